@@ -1,0 +1,65 @@
+"""argv -> subcommand. Imports nothing heavy, so that `talr --help` is instant."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import logging
+import os
+import sys
+
+from talr_cli import __version__
+from talr_cli.errors import UserError
+
+COMMANDS = {
+    "train": "train one run, evaluate it, write its run directory",
+    "eval": "score a checkpoint, an adapter, a hub id or a run directory",
+    "report": "table and picture of the trade-off for a study",
+}
+
+HELP = f"""talr {__version__}: fine-tune on a domain, measure what was forgotten, ship the best trade-off.
+
+Usage: talr COMMAND [key=value ...] [--config-dir DIR]
+
+Commands:
+{chr(10).join(f"  {name:8}{text}" for name, text in COMMANDS.items())}
+
+Examples:
+  talr train method=talr lr=1e-6
+  talr eval ckpt=PATH_OR_HUB_ID
+  talr report study=NAME
+
+`talr COMMAND --help` lists every choice; `talr COMMAND --cfg job` prints the resolved config.
+"""
+
+
+def main() -> int:
+    """Run the command line; returns the exit code (2 for anything the user can put right)."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("talr_cli").setLevel(logging.INFO)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return 0
+    if arguments[0] == "--version":
+        print(f"talr {__version__}")
+        return 0
+    command = arguments[0]
+    try:
+        if command not in COMMANDS:
+            near = difflib.get_close_matches(command, COMMANDS, n=1)
+            guess = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"unknown command {command!r}{guess} See `talr --help`.")
+        importlib.import_module(f"talr_cli.commands.{command}").main(arguments[1:])
+    except UserError as error:
+        print(f"talr: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("talr: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""`talr eval`: the scores of any checkpoint. Without `ckpt`, of the base model itself."""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from talr_cli import evaluation, hydra_app
+from talr_cli.commands.train import show
+from talr_cli.config import check, identity
+from talr_cli.data.rendering import Renderer
+from talr_cli.errors import UserError
+from talr_cli.models import (
+    ModelSource,
+    choose_device,
+    directory_source,
+    load_model,
+    load_tokenizer,
+    resolve,
+)
+from talr_cli.runs.run_directory import RunDirectory
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str]) -> None:
+    hydra_app.run("eval", evaluate_checkpoint, arguments)
+
+
+def evaluate_checkpoint(config: DictConfig) -> None:
+    """Score `config.ckpt` and write the scores to its run directory or to one of its own."""
+    check(config)
+    run = _run_of(config.ckpt)
+    if run is not None:
+        config = _with_config_of(run, config)
+        check(config)
+    splits = instantiate(config.dataset).load()
+    device = choose_device(config.device)
+    base = resolve(config.model)
+    source = base if config.ckpt is None else _checkpoint(config, run)
+    directory, run_id = _directory(config, run, source)
+    with directory.lock():
+        found = directory.read_results()
+        if found is not None and found["scoring"] == evaluation.scoring_identity(config):
+            log.info("found these scores: %s", directory.results)
+            show(directory)
+            return
+        if run is None:
+            resolved: Any = OmegaConf.to_container(config, resolve=True)
+            directory.prepare(resolved, HydraConfig.get().overrides.task, run_id)
+        try:
+            _score(config, splits, base, source, directory, run_id, device)
+        except Exception as error:
+            if run is None:
+                directory.write_status("failed", str(error) or traceback.format_exc())
+            raise
+    show(directory)
+
+
+def _score(
+    config: DictConfig,
+    splits: Any,
+    base: ModelSource,
+    source: ModelSource,
+    directory: RunDirectory,
+    run_id: str,
+    device: str,
+) -> None:
+    from talr_cli.evaluation.evaluate import evaluate
+    from talr_cli.tracking import start_tracking
+
+    log.info("checkpoint: %s", source.origin)
+    renderer = Renderer(load_tokenizer(source, config.model), dict(config.model.template_arguments))
+    model = load_model(source, config.model, "auto", device)
+    scores = evaluate(
+        config,
+        model,
+        renderer,
+        splits,
+        lambda: load_model(base, config.model, "auto", device),
+        directory,
+    )
+    results = evaluation.results(config, run_id, source.directory, scores)
+    trained = directory.path / "training.json"
+    if trained.exists():
+        results |= json.loads(trained.read_text())
+    directory.write_results(results)
+    directory.write_status("evaluated")
+    tracker = start_tracking(
+        config.logger,
+        run_id=run_id[:8],
+        name=directory.path.name,
+        group=config.study,
+        config=OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
+        directory=directory.path,
+    )
+    tracker.finish(results, None)
+
+
+def _run_of(ckpt: str | None) -> RunDirectory | None:
+    """The run directory that `ckpt` is, or is the model/ of."""
+    if ckpt is None:
+        return None
+    for path in (Path(ckpt), Path(ckpt).parent):
+        directory = RunDirectory(path)
+        if directory.config.exists() and directory.status.exists():
+            if not directory.model.exists():
+                state = directory.read_status().state
+                raise UserError(f"{path} has no model yet (it is {state}): run `talr train` again")
+            return directory
+    return None
+
+
+def _with_config_of(run: RunDirectory, config: DictConfig) -> DictConfig:
+    """A run is scored on its own model and dataset config, but for what was typed."""
+    stored = OmegaConf.load(run.config)
+    typed = OverridesParser.create().parse_overrides(HydraConfig.get().overrides.task)
+    merged = config.copy()
+    OmegaConf.set_struct(merged, False)
+    for group in ("model", "dataset"):
+        if any(override.key_or_group == group for override in typed):
+            continue
+        merged[group] = stored[group]
+        for override in typed:
+            if override.key_or_group.startswith(f"{group}."):
+                OmegaConf.update(merged, override.key_or_group, override.value())
+    for key in ("lr", "seed", "method", "study"):
+        merged[key] = stored[key]
+    return merged
+
+
+def _checkpoint(config: DictConfig, run: RunDirectory | None) -> ModelSource:
+    if run is not None:
+        return directory_source(run.model)
+    changed = {"path": config.ckpt, "revision": None, "package": None, "random_init": None}
+    return resolve(OmegaConf.merge(config.model, changed))
+
+
+def _directory(
+    config: DictConfig, run: RunDirectory | None, source: ModelSource
+) -> tuple[RunDirectory, str]:
+    """Where the scores go: the run's own directory, or one named after the checkpoint."""
+    if run is not None:
+        identity_of_run = run.read_identity()
+        if identity_of_run is None:
+            raise UserError(f"{run.path} has no identity")
+        return run, identity_of_run
+    run_id = identity(config, source.fingerprint)
+    name = "base" if config.ckpt is None else Path(config.ckpt).name
+    directory = RunDirectory.for_run(
+        Path(config.runs_dir),
+        study=config.study,
+        model=config.model.name,
+        dataset=config.dataset.name,
+        method=name,
+        lr=None,
+        seed=None,
+        identity=run_id,
+    )
+    return directory, run_id

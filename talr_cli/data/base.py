@@ -1,0 +1,63 @@
+"""What a dataset is to the rest of the program: rows of (messages, completion) and a scorer.
+
+This module knows nothing about tokens, templates or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One supervised row.
+
+    Attributes:
+        id: Unique within its dataset and stable between runs, e.g. `bmi-17` or `train.jsonl:42`.
+        messages: The prompt as chat messages (`role`, `content`); the last one is the user's.
+        completion: The text to be learned: what the assistant should answer.
+        reference: What the scorer needs to judge an answer; its keys belong to that scorer.
+        group: The name under which scores are broken down, e.g. the calculator; may be empty.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    completion: str
+    reference: Mapping[str, Any] = field(default_factory=dict)
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one model output was judged. `parsed` is the answer read from it, None if there is none."""
+
+    correct: bool
+    parsed: str | None
+
+
+class Scorer(Protocol):
+    """Judges one model output against `Example.reference`; the output is data, never evaluated."""
+
+    def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict: ...
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The rows of a dataset. `scorer` is None when there is nothing to score."""
+
+    train: list[Example]
+    validation: list[Example]
+    test: list[Example]
+    scorer: Scorer | None
+
+
+class Dataset(Protocol):
+    """A dataset config; `load` is the only thing the program asks of it."""
+
+    name: str
+
+    def load(self) -> Splits: ...

@@ -1,0 +1,114 @@
+"""Example -> token ids, through the model's chat template: the same for training and evaluation.
+
+Knows which tokens are targets: the completion and the token that ends the turn, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from talr_cli.data.base import Example, Message
+from talr_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """input_ids[T] and labels[T]; labels are -100 on the prompt, the input id on every target."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+    @property
+    def targets(self) -> list[int]:
+        """The trained token ids."""
+        return [label for label in self.labels if label != IGNORED]
+
+
+class Renderer:
+    """A tokenizer with its chat template and the template's arguments."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, arguments: dict[str, Any]) -> None:
+        self.tokenizer = tokenizer
+        self.arguments = arguments
+        special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._special_ids = special | set(tokenizer.all_special_ids)
+        self.end_of_turn = self._end_of_turn()
+
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """The text the model answers to, up to and including the assistant's header."""
+        return self.tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=True, **self.arguments
+        )
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        # The template writes a BOS itself where the model wants one.
+        return self.tokenizer(self.prompt(messages), add_special_tokens=False).input_ids
+
+    def encode(self, example: Example) -> Rendered:
+        """A training row: prompt tokens, then completion tokens, then the end of the turn.
+
+        The two parts are tokenized apart, because at inference the model sees the prompt alone.
+        """
+        prompt = self.prompt_ids(example.messages)
+        completion = self._completion_ids(example.messages, example.completion)
+        return Rendered(prompt + completion, [IGNORED] * len(prompt) + completion)
+
+    def _completion_ids(self, messages: Sequence[Message], completion: str) -> list[int]:
+        prompt = self.prompt(messages)
+        answered = [*messages, {"role": "assistant", "content": completion}]
+        whole = self.tokenizer.apply_chat_template(answered, tokenize=False, **self.arguments)
+        if not whole.startswith(prompt):
+            raise UserError(
+                "the chat template does not continue its own generation prompt, so training and "
+                "evaluation would differ: set model.template_arguments (e.g. "
+                "{enable_thinking: false}) or use another template"
+            )
+        ids = self.tokenizer(whole[len(prompt) :], add_special_tokens=False).input_ids
+        # Templates write white space after the turn's end; generation stops before it.
+        ends = [position for position, token in enumerate(ids) if token in self._special_ids]
+        if not ends:
+            return [*ids, self.tokenizer.eos_token_id]
+        return ids[: ends[-1] + 1]
+
+    def _end_of_turn(self) -> int:
+        return self._completion_ids([{"role": "user", "content": "Hi"}], "Hello")[-1]
+
+    def marked(self, rendered: Rendered) -> str:
+        """The row as text, the trained tokens between ⟦ and ⟧."""
+        first = next(i for i, label in enumerate(rendered.labels) if label != IGNORED)
+        decode = self.tokenizer.decode
+        return decode(rendered.input_ids[:first]) + "⟦" + decode(rendered.input_ids[first:]) + "⟧"
+
+
+def encode_all(
+    examples: Sequence[Example], renderer: Renderer, max_length: int
+) -> tuple[list[Rendered], list[str]]:
+    """Render rows; a row longer than `max_length` tokens is left out and named in the second list.
+
+    It is not cut: a cut row would teach the model to stop in the middle, or keep no target at all.
+    """
+    rows, too_long = [], []
+    for example in examples:
+        rendered = renderer.encode(example)
+        if len(rendered.input_ids) > max_length:
+            too_long.append(f"{example.id} ({len(rendered.input_ids)} tokens)")
+        else:
+            rows.append(rendered)
+    return rows, too_long
+
+
+def overlap(train: Sequence[Example], test: Sequence[Example]) -> int:
+    """How many test rows have a prompt that also occurs in training."""
+    seen = {_prompt_key(example) for example in train}
+    return sum(_prompt_key(example) in seen for example in test)
+
+
+def _prompt_key(example: Example) -> str:
+    return "\n".join(" ".join(message["content"].split()).casefold() for message in example.messages)

@@ -1,0 +1,49 @@
+"""Scores of a checkpoint, and the record of them that everything later reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from talr_cli.runs.environment import package_versions
+from talr_cli.runs.identity import run_identity
+from talr_cli.runs.study import SCHEMA
+
+
+def scoring_identity(config: DictConfig) -> str:
+    """What the scores depend on besides the checkpoint: suite, domain settings, versions."""
+    settings: Any = {
+        "suite": OmegaConf.to_container(config.suite, resolve=True),
+        "domain": OmegaConf.to_container(config.domain, resolve=True),
+        "versions": package_versions(),
+    }
+    # How many rows are scored at once is a matter of memory.
+    settings["suite"].pop("batch_size")
+    settings["domain"].pop("batch_size")
+    return run_identity(settings, {})[:8]
+
+
+def results(
+    config: DictConfig, run_id: str, checkpoint: Path | str, scores: dict[str, Any]
+) -> dict[str, Any]:
+    """The content of results.json for a run or, without a method, for a checkpoint."""
+    return {
+        "schema": SCHEMA,
+        "run": {
+            "id": run_id[:8],
+            "study": config.study,
+            "model": config.model.name,
+            "dataset": config.dataset.name,
+            "method": config.get("method", "base"),
+            "lr": config.get("lr"),
+            "seed": config.get("seed"),
+            "checkpoint": str(checkpoint),
+        },
+        "scoring": scoring_identity(config),
+        **scores,
+        "weights": None,
+        "training": None,
+        "versions": package_versions(),
+    }

@@ -1,0 +1,92 @@
+"""Checkpoint -> results: general ability, domain, drift. The same for `train` and `eval`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import PreTrainedModel
+
+from talr_cli.data.base import Splits
+from talr_cli.data.rendering import Renderer
+from talr_cli.evaluation import drift
+from talr_cli.evaluation.domain import answer_budget, evaluate_domain
+from talr_cli.evaluation.general import evaluate_general
+from talr_cli.models import bf16_is_fast
+from talr_cli.runs.atomic import write_text
+from talr_cli.runs.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
+
+DRIFT_PROMPTS = 64  # of the suite, spread evenly over its tasks
+
+
+def evaluate(
+    config: DictConfig,
+    model: PreTrainedModel,
+    renderer: Renderer,
+    splits: Splits,
+    load_base: Callable[[], PreTrainedModel],
+    directory: RunDirectory,
+) -> dict[str, Any]:
+    """Score `model` as it is stored; writes samples/, returns the parts of results.json.
+
+    Args:
+        model: In the dtype of its checkpoint.
+        load_base: Loads the base model, for the KL divergence; called once, when it is needed.
+    """
+    model = ready(model)
+    results: dict[str, Any] = {"general": None, "domain": None, "drift": None}
+    log.info("evaluation: suite %s", config.suite.name)
+    general = evaluate_general(model, renderer, config.suite)
+    results["general"] = general.results
+    for task, samples in general.samples.items():
+        _write_samples(directory, f"general-{task}", samples)
+    tests = splits.test[: config.domain.limit]
+    if splits.scorer is not None and tests:
+        log.info("evaluation: %d rows of %s", len(tests), config.dataset.name)
+        budget = config.domain.max_new_tokens or answer_budget(tests, renderer)
+        domain = evaluate_domain(
+            model, renderer, tests, splits.scorer, budget, config.domain.batch_size
+        )
+        results["domain"] = {**domain.results, "limit": config.domain.limit}
+        _write_samples(directory, "domain", domain.samples)
+    else:
+        log.info("evaluation: %s has nothing to score", config.dataset.name)
+    if config.suite.drift:
+        step = max(1, len(general.prompts) // DRIFT_PROMPTS)
+        prompts = [
+            renderer.tokenizer(text, add_special_tokens=False).input_ids
+            for text in general.prompts[::step][:DRIFT_PROMPTS]
+        ]
+        results["drift"] = {
+            "cross_entropy": drift.cross_entropy(
+                model, renderer.tokenizer, drift.general_passages()
+            ),
+            "kl_from_base": drift.kl_from_base(model, ready(load_base()), prompts),
+        }
+    return results
+
+
+def ready(model: PreTrainedModel) -> PreTrainedModel:
+    """In evaluation mode; half precision becomes fp32 where the device only emulates it.
+
+    The weights keep the values of the checkpoint either way.
+    """
+    device = model.device.type
+    emulated = model.dtype == torch.bfloat16 and not bf16_is_fast(device)
+    if emulated or (model.dtype == torch.float16 and device == "cpu"):
+        model = model.float()
+    return model.eval()
+
+
+def _write_samples(directory: RunDirectory, name: str, samples: list[dict[str, Any]]) -> None:
+    directory.samples.mkdir(exist_ok=True)
+    lines = (json.dumps(sample, ensure_ascii=False, default=str) + "\n" for sample in samples)
+    write_text(directory.samples / f"{name}.jsonl", "".join(lines))

@@ -1,0 +1,106 @@
+"""Runs a command under Hydra: composition, --help, --cfg, completion and multirun are Hydra's own.
+
+What it adds: Hydra's errors become one line that names the mistake and the nearest valid name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from talr_cli.config import conf_dir, register_schemas
+from talr_cli.errors import UserError
+
+
+def run(command: str, task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
+    """Compose conf/<command>.yaml with the arguments and hand the config to `task`.
+
+    Raises:
+        UserError: An option, group, name or value is wrong.
+    """
+    register_schemas()
+    _check_options(command, arguments)
+    # Without this Hydra prints its errors itself and exits with 1.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = [f"talr {command}", *arguments]
+    decorate = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
+    try:
+        decorate(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_one_line(error, command)) from error
+
+
+def load(command: str, overrides: Sequence[str]) -> DictConfig:
+    """The config of a command without running it."""
+    register_schemas()
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        return compose(command, overrides=list(overrides))
+
+
+def _check_options(command: str, arguments: Sequence[str]) -> None:
+    parser = get_args_parser()
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+
+    def fail(message: str) -> NoReturn:
+        match = re.search(r"unrecognized arguments: (\S+)", message)
+        guess = _nearest(match[1], flags) if match else ""
+        raise UserError(f"{message}{guess}; see `talr {command} --help`")
+
+    parser.error = fail  # type: ignore[method-assign]
+    namespace: argparse.Namespace = parser.parse_args(list(arguments))
+    for override in namespace.overrides:
+        if "=" not in override and not override.startswith("~"):
+            raise UserError(f"{override!r} is not of the form key=value; see `talr {command} --help`")
+
+
+def _one_line(error: Exception, command: str) -> str:
+    see = f"see `talr {command} --help`"
+    text = " ".join(str(error).split())
+    cause = error.__cause__
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        choices = ", ".join(error.options)
+        return f"{group}={name} does not exist{_nearest(name, error.options)}; choose of {choices}"
+    if match := re.search(r"Could not override '([^']+)'", text):
+        key = match[1]
+        return f"{key} is not a config value{_nearest(key, _known_keys(command))}; {see}"
+    if match := re.search(r"Key '([^']+)' (?:is )?not in '?\w+'?.*?full_key: (\S+)", text):
+        return f"{match[2]} is not a config value{_nearest(match[2], _known_keys(command))}; {see}"
+    if isinstance(cause, OmegaConfBaseException):
+        text = " ".join(str(cause).split())
+    # omegaconf: what is wrong, then full_key and object_type.
+    if match := re.search(r"^(.*?) full_key: (\S+)", text):
+        return f"{match[2]}: {match[1]}; {see}"
+    return f"{text.rstrip('.')}; {see}"
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f", did you mean {near[0]}?" if near else ""
+
+
+def _known_keys(command: str) -> list[str]:
+    config = load(command, [])
+    keys: list[str] = [group.name for group in conf_dir().iterdir() if group.is_dir()]
+
+    def walk(node: Any, prefix: str) -> None:
+        for key in node:
+            keys.append(f"{prefix}{key}")
+            child = node._get_node(key)
+            if OmegaConf.is_dict(child) and not child._is_none() and not child._is_missing():
+                walk(child, f"{prefix}{key}.")
+
+    walk(config, "")
+    return keys

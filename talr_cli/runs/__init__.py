@@ -1,0 +1,1 @@
+"""What a run leaves on disk: identity, directory, status, and the results of a study."""

@@ -1,0 +1,69 @@
+"""What a run was made with: Python, packages, hardware, and the commit it was started from."""
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "talr",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "lm-eval",
+    "wandb",
+    "hydra-core",
+    "omegaconf",
+)
+
+
+def collect_environment() -> dict[str, Any]:
+    """The content of `env.json`."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "gpus": _gpu_names(),
+        "packages": package_versions(),
+        "git_commit": _git_commit(),
+    }
+
+
+def package_versions() -> dict[str, str | None]:
+    """Installed versions of the packages that can change a result; None if not installed."""
+    versions: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _gpu_names() -> list[str]:
+    import torch  # heavy: not at module import
+
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+
+
+def _git_commit() -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:  # git itself is not installed
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None

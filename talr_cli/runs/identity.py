@@ -1,0 +1,30 @@
+"""The identity of a run: a hash of everything that can change its result.
+
+Knows how to hash; which parts of the config count is decided by the caller.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def run_identity(config: Mapping[str, Any], files: Mapping[str, Path]) -> str:
+    """SHA-256 (hex) of the resolved config and of the content of the files it reads.
+
+    `files` maps a role ("train") to a path: the content counts, where it lies does not.
+    The first 8 digits are the run's short id.
+    """
+    parts = {
+        "config": config,
+        "files": {role: file_digest(path) for role, path in files.items()},
+    }
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

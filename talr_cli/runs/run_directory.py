@@ -1,0 +1,211 @@
+"""One run on disk: its place, its files, its status, and the lock that gives it one owner.
+
+    <runs>/<study>/<model>__<dataset>/<method>-lr<lr>-s<seed>-<id8>/
+      config.yaml  overrides.yaml  env.json  status.json  metrics.jsonl  results.json
+      samples/  model/  checkpoints/  wandb/
+
+Does not know how a run is trained or scored, nor which config values make its identity.
+"""
+
+import fcntl
+import json
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
+
+from talr_cli.errors import UserError
+from talr_cli.runs.atomic import append_json_line, write_json, write_text
+from talr_cli.runs.environment import collect_environment
+from talr_cli.runs.process import process_start
+
+WrittenState = Literal["pending", "training", "trained", "evaluated", "failed", "diverged"]
+State = WrittenState | Literal["interrupted"]
+
+REASON_LINES = 20
+_IDENTITY = re.compile(r"# run identity: ([0-9a-f]{64})$")
+_held_locks: set[int] = set()
+
+
+@dataclass
+class Status:
+    """Where a run stands, who said so, and since when (UTC, per state)."""
+
+    state: State = "pending"
+    reason: str | None = None
+    pid: int | None = None
+    process_start: str | None = None
+    host: str | None = None
+    times: dict[str, str] = field(default_factory=dict)
+
+
+class RunDirectory:
+    """The files of one run. Making the object touches nothing on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.overrides = path / "overrides.yaml"
+        self.environment = path / "env.json"
+        self.status = path / "status.json"
+        self.metrics = path / "metrics.jsonl"
+        self.results = path / "results.json"
+        self.samples = path / "samples"
+        self.model = path / "model"
+        self.checkpoints = path / "checkpoints"
+        self.wandb = path / "wandb"
+
+    @classmethod
+    def for_run(
+        cls,
+        runs_dir: Path,
+        *,
+        study: str,
+        model: str,
+        dataset: str,
+        method: str,
+        lr: float | None,
+        seed: int | None,
+        identity: str,
+    ) -> "RunDirectory":
+        """The directory that belongs to this run; the base model has neither lr nor seed."""
+        parts = [_file_name(method)]
+        if lr is not None:
+            parts.append(f"lr{lr:g}")
+        if seed is not None:
+            parts.append(f"s{seed}")
+        parts.append(identity[:8])
+        pair = f"{_file_name(model)}__{_file_name(dataset)}"
+        return cls(study_path(runs_dir, study) / pair / "-".join(parts))
+
+    def prepare(self, config: Mapping[str, Any], overrides: Sequence[str], identity: str) -> None:
+        """Make the directory and write what the run is; refuse one that holds another run."""
+        held = self.read_identity()
+        if held is not None and held != identity:
+            raise UserError(
+                f"{self.path} holds a different run (identity {held[:8]}, not {identity[:8]}): "
+                "delete it or choose another study"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        resolved = OmegaConf.to_yaml(dict(config))
+        write_text(self.config, f"# run identity: {identity}\n{resolved}")
+        write_text(self.overrides, OmegaConf.to_yaml(list(overrides)))
+        write_json(self.environment, collect_environment())
+        if not self.status.exists():
+            self.write_status("pending")
+
+    def read_identity(self) -> str | None:
+        """The full identity of the run that lies here; None where there is none yet."""
+        if not self.config.exists():
+            return None
+        first_line = self.config.read_text(encoding="utf-8").partition("\n")[0]
+        match = _IDENTITY.match(first_line)
+        if match is None:
+            raise UserError(
+                f"{self.config} does not begin with its run identity: delete {self.path}"
+            )
+        return match[1]
+
+    # Status
+
+    def write_status(self, state: WrittenState, reason: str | None = None) -> None:
+        """Record a step of the run's life by this process; of `reason` the last lines are kept."""
+        times = dict(self._written_status().times)
+        times[state] = datetime.now(UTC).isoformat(timespec="seconds")
+        if reason is not None:
+            reason = "\n".join(reason.strip().splitlines()[-REASON_LINES:])
+        pid = os.getpid()
+        status = Status(state, reason, pid, process_start(pid), socket.gethostname(), times)
+        write_json(self.status, asdict(status))
+
+    def read_status(self) -> Status:
+        """The status, corrected for a trainer of this host that died without a word."""
+        status = self._written_status()
+        if status.state != "training" or status.host != socket.gethostname():
+            return status
+        if status.pid is None or process_start(status.pid) != status.process_start:
+            status.state = "interrupted"
+        return status
+
+    def _written_status(self) -> Status:
+        if not self.status.exists():
+            return Status()
+        return Status(**json.loads(self.status.read_text(encoding="utf-8")))
+
+    # Metrics
+
+    def append_metrics(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Add the row of one optimiser step."""
+        append_json_line(self.metrics, {"step": step, **metrics})
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All whole rows; a last line torn by a crash is left out."""
+        if not self.metrics.exists():
+            return []
+        # Without its newline the last line is torn, even where it happens to parse.
+        whole, _, _ = self.metrics.read_text(encoding="utf-8", errors="replace").rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def cut_metrics(self, step: int) -> None:
+        """Going on from `step`: drop the rows after it, which are about to be written again."""
+        kept = [row for row in self.read_metrics() if row["step"] <= step]
+        if self.metrics.exists():
+            write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
+
+    # Results
+
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        write_json(self.results, results)
+
+    def read_results(self) -> dict[str, Any] | None:
+        if not self.results.exists():
+            return None
+        return json.loads(self.results.read_text(encoding="utf-8"))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Own the run while inside; the system lets go of it when the process dies."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        file = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(file, 1000, 0).decode(errors="replace").strip() or "another process"
+            os.close(file)
+            raise UserError(f"{self.path} is in use by {owner}: wait for it or stop it") from None
+        try:
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            _held_locks.add(file)
+            yield
+        finally:
+            _held_locks.discard(file)
+            os.close(file)
+
+
+def study_path(runs_dir: Path, study: str) -> Path:
+    """The folder of a study."""
+    if not study or _file_name(study) != study:
+        raise UserError(f"study={study!r} must be a folder name: letters, digits and . _ + - only")
+    return runs_dir / study
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).strip(".-")
+
+
+def _close_inherited_locks() -> None:
+    for file in _held_locks:
+        os.close(file)
+    _held_locks.clear()
+
+
+# A forked worker shares the lock: outliving a killed trainer, it would keep the run locked.
+os.register_at_fork(after_in_child=_close_inherited_locks)

@@ -1,0 +1,27 @@
+"""The runs of a study, found by looking: there is no index that could be wrong."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from talr_cli.runs.run_directory import study_path
+
+SCHEMA = 1
+log = logging.getLogger(__name__)
+
+
+def load_results(runs_dir: Path, study: str) -> list[dict[str, Any]]:
+    """The content of every `results.json` of a study, in the order of the paths."""
+    found = []
+    for path in sorted(study_path(runs_dir, study).glob("*/*/results.json")):
+        try:
+            results = json.loads(path.read_text(encoding="utf-8"))
+            if results["schema"] != SCHEMA:
+                raise ValueError(f"schema {results['schema']}, expected {SCHEMA}")
+            results["run"]["id"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("left out %s: %s: %s", path, type(error).__name__, error)
+        else:
+            found.append(results)
+    return found

@@ -1,0 +1,67 @@
+"""What is logged for an optimizer step, gathered over its micro-batches and ranks."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from accelerate import Accelerator
+
+from talr_cli.methods.base import TargetTokens
+
+HARD_TOKEN_PROBABILITY = 0.2  # "hard" as in the study's figures: p < 0.2
+
+
+class StepStatistics:
+    """Collects detached per-token values; `flush` turns them into one row of metrics."""
+
+    def __init__(self) -> None:
+        self._losses: list[torch.Tensor] = []
+        self._weights: list[torch.Tensor] = []
+        self._tau: torch.Tensor | None = None
+        self._tokens = 0
+        self._since = time.perf_counter()
+
+    def add(
+        self,
+        tokens: TargetTokens,
+        weights: torch.Tensor,
+        tau: torch.Tensor | None,
+        input_tokens: int,
+    ) -> None:
+        self._losses.append(-tokens.log_probs.detach().float())
+        self._weights.append(weights.detach().float())
+        self._tau = tau
+        self._tokens += input_tokens
+
+    def flush(self, accelerator: Accelerator) -> dict[str, float]:
+        """Metrics since the last flush; empty when nothing was added. Collective: all ranks call."""
+        if not self._losses:
+            return {}
+        losses = gather_ragged(torch.cat(self._losses), accelerator)
+        weights = gather_ragged(torch.cat(self._weights), accelerator)
+        quantiles = weights.quantile(torch.tensor([0.1, 0.5, 0.9], device=weights.device)).tolist()
+        now = time.perf_counter()
+        metrics = {
+            "loss": losses.mean().item(),
+            "target_tokens": len(losses),
+            "hard_token_share": (losses.neg().exp() < HARD_TOKEN_PROBABILITY).float().mean().item(),
+            "weight_mean": weights.mean().item(),
+            "weight_p10": quantiles[0],
+            "weight_p50": quantiles[1],
+            "weight_p90": quantiles[2],
+            "tokens_per_second": self._tokens * accelerator.num_processes / (now - self._since),
+        }
+        if self._tau is not None:
+            metrics["tau"] = float(self._tau)
+        self.__init__()  # type: ignore[misc]
+        return metrics
+
+
+def gather_ragged(values: torch.Tensor, accelerator: Accelerator) -> torch.Tensor:
+    """values[N] of every rank, N differing between ranks, joined in rank order."""
+    if accelerator.num_processes == 1:
+        return values
+    padded = accelerator.pad_across_processes(values, pad_index=float("nan"))
+    gathered = accelerator.gather(padded)
+    return gathered[~gathered.isnan()]

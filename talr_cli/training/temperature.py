@@ -1,0 +1,69 @@
+"""The batch statistic tau of an objective, made a property of the optimizer step.
+
+A median over sequences is not a sum: it cannot be added up over micro-batches. This module knows
+which sequences it is taken over; the objective knows how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from talr_cli.methods.base import Objective, TargetTokens
+from talr_cli.training.step_statistics import gather_ragged
+
+
+class StepTemperature:
+    """Follows the optimizer steps of a training run and answers with tau for each micro-batch."""
+
+    def __init__(self, objective: Objective, accelerator: Accelerator) -> None:
+        self._objective = objective
+        self._accelerator = accelerator
+        self._scope = objective.tau_scope
+        self._collected: list[torch.Tensor] = []
+        self.lagged: torch.Tensor | None = None
+        self._tau: torch.Tensor | None = None
+        self._accumulates = False
+
+    def start_step(
+        self, batches: Sequence[Any], score: Callable[[Any], TargetTokens]
+    ) -> None:
+        """A new optimizer step over these micro-batches; `score` runs one without gradient."""
+        self._accumulates = len(batches) > 1
+        if self._scope != "step" or not self._accumulates:
+            return
+        if self._collected:
+            self.lagged = self._over_ranks(torch.cat(self._collected))
+            self._collected = []
+        if self._objective.tau_estimator == "exact" or self.lagged is None:
+            losses = [score(batch).sequence_losses() for batch in batches]
+            self._tau = self._over_ranks(torch.cat(losses))
+        else:
+            self._tau = self.lagged
+
+    def of(self, tokens: TargetTokens) -> torch.Tensor | None:
+        """tau for the weights of this micro-batch; None for an objective without one."""
+        if self._scope == "none":
+            return None
+        losses = tokens.sequence_losses().float()
+        if self._scope == "microbatch":
+            return self._objective.temperature(losses)
+        if not self._accumulates:
+            return self._over_ranks(losses)
+        self._collected.append(losses)
+        return self._tau
+
+    def state(self) -> float | None:
+        """The value the next step's lagged estimate starts from, for a checkpoint. Collective."""
+        if self._collected:
+            return float(self._over_ranks(torch.cat(self._collected)))
+        return None if self.lagged is None else float(self.lagged)
+
+    def restore(self, state: float | None) -> None:
+        self.lagged = None if state is None else torch.tensor(state)
+
+    def _over_ranks(self, losses: torch.Tensor) -> torch.Tensor:
+        return self._objective.temperature(gather_ragged(losses, self._accelerator))

@@ -1,0 +1,99 @@
+"""TRL's SFTTrainer with one override of `compute_loss`, for every objective.
+
+The minimised loss is sum over targets of weight * -log p, divided by the number of targets in the
+optimizer step, over all micro-batches and ranks. It does not know which objective it runs.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from trl import SFTTrainer
+
+from talr_cli.methods.base import Objective, TargetTokens
+from talr_cli.training.step_statistics import StepStatistics
+from talr_cli.training.temperature import StepTemperature
+from talr_cli.training.token_scores import add_token_scores, score_targets
+
+TEMPERATURE_FILE = "temperature.json"
+
+
+class MethodTrainer(SFTTrainer):
+    """SFTTrainer whose loss is weighted token by token by an `Objective`."""
+
+    # compute_loss divides by the targets of the whole step: nothing is left to scale.
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, *args: Any, objective: Objective, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.objective = objective
+        self.temperature = StepTemperature(objective, self.accelerator)
+        self.statistics = StepStatistics()
+        self.input_tokens = 0
+        self.target_tokens = 0
+        add_token_scores(self.model, objective.outputs)
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        """The micro-batches of one optimizer step; tau may have to be known before they run."""
+        batches, targets = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.temperature.start_step(batches, self._score_without_gradient)
+        return batches, targets
+
+    def _score_without_gradient(self, batch: Any) -> TargetTokens:
+        training = self.model.training
+        self.model.eval()
+        with torch.no_grad(), self.compute_loss_context_manager():
+            tokens = score_targets(
+                self.model_wrapped, self.model, self._prepare_inputs(dict(batch))
+            )
+        self.model.train(training)
+        return tokens
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """The weighted loss in training; the plain mean loss in validation."""
+        tokens = score_targets(model, self.model, inputs)
+        losses = -tokens.log_probs
+        if not model.training:
+            return losses.sum() / max(len(losses), 1)
+        tau = self.temperature.of(tokens)
+        weights = self.objective.weights(tokens, tau).detach()
+        input_tokens = int(inputs["attention_mask"].sum()) if "attention_mask" in inputs else (
+            inputs["input_ids"].numel()
+        )
+        self.statistics.add(tokens, weights, tau, input_tokens)
+        self.input_tokens += input_tokens
+        self.target_tokens += len(losses)
+        if num_items_in_batch is None:
+            raise ValueError("the number of targets in the optimizer step is not known")
+        # A step without a target is a differentiable zero, not 0 / 0. DDP averages over the ranks,
+        # and the count is over all of them.
+        targets = torch.as_tensor(num_items_in_batch, device=losses.device).clamp(min=1)
+        return (weights * losses).sum() / targets * self.accelerator.num_processes
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self.model.training:
+            logs["weighted_loss"] = logs.pop("loss")
+            logs |= self.statistics.flush(self.accelerator)
+        super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        state = self.temperature.state()
+        if self.args.should_save:
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            (folder / TEMPERATURE_FILE).write_text(json.dumps(state))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            state = json.loads((Path(checkpoint) / TEMPERATURE_FILE).read_text())
+            self.temperature.restore(state)

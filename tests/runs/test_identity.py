@@ -1,0 +1,57 @@
+"""Two runs are one run exactly where nothing that counts differs."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from talr_cli.runs.identity import file_digest, run_identity
+
+
+def test_spelling_of_a_number_and_order_of_keys_do_not_matter():
+    one = json.loads('{"lr": 1e-6, "model": {"name": "m", "dtype": "fp32"}}')
+    other = json.loads('{"model": {"dtype": "fp32", "name": "m"}, "lr": 0.000001}')
+    assert run_identity(one, {}) == run_identity(other, {})
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"lr": 1.0000000001e-6, "model": {"name": "m"}},
+        {"lr": 1e-6, "model": {"name": "n"}},
+        {"lr": 1e-6, "model": {"name": "m"}, "seed": 0},
+        {"lr": "1e-6", "model": {"name": "m"}},
+        {"lr": None, "model": {"name": "m"}},
+    ],
+)
+def test_any_changed_value_is_another_run(changed):
+    assert run_identity({"lr": 1e-6, "model": {"name": "m"}}, {}) != run_identity(changed, {})
+
+
+@given(st.floats(allow_nan=False), st.floats(allow_nan=False))
+def test_floats_are_told_apart_to_the_last_bit(a, b):
+    same = run_identity({"lr": a}, {}) == run_identity({"lr": b}, {})
+    assert same == (repr(a) == repr(b))
+
+
+def test_content_of_a_file_counts_and_its_place_does_not(tmp_path: Path):
+    first, moved, edited = tmp_path / "a.jsonl", tmp_path / "b.jsonl", tmp_path / "c.jsonl"
+    first.write_text('{"x": 1}\n')
+    moved.write_text('{"x": 1}\n')
+    edited.write_text('{"x": 2}\n')
+    identity = run_identity({}, {"train": first})
+    assert identity == run_identity({}, {"train": moved})
+    assert identity != run_identity({}, {"train": edited})
+    assert identity != run_identity({}, {"test": first})
+    assert identity != run_identity({}, {})
+    assert file_digest(first) == file_digest(moved)
+
+
+def test_identity_is_stable_over_versions():
+    # A changed recipe would make every finished run of every user unfindable.
+    assert run_identity({"lr": 1e-6, "seed": 0}, {}) == EXPECTED
+
+
+EXPECTED = "6b3dbb1cd53d806729009ef4eb4a2c0ae963034c86ff1ccc678ba48b04c53bb9"
