@@ -7,7 +7,7 @@ goes wrong here is one warning. Nothing prompts, and nothing waits long for a ne
 import logging
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class Tracker:
             if results is not None:
                 self._run.summary.update(flat_scores(results))
                 if results["general"] is not None:
-                    self._run.log({"general/tasks": _task_table(results["general"]["tasks"])})
+                    self._run.log({"tasks": _task_table(results["general"]["tasks"])})
             if plot is not None:
                 import wandb
 
@@ -77,8 +77,12 @@ def start_tracking(
     group: str,
     config: Mapping[str, Any],
     directory: Path,
+    history: Sequence[Mapping[str, Any]] = (),
 ) -> Tracker:
-    """Start, or go on with, the W&B run `run_id`; its files lie in `directory`/wandb."""
+    """Start, or go on with, the W&B run `run_id`; its files lie in `directory`/wandb.
+
+    `history` is what a resumed run has logged before: rows of metrics, each with its "step".
+    """
     if logger.name == "none":
         return Tracker()
     try:
@@ -130,6 +134,10 @@ def start_tracking(
             log.info("W&B is offline (%s); to upload this run: %s", reason, sync)
         run.define_metric("step", hidden=True)
         run.define_metric("*", step_metric="step")
+        if mode == "offline":
+            # Uploading a second offline part of a run replaces the first: make it whole.
+            for row in history:
+                run.log(dict(row))
     except Exception as error:
         log.warning("W&B could not start, going on without it: %s", _one_line(error))
         return Tracker()

@@ -102,6 +102,7 @@ def _score(
         group=config.study,
         config=OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
         directory=directory.path,
+        history=directory.read_metrics(),
     )
     tracker.finish(results, None)
 

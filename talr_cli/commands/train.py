@@ -20,7 +20,8 @@ from talr_cli.data.base import Splits
 from talr_cli.data.rendering import Rendered, Renderer, encode_all, overlap
 from talr_cli.errors import UserError
 from talr_cli.models import ModelSource, choose_device, load_tokenizer, resolve
-from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.runs.run_directory import RunDirectory, study_path
+from talr_cli.runs.study import load_results
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -91,6 +92,9 @@ def _run(
 
     log.info("run: %s", directory.path)
     log.info("model: %s", source.origin)
+    step, _ = directory.last_checkpoint() or (0, None)
+    if not directory.model.exists():
+        directory.cut_metrics(step)
     tracker = start_tracking(
         config.logger,
         run_id=run_id[:8],
@@ -98,12 +102,13 @@ def _run(
         group=config.study,
         config=OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
         directory=directory.path,
+        history=directory.read_metrics(),
     )
 
     def load_base() -> PreTrainedModel:
         return models.load_model(source, config.model, "auto", device)
 
-    results = None
+    results, picture = None, None
     try:
         trained = directory.path / "training.json"
         if directory.model.exists() and trained.exists():
@@ -125,8 +130,26 @@ def _run(
             results |= json.loads(trained.read_text())
             directory.write_results(results)
             directory.write_status("evaluated")
+            picture = _picture(config)
     finally:
-        tracker.finish(results, None)
+        tracker.finish(results, picture)
+
+
+def _picture(config: DictConfig) -> Path | None:
+    """The trade-off of this run's model and dataset in the study, as it stands now."""
+    from talr_cli.report.tradeoff import plot_tradeoff
+
+    runs_dir = Path(config.runs_dir)
+    pair = (config.model.name, config.dataset.name)
+    results = [
+        one
+        for one in load_results(runs_dir, config.study)
+        if (one["run"]["model"], one["run"]["dataset"]) == pair
+    ]
+    folder = study_path(runs_dir, config.study) / "report"
+    folder.mkdir(exist_ok=True)
+    pictures = plot_tradeoff(results, folder)
+    return next((picture for picture in pictures if picture.suffix == ".png"), None)
 
 
 def _train_and_save(

@@ -30,6 +30,7 @@ WrittenState = Literal["pending", "training", "trained", "evaluated", "failed", 
 State = WrittenState | Literal["interrupted"]
 
 REASON_LINES = 20
+CHECKPOINT_MARKER = "talr_state.json"  # written into a checkpoint after everything else
 _IDENTITY = re.compile(r"# run identity: ([0-9a-f]{64})$")
 _held_locks: set[int] = set()
 
@@ -82,8 +83,8 @@ class RunDirectory:
         if seed is not None:
             parts.append(f"s{seed}")
         parts.append(identity[:8])
-        pair = f"{_file_name(model)}__{_file_name(dataset)}"
-        return cls(study_path(runs_dir, study) / pair / "-".join(parts))
+        folder = study_path(runs_dir, study) / pair_name(model, dataset)
+        return cls(folder / "-".join(parts))
 
     def prepare(self, config: Mapping[str, Any], overrides: Sequence[str], identity: str) -> None:
         """Make the directory and write what the run is; refuse one that holds another run."""
@@ -159,6 +160,16 @@ class RunDirectory:
         if self.metrics.exists():
             write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
 
+    # Checkpoints
+
+    def last_checkpoint(self) -> tuple[int, Path] | None:
+        """Step and folder of the newest whole checkpoint; its marker is written last."""
+        whole = [
+            (int(marker.parent.name.rpartition("-")[2]), marker.parent)
+            for marker in self.checkpoints.glob(f"checkpoint-*/{CHECKPOINT_MARKER}")
+        ]
+        return max(whole, default=None)
+
     # Results
 
     def write_results(self, results: Mapping[str, Any]) -> None:
@@ -195,6 +206,11 @@ def study_path(runs_dir: Path, study: str) -> Path:
     if not study or _file_name(study) != study:
         raise UserError(f"study={study!r} must be a folder name: letters, digits and . _ + - only")
     return runs_dir / study
+
+
+def pair_name(model: str, dataset: str) -> str:
+    """The folder of the runs of one model on one dataset."""
+    return f"{_file_name(model)}__{_file_name(dataset)}"
 
 
 def _file_name(name: str) -> str:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig
 
 from talr_cli.data.rendering import Rendered
@@ -62,17 +61,11 @@ def train(
         callbacks=[RecordSteps(directory, tracker), ShowProgress()],
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint = None
-    if directory.checkpoints.is_dir():
-        checkpoint = get_last_checkpoint(str(directory.checkpoints))
-    if checkpoint is not None:
-        step = int(checkpoint.rpartition("-")[2])
+    step, checkpoint = directory.last_checkpoint() or (0, None)
+    if step:
         log.info("training: going on from step %d", step)
-        directory.cut_metrics(step)
-    else:
-        directory.cut_metrics(0)
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - started
     return {
         "steps": trainer.state.global_step,
@@ -82,7 +75,7 @@ def train(
         "seconds": round(seconds, 2),
         "tokens_per_second": round(trainer.input_tokens / seconds, 1),
         "peak_memory_gib": round(_peak_memory(device), 3),
-        "resumed_from_step": 0 if checkpoint is None else step,
+        "resumed_from_step": step,
     }
 
 
@@ -141,7 +134,7 @@ def _arguments(
         logging_nan_inf_filter=False,  # a loss that is no number must be seen
         eval_strategy="epoch" if trainer.validate else "no",
         save_strategy="epoch" if trainer.checkpoint_every_epoch else "no",
-        save_total_limit=1,
+        save_total_limit=2,  # a kill while one is written leaves the one before
         report_to="none",
         disable_tqdm=True,  # ShowProgress has the bar
     )

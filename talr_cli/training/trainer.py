@@ -14,11 +14,11 @@ import torch
 from trl import SFTTrainer
 
 from talr_cli.methods.base import Objective, TargetTokens
+from talr_cli.runs.atomic import write_json
+from talr_cli.runs.run_directory import CHECKPOINT_MARKER
 from talr_cli.training.step_statistics import StepStatistics
 from talr_cli.training.temperature import StepTemperature
 from talr_cli.training.token_scores import add_token_scores, score_targets
-
-TEMPERATURE_FILE = "temperature.json"
 
 
 class MethodTrainer(SFTTrainer):
@@ -87,13 +87,14 @@ class MethodTrainer(SFTTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        state = self.temperature.state()
+        state = {"tau": self.temperature.state(), "target_tokens": self.target_tokens}
         if self.args.should_save:
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-            (folder / TEMPERATURE_FILE).write_text(json.dumps(state))
+            write_json(folder / CHECKPOINT_MARKER, state)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
-            state = json.loads((Path(checkpoint) / TEMPERATURE_FILE).read_text())
-            self.temperature.restore(state)
+            state = json.loads((Path(checkpoint) / CHECKPOINT_MARKER).read_text())
+            self.temperature.restore(state["tau"])
+            self.target_tokens = state["target_tokens"]

@@ -263,11 +263,10 @@ import os, sys, time
 from pathlib import Path
 from talr_cli.runs.run_directory import RunDirectory
 with RunDirectory(Path(sys.argv[1])).lock():
-    worker = os.fork()
-    if worker == 0:
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)
         time.sleep(120)
         os._exit(0)
-    print(worker, flush=True)
     time.sleep(120)
 """
     child = subprocess.Popen(

@@ -1,0 +1,50 @@
+# `make` lists the targets.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+STUDY ?= demo
+SEED ?= 0
+
+.PHONY: help
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+.PHONY: setup
+setup: .venv/ready  ## Make .venv with everything in it; does nothing when it is up to date
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "talr needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+.PHONY: demo
+demo: setup  ## Fine-tune a small model with sft and talr, score both and the base: table and picture
+	$(BIN)/talr eval experiment=demo study=$(STUDY)
+	$(BIN)/talr train experiment=demo study=$(STUDY) seed=$(SEED) method=sft
+	$(BIN)/talr train experiment=demo study=$(STUDY) seed=$(SEED) method=talr
+	$(BIN)/talr report study=$(STUDY)
+
+.PHONY: test
+test: setup  ## The tests, in minutes
+	$(BIN)/python -m pytest -m 'not slow'
+
+.PHONY: test-all
+test-all: setup  ## The slow tests too
+	$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: setup  ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: format
+format: setup  ## Put the code in its format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: clean
+clean:  ## Delete the environment and the caches, never the runs
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,153 @@
+"""MedCalc-Bench (Khandekar et al. 2024, arXiv 2406.12036), from the hub or from CSV files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from talr_cli.data.base import Example, Splits
+from talr_cli.data.rows import BadRows, Row, read_rows
+from talr_cli.errors import UserError
+from talr_cli.evaluation.scorers.medcalc import MedCalcScorer, answer_form
+
+_COLUMNS = (
+    "Row Number",
+    "Calculator Name",
+    "Note ID",
+    "Patient Note",
+    "Question",
+    "Ground Truth Answer",
+    "Lower Limit",
+    "Upper Limit",
+    "Ground Truth Explanation",
+)
+_HOW = {
+    "explanation": "Work it out step by step, then give the result on a last line",
+    "label": "Give nothing but the result, on one line",
+}
+
+
+@dataclass
+class MedCalc:
+    """The benchmark in its own columns.
+
+    Without `path` the hub's train and test splits. With `path` alone the file is split by patient
+    note into train, validation and test, so that no note is in two of them. With `test_path` the
+    test rows come from there. `target` is the data set's explanation and then the answer, or the
+    answer alone (`label`).
+    """
+
+    name: str = "medcalc"
+    hub_id: str = "ncbi/MedCalc-Bench-v1.0"
+    path: str | None = None
+    test_path: str | None = None
+    target: str = "explanation"
+    validation_share: float = 0.05
+    test_share: float = 0.2
+    on_bad_row: str = "stop"
+    max_bad_share: float = 0.05
+
+    def load(self) -> Splits:
+        """Read the rows.
+
+        Raises:
+            UserError: The hub or a file cannot be read, rows are bad, or a value is out of range.
+        """
+        if self.target not in _HOW:
+            raise UserError(f"dataset.target={self.target} is not explanation or label")
+        shares = (self.validation_share, self.test_share)
+        if min(shares) < 0 or sum(shares) >= 1:
+            raise UserError(
+                f"dataset.validation_share={shares[0]} and dataset.test_share={shares[1]} must be "
+                "at least 0 and leave something to train on"
+            )
+        if self.path is None and self.test_path is not None:
+            raise UserError("dataset.test_path needs dataset.path: give the training rows too")
+        self._bad = BadRows(self.on_bad_row, self.max_bad_share)
+        self._total = 0
+        if self.path is None:
+            splits = self._from_hub()
+        else:
+            rows = self._examples(read_rows(Path(self.path), _COLUMNS))
+            held_out = 0.0 if self.test_path else self.test_share
+            splits = self._by_note(rows, held_out)
+            if self.test_path is not None:
+                test_rows = read_rows(Path(self.test_path), _COLUMNS)
+                splits["test"] = [example for _, example in self._examples(test_rows)]
+        self._bad.settle(self._total)
+        return Splits(splits["train"], splits["validation"], splits["test"], MedCalcScorer())
+
+    def _from_hub(self) -> dict[str, list[Example]]:
+        from datasets import load_dataset
+
+        try:
+            loaded = load_dataset(self.hub_id)
+        except Exception as error:  # the hub's client raises a dozen kinds
+            reason = str(error).strip().partition("\n")[0]
+            raise UserError(
+                f"dataset.hub_id={self.hub_id} cannot be loaded ({reason}): give a CSV file in its "
+                "columns by dataset.path=FILE, and dataset.test_path=FILE for the test rows"
+            ) from error
+        rows = {
+            split: (Row(Path(f"{self.hub_id}/{split}"), n, dict(values)) for n, values in lines)
+            for split, lines in ((name, enumerate(loaded[name], 1)) for name in ("train", "test"))
+        }
+        splits = self._by_note(self._examples(rows["train"]), 0.0)
+        splits["test"] = [example for _, example in self._examples(rows["test"])]
+        return splits
+
+    def _by_note(
+        self, rows: Iterable[tuple[str, Example]], test_share: float
+    ) -> dict[str, list[Example]]:
+        """Split by a hash of the note's id: the same for every seed and order of the file."""
+        splits: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
+        for note, example in rows:
+            place = int.from_bytes(hashlib.sha256(note.encode()).digest()[:4]) / 2**32
+            if place < test_share:
+                splits["test"].append(example)
+            elif place < test_share + self.validation_share:
+                splits["validation"].append(example)
+            else:
+                splits["train"].append(example)
+        return splits
+
+    def _examples(self, rows: Iterable[Row]) -> Iterator[tuple[str, Example]]:
+        """(note id, example) of every good row; the bad ones are noted."""
+        for row in rows:
+            self._total += 1
+            try:
+                yield self._example(row)
+            except ValueError as error:
+                self._bad.add(row, str(error))
+
+    def _example(self, row: Row) -> tuple[str, Example]:
+        if row.values is None:
+            raise ValueError(row.error)
+        values: dict[str, Any] = {}
+        for column in _COLUMNS:
+            text = row.values.get(column)
+            values[column] = "" if text is None else str(text).strip()
+            if not values[column]:
+                raise ValueError(f"has no {column}")
+        answer, lower, upper = (
+            values[column] for column in ("Ground Truth Answer", "Lower Limit", "Upper Limit")
+        )
+        form = answer_form(answer, lower, upper)
+        if form is None:
+            raise ValueError(f"has an answer of unknown form: {answer} within {lower} to {upper}")
+        prompt = (
+            f"Patient note: {values['Patient Note']}\n\nQuestion: {values['Question']}\n\n"
+            f"{_HOW[self.target]} of the form 'Answer: <value>'."
+        )
+        line = f"Answer: {answer}"
+        explained = f"{values['Ground Truth Explanation']}\n{line}"
+        return values["Note ID"], Example(
+            id=f"{row.file.stem}:{values['Row Number']}",
+            messages=({"role": "user", "content": prompt},),
+            completion=line if self.target == "label" else explained,
+            reference={"form": form, "answer": answer, "lower": lower, "upper": upper},
+            group=values["Calculator Name"],
+        )

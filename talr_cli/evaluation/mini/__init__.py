@@ -1,0 +1,2 @@
+from pathlib import Path
+TASK_DIR = Path(__file__).parent

@@ -1,0 +1,203 @@
+"""The picture of a study: what each run gained on the domain against what it kept elsewhere.
+
+One picture for each pair of model and dataset. Knows results only; does not decide which run is
+best.
+"""
+
+import itertools
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
+from talr_cli.report.pairs import Results, group_by_pair, is_base
+from talr_cli.runs.run_directory import pair_name
+
+MARKERS = "osD^vPX<>hpd8"
+LABELLED_RUNS = 12  # with more, labels hide the points that they name
+SMALLEST, LARGEST = 5.5, 11.5  # points; the marker of the lowest and of the highest lr
+EDGE = "#222222"
+log = logging.getLogger(__name__)
+
+
+def plot_tradeoff(results: Sequence[Results], folder: Path) -> list[Path]:
+    """Draw domain (x) against general (y) as .png and .svg in `folder`; the files written."""
+    files = []
+    for (model, dataset), runs in group_by_pair(results).items():
+        shown = [one for one in runs if _has_both_scores(one)]
+        if not shown:
+            log.warning("no plot of %s on %s: no run has both scores", model, dataset)
+            continue
+        figure = _draw(shown)
+        name = f"tradeoff-{pair_name(model, dataset)}"
+        for suffix, options in ((".png", {"dpi": 150}), (".svg", {"metadata": {"Date": None}})):
+            files.append(folder / f"{name}{suffix}")
+            figure.savefig(files[-1], **options)
+    return files
+
+
+def _draw(results: Sequence[Results]) -> Figure:
+    tuned = [one for one in results if not is_base(one)]
+    figure = Figure(figsize=(8.5, 5.5), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    run, general, domain = results[0]["run"], results[0]["general"], results[0]["domain"]
+    axes.set_title(f"{run['model']} on {run['dataset']}, general suite: {general['suite']}")
+    axes.set_xlabel(f"domain {domain['metric']}")
+    axes.set_ylabel(f"general score ({general['formula']})")
+    axes.grid(color="0.92", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+    sizes = _sizes(tuned)
+    styles = _styles(tuned)
+    crowded = len(tuned) > LABELLED_RUNS
+    for one in results:
+        if is_base(one):
+            axes.axvline(one["domain"]["score"], color="0.4", linestyle=":", zorder=1)
+            axes.axhline(one["general"]["score"], color="0.4", linestyle=":", zorder=1)
+            look: dict[str, Any] = {"marker": "*", "color": "black", "markersize": 16}
+        else:
+            marker, color = styles[one["run"]["method"]]
+            look = {"marker": marker, "color": color, "markersize": sizes[one["run"]["lr"]]}
+        axes.errorbar(
+            *_point(one),
+            xerr=one["domain"]["stderr"],
+            yerr=one["general"]["stderr"],
+            ecolor=(0.3, 0.3, 0.3, 0.15 if crowded else 0.6),
+            elinewidth=0.8,
+            markeredgecolor=EDGE,
+            markeredgewidth=0.8,
+            zorder=4 if is_base(one) else 3,
+            **look,
+        )
+    axes.margins(0.08)
+    handles = _legend_handles(styles, sizes, with_base=len(tuned) < len(results))
+    axes.legend(
+        handles=handles,
+        title="error bars: 1 s.e.",
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        labelspacing=0.7,
+        frameon=False,
+    )
+    if not crowded:
+        canvas.draw()  # labels are placed in pixels, which are known only now
+        _label_points(axes, tuned, blocked=[_point(one) for one in results])
+    return figure
+
+
+def _has_both_scores(one: Results) -> bool:
+    return all(one[part] and one[part]["score"] is not None for part in ("domain", "general"))
+
+
+def _point(one: Results) -> tuple[float, float]:
+    return one["domain"]["score"], one["general"]["score"]
+
+
+def _styles(tuned: Sequence[Results]) -> dict[str, tuple[str, Any]]:
+    """{method: (marker, color)}; colors differ in lightness, so greyscale keeps them apart."""
+    methods = sorted({one["run"]["method"] for one in tuned})
+    lightness = matplotlib.colormaps["cividis"]
+    markers = itertools.cycle(MARKERS)
+    return {
+        method: (next(markers), lightness(0.95 - 0.9 * index / max(1, len(methods) - 1)))
+        for index, method in enumerate(methods)
+    }
+
+
+def _sizes(tuned: Sequence[Results]) -> dict[float | None, float]:
+    """{lr: marker size}, even in the logarithm of lr; no lr is drawn like the lowest."""
+    known = sorted({one["run"]["lr"] for one in tuned} - {None})
+    sizes: dict[float | None, float] = {None: SMALLEST}
+    for lr in known:
+        share = math.log(lr / known[0]) / math.log(known[-1] / known[0]) if lr > known[0] else 0.0
+        sizes[lr] = SMALLEST + (LARGEST - SMALLEST) * share
+    return sizes
+
+
+def _legend_handles(
+    styles: dict[str, tuple[str, Any]], sizes: dict[float | None, float], with_base: bool
+) -> list[Line2D]:
+    edge: dict[str, Any] = {"linestyle": "", "markeredgecolor": EDGE, "markeredgewidth": 0.8}
+    handles = []
+    if with_base:
+        handles.append(
+            Line2D([], [], marker="*", color="black", markersize=13, label="base model", **edge)
+        )
+    for method, (marker, color) in styles.items():
+        handles.append(
+            Line2D([], [], marker=marker, color=color, markersize=8, label=method, **edge)
+        )
+    lrs = sorted(lr for lr in sizes if lr is not None)
+    if len(lrs) > 5:
+        lrs = [lrs[0], lrs[len(lrs) // 2], lrs[-1]]
+    for lr in lrs:
+        handles.append(
+            Line2D(
+                [],
+                [],
+                marker="o",
+                color="white",
+                markersize=sizes[lr],
+                label=f"lr {lr:g}",
+                **edge,
+            )
+        )
+    return handles
+
+
+def _label_points(
+    axes: Axes, tuned: Sequence[Results], blocked: Sequence[tuple[float, float]]
+) -> None:
+    """Name each run beside its point, at the nearest place that covers no point and no label."""
+    several_seeds = len({one["run"]["seed"] for one in tuned}) > 1
+    radius = LARGEST
+    taken = [
+        Bbox.from_bounds(x - radius, y - radius, 2 * radius, 2 * radius)
+        for x, y in axes.transData.transform(blocked)
+    ]
+    inside = axes.get_window_extent()
+    # Diagonals first: the error bars lie on the others.
+    directions = [(1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)]
+    for one in tuned:
+        run = one["run"]
+        lr = "" if run["lr"] is None else f" {run['lr']:g}"
+        seed = f" s{run['seed']}" if several_seeds else ""
+        label = axes.annotate(
+            f"{run['method']}{lr}{seed}",
+            _point(one),
+            xytext=(0, 0),
+            textcoords="offset points",
+            fontsize=7.5,
+            zorder=5,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            arrowprops={"arrowstyle": "-", "color": "0.5", "linewidth": 0.5, "shrinkB": 4},
+        )
+        label.set_in_layout(False)
+        for distance, (right, up) in itertools.product((6, 12, 20, 32, 46, 62), directions):
+            label.set_position((right * distance, up * distance))
+            label.set(
+                ha={1: "left", 0: "center", -1: "right"}[right],
+                va={1: "bottom", 0: "center", -1: "top"}[up],
+            )
+            box = _text_box(label)
+            free = not any(box.overlaps(other) for other in taken)
+            if free and inside.x0 < box.x0 and box.x1 < inside.x1:
+                break
+        taken.append(_text_box(label))
+
+
+def _text_box(label: Any) -> Bbox:
+    label.update_positions(label.figure.canvas.get_renderer())
+    # The box of an annotation includes its line; only the text must stay clear.
+    return Text.get_window_extent(label)

@@ -1,0 +1,76 @@
+"""Shared fixtures: the tokenizer of the small model, tiny random models, and the real data."""
+
+import logging
+import os
+from pathlib import Path
+
+os.environ["WANDB_MODE"] = "offline"
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from talr_cli import hydra_app, models
+from talr_cli.data.rendering import Renderer
+
+REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _logs_are_seen(caplog):
+    caplog.set_level(logging.INFO, "talr_cli")
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    return hydra_app.load("train", ["model=tiny"]).model
+
+
+@pytest.fixture(scope="session")
+def tiny_source(tiny_config):
+    """The random 2-layer model on disk, with the real tokenizer of SmolLM2."""
+    return models.resolve(tiny_config)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tiny_source, tiny_config):
+    return models.load_tokenizer(tiny_source, tiny_config)
+
+
+@pytest.fixture(scope="session")
+def renderer(tokenizer):
+    return Renderer(tokenizer, {})
+
+
+@pytest.fixture
+def toy_model():
+    """A 2-layer model with a vocabulary of 50, for exact arithmetic."""
+    torch.manual_seed(0)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=50,
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            tie_word_embeddings=True,
+            attn_implementation="eager",
+        )
+    )
+
+
+@pytest.fixture
+def real_data():
+    if not REAL_DATA.is_dir():
+        pytest.skip("the real data sets are not here")
+    return REAL_DATA
+
+
+def config(command="train", *overrides):
+    """The config of a command, resolved."""
+    loaded = hydra_app.load(command, list(overrides))
+    OmegaConf.resolve(loaded)
+    return loaded

@@ -1,0 +1,204 @@
+"""Files of rows: what is read, what is reported, and where."""
+
+import csv
+import json
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from talr_cli.data.jsonl import Jsonl
+from talr_cli.data.medcalc import MedCalc
+from talr_cli.errors import UserError
+
+GOOD = {"prompt": "What is 2 + 2?", "completion": "It is 4.", "answer": "4"}
+CONVERSATION = {
+    "messages": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hello?"},
+        {"role": "assistant", "content": "Hi."},
+    ]
+}
+
+
+def write(path, *lines):
+    encoded = (line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines)
+    path.write_bytes(b"\n".join(encoded) + b"\n")
+    return str(path)
+
+
+def test_both_forms_of_a_row(tmp_path):
+    path = write(tmp_path / "a.jsonl", GOOD, CONVERSATION)
+    first, second = Jsonl(train=path).load().train
+    assert first.messages == ({"role": "user", "content": "What is 2 + 2?"},)
+    assert (first.completion, first.reference["answer"]) == ("It is 4.", "4")
+    assert [message["role"] for message in second.messages] == ["system", "user"]
+    assert (second.completion, second.reference["answer"]) == ("Hi.", "Hi.")
+
+
+def test_csv_and_parquet_give_the_same_rows(tmp_path):
+    rows = [{**GOOD, "prompt": f"line one\nline {n}, with a comma"} for n in range(3)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, GOOD)
+        writer.writeheader()
+        writer.writerows(rows)
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    read = [Jsonl(train=str(tmp_path / f"a.{kind}")).load().train for kind in ("jsonl", "csv", "parquet")]
+    contents = [[(row.messages, row.completion) for row in rows] for rows in read]
+    assert contents[0] == contents[1] == contents[2]
+
+
+def test_conversations_in_a_csv_are_json(tmp_path):
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["messages"])
+        writer.writerow([json.dumps(CONVERSATION["messages"])])
+    assert Jsonl(train=str(tmp_path / "a.csv")).load().train[0].completion == "Hi."
+
+
+def test_all_bad_rows_are_named_with_file_and_line(tmp_path):
+    path = write(
+        tmp_path / "bad.jsonl",
+        GOOD,
+        {"prompt": "no completion"},
+        {**GOOD, "completion": "  "},
+        b"\xff\xfe broken",
+        {**GOOD, "prompt": 7},
+        b"{not json",
+        GOOD,
+        {"messages": [{"role": "user", "content": "alone"}]},
+        b"[1, 2]",
+    )
+    with pytest.raises(UserError) as error:
+        Jsonl(train=path).load()
+    message = str(error.value)
+    assert message.startswith("7 of 9 rows are bad")
+    for line, reason in (
+        (2, "has no completion"),
+        (3, "has an empty completion"),
+        (4, "is not UTF-8"),
+        (5, "has a prompt that is not text but int"),
+        (6, "is not JSON"),
+        (8, "do not end with the assistant"),
+        (9, "is not a JSON object"),
+    ):
+        assert f"bad.jsonl:{line} " in message
+        assert reason in message
+    assert "\n" not in message
+
+
+def test_bad_rows_may_be_skipped_up_to_a_share(tmp_path, caplog):
+    path = write(tmp_path / "a.jsonl", *[GOOD] * 9, {"prompt": "x"})
+    loaded = Jsonl(train=path, on_bad_row="skip", max_bad_share=0.1).load()
+    assert len(loaded.train) == 9
+    assert "1 of 10 rows are bad" in caplog.text
+    with pytest.raises(UserError, match="max_bad_share"):
+        Jsonl(train=path, on_bad_row="skip", max_bad_share=0.09).load()
+
+
+def test_a_long_list_of_bad_rows_is_cut(tmp_path):
+    path = write(tmp_path / "a.jsonl", *[{"prompt": "x"}] * 50)
+    with pytest.raises(UserError, match="and 30 more"):
+        Jsonl(train=path).load()
+
+
+def test_csv_lines_are_counted_in_the_file(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'prompt,completion\n"two\nlines",fine\nq,\xff\nonly one\n')
+    with pytest.raises(UserError) as error:
+        Jsonl(train=str(path)).load()
+    assert "a.csv:4 is not UTF-8" in str(error.value)
+    assert "a.csv:5 has 1 fields, not 2" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("none.jsonl", None, "does not exist"),
+        ("empty.jsonl", b"", "is empty"),
+        ("rows.txt", b"x", "is not a .jsonl, .csv, .parquet file"),
+        ("rows.parquet", b"not parquet", "is not a Parquet file"),
+    ],
+)
+def test_files_that_cannot_be_used(tmp_path, name, content, expected):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=expected):
+        Jsonl(train=str(tmp_path / name)).load()
+
+
+@pytest.mark.parametrize(
+    "values", [{"scorer": "bleu"}, {"on_bad_row": "ignore"}], ids=["scorer", "on_bad_row"]
+)
+def test_unknown_choices_are_refused(tmp_path, values):
+    path = write(tmp_path / "a.jsonl", GOOD)
+    with pytest.raises(UserError, match=f"dataset.{next(iter(values))}="):
+        Jsonl(train=path, **values).load()
+
+
+def test_no_scorer_means_nothing_to_score(tmp_path):
+    path = write(tmp_path / "a.jsonl", GOOD)
+    assert Jsonl(train=path, scorer="none").load().scorer is None
+
+
+# MedCalc-Bench
+
+
+def test_every_real_row_is_read_and_its_own_answer_is_right(real_data):
+    loaded = MedCalc(
+        path=str(real_data / "medcalc_train.csv"), test_path=str(real_data / "medcalc_dev.csv")
+    ).load()
+    assert len(loaded.train) + len(loaded.validation) == 1006
+    assert len(loaded.test) == 419
+    for example in (*loaded.train, *loaded.test):
+        assert loaded.scorer(example.completion, example.reference).correct, example.id
+
+
+def test_one_file_is_split_by_patient_note(real_data):
+    path = real_data / "medcalc_dev.csv"
+    loaded = MedCalc(path=str(path)).load()
+    with path.open(newline="") as file:
+        note = {row["Row Number"]: row["Note ID"] for row in csv.DictReader(file)}
+    notes = [
+        {note[example.id.rpartition(":")[2]] for example in rows}
+        for rows in (loaded.train, loaded.validation, loaded.test)
+    ]
+    assert not notes[0] & notes[1]
+    assert not notes[0] & notes[2]
+    assert not notes[1] & notes[2]
+    assert sum(map(len, (loaded.train, loaded.validation, loaded.test))) == 419
+    assert 0.1 < len(loaded.test) / 419 < 0.3
+
+
+def test_label_targets_hold_the_answer_alone(real_data):
+    loaded = MedCalc(path=str(real_data / "medcalc_dev.csv"), target="label").load()
+    example = loaded.train[0]
+    assert example.completion == f"Answer: {example.reference['answer']}"
+
+
+def test_a_broken_record_is_named(tmp_path, real_data):
+    with (real_data / "medcalc_dev.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))[:3]
+    rows[1]["Ground Truth Answer"] = "rather high"
+    rows[2]["Ground Truth Explanation"] = ""
+    with (tmp_path / "broken.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    with pytest.raises(UserError) as error:
+        MedCalc(path=str(tmp_path / "broken.csv")).load()
+    assert "unknown form: rather high" in str(error.value)
+    assert "has no Ground Truth Explanation" in str(error.value)
+
+
+def test_a_missing_column_is_named(tmp_path):
+    (tmp_path / "a.csv").write_text("Question,Patient Note\nwhat?,none\n")
+    with pytest.raises(UserError, match="lacks the columns Row Number"):
+        MedCalc(path=str(tmp_path / "a.csv")).load()
+
+
+def test_without_the_hub_the_option_to_give_a_file_is_named(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match=r"dataset\.path="):
+        MedCalc(hub_id="nobody/nothing").load()

@@ -1,0 +1,122 @@
+"""Each objective against a float64 reference written from its formula."""
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from talr_cli.errors import UserError
+from talr_cli.methods.base import TargetTokens
+from talr_cli.methods.objectives import Sft, Talr
+
+losses = st.floats(min_value=0.0, max_value=1e4, allow_nan=False)
+batches = st.lists(st.lists(losses, min_size=1, max_size=9), min_size=1, max_size=6)
+
+
+def targets(batch):
+    """TargetTokens of ragged per-sequence losses."""
+    flat = [loss for row in batch for loss in row]
+    sequence = [number for number, row in enumerate(batch) for _ in row]
+    return TargetTokens(-torch.tensor(flat, dtype=torch.float64), torch.tensor(sequence))
+
+
+def lower_median(values):
+    return sorted(values)[(len(values) - 1) // 2]
+
+
+@given(batches)
+def test_talr_weights_follow_the_closed_form(batch):
+    objective, tokens = Talr(), targets(batch)
+    tau = objective.temperature(tokens.sequence_losses())
+    expected_tau = lower_median([float(np.mean(row)) for row in batch])
+    assert float(tau) == pytest.approx(expected_tau, rel=1e-12, abs=1e-12)
+    reference = [
+        max(math.exp(-loss / max(expected_tau, 1e-6)), 0.01) for row in batch for loss in row
+    ]
+    np.testing.assert_allclose(objective.weights(tokens, tau).numpy(), reference, rtol=1e-9)
+
+
+@given(batches)
+def test_talr_weights_are_finite_and_bounded(batch):
+    objective, tokens = Talr(), targets(batch)
+    weights = objective.weights(tokens, objective.temperature(tokens.sequence_losses()))
+    assert torch.isfinite(weights).all()
+    assert ((weights >= 0.01) & (weights <= 1)).all()
+
+
+@given(batches)
+def test_even_counts_take_the_median_asked_for(batch):
+    means = targets(batch).sequence_losses()
+    rows = [float(np.mean(row)) for row in batch]
+    lower, mean = Talr(median="lower"), Talr(median="mean")
+    assert float(lower.temperature(means)) == pytest.approx(lower_median(rows), rel=1e-12)
+    assert float(mean.temperature(means)) == pytest.approx(statistics.median(rows), rel=1e-9)
+
+
+def test_talr_minimises_the_entropy_regularised_weighted_loss():
+    """p^(1/tau) is proportional to argmin over the simplex of sum w l + tau sum w log w."""
+    loss = torch.tensor([0.1, 0.7, 2.0, 5.0], dtype=torch.float64)
+    tau = 1.3
+    weights = Talr(tau=tau, w_min=0.0).weights(TargetTokens(-loss, torch.zeros(4).long()), None)
+    closed_form = weights / weights.sum()
+    logits = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe")
+
+    def objective():
+        optimizer.zero_grad()
+        w = logits.softmax(0)
+        value = (w * loss).sum() + tau * (w * w.log()).sum()
+        value.backward()
+        return value
+
+    optimizer.step(objective)
+    torch.testing.assert_close(logits.softmax(0).detach(), closed_form, rtol=1e-3, atol=1e-5)
+
+
+@given(batches)
+def test_talr_with_infinite_temperature_is_sft(batch):
+    tokens = targets(batch)
+    talr = Talr(tau=math.inf).weights(tokens, None)
+    assert torch.equal(talr, Sft().weights(tokens, None))
+
+
+@given(batches)
+def test_talr_with_temperature_one_and_no_floor_is_the_probability(batch):
+    """DFT (arXiv 2508.05629) weighs each token by its probability."""
+    tokens = targets(batch)
+    weights = Talr(tau=1.0, w_min=0.0).weights(tokens, None)
+    np.testing.assert_allclose(weights.numpy(), np.exp(tokens.log_probs.numpy()), rtol=1e-12)
+
+
+def test_weights_carry_no_gradient():
+    log_probs = torch.tensor([-0.5, -2.0], requires_grad=True)
+    tokens = TargetTokens(log_probs, torch.tensor([0, 0]))
+    assert not Talr(tau=1.0).weights(tokens, None).requires_grad
+
+
+def test_normalised_weights_have_mean_one():
+    weights = Talr(normalise=True, tau=2.0).weights(targets([[0.1, 3.0], [1.0]]), None)
+    assert float(weights.mean()) == pytest.approx(1.0)
+
+
+def test_sequences_without_targets_do_not_count():
+    tokens = TargetTokens(-torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 0, 4]))
+    assert tokens.sequence_losses().tolist() == [2.0, 5.0]
+
+
+def test_no_target_at_all_gives_no_weights():
+    tokens = TargetTokens(torch.zeros(0), torch.zeros(0, dtype=torch.long))
+    assert len(tokens.sequence_losses()) == 0
+    assert len(Talr(tau=1.0).weights(tokens, None)) == 0
+
+
+@pytest.mark.parametrize(
+    "values", [{"tau_scope": "epoch"}, {"tau_estimator": "guess"}, {"median": "upper"}]
+)
+def test_unknown_settings_are_refused(values):
+    with pytest.raises(UserError, match=next(iter(values.values()))):
+        Talr(**values)

@@ -1,0 +1,132 @@
+"""The table says what the results say, and compares only what can be compared."""
+
+import csv
+import io
+import math
+
+import pytest
+from rich.console import Console
+
+from talr_cli.report.table import (
+    csv_table,
+    markdown_table,
+    print_table,
+    rich_table,
+    study_rows,
+    write_tables,
+)
+
+
+def results(method="talr", lr=1e-6, seed=0, domain=(0.3, 0.03), general=(0.4, 0.04), **changes):
+    if method == "base":
+        lr = seed = None
+    run = {"id": "00000000", "model": "m", "dataset": "d", "method": method, "lr": lr, "seed": seed}
+    one = {
+        "schema": 1,
+        "run": run,
+        "general": general and {"score": general[0], "stderr": general[1], "suite": "mini"},
+        "domain": domain and {"score": domain[0], "stderr": domain[1], "scorer": "medcalc"},
+        "drift": {
+            "cross_entropy": {"score": 2.5, "stderr": 0.01},
+            "kl_from_base": {"score": 0.00123, "stderr": 0.0001},
+        },
+    }
+    for path, value in changes.items():
+        section, key = path.split("__")
+        one[section][key] = value
+    return one
+
+
+BASE = results("base", domain=(0.2, 0.02), general=(0.5, 0.03))
+
+
+def test_base_comes_first_and_lr_is_ordered_by_size():
+    runs = [results(lr=1e-5), results("sft"), results(lr=5e-6, seed=1), results(lr=5e-6), BASE]
+    order = [(row.run["method"], row.run["lr"], row.run["seed"]) for row in study_rows(runs)]
+    assert order == [
+        ("base", None, None),
+        ("sft", 1e-6, 0),
+        ("talr", 5e-6, 0),
+        ("talr", 5e-6, 1),
+        ("talr", 1e-5, 0),
+    ]
+
+
+def test_change_against_base_has_the_standard_error_of_a_difference():
+    base, tuned = study_rows([BASE, results()])
+    assert base.estimates["domain_change"] is None
+    change = tuned.estimates["domain_change"]
+    assert change.score == pytest.approx(0.1)
+    assert change.stderr == pytest.approx(math.sqrt(0.03**2 + 0.02**2))
+    assert tuned.estimates["general_change"].score == pytest.approx(-0.1)
+
+
+def test_no_change_against_a_base_measured_otherwise():
+    other_suite = results(general__suite="full")
+    other_scorer = results(domain__scorer="exact")
+    other_model = results(run__model="bigger")
+    rows = study_rows([BASE, other_suite, other_scorer, other_model])
+    by_change = [
+        (row.estimates["domain_change"] is None, row.estimates["general_change"] is None)
+        for row in rows
+        if row.run["method"] != "base"
+    ]
+    assert sorted(by_change) == [(False, True), (True, False), (True, True)]
+
+
+def test_markdown():
+    lines = markdown_table([results(), BASE]).splitlines()
+    assert lines[0].startswith("| method | lr | seed | domain | Δ domain |")
+    assert len({line.count("|") for line in lines}) == 1
+    assert lines[2].startswith("| base | – | – | 0.200 ± 0.020 | – |")
+    assert "| talr | 1e-06 | 0 | 0.300 ± 0.030 | +0.100 ± 0.036 | 0.400 ± 0.040 |" in lines[3]
+    assert "0.0012 ± 0.0001" in lines[3]
+
+
+def test_missing_parts_are_dashes_not_zeros():
+    one = results(general=None)
+    one["drift"] = None
+    unknown_error = results(lr=2e-6, domain=(0.3, None))
+    not_finite = results(lr=3e-6, domain=(None, None))
+    lines = markdown_table([BASE, one, unknown_error, not_finite]).splitlines()
+    assert lines[3].endswith("| +0.100 ± 0.036 | – | – | – | – |")
+    assert "| 0.300 | +0.100 |" in lines[4]
+    assert "| 0 | – | – | 0.400 ± 0.040 |" in lines[5]
+
+
+def test_csv_keeps_every_digit():
+    rows = list(csv.DictReader(io.StringIO(csv_table([BASE, results(domain=(1 / 3, 0.03))]))))
+    assert rows[0]["lr"] == ""
+    assert float(rows[1]["domain"]) == 1 / 3
+    assert float(rows[1]["lr"]) == 1e-6
+    assert float(rows[1]["general_change_stderr"]) == pytest.approx(0.05)
+    assert rows[1]["model"] == "m"
+
+
+def test_terminal_table_has_the_same_cells():
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(rich_table([BASE, results()]))
+    text = console.export_text()
+    assert "0.300 ± 0.030" in text
+    assert "+0.100 ± 0.036" in text
+
+
+def test_printed_into_a_pipe_no_cell_is_folded(capsys):
+    print_table([BASE, results()])
+    assert "│ 0.300 ± 0.030 │ +0.100 ± 0.036 │" in capsys.readouterr().out
+
+
+def test_tables_are_written(tmp_path):
+    markdown, comma_separated = write_tables([BASE, results()], tmp_path)
+    assert markdown.read_text(encoding="utf-8") == markdown_table([BASE, results()])
+    assert comma_separated.read_text(encoding="utf-8") == csv_table([BASE, results()])
+
+
+def test_several_pairs_are_named():
+    header = markdown_table([BASE, results(), results(run__model="bigger")]).splitlines()[0]
+    assert header.startswith("| model | dataset | method |")
+
+
+def test_empty_study():
+    assert markdown_table([]).count("\n") == 2
+    assert csv_table([]).count("\n") == 1

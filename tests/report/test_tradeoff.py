@@ -1,0 +1,140 @@
+"""The picture shows every run once, and stays legible from one run to hundreds."""
+
+import itertools
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import matplotlib
+import numpy
+import pytest
+from matplotlib.text import Annotation
+from PIL import Image
+
+from talr_cli.report import tradeoff
+from talr_cli.report.tradeoff import plot_tradeoff
+
+METHODS = ["sft", "talr", "flow", "dft", "eaft", "l2"]
+
+
+def results(method, lr, domain, general, seed=0):
+    run = {
+        "id": "00000000",
+        "model": "small",
+        "dataset": "medcalc",
+        "method": method,
+        "lr": lr,
+        "seed": seed,
+    }
+    error = {"stderr": 0.02, "n": 100}
+    return {
+        "schema": 1,
+        "run": run,
+        "domain": {"score": domain, "metric": "accuracy", "scorer": "medcalc", **error},
+        "general": {"score": general, "suite": "mini", "formula": "mean of tasks", **error},
+    }
+
+
+BASE = results("base", None, 0.21, 0.46, seed=None)
+
+
+def study(runs):
+    generator = numpy.random.default_rng(0)
+    grid = itertools.cycle(itertools.product(METHODS, [1e-6, 5e-6, 1e-5, 5e-5]))
+    tuned = []
+    for seed, (method, lr) in enumerate(itertools.islice(grid, runs)):
+        domain = 0.2 + 0.2 * generator.random()
+        tuned.append(results(method, lr, domain, 0.6 - 0.6 * domain, seed))
+    return [BASE, *tuned]
+
+
+def drawn(runs):
+    return tradeoff._draw(runs).axes[0]
+
+
+@pytest.mark.parametrize("runs", [0, 1, 12, 200])
+def test_files_are_pictures_of_something(tmp_path, runs):
+    png, svg = plot_tradeoff(study(runs), tmp_path)
+    assert (png.name, svg.name) == (
+        "tradeoff-small__medcalc.png",
+        "tradeoff-small__medcalc.svg",
+    )
+    pixels = numpy.asarray(Image.open(png).convert("L"))
+    assert pixels.shape[1] > 1000
+    assert 0.002 < (pixels < 200).mean() < 0.5
+    assert ElementTree.parse(svg).getroot().tag.endswith("svg")
+
+
+@pytest.mark.parametrize("runs", [1, 12, 200])
+def test_every_run_is_a_point_with_error_bars(runs):
+    axes = drawn(study(runs))
+    assert len(axes.containers) == runs + 1
+    shown = sorted(tuple(map(float, bar.lines[0].get_xydata()[0])) for bar in axes.containers)
+    expected = [(one["domain"]["score"], one["general"]["score"]) for one in study(runs)]
+    assert shown == sorted(expected)
+    assert all(bar.has_xerr and bar.has_yerr for bar in axes.containers)
+
+
+@pytest.mark.parametrize("spread", [0.003, 0.02])
+def test_labels_of_twelve_runs_do_not_overlap(spread):
+    cases = itertools.product(METHODS[:3], [1e-6, 5e-6, 1e-5, 5e-5])
+    runs = [
+        results(method, lr, 0.25 + spread * i, 0.45 - spread * i)
+        for i, (method, lr) in enumerate(cases)
+    ]
+    axes = drawn([BASE, *runs])
+    labels = [text for text in axes.texts if isinstance(text, Annotation)]
+    assert {label.get_text() for label in labels} == {
+        f"{one['run']['method']} {one['run']['lr']:g}" for one in runs
+    }
+    boxes = [tradeoff._text_box(label) for label in labels]
+    overlapping = [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
+    assert not overlapping
+
+
+def test_many_runs_have_no_labels_but_a_legend():
+    axes = drawn(study(200))
+    assert not axes.texts
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend[0] == "base model"
+    assert set(METHODS) < set(legend)
+    assert "lr 1e-06" in legend
+
+
+def test_methods_differ_in_shape_and_in_lightness_and_lr_in_size():
+    axes = drawn([BASE, *(results(m, lr, 0.3, 0.4) for m in METHODS for lr in (1e-6, 1e-5))])
+    points = [bar.lines[0] for bar in axes.containers[1:]]
+    shapes = {point.get_marker() for point in points}
+    greys = sorted({float(numpy.dot(point.get_color()[:3], [0.3, 0.6, 0.1])) for point in points})
+    assert len(shapes) == len(METHODS)
+    assert min(numpy.diff(greys)) > 0.05
+    assert len({point.get_markersize() for point in points}) == 2
+
+
+def test_runs_without_both_scores_are_left_out(tmp_path, caplog):
+    halved = results("talr", 1e-6, 0.3, 0.4)
+    halved["general"] = None
+    assert plot_tradeoff([halved], tmp_path) == []
+    assert "no run has both scores" in caplog.text
+    assert len(plot_tradeoff([BASE, halved], tmp_path)) == 2
+
+
+def test_each_pair_has_a_picture_of_its_own(tmp_path):
+    other = results("talr", 1e-6, 0.3, 0.4)
+    other["run"]["model"] = "org/bigger"
+    names = [path.name for path in plot_tradeoff([BASE, other], tmp_path)]
+    assert names[::2] == ["tradeoff-org-bigger__medcalc.png", "tradeoff-small__medcalc.png"]
+
+
+def test_a_run_without_lr_and_one_without_stderr(tmp_path):
+    odd = results("merge", None, 0.3, 0.4)
+    odd["domain"]["stderr"] = None
+    plot_tradeoff([BASE, odd, results("sft", 1e-6, 0.3, 0.4)], tmp_path)
+
+
+def test_a_caller_that_plots_is_left_alone(tmp_path):
+    before = dict(matplotlib.rcParams)
+    plot_tradeoff(study(3), tmp_path)
+    assert dict(matplotlib.rcParams) == before
+    code = "import sys, talr_cli.report.tradeoff; assert 'matplotlib.pyplot' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,260 @@
+"""The real W&B client, offline: what it wrote is read back from its log."""
+
+import json
+import os
+import shlex
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wandb.proto import wandb_internal_pb2
+
+from talr_cli.tracking import Tracker, flat_scores
+
+HANG = 120  # seconds; a guard, not a measurement
+
+RESULTS: dict[str, Any] = {
+    "schema": 1,
+    "run": {"id": "deadbeef", "lr": 1e-6},
+    "general": {
+        "score": 0.4125,
+        "stderr": 0.031,
+        "n": 60,
+        "suite": "mini",
+        "limit": None,
+        "tasks": {
+            "mini_arithmetic": {
+                "metric": "acc",
+                "score": 0.4125,
+                "stderr": 0.031,
+                "n": 60,
+                "version": 1,
+            }
+        },
+    },
+    "domain": {"score": 0.7, "groups": {"BMI": {"score": 0.5}}},
+    "drift": None,
+    "weights": None,
+    "training": None,
+    "versions": {"torch": "2"},
+}
+
+SCRIPT = """
+import json, logging, sys
+from pathlib import Path
+from talr_cli.tracking import LoggerConfig, start_tracking
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+options = json.loads(sys.argv[1])
+tracker = start_tracking(
+    LoggerConfig(**options["logger"]), run_id="deadbeef", name="talr-lr1e-06-s0", group="study-x",
+    config={"lr": 1e-6, "model": {"name": "m"}}, directory=Path(options["directory"]),
+    history=options["history"],
+)
+for step in range(options["first"], options["first"] + 20):
+    tracker.log(step, {"train/loss": 1 / step, "train/entropy": float(step)})
+plot = Path(options["plot"]) if options["plot"] else None
+tracker.finish(options["results"], plot)
+"""
+
+
+def track(
+    folder: Path,
+    *,
+    logger: dict[str, Any] | None = None,
+    first: int = 1,
+    history: list[dict[str, Any]] | None = None,
+    plot: Path | None = None,
+    **environment: str,
+) -> subprocess.CompletedProcess[str]:
+    """Track 20 steps in a process that knows no login but what `environment` gives it."""
+    clean = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("WANDB") and key != "NETRC"
+    }
+    directory = folder / "run"
+    directory.mkdir(exist_ok=True)
+    options = {
+        "logger": logger or {},
+        "directory": str(directory),
+        "first": first,
+        "history": history or [],
+        "plot": str(plot) if plot else None,
+        "results": RESULTS,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps(options)],
+        env={**clean, "HOME": str(folder), **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def logs(folder: Path) -> list[Path]:
+    return sorted(folder.glob("run/wandb/offline-run-*/run-*.wandb"))
+
+
+def read_records(path: Path) -> Iterator[Any]:
+    """The protobuf records of a `.wandb` file: LevelDB's log format behind a 7-byte header."""
+    data = path.read_bytes()
+    assert data[:4] == b":W&B"
+    block, position, record = 32768, 7, b""
+    full, last = 1, 4
+    while position + 7 <= len(data):
+        left = block - position % block
+        if left < 7:
+            position += left
+            continue
+        _, length, kind = struct.unpack("<IHB", data[position : position + 7])
+        record += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (full, last):
+            parsed = wandb_internal_pb2.Record()
+            parsed.ParseFromString(record)
+            yield parsed
+            record = b""
+
+
+def read_log(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {"history": [], "summary": {}, "config": {}, "files": []}
+    for record in read_records(path):
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            found["run"] = record.run
+            found["config"] |= {
+                item.key: json.loads(item.value_json) for item in record.run.config.update
+            }
+        elif kind == "history":
+            found["history"].append(as_dict(record.history.item))
+        elif kind == "summary":
+            found["summary"] |= as_dict(record.summary.update)
+        elif kind == "files":
+            found["files"] += [file.path for file in record.files.files]
+    return found
+
+
+def as_dict(items: Any) -> dict[str, Any]:
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+def curve(log: dict[str, Any], metric: str) -> dict[int, float]:
+    points = [(row["step"], row[metric]) for row in log["history"] if metric in row]
+    assert len(points) == len(dict(points)), "a step was logged twice"
+    return dict(points)
+
+
+def test_without_a_login_everything_is_in_the_offline_log(tmp_path):
+    from matplotlib.figure import Figure
+
+    plot = tmp_path / "plot.png"
+    Figure().savefig(plot)
+    done = track(tmp_path, plot=plot)
+    (path,) = logs(tmp_path)
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert "not logged in" in line
+    assert f"wandb sync {shlex.quote(str(path.parent))}" in line
+
+    log = read_log(path)
+    run = log["run"]
+    assert (run.run_id, run.run_group, run.project) == ("deadbeef", "study-x", "talr")
+    assert run.display_name == "talr-lr1e-06-s0"
+    assert log["config"]["lr"] == 1e-6
+    assert log["config"]["model"] == {"name": "m"}
+    assert curve(log, "train/loss") == {step: 1 / step for step in range(1, 21)}
+    assert curve(log, "train/entropy") == {step: float(step) for step in range(1, 21)}
+    assert flat_scores(RESULTS).items() <= log["summary"].items()
+    assert any("media/table/tasks" in file for file in log["files"])
+    assert any("media/images/trade-off" in file for file in log["files"])
+
+
+def test_resumed_offline_run_has_the_whole_curve_under_the_same_id(tmp_path):
+    track(tmp_path)
+    before = [{"step": step, "train/loss": 1 / step} for step in range(1, 16)]
+    track(tmp_path, first=16, history=before)
+    first, second = map(read_log, logs(tmp_path))
+    assert first["run"].run_id == second["run"].run_id == "deadbeef"
+    assert curve(second, "train/loss") == {step: 1 / step for step in range(1, 36)}
+
+
+def test_unreachable_server_means_offline_after_a_bounded_wait(tmp_path):
+    done = track(tmp_path, WANDB_API_KEY="a" * 40, WANDB_BASE_URL="http://127.0.0.1:9")
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert "offline" in line
+    (path,) = logs(tmp_path)
+    assert len(curve(read_log(path), "train/loss")) == 20
+
+
+def test_online_without_a_login_does_not_ask(tmp_path):
+    done = track(tmp_path, logger={"mode": "online"})
+    assert "not logged in" in done.stderr
+    assert logs(tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+def test_mode_of_the_environment_is_respected(tmp_path, mode):
+    # With a key, so that nothing but WANDB_MODE keeps it from the server.
+    track(
+        tmp_path,
+        WANDB_MODE=mode,
+        WANDB_API_KEY="a" * 40,
+        WANDB_BASE_URL="http://127.0.0.1:9",
+    )
+    assert len(logs(tmp_path)) == (mode == "offline")
+    assert not list(tmp_path.glob("run/wandb/run-*"))
+
+
+def test_failing_client_is_one_warning_and_the_run_goes_on(caplog):
+    class Broken:
+        def log(self, row):
+            raise BrokenPipeError("the service has gone\nwith details")
+
+    tracker = Tracker(Broken())
+    for step in range(3):
+        tracker.log(step, {"loss": 1.0})
+    tracker.finish(RESULTS, None)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "the service has gone" in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
+def test_directory_that_cannot_be_used_is_one_warning(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "wandb").write_text("a file")
+    done = track(tmp_path)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_no_tracking_does_not_import_the_client(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+from talr_cli.tracking import LoggerConfig, start_tracking
+tracker = start_tracking(
+    LoggerConfig(name="none"), run_id="x", name="x", group="x", config={}, directory=Path(".")
+)
+tracker.log(1, {"loss": 1.0})
+tracker.finish({}, None)
+assert "wandb" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=HANG, cwd=Path.cwd())
+
+
+def test_unfinished_evaluation_has_no_scores():
+    empty = dict.fromkeys(("general", "domain", "drift", "weights", "training"))
+    assert flat_scores(empty) == {}
+    assert flat_scores({**empty, "drift": {"kl_from_base": {"score": 0.1, "n": 3}}}) == {
+        "drift/kl_from_base/score": 0.1,
+        "drift/kl_from_base/n": 3,
+    }
