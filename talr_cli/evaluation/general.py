@@ -72,7 +72,7 @@ def evaluate_general(
             task_manager=manager,
             apply_chat_template=True,
             limit=suite.limit,
-            bootstrap_iters=0,
+            bootstrap_iters=1000,
             log_samples=True,
         )
     if output is None:
