@@ -17,7 +17,7 @@ COMMANDS = {
     "report": "table and picture of the trade-off for a study",
 }
 
-HELP = f"""talr {__version__}: fine-tune on a domain, measure what was forgotten, ship the best trade-off.
+HELP = f"""talr {__version__}: fine-tune on a domain, measure what it cost, ship the best trade-off.
 
 Usage: talr COMMAND [key=value ...] [--config-dir DIR]
 

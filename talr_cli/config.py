@@ -223,7 +223,9 @@ def check(config: DictConfig) -> None:
             f"trainer.batch_size={batch} is not a multiple of trainer.micro_batch_size={micro}"
         )
     without_metric = [
-        task for task in config.get("suite", {}).get("tasks", []) if task not in config.suite.metrics
+        task
+        for task in config.get("suite", {}).get("tasks", [])
+        if task not in config.suite.metrics
     ]
     if without_metric:
         problems.append(f"suite.metrics names no metric for {', '.join(without_metric)}")
@@ -258,7 +260,12 @@ def identity(config: DictConfig, model_fingerprint: str) -> str:
         content["model"].pop(key)
     # How a batch is cut up for memory changes no gradient; neither does when the state is saved.
     if "trainer" in content:
-        for key in ("micro_batch_size", "padding_free", "gradient_checkpointing", "checkpoint_every_epoch"):
+        for key in (
+            "micro_batch_size",
+            "padding_free",
+            "gradient_checkpointing",
+            "checkpoint_every_epoch",
+        ):
             content["trainer"].pop(key)
     files = {}
     for key in _DATA_FILES:

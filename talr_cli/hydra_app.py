@@ -62,7 +62,9 @@ def _check_options(command: str, arguments: Sequence[str]) -> None:
     namespace: argparse.Namespace = parser.parse_args(list(arguments))
     for override in namespace.overrides:
         if "=" not in override and not override.startswith("~"):
-            raise UserError(f"{override!r} is not of the form key=value; see `talr {command} --help`")
+            raise UserError(
+                f"{override!r} is not of the form key=value; see `talr {command} --help`"
+            )
 
 
 def _one_line(error: Exception, command: str) -> str:

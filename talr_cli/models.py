@@ -275,9 +275,7 @@ def resolve_base(source: ModelSource, config: Any) -> ModelSource:
     return _hub(path, named.get("revision"), config.trust_remote_code)
 
 
-def save_model(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
-) -> None:
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a checkpoint that appears only when it is complete."""
     with _made_whole(folder) as building:
         model.save_pretrained(building)

@@ -89,7 +89,8 @@ def _score(
         lambda: load_model(base, config.model, "auto", device),
         directory,
     )
-    results = evaluation.results(config, run_id, source.directory, scores)
+    method = config.get("method") or _checkpoint_name(config.ckpt)
+    results = evaluation.results(config, method, run_id, source.directory, scores)
     trained = directory.path / "training.json"
     if trained.exists():
         results |= json.loads(trained.read_text())
@@ -146,6 +147,11 @@ def _checkpoint(config: DictConfig, run: RunDirectory | None) -> ModelSource:
     return resolve(OmegaConf.merge(config.model, changed))
 
 
+def _checkpoint_name(ckpt: str | None) -> str:
+    """What stands in the place of a method for a model that was not trained by a run."""
+    return "base" if ckpt is None else Path(ckpt).name
+
+
 def _directory(
     config: DictConfig, run: RunDirectory | None, source: ModelSource
 ) -> tuple[RunDirectory, str]:
@@ -156,13 +162,12 @@ def _directory(
             raise UserError(f"{run.path} has no identity")
         return run, identity_of_run
     run_id = identity(config, source.fingerprint)
-    name = "base" if config.ckpt is None else Path(config.ckpt).name
     directory = RunDirectory.for_run(
         Path(config.runs_dir),
         study=config.study,
         model=config.model.name,
         dataset=config.dataset.name,
-        method=name,
+        method=_checkpoint_name(config.ckpt),
         lr=None,
         seed=None,
         identity=run_id,

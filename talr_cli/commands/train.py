@@ -66,11 +66,11 @@ def train(config: DictConfig) -> None:
             directory.write_status("failed", "interrupted by the user")
             raise
         except Exception as error:
-            from talr_cli.training.callbacks import Diverged
+            from talr_cli.training.callbacks import DivergedError
 
-            state = "diverged" if isinstance(error, Diverged) else "failed"
+            state = "diverged" if isinstance(error, DivergedError) else "failed"
             directory.write_status(state, str(error) or traceback.format_exc())
-            if isinstance(error, Diverged):
+            if isinstance(error, DivergedError):
                 raise UserError(f"{directory.path} diverged: {error}; try a smaller lr") from error
             raise
     show(directory)
@@ -126,7 +126,7 @@ def _run(
             from talr_cli.evaluation.evaluate import evaluate
 
             scores = evaluate(config, model, renderer, splits, load_base, directory)
-            results = evaluation.results(config, run_id, directory.model, scores)
+            results = evaluation.results(config, config.method, run_id, directory.model, scores)
             results |= json.loads(trained.read_text())
             directory.write_results(results)
             directory.write_status("evaluated")

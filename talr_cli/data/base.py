@@ -33,7 +33,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How one model output was judged. `parsed` is the answer read from it, None if there is none."""
+    """How a model output was judged. `parsed` is the answer read from it, None if none."""
 
     correct: bool
     parsed: str | None

@@ -111,4 +111,6 @@ def overlap(train: Sequence[Example], test: Sequence[Example]) -> int:
 
 
 def _prompt_key(example: Example) -> str:
-    return "\n".join(" ".join(message["content"].split()).casefold() for message in example.messages)
+    return "\n".join(
+        " ".join(message["content"].split()).casefold() for message in example.messages
+    )

@@ -145,4 +145,6 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
 def _demand(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
     missing = [column for column in columns if column not in header]
     if missing:
-        raise UserError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(header)}")
+        raise UserError(
+            f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(header)}"
+        )

@@ -26,9 +26,9 @@ def scoring_identity(config: DictConfig) -> str:
 
 
 def results(
-    config: DictConfig, run_id: str, checkpoint: Path | str, scores: dict[str, Any]
+    config: DictConfig, method: str, run_id: str, checkpoint: Path, scores: dict[str, Any]
 ) -> dict[str, Any]:
-    """The content of results.json for a run or, without a method, for a checkpoint."""
+    """The content of results.json; lr and seed are None for what was not trained here."""
     return {
         "schema": SCHEMA,
         "run": {
@@ -36,7 +36,7 @@ def results(
             "study": config.study,
             "model": config.model.name,
             "dataset": config.dataset.name,
-            "method": config.get("method", "base"),
+            "method": method,
             "lr": config.get("lr"),
             "seed": config.get("seed"),
             "checkpoint": str(checkpoint),

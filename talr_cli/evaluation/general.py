@@ -46,16 +46,14 @@ class GeneralScore:
     prompts: list[str]
 
 
-def evaluate_general(
-    model: PreTrainedModel, renderer: Renderer, suite: DictConfig
-) -> GeneralScore:
-    """Run the suite's tasks with the chat template, greedily; the score is the tasks' plain mean."""
+def evaluate_general(model: PreTrainedModel, renderer: Renderer, suite: DictConfig) -> GeneralScore:
+    """Run the suite's tasks with the chat template, greedily; the score is their plain mean."""
     started = time.perf_counter()
     manager = _task_manager(suite.task_dir)
     unknown = [task for task in suite.tasks if task not in manager.all_tasks]
     if unknown:
         raise UserError(
-            f"suite.tasks: lm-eval knows no {', '.join(unknown)}; `lm-eval ls tasks` lists its own, "
+            f"suite.tasks: lm-eval knows no {', '.join(unknown)}: `lm-eval ls tasks` lists them, "
             "suite.task_dir=DIRECTORY adds yours"
         )
     with _state_kept(model, renderer):

@@ -34,7 +34,7 @@ class Talr(Objective):
                           decides: `lagged` takes the median of the step before (free; the first
                           step costs one more forward pass), `exact` runs a forward pass over all
                           micro-batches first (about a third more time per step).
-    tau_scope=microbatch  the sequences of one forward pass: tau then depends on the memory you have.
+    tau_scope=microbatch  the sequences of one forward pass: tau depends on the memory you have.
     tau=0.5               fixed.
 
     `median` is the convention for an even number of sequences: `lower` of the two middle values
@@ -73,8 +73,10 @@ class Talr(Objective):
         if temperature is None:
             raise ValueError("Talr.weights needs tau, fixed or measured")
         least = self.tau_min
-        floored = max(temperature, least) if isinstance(temperature, float) else temperature.clamp(
-            min=least
+        floored = (
+            max(temperature, least)
+            if isinstance(temperature, float)
+            else temperature.clamp(min=least)
         )
         weights = (tokens.log_probs.detach() / floored).exp().clamp(min=self.w_min)
         return weights / weights.mean() if self.normalise and len(weights) else weights

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 _NAMES = {"learning_rate": "lr", "eval_loss": "validation_loss"}
 
 
-class Diverged(Exception):
+class DivergedError(Exception):
     """The loss or the gradient is no longer a number."""
 
 
@@ -49,7 +49,7 @@ class RecordSteps(TrainerCallback):
         self._tracker.log(state.global_step, metrics)
         for name in ("loss", "weighted_loss", "grad_norm"):
             if not math.isfinite(metrics.get(name, 0.0)):
-                raise Diverged(f"{name} is {metrics[name]} at step {state.global_step}")
+                raise DivergedError(f"{name} is {metrics[name]} at step {state.global_step}")
 
 
 class ShowProgress(TrainerCallback):
@@ -84,7 +84,9 @@ class ShowProgress(TrainerCallback):
         if self._bar.disable and (step % tenth == 0 or step == total):
             spent = time.monotonic() - self._started
             left = spent / max(1, step - self._first_step) * (total - step)
-            log.info("training: step %d/%d, loss %.3f, %.0f s left", step, total, logs["loss"], left)
+            log.info(
+                "training: step %d/%d, loss %.3f, %.0f s left", step, total, logs["loss"], left
+            )
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

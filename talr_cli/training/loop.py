@@ -85,9 +85,7 @@ def _dataset(rows: Sequence[Rendered]) -> Dataset:
     )
 
 
-def _arguments(
-    config: DictConfig, directory: RunDirectory, device: str, rows: int
-) -> SFTConfig:
+def _arguments(config: DictConfig, directory: RunDirectory, device: str, rows: int) -> SFTConfig:
     trainer = config.trainer
     bf16 = trainer.precision == "bf16" or (trainer.precision == "auto" and bf16_is_fast(device))
     if device == "cpu":

@@ -35,7 +35,7 @@ class StepStatistics:
         self._tokens += input_tokens
 
     def flush(self, accelerator: Accelerator) -> dict[str, float]:
-        """Metrics since the last flush; empty when nothing was added. Collective: all ranks call."""
+        """Metrics since the last flush; empty when nothing was added. All ranks must call."""
         if not self._losses:
             return {}
         losses = gather_ragged(torch.cat(self._losses), accelerator)

@@ -28,9 +28,7 @@ class StepTemperature:
         self._tau: torch.Tensor | None = None
         self._accumulates = False
 
-    def start_step(
-        self, batches: Sequence[Any], score: Callable[[Any], TargetTokens]
-    ) -> None:
+    def start_step(self, batches: Sequence[Any], score: Callable[[Any], TargetTokens]) -> None:
         """A new optimizer step over these micro-batches; `score` runs one without gradient."""
         self._accumulates = len(batches) > 1
         if self._scope != "step" or not self._accumulates:

@@ -66,8 +66,10 @@ class MethodTrainer(SFTTrainer):
             return losses.sum() / max(len(losses), 1)
         tau = self.temperature.of(tokens)
         weights = self.objective.weights(tokens, tau).detach()
-        input_tokens = int(inputs["attention_mask"].sum()) if "attention_mask" in inputs else (
-            inputs["input_ids"].numel()
+        input_tokens = (
+            int(inputs["attention_mask"].sum())
+            if "attention_mask" in inputs
+            else (inputs["input_ids"].numel())
         )
         self.statistics.add(tokens, weights, tau, input_tokens)
         self.input_tokens += input_tokens

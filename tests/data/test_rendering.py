@@ -100,7 +100,7 @@ def test_a_template_that_contradicts_its_prompt_is_refused():
     """Such as one whose generation prompt opens a thought that its answers do not have."""
     tokenizer = chatml("qwen2_5.jinja")
     tokenizer.chat_template += "{% if add_generation_prompt %}{{ '<think>' }}{% endif %}"
-    with pytest.raises(UserError, match="model.template_arguments"):
+    with pytest.raises(UserError, match=r"model\.template_arguments"):
         Renderer(tokenizer, {})
 
 

@@ -44,7 +44,10 @@ def test_csv_and_parquet_give_the_same_rows(tmp_path):
         writer.writeheader()
         writer.writerows(rows)
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
-    read = [Jsonl(train=str(tmp_path / f"a.{kind}")).load().train for kind in ("jsonl", "csv", "parquet")]
+    read = [
+        Jsonl(train=str(tmp_path / f"a.{kind}")).load().train
+        for kind in ("jsonl", "csv", "parquet")
+    ]
     contents = [[(row.messages, row.completion) for row in rows] for rows in read]
     assert contents[0] == contents[1] == contents[2]
 

@@ -66,8 +66,16 @@ EXAMPLES = {
     "one_of": (["yes", "no"], ["Yes.", "no", '"No"'], ["Yes, it is.", "maybe", ""]),
     "max_words": (2, ["an elephant", "Paris."], ["The capital is Paris.", ""]),
     "capitals": (None, ["MUSIC", "GOOD DAY!"], ["Music", "123", ""]),
-    "bullets": (2, ["- a\n- b", "Here they are:\n\n- a\n- b"], ["- a", "- a\n- b\n- c", "1. a\n2. b"]),
-    "numbered": (2, ["1. a\n2. b", "Well:\n1. a\n2. b\n"], ["1. a", "2. a\n1. b", "1. a\n2. b\n3. c"]),
+    "bullets": (
+        2,
+        ["- a\n- b", "Here they are:\n\n- a\n- b"],
+        ["- a", "- a\n- b\n- c", "1. a\n2. b"],
+    ),
+    "numbered": (
+        2,
+        ["1. a\n2. b", "Well:\n1. a\n2. b\n"],
+        ["1. a", "2. a\n1. b", "1. a\n2. b\n3. c"],
+    ),
     "comma_list": (3, ["a, b, c", "Mars, Venus, Earth."], ["a, b", "a b c d e, f, g"]),
     "contains": (["park"], ["A dog in the park."], ["A dog.", "A parking dog."]),
     "starts_with": ("the moon", ["The moon shines."], ["Well, the moon"]),

@@ -158,7 +158,11 @@ def test_an_unknown_form_raises_and_does_not_score_0():
 
 @given(st.text(max_size=200))
 def test_any_output_is_scored_without_an_error(output):
-    for form, answer in (("decimal", "1.5"), ("date", "01/02/2003"), ("weeks_days", "2 weeks 1 day")):
+    for form, answer in (
+        ("decimal", "1.5"),
+        ("date", "01/02/2003"),
+        ("weeks_days", "2 weeks 1 day"),
+    ):
         score(output, {"form": form, "answer": answer, "lower": "1", "upper": "2"})
 
 
@@ -172,7 +176,9 @@ def test_formatted_numbers_are_read_back(value, digits):
 
 arithmetic = st.recursive(
     st.integers(min_value=1, max_value=99).map(str),
-    lambda inner: st.tuples(inner, st.sampled_from("+-*/"), inner).map(lambda t: f"({t[0]} {t[1]} {t[2]})"),
+    lambda inner: st.tuples(inner, st.sampled_from("+-*/"), inner).map(
+        lambda t: f"({t[0]} {t[1]} {t[2]})"
+    ),
     max_leaves=12,
 )
 

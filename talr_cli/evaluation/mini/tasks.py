@@ -79,8 +79,9 @@ CHECKS: dict[str, Callable[[str, Any], bool]] = {
     "max_words": lambda text, count: 0 < len(text.split()) <= count,
     "capitals": lambda text, _: _letters(text).isupper(),
     "bullets": lambda text, count: len(re.findall(r"^\s*- \S", text, re.MULTILINE)) == count,
-    "numbered": lambda text, count: re.findall(r"^\s*(\d+)\. \S", text, re.MULTILINE)
-    == [str(n) for n in range(1, count + 1)],
+    "numbered": lambda text, count: (
+        re.findall(r"^\s*(\d+)\. \S", text, re.MULTILINE) == [str(n) for n in range(1, count + 1)]
+    ),
     "comma_list": _comma_list,
     "contains": lambda text, words: all(
         re.search(rf"\b{word}\b", text, re.IGNORECASE) for word in words

@@ -20,7 +20,9 @@ FORMS = ("decimal", "integer", "date", "weeks_days")
 
 _DATE = re.compile(r"(?<!\d)(\d{1,2})/(\d{1,2})/(\d{4})(?!\d)")
 _ISO_DATE = re.compile(r"(?<!\d)(\d{4})-(\d{1,2})-(\d{1,2})(?!\d)")
-_WEEKS_DAYS = re.compile(r"(\d+)\s*(?:weeks?|wks?)\W{0,6}(?:and\W{0,3})?(\d+)\s*days?", re.IGNORECASE)
+_WEEKS_DAYS = re.compile(
+    r"(\d+)\s*(?:weeks?|wks?)\W{0,6}(?:and\W{0,3})?(\d+)\s*days?", re.IGNORECASE
+)
 _LINE = re.compile(r"answer\s*(?:is)?\s*[:=]\s*(.*)", re.IGNORECASE)
 _JSON = re.compile(r"\{[^{}]*\}")
 _BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
@@ -48,8 +50,8 @@ def answer_form(answer: str, lower: str, upper: str) -> str | None:
 class MedCalcScorer:
     """Scores an output against {"form", "answer", "lower", "upper"}.
 
-    decimal: within the limits, or, where they are equal, the truth to its last digit; integer: equal
-    when rounded; date: the same day; weeks_days: both equal.
+    decimal: within the limits, or, where they are equal, the truth to its last digit;
+    integer: equal when rounded; date: the same day; weeks_days: both equal.
     """
 
     def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:

@@ -7,9 +7,13 @@ import re
 import unicodedata
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
-_NUMBER = rf"(?:{_DIGITS}(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{{1,3}}|\s*(?:x|\*)\s*10\^\(?[+-]?\d{{1,3}}\)?)?"
+_NUMBER = (
+    rf"(?:{_DIGITS}(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{{1,3}}|\s*(?:x|\*)\s*10\^\(?[+-]?\d{{1,3}}\)?)?"
+)
 # A number that stands on its own: the 2 of m^2, of CO2 or of m2 is part of a unit.
-_ALONE = re.compile(rf"(?<![\w^.])(?<!\d,)-?\s?{_NUMBER}(?![\w^])|(?<![\w^.])-?{_NUMBER}(?=[a-zA-Z%°µ])")
+_ALONE = re.compile(
+    rf"(?<![\w^.])(?<!\d,)-?\s?{_NUMBER}(?![\w^])|(?<![\w^.])-?{_NUMBER}(?=[a-zA-Z%°µ])"
+)
 _TOKEN = re.compile(rf"\s*({_NUMBER}|[-+*/^()])")
 _MOST_TOKENS = 100
 _MOST_EXPONENT = 64

@@ -1,0 +1,282 @@
+"""Whole runs of the tiny model through the real command line: repeat, kill, resume, evaluate."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+SMALL = (
+    "model=tiny",
+    "dataset.train_rows=24",
+    "dataset.validation_rows=4",
+    "dataset.test_rows=6",
+    "trainer.epochs=2",
+    "trainer.batch_size=4",
+    "suite.limit=2",
+    "domain.max_new_tokens=4",
+    "device=cpu",
+)
+
+
+def talr(command, *overrides, cwd, logger="none"):
+    return subprocess.run(
+        [sys.executable, "-m", "talr_cli.cli", command, f"logger={logger}", *overrides],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def train(*overrides, cwd, logger="none"):
+    """Run `talr train` on the tiny model; returns its run directory."""
+    done = talr("train", *SMALL, *overrides, cwd=cwd, logger=logger)
+    assert done.returncode == 0, done.stderr
+    return cwd / done.stdout.rpartition("run directory: ")[2].strip()
+
+
+def weights(run):
+    return load_file(run / "model" / "model.safetensors")
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def rows(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return train("method=talr", "lr=1e-3", cwd=tmp_path_factory.mktemp("first"))
+
+
+def test_the_run_directory_is_complete(run):
+    for name in ("config.yaml", "overrides.yaml", "env.json", "training.json", "samples"):
+        assert (run / name).exists(), name
+    assert json.loads((run / "status.json").read_text())["state"] == "evaluated"
+    assert not (run / "checkpoints").exists()
+    results = json.loads((run / "results.json").read_text())
+    assert results["run"]["method"] == "talr"
+    assert results["training"]["steps"] == 12
+    assert results["domain"]["n"] == 6
+    tasks = results["general"]["tasks"].values()
+    mean = sum(task["score"] for task in tasks) / len(tasks)
+    assert results["general"]["score"] == pytest.approx(mean)
+    assert results["general"]["limit"] == 2
+    assert results["general"]["harness"]["version"]
+    assert results["drift"]["kl_from_base"]["score"] > 0
+
+
+def test_every_step_is_recorded(run):
+    steps = rows(run)
+    assert [row["step"] for row in steps] == list(range(1, 13))
+    wanted = {
+        "loss", "weighted_loss", "tau", "weight_mean", "weight_p10", "weight_p50", "weight_p90",
+        "hard_token_share", "grad_norm", "lr", "tokens_per_second", "target_tokens",
+    }  # fmt: skip
+    for row in steps:
+        assert wanted <= row.keys()
+        assert 0 < row["weighted_loss"] <= row["loss"]
+    assert steps[-1]["loss"] < steps[0]["loss"]
+
+
+def test_every_answer_is_kept_with_its_verdict(run):
+    samples = [json.loads(line) for line in (run / "samples/domain.jsonl").read_text().splitlines()]
+    assert len(samples) == 6
+    assert {"messages", "output", "parsed", "correct", "reference"} <= samples[0].keys()
+    assert len(list((run / "samples").glob("general-mini_*.jsonl"))) == 4
+
+
+def test_the_same_command_gives_the_same_weights_bit_for_bit(run, tmp_path):
+    again = train("method=talr", "lr=1e-3", "eval=false", cwd=tmp_path)
+    assert again.name == run.name
+    assert same(weights(run), weights(again))
+    other_seed = train("method=talr", "lr=1e-3", "eval=false", "seed=1", cwd=tmp_path)
+    assert not same(weights(run), weights(other_seed))
+
+
+def test_a_finished_run_is_found(run):
+    before = (run / "results.json").stat().st_mtime_ns
+    done = talr("train", *SMALL, "method=talr", "lr=0.001", cwd=run.parents[3])
+    assert done.returncode == 0
+    assert "found this run done" in done.stderr
+    assert (run / "results.json").stat().st_mtime_ns == before
+
+
+def test_another_suite_is_scored_without_training_again(run):
+    before = (run / "model/model.safetensors").stat().st_mtime_ns
+    done = talr("train", *SMALL, "method=talr", "lr=1e-3", "suite.limit=3", cwd=run.parents[3])
+    assert done.returncode == 0
+    assert "evaluating" in done.stderr
+    assert json.loads((run / "results.json").read_text())["general"]["limit"] == 3
+    assert (run / "model/model.safetensors").stat().st_mtime_ns == before
+
+
+def test_eval_of_a_run_gives_the_scores_of_train(run):
+    """The checkpoint that was evaluated is the one that was saved."""
+    suite = ("suite.limit=2", "domain.max_new_tokens=4")
+    talr("train", *SMALL, "method=talr", "lr=1e-3", cwd=run.parents[3])
+    trained = json.loads((run / "results.json").read_text())
+    (run / "results.json").unlink()
+    done = talr("eval", f"ckpt={run}", *suite, "device=cpu", cwd=run.parents[3])
+    assert done.returncode == 0, done.stderr
+    evaluated = json.loads((run / "results.json").read_text())
+    for section in ("general", "domain", "drift"):
+        for results in (trained, evaluated):
+            results[section].pop("seconds", None)
+        assert evaluated[section] == trained[section]
+    assert evaluated["run"] == {**trained["run"], "checkpoint": evaluated["run"]["checkpoint"]}
+
+
+def test_the_base_model_is_scored_and_reported(run):
+    cwd = run.parents[3]
+    same_data = [o for o in SMALL if not o.startswith("trainer")]
+    done = talr("eval", *same_data, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    base = json.loads(next(run.parent.glob("base-*/results.json")).read_text())
+    assert base["run"]["method"] == "base"
+    assert base["drift"]["kl_from_base"]["score"] == pytest.approx(0, abs=1e-6)
+    done = subprocess.run(
+        [sys.executable, "-m", "talr_cli.cli", "report", "study=default"],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    report = run.parents[1] / "report"
+    assert {"table.md", "table.csv"} <= {path.name for path in report.iterdir()}
+    assert len(list(report.glob("*.png"))) == 1
+    assert "talr" in done.stdout
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(run, tmp_path):
+    command = [sys.executable, "-m", "talr_cli.cli", "train", "logger=none", *SMALL]
+    command += ["method=talr", "lr=1e-3", "eval=false", "trainer.epochs=2"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("runs/*/*/*/checkpoints/*/talr_state.json")):
+        assert process.poll() is None, "the run ended before its first checkpoint"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    killed = next(tmp_path.glob("runs/*/*/*"))
+    assert not (killed / "model").exists()
+    again = train("method=talr", "lr=1e-3", "eval=false", cwd=tmp_path)
+    assert again == killed
+    training = json.loads((again / "training.json").read_text())["training"]
+    assert training["resumed_from_step"] == 6
+    assert [row["step"] for row in rows(again)] == list(range(1, 13))
+    assert same(weights(again), weights(run))
+
+
+def test_one_step_at_the_smallest_rate_changes_the_weights(tmp_path):
+    """In bf16 a step of 1e-6 would vanish; the master weights are fp32."""
+    one = ("lr=1e-6", "trainer.max_steps=1", "eval=false")
+    exact = train(*one, "trainer.save_dtype=float32", cwd=tmp_path)
+    shares = json.loads((exact / "training.json").read_text())["weights"]
+    assert shares["changed_share"] > 0.5
+    assert shares["changed_share_saved"] == shares["changed_share"]
+    rounded = train(*one, "trainer.save_dtype=bfloat16", cwd=tmp_path)
+    shares = json.loads((rounded / "training.json").read_text())["weights"]
+    assert shares["changed_share"] > 0.5
+    assert shares["changed_share_saved"] < 0.1
+    assert {tensor.dtype for tensor in weights(rounded).values()} == {torch.bfloat16}
+
+
+def test_a_diverging_run_is_stopped_and_says_why(tmp_path):
+    done = talr("train", *SMALL, "lr=1e30", "trainer.max_grad_norm=1e30", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "diverged" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    status = json.loads(next(tmp_path.glob("runs/*/*/*/status.json")).read_text())
+    assert status["state"] == "diverged"
+    assert "step" in status["reason"]
+
+
+def test_rows_that_are_too_long_are_named_before_training(tmp_path):
+    done = talr("train", *SMALL, "trainer.max_length=60", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "trainer.max_length=60" in done.stderr
+    assert not list(tmp_path.glob("runs/*/*/*/status.json"))
+
+
+def test_the_first_lines_show_what_is_trained(tmp_path):
+    done = talr("train", *SMALL, "eval=false", "trainer.max_steps=1", cwd=tmp_path)
+    assert "⟦" in done.stderr
+    assert "<|im_end|>⟧" in done.stderr
+
+
+def test_overlap_between_train_and_test_is_warned_of(tmp_path):
+    row = json.dumps({"prompt": "What is 2 + 2?", "completion": "4"})
+    other = json.dumps({"prompt": "What is 3 + 3?", "completion": "6"})
+    (tmp_path / "train.jsonl").write_text(f"{row}\n{other}\n")
+    (tmp_path / "test.jsonl").write_text(f"{row}\n")
+    done = talr(
+        "train",
+        "model=tiny",
+        "dataset=jsonl",
+        "dataset.train=train.jsonl",
+        "dataset.test=test.jsonl",
+        "trainer.batch_size=2",
+        "trainer.max_steps=1",
+        "eval=false",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 of 1 test prompts also occur in training" in done.stderr
+
+
+def test_the_offline_wandb_file_holds_the_whole_run(tmp_path):
+    """Parsed from what the real client wrote: a log of wandb.proto records."""
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    directory = train("trainer.max_steps=3", "suite.drift=false", cwd=tmp_path, logger="wandb")
+    file = next(directory.glob("wandb/offline-run-*/run-*.wandb"))
+    store = DataStore()
+    store.open_for_scan(str(file))
+    history, summary, config, run_ids = [], {}, {}, set()
+    while (data := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        kind = record.WhichOneof("record_type")
+        if kind == "history":
+            row = {item.key or item.nested_key[0]: item.value_json for item in record.history.item}
+            history.append({key: json.loads(value) for key, value in row.items()})
+        elif kind == "summary":
+            for item in record.summary.update:
+                summary[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
+        elif kind == "run":
+            run_ids.add(record.run.run_id)
+            for item in record.run.config.update:
+                config[item.key] = json.loads(item.value_json)
+        elif kind == "config":
+            for item in record.config.update:
+                config[item.key] = json.loads(item.value_json)
+    logged = {row["step"]: row["loss"] for row in history if "loss" in row}
+    assert logged == {row["step"]: row["loss"] for row in rows(directory)}
+    assert run_ids == {directory.name.rpartition("-")[2]}
+    assert config["lr"] == 1e-5
+    results = json.loads((directory / "results.json").read_text())
+    assert summary["general/score"] == pytest.approx(results["general"]["score"])
+
+
+def test_paths_in_results_need_nothing_but_the_folder(run, tmp_path):
+    """A run directory can be moved: nothing in it is found by an absolute path."""
+    moved = tmp_path / "moved"
+    (run.parents[3] / "runs").rename(moved)
+    try:
+        done = talr("eval", f"ckpt={moved / Path(*run.parts[-3:])}", *SMALL[6:], cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    finally:
+        moved.rename(run.parents[3] / "runs")

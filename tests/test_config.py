@@ -1,0 +1,111 @@
+"""The shipped config: every field is read, every file composes, identity is what it says."""
+
+import re
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+from conftest import config
+from omegaconf import OmegaConf
+
+import talr_cli
+from talr_cli import config as schema
+from talr_cli.config import check, conf_dir, identity
+from talr_cli.errors import UserError
+
+SOURCE = "\n".join(
+    path.read_text(encoding="utf-8")
+    for path in Path(talr_cli.__file__).parent.rglob("*.py")
+    if path.name != "config.py"
+)
+
+
+def leaves(kind):
+    for one in fields(kind):
+        if is_dataclass(one.type):
+            yield from leaves(one.type)
+        else:
+            yield one.name
+
+
+@pytest.mark.parametrize("kind", [schema.ModelConfig, schema.SuiteConfig, schema.TrainerConfig])
+def test_every_field_is_read_somewhere(kind):
+    """A silent option is the commonest fault of such tools."""
+    for name in leaves(kind):
+        assert re.search(rf"\.{name}\b", SOURCE), f"{kind.__name__}.{name} is never read"
+
+
+def choices(group):
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("group", "choice"),
+    [
+        (group, choice)
+        for group in ("model", "dataset", "method", "objective", "suite", "trainer", "logger")
+        for choice in choices(group)
+    ],
+)
+def test_every_shipped_file_composes_and_says_what_to_type(group, choice):
+    extra = ["dataset.train=rows.jsonl"] if choice == "jsonl" else []
+    check(config("train", f"{group}={choice}", *extra))
+    text = (conf_dir() / group / f"{choice}.yaml").read_text()
+    assert re.search(rf"^# talr train .*{group}[=.]", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("experiment", choices("experiment"))
+def test_every_experiment_composes(experiment):
+    for command in ("train", "eval"):
+        check(config(command, f"experiment={experiment}"))
+
+
+def test_all_problems_are_reported_at_once():
+    with pytest.raises(UserError) as error:
+        check(config("train", "lr=0", "trainer.epochs=-1", "trainer.schedule=linaer"))
+    for part in ("lr=0", "trainer.epochs=-1", "trainer.schedule=linaer"):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "runs_dir=elsewhere", "study=other", "eval=false", "logger=none", "device=cpu",
+        "suite=paper", "trainer.micro_batch_size=2", "model.name=other", "suite.batch_size=1",
+    ],
+)  # fmt: skip
+def test_what_cannot_change_the_weights_does_not_change_the_identity(override):
+    assert identity(config("train", override), "x") == identity(config(), "x")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "lr=2e-5", "seed=1", "method=talr", "trainer.batch_size=4", "trainer.save_dtype=float32",
+        "dataset.train_rows=80", "model.template_arguments={enable_thinking:false}",
+    ],
+)  # fmt: skip
+def test_what_changes_the_weights_changes_the_identity(override):
+    assert identity(config("train", override), "x") != identity(config(), "x")
+
+
+def test_data_files_count_by_content(tmp_path):
+    for name, text in (("a", "1\n"), ("b", "1\n"), ("c", "2\n")):
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    same, moved, changed = (
+        identity(config("train", "dataset=jsonl", f"dataset.train={tmp_path}/{name}.jsonl"), "x")
+        for name in "abc"
+    )
+    assert same == moved != changed
+
+
+def test_the_model_counts_by_its_fingerprint():
+    assert identity(config(), "x") != identity(config(), "y")
+
+
+def test_two_methods_differ_in_nothing_but_the_objective():
+    one, other = (
+        OmegaConf.to_container(config("train", f"method={name}")) for name in ("sft", "talr")
+    )
+    differing = {key for key in one if one[key] != other[key]}
+    assert differing == {"method", "objective"}
