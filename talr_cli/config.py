@@ -35,6 +35,8 @@ class ModelConfig:
     random_init: dict[str, Any] | None = None
     # A transformers class, where AutoModelForCausalLM would load more than the text model.
     architecture: str | None = None
+    # Regular expression -> replacement, where that class names its weights otherwise.
+    key_mapping: dict[str, str] = field(default_factory=dict)
     # Arguments of the chat template, the same in training and evaluation.
     template_arguments: dict[str, Any] = field(default_factory=dict)
     attention: str = "sdpa"

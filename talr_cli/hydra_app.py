@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -35,11 +35,26 @@ def run(command: str, task: Callable[[DictConfig], Any], arguments: Sequence[str
     # Without this Hydra prints its errors itself and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"talr {command}", *arguments]
+    failures: list[UserError] = []
+
+    # Hydra announces every exception of a job in a line of its own: this one goes around it.
+    def guarded(config: DictConfig) -> None:
+        try:
+            task(config)
+        except UserError as error:
+            failures.append(error)
+        except InstantiationException as error:
+            if not isinstance(error.__cause__, UserError):
+                raise
+            failures.append(error.__cause__)
+
     decorate = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
     try:
-        decorate(task)()
+        decorate(guarded)()
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_one_line(error, command)) from error
+    if failures:
+        raise UserError("; ".join(str(failure) for failure in failures))
 
 
 def load(command: str, overrides: Sequence[str]) -> DictConfig:

@@ -238,30 +238,49 @@ def load_model(
     """
     import torch
     import transformers
+    from safetensors import SafetensorError
 
     transformers.utils.logging.disable_progress_bar()
-    model_class = getattr(transformers, config.architecture or "AutoModelForCausalLM")
-    options = {
-        "attn_implementation": config.attention,
-        "trust_remote_code": config.trust_remote_code,
-        "use_safetensors": True,
-    }
     adapter = source.directory / "adapter_config.json"
     try:
         if adapter.exists():
             from peft import PeftModel
 
             base = resolve_base(source, config)
-            stored = model_class.from_pretrained(base.directory, dtype="auto", **options).dtype
-            model = model_class.from_pretrained(base.directory, dtype=torch.float32, **options)
-            model = PeftModel.from_pretrained(model, source.directory).merge_and_unload()
-            model = model.to(stored if dtype == "auto" else dtype)
+            target = stored_dtype(base) if dtype == "auto" else dtype
+            model = PeftModel.from_pretrained(
+                _load(base, config, torch.float32), str(source.directory)
+            )
+            model = model.merge_and_unload().to(target)
         else:
-            model = model_class.from_pretrained(source.directory, dtype=dtype, **options)
-    except (OSError, ValueError) as error:
+            model = _load(source, config, dtype)
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"cannot load {source.origin}: {reason}") from error
     return model.to(device)
+
+
+def _load(source: ModelSource, config: Any, dtype: torch.dtype | str) -> PreTrainedModel:
+    import transformers
+
+    model_class = getattr(transformers, config.architecture or "AutoModelForCausalLM")
+    model, report = model_class.from_pretrained(
+        source.directory,
+        dtype=dtype,
+        attn_implementation=config.attention,
+        trust_remote_code=config.trust_remote_code,
+        use_safetensors=True,
+        key_mapping=dict(config.key_mapping) or None,
+        output_loading_info=True,
+    )
+    # transformers fills in random weights and only warns.
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise UserError(
+            f"{source.origin} lacks {len(missing)} weights of {type(model).__name__}, such as "
+            f"{missing[0]}: check model.architecture and model.key_mapping"
+        )
+    return model
 
 
 def resolve_base(source: ModelSource, config: Any) -> ModelSource:

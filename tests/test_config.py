@@ -82,7 +82,7 @@ def test_what_cannot_change_the_weights_does_not_change_the_identity(override):
     "override",
     [
         "lr=2e-5", "seed=1", "method=talr", "trainer.batch_size=4", "trainer.save_dtype=float32",
-        "dataset.train_rows=80", "model.template_arguments={enable_thinking:false}",
+        "dataset.train_rows=80", "+model.template_arguments.enable_thinking=false",
     ],
 )  # fmt: skip
 def test_what_changes_the_weights_changes_the_identity(override):

@@ -19,9 +19,8 @@ from talr_cli.errors import UserError
 
 def config_for(path, **changes):
     config = hydra_app.load("train", ["model=tiny"]).model
-    return OmegaConf.merge(
-        config, {"path": str(path), "package": None, "random_init": None, **changes}
-    )
+    here = {"path": str(path), "package": None, "random_init": None}
+    return OmegaConf.create({**OmegaConf.to_container(config), **here, **changes})
 
 
 def logits(model, ids):
@@ -68,12 +67,22 @@ def test_the_text_part_of_a_vision_model_is_the_same_model(tmp_path):
         Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
     ).eval()
     whole.save_pretrained(tmp_path)
-    architecture = hydra_app.load("train", ["model=gemma3-4b"]).model.architecture
-    config = config_for(tmp_path, architecture=architecture)
+    shipped = hydra_app.load("train", ["model=gemma3-4b"]).model
+    how = {"architecture": shipped.architecture, "key_mapping": shipped.key_mapping}
+    config = config_for(tmp_path, **how)
     alone = models.load_model(models.resolve(config), config, torch.float32, "cpu").eval()
     ids = [5, 6, 7, 8]
     torch.testing.assert_close(logits(alone, ids), logits(whole, ids))
     assert not any("vision" in name for name, _ in alone.named_parameters())
+
+
+def test_missing_weights_are_refused_not_filled_in(tiny_source, tiny_config, tmp_path):
+    model = models.load_model(tiny_source, tiny_config, torch.float32, "cpu")
+    model.config.num_hidden_layers = 3
+    model.save_pretrained(tmp_path)
+    config = config_for(tmp_path)
+    with pytest.raises(UserError, match=r"lacks \d+ weights of LlamaForCausalLM"):
+        models.load_model(models.resolve(config), config, torch.float32, "cpu")
 
 
 @pytest.mark.parametrize(

@@ -126,8 +126,7 @@ def _with_config_of(run: RunDirectory, config: DictConfig) -> DictConfig:
     """A run is scored on its own model and dataset config, but for what was typed."""
     stored = OmegaConf.load(run.config)
     typed = OverridesParser.create().parse_overrides(HydraConfig.get().overrides.task)
-    merged = config.copy()
-    OmegaConf.set_struct(merged, False)
+    merged = OmegaConf.create(OmegaConf.to_container(config))  # another dataset has other fields
     for group in ("model", "dataset"):
         if any(override.key_or_group == group for override in typed):
             continue

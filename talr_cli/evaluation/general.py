@@ -56,6 +56,7 @@ def evaluate_general(model: PreTrainedModel, renderer: Renderer, suite: DictConf
             f"suite.tasks: lm-eval knows no {', '.join(unknown)}: `lm-eval ls tasks` lists them, "
             "suite.task_dir=DIRECTORY adds yours"
         )
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of what is meant here
     with _state_kept(model, renderer):
         harness_model = HFLM(
             pretrained=model,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_tracking import curve, read_log
 
 SMALL = (
     "model=tiny",
@@ -237,38 +238,15 @@ def test_overlap_between_train_and_test_is_warned_of(tmp_path):
 
 
 def test_the_offline_wandb_file_holds_the_whole_run(tmp_path):
-    """Parsed from what the real client wrote: a log of wandb.proto records."""
-    from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
-
     directory = train("trainer.max_steps=3", "suite.drift=false", cwd=tmp_path, logger="wandb")
-    file = next(directory.glob("wandb/offline-run-*/run-*.wandb"))
-    store = DataStore()
-    store.open_for_scan(str(file))
-    history, summary, config, run_ids = [], {}, {}, set()
-    while (data := store.scan_data()) is not None:
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        kind = record.WhichOneof("record_type")
-        if kind == "history":
-            row = {item.key or item.nested_key[0]: item.value_json for item in record.history.item}
-            history.append({key: json.loads(value) for key, value in row.items()})
-        elif kind == "summary":
-            for item in record.summary.update:
-                summary[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
-        elif kind == "run":
-            run_ids.add(record.run.run_id)
-            for item in record.run.config.update:
-                config[item.key] = json.loads(item.value_json)
-        elif kind == "config":
-            for item in record.config.update:
-                config[item.key] = json.loads(item.value_json)
-    logged = {row["step"]: row["loss"] for row in history if "loss" in row}
-    assert logged == {row["step"]: row["loss"] for row in rows(directory)}
-    assert run_ids == {directory.name.rpartition("-")[2]}
-    assert config["lr"] == 1e-5
+    (file,) = directory.glob("wandb/offline-run-*/run-*.wandb")
+    log = read_log(file)
+    assert curve(log, "loss") == {row["step"]: row["loss"] for row in rows(directory)}
+    assert log["run"].run_id == directory.name.rpartition("-")[2]
+    assert log["run"].run_group == "default"
+    assert log["config"]["lr"] == 1e-5
     results = json.loads((directory / "results.json").read_text())
-    assert summary["general/score"] == pytest.approx(results["general"]["score"])
+    assert log["summary"]["general/score"] == pytest.approx(results["general"]["score"])
 
 
 def test_paths_in_results_need_nothing_but_the_folder(run, tmp_path):
