@@ -150,7 +150,7 @@ def _convert_gguf(gguf: Path, folder: Path, source: dict[str, str]) -> None:
     if importlib.util.find_spec("gguf") is None:
         raise UserError("reading a GGUF model needs the package gguf: pip install 'talr[demo]'")
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
+    model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
     # transformers refuses to save a model that it still takes for a quantized one.
     del model.config.quantization_config
     model.hf_quantizer = None
@@ -248,10 +248,9 @@ def load_model(
 
             base = resolve_base(source, config)
             target = stored_dtype(base) if dtype == "auto" else dtype
-            model = PeftModel.from_pretrained(
-                _load(base, config, torch.float32), str(source.directory)
-            )
-            model = model.merge_and_unload().to(target)
+            plain = _load(base, config, torch.float32)
+            adapted = PeftModel.from_pretrained(plain, str(source.directory))
+            model = adapted.merge_and_unload().to(target)
         else:
             model = _load(source, config, dtype)
     except (OSError, ValueError, SafetensorError) as error:

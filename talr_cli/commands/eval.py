@@ -59,9 +59,9 @@ def evaluate_checkpoint(config: DictConfig) -> None:
             directory.prepare(resolved, HydraConfig.get().overrides.task, run_id)
         try:
             _score(config, splits, base, source, directory, run_id, device)
-        except Exception as error:
+        except Exception:
             if run is None:
-                directory.write_status("failed", str(error) or traceback.format_exc())
+                directory.write_status("failed", traceback.format_exc())
             raise
     show(directory)
 
@@ -124,9 +124,10 @@ def _run_of(ckpt: str | None) -> RunDirectory | None:
 
 def _with_config_of(run: RunDirectory, config: DictConfig) -> DictConfig:
     """A run is scored on its own model and dataset config, but for what was typed."""
-    stored = OmegaConf.load(run.config)
+    stored: Any = OmegaConf.load(run.config)
     typed = OverridesParser.create().parse_overrides(HydraConfig.get().overrides.task)
-    merged = OmegaConf.create(OmegaConf.to_container(config))  # another dataset has other fields
+    # Without the types of the schema: another dataset has other fields.
+    merged = DictConfig(OmegaConf.to_container(config))
     for group in ("model", "dataset"):
         if any(override.key_or_group == group for override in typed):
             continue

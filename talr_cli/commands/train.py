@@ -68,10 +68,10 @@ def train(config: DictConfig) -> None:
         except Exception as error:
             from talr_cli.training.callbacks import DivergedError
 
-            state = "diverged" if isinstance(error, DivergedError) else "failed"
-            directory.write_status(state, str(error) or traceback.format_exc())
             if isinstance(error, DivergedError):
+                directory.write_status("diverged", str(error))
                 raise UserError(f"{directory.path} diverged: {error}; try a smaller lr") from error
+            directory.write_status("failed", traceback.format_exc())
             raise
     show(directory)
 
@@ -173,7 +173,7 @@ def _train_and_save(
     log.info("one training row, trained tokens between ⟦ and ⟧:\n%s", renderer.marked(rows[0]))
     validation, _ = encode_all(splits.validation, renderer, config.trainer.max_length)
     # The optimizer updates fp32 weights: a bf16 weight of 0.03 would swallow updates of 1e-6.
-    model = models.load_model(source, config.model, torch.float32, device)
+    model: Any = models.load_model(source, config.model, torch.float32, device)
     training = train(
         config, model, renderer.tokenizer, objective, rows, validation, directory, tracker, device
     )
@@ -185,7 +185,7 @@ def _train_and_save(
     changed, changed_saved = changed_shares(model, base, save_dtype)
     del base
     log.info("weights changed: %.2f%%, as saved: %.2f%%", 100 * changed, 100 * changed_saved)
-    model = model.to(save_dtype)
+    model.to(save_dtype)
     models.save_model(model, renderer.tokenizer, directory.model)
     weights = {
         "save_dtype": str(save_dtype).removeprefix("torch."),

@@ -43,9 +43,15 @@ class Renderer:
 
     def prompt(self, messages: Sequence[Message]) -> str:
         """The text the model answers to, up to and including the assistant's header."""
-        return self.tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=True, **self.arguments
+        return self._text(list(messages), add_generation_prompt=True)
+
+    def _text(self, messages: list[Message], **options: Any) -> str:
+        text = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, **options, **self.arguments
         )
+        if not isinstance(text, str):
+            raise TypeError(f"the chat template gave {type(text).__name__}, not text")
+        return text
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         # The template writes a BOS itself where the model wants one.
@@ -63,7 +69,7 @@ class Renderer:
     def _completion_ids(self, messages: Sequence[Message], completion: str) -> list[int]:
         prompt = self.prompt(messages)
         answered = [*messages, {"role": "assistant", "content": completion}]
-        whole = self.tokenizer.apply_chat_template(answered, tokenize=False, **self.arguments)
+        whole = self._text(answered)
         if not whole.startswith(prompt):
             raise UserError(
                 "the chat template does not continue its own generation prompt, so training and "
@@ -83,8 +89,8 @@ class Renderer:
     def marked(self, rendered: Rendered) -> str:
         """The row as text, the trained tokens between ⟦ and ⟧."""
         first = next(i for i, label in enumerate(rendered.labels) if label != IGNORED)
-        decode = self.tokenizer.decode
-        return decode(rendered.input_ids[:first]) + "⟦" + decode(rendered.input_ids[first:]) + "⟧"
+        prompt, targets = rendered.input_ids[:first], rendered.input_ids[first:]
+        return f"{self.tokenizer.decode(prompt)}⟦{self.tokenizer.decode(targets)}⟧"
 
 
 def encode_all(

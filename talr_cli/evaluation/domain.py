@@ -51,7 +51,7 @@ def evaluate_domain(
     """Generate one greedy answer per row and score it."""
     started = time.perf_counter()
     outputs = generate(model, renderer, examples, max_new_tokens, batch_size)
-    samples = []
+    samples: list[dict[str, Any]] = []
     groups: dict[str, list[bool]] = defaultdict(list)
     for example, output in zip(examples, outputs, strict=True):
         verdict = scorer(output, example.reference)
@@ -88,7 +88,7 @@ def proportion(correct: Sequence[bool]) -> dict[str, Any]:
 
 @torch.inference_mode()
 def generate(
-    model: PreTrainedModel,
+    model: Any,
     renderer: Renderer,
     examples: Sequence[Example],
     max_new_tokens: int,

@@ -25,7 +25,9 @@ class MethodTrainer(SFTTrainer):
     """SFTTrainer whose loss is weighted token by token by an `Objective`."""
 
     # compute_loss divides by the targets of the whole step: nothing is left to scale.
-    loss_is_scaled_for_ga = True
+    loss_is_scaled_for_ga = True  # type: ignore[assignment]
+    model: Any
+    objective: Objective
 
     def __init__(self, *args: Any, objective: Objective, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -91,7 +93,7 @@ class MethodTrainer(SFTTrainer):
         super()._save_checkpoint(model, trial)
         state = {"tau": self.temperature.state(), "target_tokens": self.target_tokens}
         if self.args.should_save:
-            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
             write_json(folder / CHECKPOINT_MARKER, state)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:

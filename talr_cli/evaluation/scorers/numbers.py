@@ -41,7 +41,8 @@ def to_float(text: str) -> float:
 
 def parse_expression(text: str) -> float | None:
     """The value of an arithmetic expression (+ - * / ^ and brackets), None if it is not one."""
-    tokens, position = [], 0
+    tokens: list[str] = []
+    position = 0
     while position < len(text.rstrip()):
         match = _TOKEN.match(text, position)
         if match is None or len(tokens) == _MOST_TOKENS:

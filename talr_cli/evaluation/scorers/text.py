@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from talr_cli.data.base import Verdict
+from talr_cli.data.base import Scorer, Verdict
 from talr_cli.evaluation.scorers.numbers import find_numbers, normalise
 
 
@@ -43,7 +43,11 @@ class Choice:
         return Verdict(_plain(found[-1]) == _plain(str(reference["answer"])), found[-1])
 
 
-SCORERS = {"exact_match": ExactMatch, "numeric": Numeric, "choice": Choice}
+SCORERS: dict[str, Callable[[], Scorer]] = {
+    "exact_match": ExactMatch,
+    "numeric": Numeric,
+    "choice": Choice,
+}
 
 
 def _plain(text: str) -> str:
