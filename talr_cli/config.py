@@ -76,7 +76,7 @@ class TrainerConfig:
     max_steps: int | None = None
     batch_size: int = MISSING
     micro_batch_size: int | None = None
-    max_length: int = 1024
+    max_length: int = 4096
     schedule: str = "cosine"
     warmup_share: float = 0.03
     weight_decay: float = 0.0
@@ -140,17 +140,14 @@ def register_schemas() -> None:
     store.store("train_schema", TrainConfig)
     store.store("eval_schema", EvalConfig)
     store.store("report_schema", ReportConfig)
-    for group, schemas in {
-        "dataset": (Jsonl, MedCalc, MedCalcMini),
-        "objective": (Sft, Talr),
-    }.items():
-        for schema in schemas:
-            # The schema is the class itself plus the `_target_` that Hydra instantiates it by.
-            target = f"{schema.__module__}.{schema.__name__}"
-            node = make_dataclass(
-                schema.__name__, [("_target_", str, field(default=target))], bases=(schema,)
-            )
-            store.store(f"{schema.__name__.lower()}_schema", node, group=group)
+    for schema in (Jsonl, MedCalc, MedCalcMini, Sft, Talr):
+        # The class itself plus the `_target_` that Hydra instantiates it by. At the root, where
+        # it is not taken for a choice of its group.
+        target = f"{schema.__module__}.{schema.__name__}"
+        node = make_dataclass(
+            schema.__name__, [("_target_", str, field(default=target))], bases=(schema,)
+        )
+        store.store(f"{schema.__name__.lower()}_schema", node)
 
 
 def conf_dir() -> Path:

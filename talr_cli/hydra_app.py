@@ -88,8 +88,8 @@ def _one_line(error: Exception, command: str) -> str:
     cause = error.__cause__
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
-        choices = ", ".join(error.options)
-        return f"{group}={name} does not exist{_nearest(name, error.options)}; choose of {choices}"
+        guess, choices = _nearest(name, error.options), ", ".join(error.options)
+        return f"{group}={name} does not exist{guess}; the choices are {choices}"
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1]
         return f"{key} is not a config value{_nearest(key, _known_keys(command))}; {see}"
@@ -105,7 +105,7 @@ def _one_line(error: Exception, command: str) -> str:
 
 def _nearest(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f", did you mean {near[0]}?" if near else ""
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _known_keys(command: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import traceback
 from collections.abc import Sequence
@@ -90,10 +89,7 @@ def _score(
         directory,
     )
     method = config.get("method") or _checkpoint_name(config.ckpt)
-    results = evaluation.results(config, method, run_id, source.directory, scores)
-    trained = directory.path / "training.json"
-    if trained.exists():
-        results |= json.loads(trained.read_text())
+    results = evaluation.results(config, method, run_id, directory, scores, source.directory)
     directory.write_results(results)
     directory.write_status("evaluated")
     tracker = start_tracking(

@@ -93,21 +93,29 @@ class Renderer:
         return f"{self.tokenizer.decode(prompt)}⟦{self.tokenizer.decode(targets)}⟧"
 
 
-def encode_all(
-    examples: Sequence[Example], renderer: Renderer, max_length: int
-) -> tuple[list[Rendered], list[str]]:
-    """Render rows; a row longer than `max_length` tokens is left out and named in the second list.
+@dataclass(frozen=True)
+class Encoded:
+    """Rows ready for training, how many of them were cut, and which were left out."""
 
-    It is not cut: a cut row would teach the model to stop in the middle, or keep no target at all.
-    """
-    rows, too_long = [], []
+    rows: list[Rendered]
+    cut: int
+    without_target: list[str]
+
+
+def encode_all(examples: Sequence[Example], renderer: Renderer, max_length: int) -> Encoded:
+    """Render rows, cut to `max_length` tokens; one whose targets are all cut off is left out."""
+    rows, cut, without_target = [], 0, []
     for example in examples:
         rendered = renderer.encode(example)
-        if len(rendered.input_ids) > max_length:
-            too_long.append(f"{example.id} ({len(rendered.input_ids)} tokens)")
-        else:
+        length = len(rendered.input_ids)
+        if length > max_length:
+            rendered = Rendered(rendered.input_ids[:max_length], rendered.labels[:max_length])
+            cut += 1
+        if rendered.targets:
             rows.append(rendered)
-    return rows, too_long
+        else:
+            without_target.append(f"{example.id} ({length} tokens)")
+    return Encoded(rows, cut - len(without_target), without_target)
 
 
 def overlap(train: Sequence[Example], test: Sequence[Example]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from talr_cli.runs.environment import package_versions
 from talr_cli.runs.identity import run_identity
+from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.study import SCHEMA
 
 
@@ -26,9 +28,20 @@ def scoring_identity(config: DictConfig) -> str:
 
 
 def results(
-    config: DictConfig, method: str, run_id: str, checkpoint: Path, scores: dict[str, Any]
+    config: DictConfig,
+    method: str,
+    run_id: str,
+    directory: RunDirectory,
+    scores: dict[str, Any],
+    checkpoint: Path | None = None,
 ) -> dict[str, Any]:
-    """The content of results.json; lr and seed are None for what was not trained here."""
+    """The content of results.json; lr and seed are None for what was not trained here.
+
+    `checkpoint` is what was scored, by default the run's own model.
+    """
+    trained: dict[str, Any] = {"weights": None, "training": None}
+    if directory.training.exists():
+        trained = json.loads(directory.training.read_text())
     return {
         "schema": SCHEMA,
         "run": {
@@ -39,11 +52,10 @@ def results(
             "method": method,
             "lr": config.get("lr"),
             "seed": config.get("seed"),
-            "checkpoint": str(checkpoint),
+            "checkpoint": str(checkpoint or directory.model),
         },
         "scoring": scoring_identity(config),
         **scores,
-        "weights": None,
-        "training": None,
+        **trained,
         "versions": package_versions(),
     }

@@ -1,8 +1,8 @@
 """One run on disk: its place, its files, its status, and the lock that gives it one owner.
 
     <runs>/<study>/<model>__<dataset>/<method>-lr<lr>-s<seed>-<id8>/
-      config.yaml  overrides.yaml  env.json  status.json  metrics.jsonl  results.json
-      samples/  model/  checkpoints/  wandb/
+      config.yaml  overrides.yaml  env.json  status.json  metrics.jsonl  training.json
+      results.json  samples/  model/  checkpoints/  wandb/
 
 Does not know how a run is trained or scored, nor which config values make its identity.
 """
@@ -57,6 +57,7 @@ class RunDirectory:
         self.environment = path / "env.json"
         self.status = path / "status.json"
         self.metrics = path / "metrics.jsonl"
+        self.training = path / "training.json"
         self.results = path / "results.json"
         self.samples = path / "samples"
         self.model = path / "model"

@@ -19,7 +19,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl import SFTConfig
 
 from talr_cli.data.rendering import Rendered
-from talr_cli.errors import UserError
 from talr_cli.methods.base import Objective
 from talr_cli.models import bf16_is_fast
 from talr_cli.runs.run_directory import RunDirectory
@@ -88,16 +87,7 @@ def _dataset(rows: Sequence[Rendered]) -> Dataset:
 def _arguments(config: DictConfig, directory: RunDirectory, device: str, rows: int) -> SFTConfig:
     trainer = config.trainer
     bf16 = trainer.precision == "bf16" or (trainer.precision == "auto" and bf16_is_fast(device))
-    if device == "cpu":
-        ranks = 1
-    else:
-        ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    micro = trainer.micro_batch_size or trainer.batch_size // ranks
-    if micro == 0 or trainer.batch_size % (micro * ranks):
-        raise UserError(
-            f"trainer.batch_size={trainer.batch_size} cannot be cut into micro-batches of {micro} "
-            f"on {ranks} devices: make it a multiple of {max(micro, 1) * ranks}"
-        )
+    micro = trainer.micro_batch_size or trainer.batch_size
     # max_steps wins where both are given; the schedule runs over the steps that are made.
     steps = trainer.max_steps or math.ceil(rows / trainer.batch_size) * trainer.epochs
     return SFTConfig(
@@ -113,7 +103,7 @@ def _arguments(config: DictConfig, directory: RunDirectory, device: str, rows: i
         max_steps=trainer.max_steps or -1,
         per_device_train_batch_size=micro,
         per_device_eval_batch_size=micro,
-        gradient_accumulation_steps=trainer.batch_size // (micro * ranks),
+        gradient_accumulation_steps=trainer.batch_size // micro,
         optim="adamw_torch_fused",
         adam_beta1=trainer.adam_beta1,
         adam_beta2=trainer.adam_beta2,
@@ -121,7 +111,7 @@ def _arguments(config: DictConfig, directory: RunDirectory, device: str, rows: i
         max_grad_norm=trainer.max_grad_norm,
         bf16=bf16,
         use_cpu=device == "cpu",
-        gradient_checkpointing=trainer.gradient_checkpointing,
+        activation_checkpointing=trainer.gradient_checkpointing,
         padding_free=trainer.padding_free,
         max_length=None,  # rows come whole: too long ones were reported before
         dataset_kwargs={"skip_prepare_dataset": True},

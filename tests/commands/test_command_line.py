@@ -58,14 +58,14 @@ def test_train_help_lists_groups_and_values(tmp_path):
 
 MISTAKES = {
     "command": (("trian",), "unknown command 'trian'; did you mean 'train'"),
-    "value": (("train", "lrr=1e-6"), "lrr is not a config value, did you mean lr"),
+    "value": (("train", "lrr=1e-6"), "lrr is not a config value (did you mean lr?)"),
     "nested value": (
         ("train", "trainer.epoch=3"),
-        "trainer.epoch is not a config value, did you mean trainer.epochs",
+        "trainer.epoch is not a config value (did you mean trainer.epochs?)",
     ),
-    "choice": (("train", "method=tlar"), "method=tlar does not exist, did you mean talr"),
-    "group": (("train", "modle=tiny"), "modle is not a config value, did you mean model"),
-    "option": (("train", "--confg-dir", "x"), "did you mean --config-dir"),
+    "choice": (("train", "method=tlar"), "method=tlar does not exist (did you mean talr?)"),
+    "group": (("train", "modle=tiny"), "modle is not a config value (did you mean model?)"),
+    "option": (("train", "--confg-dir", "x"), "(did you mean --config-dir?)"),
     "no value": (("train", "lr"), "'lr' is not of the form key=value"),
     "type": (("train", "lr=fast"), "lr: Value 'fast'"),
     "range": (("train", "lr=0"), "lr=0.0 is outside (0, infinity)"),

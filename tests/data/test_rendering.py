@@ -109,11 +109,15 @@ def test_the_mark_shows_what_is_trained(renderer):
     assert shown.endswith("⟦Two and three make five.\nAnswer: 5<|im_end|>⟧")
 
 
-def test_long_rows_are_left_out_and_named(renderer):
-    long = Example("long", EXAMPLE.messages, "word " * 500)
-    rows, too_long = encode_all([EXAMPLE, long], renderer, max_length=200)
-    assert len(rows) == 1
-    assert too_long[0].startswith("long (")
+def test_long_rows_are_cut_and_those_without_a_target_are_named(renderer):
+    long_answer = Example("answer", EXAMPLE.messages, "word " * 500)
+    long_prompt = Example("prompt", ({"role": "user", "content": "word " * 500},), "yes")
+    encoded = encode_all([EXAMPLE, long_answer, long_prompt], renderer, max_length=200)
+    assert [len(row.input_ids) for row in encoded.rows][1:] == [200]
+    assert encoded.rows[1].targets == encoded.rows[1].input_ids[-len(encoded.rows[1].targets) :]
+    assert encoded.cut == 1
+    assert len(encoded.without_target) == 1
+    assert encoded.without_target[0].startswith("prompt (5")
 
 
 def test_overlap_ignores_case_and_white_space():
