@@ -21,7 +21,7 @@ setup: .venv/ready  ## Make .venv with everything in it; does nothing when it is
 
 .PHONY: demo
 demo: setup  ## Fine-tune a small model with sft and talr, score both and the base: table and picture
-	$(BIN)/talr eval experiment=demo study=$(STUDY)
+	$(BIN)/talr eval study=$(STUDY)
 	$(BIN)/talr train experiment=demo study=$(STUDY) seed=$(SEED) method=sft
 	$(BIN)/talr train experiment=demo study=$(STUDY) seed=$(SEED) method=talr
 	$(BIN)/talr report study=$(STUDY)

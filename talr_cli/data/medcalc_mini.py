@@ -44,7 +44,7 @@ class MedCalcMini:
     target: str = "explanation"  # explanation | label: the answer only
     train_rows: int = 160
     validation_rows: int = 32
-    test_rows: int = 96
+    test_rows: int = 72
     data_seed: int = 0
 
     def load(self) -> Splits:
