@@ -59,6 +59,12 @@ def test_every_experiment_composes(experiment):
     check(config("train", f"experiment={experiment}"))
 
 
+def test_an_experiment_sets_the_learning_rate_and_the_command_line_has_the_last_word():
+    assert config("train").lr == 1e-5
+    assert config("train", "experiment=demo").lr == 2e-4
+    assert config("train", "experiment=demo", "lr=1e-6").lr == 1e-6
+
+
 def test_all_problems_are_reported_at_once():
     with pytest.raises(UserError) as error:
         check(config("train", "lr=0", "trainer.epochs=-1", "trainer.schedule=linaer"))
@@ -80,7 +86,7 @@ def test_what_cannot_change_the_weights_does_not_change_the_identity(override):
 @pytest.mark.parametrize(
     "override",
     [
-        "lr=2e-5", "seed=1", "method=talr", "trainer.batch_size=4", "trainer.save_dtype=float32",
+        "lr=2e-5", "seed=1", "method=talr", "trainer.batch_size=16", "trainer.save_dtype=float32",
         "dataset.train_rows=80", "+model.template_arguments.enable_thinking=false",
     ],
 )  # fmt: skip

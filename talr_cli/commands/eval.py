@@ -40,12 +40,14 @@ def evaluate_checkpoint(config: DictConfig) -> None:
     check(config)
     run = _run_of(config.ckpt)
     if run is not None:
-        config = _with_config_of(run, config)
+        config, is_own_data = _with_config_of(run, config)
         check(config)
     splits = instantiate(config.dataset).load()
     device = choose_device(config.device)
     base = resolve(config.model)
     source = base if config.ckpt is None else _checkpoint(config, run)
+    if run is not None and not is_own_data:
+        run = None  # its own scores stay as they are
     directory, run_id = _directory(config, run, source)
     with directory.lock():
         found = directory.read_results()
@@ -118,8 +120,8 @@ def _run_of(ckpt: str | None) -> RunDirectory | None:
     return None
 
 
-def _with_config_of(run: RunDirectory, config: DictConfig) -> DictConfig:
-    """A run is scored on its own model and dataset config, but for what was typed."""
+def _with_config_of(run: RunDirectory, config: DictConfig) -> tuple[DictConfig, bool]:
+    """A run's model and dataset config, but for what was typed; and whether the data is its own."""
     stored: Any = OmegaConf.load(run.config)
     typed = OverridesParser.create().parse_overrides(HydraConfig.get().overrides.task)
     # Without the types of the schema: another dataset has other fields.
@@ -131,9 +133,11 @@ def _with_config_of(run: RunDirectory, config: DictConfig) -> DictConfig:
         for override in typed:
             if override.key_or_group.startswith(f"{group}."):
                 OmegaConf.update(merged, override.key_or_group, override.value())
-    for key in ("lr", "seed", "method", "study"):
-        merged[key] = stored[key]
-    return merged
+    is_own_data = merged.dataset == stored.dataset
+    if is_own_data:
+        for key in ("lr", "seed", "method", "study"):
+            merged[key] = stored[key]
+    return merged, is_own_data
 
 
 def _checkpoint(config: DictConfig, run: RunDirectory | None) -> ModelSource:

@@ -128,7 +128,8 @@ def _change(one: Results, base: Results | None, section: str, same: str) -> Esti
     """The difference from the base model, where both were measured in the same way."""
     if base is None or base is one or one[section] is None or base[section] is None:
         return None
-    if one[section][same] != base[section][same]:
+    # A quick look at the first items is no estimate of the same thing.
+    if any(one[section].get(key) != base[section].get(key) for key in (same, "limit")):
         return None
     after, before = _estimate(one[section]), _estimate(base[section])
     return after - before if after and before else None

@@ -113,7 +113,7 @@ def _arguments(config: DictConfig, directory: RunDirectory, device: str, rows: i
         use_cpu=device == "cpu",
         activation_checkpointing=trainer.gradient_checkpointing,
         padding_free=trainer.padding_free,
-        max_length=None,  # rows come whole: too long ones were reported before
+        max_length=None,  # rows come cut to length
         dataset_kwargs={"skip_prepare_dataset": True},
         dataloader_pin_memory=device != "cpu",
         logging_strategy="steps",

@@ -138,6 +138,19 @@ def test_eval_of_a_run_gives_the_scores_of_train(run):
     assert evaluated["run"] == {**trained["run"], "checkpoint": evaluated["run"]["checkpoint"]}
 
 
+def test_a_run_scored_on_other_data_keeps_its_own_scores(run):
+    cwd = run.parents[3]
+    before = (run / "results.json").read_text()
+    row = json.dumps({"prompt": "What is 2 + 2?", "completion": "4"})
+    (cwd / "rows.jsonl").write_text(f"{row}\n" * 3)
+    other = ("dataset=jsonl", "dataset.train=rows.jsonl", "dataset.test=rows.jsonl")
+    done = talr("eval", f"ckpt={run}", *other, "suite.limit=1", "study=else", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    assert (run / "results.json").read_text() == before
+    (results,) = (cwd / "runs/else").glob("*/*/results.json")
+    assert json.loads(results.read_text())["domain"]["n"] == 3
+
+
 def test_the_base_model_is_scored_and_reported(run):
     cwd = run.parents[3]
     same_data = [o for o in SMALL if not o.startswith("trainer")]

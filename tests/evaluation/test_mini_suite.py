@@ -8,7 +8,11 @@ from collections import Counter
 
 import pytest
 
+from talr_cli import hydra_app, models
+from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.drift import general_passages
+from talr_cli.evaluation.evaluate import ready
+from talr_cli.evaluation.general import evaluate_general
 from talr_cli.evaluation.mini import TASK_DIR
 from talr_cli.evaluation.mini.tasks import CHECKS, obeys, read_items
 
@@ -133,3 +137,13 @@ def test_lm_eval_loads_the_tasks_offline_from_any_folder(tmp_path):
     sizes = json.loads(done.stdout.splitlines()[-1])
     assert set(sizes) == {f"mini_{path.stem}" for path in TASK_DIR.glob("*.jsonl")}
     assert all(size >= 40 for size in sizes.values())
+
+
+@pytest.mark.slow
+def test_the_real_base_model_can_lose_and_gain_on_every_task():
+    config = hydra_app.load("eval", [])
+    source = models.resolve(config.model)
+    renderer = Renderer(models.load_tokenizer(source, config.model), {})
+    model = ready(models.load_model(source, config.model, "auto", "cpu"))
+    for name, task in evaluate_general(model, renderer, config.suite).results["tasks"].items():
+        assert 0.35 <= task["score"] <= 0.80, name
