@@ -148,8 +148,11 @@ def _checkpoint(config: DictConfig, run: RunDirectory | None) -> ModelSource:
 
 
 def _checkpoint_name(ckpt: str | None) -> str:
-    """What stands in the place of a method for a model that was not trained by a run."""
-    return "base" if ckpt is None else Path(ckpt).name
+    """What stands in the place of a method for a model whose scores are not a run's own."""
+    if ckpt is None:
+        return "base"
+    run = _run_of(ckpt)
+    return Path(ckpt).name if run is None else run.path.resolve().name
 
 
 def _directory(

@@ -144,11 +144,13 @@ def test_a_run_scored_on_other_data_keeps_its_own_scores(run):
     row = json.dumps({"prompt": "What is 2 + 2?", "completion": "4"})
     (cwd / "rows.jsonl").write_text(f"{row}\n" * 3)
     other = ("dataset=jsonl", "dataset.train=rows.jsonl", "dataset.test=rows.jsonl")
-    done = talr("eval", f"ckpt={run}", *other, "suite.limit=1", "study=else", cwd=cwd)
+    done = talr("eval", f"ckpt={run}/model", *other, "suite.limit=1", "study=else", cwd=cwd)
     assert done.returncode == 0, done.stderr
     assert (run / "results.json").read_text() == before
     (results,) = (cwd / "runs/else").glob("*/*/results.json")
-    assert json.loads(results.read_text())["domain"]["n"] == 3
+    scores = json.loads(results.read_text())
+    assert scores["domain"]["n"] == 3
+    assert scores["run"]["method"] == run.name
 
 
 def test_the_base_model_is_scored_and_reported(run):
