@@ -17,7 +17,11 @@ from talr_cli.data.jsonl import Jsonl
 from talr_cli.data.medcalc import MedCalc
 from talr_cli.data.medcalc_mini import MedCalcMini
 from talr_cli.errors import UserError
-from talr_cli.methods.objectives import Sft, Talr
+from talr_cli.methods.adapters import Lora
+from talr_cli.methods.averaging import Averaging
+from talr_cli.methods.objectives import Deft, Dft, Eaft, Flow, InfoSft, Sft, Talr
+from talr_cli.methods.regularisers import L2, Kl
+from talr_cli.methods.replay import Replay
 from talr_cli.runs.identity import run_identity
 from talr_cli.tracking import LoggerConfig
 
@@ -103,8 +107,13 @@ class TrainConfig:
     device: str = "auto"
     model: ModelConfig = MISSING
     dataset: Any = MISSING
-    method: str = MISSING
+    # The method's name in tables; null: made of the names of its parts.
+    method: str | None = None
     objective: Any = MISSING
+    adapter: Any = None
+    regulariser: Any = None
+    merge: Any = None
+    replay: Any = None
     trainer: TrainerConfig = MISSING
     suite: SuiteConfig = MISSING
     domain: DomainEvalConfig = field(default_factory=DomainEvalConfig)
@@ -134,13 +143,20 @@ class ReportConfig:
     runs_dir: str = MISSING
 
 
+_DATASETS = (Jsonl, MedCalc, MedCalcMini)
+_METHOD_PARTS = (
+    *(Sft, Talr, Flow, Dft, Eaft, InfoSft, Deft),
+    *(L2, Kl, Lora, Averaging, Replay),
+)
+
+
 def register_schemas() -> None:
     """Make the dataclasses known to Hydra, so that the YAML files are checked against them."""
     store = ConfigStore.instance()
     store.store("train_schema", TrainConfig)
     store.store("eval_schema", EvalConfig)
     store.store("report_schema", ReportConfig)
-    for schema in (Jsonl, MedCalc, MedCalcMini, Sft, Talr):
+    for schema in (*_DATASETS, *_METHOD_PARTS):
         # The class itself plus the `_target_` that Hydra instantiates it by. At the root, where
         # it is not taken for a choice of its group.
         target = f"{schema.__module__}.{schema.__name__}"
@@ -181,6 +197,16 @@ _RANGES: dict[str, tuple[float | None, float | None, bool]] = {
     "trainer.max_grad_norm": (0, None, False),
     "objective.tau": (0, None, False),
     "objective.w_min": (0, 1, True),
+    "objective.top_k": (2, None, True),
+    "objective.scale": (0, None, False),
+    "objective.exponent": (0, None, True),
+    "objective.threshold": (0.5, 1, False),
+    "adapter.rank": (1, None, True),
+    "adapter.alpha": (0, None, False),
+    "adapter.dropout": (0, 1, True),
+    "regulariser.strength": (0, None, True),
+    "regulariser.beta": (0, None, True),
+    "replay.share": (0, 1, False),
     "suite.limit": (1, None, True),
     "suite.batch_size": (1, None, True),
     "suite.max_length": (2, None, True),
@@ -242,8 +268,14 @@ def _empty_paths(config: DictConfig) -> list[str]:
 
 
 # What cannot change the trained weights: where things go, how they are logged, how they are scored.
-_NOT_IDENTITY = ("study", "runs_dir", "eval", "device", "logger", "suite", "domain", "ckpt")
-_DATA_FILES = ("path", "test_path", "train", "test", "validation")
+_NOT_IDENTITY = (
+    *("study", "runs_dir", "eval", "device", "logger", "suite", "domain", "ckpt"),
+    "method",  # a name for the parts, which count
+)
+_DATA_FILES = (
+    *(f"dataset.{key}" for key in ("path", "test_path", "train", "test", "validation")),
+    "replay.path",
+)
 
 
 def identity(config: DictConfig, model_fingerprint: str) -> str:
@@ -267,9 +299,10 @@ def identity(config: DictConfig, model_fingerprint: str) -> str:
         ):
             content["trainer"].pop(key)
     files = {}
-    for key in _DATA_FILES:
-        path = content["dataset"].get(key)
+    for name in _DATA_FILES:
+        section, _, key = name.partition(".")
+        path = (content.get(section) or {}).get(key)
         if isinstance(path, str) and Path(path).is_file():
-            files[f"dataset.{key}"] = Path(path)
-            content["dataset"][key] = "file"
+            files[name] = Path(path)
+            content[section][key] = "file"
     return run_identity(content, files)

@@ -155,7 +155,7 @@ def _convert_gguf(gguf: Path, folder: Path, source: dict[str, str]) -> None:
     del model.config.quantization_config
     model.hf_quantizer = None
     model.is_quantized = False
-    with _made_whole(folder) as building:
+    with made_whole(folder) as building:
         model.save_pretrained(building)
         AutoTokenizer.from_pretrained(**where).save_pretrained(building)
         (building / "source.json").write_text(json.dumps(source))
@@ -183,14 +183,14 @@ def _random(source: ModelSource, settings: dict[str, Any]) -> ModelSource:
                     **settings,
                 )
             )
-        with _made_whole(folder) as building:
+        with made_whole(folder) as building:
             model.save_pretrained(building)
             tokenizer.save_pretrained(building)
             (building / "source.json").write_text(json.dumps({"fingerprint": fingerprint}))
     return ModelSource(folder, fingerprint, "random weights")
 
 
-class _made_whole:  # noqa: N801 (a context manager, named as one)
+class made_whole:  # noqa: N801 (a context manager, named as one)
     """A folder that appears under its name only when all of it is there."""
 
     def __init__(self, folder: Path) -> None:
@@ -295,7 +295,7 @@ def resolve_base(source: ModelSource, config: Any) -> ModelSource:
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a checkpoint that appears only when it is complete."""
-    with _made_whole(folder) as building:
+    with made_whole(folder) as building:
         model.save_pretrained(building)
         tokenizer.save_pretrained(building)
 

@@ -14,7 +14,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from talr_cli import evaluation, hydra_app
-from talr_cli.commands.train import show
 from talr_cli.config import check, identity
 from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
@@ -26,6 +25,7 @@ from talr_cli.models import (
     load_tokenizer,
     resolve,
 )
+from talr_cli.report.show import show
 from talr_cli.runs.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)

@@ -1,30 +1,40 @@
-"""What an objective is: per-token weights on the negative log-likelihood, without gradient.
+"""The parts a method is made of: objective, regulariser. What each may see, and when it is asked.
 
 An objective sees the targets of a batch and nothing else: no model, no config file, no optimizer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
 
 @dataclass
 class TargetTokens:
     """The target tokens of a batch, rows joined one after the other.
 
+    What an objective does not list in `outputs` is None.
+
     Attributes:
         log_probs[N]: Log-probability of each target token under the current model, in nats.
         sequence[N]: Which sequence each target belongs to, counted from 0 in order of appearance.
-        entropy[N]: Entropy of each prediction in nats; None unless asked for.
+        entropy[N]: Entropy of each prediction over the vocabulary, in nats.
+        topk_entropy[N]: Entropy of each prediction restricted to its likeliest tokens.
+        log_sum_sq_probs[N]: log of the sum over the vocabulary of the squared probabilities.
+        sequence_weights[N]: The weight of each target's sequence, computed before training.
     """
 
     log_probs: torch.Tensor
     sequence: torch.Tensor
     entropy: torch.Tensor | None = None
+    topk_entropy: torch.Tensor | None = None
+    log_sum_sq_probs: torch.Tensor | None = None
+    sequence_weights: torch.Tensor | None = None
 
     def sequence_losses(self) -> torch.Tensor:
         """Mean negative log-likelihood of every sequence that has a target: losses[S]."""
@@ -42,11 +52,19 @@ class Objective:
     Subclasses are dataclasses whose fields are the objective's config values.
     """
 
-    # What the fused head has to compute besides the log-probabilities.
-    outputs: ClassVar[tuple[str, ...]] = ()
+    # What the head has to compute besides the log-probabilities: fields of TargetTokens.
+    outputs: tuple[str, ...] = ()
+    # How many of the likeliest tokens `topk_entropy` looks at.
+    top_k: int | None = None
     # Statistic over the sequences of a batch that `weights` needs: see `temperature`.
     tau_scope: str = "none"
     tau_estimator: str = "none"
+    # Whether `sequence_weights` is to be asked, once, before training.
+    weighs_sequences: ClassVar[bool] = False
+
+    def sequence_weights(self, base_losses: torch.Tensor) -> torch.Tensor:
+        """weights[R] from the mean losses[R] of the training rows under the base model."""
+        raise NotImplementedError
 
     def temperature(self, sequence_losses: torch.Tensor) -> torch.Tensor:
         """The batch statistic tau from sequence_losses[S]; a scalar. Only with a `tau_scope`."""
@@ -55,3 +73,26 @@ class Objective:
     def weights(self, tokens: TargetTokens, tau: torch.Tensor | None) -> torch.Tensor:
         """weights[N] for the targets; `tau` is None when the objective has no batch statistic."""
         raise NotImplementedError
+
+
+class Regulariser:
+    """What holds the model to its base: a term of the loss, or something added to the gradient."""
+
+    def start(self, model: Any, load_base: Callable[[], PreTrainedModel]) -> None:
+        """Called once, before training, while `model` still has the base's weights."""
+        raise NotImplementedError
+
+    def loss(
+        self, model: Any, inputs: Mapping[str, torch.Tensor], hidden: torch.Tensor
+    ) -> torch.Tensor | None:
+        """Sum over the batch's targets of a differentiable penalty; None for none.
+
+        Args:
+            inputs: The batch, see `score_targets`.
+            hidden[N, H]: What the head of `model` turned into the targets' predictions.
+        """
+        return None
+
+    def add_gradient(self, model: Any) -> torch.Tensor | None:
+        """Add to the gradients once per optimizer step, before clipping; the penalty's value."""
+        return None

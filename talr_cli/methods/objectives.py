@@ -1,12 +1,13 @@
-"""The objectives of the study. Definitions: arXiv 2509.20758 (TALR).
+"""The objectives: those of the study (arXiv 2509.20758) and later ones of the same family.
 
 torch is only used through the tensors that come in, so that a config can be checked without it.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from talr_cli.errors import UserError
 from talr_cli.methods.base import Objective, TargetTokens
@@ -51,22 +52,16 @@ class Talr(Objective):
     normalise: bool = False
 
     def __post_init__(self) -> None:
-        for name, value, choices in (
-            ("tau_scope", self.tau_scope, ("step", "microbatch", "none")),
-            ("tau_estimator", self.tau_estimator, ("lagged", "exact")),
-            ("median", self.median, ("lower", "mean")),
-        ):
-            if value not in choices:
-                raise UserError(f"objective.{name}={value} is not one of {', '.join(choices)}")
+        _one_of("tau_scope", self.tau_scope, ("step", "microbatch", "none"))
+        _one_of("tau_estimator", self.tau_estimator, ("lagged", "exact"))
+        _one_of("median", self.median, ("lower", "mean"))
         if self.tau is not None:
             self.tau_scope = "none"
         elif self.tau_scope == "none":
             raise UserError("objective.tau_scope=none needs a fixed temperature: objective.tau=0.5")
 
     def temperature(self, sequence_losses: torch.Tensor) -> torch.Tensor:
-        if self.median == "lower":
-            return sequence_losses.median()
-        return sequence_losses.quantile(0.5)
+        return _median(sequence_losses, self.median)
 
     def weights(self, tokens: TargetTokens, tau: torch.Tensor | None) -> torch.Tensor:
         temperature = self.tau if tau is None else tau.to(tokens.log_probs)
@@ -80,3 +75,106 @@ class Talr(Objective):
         )
         weights = (tokens.log_probs.detach() / floored).exp().clamp(min=self.w_min)
         return weights / weights.mean() if self.normalise and len(weights) else weights
+
+
+@dataclass
+class Flow(Objective):
+    """FLOW (Sanyal et al. 2025, arXiv 2502.02797): rows that the base model finds easy weigh more.
+
+    v_s = exp(-L_s / tau), L_s the mean loss of row s under the base model, tau the median of L over
+    the training rows, or a fixed number. `median` as in Talr.
+    """
+
+    tau: float | None = None
+    median: str = "lower"
+    weighs_sequences: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _one_of("median", self.median, ("lower", "mean"))
+
+    def sequence_weights(self, base_losses: torch.Tensor) -> torch.Tensor:
+        tau = float(_median(base_losses, self.median)) if self.tau is None else self.tau
+        return (-base_losses / max(tau, 1e-6)).exp()
+
+    def weights(self, tokens: TargetTokens, tau: torch.Tensor | None) -> torch.Tensor:
+        if tokens.sequence_weights is None:
+            raise ValueError("Flow.weights needs the rows' weights")
+        return tokens.sequence_weights.to(tokens.log_probs)
+
+
+@dataclass
+class Dft(Objective):
+    """Dynamic fine-tuning (Wu et al. 2025, arXiv 2508.05629): w = p."""
+
+    def weights(self, tokens: TargetTokens, tau: torch.Tensor | None) -> torch.Tensor:
+        return tokens.log_probs.detach().exp()
+
+
+@dataclass
+class Eaft(Objective):
+    """Entropy-adaptive fine-tuning (arXiv 2601.02151): w = (H / scale)^exponent.
+
+    H is the entropy of the prediction restricted to its `top_k` likeliest tokens and renormalised;
+    `top_k=null` takes the whole vocabulary, which is another objective and needs a `scale`. The
+    default scale is ln(top_k), the greatest H there can be; the public code writes 3.0 for ln(20).
+    """
+
+    top_k: int | None = 20
+    scale: float | None = None
+    exponent: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.scale is None:
+            if self.top_k is None:
+                raise UserError("objective.top_k=null needs a scale: objective.scale=3.0")
+            self.scale = math.log(self.top_k)
+        self.outputs = ("entropy",) if self.top_k is None else ("topk_entropy",)
+
+    def weights(self, tokens: TargetTokens, tau: torch.Tensor | None) -> torch.Tensor:
+        entropy = tokens.entropy if self.top_k is None else tokens.topk_entropy
+        if entropy is None or self.scale is None:
+            raise ValueError("Eaft.weights needs the predictions' entropy")
+        # Rounding may leave a sure prediction an entropy just below zero.
+        return (entropy.detach().clamp(min=0) / self.scale) ** self.exponent
+
+
+@dataclass
+class InfoSft(Objective):
+    """InfoSFT (arXiv 2605.14967): w = p * relu(1 - logit(p) / logit(threshold)).
+
+    Tokens likelier than the threshold are learned and weigh nothing.
+    """
+
+    threshold: float = 0.93
+
+    def weights(self, tokens: TargetTokens, tau: torch.Tensor | None) -> torch.Tensor:
+        log_probs = tokens.log_probs.detach()
+        probs = log_probs.exp()
+        # log(1 - p) keeps its digits near p = 1, and is -inf at p = 1, which relu turns to 0.
+        logit = log_probs - (-log_probs.expm1()).log()
+        return probs * (1 - logit / math.log(self.threshold / (1 - self.threshold))).clamp(min=0)
+
+
+@dataclass
+class Deft(Objective):
+    """DEFT (arXiv 2602.11424): the gradient of (1 - p^a) / a is that of w = p^a.
+
+    a is the sum over the vocabulary of the squared probabilities, without gradient: near 1 where
+    the model is sure (as in DFT), near 0 where it is not (as in SFT).
+    """
+
+    outputs = ("log_sum_sq_probs",)
+
+    def weights(self, tokens: TargetTokens, tau: torch.Tensor | None) -> torch.Tensor:
+        if tokens.log_sum_sq_probs is None:
+            raise ValueError("Deft.weights needs the sum of the squared probabilities")
+        return (tokens.log_sum_sq_probs.detach().exp() * tokens.log_probs.detach()).exp()
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"objective.{name}={value} is not one of {', '.join(choices)}")
+
+
+def _median(values: torch.Tensor, convention: str) -> torch.Tensor:
+    return values.median() if convention == "lower" else values.quantile(0.5)

@@ -2,7 +2,7 @@
 
     <runs>/<study>/<model>__<dataset>/<method>-lr<lr>-s<seed>-<id8>/
       config.yaml  overrides.yaml  env.json  status.json  metrics.jsonl  training.json
-      results.json  samples/  model/  checkpoints/  wandb/
+      results.json  samples/  model/  adapter/  checkpoints/  wandb/
 
 Does not know how a run is trained or scored, nor which config values make its identity.
 """
@@ -61,6 +61,7 @@ class RunDirectory:
         self.results = path / "results.json"
         self.samples = path / "samples"
         self.model = path / "model"
+        self.adapter = path / "adapter"
         self.checkpoints = path / "checkpoints"
         self.wandb = path / "wandb"
 

@@ -10,7 +10,8 @@ import logging
 import math
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,11 +20,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl import SFTConfig
 
 from talr_cli.data.rendering import Rendered
-from talr_cli.methods.base import Objective
-from talr_cli.models import bf16_is_fast
+from talr_cli.methods.method import Method
+from talr_cli.methods.replay import spread
+from talr_cli.models import ModelSource, bf16_is_fast
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking import Tracker
+from talr_cli.training.base_losses import base_losses
 from talr_cli.training.callbacks import RecordSteps, ShowProgress
+from talr_cli.training.collator import Collator
 from talr_cli.training.trainer import MethodTrainer
 
 if TYPE_CHECKING:
@@ -32,31 +36,57 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """The rows as tokens; `general` ones are taken along by the training rows under replay."""
+
+    rows: Sequence[Rendered]
+    validation: Sequence[Rendered]
+    general: Sequence[Rendered]
+
+
 def train(
     config: DictConfig,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    objective: Objective,
-    rows: Sequence[Rendered],
-    validation: Sequence[Rendered],
+    method: Method,
+    data: TrainingData,
     directory: RunDirectory,
     tracker: Tracker,
-    device: str,
-) -> dict[str, Any]:
-    """Train `model` in place (fp32 parameters); returns the `training` part of the results.
+    base: ModelSource,
+    load_base: Callable[[], PreTrainedModel],
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Train `model` (the base, in fp32); the trained plain model and the `training` results.
 
     Goes on from the newest checkpoint in the run directory. On a CPU the same command gives the
-    same weights, bit for bit.
+    same weights, bit for bit. `load_base` loads another copy of the base, for a method that needs
+    its predictions.
     """
-    set_seed(config.seed)
-    arguments = _arguments(config, directory, device, len(rows))
+    set_seed(config.seed)  # of the adapter's initialisation too
+    device = model.device.type
+    columns, general = _columns(model, method, data, base)
+    adapted: Any = model
+    if method.adapter is not None:
+        adapted = method.adapter.wrap(model, config.model.path)
+    if method.regulariser is not None:
+        method.regulariser.start(adapted, load_base)
     trainer = MethodTrainer(
-        model=model,
-        args=arguments,
-        objective=objective,
+        model=adapted,
+        args=_arguments(config, directory, device, len(data.rows)),
+        objective=method.objective,
+        regulariser=method.regulariser,
         processing_class=tokenizer,
-        train_dataset=_dataset(rows),
-        eval_dataset=_dataset(validation) if validation and config.trainer.validate else None,
+        data_collator=Collator(
+            int(tokenizer.pad_token_id),
+            padding_free=config.trainer.padding_free,
+            general=general,
+        ),
+        train_dataset=Dataset.from_dict(columns),
+        eval_dataset=(
+            Dataset.from_dict(_tokens(data.validation))
+            if data.validation and config.trainer.validate
+            else None
+        ),
         callbacks=[RecordSteps(directory, tracker), ShowProgress()],
     )
     trainer.remove_callback(PrinterCallback)
@@ -68,11 +98,15 @@ def train(
     seconds = time.perf_counter() - started
     # The fused head and accelerate's autocast live in an attribute of the model: without it the
     # model in memory computes as the saved one does.
-    vars(model).pop("forward", None)
-    return {
+    for part in (adapted, model):
+        vars(part).pop("forward", None)
+    if method.adapter is not None:
+        adapted.save_pretrained(directory.adapter)
+        model = adapted.merge_and_unload()
+    return model, {
         "steps": trainer.state.global_step,
         "epochs": trainer.state.epoch,
-        "rows": len(rows),
+        "rows": len(data.rows),
         "target_tokens": trainer.target_tokens,
         "seconds": round(seconds, 2),
         "tokens_per_second": round(trainer.input_tokens / seconds, 1),
@@ -81,10 +115,37 @@ def train(
     }
 
 
-def _dataset(rows: Sequence[Rendered]) -> Dataset:
-    return Dataset.from_dict(
-        {"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]}
-    )
+def _columns(
+    model: PreTrainedModel, method: Method, data: TrainingData, base: ModelSource
+) -> tuple[dict[str, list[Any]], list[dict[str, Any]]]:
+    """The columns of the training rows, and the general rows that their `replay` points to."""
+    columns = _tokens(data.rows)
+    general: list[dict[str, Any]] = [
+        {"input_ids": row.input_ids, "labels": row.labels} for row in data.general
+    ]
+    if method.replay is not None:
+        domain_targets, general_targets = (
+            [len(row.targets) for row in rows] for rows in (data.rows, data.general)
+        )
+        columns["replay"] = spread(domain_targets, general_targets, method.replay.share)
+        taken = sum(general_targets[index] for rows in columns["replay"] for index in rows)
+        log.info(
+            "replay: %d general rows an epoch, %.1f%% of the target tokens",
+            sum(map(len, columns["replay"])),
+            100 * taken / (taken + sum(domain_targets)),
+        )
+    if method.objective.weighs_sequences:
+        rows = [*data.rows, *data.general]
+        losses = base_losses(model, base.fingerprint, rows)
+        weights = method.objective.sequence_weights(losses).tolist()
+        columns["sequence_weight"] = weights[: len(data.rows)]
+        for row, weight in zip(general, weights[len(data.rows) :], strict=True):
+            row["sequence_weight"] = weight
+    return columns, general
+
+
+def _tokens(rows: Sequence[Rendered]) -> dict[str, list[Any]]:
+    return {"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]}
 
 
 def _arguments(config: DictConfig, directory: RunDirectory, device: str, rows: int) -> SFTConfig:
@@ -138,19 +199,28 @@ def _peak_memory(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def changed_shares(
+def weight_changes(
     model: PreTrainedModel, base: PreTrainedModel, save_dtype: torch.dtype
-) -> tuple[float, float]:
-    """Share of weights that differ from the base's: as trained, and after rounding to save_dtype.
+) -> dict[str, float]:
+    """How far the weights are from the base's.
 
-    At a small learning rate rounding can undo what training did; this is where it shows.
+    `changed_share` of them differ as trained, `changed_share_saved` after rounding to save_dtype:
+    at a small learning rate rounding can undo what training did. `distance` is the Euclidean one,
+    as trained.
     """
     changed = changed_saved = total = 0
+    squares = 0.0
     base_parameters = dict(base.named_parameters())
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             trained, original = parameter.cpu(), base_parameters[name].cpu()
-            changed += int((trained.float() != original.float()).sum())
+            moved = trained.float() - original.float()
+            changed += int(moved.count_nonzero())
             changed_saved += int((trained.to(save_dtype) != original.to(save_dtype)).sum())
+            squares += float(moved.double().square().sum())
             total += trained.numel()
-    return changed / total, changed_saved / total
+    return {
+        "changed_share": changed / total,
+        "changed_share_saved": changed_saved / total,
+        "distance": math.sqrt(squares),
+    }

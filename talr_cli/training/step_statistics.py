@@ -19,6 +19,7 @@ class StepStatistics:
         self._losses: list[torch.Tensor] = []
         self._weights: list[torch.Tensor] = []
         self._tau: torch.Tensor | None = None
+        self._penalty: torch.Tensor | None = None
         self._tokens = 0
         self._since = time.perf_counter()
 
@@ -33,6 +34,10 @@ class StepStatistics:
         self._weights.append(weights.detach().float())
         self._tau = tau
         self._tokens += input_tokens
+
+    def add_penalty(self, value: torch.Tensor) -> None:
+        """A regulariser's part of the step's loss, on this rank."""
+        self._penalty = value if self._penalty is None else self._penalty + value
 
     def flush(self, accelerator: Accelerator) -> dict[str, float]:
         """Metrics since the last flush; empty when nothing was added. All ranks must call."""
@@ -54,6 +59,8 @@ class StepStatistics:
         }
         if self._tau is not None:
             metrics["tau"] = float(self._tau)
+        if self._penalty is not None:
+            metrics["penalty"] = float(self._penalty)
         self.__init__()  # type: ignore[misc]
         return metrics
 

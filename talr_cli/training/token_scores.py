@@ -17,12 +17,16 @@ from transformers import PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
 from talr_cli.data.rendering import IGNORED
+from talr_cli.errors import UserError
 from talr_cli.methods.base import TargetTokens
+
+POSITIONS_AT_ONCE = 512  # rows of [positions, vocabulary] logits held in fp32
 
 
 def add_token_scores(model: nn.Module, outputs: tuple[str, ...]) -> None:
     """Give the model TRL's fused head with just the per-token `outputs` an objective needs."""
-    add_fused_lm_head(causal_lm(model), outputs=("log_probs", *outputs))
+    fused = tuple(output for output in outputs if output != "topk_entropy")
+    add_fused_lm_head(causal_lm(model), outputs=("log_probs", *fused))
 
 
 def causal_lm(model: nn.Module) -> PreTrainedModel:
@@ -31,33 +35,100 @@ def causal_lm(model: nn.Module) -> PreTrainedModel:
 
 
 def score_targets(
-    model: nn.Module, unwrapped: nn.Module, inputs: Mapping[str, Any]
-) -> TargetTokens:
+    model: nn.Module,
+    unwrapped: nn.Module,
+    inputs: Mapping[str, Any],
+    top_k: int | None = None,
+) -> tuple[TargetTokens, torch.Tensor]:
     """Score the targets of a batch.
 
     Args:
         model: What is called: `unwrapped` inside DDP or FSDP, or itself.
         unwrapped: The model that went through `add_token_scores`.
-        inputs: input_ids[B, T], labels[B, T] (-100 on everything that is no target) and either an
-            attention_mask[B, T] (padded) or position_ids[1, T] (rows joined without padding).
+        inputs: input_ids[B, T], labels[B, T] (-100 on everything that is no target), either an
+            attention_mask[B, T] (padded) or position_ids[1, T] (rows joined without padding), and
+            optionally the sequence_weights[S] of the batch's rows.
+        top_k: Also the entropy over so many of the likeliest tokens, without gradient.
+
+    Returns:
+        The N targets, and the hidden[N, H] that the head turned into their predictions.
     """
-    labels = inputs["labels"]
-    mask = labels[:, 1:] != IGNORED
-    targets = labels[:, 1:][mask]
+    mask = _target_mask(inputs)
+    targets = inputs["labels"][:, 1:][mask]
+    kept = {}
 
     def keep_targets(_module: nn.Module, _arguments: Any, output: Any) -> Any:
-        output.last_hidden_state = output.last_hidden_state[:, :-1][mask][None]
+        kept["hidden"] = output.last_hidden_state = output.last_hidden_state[:, :-1][mask][None]
         return output
 
     # A forward hook, not a patch: wrappers (DDP, FSDP, PEFT) call the backbone as they please.
     handle = causal_lm(unwrapped).base_model.register_forward_hook(keep_targets)
     try:
-        passed = {key: value for key, value in inputs.items() if key != "labels"}
-        scored = model(**passed, shift_labels=targets[None], use_cache=False, fused_lm_head=True)
+        scored = model(
+            **_model_inputs(inputs), shift_labels=targets[None], use_cache=False, fused_lm_head=True
+        )
     finally:
         handle.remove()
-    entropy = None if scored.entropy is None else scored.entropy[0]
-    return TargetTokens(scored.log_probs[0], _sequence_of_targets(inputs)[:, 1:][mask], entropy)
+    hidden = kept["hidden"][0]
+    sequence = _sequence_of_targets(inputs)[:, 1:][mask]
+    tokens = TargetTokens(
+        log_probs=scored.log_probs[0],
+        sequence=sequence,
+        entropy=_row(scored.entropy),
+        topk_entropy=None if top_k is None else _topk_entropy(causal_lm(unwrapped), hidden, top_k),
+        log_sum_sq_probs=_row(scored.log_sum_sq_probs),
+        sequence_weights=(
+            inputs["sequence_weights"][sequence] if "sequence_weights" in inputs else None
+        ),
+    )
+    return tokens, hidden
+
+
+def target_hidden(model: PreTrainedModel, inputs: Mapping[str, Any]) -> torch.Tensor:
+    """hidden[N, H] of the targets' predictions in a model that has no fused head."""
+    output = model.base_model(**_model_inputs(inputs), use_cache=False)
+    return output.last_hidden_state[:, :-1][_target_mask(inputs)]
+
+
+def head_logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
+    """logits[N, V] in fp32 from hidden[N, H], as the model's own forward makes them.
+
+    Raises:
+        UserError: The model scales its logits in a way that is not known here.
+    """
+    text = model.config.get_text_config()
+    for name in ("logit_scale", "logits_scaling", "output_multiplier", "lm_head_multiplier"):
+        if getattr(text, name, None) not in (None, 1.0):
+            raise UserError(
+                f"{text.model_type} models scale their logits ({name}): objective=eaft with "
+                "objective.top_k and regulariser=kl are not for them"
+            )
+    logits = model.get_output_embeddings()(hidden).float()
+    cap = getattr(text, "final_logit_softcapping", None)
+    return logits if cap is None else (logits / cap).tanh() * cap
+
+
+@torch.no_grad()
+def _topk_entropy(model: PreTrainedModel, hidden: torch.Tensor, top_k: int) -> torch.Tensor:
+    """entropy[N] in nats of the top_k likeliest tokens, renormalised."""
+    entropies = [hidden.new_zeros(0, dtype=torch.float32)]
+    for chunk in hidden.split(POSITIONS_AT_ONCE):
+        log_probs = head_logits(model, chunk).topk(top_k).values.log_softmax(-1)
+        entropies.append(-(log_probs.exp() * log_probs).sum(-1))
+    return torch.cat(entropies)
+
+
+def _row(values: torch.Tensor | None) -> torch.Tensor | None:
+    return None if values is None else values[0]
+
+
+def _target_mask(inputs: Mapping[str, Any]) -> torch.Tensor:
+    """mask[B, T - 1]: the positions whose next token is a target."""
+    return inputs["labels"][:, 1:] != IGNORED
+
+
+def _model_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: inputs[name] for name in inputs if name not in ("labels", "sequence_weights")}
 
 
 def _sequence_of_targets(inputs: Mapping[str, Any]) -> torch.Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from trl import SFTTrainer
 
-from talr_cli.methods.base import Objective, TargetTokens
+from talr_cli.methods.base import Objective, Regulariser, TargetTokens
 from talr_cli.runs.atomic import write_json
 from talr_cli.runs.run_directory import CHECKPOINT_MARKER
 from talr_cli.training.step_statistics import StepStatistics
@@ -29,9 +29,16 @@ class MethodTrainer(SFTTrainer):
     model: Any
     objective: Objective
 
-    def __init__(self, *args: Any, objective: Objective, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        objective: Objective,
+        regulariser: Regulariser | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.objective = objective
+        self.regulariser = regulariser
         self.temperature = StepTemperature(objective, self.accelerator)
         self.statistics = StepStatistics()
         self.input_tokens = 0
@@ -48,7 +55,7 @@ class MethodTrainer(SFTTrainer):
         training = self.model.training
         self.model.eval()
         with torch.no_grad(), self.compute_loss_context_manager():
-            tokens = score_targets(
+            tokens, _ = score_targets(
                 self.model_wrapped, self.model, self._prepare_inputs(dict(batch))
             )
         self.model.train(training)
@@ -62,7 +69,7 @@ class MethodTrainer(SFTTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """The weighted loss in training; the plain mean loss in validation."""
-        tokens = score_targets(model, self.model, inputs)
+        tokens, hidden = score_targets(model, self.model, inputs, self.objective.top_k)
         losses = -tokens.log_probs
         if not model.training:
             return losses.sum() / max(len(losses), 1)
@@ -81,7 +88,26 @@ class MethodTrainer(SFTTrainer):
         # A step without a target is a differentiable zero, not 0 / 0. DDP averages over the ranks,
         # and the count is over all of them.
         targets = torch.as_tensor(num_items_in_batch, device=losses.device).clamp(min=1)
-        return (weights * losses).sum() / targets * self.accelerator.num_processes
+        total = (weights * losses).sum()
+        if self.regulariser is not None:
+            penalty = self.regulariser.loss(self.model, inputs, hidden)
+            if penalty is not None:
+                self.statistics.add_penalty(penalty.detach() / targets)
+                total = total + penalty
+        return total / targets * self.accelerator.num_processes
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """One micro-batch; after the last of a step the gradient is whole and not yet clipped."""
+        loss = super().training_step(*args, **kwargs)
+        if self.regulariser is not None and self.accelerator.sync_gradients:
+            penalty = self.regulariser.add_gradient(self.model)
+            if penalty is not None:
+                self.statistics.add_penalty(penalty)
+        return loss
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        self._signature_columns = [*self._signature_columns, "sequence_weight", "replay"]  # type: ignore[assignment]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self.model.training:

@@ -1,0 +1,86 @@
+"""Weight averaging (Wise-FT, Wortsman et al. 2022, arXiv 2109.01903): no training of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from talr_cli.errors import UserError
+
+
+@dataclass
+class Averaging:
+    """(1 - alpha) theta_0 + alpha theta. A list of alphas gives that many checkpoints."""
+
+    alpha: Any = 0.5
+
+    def __post_init__(self) -> None:
+        for alpha in self.alphas:
+            if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 <= alpha <= 1:
+                raise UserError(f"merge.alpha={alpha} is not a number within [0, 1]")
+        if not self.alphas:
+            raise UserError("merge.alpha is empty: give a number within [0, 1], or several")
+
+    @property
+    def alphas(self) -> list[float]:
+        """All that were asked for."""
+        one = not isinstance(self.alpha, Sequence)
+        return [self.alpha] if one else list(self.alpha)
+
+
+def interpolate(base: Path, tuned: Path, into: Path, alpha: float) -> None:
+    """Write (1 - alpha) * base + alpha * tuned to `into`, in the files and dtypes of `tuned`.
+
+    All three are directories of safetensors; the sum is taken in fp32, one pair of tensors in
+    memory at a time beside the shard that is written. Where alpha is 0 or 1, and for tensors that
+    are no floating-point numbers, the result is one of the two, bit for bit (in `tuned`'s dtype).
+
+    Raises:
+        ValueError: The two hold tensors of different names or shapes.
+    """
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    base_files, tuned_files = _files_of_tensors(base), _files_of_tensors(tuned)
+    if base_files.keys() != tuned_files.keys():
+        different = sorted(base_files.keys() ^ tuned_files.keys())
+        raise ValueError(f"{base} and {tuned} hold different tensors, such as {different[0]}")
+    for shard in sorted(set(tuned_files.values())):
+        tensors: dict[str, torch.Tensor] = {}
+        with safe_open(tuned / shard, "pt") as ours:
+            for name in ours.keys():  # noqa: SIM118 (not a mapping)
+                theta = ours.get_tensor(name)
+                with safe_open(base / base_files[name], "pt") as theirs:
+                    theta0 = theirs.get_tensor(name)
+                if theta.shape != theta0.shape:
+                    raise ValueError(f"{name} has the shapes {theta0.shape} and {theta.shape}")
+                if alpha == 0:
+                    tensors[name] = theta0.to(theta.dtype)
+                elif alpha == 1 or not theta.is_floating_point():
+                    tensors[name] = theta
+                else:
+                    tensors[name] = torch.lerp(theta0.float(), theta.float(), alpha).to(theta.dtype)
+        save_file(tensors, into / shard, metadata={"format": "pt"})
+
+
+def same_tensors(base: Path, tuned: Path) -> bool:
+    """Whether two directories of safetensors hold tensors of the same names."""
+    return _files_of_tensors(base).keys() == _files_of_tensors(tuned).keys()
+
+
+def _files_of_tensors(folder: Path) -> dict[str, str]:
+    """Tensor name -> file name."""
+    from safetensors import safe_open
+
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        return dict(json.loads(index.read_text())["weight_map"])
+    names: dict[str, str] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as content:
+            names |= dict.fromkeys(content.keys(), file.name)
+    return names

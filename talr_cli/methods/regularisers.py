@@ -1,0 +1,132 @@
+"""What holds a model to its base: L2 to its weights, KL to its predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from talr_cli.errors import UserError
+from talr_cli.methods.base import Regulariser
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+TARGETS_AT_ONCE = 512  # two tensors of [targets, vocabulary] in fp32 are held at a time
+
+
+@dataclass
+class L2(Regulariser):
+    """strength * sum (theta - theta_0)^2 over the trained weights, by its exact gradient.
+
+    Args:
+        reduction: `sum`, or `mean`: divided by the number of weights, as published FLOW code does.
+        theta0_dtype: How theta_0 is kept. `auto` is bfloat16 for every weight that bfloat16 holds
+            exactly, as it does those of a bfloat16 checkpoint, else float32.
+        theta0_device: `model`: beside the weights; `cpu` saves the GPU's memory and costs a copy
+            of all weights per step.
+    """
+
+    strength: float = 1e-3
+    reduction: str = "mean"
+    theta0_dtype: str = "auto"
+    theta0_device: str = "model"
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("reduction", self.reduction, ("sum", "mean")),
+            ("theta0_dtype", self.theta0_dtype, ("auto", "float32", "bfloat16")),
+            ("theta0_device", self.theta0_device, ("model", "cpu")),
+        ):
+            if value not in choices:
+                raise UserError(f"regulariser.{name}={value} is not one of {', '.join(choices)}")
+
+    def start(self, model: Any, load_base: Callable[[], PreTrainedModel]) -> None:
+        self._theta0 = {
+            name: self._kept(parameter.detach())
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        }
+
+    def _kept(self, weights: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        dtype = torch.float32 if self.theta0_dtype == "float32" else torch.bfloat16
+        if self.theta0_dtype == "auto" and not torch.equal(weights.to(dtype).to(weights), weights):
+            dtype = weights.dtype
+        device = "cpu" if self.theta0_device == "cpu" else weights.device
+        return weights.to(device=device, dtype=dtype, copy=True)
+
+    def add_gradient(self, model: Any) -> torch.Tensor | None:
+        """Gradient 2 * strength * (theta - theta_0), without an autograd graph."""
+        import torch
+
+        count = sum(theta0.numel() for theta0 in self._theta0.values())
+        factor = self.strength / (count if self.reduction == "mean" else 1)
+        squares = []
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name not in self._theta0:
+                    continue
+                moved = parameter - self._theta0[name].to(parameter)
+                squares.append(moved.square().sum())
+                if parameter.grad is None:
+                    parameter.grad = 2 * factor * moved
+                else:
+                    parameter.grad.add_(moved, alpha=2 * factor)
+        return factor * torch.stack(squares).sum()
+
+
+@dataclass
+class Kl(Regulariser):
+    """beta * KL per target token between the base model's predictions and the model's.
+
+    `forward` is KL(base || model), `reverse` KL(model || base). The base is a second copy of the
+    weights in the dtype of its checkpoint; under an adapter it is the model without the adapter.
+    """
+
+    beta: float = 0.1
+    direction: str = "forward"
+
+    def __post_init__(self) -> None:
+        if self.direction not in ("forward", "reverse"):
+            raise UserError(
+                f"regulariser.direction={self.direction} is not one of forward, reverse"
+            )
+
+    def start(self, model: Any, load_base: Callable[[], PreTrainedModel]) -> None:
+        self._base: Any = None
+        if not hasattr(model, "disable_adapter"):
+            self._base = load_base().eval().requires_grad_(False)
+
+    def loss(
+        self, model: Any, inputs: Mapping[str, torch.Tensor], hidden: torch.Tensor
+    ) -> torch.Tensor | None:
+        import torch
+        from torch.utils.checkpoint import checkpoint
+
+        from talr_cli.training.token_scores import causal_lm, head_logits, target_hidden
+
+        own = causal_lm(model)
+        base = own if self._base is None else self._base
+        with torch.no_grad(), nullcontext() if self._base else model.disable_adapter():
+            base_hidden = target_hidden(base, inputs)
+
+        def divergence(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+            log_q = head_logits(own, ours).log_softmax(-1)
+            with torch.no_grad():
+                log_p = head_logits(base, theirs).log_softmax(-1)
+            if self.direction == "reverse":
+                log_p, log_q = log_q, log_p
+            return (log_p.exp() * (log_p - log_q)).sum()
+
+        total = hidden.sum() * 0.0
+        for start in range(0, len(hidden), TARGETS_AT_ONCE):
+            window = slice(start, start + TARGETS_AT_ONCE)
+            # The logits of a chunk are made again in the backward pass instead of being kept.
+            total = total + checkpoint(
+                divergence, hidden[window], base_hidden[window], use_reentrant=False
+            )
+        return self.beta * total

@@ -1,0 +1,64 @@
+"""Replay: general rows mixed into domain fine-tuning, a plain and strong way to forget less."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from talr_cli.data.base import Example
+from talr_cli.data.jsonl import Jsonl
+from talr_cli.errors import UserError
+
+
+@dataclass
+class Replay:
+    """A share of the target tokens comes from general data.
+
+    Args:
+        share: Of all target tokens, the part that is general.
+        path: JSONL, CSV or Parquet rows as `dataset=jsonl` takes them; null: the embedded ones.
+    """
+
+    share: float = 0.1
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise UserError(f"replay.share={self.share} is outside (0, 1)")
+
+    def examples(self) -> list[Example]:
+        """The general rows, in the order of their file."""
+        if self.path is not None:
+            return Jsonl(train=self.path).load().train
+        with resources.as_file(resources.files("talr_cli.data") / "general_mini.jsonl") as path:
+            return Jsonl(train=str(Path(path))).load().train
+
+
+def spread(
+    domain_targets: Sequence[int], general_targets: Sequence[int], share: float
+) -> list[list[int]]:
+    """Which general rows each domain row takes along, so that `share` of all targets is general.
+
+    Every batch thereby holds its part as closely as whole rows allow; over an epoch the share is
+    met to within one row. The general rows are taken in order, from the start again when they end.
+
+    Args:
+        domain_targets[R]: Target tokens of every domain row.
+        general_targets[G]: Target tokens of every general row.
+
+    Returns:
+        For each domain row the indices of its general rows; most are empty.
+    """
+    owed, following, taken = 0.0, 0, []
+    for targets in domain_targets:
+        owed += targets * share / (1 - share)
+        rows: list[int] = []
+        # Half a row early or late on average: the error does not add up.
+        while owed >= general_targets[following] / 2:
+            rows.append(following)
+            owed -= general_targets[following]
+            following = (following + 1) % len(general_targets)
+        taken.append(rows)
+    return taken

@@ -1,0 +1,305 @@
+"""One run, from config to results: prepare, train or merge, save, evaluate, write down.
+
+Knows the order of things and what a run directory must hold after each; the work is done by the
+modules it calls.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from talr_cli.config import identity
+from talr_cli.data.base import Splits
+from talr_cli.data.rendering import Rendered, Renderer, encode_all, overlap
+from talr_cli.errors import UserError
+from talr_cli.methods.averaging import interpolate, same_tensors
+from talr_cli.methods.method import Method
+from talr_cli.models import ModelSource, choose_device, load_tokenizer, made_whole, resolve
+from talr_cli.runs.atomic import write_json
+from talr_cli.runs.run_directory import RunDirectory, study_path
+from talr_cli.runs.study import load_results
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from talr_cli.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that is known before the model is loaded."""
+
+    config: DictConfig
+    method: Method
+    splits: Splits
+    rows: list[Rendered]
+    general: list[Rendered]
+    renderer: Renderer
+    source: ModelSource
+    directory: RunDirectory
+    identity: str
+    device: str
+
+    def load_base(self) -> PreTrainedModel:
+        """The base model, in the dtype of its checkpoint."""
+        from talr_cli import models
+
+        return models.load_model(self.source, self.config.model, "auto", self.device)
+
+
+# Makes the weights of a run, saves model/ and training.json, returns the model as it was saved.
+MakeModel = Callable[[Run, "Tracker"], "PreTrainedModel"]
+
+
+def prepare(config: DictConfig) -> Run:
+    """All that can go wrong in the user's hands goes wrong here: nothing is written yet."""
+    method = Method.of(config)
+    splits: Splits = instantiate(config.dataset).load()
+    device = choose_device(config.device)
+    source = resolve(config.model)
+    renderer = Renderer(load_tokenizer(source, config.model), dict(config.model.template_arguments))
+    rows = _training_rows(config, splits, renderer)
+    general: list[Rendered] = []
+    if method.replay is not None:
+        longest = config.trainer.max_length
+        general = encode_all(method.replay.examples(), renderer, longest).rows
+        if not general:
+            raise UserError(f"replay.path={method.replay.path} has no row with a target token")
+    config = config.copy()
+    config.method = config.method or method.name
+    run_id = identity(config, source.fingerprint)
+    directory = RunDirectory.for_run(
+        Path(config.runs_dir),
+        study=config.study,
+        model=config.model.name,
+        dataset=config.dataset.name,
+        method=config.method,
+        lr=config.lr,
+        seed=config.seed,
+        identity=run_id,
+    )
+    return Run(config, method, splits, rows, general, renderer, source, directory, run_id, device)
+
+
+def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
+    """Do what is left to do of a run; its directory."""
+    config, directory = run.config, run.directory
+    with directory.lock():
+        if _is_done(config, directory):
+            log.info("found this run done: %s", directory.path)
+            return directory
+        resolved: Any = OmegaConf.to_container(config, resolve=True)
+        directory.prepare(resolved, HydraConfig.get().overrides.task, run.identity)
+        try:
+            _make_and_evaluate(run, resolved, make_model)
+        except KeyboardInterrupt:
+            directory.write_status("failed", "interrupted by the user")
+            raise
+        except Exception as error:
+            from talr_cli.training.callbacks import DivergedError
+
+            if isinstance(error, DivergedError):
+                directory.write_status("diverged", str(error))
+                raise UserError(f"{directory.path} diverged: {error}; try a smaller lr") from error
+            directory.write_status("failed", traceback.format_exc())
+            raise
+    return directory
+
+
+def _make_and_evaluate(run: Run, resolved: dict[str, Any], make_model: MakeModel) -> None:
+    from talr_cli import evaluation, models
+    from talr_cli.tracking import start_tracking
+
+    config, directory = run.config, run.directory
+    log.info("run: %s", directory.path)
+    log.info("model: %s", run.source.origin)
+    step, _ = directory.last_checkpoint() or (0, None)
+    if not directory.model.exists():
+        directory.cut_metrics(step)
+    tracker = start_tracking(
+        config.logger,
+        run_id=run.identity[:8],
+        name=directory.path.name,
+        group=config.study,
+        config=resolved,
+        directory=directory.path,
+        history=directory.read_metrics(),
+    )
+    results, picture = None, None
+    try:
+        if directory.model.exists() and directory.training.exists():
+            log.info("training: done before, evaluating")
+            saved = models.directory_source(directory.model)
+            model = models.load_model(saved, config.model, "auto", run.device)
+        else:
+            directory.write_status("training")
+            model = make_model(run, tracker)
+        directory.write_status("trained")
+        if config.eval:
+            from talr_cli.evaluation.evaluate import evaluate
+
+            scores = evaluate(config, model, run.renderer, run.splits, run.load_base, directory)
+            results = evaluation.results(config, config.method, run.identity, directory, scores)
+            directory.write_results(results)
+            directory.write_status("evaluated")
+            picture = _picture(config)
+    finally:
+        tracker.finish(results, picture)
+
+
+def _picture(config: DictConfig) -> Path | None:
+    """The trade-off of this run's model and dataset in the study, as it stands now."""
+    from talr_cli.report.tradeoff import plot_tradeoff
+
+    runs_dir = Path(config.runs_dir)
+    pair = (config.model.name, config.dataset.name)
+    results = [
+        one
+        for one in load_results(runs_dir, config.study)
+        if (one["run"]["model"], one["run"]["dataset"]) == pair
+    ]
+    folder = study_path(runs_dir, config.study) / "report"
+    folder.mkdir(exist_ok=True)
+    pictures = plot_tradeoff(results, folder)
+    return next((picture for picture in pictures if picture.suffix == ".png"), None)
+
+
+def train_and_save(run: Run, tracker: Tracker) -> PreTrainedModel:
+    """Train in fp32, save in the dtype asked for, return the model as it was saved."""
+    import torch
+
+    from talr_cli import models
+    from talr_cli.training.loop import TrainingData, train, weight_changes
+
+    config, directory, renderer = run.config, run.directory, run.renderer
+    shown = renderer.marked(run.rows[0])
+    log.info("one training row, trained tokens between ⟦ and ⟧:\n%s", shown)
+    validation = encode_all(run.splits.validation, renderer, config.trainer.max_length).rows
+    # The optimizer updates fp32 weights: a bf16 weight of 0.03 would swallow updates of 1e-6.
+    model: Any = models.load_model(run.source, config.model, torch.float32, run.device)
+    model, training = train(
+        config,
+        model,
+        renderer.tokenizer,
+        run.method,
+        TrainingData(run.rows, validation, run.general),
+        directory,
+        tracker,
+        run.source,
+        run.load_base,
+    )
+    if config.trainer.save_dtype == "auto":
+        save_dtype = models.stored_dtype(run.source)
+    else:
+        save_dtype = getattr(torch, config.trainer.save_dtype)
+    base = models.load_model(run.source, config.model, torch.float32, "cpu")
+    changes = weight_changes(model, base, save_dtype)
+    del base
+    log.info(
+        "weights changed: %.2f%%, as saved: %.2f%%",
+        100 * changes["changed_share"],
+        100 * changes["changed_share_saved"],
+    )
+    model.to(save_dtype)
+    models.save_model(model, renderer.tokenizer, directory.model)
+    weights = {"save_dtype": str(save_dtype).removeprefix("torch."), **changes}
+    write_json(directory.training, {"training": training, "weights": weights})
+    shutil.rmtree(directory.checkpoints, ignore_errors=True)
+    return model
+
+
+def average(tuned: RunDirectory, alpha: float) -> MakeModel:
+    """Makes (1 - alpha) * base + alpha * the model of the finished run `tuned`."""
+
+    def make(run: Run, tracker: Tracker) -> PreTrainedModel:
+        import torch
+
+        from talr_cli import models
+        from talr_cli.training.loop import weight_changes
+
+        log.info("averaging: %g of %s", alpha, tuned.path)
+        base, config = run.source.directory, run.config.model
+        with tempfile.TemporaryDirectory() as exported, made_whole(run.directory.model) as into:
+            if not same_tensors(base, tuned.model):
+                # Names on disk may differ from those that transformers saves.
+                base = Path(exported)
+                run.load_base().save_pretrained(base)
+            for file in tuned.model.iterdir():
+                if file.suffix != ".safetensors":
+                    shutil.copy2(file, into)
+            interpolate(base, tuned.model, into, alpha)
+        saved = models.directory_source(run.directory.model)
+        model = models.load_model(saved, config, "auto", run.device)
+        plain = models.load_model(run.source, config, torch.float32, "cpu")
+        done = json.loads(tuned.training.read_text())
+        weights = {
+            "save_dtype": done["weights"]["save_dtype"],
+            "averaged": {"alpha": alpha, "of": tuned.path.name},
+            **weight_changes(model, plain, model.dtype),
+        }
+        write_json(run.directory.training, {"training": done["training"], "weights": weights})
+        return model
+
+    return make
+
+
+def _training_rows(config: DictConfig, splits: Splits, renderer: Renderer) -> list[Rendered]:
+    longest = config.trainer.max_length
+    encoded = encode_all(splits.train, renderer, longest)
+    total, lost = len(splits.train), encoded.without_target
+    if lost:
+        named = ", ".join(lost[:20]) + (f" and {len(lost) - 20} more" if len(lost) > 20 else "")
+        message = (
+            f"{len(lost)} of {total} training rows have no target token within "
+            f"trainer.max_length={longest}: {named}"
+        )
+        skip = config.dataset.get("on_bad_row", "stop") == "skip"
+        if not skip or len(lost) > config.dataset.get("max_bad_share", 0.0) * total:
+            raise UserError(
+                f"{message}; raise trainer.max_length, or leave them out with "
+                f"dataset.on_bad_row=skip dataset.max_bad_share={len(lost) / total:.2f}"
+            )
+        log.warning("%s; left out", message)
+    if encoded.cut:
+        log.warning(
+            "%d of %d training rows are cut to trainer.max_length=%d: the end of what they teach "
+            "is lost",
+            encoded.cut,
+            total,
+            longest,
+        )
+    if not encoded.rows:
+        raise UserError(f"dataset={config.dataset.name} has no training row")
+    shared = overlap(splits.train, splits.test)
+    if shared:
+        log.warning("%d of %d test prompts also occur in training", shared, len(splits.test))
+    return encoded.rows
+
+
+def _is_done(config: DictConfig, directory: RunDirectory) -> bool:
+    """Whether the run's results are there and were scored the way this config asks for."""
+    state = directory.read_status().state
+    if not config.eval:
+        return state in ("trained", "evaluated") and directory.model.exists()
+    results = directory.read_results()
+    from talr_cli import evaluation
+
+    return (
+        state == "evaluated"
+        and results is not None
+        and results["scoring"] == evaluation.scoring_identity(config)
+    )

@@ -1,0 +1,90 @@
+"""The base model's loss on every training row: one pass, cached for every run that needs it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Sequence
+
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from talr_cli.data.rendering import IGNORED, Rendered
+from talr_cli.models import bf16_is_fast, cache_dir
+from talr_cli.runs.atomic import write_json
+from talr_cli.training.token_scores import head_logits, target_hidden
+
+log = logging.getLogger(__name__)
+
+TOKENS_AT_ONCE = 4096  # of a batch, with its padding
+TARGETS_AT_ONCE = 512
+
+
+def base_losses(model: PreTrainedModel, fingerprint: str, rows: Sequence[Rendered]) -> torch.Tensor:
+    """losses[R]: mean -log p over the targets of each row, in nats, under the base `model`.
+
+    `fingerprint` identifies the model's weights. The rows count by their tokens, so data and chat
+    template are part of the cache's key; a learning rate or a seed is not.
+    """
+    key = hashlib.sha256(f"{fingerprint} {model.device.type}".encode())
+    for row in rows:
+        key.update(json.dumps([row.input_ids, row.labels]).encode())
+    cached = cache_dir() / "base_losses" / f"{key.hexdigest()}.json"
+    if cached.exists():
+        log.info("base losses: found those of %d rows", len(rows))
+        return torch.tensor(json.loads(cached.read_text()))
+    losses = _measure(model, rows)
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    write_json(cached, losses.tolist())
+    return losses
+
+
+@torch.no_grad()
+def _measure(model: PreTrainedModel, rows: Sequence[Rendered]) -> torch.Tensor:
+    device = model.device.type
+    losses = torch.zeros(len(rows))
+    training = model.training
+    model.eval()
+    for batch in tqdm(_batches(rows), desc="base losses", disable=not sys.stderr.isatty()):
+        width = max(len(rows[index].input_ids) for index in batch)
+        ids = torch.zeros(len(batch), width, dtype=torch.long)
+        labels = torch.full_like(ids, IGNORED)
+        mask = torch.zeros_like(ids)
+        for place, index in enumerate(batch):
+            row = rows[index]
+            ids[place, : len(row.input_ids)] = torch.tensor(row.input_ids)
+            labels[place, : len(row.labels)] = torch.tensor(row.labels)
+            mask[place, : len(row.input_ids)] = 1
+        inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        inputs = {name: values.to(model.device) for name, values in inputs.items()}
+        with torch.autocast(device, torch.bfloat16, enabled=bf16_is_fast(device)):
+            hidden = target_hidden(model, inputs)
+            is_target = inputs["labels"][:, 1:] != IGNORED
+            targets = inputs["labels"][:, 1:][is_target]
+            nll = [
+                torch.nn.functional.cross_entropy(head_logits(model, h), t, reduction="none")
+                for h, t in zip(
+                    hidden.split(TARGETS_AT_ONCE), targets.split(TARGETS_AT_ONCE), strict=True
+                )
+            ]
+        counts = is_target.sum(1)
+        means = [row.mean() for row in torch.cat(nll).split(counts.tolist())]
+        losses[batch] = torch.stack(means).float().cpu()
+    model.train(training)
+    return losses
+
+
+def _batches(rows: Sequence[Rendered]) -> list[list[int]]:
+    """Indices of rows of like length, the longest first; each batch within TOKENS_AT_ONCE."""
+    order = sorted(range(len(rows)), key=lambda index: -len(rows[index].input_ids))
+    batches: list[list[int]] = []
+    for index in order:
+        width = len(rows[batches[-1][0]].input_ids) if batches else 0
+        if batches and width * (len(batches[-1]) + 1) <= TOKENS_AT_ONCE:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches

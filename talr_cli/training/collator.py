@@ -1,0 +1,30 @@
+"""Rows of token ids -> a batch: TRL's collator, plus the general rows that a row takes along."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+
+@dataclass
+class Collator(DataCollatorForLanguageModeling):
+    """Adds `sequence_weights[S]` to the batch where rows have a `sequence_weight`.
+
+    Args:
+        general: The rows that the indices in a row's `replay` mean.
+    """
+
+    general: Sequence[dict[str, Any]] = field(default_factory=list)
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        rows = list(examples)
+        for example in examples:
+            rows += [self.general[index] for index in example.get("replay", ())]
+        batch = super().torch_call(rows)
+        if "sequence_weight" in examples[0]:
+            batch["sequence_weights"] = torch.tensor([row["sequence_weight"] for row in rows])
+        return batch
