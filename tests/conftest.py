@@ -8,9 +8,8 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import pytest
-import torch
 from omegaconf import OmegaConf
-from transformers import LlamaConfig, LlamaForCausalLM
+from optimizer_step import toy
 
 from talr_cli import hydra_app, models
 from talr_cli.data.rendering import Renderer
@@ -47,19 +46,7 @@ def renderer(tokenizer):
 @pytest.fixture
 def toy_model():
     """A 2-layer model with a vocabulary of 50, for exact arithmetic."""
-    torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=50,
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            tie_word_embeddings=True,
-            attn_implementation="eager",
-        )
-    )
+    return toy()
 
 
 @pytest.fixture

@@ -27,7 +27,6 @@ from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking import Tracker
 from talr_cli.training.base_losses import base_losses
 from talr_cli.training.callbacks import RecordSteps, ShowProgress
-from talr_cli.training.collator import Collator
 from talr_cli.training.trainer import MethodTrainer
 
 if TYPE_CHECKING:
@@ -76,11 +75,7 @@ def train(
         objective=method.objective,
         regulariser=method.regulariser,
         processing_class=tokenizer,
-        data_collator=Collator(
-            int(tokenizer.pad_token_id),
-            padding_free=config.trainer.padding_free,
-            general=general,
-        ),
+        general=general,
         train_dataset=Dataset.from_dict(columns),
         eval_dataset=(
             Dataset.from_dict(_tokens(data.validation))

@@ -7,6 +7,7 @@ optimizer step, over all micro-batches and ranks. It does not know which objecti
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from trl import SFTTrainer
 from talr_cli.methods.base import Objective, Regulariser, TargetTokens
 from talr_cli.runs.atomic import write_json
 from talr_cli.runs.run_directory import CHECKPOINT_MARKER
+from talr_cli.training.collator import Collator
 from talr_cli.training.step_statistics import StepStatistics
 from talr_cli.training.temperature import StepTemperature
 from talr_cli.training.token_scores import add_token_scores, score_targets
@@ -34,9 +36,13 @@ class MethodTrainer(SFTTrainer):
         *args: Any,
         objective: Objective,
         regulariser: Regulariser | None = None,
+        general: Sequence[dict[str, Any]] = (),
         **kwargs: Any,
     ) -> None:
+        """`general`: the rows that the column `replay` of the training rows points to."""
         super().__init__(*args, **kwargs)
+        # TRL takes no collator of ours for padding-free batches, so it is put in afterwards.
+        self.data_collator = Collator(**vars(self.data_collator), general=general)
         self.objective = objective
         self.regulariser = regulariser
         self.temperature = StepTemperature(objective, self.accelerator)
@@ -107,7 +113,7 @@ class MethodTrainer(SFTTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        self._signature_columns = [*self._signature_columns, "sequence_weight", "replay"]  # type: ignore[assignment]
+        self._signature_columns = [*self._signature_columns, "sequence_weight", "replay"]  # type: ignore[assignment,misc]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self.model.training:

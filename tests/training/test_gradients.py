@@ -1,150 +1,168 @@
 """The loss and its gradient against plain full-logits references, however the batch is cut up."""
 
+import copy
 import math
 
 import pytest
 import torch
-from datasets import Dataset
-from trl import SFTConfig
+from optimizer_step import (
+    OBJECTIVES,
+    PAD,
+    gradient,
+    reference,
+    reference_gradient,
+    relative,
+    rows,
+    talr_weights,
+    toy,
+    trainer_gradient,
+)
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+from trl.trainer.utils import FusedCausalLMOutput
 
-from talr_cli.methods.objectives import Sft, Talr
+from talr_cli.methods.objectives import Flow, Sft, Talr
+from talr_cli.methods.regularisers import L2, Kl
 from talr_cli.training.token_scores import add_token_scores, score_targets
-from talr_cli.training.trainer import MethodTrainer
-
-PAD = 0
 
 
-def rows(count=16, seed=0):
-    """Ragged rows: a prompt, then targets; some with a single target."""
-    generator = torch.Generator().manual_seed(seed)
-    made = []
-    for number in range(count):
-        prompt = int(torch.randint(1, 9, (), generator=generator))
-        answer = 1 if number % 5 == 0 else int(torch.randint(2, 12, (), generator=generator))
-        ids = torch.randint(1, 50, (prompt + answer,), generator=generator).tolist()
-        made.append({"input_ids": ids, "labels": [-100] * prompt + ids[prompt:]})
-    return made
-
-
-def reference_losses(model, row):
-    """-log p of each target of one row, from its full logits in float64."""
-    ids = torch.tensor([row["input_ids"]])
-    log_probs = model(ids).logits[0, :-1].double().log_softmax(-1)
-    labels = torch.tensor(row["labels"])[1:]
-    picked = log_probs.gather(1, labels.clamp(min=0)[:, None])[:, 0]
-    return -picked[labels != -100]
-
-
-def gradient(model):
-    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-
-
-def reference_gradient(model, batch, weigh):
-    model.zero_grad()
-    per_row = [reference_losses(model, row) for row in batch]
-    count = sum(len(losses) for losses in per_row)
-    weights = weigh([losses.detach() for losses in per_row])
-    total = sum((w * losses).sum() for w, losses in zip(weights, per_row, strict=True))
-    (total / count).backward()
-    return gradient(model), float(total / count)
-
-
-def ones(per_row):
-    return [torch.ones_like(losses) for losses in per_row]
-
-
-def talr_weights(per_row):
-    means = sorted(float(losses.mean()) for losses in per_row)
-    tau = means[(len(means) - 1) // 2]
-    return [torch.exp(-losses / tau).clamp(min=0.01) for losses in per_row]
-
-
-def trainer_gradient(model, batch, objective, folder, micro, padding_free=False):
-    """What the trainer accumulates in one optimizer step over `batch`."""
-    arguments = SFTConfig(
-        output_dir=str(folder),
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=len(batch) // micro,
-        max_steps=1,
-        learning_rate=0.0,
-        max_grad_norm=0.0,
-        bf16=False,
-        use_cpu=True,
-        gradient_checkpointing=False,
-        padding_free=padding_free,
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        pad_token="<pad>",
-    )
-    seen = {}
-
-    class Catching(MethodTrainer):
-        def training_step(self, *args, **kwargs):
-            loss = super().training_step(*args, **kwargs)
-            seen["loss"] = seen.get("loss", 0.0) + float(loss)
-            seen["gradient"] = gradient(self.model).clone()
-            return loss
-
-    model.zero_grad()
-    trainer = Catching(
-        model=model,
-        args=arguments,
-        objective=objective,
-        processing_class=stub_tokenizer(),
-        train_dataset=Dataset.from_list(batch),
-    )
-    trainer.train()
-    return seen["gradient"], seen["loss"]
-
-
-def stub_tokenizer():
-    """The smallest tokenizer that the trainer takes; rows come as token ids."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = {"<pad>": PAD, "</s>": 49, **{f"w{i}": i for i in range(1, 49)}}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(WordLevel(vocabulary, "<pad>")),
-        pad_token="<pad>",
-        eos_token="</s>",
-    )
+def moved(model, seed=1):
+    """A copy of the model with other weights nearby."""
+    torch.manual_seed(seed)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    return other
 
 
 @pytest.mark.parametrize("padding_free", [False, True], ids=["padded", "padding-free"])
 @pytest.mark.parametrize("micro", [16, 4, 1])
-@pytest.mark.parametrize(
-    ("objective", "weigh"),
-    [(Sft(), ones), (Talr(tau_estimator="exact"), talr_weights)],
-    ids=["sft", "talr"],
-)
-def test_gradient_is_the_formula_however_the_batch_is_cut(
-    toy_model, tmp_path, objective, weigh, micro, padding_free
-):
-    batch = rows()
-    expected, expected_loss = reference_gradient(toy_model, batch, weigh)
-    actual, loss = trainer_gradient(toy_model, batch, objective, tmp_path, micro, padding_free)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_gradient_is_the_formula_however_the_batch_is_cut(name, micro, padding_free, tmp_path):
+    objective, weigh = OBJECTIVES[name]
+    model, batch = toy(), rows()
+    expected, expected_loss = reference_gradient(model, batch, weigh)
+    actual, loss = trainer_gradient(model, batch, objective, tmp_path, micro, padding_free)
     assert loss == pytest.approx(expected_loss, rel=1e-5)
-    error = (actual - expected).norm() / expected.norm()
-    assert float(error) < 1e-5
+    assert relative(actual, expected) < 1e-5
 
 
-def test_first_lagged_step_is_exact(toy_model, tmp_path):
-    batch = rows()
-    expected, _ = reference_gradient(toy_model, batch, talr_weights)
-    actual, _ = trainer_gradient(toy_model, batch, Talr(tau_estimator="lagged"), tmp_path, 4)
-    assert float((actual - expected).norm() / expected.norm()) < 1e-5
+def plain_float64_head(model, outputs):
+    """In place of TRL's fused head, which computes in fp32."""
+    original = model.forward
+
+    def forward(*args, shift_labels=None, fused_lm_head=False, **kwargs):
+        hidden = model.base_model(*args, **kwargs).last_hidden_state
+        log_probs = model.lm_head(hidden).log_softmax(-1)
+        picked = log_probs.gather(2, shift_labels[..., None])[..., 0]
+        return FusedCausalLMOutput(log_probs=picked)
+
+    assert not outputs
+    model.forward = forward if original else None
 
 
-def test_microbatch_scope_depends_on_the_cut(toy_model, tmp_path):
+@pytest.mark.parametrize("name", ["sft", "dft", "flow", "l2"])
+def test_gradient_is_the_same_to_ten_digits_in_float64(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("talr_cli.training.trainer.add_token_scores", plain_float64_head)
+    model, batch = toy(torch.float64), rows()
+    objective = OBJECTIVES["sft" if name == "l2" else name][0]
+
+    def step(batch, micro, padding_free=False):
+        regulariser = None
+        if name == "l2":
+            regulariser = L2(strength=0.3, reduction="sum")
+            regulariser.start(moved(model), lambda: model)
+        return trainer_gradient(
+            model, batch, objective, tmp_path, micro, padding_free, regulariser
+        )[0]
+
+    whole = step(batch, 16)
+    assert relative(step(batch, 4), whole) < 1e-10
+    assert relative(step(batch, 1), whole) < 1e-10
+    assert relative(step(batch, 4, padding_free=True), whole) < 1e-10
+    assert relative(step(batch[::-1], 4), whole) < 1e-10
+
+
+@pytest.mark.parametrize("micro", [16, 4])
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_kl_is_that_of_the_full_distributions(direction, micro, tmp_path):
+    base, batch = toy(), rows()
+    model = moved(base)
+
+    def penalty(model, batch, scored, count):
+        total = 0.0
+        for row, (_, log_q) in zip(batch, scored, strict=True):
+            log_p = reference(base, row)[1].detach()
+            if direction == "reverse":
+                log_p, log_q = log_q, log_p
+            total = total + torch.nn.functional.kl_div(
+                log_q, log_p, log_target=True, reduction="sum"
+            )
+        return 0.7 * total / count
+
+    expected, expected_loss = reference_gradient(model, batch, OBJECTIVES["dft"][1], penalty)
+    regulariser = Kl(beta=0.7, direction=direction)
+    regulariser.start(model, lambda: base)
+    actual, loss = trainer_gradient(
+        model, batch, OBJECTIVES["dft"][0], tmp_path, micro, regulariser=regulariser
+    )
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert relative(actual, expected) < 2e-5
+
+
+@pytest.mark.parametrize("micro", [16, 4])
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_l2_is_added_once_per_step_with_its_exact_gradient(reduction, micro, tmp_path):
+    base, batch = toy(), rows()
+    model = moved(base)
+    start = {name: parameter.detach().clone() for name, parameter in base.named_parameters()}
+    count = sum(parameter.numel() for parameter in start.values())
+
+    def penalty(model, batch, scored, targets):
+        total = sum(
+            (parameter - start[name]).square().sum() for name, parameter in model.named_parameters()
+        )
+        return 0.3 * total / (count if reduction == "mean" else 1)
+
+    expected, _ = reference_gradient(model, batch, OBJECTIVES["sft"][1], penalty)
+    regulariser = L2(strength=0.3, reduction=reduction)
+    regulariser.start(base, lambda: base)
+    actual, _ = trainer_gradient(model, batch, Sft(), tmp_path, micro, regulariser=regulariser)
+    assert relative(actual, expected) < 1e-5
+
+
+def test_theta0_is_kept_in_half_precision_only_where_that_is_exact():
+    model = toy()
+    with torch.no_grad():
+        model.lm_head.weight.copy_(model.lm_head.weight.bfloat16())
+    regulariser = L2()
+    regulariser.start(model, lambda: model)
+    kept = regulariser._theta0
+    assert kept["model.embed_tokens.weight"].dtype == torch.bfloat16
+    assert kept["model.layers.0.mlp.up_proj.weight"].dtype == torch.float32
+    for name, parameter in model.named_parameters():
+        assert torch.equal(kept[name].float(), parameter)
+
+
+def test_flow_with_equal_base_losses_is_sft_over_e(tmp_path):
+    weights = Flow().sequence_weights(torch.full((16,), 1.7))
+    batch = [{**row, "sequence_weight": float(w)} for row, w in zip(rows(), weights, strict=True)]
+    sft, _ = trainer_gradient(toy(), batch, Sft(), tmp_path, 4)
+    flow, _ = trainer_gradient(toy(), batch, Flow(), tmp_path, 4)
+    torch.testing.assert_close(flow, sft / math.e)
+
+
+def test_first_lagged_step_is_exact(tmp_path):
+    expected, _ = reference_gradient(toy(), rows(), talr_weights)
+    actual, _ = trainer_gradient(toy(), rows(), Talr(tau_estimator="lagged"), tmp_path, 4)
+    assert relative(actual, expected) < 1e-5
+
+
+def test_microbatch_scope_depends_on_the_cut(tmp_path):
     """The reason why it is not the default."""
-    whole, _ = trainer_gradient(toy_model, rows(), Talr(tau_scope="microbatch"), tmp_path, 16)
-    cut, _ = trainer_gradient(toy_model, rows(), Talr(tau_scope="microbatch"), tmp_path, 4)
-    assert float((whole - cut).norm() / whole.norm()) > 1e-3
+    whole, _ = trainer_gradient(toy(), rows(), Talr(tau_scope="microbatch"), tmp_path, 16)
+    cut, _ = trainer_gradient(toy(), rows(), Talr(tau_scope="microbatch"), tmp_path, 4)
+    assert relative(cut, whole) > 1e-3
 
 
 def test_gradient_agrees_with_finite_differences(toy_model, tmp_path):
@@ -153,11 +171,12 @@ def test_gradient_agrees_with_finite_differences(toy_model, tmp_path):
     Along the gradient itself, since the model's norms compute in fp32 and blur small steps.
     """
     batch = rows(4)
-    fixed = talr_weights([reference_losses(toy_model, row).detach() for row in batch])
+    fixed = talr_weights([reference(toy_model, row) for row in batch], batch)
+    fixed = [weights.detach() for weights in fixed]
 
     def loss():
         with torch.no_grad():
-            per_row = [reference_losses(toy_model, row) for row in batch]
+            per_row = [reference(toy_model, row)[0] for row in batch]
         count = sum(len(losses) for losses in per_row)
         return float(sum((w * one).sum() for w, one in zip(fixed, per_row, strict=True)) / count)
 
@@ -194,7 +213,7 @@ def test_only_targets_are_projected(toy_model):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "mm", counting)
-        tokens = score_targets(toy_model, toy_model, batch)
+        tokens, _ = score_targets(toy_model, toy_model, batch)
     targets = int((batch["labels"][:, 1:] != -100).sum())
     assert len(tokens.log_probs) == targets
     assert seen == [targets]
@@ -208,7 +227,7 @@ def test_a_batch_without_targets_is_a_differentiable_zero(toy_model):
         "attention_mask": torch.ones_like(ids),
         "labels": torch.full_like(ids, -100),
     }
-    tokens = score_targets(toy_model, toy_model, batch)
+    tokens, _ = score_targets(toy_model, toy_model, batch)
     loss = -tokens.log_probs.sum()
     loss.backward()
     assert float(loss) == 0.0
@@ -221,7 +240,7 @@ def test_losses_stay_finite_at_extreme_logits(toy_model):
         toy_model.lm_head.weight.mul_(1e5)
     add_token_scores(toy_model, ())
     batch = DataCollatorForLanguageModeling(PAD)(rows(4))
-    tokens = score_targets(toy_model, toy_model, batch)
+    tokens, _ = score_targets(toy_model, toy_model, batch)
     assert float(-tokens.log_probs.min()) > 1e4
     objective = Talr()
     weights = objective.weights(tokens, objective.temperature(tokens.sequence_losses()))

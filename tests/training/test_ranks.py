@@ -1,0 +1,26 @@
+"""The gradient of an optimizer step over two processes is that of one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import optimizer_step
+import pytest
+import torch
+from optimizer_step import OBJECTIVES, relative, rows, toy, trainer_gradient
+
+
+@pytest.mark.parametrize(("name", "micro"), [("sft", 8), ("sft", 2), ("talr", 8), ("talr", 2)])
+def test_two_ranks_make_the_step_of_one(name, micro, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    program = [optimizer_step.__file__, name, str(micro), str(tmp_path)]
+    done = subprocess.run(
+        [*command, *program],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=Path(optimizer_step.__file__).parents[1],
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    expected, _ = trainer_gradient(toy(), rows(), OBJECTIVES[name][0], tmp_path, 16)
+    assert relative(torch.load(tmp_path / "gradient.pt"), expected) < 1e-5
