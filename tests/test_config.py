@@ -43,7 +43,10 @@ def choices(group):
     ("group", "choice"),
     [
         (group, choice)
-        for group in ("model", "dataset", "method", "objective", "suite", "trainer", "logger")
+        for group in (
+            *("model", "dataset", "method", "objective", "adapter", "regulariser", "merge"),
+            *("replay", "suite", "trainer", "logger"),
+        )
         for choice in choices(group)
     ],
 )
@@ -113,4 +116,4 @@ def test_two_methods_differ_in_nothing_but_the_objective():
         OmegaConf.to_container(config("train", f"method={name}")) for name in ("sft", "talr")
     )
     differing = {key for key in one if one[key] != other[key]}
-    assert differing == {"method", "objective"}
+    assert differing == {"objective"}

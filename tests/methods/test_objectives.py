@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from talr_cli.errors import UserError
 from talr_cli.methods.base import TargetTokens
-from talr_cli.methods.objectives import Sft, Talr
+from talr_cli.methods.objectives import Deft, Dft, Eaft, Flow, InfoSft, Sft, Talr
 
 losses = st.floats(min_value=0.0, max_value=1e4, allow_nan=False)
 batches = st.lists(st.lists(losses, min_size=1, max_size=9), min_size=1, max_size=6)
@@ -90,6 +90,52 @@ def test_talr_with_temperature_one_and_no_floor_is_the_probability(batch):
     tokens = targets(batch)
     weights = Talr(tau=1.0, w_min=0.0).weights(tokens, None)
     np.testing.assert_allclose(weights.numpy(), np.exp(tokens.log_probs.numpy()), rtol=1e-12)
+
+
+@given(batches)
+def test_dft_is_talr_at_temperature_one_without_a_floor(batch):
+    tokens = targets(batch)
+    talr = Talr(tau=1.0, w_min=0.0).weights(tokens, None)
+    assert torch.equal(talr, Dft().weights(tokens, None))
+
+
+@given(batches, st.data())
+def test_later_objectives_follow_their_formulas(batch, data):
+    """p = 1 and p near 0 included: weights stay finite, and are what the formula's limit is."""
+    tokens = targets(batch)
+    n = len(tokens.log_probs)
+    entropy = data.draw(st.lists(st.floats(0, math.log(20)), min_size=n, max_size=n))
+    squares = data.draw(st.lists(st.floats(1e-5, 1), min_size=n, max_size=n))
+    tokens.topk_entropy = torch.tensor(entropy, dtype=torch.float64)
+    tokens.log_sum_sq_probs = torch.tensor(squares, dtype=torch.float64).log()
+    flat = np.array([loss for row in batch for loss in row])
+    p = np.exp(-flat)
+    np.testing.assert_allclose(
+        Eaft(exponent=2.0).weights(tokens, None).numpy(), (np.array(entropy) / math.log(20)) ** 2
+    )
+    np.testing.assert_allclose(
+        Deft().weights(tokens, None).numpy(), p ** np.array(squares), rtol=1e-6
+    )
+    infosft = InfoSft().weights(tokens, None).numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = p * np.maximum(0, 1 - (np.log(p / (1 - p))) / math.log(0.93 / 0.07))
+    expected[p == 0] = 0.0
+    np.testing.assert_allclose(infosft, expected, rtol=1e-6, atol=1e-12)
+
+
+@given(batches)
+def test_flow_weighs_rows_by_their_base_loss(batch):
+    base = targets(batch).sequence_losses()
+    means = [float(np.mean(row)) for row in batch]
+    tau = max(lower_median(means), 1e-6)
+    weights = Flow().sequence_weights(base).numpy()
+    np.testing.assert_allclose(weights, np.exp(-np.array(means) / tau), rtol=1e-9, atol=1e-300)
+
+
+def test_eaft_over_the_whole_vocabulary_needs_a_scale():
+    with pytest.raises(UserError, match=r"objective\.scale"):
+        Eaft(top_k=None)
+    assert Eaft(top_k=None, scale=3.0).outputs == ("entropy",)
 
 
 def test_weights_carry_no_gradient():
