@@ -61,29 +61,10 @@ def train(
     same weights, bit for bit. `load_base` loads another copy of the base, for a method that needs
     its predictions.
     """
-    set_seed(config.seed)  # of the adapter's initialisation too
-    device = model.device.type
-    columns, general = _columns(model, method, data, base)
-    adapted: Any = model
-    if method.adapter is not None:
-        adapted = method.adapter.wrap(model, config.model.path)
-    if method.regulariser is not None:
-        method.regulariser.start(adapted, load_base)
-    trainer = MethodTrainer(
-        model=adapted,
-        args=_arguments(config, directory, device, len(data.rows)),
-        objective=method.objective,
-        regulariser=method.regulariser,
-        processing_class=tokenizer,
-        general=general,
-        train_dataset=Dataset.from_dict(columns),
-        eval_dataset=(
-            Dataset.from_dict(_tokens(data.validation))
-            if data.validation and config.trainer.validate
-            else None
-        ),
-        callbacks=[RecordSteps(directory, tracker), ShowProgress()],
-    )
+    trainer = make_trainer(config, model, tokenizer, method, data, directory, base, load_base)
+    trainer.add_callback(RecordSteps(directory, tracker))
+    trainer.add_callback(ShowProgress())
+    adapted: Any = trainer.model
     trainer.remove_callback(PrinterCallback)
     step, checkpoint = directory.last_checkpoint() or (0, None)
     if step:
@@ -105,16 +86,47 @@ def train(
         "target_tokens": trainer.target_tokens,
         "seconds": round(seconds, 2),
         "tokens_per_second": round(trainer.input_tokens / seconds, 1),
-        "peak_memory_gib": round(_peak_memory(device), 3),
+        "peak_memory_gib": round(_peak_memory(model.device.type), 3),
         "resumed_from_step": step,
     }
+
+
+def make_trainer(
+    config: DictConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    method: Method,
+    data: TrainingData,
+    directory: RunDirectory,
+    base: ModelSource,
+    load_base: Callable[[], PreTrainedModel],
+) -> MethodTrainer:
+    """The trainer of a method, as `train` runs it."""
+    set_seed(config.seed)  # of the adapter's initialisation too
+    columns, general = _columns(model, method, data, base)
+    adapted: Any = model
+    if method.adapter is not None:
+        adapted = method.adapter.wrap(model, config.model.path)
+    if method.regulariser is not None:
+        method.regulariser.start(adapted, load_base)
+    validation = data.validation if config.trainer.validate else []
+    return MethodTrainer(
+        model=adapted,
+        args=trainer_arguments(config, directory, model.device.type, len(data.rows)),
+        objective=method.objective,
+        regulariser=method.regulariser,
+        general=general,
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_dict(columns),
+        eval_dataset=Dataset.from_dict(token_columns(validation)) if validation else None,
+    )
 
 
 def _columns(
     model: PreTrainedModel, method: Method, data: TrainingData, base: ModelSource
 ) -> tuple[dict[str, list[Any]], list[dict[str, Any]]]:
     """The columns of the training rows, and the general rows that their `replay` points to."""
-    columns = _tokens(data.rows)
+    columns = token_columns(data.rows)
     general: list[dict[str, Any]] = [
         {"input_ids": row.input_ids, "labels": row.labels} for row in data.general
     ]
@@ -139,11 +151,15 @@ def _columns(
     return columns, general
 
 
-def _tokens(rows: Sequence[Rendered]) -> dict[str, list[Any]]:
+def token_columns(rows: Sequence[Rendered]) -> dict[str, list[Any]]:
+    """The columns of a dataset of these rows."""
     return {"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]}
 
 
-def _arguments(config: DictConfig, directory: RunDirectory, device: str, rows: int) -> SFTConfig:
+def trainer_arguments(
+    config: DictConfig, directory: RunDirectory, device: str, rows: int
+) -> SFTConfig:
+    """TRL's arguments for this config; `rows` decides the length of the schedule."""
     trainer = config.trainer
     bf16 = trainer.precision == "bf16" or (trainer.precision == "auto" and bf16_is_fast(device))
     micro = trainer.micro_batch_size or trainer.batch_size

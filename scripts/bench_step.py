@@ -1,0 +1,183 @@
+"""Time and peak memory of an optimizer step: every method against sft, sft against plain TRL.
+
+    python scripts/bench_step.py                                 # generated rows
+    python scripts/bench_step.py --data medcalc.csv              # MedCalc-Bench rows
+    python scripts/bench_step.py --methods sft,talr,trl --json out.json
+
+Every contestant is a process of its own, with the same model, rows, batch and precision; they take
+turns, one step each, so that a change of the machine's speed meets all of them. A process reports
+the wall time of each step and the peak of its resident memory (of GPU memory on a GPU).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+TRL = ("trl", "trl-dft")
+OURS = (
+    *("sft", "talr", "flow", "l2", "lora", "dft", "eaft", "infosft", "deft", "kl", "replay"),
+    *("asft",),
+)
+
+
+def overrides(options: argparse.Namespace, method: str) -> list[str]:
+    data = ["dataset=medcalc", f"dataset.path={options.data}"] if options.data else []
+    return [
+        *(f"method={method}", f"model={options.model}", f"trainer.batch_size={options.batch}"),
+        *("logger=none", *data),
+    ]
+
+
+def contestant(options: argparse.Namespace) -> None:
+    """Make one optimizer step for every line on stdin; answer each with its seconds."""
+    import torch
+    from transformers import TrainerCallback
+
+    trainer, device = build(options)
+
+    class TakeTurns(TrainerCallback):
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            sys.stdin.readline()
+            self.started = time.perf_counter()
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            if device == "cuda":
+                torch.cuda.synchronize()
+            print(f"step {time.perf_counter() - self.started}", flush=True)
+
+    trainer.add_callback(TakeTurns())
+    trainer.train()
+    if device == "cuda":
+        peak = torch.cuda.max_memory_allocated() / 2**30
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"peak {peak}", flush=True)
+
+
+def build(options: argparse.Namespace) -> tuple[Any, str]:
+    """The trainer of a contestant, and its device."""
+    import torch
+    from datasets import Dataset
+    from hydra.utils import instantiate
+    from transformers import PrinterCallback, set_seed
+    from trl import SFTTrainer
+
+    from talr_cli import hydra_app, models
+    from talr_cli.data.rendering import Renderer, encode_all
+    from talr_cli.methods.method import Method
+    from talr_cli.runs.run_directory import RunDirectory
+    from talr_cli.training import loop
+
+    plain = options.contestant in TRL
+    config = hydra_app.load("train", overrides(options, "sft" if plain else options.contestant))
+    config.trainer.max_steps = options.steps
+    config.trainer.checkpoint_every_epoch = False
+    source = models.resolve(config.model)
+    renderer = Renderer(models.load_tokenizer(source, config.model), {})
+    needed = options.batch * options.steps
+    rows = encode_all(instantiate(config.dataset).load().train[:needed], renderer, 4096).rows
+    device = models.choose_device("auto")
+    model = models.load_model(source, config.model, torch.float32, device)
+    set_seed(0)
+    directory = RunDirectory(Path(tempfile.mkdtemp()))
+    if not plain:
+        method = Method.of(config)
+        general = []
+        if method.replay is not None:
+            general = encode_all(method.replay.examples(), renderer, 4096).rows
+        trainer = loop.make_trainer(
+            config,
+            model,
+            renderer.tokenizer,
+            method,
+            loop.TrainingData(rows, [], general),
+            directory,
+            source,
+            lambda: models.load_model(source, config.model, "auto", device),
+        )
+    else:
+        arguments = loop.trainer_arguments(config, directory, device, len(rows))
+        arguments.loss_type = "dft" if options.contestant == "trl-dft" else "nll"
+        trainer = SFTTrainer(
+            model=model,
+            args=arguments,
+            processing_class=renderer.tokenizer,
+            train_dataset=Dataset.from_dict(loop.token_columns(rows)),
+        )
+    trainer.remove_callback(PrinterCallback)
+    return trainer, device
+
+
+def measure(options: argparse.Namespace, name: str) -> subprocess.Popen[str]:
+    command = [sys.executable, __file__, *sys.argv[1:], "--contestant", name]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+
+
+def answer(process: subprocess.Popen[str], kind: str) -> float:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(f"{kind} "):
+            return float(line.split()[1])
+    raise SystemExit(f"{process.args} stopped early: run it by hand to see why")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--data", help="a CSV file in MedCalc-Bench's columns")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=6, help="the first warms up, uncounted")
+    parser.add_argument("--methods", default=",".join((*TRL, *OURS)))
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    parser.add_argument("--contestant", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contestant:
+        contestant(options)
+        return
+    names = options.methods.split(",")
+    results: dict[str, dict[str, float]] = {}
+    # In pairs with sft, so that no more than two models are in memory.
+    for name in [one for one in names if one != "sft"]:
+        pair = {one: measure(options, one) for one in ("sft", name)}
+        seconds: dict[str, list[float]] = {one: [] for one in pair}
+        for _ in range(options.steps):
+            for one, process in pair.items():
+                assert process.stdin is not None
+                process.stdin.write("go\n")
+                process.stdin.flush()
+                seconds[one].append(answer(process, "step"))
+        peaks = {one: answer(process, "peak") for one, process in pair.items()}
+        time_ratio = statistics.median(
+            theirs / ours
+            for ours, theirs in zip(seconds["sft"][1:], seconds[name][1:], strict=True)
+        )
+        results[name] = {
+            "seconds": statistics.median(seconds[name][1:]),
+            "sft_seconds": statistics.median(seconds["sft"][1:]),
+            "time_ratio": time_ratio,
+            "peak_gib": peaks[name],
+            "memory_ratio": peaks[name] / peaks["sft"],
+        }
+        row = results[name]
+        print(
+            f"{name:8} {row['seconds']:6.2f} s a step, {row['time_ratio']:.2f} of sft; "
+            f"peak {row['peak_gib']:.2f} GiB, {row['memory_ratio']:.2f} of sft",
+            flush=True,
+        )
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
