@@ -14,6 +14,7 @@ from talr_cli.errors import UserError
 COMMANDS = {
     "train": "train one run, evaluate it, write its run directory",
     "eval": "score a checkpoint, an adapter, a hub id or a run directory",
+    "analyze": "which tokens of the training rows a checkpoint finds hard",
     "report": "table and picture of the trade-off for a study",
 }
 

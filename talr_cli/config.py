@@ -136,6 +136,21 @@ class EvalConfig:
 
 
 @dataclass
+class AnalyzeConfig:
+    """`talr analyze`."""
+
+    ckpt: str | None = None
+    study: str = MISSING
+    runs_dir: str = MISSING
+    device: str = "auto"
+    rows: int | None = None
+    max_length: int = 4096
+    model: ModelConfig = MISSING
+    dataset: Any = MISSING
+    objective: Any = MISSING
+
+
+@dataclass
 class ReportConfig:
     """`talr report`."""
 
@@ -155,6 +170,7 @@ def register_schemas() -> None:
     store = ConfigStore.instance()
     store.store("train_schema", TrainConfig)
     store.store("eval_schema", EvalConfig)
+    store.store("analyze_schema", AnalyzeConfig)
     store.store("report_schema", ReportConfig)
     for schema in (*_DATASETS, *_METHOD_PARTS):
         # The class itself plus the `_target_` that Hydra instantiates it by. At the root, where
@@ -207,6 +223,8 @@ _RANGES: dict[str, tuple[float | None, float | None, bool]] = {
     "regulariser.strength": (0, None, True),
     "regulariser.beta": (0, None, True),
     "replay.share": (0, 1, False),
+    "rows": (1, None, True),
+    "max_length": (2, None, True),
     "suite.limit": (1, None, True),
     "suite.batch_size": (1, None, True),
     "suite.max_length": (2, None, True),

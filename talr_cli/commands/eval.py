@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from talr_cli import evaluation, hydra_app
+from talr_cli.checkpoints import checkpoint, run_of, with_config_of
 from talr_cli.config import check, identity
 from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
 from talr_cli.models import (
     ModelSource,
     choose_device,
-    directory_source,
     load_model,
     load_tokenizer,
     resolve,
@@ -38,14 +37,14 @@ def main(arguments: Sequence[str]) -> None:
 def evaluate_checkpoint(config: DictConfig) -> None:
     """Score `config.ckpt` and write the scores to its run directory or to one of its own."""
     check(config)
-    run = _run_of(config.ckpt)
+    run = run_of(config.ckpt)
     if run is not None:
-        config, is_own_data = _with_config_of(run, config)
+        config, is_own_data = with_config_of(run, config)
         check(config)
     splits = instantiate(config.dataset).load()
     device = choose_device(config.device)
     base = resolve(config.model)
-    source = base if config.ckpt is None else _checkpoint(config, run)
+    source = base if config.ckpt is None else checkpoint(config, run)
     if run is not None and not is_own_data:
         run = None  # its own scores stay as they are
     directory, run_id = _directory(config, run, source)
@@ -106,52 +105,11 @@ def _score(
     tracker.finish(results, None)
 
 
-def _run_of(ckpt: str | None) -> RunDirectory | None:
-    """The run directory that `ckpt` is, or is the model/ of."""
-    if ckpt is None:
-        return None
-    for path in (Path(ckpt), Path(ckpt).parent):
-        directory = RunDirectory(path)
-        if directory.config.exists() and directory.status.exists():
-            if not directory.model.exists():
-                state = directory.read_status().state
-                raise UserError(f"{path} has no model yet (it is {state}): run `talr train` again")
-            return directory
-    return None
-
-
-def _with_config_of(run: RunDirectory, config: DictConfig) -> tuple[DictConfig, bool]:
-    """A run's model and dataset config, but for what was typed; and whether the data is its own."""
-    stored: Any = OmegaConf.load(run.config)
-    typed = OverridesParser.create().parse_overrides(HydraConfig.get().overrides.task)
-    # Without the types of the schema: another dataset has other fields.
-    merged = DictConfig(OmegaConf.to_container(config))
-    for group in ("model", "dataset"):
-        if any(override.key_or_group == group for override in typed):
-            continue
-        merged[group] = stored[group]
-        for override in typed:
-            if override.key_or_group.startswith(f"{group}."):
-                OmegaConf.update(merged, override.key_or_group, override.value())
-    is_own_data = merged.dataset == stored.dataset
-    if is_own_data:
-        for key in ("lr", "seed", "method", "study"):
-            merged[key] = stored[key]
-    return merged, is_own_data
-
-
-def _checkpoint(config: DictConfig, run: RunDirectory | None) -> ModelSource:
-    if run is not None:
-        return directory_source(run.model)
-    changed = {"path": config.ckpt, "revision": None, "package": None, "random_init": None}
-    return resolve(OmegaConf.merge(config.model, changed))
-
-
 def _checkpoint_name(ckpt: str | None) -> str:
     """What stands in the place of a method for a model whose scores are not a run's own."""
     if ckpt is None:
         return "base"
-    run = _run_of(ckpt)
+    run = run_of(ckpt)
     return Path(ckpt).name if run is None else run.path.resolve().name
 
 

@@ -36,16 +36,17 @@ def base_losses(model: PreTrainedModel, fingerprint: str, rows: Sequence[Rendere
     if cached.exists():
         log.info("base losses: found those of %d rows", len(rows))
         return torch.tensor(json.loads(cached.read_text()))
-    losses = _measure(model, rows)
+    losses = torch.stack([row.mean() for row in target_losses(model, rows)])
     cached.parent.mkdir(parents=True, exist_ok=True)
     write_json(cached, losses.tolist())
     return losses
 
 
 @torch.no_grad()
-def _measure(model: PreTrainedModel, rows: Sequence[Rendered]) -> torch.Tensor:
+def target_losses(model: PreTrainedModel, rows: Sequence[Rendered]) -> list[torch.Tensor]:
+    """-log p of every target of every row, in nats, on the CPU; in batches of like length."""
     device = model.device.type
-    losses = torch.zeros(len(rows))
+    losses = [torch.zeros(0)] * len(rows)
     training = model.training
     model.eval()
     for batch in tqdm(_batches(rows), desc="base losses", disable=not sys.stderr.isatty()):
@@ -71,8 +72,10 @@ def _measure(model: PreTrainedModel, rows: Sequence[Rendered]) -> torch.Tensor:
                 )
             ]
         counts = is_target.sum(1)
-        means = [row.mean() for row in torch.cat(nll).split(counts.tolist())]
-        losses[batch] = torch.stack(means).float().cpu()
+        for index, row_losses in zip(
+            batch, torch.cat(nll).float().cpu().split(counts.tolist()), strict=True
+        ):
+            losses[index] = row_losses
     model.train(training)
     return losses
 

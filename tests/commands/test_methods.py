@@ -1,13 +1,11 @@
 """Every method through the real command line on the tiny model: what it does to the weights."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
+from command_line import SMALL, rows, same, talr, train, weights
 from safetensors.torch import load_file
-from test_runs import SMALL, rows, same, talr, train, weights
 
 from talr_cli import models
 
@@ -62,7 +60,7 @@ def test_talr_moves_easy_tokens_first(study, sft):
 
 
 def test_talr_at_infinite_temperature_is_sft_bitwise(study, sft):
-    assert same(weights(train("method=talr", "objective.tau=.inf", *FAST, cwd=study)), weights(sft))
+    assert same(weights(train("method=talr", "objective.tau=inf", *FAST, cwd=study)), weights(sft))
 
 
 def test_lora_changes_only_what_has_an_adapter(study, base, tiny_config):
@@ -122,24 +120,7 @@ def test_an_objective_from_outside_the_package(study):
     folder = study / "conf" / "objective"
     folder.mkdir(parents=True)
     (folder / "focal.yaml").write_text("_target_: mine.Focal\ngamma: 1.0\n")
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "talr_cli.cli",
-            "train",
-            "--config-dir",
-            "conf",
-            "objective=focal",
-            "logger=none",
-            *SMALL,
-            *FAST,
-        ],
-        cwd=study,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = talr("train", "--config-dir", "conf", "objective=focal", *SMALL, *FAST, cwd=study)
     assert done.returncode == 0, done.stderr
     run = study / done.stdout.rpartition("run directory: ")[2].strip()
     assert run.name.startswith("focal-")

@@ -10,49 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from command_line import SMALL, rows, same, talr, train, weights
 from test_tracking import curve, read_log
-
-SMALL = (
-    "model=tiny",
-    "dataset.train_rows=24",
-    "dataset.validation_rows=4",
-    "dataset.test_rows=6",
-    "trainer.epochs=2",
-    "trainer.batch_size=4",
-    "suite.limit=2",
-    "domain.max_new_tokens=4",
-    "device=cpu",
-)
-
-
-def talr(command, *overrides, cwd, logger="none"):
-    return subprocess.run(
-        [sys.executable, "-m", "talr_cli.cli", command, f"logger={logger}", *overrides],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-
-
-def train(*overrides, cwd, logger="none"):
-    """Run `talr train` on the tiny model; returns its run directory."""
-    done = talr("train", *SMALL, *overrides, cwd=cwd, logger=logger)
-    assert done.returncode == 0, done.stderr
-    return cwd / done.stdout.rpartition("run directory: ")[2].strip()
-
-
-def weights(run):
-    return load_file(run / "model" / "model.safetensors")
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
-
-
-def rows(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")

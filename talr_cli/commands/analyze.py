@@ -1,0 +1,67 @@
+"""`talr analyze`: which tokens of the training rows a checkpoint finds hard."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from talr_cli import hydra_app
+from talr_cli.checkpoints import checkpoint, run_of, with_config_of
+from talr_cli.config import check
+from talr_cli.data.rendering import Renderer, encode_all
+from talr_cli.errors import UserError
+from talr_cli.models import choose_device, load_model, load_tokenizer, resolve
+from talr_cli.runs.atomic import write_json, write_text
+from talr_cli.runs.run_directory import pair_name, study_path
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str]) -> None:
+    hydra_app.run("analyze", analyze, arguments)
+
+
+def analyze(config: DictConfig) -> None:
+    """Write tokens.jsonl, summary.json, histogram.png/.svg and tokens.html."""
+    check(config)
+    run = run_of(config.ckpt)
+    if run is not None:
+        config, _ = with_config_of(run, config)
+    objective = instantiate(config.objective)
+    if objective.weighs_sequences or objective.outputs:
+        raise UserError(
+            "talr analyze colours tokens by weights that follow from their probabilities alone: "
+            "objective=sft, talr, dft, infosft"
+        )
+    rows = instantiate(config.dataset).load().train[: config.rows]
+    device = choose_device(config.device)
+    source = resolve(config.model) if config.ckpt is None else checkpoint(config, run)
+    renderer = Renderer(load_tokenizer(source, config.model), dict(config.model.template_arguments))
+    encoded = encode_all(rows, renderer, config.max_length).rows
+    if not encoded:
+        raise UserError(f"dataset={config.dataset.name} has no training row")
+
+    from talr_cli.report import hard_tokens
+    from talr_cli.training.base_losses import target_losses
+
+    log.info("analyze: %d rows under %s", len(encoded), source.origin)
+    losses = target_losses(load_model(source, config.model, "auto", device), encoded)
+    tokens = hard_tokens.weigh(losses, encoded, objective, renderer.tokenizer)
+    name = "base" if config.ckpt is None else Path(config.ckpt).resolve().name
+    folder = study_path(Path(config.runs_dir), config.study)
+    folder = folder / "analysis" / f"{pair_name(config.model.name, config.dataset.name)}-{name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "tokens.jsonl", "".join(json.dumps(row) + "\n" for row in tokens))
+    summary = hard_tokens.summary(tokens)
+    if run is not None and run.metrics.exists():
+        summary["easy_share_by_epoch"] = hard_tokens.easy_share_by_epoch(run.read_metrics())
+    write_json(folder / "summary.json", summary)
+    hard_tokens.plot_histogram(tokens, folder)
+    write_text(folder / "tokens.html", hard_tokens.html_page(tokens, summary))
+    print(hard_tokens.as_text(summary))
+    print(f"analysis: {folder}")

@@ -1,0 +1,170 @@
+"""What a model finds hard in the rows that it is trained on: figures, a histogram, a page.
+
+Knows the probabilities and weights of target tokens; does not know how they were computed.
+"""
+
+from __future__ import annotations
+
+import html
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from talr_cli.methods.base import Objective, TargetTokens
+from talr_cli.training.step_statistics import HARD_TOKEN_PROBABILITY
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from talr_cli.data.rendering import Rendered
+
+HARDEST = 30  # listed on the page
+CONTEXT = 12  # tokens before each of them
+SHOWN_ROWS = 20  # written out in colour
+
+
+def weigh(
+    losses: Sequence[torch.Tensor],
+    rows: Sequence[Rendered],
+    objective: Objective,
+    tokenizer: PreTrainedTokenizerBase,
+) -> list[dict[str, Any]]:
+    """One record per row: its target tokens, their probabilities and the objective's weights.
+
+    TALR's tau is the median over all these rows: what a batch of all of them would have.
+
+    Args:
+        losses: -log p of the targets, a tensor[N] for each row.
+    """
+    import torch
+
+    lengths = [len(row) for row in losses]
+    sequence = torch.repeat_interleave(torch.arange(len(losses)), torch.tensor(lengths))
+    targets = TargetTokens(-torch.cat(list(losses)), sequence)
+    tau = None
+    if objective.tau_scope != "none":
+        tau = objective.temperature(targets.sequence_losses())
+    weights = objective.weights(targets, tau).split(lengths)
+    return [
+        {
+            "row": number,
+            "tokens": [tokenizer.decode([token]) for token in row.targets],
+            "p": [round(p, 6) for p in (-row_losses).exp().tolist()],
+            "weight": [round(weight, 6) for weight in row_weights.tolist()],
+        }
+        for number, (row, row_losses, row_weights) in enumerate(
+            zip(rows, losses, weights, strict=True)
+        )
+    ]
+
+
+def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Counts and quantiles over all target tokens."""
+    probabilities = sorted(p for record in records for p in record["p"])
+    weights = [weight for record in records for weight in record["weight"]]
+    n = len(probabilities)
+    return {
+        "rows": len(records),
+        "tokens": n,
+        "hard_share": sum(p < HARD_TOKEN_PROBABILITY for p in probabilities) / n,
+        "median_p": statistics.median(probabilities),
+        "mean_weight": statistics.fmean(weights),
+    }
+
+
+def easy_share_by_epoch(metrics: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
+    """Claim 4 of the study: the share of target tokens with p >= 0.2, epoch by epoch.
+
+    Each token counts as it stood when it was trained on, from a run's metrics.
+    """
+    easy: dict[int, float] = defaultdict(float)
+    counted: dict[int, float] = defaultdict(float)
+    for row in metrics:
+        if "hard_token_share" not in row or "epoch" not in row:
+            continue
+        epoch = max(1, -int(-row["epoch"] // 1))  # a step at epoch 1.0 belongs to the first
+        easy[epoch] += row["target_tokens"] * (1 - row["hard_token_share"])
+        counted[epoch] += row["target_tokens"]
+    return [{"epoch": epoch, "easy_share": easy[epoch] / counted[epoch]} for epoch in sorted(easy)]
+
+
+def as_text(figures: dict[str, Any]) -> str:
+    """The summary in lines."""
+    lines = [
+        f"{figures['tokens']} target tokens of {figures['rows']} rows: "
+        f"{100 * figures['hard_share']:.1f} % hard (p < {HARD_TOKEN_PROBABILITY}), "
+        f"median p {figures['median_p']:.3f}, mean weight {figures['mean_weight']:.3f}"
+    ]
+    for epoch in figures.get("easy_share_by_epoch", ()):
+        lines.append(
+            f"epoch {epoch['epoch']}: {100 * epoch['easy_share']:.1f} % of the tokens "
+            f"with p >= {HARD_TOKEN_PROBABILITY} when they were trained on"
+        )
+    return "\n".join(lines)
+
+
+def plot_histogram(records: Sequence[dict[str, Any]], folder: Path) -> None:
+    """histogram.png and .svg: how many target tokens have which probability."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    probabilities = [p for record in records for p in record["p"]]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.hist(
+        probabilities,
+        bins=[i / 20 for i in range(21)],
+        weights=[1 / len(probabilities)] * len(probabilities),
+        color="0.55",
+        edgecolor="0.15",
+    )
+    axes.axvline(HARD_TOKEN_PROBABILITY, color="black", linestyle=":")
+    axes.text(HARD_TOKEN_PROBABILITY - 0.01, axes.get_ylim()[1] * 0.93, "hard", ha="right")
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("probability of the target token")
+    axes.set_ylabel("share of the target tokens")
+    figure.savefig(folder / "histogram.png", dpi=150)
+    figure.savefig(folder / "histogram.svg", metadata={"Date": None})
+
+
+def html_page(records: Sequence[dict[str, Any]], figures: dict[str, Any]) -> str:
+    """The hardest tokens in context, and the first rows with every token coloured by its weight."""
+    ranked = sorted(
+        (p, number, place)
+        for number, record in enumerate(records)
+        for place, p in enumerate(record["p"])
+    )
+    hardest = []
+    for p, number, place in ranked[:HARDEST]:
+        record = records[number]
+        before = "".join(record["tokens"][max(0, place - CONTEXT) : place])
+        hardest.append(
+            f"<tr><td>{p:.4f}</td><td>{record['weight'][place]:.3f}</td><td>{record['row']}</td>"
+            f"<td>{html.escape(before)}<mark>{html.escape(record['tokens'][place])}</mark></td></tr>"
+        )
+    greatest = max(weight for record in records for weight in record["weight"]) or 1.0
+    rows = []
+    for record in records[:SHOWN_ROWS]:
+        spans = [
+            f'<span style="background:rgba(31,119,180,{weight / greatest:.2f})" '
+            f'title="p {p:.3f}, weight {weight:.3f}">{html.escape(token)}</span>'
+            for token, p, weight in zip(
+                record["tokens"], record["p"], record["weight"], strict=True
+            )
+        ]
+        rows.append(f"<h3>row {record['row']}</h3><pre>{''.join(spans)}</pre>")
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Hard tokens</title>'
+        "<style>body{font:15px sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
+        "pre{white-space:pre-wrap;line-height:1.6}td{padding:.1em .6em;font-family:monospace;"
+        "white-space:pre-wrap}mark{background:#ffd37a}</style>"
+        f"<h1>Hard tokens</h1><p>{html.escape(as_text(figures)).replace(chr(10), '<br>')}</p>"
+        "<h2>The hardest</h2><table><tr><th>p</th><th>weight</th><th>row</th>"
+        "<th>in context</th></tr>"
+        f"{''.join(hardest)}</table><h2>Weights</h2><p>The darker, the more a token weighs; "
+        f"hover for its figures.</p>{''.join(rows)}</html>\n"
+    )

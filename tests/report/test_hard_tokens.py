@@ -1,0 +1,73 @@
+"""What `talr analyze` writes: figures against plain counting, and a page that shows the tokens."""
+
+import html.parser
+import json
+import subprocess
+import sys
+
+import pytest
+from command_line import train
+
+from talr_cli.report.hard_tokens import easy_share_by_epoch, html_page, summary
+
+RECORDS = [
+    {"row": 0, "tokens": ["a", " <b>", "&"], "p": [0.9, 0.1, 0.5], "weight": [0.8, 0.01, 0.3]},
+    {"row": 1, "tokens": ["x"], "p": [0.19], "weight": [0.05]},
+]
+
+
+def test_the_summary_counts_tokens_not_rows():
+    figures = summary(RECORDS)
+    assert figures["hard_share"] == 0.5
+    assert figures["median_p"] == pytest.approx(0.345)
+    assert figures["mean_weight"] == pytest.approx(1.16 / 4)
+
+
+def test_steps_are_weighed_by_their_tokens_and_end_with_their_epoch():
+    steps = [
+        {"epoch": 0.5, "target_tokens": 10, "hard_token_share": 0.5},
+        {"epoch": 1.0, "target_tokens": 30, "hard_token_share": 0.1},
+        {"epoch": 1.5, "target_tokens": 20, "hard_token_share": 0.0},
+        {"validation_loss": 1.0},
+    ]
+    first, second = easy_share_by_epoch(steps)
+    assert first == {"epoch": 1, "easy_share": pytest.approx((5 + 27) / 40)}
+    assert second == {"epoch": 2, "easy_share": 1.0}
+
+
+def test_tokens_are_text_on_the_page_never_markup():
+    class Reader(html.parser.HTMLParser):
+        def __init__(self):
+            super().__init__()
+            self.marked, self.inside = [], False
+
+        def handle_starttag(self, tag, attributes):
+            assert tag != "b"
+            self.inside = tag == "mark"
+
+        def handle_data(self, data):
+            if self.inside:
+                self.marked.append(data)
+                self.inside = False
+
+    reader = Reader()
+    reader.feed(html_page(RECORDS, summary(RECORDS)))
+    assert reader.marked == [" <b>", "x", "&", "a"]  # the least likely first
+
+
+def test_a_run_is_analyzed_on_its_own_rows(tmp_path):
+    run = train("eval=false", "method=talr", "lr=1e-3", cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "talr_cli.cli", "analyze", f"ckpt={run}", "device=cpu"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "runs/default/analysis").iterdir()
+    figures = json.loads((folder / "summary.json").read_text())
+    assert figures["rows"] == 24
+    assert [one["epoch"] for one in figures["easy_share_by_epoch"]] == [1, 2]
+    assert {path.name for path in folder.iterdir()} >= {
+        *("tokens.jsonl", "tokens.html", "histogram.png", "histogram.svg")
+    }
