@@ -26,6 +26,21 @@ demo: setup  ## Fine-tune a small model with sft and talr, score both and the ba
 	$(BIN)/talr train experiment=demo study=$(STUDY) seed=$(SEED) method=talr
 	$(BIN)/talr report study=$(STUDY)
 
+.PHONY: bench
+bench: setup  ## Time and memory of an optimizer step: every method against sft, sft against TRL
+	$(BIN)/python scripts/bench_step.py
+
+METHODS := sft averaging talr flow l2 lora dft eaft infosft deft kl replay
+.PHONY: methods
+methods: setup  ## All methods at one rate, as compared in docs/methods.md (over an hour)
+	$(BIN)/talr eval study=methods
+	for method in $(METHODS); do \
+		$(BIN)/talr train experiment=demo study=methods lr=1e-4 trainer.epochs=4 \
+			method=$$method || exit $$?; \
+	done
+	$(BIN)/python scripts/bench_step.py --json runs/methods/bench.json
+	$(BIN)/python scripts/method_table.py --study methods --bench runs/methods/bench.json
+
 .PHONY: test
 test: setup  ## The tests, in minutes
 	$(BIN)/python -m pytest -m 'not slow'

@@ -22,7 +22,7 @@ SMALL = (
 
 def talr(command, *overrides, cwd, logger="none"):
     return subprocess.run(
-        [sys.executable, "-m", "talr_cli.cli", command, f"logger={logger}", *overrides],
+        [sys.executable, "-m", "talr_cli.cli", command, *overrides, f"logger={logger}"],
         cwd=cwd,
         capture_output=True,
         text=True,

@@ -1,0 +1,53 @@
+"""The comparison of docs/methods.md: a study's scores beside the benchmark's step times, as Markdown.
+
+    python scripts/method_table.py --study methods --bench bench.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from talr_cli.report.table import Estimate, study_rows
+from talr_cli.runs.study import load_results
+
+
+def number(estimate: Estimate | None, digits: int = 3) -> str:
+    if estimate is None:
+        return "–"
+    return f"{estimate.score:.{digits}f} ± {estimate.stderr or 0:.{digits}f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    parser.add_argument("--study", default="methods")
+    parser.add_argument("--bench", type=Path, help="what scripts/bench_step.py --json wrote")
+    options = parser.parse_args()
+    results = load_results(options.runs_dir, options.study)
+    distances = {
+        one["run"]["id"]: one["weights"]["distance"] for one in results if one["weights"]
+    }
+    bench = json.loads(options.bench.read_text()) if options.bench else {}
+    bench["sft"] = {"time_ratio": 1.0, "memory_ratio": 1.0}
+    print("| method | domain | general | drift CE | drift KL | distance | step time | memory |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for row in study_rows(results):
+        method, scores = row.run["method"], row.estimates
+        cost = bench.get(method, {})
+        cells = [
+            method,
+            number(scores["domain"]),
+            number(scores["general"]),
+            number(scores["cross_entropy"]),
+            number(scores["kl_from_base"]),
+            f"{distances[row.run['id']]:.2f}" if row.run["id"] in distances else "0",
+            f"{cost['time_ratio']:.2f}" if cost else "–",
+            f"{cost['memory_ratio']:.2f}" if cost else "–",
+        ]
+        print(f"| {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
