@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STUDY ?= demo
 SEED ?= 0
+METHODS := sft averaging talr flow l2 lora dft eaft infosft deft kl replay
 
 .PHONY: help
 help:  ## List the targets
@@ -30,7 +31,6 @@ demo: setup  ## Fine-tune a small model with sft and talr, score both and the ba
 bench: setup  ## Time and memory of an optimizer step: every method against sft, sft against TRL
 	$(BIN)/python scripts/bench_step.py
 
-METHODS := sft averaging talr flow l2 lora dft eaft infosft deft kl replay
 .PHONY: methods
 methods: setup  ## All methods at one rate, as compared in docs/methods.md (over an hour)
 	$(BIN)/talr eval study=methods

@@ -1,6 +1,6 @@
-"""The comparison of docs/methods.md: a study's scores beside the benchmark's step times, as Markdown.
+"""The comparison of docs/methods.md: a study's scores beside the step times, as Markdown.
 
-    python scripts/method_table.py --study methods --bench bench.json
+python scripts/method_table.py --study methods --bench bench.json
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ def main() -> None:
     parser.add_argument("--bench", type=Path, help="what scripts/bench_step.py --json wrote")
     options = parser.parse_args()
     results = load_results(options.runs_dir, options.study)
-    distances = {
-        one["run"]["id"]: one["weights"]["distance"] for one in results if one["weights"]
-    }
+    distances = {one["run"]["id"]: one["weights"]["distance"] for one in results if one["weights"]}
     bench = json.loads(options.bench.read_text()) if options.bench else {}
     bench["sft"] = {"time_ratio": 1.0, "memory_ratio": 1.0}
     print("| method | domain | general | drift CE | drift KL | distance | step time | memory |")

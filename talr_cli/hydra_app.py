@@ -31,7 +31,7 @@ def run(command: str, task: Callable[[DictConfig], Any], arguments: Sequence[str
         UserError: An option, group, name or value is wrong.
     """
     register_schemas()
-    _check_options(command, arguments)
+    arguments = _checked(command, arguments)
     # Without this Hydra prints its errors itself and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"talr {command}", *arguments]
@@ -64,7 +64,8 @@ def load(command: str, overrides: Sequence[str]) -> DictConfig:
         return compose(command, overrides=list(overrides))
 
 
-def _check_options(command: str, arguments: Sequence[str]) -> None:
+def _checked(command: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments with the options first: Hydra takes none between or after overrides."""
     parser = get_args_parser()
     flags = [flag for action in parser._actions for flag in action.option_strings]
 
@@ -74,12 +75,14 @@ def _check_options(command: str, arguments: Sequence[str]) -> None:
         raise UserError(f"{message}{guess}; see `talr {command} --help`")
 
     parser.error = fail  # type: ignore[method-assign]
-    namespace: argparse.Namespace = parser.parse_args(list(arguments))
+    namespace: argparse.Namespace = parser.parse_intermixed_args(list(arguments))
     for override in namespace.overrides:
         if "=" not in override and not override.startswith("~"):
             raise UserError(
                 f"{override!r} is not of the form key=value; see `talr {command} --help`"
             )
+    options = [one for one in arguments if one not in namespace.overrides]
+    return [*options, *namespace.overrides]
 
 
 def _one_line(error: Exception, command: str) -> str:

@@ -110,7 +110,9 @@ def test_the_config_dir_value_types_are_checked(tmp_path):
     folder = tmp_path / "mine" / "trainer"
     folder.mkdir(parents=True)
     (folder / "long.yaml").write_text("epochs: many\nbatch_size: 16\n")
-    done = talr("train", "--config-dir", str(tmp_path / "mine"), "trainer=long", cwd=tmp_path)
+    done = talr(
+        "train", "lr=1e-6", "--config-dir", str(tmp_path / "mine"), "trainer=long", cwd=tmp_path
+    )
     assert done.returncode == 2
     assert "trainer.epochs" in done.stderr
 
