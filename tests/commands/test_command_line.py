@@ -51,7 +51,7 @@ def test_version_and_help(tmp_path):
 
 def test_train_help_lists_groups_and_values(tmp_path):
     shown = talr("train", "--help", cwd=tmp_path).stdout
-    assert "method: sft, talr" in shown
+    assert "method: asft, averaging, deft" in shown
     assert "smollm2-135m" in shown
     assert "max_length" in shown
 
