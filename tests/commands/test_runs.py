@@ -133,9 +133,20 @@ def test_the_base_model_is_scored_and_reported(run):
     assert "talr" in done.stdout
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_weights(run, tmp_path):
-    command = [sys.executable, "-m", "talr_cli.cli", "train", "logger=none", *SMALL]
-    command += ["method=talr", "lr=1e-3", "eval=false", "trainer.epochs=2"]
+@pytest.mark.parametrize(
+    "method",
+    [
+        ("method=talr",),
+        ("method=lora", "adapter.dropout=0.1"),
+        ("method=l2", "regulariser.reduction=sum", "regulariser.strength=1"),
+    ],
+    ids=["talr", "lora", "l2"],
+)
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(method, tmp_path):
+    overrides = (*method, "lr=1e-3", "eval=false")
+    (tmp_path / "whole").mkdir()
+    uninterrupted = train(*overrides, cwd=tmp_path / "whole")
+    command = [sys.executable, "-m", "talr_cli.cli", "train", "logger=none", *SMALL, *overrides]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while not list(tmp_path.glob("runs/*/*/*/checkpoints/*/talr_state.json")):
@@ -146,12 +157,12 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(run, tmp_path):
     process.wait()
     killed = next(tmp_path.glob("runs/*/*/*"))
     assert not (killed / "model").exists()
-    again = train("method=talr", "lr=1e-3", "eval=false", cwd=tmp_path)
+    again = train(*overrides, cwd=tmp_path)
     assert again == killed
     training = json.loads((again / "training.json").read_text())["training"]
     assert training["resumed_from_step"] == 6
     assert [row["step"] for row in rows(again)] == list(range(1, 13))
-    assert same(weights(again), weights(run))
+    assert same(weights(again), weights(uninterrupted))
 
 
 def test_one_step_at_the_smallest_rate_changes_the_weights(tmp_path):
