@@ -16,6 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from talr_cli.data.jsonl import Jsonl
 from talr_cli.data.medcalc import MedCalc
 from talr_cli.data.medcalc_mini import MedCalcMini
+from talr_cli.data.metamath import MetaMath
 from talr_cli.errors import UserError
 from talr_cli.methods.objectives import Sft, Talr
 from talr_cli.runs.identity import run_identity
@@ -140,7 +141,7 @@ def register_schemas() -> None:
     store.store("train_schema", TrainConfig)
     store.store("eval_schema", EvalConfig)
     store.store("report_schema", ReportConfig)
-    for schema in (Jsonl, MedCalc, MedCalcMini, Sft, Talr):
+    for schema in (Jsonl, MedCalc, MedCalcMini, MetaMath, Sft, Talr):
         # The class itself plus the `_target_` that Hydra instantiates it by. At the root, where
         # it is not taken for a choice of its group.
         target = f"{schema.__module__}.{schema.__name__}"
