@@ -16,6 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from talr_cli.data.jsonl import Jsonl
 from talr_cli.data.medcalc import MedCalc
 from talr_cli.data.medcalc_mini import MedCalcMini
+from talr_cli.data.metamath import MetaMath
 from talr_cli.errors import UserError
 from talr_cli.methods.adapters import Lora
 from talr_cli.methods.averaging import Averaging
@@ -158,7 +159,7 @@ class ReportConfig:
     runs_dir: str = MISSING
 
 
-_DATASETS = (Jsonl, MedCalc, MedCalcMini)
+_DATASETS = (Jsonl, MedCalc, MedCalcMini, MetaMath)
 _METHOD_PARTS = (
     *(Sft, Talr, Flow, Dft, Eaft, InfoSft, Deft),
     *(L2, Kl, Lora, Averaging, Replay),

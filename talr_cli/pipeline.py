@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import shutil
 import tempfile
 import traceback
@@ -79,6 +80,7 @@ def prepare(config: DictConfig) -> Run:
         general = encode_all(method.replay.examples(), renderer, longest).rows
         if not general:
             raise UserError(f"replay.path={method.replay.path} has no row with a target token")
+        random.Random(config.seed).shuffle(general)  # they are taken in order, often not all
     config = config.copy()
     config.method = config.method or method.name
     run_id = identity(config, source.fingerprint)

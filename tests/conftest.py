@@ -56,6 +56,13 @@ def real_data():
     return REAL_DATA
 
 
+@pytest.fixture
+def no_hub(monkeypatch):
+    """The hub cannot be reached, and is not waited for; the variable is read at import only."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+
+
 def config(command="train", *overrides):
     """The config of a command, resolved."""
     loaded = hydra_app.load(command, list(overrides))

@@ -1,4 +1,4 @@
-"""The user's own data: JSONL, CSV or Parquet files in prompt/completion or messages form."""
+"""The user's own data: JSONL, JSON, CSV or Parquet files in prompt/completion or messages form."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from talr_cli.data.base import Example, Message, Splits
+from talr_cli.data.base import Example, Message, Scorer, Splits
 from talr_cli.data.rows import BadRows, Row, read_rows
 from talr_cli.errors import UserError
 from talr_cli.evaluation.scorers.text import SCORERS
+from talr_cli.evaluation.scorers.user import UserScorer
 
 
 @dataclass
@@ -22,6 +23,9 @@ class Jsonl:
     In messages form the last message is the assistant's and is what is learned. Optional fields:
     "answer" (what the scorer compares with; the completion by default), "choices" (for the scorer
     of that name), "id", "group". Without a test file there is nothing to score.
+
+    `scorer` is one of SCORERS, `none`, or the dotted path of a function of the user's own, see
+    `scorers.user`; its reference is the row without the conversation, with "answer" filled in.
     """
 
     name: str = "jsonl"
@@ -36,11 +40,9 @@ class Jsonl:
         """Read all files, then report every bad row of all of them together.
 
         Raises:
-            UserError: A file or rows cannot be used, or `scorer` is unknown.
+            UserError: A file or rows cannot be used, or `scorer` is unknown or fails.
         """
-        if self.scorer not in (*SCORERS, "none"):
-            known = ", ".join([*SCORERS, "none"])
-            raise UserError(f"dataset.scorer={self.scorer} is not one of {known}")
+        scorer = self._scorer()
         bad = BadRows(self.on_bad_row, self.max_bad_share)
         total = 0
         splits: dict[str, list[Example]] = {}
@@ -57,8 +59,23 @@ class Jsonl:
                 except ValueError as error:
                     bad.add(row, str(error))
         bad.settle(total)
-        scorer = None if self.scorer == "none" else SCORERS[self.scorer]()
+        if isinstance(scorer, UserScorer):
+            # Its mistakes must show now, not after the training.
+            for example in splits["test"][:1]:
+                scorer(example.completion, example.reference)
         return Splits(splits["train"], splits["validation"], splits["test"], scorer)
+
+    def _scorer(self) -> Scorer | None:
+        if self.scorer == "none":
+            return None
+        if self.scorer in SCORERS:
+            return SCORERS[self.scorer]()
+        if "." in self.scorer:
+            return UserScorer(self.scorer)
+        raise UserError(
+            f"dataset.scorer={self.scorer} is not one of {', '.join([*SCORERS, 'none'])}, nor a "
+            "function of your own, package.module.function"
+        )
 
     def _example(self, row: Row, split: str) -> Example:
         if row.values is None:
@@ -71,6 +88,10 @@ class Jsonl:
             completion = _text(values, "completion")
         answer = values.get("answer")
         reference = {"answer": completion if answer is None else answer}
+        if "." in self.scorer:
+            reference = {**values, **reference}
+            for field in ("prompt", "completion", "messages"):
+                reference.pop(field, None)
         if self.scorer == "choice":
             choices = values.get("choices")
             choices = json.loads(choices) if isinstance(choices, str) else choices

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from talr_cli.data.base import Example, Splits
-from talr_cli.data.rows import BadRows, Row, read_rows
+from talr_cli.data.rows import BadRows, Row, read_hub, read_rows
 from talr_cli.errors import UserError
 from talr_cli.evaluation.scorers.medcalc import MedCalcScorer, answer_form
 
@@ -81,20 +81,11 @@ class MedCalc:
         return Splits(splits["train"], splits["validation"], splits["test"], MedCalcScorer())
 
     def _from_hub(self) -> dict[str, list[Example]]:
-        from datasets import load_dataset
-
-        try:
-            loaded = load_dataset(self.hub_id)
-        except Exception as error:  # the hub's client raises a dozen kinds
-            reason = str(error).strip().partition("\n")[0]
-            raise UserError(
-                f"dataset.hub_id={self.hub_id} cannot be loaded ({reason}): give a CSV file in its "
-                "columns by dataset.path=FILE, and dataset.test_path=FILE for the test rows"
-            ) from error
-        rows = {
-            split: (Row(Path(f"{self.hub_id}/{split}"), n, dict(values)) for n, values in lines)
-            for split, lines in ((name, enumerate(loaded[name], 1)) for name in ("train", "test"))
-        }
+        instead = (
+            "give a CSV file in its columns by dataset.path=FILE, and dataset.test_path=FILE for "
+            "the test rows"
+        )
+        rows = {split: read_hub(self.hub_id, None, split, instead) for split in ("train", "test")}
         splits = self._by_note(self._examples(rows["train"]), 0.0)
         splits["test"] = [example for _, example in self._examples(rows["test"])]
         return splits

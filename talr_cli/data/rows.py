@@ -1,4 +1,4 @@
-"""Rows of JSONL, CSV and Parquet files, and the report of those that cannot be used.
+"""Rows of files and of hub data sets, and the report of those that cannot be used.
 
 Knows files and lines; does not know what a row means.
 """
@@ -25,7 +25,7 @@ class Row:
     """One record and where it stands; `values` is None when it could not be read: see `error`.
 
     `line` counts from 1: the line of the file in JSONL, the line a record starts on in CSV, the
-    row in Parquet.
+    row in Parquet, in a JSON array and on the hub.
     """
 
     file: Path
@@ -78,7 +78,7 @@ def read_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[Row]:
     Raises:
         UserError: The file is missing, empty, of an unknown kind, or lacks a column.
     """
-    readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
+    readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
     if not path.is_file():
         raise UserError(f"{path} does not exist: give the path of a {', '.join(readers)} file")
     if path.suffix not in readers:
@@ -86,6 +86,23 @@ def read_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[Row]:
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty")
     return readers[path.suffix](path, columns)
+
+
+def read_hub(hub_id: str, config: str | None, split: str, instead: str) -> Iterator[Row]:
+    """The rows of one split of a data set on the hub; their `file` is `hub_id/split`.
+
+    Raises:
+        UserError: It cannot be loaded; `instead` says what else the user can give.
+    """
+    from datasets import load_dataset
+
+    try:
+        loaded = load_dataset(hub_id, config, split=split)
+    except Exception as error:  # the hub's client raises a dozen kinds
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{hub_id} cannot be loaded ({reason}): {instead}") from error
+    for line, values in enumerate(loaded, start=1):
+        yield Row(Path(hub_id, split), line, dict(values))
 
 
 def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Row]:
@@ -104,6 +121,22 @@ def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Row]:
                     yield Row(path, line, values)
                 else:
                     yield Row(path, line, None, "is not a JSON object")
+
+
+def _json(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    try:
+        rows = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(
+            f"{path} is not JSON ({error}): name a file of JSON lines .jsonl"
+        ) from error
+    if not isinstance(rows, list):
+        raise UserError(f"{path} is not a JSON array of rows but one {type(rows).__name__}")
+    for line, values in enumerate(rows, start=1):
+        if isinstance(values, dict):
+            yield Row(path, line, values)
+        else:
+            yield Row(path, line, None, "is not a JSON object")
 
 
 def _csv(path: Path, columns: Sequence[str]) -> Iterator[Row]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from talr_cli.evaluation.scorers.user import source_file
 from talr_cli.runs.environment import package_versions
 from talr_cli.runs.identity import run_identity
 from talr_cli.runs.run_directory import RunDirectory
@@ -15,7 +16,7 @@ from talr_cli.runs.study import SCHEMA
 
 
 def scoring_identity(config: DictConfig) -> str:
-    """What the scores depend on besides the checkpoint: suite, domain settings, versions."""
+    """What scores depend on besides model and data: settings, versions, the user's own scorer."""
     settings: Any = {
         "suite": OmegaConf.to_container(config.suite, resolve=True),
         "domain": OmegaConf.to_container(config.domain, resolve=True),
@@ -24,7 +25,8 @@ def scoring_identity(config: DictConfig) -> str:
     # How many rows are scored at once is a matter of memory.
     settings["suite"].pop("batch_size")
     settings["domain"].pop("batch_size")
-    return run_identity(settings, {})[:8]
+    scorer = source_file(config.dataset.get("scorer") or "")
+    return run_identity(settings, {} if scorer is None else {"scorer": scorer})[:8]
 
 
 def results(

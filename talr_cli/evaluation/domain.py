@@ -69,7 +69,7 @@ def evaluate_domain(
         )
     results = {
         "metric": "accuracy",
-        "scorer": type(scorer).__name__,
+        "scorer": getattr(scorer, "name", type(scorer).__name__),
         **proportion([sample["correct"] for sample in samples]),
         "groups": {name: proportion(values) for name, values in sorted(groups.items()) if name},
         "max_new_tokens": max_new_tokens,

@@ -15,6 +15,7 @@ PACKAGES = (
     "accelerate",
     "datasets",
     "lm-eval",
+    "math-verify",
     "wandb",
     "hydra-core",
     "omegaconf",

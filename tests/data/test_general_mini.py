@@ -1,32 +1,98 @@
-"""The embedded general rows for replay: usable, and no copy of what the embedded suite asks."""
+"""The embedded general instructions: whole, plain, and nothing of the embedded suite in them."""
 
+import ast
+import json
 import re
+from importlib.resources import files
 
-from talr_cli.evaluation.drift import general_passages
-from talr_cli.evaluation.mini.tasks import read_items
-from talr_cli.methods.replay import Replay
+import pytest
+
+SUITE = files("talr_cli.evaluation") / "mini"
+TASKS = ("arithmetic", "instructions", "knowledge", "python")
 
 
-def grams(text, n=6):
+def lines(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def ngrams(text, size):
     words = re.findall(r"\w+", text.casefold())
-    return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
+    return {tuple(words[i : i + size]) for i in range(len(words) - size + 1)}
 
 
-def test_rows_are_distinct_and_answered():
-    rows = Replay().examples()
-    assert len(rows) >= 40
-    assert len({row.messages[0]["content"] for row in rows}) == len(rows)
-    assert all(row.completion.strip() for row in rows)
+def plain(text):
+    return " ".join(re.findall(r"\w+", text.casefold()))
 
 
-def test_nothing_of_the_suite_is_trained_on():
-    asked = set()
-    for task in ("arithmetic", "instructions", "knowledge", "python"):
-        for item in read_items(task):
-            question = item.get("question") or item["prompt"]
-            # How the expression questions begin is no secret; what they ask is.
-            asked |= grams(question.removeprefix("What does this Python expression evaluate to?"))
-    read = set().union(*(grams(passage) for passage in general_passages()))
-    for row in Replay().examples():
-        assert not grams(row.messages[0]["content"]) & asked, row.messages
-        assert not grams(row.completion) & read, row.completion
+@pytest.fixture(scope="module")
+def rows():
+    return lines(files("talr_cli.data") / "general_mini.jsonl")
+
+
+@pytest.fixture(scope="module")
+def items():
+    """The suite's items as text: what is asked, and every answer offered."""
+    return [
+        [item.get("question") or item["prompt"], *item.get("choices", ())]
+        for task in TASKS
+        for item in lines(SUITE / f"{task}.jsonl")
+    ]
+
+
+def test_every_row_is_a_prompt_and_a_completion_of_10_to_80_words(rows):
+    assert len(rows) == 120
+    for row in rows:
+        assert set(row) == {"prompt", "completion"}
+        assert row["prompt"].strip() == row["prompt"] != ""
+        assert 10 <= len(row["completion"].split()) <= 80, row["prompt"]
+
+
+def test_no_prompt_comes_twice(rows):
+    assert len({plain(row["prompt"]) for row in rows}) == len(rows)
+
+
+def test_no_row_is_or_resembles_an_item_of_the_suite(rows, items):
+    asked = {plain(item[0]) for item in items}
+    of_the_suite = set().union(*(ngrams(" ".join(item), 6) for item in items))
+    assert len(of_the_suite) > 1000
+    for row in rows:
+        assert plain(row["prompt"]) not in asked
+        for text in row.values():
+            assert not ngrams(text, 6) & of_the_suite, text
+
+
+def test_no_row_quotes_the_text_that_drift_is_measured_on(rows):
+    drift = ngrams((SUITE / "drift.txt").read_text(encoding="utf-8"), 8)
+    assert len(drift) > 1000
+    for row in rows:
+        for text in row.values():
+            assert not ngrams(text, 8) & drift, text
+
+
+def test_the_sums_in_the_answers_are_right(rows):
+    sums = [
+        found
+        for row in rows
+        for found in re.findall(r"([\d.]+) ([-+*/]) ([\d.]+) = ([\d.]*\d)", row["completion"])
+    ]
+    assert len(sums) >= 15
+    compute = {
+        "+": float.__add__,
+        "-": float.__sub__,
+        "*": float.__mul__,
+        "/": float.__truediv__,
+    }
+    for left, sign, right, result in sums:
+        value = compute[sign](float(left), float(right))
+        assert value == pytest.approx(float(result)), (left, sign, right, result)
+
+
+def test_the_python_in_the_answers_is_python(rows):
+    blocks = [
+        block
+        for row in rows
+        for block in re.findall(r"```python\n(.*?)```", row["completion"], re.DOTALL)
+    ]
+    assert len(blocks) >= 8
+    for block in blocks:
+        assert isinstance(ast.parse(block).body[0], ast.FunctionDef)

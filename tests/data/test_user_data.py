@@ -36,9 +36,10 @@ def test_both_forms_of_a_row(tmp_path):
     assert (second.completion, second.reference["answer"]) == ("Hi.", "Hi.")
 
 
-def test_csv_and_parquet_give_the_same_rows(tmp_path):
+def test_every_kind_of_file_gives_the_same_rows(tmp_path):
     rows = [{**GOOD, "prompt": f"line one\nline {n}, with a comma"} for n in range(3)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "a.json").write_text(json.dumps(rows, indent=1))
     with (tmp_path / "a.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, GOOD)
         writer.writeheader()
@@ -46,10 +47,14 @@ def test_csv_and_parquet_give_the_same_rows(tmp_path):
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     read = [
         Jsonl(train=str(tmp_path / f"a.{kind}")).load().train
-        for kind in ("jsonl", "csv", "parquet")
+        for kind in ("jsonl", "json", "csv", "parquet")
     ]
-    contents = [[(row.messages, row.completion) for row in rows] for rows in read]
-    assert contents[0] == contents[1] == contents[2]
+    contents = [[(row.id, row.messages, row.completion) for row in rows] for rows in read]
+    assert len(contents[0]) == 3
+    assert contents[0] == contents[1]
+    # A record of this CSV file takes two lines.
+    assert [row[1:] for row in contents[0]] == [row[1:] for row in contents[2]]
+    assert contents[0] == contents[3]
 
 
 def test_conversations_in_a_csv_are_json(tmp_path):
@@ -91,6 +96,14 @@ def test_all_bad_rows_are_named_with_file_and_line(tmp_path):
     assert "\n" not in message
 
 
+def test_a_bad_row_of_a_json_array_is_named(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps([GOOD, "text", {"prompt": "x"}]))
+    with pytest.raises(UserError) as error:
+        Jsonl(train=str(tmp_path / "a.json")).load()
+    assert "a.json:2 is not a JSON object" in str(error.value)
+    assert "a.json:3 has no completion" in str(error.value)
+
+
 def test_bad_rows_may_be_skipped_up_to_a_share(tmp_path, caplog):
     path = write(tmp_path / "a.jsonl", *[GOOD] * 9, {"prompt": "x"})
     loaded = Jsonl(train=path, on_bad_row="skip", max_bad_share=0.1).load()
@@ -120,8 +133,10 @@ def test_csv_lines_are_counted_in_the_file(tmp_path):
     [
         ("none.jsonl", None, "does not exist"),
         ("empty.jsonl", b"", "is empty"),
-        ("rows.txt", b"x", "is not a .jsonl, .csv, .parquet file"),
+        ("rows.txt", b"x", "is not a .jsonl, .json, .csv, .parquet file"),
         ("rows.parquet", b"not parquet", "is not a Parquet file"),
+        ("lines.json", b"{}\n{}\n", "name a file of JSON lines .jsonl"),
+        ("object.json", b"{}", "is not a JSON array of rows but one dict"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path, name, content, expected):
@@ -201,7 +216,6 @@ def test_a_missing_column_is_named(tmp_path):
         MedCalc(path=str(tmp_path / "a.csv")).load()
 
 
-def test_without_the_hub_the_option_to_give_a_file_is_named(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_without_the_hub_the_option_to_give_a_file_is_named(no_hub):
     with pytest.raises(UserError, match=r"dataset\.path="):
         MedCalc(hub_id="nobody/nothing").load()

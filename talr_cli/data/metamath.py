@@ -1,0 +1,156 @@
+"""MetaMathQA (Yu et al. 2023, arXiv 2309.12284) to train on, GSM8K or MATH to be scored on."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from talr_cli.data.base import Example, Message, Scorer, Splits
+from talr_cli.data.rows import BadRows, Row, read_hub, read_rows
+from talr_cli.errors import UserError
+from talr_cli.evaluation.scorers.math import Gsm8kScorer, MathScorer, last_box
+from talr_cli.evaluation.scorers.numbers import find_numbers
+
+T = TypeVar("T")
+
+# Hub id and config of the test rows. The 500 of MATH are those of Lightman et al. (2305.20050).
+_BENCHMARKS = {"gsm8k": ("openai/gsm8k", "main"), "math": ("HuggingFaceH4/MATH-500", None)}
+_SCORERS: dict[str, Callable[[], Scorer]] = {"gsm8k": Gsm8kScorer, "math": MathScorer}
+# The last words are how every response of MetaMathQA closes.
+_HOW = "Work it out step by step and end with 'The answer is: <answer>'."
+
+
+@dataclass
+class MetaMath:
+    """Training rows in the columns query, response, type, original_question.
+
+    From the hub, or from the file `path`. `train_rows` of them are drawn by `data_seed`; a greater
+    number keeps those of a smaller one. The validation rows are the rephrasings of
+    `validation_share` of the original questions, so that no problem is in both.
+    Test rows: `benchmark` from the hub, or the file `test_path` in its columns (gsm8k: question,
+    answer; math: problem, solution and, where it is not the box of the solution, answer).
+    """
+
+    name: str = "metamath"
+    hub_id: str = "meta-math/MetaMathQA"
+    path: str | None = None
+    train_rows: int | None = None
+    data_seed: int = 0
+    validation_share: float = 0.01
+    benchmark: str = "gsm8k"
+    test_path: str | None = None
+    on_bad_row: str = "stop"
+    max_bad_share: float = 0.05
+
+    def load(self) -> Splits:
+        """Read the rows.
+
+        Raises:
+            UserError: The hub or a file cannot be read, rows are bad, a value is out of range, or
+                the benchmark's scorer needs a package that is not installed.
+        """
+        if self.benchmark not in _BENCHMARKS:
+            raise UserError(f"dataset.benchmark={self.benchmark} is not gsm8k or math")
+        if not 0 <= self.validation_share < 1:
+            raise UserError(f"dataset.validation_share={self.validation_share} is outside [0, 1)")
+        scorer = _SCORERS[self.benchmark]()
+        self._bad = BadRows(self.on_bad_row, self.max_bad_share)
+        self._total = 0
+        test_example = _gsm8k_example if self.benchmark == "gsm8k" else _math_example
+        test = list(self._examples(self._test_source(), test_example))
+        train: list[Example] = []
+        validation: list[Example] = []
+        for question, example in self._examples(self._train_source(), _train_example):
+            place = int.from_bytes(hashlib.sha256(question.encode()).digest()[:4]) / 2**32
+            (validation if place < self.validation_share else train).append(example)
+        self._bad.settle(self._total)
+        return Splits(self._drawn(train), validation, test, scorer)
+
+    def _train_source(self) -> Iterable[Row]:
+        if self.path is not None:
+            return read_rows(Path(self.path), ("query", "response"))
+        instead = "give a file in its columns by dataset.path=FILE"
+        return read_hub(self.hub_id, None, "train", instead)
+
+    def _test_source(self) -> Iterable[Row]:
+        if self.test_path is not None:
+            return read_rows(Path(self.test_path))
+        instead = f"give the test rows of {self.benchmark} by dataset.test_path=FILE"
+        return read_hub(*_BENCHMARKS[self.benchmark], "test", instead)
+
+    def _examples(self, rows: Iterable[Row], make: Callable[[Row], T]) -> Iterator[T]:
+        """What `make` makes of every good row; the bad ones are noted."""
+        for row in rows:
+            self._total += 1
+            try:
+                yield make(row)
+            except ValueError as error:
+                self._bad.add(row, str(error))
+
+    def _drawn(self, rows: list[Example]) -> list[Example]:
+        if self.train_rows is None:
+            return rows
+        if not 0 < self.train_rows <= len(rows):
+            raise UserError(
+                f"dataset.train_rows={self.train_rows} is not between 1 and the {len(rows)} rows "
+                "there are"
+            )
+        random.Random(self.data_seed).shuffle(rows)
+        return rows[: self.train_rows]
+
+
+def _train_example(row: Row) -> tuple[str, Example]:
+    """(original question, example)."""
+    query = _text(row, "query")
+    original = str((row.values or {}).get("original_question") or query)
+    return original, Example(
+        id=f"train:{row.line}",
+        messages=_prompt(query),
+        completion=_text(row, "response"),
+        group=str((row.values or {}).get("type") or ""),
+    )
+
+
+def _gsm8k_example(row: Row) -> Example:
+    solution = _text(row, "answer")
+    answer = solution.rpartition("####")[2].strip()
+    if "####" not in solution or len(find_numbers(answer)) != 1:
+        raise ValueError("has an answer without a number after ####")
+    return Example(
+        id=f"gsm8k:{row.line}",
+        messages=_prompt(_text(row, "question")),
+        completion=solution,
+        reference={"answer": answer},
+    )
+
+
+def _math_example(row: Row) -> Example:
+    solution = _text(row, "solution")
+    values: dict[str, Any] = row.values or {}
+    answer = values.get("answer") or last_box(solution)
+    if not answer:
+        raise ValueError("has neither an answer nor a box in its solution")
+    return Example(
+        id=f"math:{row.line}",
+        messages=_prompt(_text(row, "problem")),
+        completion=solution,
+        reference={"answer": str(answer)},
+        group=str(values.get("subject") or values.get("type") or ""),
+    )
+
+
+def _prompt(question: str) -> tuple[Message, ...]:
+    return ({"role": "user", "content": f"{question}\n\n{_HOW}"},)
+
+
+def _text(row: Row, column: str) -> str:
+    if row.values is None:
+        raise ValueError(row.error)
+    text = row.values.get(column)
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"has no {column}")
+    return text.strip()
