@@ -22,7 +22,7 @@ from talr_cli.methods.adapters import Lora
 from talr_cli.methods.averaging import Averaging
 from talr_cli.methods.objectives import Deft, Dft, Eaft, Flow, InfoSft, Sft, Talr
 from talr_cli.methods.regularisers import L2, Kl
-from talr_cli.methods.replay import Replay
+from talr_cli.methods.replay import EMBEDDED_ROWS, Replay
 from talr_cli.runs.identity import run_identity
 from talr_cli.tracking import LoggerConfig
 
@@ -324,4 +324,6 @@ def identity(config: DictConfig, model_fingerprint: str) -> str:
         if isinstance(path, str) and Path(path).is_file():
             files[name] = Path(path)
             content[section][key] = "file"
+    if content.get("replay") and content["replay"]["path"] is None:
+        files["replay.path"] = EMBEDDED_ROWS
     return run_identity(content, files)

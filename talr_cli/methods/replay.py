@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
+from talr_cli import data
 from talr_cli.data.base import Example
 from talr_cli.data.jsonl import Jsonl
 from talr_cli.errors import UserError
+
+EMBEDDED_ROWS = Path(data.__file__).with_name("general_mini.jsonl")
 
 
 @dataclass
@@ -30,10 +32,7 @@ class Replay:
 
     def examples(self) -> list[Example]:
         """The general rows, in the order of their file."""
-        if self.path is not None:
-            return Jsonl(train=self.path).load().train
-        with resources.as_file(resources.files("talr_cli.data") / "general_mini.jsonl") as path:
-            return Jsonl(train=str(Path(path))).load().train
+        return Jsonl(train=self.path or str(EMBEDDED_ROWS)).load().train
 
 
 def spread(
