@@ -25,6 +25,12 @@ class Averaging:
             raise UserError("merge.alpha is empty: give a number within [0, 1], or several")
 
     @property
+    def name(self) -> str:
+        """Tells the alphas of one training apart; the plain name is the usual 0.5."""
+        others = [f"{alpha:g}" for alpha in self.alphas if alpha != 0.5]
+        return "averaging" + ",".join(others)
+
+    @property
     def alphas(self) -> list[float]:
         """All that were asked for."""
         one = not isinstance(self.alpha, Sequence)

@@ -55,5 +55,6 @@ class Method:
     @property
     def name(self) -> str:
         """`sft`, `talr+lora`, ...: the classes' names, and sft only where nothing was added."""
-        names = [type(part).__name__.lower() for part in vars(self).values() if part is not None]
+        parts = [part for part in vars(self).values() if part is not None]
+        names = [getattr(part, "name", type(part).__name__.lower()) for part in parts]
         return "+".join(names[1:] if names[0] == "sft" and len(names) > 1 else names)
