@@ -137,8 +137,11 @@ def test_the_base_model_is_scored_and_reported(run):
     "method",
     [
         ("method=talr",),
-        ("method=lora", "adapter.dropout=0.1"),
-        ("method=l2", "regulariser.reduction=sum", "regulariser.strength=1"),
+        pytest.param(("method=lora", "adapter.dropout=0.1"), marks=pytest.mark.slow),
+        pytest.param(
+            ("method=l2", "regulariser.reduction=sum", "regulariser.strength=1"),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["talr", "lora", "l2"],
 )

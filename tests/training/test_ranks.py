@@ -10,7 +10,15 @@ import torch
 from optimizer_step import OBJECTIVES, relative, rows, toy, trainer_gradient
 
 
-@pytest.mark.parametrize(("name", "micro"), [("sft", 8), ("sft", 2), ("talr", 8), ("talr", 2)])
+@pytest.mark.parametrize(
+    ("name", "micro"),
+    [
+        ("sft", 2),
+        ("talr", 2),
+        pytest.param("sft", 8, marks=pytest.mark.slow),
+        pytest.param("talr", 8, marks=pytest.mark.slow),
+    ],
+)
 def test_two_ranks_make_the_step_of_one(name, micro, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     program = [optimizer_step.__file__, name, str(micro), str(tmp_path)]
