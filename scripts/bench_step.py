@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -42,6 +41,8 @@ def contestant(options: argparse.Namespace) -> None:
     import torch
     from transformers import TrainerCallback
 
+    from talr_cli.training.loop import peak_memory
+
     trainer, device = build(options)
 
     class TakeTurns(TrainerCallback):
@@ -56,11 +57,7 @@ def contestant(options: argparse.Namespace) -> None:
 
     trainer.add_callback(TakeTurns())
     trainer.train()
-    if device == "cuda":
-        peak = torch.cuda.max_memory_allocated() / 2**30
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"peak {peak}", flush=True)
+    print(f"peak {peak_memory(device)}", flush=True)
 
 
 def build(options: argparse.Namespace) -> tuple[Any, str]:
@@ -72,7 +69,7 @@ def build(options: argparse.Namespace) -> tuple[Any, str]:
     from trl import SFTTrainer
 
     from talr_cli import hydra_app, models
-    from talr_cli.data.rendering import Renderer, encode_all
+    from talr_cli.data.rendering import encode_all, load_renderer
     from talr_cli.methods.method import Method
     from talr_cli.runs.run_directory import RunDirectory
     from talr_cli.training import loop
@@ -82,7 +79,7 @@ def build(options: argparse.Namespace) -> tuple[Any, str]:
     config.trainer.max_steps = options.steps
     config.trainer.checkpoint_every_epoch = False
     source = models.resolve(config.model)
-    renderer = Renderer(models.load_tokenizer(source, config.model), {})
+    renderer = load_renderer(source, config.model)
     needed = options.batch * options.steps
     rows = encode_all(instantiate(config.dataset).load().train[:needed], renderer, 4096).rows
     device = models.choose_device("auto")

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +23,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from talr_cli.config import identity
 from talr_cli.data.base import Splits
-from talr_cli.data.rendering import Rendered, Renderer, encode_all, overlap
+from talr_cli.data.rendering import Rendered, Renderer, encode_all, load_renderer, overlap
 from talr_cli.errors import UserError
 from talr_cli.methods.averaging import interpolate, same_tensors
 from talr_cli.methods.method import Method
-from talr_cli.models import ModelSource, choose_device, load_tokenizer, made_whole, resolve
+from talr_cli.models import ModelSource, choose_device, made_whole, resolve
 from talr_cli.runs.atomic import write_json
 from talr_cli.runs.run_directory import RunDirectory, study_path
 from talr_cli.runs.study import load_results
@@ -72,7 +72,7 @@ def prepare(config: DictConfig) -> Run:
     splits: Splits = instantiate(config.dataset).load()
     device = choose_device(config.device)
     source = resolve(config.model)
-    renderer = Renderer(load_tokenizer(source, config.model), dict(config.model.template_arguments))
+    renderer = load_renderer(source, config.model)
     rows = _training_rows(config, splits, renderer)
     general: list[Rendered] = []
     if method.replay is not None:
@@ -81,6 +81,21 @@ def prepare(config: DictConfig) -> Run:
         if not general:
             raise UserError(f"replay.path={method.replay.path} has no row with a target token")
         random.Random(config.seed).shuffle(general)  # they are taken in order, often not all
+    config, run_id, directory = _place(config, method, source)
+    return Run(config, method, splits, rows, general, renderer, source, directory, run_id, device)
+
+
+def merged(run: Run, config: DictConfig) -> Run:
+    """The run of `config`, which differs from that of `run` in its merge: nothing is read again."""
+    method = Method.of(config)
+    config, run_id, directory = _place(config, method, run.source)
+    return replace(run, config=config, method=method, directory=directory, identity=run_id)
+
+
+def _place(
+    config: DictConfig, method: Method, source: ModelSource
+) -> tuple[DictConfig, str, RunDirectory]:
+    """The config with the method's name in it, the run's identity, its directory."""
     config = config.copy()
     config.method = config.method or method.name
     run_id = identity(config, source.fingerprint)
@@ -94,7 +109,7 @@ def prepare(config: DictConfig) -> Run:
         seed=config.seed,
         identity=run_id,
     )
-    return Run(config, method, splits, rows, general, renderer, source, directory, run_id, device)
+    return config, run_id, directory
 
 
 def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
@@ -185,7 +200,7 @@ def train_and_save(run: Run, tracker: Tracker) -> PreTrainedModel:
     import torch
 
     from talr_cli import models
-    from talr_cli.training.loop import TrainingData, train, weight_changes
+    from talr_cli.training.loop import TrainingData, make_trainer, train, weight_changes
 
     config, directory, renderer = run.config, run.directory, run.renderer
     shown = renderer.marked(run.rows[0])
@@ -193,17 +208,17 @@ def train_and_save(run: Run, tracker: Tracker) -> PreTrainedModel:
     validation = encode_all(run.splits.validation, renderer, config.trainer.max_length).rows
     # The optimizer updates fp32 weights: a bf16 weight of 0.03 would swallow updates of 1e-6.
     model: Any = models.load_model(run.source, config.model, torch.float32, run.device)
-    model, training = train(
+    trainer = make_trainer(
         config,
         model,
         renderer.tokenizer,
         run.method,
         TrainingData(run.rows, validation, run.general),
         directory,
-        tracker,
         run.source,
         run.load_base,
     )
+    model, training = train(trainer, directory, tracker)
     if config.trainer.save_dtype == "auto":
         save_dtype = models.stored_dtype(run.source)
     else:

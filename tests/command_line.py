@@ -21,8 +21,10 @@ SMALL = (
 
 
 def talr(command, *overrides, cwd, logger="none"):
+    """`logger=None`: for a command that has no logger."""
+    logged = [] if logger is None else [f"logger={logger}"]
     return subprocess.run(
-        [sys.executable, "-m", "talr_cli.cli", command, *overrides, f"logger={logger}"],
+        [sys.executable, "-m", "talr_cli.cli", command, *overrides, *logged],
         cwd=cwd,
         capture_output=True,
         text=True,

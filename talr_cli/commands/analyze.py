@@ -13,9 +13,9 @@ from omegaconf import DictConfig
 from talr_cli import hydra_app
 from talr_cli.checkpoints import checkpoint, run_of, with_config_of
 from talr_cli.config import check
-from talr_cli.data.rendering import Renderer, encode_all
+from talr_cli.data.rendering import encode_all, load_renderer
 from talr_cli.errors import UserError
-from talr_cli.models import choose_device, load_model, load_tokenizer, resolve
+from talr_cli.models import choose_device, load_model, resolve
 from talr_cli.runs.atomic import write_json, write_text
 from talr_cli.runs.run_directory import pair_name, study_path
 
@@ -41,7 +41,7 @@ def analyze(config: DictConfig) -> None:
     rows = instantiate(config.dataset).load().train[: config.rows]
     device = choose_device(config.device)
     source = resolve(config.model) if config.ckpt is None else checkpoint(config, run)
-    renderer = Renderer(load_tokenizer(source, config.model), dict(config.model.template_arguments))
+    renderer = load_renderer(source, config.model)
     encoded = encode_all(rows, renderer, config.max_length).rows
     if not encoded:
         raise UserError(f"dataset={config.dataset.name} has no training row")

@@ -15,13 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from talr_cli import evaluation, hydra_app
 from talr_cli.checkpoints import checkpoint, run_of, with_config_of
 from talr_cli.config import check, identity
-from talr_cli.data.rendering import Renderer
+from talr_cli.data.rendering import load_renderer
 from talr_cli.errors import UserError
 from talr_cli.models import (
     ModelSource,
     choose_device,
     load_model,
-    load_tokenizer,
     resolve,
 )
 from talr_cli.report.show import show
@@ -79,7 +78,7 @@ def _score(
     from talr_cli.tracking import start_tracking
 
     log.info("checkpoint: %s", source.origin)
-    renderer = Renderer(load_tokenizer(source, config.model), dict(config.model.template_arguments))
+    renderer = load_renderer(source, config.model)
     model = load_model(source, config.model, "auto", device)
     scores = evaluate(
         config,

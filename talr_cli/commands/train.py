@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from talr_cli import hydra_app
 from talr_cli.config import check
 from talr_cli.methods.method import Method
-from talr_cli.pipeline import average, prepare, run_to_end, train_and_save
+from talr_cli.pipeline import average, merged, prepare, run_to_end, train_and_save
 from talr_cli.report.show import show
 
 
@@ -25,10 +25,11 @@ def train(config: DictConfig) -> None:
         show(run_to_end(prepare(config), train_and_save))
         return
     # The same run without the merge has what is to be merged, whatever was scored of it.
-    tuned = run_to_end(prepare(_with(config, merge={}, eval=False)), train_and_save)
+    run = prepare(_with(config, merge={}, eval=False))
+    tuned = run_to_end(run, train_and_save)
     for alpha in merge.alphas:
-        averaged = _with(config, **{"merge.alpha": alpha})
-        show(run_to_end(prepare(averaged), average(tuned, alpha)))
+        averaged = merged(run, _with(config, **{"merge.alpha": alpha}))
+        show(run_to_end(averaged, average(tuned, alpha)))
 
 
 def _with(config: DictConfig, **values: object) -> DictConfig:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from talr_cli.data.base import Example, Message
 from talr_cli.errors import UserError
+from talr_cli.models import ModelSource, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -91,6 +92,11 @@ class Renderer:
         first = next(i for i, label in enumerate(rendered.labels) if label != IGNORED)
         prompt, targets = rendered.input_ids[:first], rendered.input_ids[first:]
         return f"{self.tokenizer.decode(prompt)}⟦{self.tokenizer.decode(targets)}⟧"
+
+
+def load_renderer(source: ModelSource, config: Any) -> Renderer:
+    """The renderer of a model, by its `model` config: the same for training and evaluation."""
+    return Renderer(load_tokenizer(source, config), dict(config.template_arguments))
 
 
 @dataclass(frozen=True)

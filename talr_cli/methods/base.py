@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from talr_cli.errors import UserError
+
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
@@ -96,3 +98,9 @@ class Regulariser:
     def add_gradient(self, model: Any) -> torch.Tensor | None:
         """Add to the gradients once per optimizer step, before clipping; the penalty's value."""
         return None
+
+
+def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise UserError unless the value of this config key is one of the choices."""
+    if value not in choices:
+        raise UserError(f"{key}={value} is not one of {', '.join(choices)}")

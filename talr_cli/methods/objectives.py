@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from talr_cli.errors import UserError
-from talr_cli.methods.base import Objective, TargetTokens
+from talr_cli.methods.base import Objective, TargetTokens, one_of
 
 if TYPE_CHECKING:
     import torch
@@ -52,9 +52,9 @@ class Talr(Objective):
     normalise: bool = False
 
     def __post_init__(self) -> None:
-        _one_of("tau_scope", self.tau_scope, ("step", "microbatch", "none"))
-        _one_of("tau_estimator", self.tau_estimator, ("lagged", "exact"))
-        _one_of("median", self.median, ("lower", "mean"))
+        one_of("objective.tau_scope", self.tau_scope, ("step", "microbatch", "none"))
+        one_of("objective.tau_estimator", self.tau_estimator, ("lagged", "exact"))
+        one_of("objective.median", self.median, ("lower", "mean"))
         if self.tau is not None:
             self.tau_scope = "none"
         elif self.tau_scope == "none":
@@ -90,7 +90,7 @@ class Flow(Objective):
     weighs_sequences: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _one_of("median", self.median, ("lower", "mean"))
+        one_of("objective.median", self.median, ("lower", "mean"))
 
     def sequence_weights(self, base_losses: torch.Tensor) -> torch.Tensor:
         tau = float(_median(base_losses, self.median)) if self.tau is None else self.tau
@@ -169,11 +169,6 @@ class Deft(Objective):
         if tokens.log_sum_sq_probs is None:
             raise ValueError("Deft.weights needs the sum of the squared probabilities")
         return (tokens.log_sum_sq_probs.detach().exp() * tokens.log_probs.detach()).exp()
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"objective.{name}={value} is not one of {', '.join(choices)}")
 
 
 def _median(values: torch.Tensor, convention: str) -> torch.Tensor:

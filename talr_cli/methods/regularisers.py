@@ -7,14 +7,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from talr_cli.errors import UserError
-from talr_cli.methods.base import Regulariser
+from talr_cli.methods.base import Regulariser, one_of
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
-
-TARGETS_AT_ONCE = 512  # two tensors of [targets, vocabulary] in fp32 are held at a time
 
 
 @dataclass
@@ -35,13 +32,9 @@ class L2(Regulariser):
     theta0_device: str = "model"
 
     def __post_init__(self) -> None:
-        for name, value, choices in (
-            ("reduction", self.reduction, ("sum", "mean")),
-            ("theta0_dtype", self.theta0_dtype, ("auto", "float32", "bfloat16")),
-            ("theta0_device", self.theta0_device, ("model", "cpu")),
-        ):
-            if value not in choices:
-                raise UserError(f"regulariser.{name}={value} is not one of {', '.join(choices)}")
+        one_of("regulariser.reduction", self.reduction, ("sum", "mean"))
+        one_of("regulariser.theta0_dtype", self.theta0_dtype, ("auto", "float32", "bfloat16"))
+        one_of("regulariser.theta0_device", self.theta0_device, ("model", "cpu"))
 
     def start(self, model: Any, load_base: Callable[[], PreTrainedModel]) -> None:
         self._theta0 = {
@@ -91,10 +84,7 @@ class Kl(Regulariser):
     direction: str = "forward"
 
     def __post_init__(self) -> None:
-        if self.direction not in ("forward", "reverse"):
-            raise UserError(
-                f"regulariser.direction={self.direction} is not one of forward, reverse"
-            )
+        one_of("regulariser.direction", self.direction, ("forward", "reverse"))
 
     def start(self, model: Any, load_base: Callable[[], PreTrainedModel]) -> None:
         self._base: Any = None
@@ -107,7 +97,12 @@ class Kl(Regulariser):
         import torch
         from torch.utils.checkpoint import checkpoint
 
-        from talr_cli.training.token_scores import causal_lm, head_logits, target_hidden
+        from talr_cli.training.token_scores import (
+            TARGETS_AT_ONCE,
+            causal_lm,
+            head_logits,
+            target_hidden,
+        )
 
         own = causal_lm(model)
         base = own if self._base is None else self._base
@@ -123,10 +118,8 @@ class Kl(Regulariser):
             return (log_p.exp() * (log_p - log_q)).sum()
 
         total = hidden.sum() * 0.0
-        for start in range(0, len(hidden), TARGETS_AT_ONCE):
-            window = slice(start, start + TARGETS_AT_ONCE)
+        chunks = (hidden.split(TARGETS_AT_ONCE), base_hidden.split(TARGETS_AT_ONCE))
+        for ours, theirs in zip(*chunks, strict=True):
             # The logits of a chunk are made again in the backward pass instead of being kept.
-            total = total + checkpoint(
-                divergence, hidden[window], base_hidden[window], use_reentrant=False
-            )
+            total = total + checkpoint(divergence, ours, theirs, use_reentrant=False)
         return self.beta * total

@@ -6,6 +6,7 @@ Knows the probabilities and weights of target tokens; does not know how they wer
 from __future__ import annotations
 
 import html
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
@@ -85,7 +86,7 @@ def easy_share_by_epoch(metrics: Sequence[dict[str, Any]]) -> list[dict[str, flo
     for row in metrics:
         if "hard_token_share" not in row or "epoch" not in row:
             continue
-        epoch = max(1, -int(-row["epoch"] // 1))  # a step at epoch 1.0 belongs to the first
+        epoch = max(1, math.ceil(row["epoch"]))  # a step at epoch 1.0 belongs to the first
         easy[epoch] += row["target_tokens"] * (1 - row["hard_token_share"])
         counted[epoch] += row["target_tokens"]
     return [{"epoch": epoch, "easy_share": easy[epoch] / counted[epoch]} for epoch in sorted(easy)]

@@ -15,12 +15,12 @@ from transformers import PreTrainedModel
 from talr_cli.data.rendering import IGNORED, Rendered
 from talr_cli.models import bf16_is_fast, cache_dir
 from talr_cli.runs.atomic import write_json
-from talr_cli.training.token_scores import head_logits, target_hidden
+from talr_cli.training.collator import Collator, token_row
+from talr_cli.training.token_scores import TARGETS_AT_ONCE, head_logits, target_hidden
 
 log = logging.getLogger(__name__)
 
 TOKENS_AT_ONCE = 4096  # of a batch, with its padding
-TARGETS_AT_ONCE = 512
 
 
 def base_losses(model: PreTrainedModel, fingerprint: str, rows: Sequence[Rendered]) -> torch.Tensor:
@@ -46,20 +46,12 @@ def base_losses(model: PreTrainedModel, fingerprint: str, rows: Sequence[Rendere
 def target_losses(model: PreTrainedModel, rows: Sequence[Rendered]) -> list[torch.Tensor]:
     """-log p of every target of every row, in nats, on the CPU; in batches of like length."""
     device = model.device.type
+    collate = Collator(pad_token_id=0)  # padding is masked: any id does
     losses = [torch.zeros(0)] * len(rows)
     training = model.training
     model.eval()
     for batch in tqdm(_batches(rows), desc="base losses", disable=not sys.stderr.isatty()):
-        width = max(len(rows[index].input_ids) for index in batch)
-        ids = torch.zeros(len(batch), width, dtype=torch.long)
-        labels = torch.full_like(ids, IGNORED)
-        mask = torch.zeros_like(ids)
-        for place, index in enumerate(batch):
-            row = rows[index]
-            ids[place, : len(row.input_ids)] = torch.tensor(row.input_ids)
-            labels[place, : len(row.labels)] = torch.tensor(row.labels)
-            mask[place, : len(row.input_ids)] = 1
-        inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        inputs = collate([token_row(rows[index]) for index in batch])
         inputs = {name: values.to(model.device) for name, values in inputs.items()}
         with torch.autocast(device, torch.bfloat16, enabled=bf16_is_fast(device)):
             hidden = target_hidden(model, inputs)

@@ -9,6 +9,13 @@ from typing import Any
 import torch
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from talr_cli.data.rendering import Rendered
+
+
+def token_row(row: Rendered) -> dict[str, Any]:
+    """What the collator takes for a row."""
+    return {"input_ids": row.input_ids, "labels": row.labels}
+
 
 @dataclass
 class Collator(DataCollatorForLanguageModeling):

@@ -27,6 +27,8 @@ from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking import Tracker
 from talr_cli.training.base_losses import base_losses
 from talr_cli.training.callbacks import RecordSteps, ShowProgress
+from talr_cli.training.collator import token_row
+from talr_cli.training.token_scores import causal_lm
 from talr_cli.training.trainer import MethodTrainer
 
 if TYPE_CHECKING:
@@ -45,27 +47,17 @@ class TrainingData:
 
 
 def train(
-    config: DictConfig,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    method: Method,
-    data: TrainingData,
-    directory: RunDirectory,
-    tracker: Tracker,
-    base: ModelSource,
-    load_base: Callable[[], PreTrainedModel],
+    trainer: MethodTrainer, directory: RunDirectory, tracker: Tracker
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Train `model` (the base, in fp32); the trained plain model and the `training` results.
+    """Run a trainer to the end; the trained plain model and the `training` results.
 
     Goes on from the newest checkpoint in the run directory. On a CPU the same command gives the
-    same weights, bit for bit. `load_base` loads another copy of the base, for a method that needs
-    its predictions.
+    same weights, bit for bit.
     """
-    trainer = make_trainer(config, model, tokenizer, method, data, directory, base, load_base)
     trainer.add_callback(RecordSteps(directory, tracker))
     trainer.add_callback(ShowProgress())
-    adapted: Any = trainer.model
     trainer.remove_callback(PrinterCallback)
+    adapted, model = trainer.model, causal_lm(trainer.model)
     step, checkpoint = directory.last_checkpoint() or (0, None)
     if step:
         log.info("training: going on from step %d", step)
@@ -76,17 +68,17 @@ def train(
     # model in memory computes as the saved one does.
     for part in (adapted, model):
         vars(part).pop("forward", None)
-    if method.adapter is not None:
+    if adapted is not model:
         adapted.save_pretrained(directory.adapter)
         model = adapted.merge_and_unload()
     return model, {
         "steps": trainer.state.global_step,
         "epochs": trainer.state.epoch,
-        "rows": len(data.rows),
+        "rows": len(trainer.train_dataset),  # type: ignore[arg-type]
         "target_tokens": trainer.target_tokens,
         "seconds": round(seconds, 2),
         "tokens_per_second": round(trainer.input_tokens / seconds, 1),
-        "peak_memory_gib": round(_peak_memory(model.device.type), 3),
+        "peak_memory_gib": round(peak_memory(model.device.type), 3),
         "resumed_from_step": step,
     }
 
@@ -101,7 +93,10 @@ def make_trainer(
     base: ModelSource,
     load_base: Callable[[], PreTrainedModel],
 ) -> MethodTrainer:
-    """The trainer of a method, as `train` runs it."""
+    """The trainer of a method for `model` (the base, in fp32), which it trains in place.
+
+    `load_base` loads another copy of the base, for a method that needs its predictions.
+    """
     set_seed(config.seed)  # of the adapter's initialisation too
     columns, general = _columns(model, method, data, base)
     adapted: Any = model
@@ -127,9 +122,7 @@ def _columns(
 ) -> tuple[dict[str, list[Any]], list[dict[str, Any]]]:
     """The columns of the training rows, and the general rows that their `replay` points to."""
     columns = token_columns(data.rows)
-    general: list[dict[str, Any]] = [
-        {"input_ids": row.input_ids, "labels": row.labels} for row in data.general
-    ]
+    general = [token_row(row) for row in data.general]
     if method.replay is not None:
         domain_targets, general_targets = (
             [len(row.targets) for row in rows] for rows in (data.rows, data.general)
@@ -203,7 +196,7 @@ def trainer_arguments(
     )
 
 
-def _peak_memory(device: str) -> float:
+def peak_memory(device: str) -> float:
     """GiB: of the GPU's memory, or of this process's resident memory on a CPU."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30

@@ -20,7 +20,7 @@ from talr_cli.data.rendering import IGNORED
 from talr_cli.errors import UserError
 from talr_cli.methods.base import TargetTokens
 
-POSITIONS_AT_ONCE = 512  # rows of [positions, vocabulary] logits held in fp32
+TARGETS_AT_ONCE = 512  # rows of [targets, vocabulary] logits held in fp32
 
 
 def add_token_scores(model: nn.Module, outputs: tuple[str, ...]) -> None:
@@ -112,7 +112,7 @@ def head_logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
 def _topk_entropy(model: PreTrainedModel, hidden: torch.Tensor, top_k: int) -> torch.Tensor:
     """entropy[N] in nats of the top_k likeliest tokens, renormalised."""
     entropies = [hidden.new_zeros(0, dtype=torch.float32)]
-    for chunk in hidden.split(POSITIONS_AT_ONCE):
+    for chunk in hidden.split(TARGETS_AT_ONCE):
         log_probs = head_logits(model, chunk).topk(top_k).values.log_softmax(-1)
         entropies.append(-(log_probs.exp() * log_probs).sum(-1))
     return torch.cat(entropies)

@@ -120,13 +120,8 @@ def test_the_base_model_is_scored_and_reported(run):
     base = json.loads(next(run.parent.glob("base-*/results.json")).read_text())
     assert base["run"]["method"] == "base"
     assert base["drift"]["kl_from_base"]["score"] == pytest.approx(0, abs=1e-6)
-    done = subprocess.run(
-        [sys.executable, "-m", "talr_cli.cli", "report", "study=default"],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = talr("report", "study=default", cwd=cwd, logger=None)
+    assert done.returncode == 0, done.stderr
     report = run.parents[1] / "report"
     assert {"table.md", "table.csv"} <= {path.name for path in report.iterdir()}
     assert len(list(report.glob("*.png"))) == 1

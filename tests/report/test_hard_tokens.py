@@ -2,11 +2,9 @@
 
 import html.parser
 import json
-import subprocess
-import sys
 
 import pytest
-from command_line import train
+from command_line import talr, train
 
 from talr_cli.report.hard_tokens import easy_share_by_epoch, html_page, summary
 
@@ -57,12 +55,7 @@ def test_tokens_are_text_on_the_page_never_markup():
 
 def test_a_run_is_analyzed_on_its_own_rows(tmp_path):
     run = train("eval=false", "method=talr", "lr=1e-3", cwd=tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-m", "talr_cli.cli", "analyze", f"ckpt={run}", "device=cpu"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    done = talr("analyze", f"ckpt={run}", "device=cpu", cwd=tmp_path, logger=None)
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "runs/default/analysis").iterdir()
     figures = json.loads((folder / "summary.json").read_text())
