@@ -15,7 +15,7 @@ COMMANDS = {
     "train": "train one run, evaluate it, write its run directory",
     "eval": "score a checkpoint, an adapter, a hub id or a run directory",
     "analyze": "which tokens of the training rows a checkpoint finds hard",
-    "report": "table and picture of the trade-off for a study",
+    "report": "tables, pictures and an HTML page of a study",
 }
 
 HELP = f"""talr {__version__}: fine-tune on a domain, measure what it cost, ship the best trade-off.

@@ -1,4 +1,4 @@
-"""`talr report`: the trade-off of a study, as a table and a picture."""
+"""`talr report`: what a study found, as tables, pictures and one page with all of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from talr_cli import hydra_app
 from talr_cli.config import check
 from talr_cli.errors import UserError
-from talr_cli.runs.study import load_results, study_path
+from talr_cli.runs.study import load_runs, study_path
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -18,20 +18,16 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def report(config: DictConfig) -> None:
-    """Read every results.json of the study; write report/ beside its runs."""
+    """Read the results of the study's runs; write report/ beside them."""
     check(config)
-    results = load_results(Path(config.runs_dir), config.study)
-    if not results:
+    folder = study_path(Path(config.runs_dir), config.study)
+    runs = load_runs(Path(config.runs_dir), config.study)
+    if not runs:
         raise UserError(
-            f"no scored run under {study_path(Path(config.runs_dir), config.study)}: "
-            f"run `talr train study={config.study}` first"
+            f"no scored run under {folder}: run `talr train study={config.study}` first"
         )
-    from talr_cli.report.table import print_table, write_tables
-    from talr_cli.report.tradeoff import plot_tradeoff
+    from talr_cli.report.study_report import write_report
+    from talr_cli.report.table import print_table
 
-    folder = study_path(Path(config.runs_dir), config.study) / "report"
-    folder.mkdir(exist_ok=True)
-    print_table(results)
-    write_tables(results, folder)
-    for picture in plot_tradeoff(results, folder):
-        print(f"picture: {picture}")
+    print_table(list(runs.values()))
+    print(f"report: {write_report(runs, config.study, folder / 'report')}")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+HARD_TOKEN_PROBABILITY = 0.2  # "hard" as in the study's figures: p < 0.2
+
 
 @dataclass
 class TargetTokens:

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from talr_cli.methods.base import Objective, TargetTokens
-from talr_cli.training.step_statistics import HARD_TOKEN_PROBABILITY
+from talr_cli.methods.base import HARD_TOKEN_PROBABILITY, Objective, TargetTokens
 
 if TYPE_CHECKING:
     import torch

@@ -18,6 +18,39 @@ def is_base(results: Results) -> bool:
     return results["run"]["method"] == "base"
 
 
+def averaging_alpha(results: Results) -> float | None:
+    """The share of the tuned weights in an averaged model; None for any other run."""
+    averaged = (results.get("weights") or {}).get("averaged")
+    return averaged["alpha"] if averaged else None
+
+
+def method_label(results: Results) -> str:
+    """The method's name, with the alpha of an averaged model: one training makes several."""
+    alpha = averaging_alpha(results)
+    method = results["run"]["method"]
+    return method if alpha is None else f"{method} α={alpha:g}"
+
+
+def has_both_scores(results: Results) -> bool:
+    return all(score_of(results, part) is not None for part in ("domain", "general"))
+
+
+def score_of(results: Results, part: str) -> float | None:
+    """The domain or general score; None where it was not measured or is not a number."""
+    return results[part]["score"] if results[part] else None
+
+
+def measured_alike(one: Results, other: Results, part: str) -> bool:
+    """Whether both were scored by the same measure on the same items."""
+    if not one[part] or not other[part]:
+        return False
+    # A quick look at the first items is no estimate of the same thing.
+    return all(one[part].get(key) == other[part].get(key) for key in _MEASURE)
+
+
+_MEASURE = ("scorer", "suite", "limit", "answer_by")
+
+
 def _order(results: Results) -> tuple:
     run = results["run"]
     return (
@@ -25,6 +58,7 @@ def _order(results: Results) -> tuple:
         run["dataset"],
         not is_base(results),
         run["method"],
+        averaging_alpha(results) or 0.0,
         run["lr"] or 0.0,
         run["seed"] or 0,
         run["id"],

@@ -4,20 +4,27 @@ Changes are differences of two independent estimates. The runs answer the same i
 standard errors are upper bounds wherever answers agree; a paired test needs the items themselves.
 """
 
-import csv
-import io
 import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from talr_cli.report.pairs import Results, group_by_pair, is_base
-from talr_cli.runs.atomic import write_text
+from talr_cli.report.cells import MISSING, Cell, Cells, Column, as_csv, as_markdown, named
+from talr_cli.report.pairs import (
+    Results,
+    averaging_alpha,
+    group_by_pair,
+    has_both_scores,
+    is_base,
+    measured_alike,
+    method_label,
+)
+from talr_cli.report.pareto import pareto_front
 
 COLUMNS = {
     "domain": "domain",
@@ -44,10 +51,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Row:
-    """One run; an estimate that was not made is None."""
+    """One run; an estimate that was not made is None, and so is the front's without both scores."""
 
     run: dict[str, Any]
+    label: str  # the method, with the alpha of an averaged model
+    alpha: float | None
     estimates: dict[str, Estimate | None]  # by the keys of COLUMNS
+    on_front: bool | None
 
 
 def study_rows(results: Sequence[Results]) -> list[Row]:
@@ -55,18 +65,66 @@ def study_rows(results: Sequence[Results]) -> list[Row]:
     rows = []
     for runs in group_by_pair(results).values():
         base = next((one for one in runs if is_base(one)), None)
+        front = {id(one) for one in pareto_front(runs)}
         for one in runs:
             drift = one["drift"] or {}
             estimates = {
                 "domain": _estimate(one["domain"]),
-                "domain_change": _change(one, base, "domain", same="scorer"),
+                "domain_change": _change(one, base, "domain"),
                 "general": _estimate(one["general"]),
-                "general_change": _change(one, base, "general", same="suite"),
+                "general_change": _change(one, base, "general"),
                 "cross_entropy": _estimate(drift.get("cross_entropy")),
                 "kl_from_base": _estimate(drift.get("kl_from_base")),
             }
-            rows.append(Row(one["run"], estimates))
+            on_front = id(one) in front if has_both_scores(one) else None
+            alpha = averaging_alpha(one)
+            rows.append(Row(one["run"], method_label(one), alpha, estimates, on_front))
     return rows
+
+
+def results_cells(results: Sequence[Results]) -> Cells:
+    """One line a run; model, dataset and front are shown where there are several to tell apart."""
+    rows = study_rows(results)
+    pairs = {(row.run["model"], row.run["dataset"]) for row in rows}
+    columns = [
+        Column("id"),
+        Column("model", "model" if len(pairs) > 1 else ""),
+        Column("dataset", "dataset" if len(pairs) > 1 else ""),
+        Column("method", "method"),
+        Column("alpha"),
+        Column("lr", "lr"),
+        Column("seed", "seed"),
+        *(Column(key, title, number=True, error=f"{key}_stderr") for key, title in COLUMNS.items()),
+        Column("pareto_front", "Pareto" if len(rows) > 1 else ""),
+    ]
+    lines = []
+    for row in rows:
+        run = row.run
+        front = {None: MISSING, True: "yes", False: "no"}[row.on_front]
+        lines.append(
+            [
+                *(named(run[key]) for key in ("id", "model", "dataset")),
+                Cell(row.label, run["method"]),
+                named(row.alpha),
+                named(run["lr"]),
+                named(run["seed"]),
+                *(estimate_cell(key, row.estimates[key]) for key in COLUMNS),
+                Cell(front, row.on_front),
+            ]
+        )
+    return Cells(columns, lines)
+
+
+def estimate_cell(key: str, estimate: Estimate | None) -> Cell:
+    """How an estimate of one of COLUMNS is written."""
+    if estimate is None:
+        return Cell()
+    sign = "+" if key.endswith("_change") else ""
+    digits = 3 if key.startswith(("domain", "general")) else 4  # nats per token are small
+    text = f"{estimate.score:{sign}.{digits}f}"
+    if estimate.stderr is not None:
+        text += f" ± {estimate.stderr:.{digits}f}"
+    return Cell(text, estimate.score, estimate.stderr)
 
 
 def print_table(results: Sequence[Results]) -> None:
@@ -74,47 +132,25 @@ def print_table(results: Sequence[Results]) -> None:
     Console(width=None if sys.stdout.isatty() else 200).print(rich_table(results))
 
 
-def write_tables(results: Sequence[Results], folder: Path) -> list[Path]:
-    """Write table.md and table.csv to `folder`."""
-    files = {folder / "table.md": markdown_table, folder / "table.csv": csv_table}
-    for path, render in files.items():
-        write_text(path, render(results))
-    return list(files)
-
-
 def rich_table(results: Sequence[Results]) -> Table:
     """For the terminal."""
-    header, lines = _cells(results)
+    columns, rows = results_cells(results).shown()
     table = Table()
-    for title in header:
-        table.add_column(title, justify="right" if title in COLUMNS.values() else "left")
-    for line in lines:
-        table.add_row(*line)
+    for column in columns:
+        table.add_column(column.title, justify="right" if column.number else "left")
+    for row in rows:
+        table.add_row(*(Text(cell.text) for cell in row))  # names are no markup
     return table
 
 
 def markdown_table(results: Sequence[Results]) -> str:
     """For a README or an issue."""
-    header, lines = _cells(results)
-    rule = ["---:" if title in COLUMNS.values() else "---" for title in header]
-    table = [header, rule, *lines]
-    return "".join("| " + " | ".join(_escape(cell) for cell in row) + " |\n" for row in table)
+    return as_markdown(results_cells(results))
 
 
 def csv_table(results: Sequence[Results]) -> str:
     """For programs: full precision, each standard error in a column of its own."""
-    identity = ["id", "model", "dataset", "method", "lr", "seed"]
-    numbers = [name for key in COLUMNS for name in (key, f"{key}_stderr")]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(identity + numbers)
-    for row in study_rows(results):
-        values: list[Any] = [row.run[key] for key in identity]
-        for key in COLUMNS:
-            estimate = row.estimates[key]
-            values += [estimate.score, estimate.stderr] if estimate else [None, None]
-        writer.writerow(values)
-    return text.getvalue()
+    return as_csv(results_cells(results))
 
 
 def _estimate(section: dict[str, Any] | None) -> Estimate | None:
@@ -124,43 +160,9 @@ def _estimate(section: dict[str, Any] | None) -> Estimate | None:
     return Estimate(section["score"], section["stderr"])
 
 
-def _change(one: Results, base: Results | None, section: str, same: str) -> Estimate | None:
+def _change(one: Results, base: Results | None, section: str) -> Estimate | None:
     """The difference from the base model, where both were measured in the same way."""
-    if base is None or base is one or one[section] is None or base[section] is None:
-        return None
-    # A quick look at the first items is no estimate of the same thing.
-    if any(one[section].get(key) != base[section].get(key) for key in (same, "limit")):
+    if base is None or base is one or not measured_alike(one, base, section):
         return None
     after, before = _estimate(one[section]), _estimate(base[section])
     return after - before if after and before else None
-
-
-def _cells(results: Sequence[Results]) -> tuple[list[str], list[list[str]]]:
-    rows = study_rows(results)
-    pairs = {(row.run["model"], row.run["dataset"]) for row in rows}
-    identity = ["model", "dataset", "method", "lr", "seed"][0 if len(pairs) > 1 else 2 :]
-    lines = []
-    for row in rows:
-        line = [_short(row.run[key]) for key in identity]
-        line += [_text(key, row.estimates[key]) for key in COLUMNS]
-        lines.append(line)
-    return [*identity, *COLUMNS.values()], lines
-
-
-def _short(value: Any) -> str:
-    if value is None:
-        return "–"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _text(key: str, estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "–"
-    sign = "+" if key.endswith("_change") else ""
-    digits = 3 if key.startswith(("domain", "general")) else 4  # nats per token are small
-    score = f"{estimate.score:{sign}.{digits}f}"
-    return score if estimate.stderr is None else f"{score} ± {estimate.stderr:.{digits}f}"
-
-
-def _escape(cell: str) -> str:
-    return cell.replace("|", "\\|")

@@ -1,7 +1,7 @@
 """The picture of a study: what each run gained on the domain against what it kept elsewhere.
 
-One picture for each pair of model and dataset. Knows results only; does not decide which run is
-best.
+One picture for each pair of model and dataset, with the Pareto front. Knows results only; does not
+decide which run is best.
 """
 
 import itertools
@@ -11,22 +11,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from talr_cli.report.pairs import Results, group_by_pair, is_base
+from talr_cli.report.figures import EDGE, Look, broken, method_looks, new_figure, save
+from talr_cli.report.pairs import (
+    Results,
+    group_by_pair,
+    has_both_scores,
+    is_base,
+    measured_alike,
+    method_label,
+)
+from talr_cli.report.pareto import pareto_front
 from talr_cli.runs.run_directory import pair_name
 
-MARKERS = "osD^vPX<>hpd8"
 LABELLED_RUNS = 12  # with more, labels hide the points that they name
+FRONT = "Pareto front"
 SMALLEST, LARGEST = 5.5, 11.5  # points; the marker of the lowest and of the highest lr
-EDGE = "#222222"
 log = logging.getLogger(__name__)
 
 
@@ -34,32 +40,30 @@ def plot_tradeoff(results: Sequence[Results], folder: Path) -> list[Path]:
     """Draw domain (x) against general (y) as .png and .svg in `folder`; the files written."""
     files = []
     for (model, dataset), runs in group_by_pair(results).items():
-        shown = [one for one in runs if _has_both_scores(one)]
-        if not shown:
+        if not any(has_both_scores(one) for one in runs):
             log.warning("no plot of %s on %s: no run has both scores", model, dataset)
             continue
-        figure = _draw(shown)
-        name = f"tradeoff-{pair_name(model, dataset)}"
-        for suffix, options in ((".png", {"dpi": 150}), (".svg", {"metadata": {"Date": None}})):
-            files.append(folder / f"{name}{suffix}")
-            figure.savefig(files[-1], **options)
+        files += save(_draw(runs), folder, f"tradeoff-{pair_name(model, dataset)}")
     return files
 
 
-def _draw(results: Sequence[Results]) -> Figure:
+def _draw(runs: Sequence[Results]) -> Figure:
+    """The runs of one model and dataset; those without both scores only keep their look."""
+    results = [one for one in runs if has_both_scores(one)]
     tuned = [one for one in results if not is_base(one)]
-    figure = Figure(figsize=(8.5, 5.5), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(8.5, 5.5)
     axes = figure.add_subplot()
     run, general, domain = results[0]["run"], results[0]["general"], results[0]["domain"]
-    axes.set_title(f"{run['model']} on {run['dataset']}, general suite: {general['suite']}")
+    title = f"{run['model']} on {run['dataset']}, general suite: {general['suite']}"
+    axes.set_title(broken(title, 75))
     axes.set_xlabel(f"domain {domain['metric']}")
     axes.set_ylabel(f"general score ({general['formula']})")
     axes.grid(color="0.92", linewidth=0.8)
     axes.set_axisbelow(True)
 
     sizes = _sizes(tuned)
-    styles = _styles(tuned)
+    looks = method_looks(runs)
+    _draw_front(axes, results)
     crowded = len(tuned) > LABELLED_RUNS
     for one in results:
         if is_base(one):
@@ -67,8 +71,9 @@ def _draw(results: Sequence[Results]) -> Figure:
             axes.axhline(one["general"]["score"], color="0.4", linestyle=":", zorder=1)
             look: dict[str, Any] = {"marker": "*", "color": "black", "markersize": 16}
         else:
-            marker, color = styles[one["run"]["method"]]
-            look = {"marker": marker, "color": color, "markersize": sizes[one["run"]["lr"]]}
+            method = looks[method_label(one)]
+            size = sizes[one["run"]["lr"]]
+            look = {"marker": method.marker, "color": method.color, "markersize": size}
         axes.errorbar(
             *_point(one),
             xerr=one["domain"]["stderr"],
@@ -81,7 +86,11 @@ def _draw(results: Sequence[Results]) -> Figure:
             **look,
         )
     axes.margins(0.08)
-    handles = _legend_handles(styles, sizes, with_base=len(tuned) < len(results))
+    shown = {label: looks[label] for label in sorted({method_label(one) for one in tuned})}
+    handles = [
+        *_legend_handles(shown, sizes, with_base=len(tuned) < len(results)),
+        *[line for line in axes.get_lines() if line.get_label() == FRONT][:1],
+    ]
     axes.legend(
         handles=handles,
         title="error bars: 1 s.e.",
@@ -91,28 +100,28 @@ def _draw(results: Sequence[Results]) -> Figure:
         frameon=False,
     )
     if not crowded:
-        canvas.draw()  # labels are placed in pixels, which are known only now
+        figure.canvas.draw()  # labels are placed in pixels, which are known only now
         _label_points(axes, tuned, blocked=[_point(one) for one in results])
     return figure
 
 
-def _has_both_scores(one: Results) -> bool:
-    return all(one[part] and one[part]["score"] is not None for part in ("domain", "general"))
+def _draw_front(axes: Axes, results: Sequence[Results]) -> None:
+    """The edge of what the runs reach, one line for each way of measuring."""
+    left = pareto_front(results)
+    while left:
+        alike = [
+            one
+            for one in left
+            if all(measured_alike(one, left[0], part) for part in ("domain", "general"))
+        ]
+        left = [one for one in left if one not in alike]
+        if len(alike) > 1:
+            x, y = zip(*(_point(one) for one in alike), strict=True)
+            axes.plot(x, y, drawstyle="steps-pre", color="0.25", linewidth=1, label=FRONT, zorder=2)
 
 
 def _point(one: Results) -> tuple[float, float]:
     return one["domain"]["score"], one["general"]["score"]
-
-
-def _styles(tuned: Sequence[Results]) -> dict[str, tuple[str, Any]]:
-    """{method: (marker, color)}; colors differ in lightness, so greyscale keeps them apart."""
-    methods = sorted({one["run"]["method"] for one in tuned})
-    lightness = matplotlib.colormaps["cividis"]
-    markers = itertools.cycle(MARKERS)
-    return {
-        method: (next(markers), lightness(0.95 - 0.9 * index / max(1, len(methods) - 1)))
-        for index, method in enumerate(methods)
-    }
 
 
 def _sizes(tuned: Sequence[Results]) -> dict[float | None, float]:
@@ -126,7 +135,7 @@ def _sizes(tuned: Sequence[Results]) -> dict[float | None, float]:
 
 
 def _legend_handles(
-    styles: dict[str, tuple[str, Any]], sizes: dict[float | None, float], with_base: bool
+    looks: dict[str, Look], sizes: dict[float | None, float], with_base: bool
 ) -> list[Line2D]:
     edge: dict[str, Any] = {"linestyle": "", "markeredgecolor": EDGE, "markeredgewidth": 0.8}
     handles = []
@@ -134,9 +143,17 @@ def _legend_handles(
         handles.append(
             Line2D([], [], marker="*", color="black", markersize=13, label="base model", **edge)
         )
-    for method, (marker, color) in styles.items():
+    for label, look in looks.items():
         handles.append(
-            Line2D([], [], marker=marker, color=color, markersize=8, label=method, **edge)
+            Line2D(
+                [],
+                [],
+                marker=look.marker,
+                color=look.color,
+                markersize=8,
+                label=broken(label),
+                **edge,
+            )
         )
     lrs = sorted(lr for lr in sizes if lr is not None)
     if len(lrs) > 5:
@@ -174,7 +191,7 @@ def _label_points(
         lr = "" if run["lr"] is None else f" {run['lr']:g}"
         seed = f" s{run['seed']}" if several_seeds else ""
         label = axes.annotate(
-            f"{run['method']}{lr}{seed}",
+            f"{broken(method_label(one))}{lr}{seed}",
             _point(one),
             xytext=(0, 0),
             textcoords="offset points",

@@ -13,12 +13,17 @@ from typing import Any
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace `path` with `text`: temporary file in the same folder, fsync, rename."""
+    """Replace `path` with `text` in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace `path` with `content`: temporary file in the same folder, fsync, rename."""
     # Not tempfile: its files are readable by their owner only, and rename keeps that.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

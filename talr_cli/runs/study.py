@@ -13,7 +13,12 @@ log = logging.getLogger(__name__)
 
 def load_results(runs_dir: Path, study: str) -> list[dict[str, Any]]:
     """The content of every `results.json` of a study, in the order of the paths."""
-    found = []
+    return list(load_runs(runs_dir, study).values())
+
+
+def load_runs(runs_dir: Path, study: str) -> dict[Path, dict[str, Any]]:
+    """{run directory: content of its `results.json`} of a study, in the order of the paths."""
+    found = {}
     for path in sorted(study_path(runs_dir, study).glob("*/*/results.json")):
         try:
             results = json.loads(path.read_text(encoding="utf-8"))
@@ -23,5 +28,5 @@ def load_results(runs_dir: Path, study: str) -> list[dict[str, Any]]:
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("left out %s: %s: %s", path, type(error).__name__, error)
         else:
-            found.append(results)
+            found[path.parent] = results
     return found

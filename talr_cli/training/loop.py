@@ -79,6 +79,8 @@ def train(
         "seconds": round(seconds, 2),
         "tokens_per_second": round(trainer.input_tokens / seconds, 1),
         "peak_memory_gib": round(peak_memory(model.device.type), 3),
+        "device": device_name(model.device.type),
+        "processes": trainer.accelerator.num_processes,  # on GPUs, one each
         "resumed_from_step": step,
     }
 
@@ -201,6 +203,11 @@ def peak_memory(device: str) -> float:
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def device_name(device: str) -> str:
+    """What the hours of training were spent on: the GPU's product name, or "cpu"."""
+    return torch.cuda.get_device_name() if device == "cuda" else device
 
 
 def weight_changes(

@@ -7,9 +7,7 @@ import time
 import torch
 from accelerate import Accelerator
 
-from talr_cli.methods.base import TargetTokens
-
-HARD_TOKEN_PROBABILITY = 0.2  # "hard" as in the study's figures: p < 0.2
+from talr_cli.methods.base import HARD_TOKEN_PROBABILITY, TargetTokens
 
 
 class StepStatistics:

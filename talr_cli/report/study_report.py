@@ -1,0 +1,117 @@
+"""Everything that is written about a study: tables, pictures, and one page with all of them.
+
+Reads results.json of each run, and metrics.jsonl for the curves; nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from talr_cli.report import html
+from talr_cli.report.cells import Cells, as_csv, as_markdown
+from talr_cli.report.cost import cost_cells
+from talr_cli.report.curves import plot_curves
+from talr_cli.report.latex import as_latex
+from talr_cli.report.pairs import Results, group_by_pair, is_base
+from talr_cli.report.score_by_lr import plot_score_by_lr
+from talr_cli.report.seeds import seeds_cells
+from talr_cli.report.table import results_cells
+from talr_cli.report.tradeoff import plot_tradeoff
+from talr_cli.runs.atomic import write_text
+from talr_cli.runs.run_directory import pair_name
+
+# In the order of the page: what the names of the pictures begin with, and what is said of them.
+_PICTURES = {
+    "tradeoff": "Domain against general score: up and to the right is better. The dotted lines are "
+    "the base model's scores; the solid line is the Pareto front of the points as they are, "
+    "whatever their errors.",
+    "score-by-lr": "Score against learning rate. Methods stand side by side around each rate.",
+    "loss": "Training loss, unweighted, averaged over short stretches of steps and over seeds.",
+    "validation-loss": "Loss on the validation rows.",
+    "token-weights": "Mean weight that the objective gave to a target token; methods that weigh "
+    "every token 1 are left out.",
+    "easy-tokens": "Share of the target tokens that were not hard when they were trained on.",
+    "tau": "TALR's temperature.",
+}
+_RESULTS = (
+    "Score ± one standard error. Δ is the change from the base model; its error takes the two "
+    "scores as independent. Drift is from the base model, in nats per token: CE the cross-entropy "
+    "on a general text, KL that of base and run. Pareto: no run of the table that was measured "
+    "alike is better on one score and as good on the other."
+)
+_SEEDS = "Mean ± standard deviation over the seeds of each method and learning rate."
+_COST = (
+    "Hours are device hours of training: those of all GPUs, or of the machine on a CPU, where the "
+    "memory is that of the process. A resumed run is scaled up from the part that was timed. "
+    "Averages of one run share its training."
+)
+
+
+def write_report(runs: Mapping[Path, Results], study: str, folder: Path) -> Path:
+    """Write the report of the runs (results by run directory) to `folder`; its page.
+
+    report.html holds everything; the tables also lie there as .md, .csv and .tex, the pictures
+    as .png and .svg.
+    """
+    results = list(runs.values())
+    folder.mkdir(exist_ok=True)
+    for name, cells in _tables(results).items():
+        for suffix, render in ((".md", as_markdown), (".csv", as_csv), (".tex", as_latex)):
+            write_text(folder / f"{name}{suffix}", render(cells))
+    pictures = [
+        *plot_tradeoff(results, folder),
+        *plot_score_by_lr(results, folder),
+        *plot_curves(runs, folder),
+    ]
+    drawn = {path.stem: path for path in pictures if path.suffix == ".svg"}
+    page = folder / "report.html"
+    sections = _sections(results, drawn)
+    write_text(page, html.page(f"Study {study}", _summary(results), sections))
+    return page
+
+
+def _tables(results: Sequence[Results]) -> dict[str, Cells]:
+    """{file name: table} of those that have something to say."""
+    tables = {
+        "table": results_cells(results),
+        "seeds": seeds_cells(results),
+        "cost": cost_cells(results),
+    }
+    return {name: cells for name, cells in tables.items() if cells is not None}
+
+
+def _sections(results: Sequence[Results], drawn: Mapping[str, Path]) -> Iterator[str]:
+    for (model, dataset), runs in group_by_pair(results).items():
+        yield html.section(f"{model} on {dataset}", _pair_body(runs, drawn))
+
+
+def _pair_body(runs: Sequence[Results], drawn: Mapping[str, Path]) -> Iterator[str]:
+    run = runs[0]["run"]
+    pictures = []
+    for name, caption in _PICTURES.items():
+        path = drawn.get(f"{name}-{pair_name(run['model'], run['dataset'])}")
+        if path is not None:
+            pictures.append(html.picture(path, caption))
+    tables = _tables(runs)
+    if not any(is_base(one) for one in runs):
+        yield html.paragraph("The base model was not scored, so that changes are unknown.")
+    yield html.section("Results", [html.table(tables["table"]), html.paragraph(_RESULTS)], 3)
+    if "seeds" in tables:
+        yield html.section("Seeds", [html.table(tables["seeds"]), html.paragraph(_SEEDS)], 3)
+    if pictures:
+        yield html.section("Pictures", pictures, 3)
+    if "cost" in tables:
+        yield html.section("Cost", [html.table(tables["cost"]), html.paragraph(_COST)], 3)
+
+
+def _summary(results: Sequence[Results]) -> str:
+    tuned = sum(not is_base(one) for one in results)
+    versions: dict[str, set[str]] = {}
+    for one in results:
+        for package in ("talr", "torch", "transformers", "lm-eval"):
+            version = one.get("versions", {}).get(package)
+            if version:
+                versions.setdefault(package, set()).add(version)
+    made = ", ".join(f"{name} {' and '.join(sorted(each))}" for name, each in versions.items())
+    return f"{tuned} {'run' if tuned == 1 else 'runs'} beside the base model. Made with {made}."
