@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from talr_cli.methods.base import HARD_TOKEN_PROBABILITY
 from talr_cli.report.figures import LINES, broken, lightness, new_figure, panel_grid, save
@@ -138,7 +139,7 @@ def _draw(lines: Sequence[Line], statistic: Statistic, pair: str) -> Figure:
     labels = sorted({line.label for line in lines})
     rates = sorted({line.lr for line in lines if line.lr is not None})
     looks: dict[float | None, tuple[Any, Any]] = {None: ("black", "-")}
-    for place, (lr, color) in enumerate(zip(rates, lightness(len(rates), 0.85), strict=True)):
+    for place, (lr, color) in enumerate(zip(rates, lightness(len(rates)), strict=True)):
         looks[lr] = (color, LINES[place % len(LINES)])
     rows, columns = panel_grid(len(labels))
     figure = new_figure(max(5.2, PANEL[0] * columns + 0.4) + 1.2, PANEL[1] * rows + 1.0)
@@ -155,8 +156,12 @@ def _draw(lines: Sequence[Line], statistic: Statistic, pair: str) -> Figure:
         axes.remove()
     for axes in panels[max(0, len(labels) - columns) : len(labels)]:
         axes.tick_params(labelbottom=True)  # where the panel below is missing
-    if statistic.logarithmic:
+    values = np.concatenate([line.values for line in lines])
+    if statistic.logarithmic and values.min() > 0 and values.max() > 5 * values.min():
         panels[0].set_yscale("log")
+        panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panels[0].yaxis.set_minor_locator(NullLocator())
     figure.supxlabel("optimizer step", fontsize=9)
     figure.supylabel(statistic.label, fontsize=9)
     figure.suptitle(broken(pair, 20 * columns + 20), fontsize=10)

@@ -4,7 +4,6 @@ Methods differ in marker, lightness and line, so that they stay apart in greysca
 """
 
 import io
-import itertools
 import math
 import textwrap
 from collections.abc import Sequence
@@ -56,24 +55,21 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 def method_looks(results: Sequence[Results]) -> dict[str, Look]:
     """{method label: its look} of the runs of one model on one dataset, without the base model."""
     labels = sorted({method_label(one) for one in results if not is_base(one)})
-    shades = itertools.cycle(lightness(len(labels)))
     return {
-        label: Look(marker, shade, line)
-        for label, marker, shade, line in zip(
-            labels, itertools.cycle(MARKERS), shades, itertools.cycle(LINES), strict=False
-        )
+        label: Look(MARKERS[place % len(MARKERS)], shade, LINES[place % len(LINES)])
+        for place, (label, shade) in enumerate(zip(labels, lightness(len(labels)), strict=True))
     }
 
 
-def lightness(n: int, lightest: float = 0.95) -> list[tuple[float, float, float, float]]:
-    """n colors from light to dark."""
+def lightness(n: int) -> list[tuple[float, float, float, float]]:
+    """n colors from light to dark, all of them visible as a line on white."""
     scale = matplotlib.colormaps["cividis"]
-    return [scale(lightest - (lightest - 0.05) * place / max(1, n - 1)) for place in range(n)]
+    return [scale(0.85 - 0.8 * place / max(1, n - 1)) for place in range(n)]
 
 
 def broken(name: str, width: int = NAME_WIDTH) -> str:
-    """A name in lines of at most `width` characters."""
-    return "\n".join(textwrap.wrap(name, width)) or name
+    """A name in lines of at most `width` characters; a $ in it does not begin a formula."""
+    return ("\n".join(textwrap.wrap(name, width)) or name).replace("$", r"\$")
 
 
 def panel_grid(panels: int) -> tuple[int, int]:

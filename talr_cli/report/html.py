@@ -48,7 +48,7 @@ def table(cells: Cells) -> str:
     )
     lines = "\n".join(f"<tr>{''.join(map(_cell, columns, row))}</tr>" for row in rows)
     return (
-        f'<div class="wide"><table>\n<thead><tr>{header}</tr></thead>\n'
+        f'<div class="wide" tabindex="0"><table>\n<thead><tr>{header}</tr></thead>\n'
         f"<tbody>\n{lines}\n</tbody>\n</table></div>"
     )
 

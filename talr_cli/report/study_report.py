@@ -24,7 +24,7 @@ from talr_cli.runs.run_directory import pair_name
 # In the order of the page: what the names of the pictures begin with, and what is said of them.
 _PICTURES = {
     "tradeoff": "Domain against general score: up and to the right is better. The dotted lines are "
-    "the base model's scores; the solid line is the Pareto front of the points as they are, "
+    "the base model's scores; the grey steps are the Pareto front of the points as they are, "
     "whatever their errors.",
     "score-by-lr": "Score against learning rate. Methods stand side by side around each rate.",
     "loss": "Training loss, unweighted, averaged over short stretches of steps and over seeds.",
@@ -114,4 +114,6 @@ def _summary(results: Sequence[Results]) -> str:
             if version:
                 versions.setdefault(package, set()).add(version)
     made = ", ".join(f"{name} {' and '.join(sorted(each))}" for name, each in versions.items())
-    return f"{tuned} {'run' if tuned == 1 else 'runs'} beside the base model. Made with {made}."
+    runs = f"{tuned} {'run' if tuned == 1 else 'runs'}"
+    base = " and the base model" if tuned < len(results) else ""
+    return f"{runs}{base}. Made with {made}." if made else f"{runs}{base}."

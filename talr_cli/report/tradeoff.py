@@ -117,7 +117,8 @@ def _draw_front(axes: Axes, results: Sequence[Results]) -> None:
         left = [one for one in left if one not in alike]
         if len(alike) > 1:
             x, y = zip(*(_point(one) for one in alike), strict=True)
-            axes.plot(x, y, drawstyle="steps-pre", color="0.25", linewidth=1, label=FRONT, zorder=2)
+            look: dict[str, Any] = {"color": "0.7", "linewidth": 3}  # unlike an error bar
+            axes.plot(x, y, drawstyle="steps-pre", label=FRONT, zorder=1.5, **look)
 
 
 def _point(one: Results) -> tuple[float, float]:

@@ -123,9 +123,13 @@ def test_the_base_model_is_scored_and_reported(run):
     done = talr("report", "study=default", cwd=cwd, logger=None)
     assert done.returncode == 0, done.stderr
     report = run.parents[1] / "report"
-    assert {"table.md", "table.csv"} <= {path.name for path in report.iterdir()}
-    assert len(list(report.glob("*.png"))) == 1
+    assert {"table.md", "table.csv", "table.tex", "cost.csv", "report.html"} <= {
+        path.name for path in report.iterdir()
+    }
+    drawn = {path.name.partition("-tiny__")[0] for path in report.glob("*.png")}
+    assert {"tradeoff", "score-by-lr", "loss", "easy-tokens"} <= drawn
     assert "talr" in done.stdout
+    assert done.stdout.splitlines()[-1] == "report: runs/default/report/report.html"
 
 
 @pytest.mark.parametrize(

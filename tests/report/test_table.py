@@ -13,7 +13,6 @@ from talr_cli.report.table import (
     print_table,
     rich_table,
     study_rows,
-    write_tables,
 )
 
 
@@ -89,7 +88,7 @@ def test_missing_parts_are_dashes_not_zeros():
     unknown_error = results(lr=2e-6, domain=(0.3, None))
     not_finite = results(lr=3e-6, domain=(None, None))
     lines = markdown_table([BASE, one, unknown_error, not_finite]).splitlines()
-    assert lines[3].endswith("| +0.100 ± 0.036 | – | – | – | – |")
+    assert lines[3].endswith("| +0.100 ± 0.036 | – | – | – | – | – |")
     assert "| 0.300 | +0.100 |" in lines[4]
     assert "| 0 | – | – | 0.400 ± 0.040 |" in lines[5]
 
@@ -116,10 +115,33 @@ def test_printed_into_a_pipe_no_cell_is_folded(capsys):
     assert "│ 0.300 ± 0.030 │ +0.100 ± 0.036 │" in capsys.readouterr().out
 
 
-def test_tables_are_written(tmp_path):
-    markdown, comma_separated = write_tables([BASE, results()], tmp_path)
-    assert markdown.read_text(encoding="utf-8") == markdown_table([BASE, results()])
-    assert comma_separated.read_text(encoding="utf-8") == csv_table([BASE, results()])
+def test_runs_on_the_front_are_marked():
+    worse, better = results(general=(0.39, 0.04)), results(lr=5e-6)
+    lines = markdown_table([BASE, worse, better, results(lr=1e-5, general=None)]).splitlines()
+    assert lines[0].endswith("| Pareto |")
+    assert [line.split("|")[-2].strip() for line in lines[2:]] == ["yes", "no", "yes", "–"]
+
+
+def test_one_run_alone_has_nothing_to_be_on_the_front_of():
+    assert "Pareto" not in markdown_table([results()])
+
+
+def test_averages_of_one_run_are_told_apart():
+    runs = [results("averaging") for _ in range(2)]
+    for one, alpha in zip(runs, (0.25, 0.5), strict=True):
+        one["weights"] = {"averaged": {"alpha": alpha, "of": "sft"}}
+    assert "| averaging α=0.25 | 1e-06 |" in markdown_table(runs)
+    written = list(csv.DictReader(io.StringIO(csv_table(runs))))
+    assert [(row["method"], row["alpha"]) for row in written] == [
+        ("averaging", "0.25"),
+        ("averaging", "0.5"),
+    ]
+
+
+def test_a_name_is_no_markup_in_the_terminal():
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(rich_table([BASE, results("[red]x[/red]")]))
+    assert "[red]x[/red]" in console.export_text()
 
 
 def test_several_pairs_are_named():

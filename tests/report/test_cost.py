@@ -1,0 +1,66 @@
+"""Hours by hand: processes, resumed runs, averages that share a training."""
+
+import csv
+import io
+
+import pytest
+from synthetic_study import BASE, results, training
+
+from talr_cli.report.cells import as_csv, as_markdown
+from talr_cli.report.cost import cost_cells
+
+
+def cost(*runs):
+    return list(csv.DictReader(io.StringIO(as_csv(cost_cells(runs)))))
+
+
+def trained(method="sft", seed=0, **changes):
+    one = results(method, seed=seed, id=f"{method}{seed}")
+    one["training"] = training(**changes)
+    return one
+
+
+def test_device_hours_are_those_of_all_gpus():
+    (line,) = cost(BASE, trained(seconds=1800, processes=4), trained(seed=1, seconds=900))[:1]
+    assert line["device"] == "4 × NVIDIA H100 80GB HBM3"
+    assert float(line["hours"]) == 2.0
+    assert float(line["evaluation_hours"]) == pytest.approx(0.02)  # 2 · 36 s
+
+
+def test_a_line_for_each_method_and_device():
+    lines = cost(trained(), trained(seed=1, device="cpu"), trained("talr"))
+    assert [(line["method"], line["device"]) for line in lines] == [
+        ("sft", "NVIDIA H100 80GB HBM3"),
+        ("sft", "cpu"),
+        ("talr", "NVIDIA H100 80GB HBM3"),
+    ]
+
+
+def test_a_resumed_run_timed_its_last_part_only():
+    (line,) = cost(trained(), trained(seed=1, seconds=600, steps=100, resumed=75))
+    assert float(line["hours"]) == pytest.approx(0.5 + 600 * 4 / 3600)
+    assert float(line["hours_per_training"]) == pytest.approx(float(line["hours"]) / 2)
+
+
+def test_resumed_after_the_last_step_nothing_was_timed():
+    (line,) = cost(trained(seconds=0.1, steps=100, resumed=100))
+    assert (line["trainings"], line["hours"]) == ("1", "")
+
+
+def test_averages_of_one_run_are_one_training():
+    averages = [trained("averaging", seed) for seed in range(3)]
+    for one, alpha in zip(averages, (0.25, 0.5, 0.75), strict=True):
+        one["weights"]["averaged"] = {"alpha": alpha, "of": "sft-lr1e-06-s0-00000000"}
+    (line,) = cost(*averages)
+    assert (line["trainings"], float(line["hours"])) == ("1", 0.5)
+    assert float(line["evaluation_hours"]) == pytest.approx(0.06)
+
+
+def test_runs_from_before_the_device_was_recorded():
+    old = trained()
+    del old["training"]["device"], old["training"]["processes"]
+    assert "| sft | – | 1 | 0.500 | 0.50 |" in as_markdown(cost_cells([old]))
+
+
+def test_nothing_was_trained_here():
+    assert cost_cells([BASE]) is None
