@@ -55,10 +55,10 @@ def _line(method: str, device: str, runs: Sequence[Results]) -> list[Cell]:
         Cell(device, device) if device else Cell(),
         Cell(str(len(trainings)), len(trainings)),
         _number(statistics.fmean(known) if known else None, 3),
-        _number(sum(known) if known else None, 2),
+        _number(sum(known) if known else None, 3),
         _number(_mean(trainings, "tokens_per_second"), 0),
         _number(max(_values(trainings, "peak_memory_gib"), default=None), 2),
-        _number(sum(evaluation), 2),
+        _number(sum(evaluation), 3),
     ]
 
 

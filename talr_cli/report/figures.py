@@ -62,9 +62,9 @@ def method_looks(results: Sequence[Results]) -> dict[str, Look]:
 
 
 def lightness(n: int) -> list[tuple[float, float, float, float]]:
-    """n colors from light to dark, all of them visible as a line on white."""
+    """n colors from light to dark, all of them visible as a line on white; one is dark."""
     scale = matplotlib.colormaps["cividis"]
-    return [scale(0.85 - 0.8 * place / max(1, n - 1)) for place in range(n)]
+    return [scale(0.05 + 0.8 * place / max(1, n - 1)) for place in reversed(range(n))]
 
 
 def broken(name: str, width: int = NAME_WIDTH) -> str:

@@ -27,6 +27,8 @@ def test_the_run_directory_is_complete(run):
     results = json.loads((run / "results.json").read_text())
     assert results["run"]["method"] == "talr"
     assert results["training"]["steps"] == 12
+    assert results["training"]["device"] == "cpu"
+    assert results["training"]["processes"] == 1
     assert results["domain"]["n"] == 6
     tasks = results["general"]["tasks"].values()
     mean = sum(task["score"] for task in tasks) / len(tasks)

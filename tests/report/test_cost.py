@@ -59,7 +59,7 @@ def test_averages_of_one_run_are_one_training():
 def test_runs_from_before_the_device_was_recorded():
     old = trained()
     del old["training"]["device"], old["training"]["processes"]
-    assert "| sft | – | 1 | 0.500 | 0.50 |" in as_markdown(cost_cells([old]))
+    assert "| sft | – | 1 | 0.500 | 0.500 |" in as_markdown(cost_cells([old]))
 
 
 def test_nothing_was_trained_here():
