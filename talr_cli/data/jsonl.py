@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,21 +45,15 @@ class Jsonl:
         """
         scorer = self._scorer()
         bad = BadRows(self.on_bad_row, self.max_bad_share)
-        total = 0
         splits: dict[str, list[Example]] = {}
         for split, path in (
             ("train", self.train),
             ("validation", self.validation),
             ("test", self.test),
         ):
-            splits[split] = []
-            for row in read_rows(Path(path)) if path is not None else ():
-                total += 1
-                try:
-                    splits[split].append(self._example(row, split))
-                except ValueError as error:
-                    bad.add(row, str(error))
-        bad.settle(total)
+            rows = read_rows(Path(path)) if path is not None else ()
+            splits[split] = list(bad.sift(rows, partial(self._example, split)))
+        bad.settle()
         if isinstance(scorer, UserScorer):
             # Its mistakes must show now, not after the training.
             for example in splits["test"][:1]:
@@ -77,7 +72,7 @@ class Jsonl:
             "function of your own, package.module.function"
         )
 
-    def _example(self, row: Row, split: str) -> Example:
+    def _example(self, split: str, row: Row) -> Example:
         if row.values is None:
             raise ValueError(row.error)
         values = row.values

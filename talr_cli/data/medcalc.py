@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from talr_cli.data.base import Example, Splits
 from talr_cli.data.rows import BadRows, Row, read_hub, read_rows
+from talr_cli.data.splitting import check_shares, hashed_split
 from talr_cli.errors import UserError
 from talr_cli.evaluation.scorers.medcalc import MedCalcScorer, answer_form
 
@@ -58,63 +58,42 @@ class MedCalc:
         """
         if self.target not in _HOW:
             raise UserError(f"dataset.target={self.target} is not explanation or label")
-        shares = (self.validation_share, self.test_share)
-        if min(shares) < 0 or sum(shares) >= 1:
-            raise UserError(
-                f"dataset.validation_share={shares[0]} and dataset.test_share={shares[1]} must be "
-                "at least 0 and leave something to train on"
-            )
+        check_shares(self.validation_share, self.test_share)
         if self.path is None and self.test_path is not None:
             raise UserError("dataset.test_path needs dataset.path: give the training rows too")
-        self._bad = BadRows(self.on_bad_row, self.max_bad_share)
-        self._total = 0
+        bad = BadRows(self.on_bad_row, self.max_bad_share)
         if self.path is None:
-            splits = self._from_hub()
+            splits = self._from_hub(bad)
         else:
-            rows = self._examples(read_rows(Path(self.path), _COLUMNS))
+            rows = bad.sift(read_rows(Path(self.path), _COLUMNS), self._example)
             held_out = 0.0 if self.test_path else self.test_share
             splits = self._by_note(rows, held_out)
             if self.test_path is not None:
                 test_rows = read_rows(Path(self.test_path), _COLUMNS)
-                splits["test"] = [example for _, example in self._examples(test_rows)]
-        self._bad.settle(self._total)
+                splits["test"] = [example for _, example in bad.sift(test_rows, self._example)]
+        bad.settle()
         return Splits(splits["train"], splits["validation"], splits["test"], MedCalcScorer())
 
-    def _from_hub(self) -> dict[str, list[Example]]:
+    def _from_hub(self, bad: BadRows) -> dict[str, list[Example]]:
         instead = (
             "give a CSV file in its columns by dataset.path=FILE, and dataset.test_path=FILE for "
             "the test rows"
         )
         rows = {split: read_hub(self.hub_id, None, split, instead) for split in ("train", "test")}
-        splits = self._by_note(self._examples(rows["train"]), 0.0)
-        splits["test"] = [example for _, example in self._examples(rows["test"])]
+        splits = self._by_note(bad.sift(rows["train"], self._example), 0.0)
+        splits["test"] = [example for _, example in bad.sift(rows["test"], self._example)]
         return splits
 
     def _by_note(
         self, rows: Iterable[tuple[str, Example]], test_share: float
     ) -> dict[str, list[Example]]:
-        """Split by a hash of the note's id: the same for every seed and order of the file."""
         splits: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
         for note, example in rows:
-            place = int.from_bytes(hashlib.sha256(note.encode()).digest()[:4]) / 2**32
-            if place < test_share:
-                splits["test"].append(example)
-            elif place < test_share + self.validation_share:
-                splits["validation"].append(example)
-            else:
-                splits["train"].append(example)
+            splits[hashed_split(note, self.validation_share, test_share)].append(example)
         return splits
 
-    def _examples(self, rows: Iterable[Row]) -> Iterator[tuple[str, Example]]:
-        """(note id, example) of every good row; the bad ones are noted."""
-        for row in rows:
-            self._total += 1
-            try:
-                yield self._example(row)
-            except ValueError as error:
-                self._bad.add(row, str(error))
-
     def _example(self, row: Row) -> tuple[str, Example]:
+        """(note id, example)."""
         if row.values is None:
             raise ValueError(row.error)
         values: dict[str, Any] = {}

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from talr_cli.data.base import Example, Message, Scorer, Splits
 from talr_cli.data.rows import BadRows, Row, read_hub, read_rows
+from talr_cli.data.splitting import drawn, hashed_split
 from talr_cli.errors import UserError
 from talr_cli.evaluation.scorers.math import Gsm8kScorer, MathScorer, last_box
 from talr_cli.evaluation.scorers.numbers import find_numbers
-
-T = TypeVar("T")
 
 # Hub id and config of the test rows. The 500 of MATH are those of Lightman et al. (2305.20050).
 _BENCHMARKS = {"gsm8k": ("openai/gsm8k", "main"), "math": ("HuggingFaceH4/MATH-500", None)}
@@ -58,17 +55,17 @@ class MetaMath:
         if not 0 <= self.validation_share < 1:
             raise UserError(f"dataset.validation_share={self.validation_share} is outside [0, 1)")
         scorer = _SCORERS[self.benchmark]()
-        self._bad = BadRows(self.on_bad_row, self.max_bad_share)
-        self._total = 0
+        bad = BadRows(self.on_bad_row, self.max_bad_share)
         test_example = _gsm8k_example if self.benchmark == "gsm8k" else _math_example
-        test = list(self._examples(self._test_source(), test_example))
+        test = list(bad.sift(self._test_source(), test_example))
         train: list[Example] = []
         validation: list[Example] = []
-        for question, example in self._examples(self._train_source(), _train_example):
-            place = int.from_bytes(hashlib.sha256(question.encode()).digest()[:4]) / 2**32
-            (validation if place < self.validation_share else train).append(example)
-        self._bad.settle(self._total)
-        return Splits(self._drawn(train), validation, test, scorer)
+        for question, example in bad.sift(self._train_source(), _train_example):
+            is_held_out = hashed_split(question, self.validation_share, 0.0) == "validation"
+            (validation if is_held_out else train).append(example)
+        bad.settle()
+        train = drawn(train, "train_rows", self.train_rows, self.data_seed)
+        return Splits(train, validation, test, scorer)
 
     def _train_source(self) -> Iterable[Row]:
         if self.path is not None:
@@ -81,26 +78,6 @@ class MetaMath:
             return read_rows(Path(self.test_path))
         instead = f"give the test rows of {self.benchmark} by dataset.test_path=FILE"
         return read_hub(*_BENCHMARKS[self.benchmark], "test", instead)
-
-    def _examples(self, rows: Iterable[Row], make: Callable[[Row], T]) -> Iterator[T]:
-        """What `make` makes of every good row; the bad ones are noted."""
-        for row in rows:
-            self._total += 1
-            try:
-                yield make(row)
-            except ValueError as error:
-                self._bad.add(row, str(error))
-
-    def _drawn(self, rows: list[Example]) -> list[Example]:
-        if self.train_rows is None:
-            return rows
-        if not 0 < self.train_rows <= len(rows):
-            raise UserError(
-                f"dataset.train_rows={self.train_rows} is not between 1 and the {len(rows)} rows "
-                "there are"
-            )
-        random.Random(self.data_seed).shuffle(rows)
-        return rows[: self.train_rows]
 
 
 def _train_example(row: Row) -> tuple[str, Example]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from talr_cli.errors import UserError
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MOST_NAMED = 20
 
@@ -41,21 +43,28 @@ class BadRows:
     on_bad_row: str = "stop"
     max_bad_share: float = 0.05
     _reasons: list[str] = field(default_factory=list)
+    _total: int = 0
 
     def __post_init__(self) -> None:
         if self.on_bad_row not in ("stop", "skip"):
             raise UserError(f"dataset.on_bad_row={self.on_bad_row} is not stop or skip")
 
-    def add(self, row: Row, reason: str) -> None:
-        self._reasons.append(f"{row.file}:{row.line} {reason}")
+    def sift(self, rows: Iterable[Row], make: Callable[[Row], T]) -> Iterator[T]:
+        """What `make` makes of every good row; where it raises ValueError the row is noted."""
+        for row in rows:
+            self._total += 1
+            try:
+                yield make(row)
+            except ValueError as error:
+                self._reasons.append(f"{row.file}:{row.line} {error}")
 
-    def settle(self, total: int) -> None:
-        """Raise, or with `skip` warn, once all `total` rows have been looked at.
+    def settle(self) -> None:
+        """Raise, or with `skip` warn, once all rows have been looked at.
 
         Raises:
             UserError: There are bad rows and they may not be skipped, or there are too many.
         """
-        bad = len(self._reasons)
+        bad, total = len(self._reasons), self._total
         if not bad:
             return
         more = f"; and {bad - MOST_NAMED} more" if bad > MOST_NAMED else ""
