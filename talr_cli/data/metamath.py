@@ -82,38 +82,38 @@ class MetaMath:
 
 def _train_example(row: Row) -> tuple[str, Example]:
     """(original question, example)."""
-    query = _text(row, "query")
+    query = row.text("query")
     original = str((row.values or {}).get("original_question") or query)
     return original, Example(
         id=f"train:{row.line}",
         messages=_prompt(query),
-        completion=_text(row, "response"),
+        completion=row.text("response"),
         group=str((row.values or {}).get("type") or ""),
     )
 
 
 def _gsm8k_example(row: Row) -> Example:
-    solution = _text(row, "answer")
+    solution = row.text("answer")
     answer = solution.rpartition("####")[2].strip()
     if "####" not in solution or len(find_numbers(answer)) != 1:
         raise ValueError("has an answer without a number after ####")
     return Example(
         id=f"gsm8k:{row.line}",
-        messages=_prompt(_text(row, "question")),
+        messages=_prompt(row.text("question")),
         completion=solution,
         reference={"answer": answer},
     )
 
 
 def _math_example(row: Row) -> Example:
-    solution = _text(row, "solution")
+    solution = row.text("solution")
     values: dict[str, Any] = row.values or {}
     answer = values.get("answer") or last_box(solution)
     if not answer:
         raise ValueError("has neither an answer nor a box in its solution")
     return Example(
         id=f"math:{row.line}",
-        messages=_prompt(_text(row, "problem")),
+        messages=_prompt(row.text("problem")),
         completion=solution,
         reference={"answer": str(answer)},
         group=str(values.get("subject") or values.get("type") or ""),
@@ -122,12 +122,3 @@ def _math_example(row: Row) -> Example:
 
 def _prompt(question: str) -> tuple[Message, ...]:
     return ({"role": "user", "content": f"{question}\n\n{_HOW}"},)
-
-
-def _text(row: Row, column: str) -> str:
-    if row.values is None:
-        raise ValueError(row.error)
-    text = row.values.get(column)
-    if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"has no {column}")
-    return text.strip()
