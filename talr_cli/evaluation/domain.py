@@ -48,9 +48,9 @@ def evaluate_domain(
     renderer: Renderer,
     examples: Sequence[Example],
     scorer: Scorer,
-    answer_by: str,
     max_new_tokens: int,
     batch_size: int,
+    answer_by: str = "generation",
 ) -> DomainScore:
     """Answer every row by `generation` or by `likelihood` and score the answers.
 

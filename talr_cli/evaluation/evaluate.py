@@ -57,9 +57,9 @@ def evaluate(
             renderer,
             tests,
             splits.scorer,
-            config.domain.answer_by,
             budget,
             config.domain.batch_size,
+            config.domain.answer_by,
         )
         results["domain"] = {**domain.results, "limit": config.domain.limit}
         _write_samples(directory, "domain", domain.samples)
