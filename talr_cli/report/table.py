@@ -129,7 +129,8 @@ def _change(one: Results, base: Results | None, section: str, same: str) -> Esti
     if base is None or base is one or one[section] is None or base[section] is None:
         return None
     # A quick look at the first items is no estimate of the same thing.
-    if any(one[section].get(key) != base[section].get(key) for key in (same, "limit")):
+    compared = (same, "limit", "answer_by")
+    if any(one[section].get(key) != base[section].get(key) for key in compared):
         return None
     after, before = _estimate(one[section]), _estimate(base[section])
     return after - before if after and before else None
