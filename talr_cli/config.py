@@ -13,6 +13,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from talr_cli.data.esci import Esci
+from talr_cli.data.esci_mini import EsciMini
 from talr_cli.data.jsonl import Jsonl
 from talr_cli.data.medcalc import MedCalc
 from talr_cli.data.medcalc_mini import MedCalcMini
@@ -68,6 +70,7 @@ class SuiteConfig:
 class DomainEvalConfig:
     """How the domain's test rows are answered."""
 
+    answer_by: str = "generation"
     max_new_tokens: int | None = None
     batch_size: int = 32
     limit: int | None = None
@@ -159,7 +162,7 @@ class ReportConfig:
     runs_dir: str = MISSING
 
 
-_DATASETS = (Jsonl, MedCalc, MedCalcMini, MetaMath)
+_DATASETS = (Esci, EsciMini, Jsonl, MedCalc, MedCalcMini, MetaMath)
 _METHOD_PARTS = (
     *(Sft, Talr, Flow, Dft, Eaft, InfoSft, Deft),
     *(L2, Kl, Lora, Averaging, Replay),
@@ -191,6 +194,7 @@ def conf_dir() -> Path:
 
 _CHOICES = {
     "device": ("auto", "cpu", "cuda"),
+    "domain.answer_by": ("generation", "likelihood"),
     "trainer.schedule": ("constant", "cosine", "linear"),
     "trainer.precision": ("auto", "bf16", "fp32"),
     "trainer.save_dtype": ("auto", "float32", "bfloat16", "float16"),

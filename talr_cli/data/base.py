@@ -5,9 +5,9 @@ This module knows nothing about tokens, templates or files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 Message = dict[str, str]
 
@@ -43,6 +43,17 @@ class Scorer(Protocol):
     """Judges one model output against `Example.reference`; the output is data, never evaluated."""
 
     def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict: ...
+
+
+@runtime_checkable
+class Summarizer(Protocol):
+    """A scorer that has more to say of all rows together than the share of correct ones."""
+
+    def summary(
+        self, verdicts: Sequence[Verdict], references: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """Numbers under their names, nested as deep as they need; they go into results.json."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from talr_cli.data.base import Example, Splits
 from talr_cli.data.rows import BadRows, Row, read_hub, read_rows
-from talr_cli.data.splitting import hashed_split
+from talr_cli.data.splitting import check_shares, hashed_split
 from talr_cli.errors import UserError
 from talr_cli.evaluation.scorers.medcalc import MedCalcScorer, answer_form
 
@@ -58,12 +58,7 @@ class MedCalc:
         """
         if self.target not in _HOW:
             raise UserError(f"dataset.target={self.target} is not explanation or label")
-        shares = (self.validation_share, self.test_share)
-        if min(shares) < 0 or sum(shares) >= 1:
-            raise UserError(
-                f"dataset.validation_share={shares[0]} and dataset.test_share={shares[1]} must be "
-                "at least 0 and leave something to train on"
-            )
+        check_shares(self.validation_share, self.test_share)
         if self.path is None and self.test_path is not None:
             raise UserError("dataset.test_path needs dataset.path: give the training rows too")
         bad = BadRows(self.on_bad_row, self.max_bad_share)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from talr_cli.data.base import Example, Message, Scorer, Splits
 from talr_cli.data.rows import BadRows, Row, read_hub, read_rows
-from talr_cli.data.splitting import hashed_split
+from talr_cli.data.splitting import drawn, hashed_split
 from talr_cli.errors import UserError
 from talr_cli.evaluation.scorers.math import Gsm8kScorer, MathScorer, last_box
 from talr_cli.evaluation.scorers.numbers import find_numbers
@@ -59,11 +58,14 @@ class MetaMath:
         bad = BadRows(self.on_bad_row, self.max_bad_share)
         test_example = _gsm8k_example if self.benchmark == "gsm8k" else _math_example
         test = list(bad.sift(self._test_source(), test_example))
-        splits: dict[str, list[Example]] = {"train": [], "validation": []}
+        train: list[Example] = []
+        validation: list[Example] = []
         for question, example in bad.sift(self._train_source(), _train_example):
-            splits[hashed_split(question, self.validation_share)].append(example)
+            is_held_out = hashed_split(question, self.validation_share, 0.0) == "validation"
+            (validation if is_held_out else train).append(example)
         bad.settle()
-        return Splits(self._drawn(splits["train"]), splits["validation"], test, scorer)
+        train = drawn(train, "train_rows", self.train_rows, self.data_seed)
+        return Splits(train, validation, test, scorer)
 
     def _train_source(self) -> Iterable[Row]:
         if self.path is not None:
@@ -77,52 +79,41 @@ class MetaMath:
         instead = f"give the test rows of {self.benchmark} by dataset.test_path=FILE"
         return read_hub(*_BENCHMARKS[self.benchmark], "test", instead)
 
-    def _drawn(self, rows: list[Example]) -> list[Example]:
-        if self.train_rows is None:
-            return rows
-        if not 0 < self.train_rows <= len(rows):
-            raise UserError(
-                f"dataset.train_rows={self.train_rows} is not between 1 and the {len(rows)} rows "
-                "there are"
-            )
-        random.Random(self.data_seed).shuffle(rows)
-        return rows[: self.train_rows]
-
 
 def _train_example(row: Row) -> tuple[str, Example]:
     """(original question, example)."""
-    query = _text(row, "query")
+    query = row.text("query")
     original = str((row.values or {}).get("original_question") or query)
     return original, Example(
         id=f"train:{row.line}",
         messages=_prompt(query),
-        completion=_text(row, "response"),
+        completion=row.text("response"),
         group=str((row.values or {}).get("type") or ""),
     )
 
 
 def _gsm8k_example(row: Row) -> Example:
-    solution = _text(row, "answer")
+    solution = row.text("answer")
     answer = solution.rpartition("####")[2].strip()
     if "####" not in solution or len(find_numbers(answer)) != 1:
         raise ValueError("has an answer without a number after ####")
     return Example(
         id=f"gsm8k:{row.line}",
-        messages=_prompt(_text(row, "question")),
+        messages=_prompt(row.text("question")),
         completion=solution,
         reference={"answer": answer},
     )
 
 
 def _math_example(row: Row) -> Example:
-    solution = _text(row, "solution")
+    solution = row.text("solution")
     values: dict[str, Any] = row.values or {}
     answer = values.get("answer") or last_box(solution)
     if not answer:
         raise ValueError("has neither an answer nor a box in its solution")
     return Example(
         id=f"math:{row.line}",
-        messages=_prompt(_text(row, "problem")),
+        messages=_prompt(row.text("problem")),
         completion=solution,
         reference={"answer": str(answer)},
         group=str(values.get("subject") or values.get("type") or ""),
@@ -131,12 +122,3 @@ def _math_example(row: Row) -> Example:
 
 def _prompt(question: str) -> tuple[Message, ...]:
     return ({"role": "user", "content": f"{question}\n\n{_HOW}"},)
-
-
-def _text(row: Row, column: str) -> str:
-    if row.values is None:
-        raise ValueError(row.error)
-    text = row.values.get(column)
-    if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"has no {column}")
-    return text.strip()

@@ -35,6 +35,19 @@ class Row:
     values: dict[str, Any] | None
     error: str = ""
 
+    def text(self, column: str) -> str:
+        """The text of a column without white space around it.
+
+        Raises:
+            ValueError: The row could not be read, or there is no text.
+        """
+        if self.values is None:
+            raise ValueError(self.error)
+        text = self.values.get(column)
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"has no {column}")
+        return text.strip()
+
 
 @dataclass
 class BadRows:

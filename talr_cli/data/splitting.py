@@ -1,4 +1,4 @@
-"""Which rows go into which split: the same for every seed and order of the file.
+"""Which rows go into which split, and which are drawn; the run's seed has no part in either.
 
 Knows keys and shares; does not know what a row means.
 """
@@ -6,11 +6,44 @@ Knows keys and shares; does not know what a row means.
 from __future__ import annotations
 
 import hashlib
+import random
+from collections.abc import Sequence
+from typing import TypeVar
+
+from talr_cli.errors import UserError
+
+T = TypeVar("T")
 
 
-def hashed_split(key: str, validation_share: float, test_share: float = 0.0) -> str:
+def check_shares(validation_share: float, test_share: float) -> None:
+    """Raise UserError unless both are shares and leave something to train on."""
+    if min(validation_share, test_share) < 0 or validation_share + test_share >= 1:
+        raise UserError(
+            f"dataset.validation_share={validation_share} and dataset.test_share={test_share} must "
+            "be at least 0 and leave something to train on"
+        )
+
+
+def hashed_split(key: str, validation_share: float, test_share: float) -> str:
     """`train`, `validation` or `test`, by a hash of what no two splits may share."""
     place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4]) / 2**32
     if place < test_share:
         return "test"
     return "validation" if place < test_share + validation_share else "train"
+
+
+def drawn(rows: Sequence[T], option: str, count: int | None, seed: int) -> list[T]:
+    """`count` of the rows, by `seed`; a greater count keeps those of a smaller one; None: all.
+
+    Raises:
+        UserError: There are not so many; `option` is the name of the count.
+    """
+    if count is None:
+        return list(rows)
+    if not 0 < count <= len(rows):
+        raise UserError(
+            f"dataset.{option}={count} is not between 1 and the {len(rows)} rows there are"
+        )
+    order = list(rows)
+    random.Random(seed).shuffle(order)
+    return order[:count]

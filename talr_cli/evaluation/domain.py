@@ -1,4 +1,6 @@
-"""The domain's test rows: answer them greedily, score the answers, keep every sample.
+"""The domain's test rows: answer them, score the answers, keep every sample.
+
+A row is answered by greedy generation, or by the likeliest of the choices that it names.
 
 Knows a model, a renderer and a scorer; does not know which method made the model.
 """
@@ -10,15 +12,16 @@ import math
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from talr_cli.data.base import Example, Scorer
+from talr_cli.data.base import Example, Scorer, Summarizer, Verdict
+from talr_cli.data.choices import possible_completions
 from talr_cli.data.rendering import Renderer
 
 log = logging.getLogger(__name__)
@@ -47,14 +50,32 @@ def evaluate_domain(
     scorer: Scorer,
     max_new_tokens: int,
     batch_size: int,
+    answer_by: str = "generation",
 ) -> DomainScore:
-    """Generate one greedy answer per row and score it."""
+    """Answer every row by `generation` or by `likelihood` and score the answers.
+
+    Args:
+        max_new_tokens: Of a generated answer.
+        batch_size: Sequences in one forward pass; every choice is one.
+    """
     started = time.perf_counter()
-    outputs = generate(model, renderer, examples, max_new_tokens, batch_size)
+    details: list[dict[str, Any]] = [{} for _ in examples]
+    if answer_by == "likelihood":
+        choices = possible_completions(examples)
+        likelihoods = choice_likelihoods(model, renderer, examples, choices, batch_size)
+        details = [{"log_probabilities": values} for values in likelihoods]
+        outputs = [
+            completions[max(values, key=values.__getitem__)]
+            for completions, values in zip(choices, likelihoods, strict=True)
+        ]
+    else:
+        outputs = generate(model, renderer, examples, max_new_tokens, batch_size)
+    verdicts: list[Verdict] = []
     samples: list[dict[str, Any]] = []
     groups: dict[str, list[bool]] = defaultdict(list)
-    for example, output in zip(examples, outputs, strict=True):
+    for example, output, detail in zip(examples, outputs, details, strict=True):
         verdict = scorer(output, example.reference)
+        verdicts.append(verdict)
         groups[example.group].append(verdict.correct)
         samples.append(
             {
@@ -65,16 +86,21 @@ def evaluate_domain(
                 "parsed": verdict.parsed,
                 "correct": verdict.correct,
                 "reference": dict(example.reference),
+                **detail,
             }
         )
     results = {
         "metric": "accuracy",
         "scorer": getattr(scorer, "name", type(scorer).__name__),
-        **proportion([sample["correct"] for sample in samples]),
+        **proportion([verdict.correct for verdict in verdicts]),
         "groups": {name: proportion(values) for name, values in sorted(groups.items()) if name},
-        "max_new_tokens": max_new_tokens,
+        "answer_by": answer_by,
+        "max_new_tokens": max_new_tokens if answer_by == "generation" else None,
         "seconds": round(time.perf_counter() - started, 2),
     }
+    if isinstance(scorer, Summarizer):
+        references = [example.reference for example in examples]
+        results["summary"] = scorer.summary(verdicts, references)
     return DomainScore(results, samples)
 
 
@@ -102,12 +128,7 @@ def generate(
     answers = [""] * len(prompts)
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     for batch in tqdm(batches, desc="domain", disable=not sys.stderr.isatty()):
-        width = max(len(prompts[index]) for index in batch)
-        ids = torch.full((len(batch), width), tokenizer.pad_token_id)
-        mask = torch.zeros_like(ids)
-        for row, index in enumerate(batch):
-            ids[row, width - len(prompts[index]) :] = torch.tensor(prompts[index])
-            mask[row, width - len(prompts[index]) :] = 1
+        ids, mask = _left_padded([prompts[index] for index in batch], tokenizer.pad_token_id)
         generated = model.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
@@ -120,10 +141,71 @@ def generate(
             pad_token_id=tokenizer.pad_token_id,
         )
         for row, index in enumerate(batch):
-            answer = generated[row, width:].tolist()
+            answer = generated[row, ids.shape[1] :].tolist()
             end = next((i for i, token in enumerate(answer) if token in stops), len(answer))
             answers[index] = tokenizer.decode(answer[:end], skip_special_tokens=True)
     return answers
+
+
+@torch.inference_mode()
+def choice_likelihoods(
+    model: Any,
+    renderer: Renderer,
+    examples: Sequence[Example],
+    choices: Sequence[Mapping[str, str]],
+    batch_size: int,
+) -> list[dict[str, float]]:
+    """For each row {choice: log-probability in nats of its completion after the prompt}.
+
+    The sum over the tokens that training would teach, the end of the turn among them: that the
+    answer is this and no longer one, so that no choice gains by being the beginning of another.
+
+    Args:
+        choices: For each row {choice: completion}.
+    """
+    keys = [(row, choice) for row, completions in enumerate(choices) for choice in completions]
+    sequences = [
+        renderer.encode(replace(examples[row], completion=choices[row][choice]))
+        for row, choice in keys
+    ]
+    order = sorted(range(len(keys)), key=lambda index: -len(sequences[index].input_ids))
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    totals = [0.0] * len(keys)
+    for batch in tqdm(batches, desc="domain", disable=not sys.stderr.isatty()):
+        ids, mask = _left_padded(
+            [sequences[index].input_ids for index in batch], renderer.tokenizer.pad_token_id
+        )
+        ids, mask = ids.to(model.device), mask.to(model.device)
+        lengths = [len(sequences[index].targets) for index in batch]
+        # All completions end in the last column: the logits of the prompts are not computed.
+        kept = max(lengths) + 1
+        logits = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+            logits_to_keep=kept,
+        ).logits
+        log_probs = logits[:, :-1].float().log_softmax(-1)
+        picked = log_probs.gather(-1, ids[:, 1 - kept :, None]).squeeze(-1)
+        for index, length, row in zip(batch, lengths, picked, strict=True):
+            totals[index] = row[-length:].sum().item()
+    likelihoods: list[dict[str, float]] = [{} for _ in examples]
+    for (number, choice), total in zip(keys, totals, strict=True):
+        likelihoods[number][choice] = total
+    return likelihoods
+
+
+def _left_padded(
+    sequences: Sequence[Sequence[int]], pad_id: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids [B, T] that end together, and their attention mask [B, T]."""
+    width = max(map(len, sequences))
+    ids = torch.full((len(sequences), width), pad_id)
+    mask = torch.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        ids[row, width - len(sequence) :] = torch.tensor(sequence)
+        mask[row, width - len(sequence) :] = 1
+    return ids, mask
 
 
 def _stop_ids(model: PreTrainedModel, renderer: Renderer) -> list[int]:

@@ -53,7 +53,13 @@ def evaluate(
         log.info("evaluation: %d rows of %s", len(tests), config.dataset.name)
         budget = config.domain.max_new_tokens or answer_budget(tests, renderer)
         domain = evaluate_domain(
-            model, renderer, tests, splits.scorer, budget, config.domain.batch_size
+            model,
+            renderer,
+            tests,
+            splits.scorer,
+            budget,
+            config.domain.batch_size,
+            config.domain.answer_by,
         )
         results["domain"] = {**domain.results, "limit": config.domain.limit}
         _write_samples(directory, "domain", domain.samples)

@@ -63,14 +63,15 @@ def test_change_against_base_has_the_standard_error_of_a_difference():
 def test_no_change_against_a_base_measured_otherwise():
     other_suite = results(general__suite="full")
     other_scorer = results(domain__scorer="exact")
+    other_answers = results(domain__answer_by="likelihood")
     other_model = results(run__model="bigger")
-    rows = study_rows([BASE, other_suite, other_scorer, other_model])
+    rows = study_rows([BASE, other_suite, other_scorer, other_answers, other_model])
     by_change = [
         (row.estimates["domain_change"] is None, row.estimates["general_change"] is None)
         for row in rows
         if row.run["method"] != "base"
     ]
-    assert sorted(by_change) == [(False, True), (True, False), (True, True)]
+    assert sorted(by_change) == [(False, True), (True, False), (True, False), (True, True)]
 
 
 def test_markdown():

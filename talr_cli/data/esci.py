@@ -1,0 +1,199 @@
+"""ESCI, the Shopping Queries data (Reddy et al. 2022, arXiv 2206.06588): name a pair's label.
+
+From the hub or from files. Of a product the title is used, which every form of the data has.
+The wording of the prompt is ours. The data has labels and no explanations; see `comparison`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from talr_cli.data.base import Example, Splits
+from talr_cli.data.rows import BadRows, Row, read_hub, read_rows
+from talr_cli.data.splitting import check_shares, drawn, hashed_split
+from talr_cli.errors import UserError
+from talr_cli.evaluation.scorers.esci import LABELS, EsciScorer, read_label
+
+_COLUMNS = ("query", "product_title", "esci_label")
+_MEANING = {
+    "Exact": "it is what the query asks for, in every respect",
+    "Substitute": "it misses some of what the query asks for, but can take its place",
+    "Complement": "it is something else, to be used with what the query asks for",
+    "Irrelevant": "it is none of these",
+}
+_HOW = {
+    "explanation": "Compare the product with the query, then give the label on a last line",
+    "label": "Give nothing but the label, on one line",
+}
+_WORD = re.compile(r"\d+\.\d+\w*|\w+")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A query, the title of a product, and one of LABELS."""
+
+    id: str
+    query: str
+    title: str
+    label: str
+
+
+@dataclass
+class Esci:
+    """Rows with the columns query, product_title and esci_label (E, exact or Exact).
+
+    Without `path` the hub's train and test splits. With `path` alone the file's column `split`
+    (train, test) decides, where it has one; else its rows are split by query, so that no query is
+    in two splits. With `test_path`, `path` gives its training rows and `test_path` its test rows:
+    what a column `split` calls otherwise is left out. Validation rows are those of
+    `validation_share` of the training queries.
+
+    `locale` keeps the rows of that product_locale and those that name none; null keeps all.
+    `small_version` keeps the rows of the benchmark's reduced version, of its harder queries.
+    `train_rows`, `validation_rows` and `test_rows` are drawn by `data_seed`; a greater number keeps
+    those of a smaller one. `target` is the label, or a comparison and then it (`explanation`).
+    """
+
+    name: str = "esci"
+    hub_id: str = "tasksource/esci"
+    path: str | None = None
+    test_path: str | None = None
+    target: str = "label"
+    locale: str | None = "us"
+    small_version: bool = False
+    train_rows: int | None = None
+    validation_rows: int | None = None
+    test_rows: int | None = None
+    data_seed: int = 0
+    validation_share: float = 0.05
+    test_share: float = 0.2
+    on_bad_row: str = "stop"
+    max_bad_share: float = 0.05
+
+    def load(self) -> Splits:
+        """Read the rows.
+
+        Raises:
+            UserError: The hub or a file cannot be read, rows are bad, or a value is out of range.
+        """
+        check_target(self.target)
+        check_shares(self.validation_share, self.test_share)
+        if self.path is None and self.test_path is not None:
+            raise UserError("dataset.test_path needs dataset.path: give the training rows too")
+        bad = BadRows(self.on_bad_row, self.max_bad_share)
+        pairs: dict[str, list[Pair]] = {"train": [], "validation": [], "test": []}
+        for role, rows in self._sources():
+            for record in bad.sift(rows, self._record):
+                if record is None:
+                    continue
+                pair, split = record
+                if role is None or split in (role, None):
+                    pairs[self._place(pair, split or role)].append(pair)
+        bad.settle()
+        if not any(pairs.values()):
+            raise UserError(
+                f"dataset.locale={self.locale} dataset.small_version={self.small_version} leave no "
+                f"row of {self.path or self.hub_id}"
+            )
+        return Splits(
+            self._examples(pairs["train"], "train_rows", self.train_rows),
+            self._examples(pairs["validation"], "validation_rows", self.validation_rows),
+            self._examples(pairs["test"], "test_rows", self.test_rows),
+            EsciScorer(),
+        )
+
+    def _sources(self) -> list[tuple[str | None, Iterable[Row]]]:
+        """(split, rows), the split being None where the rows are of all."""
+        if self.path is None:
+            instead = "give a file in its columns by dataset.path=FILE"
+            return [
+                (split, read_hub(self.hub_id, None, split, instead)) for split in ("train", "test")
+            ]
+        columns = (*_COLUMNS, "small_version") if self.small_version else _COLUMNS
+        rows = read_rows(Path(self.path), columns)
+        if self.test_path is None:
+            return [(None, rows)]
+        return [("train", rows), ("test", read_rows(Path(self.test_path), columns))]
+
+    def _record(self, row: Row) -> tuple[Pair, str | None] | None:
+        """The pair and what its column `split` says; None where it is filtered out."""
+        if row.values is None:
+            raise ValueError(row.error)
+        if self.locale is not None and row.values.get("product_locale") not in (self.locale, None):
+            return None
+        if self.small_version:
+            is_small = row.values.get("small_version")
+            if is_small in (0, "0"):
+                return None
+            if is_small not in (1, "1"):
+                raise ValueError(f"has a small_version that is not 0 or 1: {is_small}")
+        query, title, written = (row.text(column) for column in _COLUMNS)
+        label = read_label(written)
+        if label is None:
+            raise ValueError(f"has the label {written}, which is none of {', '.join(LABELS)}")
+        split = row.values.get("split")
+        if split not in (None, "train", "test"):
+            raise ValueError(f"has a split that is not train or test: {split}")
+        number = row.values.get("example_id")
+        row_id = f"{row.file.stem}:{row.line if number is None else number}"
+        return Pair(row_id, query, title, label), split
+
+    def _place(self, pair: Pair, split: str | None) -> str:
+        if split == "test":
+            return split
+        query = " ".join(pair.query.casefold().split())
+        test_share = 0.0 if split == "train" else self.test_share
+        return hashed_split(query, self.validation_share, test_share)
+
+    def _examples(self, pairs: list[Pair], option: str, count: int | None) -> list[Example]:
+        return [
+            example(pair, comparison(pair.query, pair.title), self.target)
+            for pair in drawn(pairs, option, count, self.data_seed)
+        ]
+
+
+def check_target(target: str) -> None:
+    """Raise UserError unless `target` is one that `example` knows."""
+    if target not in _HOW:
+        raise UserError(f"dataset.target={target} is not explanation or label")
+
+
+def example(pair: Pair, explanation: str, target: str) -> Example:
+    """The pair as a row; its group is its label, so that the groups' scores are the recalls."""
+    meanings = "\n".join(f"{label}: {meaning}." for label, meaning in _MEANING.items())
+    prompt = (
+        f"Query: {pair.query}\nProduct: {pair.title}\n\n"
+        f"Which label fits the product?\n{meanings}\n\n"
+        f"{_HOW[target]} of the form 'Answer: <label>'."
+    )
+    line = f"Answer: {pair.label}"
+    return Example(
+        id=pair.id,
+        messages=({"role": "user", "content": prompt},),
+        completion=line if target == "label" else f"{explanation}\n{line}",
+        reference={"answer": pair.label, "choices": list(LABELS)},
+        group=pair.label,
+    )
+
+
+def comparison(query: str, title: str) -> str:
+    """Which words of the query the title has and which it lacks, but for upper case and a plural s.
+
+    It stands in for the explanation that the data lacks. All it says is true and can be read off
+    the prompt; it does not say why the annotators chose the label, and often does not decide it.
+    """
+    offered = {_stem(word) for word in _WORD.findall(title.casefold())}
+    wanted = dict.fromkeys(_WORD.findall(query.casefold()))
+    found = [word for word in wanted if _stem(word) in offered]
+    missing = [word for word in wanted if _stem(word) not in offered]
+    return (
+        f"Words of the query in the title: {', '.join(found) or 'none'}.\n"
+        f"Words of the query not in the title: {', '.join(missing) or 'none'}."
+    )
+
+
+def _stem(word: str) -> str:
+    return word.removesuffix("s") if len(word) > 3 else word

@@ -1,0 +1,155 @@
+"""Test rows answered by the likeliest choice, against a plain loop; and what the results hold."""
+
+import json
+
+import pytest
+import torch
+from command_line import SMALL, talr
+from conftest import config
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from talr_cli import models, pipeline
+from talr_cli.data.base import Example, Verdict
+from talr_cli.data.choices import possible_completions
+from talr_cli.data.esci_mini import EsciMini
+from talr_cli.errors import UserError
+from talr_cli.evaluation.domain import choice_likelihoods, evaluate_domain
+from talr_cli.evaluation.scorers.medcalc import MedCalcScorer
+from talr_cli.evaluation.scorers.text import Choice
+
+# One choice is the beginning of another, and they are of unlike length.
+CHOICES = ["yes", "yes, but only on a Sunday afternoon", "no"]
+
+
+def question(number, answer="no", completion=None, choices=CHOICES):
+    return Example(
+        id=f"q{number}",
+        messages=({"role": "user", "content": "Is it so? " + "Well. " * (7 * number % 5)},),
+        completion=f"I say: {answer}" if completion is None else completion,
+        reference={"answer": answer, "choices": choices},
+    )
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def model(request, tiny_source, tiny_config, tokenizer):
+    """Rotary positions are relative; GPT-2's are absolute, so padding must not move them."""
+    if request.param == "llama":
+        return models.load_model(tiny_source, tiny_config, torch.float32, "cpu").eval()
+    torch.manual_seed(0)
+    shape = {"n_embd": 16, "n_layer": 2, "n_head": 2, "initializer_range": 0.5}
+    return GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **shape)).eval()
+
+
+def plain(model, renderer, example, completion):
+    """The log-probability of one completion and of the turn's end, alone and unpadded."""
+    prompt = renderer.prompt_ids(example.messages)
+    ids = renderer.tokenizer(completion, add_special_tokens=False).input_ids
+    ids = [*ids, renderer.end_of_turn]
+    with torch.no_grad():
+        log_probs = model(torch.tensor([prompt + ids])).logits[0].double().log_softmax(-1)
+    return sum(float(log_probs[len(prompt) - 1 + i, token]) for i, token in enumerate(ids))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_likelihoods_agree_with_a_loop_over_the_choices(model, renderer, batch_size):
+    examples = [question(number) for number in range(6)]
+    choices = possible_completions(examples)
+    found = choice_likelihoods(model, renderer, examples, choices, batch_size)
+    for example, completions, values in zip(examples, choices, found, strict=True):
+        assert list(values) == CHOICES
+        for choice, completion in completions.items():
+            assert completion == f"I say: {choice}"
+            expected = plain(model, renderer, example, completion)
+            assert values[choice] == pytest.approx(expected, rel=1e-4)
+
+
+def test_rows_may_have_choices_of_their_own(model, renderer):
+    examples = [question(0, "b", choices=["a", "b"]), question(1, "d", choices=["c", "d", "e"])]
+    found = choice_likelihoods(model, renderer, examples, possible_completions(examples), 8)
+    assert [list(values) for values in found] == [["a", "b"], ["c", "d", "e"]]
+
+
+def test_the_likeliest_choice_is_the_output_and_the_scorer_judges_it(model, renderer):
+    examples = [question(number, CHOICES[number % 3]) for number in range(6)]
+    score = evaluate_domain(model, renderer, examples, Choice(), 99, 4, "likelihood")
+    correct = []
+    for example, sample in zip(examples, score.samples, strict=True):
+        expected = max(CHOICES, key=lambda c: plain(model, renderer, example, f"I say: {c}"))
+        assert sample["output"] == f"I say: {expected}"
+        assert sample["parsed"] == expected
+        assert set(sample["log_probabilities"]) == set(CHOICES)
+        correct.append(expected == example.reference["answer"])
+    assert score.results["score"] == sum(correct) / 6
+    assert score.results["answer_by"] == "likelihood"
+    assert score.results["max_new_tokens"] is None
+
+
+def test_the_likelihood_of_the_truth_is_the_loss_of_training(model, renderer):
+    examples = EsciMini(target="label", train_rows=4).load().train
+    found = choice_likelihoods(model, renderer, examples, possible_completions(examples), 16)
+    for example, values in zip(examples, found, strict=True):
+        row = renderer.encode(example)
+        with torch.no_grad():
+            output = model(torch.tensor([row.input_ids]), labels=torch.tensor([row.labels]))
+        expected = -float(output.loss) * len(row.targets)
+        assert values[example.reference["answer"]] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([Example("a", ({"role": "user", "content": "?"},), "x", {"answer": "x"})], "a has none"),
+        ([question(0, "no", "I say: no!")], "of q0 does not end with 'no'"),
+        ([question(0), question(1, "no", "Hence: no")], "those of q0 and q1 differ before it"),
+    ],
+)
+def test_rows_that_cannot_be_chosen_are_refused(rows, expected):
+    with pytest.raises(UserError, match=expected):
+        possible_completions(rows)
+
+
+def test_what_cannot_be_chosen_is_refused_before_the_training():
+    with pytest.raises(UserError, match=r"domain\.answer_by=likelihood .* test-body-mass-index-0"):
+        pipeline.prepare(config("train", "model=tiny", "domain.answer_by=likelihood"))
+
+
+# Summaries
+
+
+class Counting:
+    """A scorer that sums up in a way of its own."""
+
+    def __call__(self, output, reference):
+        return Verdict(output == reference["answer"], output[:1])
+
+    def summary(self, verdicts, references):
+        return {
+            "pairs": [[v.parsed, r["answer"]] for v, r in zip(verdicts, references, strict=True)]
+        }
+
+
+def test_any_scorer_may_sum_up_and_none_must(renderer, monkeypatch):
+    examples = [question(number, answer) for number, answer in enumerate(CHOICES)]
+    monkeypatch.setattr("talr_cli.evaluation.domain.generate", lambda *arguments: ["a", "b", "no"])
+    summed = evaluate_domain(None, renderer, examples, Counting(), 4, 4).results
+    assert summed["summary"] == {"pairs": [["a", CHOICES[0]], ["b", CHOICES[1]], ["n", "no"]]}
+    assert summed["score"] == pytest.approx(1 / 3)
+    examples = [
+        Example("m", (), "1", {"form": "integer", "answer": "1", "lower": "1", "upper": "1"})
+    ] * 3
+    assert "summary" not in evaluate_domain(None, None, examples, MedCalcScorer(), 4, 4).results
+
+
+def test_a_whole_run_on_labels_by_likelihood(tmp_path):
+    chosen = ("dataset=esci-mini", "dataset.target=label", "domain.answer_by=likelihood")
+    done = talr("train", *SMALL, *chosen, "dataset.test_rows=8", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / done.stdout.rpartition("run directory: ")[2].strip()
+    domain = json.loads((run / "results.json").read_text())["domain"]
+    assert domain["answer_by"] == "likelihood"
+    assert set(domain["groups"]) == {"Exact", "Substitute", "Complement", "Irrelevant"}
+    recalls = [group["score"] for group in domain["groups"].values()]
+    assert domain["summary"]["balanced_accuracy"]["score"] == pytest.approx(sum(recalls) / 4)
+    assert sum(n for row in domain["summary"]["confusion"].values() for n in row.values()) == 8
+    # Never without an answer, whatever the model.
+    assert all(row["none"] == 0 for row in domain["summary"]["confusion"].values())
