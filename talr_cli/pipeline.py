@@ -23,9 +23,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from talr_cli.config import identity
 from talr_cli.data.base import Splits
-from talr_cli.data.choices import possible_completions
 from talr_cli.data.rendering import Rendered, Renderer, encode_all, load_renderer, overlap
 from talr_cli.errors import UserError
+from talr_cli.evaluation import domain_rows
 from talr_cli.methods.averaging import interpolate, same_tensors
 from talr_cli.methods.method import Method
 from talr_cli.models import ModelSource, choose_device, made_whole, resolve
@@ -71,8 +71,7 @@ def prepare(config: DictConfig) -> Run:
     """All that can go wrong in the user's hands goes wrong here: nothing is written yet."""
     method = Method.of(config)
     splits: Splits = instantiate(config.dataset).load()
-    if config.domain.answer_by == "likelihood":
-        possible_completions(splits.test[: config.domain.limit])  # refuses what it cannot choose
+    domain_rows(config, splits)  # refuses what could not be scored after training
     device = choose_device(config.device)
     source = resolve(config.model)
     renderer = load_renderer(source, config.model)

@@ -15,7 +15,6 @@ from omegaconf import DictConfig, OmegaConf
 from talr_cli import evaluation, hydra_app
 from talr_cli.checkpoints import checkpoint, run_of, with_config_of
 from talr_cli.config import check, identity
-from talr_cli.data.choices import possible_completions
 from talr_cli.data.rendering import load_renderer
 from talr_cli.errors import UserError
 from talr_cli.models import (
@@ -42,8 +41,7 @@ def evaluate_checkpoint(config: DictConfig) -> None:
         config, is_own_data = with_config_of(run, config)
         check(config)
     splits = instantiate(config.dataset).load()
-    if config.domain.answer_by == "likelihood":
-        possible_completions(splits.test[: config.domain.limit])  # refuses what it cannot choose
+    evaluation.domain_rows(config, splits)  # refuses what could not be scored
     device = choose_device(config.device)
     base = resolve(config.model)
     source = base if config.ckpt is None else checkpoint(config, run)

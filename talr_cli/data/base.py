@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from talr_cli.errors import UserError
+
 Message = dict[str, str]
 
 
@@ -72,3 +74,9 @@ class Dataset(Protocol):
     name: str
 
     def load(self) -> Splits: ...
+
+
+def check_target(target: str) -> None:
+    """Raise UserError unless `target`, what a completion holds, is an explanation or a label."""
+    if target not in ("explanation", "label"):
+        raise UserError(f"dataset.target={target} is not explanation or label")

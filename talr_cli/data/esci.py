@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from talr_cli.data.base import Example, Splits
-from talr_cli.data.rows import BadRows, Row, read_hub, read_rows
+from talr_cli.data.base import Example, Splits, check_target
+from talr_cli.data.rows import BadRows, Row, check_paths, read_hub, read_rows
 from talr_cli.data.splitting import check_shares, drawn, hashed_split
 from talr_cli.errors import UserError
 from talr_cli.evaluation.scorers.esci import LABELS, EsciScorer, read_label
@@ -81,8 +81,7 @@ class Esci:
         """
         check_target(self.target)
         check_shares(self.validation_share, self.test_share)
-        if self.path is None and self.test_path is not None:
-            raise UserError("dataset.test_path needs dataset.path: give the training rows too")
+        check_paths(self.path, self.test_path)
         bad = BadRows(self.on_bad_row, self.max_bad_share)
         pairs: dict[str, list[Pair]] = {"train": [], "validation": [], "test": []}
         for role, rows in self._sources():
@@ -153,12 +152,6 @@ class Esci:
             example(pair, comparison(pair.query, pair.title), self.target)
             for pair in drawn(pairs, option, count, self.data_seed)
         ]
-
-
-def check_target(target: str) -> None:
-    """Raise UserError unless `target` is one that `example` knows."""
-    if target not in _HOW:
-        raise UserError(f"dataset.target={target} is not explanation or label")
 
 
 def example(pair: Pair, explanation: str, target: str) -> Example:

@@ -13,10 +13,10 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from talr_cli.data.base import Example, Splits
-from talr_cli.data.esci import Pair, check_target, example
+from talr_cli.data.base import Example, Splits, check_target
+from talr_cli.data.esci import Pair, example
+from talr_cli.data.generated import in_turns
 from talr_cli.data.splitting import hashed_split
-from talr_cli.errors import UserError
 from talr_cli.evaluation.scorers.esci import LABELS, EsciScorer
 
 _VALIDATION_SHARE, _TEST_SHARE = 0.1, 0.3  # of all queries that can be made
@@ -74,27 +74,20 @@ class EsciMini:
         )
 
     def _rows(self, split: str, count: int) -> list[Example]:
-        if count < 0:
-            raise UserError(f"dataset.{split}_rows={count} is negative")
-        kinds = [(family, label) for family in FAMILIES for label in LABELS]
-        streams = {kind: self._pairs(*kind, split) for kind in kinds}
+        streams = [
+            (family.names[0], self._pairs(family, label, split))
+            for family in FAMILIES
+            for label in LABELS
+        ]
         rows = []
-        for number in range(count):
-            family, label = kinds[number % len(kinds)]
-            index = number // len(kinds)
-            made = next(streams[family, label], None)
-            if made is None:
-                raise UserError(
-                    f"dataset.{split}_rows={count} is more than there are: {family.names[0]} has "
-                    f"{index} pairs of a label for this split; ask for at most {index * len(kinds)}"
-                )
-            query, title, rationale = made
-            row_id = f"{split}-{family.names[0].replace(' ', '-')}-{label.lower()}-{index}"
+        for name, index, made in in_turns(streams, f"{split}_rows", count, "pairs of a label"):
+            query, title, label, rationale = made
+            row_id = f"{split}-{name.replace(' ', '-')}-{label.lower()}-{index}"
             rows.append(example(Pair(row_id, query, title, label), rationale, self.target))
         return rows
 
-    def _pairs(self, family: Family, label: str, split: str) -> Iterator[tuple[str, str, str]]:
-        """(query, title, rationale) of the split, each query once."""
+    def _pairs(self, family: Family, label: str, split: str) -> Iterator[tuple[str, str, str, str]]:
+        """(query, title, label, rationale) of the split, each query once."""
         draw = random.Random(f"{self.data_seed} {family.names[0]} {label}")
         seen = set()
         for _ in range(_MOST_DRAWS):
@@ -103,7 +96,7 @@ class EsciMini:
                 continue
             seen.add(query)
             if hashed_split(query, _VALIDATION_SHARE, _TEST_SHARE) == split:
-                yield query, title, rationale
+                yield query, title, label, rationale
 
 
 def _pair(draw: random.Random, family: Family, label: str) -> tuple[str, str, str]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from talr_cli.data.base import Example, Splits
-from talr_cli.data.rows import BadRows, Row, read_hub, read_rows
-from talr_cli.data.splitting import check_shares, hashed_split
-from talr_cli.errors import UserError
+from talr_cli.data.base import Example, Splits, check_target
+from talr_cli.data.rows import BadRows, Row, check_paths, read_hub, read_rows
+from talr_cli.data.splitting import check_shares, split_by_key
 from talr_cli.evaluation.scorers.medcalc import MedCalcScorer, answer_form
 
 _COLUMNS = (
@@ -56,18 +54,16 @@ class MedCalc:
         Raises:
             UserError: The hub or a file cannot be read, rows are bad, or a value is out of range.
         """
-        if self.target not in _HOW:
-            raise UserError(f"dataset.target={self.target} is not explanation or label")
+        check_target(self.target)
         check_shares(self.validation_share, self.test_share)
-        if self.path is None and self.test_path is not None:
-            raise UserError("dataset.test_path needs dataset.path: give the training rows too")
+        check_paths(self.path, self.test_path)
         bad = BadRows(self.on_bad_row, self.max_bad_share)
         if self.path is None:
             splits = self._from_hub(bad)
         else:
             rows = bad.sift(read_rows(Path(self.path), _COLUMNS), self._example)
             held_out = 0.0 if self.test_path else self.test_share
-            splits = self._by_note(rows, held_out)
+            splits = split_by_key(rows, self.validation_share, held_out)
             if self.test_path is not None:
                 test_rows = read_rows(Path(self.test_path), _COLUMNS)
                 splits["test"] = [example for _, example in bad.sift(test_rows, self._example)]
@@ -80,16 +76,9 @@ class MedCalc:
             "the test rows"
         )
         rows = {split: read_hub(self.hub_id, None, split, instead) for split in ("train", "test")}
-        splits = self._by_note(bad.sift(rows["train"], self._example), 0.0)
+        training = bad.sift(rows["train"], self._example)
+        splits = split_by_key(training, self.validation_share, 0.0)
         splits["test"] = [example for _, example in bad.sift(rows["test"], self._example)]
-        return splits
-
-    def _by_note(
-        self, rows: Iterable[tuple[str, Example]], test_share: float
-    ) -> dict[str, list[Example]]:
-        splits: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
-        for note, example in rows:
-            splits[hashed_split(note, self.validation_share, test_share)].append(example)
         return splits
 
     def _example(self, row: Row) -> tuple[str, Example]:

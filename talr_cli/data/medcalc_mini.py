@@ -15,8 +15,8 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from talr_cli.data.base import Example, Splits
-from talr_cli.errors import UserError
+from talr_cli.data.base import Example, Splits, check_target
+from talr_cli.data.generated import in_turns
 from talr_cli.evaluation.scorers.medcalc import MedCalcScorer
 
 # Which of ten buckets of a calculator's problems belong to which split.
@@ -53,8 +53,7 @@ class MedCalcMini:
         Raises:
             UserError: `target` is unknown, or more rows are asked for than there are problems.
         """
-        if self.target not in ("explanation", "label"):
-            raise UserError(f"dataset.target={self.target} is not explanation or label")
+        check_target(self.target)
         return Splits(
             train=self._rows("train", self.train_rows),
             validation=self._rows("validation", self.validation_rows),
@@ -64,22 +63,11 @@ class MedCalcMini:
 
     def _rows(self, split: str, count: int) -> list[Example]:
         """`count` rows, the calculators taking turns."""
-        if count < 0:
-            raise UserError(f"dataset.{split}_rows={count} is negative")
-        names = list(CALCULATORS)
-        streams = {name: self._problems(name, split) for name in names}
-        rows = []
-        for number in range(count):
-            name = names[number % len(names)]
-            index = number // len(names)
-            problem = next(streams[name], None)
-            if problem is None:
-                raise UserError(
-                    f"dataset.{split}_rows={count} is more than there are: {name} has {index} "
-                    f"problems for this split; ask for at most {index * len(names)}"
-                )
-            rows.append(self._example(f"{split}-{_slug(name)}-{index}", name, problem))
-        return rows
+        streams = [(name, self._problems(name, split)) for name in CALCULATORS]
+        return [
+            self._example(f"{split}-{_slug(name)}-{index}", name, problem)
+            for name, index, problem in in_turns(streams, f"{split}_rows", count, "problems")
+        ]
 
     def _problems(self, name: str, split: str) -> Iterator[Problem]:
         """The calculator's problems that belong to the split, each once."""

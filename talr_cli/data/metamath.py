@@ -9,7 +9,7 @@ from typing import Any
 
 from talr_cli.data.base import Example, Message, Scorer, Splits
 from talr_cli.data.rows import BadRows, Row, read_hub, read_rows
-from talr_cli.data.splitting import drawn, hashed_split
+from talr_cli.data.splitting import drawn, split_by_key
 from talr_cli.errors import UserError
 from talr_cli.evaluation.scorers.math import Gsm8kScorer, MathScorer, last_box
 from talr_cli.evaluation.scorers.numbers import find_numbers
@@ -58,14 +58,11 @@ class MetaMath:
         bad = BadRows(self.on_bad_row, self.max_bad_share)
         test_example = _gsm8k_example if self.benchmark == "gsm8k" else _math_example
         test = list(bad.sift(self._test_source(), test_example))
-        train: list[Example] = []
-        validation: list[Example] = []
-        for question, example in bad.sift(self._train_source(), _train_example):
-            is_held_out = hashed_split(question, self.validation_share, 0.0) == "validation"
-            (validation if is_held_out else train).append(example)
+        questions = bad.sift(self._train_source(), _train_example)
+        splits = split_by_key(questions, self.validation_share, 0.0)
         bad.settle()
-        train = drawn(train, "train_rows", self.train_rows, self.data_seed)
-        return Splits(train, validation, test, scorer)
+        train = drawn(splits["train"], "train_rows", self.train_rows, self.data_seed)
+        return Splits(train, splits["validation"], test, scorer)
 
     def _train_source(self) -> Iterable[Row]:
         if self.path is not None:

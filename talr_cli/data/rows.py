@@ -49,6 +49,12 @@ class Row:
         return text.strip()
 
 
+def check_paths(path: str | None, test_path: str | None) -> None:
+    """Raise UserError where test rows come from a file and the training rows do not."""
+    if path is None and test_path is not None:
+        raise UserError("dataset.test_path needs dataset.path: give the training rows too")
+
+
 @dataclass
 class BadRows:
     """Collects the rows that cannot be used, to report them together."""

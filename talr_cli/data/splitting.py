@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from talr_cli.errors import UserError
@@ -30,6 +30,16 @@ def hashed_split(key: str, validation_share: float, test_share: float) -> str:
     if place < test_share:
         return "test"
     return "validation" if place < test_share + validation_share else "train"
+
+
+def split_by_key(
+    rows: Iterable[tuple[str, T]], validation_share: float, test_share: float
+) -> dict[str, list[T]]:
+    """{split: rows} of (key, row), by `hashed_split` of the key."""
+    splits: dict[str, list[T]] = {"train": [], "validation": [], "test": []}
+    for key, row in rows:
+        splits[hashed_split(key, validation_share, test_share)].append(row)
+    return splits
 
 
 def drawn(rows: Sequence[T], option: str, count: int | None, seed: int) -> list[T]:

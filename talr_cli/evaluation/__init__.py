@@ -8,6 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from talr_cli.data.base import Example, Splits
+from talr_cli.data.choices import possible_completions
 from talr_cli.evaluation.scorers.user import source_file
 from talr_cli.runs.environment import package_versions
 from talr_cli.runs.identity import run_identity
@@ -27,6 +29,18 @@ def scoring_identity(config: DictConfig) -> str:
     settings["domain"].pop("batch_size")
     scorer = source_file(config.dataset.get("scorer") or "")
     return run_identity(settings, {} if scorer is None else {"scorer": scorer})[:8]
+
+
+def domain_rows(config: DictConfig, splits: Splits) -> list[Example]:
+    """The test rows that are scored.
+
+    Raises:
+        UserError: They are to be answered by choosing, and cannot be.
+    """
+    tests = list(splits.test[: config.domain.limit])
+    if config.domain.answer_by == "likelihood":
+        possible_completions(tests)
+    return tests
 
 
 def results(

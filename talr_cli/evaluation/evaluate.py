@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from talr_cli.data.base import Splits
 from talr_cli.data.rendering import Renderer
-from talr_cli.evaluation import drift
+from talr_cli.evaluation import domain_rows, drift
 from talr_cli.evaluation.domain import answer_budget, evaluate_domain
 from talr_cli.evaluation.general import evaluate_general
 from talr_cli.models import bf16_is_fast
@@ -48,7 +48,7 @@ def evaluate(
     results["general"] = general.results
     for task, samples in general.samples.items():
         _write_samples(directory, f"general-{task}", samples)
-    tests = splits.test[: config.domain.limit]
+    tests = domain_rows(config, splits)
     if splits.scorer is not None and tests:
         log.info("evaluation: %d rows of %s", len(tests), config.dataset.name)
         budget = config.domain.max_new_tokens or answer_budget(tests, renderer)

@@ -62,11 +62,9 @@ class Outcome:
     reason: str
 
 
-def run_all(
-    programs: Sequence[str], limits: Limits, allow_unsafe: bool, workers: int | None = None
-) -> list[Outcome]:
-    """The outcome of each program, in their order; `workers` of them at a time."""
-    workers = workers or max(1, (os.cpu_count() or 2) // 2)
+def run_all(programs: Sequence[str], limits: Limits, allow_unsafe: bool) -> list[Outcome]:
+    """The outcome of each program, in their order; as many at a time as half the cores."""
+    workers = max(1, (os.cpu_count() or 2) // 2)
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(lambda source: run_program(source, limits, allow_unsafe), programs))
 
@@ -79,24 +77,18 @@ def run_program(source: str, limits: Limits, allow_unsafe: bool = False) -> Outc
     Raises:
         UserError: This machine has no sandbox, and `allow_unsafe` is false.
     """
-    how = kind()
-    if how is None and not allow_unsafe:
-        raise UserError(_refusal("this program"))
-    return _run(source, limits, how)
+    require_sandbox("this program", allow_unsafe)
+    return _run(source, limits, kind())
 
 
 def require_sandbox(task: str, allow_unsafe: bool) -> None:
     """Raise UserError where programs could not be contained and the user did not allow that."""
     if not allow_unsafe and kind() is None:
-        raise UserError(_refusal(task))
-
-
-def _refusal(what: str) -> str:
-    return (
-        f"{what} runs programs that the model wrote, and this machine has no sandbox for them "
-        "(neither bubblewrap nor unprivileged user namespaces): install bubblewrap, or set "
-        "suite.allow_unsafe_code=true to run them unprotected"
-    )
+        raise UserError(
+            f"{task} runs programs that the model wrote, and this machine has no sandbox for them "
+            "(neither bubblewrap nor unprivileged user namespaces): install bubblewrap, or set "
+            "suite.allow_unsafe_code=true to run them unprotected"
+        )
 
 
 @functools.cache

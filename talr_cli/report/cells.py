@@ -54,6 +54,14 @@ def named(value: Any) -> Cell:
     return Cell(f"{value:g}" if isinstance(value, float) else str(value), value)
 
 
+def pair_columns(pairs: int) -> tuple[Column, Column]:
+    """Model and dataset, which people need to see only where there are several pairs of them."""
+    return (
+        Column("model", "model" if pairs > 1 else ""),
+        Column("dataset", "dataset" if pairs > 1 else ""),
+    )
+
+
 def as_markdown(cells: Cells) -> str:
     """For a README or an issue."""
     columns, rows = cells.shown()

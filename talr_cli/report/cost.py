@@ -10,8 +10,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from talr_cli.report.cells import Cell, Cells, Column, named
-from talr_cli.report.pairs import Results, group_by_pair
+from talr_cli.report.cells import Cell, Cells, Column, named, pair_columns
+from talr_cli.report.pairs import Results, averaged_from, group_by_pair
 
 COLUMNS = (
     Column("method", "method"),
@@ -38,8 +38,7 @@ def cost_cells(results: Sequence[Results]) -> Cells | None:
         for (method, device), members in groups.items():
             lines.append([named(model), named(dataset), *_line(method, device, members)])
     columns = [
-        Column("model", "model" if len(pairs) > 1 else ""),
-        Column("dataset", "dataset" if len(pairs) > 1 else ""),
+        *pair_columns(len(pairs)),
         *COLUMNS,
     ]
     return Cells(columns, lines) if lines else None
@@ -64,7 +63,7 @@ def _line(method: str, device: str, runs: Sequence[Results]) -> list[Cell]:
 
 def _trained(one: Results) -> str:
     """What was trained: all averages of one run are one training."""
-    averaged = (one.get("weights") or {}).get("averaged")
+    averaged = averaged_from(one)
     return averaged["of"] if averaged else one["run"]["id"]
 
 

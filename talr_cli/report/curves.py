@@ -18,7 +18,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from talr_cli.methods.base import HARD_TOKEN_PROBABILITY
-from talr_cli.report.figures import LINES, broken, lightness, new_figure, panel_grid, save
+from talr_cli.report.figures import (
+    LINES,
+    broken,
+    faint_grid,
+    lightness,
+    new_figure,
+    panel_grid,
+    save,
+)
 from talr_cli.report.pairs import Results, group_by_pair
 from talr_cli.report.seeds import SeedGroup, seed_groups
 from talr_cli.runs.run_directory import RunDirectory, pair_name
@@ -149,8 +157,7 @@ def _draw(lines: Sequence[Line], statistic: Statistic, pair: str) -> Figure:
             if line.label == label:
                 _draw_line(axes, line, *looks[line.lr])
         axes.set_title(broken(label, 34), fontsize=9)
-        axes.grid(color="0.92", linewidth=0.8)
-        axes.set_axisbelow(True)
+        faint_grid(axes)
         axes.tick_params(labelsize=8)
     for axes in panels[len(labels) :]:
         axes.remove()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -38,6 +39,12 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def faint_grid(axes: Axes) -> None:
+    """Lines behind the data that help to read a value off."""
+    axes.grid(color="0.92", linewidth=0.8)
+    axes.set_axisbelow(True)
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:

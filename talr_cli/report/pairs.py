@@ -18,9 +18,14 @@ def is_base(results: Results) -> bool:
     return results["run"]["method"] == "base"
 
 
+def averaged_from(results: Results) -> dict[str, Any] | None:
+    """The `alpha` of an averaged model and the run it is made `of`; None for any other run."""
+    return (results.get("weights") or {}).get("averaged")
+
+
 def averaging_alpha(results: Results) -> float | None:
     """The share of the tuned weights in an averaged model; None for any other run."""
-    averaged = (results.get("weights") or {}).get("averaged")
+    averaged = averaged_from(results)
     return averaged["alpha"] if averaged else None
 
 
@@ -35,6 +40,11 @@ def has_both_scores(results: Results) -> bool:
     return all(score_of(results, part) is not None for part in ("domain", "general"))
 
 
+def point(results: Results) -> tuple[float, float]:
+    """Domain and general score of a run that has both."""
+    return results["domain"]["score"], results["general"]["score"]
+
+
 def score_of(results: Results, part: str) -> float | None:
     """The domain or general score; None where it was not measured or is not a number."""
     return results[part]["score"] if results[part] else None
@@ -46,6 +56,11 @@ def measured_alike(one: Results, other: Results, part: str) -> bool:
         return False
     # A quick look at the first items is no estimate of the same thing.
     return all(one[part].get(key) == other[part].get(key) for key in _MEASURE)
+
+
+def points_alike(one: Results, other: Results) -> bool:
+    """Whether both scores of the one can be set beside those of the other."""
+    return all(measured_alike(one, other, part) for part in ("domain", "general"))
 
 
 _MEASURE = ("scorer", "suite", "limit", "answer_by")

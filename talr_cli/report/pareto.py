@@ -5,7 +5,7 @@ Takes the scores as they are: within their errors, neighbours of the front may b
 
 from collections.abc import Sequence
 
-from talr_cli.report.pairs import Results, has_both_scores, measured_alike
+from talr_cli.report.pairs import Results, has_both_scores, point, points_alike
 
 
 def pareto_front(results: Sequence[Results]) -> list[Results]:
@@ -16,15 +16,11 @@ def pareto_front(results: Sequence[Results]) -> list[Results]:
     """
     scored = [one for one in results if has_both_scores(one)]
     front = [one for one in scored if not any(_dominates(other, one) for other in scored)]
-    return sorted(front, key=lambda one: (_point(one)[0], -_point(one)[1]))
+    return sorted(front, key=lambda one: (point(one)[0], -point(one)[1]))
 
 
 def _dominates(one: Results, other: Results) -> bool:
-    if not all(measured_alike(one, other, part) for part in ("domain", "general")):
+    if not points_alike(one, other):
         return False
-    (x, y), (other_x, other_y) = _point(one), _point(other)
+    (x, y), (other_x, other_y) = point(one), point(other)
     return x >= other_x and y >= other_y and (x, y) != (other_x, other_y)
-
-
-def _point(one: Results) -> tuple[float, float]:
-    return one["domain"]["score"], one["general"]["score"]

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from talr_cli.report.figures import EDGE, Look, broken, method_looks, new_figure, save
+from talr_cli.report.figures import EDGE, Look, broken, faint_grid, method_looks, new_figure, save
 from talr_cli.report.pairs import Results, group_by_pair, is_base, measured_alike, score_of
 from talr_cli.report.seeds import SeedGroup, seed_groups
 from talr_cli.runs.run_directory import pair_name
@@ -99,8 +99,7 @@ def _draw_part(
     axes.xaxis.set_major_formatter(FuncFormatter(lambda lr, _: f"{lr:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.tick_params(axis="x", labelsize=8, rotation=30 if len(lrs) > 4 else 0)
-    axes.grid(color="0.92", linewidth=0.8)
-    axes.set_axisbelow(True)
+    faint_grid(axes)
     axes.set_xlabel("learning rate")
     section = next(one[part] for one in runs if score_of(one, part) is not None)
     measure = section["metric"] if part == "domain" else f"score ({section['formula']})"

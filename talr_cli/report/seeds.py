@@ -11,9 +11,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from talr_cli.report.cells import Cell, Cells, Column, named
+from talr_cli.report.cells import Cell, Cells, Column, named, pair_columns
 from talr_cli.report.pairs import Results, group_by_pair, is_base, measured_alike, method_label
-from talr_cli.report.table import COLUMNS, Estimate, Row, estimate_cell, study_rows
+from talr_cli.report.table import COLUMNS, Estimate, Row, estimate_cell, estimate_of, study_rows
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class SeedGroup:
 
     def estimate(self, part: str) -> Estimate | None:
         """Mean and standard deviation of the domain or general score; one run: its own error."""
-        scored = [one[part] for one in self.runs if one[part] and one[part]["score"] is not None]
+        scored = [found for one in self.runs if (found := estimate_of(one[part]))]
         if len(scored) == 1:
-            return Estimate(scored[0]["score"], scored[0]["stderr"])
-        return mean_and_deviation([section["score"] for section in scored])
+            return scored[0]
+        return mean_and_deviation([estimate.score for estimate in scored])
 
 
 def seed_groups(runs: Sequence[Results]) -> list[SeedGroup]:
@@ -82,8 +82,7 @@ def seeds_cells(results: Sequence[Results]) -> Cells | None:
                 ]
             )
     columns = [
-        Column("model", "model" if len(pairs) > 1 else ""),
-        Column("dataset", "dataset" if len(pairs) > 1 else ""),
+        *pair_columns(len(pairs)),
         Column("method", "method"),
         Column("lr", "lr"),
         Column("seeds", "seeds", number=True),

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from talr_cli.report.cells import MISSING, Cell, Cells, Column, as_csv, as_markdown, named
+from talr_cli.report.cells import MISSING, Cell, Cells, Column, named, pair_columns
 from talr_cli.report.pairs import (
     Results,
     averaging_alpha,
@@ -69,12 +69,12 @@ def study_rows(results: Sequence[Results]) -> list[Row]:
         for one in runs:
             drift = one["drift"] or {}
             estimates = {
-                "domain": _estimate(one["domain"]),
+                "domain": estimate_of(one["domain"]),
                 "domain_change": _change(one, base, "domain"),
-                "general": _estimate(one["general"]),
+                "general": estimate_of(one["general"]),
                 "general_change": _change(one, base, "general"),
-                "cross_entropy": _estimate(drift.get("cross_entropy")),
-                "kl_from_base": _estimate(drift.get("kl_from_base")),
+                "cross_entropy": estimate_of(drift.get("cross_entropy")),
+                "kl_from_base": estimate_of(drift.get("kl_from_base")),
             }
             on_front = id(one) in front if has_both_scores(one) else None
             alpha = averaging_alpha(one)
@@ -88,8 +88,7 @@ def results_cells(results: Sequence[Results]) -> Cells:
     pairs = {(row.run["model"], row.run["dataset"]) for row in rows}
     columns = [
         Column("id"),
-        Column("model", "model" if len(pairs) > 1 else ""),
-        Column("dataset", "dataset" if len(pairs) > 1 else ""),
+        *pair_columns(len(pairs)),
         Column("method", "method"),
         Column("alpha"),
         Column("lr", "lr"),
@@ -143,17 +142,8 @@ def rich_table(results: Sequence[Results]) -> Table:
     return table
 
 
-def markdown_table(results: Sequence[Results]) -> str:
-    """For a README or an issue."""
-    return as_markdown(results_cells(results))
-
-
-def csv_table(results: Sequence[Results]) -> str:
-    """For programs: full precision, each standard error in a column of its own."""
-    return as_csv(results_cells(results))
-
-
-def _estimate(section: dict[str, Any] | None) -> Estimate | None:
+def estimate_of(section: dict[str, Any] | None) -> Estimate | None:
+    """What a part of results.json says of one score; None where there is none."""
     # A score that is null in the file was not finite when it was written.
     if section is None or section["score"] is None:
         return None
@@ -164,5 +154,5 @@ def _change(one: Results, base: Results | None, section: str) -> Estimate | None
     """The difference from the base model, where both were measured in the same way."""
     if base is None or base is one or not measured_alike(one, base, section):
         return None
-    after, before = _estimate(one[section]), _estimate(base[section])
+    after, before = estimate_of(one[section]), estimate_of(base[section])
     return after - before if after and before else None

@@ -18,14 +18,15 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from talr_cli.report.figures import EDGE, Look, broken, method_looks, new_figure, save
+from talr_cli.report.figures import EDGE, Look, broken, faint_grid, method_looks, new_figure, save
 from talr_cli.report.pairs import (
     Results,
     group_by_pair,
     has_both_scores,
     is_base,
-    measured_alike,
     method_label,
+    point,
+    points_alike,
 )
 from talr_cli.report.pareto import pareto_front
 from talr_cli.runs.run_directory import pair_name
@@ -58,8 +59,7 @@ def _draw(runs: Sequence[Results]) -> Figure:
     axes.set_title(broken(title, 75))
     axes.set_xlabel(f"domain {domain['metric']}")
     axes.set_ylabel(f"general score ({general['formula']})")
-    axes.grid(color="0.92", linewidth=0.8)
-    axes.set_axisbelow(True)
+    faint_grid(axes)
 
     sizes = _sizes(tuned)
     looks = method_looks(runs)
@@ -75,7 +75,7 @@ def _draw(runs: Sequence[Results]) -> Figure:
             size = sizes[one["run"]["lr"]]
             look = {"marker": method.marker, "color": method.color, "markersize": size}
         axes.errorbar(
-            *_point(one),
+            *point(one),
             xerr=one["domain"]["stderr"],
             yerr=one["general"]["stderr"],
             ecolor=(0.3, 0.3, 0.3, 0.15 if crowded else 0.6),
@@ -101,7 +101,7 @@ def _draw(runs: Sequence[Results]) -> Figure:
     )
     if not crowded:
         figure.canvas.draw()  # labels are placed in pixels, which are known only now
-        _label_points(axes, tuned, blocked=[_point(one) for one in results])
+        _label_points(axes, tuned, blocked=[point(one) for one in results])
     return figure
 
 
@@ -109,20 +109,12 @@ def _draw_front(axes: Axes, results: Sequence[Results]) -> None:
     """The edge of what the runs reach, one line for each way of measuring."""
     left = pareto_front(results)
     while left:
-        alike = [
-            one
-            for one in left
-            if all(measured_alike(one, left[0], part) for part in ("domain", "general"))
-        ]
+        alike = [one for one in left if points_alike(one, left[0])]
         left = [one for one in left if one not in alike]
         if len(alike) > 1:
-            x, y = zip(*(_point(one) for one in alike), strict=True)
+            x, y = zip(*(point(one) for one in alike), strict=True)
             look: dict[str, Any] = {"color": "0.7", "linewidth": 3}  # unlike an error bar
             axes.plot(x, y, drawstyle="steps-pre", label=FRONT, zorder=1.5, **look)
-
-
-def _point(one: Results) -> tuple[float, float]:
-    return one["domain"]["score"], one["general"]["score"]
 
 
 def _sizes(tuned: Sequence[Results]) -> dict[float | None, float]:
@@ -193,7 +185,7 @@ def _label_points(
         seed = f" s{run['seed']}" if several_seeds else ""
         label = axes.annotate(
             f"{broken(method_label(one))}{lr}{seed}",
-            _point(one),
+            point(one),
             xytext=(0, 0),
             textcoords="offset points",
             fontsize=7.5,

@@ -7,13 +7,16 @@ import math
 import pytest
 from rich.console import Console
 
-from talr_cli.report.table import (
-    csv_table,
-    markdown_table,
-    print_table,
-    rich_table,
-    study_rows,
-)
+from talr_cli.report.cells import as_csv, as_markdown
+from talr_cli.report.table import print_table, results_cells, rich_table, study_rows
+
+
+def markdown_table(runs):
+    return as_markdown(results_cells(runs))
+
+
+def csv_table(runs):
+    return as_csv(results_cells(runs))
 
 
 def results(method="talr", lr=1e-6, seed=0, domain=(0.3, 0.03), general=(0.4, 0.04), **changes):

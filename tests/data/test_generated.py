@@ -1,0 +1,50 @@
+"""What holds for every generated data set: the same rows everywhere, and counts that can be had."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from talr_cli.data.esci_mini import EsciMini
+from talr_cli.data.medcalc_mini import MedCalcMini
+from talr_cli.errors import UserError
+
+DATASETS = pytest.mark.parametrize("dataset", [EsciMini, MedCalcMini])
+
+
+@DATASETS
+def test_another_seed_draws_other_rows(dataset):
+    assert dataset(data_seed=1).load().test != dataset().load().test
+
+
+@DATASETS
+def test_rows_do_not_depend_on_the_process(dataset):
+    code = (
+        f"import json; from {dataset.__module__} import {dataset.__name__} as Dataset;"
+        "print(json.dumps([[r.messages, r.completion] for r in Dataset().load().test]))"
+    )
+    other = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONHASHSEED": "7"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    here = [[list(row.messages), row.completion] for row in dataset().load().test]
+    assert json.loads(other.stdout) == here
+
+
+@DATASETS
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"train_rows": 10**6}, "dataset.train_rows=1000000 is more than there are"),
+        ({"validation_rows": 10**6}, "dataset.validation_rows=1000000 is more than there are"),
+        ({"test_rows": -1}, "dataset.test_rows=-1 is negative"),
+        ({"target": "both"}, "dataset.target=both"),
+    ],
+)
+def test_values_out_of_range_are_refused(dataset, values, expected):
+    with pytest.raises(UserError, match=expected):
+        dataset(**values).load()
