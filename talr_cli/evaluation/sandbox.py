@@ -39,6 +39,20 @@ _INSIDE = Path(__file__).with_name("sandbox_inside.py")
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache")
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}
 _REASON_BYTES = 500
+KINDS = ("bubblewrap", "user-namespace")
+_FEW = 8
+# No limit on processes binds root: bubblewrap, which maps one user alone, cannot hold root's.
+_FORKS = f"""
+import os, time
+try:
+    for _ in range({2 * _FEW}):
+        if os.fork() == 0:
+            time.sleep(60)
+except BlockingIOError:
+    pass
+else:
+    raise SystemExit("more processes than allowed")
+"""
 
 
 @dataclass(frozen=True)
@@ -91,13 +105,19 @@ def require_sandbox(task: str, allow_unsafe: bool) -> None:
         )
 
 
-@functools.cache
 def kind() -> str | None:
-    """`bubblewrap`, `user-namespace`, or None: found by running a program that does nothing."""
-    found = ["bubblewrap"] if shutil.which("bwrap") else []
-    if sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64"):
-        found.append("user-namespace")
-    return next((how for how in found if _run("pass", Limits(), how).passed), None)
+    """The first of KINDS that holds here, or None."""
+    return next((how for how in KINDS if holds(how)), None)
+
+
+@functools.cache
+def holds(how: str) -> bool:
+    """Whether this kind of sandbox can be had here; found by trying to break out of it."""
+    if how == "bubblewrap":
+        there = shutil.which("bwrap") is not None
+    else:
+        there = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
+    return there and _run(_FORKS, Limits(processes=_FEW), how).passed
 
 
 def _run(source: str, limits: Limits, how: str | None) -> Outcome:
@@ -158,9 +178,11 @@ def _command(how: str | None, folder: str, limits: Limits, pipe: int) -> list[st
         runner = _INSIDE.read_text(encoding="utf-8")
         binds = [word for path in visible for word in ("--ro-bind", path, path)]
         return [
-            *("bwrap", "--unshare-all", "--die-with-parent", "--cap-drop", "ALL", *binds),
+            *("bwrap", "--unshare-user", "--unshare-all", "--die-with-parent", "--cap-drop", "ALL"),
+            *binds,
             *("--dev", "/dev", "--size", str(limits.disk), "--tmpfs", "/tmp", "--chdir", "/tmp"),
-            *("--remount-ro", "/", "--", *run, "-c", runner, "run", str(pipe)),
+            *("--disable-userns", "--remount-ro", "/", "--"),
+            *(*run, "-c", runner, "run", str(pipe)),
         ]
     action = "run" if how is None else "contain"
     return [*run, str(_INSIDE), action, str(pipe), folder, *visible]
