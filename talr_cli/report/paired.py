@@ -21,7 +21,7 @@ RESAMPLES = 10_000
 LEVEL = 0.05
 
 
-class NotPaired(Exception):  # noqa: N818
+class UnpairedError(Exception):
     """Why two scores cannot be compared item by item."""
 
 
@@ -65,7 +65,7 @@ def compare_part(before: Results, after: Results, part: str) -> Difference | Non
     """
     try:
         return difference(before, after, part)
-    except NotPaired:
+    except UnpairedError:
         return None
 
 
@@ -73,45 +73,53 @@ def difference(before: Results, after: Results, part: str) -> Difference:
     """As `compare_part`.
 
     Raises:
-        NotPaired: The runs were not measured alike, or their items are unknown or not the same.
+        UnpairedError: The runs were not measured alike, or their items are unknown or not the same.
     """
-    reason = unlike(before, after, part)
-    if reason is not None:
-        raise NotPaired(reason)
-    parts = [part]
-    if part == "general":
-        parts = [f"general/{task}" for task in sorted(before["general"].get("tasks", {}))]
-    return paired_difference([_scores(before, after, one) for one in parts])
+    if part != "general":
+        return paired_difference([[*paired_items(before, after, part).values()]])
+    _check_alike(before, after, part)
+    tasks = [f"general/{task}" for task in sorted(before["general"].get("tasks", {}))]
+    return paired_difference([[*paired_items(before, after, task).values()] for task in tasks])
 
 
-def _scores(before: Results, after: Results, part: str) -> tuple[list[float], list[float]]:
-    """Both runs' scores of the same items, in one order."""
-    both = [section.get("items") for one in (before, after) if (section := section_of(one, part))]
-    if len(both) < 2 or None in both:
-        raise NotPaired(f"no scores of single items of {part}: score both again with `talr eval`")
-    first, second = both
+def paired_items(before: Results, after: Results, part: str) -> dict[str, tuple[float, float]]:
+    """{item: its score before and after} of `domain` or of `general/TASK`.
+
+    Raises:
+        UnpairedError: As in `difference`.
+    """
+    _check_alike(before, after, part)
+    first, second = ((section_of(one, part) or {}).get("items") for one in (before, after))
+    if first is None or second is None:
+        raise UnpairedError(f"the scores of the items of {part} are not in results.json")
     if first.keys() != second.keys():
         shared = len(first.keys() & second.keys())
-        raise NotPaired(
+        raise UnpairedError(
             f"{part} was scored on other items: {len(first)} and {len(second)}, {shared} in common"
         )
-    return [first[key] for key in first], [second[key] for key in first]
+    return {key: (score, second[key]) for key, score in first.items()}
 
 
-def paired_difference(tasks: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Difference:
+def _check_alike(before: Results, after: Results, part: str) -> None:
+    reason = unlike(before, after, part)
+    if reason is not None:
+        raise UnpairedError(reason)
+
+
+def paired_difference(tasks: Sequence[Sequence[tuple[float, float]]]) -> Difference:
     """The plain mean over tasks of the mean difference of their items.
 
     Items are resampled within each task (Efron and Tibshirani 1993, chapters 13 and 15), the same
     draws for the same numbers whatever the order of the items.
 
     Args:
-        tasks: For each task the scores of its items before, and of the same items after.
+        tasks: For each task the scores of its items, before and after.
     """
     import numpy as np
 
     if not tasks:
-        raise NotPaired("no task was scored")
-    changes = [np.subtract(after, before) for before, after in tasks]
+        raise UnpairedError("no task was scored")
+    changes = [np.diff(task).ravel() for task in tasks]
     generator = np.random.default_rng(0)
     means = np.mean([_resampled_means(change, generator) for change in changes], axis=0)
     means = means.round(12)  # tasks that cancel out leave rounding errors, not 0
@@ -123,7 +131,7 @@ def paired_difference(tasks: Sequence[tuple[Sequence[float], Sequence[float]]]) 
     variances = [
         change.var(ddof=1) / size for change, size in zip(changes, sizes, strict=True) if size > 1
     ]
-    is_accuracy = len(tasks) == 1 and {*tasks[0][0], *tasks[0][1]} <= {0, 1}
+    is_accuracy = len(tasks) == 1 and all({*pair} <= {0, 1} for pair in tasks[0])
     return Difference(
         difference=float(np.mean([change.mean() for change in changes])),
         low=float(low),

@@ -127,13 +127,18 @@ def estimate_cell(key: str, estimate: Estimate | None) -> Cell:
 
 
 def print_table(results: Sequence[Results]) -> None:
+    """The table of the runs, to standard output."""
+    print_cells(results_cells(results))
+
+
+def print_cells(cells: Cells) -> None:
     """To standard output; a file or a pipe has no width that cells should be folded to."""
-    Console(width=None if sys.stdout.isatty() else 200).print(rich_table(results))
+    Console(width=None if sys.stdout.isatty() else 200).print(rich_table(cells))
 
 
-def rich_table(results: Sequence[Results]) -> Table:
+def rich_table(cells: Cells) -> Table:
     """For the terminal."""
-    columns, rows = results_cells(results).shown()
+    columns, rows = cells.shown()
     table = Table()
     for column in columns:
         table.add_column(column.title, justify="right" if column.number else "left")
