@@ -46,8 +46,9 @@ def point(results: Results) -> tuple[float, float]:
 
 
 def score_of(results: Results, part: str) -> float | None:
-    """The domain or general score; None where it was not measured or is not a number."""
-    return results[part]["score"] if results[part] else None
+    """The score of a part as in `section_of`; None where it is not measured or not a number."""
+    section = section_of(results, part)
+    return section["score"] if section else None
 
 
 def measured_alike(one: Results, other: Results, part: str) -> bool:

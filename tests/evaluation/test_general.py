@@ -108,6 +108,44 @@ def test_of_several_filters_the_counting_one_gives_the_items():
     )
 
 
+def test_every_metric_of_ifeval_has_an_error():
+    """lm-eval gives none for the instruction level; checked against resampled documents."""
+    generator = np.random.default_rng(0)
+    followed = [list(generator.random(k) < 0.6) for k in generator.integers(1, 4, 300)]
+    followed = [[bool(one) for one in document] for document in followed]
+    samples = [
+        {"doc_id": number, "doc_hash": str(number), "filter": "none"}
+        | {"prompt_level_strict_acc": all(document), "inst_level_strict_acc": document}
+        for number, document in enumerate(followed)
+    ]
+    prompt_level = np.array([all(document) for document in followed])
+    output = {
+        "results": {
+            "ifeval": {
+                "alias": "ifeval",
+                "prompt_level_strict_acc,none": prompt_level.mean(),
+                "prompt_level_strict_acc_stderr,none": prompt_level.std(ddof=1) / math.sqrt(300),
+                "inst_level_strict_acc,none": np.mean(np.concatenate(followed)),
+                "inst_level_strict_acc_stderr,none": "N/A",
+            }
+        },
+        "samples": {"ifeval": samples},
+        "n-samples": {"ifeval": {"effective": 300}},
+        "versions": {"ifeval": 4.0},
+    }
+    score = _task_score(output, "ifeval", "prompt_level_strict_acc")
+    assert score["items"] == {str(n): float(value) for n, value in enumerate(prompt_level)}
+    assert score["stderr"] == pytest.approx(prompt_level.std(ddof=1) / math.sqrt(300))
+    sums = np.array([sum(document) for document in followed])
+    counts = np.array([len(document) for document in followed])
+    drawn = generator.integers(0, 300, (4000, 300))
+    resampled = (sums[drawn].sum(1) / counts[drawn].sum(1)).std()
+    instruction_level = _task_score(output, "ifeval", "inst_level_strict_acc")
+    assert instruction_level["stderr"] == pytest.approx(resampled, rel=0.06)
+    assert instruction_level["items"] is None
+    assert score["all"]["inst_level_strict_acc_stderr,none"] == instruction_level["stderr"]
+
+
 @pytest.mark.parametrize("value", [True, np.float64(1), np.bool_(True), 1])
 def test_verdicts_of_any_type_are_numbers(value):
     assert scored_items([3], [value], ["q"], 1.0)["items"] == {"3": 1.0}
