@@ -14,6 +14,7 @@ from talr_cli.errors import UserError
 COMMANDS = {
     "train": "train one run, evaluate it, write its run directory",
     "eval": "score a checkpoint, an adapter, a hub id or a run directory",
+    "compare": "whether two runs differ by more than noise, and on which items",
     "analyze": "which tokens of the training rows a checkpoint finds hard",
     "report": "tables, pictures and an HTML page of a study",
 }
@@ -28,6 +29,7 @@ Commands:
 Examples:
   talr train method=talr lr=1e-6
   talr eval ckpt=PATH_OR_HUB_ID
+  talr compare RUN_A RUN_B
   talr report study=NAME
 
 `talr COMMAND --help` lists every choice; `talr COMMAND --cfg job` prints the resolved config.
