@@ -56,13 +56,23 @@ class SuiteConfig:
 
     name: str = MISSING
     tasks: list[str] = MISSING
-    # The metric that counts for each task; the general score is their plain mean.
+    # The metric that counts for each task.
     metrics: dict[str, str] = MISSING
+    # How the general score is made of the tasks' scores: their plain mean, each task counting once.
+    formula: str = "mean of tasks"
     # A folder of task YAMLs; `mini` is the embedded one, null means lm-eval's own tasks only.
     task_dir: str | None = None
+    # A folder with the tasks' data, in the place of the hub.
+    data_dir: str | None = None
+    # {task: {split: pattern of its file in data_dir}}; by default TASK_SPLIT and an ending.
+    data_files: dict[str, dict[str, str]] = field(default_factory=dict)
     limit: int | None = None
-    batch_size: int = 16
+    # `auto`, or a number to begin with: it is halved when the GPU's memory runs out.
+    batch_size: Any = "auto"
     max_length: int | None = None
+    chat_template: bool = True
+    # Whether code tasks may run the model's programs where this machine has no sandbox for them.
+    allow_unsafe_code: bool = False
     drift: bool = True
 
 
@@ -72,7 +82,8 @@ class DomainEvalConfig:
 
     answer_by: str = "generation"
     max_new_tokens: int | None = None
-    batch_size: int = 32
+    # As suite.batch_size.
+    batch_size: Any = "auto"
     limit: int | None = None
 
 
@@ -195,6 +206,7 @@ def conf_dir() -> Path:
 _CHOICES = {
     "device": ("auto", "cpu", "cuda"),
     "domain.answer_by": ("generation", "likelihood"),
+    "suite.formula": ("mean of tasks",),
     "trainer.schedule": ("constant", "cosine", "linear"),
     "trainer.precision": ("auto", "bf16", "fp32"),
     "trainer.save_dtype": ("auto", "float32", "bfloat16", "float16"),
@@ -252,7 +264,10 @@ def check(config: DictConfig) -> None:
             problems.append(f"{key}={value} is not one of {', '.join(choices)}")
     for key, (least, greatest, closed) in _RANGES.items():
         value = OmegaConf.select(config, key)
-        if value is None:
+        if value is None or (key.endswith(".batch_size") and value == "auto"):
+            continue
+        if key.endswith(".batch_size") and not isinstance(value, int):
+            problems.append(f"{key}={value} is neither a whole number nor auto")
             continue
         if closed:
             inside = (least is None or value >= least) and (greatest is None or value <= greatest)

@@ -15,6 +15,8 @@ from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation import domain_rows, drift
 from talr_cli.evaluation.domain import answer_budget, evaluate_domain
 from talr_cli.evaluation.general import evaluate_general
+from talr_cli.evaluation.memory import BatchSize
+from talr_cli.evaluation.tasks import Tasks
 from talr_cli.models import bf16_is_fast
 from talr_cli.runs.atomic import write_text
 from talr_cli.runs.run_directory import RunDirectory
@@ -34,17 +36,19 @@ def evaluate(
     splits: Splits,
     load_base: Callable[[], PreTrainedModel],
     directory: RunDirectory,
+    tasks: Tasks | None = None,
 ) -> dict[str, Any]:
     """Score `model` as it is stored; writes samples/, returns the parts of results.json.
 
     Args:
         model: In the dtype of its checkpoint.
         load_base: Loads the base model, for the KL divergence; called once, when it is needed.
+        tasks: Those of the suite, where they are loaded already.
     """
     model = ready(model)
     results: dict[str, Any] = {"general": None, "domain": None, "drift": None}
     log.info("evaluation: suite %s", config.suite.name)
-    general = evaluate_general(model, renderer, config.suite)
+    general = evaluate_general(model, renderer, config.suite, tasks)
     results["general"] = general.results
     for task, samples in general.samples.items():
         _write_samples(directory, f"general-{task}", samples)
@@ -58,7 +62,7 @@ def evaluate(
             tests,
             splits.scorer,
             budget,
-            config.domain.batch_size,
+            BatchSize.of(config.domain.batch_size, model.device.type).now,
             config.domain.answer_by,
         )
         results["domain"] = {**domain.results, "limit": config.domain.limit}
@@ -68,7 +72,10 @@ def evaluate(
     if config.suite.drift:
         step = max(1, len(general.prompts) // DRIFT_PROMPTS)
         prompts = [
-            renderer.tokenizer(text, add_special_tokens=False).input_ids
+            # The template has written the special tokens itself.
+            renderer.tokenizer(
+                text, add_special_tokens=not config.suite.chat_template
+            ).input_ids
             for text in general.prompts[::step][:DRIFT_PROMPTS]
         ]
         results["drift"] = {

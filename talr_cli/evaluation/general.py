@@ -1,32 +1,33 @@
 """General ability by lm-evaluation-harness, in this process, on the model already in memory.
 
 Knows the harness's habits: batch size belongs to HFLM, it reseeds the random generators, switches
-the model to eval mode and touches the tokenizer. All of that is put back.
+the model to eval mode and touches the tokenizer. All of that is put back. Each task is a harness
+run of its own, so that its scores do not depend on which others the suite has.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import math
-import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lm_eval
-import numpy as np
-import torch
+from lm_eval.api.model import LM
+from lm_eval.api.task import Task
 from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
 from transformers import PreTrainedModel
 
 from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
-from talr_cli.evaluation.mini import TASK_DIR
+from talr_cli.evaluation.code_eval import in_place_of_code_eval
+from talr_cli.evaluation.memory import BatchSize
+from talr_cli.evaluation.tasks import Tasks, definition, generators_kept, load_tasks
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -46,47 +47,40 @@ class GeneralScore:
     prompts: list[str]
 
 
-def evaluate_general(model: PreTrainedModel, renderer: Renderer, suite: DictConfig) -> GeneralScore:
-    """Run the suite's tasks with the chat template, greedily; the score is their plain mean."""
+def evaluate_general(
+    model: PreTrainedModel,
+    renderer: Renderer,
+    suite: DictConfig,
+    tasks: Tasks | None = None,
+) -> GeneralScore:
+    """Run the suite's tasks greedily; the score is their plain mean.
+
+    Args:
+        tasks: Those of the suite, where they are loaded already.
+    """
     started = time.perf_counter()
-    manager = _task_manager(suite.task_dir)
-    unknown = [task for task in suite.tasks if task not in manager.all_tasks]
-    if unknown:
-        raise UserError(
-            f"suite.tasks: lm-eval knows no {', '.join(unknown)}: `lm-eval ls tasks` lists them, "
-            "suite.task_dir=DIRECTORY adds yours"
-        )
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of what is meant here
-    with _state_kept(model, renderer):
-        harness_model = HFLM(
-            pretrained=model,
-            tokenizer=renderer.tokenizer,
-            batch_size=suite.batch_size,
-            max_length=suite.max_length,
-            chat_template_args=dict(renderer.arguments),
-        )
-        output = lm_eval.simple_evaluate(
-            model=harness_model,
-            tasks=list(suite.tasks),
-            task_manager=manager,
-            apply_chat_template=True,
-            limit=suite.limit,
-            bootstrap_iters=1000,
-            log_samples=True,
-        )
-    if output is None:
-        raise RuntimeError("lm-eval returned nothing: only its first rank reports")
-    tasks = {name: _task_score(output, name, suite.metrics[name]) for name in suite.tasks}
+    tasks = tasks or load_tasks(suite)
+    records = {}
+    for name, task in tasks.loaded.items():
+        size = BatchSize.of(suite.batch_size, model.device.type)
+        with _state_kept(model, renderer):
+            harness_model = _harness_model(model, renderer, suite)
+            records[name] = size.whole(
+                lambda rows, task=task: run_task(harness_model(rows), task, suite)
+            )
+        records[name]["batch_size"] = size.now
+    scores = {name: _task_score(record, suite.metrics[name]) for name, record in records.items()}
     results = {
-        **mean_of_tasks(list(tasks.values())),
-        "formula": "mean of tasks",
+        **mean_of_tasks(list(scores.values())),
+        "formula": suite.formula,
         "suite": suite.name,
         "limit": suite.limit,
         "harness": {"name": "lm-eval", "version": metadata.version("lm-eval")},
-        "tasks": tasks,
+        "tasks": scores,
+        "missing": tasks.missing,
         "seconds": round(time.perf_counter() - started, 2),
     }
-    samples = {name: output["samples"][name] for name in suite.tasks}
+    samples = {name: record["samples"] for name, record in records.items()}
     prompts = [
         sample["arguments"][0][0] for rows in samples.values() for sample in _once_each(rows)
     ]
@@ -108,50 +102,85 @@ def _once_each(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({row["doc_id"]: row for row in rows}.values())
 
 
-def _task_manager(task_dir: str | None) -> TaskManager:
-    if task_dir is None:
-        return TaskManager()
-    if task_dir == "mini":
-        return TaskManager(include_path=TASK_DIR, include_defaults=False)
-    if not Path(task_dir).is_dir():
-        raise UserError(f"suite.task_dir={task_dir} is not a directory")
-    return TaskManager(include_path=task_dir)
+def run_task(harness_model: LM, task: Task, suite: DictConfig) -> dict[str, Any]:
+    """One task from its prompts to its scores, as values that JSON knows.
+
+    The harness generates every answer before it judges the first, so programs run at the end.
+    """
+    name = task.task_name
+    with in_place_of_code_eval(suite.allow_unsafe_code):
+        output = lm_eval.simple_evaluate(
+            model=harness_model,
+            tasks=[task],
+            apply_chat_template=suite.chat_template,
+            limit=suite.limit,
+            bootstrap_iters=1000,
+            log_samples=True,
+            confirm_run_unsafe_code=True,
+        )
+    if output is None:
+        raise RuntimeError("lm-eval returned nothing: only its first rank reports")
+    record = {
+        "definition": definition(task, suite.limit),
+        "version": output["versions"].get(name),
+        "n": output["n-samples"][name]["effective"],
+        "values": {key: value for key, value in output["results"][name].items() if "," in key},
+        "samples": output["samples"][name],
+    }
+    return json.loads(json.dumps(record, default=_plain))
 
 
-def _task_score(output: Any, task: str, metric: str) -> dict[str, Any]:
-    """One task's counting metric, and every other one beside it. `metric` is `name,filter`."""
-    values = output["results"][task]
+def _task_score(record: dict[str, Any], metric: str) -> dict[str, Any]:
+    """A task's counting metric, and every other one beside it. `metric` is `name,filter`."""
+    values = record["values"]
     key = metric if "," in metric else f"{metric},none"
     if key not in values:
-        known = sorted(name for name in values if "," in name and "_stderr" not in name)
-        raise UserError(f"suite.metrics.{task}={metric}: the task has {'; '.join(known)}")
+        known = sorted(name for name in values if "_stderr" not in name)
+        raise UserError(f"suite.metrics: {metric}: the task has {'; '.join(known)}")
     name, _, filter_name = key.partition(",")
     stderr = values.get(f"{name}_stderr,{filter_name}")
     return {
         "metric": key,
         "score": values[key],
         "stderr": stderr if isinstance(stderr, float) else None,
-        "n": output["n-samples"][task]["effective"],
-        "version": output["versions"].get(task),
-        "all": {
-            name: value
-            for name, value in values.items()
-            if "," in name and isinstance(value, int | float)
-        },
+        "n": record["n"],
+        "version": record["version"],
+        "definition": record["definition"],
+        "batch_size": record["batch_size"],
+        "all": {key: value for key, value in values.items() if isinstance(value, int | float)},
     }
+
+
+def _harness_model(model: PreTrainedModel, renderer: Renderer, suite: DictConfig) -> Any:
+    """Makes the harness's model for a number of rows at once."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    lengths = [length for length in (suite.max_length, positions) if length]
+
+    def make(rows: int) -> HFLM:
+        return HFLM(
+            pretrained=model,
+            tokenizer=renderer.tokenizer,
+            batch_size=rows,
+            max_length=min(lengths, default=None),
+            chat_template_args=dict(renderer.arguments),
+        )
+
+    return make
+
+
+def _plain(value: Any) -> Any:
+    """numpy's numbers as Python's, anything else that JSON does not know as text."""
+    return value.item() if hasattr(value, "item") else str(value)
 
 
 @contextmanager
 def _state_kept(model: PreTrainedModel, renderer: Renderer) -> Iterator[None]:
     tokenizer = renderer.tokenizer
     training, pad, side = model.training, tokenizer.pad_token, tokenizer.padding_side
-    random_state, numpy_state = random.getstate(), np.random.get_state()
     model.eval()
     try:
-        with torch.random.fork_rng():
+        with generators_kept():
             yield
     finally:
-        random.setstate(random_state)
-        np.random.set_state(numpy_state)
         tokenizer.pad_token, tokenizer.padding_side = pad, side
         model.train(training)
