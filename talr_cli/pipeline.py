@@ -181,11 +181,12 @@ def _make_and_evaluate(
             directory.write_status("training")
             model = make_model(run, tracker)
         directory.write_status("trained")
-        if config.eval:
+        if tasks is not None:
             from talr_cli.evaluation.evaluate import evaluate
 
+            saved = models.directory_source(directory.model)
             scores = evaluate(
-                config, model, run.renderer, run.splits, run.load_base, directory, tasks
+                config, model, run.renderer, run.splits, run.load_base, directory, saved, tasks
             )
             results = evaluation.results(config, config.method, run.identity, directory, scores)
             directory.write_results(results)

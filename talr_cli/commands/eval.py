@@ -6,7 +6,7 @@ import logging
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -25,6 +25,9 @@ from talr_cli.models import (
 )
 from talr_cli.report.show import show
 from talr_cli.runs.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from talr_cli.evaluation.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +80,7 @@ def _score(
     directory: RunDirectory,
     run_id: str,
     device: str,
-    tasks: Any,
+    tasks: Tasks,
 ) -> None:
     from talr_cli.evaluation.evaluate import evaluate
     from talr_cli.tracking import start_tracking
@@ -92,6 +95,7 @@ def _score(
         splits,
         lambda: load_model(base, config.model, "auto", device),
         directory,
+        source,
         tasks,
     )
     method = config.get("method") or _checkpoint_name(config.ckpt)

@@ -27,11 +27,13 @@ def scoring_identity(config: DictConfig) -> str:
     }
     suite = settings["suite"]
     # How many rows are scored at once is a matter of memory, and where a file lies of taste.
-    for key in ("batch_size", "data_dir", "data_files", "allow_unsafe_code", "formula"):
+    for key in ("batch_size", "tensor_parallel", "data_dir", "data_files", "allow_unsafe_code"):
         suite.pop(key)
     settings["domain"].pop("batch_size")
-    if suite["chat_template"]:
-        suite.pop("chat_template")
+    # At these values nothing differs from the scores of versions without such settings.
+    for key, value in {"formula": "mean of tasks", "chat_template": True, "backend": "hf"}.items():
+        if suite[key] == value:
+            suite.pop(key)
     files = files_read(config.suite)
     if suite["task_dir"] not in (None, "mini"):
         folder = Path(suite["task_dir"])

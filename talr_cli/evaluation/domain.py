@@ -128,7 +128,7 @@ def generate(
     prompts = [renderer.prompt_ids(example.messages) for example in examples]
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     stops = _stop_ids(model, renderer)
-    answers = [""] * len(prompts)
+    answers: list[Any] = [""] * len(prompts)
 
     def answer(batch: Sequence[int]) -> None:
         ids, mask = _left_padded([prompts[index] for index in batch], tokenizer.pad_token_id)

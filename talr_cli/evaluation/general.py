@@ -7,27 +7,33 @@ run of its own, so that its scores do not depend on which others the suite has.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lm_eval
+import torch
 from lm_eval.api.model import LM
 from lm_eval.api.task import Task
 from lm_eval.models.huggingface import HFLM
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
 from talr_cli.evaluation.code_eval import in_place_of_code_eval
 from talr_cli.evaluation.memory import BatchSize
+from talr_cli.evaluation.score_cache import ScoreCache, read_record, write_record
 from talr_cli.evaluation.tasks import Tasks, definition, generators_kept, load_tasks
+from talr_cli.evaluation.vllm_backend import run_in_vllm
+from talr_cli.runs.environment import package_versions
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -52,24 +58,32 @@ def evaluate_general(
     renderer: Renderer,
     suite: DictConfig,
     tasks: Tasks | None = None,
+    checkpoint: Path | None = None,
+    cache: ScoreCache | None = None,
 ) -> GeneralScore:
     """Run the suite's tasks greedily; the score is their plain mean.
 
     Args:
         tasks: Those of the suite, where they are loaded already.
+        checkpoint: The folder of the same weights, for a backend that loads them itself.
+        cache: Where scores of this checkpoint are looked up and kept.
     """
     started = time.perf_counter()
     tasks = tasks or load_tasks(suite)
-    records = {}
-    for name, task in tasks.loaded.items():
-        size = BatchSize.of(suite.batch_size, model.device.type)
-        with _state_kept(model, renderer):
-            harness_model = _harness_model(model, renderer, suite)
-            records[name] = size.whole(
-                lambda rows, task=task: run_task(harness_model(rows), task, suite)
-            )
-        records[name]["batch_size"] = size.now
-    scores = {name: _task_score(record, suite.metrics[name]) for name, record in records.items()}
+    files: dict[str, Path] = {}
+    if cache is not None:
+        shared = _settings(model, renderer, suite)
+        for name, task in tasks.loaded.items():
+            files[name] = cache.file(name, {**shared, "task": definition(task, suite.limit)})
+    found = {name: read_record(file) for name, file in files.items()}
+    records = {name: record for name, record in found.items() if record is not None}
+    for name in records:
+        log.info("general: %s was scored before", name)
+    for name, record in _run(model, renderer, suite, tasks, checkpoint, skip=records):
+        records[name] = record
+        if cache is not None:
+            write_record(files[name], record)
+    scores = {name: _task_score(records[name], suite.metrics[name]) for name in tasks.loaded}
     results = {
         **mean_of_tasks(list(scores.values())),
         "formula": suite.formula,
@@ -80,7 +94,7 @@ def evaluate_general(
         "missing": tasks.missing,
         "seconds": round(time.perf_counter() - started, 2),
     }
-    samples = {name: record["samples"] for name, record in records.items()}
+    samples = {name: records[name]["samples"] for name in tasks.loaded}
     prompts = [
         sample["arguments"][0][0] for rows in samples.values() for sample in _once_each(rows)
     ]
@@ -130,6 +144,65 @@ def run_task(harness_model: LM, task: Task, suite: DictConfig) -> dict[str, Any]
     return json.loads(json.dumps(record, default=_plain))
 
 
+def _run(
+    model: PreTrainedModel,
+    renderer: Renderer,
+    suite: DictConfig,
+    tasks: Tasks,
+    checkpoint: Path | None,
+    skip: Container[str],
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(task, record) of every task that is not to be skipped, each as soon as it is scored."""
+    left = {name: task for name, task in tasks.loaded.items() if name not in skip}
+    if suite.backend == "vllm":
+        generating = [name for name, task in left.items() if task.OUTPUT_TYPE == "generate_until"]
+        if generating:
+            assert checkpoint is not None
+            with _memory_freed(model):
+                yield from run_in_vllm(generating, suite, checkpoint, dict(renderer.arguments))
+        left = {name: task for name, task in left.items() if name not in generating}
+    for name, task in left.items():
+        yield name, _run_here(model, renderer, suite, task)
+
+
+def _run_here(
+    model: PreTrainedModel, renderer: Renderer, suite: DictConfig, task: Task
+) -> dict[str, Any]:
+    def run(rows: int) -> dict[str, Any]:
+        harness_model = HFLM(
+            pretrained=model,
+            tokenizer=renderer.tokenizer,
+            batch_size=rows,
+            max_length=longest_sequence(suite, model.config),
+            chat_template_args=dict(renderer.arguments),
+        )
+        return run_task(harness_model, task, suite)
+
+    size = BatchSize.of(suite.batch_size, model.device.type)
+    with _state_kept(model, renderer):
+        record = size.whole(run)
+    return {**record, "batch_size": size.now}
+
+
+def longest_sequence(suite: DictConfig, model_config: PretrainedConfig) -> int | None:
+    """Tokens of prompt and answer: `suite.max_length`, or fewer where the model takes fewer."""
+    positions = getattr(model_config.get_text_config(), "max_position_embeddings", None)
+    return min((length for length in (suite.max_length, positions) if length), default=None)
+
+
+def _settings(model: PreTrainedModel, renderer: Renderer, suite: DictConfig) -> dict[str, Any]:
+    """What a task's scores depend on besides the checkpoint and the task."""
+    return {
+        "backend": suite.backend,
+        "chat_template": suite.chat_template,
+        "template_arguments": dict(renderer.arguments),
+        "max_length": longest_sequence(suite, model.config),
+        "dtype": str(model.dtype),
+        "device": model.device.type,
+        "versions": package_versions(),
+    }
+
+
 def _task_score(record: dict[str, Any], metric: str) -> dict[str, Any]:
     """A task's counting metric, and every other one beside it. `metric` is `name,filter`."""
     values = record["values"]
@@ -151,23 +224,6 @@ def _task_score(record: dict[str, Any], metric: str) -> dict[str, Any]:
     }
 
 
-def _harness_model(model: PreTrainedModel, renderer: Renderer, suite: DictConfig) -> Any:
-    """Makes the harness's model for a number of rows at once."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    lengths = [length for length in (suite.max_length, positions) if length]
-
-    def make(rows: int) -> HFLM:
-        return HFLM(
-            pretrained=model,
-            tokenizer=renderer.tokenizer,
-            batch_size=rows,
-            max_length=min(lengths, default=None),
-            chat_template_args=dict(renderer.arguments),
-        )
-
-    return make
-
-
 def _plain(value: Any) -> Any:
     """numpy's numbers as Python's, anything else that JSON does not know as text."""
     return value.item() if hasattr(value, "item") else str(value)
@@ -184,3 +240,16 @@ def _state_kept(model: PreTrainedModel, renderer: Renderer) -> Iterator[None]:
     finally:
         tokenizer.pad_token, tokenizer.padding_side = pad, side
         model.train(training)
+
+
+@contextmanager
+def _memory_freed(model: Any) -> Iterator[None]:
+    """The model waits in the memory of the CPU."""
+    device = model.device
+    model.to("cpu")
+    gc.collect()
+    torch.cuda.empty_cache()
+    try:
+        yield
+    finally:
+        model.to(device)

@@ -60,4 +60,3 @@ class BatchSize:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-

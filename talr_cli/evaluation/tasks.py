@@ -32,6 +32,7 @@ from talr_cli.evaluation.code_eval import in_place_of_code_eval
 from talr_cli.evaluation.local_data import MissingDataError, format_of, split_file
 from talr_cli.evaluation.mini import TASK_DIR
 from talr_cli.evaluation.sandbox import require_sandbox
+from talr_cli.evaluation.vllm_backend import require_vllm
 from talr_cli.models import cache_dir, made_whole
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def load_tasks(suite: DictConfig) -> Tasks:
         UserError: A name is unknown, a program could not be contained, or no task is left.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of what is meant here
+    if suite.backend == "vllm":
+        require_vllm()
     manager = _task_manager(suite.task_dir)
     unknown = [task for task in suite.tasks if task not in manager.all_tasks]
     if unknown:
@@ -168,13 +171,14 @@ def _load(manager: TaskManager, task: str, settings: dict[str, Any], suite: Dict
 
 def _comes_from_the_hub(settings: dict[str, Any]) -> bool:
     source = settings.get("dataset_path")
-    is_builder = source in (None, "json", "csv", "parquet", "text", "arrow", "pandas")
-    return not is_builder and "custom_dataset" not in settings and not Path(source).exists()
+    if source is None or "custom_dataset" in settings:
+        return False
+    return source not in ("json", "csv", "parquet", "text", "arrow") and not Path(source).exists()
 
 
 def _local_dataset(suite: DictConfig, task: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Changes to a task's settings, so that it reads files; splits that it does not need go."""
-    scored = settings.get("test_split") or settings.get("validation_split")
+    scored: str = settings.get("test_split") or settings["validation_split"]
     needed = {scored}
     own_shots = "samples" in (settings.get("fewshot_config") or {})
     if settings.get("num_fewshot") and not own_shots:

@@ -55,12 +55,21 @@ def measured_alike(one: Results, other: Results, part: str) -> bool:
     if not one[part] or not other[part]:
         return False
     # A quick look at the first items is no estimate of the same thing.
-    return all(one[part].get(key) == other[part].get(key) for key in _MEASURE)
+    same = all(one[part].get(key) == other[part].get(key) for key in _MEASURE)
+    return same and _tasks(one[part]) == _tasks(other[part])
 
 
 def points_alike(one: Results, other: Results) -> bool:
     """Whether both scores of the one can be set beside those of the other."""
     return all(measured_alike(one, other, part) for part in ("domain", "general"))
+
+
+def _tasks(part: dict[str, Any]) -> dict[str, tuple]:
+    """What a mean is made of: a task that lacked its data has no part in it."""
+    return {
+        name: (task["metric"], task["n"], task.get("definition"))
+        for name, task in part.get("tasks", {}).items()
+    }
 
 
 _MEASURE = ("scorer", "suite", "limit", "answer_by")

@@ -66,7 +66,9 @@ def test_likelihoods_agree_with_a_loop_over_the_choices(model, renderer, batch_s
 
 def test_rows_may_have_choices_of_their_own(model, renderer):
     examples = [question(0, "b", choices=["a", "b"]), question(1, "d", choices=["c", "d", "e"])]
-    found = choice_likelihoods(model, renderer, examples, possible_completions(examples), BatchSize(8))
+    found = choice_likelihoods(
+        model, renderer, examples, possible_completions(examples), BatchSize(8)
+    )
     assert [list(values) for values in found] == [["a", "b"], ["c", "d", "e"]]
 
 
@@ -87,7 +89,9 @@ def test_the_likeliest_choice_is_the_output_and_the_scorer_judges_it(model, rend
 
 def test_the_likelihood_of_the_truth_is_the_loss_of_training(model, renderer):
     examples = EsciMini(target="label", train_rows=4).load().train
-    found = choice_likelihoods(model, renderer, examples, possible_completions(examples), BatchSize(16))
+    found = choice_likelihoods(
+        model, renderer, examples, possible_completions(examples), BatchSize(16)
+    )
     for example, values in zip(examples, found, strict=True):
         row = renderer.encode(example)
         with torch.no_grad():
