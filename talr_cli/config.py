@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import II, MISSING, DictConfig, OmegaConf
 
 from talr_cli.data.esci import Esci
 from talr_cli.data.esci_mini import EsciMini
@@ -56,13 +56,27 @@ class SuiteConfig:
 
     name: str = MISSING
     tasks: list[str] = MISSING
-    # The metric that counts for each task; the general score is their plain mean.
+    # The metric that counts for each task.
     metrics: dict[str, str] = MISSING
+    # How the general score is made of the tasks' scores: their plain mean, each task counting once.
+    formula: str = "mean of tasks"
     # A folder of task YAMLs; `mini` is the embedded one, null means lm-eval's own tasks only.
     task_dir: str | None = None
-    limit: int | None = None
-    batch_size: int = 16
+    # A folder with the tasks' data, in the place of the hub.
+    data_dir: str | None = None
+    # {task: {split: pattern of its file in data_dir}}; by default TASK_SPLIT and an ending.
+    data_files: dict[str, dict[str, str]] = field(default_factory=dict)
+    # The first N items of each task: a quick look, recorded and never compared with whole scores.
+    limit: int | None = II("limit")
+    # `auto`, or a number to begin with: it is halved when the GPU's memory runs out.
+    batch_size: Any = "auto"
     max_length: int | None = None
+    chat_template: bool = True
+    # vllm: for tasks that generate, over this many GPUs; the others are scored by hf.
+    backend: str = "hf"
+    tensor_parallel: int = 1
+    # Whether code tasks may run the model's programs where this machine has no sandbox for them.
+    allow_unsafe_code: bool = False
     drift: bool = True
 
 
@@ -72,8 +86,9 @@ class DomainEvalConfig:
 
     answer_by: str = "generation"
     max_new_tokens: int | None = None
-    batch_size: int = 32
-    limit: int | None = None
+    # As suite.batch_size.
+    batch_size: Any = "auto"
+    limit: int | None = II("limit")
 
 
 @dataclass
@@ -108,6 +123,8 @@ class TrainConfig:
     study: str = MISSING
     runs_dir: str = MISSING
     eval: bool = True
+    # Sets suite.limit and domain.limit, where those are not set.
+    limit: int | None = None
     device: str = "auto"
     model: ModelConfig = MISSING
     dataset: Any = MISSING
@@ -131,6 +148,7 @@ class EvalConfig:
     ckpt: str | None = None
     study: str = MISSING
     runs_dir: str = MISSING
+    limit: int | None = None
     device: str = "auto"
     model: ModelConfig = MISSING
     dataset: Any = MISSING
@@ -210,6 +228,8 @@ def conf_dir() -> Path:
 _CHOICES = {
     "device": ("auto", "cpu", "cuda"),
     "domain.answer_by": ("generation", "likelihood"),
+    "suite.formula": ("mean of tasks",),
+    "suite.backend": ("hf", "vllm"),
     "trainer.schedule": ("constant", "cosine", "linear"),
     "trainer.precision": ("auto", "bf16", "fp32"),
     "trainer.save_dtype": ("auto", "float32", "bfloat16", "float16"),
@@ -246,6 +266,8 @@ _RANGES: dict[str, tuple[float | None, float | None, bool]] = {
     "rows": (1, None, True),
     "examples": (0, None, True),
     "max_length": (2, None, True),
+    "limit": (1, None, True),
+    "suite.tensor_parallel": (1, None, True),
     "suite.limit": (1, None, True),
     "suite.batch_size": (1, None, True),
     "suite.max_length": (2, None, True),
@@ -268,7 +290,10 @@ def check(config: DictConfig) -> None:
             problems.append(f"{key}={value} is not one of {', '.join(choices)}")
     for key, (least, greatest, closed) in _RANGES.items():
         value = OmegaConf.select(config, key)
-        if value is None:
+        if value is None or (key.endswith(".batch_size") and value == "auto"):
+            continue
+        if key.endswith(".batch_size") and not isinstance(value, int):
+            problems.append(f"{key}={value} is neither a whole number nor auto")
             continue
         if closed:
             inside = (least is None or value >= least) and (greatest is None or value <= greatest)
@@ -309,7 +334,7 @@ def _empty_paths(config: DictConfig) -> list[str]:
 
 # What cannot change the trained weights: where things go, how they are logged, how they are scored.
 _NOT_IDENTITY = (
-    *("study", "runs_dir", "eval", "device", "logger", "suite", "domain", "ckpt"),
+    *("study", "runs_dir", "eval", "limit", "device", "logger", "suite", "domain", "ckpt"),
     "method",  # a name for the parts, which count
 )
 _DATA_FILES = (

@@ -293,6 +293,13 @@ def resolve_base(source: ModelSource, config: Any) -> ModelSource:
     return _hub(path, named.get("revision"), config.trust_remote_code)
 
 
+def content(source: ModelSource, config: Any) -> str:
+    """What identifies the weights that `load_model` gives: of an adapter those of its base too."""
+    if not (source.directory / "adapter_config.json").exists():
+        return source.fingerprint
+    return f"{source.fingerprint} on {resolve_base(source, config).fingerprint}"
+
+
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a checkpoint that appears only when it is complete."""
     with made_whole(folder) as building:

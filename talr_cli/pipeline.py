@@ -36,6 +36,7 @@ from talr_cli.runs.study import load_results
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from talr_cli.evaluation.tasks import Tasks
     from talr_cli.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -121,10 +122,11 @@ def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
         if _is_done(config, directory):
             log.info("found this run done: %s", directory.path)
             return directory
+        tasks = _tasks(config)
         resolved: Any = OmegaConf.to_container(config, resolve=True)
         directory.prepare(resolved, HydraConfig.get().overrides.task, run.identity)
         try:
-            _make_and_evaluate(run, resolved, make_model)
+            _make_and_evaluate(run, resolved, make_model, tasks)
         except KeyboardInterrupt:
             directory.write_status("failed", "interrupted by the user")
             raise
@@ -139,7 +141,18 @@ def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
     return directory
 
 
-def _make_and_evaluate(run: Run, resolved: dict[str, Any], make_model: MakeModel) -> None:
+def _tasks(config: DictConfig) -> Tasks | None:
+    """The suite's tasks, so that what they lack is known before hours of training."""
+    if not config.eval:
+        return None
+    from talr_cli.evaluation.tasks import load_tasks
+
+    return load_tasks(config.suite)
+
+
+def _make_and_evaluate(
+    run: Run, resolved: dict[str, Any], make_model: MakeModel, tasks: Tasks | None
+) -> None:
     from talr_cli import evaluation, models
     from talr_cli.tracking import start_tracking
 
@@ -168,10 +181,13 @@ def _make_and_evaluate(run: Run, resolved: dict[str, Any], make_model: MakeModel
             directory.write_status("training")
             model = make_model(run, tracker)
         directory.write_status("trained")
-        if config.eval:
+        if tasks is not None:
             from talr_cli.evaluation.evaluate import evaluate
 
-            scores = evaluate(config, model, run.renderer, run.splits, run.load_base, directory)
+            saved = models.directory_source(directory.model)
+            scores = evaluate(
+                config, model, run.renderer, run.splits, run.load_base, directory, saved, tasks
+            )
             results = evaluation.results(config, config.method, run.identity, directory, scores)
             directory.write_results(results)
             directory.write_status("evaluated")
@@ -314,11 +330,6 @@ def _is_done(config: DictConfig, directory: RunDirectory) -> bool:
     state = directory.read_status().state
     if not config.eval:
         return state in ("trained", "evaluated") and directory.model.exists()
-    results = directory.read_results()
     from talr_cli import evaluation
 
-    return (
-        state == "evaluated"
-        and results is not None
-        and results["scoring"] == evaluation.scoring_identity(config)
-    )
+    return state == "evaluated" and evaluation.is_scored(directory.read_results(), config)

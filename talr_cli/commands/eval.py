@@ -6,7 +6,7 @@ import logging
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -25,6 +25,9 @@ from talr_cli.models import (
 )
 from talr_cli.report.show import show
 from talr_cli.runs.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from talr_cli.evaluation.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -48,17 +51,20 @@ def evaluate_checkpoint(config: DictConfig) -> None:
     if run is not None and not is_own_data:
         run = None  # its own scores stay as they are
     directory, run_id = _directory(config, run, source)
+    from talr_cli.evaluation.tasks import load_tasks
+
     with directory.lock():
         found = directory.read_results()
-        if found is not None and found["scoring"] == evaluation.scoring_identity(config):
+        if evaluation.is_scored(found, config):
             log.info("found these scores: %s", directory.results)
             show(directory)
             return
+        tasks = load_tasks(config.suite)
         if run is None:
             resolved: Any = OmegaConf.to_container(config, resolve=True)
             directory.prepare(resolved, HydraConfig.get().overrides.task, run_id)
         try:
-            _score(config, splits, base, source, directory, run_id, device)
+            _score(config, splits, base, source, directory, run_id, device, tasks)
         except Exception:
             if run is None:
                 directory.write_status("failed", traceback.format_exc())
@@ -74,6 +80,7 @@ def _score(
     directory: RunDirectory,
     run_id: str,
     device: str,
+    tasks: Tasks,
 ) -> None:
     from talr_cli.evaluation.evaluate import evaluate
     from talr_cli.tracking import start_tracking
@@ -88,6 +95,8 @@ def _score(
         splits,
         lambda: load_model(base, config.model, "auto", device),
         directory,
+        source,
+        tasks,
     )
     method = config.get("method") or _checkpoint_name(config.ckpt)
     results = evaluation.results(config, method, run_id, directory, scores, source.directory)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from talr_cli.data.base import Example, Splits
 from talr_cli.data.choices import possible_completions
+from talr_cli.evaluation.local_data import files_read
 from talr_cli.evaluation.scorers.user import source_file
 from talr_cli.runs.environment import package_versions
 from talr_cli.runs.identity import run_identity
@@ -18,17 +19,45 @@ from talr_cli.runs.study import SCHEMA
 
 
 def scoring_identity(config: DictConfig) -> str:
-    """What scores depend on besides model and data: settings, versions, the user's own scorer."""
+    """What scores depend on besides model and data: settings, versions, the user's own files."""
     settings: Any = {
         "suite": OmegaConf.to_container(config.suite, resolve=True),
         "domain": OmegaConf.to_container(config.domain, resolve=True),
         "versions": package_versions(),
     }
-    # How many rows are scored at once is a matter of memory.
-    settings["suite"].pop("batch_size")
+    suite = settings["suite"]
+    # How many rows are scored at once is a matter of memory, and where a file lies of taste.
+    for key in ("batch_size", "tensor_parallel", "data_dir", "data_files", "allow_unsafe_code"):
+        suite.pop(key)
     settings["domain"].pop("batch_size")
+    # At these values nothing differs from the scores of versions without such settings.
+    for key, value in {"formula": "mean of tasks", "chat_template": True, "backend": "hf"}.items():
+        if suite[key] == value:
+            suite.pop(key)
+    files = files_read(config.suite)
+    if suite["task_dir"] not in (None, "mini"):
+        folder = Path(suite["task_dir"])
+        found = sorted(file for file in folder.rglob("*") if file.is_file())
+        files |= {
+            str(file.relative_to(folder)): file for file in found if "__pycache__" not in file.parts
+        }
+        suite["task_dir"] = "folder"
     scorer = source_file(config.dataset.get("scorer") or "")
-    return run_identity(settings, {} if scorer is None else {"scorer": scorer})[:8]
+    if scorer is not None:
+        files["scorer"] = scorer
+    return run_identity(settings, files)[:8]
+
+
+def is_scored(results: dict[str, Any] | None, config: DictConfig) -> bool:
+    """Whether these results are what this config would score: all of it, or as much as it can."""
+    if results is None or results["scoring"] != scoring_identity(config):
+        return False
+    missing = (results["general"] or {}).get("missing")
+    if not missing:
+        return True
+    from talr_cli.evaluation.tasks import load_tasks
+
+    return load_tasks(config.suite).missing.keys() == missing.keys()
 
 
 def domain_rows(config: DictConfig, splits: Splits) -> list[Example]:

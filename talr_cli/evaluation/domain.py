@@ -24,6 +24,7 @@ from talr_cli.data.base import Example, Scorer, Summarizer, Verdict
 from talr_cli.data.choices import possible_completions
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.items import scored_items
+from talr_cli.evaluation.memory import BatchSize
 
 log = logging.getLogger(__name__)
 
@@ -57,20 +58,21 @@ def evaluate_domain(
 
     Args:
         max_new_tokens: Of a generated answer.
-        batch_size: Sequences in one forward pass; every choice is one.
+        batch_size: Sequences in one forward pass, at first; every choice is one.
     """
     started = time.perf_counter()
+    size = BatchSize(batch_size)
     details: list[dict[str, Any]] = [{} for _ in examples]
     if answer_by == "likelihood":
         choices = possible_completions(examples)
-        likelihoods = choice_likelihoods(model, renderer, examples, choices, batch_size)
+        likelihoods = choice_likelihoods(model, renderer, examples, choices, size)
         details = [{"log_probabilities": values} for values in likelihoods]
         outputs = [
             completions[max(values, key=values.__getitem__)]
             for completions, values in zip(choices, likelihoods, strict=True)
         ]
     else:
-        outputs = generate(model, renderer, examples, max_new_tokens, batch_size)
+        outputs = generate(model, renderer, examples, max_new_tokens, size)
     verdicts: list[Verdict] = []
     samples: list[dict[str, Any]] = []
     groups: dict[str, list[bool]] = defaultdict(list)
@@ -104,6 +106,7 @@ def evaluate_domain(
         "groups": {name: proportion(values) for name, values in sorted(groups.items()) if name},
         "answer_by": answer_by,
         "max_new_tokens": max_new_tokens if answer_by == "generation" else None,
+        "batch_size": size.now,
         "seconds": round(time.perf_counter() - started, 2),
     }
     if isinstance(scorer, Summarizer):
@@ -126,16 +129,16 @@ def generate(
     renderer: Renderer,
     examples: Sequence[Example],
     max_new_tokens: int,
-    batch_size: int,
+    batch_size: BatchSize,
 ) -> list[str]:
     """Greedy answers in the order of `examples`; batches of like length end with their longest."""
     tokenizer = renderer.tokenizer
     prompts = [renderer.prompt_ids(example.messages) for example in examples]
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     stops = _stop_ids(model, renderer)
-    answers = [""] * len(prompts)
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    for batch in tqdm(batches, desc="domain", disable=not sys.stderr.isatty()):
+    answers: list[Any] = [""] * len(prompts)
+
+    def answer(batch: Sequence[int]) -> None:
         ids, mask = _left_padded([prompts[index] for index in batch], tokenizer.pad_token_id)
         generated = model.generate(
             input_ids=ids.to(model.device),
@@ -149,9 +152,13 @@ def generate(
             pad_token_id=tokenizer.pad_token_id,
         )
         for row, index in enumerate(batch):
-            answer = generated[row, ids.shape[1] :].tolist()
-            end = next((i for i, token in enumerate(answer) if token in stops), len(answer))
-            answers[index] = tokenizer.decode(answer[:end], skip_special_tokens=True)
+            tokens = generated[row, ids.shape[1] :].tolist()
+            end = next((i for i, token in enumerate(tokens) if token in stops), len(tokens))
+            answers[index] = tokenizer.decode(tokens[:end], skip_special_tokens=True)
+        bar.update(len(batch))
+
+    with _bar(len(order)) as bar:
+        batch_size.each(order, answer)
     return answers
 
 
@@ -161,7 +168,7 @@ def choice_likelihoods(
     renderer: Renderer,
     examples: Sequence[Example],
     choices: Sequence[Mapping[str, str]],
-    batch_size: int,
+    batch_size: BatchSize,
 ) -> list[dict[str, float]]:
     """For each row {choice: log-probability in nats of its completion after the prompt}.
 
@@ -177,9 +184,9 @@ def choice_likelihoods(
         for row, choice in keys
     ]
     order = sorted(range(len(keys)), key=lambda index: -len(sequences[index].input_ids))
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     totals = [0.0] * len(keys)
-    for batch in tqdm(batches, desc="domain", disable=not sys.stderr.isatty()):
+
+    def sum_up(batch: Sequence[int]) -> None:
         ids, mask = _left_padded(
             [sequences[index].input_ids for index in batch], renderer.tokenizer.pad_token_id
         )
@@ -197,10 +204,18 @@ def choice_likelihoods(
         picked = log_probs.gather(-1, ids[:, 1 - kept :, None]).squeeze(-1)
         for index, length, row in zip(batch, lengths, picked, strict=True):
             totals[index] = row[-length:].sum().item()
+        bar.update(len(batch))
+
+    with _bar(len(order)) as bar:
+        batch_size.each(order, sum_up)
     likelihoods: list[dict[str, float]] = [{} for _ in examples]
     for (number, choice), total in zip(keys, totals, strict=True):
         likelihoods[number][choice] = total
     return likelihoods
+
+
+def _bar(total: int) -> tqdm:
+    return tqdm(total=total, desc="domain", disable=not sys.stderr.isatty())
 
 
 def _left_padded(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,9 +16,12 @@ from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation import domain_rows, drift
 from talr_cli.evaluation.domain import answer_budget, evaluate_domain
 from talr_cli.evaluation.general import evaluate_general
-from talr_cli.models import bf16_is_fast
+from talr_cli.evaluation.memory import BatchSize
+from talr_cli.evaluation.score_cache import ScoreCache
+from talr_cli.evaluation.tasks import Tasks
+from talr_cli.models import ModelSource, bf16_is_fast, content
 from talr_cli.runs.atomic import write_text
-from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.runs.run_directory import RunDirectory, study_path
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -34,17 +38,24 @@ def evaluate(
     splits: Splits,
     load_base: Callable[[], PreTrainedModel],
     directory: RunDirectory,
+    source: ModelSource,
+    tasks: Tasks,
 ) -> dict[str, Any]:
     """Score `model` as it is stored; writes samples/, returns the parts of results.json.
 
     Args:
         model: In the dtype of its checkpoint.
         load_base: Loads the base model, for the KL divergence; called once, when it is needed.
+        source: Where `model` is stored.
+        tasks: Those of the suite.
     """
     model = ready(model)
     results: dict[str, Any] = {"general": None, "domain": None, "drift": None}
     log.info("evaluation: suite %s", config.suite.name)
-    general = evaluate_general(model, renderer, config.suite)
+    cache = ScoreCache(
+        study_path(Path(config.runs_dir), config.study) / "scores", content(source, config.model)
+    )
+    general = evaluate_general(model, renderer, config.suite, tasks, source.directory, cache)
     results["general"] = general.results
     for task, samples in general.samples.items():
         _write_samples(directory, f"general-{task}", samples)
@@ -58,7 +69,7 @@ def evaluate(
             tests,
             splits.scorer,
             budget,
-            config.domain.batch_size,
+            BatchSize.of(config.domain.batch_size, model.device.type).now,
             config.domain.answer_by,
         )
         results["domain"] = {**domain.results, "limit": config.domain.limit}
@@ -68,7 +79,8 @@ def evaluate(
     if config.suite.drift:
         step = max(1, len(general.prompts) // DRIFT_PROMPTS)
         prompts = [
-            renderer.tokenizer(text, add_special_tokens=False).input_ids
+            # The template has written the special tokens itself.
+            renderer.tokenizer(text, add_special_tokens=not config.suite.chat_template).input_ids
             for text in general.prompts[::step][:DRIFT_PROMPTS]
         ]
         results["drift"] = {

@@ -1,16 +1,18 @@
 """General ability by lm-evaluation-harness, in this process, on the model already in memory.
 
 Knows the harness's habits: batch size belongs to HFLM, it reseeds the random generators, switches
-the model to eval mode and touches the tokenizer. All of that is put back.
+the model to eval mode and touches the tokenizer. All of that is put back. Each task is a harness
+run of its own, so that its scores do not depend on which others the suite has.
 """
 
 from __future__ import annotations
 
+import gc
+import json
 import logging
 import math
-import random
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,16 +20,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lm_eval
-import numpy as np
 import torch
+from lm_eval.api.model import LM
+from lm_eval.api.task import Task
 from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
+from talr_cli.evaluation.code_eval import in_place_of_code_eval
 from talr_cli.evaluation.items import clustered_error, scored_items
-from talr_cli.evaluation.mini import TASK_DIR
+from talr_cli.evaluation.memory import BatchSize
+from talr_cli.evaluation.score_cache import ScoreCache, read_record, write_record
+from talr_cli.evaluation.tasks import Tasks, definition, generators_kept, load_tasks
+from talr_cli.evaluation.vllm_backend import run_in_vllm
+from talr_cli.runs.environment import package_versions
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -47,47 +54,48 @@ class GeneralScore:
     prompts: list[str]
 
 
-def evaluate_general(model: PreTrainedModel, renderer: Renderer, suite: DictConfig) -> GeneralScore:
-    """Run the suite's tasks with the chat template, greedily; the score is their plain mean."""
+def evaluate_general(
+    model: PreTrainedModel,
+    renderer: Renderer,
+    suite: DictConfig,
+    tasks: Tasks | None = None,
+    checkpoint: Path | None = None,
+    cache: ScoreCache | None = None,
+) -> GeneralScore:
+    """Run the suite's tasks greedily; the score is their plain mean.
+
+    Args:
+        tasks: Those of the suite, where they are loaded already.
+        checkpoint: The folder of the same weights, for a backend that loads them itself.
+        cache: Where scores of this checkpoint are looked up and kept.
+    """
     started = time.perf_counter()
-    manager = _task_manager(suite.task_dir)
-    unknown = [task for task in suite.tasks if task not in manager.all_tasks]
-    if unknown:
-        raise UserError(
-            f"suite.tasks: lm-eval knows no {', '.join(unknown)}: `lm-eval ls tasks` lists them, "
-            "suite.task_dir=DIRECTORY adds yours"
-        )
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of what is meant here
-    with _state_kept(model, renderer):
-        harness_model = HFLM(
-            pretrained=model,
-            tokenizer=renderer.tokenizer,
-            batch_size=suite.batch_size,
-            max_length=suite.max_length,
-            chat_template_args=dict(renderer.arguments),
-        )
-        output = lm_eval.simple_evaluate(
-            model=harness_model,
-            tasks=list(suite.tasks),
-            task_manager=manager,
-            apply_chat_template=True,
-            limit=suite.limit,
-            bootstrap_iters=1000,
-            log_samples=True,
-        )
-    if output is None:
-        raise RuntimeError("lm-eval returned nothing: only its first rank reports")
-    tasks = {name: _task_score(output, name, suite.metrics[name]) for name in suite.tasks}
+    tasks = tasks or load_tasks(suite)
+    files: dict[str, Path] = {}
+    if cache is not None:
+        shared = _settings(model, renderer, suite)
+        for name, task in tasks.loaded.items():
+            files[name] = cache.file(name, {**shared, "task": definition(task, suite.limit)})
+    found = {name: read_record(file) for name, file in files.items()}
+    records = {name: record for name, record in found.items() if record is not None}
+    for name in records:
+        log.info("general: %s was scored before", name)
+    for name, record in _run(model, renderer, suite, tasks, checkpoint, skip=records):
+        records[name] = record
+        if cache is not None:
+            write_record(files[name], record)
+    scores = {name: _task_score(records[name], suite.metrics[name]) for name in tasks.loaded}
     results = {
-        **mean_of_tasks(list(tasks.values())),
-        "formula": "mean of tasks",
+        **mean_of_tasks(list(scores.values())),
+        "formula": suite.formula,
         "suite": suite.name,
         "limit": suite.limit,
         "harness": {"name": "lm-eval", "version": metadata.version("lm-eval")},
-        "tasks": tasks,
+        "tasks": scores,
+        "missing": tasks.missing,
         "seconds": round(time.perf_counter() - started, 2),
     }
-    samples = {name: output["samples"][name] for name in suite.tasks}
+    samples = {name: records[name]["samples"] for name in tasks.loaded}
     prompts = [
         sample["arguments"][0][0] for rows in samples.values() for sample in _once_each(rows)
     ]
@@ -109,43 +117,118 @@ def _once_each(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({row["doc_id"]: row for row in rows}.values())
 
 
-def _task_manager(task_dir: str | None) -> TaskManager:
-    if task_dir is None:
-        return TaskManager()
-    if task_dir == "mini":
-        return TaskManager(include_path=TASK_DIR, include_defaults=False)
-    if not Path(task_dir).is_dir():
-        raise UserError(f"suite.task_dir={task_dir} is not a directory")
-    return TaskManager(include_path=task_dir)
+def run_task(harness_model: LM, task: Task, suite: DictConfig) -> dict[str, Any]:
+    """One task from its prompts to its scores, as values that JSON knows.
+
+    The harness generates every answer before it judges the first, so programs run at the end.
+    """
+    name = task.task_name
+    with in_place_of_code_eval(suite.allow_unsafe_code):
+        output = lm_eval.simple_evaluate(
+            model=harness_model,
+            tasks=[task],
+            apply_chat_template=suite.chat_template,
+            limit=suite.limit,
+            bootstrap_iters=1000,
+            log_samples=True,
+            confirm_run_unsafe_code=True,
+        )
+    if output is None:
+        raise RuntimeError("lm-eval returned nothing: only its first rank reports")
+    record = {
+        "definition": definition(task, suite.limit),
+        "version": output["versions"].get(name),
+        "n": output["n-samples"][name]["effective"],
+        "values": {key: value for key, value in output["results"][name].items() if "," in key},
+        "samples": output["samples"][name],
+    }
+    return json.loads(json.dumps(record, default=_plain))
 
 
-def _task_score(output: Any, task: str, metric: str) -> dict[str, Any]:
-    """One task's counting metric, and every other one beside it. `metric` is `name,filter`."""
-    values = _with_errors(output["results"][task], output["samples"][task])
+def _run(
+    model: PreTrainedModel,
+    renderer: Renderer,
+    suite: DictConfig,
+    tasks: Tasks,
+    checkpoint: Path | None,
+    skip: Container[str],
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(task, record) of every task that is not to be skipped, each as soon as it is scored."""
+    left = {name: task for name, task in tasks.loaded.items() if name not in skip}
+    if suite.backend == "vllm":
+        generating = [name for name, task in left.items() if task.OUTPUT_TYPE == "generate_until"]
+        if generating:
+            assert checkpoint is not None
+            with _memory_freed(model):
+                yield from run_in_vllm(generating, suite, checkpoint, dict(renderer.arguments))
+        left = {name: task for name, task in left.items() if name not in generating}
+    for name, task in left.items():
+        yield name, _run_here(model, renderer, suite, task)
+
+
+def _run_here(
+    model: PreTrainedModel, renderer: Renderer, suite: DictConfig, task: Task
+) -> dict[str, Any]:
+    def run(rows: int) -> dict[str, Any]:
+        harness_model = HFLM(
+            pretrained=model,
+            tokenizer=renderer.tokenizer,
+            batch_size=rows,
+            max_length=longest_sequence(suite, model.config),
+            chat_template_args=dict(renderer.arguments),
+        )
+        return run_task(harness_model, task, suite)
+
+    size = BatchSize.of(suite.batch_size, model.device.type)
+    with _state_kept(model, renderer):
+        record = size.whole(run)
+    return {**record, "batch_size": size.now}
+
+
+def longest_sequence(suite: DictConfig, model_config: PretrainedConfig) -> int | None:
+    """Tokens of prompt and answer: `suite.max_length`, or fewer where the model takes fewer."""
+    positions = getattr(model_config.get_text_config(), "max_position_embeddings", None)
+    return min((length for length in (suite.max_length, positions) if length), default=None)
+
+
+def _settings(model: PreTrainedModel, renderer: Renderer, suite: DictConfig) -> dict[str, Any]:
+    """What a task's scores depend on besides the checkpoint and the task."""
+    return {
+        "backend": suite.backend,
+        "chat_template": suite.chat_template,
+        "template_arguments": dict(renderer.arguments),
+        "max_length": longest_sequence(suite, model.config),
+        "dtype": str(model.dtype),
+        "device": model.device.type,
+        "versions": package_versions(),
+    }
+
+
+def _task_score(record: dict[str, Any], metric: str) -> dict[str, Any]:
+    """A task's counting metric, and every other one beside it. `metric` is `name,filter`."""
+    values = _with_errors(record["values"], record["samples"])
     key = metric if "," in metric else f"{metric},none"
     if key not in values:
-        known = sorted(name for name in values if "," in name and "_stderr" not in name)
-        raise UserError(f"suite.metrics.{task}={metric}: the task has {'; '.join(known)}")
+        known = sorted(name for name in values if "_stderr" not in name)
+        raise UserError(f"suite.metrics: {metric}: the task has {'; '.join(known)}")
     name, _, filter_name = key.partition(",")
     stderr = values.get(f"{name}_stderr,{filter_name}")
-    samples = [one for one in output["samples"][task] if one["filter"] == filter_name]
+    samples = [one for one in record["samples"] if one["filter"] == filter_name]
     return {
         "metric": key,
         "score": values[key],
         "stderr": stderr if isinstance(stderr, float) else None,
-        "n": output["n-samples"][task]["effective"],
-        "version": output["versions"].get(task),
+        "n": record["n"],
+        "version": record["version"],
+        "definition": record["definition"],
+        "batch_size": record["batch_size"],
         **scored_items(
             [sample["doc_id"] for sample in samples],
             [sample.get(name) for sample in samples],
             [sample["doc_hash"] for sample in samples],
             values[key],
         ),
-        "all": {
-            name: value
-            for name, value in values.items()
-            if "," in name and isinstance(value, int | float)
-        },
+        "all": {key: value for key, value in values.items() if isinstance(value, int | float)},
     }
 
 
@@ -169,17 +252,32 @@ def _with_errors(values: dict[str, Any], samples: list[dict[str, Any]]) -> dict[
     return complete
 
 
+def _plain(value: Any) -> Any:
+    """numpy's numbers as Python's, anything else that JSON does not know as text."""
+    return value.item() if hasattr(value, "item") else str(value)
+
+
 @contextmanager
 def _state_kept(model: PreTrainedModel, renderer: Renderer) -> Iterator[None]:
     tokenizer = renderer.tokenizer
     training, pad, side = model.training, tokenizer.pad_token, tokenizer.padding_side
-    random_state, numpy_state = random.getstate(), np.random.get_state()
     model.eval()
     try:
-        with torch.random.fork_rng():
+        with generators_kept():
             yield
     finally:
-        random.setstate(random_state)
-        np.random.set_state(numpy_state)
         tokenizer.pad_token, tokenizer.padding_side = pad, side
         model.train(training)
+
+
+@contextmanager
+def _memory_freed(model: Any) -> Iterator[None]:
+    """The model waits in the memory of the CPU."""
+    device = model.device
+    model.to("cpu")
+    gc.collect()
+    torch.cuda.empty_cache()
+    try:
+        yield
+    finally:
+        model.to(device)

@@ -1,5 +1,7 @@
 """What a command says of a run when it is done."""
 
+from typing import Any
+
 from talr_cli.runs.run_directory import RunDirectory
 
 
@@ -10,4 +12,22 @@ def show(directory: RunDirectory) -> None:
         from talr_cli.report.table import print_table  # rich and matplotlib take their time
 
         print_table([results])
+        for line in task_lines(results["general"] or {}):
+            print(line)
     print(f"run directory: {directory.path}")
+
+
+def task_lines(general: dict[str, Any]) -> list[str]:
+    """A line for each task of the general score: what counts, then its other metrics."""
+    lines = []
+    for name, task in general.get("tasks", {}).items():
+        error = "" if task["stderr"] is None else f" ± {task['stderr']:.3f}"
+        others = [
+            f"{metric.removesuffix(',none')} {value:.3f}"
+            for metric, value in task["all"].items()
+            if "_stderr" not in metric and metric != task["metric"]
+        ]
+        beside = f" (beside it: {', '.join(others)})" if others else ""
+        counting = task["metric"].removesuffix(",none")
+        lines.append(f"{name}: {counting} {task['score']:.3f}{error}, n = {task['n']}{beside}")
+    return lines + [f"left out: {reason}" for reason in general.get("missing", {}).values()]

@@ -14,6 +14,7 @@ from talr_cli.data.choices import possible_completions
 from talr_cli.data.esci_mini import EsciMini
 from talr_cli.errors import UserError
 from talr_cli.evaluation.domain import choice_likelihoods, evaluate_domain
+from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.scorers.medcalc import MedCalcScorer
 from talr_cli.evaluation.scorers.text import Choice
 
@@ -54,7 +55,7 @@ def plain(model, renderer, example, completion):
 def test_likelihoods_agree_with_a_loop_over_the_choices(model, renderer, batch_size):
     examples = [question(number) for number in range(6)]
     choices = possible_completions(examples)
-    found = choice_likelihoods(model, renderer, examples, choices, batch_size)
+    found = choice_likelihoods(model, renderer, examples, choices, BatchSize(batch_size))
     for example, completions, values in zip(examples, choices, found, strict=True):
         assert list(values) == CHOICES
         for choice, completion in completions.items():
@@ -65,7 +66,9 @@ def test_likelihoods_agree_with_a_loop_over_the_choices(model, renderer, batch_s
 
 def test_rows_may_have_choices_of_their_own(model, renderer):
     examples = [question(0, "b", choices=["a", "b"]), question(1, "d", choices=["c", "d", "e"])]
-    found = choice_likelihoods(model, renderer, examples, possible_completions(examples), 8)
+    found = choice_likelihoods(
+        model, renderer, examples, possible_completions(examples), BatchSize(8)
+    )
     assert [list(values) for values in found] == [["a", "b"], ["c", "d", "e"]]
 
 
@@ -92,7 +95,9 @@ def test_the_likeliest_choice_is_the_output_and_the_scorer_judges_it(model, rend
 
 def test_the_likelihood_of_the_truth_is_the_loss_of_training(model, renderer):
     examples = EsciMini(target="label", train_rows=4).load().train
-    found = choice_likelihoods(model, renderer, examples, possible_completions(examples), 16)
+    found = choice_likelihoods(
+        model, renderer, examples, possible_completions(examples), BatchSize(16)
+    )
     for example, values in zip(examples, found, strict=True):
         row = renderer.encode(example)
         with torch.no_grad():

@@ -1,0 +1,63 @@
+"""A task's data as local files, in the place of its dataset on the hub: `suite.data_dir`.
+
+Knows names and formats of files; does not know the harness.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+# What the library `datasets` calls the format of a file; each may also be gzipped.
+_FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+
+
+class MissingDataError(Exception):
+    """A task cannot be scored here: what it lacks and how to get it, in one line."""
+
+
+def format_of(file: Path) -> str | None:
+    """`json`, `csv` or `parquet`; None for any other file."""
+    return _FORMATS.get(Path(file.name.removesuffix(".gz")).suffix.lower())
+
+
+def split_file(suite: DictConfig, task: str, split: str) -> Path:
+    """The one file under `suite.data_dir` that holds a split of a task.
+
+    It is named by the pattern `suite.data_files.TASK.SPLIT`, by default TASK_SPLIT and an ending.
+
+    Raises:
+        MissingDataError: There is none, or more than one.
+    """
+    pattern = suite.data_files.get(task, {}).get(split, f"{task}_{split}.*")
+    found = _matching(suite, pattern)
+    if len(found) > 1:
+        raise MissingDataError(
+            f"{task}: {', '.join(file.name for file in found)} in suite.data_dir={suite.data_dir} "
+            f"could each be its split {split}: name one with suite.data_files.{task}.{split}=FILE"
+        )
+    if not found:
+        raise MissingDataError(
+            f"{task}: suite.data_dir={suite.data_dir} has no {pattern} for its split {split}"
+        )
+    return found[0]
+
+
+def files_read(suite: DictConfig) -> dict[str, Path]:
+    """Every file under `suite.data_dir` that a task of the suite may read."""
+    if suite.data_dir is None:
+        return {}
+    return {
+        f"{task}/{file.name}": file
+        for task in suite.tasks
+        for pattern in suite.data_files.get(task, {"any": f"{task}_*"}).values()
+        for file in _matching(suite, pattern)
+    }
+
+
+def _matching(suite: DictConfig, pattern: str) -> list[Path]:
+    files = Path(suite.data_dir).expanduser().glob(pattern)
+    return sorted(file for file in files if file.is_file() and format_of(file))

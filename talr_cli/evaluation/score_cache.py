@@ -1,0 +1,42 @@
+"""Scores of a task that need no second computation: a file for each checkpoint, task and setting.
+
+In `runs/STUDY/scores/`: they belong to the study, move with it and are deleted with it. A base
+model is scored once in it, and a task that a suite gains is the only one that is run.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from talr_cli.runs.atomic import write_bytes
+from talr_cli.runs.identity import run_identity
+
+
+@dataclass(frozen=True)
+class ScoreCache:
+    """`checkpoint` identifies weights and tokenizer by their content."""
+
+    folder: Path
+    checkpoint: str
+
+    def file(self, task: str, settings: Mapping[str, Any]) -> Path:
+        """Where the record of a task lies, or will lie; `settings` is all that could change it."""
+        key = run_identity({"checkpoint": self.checkpoint, "settings": settings}, {})[:16]
+        return self.folder / f"{task}-{key}.json.gz"
+
+
+def read_record(file: Path) -> dict[str, Any] | None:
+    """A record as it was written; None where there is none."""
+    if not file.exists():
+        return None
+    return json.loads(gzip.decompress(file.read_bytes()))
+
+
+def write_record(file: Path, record: Mapping[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(file, gzip.compress(json.dumps(record).encode(), mtime=0))
