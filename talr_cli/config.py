@@ -180,6 +180,16 @@ class ReportConfig:
     runs_dir: str = MISSING
 
 
+@dataclass
+class SweepConfig:
+    """`talr sweep`, beside the values of `talr train`."""
+
+    launcher: str = "local"
+    workers: int = 1
+    retry_failed: bool = False
+    keep: str = "final"
+
+
 _DATASETS = (Esci, EsciMini, Jsonl, MedCalc, MedCalcMini, MetaMath)
 _METHOD_PARTS = (
     *(Sft, Talr, Flow, Dft, Eaft, InfoSft, Deft),
@@ -209,6 +219,7 @@ def register_schemas() -> None:
     store.store("analyze_schema", AnalyzeConfig)
     store.store("report_schema", ReportConfig)
     store.store("compare_schema", CompareConfig)
+    store.store("sweep_schema", SweepConfig)
     for schema in (*_DATASETS, *_METHOD_PARTS):
         # The class itself plus the `_target_` that Hydra instantiates it by. At the root, where
         # it is not taken for a choice of its group.
@@ -233,6 +244,8 @@ _CHOICES = {
     "trainer.schedule": ("constant", "cosine", "linear"),
     "trainer.precision": ("auto", "bf16", "fp32"),
     "trainer.save_dtype": ("auto", "float32", "bfloat16", "float16"),
+    "launcher": ("local",),
+    "keep": ("final", "best", "none"),
     "logger.name": ("wandb", "none"),
     "logger.mode": ("auto", "online", "offline"),
 }
@@ -265,6 +278,7 @@ _RANGES: dict[str, tuple[float | None, float | None, bool]] = {
     "replay.share": (0, 1, False),
     "rows": (1, None, True),
     "examples": (0, None, True),
+    "workers": (1, None, True),
     "max_length": (2, None, True),
     "limit": (1, None, True),
     "suite.tensor_parallel": (1, None, True),
@@ -323,8 +337,7 @@ def check(config: DictConfig) -> None:
 
 
 def _empty_paths(config: DictConfig) -> list[str]:
-    paths = {"study": config.study, "runs_dir": config.runs_dir}
-    paths |= {key: config.get(key) for key in ("a", "b", "flips")}
+    paths = {key: config.get(key) for key in ("study", "runs_dir", "a", "b", "flips")}
     if "dataset" in config:
         for key in ("path", "test_path", "train", "test", "validation"):
             paths[f"dataset.{key}"] = config.dataset.get(key)
@@ -337,7 +350,7 @@ _NOT_IDENTITY = (
     *("study", "runs_dir", "eval", "limit", "device", "logger", "suite", "domain", "ckpt"),
     "method",  # a name for the parts, which count
 )
-_DATA_FILES = (
+DATA_FILES = (
     *(f"dataset.{key}" for key in ("path", "test_path", "train", "test", "validation")),
     "replay.path",
 )
@@ -364,7 +377,7 @@ def identity(config: DictConfig, model_fingerprint: str) -> str:
         ):
             content["trainer"].pop(key)
     files = {}
-    for name in _DATA_FILES:
+    for name in DATA_FILES:
         section, _, key = name.partition(".")
         path = (content.get(section) or {}).get(key)
         if isinstance(path, str) and Path(path).is_file():

@@ -25,7 +25,8 @@ from talr_cli.config import identity
 from talr_cli.data.base import Splits
 from talr_cli.data.rendering import Rendered, Renderer, encode_all, load_renderer, overlap
 from talr_cli.errors import UserError
-from talr_cli.evaluation import domain_rows
+from talr_cli.evaluation import domain_rows, is_scored
+from talr_cli.interruption import stop_requests
 from talr_cli.methods.averaging import interpolate, same_tensors
 from talr_cli.methods.method import Method
 from talr_cli.models import ModelSource, choose_device, made_whole, resolve
@@ -84,18 +85,18 @@ def prepare(config: DictConfig) -> Run:
         if not general:
             raise UserError(f"replay.path={method.replay.path} has no row with a target token")
         random.Random(config.seed).shuffle(general)  # they are taken in order, often not all
-    config, run_id, directory = _place(config, method, source)
+    config, run_id, directory = place(config, method, source)
     return Run(config, method, splits, rows, general, renderer, source, directory, run_id, device)
 
 
 def merged(run: Run, config: DictConfig) -> Run:
     """The run of `config`, which differs from that of `run` in its merge: nothing is read again."""
     method = Method.of(config)
-    config, run_id, directory = _place(config, method, run.source)
+    config, run_id, directory = place(config, method, run.source)
     return replace(run, config=config, method=method, directory=directory, identity=run_id)
 
 
-def _place(
+def place(
     config: DictConfig, method: Method, source: ModelSource
 ) -> tuple[DictConfig, str, RunDirectory]:
     """The config with the method's name in it, the run's identity, its directory."""
@@ -119,7 +120,7 @@ def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
     """Do what is left to do of a run; its directory."""
     config, directory = run.config, run.directory
     with directory.lock():
-        if _is_done(config, directory):
+        if is_done(config, directory):
             log.info("found this run done: %s", directory.path)
             return directory
         tasks = _tasks(config)
@@ -128,7 +129,7 @@ def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
         try:
             _make_and_evaluate(run, resolved, make_model, tasks)
         except KeyboardInterrupt:
-            directory.write_status("failed", "interrupted by the user")
+            directory.write_status("interrupted", "stopped by the user")
             raise
         except Exception as error:
             from talr_cli.training.callbacks import DivergedError
@@ -218,7 +219,7 @@ def train_and_save(run: Run, tracker: Tracker) -> PreTrainedModel:
     import torch
 
     from talr_cli import models
-    from talr_cli.training.loop import TrainingData, make_trainer, train, weight_changes
+    from talr_cli.training.loop import TrainingData, make_trainer, train
 
     config, directory, renderer = run.config, run.directory, run.renderer
     shown = renderer.marked(run.rows[0])
@@ -236,7 +237,20 @@ def train_and_save(run: Run, tracker: Tracker) -> PreTrainedModel:
         run.source,
         run.load_base,
     )
-    model, training = train(trainer, directory, tracker)
+    with stop_requests("stopping: finishing the step and writing a checkpoint") as stop:
+        model, training = train(trainer, directory, tracker, stop)
+        _save(run, model, training)
+    return model
+
+
+def _save(run: Run, model: PreTrainedModel, training: dict[str, Any]) -> None:
+    """Write model/ and training.json; `model` takes the dtype that it is saved in."""
+    import torch
+
+    from talr_cli import models
+    from talr_cli.training.loop import weight_changes
+
+    config, directory = run.config, run.directory
     if config.trainer.save_dtype == "auto":
         save_dtype = models.stored_dtype(run.source)
     else:
@@ -249,12 +263,11 @@ def train_and_save(run: Run, tracker: Tracker) -> PreTrainedModel:
         100 * changes["changed_share"],
         100 * changes["changed_share_saved"],
     )
-    model.to(save_dtype)
-    models.save_model(model, renderer.tokenizer, directory.model)
+    model.to(save_dtype)  # type: ignore[arg-type]
+    models.save_model(model, run.renderer.tokenizer, directory.model)
     weights = {"save_dtype": str(save_dtype).removeprefix("torch."), **changes}
     write_json(directory.training, {"training": training, "weights": weights})
     shutil.rmtree(directory.checkpoints, ignore_errors=True)
-    return model
 
 
 def average(tuned: RunDirectory, alpha: float) -> MakeModel:
@@ -325,11 +338,9 @@ def _training_rows(config: DictConfig, splits: Splits, renderer: Renderer) -> li
     return encoded.rows
 
 
-def _is_done(config: DictConfig, directory: RunDirectory) -> bool:
+def is_done(config: DictConfig, directory: RunDirectory) -> bool:
     """Whether the run's results are there and were scored the way this config asks for."""
     state = directory.read_status().state
     if not config.eval:
         return state in ("trained", "evaluated") and directory.model.exists()
-    from talr_cli import evaluation
-
-    return state == "evaluated" and evaluation.is_scored(directory.read_results(), config)
+    return state == "evaluated" and is_scored(config, directory)

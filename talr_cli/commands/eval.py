@@ -54,8 +54,7 @@ def evaluate_checkpoint(config: DictConfig) -> None:
     from talr_cli.evaluation.tasks import load_tasks
 
     with directory.lock():
-        found = directory.read_results()
-        if evaluation.is_scored(found, config):
+        if evaluation.is_scored(config, directory):
             log.info("found these scores: %s", directory.results)
             show(directory)
             return
@@ -131,6 +130,11 @@ def _directory(
         if identity_of_run is None:
             raise UserError(f"{run.path} has no identity")
         return run, identity_of_run
+    return own_directory(config, source)
+
+
+def own_directory(config: DictConfig, source: ModelSource) -> tuple[RunDirectory, str]:
+    """Where the scores of a checkpoint go that is no run's; and their identity."""
     run_id = identity(config, source.fingerprint)
     directory = RunDirectory.for_run(
         Path(config.runs_dir),

@@ -30,10 +30,6 @@ def scoring_identity(config: DictConfig) -> str:
     for key in ("batch_size", "tensor_parallel", "data_dir", "data_files", "allow_unsafe_code"):
         suite.pop(key)
     settings["domain"].pop("batch_size")
-    # At these values nothing differs from the scores of versions without such settings.
-    for key, value in {"formula": "mean of tasks", "chat_template": True, "backend": "hf"}.items():
-        if suite[key] == value:
-            suite.pop(key)
     files = files_read(config.suite)
     if suite["task_dir"] not in (None, "mini"):
         folder = Path(suite["task_dir"])
@@ -48,8 +44,12 @@ def scoring_identity(config: DictConfig) -> str:
     return run_identity(settings, files)[:8]
 
 
-def is_scored(results: dict[str, Any] | None, config: DictConfig) -> bool:
-    """Whether these results are what this config would score: all of it, or as much as it can."""
+def is_scored(config: DictConfig, directory: RunDirectory) -> bool:
+    """Whether the results that lie there are what this config would score here.
+
+    All of it, or as much as this machine has the data for.
+    """
+    results = directory.read_results()
     if results is None or results["scoring"] != scoring_identity(config):
         return False
     missing = (results["general"] or {}).get("missing")
