@@ -73,14 +73,17 @@ def evaluate_domain(
     verdicts: list[Verdict] = []
     samples: list[dict[str, Any]] = []
     groups: dict[str, list[bool]] = defaultdict(list)
+    categories: dict[str, list[bool]] = defaultdict(list)
     for example, output, detail in zip(examples, outputs, details, strict=True):
         verdict = scorer(output, example.reference)
         verdicts.append(verdict)
         groups[example.group].append(verdict.correct)
+        categories[example.category].append(verdict.correct)
         samples.append(
             {
                 "id": example.id,
                 "group": example.group,
+                "category": example.category,
                 "messages": list(example.messages),
                 "output": output,
                 "parsed": verdict.parsed,
@@ -93,7 +96,8 @@ def evaluate_domain(
         "metric": "accuracy",
         "scorer": getattr(scorer, "name", type(scorer).__name__),
         **proportion([verdict.correct for verdict in verdicts]),
-        "groups": {name: proportion(values) for name, values in sorted(groups.items()) if name},
+        "groups": _proportions(groups),
+        "categories": _proportions(categories),
         "answer_by": answer_by,
         "max_new_tokens": max_new_tokens if answer_by == "generation" else None,
         "seconds": round(time.perf_counter() - started, 2),
@@ -102,6 +106,11 @@ def evaluate_domain(
         references = [example.reference for example in examples]
         results["summary"] = scorer.summary(verdicts, references)
     return DomainScore(results, samples)
+
+
+def _proportions(correct: Mapping[str, Sequence[bool]]) -> dict[str, Any]:
+    """Of each name but the empty one."""
+    return {name: proportion(values) for name, values in sorted(correct.items()) if name}
 
 
 def proportion(correct: Sequence[bool]) -> dict[str, Any]:
