@@ -129,13 +129,16 @@ def generate(
     max_new_tokens: int,
     batch_size: int,
 ) -> list[str]:
-    """Greedy answers in the order of `examples`; batches of like length end with their longest."""
+    """Greedy answers in the order of `examples`, in batches of prompts of like length.
+
+    Args:
+        batch_size: The most rows in a batch; of long rows there are fewer, see `_batches`.
+    """
     tokenizer = renderer.tokenizer
     prompts = [renderer.prompt_ids(example.messages) for example in examples]
-    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     stops = _stop_ids(model, renderer)
     answers = [""] * len(prompts)
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    batches = _batches(list(map(len, prompts)), batch_size, _cached_tokens(model))
     for batch in tqdm(batches, desc="domain", disable=not sys.stderr.isatty()):
         ids, mask = _left_padded([prompts[index] for index in batch], tokenizer.pad_token_id)
         generated = model.generate(
@@ -202,6 +205,33 @@ def choice_likelihoods(
     for (number, choice), total in zip(keys, totals, strict=True):
         likelihoods[number][choice] = total
     return likelihoods
+
+
+def _batches(lengths: Sequence[int], most_rows: int, most_tokens: int) -> list[list[int]]:
+    """Indices of rows, the longest first; a batch holds at most `most_tokens`, padding included.
+
+    A row that is longer than that is a batch of its own.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        rows = len(batches[-1]) + 1 if batches else most_rows + 1
+        if rows > most_rows or rows * lengths[batches[-1][0]] > most_tokens:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+def _cached_tokens(model: PreTrainedModel) -> int:
+    """How many tokens have keys and values as large as the model's weights.
+
+    A batch shares the reading of the weights among its rows, which is nearly all of a step while
+    the cache is small. Beyond this the cache is what a step reads, and copies: more rows in a batch
+    save little and take memory.
+    """
+    config = model.config.get_text_config(decoder=True)
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return model.num_parameters() // (2 * config.num_hidden_layers * heads * size)
 
 
 def _left_padded(

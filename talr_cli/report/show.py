@@ -4,10 +4,14 @@ from talr_cli.runs.run_directory import RunDirectory
 
 
 def show(directory: RunDirectory) -> None:
-    """Print where the run lies and what it scored."""
+    """Print what the run scored, by category too where there are some, and where it lies."""
     results = directory.read_results()
     if results is not None:
-        from talr_cli.report.table import print_table  # rich and matplotlib take their time
+        # rich and matplotlib take their time
+        from talr_cli.report.categories import rich_categories
+        from talr_cli.report.table import print_rich, rich_table
 
-        print_table([results])
+        print_rich(rich_table([results]))
+        if (categories := rich_categories(results)) is not None:
+            print_rich(categories)
     print(f"run directory: {directory.path}")

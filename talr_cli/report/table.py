@@ -127,8 +127,13 @@ def estimate_cell(key: str, estimate: Estimate | None) -> Cell:
 
 
 def print_table(results: Sequence[Results]) -> None:
+    """To standard output."""
+    print_rich(rich_table(results))
+
+
+def print_rich(table: Table) -> None:
     """To standard output; a file or a pipe has no width that cells should be folded to."""
-    Console(width=None if sys.stdout.isatty() else 200).print(rich_table(results))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def rich_table(results: Sequence[Results]) -> Table:

@@ -35,7 +35,9 @@ _JSON = re.compile(r"\{[^{}]*\}")
 _BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
 _NUMBER = r"(?<![\d.])(-?\d+(?:\.\d+)?)"
 _OUT_OF = re.compile(rf"{_NUMBER} ?(?:points? )?out of ", re.IGNORECASE)
-_OUT_OF_SLASH = re.compile(rf"[\s(\"']{{0,3}}{_NUMBER} ?/ ?\d+ ?(?:points?)?\W{{0,3}}", re.IGNORECASE)
+_OUT_OF_SLASH = re.compile(
+    rf"[\s(\"']{{0,3}}{_NUMBER} ?/ ?\d+ ?(?:points?)?\W{{0,3}}", re.IGNORECASE
+)
 _ABOUT = r"(?:(?:about|approximately|around|roughly|nearly) )?(?=-?\.?\d)"
 _LEADS = re.compile(rf"[\s\"'(\[<≈~=]{{0,9}}{_ABOUT}", re.IGNORECASE)
 _IS = re.compile(rf"\b(?:is|was|equals|be) [≈~]?{_ABOUT}", re.IGNORECASE)
