@@ -24,6 +24,7 @@ class Example:
         completion: The text to be learned: what the assistant should answer.
         reference: What the scorer needs to judge an answer; its keys belong to that scorer.
         group: The name under which scores are broken down, e.g. the calculator; may be empty.
+        category: A coarser name for the same, e.g. the kind of calculator; may be empty.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Example:
     completion: str
     reference: Mapping[str, Any] = field(default_factory=dict)
     group: str = ""
+    category: str = ""
 
 
 @dataclass(frozen=True)

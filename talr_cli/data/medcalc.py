@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from talr_cli.data.base import Example, Splits, check_target
+from talr_cli.data.base import Example, Message, Splits, check_target
 from talr_cli.data.rows import BadRows, Row, check_paths, read_hub, read_rows
 from talr_cli.data.splitting import check_shares, split_by_key
+from talr_cli.errors import UserError
 from talr_cli.evaluation.scorers.medcalc import MedCalcScorer, answer_form
 
 _COLUMNS = (
@@ -26,6 +28,19 @@ _HOW = {
     "explanation": "Work it out step by step, then give the result on a last line",
     "label": "Give nothing but the result, on one line",
 }
+# The instructions of the benchmark's evaluation/run.py, zero-shot chain of thought and direct
+# answer, in its own words: scores depend on them.
+_OFFICIAL_HOW = {
+    "explanation": "Please think step-by-step to solve the question and then generate the required "
+    "score.",
+    "label": "Please output answer only without any other text.",
+}
+_OFFICIAL_FORMAT = {
+    "explanation": '{"step_by_step_thinking": '
+    "str(your_step_by_step_thinking_procress_to_solve_the_question), "
+    '"answer": str(short_and_direct_answer_of_the_question)}',
+    "label": '{"answer": str(value which is the answer to the question)}',
+}
 
 
 @dataclass
@@ -36,13 +51,18 @@ class MedCalc:
     note into train, validation and test, so that no note is in two of them. With `test_path` the
     test rows come from there. `target` is the data set's explanation and then the answer, or the
     answer alone (`label`).
+
+    `prompt` is ours (`plain`), answered by text with a last line `Answer: ...`, or the benchmark's
+    own (`official`), answered by JSON. `revision` is a commit, branch or tag on the hub.
     """
 
     name: str = "medcalc"
     hub_id: str = "ncbi/MedCalc-Bench-v1.0"
+    revision: str | None = None
     path: str | None = None
     test_path: str | None = None
     target: str = "explanation"
+    prompt: str = "plain"
     validation_share: float = 0.05
     test_share: float = 0.2
     on_bad_row: str = "stop"
@@ -55,6 +75,8 @@ class MedCalc:
             UserError: The hub or a file cannot be read, rows are bad, or a value is out of range.
         """
         check_target(self.target)
+        if self.prompt not in ("plain", "official"):
+            raise UserError(f"dataset.prompt={self.prompt} is not plain or official")
         check_shares(self.validation_share, self.test_share)
         check_paths(self.path, self.test_path)
         bad = BadRows(self.on_bad_row, self.max_bad_share)
@@ -75,7 +97,10 @@ class MedCalc:
             "give a CSV file in its columns by dataset.path=FILE, and dataset.test_path=FILE for "
             "the test rows"
         )
-        rows = {split: read_hub(self.hub_id, None, split, instead) for split in ("train", "test")}
+        rows = {
+            split: read_hub(self.hub_id, None, split, instead, self.revision)
+            for split in ("train", "test")
+        }
         training = bad.sift(rows["train"], self._example)
         splits = split_by_key(training, self.validation_share, 0.0)
         splits["test"] = [example for _, example in bad.sift(rows["test"], self._example)]
@@ -97,16 +122,44 @@ class MedCalc:
         form = answer_form(answer, lower, upper)
         if form is None:
             raise ValueError(f"has an answer of unknown form: {answer} within {lower} to {upper}")
-        prompt = (
-            f"Patient note: {values['Patient Note']}\n\nQuestion: {values['Question']}\n\n"
-            f"{_HOW[self.target]} of the form 'Answer: <value>'."
-        )
-        line = f"Answer: {answer}"
-        explained = f"{values['Ground Truth Explanation']}\n{line}"
+        note, question = values["Patient Note"], values["Question"]
+        explanation = values["Ground Truth Explanation"]
+        if self.prompt == "official":
+            messages = _official_messages(note, question, self.target)
+            record = {"answer": answer}
+            if self.target == "explanation":
+                record = {"step_by_step_thinking": explanation, **record}
+            completion = json.dumps(record, ensure_ascii=False)
+        else:
+            messages = _plain_messages(note, question, self.target)
+            line = f"Answer: {answer}"
+            completion = line if self.target == "label" else f"{explanation}\n{line}"
         return values["Note ID"], Example(
             id=f"{row.file.stem}:{values['Row Number']}",
-            messages=({"role": "user", "content": prompt},),
-            completion=line if self.target == "label" else explained,
+            messages=messages,
+            completion=completion,
             reference={"form": form, "answer": answer, "lower": lower, "upper": upper},
             group=values["Calculator Name"],
+            category=str(row.values.get("Category") or "").strip(),
         )
+
+
+def _plain_messages(note: str, question: str, target: str) -> tuple[Message, ...]:
+    prompt = (
+        f"Patient note: {note}\n\nQuestion: {question}\n\n"
+        f"{_HOW[target]} of the form 'Answer: <value>'."
+    )
+    return ({"role": "user", "content": prompt},)
+
+
+def _official_messages(note: str, question: str, target: str) -> tuple[Message, ...]:
+    form = f"JSON dict formatted as {_OFFICIAL_FORMAT[target]}"
+    system = (
+        "You are a helpful assistant for calculating a score for a given patient note. "
+        f"{_OFFICIAL_HOW[target]} Your output should only contain a {form}."
+    )
+    prompt = (
+        f"Here is the patient note:\n{note}\n\nHere is the task:\n{question}\n\n"
+        f"Please directly output the {form}:"
+    )
+    return ({"role": "system", "content": system}, {"role": "user", "content": prompt})

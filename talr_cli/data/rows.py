@@ -116,7 +116,9 @@ def read_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[Row]:
     return readers[path.suffix](path, columns)
 
 
-def read_hub(hub_id: str, config: str | None, split: str, instead: str) -> Iterator[Row]:
+def read_hub(
+    hub_id: str, config: str | None, split: str, instead: str, revision: str | None = None
+) -> Iterator[Row]:
     """The rows of one split of a data set on the hub; their `file` is `hub_id/split`.
 
     Raises:
@@ -125,7 +127,7 @@ def read_hub(hub_id: str, config: str | None, split: str, instead: str) -> Itera
     from datasets import load_dataset
 
     try:
-        loaded = load_dataset(hub_id, config, split=split)
+        loaded = load_dataset(hub_id, config, split=split, revision=revision)
     except Exception as error:  # the hub's client raises a dozen kinds
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{hub_id} cannot be loaded ({reason}): {instead}") from error

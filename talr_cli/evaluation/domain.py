@@ -76,14 +76,17 @@ def evaluate_domain(
     verdicts: list[Verdict] = []
     samples: list[dict[str, Any]] = []
     groups: dict[str, list[bool]] = defaultdict(list)
+    categories: dict[str, list[bool]] = defaultdict(list)
     for example, output, detail in zip(examples, outputs, details, strict=True):
         verdict = scorer(output, example.reference)
         verdicts.append(verdict)
         groups[example.group].append(verdict.correct)
+        categories[example.category].append(verdict.correct)
         samples.append(
             {
                 "id": example.id,
                 "group": example.group,
+                "category": example.category,
                 "messages": list(example.messages),
                 "output": output,
                 "parsed": verdict.parsed,
@@ -103,7 +106,8 @@ def evaluate_domain(
             [[example.messages, example.reference] for example in examples],
             score["score"],
         ),
-        "groups": {name: proportion(values) for name, values in sorted(groups.items()) if name},
+        "groups": _proportions(groups),
+        "categories": _proportions(categories),
         "answer_by": answer_by,
         "max_new_tokens": max_new_tokens if answer_by == "generation" else None,
         "batch_size": size.now,
@@ -113,6 +117,11 @@ def evaluate_domain(
         references = [example.reference for example in examples]
         results["summary"] = scorer.summary(verdicts, references)
     return DomainScore(results, samples)
+
+
+def _proportions(correct: Mapping[str, Sequence[bool]]) -> dict[str, Any]:
+    """Of each name but the empty one."""
+    return {name: proportion(values) for name, values in sorted(correct.items()) if name}
 
 
 def proportion(correct: Sequence[bool]) -> dict[str, Any]:
@@ -131,11 +140,15 @@ def generate(
     max_new_tokens: int,
     batch_size: BatchSize,
 ) -> list[str]:
-    """Greedy answers in the order of `examples`; batches of like length end with their longest."""
+    """Greedy answers in the order of `examples`, in batches of prompts of like length.
+
+    Args:
+        batch_size: The most rows in a batch; of long rows there are fewer, see `_batches`.
+    """
     tokenizer = renderer.tokenizer
     prompts = [renderer.prompt_ids(example.messages) for example in examples]
-    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     stops = _stop_ids(model, renderer)
+    batches = _batches(list(map(len, prompts)), batch_size.now, _cached_tokens(model))
     answers: list[Any] = [""] * len(prompts)
 
     def answer(batch: Sequence[int]) -> None:
@@ -157,8 +170,9 @@ def generate(
             answers[index] = tokenizer.decode(tokens[:end], skip_special_tokens=True)
         bar.update(len(batch))
 
-    with _bar(len(order)) as bar:
-        batch_size.each(order, answer)
+    with _bar(len(prompts)) as bar:
+        for batch in batches:
+            batch_size.each(batch, answer)
     return answers
 
 
@@ -216,6 +230,33 @@ def choice_likelihoods(
 
 def _bar(total: int) -> tqdm:
     return tqdm(total=total, desc="domain", disable=not sys.stderr.isatty())
+
+
+def _batches(lengths: Sequence[int], most_rows: int, most_tokens: int) -> list[list[int]]:
+    """Indices of rows, the longest first; a batch holds at most `most_tokens`, padding included.
+
+    A row that is longer than that is a batch of its own.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        rows = len(batches[-1]) + 1 if batches else most_rows + 1
+        if rows > most_rows or rows * lengths[batches[-1][0]] > most_tokens:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+def _cached_tokens(model: PreTrainedModel) -> int:
+    """How many tokens have keys and values as large as the model's weights.
+
+    A batch shares the reading of the weights among its rows, which is nearly all of a step while
+    the cache is small. Beyond this the cache is what a step reads, and copies: more rows in a batch
+    save little and take memory.
+    """
+    config = model.config.get_text_config(decoder=True)
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return model.num_parameters() // (2 * config.num_hidden_layers * heads * size)
 
 
 def _left_padded(

@@ -6,14 +6,18 @@ from talr_cli.runs.run_directory import RunDirectory
 
 
 def show(directory: RunDirectory) -> None:
-    """Print where the run lies and what it scored."""
+    """Print what the run scored, by category too where there are some, and where it lies."""
     results = directory.read_results()
     if results is not None:
-        from talr_cli.report.table import print_table  # rich and matplotlib take their time
+        # rich and matplotlib take their time
+        from talr_cli.report.categories import category_cells
+        from talr_cli.report.table import print_cells, print_table
 
         print_table([results])
         for line in task_lines(results["general"] or {}):
             print(line)
+        if (categories := category_cells(results)) is not None:
+            print_cells(categories)
     print(f"run directory: {directory.path}")
 
 

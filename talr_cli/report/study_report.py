@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from talr_cli.report import html
+from talr_cli.report.categories import categories_cells
 from talr_cli.report.cells import Cells, as_csv, as_markdown
 from talr_cli.report.cost import cost_cells
 from talr_cli.report.curves import plot_curves
@@ -42,6 +43,7 @@ _RESULTS = (
     "on a general text, KL that of base and run. Pareto: no run of the table that was measured "
     "alike is better on one score and as good on the other."
 )
+_CATEGORIES = "Domain score of the test rows of each category ± one standard error."
 _SEEDS = "Mean ± standard deviation over the seeds of each method and learning rate."
 _COST = (
     "Hours are device hours of training: those of all GPUs, or of the machine on a CPU, where the "
@@ -77,6 +79,7 @@ def _tables(results: Sequence[Results]) -> dict[str, Cells]:
     """{file name: table} of those that have something to say."""
     tables = {
         "table": results_cells(results),
+        "categories": categories_cells(results),
         "seeds": seeds_cells(results),
         "cost": cost_cells(results),
     }
@@ -99,6 +102,9 @@ def _pair_body(runs: Sequence[Results], drawn: Mapping[str, Path]) -> Iterator[s
     if not any(is_base(one) for one in runs):
         yield html.paragraph("The base model was not scored, so that changes are unknown.")
     yield html.section("Results", [html.table(tables["table"]), html.paragraph(_RESULTS)], 3)
+    if "categories" in tables:
+        body = [html.table(tables["categories"]), html.paragraph(_CATEGORIES)]
+        yield html.section("Domain by category", body, 3)
     if "seeds" in tables:
         yield html.section("Seeds", [html.table(tables["seeds"]), html.paragraph(_SEEDS)], 3)
     if pictures:

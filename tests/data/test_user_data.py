@@ -8,7 +8,6 @@ import pytest
 from pyarrow import parquet
 
 from talr_cli.data.jsonl import Jsonl
-from talr_cli.data.medcalc import MedCalc
 from talr_cli.errors import UserError
 
 GOOD = {"prompt": "What is 2 + 2?", "completion": "It is 4.", "answer": "4"}
@@ -158,64 +157,3 @@ def test_unknown_choices_are_refused(tmp_path, values):
 def test_no_scorer_means_nothing_to_score(tmp_path):
     path = write(tmp_path / "a.jsonl", GOOD)
     assert Jsonl(train=path, scorer="none").load().scorer is None
-
-
-# MedCalc-Bench
-
-
-def test_every_real_row_is_read_and_its_own_answer_is_right(real_data):
-    loaded = MedCalc(
-        path=str(real_data / "medcalc_train.csv"), test_path=str(real_data / "medcalc_dev.csv")
-    ).load()
-    assert len(loaded.train) + len(loaded.validation) == 1006
-    assert len(loaded.test) == 419
-    for example in (*loaded.train, *loaded.test):
-        assert loaded.scorer(example.completion, example.reference).correct, example.id
-
-
-def test_one_file_is_split_by_patient_note(real_data):
-    path = real_data / "medcalc_dev.csv"
-    loaded = MedCalc(path=str(path)).load()
-    with path.open(newline="") as file:
-        note = {row["Row Number"]: row["Note ID"] for row in csv.DictReader(file)}
-    notes = [
-        {note[example.id.rpartition(":")[2]] for example in rows}
-        for rows in (loaded.train, loaded.validation, loaded.test)
-    ]
-    assert not notes[0] & notes[1]
-    assert not notes[0] & notes[2]
-    assert not notes[1] & notes[2]
-    assert sum(map(len, (loaded.train, loaded.validation, loaded.test))) == 419
-    assert 0.1 < len(loaded.test) / 419 < 0.3
-
-
-def test_label_targets_hold_the_answer_alone(real_data):
-    loaded = MedCalc(path=str(real_data / "medcalc_dev.csv"), target="label").load()
-    example = loaded.train[0]
-    assert example.completion == f"Answer: {example.reference['answer']}"
-
-
-def test_a_broken_record_is_named(tmp_path, real_data):
-    with (real_data / "medcalc_dev.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))[:3]
-    rows[1]["Ground Truth Answer"] = "rather high"
-    rows[2]["Ground Truth Explanation"] = ""
-    with (tmp_path / "broken.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    with pytest.raises(UserError) as error:
-        MedCalc(path=str(tmp_path / "broken.csv")).load()
-    assert "unknown form: rather high" in str(error.value)
-    assert "has no Ground Truth Explanation" in str(error.value)
-
-
-def test_a_missing_column_is_named(tmp_path):
-    (tmp_path / "a.csv").write_text("Question,Patient Note\nwhat?,none\n")
-    with pytest.raises(UserError, match="lacks the columns Row Number"):
-        MedCalc(path=str(tmp_path / "a.csv")).load()
-
-
-def test_without_the_hub_the_option_to_give_a_file_is_named(no_hub):
-    with pytest.raises(UserError, match=r"dataset\.path="):
-        MedCalc(hub_id="nobody/nothing").load()

@@ -21,37 +21,56 @@ FORMS = ("decimal", "integer", "date", "weeks_days")
 _DATE = re.compile(r"(?<!\d)(\d{1,2})/(\d{1,2})/(\d{4})(?!\d)")
 _ISO_DATE = re.compile(r"(?<!\d)(\d{4})-(\d{1,2})-(\d{1,2})(?!\d)")
 _WEEKS_DAYS = re.compile(
-    r"(\d+)\s*(?:weeks?|wks?)\W{0,6}(?:and\W{0,3})?(\d+)\s*days?", re.IGNORECASE
+    r"(?<!\d)(\d{1,3}) ?(?:weeks?|wks?|w)\W{0,6}(?:and\W{0,3})?(\d{1,3})\W{0,2}(?:days?|d)\b",
+    re.IGNORECASE,
 )
-_LINE = re.compile(r"answer\s*(?:is)?\s*[:=]\s*(.*)", re.IGNORECASE)
+_BARE_WEEKS_DAYS = re.compile(r"[\[(] ?(\d{1,3}), ?(\d{1,3})[\])]\W*")
+# Spaces come one at a time here: see stated_answer.
+_STATED = re.compile(
+    r"answer\b[\"')]{0,2} ?(?:\([^()\n]{0,40}\) ?)?(?:(?:to|for|of|in) [^\n.:=]{1,60}? ?)?"
+    r"(?:\bis\b ?:?|[:=])\s?(.*)",
+    re.IGNORECASE,
+)
 _JSON = re.compile(r"\{[^{}]*\}")
 _BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
-_OUT_OF = re.compile(r"(-?\d+(?:\.\d+)?)\s*(?:out of|/)\s*\d+\s*(?:points?)?\W*$", re.IGNORECASE)
+_NUMBER = r"(?<![\d.])(-?\d+(?:\.\d+)?)"
+_OUT_OF = re.compile(rf"{_NUMBER} ?(?:points? )?out of ", re.IGNORECASE)
+_OUT_OF_SLASH = re.compile(
+    rf"[\s(\"']{{0,3}}{_NUMBER} ?/ ?\d+ ?(?:points?)?\W{{0,3}}", re.IGNORECASE
+)
+_ABOUT = r"(?:(?:about|approximately|around|roughly|nearly) )?(?=-?\.?\d)"
+_LEADS = re.compile(rf"[\s\"'(\[<≈~=]{{0,9}}{_ABOUT}", re.IGNORECASE)
+_IS = re.compile(rf"\b(?:is|was|equals|be) [≈~]?{_ABOUT}", re.IGNORECASE)
+_FORMULA = re.compile(r"-?[\d.,]+ ?[-+*/^] ?[\d(.]")  # how one begins
+_EQUALS = re.compile("[=≈](?=[^=≈]*\\d)")
+_PER_SURFACE = re.compile(r" ?(?:/|\bper) ?1\.73 ?m(?:\^?2)?", re.IGNORECASE)
 
 
 def answer_form(answer: str, lower: str, upper: str) -> str | None:
     """The form of a ground truth, one of FORMS; None if it is none of them.
 
-    A whole number without a margin is a score, right only when exact.
+    A whole number without a margin and without decimals is a score, right when the rounded answer
+    equals it. Zero may be a decimal as well, its margin being 5 % of nothing: it is taken exactly.
     """
     if _as_date(answer) is not None:
         return "date"
     if _as_weeks_days(answer) is not None:
         return "weeks_days"
     try:
-        value, least, greatest = (float(text) for text in (answer, lower, upper))
+        value, least, greatest = float(answer), *_limits(lower, upper)
     except ValueError:
         return None
-    if not all(map(math.isfinite, (value, least, greatest))) or not least <= value <= greatest:
+    if not math.isfinite(value) or not least <= value <= greatest:
         return None
-    return "integer" if least == greatest and value == int(value) else "decimal"
+    is_score = least == greatest and value != 0 and "." not in answer and value.is_integer()
+    return "integer" if is_score else "decimal"
 
 
 class MedCalcScorer:
     """Scores an output against {"form", "answer", "lower", "upper"}.
 
-    decimal: within the limits, or, where they are equal, the truth to its last digit;
-    integer: equal when rounded; date: the same day; weeks_days: both equal.
+    decimal: within the limits, a percentage also as a share; integer: equal when rounded, halves
+    to even; date: the same day; weeks_days: both equal.
     """
 
     def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:
@@ -66,60 +85,90 @@ class MedCalcScorer:
         if form == "weeks_days":
             both = _as_weeks_days(text)
             return Verdict(both is not None and both == _as_weeks_days(truth), _shown(both))
+        if form == "integer" and (out_of := _OUT_OF_SLASH.fullmatch(text)):
+            text = out_of[1]
         value = read_number(text)
-        if value is None:
+        if value is None or not math.isfinite(value):
             return Verdict(False, None)
         if form == "integer":
-            correct = math.floor(value + 0.5) == float(truth)
+            correct = round(value) == float(truth)
         else:
-            correct = _within(value, reference["lower"], reference["upper"], truth)
+            limits = _limits(reference["lower"], reference["upper"])
+            correct = _within(value, *limits) or ("%" in text and _within(value / 100, *limits))
         return Verdict(correct, f"{value:g}")
 
 
-def _within(value: float, lower: Any, upper: Any, truth: str) -> bool:
-    least, greatest = float(lower), float(upper)
-    margin = 1e-9 * max(abs(least), abs(greatest))
-    if least == greatest:
-        margin += 0.5 * 10.0 ** -len(truth.partition(".")[2])
-    return least - margin <= value <= greatest + margin
+def _limits(lower: Any, upper: Any) -> tuple[float, float]:
+    # Five per cent more of a negative number is less.
+    least, greatest = sorted((float(lower), float(upper)))
+    return least, greatest
+
+
+def _within(value: float, least: float, greatest: float) -> bool:
+    rounding = 1e-9 * max(abs(least), abs(greatest))
+    return least - rounding <= value <= greatest + rounding
 
 
 def stated_answer(output: str) -> str:
-    """The part of an output that states the answer: a line `Answer:`, JSON, a box, or all of it."""
-    text = normalise(output)
-    boxes = _BOXED.findall(text)
-    for block in reversed(_JSON.findall(text)):
-        try:
-            record = json.loads(block)
-        except ValueError:
-            continue
-        for key, value in record.items():
-            if "answer" in key.lower():
-                return json.dumps(value) if isinstance(value, list) else str(value)
-    lines = [line for line in _LINE.findall(text) if line.strip()]
-    if boxes and (not lines or "boxed" in lines[-1]):
-        return boxes[-1]
-    return lines[-1] if lines else text
+    """The part of an output that states the answer last, or all of it.
+
+    A statement is a line `Answer: ...`, a sentence `the answer is ...`, the field of a JSON object,
+    whole or broken off, or a box.
+    """
+    # Runs of spaces would make the patterns slow.
+    text = re.sub(r"[^\S\n]+", " ", normalise(output))
+    stated = [match for match in _STATED.finditer(text) if match[1].strip()]
+    boxes = list(_BOXED.finditer(text))
+    if boxes and (not stated or boxes[-1].start() >= stated[-1].start()):
+        return boxes[-1][1]
+    if not stated:
+        return text.strip()
+    last = stated[-1]
+    for block in _JSON.finditer(text):
+        if block.start() < last.start() < block.end():
+            field = _answer_field(block[0])
+            if field is not None:
+                return field
+    return last[1].strip()
+
+
+def _answer_field(block: str) -> str | None:
+    """The answer of a JSON object as text; None if it is no JSON or has no answer."""
+    try:
+        record = json.loads(block)
+    except (ValueError, RecursionError):  # lists may be nested without end
+        return None
+    keys = sorted((key for key in record if "answer" in key.lower()), key=len)
+    if not keys:
+        return None
+    value = record[keys[0]]
+    return json.dumps(value) if isinstance(value, list) else str(value).strip()
 
 
 def read_number(text: str) -> float | None:
-    """The number an answer gives: after the last equals sign, before its unit and any prose."""
-    text = text.strip().strip("\"'").strip()
+    """The number that an answer gives, None if it gives none.
+
+    An expression as a whole; the 3 of `3 out of 5`; the number that the text leads with. Else, of
+    the last line with a number, the one after the last equals sign or `is`, or the last.
+    """
+    text = _PER_SURFACE.sub("", text).strip().strip("\"'").strip()
+    if text.startswith("str(") and text.endswith(")"):  # as the benchmark's prompt has it
+        text = text[4:-1]
     whole = parse_expression(text.rstrip(".").strip())
     if whole is not None:
         return whole
     if out_of := _OUT_OF.search(text):
         return float(out_of[1])
-    head, equals, tail = text.rpartition("=")
-    if equals and find_numbers(tail):
-        text = tail
-    elif equals:
-        text = head
-    numbers = find_numbers(text)
-    if not numbers:
-        return None
-    # A stated answer leads with its number; free text ends with it.
-    return numbers[-1] if "\n" in text else numbers[0]
+    leads = _LEADS.match(text)
+    if leads is not None and not _FORMULA.match(text, leads.end()):
+        return next(iter(find_numbers(text)), None)
+    for line in reversed(text.splitlines()):
+        numbers = find_numbers(line)
+        if numbers:
+            ends = [match.end() for match in (*_IS.finditer(line), *_EQUALS.finditer(line))]
+            result = find_numbers(line[max(ends, default=0) :])
+            return result[0] if ends and result else numbers[-1]
+    return None
 
 
 def _as_date(text: str) -> date | None:
@@ -141,6 +190,8 @@ def _day(year: int, month: int, day: int) -> date | None:
 
 def _as_weeks_days(text: str) -> tuple[int, int] | None:
     found = _WEEKS_DAYS.findall(text)
+    if not found and (bare := _BARE_WEEKS_DAYS.fullmatch(text)):
+        found = [bare.groups()]
     return (int(found[-1][0]), int(found[-1][1])) if found else None
 
 

@@ -10,9 +10,10 @@ _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
 _NUMBER = (
     rf"(?:{_DIGITS}(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{{1,3}}|\s*(?:x|\*)\s*10\^\(?[+-]?\d{{1,3}}\)?)?"
 )
-# A number that stands on its own: the 2 of m^2, of CO2 or of m2 is part of a unit.
+# A number that stands on its own: the 2 of m^2, of CO2 or of m2 is part of a unit, the 4 of FIB-4
+# part of a name.
 _ALONE = re.compile(
-    rf"(?<![\w^.])(?<!\d,)-?\s?{_NUMBER}(?![\w^])|(?<![\w^.])-?{_NUMBER}(?=[a-zA-Z%°µ])"
+    rf"(?<![a-zA-Z]-)(?<![\w^.])(?:(?<!\d,)-?\s?{_NUMBER}(?![\w^])|-?{_NUMBER}(?=[a-zA-Z%°µ]))"
 )
 _TOKEN = re.compile(rf"\s*({_NUMBER}|[-+*/^()])")
 _MOST_TOKENS = 100
@@ -21,9 +22,12 @@ _MOST_EXPONENT = 64
 
 def normalise(text: str) -> str:
     """Typographic minus signs, times signs and spaces as plain ones; markup taken off."""
+    # Thousands apart by a thin or fixed space, and LaTeX's 1{,}234.
+    text = re.sub("(?<=\\d)[\u00a0\u2009\u202f](?=\\d{3}(?!\\d))", "", text).replace("{,}", ",")
     text = unicodedata.normalize("NFKC", text)
     text = re.sub("[\u2010-\u2015\u2212]", "-", text)
     text = text.replace("\u00d7", "*").replace("\u00f7", "/").replace("\\times", "*")
+    text = re.sub(r"(?<=[\d)])\*\*(?=[\d(])", "^", text)  # Python's power is no markup
     return re.sub(r"[*_]{2,}|[`$]|\\[,;! ]", "", text)
 
 
