@@ -56,7 +56,8 @@ def main() -> int:
             raise UserError(f"unknown command {command!r}{guess} See `talr --help`.")
         importlib.import_module(f"talr_cli.commands.{command}").main(arguments[1:])
     except UserError as error:
-        print(f"talr: {error}", file=sys.stderr)
+        rank = os.environ.get("RANK", "0")
+        print(f"talr: {f'rank {rank}: ' * (rank != '0')}{error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("talr: interrupted", file=sys.stderr)

@@ -32,6 +32,7 @@ from talr_cli.models import ModelSource, choose_device, made_whole, resolve
 from talr_cli.runs.atomic import write_json
 from talr_cli.runs.run_directory import RunDirectory, study_path
 from talr_cli.runs.study import load_results
+from talr_cli.training import ranks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -70,6 +71,7 @@ MakeModel = Callable[[Run, "Tracker"], "PreTrainedModel"]
 def prepare(config: DictConfig) -> Run:
     """All that can go wrong in the user's hands goes wrong here: nothing is written yet."""
     method = Method.of(config)
+    ranks.per_rank(config, ranks.world_size())  # refuses a batch that cannot be cut up
     splits: Splits = instantiate(config.dataset).load()
     domain_rows(config, splits)  # refuses what could not be scored after training
     device = choose_device(config.device)
@@ -118,7 +120,11 @@ def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
     """Do what is left to do of a run; its directory."""
     config, directory = run.config, run.directory
     with directory.lock():
-        if _is_done(config, directory):
+        is_done = _is_done(config, directory)
+        to_train = not is_done and not _is_trained(directory)
+        if not ranks.shall_train(to_train):
+            ranks.leave()
+        if is_done:
             log.info("found this run done: %s", directory.path)
             return directory
         resolved: Any = OmegaConf.to_container(config, resolve=True)
@@ -160,7 +166,7 @@ def _make_and_evaluate(run: Run, resolved: dict[str, Any], make_model: MakeModel
     )
     results, picture = None, None
     try:
-        if directory.model.exists() and directory.training.exists():
+        if _is_trained(directory):
             log.info("training: done before, evaluating")
             saved = models.directory_source(directory.model)
             model = models.load_model(saved, config.model, "auto", run.device)
@@ -197,30 +203,65 @@ def _picture(config: DictConfig) -> Path | None:
     return next((picture for picture in pictures if picture.suffix == ".png"), None)
 
 
+def train_along(run: Run) -> None:
+    """What the other ranks of a run do: train with the first one, and write nothing."""
+    from talr_cli.tracking import Tracker
+
+    if ranks.shall_train():
+        _train(run, Tracker())
+    else:
+        ranks.leave()
+
+
+def _train(run: Run, tracker: Tracker) -> tuple[PreTrainedModel, dict[str, Any]] | None:
+    """The trained model, in fp32, and the `training` results; None on all ranks but the first."""
+    import torch
+
+    from talr_cli import models
+    from talr_cli.training.loop import TrainingData, make_trainer, train
+
+    config, renderer = run.config, run.renderer
+    validation = encode_all(run.splits.validation, renderer, config.trainer.max_length).rows
+
+    # The optimizer updates fp32 weights: a bf16 weight of 0.03 would swallow updates of 1e-6.
+    def load(device: str) -> Any:
+        return models.load_model(run.source, config.model, torch.float32, device)
+
+    def load_plain() -> Any:
+        adapter, model = run.method.adapter, load("cpu")
+        return model if adapter is None else adapter.wrap(model, config.model.path)
+
+    trainer = make_trainer(
+        config,
+        load("cpu" if ranks.is_sharded(config) else run.device),
+        renderer.tokenizer,
+        run.method,
+        TrainingData(run.rows, validation, run.general),
+        run.directory,
+        run.source,
+        run.load_base,
+        run.device,
+    )
+    trained = train(trainer, run.directory, tracker, load_plain)
+    ranks.leave()
+    return trained
+
+
 def train_and_save(run: Run, tracker: Tracker) -> PreTrainedModel:
     """Train in fp32, save in the dtype asked for, return the model as it was saved."""
     import torch
 
     from talr_cli import models
-    from talr_cli.training.loop import TrainingData, make_trainer, train, weight_changes
+    from talr_cli.training.loop import weight_changes
 
     config, directory, renderer = run.config, run.directory, run.renderer
     shown = renderer.marked(run.rows[0])
     log.info("one training row, trained tokens between ⟦ and ⟧:\n%s", shown)
-    validation = encode_all(run.splits.validation, renderer, config.trainer.max_length).rows
-    # The optimizer updates fp32 weights: a bf16 weight of 0.03 would swallow updates of 1e-6.
-    model: Any = models.load_model(run.source, config.model, torch.float32, run.device)
-    trainer = make_trainer(
-        config,
-        model,
-        renderer.tokenizer,
-        run.method,
-        TrainingData(run.rows, validation, run.general),
-        directory,
-        run.source,
-        run.load_base,
-    )
-    model, training = train(trainer, directory, tracker)
+    trained = _train(run, tracker)
+    if trained is None:
+        raise RuntimeError("only the first rank owns a run")
+    model: Any
+    model, training = trained
     if config.trainer.save_dtype == "auto":
         save_dtype = models.stored_dtype(run.source)
     else:
@@ -233,7 +274,7 @@ def train_and_save(run: Run, tracker: Tracker) -> PreTrainedModel:
         100 * changes["changed_share"],
         100 * changes["changed_share_saved"],
     )
-    model.to(save_dtype)
+    model.to(run.device, save_dtype)
     models.save_model(model, renderer.tokenizer, directory.model)
     weights = {"save_dtype": str(save_dtype).removeprefix("torch."), **changes}
     write_json(directory.training, {"training": training, "weights": weights})
@@ -307,6 +348,10 @@ def _training_rows(config: DictConfig, splits: Splits, renderer: Renderer) -> li
     if shared:
         log.warning("%d of %d test prompts also occur in training", shared, len(splits.test))
     return encoded.rows
+
+
+def _is_trained(directory: RunDirectory) -> bool:
+    return directory.model.exists() and directory.training.exists()
 
 
 def _is_done(config: DictConfig, directory: RunDirectory) -> bool:
