@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate import DistributedType, PartialState
 from datasets import Dataset
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
@@ -231,6 +232,9 @@ def trainer_arguments(
         # As with DDP, weights and gradients travel in fp32 and autocast decides what is computed
         # in bf16; accelerate's policy would round gradients to bf16 before they are added up.
         arguments.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy()
+        if device == "cpu":
+            # accelerate would quietly fall back to DDP; torch shards on CPUs as well.
+            PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     # One process, one GPU: transformers would spread the model over all that it sees.
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import convert_outputs_to_fp32
 from torch.utils.data import DataLoader
 from trl import SFTTrainer
 
@@ -78,6 +79,11 @@ class MethodTrainer(SFTTrainer):
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         prepared = super()._prepare_for_training(*args, **kwargs)
         self._start_regulariser()
+        if self.is_fsdp_enabled and self.accelerator.native_amp:
+            # accelerate does so for every model but FSDP2's. The bf16 copies of the weights are
+            # not kept: each is used once, and together they are as large as the model.
+            autocast = torch.autocast(self.args.device.type, torch.bfloat16, cache_enabled=False)
+            self.model.forward = convert_outputs_to_fp32(autocast(self.model.forward))
         return prepared
 
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
