@@ -62,7 +62,8 @@ def main() -> int:
             raise UserError(f"unknown command {command!r}{guess} See `talr --help`.")
         return importlib.import_module(f"talr_cli.commands.{command}").main(arguments[1:]) or 0
     except UserError as error:
-        print(f"talr: {error}", file=sys.stderr)
+        rank = os.environ.get("RANK", "0")
+        print(f"talr: {f'rank {rank}: ' * (rank != '0')}{error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("talr: interrupted", file=sys.stderr)

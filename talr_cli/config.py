@@ -115,6 +115,14 @@ class TrainerConfig:
 
 
 @dataclass
+class DistributedConfig:
+    """The processes of one training run, each with a GPU of its own. Changes no result."""
+
+    strategy: str = MISSING
+    processes: int | None = None
+
+
+@dataclass
 class TrainConfig:
     """`talr train`."""
 
@@ -136,6 +144,7 @@ class TrainConfig:
     merge: Any = None
     replay: Any = None
     trainer: TrainerConfig = MISSING
+    distributed: DistributedConfig = MISSING
     suite: SuiteConfig = MISSING
     domain: DomainEvalConfig = field(default_factory=DomainEvalConfig)
     logger: LoggerConfig = MISSING
@@ -246,6 +255,7 @@ _CHOICES = {
     "trainer.save_dtype": ("auto", "float32", "bfloat16", "float16"),
     "launcher": ("local",),
     "keep": ("final", "best", "none"),
+    "distributed.strategy": ("ddp", "fsdp2"),
     "logger.name": ("wandb", "none"),
     "logger.mode": ("auto", "online", "offline"),
 }
@@ -264,6 +274,7 @@ _RANGES: dict[str, tuple[float | None, float | None, bool]] = {
     "trainer.adam_beta1": (0, 1, True),
     "trainer.adam_beta2": (0, 1, True),
     "trainer.max_grad_norm": (0, None, False),
+    "distributed.processes": (1, None, True),
     "objective.tau": (0, None, False),
     "objective.w_min": (0, 1, True),
     "objective.top_k": (2, None, True),
@@ -347,7 +358,8 @@ def _empty_paths(config: DictConfig) -> list[str]:
 
 # What cannot change the trained weights: where things go, how they are logged, how they are scored.
 _NOT_IDENTITY = (
-    *("study", "runs_dir", "eval", "limit", "device", "logger", "suite", "domain", "ckpt"),
+    *("study", "runs_dir", "eval", "limit", "device", "distributed", "logger", "suite", "domain"),
+    "ckpt",
     "method",  # a name for the parts, which count
 )
 DATA_FILES = (

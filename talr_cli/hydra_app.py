@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -65,6 +66,17 @@ def run(
         raise UserError(_one_line(error, command)) from error
     if failures:
         raise failures[0]
+
+
+def command_line() -> list[str]:
+    """The arguments that compose the config of the job at hand again, in a process of its own."""
+    hydra_config = HydraConfig.get()
+    added = [
+        f"--config-dir={source.path}"
+        for source in hydra_config.runtime.config_sources
+        if source.provider == "command-line"
+    ]
+    return [*added, *hydra_config.overrides.task]
 
 
 def load(command: str, overrides: Sequence[str]) -> DictConfig:

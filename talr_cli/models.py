@@ -405,9 +405,9 @@ def choose_device(device: str) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda, but torch sees no CUDA device: use device=cpu or auto")
     if device == "cuda" and torch.cuda.device_count() > 1:
-        raise UserError(
-            f"{torch.cuda.device_count()} GPUs are visible and a run uses one: "
-            "choose it with CUDA_VISIBLE_DEVICES=0"
+        log.info(
+            "%d GPUs are visible, each process uses one; distributed=ddp trains on all",
+            torch.cuda.device_count(),
         )
     return device
 

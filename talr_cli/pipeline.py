@@ -26,13 +26,14 @@ from talr_cli.data.base import Splits
 from talr_cli.data.rendering import Rendered, Renderer, encode_all, load_renderer, overlap
 from talr_cli.errors import UserError
 from talr_cli.evaluation import domain_rows, is_scored
-from talr_cli.interruption import stop_requests
+from talr_cli.interruption import Stop, stop_requests
 from talr_cli.methods.averaging import interpolate, same_tensors
 from talr_cli.methods.method import Method
 from talr_cli.models import ModelSource, choose_device, made_whole, resolve
 from talr_cli.runs.atomic import write_json
 from talr_cli.runs.run_directory import RunDirectory, study_path
 from talr_cli.runs.study import load_results
+from talr_cli.training import ranks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from talr_cli.evaluation.tasks import Tasks
     from talr_cli.tracking import Tracker
 
+_FINISHING = "stopping: finishing the step and writing a checkpoint"
 log = logging.getLogger(__name__)
 
 
@@ -72,6 +74,7 @@ MakeModel = Callable[[Run, "Tracker"], "PreTrainedModel"]
 def prepare(config: DictConfig) -> Run:
     """All that can go wrong in the user's hands goes wrong here: nothing is written yet."""
     method = Method.of(config)
+    ranks.per_rank(config, ranks.world_size())  # refuses a batch that cannot be cut up
     splits: Splits = instantiate(config.dataset).load()
     domain_rows(config, splits)  # refuses what could not be scored after training
     device = choose_device(config.device)
@@ -120,10 +123,13 @@ def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
     """Do what is left to do of a run; its directory."""
     config, directory = run.config, run.directory
     with directory.lock():
-        if is_done(config, directory):
+        done = is_done(config, directory)
+        tasks = None if done else _tasks(config)
+        if not ranks.shall_train(not done and not _is_trained(directory)):
+            ranks.leave()
+        if done:
             log.info("found this run done: %s", directory.path)
             return directory
-        tasks = _tasks(config)
         resolved: Any = OmegaConf.to_container(config, resolve=True)
         directory.prepare(resolved, HydraConfig.get().overrides.task, run.identity)
         try:
@@ -174,7 +180,7 @@ def _make_and_evaluate(
     )
     results, picture = None, None
     try:
-        if directory.model.exists() and directory.training.exists():
+        if _is_trained(directory):
             log.info("training: done before, evaluating")
             saved = models.directory_source(directory.model)
             model = models.load_model(saved, config.model, "auto", run.device)
@@ -214,36 +220,65 @@ def _picture(config: DictConfig) -> Path | None:
     return next((picture for picture in pictures if picture.suffix == ".png"), None)
 
 
-def train_and_save(run: Run, tracker: Tracker) -> PreTrainedModel:
-    """Train in fp32, save in the dtype asked for, return the model as it was saved."""
+def train_along(run: Run) -> None:
+    """What the other ranks of a run do: train with the first one, and write nothing."""
+    from talr_cli.tracking import Tracker
+
+    if ranks.shall_train():
+        with stop_requests(_FINISHING) as stop:
+            _train(run, Tracker(), stop)
+    else:
+        ranks.leave()
+
+
+def _train(run: Run, tracker: Tracker, stop: Stop) -> tuple[PreTrainedModel, dict[str, Any]] | None:
+    """The trained model, in fp32, and the `training` results; None on all ranks but the first."""
     import torch
 
     from talr_cli import models
     from talr_cli.training.loop import TrainingData, make_trainer, train
 
-    config, directory, renderer = run.config, run.directory, run.renderer
-    shown = renderer.marked(run.rows[0])
-    log.info("one training row, trained tokens between ⟦ and ⟧:\n%s", shown)
+    config, renderer = run.config, run.renderer
     validation = encode_all(run.splits.validation, renderer, config.trainer.max_length).rows
+
     # The optimizer updates fp32 weights: a bf16 weight of 0.03 would swallow updates of 1e-6.
-    model: Any = models.load_model(run.source, config.model, torch.float32, run.device)
+    def load(device: str) -> Any:
+        return models.load_model(run.source, config.model, torch.float32, device)
+
+    def load_plain() -> Any:
+        adapter, model = run.method.adapter, load("cpu")
+        return model if adapter is None else adapter.wrap(model, config.model.path)
+
     trainer = make_trainer(
         config,
-        model,
+        load("cpu" if ranks.is_sharded(config) else run.device),
         renderer.tokenizer,
         run.method,
         TrainingData(run.rows, validation, run.general),
-        directory,
+        run.directory,
         run.source,
         run.load_base,
+        run.device,
     )
-    with stop_requests("stopping: finishing the step and writing a checkpoint") as stop:
-        model, training = train(trainer, directory, tracker, stop)
+    trained = train(trainer, run.directory, tracker, stop, load_plain)
+    ranks.leave()
+    return trained
+
+
+def train_and_save(run: Run, tracker: Tracker) -> PreTrainedModel:
+    """Train in fp32, save in the dtype asked for, return the model as it was saved."""
+    shown = run.renderer.marked(run.rows[0])
+    log.info("one training row, trained tokens between ⟦ and ⟧:\n%s", shown)
+    with stop_requests(_FINISHING) as stop:
+        trained = _train(run, tracker, stop)
+        if trained is None:
+            raise RuntimeError("only the first rank owns a run")
+        model, training = trained
         _save(run, model, training)
     return model
 
 
-def _save(run: Run, model: PreTrainedModel, training: dict[str, Any]) -> None:
+def _save(run: Run, model: Any, training: dict[str, Any]) -> None:
     """Write model/ and training.json; `model` takes the dtype that it is saved in."""
     import torch
 
@@ -263,7 +298,7 @@ def _save(run: Run, model: PreTrainedModel, training: dict[str, Any]) -> None:
         100 * changes["changed_share"],
         100 * changes["changed_share_saved"],
     )
-    model.to(save_dtype)  # type: ignore[arg-type]
+    model.to(run.device, save_dtype)
     models.save_model(model, run.renderer.tokenizer, directory.model)
     weights = {"save_dtype": str(save_dtype).removeprefix("torch."), **changes}
     write_json(directory.training, {"training": training, "weights": weights})
@@ -336,6 +371,10 @@ def _training_rows(config: DictConfig, splits: Splits, renderer: Renderer) -> li
     if shared:
         log.warning("%d of %d test prompts also occur in training", shared, len(splits.test))
     return encoded.rows
+
+
+def _is_trained(directory: RunDirectory) -> bool:
+    return directory.model.exists() and directory.training.exists()
 
 
 def is_done(config: DictConfig, directory: RunDirectory) -> bool:

@@ -28,7 +28,10 @@ def leaves(kind):
             yield one.name
 
 
-@pytest.mark.parametrize("kind", [schema.ModelConfig, schema.SuiteConfig, schema.TrainerConfig])
+@pytest.mark.parametrize(
+    "kind",
+    [schema.ModelConfig, schema.SuiteConfig, schema.TrainerConfig, schema.DistributedConfig],
+)
 def test_every_field_is_read_somewhere(kind):
     """A silent option is the commonest fault of such tools."""
     for name in leaves(kind):
@@ -45,7 +48,7 @@ def choices(group):
         (group, choice)
         for group in (
             *("model", "dataset", "method", "objective", "adapter", "regulariser", "merge"),
-            *("replay", "suite", "trainer", "logger"),
+            *("replay", "suite", "trainer", "distributed", "logger"),
         )
         for choice in choices(group)
     ],
@@ -78,7 +81,7 @@ def test_all_problems_are_reported_at_once():
 @pytest.mark.parametrize(
     "override",
     [
-        "runs_dir=elsewhere", "study=other", "eval=false", "logger=none", "device=cpu",
+        "runs_dir=elsewhere", "study=other", "eval=false", "distributed=fsdp2", "logger=none", "device=cpu",
         "suite=paper", "trainer.micro_batch_size=2", "model.name=other", "suite.batch_size=1",
     ],
 )  # fmt: skip

@@ -9,8 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 from talr_cli import hydra_app
 from talr_cli.config import check
 from talr_cli.methods.method import Method
-from talr_cli.pipeline import average, merged, prepare, run_to_end, train_and_save
+from talr_cli.pipeline import average, merged, prepare, run_to_end, train_along, train_and_save
 from talr_cli.report.show import show
+from talr_cli.training import ranks
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -25,15 +26,29 @@ def main(arguments: Sequence[str]) -> int:
 def train(config: DictConfig) -> None:
     """Train one run, or go on with it, or find it done; evaluate it unless `eval=false`."""
     check(config)
-    merge = Method.of(config).merge
-    if merge is None:
-        show(run_to_end(prepare(config), train_and_save))
+    missing = ranks.missing_ranks(config)
+    if missing:
+        ranks.per_rank(config, missing)  # refuses a batch that cannot be cut up
+        ranks.start(hydra_app.command_line(), missing)
         return
-    # The same run without the merge has what is to be merged, whatever was scored of it.
-    run = prepare(_with(config, merge={}, eval=False))
+    is_main = ranks.is_main()
+    ranks.connect(config.device)
+    merge = Method.of(config).merge
+    if merge is not None:
+        # The same run without the merge has what is to be merged, whatever was scored of it.
+        config, wanted = _with(config, merge={}, eval=False), config
+    with ranks.one_per_node_first():
+        run = prepare(config)
+    ranks.agree(run.identity, "what is to be trained")
+    if not is_main:
+        train_along(run)
+        return
     tuned = run_to_end(run, train_and_save)
+    if merge is None:
+        show(tuned)
+        return
     for alpha in merge.alphas:
-        averaged = merged(run, _with(config, **{"merge.alpha": alpha}))
+        averaged = merged(run, _with(wanted, **{"merge.alpha": alpha}))
         show(run_to_end(averaged, average(tuned, alpha)))
 
 

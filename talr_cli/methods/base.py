@@ -83,7 +83,10 @@ class Regulariser:
     """What holds the model to its base: a term of the loss, or something added to the gradient."""
 
     def start(self, model: Any, load_base: Callable[[], PreTrainedModel]) -> None:
-        """Called once, before training, while `model` still has the base's weights."""
+        """Called once, before training, while `model` still has the base's weights.
+
+        Under FSDP2 its weights are split over the ranks already.
+        """
         raise NotImplementedError
 
     def loss(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class L2(Regulariser):
     """strength * sum (theta - theta_0)^2 over the trained weights, by its exact gradient.
 
+    theta_0 is kept as the weights are: under FSDP2 each rank holds the part that it trains.
+
     Args:
         reduction: `sum`, or `mean`: divided by the number of weights, as published FLOW code does.
         theta0_dtype: How theta_0 is kept. `auto` is bfloat16 for every weight that bfloat16 holds
@@ -38,7 +40,7 @@ class L2(Regulariser):
 
     def start(self, model: Any, load_base: Callable[[], PreTrainedModel]) -> None:
         self._theta0 = {
-            name: self._kept(parameter.detach())
+            name: self._kept(_own_part(parameter.detach()))
             for name, parameter in model.named_parameters()
             if parameter.requires_grad
         }
@@ -56,20 +58,28 @@ class L2(Regulariser):
         """Gradient 2 * strength * (theta - theta_0), without an autograd graph."""
         import torch
 
-        count = sum(theta0.numel() for theta0 in self._theta0.values())
+        trained = {name: p for name, p in model.named_parameters() if name in self._theta0}
+        # Of a weight that is split over ranks, numel() is the whole's.
+        count = sum(parameter.numel() for parameter in trained.values())
         factor = self.strength / (count if self.reduction == "mean" else 1)
         squares = []
         with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name not in self._theta0:
-                    continue
-                moved = parameter - self._theta0[name].to(parameter)
-                squares.append(moved.square().sum())
+            for name, parameter in trained.items():
                 if parameter.grad is None:
-                    parameter.grad = 2 * factor * moved
-                else:
-                    parameter.grad.add_(moved, alpha=2 * factor)
-        return factor * torch.stack(squares).sum()
+                    parameter.grad = torch.zeros_like(parameter)
+                weights = _own_part(parameter)
+                moved = weights - self._theta0[name].to(weights)
+                squares.append(moved.square().sum())
+                _own_part(parameter.grad).add_(moved, alpha=2 * factor)
+            total = torch.stack(squares).sum()
+            if any(hasattr(parameter, "to_local") for parameter in trained.values()):
+                torch.distributed.all_reduce(total)
+        return factor * total
+
+
+def _own_part(tensor: torch.Tensor) -> torch.Tensor:
+    """What this rank holds of a tensor, without a copy: all of it, unless FSDP2 has split it up."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # type: ignore[operator]
 
 
 @dataclass

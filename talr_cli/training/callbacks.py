@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from talr_cli.interruption import Stop
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking import Tracker
+from talr_cli.training import ranks
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class StopOnRequest(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self._stop.requested:
+        if ranks.on_any(self._stop.requested):
             control.should_training_stop = True
 
     def on_epoch_end(

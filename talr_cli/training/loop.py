@@ -12,14 +12,18 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate import DistributedType, PartialState
 from datasets import Dataset
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
 from trl import SFTConfig
 
 from talr_cli.data.rendering import Rendered
+from talr_cli.errors import UserError
 from talr_cli.interruption import Stop
 from talr_cli.methods.method import Method
 from talr_cli.methods.replay import spread
@@ -29,6 +33,7 @@ from talr_cli.tracking import Tracker
 from talr_cli.training.base_losses import base_losses
 from talr_cli.training.callbacks import RecordSteps, ShowProgress, StopOnRequest
 from talr_cli.training.collator import token_row
+from talr_cli.training.ranks import is_sharded, one_per_node_first, per_rank, world_size
 from talr_cli.training.token_scores import causal_lm
 from talr_cli.training.trainer import MethodTrainer
 
@@ -48,30 +53,52 @@ class TrainingData:
 
 
 def train(
-    trainer: MethodTrainer, directory: RunDirectory, tracker: Tracker, stop: Stop
-) -> tuple[PreTrainedModel, dict[str, Any]]:
+    trainer: MethodTrainer,
+    directory: RunDirectory,
+    tracker: Tracker,
+    stop: Stop,
+    load_plain: Callable[[], Any],
+) -> tuple[PreTrainedModel, dict[str, Any]] | None:
     """Run a trainer to the end; the trained plain model and the `training` results.
 
     Goes on from the newest checkpoint in the run directory. On a CPU the same command gives the
-    same weights, bit for bit.
+    same weights, bit for bit. All ranks must call; None on all but the first.
+
+    Args:
+        load_plain: Loads the model as the trainer got it, for weights that FSDP2 has split up.
 
     Raises:
         KeyboardInterrupt: A stop was requested; the last finished step is in a checkpoint.
         DivergedError: It makes no sense to go on.
     """
-    adapted, model = trainer.model, causal_lm(trainer.model)
-    trainer.add_callback(RecordSteps(directory, tracker, model.config.vocab_size))
+    vocabulary = causal_lm(trainer.model).config.get_text_config().vocab_size
+    trainer.add_callback(RecordSteps(directory, tracker, vocabulary))
     trainer.add_callback(ShowProgress())
     trainer.add_callback(StopOnRequest(stop))
     trainer.remove_callback(PrinterCallback)
     step, checkpoint = directory.last_checkpoint() or (0, None)
-    if step:
+    if checkpoint is not None:
+        _check_strategy(checkpoint, trainer.is_fsdp_enabled)
         log.info("training: going on from step %d", step)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - started
     if trainer.state.global_step < trainer.state.max_steps:
         raise KeyboardInterrupt
+    accelerator = trainer.accelerator
+    device = accelerator.device.type
+    input_tokens, memory = accelerator.gather(
+        torch.tensor([[trainer.input_tokens, peak_memory(device)]], device=accelerator.device)
+    ).T
+    adapted = trainer.model
+    if trainer.is_fsdp_enabled:
+        state = accelerator.get_state_dict(adapted)
+        if accelerator.is_main_process:
+            adapted = load_plain()
+            adapted.load_state_dict(state)
+    if not accelerator.is_main_process:
+        return None
+    model = causal_lm(adapted)
     # The fused head and accelerate's autocast live in an attribute of the model: without it the
     # model in memory computes as the saved one does.
     for part in (adapted, model):
@@ -85,10 +112,10 @@ def train(
         "rows": len(trainer.train_dataset),  # type: ignore[arg-type]
         "target_tokens": trainer.target_tokens,
         "seconds": round(seconds, 2),
-        "tokens_per_second": round(trainer.input_tokens / seconds, 1),
-        "peak_memory_gib": round(peak_memory(model.device.type), 3),
-        "device": device_name(model.device.type),
-        "processes": trainer.accelerator.num_processes,  # on GPUs, one each
+        "tokens_per_second": round(float(input_tokens.sum()) / seconds, 1),
+        "peak_memory_gib": round(float(memory.max()), 3),  # of the process with the most
+        "device": device_name(device),
+        "processes": accelerator.num_processes,  # on GPUs, one each
         "resumed_from_step": step,
     }
 
@@ -102,24 +129,26 @@ def make_trainer(
     directory: RunDirectory,
     base: ModelSource,
     load_base: Callable[[], PreTrainedModel],
+    device: str,
 ) -> MethodTrainer:
     """The trainer of a method for `model` (the base, in fp32), which it trains in place.
 
-    `load_base` loads another copy of the base, for a method that needs its predictions.
+    `load_base` loads another copy of the base, for a method that needs its predictions. `device`
+    is what is trained on; a model that FSDP2 will split up still lies on the CPU.
     """
     set_seed(config.seed)  # of the adapter's initialisation too
-    columns, general = _columns(model, method, data, base)
+    with one_per_node_first():
+        columns, general = _columns(model, method, data, base, device)
     adapted: Any = model
     if method.adapter is not None:
         adapted = method.adapter.wrap(model, config.model.path)
-    if method.regulariser is not None:
-        method.regulariser.start(adapted, load_base)
     validation = data.validation if config.trainer.validate else []
     return MethodTrainer(
         model=adapted,
-        args=trainer_arguments(config, directory, model.device.type, len(data.rows)),
+        args=trainer_arguments(config, directory, device, len(data.rows)),
         objective=method.objective,
         regulariser=method.regulariser,
+        load_base=load_base,
         general=general,
         processing_class=tokenizer,
         train_dataset=Dataset.from_dict(columns),
@@ -128,7 +157,7 @@ def make_trainer(
 
 
 def _columns(
-    model: PreTrainedModel, method: Method, data: TrainingData, base: ModelSource
+    model: Any, method: Method, data: TrainingData, base: ModelSource, device: str
 ) -> tuple[dict[str, list[Any]], list[dict[str, Any]]]:
     """The columns of the training rows, and the general rows that their `replay` points to."""
     columns = token_columns(data.rows)
@@ -146,7 +175,9 @@ def _columns(
         )
     if method.objective.weighs_sequences:
         rows = [*data.rows, *data.general]
-        losses = base_losses(model, base.fingerprint, rows)
+        home = model.device
+        losses = base_losses(model.to(device), base.fingerprint, rows)
+        model.to(home)
         weights = method.objective.sequence_weights(losses).tolist()
         columns["sequence_weight"] = weights[: len(data.rows)]
         for row, weight in zip(general, weights[len(data.rows) :], strict=True):
@@ -164,11 +195,12 @@ def trainer_arguments(
 ) -> SFTConfig:
     """TRL's arguments for this config; `rows` decides the length of the schedule."""
     trainer = config.trainer
+    sharded = is_sharded(config)
     bf16 = trainer.precision == "bf16" or (trainer.precision == "auto" and bf16_is_fast(device))
-    micro = trainer.micro_batch_size or trainer.batch_size
+    micro, accumulation = per_rank(config, world_size())
     # max_steps wins where both are given; the schedule runs over the steps that are made.
     steps = trainer.max_steps or math.ceil(rows / trainer.batch_size) * trainer.epochs
-    return SFTConfig(
+    arguments = SFTConfig(
         output_dir=str(directory.checkpoints),
         seed=config.seed,
         data_seed=config.seed,
@@ -181,7 +213,7 @@ def trainer_arguments(
         max_steps=trainer.max_steps or -1,
         per_device_train_batch_size=micro,
         per_device_eval_batch_size=micro,
-        gradient_accumulation_steps=trainer.batch_size // micro,
+        gradient_accumulation_steps=accumulation,
         optim="adamw_torch_fused",
         adam_beta1=trainer.adam_beta1,
         adam_beta2=trainer.adam_beta2,
@@ -203,7 +235,30 @@ def trainer_arguments(
         save_total_limit=2,  # a kill while one is written leaves the one before
         report_to="none",
         disable_tqdm=True,  # ShowProgress has the bar
+        fsdp=sharded or None,
+        fsdp_config={"state_dict_type": "SHARDED_STATE_DICT"} if sharded else None,
     )
+    if sharded:
+        # As with DDP, weights and gradients travel in fp32 and autocast decides what is computed
+        # in bf16; accelerate's policy would round gradients to bf16 before they are added up.
+        arguments.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy()
+        if device == "cpu":
+            # accelerate would quietly fall back to DDP; torch shards on CPUs as well.
+            PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    # One process, one GPU: transformers would spread the model over all that it sees.
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments
+
+
+def _check_strategy(checkpoint: Path, sharded: bool) -> None:
+    was_sharded = any(checkpoint.glob("pytorch_model_fsdp*"))
+    if was_sharded != sharded:
+        before, now = ("fsdp2", "ddp") if was_sharded else ("ddp", "fsdp2")
+        raise UserError(
+            f"{checkpoint} was written under distributed.strategy={before} and cannot be read "
+            f"under {now}: go on with distributed={before}, or delete it to start again"
+        )
 
 
 def peak_memory(device: str) -> float:

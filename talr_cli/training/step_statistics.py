@@ -58,7 +58,7 @@ class StepStatistics:
         if self._tau is not None:
             metrics["tau"] = float(self._tau)
         if self._penalty is not None:
-            metrics["penalty"] = float(self._penalty)
+            metrics["penalty"] = float(accelerator.reduce(self._penalty, "sum"))
         self.__init__()  # type: ignore[misc]
         return metrics
 

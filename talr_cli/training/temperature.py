@@ -48,7 +48,8 @@ class StepTemperature:
             return None
         losses = tokens.sequence_losses().float()
         if self._scope == "microbatch":
-            return self._objective.temperature(losses)
+            # A rank's share of an epoch's last batch may be empty.
+            return self._objective.temperature(losses) if len(losses) else losses.new_ones(())
         if not self._accumulates:
             return self._over_ranks(losses)
         self._collected.append(losses)

@@ -7,17 +7,20 @@ optimizer step, over all micro-batches and ranks. It does not know which objecti
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import convert_outputs_to_fp32
+from torch.utils.data import DataLoader
 from trl import SFTTrainer
 
 from talr_cli.methods.base import Objective, Regulariser, TargetTokens
 from talr_cli.runs.atomic import write_json
 from talr_cli.runs.run_directory import CHECKPOINT_MARKER
 from talr_cli.training.collator import Collator
+from talr_cli.training.rank_batches import RankBatches, RankLoader
 from talr_cli.training.step_statistics import StepStatistics
 from talr_cli.training.temperature import StepTemperature
 from talr_cli.training.token_scores import add_token_scores, score_targets
@@ -36,24 +39,67 @@ class MethodTrainer(SFTTrainer):
         *args: Any,
         objective: Objective,
         regulariser: Regulariser | None = None,
+        load_base: Callable[[], Any] | None = None,
         general: Sequence[dict[str, Any]] = (),
         **kwargs: Any,
     ) -> None:
-        """`general`: the rows that the column `replay` of the training rows points to."""
+        """What is added to SFTTrainer's own arguments.
+
+        Args:
+            load_base: Loads another copy of the base. With it the trainer starts the regulariser,
+                once the weights lie where they will be trained; without, it has been started.
+            general: The rows that the column `replay` of the training rows points to.
+        """
         super().__init__(*args, **kwargs)
         # TRL takes no collator of ours for padding-free batches, so it is put in afterwards.
         self.data_collator = Collator(**vars(self.data_collator), general=general)
         self.objective = objective
         self.regulariser = regulariser
+        self._load_base = load_base
         self.temperature = StepTemperature(objective, self.accelerator)
         self.statistics = StepStatistics()
         self.input_tokens = 0
         self.target_tokens = 0
         add_token_scores(self.model, objective.outputs)
 
+    def get_train_dataloader(self) -> DataLoader:
+        args: Any = self.args
+        if args.world_size == 1:
+            return super().get_train_dataloader()
+        batches = RankBatches(
+            len(self.train_dataset),
+            args.train_batch_size,
+            args.process_index,
+            args.world_size,
+            args.data_seed,
+        )
+        memory = {"pin_memory": args.dataloader_pin_memory}
+        return RankLoader(self.train_dataset, batches, self.data_collator, **memory)
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        self._start_regulariser()
+        if self.is_fsdp_enabled and self.accelerator.native_amp:
+            # accelerate does so for every model but FSDP2's. The bf16 copies of the weights are
+            # not kept: each is used once, and together they are as large as the model.
+            autocast = torch.autocast(self.args.device.type, torch.bfloat16, cache_enabled=False)
+            self.model.forward = convert_outputs_to_fp32(autocast(self.model.forward))
+        return prepared
+
+    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        self._start_regulariser()  # the weights are still the base's
+        super()._load_from_checkpoint(*args, **kwargs)
+
+    def _start_regulariser(self) -> None:
+        """Before the first step and before a checkpoint is loaded, after FSDP2 has sharded."""
+        if self.regulariser is not None and self._load_base is not None:
+            self.regulariser.start(self.model, self._load_base)
+            self._load_base = None
+
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """The micro-batches of one optimizer step; tau may have to be known before they run."""
         batches, targets = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.target_tokens += int(targets)
         self.temperature.start_step(batches, self._score_without_gradient)
         return batches, targets
 
@@ -88,7 +134,6 @@ class MethodTrainer(SFTTrainer):
         )
         self.statistics.add(tokens, weights, tau, input_tokens)
         self.input_tokens += input_tokens
-        self.target_tokens += len(losses)
         if num_items_in_batch is None:
             raise ValueError("the number of targets in the optimizer step is not known")
         # A step without a target is a differentiable zero, not 0 / 0. DDP averages over the ranks,
@@ -108,7 +153,7 @@ class MethodTrainer(SFTTrainer):
         if self.regulariser is not None and self.accelerator.sync_gradients:
             penalty = self.regulariser.add_gradient(self.model)
             if penalty is not None:
-                self.statistics.add_penalty(penalty)
+                self.statistics.add_penalty(penalty / self.accelerator.num_processes)
         return loss
 
     def _set_signature_columns_if_needed(self) -> None:

@@ -1,0 +1,67 @@
+"""The micro-batches of one rank: together the ranks see the batches of one process, row for row.
+
+accelerate fills the last batch of an epoch up with rows of its beginning, which would then be
+trained on twice; here it is filled up with rows that have no target.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from accelerate.data_loader import SeedableRandomSampler
+from torch.utils.data import DataLoader, Sampler
+
+from talr_cli.data.rendering import IGNORED
+
+
+class RankBatches(Sampler[list[int | None]]):
+    """Indices of rows, `size` of them a micro-batch; None stands for a row without a target."""
+
+    def __init__(self, rows: int, size: int, rank: int, ranks: int, seed: int) -> None:
+        self._size, self._rank, self._at_once = size, rank, size * ranks
+        self._steps = math.ceil(rows / self._at_once)
+        # What accelerate draws the rows of a single process with.
+        self._order = SeedableRandomSampler(range(rows), data_seed=seed)
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __iter__(self) -> Iterator[list[int | None]]:
+        order: list[int | None] = [*self._order]
+        order += [None] * (self._steps * self._at_once - len(order))
+        for start in range(self._rank * self._size, len(order), self._at_once):
+            yield order[start : start + self._size]
+
+    def set_epoch(self, epoch: int) -> None:
+        self._order.set_epoch(epoch)
+
+
+class RankLoader(DataLoader):
+    """A loader of `RankBatches`, whose epoch the trainer sets."""
+
+    def __init__(
+        self, rows: Sequence[dict[str, Any]], batches: RankBatches, collate: Callable, **kwargs: Any
+    ) -> None:
+        super().__init__(_WithFiller(rows), batch_sampler=batches, collate_fn=collate, **kwargs)
+        self._batches = batches
+
+    def set_epoch(self, epoch: int) -> None:
+        self._batches.set_epoch(epoch)
+
+
+class _WithFiller:
+    """Rows by their index, and a row without a target for None."""
+
+    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
+        self._rows = rows
+        self._filler = {**rows[0], "input_ids": rows[0]["input_ids"][:2], "labels": [IGNORED] * 2}
+        if "replay" in self._filler:
+            self._filler["replay"] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int | None) -> dict[str, Any]:
+        return self._filler if index is None else self._rows[index]

@@ -1,0 +1,176 @@
+"""One run as two processes on a CPU (gloo), through the real command line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from command_line import SMALL, rows, talr, train, weights
+from conftest import config
+
+from talr_cli.config import identity
+from talr_cli.errors import UserError
+from talr_cli.training import ranks
+
+# 22 rows in batches of 4: the last batch of an epoch is half a batch. Without clipping, because
+# the norm that torch computes in fp32 depends on how the weights are cut up.
+COMMON = (
+    *("dataset.train_rows=22", "lr=1e-3", "eval=false", "trainer.precision=fp32"),
+    *("trainer.max_grad_norm=1e9", "trainer.save_dtype=float32"),
+)
+DDP, FSDP2 = (
+    (f"distributed={name}", "distributed.processes=2", f"study={name}") for name in ("ddp", "fsdp2")
+)
+L2 = ("method=l2", "regulariser.reduction=sum", "regulariser.strength=1")
+CASES = {
+    "sft": ("method=sft",),
+    "talr": ("method=talr",),
+    "talr in micro-batches": (
+        *("method=talr", "objective.tau_estimator=exact", "trainer.micro_batch_size=1"),
+    ),
+    "l2": L2,
+    "l2 mean": ("method=l2", "regulariser.strength=1e5"),
+    "kl": ("method=kl",),
+    "eaft": ("method=eaft",),
+    "flow": ("method=flow",),
+    "lora": ("method=lora",),
+    "replay": ("method=replay",),
+    "bf16": ("trainer.precision=bf16",),
+    "recomputed": ("trainer.gradient_checkpointing=true",),
+}
+
+
+def assert_same_run(one, other, tolerance=1e-5):
+    """The same steps, and weights that differ by rounding only, measured by how far they moved."""
+    ours, theirs = rows(one), rows(other)
+    for key in ("loss", "weighted_loss", "target_tokens", "penalty", "tau", "lr"):
+        values = [[row[key] for row in run if key in row] for run in (ours, theirs)]
+        np.testing.assert_allclose(*values, rtol=tolerance, err_msg=key)
+    expected, actual = weights(one), weights(other)
+    assert expected.keys() == actual.keys()
+    for name, tensor in expected.items():
+        assert float((actual[name] - tensor).norm() / tensor.norm()) < 10 * tolerance, name
+    counts = [json.loads((run / "training.json").read_text())["training"] for run in (one, other)]
+    assert counts[0]["target_tokens"] == counts[1]["target_tokens"]
+    assert [count["processes"] for count in counts] == [1, 2]
+    assert one.name == other.name  # the identity
+
+
+@pytest.mark.parametrize(
+    "case", ["l2", *(pytest.param(one, marks=pytest.mark.slow) for one in CASES if one != "l2")]
+)
+def test_two_processes_follow_the_trajectory_of_one(case, tmp_path):
+    tolerance = 2e-3 if case == "bf16" else 1e-5
+    one = train(*COMMON, *CASES[case], cwd=tmp_path)
+    for strategy in (DDP, FSDP2):
+        other = train(*COMMON, *CASES[case], *strategy, cwd=tmp_path)
+        assert_same_run(one, other, tolerance)
+
+
+@pytest.mark.slow
+def test_ranks_started_by_torchrun_are_one_run_that_is_scored_once(tmp_path):
+    run = ("torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "talr_cli.cli")
+    command = [sys.executable, "-m", *run, "train", *SMALL, "method=averaging", "logger=none"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("run directory:") == 1
+    (results,) = (json.loads(path.read_text()) for path in tmp_path.glob("runs/*/*/*/results.json"))
+    assert results["training"]["processes"] == 2
+    assert results["domain"]["n"] == 6
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("found this run done") == 2  # what is averaged, and the average
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", [DDP, FSDP2], ids=["ddp", "fsdp2"])
+def test_killed_ranks_go_on_and_end_with_the_same_weights(strategy, tmp_path):
+    """L2 too pulls to the base, not to the checkpoint."""
+    one = train(*COMMON, *L2, cwd=tmp_path)
+    command = [sys.executable, "-m", "talr_cli.cli", "train", *SMALL, *COMMON, *L2, *strategy]
+    process = subprocess.Popen(
+        [*command, "logger=none"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    study = strategy[2].removeprefix("study=")
+    deadline = time.monotonic() + 300
+    while not (marker := list(tmp_path.glob(f"runs/{study}/*/*/checkpoints/*/talr_state.json"))):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    status = json.loads((marker[0].parents[2] / "status.json").read_text())
+    os.kill(status["pid"], signal.SIGKILL)  # rank 0; the others are taken along
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    other = train(*COMMON, *L2, *strategy, cwd=tmp_path)
+    training = json.loads((other / "training.json").read_text())["training"]
+    assert training["resumed_from_step"] == 6
+    assert_same_run(one, other)
+
+
+@pytest.mark.slow
+def test_a_mistake_is_one_line_and_a_divergence_is_recorded(tmp_path):
+    two = ("distributed=ddp", "distributed.processes=2")
+    done = talr("train", *SMALL, *two, "trainer.max_length=60", cwd=tmp_path)
+    assert done.returncode == 2
+    said = [line for line in done.stderr.splitlines() if line.startswith("talr:")]
+    assert len(said) == 1
+    assert "trainer.max_length=60" in said[0]
+    assert "Traceback" not in done.stderr
+    done = talr("train", *SMALL, *two, "lr=1e30", "trainer.max_grad_norm=1e30", cwd=tmp_path)
+    assert done.returncode == 2
+    (status,) = (json.loads(path.read_text()) for path in tmp_path.glob("runs/*/*/*/status.json"))
+    assert status["state"] == "diverged"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (("trainer.batch_size=3",), "not a multiple of 2 processes"),
+        (("trainer.batch_size=8", "trainer.micro_batch_size=3"), "micro_batch_size=3"),
+        (("trainer.batch_size=4", "trainer.micro_batch_size=4"), "micro_batch_size=4"),
+    ],
+)
+def test_a_batch_that_cannot_be_shared_out_is_refused(overrides, expected):
+    with pytest.raises(UserError, match=expected):
+        ranks.per_rank(config("train", *overrides), 2)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [((), (4, 1)), (("trainer.micro_batch_size=1",), (1, 4))],
+)
+def test_a_batch_is_shared_out(overrides, expected):
+    loaded = config("train", "trainer.batch_size=16", *overrides)
+    assert ranks.per_rank(loaded, 4) == expected
+
+
+def test_one_process_never_spreads_over_the_gpus_it_sees(monkeypatch, tmp_path):
+    """transformers would make it DataParallel, with a batch for each GPU."""
+    from talr_cli.runs.run_directory import RunDirectory
+    from talr_cli.training import loop
+
+    class EightGpus(loop.SFTConfig):
+        def __post_init__(self):
+            super().__post_init__()
+            self._n_gpu = 8
+
+    monkeypatch.setattr(loop, "SFTConfig", EightGpus)
+    arguments = loop.trainer_arguments(config("train"), RunDirectory(tmp_path), "cpu", 24)
+    assert arguments.n_gpu == 1
+    assert arguments.train_batch_size == 4
+
+
+def test_the_number_of_processes_is_no_part_of_a_run():
+    shared = ("experiment=demo", "method=talr")
+    assert identity(config("train", *shared), "x") == identity(
+        config("train", *shared, "distributed=fsdp2", "distributed.processes=8"), "x"
+    )
+
+
+def test_without_a_gpu_the_number_of_processes_must_be_given():
+    with pytest.raises(UserError, match="distributed.processes=N"):
+        ranks.missing_ranks(config("train", "distributed=ddp", "device=cpu"))
