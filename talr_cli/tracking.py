@@ -145,12 +145,13 @@ def start_tracking(
 
 
 def flat_scores(results: Mapping[str, Any]) -> dict[str, float]:
-    """Every number of the results under its path: {"general/score": 0.41, ...}."""
+    """Every number of the results under its path: {"general/score": 0.41, ...}; no items'."""
 
     def numbers(prefix: str, value: Any) -> Iterator[tuple[str, float]]:
         if isinstance(value, Mapping):
             for key, item in value.items():
-                yield from numbers(f"{prefix}/{key}", item)
+                if key != "items":
+                    yield from numbers(f"{prefix}/{key}", item)
         elif isinstance(value, int | float):
             yield prefix, value
 

@@ -62,6 +62,29 @@ def results(method, lr=1e-6, seed=0, domain=(0.3, 0.03), general=(0.4, 0.04), **
     }
 
 
+def scored(method, domain, tasks, **run):
+    """`results` with items: `domain` are the scores of its rows, `tasks` those of each task."""
+
+    def section(scores):
+        n, p = len(scores), float(numpy.mean(scores))
+        items = {str(number): float(score) for number, score in enumerate(scores)}
+        return {"score": p, "stderr": math.sqrt(p * (1 - p) / (n - 1)), "n": n, "items": items}
+
+    one = results(method, **run)
+    one["domain"].update(section(domain))
+    sections = {
+        name: {"metric": "acc,none", "version": 1.0, **section(scores)}
+        for name, scores in tasks.items()
+    }
+    one["general"].update(
+        score=float(numpy.mean([task["score"] for task in sections.values()])),
+        stderr=math.hypot(*(task["stderr"] for task in sections.values())) / len(sections),
+        n=sum(task["n"] for task in sections.values()),
+        tasks=sections,
+    )
+    return one
+
+
 def training(seconds=1800.0, steps=100, resumed=0, device="NVIDIA H100 80GB HBM3", processes=1):
     """The `training` part, as training.loop.train returns it."""
     return {

@@ -254,6 +254,7 @@ assert "wandb" not in sys.modules
 def test_unfinished_evaluation_has_no_scores():
     empty = dict.fromkeys(("general", "domain", "drift", "weights", "training"))
     assert flat_scores(empty) == {}
+    assert flat_scores({**empty, "domain": {"items": {"bmi-1": 1.0}}}) == {}
     assert flat_scores({**empty, "drift": {"kl_from_base": {"score": 0.1, "n": 3}}}) == {
         "drift/kl_from_base/score": 0.1,
         "drift/kl_from_base/n": 3,

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from talr_cli.data.base import Example, Scorer, Summarizer, Verdict
 from talr_cli.data.choices import possible_completions
 from talr_cli.data.rendering import Renderer
+from talr_cli.evaluation.items import scored_items
 
 log = logging.getLogger(__name__)
 
@@ -89,10 +90,17 @@ def evaluate_domain(
                 **detail,
             }
         )
+    score = proportion([verdict.correct for verdict in verdicts])
     results = {
         "metric": "accuracy",
         "scorer": getattr(scorer, "name", type(scorer).__name__),
-        **proportion([verdict.correct for verdict in verdicts]),
+        **score,
+        **scored_items(
+            [example.id for example in examples],
+            [verdict.correct for verdict in verdicts],
+            [[example.messages, example.reference] for example in examples],
+            score["score"],
+        ),
         "groups": {name: proportion(values) for name, values in sorted(groups.items()) if name},
         "answer_by": answer_by,
         "max_new_tokens": max_new_tokens if answer_by == "generation" else None,

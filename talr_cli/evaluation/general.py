@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 
 from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
+from talr_cli.evaluation.items import scored_items
 from talr_cli.evaluation.mini import TASK_DIR
 
 if TYPE_CHECKING:
@@ -127,12 +128,19 @@ def _task_score(output: Any, task: str, metric: str) -> dict[str, Any]:
         raise UserError(f"suite.metrics.{task}={metric}: the task has {'; '.join(known)}")
     name, _, filter_name = key.partition(",")
     stderr = values.get(f"{name}_stderr,{filter_name}")
+    samples = [one for one in output["samples"][task] if one["filter"] == filter_name]
     return {
         "metric": key,
         "score": values[key],
         "stderr": stderr if isinstance(stderr, float) else None,
         "n": output["n-samples"][task]["effective"],
         "version": output["versions"].get(task),
+        **scored_items(
+            [sample["doc_id"] for sample in samples],
+            [sample.get(name) for sample in samples],
+            [sample["doc_hash"] for sample in samples],
+            values[key],
+        ),
         "all": {
             name: value
             for name, value in values.items()

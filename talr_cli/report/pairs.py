@@ -52,10 +52,35 @@ def score_of(results: Results, part: str) -> float | None:
 
 def measured_alike(one: Results, other: Results, part: str) -> bool:
     """Whether both were scored by the same measure on the same items."""
-    if not one[part] or not other[part]:
-        return False
+    return unlike(one, other, part) is None
+
+
+def unlike(one: Results, other: Results, part: str) -> str | None:
+    """Why the scores of a part (`domain`, `general` or `general/TASK`) cannot be compared."""
+    first, second = section_of(one, part), section_of(other, part)
+    if not first or not second:
+        return f"{part} was not scored"
     # A quick look at the first items is no estimate of the same thing.
-    return all(one[part].get(key) == other[part].get(key) for key in _MEASURE)
+    for key in _MEASURE:
+        if first.get(key) != second.get(key):
+            return f"{part} was scored by {key}={first.get(key)} and {key}={second.get(key)}"
+    # Results of an earlier version do not say what was asked.
+    hashes = {section["items_hash"] for section in (first, second) if "items_hash" in section}
+    if len(hashes) > 1:
+        return f"{part} was scored on other items"
+    tasks = first.get("tasks", {}), second.get("tasks", {})
+    if all(tasks) and tasks[0].keys() != tasks[1].keys():
+        return f"{part} is of the tasks {', '.join(tasks[0])} and of {', '.join(tasks[1])}"
+    reasons = (unlike(one, other, f"{part}/{task}") for task in tasks[0] if all(tasks))
+    return next((reason for reason in reasons if reason), None)
+
+
+def section_of(results: Results, part: str) -> dict[str, Any] | None:
+    """What results.json says of `domain`, of `general` or of `general/TASK`."""
+    section, _, task = part.partition("/")
+    if not task or not results[section]:
+        return results[section]
+    return results[section].get("tasks", {}).get(task)
 
 
 def points_alike(one: Results, other: Results) -> bool:
@@ -63,7 +88,7 @@ def points_alike(one: Results, other: Results) -> bool:
     return all(measured_alike(one, other, part) for part in ("domain", "general"))
 
 
-_MEASURE = ("scorer", "suite", "limit", "answer_by")
+_MEASURE = ("scorer", "suite", "limit", "answer_by", "metric", "version")
 
 
 def _order(results: Results) -> tuple:

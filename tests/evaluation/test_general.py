@@ -12,7 +12,8 @@ from conftest import config
 from talr_cli import models
 from talr_cli.errors import UserError
 from talr_cli.evaluation.drift import cross_entropy, kl_from_base
-from talr_cli.evaluation.general import evaluate_general, mean_of_tasks
+from talr_cli.evaluation.general import _task_score, evaluate_general, mean_of_tasks
+from talr_cli.evaluation.items import scored_items
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,63 @@ def test_every_score_has_its_error_size_and_version(model, renderer, suite):
         assert task["stderr"] == pytest.approx(math.sqrt(p * (1 - p) / 5))
     assert results["n"] == 24
     assert json.dumps(results)
+
+
+def test_the_scores_of_the_documents_average_to_the_score(model, renderer, suite):
+    score = evaluate_general(model, renderer, suite)
+    for name, task in score.results["tasks"].items():
+        items = task["items"]
+        assert sorted(items) == [str(number) for number in range(6)]
+        assert np.mean(list(items.values())) == pytest.approx(task["score"])
+        for sample in score.samples[name]:
+            assert items[str(sample["doc_id"])] == sample[task["metric"].partition(",")[0]]
+
+
+def test_of_several_filters_the_counting_one_gives_the_items():
+    """As lm-eval logs GSM8K: each document once per filter, the filters of unlike verdicts."""
+    samples = [
+        {"doc_id": number, "doc_hash": str(number), "filter": name, "exact_match": value}
+        for name, values in (("strict-match", [0, 0, 0]), ("flexible-extract", [1, 0, 1]))
+        for number, value in enumerate(values)
+    ]
+    output = {
+        "results": {
+            "gsm8k": {
+                "exact_match,strict-match": 0.0,
+                "exact_match_stderr,strict-match": 0.0,
+                "exact_match,flexible-extract": 2 / 3,
+                "exact_match_stderr,flexible-extract": 0.1,
+            }
+        },
+        "samples": {"gsm8k": samples},
+        "n-samples": {"gsm8k": {"effective": 3}},
+        "versions": {"gsm8k": 3.0},
+    }
+    flexible = _task_score(output, "gsm8k", "exact_match,flexible-extract")
+    assert flexible["items"] == {"0": 1.0, "1": 0.0, "2": 1.0}
+    assert _task_score(output, "gsm8k", "exact_match,strict-match")["items"] == dict.fromkeys(
+        "012", 0.0
+    )
+
+
+@pytest.mark.parametrize("value", [True, np.float64(1), np.bool_(True), 1])
+def test_verdicts_of_any_type_are_numbers(value):
+    assert scored_items([3], [value], ["q"], 1.0)["items"] == {"3": 1.0}
+
+
+@pytest.mark.parametrize("values", [[[1, 0], [1]], [None, None], [1, 1], [("a", "b"), 0]])
+def test_a_score_that_is_no_mean_of_items_has_none(values):
+    assert scored_items([0, 1], values, ["q", "r"], 0.3)["items"] is None
+    assert scored_items([0, 0], [1, 0], ["q", "r"], 0.5)["items"] is None
+
+
+def test_the_hash_of_the_items_is_that_of_what_was_asked():
+    def items_hash(ids, asked):
+        return scored_items(ids, [0.0] * len(ids), asked, 0.0)["items_hash"]
+
+    assert items_hash([0, 1], ["q", "r"]) == items_hash([1, 0], ["r", "q"])
+    assert items_hash([0, 1], ["q", "r"]) != items_hash([0, 1], ["q", "s"])
+    assert items_hash([0, 1], ["q", "r"]) != items_hash([0, 2], ["q", "r"])
 
 
 def test_the_mean_takes_the_tasks_as_independent():

@@ -1,0 +1,34 @@
+"""What a score is the mean of: with it two runs can be compared item by item.
+
+Knows ids and scores; does not know what the items are, nor how they are compared.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def scored_items(
+    ids: Sequence[Any], scores: Iterable[Any], asked: Iterable[Any], score: float
+) -> dict[str, Any]:
+    """The entries of results.json: {item id: score}, and a hash of what was asked.
+
+    `items` is None where `score` is not the mean of its items: corpus BLEU, several values for an
+    item, ids that are not unique.
+
+    Args:
+        asked: For each item what was put to the model; the same ids may stand for other items.
+    """
+    try:
+        items = {str(key): float(value) for key, value in zip(ids, scores, strict=True)}
+    except (TypeError, ValueError):
+        items = {}
+    is_mean = len(items) == len(ids) > 0 and math.isclose(
+        sum(items.values()) / len(items), score, abs_tol=1e-9
+    )
+    pairs = zip(ids, asked, strict=True)
+    lines = sorted(json.dumps([str(key), what], sort_keys=True, default=str) for key, what in pairs)
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return {"items": items if is_mean else None, "items_hash": digest[:16]}
