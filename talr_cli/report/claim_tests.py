@@ -28,6 +28,7 @@ Answer = Literal["yes", "no", "open"]
 
 LITTLE = 0.25  # of the domain gain is little to give up
 MARGIN = 0.02  # of a score is as good as nothing lost
+ENOUGH = 3 / MARGIN  # items: of n items without a difference, one in n / 3 may yet differ
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def gather_pairs(runs: Mapping[Path, Results]) -> dict[tuple[str, str], Pair]:
     return pairs
 
 
-def _all_of(answers: Sequence[Answer]) -> Answer:
+def all_of(answers: Sequence[Answer]) -> Answer:
     """Whether all are yes: one `no` denies it, whatever is open."""
     if "no" in answers:
         return "no"
@@ -219,7 +220,7 @@ def _no_run_has_both(runs: Mapping[str, Results], base: Results, best: Results) 
         short = [one for one in (general, domain) if one]
         if any(_answer(one) == "no" for one in short):
             answers["yes"].append(name)
-        elif all(one.low > -MARGIN for one in short):
+        elif all(one.low > -MARGIN and one.n >= ENOUGH for one in short):
             answers["no"].append(name)
         else:
             answers["open"].append(name)

@@ -21,16 +21,17 @@ NORMAL_QUANTILE = 1.959964  # 97.5 %
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate between the ends of its 95% interval."""
+    """An estimate between the ends of its 95% interval, from `n` items or steps."""
 
     estimate: float
     low: float
     high: float
+    n: int
 
     def text(self, sign: str = "+") -> str:
         """`sign` as in a format: empty for a quantity that is no difference."""
         low, high = f"{self.low:{sign}.3f}", f"{self.high:{sign}.3f}"
-        return f"{self.estimate:{sign}.3f} [{low}, {high}]"
+        return f"{self.estimate:{sign}.3f} [{low}, {high}], n {self.n}"
 
 
 def combined(runs: Sequence[Results], weights: Sequence[float]) -> Results:
@@ -81,7 +82,7 @@ def change(before: Results, after: Results, part: str) -> Interval:
         NotPaired: The runs were not measured alike, or their items are not known.
     """
     found = difference(before, after, part)
-    return Interval(found.difference, found.low, found.high)
+    return Interval(found.difference, found.low, found.high, found.n)
 
 
 def balance(before: Results, after: Results) -> Interval:
@@ -94,7 +95,7 @@ def balance(before: Results, after: Results) -> Interval:
     estimate = sum(one.estimate for one in parts) / 2
     below = math.hypot(*(one.estimate - one.low for one in parts)) / 2
     above = math.hypot(*(one.high - one.estimate for one in parts)) / 2
-    return Interval(estimate, estimate - below, estimate + above)
+    return Interval(estimate, estimate - below, estimate + above, sum(one.n for one in parts))
 
 
 def easy_share(runs: Sequence[Path], epoch: int) -> Interval | None:
@@ -110,8 +111,8 @@ def easy_share(runs: Sequence[Path], epoch: int) -> Interval | None:
     share = sum(count * easy for count, easy in steps) / tokens
     # A ratio of two sums over steps (Cochran 1977, chapter 6).
     squares = sum((count * (easy - share)) ** 2 for count, easy in steps)
-    error = math.sqrt(squares * len(steps) / (len(steps) - 1)) / tokens
-    return Interval(share, share - NORMAL_QUANTILE * error, share + NORMAL_QUANTILE * error)
+    error = NORMAL_QUANTILE * math.sqrt(squares * len(steps) / (len(steps) - 1)) / tokens
+    return Interval(share, share - error, share + error, len(steps))
 
 
 def easy_share_rise(runs: Sequence[Path]) -> Interval | None:
@@ -121,4 +122,4 @@ def easy_share_rise(runs: Sequence[Path]) -> Interval | None:
         return None
     estimate = second.estimate - first.estimate
     error = math.hypot(first.high - first.estimate, second.high - second.estimate)
-    return Interval(estimate, estimate - error, estimate + error)
+    return Interval(estimate, estimate - error, estimate + error, first.n + second.n)
