@@ -13,6 +13,7 @@ from talr_cli.errors import UserError
 
 COMMANDS = {
     "train": "train one run, evaluate it, write its run directory",
+    "sweep": "train the runs of a grid, go on with them, report",
     "eval": "score a checkpoint, an adapter, a hub id or a run directory",
     "analyze": "which tokens of the training rows a checkpoint finds hard",
     "report": "tables, pictures and an HTML page of a study",
@@ -54,14 +55,13 @@ def main() -> int:
             near = difflib.get_close_matches(command, COMMANDS, n=1)
             guess = f"; did you mean {near[0]!r}?" if near else ""
             raise UserError(f"unknown command {command!r}{guess} See `talr --help`.")
-        importlib.import_module(f"talr_cli.commands.{command}").main(arguments[1:])
+        return importlib.import_module(f"talr_cli.commands.{command}").main(arguments[1:]) or 0
     except UserError as error:
         print(f"talr: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except KeyboardInterrupt:
         print("talr: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

@@ -162,6 +162,15 @@ class ReportConfig:
     runs_dir: str = MISSING
 
 
+@dataclass
+class SweepConfig:
+    """`talr sweep`, beside the values of `talr train`."""
+
+    launcher: str = "local"
+    workers: int = 1
+    retry_failed: bool = False
+
+
 _DATASETS = (Esci, EsciMini, Jsonl, MedCalc, MedCalcMini, MetaMath)
 _METHOD_PARTS = (
     *(Sft, Talr, Flow, Dft, Eaft, InfoSft, Deft),
@@ -176,6 +185,7 @@ def register_schemas() -> None:
     store.store("eval_schema", EvalConfig)
     store.store("analyze_schema", AnalyzeConfig)
     store.store("report_schema", ReportConfig)
+    store.store("sweep_schema", SweepConfig)
     for schema in (*_DATASETS, *_METHOD_PARTS):
         # The class itself plus the `_target_` that Hydra instantiates it by. At the root, where
         # it is not taken for a choice of its group.
@@ -198,6 +208,7 @@ _CHOICES = {
     "trainer.schedule": ("constant", "cosine", "linear"),
     "trainer.precision": ("auto", "bf16", "fp32"),
     "trainer.save_dtype": ("auto", "float32", "bfloat16", "float16"),
+    "launcher": ("local",),
     "logger.name": ("wandb", "none"),
     "logger.mode": ("auto", "online", "offline"),
 }
@@ -229,6 +240,7 @@ _RANGES: dict[str, tuple[float | None, float | None, bool]] = {
     "regulariser.beta": (0, None, True),
     "replay.share": (0, 1, False),
     "rows": (1, None, True),
+    "workers": (1, None, True),
     "max_length": (2, None, True),
     "suite.limit": (1, None, True),
     "suite.batch_size": (1, None, True),
@@ -282,7 +294,7 @@ def check(config: DictConfig) -> None:
 
 
 def _empty_paths(config: DictConfig) -> list[str]:
-    paths = {"study": config.study, "runs_dir": config.runs_dir}
+    paths = {key: config.get(key) for key in ("study", "runs_dir")}
     if "dataset" in config:
         for key in ("path", "test_path", "train", "test", "validation"):
             paths[f"dataset.{key}"] = config.dataset.get(key)

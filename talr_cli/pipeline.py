@@ -25,7 +25,7 @@ from talr_cli.config import identity
 from talr_cli.data.base import Splits
 from talr_cli.data.rendering import Rendered, Renderer, encode_all, load_renderer, overlap
 from talr_cli.errors import UserError
-from talr_cli.evaluation import domain_rows
+from talr_cli.evaluation import domain_rows, is_scored
 from talr_cli.methods.averaging import interpolate, same_tensors
 from talr_cli.methods.method import Method
 from talr_cli.models import ModelSource, choose_device, made_whole, resolve
@@ -83,18 +83,18 @@ def prepare(config: DictConfig) -> Run:
         if not general:
             raise UserError(f"replay.path={method.replay.path} has no row with a target token")
         random.Random(config.seed).shuffle(general)  # they are taken in order, often not all
-    config, run_id, directory = _place(config, method, source)
+    config, run_id, directory = place(config, method, source)
     return Run(config, method, splits, rows, general, renderer, source, directory, run_id, device)
 
 
 def merged(run: Run, config: DictConfig) -> Run:
     """The run of `config`, which differs from that of `run` in its merge: nothing is read again."""
     method = Method.of(config)
-    config, run_id, directory = _place(config, method, run.source)
+    config, run_id, directory = place(config, method, run.source)
     return replace(run, config=config, method=method, directory=directory, identity=run_id)
 
 
-def _place(
+def place(
     config: DictConfig, method: Method, source: ModelSource
 ) -> tuple[DictConfig, str, RunDirectory]:
     """The config with the method's name in it, the run's identity, its directory."""
@@ -118,7 +118,7 @@ def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
     """Do what is left to do of a run; its directory."""
     config, directory = run.config, run.directory
     with directory.lock():
-        if _is_done(config, directory):
+        if is_done(config, directory):
             log.info("found this run done: %s", directory.path)
             return directory
         resolved: Any = OmegaConf.to_container(config, resolve=True)
@@ -309,16 +309,9 @@ def _training_rows(config: DictConfig, splits: Splits, renderer: Renderer) -> li
     return encoded.rows
 
 
-def _is_done(config: DictConfig, directory: RunDirectory) -> bool:
+def is_done(config: DictConfig, directory: RunDirectory) -> bool:
     """Whether the run's results are there and were scored the way this config asks for."""
     state = directory.read_status().state
     if not config.eval:
         return state in ("trained", "evaluated") and directory.model.exists()
-    results = directory.read_results()
-    from talr_cli import evaluation
-
-    return (
-        state == "evaluated"
-        and results is not None
-        and results["scoring"] == evaluation.scoring_identity(config)
-    )
+    return state == "evaluated" and is_scored(config, directory)

@@ -13,8 +13,13 @@ from talr_cli.pipeline import average, merged, prepare, run_to_end, train_and_sa
 from talr_cli.report.show import show
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> int:
+    if {"-m", "--multirun"} & set(arguments):
+        from talr_cli.commands import sweep
+
+        return sweep.main(arguments)
     hydra_app.run("train", train, arguments)
+    return 0
 
 
 def train(config: DictConfig) -> None:

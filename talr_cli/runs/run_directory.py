@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
-from talr_cli.errors import UserError
+from talr_cli.errors import InUseError, UserError
 from talr_cli.runs.atomic import append_json_line, write_json, write_text
 from talr_cli.runs.environment import collect_environment
 from talr_cli.runs.process import process_start
@@ -182,6 +182,16 @@ class RunDirectory:
             return None
         return json.loads(self.results.read_text(encoding="utf-8"))
 
+    def owner(self) -> str | None:
+        """Who holds the lock; None where nobody does."""
+        if not (self.path / ".lock").exists():
+            return None
+        try:
+            with self.lock():
+                return None
+        except InUseError as error:
+            return str(error)
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Own the run while inside; the system lets go of it when the process dies."""
@@ -192,7 +202,7 @@ class RunDirectory:
         except BlockingIOError:
             owner = os.pread(file, 1000, 0).decode(errors="replace").strip() or "another process"
             os.close(file)
-            raise UserError(f"{self.path} is in use by {owner}: wait for it or stop it") from None
+            raise InUseError(f"{self.path} is in use by {owner}: wait for it or stop it") from None
         try:
             os.ftruncate(file, 0)
             os.pwrite(file, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
