@@ -198,7 +198,7 @@ def _talr_balances_best(pair: Pair) -> Iterator[Test]:
         f"balance at {larger:g}: talr is above {rival}, the best other",
         balance(rivals[rival], talr[larger]),
     )
-    leads = [f"{change(sft[lr], talr[lr], 'general').text()} at {lr:g}" for lr in rates]
+    leads = [f"{change(sft[lr], talr[lr], 'general').estimate:+.3f} at {lr:g}" for lr in rates]
     growth = change(
         combined([sft[larger], talr[small]], [1, 1]),
         combined([talr[larger], sft[small]], [1, 1]),
