@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train one run, evaluate it, write its run directory",
     "sweep": "train the runs of a grid, go on with them, report",
     "eval": "score a checkpoint, an adapter, a hub id or a run directory",
+    "compare": "whether two runs differ by more than noise, and on which items",
     "analyze": "which tokens of the training rows a checkpoint finds hard",
     "report": "tables, pictures and an HTML page of a study",
     "recommend": "the run of a study to ship, and how sure that is",
@@ -31,6 +32,7 @@ Commands:
 Examples:
   talr train method=talr lr=1e-6
   talr eval ckpt=PATH_OR_HUB_ID
+  talr compare RUN_A RUN_B
   talr report study=NAME
 
 `talr COMMAND --help` lists every choice; `talr COMMAND --cfg job` prints the resolved config.

@@ -196,6 +196,20 @@ _METHOD_PARTS = (
 )
 
 
+@dataclass
+class CompareConfig:
+    """`talr compare A B`."""
+
+    a: str | None = None
+    b: str | None = None
+    study: str = MISSING
+    runs_dir: str = MISSING
+    # How many flipped items of each part are shown.
+    examples: int = 2
+    # A file to write all of them to.
+    flips: str | None = None
+
+
 def register_schemas() -> None:
     """Make the dataclasses known to Hydra, so that the YAML files are checked against them."""
     store = ConfigStore.instance()
@@ -206,6 +220,7 @@ def register_schemas() -> None:
     store.store("recommend_schema", RecommendConfig)
     store.store("export_schema", ExportConfig)
     store.store("sweep_schema", SweepConfig)
+    store.store("compare_schema", CompareConfig)
     for schema in (*_DATASETS, *_METHOD_PARTS):
         # The class itself plus the `_target_` that Hydra instantiates it by. At the root, where
         # it is not taken for a choice of its group.
@@ -262,6 +277,7 @@ _RANGES: dict[str, tuple[float | None, float | None, bool]] = {
     "max_general_loss": (0, 1, True),
     "rows": (1, None, True),
     "workers": (1, None, True),
+    "examples": (0, None, True),
     "max_length": (2, None, True),
     "suite.limit": (1, None, True),
     "suite.batch_size": (1, None, True),
@@ -315,7 +331,7 @@ def check(config: DictConfig) -> None:
 
 
 def _empty_paths(config: DictConfig) -> list[str]:
-    paths = {key: config.get(key) for key in ("study", "runs_dir", "run", "out")}
+    paths = {key: config.get(key) for key in ("study", "runs_dir", "run", "out", "a", "b", "flips")}
     if "dataset" in config:
         for key in ("path", "test_path", "train", "test", "validation"):
             paths[f"dataset.{key}"] = config.dataset.get(key)

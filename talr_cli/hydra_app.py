@@ -26,14 +26,22 @@ from talr_cli.config import conf_dir, register_schemas
 from talr_cli.errors import UserError
 
 
-def run(command: str, task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
+def run(
+    command: str,
+    task: Callable[[DictConfig], Any],
+    arguments: Sequence[str],
+    positional: Sequence[str] = (),
+) -> None:
     """Compose conf/<command>.yaml with the arguments and hand the config to `task`.
+
+    Args:
+        positional: The config values that arguments without a key are for, in their order.
 
     Raises:
         UserError: An option, group, name or value is wrong.
     """
     register_schemas()
-    arguments = _checked(command, arguments)
+    arguments = _checked(command, arguments, positional)
     # Without this Hydra prints its errors itself and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"talr {command}", *arguments]
@@ -83,7 +91,7 @@ def composing(command: str, config_dir: Path | None) -> Iterator[list[str]]:
         raise UserError(_one_line(error, command)) from error
 
 
-def _checked(command: str, arguments: Sequence[str]) -> list[str]:
+def _checked(command: str, arguments: Sequence[str], positional: Sequence[str] = ()) -> list[str]:
     """The arguments with the options first: Hydra takes none between or after overrides."""
     parser = get_args_parser()
     flags = [flag for action in parser._actions for flag in action.option_strings]
@@ -95,13 +103,26 @@ def _checked(command: str, arguments: Sequence[str]) -> list[str]:
 
     parser.error = fail  # type: ignore[method-assign]
     namespace: argparse.Namespace = parser.parse_intermixed_args(list(arguments))
+    keys = iter(positional)
+    overrides = []
     for override in namespace.overrides:
         if "=" not in override and not override.startswith("~"):
-            raise UserError(
-                f"{override!r} is not of the form key=value; see `talr {command} --help`"
-            )
+            key = next(keys, None)
+            if key is None:
+                raise UserError(
+                    f"{override!r} is not of the form key=value; see `talr {command} --help`"
+                )
+            override = f"{key}={_quoted(override)}"
+        overrides.append(override)
     options = [one for one in arguments if one not in namespace.overrides]
-    return [*options, *namespace.overrides]
+    return [*options, *overrides]
+
+
+def _quoted(value: str) -> str:
+    """The value as text in Hydra's grammar, whatever characters it has."""
+    # In quotes a backslash is one, unless a quote follows.
+    escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value)
+    return f"'{escaped}'"
 
 
 def _one_line(error: Exception, command: str) -> str:

@@ -12,10 +12,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from talr_cli.report.cells import Cell, Cells, Column, as_markdown
-from talr_cli.report.paired import NotPaired, difference
+from talr_cli.report.paired import UnpairedError, difference
 from talr_cli.report.pairs import Results, is_base, method_label, section_of
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.study import read_results
+from talr_cli.runs.study import load_runs
 
 LICENCE = (
     "To be stated by whoever publishes this model, here and as `license:` above: the licences of "
@@ -91,8 +91,10 @@ def _data_name(config: Any) -> str:
 
 def _base_of(run: RunDirectory) -> Results | None:
     """The base model's results, which lie beside the run's."""
-    beside = (read_results(path) for path in sorted(run.path.parent.glob("*/results.json")))
-    return next((one for one in beside if one is not None and is_base(one)), None)
+    path = run.path.resolve()
+    study = load_runs(path.parents[2], path.parents[1].name)
+    beside = (one for place, one in study.items() if place.parent == path.parent)
+    return next((one for one in beside if is_base(one)), None)
 
 
 def _scores(results: Results, base: Results | None) -> Cells:
@@ -133,7 +135,7 @@ def _change(base: Results | None, results: Results, part: str) -> Cell:
         return Cell()
     try:
         found = difference(base, results, part)
-    except NotPaired:
+    except UnpairedError:
         return Cell()
     return Cell(f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]")
 

@@ -265,6 +265,6 @@ def _test(statement: str, interval: Interval, note: str = "") -> Test:
 
 def _answer(interval: Interval, than: float = 0.0) -> Answer:
     """Whether it is above `than`."""
-    if interval.low > than:
-        return "yes"
-    return "no" if interval.high < than else "open"
+    if interval.low <= than <= interval.high or not interval.is_clear:
+        return "open"
+    return "yes" if interval.low > than else "no"

@@ -25,7 +25,7 @@ from talr_cli.report.claim_tests import (
     all_of,
     gather_pairs,
 )
-from talr_cli.report.paired import NotPaired
+from talr_cli.report.paired import UnpairedError
 from talr_cli.report.pairs import Results
 
 Verdict = Literal["holds", "does not hold", "undecided", "not testable here"]
@@ -107,7 +107,7 @@ def findings(runs: Mapping[Path, Results]) -> list[Finding]:
 def _finding(number: int, model: str, pair: Pair) -> Finding:
     try:
         tests = tuple(TESTS[number](pair))
-    except (NotTestable, NotPaired) as reason:
+    except (NotTestable, UnpairedError) as reason:
         return Finding(number, model, pair.dataset, "not testable here", reason=str(reason))
     verdict = _VERDICTS[all_of([test.answer for test in tests])]
     return Finding(number, model, pair.dataset, verdict, tests)

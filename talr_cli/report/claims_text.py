@@ -12,8 +12,9 @@ from talr_cli.report.published import SOURCE
 TITLE = "The study's claims"
 _HOW = (
     "Measured are differences with their 95% intervals, a paired bootstrap over test items, with "
-    "seeds averaged. A claim holds when all of its tests say yes, and does not hold when one says "
-    "no; it is undecided when an interval has both signs."
+    "seeds averaged; between two accuracies McNemar's exact test has to agree. A claim holds when "
+    "all of its tests say yes, and does not hold when one says no; else it is undecided: there are "
+    "too few items to tell."
 )
 PUBLISHED = f"Published numbers ({SOURCE}) and ours"
 

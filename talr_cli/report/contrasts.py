@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from talr_cli.report.hard_tokens import steps_by_epoch
-from talr_cli.report.paired import NotPaired, difference
+from talr_cli.report.paired import UnpairedError, difference
 from talr_cli.report.pairs import Results, unlike
 from talr_cli.runs.run_directory import RunDirectory
 
@@ -21,12 +21,16 @@ NORMAL_QUANTILE = 1.959964  # 97.5 %
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate between the ends of its 95% interval, from `n` items or steps."""
+    """An estimate between the ends of its 95% interval, from `n` items or steps.
+
+    `is_clear` is False where an exact test takes the estimate for noise, whatever the interval.
+    """
 
     estimate: float
     low: float
     high: float
     n: int
+    is_clear: bool = True
 
     def text(self, sign: str = "+") -> str:
         """`sign` as in a format: empty for a quantity that is no difference."""
@@ -38,13 +42,13 @@ def combined(runs: Sequence[Results], weights: Sequence[float]) -> Results:
     """A run that nobody made: its scores, item by item, are the weighted sums of those of `runs`.
 
     Raises:
-        NotPaired: The runs were not measured alike.
+        UnpairedError: The runs were not measured alike.
     """
     for part in ("domain", "general"):
         for one in runs[1:]:
             reason = unlike(runs[0], one, part)
             if reason is not None:
-                raise NotPaired(reason)
+                raise UnpairedError(reason)
     first = runs[0]
     domain = _combined_section([one["domain"] for one in runs], weights)
     general = _combined_section([one["general"] for one in runs], weights)
@@ -79,10 +83,11 @@ def change(before: Results, after: Results, part: str) -> Interval:
     """Of the domain or general score, paired by items.
 
     Raises:
-        NotPaired: The runs were not measured alike, or their items are not known.
+        UnpairedError: The runs were not measured alike, or their items are not known.
     """
     found = difference(before, after, part)
-    return Interval(found.difference, found.low, found.high, found.n)
+    is_clear = found.is_distinguishable
+    return Interval(found.difference, found.low, found.high, found.n, is_clear)
 
 
 def balance(before: Results, after: Results) -> Interval:

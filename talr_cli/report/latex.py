@@ -26,11 +26,12 @@ _CHARACTERS = {
     "*": "{*}",
     "–": "--",
     "±": r"$\pm$",
+    "≈": r"$\approx$",
     "Δ": r"$\Delta$",
     "α": r"$\alpha$",
     "×": r"$\times$",
 }
-_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?( ± \d+(\.\d+)?(e[+-]?\d+)?)?")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?( ± \d+(\.\d+)?(e[+-]?\d+)?)?( ≈ 0)?")
 _EXPONENT = re.compile(r"e([+-]?)0*(\d+)")
 
 
@@ -59,7 +60,7 @@ def _line(row: list[Cell]) -> str:
 
 def _text(text: str) -> str:
     if _NUMBER.fullmatch(text):
-        number = _EXPONENT.sub(_power, text).replace("±", r"\pm")
+        number = _EXPONENT.sub(_power, text).replace("±", r"\pm").replace("≈", r"\approx")
         return f"${number}$"
     return "".join(_CHARACTERS.get(character, character) for character in text)
 

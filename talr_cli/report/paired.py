@@ -7,21 +7,18 @@ could have been asked, and the two models as they are: another seed is another m
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from talr_cli.report.pairs import Results, section_of, unlike
-
-if TYPE_CHECKING:
-    import numpy as np
 
 RESAMPLES = 10_000
 LEVEL = 0.05
 
 
-class NotPaired(Exception):  # noqa: N818
+class UnpairedError(Exception):
     """Why two scores cannot be compared item by item."""
 
 
@@ -65,7 +62,7 @@ def compare_part(before: Results, after: Results, part: str) -> Difference | Non
     """
     try:
         return difference(before, after, part)
-    except NotPaired:
+    except UnpairedError:
         return None
 
 
@@ -73,68 +70,101 @@ def difference(before: Results, after: Results, part: str) -> Difference:
     """As `compare_part`.
 
     Raises:
-        NotPaired: The runs were not measured alike, or their items are unknown or not the same.
+        UnpairedError: The runs were not measured alike, or their items are unknown or not the same.
     """
-    reason = unlike(before, after, part)
-    if reason is not None:
-        raise NotPaired(reason)
+    _check_alike(before, after, part)
     parts = [part]
     if part == "general":
         parts = [f"general/{task}" for task in sorted(before["general"].get("tasks", {}))]
-    return paired_difference([_scores(before, after, one) for one in parts])
+    found = paired_difference([[*paired_items(before, after, one).values()] for one in parts])
+    first, second = ((section_of(one, part) or {}).get("score") for one in (before, after))
+    known = first is not None and second is not None
+    if not known or not math.isclose(found.difference, second - first, abs_tol=1e-9):
+        raise UnpairedError(f"{part} is not the mean of its items")
+    return found
 
 
-def _scores(before: Results, after: Results, part: str) -> tuple[list[float], list[float]]:
-    """Both runs' scores of the same items, in one order."""
-    both = [section.get("items") for one in (before, after) if (section := section_of(one, part))]
-    if len(both) < 2 or None in both:
-        raise NotPaired(f"no scores of single items of {part}: score both again with `talr eval`")
-    first, second = both
+def paired_items(before: Results, after: Results, part: str) -> dict[str, tuple[float, float]]:
+    """{item: its score before and after} of `domain` or of `general/TASK`.
+
+    Raises:
+        UnpairedError: As in `difference`.
+    """
+    _check_alike(before, after, part)
+    first, second = ((section_of(one, part) or {}).get("items") for one in (before, after))
+    if first is None or second is None:
+        raise UnpairedError(f"the scores of the items of {part} are not in results.json")
     if first.keys() != second.keys():
         shared = len(first.keys() & second.keys())
-        raise NotPaired(
+        raise UnpairedError(
             f"{part} was scored on other items: {len(first)} and {len(second)}, {shared} in common"
         )
-    return [first[key] for key in first], [second[key] for key in first]
+    return {key: (score, second[key]) for key, score in first.items()}
 
 
-def paired_difference(tasks: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Difference:
+def _check_alike(before: Results, after: Results, part: str) -> None:
+    reason = unlike(before, after, part)
+    if reason is not None:
+        raise UnpairedError(reason)
+
+
+def paired_difference(tasks: Sequence[Sequence[tuple[float, float]]]) -> Difference:
     """The plain mean over tasks of the mean difference of their items.
 
-    Items are resampled within each task (Efron and Tibshirani 1993, chapters 13 and 15), the same
-    draws for the same numbers whatever the order of the items.
-
     Args:
-        tasks: For each task the scores of its items before, and of the same items after.
+        tasks: For each task the scores of its items, before and after.
     """
     import numpy as np
 
-    if not tasks:
-        raise NotPaired("no task was scored")
-    changes = [np.subtract(after, before) for before, after in tasks]
-    generator = np.random.default_rng(0)
-    means = np.mean([_resampled_means(change, generator) for change in changes], axis=0)
-    means = means.round(12)  # tasks that cancel out leave rounding errors, not 0
-    rarer = min((means <= 0).sum(), (means >= 0).sum())
-    low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
+    if not tasks or not all(tasks):
+        raise UnpairedError("there are no items")
+    changes = [np.diff(task).ravel() for task in tasks]
+    sizes = [len(change) for change in changes]
     won = sum(int((change > 0).sum()) for change in changes)
     lost = sum(int((change < 0).sum()) for change in changes)
-    sizes = [len(change) for change in changes]
-    variances = [
-        change.var(ddof=1) / size for change, size in zip(changes, sizes, strict=True) if size > 1
-    ]
-    is_accuracy = len(tasks) == 1 and {*tasks[0][0], *tasks[0][1]} <= {0, 1}
+    stderr = None
+    if min(sizes) > 1:
+        variances = (change.var(ddof=1) / len(change) for change in changes)
+        stderr = math.sqrt(sum(variances)) / len(tasks)
+    counted = [np.unique(change, return_counts=True) for change in changes]
+    low, high, p = _bootstrap(tuple((tuple(v.tolist()), tuple(n.tolist())) for v, n in counted))
+    is_accuracy = len(tasks) == 1 and all({*pair} <= {0, 1} for pair in tasks[0])
     return Difference(
         difference=float(np.mean([change.mean() for change in changes])),
-        low=float(low),
-        high=float(high),
-        p=min(1.0, 2 * (1 + int(rarer)) / (1 + RESAMPLES)),
+        low=low,
+        high=high,
+        p=p,
         n=sum(sizes),
         won=won,
         lost=lost,
-        stderr=math.sqrt(sum(variances)) / len(tasks) if min(sizes) > 1 else None,
+        stderr=stderr,
         mcnemar=mcnemar(won, lost) if is_accuracy else None,
     )
+
+
+@functools.cache  # the parts of a report ask for the same again
+def _bootstrap(
+    tasks: tuple[tuple[tuple[float, ...], tuple[int, ...]], ...],
+) -> tuple[float, float, float]:
+    """95% interval and p of a mean of tasks (Efron and Tibshirani 1993, chapters 13 and 15).
+
+    Items are resampled within each task. How often each value is drawn is multinomial: the same
+    as drawing items, in any order of them, and quick, since scores have few values.
+
+    Args:
+        tasks: For each task the values that occur among its items, and how often.
+    """
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    total = np.zeros(RESAMPLES)
+    for values, counts in tasks:
+        n = sum(counts)
+        total += generator.multinomial(n, np.divide(counts, n), size=RESAMPLES) @ values / n
+    means = (total / len(tasks)).round(12)  # tasks that cancel out leave rounding errors, not 0
+    rarer = min(int((means <= 0).sum()), int((means >= 0).sum()))
+    low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
+    return float(low), float(high), min(1.0, 2 * (1 + rarer) / (1 + RESAMPLES))
 
 
 def mcnemar(won: int, lost: int) -> float:
@@ -142,15 +172,3 @@ def mcnemar(won: int, lost: int) -> float:
     flipped = won + lost
     tail = sum(math.comb(flipped, count) for count in range(min(won, lost) + 1))
     return min(1.0, 2 * tail / 2**flipped)
-
-
-def _resampled_means(change: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Means [RESAMPLES] of samples of `change[n]`, drawn with replacement.
-
-    How often each value is drawn is multinomial; scores have few values, whatever their number.
-    """
-    import numpy as np
-
-    values, counts = np.unique(change, return_counts=True)
-    drawn = generator.multinomial(len(change), counts / len(change), size=RESAMPLES)
-    return drawn @ values / len(change)

@@ -60,6 +60,9 @@ def unlike(one: Results, other: Results, part: str) -> str | None:
     first, second = section_of(one, part), section_of(other, part)
     if not first or not second:
         return f"{part} was not scored"
+    datasets = one["run"]["dataset"], other["run"]["dataset"]
+    if part == "domain" and datasets[0] != datasets[1]:
+        return f"domain is {datasets[0]} and {datasets[1]}"
     # A quick look at the first items is no estimate of the same thing.
     for key in _MEASURE:
         if first.get(key) != second.get(key):

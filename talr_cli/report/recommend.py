@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from talr_cli.errors import UserError
-from talr_cli.report.paired import Difference, NotPaired, difference
+from talr_cli.report.paired import Difference, UnpairedError, difference
 from talr_cli.report.pairs import (
     Results,
     group_by_pair,
@@ -147,7 +147,7 @@ def _reason(base: Results, one: Results) -> str | None:
     try:
         for part in ("domain", "general"):
             difference(base, one, part)
-    except NotPaired as reason:
+    except UnpairedError as reason:
         return str(reason)
     return None
 

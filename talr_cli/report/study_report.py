@@ -37,8 +37,10 @@ _PICTURES = {
     "tau": "TALR's temperature.",
 }
 _RESULTS = (
-    "Score ± one standard error. Δ is the change from the base model; its error takes the two "
-    "scores as independent. Drift is from the base model, in nats per token: CE the cross-entropy "
+    "Score ± one standard error. Δ is the change from the base model on the same items, paired; "
+    "where results do not hold the items, its error takes the two scores as independent. ≈ 0: not "
+    "distinguishable from noise at the 5% level (paired bootstrap; for accuracies McNemar's exact "
+    "test as well). Drift is from the base model, in nats per token: CE the cross-entropy "
     "on a general text, KL that of base and run. Pareto: no run of the table that was measured "
     "alike is better on one score and as good on the other."
 )

@@ -1,7 +1,7 @@
 """The table of a study: scores, change against the base model, drift; for people and for tools.
 
-Changes are differences of two independent estimates. The runs answer the same items, so these
-standard errors are upper bounds wherever answers agree; a paired test needs the items themselves.
+Changes are paired differences on the same items. Results that lack the items' scores are compared
+as two independent estimates, whose error is an upper bound wherever answers agree.
 """
 
 import math
@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from talr_cli.report.cells import MISSING, Cell, Cells, Column, named, pair_columns
+from talr_cli.report.paired import LEVEL, compare_part
 from talr_cli.report.pairs import (
     Results,
     averaging_alpha,
@@ -34,19 +35,31 @@ COLUMNS = {
     "cross_entropy": "drift CE",
     "kl_from_base": "drift KL",
 }
+_CHANGES = ("domain_change", "general_change")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its standard error, which a single item does not have."""
+    """A number and its standard error, which a single item does not have.
+
+    Of a change also the two-sided p, and whether it can be told from noise at the 5% level.
+    """
 
     score: float
     stderr: float | None
+    p: float | None = None
+    is_distinguishable: bool | None = None
 
     def __sub__(self, other: "Estimate") -> "Estimate":
-        known = self.stderr is not None and other.stderr is not None
-        stderr = math.hypot(self.stderr or 0.0, other.stderr or 0.0) if known else None
-        return Estimate(self.score - other.score, stderr)
+        """The difference of independent estimates, tested as normally distributed."""
+        change = self.score - other.score
+        if self.stderr is None or other.stderr is None:
+            return Estimate(change, None)
+        stderr = math.hypot(self.stderr, other.stderr)
+        if stderr == 0:
+            return Estimate(change, stderr)
+        p = math.erfc(abs(change) / stderr / math.sqrt(2))
+        return Estimate(change, stderr, p, p < LEVEL)
 
 
 @dataclass(frozen=True)
@@ -94,6 +107,7 @@ def results_cells(results: Sequence[Results]) -> Cells:
         Column("lr", "lr"),
         Column("seed", "seed"),
         *(Column(key, title, number=True, error=f"{key}_stderr") for key, title in COLUMNS.items()),
+        *(Column(f"{key}_{what}") for key in _CHANGES for what in ("p", "distinguishable")),
         Column("pareto_front", "Pareto" if len(rows) > 1 else ""),
     ]
     lines = []
@@ -108,6 +122,7 @@ def results_cells(results: Sequence[Results]) -> Cells:
                 named(run["lr"]),
                 named(run["seed"]),
                 *(estimate_cell(key, row.estimates[key]) for key in COLUMNS),
+                *(cell for key in _CHANGES for cell in _test_cells(row.estimates[key])),
                 Cell(front, row.on_front),
             ]
         )
@@ -123,17 +138,30 @@ def estimate_cell(key: str, estimate: Estimate | None) -> Cell:
     text = f"{estimate.score:{sign}.{digits}f}"
     if estimate.stderr is not None:
         text += f" ± {estimate.stderr:.{digits}f}"
+    if estimate.is_distinguishable is False:
+        text += " ≈ 0"
     return Cell(text, estimate.score, estimate.stderr)
 
 
+def _test_cells(change: Estimate | None) -> list[Cell]:
+    if change is None:
+        return [Cell(), Cell()]
+    return [Cell(value=change.p), Cell(value=change.is_distinguishable)]
+
+
 def print_table(results: Sequence[Results]) -> None:
+    """The table of the runs, to standard output."""
+    print_cells(results_cells(results))
+
+
+def print_cells(cells: Cells) -> None:
     """To standard output; a file or a pipe has no width that cells should be folded to."""
-    Console(width=None if sys.stdout.isatty() else 200).print(rich_table(results))
+    Console(width=None if sys.stdout.isatty() else 200).print(rich_table(cells))
 
 
-def rich_table(results: Sequence[Results]) -> Table:
+def rich_table(cells: Cells) -> Table:
     """For the terminal."""
-    columns, rows = results_cells(results).shown()
+    columns, rows = cells.shown()
     table = Table()
     for column in columns:
         table.add_column(column.title, justify="right" if column.number else "left")
@@ -154,5 +182,8 @@ def _change(one: Results, base: Results | None, section: str) -> Estimate | None
     """The difference from the base model, where both were measured in the same way."""
     if base is None or base is one or not measured_alike(one, base, section):
         return None
+    found = compare_part(base, one, section)
+    if found is not None:
+        return Estimate(found.difference, found.stderr, found.p, found.is_distinguishable)
     after, before = estimate_of(one[section]), estimate_of(base[section])
     return after - before if after and before else None

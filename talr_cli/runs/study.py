@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from talr_cli.errors import UserError
 from talr_cli.runs.run_directory import study_path
 
 SCHEMA = 1
@@ -20,20 +21,46 @@ def load_runs(runs_dir: Path, study: str) -> dict[Path, dict[str, Any]]:
     """{run directory: content of its `results.json`} of a study, in the order of the paths."""
     found = {}
     for path in sorted(study_path(runs_dir, study).glob("*/*/results.json")):
-        results = read_results(path)
-        if results is not None:
-            found[path.parent] = results
+        try:
+            found[path.parent] = _read(path)
+        except UserError as error:
+            log.warning("left out %s", error)
     return found
 
 
-def read_results(path: Path) -> dict[str, Any] | None:
-    """The content of a `results.json`; None, with a warning, where it is not what it should be."""
+def load_run(name: str, runs_dir: Path, study: str) -> tuple[Path, dict[str, Any]]:
+    """The directory of a scored run, and the content of its `results.json`.
+
+    Args:
+        name: A run directory, its model/, or what the name of a run in the study begins with.
+
+    Raises:
+        UserError: There is none, there are several, or it has no scores.
+    """
+    for folder in (Path(name), Path(name).parent):
+        if (folder / "results.json").exists():
+            return folder, _read(folder / "results.json")
+    if Path(name).exists():
+        raise UserError(f"{name} has no results.json: score it with `talr eval ckpt={name}`")
+    folder = study_path(runs_dir, study)
+    scored = [path.parent for path in sorted(folder.glob("*/*/results.json"))]
+    # A whole name is itself, whatever else begins with it.
+    found = [path for path in scored if path.name == name] or [
+        path for path in scored if path.name.startswith(name)
+    ]
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found or scored) or "none"
+        what = f"{len(found)} runs begin" if found else "no directory and no scored run begins"
+        raise UserError(f"{what} with {name} in {folder}: there are {names}")
+    return found[0], _read(found[0] / "results.json")
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
         if results["schema"] != SCHEMA:
             raise ValueError(f"schema {results['schema']}, expected {SCHEMA}")
         results["run"]["id"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("left out %s: %s: %s", path, type(error).__name__, error)
-        return None
+        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
     return results

@@ -9,7 +9,7 @@ from synthetic_study import scored, write_study
 from talr_cli.report.claims import findings
 from talr_cli.report.claims_text import as_document, as_lines
 from talr_cli.report.contrasts import balance, change, combined, easy_share, easy_share_rise
-from talr_cli.report.paired import NotPaired
+from talr_cli.report.paired import UnpairedError
 from talr_cli.report.published import PUBLISHED, published_cells
 from talr_cli.report.study_report import write_report
 from talr_cli.runs.study import load_runs
@@ -187,7 +187,7 @@ def test_a_combination_is_linear_in_every_score():
 def test_runs_that_were_measured_otherwise_do_not_combine():
     one, two = noisy(0)
     two["domain"]["scorer"] = "another"
-    with pytest.raises(NotPaired, match="another"):
+    with pytest.raises(UnpairedError, match="another"):
         combined([one, two], [0.5, 0.5])
 
 

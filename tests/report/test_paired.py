@@ -9,7 +9,7 @@ from scipy import stats
 from synthetic_study import results, scored
 
 from talr_cli.report.paired import (
-    NotPaired,
+    UnpairedError,
     compare_part,
     difference,
     mcnemar,
@@ -27,11 +27,16 @@ def answers(n, seed=0, share=0.5, agreement=0.7):
     return before.astype(float), after.astype(float)
 
 
+def compared(*tasks):
+    """Each task is the scores before and the scores after."""
+    return paired_difference([list(zip(*task, strict=True)) for task in tasks])
+
+
 def test_a_large_sample_has_the_normal_interval_of_a_paired_difference():
     before, after = answers(4000)
     change = after - before
     stderr = change.std(ddof=1) / math.sqrt(4000)
-    found = paired_difference([(before, after)])
+    found = compared((before, after))
     assert found.difference == pytest.approx(after.mean() - before.mean())
     assert found.stderr == pytest.approx(stderr)
     assert found.low == pytest.approx(change.mean() - 1.96 * stderr, abs=0.1 * stderr)
@@ -45,7 +50,7 @@ def test_graded_scores_agree_with_scipys_bootstrap():
     generator = numpy.random.default_rng(5)
     before = generator.random(60)
     after = before + generator.exponential(0.2, 60) - 0.15
-    found = paired_difference([(before, after)])
+    found = compared((before, after))
     theirs = stats.bootstrap(
         (after - before,), numpy.mean, method="percentile", n_resamples=10_000, rng=1
     )
@@ -57,7 +62,7 @@ def test_graded_scores_agree_with_scipys_bootstrap():
 
 def test_the_mean_of_tasks_is_resampled_within_each_task():
     tasks = [answers(900, seed=1), answers(2500, seed=2, share=0.2), answers(400, seed=3)]
-    found = paired_difference(tasks)
+    found = compared(*tasks)
     changes = [after - before for before, after in tasks]
     assert found.difference == pytest.approx(numpy.mean([change.mean() for change in changes]))
     stderr = math.sqrt(sum(change.var(ddof=1) / len(change) for change in changes)) / 3
@@ -74,18 +79,18 @@ def test_mcnemar_is_the_binomial_test_of_the_flipped_items(won, lost):
 
 
 def test_few_flips_are_noise_even_where_the_bootstrap_finds_them():
-    found = paired_difference([([0.0] * 4 + [1.0] * 40, [1.0] * 44)])
+    found = compared(([0.0] * 4 + [1.0] * 40, [1.0] * 44))
     assert found.p < 0.05 < found.mcnemar == pytest.approx(0.125)
     assert not found.is_distinguishable
-    assert paired_difference([([0.0] * 9 + [1.0] * 40, [1.0] * 49)]).is_distinguishable
+    assert compared(([0.0] * 9 + [1.0] * 40, [1.0] * 49)).is_distinguishable
 
 
 def test_equal_answers_differ_by_nothing():
     before, _ = answers(50)
-    found = paired_difference([(before, before)])
+    found = compared((before, before))
     assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
     assert (found.won, found.lost, found.mcnemar) == (0, 0, 1)
-    opposite = paired_difference([([0.0] * 3, [1.0] * 3), ([1.0] * 3, [0.0] * 3)])
+    opposite = compared(([0.0] * 3, [1.0] * 3), ([1.0] * 3, [0.0] * 3))
     assert (opposite.difference, opposite.p) == (0, 1)
 
 
@@ -115,11 +120,11 @@ def test_the_order_of_the_items_and_tasks_means_nothing(part):
 def test_other_items_are_refused_and_never_cut_to_those_in_common():
     one, other = runs()
     del other["domain"]["items"]["7"]
-    with pytest.raises(NotPaired, match="other items: 80 and 79, 79 in common"):
+    with pytest.raises(UnpairedError, match="other items: 80 and 79, 79 in common"):
         difference(one, other, "domain")
     assert compare_part(one, other, "domain") is None
     del other["general"]["tasks"]["b"]
-    with pytest.raises(NotPaired, match="of the tasks a, b and of a"):
+    with pytest.raises(UnpairedError, match="of the tasks a, b and of a"):
         difference(one, other, "general")
 
 
@@ -131,7 +136,7 @@ def test_the_same_ids_of_other_rows_are_refused():
     other["general"]["tasks"]["a"]["items_hash"] = "cc"
     assert compare_part(one, other, "general") is not None  # the first does not say
     one["general"]["tasks"]["a"]["items_hash"] = "dd"
-    with pytest.raises(NotPaired, match="general/a was scored on other items"):
+    with pytest.raises(UnpairedError, match="general/a was scored on other items"):
         difference(one, other, "general")
 
 
@@ -141,13 +146,13 @@ def test_the_same_ids_of_other_rows_are_refused():
 def test_what_was_measured_otherwise_is_refused(part, key):
     one, other = runs()
     other[part][key] = "other"
-    with pytest.raises(NotPaired, match=f"{key}=other"):
+    with pytest.raises(UnpairedError, match=f"{key}=other"):
         difference(one, other, part)
 
 
 def test_results_without_items_are_not_paired():
     one, other = results("base"), results("sft")
-    with pytest.raises(NotPaired, match="single items"):
+    with pytest.raises(UnpairedError, match="items of domain are not in"):
         difference(one, other, "domain")
     assert compare_part(one, other, "general") is None
     assert compare_part(one, results("sft", general=None), "general") is None

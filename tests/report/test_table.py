@@ -108,7 +108,7 @@ def test_csv_keeps_every_digit():
 
 def test_terminal_table_has_the_same_cells():
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(rich_table([BASE, results()]))
+    console.print(rich_table(results_cells([BASE, results()])))
     text = console.export_text()
     assert "0.300 ± 0.030" in text
     assert "+0.100 ± 0.036" in text
@@ -144,7 +144,7 @@ def test_averages_of_one_run_are_told_apart():
 
 def test_a_name_is_no_markup_in_the_terminal():
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(rich_table([BASE, results("[red]x[/red]")]))
+    console.print(rich_table(results_cells([BASE, results("[red]x[/red]")])))
     assert "[red]x[/red]" in console.export_text()
 
 

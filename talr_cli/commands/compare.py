@@ -1,0 +1,41 @@
+"""`talr compare A B`: whether two runs differ by more than noise, and on which items."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from talr_cli import hydra_app
+from talr_cli.config import check
+from talr_cli.errors import UserError
+from talr_cli.runs.atomic import write_text
+from talr_cli.runs.study import load_run
+
+
+def main(arguments: Sequence[str]) -> None:
+    hydra_app.run("compare", compare, arguments, positional=("a", "b"))
+
+
+def compare(config: DictConfig) -> None:
+    """Print the differences and some flipped items; write all of these to `config.flips`."""
+    check(config)
+    if config.a is None or config.b is None:
+        raise UserError("two runs are needed: talr compare A B; see `talr compare --help`")
+    before, after = (
+        load_run(name, Path(config.runs_dir), config.study) for name in (config.a, config.b)
+    )
+    from talr_cli.report import comparison, flips
+    from talr_cli.report.table import print_cells
+
+    print(f"A: {before[0]}\nB: {after[0]}")
+    print_cells(comparison.comparison_cells(before[1], after[1]))
+    print(comparison.LEGEND)
+    flipped = flips.flipped_items(before, after)
+    print(flips.as_text(flipped, config.examples), end="")
+    if config.flips is not None:
+        lines = (json.dumps(flip, ensure_ascii=False) + "\n" for flip in flipped)
+        write_text(Path(config.flips), "".join(lines))
+        print(f"flipped items: {config.flips}")

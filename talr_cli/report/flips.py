@@ -1,0 +1,100 @@
+"""The items that two runs scored differently, and what each of the runs answered.
+
+Reads results.json for the scores and samples/ for the texts, which a run may have lost.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from talr_cli.report.comparison import parts_of
+from talr_cli.report.paired import UnpairedError, paired_items
+from talr_cli.report.pairs import Results
+
+WIDTH = 100
+
+
+def flipped_items(
+    before: tuple[Path, Results], after: tuple[Path, Results]
+) -> list[dict[str, Any]]:
+    """{part, id, a, b, prompt, output_a, output_b} of each item; a and b are its scores.
+
+    Args:
+        before, after: Run directory and results. Parts that cannot be paired have no flips.
+    """
+    flips = []
+    for part in parts_of(before[1], after[1]):
+        if part == "general":
+            continue  # its items are those of its tasks
+        try:
+            pairs = paired_items(before[1], after[1], part)
+        except UnpairedError:
+            continue
+        changed = {key: scores for key, scores in pairs.items() if scores[0] != scores[1]}
+        texts = [_samples(path, results, part, changed) for path, results in (before, after)]
+        for key, (a, b) in changed.items():
+            (prompt, output_a), (_, output_b) = (each.get(key, (None, None)) for each in texts)
+            flips.append(
+                {"part": part, "id": key, "a": a, "b": b}
+                | {"prompt": prompt, "output_a": output_a, "output_b": output_b}
+            )
+    return flips
+
+
+def as_text(flips: Sequence[dict[str, Any]], examples: int) -> str:
+    """The ids of all, by part and direction, and the texts of the first `examples` of each part."""
+    lines = []
+    for part in dict.fromkeys(flip["part"] for flip in flips):
+        own = [flip for flip in flips if flip["part"] == part]
+        lines.append(f"\n{part.removeprefix('general/')}")
+        for way, sign in (("won", 1), ("lost", -1)):
+            ids = [flip["id"] for flip in own if (flip["b"] - flip["a"]) * sign > 0]
+            if ids:
+                text = f"  {way} ({len(ids)}): {', '.join(ids)}"
+                lines += textwrap.wrap(text, WIDTH, subsequent_indent="    ")
+        for flip in own[:examples]:
+            lines.append(f"  {flip['id']}: {flip['a']:g} -> {flip['b']:g}")
+            for title, key in (("prompt", "prompt"), ("A", "output_a"), ("B", "output_b")):
+                lines.append(f"    {title:6} {_short(flip[key])}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _samples(
+    path: Path, results: Results, part: str, wanted: dict[str, Any]
+) -> dict[str, tuple[str, str]]:
+    """{item id: (prompt, output)} of the wanted items; empty where the run kept no samples."""
+    file = path / "samples" / f"{part.replace('/', '-')}.jsonl"
+    if not wanted or not file.exists():
+        return {}
+    found = {}
+    with file.open(encoding="utf-8") as lines:
+        for sample in map(json.loads, lines):
+            if part == "domain":
+                key, texts = sample["id"], (sample["messages"][-1]["content"], sample["output"])
+            else:
+                key, texts = str(sample["doc_id"]), (sample["arguments"][0][0], _output(sample))
+            if key in wanted:
+                found[key] = texts
+    return found
+
+
+def _output(sample: dict[str, Any]) -> str:
+    """What lm-eval logged as the answer: the generated text, or the likeliest of the choices."""
+    responses = sample["resps"]
+    if isinstance(responses[0][0], str):
+        return responses[0][0]
+    # One response a choice: its log-likelihood, and whether it is what greedy decoding gives.
+    likelihoods = [response[0][0] for response in responses]
+    return sample["arguments"][likelihoods.index(max(likelihoods))][1]
+
+
+def _short(text: str | None) -> str:
+    """One line: the end of the text, where a prompt has its question and an output its answer."""
+    if text is None:
+        return "(not in samples/)"
+    line = " ".join(text.split())
+    return line if len(line) <= WIDTH else f"… {line[-WIDTH:]}"
