@@ -6,10 +6,12 @@ import difflib
 import importlib
 import logging
 import os
+import signal
 import sys
 
 from talr_cli import __version__
 from talr_cli.errors import UserError
+from talr_cli.interruption import interrupt
 
 COMMANDS = {
     "train": "train one run, evaluate it, write its run directory",
@@ -46,6 +48,7 @@ def main() -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # bars of the libraries, one line a frame
+    signal.signal(signal.SIGTERM, interrupt)
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP, end="")

@@ -187,6 +187,7 @@ class SweepConfig:
     launcher: str = "local"
     workers: int = 1
     retry_failed: bool = False
+    keep: str = "final"
 
 
 _DATASETS = (Esci, EsciMini, Jsonl, MedCalc, MedCalcMini, MetaMath)
@@ -244,6 +245,7 @@ _CHOICES = {
     "trainer.precision": ("auto", "bf16", "fp32"),
     "trainer.save_dtype": ("auto", "float32", "bfloat16", "float16"),
     "launcher": ("local",),
+    "keep": ("final", "best", "none"),
     "logger.name": ("wandb", "none"),
     "logger.mode": ("auto", "online", "offline"),
 }
@@ -344,7 +346,7 @@ _NOT_IDENTITY = (
     *("study", "runs_dir", "eval", "device", "logger", "suite", "domain", "ckpt"),
     "method",  # a name for the parts, which count
 )
-_DATA_FILES = (
+DATA_FILES = (
     *(f"dataset.{key}" for key in ("path", "test_path", "train", "test", "validation")),
     "replay.path",
 )
@@ -371,7 +373,7 @@ def identity(config: DictConfig, model_fingerprint: str) -> str:
         ):
             content["trainer"].pop(key)
     files = {}
-    for name in _DATA_FILES:
+    for name in DATA_FILES:
         section, _, key = name.partition(".")
         path = (content.get(section) or {}).get(key)
         if isinstance(path, str) and Path(path).is_file():

@@ -26,6 +26,7 @@ from talr_cli.data.base import Splits
 from talr_cli.data.rendering import Rendered, Renderer, encode_all, load_renderer, overlap
 from talr_cli.errors import UserError
 from talr_cli.evaluation import domain_rows, is_scored
+from talr_cli.interruption import stop_requests
 from talr_cli.methods.averaging import interpolate, same_tensors
 from talr_cli.methods.method import Method
 from talr_cli.models import ModelSource, choose_device, made_whole, resolve
@@ -126,7 +127,7 @@ def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
         try:
             _make_and_evaluate(run, resolved, make_model)
         except KeyboardInterrupt:
-            directory.write_status("failed", "interrupted by the user")
+            directory.write_status("interrupted", "stopped by the user")
             raise
         except Exception as error:
             from talr_cli.training.callbacks import DivergedError
@@ -202,7 +203,7 @@ def train_and_save(run: Run, tracker: Tracker) -> PreTrainedModel:
     import torch
 
     from talr_cli import models
-    from talr_cli.training.loop import TrainingData, make_trainer, train, weight_changes
+    from talr_cli.training.loop import TrainingData, make_trainer, train
 
     config, directory, renderer = run.config, run.directory, run.renderer
     shown = renderer.marked(run.rows[0])
@@ -220,7 +221,20 @@ def train_and_save(run: Run, tracker: Tracker) -> PreTrainedModel:
         run.source,
         run.load_base,
     )
-    model, training = train(trainer, directory, tracker)
+    with stop_requests("stopping: finishing the step and writing a checkpoint") as stop:
+        model, training = train(trainer, directory, tracker, stop)
+        _save(run, model, training)
+    return model
+
+
+def _save(run: Run, model: PreTrainedModel, training: dict[str, Any]) -> None:
+    """Write model/ and training.json; `model` takes the dtype that it is saved in."""
+    import torch
+
+    from talr_cli import models
+    from talr_cli.training.loop import weight_changes
+
+    config, directory = run.config, run.directory
     if config.trainer.save_dtype == "auto":
         save_dtype = models.stored_dtype(run.source)
     else:
@@ -233,12 +247,11 @@ def train_and_save(run: Run, tracker: Tracker) -> PreTrainedModel:
         100 * changes["changed_share"],
         100 * changes["changed_share_saved"],
     )
-    model.to(save_dtype)
-    models.save_model(model, renderer.tokenizer, directory.model)
+    model.to(save_dtype)  # type: ignore[arg-type]
+    models.save_model(model, run.renderer.tokenizer, directory.model)
     weights = {"save_dtype": str(save_dtype).removeprefix("torch."), **changes}
     write_json(directory.training, {"training": training, "weights": weights})
     shutil.rmtree(directory.checkpoints, ignore_errors=True)
-    return model
 
 
 def average(tuned: RunDirectory, alpha: float) -> MakeModel:

@@ -6,9 +6,17 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra import compose
+
 from talr_cli import hydra_app
 from talr_cli.config import check
 from talr_cli.errors import UserError
+from talr_cli.interruption import stop_requests
+from talr_cli.sweep.drive import drive
+from talr_cli.sweep.grid import points
+from talr_cli.sweep.local import Local
+from talr_cli.sweep.plan import find_models, make_plan
+from talr_cli.sweep.show import show_plan, show_summary
 
 log = logging.getLogger(__name__)
 
@@ -16,37 +24,38 @@ _FLAGS = ("-m", "--multirun", "--dry-run")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code: 0 when every run is done, 1 when one is not."""
-    from talr_cli.sweep.drive import drive
-    from talr_cli.sweep.grid import points
-    from talr_cli.sweep.local import Local
-    from talr_cli.sweep.plan import find_models, jobs_of
-    from talr_cli.sweep.show import show_plan, show_summary
+    """Exit code: 0 when every run is done, 1 when one is not.
 
+    Raises:
+        KeyboardInterrupt: It was stopped before its end.
+    """
     dry_run = "--dry-run" in arguments
     arguments = [one for one in arguments if one not in _FLAGS]
     config_dir, overrides = _config_dir(arguments)
     if any(one.startswith("-") for one in overrides):
         hydra_app.run("sweep", check, arguments)  # --help and its like
         return 0
-    own = [one for one in overrides if one.partition("=")[0] in _own_keys()]
-    options = hydra_app.load("sweep", own)
+    own_keys = tuple(hydra_app.load("sweep", []))
+    own = [one for one in overrides if one.partition("=")[0] in own_keys]
+    with hydra_app.composing("sweep", config_dir) as also:
+        options = compose("sweep", [*also, *own])
     check(options)
     grid = points([one for one in overrides if one not in own], config_dir)
-    sources = find_models(grid)
-    jobs = jobs_of(grid, sources, config_dir)
-    show_plan(jobs)
+    plan = make_plan(grid, find_models(grid, fetch=not dry_run), config_dir, options)
+    show_plan(plan)
+    if plan.missing:
+        raise UserError("; ".join(plan.missing))
     if dry_run:
         return 0
-    device = grid[0].config.device
-    outcomes = drive(jobs, Local(options.workers, device), options.retry_failed)
-    for config in {(one.config.runs_dir, one.config.study): one.config for one in grid}.values():
-        _report(Path(config.runs_dir), config.study)
-    return show_summary(jobs, outcomes)
-
-
-def _own_keys() -> tuple[str, ...]:
-    return tuple(hydra_app.load("sweep", []))
+    launcher = Local(options.workers, grid[0].config.device)
+    with stop_requests("stopping: the runs finish their step; no more are started") as stop:
+        outcomes = drive(plan.jobs, launcher, options.retry_failed, options.keep, stop)
+        if stop.requested:
+            show_summary(plan.jobs, outcomes)
+    for runs_dir, study in dict.fromkeys((one.config.runs_dir, one.config.study) for one in grid):
+        _report(Path(runs_dir), study)
+    show_summary(plan.jobs, outcomes)
+    return 0 if all(outcome.is_good for outcome in outcomes.values()) else 1
 
 
 def _config_dir(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:

@@ -99,9 +99,9 @@ def _differences(key: str, before: Any, after: Any) -> list[str]:
         return [
             line
             for name in after
-            for line in _differences(f"{key}.{name}", before.get(name), after[name])
+            for line in _differences(f"{key}.{name!s}", before.get(name), after[name])
         ]
-    return [f"{key}={_as_typed(after)}"]
+    return ["=".join((key, _as_typed(after)))]
 
 
 def _as_typed(value: Any) -> str:

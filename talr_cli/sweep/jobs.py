@@ -9,13 +9,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 from omegaconf import DictConfig
 
+from talr_cli.interruption import Stop
 from talr_cli.runs.run_directory import REASON_LINES, RunDirectory
 
 # What a job needs of a sweep: nothing, to go on, a decision, everything, or only to be waited for.
@@ -65,22 +66,23 @@ class Job:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Ended:
-    """A job that has ended, with the exit code of its process."""
+    """A job that has ended, with the exit code of its process (-N: killed by signal N)."""
 
     job: Job
     exit_code: int
-    seconds: float = field(default=0.0)
+    seconds: float
 
 
 class Launcher(Protocol):
     """Where jobs are made."""
 
-    def submit(self, jobs: Iterable[Job]) -> Iterator[Ended]:
-        """Make the jobs, in this order as far as there is room; each as it ends.
+    def submit(self, jobs: Iterable[Job], stop: Stop) -> Generator[Ended, None, None]:
+        """Start the jobs, in this order as far as there is room; each as it ends.
 
-        The iterable says at the last moment what is still to be made: a launcher takes a job
-        when it has room for it.
+        The iterable decides what is still to be made when it is asked: a launcher takes a job when
+        it has room for it. It passes a requested stop on to the jobs that run, as SIGTERM, and
+        goes on to their end; closing the iterator ends them at once.
         """
         ...

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -18,27 +19,71 @@ from talr_cli.evaluation import is_scored
 from talr_cli.methods.method import Method
 from talr_cli.models import ModelSource
 from talr_cli.pipeline import is_done, place
+from talr_cli.sweep import needs
 from talr_cli.sweep.grid import Point, base_overrides
 from talr_cli.sweep.jobs import Job, State
 
+_NOT_HERE = ModelSource(Path(), "not here yet", "not here yet")
 
-def find_models(points: Sequence[Point]) -> dict[str, ModelSource]:
-    """{model config: its source}, fetched where it is not here yet.
 
-    In a process of its own, which may import torch: this one stays small for as long as the sweep
-    goes on.
+@dataclass(frozen=True)
+class Plan:
+    """The jobs and where each stands, what they will take and what they lack."""
+
+    jobs: list[Job]
+    states: list[State]
+    retry_failed: bool
+    seconds: float | None
+    disk: int | None
+    free: int
+    notes: list[str]
+    missing: list[str]
+
+
+def find_models(points: Sequence[Point], fetch: bool) -> dict[str, ModelSource | None]:
+    """{model config: its source}; one that is not here is fetched, or else None.
+
+    Fetched in a process of its own, which may import torch: this one stays small for as long as
+    the sweep goes on.
     """
-    found = {}
+    configs = {model_key(point.config): point.config.model for point in points}
+    if not fetch:
+        return {key: models.resolve_here(config) for key, config in configs.items()}
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        for point in points:
-            key = model_key(point.config)
-            if key not in found:
-                found[key] = process.submit(_resolve, key).result()
-    return found
+        return {key: process.submit(_resolve, key).result() for key in configs}
 
 
 def _resolve(key: str) -> ModelSource:
     return models.resolve(OmegaConf.create(json.loads(key)))
+
+
+def make_plan(
+    points: Sequence[Point],
+    sources: Mapping[str, ModelSource | None],
+    config_dir: Path | None,
+    options: DictConfig,
+) -> Plan:
+    """What `points` come to, with the options of the sweep."""
+    jobs = jobs_of(points, sources, config_dir)
+    states = [state(job) for job in jobs]
+    weights = {key: needs.weights_of(source) for key, source in sources.items()}
+    sizes = {job.directory.path: weights[model_key(job.config)] for job in jobs}
+    disk = needs.disk_bytes(jobs, states, sizes, options.keep, options.workers)
+    free = needs.free_bytes(Path(points[0].config.runs_dir))
+    missing = needs.missing(jobs, states, sizes)
+    if disk is not None and disk > free:
+        missing.append(f"disk: up to {needs.gib(disk)} are needed, {needs.gib(free)} are free")
+    unknown = [json.loads(key)["path"] for key, source in sources.items() if source is None]
+    return Plan(
+        jobs,
+        states,
+        options.retry_failed,
+        needs.seconds_of(jobs, states, options.workers),
+        disk,
+        free,
+        needs.notes(jobs, unknown),
+        missing,
+    )
 
 
 def model_key(config: DictConfig) -> str:
@@ -47,13 +92,13 @@ def model_key(config: DictConfig) -> str:
 
 
 def jobs_of(
-    points: Sequence[Point], sources: dict[str, ModelSource], config_dir: Path | None
+    points: Sequence[Point], sources: Mapping[str, ModelSource | None], config_dir: Path | None
 ) -> list[Job]:
     """Every base model to be scored, then every run, each once."""
     bases: dict[Path, Job] = {}
     runs: dict[Path, Job] = {}
     for point in points:
-        source = sources[model_key(point.config)]
+        source = sources[model_key(point.config)] or _NOT_HERE
         if point.config.eval:
             base = _base_job(point, source, config_dir)
             bases.setdefault(base.directory.path, base)
@@ -62,8 +107,15 @@ def jobs_of(
             # A run that was only needed is scored where it is also asked for.
             if known is None or (known.also and not job.also):
                 runs[job.directory.path] = job
-    merged = [job for job in runs.values() if job.needs is not None]
-    return [*bases.values(), *(job for job in runs.values() if job.needs is None), *merged]
+    # What is only trained to be averaged is not missed once the averages are there.
+    to_merge = {job.needs.path for job in runs.values() if job.needs and not is_finished(job)}
+    trained, merged = [], []
+    for job in runs.values():
+        if job.needs is not None:
+            merged.append(job)
+        elif not job.also or job.directory.path in to_merge:
+            trained.append(job)
+    return [*bases.values(), *trained, *merged]
 
 
 def state(job: Job) -> State:

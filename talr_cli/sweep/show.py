@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -13,38 +13,70 @@ from rich.text import Text
 
 from talr_cli.sweep.drive import Outcome
 from talr_cli.sweep.jobs import Job
-from talr_cli.sweep.plan import state
+from talr_cli.sweep.needs import gib
+from talr_cli.sweep.plan import Plan
+
+_LATER = {"failed": "failed (retry_failed=true)", "elsewhere": "running elsewhere"}
 
 
-def show_plan(jobs: Sequence[Job]) -> None:
-    table = Table(title="plan")
-    for title in ("run", "state", "shares"):
+def show_plan(plan: Plan) -> None:
+    """Every job with its state, then what they take and what is missing."""
+    table = Table()
+    for title in ("model", "dataset", "run", "state", "shares"):
         table.add_column(title)
-    states = [state(job) for job in jobs]
-    for job, now in zip(jobs, states, strict=True):
-        table.add_row(Text(job.directory.path.name), now, _shares(job))
+    for job, now in zip(plan.jobs, plan.states, strict=True):
+        config = job.config
+        name = Text(job.directory.path.name)
+        later = now if plan.retry_failed else _LATER.get(now, now)
+        table.add_row(config.model.name, config.dataset.name, name, later, _shares(job))
     _console().print(table)
-    counts = ", ".join(f"{count} {name}" for name, count in Counter(states).items())
-    print(f"{len(jobs)} jobs: {counts}")
+    for line in _totals(plan):
+        print(line)
 
 
-def show_summary(jobs: Sequence[Job], outcomes: Mapping[Path, Outcome]) -> int:
-    """Print what became of the jobs; the exit code."""
+def show_summary(jobs: Sequence[Job], outcomes: Mapping[Path, Outcome]) -> None:
+    """What became of the jobs; the reason of each that is not done."""
     counts = Counter(outcome.word for outcome in outcomes.values())
-    print("sweep: " + ", ".join(f"{count} {word}" for word, count in counts.items()))
-    bad = {path: outcome for path, outcome in outcomes.items() if not outcome.is_good}
-    for path, outcome in bad.items():
-        reason = (outcome.reason.strip().splitlines() or [""])[-1]
-        print(f"  {outcome.word}: {path}: {reason}")
-    return 1 if bad else 0
+    counts["left"] = len(jobs) - len(outcomes)
+    print("sweep: " + ", ".join(f"{count} {word}" for word, count in counts.items() if count))
+    for path, outcome in outcomes.items():
+        if not outcome.is_good:
+            reason = (outcome.reason.strip().splitlines() or ["no reason given"])[-1]
+            print(f"  {outcome.word}: {path}: {reason}")
+
+
+def _totals(plan: Plan) -> Iterator[str]:
+    counts = Counter(plan.states)
+    yield "runs: " + ", ".join(f"{count} {name}" for name, count in counts.items())
+    if plan.seconds is None:
+        yield "time: unknown until a run of each model and dataset of the study is finished"
+    else:
+        yield f"time: about {_duration(plan.seconds)}, by the finished runs of the study"
+    if plan.disk is None:
+        yield f"disk: unknown until the weights are here; {gib(plan.free)} are free"
+    else:
+        yield f"disk: up to {gib(plan.disk)}; {gib(plan.free)} are free"
+    for note in plan.notes:
+        yield f"note: {note}"
+    for reason in plan.missing:
+        yield f"missing: {reason}"
+
+
+def _duration(seconds: float) -> str:
+    hours, minutes = divmod(max(1, round(seconds / 60)), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def _shares(job: Job) -> str:
     if job.command == "eval":
-        return "scored once for all its runs"
+        return "base scores: once for all runs"
     if job.needs is not None:
-        return f"averages {job.needs.path.name}"
-    return "only to be averaged" if job.also else ""
+        return f"weights of {job.needs.path.name}"
+    if job.also:
+        return "only to be averaged"
+    if "flow" in job.config.objective.get("_target_", "").lower():
+        return "base losses: once for all flow runs"
+    return ""
 
 
 def _console() -> Console:

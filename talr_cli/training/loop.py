@@ -20,13 +20,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl import SFTConfig
 
 from talr_cli.data.rendering import Rendered
+from talr_cli.interruption import Stop
 from talr_cli.methods.method import Method
 from talr_cli.methods.replay import spread
 from talr_cli.models import ModelSource, bf16_is_fast
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking import Tracker
 from talr_cli.training.base_losses import base_losses
-from talr_cli.training.callbacks import RecordSteps, ShowProgress
+from talr_cli.training.callbacks import RecordSteps, ShowProgress, StopOnRequest
 from talr_cli.training.collator import token_row
 from talr_cli.training.token_scores import causal_lm
 from talr_cli.training.trainer import MethodTrainer
@@ -47,23 +48,30 @@ class TrainingData:
 
 
 def train(
-    trainer: MethodTrainer, directory: RunDirectory, tracker: Tracker
+    trainer: MethodTrainer, directory: RunDirectory, tracker: Tracker, stop: Stop
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Run a trainer to the end; the trained plain model and the `training` results.
 
     Goes on from the newest checkpoint in the run directory. On a CPU the same command gives the
     same weights, bit for bit.
+
+    Raises:
+        KeyboardInterrupt: A stop was requested; the last finished step is in a checkpoint.
+        DivergedError: It makes no sense to go on.
     """
-    trainer.add_callback(RecordSteps(directory, tracker))
-    trainer.add_callback(ShowProgress())
-    trainer.remove_callback(PrinterCallback)
     adapted, model = trainer.model, causal_lm(trainer.model)
+    trainer.add_callback(RecordSteps(directory, tracker, model.config.vocab_size))
+    trainer.add_callback(ShowProgress())
+    trainer.add_callback(StopOnRequest(stop))
+    trainer.remove_callback(PrinterCallback)
     step, checkpoint = directory.last_checkpoint() or (0, None)
     if step:
         log.info("training: going on from step %d", step)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - started
+    if trainer.state.global_step < trainer.state.max_steps:
+        raise KeyboardInterrupt
     # The fused head and accelerate's autocast live in an attribute of the model: without it the
     # model in memory computes as the saved one does.
     for part in (adapted, model):
