@@ -20,6 +20,8 @@ COMMANDS = {
     "compare": "whether two runs differ by more than noise, and on which items",
     "analyze": "which tokens of the training rows a checkpoint finds hard",
     "report": "tables, pictures and an HTML page of a study",
+    "recommend": "the run of a study to ship, and how sure that is",
+    "export": "a run's model as a plain checkpoint with a model card",
 }
 
 HELP = f"""talr {__version__}: fine-tune on a domain, measure what it cost, ship the best trade-off.
@@ -27,7 +29,7 @@ HELP = f"""talr {__version__}: fine-tune on a domain, measure what it cost, ship
 Usage: talr COMMAND [key=value ...] [--config-dir DIR]
 
 Commands:
-{chr(10).join(f"  {name:8}{text}" for name, text in COMMANDS.items())}
+{chr(10).join(f"  {name:10}{text}" for name, text in COMMANDS.items())}
 
 Examples:
   talr train method=talr lr=1e-6

@@ -190,6 +190,24 @@ class ReportConfig:
 
 
 @dataclass
+class RecommendConfig:
+    """`talr recommend`."""
+
+    study: str = MISSING
+    runs_dir: str = MISSING
+    # Of the general score, the most that the run to ship may lose.
+    max_general_loss: float = MISSING
+
+
+@dataclass
+class ExportConfig:
+    """`talr export`."""
+
+    run: str = MISSING
+    out: str = MISSING
+
+
+@dataclass
 class SweepConfig:
     """`talr sweep`, beside the values of `talr train`."""
 
@@ -227,8 +245,10 @@ def register_schemas() -> None:
     store.store("eval_schema", EvalConfig)
     store.store("analyze_schema", AnalyzeConfig)
     store.store("report_schema", ReportConfig)
-    store.store("compare_schema", CompareConfig)
+    store.store("recommend_schema", RecommendConfig)
+    store.store("export_schema", ExportConfig)
     store.store("sweep_schema", SweepConfig)
+    store.store("compare_schema", CompareConfig)
     for schema in (*_DATASETS, *_METHOD_PARTS):
         # The class itself plus the `_target_` that Hydra instantiates it by. At the root, where
         # it is not taken for a choice of its group.
@@ -287,6 +307,7 @@ _RANGES: dict[str, tuple[float | None, float | None, bool]] = {
     "regulariser.strength": (0, None, True),
     "regulariser.beta": (0, None, True),
     "replay.share": (0, 1, False),
+    "max_general_loss": (0, 1, True),
     "rows": (1, None, True),
     "examples": (0, None, True),
     "workers": (1, None, True),
@@ -348,7 +369,7 @@ def check(config: DictConfig) -> None:
 
 
 def _empty_paths(config: DictConfig) -> list[str]:
-    paths = {key: config.get(key) for key in ("study", "runs_dir", "a", "b", "flips")}
+    paths = {key: config.get(key) for key in ("study", "runs_dir", "run", "out", "a", "b", "flips")}
     if "dataset" in config:
         for key in ("path", "test_path", "train", "test", "validation"):
             paths[f"dataset.{key}"] = config.dataset.get(key)

@@ -60,9 +60,32 @@ def test_every_shipped_file_composes_and_says_what_to_type(group, choice):
     assert re.search(rf"^# talr train .*{group}[=.]", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("experiment", choices("experiment"))
+EXPERIMENTS = sorted(
+    path.relative_to(conf_dir() / "experiment").with_suffix("").as_posix()
+    for path in (conf_dir() / "experiment").rglob("*.yaml")
+)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes(experiment):
     check(config("train", f"experiment={experiment}"))
+
+
+@pytest.mark.parametrize("method", ["sft", "l2", "lora", "averaging", "flow", "talr"])
+@pytest.mark.parametrize("lr", ["2e-5", "1e-4", "4e-4"])
+def test_the_cpu_study_is_the_demo_at_other_rates(method, lr):
+    runs = [
+        identity(config("train", f"experiment={name}", f"method={method}", f"lr={lr}"), "x")
+        for name in ("cpu", "demo")
+    ]
+    assert runs[0] == runs[1]
+
+
+def test_label_runs_of_the_paper_are_told_apart_from_those_with_explanations():
+    plain, labels = (config("train", f"experiment=paper/{name}") for name in ("esci", "esci-label"))
+    differing = {key for key in plain.dataset if plain.dataset[key] != labels.dataset[key]}
+    assert differing == {"name", "target"}
+    assert {key for key in plain if plain[key] != labels[key]} == {"dataset"}
 
 
 def test_an_experiment_sets_the_learning_rate_and_the_command_line_has_the_last_word():

@@ -26,8 +26,12 @@ def report(config: DictConfig) -> None:
         raise UserError(
             f"no scored run under {folder}: run `talr train study={config.study}` first"
         )
+    from talr_cli.report.claims import findings
+    from talr_cli.report.claims_text import as_lines
     from talr_cli.report.study_report import write_report
     from talr_cli.report.table import print_table
 
     print_table(list(runs.values()))
+    for line in as_lines(findings(runs)):
+        print(line)
     print(f"report: {write_report(runs, config.study, folder / 'report')}")

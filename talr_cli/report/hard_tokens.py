@@ -80,15 +80,21 @@ def easy_share_by_epoch(metrics: Sequence[dict[str, Any]]) -> list[dict[str, flo
 
     Each token counts as it stood when it was trained on, from a run's metrics.
     """
-    easy: dict[int, float] = defaultdict(float)
-    counted: dict[int, float] = defaultdict(float)
+    shares = []
+    for epoch, steps in sorted(steps_by_epoch(metrics).items()):
+        easy = sum(tokens * share for tokens, share in steps)
+        shares.append({"epoch": epoch, "easy_share": easy / sum(tokens for tokens, _ in steps)})
+    return shares
+
+
+def steps_by_epoch(metrics: Sequence[dict[str, Any]]) -> dict[int, list[tuple[int, float]]]:
+    """{epoch, from 1: (target tokens, share of them that is easy) of each optimizer step}."""
+    steps: dict[int, list[tuple[int, float]]] = defaultdict(list)
     for row in metrics:
-        if "hard_token_share" not in row or "epoch" not in row:
-            continue
-        epoch = max(1, math.ceil(row["epoch"]))  # a step at epoch 1.0 belongs to the first
-        easy[epoch] += row["target_tokens"] * (1 - row["hard_token_share"])
-        counted[epoch] += row["target_tokens"]
-    return [{"epoch": epoch, "easy_share": easy[epoch] / counted[epoch]} for epoch in sorted(easy)]
+        if "hard_token_share" in row and "epoch" in row:
+            epoch = max(1, math.ceil(row["epoch"]))  # a step at epoch 1.0 belongs to the first
+            steps[epoch].append((row["target_tokens"], 1 - row["hard_token_share"]))
+    return steps
 
 
 def as_text(figures: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Everything that is written about a study: tables, pictures, and one page with all of them.
 
-Reads results.json of each run, and metrics.jsonl for the curves; nothing else.
+Reads results.json of each run, and metrics.jsonl for the curves and claim 4; nothing else.
 """
 
 from __future__ import annotations
@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from talr_cli.report import html
+from talr_cli.report import claims_text, html
 from talr_cli.report.categories import categories_cells
 from talr_cli.report.cells import Cells, as_csv, as_markdown
+from talr_cli.report.claims import findings
 from talr_cli.report.cost import cost_cells
 from talr_cli.report.curves import plot_curves
 from talr_cli.report.latex import as_latex
 from talr_cli.report.pairs import Results, group_by_pair, is_base
+from talr_cli.report.published import published_cells
 from talr_cli.report.score_by_lr import plot_score_by_lr
 from talr_cli.report.seeds import seeds_cells
 from talr_cli.report.table import results_cells
@@ -56,7 +58,7 @@ def write_report(runs: Mapping[Path, Results], study: str, folder: Path) -> Path
     """Write the report of the runs (results by run directory) to `folder`; its page.
 
     report.html holds everything; the tables also lie there as .md, .csv and .tex, the pictures
-    as .png and .svg.
+    as .png and .svg, and where the study's claims can be tested, claims.md.
     """
     results = list(runs.values())
     folder.mkdir(exist_ok=True)
@@ -69,8 +71,13 @@ def write_report(runs: Mapping[Path, Results], study: str, folder: Path) -> Path
         *plot_curves(runs, folder),
     ]
     drawn = {path.stem: path for path in pictures if path.suffix == ".svg"}
+    sections = list(_sections(results, drawn))
+    found = findings(runs)
+    if found:
+        published = published_cells(results)
+        write_text(folder / "claims.md", claims_text.as_document(found, published))
+        sections.insert(0, claims_text.as_section(found, published))
     page = folder / "report.html"
-    sections = _sections(results, drawn)
     write_text(page, html.page(f"Study {study}", _summary(results), sections))
     return page
 
@@ -82,6 +89,7 @@ def _tables(results: Sequence[Results]) -> dict[str, Cells]:
         "categories": categories_cells(results),
         "seeds": seeds_cells(results),
         "cost": cost_cells(results),
+        "published": published_cells(results),
     }
     return {name: cells for name, cells in tables.items() if cells is not None}
 

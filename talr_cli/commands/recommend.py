@@ -1,0 +1,98 @@
+"""`talr recommend`: the run of a study to ship, why, what it gives up and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from talr_cli import hydra_app
+from talr_cli.config import check
+from talr_cli.errors import UserError
+from talr_cli.runs.study import load_runs, study_path
+
+if TYPE_CHECKING:
+    from talr_cli.report.paired import Difference
+    from talr_cli.report.pairs import Results
+    from talr_cli.report.recommend import Recommendation
+
+ALTERNATIVES = 3
+
+
+def main(arguments: Sequence[str]) -> None:
+    hydra_app.run("recommend", print_recommendations, arguments)
+
+
+def print_recommendations(config: DictConfig) -> None:
+    """One for each model and dataset of the study; those that have none are named at the end."""
+    check(config)
+    runs = load_runs(Path(config.runs_dir), config.study)
+    if not runs:
+        raise UserError(
+            f"no scored run under {study_path(Path(config.runs_dir), config.study)}: run "
+            f"`talr train study={config.study}` first"
+        )
+    from talr_cli.report.pairs import group_by_pair
+    from talr_cli.report.recommend import recommend
+
+    place = {id(results): path for path, results in runs.items()}
+    failures = []
+    for (model, dataset), members in group_by_pair(list(runs.values())).items():
+        try:
+            found = recommend({place[id(one)]: one for one in members}, config.max_general_loss)
+        except UserError as error:
+            failures.append(str(error))
+        else:
+            print(f"{model} on {dataset}:")
+            for line in as_lines(found, config.max_general_loss):
+                print(f"  {line}")
+    if failures:
+        raise UserError("; ".join(failures))
+
+
+def as_lines(found: Recommendation, bound: float) -> list[str]:
+    """What is said of one model and dataset; changes with their 95% intervals."""
+    from talr_cli.report.pairs import point
+
+    chosen, *others = found.candidates
+    domain, general = point(chosen.results)
+    lines = [
+        f"ship     {chosen.path.name}",
+        f"why      the best domain score of {len(found.candidates)} of {found.runs} runs: those "
+        f"that lose at most {bound:g} of the general score",
+        f"domain   {domain:.3f}, {_change(found.gain)} from the base",
+        f"general  {general:.3f}, {_change(found.loss)} from the base",
+    ]
+    if found.given_up is None:
+        lines.append("gives up nothing of the domain: it is the best without the bound too")
+    else:
+        lines.append(
+            f"gives up {_change(found.given_up)} of the domain against "
+            f"{_setting(found.unbound)}, the best without the bound"
+        )
+    lines.append(
+        f"sure     on resampled test items it keeps within the bound in {found.holds:.0%} and is "
+        f"picked again in {chosen.picked:.0%}; picking the best adds {found.optimism:.3f} to a "
+        "domain score by chance"
+    )
+    for other in others[:ALTERNATIVES]:
+        domain, general = point(other.results)
+        lines.append(
+            f"or       {_setting(other.results)}: domain {domain:.3f}, general {general:.3f}, "
+            f"picked in {other.picked:.0%}"
+        )
+    lines.append(f"export   talr export run={chosen.path} out=DIRECTORY")
+    return lines
+
+
+def _change(change: Difference) -> str:
+    return f"{change.difference:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
+
+
+def _setting(results: Results) -> str:
+    from talr_cli.report.pairs import method_label
+
+    run = results["run"]
+    return f"{method_label(results)} lr {run['lr']:g} seed {run['seed']}"

@@ -1,0 +1,160 @@
+"""Which run of a study to ship: the best domain score among those that forget little enough.
+
+How sure that is comes from a bootstrap over test items, the same draws for all runs: whether the
+bound still holds, and which run would have been picked. Resampling picks anew each time, so that
+the choice of a maximum is part of what is repeated. Other seeds are not asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from talr_cli.errors import UserError
+from talr_cli.report.paired import Difference, UnpairedError, difference
+from talr_cli.report.pairs import (
+    Results,
+    group_by_pair,
+    has_both_scores,
+    is_base,
+    point,
+    section_of,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+RESAMPLES = 4000
+TOLERANCE = 1e-9  # of rounding: a loss of the bound itself is within it
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A run within the bound, and in which share of the resamples it is the one to pick."""
+
+    path: Path
+    results: Results
+    picked: float
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The run to ship of one model and dataset, and what speaks for and against it.
+
+    Attributes:
+        candidates: The runs within the bound, the recommended one first, then by domain score.
+        runs: How many runs were compared.
+        gain, loss: Change of the domain and the general score from the base model.
+        given_up: Domain score against the best run without the bound; None where it is this one.
+        unbound: That run.
+        holds: Share of the resamples in which the recommended run keeps within the bound.
+        optimism: By how much the domain score of the picked run exceeds, on average over the
+            resamples, what the run has on all items: what picking the best is worth by chance.
+    """
+
+    candidates: list[Candidate]
+    runs: int
+    gain: Difference
+    loss: Difference
+    given_up: Difference | None
+    unbound: Results
+    holds: float
+    optimism: float
+
+
+def recommend(runs: Mapping[Path, Results], bound: float) -> Recommendation:
+    """Of the runs of one model and dataset, whose base model is among them.
+
+    Args:
+        runs: the results by run directory.
+        bound: of the general score, the most that may be lost.
+
+    Raises:
+        UserError: Nothing can be compared, or no run keeps within the bound.
+    """
+    pair = next(iter(group_by_pair(list(runs.values()))))
+    name = f"{pair[0]} on {pair[1]}"
+    base = next((one for one in runs.values() if is_base(one) and has_both_scores(one)), None)
+    if base is None:
+        raise UserError(f"{name}: the base model was not scored: `talr eval` scores it")
+    trained = {path: one for path, one in runs.items() if _is_comparable(base, one)}
+    if not trained:
+        raise UserError(f"{name}: no run has both scores {_why_not(base, list(runs.values()))}")
+    # Of equal domain scores the first in this order is picked, here and in every resample.
+    places = sorted(trained, key=lambda path: -point(trained[path])[1])
+    compared = [trained[path] for path in places]
+    losses = [point(base)[1] - point(one)[1] for one in compared]
+    within = [place for place, loss in enumerate(losses) if loss <= bound + TOLERANCE]
+    if not within:
+        nearest = min(range(len(compared)), key=losses.__getitem__)
+        raise UserError(
+            f"{name}: no run loses at most {bound:g} of the general score: the nearest, "
+            f"{places[nearest].name}, loses {losses[nearest]:.3f}; raise max_general_loss or train "
+            "at a smaller lr"
+        )
+    scores = [point(one)[0] for one in compared]
+    order = sorted(within, key=lambda place: -scores[place])
+    chosen = order[0]
+    unbound = max(range(len(compared)), key=scores.__getitem__)
+
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    domain = resampled([*compared, base], ["domain"], generator)
+    tasks = [f"general/{task}" for task in sorted(base["general"]["tasks"])]
+    general = resampled([*compared, base], tasks, generator)
+    keeps = general[:, -1:] - general[:, :-1] <= bound + TOLERANCE  # [RESAMPLES, runs]
+    picks = np.where(keeps, domain[:, :-1], -np.inf).argmax(axis=1)[keeps.any(axis=1)]
+    shares = np.bincount(picks, minlength=len(compared)) / RESAMPLES
+    resampled_best = domain[keeps.any(axis=1), picks]
+    return Recommendation(
+        candidates=[Candidate(places[one], compared[one], float(shares[one])) for one in order],
+        runs=len(compared),
+        gain=difference(base, compared[chosen], "domain"),
+        loss=difference(base, compared[chosen], "general"),
+        given_up=None
+        if scores[unbound] == scores[chosen]
+        else difference(compared[unbound], compared[chosen], "domain"),
+        unbound=compared[unbound],
+        holds=float(keeps[:, chosen].mean()),
+        optimism=float((resampled_best - np.array(scores)[picks]).mean()) if len(picks) else 0.0,
+    )
+
+
+def resampled(
+    runs: Sequence[Results], parts: Sequence[str], generator: np.random.Generator
+) -> np.ndarray:
+    """Scores [RESAMPLES, runs], the plain mean over `parts`, on the same draws of items."""
+    import numpy as np
+
+    total = np.zeros((RESAMPLES, len(runs)))
+    for part in parts:
+        sections = [section_of(one, part) or {} for one in runs]
+        keys = list(sections[0]["items"])
+        scores = np.array([[section["items"][key] for section in sections] for key in keys])
+        drawn = generator.multinomial(len(keys), np.full(len(keys), 1 / len(keys)), RESAMPLES)
+        total += drawn @ scores / len(keys)
+    return total / len(parts)
+
+
+def _is_comparable(base: Results, one: Results) -> bool:
+    return bool(one["training"]) and has_both_scores(one) and _reason(base, one) is None
+
+
+def _reason(base: Results, one: Results) -> str | None:
+    try:
+        for part in ("domain", "general"):
+            difference(base, one, part)
+    except UnpairedError as reason:
+        return str(reason)
+    return None
+
+
+def _why_not(base: Results, runs: Sequence[Results]) -> str:
+    scored = (one for one in runs if one["training"] and has_both_scores(one))
+    reasons = (_reason(base, one) for one in scored)
+    return next(
+        (f"measured like the base model's: {reason}" for reason in reasons if reason), "yet"
+    )

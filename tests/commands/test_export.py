@@ -1,0 +1,81 @@
+"""An exported run is what was evaluated, loads without us, and says what it is."""
+
+import shutil
+
+import pytest
+import yaml
+from command_line import SMALL, same, talr, train
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+OURS = ("lr=1e-3", "method=lora", "suite.drift=false")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A run and its base model, both scored."""
+    folder = tmp_path_factory.mktemp("study")
+    small = [one for one in SMALL if not one.startswith("trainer.")]
+    done = talr("eval", *small, "suite.drift=false", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return train(*OURS, cwd=folder)
+
+
+def export(run, out, cwd):
+    return talr("export", f"run={run}", f"out={out}", cwd=cwd, logger=None)
+
+
+def test_it_is_a_plain_checkpoint_with_its_template_and_a_card(study, tmp_path):
+    done = export(study, "shipped", tmp_path)
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "shipped"
+    assert same(load_file(study / "model/model.safetensors"), load_file(out / "model.safetensors"))
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hello"}], add_generation_prompt=True, return_tensors="pt"
+    )["input_ids"]
+    model = AutoModelForCausalLM.from_pretrained(out)
+    assert model.generate(ids, max_new_tokens=2, do_sample=False).shape[1] > ids.shape[1]
+    card = (out / "README.md").read_text(encoding="utf-8")
+    head = yaml.safe_load(card.split("---")[1])
+    assert head["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert "license" not in head
+    assert "medcalc-mini" in card
+    assert "- method: lora" in card
+    assert "talr train model=tiny" in card
+    assert card.count("| general: ") == 5  # the mean and four tasks
+    assert "base model was not scored" not in card
+    # The whole code of the card runs, from the folder it names.
+    code = card.split("```python\n")[1].split("```")[0].replace("512", "2")
+    exec(compile(code.replace('"shipped"', repr(str(out))), "card", "exec"), {})
+
+
+def test_it_is_refused_without_a_model_and_comes_back_by_the_command_named(study, tmp_path):
+    shutil.copytree(study.parents[2], tmp_path / "runs")
+    run = tmp_path / study.relative_to(study.parents[3])
+    before = load_file(run / "model/model.safetensors")
+    shutil.rmtree(run / "model")
+    done = export(run, "shipped", tmp_path)
+    assert done.returncode == 2
+    assert not (tmp_path / "shipped").exists()
+    command = done.stderr.partition("train it with `talr train ")[2].partition("`")[0]
+    again = talr("train", *command.split(), cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert export(run, "shipped", tmp_path).returncode == 0
+    assert same(before, load_file(tmp_path / "shipped/model.safetensors"))
+
+
+def test_nothing_is_overwritten(study, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    done = export(study, "mine", tmp_path)
+    assert done.returncode == 2
+    assert "exists" in done.stderr
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "mine"
+
+
+def test_what_is_no_trained_run_is_named(study, tmp_path):
+    base = next(study.parent.glob("base-*"))
+    assert "not a trained model" in export(base, "shipped", tmp_path).stderr
+    assert "no run directory" in export("nowhere", "shipped", tmp_path).stderr
+    assert "out is required" in talr("export", f"run={study}", cwd=tmp_path, logger=None).stderr

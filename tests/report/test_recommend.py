@@ -1,0 +1,156 @@
+"""The run to ship: against the rule written out, and against a bootstrap drawn item by item."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy
+import pytest
+from synthetic_study import scored, write_study
+
+from talr_cli.errors import UserError
+from talr_cli.report.recommend import recommend
+
+
+def run(method, domain, general, lr=1e-6, n=400, **where):
+    """A run that answers the easiest items right, so that equal scores are equal answers."""
+    difficulty = (numpy.arange(n) + 0.5) / n
+    tasks = {"a": difficulty < general, "b": difficulty[::2] < general}
+    return scored(method, difficulty < domain, tasks, lr=lr, id=method, **where)
+
+
+def named(runs):
+    return {Path(f"s/{one['run']['id']}"): one for one in runs}
+
+
+BASE = run("base", 0.2, 0.7)
+RUNS = [
+    BASE,
+    run("sft", 0.6, 0.40),
+    run("talr", 0.5, 0.685),
+    run("l2", 0.45, 0.69),
+    run("lora", 0.3, 0.71),
+]
+
+
+@pytest.mark.parametrize(
+    ("bound", "expected"), [(0.0, "lora"), (0.01, "l2"), (0.02, "talr"), (0.4, "sft")]
+)
+def test_the_best_domain_score_within_the_bound_is_recommended(bound, expected):
+    found = recommend(named(RUNS), bound)
+    assert found.candidates[0].path.name == expected
+    scores = [one.results["domain"]["score"] for one in found.candidates]
+    assert scores == sorted(scores, reverse=True)
+    assert found.unbound["run"]["method"] == "sft"
+    assert (found.given_up is None) == (expected == "sft")
+
+
+def test_what_is_given_up_is_a_paired_difference():
+    found = recommend(named(RUNS), 0.02)
+    assert found.given_up.difference == pytest.approx(-0.1)
+    assert found.gain.difference == pytest.approx(0.3)
+    assert found.loss.difference == pytest.approx(-0.015)
+    assert found.loss.low < -0.015 < found.loss.high
+
+
+def test_of_equal_domain_scores_the_better_general_score_is_taken():
+    tied = [*RUNS, run("flow", 0.5, 0.695)]
+    assert recommend(named(tied), 0.02).candidates[0].path.name == "flow"
+
+
+def test_no_run_within_the_bound_names_the_nearest():
+    with pytest.raises(UserError, match=r"the nearest, talr, loses 0\.015"):
+        recommend(named(RUNS[:3]), 0.01)
+
+
+def test_a_study_without_a_base_model_has_no_loss():
+    with pytest.raises(UserError, match="base model was not scored"):
+        recommend(named(RUNS[1:]), 0.02)
+
+
+def test_runs_that_were_measured_otherwise_are_no_candidates():
+    other = run("flow", 0.9, 0.7)
+    other["domain"]["limit"] = 10
+    found = recommend(named([*RUNS, other]), 0.02)
+    assert found.candidates[0].path.name == "talr"
+    assert found.runs == 4
+    with pytest.raises(UserError, match="measured like the base"):
+        recommend(named([BASE, other]), 0.02)
+
+
+def test_how_sure_it_is_agrees_with_a_bootstrap_drawn_item_by_item():
+    draw = numpy.random.default_rng(1)
+    n = 120
+    base = draw.random(n) < 0.6
+
+    def noisy(method, gain, flips):
+        domain = draw.random(n) < 0.3 + gain
+        general = numpy.where(draw.random(n) < flips, draw.random(n) < 0.5, base)
+        return scored(method, domain, {"a": general[:80], "b": general[80:]}, id=method)
+
+    start = scored("base", draw.random(n) < 0.3, {"a": base[:80], "b": base[80:]}, id="base")
+    runs = [start, *(noisy(f"m{place}", 0.02 * place, 0.1 * place) for place in range(1, 5))]
+    bound = 0.05
+    found = recommend(named(runs), bound)
+
+    def items(one, part):
+        section = one["domain"] if part == "domain" else one["general"]["tasks"][part]
+        return numpy.array(list(section["items"].values()))
+
+    times, kept, picked = 3000, 0, dict.fromkeys([one["run"]["id"] for one in runs[1:]], 0)
+    chosen = found.candidates[0].path.name
+    for _ in range(times):
+        places = {part: draw.integers(0, size, size) for part, size in
+                  (("domain", n), ("a", 80), ("b", 40))}  # fmt: skip
+        means = {
+            one["run"]["id"]: {part: items(one, part)[places[part]].mean() for part in places}
+            for one in runs
+        }
+        general = {name: (of["a"] + of["b"]) / 2 for name, of in means.items()}
+        within = [name for name in picked if general["base"] - general[name] <= bound + 1e-9]
+        kept += chosen in within
+        if within:
+            best = max(means[name]["domain"] for name in within)
+            first = [name for name in within if means[name]["domain"] == best]
+            picked[max(first, key=lambda name: score(runs, name))] += 1
+    assert found.holds == pytest.approx(kept / times, abs=0.03)
+    for one in found.candidates:
+        assert one.picked == pytest.approx(picked[one.path.name] / times, abs=0.03)
+    assert found.optimism > 0
+
+
+def score(runs, name):
+    return next(one["general"]["score"] for one in runs if one["run"]["id"] == name)
+
+
+def talr(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "talr_cli.cli", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_the_command_says_what_to_ship_and_what_is_missing(tmp_path):
+    elsewhere = [
+        run("base", 0.2, 0.7, dataset="other"),
+        run("sft", 0.6, 0.40, dataset="other"),
+    ]
+    write_study(tmp_path / "runs", [*RUNS, *elsewhere])
+    done = talr("recommend", "study=s", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "small on other: no run loses at most 0.02" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "ship     talr-lr1e-06-s0-talr" in done.stdout
+    assert "talr export run=runs/s/small__medcalc/talr-lr1e-06-s0-talr out=" in done.stdout
+    done = talr("recommend", "study=s", "max_general_loss=0.5", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("gives up nothing") == 2
+
+
+def test_a_bound_that_is_none_is_refused(tmp_path):
+    done = talr("recommend", "max_general_loss=-1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "max_general_loss=-1.0 is outside" in done.stderr
