@@ -147,7 +147,7 @@ def _load(manager: TaskManager, task: str, settings: dict[str, Any], suite: Dict
     # Members of a group are the harness's way of changing a task that it knows.
     spec: Any = {"group": f"local {task}", "task": [{"task": task, **changed}]}
     try:
-        return manager.load(spec)["tasks"][task]
+        loaded = manager.load(spec)["tasks"][task]
     except ImportError as error:
         raise MissingDataError(
             f"{task}: a package is missing ({error}): pip install 'lm-eval[{task}]'"
@@ -167,6 +167,9 @@ def _load(manager: TaskManager, task: str, settings: dict[str, Any], suite: Dict
         else:
             told = f"its data cannot be read ({reason})"
         raise MissingDataError(f"{task}: {told}") from error
+    if loaded.get_config("num_fewshot") is None:
+        loaded.set_config(key="num_fewshot", value=0)
+    return loaded
 
 
 def _comes_from_the_hub(settings: dict[str, Any]) -> bool:
