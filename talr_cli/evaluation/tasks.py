@@ -60,7 +60,7 @@ def load_tasks(suite: DictConfig) -> Tasks:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of what is meant here
     if suite.backend == "vllm":
         require_vllm()
-    manager = _task_manager(suite.task_dir)
+    manager = _task_manager(suite.task_dir, tuple(suite.tasks))
     unknown = [task for task in suite.tasks if task not in manager.all_tasks]
     if unknown:
         raise UserError(
@@ -96,7 +96,8 @@ def load_tasks(suite: DictConfig) -> Tasks:
 def definition(task: Task, limit: int | None) -> str:
     """A hash of what a task asks and how it judges: its settings, its items, the harness."""
     settings = task.dump_config()
-    settings.pop("dataset_kwargs", None)  # paths: the items themselves count
+    for key in ("dataset_path", "dataset_name", "dataset_kwargs"):
+        settings.pop(key, None)  # the items themselves count, not where they lie
     settings["metadata"] = {**(settings.get("metadata") or {}), "config_source": None}
     shots = list(task.fewshot_docs()) if settings.get("num_fewshot") else []
     parts = [settings, list(task.eval_docs)[:limit], shots, limit, metadata.version("lm-eval")]
@@ -117,14 +118,21 @@ def generators_kept() -> Iterator[None]:
 
 
 @functools.cache
-def _task_manager(task_dir: str | None) -> TaskManager:
+def _task_manager(task_dir: str | None, names: tuple[str, ...]) -> TaskManager:
     if task_dir is None:
-        return TaskManager()
-    if task_dir == "mini":
-        return TaskManager(include_path=TASK_DIR, include_defaults=False)
-    if not Path(task_dir).is_dir():
+        return _built_in()
+    folder = TASK_DIR if task_dir == "mini" else Path(task_dir)
+    if not folder.is_dir():
         raise UserError(f"suite.task_dir={task_dir} is not a directory")
-    return TaskManager(include_path=task_dir)
+    alone = TaskManager(include_path=folder, include_defaults=False)
+    if task_dir == "mini" or set(names) <= set(alone.all_tasks):
+        return alone
+    return TaskManager(include_path=folder)
+
+
+@functools.cache
+def _built_in() -> TaskManager:
+    return TaskManager()  # reads thousands of files
 
 
 def _require_containment(task: str, file: Path, allow_unsafe: bool) -> None:

@@ -10,9 +10,14 @@ import torch
 from conftest import config
 
 from talr_cli import models
+from talr_cli.config import check
+from talr_cli.data.esci_mini import EsciMini
 from talr_cli.errors import UserError
+from talr_cli.evaluation.domain import evaluate_domain
 from talr_cli.evaluation.drift import cross_entropy, kl_from_base
 from talr_cli.evaluation.general import evaluate_general, mean_of_tasks
+from talr_cli.evaluation.memory import BatchSize
+from talr_cli.evaluation.score_cache import ScoreCache
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +107,111 @@ def test_a_users_own_folder_of_tasks(model, renderer, tmp_path):
     ).suite  # fmt: skip
     results = evaluate_general(model, renderer, own).results
     assert results["tasks"]["mine"]["n"] == 1
+
+
+# Scored once
+
+
+class Broken:
+    """A model in name only."""
+
+    def __init__(self, model):
+        self.config, self.dtype, self.device = model.config, model.dtype, model.device
+
+
+def test_a_task_is_scored_once_for_a_checkpoint(model, renderer, tmp_path, caplog):
+    suite = config("eval", "suite.limit=2").suite
+    suite.tasks = ["mini_arithmetic", "mini_instructions"]
+    cache = ScoreCache(tmp_path / "scores", "checkpoint a")
+    first = evaluate_general(model, renderer, suite, cache=cache)
+    kept = {file: file.stat().st_mtime_ns for file in cache.folder.iterdir()}
+    assert len(kept) == 2
+    plain = evaluate_general(model, renderer, suite)
+    assert plain.results["tasks"] == first.results["tasks"]
+    # A model that cannot answer: nothing is asked of it.
+    again = evaluate_general(Broken(model), renderer, suite, cache=cache)
+    assert again.results["tasks"] == first.results["tasks"]
+    assert again.samples == first.samples
+    assert again.prompts == first.prompts
+
+    suite.tasks = [*suite.tasks, "mini_python"]
+    caplog.clear()
+    evaluate_general(model, renderer, suite, cache=cache)
+    assert caplog.text.count("was scored before") == 2
+    files = {file: file.stat().st_mtime_ns for file in cache.folder.iterdir()}
+    assert len(files) == 3
+    assert kept.items() <= files.items()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    ["suite.limit=3", "suite.max_length=512", "suite.chat_template=false", "another checkpoint"],
+)
+def test_what_changes_a_score_is_scored_again(model, renderer, tmp_path, changed):
+    def scored(name, *overrides):
+        suite = config("eval", "suite.tasks=[mini_python]", "suite.limit=2", *overrides).suite
+        evaluate_general(model, renderer, suite, cache=ScoreCache(tmp_path, name))
+        return len(list(tmp_path.iterdir()))
+
+    assert scored("a") == scored("a", "suite.batch_size=1") == 1
+    assert (scored("b") if changed == "another checkpoint" else scored("a", changed)) == 2
+
+
+# Memory
+
+
+@pytest.fixture
+def small_memory(model):
+    """The GPU's memory runs out with more than 3 rows at once."""
+
+    def fail(_module, arguments, named):
+        ids = named.get("input_ids", arguments[0] if arguments else None)
+        if len(ids) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    hook = model.register_forward_pre_hook(fail, with_kwargs=True)
+    yield model
+    hook.remove()
+
+
+def test_batches_are_halved_until_they_fit(small_memory, renderer, caplog):
+    suite = config("eval", "suite.limit=5", "suite.tasks=[mini_python,mini_instructions]").suite
+    suite.batch_size = 8
+    halved = evaluate_general(small_memory, renderer, suite).results["tasks"]
+    assert {task["batch_size"] for task in halved.values()} == {2}
+    assert "out of memory with 8 rows at once: going on with 4" in caplog.text
+    suite.batch_size = 2
+    small = evaluate_general(small_memory, renderer, suite).results["tasks"]
+    assert halved == small
+
+
+@pytest.mark.parametrize("answer_by", ["generation", "likelihood"])
+def test_so_are_those_of_the_domain(small_memory, renderer, answer_by):
+    rows = EsciMini(target="label", test_rows=10).load()
+    score = [
+        evaluate_domain(small_memory, renderer, rows.test, rows.scorer, 4, size, answer_by)
+        for size in (16, 2)
+    ]
+    assert [one.results["batch_size"] for one in score] == [2, 2]
+    assert [row["output"] for row in score[0].samples] == [
+        row["output"] for row in score[1].samples
+    ]
+
+
+def test_a_single_row_that_does_not_fit_is_an_error():
+    def work(_rows):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        BatchSize(4).whole(work)
+
+
+def test_auto_is_a_number_that_depends_on_the_device():
+    assert BatchSize.of("auto", "cpu").now < BatchSize.of("auto", "cuda").now
+    assert BatchSize.of(7, "cuda").now == 7
+    for wrong in ("many", "1.5", "0"):
+        with pytest.raises(UserError, match=f"suite.batch_size={wrong}"):
+            check(config("eval", f"suite.batch_size={wrong}"))
 
 
 # Drift
