@@ -91,6 +91,7 @@ def evaluate_general(
         "formula": suite.formula,
         "suite": suite.name,
         "limit": suite.limit,
+        "backend": suite.backend,
         "harness": {"name": "lm-eval", "version": metadata.version("lm-eval")},
         "tasks": scores,
         "missing": tasks.missing,

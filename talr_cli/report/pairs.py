@@ -55,8 +55,20 @@ def measured_alike(one: Results, other: Results, part: str) -> bool:
     if not one[part] or not other[part]:
         return False
     # A quick look at the first items is no estimate of the same thing.
-    same = all(one[part].get(key) == other[part].get(key) for key in _MEASURE)
-    return same and _tasks(one[part]) == _tasks(other[part])
+    if any(
+        one[part].get(key, absent) != other[part].get(key, absent)
+        for key, absent in _MEASURE.items()
+    ):
+        return False
+    # Neither is a mean that lacks a task, or has one with other items.
+    tasks, others = (scores[part].get("tasks", {}) for scores in (one, other))
+    return tasks.keys() == others.keys() and all(
+        tasks[name].get(key) == others[name].get(key)
+        for name in tasks
+        for key in ("metric", "n", "definition")
+        # Earlier versions recorded no definition.
+        if key in tasks[name] and key in others[name]
+    )
 
 
 def points_alike(one: Results, other: Results) -> bool:
@@ -64,15 +76,8 @@ def points_alike(one: Results, other: Results) -> bool:
     return all(measured_alike(one, other, part) for part in ("domain", "general"))
 
 
-def _tasks(part: dict[str, Any]) -> dict[str, tuple]:
-    """What a mean is made of: a task that lacked its data has no part in it."""
-    return {
-        name: (task["metric"], task["n"], task.get("definition"))
-        for name, task in part.get("tasks", {}).items()
-    }
-
-
-_MEASURE = ("scorer", "suite", "limit", "answer_by")
+# {key: what its absence means}
+_MEASURE = {"scorer": None, "suite": None, "limit": None, "answer_by": None, "backend": "hf"}
 
 
 def _order(results: Results) -> tuple:
