@@ -60,6 +60,8 @@ def load_tasks(suite: DictConfig) -> Tasks:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of what is meant here
     if suite.backend == "vllm":
         require_vllm()
+    if suite.data_dir is not None and not Path(suite.data_dir).expanduser().is_dir():
+        raise UserError(f"suite.data_dir={suite.data_dir} is not a directory")
     manager = _task_manager(suite.task_dir, tuple(suite.tasks))
     unknown = [task for task in suite.tasks if task not in manager.all_tasks]
     if unknown:
@@ -158,12 +160,12 @@ def _load(manager: TaskManager, task: str, settings: dict[str, Any], suite: Dict
         loaded = manager.load(spec)["tasks"][task]
     except ImportError as error:
         raise MissingDataError(
-            f"{task}: a package is missing ({error}): pip install 'lm-eval[{task}]'"
+            f"{task}: a package that it needs is not installed ({error}): install it"
         ) from error
     except (UserError, MemoryError):
         raise
     except Exception as error:  # of any kind: templates and data sets have many ways to disagree
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         if is_local:
             files = ", ".join(changed["dataset_kwargs"]["data_files"].values())
             told = f"{files} cannot be read as the columns of {source} ({reason})"
@@ -173,8 +175,12 @@ def _load(manager: TaskManager, task: str, settings: dict[str, Any], suite: Dict
                 "connect, or name a folder with suite.data_dir=DIRECTORY"
             )
         else:
-            told = f"its data cannot be read ({reason})"
+            told = f"it cannot be loaded ({reason})"
         raise MissingDataError(f"{task}: {told}") from error
+    if "ifeval" in task:
+        import langdetect
+
+        langdetect.DetectorFactory.seed = 0  # it draws: unseeded, its answers vary
     if loaded.get_config("num_fewshot") is None:
         loaded.set_config(key="num_fewshot", value=0)
     return loaded

@@ -45,7 +45,7 @@ def run_in_vllm(
     }
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", __name__, folder]
-        done = subprocess.run(command, input=json.dumps(order), text=True)
+        done = subprocess.run(command, input=json.dumps(order), text=True, stdout=sys.stderr)
         if done.returncode:
             raise RuntimeError(f"the vLLM process ended with code {done.returncode}; see above")
         for task in tasks:

@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from command_line import talr
 from conftest import config
 
 from talr_cli import models
@@ -155,6 +156,21 @@ def test_what_changes_a_score_is_scored_again(model, renderer, tmp_path, changed
 
     assert scored("a") == scored("a", "suite.batch_size=1") == 1
     assert (scored("b") if changed == "another checkpoint" else scored("a", changed)) == 2
+
+
+def test_the_base_model_is_scored_once_in_a_study(tmp_path):
+    tasks = ("suite.tasks=[mini_python,mini_arithmetic]", "limit=2", "domain.max_new_tokens=4")
+    results = {}
+    for dataset in ("medcalc-mini", "esci-mini"):
+        done = talr("eval", "model=tiny", f"dataset={dataset}", *tasks, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("was scored before") == (0 if dataset == "medcalc-mini" else 2)
+        (file,) = tmp_path.glob(f"runs/*/*{dataset}/*/results.json")
+        results[dataset] = json.loads(file.read_text())
+    one, other = results.values()
+    assert one["general"]["tasks"] == other["general"]["tasks"]
+    assert one["drift"] == other["drift"]
+    assert one["general"]["limit"] == one["domain"]["limit"] == one["domain"]["n"] == 2
 
 
 # Memory
