@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from talr_cli.evaluation.drift import cross_entropy, kl_from_base
 from talr_cli.evaluation.general import evaluate_general, mean_of_tasks
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.score_cache import ScoreCache
+from talr_cli.evaluation.tasks import load_tasks
+from talr_cli.evaluation.vllm_backend import run_in_vllm
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +93,25 @@ def test_unknown_tasks_and_metrics_are_named(model, renderer):
     wrong = config("eval", "suite.limit=1", "suite.metrics.mini_python=bleu").suite
     with pytest.raises(UserError, match="the task has acc,none"):
         evaluate_general(model, renderer, wrong)
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed")
+def test_vllm_is_asked_for_before_anything_is_loaded():
+    with pytest.raises(UserError, match=r"pip install 'talr\[vllm\]'"):
+        load_tasks(config("eval", "suite.backend=vllm").suite)
+
+
+def test_vllm_scores_whole_models_only(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="is an adapter"):
+        next(run_in_vllm(["gsm8k"], config("eval").suite, tmp_path, {}))
+
+
+def test_a_group_of_tasks_is_refused(model, renderer, tmp_path):
+    (tmp_path / "pair.yaml").write_text("group: pair\ntask: [mini_python, mini_arithmetic]\n")
+    several = config("eval", "suite.tasks=[pair]", f"suite.task_dir={tmp_path}").suite
+    with pytest.raises(UserError, match="pair stands for several tasks"):
+        evaluate_general(model, renderer, several)
 
 
 def test_a_users_own_folder_of_tasks(model, renderer, tmp_path):
