@@ -334,6 +334,8 @@ def load_model(
             model = _load(source, config, dtype)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
+        if "custom code" in reason:
+            reason += " If you trust it, set model.trust_remote_code=true."
         raise UserError(f"cannot load {source.origin}: {reason}") from error
     return model.to(device)
 

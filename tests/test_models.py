@@ -1,6 +1,7 @@
 """Where models come from: folders, adapters, the text part of a vision model; refusals."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -98,6 +99,21 @@ def test_folders_that_are_no_checkpoint_are_refused(tmp_path, files, expected):
         (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=expected):
         models.resolve(config_for(tmp_path))
+
+
+def test_code_that_comes_with_a_checkpoint_is_not_run(tiny_source, tiny_config, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_source.directory, folder)
+    settings = json.loads((folder / "config.json").read_text())
+    settings |= {
+        "model_type": "its_own",
+        "auto_map": {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"},
+    }
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(UserError, match="trust_remote_code"):
+        models.load_model(models.directory_source(folder), tiny_config, torch.float32, "cpu")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_broken_checkpoint_is_one_line(tmp_path):

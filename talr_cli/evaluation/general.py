@@ -11,6 +11,7 @@ import gc
 import json
 import logging
 import math
+import random
 import time
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lm_eval
+import numpy as np
 import torch
 from lm_eval.api.model import LM
 from lm_eval.api.task import Task
@@ -90,6 +92,7 @@ def evaluate_general(
         "formula": suite.formula,
         "suite": suite.name,
         "limit": suite.limit,
+        "backend": suite.backend,
         "harness": {"name": "lm-eval", "version": metadata.version("lm-eval")},
         "tasks": scores,
         "missing": tasks.missing,
@@ -123,20 +126,28 @@ def run_task(harness_model: LM, task: Task, suite: DictConfig) -> dict[str, Any]
     The harness generates every answer before it judges the first, so programs run at the end.
     """
     name = task.task_name
+    made_of = definition(task, suite.limit)
+    # What `simple_evaluate` does before it calls `evaluate`; it also spends seconds on listing
+    # the machine's packages and devices for each call.
+    random.seed(0)
+    np.random.seed(1234)
+    torch.manual_seed(1234)
+    task.set_fewshot_seed(seed=1234)
     with in_place_of_code_eval(suite.allow_unsafe_code):
-        output = lm_eval.simple_evaluate(
-            model=harness_model,
-            tasks=[task],
-            apply_chat_template=suite.chat_template,
+        output = lm_eval.evaluate(
+            lm=harness_model,
+            task_dict={"tasks": {name: task}},
             limit=suite.limit,
             bootstrap_iters=1000,
             log_samples=True,
+            apply_chat_template=suite.chat_template,
+            fewshot_as_multiturn=True,
             confirm_run_unsafe_code=True,
         )
     if output is None:
         raise RuntimeError("lm-eval returned nothing: only its first rank reports")
     record = {
-        "definition": definition(task, suite.limit),
+        "definition": made_of,
         "version": output["versions"].get(name),
         "n": output["n-samples"][name]["effective"],
         "values": {key: value for key, value in output["results"][name].items() if "," in key},

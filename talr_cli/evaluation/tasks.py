@@ -60,7 +60,9 @@ def load_tasks(suite: DictConfig) -> Tasks:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of what is meant here
     if suite.backend == "vllm":
         require_vllm()
-    manager = _task_manager(suite.task_dir)
+    if suite.data_dir is not None and not Path(suite.data_dir).expanduser().is_dir():
+        raise UserError(f"suite.data_dir={suite.data_dir} is not a directory")
+    manager = _task_manager(suite.task_dir, tuple(suite.tasks))
     unknown = [task for task in suite.tasks if task not in manager.all_tasks]
     if unknown:
         raise UserError(
@@ -96,7 +98,8 @@ def load_tasks(suite: DictConfig) -> Tasks:
 def definition(task: Task, limit: int | None) -> str:
     """A hash of what a task asks and how it judges: its settings, its items, the harness."""
     settings = task.dump_config()
-    settings.pop("dataset_kwargs", None)  # paths: the items themselves count
+    for key in ("dataset_path", "dataset_name", "dataset_kwargs"):
+        settings.pop(key, None)  # the items themselves count, not where they lie
     settings["metadata"] = {**(settings.get("metadata") or {}), "config_source": None}
     shots = list(task.fewshot_docs()) if settings.get("num_fewshot") else []
     parts = [settings, list(task.eval_docs)[:limit], shots, limit, metadata.version("lm-eval")]
@@ -117,14 +120,21 @@ def generators_kept() -> Iterator[None]:
 
 
 @functools.cache
-def _task_manager(task_dir: str | None) -> TaskManager:
+def _task_manager(task_dir: str | None, names: tuple[str, ...]) -> TaskManager:
     if task_dir is None:
-        return TaskManager()
-    if task_dir == "mini":
-        return TaskManager(include_path=TASK_DIR, include_defaults=False)
-    if not Path(task_dir).is_dir():
+        return _built_in()
+    folder = TASK_DIR if task_dir == "mini" else Path(task_dir)
+    if not folder.is_dir():
         raise UserError(f"suite.task_dir={task_dir} is not a directory")
-    return TaskManager(include_path=task_dir)
+    alone = TaskManager(include_path=folder, include_defaults=False)
+    if task_dir == "mini" or set(names) <= set(alone.all_tasks):
+        return alone
+    return TaskManager(include_path=folder)
+
+
+@functools.cache
+def _built_in() -> TaskManager:
+    return TaskManager()  # reads thousands of files
 
 
 def _require_containment(task: str, file: Path, allow_unsafe: bool) -> None:
@@ -147,15 +157,15 @@ def _load(manager: TaskManager, task: str, settings: dict[str, Any], suite: Dict
     # Members of a group are the harness's way of changing a task that it knows.
     spec: Any = {"group": f"local {task}", "task": [{"task": task, **changed}]}
     try:
-        return manager.load(spec)["tasks"][task]
+        loaded = manager.load(spec)["tasks"][task]
     except ImportError as error:
         raise MissingDataError(
-            f"{task}: a package is missing ({error}): pip install 'lm-eval[{task}]'"
+            f"{task}: a package that it needs is not installed ({error}): install it"
         ) from error
     except (UserError, MemoryError):
         raise
     except Exception as error:  # of any kind: templates and data sets have many ways to disagree
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         if is_local:
             files = ", ".join(changed["dataset_kwargs"]["data_files"].values())
             told = f"{files} cannot be read as the columns of {source} ({reason})"
@@ -165,8 +175,15 @@ def _load(manager: TaskManager, task: str, settings: dict[str, Any], suite: Dict
                 "connect, or name a folder with suite.data_dir=DIRECTORY"
             )
         else:
-            told = f"its data cannot be read ({reason})"
+            told = f"it cannot be loaded ({reason})"
         raise MissingDataError(f"{task}: {told}") from error
+    if "ifeval" in task:
+        import langdetect
+
+        langdetect.DetectorFactory.seed = 0  # it draws: unseeded, its answers vary
+    if loaded.get_config("num_fewshot") is None:
+        loaded.set_config(key="num_fewshot", value=0)
+    return loaded
 
 
 def _comes_from_the_hub(settings: dict[str, Any]) -> bool:

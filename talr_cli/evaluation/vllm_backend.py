@@ -45,7 +45,7 @@ def run_in_vllm(
     }
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", __name__, folder]
-        done = subprocess.run(command, input=json.dumps(order), text=True)
+        done = subprocess.run(command, input=json.dumps(order), text=True, stdout=sys.stderr)
         if done.returncode:
             raise RuntimeError(f"the vLLM process ended with code {done.returncode}; see above")
         for task in tasks:
@@ -63,10 +63,11 @@ def main(folder: Path) -> None:
 
     order = json.load(sys.stdin)
     suite = OmegaConf.create({**order["suite"], "tasks": order["tasks"]})
+    model_config = AutoConfig.from_pretrained(order["checkpoint"], trust_remote_code=False)
     harness_model = VLLM(
         pretrained=order["checkpoint"],
         tensor_parallel_size=suite.tensor_parallel,
-        max_model_len=longest_sequence(suite, AutoConfig.from_pretrained(order["checkpoint"])),
+        max_model_len=longest_sequence(suite, model_config),
         chat_template_args=order["template_arguments"],
     )
     for name, task in load_tasks(suite).loaded.items():

@@ -95,7 +95,7 @@ def points_alike(one: Results, other: Results) -> bool:
     return all(measured_alike(one, other, part) for part in ("domain", "general"))
 
 
-_MEASURE = ("scorer", "suite", "limit", "answer_by", "metric", "version", "definition")
+_MEASURE = ("scorer", "suite", "limit", "answer_by", "backend", "metric", "version", "definition")
 
 
 def _order(results: Results) -> tuple:

@@ -3,17 +3,26 @@
 import json
 import math
 import random
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
+from command_line import talr
 from conftest import config
 
 from talr_cli import models
+from talr_cli.config import check
+from talr_cli.data.esci_mini import EsciMini
 from talr_cli.errors import UserError
+from talr_cli.evaluation.domain import evaluate_domain
 from talr_cli.evaluation.drift import cross_entropy, kl_from_base
 from talr_cli.evaluation.general import _task_score, evaluate_general, mean_of_tasks
 from talr_cli.evaluation.items import scored_items
+from talr_cli.evaluation.memory import BatchSize
+from talr_cli.evaluation.score_cache import ScoreCache
+from talr_cli.evaluation.tasks import load_tasks
+from talr_cli.evaluation.vllm_backend import run_in_vllm
 
 
 @pytest.fixture(scope="module")
@@ -92,28 +101,27 @@ def test_every_metric_of_ifeval_has_an_error():
         for number, document in enumerate(followed)
     ]
     prompt_level = np.array([all(document) for document in followed])
-    output = {
-        "results": {
-            "ifeval": {
-                "alias": "ifeval",
-                "prompt_level_strict_acc,none": prompt_level.mean(),
-                "prompt_level_strict_acc_stderr,none": prompt_level.std(ddof=1) / math.sqrt(300),
-                "inst_level_strict_acc,none": np.mean(np.concatenate(followed)),
-                "inst_level_strict_acc_stderr,none": "N/A",
-            }
+    record = {
+        "definition": "d",
+        "version": 4.0,
+        "n": 300,
+        "batch_size": 32,
+        "values": {
+            "prompt_level_strict_acc,none": prompt_level.mean(),
+            "prompt_level_strict_acc_stderr,none": prompt_level.std(ddof=1) / math.sqrt(300),
+            "inst_level_strict_acc,none": np.mean(np.concatenate(followed)),
+            "inst_level_strict_acc_stderr,none": "N/A",
         },
-        "samples": {"ifeval": samples},
-        "n-samples": {"ifeval": {"effective": 300}},
-        "versions": {"ifeval": 4.0},
+        "samples": samples,
     }
-    score = _task_score(output, "ifeval", "prompt_level_strict_acc")
+    score = _task_score(record, "prompt_level_strict_acc")
     assert score["items"] == {str(n): float(value) for n, value in enumerate(prompt_level)}
     assert score["stderr"] == pytest.approx(prompt_level.std(ddof=1) / math.sqrt(300))
     sums = np.array([sum(document) for document in followed])
     counts = np.array([len(document) for document in followed])
     drawn = generator.integers(0, 300, (4000, 300))
     resampled = (sums[drawn].sum(1) / counts[drawn].sum(1)).std()
-    instruction_level = _task_score(output, "ifeval", "inst_level_strict_acc")
+    instruction_level = _task_score(record, "inst_level_strict_acc")
     assert instruction_level["stderr"] == pytest.approx(resampled, rel=0.06)
     assert instruction_level["items"] is None
     assert score["all"]["inst_level_strict_acc_stderr,none"] == instruction_level["stderr"]
@@ -181,6 +189,25 @@ def even_ones(resps, docs):
 """
 
 
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed")
+def test_vllm_is_asked_for_before_anything_is_loaded():
+    with pytest.raises(UserError, match=r"pip install 'talr\[vllm\]'"):
+        load_tasks(config("eval", "suite.backend=vllm").suite)
+
+
+def test_vllm_scores_whole_models_only(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="is an adapter"):
+        next(run_in_vllm(["gsm8k"], config("eval").suite, tmp_path, {}))
+
+
+def test_a_group_of_tasks_is_refused(model, renderer, tmp_path):
+    (tmp_path / "pair.yaml").write_text("group: pair\ntask: [mini_python, mini_arithmetic]\n")
+    several = config("eval", "suite.tasks=[pair]", f"suite.task_dir={tmp_path}").suite
+    with pytest.raises(UserError, match="pair stands for several tasks"):
+        evaluate_general(model, renderer, several)
+
+
 def test_a_users_own_folder_of_tasks(model, renderer, tmp_path):
     (tmp_path / "items.jsonl").write_text(
         json.dumps({"q": "2 + 2?", "choices": ["4", "5"], "label": 0}) + "\n"
@@ -203,6 +230,126 @@ def test_a_users_own_folder_of_tasks(model, renderer, tmp_path):
     assert tasks["sums"]["items"] == {"0": 1.0, "1": 0.0, "2": 1.0, "3": 0.0, "4": 1.0}
     assert tasks["sums"]["score"] == pytest.approx(0.6)
     assert tasks["sums"]["all"]["exact_match,strict"] == 0
+
+
+# Scored once
+
+
+class Broken:
+    """A model in name only."""
+
+    def __init__(self, model):
+        self.config, self.dtype, self.device = model.config, model.dtype, model.device
+
+
+def test_a_task_is_scored_once_for_a_checkpoint(model, renderer, tmp_path, caplog):
+    suite = config("eval", "suite.limit=2").suite
+    suite.tasks = ["mini_arithmetic", "mini_instructions"]
+    cache = ScoreCache(tmp_path / "scores", "checkpoint a")
+    first = evaluate_general(model, renderer, suite, cache=cache)
+    kept = {file: file.stat().st_mtime_ns for file in cache.folder.iterdir()}
+    assert len(kept) == 2
+    plain = evaluate_general(model, renderer, suite)
+    assert plain.results["tasks"] == first.results["tasks"]
+    # A model that cannot answer: nothing is asked of it.
+    again = evaluate_general(Broken(model), renderer, suite, cache=cache)
+    assert again.results["tasks"] == first.results["tasks"]
+    assert again.samples == first.samples
+    assert again.prompts == first.prompts
+
+    suite.tasks = [*suite.tasks, "mini_python"]
+    caplog.clear()
+    evaluate_general(model, renderer, suite, cache=cache)
+    assert caplog.text.count("was scored before") == 2
+    files = {file: file.stat().st_mtime_ns for file in cache.folder.iterdir()}
+    assert len(files) == 3
+    assert kept.items() <= files.items()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    ["suite.limit=3", "suite.max_length=512", "suite.chat_template=false", "another checkpoint"],
+)
+def test_what_changes_a_score_is_scored_again(model, renderer, tmp_path, changed):
+    def scored(name, *overrides):
+        suite = config("eval", "suite.tasks=[mini_python]", "suite.limit=2", *overrides).suite
+        evaluate_general(model, renderer, suite, cache=ScoreCache(tmp_path, name))
+        return len(list(tmp_path.iterdir()))
+
+    assert scored("a") == scored("a", "suite.batch_size=1") == 1
+    assert (scored("b") if changed == "another checkpoint" else scored("a", changed)) == 2
+
+
+def test_the_base_model_is_scored_once_in_a_study(tmp_path):
+    tasks = ("suite.tasks=[mini_python,mini_arithmetic]", "limit=2", "domain.max_new_tokens=4")
+    results = {}
+    for dataset in ("medcalc-mini", "esci-mini"):
+        done = talr("eval", "model=tiny", f"dataset={dataset}", *tasks, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("was scored before") == (0 if dataset == "medcalc-mini" else 2)
+        (file,) = tmp_path.glob(f"runs/*/*{dataset}/*/results.json")
+        results[dataset] = json.loads(file.read_text())
+    one, other = results.values()
+    assert one["general"]["tasks"] == other["general"]["tasks"]
+    assert one["drift"] == other["drift"]
+    assert one["general"]["limit"] == one["domain"]["limit"] == one["domain"]["n"] == 2
+
+
+# Memory
+
+
+@pytest.fixture
+def small_memory(model):
+    """The GPU's memory runs out with more than 3 rows at once."""
+
+    def fail(_module, arguments, named):
+        ids = named.get("input_ids", arguments[0] if arguments else None)
+        if len(ids) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    hook = model.register_forward_pre_hook(fail, with_kwargs=True)
+    yield model
+    hook.remove()
+
+
+def test_batches_are_halved_until_they_fit(small_memory, renderer, caplog):
+    suite = config("eval", "suite.limit=5", "suite.tasks=[mini_python,mini_instructions]").suite
+    suite.batch_size = 8
+    halved = evaluate_general(small_memory, renderer, suite).results["tasks"]
+    assert {task["batch_size"] for task in halved.values()} == {2}
+    assert "out of memory with 8 rows at once: going on with 4" in caplog.text
+    suite.batch_size = 2
+    small = evaluate_general(small_memory, renderer, suite).results["tasks"]
+    assert halved == small
+
+
+@pytest.mark.parametrize("answer_by", ["generation", "likelihood"])
+def test_so_are_those_of_the_domain(small_memory, renderer, answer_by):
+    rows = EsciMini(target="label", test_rows=10).load()
+    score = [
+        evaluate_domain(small_memory, renderer, rows.test, rows.scorer, 4, size, answer_by)
+        for size in (16, 2)
+    ]
+    assert [one.results["batch_size"] for one in score] == [2, 2]
+    assert [row["output"] for row in score[0].samples] == [
+        row["output"] for row in score[1].samples
+    ]
+
+
+def test_a_single_row_that_does_not_fit_is_an_error():
+    def work(_rows):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        BatchSize(4).whole(work)
+
+
+def test_auto_is_a_number_that_depends_on_the_device():
+    assert BatchSize.of("auto", "cpu").now < BatchSize.of("auto", "cuda").now
+    assert BatchSize.of(7, "cuda").now == 7
+    for wrong in ("many", "1.5", "0"):
+        with pytest.raises(UserError, match=f"suite.batch_size={wrong}"):
+            check(config("eval", f"suite.batch_size={wrong}"))
 
 
 # Drift

@@ -1,0 +1,191 @@
+"""Task data from local files: what is found, what is missing, and that content counts."""
+
+import gzip
+import json
+import zipfile
+
+import pandas
+import pytest
+from command_line import SMALL, talr
+from conftest import config
+
+from talr_cli import evaluation
+from talr_cli.errors import UserError
+from talr_cli.evaluation.tasks import definition, load_tasks
+from talr_cli.report.pairs import measured_alike
+
+ROWS = [
+    {"question": f"What is {n} + {n}?", "answer": f"{n} + {n} = {2 * n}\n#### {2 * n}"}
+    for n in range(8)
+]
+
+
+def jsonl(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "gsm8k_train.jsonl").write_text(jsonl(ROWS))
+    (tmp_path / "gsm8k_test.jsonl").write_text(jsonl(ROWS[:3]))
+    return tmp_path
+
+
+def paper(folder, *tasks, **files):
+    suite = config("eval", "suite=paper", f"suite.data_dir={folder}").suite
+    suite.tasks = list(tasks) or suite.tasks
+    for task, splits in files.items():
+        suite.data_files[task] = splits
+    return suite
+
+
+def test_a_task_reads_the_files_in_any_format(folder, tmp_path_factory):
+    expected = definition(load_tasks(paper(folder, "gsm8k")).loaded["gsm8k"], None)
+    frames = [pandas.DataFrame(ROWS), pandas.DataFrame(ROWS[:3])]
+    for ending, save in {
+        "csv": lambda frame, path: frame.to_csv(path, index=False),
+        "parquet": lambda frame, path: frame.to_parquet(path),
+        "jsonl.gz": lambda frame, path: path.write_bytes(
+            gzip.compress(jsonl(frame.to_dict("records")).encode())
+        ),
+    }.items():
+        other = tmp_path_factory.mktemp("data")
+        save(frames[0], other / f"gsm8k_train.{ending}")
+        save(frames[1], other / f"gsm8k-test.{ending}")
+        task = load_tasks(paper(other, "gsm8k")).loaded["gsm8k"]
+        assert [row["question"] for row in task.eval_docs] == [row["question"] for row in ROWS[:3]]
+        assert definition(task, None) == expected, ending
+
+
+def test_shots_come_from_the_train_file_and_change_the_definition(folder):
+    before = load_tasks(paper(folder, "gsm8k")).loaded["gsm8k"]
+    (folder / "gsm8k_train.jsonl").write_text(jsonl(reversed(ROWS)))
+    after = load_tasks(paper(folder, "gsm8k")).loaded["gsm8k"]
+    assert next(iter(before.fewshot_docs()))["question"] == "What is 0 + 0?"
+    assert definition(before, None) != definition(after, None)
+    assert definition(before, 2) != definition(before, None)
+
+
+def test_a_task_without_shots_needs_only_the_split_that_is_scored(tmp_path):
+    row = {"goal": "Open a jar.", "sol1": "Turn the lid.", "sol2": "Sing to it.", "label": 0}
+    (tmp_path / "piqa_validation.jsonl").write_text(jsonl([row]))
+    suite = config("eval", "suite=lite", f"suite.data_dir={tmp_path}", "suite.tasks=[piqa]").suite
+    (doc,) = load_tasks(suite).loaded["piqa"].eval_docs
+    assert doc["goal"] == "Open a jar."
+
+
+def test_what_is_missing_is_named_and_the_others_go_on(folder, caplog):
+    tasks = load_tasks(paper(folder, "gsm8k", "humaneval_instruct"))
+    assert list(tasks.loaded) == ["gsm8k"]
+    (reason,) = tasks.missing.values()
+    for part in ("humaneval_instruct", "HumanEval*", str(folder), "openai/openai_humaneval"):
+        assert part in reason
+    assert reason in caplog.text
+
+
+def test_no_task_left_is_an_error(tmp_path):
+    with pytest.raises(UserError, match=r"no task left: gsm8k: .*gsm8k\*test"):
+        load_tasks(paper(tmp_path, "gsm8k"))
+
+
+def test_files_that_cannot_be_told_apart_or_read_are_named(folder):
+    (folder / "gsm8k_old_test.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"gsm8k_old_test.jsonl, gsm8k_test.jsonl .* could each be"):
+        load_tasks(paper(folder, "gsm8k"))
+    chosen = {"train": "gsm8k_train.jsonl", "test": "gsm8k_test.jsonl"}
+    assert load_tasks(paper(folder, "gsm8k", gsm8k=chosen)).loaded
+    (folder / "gsm8k_test.jsonl").write_text(jsonl([{"problem": "2 + 2?"}]))
+    with pytest.raises(UserError, match=r"cannot be read as the columns of openai/gsm8k"):
+        load_tasks(paper(folder, "gsm8k", gsm8k=chosen))
+
+
+def test_the_content_of_the_files_is_part_of_what_was_scored(folder, tmp_path_factory):
+    def identity(where):
+        return evaluation.scoring_identity(config("eval", "suite=paper", f"suite.data_dir={where}"))
+
+    before = identity(folder)
+    moved = tmp_path_factory.mktemp("moved")
+    for file in folder.iterdir():
+        (moved / file.name).write_bytes(file.read_bytes())
+    assert identity(moved) == before
+    (moved / "gsm8k_train.jsonl").write_text(jsonl(ROWS[:7]))
+    assert identity(moved) != before
+
+
+def test_so_is_the_content_of_a_folder_of_tasks(tmp_path):
+    (tmp_path / "mine.yaml").write_text("task: mine\n")
+    own = config("eval", f"suite.task_dir={tmp_path}")
+    before = evaluation.scoring_identity(own)
+    (tmp_path / "mine.yaml").write_text("task: mine\nnum_fewshot: 1\n")
+    assert evaluation.scoring_identity(own) != before
+
+
+def test_how_fast_and_where_is_no_part_of_it():
+    plain = evaluation.scoring_identity(config("eval", "suite=paper"))
+    for override in ("suite.batch_size=4", "suite.allow_unsafe_code=true", "domain.batch_size=4"):
+        assert evaluation.scoring_identity(config("eval", "suite=paper", override)) == plain
+    for override in ("limit=3", "suite.backend=vllm", "suite.chat_template=false"):
+        assert evaluation.scoring_identity(config("eval", "suite=paper", override)) != plain
+
+
+def test_a_mean_without_a_task_is_not_set_beside_a_whole_one():
+    gsm8k = {"metric": "exact_match,flexible-extract", "n": 3, "definition": "a"}
+    ifeval = {"metric": "prompt_level_strict_acc,none", "n": 3, "definition": "b"}
+
+    def general(**tasks):
+        return {"general": {"suite": "paper", "limit": None, "tasks": tasks}}
+
+    whole, part = general(gsm8k=gsm8k, ifeval=ifeval), general(gsm8k=gsm8k)
+    assert measured_alike(whole, whole, "general")
+    assert not measured_alike(whole, part, "general")
+    assert measured_alike(part, part, "general")
+    other = general(gsm8k={**gsm8k, "definition": "c"})
+    assert not measured_alike(part, other, "general")
+
+
+def test_nltk_data_is_asked_for_before_ifeval_and_found_in_the_folder(folder, monkeypatch):
+    pytest.importorskip("langdetect")
+    import nltk
+
+    monkeypatch.setattr(nltk.data, "path", [])
+    monkeypatch.setenv("TALR_CACHE", str(folder / "cache"))
+    row = {
+        "key": 1,
+        "prompt": "Hi",
+        "instruction_id_list": ["punctuation:no_comma"],
+        "kwargs": [{}],
+    }
+    (folder / "ifeval_ours.jsonl").write_text(jsonl([row]))
+    tasks = load_tasks(paper(folder, "ifeval", "gsm8k"))
+    assert "punkt_tab" in tasks.missing["ifeval"]
+    assert "python -m nltk.downloader punkt_tab" in tasks.missing["ifeval"]
+    with zipfile.ZipFile(folder / "nltk_punkt_tab.zip", "w") as archive:
+        archive.writestr("punkt_tab/english/abbrev_types.txt", "dr\n")
+    tasks = load_tasks(paper(folder, "ifeval", "gsm8k"))
+    assert tasks.missing == {}
+    assert (
+        folder / "cache/nltk/tokenizers/punkt_tab/english/abbrev_types.txt"
+    ).read_text() == "dr\n"
+
+
+def test_talr_eval_scores_what_it_can_and_says_what_it_lacks(folder):
+    overrides = (
+        *(part for part in SMALL if part.startswith(("model", "dataset", "device"))),
+        "suite=paper", "suite.data_dir=.", "suite.tasks=[gsm8k,humaneval_instruct]",
+        "suite.drift=false", "limit=2", "domain.max_new_tokens=4",
+    )  # fmt: skip
+    done = talr("eval", *(part for part in overrides if ".train" not in part), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "left out: humaneval_instruct" in done.stdout
+    (file,) = folder.glob("runs/*/*/*/results.json")
+    general = json.loads(file.read_text())["general"]
+    assert list(general["missing"]) == ["humaneval_instruct"]
+    assert general["limit"] == general["tasks"]["gsm8k"]["n"] == 2
+    metrics = general["tasks"]["gsm8k"]["all"]
+    assert {"exact_match,strict-match", "exact_match,flexible-extract"} <= metrics.keys()
+    assert "exact_match,strict-match" in done.stdout
+    again = talr("eval", *(part for part in overrides if ".train" not in part), cwd=folder)
+    assert "found these scores" in again.stderr
+    nothing = talr("eval", *overrides[:1], "suite=paper", "suite.data_dir=runs", cwd=folder)
+    assert nothing.returncode == 2
+    assert len(nothing.stderr.strip().splitlines()) == 1
