@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from talr_cli.config import conf_dir, register_schemas
 from talr_cli.errors import UserError
+from talr_cli.evaluation.scorers.user import look_in_current_folder
 
 
 def run(command: str, task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
@@ -31,6 +32,7 @@ def run(command: str, task: Callable[[DictConfig], Any], arguments: Sequence[str
         UserError: An option, group, name or value is wrong.
     """
     register_schemas()
+    look_in_current_folder()  # for the classes that a user's own config names
     arguments = _checked(command, arguments)
     # Without this Hydra prints its errors itself and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"

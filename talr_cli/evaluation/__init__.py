@@ -27,7 +27,11 @@ def scoring_identity(config: DictConfig) -> str:
     # How many rows are scored at once is a matter of memory.
     settings["suite"].pop("batch_size")
     settings["domain"].pop("batch_size")
-    scorer = source_file(config.dataset.get("scorer") or "")
+    chosen: Any = config.dataset.get("scorer") or ""
+    if OmegaConf.is_dict(chosen):
+        settings["scorer"] = OmegaConf.to_container(chosen, resolve=True)
+        chosen = chosen.get("_target_", "")
+    scorer = source_file(chosen)
     return run_identity(settings, {} if scorer is None else {"scorer": scorer})[:8]
 
 
