@@ -69,7 +69,7 @@ class Jsonl:
             return None
         if self.scorer in SCORERS:
             return SCORERS[self.scorer]()
-        if "." in str(self.scorer):
+        if isinstance(self.scorer, str) and "." in self.scorer:
             return scorer_at(self.scorer)
         raise UserError(
             f"dataset.scorer={self.scorer} is not one of {', '.join([*SCORERS, 'none'])}, nor a "
