@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from talr_cli.config import conf_dir, register_schemas
 from talr_cli.errors import UserError
+from talr_cli.evaluation.scorers.user import look_in_current_folder
 
 
 def run(
@@ -42,6 +43,7 @@ def run(
         UserError: An option, group, name or value is wrong.
     """
     register_schemas()
+    look_in_current_folder()  # for the classes that a user's own config names
     arguments = _checked(command, arguments, positional)
     # Without this Hydra prints its errors itself and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"

@@ -14,7 +14,7 @@ from talr_cli.data.base import Example, Message, Scorer, Splits
 from talr_cli.data.rows import BadRows, Row, read_rows
 from talr_cli.errors import UserError
 from talr_cli.evaluation.scorers.text import SCORERS
-from talr_cli.evaluation.scorers.user import UserScorer
+from talr_cli.evaluation.scorers.user import UserScorer, scorer_at
 
 
 @dataclass
@@ -25,15 +25,16 @@ class Jsonl:
     "answer" (what the scorer compares with; the completion by default), "choices" (for the scorer
     of that name), "id", "group". Without a test file there is nothing to score.
 
-    `scorer` is one of SCORERS, `none`, or the dotted path of a function of the user's own, see
-    `scorers.user`; its reference is the row without the conversation, with "answer" filled in.
+    `scorer` is one of SCORERS, `none`, or the user's own: the dotted path of a function, or an
+    object that Hydra made of {_target_: package.Class, ...}, see `scorers.user`. The reference of
+    such a one is the row without the conversation, with "answer" filled in.
     """
 
     name: str = "jsonl"
     train: str = MISSING
     test: str | None = None
     validation: str | None = None
-    scorer: str = "exact_match"
+    scorer: Any = "exact_match"
     on_bad_row: str = "stop"
     max_bad_share: float = 0.05
 
@@ -61,12 +62,15 @@ class Jsonl:
         return Splits(splits["train"], splits["validation"], splits["test"], scorer)
 
     def _scorer(self) -> Scorer | None:
+        if callable(self.scorer):
+            kind = type(self.scorer)
+            return UserScorer(self.scorer, f"{kind.__module__}.{kind.__qualname__}")
         if self.scorer == "none":
             return None
         if self.scorer in SCORERS:
             return SCORERS[self.scorer]()
-        if "." in self.scorer:
-            return UserScorer(self.scorer)
+        if isinstance(self.scorer, str) and "." in self.scorer:
+            return scorer_at(self.scorer)
         raise UserError(
             f"dataset.scorer={self.scorer} is not one of {', '.join([*SCORERS, 'none'])}, nor a "
             "function of your own, package.module.function"
@@ -83,7 +87,7 @@ class Jsonl:
             completion = _text(values, "completion")
         answer = values.get("answer")
         reference = {"answer": completion if answer is None else answer}
-        if "." in self.scorer:
+        if callable(self.scorer) or "." in self.scorer:
             reference = {**values, **reference}
             for field in ("prompt", "completion", "messages"):
                 reference.pop(field, None)

@@ -38,7 +38,11 @@ def scoring_identity(config: DictConfig) -> str:
             str(file.relative_to(folder)): file for file in found if "__pycache__" not in file.parts
         }
         suite["task_dir"] = "folder"
-    scorer = source_file(config.dataset.get("scorer") or "")
+    chosen: Any = config.dataset.get("scorer") or ""
+    if OmegaConf.is_dict(chosen):
+        settings["scorer"] = OmegaConf.to_container(chosen, resolve=True)
+        chosen = chosen.get("_target_", "")
+    scorer = source_file(chosen)
     if scorer is not None:
         files["scorer"] = scorer
     return run_identity(settings, files)[:8]

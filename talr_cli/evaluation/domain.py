@@ -254,6 +254,8 @@ def _cached_tokens(model: PreTrainedModel) -> int:
     save little and take memory.
     """
     config = model.config.get_text_config(decoder=True)
+    if getattr(config, "num_attention_heads", None) is None:
+        return sys.maxsize  # a recurrent model keeps a state that does not grow
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return model.num_parameters() // (2 * config.num_hidden_layers * heads * size)

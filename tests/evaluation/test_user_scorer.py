@@ -6,12 +6,13 @@ import sys
 
 import pytest
 from conftest import config
+from hydra.utils import instantiate
 
 from talr_cli.data.base import Verdict
 from talr_cli.data.jsonl import Jsonl
 from talr_cli.errors import UserError
 from talr_cli.evaluation import domain, scoring_identity
-from talr_cli.evaluation.scorers.user import UserScorer
+from talr_cli.evaluation.scorers.user import look_in_current_folder, scorer_at
 
 ROW = {"prompt": "How heavy?", "completion": "About 71 kg", "answer": "70", "tolerance": 2}
 WITHIN = '''"""Right within the row's own tolerance."""
@@ -64,13 +65,36 @@ def test_a_function_in_the_current_folder_judges_by_the_rows_own_fields(folder):
     assert loaded.scorer("73 kg", reference) == Verdict(False, None)
 
 
+def test_an_object_with_settings_of_its_own_judges_too(folder):
+    (folder / "objects.py").write_text(
+        "class Near:\n"
+        "    def __init__(self, tolerance): self.tolerance = tolerance\n"
+        "    def __call__(self, output, reference):\n"
+        "        return abs(float(output) - float(reference['answer'])) <= self.tolerance\n"
+    )
+    (folder / "number.jsonl").write_text(json.dumps({**ROW, "completion": "71"}) + "\n")
+    look_in_current_folder()
+    verdicts, identities = [], set()
+    for tolerance in (2, 5):
+        composed = config(
+            "train", "dataset=jsonl", "dataset.train=number.jsonl", "dataset.test=number.jsonl",
+            f"dataset.scorer={{_target_: objects.Near, tolerance: {tolerance}}}",
+        )  # fmt: skip
+        scorer = instantiate(composed.dataset).load().scorer
+        assert scorer.name == "objects.Near"
+        verdicts += [scorer(output, {"answer": "70"}).correct for output in ("72", "74")]
+        identities.add(scoring_identity(composed))
+    assert verdicts == [True, False, True, True]
+    assert len(identities) == 2
+
+
 def test_a_verdict_is_passed_on(folder):
     (folder / "verdicts.py").write_text(
         "from talr_cli.data.base import Verdict\n"
         "def judge(output, reference):\n"
         "    return Verdict(output == reference['answer'], output.upper())\n"
     )
-    assert UserScorer("verdicts.judge")("ab", {"answer": "ab"}) == Verdict(True, "AB")
+    assert scorer_at("verdicts.judge")("ab", {"answer": "ab"}) == Verdict(True, "AB")
 
 
 @pytest.mark.parametrize(
@@ -99,10 +123,10 @@ def test_an_error_of_the_function_is_its_own(folder):
 
 def test_a_file_of_the_users_never_stands_in_for_an_installed_package(folder):
     (folder / "tqdm.py").write_text("raise RuntimeError('the wrong tqdm')\n")
-    UserScorer("own_scorers.weights.within")
+    scorer_at("own_scorers.weights.within")
     command = (
-        "from talr_cli.evaluation.scorers.user import UserScorer\n"
-        "UserScorer('own_scorers.weights.within')\n"
+        "from talr_cli.evaluation.scorers.user import scorer_at\n"
+        "scorer_at('own_scorers.weights.within')\n"
         "import tqdm; print(tqdm.__file__)"
     )
     answer = subprocess.run(
