@@ -24,6 +24,8 @@ def compare(config: DictConfig) -> None:
     check(config)
     if config.a is None or config.b is None:
         raise UserError("two runs are needed: talr compare A B; see `talr compare --help`")
+    if config.flips is not None and not Path(config.flips).parent.is_dir():
+        raise UserError(f"flips={config.flips}: {Path(config.flips).parent} is not a directory")
     before, after = (
         load_run(name, Path(config.runs_dir), config.study) for name in (config.a, config.b)
     )

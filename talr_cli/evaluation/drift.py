@@ -5,14 +5,14 @@ Cross-entropy on a fixed general text of ours, and KL(base || model) on the suit
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from talr_cli.evaluation.items import clustered_error
 
 _POSITIONS_AT_ONCE = 256  # rows of [positions, vocabulary] logits held in fp32
 
@@ -63,11 +63,10 @@ def kl_from_base(
 
 
 def _per_token(sums: Sequence[float], counts: Sequence[int]) -> dict[str, Any]:
-    """Ratio estimate over clusters (passages or prompts) and its linearised standard error."""
-    mean = sum(sums) / sum(counts)
-    n = len(sums)
-    stderr = None
-    if n > 1:
-        residuals = [total - mean * count for total, count in zip(sums, counts, strict=True)]
-        stderr = statistics.stdev(residuals) * math.sqrt(n) / sum(counts)
-    return {"score": mean, "stderr": stderr, "n": n, "tokens": sum(counts)}
+    """Mean over the tokens of all passages or prompts."""
+    return {
+        "score": sum(sums) / sum(counts),
+        "stderr": clustered_error(sums, counts),
+        "n": len(sums),
+        "tokens": sum(counts),
+    }

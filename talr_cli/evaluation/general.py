@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
-from talr_cli.evaluation.items import scored_items
+from talr_cli.evaluation.items import clustered_error, scored_items
 from talr_cli.evaluation.mini import TASK_DIR
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _task_manager(task_dir: str | None) -> TaskManager:
 
 def _task_score(output: Any, task: str, metric: str) -> dict[str, Any]:
     """One task's counting metric, and every other one beside it. `metric` is `name,filter`."""
-    values = output["results"][task]
+    values = _with_errors(output["results"][task], output["samples"][task])
     key = metric if "," in metric else f"{metric},none"
     if key not in values:
         known = sorted(name for name in values if "," in name and "_stderr" not in name)
@@ -147,6 +147,26 @@ def _task_score(output: Any, task: str, metric: str) -> dict[str, Any]:
             if "," in name and isinstance(value, int | float)
         },
     }
+
+
+def _with_errors(values: dict[str, Any], samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """The values, and the standard errors that lm-eval lacks, of metrics that are plain means.
+
+    Such are IFEval's instruction-level accuracies, of several instructions in a document.
+    """
+    complete = dict(values)
+    for key, score in values.items():
+        name, _, filter_name = key.partition(",")
+        logged = [one[name] for one in samples if one["filter"] == filter_name and name in one]
+        items = [one if isinstance(one, list) else [one] for one in logged]
+        error = f"{name}_stderr,{filter_name}"
+        numbers = all(isinstance(value, int | float) for item in items for value in item)
+        if isinstance(values.get(error), float) or not any(items) or not numbers:
+            continue
+        sums, counts = [sum(item) for item in items], [len(item) for item in items]
+        if math.isclose(sum(sums) / sum(counts), score, abs_tol=1e-9):
+            complete[error] = clustered_error(sums, counts)
+    return complete
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a score is the mean of: with it two runs can be compared item by item.
+"""What a score is the mean of: it gives the standard error, and lets two runs be compared.
 
 Knows ids and scores; does not know what the items are, nor how they are compared.
 """
@@ -6,6 +6,7 @@ Knows ids and scores; does not know what the items are, nor how they are compare
 import hashlib
 import json
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -32,3 +33,18 @@ def scored_items(
     lines = sorted(json.dumps([str(key), what], sort_keys=True, default=str) for key, what in pairs)
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     return {"items": items if is_mean else None, "items_hash": digest[:16]}
+
+
+def clustered_error(sums: Sequence[float], counts: Sequence[int]) -> float | None:
+    """Linearised standard error of sum(sums) / sum(counts), the items being independent.
+
+    Args:
+        sums: Sum of the values that each item holds.
+        counts: How many they are, e.g. the tokens of a passage.
+    """
+    n = len(sums)
+    if n < 2:
+        return None
+    mean = sum(sums) / sum(counts)
+    residuals = [total - mean * count for total, count in zip(sums, counts, strict=True)]
+    return statistics.stdev(residuals) * math.sqrt(n) / sum(counts)

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from talr_cli.report.pairs import Results, section_of, unlike
+from talr_cli.report.pairs import Results, score_of, section_of, unlike
 
 RESAMPLES = 10_000
 LEVEL = 0.05
@@ -77,9 +77,10 @@ def difference(before: Results, after: Results, part: str) -> Difference:
     if part == "general":
         parts = [f"general/{task}" for task in sorted(before["general"].get("tasks", {}))]
     found = paired_difference([[*paired_items(before, after, one).values()] for one in parts])
-    first, second = ((section_of(one, part) or {}).get("score") for one in (before, after))
-    known = first is not None and second is not None
-    if not known or not math.isclose(found.difference, second - first, abs_tol=1e-9):
+    first, second = (score_of(one, part) for one in (before, after))
+    if first is None or second is None:
+        raise UnpairedError(f"a score of {part} is not a number")
+    if not math.isclose(found.difference, second - first, abs_tol=1e-9):
         raise UnpairedError(f"{part} is not the mean of its items")
     return found
 

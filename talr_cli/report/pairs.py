@@ -46,8 +46,9 @@ def point(results: Results) -> tuple[float, float]:
 
 
 def score_of(results: Results, part: str) -> float | None:
-    """The domain or general score; None where it was not measured or is not a number."""
-    return results[part]["score"] if results[part] else None
+    """The score of a part as in `section_of`; None where it is not measured or not a number."""
+    section = section_of(results, part)
+    return section["score"] if section else None
 
 
 def measured_alike(one: Results, other: Results, part: str) -> bool:
@@ -56,7 +57,7 @@ def measured_alike(one: Results, other: Results, part: str) -> bool:
 
 
 def unlike(one: Results, other: Results, part: str) -> str | None:
-    """Why the scores of a part (`domain`, `general` or `general/TASK`) cannot be compared."""
+    """Why the scores of a part, as in `section_of`, cannot be compared; None where they can."""
     first, second = section_of(one, part), section_of(other, part)
     if not first or not second:
         return f"{part} was not scored"
@@ -71,11 +72,14 @@ def unlike(one: Results, other: Results, part: str) -> str | None:
     hashes = {section["items_hash"] for section in (first, second) if "items_hash" in section}
     if len(hashes) > 1:
         return f"{part} was scored on other items"
-    tasks = first.get("tasks", {}), second.get("tasks", {})
-    if all(tasks) and tasks[0].keys() != tasks[1].keys():
-        return f"{part} is of the tasks {', '.join(tasks[0])} and of {', '.join(tasks[1])}"
-    reasons = (unlike(one, other, f"{part}/{task}") for task in tasks[0] if all(tasks))
-    return next((reason for reason in reasons if reason), None)
+    tasks, other_tasks = first.get("tasks", {}), second.get("tasks", {})
+    if tasks and other_tasks and tasks.keys() != other_tasks.keys():
+        return f"{part} is of the tasks {', '.join(tasks)} and of {', '.join(other_tasks)}"
+    for task in tasks if other_tasks else ():
+        reason = unlike(one, other, f"{part}/{task}")
+        if reason is not None:
+            return reason
+    return None
 
 
 def section_of(results: Results, part: str) -> dict[str, Any] | None:

@@ -80,6 +80,12 @@ def test_the_likeliest_choice_is_the_output_and_the_scorer_judges_it(model, rend
         assert set(sample["log_probabilities"]) == set(CHOICES)
         correct.append(expected == example.reference["answer"])
     assert score.results["score"] == sum(correct) / 6
+    assert score.results["items"] == {f"q{number}": float(c) for number, c in enumerate(correct)}
+    again = evaluate_domain(model, renderer, examples[::-1], Choice(), 99, 4, "likelihood")
+    assert again.results["items_hash"] == score.results["items_hash"]
+    other = [question(number, CHOICES[(number + 1) % 3]) for number in range(6)]
+    asked = evaluate_domain(model, renderer, other, Choice(), 99, 4, "likelihood").results
+    assert asked["items_hash"] != score.results["items_hash"]
     assert score.results["answer_by"] == "likelihood"
     assert score.results["max_new_tokens"] is None
 

@@ -81,31 +81,42 @@ def test_the_scores_of_the_documents_average_to_the_score(model, renderer, suite
             assert items[str(sample["doc_id"])] == sample[task["metric"].partition(",")[0]]
 
 
-def test_of_several_filters_the_counting_one_gives_the_items():
-    """As lm-eval logs GSM8K: each document once per filter, the filters of unlike verdicts."""
+def test_every_metric_of_ifeval_has_an_error():
+    """lm-eval gives none for the instruction level; checked against resampled documents."""
+    generator = np.random.default_rng(0)
+    followed = [list(generator.random(k) < 0.6) for k in generator.integers(1, 4, 300)]
+    followed = [[bool(one) for one in document] for document in followed]
     samples = [
-        {"doc_id": number, "doc_hash": str(number), "filter": name, "exact_match": value}
-        for name, values in (("strict-match", [0, 0, 0]), ("flexible-extract", [1, 0, 1]))
-        for number, value in enumerate(values)
+        {"doc_id": number, "doc_hash": str(number), "filter": "none"}
+        | {"prompt_level_strict_acc": all(document), "inst_level_strict_acc": document}
+        for number, document in enumerate(followed)
     ]
+    prompt_level = np.array([all(document) for document in followed])
     output = {
         "results": {
-            "gsm8k": {
-                "exact_match,strict-match": 0.0,
-                "exact_match_stderr,strict-match": 0.0,
-                "exact_match,flexible-extract": 2 / 3,
-                "exact_match_stderr,flexible-extract": 0.1,
+            "ifeval": {
+                "alias": "ifeval",
+                "prompt_level_strict_acc,none": prompt_level.mean(),
+                "prompt_level_strict_acc_stderr,none": prompt_level.std(ddof=1) / math.sqrt(300),
+                "inst_level_strict_acc,none": np.mean(np.concatenate(followed)),
+                "inst_level_strict_acc_stderr,none": "N/A",
             }
         },
-        "samples": {"gsm8k": samples},
-        "n-samples": {"gsm8k": {"effective": 3}},
-        "versions": {"gsm8k": 3.0},
+        "samples": {"ifeval": samples},
+        "n-samples": {"ifeval": {"effective": 300}},
+        "versions": {"ifeval": 4.0},
     }
-    flexible = _task_score(output, "gsm8k", "exact_match,flexible-extract")
-    assert flexible["items"] == {"0": 1.0, "1": 0.0, "2": 1.0}
-    assert _task_score(output, "gsm8k", "exact_match,strict-match")["items"] == dict.fromkeys(
-        "012", 0.0
-    )
+    score = _task_score(output, "ifeval", "prompt_level_strict_acc")
+    assert score["items"] == {str(n): float(value) for n, value in enumerate(prompt_level)}
+    assert score["stderr"] == pytest.approx(prompt_level.std(ddof=1) / math.sqrt(300))
+    sums = np.array([sum(document) for document in followed])
+    counts = np.array([len(document) for document in followed])
+    drawn = generator.integers(0, 300, (4000, 300))
+    resampled = (sums[drawn].sum(1) / counts[drawn].sum(1)).std()
+    instruction_level = _task_score(output, "ifeval", "inst_level_strict_acc")
+    assert instruction_level["stderr"] == pytest.approx(resampled, rel=0.06)
+    assert instruction_level["items"] is None
+    assert score["all"]["inst_level_strict_acc_stderr,none"] == instruction_level["stderr"]
 
 
 @pytest.mark.parametrize("value", [True, np.float64(1), np.bool_(True), 1])
@@ -144,6 +155,32 @@ def test_unknown_tasks_and_metrics_are_named(model, renderer):
         evaluate_general(model, renderer, wrong)
 
 
+TWO_FILTERS = """
+task: sums
+custom_dataset: !function sums.dataset
+test_split: test
+output_type: generate_until
+doc_to_text: "{{question}}"
+doc_to_target: "{{answer}}"
+generation_kwargs: {until: [], max_gen_toks: 2}
+filter_list:
+  - {name: strict, filter: [{function: take_first}]}
+  - {name: flexible, filter: [{function: custom, filter_fn: !function sums.even_ones}]}
+metric_list:
+  - {metric: exact_match, aggregation: mean, higher_is_better: true}
+"""
+SUMS = """
+from datasets import Dataset
+
+def dataset(**kwargs):
+    rows = [{"question": f"{n} + 1?", "answer": f"the answer {n + 1}"} for n in range(5)]
+    return {"test": Dataset.from_list(rows)}
+
+def even_ones(resps, docs):
+    return [doc["answer"] if n % 2 == 0 else "" for n, doc in enumerate(docs)]
+"""
+
+
 def test_a_users_own_folder_of_tasks(model, renderer, tmp_path):
     (tmp_path / "items.jsonl").write_text(
         json.dumps({"q": "2 + 2?", "choices": ["4", "5"], "label": 0}) + "\n"
@@ -154,12 +191,18 @@ def test_a_users_own_folder_of_tasks(model, renderer, tmp_path):
         'doc_to_text: "{{q}}"\ndoc_to_choice: "{{choices}}"\ndoc_to_target: "{{label}}"\n'
         "metric_list:\n  - metric: acc\n"
     )
+    (tmp_path / "sums.yaml").write_text(TWO_FILTERS)
+    (tmp_path / "sums.py").write_text(SUMS)
     own = config(
-        "eval", "suite.name=mine", "suite.tasks=[mine]", "+suite.metrics.mine=acc",
-        f"suite.task_dir={tmp_path}",
+        "eval", "suite.name=mine", "suite.tasks=[mine,sums]", f"suite.task_dir={tmp_path}",
+        "+suite.metrics.mine=acc", "+suite.metrics.sums='exact_match,flexible'",
     ).suite  # fmt: skip
-    results = evaluate_general(model, renderer, own).results
-    assert results["tasks"]["mine"]["n"] == 1
+    tasks = evaluate_general(model, renderer, own).results["tasks"]
+    assert tasks["mine"]["n"] == 1
+    # As in GSM8K lm-eval logs each document once per filter; the counting one gives the items.
+    assert tasks["sums"]["items"] == {"0": 1.0, "1": 0.0, "2": 1.0, "3": 0.0, "4": 1.0}
+    assert tasks["sums"]["score"] == pytest.approx(0.6)
+    assert tasks["sums"]["all"]["exact_match,strict"] == 0
 
 
 # Drift

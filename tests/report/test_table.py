@@ -6,6 +6,8 @@ import math
 
 import pytest
 from rich.console import Console
+from scipy import stats
+from synthetic_study import scored
 
 from talr_cli.report.cells import as_csv, as_markdown
 from talr_cli.report.table import print_table, results_cells, rich_table, study_rows
@@ -61,6 +63,60 @@ def test_change_against_base_has_the_standard_error_of_a_difference():
     assert change.score == pytest.approx(0.1)
     assert change.stderr == pytest.approx(math.sqrt(0.03**2 + 0.02**2))
     assert tuned.estimates["general_change"].score == pytest.approx(-0.1)
+
+
+def right(share, n=100):
+    return [number < share * n for number in range(n)]
+
+
+def paired_study():
+    """Two runs whose answers agree with the base's but for 5 and for 20 rows of 100."""
+    tasks = {"a": right(0.5), "b": right(0.5)}
+    runs = [scored("base", right(0.3), tasks)]
+    return [*runs, scored("sft", right(0.35), tasks), scored("talr", right(0.5), tasks)]
+
+
+def test_change_on_the_same_items_is_paired():
+    _, sft, talr = study_rows(paired_study())
+    change = talr.estimates["domain_change"]
+    assert change.score == pytest.approx(0.2)
+    assert change.stderr == pytest.approx(math.sqrt(0.2 * 0.8 / 99))  # of the differences
+    assert change.stderr < math.hypot(*(math.sqrt(p * (1 - p) / 99) for p in (0.3, 0.5)))
+    assert change.is_distinguishable
+    # All 5 flips went one way: 2 / 2^5 is more than 5%.
+    assert not sft.estimates["domain_change"].is_distinguishable
+    assert sft.estimates["general_change"].p == 1
+
+
+def test_what_is_not_distinguishable_from_noise_is_marked():
+    base, sft, talr = markdown_table(paired_study()).splitlines()[2:]
+    assert "≈" not in base
+    assert "| +0.050 ± 0.022 ≈ 0 |" in sft
+    assert "| +0.200 ± 0.040 |" in talr
+    assert "| +0.000 ± 0.000 ≈ 0 |" in talr
+    rows = list(csv.DictReader(io.StringIO(csv_table(paired_study()))))
+    assert [row["domain_change_distinguishable"] for row in rows] == ["", "False", "True"]
+    assert float(rows[2]["domain_change_p"]) < 0.001
+
+
+def test_without_items_a_change_is_tested_as_one_of_independent_scores():
+    large, small = study_rows([BASE, results(), results(lr=1e-5, domain=(0.24, 0.03))])[1:]
+    p = stats.norm.sf(0.1 / math.hypot(0.03, 0.02)) * 2
+    assert large.estimates["domain_change"].p == pytest.approx(p)
+    assert large.estimates["domain_change"].is_distinguishable
+    assert not small.estimates["domain_change"].is_distinguishable
+    old, new = paired_study()[0], paired_study()[1]
+    del old["domain"]["items"]
+    change = study_rows([old, new])[1].estimates["domain_change"]
+    assert change.stderr == pytest.approx(
+        math.hypot(old["domain"]["stderr"], new["domain"]["stderr"])
+    )
+
+
+def test_no_change_against_other_items():
+    old, new = paired_study()[:2]
+    old["domain"]["items_hash"], new["domain"]["items_hash"] = "aa", "bb"
+    assert study_rows([old, new])[1].estimates["domain_change"] is None
 
 
 def test_no_change_against_a_base_measured_otherwise():
