@@ -93,15 +93,18 @@ def base_overrides(point: Point, config_dir: Path | None) -> tuple[tuple[str, ..
 
 
 def _differences(key: str, before: Any, after: Any) -> list[str]:
+    """The overrides that make `before`, the value of `key`, into `after`."""
     if before == after:
         return []
-    if isinstance(before, DictConfig) and isinstance(after, DictConfig) and after:
-        return [
-            line
-            for name in after
-            for line in _differences(f"{key}.{name!s}", before.get(name), after[name])
-        ]
-    return ["=".join((key, _as_typed(after)))]
+    if not (isinstance(before, DictConfig) and isinstance(after, DictConfig) and after):
+        return ["=".join((key, _as_typed(after)))]
+    lines = []
+    for name, value in after.items():
+        if name in before:
+            lines += _differences(f"{key}.{name!s}", before[name], value)
+        else:
+            lines.append(f"+{key}.{name!s}={_as_typed(value)}")
+    return lines
 
 
 def _as_typed(value: Any) -> str:
