@@ -8,7 +8,14 @@ from synthetic_study import scored, write_study
 
 from talr_cli.report.claims import findings
 from talr_cli.report.claims_text import as_document, as_lines
-from talr_cli.report.contrasts import balance, change, combined, easy_share, easy_share_rise
+from talr_cli.report.contrasts import (
+    MetricsError,
+    balance,
+    change,
+    combined,
+    easy_share,
+    easy_share_rise,
+)
 from talr_cli.report.paired import UnpairedError
 from talr_cli.report.published import PUBLISHED, published_cells
 from talr_cli.report.study_report import write_report
@@ -134,6 +141,12 @@ def test_runs_without_items_are_not_compared(tmp_path):
     assert "items of domain are not in" in verdicts(tmp_path, runs)[1, "medcalc"].reason
 
 
+def test_a_run_that_was_scored_otherwise_does_not_spoil_the_rest(tmp_path):
+    odd = run("flow", 2e-5, (0.9, 0.9), id="odd")
+    odd["general"]["suite"] = "another"
+    assert verdicts(tmp_path, [*world(), odd])[3, "medcalc"].verdict == "holds"
+
+
 def test_runs_that_differ_in_another_setting_do_not_count(tmp_path):
     twin = run("sft", 2e-5, (0.9, 0.9), id="twin")
     found = verdicts(tmp_path, [*world(), twin])[1, "medcalc"]
@@ -229,7 +242,8 @@ def test_the_share_of_easy_tokens_has_the_interval_of_a_bootstrap_over_steps(tmp
     ):
         limits = numpy.quantile(expected, [0.025, 0.975])
         assert [found.low, found.high] == pytest.approx(list(limits), abs=0.002)
-    assert easy_share([path], 9) is None
+    with pytest.raises(MetricsError, match="epoch 9"):
+        easy_share([path], 9)
 
 
 def test_seeds_are_averaged_item_by_item(tmp_path):
