@@ -27,6 +27,11 @@ demo: setup  ## Fine-tune a small model with sft and talr, score both and the ba
 	$(BIN)/talr train experiment=demo study=$(STUDY) seed=$(SEED) method=talr
 	$(BIN)/talr report study=$(STUDY)
 
+.PHONY: reproduce
+reproduce: setup  ## The study's grid on a GPU, without one a small one; its claims (PROFILE=paper|cpu)
+	$(BIN)/python scripts/reproduce.py \
+		$(if $(PROFILE),--profile $(PROFILE)) $(if $(KEEP),--keep $(KEEP))
+
 .PHONY: bench
 bench: setup  ## Time and memory of an optimizer step: every method against sft, sft against TRL
 	$(BIN)/python scripts/bench_step.py

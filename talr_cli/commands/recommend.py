@@ -66,12 +66,14 @@ def as_lines(found: Recommendation, bound: float) -> list[str]:
         f"general  {general:.3f}, {_change(found.loss)} from the base",
     ]
     if found.given_up is None:
-        lines.append("gives up nothing of the domain: it is the best without the bound too")
+        lines.append("costs    nothing of the domain score: it is the best without the bound too")
     else:
         lines.append(
-            f"gives up {_change(found.given_up)} of the domain against "
+            f"costs    {_change(found.given_up)} on the domain against "
             f"{_setting(found.unbound)}, the best without the bound"
         )
+    if not found.gain.is_distinguishable:
+        lines.append("but      that gain on the domain may be noise")
     lines.append(
         f"sure     on resampled test items it keeps within the bound in {found.holds:.0%} and is "
         f"picked again in {chosen.picked:.0%}; picking the best adds {found.optimism:.3f} to a "

@@ -25,6 +25,7 @@ from talr_cli.report.claim_tests import (
     all_of,
     gather_pairs,
 )
+from talr_cli.report.contrasts import MetricsError
 from talr_cli.report.paired import UnpairedError
 from talr_cli.report.pairs import Results
 
@@ -107,7 +108,7 @@ def findings(runs: Mapping[Path, Results]) -> list[Finding]:
 def _finding(number: int, model: str, pair: Pair) -> Finding:
     try:
         tests = tuple(TESTS[number](pair))
-    except (NotTestable, UnpairedError) as reason:
+    except (NotTestable, UnpairedError, MetricsError) as reason:
         return Finding(number, model, pair.dataset, "not testable here", reason=str(reason))
     verdict = _VERDICTS[all_of([test.answer for test in tests])]
     return Finding(number, model, pair.dataset, verdict, tests)

@@ -34,7 +34,7 @@ def verdict_cells(findings: Sequence[Finding]) -> Cells:
             named(one.model),
             named(one.dataset),
             named(one.verdict),
-            named(one.reason or _count(one)),
+            named(_why(one)),
         ]
         for one in findings
     ]
@@ -67,8 +67,7 @@ def test_cells(findings: Sequence[Finding]) -> Cells | None:
 def as_lines(findings: Sequence[Finding]) -> Iterator[str]:
     """For the terminal."""
     for one in findings:
-        reason = f" ({one.reason})" if one.reason else ""
-        yield f"claim {one.claim} on {one.model}, {one.dataset}: {one.verdict}{reason}"
+        yield f"claim {one.claim} on {one.model}, {one.dataset}: {one.verdict} ({_why(one)})"
 
 
 def as_document(findings: Sequence[Finding], published: Cells | None) -> str:
@@ -98,8 +97,12 @@ def as_section(findings: Sequence[Finding], published: Cells | None) -> str:
     return html.section(TITLE, body)
 
 
-def _count(finding: Finding) -> str:
-    answers = [test.answer for test in finding.tests]
-    return ", ".join(
-        f"{answers.count(one)} {one}" for one in ("yes", "no", "open") if one in answers
-    )
+def _why(finding: Finding) -> str:
+    """The tests that decided it, or why there are none."""
+    if finding.verdict == "not testable here":
+        return finding.reason
+    if finding.verdict == "holds":
+        return f"{len(finding.tests)} of {len(finding.tests)} tests"
+    answer = "no" if finding.verdict == "does not hold" else "open"
+    decisive = [test.statement for test in finding.tests if test.answer == answer]
+    return f"{answer}: {'; '.join(decisive)}"

@@ -19,6 +19,10 @@ from talr_cli.runs.run_directory import RunDirectory
 NORMAL_QUANTILE = 1.959964  # 97.5 %
 
 
+class MetricsError(Exception):
+    """Why the metrics of a run do not say what is asked."""
+
+
 @dataclass(frozen=True)
 class Interval:
     """An estimate between the ends of its 95% interval, from `n` items or steps.
@@ -103,15 +107,16 @@ def balance(before: Results, after: Results) -> Interval:
     return Interval(estimate, estimate - below, estimate + above, sum(one.n for one in parts))
 
 
-def easy_share(runs: Sequence[Path], epoch: int) -> Interval | None:
+def easy_share(runs: Sequence[Path], epoch: int) -> Interval:
     """Of the target tokens of an epoch those that were not hard when they were trained on.
 
-    None where the metrics of the runs do not have the epoch, or a single step of it.
+    Raises:
+        MetricsError: The metrics of the runs have not two steps of the epoch.
     """
     metrics = [RunDirectory(run).read_metrics() for run in runs]
     steps = [step for rows in metrics for step in steps_by_epoch(rows).get(epoch, ())]
     if len(steps) < 2:
-        return None
+        raise MetricsError(f"no metrics of epoch {epoch} in {runs[0].name}")
     tokens = sum(count for count, _ in steps)
     share = sum(count * easy for count, easy in steps) / tokens
     # A ratio of two sums over steps (Cochran 1977, chapter 6).
@@ -120,11 +125,9 @@ def easy_share(runs: Sequence[Path], epoch: int) -> Interval | None:
     return Interval(share, share - error, share + error, len(steps))
 
 
-def easy_share_rise(runs: Sequence[Path]) -> Interval | None:
-    """From the first epoch to the second."""
+def easy_share_rise(runs: Sequence[Path]) -> Interval:
+    """From the first epoch to the second; raises as `easy_share`."""
     first, second = (easy_share(runs, epoch) for epoch in (1, 2))
-    if first is None or second is None:
-        return None
     estimate = second.estimate - first.estimate
     error = math.hypot(first.high - first.estimate, second.high - second.estimate)
     return Interval(estimate, estimate - error, estimate + error, first.n + second.n)

@@ -8,7 +8,14 @@ from synthetic_study import scored, write_study
 
 from talr_cli.report.claims import findings
 from talr_cli.report.claims_text import as_document, as_lines
-from talr_cli.report.contrasts import balance, change, combined, easy_share, easy_share_rise
+from talr_cli.report.contrasts import (
+    MetricsError,
+    balance,
+    change,
+    combined,
+    easy_share,
+    easy_share_rise,
+)
 from talr_cli.report.paired import UnpairedError
 from talr_cli.report.published import PUBLISHED, published_cells
 from talr_cli.report.study_report import write_report
@@ -85,8 +92,8 @@ def test_in_the_studys_world_its_claims_hold(tmp_path):
 def test_a_claim_that_fails_is_said_to_fail(tmp_path, claim, methods):
     found = verdicts(tmp_path, world(methods))
     assert found[claim, "medcalc"].verdict == "does not hold", found[claim, "medcalc"]
-    lines = list(as_lines(list(found.values())))
-    assert f"claim {claim} on small, medcalc: does not hold" in lines
+    lines = "\n".join(as_lines(list(found.values())))
+    assert f"claim {claim} on small, medcalc: does not hold (" in lines
     assert "does not hold" in as_document(list(found.values()), None)
 
 
@@ -131,13 +138,21 @@ def test_runs_without_items_are_not_compared(tmp_path):
     runs = world()
     for one in runs:
         one["domain"].pop("items")
-    assert "talr eval" in verdicts(tmp_path, runs)[1, "medcalc"].reason
+    assert "items of domain are not in" in verdicts(tmp_path, runs)[1, "medcalc"].reason
+
+
+def test_a_run_that_was_scored_otherwise_does_not_spoil_the_rest(tmp_path):
+    odd = run("flow", 2e-5, (0.9, 0.9), id="odd")
+    odd["general"]["suite"] = "another"
+    assert verdicts(tmp_path, [*world(), odd])[3, "medcalc"].verdict == "holds"
 
 
 def test_runs_that_differ_in_another_setting_do_not_count(tmp_path):
     twin = run("sft", 2e-5, (0.9, 0.9), id="twin")
     found = verdicts(tmp_path, [*world(), twin])[1, "medcalc"]
-    assert f"general: {1e-6:g} is above {5e-6:g}" in {test.statement for test in found.tests}
+    assert f"general score: lr {1e-6:g} is above {5e-6:g}" in {
+        test.statement for test in found.tests
+    }
 
 
 def test_a_study_of_other_things_has_no_claims(tmp_path):
@@ -227,7 +242,8 @@ def test_the_share_of_easy_tokens_has_the_interval_of_a_bootstrap_over_steps(tmp
     ):
         limits = numpy.quantile(expected, [0.025, 0.975])
         assert [found.low, found.high] == pytest.approx(list(limits), abs=0.002)
-    assert easy_share([path], 9) is None
+    with pytest.raises(MetricsError, match="epoch 9"):
+        easy_share([path], 9)
 
 
 def test_seeds_are_averaged_item_by_item(tmp_path):

@@ -147,7 +147,7 @@ def test_the_command_says_what_to_ship_and_what_is_missing(tmp_path):
     assert "talr export run=runs/s/small__medcalc/talr-lr1e-06-s0-talr out=" in done.stdout
     done = talr("recommend", "study=s", "max_general_loss=0.5", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("gives up nothing") == 2
+    assert done.stdout.count("costs    nothing") == 2
 
 
 def test_a_bound_that_is_none_is_refused(tmp_path):

@@ -1,0 +1,250 @@
+"""`make reproduce`: the study's grid on GPUs, or the same with a small model; then its claims.
+
+python scripts/reproduce.py [--profile cpu|paper] [--keep final|best|none] [--dry-run]
+
+The paper's grid takes weeks. So its cost is stated first, from the constants below, and it is
+refused, with every reason at once, where the machine lacks something. A repeated call goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from talr_cli import hydra_app, models
+from talr_cli.sweep.needs import CHECKPOINT_BYTES, CHECKPOINTS, TRAINING_BYTES, free_bytes, gib
+
+EXPERIMENTS = {
+    "cpu": ["cpu"],
+    "paper": ["paper/medcalc", "paper/esci", "paper/esci-label"],
+}
+# Parameters that are trained, from the model cards; of gemma3 the text model.
+PARAMETERS = {"qwen2.5-3b": 3.09e9, "qwen3-4b": 4.02e9, "gemma3-4b": 3.88e9}
+RATES, METHODS, TRAINED_METHODS = 3, 6, 5  # averages need no training of their own
+
+
+@dataclass(frozen=True)
+class Size:
+    """Rows and tokens of an experiment: a training row's, and all tokens of one evaluation."""
+
+    train_rows: int
+    tokens_per_row: int
+    domain_answers: int
+
+
+# MedCalc-Bench v1.0 has 10,053 training rows, 5 % of them for validation, and 1,047 test rows.
+# Lengths: means of 953 and 755 real rows with the tokenizer of SmolLM2.
+SIZES = {
+    "paper/medcalc": Size(9550, 1070, 1047 * 260),
+    "paper/esci": Size(10_000, 210, 2000 * 34),
+    "paper/esci-label": Size(10_000, 175, 2000 * 5),
+}
+EPOCHS = 20
+# IFEval, GSM8K, HumanEval: questions times the length that we assume of an answer.
+GENERAL_ANSWERS = 541 * 400 + 1319 * 200 + 164 * 300
+# A forward and a backward pass take 2 and 4 operations for each parameter and token; gradient
+# checkpointing computes the forward pass again.
+OPERATIONS = 8
+# Dense bf16 operations per second, from the data sheets. The first is assumed without a GPU.
+PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
+UTILISATION = 0.35  # assumed: short rows, one at a time
+GENERATED_PER_SECOND = 500  # tokens, assumed
+
+# Beside TRAINING_BYTES for each parameter: autocast's bf16 copy of the weights in the forward
+# pass; L2's of the base. Activations of one row under gradient checkpointing are assumed.
+AUTOCAST_BYTES, L2_BYTES, ACTIVATIONS = 2, 2, 4 * 2**30
+SAVED_BYTES = 2  # bf16
+
+BENCHMARKS = (("google/IFEval", None), ("openai/gsm8k", "main"), ("openai/openai_humaneval", None))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--profile", choices=EXPERIMENTS)
+    parser.add_argument("--keep", choices=("final", "best", "none"), default="best")
+    parser.add_argument("--dry-run", action="store_true", help="state the cost, start nothing")
+    options = parser.parse_args()
+    profile = options.profile or ("paper" if torch.cuda.is_available() else "cpu")
+    reason = "asked for" if options.profile else f"CUDA GPUs: {torch.cuda.device_count()}"
+    print(f"profile: {profile} ({reason})")
+    if profile == "paper":
+        print("\n".join(cost(options.keep)))
+        lacking = list(missing(options.keep))
+        if lacking:
+            print("\n".join(f"missing: {one}" for one in lacking), file=sys.stderr)
+            return 2
+    workers = max(1, torch.cuda.device_count())
+    study = hydra_app.load("train", [f"experiment={EXPERIMENTS[profile][0]}"]).study
+    code = 0
+    for experiment in EXPERIMENTS[profile]:
+        sweep = ["sweep", f"experiment={experiment}", f"workers={workers}", f"keep={options.keep}"]
+        code = max(code, talr(*sweep, *["--dry-run"] * options.dry_run))
+        if code > 1:  # refused or stopped; at 1 a run has failed and the others went on
+            return code
+    if options.dry_run:
+        return code
+    return max(code, talr("report", f"study={study}"))
+
+
+def talr(*arguments: str) -> int:
+    return subprocess.call([sys.executable, "-m", "talr_cli.cli", *arguments])
+
+
+def cost(keep: str) -> Iterator[str]:
+    """What the paper's grid takes, in lines."""
+    name, peak = device()
+    training = sum(
+        RATES * TRAINED_METHODS * training_hours(size, parameters, peak)
+        for size in SIZES.values()
+        for parameters in PARAMETERS.values()
+    )
+    answers = sum(GENERAL_ANSWERS + size.domain_answers for size in SIZES.values())
+    runs = RATES * METHODS + 1  # and the base model
+    evaluation = runs * len(PARAMETERS) * answers / GENERATED_PER_SECOND / 3600
+    yield (
+        f"time: about {training:.0f} GPU hours of training and {evaluation:.0f} of evaluation on "
+        f"{name}: {OPERATIONS} operations for each parameter and token of {EPOCHS} epochs at "
+        f"{UTILISATION:.0%} of {peak / 1e12:.0f} TFLOP/s, {GENERATED_PER_SECOND} tokens/s generated"
+    )
+    yield (
+        f"disk: up to {gib(disk_bytes(keep))} with keep={keep}, {gib(disk_bytes('none'))} with "
+        "keep=none (make reproduce KEEP=none)"
+    )
+    for model, parameters in PARAMETERS.items():
+        yield (
+            f"  {model}: a model {gib(SAVED_BYTES * parameters)}, a checkpoint to go on from "
+            f"{gib(CHECKPOINT_BYTES * parameters)}, GPU memory {gib(memory_bytes(parameters))}"
+        )
+
+
+def training_hours(size: Size, parameters: float, peak: float) -> float:
+    """Of one run."""
+    tokens = size.train_rows * size.tokens_per_row * EPOCHS
+    return OPERATIONS * parameters * tokens / (peak * UTILISATION) / 3600
+
+
+def memory_bytes(parameters: float) -> float:
+    """Of a GPU for full fine-tuning: weights, gradient, AdamW's moments, and what comes on top."""
+    return (TRAINING_BYTES + AUTOCAST_BYTES) * parameters + ACTIVATIONS
+
+
+def disk_bytes(keep: str) -> float:
+    """The most at a time: the base models, the models that are kept, checkpoints of one run a GPU.
+
+    With keep=none one model of each rate is kept at a time, to be averaged; keep=best may keep all.
+    """
+    models = SAVED_BYTES * sum(PARAMETERS.values())
+    kept = RATES if keep == "none" else RATES * METHODS * len(SIZES)
+    largest = max(PARAMETERS.values())
+    running = max(1, torch.cuda.device_count()) * CHECKPOINTS * CHECKPOINT_BYTES * largest
+    return models + kept * models + running
+
+
+def device() -> tuple[str, float]:
+    """The GPU's name and its peak; H100 where there is none or it is not known."""
+    found = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    for name, peak in PEAK.items():
+        if name in found:
+            return found, peak
+    name = next(iter(PEAK))
+    return f"{name} (assumed)", PEAK[name]
+
+
+def missing(keep: str) -> Iterator[str]:
+    """Every reason why the paper's grid cannot run here."""
+    yield from missing_memory()
+    free = free_bytes(Path("runs"))
+    if free < disk_bytes(keep):
+        yield f"disk: {gib(disk_bytes(keep))} with keep={keep}, {gib(free)} are free"
+    if not hub_is_reachable():
+        yield "the hub cannot be reached: only what is in its cache is here"
+        use_cache_only()
+    configs = {
+        model: hydra_app.load("train", ["experiment=paper/medcalc", f"model={model}"]).model
+        for model in PARAMETERS
+    }
+    for model, config in configs.items():
+        if models.resolve_here(config) is None:
+            yield from cannot_be_had(model, config.path)
+    for hub_id, name in [*data_sets(), *BENCHMARKS]:
+        yield from cannot_be_loaded(hub_id, name)
+
+
+def missing_memory() -> Iterator[str]:
+    if not torch.cuda.is_available():
+        yield "GPU: torch sees no CUDA device"
+        return
+    there = min(
+        torch.cuda.get_device_properties(place).total_memory
+        for place in range(torch.cuda.device_count())
+    )
+    for model, parameters in PARAMETERS.items():
+        needed = memory_bytes(parameters)
+        if needed > there:
+            yield f"GPU memory: {model} needs {gib(needed)}, a GPU has {gib(there)}"
+        elif needed + L2_BYTES * parameters > there:
+            print(f"note: l2 of {model} may need regulariser.theta0_device=cpu in {gib(there)}")
+
+
+def data_sets() -> list[tuple[str, None]]:
+    ids = [
+        hydra_app.load("train", [f"experiment={experiment}"]).dataset.hub_id
+        for experiment in EXPERIMENTS["paper"]
+    ]
+    return [(hub_id, None) for hub_id in dict.fromkeys(ids)]
+
+
+def hub_is_reachable() -> bool:
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=10)
+    except Exception:  # no name, no route, a proxy that says no
+        return False
+    return True
+
+
+def use_cache_only() -> None:
+    """Ask a hub that is not there for nothing: each question is repeated for half a minute."""
+    import datasets
+    import huggingface_hub
+
+    huggingface_hub.constants.HF_HUB_OFFLINE = True
+    datasets.config.HF_HUB_OFFLINE = True
+
+
+def cannot_be_had(model: str, hub_id: str) -> Iterator[str]:
+    """Why not, where the hub does not give it to this user: a licence to accept, a login."""
+    from huggingface_hub import auth_check
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    try:
+        auth_check(hub_id)
+    except OfflineModeIsEnabled:
+        yield f"weights of {model}: {hub_id} is not in the cache"
+    except Exception as error:  # the hub's client raises a dozen kinds
+        yield f"weights of {model}: {hub_id}: {first_line(error)}"
+
+
+def cannot_be_loaded(hub_id: str, name: str | None) -> Iterator[str]:
+    """Why not, where a data set is neither in the cache nor on the hub."""
+    from datasets import load_dataset_builder
+
+    try:
+        load_dataset_builder(hub_id, name)
+    except Exception as error:
+        yield f"data: {hub_id}: {first_line(error)}"
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""`make reproduce` picks what the machine can carry, and refuses the rest with every reason."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "reproduce.py"
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="expects no GPU")
+
+
+def reproduce(*arguments, cwd, **environment):
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("reproduce", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["reproduce"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_without_a_gpu_it_is_the_small_grid(tmp_path):
+    done = reproduce("--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "profile: cpu" in done.stdout
+    assert "runs: 19 to do" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_papers_grid_states_its_cost_and_is_refused_with_every_reason(tmp_path):
+    """An empty cache and a hub that is not there lack everything at once."""
+    work = tmp_path / "work"
+    work.mkdir()
+    nowhere = {"HF_HOME": str(tmp_path / "hub"), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = reproduce("--profile", "paper", cwd=work, **nowhere)
+    assert done.returncode == 2
+    assert "GPU hours" in done.stdout
+    assert "qwen3-4b: a model 7.5 GiB" in done.stdout
+    reasons = [line for line in done.stderr.splitlines() if line.startswith("missing: ")]
+    for part in (
+        *("GPU: torch sees no CUDA device", "hub cannot be reached"),
+        *("weights of qwen2.5-3b", "weights of qwen3-4b", "weights of gemma3-4b"),
+        *("ncbi/MedCalc-Bench-v1.0", "tasksource/esci"),
+        *("google/IFEval", "openai/gsm8k", "openai/openai_humaneval"),
+    ):
+        assert sum(part in line for line in reasons) == 1, (part, done.stderr)
+    assert "Traceback" not in done.stderr
+    assert not list(work.iterdir())
+
+
+def test_the_hours_are_those_of_the_operations(script):
+    """A model of a billion, a million tokens: 8e15 operations in each of 20 epochs."""
+    size = script.Size(train_rows=1000, tokens_per_row=1000, domain_answers=0)
+    assert script.training_hours(size, 1e9, 1e15) == pytest.approx(20 * 8e15 / (1e15 * 0.35) / 3600)
+
+
+def test_keeping_nothing_takes_the_least_disk(script):
+    none, best = script.disk_bytes("none"), script.disk_bytes("best")
+    assert none < best == script.disk_bytes("final")
+    # 54 models of each of three in bf16, those of the base, three checkpoints of the largest.
+    assert best == pytest.approx(55 * 2 * (3.09e9 + 4.02e9 + 3.88e9) + 3 * 12 * 4.02e9)
+
+
+def test_memory_is_that_of_weights_gradient_moments_and_what_is_on_top(script):
+    assert script.memory_bytes(4.02e9) == pytest.approx((4 + 4 + 8 + 2) * 4.02e9 + 4 * 2**30)
