@@ -63,12 +63,13 @@ class L2(Regulariser):
             for name, parameter in model.named_parameters():
                 if name not in self._theta0:
                     continue
-                moved = parameter - self._theta0[name].to(parameter)
-                squares.append(moved.square().sum())
+                # theta_0 - theta, and in place its squares: one buffer of the weight's size.
+                to_base = self._theta0[name].to(parameter, copy=True).sub_(parameter)
                 if parameter.grad is None:
-                    parameter.grad = 2 * factor * moved
+                    parameter.grad = -2 * factor * to_base
                 else:
-                    parameter.grad.add_(moved, alpha=2 * factor)
+                    parameter.grad.sub_(to_base, alpha=2 * factor)
+                squares.append(to_base.square_().sum())
         return factor * torch.stack(squares).sum()
 
 
