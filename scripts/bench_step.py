@@ -1,18 +1,20 @@
 """Time and peak memory of an optimizer step: every method against sft, sft against plain TRL.
 
     python scripts/bench_step.py                                 # generated rows
-    python scripts/bench_step.py --data medcalc.csv              # MedCalc-Bench rows
+    python scripts/bench_step.py --data medcalc.csv --tokens 417 # MedCalc-Bench rows of that length
     python scripts/bench_step.py --methods sft,talr,trl --json out.json
 
-Every contestant is a process of its own, with the same model, rows, batch and precision; they take
-turns, one step each, so that a change of the machine's speed meets all of them. A process reports
-the wall time of each step and the peak of its resident memory (of GPU memory on a GPU).
+Every contestant is a process of its own, with the same model, rows, batch and precision; it takes
+turns with sft, one step each, so that a change of the machine's speed meets both. The first step,
+which loads code and allocates the optimizer's state, counts for nothing. Of the others the wall
+times and the peak of the process's resident memory (of GPU memory on a GPU) are reported.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -41,8 +43,6 @@ def contestant(options: argparse.Namespace) -> None:
     import torch
     from transformers import TrainerCallback
 
-    from talr_cli.training.loop import peak_memory
-
     trainer, device = build(options)
 
     class TakeTurns(TrainerCallback):
@@ -50,14 +50,38 @@ def contestant(options: argparse.Namespace) -> None:
             sys.stdin.readline()
             self.started = time.perf_counter()
 
-        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        def on_step_end(self, args: Any, state: Any, *rest: Any, **kwargs: Any) -> None:
             if device == "cuda":
                 torch.cuda.synchronize()
-            print(f"step {time.perf_counter() - self.started}", flush=True)
+            seconds = time.perf_counter() - self.started
+            if state.global_step == 1:
+                forget_peak(device)
+            print(f"step {seconds}", flush=True)
 
     trainer.add_callback(TakeTurns())
     trainer.train()
-    print(f"peak {peak_memory(device)}", flush=True)
+    print(f"peak {peak(device)}", flush=True)
+
+
+def forget_peak(device: str) -> None:
+    """Start to look for the peak of memory from here; what loading took does not count."""
+    import torch
+
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): VmHWM becomes VmRSS
+
+
+def peak(device: str) -> float:
+    """GiB since `forget_peak`."""
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    kib = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert kib is not None
+    return int(kib.group(1)) / 2**20
 
 
 def build(options: argparse.Namespace) -> tuple[Any, str]:
@@ -80,8 +104,13 @@ def build(options: argparse.Namespace) -> tuple[Any, str]:
     config.trainer.checkpoint_every_epoch = False
     source = models.resolve(config.model)
     renderer = load_renderer(source, config.model)
-    needed = options.batch * options.steps
-    rows = encode_all(instantiate(config.dataset).load().train[:needed], renderer, 4096).rows
+    rows = encode_all(instantiate(config.dataset).load().train, renderer, 4096).rows
+    if options.tokens:
+        rows.sort(key=lambda row: abs(len(row.input_ids) - options.tokens))
+    rows = rows[: options.batch * options.steps]
+    tokens = statistics.mean(len(row.input_ids) for row in rows)
+    targets = statistics.mean(len(row.targets) for row in rows)
+    print(f"rows {tokens} {targets}", flush=True)
     device = models.choose_device("auto")
     model = models.load_model(source, config.model, torch.float32, device)
     set_seed(0)
@@ -121,11 +150,11 @@ def measure(options: argparse.Namespace, name: str) -> subprocess.Popen[str]:
     )
 
 
-def answer(process: subprocess.Popen[str], kind: str) -> float:
+def answer(process: subprocess.Popen[str], kind: str) -> list[float]:
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith(f"{kind} "):
-            return float(line.split()[1])
+            return [float(word) for word in line.split()[1:]]
     raise SystemExit(f"{process.args} stopped early: run it by hand to see why")
 
 
@@ -133,6 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--data", help="a CSV file in MedCalc-Bench's columns")
+    parser.add_argument("--tokens", type=int, help="take the rows whose length is nearest to this")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--steps", type=int, default=6, help="the first warms up, uncounted")
     parser.add_argument("--methods", default=",".join((*TRL, *OURS)))
@@ -147,14 +177,17 @@ def main() -> None:
     # In pairs with sft, so that no more than two models are in memory.
     for name in [one for one in names if one != "sft"]:
         pair = {one: measure(options, one) for one in ("sft", name)}
+        tokens, targets = answer(pair["sft"], "rows")
+        if not results:
+            print(f"rows of {tokens:.0f} tokens, {targets:.0f} of them targets, on average")
         seconds: dict[str, list[float]] = {one: [] for one in pair}
         for _ in range(options.steps):
             for one, process in pair.items():
                 assert process.stdin is not None
                 process.stdin.write("go\n")
                 process.stdin.flush()
-                seconds[one].append(answer(process, "step"))
-        peaks = {one: answer(process, "peak") for one, process in pair.items()}
+                seconds[one] += answer(process, "step")
+        peaks = {one: answer(process, "peak")[0] for one, process in pair.items()}
         time_ratio = statistics.median(
             theirs / ours
             for ours, theirs in zip(seconds["sft"][1:], seconds[name][1:], strict=True)

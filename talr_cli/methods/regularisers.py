@@ -68,9 +68,10 @@ class L2(Regulariser):
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
                 weights = _own_part(parameter)
-                moved = weights - self._theta0[name].to(weights)
-                squares.append(moved.square().sum())
-                _own_part(parameter.grad).add_(moved, alpha=2 * factor)
+                # theta_0 - theta, and in place its squares: one buffer of the weight's size.
+                to_base = self._theta0[name].to(weights, copy=True).sub_(weights)
+                _own_part(parameter.grad).sub_(to_base, alpha=2 * factor)
+                squares.append(to_base.square_().sum())
             total = torch.stack(squares).sum()
             if any(hasattr(parameter, "to_local") for parameter in trained.values()):
                 torch.distributed.all_reduce(total)
@@ -79,7 +80,7 @@ class L2(Regulariser):
 
 def _own_part(tensor: torch.Tensor) -> torch.Tensor:
     """What this rank holds of a tensor, without a copy: all of it, unless FSDP2 has split it up."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # type: ignore[operator]
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 @dataclass

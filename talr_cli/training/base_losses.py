@@ -48,11 +48,13 @@ def base_losses(model: PreTrainedModel, fingerprint: str, rows: Sequence[Rendere
 def target_losses(model: PreTrainedModel, rows: Sequence[Rendered]) -> list[torch.Tensor]:
     """-log p of every target of every row, in nats, on the CPU; in batches of like length."""
     device = model.device.type
-    collate = Collator(pad_token_id=0)  # padding is masked: any id does
+    collate = Collator(pad_token_id=0)  # no target sees its padding: any id does
     losses = [torch.zeros(0)] * len(rows)
     training = model.training
     model.eval()
-    for batch in tqdm(_batches(rows), desc="base losses", disable=not sys.stderr.isatty()):
+    for batch in tqdm(
+        batches_of_like_length(rows), desc="base losses", disable=not sys.stderr.isatty()
+    ):
         inputs = collate([token_row(rows[index]) for index in batch])
         inputs = {name: values.to(model.device) for name, values in inputs.items()}
         with torch.autocast(device, torch.bfloat16, enabled=bf16_is_fast(device)):
@@ -74,7 +76,7 @@ def target_losses(model: PreTrainedModel, rows: Sequence[Rendered]) -> list[torc
     return losses
 
 
-def _batches(rows: Sequence[Rendered]) -> list[list[int]]:
+def batches_of_like_length(rows: Sequence[Rendered]) -> list[list[int]]:
     """Indices of rows of like length, the longest first; each batch within TOKENS_AT_ONCE."""
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index].input_ids))
     batches: list[list[int]] = []

@@ -3,6 +3,9 @@
 TRL's fused head projects only the target positions through the vocabulary on GPUs, but every
 position elsewhere. Here the backbone's output is cut down to the target positions before TRL's
 head sees it, so that prompt positions cost no projection on any device.
+
+Rows are padded on the right, where causal attention cannot see the padding: the model runs without
+a padding mask, and attention takes its kernel for plain causal rows.
 """
 
 from __future__ import annotations
@@ -11,22 +14,26 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import trl.trainer.utils
 from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
-from trl.trainer.utils import add_fused_lm_head
 
 from talr_cli.data.rendering import IGNORED
 from talr_cli.errors import UserError
 from talr_cli.methods.base import TargetTokens
 
 TARGETS_AT_ONCE = 512  # rows of [targets, vocabulary] logits held in fp32
+VOCABULARY_AT_ONCE = 4096  # columns of TRL's head on a CPU, where its 32768 do not fit the caches
 
 
 def add_token_scores(model: nn.Module, outputs: tuple[str, ...]) -> None:
     """Give the model TRL's fused head with just the per-token `outputs` an objective needs."""
+    language_model = causal_lm(model)
+    if language_model.device.type == "cpu":
+        trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE = VOCABULARY_AT_ONCE
     fused = tuple(output for output in outputs if output != "topk_entropy")
-    add_fused_lm_head(causal_lm(model), outputs=("log_probs", *fused))
+    trl.trainer.utils.add_fused_lm_head(language_model, outputs=("log_probs", *fused))
 
 
 def causal_lm(model: nn.Module) -> PreTrainedModel:
@@ -128,7 +135,8 @@ def _target_mask(inputs: Mapping[str, Any]) -> torch.Tensor:
 
 
 def _model_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: inputs[name] for name in inputs if name not in ("labels", "sequence_weights")}
+    left_out = ("labels", "sequence_weights", "attention_mask")
+    return {name: inputs[name] for name in inputs if name not in left_out}
 
 
 def _sequence_of_targets(inputs: Mapping[str, Any]) -> torch.Tensor:

@@ -199,16 +199,16 @@ def test_gradient_agrees_with_finite_differences(toy_model, tmp_path):
     assert (above - below) / (2 * step) == pytest.approx(length, rel=1e-3)
 
 
-def test_only_targets_are_projected(toy_model):
-    """The head sees as many positions as there are targets, on a CPU too."""
+def test_only_targets_are_projected(toy_model, monkeypatch):
+    """The head sees as many positions as there are targets, on a CPU too, and by few columns."""
+    monkeypatch.setattr("talr_cli.training.token_scores.VOCABULARY_AT_ONCE", 20)
     batch = DataCollatorForLanguageModeling(PAD)(rows(6))
     add_token_scores(toy_model, ())
     seen = []
     original = torch.mm
 
     def counting(a, b, **kwargs):
-        if b.shape[-1] == 50:
-            seen.append(a.shape[0])
+        seen.append((a.shape[0], b.shape[-1]))
         return original(a, b, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -216,7 +216,7 @@ def test_only_targets_are_projected(toy_model):
         tokens, _ = score_targets(toy_model, toy_model, batch)
     targets = int((batch["labels"][:, 1:] != -100).sum())
     assert len(tokens.log_probs) == targets
-    assert seen == [targets]
+    assert seen == [(targets, 20), (targets, 20), (targets, 10)]
 
 
 def test_a_batch_without_targets_is_a_differentiable_zero(toy_model):
