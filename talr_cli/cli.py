@@ -6,13 +6,16 @@ import difflib
 import importlib
 import logging
 import os
+import signal
 import sys
 
 from talr_cli import __version__
 from talr_cli.errors import UserError
+from talr_cli.interruption import interrupt
 
 COMMANDS = {
     "train": "train one run, evaluate it, write its run directory",
+    "sweep": "train the runs of a grid, go on with them, report",
     "eval": "score a checkpoint, an adapter, a hub id or a run directory",
     "analyze": "which tokens of the training rows a checkpoint finds hard",
     "report": "tables, pictures and an HTML page of a study",
@@ -41,6 +44,7 @@ def main() -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # bars of the libraries, one line a frame
+    signal.signal(signal.SIGTERM, interrupt)
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP, end="")
@@ -54,15 +58,15 @@ def main() -> int:
             near = difflib.get_close_matches(command, COMMANDS, n=1)
             guess = f"; did you mean {near[0]!r}?" if near else ""
             raise UserError(f"unknown command {command!r}{guess} See `talr --help`.")
-        importlib.import_module(f"talr_cli.commands.{command}").main(arguments[1:])
+        return importlib.import_module(f"talr_cli.commands.{command}").main(arguments[1:]) or 0
     except UserError as error:
         rank = os.environ.get("RANK", "0")
         print(f"talr: {f'rank {rank}: ' * (rank != '0')}{error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except KeyboardInterrupt:
-        print("talr: interrupted", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            print("talr: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

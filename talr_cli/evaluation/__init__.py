@@ -31,6 +31,12 @@ def scoring_identity(config: DictConfig) -> str:
     return run_identity(settings, {} if scorer is None else {"scorer": scorer})[:8]
 
 
+def is_scored(config: DictConfig, directory: RunDirectory) -> bool:
+    """Whether the results that lie there were scored the way this config asks for."""
+    results = directory.read_results()
+    return results is not None and results["scoring"] == scoring_identity(config)
+
+
 def domain_rows(config: DictConfig, splits: Splits) -> list[Example]:
     """The test rows that are scored.
 

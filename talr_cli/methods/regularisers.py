@@ -79,7 +79,7 @@ class L2(Regulariser):
 
 def _own_part(tensor: torch.Tensor) -> torch.Tensor:
     """What this rank holds of a tensor, without a copy: all of it, unless FSDP2 has split it up."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # type: ignore[operator]
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 @dataclass

@@ -46,9 +46,9 @@ def cost_cells(results: Sequence[Results]) -> Cells | None:
 
 def _line(method: str, device: str, runs: Sequence[Results]) -> list[Cell]:
     trainings = list({_trained(one): one["training"] for one in runs}.values())
-    hours = [_hours(training) for training in trainings]
+    hours = [training_hours(training) for training in trainings]
     known = [value for value in hours if value is not None]
-    evaluation = [_evaluation_hours(one) for one in runs]
+    evaluation = [evaluation_hours(one) for one in runs]
     return [
         named(method),
         Cell(device, device) if device else Cell(),
@@ -73,7 +73,7 @@ def _device(training: dict[str, Any]) -> str:
     return f"{processes} × {name}" if processes > 1 else name
 
 
-def _hours(training: dict[str, Any]) -> float | None:
+def training_hours(training: dict[str, Any]) -> float | None:
     """Device hours of all steps; None where no step was timed."""
     timed = training["steps"] - training["resumed_from_step"]
     if timed <= 0:
@@ -82,7 +82,8 @@ def _hours(training: dict[str, Any]) -> float | None:
     return seconds * training.get("processes", 1) / 3600
 
 
-def _evaluation_hours(one: Results) -> float:
+def evaluation_hours(one: Results) -> float:
+    """Hours of answering and scoring, general and domain."""
     return sum((one[part] or {}).get("seconds", 0.0) for part in ("domain", "general")) / 3600
 
 

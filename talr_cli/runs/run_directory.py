@@ -7,13 +7,12 @@
 Does not know how a run is trained or scored, nor which config values make its identity.
 """
 
-import fcntl
 import json
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,15 +23,15 @@ from omegaconf import OmegaConf
 from talr_cli.errors import UserError
 from talr_cli.runs.atomic import append_json_line, write_json, write_text
 from talr_cli.runs.environment import collect_environment
+from talr_cli.runs.lease import Owner, hold, owner
 from talr_cli.runs.process import process_start
 
-WrittenState = Literal["pending", "training", "trained", "evaluated", "failed", "diverged"]
-State = WrittenState | Literal["interrupted"]
+State = Literal["pending", "training", "trained", "evaluated", "interrupted", "failed", "diverged"]
 
 REASON_LINES = 20
 CHECKPOINT_MARKER = "talr_state.json"  # written into a checkpoint after everything else
+LOCK = ".lock"
 _IDENTITY = re.compile(r"# run identity: ([0-9a-f]{64})$")
-_held_locks: set[int] = set()
 
 
 @dataclass
@@ -118,7 +117,7 @@ class RunDirectory:
 
     # Status
 
-    def write_status(self, state: WrittenState, reason: str | None = None) -> None:
+    def write_status(self, state: State, reason: str | None = None) -> None:
         """Record a step of the run's life by this process; of `reason` the last lines are kept."""
         times = dict(self._written_status().times)
         times[state] = datetime.now(UTC).isoformat(timespec="seconds")
@@ -182,25 +181,15 @@ class RunDirectory:
             return None
         return json.loads(self.results.read_text(encoding="utf-8"))
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Own the run while inside; the system lets go of it when the process dies."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        file = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.pread(file, 1000, 0).decode(errors="replace").strip() or "another process"
-            os.close(file)
-            raise UserError(f"{self.path} is in use by {owner}: wait for it or stop it") from None
-        try:
-            os.ftruncate(file, 0)
-            os.pwrite(file, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-            _held_locks.add(file)
-            yield
-        finally:
-            _held_locks.discard(file)
-            os.close(file)
+    # Ownership
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Own the run while inside; InUseError where another process does."""
+        return hold(self.path / LOCK)
+
+    def owner(self) -> Owner | None:
+        """The process that makes this run now."""
+        return owner(self.path / LOCK)
 
 
 def study_path(runs_dir: Path, study: str) -> Path:
@@ -217,13 +206,3 @@ def pair_name(model: str, dataset: str) -> str:
 
 def _file_name(name: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).strip(".-")
-
-
-def _close_inherited_locks() -> None:
-    for file in _held_locks:
-        os.close(file)
-    _held_locks.clear()
-
-
-# A forked worker shares the lock: outliving a killed trainer, it would keep the run locked.
-os.register_at_fork(after_in_child=_close_inherited_locks)

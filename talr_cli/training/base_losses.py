@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from talr_cli.data.rendering import IGNORED, Rendered
 from talr_cli.models import bf16_is_fast, cache_dir
 from talr_cli.runs.atomic import write_json
+from talr_cli.runs.lease import hold
 from talr_cli.training.collator import Collator, token_row
 from talr_cli.training.token_scores import TARGETS_AT_ONCE, head_logits, target_hidden
 
@@ -33,12 +34,13 @@ def base_losses(model: PreTrainedModel, fingerprint: str, rows: Sequence[Rendere
     for row in rows:
         key.update(json.dumps([row.input_ids, row.labels]).encode())
     cached = cache_dir() / "base_losses" / f"{key.hexdigest()}.json"
-    if cached.exists():
-        log.info("base losses: found those of %d rows", len(rows))
-        return torch.tensor(json.loads(cached.read_text()))
-    losses = torch.stack([row.mean() for row in target_losses(model, rows)])
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    write_json(cached, losses.tolist())
+    # Runs that start together wait for the first of them.
+    with hold(cached.with_suffix(".lock"), wait=True):
+        if cached.exists():
+            log.info("base losses: found those of %d rows", len(rows))
+            return torch.tensor(json.loads(cached.read_text()))
+        losses = torch.stack([row.mean() for row in target_losses(model, rows)])
+        write_json(cached, losses.tolist())
     return losses
 
 

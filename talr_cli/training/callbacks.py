@@ -11,24 +11,34 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from talr_cli.interruption import Stop
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking import Tracker
+from talr_cli.training import ranks
 
 log = logging.getLogger(__name__)
 
 _NAMES = {"learning_rate": "lr", "eval_loss": "validation_loss"}
 
 
+# A model that guesses every token alike has the loss ln(vocabulary). One that is half as bad again
+# for this many steps in a row has exploded: short rows may do so once, never in a row.
+EXPLODED = 1.5
+STEPS_EXPLODED = 3
+
+
 class DivergedError(Exception):
-    """The loss or the gradient is no longer a number."""
+    """The loss or the gradient is no longer a number, or the loss has exploded."""
 
 
 class RecordSteps(TrainerCallback):
-    """Writes every logged step to metrics.jsonl and to the tracker."""
+    """Writes every logged step to metrics.jsonl and to the tracker; stops where it diverges."""
 
-    def __init__(self, directory: RunDirectory, tracker: Tracker) -> None:
+    def __init__(self, directory: RunDirectory, tracker: Tracker, vocabulary: int) -> None:
         self._directory = directory
         self._tracker = tracker
+        self._limit = EXPLODED * math.log(vocabulary)
+        self._above = 0  # steps in a row
 
     def on_log(
         self,
@@ -50,6 +60,37 @@ class RecordSteps(TrainerCallback):
         for name in ("loss", "weighted_loss", "grad_norm"):
             if not math.isfinite(metrics.get(name, 0.0)):
                 raise DivergedError(f"{name} is {metrics[name]} at step {state.global_step}")
+        if "loss" in metrics:
+            self._above = self._above + 1 if metrics["loss"] > self._limit else 0
+        if self._above >= STEPS_EXPLODED:
+            raise DivergedError(
+                f"loss is {metrics['loss']:.1f} at step {state.global_step}, above "
+                f"{self._limit:.1f} for {self._above} steps: that is {EXPLODED} times the loss of "
+                "a model that knows nothing"
+            )
+
+
+class StopOnRequest(TrainerCallback):
+    """Ends the training with a checkpoint after the step in which a stop was requested."""
+
+    def __init__(self, stop: Stop) -> None:
+        self._stop = stop
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if ranks.any_of(self._stop.requested):  # they end after the same step
+            control.should_training_stop = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # Reached from within an epoch too, and the only place: a checkpoint that is written twice
+        # would be a torn one in between.
+        if control.should_training_stop and state.global_step < state.max_steps:
+            control.should_save = True
+            if state.epoch is not None and not state.epoch.is_integer():
+                control.should_evaluate = False
 
 
 class ShowProgress(TrainerCallback):

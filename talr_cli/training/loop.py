@@ -24,13 +24,14 @@ from trl import SFTConfig
 
 from talr_cli.data.rendering import Rendered
 from talr_cli.errors import UserError
+from talr_cli.interruption import Stop
 from talr_cli.methods.method import Method
 from talr_cli.methods.replay import spread
 from talr_cli.models import ModelSource, bf16_is_fast
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking import Tracker
 from talr_cli.training.base_losses import base_losses
-from talr_cli.training.callbacks import RecordSteps, ShowProgress
+from talr_cli.training.callbacks import RecordSteps, ShowProgress, StopOnRequest
 from talr_cli.training.collator import token_row
 from talr_cli.training.ranks import is_sharded, one_per_node_first, per_rank, world_size
 from talr_cli.training.token_scores import causal_lm
@@ -55,6 +56,7 @@ def train(
     trainer: MethodTrainer,
     directory: RunDirectory,
     tracker: Tracker,
+    stop: Stop,
     load_plain: Callable[[], Any],
 ) -> tuple[PreTrainedModel, dict[str, Any]] | None:
     """Run a trainer to the end; the trained plain model and the `training` results.
@@ -64,9 +66,15 @@ def train(
 
     Args:
         load_plain: Loads the model as the trainer got it, for weights that FSDP2 has split up.
+
+    Raises:
+        KeyboardInterrupt: A stop was requested; the last finished step is in a checkpoint.
+        DivergedError: It makes no sense to go on.
     """
-    trainer.add_callback(RecordSteps(directory, tracker))
+    vocabulary = causal_lm(trainer.model).config.vocab_size
+    trainer.add_callback(RecordSteps(directory, tracker, vocabulary))
     trainer.add_callback(ShowProgress())
+    trainer.add_callback(StopOnRequest(stop))
     trainer.remove_callback(PrinterCallback)
     step, checkpoint = directory.last_checkpoint() or (0, None)
     if checkpoint is not None:
@@ -75,6 +83,8 @@ def train(
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - started
+    if trainer.state.global_step < trainer.state.max_steps:
+        raise KeyboardInterrupt
     accelerator = trainer.accelerator
     device = accelerator.device.type
     input_tokens, memory = accelerator.gather(
@@ -99,7 +109,7 @@ def train(
     return model, {
         "steps": trainer.state.global_step,
         "epochs": trainer.state.epoch,
-        "rows": len(trainer.train_dataset),  # type: ignore[arg-type]
+        "rows": len(trainer.train_dataset),
         "target_tokens": trainer.target_tokens,
         "seconds": round(seconds, 2),
         "tokens_per_second": round(float(input_tokens.sum()) / seconds, 1),
@@ -225,7 +235,7 @@ def trainer_arguments(
         save_total_limit=2,  # a kill while one is written leaves the one before
         report_to="none",
         disable_tqdm=True,  # ShowProgress has the bar
-        fsdp=sharded or None,
+        fsdp=sharded or None,  # type: ignore[arg-type]
         fsdp_config={"state_dict_type": "SHARDED_STATE_DICT"} if sharded else None,
     )
     if sharded:

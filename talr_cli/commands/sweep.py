@@ -1,0 +1,87 @@
+"""`talr sweep`: the runs of a grid, each in a process of its own, then the study's report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose
+
+from talr_cli import hydra_app
+from talr_cli.config import check
+from talr_cli.errors import UserError
+from talr_cli.interruption import stop_requests
+from talr_cli.sweep.drive import drive
+from talr_cli.sweep.grid import points
+from talr_cli.sweep.local import Local
+from talr_cli.sweep.plan import find_models, make_plan
+from talr_cli.sweep.show import show_plan, show_summary
+
+log = logging.getLogger(__name__)
+
+_FLAGS = ("-m", "--multirun", "--dry-run")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code: 0 when every run is done, 1 when one is not.
+
+    Raises:
+        KeyboardInterrupt: It was stopped before its end.
+    """
+    dry_run = "--dry-run" in arguments
+    arguments = [one for one in arguments if one not in _FLAGS]
+    config_dir, overrides = _config_dir(arguments)
+    if any(one.startswith("-") for one in overrides):
+        hydra_app.run("sweep", check, arguments)  # --help and its like
+        return 0
+    own_keys = tuple(hydra_app.load("sweep", []))
+    own = [one for one in overrides if one.partition("=")[0] in own_keys]
+    with hydra_app.composing("sweep", config_dir) as also:
+        options = compose("sweep", [*also, *own])
+    check(options)
+    grid = points([one for one in overrides if one not in own], config_dir)
+    plan = make_plan(grid, find_models(grid, fetch=not dry_run), config_dir, options)
+    show_plan(plan)
+    if plan.missing:
+        raise UserError("; ".join(plan.missing))
+    if dry_run:
+        return 0
+    launcher = Local(options.workers, grid[0].config.device)
+    with stop_requests("stopping: the runs finish their step; no more are started") as stop:
+        outcomes = drive(plan.jobs, launcher, options.retry_failed, options.keep, stop)
+        if stop.requested:
+            show_summary(plan.jobs, outcomes)
+    for runs_dir, study in dict.fromkeys((one.config.runs_dir, one.config.study) for one in grid):
+        _report(Path(runs_dir), study)
+    show_summary(plan.jobs, outcomes)
+    return 0 if all(outcome.is_good for outcome in outcomes.values()) else 1
+
+
+def _config_dir(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """The folder of --config-dir, and the other arguments."""
+    rest, folder = [], None
+    waiting = iter(arguments)
+    for one in waiting:
+        name, _, value = one.partition("=")
+        if name in ("--config-dir", "-cd"):
+            given = value or next(waiting, None)
+            if given is None:
+                raise UserError("--config-dir needs a folder")
+            folder = Path(given)
+        else:
+            rest.append(one)
+    return folder, rest
+
+
+def _report(runs_dir: Path, study: str) -> None:
+    """What `talr report` does, where there is anything to report."""
+    from talr_cli.report.study_report import write_report
+    from talr_cli.report.table import print_table
+    from talr_cli.runs.study import load_runs, study_path
+
+    runs = load_runs(runs_dir, study)
+    if runs:
+        print_table(list(runs.values()))
+        page = write_report(runs, study, study_path(runs_dir, study) / "report")
+        print(f"report: {page}")

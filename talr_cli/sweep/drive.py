@@ -1,0 +1,124 @@
+"""Makes the jobs of a plan, whatever happens to each, and says what became of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from talr_cli.errors import IN_USE
+from talr_cli.interruption import Stop
+from talr_cli.sweep.jobs import Ended, Job, Launcher
+from talr_cli.sweep.plan import is_finished, state
+from talr_cli.sweep.prune import prune
+
+log = logging.getLogger(__name__)
+
+POLL = 2.0  # seconds between looks at runs that another process makes
+INTERRUPTED = 130  # exit code
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: done, found done, failed, diverged, interrupted or not started."""
+
+    word: str
+    reason: str = ""
+    seconds: float = 0.0
+
+    @property
+    def is_good(self) -> bool:
+        return self.word in ("done", "found done")
+
+
+def drive(
+    jobs: Sequence[Job], launcher: Launcher, retry_failed: bool, keep: str, stop: Stop
+) -> dict[Path, Outcome]:
+    """Make what is left to do of the jobs; {run directory: what became of it}.
+
+    A job waits for the run that it needs, and for another process that makes the same run; when
+    that process is gone without having finished, the job is made here. After a requested stop
+    jobs that were not started have no outcome.
+    """
+    outcomes: dict[Path, Outcome] = {}
+    started: set[Path] = set()
+
+    def ready() -> Iterator[Job]:
+        """Jobs that can start, each looked at in the moment in which it is asked for."""
+        for job in jobs:
+            path = job.directory.path
+            if stop.requested:
+                return
+            if path in outcomes:
+                continue
+            if job.needs is not None and job.needs.path not in outcomes:
+                continue
+            found = _without_starting(job, outcomes, retry_failed or path in started)
+            if found is not None:
+                outcomes[path] = found
+            elif job.directory.owner() is None:
+                started.add(path)
+                yield job
+
+    def ended_well() -> set[Path]:
+        return {path for path, outcome in outcomes.items() if outcome.is_good}
+
+    while len(outcomes) < len(jobs) and not stop.requested:
+        before = len(outcomes)
+        with closing(launcher.submit(ready(), stop)) as launched:
+            for ended in launched:
+                outcome = _outcome(ended)
+                if outcome is not None:
+                    outcomes[ended.job.directory.path] = outcome
+                    _announce(ended.job, outcome, len(outcomes), len(jobs))
+                    prune(jobs, outcomes, ended_well(), keep)
+        if len(outcomes) == before:
+            time.sleep(POLL)
+    prune(jobs, outcomes, ended_well(), keep)
+    return outcomes
+
+
+def _without_starting(
+    job: Job, outcomes: dict[Path, Outcome], retry_failed: bool
+) -> Outcome | None:
+    """What becomes of a job that need not, or cannot, be started; None for the others."""
+    now = state(job)
+    if now == "done":
+        return Outcome("found done")
+    if job.needs is not None and not outcomes[job.needs.path].is_good:
+        return Outcome("not started", f"{job.needs.path.name}: {outcomes[job.needs.path].word}")
+    if now == "failed" and not retry_failed:
+        status = job.directory.read_status()
+        return Outcome(status.state, f"{status.reason} (before; retry_failed=true tries again)")
+    return None
+
+
+def _outcome(ended: Ended) -> Outcome | None:
+    """What became of the job; None where another process was making the same run."""
+    job, code = ended.job, ended.exit_code
+    if code == IN_USE:
+        return None
+    if code == 0 and is_finished(job):
+        return Outcome("done", seconds=ended.seconds)
+    last_lines = job.last_lines()
+    if code == INTERRUPTED:
+        return Outcome("interrupted", "goes on when the sweep is started again", ended.seconds)
+    if code < 0:
+        return Outcome("failed", f"killed by signal {-code}\n{last_lines}", ended.seconds)
+    status = job.directory.read_status()
+    if status.state not in ("failed", "diverged"):
+        # It ended before the run began, for example because a data file is missing.
+        job.directory.write_status("failed", last_lines)
+        return Outcome("failed", last_lines, ended.seconds)
+    return Outcome(status.state, status.reason or last_lines, ended.seconds)
+
+
+def _announce(job: Job, outcome: Outcome, ended: int, total: int) -> None:
+    log.info(
+        "%d/%d %s: %s, %.0f s", ended, total, job.directory.path, outcome.word, outcome.seconds
+    )
+    if not outcome.is_good:
+        log.info("%s", outcome.reason)

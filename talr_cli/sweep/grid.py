@@ -1,0 +1,130 @@
+"""Overrides -> the configs of a sweep's runs. The grammar and the product of the lists are Hydra's.
+
+Composing a config takes Hydra a tenth of a second. So it is done once for each choice of groups;
+the values, such as a learning rate or a seed, are set in copies, by Hydra's own function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from talr_cli import hydra_app
+from talr_cli.errors import UserError
+
+# What `talr eval` has in common with `talr train`, beside the groups' choices.
+_OF_EVAL = ("study", "runs_dir", "device", "model", "dataset", "suite", "domain", "logger")
+_GROUPS_OF_EVAL = ("model", "dataset", "suite", "logger")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of the grid: what is typed for it, its `train` config, the choice of each group."""
+
+    overrides: tuple[str, ...]
+    config: DictConfig
+    choices: Mapping[str, str]
+
+
+def points(overrides: Sequence[str], config_dir: Path | None) -> list[Point]:
+    """The runs that the overrides name, each with its config.
+
+    An experiment brings lists along in `hydra.sweeper.params`; what is typed goes before them.
+    """
+    with hydra_app.composing("train", config_dir) as also:
+        loader = GlobalHydra.instance().config_loader()
+        parse = OverridesParser.create(config_loader=loader).parse_overrides
+        typed = parse(list(overrides))
+        fixed = [one for one in typed if not one.is_sweep_override()]
+        if any(one.key_or_group == "experiment" and one not in fixed for one in typed):
+            raise UserError("experiment takes one value in a sweep: it may bring a grid of its own")
+        params = _compose([*also, *_lines(fixed)], of_hydra="sweeper.params")[1] or {}
+        # Later ones replace earlier ones of the same key.
+        every = [*parse([f"{key}={value}" for key, value in params.items()]), *typed]
+        (lists,) = BasicSweeper.split_arguments(every, None)
+        parsed = {line: parse([line])[0] for line in {line for lines in lists for line in lines}}
+        whole = {line for line, one in parsed.items() if _needs_composing(one, loader)}
+        composed: dict[tuple[str, ...], tuple[DictConfig, Any]] = {}
+        found = []
+        for lines in lists:
+            groups = tuple(line for line in lines if line in whole)
+            if groups not in composed:
+                composed[groups] = _compose([*also, *groups], of_hydra="runtime.choices")
+            config, choices = composed[groups]
+            config = config.copy()
+            values = [parsed[line] for line in lines if line not in whole]
+            ConfigLoaderImpl._apply_overrides_to_config(values, config)
+            found.append(Point(tuple(lines), config, choices))
+    return found
+
+
+def _compose(overrides: Sequence[str], of_hydra: str) -> tuple[DictConfig, Any]:
+    """The `train` config, and a value of Hydra's own one, which is taken out: it is large."""
+    config = compose("train", list(overrides), return_hydra_config=True)
+    value = OmegaConf.select(config.hydra, of_hydra)
+    if value is not None:
+        value = OmegaConf.to_container(value)
+    OmegaConf.set_struct(config, False)
+    del config["hydra"]
+    OmegaConf.set_struct(config, True)
+    return config, value
+
+
+def base_overrides(point: Point, config_dir: Path | None) -> tuple[tuple[str, ...], DictConfig]:
+    """What `talr eval` is to be given to score the base model of a run as the run is scored."""
+    groups = [f"{group}={point.choices[group]}" for group in _GROUPS_OF_EVAL]
+    with hydra_app.composing("eval", config_dir) as also:
+        plain = compose("eval", [*also, *groups])
+    lines = list(groups)
+    for key in _OF_EVAL:
+        lines += _differences(key, plain[key], point.config[key])
+        OmegaConf.update(plain, key, point.config[key], merge=False)
+    return tuple(lines), plain
+
+
+def _differences(key: str, before: Any, after: Any) -> list[str]:
+    if before == after:
+        return []
+    if isinstance(before, DictConfig) and isinstance(after, DictConfig) and after:
+        return [
+            line
+            for name in after
+            for line in _differences(f"{key}.{name!s}", before.get(name), after[name])
+        ]
+    return ["=".join((key, _as_typed(after)))]
+
+
+def _as_typed(value: Any) -> str:
+    if isinstance(value, ListConfig | DictConfig):
+        value = OmegaConf.to_container(value, resolve=True)
+    return str(Override._get_value_element_as_str(_quoted(value)))
+
+
+def _quoted(value: Any) -> Any:
+    if isinstance(value, str):
+        return QuotedString(text=value, quote=Quote.single)
+    if isinstance(value, list):
+        return [_quoted(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _quoted(item) for key, item in value.items()}
+    return value
+
+
+def _lines(overrides: Sequence[Override]) -> list[str]:
+    return [one.input_line or "" for one in overrides]
+
+
+def _needs_composing(override: Override, loader: Any) -> bool:
+    """Whether it changes which files are read, or Hydra's own values; others are set later."""
+    key = override.key_or_group
+    return key.startswith("hydra") or bool(loader.get_group_options(key))

@@ -1,0 +1,69 @@
+"""Jobs on this machine, several at a time: one GPU each, or a share of the CPU's cores."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import suppress
+
+from talr_cli.interruption import Stop
+from talr_cli.sweep.gpus import gpu_names
+from talr_cli.sweep.jobs import Ended, Job
+
+POLL = 0.2  # seconds between looks at the processes
+GRACE = 3.0  # seconds from asking a process to end at once to killing it
+
+
+class Local:
+    """`workers` jobs at a time."""
+
+    def __init__(self, workers: int, device: str) -> None:
+        self._free = [_environment(number, workers, device) for number in range(workers)]
+
+    def submit(self, jobs: Iterable[Job], stop: Stop) -> Generator[Ended, None, None]:
+        waiting = iter(jobs)
+        running: dict[subprocess.Popen[bytes], tuple[Job, dict[str, str], float]] = {}
+        told = False
+        try:
+            while True:
+                while self._free and (job := next(waiting, None)) is not None:
+                    environment = self._free.pop(0)
+                    running[job.start(environment)] = (job, environment, time.monotonic())
+                if not running:
+                    return
+                if stop.requested and not told:
+                    told = True
+                    for process in running:
+                        process.terminate()
+                ended = [process for process in running if process.poll() is not None]
+                for process in ended:
+                    job, environment, started = running.pop(process)
+                    self._free.append(environment)
+                    yield Ended(job, process.returncode, time.monotonic() - started)
+                if not ended:
+                    time.sleep(POLL)
+        finally:
+            _end(list(running))
+
+
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + GRACE
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
+        process.kill()
+        process.wait()
+
+
+def _environment(number: int, workers: int, device: str) -> dict[str, str]:
+    """What sets the worker `number` apart from the others."""
+    gpus = [] if device == "cpu" else gpu_names()
+    if gpus:
+        return {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]}
+    if workers == 1:
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // workers))}

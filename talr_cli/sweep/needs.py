@@ -1,0 +1,199 @@
+"""What the jobs of a plan will take, and what they lack, as far as it is known beforehand.
+
+Everything is read from the headers of weight files, from finished runs and from the machine: there
+are no guesses, and what cannot be known is None.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import netrc
+import os
+import shutil
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from talr_cli.config import DATA_FILES
+from talr_cli.models import ModelSource
+from talr_cli.report.cost import evaluation_hours, training_hours
+from talr_cli.runs.study import load_results
+from talr_cli.sweep.gpus import gpu_memory
+from talr_cli.sweep.jobs import Job, State
+
+_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
+_SAVED = {"float32": 4, "bfloat16": 2, "float16": 2}
+# A checkpoint to go on from: fp32 weights and AdamW's two moments. Two are kept, and for a moment
+# there is a third.
+CHECKPOINT_BYTES = 12
+CHECKPOINTS = 3
+# In memory: fp32 weights, their gradient and two moments. Activations come on top.
+TRAINING_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The size of a model: numbers, and bytes of each as stored."""
+
+    numbers: int
+    bytes_each: int
+
+
+def weights_of(source: ModelSource | None) -> Weights | None:
+    """From the headers of the safetensors; None where they are not here."""
+    if source is None:
+        return None
+    numbers, widths = 0, [1]
+    for file in source.directory.glob("*.safetensors"):
+        with file.open("rb") as content:
+            header = json.loads(content.read(int.from_bytes(content.read(8), "little")))
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                numbers += math.prod(tensor["shape"])
+                widths.append(_BYTES.get(tensor["dtype"], 1))
+    return Weights(numbers, max(widths)) if numbers else None
+
+
+def disk_bytes(
+    jobs: Sequence[Job],
+    states: Sequence[State],
+    sizes: Mapping[Path, Weights | None],
+    keep: str,
+    workers: int,
+) -> int | None:
+    """The most that the jobs still to be made will take at a time; `sizes` by run directory."""
+    models, checkpoints = [0], [0]
+    averaged = {job.needs.path for job in jobs if job.needs is not None}
+    kept = 0
+    for job, now in zip(jobs, states, strict=True):
+        if job.command != "train" or now == "done":
+            continue
+        size = sizes[job.directory.path]
+        if size is None:
+            return None
+        width = _SAVED.get(job.config.trainer.save_dtype, size.bytes_each)
+        models.append(size.numbers * width)
+        if keep != "none" or job.directory.path in averaged:
+            kept += size.numbers * width
+        if _trains_all(job) and job.config.trainer.checkpoint_every_epoch:
+            checkpoints.append(CHECKPOINTS * CHECKPOINT_BYTES * size.numbers)
+    return kept + workers * (max(models) + max(checkpoints))
+
+
+def seconds_of(jobs: Sequence[Job], states: Sequence[State], workers: int) -> float | None:
+    """How long the jobs still to be made take, by the finished runs of their study.
+
+    Training and evaluation only. None where a model on a dataset has no finished run to go by.
+    """
+    total = 0.0
+    finished: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for job, now in zip(jobs, states, strict=True):
+        if now == "done":
+            continue
+        study = (job.config.runs_dir, job.config.study)
+        if study not in finished:
+            finished[study] = load_results(Path(study[0]), study[1])
+        seconds = _seconds(job, finished[study])
+        if seconds is None:
+            return None
+        total += seconds
+    return total / workers
+
+
+def _seconds(job: Job, finished: Sequence[dict[str, Any]]) -> float | None:
+    pair = (job.config.model.name, job.config.dataset.name)
+    alike = [one for one in finished if (one["run"]["model"], one["run"]["dataset"]) == pair]
+    evaluation = [3600 * evaluation_hours(one) for one in alike]
+    if not evaluation:
+        return None
+    trains = job.command == "train" and job.needs is None
+    evaluates = job.command == "eval" or job.config.eval
+    own = job.directory.path.name.rpartition("-lr")[0]
+    trained = [one for one in alike if one["training"]]
+    same_method = [one for one in trained if one["run"]["method"] == own]
+    training = [training_hours(one["training"]) for one in same_method or trained]
+    known = [3600 * hours for hours in training if hours is not None]
+    if trains and not known:
+        return None
+    return (statistics.mean(known) if trains else 0.0) + (
+        statistics.mean(evaluation) if evaluates else 0.0
+    )
+
+
+def missing(
+    jobs: Sequence[Job],
+    states: Sequence[State],
+    sizes: Mapping[Path, Weights | None],
+) -> list[str]:
+    """Why jobs cannot be made: files that are not there, a machine that is too small."""
+    found: dict[str, None] = {}
+    for job, now in zip(jobs, states, strict=True):
+        if now != "done":
+            found |= dict.fromkeys(_missing_data(job.config))
+            found |= dict.fromkeys(_missing_memory(job, sizes[job.directory.path]))
+    return list(found)
+
+
+def notes(jobs: Sequence[Job], unknown: Sequence[str]) -> list[str]:
+    """What the user may want to put right before the sweep; nothing fails for it."""
+    found = [
+        f"{name}: its weights are not here yet and will be fetched; its runs cannot be looked up"
+        for name in unknown
+    ]
+    loggers = [job.config.logger for job in jobs]
+    if any(one.name == "wandb" and one.mode == "auto" for one in loggers) and not _logged_in():
+        found.append("W&B: not logged in (`wandb login`), runs are logged offline")
+    return found
+
+
+def free_bytes(folder: Path) -> int:
+    """Of the disk on which `folder` is, or will be."""
+    while not folder.exists():
+        folder = folder.absolute().parent
+    return shutil.disk_usage(folder).free
+
+
+def _missing_data(config: DictConfig) -> Iterator[str]:
+    for name in DATA_FILES:
+        section, _, key = name.partition(".")
+        path = (config.get(section) or {}).get(key)
+        if isinstance(path, str) and not Path(path).exists():
+            yield f"{name}={path} does not exist"
+
+
+def _missing_memory(job: Job, size: Weights | None) -> Iterator[str]:
+    if job.command != "train" or size is None or not _trains_all(job) or job.needs is not None:
+        return
+    needed = TRAINING_BYTES * size.numbers
+    gpus = gpu_memory() if job.config.device != "cpu" else []
+    there = min(gpus) if gpus else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        where = "each GPU" if gpus else "this machine"
+        yield (
+            f"{job.config.model.name}: full fine-tuning needs {gib(needed)} for weights, gradient "
+            f"and optimizer alone, {where} has {gib(there)}"
+        )
+
+
+def _trains_all(job: Job) -> bool:
+    return not job.config.get("adapter")
+
+
+def _logged_in() -> bool:
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE"):
+        return True  # a mode that was chosen is no news
+    file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").rpartition("//")[2]
+    try:
+        return netrc.netrc(file).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def gib(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB"

@@ -1,0 +1,181 @@
+"""What a sweep has to do: its jobs, each once, in an order that makes what others need first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from talr_cli import models
+from talr_cli.commands.eval import own_directory
+from talr_cli.config import check
+from talr_cli.evaluation import is_scored
+from talr_cli.methods.method import Method
+from talr_cli.models import ModelSource
+from talr_cli.pipeline import is_done, place
+from talr_cli.sweep import needs
+from talr_cli.sweep.grid import Point, base_overrides
+from talr_cli.sweep.jobs import Job, State
+
+_NOT_HERE = ModelSource(Path(), "not here yet", "not here yet")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The jobs and where each stands, what they will take and what they lack."""
+
+    jobs: list[Job]
+    states: list[State]
+    retry_failed: bool
+    seconds: float | None
+    disk: int | None
+    free: int
+    notes: list[str]
+    missing: list[str]
+
+
+def find_models(points: Sequence[Point], fetch: bool) -> dict[str, ModelSource | None]:
+    """{model config: its source}; one that is not here is fetched, or else None.
+
+    Fetched in a process of its own, which may import torch: this one stays small for as long as
+    the sweep goes on.
+    """
+    configs = {model_key(point.config): point.config.model for point in points}
+    if not fetch:
+        return {key: models.resolve_here(config) for key, config in configs.items()}
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return {key: process.submit(_resolve, key).result() for key in configs}
+
+
+def _resolve(key: str) -> ModelSource:
+    return models.resolve(OmegaConf.create(json.loads(key)))
+
+
+def make_plan(
+    points: Sequence[Point],
+    sources: Mapping[str, ModelSource | None],
+    config_dir: Path | None,
+    options: DictConfig,
+) -> Plan:
+    """What `points` come to, with the options of the sweep."""
+    jobs = jobs_of(points, sources, config_dir)
+    states = [state(job) for job in jobs]
+    weights = {key: needs.weights_of(source) for key, source in sources.items()}
+    sizes = {job.directory.path: weights[model_key(job.config)] for job in jobs}
+    disk = needs.disk_bytes(jobs, states, sizes, options.keep, options.workers)
+    free = needs.free_bytes(Path(points[0].config.runs_dir))
+    missing = needs.missing(jobs, states, sizes)
+    if disk is not None and disk > free:
+        missing.append(f"disk: up to {needs.gib(disk)} are needed, {needs.gib(free)} are free")
+    unknown = [json.loads(key)["path"] for key, source in sources.items() if source is None]
+    return Plan(
+        jobs,
+        states,
+        options.retry_failed,
+        needs.seconds_of(jobs, states, options.workers),
+        disk,
+        free,
+        needs.notes(jobs, unknown),
+        missing,
+    )
+
+
+def model_key(config: DictConfig) -> str:
+    """Tells the models of a sweep apart."""
+    return json.dumps(OmegaConf.to_container(config.model, resolve=True), sort_keys=True)
+
+
+def jobs_of(
+    points: Sequence[Point], sources: Mapping[str, ModelSource | None], config_dir: Path | None
+) -> list[Job]:
+    """Every base model to be scored, then every run, each once."""
+    bases: dict[Path, Job] = {}
+    runs: dict[Path, Job] = {}
+    for point in points:
+        source = sources[model_key(point.config)] or _NOT_HERE
+        if point.config.eval:
+            base = _base_job(point, source, config_dir)
+            bases.setdefault(base.directory.path, base)
+        for job in _run_jobs(point, source, config_dir):
+            known = runs.get(job.directory.path)
+            # A run that was only needed is scored where it is also asked for.
+            if known is None or (known.also and not job.also):
+                runs[job.directory.path] = job
+    # What is only trained to be averaged is not missed once the averages are there.
+    to_merge = {job.needs.path for job in runs.values() if job.needs and not is_finished(job)}
+    trained, merged = [], []
+    for job in runs.values():
+        if job.needs is not None:
+            merged.append(job)
+        elif not job.also or job.directory.path in to_merge:
+            trained.append(job)
+    return [*bases.values(), *trained, *merged]
+
+
+def state(job: Job) -> State:
+    """What the job's run directory says, now."""
+    directory = job.directory
+    if is_finished(job):
+        return "done"
+    if directory.owner() is not None:
+        return "elsewhere"
+    written = directory.read_status()
+    if written.state in ("failed", "diverged"):
+        return "failed"
+    return "to do" if written.state == "pending" else "to resume"
+
+
+def is_finished(job: Job) -> bool:
+    if job.command == "eval":
+        return is_scored(job.config, job.directory)
+    return is_done(job.config, job.directory)
+
+
+def _base_job(point: Point, source: ModelSource, config_dir: Path | None) -> Job:
+    overrides, config = base_overrides(point, config_dir)
+    check(config)
+    directory, _ = own_directory(config, source)
+    return Job("eval", _typed(overrides, config_dir), config, directory)
+
+
+def _run_jobs(point: Point, source: ModelSource, config_dir: Path | None) -> list[Job]:
+    """The run of a point; for a merge, the run that is merged and one for each alpha."""
+    check(point.config)
+    method = Method.of(point.config)
+    if method.merge is None:
+        return [_run_job(point.overrides, point.config, source, config_dir)]
+    config = point.config.copy()
+    OmegaConf.update(config, "merge", {}, merge=False)
+    config.eval = False
+    kept = [one for one in point.overrides if not one.startswith(("merge=", "merge.", "eval="))]
+    tuned = _run_job((*kept, "merge=none", "eval=false"), config, source, config_dir, also=True)
+    jobs = [tuned]
+    for alpha in method.merge.alphas:
+        config = point.config.copy()
+        OmegaConf.update(config, "merge.alpha", alpha, merge=False)
+        overrides = (*point.overrides, f"merge.alpha={alpha}")
+        jobs.append(_run_job(overrides, config, source, config_dir, needs=tuned.directory))
+    return jobs
+
+
+def _run_job(
+    overrides: tuple[str, ...],
+    config: DictConfig,
+    source: ModelSource,
+    config_dir: Path | None,
+    **more: Any,
+) -> Job:
+    _, _, directory = place(config, Method.of(config), source)
+    return Job("train", _typed(overrides, config_dir), config, directory, **more)
+
+
+def _typed(overrides: tuple[str, ...], config_dir: Path | None) -> tuple[str, ...]:
+    if config_dir is None:
+        return overrides
+    return ("--config-dir", str(config_dir.resolve()), *overrides)

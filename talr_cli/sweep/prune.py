@@ -1,0 +1,48 @@
+"""Deletes the weights of runs that are done, as `keep` says. Scores, curves and samples stay."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from talr_cli.errors import InUseError
+from talr_cli.report.pareto import pareto_front
+from talr_cli.runs.study import load_results
+from talr_cli.sweep.jobs import Job
+
+
+def prune(jobs: Sequence[Job], ended: Collection[Path], done: Collection[Path], keep: str) -> None:
+    """Delete what `keep` does not keep of the jobs that are done.
+
+    final keeps every model; best those that no other run of the same model and dataset in the
+    study beats on one score without losing on the other; none keeps none. A model that is still
+    to be averaged stays until that has ended. A run that is beaten once is beaten for good, so
+    that nothing has to wait for the end of the study.
+    """
+    if keep == "final":
+        return
+    needed = {job.needs.path for job in jobs if job.needs and job.directory.path not in ended}
+    for job in jobs:
+        path = job.directory.path
+        if job.command != "train" or path not in done or path in needed:
+            continue
+        if not job.directory.model.exists() or (keep == "best" and _is_best(job)):
+            continue
+        with suppress(InUseError), job.directory.lock():
+            shutil.rmtree(job.directory.model)
+            shutil.rmtree(job.directory.adapter, ignore_errors=True)
+
+
+def _is_best(job: Job) -> bool:
+    pair = (job.config.model.name, job.config.dataset.name)
+    results = [
+        one
+        for one in load_results(Path(job.config.runs_dir), job.config.study)
+        if (one["run"]["model"], one["run"]["dataset"]) == pair
+    ]
+    own = job.directory.read_results()
+    if own is None:
+        return False
+    return any(one["run"]["id"] == own["run"]["id"] for one in pareto_front(results))

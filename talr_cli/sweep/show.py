@@ -1,0 +1,83 @@
+"""The plan and the summary of a sweep, as tables."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from talr_cli.sweep.drive import Outcome
+from talr_cli.sweep.jobs import Job
+from talr_cli.sweep.needs import gib
+from talr_cli.sweep.plan import Plan
+
+_LATER = {"failed": "failed (retry_failed=true)", "elsewhere": "running elsewhere"}
+
+
+def show_plan(plan: Plan) -> None:
+    """Every job with its state, then what they take and what is missing."""
+    table = Table()
+    for title in ("model", "dataset", "run", "state", "shares"):
+        table.add_column(title)
+    for job, now in zip(plan.jobs, plan.states, strict=True):
+        config = job.config
+        name = Text(job.directory.path.name)
+        later = now if plan.retry_failed else _LATER.get(now, now)
+        table.add_row(config.model.name, config.dataset.name, name, later, _shares(job))
+    _console().print(table)
+    for line in _totals(plan):
+        print(line)
+
+
+def show_summary(jobs: Sequence[Job], outcomes: Mapping[Path, Outcome]) -> None:
+    """What became of the jobs; the reason of each that is not done."""
+    counts = Counter(outcome.word for outcome in outcomes.values())
+    counts["left"] = len(jobs) - len(outcomes)
+    print("sweep: " + ", ".join(f"{count} {word}" for word, count in counts.items() if count))
+    for path, outcome in outcomes.items():
+        if not outcome.is_good:
+            reason = (outcome.reason.strip().splitlines() or ["no reason given"])[-1]
+            print(f"  {outcome.word}: {path}: {reason}")
+
+
+def _totals(plan: Plan) -> Iterator[str]:
+    counts = Counter(plan.states)
+    yield "runs: " + ", ".join(f"{count} {name}" for name, count in counts.items())
+    if plan.seconds is None:
+        yield "time: unknown until a run of each model and dataset of the study is finished"
+    else:
+        yield f"time: about {_duration(plan.seconds)}, by the finished runs of the study"
+    if plan.disk is None:
+        yield f"disk: unknown until the weights are here; {gib(plan.free)} are free"
+    else:
+        yield f"disk: up to {gib(plan.disk)}; {gib(plan.free)} are free"
+    for note in plan.notes:
+        yield f"note: {note}"
+    for reason in plan.missing:
+        yield f"missing: {reason}"
+
+
+def _duration(seconds: float) -> str:
+    hours, minutes = divmod(max(1, round(seconds / 60)), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def _shares(job: Job) -> str:
+    if job.command == "eval":
+        return "base scores: once for all runs"
+    if job.needs is not None:
+        return f"weights of {job.needs.path.name}"
+    if job.also:
+        return "only to be averaged"
+    if "flow" in job.config.objective.get("_target_", "").lower():
+        return "base losses: once for all flow runs"
+    return ""
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 160)
