@@ -68,7 +68,8 @@ def main() -> int:
         print(f"talr: {f'rank {rank}: ' * (rank != '0')}{error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("talr: interrupted", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            print("talr: interrupted", file=sys.stderr)
         return 130
 
 

@@ -273,9 +273,9 @@ _CHOICES = {
     "trainer.schedule": ("constant", "cosine", "linear"),
     "trainer.precision": ("auto", "bf16", "fp32"),
     "trainer.save_dtype": ("auto", "float32", "bfloat16", "float16"),
+    "distributed.strategy": ("ddp", "fsdp2"),
     "launcher": ("local",),
     "keep": ("final", "best", "none"),
-    "distributed.strategy": ("ddp", "fsdp2"),
     "logger.name": ("wandb", "none"),
     "logger.mode": ("auto", "online", "offline"),
 }

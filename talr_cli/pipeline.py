@@ -41,8 +41,9 @@ if TYPE_CHECKING:
     from talr_cli.evaluation.tasks import Tasks
     from talr_cli.tracking import Tracker
 
-_FINISHING = "stopping: finishing the step and writing a checkpoint"
 log = logging.getLogger(__name__)
+
+STOPPING = "stopping: finishing the step and writing a checkpoint"
 
 
 @dataclass(frozen=True)
@@ -224,11 +225,11 @@ def train_along(run: Run) -> None:
     """What the other ranks of a run do: train with the first one, and write nothing."""
     from talr_cli.tracking import Tracker
 
-    if ranks.shall_train():
-        with stop_requests(_FINISHING) as stop:
-            _train(run, Tracker(), stop)
-    else:
+    if not ranks.shall_train():
         ranks.leave()
+        return
+    with stop_requests(STOPPING) as stop:
+        _train(run, Tracker(), stop)
 
 
 def _train(run: Run, tracker: Tracker, stop: Stop) -> tuple[PreTrainedModel, dict[str, Any]] | None:
@@ -269,16 +270,15 @@ def train_and_save(run: Run, tracker: Tracker) -> PreTrainedModel:
     """Train in fp32, save in the dtype asked for, return the model as it was saved."""
     shown = run.renderer.marked(run.rows[0])
     log.info("one training row, trained tokens between ⟦ and ⟧:\n%s", shown)
-    with stop_requests(_FINISHING) as stop:
+    with stop_requests(STOPPING) as stop:
         trained = _train(run, tracker, stop)
         if trained is None:
             raise RuntimeError("only the first rank owns a run")
-        model, training = trained
-        _save(run, model, training)
-    return model
+        _save(run, *trained)
+    return trained[0]
 
 
-def _save(run: Run, model: Any, training: dict[str, Any]) -> None:
+def _save(run: Run, model: PreTrainedModel, training: dict[str, Any]) -> None:
     """Write model/ and training.json; `model` takes the dtype that it is saved in."""
     import torch
 
@@ -298,7 +298,7 @@ def _save(run: Run, model: Any, training: dict[str, Any]) -> None:
         100 * changes["changed_share"],
         100 * changes["changed_share_saved"],
     )
-    model.to(run.device, save_dtype)
+    model.to(run.device, save_dtype)  # type: ignore[arg-type]
     models.save_model(model, run.renderer.tokenizer, directory.model)
     weights = {"save_dtype": str(save_dtype).removeprefix("torch."), **changes}
     write_json(directory.training, {"training": training, "weights": weights})

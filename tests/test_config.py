@@ -104,7 +104,8 @@ def test_all_problems_are_reported_at_once():
 @pytest.mark.parametrize(
     "override",
     [
-        "runs_dir=elsewhere", "study=other", "eval=false", "distributed=fsdp2", "logger=none", "device=cpu",
+        "runs_dir=elsewhere", "study=other", "eval=false", "logger=none", "device=cpu",
+        "distributed=fsdp2", "distributed.processes=8",
         "suite=paper", "trainer.micro_batch_size=2", "model.name=other", "suite.batch_size=1",
     ],
 )  # fmt: skip

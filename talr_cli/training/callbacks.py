@@ -79,7 +79,7 @@ class StopOnRequest(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if ranks.on_any(self._stop.requested):
+        if ranks.any_of(self._stop.requested):  # they end after the same step
             control.should_training_stop = True
 
     def on_epoch_end(

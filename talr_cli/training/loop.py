@@ -109,7 +109,7 @@ def train(
     return model, {
         "steps": trainer.state.global_step,
         "epochs": trainer.state.epoch,
-        "rows": len(trainer.train_dataset),  # type: ignore[arg-type]
+        "rows": len(trainer.train_dataset),
         "target_tokens": trainer.target_tokens,
         "seconds": round(seconds, 2),
         "tokens_per_second": round(float(input_tokens.sum()) / seconds, 1),
@@ -235,7 +235,7 @@ def trainer_arguments(
         save_total_limit=2,  # a kill while one is written leaves the one before
         report_to="none",
         disable_tqdm=True,  # ShowProgress has the bar
-        fsdp=sharded or None,
+        fsdp=sharded or None,  # type: ignore[arg-type]
         fsdp_config={"state_dict_type": "SHARDED_STATE_DICT"} if sharded else None,
     )
     if sharded:

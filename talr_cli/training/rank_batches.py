@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from accelerate.data_loader import SeedableRandomSampler
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from talr_cli.data.rendering import IGNORED
 
@@ -51,7 +51,7 @@ class RankLoader(DataLoader):
         self._batches.set_epoch(epoch)
 
 
-class _WithFiller:
+class _WithFiller(Dataset):
     """Rows by their index, and a row without a target for None."""
 
     def __init__(self, rows: Sequence[dict[str, Any]]) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # A rank that dies takes the others along at once; this is for one that downloads a large model.
 PATIENCE = timedelta(hours=3)
+STOPPING_SECONDS = 120  # to finish a step and write a checkpoint
 _SET_BY_LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def start(arguments: Sequence[str], processes: int) -> None:
     """Run `talr train` with these arguments as so many ranks on this machine, to their end.
 
     Raises:
-        SystemExit: A rank failed, and has said why.
+        SystemExit: A rank failed or was stopped, and has said why.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -80,6 +81,7 @@ def start(arguments: Sequence[str], processes: int) -> None:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
+        shutdown_timeout=STOPPING_SECONDS,
     )
     command = (sys.executable, "-m", "talr_cli.cli", "train", *arguments)
     try:
@@ -88,7 +90,7 @@ def start(arguments: Sequence[str], processes: int) -> None:
         _, failure = error.get_first_failure()
         raise SystemExit(failure.exitcode) from None
     except SignalException:
-        raise KeyboardInterrupt from None
+        raise SystemExit(130) from None
 
 
 def per_rank(config: DictConfig, ranks: int) -> tuple[int, int]:
@@ -148,16 +150,16 @@ def shall_train(decision: bool = False) -> bool:
     return broadcast_object_list([decision])[0]
 
 
-def on_any(flag: bool) -> bool:
-    """Whether the flag is set on any of the ranks. All ranks must call."""
+def any_of(flag: bool) -> bool:
+    """Whether it is true on any rank. All ranks must call."""
     if world_size() == 1:
         return flag
     import torch
     from accelerate import PartialState
 
-    seen = torch.tensor(int(flag), device=PartialState().device)
-    torch.distributed.all_reduce(seen, torch.distributed.ReduceOp.MAX)
-    return bool(seen)
+    count = torch.tensor(int(flag), device=PartialState().device)
+    torch.distributed.all_reduce(count)
+    return bool(count)
 
 
 def leave() -> None:

@@ -32,6 +32,7 @@ class MethodTrainer(SFTTrainer):
     # compute_loss divides by the targets of the whole step: nothing is left to scale.
     loss_is_scaled_for_ga = True  # type: ignore[assignment]
     model: Any
+    train_dataset: Any
     objective: Objective
 
     def __init__(
@@ -63,18 +64,18 @@ class MethodTrainer(SFTTrainer):
         add_token_scores(self.model, objective.outputs)
 
     def get_train_dataloader(self) -> DataLoader:
-        args: Any = self.args
+        args, rows = self.args, self.train_dataset
         if args.world_size == 1:
             return super().get_train_dataloader()
         batches = RankBatches(
-            len(self.train_dataset),
+            len(rows),
             args.train_batch_size,
             args.process_index,
             args.world_size,
-            args.data_seed,
+            args.seed,
         )
         memory = {"pin_memory": args.dataloader_pin_memory}
-        return RankLoader(self.train_dataset, batches, self.data_collator, **memory)
+        return RankLoader(rows, batches, self.data_collator, **memory)
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         prepared = super()._prepare_for_training(*args, **kwargs)
@@ -99,6 +100,8 @@ class MethodTrainer(SFTTrainer):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """The micro-batches of one optimizer step; tau may have to be known before they run."""
         batches, targets = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if targets is None:
+            raise ValueError("the number of targets in the optimizer step is not known")
         self.target_tokens += int(targets)
         self.temperature.start_step(batches, self._score_without_gradient)
         return batches, targets
@@ -134,8 +137,6 @@ class MethodTrainer(SFTTrainer):
         )
         self.statistics.add(tokens, weights, tau, input_tokens)
         self.input_tokens += input_tokens
-        if num_items_in_batch is None:
-            raise ValueError("the number of targets in the optimizer step is not known")
         # A step without a target is a differentiable zero, not 0 / 0. DDP averages over the ranks,
         # and the count is over all of them.
         targets = torch.as_tensor(num_items_in_batch, device=losses.device).clamp(min=1)

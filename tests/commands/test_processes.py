@@ -172,5 +172,5 @@ def test_the_number_of_processes_is_no_part_of_a_run():
 
 
 def test_without_a_gpu_the_number_of_processes_must_be_given():
-    with pytest.raises(UserError, match="distributed.processes=N"):
+    with pytest.raises(UserError, match=r"distributed\.processes=N"):
         ranks.missing_ranks(config("train", "distributed=ddp", "device=cpu"))
