@@ -30,6 +30,8 @@ def start(*overrides, cwd):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # Ctrl-C is heard even where it is ignored for these tests, as in the background.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
