@@ -27,11 +27,17 @@ def task_lines(general: dict[str, Any]) -> list[str]:
     for name, task in general.get("tasks", {}).items():
         error = "" if task["stderr"] is None else f" ± {task['stderr']:.3f}"
         others = [
-            f"{metric.removesuffix(',none')} {value:.3f}"
+            _named(metric, value)
             for metric, value in task["all"].items()
             if "_stderr" not in metric and metric != task["metric"]
         ]
         beside = f" (beside it: {', '.join(others)})" if others else ""
-        counting = task["metric"].removesuffix(",none")
-        lines.append(f"{name}: {counting} {task['score']:.3f}{error}, n = {task['n']}{beside}")
+        lines.append(
+            f"{name}: {_named(task['metric'], task['score'])}{error}, n = {task['n']}{beside}"
+        )
     return lines + [f"left out: {reason}" for reason in general.get("missing", {}).values()]
+
+
+def _named(metric: str, value: float | None) -> str:
+    number = "–" if value is None else f"{value:.3f}"
+    return f"{metric.removesuffix(',none')} {number}"
