@@ -6,6 +6,7 @@ the values, such as a learning rate or a seed, are set in copies, by Hydra's own
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,9 @@ def points(overrides: Sequence[str], config_dir: Path | None) -> list[Point]:
         fixed = [one for one in typed if not one.is_sweep_override()]
         if any(one.key_or_group == "experiment" and one not in fixed for one in typed):
             raise UserError("experiment takes one value in a sweep: it may bring a grid of its own")
-        params = _compose([*also, *_lines(fixed)], of_hydra="sweeper.params")[1] or {}
+        params: dict[str, str] = {}
+        if any(one.key_or_group == "experiment" for one in typed):
+            params = _compose([*also, *_lines(fixed)], of_hydra="sweeper.params")[1] or {}
         # Later ones replace earlier ones of the same key.
         every = [*parse([f"{key}={value}" for key, value in params.items()]), *typed]
         (lists,) = BasicSweeper.split_arguments(every, None)
@@ -78,6 +81,12 @@ def _compose(overrides: Sequence[str], of_hydra: str) -> tuple[DictConfig, Any]:
     del config["hydra"]
     OmegaConf.set_struct(config, True)
     return config, value
+
+
+def scoring_key(point: Point) -> str:
+    """The same for runs that are compared with the same scores of the same base model."""
+    sections = {key: point.config[key] for key in _OF_EVAL}
+    return json.dumps(OmegaConf.to_container(OmegaConf.create(sections), resolve=True))
 
 
 def base_overrides(point: Point, config_dir: Path | None) -> tuple[tuple[str, ...], DictConfig]:
