@@ -52,7 +52,7 @@ def model_card(run: RunDirectory, title: str) -> str:
     parts = [
         _front_matter(config),
         f"# {title}",
-        f"`{config.model.path}`, fine-tuned on {_data_name(config)}.",
+        f"{_base_name(config)}, fine-tuned on {_data_name(config)}.",
         "## Licence",
         LICENCE,
         "## Scores",
@@ -79,9 +79,13 @@ def _front_matter(config: Any) -> str:
     from huggingface_hub import ModelCardData
 
     known: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
-    if not Path(config.model.path).is_dir():
+    if config.model.random_init is None and not Path(config.model.path).is_dir():
         known["base_model"] = config.model.path
     return f"---\n{ModelCardData(**known, tags=['talr']).to_yaml()}\n---"
+
+
+def _base_name(config: Any) -> str:
+    return f"`{config.model.path}`" if config.model.random_init is None else "Random weights"
 
 
 def _data_name(config: Any) -> str:

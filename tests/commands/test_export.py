@@ -5,8 +5,11 @@ import shutil
 import pytest
 import yaml
 from command_line import SMALL, same, talr, train
+from conftest import config
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from talr_cli.model_card import _front_matter
 
 OURS = ("lr=1e-3", "method=lora", "suite.drift=false")
 
@@ -38,7 +41,8 @@ def test_it_is_a_plain_checkpoint_with_its_template_and_a_card(study, tmp_path):
     assert model.generate(ids, max_new_tokens=2, do_sample=False).shape[1] > ids.shape[1]
     card = (out / "README.md").read_text(encoding="utf-8")
     head = yaml.safe_load(card.split("---")[1])
-    assert head["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert "base_model" not in head
+    assert "Random weights, fine-tuned on medcalc-mini" in card
     assert "license" not in head
     assert "medcalc-mini" in card
     assert "- method: lora" in card
@@ -48,6 +52,12 @@ def test_it_is_a_plain_checkpoint_with_its_template_and_a_card(study, tmp_path):
     # The whole code of the card runs, from the folder it names.
     code = card.split("```python\n")[1].split("```")[0].replace("512", "2")
     exec(compile(code.replace('"shipped"', repr(str(out))), "card", "exec"), {})
+
+
+def test_the_base_model_is_named_where_it_has_a_name(tmp_path):
+    head = yaml.safe_load(_front_matter(config("train")).strip("-"))
+    assert head["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert "base_model" not in _front_matter(config("train", f"model.path={tmp_path}"))
 
 
 def test_it_is_refused_without_a_model_and_comes_back_by_the_command_named(study, tmp_path):

@@ -113,7 +113,7 @@ def test_few_items_leave_it_undecided(tmp_path):
     ("claim", "left_out", "reason"),
     [
         (1, lambda one: one["run"]["method"] == "base", "the base model was not scored"),
-        (1, lambda one: one["run"]["method"] == "sft" and one["run"]["lr"] < 1e-5, "there are 1"),
+        (2, lambda one: one["run"]["lr"] == 5e-6, "medcalc-label"),
         (2, lambda one: False, "medcalc-label"),
         (3, lambda one: one["run"]["method"] == "talr", "of talr, there are 0"),
         (4, lambda one: one["run"]["method"] == "talr", "of talr, there are 0"),
@@ -156,7 +156,8 @@ def test_runs_that_differ_in_another_setting_do_not_count(tmp_path):
 
 
 def test_a_study_of_other_things_has_no_claims(tmp_path):
-    runs = [run("base", None, BASE), run("dft", 1e-5, (0.5, 0.6))]
+    runs = [run("base", None, BASE)]
+    runs += [run(method, 1e-5, (0.5, 0.6), id=method) for method in ("sft", "talr")]
     write_study(tmp_path, runs)
     page = write_report(load_runs(tmp_path, "s"), "s", tmp_path / "report")
     assert findings(load_runs(tmp_path, "s")) == []
