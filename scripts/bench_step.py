@@ -48,15 +48,16 @@ def contestant(options: argparse.Namespace) -> None:
     class TakeTurns(TrainerCallback):
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
             sys.stdin.readline()
-            self.started = time.perf_counter()
+            self.started, self.cpu_started = time.perf_counter(), time.process_time()
 
         def on_step_end(self, args: Any, state: Any, *rest: Any, **kwargs: Any) -> None:
             if device == "cuda":
                 torch.cuda.synchronize()
             seconds = time.perf_counter() - self.started
+            cpu_seconds = time.process_time() - self.cpu_started
             if state.global_step == 1:
                 forget_peak(device)
-            print(f"step {seconds}", flush=True)
+            print(f"step {seconds} {cpu_seconds}", flush=True)
 
     trainer.add_callback(TakeTurns())
     trainer.train()
@@ -180,28 +181,32 @@ def main() -> None:
         tokens, targets = answer(pair["sft"], "rows")
         if not results:
             print(f"rows of {tokens:.0f} tokens, {targets:.0f} of them targets, on average")
-        seconds: dict[str, list[float]] = {one: [] for one in pair}
+        seconds: dict[str, list[list[float]]] = {one: [] for one in pair}
         for _ in range(options.steps):
             for one, process in pair.items():
                 assert process.stdin is not None
                 process.stdin.write("go\n")
                 process.stdin.flush()
-                seconds[one] += answer(process, "step")
+                seconds[one].append(answer(process, "step"))
         peaks = {one: answer(process, "peak")[0] for one, process in pair.items()}
-        time_ratio = statistics.median(
-            theirs / ours
-            for ours, theirs in zip(seconds["sft"][1:], seconds[name][1:], strict=True)
+        ours, theirs = (list(zip(*seconds[one][1:], strict=True)) for one in ("sft", name))
+        time_ratio, cpu_ratio = (
+            statistics.median(theirs[kind][step] / ours[kind][step] for step in range(len(ours[0])))
+            for kind in (0, 1)
         )
         results[name] = {
-            "seconds": statistics.median(seconds[name][1:]),
-            "sft_seconds": statistics.median(seconds["sft"][1:]),
+            "seconds": statistics.median(theirs[0]),
+            "sft_seconds": statistics.median(ours[0]),
             "time_ratio": time_ratio,
+            "cpu_seconds": statistics.median(theirs[1]),
+            "cpu_ratio": cpu_ratio,
             "peak_gib": peaks[name],
             "memory_ratio": peaks[name] / peaks["sft"],
         }
         row = results[name]
         print(
             f"{name:8} {row['seconds']:6.2f} s a step, {row['time_ratio']:.2f} of sft; "
+            f"{row['cpu_seconds']:.2f} s of CPU time, {row['cpu_ratio']:.2f} of sft; "
             f"peak {row['peak_gib']:.2f} GiB, {row['memory_ratio']:.2f} of sft",
             flush=True,
         )
