@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
 
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 log = logging.getLogger(__name__)
 
 
@@ -46,7 +47,9 @@ def stop_requests(promise: str) -> Iterator[Stop]:
         stop.requested = True
         log.info("%s; once more stops at once", promise)
 
-    before = {one: signal.signal(one, handle) for one in (signal.SIGINT, signal.SIGTERM)}
+    # A shell that starts a job in the background has Ctrl-C ignored for it.
+    heard = [one for one in _STOPS if signal.getsignal(one) is not signal.SIG_IGN]
+    before = {one: signal.signal(one, handle) for one in heard}
     try:
         yield stop
     finally:

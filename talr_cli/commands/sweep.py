@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from hydra import compose
 
 from talr_cli import hydra_app
-from talr_cli.config import check
+from talr_cli.config import SweepConfig, check
 from talr_cli.errors import UserError
 from talr_cli.interruption import stop_requests
 from talr_cli.sweep.drive import drive
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     if any(one.startswith("-") for one in overrides):
         hydra_app.run("sweep", check, arguments)  # --help and its like
         return 0
-    own_keys = tuple(hydra_app.load("sweep", []))
+    own_keys = {field.name for field in fields(SweepConfig)}
     own = [one for one in overrides if one.partition("=")[0] in own_keys]
     with hydra_app.composing("sweep", config_dir) as also:
         options = compose("sweep", [*also, *own])

@@ -112,9 +112,7 @@ def _claim(path: Path, has_flock: bool, me: Owner) -> None:
             return
         except FileExistsError:
             found = _read(path)
-        # A process of this kernel that lives would have the flock.
-        conclusive = has_flock and found is not None and found.kernel == me.kernel
-        if not conclusive and _lives(path, found):
+        if _lives(path, found, has_flock):
             raise _in_use(path, found)
         # Only one of several that come to this point gets the file away; another may by then
         # have put its own in place, and gets it back.
@@ -138,11 +136,16 @@ def _beat(path: Path, me: Owner, done: threading.Event) -> None:
             os._exit(IN_USE)
 
 
-def _lives(path: Path, found: Owner | None) -> bool:
-    """Whether the owner that the file names still lives; None: it is being written."""
-    here = (_kernel(), _process_namespace())
-    if found is not None and (found.kernel, found.processes) == here:
-        return found.start is not None and process_start(found.pid) == found.start
+def _lives(path: Path, found: Owner | None, has_flock: bool = False) -> bool:
+    """Whether the owner that the file names still lives; None: it is being written.
+
+    `has_flock`: this process has the system's lock.
+    """
+    if found is not None and found.kernel == _kernel():
+        if found.processes == _process_namespace():
+            return found.start is not None and process_start(found.pid) == found.start
+        if has_flock:  # in another container of this machine it would have it
+            return False
     try:
         # Opening makes NFS ask the server.
         with _owner_file(path).open("rb") as file, tempfile.TemporaryFile(dir=path.parent) as now:

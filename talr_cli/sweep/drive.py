@@ -44,7 +44,7 @@ def drive(
     jobs that were not started have no outcome.
     """
     outcomes: dict[Path, Outcome] = {}
-    started: set[Path] = set()
+    paths = {job.directory.path for job in jobs}
 
     def ready() -> Iterator[Job]:
         """Jobs that can start, each looked at in the moment in which it is asked for."""
@@ -54,13 +54,12 @@ def drive(
                 return
             if path in outcomes:
                 continue
-            if job.needs is not None and job.needs.path not in outcomes:
+            if job.needs is not None and job.needs.path in paths - outcomes.keys():
                 continue
-            found = _without_starting(job, outcomes, retry_failed or path in started)
+            found = _without_starting(job, outcomes, retry_failed)
             if found is not None:
                 outcomes[path] = found
             elif job.directory.owner() is None:
-                started.add(path)
                 yield job
 
     def ended_well() -> set[Path]:
@@ -88,8 +87,9 @@ def _without_starting(
     now = state(job)
     if now == "done":
         return Outcome("found done")
-    if job.needs is not None and not outcomes[job.needs.path].is_good:
-        return Outcome("not started", f"{job.needs.path.name}: {outcomes[job.needs.path].word}")
+    need = None if job.needs is None else outcomes.get(job.needs.path)
+    if job.needs is not None and need is not None and not need.is_good:
+        return Outcome("not started", f"{job.needs.path.name}: {need.word}")
     if now == "failed" and not retry_failed:
         status = job.directory.read_status()
         return Outcome(status.state, f"{status.reason} (before; retry_failed=true tries again)")

@@ -6,6 +6,7 @@ the values, such as a learning rate or a seed, are set in copies, by Hydra's own
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,9 @@ def points(overrides: Sequence[str], config_dir: Path | None) -> list[Point]:
         fixed = [one for one in typed if not one.is_sweep_override()]
         if any(one.key_or_group == "experiment" and one not in fixed for one in typed):
             raise UserError("experiment takes one value in a sweep: it may bring a grid of its own")
-        params = _compose([*also, *_lines(fixed)], of_hydra="sweeper.params")[1] or {}
+        params: dict[str, str] = {}
+        if any(one.key_or_group == "experiment" for one in typed):
+            params = _compose([*also, *_lines(fixed)], of_hydra="sweeper.params")[1] or {}
         # Later ones replace earlier ones of the same key.
         every = [*parse([f"{key}={value}" for key, value in params.items()]), *typed]
         (lists,) = BasicSweeper.split_arguments(every, None)
@@ -80,6 +83,12 @@ def _compose(overrides: Sequence[str], of_hydra: str) -> tuple[DictConfig, Any]:
     return config, value
 
 
+def scoring_key(point: Point) -> str:
+    """The same for runs that are compared with the same scores of the same base model."""
+    sections = {key: point.config[key] for key in _OF_EVAL}
+    return json.dumps(OmegaConf.to_container(OmegaConf.create(sections), resolve=True))
+
+
 def base_overrides(point: Point, config_dir: Path | None) -> tuple[tuple[str, ...], DictConfig]:
     """What `talr eval` is to be given to score the base model of a run as the run is scored."""
     groups = [f"{group}={point.choices[group]}" for group in _GROUPS_OF_EVAL]
@@ -93,15 +102,18 @@ def base_overrides(point: Point, config_dir: Path | None) -> tuple[tuple[str, ..
 
 
 def _differences(key: str, before: Any, after: Any) -> list[str]:
+    """The overrides that make `before`, the value of `key`, into `after`."""
     if before == after:
         return []
-    if isinstance(before, DictConfig) and isinstance(after, DictConfig) and after:
-        return [
-            line
-            for name in after
-            for line in _differences(f"{key}.{name!s}", before.get(name), after[name])
-        ]
-    return ["=".join((key, _as_typed(after)))]
+    if not (isinstance(before, DictConfig) and isinstance(after, DictConfig) and after):
+        return ["=".join((key, _as_typed(after)))]
+    lines = []
+    for name, value in after.items():
+        if name in before:
+            lines += _differences(f"{key}.{name!s}", before[name], value)
+        else:
+            lines.append(f"+{key}.{name!s}={_as_typed(value)}")
+    return lines
 
 
 def _as_typed(value: Any) -> str:

@@ -20,7 +20,7 @@ from talr_cli.methods.method import Method
 from talr_cli.models import ModelSource
 from talr_cli.pipeline import is_done, place
 from talr_cli.sweep import needs
-from talr_cli.sweep.grid import Point, base_overrides
+from talr_cli.sweep.grid import Point, base_overrides, scoring_key
 from talr_cli.sweep.jobs import Job, State
 
 _NOT_HERE = ModelSource(Path(), "not here yet", "not here yet")
@@ -95,13 +95,13 @@ def jobs_of(
     points: Sequence[Point], sources: Mapping[str, ModelSource | None], config_dir: Path | None
 ) -> list[Job]:
     """Every base model to be scored, then every run, each once."""
-    bases: dict[Path, Job] = {}
+    bases: dict[str, Job] = {}
     runs: dict[Path, Job] = {}
     for point in points:
         source = sources[model_key(point.config)] or _NOT_HERE
-        if point.config.eval:
-            base = _base_job(point, source, config_dir)
-            bases.setdefault(base.directory.path, base)
+        scored_as = scoring_key(point)
+        if point.config.eval and scored_as not in bases:
+            bases[scored_as] = _base_job(point, source, config_dir)
         for job in _run_jobs(point, source, config_dir):
             known = runs.get(job.directory.path)
             # A run that was only needed is scored where it is also asked for.

@@ -1,0 +1,149 @@
+"""One owner at a time: after crashes, without a shared flock, seen from another machine."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from talr_cli.errors import InUseError
+from talr_cli.runs import lease
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from talr_cli.runs.lease import hold
+with hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(120)
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run" / ".lock"
+
+
+@pytest.fixture
+def holder(path):
+    """Another process that owns `path`."""
+    child = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE)
+    assert child.stdout.readline()
+    yield child
+    child.kill()
+    child.wait()
+
+
+def owner_file(path):
+    return path.with_name(".lock.owner")
+
+
+def as_of_another_machine(path, age):
+    """Rewrite the owner's file as another machine would have written it, `age` seconds ago."""
+    file = owner_file(path)
+    written = json.loads(file.read_text()) if file.exists() else vars(lease.Owner())
+    file.write_text(json.dumps({**written, "kernel": "another", "host": "elsewhere"}))
+    os.utime(file, (time.time() - age, time.time() - age))
+
+
+def test_an_owner_is_seen_without_being_disturbed(path, holder):
+    assert lease.owner(path).pid == holder.pid
+    with pytest.raises(InUseError, match=f"pid {holder.pid} on "), lease.hold(path):
+        pass
+
+
+def test_what_a_killed_owner_leaves_is_free(path, holder):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert owner_file(path).exists()
+    assert lease.owner(path) is None
+    with lease.hold(path):
+        assert lease.owner(path).pid == os.getpid()
+    assert lease.owner(path) is None
+
+
+def test_without_a_shared_flock_the_owners_file_decides(path, holder):
+    path.unlink()  # a lock on another file, as where flock is not shared
+    with pytest.raises(InUseError), lease.hold(path):
+        pass
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with lease.hold(path):
+        pass
+
+
+def test_another_machine_owns_it_as_long_as_it_touches_its_file(path):
+    path.parent.mkdir()
+    as_of_another_machine(path, age=lease.STALE / 2)
+    assert lease.owner(path).host == "elsewhere"
+    with pytest.raises(InUseError, match="elsewhere"), lease.hold(path):
+        pass
+    as_of_another_machine(path, age=lease.STALE + 5)
+    assert lease.owner(path) is None
+    with lease.hold(path):
+        assert lease.owner(path).pid == os.getpid()
+
+
+def test_waiting_ends_with_the_owner(path, holder):
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", HOLD.replace("sys.argv[1])", "sys.argv[1]), wait=True"), str(path)],
+        stdout=subprocess.PIPE,
+    )
+    try:
+        time.sleep(0.5)
+        assert waiting.poll() is None
+        assert lease.owner(path).pid == holder.pid
+        holder.kill()
+        holder.wait()
+        assert waiting.stdout.readline() == b"held\n"
+        assert lease.owner(path).pid == waiting.pid
+    finally:
+        waiting.kill()
+        waiting.wait()
+
+
+RACE = """
+import sys, time
+from pathlib import Path
+from talr_cli.runs.lease import hold
+from talr_cli.errors import InUseError
+path, at = Path(sys.argv[1]), float(sys.argv[2])
+time.sleep(max(0, at - time.time()))
+try:
+    with hold(path):
+        print("won", flush=True)
+        time.sleep(3)
+except InUseError:
+    print("lost", flush=True)
+"""
+
+
+def test_of_several_that_take_over_at_once_one_wins(path):
+    for _ in range(3):
+        path.parent.mkdir(exist_ok=True)
+        as_of_another_machine(path, age=lease.STALE + 60)
+        at = time.time() + 1.5
+        racers = [
+            subprocess.Popen(
+                [sys.executable, "-c", RACE, str(path), str(at)], stdout=subprocess.PIPE, text=True
+            )
+            for _ in range(4)
+        ]
+        assert sorted(racer.communicate()[0].strip() for racer in racers)[-2:] == ["lost", "won"]
+
+
+def test_an_owner_that_was_taken_for_dead_ends(path):
+    beat = "from talr_cli.runs import lease; lease.BEAT = 0.1\n"
+    child = subprocess.Popen(
+        [sys.executable, "-c", beat + HOLD, str(path)], stdout=subprocess.PIPE, stderr=-1
+    )
+    assert child.stdout.readline()
+    touched = owner_file(path).stat().st_mtime_ns
+    time.sleep(0.5)
+    assert owner_file(path).stat().st_mtime_ns > touched
+    as_of_another_machine(path, age=0)
+    assert child.wait(timeout=30) == 75
+    assert b"taken over" in child.stderr.read()
