@@ -219,7 +219,7 @@ _CHOICES = {
     "trainer.precision": ("auto", "bf16", "fp32"),
     "trainer.save_dtype": ("auto", "float32", "bfloat16", "float16"),
     "distributed.strategy": ("ddp", "fsdp2"),
-    "launcher": ("local",),
+    "launcher": ("local", "slurm", "submitit", "ray"),
     "keep": ("final", "best", "none"),
     "logger.name": ("wandb", "none"),
     "logger.mode": ("auto", "online", "offline"),
