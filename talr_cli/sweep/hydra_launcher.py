@@ -6,6 +6,7 @@ starts the job's own process, as on one machine, and answers with its exit code.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -24,6 +25,9 @@ from talr_cli import hydra_app
 from talr_cli.errors import UserError
 from talr_cli.interruption import Stop
 from talr_cli.sweep.jobs import Ended, Job
+from talr_cli.sweep.plan import is_finished
+
+log = logging.getLogger(__name__)
 
 # What has to be installed: pip install 'talr[...]'
 _EXTRAS = {"slurm": "slurm", "submitit": "slurm", "ray": "ray"}
@@ -43,13 +47,19 @@ class HydraLauncher:
             with hydra_app.composing("sweep", config_dir) as also:
                 self._config = compose(
                     "sweep",
-                    [*also, chosen, f"hydra.sweep.dir={folder}", *overrides],
+                    [
+                        *also,
+                        chosen,
+                        f"hydra.sweep.dir={folder}",
+                        "hydra.sweep.subdir=.",
+                        *overrides,
+                    ],
                     return_hydra_config=True,
                 )
                 loader = GlobalHydra.instance().config_loader()
                 self._context = HydraContext(loader, Callbacks())
         except UserError as error:
-            if "Could not find 'hydra/launcher/" not in str(error):
+            if "Could not load 'hydra/launcher/" not in str(error):
                 raise
             raise UserError(
                 f"launcher={name} is not installed: pip install 'talr[{_EXTRAS[name]}]'"
@@ -64,8 +74,13 @@ class HydraLauncher:
             self._context, _Make(batch, Path.cwd()), self._config
         )
         numbered = [[f"+job={number}"] for number in range(len(batch))]
-        for job, answer in zip(batch, launcher.launch(numbered, 0), strict=True):
-            code, seconds = answer.return_value
+        try:
+            answers = [one.return_value for one in launcher.launch(numbered, 0)]
+        except Exception as error:
+            # One job that the cluster ended, for example for its memory, hides what the others say.
+            log.warning("launcher: %s", str(error).strip().partition("\n")[0])
+            answers = [(0 if is_finished(job) else 1, 0.0) for job in batch]
+        for job, (code, seconds) in zip(batch, answers, strict=True):
             yield Ended(job, code, seconds)
 
 
