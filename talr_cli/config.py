@@ -116,6 +116,7 @@ class TrainConfig:
     study: str = MISSING
     runs_dir: str = MISSING
     eval: bool = True
+    max_general_loss: float = 0.02
     device: str = "auto"
     model: ModelConfig = MISSING
     dataset: Any = MISSING
@@ -228,6 +229,7 @@ _CHOICES = {
 # (least, greatest, whether the ends are allowed); None leaves a side open.
 _RANGES: dict[str, tuple[float | None, float | None, bool]] = {
     "lr": (0, None, False),
+    "max_general_loss": (0, 1, True),
     "seed": (0, 2**32 - 1, True),
     "trainer.epochs": (0, None, False),
     "trainer.max_steps": (1, None, True),
@@ -318,6 +320,7 @@ def _empty_paths(config: DictConfig) -> list[str]:
 # What cannot change the trained weights: where things go, how they are logged, how they are scored.
 _NOT_IDENTITY = (
     *("study", "runs_dir", "eval", "device", "distributed", "logger", "suite", "domain", "ckpt"),
+    "max_general_loss",
     "method",  # a name for the parts, which count
 )
 DATA_FILES = (
