@@ -133,6 +133,7 @@ class TrainConfig:
     eval: bool = True
     # Sets suite.limit and domain.limit, where those are not set.
     limit: int | None = None
+    max_general_loss: float = 0.02
     device: str = "auto"
     model: ModelConfig = MISSING
     dataset: Any = MISSING
@@ -274,7 +275,7 @@ _CHOICES = {
     "trainer.precision": ("auto", "bf16", "fp32"),
     "trainer.save_dtype": ("auto", "float32", "bfloat16", "float16"),
     "distributed.strategy": ("ddp", "fsdp2"),
-    "launcher": ("local",),
+    "launcher": ("local", "slurm", "submitit", "ray"),
     "keep": ("final", "best", "none"),
     "logger.name": ("wandb", "none"),
     "logger.mode": ("auto", "online", "offline"),
@@ -283,6 +284,7 @@ _CHOICES = {
 # (least, greatest, whether the ends are allowed); None leaves a side open.
 _RANGES: dict[str, tuple[float | None, float | None, bool]] = {
     "lr": (0, None, False),
+    "max_general_loss": (0, 1, True),
     "seed": (0, 2**32 - 1, True),
     "trainer.epochs": (0, None, False),
     "trainer.max_steps": (1, None, True),
@@ -379,8 +381,8 @@ def _empty_paths(config: DictConfig) -> list[str]:
 
 # What cannot change the trained weights: where things go, how they are logged, how they are scored.
 _NOT_IDENTITY = (
-    *("study", "runs_dir", "eval", "limit", "device", "distributed", "logger", "suite", "domain"),
-    "ckpt",
+    *("study", "runs_dir", "eval", "limit", "max_general_loss", "device", "distributed", "logger"),
+    *("suite", "domain", "ckpt"),
     "method",  # a name for the parts, which count
 )
 DATA_FILES = (

@@ -20,6 +20,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -51,10 +52,12 @@ def run(
     failures: list[UserError] = []
 
     # Hydra announces every exception of a job in a line of its own: this one goes around it.
-    def guarded(config: DictConfig) -> None:
+    def guarded(config: DictConfig) -> Any:
         try:
-            task(config)
+            return task(config)
         except UserError as error:
+            if HydraConfig.get().mode is RunMode.MULTIRUN:
+                raise  # a sweeper goes on to the next
             failures.append(error)
         except InstantiationException as error:
             if not isinstance(error.__cause__, UserError):

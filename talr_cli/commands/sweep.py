@@ -13,8 +13,11 @@ from talr_cli import hydra_app
 from talr_cli.config import SweepConfig, check
 from talr_cli.errors import UserError
 from talr_cli.interruption import stop_requests
+from talr_cli.runs.study import study_path
 from talr_cli.sweep.drive import drive
 from talr_cli.sweep.grid import points
+from talr_cli.sweep.hydra_launcher import HydraLauncher
+from talr_cli.sweep.jobs import Launcher
 from talr_cli.sweep.local import Local
 from talr_cli.sweep.plan import find_models, make_plan
 from talr_cli.sweep.show import show_plan, show_summary
@@ -37,6 +40,8 @@ def main(arguments: Sequence[str]) -> int:
         hydra_app.run("sweep", check, arguments)  # --help and its like
         return 0
     own_keys = {field.name for field in fields(SweepConfig)}
+    of_launcher = [one for one in overrides if one.lstrip("+~").startswith("hydra.launcher.")]
+    overrides = [one for one in overrides if one not in of_launcher]
     own = [one for one in overrides if one.partition("=")[0] in own_keys]
     with hydra_app.composing("sweep", config_dir) as also:
         options = compose("sweep", [*also, *own])
@@ -48,7 +53,12 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("; ".join(plan.missing))
     if dry_run:
         return 0
-    launcher = Local(options.workers, grid[0].config.device)
+    launcher: Launcher
+    if options.launcher == "local":
+        launcher = Local(options.workers, grid[0].config.device)
+    else:
+        study = study_path(Path(grid[0].config.runs_dir), grid[0].config.study)
+        launcher = HydraLauncher(options.launcher, of_launcher, study, config_dir)
     with stop_requests("stopping: the runs finish their step; no more are started") as stop:
         outcomes = drive(plan.jobs, launcher, options.retry_failed, options.keep, stop)
         if stop.requested:
@@ -79,7 +89,7 @@ def _report(runs_dir: Path, study: str) -> None:
     """What `talr report` does, where there is anything to report."""
     from talr_cli.report.study_report import write_report
     from talr_cli.report.table import print_table
-    from talr_cli.runs.study import load_runs, study_path
+    from talr_cli.runs.study import load_runs
 
     runs = load_runs(runs_dir, study)
     if runs:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from talr_cli import hydra_app
@@ -11,11 +13,13 @@ from talr_cli.config import check
 from talr_cli.methods.method import Method
 from talr_cli.pipeline import average, merged, prepare, run_to_end, train_along, train_and_save
 from talr_cli.report.show import show
+from talr_cli.sweep.search import trial
 from talr_cli.training import ranks
 
 
 def main(arguments: Sequence[str]) -> int:
-    if {"-m", "--multirun"} & set(arguments):
+    is_search = any(one.startswith("hydra/sweeper=") for one in arguments)
+    if {"-m", "--multirun"} & set(arguments) and not is_search:
         from talr_cli.commands import sweep
 
         return sweep.main(arguments)
@@ -23,9 +27,19 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def train(config: DictConfig) -> None:
-    """Train one run, or go on with it, or find it done; evaluate it unless `eval=false`."""
+def train(config: DictConfig) -> float | None:
+    """Train one run, or go on with it, or find it done; evaluate it unless `eval=false`.
+
+    Under a sweeper of Hydra: in a process of its own, and how good it is.
+    """
     check(config)
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        return trial(config, hydra_app.command_line())
+    _train(config)
+    return None
+
+
+def _train(config: DictConfig) -> None:
     missing = ranks.missing_ranks(config)
     if missing:
         ranks.per_rank(config, missing)  # refuses a batch that cannot be cut up

@@ -1,0 +1,108 @@
+"""Jobs through a launcher of Hydra: SLURM by submitit, a Ray cluster.
+
+Hydra's launchers call a function for each job, on the machine where it is made; the function here
+starts the job's own process, as on one machine, and answers with its exit code.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra import compose
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from talr_cli import hydra_app
+from talr_cli.errors import UserError
+from talr_cli.interruption import Stop
+from talr_cli.sweep.jobs import Ended, Job
+from talr_cli.sweep.plan import is_finished
+
+log = logging.getLogger(__name__)
+
+# What has to be installed: pip install 'talr[...]'
+_EXTRAS = {"slurm": "slurm", "submitit": "slurm", "ray": "ray"}
+# submitit is told of a preemption by these; the run hears of it by SIGTERM, which follows.
+_SIGNALS_OF_SUBMITIT = {signal.SIGUSR1, signal.SIGUSR2}
+
+
+class HydraLauncher:
+    """`name` is slurm, submitit or ray; `overrides` are those of `hydra.launcher`."""
+
+    def __init__(
+        self, name: str, overrides: Sequence[str], folder: Path, config_dir: Path | None
+    ) -> None:
+        """`folder`: what the launcher itself writes goes there."""
+        chosen = f"hydra/launcher=talr_{name}"
+        try:
+            with hydra_app.composing("sweep", config_dir) as also:
+                self._config = compose(
+                    "sweep",
+                    [
+                        *also,
+                        chosen,
+                        f"hydra.sweep.dir={folder}",
+                        "hydra.sweep.subdir=.",
+                        *overrides,
+                    ],
+                    return_hydra_config=True,
+                )
+                loader = GlobalHydra.instance().config_loader()
+                self._context = HydraContext(loader, Callbacks())
+        except UserError as error:
+            if "Could not load 'hydra/launcher/" not in str(error):
+                raise
+            raise UserError(
+                f"launcher={name} is not installed: pip install 'talr[{_EXTRAS[name]}]'"
+            ) from error
+
+    def submit(self, jobs: Iterable[Job], stop: Stop) -> Generator[Ended, None, None]:
+        """All at once: the cluster decides which run when. A stop leaves those on it running."""
+        batch = list(jobs)
+        if not batch or stop.requested:
+            return
+        launcher = Plugins.instance().instantiate_launcher(
+            self._context, _Make(batch, Path.cwd()), self._config
+        )
+        numbered = [[f"+job={number}"] for number in range(len(batch))]
+        try:
+            answers = [one.return_value for one in launcher.launch(numbered, 0)]
+        except Exception as error:
+            # One job that the cluster ended, for example for its memory, hides what the others say.
+            log.warning("launcher: %s", str(error).strip().partition("\n")[0])
+            answers = [(0 if is_finished(job) else 1, 0.0) for job in batch]
+        for job, (code, seconds) in zip(batch, answers, strict=True):
+            yield Ended(job, code, seconds)
+
+
+@dataclass
+class _Make:
+    """Called by Hydra's launcher, with the number of a job."""
+
+    jobs: Sequence[Job]
+    folder: Path
+
+    def __call__(self, config: DictConfig) -> tuple[int, float]:
+        """(exit code, seconds) of the job's process."""
+        os.chdir(self.folder)
+        started = time.monotonic()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS_OF_SUBMITIT)
+        try:
+            process = self.jobs[config.job].start({})
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            return process.wait(), time.monotonic() - started
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
