@@ -21,7 +21,8 @@ def stopped_at(folder, losses, name="loss"):
         try:
             recorder.on_log(None, state, TrainerControl(), {name: loss, "lr": 1e-6})
         except DivergedError as error:
-            assert f"step {step}" in str(error)
+            message = str(error)
+            assert f"step {step}" in message
             assert len(RunDirectory(folder).read_metrics()) == step, "the step itself is recorded"
             return step
     return None
