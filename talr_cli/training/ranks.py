@@ -57,10 +57,9 @@ def missing_ranks(config: DictConfig) -> int:
             "distributed.processes=null is one for each GPU, and there is none: "
             "type distributed.processes=N"
         )
-    if wanted is None or wanted > gpus > 0:
-        if wanted is not None:
-            raise UserError(f"distributed.processes={wanted}, but {gpus} GPUs are visible")
-        wanted = gpus
+    if wanted is not None and wanted > gpus > 0:
+        raise UserError(f"distributed.processes={wanted}, but {gpus} GPUs are visible")
+    wanted = wanted or gpus
     return wanted if wanted > 1 else 0
 
 
