@@ -23,6 +23,11 @@ def run_of(ckpt: str | None) -> RunDirectory | None:
         if directory.config.exists() and directory.status.exists():
             if not directory.model.exists():
                 state = directory.read_status().state
+                if state == "evaluated":
+                    raise UserError(
+                        f"{path} has no model any more (keep=best or none): "
+                        "`talr train ... eval=false` makes it again"
+                    )
                 raise UserError(f"{path} has no model yet (it is {state}): run `talr train` again")
             return directory
     return None

@@ -51,7 +51,8 @@ def points(overrides: Sequence[str], config_dir: Path | None) -> list[Point]:
             raise UserError("experiment takes one value in a sweep: it may bring a grid of its own")
         params: dict[str, str] = {}
         if any(one.key_or_group == "experiment" for one in typed):
-            params = _compose([*also, *_lines(fixed)], of_hydra="sweeper.params")[1] or {}
+            groups = _lines([one for one in fixed if _needs_composing(one, loader)])
+            params = _compose([*also, *groups], of_hydra="sweeper.params")[1] or {}
         # Later ones replace earlier ones of the same key.
         every = [*parse([f"{key}={value}" for key, value in params.items()]), *typed]
         (lists,) = BasicSweeper.split_arguments(every, None)
@@ -60,10 +61,10 @@ def points(overrides: Sequence[str], config_dir: Path | None) -> list[Point]:
         composed: dict[tuple[str, ...], tuple[DictConfig, Any]] = {}
         found = []
         for lines in lists:
-            groups = tuple(line for line in lines if line in whole)
-            if groups not in composed:
-                composed[groups] = _compose([*also, *groups], of_hydra="runtime.choices")
-            config, choices = composed[groups]
+            key = tuple(line for line in lines if line in whole)
+            if key not in composed:
+                composed[key] = _compose([*also, *key], of_hydra="runtime.choices")
+            config, choices = composed[key]
             config = config.copy()
             values = [parsed[line] for line in lines if line not in whole]
             ConfigLoaderImpl._apply_overrides_to_config(values, config)

@@ -153,7 +153,8 @@ def _run_jobs(point: Point, source: ModelSource, config_dir: Path | None) -> lis
     config = point.config.copy()
     OmegaConf.update(config, "merge", {}, merge=False)
     config.eval = False
-    kept = [one for one in point.overrides if not one.startswith(("merge=", "merge.", "eval="))]
+    dropped = ("merge=", "merge.", "eval=")
+    kept = [one for one in point.overrides if not one.lstrip("+").startswith(dropped)]
     tuned = _run_job((*kept, "merge=none", "eval=false"), config, source, config_dir, also=True)
     jobs = [tuned]
     for alpha in method.merge.alphas:

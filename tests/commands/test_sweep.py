@@ -157,7 +157,8 @@ def test_the_plan_is_made_without_torch_and_writes_nothing(tmp_path):
 
 
 def test_what_is_missing_stops_the_sweep_before_it_starts(tmp_path):
-    done = sweep("dataset=medcalc", "dataset.path=none.csv", "lr=1e-6,2e-5", cwd=tmp_path)
+    typed = ("model=tiny", "dataset=medcalc", "dataset.path=none.csv", "lr=1e-6,2e-5")
+    done = talr("sweep", *typed, cwd=tmp_path)
     assert done.returncode == 2
     assert "dataset.path=none.csv does not exist" in done.stderr
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,102 @@
+"""What a plan says of disk, memory and time, against sums done by hand."""
+
+import json
+import os
+
+import pytest
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+
+from talr_cli import hydra_app
+from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.sweep import needs
+from talr_cli.sweep.jobs import Job
+from talr_cli.sweep.needs import Weights
+
+
+def job(tmp_path, name, *overrides, command="train", **more):
+    config = hydra_app.load("train", [f"runs_dir={tmp_path}/runs", "model=tiny", *overrides])
+    folder = tmp_path / "runs" / "default" / "tiny__medcalc-mini" / name
+    return Job(command, tuple(overrides), config, RunDirectory(folder), **more)
+
+
+def test_the_size_of_a_model_is_read_from_its_files(tiny_source):
+    tensors = load_file(tiny_source.directory / "model.safetensors").values()
+    found = needs.weights_of(tiny_source)
+    assert found.numbers == sum(tensor.numel() for tensor in tensors)
+    assert {tensor.element_size() for tensor in tensors} == {found.bytes_each}
+
+
+def disk(jobs, keep, workers=1, states=None):
+    size = Weights(1000, 2)
+    sizes = {one.directory.path: size for one in jobs}
+    return needs.disk_bytes(jobs, states or ["to do"] * len(jobs), sizes, keep, workers)
+
+
+def test_disk_counts_what_is_kept_and_what_is_written_meanwhile(tmp_path):
+    sft, talr = job(tmp_path, "sft-lr1"), job(tmp_path, "talr-lr1", "method=talr")
+    meanwhile = 2000 + 3 * 12 * 1000  # a model of 1000 numbers in 2 bytes; checkpoints
+    assert disk([sft, talr], "final") == 2 * 2000 + meanwhile
+    assert disk([sft, talr], "final", states=["done", "to do"]) == 2000 + meanwhile
+    assert disk([sft, talr], "none") == meanwhile
+    assert disk([sft, talr], "none", workers=2) == 2 * meanwhile
+    average = job(tmp_path, "averaging-lr1", "method=averaging", needs=sft.directory)
+    assert disk([sft, talr, average], "none") == 2000 + meanwhile
+    lora = job(tmp_path, "lora-lr1", "method=lora", "trainer.save_dtype=float32")
+    assert disk([lora], "final") == 4000 + 4000
+    assert needs.disk_bytes([sft], ["to do"], {sft.directory.path: None}, "final", 1) is None
+
+
+def write_results(directory, method, seconds, training):
+    directory.path.mkdir(parents=True)
+    run = {"id": method, "model": "tiny", "dataset": "medcalc-mini", "method": method}
+    directory.write_results(
+        {
+            "schema": 1,
+            "run": run,
+            "general": {"seconds": seconds},
+            "domain": {"seconds": seconds},
+            "training": training,
+        }
+    )
+
+
+def test_time_is_that_of_finished_runs_and_else_unknown(tmp_path):
+    finished, slow = job(tmp_path, "sft-lr1"), job(tmp_path, "talr-lr1", "method=talr")
+    sft, talr, base = (job(tmp_path, f"{name}-lr2") for name in ("sft", "talr", "base"))
+    base = Job("eval", (), base.config, base.directory)
+    average = job(tmp_path, "averaging-lr2", "method=averaging", needs=sft.directory)
+    todo = ["to do"]
+    assert needs.seconds_of([sft], todo, 1) is None
+    timed = {"steps": 10, "resumed_from_step": 0}
+    write_results(finished.directory, "sft", 5, {**timed, "seconds": 100})
+    write_results(slow.directory, "talr", 15, {**timed, "seconds": 300})
+    evaluation = (2 * 5 + 2 * 15) / 2
+    assert needs.seconds_of([sft], todo, 1) == pytest.approx(100 + evaluation)
+    assert needs.seconds_of([sft, talr], todo * 2, 2) == pytest.approx(400 / 2 + evaluation)
+    assert needs.seconds_of([base, average], todo * 2, 1) == pytest.approx(2 * evaluation)
+    assert needs.seconds_of([sft], ["done"], 1) == 0
+
+
+def test_a_model_that_cannot_fit_is_named(tmp_path):
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    full, lora = job(tmp_path, "sft-lr1", "device=cpu"), job(tmp_path, "lora", "method=lora")
+    for numbers, lacks in ((memory // 16 - 10**6, 0), (memory // 16 + 10**6, 1)):
+        sizes = {one.directory.path: Weights(numbers, 2) for one in (full, lora)}
+        assert len(needs.missing([full], ["to do"], sizes)) == lacks
+    assert needs.missing([lora], ["to do"], sizes) == []
+    assert needs.missing([full], ["done"], sizes) == []
+
+
+def test_wandb_without_a_login_is_noted(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    one = job(tmp_path, "sft-lr1")
+    assert "offline" in needs.notes([one], [])[0]
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
+    assert needs.notes([one], []) == []
+    OmegaConf.update(one.config, "logger.name", "none")
+    (tmp_path / "netrc").unlink()
+    assert needs.notes([one], []) == []
+    assert json.dumps(needs.notes([one], ["org/name"])).count("org/name") == 1
