@@ -63,7 +63,9 @@ def _environment(number: int, workers: int, device: str) -> dict[str, str]:
     """What sets the worker `number` apart from the others."""
     gpus = [] if device == "cpu" else gpu_names()
     if gpus:
-        return {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]}
+        # All of the worker's share, which a run with distributed=ddp takes.
+        share = gpus[number::workers] or [gpus[number % len(gpus)]]
+        return {"CUDA_VISIBLE_DEVICES": ",".join(share)}
     if workers == 1:
         return {}
     return {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // workers))}

@@ -49,15 +49,17 @@ def missing_ranks(config: DictConfig) -> int:
     wanted = config.distributed.processes
     if world_size() > 1 or wanted == 1:
         return 0
-    if wanted is None:
-        import torch
+    import torch
 
-        wanted = torch.cuda.device_count() if config.device != "cpu" else 0
-        if wanted == 0:
-            raise UserError(
-                "distributed.processes=null is one for each GPU, and there is none: "
-                "type distributed.processes=N"
-            )
+    gpus = 0 if config.device == "cpu" else torch.cuda.device_count()
+    if wanted is None and gpus == 0:
+        raise UserError(
+            "distributed.processes=null is one for each GPU, and there is none: "
+            "type distributed.processes=N"
+        )
+    if wanted is not None and wanted > gpus > 0:
+        raise UserError(f"distributed.processes={wanted}, but {gpus} GPUs are visible")
+    wanted = wanted or gpus
     return wanted if wanted > 1 else 0
 
 

@@ -16,9 +16,12 @@ FEW = (
 ONE_STEP = ("trainer.max_steps=1", "trainer.batch_size=4")
 
 
+def is_installed(module):
+    return importlib.util.find_spec(module) is not None
+
+
 def needs(module):
-    found = importlib.util.find_spec(module)
-    return pytest.mark.skipif(found is None, reason=f"{module} is not installed")
+    return pytest.mark.skipif(not is_installed(module), reason=f"{module} is not installed")
 
 
 def states(folder):
@@ -32,11 +35,11 @@ def states(folder):
 @pytest.mark.parametrize(
     ("launcher", "settings"),
     [
-        pytest.param("submitit", (), marks=needs("hydra_plugins.hydra_submitit_launcher")),
+        pytest.param("submitit", (), marks=needs("submitit")),
         pytest.param(
             "ray",
             ("hydra.launcher.ray.remote.num_gpus=0", "+hydra.launcher.ray.init.num_cpus=1"),
-            marks=needs("hydra_plugins.hydra_ray_launcher"),
+            marks=needs("ray"),
         ),
     ],
 )
@@ -51,7 +54,7 @@ def test_a_job_that_fails_leaves_the_others_alone(launcher, settings, tmp_path):
     assert "found done" in again.stdout + again.stderr
 
 
-@needs("hydra_plugins.hydra_optuna_sweeper")
+@needs("optuna")
 @pytest.mark.slow
 def test_a_search_is_of_runs_that_are_found_again(tmp_path):
     no_base = talr("train", "-m", *FEW, "hydra/sweeper=talr_optuna", "lr=1e-4,1e-3", cwd=tmp_path)
@@ -77,7 +80,7 @@ def test_a_search_is_of_runs_that_are_found_again(tmp_path):
 
 def test_launchers_that_are_not_installed_say_what_to_install(tmp_path):
     for launcher, module in (("slurm", "submitit"), ("ray", "ray")):
-        if importlib.util.find_spec(f"hydra_plugins.hydra_{module}_launcher") is None:
+        if not is_installed(module):
             done = talr("sweep", *FEW, "lr=1e-3", f"launcher={launcher}", cwd=tmp_path)
             assert done.returncode == 2
             assert f"pip install 'talr[{launcher}]'" in done.stderr
