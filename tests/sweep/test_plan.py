@@ -1,0 +1,80 @@
+"""The plan finds models without making them, and lists every piece of work once."""
+
+import os
+
+import pytest
+from omegaconf import OmegaConf
+
+from talr_cli import models
+from talr_cli.errors import UserError
+from talr_cli.sweep.grid import points
+from talr_cli.sweep.plan import find_models, jobs_of
+
+
+def test_a_model_is_found_as_it_is_resolved(tiny_config, tiny_source):
+    found = models.resolve_here(tiny_config)
+    assert (found.directory, found.fingerprint) == (tiny_source.directory, tiny_source.fingerprint)
+    of_folder = OmegaConf.merge(tiny_config, {"path": str(tiny_source.directory)})
+    of_folder.random_init = None
+    assert models.resolve_here(of_folder) == models.resolve(of_folder)
+
+
+def test_a_model_that_is_not_here_is_unknown_or_a_mistake(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setenv("TALR_CACHE", str(tmp_path))
+    nowhere = OmegaConf.merge(tiny_config, {"path": "nobody/nothing"})
+    assert models.resolve_here(nowhere) is None
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UserError, match="not a directory"):
+        models.resolve_here(OmegaConf.merge(tiny_config, {"path": "./nothing"}))
+
+
+def test_a_remembered_digest_is_that_of_the_file_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("TALR_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "config.json").write_text("{}")
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"a" * models.LARGE)
+    first = models.directory_source(tmp_path).fingerprint
+    assert len(list((tmp_path / "cache/digests").iterdir())) == 1
+    assert models.directory_source(tmp_path).fingerprint == first
+    time = weights.stat().st_mtime_ns
+    weights.write_bytes(b"b" * models.LARGE)
+    os.utime(weights, ns=(time + 1, time + 1))
+    assert models.directory_source(tmp_path).fingerprint != first
+
+
+def plan(*overrides):
+    grid = points(["model=tiny", *overrides], None)
+    jobs = jobs_of(grid, find_models(grid, fetch=False), None)
+    return [(job.command, job.directory.path.name.rpartition("-")[0], job.also) for job in jobs]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_all_averages_share_one_run_which_is_trained_first(tiny_source):
+    assert plan("method=averaging", "merge.alpha=0.3,0.5,[0.7,0.9]", "lr=1e-3") == [
+        ("eval", "base", False),
+        ("train", "sft-lr0.001-s0", True),
+        ("train", "averaging0.3-lr0.001-s0", False),
+        ("train", "averaging-lr0.001-s0", False),
+        ("train", "averaging0.7-lr0.001-s0", False),
+        ("train", "averaging0.9-lr0.001-s0", False),
+    ]
+
+
+def test_a_run_that_is_asked_for_and_averaged_is_one(tiny_source):
+    assert plan("method=averaging,sft", "lr=1e-3", "eval=false") == [
+        ("train", "sft-lr0.001-s0", False),
+        ("train", "averaging-lr0.001-s0", False),
+    ]
+
+
+def test_a_base_is_scored_once_for_each_model_and_dataset(tiny_source):
+    commands = [name for name, *_ in plan("dataset=medcalc-mini,esci-mini", "seed=0,1,2")]
+    assert commands == ["eval"] * 2 + ["train"] * 6
+
+
+def test_the_same_run_written_twice_is_made_once(tiny_source):
+    assert [name for _, name, _ in plan("lr=1e-3,0.001", "eval=false")] == ["sft-lr0.001-s0"]
