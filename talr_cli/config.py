@@ -309,7 +309,6 @@ _RANGES: dict[str, tuple[float | None, float | None, bool]] = {
     "regulariser.strength": (0, None, True),
     "regulariser.beta": (0, None, True),
     "replay.share": (0, 1, False),
-    "max_general_loss": (0, 1, True),
     "rows": (1, None, True),
     "examples": (0, None, True),
     "workers": (1, None, True),
