@@ -133,7 +133,8 @@ def test_a_mean_without_a_task_is_not_set_beside_a_whole_one():
     ifeval = {"metric": "prompt_level_strict_acc,none", "n": 3, "definition": "b"}
 
     def general(**tasks):
-        return {"general": {"suite": "paper", "limit": None, "tasks": tasks}}
+        scores = {"suite": "paper", "limit": None, "tasks": tasks}
+        return {"run": {"dataset": "medcalc"}, "general": scores}
 
     whole, part = general(gsm8k=gsm8k, ifeval=ifeval), general(gsm8k=gsm8k)
     assert measured_alike(whole, whole, "general")

