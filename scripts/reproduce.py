@@ -26,6 +26,8 @@ EXPERIMENTS = {
 }
 # Parameters that are trained, from the model cards; of gemma3 the text model.
 PARAMETERS = {"qwen2.5-3b": 3.09e9, "qwen3-4b": 4.02e9, "gemma3-4b": 3.88e9}
+# Two small models on one core each get further than one on two; each takes about 4 GiB.
+CPU_WORKERS = 2
 RATES, METHODS, TRAINED_METHODS = 3, 6, 5  # averages need no training of their own
 
 
@@ -79,7 +81,7 @@ def main() -> int:
         if lacking:
             print("\n".join(f"missing: {one}" for one in lacking), file=sys.stderr)
             return 2
-    workers = max(1, torch.cuda.device_count())
+    workers = torch.cuda.device_count() or CPU_WORKERS
     study = hydra_app.load("train", [f"experiment={EXPERIMENTS[profile][0]}"]).study
     code = 0
     for experiment in EXPERIMENTS[profile]:
