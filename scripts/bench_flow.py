@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from hydra.utils import instantiate
 
-from talr_cli import hydra_app, models
+from talr_cli import hydra_app, model_sources, models
 from talr_cli.data.rendering import encode_all, load_renderer
 from talr_cli.training.base_losses import batches_of_like_length, target_losses
 from talr_cli.training.collator import Collator, token_row
@@ -31,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     data = ["dataset=medcalc", f"dataset.path={options.data}"] if options.data else []
     config = hydra_app.load("train", [f"model={options.model}", *data])
-    source = models.resolve(config.model)
+    source = model_sources.resolve(config.model)
     examples = instantiate(config.dataset).load().train[: options.rows]
     rows = encode_all(examples, load_renderer(source, config.model), 4096).rows
     device = models.choose_device("auto")

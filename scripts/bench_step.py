@@ -93,7 +93,7 @@ def build(options: argparse.Namespace) -> tuple[Any, str]:
     from transformers import PrinterCallback, set_seed
     from trl import SFTTrainer
 
-    from talr_cli import hydra_app, models
+    from talr_cli import hydra_app, model_sources, models
     from talr_cli.data.rendering import encode_all, load_renderer
     from talr_cli.methods.method import Method
     from talr_cli.runs.run_directory import RunDirectory
@@ -103,7 +103,7 @@ def build(options: argparse.Namespace) -> tuple[Any, str]:
     config = hydra_app.load("train", overrides(options, "sft" if plain else options.contestant))
     config.trainer.max_steps = options.steps
     config.trainer.checkpoint_every_epoch = False
-    source = models.resolve(config.model)
+    source = model_sources.resolve(config.model)
     renderer = load_renderer(source, config.model)
     rows = encode_all(instantiate(config.dataset).load().train, renderer, 4096).rows
     if options.tokens:

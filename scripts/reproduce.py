@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from talr_cli import hydra_app, models
+from talr_cli import hydra_app, model_sources
 from talr_cli.sweep.needs import CHECKPOINT_BYTES, CHECKPOINTS, TRAINING_BYTES, free_bytes, gib
 
 EXPERIMENTS = {
@@ -172,7 +172,7 @@ def missing(keep: str) -> Iterator[str]:
         for model in PARAMETERS
     }
     for model, config in configs.items():
-        if models.resolve_here(config) is None:
+        if model_sources.resolve_here(config) is None:
             yield from cannot_be_had(model, config.path)
     for hub_id, name in [*data_sets(), *BENCHMARKS]:
         yield from cannot_be_loaded(hub_id, name)

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from talr_cli.errors import UserError
-from talr_cli.models import ModelSource, directory_source, resolve
+from talr_cli.model_sources import ModelSource, directory_source, resolve
 from talr_cli.runs.run_directory import RunDirectory
 
 

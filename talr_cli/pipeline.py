@@ -29,8 +29,9 @@ from talr_cli.evaluation import domain_rows, is_scored
 from talr_cli.interruption import Stop, stop_requests
 from talr_cli.methods.averaging import interpolate, same_tensors
 from talr_cli.methods.method import Method
-from talr_cli.models import ModelSource, choose_device, made_whole, resolve
-from talr_cli.runs.atomic import write_json
+from talr_cli.model_sources import ModelSource, resolve
+from talr_cli.models import choose_device
+from talr_cli.runs.atomic import made_whole, write_json
 from talr_cli.runs.run_directory import RunDirectory, study_path
 from talr_cli.runs.study import load_results
 from talr_cli.training import ranks
@@ -161,7 +162,7 @@ def _tasks(config: DictConfig) -> Tasks | None:
 def _make_and_evaluate(
     run: Run, resolved: dict[str, Any], make_model: MakeModel, tasks: Tasks | None
 ) -> None:
-    from talr_cli import evaluation, models
+    from talr_cli import evaluation, model_sources, models
     from talr_cli.tracking import start_tracking
 
     config, directory = run.config, run.directory
@@ -183,7 +184,7 @@ def _make_and_evaluate(
     try:
         if _is_trained(directory):
             log.info("training: done before, evaluating")
-            saved = models.directory_source(directory.model)
+            saved = model_sources.directory_source(directory.model)
             model = models.load_model(saved, config.model, "auto", run.device)
         else:
             directory.write_status("training")
@@ -192,7 +193,7 @@ def _make_and_evaluate(
         if tasks is not None:
             from talr_cli.evaluation.evaluate import evaluate
 
-            saved = models.directory_source(directory.model)
+            saved = model_sources.directory_source(directory.model)
             scores = evaluate(
                 config, model, run.renderer, run.splits, run.load_base, directory, saved, tasks
             )
@@ -311,7 +312,7 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
     def make(run: Run, tracker: Tracker) -> PreTrainedModel:
         import torch
 
-        from talr_cli import models
+        from talr_cli import model_sources, models
         from talr_cli.training.loop import weight_changes
 
         log.info("averaging: %g of %s", alpha, tuned.path)
@@ -325,7 +326,7 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
                 if file.suffix != ".safetensors":
                     shutil.copy2(file, into)
             interpolate(base, tuned.model, into, alpha)
-        saved = models.directory_source(run.directory.model)
+        saved = model_sources.directory_source(run.directory.model)
         model = models.load_model(saved, config, "auto", run.device)
         plain = models.load_model(run.source, config, torch.float32, "cpu")
         done = json.loads(tuned.training.read_text())

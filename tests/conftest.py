@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 from optimizer_step import toy
 
-from talr_cli import hydra_app, models
+from talr_cli import hydra_app, model_sources, models
 from talr_cli.data.rendering import Renderer
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -30,7 +30,7 @@ def tiny_config():
 @pytest.fixture(scope="session")
 def tiny_source(tiny_config):
     """The random 2-layer model on disk, with the real tokenizer of SmolLM2."""
-    return models.resolve(tiny_config)
+    return model_sources.resolve(tiny_config)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from talr_cli import hydra_app, models
+from talr_cli import hydra_app, model_sources, models
 from talr_cli.errors import UserError
 
 
@@ -39,7 +39,7 @@ def test_an_adapter_is_merged_into_its_base(tiny_source, tiny_config, tmp_path):
     adapted.peft_config["default"].base_model_name_or_path = str(tiny_source.directory)
     adapted.save_pretrained(tmp_path)
     config = config_for(tmp_path)
-    source = models.resolve(config)
+    source = model_sources.resolve(config)
     merged = models.load_model(source, config, torch.float32, "cpu").eval()
     ids = [5, 6, 7, 8]
     torch.testing.assert_close(logits(merged, ids), logits(adapted, ids), rtol=1e-4, atol=1e-5)
@@ -71,7 +71,7 @@ def test_the_text_part_of_a_vision_model_is_the_same_model(tmp_path):
     shipped = hydra_app.load("train", ["model=gemma3-4b"]).model
     how = {"architecture": shipped.architecture, "key_mapping": shipped.key_mapping}
     config = config_for(tmp_path, **how)
-    alone = models.load_model(models.resolve(config), config, torch.float32, "cpu").eval()
+    alone = models.load_model(model_sources.resolve(config), config, torch.float32, "cpu").eval()
     ids = [5, 6, 7, 8]
     torch.testing.assert_close(logits(alone, ids), logits(whole, ids))
     assert not any("vision" in name for name, _ in alone.named_parameters())
@@ -83,7 +83,7 @@ def test_missing_weights_are_refused_not_filled_in(tiny_source, tiny_config, tmp
     model.save_pretrained(tmp_path)
     config = config_for(tmp_path)
     with pytest.raises(UserError, match=r"lacks \d+ weights of LlamaForCausalLM"):
-        models.load_model(models.resolve(config), config, torch.float32, "cpu")
+        models.load_model(model_sources.resolve(config), config, torch.float32, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_folders_that_are_no_checkpoint_are_refused(tmp_path, files, expected):
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=expected):
-        models.resolve(config_for(tmp_path))
+        model_sources.resolve(config_for(tmp_path))
 
 
 def test_code_that_comes_with_a_checkpoint_is_not_run(tiny_source, tiny_config, tmp_path):
@@ -112,7 +112,7 @@ def test_code_that_comes_with_a_checkpoint_is_not_run(tiny_source, tiny_config, 
     (folder / "config.json").write_text(json.dumps(settings))
     (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     with pytest.raises(UserError, match="trust_remote_code"):
-        models.load_model(models.directory_source(folder), tiny_config, torch.float32, "cpu")
+        models.load_model(model_sources.directory_source(folder), tiny_config, torch.float32, "cpu")
     assert not (tmp_path / "ran").exists()
 
 
@@ -121,14 +121,14 @@ def test_a_broken_checkpoint_is_one_line(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"not a tensor")
     config = config_for(tmp_path)
     with pytest.raises(UserError, match="cannot load") as error:
-        models.load_model(models.resolve(config), config, torch.float32, "cpu")
+        models.load_model(model_sources.resolve(config), config, torch.float32, "cpu")
     assert "\n" not in str(error.value)
 
 
 def test_a_hub_model_that_cannot_be_had_says_what_to_do(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="give a directory"):
-        models.resolve(config_for("nobody/no-such-model"))
+        model_sources.resolve(config_for("nobody/no-such-model"))
 
 
 def test_the_fingerprint_is_the_content(tiny_source, tiny_config, tmp_path):
@@ -139,7 +139,9 @@ def test_the_fingerprint_is_the_content(tiny_source, tiny_config, tmp_path):
     with torch.no_grad():
         next(model.parameters())[0, 0] += 1
     models.save_model(model, tokenizer, tmp_path / "three")
-    prints = [models.resolve(config_for(tmp_path / n)).fingerprint for n in ("one", "two", "three")]
+    prints = [
+        model_sources.resolve(config_for(tmp_path / n)).fingerprint for n in ("one", "two", "three")
+    ]
     assert prints[0] == prints[1] != prints[2]
 
 
@@ -150,7 +152,7 @@ def test_a_model_without_a_chat_template_is_refused(tiny_source, tiny_config, tm
     models.save_model(model, tokenizer, tmp_path / "bare")
     config = config_for(tmp_path / "bare")
     with pytest.raises(UserError, match="has no chat template"):
-        models.load_tokenizer(models.resolve(config), config)
+        models.load_tokenizer(model_sources.resolve(config), config)
 
 
 @pytest.mark.gpu

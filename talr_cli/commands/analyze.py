@@ -15,7 +15,8 @@ from talr_cli.checkpoints import checkpoint, run_of, with_config_of
 from talr_cli.config import check
 from talr_cli.data.rendering import encode_all, load_renderer
 from talr_cli.errors import UserError
-from talr_cli.models import choose_device, load_model, resolve
+from talr_cli.model_sources import resolve
+from talr_cli.models import choose_device, load_model
 from talr_cli.runs.atomic import write_json, write_text
 from talr_cli.runs.run_directory import pair_name, study_path
 

@@ -17,12 +17,8 @@ from talr_cli.checkpoints import checkpoint, run_of, with_config_of
 from talr_cli.config import check, identity
 from talr_cli.data.rendering import load_renderer
 from talr_cli.errors import UserError
-from talr_cli.models import (
-    ModelSource,
-    choose_device,
-    load_model,
-    resolve,
-)
+from talr_cli.model_sources import ModelSource, resolve
+from talr_cli.models import choose_device, load_model
 from talr_cli.report.show import show
 from talr_cli.runs.run_directory import RunDirectory
 

@@ -29,7 +29,7 @@ def export(config: DictConfig) -> None:
     if out.exists():
         raise UserError(f"out={config.out} exists: choose another folder or delete it")
     from talr_cli.model_card import model_card, train_command
-    from talr_cli.models import made_whole
+    from talr_cli.runs.atomic import made_whole
 
     if not run.model.exists():
         raise UserError(

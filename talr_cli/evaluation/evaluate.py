@@ -19,7 +19,8 @@ from talr_cli.evaluation.general import evaluate_general
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.score_cache import ScoreCache
 from talr_cli.evaluation.tasks import Tasks
-from talr_cli.models import ModelSource, bf16_is_fast, content
+from talr_cli.model_sources import ModelSource, content
+from talr_cli.models import bf16_is_fast
 from talr_cli.runs.atomic import write_text
 from talr_cli.runs.run_directory import RunDirectory, study_path
 

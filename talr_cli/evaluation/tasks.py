@@ -33,7 +33,8 @@ from talr_cli.evaluation.local_data import MissingDataError, format_of, split_fi
 from talr_cli.evaluation.mini import TASK_DIR
 from talr_cli.evaluation.sandbox import require_sandbox
 from talr_cli.evaluation.vllm_backend import require_vllm
-from talr_cli.models import cache_dir, made_whole
+from talr_cli.model_sources import cache_dir
+from talr_cli.runs.atomic import made_whole
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

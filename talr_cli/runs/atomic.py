@@ -1,4 +1,4 @@
-"""Files that are either the old or the new version, whatever happens to the writer.
+"""Files and folders that are either the old or the new version, whatever happens to the writer.
 
 Knows about bytes on disk; does not know what they mean.
 """
@@ -6,6 +6,8 @@ Knows about bytes on disk; does not know what they mean.
 import json
 import math
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,6 +51,26 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
         os.write(file, line.encode())
     finally:
         os.close(file)
+
+
+class made_whole:  # noqa: N801 (a context manager, named as one)
+    """A folder that appears under its name only when all of it is there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> Path:
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        self.building = Path(tempfile.mkdtemp(dir=self.folder.parent, prefix=".building-"))
+        return self.building
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if error is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.building.chmod(0o755)
+            self.building.rename(self.folder)
+        else:
+            shutil.rmtree(self.building)
 
 
 def _finite(value: Any) -> Any:

@@ -20,7 +20,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from talr_cli.config import DATA_FILES
-from talr_cli.models import ModelSource
+from talr_cli.model_sources import ModelSource
 from talr_cli.report.cost import evaluation_hours, training_hours
 from talr_cli.runs.study import load_results
 from talr_cli.sweep.gpus import gpu_memory

