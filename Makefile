@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+# A test file on each core, each process with one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 STUDY ?= demo
 SEED ?= 0
 METHODS := sft averaging talr flow l2 lora dft eaft infosft deft kl replay
@@ -48,11 +50,11 @@ methods: setup  ## All methods at one rate, as compared in docs/methods.md (over
 
 .PHONY: test
 test: setup  ## The tests, in minutes
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 .PHONY: test-all
 test-all: setup  ## The slow tests too
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 .PHONY: lint
 lint: setup  ## Style and types
