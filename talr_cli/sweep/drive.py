@@ -12,7 +12,7 @@ from pathlib import Path
 from talr_cli.errors import IN_USE
 from talr_cli.interruption import Stop
 from talr_cli.sweep.jobs import Ended, Job, Launcher
-from talr_cli.sweep.plan import is_finished, state
+from talr_cli.sweep.plan import state
 from talr_cli.sweep.prune import prune
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def _outcome(ended: Ended) -> Outcome | None:
     job, code = ended.job, ended.exit_code
     if code == IN_USE:
         return None
-    if code == 0 and is_finished(job):
+    if code == 0:
         return Outcome("done", seconds=ended.seconds)
     last_lines = job.last_lines()
     if code == INTERRUPTED:
