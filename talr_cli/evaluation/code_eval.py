@@ -34,7 +34,7 @@ class CodeEval:
         Args:
             references: For each problem the tests that follow a candidate.
             predictions: For each problem its candidates.
-            k: Values for which no problem has enough candidates are left out.
+            k: Values for which a problem has too few candidates are left out.
         """
         programs = [
             [f"{candidate}\n{tests}" for candidate in candidates]
@@ -76,7 +76,7 @@ _CODE_EVAL = CodeEval()
 
 @contextmanager
 def in_place_of_code_eval(allow_unsafe: bool) -> Iterator[None]:
-    """`evaluate.load("code_eval")` gives the sandboxed metric; it runs programs only in here."""
+    """In here `evaluate.load("code_eval")` gives the sandboxed metric."""
     import evaluate
 
     load = evaluate.load
