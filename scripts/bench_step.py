@@ -130,6 +130,7 @@ def build(options: argparse.Namespace) -> tuple[Any, str]:
             directory,
             source,
             lambda: models.load_model(source, config.model, "auto", device),
+            device,
         )
     else:
         arguments = loop.trainer_arguments(config, directory, device, len(rows))
