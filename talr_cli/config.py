@@ -218,13 +218,6 @@ class SweepConfig:
     keep: str = "final"
 
 
-_DATASETS = (Esci, EsciMini, Jsonl, MedCalc, MedCalcMini, MetaMath)
-_METHOD_PARTS = (
-    *(Sft, Talr, Flow, Dft, Eaft, InfoSft, Deft),
-    *(L2, Kl, Lora, Averaging, Replay),
-)
-
-
 @dataclass
 class CompareConfig:
     """`talr compare A B`."""
@@ -237,6 +230,13 @@ class CompareConfig:
     examples: int = 2
     # A file to write all of them to.
     flips: str | None = None
+
+
+_DATASETS = (Esci, EsciMini, Jsonl, MedCalc, MedCalcMini, MetaMath)
+_METHOD_PARTS = (
+    *(Sft, Talr, Flow, Dft, Eaft, InfoSft, Deft),
+    *(L2, Kl, Lora, Averaging, Replay),
+)
 
 
 def register_schemas() -> None:

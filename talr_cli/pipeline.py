@@ -33,7 +33,7 @@ from talr_cli.model_sources import ModelSource, resolve
 from talr_cli.models import choose_device
 from talr_cli.runs.atomic import made_whole, write_json
 from talr_cli.runs.run_directory import RunDirectory, study_path
-from talr_cli.runs.study import load_results
+from talr_cli.runs.study import load_pair
 from talr_cli.training import ranks
 
 if TYPE_CHECKING:
@@ -210,12 +210,7 @@ def _picture(config: DictConfig) -> Path | None:
     from talr_cli.report.tradeoff import plot_tradeoff
 
     runs_dir = Path(config.runs_dir)
-    pair = (config.model.name, config.dataset.name)
-    results = [
-        one
-        for one in load_results(runs_dir, config.study)
-        if (one["run"]["model"], one["run"]["dataset"]) == pair
-    ]
+    results = load_pair(runs_dir, config.study, config.model.name, config.dataset.name)
     folder = study_path(runs_dir, config.study) / "report"
     folder.mkdir(exist_ok=True)
     pictures = plot_tradeoff(results, folder)

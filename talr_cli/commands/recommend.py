@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from talr_cli import hydra_app
 from talr_cli.config import check
 from talr_cli.errors import UserError
-from talr_cli.runs.study import load_runs, study_path
+from talr_cli.runs.study import scored_runs
 
 if TYPE_CHECKING:
     from talr_cli.report.paired import Difference
@@ -28,12 +28,7 @@ def main(arguments: Sequence[str]) -> None:
 def print_recommendations(config: DictConfig) -> None:
     """One for each model and dataset of the study; those that have none are named at the end."""
     check(config)
-    runs = load_runs(Path(config.runs_dir), config.study)
-    if not runs:
-        raise UserError(
-            f"no scored run under {study_path(Path(config.runs_dir), config.study)}: run "
-            f"`talr train study={config.study}` first"
-        )
+    runs = scored_runs(Path(config.runs_dir), config.study)
     from talr_cli.report.pairs import group_by_pair
     from talr_cli.report.recommend import recommend
 

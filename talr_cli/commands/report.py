@@ -9,8 +9,7 @@ from omegaconf import DictConfig
 
 from talr_cli import hydra_app
 from talr_cli.config import check
-from talr_cli.errors import UserError
-from talr_cli.runs.study import load_runs, study_path
+from talr_cli.runs.study import scored_runs, study_path
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -21,11 +20,7 @@ def report(config: DictConfig) -> None:
     """Read the results of the study's runs; write report/ beside them."""
     check(config)
     folder = study_path(Path(config.runs_dir), config.study)
-    runs = load_runs(Path(config.runs_dir), config.study)
-    if not runs:
-        raise UserError(
-            f"no scored run under {folder}: run `talr train study={config.study}` first"
-        )
+    runs = scored_runs(Path(config.runs_dir), config.study)
     from talr_cli.report.claims import findings
     from talr_cli.report.claims_text import as_lines
     from talr_cli.report.study_report import write_report

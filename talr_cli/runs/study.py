@@ -17,6 +17,28 @@ def load_results(runs_dir: Path, study: str) -> list[dict[str, Any]]:
     return list(load_runs(runs_dir, study).values())
 
 
+def load_pair(runs_dir: Path, study: str, model: str, dataset: str) -> list[dict[str, Any]]:
+    """Of `load_results` those of one model on one dataset."""
+    pair = (model, dataset)
+    results = load_results(runs_dir, study)
+    return [one for one in results if (one["run"]["model"], one["run"]["dataset"]) == pair]
+
+
+def scored_runs(runs_dir: Path, study: str) -> dict[Path, dict[str, Any]]:
+    """As `load_runs`, of which there must be one.
+
+    Raises:
+        UserError: The study has no scored run.
+    """
+    runs = load_runs(runs_dir, study)
+    if not runs:
+        raise UserError(
+            f"no scored run under {study_path(runs_dir, study)}: run `talr train study={study}` "
+            "first"
+        )
+    return runs
+
+
 def load_runs(runs_dir: Path, study: str) -> dict[Path, dict[str, Any]]:
     """{run directory: content of its `results.json`} of a study, in the order of the paths."""
     found = {}

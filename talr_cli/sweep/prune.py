@@ -9,7 +9,7 @@ from pathlib import Path
 
 from talr_cli.errors import InUseError
 from talr_cli.report.pareto import pareto_front
-from talr_cli.runs.study import load_results
+from talr_cli.runs.study import load_pair
 from talr_cli.sweep.jobs import Job
 
 
@@ -36,12 +36,8 @@ def prune(jobs: Sequence[Job], ended: Collection[Path], done: Collection[Path], 
 
 
 def _is_best(job: Job) -> bool:
-    pair = (job.config.model.name, job.config.dataset.name)
-    results = [
-        one
-        for one in load_results(Path(job.config.runs_dir), job.config.study)
-        if (one["run"]["model"], one["run"]["dataset"]) == pair
-    ]
+    config = job.config
+    results = load_pair(Path(config.runs_dir), config.study, config.model.name, config.dataset.name)
     own = job.directory.read_results()
     if own is None:
         return False

@@ -1,11 +1,10 @@
 """The run to ship: against the rule written out, and against a bootstrap drawn item by item."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy
 import pytest
+from command_line import talr
 from synthetic_study import scored, write_study
 
 from talr_cli.errors import UserError
@@ -123,34 +122,24 @@ def score(runs, name):
     return next(one["general"]["score"] for one in runs if one["run"]["id"] == name)
 
 
-def talr(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "talr_cli.cli", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
 def test_the_command_says_what_to_ship_and_what_is_missing(tmp_path):
     elsewhere = [
         run("base", 0.2, 0.7, dataset="other"),
         run("sft", 0.6, 0.40, dataset="other"),
     ]
     write_study(tmp_path / "runs", [*RUNS, *elsewhere])
-    done = talr("recommend", "study=s", cwd=tmp_path)
+    done = talr("recommend", "study=s", cwd=tmp_path, logger=None)
     assert done.returncode == 2
     assert "small on other: no run loses at most 0.02" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert "ship     talr-lr1e-06-s0-talr" in done.stdout
     assert "talr export run=runs/s/small__medcalc/talr-lr1e-06-s0-talr out=" in done.stdout
-    done = talr("recommend", "study=s", "max_general_loss=0.5", cwd=tmp_path)
+    done = talr("recommend", "study=s", "max_general_loss=0.5", cwd=tmp_path, logger=None)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("costs    nothing") == 2
 
 
 def test_a_bound_that_is_none_is_refused(tmp_path):
-    done = talr("recommend", "max_general_loss=-1", cwd=tmp_path)
+    done = talr("recommend", "max_general_loss=-1", cwd=tmp_path, logger=None)
     assert done.returncode == 2
     assert "max_general_loss=-1.0 is outside" in done.stderr
