@@ -116,7 +116,7 @@ class TrainerConfig:
 
 @dataclass
 class DistributedConfig:
-    """The processes of one training run, each with a GPU of its own. Changes no result."""
+    """The processes of one run, each with a GPU of its own. Changes no result."""
 
     strategy: str = MISSING
     processes: int | None = None
@@ -164,6 +164,7 @@ class EvalConfig:
     dataset: Any = MISSING
     suite: SuiteConfig = MISSING
     domain: DomainEvalConfig = field(default_factory=DomainEvalConfig)
+    distributed: DistributedConfig = MISSING
     logger: LoggerConfig = MISSING
 
 

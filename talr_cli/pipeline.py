@@ -14,6 +14,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from talr_cli import ranks
 from talr_cli.config import identity
 from talr_cli.data.base import Splits
 from talr_cli.data.rendering import Rendered, Renderer, encode_all, load_renderer, overlap
@@ -34,7 +36,6 @@ from talr_cli.models import choose_device
 from talr_cli.runs.atomic import made_whole, write_json
 from talr_cli.runs.run_directory import RunDirectory, study_path
 from talr_cli.runs.study import load_pair
-from talr_cli.training import ranks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+TRAIN = "train"  # what the first rank orders the others to do
 STOPPING = "stopping: finishing the step and writing a checkpoint"
 
 
@@ -127,8 +129,6 @@ def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
     with directory.lock():
         done = is_done(config, directory)
         tasks = None if done else _tasks(config)
-        if not ranks.shall_train(not done and not _is_trained(directory)):
-            ranks.leave()
         if done:
             log.info("found this run done: %s", directory.path)
             return directory
@@ -217,15 +217,19 @@ def _picture(config: DictConfig) -> Path | None:
     return next((picture for picture in pictures if picture.suffix == ".png"), None)
 
 
-def train_along(run: Run) -> None:
-    """What the other ranks of a run do: train with the first one, and write nothing."""
+def follow(run: Run) -> None:
+    """What the other ranks of a run do: train and answer with the first one, and write nothing."""
+    from talr_cli.evaluation.data_parallel import Follower
+    from talr_cli.evaluation.evaluate import load_ready
     from talr_cli.tracking import Tracker
 
-    if not ranks.shall_train():
-        ranks.leave()
-        return
-    with stop_requests(STOPPING) as stop:
-        _train(run, Tracker(), stop)
+    follower = Follower(partial(load_ready, device=run.device))
+    for order in ranks.orders():
+        if order == TRAIN:
+            with stop_requests(STOPPING) as stop:
+                _train(run, Tracker(), stop)
+        else:
+            follower.answer(order)
 
 
 def _train(run: Run, tracker: Tracker, stop: Stop) -> tuple[PreTrainedModel, dict[str, Any]] | None:
@@ -257,13 +261,12 @@ def _train(run: Run, tracker: Tracker, stop: Stop) -> tuple[PreTrainedModel, dic
         run.load_base,
         run.device,
     )
-    trained = train(trainer, run.directory, tracker, stop, load_plain)
-    ranks.leave()
-    return trained
+    return train(trainer, run.directory, tracker, stop, load_plain)
 
 
 def train_and_save(run: Run, tracker: Tracker) -> PreTrainedModel:
     """Train in fp32, save in the dtype asked for, return the model as it was saved."""
+    ranks.broadcast(TRAIN)
     shown = run.renderer.marked(run.rows[0])
     log.info("one training row, trained tokens between ⟦ and ⟧:\n%s", shown)
     with stop_requests(STOPPING) as stop:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from talr_cli import evaluation, hydra_app
+from talr_cli import evaluation, hydra_app, ranks
 from talr_cli.checkpoints import checkpoint, run_of, with_config_of
 from talr_cli.config import check, identity
 from talr_cli.data.rendering import load_renderer
@@ -35,6 +36,29 @@ def main(arguments: Sequence[str]) -> None:
 def evaluate_checkpoint(config: DictConfig) -> None:
     """Score `config.ckpt` and write the scores to its run directory or to one of its own."""
     check(config)
+    missing = ranks.missing_ranks(config)
+    if missing:
+        ranks.start("eval", hydra_app.command_line(), missing)
+        return
+    ranks.connect(config.device)
+    if ranks.is_main():
+        _evaluate(config)
+    else:
+        _follow(config)
+    ranks.leave()
+
+
+def _follow(config: DictConfig) -> None:
+    """What the other ranks do: answer with the first one."""
+    from talr_cli.evaluation.data_parallel import Follower
+    from talr_cli.evaluation.evaluate import load_ready
+
+    follower = Follower(partial(load_ready, device=choose_device(config.device)))
+    for order in ranks.orders():
+        follower.answer(order)
+
+
+def _evaluate(config: DictConfig) -> None:
     run = run_of(config.ckpt)
     if run is not None:
         config, is_own_data = with_config_of(run, config)

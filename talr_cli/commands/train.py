@@ -8,13 +8,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from talr_cli import hydra_app
+from talr_cli import hydra_app, ranks
 from talr_cli.config import check
 from talr_cli.methods.method import Method
-from talr_cli.pipeline import average, merged, prepare, run_to_end, train_along, train_and_save
+from talr_cli.pipeline import Run, average, follow, merged, prepare, run_to_end, train_and_save
 from talr_cli.report.show import show
 from talr_cli.sweep.search import trial
-from talr_cli.training import ranks
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -43,21 +42,27 @@ def _train(config: DictConfig) -> None:
     missing = ranks.missing_ranks(config)
     if missing:
         ranks.per_rank(config, missing)  # refuses a batch that cannot be cut up
-        ranks.start(hydra_app.command_line(), missing)
+        ranks.start("train", hydra_app.command_line(), missing)
         return
-    is_main = ranks.is_main()
     ranks.connect(config.device)
-    merge = Method.of(config).merge
-    if merge is not None:
+    wanted = config
+    if Method.of(config).merge is not None:
         # The same run without the merge has what is to be merged, whatever was scored of it.
-        config, wanted = _with(config, merge={}, eval=False), config
+        config = _with(config, merge={}, eval=False)
     with ranks.one_per_node_first():
         run = prepare(config)
     ranks.agree(run.identity, "what is to be trained")
-    if not is_main:
-        train_along(run)
-        return
+    if ranks.is_main():
+        _run(run, wanted)
+    else:
+        follow(run)
+    ranks.leave()
+
+
+def _run(run: Run, wanted: DictConfig) -> None:
+    """A run to its end, and the averages that `wanted` asks for."""
     tuned = run_to_end(run, train_and_save)
+    merge = Method.of(wanted).merge
     if merge is None:
         show(tuned)
         return

@@ -14,15 +14,18 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from talr_cli import ranks
 from talr_cli.data.base import Example, Scorer, Summarizer, Verdict
 from talr_cli.data.choices import possible_completions
 from talr_cli.data.rendering import Renderer
+from talr_cli.evaluation.data_parallel import Share, alone
 from talr_cli.evaluation.items import scored_items
 from talr_cli.evaluation.memory import BatchSize
 
@@ -53,26 +56,30 @@ def evaluate_domain(
     max_new_tokens: int,
     batch_size: int,
     answer_by: str = "generation",
+    share: Share = alone,
 ) -> DomainScore:
     """Answer every row by `generation` or by `likelihood` and score the answers.
 
     Args:
         max_new_tokens: Of a generated answer.
         batch_size: Sequences in one forward pass, at first; every choice is one.
+        share: Who answers.
     """
     started = time.perf_counter()
     size = BatchSize(batch_size)
     details: list[dict[str, Any]] = [{} for _ in examples]
     if answer_by == "likelihood":
         choices = possible_completions(examples)
-        likelihoods = choice_likelihoods(model, renderer, examples, choices, size)
+        rows = list(zip(examples, choices, strict=True))
+        likelihoods = share(partial(choice_likelihoods, batch_size=size), model, renderer, rows)
         details = [{"log_probabilities": values} for values in likelihoods]
         outputs = [
             completions[max(values, key=values.__getitem__)]
             for completions, values in zip(choices, likelihoods, strict=True)
         ]
     else:
-        outputs = generate(model, renderer, examples, max_new_tokens, size)
+        answer = partial(generate, max_new_tokens=max_new_tokens, batch_size=size)
+        outputs = share(answer, model, renderer, examples)
     verdicts: list[Verdict] = []
     samples: list[dict[str, Any]] = []
     groups: dict[str, list[bool]] = defaultdict(list)
@@ -180,8 +187,7 @@ def generate(
 def choice_likelihoods(
     model: Any,
     renderer: Renderer,
-    examples: Sequence[Example],
-    choices: Sequence[Mapping[str, str]],
+    rows: Sequence[tuple[Example, Mapping[str, str]]],
     batch_size: BatchSize,
 ) -> list[dict[str, float]]:
     """For each row {choice: log-probability in nats of its completion after the prompt}.
@@ -190,12 +196,13 @@ def choice_likelihoods(
     answer is this and no longer one, so that no choice gains by being the beginning of another.
 
     Args:
-        choices: For each row {choice: completion}.
+        rows: Each with its {choice: completion}.
     """
-    keys = [(row, choice) for row, completions in enumerate(choices) for choice in completions]
+    keys = [(number, choice) for number, (_, choices) in enumerate(rows) for choice in choices]
     sequences = [
-        renderer.encode(replace(examples[row], completion=choices[row][choice]))
-        for row, choice in keys
+        renderer.encode(replace(example, completion=completion))
+        for example, choices in rows
+        for completion in choices.values()
     ]
     order = sorted(range(len(keys)), key=lambda index: -len(sequences[index].input_ids))
     totals = [0.0] * len(keys)
@@ -222,14 +229,14 @@ def choice_likelihoods(
 
     with _bar(len(order)) as bar:
         batch_size.each(order, sum_up)
-    likelihoods: list[dict[str, float]] = [{} for _ in examples]
+    likelihoods: list[dict[str, float]] = [{} for _ in rows]
     for (number, choice), total in zip(keys, totals, strict=True):
         likelihoods[number][choice] = total
     return likelihoods
 
 
 def _bar(total: int) -> tqdm:
-    return tqdm(total=total, desc="domain", disable=not sys.stderr.isatty())
+    return tqdm(total=total, desc="domain", disable=not (sys.stderr.isatty() and ranks.is_main()))
 
 
 def _batches(lengths: Sequence[int], most_rows: int, most_tokens: int) -> list[list[int]]:

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedModel
 
+from talr_cli import ranks
 from talr_cli.data.base import Splits
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation import domain_rows, drift
+from talr_cli.evaluation.data_parallel import AllRanks, alone
 from talr_cli.evaluation.domain import answer_budget, evaluate_domain
 from talr_cli.evaluation.general import evaluate_general
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.score_cache import ScoreCache
 from talr_cli.evaluation.tasks import Tasks
 from talr_cli.model_sources import ModelSource, content
-from talr_cli.models import bf16_is_fast
+from talr_cli.models import bf16_is_fast, load_model
 from talr_cli.runs.atomic import write_text
 from talr_cli.runs.run_directory import RunDirectory, study_path
 
@@ -51,13 +53,15 @@ def evaluate(
         tasks: Those of the suite.
     """
     model = ready(model)
+    processes = ranks.world_size()
     results: dict[str, Any] = {"general": None, "domain": None, "drift": None}
     log.info("evaluation: suite %s", config.suite.name)
     cache = ScoreCache(
         study_path(Path(config.runs_dir), config.study) / "scores", content(source, config.model)
     )
-    general = evaluate_general(model, renderer, config.suite, tasks, source.directory, cache)
-    results["general"] = general.results
+    share = AllRanks.of(source, config.model) if processes > 1 else alone
+    general = evaluate_general(model, renderer, config.suite, tasks, source.directory, cache, share)
+    results["general"] = {**general.results, "processes": processes}
     for task, samples in general.samples.items():
         _write_samples(directory, f"general-{task}", samples)
     tests = domain_rows(config, splits)
@@ -72,8 +76,13 @@ def evaluate(
             budget,
             BatchSize.of(config.domain.batch_size, model.device.type).now,
             config.domain.answer_by,
+            share,
         )
-        results["domain"] = {**domain.results, "limit": config.domain.limit}
+        results["domain"] = {
+            **domain.results,
+            "limit": config.domain.limit,
+            "processes": processes,
+        }
         _write_samples(directory, "domain", domain.samples)
     else:
         log.info("evaluation: %s has nothing to score", config.dataset.name)
@@ -91,6 +100,11 @@ def evaluate(
             "kl_from_base": drift.kl_from_base(model, ready(load_base()), prompts),
         }
     return results
+
+
+def load_ready(source: ModelSource, config: DictConfig, device: str) -> PreTrainedModel:
+    """The model as `evaluate` answers with it; `config` is the model's."""
+    return ready(load_model(source, config, "auto", device))
 
 
 def ready(model: PreTrainedModel) -> PreTrainedModel:

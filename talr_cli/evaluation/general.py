@@ -13,24 +13,29 @@ import logging
 import math
 import random
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lm_eval
 import numpy as np
 import torch
+from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.task import Task
 from lm_eval.models.huggingface import HFLM
 from transformers import PretrainedConfig, PreTrainedModel
 
+from talr_cli import ranks
 from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
 from talr_cli.evaluation.code_eval import in_place_of_code_eval
+from talr_cli.evaluation.data_parallel import Share, alone
 from talr_cli.evaluation.items import clustered_error, scored_items
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.score_cache import ScoreCache, read_record, write_record
@@ -63,6 +68,7 @@ def evaluate_general(
     tasks: Tasks | None = None,
     checkpoint: Path | None = None,
     cache: ScoreCache | None = None,
+    share: Share = alone,
 ) -> GeneralScore:
     """Run the suite's tasks greedily; the score is their plain mean.
 
@@ -70,6 +76,7 @@ def evaluate_general(
         tasks: Those of the suite, where they are loaded already.
         checkpoint: The folder of the same weights, for a backend that loads them itself.
         cache: Where scores of this checkpoint are looked up and kept.
+        share: Who answers.
     """
     started = time.perf_counter()
     tasks = tasks or load_tasks(suite)
@@ -82,7 +89,7 @@ def evaluate_general(
     records = {name: record for name, record in found.items() if record is not None}
     for name in records:
         log.info("general: %s was scored before", name)
-    for name, record in _run(model, renderer, suite, tasks, checkpoint, skip=records):
+    for name, record in _run(model, renderer, suite, tasks, checkpoint, share, records):
         records[name] = record
         if cache is not None:
             write_record(files[name], record)
@@ -162,6 +169,7 @@ def _run(
     suite: DictConfig,
     tasks: Tasks,
     checkpoint: Path | None,
+    share: Share,
     skip: Container[str],
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """(task, record) of every task that is not to be skipped, each as soon as it is scored."""
@@ -174,26 +182,75 @@ def _run(
                 yield from run_in_vllm(generating, suite, checkpoint, dict(renderer.arguments))
         left = {name: task for name, task in left.items() if name not in generating}
     for name, task in left.items():
-        yield name, _run_here(model, renderer, suite, task)
+        yield name, _run_here(model, renderer, suite, task, share)
 
 
 def _run_here(
-    model: PreTrainedModel, renderer: Renderer, suite: DictConfig, task: Task
+    model: PreTrainedModel, renderer: Renderer, suite: DictConfig, task: Task, share: Share
 ) -> dict[str, Any]:
-    def run(rows: int) -> dict[str, Any]:
-        harness_model = HFLM(
-            pretrained=model,
-            tokenizer=renderer.tokenizer,
-            batch_size=rows,
-            max_length=longest_sequence(suite, model.config),
-            chat_template_args=dict(renderer.arguments),
-        )
-        return run_task(harness_model, task, suite)
-
     size = BatchSize.of(suite.batch_size, model.device.type)
     with _state_kept(model, renderer):
-        record = size.whole(run)
+        harness_model = SharedModel(model, renderer, suite, size, share)
+        record = run_task(harness_model, task, suite)
     return {**record, "batch_size": size.now}
+
+
+class SharedModel(HFLM):
+    """A model in memory for the harness; several processes may hold it and take part."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        renderer: Renderer,
+        suite: DictConfig,
+        size: BatchSize,
+        share: Share,
+    ) -> None:
+        self._shared, self._renderer, self._size, self._share = model, renderer, size, share
+        self._settings = {
+            "max_length": longest_sequence(suite, model.config),
+            "chat_template_args": dict(renderer.arguments),
+        }
+        super().__init__(model, tokenizer=renderer.tokenizer, **self._settings)
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        return self._answers("generate_until", requests)
+
+    def loglikelihood(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[tuple[float, bool]]:
+        return self._answers("loglikelihood", requests)
+
+    def loglikelihood_rolling(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[float]:
+        return self._answers("loglikelihood_rolling", requests)
+
+    def _answers(self, kind: str, requests: list[Instance]) -> list[Any]:
+        # The choices of a document stay together: HFLM may answer them in one forward pass.
+        documents = [list(group) for _, group in groupby(requests, key=lambda one: one.doc_id)]
+        work = partial(_answer, kind=kind, size=self._size, settings=self._settings)
+        answers = self._share(work, self._shared, self._renderer, documents)
+        return list(chain.from_iterable(answers))
+
+
+def _answer(
+    model: PreTrainedModel,
+    renderer: Renderer,
+    documents: Sequence[list[Instance]],
+    kind: str,
+    size: BatchSize,
+    settings: dict[str, Any],
+) -> list[list[Any]]:
+    """The harness's answers to the requests of each document."""
+    requests = list(chain.from_iterable(documents))
+
+    def run(rows: int) -> list[Any]:
+        own = HFLM(model, tokenizer=renderer.tokenizer, batch_size=rows, **settings)
+        return getattr(own, kind)(requests, disable_tqdm=not ranks.is_main())
+
+    answers = iter(size.whole(run) if requests else [])
+    return [[next(answers) for _ in document] for document in documents]
 
 
 def longest_sequence(suite: DictConfig, model_config: PretrainedConfig) -> int | None:

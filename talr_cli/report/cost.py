@@ -73,18 +73,22 @@ def _device(training: dict[str, Any]) -> str:
     return f"{processes} × {name}" if processes > 1 else name
 
 
+def training_seconds(training: dict[str, Any]) -> float | None:
+    """Wall time of all steps; None where no step was timed."""
+    timed = training["steps"] - training["resumed_from_step"]
+    return training["seconds"] * training["steps"] / timed if timed > 0 else None
+
+
 def training_hours(training: dict[str, Any]) -> float | None:
     """Device hours of all steps; None where no step was timed."""
-    timed = training["steps"] - training["resumed_from_step"]
-    if timed <= 0:
-        return None
-    seconds = training["seconds"] * training["steps"] / timed
-    return seconds * training.get("processes", 1) / 3600
+    seconds = training_seconds(training)
+    return None if seconds is None else seconds * training.get("processes", 1) / 3600
 
 
 def evaluation_hours(one: Results) -> float:
-    """Hours of answering and scoring, general and domain."""
-    return sum((one[part] or {}).get("seconds", 0.0) for part in ("domain", "general")) / 3600
+    """Device hours of answering and scoring, general and domain."""
+    parts = [one[part] for part in ("domain", "general") if one[part]]
+    return sum(part.get("seconds", 0.0) * part.get("processes", 1) for part in parts) / 3600
 
 
 def _mean(trainings: Sequence[dict[str, Any]], key: str) -> float | None:

@@ -24,8 +24,11 @@ from talr_cli import hydra_app
 from talr_cli.errors import UserError
 
 # What `talr eval` has in common with `talr train`, beside the groups' choices.
-_OF_EVAL = ("study", "runs_dir", "limit", "device", "model", "dataset", "suite", "domain", "logger")
-_GROUPS_OF_EVAL = ("model", "dataset", "suite", "logger")
+_OF_EVAL = (
+    *("study", "runs_dir", "limit", "device", "model", "dataset", "suite", "domain"),
+    *("distributed", "logger"),
+)
+_GROUPS_OF_EVAL = ("model", "dataset", "suite", "distributed", "logger")
 
 
 @dataclass(frozen=True)

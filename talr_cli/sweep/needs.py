@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 
 from talr_cli.config import DATA_FILES
 from talr_cli.model_sources import ModelSource
-from talr_cli.report.cost import evaluation_hours, training_hours
+from talr_cli.report.cost import training_seconds
 from talr_cli.runs.study import load_results
 from talr_cli.sweep.gpus import gpu_memory
 from talr_cli.sweep.jobs import Job, State
@@ -108,7 +108,10 @@ def seconds_of(jobs: Sequence[Job], states: Sequence[State], workers: int) -> fl
 def _seconds(job: Job, finished: Sequence[dict[str, Any]]) -> float | None:
     pair = (job.config.model.name, job.config.dataset.name)
     alike = [one for one in finished if (one["run"]["model"], one["run"]["dataset"]) == pair]
-    evaluation = [3600 * evaluation_hours(one) for one in alike]
+    evaluation = [
+        sum((one[part] or {}).get("seconds", 0.0) for part in ("domain", "general"))
+        for one in alike
+    ]
     if not evaluation:
         return None
     trains = job.command == "train" and job.needs is None
@@ -116,8 +119,8 @@ def _seconds(job: Job, finished: Sequence[dict[str, Any]]) -> float | None:
     own = job.directory.path.name.rpartition("-lr")[0]
     trained = [one for one in alike if one["training"]]
     same_method = [one for one in trained if one["run"]["method"] == own]
-    training = [training_hours(one["training"]) for one in same_method or trained]
-    known = [3600 * hours for hours in training if hours is not None]
+    training = [training_seconds(one["training"]) for one in same_method or trained]
+    known = [seconds for seconds in training if seconds is not None]
     if trains and not known:
         return None
     return (statistics.mean(known) if trains else 0.0) + (

@@ -11,10 +11,10 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from talr_cli import ranks
 from talr_cli.interruption import Stop
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking import Tracker
-from talr_cli.training import ranks
 
 log = logging.getLogger(__name__)
 

@@ -29,12 +29,12 @@ from talr_cli.methods.method import Method
 from talr_cli.methods.replay import spread
 from talr_cli.model_sources import ModelSource
 from talr_cli.models import bf16_is_fast
+from talr_cli.ranks import is_sharded, one_per_node_first, per_rank, world_size
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking import Tracker
 from talr_cli.training.base_losses import base_losses
 from talr_cli.training.callbacks import RecordSteps, ShowProgress, StopOnRequest
 from talr_cli.training.collator import token_row
-from talr_cli.training.ranks import is_sharded, one_per_node_first, per_rank, world_size
 from talr_cli.training.token_scores import causal_lm
 from talr_cli.training.trainer import MethodTrainer
 

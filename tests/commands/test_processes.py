@@ -12,9 +12,9 @@ import pytest
 from command_line import SMALL, rows, talr, train, weights
 from conftest import config
 
+from talr_cli import ranks
 from talr_cli.config import identity
 from talr_cli.errors import UserError
-from talr_cli.training import ranks
 
 # 22 rows in batches of 4: the last batch of an epoch is half a batch. Without clipping, because
 # the norm that torch computes in fp32 depends on how the weights are cut up.
@@ -79,11 +79,49 @@ def test_ranks_started_by_torchrun_are_one_run_that_is_scored_once(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("run directory:") == 1
     (results,) = (json.loads(path.read_text()) for path in tmp_path.glob("runs/*/*/*/results.json"))
-    assert results["training"]["processes"] == 2
+    assert [results[part]["processes"] for part in ("training", "general", "domain")] == [2, 2, 2]
     assert results["domain"]["n"] == 6
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("found this run done") == 2  # what is averaged, and the average
+
+
+@pytest.mark.parametrize(
+    "answer_by", ["likelihood", pytest.param("generation", marks=pytest.mark.slow)]
+)
+def test_a_checkpoint_is_scored_by_all_ranks_as_by_one(answer_by, tmp_path):
+    """3 ranks for 4 rows of each: one has two, and of the second batch some have none."""
+    scored = (
+        *("model=tiny", "device=cpu", "limit=4", f"domain.answer_by={answer_by}"),
+        *("dataset=esci-mini", "dataset.target=label", "domain.batch_size=2"),
+    )
+    one, other = (
+        tmp_path / talr("eval", *scored, *more, cwd=tmp_path).stdout.rpartition(": ")[2].strip()
+        for more in ((), ("distributed=ddp", "distributed.processes=3", "study=shared"))
+    )
+    ours, theirs = (json.loads((run / "results.json").read_text()) for run in (one, other))
+    assert [run["domain"]["processes"] for run in (ours, theirs)] == [1, 3]
+    for name, task in ours["general"]["tasks"].items():
+        assert theirs["general"]["tasks"][name]["items"] == task["items"]
+    assert ours["drift"] == theirs["drift"]
+    for file in sorted((one / "samples").iterdir()):
+        lines = [path.read_text().splitlines() for path in (file, other / "samples" / file.name)]
+        for expected, found in zip(*lines, strict=True):
+            assert_near(json.loads(expected), json.loads(found))
+
+
+def assert_near(expected, found):
+    """Numbers are the same within rounding, all else is equal."""
+    if isinstance(expected, dict):
+        assert expected.keys() == found.keys()
+        expected, found = list(expected.values()), list(found.values())
+    if isinstance(expected, list):
+        for one, other in zip(expected, found, strict=True):
+            assert_near(one, other)
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=1e-4)
+    else:
+        assert expected == found
 
 
 @pytest.mark.slow

@@ -55,7 +55,8 @@ def plain(model, renderer, example, completion):
 def test_likelihoods_agree_with_a_loop_over_the_choices(model, renderer, batch_size):
     examples = [question(number) for number in range(6)]
     choices = possible_completions(examples)
-    found = choice_likelihoods(model, renderer, examples, choices, BatchSize(batch_size))
+    rows = list(zip(examples, choices, strict=True))
+    found = choice_likelihoods(model, renderer, rows, BatchSize(batch_size))
     for example, completions, values in zip(examples, choices, found, strict=True):
         assert list(values) == CHOICES
         for choice, completion in completions.items():
@@ -66,9 +67,8 @@ def test_likelihoods_agree_with_a_loop_over_the_choices(model, renderer, batch_s
 
 def test_rows_may_have_choices_of_their_own(model, renderer):
     examples = [question(0, "b", choices=["a", "b"]), question(1, "d", choices=["c", "d", "e"])]
-    found = choice_likelihoods(
-        model, renderer, examples, possible_completions(examples), BatchSize(8)
-    )
+    rows = list(zip(examples, possible_completions(examples), strict=True))
+    found = choice_likelihoods(model, renderer, rows, BatchSize(8))
     assert [list(values) for values in found] == [["a", "b"], ["c", "d", "e"]]
 
 
@@ -95,9 +95,8 @@ def test_the_likeliest_choice_is_the_output_and_the_scorer_judges_it(model, rend
 
 def test_the_likelihood_of_the_truth_is_the_loss_of_training(model, renderer):
     examples = EsciMini(target="label", train_rows=4).load().train
-    found = choice_likelihoods(
-        model, renderer, examples, possible_completions(examples), BatchSize(16)
-    )
+    rows = list(zip(examples, possible_completions(examples), strict=True))
+    found = choice_likelihoods(model, renderer, rows, BatchSize(16))
     for example, values in zip(examples, found, strict=True):
         row = renderer.encode(example)
         with torch.no_grad():
@@ -141,7 +140,7 @@ class Counting:
 
 def test_any_scorer_may_sum_up_and_none_must(renderer, monkeypatch):
     examples = [question(number, answer) for number, answer in enumerate(CHOICES)]
-    monkeypatch.setattr("talr_cli.evaluation.domain.generate", lambda *arguments: ["a", "b", "no"])
+    monkeypatch.setattr("talr_cli.evaluation.domain.generate", lambda *_, **__: ["a", "b", "no"])
     summed = evaluate_domain(None, renderer, examples, Counting(), 4, 4).results
     assert summed["summary"] == {"pairs": [["a", CHOICES[0]], ["b", CHOICES[1]], ["n", "no"]]}
     assert summed["score"] == pytest.approx(1 / 3)

@@ -150,7 +150,7 @@ def test_scores_are_found_again_only_while_the_function_is_the_same(folder):
 
 def test_results_name_the_function(folder, monkeypatch):
     loaded = load("own_scorers.weights.within")
-    monkeypatch.setattr(domain, "generate", lambda *arguments: ["It is 73 kg."])
+    monkeypatch.setattr(domain, "generate", lambda *_, **__: ["It is 73 kg."])
     scored = domain.evaluate_domain(None, None, loaded.test, loaded.scorer, 2, 1)
     assert scored.results["scorer"] == "own_scorers.weights.within"
     assert scored.results["score"] == 0.0

@@ -27,6 +27,14 @@ def test_device_hours_are_those_of_all_gpus():
     assert float(line["evaluation_hours"]) == pytest.approx(0.02)  # 2 · 36 s
 
 
+def test_evaluation_hours_are_those_of_all_gpus():
+    one = trained()
+    one["domain"]["processes"] = 4
+    (line,) = cost(one)
+    seconds = one["general"]["seconds"] + 4 * one["domain"]["seconds"]
+    assert float(line["evaluation_hours"]) == pytest.approx(seconds / 3600, abs=5e-4)
+
+
 def test_a_line_for_each_method_and_device():
     lines = cost(trained(), trained(seed=1, device="cpu"), trained("talr"))
     assert [(line["method"], line["device"]) for line in lines] == [

@@ -1,8 +1,8 @@
-"""The processes (ranks) of one run: started, connected, and let go before the evaluation.
+"""The processes (ranks) of one run: started, connected, and let go at the end.
 
-Each rank runs `talr train` itself, whether it was started here, by torchrun or by `accelerate
-launch`. Rank 0 owns the run: it alone locks, writes and tracks. The others prepare the same run,
-hear whether there is anything to train, train, and end. Knows nothing about models or data.
+Each rank runs `talr train` or `talr eval` itself, whether it was started here, by torchrun or by
+`accelerate launch`. Rank 0 owns the run: it alone locks, writes and tracks. The others hear from it
+what there is to do. Knows nothing about models or data.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,20 +24,25 @@ if TYPE_CHECKING:
 
 # A rank that dies takes the others along at once; this is for one that downloads a large model.
 PATIENCE = timedelta(hours=3)
+FAREWELL_SECONDS = 10
 STOPPING_SECONDS = 120  # to finish a step and write a checkpoint
-_SET_BY_LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
 
 log = logging.getLogger(__name__)
 
 
 def world_size() -> int:
-    """How many ranks train this run together."""
+    """How many ranks make this run together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """The number of this one, from 0."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def is_main() -> bool:
     """Whether this is rank 0, or the only process."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return rank() == 0
 
 
 def is_sharded(config: DictConfig) -> bool:
@@ -63,8 +69,8 @@ def missing_ranks(config: DictConfig) -> int:
     return wanted if wanted > 1 else 0
 
 
-def start(arguments: Sequence[str], processes: int) -> None:
-    """Run `talr train` with these arguments as so many ranks on this machine, to their end.
+def start(command: str, arguments: Sequence[str], processes: int) -> None:
+    """Run `talr COMMAND` with these arguments as so many ranks on this machine, to their end.
 
     Raises:
         SystemExit: A rank failed or was stopped, and has said why.
@@ -85,9 +91,8 @@ def start(arguments: Sequence[str], processes: int) -> None:
         max_restarts=0,
         shutdown_timeout=STOPPING_SECONDS,
     )
-    command = (sys.executable, "-m", "talr_cli.cli", "train", *arguments)
     try:
-        elastic_launch(launch, command[0])(*command[1:])
+        elastic_launch(launch, sys.executable)("-m", "talr_cli.cli", command, *arguments)
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         raise SystemExit(failure.exitcode) from None
@@ -119,7 +124,8 @@ def connect(device: str) -> None:
 
         PartialState(cpu=device == "cpu", timeout=PATIENCE)
         if not is_main():
-            logging.getLogger("talr_cli").setLevel(logging.ERROR)
+            for name in ("talr_cli", "lm_eval"):
+                logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @contextmanager
@@ -136,20 +142,40 @@ def one_per_node_first() -> Iterator[None]:
 
 def agree(value: Any, what: str) -> None:
     """Refuse to go on unless `value` is the same on all ranks. All ranks must call."""
-    if world_size() > 1:
-        from accelerate.utils import gather_object
-
-        if len(set(gather_object([value]))) > 1:
-            raise UserError(f"the processes of this run differ in {what}: {value} and others")
+    if len(set(gather([value]))) > 1:
+        raise UserError(f"the processes of this run differ in {what}: {value} and others")
 
 
-def shall_train(decision: bool = False) -> bool:
-    """Rank 0's `decision` whether there is something to train. All ranks must call."""
+def broadcast(value: Any = None) -> Any:
+    """Rank 0's `value`, on every rank. All ranks must call."""
     if world_size() == 1:
-        return decision
+        return value
     from accelerate.utils import broadcast_object_list
 
-    return broadcast_object_list([decision])[0]
+    return broadcast_object_list([value])[0]
+
+
+def orders() -> Iterator[Any]:
+    """What rank 0 broadcasts, up to None: for the other ranks, between what all of them do."""
+    while True:
+        try:
+            order = broadcast()
+        except RuntimeError:
+            # Rank 0 has failed and says why: it is to end first, so that its exit code counts.
+            time.sleep(FAREWELL_SECONDS)
+            raise SystemExit(1) from None
+        if order is None:
+            return
+        yield order
+
+
+def gather(values: list[Any]) -> list[Any]:
+    """The values of all ranks, those of rank 0 first. All ranks must call."""
+    if world_size() == 1:
+        return values
+    from accelerate.utils import gather_object
+
+    return gather_object(values)
 
 
 def any_of(flag: bool) -> bool:
@@ -165,14 +191,10 @@ def any_of(flag: bool) -> bool:
 
 
 def leave() -> None:
-    """The ranks part: from here on this is a process of its own. All ranks must call."""
-    if world_size() == 1:
-        return
-    import torch
-    from accelerate.state import AcceleratorState
+    """The end of what the ranks do together, of the others' `orders` too. All ranks must call."""
+    if world_size() > 1:
+        import torch
 
-    torch.distributed.destroy_process_group()
-    AcceleratorState._reset_state(reset_partial_state=True)
-    # lm-eval, among others, would wait for the ranks that these name.
-    for name in _SET_BY_LAUNCHERS:
-        os.environ.pop(name, None)
+        if is_main():
+            broadcast(None)
+        torch.distributed.destroy_process_group()

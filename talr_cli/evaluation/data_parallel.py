@@ -1,0 +1,93 @@
+"""Answers by all ranks of a run, each a share of the rows. All else is rank 0's alone.
+
+Rank 0 evaluates as it does in a single process. Where the model has to answer, it orders the other
+ranks to take their share. So tasks, scorers, the programs of code tasks and results do not know
+how many ranks there are. An answer depends on it by the rounding of differently padded batches.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from talr_cli import ranks
+from talr_cli.data.rendering import Renderer
+from talr_cli.model_sources import ModelSource
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# (model, renderer, rows) -> an answer to each row. It is sent to other processes: a function of a
+# module, or a functools.partial of one.
+Work = Callable[[Any, Renderer, Sequence[Any]], list[Any]]
+# (work, model, renderer, rows) -> an answer to each row.
+Share = Callable[[Work, Any, Renderer, Sequence[Any]], list[Any]]
+
+
+def alone(work: Work, model: Any, renderer: Renderer, rows: Sequence[Any]) -> list[Any]:
+    """All of the work in this process."""
+    return work(model, renderer, rows)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the other ranks need to take their share: the checkpoint, the work, all rows."""
+
+    source: ModelSource
+    model: DictConfig
+    renderer: Renderer
+    work: Work
+    rows: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class AllRanks:
+    """Rank 0's side: a `Share` over all ranks, of the model that is stored in `source`."""
+
+    source: ModelSource
+    model: DictConfig
+
+    @classmethod
+    def of(cls, source: ModelSource, config: DictConfig) -> AllRanks:
+        """`config` is the model's; the whole config that it is a part of cannot be sent."""
+        return cls(source, OmegaConf.create(OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
+
+    def __call__(
+        self, work: Work, model: Any, renderer: Renderer, rows: Sequence[Any]
+    ) -> list[Any]:
+        return _take_part(
+            ranks.broadcast(Order(self.source, self.model, renderer, work, rows)), model
+        )
+
+
+class Follower:
+    """The side of the other ranks: carries out orders, with a model that it loads at the first."""
+
+    def __init__(self, load: Callable[[ModelSource, DictConfig], PreTrainedModel]) -> None:
+        self._load = load
+        self._source: ModelSource | None = None
+        self._model: Any = None
+
+    def answer(self, order: Order) -> None:
+        if order.source != self._source:
+            self._model = None
+            gc.collect()  # a trainer's model, too, is part of a cycle
+            self._model = self._load(order.source, order.model)
+            self._source = order.source
+        _take_part(order, self._model)
+
+
+def _take_part(order: Order, model: Any) -> list[Any]:
+    """The answers to all rows, in their order. All ranks must call."""
+    count = ranks.world_size()
+    own = order.work(model, order.renderer, order.rows[ranks.rank() :: count])
+    gathered = iter(ranks.gather(own))
+    answers: list[Any] = [None] * len(order.rows)
+    for rank in range(count):
+        for row in range(rank, len(order.rows), count):
+            answers[row] = next(gathered)
+    return answers
