@@ -82,16 +82,13 @@ def main() -> int:
             print("\n".join(f"missing: {one}" for one in lacking), file=sys.stderr)
             return 2
     workers = torch.cuda.device_count() or CPU_WORKERS
-    study = hydra_app.load("train", [f"experiment={EXPERIMENTS[profile][0]}"]).study
     code = 0
     for experiment in EXPERIMENTS[profile]:
         sweep = ["sweep", f"experiment={experiment}", f"workers={workers}", f"keep={options.keep}"]
         code = max(code, talr(*sweep, *["--dry-run"] * options.dry_run))
         if code > 1:  # refused or stopped; at 1 a run has failed and the others went on
             return code
-    if options.dry_run:
-        return code
-    return max(code, talr("report", f"study={study}"))
+    return code
 
 
 def talr(*arguments: str) -> int:

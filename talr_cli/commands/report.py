@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -19,8 +20,12 @@ def main(arguments: Sequence[str]) -> None:
 def report(config: DictConfig) -> None:
     """Read the results of the study's runs; write report/ beside them."""
     check(config)
-    folder = study_path(Path(config.runs_dir), config.study)
-    runs = scored_runs(Path(config.runs_dir), config.study)
+    runs_dir = Path(config.runs_dir)
+    show_report(runs_dir, config.study, scored_runs(runs_dir, config.study))
+
+
+def show_report(runs_dir: Path, study: str, runs: Mapping[Path, dict[str, Any]]) -> None:
+    """Print the table and the claims of scored runs, write the rest."""
     from talr_cli.report.claims import findings
     from talr_cli.report.claims_text import as_lines
     from talr_cli.report.study_report import write_report
@@ -29,4 +34,4 @@ def report(config: DictConfig) -> None:
     print_table(list(runs.values()))
     for line in as_lines(findings(runs)):
         print(line)
-    print(f"report: {write_report(runs, config.study, folder / 'report')}")
+    print(f"report: {write_report(runs, study, study_path(runs_dir, study) / 'report')}")

@@ -10,10 +10,11 @@ from pathlib import Path
 from hydra import compose
 
 from talr_cli import hydra_app
+from talr_cli.commands.report import show_report
 from talr_cli.config import SweepConfig, check
 from talr_cli.errors import UserError
 from talr_cli.interruption import stop_requests
-from talr_cli.runs.study import study_path
+from talr_cli.runs.study import load_runs, study_path
 from talr_cli.sweep.drive import drive
 from talr_cli.sweep.grid import points
 from talr_cli.sweep.hydra_launcher import HydraLauncher
@@ -64,7 +65,9 @@ def main(arguments: Sequence[str]) -> int:
         if stop.requested:
             show_summary(plan.jobs, outcomes)
     for runs_dir, study in dict.fromkeys((one.config.runs_dir, one.config.study) for one in grid):
-        _report(Path(runs_dir), study)
+        runs = load_runs(Path(runs_dir), study)
+        if runs:
+            show_report(Path(runs_dir), study, runs)
     show_summary(plan.jobs, outcomes)
     return 0 if all(outcome.is_good for outcome in outcomes.values()) else 1
 
@@ -83,16 +86,3 @@ def _config_dir(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
         else:
             rest.append(one)
     return folder, rest
-
-
-def _report(runs_dir: Path, study: str) -> None:
-    """What `talr report` does, where there is anything to report."""
-    from talr_cli.report.study_report import write_report
-    from talr_cli.report.table import print_table
-    from talr_cli.runs.study import load_runs
-
-    runs = load_runs(runs_dir, study)
-    if runs:
-        print_table(list(runs.values()))
-        page = write_report(runs, study, study_path(runs_dir, study) / "report")
-        print(f"report: {page}")
