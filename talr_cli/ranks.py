@@ -129,6 +129,23 @@ def connect(device: str) -> None:
 
 
 @contextmanager
+def ended_by_main() -> Iterator[None]:
+    """Inside, the other ranks end without a word when rank 0 has ended: it has said why."""
+    if is_main():
+        yield
+        return
+    import torch
+
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+            raise
+        time.sleep(FAREWELL_SECONDS)  # rank 0 is to end first, so that its exit code counts
+        raise SystemExit(1) from None
+
+
+@contextmanager
 def one_per_node_first() -> Iterator[None]:
     """What is inside is done by one rank of each machine, then by the others, who find it done."""
     if world_size() == 1:
@@ -157,16 +174,7 @@ def broadcast(value: Any = None) -> Any:
 
 def orders() -> Iterator[Any]:
     """What rank 0 broadcasts, up to None: for the other ranks, between what all of them do."""
-    while True:
-        try:
-            order = broadcast()
-        except RuntimeError:
-            # Rank 0 has failed and says why: it is to end first, so that its exit code counts.
-            time.sleep(FAREWELL_SECONDS)
-            raise SystemExit(1) from None
-        if order is None:
-            return
-        yield order
+    return iter(broadcast, None)
 
 
 def gather(values: list[Any]) -> list[Any]:

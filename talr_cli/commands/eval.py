@@ -41,10 +41,11 @@ def evaluate_checkpoint(config: DictConfig) -> None:
         ranks.start("eval", hydra_app.command_line(), missing)
         return
     ranks.connect(config.device)
-    if ranks.is_main():
-        _evaluate(config)
-    else:
-        _follow(config)
+    with ranks.ended_by_main():
+        if ranks.is_main():
+            _evaluate(config)
+        else:
+            _follow(config)
     ranks.leave()
 
 

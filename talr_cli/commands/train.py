@@ -44,18 +44,19 @@ def _train(config: DictConfig) -> None:
         ranks.per_rank(config, missing)  # refuses a batch that cannot be cut up
         ranks.start("train", hydra_app.command_line(), missing)
         return
-    ranks.connect(config.device)
     wanted = config
     if Method.of(config).merge is not None:
         # The same run without the merge has what is to be merged, whatever was scored of it.
         config = _with(config, merge={}, eval=False)
-    with ranks.one_per_node_first():
-        run = prepare(config)
-    ranks.agree(run.identity, "what is to be trained")
-    if ranks.is_main():
-        _run(run, wanted)
-    else:
-        follow(run)
+    ranks.connect(config.device)
+    with ranks.ended_by_main():
+        with ranks.one_per_node_first():
+            run = prepare(config)
+        ranks.agree(run.identity, "what is to be trained")
+        if ranks.is_main():
+            _run(run, wanted)
+        else:
+            follow(run)
     ranks.leave()
 
 

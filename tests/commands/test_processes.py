@@ -149,16 +149,33 @@ def test_killed_ranks_go_on_and_end_with_the_same_weights(strategy, tmp_path):
     assert_same_run(one, other)
 
 
+TWO = ("distributed=ddp", "distributed.processes=2")
+
+
 @pytest.mark.slow
-def test_a_mistake_is_one_line_and_a_divergence_is_recorded(tmp_path):
-    two = ("distributed=ddp", "distributed.processes=2")
-    done = talr("train", *SMALL, *two, "trainer.max_length=60", cwd=tmp_path)
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("train", *SMALL, "trainer.max_length=60"), "trainer.max_length=60"),
+        # Known only when the tasks have been answered.
+        (
+            ("eval", "model=tiny", "device=cpu", "limit=1", "suite.metrics.mini_python=f1"),
+            "suite.metrics: f1: the task has",
+        ),
+    ],
+    ids=["train", "eval"],
+)
+def test_a_mistake_is_one_line(command, said, tmp_path):
+    done = talr(*command, *TWO, cwd=tmp_path)
     assert done.returncode == 2
-    said = [line for line in done.stderr.splitlines() if line.startswith("talr:")]
-    assert len(said) == 1
-    assert "trainer.max_length=60" in said[0]
+    (line,) = (one for one in done.stderr.splitlines() if one.startswith("talr:"))
+    assert said in line
     assert "Traceback" not in done.stderr
-    done = talr("train", *SMALL, *two, "lr=1e30", "trainer.max_grad_norm=1e30", cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_a_divergence_is_recorded(tmp_path):
+    done = talr("train", *SMALL, *TWO, "lr=1e30", "trainer.max_grad_norm=1e30", cwd=tmp_path)
     assert done.returncode == 2
     (status,) = (json.loads(path.read_text()) for path in tmp_path.glob("runs/*/*/*/status.json"))
     assert status["state"] == "diverged"
