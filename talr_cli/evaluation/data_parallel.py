@@ -46,7 +46,7 @@ class Order:
 
 @dataclass(frozen=True)
 class AllRanks:
-    """Rank 0's side: a `Share` over all ranks, of the model that is stored in `source`."""
+    """Rank 0's side: a `Share` over all ranks, or the only process, of the model in `source`."""
 
     source: ModelSource
     model: DictConfig

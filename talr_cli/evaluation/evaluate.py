@@ -15,7 +15,7 @@ from talr_cli import ranks
 from talr_cli.data.base import Splits
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation import domain_rows, drift
-from talr_cli.evaluation.data_parallel import AllRanks, alone
+from talr_cli.evaluation.data_parallel import AllRanks
 from talr_cli.evaluation.domain import answer_budget, evaluate_domain
 from talr_cli.evaluation.general import evaluate_general
 from talr_cli.evaluation.memory import BatchSize
@@ -59,7 +59,7 @@ def evaluate(
     cache = ScoreCache(
         study_path(Path(config.runs_dir), config.study) / "scores", content(source, config.model)
     )
-    share = AllRanks.of(source, config.model) if processes > 1 else alone
+    share = AllRanks.of(source, config.model)
     general = evaluate_general(model, renderer, config.suite, tasks, source.directory, cache, share)
     results["general"] = {**general.results, "processes": processes}
     for task, samples in general.samples.items():

@@ -206,7 +206,7 @@ class SharedModel(HFLM):
         size: BatchSize,
         share: Share,
     ) -> None:
-        self._shared, self._renderer, self._size, self._share = model, renderer, size, share
+        self._renderer, self._size, self._share = renderer, size, share
         self._settings = {
             "max_length": longest_sequence(suite, model.config),
             "chat_template_args": dict(renderer.arguments),
@@ -230,7 +230,7 @@ class SharedModel(HFLM):
         # The choices of a document stay together: HFLM may answer them in one forward pass.
         documents = [list(group) for _, group in groupby(requests, key=lambda one: one.doc_id)]
         work = partial(_answer, kind=kind, size=self._size, settings=self._settings)
-        answers = self._share(work, self._shared, self._renderer, documents)
+        answers = self._share(work, self.model, self._renderer, documents)
         return list(chain.from_iterable(answers))
 
 

@@ -85,10 +85,19 @@ def training_hours(training: dict[str, Any]) -> float | None:
     return None if seconds is None else seconds * training.get("processes", 1) / 3600
 
 
+def evaluation_seconds(one: Results) -> float:
+    """Wall time of answering and scoring, general and domain."""
+    return sum(part.get("seconds", 0.0) for part in _scored_parts(one))
+
+
 def evaluation_hours(one: Results) -> float:
     """Device hours of answering and scoring, general and domain."""
-    parts = [one[part] for part in ("domain", "general") if one[part]]
+    parts = _scored_parts(one)
     return sum(part.get("seconds", 0.0) * part.get("processes", 1) for part in parts) / 3600
+
+
+def _scored_parts(one: Results) -> list[dict[str, Any]]:
+    return [one[part] for part in ("domain", "general") if one[part]]
 
 
 def _mean(trainings: Sequence[dict[str, Any]], key: str) -> float | None:

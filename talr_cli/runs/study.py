@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,12 @@ def load_results(runs_dir: Path, study: str) -> list[dict[str, Any]]:
 
 def load_pair(runs_dir: Path, study: str, model: str, dataset: str) -> list[dict[str, Any]]:
     """Of `load_results` those of one model on one dataset."""
+    return of_pair(load_results(runs_dir, study), model, dataset)
+
+
+def of_pair(results: Sequence[dict[str, Any]], model: str, dataset: str) -> list[dict[str, Any]]:
+    """The results of one model on one dataset."""
     pair = (model, dataset)
-    results = load_results(runs_dir, study)
     return [one for one in results if (one["run"]["model"], one["run"]["dataset"]) == pair]
 
 

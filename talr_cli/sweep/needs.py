@@ -21,8 +21,8 @@ from omegaconf import DictConfig
 
 from talr_cli.config import DATA_FILES
 from talr_cli.model_sources import ModelSource
-from talr_cli.report.cost import training_seconds
-from talr_cli.runs.study import load_results
+from talr_cli.report.cost import evaluation_seconds, training_seconds
+from talr_cli.runs.study import load_results, of_pair
 from talr_cli.sweep.gpus import gpu_memory
 from talr_cli.sweep.jobs import Job, State
 
@@ -106,12 +106,8 @@ def seconds_of(jobs: Sequence[Job], states: Sequence[State], workers: int) -> fl
 
 
 def _seconds(job: Job, finished: Sequence[dict[str, Any]]) -> float | None:
-    pair = (job.config.model.name, job.config.dataset.name)
-    alike = [one for one in finished if (one["run"]["model"], one["run"]["dataset"]) == pair]
-    evaluation = [
-        sum((one[part] or {}).get("seconds", 0.0) for part in ("domain", "general"))
-        for one in alike
-    ]
+    alike = of_pair(finished, job.config.model.name, job.config.dataset.name)
+    evaluation = [evaluation_seconds(one) for one in alike]
     if not evaluation:
         return None
     trains = job.command == "train" and job.needs is None
