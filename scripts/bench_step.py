@@ -1,7 +1,7 @@
 """Time and peak memory of an optimizer step: every method against sft, sft against plain TRL.
 
     python scripts/bench_step.py                                 # generated rows
-    python scripts/bench_step.py --data medcalc.csv --tokens 417 # MedCalc-Bench rows of that length
+    python scripts/bench_step.py --data medcalc.csv --longest 700 # MedCalc-Bench rows up to there
     python scripts/bench_step.py --methods sft,talr,trl --json out.json
 
 Every contestant is a process of its own, with the same model, rows, batch and precision; it takes
@@ -106,6 +106,7 @@ def build(options: argparse.Namespace) -> tuple[Any, str]:
     source = model_sources.resolve(config.model)
     renderer = load_renderer(source, config.model)
     rows = encode_all(instantiate(config.dataset).load().train, renderer, 4096).rows
+    rows = [row for row in rows if len(row.input_ids) <= options.longest]
     if options.tokens:
         rows.sort(key=lambda row: abs(len(row.input_ids) - options.tokens))
     rows = rows[: options.batch * options.steps]
@@ -165,6 +166,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--data", help="a CSV file in MedCalc-Bench's columns")
     parser.add_argument("--tokens", type=int, help="take the rows whose length is nearest to this")
+    parser.add_argument("--longest", type=int, default=4096, help="leave out rows of more tokens")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--steps", type=int, default=6, help="the first warms up, uncounted")
     parser.add_argument("--methods", default=",".join((*TRL, *OURS)))

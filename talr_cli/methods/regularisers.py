@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+# So many weights at once, in one buffer: new memory for each would cost more than the arithmetic.
+CHUNK = 2**20
+
 
 @dataclass
 class L2(Regulariser):
@@ -63,15 +66,17 @@ class L2(Regulariser):
         count = sum(parameter.numel() for parameter in trained.values())
         factor = self.strength / (count if self.reduction == "mean" else 1)
         squares = []
+        buffer = _own_part(next(iter(trained.values()))).new_empty(CHUNK)
         with torch.no_grad():
             for name, parameter in trained.items():
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
-                weights = _own_part(parameter)
-                # theta_0 - theta, and in place its squares: one buffer of the weight's size.
-                to_base = self._theta0[name].to(weights, copy=True).sub_(weights)
-                _own_part(parameter.grad).sub_(to_base, alpha=2 * factor)
-                squares.append(to_base.square_().sum())
+                parts = (_own_part(parameter), _own_part(parameter.grad), self._theta0[name])
+                chunks = (part.view(-1).split(CHUNK) for part in parts)
+                for weights, gradient, theta0 in zip(*chunks, strict=True):
+                    to_base = buffer[: len(weights)].copy_(theta0).sub_(weights)
+                    gradient.sub_(to_base, alpha=2 * factor)
+                    squares.append(to_base.square_().sum())
             total = torch.stack(squares).sum()
             if any(hasattr(parameter, "to_local") for parameter in trained.values()):
                 torch.distributed.all_reduce(total)
