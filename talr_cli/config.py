@@ -108,7 +108,7 @@ class TrainerConfig:
     max_grad_norm: float = 1.0
     precision: str = "auto"
     save_dtype: str = "auto"
-    padding_free: bool = False
+    padding_free: bool | None = None
     gradient_checkpointing: bool = False
     checkpoint_every_epoch: bool = True
     validate: bool = False

@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import SFTConfig
 
 from talr_cli.methods.objectives import Deft, Dft, Eaft, Flow, InfoSft, Sft, Talr
+from talr_cli.training.joined_rows import attend_as_loaded
 from talr_cli.training.trainer import MethodTrainer
 
 PAD = 0
@@ -177,6 +178,7 @@ def trainer_gradient(
         train_dataset=Dataset.from_list(batch),
     ).train()
     vars(model).pop("forward", None)
+    attend_as_loaded(model)
     return seen["gradient"], seen["loss"]
 
 

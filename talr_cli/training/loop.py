@@ -35,6 +35,7 @@ from talr_cli.tracking import Tracker
 from talr_cli.training.base_losses import base_losses
 from talr_cli.training.callbacks import RecordSteps, ShowProgress, StopOnRequest
 from talr_cli.training.collator import token_row
+from talr_cli.training.joined_rows import attend_as_loaded, joins_rows
 from talr_cli.training.token_scores import causal_lm
 from talr_cli.training.trainer import MethodTrainer
 
@@ -104,6 +105,7 @@ def train(
     # model in memory computes as the saved one does.
     for part in (adapted, model):
         vars(part).pop("forward", None)
+    attend_as_loaded(model)
     if adapted is not model:
         adapted.save_pretrained(directory.adapter)
         model = adapted.merge_and_unload()
@@ -144,9 +146,13 @@ def make_trainer(
     if method.adapter is not None:
         adapted = method.adapter.wrap(model, config.model.path)
     validation = data.validation if config.trainer.validate else []
+    arguments = trainer_arguments(config, directory, device, len(data.rows))
+    arguments.padding_free = joins_rows(
+        config.trainer.padding_free, model, device, arguments.per_device_train_batch_size
+    )
     return MethodTrainer(
         model=adapted,
-        args=trainer_arguments(config, directory, device, len(data.rows)),
+        args=arguments,
         objective=method.objective,
         regulariser=method.regulariser,
         load_base=load_base,
@@ -223,7 +229,6 @@ def trainer_arguments(
         bf16=bf16,
         use_cpu=device == "cpu",
         activation_checkpointing=trainer.gradient_checkpointing,
-        padding_free=trainer.padding_free,
         max_length=None,  # rows come cut to length
         dataset_kwargs={"skip_prepare_dataset": True},
         dataloader_pin_memory=device != "cpu",

@@ -20,10 +20,11 @@ from talr_cli.methods.base import Objective, Regulariser, TargetTokens
 from talr_cli.runs.atomic import write_json
 from talr_cli.runs.run_directory import CHECKPOINT_MARKER
 from talr_cli.training.collator import Collator
+from talr_cli.training.joined_rows import attend_by_row, can_attend_by_row
 from talr_cli.training.rank_batches import RankBatches, RankLoader
 from talr_cli.training.step_statistics import StepStatistics
 from talr_cli.training.temperature import StepTemperature
-from talr_cli.training.token_scores import add_token_scores, score_targets
+from talr_cli.training.token_scores import add_token_scores, causal_lm, score_targets
 
 
 class MethodTrainer(SFTTrainer):
@@ -57,6 +58,9 @@ class MethodTrainer(SFTTrainer):
         self.objective = objective
         self.regulariser = regulariser
         self._load_base = load_base
+        self._by_row = self.padding_free and can_attend_by_row(causal_lm(self.model))
+        if self._by_row:
+            attend_by_row(causal_lm(self.model))
         self.temperature = StepTemperature(objective, self.accelerator)
         self.statistics = StepStatistics()
         self.input_tokens = 0
@@ -94,7 +98,10 @@ class MethodTrainer(SFTTrainer):
     def _start_regulariser(self) -> None:
         """Before the first step and before a checkpoint is loaded, after FSDP2 has sharded."""
         if self.regulariser is not None and self._load_base is not None:
-            self.regulariser.start(self.model, self._load_base)
+            load = self._load_base
+            self.regulariser.start(
+                self.model, lambda: attend_by_row(load()) if self._by_row else load()
+            )
             self._load_base = None
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:

@@ -84,9 +84,9 @@ def test_gradient_is_the_same_to_ten_digits_in_float64(name, tmp_path, monkeypat
     assert relative(step(batch[::-1], 4), whole) < 1e-10
 
 
-@pytest.mark.parametrize("micro", [16, 4])
+@pytest.mark.parametrize(("micro", "padding_free"), [(16, False), (4, False), (4, True)])
 @pytest.mark.parametrize("direction", ["forward", "reverse"])
-def test_kl_is_that_of_the_full_distributions(direction, micro, tmp_path):
+def test_kl_is_that_of_the_full_distributions(direction, micro, padding_free, tmp_path):
     base, batch = toy(), rows()
     model = moved(base)
 
@@ -105,7 +105,7 @@ def test_kl_is_that_of_the_full_distributions(direction, micro, tmp_path):
     regulariser = Kl(beta=0.7, direction=direction)
     regulariser.start(model, lambda: base)
     actual, loss = trainer_gradient(
-        model, batch, OBJECTIVES["dft"][0], tmp_path, micro, regulariser=regulariser
+        model, batch, OBJECTIVES["dft"][0], tmp_path, micro, padding_free, regulariser
     )
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     assert relative(actual, expected) < 2e-5

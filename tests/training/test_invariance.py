@@ -6,7 +6,7 @@ from command_line import rows, train
 
 SAME = {
     "cut into micro-batches": "trainer.micro_batch_size=1",
-    "joined": "trainer.padding_free=true",
+    "padded": "trainer.padding_free=false",
     "recomputed": "trainer.gradient_checkpointing=true",
 }
 

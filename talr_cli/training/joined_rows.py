@@ -1,0 +1,107 @@
+"""Attention over rows that were joined into one sequence instead of padded, by torch alone.
+
+Without padding nothing is computed for positions that no loss depends on. The packages for flash
+attention take such rows as they are. For torch's scaled dot-product attention (SDPA) transformers
+would make a mask of all tokens by all tokens, which rules out the fast kernel: here each row is a
+call of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.utils.generic import is_flash_attention_requested
+
+from talr_cli.errors import UserError
+
+SDPA_BY_ROW = "sdpa_by_row"
+
+
+def joins_rows(choice: bool | None, model: PreTrainedModel, device: str, rows_at_once: int) -> bool:
+    """Whether to join the rows of a batch: the user's `choice`, or else where that is faster.
+
+    Raises:
+        UserError: The model cannot keep joined rows apart, or not without losing by it.
+    """
+    flash = is_flash_attention_requested(model.config)
+    by_row = can_attend_by_row(model)
+    if choice and not flash and not by_row:
+        raise UserError(
+            "trainer.padding_free=true is for flash attention, or for model.attention=sdpa in a "
+            f"model without recurrent layers; this is a {model.config.model_type} model "
+            f"with {model.config._attn_implementation}: leave it out"
+        )
+    if choice is not None:
+        return choice
+    # One call of SDPA per row is faster than padding on a CPU; on a GPU that depends on the rows.
+    faster = (flash and not model._is_stateful) or (by_row and device == "cpu")
+    return faster and rows_at_once > 1
+
+
+def can_attend_by_row(model: PreTrainedModel) -> bool:
+    """Whether the model's attention is SDPA, and rows share nothing but what attention mixes.
+
+    A model that supports flash attention hands on all that tells rows apart; one with a state that
+    runs along the sequence (Mamba, linear attention) would carry it from row to row.
+    """
+    return (
+        model.config._attn_implementation == "sdpa"
+        and model._supports_attention_backend
+        and model._supports_flash_attn
+        and not model._is_stateful
+    )
+
+
+def attend_by_row(model: PreTrainedModel) -> PreTrainedModel:
+    """Let the model run on joined rows and on nothing else, until `attend_as_loaded`."""
+    # No mask is registered under the name, so that transformers makes none.
+    AttentionInterface.register(SDPA_BY_ROW, _attention)
+    model.set_attn_implementation(SDPA_BY_ROW)
+    return model
+
+
+def attend_as_loaded(model: PreTrainedModel) -> None:
+    """Undo `attend_by_row`."""
+    if model.config._attn_implementation == SDPA_BY_ROW:
+        model.set_attn_implementation("sdpa")
+
+
+def _attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    cu_seq_lens_q: torch.Tensor,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' SDPA on each row.
+
+    Args:
+        query: [1, heads, T, D]; key and value the same, perhaps with fewer heads.
+        cu_seq_lens_q: [rows + 1], where each row starts, and T.
+        sliding_window: How many tokens, itself included, a token sees.
+
+    Returns:
+        [1, T, heads, D].
+    """
+    lengths = cu_seq_lens_q.diff().tolist()
+    rows = (states.split(lengths, dim=2) for states in (query, key, value))
+    outputs = [
+        sdpa_attention_forward(module, q, k, v, _window(q, sliding_window), **kwargs)[0]
+        for q, k, v in zip(*rows, strict=True)
+    ]
+    return torch.cat(outputs, dim=1), None
+
+
+def _window(query: torch.Tensor, size: int | None) -> torch.Tensor | None:
+    """mask[T, T] of a row that is longer than the window; None: plain causal attention."""
+    length = query.shape[2]
+    if size is None or length <= size:
+        return None
+    ones = torch.ones(length, length, dtype=torch.bool, device=query.device)
+    return ones.tril() & ones.triu(1 - size)

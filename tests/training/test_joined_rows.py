@@ -1,0 +1,122 @@
+"""Rows joined into one sequence come out as each does alone, whatever the model's attention."""
+
+import copy
+
+import pytest
+import torch
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3NextConfig,
+    Qwen3NextForCausalLM,
+)
+
+from talr_cli.errors import UserError
+from talr_cli.training.collator import Collator
+from talr_cli.training.joined_rows import attend_as_loaded, attend_by_row, joins_rows
+
+SIZE = {
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
+WINDOW = 6  # shorter than the longest row
+LAYERS = ["sliding_attention", "full_attention"]
+MODELS = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZE)),
+    "mistral": lambda: MistralForCausalLM(MistralConfig(**SIZE, sliding_window=WINDOW)),
+    "qwen3": lambda: Qwen3ForCausalLM(
+        Qwen3Config(**SIZE, use_sliding_window=True, sliding_window=WINDOW, layer_types=LAYERS)
+    ),
+    "gemma3": lambda: Gemma3ForCausalLM(
+        Gemma3TextConfig(**SIZE, sliding_window=WINDOW, layer_types=LAYERS)
+    ),
+}
+
+
+def made(name):
+    torch.manual_seed(0)
+    return MODELS[name]().eval()
+
+
+def ragged():
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.randint(1, 50, (n,), generator=generator).tolist() for n in (5, 1, 17, 9)]
+    return [{"input_ids": row, "labels": row} for row in rows]
+
+
+def gradients(model):
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_each_row_sees_itself_alone(name):
+    rows = ragged()
+    alone = made(name)
+    expected = [
+        alone.base_model(torch.tensor([row["input_ids"]])).last_hidden_state[0] for row in rows
+    ]
+    torch.cat(expected).square().sum().backward()
+    joined = attend_by_row(made(name))
+    batch = Collator(pad_token_id=0, padding_free=True)(rows)
+    batch.pop("labels")
+    hidden = joined.base_model(**batch, use_cache=False).last_hidden_state[0]
+    hidden.square().sum().backward()
+    torch.testing.assert_close(hidden, torch.cat(expected), rtol=1e-5, atol=1e-5)
+    theirs = gradients(alone)
+    for parameter, ours in gradients(joined).items():
+        torch.testing.assert_close(ours, theirs[parameter], rtol=1e-4, atol=1e-3)
+
+
+def test_after_training_the_model_attends_as_it_was_loaded():
+    model = made("llama")
+    tokens = torch.tensor([[1, 2, 3], [4, 5, 0]])
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
+    before = model(tokens, attention_mask=mask).logits
+    attend_as_loaded(attend_by_row(model))
+    assert torch.equal(model(tokens, attention_mask=mask).logits, before)
+
+
+def test_joins_where_it_is_right_and_faster():
+    model = made("llama")
+    assert joins_rows(None, model, "cpu", 4)
+    assert not joins_rows(None, model, "cpu", 1)
+    assert not joins_rows(None, model, "cuda", 4)
+    assert joins_rows(True, model, "cuda", 4)
+    assert not joins_rows(False, model, "cpu", 4)
+    flash = copy.deepcopy(model)
+    flash.config._attn_implementation_internal = "flash_attention_2"
+    assert joins_rows(None, flash, "cuda", 4)
+
+
+def test_other_attention_and_recurrent_layers_are_padded_or_refused():
+    eager = made("llama")
+    eager.set_attn_implementation("eager")
+    state = Qwen3NextForCausalLM(
+        Qwen3NextConfig(
+            **SIZE,
+            layer_types=["linear_attention", "full_attention"],
+            num_experts=2,
+            num_experts_per_tok=1,
+            moe_intermediate_size=16,
+            shared_expert_intermediate_size=16,
+            linear_num_key_heads=2,
+            linear_num_value_heads=2,
+            linear_key_head_dim=8,
+            linear_value_head_dim=8,
+        )
+    )
+    for model in (eager, state):
+        assert not joins_rows(None, model, "cpu", 4)
+        with pytest.raises(UserError, match="padding_free=true is for"):
+            joins_rows(True, model, "cpu", 4)
