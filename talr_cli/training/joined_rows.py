@@ -56,10 +56,14 @@ def can_attend_by_row(model: PreTrainedModel) -> bool:
 
 
 def attend_by_row(model: PreTrainedModel) -> PreTrainedModel:
-    """Let the model run on joined rows and on nothing else, until `attend_as_loaded`."""
-    # No mask is registered under the name, so that transformers makes none.
-    AttentionInterface.register(SDPA_BY_ROW, _attention)
-    model.set_attn_implementation(SDPA_BY_ROW)
+    """Let a model with SDPA run on joined rows and on nothing else, until `attend_as_loaded`.
+
+    Others stay as they are: flash attention takes joined rows anyway.
+    """
+    if can_attend_by_row(model):
+        # No mask is registered under the name, so that transformers makes none.
+        AttentionInterface.register(SDPA_BY_ROW, _attention)
+        model.set_attn_implementation(SDPA_BY_ROW)
     return model
 
 

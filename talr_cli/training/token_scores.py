@@ -4,8 +4,8 @@ TRL's fused head projects only the target positions through the vocabulary on GP
 position elsewhere. Here the backbone's output is cut down to the target positions before TRL's
 head sees it, so that prompt positions cost no projection on any device.
 
-Rows are padded on the right, where causal attention cannot see the padding: the model runs without
-a padding mask, and attention takes its kernel for plain causal rows.
+Rows that are padded are so on the right, where causal attention cannot see the padding: the model
+runs without a padding mask, and attention takes its kernel for plain causal rows.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from talr_cli.methods.base import Objective, Regulariser, TargetTokens
 from talr_cli.runs.atomic import write_json
 from talr_cli.runs.run_directory import CHECKPOINT_MARKER
 from talr_cli.training.collator import Collator
-from talr_cli.training.joined_rows import attend_by_row, can_attend_by_row
+from talr_cli.training.joined_rows import attend_by_row
 from talr_cli.training.rank_batches import RankBatches, RankLoader
 from talr_cli.training.step_statistics import StepStatistics
 from talr_cli.training.temperature import StepTemperature
@@ -58,8 +58,7 @@ class MethodTrainer(SFTTrainer):
         self.objective = objective
         self.regulariser = regulariser
         self._load_base = load_base
-        self._by_row = self.padding_free and can_attend_by_row(causal_lm(self.model))
-        if self._by_row:
+        if self.padding_free:
             attend_by_row(causal_lm(self.model))
         self.temperature = StepTemperature(objective, self.accelerator)
         self.statistics = StepStatistics()
@@ -100,7 +99,7 @@ class MethodTrainer(SFTTrainer):
         if self.regulariser is not None and self._load_base is not None:
             load = self._load_base
             self.regulariser.start(
-                self.model, lambda: attend_by_row(load()) if self._by_row else load()
+                self.model, lambda: attend_by_row(load()) if self.padding_free else load()
             )
             self._load_base = None
 

@@ -1,7 +1,5 @@
 """Rows joined into one sequence come out as each does alone, whatever the model's attention."""
 
-import copy
-
 import pytest
 import torch
 from transformers import (
@@ -94,7 +92,7 @@ def test_joins_where_it_is_right_and_faster():
     assert not joins_rows(None, model, "cuda", 4)
     assert joins_rows(True, model, "cuda", 4)
     assert not joins_rows(False, model, "cpu", 4)
-    flash = copy.deepcopy(model)
+    flash = made("llama")
     flash.config._attn_implementation_internal = "flash_attention_2"
     assert joins_rows(None, flash, "cuda", 4)
 
