@@ -17,8 +17,9 @@ from collections.abc import Callable
 import torch
 from hydra.utils import instantiate
 
-from talr_cli import hydra_app, model_sources, models
+from talr_cli.config import composition
 from talr_cli.data.rendering import encode_all, load_renderer
+from talr_cli.models import loading, sources
 from talr_cli.training.base_losses import batches_of_like_length, target_losses
 from talr_cli.training.collator import Collator, token_row
 
@@ -30,13 +31,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=120)
     options = parser.parse_args()
     data = ["dataset=medcalc", f"dataset.path={options.data}"] if options.data else []
-    config = hydra_app.load("train", [f"model={options.model}", *data])
-    source = model_sources.resolve(config.model)
+    config = composition.load("train", [f"model={options.model}", *data])
+    source = sources.resolve(config.model)
     examples = instantiate(config.dataset).load().train[: options.rows]
     rows = encode_all(examples, load_renderer(source, config.model), 4096).rows
-    device = models.choose_device("auto")
-    model = models.load_model(source, config.model, torch.float32, device).eval()
-    bf16 = models.bf16_is_fast(device)
+    device = loading.choose_device("auto")
+    model = loading.load_model(source, config.model, torch.float32, device).eval()
+    bf16 = loading.bf16_is_fast(device)
 
     def seconds(run: Callable[[], object]) -> float:
         started = time.perf_counter()

@@ -93,17 +93,18 @@ def build(options: argparse.Namespace) -> tuple[Any, str]:
     from transformers import PrinterCallback, set_seed
     from trl import SFTTrainer
 
-    from talr_cli import hydra_app, model_sources, models
+    from talr_cli.config import composition
     from talr_cli.data.rendering import encode_all, load_renderer
     from talr_cli.methods.method import Method
+    from talr_cli.models import loading, sources
     from talr_cli.runs.run_directory import RunDirectory
     from talr_cli.training import loop
 
     plain = options.contestant in TRL
-    config = hydra_app.load("train", overrides(options, "sft" if plain else options.contestant))
+    config = composition.load("train", overrides(options, "sft" if plain else options.contestant))
     config.trainer.max_steps = options.steps
     config.trainer.checkpoint_every_epoch = False
-    source = model_sources.resolve(config.model)
+    source = sources.resolve(config.model)
     renderer = load_renderer(source, config.model)
     rows = encode_all(instantiate(config.dataset).load().train, renderer, 4096).rows
     rows = [row for row in rows if len(row.input_ids) <= options.longest]
@@ -113,8 +114,8 @@ def build(options: argparse.Namespace) -> tuple[Any, str]:
     tokens = statistics.mean(len(row.input_ids) for row in rows)
     targets = statistics.mean(len(row.targets) for row in rows)
     print(f"rows {tokens} {targets}", flush=True)
-    device = models.choose_device("auto")
-    model = models.load_model(source, config.model, torch.float32, device)
+    device = loading.choose_device("auto")
+    model = loading.load_model(source, config.model, torch.float32, device)
     set_seed(0)
     directory = RunDirectory(Path(tempfile.mkdtemp()))
     if not plain:
@@ -130,7 +131,7 @@ def build(options: argparse.Namespace) -> tuple[Any, str]:
             loop.TrainingData(rows, [], general),
             directory,
             source,
-            lambda: models.load_model(source, config.model, "auto", device),
+            lambda: loading.load_model(source, config.model, "auto", device),
             device,
         )
     else:

@@ -9,7 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
-from talr_cli.report.table import Estimate, study_rows
+from talr_cli.report.tables.table import Estimate, study_rows
 from talr_cli.runs.study import load_results
 
 

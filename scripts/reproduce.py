@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from talr_cli import hydra_app, model_sources
+from talr_cli.config import composition
+from talr_cli.models import sources
 from talr_cli.sweep.needs import CHECKPOINT_BYTES, CHECKPOINTS, TRAINING_BYTES, free_bytes, gib
 
 EXPERIMENTS = {
@@ -165,11 +166,11 @@ def missing(keep: str) -> Iterator[str]:
         yield "the hub cannot be reached: only what is in its cache is here"
         use_cache_only()
     configs = {
-        model: hydra_app.load("train", ["experiment=paper/medcalc", f"model={model}"]).model
+        model: composition.load("train", ["experiment=paper/medcalc", f"model={model}"]).model
         for model in PARAMETERS
     }
     for model, config in configs.items():
-        if model_sources.resolve_here(config) is None:
+        if sources.resolve_here(config) is None:
             yield from cannot_be_had(model, config.path)
     for hub_id, name in [*data_sets(), *BENCHMARKS]:
         yield from cannot_be_loaded(hub_id, name)
@@ -193,7 +194,7 @@ def missing_memory() -> Iterator[str]:
 
 def data_sets() -> list[tuple[str, None]]:
     ids = [
-        hydra_app.load("train", [f"experiment={experiment}"]).dataset.hub_id
+        composition.load("train", [f"experiment={experiment}"]).dataset.hub_id
         for experiment in EXPERIMENTS["paper"]
     ]
     return [(hub_id, None) for hub_id in dict.fromkeys(ids)]

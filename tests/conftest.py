@@ -11,8 +11,9 @@ import pytest
 from omegaconf import OmegaConf
 from optimizer_step import toy
 
-from talr_cli import hydra_app, model_sources, models
+from talr_cli.config import composition
 from talr_cli.data.rendering import Renderer
+from talr_cli.models import loading, sources
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -24,18 +25,18 @@ def _logs_are_seen(caplog):
 
 @pytest.fixture(scope="session")
 def tiny_config():
-    return hydra_app.load("train", ["model=tiny"]).model
+    return composition.load("train", ["model=tiny"]).model
 
 
 @pytest.fixture(scope="session")
 def tiny_source(tiny_config):
     """The random 2-layer model on disk, with the real tokenizer of SmolLM2."""
-    return model_sources.resolve(tiny_config)
+    return sources.resolve(tiny_config)
 
 
 @pytest.fixture(scope="session")
 def tokenizer(tiny_source, tiny_config):
-    return models.load_tokenizer(tiny_source, tiny_config)
+    return loading.load_tokenizer(tiny_source, tiny_config)
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +66,6 @@ def no_hub(monkeypatch):
 
 def config(command="train", *overrides):
     """The config of a command, resolved."""
-    loaded = hydra_app.load(command, list(overrides))
+    loaded = composition.load(command, list(overrides))
     OmegaConf.resolve(loaded)
     return loaded

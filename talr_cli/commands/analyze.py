@@ -10,13 +10,13 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from talr_cli import hydra_app
-from talr_cli.checkpoints import checkpoint, run_of, with_config_of
-from talr_cli.config import check
+from talr_cli.config import composition
+from talr_cli.config.commands import check
+from talr_cli.config.stored import checkpoint, run_of, with_config_of
 from talr_cli.data.rendering import encode_all, load_renderer
 from talr_cli.errors import UserError
-from talr_cli.model_sources import resolve
-from talr_cli.models import choose_device, load_model
+from talr_cli.models.loading import choose_device, load_model
+from talr_cli.models.sources import resolve
 from talr_cli.runs.atomic import write_json, write_text
 from talr_cli.runs.run_directory import pair_name, study_path
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> None:
-    hydra_app.run("analyze", analyze, arguments)
+    composition.run("analyze", analyze, arguments)
 
 
 def analyze(config: DictConfig) -> None:

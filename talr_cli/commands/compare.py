@@ -8,15 +8,15 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from talr_cli import hydra_app
-from talr_cli.config import check
+from talr_cli.config import composition
+from talr_cli.config.commands import check
 from talr_cli.errors import UserError
 from talr_cli.runs.atomic import write_text
 from talr_cli.runs.study import load_run
 
 
 def main(arguments: Sequence[str]) -> None:
-    hydra_app.run("compare", compare, arguments, positional=("a", "b"))
+    composition.run("compare", compare, arguments, positional=("a", "b"))
 
 
 def compare(config: DictConfig) -> None:
@@ -29,8 +29,9 @@ def compare(config: DictConfig) -> None:
     before, after = (
         load_run(name, Path(config.runs_dir), config.study) for name in (config.a, config.b)
     )
-    from talr_cli.report import comparison, flips
-    from talr_cli.report.table import print_cells
+    from talr_cli.report import flips
+    from talr_cli.report.tables import comparison
+    from talr_cli.report.tables.table import print_cells
 
     print(f"A: {before[0]}\nB: {after[0]}")
     print_cells(comparison.comparison_cells(before[1], after[1]))

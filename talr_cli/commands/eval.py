@@ -13,24 +13,26 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from talr_cli import evaluation, hydra_app, ranks
-from talr_cli.checkpoints import checkpoint, run_of, with_config_of
-from talr_cli.config import check, identity
+from talr_cli import ranks
+from talr_cli.config import composition
+from talr_cli.config.commands import check, identity
+from talr_cli.config.stored import checkpoint, run_of, with_config_of
 from talr_cli.data.rendering import load_renderer
 from talr_cli.errors import UserError
-from talr_cli.model_sources import ModelSource, resolve
-from talr_cli.models import choose_device, load_model
+from talr_cli.models.loading import choose_device, load_model
+from talr_cli.models.sources import ModelSource, resolve
 from talr_cli.report.show import show
+from talr_cli.run import record
 from talr_cli.runs.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from talr_cli.evaluation.tasks import Tasks
+    from talr_cli.evaluation.general.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> None:
-    hydra_app.run("eval", evaluate_checkpoint, arguments)
+    composition.run("eval", evaluate_checkpoint, arguments)
 
 
 def evaluate_checkpoint(config: DictConfig) -> None:
@@ -38,7 +40,7 @@ def evaluate_checkpoint(config: DictConfig) -> None:
     check(config)
     missing = ranks.missing_ranks(config)
     if missing:
-        ranks.start("eval", hydra_app.command_line(), missing)
+        ranks.start("eval", composition.command_line(), missing)
         return
     ranks.connect(config.device)
     with ranks.ended_by_main():
@@ -65,17 +67,17 @@ def _evaluate(config: DictConfig) -> None:
         config, is_own_data = with_config_of(run, config)
         check(config)
     splits = instantiate(config.dataset).load()
-    evaluation.domain_rows(config, splits)  # refuses what could not be scored
+    record.domain_rows(config, splits)  # refuses what could not be scored
     device = choose_device(config.device)
     base = resolve(config.model)
     source = base if config.ckpt is None else checkpoint(config, run)
     if run is not None and not is_own_data:
         run = None  # its own scores stay as they are
     directory, run_id = _directory(config, run, source)
-    from talr_cli.evaluation.tasks import load_tasks
+    from talr_cli.evaluation.general.tasks import load_tasks
 
     with directory.lock():
-        if evaluation.is_scored(config, directory):
+        if record.is_scored(config, directory):
             log.info("found these scores: %s", directory.results)
             show(directory)
             return
@@ -119,7 +121,7 @@ def _score(
         tasks,
     )
     method = config.get("method") or _checkpoint_name(config.ckpt)
-    results = evaluation.results(config, method, run_id, directory, scores, source.directory)
+    results = record.results(config, method, run_id, directory, scores, source.directory)
     directory.write_results(results)
     directory.write_status("evaluated")
     tracker = start_tracking(

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from talr_cli import hydra_app
-from talr_cli.config import check
+from talr_cli.config import composition
+from talr_cli.config.commands import check
 from talr_cli.errors import UserError
 from talr_cli.runs.run_directory import RunDirectory
 
 
 def main(arguments: Sequence[str]) -> None:
-    hydra_app.run("export", export, arguments)
+    composition.run("export", export, arguments)
 
 
 def export(config: DictConfig) -> None:
@@ -28,7 +28,7 @@ def export(config: DictConfig) -> None:
         raise UserError(f"run={config.run} holds the scores of a checkpoint, not a trained model")
     if out.exists():
         raise UserError(f"out={config.out} exists: choose another folder or delete it")
-    from talr_cli.model_card import model_card, train_command
+    from talr_cli.report.model_card import model_card, train_command
     from talr_cli.runs.atomic import made_whole
 
     if not run.model.exists():

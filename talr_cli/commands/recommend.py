@@ -8,29 +8,29 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from talr_cli import hydra_app
-from talr_cli.config import check
+from talr_cli.config import composition
+from talr_cli.config.commands import check
 from talr_cli.errors import UserError
 from talr_cli.runs.study import scored_runs
 
 if TYPE_CHECKING:
-    from talr_cli.report.paired import Difference
-    from talr_cli.report.pairs import Results
     from talr_cli.report.recommend import Recommendation
+    from talr_cli.statistics.paired import Difference
+    from talr_cli.statistics.pairs import Results
 
 ALTERNATIVES = 3
 
 
 def main(arguments: Sequence[str]) -> None:
-    hydra_app.run("recommend", print_recommendations, arguments)
+    composition.run("recommend", print_recommendations, arguments)
 
 
 def print_recommendations(config: DictConfig) -> None:
     """One for each model and dataset of the study; those that have none are named at the end."""
     check(config)
     runs = scored_runs(Path(config.runs_dir), config.study)
-    from talr_cli.report.pairs import group_by_pair
     from talr_cli.report.recommend import recommend
+    from talr_cli.statistics.pairs import group_by_pair
 
     place = {id(results): path for path, results in runs.items()}
     failures = []
@@ -49,7 +49,7 @@ def print_recommendations(config: DictConfig) -> None:
 
 def as_lines(found: Recommendation, bound: float) -> list[str]:
     """What is said of one model and dataset; changes with their 95% intervals."""
-    from talr_cli.report.pairs import point
+    from talr_cli.statistics.pairs import point
 
     chosen, *others = found.candidates
     domain, general = point(chosen.results)
@@ -89,7 +89,7 @@ def _change(change: Difference) -> str:
 
 
 def _setting(results: Results) -> str:
-    from talr_cli.report.pairs import method_label
+    from talr_cli.statistics.pairs import method_label
 
     run = results["run"]
     return f"{method_label(results)} lr {run['lr']:g} seed {run['seed']}"

@@ -8,13 +8,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from talr_cli import hydra_app
-from talr_cli.config import check
+from talr_cli.config import composition
+from talr_cli.config.commands import check
 from talr_cli.runs.study import scored_runs, study_path
 
 
 def main(arguments: Sequence[str]) -> None:
-    hydra_app.run("report", report, arguments)
+    composition.run("report", report, arguments)
 
 
 def report(config: DictConfig) -> None:
@@ -26,10 +26,10 @@ def report(config: DictConfig) -> None:
 
 def show_report(runs_dir: Path, study: str, runs: Mapping[Path, dict[str, Any]]) -> None:
     """Print the table and the claims of scored runs, write the rest."""
-    from talr_cli.report.claims import findings
-    from talr_cli.report.claims_text import as_lines
+    from talr_cli.report.claims.text import as_lines
+    from talr_cli.report.claims.verdicts import findings
     from talr_cli.report.study_report import write_report
-    from talr_cli.report.table import print_table
+    from talr_cli.report.tables.table import print_table
 
     print_table(list(runs.values()))
     for line in as_lines(findings(runs)):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from hydra import compose
 
-from talr_cli import hydra_app
 from talr_cli.commands.report import show_report
-from talr_cli.config import SweepConfig, check
+from talr_cli.config import composition
+from talr_cli.config.commands import SweepConfig, check
 from talr_cli.errors import UserError
 from talr_cli.interruption import stop_requests
 from talr_cli.runs.study import load_runs, study_path
@@ -38,13 +38,13 @@ def main(arguments: Sequence[str]) -> int:
     arguments = [one for one in arguments if one not in _FLAGS]
     config_dir, overrides = _config_dir(arguments)
     if any(one.startswith("-") for one in overrides):
-        hydra_app.run("sweep", check, arguments)  # --help and its like
+        composition.run("sweep", check, arguments)  # --help and its like
         return 0
     own_keys = {field.name for field in fields(SweepConfig)}
     of_launcher = [one for one in overrides if one.lstrip("+~").startswith("hydra.launcher.")]
     overrides = [one for one in overrides if one not in of_launcher]
     own = [one for one in overrides if one.partition("=")[0] in own_keys]
-    with hydra_app.composing("sweep", config_dir) as also:
+    with composition.composing("sweep", config_dir) as also:
         options = compose("sweep", [*also, *own])
     check(options)
     grid = points([one for one in overrides if one not in own], config_dir)

@@ -8,11 +8,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from talr_cli import hydra_app, ranks
-from talr_cli.config import check
+from talr_cli import ranks
+from talr_cli.config import composition
+from talr_cli.config.commands import check
 from talr_cli.methods.method import Method
-from talr_cli.pipeline import Run, average, follow, merged, prepare, run_to_end, train_and_save
 from talr_cli.report.show import show
+from talr_cli.run.pipeline import Run, average, follow, merged, prepare, run_to_end, train_and_save
 from talr_cli.sweep.search import trial
 
 
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
         from talr_cli.commands import sweep
 
         return sweep.main(arguments)
-    hydra_app.run("train", train, arguments)
+    composition.run("train", train, arguments)
     return 0
 
 
@@ -33,7 +34,7 @@ def train(config: DictConfig) -> float | None:
     """
     check(config)
     if HydraConfig.get().mode is RunMode.MULTIRUN:
-        return trial(config, hydra_app.command_line())
+        return trial(config, composition.command_line())
     _train(config)
     return None
 
@@ -42,7 +43,7 @@ def _train(config: DictConfig) -> None:
     missing = ranks.missing_ranks(config)
     if missing:
         ranks.per_rank(config, missing)  # refuses a batch that cannot be cut up
-        ranks.start("train", hydra_app.command_line(), missing)
+        ranks.start("train", composition.command_line(), missing)
         return
     wanted = config
     if Method.of(config).merge is not None:

@@ -15,7 +15,7 @@ from talr_cli.data.base import Example, Splits, check_target
 from talr_cli.data.rows import BadRows, Row, check_paths, read_hub, read_rows
 from talr_cli.data.splitting import check_shares, drawn, hashed_split
 from talr_cli.errors import UserError
-from talr_cli.evaluation.scorers.esci import LABELS, EsciScorer, read_label
+from talr_cli.scorers.esci import LABELS, EsciScorer, read_label
 
 _COLUMNS = ("query", "product_title", "esci_label")
 _MEANING = {

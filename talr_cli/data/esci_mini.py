@@ -17,7 +17,7 @@ from talr_cli.data.base import Example, Splits, check_target
 from talr_cli.data.esci import Pair, example
 from talr_cli.data.generated import in_turns
 from talr_cli.data.splitting import hashed_split
-from talr_cli.evaluation.scorers.esci import LABELS, EsciScorer
+from talr_cli.scorers.esci import LABELS, EsciScorer
 
 _VALIDATION_SHARE, _TEST_SHARE = 0.1, 0.3  # of all queries that can be made
 _MOST_DRAWS = 5_000

@@ -10,11 +10,12 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from talr_cli.data.base import Example, Message, Scorer, Splits
+from talr_cli.data.base import Example, Message, Splits
 from talr_cli.data.rows import BadRows, Row, read_rows
 from talr_cli.errors import UserError
-from talr_cli.evaluation.scorers.text import SCORERS
-from talr_cli.evaluation.scorers.user import UserScorer, scorer_at
+from talr_cli.scorers.base import Scorer
+from talr_cli.scorers.text import SCORERS
+from talr_cli.scorers.user import UserScorer, scorer_at
 
 
 @dataclass

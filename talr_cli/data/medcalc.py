@@ -11,7 +11,7 @@ from talr_cli.data.base import Example, Message, Splits, check_target
 from talr_cli.data.rows import BadRows, Row, check_paths, read_hub, read_rows
 from talr_cli.data.splitting import check_shares, split_by_key
 from talr_cli.errors import UserError
-from talr_cli.evaluation.scorers.medcalc import MedCalcScorer, answer_form
+from talr_cli.scorers.medcalc import MedCalcScorer, answer_form
 
 _COLUMNS = (
     "Row Number",

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from talr_cli.data.base import Example, Splits, check_target
 from talr_cli.data.generated import in_turns
-from talr_cli.evaluation.scorers.medcalc import MedCalcScorer
+from talr_cli.scorers.medcalc import MedCalcScorer
 
 # Which of ten buckets of a calculator's problems belong to which split.
 _BUCKETS = {"train": range(6), "validation": range(6, 7), "test": range(7, 10)}

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from talr_cli.data.base import Example, Message, Scorer, Splits
+from talr_cli.data.base import Example, Message, Splits
 from talr_cli.data.rows import BadRows, Row, read_hub, read_rows
 from talr_cli.data.splitting import drawn, split_by_key
 from talr_cli.errors import UserError
-from talr_cli.evaluation.scorers.math import Gsm8kScorer, MathScorer, last_box
-from talr_cli.evaluation.scorers.numbers import find_numbers
+from talr_cli.scorers.base import Scorer
+from talr_cli.scorers.math import Gsm8kScorer, MathScorer, last_box
+from talr_cli.scorers.numbers import find_numbers
 
 # Hub id and config of the test rows. The 500 of MATH are those of Lightman et al. (2305.20050).
 _BENCHMARKS = {"gsm8k": ("openai/gsm8k", "main"), "math": ("HuggingFaceH4/MATH-500", None)}

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from talr_cli.data.base import Example, Message
 from talr_cli.errors import UserError
-from talr_cli.model_sources import ModelSource
-from talr_cli.models import load_tokenizer
+from talr_cli.models.loading import load_tokenizer
+from talr_cli.models.sources import ModelSource
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from talr_cli import ranks
 from talr_cli.data.rendering import Renderer
-from talr_cli.model_sources import ModelSource
+from talr_cli.models.sources import ModelSource
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -22,12 +22,13 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from talr_cli import ranks
-from talr_cli.data.base import Example, Scorer, Summarizer, Verdict
+from talr_cli.data.base import Example
 from talr_cli.data.choices import possible_completions
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.data_parallel import Share, alone
-from talr_cli.evaluation.items import scored_items
 from talr_cli.evaluation.memory import BatchSize
+from talr_cli.scorers.base import Scorer, Summarizer, Verdict
+from talr_cli.statistics.items import scored_items
 
 log = logging.getLogger(__name__)
 

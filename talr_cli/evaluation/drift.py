@@ -12,14 +12,16 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from talr_cli.evaluation.items import clustered_error
+from talr_cli.statistics.items import clustered_error
 
 _POSITIONS_AT_ONCE = 256  # rows of [positions, vocabulary] logits held in fp32
 
 
 def general_passages() -> list[str]:
     """The fixed text: passages of many registers, separated by empty lines."""
-    text = resources.files("talr_cli.evaluation.mini").joinpath("drift.txt").read_text("utf-8")
+    text = (
+        resources.files("talr_cli.evaluation.general.mini").joinpath("drift.txt").read_text("utf-8")
+    )
     return [passage.strip() for passage in text.split("\n\n") if passage.strip()]
 
 

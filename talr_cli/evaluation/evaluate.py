@@ -14,15 +14,16 @@ from transformers import PreTrainedModel
 from talr_cli import ranks
 from talr_cli.data.base import Splits
 from talr_cli.data.rendering import Renderer
-from talr_cli.evaluation import domain_rows, drift
+from talr_cli.evaluation import drift
 from talr_cli.evaluation.data_parallel import AllRanks
 from talr_cli.evaluation.domain import answer_budget, evaluate_domain
-from talr_cli.evaluation.general import evaluate_general
+from talr_cli.evaluation.general.harness import evaluate_general
+from talr_cli.evaluation.general.score_cache import ScoreCache
+from talr_cli.evaluation.general.tasks import Tasks
 from talr_cli.evaluation.memory import BatchSize
-from talr_cli.evaluation.score_cache import ScoreCache
-from talr_cli.evaluation.tasks import Tasks
-from talr_cli.model_sources import ModelSource, content
-from talr_cli.models import bf16_is_fast, load_model
+from talr_cli.models.loading import bf16_is_fast, load_model
+from talr_cli.models.sources import ModelSource, content
+from talr_cli.run.record import domain_rows
 from talr_cli.runs.atomic import write_text
 from talr_cli.runs.run_directory import RunDirectory, study_path
 

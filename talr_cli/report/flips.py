@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from talr_cli.report.comparison import parts_of
-from talr_cli.report.paired import UnpairedError, paired_items
-from talr_cli.report.pairs import Results
+from talr_cli.report.tables.comparison import parts_of
+from talr_cli.statistics.paired import UnpairedError, paired_items
+from talr_cli.statistics.pairs import Results
 
 WIDTH = 100
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
-from talr_cli.report.cells import Cell, Cells, Column
+from talr_cli.report.tables.cells import Cell, Cells, Column
 
 TEMPLATE = Path(__file__).with_name("page.html")
 

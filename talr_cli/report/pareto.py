@@ -5,7 +5,7 @@ Takes the scores as they are: within their errors, neighbours of the front may b
 
 from collections.abc import Sequence
 
-from talr_cli.report.pairs import Results, has_both_scores, point, points_alike
+from talr_cli.statistics.pairs import Results, has_both_scores, point, points_alike
 
 
 def pareto_front(results: Sequence[Results]) -> list[Results]:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from talr_cli.errors import UserError
-from talr_cli.report.paired import Difference, UnpairedError, difference
-from talr_cli.report.pairs import (
+from talr_cli.statistics.paired import Difference, UnpairedError, difference
+from talr_cli.statistics.pairs import (
     Results,
     group_by_pair,
     has_both_scores,

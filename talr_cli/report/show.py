@@ -10,8 +10,8 @@ def show(directory: RunDirectory) -> None:
     results = directory.read_results()
     if results is not None:
         # rich and matplotlib take their time
-        from talr_cli.report.categories import category_cells
-        from talr_cli.report.table import print_cells, print_table
+        from talr_cli.report.tables.categories import category_cells
+        from talr_cli.report.tables.table import print_cells, print_table
 
         print_table([results])
         for line in task_lines(results["general"] or {}):

@@ -8,21 +8,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from talr_cli.report import claims_text, html
-from talr_cli.report.categories import categories_cells
-from talr_cli.report.cells import Cells, as_csv, as_markdown
-from talr_cli.report.claims import findings
-from talr_cli.report.cost import cost_cells
-from talr_cli.report.curves import plot_curves
-from talr_cli.report.latex import as_latex
-from talr_cli.report.pairs import Results, group_by_pair, is_base
-from talr_cli.report.published import published_cells
-from talr_cli.report.score_by_lr import plot_score_by_lr
-from talr_cli.report.seeds import seeds_cells
-from talr_cli.report.table import results_cells
-from talr_cli.report.tradeoff import plot_tradeoff
+from talr_cli.report import html
+from talr_cli.report.claims import text as claims_text
+from talr_cli.report.claims.verdicts import findings
+from talr_cli.report.figures.curves import plot_curves
+from talr_cli.report.figures.score_by_lr import plot_score_by_lr
+from talr_cli.report.figures.tradeoff import plot_tradeoff
+from talr_cli.report.tables.categories import categories_cells
+from talr_cli.report.tables.cells import Cells, as_csv, as_markdown
+from talr_cli.report.tables.cost import cost_cells
+from talr_cli.report.tables.latex import as_latex
+from talr_cli.report.tables.published import published_cells
+from talr_cli.report.tables.seeds import seeds_cells
+from talr_cli.report.tables.table import results_cells
 from talr_cli.runs.atomic import write_text
 from talr_cli.runs.run_directory import pair_name
+from talr_cli.statistics.pairs import Results, group_by_pair, is_base
 
 # In the order of the page: what the names of the pictures begin with, and what is said of them.
 _PICTURES = {

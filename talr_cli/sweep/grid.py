@@ -20,7 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from talr_cli import hydra_app
+from talr_cli.config import composition
 from talr_cli.errors import UserError
 
 # What `talr eval` has in common with `talr train`, beside the groups' choices.
@@ -45,7 +45,7 @@ def points(overrides: Sequence[str], config_dir: Path | None) -> list[Point]:
 
     An experiment brings lists along in `hydra.sweeper.params`; what is typed goes before them.
     """
-    with hydra_app.composing("train", config_dir) as also:
+    with composition.composing("train", config_dir) as also:
         loader = GlobalHydra.instance().config_loader()
         parse = OverridesParser.create(config_loader=loader).parse_overrides
         typed = parse(list(overrides))
@@ -96,7 +96,7 @@ def scoring_key(point: Point) -> str:
 def base_overrides(point: Point, config_dir: Path | None) -> tuple[tuple[str, ...], DictConfig]:
     """What `talr eval` is to be given to score the base model of a run as the run is scored."""
     groups = [f"{group}={point.choices[group]}" for group in _GROUPS_OF_EVAL]
-    with hydra_app.composing("eval", config_dir) as also:
+    with composition.composing("eval", config_dir) as also:
         plain = compose("eval", [*also, *groups])
     lines = list(groups)
     for key in _OF_EVAL:

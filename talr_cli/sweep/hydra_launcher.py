@@ -21,7 +21,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from talr_cli import hydra_app
+from talr_cli.config import composition
 from talr_cli.errors import UserError
 from talr_cli.interruption import Stop
 from talr_cli.sweep.jobs import Ended, Job
@@ -44,7 +44,7 @@ class HydraLauncher:
         """`folder`: what the launcher itself writes goes there."""
         chosen = f"hydra/launcher=talr_{name}"
         try:
-            with hydra_app.composing("sweep", config_dir) as also:
+            with composition.composing("sweep", config_dir) as also:
                 self._config = compose(
                     "sweep",
                     [

@@ -12,13 +12,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from talr_cli import model_sources
 from talr_cli.commands.eval import own_directory
-from talr_cli.config import check
-from talr_cli.evaluation import is_scored
+from talr_cli.config.commands import check
 from talr_cli.methods.method import Method
-from talr_cli.model_sources import ModelSource
-from talr_cli.pipeline import is_done, place
+from talr_cli.models import sources
+from talr_cli.models.sources import ModelSource
+from talr_cli.run.pipeline import is_done, place
+from talr_cli.run.record import is_scored
 from talr_cli.sweep import needs
 from talr_cli.sweep.grid import Point, base_overrides, scoring_key
 from talr_cli.sweep.jobs import Job, State
@@ -48,13 +48,13 @@ def find_models(points: Sequence[Point], fetch: bool) -> dict[str, ModelSource |
     """
     configs = {model_key(point.config): point.config.model for point in points}
     if not fetch:
-        return {key: model_sources.resolve_here(config) for key, config in configs.items()}
+        return {key: sources.resolve_here(config) for key, config in configs.items()}
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
         return {key: process.submit(_resolve, key).result() for key in configs}
 
 
 def _resolve(key: str) -> ModelSource:
-    return model_sources.resolve(OmegaConf.create(json.loads(key)))
+    return sources.resolve(OmegaConf.create(json.loads(key)))
 
 
 def make_plan(

@@ -13,8 +13,8 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from talr_cli.data.rendering import IGNORED, Rendered
-from talr_cli.model_sources import cache_dir
-from talr_cli.models import bf16_is_fast
+from talr_cli.models.loading import bf16_is_fast
+from talr_cli.models.sources import cache_dir
 from talr_cli.runs.atomic import write_json
 from talr_cli.runs.lease import hold
 from talr_cli.training.collator import Collator, token_row

@@ -27,8 +27,8 @@ from talr_cli.errors import UserError
 from talr_cli.interruption import Stop
 from talr_cli.methods.method import Method
 from talr_cli.methods.replay import spread
-from talr_cli.model_sources import ModelSource
-from talr_cli.models import bf16_is_fast
+from talr_cli.models.loading import bf16_is_fast
+from talr_cli.models.sources import ModelSource
 from talr_cli.ranks import is_sharded, one_per_node_first, per_rank, world_size
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking import Tracker

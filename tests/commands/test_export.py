@@ -9,7 +9,7 @@ from conftest import config
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from talr_cli.model_card import _front_matter
+from talr_cli.report.model_card import _front_matter
 
 OURS = ("lr=1e-3", "method=lora", "suite.drift=false")
 

@@ -7,7 +7,7 @@ import torch
 from command_line import SMALL, rows, same, talr, train, weights
 from safetensors.torch import load_file
 
-from talr_cli import model_sources, models
+from talr_cli.models import loading, sources
 
 FAST = ("eval=false", "lr=1e-3")
 
@@ -69,8 +69,8 @@ def test_lora_changes_only_what_has_an_adapter(study, base, tiny_config):
     for name, tensor in base.items():
         adapted = name.endswith("proj.weight")
         assert torch.equal(trained[name], tensor) != adapted, name
-    adapter = model_sources.directory_source(run / "adapter")
-    merged = models.load_model(adapter, tiny_config, "auto", "cpu").state_dict()
+    adapter = sources.directory_source(run / "adapter")
+    merged = loading.load_model(adapter, tiny_config, "auto", "cpu").state_dict()
     for name, tensor in trained.items():
         torch.testing.assert_close(merged[name], tensor)
 

@@ -13,7 +13,7 @@ from command_line import SMALL, rows, talr, train, weights
 from conftest import config
 
 from talr_cli import ranks
-from talr_cli.config import identity
+from talr_cli.config.commands import identity
 from talr_cli.errors import UserError
 
 # 22 rows in batches of 4: the last batch of an epoch is half a batch. Without clipping, because

@@ -9,12 +9,12 @@ import pytest
 from conftest import config
 from pyarrow import parquet
 
-from talr_cli.config import check
+from talr_cli.config.commands import check
 from talr_cli.data.choices import possible_completions
 from talr_cli.data.esci import Esci, comparison
 from talr_cli.data.splitting import hashed_split
 from talr_cli.errors import UserError
-from talr_cli.evaluation.scorers.esci import LABELS
+from talr_cli.scorers.esci import LABELS
 
 SPLITS = ("train", "validation", "test")
 

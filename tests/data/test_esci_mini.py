@@ -6,7 +6,7 @@ import pytest
 
 from talr_cli.data.esci_mini import BRANDS, COLORS, FAMILIES, EsciMini
 from talr_cli.errors import UserError
-from talr_cli.evaluation.scorers.esci import LABELS
+from talr_cli.scorers.esci import LABELS
 
 SIZES = {"train_rows": 960, "validation_rows": 192, "test_rows": 480}
 

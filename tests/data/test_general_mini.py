@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import pytest
 
-SUITE = files("talr_cli.evaluation") / "mini"
+SUITE = files("talr_cli.evaluation.general") / "mini"
 TASKS = ("arithmetic", "instructions", "knowledge", "python")
 
 

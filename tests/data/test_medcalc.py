@@ -6,7 +6,7 @@ import json
 import pytest
 from conftest import config
 
-from talr_cli.config import identity
+from talr_cli.config.commands import identity
 from talr_cli.data.medcalc import MedCalc
 from talr_cli.errors import UserError
 

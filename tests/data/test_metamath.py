@@ -5,7 +5,7 @@ import json
 import pytest
 from conftest import config
 
-from talr_cli.config import check
+from talr_cli.config.commands import check
 from talr_cli.data import metamath
 from talr_cli.data.metamath import MetaMath
 from talr_cli.errors import UserError

@@ -10,10 +10,11 @@ from conftest import config
 from lm_eval.api.model import LM
 
 from talr_cli.errors import UserError
-from talr_cli.evaluation import code_eval, sandbox
-from talr_cli.evaluation.code_eval import CodeEval, pass_at_k
-from talr_cli.evaluation.general import run_task
-from talr_cli.evaluation.tasks import load_tasks
+from talr_cli.evaluation.general.harness import run_task
+from talr_cli.evaluation.general.tasks import load_tasks
+from talr_cli.evaluation.sandbox import code_eval
+from talr_cli.evaluation.sandbox import outside as sandbox
+from talr_cli.evaluation.sandbox.code_eval import CodeEval, pass_at_k
 
 needs_sandbox = pytest.mark.skipif(
     sandbox.kind() is None, reason="no bubblewrap and no user namespaces here"

@@ -8,15 +8,17 @@ from command_line import SMALL, talr
 from conftest import config
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from talr_cli import models, pipeline
-from talr_cli.data.base import Example, Verdict
+from talr_cli.data.base import Example
 from talr_cli.data.choices import possible_completions
 from talr_cli.data.esci_mini import EsciMini
 from talr_cli.errors import UserError
 from talr_cli.evaluation.domain import choice_likelihoods, evaluate_domain
 from talr_cli.evaluation.memory import BatchSize
-from talr_cli.evaluation.scorers.medcalc import MedCalcScorer
-from talr_cli.evaluation.scorers.text import Choice
+from talr_cli.models import loading
+from talr_cli.run import pipeline
+from talr_cli.scorers.base import Verdict
+from talr_cli.scorers.medcalc import MedCalcScorer
+from talr_cli.scorers.text import Choice
 
 # One choice is the beginning of another, and they are of unlike length.
 CHOICES = ["yes", "yes, but only on a Sunday afternoon", "no"]
@@ -35,7 +37,7 @@ def question(number, answer="no", completion=None, choices=CHOICES):
 def model(request, tiny_source, tiny_config, tokenizer):
     """Rotary positions are relative; GPT-2's are absolute, so padding must not move them."""
     if request.param == "llama":
-        return models.load_model(tiny_source, tiny_config, torch.float32, "cpu").eval()
+        return loading.load_model(tiny_source, tiny_config, torch.float32, "cpu").eval()
     torch.manual_seed(0)
     shape = {"n_embd": 16, "n_layer": 2, "n_head": 2, "initializer_range": 0.5}
     return GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **shape)).eval()

@@ -11,23 +11,23 @@ import torch
 from command_line import talr
 from conftest import config
 
-from talr_cli import models
-from talr_cli.config import check
+from talr_cli.config.commands import check
 from talr_cli.data.esci_mini import EsciMini
 from talr_cli.errors import UserError
 from talr_cli.evaluation.domain import evaluate_domain
 from talr_cli.evaluation.drift import cross_entropy, kl_from_base
-from talr_cli.evaluation.general import _task_score, evaluate_general, mean_of_tasks
-from talr_cli.evaluation.items import scored_items
+from talr_cli.evaluation.general.harness import _task_score, evaluate_general, mean_of_tasks
+from talr_cli.evaluation.general.score_cache import ScoreCache
+from talr_cli.evaluation.general.tasks import load_tasks
+from talr_cli.evaluation.general.vllm_backend import run_in_vllm
 from talr_cli.evaluation.memory import BatchSize
-from talr_cli.evaluation.score_cache import ScoreCache
-from talr_cli.evaluation.tasks import load_tasks
-from talr_cli.evaluation.vllm_backend import run_in_vllm
+from talr_cli.models import loading
+from talr_cli.statistics.items import scored_items
 
 
 @pytest.fixture(scope="module")
 def model(tiny_source, tiny_config):
-    return models.load_model(tiny_source, tiny_config, torch.float32, "cpu")
+    return loading.load_model(tiny_source, tiny_config, torch.float32, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -357,7 +357,7 @@ def test_auto_is_a_number_that_depends_on_the_device():
 
 def test_drift_against_a_plain_computation(model, tokenizer, tiny_source, tiny_config):
     torch.manual_seed(0)
-    other = models.load_model(tiny_source, tiny_config, torch.float32, "cpu")
+    other = loading.load_model(tiny_source, tiny_config, torch.float32, "cpu")
     with torch.no_grad():
         for parameter in other.parameters():
             parameter += 0.02 * torch.randn_like(parameter)

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talr_cli import models
 from talr_cli.data.base import Example
 from talr_cli.evaluation import domain
 from talr_cli.evaluation.memory import BatchSize
+from talr_cli.models import loading
 
 NEW_TOKENS = 12
 
@@ -18,7 +18,7 @@ NEW_TOKENS = 12
 @pytest.fixture
 def model(tiny_source, tiny_config):
     """With weights so large that its answers differ; as it is made, it repeats one token."""
-    model = models.load_model(tiny_source, tiny_config, torch.float32, "cpu").eval()
+    model = loading.load_model(tiny_source, tiny_config, torch.float32, "cpu").eval()
     draw = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         if parameter.dim() == 2:

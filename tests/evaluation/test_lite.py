@@ -6,8 +6,8 @@ import pytest
 import torch
 from conftest import config
 
-from talr_cli import models
-from talr_cli.evaluation.general import evaluate_general
+from talr_cli.evaluation.general.harness import evaluate_general
+from talr_cli.models import loading
 
 ARC = [
     {
@@ -70,7 +70,7 @@ def suite(tmp_path):
 
 
 def test_all_tasks_score_as_a_loop_over_their_choices(suite, tiny_source, tiny_config, renderer):
-    model = models.load_model(tiny_source, tiny_config, torch.float32, "cpu").eval()
+    model = loading.load_model(tiny_source, tiny_config, torch.float32, "cpu").eval()
     tokenizer = renderer.tokenizer
 
     def log_probability(context, continuation):

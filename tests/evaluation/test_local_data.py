@@ -9,10 +9,10 @@ import pytest
 from command_line import talr
 from conftest import config
 
-from talr_cli import evaluation
 from talr_cli.errors import UserError
-from talr_cli.evaluation.tasks import definition, load_tasks
-from talr_cli.report.pairs import measured_alike
+from talr_cli.evaluation.general.tasks import definition, load_tasks
+from talr_cli.run import record
+from talr_cli.statistics.pairs import measured_alike
 
 ROWS = [
     {"question": f"What is {n} + {n}?", "answer": f"{n} + {n} = {2 * n}\n#### {2 * n}"}
@@ -101,7 +101,7 @@ def test_files_that_cannot_be_told_apart_or_read_are_named(folder):
 
 def test_the_content_of_the_files_is_part_of_what_was_scored(folder, tmp_path_factory):
     def identity(where):
-        return evaluation.scoring_identity(config("eval", "suite=paper", f"suite.data_dir={where}"))
+        return record.scoring_identity(config("eval", "suite=paper", f"suite.data_dir={where}"))
 
     before = identity(folder)
     moved = tmp_path_factory.mktemp("moved")
@@ -115,17 +115,17 @@ def test_the_content_of_the_files_is_part_of_what_was_scored(folder, tmp_path_fa
 def test_so_is_the_content_of_a_folder_of_tasks(tmp_path):
     (tmp_path / "mine.yaml").write_text("task: mine\n")
     own = config("eval", f"suite.task_dir={tmp_path}")
-    before = evaluation.scoring_identity(own)
+    before = record.scoring_identity(own)
     (tmp_path / "mine.yaml").write_text("task: mine\nnum_fewshot: 1\n")
-    assert evaluation.scoring_identity(own) != before
+    assert record.scoring_identity(own) != before
 
 
 def test_how_fast_and_where_is_no_part_of_it():
-    plain = evaluation.scoring_identity(config("eval", "suite=paper"))
+    plain = record.scoring_identity(config("eval", "suite=paper"))
     for override in ("suite.batch_size=4", "suite.allow_unsafe_code=true", "domain.batch_size=4"):
-        assert evaluation.scoring_identity(config("eval", "suite=paper", override)) == plain
+        assert record.scoring_identity(config("eval", "suite=paper", override)) == plain
     for override in ("limit=3", "suite.backend=vllm", "suite.chat_template=false"):
-        assert evaluation.scoring_identity(config("eval", "suite=paper", override)) != plain
+        assert record.scoring_identity(config("eval", "suite=paper", override)) != plain
 
 
 def test_a_mean_without_a_task_is_not_set_beside_a_whole_one():

@@ -8,13 +8,14 @@ from collections import Counter
 
 import pytest
 
-from talr_cli import hydra_app, model_sources, models
+from talr_cli.config import composition
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.drift import general_passages
 from talr_cli.evaluation.evaluate import ready
-from talr_cli.evaluation.general import evaluate_general
-from talr_cli.evaluation.mini import TASK_DIR
-from talr_cli.evaluation.mini.tasks import CHECKS, obeys, read_items
+from talr_cli.evaluation.general.harness import evaluate_general
+from talr_cli.evaluation.general.mini import TASK_DIR
+from talr_cli.evaluation.general.mini.tasks import CHECKS, obeys, read_items
+from talr_cli.models import loading, sources
 
 CHOICE_TASKS = ("arithmetic", "knowledge", "python")
 
@@ -119,7 +120,7 @@ def test_the_drift_text_is_many_passages():
 def test_lm_eval_loads_the_tasks_offline_from_any_folder(tmp_path):
     code = (
         "from lm_eval.tasks import TaskManager\n"
-        "from talr_cli.evaluation.mini import TASK_DIR\n"
+        "from talr_cli.evaluation.general.mini import TASK_DIR\n"
         "import json\n"
         "manager = TaskManager(include_path=TASK_DIR, include_defaults=False)\n"
         "names = sorted(manager.all_tasks)\n"
@@ -141,9 +142,9 @@ def test_lm_eval_loads_the_tasks_offline_from_any_folder(tmp_path):
 
 @pytest.mark.slow
 def test_the_real_base_model_can_lose_and_gain_on_every_task():
-    config = hydra_app.load("eval", [])
-    source = model_sources.resolve(config.model)
-    renderer = Renderer(models.load_tokenizer(source, config.model), {})
-    model = ready(models.load_model(source, config.model, "auto", "cpu"))
+    config = composition.load("eval", [])
+    source = sources.resolve(config.model)
+    renderer = Renderer(loading.load_tokenizer(source, config.model), {})
+    model = ready(loading.load_model(source, config.model, "auto", "cpu"))
     for name, task in evaluate_general(model, renderer, config.suite).results["tasks"].items():
         assert 0.35 <= task["score"] <= 0.80, name

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from talr_cli.evaluation import sandbox
-from talr_cli.evaluation.sandbox import KINDS, Limits, require_sandbox, run_all, run_program
+from talr_cli.evaluation.sandbox import outside as sandbox
+from talr_cli.evaluation.sandbox.outside import KINDS, Limits, require_sandbox, run_all, run_program
 
 LIMITS = Limits(
     seconds=5, cpu_seconds=2, memory=256 << 20, file_size=1 << 20, disk=4 << 20, files=50

@@ -5,9 +5,9 @@ import io
 
 from synthetic_study import BASE, results
 
-from talr_cli.report.categories import categories_cells, category_cells
-from talr_cli.report.cells import as_csv, as_markdown
 from talr_cli.report.show import show
+from talr_cli.report.tables.categories import categories_cells, category_cells
+from talr_cli.report.tables.cells import as_csv, as_markdown
 from talr_cli.runs.run_directory import RunDirectory
 
 

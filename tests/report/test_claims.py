@@ -6,9 +6,12 @@ import numpy
 import pytest
 from synthetic_study import scored, write_study
 
-from talr_cli.report.claims import findings
-from talr_cli.report.claims_text import as_document, as_lines
-from talr_cli.report.contrasts import (
+from talr_cli.report.claims.text import as_document, as_lines
+from talr_cli.report.claims.verdicts import findings
+from talr_cli.report.study_report import write_report
+from talr_cli.report.tables.published import PUBLISHED, published_cells
+from talr_cli.runs.study import load_runs
+from talr_cli.statistics.contrasts import (
     MetricsError,
     balance,
     change,
@@ -16,10 +19,7 @@ from talr_cli.report.contrasts import (
     easy_share,
     easy_share_rise,
 )
-from talr_cli.report.paired import UnpairedError
-from talr_cli.report.published import PUBLISHED, published_cells
-from talr_cli.report.study_report import write_report
-from talr_cli.runs.study import load_runs
+from talr_cli.statistics.paired import UnpairedError
 
 RATES = (1e-6, 5e-6, 2e-5)
 # Domain and general score by method and rate: a world like the study's.

@@ -6,8 +6,8 @@ import io
 import pytest
 from synthetic_study import BASE, results, training
 
-from talr_cli.report.cells import as_csv, as_markdown
-from talr_cli.report.cost import cost_cells
+from talr_cli.report.tables.cells import as_csv, as_markdown
+from talr_cli.report.tables.cost import cost_cells
 
 
 def cost(*runs):

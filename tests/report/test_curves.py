@@ -6,9 +6,9 @@ import numpy
 import pytest
 from synthetic_study import BASE, metrics, results, study, write_study
 
-from talr_cli.report import curves
-from talr_cli.report.curves import STATISTICS, binned, plot_curves
-from talr_cli.report.seeds import seed_groups
+from talr_cli.report.figures import curves
+from talr_cli.report.figures.curves import STATISTICS, binned, plot_curves
+from talr_cli.report.tables.seeds import seed_groups
 from talr_cli.runs.study import load_runs
 
 BY_METRIC = {statistic.metric: statistic for statistic in STATISTICS}

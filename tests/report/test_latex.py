@@ -7,9 +7,9 @@ import subprocess
 import pytest
 from synthetic_study import BASE, results, study
 
-from talr_cli.report.cells import Cell, Cells, Column
-from talr_cli.report.latex import as_latex
-from talr_cli.report.table import results_cells
+from talr_cli.report.tables.cells import Cell, Cells, Column
+from talr_cli.report.tables.latex import as_latex
+from talr_cli.report.tables.table import results_cells
 
 NASTY = r"a_b%c&d#e$f{g}h~i^j\k<l>m|n[o]*p"
 PREAMBLE = r"\documentclass{article}\usepackage{booktabs}\usepackage{longtable}\begin{document}"

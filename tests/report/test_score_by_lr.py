@@ -4,9 +4,9 @@ import numpy
 import pytest
 from synthetic_study import BASE, METHODS, results, study
 
-from talr_cli.report import score_by_lr
-from talr_cli.report.score_by_lr import plot_score_by_lr
-from talr_cli.report.seeds import seed_groups
+from talr_cli.report.figures import score_by_lr
+from talr_cli.report.figures.score_by_lr import plot_score_by_lr
+from talr_cli.report.tables.seeds import seed_groups
 
 
 def panels(runs, parts=("domain", "general")):

@@ -7,8 +7,8 @@ import numpy
 import pytest
 from synthetic_study import BASE, results
 
-from talr_cli.report.cells import as_csv, as_markdown
-from talr_cli.report.seeds import seed_groups, seeds_cells
+from talr_cli.report.tables.cells import as_csv, as_markdown
+from talr_cli.report.tables.seeds import seed_groups, seeds_cells
 
 DOMAIN = [0.31, 0.35, 0.28]
 

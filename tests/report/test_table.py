@@ -9,8 +9,8 @@ from rich.console import Console
 from scipy import stats
 from synthetic_study import scored
 
-from talr_cli.report.cells import as_csv, as_markdown
-from talr_cli.report.table import print_table, results_cells, rich_table, study_rows
+from talr_cli.report.tables.cells import as_csv, as_markdown
+from talr_cli.report.tables.table import print_table, results_cells, rich_table, study_rows
 
 
 def markdown_table(runs):

@@ -11,8 +11,8 @@ import pytest
 from matplotlib.text import Annotation
 from PIL import Image
 
-from talr_cli.report import tradeoff
-from talr_cli.report.tradeoff import plot_tradeoff
+from talr_cli.report.figures import tradeoff
+from talr_cli.report.figures.tradeoff import plot_tradeoff
 
 METHODS = ["sft", "talr", "flow", "dft", "eaft", "l2"]
 
@@ -136,5 +136,8 @@ def test_a_caller_that_plots_is_left_alone(tmp_path):
     before = dict(matplotlib.rcParams)
     plot_tradeoff(study(3), tmp_path)
     assert dict(matplotlib.rcParams) == before
-    code = "import sys, talr_cli.report.tradeoff; assert 'matplotlib.pyplot' not in sys.modules"
+    code = (
+        "import sys, talr_cli.report.figures.tradeoff; "
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

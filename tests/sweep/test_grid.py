@@ -6,7 +6,7 @@ import pytest
 from hydra import compose
 from omegaconf import OmegaConf
 
-from talr_cli import hydra_app
+from talr_cli.config import composition
 from talr_cli.errors import UserError
 from talr_cli.sweep.grid import base_overrides, points
 
@@ -33,7 +33,7 @@ def test_each_config_is_the_one_that_its_overrides_compose_to():
         "merge=none,averaging",
     ]
     for point in points(typed, None):
-        with hydra_app.composing("train", None):
+        with composition.composing("train", None):
             assert container(point.config) == container(compose("train", list(point.overrides)))
 
 
@@ -92,7 +92,7 @@ def test_a_mistake_is_a_user_error(typed, expected):
 def test_the_base_is_scored_with_the_settings_of_the_run(typed):
     (point,) = points([*typed, "lr=1e-3", "method=talr"], None)
     lines, config = base_overrides(point, None)
-    with hydra_app.composing("eval", None):
+    with composition.composing("eval", None):
         composed = compose("eval", list(lines))
     assert container(composed) == container(config)
     for key in ("model", "dataset", "suite", "domain", "logger", "study"):

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from talr_cli import hydra_app
+from talr_cli.config import composition
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.sweep import needs
 from talr_cli.sweep.jobs import Job
@@ -15,7 +15,7 @@ from talr_cli.sweep.needs import Weights
 
 
 def job(tmp_path, name, *overrides, command="train", **more):
-    config = hydra_app.load("train", [f"runs_dir={tmp_path}/runs", "model=tiny", *overrides])
+    config = composition.load("train", [f"runs_dir={tmp_path}/runs", "model=tiny", *overrides])
     folder = tmp_path / "runs" / "default" / "tiny__medcalc-mini" / name
     return Job(command, tuple(overrides), config, RunDirectory(folder), **more)
 

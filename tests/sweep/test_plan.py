@@ -5,41 +5,41 @@ import os
 import pytest
 from omegaconf import OmegaConf
 
-from talr_cli import model_sources
 from talr_cli.errors import UserError
+from talr_cli.models import sources
 from talr_cli.sweep.grid import points
 from talr_cli.sweep.plan import find_models, jobs_of
 
 
 def test_a_model_is_found_as_it_is_resolved(tiny_config, tiny_source):
-    found = model_sources.resolve_here(tiny_config)
+    found = sources.resolve_here(tiny_config)
     assert (found.directory, found.fingerprint) == (tiny_source.directory, tiny_source.fingerprint)
     of_folder = OmegaConf.merge(tiny_config, {"path": str(tiny_source.directory)})
     of_folder.random_init = None
-    assert model_sources.resolve_here(of_folder) == model_sources.resolve(of_folder)
+    assert sources.resolve_here(of_folder) == sources.resolve(of_folder)
 
 
 def test_a_model_that_is_not_here_is_unknown_or_a_mistake(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setenv("TALR_CACHE", str(tmp_path))
     nowhere = OmegaConf.merge(tiny_config, {"path": "nobody/nothing"})
-    assert model_sources.resolve_here(nowhere) is None
+    assert sources.resolve_here(nowhere) is None
     assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="not a directory"):
-        model_sources.resolve_here(OmegaConf.merge(tiny_config, {"path": "./nothing"}))
+        sources.resolve_here(OmegaConf.merge(tiny_config, {"path": "./nothing"}))
 
 
 def test_a_remembered_digest_is_that_of_the_file_as_it_is(tmp_path, monkeypatch):
     monkeypatch.setenv("TALR_CACHE", str(tmp_path / "cache"))
     (tmp_path / "config.json").write_text("{}")
     weights = tmp_path / "model.safetensors"
-    weights.write_bytes(b"a" * model_sources.LARGE)
-    first = model_sources.directory_source(tmp_path).fingerprint
+    weights.write_bytes(b"a" * sources.LARGE)
+    first = sources.directory_source(tmp_path).fingerprint
     assert len(list((tmp_path / "cache/digests").iterdir())) == 1
-    assert model_sources.directory_source(tmp_path).fingerprint == first
+    assert sources.directory_source(tmp_path).fingerprint == first
     time = weights.stat().st_mtime_ns
-    weights.write_bytes(b"b" * model_sources.LARGE)
+    weights.write_bytes(b"b" * sources.LARGE)
     os.utime(weights, ns=(time + 1, time + 1))
-    assert model_sources.directory_source(tmp_path).fingerprint != first
+    assert sources.directory_source(tmp_path).fingerprint != first
 
 
 def plan(*overrides):

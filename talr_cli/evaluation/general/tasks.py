@@ -1,0 +1,262 @@
+"""The suite's tasks, loaded by lm-evaluation-harness with all that they need, before any model.
+
+Knows where definitions, data, resources and the right to run programs come from; does not know
+models or scores.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+import logging
+import os
+import random
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from lm_eval.api.task import Task
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
+
+from talr_cli.errors import UserError
+from talr_cli.evaluation.general.local_data import MissingDataError, format_of, split_file
+from talr_cli.evaluation.general.mini import TASK_DIR
+from talr_cli.evaluation.general.vllm_backend import require_vllm
+from talr_cli.evaluation.sandbox.code_eval import in_place_of_code_eval
+from talr_cli.evaluation.sandbox.outside import require_sandbox
+from talr_cli.models.sources import cache_dir
+from talr_cli.runs.atomic import made_whole
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
+
+_PUNKT = "tokenizers/punkt_tab"
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Tasks by name in the suite's order, and what those lack that are `missing`."""
+
+    loaded: dict[str, Task]
+    missing: dict[str, str]
+
+
+def load_tasks(suite: DictConfig) -> Tasks:
+    """Load every task with its data; one that lacks something is left out with a warning.
+
+    Raises:
+        UserError: A name is unknown, a program could not be contained, or no task is left.
+    """
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of what is meant here
+    if suite.backend == "vllm":
+        require_vllm()
+    if suite.data_dir is not None and not Path(suite.data_dir).expanduser().is_dir():
+        raise UserError(f"suite.data_dir={suite.data_dir} is not a directory")
+    manager = _task_manager(suite.task_dir, tuple(suite.tasks))
+    unknown = [task for task in suite.tasks if task not in manager.all_tasks]
+    if unknown:
+        raise UserError(
+            f"suite.tasks: lm-eval knows no {', '.join(unknown)}: `lm-eval ls tasks` lists them, "
+            "suite.task_dir=DIRECTORY adds yours"
+        )
+    several = [task for task in suite.tasks if task not in manager.all_subtasks]
+    if several:
+        raise UserError(
+            f"suite.tasks: {', '.join(several)} stands for several tasks: name each that counts, "
+            "`lm-eval ls subtasks` lists them"
+        )
+    files = {task: Path(manager.task_index[task].yaml_path) for task in suite.tasks}
+    settings = {task: load_yaml(file, resolve_func=False) for task, file in files.items()}
+    for task, file in files.items():
+        if settings[task].get("unsafe_code"):
+            _require_containment(task, file, suite.allow_unsafe_code)
+    loaded: dict[str, Task] = {}
+    missing: dict[str, str] = {}
+    with generators_kept(), in_place_of_code_eval(suite.allow_unsafe_code):
+        for task in suite.tasks:
+            try:
+                loaded[task] = _load(manager, task, settings[task], suite)
+            except MissingDataError as error:
+                missing[task] = str(error)
+    if not loaded:
+        raise UserError(f"suite={suite.name} has no task left: {'; '.join(missing.values())}")
+    for reason in missing.values():
+        log.warning("left out of the general score: %s", reason)
+    return Tasks(loaded, missing)
+
+
+def definition(task: Task, limit: int | None) -> str:
+    """A hash of what a task asks and how it judges: its settings, its items, the harness."""
+    settings = task.dump_config()
+    for key in ("dataset_path", "dataset_name", "dataset_kwargs"):
+        settings.pop(key, None)  # the items themselves count, not where they lie
+    settings["metadata"] = {**(settings.get("metadata") or {}), "config_source": None}
+    shots = list(task.fewshot_docs()) if settings.get("num_fewshot") else []
+    parts = [settings, list(task.eval_docs)[:limit], shots, limit, metadata.version("lm-eval")]
+    text = json.dumps(parts, sort_keys=True, default=_in_words)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """The harness seeds the random generators: afterwards they are as they were."""
+    random_state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(random_state)
+        np.random.set_state(numpy_state)
+
+
+@functools.cache
+def _task_manager(task_dir: str | None, names: tuple[str, ...]) -> TaskManager:
+    if task_dir is None:
+        return _built_in()
+    folder = TASK_DIR if task_dir == "mini" else Path(task_dir)
+    if not folder.is_dir():
+        raise UserError(f"suite.task_dir={task_dir} is not a directory")
+    alone = TaskManager(include_path=folder, include_defaults=False)
+    if task_dir == "mini" or set(names) <= set(alone.all_tasks):
+        return alone
+    return TaskManager(include_path=folder)
+
+
+@functools.cache
+def _built_in() -> TaskManager:
+    return TaskManager()  # reads thousands of files
+
+
+def _require_containment(task: str, file: Path, allow_unsafe: bool) -> None:
+    by_metric = any("code_eval" in module.read_text() for module in file.parent.glob("*.py"))
+    if by_metric:
+        require_sandbox(task, allow_unsafe)
+    elif not allow_unsafe:
+        raise UserError(
+            f"{task} runs programs that the model wrote in a way of its own, outside of the "
+            "sandbox: leave it out, or set suite.allow_unsafe_code=true to run them unprotected"
+        )
+
+
+def _load(manager: TaskManager, task: str, settings: dict[str, Any], suite: DictConfig) -> Task:
+    if "ifeval" in task:
+        _require_punkt(task, suite.data_dir)
+    source = settings.get("dataset_path")
+    is_local = suite.data_dir is not None and _comes_from_the_hub(settings)
+    changed = _local_dataset(suite, task, settings) if is_local else {}
+    # Members of a group are the harness's way of changing a task that it knows.
+    spec: Any = {"group": f"local {task}", "task": [{"task": task, **changed}]}
+    try:
+        loaded = manager.load(spec)["tasks"][task]
+    except ImportError as error:
+        raise MissingDataError(
+            f"{task}: a package that it needs is not installed ({error}): install it"
+        ) from error
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # of any kind: templates and data sets have many ways to disagree
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        if is_local:
+            files = ", ".join(changed["dataset_kwargs"]["data_files"].values())
+            told = f"{files} cannot be read as the columns of {source} ({reason})"
+        elif _comes_from_the_hub(settings):
+            told = (
+                f"its data {source} cannot be had from the hub ({reason}): "
+                "connect, or name a folder with suite.data_dir=DIRECTORY"
+            )
+        else:
+            told = f"it cannot be loaded ({reason})"
+        raise MissingDataError(f"{task}: {told}") from error
+    if "ifeval" in task:
+        import langdetect
+
+        langdetect.DetectorFactory.seed = 0  # it draws: unseeded, its answers vary
+    if loaded.get_config("num_fewshot") is None:
+        loaded.set_config(key="num_fewshot", value=0)
+    return loaded
+
+
+def _comes_from_the_hub(settings: dict[str, Any]) -> bool:
+    source = settings.get("dataset_path")
+    if source is None or "custom_dataset" in settings:
+        return False
+    return source not in ("json", "csv", "parquet", "text", "arrow") and not Path(source).exists()
+
+
+def _local_dataset(suite: DictConfig, task: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Changes to a task's settings, so that it reads files; splits that it does not need go."""
+    scored: str = settings.get("test_split") or settings["validation_split"]
+    needed = {scored}
+    own_shots = "samples" in (settings.get("fewshot_config") or {})
+    if settings.get("num_fewshot") and not own_shots:
+        needed.add(settings.get("fewshot_split") or settings.get("training_split") or scored)
+    try:
+        files = {split: split_file(suite, task, split) for split in sorted(needed)}
+    except MissingDataError as error:
+        name = settings.get("dataset_name")
+        source = settings["dataset_path"] + (f" ({name})" if name else "")
+        raise MissingDataError(
+            f"{error}: save that split of {source} there as .jsonl, .csv or .parquet"
+        ) from error
+    formats = {format_of(file) for file in files.values()}
+    if len(formats) > 1:
+        raise MissingDataError(
+            f"{task}: {', '.join(map(str, files.values()))} are of different formats: "
+            "save them in one"
+        )
+    unread = {
+        key: None
+        for key in ("training_split", "validation_split", "fewshot_split")
+        if settings.get(key) not in files
+    }
+    return {
+        **unread,
+        "dataset_path": formats.pop(),
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": {split: str(file) for split, file in files.items()}},
+    }
+
+
+def _require_punkt(task: str, data_dir: str | None) -> None:
+    """nltk's sentence splitter: asked for here, as the harness fails without it while scoring."""
+    import nltk
+
+    if data_dir is not None:
+        folder = Path(data_dir).expanduser()
+        for archive in sorted(folder.glob("*punkt_tab*.zip"))[:1]:
+            folder = cache_dir() / "nltk"
+            if not (folder / _PUNKT).is_dir():
+                with made_whole(folder) as building, zipfile.ZipFile(archive) as file:
+                    file.extractall(building / "tokenizers")
+        if str(folder) not in nltk.data.path:
+            nltk.data.path.append(str(folder))
+    try:
+        nltk.data.find(_PUNKT)
+    except LookupError as error:
+        offline = data_dir is not None or os.environ.get("HF_HUB_OFFLINE") == "1"
+        if offline or not nltk.download("punkt_tab", quiet=True):
+            raise MissingDataError(
+                f"{task}: nltk's punkt_tab is missing: run `python -m nltk.downloader punkt_tab` "
+                "where there is a connection, or put punkt_tab.zip into suite.data_dir"
+            ) from error
+
+
+def _in_words(value: Any) -> str:
+    """Values that JSON does not know, without the addresses that differ in every process."""
+    if callable(value):
+        try:
+            return inspect.getsource(value)
+        except (OSError, TypeError):
+            return getattr(value, "__qualname__", type(value).__qualname__)
+    return str(value)

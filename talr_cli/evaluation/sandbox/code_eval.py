@@ -1,0 +1,93 @@
+"""The metric `code_eval` of the `evaluate` library, with its programs run in the sandbox.
+
+lm-eval's code tasks load that metric by name from the hub and try it when their module is imported.
+Here they get this one in its place: no hub, no HF_ALLOW_CODE_EVAL, no program in this process.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from talr_cli.evaluation.sandbox.outside import Limits, run_all
+
+LIMITS = Limits()
+
+
+class CodeEval:
+    """Has the `compute` that the harness calls."""
+
+    def __init__(self) -> None:
+        self.allow_unsafe = False
+
+    def compute(
+        self,
+        references: Sequence[str],
+        predictions: Sequence[Sequence[str]],
+        k: Sequence[int] = (1, 10, 100),
+    ) -> tuple[dict[str, float], dict[int, list[tuple[int, dict[str, Any]]]]]:
+        """Share of problems that one of k candidates solves, and how each candidate fared.
+
+        Args:
+            references: For each problem the tests that follow a candidate.
+            predictions: For each problem its candidates.
+            k: Values for which a problem has too few candidates are left out.
+        """
+        programs = [
+            [f"{candidate}\n{tests}" for candidate in candidates]
+            for tests, candidates in zip(references, predictions, strict=True)
+        ]
+        outcomes = iter(
+            run_all(list(itertools.chain.from_iterable(programs)), LIMITS, self.allow_unsafe)
+        )
+        fared = [list(itertools.islice(outcomes, len(candidates))) for candidates in programs]
+        totals = [len(candidates) for candidates in fared]
+        passed = [sum(outcome.passed for outcome in candidates) for candidates in fared]
+        scores = {
+            f"pass@{tries}": math.fsum(map(pass_at_k, totals, passed, itertools.repeat(tries)))
+            / len(totals)
+            for tries in k
+            if min(totals) >= tries
+        }
+        details = {
+            problem: [
+                (number, {"passed": outcome.passed, "result": outcome.reason or "passed"})
+                for number, outcome in enumerate(candidates)
+            ]
+            for problem, candidates in enumerate(fared)
+        }
+        return scores, details
+
+
+def pass_at_k(total: int, passed: int, k: int) -> float:
+    """Chance that k of `total` candidates, drawn without return, hold one of the `passed`.
+
+    The unbiased estimator 1 - C(n-c, k) / C(n, k) of Chen et al. 2021 (arXiv 2107.03374).
+    """
+    return 1 - math.comb(total - passed, k) / math.comb(total, k)
+
+
+# One for the whole process: the harness keeps the modules that hold it.
+_CODE_EVAL = CodeEval()
+
+
+@contextmanager
+def in_place_of_code_eval(allow_unsafe: bool) -> Iterator[None]:
+    """In here `evaluate.load("code_eval")` gives the sandboxed metric."""
+    import evaluate
+
+    load = evaluate.load
+
+    def load_other(path: str, *arguments: Any, **settings: Any) -> Any:
+        return _CODE_EVAL if path == "code_eval" else load(path, *arguments, **settings)
+
+    evaluate.load = load_other
+    _CODE_EVAL.allow_unsafe = allow_unsafe
+    try:
+        yield
+    finally:
+        evaluate.load = load
+        _CODE_EVAL.allow_unsafe = False

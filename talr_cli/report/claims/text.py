@@ -1,0 +1,108 @@
+"""How the findings on the study's claims are written: lines, Markdown, HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from talr_cli.report import html
+from talr_cli.report.claims.verdicts import CLAIMS, Finding
+from talr_cli.report.tables.cells import Cell, Cells, Column, as_markdown, named
+from talr_cli.report.tables.published import SOURCE
+
+TITLE = "The study's claims"
+_HOW = (
+    "Measured are differences with their 95% intervals, a paired bootstrap over test items, with "
+    "seeds averaged; between two accuracies McNemar's exact test has to agree. A claim holds when "
+    "all of its tests say yes, and does not hold when one says no; else it is undecided: there are "
+    "too few items to tell."
+)
+PUBLISHED = f"Published numbers ({SOURCE}) and ours"
+
+
+def verdict_cells(findings: Sequence[Finding]) -> Cells:
+    """A line for each claim, model and dataset."""
+    columns = [
+        Column("claim", "claim"),
+        Column("model", "model"),
+        Column("dataset", "dataset"),
+        Column("verdict", "verdict"),
+        Column("reason", "why"),
+    ]
+    rows = [
+        [
+            Cell(f"{one.claim}. {CLAIMS[one.claim].text}", one.claim),
+            named(one.model),
+            named(one.dataset),
+            named(one.verdict),
+            named(_why(one)),
+        ]
+        for one in findings
+    ]
+    return Cells(columns, rows)
+
+
+def test_cells(findings: Sequence[Finding]) -> Cells | None:
+    """A line for each test that was made; None where none was."""
+    columns = [
+        Column("statement", "statement"),
+        Column("model", "model"),
+        Column("dataset", "dataset"),
+        Column("answer", "answer"),
+        Column("measured", "measured"),
+    ]
+    rows = [
+        [
+            named(test.statement),
+            named(one.model),
+            named(one.dataset),
+            named(test.answer),
+            named(test.measured),
+        ]
+        for one in findings
+        for test in one.tests
+    ]
+    return Cells(columns, rows) if rows else None
+
+
+def as_lines(findings: Sequence[Finding]) -> Iterator[str]:
+    """For the terminal."""
+    for one in findings:
+        yield f"claim {one.claim} on {one.model}, {one.dataset}: {one.verdict} ({_why(one)})"
+
+
+def as_document(findings: Sequence[Finding], published: Cells | None) -> str:
+    """claims.md."""
+    parts = [f"# {TITLE}", _HOW, as_markdown(verdict_cells(findings))]
+    for number, claim in CLAIMS.items():
+        parts += [f"## Claim {number}", f"{claim.text}", f"Test: {claim.test}"]
+        cells = test_cells([one for one in findings if one.claim == number])
+        if cells is not None:
+            parts.append(as_markdown(cells))
+    if published is not None:
+        parts += [f"## {PUBLISHED}", as_markdown(published)]
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def as_section(findings: Sequence[Finding], published: Cells | None) -> str:
+    """The part of the page."""
+    body = [html.table(verdict_cells(findings)), html.paragraph(_HOW)]
+    for number, claim in CLAIMS.items():
+        inside = [html.paragraph(claim.text), html.paragraph(f"Test: {claim.test}")]
+        cells = test_cells([one for one in findings if one.claim == number])
+        if cells is not None:
+            inside.append(html.table(cells))
+        body.append(html.section(f"Claim {number}", inside, 3))
+    if published is not None:
+        body.append(html.section(PUBLISHED, [html.table(published)], 3))
+    return html.section(TITLE, body)
+
+
+def _why(finding: Finding) -> str:
+    """The tests that decided it, or why there are none."""
+    if finding.verdict == "not testable here":
+        return finding.reason
+    if finding.verdict == "holds":
+        return f"{len(finding.tests)} of {len(finding.tests)} tests"
+    answer = "no" if finding.verdict == "does not hold" else "open"
+    decisive = [test.statement for test in finding.tests if test.answer == answer]
+    return f"{answer}: {'; '.join(decisive)}"

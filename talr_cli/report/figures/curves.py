@@ -1,0 +1,193 @@
+"""How training went, step by step: loss, token weights, hard tokens; small multiples by method.
+
+The one part of a report that does not come from results.json: curves are in metrics.jsonl.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from talr_cli.methods.base import HARD_TOKEN_PROBABILITY
+from talr_cli.report.figures.looks import (
+    LINES,
+    broken,
+    faint_grid,
+    lightness,
+    new_figure,
+    panel_grid,
+    save,
+)
+from talr_cli.report.tables.seeds import SeedGroup, seed_groups
+from talr_cli.runs.run_directory import RunDirectory, pair_name
+from talr_cli.statistics.pairs import Results, group_by_pair
+
+BINS = 60  # points of a line; more steps are averaged
+FEW_POINTS = 12  # are marked
+PANEL = (2.9, 2.3)  # inches
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A quantity of metrics.jsonl: value = offset + factor * metric."""
+
+    metric: str
+    file: str
+    label: str
+    logarithmic: bool = False
+    offset: float = 0.0
+    factor: float = 1.0
+
+
+STATISTICS = (
+    Statistic("loss", "loss", "training loss (nats per token)", logarithmic=True),
+    Statistic("validation_loss", "validation-loss", "validation loss (nats per token)"),
+    Statistic("weight_mean", "token-weights", "mean weight of a token"),
+    Statistic(
+        "hard_token_share",
+        "easy-tokens",
+        f"share of tokens with p ≥ {HARD_TOKEN_PROBABILITY}",
+        offset=1.0,
+        factor=-1.0,
+    ),
+    Statistic("tau", "tau", "tau (nats per token)"),
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A statistic over the steps of the runs of one setting."""
+
+    label: str
+    lr: float | None
+    steps: np.ndarray
+    values: np.ndarray
+
+
+def plot_curves(runs: Mapping[Path, Results], folder: Path) -> list[Path]:
+    """A picture for each statistic that the runs recorded, for each pair; the files written.
+
+    Args:
+        runs: the results by run directory.
+    """
+    metrics = {id(results): _read(path) for path, results in runs.items()}
+    files = []
+    for (model, dataset), members in group_by_pair(list(runs.values())).items():
+        groups = seed_groups(members)
+        for statistic in STATISTICS:
+            lines = _lines(groups, metrics, statistic)
+            if lines:
+                name = f"{statistic.file}-{pair_name(model, dataset)}"
+                files += save(_draw(lines, statistic, f"{model} on {dataset}"), folder, name)
+    return files
+
+
+def binned(
+    steps: np.ndarray, values: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """At most BINS points of equal width in steps: mean step, and weighted mean of the values."""
+    if len(np.unique(steps)) <= BINS:
+        places = np.unique(steps, return_inverse=True)[1]
+    else:
+        width = (steps.max() - steps.min() + 1) / BINS
+        places = np.unique(((steps - steps.min()) / width).astype(int), return_inverse=True)[1]
+    counts = np.bincount(places)
+    totals = np.bincount(places, weights)
+    return np.bincount(places, steps) / counts, np.bincount(places, values * weights) / totals
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """{metric: array[3, N] of step, value and number of tokens} of a run; empty without metrics."""
+    try:
+        rows = RunDirectory(path).read_metrics()
+    except ValueError as error:
+        log.warning("no curves of %s: metrics.jsonl: %s", path, error)
+        return {}
+    found = {}
+    for statistic in STATISTICS:
+        points = [
+            (row["step"], row[statistic.metric], row.get("target_tokens", 1))
+            for row in rows
+            if row.get(statistic.metric) is not None
+        ]
+        if points:
+            found[statistic.metric] = np.array(points, float).T
+    return found
+
+
+def _lines(
+    groups: Sequence[SeedGroup], metrics: Mapping[int, dict[str, np.ndarray]], statistic: Statistic
+) -> list[Line]:
+    """One line for each setting: seeds are averaged like further steps."""
+    lines = []
+    for group in groups:
+        recorded = [metrics[id(one)] for one in group.runs]
+        parts = [of_run[statistic.metric] for of_run in recorded if statistic.metric in of_run]
+        if parts:
+            steps, values = binned(*np.concatenate(parts, axis=1))
+            values = statistic.offset + statistic.factor * values
+            lines.append(Line(group.label, group.lr, steps, values))
+    if statistic.metric == "weight_mean":
+        weighing = {line.label for line in lines if (line.values != 1).any()}
+        return [line for line in lines if line.label in weighing]
+    return lines
+
+
+def _draw(lines: Sequence[Line], statistic: Statistic, pair: str) -> Figure:
+    labels = sorted({line.label for line in lines})
+    rates = sorted({line.lr for line in lines if line.lr is not None})
+    looks: dict[float | None, tuple[Any, Any]] = {None: ("black", "-")}
+    for place, (lr, color) in enumerate(zip(rates, lightness(len(rates)), strict=True)):
+        looks[lr] = (color, LINES[place % len(LINES)])
+    rows, columns = panel_grid(len(labels))
+    figure = new_figure(max(5.2, PANEL[0] * columns + 0.4) + 1.2, PANEL[1] * rows + 1.0)
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+    for axes, label in zip(panels, labels, strict=False):
+        for line in lines:
+            if line.label == label:
+                _draw_line(axes, line, *looks[line.lr])
+        axes.set_title(broken(label, 34), fontsize=9)
+        faint_grid(axes)
+        axes.tick_params(labelsize=8)
+    for axes in panels[len(labels) :]:
+        axes.remove()
+    for axes in panels[max(0, len(labels) - columns) : len(labels)]:
+        axes.tick_params(labelbottom=True)  # where the panel below is missing
+    values = np.concatenate([line.values for line in lines])
+    if statistic.logarithmic and values.min() > 0 and values.max() > 5 * values.min():
+        panels[0].set_yscale("log")
+        panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panels[0].yaxis.set_minor_locator(NullLocator())
+    figure.supxlabel("optimizer step", fontsize=9)
+    figure.supylabel(statistic.label, fontsize=9)
+    figure.suptitle(broken(pair, 20 * columns + 20), fontsize=10)
+    handles = [
+        Line2D([], [], color=looks[lr][0], linestyle=looks[lr][1], label=f"lr {lr:g}")
+        for lr in rates
+    ]
+    figure.legend(handles=handles, loc="outside right upper", frameon=False, handlelength=3.5)
+    return figure
+
+
+def _draw_line(axes: Axes, line: Line, color: Any, style: Any) -> None:
+    marker = "o" if len(line.steps) <= FEW_POINTS else ""
+    axes.plot(
+        line.steps,
+        line.values,
+        color=color,
+        linestyle=style,
+        linewidth=1.3,
+        marker=marker,
+        markersize=3.5,
+    )

@@ -1,0 +1,164 @@
+"""The model card of an exported run: its scores beside the base model's, and how it was made.
+
+Knows a run directory and the results of its neighbours; the licence is the user's to state.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from talr_cli.report.tables.cells import Cell, Cells, Column, as_markdown
+from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.runs.study import load_runs
+from talr_cli.statistics.paired import UnpairedError, difference
+from talr_cli.statistics.pairs import Results, is_base, method_label, section_of
+
+LICENCE = (
+    "To be stated by whoever publishes this model, here and as `license:` above: the licences of "
+    "the base model and of the training data apply."
+)
+
+
+def train_command(run: RunDirectory) -> str:
+    """What was typed to train the run."""
+    overrides: Any = OmegaConf.to_container(OmegaConf.load(run.overrides))
+    return shlex.join(["talr", "train", *overrides])
+
+
+def model_card(run: RunDirectory, title: str) -> str:
+    """README.md of the exported model.
+
+    Args:
+        title: Its name; that of the folder it is exported to.
+    """
+    results = run.read_results()
+    assert results is not None
+    config: Any = OmegaConf.load(run.config)
+    base = _base_of(run)
+    made = results["run"]
+    setting = {
+        "method": method_label(results),
+        "learning rate": f"{made['lr']:g}",
+        "seed": made["seed"],
+        "epochs": f"{config.trainer.epochs:g}",
+        "sequences per optimizer step": config.trainer.batch_size,
+        "training data": _data_name(config),
+        **{f"made with {name}": version for name, version in results["versions"].items()},
+    }
+    parts = [
+        _front_matter(config),
+        f"# {title}",
+        f"{_base_name(config)}, fine-tuned on {_data_name(config)}.",
+        "## Licence",
+        LICENCE,
+        "## Scores",
+        as_markdown(_scores(results, base)),
+        _ABOUT_SCORES if base is not None else "The base model was not scored.",
+        "## Use",
+        _usage(config, title),
+        "## How it was made",
+        "\n".join(f"- {name}: {value}" for name, value in setting.items()),
+        f"Commands:\n\n    {train_command(run)}\n"
+        f"    {shlex.join(['talr', 'export', f'run={run.path}', 'out=' + title])}",
+        f"Identity of the run: `{run.read_identity()}`.",
+    ]
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+_ABOUT_SCORES = (
+    "Score ± one standard error; changes with their 95% intervals, a paired bootstrap over the "
+    "test items. The general score is the plain mean of its tasks."
+)
+
+
+def _front_matter(config: Any) -> str:
+    from huggingface_hub import ModelCardData
+
+    known: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    if config.model.random_init is None and not Path(config.model.path).is_dir():
+        known["base_model"] = config.model.path
+    return f"---\n{ModelCardData(**known, tags=['talr']).to_yaml()}\n---"
+
+
+def _base_name(config: Any) -> str:
+    return f"`{config.model.path}`" if config.model.random_init is None else "Random weights"
+
+
+def _data_name(config: Any) -> str:
+    hub_id = config.dataset.get("hub_id") if config.dataset.get("path") is None else None
+    return f"{config.dataset.name} ({hub_id})" if hub_id else config.dataset.name
+
+
+def _base_of(run: RunDirectory) -> Results | None:
+    """The base model's results, which lie beside the run's."""
+    path = run.path.resolve()
+    study = load_runs(path.parents[2], path.parents[1].name)
+    beside = (one for place, one in study.items() if place.parent == path.parent)
+    return next((one for one in beside if is_base(one)), None)
+
+
+def _scores(results: Results, base: Results | None) -> Cells:
+    domain, general = results["domain"], results["general"]
+    parts = {}
+    if domain is not None:
+        parts[f"domain: {results['run']['dataset']}, {domain['metric']}"] = "domain"
+    parts[f"general: {general['suite']}"] = "general"
+    for task, section in general["tasks"].items():
+        parts[f"general: {task}, {section['metric']}"] = f"general/{task}"
+    columns = [
+        Column("score", "score"),
+        Column("base", "base model", number=True),
+        Column("model", "this model", number=True),
+        Column("change", "change", number=True),
+    ]
+    rows = [
+        [
+            Cell(name),
+            _score(base and section_of(base, part)),
+            _score(section_of(results, part)),
+            _change(base, results, part),
+        ]
+        for name, part in parts.items()
+    ]
+    return Cells(columns, rows)
+
+
+def _score(section: dict[str, Any] | None) -> Cell:
+    if not section or section["score"] is None:
+        return Cell()
+    error = "" if section["stderr"] is None else f" ± {section['stderr']:.3f}"
+    return Cell(f"{section['score']:.3f}{error}")
+
+
+def _change(base: Results | None, results: Results, part: str) -> Cell:
+    if base is None:
+        return Cell()
+    try:
+        found = difference(base, results, part)
+    except UnpairedError:
+        return Cell()
+    return Cell(f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]")
+
+
+def _usage(config: Any, title: str) -> str:
+    arguments = "".join(
+        f", {name}={value!r}" for name, value in config.model.template_arguments.items()
+    )
+    return f"""```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{title}")
+model = AutoModelForCausalLM.from_pretrained("{title}")
+inputs = tokenizer.apply_chat_template(
+    [{{"role": "user", "content": "..."}}],
+    add_generation_prompt=True,
+    return_dict=True,
+    return_tensors="pt"{arguments},
+)
+output = model.generate(**inputs, max_new_tokens=512, do_sample=False)
+print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+```"""

@@ -1,0 +1,63 @@
+"""Domain scores by category, where the data set has categories: of a study, and of one run.
+
+Scores by calculator stand in results.json alone: they are too many for a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from talr_cli.report.tables.cells import Cells, Column, named, pair_columns
+from talr_cli.report.tables.table import estimate_cell, estimate_of
+from talr_cli.statistics.pairs import Results, method_label
+
+
+def categories_cells(results: Sequence[Results]) -> Cells | None:
+    """One line a run, one column a category; None where there are none."""
+    scored = [(one, _categories(one)) for one in results if _categories(one)]
+    names = sorted({name for _, categories in scored for name in categories})
+    if not names:
+        return None
+    pairs = {(one["run"]["model"], one["run"]["dataset"]) for one, _ in scored}
+    columns = [
+        Column("id"),
+        *pair_columns(len(pairs)),
+        Column("method", "method"),
+        Column("lr", "lr"),
+        Column("seed", "seed"),
+        *(Column(name, name, number=True, error=f"{name}_stderr") for name in names),
+    ]
+    lines = []
+    for one, categories in scored:
+        run = one["run"]
+        lines.append(
+            [
+                *(named(run[key]) for key in ("id", "model", "dataset")),
+                named(method_label(one)),
+                named(run["lr"]),
+                named(run["seed"]),
+                *(estimate_cell("domain", estimate_of(categories.get(name))) for name in names),
+            ]
+        )
+    return Cells(columns, lines)
+
+
+def category_cells(one: Results) -> Cells | None:
+    """The categories of one run, a line each; None where there are none."""
+    categories = _categories(one)
+    if not categories:
+        return None
+    columns = [
+        Column("category", "category"),
+        Column("n", "items", number=True),
+        Column("domain", "domain", number=True, error="domain_stderr"),
+    ]
+    lines = [
+        [named(name), named(score["n"]), estimate_cell("domain", estimate_of(score))]
+        for name, score in {**categories, "all": one["domain"]}.items()
+    ]
+    return Cells(columns, lines)
+
+
+def _categories(one: Results) -> dict[str, dict]:
+    return (one["domain"] or {}).get("categories", {})

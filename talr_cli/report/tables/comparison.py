@@ -1,0 +1,67 @@
+"""The table of two runs: both scores of every part, and whether their difference is noise."""
+
+from __future__ import annotations
+
+from talr_cli.report.tables.cells import MISSING, Cell, Cells, Column
+from talr_cli.report.tables.table import estimate_cell, estimate_of
+from talr_cli.statistics.paired import Difference, UnpairedError, difference
+from talr_cli.statistics.pairs import Results, section_of
+
+LEGEND = (
+    "B - A on the same items, with the 95% interval and the two-sided p of a paired bootstrap; for "
+    "accuracies also the p of McNemar's exact test. Won: B scored higher; lost: lower. "
+    "≈ 0: not distinguishable from noise at the 5% level. general: plain mean of the tasks."
+)
+_COLUMNS = (
+    Column("part", "part"),
+    Column("a", "A", number=True),
+    Column("b", "B", number=True),
+    Column("difference", "B - A", number=True),
+    Column("interval", "95% interval", number=True),
+    Column("p", "p", number=True),
+    Column("mcnemar", "McNemar p", number=True),
+    Column("n", "items", number=True),
+    Column("won", "won", number=True),
+    Column("lost", "lost", number=True),
+    Column("verdict", "verdict"),
+)
+
+
+def parts_of(*runs: Results) -> list[str]:
+    """What any of the runs was scored on: `domain`, `general`, and `general/TASK` of each task."""
+    tasks = (task for one in runs for task in (one["general"] or {}).get("tasks", {}))
+    parts = ["domain", "general", *(f"general/{task}" for task in dict.fromkeys(tasks))]
+    return [part for part in parts if any(section_of(one, part) for one in runs)]
+
+
+def comparison_cells(before: Results, after: Results) -> Cells:
+    """One line a part; where the two cannot be paired it says why."""
+    return Cells(_COLUMNS, [_line(before, after, part) for part in parts_of(before, after)])
+
+
+def _line(before: Results, after: Results, part: str) -> list[Cell]:
+    sections = (section_of(one, part) for one in (before, after))
+    scores = [estimate_cell(part, estimate_of(section)) for section in sections]
+    name = Cell(part.removeprefix("general/"))
+    try:
+        found = difference(before, after, part)
+    except UnpairedError as reason:
+        return [name, *scores, *[Cell(MISSING)] * 7, Cell(f"not comparable: {reason}")]
+    return [name, *scores, *_difference_cells(found)]
+
+
+def _difference_cells(found: Difference) -> list[Cell]:
+    return [
+        Cell(f"{found.difference:+.3f}"),
+        Cell(f"{found.low:+.3f} .. {found.high:+.3f}"),
+        _p(found.p),
+        _p(found.mcnemar),
+        *(Cell(str(count)) for count in (found.n, found.won, found.lost)),
+        Cell("differs" if found.is_distinguishable else "≈ 0"),
+    ]
+
+
+def _p(p: float | None) -> Cell:
+    if p is None:
+        return Cell()
+    return Cell("< 0.001" if p < 0.001 else f"{p:.3f}")

@@ -1,0 +1,113 @@
+"""What the runs of a study cost: hours of the device, speed, memory, method by method.
+
+A run that was resumed timed only its last part: its hours are scaled up to all of its steps.
+An averaged model costs what the training of the run it averages costs.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_columns
+from talr_cli.statistics.pairs import Results, averaged_from, group_by_pair
+
+COLUMNS = (
+    Column("method", "method"),
+    Column("device", "device"),
+    Column("trainings", "trainings", number=True),
+    Column("hours_per_training", "hours each", number=True),
+    Column("hours", "hours in all", number=True),
+    Column("tokens_per_second", "tokens/s", number=True),
+    Column("peak_memory_gib", "peak GiB", number=True),
+    Column("evaluation_hours", "evaluation hours", number=True),
+)
+
+
+def cost_cells(results: Sequence[Results]) -> Cells | None:
+    """One line for each method and device; None where no run was trained here."""
+    pairs = group_by_pair(results)
+    lines = []
+    for (model, dataset), runs in pairs.items():
+        groups: dict[tuple[str, str], list[Results]] = {}
+        for one in runs:
+            if one.get("training"):
+                key = (one["run"]["method"], _device(one["training"]))
+                groups.setdefault(key, []).append(one)
+        for (method, device), members in groups.items():
+            lines.append([named(model), named(dataset), *_line(method, device, members)])
+    columns = [
+        *pair_columns(len(pairs)),
+        *COLUMNS,
+    ]
+    return Cells(columns, lines) if lines else None
+
+
+def _line(method: str, device: str, runs: Sequence[Results]) -> list[Cell]:
+    trainings = list({_trained(one): one["training"] for one in runs}.values())
+    hours = [training_hours(training) for training in trainings]
+    known = [value for value in hours if value is not None]
+    evaluation = [evaluation_hours(one) for one in runs]
+    return [
+        named(method),
+        Cell(device, device) if device else Cell(),
+        Cell(str(len(trainings)), len(trainings)),
+        _number(statistics.fmean(known) if known else None, 3),
+        _number(sum(known) if known else None, 3),
+        _number(_mean(trainings, "tokens_per_second"), 0),
+        _number(max(_values(trainings, "peak_memory_gib"), default=None), 2),
+        _number(sum(evaluation), 3),
+    ]
+
+
+def _trained(one: Results) -> str:
+    """What was trained: all averages of one run are one training."""
+    averaged = averaged_from(one)
+    return averaged["of"] if averaged else one["run"]["id"]
+
+
+def _device(training: dict[str, Any]) -> str:
+    """Its name, and how many; empty for runs that did not record it."""
+    name, processes = training.get("device", ""), training.get("processes", 1)
+    return f"{processes} × {name}" if processes > 1 else name
+
+
+def training_seconds(training: dict[str, Any]) -> float | None:
+    """Wall time of all steps; None where no step was timed."""
+    timed = training["steps"] - training["resumed_from_step"]
+    return training["seconds"] * training["steps"] / timed if timed > 0 else None
+
+
+def training_hours(training: dict[str, Any]) -> float | None:
+    """Device hours of all steps; None where no step was timed."""
+    seconds = training_seconds(training)
+    return None if seconds is None else seconds * training.get("processes", 1) / 3600
+
+
+def evaluation_seconds(one: Results) -> float:
+    """Wall time of answering and scoring, general and domain."""
+    return sum(part.get("seconds", 0.0) for part in _scored_parts(one))
+
+
+def evaluation_hours(one: Results) -> float:
+    """Device hours of answering and scoring, general and domain."""
+    parts = _scored_parts(one)
+    return sum(part.get("seconds", 0.0) * part.get("processes", 1) for part in parts) / 3600
+
+
+def _scored_parts(one: Results) -> list[dict[str, Any]]:
+    return [one[part] for part in ("domain", "general") if one[part]]
+
+
+def _mean(trainings: Sequence[dict[str, Any]], key: str) -> float | None:
+    values = _values(trainings, key)
+    return statistics.fmean(values) if values else None
+
+
+def _values(trainings: Sequence[dict[str, Any]], key: str) -> list[float]:
+    return [one[key] for one in trainings if one.get(key) is not None]
+
+
+def _number(value: float | None, digits: int) -> Cell:
+    return Cell() if value is None else Cell(f"{value:.{digits}f}", value)

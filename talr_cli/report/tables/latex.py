@@ -1,0 +1,70 @@
+"""A table in LaTeX, to be taken into a paper with \\input.
+
+Knows LaTeX's special characters and the booktabs rules; nothing about the content.
+"""
+
+import re
+
+from talr_cli.report.tables.cells import Cell, Cells
+
+PAGE = 45  # rows; more are broken over pages
+_CHARACTERS = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "%": r"\%",
+    "#": r"\#",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "[": "{[}",  # after the end of a line, [ and * would be its options
+    "*": "{*}",
+    "–": "--",
+    "±": r"$\pm$",
+    "≈": r"$\approx$",
+    "Δ": r"$\Delta$",
+    "α": r"$\alpha$",
+    "×": r"$\times$",
+}
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?( ± \d+(\.\d+)?(e[+-]?\d+)?)?( ≈ 0)?")
+_EXPONENT = re.compile(r"e([+-]?)0*(\d+)")
+
+
+def as_latex(cells: Cells) -> str:
+    """A tabular, or a longtable where one page is not enough."""
+    columns, rows = cells.shown()
+    layout = "".join("r" if column.number else "l" for column in columns)
+    header = _line([Cell(column.title) for column in columns])
+    body = "".join(_line(row) for row in rows)
+    if len(rows) <= PAGE:
+        return (
+            "% needs \\usepackage{booktabs}\n"
+            f"\\begin{{tabular}}{{{layout}}}\n\\toprule\n{header}\\midrule\n{body}"
+            "\\bottomrule\n\\end{tabular}\n"
+        )
+    return (
+        "% needs \\usepackage{booktabs} and \\usepackage{longtable}\n"
+        f"\\begin{{longtable}}{{{layout}}}\n\\toprule\n{header}\\midrule\n\\endhead\n"
+        f"\\bottomrule\n\\endfoot\n{body}\\end{{longtable}}\n"
+    )
+
+
+def _line(row: list[Cell]) -> str:
+    return " & ".join(_text(cell.text) for cell in row) + " \\\\\n"
+
+
+def _text(text: str) -> str:
+    if _NUMBER.fullmatch(text):
+        number = _EXPONENT.sub(_power, text).replace("±", r"\pm").replace("≈", r"\approx")
+        return f"${number}$"
+    return "".join(_CHARACTERS.get(character, character) for character in text)
+
+
+def _power(match: re.Match[str]) -> str:
+    sign = "-" if match[1] == "-" else ""
+    return rf" \times 10^{{{sign}{match[2]}}}"

@@ -1,0 +1,189 @@
+"""The table of a study: scores, change against the base model, drift; for people and for tools.
+
+Changes are paired differences on the same items. Results that lack the items' scores are compared
+as two independent estimates, whose error is an upper bound wherever answers agree.
+"""
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from talr_cli.report.pareto import pareto_front
+from talr_cli.report.tables.cells import MISSING, Cell, Cells, Column, named, pair_columns
+from talr_cli.statistics.paired import LEVEL, compare_part
+from talr_cli.statistics.pairs import (
+    Results,
+    averaging_alpha,
+    group_by_pair,
+    has_both_scores,
+    is_base,
+    measured_alike,
+    method_label,
+)
+
+COLUMNS = {
+    "domain": "domain",
+    "domain_change": "Δ domain",
+    "general": "general",
+    "general_change": "Δ general",
+    "cross_entropy": "drift CE",
+    "kl_from_base": "drift KL",
+}
+_CHANGES = ("domain_change", "general_change")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its standard error, which a single item does not have.
+
+    Of a change also the two-sided p, and whether it can be told from noise at the 5% level.
+    """
+
+    score: float
+    stderr: float | None
+    p: float | None = None
+    is_distinguishable: bool | None = None
+
+    def __sub__(self, other: "Estimate") -> "Estimate":
+        """The difference of independent estimates, tested as normally distributed."""
+        change = self.score - other.score
+        if self.stderr is None or other.stderr is None:
+            return Estimate(change, None)
+        stderr = math.hypot(self.stderr, other.stderr)
+        if stderr == 0:
+            return Estimate(change, stderr)
+        p = math.erfc(abs(change) / stderr / math.sqrt(2))
+        return Estimate(change, stderr, p, p < LEVEL)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run; an estimate that was not made is None, and so is the front's without both scores."""
+
+    run: dict[str, Any]
+    label: str  # the method, with the alpha of an averaged model
+    alpha: float | None
+    estimates: dict[str, Estimate | None]  # by the keys of COLUMNS
+    on_front: bool | None
+
+
+def study_rows(results: Sequence[Results]) -> list[Row]:
+    """The runs in the order of the table, each compared with the base model of its pair."""
+    rows = []
+    for runs in group_by_pair(results).values():
+        base = next((one for one in runs if is_base(one)), None)
+        front = {id(one) for one in pareto_front(runs)}
+        for one in runs:
+            drift = one["drift"] or {}
+            estimates = {
+                "domain": estimate_of(one["domain"]),
+                "domain_change": _change(one, base, "domain"),
+                "general": estimate_of(one["general"]),
+                "general_change": _change(one, base, "general"),
+                "cross_entropy": estimate_of(drift.get("cross_entropy")),
+                "kl_from_base": estimate_of(drift.get("kl_from_base")),
+            }
+            on_front = id(one) in front if has_both_scores(one) else None
+            alpha = averaging_alpha(one)
+            rows.append(Row(one["run"], method_label(one), alpha, estimates, on_front))
+    return rows
+
+
+def results_cells(results: Sequence[Results]) -> Cells:
+    """One line a run; model, dataset and front are shown where there are several to tell apart."""
+    rows = study_rows(results)
+    pairs = {(row.run["model"], row.run["dataset"]) for row in rows}
+    columns = [
+        Column("id"),
+        *pair_columns(len(pairs)),
+        Column("method", "method"),
+        Column("alpha"),
+        Column("lr", "lr"),
+        Column("seed", "seed"),
+        *(Column(key, title, number=True, error=f"{key}_stderr") for key, title in COLUMNS.items()),
+        *(Column(f"{key}_{what}") for key in _CHANGES for what in ("p", "distinguishable")),
+        Column("pareto_front", "Pareto" if len(rows) > 1 else ""),
+    ]
+    lines = []
+    for row in rows:
+        run = row.run
+        front = {None: MISSING, True: "yes", False: "no"}[row.on_front]
+        lines.append(
+            [
+                *(named(run[key]) for key in ("id", "model", "dataset")),
+                Cell(row.label, run["method"]),
+                named(row.alpha),
+                named(run["lr"]),
+                named(run["seed"]),
+                *(estimate_cell(key, row.estimates[key]) for key in COLUMNS),
+                *(cell for key in _CHANGES for cell in _test_cells(row.estimates[key])),
+                Cell(front, row.on_front),
+            ]
+        )
+    return Cells(columns, lines)
+
+
+def estimate_cell(key: str, estimate: Estimate | None) -> Cell:
+    """How an estimate of one of COLUMNS is written."""
+    if estimate is None:
+        return Cell()
+    sign = "+" if key.endswith("_change") else ""
+    digits = 3 if key.startswith(("domain", "general")) else 4  # nats per token are small
+    text = f"{estimate.score:{sign}.{digits}f}"
+    if estimate.stderr is not None:
+        text += f" ± {estimate.stderr:.{digits}f}"
+    if estimate.is_distinguishable is False:
+        text += " ≈ 0"
+    return Cell(text, estimate.score, estimate.stderr)
+
+
+def _test_cells(change: Estimate | None) -> list[Cell]:
+    if change is None:
+        return [Cell(), Cell()]
+    return [Cell(value=change.p), Cell(value=change.is_distinguishable)]
+
+
+def print_table(results: Sequence[Results]) -> None:
+    """The table of the runs, to standard output."""
+    print_cells(results_cells(results))
+
+
+def print_cells(cells: Cells) -> None:
+    """To standard output; a file or a pipe has no width that cells should be folded to."""
+    Console(width=None if sys.stdout.isatty() else 200).print(rich_table(cells))
+
+
+def rich_table(cells: Cells) -> Table:
+    """For the terminal."""
+    columns, rows = cells.shown()
+    table = Table()
+    for column in columns:
+        table.add_column(column.title, justify="right" if column.number else "left")
+    for row in rows:
+        table.add_row(*(Text(cell.text) for cell in row))  # names are no markup
+    return table
+
+
+def estimate_of(section: dict[str, Any] | None) -> Estimate | None:
+    """What a part of results.json says of one score; None where there is none."""
+    # A score that is null in the file was not finite when it was written.
+    if section is None or section["score"] is None:
+        return None
+    return Estimate(section["score"], section["stderr"])
+
+
+def _change(one: Results, base: Results | None, section: str) -> Estimate | None:
+    """The difference from the base model, where both were measured in the same way."""
+    if base is None or base is one or not measured_alike(one, base, section):
+        return None
+    found = compare_part(base, one, section)
+    if found is not None:
+        return Estimate(found.difference, found.stderr, found.p, found.is_distinguishable)
+    after, before = estimate_of(one[section]), estimate_of(base[section])
+    return after - before if after and before else None

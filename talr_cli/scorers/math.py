@@ -1,0 +1,226 @@
+r"""Final answers to mathematical problems: numbers as GSM8K has them, LaTeX as MATH has it.
+
+Knows how an answer is stated and when two are equal; does not know where the problems come from.
+Numbers are parsed here. LaTeX is compared by math-verify, in a process of its own with a deadline
+and a limit on its memory, because a model may write 9^{9^{9^9}} and the signal by which
+math-verify would end that waits for the power to be computed. Of math-verify only the reader of
+LaTeX is used, which has a grammar and hands sympy single numbers; its reader of plain text ends in
+sympy's `parse_expr`, which is Python's `eval`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+import multiprocessing
+import re
+import signal
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from typing import Any
+
+from talr_cli.errors import UserError
+from talr_cli.scorers.base import Verdict
+from talr_cli.scorers.medcalc import read_number
+from talr_cli.scorers.numbers import find_numbers, normalise
+
+log = logging.getLogger(__name__)
+
+DEADLINE = 10.0  # seconds for one comparison; nearly all take hundredths of one
+_START = 300.0  # seconds until the first: imports on a slow disk
+_MEMORY = 4 << 30  # bytes of address space
+_LONGEST = 500  # characters of an answer
+
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*(\{|[^\s{$.,]+)")
+# MetaMath's last words, and GSM8K's, which without the number would be any heading of a model's.
+_CLOSING = re.compile(r"\bthe (?:final )?answer is[ \t]*:?[ \t]*([^\n]*)", re.IGNORECASE)
+_HASHES = re.compile(r"####[ \t]*(\$?-?\$?[\d.,]*\d)[ \t]*$", re.MULTILINE)
+_INLINE = re.compile(r"\\\((.+?)\\\)|\\\[(.+?)\\\]|\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$")
+
+
+class Gsm8kScorer:
+    """The number stated last, or else the last number, equals that of {"answer": "1200"}."""
+
+    def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:
+        found = final_number(output)
+        if found is None:
+            return Verdict(False, None)
+        truth = find_numbers(str(reference["answer"]))[-1]
+        return Verdict(math.isclose(found, truth, rel_tol=1e-12), _shown(found))
+
+
+class MathScorer:
+    r"""The answer stated last, or else the last number, equals {"answer": "\\frac{1}{2}"}.
+
+    Equal as text but for white space, or as mathematics by math-verify's rules: 0.5 is \frac{1}{2},
+    (x+1)^2 is x^2+2x+1, a list counts in any order, x=5 is 5, degrees and units in \text are
+    dropped. A comparison that runs into DEADLINE counts as wrong and is logged; what is longer than
+    any answer of MATH is wrong without one.
+
+    Raises:
+        UserError: math-verify is not installed.
+    """
+
+    def __init__(self) -> None:
+        if importlib.util.find_spec("math_verify") is None:
+            raise UserError(
+                "scoring answers in LaTeX needs the package math-verify: pip install 'talr[math]'"
+            )
+        self._comparer: _Comparer | None = None
+
+    def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:
+        truth = str(reference["answer"])
+        stated = stated_answer(output)
+        if stated is not None:
+            found = _latex(stated)
+        else:
+            numbers = find_numbers(normalise(output))
+            found = _shown(numbers[-1]) if numbers else ""
+        if not found:
+            return Verdict(False, None)
+        same_text = "".join(found.split()) == "".join(truth.split())
+        return Verdict(same_text or self._is_equal(truth, found), found)
+
+    def _is_equal(self, truth: str, found: str) -> bool:
+        if len(found) > _LONGEST:
+            return False
+        if self._comparer is None:
+            self._comparer = _Comparer()
+            self._comparer.is_equal("1", "1", _START)
+        try:
+            return self._comparer.is_equal(truth, found, DEADLINE)
+        except (TimeoutError, EOFError, OSError) as error:
+            reason = str(error) or "the process died"
+            log.warning("not compared with %s (%s), so wrong: %s", truth, reason, found)
+            self._comparer.kill()
+            self._comparer = None
+            return False
+
+
+class _Comparer:
+    """The process that compares, one pair at a time."""
+
+    def __init__(self) -> None:
+        # Spawned: a fork of a process that holds a GPU or threads is not safe.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def is_equal(self, truth: str, found: str, seconds: float) -> bool:
+        """math-verify's judgement of two formulas.
+
+        Raises:
+            TimeoutError: There is none after `seconds`.
+            EOFError, OSError: The process is dead.
+        """
+        self._pipe.send((truth, found))
+        if not self._pipe.poll(seconds):
+            raise TimeoutError(f"not done in {seconds:g} s")
+        return self._pipe.recv()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+
+def final_number(output: str) -> float | None:
+    """The number an output gives as its answer; None if there is none."""
+    stated = stated_answer(output)
+    if stated is not None:
+        return read_number(normalise(stated))
+    numbers = find_numbers(normalise(output))
+    return numbers[-1] if numbers else None
+
+
+def stated_answer(output: str) -> str | None:
+    r"""What the output states last: in \boxed{}, after "The answer is" or ####; None if nothing."""
+    stated = [
+        (match.start(), match[1].strip())
+        for form in (_CLOSING, _HASHES)
+        for match in form.finditer(output)
+    ]
+    stated += _boxes(output)
+    return max(((place, text) for place, text in stated if text), default=(0, None))[1]
+
+
+def last_box(text: str) -> str | None:
+    r"""The content of the last \boxed{}; None if there is none."""
+    boxes = [content for _, content in _boxes(text) if content]
+    return boxes[-1] if boxes else None
+
+
+def _boxes(text: str) -> list[tuple[int, str]]:
+    return [(match.start(), _boxed(text, match).strip()) for match in _BOX.finditer(text)]
+
+
+def _boxed(text: str, match: re.Match[str]) -> str:
+    """The content of a box, up to the brace that closes it; nothing if none does."""
+    if match[1] != "{":
+        return match[1]
+    depth = 1
+    for place in range(match.end(), len(text)):
+        escaped = text[place - 1] == "\\" and text[place - 2] != "\\"
+        if text[place] in "{}" and not escaped:
+            depth += 1 if text[place] == "{" else -1
+        if depth == 0:
+            return text[match.end() : place]
+    return ""
+
+
+def _latex(stated: str) -> str:
+    """The formula of a statement: between its dollar signs, or its first sentence."""
+    inline = _INLINE.search(stated)
+    if inline is not None:
+        return next(group for group in inline.groups() if group is not None).strip()
+    sentence = re.split(r"\.(?:\s|$)", stated, maxsplit=1)[0]
+    return sentence.strip(" \t*$")
+
+
+def _shown(value: float) -> str:
+    return f"{value:.15g}"
+
+
+# What runs in the process of its own.
+
+
+def _serve(pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the scorer's, which ends this process
+    _limit_memory()
+    while True:
+        try:
+            truth, found = pipe.recv()
+        except EOFError:  # the scorer is gone
+            return
+        pipe.send(_math_verify(truth, found))
+
+
+def _limit_memory() -> None:
+    try:
+        import resource
+    except ImportError:  # not a Unix: the deadline alone has to do
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    soft = _MEMORY if hard == resource.RLIM_INFINITY else min(_MEMORY, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _math_verify(truth: str, found: str) -> bool:
+    from math_verify import LatexExtractionConfig, parse, verify
+
+    # It warns that its own time limits are off; ours holds.
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
+    gold, answer = (
+        parse(
+            rf"\boxed{{{text}}}",
+            [LatexExtractionConfig()],
+            # Not "any_match", which takes a part of the formula where it cannot read the whole.
+            extraction_mode="first_match",
+            parsing_timeout=None,
+        )
+        for text in (truth, found)
+    )
+    return bool(verify(gold, answer, timeout_seconds=None))

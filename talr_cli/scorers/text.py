@@ -1,0 +1,54 @@
+"""Scorers for a user's own data: the reference is {"answer": ...}, for choices also "choices"."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from talr_cli.scorers.base import Scorer, Verdict
+from talr_cli.scorers.numbers import find_numbers, normalise
+
+
+class ExactMatch:
+    """The whole output equals the answer, but for case, white space and a final full stop."""
+
+    def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:
+        found = _plain(output)
+        return Verdict(found == _plain(str(reference["answer"])), found or None)
+
+
+class Numeric:
+    """The last number of the output equals the last of the answer, to one part in a million."""
+
+    def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:
+        found = find_numbers(normalise(output))
+        truth = find_numbers(normalise(str(reference["answer"])))
+        if not found or not truth:
+            return Verdict(False, f"{found[-1]:g}" if found else None)
+        return Verdict(math.isclose(found[-1], truth[-1], rel_tol=1e-6), f"{found[-1]:g}")
+
+
+class Choice:
+    """The choice named last in the output, as a word of its own, is the answer."""
+
+    def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:
+        choices = [str(choice) for choice in reference["choices"]]
+        # The longest first: where one choice contains another, the longer one was meant.
+        named = "|".join(re.escape(choice) for choice in sorted(choices, key=len, reverse=True))
+        found = re.findall(rf"(?<!\w)(?:{named})(?!\w)", output, re.IGNORECASE)
+        if not found:
+            return Verdict(False, None)
+        return Verdict(_plain(found[-1]) == _plain(str(reference["answer"])), found[-1])
+
+
+SCORERS: dict[str, Callable[[], Scorer]] = {
+    "exact_match": ExactMatch,
+    "numeric": Numeric,
+    "choice": Choice,
+}
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).casefold().rstrip(".")

@@ -1,0 +1,175 @@
+"""Two runs on the same items: the difference of their scores, and whether it is more than noise.
+
+Answers to one item agree more often than answers to two, so a paired difference is surer than
+that of two independent scores. Knows results only. The items are taken as a sample of all that
+could have been asked, and the two models as they are: another seed is another model.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from talr_cli.statistics.pairs import Results, score_of, section_of, unlike
+
+RESAMPLES = 10_000
+LEVEL = 0.05
+
+
+class UnpairedError(Exception):
+    """Why two scores cannot be compared item by item."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What the second of two runs scored more than the first.
+
+    Attributes:
+        difference: Of the scores.
+        low, high: The 95% interval: percentiles of the bootstrap over items.
+        p: Two-sided, of the same bootstrap: twice the share of resamples on the rarer side of 0.
+        n, won, lost: Items, and of them those that the second scored higher and lower on.
+        stderr: Of the difference; None where a task has a single item.
+        mcnemar: p of McNemar's exact test; None unless this is one accuracy.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    n: int
+    won: int
+    lost: int
+    stderr: float | None
+    mcnemar: float | None
+
+    @property
+    def is_distinguishable(self) -> bool:
+        """Whether it is more than noise at the 5% level, by every test that was made.
+
+        With few discordant items the bootstrap finds too much, and the exact test corrects it.
+        """
+        return self.p < LEVEL and (self.mcnemar is None or self.mcnemar < LEVEL)
+
+
+def compare_part(before: Results, after: Results, part: str) -> Difference | None:
+    """The change of one part's score from `before` to `after`; None where it cannot be paired.
+
+    Args:
+        part: `domain`, `general` (the mean of the tasks) or `general/TASK`.
+    """
+    try:
+        return difference(before, after, part)
+    except UnpairedError:
+        return None
+
+
+def difference(before: Results, after: Results, part: str) -> Difference:
+    """As `compare_part`.
+
+    Raises:
+        UnpairedError: The runs were not measured alike, or their items are unknown or not the same.
+    """
+    _check_alike(before, after, part)
+    parts = [part]
+    if part == "general":
+        parts = [f"general/{task}" for task in sorted(before["general"].get("tasks", {}))]
+    found = paired_difference([[*paired_items(before, after, one).values()] for one in parts])
+    first, second = (score_of(one, part) for one in (before, after))
+    if first is None or second is None:
+        raise UnpairedError(f"a score of {part} is not a number")
+    if not math.isclose(found.difference, second - first, abs_tol=1e-9):
+        raise UnpairedError(f"{part} is not the mean of its items")
+    return found
+
+
+def paired_items(before: Results, after: Results, part: str) -> dict[str, tuple[float, float]]:
+    """{item: its score before and after} of `domain` or of `general/TASK`.
+
+    Raises:
+        UnpairedError: As in `difference`.
+    """
+    _check_alike(before, after, part)
+    first, second = ((section_of(one, part) or {}).get("items") for one in (before, after))
+    if first is None or second is None:
+        raise UnpairedError(f"the scores of the items of {part} are not in results.json")
+    if first.keys() != second.keys():
+        shared = len(first.keys() & second.keys())
+        raise UnpairedError(
+            f"{part} was scored on other items: {len(first)} and {len(second)}, {shared} in common"
+        )
+    return {key: (score, second[key]) for key, score in first.items()}
+
+
+def _check_alike(before: Results, after: Results, part: str) -> None:
+    reason = unlike(before, after, part)
+    if reason is not None:
+        raise UnpairedError(reason)
+
+
+def paired_difference(tasks: Sequence[Sequence[tuple[float, float]]]) -> Difference:
+    """The plain mean over tasks of the mean difference of their items.
+
+    Args:
+        tasks: For each task the scores of its items, before and after.
+    """
+    import numpy as np
+
+    if not tasks or not all(tasks):
+        raise UnpairedError("there are no items")
+    changes = [np.diff(task).ravel() for task in tasks]
+    sizes = [len(change) for change in changes]
+    won = sum(int((change > 0).sum()) for change in changes)
+    lost = sum(int((change < 0).sum()) for change in changes)
+    stderr = None
+    if min(sizes) > 1:
+        variances = (change.var(ddof=1) / len(change) for change in changes)
+        stderr = math.sqrt(sum(variances)) / len(tasks)
+    counted = [np.unique(change, return_counts=True) for change in changes]
+    low, high, p = _bootstrap(tuple((tuple(v.tolist()), tuple(n.tolist())) for v, n in counted))
+    is_accuracy = len(tasks) == 1 and all({*pair} <= {0, 1} for pair in tasks[0])
+    return Difference(
+        difference=float(np.mean([change.mean() for change in changes])),
+        low=low,
+        high=high,
+        p=p,
+        n=sum(sizes),
+        won=won,
+        lost=lost,
+        stderr=stderr,
+        mcnemar=mcnemar(won, lost) if is_accuracy else None,
+    )
+
+
+@functools.cache  # the parts of a report ask for the same again
+def _bootstrap(
+    tasks: tuple[tuple[tuple[float, ...], tuple[int, ...]], ...],
+) -> tuple[float, float, float]:
+    """95% interval and p of a mean of tasks (Efron and Tibshirani 1993, chapters 13 and 15).
+
+    Items are resampled within each task. How often each value is drawn is multinomial: the same
+    as drawing items, in any order of them, and quick, since scores have few values.
+
+    Args:
+        tasks: For each task the values that occur among its items, and how often.
+    """
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    total = np.zeros(RESAMPLES)
+    for values, counts in tasks:
+        n = sum(counts)
+        total += generator.multinomial(n, np.divide(counts, n), size=RESAMPLES) @ values / n
+    means = (total / len(tasks)).round(12)  # tasks that cancel out leave rounding errors, not 0
+    rarer = min(int((means <= 0).sum()), int((means >= 0).sum()))
+    low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
+    return float(low), float(high), min(1.0, 2 * (1 + rarer) / (1 + RESAMPLES))
+
+
+def mcnemar(won: int, lost: int) -> float:
+    """Two-sided p of the exact test: of the items that flipped, half flip each way by chance."""
+    flipped = won + lost
+    tail = sum(math.comb(flipped, count) for count in range(min(won, lost) + 1))
+    return min(1.0, 2 * tail / 2**flipped)

@@ -1,0 +1,151 @@
+"""The shipped config: every field is read, every file composes, identity is what it says."""
+
+import re
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+from conftest import config
+from omegaconf import OmegaConf
+
+import talr_cli
+from talr_cli.config import commands as schema
+from talr_cli.config.commands import check, conf_dir, identity
+from talr_cli.errors import UserError
+
+SOURCE = "\n".join(
+    path.read_text(encoding="utf-8")
+    for path in Path(talr_cli.__file__).parent.rglob("*.py")
+    if path.name != "config.py"
+)
+
+
+def leaves(kind):
+    for one in fields(kind):
+        if is_dataclass(one.type):
+            yield from leaves(one.type)
+        else:
+            yield one.name
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [schema.ModelConfig, schema.SuiteConfig, schema.TrainerConfig, schema.DistributedConfig],
+)
+def test_every_field_is_read_somewhere(kind):
+    """A silent option is the commonest fault of such tools."""
+    for name in leaves(kind):
+        assert re.search(rf"\.{name}\b", SOURCE), f"{kind.__name__}.{name} is never read"
+
+
+def choices(group):
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("group", "choice"),
+    [
+        (group, choice)
+        for group in (
+            *("model", "dataset", "method", "objective", "adapter", "regulariser", "merge"),
+            *("replay", "suite", "trainer", "distributed", "logger"),
+        )
+        for choice in choices(group)
+    ],
+)
+def test_every_shipped_file_composes_and_says_what_to_type(group, choice):
+    extra = ["dataset.train=rows.jsonl"] if choice == "jsonl" else []
+    check(config("train", f"{group}={choice}", *extra))
+    text = (conf_dir() / group / f"{choice}.yaml").read_text()
+    assert re.search(rf"^# talr train .*{group}[=.]", text, re.MULTILINE)
+
+
+EXPERIMENTS = sorted(
+    path.relative_to(conf_dir() / "experiment").with_suffix("").as_posix()
+    for path in (conf_dir() / "experiment").rglob("*.yaml")
+)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes(experiment):
+    check(config("train", f"experiment={experiment}"))
+
+
+@pytest.mark.parametrize(
+    ("method", "lr"),
+    [
+        *(("sft", "2e-5"), ("l2", "1e-4"), ("lora", "4e-4")),
+        *(("averaging", "2e-5"), ("flow", "1e-4"), ("talr", "4e-4")),
+    ],
+)
+def test_the_cpu_study_finds_what_make_methods_has_trained(method, lr):
+    runs = [
+        identity(config("train", *experiment, f"method={method}", f"lr={lr}"), "x")
+        for experiment in (["experiment=cpu"], ["experiment=demo", "trainer.epochs=4"])
+    ]
+    assert runs[0] == runs[1]
+
+
+def test_label_runs_of_the_paper_are_told_apart_from_those_with_explanations():
+    plain, labels = (config("train", f"experiment=paper/{name}") for name in ("esci", "esci-label"))
+    differing = {key for key in plain.dataset if plain.dataset[key] != labels.dataset[key]}
+    assert differing == {"name", "target"}
+    assert {key for key in plain if plain[key] != labels[key]} == {"dataset"}
+
+
+def test_an_experiment_sets_the_learning_rate_and_the_command_line_has_the_last_word():
+    assert config("train").lr == 1e-5
+    assert config("train", "experiment=demo").lr == 2e-4
+    assert config("train", "experiment=demo", "lr=1e-6").lr == 1e-6
+
+
+def test_all_problems_are_reported_at_once():
+    with pytest.raises(UserError) as error:
+        check(config("train", "lr=0", "trainer.epochs=-1", "trainer.schedule=linaer"))
+    for part in ("lr=0", "trainer.epochs=-1", "trainer.schedule=linaer"):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "runs_dir=elsewhere", "study=other", "eval=false", "logger=none", "device=cpu",
+        "distributed=fsdp2", "distributed.processes=8",
+        "suite=paper", "trainer.micro_batch_size=2", "model.name=other", "suite.batch_size=1",
+    ],
+)  # fmt: skip
+def test_what_cannot_change_the_weights_does_not_change_the_identity(override):
+    assert identity(config("train", override), "x") == identity(config(), "x")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "lr=2e-5", "seed=1", "method=talr", "trainer.batch_size=16", "trainer.save_dtype=float32",
+        "dataset.train_rows=80", "+model.template_arguments.enable_thinking=false",
+    ],
+)  # fmt: skip
+def test_what_changes_the_weights_changes_the_identity(override):
+    assert identity(config("train", override), "x") != identity(config(), "x")
+
+
+def test_data_files_count_by_content(tmp_path):
+    for name, text in (("a", "1\n"), ("b", "1\n"), ("c", "2\n")):
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    same, moved, changed = (
+        identity(config("train", "dataset=jsonl", f"dataset.train={tmp_path}/{name}.jsonl"), "x")
+        for name in "abc"
+    )
+    assert same == moved != changed
+
+
+def test_the_model_counts_by_its_fingerprint():
+    assert identity(config(), "x") != identity(config(), "y")
+
+
+def test_two_methods_differ_in_nothing_but_the_objective():
+    one, other = (
+        OmegaConf.to_container(config("train", f"method={name}")) for name in ("sft", "talr")
+    )
+    differing = {key for key in one if one[key] != other[key]}
+    assert differing == {"objective"}

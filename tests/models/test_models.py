@@ -1,0 +1,163 @@
+"""Where models come from: folders, adapters, the text part of a vision model; refusals."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3TextConfig,
+    SiglipVisionConfig,
+)
+
+from talr_cli.config import composition
+from talr_cli.errors import UserError
+from talr_cli.models import loading, sources
+
+
+def config_for(path, **changes):
+    config = composition.load("train", ["model=tiny"]).model
+    here = {"path": str(path), "package": None, "random_init": None}
+    return OmegaConf.create({**OmegaConf.to_container(config), **here, **changes})
+
+
+def logits(model, ids):
+    with torch.no_grad():
+        return model(torch.tensor([ids])).logits
+
+
+def test_an_adapter_is_merged_into_its_base(tiny_source, tiny_config, tmp_path):
+    base = loading.load_model(tiny_source, tiny_config, torch.float32, "cpu")
+    torch.manual_seed(0)
+    adapted = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear")).eval()
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    adapted.peft_config["default"].base_model_name_or_path = str(tiny_source.directory)
+    adapted.save_pretrained(tmp_path)
+    config = config_for(tmp_path)
+    source = sources.resolve(config)
+    merged = loading.load_model(source, config, torch.float32, "cpu").eval()
+    ids = [5, 6, 7, 8]
+    torch.testing.assert_close(logits(merged, ids), logits(adapted, ids), rtol=1e-4, atol=1e-5)
+    assert not any("lora" in name for name, _ in merged.named_parameters())
+    assert loading.load_tokenizer(source, config).chat_template
+
+
+def test_the_text_part_of_a_vision_model_is_the_same_model(tmp_path):
+    """gemma3-4b on the hub is a vision-language checkpoint; its tower must not be loaded."""
+    torch.manual_seed(0)
+    text = Gemma3TextConfig(
+        vocab_size=60,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        sliding_window=8,
+    )
+    vision = SiglipVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        image_size=28, patch_size=14,
+    )  # fmt: skip
+    whole = Gemma3ForConditionalGeneration(
+        Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    ).eval()
+    whole.save_pretrained(tmp_path)
+    shipped = composition.load("train", ["model=gemma3-4b"]).model
+    how = {"architecture": shipped.architecture, "key_mapping": shipped.key_mapping}
+    config = config_for(tmp_path, **how)
+    alone = loading.load_model(sources.resolve(config), config, torch.float32, "cpu").eval()
+    ids = [5, 6, 7, 8]
+    torch.testing.assert_close(logits(alone, ids), logits(whole, ids))
+    assert not any("vision" in name for name, _ in alone.named_parameters())
+
+
+def test_missing_weights_are_refused_not_filled_in(tiny_source, tiny_config, tmp_path):
+    model = loading.load_model(tiny_source, tiny_config, torch.float32, "cpu")
+    model.config.num_hidden_layers = 3
+    model.save_pretrained(tmp_path)
+    config = config_for(tmp_path)
+    with pytest.raises(UserError, match=r"lacks \d+ weights of LlamaForCausalLM"):
+        loading.load_model(sources.resolve(config), config, torch.float32, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, "holds no config.json"),
+        ({"config.json": "{}"}, "holds no \\*.safetensors"),
+        ({"config.json": "{}", "pytorch_model.bin": "x"}, "safetensors"),
+    ],
+)
+def test_folders_that_are_no_checkpoint_are_refused(tmp_path, files, expected):
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=expected):
+        sources.resolve(config_for(tmp_path))
+
+
+def test_code_that_comes_with_a_checkpoint_is_not_run(tiny_source, tiny_config, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_source.directory, folder)
+    settings = json.loads((folder / "config.json").read_text())
+    settings |= {
+        "model_type": "its_own",
+        "auto_map": {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"},
+    }
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(UserError, match="trust_remote_code"):
+        loading.load_model(sources.directory_source(folder), tiny_config, torch.float32, "cpu")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_broken_checkpoint_is_one_line(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    (tmp_path / "model.safetensors").write_bytes(b"not a tensor")
+    config = config_for(tmp_path)
+    with pytest.raises(UserError, match="cannot load") as error:
+        loading.load_model(sources.resolve(config), config, torch.float32, "cpu")
+    assert "\n" not in str(error.value)
+
+
+def test_a_hub_model_that_cannot_be_had_says_what_to_do(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="give a directory"):
+        sources.resolve(config_for("nobody/no-such-model"))
+
+
+def test_the_fingerprint_is_the_content(tiny_source, tiny_config, tmp_path):
+    model = loading.load_model(tiny_source, tiny_config, torch.float32, "cpu")
+    tokenizer = loading.load_tokenizer(tiny_source, tiny_config)
+    for name in ("one", "two"):
+        loading.save_model(model, tokenizer, tmp_path / name)
+    with torch.no_grad():
+        next(model.parameters())[0, 0] += 1
+    loading.save_model(model, tokenizer, tmp_path / "three")
+    prints = [
+        sources.resolve(config_for(tmp_path / n)).fingerprint for n in ("one", "two", "three")
+    ]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_a_model_without_a_chat_template_is_refused(tiny_source, tiny_config, tmp_path):
+    model = loading.load_model(tiny_source, tiny_config, torch.float32, "cpu")
+    tokenizer = loading.load_tokenizer(tiny_source, tiny_config)
+    tokenizer.chat_template = None
+    loading.save_model(model, tokenizer, tmp_path / "bare")
+    config = config_for(tmp_path / "bare")
+    with pytest.raises(UserError, match="has no chat template"):
+        loading.load_tokenizer(sources.resolve(config), config)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_bf16_is_fast_where_the_gpu_has_it():
+    major, _ = torch.cuda.get_device_capability()
+    assert loading.bf16_is_fast("cuda") == (major >= 8)

@@ -1,0 +1,158 @@
+"""Paired differences against formulas, scipy, and what must not change them."""
+
+import copy
+import math
+
+import numpy
+import pytest
+from scipy import stats
+from synthetic_study import results, scored
+
+from talr_cli.statistics.paired import (
+    UnpairedError,
+    compare_part,
+    difference,
+    mcnemar,
+    paired_difference,
+)
+from talr_cli.statistics.pairs import measured_alike, section_of
+
+
+def answers(n, seed=0, share=0.5, agreement=0.7):
+    """Right and wrong answers of two models that agree more often than chance."""
+    generator = numpy.random.default_rng(seed)
+    before = generator.random(n) < share
+    again = generator.random(n) < share + 0.1
+    after = numpy.where(generator.random(n) < agreement, before, again)
+    return before.astype(float), after.astype(float)
+
+
+def compared(*tasks):
+    """Each task is the scores before and the scores after."""
+    return paired_difference([list(zip(*task, strict=True)) for task in tasks])
+
+
+def test_a_large_sample_has_the_normal_interval_of_a_paired_difference():
+    before, after = answers(4000)
+    change = after - before
+    stderr = change.std(ddof=1) / math.sqrt(4000)
+    found = compared((before, after))
+    assert found.difference == pytest.approx(after.mean() - before.mean())
+    assert found.stderr == pytest.approx(stderr)
+    assert found.low == pytest.approx(change.mean() - 1.96 * stderr, abs=0.1 * stderr)
+    assert found.high == pytest.approx(change.mean() + 1.96 * stderr, abs=0.1 * stderr)
+    assert found.p == pytest.approx(2 * stats.norm.sf(change.mean() / stderr), abs=0.005)
+    # What independent samples would say is wider: the models agree.
+    assert stderr < 0.8 * math.hypot(before.std(), after.std()) / math.sqrt(4000)
+
+
+def test_graded_scores_agree_with_scipys_bootstrap():
+    generator = numpy.random.default_rng(5)
+    before = generator.random(60)
+    after = before + generator.exponential(0.2, 60) - 0.15
+    found = compared((before, after))
+    theirs = stats.bootstrap(
+        (after - before,), numpy.mean, method="percentile", n_resamples=10_000, rng=1
+    )
+    width = found.high - found.low
+    assert found.low == pytest.approx(theirs.confidence_interval.low, abs=0.04 * width)
+    assert found.high == pytest.approx(theirs.confidence_interval.high, abs=0.04 * width)
+    assert found.mcnemar is None
+
+
+def test_the_mean_of_tasks_is_resampled_within_each_task():
+    tasks = [answers(900, seed=1), answers(2500, seed=2, share=0.2), answers(400, seed=3)]
+    found = compared(*tasks)
+    changes = [after - before for before, after in tasks]
+    assert found.difference == pytest.approx(numpy.mean([change.mean() for change in changes]))
+    stderr = math.sqrt(sum(change.var(ddof=1) / len(change) for change in changes)) / 3
+    assert found.stderr == pytest.approx(stderr)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * stderr, rel=0.05)
+    assert (found.n, found.won + found.lost) == (3800, sum(abs(c).sum() for c in changes))
+    assert found.mcnemar is None
+
+
+@pytest.mark.parametrize(("won", "lost"), [(0, 0), (1, 0), (5, 0), (3, 9), (40, 20), (700, 650)])
+def test_mcnemar_is_the_binomial_test_of_the_flipped_items(won, lost):
+    expected = stats.binomtest(won, won + lost).pvalue if won + lost else 1.0
+    assert mcnemar(won, lost) == pytest.approx(expected, rel=1e-9)
+
+
+def test_few_flips_are_noise_even_where_the_bootstrap_finds_them():
+    found = compared(([0.0] * 4 + [1.0] * 40, [1.0] * 44))
+    assert found.p < 0.05 < found.mcnemar == pytest.approx(0.125)
+    assert not found.is_distinguishable
+    assert compared(([0.0] * 9 + [1.0] * 40, [1.0] * 49)).is_distinguishable
+
+
+def test_equal_answers_differ_by_nothing():
+    before, _ = answers(50)
+    found = compared((before, before))
+    assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
+    assert (found.won, found.lost, found.mcnemar) == (0, 0, 1)
+    opposite = compared(([0.0] * 3, [1.0] * 3), ([1.0] * 3, [0.0] * 3))
+    assert (opposite.difference, opposite.p) == (0, 1)
+
+
+def runs():
+    before, after = answers(120)
+    one = scored("base", domain=before[:80], tasks={"a": before[:60], "b": before[60:]})
+    other = scored("sft", domain=after[:80], tasks={"a": after[:60], "b": after[60:]})
+    return one, other
+
+
+@pytest.mark.parametrize("part", ["domain", "general", "general/a"])
+def test_the_order_of_the_items_and_tasks_means_nothing(part):
+    one, other = runs()
+    expected = difference(one, other, part)
+    shuffled = copy.deepcopy(other)
+    tasks = shuffled["general"]["tasks"]
+    shuffled["general"]["tasks"] = dict(reversed(tasks.items()))
+    for section in (shuffled["domain"], *tasks.values()):
+        section["items"] = dict(reversed(section["items"].items()))
+    assert difference(one, shuffled, part) == expected
+    swapped = difference(other, one, part)
+    assert (swapped.difference, swapped.won) == (-expected.difference, expected.lost)
+    scores = [section_of(run, part)["score"] for run in (one, other)]
+    assert expected.difference == pytest.approx(scores[1] - scores[0])
+
+
+def test_other_items_are_refused_and_never_cut_to_those_in_common():
+    one, other = runs()
+    del other["domain"]["items"]["7"]
+    with pytest.raises(UnpairedError, match="other items: 80 and 79, 79 in common"):
+        difference(one, other, "domain")
+    assert compare_part(one, other, "domain") is None
+    del other["general"]["tasks"]["b"]
+    with pytest.raises(UnpairedError, match="of the tasks a, b and of a"):
+        difference(one, other, "general")
+
+
+def test_the_same_ids_of_other_rows_are_refused():
+    one, other = runs()
+    one["domain"]["items_hash"], other["domain"]["items_hash"] = "aa", "bb"
+    assert compare_part(one, other, "domain") is None
+    assert not measured_alike(one, other, "domain")
+    other["general"]["tasks"]["a"]["items_hash"] = "cc"
+    assert compare_part(one, other, "general") is not None  # the first does not say
+    one["general"]["tasks"]["a"]["items_hash"] = "dd"
+    with pytest.raises(UnpairedError, match="general/a was scored on other items"):
+        difference(one, other, "general")
+
+
+@pytest.mark.parametrize(
+    ("part", "key"), [("domain", "scorer"), ("domain", "answer_by"), ("general", "limit")]
+)
+def test_what_was_measured_otherwise_is_refused(part, key):
+    one, other = runs()
+    other[part][key] = "other"
+    with pytest.raises(UnpairedError, match=f"{key}=other"):
+        difference(one, other, part)
+
+
+def test_results_without_items_are_not_paired():
+    one, other = results("base"), results("sft")
+    with pytest.raises(UnpairedError, match="items of domain are not in"):
+        difference(one, other, "domain")
+    assert compare_part(one, other, "general") is None
+    assert compare_part(one, results("sft", general=None), "general") is None
