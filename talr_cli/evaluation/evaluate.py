@@ -4,94 +4,106 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from talr_cli import ranks
-from talr_cli.data.base import Splits
+from talr_cli.data.base import Example
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation import drift
+from talr_cli.evaluation.config import DomainEvalConfig, SuiteConfig
 from talr_cli.evaluation.data_parallel import AllRanks
 from talr_cli.evaluation.domain import answer_budget, evaluate_domain
 from talr_cli.evaluation.general.harness import evaluate_general
 from talr_cli.evaluation.general.score_cache import ScoreCache
 from talr_cli.evaluation.general.tasks import Tasks
 from talr_cli.evaluation.memory import BatchSize
+from talr_cli.models.config import ModelConfig
 from talr_cli.models.loading import bf16_is_fast, load_model
 from talr_cli.models.sources import ModelSource, content
-from talr_cli.run.record import domain_rows
 from talr_cli.runs.atomic import write_text
-from talr_cli.runs.run_directory import RunDirectory, study_path
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
+from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.scorers.base import Scorer
 
 log = logging.getLogger(__name__)
 
 DRIFT_PROMPTS = 64  # of the suite, spread evenly over its tasks
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model in memory, in the dtype of its checkpoint, and where it is stored."""
+
+    model: PreTrainedModel
+    renderer: Renderer
+    source: ModelSource
+    config: ModelConfig
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What it is asked: the suite's tasks, and the domain's test rows."""
+
+    suite: SuiteConfig
+    tasks: Tasks
+    domain: DomainEvalConfig
+    tests: Sequence[Example]
+    scorer: Scorer | None
+
+
 def evaluate(
-    config: DictConfig,
-    model: PreTrainedModel,
-    renderer: Renderer,
-    splits: Splits,
+    checkpoint: Checkpoint,
+    questions: Questions,
     load_base: Callable[[], PreTrainedModel],
     directory: RunDirectory,
-    source: ModelSource,
-    tasks: Tasks,
+    scores: Path,
 ) -> dict[str, Any]:
-    """Score `model` as it is stored; writes samples/, returns the parts of results.json.
+    """Score a model as it is stored; writes samples/, returns the parts of results.json.
 
     Args:
-        model: In the dtype of its checkpoint.
         load_base: Loads the base model, for the KL divergence; called once, when it is needed.
-        source: Where `model` is stored.
-        tasks: Those of the suite.
+        scores: The study's folder of scores that need no second computation.
     """
-    model = ready(model)
+    model, renderer, source = ready(checkpoint.model), checkpoint.renderer, checkpoint.source
+    suite, domain = questions.suite, questions.domain
     processes = ranks.world_size()
     results: dict[str, Any] = {"general": None, "domain": None, "drift": None}
-    log.info("evaluation: suite %s", config.suite.name)
-    cache = ScoreCache(
-        study_path(Path(config.runs_dir), config.study) / "scores", content(source, config.model)
+    log.info("evaluation: suite %s", suite.name)
+    cache = ScoreCache(scores, content(source, checkpoint.config))
+    share = AllRanks(source, checkpoint.config)
+    general = evaluate_general(
+        model, renderer, suite, questions.tasks, source.directory, cache, share
     )
-    share = AllRanks.of(source, config.model)
-    general = evaluate_general(model, renderer, config.suite, tasks, source.directory, cache, share)
     results["general"] = {**general.results, "processes": processes}
     for task, samples in general.samples.items():
         _write_samples(directory, f"general-{task}", samples)
-    tests = domain_rows(config, splits)
-    if splits.scorer is not None and tests:
-        log.info("evaluation: %d rows of %s", len(tests), config.dataset.name)
-        budget = config.domain.max_new_tokens or answer_budget(tests, renderer)
-        domain = evaluate_domain(
+    if questions.scorer is not None and questions.tests:
+        log.info("evaluation: %d test rows", len(questions.tests))
+        budget = domain.max_new_tokens or answer_budget(questions.tests, renderer)
+        answered = evaluate_domain(
             model,
             renderer,
-            tests,
-            splits.scorer,
+            questions.tests,
+            questions.scorer,
             budget,
-            BatchSize.of(config.domain.batch_size, model.device.type).now,
-            config.domain.answer_by,
+            BatchSize.of(domain.batch_size, model.device.type).now,
+            domain.answer_by,
             share,
         )
-        results["domain"] = {
-            **domain.results,
-            "limit": config.domain.limit,
-            "processes": processes,
-        }
-        _write_samples(directory, "domain", domain.samples)
+        results["domain"] = {**answered.results, "limit": domain.limit, "processes": processes}
+        _write_samples(directory, "domain", answered.samples)
     else:
-        log.info("evaluation: %s has nothing to score", config.dataset.name)
-    if config.suite.drift:
+        log.info("evaluation: the data set has nothing to score")
+    if suite.drift:
         step = max(1, len(general.prompts) // DRIFT_PROMPTS)
         prompts = [
             # The template has written the special tokens itself.
-            renderer.tokenizer(text, add_special_tokens=not config.suite.chat_template).input_ids
+            renderer.tokenizer(text, add_special_tokens=not suite.chat_template).input_ids
             for text in general.prompts[::step][:DRIFT_PROMPTS]
         ]
         results["drift"] = {
@@ -103,7 +115,7 @@ def evaluate(
     return results
 
 
-def load_ready(source: ModelSource, config: DictConfig, device: str) -> PreTrainedModel:
+def load_ready(source: ModelSource, config: ModelConfig, device: str) -> PreTrainedModel:
     """The model as `evaluate` answers with it; `config` is the model's."""
     return ready(load_model(source, config, "auto", device))
 

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from omegaconf import OmegaConf
 
 from talr_cli.errors import UserError
@@ -102,6 +103,10 @@ class RunDirectory:
         write_json(self.environment, collect_environment())
         if not self.status.exists():
             self.write_status("pending")
+
+    def read_config(self) -> dict[str, Any]:
+        """The stored config as plain values."""
+        return yaml.safe_load(self.config.read_text(encoding="utf-8"))
 
     def read_identity(self) -> str | None:
         """The full identity of the run that lies here; None where there is none yet."""

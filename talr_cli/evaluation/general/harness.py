@@ -20,7 +20,7 @@ from functools import partial
 from importlib import metadata
 from itertools import chain, groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lm_eval
 import numpy as np
@@ -34,6 +34,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from talr_cli import ranks
 from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
+from talr_cli.evaluation.config import SuiteConfig
 from talr_cli.evaluation.data_parallel import Share, alone
 from talr_cli.evaluation.general.score_cache import ScoreCache, read_record, write_record
 from talr_cli.evaluation.general.tasks import Tasks, definition, generators_kept, load_tasks
@@ -42,9 +43,6 @@ from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.sandbox.code_eval import in_place_of_code_eval
 from talr_cli.runs.environment import package_versions
 from talr_cli.statistics.items import clustered_error, scored_items
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +62,7 @@ class GeneralScore:
 def evaluate_general(
     model: PreTrainedModel,
     renderer: Renderer,
-    suite: DictConfig,
+    suite: SuiteConfig,
     tasks: Tasks | None = None,
     checkpoint: Path | None = None,
     cache: ScoreCache | None = None,
@@ -127,7 +125,7 @@ def _once_each(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({row["doc_id"]: row for row in rows}.values())
 
 
-def run_task(harness_model: LM, task: Task, suite: DictConfig) -> dict[str, Any]:
+def run_task(harness_model: LM, task: Task, suite: SuiteConfig) -> dict[str, Any]:
     """One task from its prompts to its scores, as values that JSON knows.
 
     The harness generates every answer before it judges the first, so programs run at the end.
@@ -166,7 +164,7 @@ def run_task(harness_model: LM, task: Task, suite: DictConfig) -> dict[str, Any]
 def _run(
     model: PreTrainedModel,
     renderer: Renderer,
-    suite: DictConfig,
+    suite: SuiteConfig,
     tasks: Tasks,
     checkpoint: Path | None,
     share: Share,
@@ -186,7 +184,7 @@ def _run(
 
 
 def _run_here(
-    model: PreTrainedModel, renderer: Renderer, suite: DictConfig, task: Task, share: Share
+    model: PreTrainedModel, renderer: Renderer, suite: SuiteConfig, task: Task, share: Share
 ) -> dict[str, Any]:
     size = BatchSize.of(suite.batch_size, model.device.type)
     with _state_kept(model, renderer):
@@ -202,7 +200,7 @@ class SharedModel(HFLM):
         self,
         model: PreTrainedModel,
         renderer: Renderer,
-        suite: DictConfig,
+        suite: SuiteConfig,
         size: BatchSize,
         share: Share,
     ) -> None:
@@ -253,13 +251,13 @@ def _answer(
     return [[next(answers) for _ in document] for document in documents]
 
 
-def longest_sequence(suite: DictConfig, model_config: PretrainedConfig) -> int | None:
+def longest_sequence(suite: SuiteConfig, model_config: PretrainedConfig) -> int | None:
     """Tokens of prompt and answer: `suite.max_length`, or fewer where the model takes fewer."""
     positions = getattr(model_config.get_text_config(), "max_position_embeddings", None)
     return min((length for length in (suite.max_length, positions) if length), default=None)
 
 
-def _settings(model: PreTrainedModel, renderer: Renderer, suite: DictConfig) -> dict[str, Any]:
+def _settings(model: PreTrainedModel, renderer: Renderer, suite: SuiteConfig) -> dict[str, Any]:
     """What a task's scores depend on besides the checkpoint and the task."""
     return {
         "backend": suite.backend,

@@ -12,13 +12,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from talr_cli.errors import UserError
+from talr_cli.evaluation.config import SuiteConfig
 from talr_cli.evaluation.general.score_cache import read_record, write_record
 
 
@@ -29,7 +29,7 @@ def require_vllm() -> None:
 
 
 def run_in_vllm(
-    tasks: Sequence[str], suite: DictConfig, checkpoint: Path, template_arguments: dict[str, Any]
+    tasks: Sequence[str], suite: SuiteConfig, checkpoint: Path, template_arguments: dict[str, Any]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """(task, record) of the suite's `tasks`, answered by the model in the folder `checkpoint`."""
     if (checkpoint / "adapter_config.json").exists():
@@ -39,7 +39,7 @@ def run_in_vllm(
         )
     order = {
         "tasks": list(tasks),
-        "suite": OmegaConf.to_container(suite, resolve=True),
+        "suite": asdict(suite),
         "checkpoint": str(checkpoint),
         "template_arguments": template_arguments,
     }
@@ -62,7 +62,7 @@ def main(folder: Path) -> None:
     from talr_cli.evaluation.general.tasks import load_tasks
 
     order = json.load(sys.stdin)
-    suite = OmegaConf.create({**order["suite"], "tasks": order["tasks"]})
+    suite = SuiteConfig(**{**order["suite"], "tasks": order["tasks"]})
     model_config = AutoConfig.from_pretrained(order["checkpoint"], trust_remote_code=False)
     harness_model = VLLM(
         pretrained=order["checkpoint"],
