@@ -13,7 +13,8 @@ from optimizer_step import toy
 
 from talr_cli.config import composition
 from talr_cli.data.rendering import Renderer
-from talr_cli.models import loading, sources
+from talr_cli.models import sources
+from talr_cli.models.tokenizer import load_tokenizer
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -36,7 +37,7 @@ def tiny_source(tiny_config):
 
 @pytest.fixture(scope="session")
 def tokenizer(tiny_source, tiny_config):
-    return loading.load_tokenizer(tiny_source, tiny_config)
+    return load_tokenizer(tiny_source, tiny_config)
 
 
 @pytest.fixture(scope="session")

@@ -114,7 +114,7 @@ class Kl(Regulariser):
         import torch
         from torch.utils.checkpoint import checkpoint
 
-        from talr_cli.training.token_scores import (
+        from talr_cli.models.head import (
             TARGETS_AT_ONCE,
             causal_lm,
             head_logits,

@@ -27,6 +27,7 @@ from talr_cli.errors import UserError
 from talr_cli.interruption import Stop
 from talr_cli.methods.method import Method
 from talr_cli.methods.replay import spread
+from talr_cli.models.head import causal_lm
 from talr_cli.models.loading import bf16_is_fast
 from talr_cli.models.sources import ModelSource
 from talr_cli.ranks import DistributedConfig, is_sharded, one_per_node_first, per_rank, world_size
@@ -37,7 +38,6 @@ from talr_cli.training.callbacks import RecordSteps, ShowProgress, StopOnRequest
 from talr_cli.training.collator import token_row
 from talr_cli.training.config import TrainerConfig
 from talr_cli.training.joined_rows import attend_as_loaded, joins_rows
-from talr_cli.training.token_scores import causal_lm
 from talr_cli.training.trainer import MethodTrainer
 
 log = logging.getLogger(__name__)
