@@ -21,8 +21,8 @@ from omegaconf import DictConfig
 
 from talr_cli.config.commands import DATA_FILES
 from talr_cli.models.sources import ModelSource
-from talr_cli.report.tables.cost import evaluation_seconds, training_seconds
 from talr_cli.runs.study import load_results, of_pair
+from talr_cli.statistics.durations import evaluation_seconds, training_seconds
 from talr_cli.sweep.gpus import gpu_memory
 from talr_cli.sweep.jobs import Job, State
 
