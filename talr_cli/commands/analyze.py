@@ -47,6 +47,7 @@ def analyze(composed: Composed[AnalyzeConfig]) -> None:
         raise UserError(f"dataset={config.dataset.name} has no training row")
 
     from talr_cli.report import hard_tokens
+    from talr_cli.statistics.steps import easy_share_by_epoch
     from talr_cli.training.base_losses import target_losses
 
     log.info("analyze: %d rows under %s", len(encoded), source.origin)
@@ -59,7 +60,7 @@ def analyze(composed: Composed[AnalyzeConfig]) -> None:
     write_text(folder / "tokens.jsonl", "".join(json.dumps(row) + "\n" for row in tokens))
     summary = hard_tokens.summary(tokens)
     if run is not None and run.metrics.exists():
-        summary["easy_share_by_epoch"] = hard_tokens.easy_share_by_epoch(run.read_metrics())
+        summary["easy_share_by_epoch"] = easy_share_by_epoch(run.read_metrics())
     write_json(folder / "summary.json", summary)
     hard_tokens.plot_histogram(tokens, folder)
     write_text(folder / "tokens.html", hard_tokens.html_page(tokens, summary))

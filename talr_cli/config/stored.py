@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -64,12 +63,8 @@ def of_run(command: str, composed: Composed[Config], run: RunDirectory) -> OfRun
 
 
 def _read(run: RunDirectory) -> dict[str, Any]:
-    try:
-        stored = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"{run.config} cannot be read ({reason}): the run is damaged") from error
-    if not isinstance(stored, dict) or not all(isinstance(stored.get(g), dict) for g in GROUPS):
+    stored = run.read_config()
+    if not all(isinstance(stored.get(group), dict) for group in GROUPS):
         raise UserError(f"{run.config} holds no config of a run: it is damaged")
     return stored
 

@@ -19,9 +19,9 @@ from typing import Any
 
 from talr_cli.fields import files_of
 from talr_cli.models.sources import ModelSource
-from talr_cli.report.tables.cost import evaluation_seconds, training_seconds
 from talr_cli.run.config import EvalConfig, TrainConfig
 from talr_cli.runs.study import load_results, of_pair
+from talr_cli.statistics.durations import evaluation_seconds, training_seconds
 from talr_cli.sweep.gpus import gpu_memory
 from talr_cli.sweep.jobs import Job, State
 
