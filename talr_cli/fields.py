@@ -64,6 +64,14 @@ class About:
         words = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
         return ", ".join(["auto, or a whole number"] * self.or_auto + words)
 
+    @property
+    def _interval(self) -> str:
+        low = f"({self.above:g}" if self.above is not None else None
+        low = low or (f"[{self.at_least:g}" if self.at_least is not None else "(-infinity")
+        high = f"{self.below:g})" if self.below is not None else None
+        high = high or (f"{self.at_most:g}]" if self.at_most is not None else "infinity)")
+        return f"{low}, {high}"
+
     def problem(self, value: Any) -> str | None:
         """What is wrong with a value; None if nothing is."""
         if value is None or (self.or_auto and value == "auto"):
@@ -84,7 +92,7 @@ class About:
                 or (self.at_most is not None and value > self.at_most)
             )
             if outside:
-                return f"is out of range: {self.allowed}"
+                return f"is outside {self._interval}"
         return None
 
 
@@ -163,9 +171,13 @@ def at_home(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values with the `~` of their paths made the user's home."""
     paths = {field.name for field in dataclasses.fields(kind) if about(field).names_a_place}
     return {
-        name: str(Path(one).expanduser()) if name in paths and isinstance(one, str) else one
+        name: str(Path(one).expanduser()) if name in paths and _from_home(one) else one
         for name, one in values.items()
     }
+
+
+def _from_home(path: Any) -> bool:
+    return isinstance(path, str) and path.startswith("~")
 
 
 def target_of(kind: type) -> str:

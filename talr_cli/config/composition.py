@@ -241,7 +241,7 @@ def _build(
             built[field.name] = _build(types[field.name], value or {}, f"{key}.", stored, found)
         else:
             plain[field.name] = value
-    found += problems(kind, plain, prefix)
+    found[before:before] = problems(kind, plain, prefix)
     if len(found) > before:
         return None
     try:

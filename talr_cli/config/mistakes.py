@@ -40,18 +40,22 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
     Of a nested key the last part counts most: `leraning_rate` is no `trainer.validate`.
     """
+    parent, _, own = name.rpartition(".")
+    beside = [key for key in known if key.rpartition(".")[0] == parent]
     last = {key.rpartition(".")[2]: key for key in reversed(known)}
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6) or [
-        last[one]
-        for one in difflib.get_close_matches(name.rpartition(".")[2], list(last), n=1, cutoff=0.75)
-    ]
+    near = (
+        difflib.get_close_matches(name, beside, n=1, cutoff=0.6)
+        or [last[one] for one in difflib.get_close_matches(own, list(last), n=1, cutoff=0.75)]
+        or difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    )
     return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _unknown(key: str, known: Sequence[str], see: str) -> str:
     # A key that others call otherwise, such as learning_rate.
-    if meant := _OTHER_NAMES.get(key.rpartition(".")[2]):
-        return f"{key} is not a config value (did you mean {meant}?); {see}"
+    others = difflib.get_close_matches(key.rpartition(".")[2], _OTHER_NAMES, n=1, cutoff=0.85)
+    if others:
+        return f"{key} is not a config value (did you mean {_OTHER_NAMES[others[0]]}?); {see}"
     return f"{key} is not a config value{nearest(key, known)}; {see}"
 
 

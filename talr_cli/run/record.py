@@ -114,6 +114,7 @@ def results(
             "study": config.study,
             "model": config.model.name,
             "base": hashlib.sha256(base.fingerprint.encode()).hexdigest()[:16],
+            "origin": base.origin,
             "dataset": config.dataset.name,
             "method": made.method,
             "lr": made.lr,

@@ -110,8 +110,8 @@ def _seconds(job: Job, finished: Sequence[dict[str, Any]]) -> float | None:
     evaluation = [evaluation_seconds(one) for one in alike]
     if not evaluation:
         return None
-    trains = isinstance(job.config, TrainConfig) and job.needs is None
-    evaluates = not isinstance(job.config, TrainConfig) or job.config.eval
+    trains = job.command == "train" and job.needs is None
+    evaluates = job.command == "eval" or (isinstance(job.config, TrainConfig) and job.config.eval)
     own = job.directory.path.name.rpartition("-lr")[0]
     trained = [one for one in alike if one["training"]]
     same_method = [one for one in trained if one["run"]["method"] == own]

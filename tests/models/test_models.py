@@ -2,10 +2,10 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from peft import LoraConfig, get_peft_model
 from transformers import (
     Gemma3Config,
@@ -23,7 +23,7 @@ from talr_cli.models.tokenizer import load_tokenizer
 def config_for(path, **changes):
     config = composition.load("train", ["model=tiny"]).model
     here = {"path": str(path), "package": None, "random_init": None}
-    return OmegaConf.create({**OmegaConf.to_container(config), **here, **changes})
+    return replace(config, **{**here, **changes})
 
 
 def logits(model, ids):
