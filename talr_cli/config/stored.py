@@ -56,6 +56,7 @@ def with_config_of(run: RunDirectory, config: DictConfig) -> tuple[DictConfig, b
 def checkpoint(config: DictConfig, run: RunDirectory | None) -> ModelSource:
     """The weights that `config.ckpt` names: those of its run, of a directory, or of the hub."""
     if run is not None:
+        run.check_model()
         return directory_source(run.model)
     changed = {"path": config.ckpt, "revision": None, "package": None, "random_init": None}
     return resolve(OmegaConf.merge(config.model, changed))

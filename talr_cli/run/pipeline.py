@@ -6,7 +6,6 @@ modules it calls.
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import shutil
@@ -315,6 +314,10 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
         from talr_cli.training.loop import weight_changes
 
         log.info("averaging: %g of %s", alpha, tuned.path)
+        tuned.check_model()
+        done = tuned.read_training()
+        if done is None:
+            raise UserError(f"{tuned.training} is missing: delete {tuned.model} to train it again")
         base, config = run.source.directory, run.config.model
         with tempfile.TemporaryDirectory() as exported, made_whole(run.directory.model) as into:
             if not same_tensors(base, tuned.model):
@@ -328,7 +331,6 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
         saved = sources.directory_source(run.directory.model)
         model = loading.load_model(saved, config, "auto", run.device)
         plain = loading.load_model(run.source, config, torch.float32, "cpu")
-        done = json.loads(tuned.training.read_text())
         weights = {
             "save_dtype": done["weights"]["save_dtype"],
             "averaged": {"alpha": alpha, "of": tuned.path.name},
@@ -374,7 +376,7 @@ def _training_rows(config: DictConfig, splits: Splits, renderer: Renderer) -> li
 
 
 def _is_trained(directory: RunDirectory) -> bool:
-    return directory.model.exists() and directory.training.exists()
+    return directory.model.exists() and directory.read_training() is not None
 
 
 def is_done(config: DictConfig, directory: RunDirectory) -> bool:

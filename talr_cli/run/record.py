@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +87,7 @@ def results(
 
     `checkpoint` is what was scored, by default the run's own model.
     """
-    trained: dict[str, Any] = {"weights": None, "training": None}
-    if directory.training.exists():
-        trained = json.loads(directory.training.read_text())
+    trained = directory.read_training() or {"weights": None, "training": None}
     return {
         "schema": SCHEMA,
         "run": {

@@ -75,7 +75,8 @@ def _device(training: dict[str, Any]) -> str:
 
 def training_seconds(training: dict[str, Any]) -> float | None:
     """Wall time of all steps; None where no step was timed."""
-    timed = training["steps"] - training["resumed_from_step"]
+    # Before it was recorded, only what came after the last interruption was timed.
+    timed = training.get("timed_steps", training["steps"] - training["resumed_from_step"])
     return training["seconds"] * training["steps"] / timed if timed > 0 else None
 
 
