@@ -89,7 +89,7 @@ def _make_and_evaluate(run: Run, make_model: MakeModel, tasks: Tasks | None) -> 
     )
     results, picture = None, None
     try:
-        if directory.model.exists() and directory.training.exists():
+        if directory.model.exists() and directory.read_training() is not None:
             log.info("training: done before, evaluating")
             saved = sources.directory_source(directory.model)
             model = loading.load_model(saved, config.model, "auto", run.device)
