@@ -23,7 +23,7 @@ from talr_cli.models.loading import choose_device, load_model
 from talr_cli.models.sources import ModelSource, resolve
 from talr_cli.report.show import show
 from talr_cli.run import record
-from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.runs.run_directory import RunDirectory, study_path
 
 if TYPE_CHECKING:
     from talr_cli.evaluation.general.tasks import Tasks
@@ -111,14 +111,18 @@ def _score(
     renderer = load_renderer(source, config.model)
     model = load_model(source, config.model, "auto", device)
     scores = evaluate(
-        config,
         model,
         renderer,
-        splits,
-        lambda: load_model(base, config.model, "auto", device),
-        directory,
-        source,
-        tasks,
+        source=source,
+        base=base,
+        model_config=config.model,
+        suite=config.suite,
+        tasks=tasks,
+        domain=config.domain,
+        rows=record.domain_rows(config, splits),
+        scorer=splits.scorer,
+        samples=directory.samples,
+        scores=study_path(Path(config.runs_dir), config.study) / "scores",
     )
     method = config.get("method") or _checkpoint_name(config.ckpt)
     results = record.results(config, method, run_id, directory, scores, source.directory)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import II, MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from talr_cli.data.esci import Esci
 from talr_cli.data.esci_mini import EsciMini
@@ -20,6 +20,7 @@ from talr_cli.data.medcalc import MedCalc
 from talr_cli.data.medcalc_mini import MedCalcMini
 from talr_cli.data.metamath import MetaMath
 from talr_cli.errors import UserError
+from talr_cli.evaluation.config import DomainEvalConfig, SuiteConfig
 from talr_cli.methods.adapters import Lora
 from talr_cli.methods.averaging import Averaging
 from talr_cli.methods.objectives import Deft, Dft, Eaft, Flow, InfoSft, Sft, Talr
@@ -48,47 +49,6 @@ class ModelConfig:
     template_arguments: dict[str, Any] = field(default_factory=dict)
     attention: str = "sdpa"
     trust_remote_code: bool = False
-
-
-@dataclass
-class SuiteConfig:
-    """General ability: lm-evaluation-harness tasks, and the model's drift from the base."""
-
-    name: str = MISSING
-    tasks: list[str] = MISSING
-    # The metric that counts for each task.
-    metrics: dict[str, str] = MISSING
-    # How the general score is made of the tasks' scores: their plain mean, each task counting once.
-    formula: str = "mean of tasks"
-    # A folder of task YAMLs; `mini` is the embedded one, null means lm-eval's own tasks only.
-    task_dir: str | None = None
-    # A folder with the tasks' data, in the place of the hub.
-    data_dir: str | None = None
-    # {task: {split: pattern of its file in data_dir}}; by default TASK_SPLIT and an ending.
-    data_files: dict[str, dict[str, str]] = field(default_factory=dict)
-    # The first N items of each task: a quick look, recorded and never compared with whole scores.
-    limit: int | None = II("limit")
-    # `auto`, or a number to begin with: it is halved when the GPU's memory runs out.
-    batch_size: Any = "auto"
-    max_length: int | None = None
-    chat_template: bool = True
-    # vllm: for tasks that generate, over this many GPUs; the others are scored by hf.
-    backend: str = "hf"
-    tensor_parallel: int = 1
-    # Whether code tasks may run the model's programs where this machine has no sandbox for them.
-    allow_unsafe_code: bool = False
-    drift: bool = True
-
-
-@dataclass
-class DomainEvalConfig:
-    """How the domain's test rows are answered."""
-
-    answer_by: str = "generation"
-    max_new_tokens: int | None = None
-    # As suite.batch_size.
-    batch_size: Any = "auto"
-    limit: int | None = II("limit")
 
 
 @dataclass

@@ -196,7 +196,18 @@ def _make_and_evaluate(
 
             saved = sources.directory_source(directory.model)
             scores = evaluate(
-                config, model, run.renderer, run.splits, run.load_base, directory, saved, tasks
+                model,
+                run.renderer,
+                source=saved,
+                base=run.source,
+                model_config=config.model,
+                suite=config.suite,
+                tasks=tasks,
+                domain=config.domain,
+                rows=domain_rows(config, run.splits),
+                scorer=run.splits.scorer,
+                samples=directory.samples,
+                scores=study_path(Path(config.runs_dir), config.study) / "scores",
             )
             results = record.results(config, config.method, run.identity, directory, scores)
             directory.write_results(results)
