@@ -15,10 +15,10 @@ from talr_cli.data.esci_mini import EsciMini
 from talr_cli.errors import UserError
 from talr_cli.evaluation.domain import evaluate_domain
 from talr_cli.evaluation.drift import cross_entropy, kl_from_base
-from talr_cli.evaluation.general.harness import _task_score, evaluate_general, mean_of_tasks
 from talr_cli.evaluation.general.score_cache import ScoreCache
+from talr_cli.evaluation.general.suite import _task_score, evaluate_general, mean_of_tasks
 from talr_cli.evaluation.general.tasks import load_tasks
-from talr_cli.evaluation.general.vllm_backend import run_in_vllm
+from talr_cli.evaluation.general.vllm import run_in_vllm
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.models import loading
 from talr_cli.statistics.items import scored_items

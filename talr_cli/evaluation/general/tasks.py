@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,6 @@ from talr_cli.errors import UserError
 from talr_cli.evaluation.config import SuiteConfig
 from talr_cli.evaluation.general.local_data import MissingDataError, format_of, split_file
 from talr_cli.evaluation.general.mini import TASK_DIR
-from talr_cli.evaluation.general.vllm_backend import require_vllm
 from talr_cli.evaluation.sandbox.code_eval import in_place_of_code_eval
 from talr_cli.evaluation.sandbox.outside import require_sandbox
 from talr_cli.models.sources import cache_dir
@@ -58,7 +58,7 @@ def load_tasks(suite: SuiteConfig) -> Tasks:
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of what is meant here
     if suite.backend == "vllm":
-        require_vllm()
+        _require_vllm()
     if suite.data_dir is not None and not Path(suite.data_dir).expanduser().is_dir():
         raise UserError(f"suite.data_dir={suite.data_dir} is not a directory")
     manager = _task_manager(suite.task_dir, tuple(suite.tasks))
@@ -134,6 +134,11 @@ def _task_manager(task_dir: str | None, names: tuple[str, ...]) -> TaskManager:
 @functools.cache
 def _built_in() -> TaskManager:
     return TaskManager()  # reads thousands of files
+
+
+def _require_vllm() -> None:
+    if find_spec("vllm") is None:
+        raise UserError("suite.backend=vllm: vllm is not installed: pip install 'talr[vllm]'")
 
 
 def _require_containment(task: str, file: Path, allow_unsafe: bool) -> None:
