@@ -41,6 +41,7 @@ class About:
     at_most: float | None = None
     or_auto: bool = False
     may_be_empty: bool = True
+    may_be_infinite: bool = False
     identity: bool = True
     is_file: bool = False
     is_path: bool = False
@@ -61,7 +62,7 @@ class About:
             ("below", self.below),
             ("at most", self.at_most),
         )
-        words = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
+        words = [f"{word} {bound:.10g}" for word, bound in bounds if bound is not None]
         return ", ".join(["auto, or a whole number"] * self.or_auto + words)
 
     @property
@@ -82,7 +83,8 @@ class About:
             return f"is not one of {', '.join(map(str, self.choices))}"
         if self.or_auto and (isinstance(value, bool) or not isinstance(value, int)):
             return "is neither a whole number nor auto"
-        if isinstance(value, float) and not math.isfinite(value):
+        endless = math.isnan if self.may_be_infinite else lambda one: not math.isfinite(one)
+        if isinstance(value, float) and endless(value):
             return "is not a finite number"
         if isinstance(value, int | float) and not isinstance(value, bool):
             outside = (

@@ -85,8 +85,10 @@ class SweepConfig:
 class CompareConfig(StudyConfig):
     """`talr compare A B`."""
 
-    a: str | None = value("a run: its directory, or how its name begins", None, is_path=True)
-    b: str | None = value("the run to compare with it", None, is_path=True)
+    a: str | None = value(
+        "a run: its directory, or how its name begins", None, is_path=True, may_be_empty=False
+    )
+    b: str | None = value("the run to compare with it", None, is_path=True, may_be_empty=False)
     examples: int = value("flipped items shown of the domain and each task", 2, at_least=0)
     flips: str | None = value(
         "a file (JSON lines) for all of them, with prompts and both outputs", None, is_path=True

@@ -47,23 +47,32 @@ def help_text(command: str, kind: type, values: Mapping[str, Any], config_dir: P
         parts += ["Choices (group=choice):", *(line for one in choices for line in one), ""]
     parts.append("Values (key=value):")
     for described in describe(kind, values):
-        parts += _lines(f"{described.key}={_shown(described.value)}", described.sentence)
+        parts += _lines(f"{described.key}={shown(described.value)}", described.sentence)
     return "\n".join([*parts, "", FLAGS])
 
 
-def describe(kind: type, values: Mapping[str, Any], prefix: str = "") -> Iterator[Described]:
-    """Every value of a config, in the order in which it is declared."""
+def describe(
+    kind: type, values: Mapping[str, Any], prefix: str = "", identity: bool = True
+) -> Iterator[Described]:
+    """Every value of a config, in the order in which it is declared.
+
+    Args:
+        identity: Whether those of `kind` can belong to a run's identity at all.
+    """
     types = get_type_hints(kind)
     for field in dataclasses.fields(kind):
         key, known, found = f"{prefix}{field.name}", about(field), values.get(field.name)
         if known.is_part:
             if found:
                 target = found.get("_target_", "")
-                yield from describe(_class_of(target), found, f"{key}.")
+                yield from describe(_class_of(target), found, f"{key}.", identity)
         elif dataclasses.is_dataclass(types[field.name]):
-            yield from describe(types[field.name], found or {}, f"{key}.")
+            yield from describe(
+                types[field.name], found or {}, f"{key}.", identity and known.identity
+            )
         else:
-            yield Described(key, found, known)
+            counts = identity and known.identity
+            yield Described(key, found, dataclasses.replace(known, identity=counts))
 
 
 def _class_of(target: str) -> type:
@@ -98,15 +107,16 @@ def choices_of(group: str, config_dir: Path | None) -> list[str]:
     )
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as it is typed."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_shown(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {shown(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_shown, value)) + "]"
+        return "[" + ", ".join(map(shown, value)) + "]"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -44,7 +44,9 @@ class Talr(Objective):
     `normalise` scales them to mean 1 over the targets of a forward pass.
     """
 
-    tau: float | None = value("fixed temperature; null: the median of tau_scope", None, above=0)
+    tau: float | None = value(
+        "fixed temperature; null: the median of tau_scope", None, above=0, may_be_infinite=True
+    )
     tau_scope: str = value(
         "the batch whose median sequence loss is tau",
         "step",

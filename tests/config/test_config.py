@@ -14,6 +14,7 @@ import talr_cli
 from talr_cli.config import composition
 from talr_cli.config.commands import COMMANDS, conf_dir
 from talr_cli.config.help import describe
+from talr_cli.config.page import page
 from talr_cli.errors import UserError
 from talr_cli.fields import plain
 from talr_cli.run.identity import identity
@@ -31,7 +32,9 @@ def test_every_value_is_described_and_read_somewhere():
             assert one.about.doc, f"{one.key} of {command} says nothing"
             every.add(one.key.rpartition(".")[2])
     # In its declaration a name stands without a dot before it.
-    unread = {name for name in every if not any(re.search(rf"\.{name}\b", s) for s in SOURCES)}
+    unread = {
+        name for name in every if not any(re.search(rf"\.{name}\b|\"{name}\"", s) for s in SOURCES)
+    }
     assert not unread
 
 
@@ -164,3 +167,8 @@ def test_the_model_counts_by_its_fingerprint():
 def test_two_methods_differ_in_nothing_but_the_objective():
     one, other = (plain(config("train", f"method={name}")) for name in ("sft", "talr"))
     assert {key for key in one if one[key] != other[key]} == {"method", "objective"}
+
+
+def test_the_page_of_all_values_is_current():
+    written = (Path(__file__).parents[2] / "docs" / "config.md").read_text(encoding="utf-8")
+    assert written == page(), "python -m talr_cli.config.page > docs/config.md"

@@ -154,7 +154,7 @@ def test_the_mean_takes_the_tasks_as_independent():
 
 
 def test_unknown_tasks_and_metrics_are_named(model, renderer):
-    unknown = config("eval", "suite.tasks=[mini_cooking]").suite
+    unknown = config("eval", "suite.tasks=[mini_cooking]", "+suite.metrics.mini_cooking=acc").suite
     with pytest.raises(UserError, match="mini_cooking"):
         evaluate_general(model, renderer, unknown)
     wrong = config("eval", "suite.limit=1", "suite.metrics.mini_python=bleu").suite
@@ -202,7 +202,9 @@ def test_vllm_scores_whole_models_only(tmp_path):
 
 def test_a_group_of_tasks_is_refused(model, renderer, tmp_path):
     (tmp_path / "pair.yaml").write_text("group: pair\ntask: [mini_python, mini_arithmetic]\n")
-    several = config("eval", "suite.tasks=[pair]", f"suite.task_dir={tmp_path}").suite
+    several = config(
+        "eval", "suite.tasks=[pair]", "+suite.metrics.pair=acc", f"suite.task_dir={tmp_path}"
+    ).suite
     with pytest.raises(UserError, match="pair stands for several tasks"):
         evaluate_general(model, renderer, several)
 

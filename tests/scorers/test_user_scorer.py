@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import config
-from hydra.utils import instantiate
 
 from talr_cli.data.jsonl import Jsonl
 from talr_cli.errors import UserError
@@ -105,7 +104,7 @@ def test_an_object_with_settings_of_its_own_judges_too(folder):
             "train", "dataset=jsonl", "dataset.train=number.jsonl", "dataset.test=number.jsonl",
             f"dataset.scorer={{_target_: objects.Near, tolerance: {tolerance}}}",
         )  # fmt: skip
-        scorer = instantiate(composed.dataset).load().scorer
+        scorer = composed.dataset.load().scorer
         assert scorer.name == "objects.Near"
         verdicts += [scorer(output, {"answer": "70"}).correct for output in ("72", "74")]
         identities.add(scoring_identity(composed))
