@@ -63,9 +63,8 @@ class Jsonl:
         return Splits(splits["train"], splits["validation"], splits["test"], scorer)
 
     def _scorer(self) -> Scorer | None:
-        if callable(self.scorer):
-            kind = type(self.scorer)
-            return UserScorer(self.scorer, f"{kind.__module__}.{kind.__qualname__}")
+        if isinstance(self.scorer, UserScorer):
+            return self.scorer
         if self.scorer == "none":
             return None
         if self.scorer in SCORERS:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, is_dataclass
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from talr_cli import ranks
 from talr_cli.data.rendering import Renderer
+from talr_cli.models.config import ModelConfig
 from talr_cli.models.sources import ModelSource
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Order:
     """What the other ranks need to take their share: the checkpoint, the work, all rows."""
 
     source: ModelSource
-    model_config: Any
+    model: ModelConfig
     renderer: Renderer
     work: Work
     rows: Sequence[Any]
@@ -48,27 +48,20 @@ class AllRanks:
     """Rank 0's side: a `Share` over all ranks, or the only process, of the model in `source`."""
 
     source: ModelSource
-    model_config: Any
-
-    @classmethod
-    def of(cls, source: ModelSource, model_config: Any) -> AllRanks:
-        """A part of a larger config drags that along and cannot be sent: its values can."""
-        if not is_dataclass(model_config):
-            model_config = SimpleNamespace(**dict(model_config))
-        return cls(source, model_config)
+    model: ModelConfig
 
     def __call__(
         self, work: Work, model: Any, renderer: Renderer, rows: Sequence[Any]
     ) -> list[Any]:
         return _take_part(
-            ranks.broadcast(Order(self.source, self.model_config, renderer, work, rows)), model
+            ranks.broadcast(Order(self.source, self.model, renderer, work, rows)), model
         )
 
 
 class Follower:
     """The side of the other ranks: carries out orders, with a model that it loads at the first."""
 
-    def __init__(self, load: Callable[[ModelSource, Any], PreTrainedModel]) -> None:
+    def __init__(self, load: Callable[[ModelSource, ModelConfig], PreTrainedModel]) -> None:
         self._load = load
         self._source: ModelSource | None = None
         self._model: Any = None
@@ -77,7 +70,7 @@ class Follower:
         if order.source != self._source:
             self._model = None
             gc.collect()  # a trainer's model, too, is part of a cycle
-            self._model = self._load(order.source, order.model_config)
+            self._model = self._load(order.source, order.model)
             self._source = order.source
         _take_part(order, self._model)
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import OmegaConf
+import yaml
 
 from talr_cli.errors import UserError
 from talr_cli.runs.atomic import append_json_line, write_json, write_text
@@ -96,12 +96,23 @@ class RunDirectory:
                 "delete it or choose another study"
             )
         self.path.mkdir(parents=True, exist_ok=True)
-        resolved = OmegaConf.to_yaml(dict(config))
-        write_text(self.config, f"# run identity: {identity}\n{resolved}")
-        write_text(self.overrides, OmegaConf.to_yaml(list(overrides)))
+        write_text(self.config, f"# run identity: {identity}\n{_as_yaml(dict(config))}")
+        write_text(self.overrides, _as_yaml(list(overrides)))
         write_json(self.environment, collect_environment())
         if not self.status.exists():
             self.write_status("pending")
+
+    def read_config(self) -> dict[str, Any]:
+        """The resolved config that was written, as plain data.
+
+        Raises:
+            UserError: It cannot be read.
+        """
+        return _from_yaml(self.config, dict)
+
+    def read_overrides(self) -> list[str]:
+        """What was typed; raises as `read_config`."""
+        return [str(one) for one in _from_yaml(self.overrides, list)]
 
     def read_identity(self) -> str | None:
         """The full identity of the run that lies here; None where there is none yet."""
@@ -190,6 +201,21 @@ class RunDirectory:
     def owner(self) -> Owner | None:
         """The process that makes this run now."""
         return owner(self.path / LOCK)
+
+
+def _as_yaml(value: Any) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+
+
+def _from_yaml(path: Path, kind: type) -> Any:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(content, kind):
+            raise ValueError("it holds something else")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} cannot be read ({reason}): restore or delete its run") from error
+    return content
 
 
 def study_path(runs_dir: Path, study: str) -> Path:

@@ -28,9 +28,20 @@ class UserScorer:
         UserError: The answer is of another kind.
     """
 
-    def __init__(self, judge: Callable[[str, Mapping[str, Any]], Any], name: str) -> None:
+    def __init__(
+        self,
+        judge: Callable[[str, Mapping[str, Any]], Any],
+        name: str,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`settings` are those that an object was made with."""
         self.name = name
         self._judge = judge
+        self._settings = settings or {}
+
+    def as_config(self) -> dict[str, Any]:
+        """What a config names it by."""
+        return {"_target_": self.name, **self._settings}
 
     def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:
         judged = self._judge(output, reference)

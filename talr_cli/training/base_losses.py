@@ -12,13 +12,13 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from talr_cli.data.rendering import IGNORED, Rendered
+from talr_cli.data.rendering import Rendered
+from talr_cli.models.head import TARGETS_AT_ONCE, head_logits, target_hidden, target_mask
 from talr_cli.models.loading import bf16_is_fast
 from talr_cli.models.sources import cache_dir
 from talr_cli.runs.atomic import write_json
 from talr_cli.runs.lease import hold
 from talr_cli.training.collator import Collator, token_row
-from talr_cli.training.token_scores import TARGETS_AT_ONCE, head_logits, target_hidden
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def target_losses(model: PreTrainedModel, rows: Sequence[Rendered]) -> list[torc
         inputs = {name: values.to(model.device) for name, values in inputs.items()}
         with torch.autocast(device, torch.bfloat16, enabled=bf16_is_fast(device)):
             hidden = target_hidden(model, inputs)
-            is_target = inputs["labels"][:, 1:] != IGNORED
+            is_target = target_mask(inputs)
             targets = inputs["labels"][:, 1:][is_target]
             nll = [
                 torch.nn.functional.cross_entropy(head_logits(model, h), t, reduction="none")

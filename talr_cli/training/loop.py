@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate import DistributedType, PartialState
@@ -27,22 +27,31 @@ from talr_cli.errors import UserError
 from talr_cli.interruption import Stop
 from talr_cli.methods.method import Method
 from talr_cli.methods.replay import spread
+from talr_cli.models.head import causal_lm
 from talr_cli.models.loading import bf16_is_fast
 from talr_cli.models.sources import ModelSource
-from talr_cli.ranks import is_sharded, one_per_node_first, per_rank, world_size
+from talr_cli.ranks import DistributedConfig, is_sharded, one_per_node_first, per_rank, world_size
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking import Tracker
 from talr_cli.training.base_losses import base_losses
 from talr_cli.training.callbacks import RecordSteps, ShowProgress, StopOnRequest
 from talr_cli.training.collator import token_row
+from talr_cli.training.config import TrainerConfig
 from talr_cli.training.joined_rows import attend_as_loaded, joins_rows
-from talr_cli.training.token_scores import causal_lm
 from talr_cli.training.trainer import MethodTrainer
 
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How to train: what the optimizer, the schedule and the processes depend on."""
+
+    trainer: TrainerConfig
+    lr: float
+    seed: int
+    distributed: DistributedConfig
+    device: str
 
 
 @dataclass(frozen=True)
@@ -124,7 +133,7 @@ def train(
 
 
 def make_trainer(
-    config: DictConfig,
+    setting: Setting,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     method: Method,
@@ -132,23 +141,26 @@ def make_trainer(
     directory: RunDirectory,
     base: ModelSource,
     load_base: Callable[[], PreTrainedModel],
-    device: str,
+    base_path: str,
 ) -> MethodTrainer:
     """The trainer of a method for `model` (the base, in fp32), which it trains in place.
 
-    `load_base` loads another copy of the base, for a method that needs its predictions. `device`
-    is what is trained on; a model that FSDP2 will split up still lies on the CPU.
+    Args:
+        model: One that FSDP2 will split up still lies on the CPU.
+        load_base: Loads another copy of the base, for a method that needs its predictions.
+        base_path: By which an adapter names its base.
     """
-    set_seed(config.seed)  # of the adapter's initialisation too
+    set_seed(setting.seed)  # of the adapter's initialisation too
+    device = setting.device
     with one_per_node_first():
         columns, general = _columns(model, method, data, base, device)
     adapted: Any = model
     if method.adapter is not None:
-        adapted = method.adapter.wrap(model, config.model.path)
-    validation = data.validation if config.trainer.validate else []
-    arguments = trainer_arguments(config, directory, device, len(data.rows))
+        adapted = method.adapter.wrap(model, base_path)
+    validation = data.validation if setting.trainer.validate else []
+    arguments = trainer_arguments(setting, directory, len(data.rows))
     arguments.padding_free = joins_rows(
-        config.trainer.padding_free, model, device, arguments.per_device_train_batch_size
+        setting.trainer.padding_free, model, device, arguments.per_device_train_batch_size
     )
     return MethodTrainer(
         model=adapted,
@@ -197,21 +209,19 @@ def token_columns(rows: Sequence[Rendered]) -> dict[str, list[Any]]:
     return {"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]}
 
 
-def trainer_arguments(
-    config: DictConfig, directory: RunDirectory, device: str, rows: int
-) -> SFTConfig:
-    """TRL's arguments for this config; `rows` decides the length of the schedule."""
-    trainer = config.trainer
-    sharded = is_sharded(config)
+def trainer_arguments(setting: Setting, directory: RunDirectory, rows: int) -> SFTConfig:
+    """TRL's arguments; `rows` decides the length of the schedule."""
+    trainer, device = setting.trainer, setting.device
+    sharded = is_sharded(setting.distributed)
     bf16 = trainer.precision == "bf16" or (trainer.precision == "auto" and bf16_is_fast(device))
-    micro, accumulation = per_rank(config, world_size())
+    micro, accumulation = per_rank(trainer.batch_size, trainer.micro_batch_size, world_size())
     # max_steps wins where both are given; the schedule runs over the steps that are made.
     steps = trainer.max_steps or math.ceil(rows / trainer.batch_size) * trainer.epochs
     arguments = SFTConfig(
         output_dir=str(directory.checkpoints),
-        seed=config.seed,
-        data_seed=config.seed,
-        learning_rate=config.lr,
+        seed=setting.seed,
+        data_seed=setting.seed,
+        learning_rate=setting.lr,
         lr_scheduler_type={"constant": "constant_with_warmup"}.get(
             trainer.schedule, trainer.schedule
         ),

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from trl import SFTTrainer
 
 from talr_cli.methods.base import Objective, Regulariser, TargetTokens
+from talr_cli.models.head import causal_lm
 from talr_cli.runs.atomic import write_json
 from talr_cli.runs.run_directory import CHECKPOINT_MARKER
 from talr_cli.training.collator import Collator
@@ -24,7 +25,7 @@ from talr_cli.training.joined_rows import attend_by_row
 from talr_cli.training.rank_batches import RankBatches, RankLoader
 from talr_cli.training.step_statistics import StepStatistics
 from talr_cli.training.temperature import StepTemperature
-from talr_cli.training.token_scores import add_token_scores, causal_lm, score_targets
+from talr_cli.training.token_scores import add_token_scores, score_targets
 
 
 class MethodTrainer(SFTTrainer):

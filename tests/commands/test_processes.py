@@ -13,8 +13,8 @@ from command_line import SMALL, rows, talr, train, weights
 from conftest import config
 
 from talr_cli import ranks
-from talr_cli.config.commands import identity
 from talr_cli.errors import UserError
+from talr_cli.run.identity import identity
 
 # 22 rows in batches of 4: the last batch of an epoch is half a batch. Without clipping, because
 # the norm that torch computes in fp32 depends on how the weights are cut up.

@@ -5,7 +5,6 @@ import json
 import pytest
 from conftest import config
 
-from talr_cli.config.commands import check
 from talr_cli.data import metamath
 from talr_cli.data.metamath import MetaMath
 from talr_cli.errors import UserError
@@ -153,5 +152,4 @@ def test_without_the_hub_the_file_that_is_missing_is_named(files, given, no_hub)
 
 def test_the_config_reaches_the_dataset():
     composed = config("train", "dataset=metamath", "dataset.benchmark=math")
-    check(composed)
     assert (composed.dataset.benchmark, composed.dataset.train_rows) == ("math", None)

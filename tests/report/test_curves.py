@@ -8,8 +8,8 @@ from synthetic_study import BASE, metrics, results, study, write_study
 
 from talr_cli.report.figures import curves
 from talr_cli.report.figures.curves import STATISTICS, binned, plot_curves
-from talr_cli.report.tables.seeds import seed_groups
 from talr_cli.runs.study import load_runs
+from talr_cli.statistics.seeds import seed_groups
 
 BY_METRIC = {statistic.metric: statistic for statistic in STATISTICS}
 

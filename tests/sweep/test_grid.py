@@ -34,7 +34,9 @@ def test_each_config_is_the_one_that_its_overrides_compose_to():
     ]
     for point in points(typed, None):
         with composition.composing("train", None):
-            assert container(point.config) == container(compose("train", list(point.overrides)))
+            alone = compose("train", list(point.overrides))
+            assert container(point.composed) == container(alone)
+            assert point.config == composition.typed("train", alone, point.overrides)
 
 
 @pytest.fixture
@@ -93,7 +95,7 @@ def test_the_base_is_scored_with_the_settings_of_the_run(typed):
     (point,) = points([*typed, "lr=1e-3", "method=talr"], None)
     lines, config = base_overrides(point, None)
     with composition.composing("eval", None):
-        composed = compose("eval", list(lines))
-    assert container(composed) == container(config)
+        composed = composition.typed("eval", compose("eval", list(lines)), lines)
+    assert composed == config
     for key in ("model", "dataset", "suite", "domain", "logger", "study"):
-        assert composed[key] == point.config[key]
+        assert getattr(composed, key) == getattr(point.config, key)
