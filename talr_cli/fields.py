@@ -16,7 +16,7 @@ from typing import Any
 
 from talr_cli.runs.identity import file_digest
 
-REQUIRED: Any = "???"  # a value that has to be given; as OmegaConf writes it
+REQUIRED: Any = "???"  # a value that has to be given, as YAML files write it
 _META = "talr"
 
 

@@ -37,6 +37,7 @@ def export(composed: Composed[ExportConfig]) -> None:
         )
     if run.read_results() is None:
         raise UserError(f"{run.path} was not scored: run `talr eval ckpt={run.path}` first")
+    run.check_model()
     with made_whole(out) as building:
         shutil.copytree(run.model, building, dirs_exist_ok=True)
         (building / "README.md").write_text(model_card(run, out.name), encoding="utf-8")

@@ -12,6 +12,7 @@ from hydra import compose
 from talr_cli.commands.report import show_report
 from talr_cli.config import composition
 from talr_cli.config.commands import SweepConfig
+from talr_cli.config.typed import typed_config
 from talr_cli.errors import UserError
 from talr_cli.interruption import stop_requests
 from talr_cli.runs.study import load_runs, study_path
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     overrides = [one for one in overrides if one not in of_launcher]
     own = [one for one in overrides if one.partition("=")[0] in own_keys]
     with composition.composing("sweep", config_dir) as also:
-        options: SweepConfig = composition.typed("sweep", compose("sweep", [*also, *own]), own)
+        options: SweepConfig = typed_config("sweep", compose("sweep", [*also, *own]), own)
     grid = points([one for one in overrides if one not in own], config_dir)
     plan = make_plan(grid, find_models(grid, fetch=not dry_run), config_dir, options)
     show_plan(plan)

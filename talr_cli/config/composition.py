@@ -8,7 +8,6 @@ here imports torch: a config must be known to be good before anything is loaded.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import re
 import sys
@@ -16,14 +15,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TypeVar, get_type_hints
+from typing import Any, Generic, NoReturn, TypeVar
 
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -32,9 +30,9 @@ from omegaconf.errors import OmegaConfBaseException
 from talr_cli.config.commands import COMMANDS, conf_dir
 from talr_cli.config.help import help_text
 from talr_cli.config.mistakes import nearest, one_line
-from talr_cli.config.parts import make
+from talr_cli.config.quoting import quoted, with_quoted_paths
+from talr_cli.config.typed import schema, typed_config
 from talr_cli.errors import UserError
-from talr_cli.fields import about, at_home, problems
 from talr_cli.scorers.user import look_in_current_folder
 
 Config = TypeVar("Config")
@@ -114,7 +112,7 @@ def show_help(command: str, arguments: Sequence[str]) -> bool:
 def load(command: str, overrides: Sequence[str]) -> Any:
     """The typed config of a command without running it."""
     with composing(command, None):
-        return typed(command, compose(command, overrides=list(overrides)), overrides)
+        return typed_config(command, compose(command, overrides=list(overrides)), overrides)
 
 
 @contextmanager
@@ -133,49 +131,6 @@ def composing(command: str, config_dir: Path | None) -> Iterator[list[str]]:
         initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())),
     ):
         yield also
-
-
-def typed(command: str, config: DictConfig, overrides: Sequence[str]) -> Any:
-    """The dataclass of a command from its composed config.
-
-    Args:
-        overrides: What was typed.
-
-    Raises:
-        UserError: With every value that is missing or wrong.
-    """
-    values: Any = OmegaConf.to_container(config, resolve=True)
-    _own_names(values, {one.partition("=")[0].lstrip("+") for one in overrides})
-    return build(command, values)
-
-
-def build(command: str, values: Mapping[str, Any], stored: Sequence[str] = ()) -> Any:
-    """The dataclass of a command from plain values of the right types.
-
-    Args:
-        stored: Which parts were read from a run's files and not typed by the user.
-
-    Raises:
-        UserError: With every value that is missing or wrong.
-    """
-    found: list[str] = []
-    config = _build(COMMANDS[command], values, "", stored, found)
-    if found:
-        raise UserError("; ".join(found))
-    return config
-
-
-def quoted(value: str) -> str:
-    """The value as text in Hydra's grammar, whatever characters it has."""
-    # In quotes a backslash is one, unless a quote follows.
-    escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value)
-    return f"'{escaped}'"
-
-
-def with_quoted_paths(command: str, overrides: Sequence[str]) -> list[str]:
-    """The overrides with their paths quoted, so that any character may stand in one."""
-    places = set(_places(COMMANDS[command]))
-    return [_with_quoted_path(one, places) for one in overrides]
 
 
 def take_config_dir(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
@@ -204,7 +159,7 @@ def _composed(command: str, config: DictConfig) -> Composed[Any]:
     )
     values: Any = OmegaConf.to_container(config, resolve=True)
     return Composed(
-        typed(command, config, overrides),
+        typed_config(command, config, overrides),
         overrides,
         (*added, *overrides),
         values,
@@ -212,60 +167,11 @@ def _composed(command: str, config: DictConfig) -> Composed[Any]:
     )
 
 
-def _own_names(values: dict[str, Any], given: set[str]) -> None:
-    """A preset's name and stand-in are its own model's: another path has neither."""
-    model = values.get("model")
-    if not model:
-        return
-    if model["made_for"] not in (None, model["path"]):
-        for key in ("name", "package"):
-            if f"model.{key}" not in given:
-                model[key] = {"name": "", "package": None}[key]
-
-
-def _build(
-    kind: type, values: Mapping[str, Any], prefix: str, stored: Sequence[str], found: list[str]
-) -> Any:
-    types = get_type_hints(kind)
-    before = len(found)
-    built: dict[str, Any] = {}
-    plain: dict[str, Any] = {}
-    for field in dataclasses.fields(kind):
-        key = f"{prefix}{field.name}"
-        value = values.get(field.name)
-        if about(field).is_part:
-            made = make(key, value or {}, key in stored)
-            found += made.problems
-            built[field.name] = made.part
-        elif dataclasses.is_dataclass(types[field.name]):
-            built[field.name] = _build(types[field.name], value or {}, f"{key}.", stored, found)
-        else:
-            plain[field.name] = value
-    found[before:before] = problems(kind, plain, prefix)
-    if len(found) > before:
-        return None
-    try:
-        return kind(**built, **at_home(kind, plain))
-    except UserError as error:  # values that do not go together
-        found.append(str(error))
-        return None
-
-
 def _register_schemas() -> None:
     """Make the dataclasses known to Hydra, so that names and types are checked against them."""
     store = ConfigStore.instance()
     for command, kind in COMMANDS.items():
-        store.store(f"{command}_schema", _schema(kind))
-
-
-def _schema(kind: type) -> type:
-    """The dataclass as OmegaConf takes it: parts, of whatever class, are mappings to it."""
-    parts = [
-        (field.name, Any, dataclasses.field(default=None))
-        for field in dataclasses.fields(kind)
-        if about(field).is_part
-    ]
-    return dataclasses.make_dataclass(kind.__name__, parts, bases=(kind,), kw_only=True)
+        store.store(f"{command}_schema", schema(kind))
 
 
 @contextmanager
@@ -303,41 +209,6 @@ def _checked(command: str, arguments: Sequence[str], positional: Sequence[str] =
         overrides.append(override)
     options = [one for one in arguments if one not in namespace.overrides]
     return [*options, *with_quoted_paths(command, overrides)]
-
-
-def _with_quoted_path(override: str, places: set[str]) -> str:
-    key, _, value = override.partition("=")
-    if not value or value[0] in "'\"" or value.startswith("${"):
-        return override
-    names_a_file = not re.fullmatch(r"[\w./:@%-]*", value, re.ASCII) and _exists(value)
-    if names_a_file or (key.lstrip("+") in places and not _parses(override)):
-        return f"{key}={quoted(value)}"
-    return override
-
-
-def _exists(value: str) -> bool:
-    try:
-        return Path(value).expanduser().exists()
-    except (OSError, ValueError, RuntimeError):  # too long, a null byte, no such home
-        return False
-
-
-def _parses(override: str) -> bool:
-    try:
-        OverridesParser.create().parse_override(override)
-    except HydraException:
-        return False
-    return True
-
-
-def _places(kind: type, prefix: str = "") -> Iterator[str]:
-    """The keys of a config that name places on disk."""
-    types = get_type_hints(kind)
-    for field in dataclasses.fields(kind):
-        if about(field).names_a_place:
-            yield f"{prefix}{field.name}"
-        elif dataclasses.is_dataclass(types[field.name]):
-            yield from _places(types[field.name], f"{prefix}{field.name}.")
 
 
 def _known_keys(command: str) -> list[str]:

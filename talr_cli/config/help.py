@@ -33,7 +33,8 @@ class Described:
     def sentence(self) -> str:
         """What it means, and what it may be."""
         allowed = self.about.allowed
-        return f"{self.about.doc} ({allowed})" if allowed else self.about.doc
+        doc = self.about.doc.removesuffix(".")
+        return f"{doc} ({allowed})" if allowed else doc
 
 
 def help_text(command: str, kind: type, values: Mapping[str, Any], config_dir: Path | None) -> str:

@@ -14,7 +14,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from talr_cli.config.composition import Composed, build
+from talr_cli.config.composition import Composed
+from talr_cli.config.typed import build
 from talr_cli.errors import UserError
 from talr_cli.models.config import ModelConfig
 from talr_cli.runs.run_directory import RunDirectory

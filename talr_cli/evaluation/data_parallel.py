@@ -37,7 +37,7 @@ class Order:
     """What the other ranks need to take their share: the checkpoint, the work, all rows."""
 
     source: ModelSource
-    model: ModelConfig
+    model_config: ModelConfig
     renderer: Renderer
     work: Work
     rows: Sequence[Any]
@@ -48,13 +48,13 @@ class AllRanks:
     """Rank 0's side: a `Share` over all ranks, or the only process, of the model in `source`."""
 
     source: ModelSource
-    model: ModelConfig
+    model_config: ModelConfig
 
     def __call__(
         self, work: Work, model: Any, renderer: Renderer, rows: Sequence[Any]
     ) -> list[Any]:
         return _take_part(
-            ranks.broadcast(Order(self.source, self.model, renderer, work, rows)), model
+            ranks.broadcast(Order(self.source, self.model_config, renderer, work, rows)), model
         )
 
 
@@ -70,7 +70,7 @@ class Follower:
         if order.source != self._source:
             self._model = None
             gc.collect()  # a trainer's model, too, is part of a cycle
-            self._model = self._load(order.source, order.model)
+            self._model = self._load(order.source, order.model_config)
             self._source = order.source
         _take_part(order, self._model)
 

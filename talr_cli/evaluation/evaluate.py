@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from talr_cli.models.config import ModelConfig
 from talr_cli.models.loading import bf16_is_fast, load_model
 from talr_cli.models.sources import ModelSource, content
 from talr_cli.runs.atomic import write_text
-from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.scorers.base import Scorer
 
 log = logging.getLogger(__name__)
@@ -35,70 +33,58 @@ log = logging.getLogger(__name__)
 DRIFT_PROMPTS = 64  # of the suite, spread evenly over its tasks
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A model in memory, in the dtype of its checkpoint, and where it is stored."""
-
-    model: PreTrainedModel
-    renderer: Renderer
-    source: ModelSource
-    config: ModelConfig
-
-
-@dataclass(frozen=True)
-class Questions:
-    """What it is asked: the suite's tasks, and the domain's test rows."""
-
-    suite: SuiteConfig
-    tasks: Tasks
-    domain: DomainEvalConfig
-    tests: Sequence[Example]
-    scorer: Scorer | None
-
-
 def evaluate(
-    checkpoint: Checkpoint,
-    questions: Questions,
-    load_base: Callable[[], PreTrainedModel],
-    directory: RunDirectory,
+    model: PreTrainedModel,
+    renderer: Renderer,
+    *,
+    source: ModelSource,
+    base: ModelSource,
+    model_config: ModelConfig,
+    suite: SuiteConfig,
+    tasks: Tasks,
+    domain: DomainEvalConfig,
+    rows: Sequence[Example],
+    scorer: Scorer | None,
+    samples: Path,
     scores: Path,
 ) -> dict[str, Any]:
-    """Score a model as it is stored; writes samples/, returns the parts of results.json.
+    """Score `model` as it is stored; writes samples, returns the parts of results.json.
 
     Args:
-        load_base: Loads the base model, for the KL divergence; called once, when it is needed.
+        model: In the dtype of its checkpoint.
+        source: Where `model` is stored.
+        base: Where the model is stored that drift is measured from.
+        tasks: Those of the suite.
+        rows: The domain's, to be scored.
+        samples: The folder for what was asked and answered.
         scores: The study's folder of scores that need no second computation.
     """
-    model, renderer, source = ready(checkpoint.model), checkpoint.renderer, checkpoint.source
-    suite, domain = questions.suite, questions.domain
+    model = ready(model)
     processes = ranks.world_size()
     results: dict[str, Any] = {"general": None, "domain": None, "drift": None}
     log.info("evaluation: suite %s", suite.name)
-    cache = ScoreCache(scores, content(source, checkpoint.config))
-    share = AllRanks(source, checkpoint.config)
-    general = evaluate_general(
-        model, renderer, suite, questions.tasks, source.directory, cache, share
-    )
+    cache = ScoreCache(scores, content(source, model_config))
+    share = AllRanks(source, model_config)
+    general = evaluate_general(model, renderer, suite, tasks, source.directory, cache, share)
     results["general"] = {**general.results, "processes": processes}
-    for task, samples in general.samples.items():
-        _write_samples(directory, f"general-{task}", samples)
-    if questions.scorer is not None and questions.tests:
-        log.info("evaluation: %d test rows", len(questions.tests))
-        budget = domain.max_new_tokens or answer_budget(questions.tests, renderer)
+    for task, answers in general.samples.items():
+        _write_samples(samples, f"general-{task}", answers)
+    if scorer is not None and rows:
+        log.info("evaluation: %d rows of the domain", len(rows))
         answered = evaluate_domain(
             model,
             renderer,
-            questions.tests,
-            questions.scorer,
-            budget,
+            rows,
+            scorer,
+            domain.max_new_tokens or answer_budget(rows, renderer),
             BatchSize.of(domain.batch_size, model.device.type).now,
             domain.answer_by,
             share,
         )
         results["domain"] = {**answered.results, "limit": domain.limit, "processes": processes}
-        _write_samples(directory, "domain", answered.samples)
+        _write_samples(samples, "domain", answered.samples)
     else:
-        log.info("evaluation: the data set has nothing to score")
+        log.info("evaluation: the domain has nothing to score")
     if suite.drift:
         step = max(1, len(general.prompts) // DRIFT_PROMPTS)
         prompts = [
@@ -106,18 +92,19 @@ def evaluate(
             renderer.tokenizer(text, add_special_tokens=not suite.chat_template).input_ids
             for text in general.prompts[::step][:DRIFT_PROMPTS]
         ]
+        loaded = load_ready(base, model_config, model.device.type)
         results["drift"] = {
             "cross_entropy": drift.cross_entropy(
                 model, renderer.tokenizer, drift.general_passages()
             ),
-            "kl_from_base": drift.kl_from_base(model, ready(load_base()), prompts),
+            "kl_from_base": drift.kl_from_base(model, loaded, prompts),
         }
     return results
 
 
-def load_ready(source: ModelSource, config: ModelConfig, device: str) -> PreTrainedModel:
-    """The model as `evaluate` answers with it; `config` is the model's."""
-    return ready(load_model(source, config, "auto", device))
+def load_ready(source: ModelSource, model_config: ModelConfig, device: str) -> PreTrainedModel:
+    """The model as `evaluate` answers with it."""
+    return ready(load_model(source, model_config, "auto", device))
 
 
 def ready(model: PreTrainedModel) -> PreTrainedModel:
@@ -132,7 +119,7 @@ def ready(model: PreTrainedModel) -> PreTrainedModel:
     return model.eval()
 
 
-def _write_samples(directory: RunDirectory, name: str, samples: list[dict[str, Any]]) -> None:
-    directory.samples.mkdir(exist_ok=True)
+def _write_samples(folder: Path, name: str, samples: list[dict[str, Any]]) -> None:
+    folder.mkdir(exist_ok=True)
     lines = (json.dumps(sample, ensure_ascii=False, default=str) + "\n" for sample in samples)
-    write_text(directory.samples / f"{name}.jsonl", "".join(lines))
+    write_text(folder / f"{name}.jsonl", "".join(lines))

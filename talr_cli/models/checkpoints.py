@@ -33,5 +33,6 @@ def run_of(ckpt: str | None) -> RunDirectory | None:
 def checkpoint(ckpt: str, run: RunDirectory | None, model: ModelConfig) -> ModelSource:
     """The weights that `ckpt` names: those of its run, of a directory, or of the hub."""
     if run is not None:
+        run.check_model()
         return directory_source(run.model)
     return resolve(replace(model, path=ckpt, revision=None, package=None, random_init=None))

@@ -55,17 +55,22 @@ def score_checkpoint(
         if run is None:
             directory.prepare(plain(config), overrides, made.identity)
         try:
-            from talr_cli.evaluation.evaluate import Checkpoint, Questions, evaluate
+            from talr_cli.evaluation.evaluate import evaluate
 
             log.info("checkpoint: %s", source.origin)
-            model = load_model(source, config.model, "auto", device)
-            renderer = load_renderer(source, config.model)
             scores = evaluate(
-                Checkpoint(model, renderer, source, config.model),
-                Questions(config.suite, tasks, config.domain, tests, splits.scorer),
-                partial(load_model, base, config.model, "auto", device),
-                directory,
-                study_path(Path(config.runs_dir), config.study) / SCORES,
+                load_model(source, config.model, "auto", device),
+                load_renderer(source, config.model),
+                source=source,
+                base=base,
+                model_config=config.model,
+                suite=config.suite,
+                tasks=tasks,
+                domain=config.domain,
+                rows=tests,
+                scorer=splits.scorer,
+                samples=directory.samples,
+                scores=study_path(Path(config.runs_dir), config.study) / SCORES,
             )
         except Exception:
             if run is None:

@@ -5,7 +5,6 @@ Knows what model/ and training.json hold; does not know how a run is scored.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from talr_cli import ranks
 from talr_cli.data.rendering import encode_all
+from talr_cli.errors import UserError
 from talr_cli.interruption import Stop, stop_requests
 from talr_cli.methods.averaging import interpolate, same_tensors
 from talr_cli.run.prepare import Run
@@ -72,6 +72,10 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
         from talr_cli.training.loop import weight_changes
 
         log.info("averaging: %g of %s", alpha, tuned.path)
+        tuned.check_model()
+        done = tuned.read_training()
+        if done is None:
+            raise UserError(f"{tuned.training} is missing: delete {tuned.model} to train it again")
         base, config = run.source.directory, run.config.model
         with tempfile.TemporaryDirectory() as exported, made_whole(run.directory.model) as into:
             if not same_tensors(base, tuned.model):
@@ -85,7 +89,6 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
         saved = sources.directory_source(run.directory.model)
         model = loading.load_model(saved, config, "auto", run.device)
         plain = loading.load_model(run.source, config, torch.float32, "cpu")
-        done = json.loads(tuned.training.read_text())
         weights = {
             "save_dtype": done["weights"]["save_dtype"],
             "averaged": {"alpha": alpha, "of": tuned.path.name},

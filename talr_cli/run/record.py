@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,9 +103,7 @@ def results(
         base: The model that the checkpoint was tuned from, or is.
         checkpoint: What was scored, by default the run's own model.
     """
-    trained: dict[str, Any] = {"weights": None, "training": None}
-    if directory.training.exists():
-        trained = json.loads(directory.training.read_text())
+    trained = directory.read_training() or {"weights": None, "training": None}
     return {
         "schema": SCHEMA,
         "run": {

@@ -89,7 +89,7 @@ def _make_and_evaluate(run: Run, make_model: MakeModel, tasks: Tasks | None) -> 
     )
     results, picture = None, None
     try:
-        if directory.model.exists() and directory.training.exists():
+        if directory.model.exists() and directory.read_training() is not None:
             log.info("training: done before, evaluating")
             saved = sources.directory_source(directory.model)
             model = loading.load_model(saved, config.model, "auto", run.device)
@@ -98,16 +98,22 @@ def _make_and_evaluate(run: Run, make_model: MakeModel, tasks: Tasks | None) -> 
             model = make_model(run, tracker)
         directory.write_status("trained")
         if tasks is not None:
-            from talr_cli.evaluation.evaluate import Checkpoint, Questions, evaluate
+            from talr_cli.evaluation.evaluate import evaluate
 
             saved = sources.directory_source(directory.model)
-            tests = record.domain_rows(config.domain, run.splits)
             scores = evaluate(
-                Checkpoint(model, run.renderer, saved, config.model),
-                Questions(config.suite, tasks, config.domain, tests, run.splits.scorer),
-                run.load_base,
-                directory,
-                study_path(Path(config.runs_dir), config.study) / SCORES,
+                model,
+                run.renderer,
+                source=saved,
+                base=run.source,
+                model_config=config.model,
+                suite=config.suite,
+                tasks=tasks,
+                domain=config.domain,
+                rows=record.domain_rows(config.domain, run.splits),
+                scorer=run.splits.scorer,
+                samples=directory.samples,
+                scores=study_path(Path(config.runs_dir), config.study) / SCORES,
             )
             made = record.Made(run.identity, config.method, config.lr, config.seed)
             results = record.results(config, made, run.source, directory, scores)

@@ -10,7 +10,7 @@ from talr_cli.statistics.pairs import Results
 
 def training_seconds(training: dict[str, Any]) -> float | None:
     """Wall time of all steps; None where no step was timed."""
-    timed = training["steps"] - training["resumed_from_step"]
+    timed = training.get("timed_steps", training["steps"] - training["resumed_from_step"])
     return training["seconds"] * training["steps"] / timed if timed > 0 else None
 
 

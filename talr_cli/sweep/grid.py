@@ -21,6 +21,8 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from talr_cli.config import composition
+from talr_cli.config.quoting import with_quoted_paths
+from talr_cli.config.typed import typed_config
 from talr_cli.errors import UserError
 from talr_cli.fields import plain
 from talr_cli.run.config import EvalConfig, TrainConfig
@@ -54,7 +56,7 @@ def points(overrides: Sequence[str], config_dir: Path | None) -> list[Point]:
     with composition.composing("train", config_dir) as also:
         loader = GlobalHydra.instance().config_loader()
         parse = OverridesParser.create(config_loader=loader).parse_overrides
-        typed = parse(composition.with_quoted_paths("train", overrides))
+        typed = parse(with_quoted_paths("train", overrides))
         fixed = [one for one in typed if not one.is_sweep_override()]
         if any(one.key_or_group == "experiment" and one not in fixed for one in typed):
             raise UserError("experiment takes one value in a sweep: it may bring a grid of its own")
@@ -77,7 +79,7 @@ def points(overrides: Sequence[str], config_dir: Path | None) -> list[Point]:
             config = config.copy()
             values = [parsed[line] for line in lines if line not in whole]
             ConfigLoaderImpl._apply_overrides_to_config(values, config)
-            run = composition.typed("train", config, lines)
+            run = typed_config("train", config, lines)
             found.append(Point(tuple(lines), run, choices, config))
     return found
 
@@ -108,7 +110,7 @@ def base_overrides(point: Point, config_dir: Path | None) -> tuple[tuple[str, ..
     for key in _OF_EVAL:
         lines += _differences(key, base[key], point.composed[key])
         OmegaConf.update(base, key, point.composed[key], merge=False)
-    return tuple(lines), composition.typed("eval", base, point.overrides)
+    return tuple(lines), typed_config("eval", base, point.overrides)
 
 
 def _differences(key: str, before: Any, after: Any) -> list[str]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import resource
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +28,15 @@ from talr_cli.methods.replay import spread
 from talr_cli.models.head import causal_lm
 from talr_cli.models.loading import bf16_is_fast
 from talr_cli.models.sources import ModelSource
-from talr_cli.ranks import DistributedConfig, is_sharded, one_per_node_first, per_rank, world_size
+from talr_cli.ranks import (
+    DistributedConfig,
+    broadcast,
+    is_sharded,
+    one_per_node_first,
+    per_rank,
+    world_size,
+)
+from talr_cli.runs.atomic import made_whole
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking import Tracker
 from talr_cli.training.base_losses import base_losses
@@ -87,20 +93,16 @@ def train(
     trainer.add_callback(ShowProgress())
     trainer.add_callback(StopOnRequest(stop))
     trainer.remove_callback(PrinterCallback)
-    step, checkpoint = directory.last_checkpoint() or (0, None)
+    # Another machine of a shared file system may still see what the first rank has removed.
+    step, checkpoint = broadcast(directory.last_checkpoint()) or (0, None)
     if checkpoint is not None:
         _check_strategy(checkpoint, trainer.is_fsdp_enabled)
         log.info("training: going on from step %d", step)
-    started = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    seconds = time.perf_counter() - started
     if trainer.state.global_step < trainer.state.max_steps:
         raise KeyboardInterrupt
+    spent = trainer.meter.read()
     accelerator = trainer.accelerator
-    device = accelerator.device.type
-    input_tokens, memory = accelerator.gather(
-        torch.tensor([[trainer.input_tokens, peak_memory(device)]], device=accelerator.device)
-    ).T
     adapted = trainer.model
     if trainer.is_fsdp_enabled:
         state = accelerator.get_state_dict(adapted)
@@ -116,17 +118,20 @@ def train(
         vars(part).pop("forward", None)
     attend_as_loaded(model)
     if adapted is not model:
-        adapted.save_pretrained(directory.adapter)
+        with made_whole(directory.adapter) as building:
+            adapted.save_pretrained(building)
         model = adapted.merge_and_unload()
     return model, {
         "steps": trainer.state.global_step,
         "epochs": trainer.state.epoch,
         "rows": len(trainer.train_dataset),
         "target_tokens": trainer.target_tokens,
-        "seconds": round(seconds, 2),
-        "tokens_per_second": round(float(input_tokens.sum()) / seconds, 1),
-        "peak_memory_gib": round(float(memory.max()), 3),  # of the process with the most
-        "device": device_name(device),
+        # The steps that the next three are about: all of them, however often it went on.
+        "timed_steps": trainer.state.global_step,
+        "seconds": round(spent.seconds, 2),
+        "tokens_per_second": round(spent.input_tokens / spent.seconds, 1),
+        "peak_memory_gib": round(spent.peak_memory_gib, 3),  # of the process with the most
+        "device": device_name(accelerator.device.type),
         "processes": accelerator.num_processes,  # on GPUs, one each
         "resumed_from_step": step,
     }
@@ -248,7 +253,7 @@ def trainer_arguments(setting: Setting, directory: RunDirectory, rows: int) -> S
         logging_nan_inf_filter=False,  # a loss that is no number must be seen
         eval_strategy="epoch" if trainer.validate else "no",
         save_strategy="epoch" if trainer.checkpoint_every_epoch else "no",
-        save_total_limit=2,  # a kill while one is written leaves the one before
+        save_total_limit=None,  # the trainer removes old ones when the new one is whole
         report_to="none",
         disable_tqdm=True,  # ShowProgress has the bar
         fsdp=sharded or None,  # type: ignore[arg-type]
@@ -275,13 +280,6 @@ def _check_strategy(checkpoint: Path, sharded: bool) -> None:
             f"{checkpoint} was written under distributed.strategy={before} and cannot be read "
             f"under {now}: go on with distributed={before}, or delete it to start again"
         )
-
-
-def peak_memory(device: str) -> float:
-    """GiB: of the GPU's memory, or of this process's resident memory on a CPU."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def device_name(device: str) -> str:

@@ -135,7 +135,7 @@ def test_killed_ranks_go_on_and_end_with_the_same_weights(strategy, tmp_path):
     )
     study = strategy[2].removeprefix("study=")
     deadline = time.monotonic() + 300
-    while not (marker := list(tmp_path.glob(f"runs/{study}/*/*/checkpoints/*/talr_state.json"))):
+    while not (marker := list(tmp_path.glob(f"runs/{study}/*/*/checkpoints/*/talr.manifest"))):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -57,5 +57,5 @@ def files_read(suite: SuiteConfig) -> dict[str, Path]:
 
 
 def _matching(suite: SuiteConfig, pattern: str) -> list[Path]:
-    files = Path(str(suite.data_dir)).glob(pattern)
+    files = Path(str(suite.data_dir)).expanduser().glob(pattern)
     return sorted(file for file in files if file.is_file() and format_of(file))
