@@ -10,8 +10,8 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +32,13 @@ def run_in_vllm(
             "use suite.backend=hf"
         )
     order = {
-        "suite": {field.name: getattr(suite, field.name) for field in fields(SuiteConfig)}
-        | {"tasks": list(tasks)},
+        "suite": {**asdict(suite), "tasks": list(tasks)},
         "checkpoint": str(checkpoint),
         "template_arguments": template_arguments,
     }
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", WORKER, folder]
-        message = json.dumps(order, default=_plain)
-        done = subprocess.run(command, input=message, text=True, stdout=sys.stderr)
+        done = subprocess.run(command, input=json.dumps(order), text=True, stdout=sys.stderr)
         if done.returncode:
             raise RuntimeError(f"the vLLM process ended with code {done.returncode}; see above")
         for task in tasks:
@@ -48,7 +46,3 @@ def run_in_vllm(
             if record is None:
                 raise RuntimeError(f"the vLLM process left no record of {task}")
             yield task, record
-
-
-def _plain(container: Any) -> Any:
-    return dict(container) if isinstance(container, Mapping) else list(container)
