@@ -10,7 +10,7 @@ from pathlib import Path
 from talr_cli.config import composition
 from talr_cli.config.commands import AnalyzeConfig
 from talr_cli.config.composition import Composed
-from talr_cli.config.stored import of_run
+from talr_cli.config.stored import for_the_run, of_run
 from talr_cli.data.rendering import encode_all, load_renderer
 from talr_cli.errors import UserError
 from talr_cli.models.checkpoints import checkpoint, run_of
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> None:
-    composition.run("analyze", analyze, arguments)
+    composition.run("analyze", analyze, arguments, hold=for_the_run)
 
 
 def analyze(composed: Composed[AnalyzeConfig]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from talr_cli import ranks
 from talr_cli.config import composition
 from talr_cli.config.composition import Composed
-from talr_cli.config.stored import of_run
+from talr_cli.config.stored import for_the_run, of_run
 from talr_cli.models.checkpoints import run_of
 from talr_cli.report.show import show
 from talr_cli.run.checkpoint import follow_scoring, made_of, score_checkpoint
@@ -15,7 +15,7 @@ from talr_cli.run.config import EvalConfig
 
 
 def main(arguments: Sequence[str]) -> None:
-    composition.run("eval", evaluate_checkpoint, arguments)
+    composition.run("eval", evaluate_checkpoint, arguments, hold=for_the_run)
 
 
 def evaluate_checkpoint(composed: Composed[EvalConfig]) -> None:

@@ -61,11 +61,13 @@ def run(
     task: Callable[[Composed[Any]], Any],
     arguments: Sequence[str],
     positional: Sequence[str] = (),
+    hold: Callable[[Sequence[str]], Sequence[str]] = lambda overrides: (),
 ) -> None:
     """Compose conf/<command>.yaml with the arguments and hand the config to `task`.
 
     Args:
         positional: The config values that arguments without a key are for, in their order.
+        hold: Which overrides are not for Hydra: what they change is known to the task only.
 
     Raises:
         UserError: An option, group, name or value is wrong.
@@ -74,7 +76,9 @@ def run(
         return
     _register_schemas()
     look_in_current_folder()  # for the classes that a user's own config names
-    arguments = _checked(command, arguments, positional)
+    options, overrides = _checked(command, arguments, positional)
+    held = tuple(hold(overrides))
+    arguments = [*options, *(one for one in overrides if one not in held)]
     # Without this Hydra prints its errors itself and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"talr {command}", *arguments]
@@ -83,7 +87,7 @@ def run(
     # Hydra announces every exception of a job in a line of its own: this one goes around it.
     def guarded(config: DictConfig) -> Any:
         try:
-            return task(_composed(command, config))
+            return task(_composed(command, config, held))
         except UserError as error:
             if HydraConfig.get().mode is RunMode.MULTIRUN:
                 raise  # a sweeper goes on to the next
@@ -149,7 +153,7 @@ def take_config_dir(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
     return folder, rest
 
 
-def _composed(command: str, config: DictConfig) -> Composed[Any]:
+def _composed(command: str, config: DictConfig, held: tuple[str, ...]) -> Composed[Any]:
     about_run = HydraConfig.get()
     overrides = tuple(about_run.overrides.task)
     added = tuple(
@@ -160,8 +164,8 @@ def _composed(command: str, config: DictConfig) -> Composed[Any]:
     values: Any = OmegaConf.to_container(config, resolve=True)
     return Composed(
         typed_config(command, config, overrides),
-        overrides,
-        (*added, *overrides),
+        (*overrides, *held),
+        (*added, *overrides, *held),
         values,
         about_run.mode is RunMode.MULTIRUN,
     )
@@ -184,8 +188,10 @@ def _mistakes_told(command: str) -> Iterator[None]:
         raise UserError(one_line(error, command, lambda: _known_keys(command))) from error
 
 
-def _checked(command: str, arguments: Sequence[str], positional: Sequence[str] = ()) -> list[str]:
-    """The arguments with the options first: Hydra takes none between or after overrides."""
+def _checked(
+    command: str, arguments: Sequence[str], positional: Sequence[str] = ()
+) -> tuple[list[str], list[str]]:
+    """The options and the overrides: Hydra takes no option between or after overrides."""
     parser = get_args_parser()
     flags = [flag for action in parser._actions for flag in action.option_strings]
 
@@ -208,7 +214,7 @@ def _checked(command: str, arguments: Sequence[str], positional: Sequence[str] =
             override = f"{key}={quoted(override)}"
         overrides.append(override)
     options = [one for one in arguments if one not in namespace.overrides]
-    return [*options, *with_quoted_paths(command, overrides)]
+    return options, with_quoted_paths(command, overrides)
 
 
 def _known_keys(command: str) -> list[str]:

@@ -6,7 +6,7 @@ code of others is run unless the user types it again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from talr_cli.config.composition import Composed
 from talr_cli.config.typed import build
 from talr_cli.errors import UserError
+from talr_cli.models.checkpoints import run_of
 from talr_cli.models.config import ModelConfig
 from talr_cli.runs.run_directory import RunDirectory
 
@@ -31,6 +32,20 @@ class OfRun(Generic[Config]):
     config: Config
     is_own_data: bool
     made: Mapping[str, Any]
+
+
+def for_the_run(overrides: Sequence[str]) -> list[str]:
+    """Of the overrides those that change the stored model and dataset of the run that is scored.
+
+    Hydra knows neither: `dataset.scorer` may be a value of the run's data set and not of the
+    default one.
+    """
+    given = {one.partition("=")[0]: one.partition("=")[2] for one in overrides}
+    ckpt = given.get("ckpt", "").strip("'\"")
+    if not ckpt or run_of(ckpt) is None:
+        return []
+    kept = [f"{group}." for group in GROUPS if group not in given]
+    return [one for one in overrides if one.startswith(tuple(kept))] if kept else []
 
 
 def of_run(command: str, composed: Composed[Config], run: RunDirectory) -> OfRun[Config]:
