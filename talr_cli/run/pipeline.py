@@ -25,7 +25,8 @@ from omegaconf import DictConfig, OmegaConf
 from talr_cli import ranks
 from talr_cli.config.commands import identity
 from talr_cli.data.base import Splits
-from talr_cli.data.rendering import Rendered, Renderer, encode_all, load_renderer, overlap
+from talr_cli.data.encoding import rows_to_train
+from talr_cli.data.rendering import Rendered, Renderer, load_renderer, overlap
 from talr_cli.errors import UserError
 from talr_cli.interruption import Stop, stop_requests
 from talr_cli.methods.averaging import interpolate, same_tensors
@@ -88,7 +89,7 @@ def prepare(config: DictConfig) -> Run:
     general: list[Rendered] = []
     if method.replay is not None:
         longest = config.trainer.max_length
-        general = encode_all(method.replay.examples(), renderer, longest).rows
+        general = rows_to_train(method.replay.examples(), renderer, longest, "replay rows")
         if not general:
             raise UserError(f"replay.path={method.replay.path} has no row with a target token")
         random.Random(config.seed).shuffle(general)  # they are taken in order, often not all
@@ -241,7 +242,9 @@ def _train(run: Run, tracker: Tracker, stop: Stop) -> tuple[PreTrainedModel, dic
     from talr_cli.training.loop import TrainingData, make_trainer, train
 
     config, renderer = run.config, run.renderer
-    validation = encode_all(run.splits.validation, renderer, config.trainer.max_length).rows
+    validation = rows_to_train(
+        run.splits.validation, renderer, config.trainer.max_length, "validation rows"
+    )
 
     # The optimizer updates fp32 weights: a bf16 weight of 0.03 would swallow updates of 1e-6.
     def load(device: str) -> Any:
@@ -341,36 +344,19 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
 
 
 def _training_rows(config: DictConfig, splits: Splits, renderer: Renderer) -> list[Rendered]:
-    longest = config.trainer.max_length
-    encoded = encode_all(splits.train, renderer, longest)
-    total, lost = len(splits.train), encoded.without_target
-    if lost:
-        named = ", ".join(lost[:20]) + (f" and {len(lost) - 20} more" if len(lost) > 20 else "")
-        message = (
-            f"{len(lost)} of {total} training rows have no target token within "
-            f"trainer.max_length={longest}: {named}"
-        )
-        skip = config.dataset.get("on_bad_row", "stop") == "skip"
-        if not skip or len(lost) > config.dataset.get("max_bad_share", 0.0) * total:
-            raise UserError(
-                f"{message}; raise trainer.max_length, or leave them out with "
-                f"dataset.on_bad_row=skip dataset.max_bad_share={len(lost) / total:.2f}"
-            )
-        log.warning("%s; left out", message)
-    if encoded.cut:
-        log.warning(
-            "%d of %d training rows are cut to trainer.max_length=%d: the end of what they teach "
-            "is lost",
-            encoded.cut,
-            total,
-            longest,
-        )
-    if not encoded.rows:
+    rows = rows_to_train(
+        splits.train,
+        renderer,
+        config.trainer.max_length,
+        skip=config.dataset.get("on_bad_row", "stop") == "skip",
+        max_bad_share=config.dataset.get("max_bad_share", 0.0),
+    )
+    if not rows:
         raise UserError(f"dataset={config.dataset.name} has no training row")
     shared = overlap(splits.train, splits.test)
     if shared:
         log.warning("%d of %d test prompts also occur in training", shared, len(splits.test))
-    return encoded.rows
+    return rows
 
 
 def _is_trained(directory: RunDirectory) -> bool:
