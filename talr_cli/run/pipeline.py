@@ -6,6 +6,7 @@ modules it calls.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import random
@@ -27,7 +28,7 @@ from talr_cli.config.commands import identity
 from talr_cli.data.base import Splits
 from talr_cli.data.encoding import rows_to_train
 from talr_cli.data.rendering import Rendered, Renderer, load_renderer, overlap
-from talr_cli.errors import UserError
+from talr_cli.errors import DivergedError, UserError
 from talr_cli.interruption import Stop, stop_requests
 from talr_cli.methods.averaging import interpolate, same_tensors
 from talr_cli.methods.method import Method
@@ -141,8 +142,6 @@ def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
             directory.write_status("interrupted", "stopped by the user")
             raise
         except Exception as error:
-            from talr_cli.training.callbacks import DivergedError
-
             if isinstance(error, DivergedError):
                 directory.write_status("diverged", str(error))
                 raise UserError(f"{directory.path} diverged: {error}; try a smaller lr") from error
@@ -269,7 +268,9 @@ def _train(run: Run, tracker: Tracker, stop: Stop) -> tuple[PreTrainedModel, dic
 
 
 def train_and_save(run: Run, tracker: Tracker) -> PreTrainedModel:
-    """Train in fp32, save in the dtype asked for, return the model as it was saved."""
+    """Train in fp32, save in the dtype asked for, return the model as it is loaded from there."""
+    from talr_cli.models import loading, sources
+
     ranks.broadcast(TRAIN)
     shown = run.renderer.marked(run.rows[0])
     log.info("one training row, trained tokens between ⟦ and ⟧:\n%s", shown)
@@ -278,14 +279,18 @@ def train_and_save(run: Run, tracker: Tracker) -> PreTrainedModel:
         if trained is None:
             raise RuntimeError("only the first rank owns a run")
         _save(run, *trained)
-    return trained[0]
+    del trained
+    gc.collect()  # the trainer, which holds the weights in a cycle
+    return loading.load_model(
+        sources.directory_source(run.directory.model), run.config.model, "auto", run.device
+    )
 
 
 def _save(run: Run, model: PreTrainedModel, training: dict[str, Any]) -> None:
     """Write model/ and training.json; `model` takes the dtype that it is saved in."""
     import torch
 
-    from talr_cli.models import loading
+    from talr_cli.models import loading, saving
     from talr_cli.training.loop import weight_changes
 
     config, directory = run.config, run.directory
@@ -301,8 +306,8 @@ def _save(run: Run, model: PreTrainedModel, training: dict[str, Any]) -> None:
         100 * changes["changed_share"],
         100 * changes["changed_share_saved"],
     )
-    model.to(run.device, save_dtype)  # type: ignore[arg-type]
-    loading.save_model(model, run.renderer.tokenizer, directory.model)
+    saving.cast(model, save_dtype)
+    saving.save_model(model, run.renderer.tokenizer, run.renderer.end_of_turn, directory.model)
     weights = {"save_dtype": str(save_dtype).removeprefix("torch."), **changes}
     write_json(directory.training, {"training": training, "weights": weights})
     shutil.rmtree(directory.checkpoints, ignore_errors=True)
