@@ -28,6 +28,7 @@ from talr_cli.data.choices import possible_completions
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.data_parallel import Share, alone
 from talr_cli.evaluation.memory import BatchSize
+from talr_cli.models.saving import end_tokens
 from talr_cli.scorers.base import Scorer, Summarizer, Verdict
 from talr_cli.statistics.items import scored_items
 
@@ -158,8 +159,8 @@ def generate(
         batch_size: The most rows in a batch; of long rows there are fewer, see `_batches`.
     """
     tokenizer = renderer.tokenizer
-    prompts = [renderer.prompt_ids(example.messages) for example in examples]
-    stops = _stop_ids(model, renderer)
+    prompts = [renderer.prompt_ids(example.messages, example.tools) for example in examples]
+    stops = end_tokens(model, renderer.end_of_turn)
     batches = _batches(list(map(len, prompts)), batch_size.now, _cached_tokens(model))
     answers: list[Any] = [""] * len(prompts)
 
@@ -284,10 +285,3 @@ def _left_padded(
         ids[row, width - len(sequence) :] = torch.tensor(sequence)
         mask[row, width - len(sequence) :] = 1
     return ids, mask
-
-
-def _stop_ids(model: PreTrainedModel, renderer: Renderer) -> list[int]:
-    """What ends an answer: the trained end of turn and the model's own end tokens."""
-    own = model.generation_config.eos_token_id
-    own = [] if own is None else [own] if isinstance(own, int) else list(own)
-    return sorted({renderer.end_of_turn, *own})

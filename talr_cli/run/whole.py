@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from talr_cli.errors import UserError
+from talr_cli.errors import DivergedError, UserError
 from talr_cli.fields import plain
 from talr_cli.run import record
 from talr_cli.run.config import TrainConfig
@@ -41,8 +41,6 @@ def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
             directory.write_status("interrupted", "stopped by the user")
             raise
         except Exception as error:
-            from talr_cli.training.callbacks import DivergedError
-
             if isinstance(error, DivergedError):
                 directory.write_status("diverged", str(error))
                 raise UserError(f"{directory.path} diverged: {error}; try a smaller lr") from error

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from talr_cli import ranks
+from talr_cli.errors import DivergedError
 from talr_cli.interruption import Stop
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking import Tracker
@@ -25,10 +26,6 @@ _NAMES = {"learning_rate": "lr", "eval_loss": "validation_loss"}
 # for this many steps in a row has exploded: short rows may do so once, never in a row.
 EXPLODED = 1.5
 STEPS_EXPLODED = 3
-
-
-class DivergedError(Exception):
-    """The loss or the gradient is no longer a number, or the loss has exploded."""
 
 
 class RecordSteps(TrainerCallback):
