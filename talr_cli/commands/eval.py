@@ -121,7 +121,9 @@ def _score(
         tasks,
     )
     method = config.get("method") or _checkpoint_name(config.ckpt)
-    results = record.results(config, method, run_id, directory, scores, source.directory)
+    results = record.results(
+        config, method, run_id, directory, scores, base.fingerprint, source.directory
+    )
     directory.write_results(results)
     directory.write_status("evaluated")
     tracker = start_tracking(

@@ -35,7 +35,7 @@ from talr_cli.models.sources import ModelSource, resolve
 from talr_cli.run.record import domain_rows, is_scored
 from talr_cli.runs.atomic import made_whole, write_json
 from talr_cli.runs.run_directory import RunDirectory, study_path
-from talr_cli.runs.study import load_pair
+from talr_cli.runs.study import load_results
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -198,23 +198,27 @@ def _make_and_evaluate(
             scores = evaluate(
                 config, model, run.renderer, run.splits, run.load_base, directory, saved, tasks
             )
-            results = record.results(config, config.method, run.identity, directory, scores)
+            results = record.results(
+                config, config.method, run.identity, directory, scores, run.source.fingerprint
+            )
             directory.write_results(results)
             directory.write_status("evaluated")
-            picture = _picture(config)
+            picture = _picture(config, run.identity[:8])
     finally:
         tracker.finish(results, picture)
 
 
-def _picture(config: DictConfig) -> Path | None:
-    """The trade-off of this run's model and dataset in the study, as it stands now."""
+def _picture(config: DictConfig, run_id: str) -> Path | None:
+    """The trade-off of this run and those like it in the study, as it stands now."""
     from talr_cli.report.figures.tradeoff import plot_tradeoff
+    from talr_cli.statistics.groups import comparable
 
     runs_dir = Path(config.runs_dir)
-    results = load_pair(runs_dir, config.study, config.model.name, config.dataset.name)
+    groups = comparable(load_results(runs_dir, config.study))
+    own = [group for group in groups if any(one["run"]["id"] == run_id for one in group.runs)]
     folder = study_path(runs_dir, config.study) / "report"
     folder.mkdir(exist_ok=True)
-    pictures = plot_tradeoff(results, folder)
+    pictures = plot_tradeoff(own, folder)
     return next((picture for picture in pictures if picture.suffix == ".png"), None)
 
 

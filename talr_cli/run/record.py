@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from talr_cli.data.choices import possible_completions
 from talr_cli.evaluation.general.local_data import files_read
 from talr_cli.runs.environment import package_versions
 from talr_cli.runs.identity import run_identity
+from talr_cli.runs.results import SCHEMA
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.study import SCHEMA
 from talr_cli.scorers.user import source_file
 
 
@@ -82,10 +83,12 @@ def results(
     run_id: str,
     directory: RunDirectory,
     scores: dict[str, Any],
+    base: str,
     checkpoint: Path | None = None,
 ) -> dict[str, Any]:
     """The content of results.json; lr and seed are None for what was not trained here.
 
+    `base` is the fingerprint of the base model: runs of other models are never compared.
     `checkpoint` is what was scored, by default the run's own model.
     """
     trained: dict[str, Any] = {"weights": None, "training": None}
@@ -98,6 +101,7 @@ def results(
             "study": config.study,
             "model": config.model.name,
             "dataset": config.dataset.name,
+            "base": hashlib.sha256(base.encode()).hexdigest()[:8],
             "method": method,
             "lr": config.get("lr"),
             "seed": config.get("seed"),

@@ -8,6 +8,8 @@ Does not know how a run is trained or scored, nor which config values make its i
 """
 
 import json
+import logging
+import math
 import os
 import re
 import socket
@@ -25,12 +27,14 @@ from talr_cli.runs.atomic import append_json_line, write_json, write_text
 from talr_cli.runs.environment import collect_environment
 from talr_cli.runs.lease import Owner, hold, owner
 from talr_cli.runs.process import process_start
+from talr_cli.runs.results import read_results
 
 State = Literal["pending", "training", "trained", "evaluated", "interrupted", "failed", "diverged"]
 
 REASON_LINES = 20
 CHECKPOINT_MARKER = "talr_state.json"  # written into a checkpoint after everything else
 LOCK = ".lock"
+log = logging.getLogger(__name__)
 _IDENTITY = re.compile(r"# run identity: ([0-9a-f]{64})$")
 
 
@@ -78,14 +82,8 @@ class RunDirectory:
         identity: str,
     ) -> "RunDirectory":
         """The directory that belongs to this run; the base model has neither lr nor seed."""
-        parts = [_file_name(method)]
-        if lr is not None:
-            parts.append(f"lr{lr:g}")
-        if seed is not None:
-            parts.append(f"s{seed}")
-        parts.append(identity[:8])
         folder = study_path(runs_dir, study) / pair_name(model, dataset)
-        return cls(folder / "-".join(parts))
+        return cls(folder / run_name(method, lr, seed, identity))
 
     def prepare(self, config: Mapping[str, Any], overrides: Sequence[str], identity: str) -> None:
         """Make the directory and write what the run is; refuse one that holds another run."""
@@ -159,12 +157,20 @@ class RunDirectory:
         append_json_line(self.metrics, {"step": step, **metrics})
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All whole rows; a last line torn by a crash is left out."""
+        """All whole rows; a last line torn by a crash is left out.
+
+        So is a damaged line before it, and a line of the log says so.
+        """
         if not self.metrics.exists():
             return []
         # Without its newline the last line is torn, even where it happens to parse.
-        whole, _, _ = self.metrics.read_text(encoding="utf-8", errors="replace").rpartition("\n")
-        return [json.loads(line) for line in whole.splitlines()]
+        whole, newline, _ = self.metrics.read_bytes().rpartition(b"\n")
+        rows = [_metrics_row(line) for line in whole.split(b"\n")] if newline else []
+        damaged = [number for number, row in enumerate(rows, 1) if row is None]
+        if damaged:
+            more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+            log.warning("%s: line %d%s is damaged, left out", self.metrics, damaged[0], more)
+        return [row for row in rows if row is not None]
 
     def cut_metrics(self, step: int) -> None:
         """Going on from `step`: drop the rows after it, which are about to be written again."""
@@ -188,9 +194,14 @@ class RunDirectory:
         write_json(self.results, results)
 
     def read_results(self) -> dict[str, Any] | None:
+        """The scores; None where there are none, or none that can be read: the log says so."""
         if not self.results.exists():
             return None
-        return json.loads(self.results.read_text(encoding="utf-8"))
+        try:
+            return read_results(self.results)
+        except UserError as error:
+            log.warning("%s", error)
+            return None
 
     # Ownership
 
@@ -201,6 +212,19 @@ class RunDirectory:
     def owner(self) -> Owner | None:
         """The process that makes this run now."""
         return owner(self.path / LOCK)
+
+
+def _metrics_row(line: bytes) -> dict[str, Any] | None:
+    """A row of metrics.jsonl; None where it is none: a step, and numbers or nulls by name."""
+    try:
+        row = json.loads(line.decode("utf-8"))
+        if type(row["step"]) is int and all(
+            value is None or math.isfinite(value) for value in row.values()
+        ):
+            return row
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
+        pass
+    return None
 
 
 def _as_yaml(value: Any) -> str:
@@ -223,6 +247,16 @@ def study_path(runs_dir: Path, study: str) -> Path:
     if not study or _file_name(study) != study:
         raise UserError(f"study={study!r} must be a folder name: letters, digits and . _ + - only")
     return runs_dir / study
+
+
+def run_name(method: str, lr: float | None, seed: int | None, identity: str) -> str:
+    """The name of a run's directory."""
+    parts = [_file_name(method)]
+    if lr is not None:
+        parts.append(f"lr{lr:g}")
+    if seed is not None:
+        parts.append(f"s{seed}")
+    return "-".join([*parts, identity[:8]])
 
 
 def pair_name(model: str, dataset: str) -> str:
