@@ -16,8 +16,8 @@ from talr_cli.models.sources import ModelSource
 from talr_cli.run.config import EvalConfig, TrainConfig
 from talr_cli.runs.environment import package_versions
 from talr_cli.runs.identity import run_identity
+from talr_cli.runs.results import SCHEMA
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.study import SCHEMA
 from talr_cli.scorers.user import source_file
 
 # How many rows are scored at once is a matter of memory, and where a file lies of taste.
@@ -110,7 +110,7 @@ def results(
             "id": made.identity[:8],
             "study": config.study,
             "model": config.model.name,
-            "base": hashlib.sha256(base.fingerprint.encode()).hexdigest()[:16],
+            "base": hashlib.sha256(base.fingerprint.encode()).hexdigest()[:8],
             "origin": base.origin,
             "dataset": config.dataset.name,
             "method": made.method,

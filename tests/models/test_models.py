@@ -99,9 +99,9 @@ def test_weights_that_do_not_fit_are_refused(tiny_source, tiny_config, tmp_path)
     ):
         (folder / "config.json").write_text(json.dumps({**settings, key: value}))
         source = sources.directory_source(folder)
-        for config in (tiny_config, {**tiny_config, "architecture": "LlamaForCausalLM"}):
+        for config in (tiny_config, replace(tiny_config, architecture="LlamaForCausalLM")):
             with pytest.raises(UserError, match=expected) as error:
-                loading.load_model(source, OmegaConf.create(config), "auto", "cpu")
+                loading.load_model(source, config, "auto", "cpu")
             assert "\n" not in str(error.value)
 
 
