@@ -123,15 +123,3 @@ def encode_all(examples: Sequence[Example], renderer: Renderer, max_length: int)
         else:
             without_target.append(f"{example.id} ({length} tokens)")
     return Encoded(rows, cut - len(without_target), without_target)
-
-
-def overlap(train: Sequence[Example], test: Sequence[Example]) -> int:
-    """How many test rows have a prompt that also occurs in training."""
-    seen = {_prompt_key(example) for example in train}
-    return sum(_prompt_key(example) in seen for example in test)
-
-
-def _prompt_key(example: Example) -> str:
-    return "\n".join(
-        " ".join(message["content"].split()).casefold() for message in example.messages
-    )

@@ -25,7 +25,8 @@ from omegaconf import DictConfig, OmegaConf
 from talr_cli import ranks
 from talr_cli.config.commands import identity
 from talr_cli.data.base import Splits
-from talr_cli.data.rendering import Rendered, Renderer, encode_all, load_renderer, overlap
+from talr_cli.data.duplicates import check_overlap
+from talr_cli.data.rendering import Rendered, Renderer, encode_all, load_renderer
 from talr_cli.errors import UserError
 from talr_cli.interruption import Stop, stop_requests
 from talr_cli.methods.averaging import interpolate, same_tensors
@@ -367,9 +368,8 @@ def _training_rows(config: DictConfig, splits: Splits, renderer: Renderer) -> li
         )
     if not encoded.rows:
         raise UserError(f"dataset={config.dataset.name} has no training row")
-    shared = overlap(splits.train, splits.test)
-    if shared:
-        log.warning("%d of %d test prompts also occur in training", shared, len(splits.test))
+    # Rows that are not scored may be those that are trained on.
+    check_overlap(splits, config.dataset.get("max_overlap", 1.0) if config.eval else 1.0)
     return encoded.rows
 
 

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from talr_cli.data.base import Example, Splits
 from talr_cli.data.choices import possible_completions
+from talr_cli.data.splitting import even_share
 from talr_cli.evaluation.general.local_data import files_read
 from talr_cli.runs.environment import package_versions
 from talr_cli.runs.identity import run_identity
@@ -70,7 +71,7 @@ def domain_rows(config: DictConfig, splits: Splits) -> list[Example]:
     Raises:
         UserError: They are to be answered by choosing, and cannot be.
     """
-    tests = list(splits.test[: config.domain.limit])
+    tests = even_share(splits.test, config.domain.limit)
     if config.domain.answer_by == "likelihood":
         possible_completions(tests)
     return tests

@@ -118,9 +118,3 @@ def test_long_rows_are_cut_and_those_without_a_target_are_named(renderer):
     assert encoded.cut == 1
     assert len(encoded.without_target) == 1
     assert encoded.without_target[0].startswith("prompt (5")
-
-
-def test_overlap_ignores_case_and_white_space():
-    same = Example("two", ({"role": "user", "content": "what  is 2 + 3?"},), "5")
-    other = Example("three", ({"role": "user", "content": "what is 2 + 4?"},), "6")
-    assert overlap([EXAMPLE], [same, other]) == 1
