@@ -9,8 +9,9 @@ import argparse
 import json
 from pathlib import Path
 
-from talr_cli.report.tables.table import Estimate, study_rows
+from talr_cli.report.tables.table import study_rows
 from talr_cli.runs.study import load_results
+from talr_cli.statistics.estimates import Estimate
 
 
 def number(estimate: Estimate | None, digits: int = 3) -> str:

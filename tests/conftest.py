@@ -8,12 +8,12 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import pytest
-from omegaconf import OmegaConf
 from optimizer_step import toy
 
 from talr_cli.config import composition
 from talr_cli.data.rendering import Renderer
-from talr_cli.models import loading, sources
+from talr_cli.models import sources
+from talr_cli.models.tokenizer import load_tokenizer
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -36,7 +36,7 @@ def tiny_source(tiny_config):
 
 @pytest.fixture(scope="session")
 def tokenizer(tiny_source, tiny_config):
-    return loading.load_tokenizer(tiny_source, tiny_config)
+    return load_tokenizer(tiny_source, tiny_config)
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +65,5 @@ def no_hub(monkeypatch):
 
 
 def config(command="train", *overrides):
-    """The config of a command, resolved."""
-    loaded = composition.load(command, list(overrides))
-    OmegaConf.resolve(loaded)
-    return loaded
+    """The typed config of a command."""
+    return composition.load(command, list(overrides))

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
-
 from talr_cli.config import composition
-from talr_cli.config.commands import check
+from talr_cli.config.commands import RecommendConfig
+from talr_cli.config.composition import Composed
 from talr_cli.errors import UserError
 from talr_cli.runs.study import scored_runs
 
@@ -25,9 +24,9 @@ def main(arguments: Sequence[str]) -> None:
     composition.run("recommend", print_recommendations, arguments)
 
 
-def print_recommendations(config: DictConfig) -> None:
+def print_recommendations(composed: Composed[RecommendConfig]) -> None:
     """One for each model and dataset of the study; those that have none are named at the end."""
-    check(config)
+    config = composed.config
     runs = scored_runs(Path(config.runs_dir), config.study)
     from talr_cli.report.recommend import recommend
     from talr_cli.statistics.pairs import group_by_pair

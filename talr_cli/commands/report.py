@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 from talr_cli.config import composition
-from talr_cli.config.commands import check
+from talr_cli.config.commands import ReportConfig
+from talr_cli.config.composition import Composed
 from talr_cli.runs.study import scored_runs, study_path
 
 
@@ -17,9 +16,9 @@ def main(arguments: Sequence[str]) -> None:
     composition.run("report", report, arguments)
 
 
-def report(config: DictConfig) -> None:
+def report(composed: Composed[ReportConfig]) -> None:
     """Read the results of the study's runs; write report/ beside them."""
-    check(config)
+    config = composed.config
     runs_dir = Path(config.runs_dir)
     show_report(runs_dir, config.study, scored_runs(runs_dir, config.study))
 

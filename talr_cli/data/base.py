@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from talr_cli.errors import UserError
 from talr_cli.scorers.base import Scorer
@@ -65,6 +65,7 @@ class Splits:
     scorer: Scorer | None
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """A dataset config; `load` is the only thing the program asks of it."""
 

@@ -6,7 +6,6 @@ Knows endings, encodings and separators; does not know what a row means.
 from __future__ import annotations
 
 import csv
-import glob
 import gzip
 import io
 import json
@@ -17,6 +16,7 @@ from typing import IO, Any
 
 from talr_cli.data.rows import Row
 from talr_cli.errors import UserError
+from talr_cli.runs.places import files_at
 
 _SEPARATORS = (",", ";", "\t")
 
@@ -24,15 +24,23 @@ _SEPARATORS = (",", ";", "\t")
 def files_of(where: str | Sequence[str]) -> list[Path]:
     """The files that a path, a folder, a pattern such as `data/*.jsonl`, or a list of them names.
 
-    `~` is the home. A pattern's files come in the order of their names, and so do those of a
-    folder: all that end like a file of rows, in the folders within it too.
+    In a folder those that end like a file of rows; see `files_at`.
 
     Raises:
         UserError: There is none, or one is named twice.
     """
     files: list[Path] = []
     for pattern in [where] if isinstance(where, str) else where:
-        for file in _matching(str(pattern)):
+        found = files_at(pattern)
+        if not found:
+            raise UserError(f"{pattern} does not exist: give the path of a file, {_endings()}")
+        if Path(pattern).expanduser().is_dir():
+            found = [file for file in found if _ending(file) in _READERS]
+            if not found:
+                raise UserError(f"{pattern} holds no file that ends with {_endings()}")
+        for file in found:
+            if _ending(file) not in _READERS:
+                raise UserError(f"{file} does not end with {_endings()}: convert or rename it")
             if file in files:
                 raise UserError(f"{file} is named twice: its rows would count twice")
             files.append(file)
@@ -41,37 +49,13 @@ def files_of(where: str | Sequence[str]) -> list[Path]:
     return files
 
 
-def _matching(pattern: str) -> list[Path]:
-    path = Path(pattern).expanduser()
-    if path.is_dir():
-        inside = (file.relative_to(path) for file in path.rglob("*") if _ending(file) in _READERS)
-        shown = [file for file in inside if not any(part.startswith(".") for part in file.parts)]
-        found = sorted(path / file for file in shown)
-        if not found:
-            raise UserError(f"{path} holds no file that ends with {_endings()}")
-        return found
-    if path.exists() or not glob.has_magic(str(path)):
-        return [path]
-    matching = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
-    found = sorted(file for file in matching if file.is_file())
-    if not found:
-        raise UserError(f"{path} matches no file")
-    return found
-
-
 def read_files(where: str | Sequence[str], columns: Sequence[str] = ()) -> Iterator[Row]:
     """The rows of the files of `files_of`, one at a time. A table must have `columns`.
 
     Raises:
         UserError: A file is missing, empty, damaged, of an unknown kind, or lacks a column.
     """
-    files = files_of(where)
-    for path in files:
-        if not path.is_file():
-            raise UserError(f"{path} does not exist: give the path of a file, {_endings()}")
-        if _ending(path) not in _READERS:
-            raise UserError(f"{path} does not end with {_endings()}: convert or rename it")
-    for path in files:
+    for path in files_of(where):
         try:
             with _opened(path) as file:
                 yield from _READERS[_ending(path)](path, file, columns)

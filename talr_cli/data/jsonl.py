@@ -11,9 +11,18 @@ from typing import Any
 
 from talr_cli.data import formats
 from talr_cli.data.base import Example, Splits
-from talr_cli.data.duplicates import MOST_OVERLAP, unique_ids
+from talr_cli.data.duplicates import unique_ids
 from talr_cli.data.files import files_of, read_files, read_hub
 from talr_cli.data.messages import from_json
+from talr_cli.data.options import (
+    A_FILE,
+    MAX_BAD_SHARE,
+    MAX_OVERLAP,
+    NAME,
+    ON_BAD_ROW,
+    REVISION,
+    SCORED_FILE,
+)
 from talr_cli.data.rows import BadRows, Row
 from talr_cli.errors import UserError
 from talr_cli.fields import value
@@ -24,7 +33,7 @@ from talr_cli.scorers.user import UserScorer, scorer_at
 log = logging.getLogger(__name__)
 
 _READ = {"id", "group", "category", "answer", "choices"}  # beside what formats use
-_WHERE = "a path, a folder, a pattern such as data/*.jsonl, or a list of these"
+_WHERE = "a file, a folder, a pattern such as data/*.jsonl, or a list of these"
 
 
 @dataclass
@@ -40,47 +49,41 @@ class Jsonl:
     such a one is the row without the conversation, with "answer" filled in.
     """
 
-    name: str = value("Its name in tables and folders.", "jsonl", may_be_empty=False)
-    hub_id: str | None = value("A data set on the hub; `train` and so on name its splits.", None)
-    hub_config: str | None = value("The part of it, where it has several.", None)
-    revision: str | None = value("A commit, branch or tag of it; null: the newest.", None)
-    train: Any = value(f"Training rows: {_WHERE}.", is_file=True, may_be_empty=False)
-    test: Any = value(
-        f"Rows that are scored: {_WHERE}.", None, is_file=True, may_be_empty=False, identity=False
+    name: str = value(**NAME, default="jsonl")
+    train: Any = value(f"Training rows: {_WHERE}.", **A_FILE)
+    test: Any = value(f"Rows to score: {_WHERE}.", **SCORED_FILE)
+    validation: Any = value(f"Rows for the validation loss: {_WHERE}.", **A_FILE)
+    hub_id: str | None = value(
+        "A data set on the hub, for the splits that no file is given for.",
+        None,
+        may_be_empty=False,
     )
-    validation: Any = value(
-        f"Rows whose loss is followed: {_WHERE}.", None, is_file=True, may_be_empty=False
+    hub_config: str | None = value("Its configuration, where it has several.", None)
+    revision: str | None = value(**REVISION)
+    train_split: str = value("The name of its training rows, as `datasets` has it.", "train")
+    test_split: str | None = value(
+        "That of the rows to score, such as test; null: none.", None, identity=False
     )
+    validation_split: str | None = value("That of the validation rows; null: none.", None)
     train_on: str = value(
-        "Which of the assistant's messages in a row are trained, where they do not say so.",
+        "Which answers of a row are trained, where its messages do not say so themselves.",
         "last",
         choices=("last", "all"),
     )
     scorer: Any = value(
-        "exact_match, numeric, choice, none, or your own: package.module.function.",
+        f"{' | '.join([*SCORERS, 'none'])} | your own: package.module.function.",
         "exact_match",
         identity=False,
     )
-    max_overlap: float = value(
-        "The most of the test prompts that may also occur in training, as a share.",
-        MOST_OVERLAP,
-        at_least=0,
-        at_most=1,
-        identity=False,
-    )
-    on_bad_row: str = value(
-        "What to do about rows that cannot be used.",
-        "stop",
-        choices=("stop", "skip"),
-        identity=False,
-    )
-    max_bad_share: float = value(
-        "The most of the rows that may be skipped, as a share.",
-        0.05,
-        at_least=0,
-        at_most=1,
-        identity=False,
-    )
+    max_overlap: float = value(**MAX_OVERLAP)
+    on_bad_row: str = value(**ON_BAD_ROW)
+    max_bad_share: float = value(**MAX_BAD_SHARE)
+
+    def __post_init__(self) -> None:
+        if self.train is None and self.hub_id is None:
+            raise UserError(
+                "dataset.train is required: type dataset.train=FILE, or dataset.hub_id=ID"
+            )
 
     def load(self) -> Splits:
         """Read all rows, then report every bad one of all of them together.
@@ -88,18 +91,12 @@ class Jsonl:
         Raises:
             UserError: A file or rows cannot be used, or `scorer` is unknown or fails.
         """
-        if self.train_on not in ("last", "all"):
-            raise UserError(f"dataset.train_on={self.train_on} is not last or all")
         scorer = self._scorer()
         bad = BadRows(self.on_bad_row, self.max_bad_share)
         seen = _Seen()
         splits: dict[str, list[Example]] = {}
-        for split, where in (
-            ("train", self.train),
-            ("validation", self.validation),
-            ("test", self.test),
-        ):
-            rows, several = self._rows(where)
+        for split in ("train", "validation", "test"):
+            rows, several = self._rows(getattr(self, split), getattr(self, f"{split}_split"))
             make = partial(self._example, split, several, seen)
             splits[split] = unique_ids(list(bad.sift(rows, make)), split)
         bad.settle()
@@ -110,19 +107,18 @@ class Jsonl:
                 scorer(example.completion, example.reference)
         return Splits(splits["train"], splits["validation"], splits["test"], scorer)
 
-    def _rows(self, where: Any) -> tuple[Iterable[Row], bool]:
+    def _rows(self, where: Any, hub_split: str | None) -> tuple[Iterable[Row], bool]:
         """(rows of a split, whether they are of several files)."""
-        if where is None:
+        if where is not None:
+            return read_files(where), len(files_of(where)) > 1
+        if self.hub_id is None or hub_split is None:
             return (), False
-        if self.hub_id is not None:
-            instead = "give files by dataset.hub_id=null dataset.train=FILE"
-            return read_hub(self.hub_id, self.hub_config, where, instead, self.revision), False
-        return read_files(where), len(files_of(where)) > 1
+        instead = "give files by dataset.train=FILE and dataset.test=FILE"
+        return read_hub(self.hub_id, self.hub_config, hub_split, instead, self.revision), False
 
     def _scorer(self) -> Scorer | None:
-        if callable(self.scorer):
-            kind = type(self.scorer)
-            return UserScorer(self.scorer, f"{kind.__module__}.{kind.__qualname__}")
+        if isinstance(self.scorer, UserScorer):
+            return self.scorer
         if self.scorer == "none":
             return None
         if self.scorer in SCORERS:
@@ -159,9 +155,7 @@ class Jsonl:
             reference=reference,
             group=str(values.get("group", "")),
             category=str(values.get("category", "")),
-            reply_fields={
-                key: one for key, one in reply.items() if key not in ("role", "content")
-            },
+            reply_fields={key: one for key, one in reply.items() if key not in ("role", "content")},
             tools=conversed.tools,
             turns=() if split == "test" else conversation.turns[:-1],
         )

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from talr_cli.data.base import Example, Message
 from talr_cli.errors import UserError
-from talr_cli.models.loading import load_tokenizer
 from talr_cli.models.sources import ModelSource
+from talr_cli.models.tokenizer import IGNORED, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-IGNORED = -100
 
 
 @dataclass(frozen=True)

@@ -21,25 +21,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def load_tokenizer(source: ModelSource, config: Any) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, with a padding token."""
-    from transformers import AutoTokenizer
-
-    if not (source.directory / "tokenizer_config.json").exists():
-        source = resolve_base(source, config)  # an adapter saved without its tokenizer
-    tokenizer = AutoTokenizer.from_pretrained(
-        source.directory, trust_remote_code=config.trust_remote_code
-    )
-    if tokenizer.chat_template is None:
-        raise UserError(
-            f"the tokenizer of {source.origin} has no chat template: use an instruct model, "
-            "or put a chat_template.jinja beside its tokenizer"
-        )
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
 def load_model(
     source: ModelSource, config: Any, dtype: torch.dtype | str, device: str
 ) -> PreTrainedModel:

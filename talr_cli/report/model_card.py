@@ -6,10 +6,9 @@ Knows a run directory and the results of its neighbours; the licence is the user
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from talr_cli.report.tables.cells import Cell, Cells, Column, as_markdown
 from talr_cli.runs.run_directory import RunDirectory
@@ -25,8 +24,7 @@ LICENCE = (
 
 def train_command(run: RunDirectory) -> str:
     """What was typed to train the run."""
-    overrides: Any = OmegaConf.to_container(OmegaConf.load(run.overrides))
-    return shlex.join(["talr", "train", *overrides])
+    return shlex.join(["talr", "train", *run.read_overrides()])
 
 
 def model_card(run: RunDirectory, title: str) -> str:
@@ -37,15 +35,15 @@ def model_card(run: RunDirectory, title: str) -> str:
     """
     results = run.read_results()
     assert results is not None
-    config: Any = OmegaConf.load(run.config)
+    config = run.read_config()
     base = _base_of(run)
     made = results["run"]
     setting = {
         "method": method_label(results),
         "learning rate": f"{made['lr']:g}",
         "seed": made["seed"],
-        "epochs": f"{config.trainer.epochs:g}",
-        "sequences per optimizer step": config.trainer.batch_size,
+        "epochs": f"{config['trainer']['epochs']:g}",
+        "sequences per optimizer step": config["trainer"]["batch_size"],
         "training data": _data_name(config),
         **{f"made with {name}": version for name, version in results["versions"].items()},
     }
@@ -75,22 +73,25 @@ _ABOUT_SCORES = (
 )
 
 
-def _front_matter(config: Any) -> str:
+def _front_matter(config: Mapping[str, Any]) -> str:
     from huggingface_hub import ModelCardData
 
     known: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
-    if config.model.random_init is None and not Path(config.model.path).is_dir():
-        known["base_model"] = config.model.path
+    model = config["model"]
+    if model["random_init"] is None and not Path(model["path"]).is_dir():
+        known["base_model"] = model["path"]
     return f"---\n{ModelCardData(**known, tags=['talr']).to_yaml()}\n---"
 
 
-def _base_name(config: Any) -> str:
-    return f"`{config.model.path}`" if config.model.random_init is None else "Random weights"
+def _base_name(config: Mapping[str, Any]) -> str:
+    model = config["model"]
+    return f"`{model['path']}`" if model["random_init"] is None else "Random weights"
 
 
-def _data_name(config: Any) -> str:
-    hub_id = config.dataset.get("hub_id") if config.dataset.get("path") is None else None
-    return f"{config.dataset.name} ({hub_id})" if hub_id else config.dataset.name
+def _data_name(config: Mapping[str, Any]) -> str:
+    dataset = config["dataset"]
+    hub_id = dataset.get("hub_id") if dataset.get("path") is None else None
+    return f"{dataset['name']} ({hub_id})" if hub_id else dataset["name"]
 
 
 def _base_of(run: RunDirectory) -> Results | None:
@@ -144,9 +145,9 @@ def _change(base: Results | None, results: Results, part: str) -> Cell:
     return Cell(f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]")
 
 
-def _usage(config: Any, title: str) -> str:
+def _usage(config: Mapping[str, Any], title: str) -> str:
     arguments = "".join(
-        f", {name}={value!r}" for name, value in config.model.template_arguments.items()
+        f", {name}={value!r}" for name, value in config["model"]["template_arguments"].items()
     )
     return f"""```python
 from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -10,6 +10,7 @@ from talr_cli.errors import UserError
 from talr_cli.runs.run_directory import study_path
 
 SCHEMA = 1
+SCORES = "scores"  # the folder of a study for scores that need no second computation
 log = logging.getLogger(__name__)
 
 

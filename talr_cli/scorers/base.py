@@ -12,9 +12,15 @@ from typing import Any, Protocol, runtime_checkable
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a model output was judged. `parsed` is the answer read from it, None if none."""
+    """How a model output was judged.
 
-    correct: bool
+    Attributes:
+        correct: Right (True, 1) or wrong (False, 0), or a share of what was asked, in [0, 1]. A
+            score is the mean of them.
+        parsed: The answer that was read from the output; None if there is none.
+    """
+
+    correct: bool | float
     parsed: str | None
 
 
@@ -26,7 +32,7 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class Summarizer(Protocol):
-    """A scorer that has more to say of all rows together than the share of correct ones."""
+    """A scorer that has more to say of all rows together than their mean."""
 
     def summary(
         self, verdicts: Sequence[Verdict], references: Sequence[Mapping[str, Any]]

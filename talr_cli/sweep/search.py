@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 from talr_cli.errors import UserError
+from talr_cli.run.config import TrainConfig
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.study import load_results
 
@@ -23,7 +22,7 @@ from talr_cli.runs.study import load_results
 PENALTY = 10.0
 
 
-def trial(config: DictConfig, arguments: Sequence[str]) -> float:
+def trial(config: TrainConfig, arguments: Sequence[str]) -> float:
     """Make the run that `talr train` with these arguments makes; how good it is."""
     base = _base_score(config)
     command = [sys.executable, "-m", "talr_cli.cli", "train", *arguments]
@@ -43,7 +42,7 @@ def penalised(results: Mapping[str, Any], base: float, max_general_loss: float) 
     return results["domain"]["score"] - PENALTY * beyond
 
 
-def _base_score(config: DictConfig) -> float:
+def _base_score(config: TrainConfig) -> float:
     """General score of the model before training."""
     for results in load_results(Path(config.runs_dir), config.study):
         run = results["run"]

@@ -3,9 +3,6 @@
 TRL's fused head projects only the target positions through the vocabulary on GPUs, but every
 position elsewhere. Here the backbone's output is cut down to the target positions before TRL's
 head sees it, so that prompt positions cost no projection on any device.
-
-Rows that are padded are so on the right, where causal attention cannot see the padding: the model
-runs without a padding mask, and attention takes its kernel for plain causal rows.
 """
 
 from __future__ import annotations
@@ -15,15 +12,12 @@ from typing import Any
 
 import torch
 import trl.trainer.utils
-from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from talr_cli.data.rendering import IGNORED
-from talr_cli.errors import UserError
 from talr_cli.methods.base import TargetTokens
+from talr_cli.models.head import TARGETS_AT_ONCE, causal_lm, head_logits, model_inputs, target_mask
 
-TARGETS_AT_ONCE = 512  # rows of [targets, vocabulary] logits held in fp32
 VOCABULARY_AT_ONCE = 4096  # columns of TRL's head on a CPU, where its 32768 do not fit the caches
 
 
@@ -34,11 +28,6 @@ def add_token_scores(model: nn.Module, outputs: tuple[str, ...]) -> None:
         trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE = VOCABULARY_AT_ONCE
     fused = tuple(output for output in outputs if output != "topk_entropy")
     trl.trainer.utils.add_fused_lm_head(language_model, outputs=("log_probs", *fused))
-
-
-def causal_lm(model: nn.Module) -> PreTrainedModel:
-    """The transformers model inside an adapter, if there is one."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model  # type: ignore[return-value]
 
 
 def score_targets(
@@ -60,7 +49,7 @@ def score_targets(
     Returns:
         The N targets, and the hidden[N, H] that the head turned into their predictions.
     """
-    mask = _target_mask(inputs)
+    mask = target_mask(inputs)
     targets = inputs["labels"][:, 1:][mask]
     kept = {}
 
@@ -72,7 +61,7 @@ def score_targets(
     handle = causal_lm(unwrapped).base_model.register_forward_hook(keep_targets)
     try:
         scored = model(
-            **_model_inputs(inputs), shift_labels=targets[None], use_cache=False, fused_lm_head=True
+            **model_inputs(inputs), shift_labels=targets[None], use_cache=False, fused_lm_head=True
         )
     finally:
         handle.remove()
@@ -91,30 +80,6 @@ def score_targets(
     return tokens, hidden
 
 
-def target_hidden(model: PreTrainedModel, inputs: Mapping[str, Any]) -> torch.Tensor:
-    """hidden[N, H] of the targets' predictions in a model that has no fused head."""
-    output = model.base_model(**_model_inputs(inputs), use_cache=False)
-    return output.last_hidden_state[:, :-1][_target_mask(inputs)]
-
-
-def head_logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-    """logits[N, V] in fp32 from hidden[N, H], as the model's own forward makes them.
-
-    Raises:
-        UserError: The model scales its logits in a way that is not known here.
-    """
-    text = model.config.get_text_config()
-    for name in ("logit_scale", "logits_scaling", "output_multiplier", "lm_head_multiplier"):
-        if getattr(text, name, None) not in (None, 1.0):
-            raise UserError(
-                f"{text.model_type} models scale their logits ({name}): objective=eaft with "
-                "objective.top_k and regulariser=kl are not for them"
-            )
-    logits = model.get_output_embeddings()(hidden).float()
-    cap = getattr(text, "final_logit_softcapping", None)
-    return logits if cap is None else (logits / cap).tanh() * cap
-
-
 @torch.no_grad()
 def _topk_entropy(model: PreTrainedModel, hidden: torch.Tensor, top_k: int) -> torch.Tensor:
     """entropy[N] in nats of the top_k likeliest tokens, renormalised."""
@@ -127,16 +92,6 @@ def _topk_entropy(model: PreTrainedModel, hidden: torch.Tensor, top_k: int) -> t
 
 def _row(values: torch.Tensor | None) -> torch.Tensor | None:
     return None if values is None else values[0]
-
-
-def _target_mask(inputs: Mapping[str, Any]) -> torch.Tensor:
-    """mask[B, T - 1]: the positions whose next token is a target."""
-    return inputs["labels"][:, 1:] != IGNORED
-
-
-def _model_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    left_out = ("labels", "sequence_weights", "attention_mask")
-    return {name: inputs[name] for name in inputs if name not in left_out}
 
 
 def _sequence_of_targets(inputs: Mapping[str, Any]) -> torch.Tensor:

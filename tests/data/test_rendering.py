@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from talr_cli.data.base import Example
-from talr_cli.data.rendering import IGNORED, Renderer, encode_all, overlap
+from talr_cli.data.rendering import IGNORED, Renderer, encode_all
 from talr_cli.errors import UserError
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"

@@ -12,10 +12,11 @@ from talr_cli.config import composition
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.drift import general_passages
 from talr_cli.evaluation.evaluate import ready
-from talr_cli.evaluation.general.harness import evaluate_general
 from talr_cli.evaluation.general.mini import TASK_DIR
 from talr_cli.evaluation.general.mini.tasks import CHECKS, obeys, read_items
+from talr_cli.evaluation.general.suite import evaluate_general
 from talr_cli.models import loading, sources
+from talr_cli.models.tokenizer import load_tokenizer
 
 CHOICE_TASKS = ("arithmetic", "knowledge", "python")
 
@@ -144,7 +145,7 @@ def test_lm_eval_loads_the_tasks_offline_from_any_folder(tmp_path):
 def test_the_real_base_model_can_lose_and_gain_on_every_task():
     config = composition.load("eval", [])
     source = sources.resolve(config.model)
-    renderer = Renderer(loading.load_tokenizer(source, config.model), {})
+    renderer = Renderer(load_tokenizer(source, config.model), {})
     model = ready(loading.load_model(source, config.model, "auto", "cpu"))
     for name, task in evaluate_general(model, renderer, config.suite).results["tasks"].items():
         assert 0.35 <= task["score"] <= 0.80, name

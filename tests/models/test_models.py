@@ -2,10 +2,10 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from peft import LoraConfig, get_peft_model
 from transformers import (
     Gemma3Config,
@@ -17,12 +17,13 @@ from transformers import (
 from talr_cli.config import composition
 from talr_cli.errors import UserError
 from talr_cli.models import loading, sources
+from talr_cli.models.tokenizer import load_tokenizer
 
 
 def config_for(path, **changes):
     config = composition.load("train", ["model=tiny"]).model
     here = {"path": str(path), "package": None, "random_init": None}
-    return OmegaConf.create({**OmegaConf.to_container(config), **here, **changes})
+    return replace(config, **{**here, **changes})
 
 
 def logits(model, ids):
@@ -45,7 +46,7 @@ def test_an_adapter_is_merged_into_its_base(tiny_source, tiny_config, tmp_path):
     ids = [5, 6, 7, 8]
     torch.testing.assert_close(logits(merged, ids), logits(adapted, ids), rtol=1e-4, atol=1e-5)
     assert not any("lora" in name for name, _ in merged.named_parameters())
-    assert loading.load_tokenizer(source, config).chat_template
+    assert load_tokenizer(source, config).chat_template
 
 
 def test_the_text_part_of_a_vision_model_is_the_same_model(tmp_path):
@@ -134,7 +135,7 @@ def test_a_hub_model_that_cannot_be_had_says_what_to_do(monkeypatch):
 
 def test_the_fingerprint_is_the_content(tiny_source, tiny_config, tmp_path):
     model = loading.load_model(tiny_source, tiny_config, torch.float32, "cpu")
-    tokenizer = loading.load_tokenizer(tiny_source, tiny_config)
+    tokenizer = load_tokenizer(tiny_source, tiny_config)
     for name in ("one", "two"):
         loading.save_model(model, tokenizer, tmp_path / name)
     with torch.no_grad():
@@ -148,12 +149,12 @@ def test_the_fingerprint_is_the_content(tiny_source, tiny_config, tmp_path):
 
 def test_a_model_without_a_chat_template_is_refused(tiny_source, tiny_config, tmp_path):
     model = loading.load_model(tiny_source, tiny_config, torch.float32, "cpu")
-    tokenizer = loading.load_tokenizer(tiny_source, tiny_config)
+    tokenizer = load_tokenizer(tiny_source, tiny_config)
     tokenizer.chat_template = None
     loading.save_model(model, tokenizer, tmp_path / "bare")
     config = config_for(tmp_path / "bare")
     with pytest.raises(UserError, match="has no chat template"):
-        loading.load_tokenizer(sources.resolve(config), config)
+        load_tokenizer(sources.resolve(config), config)
 
 
 @pytest.mark.gpu

@@ -6,7 +6,7 @@ from synthetic_study import BASE, METHODS, results, study
 
 from talr_cli.report.figures import score_by_lr
 from talr_cli.report.figures.score_by_lr import plot_score_by_lr
-from talr_cli.report.tables.seeds import seed_groups
+from talr_cli.statistics.seeds import seed_groups
 
 
 def panels(runs, parts=("domain", "general")):

@@ -8,7 +8,8 @@ import pytest
 from synthetic_study import BASE, results
 
 from talr_cli.report.tables.cells import as_csv, as_markdown
-from talr_cli.report.tables.seeds import seed_groups, seeds_cells
+from talr_cli.report.tables.seeds import seeds_cells
+from talr_cli.statistics.seeds import seed_groups
 
 DOMAIN = [0.31, 0.35, 0.28]
 

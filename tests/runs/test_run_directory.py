@@ -106,6 +106,33 @@ def test_numbers_that_json_lacks_become_null(run):
 # Identity
 
 
+def test_values_come_back_as_they_were_written(run):
+    config = {
+        "lr": 1e-05,
+        "large": 1e16,
+        "rate": 0.5,
+        "whole": 3,
+        "off": False,
+        "nothing": None,
+        "text": {"number": "1e-05", "yes": "yes", "line": "a\nb: [c]", "name": "größer"},
+        "list": ["lr=1e-05", "", "null"],
+    }
+    run.prepare(config, ["lr=1e-05", "model.name=a: b", "prompt='x\ny'"], IDENTITY)
+    assert run.read_identity() == IDENTITY
+    assert run.read_config() == config
+    assert type(run.read_config()["lr"]) is type(run.read_config()["large"]) is float
+    assert run.read_overrides() == ["lr=1e-05", "model.name=a: b", "prompt='x\ny'"]
+
+
+@pytest.mark.parametrize("content", ["", "- a", "a: [", "!!python/object/apply:os.getcwd []"])
+def test_a_config_that_is_none_is_named_in_one_line(run, content):
+    run.path.mkdir(parents=True)
+    run.config.write_text(content)
+    with pytest.raises(UserError, match=r"config\.yaml cannot be read") as error:
+        run.read_config()
+    assert "\n" not in str(error.value)
+
+
 def test_prepare_writes_what_the_run_is(run):
     run.prepare({"lr": 1e-6, "model": {"name": "m"}}, ["method=talr"], IDENTITY)
     assert run.read_identity() == IDENTITY

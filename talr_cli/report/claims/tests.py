@@ -1,4 +1,4 @@
-"""What is asked of the runs for each claim of the study; claims.py has the claims and the verdicts.
+"""What is asked of the runs for each claim of the study; verdicts.py has claims and verdicts.
 
 A test says `yes` or `no` where its 95% interval lies on one side, else `open`. Seeds are averaged
 item by item, so that intervals speak of these models on other items, not of other seeds.
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from talr_cli.report.tables.seeds import seed_groups
 from talr_cli.statistics.contrasts import (
     Interval,
     balance,
@@ -30,6 +29,7 @@ from talr_cli.statistics.pairs import (
     point,
     points_alike,
 )
+from talr_cli.statistics.seeds import seed_groups
 
 Answer = Literal["yes", "no", "open"]
 

@@ -1,6 +1,6 @@
 """The study's four claims (arXiv 2509.20758), and a verdict on each from the runs of a study.
 
-A claim holds when all of its tests (claim_tests.py) say yes, and does not hold when one says no.
+A claim holds when all of its tests (tests.py) say yes, and does not hold when one says no.
 Between them it is `undecided`: the runs are there and the noise is too large, so that more test
 items would decide. `not testable here` means that the study has not the runs, or that nothing was
 learned of which the claim speaks. The wording of the tests is ours.

@@ -27,9 +27,9 @@ from talr_cli.report.figures.looks import (
     panel_grid,
     save,
 )
-from talr_cli.report.tables.seeds import SeedGroup, seed_groups
 from talr_cli.runs.run_directory import RunDirectory, pair_name
 from talr_cli.statistics.pairs import Results, group_by_pair
+from talr_cli.statistics.seeds import SeedGroup, seed_groups
 
 BINS = 60  # points of a line; more steps are averaged
 FEW_POINTS = 12  # are marked

@@ -23,9 +23,9 @@ from talr_cli.report.figures.looks import (
     new_figure,
     save,
 )
-from talr_cli.report.tables.seeds import SeedGroup, seed_groups
 from talr_cli.runs.run_directory import pair_name
 from talr_cli.statistics.pairs import Results, group_by_pair, is_base, measured_alike, score_of
+from talr_cli.statistics.seeds import SeedGroup, seed_groups
 
 SPREAD = 0.5  # of the gap between two lrs: methods stand side by side in it
 MOST_TICKS = 8

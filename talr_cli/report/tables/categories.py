@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from talr_cli.report.tables.cells import Cells, Column, named, pair_columns
-from talr_cli.report.tables.table import estimate_cell, estimate_of
+from talr_cli.report.tables.table import estimate_cell
+from talr_cli.statistics.estimates import estimate_of
 from talr_cli.statistics.pairs import Results, method_label
 
 

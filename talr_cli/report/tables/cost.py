@@ -1,6 +1,5 @@
 """What the runs of a study cost: hours of the device, speed, memory, method by method.
 
-A run that was resumed timed only its last part: its hours are scaled up to all of its steps.
 An averaged model costs what the training of the run it averages costs.
 """
 
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_columns
+from talr_cli.statistics.durations import evaluation_hours, training_hours
 from talr_cli.statistics.pairs import Results, averaged_from, group_by_pair
 
 COLUMNS = (
@@ -71,33 +71,6 @@ def _device(training: dict[str, Any]) -> str:
     """Its name, and how many; empty for runs that did not record it."""
     name, processes = training.get("device", ""), training.get("processes", 1)
     return f"{processes} × {name}" if processes > 1 else name
-
-
-def training_seconds(training: dict[str, Any]) -> float | None:
-    """Wall time of all steps; None where no step was timed."""
-    timed = training["steps"] - training["resumed_from_step"]
-    return training["seconds"] * training["steps"] / timed if timed > 0 else None
-
-
-def training_hours(training: dict[str, Any]) -> float | None:
-    """Device hours of all steps; None where no step was timed."""
-    seconds = training_seconds(training)
-    return None if seconds is None else seconds * training.get("processes", 1) / 3600
-
-
-def evaluation_seconds(one: Results) -> float:
-    """Wall time of answering and scoring, general and domain."""
-    return sum(part.get("seconds", 0.0) for part in _scored_parts(one))
-
-
-def evaluation_hours(one: Results) -> float:
-    """Device hours of answering and scoring, general and domain."""
-    parts = _scored_parts(one)
-    return sum(part.get("seconds", 0.0) * part.get("processes", 1) for part in parts) / 3600
-
-
-def _scored_parts(one: Results) -> list[dict[str, Any]]:
-    return [one[part] for part in ("domain", "general") if one[part]]
 
 
 def _mean(trainings: Sequence[dict[str, Any]], key: str) -> float | None:

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from talr_cli.report.tables.cells import Cell, Cells, Column, named
-from talr_cli.report.tables.seeds import seed_groups
-from talr_cli.report.tables.table import Estimate, estimate_cell
+from talr_cli.report.tables.table import estimate_cell
+from talr_cli.statistics.estimates import Estimate
 from talr_cli.statistics.pairs import Results, group_by_pair
+from talr_cli.statistics.seeds import seed_groups
 
 SOURCE = "arXiv 2509.20758, MedCalc-Bench"
 DATASET, SUITE = "medcalc", "paper"

