@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from talr_cli import ranks
 from talr_cli.data.base import Splits
+from talr_cli.data.duplicates import check_overlap
 from talr_cli.data.encoding import rows_to_train
-from talr_cli.data.rendering import Rendered, Renderer, load_renderer, overlap
+from talr_cli.data.rendering import Rendered, Renderer, load_renderer
 from talr_cli.errors import UserError
 from talr_cli.methods.method import Method
 from talr_cli.models.loading import choose_device
@@ -117,7 +118,6 @@ def _training_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> l
     )
     if not rows:
         raise UserError(f"dataset={config.dataset.name} has no training row")
-    shared = overlap(splits.train, splits.test)
-    if shared:
-        log.warning("%d of %d test prompts also occur in training", shared, len(splits.test))
+    # Rows that are not scored may be those that are trained on.
+    check_overlap(splits, getattr(config.dataset, "max_overlap", 1.0) if config.eval else 1.0)
     return rows

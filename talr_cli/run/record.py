@@ -9,6 +9,7 @@ from typing import Any
 
 from talr_cli.data.base import Example, Splits
 from talr_cli.data.choices import possible_completions
+from talr_cli.data.splitting import even_share
 from talr_cli.evaluation.config import DomainEvalConfig
 from talr_cli.evaluation.general.local_data import files_read
 from talr_cli.fields import identity_of, plain
@@ -83,7 +84,7 @@ def domain_rows(domain: DomainEvalConfig, splits: Splits) -> list[Example]:
     Raises:
         UserError: They are to be answered by choosing, and cannot be.
     """
-    tests = list(splits.test[: domain.limit])
+    tests = even_share(splits.test, domain.limit)
     if domain.answer_by == "likelihood":
         possible_completions(tests)
     return tests

@@ -127,8 +127,7 @@ def test_bad_rows_of_both_files_are_named_together(tmp_path, files):
     message = str(error.value)
     assert message.startswith("3 of 5 rows are bad")
     assert "train.json:2 has no response" in message
-    assert "test.jsonl:2 has an answer without a number after ####" in message
-    assert "test.jsonl:3 has an answer without a number after ####" in message
+    assert "test.jsonl:2, 3 has an answer without a number after ####" in message
 
 
 @pytest.mark.parametrize(
