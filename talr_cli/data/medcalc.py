@@ -90,7 +90,9 @@ class MedCalc:
                 test_rows = read_rows(Path(self.test_path), _COLUMNS)
                 splits["test"] = [example for _, example in bad.sift(test_rows, self._example)]
         bad.settle()
-        return Splits(splits["train"], splits["validation"], splits["test"], MedCalcScorer())
+        return Splits(
+            splits["train"], splits["validation"], splits["test"], MedCalcScorer(self.prompt)
+        )
 
     def _from_hub(self, bad: BadRows) -> dict[str, list[Example]]:
         instead = (
@@ -138,7 +140,13 @@ class MedCalc:
             id=f"{row.file.stem}:{values['Row Number']}",
             messages=messages,
             completion=completion,
-            reference={"form": form, "answer": answer, "lower": lower, "upper": upper},
+            reference={
+                "form": form,
+                "answer": answer,
+                "lower": lower,
+                "upper": upper,
+                "calculator": str(row.values.get("Calculator ID") or "").strip(),
+            },
             group=values["Calculator Name"],
             category=str(row.values.get("Category") or "").strip(),
         )
