@@ -74,6 +74,14 @@ class Dataset(Protocol):
     def load(self) -> Splits: ...
 
 
+def load_test(dataset: Dataset) -> Splits:
+    """The rows to score and their scorer; training rows only where a dataset needs them for that.
+
+    A dataset says so by a method `load_test`.
+    """
+    return getattr(dataset, "load_test", dataset.load)()
+
+
 def check_target(target: str) -> None:
     """Raise UserError unless `target`, what a completion holds, is an explanation or a label."""
     if target not in ("explanation", "label"):

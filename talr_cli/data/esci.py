@@ -7,7 +7,7 @@ The wording of the prompt is ours. The data has labels and no explanations; see 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from talr_cli.data.base import Example, Splits, check_target
@@ -111,9 +111,17 @@ class Esci:
         check_target(self.target)
         check_shares(self.validation_share, self.test_share)
         check_paths(self.path, self.test_path)
+        return self._load(self._sources())
+
+    def load_test(self) -> Splits:
+        """The test rows alone, where they have a file or a split of their own."""
+        check_paths(self.path, self.test_path)
+        return self._load(self._test_sources())
+
+    def _load(self, sources: Sequence[tuple[str | None, Iterable[Row]]]) -> Splits:
         bad = BadRows(self.on_bad_row, self.max_bad_share)
         pairs: dict[str, list[Pair]] = {"train": [], "validation": [], "test": []}
-        for role, rows in self._sources():
+        for role, rows in sources:
             for record in bad.sift(rows, self._record):
                 if record is None:
                     continue
@@ -136,16 +144,25 @@ class Esci:
     def _sources(self) -> list[tuple[str | None, Iterable[Row]]]:
         """(split, rows), the split being None where the rows are of all."""
         if self.path is None:
-            instead = "give a file in its columns by dataset.path=FILE"
-            return [
-                (split, read_hub(self.hub_id, None, split, instead, self.revision))
-                for split in ("train", "test")
-            ]
-        columns = (*_COLUMNS, "small_version") if self.small_version else _COLUMNS
-        rows = read_files(self.path, columns)
+            return [("train", self._hub_rows("train")), *self._test_sources()]
         if self.test_path is None:
-            return [(None, rows)]
-        return [("train", rows), ("test", read_files(self.test_path, columns))]
+            return self._test_sources()
+        return [("train", read_files(self.path, self._columns())), *self._test_sources()]
+
+    def _test_sources(self) -> list[tuple[str | None, Iterable[Row]]]:
+        """Those of `_sources` that test rows come from."""
+        if self.path is None:
+            return [("test", self._hub_rows("test"))]
+        if self.test_path is None:
+            return [(None, read_files(self.path, self._columns()))]
+        return [("test", read_files(self.test_path, self._columns()))]
+
+    def _hub_rows(self, split: str) -> Iterable[Row]:
+        instead = "give a file in its columns by dataset.path=FILE"
+        return read_hub(self.hub_id, None, split, instead, self.revision)
+
+    def _columns(self) -> tuple[str, ...]:
+        return (*_COLUMNS, "small_version") if self.small_version else _COLUMNS
 
     def _record(self, row: Row) -> tuple[Pair, str | None] | None:
         """The pair and what its column `split` says; None where it is filtered out."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from talr_cli.data import formats
@@ -18,7 +19,6 @@ from talr_cli.data.options import (
     A_FILE,
     MAX_BAD_SHARE,
     MAX_OVERLAP,
-    NAME,
     ON_BAD_ROW,
     REVISION,
     SCORED_FILE,
@@ -49,7 +49,11 @@ class Jsonl:
     such a one is the row without the conversation, with "answer" filled in.
     """
 
-    name: str = value(**NAME, default="jsonl")
+    name: str = value(
+        "Its name in tables and run directories; empty: that of the training file.",
+        "",
+        identity=False,
+    )
     train: Any = value(f"Training rows: {_WHERE}.", **A_FILE)
     test: Any = value(f"Rows to score: {_WHERE}.", **SCORED_FILE)
     validation: Any = value(f"Rows for the validation loss: {_WHERE}.", **A_FILE)
@@ -80,6 +84,7 @@ class Jsonl:
     max_bad_share: float = value(**MAX_BAD_SHARE)
 
     def __post_init__(self) -> None:
+        self.name = self.name or self._own_name()
         if self.train is None and self.hub_id is None:
             raise UserError(
                 "dataset.train is required: type dataset.train=FILE, or dataset.hub_id=ID"
@@ -91,11 +96,25 @@ class Jsonl:
         Raises:
             UserError: A file or rows cannot be used, or `scorer` is unknown or fails.
         """
+        return self._load(("train", "validation", "test"))
+
+    def load_test(self) -> Splits:
+        """The rows to score alone: no other file has to be there."""
+        return self._load(("test",))
+
+    def _own_name(self) -> str:
+        """What the training rows are called where they lie."""
+        if self.train is None:
+            return str(self.hub_id or "").rpartition("/")[2]
+        first = self.train if isinstance(self.train, str) else self.train[0]
+        return Path(first).name.partition(".")[0] or Path(first).name
+
+    def _load(self, wanted: Sequence[str]) -> Splits:
         scorer = self._scorer()
         bad = BadRows(self.on_bad_row, self.max_bad_share)
         seen = _Seen()
-        splits: dict[str, list[Example]] = {}
-        for split in ("train", "validation", "test"):
+        splits: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
+        for split in wanted:
             rows, several = self._rows(getattr(self, split), getattr(self, f"{split}_split"))
             make = partial(self._example, split, several, seen)
             splits[split] = unique_ids(list(bad.sift(rows, make)), split)

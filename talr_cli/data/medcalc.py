@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from talr_cli.data.base import Example, Message, Splits, check_target
@@ -114,21 +115,37 @@ class MedCalc:
                 splits["test"] = [example for _, example in bad.sift(test_rows, self._example)]
         bad.settle()
         unique = {split: unique_ids(rows, split) for split, rows in splits.items()}
-        return Splits(unique["train"], unique["validation"], unique["test"], MedCalcScorer())
+        return Splits(
+            unique["train"], unique["validation"], unique["test"], MedCalcScorer(self.prompt)
+        )
+
+    def load_test(self) -> Splits:
+        """The test rows alone, where they are not a share of `path`."""
+        if self.test_path is None and self.path is not None:
+            return self.load()
+        bad = BadRows(self.on_bad_row, self.max_bad_share)
+        rows = (
+            self._hub_rows("test")
+            if self.test_path is None
+            else read_files(self.test_path, _COLUMNS)
+        )
+        test = [example for _, example in bad.sift(rows, self._example)]
+        bad.settle()
+        return Splits([], [], unique_ids(test, "test"), MedCalcScorer(self.prompt))
 
     def _from_hub(self, bad: BadRows) -> dict[str, list[Example]]:
+        training = bad.sift(self._hub_rows("train"), self._example)
+        splits = split_by_key(training, self.validation_share, 0.0)
+        test = bad.sift(self._hub_rows("test"), self._example)
+        splits["test"] = [example for _, example in test]
+        return splits
+
+    def _hub_rows(self, split: str) -> Iterable[Row]:
         instead = (
             "give a CSV file in its columns by dataset.path=FILE, and dataset.test_path=FILE for "
             "the test rows"
         )
-        rows = {
-            split: read_hub(self.hub_id, None, split, instead, self.revision)
-            for split in ("train", "test")
-        }
-        training = bad.sift(rows["train"], self._example)
-        splits = split_by_key(training, self.validation_share, 0.0)
-        splits["test"] = [example for _, example in bad.sift(rows["test"], self._example)]
-        return splits
+        return read_hub(self.hub_id, None, split, instead, self.revision)
 
     def _example(self, row: Row) -> tuple[str, Example]:
         """(note id, example)."""
@@ -159,7 +176,13 @@ class MedCalc:
             id=f"{row.file.stem}:{values['Row Number']}",
             messages=messages,
             completion=completion,
-            reference={"form": form, "answer": answer, "lower": lower, "upper": upper},
+            reference={
+                "form": form,
+                "answer": answer,
+                "lower": lower,
+                "upper": upper,
+                "calculator": str(given.get("Calculator ID") or "").strip(),
+            },
             group=values["Calculator Name"],
             category=str(given.get("Category", "")).strip(),
         )

@@ -21,7 +21,6 @@ from talr_cli.data.options import (
 )
 from talr_cli.data.rows import BadRows, Row
 from talr_cli.data.splitting import drawn, split_by_key
-from talr_cli.errors import UserError
 from talr_cli.fields import value
 from talr_cli.scorers.base import Scorer
 from talr_cli.scorers.math import Gsm8kScorer, MathScorer, last_box
@@ -67,19 +66,21 @@ class MetaMath:
             UserError: The hub or a file cannot be read, rows are bad, a value is out of range, or
                 the benchmark's scorer needs a package that is not installed.
         """
-        if self.benchmark not in _BENCHMARKS:
-            raise UserError(f"dataset.benchmark={self.benchmark} is not gsm8k or math")
-        if not 0 <= self.validation_share < 1:
-            raise UserError(f"dataset.validation_share={self.validation_share} is outside [0, 1)")
         scorer = _SCORERS[self.benchmark]()
         bad = BadRows(self.on_bad_row, self.max_bad_share)
-        test_example = _gsm8k_example if self.benchmark == "gsm8k" else _math_example
-        test = list(bad.sift(self._test_source(), test_example))
+        test = list(bad.sift(self._test_source(), _TEST_EXAMPLES[self.benchmark]))
         questions = bad.sift(self._train_source(), _train_example)
         splits = split_by_key(questions, self.validation_share, 0.0)
         bad.settle()
         train = drawn(splits["train"], "train_rows", self.train_rows, self.data_seed)
         return Splits(train, splits["validation"], test, scorer)
+
+    def load_test(self) -> Splits:
+        """The benchmark's rows alone."""
+        bad = BadRows(self.on_bad_row, self.max_bad_share)
+        test = list(bad.sift(self._test_source(), _TEST_EXAMPLES[self.benchmark]))
+        bad.settle()
+        return Splits([], [], test, _SCORERS[self.benchmark]())
 
     def _train_source(self) -> Iterable[Row]:
         if self.path is not None:
@@ -132,6 +133,9 @@ def _math_example(row: Row) -> Example:
         reference={"answer": str(answer)},
         group=str(values.get("subject") or values.get("type") or ""),
     )
+
+
+_TEST_EXAMPLES = {"gsm8k": _gsm8k_example, "math": _math_example}
 
 
 def _prompt(question: str) -> tuple[Message, ...]:

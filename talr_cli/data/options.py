@@ -14,7 +14,11 @@ A_FILE: dict[str, Any] = {"default": None, "is_file": True, "may_be_empty": Fals
 SCORED_FILE: dict[str, Any] = {**A_FILE, "identity": False}
 SOME_ROWS: dict[str, Any] = {"default": None, "at_least": 1}
 
-NAME: dict[str, Any] = {"doc": "Its name in tables and run directories.", "may_be_empty": False}
+NAME: dict[str, Any] = {
+    "doc": "Its name in tables and run directories.",
+    "may_be_empty": False,
+    "identity": False,
+}
 HUB_ID: dict[str, Any] = {"doc": "The data set on the hub.", "may_be_empty": False}
 REVISION: dict[str, Any] = {
     "doc": "A commit, branch or tag of it on the hub; null: the newest.",
