@@ -180,6 +180,11 @@ class RunDirectory:
         """Add the row of one optimiser step."""
         append_json_line(self.metrics, {"step": step, **metrics})
 
+    def keep_metrics(self) -> None:
+        """The rows so far outlive a power loss: a training may go on after them."""
+        if self.metrics.exists():
+            manifest.fsync(self.metrics)
+
     def read_metrics(self) -> list[dict[str, Any]]:
         """All whole rows; a last line torn by a crash is left out, damaged ones with a warning."""
         return read_metrics(self.metrics)
