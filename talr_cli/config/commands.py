@@ -15,6 +15,7 @@ from omegaconf import II, MISSING, DictConfig, OmegaConf
 
 from talr_cli.data.esci import Esci
 from talr_cli.data.esci_mini import EsciMini
+from talr_cli.data.facts_mini import FactsMini
 from talr_cli.data.jsonl import Jsonl
 from talr_cli.data.medcalc import MedCalc
 from talr_cli.data.medcalc_mini import MedCalcMini
@@ -233,7 +234,7 @@ class CompareConfig:
     flips: str | None = None
 
 
-_DATASETS = (Esci, EsciMini, Jsonl, MedCalc, MedCalcMini, MetaMath)
+_DATASETS = (Esci, EsciMini, FactsMini, Jsonl, MedCalc, MedCalcMini, MetaMath)
 _METHOD_PARTS = (
     *(Sft, Talr, Flow, Dft, Eaft, InfoSft, Deft),
     *(L2, Kl, Lora, Averaging, Replay),
