@@ -113,7 +113,7 @@ def test_bad_rows_may_be_skipped_up_to_a_share(tmp_path, caplog):
 
 def test_a_long_list_of_bad_rows_is_cut(tmp_path):
     path = write(tmp_path / "a.jsonl", *[{"prompt": "x"}] * 50, GOOD)
-    with pytest.raises(UserError, match="a.jsonl:1, 2, .*, 20 and 30 more has no completion"):
+    with pytest.raises(UserError, match=r"a\.jsonl:1, 2, .*, 20 and 30 more has no completion"):
         Jsonl(train=path).load()
 
 
