@@ -1,19 +1,17 @@
 """The sandbox from within: what stands between the caller's process and the program's.
 
-    inside.py contain ORDER    caller - outer - init - program, each the parent of the next
-    inside.py run ORDER        this process becomes the program's
+    contain    caller - outer - init - program, each the parent of the next
+    run        this process becomes the program's
 
-ORDER is the descriptor of a file that `outside.py` wrote. Standard input is the caller's to hang
-up: then, or when the caller is gone, the outer process kills the init of the program's namespaces,
-and the kernel with it everything in them. By bubblewrap bwrap stands between the two, the init is
-bubblewrap's own, and its child runs this script again, with `run`.
+Standard input is the caller's to hang up: then, or when the caller is gone, the outer process kills
+the init of the program's namespaces, and the kernel with it everything in them. By bubblewrap bwrap
+stands between the two, the init is bubblewrap's own, and its child comes here again, to `run`.
 
-A script of the standard library alone, not imported. It starts for every program, so it imports
-little: each import takes milliseconds.
+The standard library alone, not imported but started by `outside.py` for every program. So it is
+compiled beforehand and imports little: each import takes milliseconds.
 """
 
 import ctypes
-import marshal
 import os
 import resource
 import select
@@ -64,9 +62,8 @@ def contain(order, file):
     cores = sorted(os.sched_getaffinity(0))
     first = int.from_bytes(os.urandom(4), "big")
     os.sched_setaffinity(0, {cores[(first + place) % len(cores)] for place in range(CORES)})
-    # By bubblewrap root has to be given a user whom limits bind; others get theirs from it.
-    if not order["bwrap"] or os.getuid() == 0:
-        enter_user_namespace()
+    if not order["bwrap"] or order["nobody"]:  # bubblewrap's own knows one user alone
+        enter_user_namespace(order["nobody"])
     if not order["bwrap"]:
         os.close(file)
         call("unshare", NEW_NAMESPACES)
@@ -103,17 +100,17 @@ def end_with_parent(hung_up):
         os._exit(1)
 
 
-def enter_user_namespace():
-    """It knows the caller's user alone, for root also one whom the process limit binds."""
+def enter_user_namespace(with_nobody):
+    """It knows the caller's user, and a second one where root has to become that."""
     user, group, process = os.getuid(), os.getgid(), os.getpid()
-    second = f"\n{NOBODY} {NOBODY} 1" if user == 0 else ""
+    second = f"\n{NOBODY} {NOBODY} 1" if with_nobody else ""
     entered, enter = os.pipe()
     mapper = os.fork()
     if mapper == 0:
         try:
             os.close(enter)
             if os.read(entered, 1):
-                if not second:
+                if not with_nobody:
                     write(f"/proc/{process}/setgroups", "deny")
                 write(f"/proc/{process}/uid_map", f"{user} {user} 1{second}")
                 write(f"/proc/{process}/gid_map", f"{group} {group} 1{second}")
@@ -130,12 +127,10 @@ def enter_user_namespace():
 
 def bubblewrap(order, file):
     """Arguments of bwrap. The capabilities are for `run`, which then drops them."""
-    with open(__file__, encoding="utf-8") as own:
-        script = own.read()
     limits = order["limits"]
     words = ["bwrap", "--die-with-parent"]
     words += [f"--unshare-{kind}" for kind in ("ipc", "pid", "net", "uts", "cgroup-try")]
-    if os.getuid() != 0:
+    if not order["nobody"]:
         words += ["--unshare-user"]
     words += ["--cap-drop", "ALL"]
     for capability in ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID"):
@@ -152,14 +147,14 @@ def bubblewrap(order, file):
     words += ["--perms", "1777", "--size", str(limits["disk"]), "--tmpfs", "/tmp"]
     words += ["--chdir", "/tmp", "--remount-ro", "/", "--"]
     os.set_inheritable(file, True)
-    return [*words, *order["python"], "-c", script, "run", str(file)]
+    return [*words, *order["start"], "run", str(file)]
 
 
 def init(order, hung_up):
     """The first process of the namespaces: with it everything in them ends."""
     write("/proc/sys/user/max_user_namespaces", "0")
     make_root(order["folder"], order["visible"], order["limits"])
-    drop_rights()
+    drop_rights(order["nobody"])
     end_with_parent(hung_up)  # only now: a change of user forgets it
     os.close(hung_up)
     program = os.fork()
@@ -200,11 +195,11 @@ def make_root(folder, visible, limits):
     os.chdir("/tmp")
 
 
-def drop_rights():
-    """Root becomes nobody; no capability is left, and none can be had."""
+def drop_rights(to_nobody):
+    """No capability is left, and none can be had."""
     for capability in range(64):
         libc.prctl(DROP_FROM_BOUND, capability, 0, 0, 0)
-    if os.getuid() == 0:
+    if to_nobody:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
@@ -263,9 +258,8 @@ def set_filter(instructions):
     call("prctl", SET_FILTER, FILTER_CALLS, ctypes.byref(program), 0, 0)
 
 
-def main(action, descriptor):
-    file = int(descriptor)
-    order = marshal.loads(os.pread(file, os.fstat(file).st_size, 0))
+def main(order, action, file):
+    """`file` is the descriptor that the order came by."""
     if action == "contain":
         contain(order, file)
     os.close(file)
@@ -277,9 +271,5 @@ def main(action, descriptor):
             mount(None, "/tmp", flags=REMOUNT | NO_SUID | NO_DEV, options=options)
         except OSError:
             pass  # AppArmor can forbid it; the size is limited by bwrap
-        drop_rights()
+        drop_rights(order["nobody"])
     run(order)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
