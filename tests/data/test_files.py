@@ -12,6 +12,7 @@ from pyarrow import parquet
 from talr_cli.data.files import files_of, read_files
 from talr_cli.data.jsonl import Jsonl
 from talr_cli.errors import UserError
+from talr_cli.fields import at_home, identity_of
 
 ROWS = [{"prompt": f"größer; {n}\tor not, {n}?", "completion": f"ja {n}"} for n in range(3)]
 
@@ -182,3 +183,28 @@ def test_a_data_set_of_the_hub(tmp_path, monkeypatch):
         Jsonl(hub_id=str(folder), test_split="dev").load()
     with pytest.raises(UserError, match=r"dataset\.train is required"):
         Jsonl()
+    with pytest.raises(UserError, match=r"dataset\.test=7 is not a file, a folder, a pattern"):
+        Jsonl(train="a", test=7)
+
+
+def test_the_content_of_every_file_counts_wherever_it_lies(tmp_path, monkeypatch):
+    """Of the training files for what a run is; of the test files for what a score is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("one/a", "one/b", "two/a", "two/b", "test"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.jsonl").write_bytes(lines())
+
+    def ids(train):
+        files = at_home(Jsonl, {"train": train, "test": "~/test.jsonl"})
+        return tuple(json.dumps(identity_of(Jsonl(**files), whole)) for whole in (False, True))
+
+    wheres = ("~/one", "~/one/*.jsonl", ["~/one/a.jsonl", "~/one/b.jsonl"])
+    before = [ids(where) for where in wheres]
+    elsewhere = json.loads(json.dumps(wheres).replace("one", "two"))
+    assert [ids(where) for where in elsewhere] == before
+    (tmp_path / "test.jsonl").write_bytes(lines(ROWS[:1]))
+    tested = [ids(where) for where in wheres]
+    assert [run for run, _ in tested] == [run for run, _ in before]
+    assert not {score for _, score in tested} & {score for _, score in before}
+    (tmp_path / "one" / "b.jsonl").write_bytes(lines(ROWS[:1]))
+    assert not {run for run, _ in map(ids, wheres)} & {run for run, _ in before}
