@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 
 import torch
-from hydra.utils import instantiate
 
 from talr_cli.config import composition
 from talr_cli.data.rendering import encode_all, load_renderer
@@ -33,7 +32,7 @@ def main() -> None:
     data = ["dataset=medcalc", f"dataset.path={options.data}"] if options.data else []
     config = composition.load("train", [f"model={options.model}", *data])
     source = sources.resolve(config.model)
-    examples = instantiate(config.dataset).load().train[: options.rows]
+    examples = config.dataset.load().train[: options.rows]
     rows = encode_all(examples, load_renderer(source, config.model), 4096).rows
     device = loading.choose_device("auto")
     model = loading.load_model(source, config.model, torch.float32, device).eval()

@@ -89,13 +89,11 @@ def build(options: argparse.Namespace) -> tuple[Any, str]:
     """The trainer of a contestant, and its device."""
     import torch
     from datasets import Dataset
-    from hydra.utils import instantiate
     from transformers import PrinterCallback, set_seed
     from trl import SFTTrainer
 
     from talr_cli.config import composition
     from talr_cli.data.rendering import encode_all, load_renderer
-    from talr_cli.methods.method import Method
     from talr_cli.models import loading, sources
     from talr_cli.runs.run_directory import RunDirectory
     from talr_cli.training import loop
@@ -106,7 +104,7 @@ def build(options: argparse.Namespace) -> tuple[Any, str]:
     config.trainer.checkpoint_every_epoch = False
     source = sources.resolve(config.model)
     renderer = load_renderer(source, config.model)
-    rows = encode_all(instantiate(config.dataset).load().train, renderer, 4096).rows
+    rows = encode_all(config.dataset.load().train, renderer, 4096).rows
     rows = [row for row in rows if len(row.input_ids) <= options.longest]
     if options.tokens:
         rows.sort(key=lambda row: abs(len(row.input_ids) - options.tokens))
@@ -118,13 +116,14 @@ def build(options: argparse.Namespace) -> tuple[Any, str]:
     model = loading.load_model(source, config.model, torch.float32, device)
     set_seed(0)
     directory = RunDirectory(Path(tempfile.mkdtemp()))
+    setting = loop.Setting(config.trainer, config.lr, config.seed, config.distributed, device)
     if not plain:
-        method = Method.of(config)
+        method = config.parts
         general = []
         if method.replay is not None:
             general = encode_all(method.replay.examples(), renderer, 4096).rows
         trainer = loop.make_trainer(
-            config,
+            setting,
             model,
             renderer.tokenizer,
             method,
@@ -132,10 +131,10 @@ def build(options: argparse.Namespace) -> tuple[Any, str]:
             directory,
             source,
             lambda: loading.load_model(source, config.model, "auto", device),
-            device,
+            config.model.path,
         )
     else:
-        arguments = loop.trainer_arguments(config, directory, device, len(rows))
+        arguments = loop.trainer_arguments(setting, directory, len(rows))
         arguments.loss_type = "dft" if options.contestant == "trl-dft" else "nll"
         trainer = SFTTrainer(
             model=model,

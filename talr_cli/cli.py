@@ -63,7 +63,7 @@ def main() -> int:
             near = difflib.get_close_matches(command, COMMANDS, n=1)
             guess = f"; did you mean {near[0]!r}?" if near else ""
             raise UserError(f"unknown command {command!r}{guess} See `talr --help`.")
-        return importlib.import_module(f"talr_cli.commands.{command}").main(arguments[1:]) or 0
+        return _run(command, arguments[1:])
     except UserError as error:
         rank = os.environ.get("RANK", "0")
         print(f"talr: {f'rank {rank}: ' * (rank != '0')}{error}", file=sys.stderr)
@@ -72,6 +72,13 @@ def main() -> int:
         if os.environ.get("RANK", "0") == "0":
             print("talr: interrupted", file=sys.stderr)
         return 130
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    is_search = any(one.startswith("hydra/sweeper=") for one in arguments)
+    if command == "train" and {"-m", "--multirun"} & set(arguments) and not is_search:
+        command = "sweep"
+    return importlib.import_module(f"talr_cli.commands.{command}").main(arguments) or 0
 
 
 if __name__ == "__main__":

@@ -11,9 +11,13 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-REQUIRED: Any = "???"  # a value that has to be given; as OmegaConf writes it
+from talr_cli.runs.identity import file_digest
+from talr_cli.runs.places import files_at
+
+REQUIRED: Any = "???"  # a value that has to be given, as YAML files write it
 _META = "talr"
 
 
@@ -25,6 +29,7 @@ class About:
         doc: What it means, with its unit, in a sentence.
         identity: Whether it belongs to a run's identity: whether it can change the weights.
         is_file: Whether it names a file, whose content counts for the identity and not its path.
+        is_path: Whether it names a place on disk.
         is_part: Whether it is an object that the config names by a class.
         or_auto: Whether it may also be `auto`.
     """
@@ -37,9 +42,15 @@ class About:
     at_most: float | None = None
     or_auto: bool = False
     may_be_empty: bool = True
+    may_be_infinite: bool = False
     identity: bool = True
     is_file: bool = False
+    is_path: bool = False
     is_part: bool = False
+
+    @property
+    def names_a_place(self) -> bool:
+        return self.is_file or self.is_path
 
     @property
     def allowed(self) -> str:
@@ -52,8 +63,16 @@ class About:
             ("below", self.below),
             ("at most", self.at_most),
         )
-        words = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
+        words = [f"{word} {bound:.10g}" for word, bound in bounds if bound is not None]
         return ", ".join(["auto, or a whole number"] * self.or_auto + words)
+
+    @property
+    def _interval(self) -> str:
+        low = f"({self.above:g}" if self.above is not None else None
+        low = low or (f"[{self.at_least:g}" if self.at_least is not None else "(-infinity")
+        high = f"{self.below:g})" if self.below is not None else None
+        high = high or (f"{self.at_most:g}]" if self.at_most is not None else "infinity)")
+        return f"{low}, {high}"
 
     def problem(self, value: Any) -> str | None:
         """What is wrong with a value; None if nothing is."""
@@ -65,7 +84,8 @@ class About:
             return f"is not one of {', '.join(map(str, self.choices))}"
         if self.or_auto and (isinstance(value, bool) or not isinstance(value, int)):
             return "is neither a whole number nor auto"
-        if isinstance(value, float) and not math.isfinite(value):
+        endless = math.isnan if self.may_be_infinite else lambda one: not math.isfinite(one)
+        if isinstance(value, float) and endless(value):
             return "is not a finite number"
         if isinstance(value, int | float) and not isinstance(value, bool):
             outside = (
@@ -75,7 +95,7 @@ class About:
                 or (self.at_most is not None and value > self.at_most)
             )
             if outside:
-                return f"is out of range: {self.allowed}"
+                return f"is outside {self._interval}"
         return None
 
 
@@ -112,18 +132,94 @@ def about(field: dataclasses.Field[Any]) -> About:
 
 
 def problems(kind: type, values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """What is wrong with the values of a config dataclass, each `key=value ...` in a line.
+    """What is wrong with the values of a config dataclass, as `key=value is ...`.
 
     Args:
-        values: By the names of the fields; those that are missing here are not looked at.
+        values: By the names of the fields.
         prefix: Goes before each key, such as `trainer.`
     """
     for field in dataclasses.fields(kind):
-        if field.name not in values:
+        found, key = values.get(field.name), f"{prefix}{field.name}"
+        if found == REQUIRED:
+            yield f"{key} is required: type {key}=VALUE"
             continue
-        found = values[field.name]
         reason = about(field).problem(found)
         if reason is not None:
-            yield f"{prefix}{field.name}{'=' if found != '' else ''}{found} {reason}".replace(
-                "  ", " "
-            )
+            yield f"{key} {reason}" if found == "" else f"{key}={found} {reason}"
+
+
+def plain(config: Any) -> Any:
+    """A config as YAML and JSON know it; a part names its class by `_target_`.
+
+    An object that is no dataclass says by `as_config()` what it was made of.
+    """
+    if hasattr(config, "as_config"):
+        return config.as_config()
+    if isinstance(config, Mapping):
+        return {str(key): plain(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return [plain(value) for value in config]
+    if not dataclasses.is_dataclass(config):
+        return config
+    values = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        values[field.name] = plain(value)
+        if about(field).is_part and dataclasses.is_dataclass(value):
+            values[field.name] = {"_target_": target_of(type(value)), **values[field.name]}
+    return values
+
+
+def at_home(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with the `~` of their paths made the user's home."""
+    paths = {field.name for field in dataclasses.fields(kind) if about(field).names_a_place}
+    return {name: _at_home(one) if name in paths else one for name, one in values.items()}
+
+
+def _at_home(path: Any) -> Any:
+    if isinstance(path, list):
+        return [_at_home(one) for one in path]
+    is_from_home = isinstance(path, str) and path.startswith("~")
+    return str(Path(path).expanduser()) if is_from_home else path
+
+
+def target_of(kind: type) -> str:
+    """The dotted path by which a config names a class."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def identity_of(config: Any, whole: bool = False) -> dict[str, Any]:
+    """As `plain`, of the values that belong to a run's identity, or all; files by content."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value, known = getattr(config, field.name), about(field)
+        if not (known.identity or whole):
+            continue
+        if known.is_file and value is not None:
+            values[field.name] = _content(value)
+        elif dataclasses.is_dataclass(value):
+            values[field.name] = identity_of(value, whole)
+            if known.is_part:
+                values[field.name]["_target_"] = target_of(type(value))
+        else:
+            values[field.name] = plain(value)
+    return values
+
+
+def files_of(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(key, path) of every file that a config names, parts included."""
+    for field in dataclasses.fields(config):
+        value, key = getattr(config, field.name), f"{prefix}{field.name}"
+        if about(field).is_file and value is not None:
+            for path in [value] if isinstance(value, str) else value:
+                yield key, path
+        elif dataclasses.is_dataclass(value):
+            yield from files_of(value, f"{key}.")
+
+
+def _content(value: str | list[str]) -> Any:
+    """Of a file its digest, of a folder or a pattern its files'; of anything else itself."""
+    if isinstance(value, list):
+        return [_content(one) for one in value]
+    found = [f"content {file_digest(path)}" for path in files_at(value)]
+    return value if not found else found[0] if Path(value).is_file() else found

@@ -14,20 +14,31 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from talr_cli.errors import UserError
+from talr_cli.fields import value
 
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
+DEVICES = ("auto", "cpu", "cuda")
 # A rank that dies takes the others along at once; this is for one that downloads a large model.
 PATIENCE = timedelta(hours=3)
 FAREWELL_SECONDS = 10
 STOPPING_SECONDS = 120  # to finish a step and write a checkpoint
 
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class DistributedConfig:
+    """The processes of one run, each with a GPU of its own. Changes no result."""
+
+    strategy: str = value(
+        "each process holds the whole model (ddp), or they split it between them (fsdp2)",
+        choices=("ddp", "fsdp2"),
+    )
+    processes: int | None = value("null: one for each visible GPU", None, at_least=1)
 
 
 def world_size() -> int:
@@ -45,19 +56,19 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def is_sharded(config: DictConfig) -> bool:
+def is_sharded(distributed: DistributedConfig) -> bool:
     """Whether the ranks split the model up between them."""
-    return world_size() > 1 and config.distributed.strategy == "fsdp2"
+    return world_size() > 1 and distributed.strategy == "fsdp2"
 
 
-def missing_ranks(config: DictConfig) -> int:
+def missing_ranks(distributed: DistributedConfig, device: str) -> int:
     """How many processes this run needs that nobody has started yet; 0 to go on in this one."""
-    wanted = config.distributed.processes
+    wanted = distributed.processes
     if world_size() > 1 or wanted == 1:
         return 0
     import torch
 
-    gpus = 0 if config.device == "cpu" else torch.cuda.device_count()
+    gpus = 0 if device == "cpu" else torch.cuda.device_count()
     if wanted is None and gpus == 0:
         raise UserError(
             "distributed.processes=null is one for each GPU, and there is none: "
@@ -100,16 +111,19 @@ def start(command: str, arguments: Sequence[str], processes: int) -> None:
         raise SystemExit(130) from None
 
 
-def per_rank(config: DictConfig, ranks: int) -> tuple[int, int]:
+def per_rank(batch: int, micro_batch: int | None, ranks: int) -> tuple[int, int]:
     """(sequences per forward pass of a rank, forward passes per optimizer step).
+
+    Args:
+        batch: Sequences per optimizer step, over all ranks.
+        micro_batch: What the first of the results is to be; None: as many as there are.
 
     Raises:
         UserError: The batch cannot be cut up so.
     """
-    batch, micro = config.trainer.batch_size, config.trainer.micro_batch_size
-    micro = micro or max(1, batch // ranks)
+    micro = micro_batch or max(1, batch // ranks)
     if batch % (ranks * micro):
-        of_each = f" x trainer.micro_batch_size={micro}" if config.trainer.micro_batch_size else ""
+        of_each = f" x trainer.micro_batch_size={micro}" if micro_batch else ""
         raise UserError(
             f"trainer.batch_size={batch}, the sequences of an optimizer step over all processes, "
             f"is not a multiple of {ranks} processes{of_each}"

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from talr_cli.fields import value
+
 INIT_TIMEOUT = 10.0  # seconds, after which an unreachable server means offline
 FINISH_TIMEOUT = 60.0  # seconds for the last upload; what is left stays on disk
 SCORE_SECTIONS = ("general", "domain", "drift", "weights", "training")
@@ -23,10 +25,10 @@ log = logging.getLogger(__name__)
 class LoggerConfig:
     """`auto` means online for a user who is logged in, else offline, unless WANDB_MODE is set."""
 
-    name: str = "wandb"  # wandb | none
-    project: str = "talr"
-    entity: str | None = None
-    mode: str = "auto"  # auto | online | offline
+    name: str = value("where curves and scores go", "wandb", choices=("wandb", "none"))
+    project: str = value("of W&B", "talr")
+    entity: str | None = value("of W&B, a user or a team; null: your default one", None)
+    mode: str = value("auto: online when logged in", "auto", choices=("auto", "online", "offline"))
 
 
 class Tracker:

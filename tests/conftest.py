@@ -8,7 +8,6 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import pytest
-from omegaconf import OmegaConf
 from optimizer_step import toy
 
 from talr_cli.config import composition
@@ -66,7 +65,5 @@ def no_hub(monkeypatch):
 
 
 def config(command="train", *overrides):
-    """The config of a command, resolved."""
-    loaded = composition.load(command, list(overrides))
-    OmegaConf.resolve(loaded)
-    return loaded
+    """The typed config of a command."""
+    return composition.load(command, list(overrides))

@@ -7,15 +7,14 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra.utils import instantiate
-from omegaconf import DictConfig
-
 from talr_cli.config import composition
-from talr_cli.config.commands import check
-from talr_cli.config.stored import checkpoint, run_of, with_config_of
+from talr_cli.config.commands import AnalyzeConfig
+from talr_cli.config.composition import Composed
+from talr_cli.config.stored import for_the_run, of_run
 from talr_cli.data.encoding import rows_to_train
 from talr_cli.data.rendering import load_renderer
 from talr_cli.errors import UserError
+from talr_cli.models.checkpoints import checkpoint, run_of
 from talr_cli.models.loading import choose_device, load_model
 from talr_cli.models.sources import resolve
 from talr_cli.runs.atomic import write_json, write_text
@@ -25,43 +24,44 @@ log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> None:
-    composition.run("analyze", analyze, arguments)
+    composition.run("analyze", analyze, arguments, hold=for_the_run)
 
 
-def analyze(config: DictConfig) -> None:
+def analyze(composed: Composed[AnalyzeConfig]) -> None:
     """Write tokens.jsonl, summary.json, histogram.png/.svg and tokens.html."""
-    check(config)
-    run = run_of(config.ckpt)
+    config, run = composed.config, run_of(composed.config.ckpt)
     if run is not None:
-        config, _ = with_config_of(run, config)
-    objective = instantiate(config.objective)
+        config = of_run("analyze", composed, run).config
+    objective = config.objective
     if objective.weighs_sequences or objective.outputs:
         raise UserError(
             "talr analyze colours tokens by weights that follow from their probabilities alone: "
             "objective=sft, talr, dft, infosft"
         )
-    rows = instantiate(config.dataset).load().train[: config.rows]
+    rows = config.dataset.load().train[: config.rows]
     device = choose_device(config.device)
-    source = resolve(config.model) if config.ckpt is None else checkpoint(config, run)
-    renderer = load_renderer(source, config.model)
+    model = config.model
+    source = resolve(model) if config.ckpt is None else checkpoint(config.ckpt, run, model)
+    renderer = load_renderer(source, model)
     encoded = rows_to_train(rows, renderer, config.max_length)
     if not encoded:
         raise UserError(f"dataset={config.dataset.name} has no training row")
 
     from talr_cli.report import hard_tokens
+    from talr_cli.statistics.steps import easy_share_by_epoch
     from talr_cli.training.base_losses import target_losses
 
     log.info("analyze: %d rows under %s", len(encoded), source.origin)
-    losses = target_losses(load_model(source, config.model, "auto", device), encoded)
+    losses = target_losses(load_model(source, model, "auto", device), encoded)
     tokens = hard_tokens.weigh(losses, encoded, objective, renderer.tokenizer)
     name = "base" if config.ckpt is None else Path(config.ckpt).resolve().name
     folder = study_path(Path(config.runs_dir), config.study)
-    folder = folder / "analysis" / f"{pair_name(config.model.name, config.dataset.name)}-{name}"
+    folder = folder / "analysis" / f"{pair_name(model.name, config.dataset.name)}-{name}"
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "tokens.jsonl", "".join(json.dumps(row) + "\n" for row in tokens))
     summary = hard_tokens.summary(tokens)
     if run is not None and run.metrics.exists():
-        summary["easy_share_by_epoch"] = hard_tokens.easy_share_by_epoch(run.read_metrics())
+        summary["easy_share_by_epoch"] = easy_share_by_epoch(run.read_metrics())
     write_json(folder / "summary.json", summary)
     hard_tokens.plot_histogram(tokens, folder)
     write_text(folder / "tokens.html", hard_tokens.html_page(tokens, summary))

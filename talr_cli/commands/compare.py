@@ -6,10 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from talr_cli.config import composition
-from talr_cli.config.commands import check
+from talr_cli.config.commands import CompareConfig
+from talr_cli.config.composition import Composed
 from talr_cli.errors import UserError
 from talr_cli.runs.atomic import write_text
 from talr_cli.runs.study import load_run
@@ -19,9 +18,9 @@ def main(arguments: Sequence[str]) -> None:
     composition.run("compare", compare, arguments, positional=("a", "b"))
 
 
-def compare(config: DictConfig) -> None:
+def compare(composed: Composed[CompareConfig]) -> None:
     """Print the differences and some flipped items; write all of these to `config.flips`."""
-    check(config)
+    config = composed.config
     if config.a is None or config.b is None:
         raise UserError("two runs are needed: talr compare A B; see `talr compare --help`")
     if config.flips is not None and not Path(config.flips).parent.is_dir():

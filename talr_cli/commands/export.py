@@ -6,10 +6,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
-
 from talr_cli.config import composition
-from talr_cli.config.commands import check
+from talr_cli.config.commands import ExportConfig
+from talr_cli.config.composition import Composed
 from talr_cli.errors import UserError
 from talr_cli.runs.run_directory import RunDirectory
 
@@ -18,13 +17,13 @@ def main(arguments: Sequence[str]) -> None:
     composition.run("export", export, arguments)
 
 
-def export(config: DictConfig) -> None:
+def export(composed: Composed[ExportConfig]) -> None:
     """Copy model/ of the run, which is merged and has its tokenizer, and add the card."""
-    check(config)
+    config = composed.config
     run, out = RunDirectory(Path(config.run)), Path(config.out)
     if not run.config.exists():
         raise UserError(f"run={config.run} is no run directory: `talr recommend` names them")
-    if "trainer" not in OmegaConf.load(run.config):
+    if "trainer" not in run.read_config():
         raise UserError(f"run={config.run} holds the scores of a checkpoint, not a trained model")
     if out.exists():
         raise UserError(f"out={config.out} exists: choose another folder or delete it")
@@ -38,6 +37,7 @@ def export(config: DictConfig) -> None:
         )
     if run.read_results() is None:
         raise UserError(f"{run.path} was not scored: run `talr eval ckpt={run.path}` first")
+    run.check_model()
     with made_whole(out) as building:
         shutil.copytree(run.model, building, dirs_exist_ok=True)
         (building / "README.md").write_text(model_card(run, out.name), encoding="utf-8")

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
-
 from talr_cli.config import composition
-from talr_cli.config.commands import check
+from talr_cli.config.commands import RecommendConfig
+from talr_cli.config.composition import Composed
 from talr_cli.errors import UserError
+from talr_cli.printable import printable
 from talr_cli.runs.study import scored_runs
 
 if TYPE_CHECKING:
@@ -25,24 +25,23 @@ def main(arguments: Sequence[str]) -> None:
     composition.run("recommend", print_recommendations, arguments)
 
 
-def print_recommendations(config: DictConfig) -> None:
+def print_recommendations(composed: Composed[RecommendConfig]) -> None:
     """One for each model and dataset of the study; those that have none are named at the end."""
-    check(config)
+    config = composed.config
     runs = scored_runs(Path(config.runs_dir), config.study)
     from talr_cli.report.recommend import recommend
-    from talr_cli.statistics.pairs import group_by_pair
+    from talr_cli.statistics.groups import comparable
 
-    place = {id(results): path for path, results in runs.items()}
     failures = []
-    for (model, dataset), members in group_by_pair(list(runs.values())).items():
+    for group in comparable(runs.values()):
         try:
-            found = recommend({place[id(one)]: one for one in members}, config.max_general_loss)
+            found = recommend(group, runs, config.max_general_loss)
         except UserError as error:
             failures.append(str(error))
         else:
-            print(f"{model} on {dataset}:")
+            print(f"{group.title}:")
             for line in as_lines(found, config.max_general_loss):
-                print(f"  {line}")
+                print(f"  {printable(line)}")
     if failures:
         raise UserError("; ".join(failures))
 
@@ -80,6 +79,7 @@ def as_lines(found: Recommendation, bound: float) -> list[str]:
             f"or       {_setting(other.results)}: domain {domain:.3f}, general {general:.3f}, "
             f"picked in {other.picked:.0%}"
         )
+    lines += [f"left out: {path.name}: {reason}" for path, reason in found.left_out.items()]
     lines.append(f"export   talr export run={chosen.path} out=DIRECTORY")
     return lines
 

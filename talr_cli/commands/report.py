@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 from talr_cli.config import composition
-from talr_cli.config.commands import check
+from talr_cli.config.commands import ReportConfig
+from talr_cli.config.composition import Composed
 from talr_cli.runs.study import scored_runs, study_path
 
 
@@ -17,9 +16,9 @@ def main(arguments: Sequence[str]) -> None:
     composition.run("report", report, arguments)
 
 
-def report(config: DictConfig) -> None:
+def report(composed: Composed[ReportConfig]) -> None:
     """Read the results of the study's runs; write report/ beside them."""
-    check(config)
+    config = composed.config
     runs_dir = Path(config.runs_dir)
     show_report(runs_dir, config.study, scored_runs(runs_dir, config.study))
 
@@ -30,8 +29,10 @@ def show_report(runs_dir: Path, study: str, runs: Mapping[Path, dict[str, Any]])
     from talr_cli.report.claims.verdicts import findings
     from talr_cli.report.study_report import write_report
     from talr_cli.report.tables.table import print_table
+    from talr_cli.statistics.groups import comparable, left_out_lines
 
-    print_table(list(runs.values()))
-    for line in as_lines(findings(runs)):
+    groups = comparable(runs.values())
+    print_table(groups)
+    for line in [*left_out_lines(groups), *as_lines(findings(runs))]:
         print(line)
     print(f"report: {write_report(runs, study, study_path(runs_dir, study) / 'report')}")

@@ -11,7 +11,8 @@ from hydra import compose
 
 from talr_cli.commands.report import show_report
 from talr_cli.config import composition
-from talr_cli.config.commands import SweepConfig, check
+from talr_cli.config.commands import SweepConfig
+from talr_cli.config.typed import typed_config
 from talr_cli.errors import UserError
 from talr_cli.interruption import stop_requests
 from talr_cli.runs.study import load_runs, study_path
@@ -36,17 +37,16 @@ def main(arguments: Sequence[str]) -> int:
     """
     dry_run = "--dry-run" in arguments
     arguments = [one for one in arguments if one not in _FLAGS]
-    config_dir, overrides = _config_dir(arguments)
+    config_dir, overrides = composition.take_config_dir(arguments)
     if any(one.startswith("-") for one in overrides):
-        composition.run("sweep", check, arguments)  # --help and its like
+        composition.run("sweep", lambda composed: None, arguments)  # --help and its like
         return 0
     own_keys = {field.name for field in fields(SweepConfig)}
     of_launcher = [one for one in overrides if one.lstrip("+~").startswith("hydra.launcher.")]
     overrides = [one for one in overrides if one not in of_launcher]
     own = [one for one in overrides if one.partition("=")[0] in own_keys]
     with composition.composing("sweep", config_dir) as also:
-        options = compose("sweep", [*also, *own])
-    check(options)
+        options: SweepConfig = typed_config("sweep", compose("sweep", [*also, *own]), own)
     grid = points([one for one in overrides if one not in own], config_dir)
     plan = make_plan(grid, find_models(grid, fetch=not dry_run), config_dir, options)
     show_plan(plan)
@@ -64,25 +64,9 @@ def main(arguments: Sequence[str]) -> int:
         outcomes = drive(plan.jobs, launcher, options.retry_failed, options.keep, stop)
         if stop.requested:
             show_summary(plan.jobs, outcomes)
-    for runs_dir, study in dict.fromkeys((one.config.runs_dir, one.config.study) for one in grid):
-        runs = load_runs(Path(runs_dir), study)
+    for runs_dir, name in dict.fromkeys((one.config.runs_dir, one.config.study) for one in grid):
+        runs = load_runs(Path(runs_dir), name)
         if runs:
-            show_report(Path(runs_dir), study, runs)
+            show_report(Path(runs_dir), name, runs)
     show_summary(plan.jobs, outcomes)
     return 0 if all(outcome.is_good for outcome in outcomes.values()) else 1
-
-
-def _config_dir(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """The folder of --config-dir, and the other arguments."""
-    rest, folder = [], None
-    waiting = iter(arguments)
-    for one in waiting:
-        name, _, value = one.partition("=")
-        if name in ("--config-dir", "-cd"):
-            given = value or next(waiting, None)
-            if given is None:
-                raise UserError("--config-dir needs a folder")
-            folder = Path(given)
-        else:
-            rest.append(one)
-    return folder, rest

@@ -4,55 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-
 from talr_cli import ranks
 from talr_cli.config import composition
-from talr_cli.config.commands import check
-from talr_cli.methods.method import Method
+from talr_cli.config.composition import Composed
 from talr_cli.report.show import show
-from talr_cli.run.pipeline import Run, average, follow, merged, prepare, run_to_end, train_and_save
+from talr_cli.run.config import TrainConfig
+from talr_cli.run.make import average, follow, train_and_save
+from talr_cli.run.merging import of_alpha, without_merge
+from talr_cli.run.prepare import Run, merged, prepare
+from talr_cli.run.whole import run_to_end
 from talr_cli.sweep.search import trial
 
 
-def main(arguments: Sequence[str]) -> int:
-    is_search = any(one.startswith("hydra/sweeper=") for one in arguments)
-    if {"-m", "--multirun"} & set(arguments) and not is_search:
-        from talr_cli.commands import sweep
-
-        return sweep.main(arguments)
+def main(arguments: Sequence[str]) -> None:
     composition.run("train", train, arguments)
-    return 0
 
 
-def train(config: DictConfig) -> float | None:
+def train(composed: Composed[TrainConfig]) -> float | None:
     """Train one run, or go on with it, or find it done; evaluate it unless `eval=false`.
 
     Under a sweeper of Hydra: in a process of its own, and how good it is.
     """
-    check(config)
-    if HydraConfig.get().mode is RunMode.MULTIRUN:
-        return trial(config, composition.command_line())
-    _train(config)
+    if composed.is_trial:
+        return trial(composed.config, composed.arguments)
+    _train(composed)
     return None
 
 
-def _train(config: DictConfig) -> None:
-    missing = ranks.missing_ranks(config)
+def _train(composed: Composed[TrainConfig]) -> None:
+    wanted, trainer = composed.config, composed.config.trainer
+    missing = ranks.missing_ranks(wanted.distributed, wanted.device)
     if missing:
-        ranks.per_rank(config, missing)  # refuses a batch that cannot be cut up
-        ranks.start("train", composition.command_line(), missing)
+        # refuses a batch that cannot be cut up
+        ranks.per_rank(trainer.batch_size, trainer.micro_batch_size, missing)
+        ranks.start("train", composed.arguments, missing)
         return
-    wanted = config
-    if Method.of(config).merge is not None:
-        # The same run without the merge has what is to be merged, whatever was scored of it.
-        config = _with(config, merge={}, eval=False)
-    ranks.connect(config.device)
+    ranks.connect(wanted.device)
     with ranks.ended_by_main():
         with ranks.one_per_node_first():
-            run = prepare(config)
+            run = prepare(
+                wanted if wanted.merge is None else without_merge(wanted), composed.overrides
+            )
         ranks.agree(run.identity, "what is to be trained")
         if ranks.is_main():
             _run(run, wanted)
@@ -61,20 +53,12 @@ def _train(config: DictConfig) -> None:
     ranks.leave()
 
 
-def _run(run: Run, wanted: DictConfig) -> None:
+def _run(run: Run, wanted: TrainConfig) -> None:
     """A run to its end, and the averages that `wanted` asks for."""
     tuned = run_to_end(run, train_and_save)
-    merge = Method.of(wanted).merge
-    if merge is None:
+    if wanted.merge is None:
         show(tuned)
         return
-    for alpha in merge.alphas:
-        averaged = merged(run, _with(wanted, **{"merge.alpha": alpha}))
+    for alpha in wanted.merge.alphas:
+        averaged = merged(run, of_alpha(wanted, alpha))
         show(run_to_end(averaged, average(tuned, alpha)))
-
-
-def _with(config: DictConfig, **values: object) -> DictConfig:
-    changed = config.copy()
-    for key, value in values.items():
-        OmegaConf.update(changed, key, value, merge=False)
-    return changed

@@ -1,51 +1,84 @@
-"""Runs a command under Hydra: composition, --help, --cfg, completion and multirun are Hydra's own.
+"""Command line -> typed config. Composition, --cfg, completion and multirun are Hydra's own.
 
-What it adds: Hydra's errors become one line that names the mistake and the nearest valid name.
+What it adds: paths need no quoting, Hydra's errors become one line, and what comes out is the
+command's dataclass with its parts as objects, all of whose problems are reported together. Nothing
+here imports torch: a config must be known to be good before anything is loaded.
 """
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Generic, NoReturn, TypeVar
 
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from talr_cli.config.commands import conf_dir, register_schemas
+from talr_cli.config.commands import COMMANDS, conf_dir
+from talr_cli.config.help import help_text
+from talr_cli.config.mistakes import nearest, one_line
+from talr_cli.config.quoting import quoted, with_quoted_paths
+from talr_cli.config.typed import schema, typed_config
 from talr_cli.errors import UserError
 from talr_cli.scorers.user import look_in_current_folder
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class Composed(Generic[Config]):
+    """A command's config, and how it came about.
+
+    Attributes:
+        overrides: What was typed.
+        arguments: What composes the same config in a process of its own.
+        values: The config before it was typed, as plain values.
+        is_trial: Whether a sweeper of Hydra asks for this run and wants to know how good it is.
+    """
+
+    config: Config
+    overrides: tuple[str, ...]
+    arguments: tuple[str, ...]
+    values: Mapping[str, Any]
+    is_trial: bool
 
 
 def run(
     command: str,
-    task: Callable[[DictConfig], Any],
+    task: Callable[[Composed[Any]], Any],
     arguments: Sequence[str],
     positional: Sequence[str] = (),
+    hold: Callable[[Sequence[str]], Sequence[str]] = lambda overrides: (),
 ) -> None:
     """Compose conf/<command>.yaml with the arguments and hand the config to `task`.
 
     Args:
         positional: The config values that arguments without a key are for, in their order.
+        hold: Which overrides are not for Hydra: what they change is known to the task only.
 
     Raises:
         UserError: An option, group, name or value is wrong.
     """
-    register_schemas()
+    if show_help(command, arguments):
+        return
+    _register_schemas()
     look_in_current_folder()  # for the classes that a user's own config names
-    arguments = _checked(command, arguments, positional)
+    options, overrides = _checked(command, arguments, positional)
+    held = tuple(hold(overrides))
+    arguments = [*options, *(one for one in overrides if one not in held)]
     # Without this Hydra prints its errors itself and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"talr {command}", *arguments]
@@ -54,40 +87,36 @@ def run(
     # Hydra announces every exception of a job in a line of its own: this one goes around it.
     def guarded(config: DictConfig) -> Any:
         try:
-            return task(config)
+            return task(_composed(command, config, held))
         except UserError as error:
             if HydraConfig.get().mode is RunMode.MULTIRUN:
                 raise  # a sweeper goes on to the next
             failures.append(error)
-        except InstantiationException as error:
-            if not isinstance(error.__cause__, UserError):
-                raise
-            failures.append(error.__cause__)
 
     decorate = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
-    try:
+    with _mistakes_told(command):
         decorate(guarded)()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_one_line(error, command)) from error
     if failures:
         raise failures[0]
 
 
-def command_line() -> list[str]:
-    """The arguments that compose the config of the job at hand again, in a process of its own."""
-    hydra_config = HydraConfig.get()
-    added = [
-        f"--config-dir={source.path}"
-        for source in hydra_config.runtime.config_sources
-        if source.provider == "command-line"
-    ]
-    return [*added, *hydra_config.overrides.task]
+def show_help(command: str, arguments: Sequence[str]) -> bool:
+    """Print the help of a command where it is asked for; whether it was."""
+    if not {"-h", "--help"} & set(arguments):
+        return False
+    config_dir, rest = take_config_dir(arguments)
+    overrides = [one for one in rest if not one.startswith("-") and "=" in one]
+    with composing(command, config_dir) as also:
+        config = compose(command, [*also, *overrides])
+        values: Any = OmegaConf.to_container(config)
+        print(help_text(command, COMMANDS[command], values, config_dir), end="")
+    return True
 
 
-def load(command: str, overrides: Sequence[str]) -> DictConfig:
-    """The config of a command without running it."""
+def load(command: str, overrides: Sequence[str]) -> Any:
+    """The typed config of a command without running it."""
     with composing(command, None):
-        return compose(command, overrides=list(overrides))
+        return typed_config(command, compose(command, overrides=list(overrides)), overrides)
 
 
 @contextmanager
@@ -97,25 +126,78 @@ def composing(command: str, config_dir: Path | None) -> Iterator[list[str]]:
     Raises:
         UserError: An option, group, name or value is wrong.
     """
-    register_schemas()
+    _register_schemas()
     if config_dir is not None and not config_dir.is_dir():
         raise UserError(f"--config-dir {config_dir} is not a directory")
     also = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir.resolve()}']"]
+    with (
+        _mistakes_told(command),
+        initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())),
+    ):
+        yield also
+
+
+def take_config_dir(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """The folder of --config-dir, and the other arguments."""
+    rest, folder = [], None
+    waiting = iter(arguments)
+    for one in waiting:
+        name, _, value = one.partition("=")
+        if name in ("--config-dir", "-cd"):
+            given = value or next(waiting, None)
+            if given is None:
+                raise UserError("--config-dir needs a folder")
+            folder = Path(given)
+        else:
+            rest.append(one)
+    return folder, rest
+
+
+def _composed(command: str, config: DictConfig, held: tuple[str, ...]) -> Composed[Any]:
+    about_run = HydraConfig.get()
+    overrides = tuple(about_run.overrides.task)
+    added = tuple(
+        f"--config-dir={source.path}"
+        for source in about_run.runtime.config_sources
+        if source.provider == "command-line"
+    )
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    return Composed(
+        typed_config(command, config, overrides),
+        (*overrides, *held),
+        (*added, *overrides, *held),
+        values,
+        about_run.mode is RunMode.MULTIRUN,
+    )
+
+
+def _register_schemas() -> None:
+    """Make the dataclasses known to Hydra, so that names and types are checked against them."""
+    store = ConfigStore.instance()
+    for command, kind in COMMANDS.items():
+        store.store(f"{command}_schema", schema(kind))
+
+
+@contextmanager
+def _mistakes_told(command: str) -> Iterator[None]:
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-            yield also
+        yield
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_one_line(error, command)) from error
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from error
+        raise UserError(one_line(error, command, lambda: _known_keys(command))) from error
 
 
-def _checked(command: str, arguments: Sequence[str], positional: Sequence[str] = ()) -> list[str]:
-    """The arguments with the options first: Hydra takes none between or after overrides."""
+def _checked(
+    command: str, arguments: Sequence[str], positional: Sequence[str] = ()
+) -> tuple[list[str], list[str]]:
+    """The options and the overrides: Hydra takes no option between or after overrides."""
     parser = get_args_parser()
     flags = [flag for action in parser._actions for flag in action.option_strings]
 
     def fail(message: str) -> NoReturn:
         match = re.search(r"unrecognized arguments: (\S+)", message)
-        guess = _nearest(match[1], flags) if match else ""
+        guess = nearest(match[1], flags) if match else ""
         raise UserError(f"{message}{guess}; see `talr {command} --help`")
 
     parser.error = fail  # type: ignore[method-assign]
@@ -129,47 +211,15 @@ def _checked(command: str, arguments: Sequence[str], positional: Sequence[str] =
                 raise UserError(
                     f"{override!r} is not of the form key=value; see `talr {command} --help`"
                 )
-            override = f"{key}={_quoted(override)}"
+            override = f"{key}={quoted(override)}"
         overrides.append(override)
     options = [one for one in arguments if one not in namespace.overrides]
-    return [*options, *overrides]
-
-
-def _quoted(value: str) -> str:
-    """The value as text in Hydra's grammar, whatever characters it has."""
-    # In quotes a backslash is one, unless a quote follows.
-    escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value)
-    return f"'{escaped}'"
-
-
-def _one_line(error: Exception, command: str) -> str:
-    see = f"see `talr {command} --help`"
-    text = " ".join(str(error).split())
-    cause = error.__cause__
-    if isinstance(error, MissingConfigException) and error.options:
-        group, _, name = (error.missing_cfg_file or "").rpartition("/")
-        guess, choices = _nearest(name, error.options), ", ".join(error.options)
-        return f"{group}={name} does not exist{guess}; the choices are {choices}"
-    if match := re.search(r"Could not override '([^']+)'", text):
-        key = match[1]
-        return f"{key} is not a config value{_nearest(key, _known_keys(command))}; {see}"
-    if match := re.search(r"Key '([^']+)' (?:is )?not in '?\w+'?.*?full_key: (\S+)", text):
-        return f"{match[2]} is not a config value{_nearest(match[2], _known_keys(command))}; {see}"
-    if isinstance(cause, OmegaConfBaseException):
-        text = " ".join(str(cause).split())
-    # omegaconf: what is wrong, then full_key and object_type.
-    if match := re.search(r"^(.*?) full_key: (\S+)", text):
-        return f"{match[2]}: {match[1]}; {see}"
-    return f"{text.rstrip('.')}; {see}"
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" (did you mean {near[0]}?)" if near else ""
+    return options, with_quoted_paths(command, overrides)
 
 
 def _known_keys(command: str) -> list[str]:
-    config = load(command, [])
+    with composing(command, None):
+        config = compose(command)
     keys: list[str] = [group.name for group in conf_dir().iterdir() if group.is_dir()]
 
     def walk(node: Any, prefix: str) -> None:

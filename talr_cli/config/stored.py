@@ -1,61 +1,110 @@
-"""What `ckpt=` means: a run, a checkpoint or adapter on disk, a hub id."""
+"""The config of a run that is evaluated or analysed: what it was trained on, but for what is typed.
+
+A run's files are data, perhaps from somebody else: of them only talr's own classes are made, and no
+code of others is run unless the user types it again.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from talr_cli.config.composition import Composed
+from talr_cli.config.typed import build
 from talr_cli.errors import UserError
-from talr_cli.models.sources import ModelSource, directory_source, resolve
+from talr_cli.models.checkpoints import run_of
+from talr_cli.models.config import ModelConfig
 from talr_cli.runs.run_directory import RunDirectory
 
-
-def run_of(ckpt: str | None) -> RunDirectory | None:
-    """The run directory that `ckpt` is, or is the model/ of."""
-    if ckpt is None:
-        return None
-    for path in (Path(ckpt), Path(ckpt).parent):
-        directory = RunDirectory(path)
-        if directory.config.exists() and directory.status.exists():
-            if not directory.model.exists():
-                state = directory.read_status().state
-                if state == "evaluated":
-                    raise UserError(
-                        f"{path} has no model any more (keep=best or none): "
-                        "`talr train ... eval=false` makes it again"
-                    )
-                raise UserError(f"{path} has no model yet (it is {state}): run `talr train` again")
-            return directory
-    return None
+Config = TypeVar("Config")
+GROUPS = ("model", "dataset")
 
 
-def with_config_of(run: RunDirectory, config: DictConfig) -> tuple[DictConfig, bool]:
-    """A run's model and dataset config, but for what was typed; and whether the data is its own."""
-    stored: Any = OmegaConf.load(run.config)
-    typed = OverridesParser.create().parse_overrides(HydraConfig.get().overrides.task)
-    # Without the types of the schema: another dataset has other fields.
-    merged = DictConfig(OmegaConf.to_container(config))
-    for group in ("model", "dataset"):
-        if any(override.key_or_group == group for override in typed):
+@dataclass(frozen=True)
+class OfRun(Generic[Config]):
+    """`is_own_data`: whether the rows are the run's own; `made` is what else it was made with."""
+
+    config: Config
+    is_own_data: bool
+    made: Mapping[str, Any]
+
+
+def for_the_run(overrides: Sequence[str]) -> list[str]:
+    """Of the overrides those that change the stored model and dataset of the run that is scored.
+
+    Hydra knows neither: `dataset.scorer` may be a value of the run's data set and not of the
+    default one.
+    """
+    given = {one.partition("=")[0]: one.partition("=")[2] for one in overrides}
+    ckpt = given.get("ckpt", "").strip("'\"")
+    if not ckpt or run_of(ckpt) is None:
+        return []
+    kept = [f"{group}." for group in GROUPS if group not in given]
+    return [one for one in overrides if one.startswith(tuple(kept))] if kept else []
+
+
+def of_run(command: str, composed: Composed[Config], run: RunDirectory) -> OfRun[Config]:
+    """The config of `command` with the model and the dataset of `run`, but for what was typed.
+
+    Raises:
+        UserError: The run's config is damaged, or names what has to be typed to be run.
+    """
+    stored = _read(run)
+    typed = OverridesParser.create().parse_overrides(list(composed.overrides))
+    given = {override.key_or_group for override in typed}
+    values = dict(composed.values)
+    for group in GROUPS:
+        if group in given:
             continue
-        merged[group] = stored[group]
+        section = OmegaConf.create(stored[group])
         for override in typed:
             if override.key_or_group.startswith(f"{group}."):
-                OmegaConf.update(merged, override.key_or_group, override.value())
-    is_own_data = merged.dataset == stored.dataset
-    if is_own_data:
-        for key in ("lr", "seed", "method", "study"):
-            merged[key] = stored[key]
-    return merged, is_own_data
+                key = override.key_or_group.removeprefix(f"{group}.")
+                OmegaConf.update(section, key, override.value())
+        values[group] = OmegaConf.to_container(section)
+        if group == "dataset" and "dataset.scorer" not in given:
+            _refuse_own_scorer(run, values[group].get("scorer"))
+    if "model" not in given:
+        values["model"] = _checked_model(run, values["model"], "model.trust_remote_code" in given)
+    kept = [group for group in GROUPS if group not in given]
+    config = build(command, values, stored=kept)
+    is_own_data = values["dataset"] == stored["dataset"]
+    made = {key: stored.get(key) for key in ("lr", "seed", "method", "study")}
+    return OfRun(config, is_own_data, made)
 
 
-def checkpoint(config: DictConfig, run: RunDirectory | None) -> ModelSource:
-    """The weights that `config.ckpt` names: those of its run, of a directory, or of the hub."""
-    if run is not None:
-        return directory_source(run.model)
-    changed = {"path": config.ckpt, "revision": None, "package": None, "random_init": None}
-    return resolve(OmegaConf.merge(config.model, changed))
+def _read(run: RunDirectory) -> dict[str, Any]:
+    stored = run.read_config()
+    if not all(isinstance(stored.get(group), dict) for group in GROUPS):
+        raise UserError(f"{run.config} holds no config of a run: it is damaged")
+    return stored
+
+
+def _checked_model(run: RunDirectory, values: dict[str, Any], trusted: bool) -> dict[str, Any]:
+    """The stored model values, of the right names and types."""
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(ModelConfig), values)
+    except OmegaConfBaseException as error:
+        reason = " ".join(str(error).split()).partition(" full_key:")[0]
+        raise UserError(f"{run.config}: model: {reason}: the run is damaged") from error
+    checked: Any = OmegaConf.to_container(merged)
+    if checked["trust_remote_code"] and not trusted:
+        raise UserError(
+            f"{run.config} wants to run the code that comes with {checked['path']}: if you trust "
+            "it, type model.trust_remote_code=true"
+        )
+    return checked
+
+
+def _refuse_own_scorer(run: RunDirectory, scorer: Any) -> None:
+    own = scorer.get("_target_") if isinstance(scorer, dict) else scorer
+    if isinstance(scorer, dict) or (isinstance(own, str) and "." in own):
+        raise UserError(
+            f"{run.config} names a scorer that is not talr's, {own}: if you trust it, type "
+            "dataset.scorer again"
+        )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from talr_cli.errors import UserError
 from talr_cli.scorers.base import Scorer
@@ -65,12 +65,21 @@ class Splits:
     scorer: Scorer | None
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """A dataset config; `load` is the only thing the program asks of it."""
 
     name: str
 
     def load(self) -> Splits: ...
+
+
+def load_test(dataset: Dataset) -> Splits:
+    """The rows to score and their scorer; training rows only where a dataset needs them for that.
+
+    A dataset says so by a method `load_test`.
+    """
+    return getattr(dataset, "load_test", dataset.load)()
 
 
 def check_target(target: str) -> None:

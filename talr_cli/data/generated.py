@@ -1,16 +1,47 @@
-"""What the generated data sets share: their kinds of rows take turns.
+"""What the generated data sets share: kinds of rows that take turns, each row once.
 
 Knows streams of rows; does not know what they are rows of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from talr_cli.errors import UserError
 
 T = TypeVar("T")
+
+
+def each_once(
+    make: Callable[[random.Random], T],
+    key: Callable[[T], str],
+    belongs: Callable[[str], bool],
+    seed: str,
+    most_draws: int,
+) -> Iterator[T]:
+    """What `make` draws, each once, of those that belong to the split.
+
+    All splits draw the same, in the same order; which of it is theirs follows from the key alone,
+    so that no split depends on the size of another.
+
+    Args:
+        key: What no two of them, and no two splits, may share.
+        belongs: Whether what has this key belongs to the split.
+        seed: Of the draws.
+        most_draws: After so many the stream ends.
+    """
+    draw = random.Random(seed)
+    seen = set()
+    for _ in range(most_draws):
+        made = make(draw)
+        name = key(made)
+        if name in seen:
+            continue
+        seen.add(name)
+        if belongs(name):
+            yield made
 
 
 def in_turns(

@@ -234,15 +234,3 @@ def _without_space(text: str) -> str:
 def load_renderer(source: ModelSource, config: Any) -> Renderer:
     """The renderer of a model, by its `model` config: the same for training and evaluation."""
     return Renderer(load_tokenizer(source, config), dict(config.template_arguments))
-
-
-def overlap(train: Sequence[Example], test: Sequence[Example]) -> int:
-    """How many test rows have a prompt that also occurs in training."""
-    seen = {_prompt_key(example) for example in train}
-    return sum(_prompt_key(example) in seen for example in test)
-
-
-def _prompt_key(example: Example) -> str:
-    return "\n".join(
-        " ".join(message["content"].split()).casefold() for message in example.messages
-    )

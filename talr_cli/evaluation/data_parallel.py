@@ -12,10 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from talr_cli import ranks
 from talr_cli.data.rendering import Renderer
+from talr_cli.models.config import ModelConfig
 from talr_cli.models.sources import ModelSource
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ class Order:
     """What the other ranks need to take their share: the checkpoint, the work, all rows."""
 
     source: ModelSource
-    model: DictConfig
+    model_config: ModelConfig
     renderer: Renderer
     work: Work
     rows: Sequence[Any]
@@ -49,25 +48,20 @@ class AllRanks:
     """Rank 0's side: a `Share` over all ranks, or the only process, of the model in `source`."""
 
     source: ModelSource
-    model: DictConfig
-
-    @classmethod
-    def of(cls, source: ModelSource, config: DictConfig) -> AllRanks:
-        """`config` is the model's; the whole config that it is a part of cannot be sent."""
-        return cls(source, OmegaConf.create(OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
+    model_config: ModelConfig
 
     def __call__(
         self, work: Work, model: Any, renderer: Renderer, rows: Sequence[Any]
     ) -> list[Any]:
         return _take_part(
-            ranks.broadcast(Order(self.source, self.model, renderer, work, rows)), model
+            ranks.broadcast(Order(self.source, self.model_config, renderer, work, rows)), model
         )
 
 
 class Follower:
     """The side of the other ranks: carries out orders, with a model that it loads at the first."""
 
-    def __init__(self, load: Callable[[ModelSource, DictConfig], PreTrainedModel]) -> None:
+    def __init__(self, load: Callable[[ModelSource, ModelConfig], PreTrainedModel]) -> None:
         self._load = load
         self._source: ModelSource | None = None
         self._model: Any = None
@@ -76,7 +70,7 @@ class Follower:
         if order.source != self._source:
             self._model = None
             gc.collect()  # a trainer's model, too, is part of a cycle
-            self._model = self._load(order.source, order.model)
+            self._model = self._load(order.source, order.model_config)
             self._source = order.source
         _take_part(order, self._model)
 

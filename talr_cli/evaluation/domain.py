@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import statistics
 import sys
 import time
 from collections import defaultdict
@@ -84,8 +85,8 @@ def evaluate_domain(
         outputs = share(answer, model, renderer, examples)
     verdicts: list[Verdict] = []
     samples: list[dict[str, Any]] = []
-    groups: dict[str, list[bool]] = defaultdict(list)
-    categories: dict[str, list[bool]] = defaultdict(list)
+    groups: dict[str, list[float]] = defaultdict(list)
+    categories: dict[str, list[float]] = defaultdict(list)
     for example, output, detail in zip(examples, outputs, details, strict=True):
         verdict = scorer(output, example.reference)
         verdicts.append(verdict)
@@ -101,12 +102,13 @@ def evaluate_domain(
                 "parsed": verdict.parsed,
                 "correct": verdict.correct,
                 "reference": dict(example.reference),
+                **verdict.detail,
                 **detail,
             }
         )
     score = proportion([verdict.correct for verdict in verdicts])
     results = {
-        "metric": "accuracy",
+        "metric": getattr(scorer, "metric", "accuracy"),
         "scorer": getattr(scorer, "name", type(scorer).__name__),
         **score,
         **scored_items(
@@ -128,17 +130,20 @@ def evaluate_domain(
     return DomainScore(results, samples)
 
 
-def _proportions(correct: Mapping[str, Sequence[bool]]) -> dict[str, Any]:
+def _proportions(correct: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     """Of each name but the empty one."""
     return {name: proportion(values) for name, values in sorted(correct.items()) if name}
 
 
-def proportion(correct: Sequence[bool]) -> dict[str, Any]:
-    """Share, its standard error sqrt(p (1 - p) / (n - 1)), and n, as lm-eval has them."""
+def proportion(correct: Sequence[float]) -> dict[str, Any]:
+    """Mean of scores in [0, 1], its standard error and n, as lm-eval has them.
+
+    The error is the sample one, sd / sqrt(n): of a share p, where all scores are 0 or 1, it is
+    sqrt(p (1 - p) / (n - 1)).
+    """
     n = len(correct)
-    share = sum(correct) / n
-    stderr = math.sqrt(share * (1 - share) / (n - 1)) if n > 1 else None
-    return {"score": share, "stderr": stderr, "n": n}
+    stderr = statistics.stdev(map(float, correct)) / math.sqrt(n) if n > 1 else None
+    return {"score": sum(correct) / n, "stderr": stderr, "n": n}
 
 
 @torch.inference_mode()

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from talr_cli import ranks
-from talr_cli.data.base import Splits
+from talr_cli.data.base import Example
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation import drift
+from talr_cli.evaluation.config import DomainEvalConfig, SuiteConfig
 from talr_cli.evaluation.data_parallel import AllRanks
 from talr_cli.evaluation.domain import answer_budget, evaluate_domain
-from talr_cli.evaluation.general.harness import evaluate_general
 from talr_cli.evaluation.general.score_cache import ScoreCache
+from talr_cli.evaluation.general.suite import evaluate_general
 from talr_cli.evaluation.general.tasks import Tasks
 from talr_cli.evaluation.memory import BatchSize
+from talr_cli.models.config import ModelConfig
 from talr_cli.models.loading import bf16_is_fast, load_model
 from talr_cli.models.sources import ModelSource, content
-from talr_cli.run.record import domain_rows
 from talr_cli.runs.atomic import write_text
-from talr_cli.runs.run_directory import RunDirectory, study_path
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
+from talr_cli.scorers.base import Scorer
 
 log = logging.getLogger(__name__)
 
@@ -36,76 +34,77 @@ DRIFT_PROMPTS = 64  # of the suite, spread evenly over its tasks
 
 
 def evaluate(
-    config: DictConfig,
     model: PreTrainedModel,
     renderer: Renderer,
-    splits: Splits,
-    load_base: Callable[[], PreTrainedModel],
-    directory: RunDirectory,
+    *,
     source: ModelSource,
+    base: ModelSource,
+    model_config: ModelConfig,
+    suite: SuiteConfig,
     tasks: Tasks,
+    domain: DomainEvalConfig,
+    rows: Sequence[Example],
+    scorer: Scorer | None,
+    samples: Path,
+    scores: Path,
 ) -> dict[str, Any]:
-    """Score `model` as it is stored; writes samples/, returns the parts of results.json.
+    """Score `model` as it is stored; writes samples, returns the parts of results.json.
 
     Args:
         model: In the dtype of its checkpoint.
-        load_base: Loads the base model, for the KL divergence; called once, when it is needed.
         source: Where `model` is stored.
+        base: Where the model is stored that drift is measured from.
         tasks: Those of the suite.
+        rows: The domain's, to be scored.
+        samples: The folder for what was asked and answered.
+        scores: The study's folder of scores that need no second computation.
     """
     model = ready(model)
     processes = ranks.world_size()
     results: dict[str, Any] = {"general": None, "domain": None, "drift": None}
-    log.info("evaluation: suite %s", config.suite.name)
-    cache = ScoreCache(
-        study_path(Path(config.runs_dir), config.study) / "scores", content(source, config.model)
-    )
-    share = AllRanks.of(source, config.model)
-    general = evaluate_general(model, renderer, config.suite, tasks, source.directory, cache, share)
+    log.info("evaluation: suite %s", suite.name)
+    cache = ScoreCache(scores, content(source, model_config))
+    share = AllRanks(source, model_config)
+    general = evaluate_general(model, renderer, suite, tasks, source.directory, cache, share)
     results["general"] = {**general.results, "processes": processes}
-    for task, samples in general.samples.items():
-        _write_samples(directory, f"general-{task}", samples)
-    tests = domain_rows(config, splits)
-    if splits.scorer is not None and tests:
-        log.info("evaluation: %d rows of %s", len(tests), config.dataset.name)
-        budget = config.domain.max_new_tokens or answer_budget(tests, renderer)
-        domain = evaluate_domain(
+    for task, answers in general.samples.items():
+        _write_samples(samples, f"general-{task}", answers)
+    if scorer is not None and rows:
+        log.info("evaluation: %d rows of the domain", len(rows))
+        answered = evaluate_domain(
             model,
             renderer,
-            tests,
-            splits.scorer,
-            budget,
-            BatchSize.of(config.domain.batch_size, model.device.type).now,
-            config.domain.answer_by,
+            rows,
+            scorer,
+            domain.max_new_tokens or answer_budget(rows, renderer),
+            BatchSize.of(domain.batch_size, model.device.type).now,
+            domain.answer_by,
             share,
         )
-        results["domain"] = {
-            **domain.results,
-            "limit": config.domain.limit,
-            "processes": processes,
-        }
-        _write_samples(directory, "domain", domain.samples)
+        results["domain"] = {**answered.results, "limit": domain.limit, "processes": processes}
+        _write_samples(samples, "domain", answered.samples)
     else:
-        log.info("evaluation: %s has nothing to score", config.dataset.name)
-    if config.suite.drift:
+        log.info("evaluation: the domain has nothing to score")
+    if suite.drift:
         step = max(1, len(general.prompts) // DRIFT_PROMPTS)
         prompts = [
             # The template has written the special tokens itself.
-            renderer.tokenizer(text, add_special_tokens=not config.suite.chat_template).input_ids
+            renderer.tokenizer(text, add_special_tokens=not suite.chat_template).input_ids
             for text in general.prompts[::step][:DRIFT_PROMPTS]
         ]
+        loaded = load_ready(base, model_config, model.device.type)
         results["drift"] = {
             "cross_entropy": drift.cross_entropy(
                 model, renderer.tokenizer, drift.general_passages()
             ),
-            "kl_from_base": drift.kl_from_base(model, ready(load_base()), prompts),
+            "kl_from_base": drift.kl_from_base(model, loaded, prompts),
         }
     return results
 
 
-def load_ready(source: ModelSource, config: DictConfig, device: str) -> PreTrainedModel:
-    """The model as `evaluate` answers with it; `config` is the model's."""
-    return ready(load_model(source, config, "auto", device))
+def load_ready(source: ModelSource, model_config: ModelConfig, device: str) -> PreTrainedModel:
+    """The model as `evaluate` answers with it."""
+    return ready(load_model(source, model_config, "auto", device))
 
 
 def ready(model: PreTrainedModel) -> PreTrainedModel:
@@ -120,7 +119,7 @@ def ready(model: PreTrainedModel) -> PreTrainedModel:
     return model.eval()
 
 
-def _write_samples(directory: RunDirectory, name: str, samples: list[dict[str, Any]]) -> None:
-    directory.samples.mkdir(exist_ok=True)
+def _write_samples(folder: Path, name: str, samples: list[dict[str, Any]]) -> None:
+    folder.mkdir(exist_ok=True)
     lines = (json.dumps(sample, ensure_ascii=False, default=str) + "\n" for sample in samples)
-    write_text(directory.samples / f"{name}.jsonl", "".join(lines))
+    write_text(folder / f"{name}.jsonl", "".join(lines))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from talr_cli.fields import value
+
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
@@ -12,28 +14,21 @@ if TYPE_CHECKING:
 
 @dataclass
 class Lora:
-    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) by PEFT, merged after training.
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) by PEFT, merged after training."""
 
-    Args:
-        rank: Of every adapter.
-        alpha: The update is scaled by alpha / rank, or alpha / sqrt(rank) with `rslora`.
-        target_modules: `all-linear` (all but the head), or a list of module names.
-        dora: Weight-decomposed adapters (Liu et al. 2024, arXiv 2402.09353).
-    """
-
-    rank: int = 64
-    alpha: float = 64.0
-    dropout: float = 0.0
-    target_modules: Any = "all-linear"
-    rslora: bool = False
-    dora: bool = False
+    rank: int = value("of every adapter", 64, at_least=1)
+    alpha: float = value("the update is scaled by alpha / rank", 64.0, above=0)
+    dropout: float = value("of the adapters' inputs", 0.0, at_least=0, below=1)
+    target_modules: Any = value(
+        "`all-linear` (all but the head), or a list of module names", "all-linear"
+    )
+    rslora: bool = value("scale by alpha / sqrt(rank) instead", False)
+    dora: bool = value("weight-decomposed adapters (Liu et al. 2024, arXiv 2402.09353)", False)
 
     def wrap(self, model: PreTrainedModel, base_path: str) -> PeftModel:
         """The model with fresh adapters; only they are trained. `base_path` names the base."""
-        from omegaconf import ListConfig
         from peft import LoraConfig, get_peft_model
 
-        targets = self.target_modules
         adapted: Any = get_peft_model(
             model,
             LoraConfig(
@@ -42,7 +37,7 @@ class Lora:
                 r=self.rank,
                 lora_alpha=self.alpha,  # type: ignore[arg-type]
                 lora_dropout=self.dropout,
-                target_modules=list(targets) if isinstance(targets, ListConfig) else targets,
+                target_modules=self.target_modules,
                 use_rslora=self.rslora,
                 use_dora=self.dora,
             ),

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from talr_cli.errors import UserError
+from talr_cli.fields import value
 
 
 @dataclass
 class Averaging:
     """(1 - alpha) theta_0 + alpha theta. A list of alphas gives that many checkpoints."""
 
-    alpha: Any = 0.5
+    alpha: Any = value(
+        "share of the fine-tuned weights, from 0 (the base) to 1 (the run), or a list of them", 0.5
+    )
 
     def __post_init__(self) -> None:
         for alpha in self.alphas:

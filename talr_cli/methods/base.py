@@ -1,4 +1,4 @@
-"""The parts a method is made of: objective, regulariser. What each may see, and when it is asked.
+"""The parts a method is made of: what each may see, and when it is asked.
 
 An objective sees the targets of a batch and nothing else: no model, no config file, no optimizer.
 """
@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
-
-from talr_cli.errors import UserError
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +103,25 @@ class Regulariser:
         return None
 
 
-def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise UserError unless the value of this config key is one of the choices."""
-    if value not in choices:
-        raise UserError(f"{key}={value} is not one of {', '.join(choices)}")
+@runtime_checkable
+class Adapter(Protocol):
+    """Puts other weights to train in the place of the model's own, merged into them afterwards."""
+
+    def wrap(self, model: PreTrainedModel, base_path: str) -> Any:
+        """The model with fresh adapters; only they are trained. `base_path` names the base."""
+        ...
+
+
+@runtime_checkable
+class Merge(Protocol):
+    """Makes checkpoints of the base and a tuned model, without training."""
+
+    @property
+    def name(self) -> str:
+        """What stands in tables, different for settings that give different checkpoints."""
+        ...
+
+    @property
+    def alphas(self) -> list[float]:
+        """One checkpoint for each: the share of the tuned weights."""
+        ...

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from talr_cli.errors import UserError
-from talr_cli.methods.base import Objective, TargetTokens, one_of
+from talr_cli.fields import value
+from talr_cli.methods.base import Objective, TargetTokens
 
 if TYPE_CHECKING:
     import torch
@@ -43,18 +44,28 @@ class Talr(Objective):
     `normalise` scales them to mean 1 over the targets of a forward pass.
     """
 
-    tau: float | None = None
-    tau_scope: str = "step"
-    tau_estimator: str = "lagged"
-    tau_min: float = 1e-6
-    median: str = "lower"
-    w_min: float = 0.01
-    normalise: bool = False
+    tau: float | None = value(
+        "fixed temperature; null: the median of tau_scope", None, above=0, may_be_infinite=True
+    )
+    tau_scope: str = value(
+        "the batch whose median sequence loss is tau",
+        "step",
+        choices=("step", "microbatch", "none"),
+    )
+    tau_estimator: str = value(
+        "what to do for that under gradient accumulation", "lagged", choices=("lagged", "exact")
+    )
+    tau_min: float = value("floor of the temperature; the study's", 1e-6, above=0)
+    median: str = value(
+        "of an even number of losses: the lower of the two in the middle, or their mean; the study "
+        "does not say",
+        "lower",
+        choices=("lower", "mean"),
+    )
+    w_min: float = value("floor of the weights; the study's", 0.01, at_least=0, at_most=1)
+    normalise: bool = value("weights scaled to mean 1; the study's are not", False)
 
     def __post_init__(self) -> None:
-        one_of("objective.tau_scope", self.tau_scope, ("step", "microbatch", "none"))
-        one_of("objective.tau_estimator", self.tau_estimator, ("lagged", "exact"))
-        one_of("objective.median", self.median, ("lower", "mean"))
         if self.tau is not None:
             self.tau_scope = "none"
         elif self.tau_scope == "none":
@@ -85,12 +96,17 @@ class Flow(Objective):
     the training rows, or a fixed number. `median` as in Talr.
     """
 
-    tau: float | None = None
-    median: str = "lower"
+    tau: float | None = value(
+        "fixed temperature; null: the median over the training rows of their loss under the base",
+        None,
+        above=0,
+    )
+    median: str = value(
+        "of an even number of losses: the lower of the two in the middle, or their mean",
+        "lower",
+        choices=("lower", "mean"),
+    )
     weighs_sequences: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        one_of("objective.median", self.median, ("lower", "mean"))
 
     def sequence_weights(self, base_losses: torch.Tensor) -> torch.Tensor:
         tau = float(_median(base_losses, self.median)) if self.tau is None else self.tau
@@ -119,9 +135,17 @@ class Eaft(Objective):
     default scale is ln(top_k), the greatest H there can be; the public code writes 3.0 for ln(20).
     """
 
-    top_k: int | None = 20
-    scale: float | None = None
-    exponent: float = 1.0
+    top_k: int | None = value(
+        "how many of the likeliest tokens the entropy is of; null: the whole vocabulary",
+        20,
+        at_least=2,
+    )
+    scale: float | None = value(
+        "what the entropy (nats) is divided by; null: ln(top_k), the greatest there can be",
+        None,
+        above=0,
+    )
+    exponent: float = value("of the scaled entropy", 1.0, at_least=0)
 
     def __post_init__(self) -> None:
         if self.scale is None:
@@ -145,7 +169,9 @@ class InfoSft(Objective):
     Tokens likelier than the threshold are learned and weigh nothing.
     """
 
-    threshold: float = 0.93
+    threshold: float = value(
+        "probability from which on a token weighs nothing", 0.93, above=0.5, below=1
+    )
 
     def weights(self, tokens: TargetTokens, tau: torch.Tensor | None) -> torch.Tensor:
         log_probs = tokens.log_probs.detach()

@@ -7,7 +7,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from talr_cli.methods.base import Regulariser, one_of
+from talr_cli.fields import value
+from talr_cli.methods.base import Regulariser
 
 if TYPE_CHECKING:
     import torch
@@ -22,24 +23,25 @@ class L2(Regulariser):
     """strength * sum (theta - theta_0)^2 over the trained weights, by its exact gradient.
 
     theta_0 is kept as the weights are: under FSDP2 each rank holds the part that it trains.
-
-    Args:
-        reduction: `sum`, or `mean`: divided by the number of weights, as published FLOW code does.
-        theta0_dtype: How theta_0 is kept. `auto` is bfloat16 for every weight that bfloat16 holds
-            exactly, as it does those of a bfloat16 checkpoint, else float32.
-        theta0_device: `model`: beside the weights; `cpu` saves the GPU's memory and costs a copy
-            of all weights per step.
     """
 
-    strength: float = 1e-3
-    reduction: str = "mean"
-    theta0_dtype: str = "auto"
-    theta0_device: str = "model"
-
-    def __post_init__(self) -> None:
-        one_of("regulariser.reduction", self.reduction, ("sum", "mean"))
-        one_of("regulariser.theta0_dtype", self.theta0_dtype, ("auto", "float32", "bfloat16"))
-        one_of("regulariser.theta0_device", self.theta0_device, ("model", "cpu"))
+    strength: float = value("of the penalty", 1e-3, at_least=0)
+    reduction: str = value(
+        "the sum over the weights, or its mean, as published FLOW code has it",
+        "mean",
+        choices=("sum", "mean"),
+    )
+    theta0_dtype: str = value(
+        "how theta_0 is kept; auto: bfloat16 for every weight that it holds exactly, else float32",
+        "auto",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    theta0_device: str = value(
+        "where: beside the weights, or on the CPU, which saves the GPU's memory and costs a copy "
+        "of all weights per step",
+        "model",
+        choices=("model", "cpu"),
+    )
 
     def start(self, model: Any, load_base: Callable[[], PreTrainedModel]) -> None:
         self._theta0 = {
@@ -92,15 +94,14 @@ def _own_part(tensor: torch.Tensor) -> torch.Tensor:
 class Kl(Regulariser):
     """beta * KL per target token between the base model's predictions and the model's.
 
-    `forward` is KL(base || model), `reverse` KL(model || base). The base is a second copy of the
-    weights in the dtype of its checkpoint; under an adapter it is the model without the adapter.
+    The base is a second copy of the weights in the dtype of its checkpoint; under an adapter it is
+    the model without the adapter.
     """
 
-    beta: float = 0.1
-    direction: str = "forward"
-
-    def __post_init__(self) -> None:
-        one_of("regulariser.direction", self.direction, ("forward", "reverse"))
+    beta: float = value("nats of loss for each nat of divergence", 0.1, at_least=0)
+    direction: str = value(
+        "KL(base || model), or KL(model || base)", "forward", choices=("forward", "reverse")
+    )
 
     def start(self, model: Any, load_base: Callable[[], PreTrainedModel]) -> None:
         self._base: Any = None

@@ -9,26 +9,21 @@ from pathlib import Path
 from talr_cli import data
 from talr_cli.data.base import Example
 from talr_cli.data.jsonl import Jsonl
-from talr_cli.errors import UserError
+from talr_cli.fields import value
 
 EMBEDDED_ROWS = Path(data.__file__).with_name("general_mini.jsonl")
 
 
 @dataclass
 class Replay:
-    """A share of the target tokens comes from general data.
+    """A share of the target tokens comes from general data."""
 
-    Args:
-        share: Of all target tokens, the part that is general.
-        path: JSONL, CSV or Parquet rows as `dataset=jsonl` takes them; null: the embedded ones.
-    """
-
-    share: float = 0.1
-    path: str | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share < 1:
-            raise UserError(f"replay.share={self.share} is outside (0, 1)")
+    share: float = value("of all target tokens, the part that is general", 0.1, above=0, below=1)
+    path: str | None = value(
+        "JSONL, CSV or Parquet rows, as dataset=jsonl takes them; null: the embedded ones",
+        None,
+        is_file=True,
+    )
 
     def examples(self) -> list[Example]:
         """The general rows, in the order of their file."""

@@ -16,12 +16,13 @@ import sys
 import tempfile
 import zipfile
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from talr_cli.errors import UserError
+from talr_cli.models.config import ModelConfig
 from talr_cli.runs.atomic import made_whole, write_text
 from talr_cli.runs.identity import file_digest
 from talr_cli.runs.lease import hold
@@ -35,7 +36,11 @@ _WANTED = ("*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model on disk. `fingerprint` identifies its content, `origin` tells where it came from."""
+    """A model on disk. `fingerprint` identifies its content, `origin` tells where it came from.
+
+    The content counts and no name: the same weights from the hub, a folder or a package are one
+    model, and other weights under a known name are another.
+    """
 
     directory: Path
     fingerprint: str
@@ -48,7 +53,7 @@ def cache_dir() -> Path:
     return Path(os.environ.get("TALR_CACHE", default))
 
 
-def resolve(config: Any) -> ModelSource:
+def resolve(config: ModelConfig) -> ModelSource:
     """Find or fetch the model of a `model` config.
 
     Raises:
@@ -60,7 +65,7 @@ def resolve(config: Any) -> ModelSource:
     return source
 
 
-def resolve_here(config: Any) -> ModelSource | None:
+def resolve_here(config: ModelConfig) -> ModelSource | None:
     """What `resolve` finds without a network, torch or anything to make; None where it cannot.
 
     Where the hub was never asked for the model, `resolve` may still find another one there.
@@ -78,7 +83,7 @@ def resolve_here(config: Any) -> ModelSource | None:
     return ModelSource(_random_folder(settings), _random_fingerprint(source, settings), "random")
 
 
-def _find(config: Any) -> ModelSource:
+def _find(config: ModelConfig) -> ModelSource:
     path = Path(config.path).expanduser()
     if path.is_dir():
         return directory_source(path)
@@ -90,7 +95,7 @@ def _find(config: Any) -> ModelSource:
         if config.package is None:
             raise
     source = _package(config.package)
-    log.info("model: %s cannot be reached, using %s", config.path, source.origin)
+    log.warning("model: %s cannot be reached, using %s", config.path, source.origin)
     return source
 
 
@@ -111,7 +116,8 @@ def _digest(file: Path) -> str:
     stat = file.stat()
     if stat.st_size < LARGE:
         return file_digest(file)
-    seen = f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+    # The time of the last change of any kind too: copies may keep the time of the content's.
+    seen = f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
     remembered = cache_dir() / "digests" / hashlib.sha256(seen.encode()).hexdigest()
     if remembered.exists():
         return remembered.read_text()
@@ -148,7 +154,7 @@ def _hub_cached(hub_id: str, revision: str | None) -> ModelSource | None:
 
 
 def _snapshot(hub_id: str, folder: Path) -> ModelSource:
-    return ModelSource(folder, f"{hub_id}@{folder.name}", f"{hub_id} (hub, {folder.name[:8]})")
+    return replace(directory_source(folder), origin=f"{hub_id} (hub, {folder.name[:8]})")
 
 
 def _package_folder(package: str) -> Path:
@@ -166,7 +172,7 @@ def _package(package: str) -> ModelSource:
                 _convert_gguf(gguf, folder, {"package": package, "version": version})
     version = json.loads(marker.read_text())["version"]
     origin = f"{package} {version} (PyPI package, GGUF)"
-    return ModelSource(folder, f"{package}=={version}", origin)
+    return replace(directory_source(folder), origin=origin)
 
 
 def _package_file(package: str, download: Path) -> tuple[Path, str]:
@@ -264,7 +270,7 @@ def _random_folder(settings: dict[str, Any]) -> Path:
     return cache_dir() / "models" / ("random-" + "-".join(str(v) for v in settings.values()))
 
 
-def resolve_base(source: ModelSource, config: Any) -> ModelSource:
+def resolve_base(source: ModelSource, config: ModelConfig) -> ModelSource:
     """The base model that an adapter directory names, or the `model` config's if it is that one."""
     named = json.loads((source.directory / "adapter_config.json").read_text())
     path = named["base_model_name_or_path"]
@@ -275,7 +281,7 @@ def resolve_base(source: ModelSource, config: Any) -> ModelSource:
     return _hub(path, named.get("revision"), config.trust_remote_code)
 
 
-def content(source: ModelSource, config: Any) -> str:
+def content(source: ModelSource, config: ModelConfig) -> str:
     """What identifies the weights that `load_model` gives: of an adapter those of its base too."""
     if not (source.directory / "adapter_config.json").exists():
         return source.fingerprint

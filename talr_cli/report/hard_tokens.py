@@ -6,9 +6,7 @@ Knows the probabilities and weights of target tokens; does not know how they wer
 from __future__ import annotations
 
 import html
-import math
 import statistics
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,28 +71,6 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "median_p": statistics.median(probabilities),
         "mean_weight": statistics.fmean(weights),
     }
-
-
-def easy_share_by_epoch(metrics: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
-    """Claim 4 of the study: the share of target tokens with p >= 0.2, epoch by epoch.
-
-    Each token counts as it stood when it was trained on, from a run's metrics.
-    """
-    shares = []
-    for epoch, steps in sorted(steps_by_epoch(metrics).items()):
-        easy = sum(tokens * share for tokens, share in steps)
-        shares.append({"epoch": epoch, "easy_share": easy / sum(tokens for tokens, _ in steps)})
-    return shares
-
-
-def steps_by_epoch(metrics: Sequence[dict[str, Any]]) -> dict[int, list[tuple[int, float]]]:
-    """{epoch, from 1: (target tokens, share of them that is easy) of each optimizer step}."""
-    steps: dict[int, list[tuple[int, float]]] = defaultdict(list)
-    for row in metrics:
-        if "hard_token_share" in row and "epoch" in row:
-            epoch = max(1, math.ceil(row["epoch"]))  # a step at epoch 1.0 belongs to the first
-            steps[epoch].append((row["target_tokens"], 1 - row["hard_token_share"]))
-    return steps
 
 
 def as_text(figures: dict[str, Any]) -> str:

@@ -1,36 +1,53 @@
-"""Scores of a checkpoint, and the record of them that everything later reads."""
+"""results.json: what was scored, of what, by which settings; and whether that is there already."""
 
 from __future__ import annotations
 
-import json
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from talr_cli.data.base import Example, Splits
 from talr_cli.data.choices import possible_completions
+from talr_cli.data.splitting import even_share
+from talr_cli.evaluation.config import DomainEvalConfig
 from talr_cli.evaluation.general.local_data import files_read
+from talr_cli.fields import identity_of, plain
+from talr_cli.models.sources import ModelSource
+from talr_cli.run.config import EvalConfig, TrainConfig
 from talr_cli.runs.environment import package_versions
 from talr_cli.runs.identity import run_identity
+from talr_cli.runs.results import SCHEMA
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.study import SCHEMA
 from talr_cli.scorers.user import source_file
 
+# How many rows are scored at once is a matter of memory, and where a file lies of taste.
+_NO_MATTER = ("batch_size", "tensor_parallel", "data_dir", "data_files", "allow_unsafe_code")
 
-def scoring_identity(config: DictConfig) -> str:
-    """What scores depend on besides model and data: settings, versions, the user's own files."""
+
+@dataclass(frozen=True)
+class Made:
+    """What a scored checkpoint is; lr and seed are None for what was not trained here."""
+
+    identity: str
+    method: str
+    lr: float | None = None
+    seed: int | None = None
+
+
+def scoring_identity(config: TrainConfig | EvalConfig) -> str:
+    """What scores depend on besides the model: settings, rows, versions, the user's own files."""
     settings: Any = {
-        "suite": OmegaConf.to_container(config.suite, resolve=True),
-        "domain": OmegaConf.to_container(config.domain, resolve=True),
+        "suite": plain(config.suite),
+        "domain": plain(config.domain),
+        "dataset": identity_of(config.dataset, whole=True),
         "versions": package_versions(),
     }
-    suite = settings["suite"]
-    # How many rows are scored at once is a matter of memory, and where a file lies of taste.
-    for key in ("batch_size", "tensor_parallel", "data_dir", "data_files", "allow_unsafe_code"):
-        suite.pop(key)
-    settings["domain"].pop("batch_size")
+    for section in ("suite", "domain"):
+        for key in _NO_MATTER:
+            settings[section].pop(key, None)
     files = files_read(config.suite)
+    suite = settings["suite"]
     if suite["task_dir"] not in (None, "mini"):
         folder = Path(suite["task_dir"])
         found = sorted(file for file in folder.rglob("*") if file.is_file())
@@ -38,17 +55,14 @@ def scoring_identity(config: DictConfig) -> str:
             str(file.relative_to(folder)): file for file in found if "__pycache__" not in file.parts
         }
         suite["task_dir"] = "folder"
-    chosen: Any = config.dataset.get("scorer") or ""
-    if OmegaConf.is_dict(chosen):
-        settings["scorer"] = OmegaConf.to_container(chosen, resolve=True)
-        chosen = chosen.get("_target_", "")
-    scorer = source_file(chosen)
-    if scorer is not None:
-        files["scorer"] = scorer
+    scorer = plain(getattr(config.dataset, "scorer", None)) or ""
+    own = source_file(scorer["_target_"] if isinstance(scorer, dict) else scorer)
+    if own is not None:
+        files["scorer"] = own
     return run_identity(settings, files)[:8]
 
 
-def is_scored(config: DictConfig, directory: RunDirectory) -> bool:
+def is_scored(config: TrainConfig | EvalConfig, directory: RunDirectory) -> bool:
     """Whether the results that lie there are what this config would score here.
 
     All of it, or as much as this machine has the data for.
@@ -64,43 +78,45 @@ def is_scored(config: DictConfig, directory: RunDirectory) -> bool:
     return load_tasks(config.suite).missing.keys() == missing.keys()
 
 
-def domain_rows(config: DictConfig, splits: Splits) -> list[Example]:
+def domain_rows(domain: DomainEvalConfig, splits: Splits) -> list[Example]:
     """The test rows that are scored.
 
     Raises:
         UserError: They are to be answered by choosing, and cannot be.
     """
-    tests = list(splits.test[: config.domain.limit])
-    if config.domain.answer_by == "likelihood":
+    tests = even_share(splits.test, domain.limit)
+    if domain.answer_by == "likelihood":
         possible_completions(tests)
     return tests
 
 
 def results(
-    config: DictConfig,
-    method: str,
-    run_id: str,
+    config: TrainConfig | EvalConfig,
+    made: Made,
+    base: ModelSource,
     directory: RunDirectory,
     scores: dict[str, Any],
     checkpoint: Path | None = None,
 ) -> dict[str, Any]:
-    """The content of results.json; lr and seed are None for what was not trained here.
+    """The content of results.json.
 
-    `checkpoint` is what was scored, by default the run's own model.
+    Args:
+        base: The model that the checkpoint was tuned from, or is.
+        checkpoint: What was scored, by default the run's own model.
     """
-    trained: dict[str, Any] = {"weights": None, "training": None}
-    if directory.training.exists():
-        trained = json.loads(directory.training.read_text())
+    trained = directory.read_training() or {"weights": None, "training": None}
     return {
         "schema": SCHEMA,
         "run": {
-            "id": run_id[:8],
+            "id": made.identity[:8],
             "study": config.study,
             "model": config.model.name,
+            "base": hashlib.sha256(base.fingerprint.encode()).hexdigest()[:8],
+            "origin": base.origin,
             "dataset": config.dataset.name,
-            "method": method,
-            "lr": config.get("lr"),
-            "seed": config.get("seed"),
+            "method": made.method,
+            "lr": made.lr,
+            "seed": made.seed,
             "checkpoint": str(checkpoint or directory.model),
         },
         "scoring": scoring_identity(config),

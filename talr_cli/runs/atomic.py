@@ -1,17 +1,30 @@
 """Files and folders that are either the old or the new version, whatever happens to the writer.
 
-Knows about bytes on disk; does not know what they mean.
+Knows about bytes on disk; does not know what they mean. All raise UserError where the system does
+not let them write.
 """
 
+import errno
+import fcntl
+import gzip
 import json
+import logging
 import math
 import os
 import shutil
-import tempfile
 import uuid
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from talr_cli.errors import UserError
+from talr_cli.runs.disk import writing
+from talr_cli.runs.manifest import fsync, seal
+
+BUILDING = ".building-"
+log = logging.getLogger(__name__)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -23,19 +36,17 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` with `content`: temporary file in the same folder, fsync, rename."""
     # Not tempfile: its files are readable by their owner only, and rename keeps that.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with writing(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        fsync(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -43,34 +54,87 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
 
 
+def read_object(path: Path, remedy: str) -> dict[str, Any]:
+    """A JSON object. Raises UserError: it is none; `remedy` says what to do."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("not an object")
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): {remedy}") from error
+    return found
+
+
+def write_packed(path: Path, value: Any) -> None:
+    """Replace `path` with `value` as JSON in gzip, which has a checksum."""
+    write_bytes(path, gzip.compress(json.dumps(value).encode(), mtime=0))
+
+
+def read_packed(path: Path) -> Any:
+    """What `write_packed` wrote; None where there is nothing, or nothing whole, which is said."""
+    try:
+        return json.loads(gzip.decompress(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        log.warning("%s cannot be read (%s): it is made again", path, error)
+        return None
+
+
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
     """Add one line of JSON in a single write; NaN and infinities become null."""
-    line = json.dumps(_finite(value), allow_nan=False) + "\n"
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    line = (json.dumps(_finite(value), allow_nan=False) + "\n").encode()
+    with writing(path):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            if os.write(file, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        finally:
+            os.close(file)
+
+
+@contextmanager
+def made_whole(folder: Path) -> Iterator[Path]:
+    """A folder, to be filled inside, that appears under its name only when all of it is there.
+
+    It is sealed (see `manifest`). A kill in the instant between the two renames that put it in the
+    place of an old one leaves neither.
+    """
+    building = folder.with_name(f"{BUILDING}{folder.name}-{uuid.uuid4().hex}")
+    aside = folder.with_name(f"{BUILDING}{folder.name}-{uuid.uuid4().hex}")
+    with writing(folder):
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(folder)
+        building.mkdir()
+        lock = os.open(building, os.O_RDONLY)
     try:
-        os.write(file, line.encode())
+        with suppress(OSError):  # no locks here: it is then cleaned up by its owner only
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with writing(folder):
+            yield building
+            seal(building)
+            if folder.exists():
+                folder.rename(aside)
+            building.rename(folder)
+            fsync(folder.parent)
     finally:
-        os.close(file)
+        os.close(lock)
+        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
-class made_whole:  # noqa: N801 (a context manager, named as one)
-    """A folder that appears under its name only when all of it is there."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> Path:
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        self.building = Path(tempfile.mkdtemp(dir=self.folder.parent, prefix=".building-"))
-        return self.building
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        if error is None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.building.chmod(0o755)
-            self.building.rename(self.folder)
-        else:
-            shutil.rmtree(self.building)
+def remove_unfinished(folder: Path) -> None:
+    """What processes that died while they made `folder` have left; those that live keep theirs."""
+    for left in folder.parent.glob(f"{BUILDING}{folder.name}-*"):
+        with suppress(OSError):
+            file = os.open(left, os.O_RDONLY)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(file)
 
 
 def _finite(value: Any) -> Any:

@@ -3,7 +3,8 @@
 On one machine flock decides: the system lets go of it when the process dies. Some network file
 systems do not share it between machines, so that the owner also leaves a file that says who it is,
 and touches it as long as it lives. A file of another machine that nobody touched for `STALE`
-seconds, by the clock of the file system, belongs to nobody.
+seconds, by the clock of the file system, belongs to nobody. An owner's file that cannot be
+understood names nobody either, but where flock is missing: there it may be half written.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from talr_cli.errors import IN_USE, InUseError
+from talr_cli.runs.disk import writing
 from talr_cli.runs.process import process_start
 
 BEAT = 10.0  # seconds between two touches
@@ -54,10 +56,12 @@ def hold(path: Path, wait: bool = False) -> Iterator[None]:
 
     Raises:
         InUseError: Another process owns it.
+        UserError: The system does not let us write there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     me = Owner()
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _open(path)
     done = threading.Event()
     told = False
     try:
@@ -79,7 +83,8 @@ def hold(path: Path, wait: bool = False) -> Iterator[None]:
         finally:
             done.set()
             if _read(path) == me:
-                _owner_file(path).unlink(missing_ok=True)
+                with suppress(OSError):  # found to be a dead one's by the next
+                    _owner_file(path).unlink()
     finally:
         _held.discard(file)
         os.close(file)
@@ -89,6 +94,16 @@ def owner(path: Path) -> Owner | None:
     """The living owner of `path`; looking does not disturb it."""
     found = _read(path)
     return found if found is not None and _lives(path, found) else None
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:
+        if not path.exists():
+            raise
+        # Another user's, who shares the folder with us but not the file: flock needs no more.
+        return os.open(path, os.O_RDONLY)
 
 
 def _flock(path: Path, file: int) -> bool:
@@ -105,23 +120,24 @@ def _flock(path: Path, file: int) -> bool:
 def _claim(path: Path, has_flock: bool, me: Owner) -> None:
     """Put the owner's file in place, in that of a dead owner if need be."""
     target = _owner_file(path)
-    while True:
-        try:
-            with target.open("x", encoding="utf-8") as file:
-                json.dump(asdict(me), file)
-            return
-        except FileExistsError:
-            found = _read(path)
-        if _lives(path, found, has_flock):
-            raise _in_use(path, found)
-        # Only one of several that come to this point gets the file away; another may by then
-        # have put its own in place, and gets it back.
-        aside = target.with_name(f"{target.name}.{me.token}")
-        with suppress(FileNotFoundError):
-            target.rename(aside)
-            if _read_file(aside) != found and not target.exists():
-                aside.rename(target)
-            aside.unlink(missing_ok=True)
+    with writing(target):
+        while True:
+            try:
+                with target.open("x", encoding="utf-8") as file:
+                    json.dump(asdict(me), file)
+                return
+            except FileExistsError:
+                found = _read(path)
+            if _lives(path, found, has_flock):
+                raise _in_use(path, found)
+            # Only one of several that come to this point gets the file away; another may by then
+            # have put its own in place, and gets it back.
+            aside = target.with_name(f"{target.name}.{me.token}")
+            with suppress(FileNotFoundError):
+                target.rename(aside)
+                if _read_file(aside) != found and not target.exists():
+                    aside.rename(target)
+                aside.unlink(missing_ok=True)
 
 
 def _beat(path: Path, me: Owner, done: threading.Event) -> None:
@@ -137,10 +153,12 @@ def _beat(path: Path, me: Owner, done: threading.Event) -> None:
 
 
 def _lives(path: Path, found: Owner | None, has_flock: bool = False) -> bool:
-    """Whether the owner that the file names still lives; None: it is being written.
+    """Whether the owner that the file names still lives; None: it cannot be understood.
 
     `has_flock`: this process has the system's lock.
     """
+    if found is None and has_flock:
+        return False
     if found is not None and found.kernel == _kernel():
         if found.processes == _process_namespace():
             return found.start is not None and process_start(found.pid) == found.start
@@ -148,10 +166,19 @@ def _lives(path: Path, found: Owner | None, has_flock: bool = False) -> bool:
             return False
     try:
         # Opening makes NFS ask the server.
-        with _owner_file(path).open("rb") as file, tempfile.TemporaryFile(dir=path.parent) as now:
-            return os.fstat(now.fileno()).st_mtime - os.fstat(file.fileno()).st_mtime < STALE
+        with _owner_file(path).open("rb") as file:
+            return _now(path.parent) - os.fstat(file.fileno()).st_mtime < STALE
     except FileNotFoundError:
         return False
+
+
+def _now(folder: Path) -> float:
+    """The time by the clock of the file system; by ours where nothing can be written to ask it."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return time.time()
 
 
 def _owner_file(path: Path) -> Path:
@@ -164,9 +191,11 @@ def _read(path: Path) -> Owner | None:
 
 def _read_file(file: Path) -> Owner | None:
     try:
-        return Owner(**json.loads(file.read_text(encoding="utf-8")))
+        found = Owner(**json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+    texts = (found.host, found.kernel, found.processes, found.start or "", found.token)
+    return found if type(found.pid) is int and all(type(one) is str for one in texts) else None
 
 
 def _in_use(path: Path, found: Owner | None) -> InUseError:

@@ -8,42 +8,37 @@ Does not know how a run is trained or scored, nor which config values make its i
 """
 
 import json
+import logging
 import os
 import re
+import shutil
 import socket
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
 
 from talr_cli.errors import UserError
-from talr_cli.runs.atomic import append_json_line, write_json, write_text
+from talr_cli.runs import checkpoints, manifest
+from talr_cli.runs.atomic import BUILDING, append_json_line, read_object, write_json, write_text
+from talr_cli.runs.disk import writing
 from talr_cli.runs.environment import collect_environment
 from talr_cli.runs.lease import Owner, hold, owner
+from talr_cli.runs.manifest import MANIFEST
+from talr_cli.runs.metrics import read_metrics
 from talr_cli.runs.process import process_start
-
-State = Literal["pending", "training", "trained", "evaluated", "interrupted", "failed", "diverged"]
+from talr_cli.runs.results import read_results
+from talr_cli.runs.status import State, Status
 
 REASON_LINES = 20
-CHECKPOINT_MARKER = "talr_state.json"  # written into a checkpoint after everything else
 LOCK = ".lock"
+DAMAGED = ".damaged"  # what the name of a thing ends with that was put aside
 _IDENTITY = re.compile(r"# run identity: ([0-9a-f]{64})$")
-
-
-@dataclass
-class Status:
-    """Where a run stands, who said so, and since when (UTC, per state)."""
-
-    state: State = "pending"
-    reason: str | None = None
-    pid: int | None = None
-    process_start: str | None = None
-    host: str | None = None
-    times: dict[str, str] = field(default_factory=dict)
+log = logging.getLogger(__name__)
 
 
 class RunDirectory:
@@ -78,36 +73,58 @@ class RunDirectory:
         identity: str,
     ) -> "RunDirectory":
         """The directory that belongs to this run; the base model has neither lr nor seed."""
-        parts = [_file_name(method)]
-        if lr is not None:
-            parts.append(f"lr{lr:g}")
-        if seed is not None:
-            parts.append(f"s{seed}")
-        parts.append(identity[:8])
         folder = study_path(runs_dir, study) / pair_name(model, dataset)
-        return cls(folder / "-".join(parts))
+        return cls(folder / run_name(method, lr, seed, identity))
 
     def prepare(self, config: Mapping[str, Any], overrides: Sequence[str], identity: str) -> None:
-        """Make the directory and write what the run is; refuse one that holds another run."""
-        held = self.read_identity()
+        """Make the directory and write what the run is; refuse one that holds another run.
+
+        What is damaged of what it goes on from is named and put out of the way: a checkpoint for
+        the one before, model/ for a training from the start.
+        """
+        held = self._held_identity(identity)
         if held is not None and held != identity:
             raise UserError(
                 f"{self.path} holds a different run (identity {held[:8]}, not {identity[:8]}): "
                 "delete it or choose another study"
             )
-        self.path.mkdir(parents=True, exist_ok=True)
-        resolved = OmegaConf.to_yaml(dict(config))
-        write_text(self.config, f"# run identity: {identity}\n{resolved}")
-        write_text(self.overrides, OmegaConf.to_yaml(list(overrides)))
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.config, f"# run identity: {identity}\n{_as_yaml(dict(config))}")
+        write_text(self.overrides, _as_yaml(list(overrides)))
         write_json(self.environment, collect_environment())
         if not self.status.exists():
             self.write_status("pending")
+        self._drop_damaged_model()
+        checkpoints.keep_whole(self.checkpoints)
+
+    def _held_identity(self, expected: str) -> str | None:
+        try:
+            return self.read_identity()
+        except UserError as error:
+            if not self.path.name.endswith(expected[:8]):
+                raise
+            log.warning("%s; it is written again", error)
+            return None
+
+    def read_config(self) -> dict[str, Any]:
+        """The resolved config that was written, as plain data.
+
+        Raises:
+            UserError: It cannot be read.
+        """
+        return _from_yaml(self.config, dict)
+
+    def read_overrides(self) -> list[str]:
+        """What was typed; raises as `read_config`."""
+        return [str(one) for one in _from_yaml(self.overrides, list)]
 
     def read_identity(self) -> str | None:
         """The full identity of the run that lies here; None where there is none yet."""
         if not self.config.exists():
             return None
-        first_line = self.config.read_text(encoding="utf-8").partition("\n")[0]
+        content = self.config.read_text(encoding="utf-8", errors="replace")
+        first_line = content.partition("\n")[0]
         match = _IDENTITY.match(first_line)
         if match is None:
             raise UserError(
@@ -119,7 +136,7 @@ class RunDirectory:
 
     def write_status(self, state: State, reason: str | None = None) -> None:
         """Record a step of the run's life by this process; of `reason` the last lines are kept."""
-        times = dict(self._written_status().times)
+        times = dict((self._written_status() or Status()).times)
         times[state] = datetime.now(UTC).isoformat(timespec="seconds")
         if reason is not None:
             reason = "\n".join(reason.strip().splitlines()[-REASON_LINES:])
@@ -128,18 +145,34 @@ class RunDirectory:
         write_json(self.status, asdict(status))
 
     def read_status(self) -> Status:
-        """The status, corrected for a trainer of this host that died without a word."""
-        status = self._written_status()
+        """The status, corrected for a trainer of this host that died without a word.
+
+        In place of a damaged one, what the other files say.
+        """
+        status = self._written_status() or Status(self._state_of_files())
         if status.state != "training" or status.host != socket.gethostname():
             return status
         if status.pid is None or process_start(status.pid) != status.process_start:
             status.state = "interrupted"
         return status
 
-    def _written_status(self) -> Status:
-        if not self.status.exists():
+    def _written_status(self) -> Status | None:
+        """As it was written, pending where it was not; None for a damaged one, with a warning."""
+        try:
+            return Status.of(json.loads(self.status.read_text(encoding="utf-8")))
+        except FileNotFoundError:
             return Status()
-        return Status(**json.loads(self.status.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            state = self._state_of_files()
+            log.warning("%s is damaged (%s): the other files say %s", self.status, error, state)
+            return None
+
+    def _state_of_files(self) -> State:
+        if self.results.exists():
+            return "evaluated"
+        if self.model.exists() and self.training.exists():
+            return "trained"
+        return "interrupted" if self.metrics.exists() else "pending"
 
     # Metrics
 
@@ -148,28 +181,41 @@ class RunDirectory:
         append_json_line(self.metrics, {"step": step, **metrics})
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All whole rows; a last line torn by a crash is left out."""
-        if not self.metrics.exists():
-            return []
-        # Without its newline the last line is torn, even where it happens to parse.
-        whole, _, _ = self.metrics.read_text(encoding="utf-8", errors="replace").rpartition("\n")
-        return [json.loads(line) for line in whole.splitlines()]
+        """All whole rows; a last line torn by a crash is left out, damaged ones with a warning."""
+        return read_metrics(self.metrics)
 
     def cut_metrics(self, step: int) -> None:
         """Going on from `step`: drop the rows after it, which are about to be written again."""
-        kept = [row for row in self.read_metrics() if row["step"] <= step]
         if self.metrics.exists():
+            kept = [row for row in self.read_metrics() if row["step"] <= step]
             write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
 
-    # Checkpoints
+    # Model and checkpoints
+
+    def check_model(self) -> None:
+        """Refuse a model/ that is damaged, before it is used."""
+        manifest.check(
+            self.model,
+            "delete it and make it again with `talr train ... eval=false`, or delete its "
+            f"{MANIFEST} to use it as it is",
+        )
 
     def last_checkpoint(self) -> tuple[int, Path] | None:
-        """Step and folder of the newest whole checkpoint; its marker is written last."""
-        whole = [
-            (int(marker.parent.name.rpartition("-")[2]), marker.parent)
-            for marker in self.checkpoints.glob(f"checkpoint-*/{CHECKPOINT_MARKER}")
-        ]
-        return max(whole, default=None)
+        """Step and folder of the newest finished checkpoint; `prepare` has left whole ones only."""
+        return next(iter(checkpoints.finished(self.checkpoints)), None)
+
+    def _drop_damaged_model(self) -> None:
+        if not (self.model / MANIFEST).exists():
+            return  # there is none, or one of an older version
+        found = manifest.damage(self.model)
+        if found is not None:
+            aside = _put_aside(self.model)
+            log.warning(
+                "%s is damaged: %s; it is kept as %s, and made again",
+                self.model,
+                found,
+                aside.name,
+            )
 
     # Results
 
@@ -177,19 +223,77 @@ class RunDirectory:
         write_json(self.results, results)
 
     def read_results(self) -> dict[str, Any] | None:
+        """The scores; None where there are none, or none that can be read: the log says so."""
         if not self.results.exists():
             return None
-        return json.loads(self.results.read_text(encoding="utf-8"))
+        try:
+            return read_results(self.results)
+        except UserError as error:
+            log.warning("%s", error)
+            return None
+
+    def read_training(self) -> dict[str, Any] | None:
+        """The content of training.json: {training, weights}; None where there is none.
+
+        Raises:
+            UserError: It is damaged.
+        """
+        if not self.training.exists():
+            return None
+        again = "put back a copy, or delete it and model/ and train this run again"
+        found = read_object(self.training, again)
+        if not {"training", "weights"} <= found.keys():
+            raise UserError(f"{self.training} lacks what a training has taken: {again}")
+        return found
 
     # Ownership
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Own the run while inside; InUseError where another process does."""
-        return hold(self.path / LOCK)
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Own the run while inside; InUseError where another process does.
+
+        What earlier owners left when they were killed is removed first, and what can be made again
+        and is damaged is put aside.
+        """
+        with hold(self.path / LOCK):
+            self._clean()
+            yield
+
+    def _clean(self) -> None:
+        left_over = (f"{BUILDING}*", ".*.tmp", "samples/.*.tmp")
+        for left in (path for pattern in left_over for path in self.path.glob(pattern)):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+        if self.model.exists() and self.training.exists():
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+        try:
+            self.read_results()
+        except UserError as error:
+            log.warning("%s; it is kept as %s", error, _put_aside(self.results).name)
+        if self._written_status() is None:
+            self.status.unlink()
+            self.write_status(self._state_of_files())
 
     def owner(self) -> Owner | None:
         """The process that makes this run now."""
         return owner(self.path / LOCK)
+
+
+def _as_yaml(value: Any) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+
+
+def _from_yaml(path: Path, kind: type) -> Any:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(content, kind):
+            raise ValueError("it holds something else")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} cannot be read ({reason}): restore or delete its run") from error
+    return content
 
 
 def study_path(runs_dir: Path, study: str) -> Path:
@@ -199,6 +303,16 @@ def study_path(runs_dir: Path, study: str) -> Path:
     return runs_dir / study
 
 
+def run_name(method: str, lr: float | None, seed: int | None, identity: str) -> str:
+    """The name of a run's directory."""
+    parts = [_file_name(method)]
+    if lr is not None:
+        parts.append(f"lr{lr:g}")
+    if seed is not None:
+        parts.append(f"s{seed}")
+    return "-".join([*parts, identity[:8]])
+
+
 def pair_name(model: str, dataset: str) -> str:
     """The folder of the runs of one model on one dataset."""
     return f"{_file_name(model)}__{_file_name(dataset)}"
@@ -206,3 +320,13 @@ def pair_name(model: str, dataset: str) -> str:
 
 def _file_name(name: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).strip(".-")
+
+
+def _put_aside(path: Path) -> Path:
+    """Rename something damaged, so that it can be made again; the new path."""
+    aside = path.with_name(path.name + DAMAGED)
+    with writing(path):
+        if aside.is_dir():
+            shutil.rmtree(aside)
+        path.rename(aside)
+    return aside

@@ -6,16 +6,24 @@ Knows neither datasets nor models.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a model output was judged. `parsed` is the answer read from it, None if none."""
+    """How a model output was judged.
 
-    correct: bool
+    Attributes:
+        correct: Right (True, 1) or wrong (False, 0), or a share of what was asked, in [0, 1]. A
+            score is the mean of them.
+        parsed: The answer that was read from the output; None if there is none.
+        detail: What else is kept with the sample, under names of its own, as JSON has it.
+    """
+
+    correct: bool | float
     parsed: str | None
+    detail: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Scorer(Protocol):
@@ -26,7 +34,7 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class Summarizer(Protocol):
-    """A scorer that has more to say of all rows together than the share of correct ones."""
+    """A scorer that has more to say of all rows together than their mean."""
 
     def summary(
         self, verdicts: Sequence[Verdict], references: Sequence[Mapping[str, Any]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,33 +16,71 @@ from typing import Any
 from talr_cli.errors import UserError
 from talr_cli.scorers.base import Verdict
 
-_SHAPE = "give a function (output: str, reference: Mapping) -> bool or Verdict"
+_SHAPE = (
+    "give a function (output: str, reference: Mapping) -> bool, a number from 0 to 1, or Verdict"
+)
+_LONGEST = 200  # characters of an exception or of an answer in an error
 
 
 class UserScorer:
-    """Calls `judge(output, reference)`, which answers with a bool or a Verdict.
+    """Calls `judge(output, reference)`, which answers with a bool, a number in [0, 1] or a Verdict.
 
     `name` is the dotted path of the function or of the object's class: by it the scores of two are
-    told apart.
+    told apart. Numbers of NumPy and of PyTorch are numbers here.
 
     Raises:
-        UserError: The answer is of another kind.
+        UserError: The answer is of another kind or out of range, or `judge` raised an exception or
+            wanted to end the program.
     """
 
-    def __init__(self, judge: Callable[[str, Mapping[str, Any]], Any], name: str) -> None:
+    metric = "score"  # seldom, and not for every model, all 0 or 1: no accuracy
+
+    def __init__(
+        self,
+        judge: Callable[[str, Mapping[str, Any]], Any],
+        name: str,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`settings` are those that an object was made with."""
         self.name = name
         self._judge = judge
+        self._settings = settings or {}
+
+    def as_config(self) -> dict[str, Any]:
+        """What a config names it by."""
+        return {"_target_": self.name, **self._settings}
 
     def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:
-        judged = self._judge(output, reference)
-        if isinstance(judged, Verdict):
-            return judged
-        if isinstance(judged, bool):
-            return Verdict(judged, None)
+        try:
+            judged = self._judge(output, reference)
+        except (Exception, SystemExit) as error:  # whatever the user's code raises
+            raise UserError(
+                f"dataset.scorer={self.name} failed with {_named(error)}{self._place(error)}"
+            ) from error
+        if not isinstance(judged, Verdict):
+            return Verdict(self._checked(judged, judged), None)
+        parsed = None if judged.parsed is None else str(judged.parsed)
+        return Verdict(self._checked(judged.correct, judged), parsed)
+
+    def _checked(self, score: Any, answer: Any) -> bool | float:
+        if getattr(score, "ndim", None) == 0:  # a number of NumPy's or PyTorch's
+            score = score.item()
+        if isinstance(score, bool):
+            return score
+        if isinstance(score, int | float) and 0 <= score <= 1:  # and so not NaN
+            return float(score)
         raise UserError(
-            f"dataset.scorer={self.name} answered with {judged!r} of type "
-            f"{type(judged).__name__}: {_SHAPE}"
+            f"dataset.scorer={self.name} answered with {_one_line(repr(answer))} of type "
+            f"{type(answer).__name__}: {_SHAPE}"
         )
+
+    def _place(self, error: BaseException) -> str:
+        """` at FILE:LINE`: the innermost line of the file that `judge` stands in."""
+        frames = traceback.extract_tb(error.__traceback__)[1:]
+        if not frames:  # it was never entered
+            return f", called as {self.name}(output, reference)"
+        own = [frame for frame in frames if frame.filename == frames[0].filename]
+        return f" at {own[-1].filename}:{own[-1].lineno}"
 
 
 def scorer_at(path: str) -> UserScorer:
@@ -54,11 +93,10 @@ def scorer_at(path: str) -> UserScorer:
     look_in_current_folder()
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module raises
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+    except (Exception, SystemExit) as error:  # whatever the user's module raises
         raise UserError(
-            f"dataset.scorer={path}: the module {module_name} cannot be imported ({reason}); "
-            "install it, or run talr in the folder that it lies in"
+            f"dataset.scorer={path}: the module {module_name} cannot be imported "
+            f"({_named(error)}); install it, or run talr in the folder that it lies in"
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
@@ -87,3 +125,13 @@ def look_in_current_folder() -> None:
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.append(folder)
+
+
+def _named(error: BaseException) -> str:
+    """An exception in one line."""
+    return _one_line(f"{type(error).__name__}: {error}")
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."

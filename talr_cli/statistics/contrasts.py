@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from talr_cli.report.hard_tokens import steps_by_epoch
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.statistics.paired import UnpairedError, difference
 from talr_cli.statistics.pairs import Results, unlike
+from talr_cli.statistics.steps import steps_by_epoch
 
 NORMAL_QUANTILE = 1.959964  # 97.5 %
 

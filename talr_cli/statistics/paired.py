@@ -16,6 +16,7 @@ from talr_cli.statistics.pairs import Results, score_of, section_of, unlike
 
 RESAMPLES = 10_000
 LEVEL = 0.05
+_MOST_COUNTS = 10_000_000  # numbers in memory at once
 
 
 class UnpairedError(Exception):
@@ -32,7 +33,8 @@ class Difference:
         p: Two-sided, of the same bootstrap: twice the share of resamples on the rarer side of 0.
         n, won, lost: Items, and of them those that the second scored higher and lower on.
         stderr: Of the difference; None where a task has a single item.
-        mcnemar: p of McNemar's exact test; None unless this is one accuracy.
+        mcnemar: p of McNemar's exact test; None unless this is one task whose items
+            are all 0 or 1.
     """
 
     difference: float
@@ -150,7 +152,7 @@ def _bootstrap(
     """95% interval and p of a mean of tasks (Efron and Tibshirani 1993, chapters 13 and 15).
 
     Items are resampled within each task. How often each value is drawn is multinomial: the same
-    as drawing items, in any order of them, and quick, since scores have few values.
+    as drawing items, in any order of them, and quick where scores have few values.
 
     Args:
         tasks: For each task the values that occur among its items, and how often.
@@ -161,7 +163,11 @@ def _bootstrap(
     total = np.zeros(RESAMPLES)
     for values, counts in tasks:
         n = sum(counts)
-        total += generator.multinomial(n, np.divide(counts, n), size=RESAMPLES) @ values / n
+        at_once = max(1, _MOST_COUNTS // len(values))  # of partial credit each item has its own
+        for start in range(0, RESAMPLES, at_once):
+            part = total[start : start + at_once]
+            drawn = generator.multinomial(n, np.divide(counts, n), size=len(part))
+            part += drawn @ values / n
     means = (total / len(tasks)).round(12)  # tasks that cancel out leave rounding errors, not 0
     rarer = min(int((means <= 0).sum()), int((means >= 0).sum()))
     low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])

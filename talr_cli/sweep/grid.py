@@ -21,7 +21,11 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from talr_cli.config import composition
+from talr_cli.config.quoting import with_quoted_paths
+from talr_cli.config.typed import typed_config
 from talr_cli.errors import UserError
+from talr_cli.fields import plain
+from talr_cli.run.config import EvalConfig, TrainConfig
 
 # What `talr eval` has in common with `talr train`, beside the groups' choices.
 _OF_EVAL = (
@@ -33,11 +37,15 @@ _GROUPS_OF_EVAL = ("model", "dataset", "suite", "distributed", "logger")
 
 @dataclass(frozen=True)
 class Point:
-    """A point of the grid: what is typed for it, its `train` config, the choice of each group."""
+    """A point of the grid: what is typed for it, its `train` config, the choice of each group.
+
+    `composed` is the config before it was typed.
+    """
 
     overrides: tuple[str, ...]
-    config: DictConfig
+    config: TrainConfig
     choices: Mapping[str, str]
+    composed: DictConfig
 
 
 def points(overrides: Sequence[str], config_dir: Path | None) -> list[Point]:
@@ -48,7 +56,7 @@ def points(overrides: Sequence[str], config_dir: Path | None) -> list[Point]:
     with composition.composing("train", config_dir) as also:
         loader = GlobalHydra.instance().config_loader()
         parse = OverridesParser.create(config_loader=loader).parse_overrides
-        typed = parse(list(overrides))
+        typed = parse(with_quoted_paths("train", overrides))
         fixed = [one for one in typed if not one.is_sweep_override()]
         if any(one.key_or_group == "experiment" and one not in fixed for one in typed):
             raise UserError("experiment takes one value in a sweep: it may bring a grid of its own")
@@ -71,7 +79,8 @@ def points(overrides: Sequence[str], config_dir: Path | None) -> list[Point]:
             config = config.copy()
             values = [parsed[line] for line in lines if line not in whole]
             ConfigLoaderImpl._apply_overrides_to_config(values, config)
-            found.append(Point(tuple(lines), config, choices))
+            run = typed_config("train", config, lines)
+            found.append(Point(tuple(lines), run, choices, config))
     return found
 
 
@@ -89,20 +98,19 @@ def _compose(overrides: Sequence[str], of_hydra: str) -> tuple[DictConfig, Any]:
 
 def scoring_key(point: Point) -> str:
     """The same for runs that are compared with the same scores of the same base model."""
-    sections = {key: point.config[key] for key in _OF_EVAL}
-    return json.dumps(OmegaConf.to_container(OmegaConf.create(sections), resolve=True))
+    return json.dumps({key: plain(getattr(point.config, key)) for key in _OF_EVAL})
 
 
-def base_overrides(point: Point, config_dir: Path | None) -> tuple[tuple[str, ...], DictConfig]:
+def base_overrides(point: Point, config_dir: Path | None) -> tuple[tuple[str, ...], EvalConfig]:
     """What `talr eval` is to be given to score the base model of a run as the run is scored."""
     groups = [f"{group}={point.choices[group]}" for group in _GROUPS_OF_EVAL]
     with composition.composing("eval", config_dir) as also:
-        plain = compose("eval", [*also, *groups])
+        base = compose("eval", [*also, *groups])
     lines = list(groups)
     for key in _OF_EVAL:
-        lines += _differences(key, plain[key], point.config[key])
-        OmegaConf.update(plain, key, point.config[key], merge=False)
-    return tuple(lines), plain
+        lines += _differences(key, base[key], point.composed[key])
+        OmegaConf.update(base, key, point.composed[key], merge=False)
+    return tuple(lines), typed_config("eval", base, point.overrides)
 
 
 def _differences(key: str, before: Any, after: Any) -> list[str]:

@@ -13,13 +13,13 @@ import time
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra import compose
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
-from omegaconf import DictConfig
 
 from talr_cli.config import composition
 from talr_cli.errors import UserError
@@ -91,13 +91,13 @@ class _Make:
     jobs: Sequence[Job]
     folder: Path
 
-    def __call__(self, config: DictConfig) -> tuple[int, float]:
+    def __call__(self, chosen: Any) -> tuple[int, float]:
         """(exit code, seconds) of the job's process."""
         os.chdir(self.folder)
         started = time.monotonic()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS_OF_SUBMITIT)
         try:
-            process = self.jobs[config.job].start({})
+            process = self.jobs[chosen.job].start({})
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         try:

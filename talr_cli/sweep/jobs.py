@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from omegaconf import DictConfig
-
 from talr_cli.interruption import Stop
+from talr_cli.run.config import EvalConfig, TrainConfig
 from talr_cli.runs.run_directory import REASON_LINES, RunDirectory
 
 # What a job needs of a sweep: nothing, to go on, a decision, everything, or only to be waited for.
@@ -29,7 +28,7 @@ class Job:
 
     command: str
     overrides: tuple[str, ...]
-    config: DictConfig
+    config: TrainConfig | EvalConfig
     directory: RunDirectory
     needs: RunDirectory | None = None  # of the run that is averaged
     also: bool = False  # nobody asked for it, another job needs it

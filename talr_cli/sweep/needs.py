@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
-from talr_cli.config.commands import DATA_FILES
+from talr_cli.fields import files_of
 from talr_cli.models.sources import ModelSource
-from talr_cli.report.tables.cost import evaluation_seconds, training_seconds
+from talr_cli.run.config import EvalConfig, TrainConfig
+from talr_cli.runs.places import files_at
 from talr_cli.runs.study import load_results, of_pair
+from talr_cli.statistics.durations import evaluation_seconds, training_seconds
 from talr_cli.sweep.gpus import gpu_memory
 from talr_cli.sweep.jobs import Job, State
 
@@ -71,16 +71,17 @@ def disk_bytes(
     averaged = {job.needs.path for job in jobs if job.needs is not None}
     kept = 0
     for job, now in zip(jobs, states, strict=True):
-        if job.command != "train" or now == "done":
+        config = job.config
+        if not isinstance(config, TrainConfig) or now == "done":
             continue
         size = sizes[job.directory.path]
         if size is None:
             return None
-        width = _SAVED.get(job.config.trainer.save_dtype, size.bytes_each)
+        width = _SAVED.get(config.trainer.save_dtype, size.bytes_each)
         models.append(size.numbers * width)
         if keep != "none" or job.directory.path in averaged:
             kept += size.numbers * width
-        if _trains_all(job) and job.config.trainer.checkpoint_every_epoch:
+        if _trains_all(job) and config.trainer.checkpoint_every_epoch:
             checkpoints.append(CHECKPOINTS * CHECKPOINT_BYTES * size.numbers)
     return kept + workers * (max(models) + max(checkpoints))
 
@@ -111,7 +112,7 @@ def _seconds(job: Job, finished: Sequence[dict[str, Any]]) -> float | None:
     if not evaluation:
         return None
     trains = job.command == "train" and job.needs is None
-    evaluates = job.command == "eval" or job.config.eval
+    evaluates = job.command == "eval" or (isinstance(job.config, TrainConfig) and job.config.eval)
     own = job.directory.path.name.rpartition("-lr")[0]
     trained = [one for one in alike if one["training"]]
     same_method = [one for one in trained if one["run"]["method"] == own]
@@ -157,12 +158,10 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _missing_data(config: DictConfig) -> Iterator[str]:
-    for name in DATA_FILES:
-        section, _, key = name.partition(".")
-        path = (config.get(section) or {}).get(key)
-        if isinstance(path, str) and not Path(path).exists():
-            yield f"{name}={path} does not exist"
+def _missing_data(config: TrainConfig | EvalConfig) -> Iterator[str]:
+    for key, path in files_of(config):
+        if not files_at(path):
+            yield f"{key}={path} does not exist"
 
 
 def _missing_memory(job: Job, size: Weights | None) -> Iterator[str]:
@@ -180,7 +179,7 @@ def _missing_memory(job: Job, size: Weights | None) -> Iterator[str]:
 
 
 def _trains_all(job: Job) -> bool:
-    return not job.config.get("adapter")
+    return isinstance(job.config, TrainConfig) and job.config.adapter is None
 
 
 def _logged_in() -> bool:

@@ -10,15 +10,16 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from talr_cli.commands.eval import own_directory
-from talr_cli.config.commands import check
-from talr_cli.methods.method import Method
-from talr_cli.models import sources
-from talr_cli.models.sources import ModelSource
-from talr_cli.run.pipeline import is_done, place
+from talr_cli.config.commands import SweepConfig
+from talr_cli.fields import plain
+from talr_cli.models.config import ModelConfig
+from talr_cli.models.sources import ModelSource, resolve, resolve_here
+from talr_cli.run.checkpoint import own_directory
+from talr_cli.run.config import EvalConfig, TrainConfig
+from talr_cli.run.merging import of_alpha, without_merge
+from talr_cli.run.prepare import place
 from talr_cli.run.record import is_scored
+from talr_cli.run.whole import is_done
 from talr_cli.sweep import needs
 from talr_cli.sweep.grid import Point, base_overrides, scoring_key
 from talr_cli.sweep.jobs import Job, State
@@ -46,22 +47,20 @@ def find_models(points: Sequence[Point], fetch: bool) -> dict[str, ModelSource |
     Fetched in a process of its own, which may import torch: this one stays small for as long as
     the sweep goes on.
     """
-    configs = {model_key(point.config): point.config.model for point in points}
+    configs: dict[str, ModelConfig] = {
+        model_key(point.config): point.config.model for point in points
+    }
     if not fetch:
-        return {key: sources.resolve_here(config) for key, config in configs.items()}
+        return {key: resolve_here(config) for key, config in configs.items()}
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        return {key: process.submit(_resolve, key).result() for key in configs}
-
-
-def _resolve(key: str) -> ModelSource:
-    return sources.resolve(OmegaConf.create(json.loads(key)))
+        return {key: process.submit(resolve, config).result() for key, config in configs.items()}
 
 
 def make_plan(
     points: Sequence[Point],
     sources: Mapping[str, ModelSource | None],
     config_dir: Path | None,
-    options: DictConfig,
+    options: SweepConfig,
 ) -> Plan:
     """What `points` come to, with the options of the sweep."""
     jobs = jobs_of(points, sources, config_dir)
@@ -86,9 +85,9 @@ def make_plan(
     )
 
 
-def model_key(config: DictConfig) -> str:
+def model_key(config: TrainConfig | EvalConfig) -> str:
     """Tells the models of a sweep apart."""
-    return json.dumps(OmegaConf.to_container(config.model, resolve=True), sort_keys=True)
+    return json.dumps(plain(config.model), sort_keys=True)
 
 
 def jobs_of(
@@ -132,47 +131,42 @@ def state(job: Job) -> State:
 
 
 def is_finished(job: Job) -> bool:
-    if job.command == "eval":
-        return is_scored(job.config, job.directory)
-    return is_done(job.config, job.directory)
+    if isinstance(job.config, TrainConfig):
+        return is_done(job.config, job.directory)
+    return is_scored(job.config, job.directory)
 
 
 def _base_job(point: Point, source: ModelSource, config_dir: Path | None) -> Job:
     overrides, config = base_overrides(point, config_dir)
-    check(config)
-    directory, _ = own_directory(config, source)
-    return Job("eval", _typed(overrides, config_dir), config, directory)
+    return Job("eval", _typed(overrides, config_dir), config, own_directory(config, source))
 
 
 def _run_jobs(point: Point, source: ModelSource, config_dir: Path | None) -> list[Job]:
     """The run of a point; for a merge, the run that is merged and one for each alpha."""
-    check(point.config)
-    method = Method.of(point.config)
-    if method.merge is None:
-        return [_run_job(point.overrides, point.config, source, config_dir)]
-    config = point.config.copy()
-    OmegaConf.update(config, "merge", {}, merge=False)
-    config.eval = False
+    config = point.config
+    if config.merge is None:
+        return [_run_job(point.overrides, config, source, config_dir)]
     dropped = ("merge=", "merge.", "eval=")
     kept = [one for one in point.overrides if not one.lstrip("+").startswith(dropped)]
-    tuned = _run_job((*kept, "merge=none", "eval=false"), config, source, config_dir, also=True)
+    tuned = _run_job(
+        (*kept, "merge=none", "eval=false"), without_merge(config), source, config_dir, also=True
+    )
     jobs = [tuned]
-    for alpha in method.merge.alphas:
-        config = point.config.copy()
-        OmegaConf.update(config, "merge.alpha", alpha, merge=False)
+    for alpha in config.merge.alphas:
         overrides = (*point.overrides, f"merge.alpha={alpha}")
-        jobs.append(_run_job(overrides, config, source, config_dir, needs=tuned.directory))
+        averaged = of_alpha(config, alpha)
+        jobs.append(_run_job(overrides, averaged, source, config_dir, needs=tuned.directory))
     return jobs
 
 
 def _run_job(
     overrides: tuple[str, ...],
-    config: DictConfig,
+    config: TrainConfig,
     source: ModelSource,
     config_dir: Path | None,
     **more: Any,
 ) -> Job:
-    _, _, directory = place(config, Method.of(config), source)
+    _, directory = place(config, source)
     return Job("train", _typed(overrides, config_dir), config, directory, **more)
 
 

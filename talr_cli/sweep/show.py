@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from talr_cli.run.config import TrainConfig
 from talr_cli.sweep.drive import Outcome
 from talr_cli.sweep.jobs import Job
 from talr_cli.sweep.needs import gib
@@ -74,8 +75,8 @@ def _shares(job: Job) -> str:
         return f"weights of {job.needs.path.name}"
     if job.also:
         return "only to be averaged"
-    if "flow" in job.config.objective.get("_target_", "").lower():
-        return "base losses: once for all flow runs"
+    if isinstance(job.config, TrainConfig) and job.config.objective.weighs_sequences:
+        return "base losses: once for all such runs"
     return ""
 
 

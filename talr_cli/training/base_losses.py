@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -16,7 +17,7 @@ from talr_cli.data.rendering import Rendered
 from talr_cli.models.head import TARGETS_AT_ONCE, head_logits, target_hidden, target_mask
 from talr_cli.models.loading import bf16_is_fast
 from talr_cli.models.sources import cache_dir
-from talr_cli.runs.atomic import write_json
+from talr_cli.runs.atomic import read_packed, write_packed
 from talr_cli.runs.lease import hold
 from talr_cli.training.collator import Collator, token_row
 
@@ -34,15 +35,29 @@ def base_losses(model: PreTrainedModel, fingerprint: str, rows: Sequence[Rendere
     key = hashlib.sha256(f"{fingerprint} {model.device.type}".encode())
     for row in rows:
         key.update(json.dumps([row.input_ids, row.labels]).encode())
-    cached = cache_dir() / "base_losses" / f"{key.hexdigest()}.json"
+    cached = cache_dir() / "base_losses" / f"{key.hexdigest()}.json.gz"
+    found = _found(cached, len(rows))
+    if found is not None:
+        return found
     # Runs that start together wait for the first of them.
     with hold(cached.with_suffix(".lock"), wait=True):
-        if cached.exists():
-            log.info("base losses: found those of %d rows", len(rows))
-            return torch.tensor(json.loads(cached.read_text()))
+        found = _found(cached, len(rows))
+        if found is not None:
+            return found
         losses = torch.stack([row.mean() for row in target_losses(model, rows)])
-        write_json(cached, losses.tolist())
+        write_packed(cached, losses.tolist())
     return losses
+
+
+def _found(cached: Path, rows: int) -> torch.Tensor | None:
+    values = read_packed(cached)
+    if values is None:
+        return None
+    if type(values) is not list or len(values) != rows or {type(one) for one in values} != {float}:
+        log.warning("%s does not hold %d losses: it is made again", cached, rows)
+        return None
+    log.info("base losses: found those of %d rows", rows)
+    return torch.tensor(values)
 
 
 @torch.no_grad()

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import logging
 import math
-import resource
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate import DistributedType, PartialState
@@ -30,19 +28,36 @@ from talr_cli.methods.replay import spread
 from talr_cli.models.head import causal_lm
 from talr_cli.models.loading import bf16_is_fast
 from talr_cli.models.sources import ModelSource
-from talr_cli.ranks import is_sharded, one_per_node_first, per_rank, world_size
+from talr_cli.ranks import (
+    DistributedConfig,
+    broadcast,
+    is_sharded,
+    one_per_node_first,
+    per_rank,
+    world_size,
+)
+from talr_cli.runs.atomic import made_whole
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking import Tracker
 from talr_cli.training.base_losses import base_losses
 from talr_cli.training.callbacks import RecordSteps, ShowProgress, StopOnRequest
 from talr_cli.training.collator import token_row
+from talr_cli.training.config import TrainerConfig
 from talr_cli.training.joined_rows import joins_rows
 from talr_cli.training.trainer import MethodTrainer
 
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How to train: what the optimizer, the schedule and the processes depend on."""
+
+    trainer: TrainerConfig
+    lr: float
+    seed: int
+    distributed: DistributedConfig
+    device: str
 
 
 @dataclass(frozen=True)
@@ -78,20 +93,16 @@ def train(
     trainer.add_callback(ShowProgress())
     trainer.add_callback(StopOnRequest(stop))
     trainer.remove_callback(PrinterCallback)
-    step, checkpoint = directory.last_checkpoint() or (0, None)
+    # Another machine of a shared file system may still see what the first rank has removed.
+    step, checkpoint = broadcast(directory.last_checkpoint()) or (0, None)
     if checkpoint is not None:
         _check_strategy(checkpoint, trainer.is_fsdp_enabled)
         log.info("training: going on from step %d", step)
-    started = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    seconds = time.perf_counter() - started
     if trainer.state.global_step < trainer.state.max_steps:
         raise KeyboardInterrupt
+    spent = trainer.meter.read()
     accelerator = trainer.accelerator
-    device = accelerator.device.type
-    input_tokens, memory = accelerator.gather(
-        torch.tensor([[trainer.input_tokens, peak_memory(device)]], device=accelerator.device)
-    ).T
     adapted = trainer.model
     if trainer.is_fsdp_enabled:
         state = accelerator.get_state_dict(adapted)
@@ -103,24 +114,27 @@ def train(
     trainer.leave_model_as_loaded()
     model = causal_lm(adapted)
     if adapted is not model:
-        adapted.save_pretrained(directory.adapter)
+        with made_whole(directory.adapter) as building:
+            adapted.save_pretrained(building)
         model = adapted.merge_and_unload()
     return model, {
         "steps": trainer.state.global_step,
         "epochs": trainer.state.epoch,
         "rows": len(trainer.train_dataset),
         "target_tokens": trainer.target_tokens,
-        "seconds": round(seconds, 2),
-        "tokens_per_second": round(float(input_tokens.sum()) / seconds, 1),
-        "peak_memory_gib": round(float(memory.max()), 3),  # of the process with the most
-        "device": device_name(device),
+        # The steps that the next three are about: all of them, however often it went on.
+        "timed_steps": trainer.state.global_step,
+        "seconds": round(spent.seconds, 2),
+        "tokens_per_second": round(spent.input_tokens / spent.seconds, 1),
+        "peak_memory_gib": round(spent.peak_memory_gib, 3),  # of the process with the most
+        "device": device_name(accelerator.device.type),
         "processes": accelerator.num_processes,  # on GPUs, one each
         "resumed_from_step": step,
     }
 
 
 def make_trainer(
-    config: DictConfig,
+    setting: Setting,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     method: Method,
@@ -128,23 +142,26 @@ def make_trainer(
     directory: RunDirectory,
     base: ModelSource,
     load_base: Callable[[], PreTrainedModel],
-    device: str,
+    base_path: str,
 ) -> MethodTrainer:
     """The trainer of a method for `model` (the base, in fp32), which it trains in place.
 
-    `load_base` loads another copy of the base, for a method that needs its predictions. `device`
-    is what is trained on; a model that FSDP2 will split up still lies on the CPU.
+    Args:
+        model: One that FSDP2 will split up still lies on the CPU.
+        load_base: Loads another copy of the base, for a method that needs its predictions.
+        base_path: By which an adapter names its base.
     """
-    set_seed(config.seed)  # of the adapter's initialisation too
+    set_seed(setting.seed)  # of the adapter's initialisation too
+    device = setting.device
     with one_per_node_first():
         columns, general = _columns(model, method, data, base, device)
     adapted: Any = model
     if method.adapter is not None:
-        adapted = method.adapter.wrap(model, config.model.path)
-    validation = data.validation if config.trainer.validate else []
-    arguments = trainer_arguments(config, directory, device, len(data.rows))
+        adapted = method.adapter.wrap(model, base_path)
+    validation = data.validation if setting.trainer.validate else []
+    arguments = trainer_arguments(setting, directory, len(data.rows))
     arguments.padding_free = joins_rows(
-        config.trainer.padding_free, model, device, arguments.per_device_train_batch_size
+        setting.trainer.padding_free, model, device, arguments.per_device_train_batch_size
     )
     return MethodTrainer(
         model=adapted,
@@ -193,21 +210,19 @@ def token_columns(rows: Sequence[Rendered]) -> dict[str, list[Any]]:
     return {"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]}
 
 
-def trainer_arguments(
-    config: DictConfig, directory: RunDirectory, device: str, rows: int
-) -> SFTConfig:
-    """TRL's arguments for this config; `rows` decides the length of the schedule."""
-    trainer = config.trainer
-    sharded = is_sharded(config)
+def trainer_arguments(setting: Setting, directory: RunDirectory, rows: int) -> SFTConfig:
+    """TRL's arguments; `rows` decides the length of the schedule."""
+    trainer, device = setting.trainer, setting.device
+    sharded = is_sharded(setting.distributed)
     bf16 = trainer.precision == "bf16" or (trainer.precision == "auto" and bf16_is_fast(device))
-    micro, accumulation = per_rank(config, world_size())
+    micro, accumulation = per_rank(trainer.batch_size, trainer.micro_batch_size, world_size())
     # max_steps wins where both are given; the schedule runs over the steps that are made.
     steps = trainer.max_steps or math.ceil(rows / trainer.batch_size) * trainer.epochs
     arguments = SFTConfig(
         output_dir=str(directory.checkpoints),
-        seed=config.seed,
-        data_seed=config.seed,
-        learning_rate=config.lr,
+        seed=setting.seed,
+        data_seed=setting.seed,
+        learning_rate=setting.lr,
         lr_scheduler_type={"constant": "constant_with_warmup"}.get(
             trainer.schedule, trainer.schedule
         ),
@@ -234,7 +249,7 @@ def trainer_arguments(
         logging_nan_inf_filter=False,  # a loss that is no number must be seen
         eval_strategy="epoch" if trainer.validate else "no",
         save_strategy="epoch" if trainer.checkpoint_every_epoch else "no",
-        save_total_limit=2,  # a kill while one is written leaves the one before
+        save_total_limit=None,  # the trainer removes old ones when the new one is whole
         report_to="none",
         disable_tqdm=True,  # ShowProgress has the bar
         fsdp=sharded or None,  # type: ignore[arg-type]
@@ -261,13 +276,6 @@ def _check_strategy(checkpoint: Path, sharded: bool) -> None:
             f"{checkpoint} was written under distributed.strategy={before} and cannot be read "
             f"under {now}: go on with distributed={before}, or delete it to start again"
         )
-
-
-def peak_memory(device: str) -> float:
-    """GiB: of the GPU's memory, or of this process's resident memory on a CPU."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def device_name(device: str) -> str:

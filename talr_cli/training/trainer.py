@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,18 @@ from talr_cli.methods.base import Objective, Regulariser, TargetTokens
 from talr_cli.models.experts import router_settings, set_router
 from talr_cli.models.head import causal_lm
 from talr_cli.runs.atomic import write_json
-from talr_cli.runs.run_directory import CHECKPOINT_MARKER
+from talr_cli.runs.checkpoints import keep_newest
+from talr_cli.runs.disk import writing
+from talr_cli.runs.manifest import MANIFEST, seal
 from talr_cli.training.collator import Collator
 from talr_cli.training.joined_rows import attend_as_loaded, attend_by_row
 from talr_cli.training.rank_batches import RankBatches, RankLoader
+from talr_cli.training.spent import Meter, Spent
 from talr_cli.training.step_statistics import StepStatistics
 from talr_cli.training.temperature import StepTemperature
 from talr_cli.training.token_scores import add_token_scores, score_targets
+
+STATE = "talr_state.json"  # in a checkpoint: what transformers does not know of
 
 
 class MethodTrainer(SFTTrainer):
@@ -68,7 +74,7 @@ class MethodTrainer(SFTTrainer):
             attend_by_row(causal_lm(self.model))
         self.temperature = StepTemperature(objective, self.accelerator)
         self.statistics = StepStatistics()
-        self.input_tokens = 0
+        self.meter = Meter(self.accelerator)
         self.target_tokens = 0
         add_token_scores(self.model, objective.outputs)
 
@@ -160,7 +166,7 @@ class MethodTrainer(SFTTrainer):
             else (inputs["input_ids"].numel())
         )
         self.statistics.add(tokens, weights, tau, input_tokens)
-        self.input_tokens += input_tokens
+        self.meter.input_tokens += input_tokens
         # A step without a target is a differentiable zero, not 0 / 0. DDP averages over the ranks,
         # and the count is over all of them.
         targets = torch.as_tensor(num_items_in_batch, device=losses.device).clamp(min=1)
@@ -191,16 +197,32 @@ class MethodTrainer(SFTTrainer):
             logs |= self.statistics.flush(self.accelerator)
         super().log(logs, start_time)
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        self.meter.start()
+        return super().train(*args, **kwargs)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        state = {"tau": self.temperature.state(), "target_tokens": self.target_tokens}
-        if self.args.should_save:
-            folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
-            write_json(folder / CHECKPOINT_MARKER, state)
+        """As transformers does; and the manifest, once every rank has written its part."""
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        with writing(folder):
+            if self.args.should_save:
+                (folder / MANIFEST).unlink(missing_ok=True)  # written again, it is not whole
+            super()._save_checkpoint(model, trial)
+            state = {
+                "tau": self.temperature.state(),
+                "target_tokens": self.target_tokens,
+                "spent": asdict(self.meter.read()),
+            }
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                write_json(folder / STATE, state)
+                seal(folder)
+                keep_newest(folder.parent)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
-            state = json.loads((Path(checkpoint) / CHECKPOINT_MARKER).read_text())
+            state = json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))
             self.temperature.restore(state["tau"])
             self.target_tokens = state["target_tokens"]
+            self.meter.restore(Spent(**state["spent"]))

@@ -9,6 +9,7 @@ from conftest import config
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from talr_cli.fields import plain
 from talr_cli.report.model_card import _front_matter
 
 OURS = ("lr=1e-3", "method=lora", "suite.drift=false")
@@ -55,9 +56,9 @@ def test_it_is_a_plain_checkpoint_with_its_template_and_a_card(study, tmp_path):
 
 
 def test_the_base_model_is_named_where_it_has_a_name(tmp_path):
-    head = yaml.safe_load(_front_matter(config("train")).strip("-"))
+    head = yaml.safe_load(_front_matter(plain(config("train"))).strip("-"))
     assert head["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
-    assert "base_model" not in _front_matter(config("train", f"model.path={tmp_path}"))
+    assert "base_model" not in _front_matter(plain(config("train", f"model.path={tmp_path}")))
 
 
 def test_it_is_refused_without_a_model_and_comes_back_by_the_command_named(study, tmp_path):

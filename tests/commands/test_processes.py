@@ -13,8 +13,8 @@ from command_line import SMALL, rows, talr, train, weights
 from conftest import config
 
 from talr_cli import ranks
-from talr_cli.config.commands import identity
 from talr_cli.errors import UserError
+from talr_cli.run.identity import identity
 
 # 22 rows in batches of 4: the last batch of an epoch is half a batch. Without clipping, because
 # the norm that torch computes in fp32 depends on how the weights are cut up.
@@ -135,7 +135,7 @@ def test_killed_ranks_go_on_and_end_with_the_same_weights(strategy, tmp_path):
     )
     study = strategy[2].removeprefix("study=")
     deadline = time.monotonic() + 300
-    while not (marker := list(tmp_path.glob(f"runs/{study}/*/*/checkpoints/*/talr_state.json"))):
+    while not (marker := list(tmp_path.glob(f"runs/{study}/*/*/checkpoints/*/talr.manifest"))):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -153,7 +153,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(method, tmp_path):
     command = [sys.executable, "-m", "talr_cli.cli", "train", "logger=none", *SMALL, *overrides]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    while not list(tmp_path.glob("runs/*/*/*/checkpoints/*/talr_state.json")):
+    while not list(tmp_path.glob("runs/*/*/*/checkpoints/*/talr.manifest")):
         assert process.poll() is None, "the run ended before its first checkpoint"
         assert time.monotonic() < deadline
         time.sleep(0.01)

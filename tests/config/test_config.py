@@ -1,41 +1,60 @@
 """The shipped config: every field is read, every file composes, identity is what it says."""
 
+import importlib
 import re
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from conftest import config
+from hydra import compose
 from omegaconf import OmegaConf
 
 import talr_cli
-from talr_cli.config import commands as schema
-from talr_cli.config.commands import check, conf_dir, identity
+from talr_cli.config import composition
+from talr_cli.config.commands import COMMANDS, conf_dir
+from talr_cli.config.help import describe
+from talr_cli.config.page import page
 from talr_cli.errors import UserError
+from talr_cli.fields import plain
+from talr_cli.run.identity import identity
 
-SOURCE = "\n".join(
-    path.read_text(encoding="utf-8")
-    for path in Path(talr_cli.__file__).parent.rglob("*.py")
-    if path.name != "config.py"
-)
+SOURCES = [
+    path.read_text(encoding="utf-8") for path in Path(talr_cli.__file__).parent.rglob("*.py")
+]
 
 
-def leaves(kind):
-    for one in fields(kind):
-        if is_dataclass(one.type):
-            yield from leaves(one.type)
-        else:
-            yield one.name
+def test_every_value_is_described_and_read_somewhere():
+    """A silent option is the commonest fault of such tools."""
+    every = set()
+    for command, kind in COMMANDS.items():
+        for one in describe(kind, composed(command)):
+            assert one.about.doc, f"{one.key} of {command} says nothing"
+            every.add(one.key.rpartition(".")[2])
+    # In its declaration a name stands without a dot before it.
+    unread = {
+        name for name in every if not any(re.search(rf"\.{name}\b|\"{name}\"", s) for s in SOURCES)
+    }
+    assert not unread
+
+
+def composed(command, *overrides):
+    """The config of a command before it is typed."""
+    with composition.composing(command, None):
+        return OmegaConf.to_container(compose(command, list(overrides)))
 
 
 @pytest.mark.parametrize(
-    "kind",
-    [schema.ModelConfig, schema.SuiteConfig, schema.TrainerConfig, schema.DistributedConfig],
+    "group", ["dataset", "objective", "adapter", "regulariser", "merge", "replay"]
 )
-def test_every_field_is_read_somewhere(kind):
-    """A silent option is the commonest fault of such tools."""
-    for name in leaves(kind):
-        assert re.search(rf"\.{name}\b", SOURCE), f"{kind.__name__}.{name} is never read"
+def test_a_shipped_part_has_all_values_of_its_class_in_its_file(group):
+    """What is not there could not be set on the command line."""
+    for choice in choices(group):
+        values = composed("train", f"{group}={choice}")[group]
+        if values:
+            module, _, name = values.pop("_target_").rpartition(".")
+            kind = getattr(importlib.import_module(module), name)
+            assert list(values) == [field.name for field in fields(kind)], choice
 
 
 def choices(group):
@@ -55,7 +74,7 @@ def choices(group):
 )
 def test_every_shipped_file_composes_and_says_what_to_type(group, choice):
     extra = ["dataset.train=rows.jsonl"] if choice == "jsonl" else []
-    check(config("train", f"{group}={choice}", *extra))
+    config("train", f"{group}={choice}", *extra)
     text = (conf_dir() / group / f"{choice}.yaml").read_text()
     assert re.search(rf"^# talr train .*{group}[=.]", text, re.MULTILINE)
 
@@ -68,7 +87,7 @@ EXPERIMENTS = sorted(
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes(experiment):
-    check(config("train", f"experiment={experiment}"))
+    config("train", f"experiment={experiment}")
 
 
 @pytest.mark.parametrize(
@@ -87,10 +106,12 @@ def test_the_cpu_study_finds_what_make_methods_has_trained(method, lr):
 
 
 def test_label_runs_of_the_paper_are_told_apart_from_those_with_explanations():
-    plain, labels = (config("train", f"experiment=paper/{name}") for name in ("esci", "esci-label"))
-    differing = {key for key in plain.dataset if plain.dataset[key] != labels.dataset[key]}
+    one, labels = (
+        plain(config("train", f"experiment=paper/{name}")) for name in ("esci", "esci-label")
+    )
+    differing = {key for key in one["dataset"] if one["dataset"][key] != labels["dataset"][key]}
     assert differing == {"name", "target"}
-    assert {key for key in plain if plain[key] != labels[key]} == {"dataset"}
+    assert {key for key in one if one[key] != labels[key]} == {"dataset"}
 
 
 def test_an_experiment_sets_the_learning_rate_and_the_command_line_has_the_last_word():
@@ -101,7 +122,7 @@ def test_an_experiment_sets_the_learning_rate_and_the_command_line_has_the_last_
 
 def test_all_problems_are_reported_at_once():
     with pytest.raises(UserError) as error:
-        check(config("train", "lr=0", "trainer.epochs=-1", "trainer.schedule=linaer"))
+        config("train", "lr=0", "trainer.epochs=-1", "trainer.schedule=linaer")
     for part in ("lr=0", "trainer.epochs=-1", "trainer.schedule=linaer"):
         assert part in str(error.value)
 
@@ -144,8 +165,10 @@ def test_the_model_counts_by_its_fingerprint():
 
 
 def test_two_methods_differ_in_nothing_but_the_objective():
-    one, other = (
-        OmegaConf.to_container(config("train", f"method={name}")) for name in ("sft", "talr")
-    )
-    differing = {key for key in one if one[key] != other[key]}
-    assert differing == {"objective"}
+    one, other = (plain(config("train", f"method={name}")) for name in ("sft", "talr"))
+    assert {key for key in one if one[key] != other[key]} == {"method", "objective"}
+
+
+def test_the_page_of_all_values_is_current():
+    written = (Path(__file__).parents[2] / "docs" / "config.md").read_text(encoding="utf-8")
+    assert written == page(), "python -m talr_cli.config.page > docs/config.md"

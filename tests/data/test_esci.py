@@ -9,7 +9,6 @@ import pytest
 from conftest import config
 from pyarrow import parquet
 
-from talr_cli.config.commands import check
 from talr_cli.data.choices import possible_completions
 from talr_cli.data.esci import Esci, comparison
 from talr_cli.data.splitting import hashed_split
@@ -265,7 +264,6 @@ def test_without_the_hub_the_option_to_give_a_file_is_named(no_hub):
 
 def test_the_config_reaches_the_dataset():
     composed = config("train", "dataset=esci", "dataset.path=a.csv", "dataset.locale=null")
-    check(composed)
     assert (composed.dataset.name, composed.dataset.locale) == ("esci", None)
 
 

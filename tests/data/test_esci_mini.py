@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 
-from talr_cli.data.esci_mini import BRANDS, COLORS, FAMILIES, EsciMini
+from talr_cli.data.esci_mini import EsciMini
+from talr_cli.data.esci_mini_products import BRANDS, COLORS, FAMILIES
 from talr_cli.errors import UserError
 from talr_cli.scorers.esci import LABELS
 

@@ -6,9 +6,9 @@ import json
 import pytest
 from conftest import config
 
-from talr_cli.config.commands import identity
 from talr_cli.data.medcalc import MedCalc
 from talr_cli.errors import UserError
+from talr_cli.run.identity import identity
 
 
 def test_every_real_row_is_read_and_its_own_answer_is_right(real_data):

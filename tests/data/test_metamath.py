@@ -5,7 +5,6 @@ import json
 import pytest
 from conftest import config
 
-from talr_cli.config.commands import check
 from talr_cli.data import metamath
 from talr_cli.data.metamath import MetaMath
 from talr_cli.errors import UserError
@@ -128,8 +127,7 @@ def test_bad_rows_of_both_files_are_named_together(tmp_path, files):
     message = str(error.value)
     assert message.startswith("3 of 5 rows are bad")
     assert "train.json:2 has no response" in message
-    assert "test.jsonl:2 has an answer without a number after ####" in message
-    assert "test.jsonl:3 has an answer without a number after ####" in message
+    assert "test.jsonl:2, 3 has an answer without a number after ####" in message
 
 
 @pytest.mark.parametrize(
@@ -153,5 +151,4 @@ def test_without_the_hub_the_file_that_is_missing_is_named(files, given, no_hub)
 
 def test_the_config_reaches_the_dataset():
     composed = config("train", "dataset=metamath", "dataset.benchmark=math")
-    check(composed)
     assert (composed.dataset.benchmark, composed.dataset.train_rows) == ("math", None)

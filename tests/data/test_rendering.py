@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 import trl
-from hydra.utils import instantiate
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from talr_cli.config import composition
 from talr_cli.data.base import Example
-from talr_cli.data.rendering import IGNORED, Renderer, RowError, overlap
+from talr_cli.data.rendering import IGNORED, Renderer, RowError
 from talr_cli.errors import UserError
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
@@ -193,7 +192,7 @@ def test_a_token_over_the_end_of_the_prompt_is_cut_there():
 @pytest.mark.parametrize("name", ["esci-mini", "medcalc-mini"])
 def test_shipped_rows_have_the_tokens_of_prompt_and_answer_apart(name, renderer, tokenizer):
     """So they were made before whole texts were tokenized; runs made then are still these runs."""
-    dataset = instantiate(composition.load("train", ["model=tiny", f"dataset={name}"]).dataset)
+    dataset = composition.load("train", ["model=tiny", f"dataset={name}"]).dataset
     splits = dataset.load()
     for example in [*splits.train[:100], *splits.test[:50]]:
         prompt = renderer.prompt(example.messages)
@@ -250,9 +249,3 @@ def test_a_role_that_the_template_refuses_is_an_error_of_the_row():
     system = ({"role": "system", "content": "Be brief."}, *EXAMPLE.messages)
     with pytest.raises(RowError, match="no system"):
         Renderer(tokenizer, {}).encode(Example("x", system, "5"))
-
-
-def test_overlap_ignores_case_and_white_space():
-    same = Example("two", ({"role": "user", "content": "what  is 2 + 3?"},), "5")
-    other = Example("three", ({"role": "user", "content": "what is 2 + 4?"},), "6")
-    assert overlap([EXAMPLE], [same, other]) == 1

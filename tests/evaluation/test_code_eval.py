@@ -1,5 +1,6 @@
 """HumanEval through the harness, with programs that are right, wrong and hostile."""
 
+import copy
 import itertools
 import json
 import os
@@ -110,7 +111,7 @@ def test_canonical_solutions_pass_and_wrong_ones_do_not(humaneval):
 )
 def test_an_attack_fails_and_the_others_are_scored(humaneval, attack, monkeypatch):
     monkeypatch.setenv("TALR_SECRET", "key")
-    monkeypatch.setattr(code_eval, "LIMITS", sandbox.Limits(seconds=5, cpu_seconds=2))
+    monkeypatch.setattr(code_eval, "LIMITS", sandbox.Limits(seconds=3, cpu_seconds=2))
     started = time.monotonic()
     answers = {"double": attack, "vowels": PROBLEMS[1]["canonical_solution"]}
     assert scores(humaneval, **answers) == {"double": False, "vowels": True}
@@ -138,7 +139,7 @@ def test_without_a_sandbox_code_tasks_are_refused_before_anything_is_loaded(huma
     monkeypatch.setattr(sandbox, "kind", lambda: None)
     with pytest.raises(UserError, match=r"humaneval_instruct runs .* suite.allow_unsafe_code=true"):
         load_tasks(suite)
-    allowed = suite.copy()
+    allowed = copy.copy(suite)
     allowed.allow_unsafe_code = True
     answers = {row["entry_point"]: row["canonical_solution"] for row in PROBLEMS}
     assert all(scores((load_tasks(allowed).loaded["humaneval_instruct"], allowed), **answers))

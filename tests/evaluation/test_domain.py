@@ -15,7 +15,7 @@ from talr_cli.errors import UserError
 from talr_cli.evaluation.domain import choice_likelihoods, evaluate_domain
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.models import loading
-from talr_cli.run import pipeline
+from talr_cli.run.prepare import prepare
 from talr_cli.scorers.base import Verdict
 from talr_cli.scorers.medcalc import MedCalcScorer
 from talr_cli.scorers.text import Choice
@@ -122,7 +122,7 @@ def test_rows_that_cannot_be_chosen_are_refused(rows, expected):
 
 def test_what_cannot_be_chosen_is_refused_before_the_training():
     with pytest.raises(UserError, match=r"domain\.answer_by=likelihood .* test-body-mass-index-0"):
-        pipeline.prepare(config("train", "model=tiny", "domain.answer_by=likelihood"))
+        prepare(config("train", "model=tiny", "domain.answer_by=likelihood"))
 
 
 # Summaries

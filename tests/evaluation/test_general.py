@@ -11,15 +11,14 @@ import torch
 from command_line import talr
 from conftest import config
 
-from talr_cli.config.commands import check
 from talr_cli.data.esci_mini import EsciMini
 from talr_cli.errors import UserError
 from talr_cli.evaluation.domain import evaluate_domain
 from talr_cli.evaluation.drift import cross_entropy, kl_from_base
-from talr_cli.evaluation.general.harness import _task_score, evaluate_general, mean_of_tasks
 from talr_cli.evaluation.general.score_cache import ScoreCache
+from talr_cli.evaluation.general.suite import _task_score, evaluate_general, mean_of_tasks
 from talr_cli.evaluation.general.tasks import load_tasks
-from talr_cli.evaluation.general.vllm_backend import run_in_vllm
+from talr_cli.evaluation.general.vllm import run_in_vllm
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.models import loading
 from talr_cli.statistics.items import scored_items
@@ -155,7 +154,7 @@ def test_the_mean_takes_the_tasks_as_independent():
 
 
 def test_unknown_tasks_and_metrics_are_named(model, renderer):
-    unknown = config("eval", "suite.tasks=[mini_cooking]").suite
+    unknown = config("eval", "suite.tasks=[mini_cooking]", "+suite.metrics.mini_cooking=acc").suite
     with pytest.raises(UserError, match="mini_cooking"):
         evaluate_general(model, renderer, unknown)
     wrong = config("eval", "suite.limit=1", "suite.metrics.mini_python=bleu").suite
@@ -203,7 +202,9 @@ def test_vllm_scores_whole_models_only(tmp_path):
 
 def test_a_group_of_tasks_is_refused(model, renderer, tmp_path):
     (tmp_path / "pair.yaml").write_text("group: pair\ntask: [mini_python, mini_arithmetic]\n")
-    several = config("eval", "suite.tasks=[pair]", f"suite.task_dir={tmp_path}").suite
+    several = config(
+        "eval", "suite.tasks=[pair]", "+suite.metrics.pair=acc", f"suite.task_dir={tmp_path}"
+    ).suite
     with pytest.raises(UserError, match="pair stands for several tasks"):
         evaluate_general(model, renderer, several)
 
@@ -349,7 +350,7 @@ def test_auto_is_a_number_that_depends_on_the_device():
     assert BatchSize.of(7, "cuda").now == 7
     for wrong in ("many", "1.5", "0"):
         with pytest.raises(UserError, match=f"suite.batch_size={wrong}"):
-            check(config("eval", f"suite.batch_size={wrong}"))
+            config("eval", f"suite.batch_size={wrong}")
 
 
 # Drift

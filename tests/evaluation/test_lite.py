@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import config
 
-from talr_cli.evaluation.general.harness import evaluate_general
+from talr_cli.evaluation.general.suite import evaluate_general
 from talr_cli.models import loading
 
 ARC = [

@@ -12,9 +12,9 @@ from talr_cli.config import composition
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.drift import general_passages
 from talr_cli.evaluation.evaluate import ready
-from talr_cli.evaluation.general.harness import evaluate_general
 from talr_cli.evaluation.general.mini import TASK_DIR
 from talr_cli.evaluation.general.mini.tasks import CHECKS, obeys, read_items
+from talr_cli.evaluation.general.suite import evaluate_general
 from talr_cli.models import loading, sources
 from talr_cli.models.tokenizer import load_tokenizer
 

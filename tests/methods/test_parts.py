@@ -14,12 +14,11 @@ from safetensors.torch import load_file, save_file
 from talr_cli.errors import UserError
 from talr_cli.methods.adapters import Lora
 from talr_cli.methods.averaging import Averaging, interpolate
-from talr_cli.methods.method import Method
 from talr_cli.methods.replay import spread
 
 
 def method(*overrides):
-    return Method.of(config("train", *overrides))
+    return config("train", *overrides).parts
 
 
 @pytest.mark.parametrize(

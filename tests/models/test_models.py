@@ -2,10 +2,10 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -24,7 +24,7 @@ from talr_cli.models.tokenizer import load_tokenizer
 def config_for(path, **changes):
     config = composition.load("train", ["model=tiny"]).model
     here = {"path": str(path), "package": None, "random_init": None}
-    return OmegaConf.create({**OmegaConf.to_container(config), **here, **changes})
+    return replace(config, **{**here, **changes})
 
 
 def logits(model, ids):
@@ -99,9 +99,9 @@ def test_weights_that_do_not_fit_are_refused(tiny_source, tiny_config, tmp_path)
     ):
         (folder / "config.json").write_text(json.dumps({**settings, key: value}))
         source = sources.directory_source(folder)
-        for config in (tiny_config, {**tiny_config, "architecture": "LlamaForCausalLM"}):
+        for config in (tiny_config, replace(tiny_config, architecture="LlamaForCausalLM")):
             with pytest.raises(UserError, match=expected) as error:
-                loading.load_model(source, OmegaConf.create(config), "auto", "cpu")
+                loading.load_model(source, config, "auto", "cpu")
             assert "\n" not in str(error.value)
 
 

@@ -14,7 +14,7 @@ from talr_cli.data.esci import Esci
 from talr_cli.evaluation.domain import proportion
 from talr_cli.scorers.base import Summarizer
 from talr_cli.scorers.esci import LABELS, EsciScorer
-from talr_cli.scorers.medcalc import MedCalcScorer
+from talr_cli.scorers.math import Gsm8kScorer
 
 score = EsciScorer()
 
@@ -151,4 +151,4 @@ def test_a_constant_answer_looks_good_by_accuracy_alone(real_data):
 
 def test_only_a_scorer_with_a_summary_is_a_summarizer():
     assert isinstance(score, Summarizer)
-    assert not isinstance(MedCalcScorer(), Summarizer)
+    assert not isinstance(Gsm8kScorer(), Summarizer)

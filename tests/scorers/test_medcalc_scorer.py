@@ -12,13 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talr_cli.scorers.medcalc import (
-    MedCalcScorer,
-    answer_form,
-    read_number,
-    stated_answer,
-)
+from talr_cli.scorers.medcalc import MedCalcScorer, answer_form
 from talr_cli.scorers.numbers import find_numbers, normalise
+from talr_cli.scorers.statements import stated_answer
+from talr_cli.scorers.values import read_number
 
 score = MedCalcScorer()
 
@@ -275,7 +272,7 @@ def test_numbers_as_models_write_them(output, value):
         ('{"answer_unit": "kg", "answer": "5"}', "5"),
         ("The answer in mL/min is 5", "5"),
         ("Answer (mL/min): 5", "5"),
-        ("It is five", "It is five"),
+        ("It is five", None),
     ],
 )
 def test_the_last_statement_counts(output, stated):

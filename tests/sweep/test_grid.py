@@ -7,6 +7,7 @@ from hydra import compose
 from omegaconf import OmegaConf
 
 from talr_cli.config import composition
+from talr_cli.config.typed import typed_config
 from talr_cli.errors import UserError
 from talr_cli.sweep.grid import base_overrides, points
 
@@ -23,7 +24,7 @@ def test_lists_ranges_choices_and_globs_give_their_product():
 
 
 def test_each_config_is_the_one_that_its_overrides_compose_to():
-    typed = [
+    lists = [
         "method=sft,averaging,lora,talr",
         "lr=1e-6,1e-3",
         "experiment=demo",
@@ -32,9 +33,11 @@ def test_each_config_is_the_one_that_its_overrides_compose_to():
         "++dataset.data_seed=3",
         "merge=none,averaging",
     ]
-    for point in points(typed, None):
+    for point in points(lists, None):
         with composition.composing("train", None):
-            assert container(point.config) == container(compose("train", list(point.overrides)))
+            alone = compose("train", list(point.overrides))
+            assert container(point.composed) == container(alone)
+            assert point.config == typed_config("train", alone, point.overrides)
 
 
 @pytest.fixture
@@ -93,7 +96,7 @@ def test_the_base_is_scored_with_the_settings_of_the_run(typed):
     (point,) = points([*typed, "lr=1e-3", "method=talr"], None)
     lines, config = base_overrides(point, None)
     with composition.composing("eval", None):
-        composed = compose("eval", list(lines))
-    assert container(composed) == container(config)
+        composed = typed_config("eval", compose("eval", list(lines)), lines)
+    assert composed == config
     for key in ("model", "dataset", "suite", "domain", "logger", "study"):
-        assert composed[key] == point.config[key]
+        assert getattr(composed, key) == getattr(point.config, key)

@@ -4,7 +4,6 @@ import json
 import os
 
 import pytest
-from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from talr_cli.config import composition
@@ -96,7 +95,7 @@ def test_wandb_without_a_login_is_noted(tmp_path, monkeypatch):
     assert "offline" in needs.notes([one], [])[0]
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
     assert needs.notes([one], []) == []
-    OmegaConf.update(one.config, "logger.name", "none")
+    one.config.logger.name = "none"
     (tmp_path / "netrc").unlink()
     assert needs.notes([one], []) == []
     assert json.dumps(needs.notes([one], ["org/name"])).count("org/name") == 1

@@ -6,10 +6,8 @@ Knows names and formats of files; does not know the harness.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
+from talr_cli.evaluation.config import SuiteConfig
 
 # What the library `datasets` calls the format of a file; each may also be gzipped.
 _FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -24,7 +22,7 @@ def format_of(file: Path) -> str | None:
     return _FORMATS.get(Path(file.name.removesuffix(".gz")).suffix.lower())
 
 
-def split_file(suite: DictConfig, task: str, split: str) -> Path:
+def split_file(suite: SuiteConfig, task: str, split: str) -> Path:
     """The one file under `suite.data_dir` that holds a split of a task.
 
     It is named by the pattern `suite.data_files.TASK.SPLIT`, by default TASK_SPLIT and an ending.
@@ -46,7 +44,7 @@ def split_file(suite: DictConfig, task: str, split: str) -> Path:
     return found[0]
 
 
-def files_read(suite: DictConfig) -> dict[str, Path]:
+def files_read(suite: SuiteConfig) -> dict[str, Path]:
     """Every file under `suite.data_dir` that a task of the suite may read."""
     if suite.data_dir is None:
         return {}
@@ -58,6 +56,6 @@ def files_read(suite: DictConfig) -> dict[str, Path]:
     }
 
 
-def _matching(suite: DictConfig, pattern: str) -> list[Path]:
-    files = Path(suite.data_dir).expanduser().glob(pattern)
+def _matching(suite: SuiteConfig, pattern: str) -> list[Path]:
+    files = Path(str(suite.data_dir)).expanduser().glob(pattern)
     return sorted(file for file in files if file.is_file() and format_of(file))

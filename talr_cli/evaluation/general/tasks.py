@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,16 +29,13 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from talr_cli.errors import UserError
+from talr_cli.evaluation.config import SuiteConfig
 from talr_cli.evaluation.general.local_data import MissingDataError, format_of, split_file
 from talr_cli.evaluation.general.mini import TASK_DIR
-from talr_cli.evaluation.general.vllm_backend import require_vllm
 from talr_cli.evaluation.sandbox.code_eval import in_place_of_code_eval
 from talr_cli.evaluation.sandbox.outside import require_sandbox
 from talr_cli.models.sources import cache_dir
 from talr_cli.runs.atomic import made_whole
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +50,7 @@ class Tasks:
     missing: dict[str, str]
 
 
-def load_tasks(suite: DictConfig) -> Tasks:
+def load_tasks(suite: SuiteConfig) -> Tasks:
     """Load every task with its data; one that lacks something is left out with a warning.
 
     Raises:
@@ -60,7 +58,7 @@ def load_tasks(suite: DictConfig) -> Tasks:
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of what is meant here
     if suite.backend == "vllm":
-        require_vllm()
+        _require_vllm()
     if suite.data_dir is not None and not Path(suite.data_dir).expanduser().is_dir():
         raise UserError(f"suite.data_dir={suite.data_dir} is not a directory")
     manager = _task_manager(suite.task_dir, tuple(suite.tasks))
@@ -138,6 +136,11 @@ def _built_in() -> TaskManager:
     return TaskManager()  # reads thousands of files
 
 
+def _require_vllm() -> None:
+    if find_spec("vllm") is None:
+        raise UserError("suite.backend=vllm: vllm is not installed: pip install 'talr[vllm]'")
+
+
 def _require_containment(task: str, file: Path, allow_unsafe: bool) -> None:
     by_metric = any("code_eval" in module.read_text() for module in file.parent.glob("*.py"))
     if by_metric:
@@ -149,7 +152,7 @@ def _require_containment(task: str, file: Path, allow_unsafe: bool) -> None:
         )
 
 
-def _load(manager: TaskManager, task: str, settings: dict[str, Any], suite: DictConfig) -> Task:
+def _load(manager: TaskManager, task: str, settings: dict[str, Any], suite: SuiteConfig) -> Task:
     if "ifeval" in task:
         _require_punkt(task, suite.data_dir)
     source = settings.get("dataset_path")
@@ -194,7 +197,7 @@ def _comes_from_the_hub(settings: dict[str, Any]) -> bool:
     return source not in ("json", "csv", "parquet", "text", "arrow") and not Path(source).exists()
 
 
-def _local_dataset(suite: DictConfig, task: str, settings: dict[str, Any]) -> dict[str, Any]:
+def _local_dataset(suite: SuiteConfig, task: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Changes to a task's settings, so that it reads files; splits that it does not need go."""
     scored: str = settings.get("test_split") or settings["validation_split"]
     needed = {scored}

@@ -1,6 +1,6 @@
 """The study's four claims (arXiv 2509.20758), and a verdict on each from the runs of a study.
 
-A claim holds when all of its tests (claim_tests.py) say yes, and does not hold when one says no.
+A claim holds when all of its tests (tests.py) say yes, and does not hold when one says no.
 Between them it is `undecided`: the runs are there and the noise is too large, so that more test
 items would decide. `not testable here` means that the study has not the runs, or that nothing was
 learned of which the claim speaks. The wording of the tests is ours.
@@ -96,17 +96,16 @@ def findings(runs: Mapping[Path, Results]) -> list[Finding]:
         runs: the results by run directory; claim 4 reads the metrics there.
     """
     pairs = gather_pairs(runs)
-    if not any(len(pair.by_method.get("sft", {})) > 1 for pair in pairs.values()):
+    if not any(len(pair.by_method.get("sft", {})) > 1 for pair in pairs):
         return []
-    return [
-        _finding(number, model, pair) for number in CLAIMS for (model, _), pair in pairs.items()
-    ]
+    return [_finding(number, pair) for number in CLAIMS for pair in pairs]
 
 
-def _finding(number: int, model: str, pair: Pair) -> Finding:
+def _finding(number: int, pair: Pair) -> Finding:
+    model, dataset = pair.group.model, pair.group.dataset
     try:
         tests = tuple(TESTS[number](pair))
     except (NotTestable, UnpairedError, MetricsError) as reason:
-        return Finding(number, model, pair.dataset, "not testable here", reason=str(reason))
+        return Finding(number, model, dataset, "not testable here", reason=str(reason))
     verdict = _VERDICTS[all_of([test.answer for test in tests])]
-    return Finding(number, model, pair.dataset, verdict, tests)
+    return Finding(number, model, dataset, verdict, tests)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from talr_cli.report.tables.cells import MISSING, Cell, Cells, Column
-from talr_cli.report.tables.table import estimate_cell, estimate_of
+from talr_cli.report.tables.table import estimate_cell
+from talr_cli.statistics.estimates import estimate_of
 from talr_cli.statistics.paired import Difference, UnpairedError, difference
 from talr_cli.statistics.pairs import Results, section_of
 

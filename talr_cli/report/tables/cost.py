@@ -1,6 +1,5 @@
 """What the runs of a study cost: hours of the device, speed, memory, method by method.
 
-A run that was resumed timed only its last part: its hours are scaled up to all of its steps.
 An averaged model costs what the training of the run it averages costs.
 """
 
@@ -10,8 +9,10 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_columns
-from talr_cli.statistics.pairs import Results, averaged_from, group_by_pair
+from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_cells, pair_columns
+from talr_cli.statistics.durations import evaluation_hours, training_hours
+from talr_cli.statistics.groups import Group
+from talr_cli.statistics.pairs import Results, averaged_from
 
 COLUMNS = (
     Column("method", "method"),
@@ -25,20 +26,19 @@ COLUMNS = (
 )
 
 
-def cost_cells(results: Sequence[Results]) -> Cells | None:
+def cost_cells(groups: Sequence[Group]) -> Cells | None:
     """One line for each method and device; None where no run was trained here."""
-    pairs = group_by_pair(results)
     lines = []
-    for (model, dataset), runs in pairs.items():
-        groups: dict[tuple[str, str], list[Results]] = {}
-        for one in runs:
+    for group in groups:
+        like: dict[tuple[str, str], list[Results]] = {}
+        for one in group.runs:
             if one.get("training"):
                 key = (one["run"]["method"], _device(one["training"]))
-                groups.setdefault(key, []).append(one)
-        for (method, device), members in groups.items():
-            lines.append([named(model), named(dataset), *_line(method, device, members)])
+                like.setdefault(key, []).append(one)
+        for (method, device), members in like.items():
+            lines.append([*pair_cells(group), *_line(method, device, members)])
     columns = [
-        *pair_columns(len(pairs)),
+        *pair_columns(len(groups)),
         *COLUMNS,
     ]
     return Cells(columns, lines) if lines else None
@@ -71,33 +71,6 @@ def _device(training: dict[str, Any]) -> str:
     """Its name, and how many; empty for runs that did not record it."""
     name, processes = training.get("device", ""), training.get("processes", 1)
     return f"{processes} × {name}" if processes > 1 else name
-
-
-def training_seconds(training: dict[str, Any]) -> float | None:
-    """Wall time of all steps; None where no step was timed."""
-    timed = training["steps"] - training["resumed_from_step"]
-    return training["seconds"] * training["steps"] / timed if timed > 0 else None
-
-
-def training_hours(training: dict[str, Any]) -> float | None:
-    """Device hours of all steps; None where no step was timed."""
-    seconds = training_seconds(training)
-    return None if seconds is None else seconds * training.get("processes", 1) / 3600
-
-
-def evaluation_seconds(one: Results) -> float:
-    """Wall time of answering and scoring, general and domain."""
-    return sum(part.get("seconds", 0.0) for part in _scored_parts(one))
-
-
-def evaluation_hours(one: Results) -> float:
-    """Device hours of answering and scoring, general and domain."""
-    parts = _scored_parts(one)
-    return sum(part.get("seconds", 0.0) * part.get("processes", 1) for part in parts) / 3600
-
-
-def _scored_parts(one: Results) -> list[dict[str, Any]]:
-    return [one[part] for part in ("domain", "general") if one[part]]
 
 
 def _mean(trainings: Sequence[dict[str, Any]], key: str) -> float | None:

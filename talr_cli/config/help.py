@@ -1,0 +1,136 @@
+"""What `--help` and docs/config.md say of a command's values: read from where they are declared."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from talr_cli.config.commands import conf_dir
+from talr_cli.fields import About, about
+
+WIDTH = 100
+INDENT = 4
+FLAGS = (
+    "Flags: --cfg job (print the config), --config-dir DIR (add your own groups),\n"
+    "--shell-completion install=bash (or zsh, fish), --hydra-help (all of Hydra's)\n"
+)
+
+
+@dataclass(frozen=True)
+class Described:
+    """A value of a config: its key, what it is now, and what is known of it."""
+
+    key: str
+    value: Any
+    about: About
+
+    @property
+    def sentence(self) -> str:
+        """What it means, and what it may be."""
+        allowed = self.about.allowed
+        doc = self.about.doc.removesuffix(".")
+        return f"{doc} ({allowed})" if allowed else doc
+
+
+def help_text(command: str, kind: type, values: Mapping[str, Any], config_dir: Path | None) -> str:
+    """The help of a command, with the values that its arguments compose to."""
+    first = (conf_dir() / f"{command}.yaml").read_text(encoding="utf-8").partition("defaults:")[0]
+    usage = "\n".join(line.removeprefix("#").removeprefix(" ") for line in first.splitlines())
+    parts = [usage.strip(), ""]
+    choices = list(_choices(values, config_dir))
+    if choices:
+        parts += ["Choices (group=choice):", *(line for one in choices for line in one), ""]
+    parts.append("Values (key=value):")
+    for described in describe(kind, values):
+        parts += _lines(f"{described.key}={shown(described.value)}", described.sentence)
+    return "\n".join([*parts, "", FLAGS])
+
+
+def describe(
+    kind: type, values: Mapping[str, Any], prefix: str = "", identity: bool = True
+) -> Iterator[Described]:
+    """Every value of a config, in the order in which it is declared.
+
+    Args:
+        identity: Whether those of `kind` can belong to a run's identity at all.
+    """
+    types = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        key, known, found = f"{prefix}{field.name}", about(field), values.get(field.name)
+        if known.is_part:
+            if found:
+                target = found.get("_target_", "")
+                yield from describe(_class_of(target), found, f"{key}.", identity)
+        elif dataclasses.is_dataclass(types[field.name]):
+            yield from describe(
+                types[field.name], found or {}, f"{key}.", identity and known.identity
+            )
+        else:
+            counts = identity and known.identity
+            yield Described(key, found, dataclasses.replace(known, identity=counts))
+
+
+def _class_of(target: str) -> type:
+    module, _, name = target.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _choices(values: Mapping[str, Any], config_dir: Path | None) -> Iterator[list[str]]:
+    """Of every group that the command has its choices, as lines."""
+    for group in groups(config_dir):
+        top = group.partition("/")[0]
+        if top in values or (top in ("method", "experiment") and "objective" in values):
+            yield _lines(group, ", ".join(choices_of(group, config_dir)), ": ")
+
+
+def groups(config_dir: Path | None) -> list[str]:
+    """The groups of the shipped config and of the user's own."""
+    folders = [conf_dir(), *([config_dir] if config_dir else [])]
+    found = {path.name for folder in folders for path in folder.iterdir() if path.is_dir()}
+    return sorted(found - {"hydra", "__pycache__"})
+
+
+def choices_of(group: str, config_dir: Path | None) -> list[str]:
+    """The choices of a group, those in folders within it too."""
+    folders = [conf_dir() / group, *([config_dir / group] if config_dir else [])]
+    return sorted(
+        {
+            path.relative_to(folder).with_suffix("").as_posix()
+            for folder in folders
+            for path in folder.rglob("*.yaml")
+        }
+    )
+
+
+def shown(value: Any) -> str:
+    """A value as it is typed."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {shown(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(shown, value)) + "]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _lines(head: str, text: str, between: str = "  ") -> list[str]:
+    """The text beside its head, or below it where that is long."""
+    column = 40
+    if between == ": ":
+        return textwrap.wrap(f"{head}: {text}", WIDTH, subsequent_indent=" " * INDENT)
+    if len(head) + 2 > column:
+        return [head, *_indented(text, column)]
+    first, *rest = _indented(text, column) or [""]
+    return [head.ljust(column) + first.lstrip(), *rest]
+
+
+def _indented(text: str, column: int) -> list[str]:
+    pad = " " * column
+    return textwrap.wrap(text, WIDTH, initial_indent=pad, subsequent_indent=pad)

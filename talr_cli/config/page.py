@@ -1,0 +1,88 @@
+"""docs/config.md: every value of every command, as it is declared.
+
+python -m talr_cli.config.page > docs/config.md
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hydra import compose
+from omegaconf import OmegaConf
+
+from talr_cli.config.commands import COMMANDS
+from talr_cli.config.composition import composing
+from talr_cli.config.help import Described, choices_of, describe, shown
+from talr_cli.config.parts import KINDS
+
+HEAD = """# Config
+
+Every value, with its default, what it means and what it may be. `talr COMMAND --help` says the same
+with the values that the rest of the command line leads to. This page is made from the code:
+`python -m talr_cli.config.page > docs/config.md`.
+
+Values marked * do not change the trained weights: they do not count for a run's identity.
+"""
+# The command whose page a value is on, where several have it.
+ORDER = ("train", "sweep", "eval", "analyze", "compare", "report", "recommend", "export")
+
+
+def page() -> str:
+    """The page as Markdown."""
+    parts = [HEAD]
+    seen: set[str] = set()
+    for command in ORDER:
+        values = _composed(command)
+        rows = [
+            one
+            for one in describe(COMMANDS[command], values)
+            if one.key.partition(".")[0] not in KINDS and one.key not in seen
+        ]
+        if command in ("train", "sweep"):
+            seen |= {one.key for one in rows}
+        parts += [f"## talr {command}\n", *_table(rows, with_identity=command == "train")]
+        if command == "train":
+            for group in KINDS:
+                parts += list(_group(group))
+        elif command != "sweep":
+            parts.append("")
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _group(group: str) -> Iterator[str]:
+    """The values of every class that the choices of a group name."""
+    done = set()
+    for choice in choices_of(group, None):
+        values = _composed("train", f"{group}={choice}")[group]
+        target = values.get("_target_") if values else None
+        if target is None or target in done:
+            continue
+        done.add(target)
+        module, _, name = target.rpartition(".")
+        kind = getattr(importlib.import_module(module), name)
+        if dataclasses.fields(kind):
+            yield f"\n### {group}={choice}\n"
+            yield from _table(list(describe(kind, values, f"{group}.")), with_identity=True)
+
+
+def _table(rows: Sequence[Described], with_identity: bool) -> Iterator[str]:
+    yield "| value | default | meaning |"
+    yield "|---|---|---|"
+    for one in rows:
+        mark = "" if one.about.identity or not with_identity else " *"
+        default = "required" if one.value == "???" else f"`{shown(one.value)}`"
+        cells = (f"`{one.key}`{mark}", default, one.sentence)
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _composed(command: str, *overrides: str) -> Mapping[str, Any]:
+    with composing(command, None):
+        values: Any = OmegaConf.to_container(compose(command, list(overrides)))
+    return values
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,140 @@
+"""The objects that a config names by their class: the one place that makes them.
+
+A dataset, an objective, ... is a dataclass: its values are checked before it is made. What a user
+typed or has in YAML files of their own may name any class; what was read from a run's files only
+talr's own, see `TRUSTED`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from talr_cli.config.mistakes import nearest
+from talr_cli.data.base import Dataset
+from talr_cli.errors import UserError
+from talr_cli.fields import at_home, problems
+from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
+from talr_cli.methods.replay import Replay
+from talr_cli.scorers.user import UserScorer, look_in_current_folder
+
+# What a part has to be, by its key: a protocol or a base class.
+KINDS: dict[str, type] = {
+    "dataset": Dataset,
+    "objective": Objective,
+    "adapter": Adapter,
+    "regulariser": Regulariser,
+    "merge": Merge,
+    "replay": Replay,
+}
+# The packages whose classes a stored config may name. Each holds such parts and nothing that acts
+# when it is made.
+TRUSTED = dict.fromkeys(KINDS, "talr_cli.methods.") | {"dataset": "talr_cli.data."}
+
+
+@dataclass
+class Made:
+    """A part, or what is wrong with its values."""
+
+    part: Any
+    problems: list[str]
+
+
+def make(key: str, values: Mapping[str, Any], is_stored: bool = False) -> Made:
+    """The part of a config under `key`.
+
+    Args:
+        values: With `_target_`, the class; an empty mapping stands for no part.
+        is_stored: Whether they were read from a run's files, and not typed by the user.
+    """
+    if not values:
+        return Made(None, [])
+    try:
+        kind = _class(key, values.get("_target_"), is_stored)
+        return _made(key, kind, {k: v for k, v in values.items() if k != "_target_"})
+    except UserError as error:
+        return Made(None, [str(error)])
+
+
+def _made(key: str, kind: type, given: Mapping[str, Any]) -> Made:
+    names = [field.name for field in dataclasses.fields(kind)]
+    for name in given:
+        if name not in names:
+            raise UserError(f"{key}.{name} is not a value of {kind.__name__}{nearest(name, names)}")
+    objects = {name: one for name, one in given.items() if _names_a_class(one)}
+    try:
+        # The types of the class's fields: OmegaConf converts what fits and refuses the rest.
+        typed = OmegaConf.structured(kind)
+        OmegaConf.set_struct(typed, True)
+        for name, value in given.items():
+            if name not in objects:
+                typed[name] = value
+    except OmegaConfBaseException as error:
+        reason = " ".join(str(error).split()).partition(" full_key:")[0]
+        raise UserError(
+            f"{key}.{getattr(error, 'key', None) or kind.__name__}: {reason}"
+        ) from error
+    container: Any = OmegaConf.to_container(typed)
+    found = list(problems(kind, container, f"{key}."))
+    if found:
+        return Made(None, found)
+    for name, one in objects.items():
+        container[name] = _user_object(f"{key}.{name}", one)
+    part = kind(**at_home(kind, container))
+    if not isinstance(part, KINDS[key]):
+        raise UserError(
+            f"{key}: {kind.__module__}.{kind.__name__} is no {KINDS[key].__name__.lower()}, see "
+            f"{KINDS[key].__module__}.{KINDS[key].__name__} for what it needs"
+        )
+    return Made(part, [])
+
+
+def _class(key: str, target: Any, is_stored: bool) -> type:
+    if not isinstance(target, str):
+        raise UserError(f"{key} names no class: its file needs a line `_target_: module.Class`")
+    module_name, _, name = target.rpartition(".")
+    if is_stored and not target.startswith(TRUSTED[key]):
+        raise UserError(
+            f"{key}: the run's stored config names {target}, and only talr's own classes are made "
+            f"from a file: type {key}=CHOICE to use it all the same"
+        )
+    look_in_current_folder()
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except Exception as error:  # whatever the user's module raises
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise UserError(
+            f"{key}: {target} cannot be imported ({reason}); install its module, or run talr in "
+            "the folder that it lies in"
+        ) from error
+    if not isinstance(found, type) or not dataclasses.is_dataclass(found):
+        raise UserError(f"{key}: {target} is not a dataclass: write a class with @dataclass above")
+    return found
+
+
+def _names_a_class(value: Any) -> bool:
+    return isinstance(value, Mapping | DictConfig) and "_target_" in value
+
+
+def _user_object(key: str, values: Any) -> UserScorer:
+    """The only object inside a part: a scorer with settings of its own."""
+    target = values["_target_"]
+    look_in_current_folder()
+    try:
+        judge = instantiate(values)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from error
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise UserError(f"{key}: {target} cannot be made ({reason})") from error
+    if not callable(judge):
+        raise UserError(f"{key}: {target} is not callable: it is called with (output, reference)")
+    return UserScorer(judge, target, {k: v for k, v in values.items() if k != "_target_"})

@@ -1,0 +1,66 @@
+"""Paths on the command line as Hydra's grammar takes them: the quoting is ours to do.
+
+dataset.train=/data/a=b/it's (new).jsonl
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import get_type_hints
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from talr_cli.config.commands import COMMANDS
+from talr_cli.fields import about
+
+
+def quoted(value: str) -> str:
+    """The value as text in Hydra's grammar, whatever characters it has."""
+    # In quotes a backslash is one, unless a quote follows.
+    escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value)
+    return f"'{escaped}'"
+
+
+def with_quoted_paths(command: str, overrides: Sequence[str]) -> list[str]:
+    """The overrides with their paths quoted, so that any character may stand in one."""
+    places = set(_places(COMMANDS[command]))
+    return [_with_quoted_path(one, places) for one in overrides]
+
+
+def _with_quoted_path(override: str, places: set[str]) -> str:
+    key, _, value = override.partition("=")
+    if not value or value[0] in "'\"" or value.startswith("${"):
+        return override
+    names_a_file = not re.fullmatch(r"[\w./:@%-]*", value, re.ASCII) and _exists(value)
+    if names_a_file or (key.lstrip("+") in places and not _parses(override)):
+        return f"{key}={quoted(value)}"
+    return override
+
+
+def _exists(value: str) -> bool:
+    try:
+        return Path(value).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # too long, a null byte, no such home
+        return False
+
+
+def _parses(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True
+
+
+def _places(kind: type, prefix: str = "") -> Iterator[str]:
+    """The keys of a config that name places on disk."""
+    types = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if about(field).names_a_place:
+            yield f"{prefix}{field.name}"
+        elif dataclasses.is_dataclass(types[field.name]):
+            yield from _places(types[field.name], f"{prefix}{field.name}.")

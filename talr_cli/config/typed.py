@@ -1,0 +1,97 @@
+"""A composed config -> the dataclass of its command, with its parts as objects.
+
+All problems are reported together. Knows plain values and dataclasses; does not know the command
+line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+
+from talr_cli.config.commands import COMMANDS
+from talr_cli.config.parts import make
+from talr_cli.errors import UserError
+from talr_cli.fields import about, at_home, problems
+
+
+def schema(kind: type) -> type:
+    """The dataclass as OmegaConf takes it: parts, of whatever class, are mappings to it."""
+    parts = [
+        (field.name, Any, dataclasses.field(default=None))
+        for field in dataclasses.fields(kind)
+        if about(field).is_part
+    ]
+    return dataclasses.make_dataclass(kind.__name__, parts, bases=(kind,), kw_only=True)
+
+
+def typed_config(command: str, config: DictConfig, overrides: Sequence[str]) -> Any:
+    """The dataclass of a command from its composed config.
+
+    Args:
+        overrides: What was typed.
+
+    Raises:
+        UserError: With every value that is missing or wrong.
+    """
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    _own_names(values, {one.partition("=")[0].lstrip("+") for one in overrides})
+    return build(command, values)
+
+
+def build(command: str, values: Mapping[str, Any], stored: Sequence[str] = ()) -> Any:
+    """The dataclass of a command from plain values of the right types.
+
+    Args:
+        stored: Which parts were read from a run's files and not typed by the user.
+
+    Raises:
+        UserError: With every value that is missing or wrong.
+    """
+    found: list[str] = []
+    config = _build(COMMANDS[command], values, "", stored, found)
+    if found:
+        raise UserError("; ".join(found))
+    return config
+
+
+def _own_names(values: dict[str, Any], given: set[str]) -> None:
+    """A preset's name and stand-in are its own model's: another path has neither."""
+    model = values.get("model")
+    if not model:
+        return
+    if model["made_for"] not in (None, model["path"]):
+        for key in ("name", "package"):
+            if f"model.{key}" not in given:
+                model[key] = {"name": "", "package": None}[key]
+
+
+def _build(
+    kind: type, values: Mapping[str, Any], prefix: str, stored: Sequence[str], found: list[str]
+) -> Any:
+    types = get_type_hints(kind)
+    before = len(found)
+    built: dict[str, Any] = {}
+    plain: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        key = f"{prefix}{field.name}"
+        value = values.get(field.name)
+        if about(field).is_part:
+            made = make(key, value or {}, key in stored)
+            found += made.problems
+            built[field.name] = made.part
+        elif dataclasses.is_dataclass(types[field.name]):
+            built[field.name] = _build(types[field.name], value or {}, f"{key}.", stored, found)
+        else:
+            plain[field.name] = value
+    found[before:before] = problems(kind, plain, prefix)
+    if len(found) > before:
+        return None
+    try:
+        return kind(**built, **at_home(kind, plain))
+    except UserError as error:  # values that do not go together
+        found.append(str(error))
+        return None

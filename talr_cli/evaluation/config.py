@@ -1,0 +1,126 @@
+"""What a model is asked, and how it answers: the values of an evaluation.
+
+Scoring changes no weights: none of it belongs to a run's identity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from talr_cli.errors import UserError
+from talr_cli.fields import value
+
+
+@dataclass
+class SuiteConfig:
+    """General ability: lm-evaluation-harness tasks, and the model's drift from the base."""
+
+    name: str = value("The suite's name in tables.", identity=False, may_be_empty=False)
+    tasks: list[str] = value(
+        "Names of lm-evaluation-harness tasks; `lm-eval ls subtasks` lists them.", identity=False
+    )
+    metrics: dict[str, str] = value(
+        "The metric that counts for each task: {task: metric} or {task: 'metric,filter'}.",
+        identity=False,
+    )
+    formula: str = value(
+        "How the general score is made of the tasks' scores: their plain mean, each counting once.",
+        "mean of tasks",
+        choices=("mean of tasks",),
+        identity=False,
+    )
+    task_dir: str | None = value(
+        "A folder of task YAMLs; `mini` is the embedded one, null means lm-eval's own tasks only.",
+        None,
+        is_path=True,
+        identity=False,
+    )
+    data_dir: str | None = value(
+        "A folder with the tasks' data, in the place of the hub.",
+        None,
+        is_path=True,
+        identity=False,
+    )
+    data_files: dict[str, dict[str, str]] = value(
+        "{task: {split: pattern of its file in data_dir}}; without it TASK_SPLIT and an ending.",
+        factory=dict,
+        identity=False,
+    )
+    limit: int | None = value(
+        "The first N items of each task: a quick look, recorded, never compared with whole scores.",
+        None,
+        at_least=1,
+        identity=False,
+    )
+    batch_size: Any = value(
+        "Rows at once to begin with: halved when the GPU's memory runs out.",
+        "auto",
+        or_auto=True,
+        at_least=1,
+        identity=False,
+    )
+    max_length: int | None = value(
+        "Tokens of a prompt and its answer; null: as many as the model takes.",
+        None,
+        at_least=2,
+        identity=False,
+    )
+    chat_template: bool = value(
+        "Whether prompts go through the model's chat template.", True, identity=False
+    )
+    backend: str = value(
+        "vllm: tasks that generate are answered by vLLM; the others always by hf.",
+        "hf",
+        choices=("hf", "vllm"),
+        identity=False,
+    )
+    tensor_parallel: int = value(
+        "How many GPUs vLLM spreads the model over.", 1, at_least=1, identity=False
+    )
+    allow_unsafe_code: bool = value(
+        "Whether the model's programs may run where this machine has no sandbox for them.",
+        False,
+        identity=False,
+    )
+    drift: bool = value(
+        "Also the cross-entropy on a fixed text and the KL from the base model, in nats per token.",
+        True,
+        identity=False,
+    )
+
+    def __post_init__(self) -> None:
+        without = [task for task in self.tasks if task not in self.metrics]
+        if without:
+            raise UserError(f"suite.metrics names no metric for {', '.join(without)}")
+
+
+@dataclass
+class DomainEvalConfig:
+    """How the domain's test rows are answered."""
+
+    answer_by: str = value(
+        "`generation`: greedy text; `likelihood`: the likeliest of a row's choices.",
+        "generation",
+        choices=("generation", "likelihood"),
+        identity=False,
+    )
+    max_new_tokens: int | None = value(
+        "Tokens a generated answer may take; null: as the reference answers need.",
+        None,
+        at_least=1,
+        identity=False,
+    )
+    batch_size: Any = value(
+        "Rows at once to begin with: halved when the GPU's memory runs out.",
+        "auto",
+        or_auto=True,
+        at_least=1,
+        identity=False,
+    )
+    limit: int | None = value(
+        "The first N test rows: a quick look, recorded, never compared with whole scores.",
+        None,
+        at_least=1,
+        identity=False,
+    )

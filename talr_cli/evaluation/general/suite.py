@@ -1,0 +1,225 @@
+"""General ability: every task of a suite on one model, each scored once, and their mean.
+
+Each task is a harness run of its own, so that its scores do not depend on which others the suite
+has. Knows what identifies a score and who answers; how a task is run is the harness's.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+import time
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from lm_eval.api.task import Task
+from transformers import PreTrainedModel
+
+from talr_cli.data.rendering import Renderer
+from talr_cli.errors import UserError
+from talr_cli.evaluation.config import SuiteConfig
+from talr_cli.evaluation.data_parallel import Share, alone
+from talr_cli.evaluation.general.harness import (
+    SharedModel,
+    longest_sequence,
+    run_task,
+    state_kept,
+)
+from talr_cli.evaluation.general.score_cache import ScoreCache, read_record, write_record
+from talr_cli.evaluation.general.tasks import Tasks, definition, load_tasks
+from talr_cli.evaluation.general.vllm import run_in_vllm
+from talr_cli.evaluation.memory import BatchSize
+from talr_cli.runs.environment import package_versions
+from talr_cli.statistics.items import clustered_error, scored_items
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GeneralScore:
+    """`results` is the `general` part of results.json, `samples` the harness's, by task.
+
+    `prompts` are the texts that the model was given, templates applied.
+    """
+
+    results: dict[str, Any]
+    samples: dict[str, list[dict[str, Any]]]
+    prompts: list[str]
+
+
+def evaluate_general(
+    model: PreTrainedModel,
+    renderer: Renderer,
+    suite: SuiteConfig,
+    tasks: Tasks | None = None,
+    checkpoint: Path | None = None,
+    cache: ScoreCache | None = None,
+    share: Share = alone,
+) -> GeneralScore:
+    """Run the suite's tasks greedily; the score is their plain mean.
+
+    Args:
+        tasks: Those of the suite, where they are loaded already.
+        checkpoint: The folder of the same weights, for a backend that loads them itself.
+        cache: Where scores of this checkpoint are looked up and kept.
+        share: Who answers.
+    """
+    started = time.perf_counter()
+    tasks = tasks or load_tasks(suite)
+    files: dict[str, Path] = {}
+    if cache is not None:
+        shared = _settings(model, renderer, suite)
+        for name, task in tasks.loaded.items():
+            files[name] = cache.file(name, {**shared, "task": definition(task, suite.limit)})
+    found = {name: read_record(file) for name, file in files.items()}
+    records = {name: record for name, record in found.items() if record is not None}
+    for name in records:
+        log.info("general: %s was scored before", name)
+    for name, record in _run(model, renderer, suite, tasks, checkpoint, share, records):
+        records[name] = record
+        if cache is not None:
+            write_record(files[name], record)
+    scores = {name: _task_score(records[name], suite.metrics[name]) for name in tasks.loaded}
+    results = {
+        **mean_of_tasks(list(scores.values())),
+        "formula": suite.formula,
+        "suite": suite.name,
+        "limit": suite.limit,
+        "backend": suite.backend,
+        "harness": {"name": "lm-eval", "version": metadata.version("lm-eval")},
+        "tasks": scores,
+        "missing": tasks.missing,
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    samples = {name: records[name]["samples"] for name in tasks.loaded}
+    prompts = [
+        sample["arguments"][0][0] for rows in samples.values() for sample in _once_each(rows)
+    ]
+    return GeneralScore(results, samples, prompts)
+
+
+def mean_of_tasks(tasks: list[dict[str, Any]]) -> dict[str, Any]:
+    """Plain mean of the task scores; its standard error takes the tasks as independent."""
+    score = sum(task["score"] for task in tasks) / len(tasks)
+    errors = [task["stderr"] for task in tasks]
+    stderr = None
+    if all(error is not None for error in errors):
+        stderr = math.sqrt(sum(error**2 for error in errors)) / len(errors)
+    return {"score": score, "stderr": stderr, "n": sum(task["n"] for task in tasks)}
+
+
+def _once_each(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One sample per document: lm-eval lists a document once per filter."""
+    return list({row["doc_id"]: row for row in rows}.values())
+
+
+def _run(
+    model: PreTrainedModel,
+    renderer: Renderer,
+    suite: SuiteConfig,
+    tasks: Tasks,
+    checkpoint: Path | None,
+    share: Share,
+    skip: Container[str],
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(task, record) of every task that is not to be skipped, each as soon as it is scored."""
+    left = {name: task for name, task in tasks.loaded.items() if name not in skip}
+    if suite.backend == "vllm":
+        generating = [name for name, task in left.items() if task.OUTPUT_TYPE == "generate_until"]
+        if generating:
+            assert checkpoint is not None
+            with _memory_freed(model):
+                yield from run_in_vllm(generating, suite, checkpoint, dict(renderer.arguments))
+        left = {name: task for name, task in left.items() if name not in generating}
+    for name, task in left.items():
+        yield name, _run_here(model, renderer, suite, task, share)
+
+
+def _run_here(
+    model: PreTrainedModel, renderer: Renderer, suite: SuiteConfig, task: Task, share: Share
+) -> dict[str, Any]:
+    size = BatchSize.of(suite.batch_size, model.device.type)
+    with state_kept(model, renderer):
+        harness_model = SharedModel(model, renderer, suite, size, share)
+        record = run_task(harness_model, task, suite)
+    return {**record, "batch_size": size.now}
+
+
+def _settings(model: PreTrainedModel, renderer: Renderer, suite: SuiteConfig) -> dict[str, Any]:
+    """What a task's scores depend on besides the checkpoint and the task."""
+    return {
+        "backend": suite.backend,
+        "chat_template": suite.chat_template,
+        "template_arguments": dict(renderer.arguments),
+        "max_length": longest_sequence(suite, model.config),
+        "dtype": str(model.dtype),
+        "device": model.device.type,
+        "versions": package_versions(),
+    }
+
+
+def _task_score(record: dict[str, Any], metric: str) -> dict[str, Any]:
+    """A task's counting metric, and every other one beside it. `metric` is `name,filter`."""
+    values = _with_errors(record["values"], record["samples"])
+    key = metric if "," in metric else f"{metric},none"
+    if key not in values:
+        known = sorted(name for name in values if "_stderr" not in name)
+        raise UserError(f"suite.metrics: {metric}: the task has {'; '.join(known)}")
+    name, _, filter_name = key.partition(",")
+    stderr = values.get(f"{name}_stderr,{filter_name}")
+    samples = [one for one in record["samples"] if one["filter"] == filter_name]
+    return {
+        "metric": key,
+        "score": values[key],
+        "stderr": stderr if isinstance(stderr, float) else None,
+        "n": record["n"],
+        "version": record["version"],
+        "definition": record["definition"],
+        "batch_size": record["batch_size"],
+        **scored_items(
+            [sample["doc_id"] for sample in samples],
+            [sample.get(name) for sample in samples],
+            [sample["doc_hash"] for sample in samples],
+            values[key],
+        ),
+        "all": {key: value for key, value in values.items() if isinstance(value, int | float)},
+    }
+
+
+def _with_errors(values: dict[str, Any], samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """The values, and the standard errors that lm-eval lacks, of metrics that are plain means.
+
+    Such are IFEval's instruction-level accuracies, of several instructions in a document.
+    """
+    complete = dict(values)
+    for key, score in values.items():
+        name, _, filter_name = key.partition(",")
+        logged = [one[name] for one in samples if one["filter"] == filter_name and name in one]
+        items = [one if isinstance(one, list) else [one] for one in logged]
+        error = f"{name}_stderr,{filter_name}"
+        numbers = all(isinstance(value, int | float) for item in items for value in item)
+        if isinstance(values.get(error), float) or not any(items) or not numbers:
+            continue
+        sums, counts = [sum(item) for item in items], [len(item) for item in items]
+        if math.isclose(sum(sums) / sum(counts), score, abs_tol=1e-9):
+            complete[error] = clustered_error(sums, counts)
+    return complete
+
+
+@contextmanager
+def _memory_freed(model: Any) -> Iterator[None]:
+    """The model waits in the memory of the CPU."""
+    device = model.device
+    model.to("cpu")
+    gc.collect()
+    torch.cuda.empty_cache()
+    try:
+        yield
+    finally:
+        model.to(device)

@@ -1,0 +1,38 @@
+"""What `ckpt=` means: a run, a checkpoint or adapter on disk, a hub id."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from talr_cli.errors import UserError
+from talr_cli.models.config import ModelConfig
+from talr_cli.models.sources import ModelSource, directory_source, resolve
+from talr_cli.runs.run_directory import RunDirectory
+
+
+def run_of(ckpt: str | None) -> RunDirectory | None:
+    """The run directory that `ckpt` is, or is the model/ of."""
+    if ckpt is None:
+        return None
+    for path in (Path(ckpt), Path(ckpt).parent):
+        directory = RunDirectory(path)
+        if directory.config.exists() and directory.status.exists():
+            if not directory.model.exists():
+                state = directory.read_status().state
+                if state == "evaluated":
+                    raise UserError(
+                        f"{path} has no model any more (keep=best or none): "
+                        "`talr train ... eval=false` makes it again"
+                    )
+                raise UserError(f"{path} has no model yet (it is {state}): run `talr train` again")
+            return directory
+    return None
+
+
+def checkpoint(ckpt: str, run: RunDirectory | None, model: ModelConfig) -> ModelSource:
+    """The weights that `ckpt` names: those of its run, of a directory, or of the hub."""
+    if run is not None:
+        run.check_model()
+        return directory_source(run.model)
+    return resolve(replace(model, path=ckpt, revision=None, package=None, random_init=None))

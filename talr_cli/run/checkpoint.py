@@ -1,0 +1,141 @@
+"""The scores of any checkpoint: a run's, an adapter's, the hub's, or of the base model itself."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from talr_cli import ranks
+from talr_cli.data.base import load_test
+from talr_cli.data.rendering import load_renderer
+from talr_cli.errors import UserError
+from talr_cli.fields import plain
+from talr_cli.models.checkpoints import checkpoint, run_of
+from talr_cli.models.loading import choose_device, load_model
+from talr_cli.models.sources import ModelSource, resolve
+from talr_cli.run import record
+from talr_cli.run.config import EvalConfig
+from talr_cli.run.identity import identity
+from talr_cli.run.record import Made
+from talr_cli.runs.run_directory import RunDirectory, study_path
+from talr_cli.runs.study import SCORES
+
+log = logging.getLogger(__name__)
+
+
+def score_checkpoint(
+    config: EvalConfig, overrides: Sequence[str], run: RunDirectory | None, made: Made | None
+) -> RunDirectory:
+    """Score `config.ckpt`; the directory with the scores.
+
+    Args:
+        overrides: What was typed.
+        run: The run whose model is scored on its own data: the scores go into its directory.
+        made: What that model is; None: the checkpoint is told by its path alone.
+    """
+    splits = load_test(config.dataset)
+    tests = record.domain_rows(config.domain, splits)  # refuses what could not be scored
+    device = choose_device(config.device)
+    base = resolve(config.model)
+    source = (
+        base if config.ckpt is None else checkpoint(config.ckpt, run_of(config.ckpt), config.model)
+    )
+    directory = own_directory(config, source) if run is None else run
+    if made is None:
+        made = Made(identity(config, source.fingerprint), checkpoint_name(config.ckpt))
+    from talr_cli.evaluation.general.tasks import load_tasks
+
+    with directory.lock():
+        if record.is_scored(config, directory):
+            log.info("found these scores: %s", directory.results)
+            return directory
+        tasks = load_tasks(config.suite)
+        if run is None:
+            directory.prepare(plain(config), overrides, made.identity)
+        try:
+            from talr_cli.evaluation.evaluate import evaluate
+
+            log.info("checkpoint: %s", source.origin)
+            scores = evaluate(
+                load_model(source, config.model, "auto", device),
+                load_renderer(source, config.model),
+                source=source,
+                base=base,
+                model_config=config.model,
+                suite=config.suite,
+                tasks=tasks,
+                domain=config.domain,
+                rows=tests,
+                scorer=splits.scorer,
+                samples=directory.samples,
+                scores=study_path(Path(config.runs_dir), config.study) / SCORES,
+            )
+        except Exception:
+            if run is None:
+                directory.write_status("failed", traceback.format_exc())
+            raise
+        results = record.results(config, made, base, directory, scores, source.directory)
+        directory.write_results(results)
+        directory.write_status("evaluated")
+        _track(config, directory, made, results)
+    return directory
+
+
+def follow_scoring(config: EvalConfig) -> None:
+    """What the other ranks do: answer with the first one."""
+    from talr_cli.evaluation.data_parallel import Follower
+    from talr_cli.evaluation.evaluate import load_ready
+
+    follower = Follower(partial(load_ready, device=choose_device(config.device)))
+    for order in ranks.orders():
+        follower.answer(order)
+
+
+def own_directory(config: EvalConfig, source: ModelSource) -> RunDirectory:
+    """Where the scores of a checkpoint go that is no run's."""
+    return RunDirectory.for_run(
+        Path(config.runs_dir),
+        study=config.study,
+        model=config.model.name,
+        dataset=config.dataset.name,
+        method=checkpoint_name(config.ckpt),
+        lr=None,
+        seed=None,
+        identity=identity(config, source.fingerprint),
+    )
+
+
+def made_of(run: RunDirectory, method: str, lr: float | None, seed: int | None) -> Made:
+    """What a run's model is, by its config."""
+    run_id = run.read_identity()
+    if run_id is None:
+        raise UserError(f"{run.path} has no identity")
+    return Made(run_id, method, lr, seed)
+
+
+def checkpoint_name(ckpt: str | None) -> str:
+    """What stands in the place of a method for a model whose scores are not a run's own."""
+    if ckpt is None:
+        return "base"
+    run = run_of(ckpt)
+    return Path(ckpt).name if run is None else run.path.resolve().name
+
+
+def _track(
+    config: EvalConfig, directory: RunDirectory, made: Made, results: dict[str, object]
+) -> None:
+    from talr_cli.tracking import start_tracking
+
+    tracker = start_tracking(
+        config.logger,
+        run_id=made.identity[:8],
+        name=directory.path.name,
+        group=config.study,
+        config=plain(config),
+        directory=directory.path,
+        history=directory.read_metrics(),
+    )
+    tracker.finish(results, None)

@@ -1,0 +1,91 @@
+"""What one run is: the configs of `talr train` and `talr eval`.
+
+They stand here and not in config/, which is above this room: a run is made from one of them, and
+whoever composed it. Their parts stand in the rooms that read them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from talr_cli.data.base import Dataset
+from talr_cli.evaluation.config import DomainEvalConfig, SuiteConfig
+from talr_cli.fields import part, value
+from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
+from talr_cli.methods.method import Method
+from talr_cli.methods.replay import Replay
+from talr_cli.models.config import ModelConfig
+from talr_cli.ranks import DEVICES, DistributedConfig
+from talr_cli.tracking import LoggerConfig
+from talr_cli.training.config import TrainerConfig
+
+STUDY = "runs that are compared: a folder in runs_dir, a group in W&B"
+LIMIT = "the first items of every task, and an even share of test rows: a quick look, recorded"
+
+
+@dataclass(kw_only=True)
+class EvalConfig:
+    """`talr eval`."""
+
+    ckpt: str | None = value(
+        "a run, a checkpoint or an adapter on disk, a hub id; null: the base model",
+        None,
+        is_path=True,
+        identity=False,
+    )
+    study: str = value(STUDY, may_be_empty=False, identity=False)
+    runs_dir: str = value("where studies lie", may_be_empty=False, is_path=True, identity=False)
+    limit: int | None = value(LIMIT, None, at_least=1, identity=False)
+    device: str = value("auto: the GPU when there is one", "auto", choices=DEVICES, identity=False)
+    model: ModelConfig
+    dataset: Dataset = part("the rows and how answers to them are judged")
+    suite: SuiteConfig = value("general ability", identity=False)
+    domain: DomainEvalConfig = value(
+        "how the test rows are answered", factory=DomainEvalConfig, identity=False
+    )
+    distributed: DistributedConfig = value("the processes of the evaluation", identity=False)
+    logger: LoggerConfig = value("Weights & Biases", identity=False)
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    """`talr train`."""
+
+    lr: float = value("peak learning rate", above=0)
+    seed: int = value(
+        "of everything: order of the rows, initialisation, dropout", at_least=0, at_most=2**32 - 1
+    )
+    study: str = value(STUDY, may_be_empty=False, identity=False)
+    runs_dir: str = value("where studies lie", may_be_empty=False, is_path=True, identity=False)
+    eval: bool = value("false: train and save only", True, identity=False)
+    limit: int | None = value(LIMIT, None, at_least=1, identity=False)
+    max_general_loss: float = value(
+        "of the general score, what a search may give up", 0.02, at_least=0, at_most=1,
+        identity=False,
+    )  # fmt: skip
+    device: str = value("auto: the GPU when there is one", "auto", choices=DEVICES, identity=False)
+    model: ModelConfig
+    dataset: Dataset = part("the rows and how answers to them are judged")
+    method: str = value(
+        "the method's name in tables; empty: made of the names of its parts", "", identity=False
+    )
+    objective: Objective = part("what each target token weighs in the loss")
+    adapter: Adapter | None = part("weights trained in the place of the model's own", None)
+    regulariser: Regulariser | None = part("what holds the model to its base", None)
+    merge: Merge | None = part("what is made of the base and the tuned model", None)
+    replay: Replay | None = part("general rows mixed in", None)
+    trainer: TrainerConfig
+    distributed: DistributedConfig = value("the processes of one run", identity=False)
+    suite: SuiteConfig = value("general ability", identity=False)
+    domain: DomainEvalConfig = value(
+        "how the test rows are answered", factory=DomainEvalConfig, identity=False
+    )
+    logger: LoggerConfig = value("Weights & Biases", identity=False)
+
+    def __post_init__(self) -> None:
+        self.method = self.method or self.parts.name
+
+    @property
+    def parts(self) -> Method:
+        """The method that the parts make together."""
+        return Method(self.objective, self.adapter, self.regulariser, self.merge, self.replay)

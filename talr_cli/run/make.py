@@ -1,0 +1,168 @@
+"""The weights of a run: trained, or averaged of the base and a trained run; then saved.
+
+Knows what model/ and training.json hold; does not know how a run is scored.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from talr_cli import ranks
+from talr_cli.data.encoding import rows_to_train
+from talr_cli.errors import UserError
+from talr_cli.interruption import Stop, stop_requests
+from talr_cli.methods.averaging import interpolate, same_tensors
+from talr_cli.run.prepare import Run
+from talr_cli.runs.atomic import made_whole, write_json
+from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.tracking import Tracker
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
+
+TRAIN = "train"  # what the first rank orders the others to do
+STOPPING = "stopping: finishing the step and writing a checkpoint"
+
+# Makes the weights of a run, saves model/ and training.json, returns the model as it was saved.
+MakeModel = Callable[[Run, Tracker], "PreTrainedModel"]
+
+
+def train_and_save(run: Run, tracker: Tracker) -> PreTrainedModel:
+    """Train in fp32, save in the dtype asked for, return the model as it is loaded from there."""
+    from talr_cli.models import loading, sources
+
+    ranks.broadcast(TRAIN)
+    shown = run.renderer.marked(run.rows[0])
+    log.info("one training row, trained tokens between ⟦ and ⟧:\n%s", shown)
+    with stop_requests(STOPPING) as stop:
+        trained = _train(run, tracker, stop)
+        if trained is None:
+            raise RuntimeError("only the first rank owns a run")
+        _save(run, *trained)
+    del trained
+    gc.collect()  # the trainer, which holds the weights in a cycle
+    saved = sources.directory_source(run.directory.model)
+    return loading.load_model(saved, run.config.model, "auto", run.device)
+
+
+def follow(run: Run) -> None:
+    """What the other ranks of a run do: train and answer with the first one, and write nothing."""
+    from talr_cli.evaluation.data_parallel import Follower
+    from talr_cli.evaluation.evaluate import load_ready
+
+    follower = Follower(partial(load_ready, device=run.device))
+    for order in ranks.orders():
+        if order == TRAIN:
+            with stop_requests(STOPPING) as stop:
+                _train(run, Tracker(), stop)
+        else:
+            follower.answer(order)
+
+
+def average(tuned: RunDirectory, alpha: float) -> MakeModel:
+    """Makes (1 - alpha) * base + alpha * the model of the finished run `tuned`."""
+
+    def make(run: Run, tracker: Tracker) -> PreTrainedModel:
+        import torch
+
+        from talr_cli.models import loading, sources
+        from talr_cli.training.loop import weight_changes
+
+        log.info("averaging: %g of %s", alpha, tuned.path)
+        tuned.check_model()
+        done = tuned.read_training()
+        if done is None:
+            raise UserError(f"{tuned.training} is missing: delete {tuned.model} to train it again")
+        base, config = run.source.directory, run.config.model
+        with tempfile.TemporaryDirectory() as exported, made_whole(run.directory.model) as into:
+            if not same_tensors(base, tuned.model):
+                # Names on disk may differ from those that transformers saves.
+                base = Path(exported)
+                run.load_base().save_pretrained(base)
+            for file in tuned.model.iterdir():
+                if file.suffix != ".safetensors":
+                    shutil.copy2(file, into)
+            interpolate(base, tuned.model, into, alpha)
+        saved = sources.directory_source(run.directory.model)
+        model = loading.load_model(saved, config, "auto", run.device)
+        plain = loading.load_model(run.source, config, torch.float32, "cpu")
+        weights = {
+            "save_dtype": done["weights"]["save_dtype"],
+            "averaged": {"alpha": alpha, "of": tuned.path.name},
+            **weight_changes(model, plain, model.dtype),
+        }
+        write_json(run.directory.training, {"training": done["training"], "weights": weights})
+        return model
+
+    return make
+
+
+def _train(run: Run, tracker: Tracker, stop: Stop) -> tuple[PreTrainedModel, dict[str, Any]] | None:
+    """The trained model, in fp32, and the `training` results; None on all ranks but the first."""
+    import torch
+
+    from talr_cli.models import loading
+    from talr_cli.training.loop import Setting, TrainingData, make_trainer, train
+
+    config, renderer = run.config, run.renderer
+    validation = rows_to_train(
+        run.splits.validation, renderer, config.trainer.max_length, "validation rows"
+    )
+
+    # The optimizer updates fp32 weights: a bf16 weight of 0.03 would swallow updates of 1e-6.
+    def load(device: str) -> Any:
+        return loading.load_model(run.source, config.model, torch.float32, device)
+
+    def load_plain() -> Any:
+        adapter, model = run.method.adapter, load("cpu")
+        return model if adapter is None else adapter.wrap(model, config.model.path)
+
+    setting = Setting(config.trainer, config.lr, config.seed, config.distributed, run.device)
+    trainer = make_trainer(
+        setting,
+        load("cpu" if ranks.is_sharded(config.distributed) else run.device),
+        renderer.tokenizer,
+        run.method,
+        TrainingData(run.rows, validation, run.general),
+        run.directory,
+        run.source,
+        run.load_base,
+        config.model.path,
+    )
+    return train(trainer, run.directory, tracker, stop, load_plain)
+
+
+def _save(run: Run, model: PreTrainedModel, training: dict[str, Any]) -> None:
+    """Write model/ and training.json; `model` takes the dtype that it is saved in."""
+    import torch
+
+    from talr_cli.models import loading, saving
+    from talr_cli.training.loop import weight_changes
+
+    config, directory = run.config, run.directory
+    if config.trainer.save_dtype == "auto":
+        save_dtype = loading.stored_dtype(run.source)
+    else:
+        save_dtype = getattr(torch, config.trainer.save_dtype)
+    base = loading.load_model(run.source, config.model, torch.float32, "cpu")
+    changes = weight_changes(model, base, save_dtype)
+    del base
+    log.info(
+        "weights changed: %.2f%%, as saved: %.2f%%",
+        100 * changes["changed_share"],
+        100 * changes["changed_share_saved"],
+    )
+    saving.cast(model, save_dtype)
+    saving.save_model(model, run.renderer.tokenizer, run.renderer.end_of_turn, directory.model)
+    weights = {"save_dtype": str(save_dtype).removeprefix("torch."), **changes}
+    write_json(directory.training, {"training": training, "weights": weights})
+    shutil.rmtree(directory.checkpoints, ignore_errors=True)

@@ -1,0 +1,123 @@
+"""A config -> everything that is known before a model is loaded; nothing is written yet.
+
+All that can go wrong in the user's hands goes wrong here.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from talr_cli import ranks
+from talr_cli.data.base import Splits
+from talr_cli.data.duplicates import check_overlap
+from talr_cli.data.encoding import rows_to_train
+from talr_cli.data.rendering import Rendered, Renderer, load_renderer
+from talr_cli.errors import UserError
+from talr_cli.methods.method import Method
+from talr_cli.models.loading import choose_device
+from talr_cli.models.sources import ModelSource, resolve
+from talr_cli.run.config import TrainConfig
+from talr_cli.run.identity import identity
+from talr_cli.run.record import domain_rows
+from talr_cli.runs.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is ready to be made. `overrides` are what was typed for it."""
+
+    config: TrainConfig
+    overrides: Sequence[str]
+    splits: Splits
+    rows: list[Rendered]
+    general: list[Rendered]
+    renderer: Renderer
+    source: ModelSource
+    directory: RunDirectory
+    identity: str
+    device: str
+
+    @property
+    def method(self) -> Method:
+        return self.config.parts
+
+    def load_base(self) -> PreTrainedModel:
+        """The base model, in the dtype of its checkpoint."""
+        from talr_cli.models import loading
+
+        return loading.load_model(self.source, self.config.model, "auto", self.device)
+
+
+def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
+    """Read the data, find the model, render the rows, find the run's place.
+
+    Raises:
+        UserError: Something is missing or does not fit.
+    """
+    trainer = config.trainer
+    ranks.per_rank(trainer.batch_size, trainer.micro_batch_size, ranks.world_size())
+    splits = config.dataset.load()
+    domain_rows(config.domain, splits)  # refuses what could not be scored after training
+    device = choose_device(config.device)
+    source = resolve(config.model)
+    renderer = load_renderer(source, config.model)
+    rows = _training_rows(config, splits, renderer)
+    general: list[Rendered] = []
+    if config.replay is not None:
+        general = rows_to_train(
+            config.replay.examples(), renderer, trainer.max_length, "replay rows"
+        )
+        if not general:
+            raise UserError(f"replay.path={config.replay.path} has no row with a target token")
+        random.Random(config.seed).shuffle(general)  # they are taken in order, often not all
+    run_id, directory = place(config, source)
+    return Run(
+        config, overrides, splits, rows, general, renderer, source, directory, run_id, device
+    )
+
+
+def merged(run: Run, config: TrainConfig) -> Run:
+    """The run of `config`, which differs from that of `run` in its merge: nothing is read again."""
+    run_id, directory = place(config, run.source)
+    return replace(run, config=config, directory=directory, identity=run_id)
+
+
+def place(config: TrainConfig, source: ModelSource) -> tuple[str, RunDirectory]:
+    """The run's identity and its directory."""
+    run_id = identity(config, source.fingerprint)
+    directory = RunDirectory.for_run(
+        Path(config.runs_dir),
+        study=config.study,
+        model=config.model.name,
+        dataset=config.dataset.name,
+        method=config.method,
+        lr=config.lr,
+        seed=config.seed,
+        identity=run_id,
+    )
+    return run_id, directory
+
+
+def _training_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> list[Rendered]:
+    rows = rows_to_train(
+        splits.train,
+        renderer,
+        config.trainer.max_length,
+        skip=getattr(config.dataset, "on_bad_row", "stop") == "skip",
+        max_bad_share=getattr(config.dataset, "max_bad_share", 0.0),
+    )
+    if not rows:
+        raise UserError(f"dataset={config.dataset.name} has no training row")
+    # Rows that are not scored may be those that are trained on.
+    check_overlap(splits, getattr(config.dataset, "max_overlap", 1.0) if config.eval else 1.0)
+    return rows

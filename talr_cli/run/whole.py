@@ -1,0 +1,136 @@
+"""One run from its config to its results: make the weights, save, score, write down.
+
+Knows the order of things and what a run directory must hold after each; the work is done by the
+modules it calls.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from talr_cli.errors import DivergedError, UserError
+from talr_cli.fields import plain
+from talr_cli.run import record
+from talr_cli.run.config import TrainConfig
+from talr_cli.run.make import MakeModel
+from talr_cli.run.prepare import Run
+from talr_cli.runs.run_directory import RunDirectory, study_path
+from talr_cli.runs.study import SCORES, load_results
+
+if TYPE_CHECKING:
+    from talr_cli.evaluation.general.tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+
+def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
+    """Do what is left to do of a run; its directory."""
+    config, directory = run.config, run.directory
+    with directory.lock():
+        if is_done(config, directory):
+            log.info("found this run done: %s", directory.path)
+            return directory
+        tasks = _tasks(config)
+        directory.prepare(plain(config), run.overrides, run.identity)
+        try:
+            _make_and_evaluate(run, make_model, tasks)
+        except KeyboardInterrupt:
+            directory.write_status("interrupted", "stopped by the user")
+            raise
+        except Exception as error:
+            if isinstance(error, DivergedError):
+                directory.write_status("diverged", str(error))
+                raise UserError(f"{directory.path} diverged: {error}; try a smaller lr") from error
+            directory.write_status("failed", traceback.format_exc())
+            raise
+    return directory
+
+
+def is_done(config: TrainConfig, directory: RunDirectory) -> bool:
+    """Whether the run's results are there and were scored the way this config asks for."""
+    state = directory.read_status().state
+    if not config.eval:
+        return state in ("trained", "evaluated") and directory.model.exists()
+    return state == "evaluated" and record.is_scored(config, directory)
+
+
+def _tasks(config: TrainConfig) -> Tasks | None:
+    """The suite's tasks, so that what they lack is known before hours of training."""
+    if not config.eval:
+        return None
+    from talr_cli.evaluation.general.tasks import load_tasks
+
+    return load_tasks(config.suite)
+
+
+def _make_and_evaluate(run: Run, make_model: MakeModel, tasks: Tasks | None) -> None:
+    from talr_cli.models import loading, sources
+    from talr_cli.tracking import start_tracking
+
+    config, directory = run.config, run.directory
+    log.info("run: %s", directory.path)
+    log.info("model: %s", run.source.origin)
+    step, _ = directory.last_checkpoint() or (0, None)
+    if not directory.model.exists():
+        directory.cut_metrics(step)
+    tracker = start_tracking(
+        config.logger,
+        run_id=run.identity[:8],
+        name=directory.path.name,
+        group=config.study,
+        config=plain(config),
+        directory=directory.path,
+        history=directory.read_metrics(),
+    )
+    results, picture = None, None
+    try:
+        if directory.model.exists() and directory.read_training() is not None:
+            log.info("training: done before, evaluating")
+            saved = sources.directory_source(directory.model)
+            model = loading.load_model(saved, config.model, "auto", run.device)
+        else:
+            directory.write_status("training")
+            model = make_model(run, tracker)
+        directory.write_status("trained")
+        if tasks is not None:
+            from talr_cli.evaluation.evaluate import evaluate
+
+            saved = sources.directory_source(directory.model)
+            scores = evaluate(
+                model,
+                run.renderer,
+                source=saved,
+                base=run.source,
+                model_config=config.model,
+                suite=config.suite,
+                tasks=tasks,
+                domain=config.domain,
+                rows=record.domain_rows(config.domain, run.splits),
+                scorer=run.splits.scorer,
+                samples=directory.samples,
+                scores=study_path(Path(config.runs_dir), config.study) / SCORES,
+            )
+            made = record.Made(run.identity, config.method, config.lr, config.seed)
+            results = record.results(config, made, run.source, directory, scores)
+            directory.write_results(results)
+            directory.write_status("evaluated")
+            picture = _picture(config, run.identity[:8])
+    finally:
+        tracker.finish(results, picture)
+
+
+def _picture(config: TrainConfig, run_id: str) -> Path | None:
+    """The trade-off of this run and those like it in the study, as it stands now."""
+    from talr_cli.report.figures.tradeoff import plot_tradeoff
+    from talr_cli.statistics.groups import comparable
+
+    runs_dir = Path(config.runs_dir)
+    groups = comparable(load_results(runs_dir, config.study))
+    own = [group for group in groups if any(one["run"]["id"] == run_id for one in group.runs)]
+    folder = study_path(runs_dir, config.study) / "report"
+    folder.mkdir(exist_ok=True)
+    pictures = plot_tradeoff(own, folder)
+    return next((picture for picture in pictures if picture.suffix == ".png"), None)

@@ -1,0 +1,108 @@
+"""Whether a folder is whole: a list of its files with their sizes and digests, written last.
+
+The digest finds damage, not malice: XXH3 (128 bits) takes 0.1 s per GiB where SHA-256 takes 0.7 s
+with the processor's own instructions for it, and several seconds without.
+"""
+
+import errno
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from talr_cli.errors import UserError
+
+MANIFEST = "talr.manifest"
+DIGEST = "xxh3_128"
+
+
+def seal(folder: Path) -> None:
+    """Make what lies in `folder`, and its place, outlive a power loss; then write its manifest.
+
+    The files become as readable as the folder is: safetensors makes its own for their owner only.
+    """
+    manifest = folder / MANIFEST
+    manifest.unlink(missing_ok=True)
+    parts = sorted(folder.rglob("*"))
+    files = [part for part in parts if part.is_file()]
+    mode = folder.stat().st_mode & 0o777
+    for part in parts:
+        wanted = mode if part.is_dir() else mode & 0o666
+        if part.stat().st_mode & 0o777 != wanted:
+            part.chmod(wanted)
+        fsync(part)
+    fsync(folder)
+    listed = {
+        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, DIGEST: _digest(file)}
+        for file in files
+    }
+    with manifest.open("w", encoding="utf-8") as content:
+        json.dump({"files": listed}, content, indent=1)
+        content.flush()
+        os.fsync(content.fileno())
+    fsync(folder)
+    fsync(folder.parent)
+
+
+def damage(folder: Path) -> str | None:
+    """What differs in `folder` from what was sealed, in words; None where it is whole.
+
+    Files that came later are no damage.
+
+    Raises:
+        UserError: It may not be read.
+    """
+    try:
+        files = _listed(folder / MANIFEST)
+        for name, written in files.items():
+            size = (folder / name).stat().st_size
+            if size != written["bytes"]:
+                return f"{name} has {size} bytes, {written['bytes']} were written"
+        for name, written in files.items():
+            if _digest(folder / name) != written[DIGEST]:
+                return f"{name} is not what was written"
+    except OSError as error:
+        name = Path(str(error.filename or folder)).name
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise UserError(f"cannot read {error.filename}: permission denied") from error
+        if isinstance(error, FileNotFoundError):
+            return f"{name} is missing"
+        return f"{name} cannot be read ({error.strerror})"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} cannot be understood"
+    return None
+
+
+def check(folder: Path, remedy: str) -> None:
+    """Refuse a folder that is damaged; one without a manifest is not ours, or of an older version.
+
+    Raises:
+        UserError: What is wrong with it, and `remedy`.
+    """
+    found = damage(folder) if (folder / MANIFEST).exists() else None
+    if found is not None:
+        raise UserError(f"{folder} is damaged: {found}; {remedy}")
+
+
+def fsync(path: Path) -> None:
+    """What is written of a file, or the names in a folder, outlive a power loss from here on."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _listed(manifest: Path) -> dict[str, dict[str, Any]]:
+    files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+    if any(Path(name).is_absolute() or ".." in Path(name).parts for name in files):
+        raise ValueError("a name outside of the folder")
+    return files
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, xxhash.xxh3_128).hexdigest()

@@ -1,0 +1,35 @@
+"""How long runs took, from their results.
+
+A run that was resumed timed only its last part: its time is scaled up to all of its steps.
+"""
+
+from typing import Any
+
+from talr_cli.statistics.pairs import Results
+
+
+def training_seconds(training: dict[str, Any]) -> float | None:
+    """Wall time of all steps; None where no step was timed."""
+    timed = training.get("timed_steps", training["steps"] - training["resumed_from_step"])
+    return training["seconds"] * training["steps"] / timed if timed > 0 else None
+
+
+def training_hours(training: dict[str, Any]) -> float | None:
+    """Device hours of all steps; None where no step was timed."""
+    seconds = training_seconds(training)
+    return None if seconds is None else seconds * training.get("processes", 1) / 3600
+
+
+def evaluation_seconds(one: Results) -> float:
+    """Wall time of answering and scoring, general and domain."""
+    return sum(part.get("seconds", 0.0) for part in _scored_parts(one))
+
+
+def evaluation_hours(one: Results) -> float:
+    """Device hours of answering and scoring, general and domain."""
+    parts = _scored_parts(one)
+    return sum(part.get("seconds", 0.0) * part.get("processes", 1) for part in parts) / 3600
+
+
+def _scored_parts(one: Results) -> list[dict[str, Any]]:
+    return [one[part] for part in ("domain", "general") if one[part]]

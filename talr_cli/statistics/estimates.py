@@ -1,0 +1,52 @@
+"""A number and how sure it is: of one score, of a difference, of several seeds.
+
+Knows a section of results.json; does not know which runs may be compared.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from talr_cli.statistics.paired import LEVEL
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its standard error, which a single item does not have.
+
+    Of a change also the two-sided p, and whether it can be told from noise at the 5% level.
+    """
+
+    score: float
+    stderr: float | None
+    p: float | None = None
+    is_distinguishable: bool | None = None
+
+    def __sub__(self, other: "Estimate") -> "Estimate":
+        """The difference of independent estimates, tested as normally distributed."""
+        change = self.score - other.score
+        if self.stderr is None or other.stderr is None:
+            return Estimate(change, None)
+        stderr = math.hypot(self.stderr, other.stderr)
+        if stderr == 0:
+            return Estimate(change, stderr)
+        p = math.erfc(abs(change) / stderr / math.sqrt(2))
+        return Estimate(change, stderr, p, p < LEVEL)
+
+
+def estimate_of(section: dict[str, Any] | None) -> Estimate | None:
+    """What a part of results.json says of one score; None where there is none."""
+    # A score that is null in the file was not finite when it was written.
+    if section is None or section["score"] is None:
+        return None
+    return Estimate(section["score"], section["stderr"])
+
+
+def mean_and_deviation(values: Sequence[float]) -> Estimate | None:
+    """Mean and sample standard deviation (n - 1), which one value does not have."""
+    if not values:
+        return None
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return Estimate(statistics.fmean(values), deviation)

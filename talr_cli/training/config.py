@@ -1,0 +1,69 @@
+"""How a model is trained: the values of conf/trainer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from talr_cli.errors import UserError
+from talr_cli.fields import value
+
+
+@dataclass
+class TrainerConfig:
+    """The optimisation. What the study specifies and what is our choice: see conf/trainer."""
+
+    epochs: float = value("passes over the training rows", above=0)
+    max_steps: int | None = value(
+        "optimizer steps, in the place of epochs where it is given", None, at_least=1
+    )
+    batch_size: int = value("sequences per optimizer step, over all processes", at_least=1)
+    micro_batch_size: int | None = value(
+        "sequences per forward pass of a process; null: the whole batch",
+        None,
+        at_least=1,
+        identity=False,  # how a batch is cut up for memory changes no gradient
+    )
+    max_length: int = value(
+        "tokens of a row; longer ones are cut, and bad when no target is left", 4096, at_least=2
+    )
+    schedule: str = value(
+        "how the learning rate falls after the warm-up",
+        "cosine",
+        choices=("cosine", "constant", "linear"),
+    )
+    warmup_share: float = value(
+        "of the steps, in which the learning rate rises", 0.03, at_least=0, at_most=1
+    )
+    weight_decay: float = value("AdamW's, per step and unit of learning rate", 0.0, at_least=0)
+    adam_beta1: float = value("decay of the mean of the gradients", 0.9, at_least=0, below=1)
+    adam_beta2: float = value("decay of the mean of their squares", 0.999, at_least=0, below=1)
+    max_grad_norm: float = value("gradients are scaled down to this Euclidean norm", 1.0, above=0)
+    precision: str = value(
+        "arithmetic; bf16 is autocast, the weights stay fp32; auto: bf16 where it is native",
+        "auto",
+        choices=("auto", "bf16", "fp32"),
+    )
+    save_dtype: str = value(
+        "what the checkpoint is saved and scored in; auto: the base checkpoint's",
+        "auto",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    padding_free: bool | None = value(
+        "rows joined instead of padded; null: on a CPU and with a flash kernel",
+        None,
+        identity=False,
+    )
+    gradient_checkpointing: bool = value(
+        "activations computed again in the backward pass, for memory", False, identity=False
+    )
+    checkpoint_every_epoch: bool = value(
+        "what an interrupted run goes on from; deleted at the end", True, identity=False
+    )
+    validate: bool = value("loss on the validation rows after every epoch", False)
+
+    def __post_init__(self) -> None:
+        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
+            raise UserError(
+                f"trainer.batch_size={self.batch_size} is not a multiple of "
+                f"trainer.micro_batch_size={self.micro_batch_size}"
+            )

@@ -1,0 +1,60 @@
+"""What a training takes: time, tokens and memory, counted on over interruptions."""
+
+from __future__ import annotations
+
+import resource
+import time
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+
+
+@dataclass(frozen=True)
+class Spent:
+    """By all processes, from the first step to the one reached.
+
+    Steps that were lost in an interruption and made again count once.
+    """
+
+    seconds: float = 0.0
+    input_tokens: int = 0
+    peak_memory_gib: float = 0.0  # of the process with the most
+
+
+class Meter:
+    """Adds what this process group spends to what was spent before it went on."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        self._before = Spent()
+        self._started = time.perf_counter()
+        self.input_tokens = 0  # of this rank
+
+    def start(self) -> None:
+        """The training begins, or goes on."""
+        self._started = time.perf_counter()
+
+    def restore(self, before: Spent) -> None:
+        """What a checkpoint says."""
+        self._before = before
+
+    def read(self) -> Spent:
+        """All ranks must call."""
+        accelerator, before = self._accelerator, self._before
+        here = [self.input_tokens, peak_memory(accelerator.device.type)]
+        # In float32 the tokens would not be exact from 2^24 on.
+        ranks = torch.tensor([here], dtype=torch.float64, device=accelerator.device)
+        tokens, memory = accelerator.gather(ranks).T
+        return Spent(
+            before.seconds + time.perf_counter() - self._started,
+            before.input_tokens + int(tokens.sum()),
+            max(before.peak_memory_gib, float(memory.max())),
+        )
+
+
+def peak_memory(device: str) -> float:
+    """GiB: of the GPU's memory, or of this process's resident memory on a CPU."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,0 +1,145 @@
+"""A run's stored config is data: nothing that it names is run unless the user types it again."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import config
+from hydra import compose
+from omegaconf import OmegaConf
+
+from talr_cli.config import composition
+from talr_cli.config.composition import Composed
+from talr_cli.config.stored import of_run
+from talr_cli.config.typed import typed_config
+from talr_cli.errors import UserError
+from talr_cli.fields import plain
+from talr_cli.runs.run_directory import RunDirectory
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Writes the config of a run, changed, into its directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "from pathlib import Path\n"
+        "Path('EXECUTED').touch()\n"
+        "def judge(output, reference): return True\n"
+        "class Judge:\n"
+        "    def __call__(self, output, reference): return True\n"
+    )
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+
+    def write(*overrides, **sections):
+        stored = plain(config("train", "model=tiny", *overrides))
+        for name, section in sections.items():
+            stored[name] = section(stored[name]) if callable(section) else section
+        (tmp_path / "config.yaml").write_text(f"# run identity: {'0' * 64}\n{yaml.dump(stored)}")
+        return RunDirectory(tmp_path)
+
+    return write
+
+
+def composed(*overrides):
+    """As `talr eval ckpt=RUN` hands it on; what is for the run is not for Hydra."""
+    held = tuple(one for one in overrides if one.startswith(("dataset.", "model.")))
+    overrides = tuple(one for one in overrides if one not in held)
+    with composition.composing("eval", None):
+        values = compose("eval", list(overrides))
+        typed = typed_config("eval", values, overrides)
+        typed_ones = (*overrides, *held)
+        return Composed(typed, typed_ones, typed_ones, OmegaConf.to_container(values), False)
+
+
+TARGETS = [
+    "builtins.exec",
+    "os.system",
+    "pandas.read_pickle",
+    "talr_cli.evaluation.sandbox.outside.run_program",
+    "talr_cli.data.rows.read_rows",
+    "talr_cli.data.base.Example",
+    "talr_cli.data.../../../tmp.X",
+    "mine.judge",
+    "hydra.utils.instantiate",
+    "",
+    7,
+    None,
+    ["os.system"],
+]
+JSONL = ("dataset=jsonl", "dataset.train=rows.jsonl")
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_a_dataset_of_any_other_class_is_refused(run, target):
+    with pytest.raises(UserError):
+        of_run("eval", composed(), run(dataset=lambda one: {**one, "_target_": target}))
+    assert not Path("EXECUTED").exists()
+
+
+@pytest.mark.parametrize(
+    "scorer",
+    [
+        "builtins.exec",
+        "mine.judge",
+        {"_target_": "mine.Judge"},
+        {"_target_": "subprocess.Popen", "args": ["touch", "EXECUTED"]},
+        {"_target_": "talr_cli.scorers.text.Numeric"},
+    ],
+    ids=str,
+)
+def test_a_scorer_of_the_users_own_has_to_be_typed_again(run, scorer):
+    stored = run(*JSONL, dataset=lambda one: {**one, "scorer": scorer})
+    with pytest.raises(UserError, match=r"type dataset\.scorer again"):
+        of_run("eval", composed(), stored)
+    assert not Path("EXECUTED").exists()
+    found = of_run("eval", composed("dataset.scorer=mine.judge"), stored)
+    assert found.config.dataset.load().scorer("x", {}).correct
+
+
+def test_code_that_comes_with_a_model_has_to_be_typed_again(run):
+    stored = run(model=lambda one: {**one, "trust_remote_code": True})
+    with pytest.raises(UserError, match=r"type model\.trust_remote_code=true"):
+        of_run("eval", composed(), stored)
+    found = of_run("eval", composed("model.trust_remote_code=true"), stored)
+    assert found.config.model.trust_remote_code
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"model": None},
+        {"model": "tiny"},
+        {"model": lambda one: {**one, "unknown": 1}},
+        {"model": lambda one: {**one, "path": ["a"]}},
+        {"dataset": None},
+        {"dataset": lambda one: {**one, "train_rows": "many"}},
+        {"dataset": lambda one: {**one, "unknown": 1}},
+        {"dataset": lambda one: {**one, "target": {"_target_": "os.system", "command": "ls"}}},
+    ],
+    ids=str,
+)
+def test_a_damaged_config_is_one_line(run, sections):
+    with pytest.raises(UserError):
+        of_run("eval", composed(), run(**sections))
+
+
+def test_yaml_that_makes_objects_is_not_read_as_such(run, tmp_path):
+    stored = run()
+    text = stored.config.read_text()
+    stored.config.write_text(f"{text}x: !!python/object/apply:os.system ['touch EXECUTED']\n")
+    with pytest.raises(UserError):
+        of_run("eval", composed(), stored)
+    assert not Path("EXECUTED").exists()
+
+
+def test_what_is_typed_goes_before_what_is_stored(run):
+    stored = run("dataset.test_rows=5")
+    found = of_run("eval", composed(), stored)
+    assert found.is_own_data
+    assert found.config.dataset.test_rows == 5
+    assert found.config.model.name == "tiny"
+    assert found.made["lr"] == 1e-5
+    other = of_run("eval", composed("dataset.test_rows=6"), stored)
+    assert not other.is_own_data
+    assert other.config.dataset.test_rows == 6
+    assert of_run("eval", composed("dataset=esci-mini"), stored).config.dataset.name == "esci-mini"
