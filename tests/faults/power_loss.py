@@ -15,11 +15,16 @@ CALLS = ("rename", "replace", "mkdir", "unlink", "rmdir")
 
 
 class Recorder:
-    """Keeps a copy of `folder` in `copies` for each call, with what was durable in it."""
+    """Keeps a copy of `folder` in `copies` for calls, with what was durable in it.
 
-    def __init__(self, folder: Path, copies: Path, monkeypatch) -> None:
-        self.folder, self.copies = folder, copies
-        self.moments: list[tuple[Path, set[str], set[str]]] = []
+    For each `every`-th call, and for those whose numbers are put into `wanted`.
+    """
+
+    def __init__(self, folder: Path, copies: Path, every: int, monkeypatch) -> None:
+        self.folder, self.copies, self.every = folder, copies, every
+        self.calls = 0
+        self.wanted: set[int] = set()
+        self.moments: dict[int, tuple[Path, set[str], set[str]]] = {}
         self._contents: dict[int, tuple[int, int]] = {}  # inode: size, time
         self._names: dict[int, dict[str, int]] = {}  # folder's inode: its names
         for call in CALLS:
@@ -54,6 +59,9 @@ class Recorder:
     def _take(self) -> None:
         if self._busy:
             return
+        number, self.calls = self.calls, self.calls + 1
+        if number % self.every and number not in self.wanted:
+            return
         self._busy = True
         contents, names = set(), set()
         for part in self.folder.rglob("*"):
@@ -63,9 +71,9 @@ class Recorder:
             kept = self._names.get(part.parent.stat().st_ino, {})
             if kept.get(part.name) == found.st_ino or part.parent == self.folder:
                 names.add(name)
-        copy = self.copies / f"{len(self.moments):04d}"
+        copy = self.copies / f"{number:04d}"
         shutil.copytree(self.folder, copy)
-        self.moments.append((copy, contents, names))
+        self.moments[number] = (copy, contents, names)
         self._busy = False
 
 

@@ -43,16 +43,20 @@ def test_a_power_loss_at_any_moment_of_a_training(tmp_path, monkeypatch, every):
     run.path.mkdir(parents=True)
     promised = []  # (moment, step): from this moment on the run goes on from that step at least
     with monkeypatch.context() as recording:
-        recorder = Recorder(run.path, tmp_path / "copies", recording)
+        recorder = Recorder(run.path, tmp_path / "copies", every, recording)
         seal, write_json = trainer.seal, tiny_training.write_json
+
+        def promise(step):
+            promised.append((recorder.calls, step))
+            recorder.wanted.add(recorder.calls)
 
         def sealed(folder):
             seal(folder)
-            promised.append((len(recorder.moments), int(folder.name.rpartition("-")[2])))
+            promise(int(folder.name.rpartition("-")[2]))
 
         def written(path, value):
             write_json(path, value)
-            promised.append((len(recorder.moments), DONE))
+            promise(DONE)
 
         recording.setattr(trainer, "seal", sealed)
         recording.setattr(tiny_training, "write_json", written)
@@ -61,9 +65,7 @@ def test_a_power_loss_at_any_moment_of_a_training(tmp_path, monkeypatch, every):
 
     monkeypatch.setattr(os, "fsync", lambda file: None)  # for speed: nothing is lost any more
     seen, resumed = set(), {}
-    chosen = {*range(0, len(recorder.moments), every), *(moment for moment, _ in promised)}
-    for number in sorted(chosen & set(range(len(recorder.moments)))):
-        copy, contents, names = recorder.moments[number]
+    for number, (copy, contents, names) in recorder.moments.items():
         least = max((step for moment, step in promised if moment <= number), default=0)
         for loss in LOSSES:
             survivor = RunDirectory(tmp_path / "survivor-0123abcd")

@@ -6,14 +6,12 @@ model is scored once in it, and a task that a suite gains is the only one that i
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from talr_cli.runs.atomic import write_bytes
+from talr_cli.runs.atomic import read_packed, write_packed
 from talr_cli.runs.identity import run_identity
 
 
@@ -31,12 +29,10 @@ class ScoreCache:
 
 
 def read_record(file: Path) -> dict[str, Any] | None:
-    """A record as it was written; None where there is none."""
-    if not file.exists():
-        return None
-    return json.loads(gzip.decompress(file.read_bytes()))
+    """A record as it was written; None where there is none, or a damaged one, which is said."""
+    return read_packed(file)
 
 
 def write_record(file: Path, record: Mapping[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(file, gzip.compress(json.dumps(record).encode(), mtime=0))
+    write_packed(file, record)
