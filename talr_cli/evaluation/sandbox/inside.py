@@ -11,6 +11,8 @@ The standard library alone, not imported but started by `outside.py` for every p
 compiled beforehand and imports little: each import takes milliseconds.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
 import resource
@@ -30,32 +32,44 @@ NOBODY = 65534
 CORES = 4  # by their number a pool chooses its size, which has to be within the process limit
 DEVICES = ("/dev/null", "/dev/urandom")
 
+TYPE_CHECKING = False  # `typing` would take longer to import than the rest of this
+if TYPE_CHECKING:
+    from typing import Any
+
+    Order = dict[str, Any]
+
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def call(name, *arguments):
+def call(name: str, *arguments: Any) -> None:
     if getattr(libc, name)(*arguments) != 0:
         error = ctypes.get_errno()
         raise OSError(error, f"{name}: {os.strerror(error)}")
 
 
-def mount(source, target, kind=None, flags=0, options=None):
+def mount(
+    source: str | None,
+    target: str,
+    kind: str | None = None,
+    flags: int = 0,
+    options: str | None = None,
+) -> None:
     words = [None if word is None else os.fsencode(word) for word in (source, target, kind)]
     call("mount", *words, ctypes.c_ulong(flags), options and options.encode())
 
 
-def write(path, content):
+def write(path: str, content: str) -> None:
     with open(path, "w") as file:
         file.write(content)
 
 
-def no_input():
+def no_input() -> None:
     nothing = os.open("/dev/null", os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
 
 
-def contain(order, file):
+def contain(order: Order, file: int) -> None:
     """The outer process: lives until the caller hangs up, leaves nothing behind."""
     call("prctl", SET_DEATH_SIGNAL, KILL, 0, 0, 0)
     call("prctl", ADOPT_ORPHANS, 1, 0, 0, 0)
@@ -93,14 +107,14 @@ def contain(order, file):
         os._exit(0)
 
 
-def end_with_parent(hung_up):
+def end_with_parent(hung_up: int) -> None:
     """From now on; at once if the parent, which holds the other end of the pipe, has ended."""
     call("prctl", SET_DEATH_SIGNAL, KILL, 0, 0, 0)
     if select.select([hung_up], [], [], 0)[0]:
         os._exit(1)
 
 
-def enter_user_namespace(with_nobody):
+def enter_user_namespace(with_nobody: bool) -> None:
     """It knows the caller's user, and a second one where root has to become that."""
     user, group, process = os.getuid(), os.getgid(), os.getpid()
     second = f"\n{NOBODY} {NOBODY} 1" if with_nobody else ""
@@ -125,7 +139,7 @@ def enter_user_namespace(with_nobody):
         raise OSError("the user namespace has no users")
 
 
-def bubblewrap(order, file):
+def bubblewrap(order: Order, file: int) -> list[str]:
     """Arguments of bwrap. The capabilities are for `run`, which then drops them."""
     limits = order["limits"]
     words = ["bwrap", "--die-with-parent"]
@@ -150,7 +164,7 @@ def bubblewrap(order, file):
     return [*words, *order["start"], "run", str(file)]
 
 
-def init(order, hung_up):
+def init(order: Order, hung_up: int) -> None:
     """The first process of the namespaces: with it everything in them ends."""
     write("/proc/sys/user/max_user_namespaces", "0")
     make_root(order["folder"], order["visible"], order["limits"])
@@ -166,7 +180,7 @@ def init(order, hung_up):
     os._exit(0)
 
 
-def make_root(folder, visible, limits):
+def make_root(folder: str, visible: list[str], limits: Order) -> None:
     """An empty root with the visible paths, read-only, and /tmp in memory."""
     mount(None, "/", flags=RECURSIVE | PRIVATE)
     mount("none", folder, "tmpfs", NO_SUID | NO_DEV, "size=1m,nr_inodes=2000,mode=755")
@@ -195,7 +209,7 @@ def make_root(folder, visible, limits):
     os.chdir("/tmp")
 
 
-def drop_rights(to_nobody):
+def drop_rights(to_nobody: bool) -> None:
     """No capability is left, and none can be had."""
     for capability in range(64):
         libc.prctl(DROP_FROM_BOUND, capability, 0, 0, 0)
@@ -208,7 +222,7 @@ def drop_rights(to_nobody):
     call("prctl", NO_NEW_PRIVILEGES, 1, 0, 0, 0)
 
 
-def run(order):
+def run(order: Order) -> None:
     """Take the limits, then be the program. Its verdict is the first process's alone."""
     pipe = order["pipe"]
     os.set_inheritable(pipe, False)
@@ -234,7 +248,7 @@ def run(order):
     os._exit(0)
 
 
-def set_limits(limits, call_filter):
+def set_limits(limits: Order, call_filter: bytes) -> None:
     """Without a filter, which is outside of a sandbox, all processes of the user would count."""
     for name, value in (
         ("RLIMIT_CORE", 0),
@@ -250,7 +264,7 @@ def set_limits(limits, call_filter):
         set_filter(call_filter)
 
 
-def set_filter(instructions):
+def set_filter(instructions: bytes) -> None:
     class Program(ctypes.Structure):
         _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
 
@@ -258,7 +272,7 @@ def set_filter(instructions):
     call("prctl", SET_FILTER, FILTER_CALLS, ctypes.byref(program), 0, 0)
 
 
-def main(order, action, file):
+def main(order: Order, action: str, file: int) -> None:
     """`file` is the descriptor that the order came by."""
     if action == "contain":
         contain(order, file)
