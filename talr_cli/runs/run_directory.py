@@ -8,7 +8,6 @@ Does not know how a run is trained or scored, nor which config values make its i
 """
 
 import json
-import logging
 import math
 import os
 import re
@@ -24,6 +23,7 @@ import yaml
 
 from talr_cli.errors import UserError
 from talr_cli.runs.atomic import append_json_line, write_json, write_text
+from talr_cli.runs.damage import warn_of_lines, warn_once
 from talr_cli.runs.environment import collect_environment
 from talr_cli.runs.lease import Owner, hold, owner
 from talr_cli.runs.process import process_start
@@ -34,7 +34,6 @@ State = Literal["pending", "training", "trained", "evaluated", "interrupted", "f
 REASON_LINES = 20
 CHECKPOINT_MARKER = "talr_state.json"  # written into a checkpoint after everything else
 LOCK = ".lock"
-log = logging.getLogger(__name__)
 _IDENTITY = re.compile(r"# run identity: ([0-9a-f]{64})$")
 
 
@@ -167,9 +166,7 @@ class RunDirectory:
         whole, newline, _ = self.metrics.read_bytes().rpartition(b"\n")
         rows = [_metrics_row(line) for line in whole.split(b"\n")] if newline else []
         damaged = [number for number, row in enumerate(rows, 1) if row is None]
-        if damaged:
-            more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
-            log.warning("%s: line %d%s is damaged, left out", self.metrics, damaged[0], more)
+        warn_of_lines(self.metrics, damaged)
         return [row for row in rows if row is not None]
 
     def cut_metrics(self, step: int) -> None:
@@ -200,7 +197,7 @@ class RunDirectory:
         try:
             return read_results(self.results)
         except UserError as error:
-            log.warning("%s", error)
+            warn_once(str(error))
             return None
 
     # Ownership
