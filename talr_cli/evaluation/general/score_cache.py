@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,11 @@ from typing import Any
 
 from talr_cli.runs.atomic import write_bytes
 from talr_cli.runs.identity import run_identity
+
+log = logging.getLogger(__name__)
+
+# What a record holds.
+RECORD = frozenset(("definition", "version", "n", "values", "samples", "batch_size"))
 
 
 @dataclass(frozen=True)
@@ -31,10 +38,18 @@ class ScoreCache:
 
 
 def read_record(file: Path) -> dict[str, Any] | None:
-    """A record as it was written; None where there is none."""
+    """A record as it was written; None where there is none, or, with a warning, a damaged one."""
     if not file.exists():
         return None
-    return json.loads(gzip.decompress(file.read_bytes()))
+    try:
+        record = json.loads(gzip.decompress(file.read_bytes()))
+        lacking = sorted(RECORD - record.keys())
+    except (OSError, EOFError, zlib.error, ValueError, AttributeError) as error:
+        lacking = [str(error)]
+    if lacking:
+        log.warning("%s is damaged (%s): scored anew", file, ", ".join(lacking))
+        return None
+    return record
 
 
 def write_record(file: Path, record: Mapping[str, Any]) -> None:
