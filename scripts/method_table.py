@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from talr_cli.report.tables.table import study_rows
 from talr_cli.runs.study import load_results
 from talr_cli.statistics.estimates import Estimate
+from talr_cli.statistics.groups import comparable, left_out_lines
 
 
 def number(estimate: Estimate | None, digits: int = 3) -> str:
@@ -32,7 +34,10 @@ def main() -> None:
     bench["sft"] = {"time_ratio": 1.0, "memory_ratio": 1.0}
     print("| method | domain | general | drift CE | drift KL | distance | step time | memory |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for row in study_rows(results):
+    groups = comparable(results)
+    for line in left_out_lines(groups):
+        print(line, file=sys.stderr)
+    for row in study_rows(groups):
         method, scores = row.run["method"], row.estimates
         cost = bench.get(method, {})
         cells = [

@@ -1,4 +1,4 @@
-"""The exceptions that are printed to the user as a single line."""
+"""The exceptions that are printed to the user as a single line, and the one that ends a run."""
 
 IN_USE = 75  # exit code (EX_TEMPFAIL of sysexits.h)
 
@@ -16,3 +16,7 @@ class InUseError(UserError):
     """Another process makes this run: a sweep waits for it."""
 
     exit_code = IN_USE
+
+
+class DivergedError(Exception):
+    """Training has left the finite numbers, or what makes sense; recorded as the run's state."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from talr_cli.runs.identity import file_digest
+from talr_cli.runs.places import files_at
 
 REQUIRED: Any = "???"  # a value that has to be given, as YAML files write it
 _META = "talr"
@@ -172,14 +173,14 @@ def plain(config: Any) -> Any:
 def at_home(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values with the `~` of their paths made the user's home."""
     paths = {field.name for field in dataclasses.fields(kind) if about(field).names_a_place}
-    return {
-        name: str(Path(one).expanduser()) if name in paths and _from_home(one) else one
-        for name, one in values.items()
-    }
+    return {name: _at_home(one) if name in paths else one for name, one in values.items()}
 
 
-def _from_home(path: Any) -> bool:
-    return isinstance(path, str) and path.startswith("~")
+def _at_home(path: Any) -> Any:
+    if isinstance(path, list):
+        return [_at_home(one) for one in path]
+    is_from_home = isinstance(path, str) and path.startswith("~")
+    return str(Path(path).expanduser()) if is_from_home else path
 
 
 def target_of(kind: type) -> str:
@@ -217,8 +218,8 @@ def files_of(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _content(value: str | list[str]) -> Any:
-    """Of a file its digest; of anything else, such as a name on the hub, itself."""
+    """Of a file its digest, of a folder or a pattern its files'; of anything else itself."""
     if isinstance(value, list):
         return [_content(one) for one in value]
-    path = Path(value)
-    return f"content {file_digest(path)}" if path.is_file() else value
+    found = [f"content {file_digest(path)}" for path in files_at(value)]
+    return value if not found else found[0] if Path(value).is_file() else found

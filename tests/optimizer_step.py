@@ -14,7 +14,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import SFTConfig
 
 from talr_cli.methods.objectives import Deft, Dft, Eaft, Flow, InfoSft, Sft, Talr
-from talr_cli.training.joined_rows import attend_as_loaded
 from talr_cli.training.trainer import MethodTrainer
 
 PAD = 0
@@ -169,16 +168,16 @@ def trainer_gradient(
             return loss
 
     model.zero_grad()
-    Catching(
+    trainer = Catching(
         model=model,
         args=arguments,
         objective=objective,
         regulariser=regulariser,
         processing_class=stub_tokenizer(),
         train_dataset=Dataset.from_list(batch),
-    ).train()
-    vars(model).pop("forward", None)
-    attend_as_loaded(model)
+    )
+    trainer.train()
+    trainer.leave_model_as_loaded()
     return seen["gradient"], seen["loss"]
 
 

@@ -6,6 +6,7 @@ import math
 
 import numpy
 
+from talr_cli.runs.results import SCHEMA
 from talr_cli.runs.run_directory import RunDirectory
 
 METHODS = ["sft", "talr", "flow", "dft", "eaft", "l2", "lora", "averaging", "infosft", "deft"]
@@ -22,6 +23,7 @@ def results(method, lr=1e-6, seed=0, domain=(0.3, 0.03), general=(0.4, 0.04), **
         "study": "s",
         "model": "small",
         "dataset": "medcalc",
+        "base": "ba5eba5e",
         "method": method,
         "lr": lr,
         "seed": seed,
@@ -29,7 +31,7 @@ def results(method, lr=1e-6, seed=0, domain=(0.3, 0.03), general=(0.4, 0.04), **
         **run,
     }
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "run": run,
         "scoring": "12345678",
         "general": general
@@ -39,6 +41,7 @@ def results(method, lr=1e-6, seed=0, domain=(0.3, 0.03), general=(0.4, 0.04), **
             "n": 343,
             "formula": "mean of tasks",
             "suite": "mini",
+            "tasks": {},
             "limit": None,
             "seconds": 36.0,
         },
@@ -49,6 +52,8 @@ def results(method, lr=1e-6, seed=0, domain=(0.3, 0.03), general=(0.4, 0.04), **
             "score": domain[0],
             "stderr": domain[1],
             "n": 72,
+            "items": None,
+            "items_hash": "d0d0d0d0",
             "limit": None,
             "seconds": 36.0,
         },
@@ -73,7 +78,13 @@ def scored(method, domain, tasks, **run):
     one = results(method, **run)
     one["domain"].update(section(domain))
     sections = {
-        name: {"metric": "acc,none", "version": 1.0, **section(scores)}
+        name: {
+            "metric": "acc,none",
+            "version": 1.0,
+            "items_hash": f"hash of {name}",
+            "all": {},
+            **section(scores),
+        }
         for name, scores in tasks.items()
     }
     one["general"].update(

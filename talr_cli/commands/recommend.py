@@ -10,6 +10,7 @@ from talr_cli.config import composition
 from talr_cli.config.commands import RecommendConfig
 from talr_cli.config.composition import Composed
 from talr_cli.errors import UserError
+from talr_cli.printable import printable
 from talr_cli.runs.study import scored_runs
 
 if TYPE_CHECKING:
@@ -29,19 +30,18 @@ def print_recommendations(composed: Composed[RecommendConfig]) -> None:
     config = composed.config
     runs = scored_runs(Path(config.runs_dir), config.study)
     from talr_cli.report.recommend import recommend
-    from talr_cli.statistics.pairs import group_by_pair
+    from talr_cli.statistics.groups import comparable
 
-    place = {id(results): path for path, results in runs.items()}
     failures = []
-    for (model, dataset), members in group_by_pair(list(runs.values())).items():
+    for group in comparable(runs.values()):
         try:
-            found = recommend({place[id(one)]: one for one in members}, config.max_general_loss)
+            found = recommend(group, runs, config.max_general_loss)
         except UserError as error:
             failures.append(str(error))
         else:
-            print(f"{model} on {dataset}:")
+            print(f"{group.title}:")
             for line in as_lines(found, config.max_general_loss):
-                print(f"  {line}")
+                print(f"  {printable(line)}")
     if failures:
         raise UserError("; ".join(failures))
 
@@ -79,6 +79,7 @@ def as_lines(found: Recommendation, bound: float) -> list[str]:
             f"or       {_setting(other.results)}: domain {domain:.3f}, general {general:.3f}, "
             f"picked in {other.picked:.0%}"
         )
+    lines += [f"left out: {path.name}: {reason}" for path, reason in found.left_out.items()]
     lines.append(f"export   talr export run={chosen.path} out=DIRECTORY")
     return lines
 

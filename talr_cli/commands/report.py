@@ -29,8 +29,10 @@ def show_report(runs_dir: Path, study: str, runs: Mapping[Path, dict[str, Any]])
     from talr_cli.report.claims.verdicts import findings
     from talr_cli.report.study_report import write_report
     from talr_cli.report.tables.table import print_table
+    from talr_cli.statistics.groups import comparable, left_out_lines
 
-    print_table(list(runs.values()))
-    for line in as_lines(findings(runs)):
+    groups = comparable(runs.values())
+    print_table(groups)
+    for line in [*left_out_lines(groups), *as_lines(findings(runs))]:
         print(line)
     print(f"report: {write_report(runs, study, study_path(runs_dir, study) / 'report')}")

@@ -12,7 +12,9 @@ from typing import Any, Protocol, runtime_checkable
 from talr_cli.errors import UserError
 from talr_cli.scorers.base import Scorer
 
-Message = dict[str, str]
+# `role` (system, user, assistant, tool) and `content`, which is text. Where a row has them also
+# what chat templates know: `tool_calls`, `tool_call_id`, `name`, `reasoning_content`, `thinking`.
+Message = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,14 @@ class Example:
     Attributes:
         id: Unique within its dataset and stable between runs, e.g. `bmi-17` or `train.jsonl:42`.
         messages: The prompt as chat messages (`role`, `content`); the last one is the user's.
-        completion: The text to be learned: what the assistant should answer.
+        completion: The text to be learned: what the assistant should answer. Empty only where
+            `reply_fields` has something.
         reference: What the scorer needs to judge an answer; its keys belong to that scorer.
         group: The name under which scores are broken down, e.g. the calculator; may be empty.
         category: A coarser name for the same, e.g. the kind of calculator; may be empty.
+        reply_fields: What the reply has beside its text: `tool_calls`, `reasoning_content`.
+        tools: What the assistant may call, as the chat template takes them.
+        turns: Indices into `messages` of the assistant's messages that are learned too, ascending.
     """
 
     id: str
@@ -34,6 +40,19 @@ class Example:
     reference: Mapping[str, Any] = field(default_factory=dict)
     group: str = ""
     category: str = ""
+    reply_fields: Mapping[str, Any] = field(default_factory=dict)
+    tools: tuple[Mapping[str, Any], ...] = ()
+    turns: tuple[int, ...] = ()
+
+    @property
+    def reply(self) -> Message:
+        """The message to be learned, with all that it has."""
+        return {"role": "assistant", "content": self.completion, **self.reply_fields}
+
+    @property
+    def conversation(self) -> tuple[Message, ...]:
+        """The prompt and the reply."""
+        return (*self.messages, self.reply)
 
 
 @dataclass(frozen=True)
@@ -53,6 +72,14 @@ class Dataset(Protocol):
     name: str
 
     def load(self) -> Splits: ...
+
+
+def load_test(dataset: Dataset) -> Splits:
+    """The rows to score and their scorer; training rows only where a dataset needs them for that.
+
+    A dataset says so by a method `load_test`.
+    """
+    return getattr(dataset, "load_test", dataset.load)()
 
 
 def check_target(target: str) -> None:

@@ -7,14 +7,28 @@ The wording of the prompt is ours. The data has labels and no explanations; see 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from talr_cli.data.base import Example, Splits, check_target
-from talr_cli.data.rows import BadRows, Row, check_paths, read_hub, read_rows
+from talr_cli.data.duplicates import unique_ids
+from talr_cli.data.files import read_files, read_hub
+from talr_cli.data.options import (
+    A_FILE,
+    DATA_SEED,
+    HUB_ID,
+    MAX_BAD_SHARE,
+    MAX_OVERLAP,
+    NAME,
+    ON_BAD_ROW,
+    REVISION,
+    SHARE,
+    SOME_ROWS,
+)
+from talr_cli.data.rows import BadRows, Row, check_paths
 from talr_cli.data.splitting import check_shares, drawn, hashed_split
 from talr_cli.errors import UserError
+from talr_cli.fields import value
 from talr_cli.scorers.esci import LABELS, EsciScorer, read_label
 
 _COLUMNS = ("query", "product_title", "esci_label")
@@ -57,21 +71,36 @@ class Esci:
     those of a smaller one. `target` is the label, or a comparison and then it (`explanation`).
     """
 
-    name: str = "esci"
-    hub_id: str = "tasksource/esci"
-    path: str | None = None
-    test_path: str | None = None
-    target: str = "label"
-    locale: str | None = "us"
-    small_version: bool = False
-    train_rows: int | None = None
-    validation_rows: int | None = None
-    test_rows: int | None = None
-    data_seed: int = 0
-    validation_share: float = 0.05
-    test_share: float = 0.2
-    on_bad_row: str = "stop"
-    max_bad_share: float = 0.05
+    name: str = value(**NAME, default="esci")
+    hub_id: str = value(**HUB_ID, default="tasksource/esci")
+    revision: str | None = value(**REVISION)
+    path: str | None = value("A file in its columns, instead of the hub.", **A_FILE)
+    # Whether there is one decides what of `path` is trained on, so that it counts for the identity.
+    test_path: str | None = value(
+        "The rows to score; null: by the column `split` of `path`, or a share of it.", **A_FILE
+    )
+    target: str = value(
+        "What a completion holds: a comparison of words and the label, or the label only.",
+        "label",
+        choices=("explanation", "label"),
+    )
+    locale: str | None = value("us | es | jp: the rows of it; null: all.", "us")
+    small_version: bool = value("Only the reduced version, of harder queries.", False)
+    train_rows: int | None = value("Rows to train on, drawn by data_seed; null: all.", **SOME_ROWS)
+    validation_rows: int | None = value(
+        "Rows for the validation loss, drawn by data_seed; null: all.", **SOME_ROWS
+    )
+    test_rows: int | None = value(
+        "Rows to score, drawn by data_seed; null: all.", **SOME_ROWS, identity=False
+    )
+    data_seed: int = value(**DATA_SEED)
+    validation_share: float = value("Of the training queries.", 0.05, **SHARE)
+    test_share: float = value(
+        "Of the queries of `path`, where nothing else says what is tested.", 0.2, **SHARE
+    )
+    max_overlap: float = value(**MAX_OVERLAP)
+    on_bad_row: str = value(**ON_BAD_ROW)
+    max_bad_share: float = value(**MAX_BAD_SHARE)
 
     def load(self) -> Splits:
         """Read the rows.
@@ -82,9 +111,17 @@ class Esci:
         check_target(self.target)
         check_shares(self.validation_share, self.test_share)
         check_paths(self.path, self.test_path)
+        return self._load(self._sources())
+
+    def load_test(self) -> Splits:
+        """The test rows alone, where they have a file or a split of their own."""
+        check_paths(self.path, self.test_path)
+        return self._load(self._test_sources())
+
+    def _load(self, sources: Sequence[tuple[str | None, Iterable[Row]]]) -> Splits:
         bad = BadRows(self.on_bad_row, self.max_bad_share)
         pairs: dict[str, list[Pair]] = {"train": [], "validation": [], "test": []}
-        for role, rows in self._sources():
+        for role, rows in sources:
             for record in bad.sift(rows, self._record):
                 if record is None:
                     continue
@@ -107,24 +144,33 @@ class Esci:
     def _sources(self) -> list[tuple[str | None, Iterable[Row]]]:
         """(split, rows), the split being None where the rows are of all."""
         if self.path is None:
-            instead = "give a file in its columns by dataset.path=FILE"
-            return [
-                (split, read_hub(self.hub_id, None, split, instead)) for split in ("train", "test")
-            ]
-        columns = (*_COLUMNS, "small_version") if self.small_version else _COLUMNS
-        rows = read_rows(Path(self.path), columns)
+            return [("train", self._hub_rows("train")), *self._test_sources()]
         if self.test_path is None:
-            return [(None, rows)]
-        return [("train", rows), ("test", read_rows(Path(self.test_path), columns))]
+            return self._test_sources()
+        return [("train", read_files(self.path, self._columns())), *self._test_sources()]
+
+    def _test_sources(self) -> list[tuple[str | None, Iterable[Row]]]:
+        """Those of `_sources` that test rows come from."""
+        if self.path is None:
+            return [("test", self._hub_rows("test"))]
+        if self.test_path is None:
+            return [(None, read_files(self.path, self._columns()))]
+        return [("test", read_files(self.test_path, self._columns()))]
+
+    def _hub_rows(self, split: str) -> Iterable[Row]:
+        instead = "give a file in its columns by dataset.path=FILE"
+        return read_hub(self.hub_id, None, split, instead, self.revision)
+
+    def _columns(self) -> tuple[str, ...]:
+        return (*_COLUMNS, "small_version") if self.small_version else _COLUMNS
 
     def _record(self, row: Row) -> tuple[Pair, str | None] | None:
         """The pair and what its column `split` says; None where it is filtered out."""
-        if row.values is None:
-            raise ValueError(row.error)
-        if self.locale is not None and row.values.get("product_locale") not in (self.locale, None):
+        values = row.read()
+        if self.locale is not None and values.get("product_locale") not in (self.locale, None):
             return None
         if self.small_version:
-            is_small = row.values.get("small_version")
+            is_small = values.get("small_version")
             if is_small in (0, "0"):
                 return None
             if is_small not in (1, "1"):
@@ -133,10 +179,10 @@ class Esci:
         label = read_label(written)
         if label is None:
             raise ValueError(f"has the label {written}, which is none of {', '.join(LABELS)}")
-        split = row.values.get("split")
+        split = values.get("split")
         if split not in (None, "train", "test"):
             raise ValueError(f"has a split that is not train or test: {split}")
-        number = row.values.get("example_id")
+        number = values.get("example_id")
         row_id = f"{row.file.stem}:{row.line if number is None else number}"
         return Pair(row_id, query, title, label), split
 
@@ -148,10 +194,11 @@ class Esci:
         return hashed_split(query, self.validation_share, test_share)
 
     def _examples(self, pairs: list[Pair], option: str, count: int | None) -> list[Example]:
-        return [
+        examples = [
             example(pair, comparison(pair.query, pair.title), self.target)
             for pair in drawn(pairs, option, count, self.data_seed)
         ]
+        return unique_ids(examples, option.removesuffix("_rows"))
 
 
 def example(pair: Pair, explanation: str, target: str) -> Example:

@@ -1,66 +1,144 @@
-"""The user's own data: JSONL, JSON, CSV or Parquet files in prompt/completion or messages form."""
+"""The user's own data: files, or any data set of the hub, in the formats of docs/data.md."""
 
 from __future__ import annotations
 
-import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING
-
-from talr_cli.data.base import Example, Message, Splits
-from talr_cli.data.rows import BadRows, Row, read_rows
+from talr_cli.data import formats
+from talr_cli.data.base import Example, Splits
+from talr_cli.data.duplicates import unique_ids
+from talr_cli.data.files import files_of, read_files, read_hub
+from talr_cli.data.messages import from_json
+from talr_cli.data.options import (
+    A_FILE,
+    MAX_BAD_SHARE,
+    MAX_OVERLAP,
+    ON_BAD_ROW,
+    REVISION,
+    SCORED_FILE,
+)
+from talr_cli.data.rows import BadRows, Row
 from talr_cli.errors import UserError
+from talr_cli.fields import value
 from talr_cli.scorers.base import Scorer
 from talr_cli.scorers.text import SCORERS
 from talr_cli.scorers.user import UserScorer, scorer_at
 
+log = logging.getLogger(__name__)
+
+_READ = {"id", "group", "category", "answer", "choices"}  # beside what formats use
+_WHERE = "a file, a folder, a pattern such as data/*.jsonl, or a list of these"
+
 
 @dataclass
 class Jsonl:
-    """Rows are {"prompt": str, "completion": str} or {"messages": [{"role", "content"}, ...]}.
+    """Rows of messages, or of what is asked and what is answered, see docs/data.md.
 
-    In messages form the last message is the assistant's and is what is learned. Optional fields:
-    "answer" (what the scorer compares with; the completion by default), "choices" (for the scorer
-    of that name), "id", "group". Without a test file there is nothing to score.
+    Optional columns: "answer" (what the scorer compares with; the completion by default), "choices"
+    (for the scorer of that name, of test rows), "id", "group", "category". Without test rows there
+    is nothing to score.
 
     `scorer` is one of SCORERS, `none`, or the user's own: the dotted path of a function, or an
     object that Hydra made of {_target_: package.Class, ...}, see `scorers.user`. The reference of
     such a one is the row without the conversation, with "answer" filled in.
     """
 
-    name: str = "jsonl"
-    train: str = MISSING
-    test: str | None = None
-    validation: str | None = None
-    scorer: Any = "exact_match"
-    on_bad_row: str = "stop"
-    max_bad_share: float = 0.05
+    name: str = value(
+        "Its name in tables and run directories; empty: that of the training file.",
+        "",
+        identity=False,
+    )
+    train: Any = value(f"Training rows: {_WHERE}.", **A_FILE)
+    test: Any = value(f"Rows to score: {_WHERE}.", **SCORED_FILE)
+    validation: Any = value(f"Rows for the validation loss: {_WHERE}.", **A_FILE)
+    hub_id: str | None = value(
+        "A data set on the hub, for the splits that no file is given for.",
+        None,
+        may_be_empty=False,
+    )
+    hub_config: str | None = value("Its configuration, where it has several.", None)
+    revision: str | None = value(**REVISION)
+    train_split: str = value("The name of its training rows, as `datasets` has it.", "train")
+    test_split: str | None = value(
+        "That of the rows to score, such as test; null: none.", None, identity=False
+    )
+    validation_split: str | None = value("That of the validation rows; null: none.", None)
+    train_on: str = value(
+        "Which answers of a row are trained, where its messages do not say so themselves.",
+        "last",
+        choices=("last", "all"),
+    )
+    scorer: Any = value(
+        f"{' | '.join([*SCORERS, 'none'])} | your own: package.module.function.",
+        "exact_match",
+        identity=False,
+    )
+    max_overlap: float = value(**MAX_OVERLAP)
+    on_bad_row: str = value(**ON_BAD_ROW)
+    max_bad_share: float = value(**MAX_BAD_SHARE)
+
+    def __post_init__(self) -> None:
+        self.name = self.name or self._own_name()
+        if self.train is None and self.hub_id is None:
+            raise UserError(
+                "dataset.train is required: type dataset.train=FILE, or dataset.hub_id=ID"
+            )
+        for split in ("train", "validation", "test"):
+            where = getattr(self, split)
+            names = where if isinstance(where, list) else [where or ""]
+            if not all(isinstance(one, str) for one in names):
+                raise UserError(f"dataset.{split}={where} is not {_WHERE}")
 
     def load(self) -> Splits:
-        """Read all files, then report every bad row of all of them together.
+        """Read all rows, then report every bad one of all of them together.
 
         Raises:
             UserError: A file or rows cannot be used, or `scorer` is unknown or fails.
         """
+        return self._load(("train", "validation", "test"))
+
+    def load_test(self) -> Splits:
+        """The rows to score alone: no other file has to be there."""
+        return self._load(("test",))
+
+    def _own_name(self) -> str:
+        """What the training rows are called where they lie."""
+        if self.train is None:
+            return str(self.hub_id or "").rpartition("/")[2]
+        first = self.train if isinstance(self.train, str) else self.train[0]
+        return Path(first).name.partition(".")[0] or Path(first).name
+
+    def _load(self, wanted: Sequence[str]) -> Splits:
         scorer = self._scorer()
         bad = BadRows(self.on_bad_row, self.max_bad_share)
-        splits: dict[str, list[Example]] = {}
-        for split, path in (
-            ("train", self.train),
-            ("validation", self.validation),
-            ("test", self.test),
-        ):
-            rows = read_rows(Path(path)) if path is not None else ()
-            splits[split] = list(bad.sift(rows, partial(self._example, split)))
+        seen = _Seen()
+        splits: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
+        for split in wanted:
+            rows, several = self._rows(getattr(self, split), getattr(self, f"{split}_split"))
+            make = partial(self._example, split, several, seen)
+            splits[split] = unique_ids(list(bad.sift(rows, make)), split)
         bad.settle()
+        seen.report(self.train_on)
         if isinstance(scorer, UserScorer):
             # Its mistakes must show now, not after the training.
             for example in splits["test"][:1]:
                 scorer(example.completion, example.reference)
         return Splits(splits["train"], splits["validation"], splits["test"], scorer)
+
+    def _rows(self, where: Any, hub_split: str | None) -> tuple[Iterable[Row], bool]:
+        """(rows of a split, whether they are of several files)."""
+        if where is not None:
+            return read_files(where), len(files_of(where)) > 1
+        if self.hub_id is None or hub_split is None:
+            return (), False
+        instead = "give files by dataset.train=FILE and dataset.test=FILE"
+        return read_hub(self.hub_id, self.hub_config, hub_split, instead, self.revision), False
 
     def _scorer(self) -> Scorer | None:
         if isinstance(self.scorer, UserScorer):
@@ -76,59 +154,69 @@ class Jsonl:
             "function of your own, package.module.function"
         )
 
-    def _example(self, split: str, row: Row) -> Example:
-        if row.values is None:
-            raise ValueError(row.error)
-        values = row.values
-        if values.get("messages") is not None:
-            messages, completion = _conversation(values["messages"])
-        else:
-            messages = ({"role": "user", "content": _text(values, "prompt")},)
-            completion = _text(values, "completion")
-        answer = values.get("answer")
-        reference = {"answer": completion if answer is None else answer}
+    def _example(self, split: str, several: bool, seen: _Seen, row: Row) -> Example:
+        values = row.read()
+        conversed = formats.read(values, self.train_on)
+        conversation = conversed.conversation
+        *messages, reply = conversation.messages
+        completion = reply["content"]
+        if split == "test" and self.scorer in SCORERS and not (completion or "answer" in values):
+            raise ValueError("has no answer to compare with: its last message has no text")
+        reference: dict[str, Any] = {"answer": values.get("answer", completion)}
         if callable(self.scorer) or "." in self.scorer:
-            reference = {**values, **reference}
-            for field in ("prompt", "completion", "messages"):
-                reference.pop(field, None)
-        if self.scorer == "choice":
-            choices = values.get("choices")
-            choices = json.loads(choices) if isinstance(choices, str) else choices
-            if not isinstance(choices, list) or not choices:
-                raise ValueError("has no list of choices, which dataset.scorer=choice needs")
-            reference["choices"] = choices
-        row_id = values.get("id")
+            rest = {key: one for key, one in (row.values or {}).items() if key != "answer"}
+            reference |= {key: one for key, one in rest.items() if key not in conversed.used}
+            reference |= {key: one for key, one in reply.items() if key == "tool_calls"}
+        if split == "test" and self.scorer == "choice":
+            reference["choices"] = _choices(values)
+        if split == "train":
+            seen.note(values, conversed)
+        place = f"{row.file.name}:{row.line}" if several else str(row.line)
         return Example(
-            id=f"{split}:{row.line}" if row_id is None else str(row_id),
-            messages=messages,
+            id=str(values.get("id", f"{split}:{place}")),
+            messages=tuple(messages),
             completion=completion,
             reference=reference,
-            group=str(values.get("group") or ""),
+            group=str(values.get("group", "")),
+            category=str(values.get("category", "")),
+            reply_fields={key: one for key, one in reply.items() if key not in ("role", "content")},
+            tools=conversed.tools,
+            turns=() if split == "test" else conversation.turns[:-1],
         )
 
 
-def _text(values: dict[str, Any], field: str) -> str:
-    if values.get(field) is None:
-        raise ValueError(f"has no {field}")
-    if not isinstance(values[field], str):
-        raise ValueError(f"has a {field} that is not text but {type(values[field]).__name__}")
-    if not values[field].strip():
-        raise ValueError(f"has an empty {field}")
-    return values[field]
+class _Seen:
+    """What the training rows are like, to be said in the log once."""
+
+    def __init__(self) -> None:
+        self._rows = self._several = self._marked = 0
+        self._formats: Counter[str] = Counter()
+        self._unused: Counter[str] = Counter()
+
+    def note(self, values: dict[str, Any], conversed: formats.Conversed) -> None:
+        self._rows += 1
+        self._several += conversed.conversation.answers > 1
+        self._marked += conversed.conversation.marked
+        self._formats[", ".join(name for name in values if name in conversed.used)] += 1
+        self._unused.update(values.keys() - conversed.used - _READ)
+
+    def report(self, train_on: str) -> None:
+        for used, count in self._formats.most_common():
+            log.info("%d training rows are read from %s", count, used)
+        if self._unused:
+            log.info("columns that no model sees: %s", ", ".join(sorted(self._unused)))
+        if self._several:
+            log.info(
+                "%d of %d training rows have several answers: dataset.train_on=%s trains %s",
+                *(self._several, self._rows, train_on),
+                "the last of each" if train_on == "last" else "all of each",
+            )
+        if self._marked:
+            log.info("%d training rows mark themselves which answers are trained", self._marked)
 
 
-def _conversation(messages: Any) -> tuple[tuple[Message, ...], str]:
-    """(prompt, completion) of a conversation; in a CSV file it comes as JSON."""
-    if isinstance(messages, str):
-        try:
-            messages = json.loads(messages)
-        except ValueError:
-            raise ValueError("has messages that are not JSON") from None
-    if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
-        raise ValueError("has messages that are not a list of objects")
-    parts = tuple(
-        {"role": _text(one, "role"), "content": _text(one, "content")} for one in messages
-    )
-    if len(parts) < 2 or parts[-1]["role"] != "assistant":
-        raise ValueError("has messages that do not end with the assistant's answer to a prompt")
-    return parts[:-1], parts[-1]["content"]
+def _choices(values: dict[str, Any]) -> list[Any]:
+    choices = from_json("choices", values.get("choices"))
+    if not isinstance(choices, list) or not choices:
+        raise ValueError("has no list of choices, which dataset.scorer=choice needs")
+    return choices

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from talr_cli.data.base import Example, Message, Splits, check_target
-from talr_cli.data.rows import BadRows, Row, check_paths, read_hub, read_rows
+from talr_cli.data.duplicates import unique_ids
+from talr_cli.data.files import read_files, read_hub
+from talr_cli.data.options import (
+    A_FILE,
+    HUB_ID,
+    MAX_BAD_SHARE,
+    MAX_OVERLAP,
+    NAME,
+    ON_BAD_ROW,
+    REVISION,
+    SHARE,
+)
+from talr_cli.data.rows import BadRows, Row, check_paths
 from talr_cli.data.splitting import check_shares, split_by_key
 from talr_cli.errors import UserError
+from talr_cli.fields import value
 from talr_cli.scorers.medcalc import MedCalcScorer, answer_form
 
 _COLUMNS = (
@@ -56,17 +68,29 @@ class MedCalc:
     own (`official`), answered by JSON. `revision` is a commit, branch or tag on the hub.
     """
 
-    name: str = "medcalc"
-    hub_id: str = "ncbi/MedCalc-Bench-v1.0"
-    revision: str | None = None
-    path: str | None = None
-    test_path: str | None = None
-    target: str = "explanation"
-    prompt: str = "plain"
-    validation_share: float = 0.05
-    test_share: float = 0.2
-    on_bad_row: str = "stop"
-    max_bad_share: float = 0.05
+    name: str = value(**NAME, default="medcalc")
+    hub_id: str = value(**HUB_ID, default="ncbi/MedCalc-Bench-v1.0")
+    revision: str | None = value(**REVISION)
+    path: str | None = value("A file in its columns, instead of the hub.", **A_FILE)
+    # Whether there is one decides what of `path` is trained on, so that it counts for the identity.
+    test_path: str | None = value(
+        "The rows to score, in its columns; null: a share of `path`.", **A_FILE
+    )
+    target: str = value(
+        "What a completion holds: the explanation and the answer, or the answer only.",
+        "explanation",
+        choices=("explanation", "label"),
+    )
+    prompt: str = value(
+        "Our own prompt, or the benchmark's, answered in JSON.",
+        "plain",
+        choices=("plain", "official"),
+    )
+    validation_share: float = value("Of the training notes.", 0.05, **SHARE)
+    test_share: float = value("Of the notes of `path`, without `test_path`.", 0.2, **SHARE)
+    max_overlap: float = value(**MAX_OVERLAP)
+    on_bad_row: str = value(**ON_BAD_ROW)
+    max_bad_share: float = value(**MAX_BAD_SHARE)
 
     def load(self) -> Splits:
         """Read the rows.
@@ -83,39 +107,53 @@ class MedCalc:
         if self.path is None:
             splits = self._from_hub(bad)
         else:
-            rows = bad.sift(read_rows(Path(self.path), _COLUMNS), self._example)
+            rows = bad.sift(read_files(self.path, _COLUMNS), self._example)
             held_out = 0.0 if self.test_path else self.test_share
             splits = split_by_key(rows, self.validation_share, held_out)
             if self.test_path is not None:
-                test_rows = read_rows(Path(self.test_path), _COLUMNS)
+                test_rows = read_files(self.test_path, _COLUMNS)
                 splits["test"] = [example for _, example in bad.sift(test_rows, self._example)]
         bad.settle()
-        return Splits(splits["train"], splits["validation"], splits["test"], MedCalcScorer())
+        unique = {split: unique_ids(rows, split) for split, rows in splits.items()}
+        return Splits(
+            unique["train"], unique["validation"], unique["test"], MedCalcScorer(self.prompt)
+        )
+
+    def load_test(self) -> Splits:
+        """The test rows alone, where they are not a share of `path`."""
+        if self.test_path is None and self.path is not None:
+            return self.load()
+        bad = BadRows(self.on_bad_row, self.max_bad_share)
+        rows = (
+            self._hub_rows("test")
+            if self.test_path is None
+            else read_files(self.test_path, _COLUMNS)
+        )
+        test = [example for _, example in bad.sift(rows, self._example)]
+        bad.settle()
+        return Splits([], [], unique_ids(test, "test"), MedCalcScorer(self.prompt))
 
     def _from_hub(self, bad: BadRows) -> dict[str, list[Example]]:
+        training = bad.sift(self._hub_rows("train"), self._example)
+        splits = split_by_key(training, self.validation_share, 0.0)
+        test = bad.sift(self._hub_rows("test"), self._example)
+        splits["test"] = [example for _, example in test]
+        return splits
+
+    def _hub_rows(self, split: str) -> Iterable[Row]:
         instead = (
             "give a CSV file in its columns by dataset.path=FILE, and dataset.test_path=FILE for "
             "the test rows"
         )
-        rows = {
-            split: read_hub(self.hub_id, None, split, instead, self.revision)
-            for split in ("train", "test")
-        }
-        training = bad.sift(rows["train"], self._example)
-        splits = split_by_key(training, self.validation_share, 0.0)
-        splits["test"] = [example for _, example in bad.sift(rows["test"], self._example)]
-        return splits
+        return read_hub(self.hub_id, None, split, instead, self.revision)
 
     def _example(self, row: Row) -> tuple[str, Example]:
         """(note id, example)."""
-        if row.values is None:
-            raise ValueError(row.error)
-        values: dict[str, Any] = {}
-        for column in _COLUMNS:
-            text = row.values.get(column)
-            values[column] = "" if text is None else str(text).strip()
-            if not values[column]:
-                raise ValueError(f"has no {column}")
+        given = row.read()
+        missing = [column for column in _COLUMNS if column not in given]
+        if missing:
+            raise ValueError(f"has no {', '.join(missing)}")
+        values = {column: str(given[column]).strip() for column in _COLUMNS}
         answer, lower, upper = (
             values[column] for column in ("Ground Truth Answer", "Lower Limit", "Upper Limit")
         )
@@ -138,9 +176,15 @@ class MedCalc:
             id=f"{row.file.stem}:{values['Row Number']}",
             messages=messages,
             completion=completion,
-            reference={"form": form, "answer": answer, "lower": lower, "upper": upper},
+            reference={
+                "form": form,
+                "answer": answer,
+                "lower": lower,
+                "upper": upper,
+                "calculator": str(given.get("Calculator ID") or "").strip(),
+            },
             group=values["Calculator Name"],
-            category=str(row.values.get("Category") or "").strip(),
+            category=str(given.get("Category", "")).strip(),
         )
 
 

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from talr_cli.data.base import Example, Message, Splits
-from talr_cli.data.rows import BadRows, Row, read_hub, read_rows
+from talr_cli.data.files import read_files, read_hub
+from talr_cli.data.options import (
+    A_FILE,
+    DATA_SEED,
+    HUB_ID,
+    MAX_BAD_SHARE,
+    MAX_OVERLAP,
+    NAME,
+    ON_BAD_ROW,
+    REVISION,
+    SCORED_FILE,
+    SOME_ROWS,
+)
+from talr_cli.data.rows import BadRows, Row
 from talr_cli.data.splitting import drawn, split_by_key
-from talr_cli.errors import UserError
+from talr_cli.fields import value
 from talr_cli.scorers.base import Scorer
 from talr_cli.scorers.math import Gsm8kScorer, MathScorer, last_box
 from talr_cli.scorers.numbers import find_numbers
@@ -33,16 +44,20 @@ class MetaMath:
     answer; math: problem, solution and, where it is not the box of the solution, answer).
     """
 
-    name: str = "metamath"
-    hub_id: str = "meta-math/MetaMathQA"
-    path: str | None = None
-    train_rows: int | None = None
-    data_seed: int = 0
-    validation_share: float = 0.01
-    benchmark: str = "gsm8k"
-    test_path: str | None = None
-    on_bad_row: str = "stop"
-    max_bad_share: float = 0.05
+    name: str = value(**NAME, default="metamath")
+    hub_id: str = value(**HUB_ID, default="meta-math/MetaMathQA")
+    revision: str | None = value(**REVISION)
+    path: str | None = value("A file in its columns, instead of the hub.", **A_FILE)
+    train_rows: int | None = value("Rows to train on, drawn by data_seed; null: all.", **SOME_ROWS)
+    data_seed: int = value(**DATA_SEED)
+    validation_share: float = value("Of the original questions.", 0.01, at_least=0, below=1)
+    benchmark: str = value("What is scored.", "gsm8k", choices=tuple(_BENCHMARKS), identity=False)
+    test_path: str | None = value(
+        "A file in the benchmark's columns, instead of the hub.", **SCORED_FILE
+    )
+    max_overlap: float = value(**MAX_OVERLAP)
+    on_bad_row: str = value(**ON_BAD_ROW)
+    max_bad_share: float = value(**MAX_BAD_SHARE)
 
     def load(self) -> Splits:
         """Read the rows.
@@ -51,29 +66,31 @@ class MetaMath:
             UserError: The hub or a file cannot be read, rows are bad, a value is out of range, or
                 the benchmark's scorer needs a package that is not installed.
         """
-        if self.benchmark not in _BENCHMARKS:
-            raise UserError(f"dataset.benchmark={self.benchmark} is not gsm8k or math")
-        if not 0 <= self.validation_share < 1:
-            raise UserError(f"dataset.validation_share={self.validation_share} is outside [0, 1)")
         scorer = _SCORERS[self.benchmark]()
         bad = BadRows(self.on_bad_row, self.max_bad_share)
-        test_example = _gsm8k_example if self.benchmark == "gsm8k" else _math_example
-        test = list(bad.sift(self._test_source(), test_example))
+        test = list(bad.sift(self._test_source(), _TEST_EXAMPLES[self.benchmark]))
         questions = bad.sift(self._train_source(), _train_example)
         splits = split_by_key(questions, self.validation_share, 0.0)
         bad.settle()
         train = drawn(splits["train"], "train_rows", self.train_rows, self.data_seed)
         return Splits(train, splits["validation"], test, scorer)
 
+    def load_test(self) -> Splits:
+        """The benchmark's rows alone."""
+        bad = BadRows(self.on_bad_row, self.max_bad_share)
+        test = list(bad.sift(self._test_source(), _TEST_EXAMPLES[self.benchmark]))
+        bad.settle()
+        return Splits([], [], test, _SCORERS[self.benchmark]())
+
     def _train_source(self) -> Iterable[Row]:
         if self.path is not None:
-            return read_rows(Path(self.path), ("query", "response"))
+            return read_files(self.path, ("query", "response"))
         instead = "give a file in its columns by dataset.path=FILE"
-        return read_hub(self.hub_id, None, "train", instead)
+        return read_hub(self.hub_id, None, "train", instead, self.revision)
 
     def _test_source(self) -> Iterable[Row]:
         if self.test_path is not None:
-            return read_rows(Path(self.test_path))
+            return read_files(self.test_path)
         instead = f"give the test rows of {self.benchmark} by dataset.test_path=FILE"
         return read_hub(*_BENCHMARKS[self.benchmark], "test", instead)
 
@@ -81,12 +98,12 @@ class MetaMath:
 def _train_example(row: Row) -> tuple[str, Example]:
     """(original question, example)."""
     query = row.text("query")
-    original = str((row.values or {}).get("original_question") or query)
+    original = str(row.read().get("original_question", query))
     return original, Example(
         id=f"train:{row.line}",
         messages=_prompt(query),
         completion=row.text("response"),
-        group=str((row.values or {}).get("type") or ""),
+        group=str(row.read().get("type", "")),
     )
 
 
@@ -105,7 +122,7 @@ def _gsm8k_example(row: Row) -> Example:
 
 def _math_example(row: Row) -> Example:
     solution = row.text("solution")
-    values: dict[str, Any] = row.values or {}
+    values = row.read()
     answer = values.get("answer") or last_box(solution)
     if not answer:
         raise ValueError("has neither an answer nor a box in its solution")
@@ -116,6 +133,9 @@ def _math_example(row: Row) -> Example:
         reference={"answer": str(answer)},
         group=str(values.get("subject") or values.get("type") or ""),
     )
+
+
+_TEST_EXAMPLES = {"gsm8k": _gsm8k_example, "math": _math_example}
 
 
 def _prompt(question: str) -> tuple[Message, ...]:

@@ -1,34 +1,61 @@
 """Example -> token ids, through the model's chat template: the same for training and evaluation.
 
-Knows which tokens are targets: the completion and the token that ends the turn, nothing else.
+Knows which tokens are targets: what the assistant says in its trained turns and the token that
+ends each of them, nothing else. Where a turn ends, the template itself tells: by what it writes
+after two different answers. A template that changes an answer is found out, row by row.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
 
 from talr_cli.data.base import Example, Message
 from talr_cli.errors import UserError
+from talr_cli.models.config import ModelConfig
 from talr_cli.models.sources import ModelSource
 from talr_cli.models.tokenizer import IGNORED, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_SETTING = (
+    "set model.template_arguments (e.g. {enable_thinking: false}) or model.chat_template=FILE"
+)
+
+
+class RowError(ValueError):
+    """A row that the chat template does not render; the message is the reason."""
+
 
 @dataclass(frozen=True)
 class Rendered:
-    """input_ids[T] and labels[T]; labels are -100 on the prompt, the input id on every target."""
+    """input_ids[T] and labels[T]; labels are -100 on the prompt, the input id on every target.
+
+    Attributes:
+        lost: What of the row's answer the template drops; of several parts the first.
+        added: What it writes that is not in the row's answer.
+        apart: Whether a token would reach over the end of the prompt.
+    """
 
     input_ids: list[int]
     labels: list[int]
+    lost: str = ""
+    added: str = ""
+    apart: bool = False
 
     @property
     def targets(self) -> list[int]:
         """The trained token ids."""
         return [label for label in self.labels if label != IGNORED]
+
+    def cut(self, length: int) -> Rendered:
+        """The first `length` tokens."""
+        return replace(self, input_ids=self.input_ids[:length], labels=self.labels[:length])
 
 
 class Renderer:
@@ -37,99 +64,174 @@ class Renderer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, arguments: dict[str, Any]) -> None:
         self.tokenizer = tokenizer
         self.arguments = arguments
-        special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-        self._special_ids = special | set(tokenizer.all_special_ids)
-        self.end_of_turn = self._end_of_turn()
+        try:
+            self._after, self._ending = self._turn_end()
+            # Without an end of its own in the template a turn ends as the tokenizer says.
+            self._appended = [] if self._ending else [tokenizer.eos_token_id]
+            hello = Example("", ({"role": "user", "content": "Hi"},), "Hello")
+            self.end_of_turn: int = self.encode(hello).targets[-1]
+        except RowError as error:
+            raise UserError(f"this chat template cannot be used: {error}") from error
 
-    def prompt(self, messages: Sequence[Message]) -> str:
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> str:
         """The text the model answers to, up to and including the assistant's header."""
-        return self._text(list(messages), add_generation_prompt=True)
+        return self._text(messages, tools, add_generation_prompt=True)
 
-    def _text(self, messages: list[Message], **options: Any) -> str:
-        text = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, **options, **self.arguments
-        )
+    def _text(self, messages: Sequence[Message], tools: Sequence[Any], **options: Any) -> str:
+        try:
+            text = self.tokenizer.apply_chat_template(
+                list(messages),
+                tools=list(tools) or None,
+                tokenize=False,
+                **options,
+                **self.arguments,
+            )
+        except (TemplateError, TypeError, ValueError, KeyError) as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise RowError(f"the chat template refuses it: {reason[0]}") from error
         if not isinstance(text, str):
             raise TypeError(f"the chat template gave {type(text).__name__}, not text")
         return text
 
-    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+    def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[int]:
+        """The tokens that generation starts from."""
+        return self._tokens(self.prompt(messages, tools))
+
+    def _tokens(self, text: str) -> list[int]:
         # The template writes a BOS itself where the model wants one.
-        return self.tokenizer(self.prompt(messages), add_special_tokens=False).input_ids
+        try:
+            return self.tokenizer(text, add_special_tokens=False).input_ids
+        except (TypeError, UnicodeError) as error:
+            raise RowError("it is not valid Unicode") from error
 
     def encode(self, example: Example) -> Rendered:
-        """A training row: prompt tokens, then completion tokens, then the end of the turn.
+        """A training row: the conversation's tokens, labels on the trained turns.
 
-        The two parts are tokenized apart, because at inference the model sees the prompt alone.
+        The whole text is tokenized, so that tokens are those of the text. But generation starts
+        from the prompt alone: where a token would reach over the prompt's end, what comes before
+        and after is tokenized apart.
+
+        Raises:
+            RowError: The template does not render this row.
         """
-        prompt = self.prompt_ids(example.messages)
-        completion = self._completion_ids(example.messages, example.completion)
-        return Rendered(prompt + completion, [IGNORED] * len(prompt) + completion)
+        spans, whole = self._spans(example)
+        ids: list[int] = []
+        labels: list[int] = []
+        apart, read = False, 0
+        for start, end in spans:
+            for cut, is_target in ((start, False), (end, True)):
+                longer = self._tokens(whole[:cut])
+                if longer[: len(ids)] != ids:
+                    longer = ids + self._tokens(whole[read:cut])
+                    apart = True
+                new = longer[len(ids) :]
+                labels += new if is_target else [IGNORED] * len(new)
+                ids, read = longer, cut
+        ids, labels = ids + self._appended, labels + self._appended
+        lost, added = self._changes(example, whole[spans[-1][0] : spans[-1][1]])
+        return Rendered(ids, labels, lost, added, apart)
 
-    def _completion_ids(self, messages: Sequence[Message], completion: str) -> list[int]:
-        prompt = self.prompt(messages)
-        answered = [*messages, {"role": "assistant", "content": completion}]
-        whole = self._text(answered)
-        if not whole.startswith(prompt):
-            raise UserError(
-                "the chat template does not continue its own generation prompt, so training and "
-                "evaluation would differ: set model.template_arguments (e.g. "
-                "{enable_thinking: false}) or use another template"
+    def _spans(self, example: Example) -> tuple[list[tuple[int, int]], str]:
+        """Where in the conversation's text the trained turns start and end, each end included."""
+        conversation = example.conversation
+        whole = self._text(conversation, example.tools)
+        spans = []
+        for turn in (*example.turns, len(example.messages)):
+            prompt = self.prompt(conversation[:turn], example.tools)
+            if not whole.startswith(prompt):
+                raise RowError(
+                    "the chat template does not continue its own generation prompt, so training "
+                    f"and evaluation would differ: {_SETTING}"
+                )
+            if turn < len(example.messages):
+                end = self._end_within(whole, len(prompt), conversation[turn])
+            elif whole.endswith(self._after) and len(whole) - len(self._after) >= len(prompt):
+                end = len(whole) - len(self._after) + len(self._ending)
+            else:  # of a call of a tool, perhaps
+                end = _last_of(self._specials(), whole, len(prompt))
+            spans.append((len(prompt), end))
+        return spans, whole
+
+    def _end_within(self, whole: str, start: int, message: Message) -> int:
+        """Where an earlier turn ends, its end included."""
+        content = message["content"].strip()
+        found = whole.find(content, start)
+        end = whole.find(self._ending, found + len(content)) if found >= 0 else -1
+        if not self._ending or end < 0:
+            raise RowError(
+                "an earlier answer of it, which is to be trained too, is not in the chat "
+                "template's text, or has no end there: model.chat_template=FILE gives another"
             )
-        ids = self.tokenizer(whole[len(prompt) :], add_special_tokens=False).input_ids
-        # Templates write white space after the turn's end; generation stops before it.
-        ends = [position for position, token in enumerate(ids) if token in self._special_ids]
-        if not ends:
-            return [*ids, self.tokenizer.eos_token_id]
-        return ids[: ends[-1] + 1]
+        return end + len(self._ending)
 
-    def _end_of_turn(self) -> int:
-        return self._completion_ids([{"role": "user", "content": "Hi"}], "Hello")[-1]
+    def _turn_end(self) -> tuple[str, str]:
+        """What the template writes after an answer, and the part of it that is trained.
+
+        Templates write white space after the turn's end; generation stops before it.
+        """
+        user: Message = {"role": "user", "content": "Hi"}
+        prompt = self.prompt([user])
+        one, two = (
+            self._text([user, {"role": "assistant", "content": answer}], ())
+            for answer in ("Hello", "Good day")
+        )
+        if not (one.startswith(prompt) and two.startswith(prompt)):
+            raise RowError(
+                "it does not continue its own generation prompt, so training and evaluation "
+                f"would differ: {_SETTING}"
+            )
+        length = 0
+        while length < len(one) and one[-1 - length] == two[-1 - length]:
+            length += 1
+        after = one[len(one) - length :]
+        return after, after[: _last_of(self._specials(), after, 0)]
+
+    def _specials(self) -> list[str]:
+        added = self.tokenizer.added_tokens_decoder.values()
+        named = {str(token) for token in added if token.special and str(token).strip()}
+        return sorted(named | set(self.tokenizer.all_special_tokens))
+
+    def _changes(self, example: Example, target: str) -> tuple[str, str]:
+        """(lost, added): how the text that is trained differs from the answer, but in space."""
+        if self._ending:
+            target = target.removesuffix(self._ending)
+        rendered = _without_space(target)
+        reply = example.reply_fields
+        parts = [example.completion, reply.get("reasoning_content") or reply.get("thinking") or ""]
+        for call in reply.get("tool_calls") or ():
+            parts.append(call["function"]["name"])
+        for part in parts:
+            if _without_space(part) not in rendered:
+                return part.strip(), ""
+        if reply or rendered == _without_space(example.completion):
+            return "", ""
+        return "", target.replace(example.completion.strip(), " ... ").strip()
 
     def marked(self, rendered: Rendered) -> str:
         """The row as text, the trained tokens between ⟦ and ⟧."""
-        first = next(i for i, label in enumerate(rendered.labels) if label != IGNORED)
-        prompt, targets = rendered.input_ids[:first], rendered.input_ids[first:]
-        return f"{self.tokenizer.decode(prompt)}⟦{self.tokenizer.decode(targets)}⟧"
+        pieces, start = [], 0
+        for position in range(1, len(rendered.labels) + 1):
+            trained = rendered.labels[start] != IGNORED
+            if (
+                position == len(rendered.labels)
+                or (rendered.labels[position] != IGNORED) != trained
+            ):
+                text = str(self.tokenizer.decode(rendered.input_ids[start:position]))
+                pieces.append(f"⟦{text}⟧" if trained else text)
+                start = position
+        return "".join(pieces)
 
 
-def load_renderer(source: ModelSource, config: Any) -> Renderer:
+def _last_of(tokens: Sequence[str], text: str, start: int) -> int:
+    """The end of the last of the tokens in the text; `start` if there is none."""
+    ends = [found + len(token) for token in tokens if (found := text.rfind(token, start)) >= start]
+    return max(ends, default=start)
+
+
+def _without_space(text: str) -> str:
+    return re.sub(r"\s+", "", text)
+
+
+def load_renderer(source: ModelSource, config: ModelConfig) -> Renderer:
     """The renderer of a model, by its `model` config: the same for training and evaluation."""
     return Renderer(load_tokenizer(source, config), dict(config.template_arguments))
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Rows ready for training, how many of them were cut, and which were left out."""
-
-    rows: list[Rendered]
-    cut: int
-    without_target: list[str]
-
-
-def encode_all(examples: Sequence[Example], renderer: Renderer, max_length: int) -> Encoded:
-    """Render rows, cut to `max_length` tokens; one whose targets are all cut off is left out."""
-    rows, cut, without_target = [], 0, []
-    for example in examples:
-        rendered = renderer.encode(example)
-        length = len(rendered.input_ids)
-        if length > max_length:
-            rendered = Rendered(rendered.input_ids[:max_length], rendered.labels[:max_length])
-            cut += 1
-        if rendered.targets:
-            rows.append(rendered)
-        else:
-            without_target.append(f"{example.id} ({length} tokens)")
-    return Encoded(rows, cut - len(without_target), without_target)
-
-
-def overlap(train: Sequence[Example], test: Sequence[Example]) -> int:
-    """How many test rows have a prompt that also occurs in training."""
-    seen = {_prompt_key(example) for example in train}
-    return sum(_prompt_key(example) in seen for example in test)
-
-
-def _prompt_key(example: Example) -> str:
-    return "\n".join(
-        " ".join(message["content"].split()).casefold() for message in example.messages
-    )

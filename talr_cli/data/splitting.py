@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+from talr_cli.data.base import Example
 from talr_cli.errors import UserError
 
 T = TypeVar("T")
@@ -40,6 +41,21 @@ def split_by_key(
     for key, row in rows:
         splits[hashed_split(key, validation_share, test_share)].append(row)
     return splits
+
+
+def even_share(examples: Sequence[Example], limit: int | None) -> list[Example]:
+    """`limit` of the rows, of every category the same share to within a row, in their order.
+
+    Every n-th row when they are sorted by category and group: the first rows of a file are often
+    all of one kind. The mean over these is near that over all rows; None keeps all.
+    """
+    total = len(examples)
+    if limit is None or limit >= total:
+        return list(examples)
+    by_kind = sorted(range(total), key=lambda i: (examples[i].category, examples[i].group))
+    # The middles of `limit` equal stretches.
+    chosen = sorted(by_kind[(2 * n + 1) * total // (2 * limit)] for n in range(limit))
+    return [examples[index] for index in chosen]
 
 
 def drawn(rows: Sequence[T], option: str, count: int | None, seed: int) -> list[T]:

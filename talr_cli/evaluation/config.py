@@ -119,7 +119,7 @@ class DomainEvalConfig:
         identity=False,
     )
     limit: int | None = value(
-        "The first N test rows: a quick look, recorded, never compared with whole scores.",
+        "N test rows, of all categories: a quick look, recorded, never compared with whole scores.",
         None,
         at_least=1,
         identity=False,

@@ -108,6 +108,7 @@ def evaluate_domain(
                 "parsed": verdict.parsed,
                 "correct": verdict.correct,
                 "reference": dict(example.reference),
+                **verdict.detail,
                 **detail,
             }
         )

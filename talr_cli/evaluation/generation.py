@@ -24,6 +24,7 @@ from talr_cli import ranks
 from talr_cli.data.base import Example
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.memory import BatchSize
+from talr_cli.models.saving import end_tokens
 
 ENDS = ("eos_token_id", "bos_token_id", "pad_token_id")
 # What a generation_config says of itself, and not of answers.
@@ -52,8 +53,8 @@ def generate(
         batch_size: The most rows in a batch; of long rows there are fewer, see `_batches`.
     """
     tokenizer = renderer.tokenizer
-    prompts = [renderer.prompt_ids(example.messages) for example in examples]
-    ends = end_tokens(model, renderer)
+    prompts = [renderer.prompt_ids(example.messages, example.tools) for example in examples]
+    ends = set(end_tokens(model, renderer.end_of_turn))
     batches = _batches(list(map(len, prompts)), batch_size.now, _cached_tokens(model))
     answers: list[Any] = [None] * len(prompts)
 
@@ -155,13 +156,6 @@ def not_inherited(model: PreTrainedModel) -> str:
         for name, value in sorted(asked.items())
         if name not in (*ENDS, *_ABOUT_ITSELF)
     )
-
-
-def end_tokens(model: PreTrainedModel, renderer: Renderer) -> set[int]:
-    """What ends an answer: the trained end of turn and the model's own end tokens."""
-    own = model.generation_config.eos_token_id
-    own = [] if own is None else [own] if isinstance(own, int) else list(own)
-    return {renderer.end_of_turn, *own}
 
 
 def left_padded(

@@ -36,10 +36,25 @@ class ModelConfig:
         "regular expression -> replacement, where that class names its weights otherwise",
         factory=dict,
     )
+    chat_template: str | None = value(
+        "a Jinja file in the place of the tokenizer's chat template, so that a base model can be "
+        "trained; it is saved with the model",
+        None,
+        is_file=True,
+    )
     template_arguments: dict[str, Any] = value(
         "of the chat template, the same in training and evaluation", factory=dict
     )
-    attention: str = value("transformers' attention kernel", "sdpa", identity=False)
+    date: str = value(
+        "the day (YYYY-MM-DD) that it is for a chat template which prints today's date: the same "
+        "in training, evaluation and the saved model",
+        "2025-01-01",
+    )
+    attention: str = value(
+        "the attention kernel: sdpa, eager, flash_attention_2 or another that transformers knows",
+        "sdpa",
+        identity=False,
+    )
     trust_remote_code: bool = value("run the code that comes with the model", False)
 
     def __post_init__(self) -> None:

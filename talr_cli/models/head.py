@@ -15,7 +15,6 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from talr_cli.errors import UserError
 from talr_cli.models.tokenizer import IGNORED
 
 TARGETS_AT_ONCE = 512  # rows of [targets, vocabulary] logits held in fp32
@@ -44,18 +43,23 @@ def target_hidden(model: PreTrainedModel, inputs: Mapping[str, Any]) -> torch.Te
 
 
 def head_logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-    """logits[N, V] in fp32 from hidden[N, H], as the model's own forward makes them.
-
-    Raises:
-        UserError: The model scales its logits in a way that is not known here.
-    """
+    """logits[N, V] in fp32 from hidden[N, H], as the model's own forward makes them."""
     text = model.config.get_text_config()
-    for name in ("logit_scale", "logits_scaling", "output_multiplier", "lm_head_multiplier"):
-        if getattr(text, name, None) not in (None, 1.0):
-            raise UserError(
-                f"{text.model_type} models scale their logits ({name}): objective=eaft with "
-                "objective.top_k and regulariser=kl are not for them"
-            )
-    logits = model.get_output_embeddings()(hidden).float()
+    logits = model.get_output_embeddings()(hidden).float() * logit_scale(text)
     cap = getattr(text, "final_logit_softcapping", None)
     return logits if cap is None else (logits / cap).tanh() * cap
+
+
+def logit_scale(text: Any) -> float:
+    """What a model of this text config multiplies its logits by, as in TRL's fused head.
+
+    Cohere names it logit_scale, Falcon-H1 lm_head_multiplier; Granite divides
+    by logits_scaling, by which HyperCLOVA X multiplies.
+    """
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        if getattr(text, name, None) is not None:
+            return float(getattr(text, name))
+    scaling = getattr(text, "logits_scaling", None)
+    if scaling is None:
+        return 1.0
+    return float(scaling) if text.model_type == "hyperclovax" else 1 / float(scaling)

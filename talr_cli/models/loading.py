@@ -1,4 +1,4 @@
-"""How a model is loaded and saved, in which dtype and on which device.
+"""How a model is loaded, in which dtype and on which device; weights that do not fit are refused.
 
 Knows nothing about data or training, nor where the files came from.
 """
@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import json
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.errors import UserError
+from talr_cli.models.config import ModelConfig
+from talr_cli.models.saving import cast
 from talr_cli.models.sources import ModelSource, resolve_base
-from talr_cli.runs.atomic import made_whole
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
 
 def load_model(
-    source: ModelSource, config: Any, dtype: torch.dtype | str, device: str
+    source: ModelSource, config: ModelConfig, dtype: torch.dtype | str, device: str
 ) -> PreTrainedModel:
     """The model in `dtype` ("auto": as stored) on `device`; an adapter comes merged into its base.
 
@@ -36,24 +36,20 @@ def load_model(
     adapter = source.directory / "adapter_config.json"
     try:
         if adapter.exists():
-            from peft import PeftModel
-
             base = resolve_base(source, config)
-            target = stored_dtype(base) if dtype == "auto" else dtype
-            plain = _load(base, config, torch.float32)
-            adapted = PeftModel.from_pretrained(plain, str(source.directory))
-            model = adapted.merge_and_unload().to(target)
+            target = stored_dtype(base) if isinstance(dtype, str) else dtype
+            model = cast(_merged(_load(base, config, torch.float32), source), target)
         else:
             model = _load(source, config, dtype)
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
         if "custom code" in reason:
             reason += " If you trust it, set model.trust_remote_code=true."
         raise UserError(f"cannot load {source.origin}: {reason}") from error
     return model.to(device)
 
 
-def _load(source: ModelSource, config: Any, dtype: torch.dtype | str) -> PreTrainedModel:
+def _load(source: ModelSource, config: ModelConfig, dtype: torch.dtype | str) -> PreTrainedModel:
     import transformers
 
     model_class = getattr(transformers, config.architecture or "AutoModelForCausalLM")
@@ -66,21 +62,73 @@ def _load(source: ModelSource, config: Any, dtype: torch.dtype | str) -> PreTrai
         key_mapping=dict(config.key_mapping) or None,
         output_loading_info=True,
     )
-    # transformers fills in random weights and only warns.
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise UserError(
-            f"{source.origin} lacks {len(missing)} weights of {type(model).__name__}, such as "
-            f"{missing[0]}: check model.architecture and model.key_mapping"
-        )
+    _check_fit(model, report, source, config)
     return model
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a checkpoint that appears only when it is complete."""
-    with made_whole(folder) as building:
-        model.save_pretrained(building)
-        tokenizer.save_pretrained(building)
+def _check_fit(
+    model: Any, report: dict[str, Any], source: ModelSource, config: ModelConfig
+) -> None:
+    """Refuse weights that are not those of the model: transformers only warns and goes on.
+
+    Raises:
+        UserError: Some are missing, of another shape, or left over.
+    """
+    kind = type(model).__name__
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise UserError(
+            f"{source.origin} lacks {len(missing)} weights of {kind}, such as "
+            f"{missing[0]}: check model.architecture and model.key_mapping"
+        )
+    if report["mismatched_keys"]:
+        name, *shapes = sorted(map(tuple, report["mismatched_keys"]))[0]
+        raise UserError(
+            f"{source.origin} does not fit its config.json: {name} has the shape "
+            f"{' and not '.join(str(list(shape)) for shape in shapes)}"
+        )
+    left_over = sorted(
+        name
+        for name in report["unexpected_keys"]
+        if config.architecture is None or not _of_another_part(model, name)
+    )
+    if left_over:
+        raise UserError(
+            f"{source.origin} has {len(left_over)} weights that {kind} does not use, such as "
+            f"{left_over[0]}: check its config.json; where they are of a part that is not to be "
+            f"trained, such as a vision tower, say so with model.architecture={kind}"
+        )
+
+
+def _of_another_part(model: Any, name: str) -> bool:
+    """Whether a weight lies beside the language model, and not in one more layer of it."""
+    module, *rest = name.split(".")
+    while rest and hasattr(model, module):
+        model, (module, *rest) = getattr(model, module), rest
+    return not module.isdigit() and bool(rest)
+
+
+def _merged(model: Any, adapter: ModelSource) -> Any:
+    """The model with an adapter added to its weights.
+
+    Raises:
+        UserError: The adapter's weights are not those of its config on this model.
+    """
+    from peft import PeftModel
+    from peft.utils import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    adapted = PeftModel.from_pretrained(model, str(adapter.directory))
+    with safe_open(adapter.directory / "adapter_model.safetensors", "pt") as file:
+        stored = set(file.keys())
+    different = sorted(stored ^ get_peft_model_state_dict(adapted).keys())
+    if different:
+        where = "its file" if different[0] in stored else "the model"
+        raise UserError(
+            f"the adapter {adapter.origin} does not fit its base: {len(different)} weights are in "
+            f"one of the two only, such as {different[0]}, which is in {where} only"
+        )
+    return adapted.merge_and_unload()
 
 
 def stored_dtype(source: ModelSource) -> torch.dtype:

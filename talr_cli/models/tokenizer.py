@@ -1,32 +1,82 @@
-"""A model's tokenizer, and which of its tokens count as targets."""
+"""A model's tokenizer with its chat template, and which of its tokens count as targets."""
 
 from __future__ import annotations
 
+import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.errors import UserError
+from talr_cli.models.config import ModelConfig
 from talr_cli.models.sources import ModelSource, resolve_base
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # the label of a token that is no target
+_CLOCK = "strftime_now"  # what transformers gives to templates
 
 
-def load_tokenizer(source: ModelSource, config: Any) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, with a padding token."""
+def load_tokenizer(source: ModelSource, config: ModelConfig) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, with a padding token and a chat template that does not age.
+
+    Raises:
+        UserError: It cannot be read, or it lacks a chat template or an end token.
+    """
     from transformers import AutoTokenizer
 
     if not (source.directory / "tokenizer_config.json").exists():
         source = resolve_base(source, config)  # an adapter saved without its tokenizer
-    tokenizer = AutoTokenizer.from_pretrained(
-        source.directory, trust_remote_code=config.trust_remote_code
-    )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.directory, trust_remote_code=config.trust_remote_code
+        )
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"cannot load the tokenizer of {source.origin}: {reason}") from error
+    if config.chat_template is not None:
+        tokenizer.chat_template = _read_template(Path(config.chat_template).expanduser())
     if tokenizer.chat_template is None:
         raise UserError(
             f"the tokenizer of {source.origin} has no chat template: use an instruct model, "
-            "or put a chat_template.jinja beside its tokenizer"
+            "or give one with model.chat_template=FILE"
+        )
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"the tokenizer of {source.origin} has no end token, so that no answer would end: "
+            "set eos_token in its tokenizer_config.json"
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.chat_template = _on_day(tokenizer.chat_template, config.date)
     return tokenizer
+
+
+def _read_template(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"model.chat_template={file} cannot be read: {error}") from error
+
+
+def _on_day(template: Any, day: str) -> Any:
+    """The template, or templates by name, with a clock that stands still.
+
+    A template that prints today's date would train and score other prompts every day. A macro in
+    the template itself holds wherever it is rendered, in lm-eval and in the saved model too.
+    """
+    if isinstance(template, dict):
+        return {name: _on_day(text, day) for name, text in template.items()}
+    if _CLOCK not in template:
+        return template
+    try:
+        date = datetime.date.fromisoformat(day)
+    except ValueError as error:
+        raise UserError(f"model.date={day} is not a day such as 2025-01-31") from error
+    replaced = "".join(
+        f" | replace('{code}', '{date.strftime(code)}')"
+        for code in ("%d", "%-d", "%m", "%Y", "%y", "%B", "%b", "%A", "%a", "%j")
+    )
+    replaced += "".join(f" | replace('{code}', '00')" for code in ("%H", "%M", "%S"))
+    # A saved template has such a macro already: the later definition, which is that one, holds.
+    return f"{{%- macro {_CLOCK}(format) -%}}{{{{ format{replaced} }}}}{{%- endmacro -%}}{template}"

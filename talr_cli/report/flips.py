@@ -6,16 +6,19 @@ Reads results.json for the scores and samples/ for the texts, which a run may ha
 from __future__ import annotations
 
 import json
+import logging
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from talr_cli.printable import printable
 from talr_cli.report.tables.comparison import parts_of
 from talr_cli.statistics.paired import UnpairedError, paired_items
 from talr_cli.statistics.pairs import Results
 
 WIDTH = 100
+log = logging.getLogger(__name__)
 
 
 def flipped_items(
@@ -50,14 +53,14 @@ def as_text(flips: Sequence[dict[str, Any]], examples: int) -> str:
     lines = []
     for part in dict.fromkeys(flip["part"] for flip in flips):
         own = [flip for flip in flips if flip["part"] == part]
-        lines.append(f"\n{part.removeprefix('general/')}")
+        lines.append(f"\n{printable(part.removeprefix('general/'))}")
         for way, sign in (("won", 1), ("lost", -1)):
-            ids = [flip["id"] for flip in own if (flip["b"] - flip["a"]) * sign > 0]
+            ids = [printable(flip["id"]) for flip in own if (flip["b"] - flip["a"]) * sign > 0]
             if ids:
                 text = f"  {way} ({len(ids)}): {', '.join(ids)}"
                 lines += textwrap.wrap(text, WIDTH, subsequent_indent="    ")
         for flip in own[:examples]:
-            lines.append(f"  {flip['id']}: {flip['a']:g} -> {flip['b']:g}")
+            lines.append(f"  {printable(flip['id'])}: {flip['a']:g} -> {flip['b']:g}")
             for title, key in (("prompt", "prompt"), ("A", "output_a"), ("B", "output_b")):
                 lines.append(f"    {title:6} {_short(flip[key])}")
     return "".join(f"{line}\n" for line in lines)
@@ -66,20 +69,42 @@ def as_text(flips: Sequence[dict[str, Any]], examples: int) -> str:
 def _samples(
     path: Path, results: Results, part: str, wanted: dict[str, Any]
 ) -> dict[str, tuple[str, str]]:
-    """{item id: (prompt, output)} of the wanted items; empty where the run kept no samples."""
+    """{item id: (prompt, output)} of the wanted items; empty where the run kept no samples.
+
+    Damaged lines are left out, and a line of the log says so.
+    """
     file = path / "samples" / f"{part.replace('/', '-')}.jsonl"
     if not wanted or not file.exists():
         return {}
-    found = {}
-    with file.open(encoding="utf-8") as lines:
-        for sample in map(json.loads, lines):
-            if part == "domain":
-                key, texts = sample["id"], (sample["messages"][-1]["content"], sample["output"])
-            else:
-                key, texts = str(sample["doc_id"]), (sample["arguments"][0][0], _output(sample))
-            if key in wanted:
-                found[key] = texts
+    found, damaged = {}, []
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):
+        try:
+            key, texts = _texts(json.loads(line.decode("utf-8")), part)
+        except (ValueError, TypeError, LookupError, RecursionError):
+            damaged.append(number)
+            continue
+        if key in wanted:
+            found[key] = texts
+    if damaged:
+        more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+        log.warning("%s: line %d%s is damaged: its texts are not shown", file, damaged[0], more)
     return found
+
+
+def _texts(sample: dict[str, Any], part: str) -> tuple[str, tuple[str, str]]:
+    """The id of the item, its prompt and the answer.
+
+    Raises:
+        ValueError, TypeError, LookupError: The sample is damaged.
+    """
+    if part == "domain":
+        key, texts = sample["id"], (sample["messages"][-1]["content"], sample["output"])
+    else:
+        key, texts = sample["doc_id"], (sample["arguments"][0][0], _output(sample))
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a prompt and an answer are text")
+    "".join(texts).encode()  # halves of characters cannot be shown
+    return str(key), texts
 
 
 def _output(sample: dict[str, Any]) -> str:
@@ -96,5 +121,5 @@ def _short(text: str | None) -> str:
     """One line: the end of the text, where a prompt has its question and an output its answer."""
     if text is None:
         return "(not in samples/)"
-    line = " ".join(text.split())
+    line = printable(" ".join(text.split()))
     return line if len(line) <= WIDTH else f"… {line[-WIDTH:]}"

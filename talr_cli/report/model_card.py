@@ -5,26 +5,38 @@ Knows a run directory and the results of its neighbours; the licence is the user
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from talr_cli.report.tables.cells import Cell, Cells, Column, as_markdown
+from talr_cli.printable import printable
+from talr_cli.report.markdown import code, escaped
+from talr_cli.report.tables.cells import Cell, Cells, Column, as_markdown, named
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.study import load_runs
+from talr_cli.runs.study import load_beside
+from talr_cli.statistics.groups import comparable
 from talr_cli.statistics.paired import UnpairedError, difference
-from talr_cli.statistics.pairs import Results, is_base, method_label, section_of
+from talr_cli.statistics.pairs import (
+    PARTS,
+    Results,
+    measured_alike,
+    method_label,
+    section_of,
+    unlike,
+)
 
 LICENCE = (
     "To be stated by whoever publishes this model, here and as `license:` above: the licences of "
     "the base model and of the training data apply."
 )
+NO_BASE = "The base model was not scored."
 
 
 def train_command(run: RunDirectory) -> str:
     """What was typed to train the run."""
-    return shlex.join(["talr", "train", *run.read_overrides()])
+    return _command("talr", "train", *run.read_overrides())
 
 
 def model_card(run: RunDirectory, title: str) -> str:
@@ -36,11 +48,11 @@ def model_card(run: RunDirectory, title: str) -> str:
     results = run.read_results()
     assert results is not None
     config = run.read_config()
-    base = _base_of(run)
+    base, without_base = _base_of(run)
     made = results["run"]
     setting = {
         "method": method_label(results),
-        "learning rate": f"{made['lr']:g}",
+        "learning rate": named(made["lr"]).text,
         "seed": made["seed"],
         "epochs": f"{config['trainer']['epochs']:g}",
         "sequences per optimizer step": config["trainer"]["batch_size"],
@@ -49,19 +61,19 @@ def model_card(run: RunDirectory, title: str) -> str:
     }
     parts = [
         _front_matter(config),
-        f"# {title}",
-        f"{_base_name(config)}, fine-tuned on {_data_name(config)}.",
+        f"# {escaped(title)}",
+        f"{_base_name(config)}, fine-tuned on {escaped(_data_name(config))}.",
         "## Licence",
         LICENCE,
         "## Scores",
         as_markdown(_scores(results, base)),
-        _ABOUT_SCORES if base is not None else "The base model was not scored.",
+        escaped(without_base) if base is None else _about_scores(results, base),
         "## Use",
         _usage(config, title),
         "## How it was made",
-        "\n".join(f"- {name}: {value}" for name, value in setting.items()),
+        "\n".join(f"- {escaped(name)}: {escaped(str(value))}" for name, value in setting.items()),
         f"Commands:\n\n    {train_command(run)}\n"
-        f"    {shlex.join(['talr', 'export', f'run={run.path}', 'out=' + title])}",
+        f"    {_command('talr', 'export', f'run={run.path}', f'out={title}')}",
         f"Identity of the run: `{run.read_identity()}`.",
     ]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
@@ -79,13 +91,13 @@ def _front_matter(config: Mapping[str, Any]) -> str:
     known: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     model = config["model"]
     if model["random_init"] is None and not Path(model["path"]).is_dir():
-        known["base_model"] = model["path"]
+        known["base_model"] = printable(model["path"])
     return f"---\n{ModelCardData(**known, tags=['talr']).to_yaml()}\n---"
 
 
 def _base_name(config: Mapping[str, Any]) -> str:
     model = config["model"]
-    return f"`{model['path']}`" if model["random_init"] is None else "Random weights"
+    return code(model["path"]) if model["random_init"] is None else "Random weights"
 
 
 def _data_name(config: Mapping[str, Any]) -> str:
@@ -94,12 +106,21 @@ def _data_name(config: Mapping[str, Any]) -> str:
     return f"{dataset['name']} ({hub_id})" if hub_id else dataset["name"]
 
 
-def _base_of(run: RunDirectory) -> Results | None:
-    """The base model's results, which lie beside the run's."""
-    path = run.path.resolve()
-    study = load_runs(path.parents[2], path.parents[1].name)
-    beside = (one for place, one in study.items() if place.parent == path.parent)
-    return next((one for one in beside if is_base(one)), None)
+def _base_of(run: RunDirectory) -> tuple[Results | None, str]:
+    """The base model's results, which lie beside the run's; without them, why there are none."""
+    found = load_beside(run.path)
+    own = found[run.path.resolve()]
+    for group in comparable(found.values()):
+        if any(one is own for one in [*group.runs, *(one for one, _ in group.left_out)]):
+            why = f"The base model is left out: {group.note}." if group.note else NO_BASE
+            return group.base, why
+    raise AssertionError("every run is in a group")
+
+
+def _about_scores(results: Results, base: Results) -> str:
+    reasons = [unlike(base, results, part) for part in PARTS if results[part]]
+    left_out = [f"Left out: the base model's score where {why}." for why in reasons if why]
+    return " ".join([_ABOUT_SCORES, *map(escaped, left_out)])
 
 
 def _scores(results: Results, base: Results | None) -> Cells:
@@ -107,9 +128,10 @@ def _scores(results: Results, base: Results | None) -> Cells:
     parts = {}
     if domain is not None:
         parts[f"domain: {results['run']['dataset']}, {domain['metric']}"] = "domain"
-    parts[f"general: {general['suite']}"] = "general"
-    for task, section in general["tasks"].items():
-        parts[f"general: {task}, {section['metric']}"] = f"general/{task}"
+    if general is not None:
+        parts[f"general: {general['suite']}"] = "general"
+        for task, section in general["tasks"].items():
+            parts[f"general: {task}, {section['metric']}"] = f"general/{task}"
     columns = [
         Column("score", "score"),
         Column("base", "base model", number=True),
@@ -119,13 +141,19 @@ def _scores(results: Results, base: Results | None) -> Cells:
     rows = [
         [
             Cell(name),
-            _score(base and section_of(base, part)),
+            _base_score(base, results, part),
             _score(section_of(results, part)),
             _change(base, results, part),
         ]
         for name, part in parts.items()
     ]
     return Cells(columns, rows)
+
+
+def _base_score(base: Results | None, results: Results, part: str) -> Cell:
+    if base is None or not measured_alike(base, results, part):
+        return Cell()
+    return _score(section_of(base, part))
 
 
 def _score(section: dict[str, Any] | None) -> Cell:
@@ -145,15 +173,34 @@ def _change(base: Results | None, results: Results, part: str) -> Cell:
     return Cell(f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]")
 
 
+def _command(*arguments: str) -> str:
+    """A line for bash, in which line ends and the like are spelt out."""
+    return " ".join(map(_quoted, arguments))
+
+
+def _quoted(argument: str) -> str:
+    if printable(argument) == argument:
+        return shlex.quote(argument)
+    plain = argument.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{printable(plain)}'"
+
+
+def _literal(value: Any) -> str:
+    """As Python writes it, in a fenced block that it does not end."""
+    text = json.dumps(value) if isinstance(value, str) else repr(value)
+    return text.replace("`", "\\x60")
+
+
 def _usage(config: Mapping[str, Any], title: str) -> str:
     arguments = "".join(
-        f", {name}={value!r}" for name, value in config["model"]["template_arguments"].items()
+        f", {name}={_literal(value)}"
+        for name, value in config["model"]["template_arguments"].items()
     )
     return f"""```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained("{title}")
-model = AutoModelForCausalLM.from_pretrained("{title}")
+tokenizer = AutoTokenizer.from_pretrained({_literal(title)})
+model = AutoModelForCausalLM.from_pretrained({_literal(title)})
 inputs = tokenizer.apply_chat_template(
     [{{"role": "user", "content": "..."}}],
     add_generation_prompt=True,

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from talr_cli.errors import UserError
+from talr_cli.statistics.groups import Group
 from talr_cli.statistics.paired import Difference, UnpairedError, difference
 from talr_cli.statistics.pairs import (
+    PARTS,
     Results,
-    group_by_pair,
     has_both_scores,
     is_base,
     point,
+    score_of,
     section_of,
 )
 
@@ -50,6 +52,7 @@ class Recommendation:
         given_up: Domain score against the best run without the bound; None where it is this one.
         unbound: That run.
         holds: Share of the resamples in which the recommended run keeps within the bound.
+        left_out: Runs that were not compared, each with the reason.
         optimism: By how much the domain score of the picked run exceeds, on average over the
             resamples, what the run has on all items: what picking the best is worth by chance.
     """
@@ -62,10 +65,11 @@ class Recommendation:
     unbound: Results
     holds: float
     optimism: float
+    left_out: dict[Path, str]
 
 
-def recommend(runs: Mapping[Path, Results], bound: float) -> Recommendation:
-    """Of the runs of one model and dataset, whose base model is among them.
+def recommend(group: Group, runs: Mapping[Path, Results], bound: float) -> Recommendation:
+    """Of a group of comparable runs, whose base model is among them.
 
     Args:
         runs: the results by run directory.
@@ -74,14 +78,27 @@ def recommend(runs: Mapping[Path, Results], bound: float) -> Recommendation:
     Raises:
         UserError: Nothing can be compared, or no run keeps within the bound.
     """
-    pair = next(iter(group_by_pair(list(runs.values()))))
-    name = f"{pair[0]} on {pair[1]}"
-    base = next((one for one in runs.values() if is_base(one) and has_both_scores(one)), None)
+    name = group.title
+    own = group.by_path(runs)
+    base = next((one for one in own.values() if is_base(one) and has_both_scores(one)), None)
     if base is None:
-        raise UserError(f"{name}: the base model was not scored: `talr eval` scores it")
-    trained = {path: one for path, one in runs.items() if _is_comparable(base, one)}
+        why = group.note or "the base model was not scored"
+        raise UserError(f"{name}: {why}: `talr eval` scores it")
+    left_out = group.left_out_of(runs)
+    trained = {}
+    for path, one in own.items():
+        if one["training"]:
+            reason = _why_not(base, one)
+            if reason is None:
+                trained[path] = one
+            else:
+                left_out[path] = reason
     if not trained:
-        raise UserError(f"{name}: no run has both scores {_why_not(base, list(runs.values()))}")
+        reasons = [f"{path.name}: {reason}" for path, reason in left_out.items()]
+        raise UserError(
+            f"{name}: no run can be compared with the base model: "
+            f"{'; '.join(reasons) or 'there is none'}"
+        )
     # Of equal domain scores the first in this order is picked, here and in every resample.
     places = sorted(trained, key=lambda path: -point(trained[path])[1])
     compared = [trained[path] for path in places]
@@ -120,6 +137,7 @@ def recommend(runs: Mapping[Path, Results], bound: float) -> Recommendation:
         unbound=compared[unbound],
         holds=float(keeps[:, chosen].mean()),
         optimism=float((resampled_best - np.array(scores)[picks]).mean()) if len(picks) else 0.0,
+        left_out=left_out,
     )
 
 
@@ -139,22 +157,13 @@ def resampled(
     return total / len(parts)
 
 
-def _is_comparable(base: Results, one: Results) -> bool:
-    return bool(one["training"]) and has_both_scores(one) and _reason(base, one) is None
-
-
-def _reason(base: Results, one: Results) -> str | None:
+def _why_not(base: Results, one: Results) -> str | None:
+    """Why a run cannot be recommended; None where it can."""
     try:
-        for part in ("domain", "general"):
+        for part in PARTS:
+            if score_of(one, part) is None:
+                return f"{part} was not scored"
             difference(base, one, part)
     except UnpairedError as reason:
         return str(reason)
     return None
-
-
-def _why_not(base: Results, runs: Sequence[Results]) -> str:
-    scored = (one for one in runs if one["training"] and has_both_scores(one))
-    reasons = (_reason(base, one) for one in scored)
-    return next(
-        (f"measured like the base model's: {reason}" for reason in reasons if reason), "yet"
-    )

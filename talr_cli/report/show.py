@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from talr_cli.printable import printable
 from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.statistics.groups import comparable
 
 
 def show(directory: RunDirectory) -> None:
@@ -13,9 +15,9 @@ def show(directory: RunDirectory) -> None:
         from talr_cli.report.tables.categories import category_cells
         from talr_cli.report.tables.table import print_cells, print_table
 
-        print_table([results])
+        print_table(comparable([results]))
         for line in task_lines(results["general"] or {}):
-            print(line)
+            print(printable(line))
         if (categories := category_cells(results)) is not None:
             print_cells(categories)
     print(f"run directory: {directory.path}")

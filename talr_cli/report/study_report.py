@@ -22,8 +22,8 @@ from talr_cli.report.tables.published import published_cells
 from talr_cli.report.tables.seeds import seeds_cells
 from talr_cli.report.tables.table import results_cells
 from talr_cli.runs.atomic import write_text
-from talr_cli.runs.run_directory import pair_name
-from talr_cli.statistics.pairs import Results, group_by_pair, is_base
+from talr_cli.statistics.groups import Group, comparable, left_out_lines
+from talr_cli.statistics.pairs import Results, is_base
 
 # In the order of the page: what the names of the pictures begin with, and what is said of them.
 _PICTURES = {
@@ -61,55 +61,53 @@ def write_report(runs: Mapping[Path, Results], study: str, folder: Path) -> Path
     report.html holds everything; the tables also lie there as .md, .csv and .tex, the pictures
     as .png and .svg, and where the study's claims can be tested, claims.md.
     """
-    results = list(runs.values())
+    groups = comparable(runs.values())
     folder.mkdir(exist_ok=True)
-    for name, cells in _tables(results).items():
+    for name, cells in _tables(groups).items():
         for suffix, render in ((".md", as_markdown), (".csv", as_csv), (".tex", as_latex)):
             write_text(folder / f"{name}{suffix}", render(cells))
     pictures = [
-        *plot_tradeoff(results, folder),
-        *plot_score_by_lr(results, folder),
-        *plot_curves(runs, folder),
+        *plot_tradeoff(groups, folder),
+        *plot_score_by_lr(groups, folder),
+        *plot_curves(groups, runs, folder),
     ]
     drawn = {path.stem: path for path in pictures if path.suffix == ".svg"}
-    sections = list(_sections(results, drawn))
+    sections = [html.section(one.title, _body(one, drawn)) for one in groups]
     found = findings(runs)
     if found:
-        published = published_cells(results)
+        published = published_cells(groups)
         write_text(folder / "claims.md", claims_text.as_document(found, published))
         sections.insert(0, claims_text.as_section(found, published))
     page = folder / "report.html"
-    write_text(page, html.page(f"Study {study}", _summary(results), sections))
+    write_text(page, html.page(f"Study {study}", _summary(list(runs.values())), sections))
     return page
 
 
-def _tables(results: Sequence[Results]) -> dict[str, Cells]:
+def _tables(groups: Sequence[Group]) -> dict[str, Cells]:
     """{file name: table} of those that have something to say."""
     tables = {
-        "table": results_cells(results),
-        "categories": categories_cells(results),
-        "seeds": seeds_cells(results),
-        "cost": cost_cells(results),
-        "published": published_cells(results),
+        "table": results_cells(groups),
+        "categories": categories_cells(groups),
+        "seeds": seeds_cells(groups),
+        "cost": cost_cells(groups),
+        "published": published_cells(groups),
     }
     return {name: cells for name, cells in tables.items() if cells is not None}
 
 
-def _sections(results: Sequence[Results], drawn: Mapping[str, Path]) -> Iterator[str]:
-    for (model, dataset), runs in group_by_pair(results).items():
-        yield html.section(f"{model} on {dataset}", _pair_body(runs, drawn))
-
-
-def _pair_body(runs: Sequence[Results], drawn: Mapping[str, Path]) -> Iterator[str]:
-    run = runs[0]["run"]
+def _body(group: Group, drawn: Mapping[str, Path]) -> Iterator[str]:
     pictures = []
     for name, caption in _PICTURES.items():
-        path = drawn.get(f"{name}-{pair_name(run['model'], run['dataset'])}")
+        path = drawn.get(f"{name}-{group.file_name}")
         if path is not None:
             pictures.append(html.picture(path, caption))
-    tables = _tables(runs)
-    if not any(is_base(one) for one in runs):
+    tables = _tables([group])
+    if group.base is None:
         yield html.paragraph("The base model was not scored, so that changes are unknown.")
+    if group.left_out:
+        yield html.paragraph("Runs that were not asked what the others were are in the table only.")
+    for line in left_out_lines([group]):
+        yield html.paragraph(line)
     yield html.section("Results", [html.table(tables["table"]), html.paragraph(_RESULTS)], 3)
     if "categories" in tables:
         body = [html.table(tables["categories"]), html.paragraph(_CATEGORIES)]

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from talr_cli import ranks
+from talr_cli.data.base import load_test
 from talr_cli.data.rendering import load_renderer
 from talr_cli.errors import UserError
 from talr_cli.fields import plain
@@ -35,7 +36,7 @@ def score_checkpoint(
         run: The run whose model is scored on its own data: the scores go into its directory.
         made: What that model is; None: the checkpoint is told by its path alone.
     """
-    splits = config.dataset.load()
+    splits = load_test(config.dataset)
     tests = record.domain_rows(config.domain, splits)  # refuses what could not be scored
     device = choose_device(config.device)
     base = resolve(config.model)

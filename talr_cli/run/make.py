@@ -5,6 +5,7 @@ Knows what model/ and training.json hold; does not know how a run is scored.
 
 from __future__ import annotations
 
+import gc
 import logging
 import shutil
 import tempfile
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talr_cli import ranks
-from talr_cli.data.rendering import encode_all
+from talr_cli.data.encoding import rows_to_train
 from talr_cli.errors import UserError
 from talr_cli.interruption import Stop, stop_requests
 from talr_cli.methods.averaging import interpolate, same_tensors
@@ -36,7 +37,9 @@ MakeModel = Callable[[Run, Tracker], "PreTrainedModel"]
 
 
 def train_and_save(run: Run, tracker: Tracker) -> PreTrainedModel:
-    """Train in fp32, save in the dtype asked for, return the model as it was saved."""
+    """Train in fp32, save in the dtype asked for, return the model as it is loaded from there."""
+    from talr_cli.models import loading, sources
+
     ranks.broadcast(TRAIN)
     shown = run.renderer.marked(run.rows[0])
     log.info("one training row, trained tokens between ⟦ and ⟧:\n%s", shown)
@@ -45,7 +48,10 @@ def train_and_save(run: Run, tracker: Tracker) -> PreTrainedModel:
         if trained is None:
             raise RuntimeError("only the first rank owns a run")
         _save(run, *trained)
-    return trained[0]
+    del trained
+    gc.collect()  # the trainer, which holds the weights in a cycle
+    saved = sources.directory_source(run.directory.model)
+    return loading.load_model(saved, run.config.model, "auto", run.device)
 
 
 def follow(run: Run) -> None:
@@ -108,7 +114,9 @@ def _train(run: Run, tracker: Tracker, stop: Stop) -> tuple[PreTrainedModel, dic
     from talr_cli.training.loop import Setting, TrainingData, make_trainer, train
 
     config, renderer = run.config, run.renderer
-    validation = encode_all(run.splits.validation, renderer, config.trainer.max_length).rows
+    validation = rows_to_train(
+        run.splits.validation, renderer, config.trainer.max_length, "validation rows"
+    )
 
     # The optimizer updates fp32 weights: a bf16 weight of 0.03 would swallow updates of 1e-6.
     def load(device: str) -> Any:
@@ -137,7 +145,7 @@ def _save(run: Run, model: PreTrainedModel, training: dict[str, Any]) -> None:
     """Write model/ and training.json; `model` takes the dtype that it is saved in."""
     import torch
 
-    from talr_cli.models import loading
+    from talr_cli.models import loading, saving
     from talr_cli.training.loop import weight_changes
 
     config, directory = run.config, run.directory
@@ -153,8 +161,8 @@ def _save(run: Run, model: PreTrainedModel, training: dict[str, Any]) -> None:
         100 * changes["changed_share"],
         100 * changes["changed_share_saved"],
     )
-    model.to(run.device, save_dtype)  # type: ignore[arg-type]
-    loading.save_model(model, run.renderer.tokenizer, directory.model)
+    saving.cast(model, save_dtype)
+    saving.save_model(model, run.renderer.tokenizer, run.renderer.end_of_turn, directory.model)
     weights = {"save_dtype": str(save_dtype).removeprefix("torch."), **changes}
     write_json(directory.training, {"training": training, "weights": weights})
     shutil.rmtree(directory.checkpoints, ignore_errors=True)

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 from talr_cli import ranks
 from talr_cli.data.base import Splits
-from talr_cli.data.rendering import Rendered, Renderer, encode_all, load_renderer, overlap
+from talr_cli.data.duplicates import check_overlap
+from talr_cli.data.encoding import rows_to_train
+from talr_cli.data.rendering import Rendered, Renderer, load_renderer
 from talr_cli.errors import UserError
 from talr_cli.methods.method import Method
 from talr_cli.models.loading import choose_device
@@ -72,7 +74,9 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     rows = _training_rows(config, splits, renderer)
     general: list[Rendered] = []
     if config.replay is not None:
-        general = encode_all(config.replay.examples(), renderer, trainer.max_length).rows
+        general = rows_to_train(
+            config.replay.examples(), renderer, trainer.max_length, "replay rows"
+        )
         if not general:
             raise UserError(f"replay.path={config.replay.path} has no row with a target token")
         random.Random(config.seed).shuffle(general)  # they are taken in order, often not all
@@ -105,33 +109,15 @@ def place(config: TrainConfig, source: ModelSource) -> tuple[str, RunDirectory]:
 
 
 def _training_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> list[Rendered]:
-    longest = config.trainer.max_length
-    encoded = encode_all(splits.train, renderer, longest)
-    total, lost = len(splits.train), encoded.without_target
-    if lost:
-        named = ", ".join(lost[:20]) + (f" and {len(lost) - 20} more" if len(lost) > 20 else "")
-        message = (
-            f"{len(lost)} of {total} training rows have no target token within "
-            f"trainer.max_length={longest}: {named}"
-        )
-        skip = getattr(config.dataset, "on_bad_row", "stop") == "skip"
-        if not skip or len(lost) > getattr(config.dataset, "max_bad_share", 0.0) * total:
-            raise UserError(
-                f"{message}; raise trainer.max_length, or leave them out with "
-                f"dataset.on_bad_row=skip dataset.max_bad_share={len(lost) / total:.2f}"
-            )
-        log.warning("%s; left out", message)
-    if encoded.cut:
-        log.warning(
-            "%d of %d training rows are cut to trainer.max_length=%d: the end of what they teach "
-            "is lost",
-            encoded.cut,
-            total,
-            longest,
-        )
-    if not encoded.rows:
+    rows = rows_to_train(
+        splits.train,
+        renderer,
+        config.trainer.max_length,
+        skip=getattr(config.dataset, "on_bad_row", "stop") == "skip",
+        max_bad_share=getattr(config.dataset, "max_bad_share", 0.0),
+    )
+    if not rows:
         raise UserError(f"dataset={config.dataset.name} has no training row")
-    shared = overlap(splits.train, splits.test)
-    if shared:
-        log.warning("%d of %d test prompts also occur in training", shared, len(splits.test))
-    return encoded.rows
+    # Rows that are not scored may be those that are trained on.
+    check_overlap(splits, getattr(config.dataset, "max_overlap", 1.0) if config.eval else 1.0)
+    return rows

@@ -9,6 +9,7 @@ from typing import Any
 
 from talr_cli.data.base import Example, Splits
 from talr_cli.data.choices import possible_completions
+from talr_cli.data.splitting import even_share
 from talr_cli.evaluation.config import DomainEvalConfig
 from talr_cli.evaluation.general.local_data import files_read
 from talr_cli.fields import identity_of, plain
@@ -16,8 +17,8 @@ from talr_cli.models.sources import ModelSource
 from talr_cli.run.config import EvalConfig, TrainConfig
 from talr_cli.runs.environment import package_versions
 from talr_cli.runs.identity import run_identity
+from talr_cli.runs.results import SCHEMA
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.study import SCHEMA
 from talr_cli.scorers.user import source_file
 
 # How many rows are scored at once is a matter of memory, and where a file lies of taste.
@@ -83,7 +84,7 @@ def domain_rows(domain: DomainEvalConfig, splits: Splits) -> list[Example]:
     Raises:
         UserError: They are to be answered by choosing, and cannot be.
     """
-    tests = list(splits.test[: domain.limit])
+    tests = even_share(splits.test, domain.limit)
     if domain.answer_by == "likelihood":
         possible_completions(tests)
     return tests
@@ -110,7 +111,7 @@ def results(
             "id": made.identity[:8],
             "study": config.study,
             "model": config.model.name,
-            "base": hashlib.sha256(base.fingerprint.encode()).hexdigest()[:16],
+            "base": hashlib.sha256(base.fingerprint.encode()).hexdigest()[:8],
             "origin": base.origin,
             "dataset": config.dataset.name,
             "method": made.method,

@@ -11,14 +11,14 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from talr_cli.errors import UserError
+from talr_cli.errors import DivergedError, UserError
 from talr_cli.fields import plain
 from talr_cli.run import record
 from talr_cli.run.config import TrainConfig
 from talr_cli.run.make import MakeModel
 from talr_cli.run.prepare import Run
 from talr_cli.runs.run_directory import RunDirectory, study_path
-from talr_cli.runs.study import SCORES, load_pair
+from talr_cli.runs.study import SCORES, load_results
 
 if TYPE_CHECKING:
     from talr_cli.evaluation.general.tasks import Tasks
@@ -41,8 +41,6 @@ def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
             directory.write_status("interrupted", "stopped by the user")
             raise
         except Exception as error:
-            from talr_cli.training.callbacks import DivergedError
-
             if isinstance(error, DivergedError):
                 directory.write_status("diverged", str(error))
                 raise UserError(f"{directory.path} diverged: {error}; try a smaller lr") from error
@@ -119,18 +117,20 @@ def _make_and_evaluate(run: Run, make_model: MakeModel, tasks: Tasks | None) -> 
             results = record.results(config, made, run.source, directory, scores)
             directory.write_results(results)
             directory.write_status("evaluated")
-            picture = _picture(config)
+            picture = _picture(config, run.identity[:8])
     finally:
         tracker.finish(results, picture)
 
 
-def _picture(config: TrainConfig) -> Path | None:
-    """The trade-off of this run's model and dataset in the study, as it stands now."""
+def _picture(config: TrainConfig, run_id: str) -> Path | None:
+    """The trade-off of this run and those like it in the study, as it stands now."""
     from talr_cli.report.figures.tradeoff import plot_tradeoff
+    from talr_cli.statistics.groups import comparable
 
     runs_dir = Path(config.runs_dir)
-    results = load_pair(runs_dir, config.study, config.model.name, config.dataset.name)
+    groups = comparable(load_results(runs_dir, config.study))
+    own = [group for group in groups if any(one["run"]["id"] == run_id for one in group.runs)]
     folder = study_path(runs_dir, config.study) / "report"
     folder.mkdir(exist_ok=True)
-    pictures = plot_tradeoff(results, folder)
+    pictures = plot_tradeoff(own, folder)
     return next((picture for picture in pictures if picture.suffix == ".png"), None)

@@ -29,7 +29,9 @@ from talr_cli.runs.disk import writing
 from talr_cli.runs.environment import collect_environment
 from talr_cli.runs.lease import Owner, hold, owner
 from talr_cli.runs.manifest import MANIFEST
+from talr_cli.runs.metrics import read_metrics
 from talr_cli.runs.process import process_start
+from talr_cli.runs.results import read_results
 from talr_cli.runs.status import State, Status
 
 REASON_LINES = 20
@@ -71,14 +73,8 @@ class RunDirectory:
         identity: str,
     ) -> "RunDirectory":
         """The directory that belongs to this run; the base model has neither lr nor seed."""
-        parts = [_file_name(method)]
-        if lr is not None:
-            parts.append(f"lr{lr:g}")
-        if seed is not None:
-            parts.append(f"s{seed}")
-        parts.append(identity[:8])
         folder = study_path(runs_dir, study) / pair_name(model, dataset)
-        return cls(folder / "-".join(parts))
+        return cls(folder / run_name(method, lr, seed, identity))
 
     def prepare(self, config: Mapping[str, Any], overrides: Sequence[str], identity: str) -> None:
         """Make the directory and write what the run is; refuse one that holds another run.
@@ -184,27 +180,14 @@ class RunDirectory:
         """Add the row of one optimiser step."""
         append_json_line(self.metrics, {"step": step, **metrics})
 
+    def keep_metrics(self) -> None:
+        """The rows so far outlive a power loss: a training may go on after them."""
+        if self.metrics.exists():
+            manifest.fsync(self.metrics)
+
     def read_metrics(self) -> list[dict[str, Any]]:
         """All whole rows; a last line torn by a crash is left out, damaged ones with a warning."""
-        if not self.metrics.exists():
-            return []
-        # Without its newline the last line is torn, even where it happens to parse.
-        whole, _, _ = self.metrics.read_text(encoding="utf-8", errors="replace").rpartition("\n")
-        rows, damaged = [], []
-        for number, line in enumerate(whole.splitlines(), start=1):
-            row = _as_row(line)
-            if row is None:
-                damaged.append(number)
-            else:
-                rows.append(row)
-        if damaged:
-            log.warning(
-                "%s: left out %d damaged lines, the first is line %d",
-                self.metrics,
-                len(damaged),
-                damaged[0],
-            )
-        return rows
+        return read_metrics(self.metrics)
 
     def cut_metrics(self, step: int) -> None:
         """Going on from `step`: drop the rows after it, which are about to be written again."""
@@ -245,15 +228,14 @@ class RunDirectory:
         write_json(self.results, results)
 
     def read_results(self) -> dict[str, Any] | None:
-        """The content of results.json; None where there is none.
-
-        Raises:
-            UserError: It is damaged.
-        """
+        """The scores; None where there are none, or none that can be read: the log says so."""
         if not self.results.exists():
             return None
-        again = f"delete it and score the run again with `talr eval ckpt={self.path}`"
-        return read_object(self.results, again)
+        try:
+            return read_results(self.results)
+        except UserError as error:
+            log.warning("%s", error)
+            return None
 
     def read_training(self) -> dict[str, Any] | None:
         """The content of training.json: {training, weights}; None where there is none.
@@ -326,6 +308,16 @@ def study_path(runs_dir: Path, study: str) -> Path:
     return runs_dir / study
 
 
+def run_name(method: str, lr: float | None, seed: int | None, identity: str) -> str:
+    """The name of a run's directory."""
+    parts = [_file_name(method)]
+    if lr is not None:
+        parts.append(f"lr{lr:g}")
+    if seed is not None:
+        parts.append(f"s{seed}")
+    return "-".join([*parts, identity[:8]])
+
+
 def pair_name(model: str, dataset: str) -> str:
     """The folder of the runs of one model on one dataset."""
     return f"{_file_name(model)}__{_file_name(dataset)}"
@@ -343,12 +335,3 @@ def _put_aside(path: Path) -> Path:
             shutil.rmtree(aside)
         path.rename(aside)
     return aside
-
-
-def _as_row(line: str) -> dict[str, Any] | None:
-    """The row of metrics in a line; None where it is none."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and type(row.get("step")) is int else None

@@ -1,15 +1,14 @@
 """The runs of a study, found by looking: there is no index that could be wrong."""
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from talr_cli.errors import UserError
+from talr_cli.runs.results import read_results
 from talr_cli.runs.run_directory import study_path
 
-SCHEMA = 1
 SCORES = "scores"  # the folder of a study for scores that need no second computation
 log = logging.getLogger(__name__)
 
@@ -38,22 +37,24 @@ def scored_runs(runs_dir: Path, study: str) -> dict[Path, dict[str, Any]]:
     """
     runs = load_runs(runs_dir, study)
     if not runs:
-        raise UserError(
-            f"no scored run under {study_path(runs_dir, study)}: run `talr train study={study}` "
-            "first"
-        )
+        folder = study_path(runs_dir, study)
+        if any(folder.glob("*/*/results.json")):
+            raise UserError(f"no results under {folder} can be read: score the runs again")
+        raise UserError(f"no scored run under {folder}: run `talr train study={study}` first")
     return runs
 
 
 def load_runs(runs_dir: Path, study: str) -> dict[Path, dict[str, Any]]:
-    """{run directory: content of its `results.json`} of a study, in the order of the paths."""
-    found = {}
-    for path in sorted(study_path(runs_dir, study).glob("*/*/results.json")):
-        try:
-            found[path.parent] = _read(path)
-        except UserError as error:
-            log.warning("left out %s", error)
-    return found
+    """{run directory: content of its `results.json`} of a study, in the order of the paths.
+
+    What cannot be read is left out, and named in a line of the log.
+    """
+    return _load(study_path(runs_dir, study), "*/*/results.json")
+
+
+def load_beside(run: Path) -> dict[Path, dict[str, Any]]:
+    """As `load_runs`, of the run directories that lie where `run` lies, itself among them."""
+    return _load(run.resolve().parent, "*/results.json")
 
 
 def load_run(name: str, runs_dir: Path, study: str) -> tuple[Path, dict[str, Any]]:
@@ -67,7 +68,7 @@ def load_run(name: str, runs_dir: Path, study: str) -> tuple[Path, dict[str, Any
     """
     for folder in (Path(name), Path(name).parent):
         if (folder / "results.json").exists():
-            return folder, _read(folder / "results.json")
+            return folder, read_results(folder / "results.json")
     if Path(name).exists():
         raise UserError(f"{name} has no results.json: score it with `talr eval ckpt={name}`")
     folder = study_path(runs_dir, study)
@@ -80,15 +81,14 @@ def load_run(name: str, runs_dir: Path, study: str) -> tuple[Path, dict[str, Any
         names = ", ".join(path.name for path in found or scored) or "none"
         what = f"{len(found)} runs begin" if found else "no directory and no scored run begins"
         raise UserError(f"{what} with {name} in {folder}: there are {names}")
-    return found[0], _read(found[0] / "results.json")
+    return found[0], read_results(found[0] / "results.json")
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        if results["schema"] != SCHEMA:
-            raise ValueError(f"schema {results['schema']}, expected {SCHEMA}")
-        results["run"]["id"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
-    return results
+def _load(folder: Path, pattern: str) -> dict[Path, dict[str, Any]]:
+    found = {}
+    for path in sorted(folder.glob(pattern)):
+        try:
+            found[path.parent] = read_results(path)
+        except UserError as error:
+            log.warning("left out: %s", error)
+    return found

@@ -6,7 +6,7 @@ Knows neither datasets nor models.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 
@@ -18,10 +18,12 @@ class Verdict:
         correct: Right (True, 1) or wrong (False, 0), or a share of what was asked, in [0, 1]. A
             score is the mean of them.
         parsed: The answer that was read from the output; None if there is none.
+        detail: What else is kept with the sample, under names of its own, as JSON has it.
     """
 
     correct: bool | float
     parsed: str | None
+    detail: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Scorer(Protocol):

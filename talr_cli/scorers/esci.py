@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from talr_cli.scorers.base import Verdict
-from talr_cli.scorers.medcalc import stated_answer
 from talr_cli.scorers.numbers import normalise
+from talr_cli.scorers.statements import json_field, statements
 
 LABELS = ("Exact", "Substitute", "Complement", "Irrelevant")
 NO_LABEL = "none"
@@ -20,6 +20,14 @@ RESAMPLES = 2000
 
 _BY_WRITTEN_FORM = {form.lower(): label for label in LABELS for form in (label, label[0])}
 _NAMED = re.compile(rf"(?<![^\W_])(?:{'|'.join(LABELS)})(?![^\W_])", re.IGNORECASE)
+
+_DENIED = re.compile(
+    rf"\b(?:not|neither|nor|n't|isn't|rather than|instead of) (?:an? |the |quite |really )?"
+    rf"{_NAMED.pattern}",
+    re.IGNORECASE,
+)
+_JSON = re.compile(r"\{[^{}]*\}")
+_FIELDS = ("label", "class", "relevance", "category", "prediction", "output", "result")
 
 
 def read_label(written: str) -> str | None:
@@ -30,14 +38,15 @@ def read_label(written: str) -> str | None:
 class EsciScorer:
     """Compares the label that an output names with {"answer": one of LABELS}.
 
-    The label named last in the stated answer (a line `Answer:`, JSON, a box) counts, or, where
-    that names none, the one named last anywhere. A label is a whole word in upper or lower case;
-    a single letter is none, because an I in prose is seldom a label.
+    The label of the last statement that names one counts (a line `Answer:`, JSON, a box): its
+    first, but for those that are denied (`not Exact but Complement`); what comes after is its
+    reason. Of an output without a statement, the label in the field of its JSON object, or the one
+    named last. A label is a whole word in upper or lower case; a single letter is none, because an
+    I in prose is seldom a label.
     """
 
     def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:
-        named = _NAMED.findall(stated_answer(output)) or _NAMED.findall(normalise(output))
-        found = named[-1].capitalize() if named else None
+        found = _named(output)
         return Verdict(found == reference["answer"], found)
 
     def summary(
@@ -64,6 +73,20 @@ class EsciScorer:
                 for label, row in zip(LABELS, counts.tolist(), strict=True)
             },
         }
+
+
+def _named(output: str) -> str | None:
+    for said in statements(output, is_label=True):
+        labels = _NAMED.findall(_DENIED.sub("", said)) or _NAMED.findall(said)
+        if labels:
+            return labels[0].capitalize()
+    text = normalise(output)
+    for block in reversed(_JSON.findall(text)):
+        field = json_field(block, _FIELDS)
+        if field and (label := _NAMED.fullmatch(field.strip(" ."))):
+            return label[0].capitalize()
+    named = _NAMED.findall(text)
+    return named[-1].capitalize() if named else None
 
 
 # Confusion matrices are integer arrays [..., 4, 5]: true label, label named or none.

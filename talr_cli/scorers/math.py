@@ -22,8 +22,8 @@ from typing import Any
 
 from talr_cli.errors import UserError
 from talr_cli.scorers.base import Verdict
-from talr_cli.scorers.medcalc import read_number
 from talr_cli.scorers.numbers import find_numbers, normalise
+from talr_cli.scorers.values import final_number
 
 log = logging.getLogger(__name__)
 
@@ -32,15 +32,23 @@ _START = 300.0  # seconds until the first: imports on a slow disk
 _MEMORY = 4 << 30  # bytes of address space
 _LONGEST = 500  # characters of an answer
 
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # those that a backslash precedes are text
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(\{|[^\s{$.,]+)")
 # MetaMath's last words, and GSM8K's, which without the number would be any heading of a model's.
-_CLOSING = re.compile(r"\bthe (?:final )?answer is[ \t]*:?[ \t]*([^\n]*)", re.IGNORECASE)
+_CLOSING = re.compile(
+    r"(?:\bthe (?:final )?answer is[ \t]*:?|^\W{0,9}(?:final )?answer\W{0,4}:\W{0,4}?)[ \t]*"
+    r"((?:(?!\bthe (?:final )?answer is)[^\n])*)",
+    re.IGNORECASE | re.MULTILINE,
+)
 _HASHES = re.compile(r"####[ \t]*(\$?-?\$?[\d.,]*\d)[ \t]*$", re.MULTILINE)
 _INLINE = re.compile(r"\\\((.+?)\\\)|\\\[(.+?)\\\]|\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$")
 
 
 class Gsm8kScorer:
-    """The number stated last, or else the last number, equals that of {"answer": "1200"}."""
+    """The number stated last, or else the last number, equals that of {"answer": "1200"}.
+
+    What is said after the last statement does not count.
+    """
 
     def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:
         found = final_number(output)
@@ -54,9 +62,9 @@ class MathScorer:
     r"""The answer stated last, or else the last number, equals {"answer": "\\frac{1}{2}"}.
 
     Equal as text but for white space, or as mathematics by math-verify's rules: 0.5 is \frac{1}{2},
-    (x+1)^2 is x^2+2x+1, a list counts in any order, x=5 is 5, degrees and units in \text are
-    dropped. A comparison that runs into DEADLINE counts as wrong and is logged; what is longer than
-    any answer of MATH is wrong without one.
+    (x+1)^2 is x^2+2x+1, a list counts in any order, x=5 is 5, degrees, units in \text and percent
+    signs are dropped. A comparison that runs into DEADLINE counts as wrong and is logged; what is
+    longer than any answer of MATH is wrong without one.
 
     Raises:
         UserError: math-verify is not installed.
@@ -79,8 +87,13 @@ class MathScorer:
             found = _shown(numbers[-1]) if numbers else ""
         if not found:
             return Verdict(False, None)
-        same_text = "".join(found.split()) == "".join(truth.split())
-        return Verdict(same_text or self._is_equal(truth, found), found)
+        right = self._is_same(truth, found)
+        if not right and "%" in truth + found:
+            right = self._is_same(*(re.sub(r"\\{0,2}%", "", text) for text in (truth, found)))
+        return Verdict(right, found)
+
+    def _is_same(self, truth: str, found: str) -> bool:
+        return "".join(found.split()) == "".join(truth.split()) or self._is_equal(truth, found)
 
     def _is_equal(self, truth: str, found: str) -> bool:
         if len(found) > _LONGEST:
@@ -127,15 +140,6 @@ class _Comparer:
         self._pipe.close()
 
 
-def final_number(output: str) -> float | None:
-    """The number an output gives as its answer; None if there is none."""
-    stated = stated_answer(output)
-    if stated is not None:
-        return read_number(normalise(stated))
-    numbers = find_numbers(normalise(output))
-    return numbers[-1] if numbers else None
-
-
 def stated_answer(output: str) -> str | None:
     r"""What the output states last: in \boxed{}, after "The answer is" or ####; None if nothing."""
     stated = [
@@ -143,32 +147,31 @@ def stated_answer(output: str) -> str | None:
         for form in (_CLOSING, _HASHES)
         for match in form.finditer(output)
     ]
-    stated += _boxes(output)
+    stated += _last_box(output)
     return max(((place, text) for place, text in stated if text), default=(0, None))[1]
 
 
 def last_box(text: str) -> str | None:
     r"""The content of the last \boxed{}; None if there is none."""
-    boxes = [content for _, content in _boxes(text) if content]
-    return boxes[-1] if boxes else None
+    return next((content for _, content in _last_box(text)), None)
 
 
-def _boxes(text: str) -> list[tuple[int, str]]:
-    return [(match.start(), _boxed(text, match).strip()) for match in _BOX.finditer(text)]
-
-
-def _boxed(text: str, match: re.Match[str]) -> str:
-    """The content of a box, up to the brace that closes it; nothing if none does."""
-    if match[1] != "{":
-        return match[1]
-    depth = 1
-    for place in range(match.end(), len(text)):
-        escaped = text[place - 1] == "\\" and text[place - 2] != "\\"
-        if text[place] in "{}" and not escaped:
-            depth += 1 if text[place] == "{" else -1
-        if depth == 0:
-            return text[match.end() : place]
-    return ""
+def _last_box(text: str) -> list[tuple[int, str]]:
+    """(place, content) of the last box that is closed and not empty, if there is one."""
+    closed_by: dict[int, int] = {}
+    opened: list[int] = []
+    for brace in _BRACE.finditer(text):
+        if brace[0] == "{":
+            opened.append(brace.start())
+        elif brace[0] == "}" and opened:
+            closed_by[opened.pop()] = brace.start()
+    for match in reversed(list(_BOX.finditer(text))):
+        content = match[1]
+        if content == "{":
+            content = text[match.end() : closed_by.get(match.start(1), match.end())]
+        if content.strip():
+            return [(match.start(), content.strip())]
+    return []
 
 
 def _latex(stated: str) -> str:

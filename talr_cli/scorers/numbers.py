@@ -1,46 +1,184 @@
-"""Numbers and small arithmetic in text written by a model: parsed, never evaluated as code."""
+r"""Numbers and small arithmetic in text written by a model: parsed, never evaluated as code.
+
+Knows how numbers are written, in plain text, in LaTeX and by other countries' customs; does not
+know which of them is the answer. docs/evaluation.md has the forms in a table.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 import unicodedata
+from collections.abc import Callable
+from typing import NamedTuple
 
-_DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
 _NUMBER = (
-    rf"(?:{_DIGITS}(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{{1,3}}|\s*(?:x|\*)\s*10\^\(?[+-]?\d{{1,3}}\)?)?"
+    rf"(?:{_DIGITS}(?:\.\d+)?|\.\d+)"
+    r"(?:[eE][+-]?\d{1,5}(?!\d)|\s?(?:x|\*)\s?10\^\(?[+-]?\d{1,3}\)?)?"
 )
 # A number that stands on its own: the 2 of m^2, of CO2 or of m2 is part of a unit, the 4 of FIB-4
-# part of a name.
+# part of a name. A minus apart from its number is one only where nothing but a number can follow.
 _ALONE = re.compile(
-    rf"(?<![a-zA-Z]-)(?<![\w^.])(?:(?<!\d,)-?\s?{_NUMBER}(?![\w^])|-?{_NUMBER}(?=[a-zA-Z%°µ]))"
+    rf"(?<![\w^.])(?<![a-zA-Z]-)(?<!\d,)(?:(?<=[=:(\u2248] )- ?|-)?"
+    rf"(?:10\^\(?[+-]?\d{{1,3}}\)?|{_NUMBER})"
+)
+_GOES_ON = re.compile(r"\^|[.,]\d|[eE][+-]?\d|(?:st|nd|rd|th)\b|_")
+_PLAIN = r"\d[\d,]*+(?:\.\d++)?"
+_RANGE = re.compile(rf"(?<![\w.^,])(?<![a-zA-Z]-)({_PLAIN}) ?%? ?- ?({_PLAIN})(?! ?[-+*/=^])")
+# Days, hours, bounds: of these no part is a number.
+_NO_NUMBER = re.compile(
+    rf"(?<![\d.])\d{{1,4}}([/-])\d{{1,2}}\1\d{{1,4}}(?!\d)"
+    rf"|(?<![\d.:])\d{{1,2}}:\d\d(?!\d)|[<>\u2264\u2265]=? ?-?{_PLAIN}"
 )
 _TOKEN = re.compile(rf"\s*({_NUMBER}|[-+*/^()])")
 _MOST_TOKENS = 100
 _MOST_EXPONENT = 64
 
+_SUPERSCRIPTS = str.maketrans(
+    "\u207a\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079", "+-0123456789"
+)
+_SUPERSCRIPT = re.compile("(?<=[\\w)])[\u207a\u207b]?[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+")
+_VULGAR = re.compile(r"(?:(?<![\d.,])(\d{1,9}) ?)?([\u00bc-\u00be\u2150-\u215e])")
+_MIXED = re.compile(
+    r"(?<![\w./,^-])(-?)(\d{1,6}) (\d{1,2})[/\u2044](\d{1,3})(?![\d/^]|\.\d| ?w)", re.IGNORECASE
+)
+_FRACTION = re.compile(
+    r"(?:(?<![\d.,])(\d{1,9}) ?)?\\{1,2}[dtc]?frac ?"
+    r"(?:\{([^{}]{1,80})\} ?\{([^{}]{1,80})\}|(\d) ?(\d))"
+)
+_LATEX = (
+    (re.compile(r"\^ ?\{ ?([-+]?[\d.]{1,10}) ?\}"), r"^(\1)"),
+    (re.compile(r" ?\^ ?\{?\\{1,2}circ\}?|\\{1,2}degree\b"), "\u00b0"),
+    (re.compile(r"\\{1,2}(?:text|mathrm|mbox|operatorname)(?:bf|it|rm)? ?\{([^{}]*)\}"), r"\1"),
+    (re.compile(r"\\{1,2}(?:textbf|textit|mathbf|boldsymbol|bm) ?\{([^{}]*)\}"), r"\1"),
+    (re.compile(r"\\{1,2}(?:times|cdot)(?![a-zA-Z])"), "*"),
+    (re.compile(r"\\{1,2}div(?![a-zA-Z])"), "/"),
+    (re.compile(r"\\{1,2}approx(?![a-zA-Z])"), "\u2248"),
+    (re.compile(r"\\{1,2}(?:leq?|leqslant|lt)(?![a-zA-Z])"), "\u2264"),
+    (re.compile(r"\\{1,2}(?:geq?|geqslant|gt)(?![a-zA-Z])"), "\u2265"),
+    (re.compile(r"\\{1,2}(?:left|right)(?=[()\[\]])"), ""),
+    (re.compile(r"\\{1,2}(?=%)"), ""),
+    (re.compile(r"\\[,;:! ()\[\]]|[`$]|\\(?=\$)"), ""),
+)
+_TYPOGRAPHY = (
+    # Thousands apart by a thin or fixed space or an apostrophe, and LaTeX's 1{,}234.
+    (re.compile("(?<=\\d)[\u00a0\u2009\u202f'\u2019](?=\\d{3}(?!\\d))"), ""),
+    (re.compile(r"\{,\}"), ","),
+    (re.compile("\u2212 ?(?=[\\d.])"), "-"),  # this sign is never a dash
+)
+_CUSTOMS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
+    (re.compile(r"[=-]>|\u21d2"), "\u2192"),
+    # Points between thousands: 1.234,5 and 1.234.567; a comma that cannot be between thousands.
+    (
+        re.compile(r"(?<![\w.,])\d{1,3}(?:\.\d{3}){1,5}(?:,\d+)(?![\w,])|"
+                   r"(?<![\w.,])\d{1,3}(?:\.\d{3}){2,5}(?![\d.,])"),
+        lambda match: match[0].replace(".", "").replace(",", "."),
+    ),
+    (
+        re.compile(r"(?<![\w.,(\[])(?:\d+,\d{1,2}|0,\d+)(?!\d|,\d|\.\d)"),
+        lambda match: match[0].replace(",", "."),
+    ),
+)  # fmt: skip
+_MARKUP = (
+    (re.compile(r"(?<=[\d)])\*\*(?=[\d(])"), "^"),  # Python's power is no markup
+    (re.compile(r"[*_]{2,}"), ""),
+    (re.compile(r"(?<![\w*)] )(?<!\S)([*_])([^\s*_][^*_\n]{0,60})\1(?=[\s.,;:!?)]|$)"), r"\2"),
+)
+
+
+class Number(NamedTuple):
+    """A number in a text, from `start` up to `end`."""
+
+    value: float
+    start: int
+    end: int
+
 
 def normalise(text: str) -> str:
-    """Typographic minus signs, times signs and spaces as plain ones; markup taken off."""
-    # Thousands apart by a thin or fixed space, and LaTeX's 1{,}234.
-    text = re.sub("(?<=\\d)[\u00a0\u2009\u202f](?=\\d{3}(?!\\d))", "", text).replace("{,}", ",")
+    r"""The same text in plain signs: minus, times, powers and fractions as `-`, `*`, `^`, `/`.
+
+    Markup and the commands of LaTeX around words and numbers are taken off; runs of spaces are
+    one. Fractions of two numbers are computed: \frac{7}{2} and 3½ are 3.5.
+    """
+    text = re.sub(r"[^\S\n\u00a0\u2009\u202f]+", " ", text)
+    for pattern, plain in _TYPOGRAPHY:
+        text = pattern.sub(plain, text)
+    text = _SUPERSCRIPT.sub(lambda match: "^" + match[0].translate(_SUPERSCRIPTS), text)
+    text = _VULGAR.sub(lambda match: _mixed(match[1], unicodedata.numeric(match[2])), text)
     text = unicodedata.normalize("NFKC", text)
     text = re.sub("[\u2010-\u2015\u2212]", "-", text)
-    text = text.replace("\u00d7", "*").replace("\u00f7", "/").replace("\\times", "*")
-    text = re.sub(r"(?<=[\d)])\*\*(?=[\d(])", "^", text)  # Python's power is no markup
-    return re.sub(r"[*_]{2,}|[`$]|\\[,;! ]", "", text)
+    text = re.sub("[\u00d7\u22c5\u00b7\u2217]", "*", text.replace("\u00f7", "/"))
+    for pattern, plain in _LATEX:
+        text = pattern.sub(plain, text)
+    text = _FRACTION.sub(_fraction, text)
+    for pattern, custom in (*_CUSTOMS, *_MARKUP):
+        text = pattern.sub(custom, text)
+    text = re.sub(r"[^\S\n]+", " ", text)
+    return _MIXED.sub(_mixed_number, text)
+
+
+def _mixed(whole: str | None, part: float) -> str:
+    return repr(float(whole or 0) + part)
+
+
+def _mixed_number(match: re.Match[str]) -> str:
+    sign, whole, above, below = match.groups()
+    if not 0 < int(above) < int(below):
+        return match[0]
+    return sign + _mixed(whole, int(above) / int(below))
+
+
+def _fraction(match: re.Match[str]) -> str:
+    whole, above, below = match[1], match[2] or match[4], match[3] or match[5]
+    try:
+        part = to_float(above) / to_float(below)
+    except (ValueError, ZeroDivisionError):
+        return f"{whole or ''}(({above})/({below}))"
+    if whole is None:
+        return repr(part)
+    return _mixed(whole, part) if 0 < part < 1 else f"{whole}*{part!r}"
 
 
 def find_numbers(text: str) -> list[float]:
-    """Every number in the text that is not part of a word or a unit, in order."""
-    return [to_float(match.group()) for match in _ALONE.finditer(text)]
+    """Every number in the text that is not part of a word or a unit, in order.
+
+    The ends of a range (22.9-23.1) and bounds (<3) are none, nor are dates.
+    """
+    return [number.value for number in scan(text)]
+
+
+def scan(text: str) -> list[Number]:
+    """As `find_numbers`, with their places."""
+    for pattern in (_NO_NUMBER, _RANGE):
+        text = pattern.sub(_masked, text)
+    return [
+        Number(to_float(match[0]), match.start(), match.end())
+        for match in _ALONE.finditer(text)
+        if not _GOES_ON.match(text, match.end())
+    ]
+
+
+def _masked(match: re.Match[str]) -> str:
+    is_difference = match.re is _RANGE and not is_range(match[0])
+    return match[0] if is_difference else "#" * len(match[0])
+
+
+def is_range(text: str) -> bool:
+    """Whether the text is two numbers with a dash between them, the smaller one first."""
+    match = _RANGE.fullmatch(text)
+    return match is not None and to_float(match[1]) < to_float(match[2])
 
 
 def to_float(text: str) -> float:
-    """One number: thousands separators and powers of ten as people write them."""
-    plain = re.sub(r"[\s,]", "", text)
-    power = re.fullmatch(r"(.+?)(?:x|\*)10\^\(?([+-]?\d+)\)?", plain)
-    return float(f"{power[1]}e{power[2]}") if power else float(plain)
+    """One number: thousands separators and powers of ten as people write them.
+
+    Raises:
+        ValueError: It is none.
+    """
+    plain = re.sub(r"[\s,()]", "", text)
+    power = re.fullmatch(r"(?:(.+?)(?:x|\*))?(-?)10\^([+-]?\d+)", plain)
+    return float(f"{power[2]}{power[1] or 1}e{power[3]}") if power else float(plain)
 
 
 def parse_expression(text: str) -> float | None:

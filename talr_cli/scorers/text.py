@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from talr_cli.scorers.base import Scorer, Verdict
-from talr_cli.scorers.numbers import find_numbers, normalise
+from talr_cli.scorers.values import final_number
 
 
 class ExactMatch:
@@ -20,14 +20,17 @@ class ExactMatch:
 
 
 class Numeric:
-    """The last number of the output equals the last of the answer, to one part in a million."""
+    """The number of the output equals that of the answer, to one part in a million.
+
+    The number that it states last (`Answer: 4`, `the answer is 4`, JSON, a box), or else its last.
+    """
 
     def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:
-        found = find_numbers(normalise(output))
-        truth = find_numbers(normalise(str(reference["answer"])))
-        if not found or not truth:
-            return Verdict(False, f"{found[-1]:g}" if found else None)
-        return Verdict(math.isclose(found[-1], truth[-1], rel_tol=1e-6), f"{found[-1]:g}")
+        found = final_number(output)
+        truth = final_number(str(reference["answer"]))
+        if found is None or truth is None:
+            return Verdict(False, None if found is None else f"{found:g}")
+        return Verdict(math.isclose(found, truth, rel_tol=1e-6), f"{found:g}")
 
 
 class Choice:

@@ -1,17 +1,11 @@
-"""Runs of one model on one dataset: the only ones whose scores can be set side by side."""
+"""What results.json says of a run, and whether a score of one run can be set beside another's."""
 
-from collections.abc import Sequence
 from typing import Any
 
+from talr_cli.runs.run_directory import run_name
+
 Results = dict[str, Any]
-
-
-def group_by_pair(results: Sequence[Results]) -> dict[tuple[str, str], list[Results]]:
-    """{(model, dataset): runs}, the base model first, then by method, lr and seed."""
-    groups: dict[tuple[str, str], list[Results]] = {}
-    for one in sorted(results, key=_order):
-        groups.setdefault((one["run"]["model"], one["run"]["dataset"]), []).append(one)
-    return groups
+PARTS = ("domain", "general")
 
 
 def is_base(results: Results) -> bool:
@@ -36,8 +30,14 @@ def method_label(results: Results) -> str:
     return method if alpha is None else f"{method} α={alpha:g}"
 
 
+def name_of(results: Results) -> str:
+    """What the run's directory is called."""
+    run = results["run"]
+    return run_name(run["method"], run["lr"], run["seed"], run["id"])
+
+
 def has_both_scores(results: Results) -> bool:
-    return all(score_of(results, part) is not None for part in ("domain", "general"))
+    return all(score_of(results, part) is not None for part in PARTS)
 
 
 def point(results: Results) -> tuple[float, float]:
@@ -57,7 +57,18 @@ def measured_alike(one: Results, other: Results, part: str) -> bool:
 
 
 def unlike(one: Results, other: Results, part: str) -> str | None:
-    """Why the scores of a part, as in `section_of`, cannot be compared; None where they can."""
+    """Why the scores of a part, as in `section_of`, cannot be compared; None where they can.
+
+    Content decides: what the base models are made of and what was asked, whatever their names.
+    """
+    bases = one["run"]["base"], other["run"]["base"]
+    if bases[0] != bases[1]:
+        return f"its base is another model ({short(bases[0])} and {short(bases[1])})"
+    return measured_otherwise(one, other, part)
+
+
+def measured_otherwise(one: Results, other: Results, part: str) -> str | None:
+    """As `unlike`, whatever the base models are."""
     first, second = section_of(one, part), section_of(other, part)
     if not first or not second:
         return f"{part} was not scored"
@@ -68,18 +79,22 @@ def unlike(one: Results, other: Results, part: str) -> str | None:
     for key in _MEASURE:
         if first.get(key) != second.get(key):
             return f"{part} was scored by {key}={first.get(key)} and {key}={second.get(key)}"
-    # Results of an earlier version do not say what was asked.
-    hashes = {section["items_hash"] for section in (first, second) if "items_hash" in section}
-    if len(hashes) > 1:
-        return f"{part} was scored on other items"
+    asked = first.get("items_hash"), second.get("items_hash")
+    if asked[0] != asked[1]:
+        return f"{part} was scored on other items ({short(asked[0])} and {short(asked[1])})"
     tasks, other_tasks = first.get("tasks", {}), second.get("tasks", {})
-    if tasks and other_tasks and tasks.keys() != other_tasks.keys():
+    if tasks.keys() != other_tasks.keys():
         return f"{part} is of the tasks {', '.join(tasks)} and of {', '.join(other_tasks)}"
-    for task in tasks if other_tasks else ():
-        reason = unlike(one, other, f"{part}/{task}")
+    for task in tasks:
+        reason = measured_otherwise(one, other, f"{part}/{task}")
         if reason is not None:
             return reason
     return None
+
+
+def short(fingerprint: str | None) -> str:
+    """As much of a hash as tells two apart for people."""
+    return (fingerprint or "unknown")[:8]
 
 
 def section_of(results: Results, part: str) -> dict[str, Any] | None:
@@ -92,21 +107,7 @@ def section_of(results: Results, part: str) -> dict[str, Any] | None:
 
 def points_alike(one: Results, other: Results) -> bool:
     """Whether both scores of the one can be set beside those of the other."""
-    return all(measured_alike(one, other, part) for part in ("domain", "general"))
+    return all(measured_alike(one, other, part) for part in PARTS)
 
 
 _MEASURE = ("scorer", "suite", "limit", "answer_by", "backend", "metric", "version", "definition")
-
-
-def _order(results: Results) -> tuple:
-    run = results["run"]
-    return (
-        run["model"],
-        run["dataset"],
-        not is_base(results),
-        run["method"],
-        averaging_alpha(results) or 0.0,
-        run["lr"] or 0.0,
-        run["seed"] or 0,
-        run["id"],
-    )

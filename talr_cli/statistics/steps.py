@@ -22,7 +22,9 @@ def steps_by_epoch(metrics: Sequence[dict[str, Any]]) -> dict[int, list[tuple[in
     """{epoch, from 1: (target tokens, share of them that is easy) of each optimizer step}."""
     steps: dict[int, list[tuple[int, float]]] = defaultdict(list)
     for row in metrics:
-        if "hard_token_share" in row and "epoch" in row:
-            epoch = max(1, math.ceil(row["epoch"]))  # a step at epoch 1.0 belongs to the first
-            steps[epoch].append((row["target_tokens"], 1 - row["hard_token_share"]))
+        epoch, tokens = row.get("epoch"), row.get("target_tokens")
+        hard = row.get("hard_token_share")
+        if tokens and epoch is not None and hard is not None:
+            # A step at epoch 1.0 belongs to the first.
+            steps[max(1, math.ceil(epoch))].append((tokens, 1 - hard))
     return steps

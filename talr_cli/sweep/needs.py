@@ -20,6 +20,7 @@ from typing import Any
 from talr_cli.fields import files_of
 from talr_cli.models.sources import ModelSource
 from talr_cli.run.config import EvalConfig, TrainConfig
+from talr_cli.runs.places import files_at
 from talr_cli.runs.study import load_results, of_pair
 from talr_cli.statistics.durations import evaluation_seconds, training_seconds
 from talr_cli.sweep.gpus import gpu_memory
@@ -159,7 +160,7 @@ def free_bytes(folder: Path) -> int:
 
 def _missing_data(config: TrainConfig | EvalConfig) -> Iterator[str]:
     for key, path in files_of(config):
-        if not Path(path).exists():
+        if not files_at(path):
             yield f"{key}={path} does not exist"
 
 

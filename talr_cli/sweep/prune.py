@@ -40,5 +40,5 @@ def _is_best(job: Job) -> bool:
     results = load_pair(Path(config.runs_dir), config.study, config.model.name, config.dataset.name)
     own = job.directory.read_results()
     if own is None:
-        return False
+        return True  # nothing is deleted for scores that cannot be read
     return any(one["run"]["id"] == own["run"]["id"] for one in pareto_front(results))

@@ -36,17 +36,23 @@ def base_losses(model: PreTrainedModel, fingerprint: str, rows: Sequence[Rendere
     for row in rows:
         key.update(json.dumps([row.input_ids, row.labels]).encode())
     cached = cache_dir() / "base_losses" / f"{key.hexdigest()}.json.gz"
+    seen = _version(cached)
     found = _found(cached, len(rows))
     if found is not None:
         return found
     # Runs that start together wait for the first of them.
     with hold(cached.with_suffix(".lock"), wait=True):
-        found = _found(cached, len(rows))
+        if _version(cached) != seen:
+            found = _found(cached, len(rows))
         if found is not None:
             return found
         losses = torch.stack([row.mean() for row in target_losses(model, rows)])
         write_packed(cached, losses.tolist())
     return losses
+
+
+def _version(cached: Path) -> int | None:
+    return cached.stat().st_mtime_ns if cached.exists() else None
 
 
 def _found(cached: Path, rows: int) -> torch.Tensor | None:

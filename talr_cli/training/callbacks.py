@@ -12,6 +12,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from talr_cli import ranks
+from talr_cli.errors import DivergedError
 from talr_cli.interruption import Stop
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking import Tracker
@@ -25,10 +26,6 @@ _NAMES = {"learning_rate": "lr", "eval_loss": "validation_loss"}
 # for this many steps in a row has exploded: short rows may do so once, never in a row.
 EXPLODED = 1.5
 STEPS_EXPLODED = 3
-
-
-class DivergedError(Exception):
-    """The loss or the gradient is no longer a number, or the loss has exploded."""
 
 
 class RecordSteps(TrainerCallback):
@@ -68,6 +65,12 @@ class RecordSteps(TrainerCallback):
                 f"{self._limit:.1f} for {self._above} steps: that is {EXPLODED} times the loss of "
                 "a model that knows nothing"
             )
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            self._directory.keep_metrics()
 
 
 class StopOnRequest(TrainerCallback):

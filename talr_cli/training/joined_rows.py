@@ -8,6 +8,7 @@ call of its own.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.utils.generic import is_flash_attention_requested
 
 from talr_cli.errors import UserError
+
+log = logging.getLogger(__name__)
 
 SDPA_BY_ROW = "sdpa_by_row"
 
@@ -27,31 +30,77 @@ def joins_rows(choice: bool | None, model: PreTrainedModel, device: str, rows_at
         UserError: The model cannot keep joined rows apart, or not without losing by it.
     """
     flash = is_flash_attention_requested(model.config)
-    by_row = can_attend_by_row(model)
-    if choice and not flash and not by_row:
+    # One call of SDPA per row is faster than padding on a CPU; on a GPU that depends on the rows.
+    faster = (flash or device == "cpu") and rows_at_once > 1
+    if choice is False or (choice is None and not faster):
+        return False
+    apart = (flash or can_attend_by_row(model)) and rows_stay_apart(model)
+    if choice and not apart:
         raise UserError(
             "trainer.padding_free=true is for flash attention, or for model.attention=sdpa in a "
-            f"model without recurrent layers; this is a {model.config.model_type} model "
-            f"with {model.config._attn_implementation}: leave it out"
+            f"model that keeps joined rows apart; this {model.config.model_type} model "
+            f"with {model.config._attn_implementation} does not: leave it out"
         )
-    if choice is not None:
-        return choice
-    # One call of SDPA per row is faster than padding on a CPU; on a GPU that depends on the rows.
-    faster = (flash and not model._is_stateful) or (by_row and device == "cpu")
-    return faster and rows_at_once > 1
+    return apart
+
+
+@torch.no_grad()
+def rows_stay_apart(model: PreTrainedModel) -> bool:
+    """Whether each of two rows that are joined comes out as it does alone: tried on the model.
+
+    A layer that mixes neighbouring tokens, or has a state that runs along the sequence, would carry
+    something from row to row; some models do not take joined rows at all.
+    """
+    training, vocabulary = model.training, model.config.get_text_config().vocab_size
+    rows = [[(7 * i + 3) % vocabulary for i in range(first, first + 6)] for first in (0, 20)]
+    device, kernel = model.device, model.config._attn_implementation
+    half = is_flash_attention_requested(model.config)  # takes no other
+    model.eval()
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            alone = torch.cat([_hidden(model, input_ids=_row(row, device)) for row in rows])
+            lengths = torch.tensor([0, 6, 12], dtype=torch.int32, device=device)
+            joined = _hidden(
+                attend_by_row(model),
+                input_ids=_row(rows[0] + rows[1], device),
+                position_ids=_row([*range(6), *range(6)], device),
+                cu_seq_lens_q=lengths,
+                cu_seq_lens_k=lengths,
+                max_length_q=6,
+                max_length_k=6,
+            )
+    except Exception as error:  # whatever a model says that was not made for it
+        log.info("rows are padded: this model takes no joined ones (%s)", type(error).__name__)
+        return False
+    finally:
+        if model.config._attn_implementation != kernel:
+            model.set_attn_implementation(kernel)
+        model.train(training)
+    off = (joined - alone).norm(dim=-1) / alone.norm(dim=-1)
+    apart = bool((off < (0.05 if half else 1e-3)).all())
+    if not apart:
+        log.info("rows are padded: this model carries something from row to row")
+    return apart
+
+
+def _hidden(model: PreTrainedModel, **inputs: Any) -> torch.Tensor:
+    """hidden[T, H] of one sequence in fp32."""
+    return model.base_model(**inputs, use_cache=False).last_hidden_state[0].float()
+
+
+def _row(values: list[int], device: torch.device) -> torch.Tensor:
+    return torch.tensor([values], device=device)
 
 
 def can_attend_by_row(model: PreTrainedModel) -> bool:
-    """Whether the model's attention is SDPA, and rows share nothing but what attention mixes.
+    """Whether the model's attention is SDPA and can be replaced.
 
-    A model that supports flash attention hands on all that tells rows apart; one with a state that
-    runs along the sequence (Mamba, linear attention) would carry it from row to row.
+    A model that supports flash attention hands on all that tells rows apart.
     """
     return (
         model.config._attn_implementation == "sdpa"
         and model._supports_attention_backend
         and model._supports_flash_attn
-        and not model._is_stateful
     )
 
 

@@ -43,7 +43,7 @@ from talr_cli.training.base_losses import base_losses
 from talr_cli.training.callbacks import RecordSteps, ShowProgress, StopOnRequest
 from talr_cli.training.collator import token_row
 from talr_cli.training.config import TrainerConfig
-from talr_cli.training.joined_rows import attend_as_loaded, joins_rows
+from talr_cli.training.joined_rows import joins_rows
 from talr_cli.training.trainer import MethodTrainer
 
 log = logging.getLogger(__name__)
@@ -111,12 +111,8 @@ def train(
             adapted.load_state_dict(state)
     if not accelerator.is_main_process:
         return None
+    trainer.leave_model_as_loaded()
     model = causal_lm(adapted)
-    # The fused head and accelerate's autocast live in an attribute of the model: without it the
-    # model in memory computes as the saved one does.
-    for part in (adapted, model):
-        vars(part).pop("forward", None)
-    attend_as_loaded(model)
     if adapted is not model:
         with made_whole(directory.adapter) as building:
             adapted.save_pretrained(building)

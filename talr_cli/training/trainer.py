@@ -18,13 +18,14 @@ from torch.utils.data import DataLoader
 from trl import SFTTrainer
 
 from talr_cli.methods.base import Objective, Regulariser, TargetTokens
+from talr_cli.models.experts import router_settings, set_router
 from talr_cli.models.head import causal_lm
 from talr_cli.runs.atomic import write_json
 from talr_cli.runs.checkpoints import keep_newest
 from talr_cli.runs.disk import writing
 from talr_cli.runs.manifest import MANIFEST, seal
 from talr_cli.training.collator import Collator
-from talr_cli.training.joined_rows import attend_by_row
+from talr_cli.training.joined_rows import attend_as_loaded, attend_by_row
 from talr_cli.training.rank_batches import RankBatches, RankLoader
 from talr_cli.training.spent import Meter, Spent
 from talr_cli.training.step_statistics import StepStatistics
@@ -59,7 +60,11 @@ class MethodTrainer(SFTTrainer):
                 once the weights lie where they will be trained; without, it has been started.
             general: The rows that the column `replay` of the training rows points to.
         """
+        router = router_settings(causal_lm(kwargs["model"]))
         super().__init__(*args, **kwargs)
+        # TRL has switched the router's loss on in the model's config.
+        set_router(causal_lm(self.model), router, outputs=False)
+        self._router = router
         # TRL takes no collator of ours for padding-free batches, so it is put in afterwards.
         self.data_collator = Collator(**vars(self.data_collator), general=general)
         self.objective = objective
@@ -72,6 +77,18 @@ class MethodTrainer(SFTTrainer):
         self.meter = Meter(self.accelerator)
         self.target_tokens = 0
         add_token_scores(self.model, objective.outputs)
+
+    def leave_model_as_loaded(self) -> None:
+        """Undo what training changes about the model beside its weights.
+
+        The fused head and accelerate's autocast live in an attribute of the model: without it the
+        model in memory computes as the saved one does.
+        """
+        model = causal_lm(self.model)
+        for part in (self.model, model):
+            vars(part).pop("forward", None)
+        attend_as_loaded(model)
+        set_router(model, self._router)
 
     def get_train_dataloader(self) -> DataLoader:
         args, rows = self.args, self.train_dataset

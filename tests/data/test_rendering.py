@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import trl
-from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from talr_cli.config import composition
 from talr_cli.data.base import Example
-from talr_cli.data.rendering import IGNORED, Renderer, encode_all, overlap
+from talr_cli.data.rendering import IGNORED, Renderer, RowError
 from talr_cli.errors import UserError
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
@@ -109,18 +110,142 @@ def test_the_mark_shows_what_is_trained(renderer):
     assert shown.endswith("⟦Two and three make five.\nAnswer: 5<|im_end|>⟧")
 
 
-def test_long_rows_are_cut_and_those_without_a_target_are_named(renderer):
-    long_answer = Example("answer", EXAMPLE.messages, "word " * 500)
-    long_prompt = Example("prompt", ({"role": "user", "content": "word " * 500},), "yes")
-    encoded = encode_all([EXAMPLE, long_answer, long_prompt], renderer, max_length=200)
-    assert [len(row.input_ids) for row in encoded.rows][1:] == [200]
-    assert encoded.rows[1].targets == encoded.rows[1].input_ids[-len(encoded.rows[1].targets) :]
-    assert encoded.cut == 1
-    assert len(encoded.without_target) == 1
-    assert encoded.without_target[0].startswith("prompt (5")
+def test_an_answer_that_names_the_end_token_is_trained_whole():
+    """Also where the template has no turn end of its own."""
+    tokenizer = chatml("qwen2_5.jinja")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ '# ' + m.role + '\\n' + m.content + '\\n\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}# assistant\n{% endif %}"
+    )
+    plain = Renderer(tokenizer, {})
+    answer = "The token <|endoftext|> ends a text. So does <|im_end|>, here."
+    rendered = plain.encode(Example("x", EXAMPLE.messages, answer))
+    assert decode(tokenizer, rendered.targets) == answer + "<|im_end|>"
+    assert rendered.targets[-1] == plain.end_of_turn == tokenizer.eos_token_id
 
 
-def test_overlap_ignores_case_and_white_space():
-    same = Example("two", ({"role": "user", "content": "what  is 2 + 3?"},), "5")
-    other = Example("three", ({"role": "user", "content": "what is 2 + 4?"},), "6")
-    assert overlap([EXAMPLE], [same, other]) == 1
+THOUGHT = "<think>Two, three.</think>\n\nFive."
+
+
+@pytest.mark.parametrize(
+    ("change", "answer", "lost", "added"),
+    [
+        ("{{ m.content }}", THOUGHT, "", ""),
+        ("{{ m.content.split('</think>')[-1] }}", THOUGHT, THOUGHT, ""),
+        ("{{ m.content.split('</think>')[-1] }}", "Five.", "", ""),
+        ("{{ '<think></think>' + m.content }}", "Five.", "", "<think></think> ..."),
+        ("{{ m.content | trim }}", " Five. ", "", ""),  # but for space
+        ("{{ m.content | upper }}", "Five.", "Five.", ""),
+    ],
+)
+def test_a_template_that_rewrites_the_answer_is_found_out(change, answer, lost, added):
+    tokenizer = chatml("qwen2_5.jinja")
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
+        + change
+        + "{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    rendered = Renderer(tokenizer, {}).encode(Example("x", EXAMPLE.messages, answer))
+    assert (rendered.lost, rendered.added) == (lost, added)
+
+
+def metaspace(*merges):
+    """A tokenizer like Llama 2's, which writes a space before every text."""
+    tokens = ["<unk>", "<s>", "</s>", "\n", "\u2581", *"<|>userait:HA.", "A.", "\u2581A", "\nA"]
+    vocabulary = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
+    backend = Tokenizer(models.BPE(vocabulary, [("\u2581", "A"), *merges], unk_token="<unk>"))
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role[:1] + ':\\n' + m.content + eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'a:\\n' }}{% endif %}"
+    )
+    return tokenizer
+
+
+def test_the_tokens_are_those_of_the_whole_text():
+    tokenizer = metaspace()
+    renderer = Renderer(tokenizer, {})
+    rendered = renderer.encode(Example("x", ({"role": "user", "content": "Hi"},), "A."))
+    whole = tokenizer("u:\nHi</s>a:\nA.</s>", add_special_tokens=False).input_ids
+    assert rendered.input_ids == whole
+    assert tokenizer.convert_ids_to_tokens(rendered.targets) == ["A", ".", "</s>"]
+    assert not rendered.apart
+
+
+def test_a_token_over_the_end_of_the_prompt_is_cut_there():
+    """Generation starts from the prompt alone, so training does."""
+    tokenizer = metaspace(("\n", "A"))
+    renderer = Renderer(tokenizer, {})
+    rendered = renderer.encode(Example("x", ({"role": "user", "content": "Hi"},), "A."))
+    prompt = renderer.prompt_ids([{"role": "user", "content": "Hi"}])
+    assert rendered.apart
+    assert rendered.input_ids[: len(prompt)] == prompt
+    assert tokenizer.convert_ids_to_tokens(rendered.targets)[1:] == [".", "</s>"]
+
+
+@pytest.mark.parametrize("name", ["esci-mini", "medcalc-mini"])
+def test_shipped_rows_have_the_tokens_of_prompt_and_answer_apart(name, renderer, tokenizer):
+    """So they were made before whole texts were tokenized; runs made then are still these runs."""
+    dataset = composition.load("train", ["model=tiny", f"dataset={name}"]).dataset
+    splits = dataset.load()
+    for example in [*splits.train[:100], *splits.test[:50]]:
+        prompt = renderer.prompt(example.messages)
+        answer = example.completion + "<|im_end|>"
+        parts = [tokenizer(text, add_special_tokens=False).input_ids for text in (prompt, answer)]
+        rendered = renderer.encode(example)
+        assert rendered.input_ids == parts[0] + parts[1]
+        assert rendered.targets == parts[1]
+
+
+def test_every_trained_turn_is_a_target(renderer, tokenizer):
+    messages = (
+        {"role": "user", "content": "One?"},
+        {"role": "assistant", "content": "Two."},
+        {"role": "user", "content": "Two.?"},
+        {"role": "assistant", "content": "Go away."},
+        {"role": "user", "content": "Three?"},
+    )
+    rendered = renderer.encode(Example("x", messages, "Four.", turns=(1,)))
+    shown = renderer.marked(rendered)
+    assert shown.count("\u27e6") == 2
+    assert "assistant\n\u27e6Two.<|im_end|>\u27e7\n" in shown
+    assert shown.endswith("\u27e6Four.<|im_end|>\u27e7")
+    alone = renderer.encode(Example("x", messages, "Four."))
+    assert rendered.input_ids == alone.input_ids
+    assert tokenizer.decode(alone.targets) == "Four.<|im_end|>"
+
+
+def test_tools_calls_and_reasoning_reach_the_template():
+    tokenizer = chatml("qwen3.jinja")
+    renderer = Renderer(tokenizer, {})
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 2}}}
+    tool = {"type": "function", "function": {"name": "add", "parameters": {}}}
+    reply = {"tool_calls": [call], "reasoning_content": "Sums are for tools."}
+    example = Example("x", EXAMPLE.messages, "", reply_fields=reply, tools=(tool,))
+    rendered = renderer.encode(example)
+    target = decode(tokenizer, rendered.targets)
+    assert "Sums are for tools." in target
+    assert '"name": "add", "arguments": {"a": 2}' in target
+    assert target.endswith("<|im_end|>")
+    assert '"parameters": {}' in renderer.prompt(example.messages, example.tools)
+    assert (rendered.lost, rendered.added) == ("", "")
+    plain = chatml("qwen2_5.jinja")
+    plain.chat_template = plain.chat_template.replace("tool_calls", "nothing")
+    assert Renderer(plain, {}).encode(example).lost in ("add", "Sums are for tools.")
+
+
+def test_a_role_that_the_template_refuses_is_an_error_of_the_row():
+    tokenizer = gemma()
+    tokenizer.chat_template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        + tokenizer.chat_template
+    )
+    system = ({"role": "system", "content": "Be brief."}, *EXAMPLE.messages)
+    with pytest.raises(RowError, match="no system"):
+        Renderer(tokenizer, {}).encode(Example("x", system, "5"))

@@ -134,7 +134,7 @@ def test_a_mean_without_a_task_is_not_set_beside_a_whole_one():
 
     def general(**tasks):
         scores = {"suite": "paper", "limit": None, "tasks": tasks}
-        return {"run": {"dataset": "medcalc"}, "general": scores}
+        return {"run": {"dataset": "medcalc", "base": "ab12"}, "general": scores}
 
     whole, part = general(gsm8k=gsm8k, ifeval=ifeval), general(gsm8k=gsm8k)
     assert measured_alike(whole, whole, "general")

@@ -1,7 +1,9 @@
 """Attacks: each is contained, and nothing is left of it."""
 
 import os
+import platform
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -11,11 +13,81 @@ from pathlib import Path
 import pytest
 
 from talr_cli.evaluation.sandbox import outside as sandbox
-from talr_cli.evaluation.sandbox.outside import KINDS, Limits, require_sandbox, run_all, run_program
+from talr_cli.evaluation.sandbox.calls import allowed
+from talr_cli.evaluation.sandbox.outside import (
+    KINDS,
+    Limits,
+    Outcome,
+    require_sandbox,
+    run_all,
+    run_program,
+)
 
 LIMITS = Limits(
-    seconds=5, cpu_seconds=2, memory=256 << 20, file_size=1 << 20, disk=4 << 20, files=50
+    seconds=5, cpu_seconds=1, memory=256 << 20, file_size=1 << 20, disk=4 << 20, files=50
 )
+CALLS = {  # each with its number on x86_64 and on aarch64
+    "keyctl": (250, 219),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "shmget": (29, 194),
+    "semget": (64, 190),
+    "msgget": (68, 186),
+    "mq_open": (240, 180),
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    "io_uring_setup": (425, 425),
+    "io_setup": (206, 0),
+    "userfaultfd": (323, 282),
+    "perf_event_open": (298, 241),
+    "bpf": (321, 280),
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "pidfd_getfd": (438, 438),
+    "kcmp": (312, 272),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "clone3": (435, 435),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "mount_setattr": (442, 442),
+    "chroot": (161, 51),
+    "kexec_load": (246, 104),
+    "init_module": (175, 105),
+    "name_to_handle_at": (303, 264),
+    "open_by_handle_at": (304, 265),
+    "fanotify_init": (300, 262),
+    "inotify_init1": (294, 26),
+    "seccomp": (317, 277),
+    "personality": (135, 92),
+    "sched_setaffinity": (203, 122),
+    "setuid": (105, 146),
+}
+DETACHED = """
+import ctypes, os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)  # no signal when the parent ends
+for _ in range(2):
+    os.setsid()
+    if os.fork():
+        time.sleep({seconds})
+        break
+else:
+    ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)
+    os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(60)", "{marker}"])
+"""
+INTERRUPT = """
+import ctypes, mmap
+code = mmap.mmap(-1, 4096, prot=7)
+code.write(bytes.fromhex("b814000000cd80c3"))  # mov eax, 20 (getpid); int 0x80; ret
+get = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
+raise SystemExit(f"said {get()}")
+"""
 
 
 @pytest.fixture(params=KINDS, autouse=True)
@@ -44,6 +116,12 @@ def test_leaving_early_is_no_pass(leave):
 @pytest.mark.parametrize(
     ("attack", "said"),
     [
+        ("open('/dev/x', 'w')", "Read-only"),
+        ("open('/dev/shm/x', 'wb').write(bytes(2 << 20))", "File too large"),
+        ("for i in range(999): open(f'/tmp/{i}', 'w').close()", "No space left"),
+        ("import os; os.write(0, b'x')", "Bad file descriptor"),
+        ("import os; os.kill(0, 9)", "ended before its end"),
+        ("import os; os.setxattr('/tmp', 'user.x', b'x')", "not supported"),
         ("open('/x', 'w')", "Read-only"),
         ("open('/usr/x', 'w')", "Read-only"),
         ("while True:\n    __import__('os').fork()", "Resource temporarily unavailable"),
@@ -51,13 +129,7 @@ def test_leaving_early_is_no_pass(leave):
         ("open('/tmp/x', 'wb').write(bytes(2 << 20))", "File too large"),
         ("bytearray(50 << 30)", "MemoryError"),
         ("while True: print('x' * 1000)", "ended before its end|after 5 s"),
-        ("import time, signal; signal.signal(15, signal.SIG_IGN); time.sleep(99)", "after 5 s"),
         ("import os; os.kill(-1, 9)", "No such process"),
-        ("import ctypes; assert ctypes.CDLL(None).unshare(0x10000000) == 0", "AssertionError"),
-        (
-            "import ctypes; assert ctypes.CDLL(None).mount(b'a', b'/tmp', b'tmpfs', 0, None) == 0",
-            "AssertionError",
-        ),
     ],
 )
 def test_contained(attack, said):
@@ -66,11 +138,64 @@ def test_contained(attack, said):
     assert re.search(said, outcome.reason)
 
 
-def test_the_number_of_files_is_limited(how):
-    if how == "bubblewrap":
-        pytest.skip("its folder in memory is limited by size alone")
-    outcome = run_program("for i in range(999): open(f'/tmp/{i}', 'w').close()", LIMITS)
-    assert "No space left" in outcome.reason
+def test_calls_that_open_other_parts_of_the_kernel():
+    place = {"x86_64": 0, "aarch64": 1}[platform.machine()]
+    named = {name: numbers[place] for name, numbers in CALLS.items()}
+    # The kernel filters neither uretprobe nor uprobe; both are for a tracer's code alone.
+    ours = {*allowed(platform.machine()).values(), *((335, 336) if place == 0 else ())}
+    others = sorted({*range(500), *range(1 << 30, (1 << 30) + 500)} - ours)
+    assert set(named.values()) <= set(others)
+    # 38 is ENOSYS, 95 ENOTSUP, which twelve for extended attributes say.
+    outcome = run_program(
+        "import ctypes\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "def error(*arguments):\n"
+        "    return ctypes.get_errno() if libc.syscall(*arguments, 0, 0, 0, 0, 0) == -1 else 0\n"
+        f"made = {{name: number for name, number in {named}.items() if error(number, 0) != 38}}\n"
+        "assert not made, made\n"
+        f"errors = [error(number, 0) for number in {others}]\n"
+        "assert {*errors} == {38, 95} and errors.count(95) == 12, errors\n"
+        f"clone = {allowed(platform.machine())['clone']}\n"
+        "for bit in (17, 25, 26, 27, 28, 29, 30):\n"  # CLONE_NEW*
+        "    assert error(clone, 1 << bit | 17) == 1, bit\n"
+        "import socket\n"
+        "for family in (2, 10, 16, 17, 38, 40, 44):\n"  # IP, netlink, packet, alg, vsock, xdp
+        "    for kind in (1, 2, 3):\n"
+        "        try:\n"
+        "            socket.socket(family, kind)\n"
+        "        except OSError as failed:\n"
+        "            assert failed.errno == 97, failed\n"
+        "        else:\n"
+        "            raise SystemExit(family)\n",
+        Limits(),
+    )
+    assert outcome == Outcome(True, "")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other machines have one interface")
+def test_calls_of_the_32_bit_interface():
+    free = subprocess.run([sys.executable, "-c", INTERRUPT], capture_output=True, text=True)
+    if "said" not in free.stderr:
+        pytest.skip("this kernel has none")
+    assert int(free.stderr.split()[-1]) > 0
+    assert run_program(INTERRUPT, LIMITS).reason == "SystemExit: said -38"
+
+
+def test_a_machine_whose_calls_are_not_known_has_no_sandbox(how, monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    assert not sandbox.holds.__wrapped__(how)
+
+
+def test_root_of_a_namespace_that_knows_no_other_user(how):
+    """As in many a container. The limit on processes binds it unless it is root outside too."""
+    ask = f"from talr_cli.evaluation.sandbox import outside; print(outside.holds({how!r}))"
+    command = ["unshare", "--user", "--map-root-user", sys.executable, "-c", ask]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no such namespace here")
+    users = Path("/proc/self/uid_map").read_text().split()
+    assert asked.stdout.strip() == str(os.getuid() != 0 or users[1] != "0")
 
 
 def test_secrets_of_the_environment_and_of_the_home_folder(tmp_path, monkeypatch):
@@ -95,30 +220,49 @@ def test_a_socket_of_this_machine_is_out_of_reach():
         assert not run_program(attack, LIMITS).passed
 
 
-def test_nothing_is_left_behind(tmp_path, monkeypatch):
+@pytest.mark.parametrize("ended_by", ["itself", "the time limit"])
+def test_nothing_is_left_behind(tmp_path, monkeypatch, ended_by):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    marker = f"left-{os.getpid()}-{time.time_ns()}"
-    run_program(
-        "import os, sys, time\n"
-        "if os.fork() == 0:\n"
-        "    os.setsid()\n"
-        "    if os.fork() == 0:\n"
-        f"        os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(60)', "
-        f"{marker!r}])\n"
-        "    os._exit(0)\n"
-        "time.sleep(0.5)",
-        LIMITS,
-    )
-    deadline = time.monotonic() + 10
-    while marker in _command_lines() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    source, marker = _detached(0.5 if ended_by == "itself" else 60)
+    outcome = run_program(source, Limits(seconds=1.5))
+    assert outcome.reason == ("" if ended_by == "itself" else "not at its end after 1.5 s")
     assert marker not in _command_lines()
     assert not list(tmp_path.iterdir())
     assert str(tmp_path) not in Path("/proc/mounts").read_text()
 
 
+@pytest.mark.parametrize("killed", ["the caller", "the outer process"])
+def test_nothing_outlives_those_who_watch_it(how, killed):
+    call = (
+        "import sys; from talr_cli.evaluation.sandbox import outside;"
+        f"outside._run(sys.stdin.read(), outside.Limits(), {how!r})"
+    )
+    source, marker = _detached(60)
+    caller = subprocess.Popen([sys.executable, "-c", call], stdin=subprocess.PIPE)
+    caller.stdin.write(source.encode())
+    caller.stdin.close()
+    assert _within_seconds(lambda: marker in _command_lines())
+    outer = int(Path(f"/proc/{caller.pid}/task/{caller.pid}/children").read_text().split()[0])
+    os.kill(caller.pid if killed == "the caller" else outer, signal.SIGKILL)
+    assert _within_seconds(lambda: marker not in _command_lines())
+    assert caller.wait(10) == (-signal.SIGKILL if killed == "the caller" else 0)
+
+
 def test_a_task_is_allowed_where_there_is_a_sandbox():
     require_sandbox("humaneval", allow_unsafe=False)
+
+
+def _detached(seconds):
+    """A program that leaves its session and its parent's signal, and the word to find it by."""
+    marker = f"left-{os.getpid()}-{time.time_ns()}"
+    return DETACHED.format(seconds=seconds, marker=marker), marker
+
+
+def _within_seconds(condition):
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
 
 
 def _command_lines() -> str:

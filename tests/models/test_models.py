@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import (
     Gemma3Config,
     Gemma3ForConditionalGeneration,
@@ -16,7 +17,7 @@ from transformers import (
 
 from talr_cli.config import composition
 from talr_cli.errors import UserError
-from talr_cli.models import loading, sources
+from talr_cli.models import loading, saving, sources
 from talr_cli.models.tokenizer import load_tokenizer
 
 
@@ -88,6 +89,40 @@ def test_missing_weights_are_refused_not_filled_in(tiny_source, tiny_config, tmp
         loading.load_model(sources.resolve(config), config, torch.float32, "cpu")
 
 
+def test_weights_that_do_not_fit_are_refused(tiny_source, tiny_config, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_source.directory, folder)
+    settings = json.loads((folder / "config.json").read_text())
+    for key, value, expected in (
+        ("num_hidden_layers", 1, r"weights that LlamaForCausalLM does not use.*layers\.1"),
+        ("intermediate_size", 64, "has the shape|[Ss]ize mismatch|size"),
+    ):
+        (folder / "config.json").write_text(json.dumps({**settings, key: value}))
+        source = sources.directory_source(folder)
+        for config in (tiny_config, replace(tiny_config, architecture="LlamaForCausalLM")):
+            with pytest.raises(UserError, match=expected) as error:
+                loading.load_model(source, config, "auto", "cpu")
+            assert "\n" not in str(error.value)
+
+
+def test_an_adapter_of_another_model_is_refused(tiny_source, tiny_config, tmp_path):
+    base = loading.load_model(tiny_source, tiny_config, torch.float32, "cpu")
+    adapted = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj"]))
+    adapted.peft_config["default"].base_model_name_or_path = str(tiny_source.directory)
+    adapted.save_pretrained(tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    config, right = config_for(tmp_path), load_file(file)
+    few = dict(list(right.items())[:-1])
+    other = {name.replace("q_proj", "w_proj"): tensor for name, tensor in right.items()}
+    for tensors in (few, other, {"model.norm.weight": torch.ones(3)}):
+        save_file(tensors, file)
+        with pytest.raises(UserError, match="does not fit its base"):
+            loading.load_model(sources.resolve(config), config, torch.float32, "cpu")
+    save_file({name: torch.ones(2, 2) for name in right}, file)
+    with pytest.raises(UserError, match="size mismatch"):
+        loading.load_model(sources.resolve(config), config, torch.float32, "cpu")
+
+
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
@@ -137,10 +172,10 @@ def test_the_fingerprint_is_the_content(tiny_source, tiny_config, tmp_path):
     model = loading.load_model(tiny_source, tiny_config, torch.float32, "cpu")
     tokenizer = load_tokenizer(tiny_source, tiny_config)
     for name in ("one", "two"):
-        loading.save_model(model, tokenizer, tmp_path / name)
+        saving.save_model(model, tokenizer, 2, tmp_path / name)
     with torch.no_grad():
         next(model.parameters())[0, 0] += 1
-    loading.save_model(model, tokenizer, tmp_path / "three")
+    saving.save_model(model, tokenizer, 2, tmp_path / "three")
     prints = [
         sources.resolve(config_for(tmp_path / n)).fingerprint for n in ("one", "two", "three")
     ]
@@ -151,7 +186,7 @@ def test_a_model_without_a_chat_template_is_refused(tiny_source, tiny_config, tm
     model = loading.load_model(tiny_source, tiny_config, torch.float32, "cpu")
     tokenizer = load_tokenizer(tiny_source, tiny_config)
     tokenizer.chat_template = None
-    loading.save_model(model, tokenizer, tmp_path / "bare")
+    saving.save_model(model, tokenizer, 2, tmp_path / "bare")
     config = config_for(tmp_path / "bare")
     with pytest.raises(UserError, match="has no chat template"):
         load_tokenizer(sources.resolve(config), config)

@@ -9,6 +9,7 @@ from talr_cli.report.show import show
 from talr_cli.report.tables.categories import categories_cells, category_cells
 from talr_cli.report.tables.cells import as_csv, as_markdown
 from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.statistics.groups import comparable
 
 
 def scored(method, categories):
@@ -25,7 +26,7 @@ TALR = scored("talr", {"date": (0.125, 0.01, 8), "lab": (0.75, 0.05, 40)})
 
 
 def test_a_line_a_run_and_a_column_a_category():
-    lines = as_markdown(categories_cells([BASE, SFT, TALR])).splitlines()
+    lines = as_markdown(categories_cells(comparable([BASE, SFT, TALR]))).splitlines()
     assert lines[0] == "| method | lr | seed | date | lab | risk |"
     assert lines[2] == "| sft | 1e-06 | 0 | – | 0.250 ± 0.050 | 0.500 |"
     assert lines[3] == "| talr | 1e-06 | 0 | 0.125 ± 0.010 | 0.750 ± 0.050 | – |"
@@ -33,14 +34,14 @@ def test_a_line_a_run_and_a_column_a_category():
 
 
 def test_programs_get_every_error_in_a_column_of_its_own():
-    (row,) = csv.DictReader(io.StringIO(as_csv(categories_cells([SFT]))))
+    (row,) = csv.DictReader(io.StringIO(as_csv(categories_cells(comparable([SFT])))))
     assert (row["lab"], row["lab_stderr"]) == ("0.25", "0.05")
     assert (row["risk"], row["risk_stderr"]) == ("0.5", "")
 
 
 def test_without_categories_there_is_no_table():
     unscored = results("sft", domain=None)
-    assert categories_cells([BASE, unscored]) is None
+    assert categories_cells(comparable([BASE, unscored])) is None
     assert category_cells(BASE) is None
     assert category_cells(unscored) is None
 

@@ -8,10 +8,11 @@ from synthetic_study import BASE, results, training
 
 from talr_cli.report.tables.cells import as_csv, as_markdown
 from talr_cli.report.tables.cost import cost_cells
+from talr_cli.statistics.groups import comparable
 
 
 def cost(*runs):
-    return list(csv.DictReader(io.StringIO(as_csv(cost_cells(runs)))))
+    return list(csv.DictReader(io.StringIO(as_csv(cost_cells(comparable(runs))))))
 
 
 def trained(method="sft", seed=0, **changes):
@@ -67,8 +68,8 @@ def test_averages_of_one_run_are_one_training():
 def test_runs_from_before_the_device_was_recorded():
     old = trained()
     del old["training"]["device"], old["training"]["processes"]
-    assert "| sft | – | 1 | 0.500 | 0.500 |" in as_markdown(cost_cells([old]))
+    assert "| sft | – | 1 | 0.500 | 0.500 |" in as_markdown(cost_cells(comparable([old])))
 
 
 def test_nothing_was_trained_here():
-    assert cost_cells([BASE]) is None
+    assert cost_cells(comparable([BASE])) is None

@@ -9,6 +9,7 @@ from synthetic_study import BASE, metrics, results, study, write_study
 from talr_cli.report.figures import curves
 from talr_cli.report.figures.curves import STATISTICS, binned, plot_curves
 from talr_cli.runs.study import load_runs
+from talr_cli.statistics.groups import comparable
 from talr_cli.statistics.seeds import seed_groups
 
 BY_METRIC = {statistic.metric: statistic for statistic in STATISTICS}
@@ -74,14 +75,24 @@ def test_two_hundred_runs_are_a_panel_for_each_method_and_a_line_for_each_lr(tmp
     assert len(looks) == 6
 
 
-def test_damaged_metrics_cost_only_their_own_curve(tmp_path, caplog):
+def test_damaged_lines_cost_only_themselves(tmp_path, caplog):
     runs = written(tmp_path, [results("sft", id="1"), results("talr", id="2"), BASE])
     (damaged,) = tmp_path.glob("*/*/sft*/metrics.jsonl")
-    damaged.write_text("{broken\n" * 4)
-    names = {path.name for path in plot_curves(runs, tmp_path)}
+    rows = damaged.read_text().splitlines(keepends=True)
+    rows[3] = rows[3][:9] + "\n"
+    rows[5] = '{"step": 6, "loss": "low"}\n'
+    damaged.write_text("".join(rows))
+    names = {path.name for path in plot_curves(comparable(runs.values()), runs, tmp_path)}
     assert "loss-small__medcalc.svg" in names
-    assert "left out 4 damaged lines" in caplog.text
-    assert {line.label for line in lines(runs, "loss")} == {"talr"}
+    assert "metrics.jsonl: left out 2 damaged lines, the first is line 4" in caplog.text
+    drawn = {line.label: line for line in lines(runs, "loss")}
+    assert set(drawn) == {"sft", "talr"}
+    steps = [
+        row["step"] for row in map(json.loads, [*rows[:3], rows[4], *rows[6:]]) if "loss" in row
+    ]
+    whole = [row["step"] for row in metrics(results("sft"), 100) if "loss" in row]
+    assert whole == list(range(1, 101))
+    assert sorted({*whole} - {*steps}) == [4, 6]
 
 
 def test_a_number_that_was_not_finite_is_a_gap(tmp_path):
@@ -95,4 +106,5 @@ def test_a_number_that_was_not_finite_is_a_gap(tmp_path):
 
 
 def test_a_study_of_evaluations_has_no_curves(tmp_path):
-    assert plot_curves(written(tmp_path, [BASE]), tmp_path) == []
+    runs = written(tmp_path, [BASE])
+    assert plot_curves(comparable(runs.values()), runs, tmp_path) == []

@@ -8,7 +8,8 @@ from command_line import talr
 from synthetic_study import scored, write_study
 
 from talr_cli.errors import UserError
-from talr_cli.report.recommend import recommend
+from talr_cli.report import recommend as recommending
+from talr_cli.statistics.groups import comparable
 
 
 def run(method, domain, general, lr=1e-6, n=400, **where):
@@ -16,6 +17,11 @@ def run(method, domain, general, lr=1e-6, n=400, **where):
     difficulty = (numpy.arange(n) + 0.5) / n
     tasks = {"a": difficulty < general, "b": difficulty[::2] < general}
     return scored(method, difficulty < domain, tasks, lr=lr, id=method, **where)
+
+
+def recommend(runs, bound):
+    (group,) = comparable(runs.values())
+    return recommending.recommend(group, runs, bound)
 
 
 def named(runs):
@@ -73,7 +79,9 @@ def test_runs_that_were_measured_otherwise_are_no_candidates():
     found = recommend(named([*RUNS, other]), 0.02)
     assert found.candidates[0].path.name == "talr"
     assert found.runs == 4
-    with pytest.raises(UserError, match="measured like the base"):
+    reason = "domain was scored by limit=None and limit=10"
+    assert found.left_out == {Path("s/flow"): reason}
+    with pytest.raises(UserError, match=f"no run can be compared with the base model: .*{reason}"):
         recommend(named([BASE, other]), 0.02)
 
 

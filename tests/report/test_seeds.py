@@ -9,6 +9,7 @@ from synthetic_study import BASE, results
 
 from talr_cli.report.tables.cells import as_csv, as_markdown
 from talr_cli.report.tables.seeds import seeds_cells
+from talr_cli.statistics.groups import comparable
 from talr_cli.statistics.seeds import seed_groups
 
 DOMAIN = [0.31, 0.35, 0.28]
@@ -23,7 +24,7 @@ def seeds(**changes):
 
 def test_mean_and_sample_standard_deviation():
     runs = [BASE, *seeds(), results("sft")]
-    talr = list(csv.DictReader(io.StringIO(as_csv(seeds_cells(runs)))))[1]
+    talr = list(csv.DictReader(io.StringIO(as_csv(seeds_cells(comparable(runs))))))[1]
     assert (talr["method"], talr["seeds"]) == ("talr", "3")
     assert float(talr["domain"]) == pytest.approx(numpy.mean(DOMAIN))
     assert float(talr["domain_sd"]) == pytest.approx(numpy.std(DOMAIN, ddof=1))
@@ -32,8 +33,8 @@ def test_mean_and_sample_standard_deviation():
 
 def test_one_seed_has_no_deviation_and_no_table():
     runs = [BASE, results("sft"), results("talr")]
-    assert seeds_cells(runs) is None
-    lines = as_markdown(seeds_cells([*runs, results("talr", seed=1)])).splitlines()
+    assert seeds_cells(comparable(runs)) is None
+    lines = as_markdown(seeds_cells(comparable([*runs, results("talr", seed=1)]))).splitlines()
     assert lines[2].startswith("| sft | 1e-06 | 1 | 0.300 | +0.090 |")
     assert lines[3].startswith("| talr | 1e-06 | 2 | 0.300 ± 0.000 |")
 
@@ -48,7 +49,7 @@ def test_the_error_of_a_single_run_is_its_own():
 def test_a_seed_that_was_not_scored_is_left_out_and_said():
     runs = seeds()
     runs[2]["domain"] = None
-    line = as_markdown(seeds_cells([BASE, *runs])).splitlines()[2]
+    line = as_markdown(seeds_cells(comparable([BASE, *runs]))).splitlines()[2]
     assert "| talr | 1e-06 | 3 | 0.330 ± 0.028 (of 2) |" in line
 
 

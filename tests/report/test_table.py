@@ -10,23 +10,29 @@ from scipy import stats
 from synthetic_study import scored
 
 from talr_cli.report.tables.cells import as_csv, as_markdown
-from talr_cli.report.tables.table import print_table, results_cells, rich_table, study_rows
+from talr_cli.report.tables.table import print_table, results_cells, rich_table
+from talr_cli.report.tables.table import study_rows as rows_of_groups
+from talr_cli.statistics.groups import comparable
+
+
+def study_rows(runs):
+    return rows_of_groups(comparable(runs))
 
 
 def markdown_table(runs):
-    return as_markdown(results_cells(runs))
+    return as_markdown(results_cells(comparable(runs)))
 
 
 def csv_table(runs):
-    return as_csv(results_cells(runs))
+    return as_csv(results_cells(comparable(runs)))
 
 
 def results(method="talr", lr=1e-6, seed=0, domain=(0.3, 0.03), general=(0.4, 0.04), **changes):
     if method == "base":
         lr = seed = None
-    run = {"id": "00000000", "model": "m", "dataset": "d", "method": method, "lr": lr, "seed": seed}
+    run = {"id": "00000000", "model": "m", "dataset": "d", "base": "ab12", "method": method}
+    run |= {"lr": lr, "seed": seed}
     one = {
-        "schema": 1,
         "run": run,
         "general": general and {"score": general[0], "stderr": general[1], "suite": "mini"},
         "domain": domain and {"score": domain[0], "stderr": domain[1], "scorer": "medcalc"},
@@ -164,14 +170,14 @@ def test_csv_keeps_every_digit():
 
 def test_terminal_table_has_the_same_cells():
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(rich_table(results_cells([BASE, results()])))
+    console.print(rich_table(results_cells(comparable([BASE, results()]))))
     text = console.export_text()
     assert "0.300 ± 0.030" in text
     assert "+0.100 ± 0.036" in text
 
 
 def test_printed_into_a_pipe_no_cell_is_folded(capsys):
-    print_table([BASE, results()])
+    print_table(comparable([BASE, results()]))
     assert "│ 0.300 ± 0.030 │ +0.100 ± 0.036 │" in capsys.readouterr().out
 
 
@@ -200,7 +206,7 @@ def test_averages_of_one_run_are_told_apart():
 
 def test_a_name_is_no_markup_in_the_terminal():
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(rich_table(results_cells([BASE, results("[red]x[/red]")])))
+    console.print(rich_table(results_cells(comparable([BASE, results("[red]x[/red]")]))))
     assert "[red]x[/red]" in console.export_text()
 
 

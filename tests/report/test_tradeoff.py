@@ -13,6 +13,7 @@ from PIL import Image
 
 from talr_cli.report.figures import tradeoff
 from talr_cli.report.figures.tradeoff import plot_tradeoff
+from talr_cli.statistics.groups import comparable
 
 METHODS = ["sft", "talr", "flow", "dft", "eaft", "l2"]
 
@@ -22,13 +23,13 @@ def results(method, lr, domain, general, seed=0):
         "id": "00000000",
         "model": "small",
         "dataset": "medcalc",
+        "base": "ab12",
         "method": method,
         "lr": lr,
         "seed": seed,
     }
     error = {"stderr": 0.02, "n": 100}
     return {
-        "schema": 1,
         "run": run,
         "domain": {"score": domain, "metric": "accuracy", "scorer": "medcalc", **error},
         "general": {"score": general, "suite": "mini", "formula": "mean of tasks", **error},
@@ -49,12 +50,13 @@ def study(runs):
 
 
 def drawn(runs):
-    return tradeoff._draw(runs).axes[0]
+    (group,) = comparable(runs)
+    return tradeoff._draw(group).axes[0]
 
 
 @pytest.mark.parametrize("runs", [0, 1, 12, 200])
 def test_files_are_pictures_of_something(tmp_path, runs):
-    png, svg = plot_tradeoff(study(runs), tmp_path)
+    png, svg = plot_tradeoff(comparable(study(runs)), tmp_path)
     assert (png.name, svg.name) == (
         "tradeoff-small__medcalc.png",
         "tradeoff-small__medcalc.svg",
@@ -114,27 +116,27 @@ def test_methods_differ_in_shape_and_in_lightness_and_lr_in_size():
 def test_runs_without_both_scores_are_left_out(tmp_path, caplog):
     halved = results("talr", 1e-6, 0.3, 0.4)
     halved["general"] = None
-    assert plot_tradeoff([halved], tmp_path) == []
+    assert plot_tradeoff(comparable([halved]), tmp_path) == []
     assert "no run has both scores" in caplog.text
-    assert len(plot_tradeoff([BASE, halved], tmp_path)) == 2
+    assert len(plot_tradeoff(comparable([BASE, halved]), tmp_path)) == 2
 
 
 def test_each_pair_has_a_picture_of_its_own(tmp_path):
     other = results("talr", 1e-6, 0.3, 0.4)
     other["run"]["model"] = "org/bigger"
-    names = [path.name for path in plot_tradeoff([BASE, other], tmp_path)]
+    names = [path.name for path in plot_tradeoff(comparable([BASE, other]), tmp_path)]
     assert names[::2] == ["tradeoff-org-bigger__medcalc.png", "tradeoff-small__medcalc.png"]
 
 
 def test_a_run_without_lr_and_one_without_stderr(tmp_path):
     odd = results("merge", None, 0.3, 0.4)
     odd["domain"]["stderr"] = None
-    plot_tradeoff([BASE, odd, results("sft", 1e-6, 0.3, 0.4)], tmp_path)
+    plot_tradeoff(comparable([BASE, odd, results("sft", 1e-6, 0.3, 0.4)]), tmp_path)
 
 
 def test_a_caller_that_plots_is_left_alone(tmp_path):
     before = dict(matplotlib.rcParams)
-    plot_tradeoff(study(3), tmp_path)
+    plot_tradeoff(comparable(study(3)), tmp_path)
     assert dict(matplotlib.rcParams) == before
     code = (
         "import sys, talr_cli.report.figures.tradeoff; "

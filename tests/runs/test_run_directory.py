@@ -13,7 +13,6 @@ import pytest
 from talr_cli.errors import UserError
 from talr_cli.runs.process import process_start
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.study import load_results
 
 IDENTITY = "0123abcd" + "0" * 56
 
@@ -93,14 +92,14 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_no_litter(run):
     run.write_results({"score": 1})
     with pytest.raises(TypeError):
         run.write_results({"score": object()})
-    assert run.read_results() == {"score": 1}
+    assert json.loads(run.results.read_text()) == {"score": 1}
     assert [entry.name for entry in run.path.iterdir()] == ["results.json"]
 
 
 def test_numbers_that_json_lacks_become_null(run):
     run.path.mkdir(parents=True)
     run.write_results({"stderr": float("nan"), "groups": [float("inf"), 0.5]})
-    assert run.read_results() == {"stderr": None, "groups": [None, 0.5]}
+    assert json.loads(run.results.read_text()) == {"stderr": None, "groups": [None, 0.5]}
 
 
 # Identity
@@ -308,26 +307,3 @@ with RunDirectory(Path(sys.argv[1])).lock():
             pass
     finally:
         os.kill(worker, signal.SIGKILL)
-
-
-# Study
-
-
-def test_study_skips_what_it_cannot_read(tmp_path, caplog):
-    for number, seed in enumerate([1, 2, 3, 4]):
-        run = run_in(tmp_path, seed=seed, identity=f"{number:064x}")
-        run.path.mkdir(parents=True)
-        run.write_results({"schema": 1, "run": {"id": f"{number:08x}", "seed": seed}})
-    other = run_in(tmp_path, study="second")
-    other.path.mkdir(parents=True)
-    other.write_results({"schema": 1, "run": {"id": "ffffffff"}})
-    found = load_results(tmp_path, "first")
-    assert [results["run"]["seed"] for results in found] == [1, 2, 3, 4]
-
-    first, second, third = sorted((tmp_path / "first").glob("*/*/results.json"))[:3]
-    first.write_text('{"schema": 1, "run"')
-    second.write_text('{"schema": 99, "run": {"id": "x"}}')
-    third.write_text("[]")
-    assert [results["run"]["seed"] for results in load_results(tmp_path, "first")] == [4]
-    assert len(caplog.records) == 3
-    assert load_results(tmp_path, "absent") == []

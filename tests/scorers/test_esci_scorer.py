@@ -14,7 +14,7 @@ from talr_cli.data.esci import Esci
 from talr_cli.evaluation.domain import proportion
 from talr_cli.scorers.base import Summarizer
 from talr_cli.scorers.esci import LABELS, EsciScorer
-from talr_cli.scorers.medcalc import MedCalcScorer
+from talr_cli.scorers.math import Gsm8kScorer
 
 score = EsciScorer()
 
@@ -43,6 +43,25 @@ def test_a_label_is_read_in_every_form(label, way):
 def test_the_label_named_last_counts_within_the_answer_and_without_one():
     assert parsed("Exact, or rather Substitute") == "Substitute"
     assert parsed("Answer: not Exact but Complement\nIrrelevant remarks") == "Complement"
+
+
+@pytest.mark.parametrize(
+    ("output", "label"),
+    [
+        ("Answer: Substitute. It is not an exact match.", "Substitute"),
+        ("Answer: Substitute\nIt is not Exact, and the answer is final.", "Substitute"),
+        ('{"label": "Exact", "reason": "not a substitute"}', "Exact"),
+        ('{"reason": "not a substitute", "label": "Exact"}', "Exact"),
+        ('{"answer": "Exact", "reason": "no substitute"}', "Exact"),
+        ('```json\n{"esci_label": "Irrelevant", "why": "no complement"}\n```', "Irrelevant"),
+        ("Answer: It is not an exact match but a substitute.", "Substitute"),
+        ("The answer is not Exact.", "Exact"),
+        ("The answer is Complement, rather than Substitute.", "Complement"),
+        ("Answer: Exact. Wait, no. Answer: Irrelevant, not exact.", "Irrelevant"),
+    ],
+)
+def test_the_label_of_the_answer_counts_and_not_one_in_its_reason(output, label):
+    assert parsed(output) == label
 
 
 @pytest.mark.parametrize(
@@ -151,4 +170,4 @@ def test_a_constant_answer_looks_good_by_accuracy_alone(real_data):
 
 def test_only_a_scorer_with_a_summary_is_a_summarizer():
     assert isinstance(score, Summarizer)
-    assert not isinstance(MedCalcScorer(), Summarizer)
+    assert not isinstance(Gsm8kScorer(), Summarizer)

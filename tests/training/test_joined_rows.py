@@ -1,6 +1,7 @@
 """Rows joined into one sequence come out as each does alone, whatever the model's attention."""
 
 import pytest
+import small_models
 import torch
 from transformers import (
     Gemma3ForCausalLM,
@@ -92,9 +93,29 @@ def test_joins_where_it_is_right_and_faster():
     assert not joins_rows(None, model, "cuda", 4)
     assert joins_rows(True, model, "cuda", 4)
     assert not joins_rows(False, model, "cpu", 4)
-    flash = made("llama")
-    flash.config._attn_implementation_internal = "flash_attention_2"
-    assert joins_rows(None, flash, "cuda", 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "apart"), [("llama", True), ("qwen3_moe", True), ("granitemoe", True), ("lfm2", False)]
+)
+def test_whether_rows_stay_apart_is_tried_on_the_model(kind, apart):
+    model = small_models.made(kind)
+    model.train()
+    assert joins_rows(None, model, "cpu", 4) == apart
+    assert model.training
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_a_model_that_mixes_neighbours_is_found_out():
+    """Which takes joined rows without a word."""
+    model = made("llama")
+    layer = model.model.layers[0].mlp
+
+    def mix(_module, _arguments, output):
+        return output + output.roll(1, dims=1)
+
+    layer.register_forward_hook(mix)
+    assert not joins_rows(None, model, "cpu", 4)
 
 
 def test_other_attention_and_recurrent_layers_are_padded_or_refused():

@@ -13,7 +13,8 @@ from lm_eval.models.huggingface import HFLM
 
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.continuations import Choices, read_once
-from talr_cli.evaluation.generation import end_tokens, greedy, only_ends_inherited
+from talr_cli.evaluation.generation import greedy, only_ends_inherited
+from talr_cli.models.saving import end_tokens
 
 _GREEDY = {"do_sample", "temperature", "top_p", "top_k"}  # what a greedy task may ask for
 
@@ -25,7 +26,7 @@ class Answering(HFLM):
 
     def __init__(self, model: Any, renderer: Renderer, rows: int, **settings: Any) -> None:
         super().__init__(model, tokenizer=renderer.tokenizer, batch_size=rows, **settings)
-        self._ends = end_tokens(model, renderer)
+        self._ends = set(end_tokens(model, renderer.end_of_turn))
         self._rows = rows
 
     def _model_generate(

@@ -1,99 +1,190 @@
 """The sandbox from within: what stands between the caller's process and the program's.
 
-    inside.py contain PIPE FOLDER VISIBLE...   make the namespaces, then `run` in them
-    inside.py run PIPE                         set the limits, run what standard input says
+    contain    caller - outer - init - program, each the parent of the next
+    run        this process becomes the program's
 
-A script of the standard library alone; it is not imported. `contain` needs Linux and no rights.
+Standard input is the caller's to hang up: then, or when the caller is gone, the outer process kills
+the init of the program's namespaces, and the kernel with it everything in them. By bubblewrap bwrap
+stands between the two, the init is bubblewrap's own, and its child comes here again, to `run`.
+
+The standard library alone, not imported but started by `outside.py` for every program. So it is
+compiled beforehand and imports little: each import takes milliseconds.
 """
 
+from __future__ import annotations
+
 import ctypes
-import json
 import os
-import platform
 import resource
-import signal
+import select
 import sys
-import traceback
 
 NEW_USER = 0x10000000
 NEW_NAMESPACES = 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000  # see unshare(2)
 READ_ONLY, NO_SUID, NO_DEV, NO_EXEC = 1, 2, 4, 8
 REMOUNT, BIND, RECURSIVE, PRIVATE, DETACH = 32, 4096, 16384, 1 << 18, 2
-SET_DEATH_SIGNAL, DROP_FROM_BOUND, SET_NO_NEW_PRIVILEGES = 1, 24, 38
-PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+# Of prctl(2).
+SET_DEATH_SIGNAL, SET_FILTER, DROP_FROM_BOUND, ADOPT_ORPHANS, NO_NEW_PRIVILEGES = 1, 22, 24, 36, 38
+FILTER_CALLS, CAPABILITIES_VERSION, JOIN_SESSION_KEYRING = 2, 0x20080522, 1
+PIVOT_ROOT, KEYCTL = {"x86_64": (155, 250), "aarch64": (41, 219)}.get(os.uname().machine, (0, 0))
+KILL = 9
 NOBODY = 65534
+CORES = 4  # by their number a pool chooses its size, which has to be within the process limit
+DEVICES = ("/dev/null", "/dev/urandom")
+
+TYPE_CHECKING = False  # `typing` would take longer to import than the rest of this
+if TYPE_CHECKING:
+    from typing import Any
+
+    Order = dict[str, Any]
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def call(name, *arguments):
+def call(name: str, *arguments: Any) -> None:
     if getattr(libc, name)(*arguments) != 0:
         error = ctypes.get_errno()
         raise OSError(error, f"{name}: {os.strerror(error)}")
 
 
-def mount(source, target, kind=None, flags=0, options=None):
+def mount(
+    source: str | None,
+    target: str,
+    kind: str | None = None,
+    flags: int = 0,
+    options: str | None = None,
+) -> None:
     words = [None if word is None else os.fsencode(word) for word in (source, target, kind)]
     call("mount", *words, ctypes.c_ulong(flags), options and options.encode())
 
 
-def contain(pipe, folder, visible, limits):
-    with open(__file__, encoding="utf-8") as file:
-        runner = file.read()
-    user = NOBODY if os.getuid() == 0 else 0
-    begun, may_go_on = os.pipe(), os.pipe()
-    if child := os.fork():
-        os.close(pipe)
-        os.read(begun[0], 1)
-        map_users(child)
-        os.write(may_go_on[1], b"1")
-        os.waitpid(child, 0)
-        return
-    call("unshare", NEW_USER)
-    os.write(begun[1], b"1")
-    os.read(may_go_on[0], 1)
-    for end in (*begun, *may_go_on):
-        os.close(end)
-    call("unshare", NEW_NAMESPACES)
-    if child := os.fork():  # the first child is the namespace's init: with it everything ends
-        os.close(pipe)
-        os.waitpid(child, 0)
-        return
-    write("/proc/sys/user/max_user_namespaces", "0")  # in another one it would be root again
-    make_root(folder, visible, limits)
-    for capability in range(64):
-        libc.prctl(DROP_FROM_BOUND, capability, 0, 0, 0)
-    if user:
-        os.setgroups([])
-    os.setresgid(user, user, user)
-    os.setresuid(user, user, user)
-    call("prctl", SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
-    call("prctl", SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
-    # Executing anything with an empty bounding set leaves no capability.
-    run = (sys.executable, "-I", "-S", "-X", "utf8", "-c", runner, "run", str(pipe))
-    os.execve(sys.executable, run, dict(os.environ))
-
-
-def map_users(child):
-    """The caller is root inside; root itself also gets a user whom the process limit binds."""
-    user, group = os.getuid(), os.getgid()
-    second = f"\n{NOBODY} {NOBODY} 1" if user == 0 else ""
-    if not second:
-        write(f"/proc/{child}/setgroups", "deny")
-    write(f"/proc/{child}/uid_map", f"0 {user} 1{second}")
-    write(f"/proc/{child}/gid_map", f"0 {group} 1{second}")
-
-
-def write(path, content):
+def write(path: str, content: str) -> None:
     with open(path, "w") as file:
         file.write(content)
 
 
-def make_root(folder, visible, limits):
+def no_input() -> None:
+    nothing = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+
+
+def contain(order: Order, file: int) -> None:
+    """The outer process: lives until the caller hangs up, leaves nothing behind."""
+    call("prctl", SET_DEATH_SIGNAL, KILL, 0, 0, 0)
+    call("prctl", ADOPT_ORPHANS, 1, 0, 0, 0)
+    cores = sorted(os.sched_getaffinity(0))
+    first = int.from_bytes(os.urandom(4), "big")
+    os.sched_setaffinity(0, {cores[(first + place) % len(cores)] for place in range(CORES)})
+    if not order["bwrap"] or order["nobody"]:  # bubblewrap's own knows one user alone
+        enter_user_namespace(order["nobody"])
+    if not order["bwrap"]:
+        os.close(file)
+        call("unshare", NEW_NAMESPACES)
+    hung_up, held = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(held)
+        no_input()
+        os.setsid()  # a signal to the program's whole group does not reach the outer process
+        write("/proc/self/oom_score_adj", "1000")  # when memory runs out, not the caller
+        if order["bwrap"]:
+            end_with_parent(hung_up)
+            os.execv(order["bwrap"], bubblewrap(order, file))
+        init(order, hung_up)
+    os.close(order["pipe"])
+    while os.read(0, 1):
+        pass
+    os.kill(child, KILL)
+    try:
+        os.killpg(child, KILL)  # bubblewrap and its init; neither can leave the group
+    except ProcessLookupError:
+        pass  # it had not made one yet
+    try:
+        while True:
+            os.wait()  # the init is gone only when everything in its namespaces is
+    except ChildProcessError:
+        os._exit(0)
+
+
+def end_with_parent(hung_up: int) -> None:
+    """From now on; at once if the parent, which holds the other end of the pipe, has ended."""
+    call("prctl", SET_DEATH_SIGNAL, KILL, 0, 0, 0)
+    if select.select([hung_up], [], [], 0)[0]:
+        os._exit(1)
+
+
+def enter_user_namespace(with_nobody: bool) -> None:
+    """It knows the caller's user, and a second one where root has to become that."""
+    user, group, process = os.getuid(), os.getgid(), os.getpid()
+    second = f"\n{NOBODY} {NOBODY} 1" if with_nobody else ""
+    entered, enter = os.pipe()
+    mapper = os.fork()
+    if mapper == 0:
+        try:
+            os.close(enter)
+            if os.read(entered, 1):
+                if not with_nobody:
+                    write(f"/proc/{process}/setgroups", "deny")
+                write(f"/proc/{process}/uid_map", f"{user} {user} 1{second}")
+                write(f"/proc/{process}/gid_map", f"{group} {group} 1{second}")
+                os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(entered)
+    call("unshare", NEW_USER)
+    os.write(enter, b"1")
+    os.close(enter)
+    if os.waitpid(mapper, 0)[1] != 0:
+        raise OSError("the user namespace has no users")
+
+
+def bubblewrap(order: Order, file: int) -> list[str]:
+    """Arguments of bwrap. The capabilities are for `run`, which then drops them."""
+    limits = order["limits"]
+    words = ["bwrap", "--die-with-parent"]
+    words += [f"--unshare-{kind}" for kind in ("ipc", "pid", "net", "uts", "cgroup-try")]
+    if not order["nobody"]:
+        words += ["--unshare-user"]
+    words += ["--cap-drop", "ALL"]
+    for capability in ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID"):
+        words += ["--cap-add", capability]
+    for how, path in (
+        *(("--ro-bind", path) for path in order["visible"]),
+        *(("--dev-bind", path) for path in DEVICES),
+    ):
+        parents = path.split("/")[1:-1]
+        for depth in range(1, len(parents) + 1):  # it would make them for their owner alone
+            words += ["--dir", "/" + "/".join(parents[:depth])]
+        words += [how, path, path]
+    words += ["--symlink", "/tmp", "/dev/shm"]
+    words += ["--perms", "1777", "--size", str(limits["disk"]), "--tmpfs", "/tmp"]
+    words += ["--chdir", "/tmp", "--remount-ro", "/", "--"]
+    os.set_inheritable(file, True)
+    return [*words, *order["start"], "run", str(file)]
+
+
+def init(order: Order, hung_up: int) -> None:
+    """The first process of the namespaces: with it everything in them ends."""
+    write("/proc/sys/user/max_user_namespaces", "0")
+    make_root(order["folder"], order["visible"], order["limits"])
+    drop_rights(order["nobody"])
+    end_with_parent(hung_up)  # only now: a change of user forgets it
+    os.close(hung_up)
+    program = os.fork()
+    if program == 0:
+        run(order)
+    os.close(order["pipe"])
+    while os.wait()[0] != program:
+        pass
+    os._exit(0)
+
+
+def make_root(folder: str, visible: list[str], limits: Order) -> None:
     """An empty root with the visible paths, read-only, and /tmp in memory."""
     mount(None, "/", flags=RECURSIVE | PRIVATE)
     mount("none", folder, "tmpfs", NO_SUID | NO_DEV, "size=1m,nr_inodes=2000,mode=755")
-    for path in (*visible, "/dev/null", "/dev/urandom"):
+    for path in (*visible, *DEVICES):
         target = folder + path
         if os.path.lexists(target):
             continue  # lies inside one that is there already
@@ -106,43 +197,93 @@ def make_root(folder, visible, limits):
         # Flags of the original mount are locked: a remount that lacks one is refused.
         locked = os.statvfs(target).f_flag & (NO_SUID | NO_DEV | NO_EXEC)
         mount(None, target, flags=BIND | REMOUNT | READ_ONLY | NO_SUID | locked)
+    os.symlink("/tmp", f"{folder}/dev/shm")  # where the C library keeps semaphores
     os.makedirs(f"{folder}/tmp")
     os.makedirs(f"{folder}/old")
     options = f"size={limits['disk']},nr_inodes={limits['files']},mode=1777"
     mount("none", f"{folder}/tmp", "tmpfs", NO_SUID | NO_DEV, options)
     os.chdir(folder)
-    call("syscall", PIVOT_ROOT[platform.machine()], b".", b"old")
+    call("syscall", PIVOT_ROOT, b".", b"old")
     call("umount2", b"/old", DETACH)
     mount(None, "/", flags=REMOUNT | READ_ONLY | NO_SUID | NO_DEV, options="size=1m,mode=755")
     os.chdir("/tmp")
 
 
-def run(pipe, order):
+def drop_rights(to_nobody: bool) -> None:
+    """No capability is left, and none can be had."""
+    for capability in range(64):
+        libc.prctl(DROP_FROM_BOUND, capability, 0, 0, 0)
+    if to_nobody:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    version = (ctypes.c_uint32 * 2)(CAPABILITIES_VERSION, 0)
+    call("capset", version, (ctypes.c_uint32 * 6)())
+    call("prctl", NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+
+
+def run(order: Order) -> None:
+    """Take the limits, then be the program. Its verdict is the first process's alone."""
+    pipe = order["pipe"]
     os.set_inheritable(pipe, False)
-    limits = order["limits"]
+    set_limits(order["limits"], order["filter"])
+    process = os.getpid()
+    module = type(sys)("__main__")
+    module.__file__ = os.path.abspath("program.py")  # here processes that it spawns look for it
+    sys.modules["__main__"] = module
+    sys.argv = [module.__file__]
+    try:
+        with open(module.__file__, "w", encoding="utf-8", newline="") as file:
+            file.write(order["source"])
+        exec(compile(order["source"], module.__file__, "exec"), module.__dict__)
+    except BaseException as error:  # sys.exit() is no end of a program that is being tested
+        if os.getpid() != process:
+            raise
+        said = f"{type(error).__name__}: {error}".strip().removesuffix(":")[:400]
+        os.write(pipe, said.encode(errors="replace"))
+        os._exit(1)
+    if os.getpid() != process:
+        sys.exit()
+    os.write(pipe, order["token"].encode())
+    os._exit(0)
+
+
+def set_limits(limits: Order, call_filter: bytes) -> None:
+    """Without a filter, which is outside of a sandbox, all processes of the user would count."""
     for name, value in (
         ("RLIMIT_CORE", 0),
         ("RLIMIT_CPU", limits["cpu_seconds"]),
         ("RLIMIT_AS", limits["memory"]),
         ("RLIMIT_FSIZE", limits["file_size"]),
-        ("RLIMIT_NPROC", limits["processes"]),
         ("RLIMIT_NOFILE", 64),
+        *((("RLIMIT_NPROC", limits["processes"]),) if call_filter else ()),
     ):
         resource.setrlimit(getattr(resource, name), (value, value))
-    try:
-        exec(compile(order["source"], "<program>", "exec"), {"__name__": "__main__"})
-    except BaseException as error:  # sys.exit() is no end of a program that is being tested
-        said = traceback.format_exception_only(error)[-1].strip()[:400]
-        os.write(pipe, (said or "failed").encode(errors="replace"))
-        os._exit(1)
-    os.write(pipe, order["token"].encode())
-    os._exit(0)
+    if call_filter:
+        libc.syscall(KEYCTL, JOIN_SESSION_KEYRING, None)  # fails where the kernel keeps no keys
+        set_filter(call_filter)
 
 
-if __name__ == "__main__":
-    _, action, pipe, *places = sys.argv
+def set_filter(instructions: bytes) -> None:
+    class Program(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
+
+    program = Program(len(instructions) // 8, instructions)
+    call("prctl", SET_FILTER, FILTER_CALLS, ctypes.byref(program), 0, 0)
+
+
+def main(order: Order, action: str, file: int) -> None:
+    """`file` is the descriptor that the order came by."""
     if action == "contain":
-        order = json.loads(os.pread(0, 1 << 28, 0))  # `run` reads it again
-        contain(int(pipe), places[0], places[1:], order["limits"])
-    else:
-        run(int(pipe), json.loads(sys.stdin.buffer.read()))
+        contain(order, file)
+    os.close(file)
+    no_input()
+    if order["bwrap"]:
+        limits = order["limits"]
+        options = f"size={limits['disk']},nr_inodes={limits['files']}"
+        try:
+            mount(None, "/tmp", flags=REMOUNT | NO_SUID | NO_DEV, options=options)
+        except OSError:
+            pass  # AppArmor can forbid it; the size is limited by bwrap
+        drop_rights(order["nobody"])
+    run(order)

@@ -1,23 +1,32 @@
 """Runs programs that a model wrote, where they can do no harm.
 
-By bubblewrap where it is installed, otherwise in a user namespace that `inside.py` makes
-with nothing but the kernel. Knows programs and limits; does not know tasks or scores.
+By bubblewrap where it is installed, otherwise in namespaces that `inside.py` makes with nothing but
+the kernel; either for root and for an ordinary user, either with the filter of `calls.py`. Knows
+programs and limits; does not know tasks or scores.
 
-Covered: files outside (the root is empty and read-only but for Python's own files, the only
-writable place is a private folder in memory), the environment, the network, processes outside,
-memory, processor time, number of processes, size and number of files, endless output, programs
-that ignore signals or detach themselves. All of it ends with the wall-clock limit or the caller.
+Covered, by both kinds alike: files outside (the root is empty and read-only but for Python's own
+files, the only writable place is a private folder in memory), the environment, the network, keys,
+processes outside, the calls that open other parts of the kernel (all but those in `calls.py`);
+memory and processor time of each process, number of processes, size and number of files, shared
+memory and semaphores (files in that folder; System V's and message queues are refused), endless
+output, programs that ignore signals, detach themselves or signal everything they can reach. All of
+it ends with the program's first process, with the wall-clock limit or with the caller, even if that
+is killed: the processes that see to it are out of the program's reach.
 
-Not covered: faults of the kernel, time and load that are visible through side channels, and a
-program that looks for the verdict's token in its own interpreter: it can claim to have passed, as
-in every harness that tests a program in the program's own process. Memory is limited for each
-process: together they may take `Limits.processes` times as much.
+Not covered: faults of the kernel in the calls that are left; time and load that are visible through
+side channels; and a program that looks for the verdict's token in its own interpreter: it can claim
+to have passed, as in every harness that tests a program in the program's own process. Memory is
+limited for each process: together they may take `Limits.processes` times as much, and what the
+kernel keeps for pipes and sockets; when the machine's runs out they are the first to be ended.
+Where AppArmor leaves a program of bubblewrap's no rights, empty files are not counted. Before
+Linux 5.14 all processes of an ordinary user count against the limit, not the program's alone, and
+starting one can fail.
 """
 
 from __future__ import annotations
 
 import functools
-import json
+import marshal
 import os
 import platform
 import secrets
@@ -32,16 +41,27 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import CodeType
 
 from talr_cli.errors import UserError
+from talr_cli.evaluation.sandbox.calls import MACHINES, call_filter
 
-_INSIDE = Path(__file__).with_name("inside.py")
+# The order is data of this very interpreter's, with the script that follows it.
+_START = """
+import marshal, os, sys
+action, file = sys.argv[1], int(sys.argv[2])
+order = marshal.loads(os.pread(file, os.fstat(file).st_size, 0))
+exec(order["script"], inside := {})
+inside["main"](order, action, file)
+"""
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache")
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}
 _REASON_BYTES = 500
 KINDS = ("bubblewrap", "user-namespace")
+_PATIENCE = 10.0  # seconds
+_NOBODY = 65534
 _FEW = 8
-# No limit on processes binds root: bubblewrap, which maps one user alone, cannot hold root's.
+# Tried before a kind is trusted: it ends well only where everything was set up and a limit holds.
 _FORKS = f"""
 import os, time
 try:
@@ -113,46 +133,93 @@ def kind() -> str | None:
 @functools.cache
 def holds(how: str) -> bool:
     """Whether this kind of sandbox can be had here; found by trying to break out of it."""
+    there = sys.platform == "linux" and platform.machine() in MACHINES
     if how == "bubblewrap":
-        there = shutil.which("bwrap") is not None
-    else:
-        there = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
+        there = there and shutil.which("bwrap") is not None
     return there and _run(_FORKS, Limits(processes=_FEW), how).passed
 
 
 def _run(source: str, limits: Limits, how: str | None) -> Outcome:
-    token = secrets.token_hex(16)
-    order = {"token": token, "source": source, "limits": asdict(limits)}
+    # The interpreter itself: a virtual environment's link would lead out of the sandbox.
+    start = [os.path.realpath(sys.executable), "-I", "-S", "-X", "utf8", "-c", _START]
     reading, writing = os.pipe()
     with (
         tempfile.TemporaryDirectory(prefix="talr-sandbox-") as folder,
         tempfile.TemporaryFile() as orders,
     ):
-        orders.write(json.dumps(order).encode())
-        orders.seek(0)
-        # In a session of its own, so that its whole group can be killed.
+        token = secrets.token_hex(16)
+        order = {
+            "source": source,
+            "token": token,
+            "pipe": writing,
+            "limits": asdict(limits),
+            "filter": how and call_filter(platform.machine()),
+            "bwrap": shutil.which("bwrap") if how == "bubblewrap" else None,
+            "nobody": _can_be_nobody(),
+            "start": start,
+            "script": _script(),
+            "folder": folder,
+            "visible": [path for path in (*_SYSTEM, sys.base_prefix) if Path(path).exists()],
+        }
+        orders.write(marshal.dumps(order))
+        orders.flush()
         process = subprocess.Popen(
-            _command(how, folder, limits, writing),
-            stdin=orders,
+            [*start, "contain" if how else "run", str(orders.fileno())],
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=_ENVIRONMENT,
             cwd=folder,
-            pass_fds=(writing,),
-            start_new_session=True,
+            pass_fds=(writing, orders.fileno()),
+            start_new_session=True,  # Ctrl-C is for the caller, who then ends it
         )
         os.close(writing)
         try:
             said = _read(reading, time.monotonic() + limits.seconds)
         finally:
             os.close(reading)
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _end(process, how)
     if said is None:
         return Outcome(False, f"not at its end after {limits.seconds:g} s")
     if said == token:
         return Outcome(True, "")
     return Outcome(False, said or "ended before its end was reached")
+
+
+@functools.cache
+def _can_be_nobody() -> bool:
+    """Root has to: no limit on processes binds it. Root of a container may be someone else's user.
+
+    Where it is, its namespace often knows no other user, and the limit binds it as it is.
+    """
+    if os.getuid() != 0 or sys.platform != "linux":
+        return False
+    known = [
+        [map(int, line.split()) for line in Path(f"/proc/self/{kind}_map").read_text().splitlines()]
+        for kind in ("uid", "gid")
+    ]
+    return all(
+        any(first <= _NOBODY < first + count for first, _, count in ranges) for ranges in known
+    )
+
+
+@functools.cache
+def _script() -> CodeType:
+    path = Path(__file__).with_name("inside.py")
+    return compile(path.read_text(encoding="utf-8"), path, "exec")
+
+
+def _end(process: subprocess.Popen[bytes], how: str | None) -> None:
+    """Hang up: the outer process then ends all of it before itself."""
+    assert process.stdin is not None
+    process.stdin.close()
+    if how is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    try:
+        process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:  # something cannot be ended now: a file system that hangs
+        process.kill()
+        process.wait()
 
 
 def _read(pipe: int, deadline: float) -> str | None:
@@ -167,22 +234,3 @@ def _read(pipe: int, deadline: float) -> str | None:
             break
         said += piece
     return said[:_REASON_BYTES].decode(errors="replace")
-
-
-def _command(how: str | None, folder: str, limits: Limits, pipe: int) -> list[str]:
-    # The interpreter itself: a virtual environment's link would lead out of the sandbox.
-    python = os.path.realpath(sys.executable)
-    run = [python, "-I", "-S", "-X", "utf8"]
-    visible = [path for path in (*_SYSTEM, sys.base_prefix) if Path(path).exists()]
-    if how == "bubblewrap":
-        runner = _INSIDE.read_text(encoding="utf-8")
-        binds = [word for path in visible for word in ("--ro-bind", path, path)]
-        return [
-            *("bwrap", "--unshare-user", "--unshare-all", "--die-with-parent", "--cap-drop", "ALL"),
-            *binds,
-            *("--dev", "/dev", "--size", str(limits.disk), "--tmpfs", "/tmp", "--chdir", "/tmp"),
-            *("--disable-userns", "--remount-ro", "/", "--"),
-            *(*run, "-c", runner, "run", str(pipe)),
-        ]
-    action = "run" if how is None else "contain"
-    return [*run, str(_INSIDE), action, str(pipe), folder, *visible]

@@ -21,14 +21,8 @@ from talr_cli.statistics.contrasts import (
     easy_share_rise,
     mean_of,
 )
-from talr_cli.statistics.pairs import (
-    Results,
-    group_by_pair,
-    has_both_scores,
-    is_base,
-    point,
-    points_alike,
-)
+from talr_cli.statistics.groups import Group, comparable
+from talr_cli.statistics.pairs import Results, has_both_scores, is_base, point
 from talr_cli.statistics.seeds import seed_groups
 
 Answer = Literal["yes", "no", "open"]
@@ -54,13 +48,18 @@ class NotTestable(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class Pair:
-    """The runs of one model on one dataset: {method label: {lr: run}}, seeds averaged."""
+    """The runs of a group: {method label: {lr: run}}, seeds averaged."""
 
-    dataset: str
+    group: Group
     base: Results | None
     by_method: dict[str, dict[float, Results]]
     paths: dict[tuple[str, float], list[Path]]
-    others: Mapping[str, Pair]  # of the same model, by dataset
+    others: Mapping[str, list[Pair]]  # of the same model and base model, by dataset
+
+    @property
+    def dataset(self) -> str:
+        """Its name, which several groups may share."""
+        return self.group.runs[0]["run"]["dataset"]
 
     def rates(self, method: str, least: int = 2) -> list[float]:
         """The learning rates of a method, ascending.
@@ -79,28 +78,29 @@ class Pair:
         return self.base
 
 
-def gather_pairs(runs: Mapping[Path, Results]) -> dict[tuple[str, str], Pair]:
-    """{(model, dataset): its runs}, of those that were scored as the base model was.
+def gather_pairs(runs: Mapping[Path, Results]) -> list[Pair]:
+    """Of each group of comparable runs those that have both scores.
 
     Where runs of one method and rate differ in another setting, none of them counts.
     """
-    place = {id(results): path for path, results in runs.items()}
-    of_model: dict[str, dict[str, Pair]] = {}
-    pairs = {}
-    for (model, dataset), members in group_by_pair(list(runs.values())).items():
-        scored = [one for one in members if has_both_scores(one)]
+    of_model: dict[tuple[str, str], dict[str, list[Pair]]] = {}
+    pairs = []
+    for group in comparable(runs.values()):
+        place = {id(results): path for path, results in group.by_path(runs).items()}
+        scored = [one for one in group.runs if has_both_scores(one)]
         base = next((one for one in scored if is_base(one)), None)
-        groups = seed_groups([one for one in scored if base is None or points_alike(base, one)])
-        times = Counter((group.label, group.lr) for group in groups)
+        settings = seed_groups(scored)
+        times = Counter((one.label, one.lr) for one in settings)
         by_method: dict[str, dict[float, Results]] = {}
         paths = {}
-        for group in groups:
-            if group.lr is not None and times[group.label, group.lr] == 1:
-                by_method.setdefault(group.label, {})[group.lr] = mean_of(group.runs)
-                paths[group.label, group.lr] = [place[id(one)] for one in group.runs]
-        others = of_model.setdefault(model, {})
-        pair = Pair(dataset, base, by_method, paths, others)
-        others[dataset] = pairs[model, dataset] = pair
+        for one in settings:
+            if one.lr is not None and times[one.label, one.lr] == 1:
+                by_method.setdefault(one.label, {})[one.lr] = mean_of(one.runs)
+                paths[one.label, one.lr] = [place[id(run)] for run in one.runs]
+        others = of_model.setdefault((group.model, group.fingerprint), {})
+        pair = Pair(group, base, by_method, paths, others)
+        others.setdefault(pair.dataset, []).append(pair)
+        pairs.append(pair)
     return pairs
 
 
@@ -144,9 +144,11 @@ def _labels_widen_the_front(pair: Pair) -> Iterator[Test]:
         labels = f"{pair.dataset}-label"
         known = labels in pair.others
         raise NotTestable(f"see {labels}" if known else f"needs label-only targets: {labels}")
-    explained = pair.others.get(pair.dataset.removesuffix("-label"))
+    explained, *more = pair.others.get(pair.dataset.removesuffix("-label"), [None])
     if explained is None:
         raise NotTestable("needs the same dataset with explanations")
+    if more:
+        raise NotTestable(f"there are several datasets called {explained.dataset}")
     rates = pair.rates("sft", 3)
     if explained.rates("sft", 3) != rates:
         raise NotTestable("the two datasets were trained at different learning rates")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from talr_cli.printable import printable
 from talr_cli.report import html
 from talr_cli.report.claims.verdicts import CLAIMS, Finding
 from talr_cli.report.tables.cells import Cell, Cells, Column, as_markdown, named
@@ -67,7 +68,8 @@ def test_cells(findings: Sequence[Finding]) -> Cells | None:
 def as_lines(findings: Sequence[Finding]) -> Iterator[str]:
     """For the terminal."""
     for one in findings:
-        yield f"claim {one.claim} on {one.model}, {one.dataset}: {one.verdict} ({_why(one)})"
+        why = printable(_why(one))
+        yield f"claim {one.claim} on {one.model}, {one.dataset}: {one.verdict} ({why})"
 
 
 def as_document(findings: Sequence[Finding], published: Cells | None) -> str:

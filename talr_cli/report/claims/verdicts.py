@@ -96,17 +96,16 @@ def findings(runs: Mapping[Path, Results]) -> list[Finding]:
         runs: the results by run directory; claim 4 reads the metrics there.
     """
     pairs = gather_pairs(runs)
-    if not any(len(pair.by_method.get("sft", {})) > 1 for pair in pairs.values()):
+    if not any(len(pair.by_method.get("sft", {})) > 1 for pair in pairs):
         return []
-    return [
-        _finding(number, model, pair) for number in CLAIMS for (model, _), pair in pairs.items()
-    ]
+    return [_finding(number, pair) for number in CLAIMS for pair in pairs]
 
 
-def _finding(number: int, model: str, pair: Pair) -> Finding:
+def _finding(number: int, pair: Pair) -> Finding:
+    model, dataset = pair.group.model, pair.group.dataset
     try:
         tests = tuple(TESTS[number](pair))
     except (NotTestable, UnpairedError, MetricsError) as reason:
-        return Finding(number, model, pair.dataset, "not testable here", reason=str(reason))
+        return Finding(number, model, dataset, "not testable here", reason=str(reason))
     verdict = _VERDICTS[all_of([test.answer for test in tests])]
-    return Finding(number, model, pair.dataset, verdict, tests)
+    return Finding(number, model, dataset, verdict, tests)

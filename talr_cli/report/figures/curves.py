@@ -5,7 +5,6 @@ The one part of a report that does not come from results.json: curves are in met
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,14 +26,14 @@ from talr_cli.report.figures.looks import (
     panel_grid,
     save,
 )
-from talr_cli.runs.run_directory import RunDirectory, pair_name
-from talr_cli.statistics.pairs import Results, group_by_pair
+from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.statistics.groups import Group
+from talr_cli.statistics.pairs import Results
 from talr_cli.statistics.seeds import SeedGroup, seed_groups
 
 BINS = 60  # points of a line; more steps are averaged
 FEW_POINTS = 12  # are marked
 PANEL = (2.9, 2.3)  # inches
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,21 +73,21 @@ class Line:
     values: np.ndarray
 
 
-def plot_curves(runs: Mapping[Path, Results], folder: Path) -> list[Path]:
-    """A picture for each statistic that the runs recorded, for each pair; the files written.
+def plot_curves(groups: Sequence[Group], runs: Mapping[Path, Results], folder: Path) -> list[Path]:
+    """A picture for each statistic that the runs recorded, for each group; the files written.
 
     Args:
         runs: the results by run directory.
     """
-    metrics = {id(results): _read(path) for path, results in runs.items()}
     files = []
-    for (model, dataset), members in group_by_pair(list(runs.values())).items():
-        groups = seed_groups(members)
+    for group in groups:
+        metrics = {id(results): _read(path) for path, results in group.by_path(runs).items()}
+        settings = seed_groups(group.runs)
         for statistic in STATISTICS:
-            lines = _lines(groups, metrics, statistic)
+            lines = _lines(settings, metrics, statistic)
             if lines:
-                name = f"{statistic.file}-{pair_name(model, dataset)}"
-                files += save(_draw(lines, statistic, f"{model} on {dataset}"), folder, name)
+                name = f"{statistic.file}-{group.file_name}"
+                files += save(_draw(lines, statistic, group.title), folder, name)
     return files
 
 
@@ -108,15 +107,11 @@ def binned(
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     """{metric: array[3, N] of step, value and number of tokens} of a run; empty without metrics."""
-    try:
-        rows = RunDirectory(path).read_metrics()
-    except ValueError as error:
-        log.warning("no curves of %s: metrics.jsonl: %s", path, error)
-        return {}
+    rows = RunDirectory(path).read_metrics()
     found = {}
     for statistic in STATISTICS:
         points = [
-            (row["step"], row[statistic.metric], row.get("target_tokens", 1))
+            (row["step"], row[statistic.metric], row.get("target_tokens") or 1)
             for row in rows
             if row.get(statistic.metric) is not None
         ]

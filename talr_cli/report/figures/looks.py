@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from talr_cli.printable import printable
 from talr_cli.runs.atomic import write_bytes
 from talr_cli.statistics.pairs import Results, is_base, method_label
 
@@ -76,6 +77,7 @@ def lightness(n: int) -> list[tuple[float, float, float, float]]:
 
 def broken(name: str, width: int = NAME_WIDTH) -> str:
     """A name in lines of at most `width` characters; a $ in it does not begin a formula."""
+    name = printable(name)
     return ("\n".join(textwrap.wrap(name, width)) or name).replace("$", r"\$")
 
 

@@ -1,6 +1,6 @@
 """Score against learning rate, a line for each method: where learning and forgetting set in.
 
-One picture for each pair of model and dataset. Knows results only.
+One picture for each group of comparable runs. Knows results only.
 """
 
 from __future__ import annotations
@@ -23,37 +23,34 @@ from talr_cli.report.figures.looks import (
     new_figure,
     save,
 )
-from talr_cli.runs.run_directory import pair_name
-from talr_cli.statistics.pairs import Results, group_by_pair, is_base, measured_alike, score_of
+from talr_cli.statistics.groups import Group
+from talr_cli.statistics.pairs import PARTS, Results, is_base, score_of
 from talr_cli.statistics.seeds import SeedGroup, seed_groups
 
 SPREAD = 0.5  # of the gap between two lrs: methods stand side by side in it
 MOST_TICKS = 8
 
 
-def plot_score_by_lr(results: Sequence[Results], folder: Path) -> list[Path]:
+def plot_score_by_lr(groups: Sequence[Group], folder: Path) -> list[Path]:
     """Draw domain and general score over lr as .png and .svg in `folder`; the files written."""
     files = []
-    for (model, dataset), runs in group_by_pair(results).items():
-        groups = [group for group in seed_groups(runs) if group.lr is not None]
-        parts = [
-            part for part in ("domain", "general") if any(group.estimate(part) for group in groups)
-        ]
+    for group in groups:
+        settings = [one for one in seed_groups(group.runs) if one.lr is not None]
+        parts = [part for part in PARTS if any(one.estimate(part) for one in settings)]
         if parts:
-            name = f"score-by-lr-{pair_name(model, dataset)}"
-            files += save(_draw(runs, groups, parts), folder, name)
+            files += save(_draw(group, settings, parts), folder, f"score-by-lr-{group.file_name}")
     return files
 
 
-def _draw(runs: Sequence[Results], groups: Sequence[SeedGroup], parts: Sequence[str]) -> Figure:
-    looks = method_looks(runs)
-    looks = {label: looks[label] for label in sorted({group.label for group in groups})}
-    lrs = sorted({group.lr for group in groups if group.lr is not None})
+def _draw(group: Group, settings: Sequence[SeedGroup], parts: Sequence[str]) -> Figure:
+    looks = method_looks(group.runs)
+    looks = {label: looks[label] for label in sorted({one.label for one in settings})}
+    lrs = sorted({one.lr for one in settings if one.lr is not None})
     figure = new_figure(5.2 * len(parts) + 2.3, 4.6)
     panels = figure.subplots(1, len(parts), squeeze=False)[0]
     for axes, part in zip(panels, parts, strict=True):
-        _draw_part(axes, part, runs, groups, looks, lrs)
-    several = any(len(group.runs) > 1 for group in groups)
+        _draw_part(axes, part, group.runs, settings, looks, lrs)
+    several = any(len(one.runs) > 1 for one in settings)
     figure.legend(
         *panels[0].get_legend_handles_labels(),
         title="error bars: 1 s.e.;\nseveral seeds: 1 s.d." if several else "error bars: 1 s.e.",
@@ -62,8 +59,7 @@ def _draw(runs: Sequence[Results], groups: Sequence[SeedGroup], parts: Sequence[
         frameon=False,
         handlelength=3.5,
     )
-    run = runs[0]["run"]
-    figure.suptitle(broken(f"{run['model']} on {run['dataset']}", 90))
+    figure.suptitle(broken(group.title, 90))
     return figure
 
 
@@ -71,7 +67,7 @@ def _draw_part(
     axes: Axes,
     part: str,
     runs: Sequence[Results],
-    groups: Sequence[SeedGroup],
+    settings: Sequence[SeedGroup],
     looks: dict[str, Look],
     lrs: Sequence[float],
 ) -> None:
@@ -83,23 +79,29 @@ def _draw_part(
     for place, (label, look) in enumerate(looks.items()):
         # Side by side, or error bars at the same lr hide each other.
         shift = 10 ** (width * ((place + 0.5) / len(looks) - 0.5))
-        for line in _lines([group for group in groups if group.label == label], part):
-            estimates = [group.estimate(part) for group in line]
-            axes.errorbar(
-                [group.lr * shift for group in line if group.lr is not None],
-                [estimate.score for estimate in estimates if estimate],
-                yerr=[(estimate.stderr or 0.0) for estimate in estimates if estimate],
-                label=broken(label) if label not in _labels(axes) else None,
-                color=look.color,
-                linestyle=look.line,
-                linewidth=1.2,
-                marker=look.marker,
-                markersize=6.5,
-                markeredgecolor=EDGE,
-                markeredgewidth=0.8,
-                ecolor="0.45",
-                elinewidth=0.8,
-            )
+        line = sorted(
+            (one.lr * shift, estimate.score, estimate.stderr or 0.0)
+            for one in settings
+            if one.label == label and one.lr is not None and (estimate := one.estimate(part))
+        )
+        if not line:
+            continue
+        rates, scores, errors = zip(*line, strict=True)
+        axes.errorbar(
+            rates,
+            scores,
+            yerr=errors,
+            label=broken(label),
+            color=look.color,
+            linestyle=look.line,
+            linewidth=1.2,
+            marker=look.marker,
+            markersize=6.5,
+            markeredgecolor=EDGE,
+            markeredgewidth=0.8,
+            ecolor="0.45",
+            elinewidth=0.8,
+        )
     axes.set_xscale("log")
     margin = max(_gap(lrs) * 0.6, 0.1)
     axes.set_xlim(lrs[0] / 10**margin, lrs[-1] * 10**margin)
@@ -111,33 +113,10 @@ def _draw_part(
     axes.set_xlabel("learning rate")
     section = next(one[part] for one in runs if score_of(one, part) is not None)
     measure = section["metric"] if part == "domain" else f"score ({section['formula']})"
-    axes.set_ylabel(f"{part} {measure}")
-
-
-def _lines(groups: Sequence[SeedGroup], part: str) -> list[list[SeedGroup]]:
-    """The groups of one method that have this score, by lr; a line for each way of measuring it."""
-    lines: list[list[SeedGroup]] = []
-    for group in sorted(groups, key=lambda group: group.lr or 0.0):
-        if group.estimate(part) is None:
-            continue
-        one = _scored(group, part)
-        home = next((li for li in lines if measured_alike(one, _scored(li[0], part), part)), None)
-        if home is None:
-            lines.append([group])
-        else:
-            home.append(group)
-    return lines
-
-
-def _scored(group: SeedGroup, part: str) -> Results:
-    return next(one for one in group.runs if score_of(one, part) is not None)
+    axes.set_ylabel(broken(f"{part} {measure}", 60))
 
 
 def _gap(lrs: Sequence[float]) -> float:
     """The smallest distance between two learning rates, in decades."""
     gaps = [math.log10(b / a) for a, b in itertools.pairwise(lrs)]
     return min(gaps, default=1.0)
-
-
-def _labels(axes: Axes) -> list[str]:
-    return axes.get_legend_handles_labels()[1]

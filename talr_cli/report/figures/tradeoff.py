@@ -1,6 +1,6 @@
 """The picture of a study: what each run gained on the domain against what it kept elsewhere.
 
-One picture for each pair of model and dataset, with the Pareto front. Knows results only; does not
+One picture for each group of comparable runs, with the Pareto front. Knows results only; does not
 decide which run is best.
 """
 
@@ -28,15 +28,13 @@ from talr_cli.report.figures.looks import (
     save,
 )
 from talr_cli.report.pareto import pareto_front
-from talr_cli.runs.run_directory import pair_name
+from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import (
     Results,
-    group_by_pair,
     has_both_scores,
     is_base,
     method_label,
     point,
-    points_alike,
 )
 
 LABELLED_RUNS = 12  # with more, labels hide the points that they name
@@ -45,32 +43,31 @@ SMALLEST, LARGEST = 5.5, 11.5  # points; the marker of the lowest and of the hig
 log = logging.getLogger(__name__)
 
 
-def plot_tradeoff(results: Sequence[Results], folder: Path) -> list[Path]:
+def plot_tradeoff(groups: Sequence[Group], folder: Path) -> list[Path]:
     """Draw domain (x) against general (y) as .png and .svg in `folder`; the files written."""
     files = []
-    for (model, dataset), runs in group_by_pair(results).items():
-        if not any(has_both_scores(one) for one in runs):
-            log.warning("no plot of %s on %s: no run has both scores", model, dataset)
+    for group in groups:
+        if not any(has_both_scores(one) for one in group.runs):
+            log.warning("no plot of %s: no run has both scores", group.title)
             continue
-        files += save(_draw(runs), folder, f"tradeoff-{pair_name(model, dataset)}")
+        files += save(_draw(group), folder, f"tradeoff-{group.file_name}")
     return files
 
 
-def _draw(runs: Sequence[Results]) -> Figure:
-    """The runs of one model and dataset; those without both scores only keep their look."""
-    results = [one for one in runs if has_both_scores(one)]
+def _draw(group: Group) -> Figure:
+    """The runs of a group; those without both scores only keep their look."""
+    results = [one for one in group.runs if has_both_scores(one)]
     tuned = [one for one in results if not is_base(one)]
     figure = new_figure(8.5, 5.5)
     axes = figure.add_subplot()
-    run, general, domain = results[0]["run"], results[0]["general"], results[0]["domain"]
-    title = f"{run['model']} on {run['dataset']}, general suite: {general['suite']}"
-    axes.set_title(broken(title, 75))
-    axes.set_xlabel(f"domain {domain['metric']}")
-    axes.set_ylabel(f"general score ({general['formula']})")
+    general, domain = results[0]["general"], results[0]["domain"]
+    axes.set_title(broken(f"{group.title}, general suite: {general['suite']}", 75))
+    axes.set_xlabel(broken(f"domain {domain['metric']}", 75))
+    axes.set_ylabel(broken(f"general score ({general['formula']})", 75))
     faint_grid(axes)
 
     sizes = _sizes(tuned)
-    looks = method_looks(runs)
+    looks = method_looks(group.runs)
     _draw_front(axes, results)
     crowded = len(tuned) > LABELLED_RUNS
     for one in results:
@@ -114,15 +111,12 @@ def _draw(runs: Sequence[Results]) -> Figure:
 
 
 def _draw_front(axes: Axes, results: Sequence[Results]) -> None:
-    """The edge of what the runs reach, one line for each way of measuring."""
-    left = pareto_front(results)
-    while left:
-        alike = [one for one in left if points_alike(one, left[0])]
-        left = [one for one in left if one not in alike]
-        if len(alike) > 1:
-            x, y = zip(*(point(one) for one in alike), strict=True)
-            look: dict[str, Any] = {"color": "0.7", "linewidth": 3}  # unlike an error bar
-            axes.plot(x, y, drawstyle="steps-pre", label=FRONT, zorder=1.5, **look)
+    """The edge of what the runs reach."""
+    front = pareto_front(results)
+    if len(front) > 1:
+        x, y = zip(*(point(one) for one in front), strict=True)
+        look: dict[str, Any] = {"color": "0.7", "linewidth": 3}  # unlike an error bar
+        axes.plot(x, y, drawstyle="steps-pre", label=FRONT, zorder=1.5, **look)
 
 
 def _sizes(tuned: Sequence[Results]) -> dict[float | None, float]:

@@ -7,33 +7,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from talr_cli.report.tables.cells import Cells, Column, named, pair_columns
+from talr_cli.report.tables.cells import Cells, Column, named, pair_cells, pair_columns
 from talr_cli.report.tables.table import estimate_cell
 from talr_cli.statistics.estimates import estimate_of
+from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import Results, method_label
 
 
-def categories_cells(results: Sequence[Results]) -> Cells | None:
+def categories_cells(groups: Sequence[Group]) -> Cells | None:
     """One line a run, one column a category; None where there are none."""
-    scored = [(one, _categories(one)) for one in results if _categories(one)]
-    names = sorted({name for _, categories in scored for name in categories})
+    scored = [
+        (group, one, categories)
+        for group in groups
+        for one in group.runs
+        if (categories := _categories(one))
+    ]
+    names = sorted({name for *_, categories in scored for name in categories})
     if not names:
         return None
-    pairs = {(one["run"]["model"], one["run"]["dataset"]) for one, _ in scored}
     columns = [
         Column("id"),
-        *pair_columns(len(pairs)),
+        *pair_columns(len({id(group) for group, *_ in scored})),
         Column("method", "method"),
         Column("lr", "lr"),
         Column("seed", "seed"),
         *(Column(name, name, number=True, error=f"{name}_stderr") for name in names),
     ]
     lines = []
-    for one, categories in scored:
+    for group, one, categories in scored:
         run = one["run"]
         lines.append(
             [
-                *(named(run[key]) for key in ("id", "model", "dataset")),
+                named(run["id"]),
+                *pair_cells(group),
                 named(method_label(one)),
                 named(run["lr"]),
                 named(run["seed"]),

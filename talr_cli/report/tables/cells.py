@@ -3,11 +3,17 @@
 Knows text and numbers; does not know what they mean.
 """
 
+from __future__ import annotations
+
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from talr_cli.printable import printable
+from talr_cli.report import markdown
+from talr_cli.statistics.groups import Group
 
 MISSING = "–"
 
@@ -39,11 +45,12 @@ class Cells:
     rows: Sequence[Sequence[Cell]]
 
     def shown(self) -> tuple[list[Column], list[list[Cell]]]:
-        """The columns for people, and their cells."""
+        """The columns for people, and their cells; each text in one line."""
         places = [place for place, column in enumerate(self.columns) if column.title]
+        columns = [self.columns[place] for place in places]
         return (
-            [self.columns[place] for place in places],
-            [[row[place] for place in places] for row in self.rows],
+            [replace(column, title=printable(column.title)) for column in columns],
+            [[replace(row[i], text=printable(row[i].text)) for i in places] for row in self.rows],
         )
 
 
@@ -62,13 +69,19 @@ def pair_columns(pairs: int) -> tuple[Column, Column]:
     )
 
 
+def pair_cells(group: Group) -> tuple[Cell, Cell]:
+    """The cells of `pair_columns`: people read what tells groups apart, programs the names."""
+    run = group.runs[0]["run"]
+    return Cell(group.model, run["model"]), Cell(group.dataset, run["dataset"])
+
+
 def as_markdown(cells: Cells) -> str:
     """For a README or an issue."""
     columns, rows = cells.shown()
     table = [
-        [column.title for column in columns],
+        [markdown.escaped(column.title) for column in columns],
         ["---:" if column.number else "---" for column in columns],
-        *([cell.text.replace("|", "\\|") for cell in row] for row in rows),
+        *([markdown.escaped(cell.text) for cell in row] for row in rows),
     ]
     return "".join(f"| {' | '.join(line)} |\n" for line in table)
 
@@ -80,10 +93,10 @@ def as_csv(cells: Cells) -> str:
     header: list[str] = []
     for column in cells.columns:
         header += [column.key, column.error] if column.error else [column.key]
-    writer.writerow(header)
+    writer.writerow([printable(key) for key in header])
     for row in cells.rows:
         values: list[Any] = []
         for column, cell in zip(cells.columns, row, strict=True):
             values += [cell.value, cell.error] if column.error else [cell.value]
-        writer.writerow(values)
+        writer.writerow([printable(one) if isinstance(one, str) else one for one in values])
     return text.getvalue()

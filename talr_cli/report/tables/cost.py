@@ -9,9 +9,10 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_columns
+from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_cells, pair_columns
 from talr_cli.statistics.durations import evaluation_hours, training_hours
-from talr_cli.statistics.pairs import Results, averaged_from, group_by_pair
+from talr_cli.statistics.groups import Group
+from talr_cli.statistics.pairs import Results, averaged_from
 
 COLUMNS = (
     Column("method", "method"),
@@ -25,20 +26,19 @@ COLUMNS = (
 )
 
 
-def cost_cells(results: Sequence[Results]) -> Cells | None:
+def cost_cells(groups: Sequence[Group]) -> Cells | None:
     """One line for each method and device; None where no run was trained here."""
-    pairs = group_by_pair(results)
     lines = []
-    for (model, dataset), runs in pairs.items():
-        groups: dict[tuple[str, str], list[Results]] = {}
-        for one in runs:
+    for group in groups:
+        like: dict[tuple[str, str], list[Results]] = {}
+        for one in group.runs:
             if one.get("training"):
                 key = (one["run"]["method"], _device(one["training"]))
-                groups.setdefault(key, []).append(one)
-        for (method, device), members in groups.items():
-            lines.append([named(model), named(dataset), *_line(method, device, members)])
+                like.setdefault(key, []).append(one)
+        for (method, device), members in like.items():
+            lines.append([*pair_cells(group), *_line(method, device, members)])
     columns = [
-        *pair_columns(len(pairs)),
+        *pair_columns(len(groups)),
         *COLUMNS,
     ]
     return Cells(columns, lines) if lines else None

@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from talr_cli.report.tables.cells import Cell, Cells, Column, named
 from talr_cli.report.tables.table import estimate_cell
 from talr_cli.statistics.estimates import Estimate
-from talr_cli.statistics.pairs import Results, group_by_pair
+from talr_cli.statistics.groups import Group
+from talr_cli.statistics.pairs import PARTS, measured_otherwise
 from talr_cli.statistics.seeds import seed_groups
 
 SOURCE = "arXiv 2509.20758, MedCalc-Bench"
 DATASET, SUITE = "medcalc", "paper"
 MODELS = ("qwen2.5-3b", "qwen3-4b", "gemma3-4b")
 MEAN = "mean of 3 models"
+
+Setting = tuple[str, float]  # method label, lr
+Estimates = dict[str, Estimate | None]  # by part
 
 
 @dataclass(frozen=True)
@@ -58,24 +62,25 @@ PUBLISHED = (
 )
 
 
-def published_cells(results: Sequence[Results]) -> Cells | None:
+def published_cells(groups: Sequence[Group]) -> Cells | None:
     """A line for each published number that the runs have a counterpart of; None without any."""
-    measured = _measured(results)
-    lines = []
-    for one in PUBLISHED:
-        estimates = measured.get((one.model, one.method, one.lr))
-        if estimates is not None:
-            lines.append(
-                [
-                    named(one.model),
-                    named(one.method),
-                    named(one.lr),
-                    _published(one.domain),
-                    estimate_cell("domain", estimates["domain"]),
-                    _published(one.general),
-                    estimate_cell("general", estimates["general"]),
-                ]
-            )
+    ours = [one for one in groups if one.runs[0]["run"]["dataset"] == DATASET]
+    measured = [(one.runs[0]["run"]["model"], one.model, _measured(one)) for one in ours]
+    measured.append((MEAN, MEAN, _mean_of_models(ours)))
+    lines = [
+        [
+            Cell(title, name),
+            named(one.method),
+            named(one.lr),
+            _published(one.domain),
+            estimate_cell("domain", estimates["domain"]),
+            _published(one.general),
+            estimate_cell("general", estimates["general"]),
+        ]
+        for one in PUBLISHED
+        for name, title, of_setting in measured
+        if name == one.model and (estimates := of_setting.get((one.method, one.lr)))
+    ]
     columns = [
         Column("model", "model"),
         Column("method", "method"),
@@ -92,26 +97,33 @@ def _published(score: float) -> Cell:
     return Cell(f"{score:.3f}", score)
 
 
-def _measured(
-    results: Sequence[Results],
-) -> dict[tuple[str, str, float], dict[str, Estimate | None]]:
-    """{(model, method label, lr): estimates of both scores}, and the mean where all models are."""
-    found: dict[tuple[str, str, float], dict[str, Estimate | None]] = {}
-    for (model, dataset), runs in group_by_pair(results).items():
-        if dataset != DATASET:
-            continue
-        suite = [one for one in runs if (one["general"] or {}).get("suite") == SUITE]
-        for group in seed_groups(suite):
-            if group.lr is not None:
-                parts = {part: group.estimate(part) for part in ("domain", "general")}
-                found[model, group.label, group.lr] = parts
-    for method, lr in {(method, lr) for _, method, lr in found}:
-        models = [found[model, method, lr] for model in MODELS if (model, method, lr) in found]
-        if len(models) == len(MODELS):
-            found[MEAN, method, lr] = {
-                part: _mean([one[part] for one in models]) for part in ("domain", "general")
-            }
-    return found
+def _measured(group: Group) -> dict[Setting, Estimates]:
+    """Both scores of each setting, on the suite of the study."""
+    suite = [one for one in group.runs if (one["general"] or {}).get("suite") == SUITE]
+    return {
+        (seeds.label, seeds.lr): {part: seeds.estimate(part) for part in PARTS}
+        for seeds in seed_groups(suite)
+        if seeds.lr is not None
+    }
+
+
+def _mean_of_models(groups: Sequence[Group]) -> dict[Setting, Estimates]:
+    """The mean of each setting over the models of the study: all of them, asked the same."""
+    by_model: dict[str, list[Group]] = {}
+    for group in groups:
+        by_model.setdefault(group.runs[0]["run"]["model"], []).append(group)
+    found = [one for name in MODELS for one in by_model.get(name, ())]
+    if [one.runs[0]["run"]["model"] for one in found] != list(MODELS):
+        return {}
+    first, *others = (one.runs[0] for one in found)
+    if any(measured_otherwise(first, one, part) for one in others for part in PARTS):
+        return {}
+    measured = [_measured(one) for one in found]
+    shared = [setting for setting in measured[0] if all(setting in one for one in measured)]
+    return {
+        setting: {part: _mean([one[setting][part] for one in measured]) for part in PARTS}
+        for setting in shared
+    }
 
 
 def _mean(estimates: Sequence[Estimate | None]) -> Estimate | None:

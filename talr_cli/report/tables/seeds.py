@@ -4,34 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_columns
+from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_cells, pair_columns
 from talr_cli.report.tables.table import COLUMNS, Row, estimate_cell, study_rows
 from talr_cli.statistics.estimates import mean_and_deviation
-from talr_cli.statistics.pairs import Results, group_by_pair
+from talr_cli.statistics.groups import Group
 from talr_cli.statistics.seeds import seed_groups
 
 
-def seeds_cells(results: Sequence[Results]) -> Cells | None:
+def seeds_cells(groups: Sequence[Group]) -> Cells | None:
     """One line for each method and lr; None where nothing was run with several seeds."""
-    pairs = group_by_pair(results)
     lines, several = [], False
-    for (model, dataset), runs in pairs.items():
-        rows = {id(one): row for one, row in zip(runs, study_rows(runs), strict=True)}
-        for group in seed_groups(runs):
-            several = several or len(group.runs) > 1
-            members = [rows[id(one)] for one in group.runs]
+    for group in groups:
+        rows = dict(zip(map(id, group.runs), study_rows([group]), strict=False))
+        for seeds in seed_groups(group.runs):
+            several = several or len(seeds.runs) > 1
+            members = [rows[id(one)] for one in seeds.runs]
             lines.append(
                 [
-                    named(model),
-                    named(dataset),
-                    Cell(group.label, group.label),
-                    named(group.lr),
+                    *pair_cells(group),
+                    Cell(seeds.label, seeds.label),
+                    named(seeds.lr),
                     Cell(str(len(members)), len(members)),
                     *(_cell(key, members) for key in COLUMNS),
                 ]
             )
     columns = [
-        *pair_columns(len(pairs)),
+        *pair_columns(len(groups)),
         Column("method", "method"),
         Column("lr", "lr"),
         Column("seeds", "seeds", number=True),

@@ -14,15 +14,22 @@ from rich.table import Table
 from rich.text import Text
 
 from talr_cli.report.pareto import pareto_front
-from talr_cli.report.tables.cells import MISSING, Cell, Cells, Column, named, pair_columns
+from talr_cli.report.tables.cells import (
+    MISSING,
+    Cell,
+    Cells,
+    Column,
+    named,
+    pair_cells,
+    pair_columns,
+)
 from talr_cli.statistics.estimates import Estimate, estimate_of
+from talr_cli.statistics.groups import Group
 from talr_cli.statistics.paired import compare_part
 from talr_cli.statistics.pairs import (
     Results,
     averaging_alpha,
-    group_by_pair,
     has_both_scores,
-    is_base,
     measured_alike,
     method_label,
 )
@@ -40,8 +47,15 @@ _CHANGES = ("domain_change", "general_change")
 
 @dataclass(frozen=True)
 class Row:
-    """One run; an estimate that was not made is None, and so is the front's without both scores."""
+    """One run; an estimate that was not made is None, and so is the front's without both scores.
 
+    Attributes:
+        group: The runs it belongs to.
+        left_out: Why it is set beside none of them; empty for nearly all.
+    """
+
+    group: Group
+    left_out: str
     run: dict[str, Any]
     label: str  # the method, with the alpha of an averaged model
     alpha: float | None
@@ -49,35 +63,43 @@ class Row:
     on_front: bool | None
 
 
-def study_rows(results: Sequence[Results]) -> list[Row]:
-    """The runs in the order of the table, each compared with the base model of its pair."""
+def study_rows(groups: Sequence[Group]) -> list[Row]:
+    """The runs in the order of the table, each compared with the base model of its group."""
     rows = []
-    for runs in group_by_pair(results).values():
-        base = next((one for one in runs if is_base(one)), None)
-        front = {id(one) for one in pareto_front(runs)}
-        for one in runs:
+    for group in groups:
+        front = {id(one) for one in pareto_front(group.runs)}
+        for one, left_out in [*((one, "") for one in group.runs), *group.left_out]:
             drift = one["drift"] or {}
             estimates = {
                 "domain": estimate_of(one["domain"]),
-                "domain_change": _change(one, base, "domain"),
+                "domain_change": _change(one, group.base, "domain"),
                 "general": estimate_of(one["general"]),
-                "general_change": _change(one, base, "general"),
+                "general_change": _change(one, group.base, "general"),
                 "cross_entropy": estimate_of(drift.get("cross_entropy")),
                 "kl_from_base": estimate_of(drift.get("kl_from_base")),
             }
-            on_front = id(one) in front if has_both_scores(one) else None
-            alpha = averaging_alpha(one)
-            rows.append(Row(one["run"], method_label(one), alpha, estimates, on_front))
+            on_front = None if left_out or not has_both_scores(one) else id(one) in front
+            rows.append(
+                Row(
+                    group=group,
+                    left_out=left_out,
+                    run=one["run"],
+                    label=method_label(one),
+                    alpha=averaging_alpha(one),
+                    estimates=estimates,
+                    on_front=on_front,
+                )
+            )
     return rows
 
 
-def results_cells(results: Sequence[Results]) -> Cells:
+def results_cells(groups: Sequence[Group]) -> Cells:
     """One line a run; model, dataset and front are shown where there are several to tell apart."""
-    rows = study_rows(results)
-    pairs = {(row.run["model"], row.run["dataset"]) for row in rows}
+    rows = study_rows(groups)
     columns = [
         Column("id"),
-        *pair_columns(len(pairs)),
+        *pair_columns(len(groups)),
+        Column("base"),
         Column("method", "method"),
         Column("alpha"),
         Column("lr", "lr"),
@@ -85,6 +107,7 @@ def results_cells(results: Sequence[Results]) -> Cells:
         *(Column(key, title, number=True, error=f"{key}_stderr") for key, title in COLUMNS.items()),
         *(Column(f"{key}_{what}") for key in _CHANGES for what in ("p", "distinguishable")),
         Column("pareto_front", "Pareto" if len(rows) > 1 else ""),
+        Column("left_out"),
     ]
     lines = []
     for row in rows:
@@ -92,7 +115,9 @@ def results_cells(results: Sequence[Results]) -> Cells:
         front = {None: MISSING, True: "yes", False: "no"}[row.on_front]
         lines.append(
             [
-                *(named(run[key]) for key in ("id", "model", "dataset")),
+                named(run["id"]),
+                *pair_cells(row.group),
+                named(run["base"]),
                 Cell(row.label, run["method"]),
                 named(row.alpha),
                 named(run["lr"]),
@@ -100,6 +125,7 @@ def results_cells(results: Sequence[Results]) -> Cells:
                 *(estimate_cell(key, row.estimates[key]) for key in COLUMNS),
                 *(cell for key in _CHANGES for cell in _test_cells(row.estimates[key])),
                 Cell(front, row.on_front),
+                named(row.left_out or None),
             ]
         )
     return Cells(columns, lines)
@@ -125,9 +151,9 @@ def _test_cells(change: Estimate | None) -> list[Cell]:
     return [Cell(value=change.p), Cell(value=change.is_distinguishable)]
 
 
-def print_table(results: Sequence[Results]) -> None:
+def print_table(groups: Sequence[Group]) -> None:
     """The table of the runs, to standard output."""
-    print_cells(results_cells(results))
+    print_cells(results_cells(groups))
 
 
 def print_cells(cells: Cells) -> None:
@@ -140,7 +166,7 @@ def rich_table(cells: Cells) -> Table:
     columns, rows = cells.shown()
     table = Table()
     for column in columns:
-        table.add_column(column.title, justify="right" if column.number else "left")
+        table.add_column(Text(column.title), justify="right" if column.number else "left")
     for row in rows:
         table.add_row(*(Text(cell.text) for cell in row))  # names are no markup
     return table

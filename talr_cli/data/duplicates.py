@@ -1,0 +1,81 @@
+"""What occurs twice: ids in a split, and prompts in the training and in the test rows.
+
+Knows examples; does not know where they came from.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from talr_cli.data.base import Example, Message, Splits
+from talr_cli.errors import UserError
+
+log = logging.getLogger(__name__)
+
+MOST_OVERLAP = 0.2  # of the test rows
+
+
+def unique_ids(examples: Sequence[Example], split: str) -> list[Example]:
+    """The rows with ids that are told apart, `x`, `x#2`: items are compared by their ids."""
+    counts = Counter(example.id for example in examples)
+    repeated = [name for name, count in counts.items() if count > 1]
+    if not repeated:
+        return list(examples)
+    log.warning(
+        "%d ids of the %s rows occur more than once, such as %s: the later ones are numbered, %s#2",
+        *(len(repeated), split, repeated[0], repeated[0]),
+    )
+    taken: set[str] = set()
+    unique = []
+    for example in examples:
+        numbers = (f"{example.id}#{number}" for number in itertools.count(2))
+        free = (name for name in numbers if name not in taken and name not in counts)
+        name = next(free) if example.id in taken else example.id
+        taken.add(name)
+        unique.append(replace(example, id=name))
+    return unique
+
+
+def overlap(train: Iterable[Example], test: Sequence[Example]) -> int:
+    """How many test rows have a prompt that a training row teaches the answer to.
+
+    Prompts are the same but for case, white space and Unicode's compatible forms (NFKC).
+    """
+    taught = {
+        _key(example.messages[:turn])
+        for example in train
+        for turn in (*example.turns, len(example.messages))
+    }
+    return sum(_key(example.messages) in taught for example in test)
+
+
+def check_overlap(splits: Splits, most: float = MOST_OVERLAP) -> None:
+    """Warn of test rows that are also training rows.
+
+    Raises:
+        UserError: They are more than the share `most` of the test rows, and these are scored.
+    """
+    shared, total = overlap(splits.train, splits.test), len(splits.test)
+    if not shared:
+        return
+    found = f"{shared} of {total} test prompts also occur in training"
+    if splits.scorer is not None and shared > most * total:
+        raise UserError(
+            f"{found}, more than dataset.max_overlap={most}: their scores show memory and not "
+            "ability; give other test rows, or raise it"
+        )
+    log.warning(found)
+
+
+def _key(messages: Iterable[Message]) -> tuple[tuple[str, str], ...]:
+    return tuple((message["role"], plain(message["content"])) for message in messages)
+
+
+def plain(text: str) -> str:
+    """The text by which two are compared: NFKC, without case, white space as single spaces."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

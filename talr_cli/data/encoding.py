@@ -1,0 +1,140 @@
+"""Rows -> token ids ready for training; the rows that cannot be trained are counted and named.
+
+Knows how a row may fail: it is too long, the template refuses it, or drops part of its answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from talr_cli.data.base import Example
+from talr_cli.data.rendering import Rendered, Renderer, RowError
+from talr_cli.errors import UserError
+
+log = logging.getLogger(__name__)
+
+NAMED = 20  # so many rows are named in a message
+SHOWN = 60  # characters of a text
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows ready for training, how many of them were cut, and those that cannot be trained.
+
+    Attributes:
+        without_target: Rows whose targets all lie behind the cut, with their length.
+        refused: Rows that the template does not render, or not whole, each with the reason.
+        added: Rows to whose answers the template adds text, each with that text.
+        apart: How many have a token that would reach over the end of the prompt.
+    """
+
+    rows: list[Rendered]
+    cut: int
+    without_target: list[str]
+    refused: list[str]
+    added: list[str]
+    apart: int
+
+
+def encode_all(examples: Sequence[Example], renderer: Renderer, max_length: int) -> Encoded:
+    """Render rows, cut to `max_length` tokens."""
+    rows: list[Rendered] = []
+    cut = apart = 0
+    without_target, refused, added = [], [], []
+    for example in examples:
+        try:
+            rendered = renderer.encode(example)
+        except RowError as error:
+            refused.append(f"{example.id}: {error}")
+            continue
+        if rendered.lost:
+            refused.append(f"{example.id}: the chat template drops {_short(rendered.lost)}")
+            continue
+        length = len(rendered.input_ids)
+        shorter = rendered.cut(max_length)
+        if not shorter.targets:
+            without_target.append(f"{example.id} ({length} tokens)")
+            continue
+        rows.append(shorter)
+        cut += length > max_length
+        apart += rendered.apart
+        if rendered.added:
+            added.append(f"{example.id}: {_short(rendered.added)}")
+    return Encoded(rows, cut, without_target, refused, added, apart)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
+
+
+def rows_to_train(
+    examples: Sequence[Example],
+    renderer: Renderer,
+    max_length: int,
+    what: str = "training rows",
+    skip: bool = False,
+    max_bad_share: float = 0.0,
+) -> list[Rendered]:
+    """The rows as tokens; says what is cut, added or left out.
+
+    Args:
+        skip: Whether rows that cannot be trained are left out, up to `max_bad_share` of all.
+
+    Raises:
+        UserError: There are rows that cannot be trained, or none that can.
+    """
+    encoded = encode_all(examples, renderer, max_length)
+    total = len(examples)
+    problems = []
+    if encoded.refused:
+        problems.append(
+            f"{len(encoded.refused)} of {total} {what} cannot be rendered whole: "
+            f"{_named(encoded.refused, 3)}; change the rows, or give another template with "
+            "model.chat_template=FILE or model.template_arguments"
+        )
+    if encoded.without_target:
+        problems.append(
+            f"{len(encoded.without_target)} of {total} {what} have no target token within "
+            f"trainer.max_length={max_length}: {_named(encoded.without_target, NAMED)}; raise "
+            "trainer.max_length"
+        )
+    bad = len(encoded.refused) + len(encoded.without_target)
+    if bad and not (skip and bad <= max_bad_share * total):
+        raise UserError(
+            f"{'; '.join(problems)}; or leave them out with dataset.on_bad_row=skip "
+            f"dataset.max_bad_share={_rounded_up(bad / total):.2f}"
+        )
+    for problem in problems:
+        log.warning("%s. Left out", problem)
+    if encoded.cut:
+        log.warning(
+            "%d of %d %s are cut to trainer.max_length=%d: the end of what they teach is lost",
+            *(encoded.cut, total, what, max_length),
+        )
+    if encoded.added:
+        log.warning(
+            "the chat template adds text to the answers of %d of %d %s, which is trained too; the "
+            "first is %s. Where that is not wanted: model.template_arguments (such as "
+            "{enable_thinking: false}) or model.chat_template=FILE",
+            *(len(encoded.added), total, what, encoded.added[0]),
+        )
+    if encoded.apart:
+        log.warning(
+            "in %d of %d %s a token would reach over the end of the prompt; prompt and answer are "
+            "tokenized apart there, as they are in generation",
+            *(encoded.apart, total, what),
+        )
+    if total and not encoded.rows:
+        raise UserError(f"none of {total} {what} can be trained")
+    return encoded.rows
+
+
+def _rounded_up(share: float) -> float:
+    return -int(-share * 100 // 1) / 100
+
+
+def _named(rows: Sequence[str], most: int) -> str:
+    more = f" and {len(rows) - most} more" if len(rows) > most else ""
+    return ", ".join(rows[:most]) + more

@@ -1,0 +1,64 @@
+"""How a model is saved: in which dtype, whole, with what ends an answer.
+
+A model is scored as it is loaded from what was saved, so that its score is that of what is shipped.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from talr_cli.errors import DivergedError
+from talr_cli.runs.atomic import made_whole
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def cast(model: Any, dtype: torch.dtype) -> Any:
+    """Bring the weights to `dtype`, in place, and nothing else.
+
+    Not the buffers: a loaded model has its rotary frequencies in fp32, rounded ones would give
+    other answers. Weights that transformers keeps in fp32 whatever is asked for stay so.
+    """
+    import torch
+
+    kept = {name for name, to in model._get_dtype_plan(dtype).items() if to == torch.float32}
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and not any(part in name for part in kept):
+            parameter.data = parameter.data.to(dtype)
+    model.config.dtype = dtype
+    return model
+
+
+def _check_finite(model: PreTrainedModel) -> None:
+    """Raise DivergedError where a weight is not a finite number."""
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise DivergedError(f"{name} holds a number that is not finite after the last step")
+
+
+def save_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, end_of_turn: int, folder: Path
+) -> None:
+    """Write a checkpoint that appears only when it is complete.
+
+    Its generation config ends an answer at `end_of_turn`, the token that was trained for it, beside
+    the model's own end tokens: others stop where talr does.
+
+    Raises:
+        DivergedError: A weight is not a finite number.
+    """
+    _check_finite(model)
+    model.generation_config.eos_token_id = end_tokens(model, end_of_turn)
+    with made_whole(folder) as building:
+        model.save_pretrained(building)
+        tokenizer.save_pretrained(building)
+
+
+def end_tokens(model: Any, end_of_turn: int) -> list[int]:
+    """The model's own end tokens and the trained one."""
+    own = model.generation_config.eos_token_id
+    own = [] if own is None else [own] if isinstance(own, int) else list(own)
+    return [*own, *({end_of_turn} - set(own))]

@@ -1,0 +1,23 @@
+"""Text of others on its way to a terminal, a table or a page: what acts unseen is spelt out.
+
+A name or an answer may hold escape sequences that recolour or rewrite a terminal, line ends that
+break a table, marks that turn the direction of writing, halves of characters that no file can hold.
+"""
+
+import unicodedata
+
+_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}  # controls, halves of characters, line and paragraph ends
+_DIRECTIONS = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def printable(text: str) -> str:
+    r"""The text in one line; of what cannot be seen the escape sequence, such as `\n` or `\x1b`."""
+    if text.isprintable():
+        return text
+    return "".join(_spelt(character) for character in text)
+
+
+def _spelt(character: str) -> str:
+    if character in _DIRECTIONS or unicodedata.category(character) in _CATEGORIES:
+        return character.encode("unicode_escape").decode("ascii")
+    return character

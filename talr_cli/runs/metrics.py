@@ -1,0 +1,37 @@
+"""The rows of a metrics.jsonl: one for each step, of which some may be damaged."""
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """All whole rows; a last line torn by a crash is left out, damaged ones with a warning."""
+    if not file.exists():
+        return []
+    # Without its newline the last line is torn, even where it happens to parse.
+    whole, newline, _ = file.read_bytes().rpartition(b"\n")
+    rows = [_row(line) for line in whole.split(b"\n")] if newline else []
+    damaged = [number for number, row in enumerate(rows, start=1) if row is None]
+    if damaged:
+        log.warning(
+            "%s: left out %d damaged lines, the first is line %d", file, len(damaged), damaged[0]
+        )
+    return [row for row in rows if row is not None]
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """A step, and numbers or nulls by name; None where a line is not that."""
+    try:
+        row = json.loads(line.decode("utf-8"))
+        if type(row["step"]) is int and all(
+            value is None or math.isfinite(value) for value in row.values()
+        ):
+            return row
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
+        pass
+    return None

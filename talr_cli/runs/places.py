@@ -1,0 +1,27 @@
+"""The files that a path, a folder or a pattern names.
+
+Knows names on disk; does not know what the files hold.
+"""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+
+
+def files_at(pattern: str) -> list[Path]:
+    """The files of a path, a folder with the folders within it, or a pattern, in order of names.
+
+    `~` is the home. What is hidden in a folder is left out; a file whose name looks like a pattern
+    is that file. Empty where there is none.
+    """
+    path = Path(pattern).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        inside = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
+        shown = (file for file in inside if not any(part.startswith(".") for part in file.parts))
+        return sorted(path / file for file in shown)
+    # As a shell has it `*` matches nothing that is hidden, which it does for Path.glob.
+    matching = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
+    return sorted(file for file in matching if file.is_file())

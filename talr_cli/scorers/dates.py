@@ -1,0 +1,102 @@
+"""Days, and weeks with days, in text as models write them.
+
+A day with slashes or dashes has its month first, as MedCalc-Bench asks for; its year has four
+digits. Knows text in plain signs, see `numbers.normalise`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import date
+from typing import TypeVar
+
+_NAMES = "january february march april may june july august september october november december"
+_MONTHS = {
+    form: number
+    for number, name in enumerate(_NAMES.split(), 1)
+    for form in (name, name[:3], *(("sept",) if name[:4] == "sept" else ()))
+}
+_NAME = f"({'|'.join(sorted(_MONTHS, key=len, reverse=True))})"
+_DAY = r"(\d{1,2})(?:st|nd|rd|th)?"
+_YEAR = r"(\d{4})(?!\d)"
+_DATE = re.compile(
+    rf"(?<!\d)(?<!\d[/-])(\d{{1,2}})([/-])(\d{{1,2}})\2{_YEAR}"
+    rf"|(?<!\d)(?<!\d[/-])(\d{{4}})([/-])(\d{{1,2}})\6(\d{{1,2}})(?!\d)"
+    rf"|\b{_NAME}\b\.?[ -]?{_DAY},?[ -]?{_YEAR}"
+    rf"|(?<!\d){_DAY}[ -]?(?:of )?{_NAME}\b\.?,?[ -]?{_YEAR}",
+    re.IGNORECASE,
+)
+_WEEKS_DAYS = re.compile(
+    r"(?<!\d)(\d{1,3}) ?(?:weeks?|wks?|w)\W{0,6}(?:and\W{0,3})?(\d{1,3})\W{0,2}(?:days?|d)\b"
+    r"|(?<![\d.+])(\d{1,3}) ?(?:\^?\(?\+ ?([0-6])\)?|-?([0-6])/7) ?-?(?:weeks?|wks?|w)\b",
+    re.IGNORECASE,
+)
+_BARE_WEEKS_DAYS = re.compile(
+    r"(?:[\[(] ?(\d{1,3}), ?(\d{1,3})[\])]|(\d{1,3}) ?\^?\(?\+ ?([0-6]))\W*"
+)
+_LEAD = re.compile(r"[\s\"'(\[\u2248~=:]{0,9}(?:(?:about|on|approximately) )?", re.IGNORECASE)
+_BEFORE = re.compile(r"(?:[=\u2248\u2192:]|\b(?:is|was|be|on|equals)) ?[\"'(\[]?$", re.IGNORECASE)
+_WEEKS = re.compile(r"(?<![\d.,+/-])(\d{1,3}) ?(?:weeks?|wks?)\b", re.IGNORECASE)
+_SUM = re.compile(r" ?[-+] ?\d")
+
+Found = TypeVar("Found")
+
+
+def read_date(text: str, stated: bool = True) -> date | None:
+    """The day that a text gives; of several see `_chosen`."""
+    return _chosen(text, _DATE, _day, stated)
+
+
+def read_weeks_days(text: str, stated: bool = True) -> tuple[int, int] | None:
+    """Weeks and days that a text gives; of several see `_chosen`. Weeks alone are with no days."""
+    bare = _BARE_WEEKS_DAYS.fullmatch(text.strip())
+    if bare is not None:
+        return _pair(bare)
+    both = _chosen(text, _WEEKS_DAYS, _pair, stated)
+    return both or _chosen(text, _WEEKS, lambda match: (int(match[1]), 0), stated)
+
+
+def _chosen(
+    text: str,
+    pattern: re.Pattern[str],
+    read: Callable[[re.Match[str]], Found | None],
+    stated: bool,
+) -> Found | None:
+    """The one that a statement leads with, or that follows its last `=` or `is`, or its first.
+
+    Of a text that states nothing the last.
+    """
+    found = [(match, value) for match in pattern.finditer(text) if (value := read(match))]
+    if not found:
+        return None
+    if not stated:
+        return found[-1][1]
+    first, value = found[0]
+    leads = first.start() == _LEAD.match(text).end()  # type: ignore[union-attr]
+    if leads and not _SUM.match(text, first.end()):
+        return value
+    told = [v for m, v in found if _BEFORE.search(text, max(0, m.start() - 12), m.start())]
+    return told[-1] if told else value
+
+
+def _day(match: re.Match[str]) -> date | None:
+    parts = match.groups()
+    if parts[0]:
+        month, day, year = parts[0], parts[2], parts[3]
+    elif parts[4]:
+        year, month, day = parts[4], parts[6], parts[7]
+    elif parts[8]:
+        month, day, year = parts[8:11]
+    else:
+        day, month, year = parts[11:14]
+    number = _MONTHS.get(month.lower()) or int(month)
+    try:
+        return date(int(year), number, int(day))
+    except ValueError:
+        return None
+
+
+def _pair(match: re.Match[str]) -> tuple[int, int]:
+    weeks, days = (int(part) for part in match.groups() if part is not None)
+    return weeks, days

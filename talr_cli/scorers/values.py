@@ -1,0 +1,213 @@
+"""Which number an answer gives: `1 (age) + 3 (stroke) = 4` gives 4, `22.9-23.1` gives none.
+
+Knows text in plain signs; does not know where an output states its answer.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import NamedTuple
+
+from talr_cli.scorers.numbers import (
+    Number,
+    find_numbers,
+    is_range,
+    normalise,
+    parse_expression,
+    scan,
+)
+from talr_cli.scorers.statements import is_item, stated_answer, without_mark
+
+_PER_SURFACE = re.compile(r" ?(?:/|\bper) ?1\.73 ?m(?:\^?2)?", re.IGNORECASE)
+_ABOUT = r"(?:(?:about|approximately|approx\.?|around|roughly|nearly|equal to) ?)?"
+_LEADS = re.compile(rf"[\s\"'(\[{{\u2248~=:+*]{{0,9}}{_ABOUT}[\s(\[\u2248~+]{{0,3}}", re.IGNORECASE)
+_LONE_MINUS = re.compile(r"- (?=[.\d])")
+_NUMBER = r"-?[\d.,]*\d"
+# What is said of an answer that is not one number.
+_SEVERAL = re.compile(
+    rf"(?:[<>\u2264\u2265#]|(?:less|more|greater|fewer|lower|higher|no more|no less) than\b|"
+    rf"at (?:least|most)\b|(?:under|over|above|below|up to|between)\b|"
+    rf"{_NUMBER}[^\s\d]{{0,12}} ?(?:to|or) {_NUMBER}(?![\w]))",
+    re.IGNORECASE,
+)
+# Only where nothing but one number is meant: in prose these are two.
+_SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d,]| \d)")
+_SHARE = re.compile(r" ?(?:%|percent\b|per cent\b)", re.IGNORECASE)
+_OF = re.compile(r" ?(?:points? )?(?:out of|of) (?=\d)", re.IGNORECASE)
+_OUT_OF = re.compile(r" ?(?:points? )?out of \d", re.IGNORECASE)
+_SLASH = re.compile(r" ?/ ?(\d[\d,]*+(?:\.\d++)?+)(?![/^])")
+_COUNTED = re.compile(
+    r" ?(?:points?|criteri(?:a|on)|items?|features?|(?:risk )?factors?|questions?|signs?|"
+    r"symptoms?|conditions?|met\b)",
+    re.IGNORECASE,
+)
+_SUM = re.compile(r"[+*]| x \d|\d ?\^|(?<=\s)[-/](?=\s)|^ ?[-/] ?[\d(]|/ ?\(")
+_ARITHMETIC = re.compile(r"[-+*/^().\d\s]{1,200}")
+_COMMENT = re.compile(r" ?\([^()\n]*\)")
+_SENTENCE = re.compile(r"(?<=[\w)%\]])[.;!](?=\s|$)")
+_EQUALS = re.compile("[=\u2248\u2192]")
+_SAID = re.compile(
+    rf"(?:\b(?:is|was|are|equals|be)|:) [\u2248~]?{_ABOUT}(?=[-(]?\.?\d)|"
+    r"\b(?:about|approximately|approx\.?|around|roughly) (?=-?\.?\d)|"
+    r"\b(?:lead(?:s|ing) to|result(?:s|ing) in|giv(?:es|ing)|yield(?:s|ing)|comes? to|totals?)\b",
+    re.IGNORECASE,
+)
+_REMARK = re.compile(
+    r"\W*(?:note|please|remember|this|these|that|interpretation|reference|normal|caution|"
+    r"disclaimer|it (?:means|indicates|suggests|corresponds))\b",
+    re.IGNORECASE,
+)
+
+_FIRST_READ, _LAST_READ = 1000, 4000  # characters of a text
+
+
+class Reading(NamedTuple):
+    """A number that was read, and whether a percent sign stands at it."""
+
+    value: float
+    is_percent: bool = False
+
+
+def final_number(output: str) -> float | None:
+    """The number that an output states last, or else the last one in it; None if there is none."""
+    stated = stated_answer(output)
+    if stated is not None:
+        return read_number(stated)
+    text = normalise(output)
+    whole = _expression(text)
+    if whole is not None:
+        return whole
+    numbers = find_numbers(_PER_SURFACE.sub("", text))
+    return numbers[-1] if numbers else None
+
+
+def read_number(text: str, counts: bool = False) -> float | None:
+    """As `read`, the value alone."""
+    found = read(text, counts)
+    return None if found is None else found.value
+
+
+def read(text: str, counts: bool = False, stated: bool = True) -> Reading | None:
+    """The number that a text in plain signs gives as an answer, None if it gives none.
+
+    An expression as a whole; the number that the text leads with; the result of the sum that it
+    leads with. Else, of the first sentence of a statement that holds a number, of other texts of
+    the last line, what stands after the last equals sign or `is`, or the last number.
+
+    Args:
+        counts: Whether 4/5 is four of five and no quotient.
+        stated: Whether the text was stated as the answer.
+    """
+    text = _PER_SURFACE.sub("", text).strip().strip("\"'").strip()
+    if text.startswith("str(") and text.endswith(")"):  # as the benchmark's prompt has it
+        text = text[4:-1]
+    lines = [line for line in text[-_LAST_READ:].split("\n") if line.strip()]
+    if not lines:
+        return None
+    first = text[:_FIRST_READ].partition("\n")[0].strip()
+    if len(lines) == 1 or not is_item(first):
+        if _SEVERAL.match(first, _LEADS.match(first).end()):  # type: ignore[union-attr]
+            return None
+        found = _leading(first, counts)
+        if found is not None or is_range(first.rstrip(" .")):
+            return found
+    lines = [without_mark(line) for line in lines]
+    if not stated or len(lines) > 1:
+        told = [line for line in lines if find_numbers(line)]
+        lines = [line for line in told if not _REMARK.match(line)][-1:] or told[-1:]
+    sentences = [part for line in lines for part in _SENTENCE.split(line) if find_numbers(part)]
+    if not sentences:
+        return None
+    kept = [part for part in sentences if not _REMARK.match(part)] or sentences
+    return _told(kept[0] if stated else kept[-1], counts)
+
+
+def _expression(text: str) -> float | None:
+    """The value of a text that is arithmetic and nothing else; a range is not."""
+    text = text.strip().rstrip(".").strip()
+    if is_range(text) or (any(sign in text[1:] for sign in "-/") and not find_numbers(text)):
+        return None
+    return parse_expression(text)
+
+
+def _leading(line: str, counts: bool) -> Reading | None:
+    """The number that a line leads with, or the result of the arithmetic that it leads with."""
+    spaced = _SPACED.match(line, _LEADS.match(line).end())  # type: ignore[union-attr]
+    if spaced is not None:
+        line = spaced[0].replace(" ", "") + line[spaced.end() :]
+    whole = _expression(line)
+    ratio = _ratio(line, counts)
+    if whole is not None and ratio is None:
+        return Reading(whole)
+    start = _LEADS.match(line).end()  # type: ignore[union-attr]
+    minus = _LONE_MINUS.match(line, start)
+    if minus:
+        start = minus.end()
+    numbers = scan(line)
+    number = next((one for one in numbers if one.start >= start), None)
+    if number is None or number.start != start:
+        return _arithmetic(line)
+    sentence = _SENTENCE.split(line[number.end :], maxsplit=1)[0]
+    rest = _COMMENT.sub("", sentence)
+    if ratio is not None:
+        return ratio
+    marks = [match.end() for match in _EQUALS.finditer(rest)]
+    results = scan(rest[marks[-1] :]) if marks else []
+    if results and _SUM.search(rest[: marks[-1] - 1]):
+        return _with_sign(rest[marks[-1] :], results[0])
+    if re.match(r" ?[-+*/^] ?[\d(.]", rest):
+        return _arithmetic(line)
+    value = -number.value if minus else number.value
+    return Reading(value, _SHARE.match(line, number.end) is not None)
+
+
+def _arithmetic(line: str) -> Reading | None:
+    """The value of the arithmetic that a line begins with, if that is more than a number."""
+    begin = _ARITHMETIC.match(line, len(line) - len(line.lstrip(" =")))
+    text = begin[0].strip() if begin else ""
+    value = _expression(text) if re.search(r"[\d)] ?[-+*/^]", text) else None
+    return None if value is None else Reading(value)
+
+
+def _ratio(line: str, counts: bool) -> Reading | None:
+    """The 4 of `4/5 criteria` and, where scores are counted, of `4/5`; a quotient with a unit."""
+    start = _LEADS.match(line).end()  # type: ignore[union-attr]
+    above = next((one for one in scan(line) if one.start >= start), None)
+    if above is None or above.start != start:
+        return None
+    if _OUT_OF.match(line, above.end):
+        return Reading(above.value)
+    below = _SLASH.match(line, above.end)
+    if below is None or re.match(r" ?[-+*/^=] ?[\d(]", line[below.end() :]):
+        return None
+    most = float(below[1].replace(",", ""))
+    if _COUNTED.match(line, below.end()) or (counts and above.value <= most):
+        return Reading(above.value)
+    return Reading(above.value / most) if most else None
+
+
+def _told(sentence: str, counts: bool) -> Reading | None:
+    """What a sentence with numbers in it tells."""
+    plain = _COMMENT.sub(lambda comment: comment[0] if comment.start() == 0 else "", sentence)
+    if not find_numbers(plain):
+        plain = sentence
+    numbers = scan(plain)
+    for number in numbers:
+        if _OUT_OF.match(plain, number.end):
+            return Reading(number.value)
+    marks = [match.end() for mark in (_SAID, _EQUALS) for match in mark.finditer(plain)]
+    last = numbers[-1].start
+    end = max((mark for mark in marks if mark <= last), default=None)
+    if end is None:
+        return _with_sign(plain, numbers[-1])
+    after = plain[end:]
+    found = _leading(after.strip(), counts)
+    return found if found is not None else _with_sign(after, scan(after)[0])
+
+
+def _with_sign(text: str, number: Number) -> Reading:
+    value = number.value
+    if math.isfinite(value) and text[: number.start].strip(" (") == "-":
+        value = -value
+    return Reading(value, _SHARE.match(text, number.end) is not None)

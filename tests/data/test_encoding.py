@@ -1,0 +1,67 @@
+"""Rows that cannot be trained are named, refused or left out; what the template does is said."""
+
+import pytest
+
+from talr_cli.data.base import Example
+from talr_cli.data.encoding import encode_all, rows_to_train
+from talr_cli.data.rendering import Renderer
+from talr_cli.errors import UserError
+
+EXAMPLE = Example("one", ({"role": "user", "content": "What is 2 + 3?"},), "Answer: 5")
+
+
+def test_long_rows_are_cut_and_those_without_a_target_are_named(renderer):
+    long_answer = Example("answer", EXAMPLE.messages, "word " * 500)
+    long_prompt = Example("prompt", ({"role": "user", "content": "word " * 500},), "yes")
+    encoded = encode_all([EXAMPLE, long_answer, long_prompt], renderer, max_length=200)
+    assert [len(row.input_ids) for row in encoded.rows][1:] == [200]
+    assert encoded.rows[1].targets == encoded.rows[1].input_ids[-len(encoded.rows[1].targets) :]
+    assert encoded.cut == 1
+    assert len(encoded.without_target) == 1
+    assert encoded.without_target[0].startswith("prompt (5")
+
+
+@pytest.fixture
+def strict(tokenizer):
+    """A renderer whose template refuses system messages and drops thoughts."""
+    before, template = (
+        tokenizer.chat_template,
+        (
+            "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}"
+            "{% endif %}<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1] }}<|im_end|>\n"
+            "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+        ),
+    )
+    tokenizer.chat_template = template
+    yield Renderer(tokenizer, {})
+    tokenizer.chat_template = before
+
+
+def test_rows_that_cannot_be_rendered_whole_are_refused_or_left_out(strict, caplog):
+    system = Example("sys", ({"role": "system", "content": "x"}, *EXAMPLE.messages), "5")
+    thought = Example("thought", EXAMPLE.messages, "<think>Hm.</think>5")
+    rows = [EXAMPLE, system, thought]
+    with pytest.raises(UserError) as error:
+        rows_to_train(rows, strict, 200)
+    message = str(error.value)
+    assert "2 of 3 training rows" in message
+    assert "sys: the chat template refuses it: no system" in message
+    assert "thought: the chat template drops '<think>Hm.</think>5'" in message
+    assert "dataset.max_bad_share=0.67" in message
+    with pytest.raises(UserError):
+        rows_to_train(rows, strict, 200, skip=True, max_bad_share=0.66)
+    assert len(rows_to_train(rows, strict, 200, skip=True, max_bad_share=0.67)) == 1
+    assert "Left out" in caplog.text
+
+
+def test_text_that_the_template_adds_is_said_with_the_first_row(tokenizer, caplog):
+    before = tokenizer.chat_template
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
+        "<think></think>{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    rows_to_train([EXAMPLE], Renderer(tokenizer, {}), 200)
+    tokenizer.chat_template = before
+    assert "1 of 1 training rows" in caplog.text
+    assert "one: '<think></think> ...'" in caplog.text

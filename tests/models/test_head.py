@@ -1,0 +1,22 @@
+"""Logits from hidden states are the model's own, whatever it does to them."""
+
+import pytest
+import torch
+from small_models import made, token_ids
+
+from talr_cli.models.head import head_logits
+from talr_cli.training.token_scores import add_token_scores, score_targets
+
+
+@pytest.mark.parametrize("kind", ["llama", "granite", "cohere", "gemma2", "gemma3", "granitemoe"])
+def test_the_heads_logits_are_the_models_own_and_trls(kind):
+    model, ids = made(kind), token_ids(length=12)
+    with torch.no_grad():
+        expected = model(ids).logits
+        ours = head_logits(model, model.base_model(ids).last_hidden_state)
+    torch.testing.assert_close(ours, expected.float(), rtol=1e-5, atol=1e-5)
+    add_token_scores(model, ())
+    batch = {"input_ids": ids, "labels": ids, "attention_mask": torch.ones_like(ids)}
+    tokens, hidden = score_targets(model, model, batch)
+    picked = head_logits(model, hidden).log_softmax(-1).gather(1, ids[:, 1:].reshape(-1, 1))
+    torch.testing.assert_close(picked[:, 0], tokens.log_probs, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,57 @@
+"""Random models of two layers, of kinds that differ in their buffers and heads."""
+
+import torch
+import transformers as hf
+
+SIZE = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+LAYERS = ["sliding_attention", "full_attention"]
+WINDOW = {"sliding_window": 8, "layer_types": LAYERS}
+EXPERTS = {
+    "num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16
+}  # fmt: skip
+CONFIGS = {
+    "llama": lambda: hf.LlamaConfig(**SIZE),
+    "qwen3": lambda: hf.Qwen3Config(**SIZE, head_dim=8),
+    "gemma2": lambda: hf.Gemma2Config(
+        **SIZE, head_dim=8, **WINDOW, attn_implementation="eager", final_logit_softcapping=2.0
+    ),
+    "gemma3": lambda: hf.Gemma3TextConfig(**SIZE, head_dim=8, **WINDOW),
+    "gpt_neox": lambda: hf.GPTNeoXConfig(**SIZE),
+    "phi": lambda: hf.PhiConfig(**SIZE),
+    "granite": lambda: hf.GraniteConfig(
+        **SIZE, logits_scaling=8.0, embedding_multiplier=12.0, residual_multiplier=0.2
+    ),
+    "cohere": lambda: hf.CohereConfig(**SIZE, logit_scale=0.25),
+    "lfm2": lambda: hf.Lfm2Config(**SIZE, layer_types=["conv", "full_attention"]),
+    "qwen3_moe": lambda: hf.Qwen3MoeConfig(**SIZE, head_dim=8, **EXPERTS),
+    "granitemoe": lambda: hf.GraniteMoeConfig(**SIZE, **EXPERTS),
+    "gpt_oss": lambda: hf.GptOssConfig(
+        **SIZE, head_dim=8, **WINDOW, **EXPERTS, attn_implementation="eager"
+    ),
+}
+
+
+def made(name, dtype=torch.float32):
+    """A model with random weights, large enough to tell rounded from exact."""
+    torch.manual_seed(0)
+    model = hf.AutoModelForCausalLM.from_config(CONFIGS[name]()).to(dtype).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def token_ids(rows=2, length=200, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(3, 60, (rows, length), generator=generator)
