@@ -106,7 +106,7 @@ class DomainEvalConfig:
         identity=False,
     )
     max_new_tokens: int | None = value(
-        "Tokens a generated answer may take; null: as the reference answers need.",
+        "Tokens a generated answer may take; null: twice the longest reference, at least 128.",
         None,
         at_least=1,
         identity=False,

@@ -13,6 +13,7 @@ from talr_cli.data.choices import possible_completions
 from talr_cli.data.esci_mini import EsciMini
 from talr_cli.errors import UserError
 from talr_cli.evaluation.domain import choice_likelihoods, evaluate_domain
+from talr_cli.evaluation.generation import Answer
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.models import loading
 from talr_cli.run.prepare import prepare
@@ -142,7 +143,10 @@ class Counting:
 
 def test_any_scorer_may_sum_up_and_none_must(renderer, monkeypatch):
     examples = [question(number, answer) for number, answer in enumerate(CHOICES)]
-    monkeypatch.setattr("talr_cli.evaluation.domain.generate", lambda *_, **__: ["a", "b", "no"])
+    monkeypatch.setattr(
+        "talr_cli.evaluation.domain.generate",
+        lambda *_, **__: [Answer(text, cut=False) for text in ("a", "b", "no")],
+    )
     summed = evaluate_domain(None, renderer, examples, Counting(), 4, 4).results
     assert summed["summary"] == {"pairs": [["a", CHOICES[0]], ["b", CHOICES[1]], ["n", "no"]]}
     assert summed["score"] == pytest.approx(1 / 3)

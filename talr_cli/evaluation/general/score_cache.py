@@ -6,6 +6,7 @@ model is scored once in it, and a task that a suite gains is the only one that i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,10 @@ from typing import Any
 
 from talr_cli.runs.atomic import read_packed, write_packed
 from talr_cli.runs.identity import run_identity
+
+log = logging.getLogger(__name__)
+
+RECORD = {"definition", "version", "n", "values", "samples", "batch_size"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,11 @@ class ScoreCache:
 
 def read_record(file: Path) -> dict[str, Any] | None:
     """A record as it was written; None where there is none, or a damaged one, which is said."""
-    return read_packed(file)
+    record = read_packed(file)
+    if record is not None and not (isinstance(record, dict) and record.keys() >= RECORD):
+        log.warning("%s is no record of scores: it is made again", file)
+        return None
+    return record
 
 
 def write_record(file: Path, record: Mapping[str, Any]) -> None:
