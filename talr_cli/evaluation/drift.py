@@ -167,13 +167,14 @@ def _head_on_disk(checkpoint: Path, model: Any) -> Callable[[torch.Tensor], torc
             for name in set(names) & set(tensors.keys()):
                 weight = tensors.get_tensor(name).to(own.weight)
                 if weight.shape == own.weight.shape:
-                    return partial(_logits, weight, model.config.get_text_config())
+                    text = model.config.get_text_config()
+                    cap = getattr(text, "final_logit_softcapping", None)
+                    return partial(_logits, weight, cap)
     return None
 
 
-def _logits(weight: torch.Tensor, config: Any, hidden: torch.Tensor) -> torch.Tensor:
+def _logits(weight: torch.Tensor, cap: float | None, hidden: torch.Tensor) -> torch.Tensor:
     logits = torch.nn.functional.linear(hidden, weight).float()
-    cap = getattr(config, "final_logit_softcapping", None)
     return logits if cap is None else (logits / cap).tanh() * cap
 
 

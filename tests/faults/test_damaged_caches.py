@@ -8,7 +8,7 @@ import torch
 from optimizer_step import reference, rows, toy
 
 from talr_cli.data.rendering import Rendered
-from talr_cli.evaluation.general.score_cache import read_record, write_record
+from talr_cli.evaluation.general.score_cache import RECORD, read_record, write_record
 from talr_cli.training.base_losses import base_losses
 
 ROWS = rows(6)
@@ -25,7 +25,7 @@ def cached(tmp_path, monkeypatch):
 
 def losses():
     rendered = [Rendered(row["input_ids"], row["labels"]) for row in ROWS]
-    return base_losses(toy(), "toy", rendered)
+    return base_losses(toy(), "toy", rendered, bf16=False)
 
 
 def packed(value):
@@ -63,9 +63,15 @@ def test_base_losses(cached, harm, caplog):
 
 def test_scores(tmp_path, caplog):
     file = tmp_path / "scores" / "task-0.json.gz"
-    write_record(file, {"score": 0.5})
-    assert read_record(file) == {"score": 0.5}
+    record = dict.fromkeys(RECORD, 0.5)
+    write_record(file, record)
+    assert read_record(file) == record
     content = file.read_bytes()
     file.write_bytes(content[:20] + bytes([content[20] ^ 1]) + content[21:])
     assert read_record(file) is None
     assert str(file) in caplog.text
+    for other in ([], {"score": 0.5}):
+        caplog.clear()
+        write_record(file, other)
+        assert read_record(file) is None
+        assert str(file) in caplog.text
