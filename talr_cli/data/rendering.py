@@ -16,6 +16,7 @@ from jinja2 import TemplateError
 
 from talr_cli.data.base import Example, Message
 from talr_cli.errors import UserError
+from talr_cli.models.config import ModelConfig
 from talr_cli.models.sources import ModelSource
 from talr_cli.models.tokenizer import IGNORED, load_tokenizer
 
@@ -237,6 +238,6 @@ def _without_space(text: str) -> str:
     return re.sub(r"\s+", "", text)
 
 
-def load_renderer(source: ModelSource, config: Any) -> Renderer:
+def load_renderer(source: ModelSource, config: ModelConfig) -> Renderer:
     """The renderer of a model, by its `model` config: the same for training and evaluation."""
     return Renderer(load_tokenizer(source, config), dict(config.template_arguments))

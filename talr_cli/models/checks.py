@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.errors import UserError
+from talr_cli.models.config import ModelConfig
 from talr_cli.models.sources import ModelSource, resolve_base
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 KERNELS = ("sdpa", "eager")  # what is proposed in the place of a kernel that a model lacks
 
 
-def check_loads(source: ModelSource, config: Any, *, to_train: bool) -> dict[str, Any]:
+def check_loads(source: ModelSource, config: ModelConfig, *, to_train: bool) -> dict[str, Any]:
     """Refuse a model that would fail to load or to train; its config.json.
 
     Args:
@@ -50,7 +51,7 @@ def check_loads(source: ModelSource, config: Any, *, to_train: bool) -> dict[str
     return settings.to_dict()
 
 
-def _config(source: ModelSource, config: Any) -> Any:
+def _config(source: ModelSource, config: ModelConfig) -> Any:
     from transformers import AutoConfig
 
     try:
@@ -87,7 +88,7 @@ def _check_quantised(source: ModelSource, settings: Any, to_train: bool) -> None
         )
 
 
-def _refusal(settings: Any, config: Any, attention: str) -> str | None:
+def _refusal(settings: Any, config: ModelConfig, attention: str) -> str | None:
     """Why the model cannot be made with this attention kernel; None if it can."""
     import copy
 

@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.errors import UserError
+from talr_cli.models.config import ModelConfig
 from talr_cli.models.saving import cast
 from talr_cli.models.sources import ModelSource, resolve_base
 
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def load_model(
-    source: ModelSource, config: Any, dtype: torch.dtype | str, device: str
+    source: ModelSource, config: ModelConfig, dtype: torch.dtype | str, device: str
 ) -> PreTrainedModel:
     """The model in `dtype` ("auto": as stored) on `device`; an adapter comes merged into its base.
 
@@ -48,7 +49,7 @@ def load_model(
     return model.to(device)
 
 
-def _load(source: ModelSource, config: Any, dtype: torch.dtype | str) -> PreTrainedModel:
+def _load(source: ModelSource, config: ModelConfig, dtype: torch.dtype | str) -> PreTrainedModel:
     import transformers
 
     model_class = getattr(transformers, config.architecture or "AutoModelForCausalLM")
@@ -65,7 +66,9 @@ def _load(source: ModelSource, config: Any, dtype: torch.dtype | str) -> PreTrai
     return model
 
 
-def _check_fit(model: Any, report: dict[str, Any], source: ModelSource, config: Any) -> None:
+def _check_fit(
+    model: Any, report: dict[str, Any], source: ModelSource, config: ModelConfig
+) -> None:
     """Refuse weights that are not those of the model: transformers only warns and goes on.
 
     Raises:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.errors import UserError
+from talr_cli.models.config import ModelConfig
 from talr_cli.models.sources import ModelSource, resolve_base
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ IGNORED = -100  # the label of a token that is no target
 _CLOCK = "strftime_now"  # what transformers gives to templates
 
 
-def load_tokenizer(source: ModelSource, config: Any) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: ModelSource, config: ModelConfig) -> PreTrainedTokenizerBase:
     """The model's tokenizer, with a padding token and a chat template that does not age.
 
     Raises:
