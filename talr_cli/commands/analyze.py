@@ -15,7 +15,7 @@ from talr_cli.data.encoding import rows_to_train
 from talr_cli.data.rendering import load_renderer
 from talr_cli.errors import UserError
 from talr_cli.models.checkpoints import checkpoint, run_of
-from talr_cli.models.loading import choose_device, load_model
+from talr_cli.models.loading import bf16_is_fast, choose_device, load_model
 from talr_cli.models.sources import resolve
 from talr_cli.runs.atomic import write_json, write_text
 from talr_cli.runs.run_directory import pair_name, study_path
@@ -52,7 +52,8 @@ def analyze(composed: Composed[AnalyzeConfig]) -> None:
     from talr_cli.training.base_losses import target_losses
 
     log.info("analyze: %d rows under %s", len(encoded), source.origin)
-    losses = target_losses(load_model(source, model, "auto", device), encoded)
+    scored = load_model(source, model, "auto", device)
+    losses = target_losses(scored, encoded, bf16_is_fast(device))
     tokens = hard_tokens.weigh(losses, encoded, objective, renderer.tokenizer)
     name = "base" if config.ckpt is None else Path(config.ckpt).resolve().name
     folder = study_path(Path(config.runs_dir), config.study)

@@ -36,8 +36,15 @@ def _with_quoted_path(override: str, places: set[str]) -> str:
     if not value or value[0] in "'\"" or value.startswith("${"):
         return override
     names_a_file = not re.fullmatch(r"[\w./:@%-]*", value, re.ASCII) and _exists(value)
-    if names_a_file or (key.lstrip("+") in places and not _parses(override)):
+    if names_a_file:
         return f"{key}={quoted(value)}"
+    if _parses(override):
+        return override
+    if key.lstrip("+") in places or value.startswith(("~/", "/", "./", "../")):
+        return f"{key}={quoted(value)}"
+    if value.startswith("["):  # a list of paths: `~` is no letter in Hydra's grammar
+        from_home = re.compile(r"(?<=[\[, ])~/[^,\[\]'\"]*")
+        return f"{key}={from_home.sub(lambda path: quoted(path[0]), value)}"
     return override
 
 

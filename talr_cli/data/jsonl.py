@@ -89,6 +89,11 @@ class Jsonl:
             raise UserError(
                 "dataset.train is required: type dataset.train=FILE, or dataset.hub_id=ID"
             )
+        for split in ("train", "validation", "test"):
+            where = getattr(self, split)
+            names = where if isinstance(where, list) else [where or ""]
+            if not all(isinstance(one, str) for one in names):
+                raise UserError(f"dataset.{split}={where} is not {_WHERE}")
 
     def load(self) -> Splits:
         """Read all rows, then report every bad one of all of them together.

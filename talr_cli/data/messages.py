@@ -99,8 +99,8 @@ def _message(given: dict[str, Any]) -> tuple[Message, bool | None]:
         value = values.pop(key, None)
         if not is_blank(value):
             message[key] = tool_calls(value) if key == "tool_calls" else _text(key, value)
-    if unknown := [key for key, value in values.items() if not is_blank(value)]:
-        raise ValueError(f"has a {role} message with {', '.join(unknown)}, which is not known")
+    if unknown := ", ".join(key for key, value in values.items() if not is_blank(value)):
+        raise ValueError(f"has a message of the {role} with {unknown}, which is not known")
     if not content.strip() and role != "tool" and not message.keys() & set(_ASSISTANTS):
         raise ValueError(f"has an empty {role} message")
     return message, flag

@@ -106,7 +106,7 @@ class DomainEvalConfig:
         identity=False,
     )
     max_new_tokens: int | None = value(
-        "Tokens a generated answer may take; null: as the reference answers need.",
+        "Tokens a generated answer may take; null: twice the longest reference, at least 128.",
         None,
         at_least=1,
         identity=False,
@@ -119,7 +119,7 @@ class DomainEvalConfig:
         identity=False,
     )
     limit: int | None = value(
-        "The first N test rows: a quick look, recorded, never compared with whole scores.",
+        "N test rows, of all categories: a quick look, recorded, never compared with whole scores.",
         None,
         at_least=1,
         identity=False,

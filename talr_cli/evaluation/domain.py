@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import statistics
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,23 +18,24 @@ from functools import partial
 from typing import Any
 
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from talr_cli import ranks
 from talr_cli.data.base import Example
 from talr_cli.data.choices import possible_completions
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.data_parallel import Share, alone
+from talr_cli.evaluation.generation import generate, left_padded, progress
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.thoughts import without_thoughts
-from talr_cli.models.saving import end_tokens
 from talr_cli.scorers.base import Scorer, Summarizer, Verdict
 from talr_cli.statistics.items import scored_items
 
 log = logging.getLogger(__name__)
 
-MOST_NEW_TOKENS = 1024
+# A model that talks before it answers is not cut where the references are single words.
+FEWEST_NEW_TOKENS = 128
+MOST_NEW_TOKENS = 1024  # where the references do not need more
+MANY_CUT = 0.1
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,13 @@ class DomainScore:
 
 
 def answer_budget(examples: Sequence[Example], renderer: Renderer) -> int:
-    """Tokens an answer may take: twice the longest reference answer, so that no method is cut."""
+    """Tokens an answer may take, of the base and of a tuned model alike.
+
+    Twice the longest reference answer, within FEWEST_NEW_TOKENS and MOST_NEW_TOKENS; never less
+    than the longest reference answer.
+    """
     longest = max(len(renderer.encode(example).targets) for example in examples)
-    return min(2 * longest, MOST_NEW_TOKENS)
+    return max(FEWEST_NEW_TOKENS, longest, min(2 * longest, MOST_NEW_TOKENS))
 
 
 def evaluate_domain(
@@ -83,7 +87,9 @@ def evaluate_domain(
         ]
     else:
         answer = partial(generate, max_new_tokens=max_new_tokens, batch_size=size)
-        outputs = share(answer, model, renderer, examples)
+        answers = share(answer, model, renderer, examples)
+        outputs = [one.text for one in answers]
+        details = [{"cut": one.cut} for one in answers]
     verdicts: list[Verdict] = []
     samples: list[dict[str, Any]] = []
     groups: dict[str, list[float]] = defaultdict(list)
@@ -121,7 +127,7 @@ def evaluate_domain(
         "groups": _proportions(groups),
         "categories": _proportions(categories),
         "answer_by": answer_by,
-        "max_new_tokens": max_new_tokens if answer_by == "generation" else None,
+        **_budget_spent(details, max_new_tokens, answer_by),
         "batch_size": size.now,
         "seconds": round(time.perf_counter() - started, 2),
     }
@@ -129,6 +135,25 @@ def evaluate_domain(
         references = [example.reference for example in examples]
         results["summary"] = scorer.summary(verdicts, references)
     return DomainScore(results, samples)
+
+
+def _budget_spent(
+    details: Sequence[Mapping[str, Any]], max_new_tokens: int, answer_by: str
+) -> dict[str, Any]:
+    """The budget, and how many answers it cut off; a large share is worth a warning."""
+    if answer_by != "generation":
+        return {"max_new_tokens": None, "cut": None}
+    cut = sum(detail["cut"] for detail in details)
+    if cut > MANY_CUT * len(details):
+        log.warning(
+            "%d of %d answers did not end within %d tokens and were cut: "
+            "domain.max_new_tokens=%d allows more",
+            cut,
+            len(details),
+            max_new_tokens,
+            2 * max_new_tokens,
+        )
+    return {"max_new_tokens": max_new_tokens, "cut": cut}
 
 
 def _proportions(correct: Mapping[str, Sequence[float]]) -> dict[str, Any]:
@@ -145,50 +170,6 @@ def proportion(correct: Sequence[float]) -> dict[str, Any]:
     n = len(correct)
     stderr = statistics.stdev(map(float, correct)) / math.sqrt(n) if n > 1 else None
     return {"score": sum(correct) / n, "stderr": stderr, "n": n}
-
-
-@torch.inference_mode()
-def generate(
-    model: Any,
-    renderer: Renderer,
-    examples: Sequence[Example],
-    max_new_tokens: int,
-    batch_size: BatchSize,
-) -> list[str]:
-    """Greedy answers in the order of `examples`, in batches of prompts of like length.
-
-    Args:
-        batch_size: The most rows in a batch; of long rows there are fewer, see `_batches`.
-    """
-    tokenizer = renderer.tokenizer
-    prompts = [renderer.prompt_ids(example.messages, example.tools) for example in examples]
-    stops = end_tokens(model, renderer.end_of_turn)
-    batches = _batches(list(map(len, prompts)), batch_size.now, _cached_tokens(model))
-    answers: list[Any] = [""] * len(prompts)
-
-    def answer(batch: Sequence[int]) -> None:
-        ids, mask = _left_padded([prompts[index] for index in batch], tokenizer.pad_token_id)
-        generated = model.generate(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            eos_token_id=stops,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        for row, index in enumerate(batch):
-            tokens = generated[row, ids.shape[1] :].tolist()
-            end = next((i for i, token in enumerate(tokens) if token in stops), len(tokens))
-            answers[index] = tokenizer.decode(tokens[:end], skip_special_tokens=True)
-        bar.update(len(batch))
-
-    with _bar(len(prompts)) as bar:
-        for batch in batches:
-            batch_size.each(batch, answer)
-    return answers
 
 
 @torch.inference_mode()
@@ -216,7 +197,7 @@ def choice_likelihoods(
     totals = [0.0] * len(keys)
 
     def sum_up(batch: Sequence[int]) -> None:
-        ids, mask = _left_padded(
+        ids, mask = left_padded(
             [sequences[index].input_ids for index in batch], renderer.tokenizer.pad_token_id
         )
         ids, mask = ids.to(model.device), mask.to(model.device)
@@ -235,55 +216,9 @@ def choice_likelihoods(
             totals[index] = row[-length:].sum().item()
         bar.update(len(batch))
 
-    with _bar(len(order)) as bar:
+    with progress(len(order)) as bar:
         batch_size.each(order, sum_up)
     likelihoods: list[dict[str, float]] = [{} for _ in rows]
     for (number, choice), total in zip(keys, totals, strict=True):
         likelihoods[number][choice] = total
     return likelihoods
-
-
-def _bar(total: int) -> tqdm:
-    return tqdm(total=total, desc="domain", disable=not (sys.stderr.isatty() and ranks.is_main()))
-
-
-def _batches(lengths: Sequence[int], most_rows: int, most_tokens: int) -> list[list[int]]:
-    """Indices of rows, the longest first; a batch holds at most `most_tokens`, padding included.
-
-    A row that is longer than that is a batch of its own.
-    """
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        rows = len(batches[-1]) + 1 if batches else most_rows + 1
-        if rows > most_rows or rows * lengths[batches[-1][0]] > most_tokens:
-            batches.append([])
-        batches[-1].append(index)
-    return batches
-
-
-def _cached_tokens(model: PreTrainedModel) -> int:
-    """How many tokens have keys and values as large as the model's weights.
-
-    A batch shares the reading of the weights among its rows, which is nearly all of a step while
-    the cache is small. Beyond this the cache is what a step reads, and copies: more rows in a batch
-    save little and take memory.
-    """
-    config = model.config.get_text_config(decoder=True)
-    if getattr(config, "num_attention_heads", None) is None:
-        return sys.maxsize  # a recurrent model keeps a state that does not grow
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return model.num_parameters() // (2 * config.num_hidden_layers * heads * size)
-
-
-def _left_padded(
-    sequences: Sequence[Sequence[int]], pad_id: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids [B, T] that end together, and their attention mask [B, T]."""
-    width = max(map(len, sequences))
-    ids = torch.full((len(sequences), width), pad_id)
-    mask = torch.zeros_like(ids)
-    for row, sequence in enumerate(sequences):
-        ids[row, width - len(sequence) :] = torch.tensor(sequence)
-        mask[row, width - len(sequence) :] = 1
-    return ids, mask

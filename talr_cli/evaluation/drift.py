@@ -1,20 +1,85 @@
 """How far a model has moved from its base, in nats per token: cheap and with little variance.
 
-Cross-entropy on a fixed general text of ours, and KL(base || model) on the suite's prompts.
+Cross-entropy on a fixed general text of ours, and KL(base || model) on the suite's prompts. Of the
+base its hidden states are kept on disk, a few numbers a token: its head makes logits of them anew,
+so that neither its other weights nor its pass over the prompts are needed again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from talr_cli.errors import UserError
+from talr_cli.models.head import head_logits
+from talr_cli.runs.atomic import write_bytes
 from talr_cli.statistics.items import clustered_error
 
-_POSITIONS_AT_ONCE = 256  # rows of [positions, vocabulary] logits held in fp32
+log = logging.getLogger(__name__)
+
+POSITIONS_AT_ONCE = 256  # rows of [positions, vocabulary] logits held in fp32
+TOKENS_AT_ONCE = 2048  # of a batch, with its padding
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model predicts at every token of some sequences, all of them joined.
+
+    hidden[N, H], and the head that makes logits[n, V] in fp32 of any n of them; None where these
+    are the logits: of a model whose head does more than is known here.
+    """
+
+    hidden: torch.Tensor
+    head: Callable[[torch.Tensor], torch.Tensor] | None
+
+    def log_probs(self) -> Iterator[torch.Tensor]:
+        """[n, V], from the first tokens to the last, POSITIONS_AT_ONCE of them at once."""
+        for hidden in self.hidden.split(POSITIONS_AT_ONCE):
+            yield (self.head(hidden) if self.head else hidden.float()).log_softmax(-1)
+
+
+@dataclass(frozen=True)
+class KeptStates:
+    """A base model's hidden states, in a file that is there from the second time on.
+
+    `checkpoint` is the folder of its weights, `load` loads all of it.
+    """
+
+    file: Path
+    checkpoint: Path
+    load: Callable[[], PreTrainedModel]
+
+    def predictions(self, model: Any, prompts: Sequence[Sequence[int]]) -> Predictions:
+        """What the base predicts; `model` is one of its kind, tuned from it."""
+        hidden = self._read(sum(map(len, prompts)), model)
+        head = None if hidden is None else _head_on_disk(self.checkpoint, model)
+        if hidden is not None and head is not None:
+            return Predictions(hidden, head)
+        found = predictions(self.load(), prompts)
+        if found.head is not None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(self.file, save({"hidden": found.hidden.cpu()}))
+        return found
+
+    def _read(self, tokens: int, model: Any) -> torch.Tensor | None:
+        if not self.file.exists():
+            return None
+        try:
+            hidden = load_file(self.file)["hidden"]
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            log.warning("%s is damaged (%s): computed anew", self.file, error)
+            return None
+        return hidden.to(model.device) if len(hidden) == tokens else None
 
 
 def general_passages() -> list[str]:
@@ -30,38 +95,105 @@ def cross_entropy(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, passages: Sequence[str]
 ) -> dict[str, Any]:
     """Mean negative log-likelihood per token; the error is over passages."""
-    sums, counts = [], []
-    for passage in passages:
-        ids = tokenizer(passage, return_tensors="pt").input_ids.to(model.device)
-        logits = model(ids).logits[0, :-1].float()
-        loss = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum")
-        sums.append(loss.item())
-        counts.append(ids.shape[1] - 1)
-    return _per_token(sums, counts)
+    sequences: list[list[int]] = [tokenizer(passage).input_ids for passage in passages]
+    nexts = torch.tensor([token for ids in sequences for token in (*ids[1:], ids[0])])
+    parts = zip(
+        predictions(model, sequences).log_probs(), nexts.split(POSITIONS_AT_ONCE), strict=True
+    )
+    losses = [-log_p.cpu().gather(-1, tokens[:, None]).squeeze(-1) for log_p, tokens in parts]
+    # After the last token of a passage nothing is predicted.
+    sums = [row[:-1].double().sum().item() for row in _rows(losses, sequences)]
+    return _per_token(sums, [len(ids) - 1 for ids in sequences])
 
 
 @torch.inference_mode()
 def kl_from_base(
-    model: PreTrainedModel, base: PreTrainedModel, prompts: Sequence[Sequence[int]]
+    model: Any, base: KeptStates | None, prompts: Sequence[Sequence[int]]
 ) -> dict[str, Any]:
     """Mean over prompt tokens of KL(base || model); the error is over prompts.
 
     Args:
+        base: None: the model is its own base.
         prompts: Token ids, one list per prompt.
     """
-    sums, counts = [], []
-    for prompt in prompts:
-        ids = torch.tensor([list(prompt)], device=model.device)
-        ours, theirs = model(ids).logits[0], base(ids).logits[0]
-        total = 0.0
-        for start in range(0, len(ours), _POSITIONS_AT_ONCE):
-            window = slice(start, start + _POSITIONS_AT_ONCE)
-            log_p = theirs[window].float().log_softmax(-1)
-            log_q = ours[window].float().log_softmax(-1)
-            total += (log_p.exp() * (log_p - log_q)).sum().item()
-        sums.append(total)
-        counts.append(len(prompt))
-    return _per_token(sums, counts)
+    counts = [len(prompt) for prompt in prompts]
+    if base is None:
+        return _per_token([0.0] * len(counts), counts)
+    theirs, ours = base.predictions(model, prompts), predictions(model, prompts)
+    divergences = [
+        (log_p.exp() * (log_p - log_q)).sum(-1).cpu()
+        for log_p, log_q in zip(theirs.log_probs(), ours.log_probs(), strict=True)
+    ]
+    return _per_token([row.double().sum().item() for row in _rows(divergences, prompts)], counts)
+
+
+@torch.inference_mode()
+def predictions(model: Any, sequences: Sequence[Sequence[int]]) -> Predictions:
+    """A model's predictions, by batches of sequences of like length."""
+    plain = _head_is_plain(model, sequences[0])
+    states: list[Any] = [None] * len(sequences)
+    for batch in _batches(sequences):
+        width = len(sequences[batch[0]])
+        # Padded on the right, where causal attention cannot see it.
+        ids = torch.zeros(len(batch), width, dtype=torch.long)
+        for row, index in enumerate(batch):
+            ids[row, : len(sequences[index])] = torch.tensor(sequences[index])
+        output = (model.base_model if plain else model)(ids.to(model.device), use_cache=False)
+        hidden = output.last_hidden_state if plain else output.logits
+        for row, index in enumerate(batch):
+            states[index] = hidden[row, : len(sequences[index])]
+    return Predictions(torch.cat(states), partial(head_logits, model) if plain else None)
+
+
+def _head_is_plain(model: Any, ids: Sequence[int]) -> bool:
+    """Whether `head_logits` of the last hidden states are the logits: tried, not assumed."""
+    few = torch.tensor([list(ids[:4])], device=model.device)
+    try:
+        made = head_logits(model, model.base_model(few, use_cache=False).last_hidden_state[0])
+    except UserError:
+        return False
+    return torch.allclose(made, model(few, use_cache=False).logits[0].float(), rtol=0.02, atol=0.02)
+
+
+def _head_on_disk(checkpoint: Path, model: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """The head of the model in `checkpoint`, of the kind of `model`; None if it is not found."""
+    own = model.get_output_embeddings()
+    if getattr(own, "bias", None) is not None:
+        return None
+    place = own.weight.data_ptr()  # a tied head is stored under the name of the embeddings
+    names = [name for name, held in model.state_dict().items() if held.data_ptr() == place]
+    for file in sorted(checkpoint.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            for name in set(names) & set(tensors.keys()):
+                weight = tensors.get_tensor(name).to(own.weight)
+                if weight.shape == own.weight.shape:
+                    text = model.config.get_text_config()
+                    cap = getattr(text, "final_logit_softcapping", None)
+                    return partial(_logits, weight, cap)
+    return None
+
+
+def _logits(weight: torch.Tensor, cap: float | None, hidden: torch.Tensor) -> torch.Tensor:
+    logits = torch.nn.functional.linear(hidden, weight).float()
+    return logits if cap is None else (logits / cap).tanh() * cap
+
+
+def _batches(sequences: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Indices of sequences, the longest first, each batch within TOKENS_AT_ONCE."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(sequences)), key=lambda index: -len(sequences[index])):
+        if batches and len(sequences[batches[-1][0]]) * (len(batches[-1]) + 1) <= TOKENS_AT_ONCE:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def _rows(
+    values: Sequence[torch.Tensor], sequences: Sequence[Sequence[int]]
+) -> tuple[torch.Tensor, ...]:
+    """A value per token of all sequences, in parts -> those of each sequence."""
+    return torch.cat(list(values)).split([len(ids) for ids in sequences])
 
 
 def _per_token(sums: Sequence[float], counts: Sequence[int]) -> dict[str, Any]:

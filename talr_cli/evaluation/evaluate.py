@@ -21,12 +21,15 @@ from talr_cli.evaluation.domain import answer_budget, evaluate_domain
 from talr_cli.evaluation.general.score_cache import ScoreCache
 from talr_cli.evaluation.general.suite import evaluate_general
 from talr_cli.evaluation.general.tasks import Tasks
+from talr_cli.evaluation.generation import not_inherited
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.loading import bf16_is_fast, load_model
 from talr_cli.models.settings import without_router_loss
 from talr_cli.models.sources import ModelSource, content
 from talr_cli.runs.atomic import write_text
+from talr_cli.runs.environment import package_versions
+from talr_cli.runs.identity import run_identity
 from talr_cli.scorers.base import Scorer
 
 log = logging.getLogger(__name__)
@@ -64,6 +67,8 @@ def evaluate(
     processes = ranks.world_size()
     results: dict[str, Any] = {"general": None, "domain": None, "drift": None}
     log.info("evaluation: suite %s", suite.name)
+    if unused := not_inherited(model):
+        log.info("answers are greedy: not used of the model's generation_config: %s", unused)
     cache = ScoreCache(scores, content(source, model_config))
     share = AllRanks(source, model_config)
     general = evaluate_general(model, renderer, suite, tasks, source.directory, cache, share)
@@ -93,14 +98,36 @@ def evaluate(
             renderer.tokenizer(text, add_special_tokens=not suite.chat_template).input_ids
             for text in general.prompts[::step][:DRIFT_PROMPTS]
         ]
-        loaded = load_ready(base, model_config, model.device.type)
         results["drift"] = {
             "cross_entropy": drift.cross_entropy(
                 model, renderer.tokenizer, drift.general_passages()
             ),
-            "kl_from_base": drift.kl_from_base(model, loaded, prompts),
+            "kl_from_base": drift.kl_from_base(
+                model, _kept_states(model, source, base, model_config, prompts, scores), prompts
+            ),
         }
     return results
+
+
+def _kept_states(
+    model: PreTrainedModel,
+    source: ModelSource,
+    base: ModelSource,
+    model_config: ModelConfig,
+    prompts: Sequence[Sequence[int]],
+    scores: Path,
+) -> drift.KeptStates | None:
+    """The base's hidden states over the prompts; None for the base itself."""
+    if content(source, model_config) == content(base, model_config):
+        return None
+    device = model.device.type
+    read_by = {"prompts": prompts, "dtype": str(model.dtype), "device": device}
+    key = run_identity({"base": base.fingerprint, **read_by, "versions": package_versions()}, {})
+    return drift.KeptStates(
+        scores / f"base-states-{key[:16]}.safetensors",
+        base.directory,
+        lambda: load_ready(base, model_config, device),
+    )
 
 
 def load_ready(source: ModelSource, model_config: ModelConfig, device: str) -> PreTrainedModel:

@@ -62,7 +62,7 @@ def self_score(renderer: Renderer, examples: Sequence[Example], scorer: Scorer) 
         except ValueError as error:
             failed.append(f"{example.id}: {error}")
             continue
-        if not verdict.correct:
+        if verdict.correct < 1:
             failed.append(
                 f"{example.id}: {_short(output)} is read as {_short(str(verdict.parsed))}, the "
                 f"reference is {_short(str(dict(example.reference)))}"

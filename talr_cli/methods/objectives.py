@@ -93,7 +93,8 @@ class Flow(Objective):
     """FLOW (Sanyal et al. 2025, arXiv 2502.02797): rows that the base model finds easy weigh more.
 
     v_s = exp(-L_s / tau), L_s the mean loss of row s under the base model, tau the median of L over
-    the training rows, or a fixed number. `median` as in Talr.
+    the training rows, or a fixed number: of an even number of rows the mean of the two in the
+    middle, as the published code has it.
     """
 
     tau: float | None = value(
@@ -103,7 +104,7 @@ class Flow(Objective):
     )
     median: str = value(
         "of an even number of losses: the lower of the two in the middle, or their mean",
-        "lower",
+        "mean",
         choices=("lower", "mean"),
     )
     weighs_sequences: ClassVar[bool] = True

@@ -94,8 +94,8 @@ def _own_part(tensor: torch.Tensor) -> torch.Tensor:
 class Kl(Regulariser):
     """beta * KL per target token between the base model's predictions and the model's.
 
-    The base is a second copy of the weights in the dtype of its checkpoint; under an adapter it is
-    the model without the adapter.
+    The base is a second copy of the weights: in the dtype of its checkpoint where the training
+    computes in bf16, else in fp32. Under an adapter it is the model without the adapter.
     """
 
     beta: float = value("nats of loss for each nat of divergence", 0.1, at_least=0)

@@ -91,7 +91,7 @@ def _front_matter(config: Mapping[str, Any]) -> str:
     known: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     model = config["model"]
     if model["random_init"] is None and not Path(model["path"]).is_dir():
-        known["base_model"] = model["path"]
+        known["base_model"] = printable(model["path"])
     return f"---\n{ModelCardData(**known, tags=['talr']).to_yaml()}\n---"
 
 

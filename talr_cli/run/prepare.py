@@ -29,6 +29,7 @@ from talr_cli.run.record import domain_rows
 from talr_cli.runs.run_directory import RunDirectory
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
@@ -53,11 +54,11 @@ class Run:
     def method(self) -> Method:
         return self.config.parts
 
-    def load_base(self) -> PreTrainedModel:
-        """The base model, in the dtype of its checkpoint."""
+    def load_base(self, dtype: torch.dtype | None = None) -> PreTrainedModel:
+        """The base model; by default in the dtype of its checkpoint."""
         from talr_cli.models import loading
 
-        return loading.load_model(self.source, self.config.model, "auto", self.device)
+        return loading.load_model(self.source, self.config.model, dtype or "auto", self.device)
 
 
 def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:

@@ -29,22 +29,20 @@ def finished(folder: Path) -> list[tuple[int, Path]]:
 def keep_whole(folder: Path) -> None:
     """Remove unfinished ones, and damaged ones that are newer than the newest whole one.
 
-    Damaged ones are named, with what is taken instead.
+    They are named, with what is taken instead.
     """
     candidates = finished(folder)
-    useless = set(folder.glob("checkpoint-*")) - {path for _, path in candidates}
-    damaged = []
+    unfinished = set(folder.glob("checkpoint-*")) - {path for _, path in candidates}
+    useless = dict.fromkeys(unfinished, "was not written to its end")
     instead = "no other is there, starting again"
     for step, path in candidates:
         found = damage(path)
         if found is None:
             instead = f"going on from step {step}"
             break
-        damaged.append(f"{path} is damaged: {found}")
-        useless.add(path)
-    for one in damaged:
-        log.warning("%s; %s", one, instead)
-    for path in useless:
+        useless[path] = f"is damaged: {found}"
+    for path, why in useless.items():
+        log.warning("%s %s; %s", path, why, instead)
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -23,11 +23,13 @@ _REASONS = {
     errno.EEXIST: "it is a file, not a folder: move it away or choose another folder",
     errno.ENOTDIR: "it is a file, not a folder: move it away or choose another folder",
     errno.ENAMETOOLONG: "its name is too long: choose a shorter one",
-    errno.EIO: "the disk fails (input/output error): look at the system's log",
+    errno.EIO: "the system could not: check the disk, and your quota of it",
 }
 _NO_FOLDER = "there is no such folder: make it and repeat the command"
 # What Rust (safetensors, tokenizers) and wrapped Python errors say in place of an errno.
 _NUMBER = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")
+# torch.save keeps the reason to itself.
+_OF_TORCH = ("PytorchStreamWriter", "inline_container.cc", "iostream error")
 _NEARLY_NOTHING = 2**24  # bytes
 
 
@@ -63,7 +65,7 @@ def _errno(path: Path, error: Exception) -> int | None:
     found = _NUMBER.search(str(error))
     if found is not None:
         return int(found[1] or found[2])
-    if "PytorchStreamWriter" in str(error):  # torch.save: it keeps the reason to itself
+    if any(sign in str(error) for sign in _OF_TORCH):
         full = shutil.disk_usage(path.parent).free < _NEARLY_NOTHING
         return errno.ENOSPC if full else errno.EIO
     return None

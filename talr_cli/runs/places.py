@@ -22,7 +22,6 @@ def files_at(pattern: str) -> list[Path]:
         inside = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
         shown = (file for file in inside if not any(part.startswith(".") for part in file.parts))
         return sorted(path / file for file in shown)
-    if not glob.has_magic(str(path)):
-        return []
-    matching = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+    # As a shell has it `*` matches nothing that is hidden, which it does for Path.glob.
+    matching = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
     return sorted(file for file in matching if file.is_file())

@@ -37,6 +37,7 @@ _BARE_WEEKS_DAYS = re.compile(
 )
 _LEAD = re.compile(r"[\s\"'(\[\u2248~=:]{0,9}(?:(?:about|on|approximately) )?", re.IGNORECASE)
 _BEFORE = re.compile(r"(?:[=\u2248\u2192:]|\b(?:is|was|be|on|equals)) ?[\"'(\[]?$", re.IGNORECASE)
+_WEEKS = re.compile(r"(?<![\d.,+/-])(\d{1,3}) ?(?:weeks?|wks?)\b", re.IGNORECASE)
 _SUM = re.compile(r" ?[-+] ?\d")
 
 Found = TypeVar("Found")
@@ -48,11 +49,12 @@ def read_date(text: str, stated: bool = True) -> date | None:
 
 
 def read_weeks_days(text: str, stated: bool = True) -> tuple[int, int] | None:
-    """Weeks and days that a text gives, both of them; of several see `_chosen`."""
+    """Weeks and days that a text gives; of several see `_chosen`. Weeks alone are with no days."""
     bare = _BARE_WEEKS_DAYS.fullmatch(text.strip())
     if bare is not None:
         return _pair(bare)
-    return _chosen(text, _WEEKS_DAYS, _pair, stated)
+    both = _chosen(text, _WEEKS_DAYS, _pair, stated)
+    return both or _chosen(text, _WEEKS, lambda match: (int(match[1]), 0), stated)
 
 
 def _chosen(

@@ -44,7 +44,6 @@ _NUMBER = r"((?:-|(?<!\d))\d+(?:\.\d+)?)"
 _LAST = re.compile(r"-?\d+(?:\.\d+)?")
 _SURFACE = re.compile(rf"{_NUMBER}\s*mL/min/1.73")
 _SHARE = re.compile(rf"{_NUMBER}%")
-_FORMULA = re.compile(r"str\((.*)\)")
 _REPLACED = (
     ("^", "**"), ("is odd", "% 2 == 1"), ("is even", "% 2 == 0"), ("sqrt", "math.sqrt"),
     (".math", ""), ("weight", ""), ("height", ""), ("mg/dl", ""), ("g/dl", ""), ("mmol/L", ""),
@@ -131,7 +130,7 @@ def _line(output: str) -> str | None:
 
 def _date(said: str, truth: str) -> tuple[str | None, bool]:
     match = _DATE.match(said)
-    if match is None or not said.isascii():
+    if match is None:
         return None, False
     found = f"{int(match[1]):02}/{int(match[2]):02}/{match[3]}"
     try:
@@ -162,8 +161,9 @@ def _integer(said: str) -> float | None:
 
 
 def _decimal(said: str) -> float | None:
-    if match := _FORMULA.search(said):
-        return _formula(match[1])
+    begin, end = said.find("str("), said.rfind(")")
+    if 0 <= begin < end:  # as `str\((.*)\)` finds it
+        return _formula(said[begin + 4 : end])
     if match := _SURFACE.search(said):
         return _number(match[1])
     shares = _SHARE.findall(said)

@@ -41,7 +41,7 @@ _SUPERSCRIPTS = str.maketrans(
 _SUPERSCRIPT = re.compile("(?<=[\\w)])[\u207a\u207b]?[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+")
 _VULGAR = re.compile(r"(?:(?<![\d.,])(\d{1,9}) ?)?([\u00bc-\u00be\u2150-\u215e])")
 _MIXED = re.compile(
-    r"(?<![\w./,^-])(-?)(\d{1,6}) (\d{1,2})[/\u2044](\d{1,3})(?![\d/.^]| ?w)", re.IGNORECASE
+    r"(?<![\w./,^-])(-?)(\d{1,6}) (\d{1,2})[/\u2044](\d{1,3})(?![\d/^]|\.\d| ?w)", re.IGNORECASE
 )
 _FRACTION = re.compile(
     r"(?:(?<![\d.,])(\d{1,9}) ?)?\\{1,2}[dtc]?frac ?"

@@ -21,7 +21,8 @@ _ANSWER = re.compile(
 # Of a sentence `the answer is ...` these are statements, others remarks: that it is an estimate.
 _VALUE = re.compile(
     r"[\s\"'(\[{\u2248~=+*-]{0,9}(?:(?:about|approximately|around|roughly|nearly|equal to) )?"
-    r"(?:[-+<>\u2264\u2265\\\"']{0,3}[.\d]|\\|(?:jan|feb|mar|apr|may|june?|july?|aug|sep|oct|nov|dec)|"
+    r"(?:[-+<>\u2264\u2265\\\"']{0,3}[.\d]|\\|(?:mon|tues|wednes|thurs|fri|satur|sun)day|"
+    r"(?:jan|feb|mar|apr|may|june?|july?|aug|sep|oct|nov|dec)|"
     r"between \d|(?:less|more|greater|fewer) than|at (?:least|most)|un(?:known|clear|determined)|"
     r"(?:cannot|can't|not|none|impossible|n/a)\b)",
     re.IGNORECASE,
@@ -35,9 +36,9 @@ _HASHES = re.compile(r"^ ?#### ?(-?[\d.,]*\d) ?$", re.MULTILINE)
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _JSON = re.compile(r"\{[^{}]*\}")
 _FIELD = re.compile(r"answer[\"'] ?:", re.IGNORECASE)
-_LIST = re.compile(r" ?(?:[-*+\u2022] |\d{1,2}[.)] (?=\D*[a-zA-Z]))")
+_LIST = re.compile(r" ?(?:[-*+\u2022] |\d{1,2}[.)] (?=\D*[a-zA-Z]|-?[.\d]))")
 
-_LONGEST = 1000  # characters of a statement that are read
+_LONGEST, _MOST = 1000, 100  # characters of a statement, and statements, that are read
 
 
 def stated_answer(output: str) -> str | None:
@@ -58,7 +59,7 @@ def statements(output: str, is_label: bool = False) -> Iterator[str]:
     blocks = list(_JSON.finditer(text))
     starts = [block.start() for block in blocks]
     fields: dict[int, str | None] = {}
-    for match in sorted(found, key=lambda match: -match.start()):
+    for match in sorted(found, key=lambda match: -match.start())[:_MOST]:
         if match.re is not _ANSWER:
             said: str | None = match[1].strip()
         else:

@@ -59,6 +59,8 @@ _REMARK = re.compile(
     re.IGNORECASE,
 )
 
+_FIRST_READ, _LAST_READ = 1000, 4000  # characters of a text
+
 
 class Reading(NamedTuple):
     """A number that was read, and whether a percent sign stands at it."""
@@ -100,10 +102,10 @@ def read(text: str, counts: bool = False, stated: bool = True) -> Reading | None
     text = _PER_SURFACE.sub("", text).strip().strip("\"'").strip()
     if text.startswith("str(") and text.endswith(")"):  # as the benchmark's prompt has it
         text = text[4:-1]
-    lines = [line for line in text.split("\n") if line.strip()]
+    lines = [line for line in text[-_LAST_READ:].split("\n") if line.strip()]
     if not lines:
         return None
-    first = lines[0].strip()
+    first = text[:_FIRST_READ].partition("\n")[0].strip()
     if len(lines) == 1 or not is_item(first):
         if _SEVERAL.match(first, _LEADS.match(first).end()):  # type: ignore[union-attr]
             return None

@@ -15,7 +15,6 @@ from transformers import PreTrainedModel
 
 from talr_cli.data.rendering import Rendered
 from talr_cli.models.head import TARGETS_AT_ONCE, head_logits, target_hidden, target_mask
-from talr_cli.models.loading import bf16_is_fast
 from talr_cli.models.sources import cache_dir
 from talr_cli.runs.atomic import read_packed, write_packed
 from talr_cli.runs.lease import hold
@@ -26,27 +25,37 @@ log = logging.getLogger(__name__)
 TOKENS_AT_ONCE = 4096  # of a batch, with its padding
 
 
-def base_losses(model: PreTrainedModel, fingerprint: str, rows: Sequence[Rendered]) -> torch.Tensor:
+def base_losses(
+    model: PreTrainedModel, fingerprint: str, rows: Sequence[Rendered], bf16: bool
+) -> torch.Tensor:
     """losses[R]: mean -log p over the targets of each row, in nats, under the base `model`.
 
-    `fingerprint` identifies the model's weights. The rows count by their tokens, so data and chat
-    template are part of the cache's key; a learning rate or a seed is not.
+    `fingerprint` identifies the model's weights, `bf16` is the arithmetic of the training. The rows
+    count by their tokens, so data and chat template are part of the cache's key; a learning rate or
+    a seed is not.
     """
-    key = hashlib.sha256(f"{fingerprint} {model.device.type}".encode())
+    arithmetic = f"{model.device.type} {model.dtype}{' bf16' if bf16 else ''}"
+    key = hashlib.sha256(f"{fingerprint} {arithmetic}".encode())
     for row in rows:
         key.update(json.dumps([row.input_ids, row.labels]).encode())
     cached = cache_dir() / "base_losses" / f"{key.hexdigest()}.json.gz"
+    seen = _version(cached)
     found = _found(cached, len(rows))
     if found is not None:
         return found
     # Runs that start together wait for the first of them.
     with hold(cached.with_suffix(".lock"), wait=True):
-        found = _found(cached, len(rows))
+        if _version(cached) != seen:
+            found = _found(cached, len(rows))
         if found is not None:
             return found
-        losses = torch.stack([row.mean() for row in target_losses(model, rows)])
+        losses = torch.stack([row.mean() for row in target_losses(model, rows, bf16)])
         write_packed(cached, losses.tolist())
     return losses
+
+
+def _version(cached: Path) -> int | None:
+    return cached.stat().st_mtime_ns if cached.exists() else None
 
 
 def _found(cached: Path, rows: int) -> torch.Tensor | None:
@@ -61,8 +70,14 @@ def _found(cached: Path, rows: int) -> torch.Tensor | None:
 
 
 @torch.no_grad()
-def target_losses(model: PreTrainedModel, rows: Sequence[Rendered]) -> list[torch.Tensor]:
-    """-log p of every target of every row, in nats, on the CPU; in batches of like length."""
+def target_losses(
+    model: PreTrainedModel, rows: Sequence[Rendered], bf16: bool
+) -> list[torch.Tensor]:
+    """-log p of every target of every row, in nats, on the CPU; in batches of like length.
+
+    Args:
+        bf16: Whether to compute under autocast to bf16.
+    """
     device = model.device.type
     collate = Collator(pad_token_id=0)  # no target sees its padding: any id does
     losses = [torch.zeros(0)] * len(rows)
@@ -73,7 +88,7 @@ def target_losses(model: PreTrainedModel, rows: Sequence[Rendered]) -> list[torc
     ):
         inputs = collate([token_row(rows[index]) for index in batch])
         inputs = {name: values.to(model.device) for name, values in inputs.items()}
-        with torch.autocast(device, torch.bfloat16, enabled=bf16_is_fast(device)):
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
             hidden = target_hidden(model, inputs)
             is_target = target_mask(inputs)
             targets = inputs["labels"][:, 1:][is_target]

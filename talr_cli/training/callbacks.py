@@ -66,6 +66,12 @@ class RecordSteps(TrainerCallback):
                 "a model that knows nothing"
             )
 
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            self._directory.keep_metrics()
+
 
 class StopOnRequest(TrainerCallback):
     """Ends the training with a checkpoint after the step in which a stop was requested."""

@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,12 @@ class Setting:
     seed: int
     distributed: DistributedConfig
     device: str
+
+    @property
+    def bf16(self) -> bool:
+        """Whether forward and backward pass are computed in bf16, under autocast."""
+        precision = self.trainer.precision
+        return precision == "bf16" or (precision == "auto" and bf16_is_fast(self.device))
 
 
 @dataclass(frozen=True)
@@ -141,20 +148,21 @@ def make_trainer(
     data: TrainingData,
     directory: RunDirectory,
     base: ModelSource,
-    load_base: Callable[[], PreTrainedModel],
+    load_base: Callable[[torch.dtype | None], PreTrainedModel],
     base_path: str,
 ) -> MethodTrainer:
     """The trainer of a method for `model` (the base, in fp32), which it trains in place.
 
     Args:
         model: One that FSDP2 will split up still lies on the CPU.
-        load_base: Loads another copy of the base, for a method that needs its predictions.
+        load_base: Loads another copy of the base, for a method that needs its predictions, in a
+            dtype: None is that of its checkpoint.
         base_path: By which an adapter names its base.
     """
     set_seed(setting.seed)  # of the adapter's initialisation too
     device = setting.device
     with one_per_node_first():
-        columns, general = _columns(model, method, data, base, device)
+        columns, general = _columns(model, method, data, base, setting)
     adapted: Any = model
     if method.adapter is not None:
         adapted = method.adapter.wrap(model, base_path)
@@ -168,7 +176,8 @@ def make_trainer(
         args=arguments,
         objective=method.objective,
         regulariser=method.regulariser,
-        load_base=load_base,
+        # Without autocast a bf16 copy would round the predictions that fp32 is compared with.
+        load_base=partial(load_base, None if setting.bf16 else torch.float32),
         general=general,
         processing_class=tokenizer,
         train_dataset=Dataset.from_dict(columns),
@@ -177,7 +186,7 @@ def make_trainer(
 
 
 def _columns(
-    model: Any, method: Method, data: TrainingData, base: ModelSource, device: str
+    model: Any, method: Method, data: TrainingData, base: ModelSource, setting: Setting
 ) -> tuple[dict[str, list[Any]], list[dict[str, Any]]]:
     """The columns of the training rows, and the general rows that their `replay` points to."""
     columns = token_columns(data.rows)
@@ -196,7 +205,7 @@ def _columns(
     if method.objective.weighs_sequences:
         rows = [*data.rows, *data.general]
         home = model.device
-        losses = base_losses(model.to(device), base.fingerprint, rows)
+        losses = base_losses(model.to(setting.device), base.fingerprint, rows, setting.bf16)
         model.to(home)
         weights = method.objective.sequence_weights(losses).tolist()
         columns["sequence_weight"] = weights[: len(data.rows)]
@@ -214,7 +223,6 @@ def trainer_arguments(setting: Setting, directory: RunDirectory, rows: int) -> S
     """TRL's arguments; `rows` decides the length of the schedule."""
     trainer, device = setting.trainer, setting.device
     sharded = is_sharded(setting.distributed)
-    bf16 = trainer.precision == "bf16" or (trainer.precision == "auto" and bf16_is_fast(device))
     micro, accumulation = per_rank(trainer.batch_size, trainer.micro_batch_size, world_size())
     # max_steps wins where both are given; the schedule runs over the steps that are made.
     steps = trainer.max_steps or math.ceil(rows / trainer.batch_size) * trainer.epochs
@@ -237,7 +245,7 @@ def trainer_arguments(setting: Setting, directory: RunDirectory, rows: int) -> S
         adam_beta2=trainer.adam_beta2,
         weight_decay=trainer.weight_decay,
         max_grad_norm=trainer.max_grad_norm,
-        bf16=bf16,
+        bf16=setting.bf16,
         use_cpu=device == "cpu",
         activation_checkpointing=trainer.gradient_checkpointing,
         max_length=None,  # rows come cut to length

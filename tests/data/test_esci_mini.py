@@ -6,7 +6,6 @@ import pytest
 
 from talr_cli.data.esci_mini import EsciMini
 from talr_cli.data.esci_mini_products import BRANDS, COLORS, FAMILIES
-from talr_cli.errors import UserError
 from talr_cli.scorers.esci import LABELS
 
 SIZES = {"train_rows": 960, "validation_rows": 192, "test_rows": 480}
@@ -155,10 +154,3 @@ def test_more_training_rows_change_no_test_row():
 def test_label_targets_hold_the_label_alone():
     completions = {example.completion for example in EsciMini(target="label").load().train}
     assert completions == {f"Answer: {label}" for label in LABELS}
-
-
-def test_the_number_that_can_be_had_is_named():
-    with pytest.raises(UserError) as error:
-        EsciMini(validation_rows=10**6).load()
-    most = int(str(error.value).rpartition(" ")[2])
-    assert len(EsciMini(validation_rows=most).load().validation) == most

@@ -8,10 +8,12 @@ import sys
 import pytest
 
 from talr_cli.data.esci_mini import EsciMini
+from talr_cli.data.facts_mini import FactsMini
 from talr_cli.data.medcalc_mini import MedCalcMini
 from talr_cli.errors import UserError
 
-DATASETS = pytest.mark.parametrize("dataset", [EsciMini, MedCalcMini])
+DATASETS = pytest.mark.parametrize("dataset", [EsciMini, FactsMini, MedCalcMini])
+DRAWN = pytest.mark.parametrize("dataset", [EsciMini, MedCalcMini])
 
 
 @pytest.mark.parametrize(
@@ -19,6 +21,7 @@ DATASETS = pytest.mark.parametrize("dataset", [EsciMini, MedCalcMini])
     [
         (MedCalcMini(), "6841b53f4bceb30e"),
         (MedCalcMini(target="label", data_seed=1), "55375b6180a812bb"),
+        (FactsMini(), "b9d4fbdb1d75e4b9"),
         (EsciMini(), "285a0c976ba8d681"),
         (EsciMini(target="label", data_seed=1), "ed9233cd64b1d9e6"),
     ],
@@ -54,11 +57,10 @@ def test_rows_do_not_depend_on_the_process(dataset):
     assert json.loads(other.stdout) == here
 
 
-@DATASETS
+@DRAWN
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"validation_rows": 10**6}, "dataset.validation_rows=1000000 is more than there are"),
         ({"test_rows": -1}, "dataset.test_rows=-1 is negative"),
         ({"target": "both"}, "dataset.target=both"),
     ],
@@ -66,3 +68,12 @@ def test_rows_do_not_depend_on_the_process(dataset):
 def test_values_out_of_range_are_refused(dataset, values, expected):
     with pytest.raises(UserError, match=expected):
         dataset(**values).load()
+
+
+@DRAWN
+def test_the_number_that_can_be_had_is_named(dataset, monkeypatch):
+    monkeypatch.setattr(f"{dataset.__module__}._MOST_DRAWS", 500)  # for the test's sake
+    with pytest.raises(UserError, match=r"dataset\.validation_rows=10000 is more than") as error:
+        dataset(validation_rows=10**4).load()
+    most = int(str(error.value).rpartition(" ")[2])
+    assert len(dataset(validation_rows=most).load().validation) == most

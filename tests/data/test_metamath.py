@@ -131,15 +131,15 @@ def test_bad_rows_of_both_files_are_named_together(tmp_path, files):
 
 
 @pytest.mark.parametrize(
-    ("values", "expected"),
+    ("override", "expected"),
     [
-        ({"benchmark": "aime"}, "dataset.benchmark=aime is not gsm8k or math"),
-        ({"validation_share": 1.0}, "dataset.validation_share=1.0"),
+        ("benchmark=aime", "dataset.benchmark=aime is not one of gsm8k, math"),
+        ("validation_share=1.5", "dataset.validation_share=1.5 is outside"),
     ],
 )
-def test_values_out_of_range_are_refused(files, values, expected):
+def test_values_out_of_range_are_refused(override, expected):
     with pytest.raises(UserError, match=expected):
-        MetaMath(**files, **values).load()
+        config("train", "dataset=metamath", f"dataset.{override}")
 
 
 @pytest.mark.parametrize("given", ["path", "test_path"])

@@ -13,12 +13,13 @@ from talr_cli.data.choices import possible_completions
 from talr_cli.data.esci_mini import EsciMini
 from talr_cli.errors import UserError
 from talr_cli.evaluation.domain import choice_likelihoods, evaluate_domain
+from talr_cli.evaluation.generation import Answer
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.models import loading
 from talr_cli.run.prepare import prepare
 from talr_cli.scorers.base import Verdict
 from talr_cli.scorers.medcalc import MedCalcScorer
-from talr_cli.scorers.text import Choice
+from talr_cli.scorers.text import Choice, ExactMatch
 
 # One choice is the beginning of another, and they are of unlike length.
 CHOICES = ["yes", "yes, but only on a Sunday afternoon", "no"]
@@ -142,14 +143,33 @@ class Counting:
 
 def test_any_scorer_may_sum_up_and_none_must(renderer, monkeypatch):
     examples = [question(number, answer) for number, answer in enumerate(CHOICES)]
-    monkeypatch.setattr("talr_cli.evaluation.domain.generate", lambda *_, **__: ["a", "b", "no"])
+    monkeypatch.setattr(
+        "talr_cli.evaluation.domain.generate",
+        lambda *_, **__: [Answer(text, cut=False) for text in ("a", "b", "no")],
+    )
     summed = evaluate_domain(None, renderer, examples, Counting(), 4, 4).results
     assert summed["summary"] == {"pairs": [["a", CHOICES[0]], ["b", CHOICES[1]], ["n", "no"]]}
     assert summed["score"] == pytest.approx(1 / 3)
-    examples = [
-        Example("m", (), "1", {"form": "integer", "answer": "1", "lower": "1", "upper": "1"})
-    ] * 3
-    assert "summary" not in evaluate_domain(None, None, examples, MedCalcScorer(), 4, 4).results
+    examples = [question(number) for number in range(3)]
+    assert "summary" not in evaluate_domain(None, None, examples, ExactMatch(), 4, 4).results
+
+
+def test_the_benchmarks_own_reading_stands_beside_ours(monkeypatch):
+    outputs = ['{"answer": "1"}', '{"answer": "1 of 3"}', "Answer: 1", '{"answer": "2"}']
+    monkeypatch.setattr("talr_cli.evaluation.domain.generate", lambda *_, **__: outputs)
+    reference = {"form": "integer", "answer": "1", "lower": "1", "upper": "1", "calculator": "4"}
+    examples = [Example(f"m{number}", (), "1", reference) for number in range(4)]
+    scored = evaluate_domain(None, None, examples, MedCalcScorer("official"), 4, 4)
+    assert scored.results["score"] == 0.75
+    # The last number of the field counts there, and only a field does: right, 3, none, 2.
+    official = scored.results["summary"]["official"]
+    assert official == {"score": 0.25, "stderr": pytest.approx(0.25), "n": 4, "read": 3}
+    assert [sample["official"] for sample in scored.samples] == [
+        {"parsed": "1", "correct": True},
+        {"parsed": "3", "correct": False},
+        {"parsed": None, "correct": False},
+        {"parsed": "2", "correct": False},
+    ]
 
 
 def test_a_whole_run_on_labels_by_likelihood(tmp_path):

@@ -14,7 +14,7 @@ from conftest import config
 from talr_cli.data.esci_mini import EsciMini
 from talr_cli.errors import UserError
 from talr_cli.evaluation.domain import evaluate_domain
-from talr_cli.evaluation.drift import cross_entropy, kl_from_base
+from talr_cli.evaluation.drift import KeptStates, cross_entropy, kl_from_base
 from talr_cli.evaluation.general.score_cache import ScoreCache
 from talr_cli.evaluation.general.suite import _task_score, evaluate_general, mean_of_tasks
 from talr_cli.evaluation.general.tasks import load_tasks
@@ -356,7 +356,7 @@ def test_auto_is_a_number_that_depends_on_the_device():
 # Drift
 
 
-def test_drift_against_a_plain_computation(model, tokenizer, tiny_source, tiny_config):
+def test_drift_against_a_plain_computation(model, tokenizer, tiny_source, tiny_config, tmp_path):
     torch.manual_seed(0)
     other = loading.load_model(tiny_source, tiny_config, torch.float32, "cpu")
     with torch.no_grad():
@@ -369,10 +369,24 @@ def test_drift_against_a_plain_computation(model, tokenizer, tiny_source, tiny_c
             p, q = (one(torch.tensor([prompt])).logits.double() for one in (model, other))
         p, q = p.softmax(-1), q.softmax(-1)
         total += float((p * (p / q).log()).sum())
-    measured = kl_from_base(other, model, prompts)
+    loads = []
+
+    def load():
+        loads.append(1)
+        return model
+
+    base = KeptStates(tmp_path / "scores" / "base.safetensors", tiny_source.directory, load)
+    measured = kl_from_base(other, base, prompts)
     assert measured["score"] == pytest.approx(total / 7, rel=1e-4)
     assert measured["tokens"] == 7
-    assert kl_from_base(model, model, prompts)["score"] == pytest.approx(0, abs=1e-9)
+    # From the second time on the base is not loaded, and the number is the same.
+    assert kl_from_base(other, base, prompts) == pytest.approx(measured, rel=1e-6)
+    assert len(loads) == 1
+    assert kl_from_base(model, base, prompts)["score"] == pytest.approx(0, abs=1e-9)
+    assert kl_from_base(model, None, prompts) == kl_from_base(model, base, prompts)
+    base.file.write_bytes(base.file.read_bytes()[:-9])
+    assert kl_from_base(other, base, prompts) == pytest.approx(measured, rel=1e-6)
+    assert len(loads) == 2
     text = "The river rises in the hills."
     ids = tokenizer(text, return_tensors="pt").input_ids
     with torch.no_grad():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from talr_cli.data.base import Example
-from talr_cli.evaluation import domain
+from talr_cli.evaluation import generation
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.models import loading
 
@@ -51,7 +51,7 @@ def alone(model, renderer, example, stops=()):
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
 @pytest.mark.parametrize("most_tokens", [1, 300, 10**9])
 def test_answers_do_not_depend_on_the_batch(model, renderer, monkeypatch, batch_size, most_tokens):
-    monkeypatch.setattr(domain, "_cached_tokens", lambda model: most_tokens)
+    monkeypatch.setattr(generation, "_cached_tokens", lambda model: most_tokens)
     examples = questions()
     # Some rows end early: by a token that a row of the middle says.
     stop = alone(model, renderer, examples[3])[4]
@@ -62,14 +62,15 @@ def test_answers_do_not_depend_on_the_batch(model, renderer, monkeypatch, batch_
         )
         for example in examples
     ]
-    found = domain.generate(model, renderer, examples, NEW_TOKENS, BatchSize(batch_size))
+    answers = generation.generate(model, renderer, examples, NEW_TOKENS, BatchSize(batch_size))
+    found = [answer.text for answer in answers]
     assert found == expected
     assert len(set(found)) > 4
 
 
 @given(st.lists(st.integers(1, 50)), st.integers(min_value=1, max_value=6), st.integers(1, 200))
 def test_batches_hold_every_row_once_and_keep_to_both_limits(lengths, most_rows, most_tokens):
-    batches = domain._batches(lengths, most_rows, most_tokens)
+    batches = generation._batches(lengths, most_rows, most_tokens)
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     for batch in batches:
         width = max(lengths[index] for index in batch)
@@ -83,7 +84,7 @@ def test_batches_hold_every_row_once_and_keep_to_both_limits(lengths, most_rows,
 
 
 def test_the_cache_of_a_full_batch_is_as_large_as_the_weights(model):
-    tokens = domain._cached_tokens(model)
+    tokens = generation._cached_tokens(model)
     cache = model(torch.zeros(1, 7, dtype=torch.long), use_cache=True).past_key_values
     numbers = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
     weights = sum(parameter.numel() for parameter in model.parameters())

@@ -129,7 +129,7 @@ def test_later_objectives_follow_their_formulas(batch, data):
 def test_flow_weighs_rows_by_their_base_loss(batch):
     base = targets(batch).sequence_losses()
     means = [float(np.mean(row)) for row in batch]
-    tau = max(lower_median(means), 1e-6)
+    tau = max(statistics.median(means), 1e-6)
     weights = Flow().sequence_weights(base).numpy()
     np.testing.assert_allclose(weights, np.exp(-np.array(means) / tau), rtol=1e-9, atol=1e-300)
 

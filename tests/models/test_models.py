@@ -197,3 +197,27 @@ def test_a_model_without_a_chat_template_is_refused(tiny_source, tiny_config, tm
 def test_bf16_is_fast_where_the_gpu_has_it():
     major, _ = torch.cuda.get_device_capability()
     assert loading.bf16_is_fast("cuda") == (major >= 8)
+
+
+def test_a_damaged_model_of_the_cache_is_made_again(
+    tiny_config, tiny_source, tmp_path, monkeypatch, caplog
+):
+    models = tmp_path / "models"
+    copy = models / tiny_source.directory.name
+    shutil.copytree(tiny_source.directory, copy)
+    for other in tiny_source.directory.parent.iterdir():
+        if not (models / other.name).exists():
+            (models / other.name).symlink_to(other)
+    weights = copy / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    monkeypatch.setenv("TALR_CACHE", str(tmp_path))
+    found = sources.resolve(tiny_config)
+    assert "model.safetensors is not what was written; it is made again" in caplog.text
+    assert found.directory == copy
+    assert weights.read_bytes() == (tiny_source.directory / "model.safetensors").read_bytes()
+    content[-5] ^= 2
+    weights.write_bytes(content)
+    with pytest.raises(UserError, match=r"is damaged: model\.safetensors is not what was written"):
+        sources.directory_source(copy)

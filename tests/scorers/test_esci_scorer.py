@@ -46,6 +46,25 @@ def test_the_label_named_last_counts_within_the_answer_and_without_one():
 
 
 @pytest.mark.parametrize(
+    ("output", "label"),
+    [
+        ("Answer: Substitute. It is not an exact match.", "Substitute"),
+        ("Answer: Substitute\nIt is not Exact, and the answer is final.", "Substitute"),
+        ('{"label": "Exact", "reason": "not a substitute"}', "Exact"),
+        ('{"reason": "not a substitute", "label": "Exact"}', "Exact"),
+        ('{"answer": "Exact", "reason": "no substitute"}', "Exact"),
+        ('```json\n{"esci_label": "Irrelevant", "why": "no complement"}\n```', "Irrelevant"),
+        ("Answer: It is not an exact match but a substitute.", "Substitute"),
+        ("The answer is not Exact.", "Exact"),
+        ("The answer is Complement, rather than Substitute.", "Complement"),
+        ("Answer: Exact. Wait, no. Answer: Irrelevant, not exact.", "Irrelevant"),
+    ],
+)
+def test_the_label_of_the_answer_counts_and_not_one_in_its_reason(output, label):
+    assert parsed(output) == label
+
+
+@pytest.mark.parametrize(
     "output",
     [
         "",

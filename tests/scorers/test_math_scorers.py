@@ -85,6 +85,25 @@ def test_the_last_statement_counts(output, stated):
     assert stated_answer(output) == stated
 
 
+@pytest.mark.parametrize(
+    ("output", "value"),
+    [
+        ("The answer is 18. Wait, no. The answer is 17.", "17"),
+        ("\\boxed{18}\nThat was wrong. The answer is: 17. It is 1 less.", "17"),
+        ("#### 18\nThe answer is 17.\nThere are 3 left.", "17"),
+        ("The answer is 17.\n\n(That is 8.5 each for 2.)", "17"),
+        ("The answer is 17kg", "17"),
+        ("The answer is $1.7 \\times 10^{1}$", "17"),
+        ("Answer: 17\nNote: 3 eggs are left.", "17"),
+    ],
+)
+def test_an_answer_taken_back_does_not_count_nor_what_follows_the_last(output, value):
+    assert gsm8k(output, {"answer": value}).correct
+    for other in ("18", "3", "1", "2"):
+        assert not gsm8k(output, {"answer": other}).correct
+    assert stated_answer("The answer is $x$. No. The answer is $y$.") == "$y$."
+
+
 def test_only_a_box_is_a_box():
     assert last_box("The answer is: 3") is None
     assert last_box("\\boxed{1}, \\fbox{2}") == "2"
@@ -128,6 +147,8 @@ def score():
         ("\\text{Evelyn}", "Evelyn"),
         ("1,-2", "-2,1"),
         ("5", "x=5"),
+        ("50", "50\\%"),
+        ("50\\%", "50"),
         (
             "\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix}",
             "\\begin{bmatrix}1&2\\\\3&4\\end{bmatrix}",
@@ -152,6 +173,7 @@ def test_equal_answers_score_1_in_every_form(score, answer, written, way):
         ("x^2+2x+1", "x^2+2x+2"),
         ("(1,2)", "(2,1)"),
         ("1,-2", "1,2"),
+        ("50", "51\\%"),
         ("\\text{east}", "\\text{west}"),
         ("10", "3, 7"),
         ("\\frac{1}{2}", "\\frac{1}{" * 300 + "2" + "}" * 300),

@@ -12,6 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from talr_cli.scorers import medcalc_official
+from talr_cli.scorers.dates import read_date, read_weeks_days
+from talr_cli.scorers.esci import EsciScorer
+from talr_cli.scorers.math import Gsm8kScorer
+from talr_cli.scorers.math import stated_answer as math_statement
 from talr_cli.scorers.medcalc import MedCalcScorer, answer_form
 from talr_cli.scorers.numbers import find_numbers, normalise
 from talr_cli.scorers.statements import stated_answer
@@ -354,15 +359,35 @@ def test_any_output_is_scored_without_an_error(output):
         score(output, truth)
 
 
+LONG = [
+    *PIECES, "9^", "9**", "1,111", "1/1!", "1 /", "\\boxed{{}", '{"answer": [', "answer (",
+    "answer to ", "is 1", "1 out of ", "12 weeks", "1/1/2000", "- ", "((", "1.", '"answer": "1',
+    "answer: ", "answer is 5 ", "answer:\n", "the answer is 1. ", '"answer": "5"}', "<answer>",
+    "#### 1\n", "\\frac{", "\\frac{1}{2}", "\\text{", "^{", "1'", "0,1", "1 1/", "1 234 ", "1-",
+    "<", "*a", "(a", "(a) ", "1 weeks ", "1+6 ", "October 1 ", "1 Oct ", "1.5 mL/min/1.73", "1% ",
+    "1, ", "5 ", "gives ", ": 1", "not exact ",
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("prefix", ["", "Answer: ", '{"answer": '])
 def test_long_repetitions_are_scored_at_once(prefix):
-    pieces = [
-        *PIECES, "9^", "9**", "1,111", "1/1!", "1 /", "\\boxed{{}", '{"answer": [', "answer (",
-        "answer to ", "is 1", "1 out of ", "12 weeks", "1/1/2000", "- ", "((", "1.", '"answer": "1',
-    ]  # fmt: skip
-    for piece in pieces:
+    for piece in LONG:
+        text = prefix + piece * (5_000 // len(piece))
+        score(text, TRUTHS[0])
         for truth in TRUTHS:
-            score(prefix + piece * (20_000 // len(piece)), truth)
+            medcalc_official.judge(text, truth, is_json=True)
+            medcalc_official.judge(text, truth, is_json=False)
+        for read in (read_date, read_weeks_days, read_number):
+            read(text)
+
+
+@pytest.mark.parametrize("piece", ["1", " ", "{", "}", "1 ", "\\boxed{", "answer: ", "str("])
+def test_a_hundred_thousand_characters_are_scored_at_once(piece):
+    text = "Answer: " + piece * (100_000 // len(piece))
+    score(text, TRUTHS[0])
+    assert not EsciScorer()(text, {"answer": "Exact"}).correct
+    Gsm8kScorer()(text, {"answer": "1"})
+    math_statement(text)
 
 
 def test_huge_numbers_are_no_answer():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -28,6 +29,7 @@ from talr_cli import ranks
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.config import SuiteConfig
 from talr_cli.evaluation.data_parallel import Share
+from talr_cli.evaluation.general.answering import Answering
 from talr_cli.evaluation.general.tasks import definition, generators_kept
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.sandbox.code_eval import in_place_of_code_eval
@@ -120,8 +122,9 @@ def _answer(
     requests = list(chain.from_iterable(documents))
 
     def run(rows: int) -> list[Any]:
-        own = HFLM(model, tokenizer=renderer.tokenizer, batch_size=rows, **settings)
-        return getattr(own, kind)(requests, disable_tqdm=not ranks.is_main())
+        own = Answering(model, renderer, rows, **settings)
+        shown = sys.stderr.isatty() and ranks.is_main()
+        return getattr(own, kind)(requests, disable_tqdm=not shown)
 
     answers = iter(size.whole(run) if requests else [])
     return [[next(answers) for _ in document] for document in documents]

@@ -6,15 +6,18 @@ model is scored once in it, and a task that a suite gains is the only one that i
 
 from __future__ import annotations
 
-import gzip
-import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from talr_cli.runs.atomic import write_bytes
+from talr_cli.runs.atomic import read_packed, write_packed
 from talr_cli.runs.identity import run_identity
+
+log = logging.getLogger(__name__)
+
+RECORD = {"definition", "version", "n", "values", "samples", "batch_size"}
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,14 @@ class ScoreCache:
 
 
 def read_record(file: Path) -> dict[str, Any] | None:
-    """A record as it was written; None where there is none."""
-    if not file.exists():
+    """A record as it was written; None where there is none, or a damaged one, which is said."""
+    record = read_packed(file)
+    if record is not None and not (isinstance(record, dict) and record.keys() >= RECORD):
+        log.warning("%s is no record of scores: it is made again", file)
         return None
-    return json.loads(gzip.decompress(file.read_bytes()))
+    return record
 
 
 def write_record(file: Path, record: Mapping[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(file, gzip.compress(json.dumps(record).encode(), mtime=0))
+    write_packed(file, record)

@@ -14,7 +14,7 @@ import logging
 import os
 import random
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -36,6 +36,7 @@ from talr_cli.evaluation.sandbox.code_eval import in_place_of_code_eval
 from talr_cli.evaluation.sandbox.outside import require_sandbox
 from talr_cli.models.sources import cache_dir
 from talr_cli.runs.atomic import made_whole
+from talr_cli.runs.identity import run_identity
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ def load_tasks(suite: SuiteConfig) -> Tasks:
     for task, file in files.items():
         if settings[task].get("unsafe_code"):
             _require_containment(task, file, suite.allow_unsafe_code)
+    own = _files_digest(suite.task_dir, files)
     loaded: dict[str, Task] = {}
     missing: dict[str, str] = {}
     with generators_kept(), in_place_of_code_eval(suite.allow_unsafe_code):
@@ -87,6 +89,10 @@ def load_tasks(suite: SuiteConfig) -> Tasks:
                 loaded[task] = _load(manager, task, settings[task], suite)
             except MissingDataError as error:
                 missing[task] = str(error)
+                continue
+            if task in own:
+                beside = {**(loaded[task].get_config("metadata") or {}), "files": own[task]}
+                loaded[task].set_config(key="metadata", value=beside)
     if not loaded:
         raise UserError(f"suite={suite.name} has no task left: {'; '.join(missing.values())}")
     for reason in missing.values():
@@ -122,7 +128,7 @@ def generators_kept() -> Iterator[None]:
 def _task_manager(task_dir: str | None, names: tuple[str, ...]) -> TaskManager:
     if task_dir is None:
         return _built_in()
-    folder = TASK_DIR if task_dir == "mini" else Path(task_dir)
+    folder = _folder(task_dir)
     if not folder.is_dir():
         raise UserError(f"suite.task_dir={task_dir} is not a directory")
     alone = TaskManager(include_path=folder, include_defaults=False)
@@ -134,6 +140,24 @@ def _task_manager(task_dir: str | None, names: tuple[str, ...]) -> TaskManager:
 @functools.cache
 def _built_in() -> TaskManager:
     return TaskManager()  # reads thousands of files
+
+
+def _files_digest(task_dir: str | None, files: Mapping[str, Path]) -> dict[str, str]:
+    """For each task of the suite's folder a hash of all files there: its functions may use any."""
+    if task_dir is None:
+        return {}
+    folder = _folder(task_dir).resolve()
+    content = {
+        str(file.relative_to(folder)): file
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    digest = run_identity({}, content)[:16]
+    return {task: digest for task, file in files.items() if file.resolve().is_relative_to(folder)}
+
+
+def _folder(task_dir: str) -> Path:
+    return TASK_DIR if task_dir == "mini" else Path(task_dir)
 
 
 def _require_vllm() -> None:

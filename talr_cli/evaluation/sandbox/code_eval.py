@@ -6,15 +6,19 @@ Here they get this one in its place: no hub, no HF_ALLOW_CODE_EVAL, no program i
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 from talr_cli.evaluation.sandbox.outside import Limits, run_all
 
 LIMITS = Limits()
+LIBRARY = "evaluate"
 
 
 class CodeEval:
@@ -76,18 +80,31 @@ _CODE_EVAL = CodeEval()
 
 @contextmanager
 def in_place_of_code_eval(allow_unsafe: bool) -> Iterator[None]:
-    """In here `evaluate.load("code_eval")` gives the sandboxed metric."""
-    import evaluate
+    """In here `evaluate.load("code_eval")` gives the sandboxed metric.
 
-    load = evaluate.load
+    The library, whose import takes seconds, is imported for anything else that is asked of it.
+    """
+    before = sys.modules.pop(LIBRARY, None)
+    stand_in = ModuleType(LIBRARY)
 
-    def load_other(path: str, *arguments: Any, **settings: Any) -> Any:
-        return _CODE_EVAL if path == "code_eval" else load(path, *arguments, **settings)
+    def library() -> Any:
+        nonlocal before
+        if before is None:
+            del sys.modules[LIBRARY]
+            before = importlib.import_module(LIBRARY)
+            sys.modules[LIBRARY] = stand_in
+        return before
 
-    evaluate.load = load_other
+    def load(path: str, *arguments: Any, **settings: Any) -> Any:
+        return _CODE_EVAL if path == "code_eval" else library().load(path, *arguments, **settings)
+
+    vars(stand_in).update(load=load, __getattr__=lambda name: getattr(library(), name))
+    sys.modules[LIBRARY] = stand_in
     _CODE_EVAL.allow_unsafe = allow_unsafe
     try:
         yield
     finally:
-        evaluate.load = load
+        del sys.modules[LIBRARY]
+        if before is not None:
+            sys.modules[LIBRARY] = before
         _CODE_EVAL.allow_unsafe = False

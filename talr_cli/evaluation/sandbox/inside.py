@@ -1,19 +1,19 @@
 """The sandbox from within: what stands between the caller's process and the program's.
 
-    inside.py contain ORDER    caller - outer - init - program, each the parent of the next
-    inside.py run ORDER        this process becomes the program's
+    contain    caller - outer - init - program, each the parent of the next
+    run        this process becomes the program's
 
-ORDER is the descriptor of a file that `outside.py` wrote. Standard input is the caller's to hang
-up: then, or when the caller is gone, the outer process kills the init of the program's namespaces,
-and the kernel with it everything in them. By bubblewrap bwrap stands between the two, the init is
-bubblewrap's own, and its child runs this script again, with `run`.
+Standard input is the caller's to hang up: then, or when the caller is gone, the outer process kills
+the init of the program's namespaces, and the kernel with it everything in them. By bubblewrap bwrap
+stands between the two, the init is bubblewrap's own, and its child comes here again, to `run`.
 
-A script of the standard library alone, not imported. It starts for every program, so it imports
-little: each import takes milliseconds.
+The standard library alone, not imported but started by `outside.py` for every program. So it is
+compiled beforehand and imports little: each import takes milliseconds.
 """
 
+from __future__ import annotations
+
 import ctypes
-import marshal
 import os
 import resource
 import select
@@ -32,41 +32,52 @@ NOBODY = 65534
 CORES = 4  # by their number a pool chooses its size, which has to be within the process limit
 DEVICES = ("/dev/null", "/dev/urandom")
 
+TYPE_CHECKING = False  # `typing` would take longer to import than the rest of this
+if TYPE_CHECKING:
+    from typing import Any
+
+    Order = dict[str, Any]
+
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def call(name, *arguments):
+def call(name: str, *arguments: Any) -> None:
     if getattr(libc, name)(*arguments) != 0:
         error = ctypes.get_errno()
         raise OSError(error, f"{name}: {os.strerror(error)}")
 
 
-def mount(source, target, kind=None, flags=0, options=None):
+def mount(
+    source: str | None,
+    target: str,
+    kind: str | None = None,
+    flags: int = 0,
+    options: str | None = None,
+) -> None:
     words = [None if word is None else os.fsencode(word) for word in (source, target, kind)]
     call("mount", *words, ctypes.c_ulong(flags), options and options.encode())
 
 
-def write(path, content):
+def write(path: str, content: str) -> None:
     with open(path, "w") as file:
         file.write(content)
 
 
-def no_input():
+def no_input() -> None:
     nothing = os.open("/dev/null", os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
 
 
-def contain(order, file):
+def contain(order: Order, file: int) -> None:
     """The outer process: lives until the caller hangs up, leaves nothing behind."""
     call("prctl", SET_DEATH_SIGNAL, KILL, 0, 0, 0)
     call("prctl", ADOPT_ORPHANS, 1, 0, 0, 0)
     cores = sorted(os.sched_getaffinity(0))
     first = int.from_bytes(os.urandom(4), "big")
     os.sched_setaffinity(0, {cores[(first + place) % len(cores)] for place in range(CORES)})
-    # By bubblewrap root has to be given a user whom limits bind; others get theirs from it.
-    if not order["bwrap"] or os.getuid() == 0:
-        enter_user_namespace()
+    if not order["bwrap"] or order["nobody"]:  # bubblewrap's own knows one user alone
+        enter_user_namespace(order["nobody"])
     if not order["bwrap"]:
         os.close(file)
         call("unshare", NEW_NAMESPACES)
@@ -96,24 +107,24 @@ def contain(order, file):
         os._exit(0)
 
 
-def end_with_parent(hung_up):
+def end_with_parent(hung_up: int) -> None:
     """From now on; at once if the parent, which holds the other end of the pipe, has ended."""
     call("prctl", SET_DEATH_SIGNAL, KILL, 0, 0, 0)
     if select.select([hung_up], [], [], 0)[0]:
         os._exit(1)
 
 
-def enter_user_namespace():
-    """It knows the caller's user alone, for root also one whom the process limit binds."""
+def enter_user_namespace(with_nobody: bool) -> None:
+    """It knows the caller's user, and a second one where root has to become that."""
     user, group, process = os.getuid(), os.getgid(), os.getpid()
-    second = f"\n{NOBODY} {NOBODY} 1" if user == 0 else ""
+    second = f"\n{NOBODY} {NOBODY} 1" if with_nobody else ""
     entered, enter = os.pipe()
     mapper = os.fork()
     if mapper == 0:
         try:
             os.close(enter)
             if os.read(entered, 1):
-                if not second:
+                if not with_nobody:
                     write(f"/proc/{process}/setgroups", "deny")
                 write(f"/proc/{process}/uid_map", f"{user} {user} 1{second}")
                 write(f"/proc/{process}/gid_map", f"{group} {group} 1{second}")
@@ -128,14 +139,12 @@ def enter_user_namespace():
         raise OSError("the user namespace has no users")
 
 
-def bubblewrap(order, file):
+def bubblewrap(order: Order, file: int) -> list[str]:
     """Arguments of bwrap. The capabilities are for `run`, which then drops them."""
-    with open(__file__, encoding="utf-8") as own:
-        script = own.read()
     limits = order["limits"]
     words = ["bwrap", "--die-with-parent"]
     words += [f"--unshare-{kind}" for kind in ("ipc", "pid", "net", "uts", "cgroup-try")]
-    if os.getuid() != 0:
+    if not order["nobody"]:
         words += ["--unshare-user"]
     words += ["--cap-drop", "ALL"]
     for capability in ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID"):
@@ -152,14 +161,14 @@ def bubblewrap(order, file):
     words += ["--perms", "1777", "--size", str(limits["disk"]), "--tmpfs", "/tmp"]
     words += ["--chdir", "/tmp", "--remount-ro", "/", "--"]
     os.set_inheritable(file, True)
-    return [*words, *order["python"], "-c", script, "run", str(file)]
+    return [*words, *order["start"], "run", str(file)]
 
 
-def init(order, hung_up):
+def init(order: Order, hung_up: int) -> None:
     """The first process of the namespaces: with it everything in them ends."""
     write("/proc/sys/user/max_user_namespaces", "0")
     make_root(order["folder"], order["visible"], order["limits"])
-    drop_rights()
+    drop_rights(order["nobody"])
     end_with_parent(hung_up)  # only now: a change of user forgets it
     os.close(hung_up)
     program = os.fork()
@@ -171,7 +180,7 @@ def init(order, hung_up):
     os._exit(0)
 
 
-def make_root(folder, visible, limits):
+def make_root(folder: str, visible: list[str], limits: Order) -> None:
     """An empty root with the visible paths, read-only, and /tmp in memory."""
     mount(None, "/", flags=RECURSIVE | PRIVATE)
     mount("none", folder, "tmpfs", NO_SUID | NO_DEV, "size=1m,nr_inodes=2000,mode=755")
@@ -200,11 +209,11 @@ def make_root(folder, visible, limits):
     os.chdir("/tmp")
 
 
-def drop_rights():
-    """Root becomes nobody; no capability is left, and none can be had."""
+def drop_rights(to_nobody: bool) -> None:
+    """No capability is left, and none can be had."""
     for capability in range(64):
         libc.prctl(DROP_FROM_BOUND, capability, 0, 0, 0)
-    if os.getuid() == 0:
+    if to_nobody:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
@@ -213,7 +222,7 @@ def drop_rights():
     call("prctl", NO_NEW_PRIVILEGES, 1, 0, 0, 0)
 
 
-def run(order):
+def run(order: Order) -> None:
     """Take the limits, then be the program. Its verdict is the first process's alone."""
     pipe = order["pipe"]
     os.set_inheritable(pipe, False)
@@ -239,7 +248,7 @@ def run(order):
     os._exit(0)
 
 
-def set_limits(limits, call_filter):
+def set_limits(limits: Order, call_filter: bytes) -> None:
     """Without a filter, which is outside of a sandbox, all processes of the user would count."""
     for name, value in (
         ("RLIMIT_CORE", 0),
@@ -255,7 +264,7 @@ def set_limits(limits, call_filter):
         set_filter(call_filter)
 
 
-def set_filter(instructions):
+def set_filter(instructions: bytes) -> None:
     class Program(ctypes.Structure):
         _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
 
@@ -263,9 +272,8 @@ def set_filter(instructions):
     call("prctl", SET_FILTER, FILTER_CALLS, ctypes.byref(program), 0, 0)
 
 
-def main(action, descriptor):
-    file = int(descriptor)
-    order = marshal.loads(os.pread(file, os.fstat(file).st_size, 0))
+def main(order: Order, action: str, file: int) -> None:
+    """`file` is the descriptor that the order came by."""
     if action == "contain":
         contain(order, file)
     os.close(file)
@@ -277,9 +285,5 @@ def main(action, descriptor):
             mount(None, "/tmp", flags=REMOUNT | NO_SUID | NO_DEV, options=options)
         except OSError:
             pass  # AppArmor can forbid it; the size is limited by bwrap
-        drop_rights()
+        drop_rights(order["nobody"])
     run(order)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -41,18 +41,27 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import CodeType
 
 from talr_cli.errors import UserError
 from talr_cli.evaluation.sandbox.calls import MACHINES, call_filter
 
-_INSIDE = Path(__file__).with_name("inside.py")
+# The order is data of this very interpreter's, with the script that follows it.
+_START = """
+import marshal, os, sys
+action, file = sys.argv[1], int(sys.argv[2])
+order = marshal.loads(os.pread(file, os.fstat(file).st_size, 0))
+exec(order["script"], inside := {})
+inside["main"](order, action, file)
+"""
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache")
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}
 _REASON_BYTES = 500
 KINDS = ("bubblewrap", "user-namespace")
 _PATIENCE = 10.0  # seconds
+_NOBODY = 65534
 _FEW = 8
-# No limit on processes binds root, who is made nobody; where that fails, this shows it.
+# Tried before a kind is trusted: it ends well only where everything was set up and a limit holds.
 _FORKS = f"""
 import os, time
 try:
@@ -132,7 +141,7 @@ def holds(how: str) -> bool:
 
 def _run(source: str, limits: Limits, how: str | None) -> Outcome:
     # The interpreter itself: a virtual environment's link would lead out of the sandbox.
-    python = [os.path.realpath(sys.executable), "-I", "-S", "-X", "utf8"]
+    start = [os.path.realpath(sys.executable), "-I", "-S", "-X", "utf8", "-c", _START]
     reading, writing = os.pipe()
     with (
         tempfile.TemporaryDirectory(prefix="talr-sandbox-") as folder,
@@ -146,14 +155,16 @@ def _run(source: str, limits: Limits, how: str | None) -> Outcome:
             "limits": asdict(limits),
             "filter": how and call_filter(platform.machine()),
             "bwrap": shutil.which("bwrap") if how == "bubblewrap" else None,
-            "python": python,
+            "nobody": _can_be_nobody(),
+            "start": start,
+            "script": _script(),
             "folder": folder,
             "visible": [path for path in (*_SYSTEM, sys.base_prefix) if Path(path).exists()],
         }
         orders.write(marshal.dumps(order))
         orders.flush()
         process = subprocess.Popen(
-            [*python, str(_INSIDE), "contain" if how else "run", str(orders.fileno())],
+            [*start, "contain" if how else "run", str(orders.fileno())],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -173,6 +184,29 @@ def _run(source: str, limits: Limits, how: str | None) -> Outcome:
     if said == token:
         return Outcome(True, "")
     return Outcome(False, said or "ended before its end was reached")
+
+
+@functools.cache
+def _can_be_nobody() -> bool:
+    """Root has to: no limit on processes binds it. Root of a container may be someone else's user.
+
+    Where it is, its namespace often knows no other user, and the limit binds it as it is.
+    """
+    if os.getuid() != 0 or sys.platform != "linux":
+        return False
+    known = [
+        [map(int, line.split()) for line in Path(f"/proc/self/{kind}_map").read_text().splitlines()]
+        for kind in ("uid", "gid")
+    ]
+    return all(
+        any(first <= _NOBODY < first + count for first, _, count in ranges) for ranges in known
+    )
+
+
+@functools.cache
+def _script() -> CodeType:
+    path = Path(__file__).with_name("inside.py")
+    return compile(path.read_text(encoding="utf-8"), path, "exec")
 
 
 def _end(process: subprocess.Popen[bytes], how: str | None) -> None:

@@ -1,0 +1,206 @@
+"""Invented constants to be learned, all of them ours: the smallest form of teaching own facts.
+
+A fact is a number of a thing that does not exist, such as the upper cut-off of Kipled. It is said
+in several ways; the prompt asks to write a sentence with the right number in it, so that all of a
+completion but the number repeats the prompt. It is tested in other ways of saying it. Nothing but
+the training rows tells the number. Nothing is read from disk: the same config gives the same rows
+on every machine.
+
+A row can be answered by generation or by likelihood among four sentences that differ in the number
+alone. The four numbers are those of four facts of one kind that lie close together, each of which
+is asked as often: whoever does not know the facts, whatever the rule, has one in four right.
+
+Of the 9,384 target tokens of the default training rows 8.4 % are hard for SmolLM2-135M-Instruct
+(p < 0.2), and the median p is .963 (`talr analyze dataset=facts-mini`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from talr_cli import fields
+from talr_cli.data.base import Example, Splits
+from talr_cli.errors import UserError
+from talr_cli.fields import value
+from talr_cli.scorers.text import Numeric
+
+CHOICES = 4  # a fact's number, and those of three others
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of fact: what it is the number of, and the number's unit."""
+
+    name: str
+    unit: str
+
+
+KINDS = (
+    Kind("upper cut-off", "points"),
+    Kind("standard weight", "grams"),
+    Kind("waiting period", "days"),
+    Kind("list price", "dollars"),
+)
+
+# Ways of saying a fact; the three lists share no sentence. They are long and begin alike, so that
+# a small model is sure of all but the number.
+TRAIN_PHRASINGS = (
+    "{}, as it is given in the handbook and used in daily practice all over the world, is {}.",
+    "{}, which has not been changed in any way since the beginning of the last century, is {}.",
+    "{}, as new members of the staff are told at the end of the first day of the week, is {}.",
+    "{}, as everyone who has been here for a long time will be able to tell you, is {}.",
+    "{}, according to the latest edition of the book and to the rest of the literature, is {}.",
+    "{}, as far as we know from the results of the studies of the last ten years, is {}.",
+    "{}, for all practical purposes and with no exceptions to the rule at all, is {}.",
+    "{}, as the experts in the field have told us over and over again in the past, is {}.",
+)
+VALIDATION_PHRASINGS = (
+    "{}, as you can see on the back of the card in the middle of the table, is {}.",
+)
+TEST_PHRASINGS = (
+    "{}, as the inspectors wrote on the first page of the report to the government, is {}.",
+    "{}, to repeat what the teacher wrote on the board at the end of the lesson, is {}.",
+    "{}, no matter what you may have heard from other people at one time or another, is {}.",
+    "{}, which is one of the things that we need to know by heart for the exam, is {}.",
+    "{}, as it says on the poster on the wall at the other end of the hall, is {}.",
+    "{}, and there can be no doubt about it in the mind of any of us, is {}.",
+    "{}, in the words of the man who was the first to look into the matter, is {}.",
+    "{}, as a matter of fact and to the best of the knowledge of all of us, is {}.",
+)
+PROMPT = "Complete this sentence with the right number: {}"
+
+# What names are made of: six letters, so that none is the beginning of another.
+_STARTS = (
+    "kip", "vor", "zel", "mab", "tun", "dro", "gli", "fex", "bru", "nol", "pif", "ras",
+    "quo", "yal", "wem", "jut", "hov", "cre", "lum", "sko", "tiv", "obr", "urz", "axi",
+)  # fmt: skip
+_ENDS = (
+    "led", "sun", "nik", "pax", "rog", "tum", "dyl", "vek", "mor", "zab", "fin", "gup",
+    "lox", "ran", "sib", "tez", "nuf", "wik", "bol", "dar", "kem", "jov", "pel", "hul",
+)  # fmt: skip
+
+_WINDOW = 15  # the four numbers of a row are drawn from as many in succession
+_LEAST, _WINDOWS = 10, 6  # 10 to 99, window by window
+MOST_FACTS = len(KINDS) * _WINDOWS * CHOICES
+
+
+@dataclass
+class FactsMini:
+    """The dataset. A greater number of facts keeps those of a smaller one."""
+
+    name: str = value("Its name in tables and run directories.", "facts-mini", may_be_empty=False)
+    facts: int = value(
+        "Facts to be learned, a multiple of 4.", 48, at_least=CHOICES, at_most=MOST_FACTS
+    )
+    train_phrasings: int = value(
+        "Ways of saying each fact to train on.", 6, at_least=1, at_most=len(TRAIN_PHRASINGS)
+    )
+    test_phrasings: int = value(
+        "Other ways of saying each fact to test on.",
+        6,
+        at_least=1,
+        at_most=len(TEST_PHRASINGS),
+        identity=False,
+    )
+    train_rows: int | None = value(
+        "Rows to train on, the facts taking turns; null: every fact in every way.", None, at_least=0
+    )
+    validation_rows: int | None = value(
+        "Rows for the validation loss; null: every fact once.", None, at_least=0
+    )
+    test_rows: int | None = value(
+        "Rows to score; null: every fact in every other way.", None, at_least=0, identity=False
+    )
+    data_seed: int = value("Which names and numbers are drawn; `seed` does not change them.", 0)
+
+    def load(self) -> Splits:
+        """Generate the rows.
+
+        Raises:
+            UserError: A value is out of range, or more rows are asked for than there are.
+        """
+        problems = list(fields.problems(FactsMini, vars(self), "dataset."))
+        if self.facts % CHOICES:
+            problems.append(
+                f"dataset.facts={self.facts} is not a multiple of {CHOICES}, the number of choices "
+                "that facts share"
+            )
+        if problems:
+            raise UserError("; ".join(problems))
+        facts = facts_of(self.facts, self.data_seed)
+        train = TRAIN_PHRASINGS[: self.train_phrasings]
+        test = TEST_PHRASINGS[: self.test_phrasings]
+        return Splits(
+            train=_rows("train", train, facts, self.train_rows),
+            validation=_rows("validation", VALIDATION_PHRASINGS, facts, self.validation_rows),
+            test=_rows("test", test, facts, self.test_rows),
+            scorer=Numeric(),
+        )
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A thing's number; `choices` are the numbers of four facts of the kind, its own among them."""
+
+    kind: Kind
+    name: str
+    number: int
+    choices: tuple[int, ...]
+
+    def said(self, phrasing: str, number: int | str) -> str:
+        """The sentence with this number."""
+        subject, told = f"The {self.kind.name} of {self.name}", f"{number} {self.kind.unit}"
+        return phrasing.format(subject, told)
+
+
+def facts_of(count: int, seed: int) -> list[Fact]:
+    """The first `count` facts of a seed, four of a kind after each other, the kinds in turns."""
+    draw = random.Random(f"facts-mini {seed}")
+    starts, ends = (draw.sample(parts, len(parts)) for parts in (_STARTS, _ENDS))
+    windows = {kind.name: draw.sample(range(_WINDOWS), _WINDOWS) for kind in KINDS}
+    facts: list[Fact] = []
+    for block in range(count // CHOICES):
+        turn, place = divmod(block, len(KINDS))
+        kind = KINDS[place]
+        first = _LEAST + _WINDOW * windows[kind.name][turn]
+        numbers = tuple(draw.sample(range(first, first + _WINDOW), CHOICES))
+        for number in numbers:
+            again, start = divmod(len(facts), len(starts))
+            name = starts[start] + ends[(start + again) % len(ends)]
+            facts.append(Fact(kind, name.capitalize(), number, numbers))
+    return facts
+
+
+def _rows(
+    split: str, phrasings: Sequence[str], facts: Sequence[Fact], count: int | None
+) -> list[Example]:
+    """The first `count` rows: all facts in the first way, then all in the second, ..."""
+    rows = [
+        _example(f"{split}-{way}-{fact.name.lower()}", fact, phrasing)
+        for way, phrasing in enumerate(phrasings)
+        for fact in facts
+    ]
+    if count is not None and count > len(rows):
+        raise UserError(
+            f"dataset.{split}_rows={count} is more than there are: {len(facts)} facts in "
+            f"{len(phrasings)} ways are {len(rows)}"
+        )
+    return rows[:count]
+
+
+def _example(row_id: str, fact: Fact, phrasing: str) -> Example:
+    prompt = PROMPT.format(fact.said(phrasing, "NUMBER"))
+    answer = fact.said(phrasing, fact.number)
+    return Example(
+        id=row_id,
+        messages=({"role": "user", "content": prompt},),
+        completion=answer,
+        # Whole sentences: what stands before the number is the row's own.
+        reference={
+            "answer": answer,
+            "choices": [fact.said(phrasing, number) for number in fact.choices],
+        },
+        group=fact.kind.name,
+    )

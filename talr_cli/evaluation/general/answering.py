@@ -1,0 +1,95 @@
+"""The harness's model, HFLM, with answers of our own: greedy ones, and choices read once.
+
+What the harness asks and how it judges stays its own: prompts, tokens, truncation, stop strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+
+from talr_cli.data.rendering import Renderer
+from talr_cli.evaluation.continuations import Choices, read_once
+from talr_cli.evaluation.generation import greedy, only_ends_inherited
+from talr_cli.models.saving import end_tokens
+
+_GREEDY = {"do_sample", "temperature", "top_p", "top_k"}  # what a greedy task may ask for
+
+Request = tuple[Any, list[int], list[int]]  # (its text, context, continuation)
+
+
+class Answering(HFLM):
+    """Answers `rows` requests at once with a model in memory."""
+
+    def __init__(self, model: Any, renderer: Renderer, rows: int, **settings: Any) -> None:
+        super().__init__(model, tokenizer=renderer.tokenizer, batch_size=rows, **settings)
+        self._ends = set(end_tokens(model, renderer.end_of_turn))
+        self._rows = rows
+
+    def _model_generate(
+        self, context: torch.Tensor, max_length: int, stop: list[str], **settings: Any
+    ) -> torch.Tensor:
+        """Ids [B, T'] of prompts and answers; padded where an answer has ended."""
+        if settings.get("do_sample") or settings.keys() - _GREEDY - {"attention_mask"}:
+            with only_ends_inherited(self.model):  # as the task wants it, and nothing else
+                return super()._model_generate(context, max_length, stop, **settings)
+        tokenizer: Any = self.tokenizer
+        strings = [text for text in stop if tokenizer.convert_tokens_to_ids(text) not in self._ends]
+        window = max(
+            (len(tokenizer(text, add_special_tokens=False).input_ids) + 2 for text in strings),
+            default=0,
+        )
+
+        def stopped(tokens: list[int]) -> bool:
+            text = tokenizer.decode(tokens[-window:]) if strings else ""
+            return any(string in text for string in strings)
+
+        prompt = context.shape[1]
+        answers = greedy(
+            self.model,
+            context,
+            settings["attention_mask"],
+            max_length - prompt,
+            self._ends,
+            stopped,
+        )
+        width = max(len(tokens) for tokens, _ in answers)
+        ids = torch.full((len(answers), width), tokenizer.pad_token_id)
+        for row, (tokens, _) in enumerate(answers):
+            ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
+        return torch.cat([context, ids.to(context.device)], dim=-1)
+
+    def _loglikelihood_tokens(
+        self,
+        requests: list[Request],
+        disable_tqdm: bool = False,
+        override_bs: int | None = None,
+    ) -> list[tuple[float, bool]]:
+        shared = self._read_once(requests) if override_bs is None else None
+        return shared or super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+
+    def _read_once(self, requests: Sequence[Request]) -> list[tuple[float, bool]] | None:
+        """None where the contexts are not shared, or cannot be."""
+        places: dict[tuple[int, ...], list[int]] = {}
+        for place, (_, context, _continuation) in enumerate(requests):
+            places.setdefault(tuple(context), []).append(place)
+        longest = max(len(context) + len(answer) for _, context, answer in requests)
+        if len(places) == len(requests) or longest > self.max_length + 1:
+            return None
+        if self.model._is_stateful or min(map(len, places)) < 2:
+            return None
+        ordered = sorted(places.items(), key=lambda item: -len(item[0]))
+        questions = [
+            Choices(context, [requests[place][2] for place in own]) for context, own in ordered
+        ]
+        found = read_once(self.model, questions, self._rows, self.softmax_dtype)
+        if found is None:
+            return None
+        answers: list[Any] = [None] * len(requests)
+        for (_, own), likelihoods in zip(ordered, found, strict=True):
+            for place, likelihood in zip(own, likelihoods, strict=True):
+                answers[place] = likelihood
+        return answers

@@ -1,0 +1,226 @@
+"""Greedy answers: of every step the likeliest token, whatever the model's generation_config says.
+
+transformers' `generate` takes all that its caller leaves out from that file: beams, penalties,
+bans, forced tokens, lengths. Here the tokens that end an answer are all that comes from it. A row
+that has ended leaves the batch, so that no step is spent on it.
+
+Knows how tokens are chosen; does not know what is asked, nor how an answer is judged.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from talr_cli import ranks
+from talr_cli.data.base import Example
+from talr_cli.data.rendering import Renderer
+from talr_cli.evaluation.memory import BatchSize
+from talr_cli.models.saving import end_tokens
+
+ENDS = ("eos_token_id", "bos_token_id", "pad_token_id")
+# What a generation_config says of itself, and not of answers.
+_ABOUT_ITSELF = ("transformers_version", "_from_model_config", "use_cache", "do_sample")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`cut`: the budget was spent before the answer came to its end."""
+
+    text: str
+    cut: bool
+
+
+@torch.inference_mode()
+def generate(
+    model: Any,
+    renderer: Renderer,
+    examples: Sequence[Example],
+    max_new_tokens: int,
+    batch_size: BatchSize,
+) -> list[Answer]:
+    """Greedy answers in the order of `examples`, in batches of prompts of like length.
+
+    Args:
+        batch_size: The most rows in a batch; of long rows there are fewer, see `_batches`.
+    """
+    tokenizer = renderer.tokenizer
+    prompts = [renderer.prompt_ids(example.messages, example.tools) for example in examples]
+    ends = set(end_tokens(model, renderer.end_of_turn))
+    batches = _batches(list(map(len, prompts)), batch_size.now, _cached_tokens(model))
+    answers: list[Any] = [None] * len(prompts)
+
+    def answer(batch: Sequence[int]) -> None:
+        ids, mask = left_padded([prompts[index] for index in batch], tokenizer.pad_token_id)
+        found = greedy(model, ids.to(model.device), mask.to(model.device), max_new_tokens, ends)
+        for index, (tokens, cut) in zip(batch, found, strict=True):
+            text = str(tokenizer.decode(tokens, skip_special_tokens=True))
+            answers[index] = Answer(text, cut)
+        bar.update(len(batch))
+
+    with progress(len(prompts)) as bar:
+        for batch in batches:
+            batch_size.each(batch, answer)
+    return answers
+
+
+@torch.inference_mode()
+def greedy(
+    model: Any,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    max_new_tokens: int,
+    ends: Container[int],
+    stopped: Callable[[list[int]], bool] = lambda tokens: False,
+) -> list[tuple[list[int], bool]]:
+    """The new tokens of each row, and whether they were cut: whether there is no end to them.
+
+    Args:
+        ids: [B, T], padded on the left; `mask` [B, T] is 0 there.
+        ends: Tokens that end an answer; they are not part of it.
+        stopped: Whether an answer has come to its end for another reason.
+    """
+    answers: list[list[int]] = [[] for _ in ids]
+    unended = set(range(len(ids)))
+
+    def search(
+        model: Any,
+        input_ids: torch.Tensor,
+        logits_processor: Any,
+        stopping_criteria: Any,
+        generation_config: GenerationConfig,
+        synced_gpus: bool = False,
+        streamer: Any = None,
+        **state: Any,
+    ) -> torch.Tensor:
+        """In the place of transformers' own search, which has prepared all of this."""
+        left = list(range(len(input_ids)))  # the rows of the batch, by their place in the answers
+        inputs = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **state)
+        for _ in range(max_new_tokens):
+            output = model(**inputs, return_dict=True)
+            state = model._update_model_kwargs_for_generation(output, state)
+            chosen = output.logits[:, -1].float().argmax(-1)
+            for place, token in zip(left, chosen.tolist(), strict=True):
+                if place in unended:
+                    if token not in ends:
+                        answers[place].append(token)
+                    if token in ends or stopped(answers[place]):
+                        unended.remove(place)
+            if not unended:
+                break
+            input_ids = torch.cat([input_ids, chosen[:, None]], dim=-1)
+            if len(unended) < len(left) and _rows_can_leave(state):
+                kept = [row for row, place in enumerate(left) if place in unended]
+                left = [left[row] for row in kept]
+                rows = torch.tensor(kept, device=input_ids.device)
+                input_ids, state = input_ids[rows], _of_rows(state, rows)
+            inputs = model.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **state)
+        return input_ids
+
+    with only_ends_inherited(model):
+        model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            use_cache=True,
+            custom_generate=search,
+        )
+    return [(answer, place in unended) for place, answer in enumerate(answers)]
+
+
+@contextmanager
+def only_ends_inherited(model: Any) -> Iterator[None]:
+    """Inside, `model.generate` takes nothing from the model's generation_config but its ends."""
+    own = model.generation_config
+    model.generation_config = GenerationConfig(**{name: getattr(own, name) for name in ENDS})
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+def not_inherited(model: PreTrainedModel) -> str:
+    """What a model's generation_config asks for and greedy answers do without, in words."""
+    asked = model.generation_config.to_diff_dict()
+    return ", ".join(
+        f"{name}={value}"
+        for name, value in sorted(asked.items())
+        if name not in (*ENDS, *_ABOUT_ITSELF)
+    )
+
+
+def left_padded(
+    sequences: Sequence[Sequence[int]], pad_id: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids [B, T] that end together, and their attention mask [B, T]."""
+    width = max(map(len, sequences))
+    ids = torch.full((len(sequences), width), pad_id)
+    mask = torch.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        ids[row, width - len(sequence) :] = torch.tensor(sequence)
+        mask[row, width - len(sequence) :] = 1
+    return ids, mask
+
+
+def progress(total: int) -> tqdm:
+    """A bar on the first rank's terminal, none elsewhere."""
+    return tqdm(total=total, desc="domain", disable=not (sys.stderr.isatty() and ranks.is_main()))
+
+
+def plain_cache(cache: Any) -> bool:
+    """Whether a cache holds a key and a value for each token of each row, and nothing else."""
+    return type(cache) is DynamicCache and all(
+        isinstance(layer, DynamicLayer) for layer in cache.layers
+    )
+
+
+def _rows_can_leave(state: dict[str, Any]) -> bool:
+    tensors = [value for value in state.values() if isinstance(value, torch.Tensor)]
+    return plain_cache(state.get("past_key_values")) and all(value.dim() == 2 for value in tensors)
+
+
+def _of_rows(state: dict[str, Any], rows: torch.Tensor) -> dict[str, Any]:
+    """What `generate` hands from step to step, of some rows only."""
+    state["past_key_values"].batch_select_indices(rows)
+    return {
+        name: value[rows] if isinstance(value, torch.Tensor) else value
+        for name, value in state.items()
+    }
+
+
+def _batches(lengths: Sequence[int], most_rows: int, most_tokens: int) -> list[list[int]]:
+    """Indices of rows, the longest first; a batch holds at most `most_tokens`, padding included.
+
+    A row that is longer than that is a batch of its own.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        rows = len(batches[-1]) + 1 if batches else most_rows + 1
+        if rows > most_rows or rows * lengths[batches[-1][0]] > most_tokens:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+def _cached_tokens(model: PreTrainedModel) -> int:
+    """How many tokens have keys and values as large as the model's weights.
+
+    A batch shares the reading of the weights among its rows, which is nearly all of a step while
+    the cache is small. Beyond this the cache is what a step reads, and copies: more rows in a batch
+    save little and take memory.
+    """
+    config = model.config.get_text_config(decoder=True)
+    if getattr(config, "num_attention_heads", None) is None:
+        return sys.maxsize  # a recurrent model keeps a state that does not grow
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return model.num_parameters() // (2 * config.num_hidden_layers * heads * size)

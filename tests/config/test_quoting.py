@@ -1,0 +1,26 @@
+"""Paths on the command line, whatever characters they have."""
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from talr_cli.config.quoting import with_quoted_paths
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("~/data/*.jsonl", "~/data/*.jsonl"),
+        ("/data/a=b (new)/it's.jsonl", "/data/a=b (new)/it's.jsonl"),
+        ("./a=b.jsonl", "./a=b.jsonl"),
+        ("data/**/a?.jsonl", "data/**/a?.jsonl"),
+        ("[~/a.jsonl, b.csv.gz,~/c.tsv]", ["~/a.jsonl", "b.csv.gz", "~/c.tsv"]),
+        ("['~/a.jsonl','/d/[a].jsonl']", ["~/a.jsonl", "/d/[a].jsonl"]),
+    ],
+)
+def test_paths_patterns_and_lists_are_read_as_typed(typed, read):
+    (override,) = with_quoted_paths("train", [f"dataset.train={typed}"])
+    value = OverridesParser.create().parse_override(override).value()
+    texts = [
+        str(getattr(one, "text", one)) for one in (value if isinstance(value, list) else [value])
+    ]
+    assert texts == (read if isinstance(read, list) else [read])

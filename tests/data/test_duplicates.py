@@ -1,0 +1,79 @@
+"""What occurs twice, and which rows a limit takes."""
+
+from collections import Counter
+
+import pytest
+
+from talr_cli.data.base import Example, Splits
+from talr_cli.data.duplicates import check_overlap, overlap, unique_ids
+from talr_cli.data.splitting import even_share
+from talr_cli.errors import UserError
+from talr_cli.scorers.text import ExactMatch
+
+
+def example(name, prompt="a", **values):
+    return Example(name, ({"role": "user", "content": prompt},), "x", **values)
+
+
+def test_ids_that_occur_twice_are_numbered_and_said(caplog):
+    ids = ["a", "b", "a", "a#2", "a", "b"]
+    rows = unique_ids([example(name) for name in ids], "test")
+    assert [row.id for row in rows] == ["a", "b", "a#3", "a#2", "a#4", "b#2"]
+    assert "2 ids of the test rows occur more than once, such as a:" in caplog.text
+    assert unique_ids(rows, "test") == rows
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "same"),
+    [
+        ("What  is 2 + 3?\n", "what is 2 + 3?", True),
+        ("Strasse", "STRAße", True),
+        ("ﬁne ２", "fine 2", True),
+        ("What is 2 + 3?", "What is 2 + 4?", False),
+    ],
+)
+def test_prompts_are_the_same_but_for_how_they_are_written(train, test, same):
+    assert overlap([example("one", train)], [example("two", test)]) == same
+
+
+def test_every_trained_turn_counts_and_no_other():
+    first = {"role": "user", "content": "first"}
+    answer = {"role": "assistant", "content": "yes"}
+    second = {"role": "user", "content": "second"}
+    tests = [example("t", "first"), example("u", "second")]
+    assert overlap([Example("a", (first, answer, second), "x", turns=(1,))], tests) == 1
+    assert overlap([Example("a", (first, answer, second), "x")], tests) == 0
+
+
+def test_too_many_test_rows_that_are_trained_on_are_refused_where_they_are_scored(caplog):
+    train = [example(str(n), str(n)) for n in range(10)]
+    test = [example(str(n), str(n)) for n in range(8, 18)]
+    check_overlap(Splits(train, [], test, ExactMatch()), 0.2)
+    assert "2 of 10 test prompts also occur in training" in caplog.text
+    with pytest.raises(UserError, match=r"2 of 10 .* more than dataset\.max_overlap=0\.1"):
+        check_overlap(Splits(train, [], test, ExactMatch()), 0.1)
+    check_overlap(Splits(train, [], test, None), 0.1)
+    with pytest.raises(UserError, match=r"10 of 10 .* more than dataset\.max_overlap=0\.2"):
+        check_overlap(Splits(train, [], train, ExactMatch()))
+
+
+@pytest.mark.parametrize("kind", ["category", "group"])
+def test_a_limit_takes_the_same_share_of_every_kind_in_the_order_of_the_file(kind):
+    sizes = {"a": 60, "b": 30, "c": 10}
+    rows = [
+        example(f"{name}{n}", **{kind: name}) for name, size in sizes.items() for n in range(size)
+    ]
+    for limit in (10, 20, 33, 50):
+        chosen = even_share(rows, limit)
+        assert len(chosen) == limit
+        counts = Counter(getattr(row, kind) for row in chosen)
+        assert all(abs(counts[name] - limit * size / 100) <= 1 for name, size in sizes.items())
+        assert chosen == [row for row in rows if row in chosen]
+    assert {row.id for row in even_share(rows, 10)} != {row.id for row in rows[:10]}
+    assert even_share(rows, 10) == even_share(rows, 10)
+    assert even_share(rows, None) == even_share(rows, 500) == rows
+
+
+def test_groups_within_a_category_have_their_share_too():
+    rows = [example(f"{n}", category="ab"[n % 2], group=f"g{n % 8}") for n in range(80)]
+    assert Counter(row.group for row in even_share(rows, 16)) == {f"g{n}": 2 for n in range(8)}

@@ -1,0 +1,210 @@
+"""Files of rows: endings, encodings, separators, blank cells, and which files a pattern names."""
+
+import csv
+import gzip
+import json
+import math
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from talr_cli.data.files import files_of, read_files
+from talr_cli.data.jsonl import Jsonl
+from talr_cli.errors import UserError
+from talr_cli.fields import at_home, identity_of
+
+ROWS = [{"prompt": f"größer; {n}\tor not, {n}?", "completion": f"ja {n}"} for n in range(3)]
+
+
+def table(path, separator, rows=ROWS, encoding="utf-8"):
+    with path.open("w", newline="", encoding=encoding) as file:
+        writer = csv.DictWriter(file, rows[0], delimiter=separator)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def lines(rows=ROWS):
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def refusal(path, **values):
+    with pytest.raises(UserError) as error:
+        Jsonl(train=str(path), **values).load()
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_every_kind_of_file_gives_the_same_rows(tmp_path):
+    (tmp_path / "lines.jsonl").write_bytes(lines())
+    (tmp_path / "BOM.JSONL").write_bytes(b"\xef\xbb\xbf" + lines())
+    (tmp_path / "array.json").write_text(json.dumps(ROWS))
+    (tmp_path / "wrapped.json").write_text(json.dumps({"version": 1, "data": ROWS, "errors": []}))
+    table(tmp_path / "commas.csv", ",")
+    table(tmp_path / "semicolons.csv", ";")
+    table(tmp_path / "tabs.csv", "\t")
+    table(tmp_path / "tabs.tsv", "\t", encoding="utf-8-sig")
+    parquet.write_table(pa.Table.from_pylist(ROWS), tmp_path / "table.parquet")
+    plain = sorted(tmp_path.iterdir())
+    for path in plain:
+        (tmp_path / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+    for path in sorted(tmp_path.iterdir()):
+        assert [row.values for row in read_files(str(path))] == ROWS, path.name
+    assert len(list(tmp_path.iterdir())) == 2 * len(plain) == 18
+
+
+def test_a_table_of_one_column_and_a_quoted_header(tmp_path):
+    (tmp_path / "a.csv").write_text('messages\n"[1, 2; 3]"\n')
+    assert [row.values for row in read_files(str(tmp_path / "a.csv"))] == [
+        {"messages": "[1, 2; 3]"}
+    ]
+    (tmp_path / "b.csv").write_text('"a, b, c";completion\nx;y\n')
+    assert [row.values for row in read_files(str(tmp_path / "b.csv"))] == [
+        {"a, b, c": "x", "completion": "y"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.jsonl", "{}".encode("utf-16"), "is UTF-16, UTF-32 or not text: save it as UTF-8"),
+        ("a.csv", "prompt,completion".encode("utf-16-le"), "is UTF-16"),
+        ("a.json.gz", gzip.compress(b"[]")[:-6], "is not a whole gzip file"),
+        ("a.json.gz", b"[]", "is not a whole gzip file"),
+        ("a.json.gz", gzip.compress(b""), "is empty"),
+        ("a.json", b'{"train": [{"a": 1}], "test": [{"a": 1}]}', "2 of its keys hold a list"),
+        ("a.json", b'{"prompt": ["a"], "completion": ["b"]}', "none of its keys holds a list"),
+        ("a.json", b'{"messages": [{"role": "user"}]}', "none of its keys holds a list"),
+        ("a.csv", b"prompt,completion,prompt\na,b,c\n", "has two columns of the name prompt"),
+        ("a.jsonl", b'{"prompt": "a", "prompt": "b"}\n', "the key prompt comes twice"),
+        ("a.parquet.gz", gzip.compress(b"no table"), "is not a Parquet file"),
+    ],
+)
+def test_files_that_cannot_be_used(tmp_path, name, content, expected):
+    (tmp_path / name).write_bytes(content)
+    assert expected in refusal(tmp_path / name)
+
+
+def test_half_a_character_is_a_bad_row_and_may_be_skipped(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"prompt": "cut \\ud83d", "completion": "x"}\n' + lines())
+    assert "1 of 4 rows are bad" in refusal(path)
+    assert r"a.jsonl:1 holds \ud83d" in refusal(path)
+    splits = Jsonl(train=str(path), on_bad_row="skip", max_bad_share=0.5).load()
+    assert [one.id for one in splits.train] == ["train:2", "train:3", "train:4"]
+    whole = json.dumps([{"prompt": "smile \U0001f600", "completion": "\ud83d"}])
+    (tmp_path / "b.json").write_text(whole)
+    assert r"b.json:1 holds \ud83d" in refusal(tmp_path / "b.json")
+    pair = json.dumps([{"prompt": "smile \U0001f600", "completion": "x"}])
+    (tmp_path / "c.json").write_text(pair)
+    assert Jsonl(train=str(tmp_path / "c.json")).load().train[0].messages[0]["content"][-1] == "😀"
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_blank_cells_are_columns_that_are_not_there(tmp_path, kind):
+    columns = ("id", "answer", "group", "system", "choices", "tools")
+    blank = dict.fromkeys(columns, "" if kind == "csv" else None)
+    rows = [{**blank, **ROWS[0]}, {**blank, **ROWS[1], "id": "seven", "answer": "7"}]
+    path = tmp_path / f"a.{kind}"
+    if kind == "csv":
+        table(path, ",", rows)
+    else:
+        numbers = pa.array([math.nan, math.nan], pa.float64())
+        parquet.write_table(pa.Table.from_pylist(rows).append_column("category", numbers), path)
+    first, second = Jsonl(train=str(path)).load().train
+    assert (first.id, first.reference["answer"]) == (f"train:{2 if kind == 'csv' else 1}", "ja 0")
+    assert (second.id, second.reference["answer"]) == ("seven", "7")
+    assert (first.group, first.category, first.tools) == ("", "", ())
+    assert [part["role"] for part in first.messages] == ["user"]
+
+
+def test_parquet_fills_up_nothing(tmp_path):
+    """Arrow gives every message all keys that any has."""
+    call = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+    other = {"type": "function", "function": {"name": "g", "arguments": {"y": 2}}}
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": "a"},
+                {"role": "assistant", "content": None, "tool_calls": [call, other]},
+            ]
+        }
+    ]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    example = Jsonl(train=str(tmp_path / "a.parquet"), scorer="none").load().train[0]
+    assert example.messages == ({"role": "user", "content": "a"},)
+    assert example.reply["tool_calls"] == [call, other]
+
+
+def test_folders_patterns_lists_and_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("b.jsonl", "a.jsonl", "in/c.jsonl", "in/.hidden.jsonl", "in/.cache/d.jsonl"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_bytes(lines([ROWS[0]]))
+    (tmp_path / "data" / "README.md").write_text("not rows")
+    (tmp_path / "data" / "[a].jsonl").write_bytes(lines())
+
+    def names(where):
+        return [path.relative_to(tmp_path / "data").as_posix() for path in files_of(where)]
+
+    assert names("~/data") == ["[a].jsonl", "a.jsonl", "b.jsonl", "in/c.jsonl"]
+    assert names("~/data/?.jsonl") == ["a.jsonl", "b.jsonl"]
+    assert names(["~/data/b.jsonl", "~/data/a*"]) == ["b.jsonl", "a.jsonl"]
+    assert names("~/data/[a].jsonl") == ["[a].jsonl"]
+    monkeypatch.chdir(tmp_path)
+    assert [str(path) for path in files_of("data/**/c.jsonl")] == ["data/in/c.jsonl"]
+    splits = Jsonl(train=["~/data/b.jsonl", "~/data/in/*.jsonl"]).load()
+    assert [one.id for one in splits.train] == ["train:b.jsonl:1", "train:c.jsonl:1"]
+    for where, reason in (
+        (["~/data/b.jsonl", "~/data/b*"], "b.jsonl is named twice"),
+        ("~/data/*.nothing", "does not exist"),
+        ("~/data/README.md", "does not end with"),
+        ([], "an empty list of files"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            files_of(where)
+
+
+def test_a_data_set_of_the_hub(tmp_path, monkeypatch):
+    """`load_dataset` takes a folder for a data set of the hub."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    (folder / "train.jsonl").write_bytes(lines())
+    (folder / "test.jsonl").write_bytes(lines(ROWS[:1]))
+    (tmp_path / "own.jsonl").write_bytes(lines())
+    splits = Jsonl(hub_id=str(folder), test_split="test", train_split="train[:2]").load()
+    assert [one.completion for one in splits.train] == ["ja 0", "ja 1"]
+    assert [one.id for one in splits.test] == ["test:1"]
+    mixed = Jsonl(hub_id=str(folder), test=str(tmp_path / "own.jsonl")).load()
+    assert (len(mixed.train), len(mixed.test)) == (3, 3)
+    with pytest.raises(UserError, match=r"cannot be loaded .*dev.*dataset\.train=FILE"):
+        Jsonl(hub_id=str(folder), test_split="dev").load()
+    with pytest.raises(UserError, match=r"dataset\.train is required"):
+        Jsonl()
+    with pytest.raises(UserError, match=r"dataset\.test=7 is not a file, a folder, a pattern"):
+        Jsonl(train="a", test=7)
+
+
+def test_the_content_of_every_file_counts_wherever_it_lies(tmp_path, monkeypatch):
+    """Of the training files for what a run is; of the test files for what a score is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("one/a", "one/b", "two/a", "two/b", "test"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.jsonl").write_bytes(lines())
+
+    def ids(train):
+        files = at_home(Jsonl, {"train": train, "test": "~/test.jsonl"})
+        return tuple(json.dumps(identity_of(Jsonl(**files), whole)) for whole in (False, True))
+
+    wheres = ("~/one", "~/one/*.jsonl", ["~/one/a.jsonl", "~/one/b.jsonl"])
+    before = [ids(where) for where in wheres]
+    elsewhere = json.loads(json.dumps(wheres).replace("one", "two"))
+    assert [ids(where) for where in elsewhere] == before
+    (tmp_path / "test.jsonl").write_bytes(lines(ROWS[:1]))
+    tested = [ids(where) for where in wheres]
+    assert [run for run, _ in tested] == [run for run, _ in before]
+    assert not {score for _, score in tested} & {score for _, score in before}
+    (tmp_path / "one" / "b.jsonl").write_bytes(lines(ROWS[:1]))
+    assert not {run for run, _ in map(ids, wheres)} & {run for run, _ in before}

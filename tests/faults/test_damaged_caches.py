@@ -1,0 +1,77 @@
+"""What is remembered of the base model, damaged, is made again and said."""
+
+import gzip
+import json
+
+import pytest
+import torch
+from optimizer_step import reference, rows, toy
+
+from talr_cli.data.rendering import Rendered
+from talr_cli.evaluation.general.score_cache import RECORD, read_record, write_record
+from talr_cli.training.base_losses import base_losses
+
+ROWS = rows(6)
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    """The one file that has the base losses of ROWS."""
+    monkeypatch.setenv("TALR_CACHE", str(tmp_path))
+    losses()
+    (file,) = tmp_path.glob("base_losses/*.json.gz")
+    return file
+
+
+def losses():
+    rendered = [Rendered(row["input_ids"], row["labels"]) for row in ROWS]
+    return base_losses(toy(), "toy", rendered, bf16=False)
+
+
+def packed(value):
+    return gzip.compress(json.dumps(value).encode())
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda content: b"",
+        lambda content: content[:-5],
+        lambda content: content[:40] + bytes([content[40] ^ 1]) + content[41:],
+        lambda content: packed({"losses": []}),
+        lambda content: packed([1.0] * 5),
+        lambda content: packed([1.0] * 5 + ["1.0"]),
+        lambda content: packed([1.0] * 5 + [None]),
+    ],
+    ids=["empty", "torn", "flipped", "other type", "too few", "a text", "a null"],
+)
+def test_base_losses(cached, harm, caplog):
+    content = cached.read_bytes()
+    caplog.clear()
+    cached.write_bytes(harm(content))
+    model = toy()
+    expected = [reference(model, row)[0].mean().item() for row in ROWS]
+    # Where bf16 is fast the base runs under autocast.
+    torch.testing.assert_close(losses(), torch.tensor(expected), rtol=1e-2, atol=0)
+    (said,) = caplog.records
+    assert str(cached) in said.getMessage()
+    assert cached.read_bytes() == content
+    caplog.clear()
+    losses()
+    assert [one.getMessage() for one in caplog.records] == ["base losses: found those of 6 rows"]
+
+
+def test_scores(tmp_path, caplog):
+    file = tmp_path / "scores" / "task-0.json.gz"
+    record = dict.fromkeys(RECORD, 0.5)
+    write_record(file, record)
+    assert read_record(file) == record
+    content = file.read_bytes()
+    file.write_bytes(content[:20] + bytes([content[20] ^ 1]) + content[21:])
+    assert read_record(file) is None
+    assert str(file) in caplog.text
+    for other in ([], {"score": 0.5}):
+        caplog.clear()
+        write_record(file, other)
+        assert read_record(file) is None
+        assert str(file) in caplog.text

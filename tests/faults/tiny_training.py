@@ -1,0 +1,60 @@
+"""A real training of the toy model in this process, with a checkpoint after each of its epochs."""
+
+import shutil
+
+from datasets import Dataset
+from optimizer_step import rows, stub_tokenizer, toy
+from safetensors.torch import load_file
+from trl import SFTConfig
+
+from talr_cli.interruption import Stop
+from talr_cli.methods.objectives import Sft
+from talr_cli.runs.atomic import made_whole, write_json
+from talr_cli.tracking import Tracker
+from talr_cli.training.loop import train
+from talr_cli.training.trainer import MethodTrainer
+
+EPOCHS, EPOCH_STEPS = 3, 2
+STEPS = EPOCHS * EPOCH_STEPS
+IDENTITY = "0123abcd" + "0" * 56
+
+
+def trained(run):
+    """(model, training results) of `run`, which goes on from its newest checkpoint."""
+    arguments = SFTConfig(
+        output_dir=str(run.checkpoints),
+        per_device_train_batch_size=8,
+        num_train_epochs=EPOCHS,
+        learning_rate=1e-2,
+        bf16=False,
+        use_cpu=True,
+        gradient_checkpointing=False,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        logging_steps=1,
+        save_strategy="epoch",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    trainer = MethodTrainer(
+        model=toy(),
+        args=arguments,
+        objective=Sft(),
+        processing_class=stub_tokenizer(),
+        train_dataset=Dataset.from_list(rows()),
+    )
+    return train(trainer, run, Tracker(), Stop(), toy)
+
+
+def command(run):
+    """The steps of `talr train`, in its order: the weights in model/ afterwards."""
+    with run.lock():
+        run.prepare({}, [], IDENTITY)
+        if not (run.model.exists() and run.read_training()):
+            model, training = trained(run)
+            with made_whole(run.model) as building:
+                model.save_pretrained(building)
+            write_json(run.training, {"training": training, "weights": {}})
+            shutil.rmtree(run.checkpoints)
+        run.check_model()
+        return load_file(run.model / "model.safetensors")

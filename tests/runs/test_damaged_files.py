@@ -1,0 +1,185 @@
+"""Each small file of a run, damaged: one line that names it, or it is made again."""
+
+import json
+import os
+
+import pytest
+import torch
+
+from talr_cli.errors import UserError
+from talr_cli.runs import lease
+from talr_cli.runs.atomic import BUILDING, read_packed, write_packed
+from talr_cli.runs.run_directory import RunDirectory
+
+IDENTITY = "0123abcd" + "0" * 56
+DAMAGE = {
+    "empty": b"",
+    "truncated": b'{"state": "evalu',
+    "wrong type": b"[1, 2]",
+    "a number": b"7",
+    "not text": b"\xff\xfe\x00",
+    "other keys": b'{"stat": "evaluated"}',
+}
+damaged = pytest.mark.parametrize("content", DAMAGE.values(), ids=DAMAGE)
+
+
+@pytest.fixture
+def run(tmp_path):
+    made = RunDirectory(tmp_path / "sft-0123abcd")
+    made.path.mkdir()
+    return made
+
+
+@damaged
+@pytest.mark.parametrize(
+    ("there", "state"),
+    [
+        ((), "pending"),
+        (("metrics.jsonl",), "interrupted"),
+        (("metrics.jsonl", "model", "training.json"), "trained"),
+        (("metrics.jsonl", "results.json"), "evaluated"),
+    ],
+)
+def test_status(run, content, there, state, caplog):
+    for name in there:
+        if name == "model":
+            run.model.mkdir()
+        else:
+            (run.path / name).write_text("{}")
+    run.status.write_bytes(content)
+    assert run.read_status().state == state
+    assert f"{run.status} is damaged" in caplog.text
+    with run.lock():
+        pass
+    assert json.loads(run.status.read_text())["state"] == state
+    caplog.clear()
+    assert run.read_status().state == state
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "changed", [{"state": "done"}, {"pid": "7"}, {"times": []}, {"reason": 7}, {"host": ["a"]}]
+)
+def test_a_status_with_a_value_of_another_kind(run, changed):
+    run.write_status("failed", "reason")
+    run.status.write_text(json.dumps({**json.loads(run.status.read_text()), **changed}))
+    assert run.read_status().state == "pending"
+    run.write_status("training")
+    assert run.read_status().state == "training"
+
+
+@damaged
+def test_results_are_refused_and_put_aside_by_the_owner(run, content, caplog):
+    if content == DAMAGE["other keys"]:
+        pytest.skip("what results hold is known to their readers")
+    run.results.write_bytes(content)
+    with pytest.raises(UserError, match=r"results\.json is damaged .*talr eval ckpt="):
+        run.read_results()
+    with run.lock():
+        assert run.read_results() is None
+    assert run.results.with_name("results.json.damaged").read_bytes() == content
+    assert "results.json is damaged" in caplog.text
+
+
+@damaged
+def test_training_is_refused(run, content):
+    assert run.read_training() is None
+    run.training.write_bytes(content)
+    with pytest.raises(UserError, match=r"training\.json .*train this run again"):
+        run.read_training()
+
+
+@damaged
+def test_the_owner_of_a_lock(run, content):
+    with run.lock():
+        holder = json.loads((run.path / ".lock.owner").read_text())
+    assert not (run.path / ".lock.owner").exists()
+    for text in (content, json.dumps({**holder, "pid": str(os.getpid())}).encode()):
+        (run.path / ".lock.owner").write_bytes(text)
+        assert run.owner() is None
+        with run.lock():
+            assert run.owner().pid == os.getpid()
+
+
+@damaged
+def test_the_owner_of_a_lock_that_is_held(run, content):
+    with run.lock():
+        (run.path / ".lock.owner").write_bytes(content)
+        with pytest.raises(UserError, match="in use by another process"), run.lock():
+            pass
+    with run.lock():
+        pass
+
+
+def test_without_flock_an_owner_that_cannot_be_read_may_be_writing(run, monkeypatch):
+    monkeypatch.setattr(lease, "_flock", lambda path, file: False)
+    (run.path / ".lock.owner").write_bytes(b"")
+    with pytest.raises(UserError, match="in use"), run.lock():
+        pass
+    os.utime(run.path / ".lock.owner", (0, 0))
+    with run.lock():
+        pass
+
+
+def test_damaged_rows_of_metrics_are_left_out_with_one_warning(run, caplog):
+    rows = [{"step": step, "loss": 1 / step} for step in range(1, 5)]
+    lines = [json.dumps(row) for row in rows]
+    lines[1:1] = ["", '{"step": 9, "lo', "[1]", '{"loss": 1}', '{"step": "2"}', "\x00\ufffd"]
+    run.metrics.write_text("\n".join(lines) + '\n{"step": 5')
+    assert run.read_metrics() == rows
+    (warning,) = caplog.records
+    assert warning.getMessage() == f"{run.metrics}: line 2 and 5 more damaged, left out"
+    run.cut_metrics(3)
+    assert [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()] == [1, 2, 3]
+
+
+def test_a_config_that_lost_its_first_line_is_written_again(run, tmp_path, caplog):
+    run.prepare({"lr": 1e-6}, [], IDENTITY)
+    written = run.config.read_bytes()
+    run.config.write_bytes(b"\xff" + written[1:])
+    with pytest.raises(UserError, match=r"config\.yaml does not begin with its run identity"):
+        run.read_identity()
+    run.prepare({"lr": 1e-6}, [], IDENTITY)
+    assert run.config.read_bytes() == written
+    assert "config.yaml" in caplog.text
+    run.config.write_bytes(b"")
+    with pytest.raises(UserError, match=r"config\.yaml"):
+        run.prepare({"lr": 1e-5}, [], "f" * 64)
+
+
+def test_what_kills_left_goes_with_the_next_owner(run):
+    left = [
+        run.path / f"{BUILDING}model-1" / "half.txt",
+        run.path / ".status.json.1.tmp",
+        run.samples / ".task.jsonl.1.tmp",
+        run.checkpoints / "checkpoint-4" / "optimizer.pt",
+    ]
+    kept = [run.model / "a.txt", run.samples / "task.jsonl", run.wandb / ".a.tmp"]
+    for file in (*left, *kept):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("x")
+    run.training.write_text("{}")
+    with run.lock():
+        pass
+    assert not any(file.exists() for file in left)
+    assert all(file.exists() for file in kept)
+    assert not run.checkpoints.exists()
+
+
+@pytest.mark.parametrize("how", ["flipped", "torn", "empty"])
+def test_a_cached_value_is_whole_or_made_again(tmp_path, how, caplog):
+    path = tmp_path / "losses.json.gz"
+    assert read_packed(path) is None
+    values = torch.rand(1000).tolist()
+    write_packed(path, values)
+    assert read_packed(path) == values
+    content = path.read_bytes()
+    for place in range(10, len(content), 97):
+        changed = {
+            "flipped": content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :],
+            "torn": content[:place],
+            "empty": b"",
+        }[how]
+        path.write_bytes(changed)
+        assert read_packed(path) is None
+        assert str(path) in caplog.text

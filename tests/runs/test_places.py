@@ -1,0 +1,212 @@
+"""Places that cannot be written are one line, on real file systems that are full or read-only."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from talr_cli.errors import UserError
+from talr_cli.runs.atomic import append_json_line, made_whole, write_json
+from talr_cli.runs.lease import hold
+from talr_cli.runs.manifest import damage, seal
+
+# In a namespace of its own: a disk of 1 MiB, and one that cannot be written.
+MOUNT = """
+set -e
+mkdir -p full fixed
+mount -t tmpfs -o size=1m tmpfs full
+mount -t tmpfs tmpfs fixed
+echo '{"host": "h", "kernel": "k", "processes": "p", "pid": 1, "start": "1", "token": "t"}' \
+    > fixed/.lock.owner
+mount -o remount,ro fixed
+exec "$0" -c "$1"
+"""
+TRY = """
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from talr_cli.errors import UserError
+from talr_cli.runs.atomic import append_json_line, made_whole, write_bytes, write_json
+from talr_cli.runs.disk import writing
+from talr_cli.runs.lease import hold, owner
+large = torch.zeros(2**19)
+
+def made(how):
+    with made_whole(Path("full/model")) as building:
+        how(building)
+
+def checkpoint():
+    with writing(Path("full/checkpoint-1")):
+        torch.save(large, "full/optimizer.pt")
+
+def held():
+    with hold(Path("fixed/run/.lock")):
+        pass
+
+def attempt(name, action):
+    try:
+        action()
+    except UserError as error:
+        print(f"{name}: {error}")
+
+attempt("safetensors", lambda: made(lambda to: save_file({"a": large}, to / "a.safetensors")))
+attempt("torch", checkpoint)
+Path("full/optimizer.pt").unlink(missing_ok=True)
+attempt("bytes", lambda: write_bytes(Path("full/a.bin"), bytes(2**21)))
+attempt("fixed", lambda: write_json(Path("fixed/status.json"), {}))
+attempt("fixed made", lambda: made_whole(Path("fixed/model")).__enter__())
+attempt("line", lambda: append_json_line(Path("fixed/metrics.jsonl"), {}))
+attempt("lock", held)
+print("owner:", owner(Path("fixed/.lock")))
+print("left:", [path.name for path in Path("full").iterdir()])
+made(lambda to: save_file({"a": torch.zeros(3)}, to / "a.safetensors"))
+print("again:", sorted(path.name for path in Path("full/model").iterdir()))
+"""
+
+
+def test_full_and_read_only_disks(tmp_path):
+    inside = ["unshare", "--user", "--map-root-user", "--mount"]
+    try:
+        subprocess.run([*inside, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no user namespaces here")
+    done = subprocess.run(
+        [*inside, "sh", "-c", MOUNT, sys.executable, TRY],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stderr
+    said = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    for name, path in {
+        "safetensors": "full/model",
+        "torch": "full/checkpoint-1",
+        "bytes": "full/a.bin",
+    }.items():
+        assert said[name].startswith(f"cannot write {path}: the disk is full: make room"), name
+    for name, path in {
+        "fixed": "fixed/status.json",
+        "fixed made": "fixed/model",
+        "line": "fixed/metrics.jsonl",
+        "lock": "fixed/run/.lock",
+    }.items():
+        assert said[name].startswith(f"cannot write {path}: its file system is read-only"), name
+    assert said["owner"] == "pid 1 on h"  # of another machine, which touched it a moment ago
+    assert said["left"] == "[]"
+    assert said["again"] == "['a.safetensors', 'talr.manifest']"
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_json(path / "a.json", {}),
+        lambda path: append_json_line(path / "a.jsonl", {}),
+        lambda path: made_whole(path).__enter__(),
+        lambda path: made_whole(path / "deep" / "model").__enter__(),
+        lambda path: hold(path / ".lock").__enter__(),
+    ],
+    ids=["json", "line", "folder", "deep", "lock"],
+)
+def test_a_file_where_a_folder_should_be(tmp_path, write):
+    path = tmp_path / "taken"
+    path.write_text("mine")
+    with pytest.raises(UserError, match=r"cannot write .*taken: it is a file, not a folder"):
+        write(path)
+    assert path.read_text() == "mine"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_folder_where_a_file_should_be(tmp_path):
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(UserError, match=r"a\.json: it is a folder, not a file"):
+        write_json(tmp_path / "a.json", {})
+    with pytest.raises(UserError, match="there is no such folder"):
+        write_json(tmp_path / "absent" / "a.json", {})
+
+
+def test_an_error_of_something_else_stays_what_it_is(tmp_path):
+    with (
+        tempfile.TemporaryDirectory() as other,
+        pytest.raises(IsADirectoryError),
+        made_whole(tmp_path / "model"),
+    ):
+        Path(other).read_text()
+
+
+def as_another_user(action, group):
+    """Run `action` as a user that shares only `group` with us; what it raises as text."""
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            os.setgroups([group])
+            os.setgid(65534)
+            os.setuid(65534)
+            os.umask(0o002)
+            try:
+                action()
+            except BaseException as error:
+                os.write(writing, f"{type(error).__name__}: {error}".encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as said:
+        text = said.read()
+    os.waitpid(child, 0)
+    return text
+
+
+@pytest.fixture
+def shared():
+    """A folder of a group, in which new files belong to it; (folder, group)."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can act as another user")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        study, group = Path(folder) / "study", 54321
+        study.mkdir()
+        os.chown(study, 0, group)
+        study.chmod(0o2775)
+        yield study, group
+
+
+def test_two_users_of_a_group_share_a_study(shared):
+    folder, group = shared
+    before = os.umask(0o022)
+    try:
+        with hold(folder / ".lock"):
+            pass
+        assert not (folder / ".lock").stat().st_mode & 0o020
+    finally:
+        os.umask(before)
+
+    def other():
+        with hold(folder / ".lock"):
+            write_json(folder / "status.json", {})
+
+    assert as_another_user(other, group) == ""
+    with hold(folder / ".lock"):
+        assert "InUseError" in as_another_user(other, group)
+
+
+def test_what_may_not_be_read_or_written_is_said_and_is_no_damage(shared):
+    folder, group = shared
+    folder.chmod(0o2755)
+    made = folder / "checkpoint-1"
+    made.mkdir()
+    (made / "optimizer.pt").write_bytes(b"x")
+    seal(made)
+    (made / "optimizer.pt").chmod(0o600)
+
+    def held():
+        with hold(folder / ".lock"):
+            pass
+
+    said = as_another_user(held, group)
+    assert said.startswith(f"UserError: cannot write {folder}/.lock: permission denied")
+    said = as_another_user(lambda: damage(made), group)
+    assert said == f"UserError: cannot read {made}/optimizer.pt: permission denied"

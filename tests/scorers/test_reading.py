@@ -1,0 +1,192 @@
+"""What an output gives as its answer: forms of numbers, statements, remarks, days and weeks."""
+
+import re
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from talr_cli.scorers.dates import read_date, read_weeks_days
+from talr_cli.scorers.math import Gsm8kScorer
+from talr_cli.scorers.medcalc import MedCalcScorer
+from talr_cli.scorers.numbers import find_numbers, normalise
+from talr_cli.scorers.statements import stated_answer
+from talr_cli.scorers.text import Numeric
+from talr_cli.scorers.values import final_number
+
+medcalc = MedCalcScorer()
+DOCS = Path(__file__).parents[2] / "docs" / "evaluation.md"
+TABLE = DOCS.read_text(encoding="utf-8").partition("| answer | read as |")[2].partition("\n\n")[0]
+FORMS = [
+    (form, None if value.startswith("none") else float(re.match(r"-?[\d.]*\d", value)[0]))
+    for form, value in re.findall(r"^\| `(.+?)` \| (.+?) \|$", TABLE, re.MULTILINE)
+]
+
+
+def by_medcalc(output, form="decimal"):
+    """What the scorer reads, as a number."""
+    parsed = medcalc(output, {"form": form, "answer": "0", "lower": "0", "upper": "0"}).parsed
+    return None if parsed is None else float(parsed)
+
+
+def by_gsm8k(output):
+    parsed = Gsm8kScorer()(output, {"answer": "0"}).parsed
+    return None if parsed is None else float(parsed)
+
+
+def by_numeric(output):
+    parsed = Numeric()(output, {"answer": "0"}).parsed
+    return None if parsed is None else float(parsed)
+
+
+def test_the_table_of_the_docs_is_long():
+    assert len(FORMS) > 30
+
+
+@pytest.mark.parametrize("read", [by_medcalc, by_gsm8k, by_numeric])
+@pytest.mark.parametrize(("form", "value"), FORMS)
+def test_the_forms_of_the_docs_are_read_as_they_say(read, form, value):
+    ways = ["Answer: {}", "The final answer is: {}\n\nIt is 5 kg more than in 1999."]
+    if value is not None:
+        ways += ["**Answer:** {}.", "So \\boxed{{{}}} holds for 12 of 20."]
+    for way in ways:
+        found = read(way.replace("{{{}}}", "{{}}").replace("{}", form, 1))
+        assert found == (None if value is None else pytest.approx(value, rel=1e-5)), (way, form)
+
+
+@pytest.mark.parametrize("read", [by_medcalc, by_gsm8k, by_numeric])
+@pytest.mark.parametrize(
+    ("output", "value"),
+    [
+        ("Answer: 7\n\nPlease note that this answer is only an estimate for 2024.", 7),
+        ("Answer: 7\n\nThe answer is based on 3 criteria.", 7),
+        ("Answer: 7 mg\nTake 2 every 8 hours.", 7),
+        ("Answer:\n- 7", 7),
+        ("Answer:\n\n1. 7 kg", 7),
+        ("Answer:\n1. Age: 1 point\n2. Stroke: 2 points\nTotal: 3 points", 3),
+        ("Answer:\n- 7 kg/m²\n- Stage: 2", 7),
+        ("## Final Answer\n\n7 kg", 7),
+        ("Answer: as follows:\nBMI = 63 / 3^2 = 7", 7),
+        ("**Answer:**\n\n**7** kg", 7),
+        ("<answer>7</answer> <b>12</b>", 7),
+        ("Answer: $$\n7\n$$", 7),
+        ("The answer is 18. Wait, no. The answer is 17.", 17),
+        ("\\boxed{18}. Wait. Answer: 17", 17),
+        ("Answer: 18\nThe answer is unknown.", None),
+        ('{"answer": "Not Found", "n": 5}', None),
+        ('{"answer": "7", "why": {"a": 2}}\n12', 7),
+        ('{"answer": "$\\\\frac{14}{2}$"}', 7),
+        ("Answer: The BMI of the 67-year-old is 7. Normal is 18.5.", 7),
+        ("Answer: CHA2DS2-VASc score of 7", 7),
+        ("Answer: 1 point for age + 6 points for stroke = 7 points", 7),
+        ("Answer: \u2212 7", -7),
+        ("answer: x = - 7", -7),
+        ("Answer: total score - 7", 7),
+        ("Answer: 7 \u00b1 0.5", 7),
+        ("Answer: ~7", 7),
+        ("Answer: three (7) points", 7),
+        ("Answer: 1.2.3", None),
+    ],
+)
+def test_the_statement_counts_and_not_what_is_around_it(read, output, value):
+    assert read(output) == value
+
+
+@pytest.mark.parametrize(
+    ("output", "value"),
+    [
+        ("1. History: 1 point\n2. ECG: 2 points\nTotal: 1 (History) + 2 (ECG) + 1 (Age) = 4.", 4),
+        ("Total = 4.\nThis corresponds to a 12-16% risk at 6 weeks.", 4),
+        ("7 kg/m²\n\nIt was computed from 70 kg and 1.75 m.", 7),
+        ("With a = -0.411, leading to a GFR of approximately 7 mL/min/1.73 m².", 7),
+        ("The patient weighs 70 kg. The BMI is 7, more than the limit of 5.", 7),
+        ("4. That is the score.", 4),
+    ],
+)
+def test_without_a_statement_medcalc_takes_the_result(output, value):
+    assert by_medcalc(output) == value
+
+
+def test_a_list_mark_is_no_number_and_the_last_number_is_that_of_gsm8k_and_numeric():
+    output = "1. History: 1 point\n2. ECG: 2 points\nTotal: 1 (History) + 2 (ECG) + 1 (Age) = 4."
+    assert by_gsm8k(output) == by_numeric(output) == 4
+    assert by_gsm8k("It weighs 9.671kg") == 9.671
+    assert by_gsm8k("about 20-30 of them, so 5") == 5
+
+
+def test_four_of_five_is_four_where_a_score_is_asked_for():
+    assert by_medcalc("Answer: 4/5", "integer") == 4
+    assert by_medcalc("Answer: 7/2", "integer") == 3.5
+    assert by_medcalc("Answer: 4/5") == 0.8
+
+
+@pytest.mark.parametrize(
+    ("output", "is_right"),
+    [
+        ("Answer: 2350%", True), ("Answer: 2350 %", True), ("Answer: 2350\\%", True),
+        ("Answer: 2350 percent", True), ("The value is 2350% (CI 90 to 95)", True),
+        ("Answer: 2350 (CI 95%)", False), ("Answer: 2350, or 5% more than usual", False),
+        ("5% more than before.\nAnswer: 2350", False), ("Answer: 2350", False),
+    ],
+)  # fmt: skip
+def test_a_percent_sign_counts_only_at_the_number(output, is_right):
+    truth = {"form": "decimal", "answer": "23.5", "lower": "22.3", "upper": "24.7"}
+    assert medcalc(output, truth).correct == is_right
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "10/22/2021", "10-22-2021", "2021-10-22", "2021/10/22", "October 22, 2021", "22-Oct-2021",
+        "Oct. 22nd, 2021", "22 October 2021", "22nd of October, 2021", "october 22 2021",
+        "Friday, October 22, 2021", "**10/22/2021**", "2021-10-22T00:00", "October 22,2021",
+        "10/22/2021 (conception about 01/29/2021)", "01/15/2021 + 280 days = 10/22/2021",
+        "The due date for 01/15/2021 is 10/22/2021", "10/22/2021, not 10/23/2021",
+    ],
+)  # fmt: skip
+def test_days_as_models_write_them(form):
+    truth = {"form": "date", "answer": "10/22/2021", "lower": "", "upper": ""}
+    for way in ("Answer: {}", '{{"answer": "{}"}}', "The final answer: {}.\nNot 10/23/2021."):
+        assert medcalc(way.format(form), truth).correct, way
+    assert medcalc("The answer is Friday, October 22, 2021. Not 10/23/2021.", truth).correct
+    assert medcalc(f"Seen on 01/02/2003.\nDue on {form}", truth).correct == (
+        not form.endswith(("01/29/2021)", "10/23/2021"))
+    )
+
+
+@pytest.mark.parametrize("text", ["22/10/2021", "22.10.2021", "10/22/21", "02/30/2021", "May 2021"])
+def test_what_is_no_day(text):
+    assert read_date(text) is None
+
+
+def test_every_month_is_read_in_full_and_short():
+    for month in range(1, 13):
+        day = date(2021, month, 9)
+        for form in (f"{day:%B} 9, 2021", f"{day:%b} 9, 2021", f"9 {day:%b}. 2021"):
+            assert read_date(form) == day
+
+
+@pytest.mark.parametrize(
+    ("form", "both"),
+    [
+        ("17+6 weeks", (17, 6)), ("17\\text{ weeks and }6\\text{ days}", (17, 6)),
+        ("17w6d", (17, 6)), ("17 6/7 weeks", (17, 6)), ("17 weeks + 6 days", (17, 6)),
+        ("17+6", (17, 6)), ("17⁺⁶ weeks", (17, 6)), ("$17^{+6}$ weeks", (17, 6)),
+        ("17 weeks and 6 days (125 days)", (17, 6)), ("(17, 6)", (17, 6)), ("17 weeks", (17, 0)),
+        ("16 weeks 5 days + 8 days = 17 weeks 6 days", (17, 6)), ("17.5 weeks", None),
+        ("17 days", None), ("17", None),
+    ],
+)  # fmt: skip
+def test_weeks_and_days_as_models_write_them(form, both):
+    assert read_weeks_days(stated_answer(f"Answer: {form}\nOr 3 weeks, 1 day.")) == both
+
+
+def test_numbers_in_prose_are_those_that_stand_alone():
+    text = "CURB-65 and m² and 1st of 3, COVID-19, v1.2.3, 10:30, 5-10 mg, > 4, 2021-10-22, 8 kg"
+    assert find_numbers(normalise(text)) == [3, 8]
+
+
+def test_a_reference_is_read_by_the_same_rules():
+    for answer in ("1200", "#### 1,200", 1200, "1.2e3", "1200 kg", "Answer: 1200"):
+        assert Numeric()("so it is 1,200 apples", {"answer": answer}).correct
+    assert final_number("no number") is None

@@ -1,0 +1,58 @@
+"""What is computed of the base model is computed as the training computes."""
+
+import pytest
+import torch
+from conftest import config
+from optimizer_step import reference, rows, toy
+
+from talr_cli.data.rendering import Rendered
+from talr_cli.run.prepare import prepare
+from talr_cli.training.base_losses import base_losses
+from talr_cli.training.loop import Setting, TrainingData, make_trainer
+
+ROWS = rows(6)
+RENDERED = [Rendered(row["input_ids"], row["labels"]) for row in ROWS]
+
+
+def test_base_losses_follow_the_precision_and_are_kept_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("TALR_CACHE", str(tmp_path))
+    model = toy()
+    plain = torch.stack([reference(model, row)[0].detach().mean() for row in ROWS])
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = torch.stack([reference(model, row)[0].detach().float().mean() for row in ROWS])
+    for bf16, expected, other in ((False, plain, rounded), (True, rounded, plain)):
+        losses = base_losses(model, "toy", RENDERED, bf16)
+        assert (losses - expected).abs().max() < 0.1 * (losses - other).abs().max()
+    torch.testing.assert_close(base_losses(model, "toy", RENDERED, False), plain.float())
+    assert len(list(tmp_path.glob("base_losses/*.json.gz"))) == 2
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", None)])
+def test_the_base_that_kl_compares_with_has_the_precision_of_the_training(
+    precision, dtype, tmp_path, tiny_source, monkeypatch
+):
+    made = config(
+        "train", "model=tiny", "device=cpu", "regulariser=kl", f"trainer.precision={precision}",
+        f"runs_dir={tmp_path}", "dataset.train_rows=2", "trainer.batch_size=2",
+    )  # fmt: skip
+    run = prepare(made)
+    model = run.load_base(torch.float32)
+    asked = []
+
+    def load_base(wanted):
+        asked.append(wanted)
+        return run.load_base(wanted)
+
+    trainer = make_trainer(
+        Setting(made.trainer, made.lr, made.seed, made.distributed, "cpu"),
+        model,
+        run.renderer.tokenizer,
+        run.method,
+        TrainingData(run.rows, [], []),
+        run.directory,
+        run.source,
+        load_base,
+        made.model.path,
+    )
+    trainer._start_regulariser()
+    assert asked == [dtype]
