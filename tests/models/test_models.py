@@ -19,6 +19,7 @@ from talr_cli.config import composition
 from talr_cli.errors import UserError
 from talr_cli.models import loading, saving, sources
 from talr_cli.models.tokenizer import load_tokenizer
+from talr_cli.runs.manifest import MANIFEST
 
 
 def config_for(path, **changes):
@@ -91,7 +92,7 @@ def test_missing_weights_are_refused_not_filled_in(tiny_source, tiny_config, tmp
 
 def test_weights_that_do_not_fit_are_refused(tiny_source, tiny_config, tmp_path):
     folder = tmp_path / "model"
-    shutil.copytree(tiny_source.directory, folder)
+    shutil.copytree(tiny_source.directory, folder, ignore=shutil.ignore_patterns(MANIFEST))
     settings = json.loads((folder / "config.json").read_text())
     for key, value, expected in (
         ("num_hidden_layers", 1, r"weights that LlamaForCausalLM does not use.*layers\.1"),
@@ -140,7 +141,7 @@ def test_folders_that_are_no_checkpoint_are_refused(tmp_path, files, expected):
 
 def test_code_that_comes_with_a_checkpoint_is_not_run(tiny_source, tiny_config, tmp_path):
     folder = tmp_path / "model"
-    shutil.copytree(tiny_source.directory, folder)
+    shutil.copytree(tiny_source.directory, folder, ignore=shutil.ignore_patterns(MANIFEST))
     settings = json.loads((folder / "config.json").read_text())
     settings |= {
         "model_type": "its_own",
