@@ -28,7 +28,7 @@ from talr_cli.models.saving import end_tokens
 
 ENDS = ("eos_token_id", "bos_token_id", "pad_token_id")
 # What a generation_config says of itself, and not of answers.
-_ABOUT_ITSELF = ("transformers_version", "_from_model_config", "use_cache", "do_sample")
+_ABOUT_ITSELF = ("transformers_version", "_", "output_", "return_", "use_cache", "do_sample")
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def not_inherited(model: PreTrainedModel) -> str:
     return ", ".join(
         f"{name}={value}"
         for name, value in sorted(asked.items())
-        if name not in (*ENDS, *_ABOUT_ITSELF)
+        if value and name not in ENDS and not name.startswith(_ABOUT_ITSELF)
     )
 
 

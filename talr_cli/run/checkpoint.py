@@ -45,9 +45,14 @@ def score_checkpoint(
         base if config.ckpt is None else checkpoint(config.ckpt, run_of(config.ckpt), config.model)
     )
     check_loads(source, config.model, to_train=False)
-    directory = own_directory(config, source) if run is None else run
+    name = checkpoint_name(config.ckpt)
+    directory = own_directory(config, source, name) if run is None else run
+    if record.would_replace_fuller(config, directory):
+        log.info("the scores in %s are of more items and stay as they are", directory.path)
+        run, made, name = None, None, f"{name}-limit{config.suite.limit or config.domain.limit}"
+        directory = own_directory(config, source, name)
     if made is None:
-        made = Made(identity(config, source.fingerprint), checkpoint_name(config.ckpt))
+        made = Made(identity(config, source.fingerprint), name)
     from talr_cli.evaluation.general.tasks import load_tasks
 
     with directory.lock():
@@ -96,14 +101,14 @@ def follow_scoring(config: EvalConfig) -> None:
         follower.answer(order)
 
 
-def own_directory(config: EvalConfig, source: ModelSource) -> RunDirectory:
-    """Where the scores of a checkpoint go that is no run's."""
+def own_directory(config: EvalConfig, source: ModelSource, name: str | None = None) -> RunDirectory:
+    """Where the scores of a checkpoint go that are not in its run's directory."""
     return RunDirectory.for_run(
         Path(config.runs_dir),
         study=config.study,
         model=config.model.name,
         dataset=config.dataset.name,
-        method=checkpoint_name(config.ckpt),
+        method=name or checkpoint_name(config.ckpt),
         lr=None,
         seed=None,
         identity=identity(config, source.fingerprint),

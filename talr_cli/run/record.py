@@ -81,6 +81,18 @@ def is_scored(config: TrainConfig | EvalConfig, directory: RunDirectory) -> bool
     return load_tasks(config.suite).missing.keys() == missing.keys()
 
 
+def would_replace_fuller(config: TrainConfig | EvalConfig, directory: RunDirectory) -> bool:
+    """Whether the results that lie there are of more items than this config would score."""
+    results = directory.read_results() or {}
+    for part, limit in (("general", config.suite.limit), ("domain", config.domain.limit)):
+        scored = results.get(part)
+        if scored is not None and limit is not None:
+            before = scored.get("limit")
+            if before is None or before > limit:
+                return True
+    return False
+
+
 def domain_rows(domain: DomainEvalConfig, splits: Splits) -> list[Example]:
     """The test rows that are scored.
 

@@ -33,6 +33,11 @@ def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
         if is_done(config, directory):
             log.info("found this run done: %s", directory.path)
             return directory
+        if config.eval and record.would_replace_fuller(config, directory):
+            raise UserError(
+                f"{directory.path} is scored on more items, and that stays: leave limit out; "
+                f"a quick look is `talr eval ckpt={directory.path} limit=N`"
+            )
         tasks = _tasks(config)
         directory.prepare(plain(config), run.overrides, run.identity)
         try:

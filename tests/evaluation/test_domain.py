@@ -156,7 +156,8 @@ def test_any_scorer_may_sum_up_and_none_must(renderer, monkeypatch):
 
 def test_the_benchmarks_own_reading_stands_beside_ours(monkeypatch):
     outputs = ['{"answer": "1"}', '{"answer": "1 of 3"}', "Answer: 1", '{"answer": "2"}']
-    monkeypatch.setattr("talr_cli.evaluation.domain.generate", lambda *_, **__: outputs)
+    answers = [Answer(output, cut=False) for output in outputs]
+    monkeypatch.setattr("talr_cli.evaluation.domain.generate", lambda *_, **__: answers)
     reference = {"form": "integer", "answer": "1", "lower": "1", "upper": "1", "calculator": "4"}
     examples = [Example(f"m{number}", (), "1", reference) for number in range(4)]
     scored = evaluate_domain(None, None, examples, MedCalcScorer("official"), 4, 4)

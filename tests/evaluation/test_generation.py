@@ -1,16 +1,23 @@
 """Greedy answers in batches against a plain call of generate for each row alone."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
+from conftest import config
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import GenerationConfig, MambaConfig, MambaForCausalLM
 
 from talr_cli.data.base import Example
+from talr_cli.data.rendering import Rendered
 from talr_cli.evaluation import generation
+from talr_cli.evaluation.domain import answer_budget, evaluate_domain
+from talr_cli.evaluation.general.suite import evaluate_general
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.models import loading
+from talr_cli.scorers.text import ExactMatch
 
 NEW_TOKENS = 12
 
@@ -89,3 +96,94 @@ def test_the_cache_of_a_full_batch_is_as_large_as_the_weights(model):
     numbers = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
     weights = sum(parameter.numel() for parameter in model.parameters())
     assert tokens * numbers // 7 <= weights < (tokens + 1) * numbers // 7
+
+
+WISHES = {
+    "num_beams": 3,
+    "do_sample": True,
+    "temperature": 3.0,
+    "repetition_penalty": 1.7,
+    "no_repeat_ngram_size": 1,
+    "forced_bos_token_id": 9,
+    "forced_eos_token_id": 2,
+    "min_new_tokens": 11,
+    "max_length": 3,
+    "max_time": 1e-9,
+    "stop_strings": ["e", "a"],
+    "bad_words_ids": [[11], [12]],
+    "exponential_decay_length_penalty": [1, 2.0],
+    "watermarking_config": {"bias": 9.0},
+    "use_cache": False,
+}
+
+
+def test_what_a_generation_config_asks_for_changes_no_answer(model, renderer, caplog):
+    examples = questions()
+    suite = config("eval", "suite.tasks=[mini_instructions]", "suite.limit=6").suite
+    stop = alone(model, renderer, examples[3])[4]
+    model.generation_config.eos_token_id = stop
+
+    def answers():
+        size = BatchSize(3)
+        domain = generation.generate(model, renderer, examples, NEW_TOKENS, size)
+        return domain, evaluate_general(model, renderer, suite).samples
+
+    expected = answers()
+    own = model.generation_config
+    first = {token for example in examples for token in alone(model, renderer, example, (stop,))}
+    banned = {"suppress_tokens": list(first), "begin_suppress_tokens": list(first)}
+    biased = {"sequence_bias": [[[token], -50.0] for token in first]}
+    asked = GenerationConfig(**WISHES, **banned, **biased, eos_token_id=stop)
+    model.generation_config = asked
+    assert answers() == expected
+    assert model.generation_config is asked
+    said = generation.not_inherited(model)
+    for name in {*WISHES, *banned, *biased} - {"do_sample", "use_cache"}:
+        assert f"{name}=" in said
+    model.generation_config = own
+    assert generation.not_inherited(model) == ""
+
+
+def test_an_answer_is_cut_where_the_budget_ends_before_it(model, renderer):
+    examples = questions()
+    ids = alone(model, renderer, examples[3])
+    model.generation_config.eos_token_id = ids[4]
+    for budget, cut in ((4, True), (5, False)):
+        (answer,) = generation.generate(model, renderer, examples[3:4], budget, BatchSize(1))
+        assert answer.cut is cut
+        assert answer.text == renderer.tokenizer.decode(ids[:4], skip_special_tokens=True)
+
+
+def test_a_model_whose_state_is_no_cache_of_tokens_keeps_its_rows(renderer):
+    """Recurrent layers: no row leaves the batch, and those that have ended grow no more."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}
+    model = MambaForCausalLM(
+        MambaConfig(vocab_size=len(renderer.tokenizer), initializer_range=0.5, **shape)
+    ).eval()
+    examples = questions()[:4]
+    size = BatchSize(4)
+    first = generation.generate(model, renderer, examples, NEW_TOKENS, size)
+    model.generation_config.eos_token_id = renderer.tokenizer(first[1].text).input_ids[3]
+    ended = generation.generate(model, renderer, examples, NEW_TOKENS, size)
+    assert not ended[1].cut
+    for answer, before in zip(ended, first, strict=True):
+        assert before.text.startswith(answer.text)
+
+
+@pytest.mark.parametrize(("longest", "budget"), [(3, 128), (90, 180), (800, 1024), (1500, 1500)])
+def test_an_answer_may_be_longer_than_the_references(longest, budget):
+    class Words:
+        def encode(self, example):
+            return Rendered([], [1] * len(example.completion.split()))
+
+    examples = [Example("a", (), "word " * longest), Example("b", (), "word")]
+    assert answer_budget(examples, Words()) == budget
+
+
+def test_what_was_cut_is_counted_and_a_large_share_said(model, renderer, caplog):
+    examples = [replace(one, reference={"answer": "Yes."}) for one in questions()]
+    score = evaluate_domain(model, renderer, examples, ExactMatch(), 3, 4)
+    assert score.results["cut"] == sum(sample["cut"] for sample in score.samples) > 1
+    assert "did not end within 3 tokens" in caplog.text
+    assert "domain.max_new_tokens=6" in caplog.text

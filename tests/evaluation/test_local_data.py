@@ -112,6 +112,33 @@ def test_the_content_of_the_files_is_part_of_what_was_scored(folder, tmp_path_fa
     assert identity(moved) != before
 
 
+def test_a_helper_of_a_task_is_part_of_what_the_task_is(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "task: mine\ncustom_dataset: !function judge.items\ntest_split: test\n"
+        "output_type: generate_until\ndoc_to_text: q\ndoc_to_target: ''\n"
+        "process_results: !function judge.judge\n"
+        "metric_list: [{metric: good, aggregation: mean, higher_is_better: true}]\n"
+    )
+    (tmp_path / "judge.py").write_text(
+        "from datasets import Dataset\n"
+        "def items(**_): return {'test': Dataset.from_list([{'q': 'Hi'}])}\n"
+        "def judge(doc, results): return {'good': right(results[0])}\n"
+        "def right(answer): return 0.0\n"
+    )
+    suite = config(
+        "eval", "suite.tasks=[mine]", f"suite.task_dir={tmp_path}", "+suite.metrics.mine=good"
+    ).suite
+    before = definition(load_tasks(suite).loaded["mine"], None)
+    assert definition(load_tasks(suite).loaded["mine"], None) == before
+    helper = tmp_path / "judge.py"
+    helper.write_text(helper.read_text().replace("0.0", "1.0"))
+    changed = definition(load_tasks(suite).loaded["mine"], None)
+    assert changed != before
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "list.txt").write_text("yes")
+    assert definition(load_tasks(suite).loaded["mine"], None) not in (before, changed)
+
+
 def test_so_is_the_content_of_a_folder_of_tasks(tmp_path):
     (tmp_path / "mine.yaml").write_text("task: mine\n")
     own = config("eval", f"suite.task_dir={tmp_path}")

@@ -17,12 +17,14 @@ from itertools import chain, groupby
 from typing import Any
 
 import lm_eval
+import lm_eval.api.task
 import numpy as np
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.task import Task
 from lm_eval.models.huggingface import HFLM
+from tqdm import tqdm
 from transformers import PretrainedConfig, PreTrainedModel
 
 from talr_cli import ranks
@@ -33,6 +35,9 @@ from talr_cli.evaluation.general.answering import Answering
 from talr_cli.evaluation.general.tasks import definition, generators_kept
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.sandbox.code_eval import in_place_of_code_eval
+
+# Its bar over the prompts is for those who watch: none where stderr is a file.
+lm_eval.api.task.tqdm = partial(tqdm, disable=None)  # type: ignore[assignment]
 
 
 def run_task(harness_model: LM, task: Task, suite: SuiteConfig) -> dict[str, Any]:

@@ -1,0 +1,54 @@
+"""Scores of the first items only never take the place of scores of more of them."""
+
+import json
+
+import pytest
+from conftest import config
+
+from talr_cli.errors import UserError
+from talr_cli.run.checkpoint import score_checkpoint
+from talr_cli.run.make import train_and_save
+from talr_cli.run.prepare import prepare
+from talr_cli.run.whole import run_to_end
+
+TINY = (
+    *("model=tiny", "device=cpu", "logger=none", "dataset.train_rows=4", "dataset.test_rows=3"),
+    *("suite.tasks=[mini_python]", "suite.drift=false", "domain.max_new_tokens=2"),
+)
+
+
+def scored(directory):
+    results = json.loads(directory.results.read_text())
+    return results["general"]["n"], results["domain"]["n"], results["run"]["method"]
+
+
+def test_a_look_at_the_first_items_has_a_place_of_its_own(tmp_path):
+    def score(*overrides):
+        made = config("eval", *TINY, f"runs_dir={tmp_path}", *overrides)
+        return score_checkpoint(made, overrides, None, None)
+
+    first, more = score("limit=1"), score("limit=2")
+    assert first.path == more.path  # of more items: they take the place
+    kept = {file: file.read_bytes() for file in more.path.rglob("*.json*")}
+    look = score("limit=1")
+    assert look.path != more.path
+    assert scored(look) == (1, 1, "base-limit1")
+    assert {file: file.read_bytes() for file in kept} == kept
+    assert scored(more) == (2, 2, "base")
+    assert score("limit=2").path == more.path
+
+
+def test_a_run_is_not_scored_on_fewer_items(tmp_path):
+    def train(*overrides):
+        made = config("train", *TINY, f"runs_dir={tmp_path}", "trainer.max_steps=1", *overrides)
+        return run_to_end(prepare(made), train_and_save)
+
+    run = train("limit=2")
+    kept = run.results.read_bytes()
+    with pytest.raises(UserError, match=rf"talr eval ckpt={run.path} limit=N"):
+        train("limit=1")
+    assert run.results.read_bytes() == kept
+    made = config("eval", *TINY, f"runs_dir={tmp_path}", "limit=1", f"ckpt={run.path}")
+    look = score_checkpoint(made, [], run, None)
+    assert look.path != run.path
+    assert run.results.read_bytes() == kept
