@@ -275,7 +275,8 @@ class RunDirectory:
         if self.model.exists() and self.training.exists():
             shutil.rmtree(self.checkpoints, ignore_errors=True)
         try:
-            self.read_results()
+            if self.results.exists():
+                read_results(self.results)
         except UserError as error:
             log.warning("%s; it is kept as %s", error, _put_aside(self.results).name)
         if self._written_status() is None:

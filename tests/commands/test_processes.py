@@ -191,7 +191,12 @@ def test_a_divergence_is_recorded(tmp_path):
 )
 def test_a_batch_that_cannot_be_shared_out_is_refused(overrides, expected):
     with pytest.raises(UserError, match=expected):
-        ranks.per_rank(config("train", *overrides), 2)
+        shared_out(overrides, 2)
+
+
+def shared_out(overrides, processes):
+    trainer = config("train", *overrides).trainer
+    return ranks.per_rank(trainer.batch_size, trainer.micro_batch_size, processes)
 
 
 @pytest.mark.parametrize(
@@ -199,8 +204,7 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(overrides, expected):
     [((), (4, 1)), (("trainer.micro_batch_size=1",), (1, 4))],
 )
 def test_a_batch_is_shared_out(overrides, expected):
-    loaded = config("train", "trainer.batch_size=16", *overrides)
-    assert ranks.per_rank(loaded, 4) == expected
+    assert shared_out(("trainer.batch_size=16", *overrides), 4) == expected
 
 
 def test_one_process_never_spreads_over_the_gpus_it_sees(monkeypatch, tmp_path):
@@ -214,7 +218,9 @@ def test_one_process_never_spreads_over_the_gpus_it_sees(monkeypatch, tmp_path):
             self._n_gpu = 8
 
     monkeypatch.setattr(loop, "SFTConfig", EightGpus)
-    arguments = loop.trainer_arguments(config("train"), RunDirectory(tmp_path), "cpu", 24)
+    given = config("train")
+    setting = loop.Setting(given.trainer, given.lr, given.seed, given.distributed, "cpu")
+    arguments = loop.trainer_arguments(setting, RunDirectory(tmp_path), 24)
     assert arguments.n_gpu == 1
     assert arguments.train_batch_size == 4
 
@@ -228,4 +234,4 @@ def test_the_number_of_processes_is_no_part_of_a_run():
 
 def test_without_a_gpu_the_number_of_processes_must_be_given():
     with pytest.raises(UserError, match=r"distributed\.processes=N"):
-        ranks.missing_ranks(config("train", "distributed=ddp", "device=cpu"))
+        ranks.missing_ranks(config("train", "distributed=ddp").distributed, "cpu")

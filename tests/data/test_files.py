@@ -196,7 +196,9 @@ def test_the_content_of_every_file_counts_wherever_it_lies(tmp_path, monkeypatch
 
     def ids(train):
         files = at_home(Jsonl, {"train": train, "test": "~/test.jsonl"})
-        return tuple(json.dumps(identity_of(Jsonl(**files), whole)) for whole in (False, True))
+        return tuple(
+            json.dumps(identity_of(Jsonl(name="x", **files), whole)) for whole in (False, True)
+        )
 
     wheres = ("~/one", "~/one/*.jsonl", ["~/one/a.jsonl", "~/one/b.jsonl"])
     before = [ids(where) for where in wheres]

@@ -146,7 +146,7 @@ def test_without_a_sandbox_code_tasks_are_refused_before_anything_is_loaded(huma
 
 
 def test_a_task_that_runs_programs_by_itself_is_refused_even_with_a_sandbox(humaneval):
-    own = humaneval[1].copy()
+    own = copy.copy(humaneval[1])
     own.tasks = ["cruxeval_output"]
     with pytest.raises(UserError, match="outside of the sandbox"):
         load_tasks(own)

@@ -17,6 +17,7 @@ from conftest import config
 from talr_cli.data.jsonl import Jsonl
 from talr_cli.errors import UserError
 from talr_cli.evaluation import domain
+from talr_cli.evaluation.generation import Answer
 from talr_cli.run.record import scoring_identity
 from talr_cli.scorers.base import Verdict
 from talr_cli.scorers.user import UserScorer, look_in_current_folder, scorer_at
@@ -241,7 +242,7 @@ def test_scores_are_found_again_only_while_the_function_is_the_same(folder):
 
 def test_results_name_the_function(folder, monkeypatch):
     loaded = load("own_scorers.weights.within")
-    monkeypatch.setattr(domain, "generate", lambda *_, **__: ["It is 73 kg."])
+    monkeypatch.setattr(domain, "generate", lambda *_, **__: [Answer("It is 73 kg.", False)])
     scored = domain.evaluate_domain(None, None, loaded.test, loaded.scorer, 2, 1)
     assert scored.results["scorer"] == "own_scorers.weights.within"
     assert scored.results["score"] == 0.0
@@ -251,7 +252,9 @@ def test_results_name_the_function(folder, monkeypatch):
 def test_a_score_of_partial_credit_is_the_mean_with_the_error_of_a_mean(folder, monkeypatch):
     loaded = load("own_scorers.weights.share")
     outputs = ["71", "71", "no", "71"]
-    monkeypatch.setattr(domain, "generate", lambda *_, **__: outputs)
+    monkeypatch.setattr(
+        domain, "generate", lambda *_, **__: [Answer(one, False) for one in outputs]
+    )
     rows = [replace(loaded.test[0], id=f"q{number}") for number in range(4)]
     scored = domain.evaluate_domain(None, None, rows, loaded.scorer, 2, 1)
     values = [0.25, 0.25, 0.0, 0.25]
