@@ -116,7 +116,8 @@ def test_a_helper_of_a_task_is_part_of_what_the_task_is(tmp_path):
     (tmp_path / "mine.yaml").write_text(
         "task: mine\ncustom_dataset: !function judge.items\ntest_split: test\n"
         "output_type: generate_until\ndoc_to_text: q\ndoc_to_target: ''\n"
-        "process_results: !function judge.judge\nmetric_list: [{metric: good, aggregation: mean, higher_is_better: true}]\n"
+        "process_results: !function judge.judge\n"
+        "metric_list: [{metric: good, aggregation: mean, higher_is_better: true}]\n"
     )
     (tmp_path / "judge.py").write_text(
         "from datasets import Dataset\n"

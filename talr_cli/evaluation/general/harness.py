@@ -37,7 +37,7 @@ from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.sandbox.code_eval import in_place_of_code_eval
 
 # Its bar over the prompts is for those who watch: none where stderr is a file.
-lm_eval.api.task.tqdm = partial(tqdm, disable=None)  # type: ignore[assignment]
+lm_eval.api.task.tqdm = partial(tqdm, disable=None)
 
 
 def run_task(harness_model: LM, task: Task, suite: SuiteConfig) -> dict[str, Any]:
