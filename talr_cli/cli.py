@@ -12,6 +12,7 @@ import sys
 from talr_cli import __version__
 from talr_cli.errors import UserError
 from talr_cli.interruption import interrupt
+from talr_cli.printable import printable
 
 COMMANDS = {
     "train": "train one run, evaluate it, write its run directory",
@@ -66,7 +67,8 @@ def main() -> int:
         return _run(command, arguments[1:])
     except UserError as error:
         rank = os.environ.get("RANK", "0")
-        print(f"talr: {f'rank {rank}: ' * (rank != '0')}{error}", file=sys.stderr)
+        said = printable(str(error))  # it may hold names from files
+        print(f"talr: {f'rank {rank}: ' * (rank != '0')}{said}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") == "0":

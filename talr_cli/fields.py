@@ -148,22 +148,22 @@ def problems(kind: type, values: Mapping[str, Any], prefix: str = "") -> Iterato
             yield f"{key} {reason}" if found == "" else f"{key}={found} {reason}"
 
 
-def plain(config: Any) -> Any:
+def plain(settings: Any) -> Any:
     """A config as YAML and JSON know it; a part names its class by `_target_`.
 
     An object that is no dataclass says by `as_config()` what it was made of.
     """
-    if hasattr(config, "as_config"):
-        return config.as_config()
-    if isinstance(config, Mapping):
-        return {str(key): plain(value) for key, value in config.items()}
-    if isinstance(config, list | tuple):
-        return [plain(value) for value in config]
-    if not dataclasses.is_dataclass(config):
-        return config
+    if hasattr(settings, "as_config"):
+        return settings.as_config()
+    if isinstance(settings, Mapping):
+        return {str(key): plain(value) for key, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [plain(value) for value in settings]
+    if not dataclasses.is_dataclass(settings):
+        return settings
     values = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
         values[field.name] = plain(value)
         if about(field).is_part and dataclasses.is_dataclass(value):
             values[field.name] = {"_target_": target_of(type(value)), **values[field.name]}
@@ -188,11 +188,11 @@ def target_of(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def identity_of(config: Any, whole: bool = False) -> dict[str, Any]:
+def identity_of(settings: Any, whole: bool = False) -> dict[str, Any]:
     """As `plain`, of the values that belong to a run's identity, or all; files by content."""
     values: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value, known = getattr(config, field.name), about(field)
+    for field in dataclasses.fields(settings):
+        value, known = getattr(settings, field.name), about(field)
         if not (known.identity or whole):
             continue
         if known.is_file and value is not None:
@@ -206,10 +206,10 @@ def identity_of(config: Any, whole: bool = False) -> dict[str, Any]:
     return values
 
 
-def files_of(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+def files_of(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """(key, path) of every file that a config names, parts included."""
-    for field in dataclasses.fields(config):
-        value, key = getattr(config, field.name), f"{prefix}{field.name}"
+    for field in dataclasses.fields(settings):
+        value, key = getattr(settings, field.name), f"{prefix}{field.name}"
         if about(field).is_file and value is not None:
             for path in [value] if isinstance(value, str) else value:
                 yield key, path

@@ -207,6 +207,12 @@ class Renderer:
             return "", ""
         return "", target.replace(example.completion.strip(), " ... ").strip()
 
+    def answer(self, tokens: Sequence[int]) -> str:
+        """The text of tokens that a model said, up to the end of its turn."""
+        ends = (self.end_of_turn, self.tokenizer.eos_token_id)
+        end = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
+        return str(self.tokenizer.decode(list(tokens[:end]), skip_special_tokens=True))
+
     def marked(self, rendered: Rendered) -> str:
         """The row as text, the trained tokens between ⟦ and ⟧."""
         pieces, start = [], 0

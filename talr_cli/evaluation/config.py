@@ -124,3 +124,9 @@ class DomainEvalConfig:
         at_least=1,
         identity=False,
     )
+    self_score: str = value(
+        "Before training, where a test row's own completion would score 0: stop or warn.",
+        "stop",
+        choices=("stop", "warn"),
+        identity=False,
+    )

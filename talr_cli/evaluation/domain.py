@@ -26,6 +26,7 @@ from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.data_parallel import Share, alone
 from talr_cli.evaluation.generation import generate, left_padded, progress
 from talr_cli.evaluation.memory import BatchSize
+from talr_cli.evaluation.thoughts import without_thoughts
 from talr_cli.scorers.base import Scorer, Summarizer, Verdict
 from talr_cli.statistics.items import scored_items
 
@@ -94,7 +95,7 @@ def evaluate_domain(
     groups: dict[str, list[float]] = defaultdict(list)
     categories: dict[str, list[float]] = defaultdict(list)
     for example, output, detail in zip(examples, outputs, details, strict=True):
-        verdict = scorer(output, example.reference)
+        verdict = scorer(without_thoughts(output), example.reference)
         verdicts.append(verdict)
         groups[example.group].append(verdict.correct)
         categories[example.category].append(verdict.correct)

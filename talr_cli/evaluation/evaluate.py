@@ -25,6 +25,7 @@ from talr_cli.evaluation.generation import not_inherited
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.loading import bf16_is_fast, load_model
+from talr_cli.models.settings import without_router_loss
 from talr_cli.models.sources import ModelSource, content
 from talr_cli.runs.atomic import write_text
 from talr_cli.runs.environment import package_versions
@@ -143,7 +144,7 @@ def ready(model: PreTrainedModel) -> PreTrainedModel:
     emulated = model.dtype == torch.bfloat16 and not bf16_is_fast(device)
     if emulated or (model.dtype == torch.float16 and device == "cpu"):
         model = model.float()
-    return model.eval()
+    return without_router_loss(model).eval()
 
 
 def _write_samples(folder: Path, name: str, samples: list[dict[str, Any]]) -> None:

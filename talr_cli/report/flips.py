@@ -6,7 +6,6 @@ Reads results.json for the scores and samples/ for the texts, which a run may ha
 from __future__ import annotations
 
 import json
-import logging
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +13,11 @@ from typing import Any
 
 from talr_cli.printable import printable
 from talr_cli.report.tables.comparison import parts_of
+from talr_cli.runs.damage import warn_of_lines
 from talr_cli.statistics.paired import UnpairedError, paired_items
 from talr_cli.statistics.pairs import Results
 
 WIDTH = 100
-log = logging.getLogger(__name__)
 
 
 def flipped_items(
@@ -85,9 +84,7 @@ def _samples(
             continue
         if key in wanted:
             found[key] = texts
-    if damaged:
-        more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
-        log.warning("%s: line %d%s is damaged: its texts are not shown", file, damaged[0], more)
+    warn_of_lines(file, damaged)
     return found
 
 

@@ -14,6 +14,7 @@ from talr_cli.data.rendering import load_renderer
 from talr_cli.errors import UserError
 from talr_cli.fields import plain
 from talr_cli.models.checkpoints import checkpoint, run_of
+from talr_cli.models.checks import check_loads
 from talr_cli.models.loading import choose_device, load_model
 from talr_cli.models.sources import ModelSource, resolve
 from talr_cli.run import record
@@ -43,6 +44,7 @@ def score_checkpoint(
     source = (
         base if config.ckpt is None else checkpoint(config.ckpt, run_of(config.ckpt), config.model)
     )
+    check_loads(source, config.model, to_train=False)
     name = checkpoint_name(config.ckpt)
     directory = own_directory(config, source, name) if run is None else run
     if record.would_replace_fuller(config, directory):

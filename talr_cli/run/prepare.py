@@ -18,7 +18,9 @@ from talr_cli.data.duplicates import check_overlap
 from talr_cli.data.encoding import rows_to_train
 from talr_cli.data.rendering import Rendered, Renderer, load_renderer
 from talr_cli.errors import UserError
+from talr_cli.evaluation.self_score import check_tests
 from talr_cli.methods.method import Method
+from talr_cli.models.checks import check_length, check_loads, check_vocabulary
 from talr_cli.models.loading import choose_device
 from talr_cli.models.sources import ModelSource, resolve
 from talr_cli.run.config import TrainConfig
@@ -68,11 +70,17 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     trainer = config.trainer
     ranks.per_rank(trainer.batch_size, trainer.micro_batch_size, ranks.world_size())
     splits = config.dataset.load()
-    domain_rows(config.domain, splits)  # refuses what could not be scored after training
+    tests = domain_rows(config.domain, splits)  # refuses what could not be scored after training
     device = choose_device(config.device)
     source = resolve(config.model)
+    settings = check_loads(source, config.model, to_train=True)
     renderer = load_renderer(source, config.model)
+    check_vocabulary(settings, renderer.tokenizer)
     rows = _training_rows(config, splits, renderer)
+    longest = max(len(row.input_ids) for row in rows)
+    check_length(settings, longest, "training rows", "set trainer.max_length={positions}")
+    if config.eval and splits.scorer is not None:
+        check_tests(settings, renderer, tests, splits.scorer, config.domain)
     general: list[Rendered] = []
     if config.replay is not None:
         general = rows_to_train(

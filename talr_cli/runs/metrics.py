@@ -1,12 +1,11 @@
 """The rows of a metrics.jsonl: one for each step, of which some may be damaged."""
 
 import json
-import logging
 import math
 from pathlib import Path
 from typing import Any
 
-log = logging.getLogger(__name__)
+from talr_cli.runs.damage import warn_of_lines
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
@@ -17,10 +16,7 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     whole, newline, _ = file.read_bytes().rpartition(b"\n")
     rows = [_row(line) for line in whole.split(b"\n")] if newline else []
     damaged = [number for number, row in enumerate(rows, start=1) if row is None]
-    if damaged:
-        log.warning(
-            "%s: left out %d damaged lines, the first is line %d", file, len(damaged), damaged[0]
-        )
+    warn_of_lines(file, damaged)
     return [row for row in rows if row is not None]
 
 

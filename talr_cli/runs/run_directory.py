@@ -25,6 +25,7 @@ import yaml
 from talr_cli.errors import UserError
 from talr_cli.runs import checkpoints, manifest
 from talr_cli.runs.atomic import BUILDING, append_json_line, read_object, write_json, write_text
+from talr_cli.runs.damage import warn_once
 from talr_cli.runs.disk import writing
 from talr_cli.runs.environment import collect_environment
 from talr_cli.runs.lease import Owner, hold, owner
@@ -234,7 +235,7 @@ class RunDirectory:
         try:
             return read_results(self.results)
         except UserError as error:
-            log.warning("%s", error)
+            warn_once(str(error))
             return None
 
     def read_training(self) -> dict[str, Any] | None:

@@ -1,16 +1,15 @@
 """The runs of a study, found by looking: there is no index that could be wrong."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from talr_cli.errors import UserError
+from talr_cli.runs.damage import warn_once
 from talr_cli.runs.results import read_results
 from talr_cli.runs.run_directory import study_path
 
 SCORES = "scores"  # the folder of a study for scores that need no second computation
-log = logging.getLogger(__name__)
 
 
 def load_results(runs_dir: Path, study: str) -> list[dict[str, Any]]:
@@ -90,5 +89,5 @@ def _load(folder: Path, pattern: str) -> dict[Path, dict[str, Any]]:
         try:
             found[path.parent] = read_results(path)
         except UserError as error:
-            log.warning("left out: %s", error)
+            warn_once(f"left out: {error}")
     return found

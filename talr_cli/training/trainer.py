@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 from trl import SFTTrainer
 
 from talr_cli.methods.base import Objective, Regulariser, TargetTokens
-from talr_cli.models.experts import router_settings, set_router
 from talr_cli.models.head import causal_lm
+from talr_cli.models.settings import loaded_settings, restore, without_router_loss
 from talr_cli.runs.atomic import write_json
 from talr_cli.runs.checkpoints import keep_newest
 from talr_cli.runs.disk import writing
@@ -60,11 +60,9 @@ class MethodTrainer(SFTTrainer):
                 once the weights lie where they will be trained; without, it has been started.
             general: The rows that the column `replay` of the training rows points to.
         """
-        router = router_settings(causal_lm(kwargs["model"]))
+        self._loaded = loaded_settings(causal_lm(kwargs["model"]))
         super().__init__(*args, **kwargs)
-        # TRL has switched the router's loss on in the model's config.
-        set_router(causal_lm(self.model), router, outputs=False)
-        self._router = router
+        without_router_loss(causal_lm(self.model))  # TRL has switched it on
         # TRL takes no collator of ours for padding-free batches, so it is put in afterwards.
         self.data_collator = Collator(**vars(self.data_collator), general=general)
         self.objective = objective
@@ -88,7 +86,7 @@ class MethodTrainer(SFTTrainer):
         for part in (self.model, model):
             vars(part).pop("forward", None)
         attend_as_loaded(model)
-        set_router(model, self._router)
+        restore(model, self._loaded)
 
     def get_train_dataloader(self) -> DataLoader:
         args, rows = self.args, self.train_dataset

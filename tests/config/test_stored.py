@@ -116,7 +116,7 @@ def test_code_that_comes_with_a_model_has_to_be_typed_again(run):
         {"dataset": lambda one: {**one, "unknown": 1}},
         {"dataset": lambda one: {**one, "target": {"_target_": "os.system", "command": "ls"}}},
     ],
-    ids=str,
+    ids=range(8),
 )
 def test_a_damaged_config_is_one_line(run, sections):
     with pytest.raises(UserError):

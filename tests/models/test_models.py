@@ -19,6 +19,7 @@ from talr_cli.config import composition
 from talr_cli.errors import UserError
 from talr_cli.models import loading, saving, sources
 from talr_cli.models.tokenizer import load_tokenizer
+from talr_cli.runs.manifest import MANIFEST
 
 
 def config_for(path, **changes):
@@ -91,7 +92,7 @@ def test_missing_weights_are_refused_not_filled_in(tiny_source, tiny_config, tmp
 
 def test_weights_that_do_not_fit_are_refused(tiny_source, tiny_config, tmp_path):
     folder = tmp_path / "model"
-    shutil.copytree(tiny_source.directory, folder)
+    shutil.copytree(tiny_source.directory, folder, ignore=shutil.ignore_patterns(MANIFEST))
     settings = json.loads((folder / "config.json").read_text())
     for key, value, expected in (
         ("num_hidden_layers", 1, r"weights that LlamaForCausalLM does not use.*layers\.1"),
@@ -140,7 +141,7 @@ def test_folders_that_are_no_checkpoint_are_refused(tmp_path, files, expected):
 
 def test_code_that_comes_with_a_checkpoint_is_not_run(tiny_source, tiny_config, tmp_path):
     folder = tmp_path / "model"
-    shutil.copytree(tiny_source.directory, folder)
+    shutil.copytree(tiny_source.directory, folder, ignore=shutil.ignore_patterns(MANIFEST))
     settings = json.loads((folder / "config.json").read_text())
     settings |= {
         "model_type": "its_own",
@@ -197,3 +198,27 @@ def test_a_model_without_a_chat_template_is_refused(tiny_source, tiny_config, tm
 def test_bf16_is_fast_where_the_gpu_has_it():
     major, _ = torch.cuda.get_device_capability()
     assert loading.bf16_is_fast("cuda") == (major >= 8)
+
+
+def test_a_damaged_model_of_the_cache_is_made_again(
+    tiny_config, tiny_source, tmp_path, monkeypatch, caplog
+):
+    models = tmp_path / "models"
+    copy = models / tiny_source.directory.name
+    shutil.copytree(tiny_source.directory, copy)
+    for other in tiny_source.directory.parent.iterdir():
+        if not (models / other.name).exists():
+            (models / other.name).symlink_to(other)
+    weights = copy / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    monkeypatch.setenv("TALR_CACHE", str(tmp_path))
+    found = sources.resolve(tiny_config)
+    assert "model.safetensors is not what was written; it is made again" in caplog.text
+    assert found.directory == copy
+    assert weights.read_bytes() == (tiny_source.directory / "model.safetensors").read_bytes()
+    content[-5] ^= 2
+    weights.write_bytes(content)
+    with pytest.raises(UserError, match=r"is damaged: model\.safetensors is not what was written"):
+        sources.directory_source(copy)

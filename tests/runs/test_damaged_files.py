@@ -128,7 +128,7 @@ def test_damaged_rows_of_metrics_are_left_out_with_one_warning(run, caplog):
     run.metrics.write_text("\n".join(lines) + '\n{"step": 5')
     assert run.read_metrics() == rows
     (warning,) = caplog.records
-    assert warning.getMessage() == f"{run.metrics}: left out 6 damaged lines, the first is line 2"
+    assert warning.getMessage() == f"{run.metrics}: line 2 and 5 more damaged, left out"
     run.cut_metrics(3)
     assert [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()] == [1, 2, 3]
 

@@ -5,6 +5,7 @@ import os
 
 import pytest
 from safetensors.torch import load_file
+from synthetic_study import results
 
 from talr_cli.config import composition
 from talr_cli.runs.run_directory import RunDirectory
@@ -47,17 +48,11 @@ def test_disk_counts_what_is_kept_and_what_is_written_meanwhile(tmp_path):
 
 
 def write_results(directory, method, seconds, training):
+    one = results(method, model="tiny", dataset="medcalc-mini", id=method)
+    for part in ("general", "domain"):
+        one[part]["seconds"] = seconds
     directory.path.mkdir(parents=True)
-    run = {"id": method, "model": "tiny", "dataset": "medcalc-mini", "method": method}
-    directory.write_results(
-        {
-            "schema": 1,
-            "run": run,
-            "general": {"seconds": seconds},
-            "domain": {"seconds": seconds},
-            "training": training,
-        }
-    )
+    directory.write_results({**one, "training": training})
 
 
 def test_time_is_that_of_finished_runs_and_else_unknown(tmp_path):

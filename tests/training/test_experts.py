@@ -17,6 +17,7 @@ def test_the_gradient_is_that_of_the_plain_loss(kind, asked, tmp_path):
     ours, _ = trainer_gradient(model, batch, Sft(), tmp_path, micro=2)
     assert model.config.output_router_logits is asked
     assert model.config.router_aux_loss_coef == 0.5
+    assert model.config.use_cache
     model.config.output_router_logits = False
     model.zero_grad()
     losses = []

@@ -106,13 +106,15 @@ def test_whether_rows_stay_apart_is_tried_on_the_model(kind, apart):
     assert model.config._attn_implementation == "sdpa"
 
 
-def test_a_model_that_mixes_neighbours_is_found_out():
-    """Which takes joined rows without a word."""
+@pytest.mark.parametrize("strength", [1.0, 1e-3])
+def test_a_model_that_mixes_neighbours_is_found_out(strength):
+    """Which takes joined rows without a word, and where the weights carry next to nothing."""
     model = made("llama")
     layer = model.model.layers[0].mlp
 
     def mix(_module, _arguments, output):
-        return output + output.roll(1, dims=1)
+        shifted = torch.nn.functional.pad(output, (0, 0, 1, 0))[:, :-1]
+        return output + strength * shifted
 
     layer.register_forward_hook(mix)
     assert not joins_rows(None, model, "cpu", 4)

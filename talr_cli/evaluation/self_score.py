@@ -1,0 +1,123 @@
+"""Does a perfect answer score? Each test row's own completion, judged as the model's would be.
+
+Found before training: a reference that its row's completion does not meet, a scorer for other
+answers, a template that changes what is taught. Knows no model.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from talr_cli.data.base import Example
+from talr_cli.data.rendering import Rendered, Renderer, RowError
+from talr_cli.errors import UserError
+from talr_cli.evaluation.config import DomainEvalConfig
+from talr_cli.evaluation.thoughts import without_thoughts
+from talr_cli.models.checks import check_length
+from talr_cli.scorers.base import Scorer
+
+log = logging.getLogger(__name__)
+
+SHOWN = 80  # characters of a text
+
+
+@dataclass(frozen=True)
+class SelfScore:
+    """How many of the rows with a completion score 1, and the rows that do not, with the reason."""
+
+    rows: int
+    failed: list[str]
+
+    @property
+    def finding(self) -> str | None:
+        """One line with an example; None where every row scores."""
+        if not self.failed:
+            return None
+        return (
+            f"{len(self.failed)} of {self.rows} test rows score 0 when they are answered with "
+            f"their own completion: {self.failed[0]}"
+        )
+
+
+def self_score(renderer: Renderer, examples: Sequence[Example], scorer: Scorer) -> SelfScore:
+    """Score the completion of each row, rendered, tokenized and decoded as an output is.
+
+    Rows whose reply has no text (a call of a tool) are left out.
+
+    Raises:
+        UserError: The template does not render a row.
+    """
+    failed, rows = [], 0
+    for example in examples:
+        targets = _encoded(renderer, example).targets
+        if not example.completion.strip() and example.reply_fields:
+            continue
+        rows += 1
+        output = renderer.answer(targets)
+        try:
+            verdict = scorer(without_thoughts(output), example.reference)
+        except ValueError as error:
+            failed.append(f"{example.id}: {error}")
+            continue
+        if verdict.correct < 1:
+            failed.append(
+                f"{example.id}: {_short(output)} is read as {_short(str(verdict.parsed))}, the "
+                f"reference is {_short(str(dict(example.reference)))}"
+            )
+    return SelfScore(rows, failed)
+
+
+def check_tests(
+    settings: Mapping[str, Any],
+    renderer: Renderer,
+    examples: Sequence[Example],
+    scorer: Scorer,
+    config: DomainEvalConfig,
+) -> None:
+    """Refuse test rows that the model cannot be asked or that a right answer would fail.
+
+    Args:
+        settings: The model's config.json.
+
+    Raises:
+        UserError: A row cannot be rendered or is longer than the model's positions; or, with
+            domain.self_score=stop, one scores 0 when it is answered with its own completion.
+    """
+    rows = [_encoded(renderer, example) for example in examples]
+    check_length(
+        settings,
+        max((len(row.input_ids) for row in rows), default=0),
+        "test rows (with their answer)",
+        "shorten or leave out such rows (domain.limit), or use a model with more positions",
+    )
+    if config.answer_by == "generation" and config.max_new_tokens is not None:
+        check_length(
+            settings,
+            max((len(row.input_ids) - len(row.targets) for row in rows), default=0),
+            "test prompts",
+            "set domain.max_new_tokens={rest}",
+            config.max_new_tokens,
+        )
+    finding = self_score(renderer, examples, scorer).finding
+    if finding is None:
+        return
+    if config.self_score == "stop":
+        raise UserError(
+            f"{finding}. Mend the rows, the scorer or the template; to train all the same: "
+            "domain.self_score=warn"
+        )
+    log.warning("%s", finding)
+
+
+def _encoded(renderer: Renderer, example: Example) -> Rendered:
+    try:
+        return renderer.encode(example)
+    except RowError as error:
+        raise UserError(f"test row {example.id}: {error}") from error
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")

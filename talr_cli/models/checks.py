@@ -1,0 +1,169 @@
+"""Whether a model can be used as it was asked for, before any of its weights are read.
+
+Works on the model's config.json, its tokenizer and the lengths of rows. The model is built without
+memory for its weights, so that its own class says what it cannot do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from talr_cli.errors import UserError
+from talr_cli.models.config import ModelConfig
+from talr_cli.models.sources import ModelSource, resolve_base
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+KERNELS = ("sdpa", "eager")  # what is proposed in the place of a kernel that a model lacks
+
+
+def check_loads(source: ModelSource, config: ModelConfig, *, to_train: bool) -> dict[str, Any]:
+    """Refuse a model that would fail to load or to train; its config.json.
+
+    Args:
+        config: The model's part of the config.
+
+    Raises:
+        UserError: An adapter is to be trained on, a library for quantised weights is missing, or
+            the model lacks the attention kernel; the last with one that it has.
+    """
+    if (source.directory / "adapter_config.json").exists():
+        if to_train:
+            raise UserError(
+                f"model.path={config.path} is an adapter, on which nothing can be trained: merge "
+                "it into its base (PEFT's merge_and_unload, save_pretrained) and give that folder"
+            )
+        source = resolve_base(source, config)
+    settings = _config(source, config)
+    _check_quantised(source, settings, to_train)
+    reason = _refusal(settings, config, config.attention)
+    if reason is not None:
+        others = [name for name in KERNELS if name != config.attention]
+        works = [name for name in others if _refusal(settings, config, name) is None]
+        if not works:
+            raise UserError(f"cannot make the model of {source.origin}: {reason}")
+        raise UserError(
+            f"{settings.model_type} models cannot be run with model.attention={config.attention} "
+            f"here ({reason}): set model.attention={works[0]}"
+        )
+    return settings.to_dict()
+
+
+def _config(source: ModelSource, config: ModelConfig) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(
+            source.directory, trust_remote_code=config.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
+        reason = _one_line(error)
+        if "custom code" in reason:
+            reason += " If you trust it, set model.trust_remote_code=true."
+        raise UserError(f"cannot load {source.origin}: {reason}") from error
+
+
+def _check_quantised(source: ModelSource, settings: Any, to_train: bool) -> None:
+    from transformers.quantizers import AutoHfQuantizer
+
+    stored = getattr(settings, "quantization_config", None)
+    if stored is None:
+        return
+    stored = stored if isinstance(stored, dict) else stored.to_dict()
+    method = stored.get("quant_method", "an unknown method")
+    try:
+        quantizer = AutoHfQuantizer.from_config(stored, pre_quantized=True)
+        quantizer.validate_environment(device_map=None, weights_only=True)
+    except Exception as error:  # each quantizer has its own ways to say no
+        raise UserError(
+            f"the weights of {source.origin} are quantised ({method}) and cannot be read here: "
+            f"{_one_line(error)}; install that or give the unquantised model"
+        ) from error
+    if to_train and not getattr(quantizer.quantization_config, "dequantize", False):
+        raise UserError(
+            f"the weights of {source.origin} are quantised ({method}): they are trained and saved "
+            "whole here, so give the unquantised model"
+        )
+
+
+def _refusal(settings: Any, config: ModelConfig, attention: str) -> str | None:
+    """Why the model cannot be made with this attention kernel; None if it can."""
+    import copy
+
+    import torch
+    import transformers
+
+    made_by = getattr(transformers, config.architecture or "AutoModelForCausalLM", None)
+    if made_by is None:
+        return f"transformers has no class {config.architecture}: check model.architecture"
+    own = copy.deepcopy(settings)
+    if config.architecture is not None:
+        own = own.get_text_config() if "Text" in made_by.config_class.__name__ else own
+        make = made_by._from_config
+        arguments: dict[str, Any] = {}
+    else:
+        make = made_by.from_config
+        arguments = {"trust_remote_code": config.trust_remote_code}
+    try:
+        with torch.device("meta"):
+            make(own, attn_implementation=attention, **arguments)
+    except Exception as error:  # a class says in its own way what it lacks
+        return _one_line(error)
+    return None
+
+
+def check_vocabulary(settings: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer that has tokens without a row in the model's embedding."""
+    size = _text(settings).get("vocab_size")
+    token, last = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if size is not None and last >= size:
+        raise UserError(
+            f"the tokenizer has more tokens than the model's embedding has rows: {token!r} is "
+            f"number {last}, the embedding has {size}; grow it (resize_token_embeddings, "
+            "save_pretrained), or use the tokenizer that the model was made with"
+        )
+
+
+def positions(settings: Mapping[str, Any]) -> int | None:
+    """How many tokens the model can look at; None where its config names no end."""
+    text = _text(settings)
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length"):
+        most = text.get(name)
+        if isinstance(most, int) and most > 0:
+            rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+            stretched = rope.get("factor")
+            if isinstance(stretched, int | float):
+                before = rope.get("original_max_position_embeddings") or most
+                return max(most, int(stretched * before))
+            return most
+    return None
+
+
+def check_length(
+    settings: Mapping[str, Any], longest: int, what: str, way_out: str, new_tokens: int = 0
+) -> None:
+    """Refuse rows that are longer than the model's positions.
+
+    Args:
+        longest: Tokens of the longest row.
+        what: Whose rows: "training rows".
+        way_out: What to type: "trainer.max_length={positions}".
+        new_tokens: So many are still to be generated after the row.
+    """
+    most = positions(settings)
+    if most is not None and longest + new_tokens > most:
+        answer = f" and an answer of {new_tokens}" if new_tokens else ""
+        raise UserError(
+            f"the longest of the {what} has {longest} tokens{answer}, the model has {most} "
+            f"positions: {way_out.format(positions=most, rest=max(most - longest, 0))}"
+        )
+
+
+def _text(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    return settings.get("text_config") or settings
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

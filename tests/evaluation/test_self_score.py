@@ -1,0 +1,76 @@
+"""A perfect answer scores 1; where it does not, that is said before training."""
+
+import pytest
+
+from talr_cli.config import composition
+from talr_cli.data.base import Example
+from talr_cli.errors import UserError
+from talr_cli.evaluation.config import DomainEvalConfig
+from talr_cli.evaluation.self_score import check_tests, self_score
+from talr_cli.evaluation.thoughts import without_thoughts
+from talr_cli.scorers.text import ExactMatch, Numeric
+
+PROMPT = ({"role": "user", "content": "What is 2 + 3?"},)
+SETTINGS = {"max_position_embeddings": 512}
+
+
+def row(completion, answer, number="one"):
+    return Example(number, PROMPT, completion, {"answer": answer})
+
+
+@pytest.mark.parametrize("name", ["esci-mini", "medcalc-mini"])
+def test_shipped_rows_score_themselves(name, renderer):
+    splits = composition.load("train", ["model=tiny", f"dataset={name}"]).dataset.load()
+    found = self_score(renderer, splits.test[:40], splits.scorer)
+    assert (found.rows, found.failed, found.finding) == (40, [], None)
+
+
+@pytest.mark.parametrize(
+    ("scorer", "completion", "answer"),
+    [
+        (ExactMatch(), "five", ""),  # a blank cell
+        (ExactMatch(), "five", "nan"),
+        (ExactMatch(), "It is five.", "five"),
+        (Numeric(), "five", "5"),
+    ],
+)
+def test_a_completion_that_its_scorer_fails_is_found(scorer, completion, answer, renderer):
+    rows = [row("5", "5"), row(completion, answer, "two")]
+    found = self_score(renderer, rows, scorer)
+    assert found.rows == 2
+    assert len(found.failed) == 1
+    assert found.finding.startswith("1 of 2 test rows score 0")
+    assert "two:" in found.finding
+
+
+def test_it_stops_or_warns(renderer, caplog):
+    rows = [row("five", "six")]
+    with pytest.raises(UserError, match=r"domain\.self_score=warn"):
+        check_tests(SETTINGS, renderer, rows, ExactMatch(), DomainEvalConfig())
+    check_tests(SETTINGS, renderer, rows, ExactMatch(), DomainEvalConfig(self_score="warn"))
+    assert "1 of 1 test rows score 0" in caplog.text
+
+
+def test_test_rows_that_the_model_cannot_be_asked_are_refused(renderer):
+    long = Example("long", ({"role": "user", "content": "word " * 600},), "5", {"answer": "5"})
+    with pytest.raises(UserError, match="512 positions"):
+        check_tests(SETTINGS, renderer, [long], ExactMatch(), DomainEvalConfig())
+    budget = DomainEvalConfig(max_new_tokens=500)
+    with pytest.raises(UserError, match=r"domain\.max_new_tokens="):
+        check_tests(SETTINGS, renderer, [row("5", "5")], ExactMatch(), budget)
+
+
+@pytest.mark.parametrize(
+    ("output", "answer"),
+    [
+        ("Five.", "Five."),
+        ("<think></think>Five.", "Five."),
+        ("<think>\nTwo, three.\n</think>\n\nFive.", "Five."),
+        ("Two, three.</think> Five.", "Five."),  # opened by the prompt
+        ("<think>a</think>b<think>c</think>d", "d"),
+        ("<think>Is it 5? Or 6", ""),  # no answer was given
+        ("I <think> so.", "I <think> so."),
+    ],
+)
+def test_thoughts_are_not_the_answer(output, answer):
+    assert without_thoughts(output) == answer

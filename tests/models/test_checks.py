@@ -1,0 +1,113 @@
+"""What a model cannot do is said before its weights are read, with what to type."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from small_models import CONFIGS
+
+from talr_cli.errors import UserError
+from talr_cli.models.checks import check_length, check_loads, check_vocabulary, positions
+from talr_cli.models.sources import ModelSource
+
+
+def source_of(folder, config, **more):
+    settings = {**config.to_dict(), **more}
+    (folder / "config.json").write_text(json.dumps(settings))
+    return ModelSource(folder, "", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("kind", "attention", "instead"),
+    [
+        ("llama", "sdpa", None),
+        ("llama", "eager", None),
+        ("gemma2", "sdpa", "eager"),
+        ("gpt_oss", "sdpa", "eager"),
+        ("gemma2", "eager", None),
+        ("llama", "flash_attention_2", "sdpa"),  # not installed here
+        ("llama", "sdpaa", "sdpa"),
+    ],
+)
+def test_a_kernel_that_the_model_lacks_is_named_with_one_that_it_has(
+    kind, attention, instead, tiny_config, tmp_path
+):
+    source = source_of(tmp_path, CONFIGS[kind]())
+    config = replace(tiny_config, attention=attention)
+    if instead is None:
+        assert check_loads(source, config, to_train=True)["model_type"]
+        return
+    with pytest.raises(UserError, match=f"set model.attention={instead}") as error:
+        check_loads(source, config, to_train=True)
+    assert "\n" not in str(error.value)
+
+
+def test_quantised_weights_whose_library_is_missing_are_refused(tiny_config, tmp_path):
+    stored = {"quant_method": "awq", "bits": 4}
+    source = source_of(tmp_path, CONFIGS["llama"](), quantization_config=stored)
+    for to_train in (True, False):
+        with pytest.raises(UserError, match=r"quantised \(awq\)"):
+            check_loads(source, tiny_config, to_train=to_train)
+
+
+def test_nothing_is_trained_on_an_adapter(tiny_config, tiny_source, tmp_path):
+    named = {"base_model_name_or_path": str(tiny_source.directory)}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(named))
+    source = ModelSource(tmp_path, "", "adapter")
+    with pytest.raises(UserError, match="is an adapter"):
+        check_loads(source, tiny_config, to_train=True)
+    assert check_loads(source, tiny_config, to_train=False)["model_type"] == "llama"
+
+
+def test_the_text_part_of_a_vision_model_is_checked_as_such(tiny_config, tmp_path):
+    from transformers import Gemma3Config
+
+    whole = Gemma3Config(text_config=CONFIGS["gemma3"]())
+    config = replace(tiny_config, architecture="Gemma3ForCausalLM")
+    settings = check_loads(source_of(tmp_path, whole), config, to_train=True)
+    assert positions(settings) == 256
+    with pytest.raises(UserError, match="no class Gemma9"):
+        check_loads(
+            source_of(tmp_path, whole), replace(config, architecture="Gemma9"), to_train=True
+        )
+
+
+def test_every_token_has_a_row_in_the_embedding(tokenizer):
+    check_vocabulary({"vocab_size": len(tokenizer)}, tokenizer)
+    check_vocabulary({"text_config": {"vocab_size": len(tokenizer) + 64}}, tokenizer)
+    with pytest.raises(UserError, match=f"the embedding has {len(tokenizer) - 1}"):
+        check_vocabulary({"vocab_size": len(tokenizer) - 1}, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"max_position_embeddings": 2048}, 2048),
+        ({"n_positions": 128}, 128),
+        ({"text_config": {"max_position_embeddings": 64}}, 64),
+        ({"model_type": "bloom"}, None),
+        (
+            {
+                "max_position_embeddings": 4096,
+                "rope_scaling": {
+                    "rope_type": "yarn",
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 4096,
+                },
+            },
+            16384,
+        ),
+    ],
+)
+def test_how_far_a_model_looks(settings, expected):
+    assert positions(settings) == expected
+
+
+def test_rows_longer_than_the_positions_are_refused():
+    settings = {"n_positions": 100}
+    check_length(settings, 100, "training rows", "set trainer.max_length={positions}")
+    check_length(settings, 90, "test prompts", "set domain.max_new_tokens={rest}", 10)
+    with pytest.raises(UserError, match=r"101 tokens.*set trainer\.max_length=100"):
+        check_length(settings, 101, "training rows", "set trainer.max_length={positions}")
+    with pytest.raises(UserError, match=r"an answer of 20.*domain\.max_new_tokens=10"):
+        check_length(settings, 90, "test prompts", "set domain.max_new_tokens={rest}", 20)

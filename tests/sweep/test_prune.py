@@ -1,0 +1,50 @@
+"""What keep=best deletes: models that a run of the same base model, asked the same, has beaten."""
+
+from types import SimpleNamespace
+
+import pytest
+from synthetic_study import results
+
+from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.sweep.jobs import Job
+from talr_cli.sweep.prune import prune
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A strong run, and weaker ones that differ in what they can be compared with."""
+    where = SimpleNamespace(
+        runs_dir=str(tmp_path),
+        study="s",
+        model=SimpleNamespace(name="small"),
+        dataset=SimpleNamespace(name="medcalc"),
+    )
+    weak = {"domain": (0.3, 0.03), "general": (0.3, 0.03)}
+    runs = {
+        "strong": results("sft", domain=(0.9, 0.03), general=(0.9, 0.03), id="strong"),
+        "beaten": results("sft", **weak, id="beaten"),
+        "of another base": results("sft", **weak, id="base", base="another"),
+        "of other items": results("sft", **weak, id="items"),
+        "damaged": results("sft", **weak, id="damaged"),
+    }
+    runs["of other items"]["domain"]["items_hash"] = "others"
+    jobs = {}
+    for name, one in runs.items():
+        directory = RunDirectory(tmp_path / "s" / "small__medcalc" / name.replace(" ", "-"))
+        directory.model.mkdir(parents=True)
+        directory.write_results(one)
+        jobs[name] = Job("train", (), where, directory)
+    jobs["damaged"].directory.results.write_text("{")
+    return jobs
+
+
+def left(jobs, keep):
+    done = {job.directory.path for job in jobs.values()}
+    prune(list(jobs.values()), done, done, keep)
+    return {name for name, job in jobs.items() if job.directory.model.exists()}
+
+
+def test_only_what_is_beaten_by_its_like_is_deleted(study):
+    assert left(study, "final") == {*study}
+    assert left(study, "best") == {*study} - {"beaten"}
+    assert left(study, "none") == set()
