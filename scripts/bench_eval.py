@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent.parent
 
 def evaluate(tree: Path, folder: Path, overrides: list[str]) -> tuple[float, float]:
     """(user + system, wall) seconds of one `talr eval` of the code in `tree`."""
-    code = "import sys; from talr_cli.cli import main; sys.exit(main())"
+    code = "import sys; from talr_cli import cli; sys.exit(cli.main())"
     command = [sys.executable, "-c", code, "eval", "study=demo", "logger=none", *overrides]
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(
