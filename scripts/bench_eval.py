@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent.parent
 
 def evaluate(tree: Path, folder: Path, overrides: list[str]) -> tuple[float, float]:
     """(user + system, wall) seconds of one `talr eval` of the code in `tree`."""
-    code = "import sys; from talr_cli.cli import main; sys.exit(main())"
+    code = "import sys; from talr_cli import cli; sys.exit(cli.main())"
     command = [sys.executable, "-c", code, "eval", "study=demo", "logger=none", *overrides]
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(
@@ -76,9 +76,7 @@ def main() -> None:
                 times[name].append(evaluate(tree, Path(folder), options.overrides))
                 answers[name] = samples(Path(folder))
             cpu, wall = times[name][-1]
-            print(
-                f"round {number + 1}, {name}: {cpu:.1f} s user + system, {wall:.1f} s", flush=True
-            )
+            print(f"round {number + 1}, {name}: {cpu:.1f} s user + system, {wall:.1f} s wall")
     best = {name: min(cpu for cpu, _ in measured) for name, measured in times.items()}
     print(f"this / other: {best['this'] / best['other']:.2f}, user + system, the best of each")
     for file, theirs in answers["other"].items():

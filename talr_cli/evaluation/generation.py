@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from talr_cli import ranks
 from talr_cli.data.base import Example
@@ -132,6 +132,7 @@ def greedy(
             max_new_tokens=max_new_tokens,
             do_sample=False,
             use_cache=True,
+            pad_token_id=0,  # for `generate` to have one: the mask tells what is padding
             custom_generate=search,
         )
     return [(answer, place in unended) for place, answer in enumerate(answers)]
@@ -179,7 +180,7 @@ def progress(total: int) -> tqdm:
 def plain_cache(cache: Any) -> bool:
     """Whether a cache holds a key and a value for each token of each row, and nothing else."""
     return type(cache) is DynamicCache and all(
-        isinstance(layer, DynamicLayer) for layer in cache.layers
+        type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers
     )
 
 

@@ -81,7 +81,10 @@ class Answering(HFLM):
             return None
         if self.model._is_stateful or min(map(len, places)) < 2:
             return None
-        ordered = sorted(places.items(), key=lambda item: -len(item[0]))
+        ordered = sorted(
+            places.items(),
+            key=lambda item: (-max(len(requests[place][2]) for place in item[1]), -len(item[0])),
+        )
         questions = [
             Choices(context, [requests[place][2] for place in own]) for context, own in ordered
         ]

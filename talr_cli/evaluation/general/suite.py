@@ -155,6 +155,7 @@ def _settings(model: PreTrainedModel, renderer: Renderer, suite: SuiteConfig) ->
     """What a task's scores depend on besides the checkpoint and the task."""
     return {
         "backend": suite.backend,
+        "answers": "greedy",  # not as the model's generation_config has it
         "chat_template": suite.chat_template,
         "template_arguments": dict(renderer.arguments),
         "max_length": longest_sequence(suite, model.config),
