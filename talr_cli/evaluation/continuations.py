@@ -1,4 +1,4 @@
-"""How likely each of several continuations of a text is, the text read once for all of them.
+"""How likely each of several continuations of a text is, what they share read once for all of them.
 
 The choices of a question share all but their last few tokens, and questions often share their first
 ones: the keys and values of what is shared are computed once, and the vocabulary's logits for the
@@ -9,16 +9,13 @@ Knows token ids; does not know what they stand for.
 
 from __future__ import annotations
 
-import copy
-import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.cache_utils import DynamicLayer
 
-from talr_cli.evaluation.generation import left_padded, plain_cache
+from talr_cli.evaluation.reading import Read, begin_alike, is_plain, positions, read, read_beginning
 
 
 @dataclass(frozen=True)
@@ -28,20 +25,15 @@ class Choices:
     text: Sequence[int]
     continuations: Sequence[Sequence[int]]
 
+    @property
+    def shared(self) -> int:
+        """How many tokens all continuations begin with; of each at least one is left."""
+        return begin_alike(self.continuations)
 
-@dataclass(frozen=True)
-class _Read:
-    """What a model has read: keys and values of B texts, and their mask[B, T], 0 at padding."""
-
-    cache: Any
-    mask: torch.Tensor
-
-    def of(self, rows: torch.Tensor) -> _Read:
-        """These rows, perhaps some of them several times; what is here stays as it is."""
-        cache = copy.copy(self.cache)
-        cache.layers = [copy.copy(layer) for layer in cache.layers]
-        cache.batch_select_indices(rows)
-        return _Read(cache, self.mask[rows])
+    @property
+    def before(self) -> list[int]:
+        """All that the continuations share, but for the last token: it predicts where they part."""
+        return [*self.text, *self.continuations[0][: self.shared]][:-1]
 
 
 @torch.inference_mode()
@@ -58,28 +50,16 @@ def read_once(
     Returns:
         None where the model keeps more of a text than keys and values: it has to read it anew.
     """
-    # The last token of a text goes in with the continuation, whose first token it predicts.
-    texts = [list(question.text[:-1]) for question in questions]
-    shared = min(_alike(min(texts), max(texts)), min(map(len, texts)) - 1)
-    begun = None
-    if shared > 0:
-        begun = _read(model, None, [texts[0][:shared]])
-        # A sliding window would count the padding that follows what is shared.
-        if not all(type(layer) is DynamicLayer for layer in begun.cache.layers):
-            begun, shared = None, 0
+    shared, begun = read_beginning(model, [question.text[:-1] for question in questions])
     results: list[list[tuple[float, bool]]] = []
     for batch in _batches(questions, most_rows):
-        read = _read(model, begun, [question.text[shared:-1] for question in batch])
-        if not plain_cache(read.cache):
+        after = None if begun is None else begun.of([0] * len(batch))
+        most = max(question.shared for question in batch)
+        texts = read(model, [one.before[shared:] for one in batch], after, logits=max(most, 1))
+        if not is_plain(texts.cache):
             return None
-        results += _continued(model, read, batch, most_rows, dtype)
+        results += _continued(model, texts, batch, most_rows, dtype)
     return results
-
-
-def _alike(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens the two begin with alike: of the first and the last in order, all do."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _batches(questions: Sequence[Choices], most_rows: int) -> Iterator[list[Choices]]:
@@ -95,61 +75,48 @@ def _batches(questions: Sequence[Choices], most_rows: int) -> Iterator[list[Choi
         yield batch
 
 
-def _read(model: Any, before: _Read | None, texts: Sequence[Sequence[int]]) -> _Read:
-    """The model reads the texts, each after the one text that it has read before."""
-    ids, mask = left_padded(texts, pad_id=0)
-    ids, mask = ids.to(model.device), mask.to(model.device)
-    past = {}
-    if before is not None:
-        begun = before.of(torch.zeros(len(texts), dtype=torch.long, device=model.device))
-        mask, past = torch.cat([begun.mask, mask], dim=-1), {"past_key_values": begun.cache}
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-    output = model(
-        input_ids=ids,
-        attention_mask=mask,
-        use_cache=True,
-        logits_to_keep=1,
-        **past,
-        **_at(model, positions),
-    )
-    return _Read(output.past_key_values, mask)
-
-
 def _continued(
-    model: Any, read: _Read, batch: Sequence[Choices], most_rows: int, dtype: torch.dtype | None
+    model: Any, texts: Read, batch: Sequence[Choices], most_rows: int, dtype: torch.dtype | None
 ) -> list[list[tuple[float, bool]]]:
+    beginnings = [
+        _picked(logits[len(logits) - question.shared :], question.continuations[0], dtype)
+        for question, logits in zip(batch, texts.logits, strict=True)
+    ]
     rows = [
-        (number, [question.text[-1], *tokens])
+        (number, [*question.text, *tokens][len(question.before) :])
         for number, question in enumerate(batch)
         for tokens in question.continuations
     ]
     results: list[list[tuple[float, bool]]] = [[] for _ in batch]
     for start in range(0, len(rows), most_rows):
         piece = rows[start : start + most_rows]
-        width = max(len(tokens) for _, tokens in piece)
+        width = max(len(tokens) for _, tokens in piece) - 1
         ids = torch.zeros(len(piece), width, dtype=torch.long)  # causal: the padding is not seen
         for row, (_, tokens) in enumerate(piece):
-            ids[row, : len(tokens)] = torch.tensor(tokens)
+            ids[row, : len(tokens) - 1] = torch.tensor(tokens[:-1])
         ids = ids.to(model.device)
-        begun = read.of(torch.tensor([number for number, _ in piece], device=model.device))
-        mask = torch.cat([begun.mask, torch.ones_like(ids[:, 1:])], dim=-1)
+        begun = texts.of([number for number, _ in piece])
+        mask = torch.cat([begun.mask, torch.ones_like(ids)], dim=-1)
         logits = model(
-            input_ids=ids[:, :-1],
+            input_ids=ids,
             attention_mask=mask,
             past_key_values=begun.cache,
             use_cache=True,
-            **_at(model, mask.cumsum(-1)[:, 1 - width :] - 1),
+            **positions(model, mask, width),
         ).logits
         for row, (number, tokens) in enumerate(piece):
-            targets = ids[row, 1 : len(tokens)]
-            log_probs = logits[row, : len(targets)].log_softmax(-1, dtype=dtype)
-            likeliest = bool((log_probs.argmax(-1) == targets).all())
-            picked = log_probs.gather(-1, targets[:, None])
-            results[number].append((float(picked.sum()), likeliest))
+            shared, rest = beginnings[number], _picked(logits[row], tokens[1:], dtype)
+            total = torch.cat([shared[0], rest[0]]).sum()
+            results[number].append((float(total), shared[1] and rest[1]))
     return results
 
 
-def _at(model: Any, positions: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The positions, for a model that is told them; others count by the mask."""
-    takes = "position_ids" in inspect.signature(model.forward).parameters
-    return {"position_ids": positions} if takes else {}
+def _picked(
+    logits: torch.Tensor, tokens: Sequence[int], dtype: torch.dtype | None
+) -> tuple[torch.Tensor, bool]:
+    """The first tokens' log-probabilities by logits[n, V], and whether each is the likeliest."""
+    count = min(len(logits), len(tokens))
+    targets = torch.tensor(tokens[:count], device=logits.device, dtype=torch.long)
+    log_probs = logits[:count].log_softmax(-1, dtype=dtype)
+    likeliest = bool((log_probs.argmax(-1) == targets).all())
+    return log_probs.gather(-1, targets[:, None]).squeeze(-1), likeliest

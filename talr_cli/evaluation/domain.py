@@ -24,8 +24,9 @@ from talr_cli.data.base import Example
 from talr_cli.data.choices import possible_completions
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.data_parallel import Share, alone
-from talr_cli.evaluation.generation import generate, left_padded, progress
+from talr_cli.evaluation.generation import generate, progress
 from talr_cli.evaluation.memory import BatchSize
+from talr_cli.evaluation.reading import left_padded
 from talr_cli.evaluation.thoughts import without_thoughts
 from talr_cli.scorers.base import Scorer, Summarizer, Verdict
 from talr_cli.statistics.items import scored_items

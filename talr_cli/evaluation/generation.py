@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
-from transformers import DynamicCache, GenerationConfig, PreTrainedModel
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers import GenerationConfig, PreTrainedModel
 
 from talr_cli import ranks
 from talr_cli.data.base import Example
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.memory import BatchSize
+from talr_cli.evaluation.reading import is_plain, left_padded, read_beginning
 from talr_cli.models.saving import end_tokens
 
 ENDS = ("eos_token_id", "bos_token_id", "pad_token_id")
@@ -59,8 +59,7 @@ def generate(
     answers: list[Any] = [None] * len(prompts)
 
     def answer(batch: Sequence[int]) -> None:
-        ids, mask = left_padded([prompts[index] for index in batch], tokenizer.pad_token_id)
-        found = greedy(model, ids.to(model.device), mask.to(model.device), max_new_tokens, ends)
+        found = greedy(model, [prompts[index] for index in batch], max_new_tokens, ends)
         for index, (tokens, cut) in zip(batch, found, strict=True):
             text = str(tokenizer.decode(tokens, skip_special_tokens=True))
             answers[index] = Answer(text, cut)
@@ -75,8 +74,7 @@ def generate(
 @torch.inference_mode()
 def greedy(
     model: Any,
-    ids: torch.Tensor,
-    mask: torch.Tensor,
+    prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     ends: Container[int],
     stopped: Callable[[list[int]], bool] = lambda tokens: False,
@@ -84,12 +82,17 @@ def greedy(
     """The new tokens of each row, and whether they were cut: whether there is no end to them.
 
     Args:
-        ids: [B, T], padded on the left; `mask` [B, T] is 0 there.
         ends: Tokens that end an answer; they are not part of it.
         stopped: Whether an answer has come to its end for another reason.
     """
-    answers: list[list[int]] = [[] for _ in ids]
-    unended = set(range(len(ids)))
+    answers: list[list[int]] = [[] for _ in prompts]
+    unended = set(range(len(prompts)))
+    shared, begun = read_beginning(model, prompts)
+    ids, mask = left_padded([prompt[shared:] for prompt in prompts], pad_id=0)
+    before = torch.tensor(prompts[0][:shared], dtype=torch.long).expand(len(prompts), shared)
+    ids = torch.cat([before, ids], dim=-1).to(model.device)
+    mask = torch.cat([torch.ones_like(before), mask], dim=-1).to(model.device)
+    past = {} if begun is None else {"past_key_values": begun.of([0] * len(prompts)).cache}
 
     def search(
         model: Any,
@@ -103,7 +106,10 @@ def greedy(
     ) -> torch.Tensor:
         """In the place of transformers' own search, which has prepared all of this."""
         left = list(range(len(input_ids)))  # the rows of the batch, by their place in the answers
-        inputs = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **state)
+        unread = input_ids.shape[1] - shared
+        inputs = model.prepare_inputs_for_generation(
+            input_ids, next_sequence_length=unread, is_first_iteration=True, **state
+        )
         for _ in range(max_new_tokens):
             output = model(**inputs, return_dict=True)
             state = model._update_model_kwargs_for_generation(output, state)
@@ -134,6 +140,7 @@ def greedy(
             use_cache=True,
             pad_token_id=0,  # for `generate` to have one: the mask tells what is padding
             custom_generate=search,
+            **past,
         )
     return [(answer, place in unended) for place, answer in enumerate(answers)]
 
@@ -159,34 +166,14 @@ def not_inherited(model: PreTrainedModel) -> str:
     )
 
 
-def left_padded(
-    sequences: Sequence[Sequence[int]], pad_id: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids [B, T] that end together, and their attention mask [B, T]."""
-    width = max(map(len, sequences))
-    ids = torch.full((len(sequences), width), pad_id)
-    mask = torch.zeros_like(ids)
-    for row, sequence in enumerate(sequences):
-        ids[row, width - len(sequence) :] = torch.tensor(sequence)
-        mask[row, width - len(sequence) :] = 1
-    return ids, mask
-
-
 def progress(total: int) -> tqdm:
     """A bar on the first rank's terminal, none elsewhere."""
     return tqdm(total=total, desc="domain", disable=not (sys.stderr.isatty() and ranks.is_main()))
 
 
-def plain_cache(cache: Any) -> bool:
-    """Whether a cache holds a key and a value for each token of each row, and nothing else."""
-    return type(cache) is DynamicCache and all(
-        type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers
-    )
-
-
 def _rows_can_leave(state: dict[str, Any]) -> bool:
     tensors = [value for value in state.values() if isinstance(value, torch.Tensor)]
-    return plain_cache(state.get("past_key_values")) and all(value.dim() == 2 for value in tensors)
+    return is_plain(state.get("past_key_values")) and all(value.dim() == 2 for value in tensors)
 
 
 def _of_rows(state: dict[str, Any], rows: torch.Tensor) -> dict[str, Any]:

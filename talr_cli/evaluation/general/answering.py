@@ -48,14 +48,11 @@ class Answering(HFLM):
             return any(string in text for string in strings)
 
         prompt = context.shape[1]
-        answers = greedy(
-            self.model,
-            context,
-            settings["attention_mask"],
-            max_length - prompt,
-            self._ends,
-            stopped,
-        )
+        prompts = [
+            row[mask.bool()].tolist()
+            for row, mask in zip(context, settings["attention_mask"], strict=True)
+        ]
+        answers = greedy(self.model, prompts, max_length - prompt, self._ends, stopped)
         width = max(len(tokens) for tokens, _ in answers)
         ids = torch.full((len(answers), width), tokenizer.pad_token_id)
         for row, (tokens, _) in enumerate(answers):

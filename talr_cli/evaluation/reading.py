@@ -1,0 +1,108 @@
+"""Texts that a model has read, as keys and values: what several texts begin with is read once.
+
+Knows token ids and transformers' caches; does not know what is done with what was read.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+
+@dataclass(frozen=True)
+class Read:
+    """Keys and values of B texts, their mask[B, T], 0 at padding, and the last logits[B, K, V]."""
+
+    cache: Any
+    mask: torch.Tensor
+    logits: torch.Tensor
+
+    def of(self, rows: Sequence[int]) -> Read:
+        """These rows, perhaps some of them several times; what is here stays as it is."""
+        indices = torch.tensor(rows, device=self.mask.device)
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in cache.layers]
+        cache.batch_select_indices(indices)
+        return Read(cache, self.mask[indices], self.logits[indices])
+
+
+def read(
+    model: Any, texts: Sequence[Sequence[int]], after: Read | None = None, logits: int = 1
+) -> Read:
+    """The model reads the texts, padded on the left.
+
+    Args:
+        after: What was read before each of them.
+        logits: At how many of the last tokens logits are made.
+    """
+    ids, mask = left_padded(texts, pad_id=0)
+    ids, mask = ids.to(model.device), mask.to(model.device)
+    past: dict[str, Any] = {}
+    if after is not None:
+        mask = torch.cat([after.mask, mask], dim=-1)
+        past = {"past_key_values": after.cache}
+    output = model(
+        input_ids=ids,
+        attention_mask=mask,
+        use_cache=True,
+        logits_to_keep=logits,
+        **past,
+        **positions(model, mask, ids.shape[1]),
+    )
+    return Read(getattr(output, "past_key_values", None), mask, output.logits)
+
+
+def read_beginning(model: Any, texts: Sequence[Sequence[int]]) -> tuple[int, Read | None]:
+    """How many tokens all texts begin with, and those, read; of each text at least one is left."""
+    shared = begin_alike(texts)
+    if shared < 1 or len(texts) < 2 or model._is_stateful:
+        return 0, None
+    begun = read(model, [texts[0][:shared]])
+    # A sliding window would count the padding between what is shared and what follows.
+    if type(begun.cache) is not DynamicCache:
+        return 0, None
+    if not all(type(layer) is DynamicLayer for layer in begun.cache.layers):
+        return 0, None
+    return shared, begun
+
+
+def begin_alike(texts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all texts begin with; of each text at least one is left."""
+    ordered = sorted(map(list, texts))
+    pairs = enumerate(zip(ordered[0], ordered[-1], strict=False))
+    least = min(map(len, texts)) - 1
+    return min(least, next((place for place, (a, b) in pairs if a != b), least))
+
+
+def positions(model: Any, mask: torch.Tensor, last: int) -> dict[str, torch.Tensor]:
+    """Those of the last tokens, for a model that is told them; others count by the mask."""
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        return {}
+    return {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)[:, -last:]}
+
+
+def is_plain(cache: Any) -> bool:
+    """Whether a cache holds a key and a value for each token of each row, and nothing else."""
+    return type(cache) is DynamicCache and all(
+        type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers
+    )
+
+
+def left_padded(
+    sequences: Sequence[Sequence[int]], pad_id: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids [B, T] that end together, and their attention mask [B, T]."""
+    width = max(map(len, sequences))
+    ids = torch.full((len(sequences), width), pad_id)
+    mask = torch.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        ids[row, width - len(sequence) :] = torch.tensor(sequence)
+        mask[row, width - len(sequence) :] = 1
+    return ids, mask
