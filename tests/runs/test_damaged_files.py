@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from synthetic_study import results
 
 from talr_cli.errors import UserError
 from talr_cli.runs import lease
