@@ -23,7 +23,7 @@ from talr_cli import ranks
 from talr_cli.data.base import Example
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.memory import BatchSize
-from talr_cli.evaluation.reading import is_plain, left_padded, read_beginning
+from talr_cli.evaluation.reading import is_plain, left_padded
 from talr_cli.models.saving import end_tokens
 
 ENDS = ("eos_token_id", "bos_token_id", "pad_token_id")
@@ -87,12 +87,7 @@ def greedy(
     """
     answers: list[list[int]] = [[] for _ in prompts]
     unended = set(range(len(prompts)))
-    shared, begun = read_beginning(model, prompts)
-    ids, mask = left_padded([prompt[shared:] for prompt in prompts], pad_id=0)
-    before = torch.tensor(prompts[0][:shared], dtype=torch.long).expand(len(prompts), shared)
-    ids = torch.cat([before, ids], dim=-1).to(model.device)
-    mask = torch.cat([torch.ones_like(before), mask], dim=-1).to(model.device)
-    past = {} if begun is None else {"past_key_values": begun.of([0] * len(prompts)).cache}
+    ids, mask = left_padded(prompts, pad_id=0)
 
     def search(
         model: Any,
@@ -106,10 +101,7 @@ def greedy(
     ) -> torch.Tensor:
         """In the place of transformers' own search, which has prepared all of this."""
         left = list(range(len(input_ids)))  # the rows of the batch, by their place in the answers
-        unread = input_ids.shape[1] - shared
-        inputs = model.prepare_inputs_for_generation(
-            input_ids, next_sequence_length=unread, is_first_iteration=True, **state
-        )
+        inputs = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **state)
         for _ in range(max_new_tokens):
             output = model(**inputs, return_dict=True)
             state = model._update_model_kwargs_for_generation(output, state)
@@ -133,14 +125,13 @@ def greedy(
 
     with only_ends_inherited(model):
         model.generate(
-            input_ids=ids,
-            attention_mask=mask,
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             use_cache=True,
             pad_token_id=0,  # for `generate` to have one: the mask tells what is padding
             custom_generate=search,
-            **past,
         )
     return [(answer, place in unended) for place, answer in enumerate(answers)]
 
