@@ -110,7 +110,8 @@ def read(text: str, counts: bool = False, stated: bool = True) -> Reading | None
         if _SEVERAL.match(first, _LEADS.match(first).end()):  # type: ignore[union-attr]
             return None
         found = _leading(first, counts)
-        if found is not None or is_range(first.rstrip(" .")):
+        is_working = not stated and len(lines) > 1 and "=" in first  # a line before the answer
+        if not is_working and (found is not None or is_range(first.rstrip(" ."))):
             return found
     lines = [without_mark(line) for line in lines]
     if not stated or len(lines) > 1:
@@ -182,7 +183,7 @@ def _ratio(line: str, counts: bool) -> Reading | None:
     if below is None or re.match(r" ?[-+*/^=] ?[\d(]", line[below.end() :]):
         return None
     most = float(below[1].replace(",", ""))
-    if _COUNTED.match(line, below.end()) or (counts and above.value <= most):
+    if counts or _COUNTED.match(line, below.end()):
         return Reading(above.value)
     return Reading(above.value / most) if most else None
 

@@ -116,7 +116,7 @@ def test_a_list_mark_is_no_number_and_the_last_number_is_that_of_gsm8k_and_numer
 
 def test_four_of_five_is_four_where_a_score_is_asked_for():
     assert by_medcalc("Answer: 4/5", "integer") == 4
-    assert by_medcalc("Answer: 7/2", "integer") == 3.5
+    assert by_medcalc("Answer: 7/2", "integer") == 7
     assert by_medcalc("Answer: 4/5") == 0.8
 
 
