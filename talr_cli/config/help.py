@@ -65,7 +65,7 @@ def describe(
         if known.is_part:
             if found:
                 target = found.get("_target_", "")
-                yield from describe(_class_of(target), found, f"{key}.", identity)
+                yield from describe(class_of(target), found, f"{key}.", identity)
         elif dataclasses.is_dataclass(types[field.name]):
             yield from describe(
                 types[field.name], found or {}, f"{key}.", identity and known.identity
@@ -75,7 +75,8 @@ def describe(
             yield Described(key, found, dataclasses.replace(known, identity=counts))
 
 
-def _class_of(target: str) -> type:
+def class_of(target: str) -> type:
+    """The class that a shipped part names by `_target_`."""
     module, _, name = target.rpartition(".")
     return getattr(importlib.import_module(module), name)
 

@@ -6,7 +6,6 @@ python -m talr_cli.config.page > docs/config.md
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from omegaconf import OmegaConf
 
 from talr_cli.config.commands import COMMANDS
 from talr_cli.config.composition import composing
-from talr_cli.config.help import Described, choices_of, describe, shown
+from talr_cli.config.help import Described, choices_of, class_of, describe, shown
 from talr_cli.config.parts import KINDS
 
 HEAD = """# Config
@@ -61,8 +60,7 @@ def _group(group: str) -> Iterator[str]:
         if target is None or target in done:
             continue
         done.add(target)
-        module, _, name = target.rpartition(".")
-        kind = getattr(importlib.import_module(module), name)
+        kind = class_of(target)
         if dataclasses.fields(kind):
             yield f"\n### {group}={choice}\n"
             yield from _table(list(describe(kind, values, f"{group}.")), with_identity=True)

@@ -104,15 +104,12 @@ class MedCalc:
         check_shares(self.validation_share, self.test_share)
         check_paths(self.path, self.test_path)
         bad = BadRows(self.on_bad_row, self.max_bad_share)
-        if self.path is None:
-            splits = self._from_hub(bad)
-        else:
-            rows = bad.sift(read_files(self.path, _COLUMNS), self._example)
-            held_out = 0.0 if self.test_path else self.test_share
-            splits = split_by_key(rows, self.validation_share, held_out)
-            if self.test_path is not None:
-                test_rows = read_files(self.test_path, _COLUMNS)
-                splits["test"] = [example for _, example in bad.sift(test_rows, self._example)]
+        rows = self._hub_rows("train") if self.path is None else read_files(self.path, _COLUMNS)
+        held_out = self.test_share if self._shares_its_file else 0.0
+        training = bad.sift(rows, self._example)
+        splits = split_by_key(training, self.validation_share, held_out)
+        if not self._shares_its_file:
+            splits["test"] = self._own_test(bad)
         bad.settle()
         unique = {split: unique_ids(rows, split) for split, rows in splits.items()}
         return Splits(
@@ -121,24 +118,23 @@ class MedCalc:
 
     def load_test(self) -> Splits:
         """The test rows alone, where they are not a share of `path`."""
-        if self.test_path is None and self.path is not None:
+        if self._shares_its_file:
             return self.load()
         bad = BadRows(self.on_bad_row, self.max_bad_share)
-        rows = (
-            self._hub_rows("test")
-            if self.test_path is None
-            else read_files(self.test_path, _COLUMNS)
-        )
-        test = [example for _, example in bad.sift(rows, self._example)]
+        test = self._own_test(bad)
         bad.settle()
         return Splits([], [], unique_ids(test, "test"), MedCalcScorer(self.prompt))
 
-    def _from_hub(self, bad: BadRows) -> dict[str, list[Example]]:
-        training = bad.sift(self._hub_rows("train"), self._example)
-        splits = split_by_key(training, self.validation_share, 0.0)
-        test = bad.sift(self._hub_rows("test"), self._example)
-        splits["test"] = [example for _, example in test]
-        return splits
+    @property
+    def _shares_its_file(self) -> bool:
+        """Whether the test rows are a share of `path`."""
+        return self.path is not None and self.test_path is None
+
+    def _own_test(self, bad: BadRows) -> list[Example]:
+        """The test rows of `test_path` or of the hub."""
+        given = self.test_path
+        rows = self._hub_rows("test") if given is None else read_files(given, _COLUMNS)
+        return [example for _, example in bad.sift(rows, self._example)]
 
     def _hub_rows(self, split: str) -> Iterable[Row]:
         instead = (

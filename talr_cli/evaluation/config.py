@@ -11,6 +11,14 @@ from typing import Any
 from talr_cli.errors import UserError
 from talr_cli.fields import value
 
+_ROWS_AT_ONCE: dict[str, Any] = {
+    "doc": "Rows at once to begin with: halved when the GPU's memory runs out.",
+    "default": "auto",
+    "or_auto": True,
+    "at_least": 1,
+    "identity": False,
+}
+
 
 @dataclass
 class SuiteConfig:
@@ -53,13 +61,7 @@ class SuiteConfig:
         at_least=1,
         identity=False,
     )
-    batch_size: Any = value(
-        "Rows at once to begin with: halved when the GPU's memory runs out.",
-        "auto",
-        or_auto=True,
-        at_least=1,
-        identity=False,
-    )
+    batch_size: Any = value(**_ROWS_AT_ONCE)
     max_length: int | None = value(
         "Tokens of a prompt and its answer; null: as many as the model takes.",
         None,
@@ -111,13 +113,7 @@ class DomainEvalConfig:
         at_least=1,
         identity=False,
     )
-    batch_size: Any = value(
-        "Rows at once to begin with: halved when the GPU's memory runs out.",
-        "auto",
-        or_auto=True,
-        at_least=1,
-        identity=False,
-    )
+    batch_size: Any = value(**_ROWS_AT_ONCE)
     limit: int | None = value(
         "N test rows, of all categories: a quick look, recorded, never compared with whole scores.",
         None,

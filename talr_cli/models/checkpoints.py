@@ -8,7 +8,7 @@ from pathlib import Path
 from talr_cli.errors import UserError
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.sources import ModelSource, directory_source, resolve
-from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.runs.run_directory import MODEL_REMEDY, RunDirectory
 
 
 def run_of(ckpt: str | None) -> RunDirectory | None:
@@ -33,6 +33,5 @@ def run_of(ckpt: str | None) -> RunDirectory | None:
 def checkpoint(ckpt: str, run: RunDirectory | None, model: ModelConfig) -> ModelSource:
     """The weights that `ckpt` names: those of its run, of a directory, or of the hub."""
     if run is not None:
-        run.check_model()
-        return directory_source(run.model)
+        return directory_source(run.model, MODEL_REMEDY)
     return resolve(replace(model, path=ckpt, revision=None, package=None, random_init=None))

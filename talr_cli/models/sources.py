@@ -101,12 +101,13 @@ def _find(config: ModelConfig) -> ModelSource:
     return source
 
 
-def directory_source(path: Path) -> ModelSource:
+def directory_source(path: Path, remedy: str = "take another copy of it") -> ModelSource:
+    """The model in a folder; one whose manifest finds it damaged is refused, with `remedy`."""
+    manifest.check(path, remedy)
     if not (path / "config.json").is_file() and not (path / "adapter_config.json").is_file():
         raise UserError(
             f"{path} holds no config.json or adapter_config.json: not a Hugging Face checkpoint"
         )
-    manifest.check(path, "take another copy of it")
     if not list(path.glob("*.safetensors")):
         raise UserError(f"{path} holds no *.safetensors: save it with save_pretrained first")
     files = sorted(file for pattern in _WANTED for file in path.glob(pattern))

@@ -21,6 +21,7 @@ from talr_cli.run import record
 from talr_cli.run.config import EvalConfig
 from talr_cli.run.identity import identity
 from talr_cli.run.record import Made
+from talr_cli.run.track import track
 from talr_cli.runs.run_directory import RunDirectory, study_path
 from talr_cli.runs.study import SCORES
 
@@ -87,7 +88,7 @@ def score_checkpoint(
         results = record.results(config, made, base, directory, scores, source.directory)
         directory.write_results(results)
         directory.write_status("evaluated")
-        _track(config, directory, made, results)
+        track(config, directory, made.identity).finish(results)
     return directory
 
 
@@ -129,20 +130,3 @@ def checkpoint_name(ckpt: str | None) -> str:
         return "base"
     run = run_of(ckpt)
     return Path(ckpt).name if run is None else run.path.resolve().name
-
-
-def _track(
-    config: EvalConfig, directory: RunDirectory, made: Made, results: dict[str, object]
-) -> None:
-    from talr_cli.tracking import start_tracking
-
-    tracker = start_tracking(
-        config.logger,
-        run_id=made.identity[:8],
-        name=directory.path.name,
-        group=config.study,
-        config=plain(config),
-        directory=directory.path,
-        history=directory.read_metrics(),
-    )
-    tracker.finish(results, None)

@@ -32,14 +32,12 @@ log = logging.getLogger(__name__)
 TRAIN = "train"  # what the first rank orders the others to do
 STOPPING = "stopping: finishing the step and writing a checkpoint"
 
-# Makes the weights of a run, saves model/ and training.json, returns the model as it was saved.
-MakeModel = Callable[[Run, Tracker], "PreTrainedModel"]
+# Makes the weights of a run and saves them in model/, with training.json.
+MakeModel = Callable[[Run, Tracker], None]
 
 
-def train_and_save(run: Run, tracker: Tracker) -> PreTrainedModel:
-    """Train in fp32, save in the dtype asked for, return the model as it is loaded from there."""
-    from talr_cli.models import loading, sources
-
+def train_and_save(run: Run, tracker: Tracker) -> None:
+    """Train in fp32, save in the dtype asked for; nothing stays in memory."""
     ranks.broadcast(TRAIN)
     shown = run.renderer.marked(run.rows[0])
     log.info("one training row, trained tokens between ⟦ and ⟧:\n%s", shown)
@@ -50,8 +48,6 @@ def train_and_save(run: Run, tracker: Tracker) -> PreTrainedModel:
         _save(run, *trained)
     del trained
     gc.collect()  # the trainer, which holds the weights in a cycle
-    saved = sources.directory_source(run.directory.model)
-    return loading.load_model(saved, run.config.model, "auto", run.device)
 
 
 def follow(run: Run) -> None:
@@ -71,7 +67,7 @@ def follow(run: Run) -> None:
 def average(tuned: RunDirectory, alpha: float) -> MakeModel:
     """Makes (1 - alpha) * base + alpha * the model of the finished run `tuned`."""
 
-    def make(run: Run, tracker: Tracker) -> PreTrainedModel:
+    def make(run: Run, tracker: Tracker) -> None:
         import torch
 
         from talr_cli.models import loading, sources
@@ -93,7 +89,7 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
                     shutil.copy2(file, into)
             interpolate(base, tuned.model, into, alpha)
         saved = sources.directory_source(run.directory.model)
-        model = loading.load_model(saved, config, "auto", run.device)
+        model = loading.load_model(saved, config, "auto", "cpu")
         plain = loading.load_model(run.source, config, torch.float32, "cpu")
         weights = {
             "save_dtype": done["weights"]["save_dtype"],
@@ -101,7 +97,6 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
             **weight_changes(model, plain, model.dtype),
         }
         write_json(run.directory.training, {"training": done["training"], "weights": weights})
-        return model
 
     return make
 

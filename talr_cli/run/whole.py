@@ -17,6 +17,7 @@ from talr_cli.run import record
 from talr_cli.run.config import TrainConfig
 from talr_cli.run.make import MakeModel
 from talr_cli.run.prepare import Run
+from talr_cli.run.track import track
 from talr_cli.runs.run_directory import RunDirectory, study_path
 from talr_cli.runs.study import SCORES, load_results
 
@@ -73,7 +74,6 @@ def _tasks(config: TrainConfig) -> Tasks | None:
 
 def _make_and_evaluate(run: Run, make_model: MakeModel, tasks: Tasks | None) -> None:
     from talr_cli.models import loading, sources
-    from talr_cli.tracking import start_tracking
 
     config, directory = run.config, run.directory
     log.info("run: %s", directory.path)
@@ -81,31 +81,21 @@ def _make_and_evaluate(run: Run, make_model: MakeModel, tasks: Tasks | None) -> 
     step, _ = directory.last_checkpoint() or (0, None)
     if not directory.model.exists():
         directory.cut_metrics(step)
-    tracker = start_tracking(
-        config.logger,
-        run_id=run.identity[:8],
-        name=directory.path.name,
-        group=config.study,
-        config=plain(config),
-        directory=directory.path,
-        history=directory.read_metrics(),
-    )
+    tracker = track(config, directory, run.identity)
     results, picture = None, None
     try:
         if directory.model.exists() and directory.read_training() is not None:
             log.info("training: done before, evaluating")
-            saved = sources.directory_source(directory.model)
-            model = loading.load_model(saved, config.model, "auto", run.device)
         else:
             directory.write_status("training")
-            model = make_model(run, tracker)
+            make_model(run, tracker)
         directory.write_status("trained")
         if tasks is not None:
             from talr_cli.evaluation.evaluate import evaluate
 
             saved = sources.directory_source(directory.model)
             scores = evaluate(
-                model,
+                loading.load_model(saved, config.model, "auto", run.device),
                 run.renderer,
                 source=saved,
                 base=run.source,

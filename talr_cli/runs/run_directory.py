@@ -37,6 +37,10 @@ from talr_cli.runs.status import State, Status
 
 REASON_LINES = 20
 LOCK = ".lock"
+MODEL_REMEDY = (
+    "delete it and make it again with `talr train ... eval=false`, or delete its "
+    f"{MANIFEST} to use it as it is"
+)
 DAMAGED = ".damaged"  # what the name of a thing ends with that was put aside
 _IDENTITY = re.compile(r"# run identity: ([0-9a-f]{64})$")
 log = logging.getLogger(__name__)
@@ -200,11 +204,7 @@ class RunDirectory:
 
     def check_model(self) -> None:
         """Refuse a model/ that is damaged, before it is used."""
-        manifest.check(
-            self.model,
-            "delete it and make it again with `talr train ... eval=false`, or delete its "
-            f"{MANIFEST} to use it as it is",
-        )
+        manifest.check(self.model, MODEL_REMEDY)
 
     def last_checkpoint(self) -> tuple[int, Path] | None:
         """Step and folder of the newest finished checkpoint; `prepare` has left whole ones only."""

@@ -56,6 +56,15 @@ def files_read(suite: SuiteConfig) -> dict[str, Path]:
     }
 
 
+def files_below(folder: Path) -> dict[str, Path]:
+    """{path within `folder`: file} of all that a task defined there may use."""
+    return {
+        str(file.relative_to(folder)): file
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+
+
 def _matching(suite: SuiteConfig, pattern: str) -> list[Path]:
     files = Path(str(suite.data_dir)).expanduser().glob(pattern)
     return sorted(file for file in files if file.is_file() and format_of(file))

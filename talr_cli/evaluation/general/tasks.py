@@ -30,7 +30,12 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from talr_cli.errors import UserError
 from talr_cli.evaluation.config import SuiteConfig
-from talr_cli.evaluation.general.local_data import MissingDataError, format_of, split_file
+from talr_cli.evaluation.general.local_data import (
+    MissingDataError,
+    files_below,
+    format_of,
+    split_file,
+)
 from talr_cli.evaluation.general.mini import TASK_DIR
 from talr_cli.evaluation.sandbox.code_eval import in_place_of_code_eval
 from talr_cli.evaluation.sandbox.outside import require_sandbox
@@ -147,12 +152,7 @@ def _files_digest(task_dir: str | None, files: Mapping[str, Path]) -> dict[str, 
     if task_dir is None:
         return {}
     folder = _folder(task_dir).resolve()
-    content = {
-        str(file.relative_to(folder)): file
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and "__pycache__" not in file.parts
-    }
-    digest = run_identity({}, content)[:16]
+    digest = run_identity({}, files_below(folder))[:16]
     return {task: digest for task, file in files.items() if file.resolve().is_relative_to(folder)}
 
 
