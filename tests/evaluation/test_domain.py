@@ -12,7 +12,8 @@ from talr_cli.data.base import Example
 from talr_cli.data.choices import possible_completions
 from talr_cli.data.esci_mini import EsciMini
 from talr_cli.errors import UserError
-from talr_cli.evaluation.domain import choice_likelihoods, evaluate_domain
+from talr_cli.evaluation.choosing import choice_likelihoods
+from talr_cli.evaluation.domain import evaluate_domain
 from talr_cli.evaluation.generation import Answer
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.models import loading
