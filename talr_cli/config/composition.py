@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
 import hydra
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
@@ -182,6 +183,9 @@ def _register_schemas() -> None:
 def _mistakes_told(command: str) -> Iterator[None]:
     try:
         yield
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"a file of --config-dir is not YAML: {reason}") from error
     except (HydraException, OmegaConfBaseException) as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error

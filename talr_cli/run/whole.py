@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from talr_cli.errors import DivergedError, UserError
+from talr_cli.errors import DivergedError, UserError, of_run
 from talr_cli.fields import plain
 from talr_cli.run import record
 from talr_cli.run.config import TrainConfig
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
     """Do what is left to do of a run; its directory."""
     config, directory = run.config, run.directory
+    # Before anything is written: what the suite lacks. Not for a run that is found done.
+    tasks = None if is_done(config, directory) else _tasks(config)
     with directory.lock():
         if is_done(config, directory):
             log.info("found this run done: %s", directory.path)
@@ -39,7 +41,7 @@ def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
                 f"{directory.path} is scored on more items, and that stays: leave limit out; "
                 f"a quick look is `talr eval ckpt={directory.path} limit=N`"
             )
-        tasks = _tasks(config)
+        tasks = tasks or _tasks(config)  # found done, and by now it is not
         directory.prepare(plain(config), run.overrides, run.identity)
         try:
             _make_and_evaluate(run, make_model, tasks)
@@ -51,6 +53,7 @@ def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
                 directory.write_status("diverged", str(error))
                 raise UserError(f"{directory.path} diverged: {error}; try a smaller lr") from error
             directory.write_status("failed", traceback.format_exc())
+            of_run(error, directory.path)
             raise
     return directory
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from talr_cli.errors import UserError
+from talr_cli.errors import TRACEBACK, UserError
 from talr_cli.runs import checkpoints, manifest
 from talr_cli.runs.atomic import BUILDING, append_json_line, read_object, write_json, write_text
 from talr_cli.runs.damage import warn_once
@@ -36,6 +36,7 @@ from talr_cli.runs.results import read_results
 from talr_cli.runs.status import State, Status
 
 REASON_LINES = 20
+LONGEST_NAME = 255  # bytes: of most file systems
 LOCK = ".lock"
 MODEL_REMEDY = (
     "delete it and make it again with `talr train ... eval=false`, or delete its "
@@ -266,7 +267,7 @@ class RunDirectory:
             yield
 
     def _clean(self) -> None:
-        left_over = (f"{BUILDING}*", ".*.tmp", "samples/.*.tmp")
+        left_over = (f"{BUILDING}*", ".*.tmp", "samples/.*.tmp", TRACEBACK)
         for left in (path for pattern in left_over for path in self.path.glob(pattern)):
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
@@ -307,6 +308,11 @@ def study_path(runs_dir: Path, study: str) -> Path:
     """The folder of a study."""
     if not study or _file_name(study) != study:
         raise UserError(f"study={study!r} must be a folder name: letters, digits and . _ + - only")
+    if len(study) > LONGEST_NAME:
+        raise UserError(
+            f"study={study[:20]}... has {len(study)} characters, a folder's name at most "
+            f"{LONGEST_NAME}: choose a shorter one"
+        )
     return runs_dir / study
 
 
