@@ -83,13 +83,13 @@ def run(
     # Without this Hydra prints its errors itself and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"talr {command}", *arguments]
-    failures: list[UserError] = []
+    failures: list[Exception] = []
 
     # Hydra announces every exception of a job in a line of its own: this one goes around it.
     def guarded(config: DictConfig) -> Any:
         try:
             return task(_composed(command, config, held))
-        except UserError as error:
+        except Exception as error:
             if HydraConfig.get().mode is RunMode.MULTIRUN:
                 raise  # a sweeper goes on to the next
             failures.append(error)

@@ -76,9 +76,13 @@ def _build(
     types = get_type_hints(kind)
     before = len(found)
     names = [field.name for field in dataclasses.fields(kind)]
+    # Hydra takes what is added with a plus, or taken away with ~, for intended.
     for name in values:
-        if name not in names:  # added with a plus, which Hydra takes for intended
+        if name not in names:
             found.append(f"{prefix}{name} is not a config value{nearest(name, names)}")
+    for name in names:
+        if name not in values:
+            found.append(f"{prefix}{name} cannot be taken away: give it another value")
     built: dict[str, Any] = {}
     plain: dict[str, Any] = {}
     for field in dataclasses.fields(kind):

@@ -109,8 +109,13 @@ def _check_fit(
     """Refuse weights that are not those of the model: transformers only warns and goes on.
 
     Raises:
-        UserError: Some are missing, of another shape, or left over.
+        UserError: Some are missing, of another shape, or left over; or an answer could not end.
     """
+    ends = model.generation_config.eos_token_id
+    if not all(isinstance(end, int) for end in (ends if isinstance(ends, list) else [ends or 0])):
+        raise UserError(
+            f"{source.origin}: eos_token_id={ends} in generation_config.json is no token's number"
+        )
     kind = type(model).__name__
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])

@@ -19,6 +19,7 @@ from talr_cli.data.encoding import rows_to_train
 from talr_cli.errors import UserError
 from talr_cli.interruption import Stop, stop_requests
 from talr_cli.methods.averaging import interpolate, same_tensors
+from talr_cli.run import out_of_memory
 from talr_cli.run.prepare import Run
 from talr_cli.runs.atomic import made_whole, write_json
 from talr_cli.runs.run_directory import RunDirectory
@@ -42,7 +43,8 @@ def train_and_save(run: Run, tracker: Tracker) -> None:
     shown = run.renderer.marked(run.rows[0])
     log.info("one training row, trained tokens between ⟦ and ⟧:\n%s", shown)
     with stop_requests(STOPPING) as stop:
-        trained = _train(run, tracker, stop)
+        with out_of_memory.told(run):
+            trained = _train(run, tracker, stop)
         if trained is None:
             raise RuntimeError("only the first rank owns a run")
         _save(run, *trained)
@@ -58,7 +60,7 @@ def follow(run: Run) -> None:
     follower = Follower(partial(load_ready, device=run.device))
     for order in ranks.orders():
         if order == TRAIN:
-            with stop_requests(STOPPING) as stop:
+            with stop_requests(STOPPING) as stop, out_of_memory.told(run):
                 _train(run, Tracker(), stop)
         else:
             follower.answer(order)

@@ -166,7 +166,7 @@ class RunDirectory:
         """As it was written, pending where it was not; None for a damaged one, with a warning."""
         try:
             return Status.of(json.loads(self.status.read_text(encoding="utf-8")))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return Status()
         except (ValueError, TypeError) as error:
             state = self._state_of_files()
