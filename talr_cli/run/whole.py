@@ -18,6 +18,7 @@ from talr_cli.run.config import TrainConfig
 from talr_cli.run.make import MakeModel
 from talr_cli.run.prepare import Run
 from talr_cli.run.track import track
+from talr_cli.runs.disk import make_folder
 from talr_cli.runs.run_directory import RunDirectory, study_path
 from talr_cli.runs.study import SCORES, load_results
 
@@ -129,6 +130,6 @@ def _picture(config: TrainConfig, run_id: str) -> Path | None:
     groups = comparable(load_results(runs_dir, config.study))
     own = [group for group in groups if any(one["run"]["id"] == run_id for one in group.runs)]
     folder = study_path(runs_dir, config.study) / "report"
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     pictures = plot_tradeoff(own, folder)
     return next((picture for picture in pictures if picture.suffix == ".png"), None)

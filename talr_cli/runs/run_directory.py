@@ -26,7 +26,7 @@ from talr_cli.errors import TRACEBACK, UserError
 from talr_cli.runs import checkpoints, manifest
 from talr_cli.runs.atomic import BUILDING, append_json_line, read_object, write_json, write_text
 from talr_cli.runs.damage import warn_once
-from talr_cli.runs.disk import writing
+from talr_cli.runs.disk import make_folder, writing
 from talr_cli.runs.environment import collect_environment
 from talr_cli.runs.lease import Owner, hold, owner
 from talr_cli.runs.manifest import MANIFEST
@@ -94,8 +94,7 @@ class RunDirectory:
                 f"{self.path} holds a different run (identity {held[:8]}, not {identity[:8]}): "
                 "delete it or choose another study"
             )
-        with writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         write_text(self.config, f"# run identity: {identity}\n{_as_yaml(dict(config))}")
         write_text(self.overrides, _as_yaml(list(overrides)))
         write_json(self.environment, collect_environment())
