@@ -19,7 +19,6 @@ TESTS = Path(__file__).parents[1] / "tests"
 KILLS = "kill -9, then the same command"
 # Files of tests by kind; of those under KILLS the tests whose name speaks of it.
 FILES = {
-    KILLS: ["commands/test_runs.py", "commands/test_sweep.py", "commands/test_processes.py"],
     "power loss at a moment of a training": ["faults/test_power_loss.py"],
     "damaged file": [
         *("faults/test_damaged_checkpoints.py", "faults/test_damaged_caches.py"),
@@ -35,6 +34,7 @@ FILES = {
     "run of others: its config": ["config/test_stored.py"],
     "run of others: its links": ["faults/test_links.py"],
     "attack on the sandbox": ["evaluation/test_sandbox.py"],
+    KILLS: ["commands/test_runs.py", "commands/test_sweep.py", "commands/test_processes.py"],
 }
 
 
