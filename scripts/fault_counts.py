@@ -1,9 +1,10 @@
 """How often each kind of fault was tried, and how often talr held: a table for docs/reliability.md.
 
-python scripts/fault_counts.py [--fast]
+python scripts/fault_counts.py [--fast] [--only WORD ...]
 
 Each try is a test, or one of those that a test counts for itself (`record_property("tried", N)`);
-of a test that fails none counts as held. `--fast` leaves out the slow ones.
+of a test that fails none counts as held. `--fast` leaves out the slow ones, `--only` takes the
+kinds that have one of the words in their name.
 """
 
 from __future__ import annotations
@@ -76,13 +77,15 @@ def _kind(test: str) -> str | None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--fast", action="store_true", help="without the slow ones")
+    parser.add_argument("--only", nargs="*", default=[""], help="words of the kinds' names")
     options = parser.parse_args()
     counts = Counts()
-    files = [str(TESTS / file) for files in FILES.values() for file in files]
+    kinds = [kind for kind in FILES if any(word in kind for word in options.only)]
+    files = [str(TESTS / file) for kind in kinds for file in FILES[kind]]
     chosen = ["-m", "not slow"] if options.fast else []
     code = pytest.main(["-q", "-p", "no:xdist", "--tb=short", *chosen, *files], plugins=[counts])
     print("\n| kind | tried | held |\n| --- | ---: | ---: |")
-    for kind in FILES:
+    for kind in kinds:
         print(f"| {kind} | {counts.tried[kind]} | {counts.held[kind]} |")
     print(f"| all | {counts.tried.total()} | {counts.held.total()} |")
     if counts.skipped:
