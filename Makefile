@@ -56,6 +56,10 @@ test: setup  ## The tests, in minutes
 test-all: setup  ## The slow tests too
 	$(PYTEST)
 
+.PHONY: faults
+faults: setup  ## Kills, damage, bad input, attacks: how often each was tried, how often talr held
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/fault_counts.py
+
 .PHONY: lint
 lint: setup  ## Style and types
 	$(BIN)/ruff check .

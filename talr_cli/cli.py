@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import logging
 import os
 import signal
 import sys
+import tempfile
+import traceback
+from contextlib import suppress
+from pathlib import Path
 
-from talr_cli import __version__
-from talr_cli.errors import UserError
+from talr_cli import __version__, streams
+from talr_cli.errors import TRACEBACK, UserError, run_of
 from talr_cli.interruption import interrupt
-from talr_cli.printable import printable
+from talr_cli.printable import printable, printable_lines
 
 COMMANDS = {
     "train": "train one run, evaluate it, write its run directory",
@@ -27,7 +32,7 @@ COMMANDS = {
 
 HELP = f"""talr {__version__}: fine-tune on a domain, measure what it cost, ship the best trade-off.
 
-Usage: talr COMMAND [key=value ...] [--config-dir DIR]
+Usage: talr COMMAND [key=value ...] [--config-dir DIR] [-v]
 
 Commands:
 {chr(10).join(f"  {name:10}{text}" for name, text in COMMANDS.items())}
@@ -39,41 +44,125 @@ Examples:
   talr report study=NAME
 
 `talr COMMAND --help` lists every choice; `talr COMMAND --cfg job` prints the resolved config.
+-v shows where in the code an error comes from. Exit code: 0 done, 1 a fault of the program or a
+run of a sweep that is not done, 2 something that you can put right, 75 in use, 130 interrupted.
 """
+
+# What these make is worth more than what they print.
+_MAKING = ("train", "sweep", "eval", "analyze", "export")
+_ASKING = {"-h", "--help", "-c", "--cfg", "-i", "--info", "--dry-run"}
+_BROKEN_PIPE = 141  # exit code: as of a program that SIGPIPE has ended
+_LONGEST = 300  # characters of an exception's message
 
 
 def main() -> int:
     """Run the command line; returns the exit code (2 for anything the user can put right)."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    streams.make_lenient()
+    logging.basicConfig(level=logging.WARNING, handlers=[_handler()])
     logging.getLogger("talr_cli").setLevel(logging.INFO)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # bars of the libraries, one line a frame
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
         signal.signal(signal.SIGTERM, interrupt)
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(HELP, end="")
-        return 0
-    if arguments[0] == "--version":
-        print(f"talr {__version__}")
-        return 0
-    command = arguments[0]
+    arguments = [one for one in sys.argv[1:] if one != "-v"]
+    verbose = "-v" in sys.argv[1:]
     try:
-        if command not in COMMANDS:
-            near = difflib.get_close_matches(command, COMMANDS, n=1)
-            guess = f"; did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"unknown command {command!r}{guess} See `talr --help`.")
-        return _run(command, arguments[1:])
+        code = _answer(arguments)
     except UserError as error:
-        rank = os.environ.get("RANK", "0")
-        said = printable(str(error))  # it may hold names from files
-        print(f"talr: {f'rank {rank}: ' * (rank != '0')}{said}", file=sys.stderr)
+        if verbose:
+            print(_traceback(error), file=sys.stderr)
+        _say(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") == "0":
             print("talr: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:  # a fault of ours, or of a library
+        where = "above"
+        if verbose or (file := _kept(error)) is None:
+            print(_traceback(error), file=sys.stderr)
+        else:
+            where = f"in {file}, or shown with -v"
+        _say(f"{_named(error)} (where it comes from: {where})")
+        return 1
+    failure = streams.failure_of_output()
+    if failure is None or code or (arguments[:1] and _is_making(arguments)):
+        return code
+    if failure.errno == errno.EPIPE:
+        return _BROKEN_PIPE
+    _say(f"cannot write to the standard output: {failure.strerror}")
+    return 2
+
+
+def _answer(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return 0
+    command, *arguments = arguments
+    if command == "--version":
+        print(f"talr {__version__}")
+        return 0
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        guess = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"unknown command {command!r}{guess} See `talr --help`.")
+    return _run(command, arguments)
+
+
+class _Shown(logging.Formatter):
+    """Messages hold names and rows of others: what they would do to a terminal is spelt out."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
+
+
+def _handler() -> logging.Handler:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Shown())
+    return handler
+
+
+def _traceback(error: Exception) -> str:
+    return printable_lines("".join(traceback.format_exception(error)))
+
+
+def _say(text: str) -> None:
+    rank = os.environ.get("RANK", "0")
+    said = printable(text)  # it may hold names from files
+    print(f"talr: {f'rank {rank}: ' * (rank != '0')}{said}", file=sys.stderr)
+
+
+def _named(error: Exception) -> str:
+    message = " ".join(str(error).split())
+    if len(message) > _LONGEST:
+        message = f"{message[:_LONGEST]} ..."
+    return f"{type(error).__name__}: {message}".removesuffix(": ")
+
+
+def _kept(error: Exception) -> Path | None:
+    """The file that has the traceback now: in the run's folder if it is a run's; None: in none."""
+    text = _traceback(error)
+    with suppress(OSError):
+        if (run := run_of(error)) is not None:
+            (run / TRACEBACK).write_text(text, encoding="utf-8", errors="backslashreplace")
+            return run / TRACEBACK
+    with suppress(OSError):
+        with tempfile.NamedTemporaryFile(
+            "w",
+            prefix="talr-",
+            suffix=".txt",
+            delete=False,
+            encoding="utf-8",
+            errors="backslashreplace",
+        ) as file:
+            file.write(text)
+        return Path(file.name)
+    return None
+
+
+def _is_making(arguments: list[str]) -> bool:
+    return arguments[0] in _MAKING and not _ASKING & set(arguments)
 
 
 def _run(command: str, arguments: list[str]) -> int:

@@ -1,5 +1,8 @@
 """The exceptions that are printed to the user as a single line, and the one that ends a run."""
 
+from pathlib import Path
+
+TRACEBACK = "traceback.txt"  # in a run's folder, of the exception that ended it
 IN_USE = 75  # exit code (EX_TEMPFAIL of sysexits.h)
 
 
@@ -20,3 +23,14 @@ class InUseError(UserError):
 
 class DivergedError(Exception):
     """Training has left the finite numbers, or what makes sense; recorded as the run's state."""
+
+
+def of_run(error: Exception, folder: Path) -> None:
+    """Let an exception know in which run it ended: its traceback belongs there."""
+    vars(error)["run"] = folder
+
+
+def run_of(error: Exception) -> Path | None:
+    """The folder of the run that it ended, if it was in one."""
+    folder = vars(error).get("run")
+    return folder if isinstance(folder, Path) else None

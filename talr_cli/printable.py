@@ -17,6 +17,11 @@ def printable(text: str) -> str:
     return "".join(_spelt(character) for character in text)
 
 
+def printable_lines(text: str) -> str:
+    """As `printable`, where line ends and tabs stay what they are."""
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+
+
 def _spelt(character: str) -> str:
     if character in _DIRECTIONS or unicodedata.category(character) in _CATEGORIES:
         return character.encode("unicode_escape").decode("ascii")

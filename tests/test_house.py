@@ -22,7 +22,7 @@ FLOORS = [
     ["fields"],
     ["runs"],
     ["interruption"],
-    ["errors", "printable"],
+    ["errors", "printable", "streams"],
 ]
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 LONGEST = 350  # lines

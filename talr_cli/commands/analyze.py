@@ -18,6 +18,7 @@ from talr_cli.models.checkpoints import checkpoint, run_of
 from talr_cli.models.loading import bf16_is_fast, choose_device, load_model
 from talr_cli.models.sources import resolve
 from talr_cli.runs.atomic import write_json, write_text
+from talr_cli.runs.disk import make_folder
 from talr_cli.runs.run_directory import pair_name, study_path
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def analyze(composed: Composed[AnalyzeConfig]) -> None:
     name = "base" if config.ckpt is None else Path(config.ckpt).resolve().name
     folder = study_path(Path(config.runs_dir), config.study)
     folder = folder / "analysis" / f"{pair_name(model.name, config.dataset.name)}-{name}"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_text(folder / "tokens.jsonl", "".join(json.dumps(row) + "\n" for row in tokens))
     summary = hard_tokens.summary(tokens)
     if run is not None and run.metrics.exists():

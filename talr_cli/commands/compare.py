@@ -10,6 +10,7 @@ from talr_cli.config import composition
 from talr_cli.config.commands import CompareConfig
 from talr_cli.config.composition import Composed
 from talr_cli.errors import UserError
+from talr_cli.printable import printable
 from talr_cli.runs.atomic import write_text
 from talr_cli.runs.study import load_run
 
@@ -32,7 +33,7 @@ def compare(composed: Composed[CompareConfig]) -> None:
     from talr_cli.report.tables import comparison
     from talr_cli.report.tables.table import print_cells
 
-    print(f"A: {before[0]}\nB: {after[0]}")
+    print(f"A: {printable(str(before[0]))}\nB: {printable(str(after[0]))}")
     print_cells(comparison.comparison_cells(before[1], after[1]))
     print(comparison.LEGEND)
     flipped = flips.flipped_items(before, after)

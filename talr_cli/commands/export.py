@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from talr_cli.config import composition
 from talr_cli.config.commands import ExportConfig
 from talr_cli.config.composition import Composed
 from talr_cli.errors import UserError
+from talr_cli.printable import printable
 from talr_cli.runs.run_directory import RunDirectory
 
 
@@ -25,8 +27,10 @@ def export(composed: Composed[ExportConfig]) -> None:
         raise UserError(f"run={config.run} is no run directory: `talr recommend` names them")
     if "trainer" not in run.read_config():
         raise UserError(f"run={config.run} holds the scores of a checkpoint, not a trained model")
-    if out.exists():
+    if out.exists() or out.is_symlink():
         raise UserError(f"out={config.out} exists: choose another folder or delete it")
+    if out.absolute().resolve().is_relative_to(run.path.resolve()):
+        raise UserError(f"out={config.out} lies in the run itself: choose a folder outside of it")
     from talr_cli.report.model_card import model_card, train_command
     from talr_cli.runs.atomic import made_whole
 
@@ -37,8 +41,33 @@ def export(composed: Composed[ExportConfig]) -> None:
         )
     if run.read_results() is None:
         raise UserError(f"{run.path} was not scored: run `talr eval ckpt={run.path}` first")
+    _check_files(run)
     run.check_model()
+    try:
+        card = model_card(run, out.name)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{run.config} is not the config of the run that {run.results} is of "
+            f"({type(error).__name__}: {error}): it is damaged, so put back a copy"
+        ) from error
     with made_whole(out) as building:
         shutil.copytree(run.model, building, dirs_exist_ok=True)
-        (building / "README.md").write_text(model_card(run, out.name), encoding="utf-8")
-    print(f"exported: {out}")
+        (building / "README.md").write_text(card, encoding="utf-8")
+    print(f"exported: {printable(str(out))}")
+
+
+def _check_files(run: RunDirectory) -> None:
+    """Refuse a run of which something is a link out of it: that may lead to any file of the user.
+
+    Raises:
+        UserError: It, or something that is neither a file nor a folder.
+    """
+    home = run.path.resolve()
+    for path in (*run.path.iterdir(), *run.model.rglob("*")):
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(home):
+            raise UserError(
+                f"{path} is a link out of the run, to {path.readlink()}, and what lies there is "
+                "not exported: put the file itself in its place, or delete the link"
+            )
+        if path.is_relative_to(run.model) and not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path} is neither a file nor a folder: delete it")

@@ -39,7 +39,7 @@ def print_recommendations(composed: Composed[RecommendConfig]) -> None:
         except UserError as error:
             failures.append(str(error))
         else:
-            print(f"{group.title}:")
+            print(f"{printable(group.title)}:")
             for line in as_lines(found, config.max_general_loss):
                 print(f"  {printable(line)}")
     if failures:

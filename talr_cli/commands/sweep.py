@@ -47,19 +47,24 @@ def main(arguments: Sequence[str]) -> int:
     own = [one for one in overrides if one.partition("=")[0] in own_keys]
     with composition.composing("sweep", config_dir) as also:
         options: SweepConfig = typed_config("sweep", compose("sweep", [*also, *own]), own)
+    if of_launcher and options.launcher == "local":
+        raise UserError(
+            f"{of_launcher[0]} is for launcher=slurm, submitit or ray: launcher=local, which "
+            "starts the jobs here, has no such options"
+        )
     grid = points([one for one in overrides if one not in own], config_dir)
     plan = make_plan(grid, find_models(grid, fetch=not dry_run), config_dir, options)
-    show_plan(plan)
-    if plan.missing:
-        raise UserError("; ".join(plan.missing))
-    if dry_run:
-        return 0
     launcher: Launcher
     if options.launcher == "local":
         launcher = Local(options.workers, grid[0].config.device)
     else:
         study = study_path(Path(grid[0].config.runs_dir), grid[0].config.study)
         launcher = HydraLauncher(options.launcher, of_launcher, study, config_dir)
+    if plan.missing:
+        raise UserError("; ".join(plan.missing))
+    show_plan(plan)
+    if dry_run:
+        return 0
     with stop_requests("stopping: the runs finish their step; no more are started") as stop:
         outcomes = drive(plan.jobs, launcher, options.retry_failed, options.keep, stop)
         if stop.requested:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
 import hydra
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
@@ -82,13 +83,13 @@ def run(
     # Without this Hydra prints its errors itself and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"talr {command}", *arguments]
-    failures: list[UserError] = []
+    failures: list[Exception] = []
 
     # Hydra announces every exception of a job in a line of its own: this one goes around it.
     def guarded(config: DictConfig) -> Any:
         try:
             return task(_composed(command, config, held))
-        except UserError as error:
+        except Exception as error:
             if HydraConfig.get().mode is RunMode.MULTIRUN:
                 raise  # a sweeper goes on to the next
             failures.append(error)
@@ -182,6 +183,9 @@ def _register_schemas() -> None:
 def _mistakes_told(command: str) -> Iterator[None]:
     try:
         yield
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"a file of --config-dir is not YAML: {reason}") from error
     except (HydraException, OmegaConfBaseException) as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error

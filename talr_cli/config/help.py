@@ -17,7 +17,8 @@ WIDTH = 100
 INDENT = 4
 FLAGS = (
     "Flags: --cfg job (print the config), --config-dir DIR (add your own groups),\n"
-    "--shell-completion install=bash (or zsh, fish), --hydra-help (all of Hydra's)\n"
+    "--shell-completion install=bash (or zsh, fish), --hydra-help (all of Hydra's),\n"
+    "-v (where in the code an error comes from)\n"
 )
 
 

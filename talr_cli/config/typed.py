@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 
 from talr_cli.config.commands import COMMANDS
+from talr_cli.config.mistakes import nearest
 from talr_cli.config.parts import make
 from talr_cli.errors import UserError
 from talr_cli.fields import about, at_home, problems
@@ -74,6 +75,14 @@ def _build(
 ) -> Any:
     types = get_type_hints(kind)
     before = len(found)
+    names = [field.name for field in dataclasses.fields(kind)]
+    # Hydra takes what is added with a plus, or taken away with ~, for intended.
+    for name in values:
+        if name not in names:
+            found.append(f"{prefix}{name} is not a config value{nearest(name, names)}")
+    for name in names:
+        if name not in values:
+            found.append(f"{prefix}{name} cannot be taken away: give it another value")
     built: dict[str, Any] = {}
     plain: dict[str, Any] = {}
     for field in dataclasses.fields(kind):

@@ -49,7 +49,7 @@ class EsciMini:
     )
     train_rows: int = value("Rows to train on.", 160, at_least=0)
     validation_rows: int = value("Rows for the validation loss.", 32, at_least=0)
-    test_rows: int = value("Rows to score.", 80, at_least=0, identity=False)
+    test_rows: int = value("Rows to score.", 80, at_least=1, identity=False)
     data_seed: int = value("Which pairs are drawn; `seed` does not change the data.", 0)
 
     def load(self) -> Splits:

@@ -111,7 +111,7 @@ class FactsMini:
         "Rows for the validation loss; null: every fact once.", None, at_least=0
     )
     test_rows: int | None = value(
-        "Rows to score; null: every fact in every other way.", None, at_least=0, identity=False
+        "Rows to score; null: every fact in every other way.", None, at_least=1, identity=False
     )
     data_seed: int = value("Which names and numbers are drawn; `seed` does not change them.", 0)
 

@@ -53,16 +53,20 @@ def read_files(where: str | Sequence[str], columns: Sequence[str] = ()) -> Itera
     """The rows of the files of `files_of`, one at a time. A table must have `columns`.
 
     Raises:
-        UserError: A file is missing, empty, damaged, of an unknown kind, or lacks a column.
+        UserError: A file is missing, damaged, of an unknown kind, has no row, or lacks a column.
     """
     for path in files_of(where):
+        row = None
         try:
             with _opened(path) as file:
-                yield from _READERS[_ending(path)](path, file, columns)
+                for row in _READERS[_ending(path)](path, file, columns):
+                    yield row
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise UserError(f"{path} is not a whole gzip file ({error})") from error
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror or error})") from error
+        if row is None:
+            raise UserError(f"{path} holds no row")
 
 
 def _ending(path: Path) -> str:

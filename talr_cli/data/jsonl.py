@@ -33,6 +33,7 @@ from talr_cli.scorers.user import UserScorer, scorer_at
 log = logging.getLogger(__name__)
 
 _READ = {"id", "group", "category", "answer", "choices"}  # beside what formats use
+_SCORER = f"it is one of {', '.join([*SCORERS, 'none'])}, or your own, package.module.function"
 _WHERE = "a file, a folder, a pattern such as data/*.jsonl, or a list of these"
 
 
@@ -89,6 +90,8 @@ class Jsonl:
             raise UserError(
                 "dataset.train is required: type dataset.train=FILE, or dataset.hub_id=ID"
             )
+        if not isinstance(self.scorer, str | UserScorer):
+            raise UserError(f"dataset.scorer={self.scorer} is not a name: {_SCORER}")
         for split in ("train", "validation", "test"):
             where = getattr(self, split)
             names = where if isinstance(where, list) else [where or ""]
@@ -149,10 +152,7 @@ class Jsonl:
             return SCORERS[self.scorer]()
         if isinstance(self.scorer, str) and "." in self.scorer:
             return scorer_at(self.scorer)
-        raise UserError(
-            f"dataset.scorer={self.scorer} is not one of {', '.join([*SCORERS, 'none'])}, nor a "
-            "function of your own, package.module.function"
-        )
+        raise UserError(f"dataset.scorer={self.scorer} is no scorer: {_SCORER}")
 
     def _example(self, split: str, several: bool, seen: _Seen, row: Row) -> Example:
         values = row.read()

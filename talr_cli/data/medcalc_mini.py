@@ -63,7 +63,7 @@ class MedCalcMini:
     )
     train_rows: int = value("Rows to train on.", 160, at_least=0)
     validation_rows: int = value("Rows for the validation loss.", 32, at_least=0)
-    test_rows: int = value("Rows to score.", 72, at_least=0, identity=False)
+    test_rows: int = value("Rows to score.", 72, at_least=1, identity=False)
     data_seed: int = value("Which problems are drawn; `seed` does not change the data.", 0)
 
     def load(self) -> Splits:

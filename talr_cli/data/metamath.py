@@ -68,9 +68,9 @@ class MetaMath:
         """
         scorer = _SCORERS[self.benchmark]()
         bad = BadRows(self.on_bad_row, self.max_bad_share)
-        test = list(bad.sift(self._test_source(), _TEST_EXAMPLES[self.benchmark]))
         questions = bad.sift(self._train_source(), _train_example)
         splits = split_by_key(questions, self.validation_share, 0.0)
+        test = list(bad.sift(self._test_source(), _TEST_EXAMPLES[self.benchmark]))
         bad.settle()
         train = drawn(splits["train"], "train_rows", self.train_rows, self.data_seed)
         return Splits(train, splits["validation"], test, scorer)

@@ -7,6 +7,7 @@ after two different answers. A template that changes an answer is found out, row
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -240,4 +241,15 @@ def _without_space(text: str) -> str:
 
 def load_renderer(source: ModelSource, config: ModelConfig) -> Renderer:
     """The renderer of a model, by its `model` config: the same for training and evaluation."""
-    return Renderer(load_tokenizer(source, config), dict(config.template_arguments))
+    tokenizer, arguments = load_tokenizer(source, config), dict(config.template_arguments)
+    taken = {"messages", *inspect.signature(tokenizer.apply_chat_template).parameters}
+    for name in arguments:
+        if name in taken:
+            raise UserError(
+                f"model.template_arguments.{name} cannot be set: a chat template gets it from the "
+                "rows and from talr"
+            )
+    try:
+        return Renderer(tokenizer, arguments)
+    except UserError as error:
+        raise UserError(f"{source.origin}: {error}") from error

@@ -92,6 +92,11 @@ class SuiteConfig:
     )
 
     def __post_init__(self) -> None:
+        if not self.tasks:
+            raise UserError("suite.tasks is empty: name the tasks that count, or leave it out")
+        twice = sorted({task for task in self.tasks if self.tasks.count(task) > 1})
+        if twice:
+            raise UserError(f"suite.tasks names {', '.join(twice)} twice")
         without = [task for task in self.tasks if task not in self.metrics]
         if without:
             raise UserError(f"suite.metrics names no metric for {', '.join(without)}")

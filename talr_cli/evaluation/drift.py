@@ -23,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from talr_cli.errors import UserError
 from talr_cli.models.head import head_logits
 from talr_cli.runs.atomic import write_bytes
+from talr_cli.runs.disk import make_folder
 from talr_cli.statistics.items import clustered_error
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class KeptStates:
             return Predictions(hidden, head)
         found = predictions(self.load(), prompts)
         if found.head is not None:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.file.parent)
             write_bytes(self.file, save({"hidden": found.hidden.cpu()}))
         return found
 

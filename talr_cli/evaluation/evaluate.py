@@ -28,6 +28,7 @@ from talr_cli.models.loading import bf16_is_fast, load_model
 from talr_cli.models.settings import without_router_loss
 from talr_cli.models.sources import ModelSource, content
 from talr_cli.runs.atomic import write_text
+from talr_cli.runs.disk import make_folder
 from talr_cli.runs.environment import package_versions
 from talr_cli.runs.identity import run_identity
 from talr_cli.scorers.base import Scorer
@@ -148,6 +149,6 @@ def ready(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _write_samples(folder: Path, name: str, samples: list[dict[str, Any]]) -> None:
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     lines = (json.dumps(sample, ensure_ascii=False, default=str) + "\n" for sample in samples)
     write_text(folder / f"{name}.jsonl", "".join(lines))

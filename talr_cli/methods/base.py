@@ -73,7 +73,7 @@ class Objective:
         raise NotImplementedError
 
     def weights(self, tokens: TargetTokens, tau: torch.Tensor | None) -> torch.Tensor:
-        """weights[N] for the targets; `tau` is None when the objective has no batch statistic."""
+        """weights[N], none negative, for the targets; `tau` is None without a batch statistic."""
         raise NotImplementedError
 
 

@@ -41,6 +41,7 @@ class L2(Regulariser):
         "of all weights per step",
         "model",
         choices=("model", "cpu"),
+        identity=False,
     )
 
     def start(self, model: Any, load_base: Callable[[], PreTrainedModel]) -> None:

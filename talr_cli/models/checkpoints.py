@@ -15,17 +15,22 @@ def run_of(ckpt: str | None) -> RunDirectory | None:
     """The run directory that `ckpt` is, or is the model/ of."""
     if ckpt is None:
         return None
-    for path in (Path(ckpt), Path(ckpt).parent):
-        directory = RunDirectory(path)
+    path = Path(ckpt)
+    for folder in (path, path.parent):
+        directory = RunDirectory(folder)
+        if folder != path and path != directory.model:
+            break  # something else that lies in a run
         if directory.config.exists() and directory.status.exists():
             if not directory.model.exists():
                 state = directory.read_status().state
                 if state == "evaluated":
                     raise UserError(
-                        f"{path} has no model any more (keep=best or none): "
+                        f"{folder} has no model any more (keep=best or none): "
                         "`talr train ... eval=false` makes it again"
                     )
-                raise UserError(f"{path} has no model yet (it is {state}): run `talr train` again")
+                raise UserError(
+                    f"{folder} has no model yet (it is {state}): run `talr train` again"
+                )
             return directory
     return None
 

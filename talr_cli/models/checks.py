@@ -1,6 +1,7 @@
 """Whether a model can be used as it was asked for, before any of its weights are read.
 
-Works on the model's config.json, its tokenizer and the lengths of rows. The model is built without
+Works on the model's config.json, the names and shapes of its weights, its tokenizer and the
+lengths of rows. The model is built without
 memory for its weights, so that its own class says what it cannot do.
 """
 
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from talr_cli.errors import UserError
 from talr_cli.models.config import ModelConfig
+from talr_cli.models.loading import without_weights
 from talr_cli.models.sources import ModelSource, resolve_base
 
 if TYPE_CHECKING:
@@ -49,6 +51,16 @@ def check_loads(source: ModelSource, config: ModelConfig, *, to_train: bool) -> 
             f"here ({reason}): set model.attention={works[0]}"
         )
     return settings.to_dict()
+
+
+def check_weights(source: ModelSource, settings: Mapping[str, Any], config: ModelConfig) -> None:
+    """Refuse weights that are not those of the model, by their names and shapes alone.
+
+    Args:
+        settings: As `check_loads` returns them. Quantised weights have shapes of their own.
+    """
+    if settings.get("quantization_config") is None:
+        without_weights(source, config)
 
 
 def _config(source: ModelSource, config: ModelConfig) -> Any:
@@ -98,6 +110,8 @@ def _refusal(settings: Any, config: ModelConfig, attention: str) -> str | None:
     made_by = getattr(transformers, config.architecture or "AutoModelForCausalLM", None)
     if made_by is None:
         return f"transformers has no class {config.architecture}: check model.architecture"
+    if config.architecture is not None and not hasattr(made_by, "config_class"):
+        return f"{config.architecture} is no model of transformers: check model.architecture"
     own = copy.deepcopy(settings)
     if config.architecture is not None:
         own = own.get_text_config() if "Text" in made_by.config_class.__name__ else own

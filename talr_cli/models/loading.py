@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.errors import UserError
@@ -29,29 +32,62 @@ def load_model(
     The merge is done in fp32, as it is when an adapter is trained.
     """
     import torch
-    import transformers
-    from safetensors import SafetensorError
 
-    transformers.utils.logging.disable_progress_bar()
-    adapter = source.directory / "adapter_config.json"
-    try:
-        if adapter.exists():
+    with _refused(source):
+        if _is_adapter(source):
             base = resolve_base(source, config)
             target = stored_dtype(base) if isinstance(dtype, str) else dtype
             model = cast(_merged(_load(base, config, torch.float32), source), target)
         else:
             model = _load(source, config, dtype)
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        if "custom code" in reason:
-            reason += " If you trust it, set model.trust_remote_code=true."
-        raise UserError(f"cannot load {source.origin}: {reason}") from error
     return model.to(device)
 
 
-def _load(source: ModelSource, config: ModelConfig, dtype: torch.dtype | str) -> PreTrainedModel:
+def without_weights(source: ModelSource, config: ModelConfig) -> PreTrainedModel:
+    """The model on torch's device `meta`, of an adapter its base.
+
+    Names and shapes of the weights are read and must fit: it takes a moment and no memory.
+
+    Raises:
+        UserError: As `load_model` does.
+    """
+    with _refused(source):
+        base = resolve_base(source, config) if _is_adapter(source) else source
+        model = _load(base, config, "auto", device_map="meta")
+        if base is not source:
+            _check_adapter(model, source)
+    return model
+
+
+def _is_adapter(source: ModelSource) -> bool:
+    return (source.directory / "adapter_config.json").exists()
+
+
+@contextmanager
+def _refused(source: ModelSource) -> Iterator[None]:
+    """Inside, whatever a file makes of transformers, PEFT and safetensors is one line.
+
+    Their warnings are not shown: what they are about is refused, or as it should be.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if "custom code" in reason:
+            reason += " If you trust it, set model.trust_remote_code=true."
+        raise UserError(f"cannot load {source.origin}: {reason}") from error
+
+
+def _load(
+    source: ModelSource, config: ModelConfig, dtype: torch.dtype | str, **where: str
+) -> PreTrainedModel:
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()
     model_class = getattr(transformers, config.architecture or "AutoModelForCausalLM")
     model, report = model_class.from_pretrained(
         source.directory,
@@ -61,6 +97,7 @@ def _load(source: ModelSource, config: ModelConfig, dtype: torch.dtype | str) ->
         use_safetensors=True,
         key_mapping=dict(config.key_mapping) or None,
         output_loading_info=True,
+        **where,
     )
     _check_fit(model, report, source, config)
     return model
@@ -72,8 +109,13 @@ def _check_fit(
     """Refuse weights that are not those of the model: transformers only warns and goes on.
 
     Raises:
-        UserError: Some are missing, of another shape, or left over.
+        UserError: Some are missing, of another shape, or left over; or an answer could not end.
     """
+    ends = model.generation_config.eos_token_id
+    if not all(isinstance(end, int) for end in (ends if isinstance(ends, list) else [ends or 0])):
+        raise UserError(
+            f"{source.origin}: eos_token_id={ends} in generation_config.json is no token's number"
+        )
     kind = type(model).__name__
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
@@ -109,16 +151,33 @@ def _of_another_part(model: Any, name: str) -> bool:
 
 
 def _merged(model: Any, adapter: ModelSource) -> Any:
-    """The model with an adapter added to its weights.
-
-    Raises:
-        UserError: The adapter's weights are not those of its config on this model.
-    """
+    """The model with an adapter added to its weights."""
     from peft import PeftModel
+
+    adapted = PeftModel.from_pretrained(model, str(adapter.directory))
+    _check_names(adapted, adapter)
+    return adapted.merge_and_unload()
+
+
+def _check_adapter(model: Any, adapter: ModelSource) -> None:
+    """Refuse an adapter whose weights are not those of its config on this model, without weights.
+
+    One that cannot be made without weights is judged when it is loaded.
+    """
+    from peft import PeftConfig, get_peft_model
+
+    config = PeftConfig.from_pretrained(str(adapter.directory))
+    try:
+        adapted = get_peft_model(model, config)
+    except NotImplementedError:
+        return
+    _check_names(adapted, adapter)
+
+
+def _check_names(adapted: Any, adapter: ModelSource) -> None:
     from peft.utils import get_peft_model_state_dict
     from safetensors import safe_open
 
-    adapted = PeftModel.from_pretrained(model, str(adapter.directory))
     with safe_open(adapter.directory / "adapter_model.safetensors", "pt") as file:
         stored = set(file.keys())
     different = sorted(stored ^ get_peft_model_state_dict(adapted).keys())
@@ -128,14 +187,13 @@ def _merged(model: Any, adapter: ModelSource) -> Any:
             f"the adapter {adapter.origin} does not fit its base: {len(different)} weights are in "
             f"one of the two only, such as {different[0]}, which is in {where} only"
         )
-    return adapted.merge_and_unload()
 
 
 def stored_dtype(source: ModelSource) -> torch.dtype:
     """The dtype that the checkpoint's config names; float32 where it names none."""
     import torch
 
-    config = json.loads((source.directory / "config.json").read_text())
+    config = json.loads((source.directory / "config.json").read_text(encoding="utf-8"))
     text = config.get("text_config", {})
     name = config.get("dtype") or config.get("torch_dtype") or text.get("dtype") or "float32"
     return getattr(torch, name)

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import zipfile
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from typing import Any
 from talr_cli.errors import UserError
 from talr_cli.models.config import ModelConfig
 from talr_cli.runs import manifest
-from talr_cli.runs.atomic import made_whole, write_text
+from talr_cli.runs.atomic import made_whole, read_object, write_text
 from talr_cli.runs.identity import file_digest
 from talr_cli.runs.lease import hold
 
@@ -224,8 +224,12 @@ def _convert_gguf(gguf: Path, folder: Path, source: dict[str, str]) -> None:
 
 
 def _random(source: ModelSource, settings: dict[str, Any]) -> ModelSource:
-    """A small Llama with random weights and the tokenizer of `source`."""
-    settings = {str(key): value for key, value in settings.items()}
+    """A small Llama with random weights and the tokenizer of `source`.
+
+    Raises:
+        UserError: There is no Llama of these settings.
+    """
+    _check_random(settings)
     fingerprint = _random_fingerprint(source, settings)
     folder = _random_folder(settings)
     if not _is_made(folder, fingerprint):
@@ -233,6 +237,27 @@ def _random(source: ModelSource, settings: dict[str, Any]) -> ModelSource:
             if not _is_made(folder, fingerprint):
                 _make_random(source, settings, folder, fingerprint)
     return ModelSource(folder, fingerprint, "random weights")
+
+
+def _check_random(settings: dict[str, Any]) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    own = {"vocab_size", "bos_token_id", "eos_token_id", "pad_token_id"}  # the tokenizer's
+    known = {field.name for field in fields(LlamaConfig)} - own
+    for name in settings:
+        if name not in known:
+            raise UserError(
+                f"model.random_init.{name} is no value of a Llama's config: those are "
+                f"{', '.join(sorted(known))}"
+            )
+    try:
+        with torch.device("meta"):
+            LlamaForCausalLM(LlamaConfig(**settings))
+    except Exception as error:  # of transformers, of its checks of types, of torch
+        reason = " ".join(str(error).split())
+        shown = ", ".join(f"{name}={value}" for name, value in settings.items())
+        raise UserError(f"model.random_init: no Llama can be made of {shown} ({reason})") from error
 
 
 def _make_random(
@@ -285,13 +310,18 @@ def _random_fingerprint(source: ModelSource, settings: dict[str, Any]) -> str:
 
 
 def _random_folder(settings: dict[str, Any]) -> Path:
-    return cache_dir() / "models" / ("random-" + "-".join(str(v) for v in settings.values()))
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return cache_dir() / "models" / f"random-{digest[:16]}"
 
 
 def resolve_base(source: ModelSource, config: ModelConfig) -> ModelSource:
     """The base model that an adapter directory names, or the `model` config's if it is that one."""
-    named = json.loads((source.directory / "adapter_config.json").read_text())
-    path = named["base_model_name_or_path"]
+    file = source.directory / "adapter_config.json"
+    remedy = "give another copy of the adapter"
+    named = read_object(file, remedy)
+    path = named.get("base_model_name_or_path")
+    if not isinstance(path, str):
+        raise UserError(f"{file} names no base_model_name_or_path: {remedy}")
     if Path(path).is_dir():
         return directory_source(Path(path))
     if path == config.path:

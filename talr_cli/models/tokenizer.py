@@ -25,14 +25,15 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> PreTrainedTokeni
     """
     from transformers import AutoTokenizer
 
-    if not (source.directory / "tokenizer_config.json").exists():
+    has_own = (source.directory / "tokenizer_config.json").exists()
+    if not has_own and (source.directory / "adapter_config.json").exists():
         source = resolve_base(source, config)  # an adapter saved without its tokenizer
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             source.directory, trust_remote_code=config.trust_remote_code
         )
-    except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # whatever a damaged file makes of transformers and tokenizers
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"cannot load the tokenizer of {source.origin}: {reason}") from error
     if config.chat_template is not None:
         tokenizer.chat_template = _read_template(Path(config.chat_template).expanduser())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.methods.base import HARD_TOKEN_PROBABILITY, Objective, TargetTokens
+from talr_cli.runs.disk import writing
 
 if TYPE_CHECKING:
     import torch
@@ -109,8 +110,9 @@ def plot_histogram(records: Sequence[dict[str, Any]], folder: Path) -> None:
     axes.set_xlim(0, 1)
     axes.set_xlabel("probability of the target token")
     axes.set_ylabel("share of the target tokens")
-    figure.savefig(folder / "histogram.png", dpi=150)
-    figure.savefig(folder / "histogram.svg", metadata={"Date": None})
+    with writing(folder):
+        figure.savefig(folder / "histogram.png", dpi=150)
+        figure.savefig(folder / "histogram.svg", metadata={"Date": None})
 
 
 def html_page(records: Sequence[dict[str, Any]], figures: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from talr_cli.report.tables.published import published_cells
 from talr_cli.report.tables.seeds import seeds_cells
 from talr_cli.report.tables.table import results_cells
 from talr_cli.runs.atomic import write_text
+from talr_cli.runs.disk import make_folder
 from talr_cli.statistics.groups import Group, comparable, left_out_lines
 from talr_cli.statistics.pairs import Results, is_base
 
@@ -62,7 +63,7 @@ def write_report(runs: Mapping[Path, Results], study: str, folder: Path) -> Path
     as .png and .svg, and where the study's claims can be tested, claims.md.
     """
     groups = comparable(runs.values())
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     for name, cells in _tables(groups).items():
         for suffix, render in ((".md", as_markdown), (".csv", as_csv), (".tex", as_latex)):
             write_text(folder / f"{name}{suffix}", render(cells))

@@ -11,10 +11,10 @@ from pathlib import Path
 from talr_cli import ranks
 from talr_cli.data.base import load_test
 from talr_cli.data.rendering import load_renderer
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, of_run
 from talr_cli.fields import plain
 from talr_cli.models.checkpoints import checkpoint, run_of
-from talr_cli.models.checks import check_loads
+from talr_cli.models.checks import check_loads, check_weights
 from talr_cli.models.loading import choose_device, load_model
 from talr_cli.models.sources import ModelSource, resolve
 from talr_cli.run import record
@@ -45,7 +45,8 @@ def score_checkpoint(
     source = (
         base if config.ckpt is None else checkpoint(config.ckpt, run_of(config.ckpt), config.model)
     )
-    check_loads(source, config.model, to_train=False)
+    settings = check_loads(source, config.model, to_train=False)
+    check_weights(source, settings, config.model)
     name = checkpoint_name(config.ckpt)
     directory = own_directory(config, source, name) if run is None else run
     if record.would_replace_fuller(config, directory):
@@ -54,13 +55,17 @@ def score_checkpoint(
         directory = own_directory(config, source, name)
     if made is None:
         made = Made(identity(config, source.fingerprint), name)
+    if record.is_scored(config, directory):
+        log.info("found these scores: %s", directory.results)
+        return directory
     from talr_cli.evaluation.general.tasks import load_tasks
 
+    # Before anything is written: what the suite and the tokenizer lack.
+    tasks, renderer = load_tasks(config.suite), load_renderer(source, config.model)
     with directory.lock():
         if record.is_scored(config, directory):
             log.info("found these scores: %s", directory.results)
             return directory
-        tasks = load_tasks(config.suite)
         if run is None:
             directory.prepare(plain(config), overrides, made.identity)
         try:
@@ -69,7 +74,7 @@ def score_checkpoint(
             log.info("checkpoint: %s", source.origin)
             scores = evaluate(
                 load_model(source, config.model, "auto", device),
-                load_renderer(source, config.model),
+                renderer,
                 source=source,
                 base=base,
                 model_config=config.model,
@@ -81,9 +86,10 @@ def score_checkpoint(
                 samples=directory.samples,
                 scores=study_path(Path(config.runs_dir), config.study) / SCORES,
             )
-        except Exception:
+        except Exception as error:
             if run is None:
                 directory.write_status("failed", traceback.format_exc())
+            of_run(error, directory.path)
             raise
         results = record.results(config, made, base, directory, scores, source.directory)
         directory.write_results(results)

@@ -20,6 +20,7 @@ from talr_cli.errors import UserError
 from talr_cli.fields import plain
 from talr_cli.interruption import Stop, stop_requests
 from talr_cli.methods.averaging import interpolate, same_tensors
+from talr_cli.run import out_of_memory
 from talr_cli.run.prepare import Run, place
 from talr_cli.run.variants import whole_training
 from talr_cli.runs.atomic import made_whole, write_json
@@ -47,7 +48,8 @@ def training_of(points: Sequence[Run] = ()) -> MakeModel:
         shown = run.renderer.marked(run.rows[0])
         log.info("one training row, trained tokens between ⟦ and ⟧:\n%s", shown)
         with stop_requests(STOPPING) as stop:
-            trained = _train(run, tracker, stop, points)
+            with out_of_memory.told(run):
+                trained = _train(run, tracker, stop, points)
             if trained is None:
                 raise RuntimeError("only the first rank owns a run")
             _save(run, *trained)
@@ -71,7 +73,7 @@ def follow(runs: Sequence[Run]) -> None:
     for order in ranks.orders():
         if isinstance(order, tuple) and order[0] == TRAIN:
             _, which, points = order
-            with stop_requests(STOPPING) as stop:
+            with stop_requests(STOPPING) as stop, out_of_memory.told(known[which]):
                 _train(known[which], Tracker(), stop, [known[one] for one in points])
         else:
             follower.answer(order)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,9 +20,10 @@ from talr_cli.data.encoding import rows_to_train
 from talr_cli.data.rendering import Rendered, Renderer, load_renderer
 from talr_cli.errors import UserError
 from talr_cli.evaluation.self_score import check_tests
+from talr_cli.methods.checks import check_objective
 from talr_cli.methods.method import Method
-from talr_cli.models.checks import check_length, check_loads, check_vocabulary
-from talr_cli.models.loading import choose_device
+from talr_cli.models.checks import check_length, check_loads, check_vocabulary, check_weights
+from talr_cli.models.loading import choose_device, without_weights
 from talr_cli.models.sources import ModelSource, resolve
 from talr_cli.run.config import TrainConfig
 from talr_cli.run.identity import identity
@@ -68,12 +70,15 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
         UserError: Something is missing or does not fit.
     """
     trainer = config.trainer
+    check_objective(config.objective)
     ranks.per_rank(trainer.batch_size, trainer.micro_batch_size, ranks.world_size())
     splits = config.dataset.load()
     tests = domain_rows(config.domain, splits)  # refuses what could not be scored after training
     device = choose_device(config.device)
     source = resolve(config.model)
     settings = check_loads(source, config.model, to_train=True)
+    check_weights(source, settings, config.model)
+    _check_adapter(config, source)
     renderer = load_renderer(source, config.model)
     check_vocabulary(settings, renderer.tokenizer)
     rows = _training_rows(config, splits, renderer)
@@ -116,6 +121,21 @@ def place(config: TrainConfig, source: ModelSource) -> tuple[str, RunDirectory]:
         identity=run_id,
     )
     return run_id, directory
+
+
+def _check_adapter(config: TrainConfig, source: ModelSource) -> None:
+    """Refuse an adapter that finds no module of its own in the model, without weights."""
+    if config.parts.adapter is None:
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is warned of is warned of again in training
+            config.parts.adapter.wrap(without_weights(source, config.model), config.model.path)
+    except NotImplementedError:
+        return  # it needs weights: it is judged when it has them
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"the adapter cannot be put on {config.model.name}: {reason}") from error
 
 
 def _training_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> list[Rendered]:

@@ -11,13 +11,14 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from talr_cli.errors import DivergedError, UserError
+from talr_cli.errors import DivergedError, UserError, of_run
 from talr_cli.fields import plain
 from talr_cli.run import record
 from talr_cli.run.config import TrainConfig
 from talr_cli.run.make import MakeModel
 from talr_cli.run.prepare import Run
 from talr_cli.run.track import track
+from talr_cli.runs.disk import make_folder
 from talr_cli.runs.run_directory import RunDirectory, study_path
 from talr_cli.runs.study import SCORES, load_results
 
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
     """Do what is left to do of a run; its directory."""
     config, directory = run.config, run.directory
+    # Before anything is written: what the suite lacks. Not for a run that is found done.
+    tasks = None if is_done(config, directory) else _tasks(config)
     with directory.lock():
         if is_done(config, directory):
             log.info("found this run done: %s", directory.path)
@@ -39,7 +42,7 @@ def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
                 f"{directory.path} is scored on more items, and that stays: leave limit out; "
                 f"a quick look is `talr eval ckpt={directory.path} limit=N`"
             )
-        tasks = _tasks(config)
+        tasks = tasks or _tasks(config)  # found done, and by now it is not
         directory.prepare(plain(config), run.overrides, run.identity)
         try:
             _make_and_evaluate(run, make_model, tasks)
@@ -51,6 +54,7 @@ def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
                 directory.write_status("diverged", str(error))
                 raise UserError(f"{directory.path} diverged: {error}; try a smaller lr") from error
             directory.write_status("failed", traceback.format_exc())
+            of_run(error, directory.path)
             raise
     return directory
 
@@ -134,6 +138,6 @@ def _picture(config: TrainConfig, run_id: str) -> Path | None:
     groups = comparable(load_results(runs_dir, config.study))
     own = [group for group in groups if any(one["run"]["id"] == run_id for one in group.runs)]
     folder = study_path(runs_dir, config.study) / "report"
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     pictures = plot_tradeoff(own, folder)
     return next((picture for picture in pictures if picture.suffix == ".png"), None)

@@ -6,12 +6,14 @@ not let them write.
 
 import errno
 import fcntl
+import glob
 import gzip
 import json
 import logging
 import math
 import os
 import shutil
+import time
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping
@@ -24,6 +26,7 @@ from talr_cli.runs.disk import writing
 from talr_cli.runs.manifest import fsync, seal
 
 BUILDING = ".building-"
+FORGOTTEN = 3600.0  # seconds, in which no living process leaves a temporary file untouched
 log = logging.getLogger(__name__)
 
 
@@ -37,6 +40,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     # Not tempfile: its files are readable by their owner only, and rename keeps that.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     with writing(path):
+        _remove_forgotten(path)
         try:
             with temporary.open("wb") as file:
                 file.write(content)
@@ -47,6 +51,14 @@ def write_bytes(path: Path, content: bytes) -> None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
         fsync(path.parent)
+
+
+def _remove_forgotten(path: Path) -> None:
+    """What processes that were killed while they wrote `path` have left."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}.tmp"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > FORGOTTEN:
+                left.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:

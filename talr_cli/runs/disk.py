@@ -55,6 +55,16 @@ def writing(path: Path) -> Iterator[None]:
         raise UserError(f"cannot write {path}: {_REASONS[number]}") from error
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are not there.
+
+    Raises:
+        UserError: The system does not let us.
+    """
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def _errno(path: Path, error: Exception) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         named = error.filename

@@ -22,11 +22,11 @@ from typing import Any
 
 import yaml
 
-from talr_cli.errors import UserError
+from talr_cli.errors import TRACEBACK, UserError
 from talr_cli.runs import checkpoints, manifest
 from talr_cli.runs.atomic import BUILDING, append_json_line, read_object, write_json, write_text
 from talr_cli.runs.damage import warn_once
-from talr_cli.runs.disk import writing
+from talr_cli.runs.disk import make_folder, writing
 from talr_cli.runs.environment import collect_environment
 from talr_cli.runs.lease import Owner, hold, owner
 from talr_cli.runs.manifest import MANIFEST
@@ -36,6 +36,7 @@ from talr_cli.runs.results import read_results
 from talr_cli.runs.status import State, Status
 
 REASON_LINES = 20
+LONGEST_NAME = 255  # bytes: of most file systems
 LOCK = ".lock"
 MODEL_REMEDY = (
     "delete it and make it again with `talr train ... eval=false`, or delete its "
@@ -94,8 +95,7 @@ class RunDirectory:
                 f"{self.path} holds a different run (identity {held[:8]}, not {identity[:8]}): "
                 "delete it or choose another study"
             )
-        with writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         write_text(self.config, f"# run identity: {identity}\n{_as_yaml(dict(config))}")
         write_text(self.overrides, _as_yaml(list(overrides)))
         write_json(self.environment, collect_environment())
@@ -166,7 +166,7 @@ class RunDirectory:
         """As it was written, pending where it was not; None for a damaged one, with a warning."""
         try:
             return Status.of(json.loads(self.status.read_text(encoding="utf-8")))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return Status()
         except (ValueError, TypeError) as error:
             state = self._state_of_files()
@@ -267,7 +267,7 @@ class RunDirectory:
             yield
 
     def _clean(self) -> None:
-        left_over = (f"{BUILDING}*", ".*.tmp", "samples/.*.tmp")
+        left_over = (f"{BUILDING}*", ".*.tmp", "samples/.*.tmp", TRACEBACK)
         for left in (path for pattern in left_over for path in self.path.glob(pattern)):
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
@@ -308,6 +308,11 @@ def study_path(runs_dir: Path, study: str) -> Path:
     """The folder of a study."""
     if not study or _file_name(study) != study:
         raise UserError(f"study={study!r} must be a folder name: letters, digits and . _ + - only")
+    if len(study) > LONGEST_NAME:
+        raise UserError(
+            f"study={study[:20]}... has {len(study)} characters, a folder's name at most "
+            f"{LONGEST_NAME}: choose a shorter one"
+        )
     return runs_dir / study
 
 

@@ -7,8 +7,10 @@ the values, such as a learning rate or a seed, are set in copies, by Hydra's own
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from talr_cli.config.typed import typed_config
 from talr_cli.errors import UserError
 from talr_cli.fields import plain
 from talr_cli.run.config import EvalConfig, TrainConfig
+
+MOST_RUNS = 1000  # planning takes ten seconds
 
 # What `talr eval` has in common with `talr train`, beside the groups' choices.
 _OF_EVAL = (
@@ -66,9 +70,12 @@ def points(overrides: Sequence[str], config_dir: Path | None) -> list[Point]:
             params = _compose([*also, *groups], of_hydra="sweeper.params")[1] or {}
         # Later ones replace earlier ones of the same key.
         every = [*parse([f"{key}={value}" for key, value in params.items()]), *typed]
+        _check_size(every)
         (lists,) = BasicSweeper.split_arguments(every, None)
         parsed = {line: parse([line])[0] for line in {line for lines in lists for line in lines}}
-        whole = {line for line, one in parsed.items() if _needs_composing(one, loader)}
+        keys = {one.key_or_group: one for one in parsed.values()}  # each is looked up once: 50 ms
+        composing = {key for key, one in keys.items() if _needs_composing(one, loader)}
+        whole = {line for line, one in parsed.items() if one.key_or_group in composing}
         composed: dict[tuple[str, ...], tuple[DictConfig, Any]] = {}
         found = []
         for lines in lists:
@@ -82,6 +89,24 @@ def points(overrides: Sequence[str], config_dir: Path | None) -> list[Point]:
             run = typed_config("train", config, lines)
             found.append(Point(tuple(lines), run, choices, config))
     return found
+
+
+def _check_size(overrides: Sequence[Override]) -> None:
+    """Refuse lists without a value, and a product of lists that can only be a slip."""
+    counts: dict[str, int] = {}
+    for one in overrides:
+        if one.is_discrete_sweep():
+            values = islice(one.sweep_string_iterator(), MOST_RUNS + 1)
+            counts[one.get_key_element()] = count = sum(1 for _ in values)
+            if not count:
+                raise UserError(f"{one.input_line} names nothing: no value, no choice fits")
+    total = math.prod(counts.values())
+    if total > MOST_RUNS:
+        product = " x ".join(f"{key}: {count}" for key, count in counts.items())
+        raise UserError(
+            f"the lists make {total} runs ({product}), and a sweep takes {MOST_RUNS} at most: make "
+            "several sweeps of one study"
+        )
 
 
 def _compose(overrides: Sequence[str], of_hydra: str) -> tuple[DictConfig, Any]:

@@ -16,6 +16,7 @@ from typing import Literal, Protocol, cast
 
 from talr_cli.interruption import Stop
 from talr_cli.run.config import EvalConfig, TrainConfig
+from talr_cli.runs.disk import make_folder
 from talr_cli.runs.run_directory import REASON_LINES, RunDirectory
 
 # What a job needs of a sweep: nothing, to go on, a decision, everything, or only to be waited for.
@@ -58,7 +59,7 @@ class Job:
         It does not see the Ctrl-C that reaches every process of a terminal: whoever started it
         decides, and passes it on as SIGTERM.
         """
-        self.directory.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.directory.path)
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             with self.log.open("ab") as log:

@@ -59,8 +59,6 @@ def _totals(plan: Plan) -> Iterator[str]:
         yield f"disk: up to {gib(plan.disk)}; {gib(plan.free)} are free"
     for note in plan.notes:
         yield f"note: {note}"
-    for reason in plan.missing:
-        yield f"missing: {reason}"
 
 
 def _duration(seconds: float) -> str:

@@ -36,7 +36,7 @@ def start_of(run):
 
 
 @pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_power_loss_at_any_moment_of_a_training(tmp_path, monkeypatch, every):
+def test_a_power_loss_at_any_moment_of_a_training(tmp_path, monkeypatch, record_property, every):
     """At every moment there is; in the fast set at each ninth, and when something was promised."""
     monkeypatch.setattr(run_directory, "collect_environment", dict)
     run = RunDirectory(tmp_path / "runs" / "sft-0123abcd")
@@ -82,6 +82,7 @@ def test_a_power_loss_at_any_moment_of_a_training(tmp_path, monkeypatch, every):
                     weights = resumed[key] = command(survivor)
                     assert all(torch.equal(weights[name], expected[name]) for name in expected)
             shutil.rmtree(survivor.path)
+    record_property("tried", len(seen))
     assert len(seen) > 150 / every
     steps = sorted(step for step, _ in resumed)
     assert steps == [0, 2, 4, 6, DONE], "of each only the whole one was ever taken"

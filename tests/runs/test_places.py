@@ -129,6 +129,19 @@ def test_a_folder_where_a_file_should_be(tmp_path):
         write_json(tmp_path / "absent" / "a.json", {})
 
 
+def test_forgotten_temporary_files_go_with_the_next_writing(tmp_path):
+    old, young, other = (
+        tmp_path / f".{name}.{digit * 32}.tmp"
+        for name, digit in (("a[1].json", "0"), ("a[1].json", "1"), ("b.json", "2"))
+    )
+    for file in (old, young, other):
+        file.write_text("torn")
+    for file in (old, other):
+        os.utime(file, (1e9, 1e9))
+    write_json(tmp_path / "a[1].json", {})
+    assert sorted(tmp_path.iterdir()) == sorted([young, other, tmp_path / "a[1].json"])
+
+
 def test_an_error_of_something_else_stays_what_it_is(tmp_path):
     with (
         tempfile.TemporaryDirectory() as other,

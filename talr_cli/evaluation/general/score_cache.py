@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from talr_cli.runs.atomic import read_packed, write_packed
+from talr_cli.runs.disk import make_folder
 from talr_cli.runs.identity import run_identity
 
 log = logging.getLogger(__name__)
@@ -43,5 +44,5 @@ def read_record(file: Path) -> dict[str, Any] | None:
 
 
 def write_record(file: Path, record: Mapping[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     write_packed(file, record)

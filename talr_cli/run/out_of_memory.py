@@ -1,0 +1,72 @@
+"""Memory that runs out in training: one line with the numbers, and what would take less of it.
+
+Knows the three ways in which torch and Python say so; on a CPU the kernel may also end the process
+without a word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from talr_cli import ranks
+from talr_cli.errors import UserError
+from talr_cli.methods.regularisers import L2
+from talr_cli.run.config import TrainConfig
+
+if TYPE_CHECKING:
+    from talr_cli.run.prepare import Run
+
+_OF_CPU = "DefaultCPUAllocator: can't allocate memory"
+_BYTES = re.compile(r"(?:tried to allocate|Tried to allocate) ([\d.]+) (bytes|KiB|MiB|GiB)")
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+@contextmanager
+def told(run: Run) -> Iterator[None]:
+    """Inside, where memory runs out, a UserError says what to change; the run can go on with it."""
+    import torch
+
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        is_ours = isinstance(error, torch.OutOfMemoryError | MemoryError) or _OF_CPU in str(error)
+        if not is_ours:
+            raise
+        raise UserError(f"{_numbers(run, error)}: {_way_out(run.config)}") from error
+
+
+def _numbers(run: Run, error: Exception) -> str:
+    from talr_cli.training.spent import peak_memory
+
+    match = _BYTES.search(str(error))
+    wanted = "" if match is None else f" for {float(match[1]) * _UNITS[match[2]] / 2**30:.2f} GiB"
+    where = "the GPU's" if run.device == "cuda" else "this machine's"
+    return (
+        f"training ran out of {where} memory: there was no room{wanted} more, "
+        f"{peak_memory(run.device):.2f} GiB were taken at most"
+    )
+
+
+def _way_out(config: TrainConfig) -> str:
+    """What to type, of what this config does not have yet: first what gives the same weights."""
+    trainer, regulariser = config.trainer, config.regulariser
+    same = []
+    micro = trainer.micro_batch_size if isinstance(trainer.micro_batch_size, int) else None
+    if trainer.batch_size > ranks.world_size() and micro != 1:
+        # One that was not typed was chosen for a room that was not there.
+        less = max(size for size in range(1, micro) if micro % size == 0) if micro else 1
+        same.append(f"trainer.micro_batch_size={less}")
+    if trainer.gradient_checkpointing is not True:
+        same.append("trainer.gradient_checkpointing=true")
+    if isinstance(regulariser, L2) and regulariser.theta0_device != "cpu":
+        same.append("regulariser.theta0_device=cpu")
+    other = []
+    if config.adapter is None and not isinstance(regulariser, L2):
+        other.append("adapter=lora, which is another run")
+    other.append(f"a trainer.max_length below {trainer.max_length}, where rows are longer")
+    if not same:
+        return f"take {', or '.join(other)}"
+    return f"go on with {' or '.join(same)}, which change no result; or take {', or '.join(other)}"

@@ -1,0 +1,116 @@
+"""An export has what lies in the run, and nothing that a link in it leads to."""
+
+import os
+
+import pytest
+from in_process import talr_here
+from synthetic_study import scored, write_study
+
+from talr_cli.runs.run_directory import RunDirectory
+
+CONFIG = {
+    "model": {"path": "some/model", "random_init": None, "template_arguments": {}},
+    "dataset": {"name": "rows"},
+    "trainer": {"epochs": 1.0, "batch_size": 8},
+}
+
+
+@pytest.fixture
+def run(tmp_path):
+    write_study(tmp_path / "runs", [scored("sft", [1, 0], {"task": [1, 0]}, model="m", id="1")])
+    (path,) = tmp_path.glob("runs/s/*/sft-*")
+    directory = RunDirectory(path)
+    directory.prepare(CONFIG, ["lr=1e-6"], "f" * 64)
+    directory.model.mkdir()
+    (directory.model / "config.json").write_text("{}")
+    (directory.model / "model.safetensors").write_bytes(b"weights")
+    return directory
+
+
+@pytest.fixture
+def secret(tmp_path):
+    folder = tmp_path / "home"
+    folder.mkdir()
+    (folder / "key").write_text("SECRET")
+    return folder
+
+
+def export(run, cwd):
+    return talr_here("export", f"run={run.path}", "out=new", cwd=cwd)
+
+
+def test_links_within_the_run_are_copied_as_files(run, tmp_path):
+    (run.model / "also.json").symlink_to("config.json")
+    code, said = export(run, tmp_path)
+    assert code == 0, said
+    assert (tmp_path / "new" / "also.json").read_text() == "{}"
+    assert not (tmp_path / "new" / "also.json").is_symlink()
+
+
+@pytest.mark.parametrize("where", ["file", "folder", "deep", "chain", "relative", "nowhere"])
+def test_a_link_out_of_the_model_is_refused_by_name(where, run, secret, tmp_path):
+    link = run.model / "extra"
+    if where == "file":
+        link.symlink_to(secret / "key")
+    elif where == "folder":
+        link.symlink_to(secret)
+    elif where == "deep":
+        link = run.model / "a" / "b" / "extra"
+        link.parent.mkdir(parents=True)
+        link.symlink_to(secret / "key")
+    elif where == "chain":
+        (run.path / "between").symlink_to(secret)
+        link.symlink_to(run.path / "between" / "key")
+        link = run.path / "between"
+    elif where == "relative":
+        link.symlink_to(os.path.relpath(secret / "key", run.model))
+    else:
+        link.symlink_to("/no/such/file")
+    code, said = export(run, tmp_path)
+    assert code == 2
+    assert f"{link} is a link out of the run" in said
+    assert not (tmp_path / "new").exists()
+    assert [one.name for one in tmp_path.iterdir() if "building" in one.name] == []
+
+
+@pytest.mark.parametrize("name", ["model", "results.json", "config.yaml", "overrides.yaml"])
+def test_a_part_of_the_run_that_lies_elsewhere_is_refused(name, run, tmp_path):
+    part = run.path / name
+    part.rename(tmp_path / "elsewhere")
+    part.symlink_to(tmp_path / "elsewhere")
+    code, said = export(run, tmp_path)
+    assert code == 2
+    assert f"{part} is a link out of the run" in said
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_is_no_file_is_refused(run, tmp_path):
+    os.mkfifo(run.model / "pipe")
+    code, said = export(run, tmp_path)
+    assert code == 2
+    assert "pipe is neither a file nor a folder" in said
+
+
+def test_a_run_that_was_typed_through_a_link_is_that_run(run, tmp_path):
+    (tmp_path / "short").symlink_to(run.path)
+    code, said = talr_here("export", "run=short", "out=new", cwd=tmp_path)
+    assert code == 0, said
+
+
+@pytest.mark.parametrize("out", ["{run}/new", "{run}/model/new"])
+def test_nothing_is_exported_into_the_run(out, run, tmp_path):
+    code, said = talr_here(
+        "export", f"run={run.path}", f"out={out.replace('{run}', str(run.path))}", cwd=tmp_path
+    )
+    assert code == 2
+    assert "lies in the run itself" in said
+
+
+@pytest.mark.parametrize("section", [{"trainer": {}}, {"dataset": 3}, {"model": None}])
+def test_a_config_of_another_shape_is_named(section, run, tmp_path):
+    run.config.unlink()
+    run.prepare({**CONFIG, **section}, [], "f" * 64)
+    code, said = export(run, tmp_path)
+    assert code == 2, said
+    assert f"{run.config} is not the config of the run" in said
+    assert not (tmp_path / "new").exists()
