@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import statistics
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -24,10 +25,18 @@ from talr_cli.data.base import Example
 from talr_cli.data.choices import possible_completions
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.data_parallel import Share, alone
-from talr_cli.evaluation.generation import generate, progress
+from talr_cli.evaluation.generation import (
+    as_answers,
+    generate,
+    progress,
+    requests,
+    require_room,
+)
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.reading import left_padded
 from talr_cli.evaluation.thoughts import without_thoughts
+from talr_cli.evaluation.vllm import Vllm
+from talr_cli.models.checks import positions
 from talr_cli.scorers.base import Scorer, Summarizer, Verdict
 from talr_cli.statistics.items import scored_items
 
@@ -66,6 +75,7 @@ def evaluate_domain(
     batch_size: int,
     answer_by: str = "generation",
     share: Share = alone,
+    vllm: Vllm | None = None,
 ) -> DomainScore:
     """Answer every row by `generation` or by `likelihood` and score the answers.
 
@@ -73,6 +83,7 @@ def evaluate_domain(
         max_new_tokens: Of a generated answer.
         batch_size: Sequences in one forward pass, at first; every choice is one.
         share: Who answers.
+        vllm: Who generates in its place.
     """
     started = time.perf_counter()
     size = BatchSize(batch_size)
@@ -87,10 +98,14 @@ def evaluate_domain(
             for completions, values in zip(choices, likelihoods, strict=True)
         ]
     else:
-        answer = partial(generate, max_new_tokens=max_new_tokens, batch_size=size)
-        answers = share(answer, model, renderer, examples)
+        if vllm is not None:
+            asked = requests(model, renderer, examples, max_new_tokens)
+            answers = as_answers(renderer, asked, vllm(asked), max_new_tokens)
+        else:
+            answer = partial(generate, max_new_tokens=max_new_tokens, batch_size=size)
+            answers = share(answer, model, renderer, examples)
         outputs = [one.text for one in answers]
-        details = [{"cut": one.cut} for one in answers]
+        details = [{"cut": one.cut, "shortened": one.shortened} for one in answers]
     verdicts: list[Verdict] = []
     samples: list[dict[str, Any]] = []
     groups: dict[str, list[float]] = defaultdict(list)
@@ -128,6 +143,7 @@ def evaluate_domain(
         "groups": _proportions(groups),
         "categories": _proportions(categories),
         "answer_by": answer_by,
+        "backend": "hf" if vllm is None or answer_by == "likelihood" else "vllm",
         **_budget_spent(details, max_new_tokens, answer_by),
         "batch_size": size.now,
         "seconds": round(time.perf_counter() - started, 2),
@@ -141,10 +157,17 @@ def evaluate_domain(
 def _budget_spent(
     details: Sequence[Mapping[str, Any]], max_new_tokens: int, answer_by: str
 ) -> dict[str, Any]:
-    """The budget, and how many answers it cut off; a large share is worth a warning."""
+    """The budget, how many answers it cut off, and how many had less; both may be warned of."""
     if answer_by != "generation":
-        return {"max_new_tokens": None, "cut": None}
+        return {"max_new_tokens": None, "cut": None, "shortened": None}
     cut = sum(detail["cut"] for detail in details)
+    shortened = sum(detail["shortened"] for detail in details)
+    if shortened:
+        log.warning(
+            "%d of %d prompts leave fewer than %d of the model's positions to their answers, which "
+            "are cut where these end",
+            *(shortened, len(details), max_new_tokens),
+        )
     if cut > MANY_CUT * len(details):
         log.warning(
             "%d of %d answers did not end within %d tokens and were cut: "
@@ -154,7 +177,7 @@ def _budget_spent(
             max_new_tokens,
             2 * max_new_tokens,
         )
-    return {"max_new_tokens": max_new_tokens, "cut": cut}
+    return {"max_new_tokens": max_new_tokens, "cut": cut, "shortened": shortened}
 
 
 def _proportions(correct: Mapping[str, Sequence[float]]) -> dict[str, Any]:
@@ -194,6 +217,9 @@ def choice_likelihoods(
         for example, choices in rows
         for completion in choices.values()
     ]
+    most = positions(model.config.to_dict()) or sys.maxsize
+    for (number, _), sequence in zip(keys, sequences, strict=True):
+        require_room(rows[number][0], len(sequence.input_ids), most)
     order = sorted(range(len(keys)), key=lambda index: -len(sequences[index].input_ids))
     totals = [0.0] * len(keys)
 

@@ -3,7 +3,6 @@
 import json
 import math
 import random
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -17,8 +16,6 @@ from talr_cli.evaluation.domain import evaluate_domain
 from talr_cli.evaluation.drift import KeptStates, cross_entropy, kl_from_base
 from talr_cli.evaluation.general.score_cache import ScoreCache
 from talr_cli.evaluation.general.suite import _task_score, evaluate_general, mean_of_tasks
-from talr_cli.evaluation.general.tasks import load_tasks
-from talr_cli.evaluation.general.vllm import run_in_vllm
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.models import loading
 from talr_cli.statistics.items import scored_items
@@ -186,18 +183,6 @@ def dataset(**kwargs):
 def even_ones(resps, docs):
     return [doc["answer"] if n % 2 == 0 else "" for n, doc in enumerate(docs)]
 """
-
-
-@pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed")
-def test_vllm_is_asked_for_before_anything_is_loaded():
-    with pytest.raises(UserError, match=r"pip install 'talr\[vllm\]'"):
-        load_tasks(config("eval", "suite.backend=vllm").suite)
-
-
-def test_vllm_scores_whole_models_only(tmp_path):
-    (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(UserError, match="is an adapter"):
-        next(run_in_vllm(["gsm8k"], config("eval").suite, tmp_path, {}))
 
 
 def test_a_group_of_tasks_is_refused(model, renderer, tmp_path):
