@@ -23,6 +23,7 @@ from talr_cli.evaluation.general.suite import evaluate_general
 from talr_cli.evaluation.general.tasks import Tasks
 from talr_cli.evaluation.generation import not_inherited, requests
 from talr_cli.evaluation.memory import BatchSize
+from talr_cli.evaluation.self_score import check_budget
 from talr_cli.evaluation.vllm import Vllm
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.loading import bf16_is_fast, load_model
@@ -72,6 +73,7 @@ def evaluate(
         log.info("answers are greedy: not used of the model's generation_config: %s", unused)
     cache = ScoreCache(scores, content(source, model_config))
     share = AllRanks(source, model_config)
+    check_budget(model.config.to_dict(), renderer, rows, domain)
     budget = domain.max_new_tokens or (answer_budget(rows, renderer) if rows else 0)
     vllm = None
     if suite.backend == "vllm":

@@ -218,6 +218,37 @@ def test_a_users_own_folder_of_tasks(model, renderer, tmp_path):
     assert tasks["sums"]["all"]["exact_match,strict"] == 0
 
 
+def test_prompts_that_the_harness_cuts_are_counted(model, renderer, caplog):
+    def scored(*overrides):
+        suite = config("eval", "suite.limit=4", *overrides).suite
+        suite.tasks = ["mini_instructions", "mini_python"]
+        return evaluate_general(model, renderer, suite)
+
+    def lengths(samples, parts):
+        texts = ["".join(sample["arguments"][0][:parts]) for sample in samples]
+        return [len(renderer.tokenizer(text).input_ids) for text in texts]
+
+    whole = scored()
+    assert {task["prompts_cut"] for task in whole.results["tasks"].values()} == {0}
+    assert "lost their beginning" not in caplog.text
+    prompts = lengths(whole.samples["mini_instructions"], 1)
+    longer = sum(length > min(prompts) for length in prompts)
+    assert longer
+    most = min(prompts) + 48  # mini_instructions' answers
+    cut = scored(f"suite.max_length={most}").results["tasks"]
+    assert cut["mini_instructions"]["prompts_cut"] == longer
+    assert f"mini_instructions: {longer} prompts have lost their beginning" in caplog.text
+    assert f"longer than the {most} tokens" in caplog.text
+    with pytest.raises(UserError, match="mini_instructions asks for answers of up to 48 tokens"):
+        scored("suite.max_length=48")
+    choices = max(lengths(whole.samples["mini_python"], 2))
+    own = config("eval", "suite.limit=4", "suite.tasks=[mini_python]").suite
+    for most, some in ((choices - 1, False), (choices - 2, True)):
+        own.max_length = most
+        cut = evaluate_general(model, renderer, own).results["tasks"]["mini_python"]
+        assert (cut["prompts_cut"] > 0) is some
+
+
 # Scored once
 
 

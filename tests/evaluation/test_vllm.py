@@ -4,8 +4,13 @@ Its engine is a stand-in that answers by a rule; a slow test runs the real one.
 """
 
 import json
+import os
+import signal
 import sys
+import threading
+import time
 import venv
+import weakref
 from pathlib import Path
 
 import pytest
@@ -16,6 +21,7 @@ from talr_cli.data.base import Example
 from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
 from talr_cli.evaluation import generation
+from talr_cli.evaluation.data_parallel import FREE, Follower, Order
 from talr_cli.evaluation.evaluate import evaluate
 from talr_cli.evaluation.general import answering
 from talr_cli.evaluation.general.tasks import load_tasks
@@ -29,7 +35,7 @@ from talr_cli.statistics.pairs import measured_otherwise
 # Answers with the number of the prompt's tokens, then with its last token up to the budget; an
 # even prompt's answer is ended. What it is told lies beside it, a folder a run.
 ENGINE = """
-import json, os, pathlib, shutil, signal, sys
+import json, os, pathlib, shutil, signal, sys, time
 
 HERE = pathlib.Path(__file__).parent
 
@@ -52,6 +58,9 @@ class LLM:
             os.kill(os.getpid(), signal.SIGKILL)
         if how == "raises":
             raise RuntimeError("no room\\n  for the cache")
+        if how == "sleeps":
+            (self.run / "process.json").write_text(str(os.getpid()))
+            time.sleep(60)
         if how == "short":
             prompts = prompts[:-1]
         for prompt, one in zip(prompts, params):
@@ -297,6 +306,45 @@ def test_a_process_that_fails_is_one_line_with_its_log(
     assert "loading" in log.read_text()
     monkeypatch.delenv("VLLM_STANDIN")
     assert len(ask(rows)) == 2
+
+
+def test_ctrl_c_ends_the_process_too(model, renderer, tiny_source, standin, tmp_path, monkeypatch):
+    monkeypatch.setenv("VLLM_STANDIN", "sleeps")
+    suite = config("eval", "suite.backend=vllm").suite
+    ask = Vllm(model, renderer, suite, tiny_source.directory, tmp_path / "vllm.log")
+    before = len(runs(standin))
+
+    def press():
+        while not any((run / "process.json").exists() for run in runs(standin)[before:]):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        ask([Request((5, 6), 3)])
+    with pytest.raises(ProcessLookupError):
+        os.kill(told(runs(standin)[-1], "process.json"), 0)
+
+
+def test_other_ranks_let_go_of_their_model(model, renderer, tiny_source, tiny_config):
+    loaded = []
+
+    def load(source, made):
+        other = torch.nn.Linear(2, 2)
+        loaded.append(weakref.ref(other))
+        return other
+
+    def work(model, renderer, rows):
+        return [model.in_features for _ in rows]
+
+    follower = Follower(load)
+    order = Order(tiny_source, tiny_config, renderer, work, [1, 2])
+    follower.answer(order)
+    assert loaded[0]() is not None
+    follower.answer(FREE)
+    assert loaded[0]() is None
+    follower.answer(order)
+    assert len(loaded) == 2
 
 
 def test_the_engine_runs_on_the_device_of_the_model(
