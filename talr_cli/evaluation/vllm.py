@@ -44,7 +44,7 @@ KEPT = {
     *("PATH", "HOME", "USER", "LOGNAME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "XDG_CACHE_HOME"),
     *("CUDA_HOME", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"),
     *("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"),
-    *("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"),
+    "TRITON_CACHE_DIR",
     *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"),
 }
 KEPT_PREFIXES = ("VLLM_", "NCCL_", "LC_")
@@ -217,6 +217,7 @@ class Vllm:
             finally:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
     def _failure(self, how: str) -> str:
         return (
