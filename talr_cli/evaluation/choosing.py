@@ -5,6 +5,7 @@ Knows a model and a renderer; does not know which choice is right.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,9 +15,10 @@ import torch
 from talr_cli.data.base import Example
 from talr_cli.data.rendering import Rendered, Renderer
 from talr_cli.evaluation.continuations import Choices, read_once
-from talr_cli.evaluation.generation import progress
+from talr_cli.evaluation.generation import progress, require_room
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.reading import left_padded
+from talr_cli.models.checks import positions
 
 
 @torch.inference_mode()
@@ -33,11 +35,17 @@ def choice_likelihoods(
 
     Args:
         rows: Each with its {choice: completion}.
+
+    Raises:
+        UserError: A row is longer than the model's positions.
     """
     answers = [
         [renderer.encode(replace(example, completion=completion)) for completion in own.values()]
         for example, own in rows
     ]
+    most = positions(model.config.to_dict()) or sys.maxsize
+    for (example, _), sequences in zip(rows, answers, strict=True):
+        require_room(example, max(len(one.input_ids) for one in sequences), most)
     totals = _read_once(model, answers, batch_size)
     if totals is None:
         totals = _read_each(model, answers, renderer.tokenizer.pad_token_id, batch_size)

@@ -72,9 +72,15 @@ class SuiteConfig:
         "Whether prompts go through the model's chat template.", True, identity=False
     )
     backend: str = value(
-        "vllm: tasks that generate are answered by vLLM; the others always by hf.",
+        "vllm: vLLM generates the answers; likelihoods are computed by hf in any case.",
         "hf",
         choices=("hf", "vllm"),
+        identity=False,
+    )
+    vllm_python: str | None = value(
+        "The interpreter that has vLLM; null: $TALR_VLLM_PYTHON, or .venv-vllm beside our own.",
+        None,
+        is_path=True,
         identity=False,
     )
     tensor_parallel: int = value(

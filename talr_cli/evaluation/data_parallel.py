@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from talr_cli import ranks
 from talr_cli.data.rendering import Renderer
 from talr_cli.models.config import ModelConfig
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 # (model, renderer, rows) -> an answer to each row. It is sent to other processes: a function of a
 # module, or a functools.partial of one.
 Work = Callable[[Any, Renderer, Sequence[Any]], list[Any]]
+FREE = "free"  # what the first rank orders the others to do with the memory of their GPUs
+
 # (work, model, renderer, rows) -> an answer to each row.
 Share = Callable[[Work, Any, Renderer, Sequence[Any]], list[Any]]
 
@@ -58,6 +62,11 @@ class AllRanks:
         )
 
 
+def free_the_others() -> None:
+    """The other ranks let go of their models, for another process that needs the GPUs."""
+    ranks.broadcast(FREE)
+
+
 class Follower:
     """The side of the other ranks: carries out orders, with a model that it loads at the first."""
 
@@ -66,7 +75,12 @@ class Follower:
         self._source: ModelSource | None = None
         self._model: Any = None
 
-    def answer(self, order: Order) -> None:
+    def answer(self, order: Order | str) -> None:
+        if isinstance(order, str):
+            self._source = self._model = None
+            gc.collect()
+            torch.cuda.empty_cache()
+            return
         if order.source != self._source:
             self._model = None
             gc.collect()  # a trainer's model, too, is part of a cycle

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import statistics
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -24,9 +25,10 @@ from talr_cli.data.choices import possible_completions
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.choosing import choice_likelihoods
 from talr_cli.evaluation.data_parallel import Share, alone
-from talr_cli.evaluation.generation import generate
+from talr_cli.evaluation.generation import as_answers, generate, requests
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.thoughts import without_thoughts
+from talr_cli.evaluation.vllm import Vllm
 from talr_cli.scorers.base import Scorer, Summarizer, Verdict
 from talr_cli.statistics.items import scored_items
 
@@ -65,6 +67,7 @@ def evaluate_domain(
     batch_size: int,
     answer_by: str = "generation",
     share: Share = alone,
+    vllm: Vllm | None = None,
 ) -> DomainScore:
     """Answer every row by `generation` or by `likelihood` and score the answers.
 
@@ -72,6 +75,7 @@ def evaluate_domain(
         max_new_tokens: Of a generated answer.
         batch_size: Sequences in one forward pass, at first; every choice is one.
         share: Who answers.
+        vllm: Who generates in its place.
     """
     started = time.perf_counter()
     size = BatchSize(batch_size)
@@ -86,10 +90,14 @@ def evaluate_domain(
             for completions, values in zip(choices, likelihoods, strict=True)
         ]
     else:
-        answer = partial(generate, max_new_tokens=max_new_tokens, batch_size=size)
-        answers = share(answer, model, renderer, examples)
+        if vllm is not None:
+            asked = requests(model, renderer, examples, max_new_tokens)
+            answers = as_answers(renderer, asked, vllm(asked), max_new_tokens)
+        else:
+            answer = partial(generate, max_new_tokens=max_new_tokens, batch_size=size)
+            answers = share(answer, model, renderer, examples)
         outputs = [one.text for one in answers]
-        details = [{"cut": one.cut} for one in answers]
+        details = [{"cut": one.cut, "shortened": one.shortened} for one in answers]
     verdicts: list[Verdict] = []
     samples: list[dict[str, Any]] = []
     groups: dict[str, list[float]] = defaultdict(list)
@@ -127,6 +135,7 @@ def evaluate_domain(
         "groups": _proportions(groups),
         "categories": _proportions(categories),
         "answer_by": answer_by,
+        "backend": "hf" if vllm is None or answer_by == "likelihood" else "vllm",
         **_budget_spent(details, max_new_tokens, answer_by),
         "batch_size": size.now,
         "seconds": round(time.perf_counter() - started, 2),
@@ -140,10 +149,17 @@ def evaluate_domain(
 def _budget_spent(
     details: Sequence[Mapping[str, Any]], max_new_tokens: int, answer_by: str
 ) -> dict[str, Any]:
-    """The budget, and how many answers it cut off; a large share is worth a warning."""
+    """The budget, how many answers it cut off, and how many had less; both may be warned of."""
     if answer_by != "generation":
-        return {"max_new_tokens": None, "cut": None}
+        return {"max_new_tokens": None, "cut": None, "shortened": None}
     cut = sum(detail["cut"] for detail in details)
+    shortened = sum(detail["shortened"] for detail in details)
+    if shortened:
+        log.warning(
+            "%d of %d prompts leave fewer than %d of the model's positions to their answers, which "
+            "are cut where these end",
+            *(shortened, len(details), max_new_tokens),
+        )
     if cut > MANY_CUT * len(details):
         log.warning(
             "%d of %d answers did not end within %d tokens and were cut: "
@@ -153,7 +169,7 @@ def _budget_spent(
             max_new_tokens,
             2 * max_new_tokens,
         )
-    return {"max_new_tokens": max_new_tokens, "cut": cut}
+    return {"max_new_tokens": max_new_tokens, "cut": cut, "shortened": shortened}
 
 
 def _proportions(correct: Mapping[str, Sequence[float]]) -> dict[str, Any]:

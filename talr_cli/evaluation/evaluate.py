@@ -21,8 +21,10 @@ from talr_cli.evaluation.domain import answer_budget, evaluate_domain
 from talr_cli.evaluation.general.score_cache import ScoreCache
 from talr_cli.evaluation.general.suite import evaluate_general
 from talr_cli.evaluation.general.tasks import Tasks
-from talr_cli.evaluation.generation import not_inherited
+from talr_cli.evaluation.generation import not_inherited, requests
 from talr_cli.evaluation.memory import BatchSize
+from talr_cli.evaluation.self_score import check_budget
+from talr_cli.evaluation.vllm import Vllm
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.loading import bf16_is_fast, load_model
 from talr_cli.models.settings import without_router_loss
@@ -72,7 +74,14 @@ def evaluate(
         log.info("answers are greedy: not used of the model's generation_config: %s", unused)
     cache = ScoreCache(scores, content(source, model_config))
     share = AllRanks(source, model_config)
-    general = evaluate_general(model, renderer, suite, tasks, source.directory, cache, share)
+    check_budget(model.config.to_dict(), renderer, rows, domain)
+    budget = domain.max_new_tokens or (answer_budget(rows, renderer) if rows else 0)
+    vllm = None
+    if suite.backend == "vllm":
+        vllm = Vllm(model, renderer, suite, source.directory, samples.with_name("vllm.log"))
+        if scorer is not None and domain.answer_by == "generation":
+            vllm.want(requests(model, renderer, rows, budget))
+    general = evaluate_general(model, renderer, suite, tasks, cache, share, vllm)
     results["general"] = {**general.results, "processes": processes}
     for task, answers in general.samples.items():
         _write_samples(samples, f"general-{task}", answers)
@@ -83,10 +92,11 @@ def evaluate(
             renderer,
             rows,
             scorer,
-            domain.max_new_tokens or answer_budget(rows, renderer),
+            budget,
             BatchSize.of(domain.batch_size, model.device.type).now,
             domain.answer_by,
             share,
+            vllm,
         )
         results["domain"] = {**answered.results, "limit": domain.limit, "processes": processes}
         _write_samples(samples, "domain", answered.samples)

@@ -22,8 +22,10 @@ from transformers import GenerationConfig, PreTrainedModel
 from talr_cli import ranks
 from talr_cli.data.base import Example
 from talr_cli.data.rendering import Renderer
+from talr_cli.errors import UserError
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.reading import is_plain, left_padded
+from talr_cli.models.checks import positions
 from talr_cli.models.saving import end_tokens
 
 ENDS = ("eos_token_id", "bos_token_id", "pad_token_id")
@@ -32,11 +34,67 @@ _ABOUT_ITSELF = ("transformers_version", "_", "output_", "return_", "use_cache",
 
 
 @dataclass(frozen=True)
+class Request:
+    """A prompt as token ids, how many new ones may follow, and strings that end them."""
+
+    prompt: tuple[int, ...]
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Answer:
-    """`cut`: the budget was spent before the answer came to its end."""
+    """A decoded answer.
+
+    Attributes:
+        cut: The budget was spent before the answer came to its end.
+        shortened: The model's positions left it less than the budget.
+    """
 
     text: str
     cut: bool
+    shortened: bool = False
+
+
+def requests(
+    model: Any, renderer: Renderer, examples: Sequence[Example], max_new_tokens: int
+) -> list[Request]:
+    """What each row asks; its budget is cut to what its prompt leaves of the model's positions.
+
+    Raises:
+        UserError: A prompt leaves room for no answer.
+    """
+    most = positions(model.config.to_dict()) or sys.maxsize
+    prompts = [tuple(renderer.prompt_ids(one.messages, one.tools)) for one in examples]
+    for example, prompt in zip(examples, prompts, strict=True):
+        require_room(example, len(prompt) + 1, most)
+    return [Request(prompt, min(max_new_tokens, most - len(prompt))) for prompt in prompts]
+
+
+def require_room(example: Example, tokens: int, most: int) -> None:
+    """Refuse a row that takes more tokens than the model has positions."""
+    if tokens > most:
+        raise UserError(
+            f"test row {example.id} takes {tokens} tokens or more with its answer, the model has "
+            f"{most} positions: shorten or leave out such rows, or use a model with more positions"
+        )
+
+
+def as_answers(
+    renderer: Renderer,
+    rows: Sequence[Request],
+    found: Sequence[tuple[list[int], bool]],
+    max_new_tokens: int,
+) -> list[Answer]:
+    """The tokens that were `found` to follow each row as text; `found` as `greedy` returns it."""
+    return [
+        Answer(
+            str(renderer.tokenizer.decode(tokens, skip_special_tokens=True)),
+            cut,
+            row.max_new_tokens < max_new_tokens,
+        )
+        for row, (tokens, cut) in zip(rows, found, strict=True)
+    ]
 
 
 @torch.inference_mode()
@@ -52,30 +110,27 @@ def generate(
     Args:
         batch_size: The most rows in a batch; of long rows there are fewer, see `_batches`.
     """
-    tokenizer = renderer.tokenizer
-    prompts = [renderer.prompt_ids(example.messages, example.tools) for example in examples]
+    rows = requests(model, renderer, examples, max_new_tokens)
     ends = set(end_tokens(model, renderer.end_of_turn))
-    batches = _batches(list(map(len, prompts)), batch_size.now, _cached_tokens(model))
-    answers: list[Any] = [None] * len(prompts)
+    lengths = [len(row.prompt) for row in rows]
+    found: list[Any] = [None] * len(rows)
 
     def answer(batch: Sequence[int]) -> None:
-        found = greedy(model, [prompts[index] for index in batch], max_new_tokens, ends)
-        for index, (tokens, cut) in zip(batch, found, strict=True):
-            text = str(tokenizer.decode(tokens, skip_special_tokens=True))
-            answers[index] = Answer(text, cut)
+        answers = greedy(model, [rows[index] for index in batch], ends)
+        for index, one in zip(batch, answers, strict=True):
+            found[index] = one
         bar.update(len(batch))
 
-    with progress(len(prompts)) as bar:
-        for batch in batches:
+    with progress(len(rows)) as bar:
+        for batch in _batches(lengths, batch_size.now, _cached_tokens(model)):
             batch_size.each(batch, answer)
-    return answers
+    return as_answers(renderer, rows, found, max_new_tokens)
 
 
 @torch.inference_mode()
 def greedy(
     model: Any,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
+    rows: Sequence[Request],
     ends: Container[int],
     stopped: Callable[[list[int]], bool] = lambda tokens: False,
 ) -> list[tuple[list[int], bool]]:
@@ -83,11 +138,13 @@ def greedy(
 
     Args:
         ends: Tokens that end an answer; they are not part of it.
-        stopped: Whether an answer has come to its end for another reason.
+        stopped: Whether an answer has come to its end for another reason, such as a stop string.
     """
-    answers: list[list[int]] = [[] for _ in prompts]
-    unended = set(range(len(prompts)))
-    ids, mask = left_padded(prompts, pad_id=0)
+    answers: list[list[int]] = [[] for _ in rows]
+    unended = set(range(len(rows)))
+    cut: set[int] = set()
+    most = max(row.max_new_tokens for row in rows)
+    ids, mask = left_padded([row.prompt for row in rows], pad_id=0)
 
     def search(
         model: Any,
@@ -102,7 +159,7 @@ def greedy(
         """In the place of transformers' own search, which has prepared all of this."""
         left = list(range(len(input_ids)))  # the rows of the batch, by their place in the answers
         inputs = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **state)
-        for _ in range(max_new_tokens):
+        for _ in range(most):
             output = model(**inputs, return_dict=True)
             state = model._update_model_kwargs_for_generation(output, state)
             chosen = output.logits[:, -1].float().argmax(-1)
@@ -112,14 +169,17 @@ def greedy(
                         answers[place].append(token)
                     if token in ends or stopped(answers[place]):
                         unended.remove(place)
+                    elif len(answers[place]) == rows[place].max_new_tokens:
+                        unended.remove(place)
+                        cut.add(place)
             if not unended:
                 break
             input_ids = torch.cat([input_ids, chosen[:, None]], dim=-1)
             if len(unended) < len(left) and _rows_can_leave(state):
                 kept = [row for row, place in enumerate(left) if place in unended]
                 left = [left[row] for row in kept]
-                rows = torch.tensor(kept, device=input_ids.device)
-                input_ids, state = input_ids[rows], _of_rows(state, rows)
+                indices = torch.tensor(kept, device=input_ids.device)
+                input_ids, state = input_ids[indices], _of_rows(state, indices)
             inputs = model.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **state)
         return input_ids
 
@@ -127,13 +187,13 @@ def greedy(
         model.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=most,
             do_sample=False,
             use_cache=True,
             pad_token_id=0,  # for `generate` to have one: the mask tells what is padding
             custom_generate=search,
         )
-    return [(answer, place in unended) for place, answer in enumerate(answers)]
+    return [(answer, place in cut) for place, answer in enumerate(answers)]
 
 
 @contextmanager

@@ -93,14 +93,7 @@ def check_tests(
         "test rows (with their answer)",
         "shorten or leave out such rows (domain.limit), or use a model with more positions",
     )
-    if config.answer_by == "generation" and config.max_new_tokens is not None:
-        check_length(
-            settings,
-            max((len(row.input_ids) - len(row.targets) for row in rows), default=0),
-            "test prompts",
-            "set domain.max_new_tokens={rest}",
-            config.max_new_tokens,
-        )
+    check_budget(settings, renderer, examples, config)
     finding = self_score(renderer, examples, scorer).finding
     if finding is None:
         return
@@ -110,6 +103,28 @@ def check_tests(
             "domain.self_score=warn"
         )
     log.warning("%s", finding)
+
+
+def check_budget(
+    settings: Mapping[str, Any],
+    renderer: Renderer,
+    examples: Sequence[Example],
+    config: DomainEvalConfig,
+) -> None:
+    """Refuse a budget that the user has named and that does not fit behind the longest prompt.
+
+    Args:
+        settings: The model's config.json.
+    """
+    if config.answer_by == "generation" and config.max_new_tokens is not None:
+        prompts = (renderer.prompt_ids(one.messages, one.tools) for one in examples)
+        check_length(
+            settings,
+            max(map(len, prompts), default=0),
+            "test prompts",
+            "set domain.max_new_tokens={rest}",
+            config.max_new_tokens,
+        )
 
 
 def _encoded(renderer: Renderer, example: Example) -> Rendered:

@@ -24,7 +24,7 @@ from talr_cli.scorers.user import source_file
 # How many rows are scored at once is a matter of memory, and where a file lies of taste.
 _NO_MATTER = (
     *("batch_size", "tensor_parallel", "data_dir", "data_files", "allow_unsafe_code"),
-    "self_score",
+    *("vllm_python", "self_score"),
 )
 
 

@@ -106,8 +106,12 @@ def measured_otherwise(one: Results, other: Results, part: str) -> str | None:
         return f"domain is {datasets[0]} and {datasets[1]}"
     # A quick look at the first items is no estimate of the same thing.
     for key in _MEASURE:
-        if first.get(key) != second.get(key):
-            return f"{part} was scored by {key}={first.get(key)} and {key}={second.get(key)}"
+        # What does not say its backend was scored when there was one.
+        one_way, other_way = (
+            section.get(key, "hf" if key == "backend" else None) for section in (first, second)
+        )
+        if one_way != other_way:
+            return f"{part} was scored by {key}={one_way} and {key}={other_way}"
     asked = first.get("items_hash"), second.get("items_hash")
     if asked[0] != asked[1]:
         return f"{part} was scored on other items ({short(asked[0])} and {short(asked[1])})"

@@ -3,7 +3,6 @@
 import json
 import math
 import random
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -17,8 +16,6 @@ from talr_cli.evaluation.domain import evaluate_domain
 from talr_cli.evaluation.drift import KeptStates, cross_entropy, kl_from_base
 from talr_cli.evaluation.general.score_cache import ScoreCache
 from talr_cli.evaluation.general.suite import _task_score, evaluate_general, mean_of_tasks
-from talr_cli.evaluation.general.tasks import load_tasks
-from talr_cli.evaluation.general.vllm import run_in_vllm
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.models import loading
 from talr_cli.statistics.items import scored_items
@@ -188,18 +185,6 @@ def even_ones(resps, docs):
 """
 
 
-@pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed")
-def test_vllm_is_asked_for_before_anything_is_loaded():
-    with pytest.raises(UserError, match=r"pip install 'talr\[vllm\]'"):
-        load_tasks(config("eval", "suite.backend=vllm").suite)
-
-
-def test_vllm_scores_whole_models_only(tmp_path):
-    (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(UserError, match="is an adapter"):
-        next(run_in_vllm(["gsm8k"], config("eval").suite, tmp_path, {}))
-
-
 def test_a_group_of_tasks_is_refused(model, renderer, tmp_path):
     (tmp_path / "pair.yaml").write_text("group: pair\ntask: [mini_python, mini_arithmetic]\n")
     several = config(
@@ -231,6 +216,37 @@ def test_a_users_own_folder_of_tasks(model, renderer, tmp_path):
     assert tasks["sums"]["items"] == {"0": 1.0, "1": 0.0, "2": 1.0, "3": 0.0, "4": 1.0}
     assert tasks["sums"]["score"] == pytest.approx(0.6)
     assert tasks["sums"]["all"]["exact_match,strict"] == 0
+
+
+def test_prompts_that_the_harness_cuts_are_counted(model, renderer, caplog):
+    def scored(*overrides):
+        suite = config("eval", "suite.limit=4", *overrides).suite
+        suite.tasks = ["mini_instructions", "mini_python"]
+        return evaluate_general(model, renderer, suite)
+
+    def lengths(samples, parts):
+        texts = ["".join(sample["arguments"][0][:parts]) for sample in samples]
+        return [len(renderer.tokenizer(text).input_ids) for text in texts]
+
+    whole = scored()
+    assert {task["prompts_cut"] for task in whole.results["tasks"].values()} == {0}
+    assert "lost their beginning" not in caplog.text
+    prompts = lengths(whole.samples["mini_instructions"], 1)
+    longer = sum(length > min(prompts) for length in prompts)
+    assert longer
+    most = min(prompts) + 48  # mini_instructions' answers
+    cut = scored(f"suite.max_length={most}").results["tasks"]
+    assert cut["mini_instructions"]["prompts_cut"] == longer
+    assert f"mini_instructions: {longer} prompts have lost their beginning" in caplog.text
+    assert f"longer than the {most} tokens" in caplog.text
+    with pytest.raises(UserError, match="mini_instructions asks for answers of up to 48 tokens"):
+        scored("suite.max_length=48")
+    choices = max(lengths(whole.samples["mini_python"], 2))
+    own = config("eval", "suite.limit=4", "suite.tasks=[mini_python]").suite
+    for most, some in ((choices - 1, False), (choices - 2, True)):
+        own.max_length = most
+        cut = evaluate_general(model, renderer, own).results["tasks"]["mini_python"]
+        assert (cut["prompts_cut"] > 0) is some
 
 
 # Scored once

@@ -8,14 +8,23 @@ import torch
 from conftest import config
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import GenerationConfig, MambaConfig, MambaForCausalLM
+from transformers import (
+    GenerationConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MambaConfig,
+    MambaForCausalLM,
+)
 
 from talr_cli.data.base import Example
 from talr_cli.data.rendering import Rendered
+from talr_cli.errors import UserError
 from talr_cli.evaluation import generation
+from talr_cli.evaluation.config import DomainEvalConfig
 from talr_cli.evaluation.domain import answer_budget, evaluate_domain
 from talr_cli.evaluation.general.suite import evaluate_general
 from talr_cli.evaluation.memory import BatchSize
+from talr_cli.evaluation.self_score import check_budget
 from talr_cli.models import loading
 from talr_cli.scorers.text import ExactMatch
 
@@ -179,6 +188,46 @@ def test_an_answer_may_be_longer_than_the_references(longest, budget):
 
     examples = [Example("a", (), "word " * longest), Example("b", (), "word")]
     assert answer_budget(examples, Words()) == budget
+
+
+def test_a_budget_is_cut_to_what_a_prompt_leaves_of_the_positions(renderer, caplog):
+    """Of a model with absolute positions, which has no number for one more."""
+    torch.manual_seed(0)
+    examples = [replace(one, reference={"answer": "Yes."}) for one in questions()]
+    lengths = [len(renderer.prompt_ids(example.messages)) for example in examples]
+    most = max(lengths) + 4
+    shape = {"n_embd": 16, "n_layer": 2, "n_head": 2, "initializer_range": 0.5}
+    model = GPT2LMHeadModel(
+        GPT2Config(vocab_size=len(renderer.tokenizer), n_positions=most, **shape)
+    ).eval()
+    model.generation_config.eos_token_id = None
+    score = evaluate_domain(model, renderer, examples, ExactMatch(), NEW_TOKENS, 3)
+    for example, sample in zip(examples, score.samples, strict=True):
+        prompt = torch.tensor([renderer.prompt_ids(example.messages)])
+        room = min(NEW_TOKENS, most - prompt.shape[1])
+        ids = model.generate(prompt, max_new_tokens=room, do_sample=False, pad_token_id=0)
+        expected = renderer.tokenizer.decode(ids[0, prompt.shape[1] :], skip_special_tokens=True)
+        assert sample["output"] == expected
+        assert sample["shortened"] is (room < NEW_TOKENS)
+    assert score.results["shortened"] == 1
+    assert "1 of 8 prompts leave fewer than 12 of the model's positions" in caplog.text
+    for answer_by, longer in (("generation", 4), ("likelihood", 3)):
+        model.config.n_positions = most - longer
+        rows = [replace(one, reference={"answer": "Yes.", "choices": ["Yes."]}) for one in examples]
+        with pytest.raises(
+            UserError, match=f"test row q200 takes .* the model has {most - longer}"
+        ):
+            evaluate_domain(model, renderer, rows, ExactMatch(), NEW_TOKENS, 3, answer_by)
+
+
+def test_a_budget_that_was_named_has_to_fit(model, renderer):
+    settings, rows = model.config.to_dict(), questions()
+    longest = max(len(renderer.prompt_ids(example.messages)) for example in rows)
+    fits = 2048 - longest
+    for budget, answer_by in ((fits, "generation"), (fits + 1, "likelihood"), (None, "generation")):
+        check_budget(settings, renderer, rows, DomainEvalConfig(answer_by, budget))
+    with pytest.raises(UserError, match=f"set domain.max_new_tokens={fits}"):
+        check_budget(settings, renderer, rows, DomainEvalConfig("generation", fits + 1))
 
 
 def test_what_was_cut_is_counted_and_a_large_share_said(model, renderer, caplog):

@@ -5,39 +5,77 @@ What the harness asks and how it judges stays its own: prompts, tokens, truncati
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
 
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.continuations import Choices, read_once
-from talr_cli.evaluation.generation import greedy, only_ends_inherited
+from talr_cli.evaluation.generation import Request, greedy, only_ends_inherited
 from talr_cli.models.saving import end_tokens
 
 _GREEDY = {"do_sample", "temperature", "top_p", "top_k"}  # what a greedy task may ask for
 
-Request = tuple[Any, list[int], list[int]]  # (its text, context, continuation)
+# (its text, context, continuation)
+Likelihood = tuple[Any, list[int], list[int]]
+# Requests -> of each its new tokens, and whether they were cut.
+Generate = Callable[[Sequence[Request]], Sequence[tuple[list[int], bool]]]
+
+
+def is_greedy(settings: Mapping[str, Any]) -> bool:
+    """Whether a task's settings for generation ask for the likeliest tokens and nothing else."""
+    return not _samples(normalize_gen_kwargs(dict(settings)), {"until", "max_gen_toks"})
+
+
+def _samples(settings: Mapping[str, Any], known: Collection[str]) -> bool:
+    return bool(settings.get("do_sample")) or bool(settings.keys() - _GREEDY - {*known})
 
 
 class Answering(HFLM):
-    """Answers `rows` requests at once with a model in memory."""
+    """Answers `rows` requests at once with a model in memory, or `generate` in its place."""
 
-    def __init__(self, model: Any, renderer: Renderer, rows: int, **settings: Any) -> None:
+    def __init__(
+        self,
+        model: Any,
+        renderer: Renderer,
+        rows: int,
+        generate: Generate | None = None,
+        **settings: Any,
+    ) -> None:
         super().__init__(model, tokenizer=renderer.tokenizer, batch_size=rows, **settings)
         self._ends = set(end_tokens(model, renderer.end_of_turn))
         self._rows = rows
+        self._generate = generate or self._greedy
 
     def _model_generate(
         self, context: torch.Tensor, max_length: int, stop: list[str], **settings: Any
     ) -> torch.Tensor:
         """Ids [B, T'] of prompts and answers; padded where an answer has ended."""
-        if settings.get("do_sample") or settings.keys() - _GREEDY - {"attention_mask"}:
+        if _samples(settings, {"attention_mask"}):
             with only_ends_inherited(self.model):  # as the task wants it, and nothing else
                 return super()._model_generate(context, max_length, stop, **settings)
         tokenizer: Any = self.tokenizer
         strings = [text for text in stop if tokenizer.convert_tokens_to_ids(text) not in self._ends]
+        new_tokens = max_length - context.shape[1]
+        answers = self._generate(
+            [
+                Request(tuple(row[mask.bool()].tolist()), new_tokens, tuple(strings))
+                for row, mask in zip(context, settings["attention_mask"], strict=True)
+            ]
+        )
+        width = max(len(tokens) for tokens, _ in answers)
+        ids = torch.full((len(answers), width), tokenizer.pad_token_id)
+        for row, (tokens, _) in enumerate(answers):
+            ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
+        return torch.cat([context, ids.to(context.device)], dim=-1)
+
+    def _greedy(self, requests: Sequence[Request]) -> list[tuple[list[int], bool]]:
+        """All of them have the same stop strings."""
+        tokenizer: Any = self.tokenizer
+        strings = requests[0].stop
         window = max(
             (len(tokenizer(text, add_special_tokens=False).input_ids) + 2 for text in strings),
             default=0,
@@ -47,28 +85,18 @@ class Answering(HFLM):
             text = tokenizer.decode(tokens[-window:]) if strings else ""
             return any(string in text for string in strings)
 
-        prompt = context.shape[1]
-        prompts = [
-            row[mask.bool()].tolist()
-            for row, mask in zip(context, settings["attention_mask"], strict=True)
-        ]
-        answers = greedy(self.model, prompts, max_length - prompt, self._ends, stopped)
-        width = max(len(tokens) for tokens, _ in answers)
-        ids = torch.full((len(answers), width), tokenizer.pad_token_id)
-        for row, (tokens, _) in enumerate(answers):
-            ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
-        return torch.cat([context, ids.to(context.device)], dim=-1)
+        return greedy(self.model, requests, self._ends, stopped)
 
     def _loglikelihood_tokens(
         self,
-        requests: list[Request],
+        requests: list[Likelihood],
         disable_tqdm: bool = False,
         override_bs: int | None = None,
     ) -> list[tuple[float, bool]]:
         shared = self._read_once(requests) if override_bs is None else None
         return shared or super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
 
-    def _read_once(self, requests: Sequence[Request]) -> list[tuple[float, bool]] | None:
+    def _read_once(self, requests: Sequence[Likelihood]) -> list[tuple[float, bool]] | None:
         """None where the contexts are not shared, or cannot be."""
         places: dict[tuple[int, ...], list[int]] = {}
         for place, (_, context, _continuation) in enumerate(requests):

@@ -8,10 +8,11 @@ that a task belongs to.
 from __future__ import annotations
 
 import json
+import logging
 import random
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain, groupby
 from typing import Any
@@ -21,26 +22,30 @@ import lm_eval.api.task
 import numpy as np
 import torch
 from lm_eval.api.instance import Instance
-from lm_eval.api.model import LM
 from lm_eval.api.task import Task
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
 from tqdm import tqdm
 from transformers import PretrainedConfig, PreTrainedModel
 
 from talr_cli import ranks
 from talr_cli.data.rendering import Renderer
+from talr_cli.errors import UserError
 from talr_cli.evaluation.config import SuiteConfig
 from talr_cli.evaluation.data_parallel import Share
-from talr_cli.evaluation.general.answering import Answering
+from talr_cli.evaluation.general.answering import Answering, Generate
 from talr_cli.evaluation.general.tasks import definition, generators_kept
+from talr_cli.evaluation.generation import Request
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.sandbox.code_eval import in_place_of_code_eval
+
+log = logging.getLogger(__name__)
 
 # Its bar over the prompts is for those who watch: none where stderr is a file.
 lm_eval.api.task.tqdm = partial(tqdm, disable=None)
 
 
-def run_task(harness_model: LM, task: Task, suite: SuiteConfig) -> dict[str, Any]:
+def run_task(harness_model: HarnessModel, task: Task, suite: SuiteConfig) -> dict[str, Any]:
     """One task from its prompts to its scores, as values that JSON knows.
 
     The harness generates every answer before it judges the first, so programs run at the end.
@@ -66,17 +71,62 @@ def run_task(harness_model: LM, task: Task, suite: SuiteConfig) -> dict[str, Any
         )
     if output is None:
         raise RuntimeError("lm-eval returned nothing: only its first rank reports")
+    if harness_model.prompts_cut:
+        log.warning(
+            "%s: %d prompts have lost their beginning: with their answers they are longer than the "
+            "%d tokens that the model takes",
+            *(name, harness_model.prompts_cut, harness_model.max_length),
+        )
     record = {
         "definition": made_of,
         "version": output["versions"].get(name),
         "n": output["n-samples"][name]["effective"],
         "values": {key: value for key, value in output["results"][name].items() if "," in key},
         "samples": output["samples"][name],
+        "prompts_cut": harness_model.prompts_cut,
     }
     return json.loads(json.dumps(record, default=_plain))
 
 
-class SharedModel(HFLM):
+class HarnessModel(HFLM):
+    """A model as the harness asks it.
+
+    Attributes:
+        prompts_cut: How many prompts have lost their beginning, so that the answer has room.
+    """
+
+    def __init__(self, model: PreTrainedModel, renderer: Renderer, suite: SuiteConfig) -> None:
+        self.prompts_cut = 0
+        self._renderer = renderer
+        self._settings = {
+            "max_length": longest_sequence(suite, model.config),
+            "chat_template_args": dict(renderer.arguments),
+        }
+        super().__init__(model, tokenizer=renderer.tokenizer, **self._settings)
+
+    def _check_room(self, requests: Sequence[Instance]) -> None:
+        """Count the prompts to be cut, which the harness does in silence.
+
+        Raises:
+            UserError: Nothing would be left of the prompts.
+        """
+        texts = [request.args[0] for request in requests]
+        for text, request in zip(texts, requests, strict=True):
+            budget = normalize_gen_kwargs(request.args[1], self.max_gen_toks)["max_gen_toks"]
+            if budget >= self.max_length:
+                raise UserError(
+                    f"{request.task_name} asks for answers of up to {budget} tokens, and a prompt "
+                    f"with its answer may have {self.max_length} here: leave it out of "
+                    "suite.tasks, or use a model with more positions or a larger suite.max_length"
+                )
+            self.prompts_cut += self._is_longer(text, self.max_length - budget)
+
+    def _is_longer(self, text: str, tokens: int) -> bool:
+        # A token stands for a byte at least, but for the few that are put around a text.
+        return len(text.encode()) + 16 > tokens and len(self.tok_encode(text)) > tokens
+
+
+class SharedModel(HarnessModel):
     """A model in memory for the harness; several processes may hold it and take part."""
 
     def __init__(
@@ -87,19 +137,18 @@ class SharedModel(HFLM):
         size: BatchSize,
         share: Share,
     ) -> None:
-        self._renderer, self._size, self._share = renderer, size, share
-        self._settings = {
-            "max_length": longest_sequence(suite, model.config),
-            "chat_template_args": dict(renderer.arguments),
-        }
-        super().__init__(model, tokenizer=renderer.tokenizer, **self._settings)
+        super().__init__(model, renderer, suite)
+        self._size, self._share = size, share
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        self._check_room(requests)
         return self._answers("generate_until", requests)
 
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[tuple[float, bool]]:
+        texts = ("".join(request.args) for request in requests)
+        self.prompts_cut += sum(self._is_longer(text, self.max_length + 1) for text in texts)
         return self._answers("loglikelihood", requests)
 
     def loglikelihood_rolling(
@@ -113,6 +162,46 @@ class SharedModel(HFLM):
         work = partial(_answer, kind=kind, size=self._size, settings=self._settings)
         answers = self._share(work, self.model, self._renderer, documents)
         return list(chain.from_iterable(answers))
+
+
+class Elsewhere(HarnessModel):
+    """For the harness's tasks that generate: a model whose tokens another process chooses."""
+
+    def __init__(
+        self, model: PreTrainedModel, renderer: Renderer, suite: SuiteConfig, generate: Generate
+    ) -> None:
+        super().__init__(model, renderer, suite)
+        self._generate = generate
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        self._check_room(requests)
+        # All requests in one batch, so that all are asked for at once.
+        own = Answering(self.model, self._renderer, len(requests), self._generate, **self._settings)
+        return own.generate_until(requests, disable_tqdm=True)
+
+
+class _AskedError(Exception):
+    """Leaves the harness when it has asked."""
+
+
+def requests_of(
+    task: Task, model: PreTrainedModel, renderer: Renderer, suite: SuiteConfig
+) -> list[Request]:
+    """What a task that generates will ask, told by running it up to there."""
+    asked: list[Request] = []
+
+    def generate(requests: Sequence[Request]) -> list[tuple[list[int], bool]]:
+        asked.extend(requests)
+        return [([], False)] * len(requests)
+
+    class Asked(Elsewhere):
+        def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+            super().generate_until(requests)
+            raise _AskedError
+
+    with suppress(_AskedError):
+        run_task(Asked(model, renderer, suite, generate), task, suite)
+    return asked
 
 
 def _answer(

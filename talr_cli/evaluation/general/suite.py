@@ -6,18 +6,15 @@ has. Knows what identifies a score and who answers; how a task is run is the har
 
 from __future__ import annotations
 
-import gc
 import logging
 import math
 import time
-from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 from lm_eval.api.task import Task
 from transformers import PreTrainedModel
 
@@ -25,16 +22,19 @@ from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
 from talr_cli.evaluation.config import SuiteConfig
 from talr_cli.evaluation.data_parallel import Share, alone
+from talr_cli.evaluation.general.answering import is_greedy
 from talr_cli.evaluation.general.harness import (
+    Elsewhere,
     SharedModel,
     longest_sequence,
+    requests_of,
     run_task,
     state_kept,
 )
 from talr_cli.evaluation.general.score_cache import ScoreCache, read_record, write_record
 from talr_cli.evaluation.general.tasks import Tasks, definition, load_tasks
-from talr_cli.evaluation.general.vllm import run_in_vllm
 from talr_cli.evaluation.memory import BatchSize
+from talr_cli.evaluation.vllm import Vllm
 from talr_cli.runs.environment import package_versions
 from talr_cli.statistics.items import clustered_error, scored_items
 
@@ -58,40 +58,46 @@ def evaluate_general(
     renderer: Renderer,
     suite: SuiteConfig,
     tasks: Tasks | None = None,
-    checkpoint: Path | None = None,
     cache: ScoreCache | None = None,
     share: Share = alone,
+    vllm: Vllm | None = None,
 ) -> GeneralScore:
     """Run the suite's tasks greedily; the score is their plain mean.
 
     Args:
         tasks: Those of the suite, where they are loaded already.
-        checkpoint: The folder of the same weights, for a backend that loads them itself.
         cache: Where scores of this checkpoint are looked up and kept.
         share: Who answers.
+        vllm: Who answers the tasks that generate, in its place.
     """
     started = time.perf_counter()
     tasks = tasks or load_tasks(suite)
     files: dict[str, Path] = {}
+    backends = {name: _backend(task, vllm) for name, task in tasks.loaded.items()}
     if cache is not None:
         shared = _settings(model, renderer, suite)
         for name, task in tasks.loaded.items():
-            files[name] = cache.file(name, {**shared, "task": definition(task, suite.limit)})
+            own = {**backends[name], "task": definition(task, suite.limit)}
+            files[name] = cache.file(name, {**shared, **own})
     found = {name: read_record(file) for name, file in files.items()}
     records = {name: record for name, record in found.items() if record is not None}
     for name in records:
         log.info("general: %s was scored before", name)
-    for name, record in _run(model, renderer, suite, tasks, checkpoint, share, records):
+    left = {name: task for name, task in tasks.loaded.items() if name not in records}
+    for name, record in _run(model, renderer, suite, left, share, vllm):
         records[name] = record
         if cache is not None:
             write_record(files[name], record)
-    scores = {name: _task_score(records[name], suite.metrics[name]) for name in tasks.loaded}
+    scores = {
+        name: {**_task_score(records[name], suite.metrics[name]), **backends[name]}
+        for name in tasks.loaded
+    }
     results = {
         **mean_of_tasks(list(scores.values())),
         "formula": suite.formula,
         "suite": suite.name,
         "limit": suite.limit,
-        "backend": suite.backend,
+        "backend": "vllm" if any("vllm" in one for one in backends.values()) else "hf",
         "harness": {"name": "lm-eval", "version": metadata.version("lm-eval")},
         "tasks": scores,
         "missing": tasks.missing,
@@ -119,26 +125,37 @@ def _once_each(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({row["doc_id"]: row for row in rows}.values())
 
 
+def _backend(task: Task, vllm: Vllm | None) -> dict[str, str]:
+    """Who answers a task: vLLM only tokens that are to be the likeliest."""
+    greedy = task.OUTPUT_TYPE == "generate_until" and is_greedy(
+        task.get_config("generation_kwargs")
+    )
+    if vllm is None or not greedy:
+        return {"backend": "hf"}
+    return {"backend": "vllm", "vllm": vllm.installation.version}
+
+
 def _run(
     model: PreTrainedModel,
     renderer: Renderer,
     suite: SuiteConfig,
-    tasks: Tasks,
-    checkpoint: Path | None,
+    tasks: Mapping[str, Task],
     share: Share,
-    skip: Container[str],
+    vllm: Vllm | None,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(task, record) of every task that is not to be skipped, each as soon as it is scored."""
-    left = {name: task for name, task in tasks.loaded.items() if name not in skip}
-    if suite.backend == "vllm":
-        generating = [name for name, task in left.items() if task.OUTPUT_TYPE == "generate_until"]
-        if generating:
-            assert checkpoint is not None
-            with _memory_freed(model):
-                yield from run_in_vllm(generating, suite, checkpoint, dict(renderer.arguments))
-        left = {name: task for name, task in left.items() if name not in generating}
-    for name, task in left.items():
-        yield name, _run_here(model, renderer, suite, task, share)
+    """(task, record) of every task, each as soon as it is scored."""
+    elsewhere = [name for name, task in tasks.items() if "vllm" in _backend(task, vllm)]
+    if vllm is not None:
+        for name in elsewhere:
+            with state_kept(model, renderer):
+                vllm.want(requests_of(tasks[name], model, renderer, suite))
+        for name in elsewhere:
+            with state_kept(model, renderer):
+                record = run_task(Elsewhere(model, renderer, suite, vllm), tasks[name], suite)
+            yield name, {**record, "batch_size": None}
+    for name, task in tasks.items():
+        if name not in elsewhere:
+            yield name, _run_here(model, renderer, suite, task, share)
 
 
 def _run_here(
@@ -154,7 +171,6 @@ def _run_here(
 def _settings(model: PreTrainedModel, renderer: Renderer, suite: SuiteConfig) -> dict[str, Any]:
     """What a task's scores depend on besides the checkpoint and the task."""
     return {
-        "backend": suite.backend,
         "answers": "greedy",  # not as the model's generation_config has it
         "chat_template": suite.chat_template,
         "template_arguments": dict(renderer.arguments),
@@ -183,6 +199,7 @@ def _task_score(record: dict[str, Any], metric: str) -> dict[str, Any]:
         "version": record["version"],
         "definition": record["definition"],
         "batch_size": record["batch_size"],
+        "prompts_cut": record.get("prompts_cut"),
         **scored_items(
             [sample["doc_id"] for sample in samples],
             [sample.get(name) for sample in samples],
@@ -211,16 +228,3 @@ def _with_errors(values: dict[str, Any], samples: list[dict[str, Any]]) -> dict[
         if math.isclose(sum(sums) / sum(counts), score, abs_tol=1e-9):
             complete[error] = clustered_error(sums, counts)
     return complete
-
-
-@contextmanager
-def _memory_freed(model: Any) -> Iterator[None]:
-    """The model waits in the memory of the CPU."""
-    device = model.device
-    model.to("cpu")
-    gc.collect()
-    torch.cuda.empty_cache()
-    try:
-        yield
-    finally:
-        model.to(device)

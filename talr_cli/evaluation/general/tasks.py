@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ from talr_cli.evaluation.general.local_data import (
 from talr_cli.evaluation.general.mini import TASK_DIR
 from talr_cli.evaluation.sandbox.code_eval import in_place_of_code_eval
 from talr_cli.evaluation.sandbox.outside import require_sandbox
+from talr_cli.evaluation.vllm import find_vllm
 from talr_cli.models.sources import cache_dir
 from talr_cli.runs.atomic import made_whole
 from talr_cli.runs.identity import run_identity
@@ -64,7 +64,7 @@ def load_tasks(suite: SuiteConfig) -> Tasks:
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of what is meant here
     if suite.backend == "vllm":
-        _require_vllm()
+        find_vllm(suite)
     if suite.data_dir is not None and not Path(suite.data_dir).expanduser().is_dir():
         raise UserError(f"suite.data_dir={suite.data_dir} is not a directory")
     manager = _task_manager(suite.task_dir, tuple(suite.tasks))
@@ -158,11 +158,6 @@ def _files_digest(task_dir: str | None, files: Mapping[str, Path]) -> dict[str, 
 
 def _folder(task_dir: str) -> Path:
     return TASK_DIR if task_dir == "mini" else Path(task_dir)
-
-
-def _require_vllm() -> None:
-    if find_spec("vllm") is None:
-        raise UserError("suite.backend=vllm: vllm is not installed: pip install 'talr[vllm]'")
 
 
 def _require_containment(task: str, file: Path, allow_unsafe: bool) -> None:

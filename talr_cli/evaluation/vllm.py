@@ -1,0 +1,261 @@
+"""Greedy answers by vLLM, in a process and a Python environment of its own.
+
+vLLM pins a torch and a transformers of its own, and gives no memory back within a process. So it is
+installed apart, and vllm_worker.py answers there: requests go out as token ids in a file, answers
+come back in another. Knows that process, its environment and its files; does not know what is
+asked.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from talr_cli.data.rendering import Renderer
+from talr_cli.errors import UserError
+from talr_cli.evaluation.config import SuiteConfig
+from talr_cli.evaluation.data_parallel import free_the_others
+from talr_cli.evaluation.generation import Request
+from talr_cli.models.saving import end_tokens
+
+log = logging.getLogger(__name__)
+
+WORKER = Path(__file__).with_name("vllm_worker.py")
+PYTHON = "TALR_VLLM_PYTHON"
+REMEDY = "`make vllm` makes .venv-vllm with vLLM in it, suite.vllm_python=PATH names another"
+# All else stays out: a rank's RANK and MASTER_ADDR would make vLLM part of our process group, and
+# PYTHONPATH would show it our packages.
+KEPT = {
+    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "XDG_CACHE_HOME"),
+    *("CUDA_HOME", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"),
+    *("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"),
+    "TRITON_CACHE_DIR",
+    *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"),
+}
+KEPT_PREFIXES = ("VLLM_", "NCCL_", "LC_")
+DEFAULTS = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the same batches in every process
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    "VLLM_CPU_KVCACHE_SPACE": "4",  # GiB
+}
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # the model is a folder
+LEFT_FREE = 2**30  # bytes of a GPU: vLLM's own context takes some
+MOST_OF_A_GPU = 0.9
+_CAUSE = re.compile(r"\b(\w+(?:Error|Exception): \S.*)")
+_PROBE = "import importlib.metadata as m; print(m.version(m.packages_distributions()['vllm'][0]))"
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A Python interpreter that has vLLM."""
+
+    python: Path
+    version: str
+
+
+def find_vllm(suite: SuiteConfig) -> Installation:
+    """The interpreter that the suite names, or $TALR_VLLM_PYTHON, or .venv-vllm beside our own.
+
+    Raises:
+        UserError: It is not there, does not run, or has no vLLM.
+    """
+    beside = Path(sys.prefix).parent / ".venv-vllm" / "bin" / "python"
+    return _installation(str(suite.vllm_python or os.environ.get(PYTHON) or beside))
+
+
+@functools.cache
+def _installation(python: str) -> Installation:
+    if not Path(python).is_file():
+        raise UserError(f"suite.backend=vllm: there is no interpreter {python}: {REMEDY}")
+    try:
+        done = subprocess.run(
+            [python, "-I", "-c", _PROBE],
+            env=environment(os.environ),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UserError(
+            f"suite.backend=vllm: {python} does not run as a Python interpreter ({error}): {REMEDY}"
+        ) from error
+    if "KeyError: 'vllm'" in done.stderr:
+        raise UserError(f"suite.backend=vllm: {python} has no vllm: {REMEDY}")
+    if done.returncode or not done.stdout.strip():
+        last = (done.stderr.strip().splitlines() or [f"code {done.returncode}"])[-1]
+        raise UserError(
+            f"suite.backend=vllm: {python} does not run as a Python interpreter ({last}): {REMEDY}"
+        )
+    return Installation(Path(python), done.stdout.strip())
+
+
+def environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """What of our environment the process gets, and what it is told besides."""
+    kept = {
+        name: value
+        for name, value in ours.items()
+        if name in KEPT or name.startswith(KEPT_PREFIXES)
+    }
+    return {**DEFAULTS, **kept, **OFFLINE}
+
+
+class Vllm:
+    """Answers of one checkpoint. All that was wanted is asked at once: loading takes minutes."""
+
+    def __init__(
+        self, model: Any, renderer: Renderer, suite: SuiteConfig, checkpoint: Path, log_file: Path
+    ) -> None:
+        """vLLM answers as `model` would, which is the checkpoint's: dtype, device and ends are its.
+
+        Raises:
+            UserError: vLLM is not there, or could not answer with this model.
+        """
+        if (checkpoint / "adapter_config.json").exists():
+            raise UserError(
+                f"suite.backend=vllm scores whole models and {checkpoint} is an adapter: "
+                "use suite.backend=hf"
+            )
+        gpus, wanted = torch.cuda.device_count(), suite.tensor_parallel
+        if model.device.type == "cuda" and wanted > gpus:
+            raise UserError(f"suite.tensor_parallel={wanted}, but {gpus} GPUs are visible")
+        self.installation = find_vllm(suite)
+        self._model = model
+        self._ends = end_tokens(model, renderer.end_of_turn)
+        self._log_file = log_file
+        self._engine = {
+            "model": str(checkpoint),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "tensor_parallel_size": wanted,
+            "generation_config": "vllm",  # not the model's: see generation.py
+            "seed": 0,
+            # Compiling takes longer on a CPU than it saves.
+            "enforce_eager": model.device.type == "cpu",
+        }
+        self._wanted: dict[Request, None] = {}
+        self._answers: dict[Request, tuple[list[int], bool]] = {}
+
+    def want(self, requests: Iterable[Request]) -> None:
+        """These will be asked for: they are answered when the first of all is."""
+        self._wanted.update(dict.fromkeys(requests))
+
+    def __call__(self, requests: Sequence[Request]) -> list[tuple[list[int], bool]]:
+        """The new tokens of each request, without its end, and whether there is no end to them.
+
+        Raises:
+            UserError: The process failed; the line names its log.
+        """
+        if not self._answers.keys() >= {*requests}:
+            self.want(requests)
+            asked = [one for one in self._wanted if one not in self._answers]
+            self._answers.update(zip(asked, self._ask(asked), strict=True))
+        return [self._answers[request] for request in requests]
+
+    def _ask(self, requests: Sequence[Request]) -> list[tuple[list[int], bool]]:
+        device = self._model.device.type
+        engine = {
+            **self._engine,
+            "max_model_len": max(len(one.prompt) + one.max_new_tokens for one in requests),
+            "skip_tokenizer_init": not any(one.stop for one in requests),
+        }
+        log.info(
+            "vLLM %s answers %d prompts; its log is %s",
+            *(self.installation.version, len(requests), self._log_file),
+        )
+        with tempfile.TemporaryDirectory() as name, _memory_freed(self._model):
+            folder = Path(name)
+            if device == "cuda":
+                free, total = torch.cuda.mem_get_info()
+                share = min(MOST_OF_A_GPU, (free - LEFT_FREE) / total)
+                engine["gpu_memory_utilization"] = round(share, 3)
+            order = {"device": device, "engine": engine, "ends": self._ends}
+            (folder / "order.json").write_text(json.dumps(order))
+            lines = (json.dumps(asdict(one)) + "\n" for one in requests)
+            (folder / "requests.jsonl").write_text("".join(lines))
+            code = self._run(folder)
+            answers = _read_answers(folder / "answers.jsonl", self._ends)
+        if code:
+            how = signal.strsignal(-code) if code < 0 else f"code {code}"
+            raise UserError(self._failure(f"ended with {how}{self._cause()}"))
+        if len(answers) != len(requests):
+            left = f"{len(answers)} of {len(requests)} answers"
+            raise UserError(self._failure(f"left {left}{self._cause()}"))
+        return answers
+
+    def _run(self, folder: Path) -> int:
+        """The process's exit code; whatever it started has ended, too."""
+        command = [str(self.installation.python), "-I", str(WORKER), str(folder)]
+        with (
+            self._log_file.open("ab" if self._answers else "wb") as written,
+            subprocess.Popen(
+                command,
+                env=environment(os.environ),
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=written,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            ) as process,
+        ):
+            try:
+                return process.wait()
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    def _failure(self, how: str) -> str:
+        return (
+            f"vLLM {how}; its log is {self._log_file}. Mend what it says there and type the same "
+            "command again, or use suite.backend=hf"
+        )
+
+    def _cause(self) -> str:
+        """The first error in the log, which later ones follow from, or else its last line."""
+        text = self._log_file.read_text(errors="replace")
+        found = _CAUSE.search(text)
+        lines = [found[1]] if found else text.strip().splitlines()[-1:]
+        return "".join(f" ({' '.join(line.split())[:200]})" for line in lines)
+
+
+def _read_answers(file: Path, ends: Collection[int]) -> list[tuple[list[int], bool]]:
+    """The answers up to the first line that is none; `ends` are no part of them."""
+    answers: list[tuple[list[int], bool]] = []
+    for line in file.read_text().splitlines() if file.exists() else ():
+        try:
+            answer = json.loads(line)
+            tokens, cut = [int(token) for token in answer["tokens"]], bool(answer["cut"])
+        except (ValueError, TypeError, KeyError):
+            break
+        end = next((place for place, token in enumerate(tokens) if token in ends), None)
+        answers.append((tokens[:end], cut and end is None))
+    return answers
+
+
+@contextmanager
+def _memory_freed(model: Any) -> Iterator[None]:
+    """Inside, no process of this run holds a model on a GPU: ours waits in the CPU's memory."""
+    device = model.device
+    free_the_others()
+    model.to("cpu")
+    gc.collect()
+    torch.cuda.empty_cache()
+    try:
+        yield
+    finally:
+        model.to(device)
