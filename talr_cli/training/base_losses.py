@@ -88,7 +88,7 @@ def target_losses(
     ):
         inputs = collate([token_row(rows[index]) for index in batch])
         inputs = {name: values.to(model.device) for name, values in inputs.items()}
-        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+        with torch.autocast(device, torch.bfloat16, enabled=bf16, cache_enabled=False):
             hidden = target_hidden(model, inputs)
             is_target = target_mask(inputs)
             targets = inputs["labels"][:, 1:][is_target]

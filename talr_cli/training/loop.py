@@ -168,6 +168,8 @@ def make_trainer(
         adapted = method.adapter.wrap(model, base_path)
     validation = data.validation if setting.trainer.validate else []
     arguments = trainer_arguments(setting, directory, len(data.rows))
+    # A part that a text batch does not reach, such as a vision tower, has no gradient to wait for.
+    arguments.ddp_find_unused_parameters = model.config.get_text_config() is not model.config
     arguments.padding_free = joins_rows(
         setting.trainer.padding_free, model, device, arguments.per_device_train_batch_size
     )
@@ -264,6 +266,10 @@ def trainer_arguments(setting: Setting, directory: RunDirectory, rows: int) -> S
         fsdp_config={"state_dict_type": "SHARDED_STATE_DICT"} if sharded else None,
     )
     if sharded:
+        # Each micro-batch's gradient is split up at once: added up first, every rank would hold
+        # the whole of it.
+        accelerator: Any = arguments.accelerator_config
+        accelerator.gradient_accumulation_kwargs = {"sync_each_batch": True}
         # As with DDP, weights and gradients travel in fp32 and autocast decides what is computed
         # in bf16; accelerate's policy would round gradients to bf16 before they are added up.
         arguments.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy()

@@ -9,11 +9,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import convert_outputs_to_fp32
+from accelerate.utils import (
+    AutocastKwargs,
+    DistributedDataParallelKwargs,
+    convert_outputs_to_fp32,
+    get_mixed_precision_context_manager,
+)
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from trl import SFTTrainer
 
@@ -102,14 +109,30 @@ class MethodTrainer(SFTTrainer):
         memory = {"pin_memory": args.dataloader_pin_memory}
         return RankLoader(rows, batches, self.data_collator, **memory)
 
+    def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
+        """What accelerate is to do about memory, beside what transformers asks of it."""
+        built = super()._build_accelerator_args(**kwargs)
+        for handler in built["kwargs_handlers"]:
+            if isinstance(handler, DistributedDataParallelKwargs):
+                # What DDP sends between the ranks is the gradient itself, not a second one.
+                handler.gradient_as_bucket_view = True
+        # Autocast's copies of the weights are not kept until the end of the forward pass: each is
+        # used once, and together they are half as large as the model.
+        built["kwargs_handlers"].append(AutocastKwargs(cache_enabled=False))
+        return built
+
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         prepared = super()._prepare_for_training(*args, **kwargs)
         self._start_regulariser()
-        if self.is_fsdp_enabled and self.accelerator.native_amp:
-            # accelerate does so for every model but FSDP2's. The bf16 copies of the weights are
-            # not kept: each is used once, and together they are as large as the model.
-            autocast = torch.autocast(self.args.device.type, torch.bfloat16, cache_enabled=False)
+        accelerator = self.accelerator
+        if self.is_fsdp_enabled and accelerator.native_amp:
+            # accelerate does so for every model but FSDP2's.
+            autocast: Any = get_mixed_precision_context_manager(True, accelerator.autocast_handler)
             self.model.forward = convert_outputs_to_fp32(autocast(self.model.forward))
+        if isinstance(self.model_wrapped, DistributedDataParallel):
+            # Zeroed in place, the gradient stays in what DDP sends; a new one would lie beside it.
+            wrapped = self.model_wrapped
+            wrapped.zero_grad = partial(wrapped.zero_grad, set_to_none=False)  # type: ignore[method-assign]
         return prepared
 
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
@@ -152,7 +175,10 @@ class MethodTrainer(SFTTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """The weighted loss in training; the plain mean loss in validation."""
-        tokens, hidden = score_targets(model, self.model, inputs, self.objective.top_k)
+        # The model's forward enters autocast by itself; what is computed beside it must as well.
+        autocast = self.accelerator.autocast
+        with autocast():
+            tokens, hidden = score_targets(model, self.model, inputs, self.objective.top_k)
         losses = -tokens.log_probs
         if not model.training:
             return losses.sum() / max(len(losses), 1)
@@ -170,7 +196,8 @@ class MethodTrainer(SFTTrainer):
         targets = torch.as_tensor(num_items_in_batch, device=losses.device).clamp(min=1)
         total = (weights * losses).sum()
         if self.regulariser is not None:
-            penalty = self.regulariser.loss(self.model, inputs, hidden)
+            with autocast():
+                penalty = self.regulariser.loss(self.model, inputs, hidden)
             if penalty is not None:
                 self.statistics.add_penalty(penalty.detach() / targets)
                 total = total + penalty
