@@ -142,13 +142,15 @@ def stored_dtype(source: ModelSource) -> torch.dtype:
 
 
 def choose_device(device: str) -> str:
-    """`auto` is the GPU when there is one."""
+    """`auto` is the GPU when there is one: CUDA's, or that of an Apple machine."""
     import torch
 
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device=cuda, but torch sees no CUDA device: use device=cpu or auto")
+        device = next((name for name, found in there.items() if found), "cpu")
+        log.info("device: %s (auto: %s)", device, "the GPU" if device != "cpu" else "no GPU")
+    if not there.get(device, True):
+        raise UserError(f"device={device}, but torch sees no such device: use device=cpu or auto")
     if device == "cuda" and torch.cuda.device_count() > 1:
         log.info(
             "%d GPUs are visible, each process uses one; distributed=ddp trains on all",
@@ -163,4 +165,23 @@ def bf16_is_fast(device: str) -> bool:
 
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "mps" or not torch.backends.mkldnn.is_available():
+        return False  # Apple's GPUs know it, but nothing was tried there
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def choose_precision(precision: str, device: str) -> tuple[str, str]:
+    """(bf16, fp16 or fp32; why): what a training computes in on a device (cpu, cuda, mps).
+
+    Raises:
+        UserError: The device cannot train so.
+    """
+    if precision == "fp16" and device == "cpu":
+        raise UserError("trainer.precision=fp16 needs a GPU: use trainer.precision=bf16 or fp32")
+    if precision != "auto":
+        return precision, "as asked for"
+    if bf16_is_fast(device):
+        return "bf16", "auto: it is native here"
+    if device == "cuda":
+        return "fp16", "auto: this GPU has no bf16; with loss scaling"
+    return "fp32", "auto: bf16 is not native here" if device == "cpu" else "auto: not tried in less"

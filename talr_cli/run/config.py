@@ -15,7 +15,7 @@ from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
 from talr_cli.methods.method import Method
 from talr_cli.methods.replay import Replay
 from talr_cli.models.config import ModelConfig
-from talr_cli.ranks import DEVICES, DistributedConfig
+from talr_cli.ranks import DEVICE, DEVICES, DistributedConfig
 from talr_cli.tracking import LoggerConfig
 from talr_cli.training.config import TrainerConfig
 
@@ -36,7 +36,7 @@ class EvalConfig:
     study: str = value(STUDY, may_be_empty=False, identity=False)
     runs_dir: str = value("where studies lie", may_be_empty=False, is_path=True, identity=False)
     limit: int | None = value(LIMIT, None, at_least=1, identity=False)
-    device: str = value("auto: the GPU when there is one", "auto", choices=DEVICES, identity=False)
+    device: str = value(DEVICE, "auto", choices=DEVICES, identity=False)
     model: ModelConfig
     dataset: Dataset = part("the rows and how answers to them are judged")
     suite: SuiteConfig = value("general ability", identity=False)
@@ -63,7 +63,7 @@ class TrainConfig:
         "of the general score, what a search may give up", 0.02, at_least=0, at_most=1,
         identity=False,
     )  # fmt: skip
-    device: str = value("auto: the GPU when there is one", "auto", choices=DEVICES, identity=False)
+    device: str = value(DEVICE, "auto", choices=DEVICES, identity=False)
     model: ModelConfig
     dataset: Dataset = part("the rows and how answers to them are judged")
     method: str = value(

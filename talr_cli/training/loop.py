@@ -27,7 +27,7 @@ from talr_cli.interruption import Stop
 from talr_cli.methods.method import Method
 from talr_cli.methods.replay import spread
 from talr_cli.models.head import causal_lm
-from talr_cli.models.loading import bf16_is_fast
+from talr_cli.models.loading import choose_precision
 from talr_cli.models.sources import ModelSource
 from talr_cli.ranks import (
     DistributedConfig,
@@ -61,10 +61,10 @@ class Setting:
     device: str
 
     @property
-    def bf16(self) -> bool:
-        """Whether forward and backward pass are computed in bf16, under autocast."""
-        precision = self.trainer.precision
-        return precision == "bf16" or (precision == "auto" and bf16_is_fast(self.device))
+    def half(self) -> torch.dtype | None:
+        """What forward and backward pass are computed in, under autocast; None: fp32."""
+        precision, _ = choose_precision(self.trainer.precision, self.device)
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def make_trainer(
         objective=method.objective,
         regulariser=method.regulariser,
         # Without autocast a bf16 copy would round the predictions that fp32 is compared with.
-        load_base=partial(load_base, None if setting.bf16 else torch.float32),
+        load_base=partial(load_base, torch.float32 if setting.half is None else None),
         general=general,
         processing_class=tokenizer,
         train_dataset=Dataset.from_dict(columns),
@@ -207,7 +207,7 @@ def _columns(
     if method.objective.weighs_sequences:
         rows = [*data.rows, *data.general]
         home = model.device
-        losses = base_losses(model.to(setting.device), base.fingerprint, rows, setting.bf16)
+        losses = base_losses(model.to(setting.device), base.fingerprint, rows, setting.half)
         model.to(home)
         weights = method.objective.sequence_weights(losses).tolist()
         columns["sequence_weight"] = weights[: len(data.rows)]
@@ -247,12 +247,13 @@ def trainer_arguments(setting: Setting, directory: RunDirectory, rows: int) -> S
         adam_beta2=trainer.adam_beta2,
         weight_decay=trainer.weight_decay,
         max_grad_norm=trainer.max_grad_norm,
-        bf16=setting.bf16,
+        bf16=setting.half == torch.bfloat16,
+        fp16=setting.half == torch.float16,
         use_cpu=device == "cpu",
         activation_checkpointing=trainer.gradient_checkpointing,
         max_length=None,  # rows come cut to length
         dataset_kwargs={"skip_prepare_dataset": True},
-        dataloader_pin_memory=device != "cpu",
+        dataloader_pin_memory=device == "cuda",
         logging_strategy="steps",
         logging_steps=1,
         logging_first_step=True,

@@ -7,6 +7,7 @@ optimizer step, over all micro-batches and ranks. It does not know which objecti
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -207,10 +208,21 @@ class MethodTrainer(SFTTrainer):
         """One micro-batch; after the last of a step the gradient is whole and not yet clipped."""
         loss = super().training_step(*args, **kwargs)
         if self.regulariser is not None and self.accelerator.sync_gradients:
+            # fp16's gradients are scaled up until they are clipped, a penalty's are not.
+            self._scale_gradients(divide=True)
             penalty = self.regulariser.add_gradient(self.model)
+            self._scale_gradients(divide=False)
             if penalty is not None:
                 self.statistics.add_penalty(penalty / self.accelerator.num_processes)
         return loss
+
+    def _scale_gradients(self, divide: bool) -> None:
+        """Take fp16's loss scale, a power of two, off the gradients, or put it on again."""
+        scaler = self.accelerator.scaler
+        if scaler is not None:
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            scale = scaler.get_scale()
+            torch._foreach_mul_(gradients, 1 / scale if divide else scale)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -220,6 +232,13 @@ class MethodTrainer(SFTTrainer):
         if "loss" in logs and self.model.training:
             logs["weighted_loss"] = logs.pop("loss")
             logs |= self.statistics.flush(self.accelerator)
+            scaler = self.accelerator.scaler
+            if scaler is not None:
+                logs["loss_scale"] = scaler.get_scale()
+                # With too large a scale the gradient is no number: the step was left out and the
+                # scale halved. Where even 1 is too large, it is one that diverges.
+                if not math.isfinite(logs.get("grad_norm", 0)) and logs["loss_scale"] >= 1:
+                    del logs["grad_norm"]
         super().log(logs, start_time)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
