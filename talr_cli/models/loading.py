@@ -22,11 +22,16 @@ log = logging.getLogger(__name__)
 
 
 def load_model(
-    source: ModelSource, config: ModelConfig, dtype: torch.dtype | str, device: str
+    source: ModelSource,
+    config: ModelConfig,
+    dtype: torch.dtype | str,
+    device: str,
+    quantization: Any = None,
 ) -> PreTrainedModel:
     """The model in `dtype` ("auto": as stored) on `device`; an adapter comes merged into its base.
 
-    The merge is done in fp32, as it is when an adapter is trained.
+    The merge is done in fp32, as it is when an adapter is trained. `quantization` is a config of
+    transformers, by which a plain model's weights are quantised as they are read.
     """
     import torch
     import transformers
@@ -40,18 +45,25 @@ def load_model(
             target = stored_dtype(base) if isinstance(dtype, str) else dtype
             model = cast(_merged(_load(base, config, torch.float32), source), target)
         else:
-            model = _load(source, config, dtype)
+            model = _load(source, config, dtype, quantization, device)
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         if "custom code" in reason:
             reason += " If you trust it, set model.trust_remote_code=true."
         raise UserError(f"cannot load {source.origin}: {reason}") from error
-    return model.to(device)
+    return model.to(device) if quantization is None else model
 
 
-def _load(source: ModelSource, config: ModelConfig, dtype: torch.dtype | str) -> PreTrainedModel:
+def _load(
+    source: ModelSource,
+    config: ModelConfig,
+    dtype: torch.dtype | str,
+    quantization: Any = None,
+    device: str = "cpu",
+) -> PreTrainedModel:
     import transformers
 
+    quantized = {"quantization_config": quantization, "device_map": {"": device}}
     model_class = getattr(transformers, config.architecture or "AutoModelForCausalLM")
     model, report = model_class.from_pretrained(
         source.directory,
@@ -61,6 +73,7 @@ def _load(source: ModelSource, config: ModelConfig, dtype: torch.dtype | str) ->
         use_safetensors=True,
         key_mapping=dict(config.key_mapping) or None,
         output_loading_info=True,
+        **(quantized if quantization is not None else {}),
     )
     _check_fit(model, report, source, config)
     return model

@@ -106,6 +106,7 @@ def _train(run: Run, tracker: Tracker, stop: Stop) -> tuple[PreTrainedModel, dic
     import torch
 
     from talr_cli.models import loading
+    from talr_cli.models.frozen import load_frozen
     from talr_cli.training.loop import Setting, TrainingData, make_trainer, train
 
     config, renderer = run.config, run.renderer
@@ -122,9 +123,16 @@ def _train(run: Run, tracker: Tracker, stop: Stop) -> tuple[PreTrainedModel, dic
         return model if adapter is None else adapter.wrap(model, config.model.path)
 
     setting = Setting(config.trainer, config.lr, config.seed, config.distributed, run.device)
+    base_dtype = getattr(run.method.adapter, "base_dtype", "float32")
+    if ranks.is_sharded(config.distributed):
+        model = load("cpu")  # FSDP2 splits up weights of one dtype
+    elif base_dtype == "float32":
+        model = load(run.device)
+    else:
+        model = load_frozen(run.source, config.model, base_dtype, setting.half, run.device)
     trainer = make_trainer(
         setting,
-        load("cpu" if ranks.is_sharded(config.distributed) else run.device),
+        model,
         renderer.tokenizer,
         run.method,
         TrainingData(run.rows, validation, run.general),

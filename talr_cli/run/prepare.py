@@ -21,6 +21,7 @@ from talr_cli.errors import UserError
 from talr_cli.evaluation.self_score import check_tests
 from talr_cli.methods.method import Method
 from talr_cli.models.checks import check_length, check_loads, check_vocabulary
+from talr_cli.models.frozen import check_base_dtype
 from talr_cli.models.loading import choose_device, choose_precision
 from talr_cli.models.sources import ModelSource, resolve
 from talr_cli.run.config import TrainConfig
@@ -73,6 +74,8 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     tests = domain_rows(config.domain, splits)  # refuses what could not be scored after training
     device = choose_device(config.device)
     log.info("precision: %s (%s)", *choose_precision(trainer.precision, device))
+    base_dtype = getattr(config.adapter, "base_dtype", "float32")
+    check_base_dtype(base_dtype, ranks.is_sharded(config.distributed))
     source = resolve(config.model)
     settings = check_loads(source, config.model, to_train=True)
     renderer = load_renderer(source, config.model)

@@ -35,7 +35,8 @@ def base_losses(
     a seed is not.
     """
     under = {None: "", torch.bfloat16: " bf16", torch.float16: " fp16"}[half]
-    arithmetic = f"{model.device.type} {model.dtype}{under}"
+    held = "/".join(sorted({str(parameter.dtype) for parameter in model.parameters()}))
+    arithmetic = f"{model.device.type} {held}{under}"
     key = hashlib.sha256(f"{fingerprint} {arithmetic}".encode())
     for row in rows:
         key.update(json.dumps([row.input_ids, row.labels]).encode())

@@ -24,6 +24,7 @@ from trl import SFTConfig
 from talr_cli.data.rendering import Rendered
 from talr_cli.errors import UserError
 from talr_cli.interruption import Stop
+from talr_cli.methods.adapters import merge, warn_of_low_rate
 from talr_cli.methods.method import Method
 from talr_cli.methods.replay import spread
 from talr_cli.models.head import causal_lm
@@ -89,7 +90,8 @@ def train(
     same weights, bit for bit. All ranks must call; None on all but the first.
 
     Args:
-        load_plain: Loads the model as the trainer got it, for weights that FSDP2 has split up.
+        load_plain: Loads the model as the trainer got it, but in fp32: for weights that FSDP2 has
+            split up, or a base that was held in fewer bytes.
 
     Raises:
         KeyboardInterrupt: A stop was requested; the last finished step is in a checkpoint.
@@ -123,7 +125,7 @@ def train(
     if adapted is not model:
         with made_whole(directory.adapter) as building:
             adapted.save_pretrained(building)
-        model = adapted.merge_and_unload()
+        model = merge(adapted, load_plain)
     return model, {
         "steps": trainer.state.global_step,
         "epochs": trainer.state.epoch,
@@ -151,10 +153,11 @@ def make_trainer(
     load_base: Callable[[torch.dtype | None], PreTrainedModel],
     base_path: str,
 ) -> MethodTrainer:
-    """The trainer of a method for `model` (the base, in fp32), which it trains in place.
+    """The trainer of a method for `model`, the base, which it trains in place.
 
     Args:
-        model: One that FSDP2 will split up still lies on the CPU.
+        model: In fp32; under an adapter as `load_frozen` makes it. One that FSDP2 will split up
+            still lies on the CPU.
         load_base: Loads another copy of the base, for a method that needs its predictions, in a
             dtype: None is that of its checkpoint.
         base_path: By which an adapter names its base.
@@ -166,6 +169,7 @@ def make_trainer(
     adapted: Any = model
     if method.adapter is not None:
         adapted = method.adapter.wrap(model, base_path)
+        warn_of_low_rate(setting.lr)
     validation = data.validation if setting.trainer.validate else []
     arguments = trainer_arguments(setting, directory, len(data.rows))
     # A part that a text batch does not reach, such as a vision tower, has no gradient to wait for.
@@ -207,8 +211,11 @@ def _columns(
     if method.objective.weighs_sequences:
         rows = [*data.rows, *data.general]
         home = model.device
-        losses = base_losses(model.to(setting.device), base.fingerprint, rows, setting.half)
-        model.to(home)
+        if home.type != setting.device:
+            model.to(setting.device)
+        losses = base_losses(model, base.fingerprint, rows, setting.half)
+        if home.type != setting.device:
+            model.to(home)
         weights = method.objective.sequence_weights(losses).tolist()
         columns["sequence_weight"] = weights[: len(data.rows)]
         for row, weight in zip(general, weights[len(data.rows) :], strict=True):

@@ -21,6 +21,7 @@ from accelerate.utils import (
     convert_outputs_to_fp32,
     get_mixed_precision_context_manager,
 )
+from peft import PeftModel
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from trl import SFTTrainer
@@ -71,6 +72,10 @@ class MethodTrainer(SFTTrainer):
         self._loaded = loaded_settings(causal_lm(kwargs["model"]))
         super().__init__(*args, **kwargs)
         without_router_loss(causal_lm(self.model))  # TRL has switched it on
+        for parameter in self.model.parameters():
+            if parameter.requires_grad and isinstance(self.model, PeftModel):
+                # TRL makes adapters on a quantised base bf16, which would swallow small updates.
+                parameter.data = parameter.data.float()
         # TRL takes no collator of ours for padding-free batches, so it is put in afterwards.
         self.data_collator = Collator(**vars(self.data_collator), general=general)
         self.objective = objective
