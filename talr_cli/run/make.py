@@ -122,7 +122,9 @@ def _train(run: Run, tracker: Tracker, stop: Stop) -> tuple[PreTrainedModel, dic
         adapter, model = run.method.adapter, load("cpu")
         return model if adapter is None else adapter.wrap(model, config.model.path)
 
-    setting = Setting(config.trainer, config.lr, config.seed, config.distributed, run.device)
+    setting = Setting(
+        config.trainer, config.optimizer, config.lr, config.seed, config.distributed, run.device
+    )
     base_dtype = getattr(run.method.adapter, "base_dtype", "float32")
     if ranks.is_sharded(config.distributed):
         model = load("cpu")  # FSDP2 splits up weights of one dtype

@@ -76,6 +76,7 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     log.info("precision: %s (%s)", *choose_precision(trainer.precision, device))
     base_dtype = getattr(config.adapter, "base_dtype", "float32")
     check_base_dtype(base_dtype, ranks.is_sharded(config.distributed))
+    config.optimizer.check(ranks.is_sharded(config.distributed))
     source = resolve(config.model)
     settings = check_loads(source, config.model, to_train=True)
     renderer = load_renderer(source, config.model)

@@ -26,6 +26,7 @@ from talr_cli.errors import UserError
 from talr_cli.interruption import Stop
 from talr_cli.methods.adapters import merge, warn_of_low_rate
 from talr_cli.methods.method import Method
+from talr_cli.methods.optimizers import Optimizer
 from talr_cli.methods.replay import spread
 from talr_cli.models.head import causal_lm
 from talr_cli.models.loading import choose_precision
@@ -56,6 +57,7 @@ class Setting:
     """How to train: what the optimizer, the schedule and the processes depend on."""
 
     trainer: TrainerConfig
+    optimizer: Optimizer
     lr: float
     seed: int
     distributed: DistributedConfig
@@ -180,6 +182,7 @@ def make_trainer(
     return MethodTrainer(
         model=adapted,
         args=arguments,
+        optimizer_cls_and_kwargs=setting.optimizer.maker(setting.lr),
         objective=method.objective,
         regulariser=method.regulariser,
         # Without autocast a bf16 copy would round the predictions that fp32 is compared with.
@@ -249,10 +252,7 @@ def trainer_arguments(setting: Setting, directory: RunDirectory, rows: int) -> S
         per_device_train_batch_size=micro,
         per_device_eval_batch_size=micro,
         gradient_accumulation_steps=accumulation,
-        optim="adamw_torch_fused",
-        adam_beta1=trainer.adam_beta1,
-        adam_beta2=trainer.adam_beta2,
-        weight_decay=trainer.weight_decay,
+        **setting.optimizer.arguments(),
         max_grad_norm=trainer.max_grad_norm,
         bf16=setting.half == torch.bfloat16,
         fp16=setting.half == torch.float16,
