@@ -105,7 +105,7 @@ def _train(run: Run, tracker: Tracker, stop: Stop) -> tuple[PreTrainedModel, dic
     """The trained model, in fp32, and the `training` results; None on all ranks but the first."""
     import torch
 
-    from talr_cli.models import loading
+    from talr_cli.models import loading, saving
     from talr_cli.models.frozen import load_frozen
     from talr_cli.training.loop import Setting, TrainingData, make_trainer, train
 
@@ -114,7 +114,8 @@ def _train(run: Run, tracker: Tracker, stop: Stop) -> tuple[PreTrainedModel, dic
         run.splits.validation, renderer, config.trainer.max_length, "validation rows"
     )
 
-    # The optimizer updates fp32 weights: a bf16 weight of 0.03 would swallow updates of 1e-6.
+    # The optimizer updates fp32 weights, but for one that rounds at random: a bf16 weight of 0.03
+    # would swallow updates of 1e-6.
     def load(device: str) -> Any:
         return loading.load_model(run.source, config.model, torch.float32, device)
 
@@ -128,6 +129,8 @@ def _train(run: Run, tracker: Tracker, stop: Stop) -> tuple[PreTrainedModel, dic
     base_dtype = getattr(run.method.adapter, "base_dtype", "float32")
     if ranks.is_sharded(config.distributed):
         model = load("cpu")  # FSDP2 splits up weights of one dtype
+    elif config.optimizer.bf16_weights:
+        model = saving.cast(load("cpu"), torch.bfloat16).to(run.device)
     elif base_dtype == "float32":
         model = load(run.device)
     else:

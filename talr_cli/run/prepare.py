@@ -73,10 +73,12 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     splits = config.dataset.load()
     tests = domain_rows(config.domain, splits)  # refuses what could not be scored after training
     device = choose_device(config.device)
-    log.info("precision: %s (%s)", *choose_precision(trainer.precision, device))
+    precision, why = choose_precision(trainer.precision, device)
+    log.info("precision: %s (%s)", precision, why)
+    sharded, adapted = ranks.is_sharded(config.distributed), config.adapter is not None
+    config.optimizer.check(sharded, adapted, precision)
     base_dtype = getattr(config.adapter, "base_dtype", "float32")
-    check_base_dtype(base_dtype, ranks.is_sharded(config.distributed))
-    config.optimizer.check(ranks.is_sharded(config.distributed))
+    check_base_dtype(base_dtype, sharded)
     source = resolve(config.model)
     settings = check_loads(source, config.model, to_train=True)
     renderer = load_renderer(source, config.model)
