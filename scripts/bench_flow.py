@@ -47,14 +47,14 @@ def main() -> None:
         return time.perf_counter() - started
 
     measured = []
-    bf16 = loading.bf16_is_fast(model.device.type)
+    half = torch.bfloat16 if loading.bf16_is_fast(model.device.type) else None
     for indices in batches_of_like_length(rows):
         batch = [rows[index] for index in indices]
         inputs = Collator(pad_token_id=0)([token_row(row) for row in batch])
         tokens = inputs["input_ids"].to(device)
         measured.append(
             (
-                seconds(lambda: target_losses(model, batch, bf16)),  # noqa: B023 (called at once)
+                seconds(lambda: target_losses(model, batch, half)),  # noqa: B023 (called at once)
                 seconds(lambda: model.base_model(tokens, use_cache=False)),  # noqa: B023
                 seconds(lambda: model(tokens, use_cache=False)),  # noqa: B023
             )

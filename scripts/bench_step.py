@@ -116,7 +116,9 @@ def build(options: argparse.Namespace) -> tuple[Any, str]:
     model = loading.load_model(source, config.model, torch.float32, device)
     set_seed(0)
     directory = RunDirectory(Path(tempfile.mkdtemp()))
-    setting = loop.Setting(config.trainer, config.lr, config.seed, config.distributed, device)
+    setting = loop.Setting(
+        config.trainer, config.optimizer, config.lr, config.seed, config.distributed, device
+    )
     if not plain:
         method = config.parts
         general = []

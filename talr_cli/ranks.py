@@ -21,7 +21,8 @@ from typing import Any
 from talr_cli.errors import UserError
 from talr_cli.fields import value
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DEVICE = "auto: the GPU when there is one: CUDA's, or mps on an Apple machine"
 # A rank that dies takes the others along at once; this is for one that downloads a large model.
 PATIENCE = timedelta(hours=3)
 FAREWELL_SECONDS = 10

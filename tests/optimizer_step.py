@@ -137,7 +137,15 @@ OBJECTIVES = {
 
 
 def trainer_gradient(
-    model, batch, objective, folder, micro, padding_free=False, regulariser=None, ranks=1
+    model,
+    batch,
+    objective,
+    folder,
+    micro,
+    padding_free=False,
+    regulariser=None,
+    ranks=1,
+    **arguments,
 ):
     """Gradient and loss that the trainer accumulates in one optimizer step over `batch`."""
     arguments = SFTConfig(
@@ -147,9 +155,8 @@ def trainer_gradient(
         max_steps=1,
         learning_rate=0.0,
         max_grad_norm=0.0,
-        bf16=False,
         use_cpu=True,
-        gradient_checkpointing=False,
+        **{"bf16": False, "gradient_checkpointing": False, **arguments},
         padding_free=padding_free,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
@@ -198,6 +205,8 @@ def relative(actual, expected):
 if __name__ == "__main__":
     name, micro, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     torch.set_num_threads(1)
-    step = trainer_gradient(toy(), rows(), OBJECTIVES[name][0], folder, micro, ranks=2)
+    model = toy()
+    step = trainer_gradient(model, rows(), OBJECTIVES[name][0], folder, micro, ranks=2)
     if torch.distributed.get_rank() == 0:
-        torch.save(step[0], folder / "gradient.pt")
+        stored = {p.grad.untyped_storage().data_ptr() for p in model.parameters()}
+        torch.save((step[0], len(stored)), folder / "step.pt")

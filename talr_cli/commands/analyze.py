@@ -48,13 +48,16 @@ def analyze(composed: Composed[AnalyzeConfig]) -> None:
     if not encoded:
         raise UserError(f"dataset={config.dataset.name} has no training row")
 
+    import torch
+
     from talr_cli.report import hard_tokens
     from talr_cli.statistics.steps import easy_share_by_epoch
     from talr_cli.training.base_losses import target_losses
 
     log.info("analyze: %d rows under %s", len(encoded), source.origin)
     scored = load_model(source, model, "auto", device)
-    losses = target_losses(scored, encoded, bf16_is_fast(device))
+    half = torch.bfloat16 if bf16_is_fast(device) else None
+    losses = target_losses(scored, encoded, half)
     tokens = hard_tokens.weigh(losses, encoded, objective, renderer.tokenizer)
     name = "base" if config.ckpt is None else Path(config.ckpt).resolve().name
     folder = study_path(Path(config.runs_dir), config.study)

@@ -12,7 +12,7 @@ from talr_cli.data.base import Dataset
 from talr_cli.fields import part, value
 from talr_cli.methods.base import Objective
 from talr_cli.models.config import ModelConfig
-from talr_cli.ranks import DEVICES
+from talr_cli.ranks import DEVICE, DEVICES
 from talr_cli.run.config import EvalConfig, TrainConfig
 
 
@@ -33,7 +33,7 @@ class AnalyzeConfig(StudyConfig):
         None,
         is_path=True,
     )
-    device: str = value("auto: the GPU when there is one", "auto", choices=DEVICES)
+    device: str = value(DEVICE, "auto", choices=DEVICES)
     rows: int | None = value("the first training rows; null: all", None, at_least=1)
     max_length: int = value("tokens; longer rows are cut", 4096, at_least=2)
     model: ModelConfig

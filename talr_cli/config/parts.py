@@ -23,6 +23,7 @@ from talr_cli.data.base import Dataset
 from talr_cli.errors import UserError
 from talr_cli.fields import at_home, problems
 from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
+from talr_cli.methods.optimizers import Optimizer
 from talr_cli.methods.replay import Replay
 from talr_cli.scorers.user import UserScorer, look_in_current_folder
 
@@ -34,6 +35,7 @@ KINDS: dict[str, type] = {
     "regulariser": Regulariser,
     "merge": Merge,
     "replay": Replay,
+    "optimizer": Optimizer,
 }
 # The packages whose classes a stored config may name. Each holds such parts and nothing that acts
 # when it is made.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import statistics
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,12 @@ from talr_cli.fields import value
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
+
+
+# Below such a learning rate adapters hardly move: they want about ten times that of all weights.
+LEAST_RATE = 5e-5
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -24,6 +31,13 @@ class Lora:
     )
     rslora: bool = value("scale by alpha / sqrt(rank) instead", False)
     dora: bool = value("weight-decomposed adapters (Liu et al. 2024, arXiv 2402.09353)", False)
+    base_dtype: str = value(
+        "how the base's weights are held while the adapters (fp32) are trained; auto: in what is "
+        "computed in (bf16, fp16), which changes no number, or float32; nf4: in 4 bits (QLoRA), by "
+        "bitsandbytes. They are merged into the checkpoint's own weights, in fp32",
+        "auto",
+        choices=("auto", "float32", "nf4"),
+    )
 
     def wrap(self, model: PreTrainedModel, base_path: str) -> PeftModel:
         """The model with fresh adapters; only they are trained. `base_path` names the base."""
@@ -44,3 +58,13 @@ class Lora:
         )
         adapted.peft_config["default"].base_model_name_or_path = base_path
         return adapted
+
+
+def warn_of_low_rate(lr: float) -> None:
+    """Say so where the learning rate is one at which adapters hardly move."""
+    if lr < LEAST_RATE:
+        log.warning(
+            "lr=%g is a rate for training all weights: adapters hardly move at it, try lr=%g",
+            lr,
+            max(10 * lr, 2 * LEAST_RATE),
+        )

@@ -25,22 +25,30 @@ log = logging.getLogger(__name__)
 
 
 def load_model(
-    source: ModelSource, config: ModelConfig, dtype: torch.dtype | str, device: str
+    source: ModelSource,
+    config: ModelConfig,
+    dtype: torch.dtype | str,
+    device: str,
+    quantization: Any = None,
 ) -> PreTrainedModel:
     """The model in `dtype` ("auto": as stored) on `device`; an adapter comes merged into its base.
 
-    The merge is done in fp32, as it is when an adapter is trained.
+    The merge is done in fp32, as it is when an adapter is trained. `quantization` is a config of
+    transformers, by which a plain model's weights are quantised as they are read.
     """
     import torch
 
+    quantized: dict[str, Any] = {}
+    if quantization is not None:
+        quantized = {"quantization_config": quantization, "device_map": {"": device}}
     with _refused(source):
         if _is_adapter(source):
             base = resolve_base(source, config)
             target = stored_dtype(base) if isinstance(dtype, str) else dtype
             model = cast(_merged(_load(base, config, torch.float32), source), target)
         else:
-            model = _load(source, config, dtype)
-    return model.to(device)
+            model = _load(source, config, dtype, **quantized)
+    return model if quantized else model.to(device)
 
 
 def without_weights(source: ModelSource, config: ModelConfig) -> PreTrainedModel:
@@ -83,7 +91,7 @@ def _refused(source: ModelSource) -> Iterator[None]:
 
 
 def _load(
-    source: ModelSource, config: ModelConfig, dtype: torch.dtype | str, **where: str
+    source: ModelSource, config: ModelConfig, dtype: torch.dtype | str, **where: Any
 ) -> PreTrainedModel:
     import transformers
 
@@ -200,13 +208,15 @@ def stored_dtype(source: ModelSource) -> torch.dtype:
 
 
 def choose_device(device: str) -> str:
-    """`auto` is the GPU when there is one."""
+    """`auto` is the GPU when there is one: CUDA's, or that of an Apple machine."""
     import torch
 
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device=cuda, but torch sees no CUDA device: use device=cpu or auto")
+        device = next((name for name, found in there.items() if found), "cpu")
+        log.info("device: %s (auto: %s)", device, "the GPU" if device != "cpu" else "no GPU")
+    if not there.get(device, True):
+        raise UserError(f"device={device}, but torch sees no such device: use device=cpu or auto")
     if device == "cuda" and torch.cuda.device_count() > 1:
         log.info(
             "%d GPUs are visible, each process uses one; distributed=ddp trains on all",
@@ -221,4 +231,23 @@ def bf16_is_fast(device: str) -> bool:
 
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "mps" or not torch.backends.mkldnn.is_available():
+        return False  # Apple's GPUs know it, but nothing was tried there
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def choose_precision(precision: str, device: str) -> tuple[str, str]:
+    """(bf16, fp16 or fp32; why): what a training computes in on a device (cpu, cuda, mps).
+
+    Raises:
+        UserError: The device cannot train so.
+    """
+    if precision == "fp16" and device == "cpu":
+        raise UserError("trainer.precision=fp16 needs a GPU: use trainer.precision=bf16 or fp32")
+    if precision != "auto":
+        return precision, "as asked for"
+    if bf16_is_fast(device):
+        return "bf16", "auto: it is native here"
+    if device == "cuda":
+        return "fp16", "auto: this GPU has no bf16; with loss scaling"
+    return "fp32", "auto: bf16 is not native here" if device == "cpu" else "auto: not tried in less"

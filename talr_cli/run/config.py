@@ -17,9 +17,10 @@ from talr_cli.evaluation.config import DomainEvalConfig, SuiteConfig
 from talr_cli.fields import part, value
 from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
 from talr_cli.methods.method import Method
+from talr_cli.methods.optimizers import Optimizer
 from talr_cli.methods.replay import Replay
 from talr_cli.models.config import ModelConfig
-from talr_cli.ranks import DEVICES, DistributedConfig
+from talr_cli.ranks import DEVICE, DEVICES, DistributedConfig
 from talr_cli.tracking import LoggerConfig
 from talr_cli.training.config import TrainerConfig
 
@@ -40,7 +41,7 @@ class EvalConfig:
     study: str = value(STUDY, may_be_empty=False, identity=False)
     runs_dir: str = value("where studies lie", may_be_empty=False, is_path=True, identity=False)
     limit: int | None = value(LIMIT, None, at_least=1, identity=False)
-    device: str = value("auto: the GPU when there is one", "auto", choices=DEVICES, identity=False)
+    device: str = value(DEVICE, "auto", choices=DEVICES, identity=False)
     model: ModelConfig
     dataset: Dataset = part("the rows and how answers to them are judged")
     suite: SuiteConfig = value("general ability", identity=False)
@@ -78,7 +79,7 @@ class TrainConfig:
         "of the general score, what a search may give up", 0.02, at_least=0, at_most=1,
         identity=False,
     )  # fmt: skip
-    device: str = value("auto: the GPU when there is one", "auto", choices=DEVICES, identity=False)
+    device: str = value(DEVICE, "auto", choices=DEVICES, identity=False)
     model: ModelConfig
     dataset: Dataset = part("the rows and how answers to them are judged")
     method: str = value(
@@ -89,6 +90,7 @@ class TrainConfig:
     regulariser: Regulariser | None = part("what holds the model to its base", None)
     merge: Merge | None = part("what is made of the base and the tuned model", None)
     replay: Replay | None = part("general rows mixed in", None)
+    optimizer: Optimizer = part("how the weights follow the gradients")
     trainer: TrainerConfig
     distributed: DistributedConfig = value("the processes of one run", identity=False)
     suite: SuiteConfig = value("general ability", identity=False)

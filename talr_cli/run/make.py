@@ -122,7 +122,8 @@ def _train(
     """The trained model, in fp32, and the `training` results; None on all ranks but the first."""
     import torch
 
-    from talr_cli.models import loading
+    from talr_cli.models import loading, saving
+    from talr_cli.models.frozen import load_frozen
     from talr_cli.training.loop import Setting, TrainingData, make_trainer, train
 
     config, renderer = run.config, run.renderer
@@ -130,7 +131,8 @@ def _train(
         run.splits.validation, renderer, config.trainer.max_length, "validation rows"
     )
 
-    # The optimizer updates fp32 weights: a bf16 weight of 0.03 would swallow updates of 1e-6.
+    # The optimizer updates fp32 weights, but for one that rounds at random: a bf16 weight of 0.03
+    # would swallow updates of 1e-6.
     def load(device: str) -> Any:
         return loading.load_model(run.source, config.model, torch.float32, device)
 
@@ -138,10 +140,21 @@ def _train(
         adapter, model = run.method.adapter, load("cpu")
         return model if adapter is None else adapter.wrap(model, config.model.path)
 
-    setting = Setting(config.trainer, config.lr, config.seed, config.distributed, run.device)
+    setting = Setting(
+        config.trainer, config.optimizer, config.lr, config.seed, config.distributed, run.device
+    )
+    base_dtype = getattr(run.method.adapter, "base_dtype", "float32")
+    if ranks.is_sharded(config.distributed):
+        model = load("cpu")  # FSDP2 splits up weights of one dtype
+    elif config.optimizer.bf16_weights:
+        model = saving.cast(load("cpu"), torch.bfloat16).to(run.device)
+    elif base_dtype == "float32":
+        model = load(run.device)
+    else:
+        model = load_frozen(run.source, config.model, base_dtype, setting.half, run.device)
     trainer = make_trainer(
         setting,
-        load("cpu" if ranks.is_sharded(config.distributed) else run.device),
+        model,
         renderer.tokenizer,
         run.method,
         TrainingData(run.rows, validation, run.general),

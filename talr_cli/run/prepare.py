@@ -23,7 +23,8 @@ from talr_cli.evaluation.self_score import check_tests
 from talr_cli.methods.checks import check_objective
 from talr_cli.methods.method import Method
 from talr_cli.models.checks import check_length, check_loads, check_vocabulary, check_weights
-from talr_cli.models.loading import choose_device, without_weights
+from talr_cli.models.frozen import check_base_dtype
+from talr_cli.models.loading import choose_device, choose_precision, without_weights
 from talr_cli.models.sources import ModelSource, resolve
 from talr_cli.run.config import TrainConfig
 from talr_cli.run.identity import identity
@@ -75,6 +76,12 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     splits = config.dataset.load()
     tests = domain_rows(config.domain, splits)  # refuses what could not be scored after training
     device = choose_device(config.device)
+    precision, why = choose_precision(trainer.precision, device)
+    log.info("precision: %s (%s)", precision, why)
+    sharded, adapted = ranks.is_sharded(config.distributed), config.adapter is not None
+    config.optimizer.check(sharded, adapted, precision)
+    base_dtype = getattr(config.adapter, "base_dtype", "float32")
+    check_base_dtype(base_dtype, sharded)
     source = resolve(config.model)
     settings = check_loads(source, config.model, to_train=True)
     check_weights(source, settings, config.model)

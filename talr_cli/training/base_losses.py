@@ -26,15 +26,17 @@ TOKENS_AT_ONCE = 4096  # of a batch, with its padding
 
 
 def base_losses(
-    model: PreTrainedModel, fingerprint: str, rows: Sequence[Rendered], bf16: bool
+    model: PreTrainedModel, fingerprint: str, rows: Sequence[Rendered], half: torch.dtype | None
 ) -> torch.Tensor:
     """losses[R]: mean -log p over the targets of each row, in nats, under the base `model`.
 
-    `fingerprint` identifies the model's weights, `bf16` is the arithmetic of the training. The rows
+    `fingerprint` identifies the model's weights, `half` is the arithmetic of the training. The rows
     count by their tokens, so data and chat template are part of the cache's key; a learning rate or
     a seed is not.
     """
-    arithmetic = f"{model.device.type} {model.dtype}{' bf16' if bf16 else ''}"
+    under = {None: "", torch.bfloat16: " bf16", torch.float16: " fp16"}[half]
+    held = "/".join(sorted({str(parameter.dtype) for parameter in model.parameters()}))
+    arithmetic = f"{model.device.type} {held}{under}"
     key = hashlib.sha256(f"{fingerprint} {arithmetic}".encode())
     for row in rows:
         key.update(json.dumps([row.input_ids, row.labels]).encode())
@@ -49,7 +51,7 @@ def base_losses(
             found = _found(cached, len(rows))
         if found is not None:
             return found
-        losses = torch.stack([row.mean() for row in target_losses(model, rows, bf16)])
+        losses = torch.stack([row.mean() for row in target_losses(model, rows, half)])
         write_packed(cached, losses.tolist())
     return losses
 
@@ -71,12 +73,12 @@ def _found(cached: Path, rows: int) -> torch.Tensor | None:
 
 @torch.no_grad()
 def target_losses(
-    model: PreTrainedModel, rows: Sequence[Rendered], bf16: bool
+    model: PreTrainedModel, rows: Sequence[Rendered], half: torch.dtype | None
 ) -> list[torch.Tensor]:
     """-log p of every target of every row, in nats, on the CPU; in batches of like length.
 
     Args:
-        bf16: Whether to compute under autocast to bf16.
+        half: What to compute in, under autocast; None: in the model's own precision.
     """
     device = model.device.type
     collate = Collator(pad_token_id=0)  # no target sees its padding: any id does
@@ -88,7 +90,7 @@ def target_losses(
     ):
         inputs = collate([token_row(rows[index]) for index in batch])
         inputs = {name: values.to(model.device) for name, values in inputs.items()}
-        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+        with torch.autocast(device, half, enabled=half is not None, cache_enabled=False):
             hidden = target_hidden(model, inputs)
             is_target = target_mask(inputs)
             targets = inputs["labels"][:, 1:][is_target]

@@ -34,14 +34,12 @@ class TrainerConfig:
     warmup_share: float = value(
         "of the steps, in which the learning rate rises", 0.03, at_least=0, at_most=1
     )
-    weight_decay: float = value("AdamW's, per step and unit of learning rate", 0.0, at_least=0)
-    adam_beta1: float = value("decay of the mean of the gradients", 0.9, at_least=0, below=1)
-    adam_beta2: float = value("decay of the mean of their squares", 0.999, at_least=0, below=1)
     max_grad_norm: float = value("gradients are scaled down to this Euclidean norm", 1.0, above=0)
     precision: str = value(
-        "arithmetic; bf16 is autocast, the weights stay fp32; auto: bf16 where it is native",
+        "arithmetic; bf16 and fp16 (with loss scaling) are autocast, the weights stay fp32; auto: "
+        "bf16 where it is native, else fp16 on CUDA GPUs and fp32 elsewhere",
         "auto",
-        choices=("auto", "bf16", "fp32"),
+        choices=("auto", "bf16", "fp16", "fp32"),
     )
     save_dtype: str = value(
         "what the checkpoint is saved and scored in; auto: the base checkpoint's",

@@ -17,6 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.utils.generic import is_flash_attention_requested
 
 from talr_cli.errors import UserError
+from talr_cli.models.frozen import is_whole
 from talr_cli.models.head import model_inputs
 from talr_cli.training.collator import Collator
 
@@ -60,7 +61,8 @@ def rows_stay_apart(model: PreTrainedModel) -> bool:
         [(7 * i + start) % vocabulary for i in range(6)] for start in (3, 10, 20)
     )
     kernel = model.config._attn_implementation
-    half = is_flash_attention_requested(model.config)  # takes no other
+    # Flash attention takes no other; a base of several dtypes computes under autocast only.
+    half = is_flash_attention_requested(model.config) or not is_whole(model)
     model.eval()
     try:
         with torch.autocast(model.device.type, torch.bfloat16, enabled=half):

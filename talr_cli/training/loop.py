@@ -24,10 +24,13 @@ from trl import SFTConfig
 from talr_cli.data.rendering import Rendered
 from talr_cli.errors import UserError
 from talr_cli.interruption import Stop
+from talr_cli.methods.adapters import warn_of_low_rate
 from talr_cli.methods.method import Method
+from talr_cli.methods.optimizers import Optimizer
 from talr_cli.methods.replay import spread
+from talr_cli.models.frozen import is_whole
 from talr_cli.models.head import causal_lm
-from talr_cli.models.loading import bf16_is_fast
+from talr_cli.models.loading import choose_precision
 from talr_cli.models.sources import ModelSource
 from talr_cli.ranks import (
     DistributedConfig,
@@ -55,16 +58,17 @@ class Setting:
     """How to train: what the optimizer, the schedule and the processes depend on."""
 
     trainer: TrainerConfig
+    optimizer: Optimizer
     lr: float
     seed: int
     distributed: DistributedConfig
     device: str
 
     @property
-    def bf16(self) -> bool:
-        """Whether forward and backward pass are computed in bf16, under autocast."""
-        precision = self.trainer.precision
-        return precision == "bf16" or (precision == "auto" and bf16_is_fast(self.device))
+    def half(self) -> torch.dtype | None:
+        """What forward and backward pass are computed in, under autocast; None: fp32."""
+        precision, _ = choose_precision(self.trainer.precision, self.device)
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,8 @@ def train(
     same weights, bit for bit. All ranks must call; None on all but the first.
 
     Args:
-        load_plain: Loads the model as the trainer got it, for copies and for weights that FSDP2 has
-            split up.
+        load_plain: Loads the model as the trainer got it, but in fp32: for copies, for weights that
+            FSDP2 has split up, for a base that was held in fewer bytes.
         at: The share of the steps after which it ends, as an interruption would end it.
         points: {share of the steps: who takes a copy of the model there}.
 
@@ -118,7 +122,8 @@ def train(
     if not last.is_last(trainer.state):
         raise KeyboardInterrupt
     training = _training(trainer, step)
-    model = copy_of(trainer, load_plain) if trainer.is_fsdp_enabled else trainer.model
+    is_as_loaded = is_whole(trainer.model) and not trainer.is_fsdp_enabled
+    model = trainer.model if is_as_loaded else copy_of(trainer, load_plain)
     if not trainer.accelerator.is_main_process:
         return None
     trainer.leave_model_as_loaded()
@@ -155,10 +160,11 @@ def make_trainer(
     load_base: Callable[[torch.dtype | None], PreTrainedModel],
     base_path: str,
 ) -> MethodTrainer:
-    """The trainer of a method for `model` (the base, in fp32), which it trains in place.
+    """The trainer of a method for `model`, the base, which it trains in place.
 
     Args:
-        model: One that FSDP2 will split up still lies on the CPU.
+        model: In fp32; under an adapter as `load_frozen` makes it. One that FSDP2 will split up
+            still lies on the CPU.
         load_base: Loads another copy of the base, for a method that needs its predictions, in a
             dtype: None is that of its checkpoint.
         base_path: By which an adapter names its base.
@@ -170,18 +176,22 @@ def make_trainer(
     adapted: Any = model
     if method.adapter is not None:
         adapted = method.adapter.wrap(model, base_path)
+        warn_of_low_rate(setting.lr)
     validation = data.validation if setting.trainer.validate else []
     arguments = trainer_arguments(setting, directory, len(data.rows))
+    # A part that a text batch does not reach, such as a vision tower, has no gradient to wait for.
+    arguments.ddp_find_unused_parameters = model.config.get_text_config() is not model.config
     arguments.padding_free = joins_rows(
         setting.trainer.padding_free, model, device, arguments.per_device_train_batch_size
     )
     return MethodTrainer(
         model=adapted,
         args=arguments,
+        optimizer_cls_and_kwargs=setting.optimizer.maker(setting.lr),
         objective=method.objective,
         regulariser=method.regulariser,
         # Without autocast a bf16 copy would round the predictions that fp32 is compared with.
-        load_base=partial(load_base, None if setting.bf16 else torch.float32),
+        load_base=partial(load_base, torch.float32 if setting.half is None else None),
         general=general,
         processing_class=tokenizer,
         train_dataset=Dataset.from_dict(columns),
@@ -209,8 +219,11 @@ def _columns(
     if method.objective.weighs_sequences:
         rows = [*data.rows, *data.general]
         home = model.device
-        losses = base_losses(model.to(setting.device), base.fingerprint, rows, setting.bf16)
-        model.to(home)
+        if home.type != setting.device:
+            model.to(setting.device)
+        losses = base_losses(model, base.fingerprint, rows, setting.half)
+        if home.type != setting.device:
+            model.to(home)
         weights = method.objective.sequence_weights(losses).tolist()
         columns["sequence_weight"] = weights[: len(data.rows)]
         for row, weight in zip(general, weights[len(data.rows) :], strict=True):
@@ -244,17 +257,15 @@ def trainer_arguments(setting: Setting, directory: RunDirectory, rows: int) -> S
         per_device_train_batch_size=micro,
         per_device_eval_batch_size=micro,
         gradient_accumulation_steps=accumulation,
-        optim="adamw_torch_fused",
-        adam_beta1=trainer.adam_beta1,
-        adam_beta2=trainer.adam_beta2,
-        weight_decay=trainer.weight_decay,
+        **setting.optimizer.arguments(),
         max_grad_norm=trainer.max_grad_norm,
-        bf16=setting.bf16,
+        bf16=setting.half == torch.bfloat16,
+        fp16=setting.half == torch.float16,
         use_cpu=device == "cpu",
         activation_checkpointing=trainer.gradient_checkpointing,
         max_length=None,  # rows come cut to length
         dataset_kwargs={"skip_prepare_dataset": True},
-        dataloader_pin_memory=device != "cpu",
+        dataloader_pin_memory=device == "cuda",
         logging_strategy="steps",
         logging_steps=1,
         logging_first_step=True,
@@ -268,6 +279,10 @@ def trainer_arguments(setting: Setting, directory: RunDirectory, rows: int) -> S
         fsdp_config={"state_dict_type": "SHARDED_STATE_DICT"} if sharded else None,
     )
     if sharded:
+        # Each micro-batch's gradient is split up at once: added up first, every rank would hold
+        # the whole of it.
+        accelerator: Any = arguments.accelerator_config
+        accelerator.gradient_accumulation_kwargs = {"sync_each_batch": True}
         # As with DDP, weights and gradients travel in fp32 and autocast decides what is computed
         # in bf16; accelerate's policy would round gradients to bf16 before they are added up.
         arguments.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from peft import PeftModel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from talr_cli.training.trainer import MethodTrainer
@@ -55,10 +56,16 @@ class KeepWeights(TrainerCallback):
 
 
 def copy_of(trainer: MethodTrainer, load_plain: Callable[[], Any]) -> Any | None:
-    """The trained model on the CPU, gathered from all ranks; None on all but the first."""
+    """The trained model on the CPU, gathered from all ranks; None on all but the first.
+
+    Adapters are put on the base as it is stored, whatever it was held in while they were trained.
+    """
     state = trainer.accelerator.get_state_dict(trainer.model)
     if not trainer.accelerator.is_main_process:
         return None
     model = load_plain()
-    model.load_state_dict(state)
+    if isinstance(trainer.model, PeftModel):
+        trained = {name for name, one in trainer.model.named_parameters() if one.requires_grad}
+        state = {name: state[name] for name in trained}
+    model.load_state_dict(state, strict=not isinstance(model, PeftModel))
     return model

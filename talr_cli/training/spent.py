@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,8 +53,9 @@ class Meter:
         """All ranks must call."""
         accelerator, before = self._accelerator, self._before
         here = [self.input_tokens, peak_memory(accelerator.device.type)]
-        # In float32 the tokens would not be exact from 2^24 on.
-        ranks = torch.tensor([here], dtype=torch.float64, device=accelerator.device)
+        # In float32 the tokens would not be exact from 2^24 on; Apple's GPUs have no float64.
+        device = accelerator.device if accelerator.num_processes > 1 else "cpu"
+        ranks = torch.tensor([here], dtype=torch.float64, device=device)
         tokens, memory = accelerator.gather(ranks).T
         return Spent(
             before.seconds + time.perf_counter() - self._started,
@@ -63,7 +65,8 @@ class Meter:
 
 
 def peak_memory(device: str) -> float:
-    """GiB: of the GPU's memory, or of this process's resident memory on a CPU."""
+    """GiB: of a CUDA GPU's memory, else of this process's resident memory."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -7,13 +7,22 @@ optimizer step, over all micro-batches and ranks. It does not know which objecti
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import convert_outputs_to_fp32
+from accelerate.utils import (
+    AutocastKwargs,
+    DistributedDataParallelKwargs,
+    convert_outputs_to_fp32,
+    get_mixed_precision_context_manager,
+)
+from peft import PeftModel
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from trl import SFTTrainer
 
@@ -63,6 +72,10 @@ class MethodTrainer(SFTTrainer):
         self._loaded = loaded_settings(causal_lm(kwargs["model"]))
         super().__init__(*args, **kwargs)
         without_router_loss(causal_lm(self.model))  # TRL has switched it on
+        for parameter in self.model.parameters():
+            if parameter.requires_grad and isinstance(self.model, PeftModel):
+                # TRL makes adapters on a quantised base bf16, which would swallow small updates.
+                parameter.data = parameter.data.float()
         # TRL takes no collator of ours for padding-free batches, so it is put in afterwards.
         self.data_collator = Collator(**vars(self.data_collator), general=general)
         self.objective = objective
@@ -102,14 +115,30 @@ class MethodTrainer(SFTTrainer):
         memory = {"pin_memory": args.dataloader_pin_memory}
         return RankLoader(rows, batches, self.data_collator, **memory)
 
+    def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
+        """What accelerate is to do about memory, beside what transformers asks of it."""
+        built = super()._build_accelerator_args(**kwargs)
+        for handler in built["kwargs_handlers"]:
+            if isinstance(handler, DistributedDataParallelKwargs):
+                # What DDP sends between the ranks is the gradient itself, not a second one.
+                handler.gradient_as_bucket_view = True
+        # Autocast's copies of the weights are not kept until the end of the forward pass: each is
+        # used once, and together they are half as large as the model.
+        built["kwargs_handlers"].append(AutocastKwargs(cache_enabled=False))
+        return built
+
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         prepared = super()._prepare_for_training(*args, **kwargs)
         self._start_regulariser()
-        if self.is_fsdp_enabled and self.accelerator.native_amp:
-            # accelerate does so for every model but FSDP2's. The bf16 copies of the weights are
-            # not kept: each is used once, and together they are as large as the model.
-            autocast = torch.autocast(self.args.device.type, torch.bfloat16, cache_enabled=False)
+        accelerator = self.accelerator
+        if self.is_fsdp_enabled and accelerator.native_amp:
+            # accelerate does so for every model but FSDP2's.
+            autocast: Any = get_mixed_precision_context_manager(True, accelerator.autocast_handler)
             self.model.forward = convert_outputs_to_fp32(autocast(self.model.forward))
+        if isinstance(self.model_wrapped, DistributedDataParallel):
+            # Zeroed in place, the gradient stays in what DDP sends; a new one would lie beside it.
+            wrapped = self.model_wrapped
+            wrapped.zero_grad = partial(wrapped.zero_grad, set_to_none=False)  # type: ignore[method-assign]
         return prepared
 
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
@@ -152,7 +181,10 @@ class MethodTrainer(SFTTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """The weighted loss in training; the plain mean loss in validation."""
-        tokens, hidden = score_targets(model, self.model, inputs, self.objective.top_k)
+        # The model's forward enters autocast by itself; what is computed beside it must as well.
+        autocast = self.accelerator.autocast
+        with autocast():
+            tokens, hidden = score_targets(model, self.model, inputs, self.objective.top_k)
         losses = -tokens.log_probs
         if not model.training:
             return losses.sum() / max(len(losses), 1)
@@ -170,7 +202,8 @@ class MethodTrainer(SFTTrainer):
         targets = torch.as_tensor(num_items_in_batch, device=losses.device).clamp(min=1)
         total = (weights * losses).sum()
         if self.regulariser is not None:
-            penalty = self.regulariser.loss(self.model, inputs, hidden)
+            with autocast():
+                penalty = self.regulariser.loss(self.model, inputs, hidden)
             if penalty is not None:
                 self.statistics.add_penalty(penalty.detach() / targets)
                 total = total + penalty
@@ -180,10 +213,21 @@ class MethodTrainer(SFTTrainer):
         """One micro-batch; after the last of a step the gradient is whole and not yet clipped."""
         loss = super().training_step(*args, **kwargs)
         if self.regulariser is not None and self.accelerator.sync_gradients:
+            # fp16's gradients are scaled up until they are clipped, a penalty's are not.
+            self._scale_gradients(divide=True)
             penalty = self.regulariser.add_gradient(self.model)
+            self._scale_gradients(divide=False)
             if penalty is not None:
                 self.statistics.add_penalty(penalty / self.accelerator.num_processes)
         return loss
+
+    def _scale_gradients(self, divide: bool) -> None:
+        """Take fp16's loss scale, a power of two, off the gradients, or put it on again."""
+        scaler = self.accelerator.scaler
+        if scaler is not None:
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            scale = scaler.get_scale()
+            torch._foreach_mul_(gradients, 1 / scale if divide else scale)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -193,6 +237,13 @@ class MethodTrainer(SFTTrainer):
         if "loss" in logs and self.model.training:
             logs["weighted_loss"] = logs.pop("loss")
             logs |= self.statistics.flush(self.accelerator)
+            scaler = self.accelerator.scaler
+            if scaler is not None:
+                logs["loss_scale"] = scaler.get_scale()
+                # With too large a scale the gradient is no number: the step was left out and the
+                # scale halved. Where even 1 is too large, it is one that diverges.
+                if not math.isfinite(logs.get("grad_norm", 0)) and logs["loss_scale"] >= 1:
+                    del logs["grad_norm"]
         super().log(logs, start_time)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:

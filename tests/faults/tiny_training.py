@@ -9,6 +9,7 @@ from trl import SFTConfig
 
 from talr_cli.interruption import Stop
 from talr_cli.methods.objectives import Sft
+from talr_cli.methods.optimizers import AdamW
 from talr_cli.runs.atomic import made_whole, write_json
 from talr_cli.tracking import Tracker
 from talr_cli.training.loop import train
@@ -19,13 +20,15 @@ STEPS = EPOCHS * EPOCH_STEPS
 IDENTITY = "0123abcd" + "0" * 56
 
 
-def trained(run):
+def trained(run, optimizer=None):
     """(model, training results) of `run`, which goes on from its newest checkpoint."""
+    optimizer = optimizer or AdamW()
     arguments = SFTConfig(
         output_dir=str(run.checkpoints),
         per_device_train_batch_size=8,
         num_train_epochs=EPOCHS,
         learning_rate=1e-2,
+        **optimizer.arguments(),
         bf16=False,
         use_cpu=True,
         gradient_checkpointing=False,
@@ -39,6 +42,7 @@ def trained(run):
     trainer = MethodTrainer(
         model=toy(),
         args=arguments,
+        optimizer_cls_and_kwargs=optimizer.maker(1e-2),
         objective=Sft(),
         processing_class=stub_tokenizer(),
         train_dataset=Dataset.from_list(rows()),

@@ -20,10 +20,10 @@ def test_base_losses_follow_the_precision_and_are_kept_apart(tmp_path, monkeypat
     plain = torch.stack([reference(model, row)[0].detach().mean() for row in ROWS])
     with torch.autocast("cpu", torch.bfloat16):
         rounded = torch.stack([reference(model, row)[0].detach().float().mean() for row in ROWS])
-    for bf16, expected, other in ((False, plain, rounded), (True, rounded, plain)):
-        losses = base_losses(model, "toy", RENDERED, bf16)
+    for half, expected, other in ((None, plain, rounded), (torch.bfloat16, rounded, plain)):
+        losses = base_losses(model, "toy", RENDERED, half)
         assert (losses - expected).abs().max() < 0.1 * (losses - other).abs().max()
-    torch.testing.assert_close(base_losses(model, "toy", RENDERED, False), plain.float())
+    torch.testing.assert_close(base_losses(model, "toy", RENDERED, None), plain.float())
     assert len(list(tmp_path.glob("base_losses/*.json.gz"))) == 2
 
 
@@ -44,7 +44,7 @@ def test_the_base_that_kl_compares_with_has_the_precision_of_the_training(
         return run.load_base(wanted)
 
     trainer = make_trainer(
-        Setting(made.trainer, made.lr, made.seed, made.distributed, "cpu"),
+        Setting(made.trainer, made.optimizer, made.lr, made.seed, made.distributed, "cpu"),
         model,
         run.renderer.tokenizer,
         run.method,

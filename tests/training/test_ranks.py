@@ -31,4 +31,7 @@ def test_two_ranks_make_the_step_of_one(name, micro, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     expected, _ = trainer_gradient(toy(), rows(), OBJECTIVES[name][0], tmp_path, 16)
-    assert relative(torch.load(tmp_path / "gradient.pt"), expected) < 1e-5
+    gradient, storages = torch.load(tmp_path / "step.pt")
+    assert relative(gradient, expected) < 1e-5
+    # The gradients lie in the one buffer that the ranks exchange, and stay there after the step.
+    assert storages == 1

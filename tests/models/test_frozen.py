@@ -1,0 +1,123 @@
+"""A base under an adapter: held in fewer bytes, trained and merged as in fp32."""
+
+import importlib.util
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from command_line import same, train, weights
+from conftest import config
+from optimizer_step import rows, stub_tokenizer, trainer_gradient
+from small_models import made
+
+from talr_cli.errors import UserError
+from talr_cli.methods.adapters import Lora, warn_of_low_rate
+from talr_cli.methods.objectives import Sft
+from talr_cli.models import loading, saving, sources
+from talr_cli.models.frozen import check_base_dtype, is_whole, load_frozen
+from talr_cli.training.points import copy_of
+
+
+@pytest.fixture
+def stored(tiny_config, tmp_path):
+    """(source, config) of a model that is stored in bf16."""
+
+    def store(kind):
+        saving.save_model(saving.cast(made(kind), torch.bfloat16), stub_tokenizer(), 2, tmp_path)
+        named = replace(tiny_config, path=str(tmp_path), package=None, random_init=None)
+        return sources.directory_source(tmp_path), named
+
+    return store
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3", "granite"])
+def test_a_base_in_half_precision_gives_the_adapters_the_gradient_of_fp32(kind, stored, tmp_path):
+    source, named = stored(kind)
+    gradients = []
+    for base_dtype in ("auto", "float32"):
+        base = load_frozen(source, named, base_dtype, torch.bfloat16, "cpu")
+        assert is_whole(base) == (base_dtype == "float32")
+        torch.manual_seed(0)
+        adapted = Lora(rank=4).wrap(base, "some/base")
+        for name, parameter in adapted.named_parameters():
+            assert not parameter.requires_grad or parameter.dtype == torch.float32, name
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        step = trainer_gradient(adapted, rows(4), Sft(), tmp_path / "out", 4, bf16=True)
+        gradients.append(step[0])
+    assert torch.equal(*gradients)
+
+
+def test_in_fp32_the_base_is_fp32(stored):
+    source, named = stored("llama")
+    assert is_whole(load_frozen(source, named, "auto", None, "cpu"))
+
+
+def test_an_adapter_is_merged_in_fp32_whatever_its_base_was_held_in(stored):
+    source, named = stored("llama")
+    whole, held = (
+        Lora(rank=4).wrap(load_frozen(source, named, kind, torch.bfloat16, "cpu"), "some/base")
+        for kind in ("float32", "auto")
+    )
+    torch.manual_seed(0)
+    for one, other in zip(whole.parameters(), held.parameters(), strict=True):
+        if one.requires_grad:
+            other.data = one.data = 0.01 * torch.randn_like(one)
+
+    def load_plain():
+        return Lora(rank=4).wrap(
+            loading.load_model(source, named, torch.float32, "cpu"), "some/base"
+        )
+
+    trainer = SimpleNamespace(model=held, accelerator=Accelerator(cpu=True))
+    copy = copy_of(trainer, load_plain)
+    assert is_whole(copy)
+    merged = copy.merge_and_unload().state_dict()
+    assert same(whole.merge_and_unload().state_dict(), merged)
+
+
+def test_the_dtype_of_the_base_counts_for_the_identity():
+    from talr_cli.run.identity import identity
+
+    of = {
+        kind: identity(config("train", "method=lora", f"adapter.base_dtype={kind}"), "model")
+        for kind in ("auto", "float32", "nf4")
+    }
+    assert len(set(of.values())) == 3
+
+
+def test_what_nf4_lacks_is_said_in_a_line(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'talr\[bnb\]'"):
+        check_base_dtype("nf4", sharded=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    with pytest.raises(UserError, match="does not go with distributed=fsdp2"):
+        check_base_dtype("nf4", sharded=True)
+    check_base_dtype("nf4", sharded=False)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
+def test_qlora_saves_the_checkpoints_own_weights_and_the_adapters(tiny_config, tmp_path):
+    """The 4-bit base is trained on and nothing more: it is in nothing that is saved."""
+    common = ("method=lora", "lr=1e-2", "eval=false", "trainer.precision=bf16", "adapter.rank=4")
+    run = train(*common, "adapter.base_dtype=nf4", cwd=tmp_path)
+    adapter = sources.directory_source(run / "adapter")
+    merged = loading.load_model(adapter, tiny_config, "auto", "cpu").state_dict()
+    for name, tensor in weights(run).items():
+        torch.testing.assert_close(merged[name], tensor)
+    losses = [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-1] < losses[0]
+    plain = train(*common, cwd=tmp_path)
+    assert not same(weights(plain), weights(run))
+
+
+def test_a_rate_of_full_fine_tuning_is_warned_of(caplog):
+    warn_of_low_rate(2e-4)
+    assert not caplog.text
+    warn_of_low_rate(2e-5)
+    assert "lr=2e-05 is a rate for training all weights" in caplog.text
+    assert "try lr=0.0002" in caplog.text
