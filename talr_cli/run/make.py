@@ -10,6 +10,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from talr_cli.data.encoding import rows_to_train
 from talr_cli.errors import UserError
 from talr_cli.interruption import Stop, stop_requests
 from talr_cli.methods.averaging import interpolate, same_tensors
+from talr_cli.run.fit import cut_up
 from talr_cli.run.prepare import Run
 from talr_cli.runs.atomic import made_whole, write_json
 from talr_cli.runs.run_directory import RunDirectory
@@ -122,6 +124,7 @@ def _train(run: Run, tracker: Tracker, stop: Stop) -> tuple[PreTrainedModel, dic
         return model if adapter is None else adapter.wrap(model, config.model.path)
 
     setting = Setting(config.trainer, config.lr, config.seed, config.distributed, run.device)
+    setting = replace(setting, trainer=cut_up(run, setting.bf16))
     trainer = make_trainer(
         setting,
         load("cpu" if ranks.is_sharded(config.distributed) else run.device),

@@ -136,6 +136,8 @@ def train(
         "peak_memory_gib": round(spent.peak_memory_gib, 3),  # of the process with the most
         "device": device_name(accelerator.device.type),
         "processes": accelerator.num_processes,  # on GPUs, one each
+        "micro_batch_size": trainer.args.per_device_train_batch_size,
+        "gradient_checkpointing": bool(trainer.args.activation_checkpointing),
         "resumed_from_step": step,
     }
 
@@ -223,7 +225,7 @@ def trainer_arguments(setting: Setting, directory: RunDirectory, rows: int) -> S
     """TRL's arguments; `rows` decides the length of the schedule."""
     trainer, device = setting.trainer, setting.device
     sharded = is_sharded(setting.distributed)
-    micro, accumulation = per_rank(trainer.batch_size, trainer.micro_batch_size, world_size())
+    micro, accumulation = per_rank(trainer.batch_size, trainer.rows_at_once, world_size())
     # max_steps wins where both are given; the schedule runs over the steps that are made.
     steps = trainer.max_steps or math.ceil(rows / trainer.batch_size) * trainer.epochs
     arguments = SFTConfig(
@@ -247,7 +249,7 @@ def trainer_arguments(setting: Setting, directory: RunDirectory, rows: int) -> S
         max_grad_norm=trainer.max_grad_norm,
         bf16=setting.bf16,
         use_cpu=device == "cpu",
-        activation_checkpointing=trainer.gradient_checkpointing,
+        activation_checkpointing=trainer.gradient_checkpointing is True,
         max_length=None,  # rows come cut to length
         dataset_kwargs={"skip_prepare_dataset": True},
         dataloader_pin_memory=device != "cpu",
