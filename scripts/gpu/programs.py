@@ -30,13 +30,12 @@ def start(*arguments: Any) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    """What it said; an error where it failed."""
+def finish(process: subprocess.Popen[str]) -> None:
+    """Wait for its end; an error where it failed."""
     said, _ = process.communicate(timeout=PATIENCE)
     print(said, file=sys.stderr, flush=True)
     if process.returncode:
         raise RuntimeError(f"exit {process.returncode}: {said[-250:]}")
-    return said
 
 
 def resume(options: Options, lines: Lines) -> None:
@@ -91,7 +90,7 @@ def _difference(whole: Path, cut: Path) -> dict[str, Any]:
 
 def study(options: Options, lines: Lines) -> None:
     """A grid with several runs on the one GPU, from the base's scores to the report."""
-    runs = Path(tempfile.mkdtemp())
+    runs = options.out / "study"  # a process after this one goes on with it
     common = [*_model(options), f"runs_dir={runs}", f"device={options.device}", "logger=none"]
     if options.small:
         common += ["limit=2"]
@@ -105,8 +104,8 @@ def study(options: Options, lines: Lines) -> None:
     for name, typed in commands.items():
 
         def work(typed: Sequence[str] = typed) -> dict[str, Any]:
-            said = finish(start(*typed, *common))
-            return {"runs": len(list(runs.rglob("results.json"))), "last": said[-200:]}
+            finish(start(*typed, *common))
+            return {"scored": len(list(runs.rglob("results.json")))}
 
         lines.measure(name, work)
 
@@ -143,7 +142,9 @@ def vllm(options: Options, lines: Lines) -> None:
 
 def _model(options: Options) -> list[str]:
     if options.model is None:
-        folder = saved_model(Path(tempfile.mkdtemp()) / "model")
+        folder = options.out / "model"
+        if not (folder / "tokenizer.json").exists():
+            saved_model(folder)
         return [f"model.path={folder}", "model.name=random"]
     if Path(options.model).is_dir():
         return [f"model.path={options.model}", f"model.name={Path(options.model).name}"]

@@ -113,9 +113,7 @@ def _measure(options: Options, typed: Sequence[str]) -> dict[str, Any]:
         "tokens_per_second": round(tokens / second),
         "mfu": round(rate / PEAK, 3),
         "peak_gib": peak_gib(device),
-        "planned_gib": None
-        if predicted is None
-        else round(predicted(seen), 4 if options.small else 2),
+        "planned_gib": None if predicted is None else round(predicted(seen), 3),
         "host_waits": sum(seen.waits.values()),
         "where": dict(seen.waits.most_common(5)),
     }

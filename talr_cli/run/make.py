@@ -50,6 +50,10 @@ def train_and_save(run: Run, tracker: Tracker) -> None:
         _save(run, *trained)
     del trained
     gc.collect()  # the trainer, which holds the weights in a cycle
+    if run.device == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()  # what scores may be another process
 
 
 def follow(run: Run) -> None:

@@ -6,6 +6,7 @@ model is scored.
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -177,7 +178,8 @@ def make_trainer(
         model=adapted,
         args=arguments,
         objective=method.objective,
-        regulariser=method.regulariser,
+        # What it keeps of the base goes when the trainer does: the config's own lives on.
+        regulariser=copy.copy(method.regulariser),
         # Without autocast a bf16 copy would round the predictions that fp32 is compared with.
         load_base=partial(load_base, None if setting.bf16 else torch.float32),
         general=general,
