@@ -53,6 +53,10 @@ reproduce: setup  ## The study's grid on a GPU, without one a small one; its cla
 bench: setup  ## Time and memory of an optimizer step: every method against sft, sft against TRL
 	$(BIN)/python scripts/bench_step.py
 
+.PHONY: gpu-check
+gpu-check: setup  ## On a GPU: numbers, speed, memory, resuming, a small study; eight minutes
+	$(BIN)/python scripts/gpu_check.py $(if $(MODEL),--model $(MODEL))
+
 .PHONY: methods
 methods: setup  ## All methods at one rate, as compared in docs/methods.md (over an hour)
 	$(BIN)/talr eval study=methods

@@ -93,7 +93,8 @@ def build(options: argparse.Namespace) -> tuple[Any, str]:
     from trl import SFTTrainer
 
     from talr_cli.config import composition
-    from talr_cli.data.rendering import encode_all, load_renderer
+    from talr_cli.data.encoding import encode_all
+    from talr_cli.data.rendering import load_renderer
     from talr_cli.models import loading, sources
     from talr_cli.runs.run_directory import RunDirectory
     from talr_cli.training import loop
@@ -132,7 +133,7 @@ def build(options: argparse.Namespace) -> tuple[Any, str]:
             loop.TrainingData(rows, [], general),
             directory,
             source,
-            lambda: loading.load_model(source, config.model, "auto", device),
+            lambda dtype=None: loading.load_model(source, config.model, dtype or "auto", device),
             config.model.path,
         )
     else:

@@ -19,14 +19,34 @@ import torch
 
 from talr_cli.config import composition
 from talr_cli.models import sources
-from talr_cli.sweep.needs import CHECKPOINT_BYTES, CHECKPOINTS, TRAINING_BYTES, free_bytes, gib
+from talr_cli.models.shape import Shape
+from talr_cli.sweep.needs import CHECKPOINT_BYTES, CHECKPOINTS, free_bytes
+from talr_cli.training.memory import Arithmetic
+from talr_cli.training.planner import USABLE, Plan, Rows, choose, gib, operations
 
 EXPERIMENTS = {
     "cpu": ["cpu"],
     "paper": ["paper/medcalc", "paper/esci", "paper/esci-label"],
 }
-# Parameters that are trained, from the model cards; of gemma3 the text model.
-PARAMETERS = {"qwen2.5-3b": 3.09e9, "qwen3-4b": 4.02e9, "gemma3-4b": 3.88e9}
+# The models' shapes, from their config.json; of gemma3 the text model. All are stored in bf16, and
+# their heads are their embeddings.
+SHAPES = {
+    "qwen2.5-3b": Shape(
+        weights=3_085_938_688, stored_bytes=2, layers=36, hidden=2048, heads=16, queries=2048,
+        keys=256, inner=11008, vocabulary=151936, normalised=4096, projections=47872, matrices=7,
+        tied=True,
+    ),
+    "qwen3-4b": Shape(
+        weights=4_022_468_096, stored_bytes=2, layers=36, hidden=2560, heads=32, queries=4096,
+        keys=1024, inner=9728, vocabulary=151936, normalised=10240, projections=57344, matrices=7,
+        tied=True,
+    ),
+    "gemma3-4b": Shape(
+        weights=3_880_263_168, stored_bytes=2, layers=34, hidden=2560, heads=8, queries=2048,
+        keys=1024, inner=10240, vocabulary=262208, normalised=13312, projections=54784, matrices=7,
+        tied=True,
+    ),
+}  # fmt: skip
 # Two small models on one core each get further than one on two; each takes about 4 GiB.
 CPU_WORKERS = 2
 RATES, METHODS, TRAINED_METHODS = 3, 6, 5  # averages need no training of their own
@@ -51,17 +71,12 @@ SIZES = {
 EPOCHS = 20
 # IFEval, GSM8K, HumanEval: questions times the length that we assume of an answer.
 GENERAL_ANSWERS = 541 * 400 + 1319 * 200 + 164 * 300
-# A forward and a backward pass take 2 and 4 operations for each parameter and token; gradient
-# checkpointing computes the forward pass again.
-OPERATIONS = 8
 # Dense bf16 operations per second, from the data sheets. The first is assumed without a GPU.
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
-UTILISATION = 0.35  # assumed: short rows, one at a time
+GPU_MEMORY = 80 * 2**30 * 0.98  # of the GPU that is assumed without one
+UTILISATION = 0.35  # assumed: short rows, few at a time
 GENERATED_PER_SECOND = 500  # tokens, assumed
 
-# Beside TRAINING_BYTES for each parameter: autocast's bf16 copy of the weights in the forward
-# pass; L2's of the base. Activations of one row under gradient checkpointing are assumed.
-AUTOCAST_BYTES, L2_BYTES, ACTIVATIONS = 2, 2, 4 * 2**30
 SAVED_BYTES = 2  # bf16
 
 BENCHMARKS = (("google/IFEval", None), ("openai/gsm8k", "main"), ("openai/openai_humaneval", None))
@@ -99,39 +114,57 @@ def talr(*arguments: str) -> int:
 def cost(keep: str) -> Iterator[str]:
     """What the paper's grid takes, in lines."""
     name, peak = device()
+    plans = {model: plan(model) for model in SHAPES}
     training = sum(
-        RATES * TRAINED_METHODS * training_hours(size, parameters, peak)
+        RATES * TRAINED_METHODS * training_hours(size, SHAPES[model].weights, peak, one)
         for size in SIZES.values()
-        for parameters in PARAMETERS.values()
+        for model, one in plans.items()
     )
     answers = sum(GENERAL_ANSWERS + size.domain_answers for size in SIZES.values())
     runs = RATES * METHODS + 1  # and the base model
-    evaluation = runs * len(PARAMETERS) * answers / GENERATED_PER_SECOND / 3600
+    evaluation = runs * len(SHAPES) * answers / GENERATED_PER_SECOND / 3600
+    each = sorted({operations(one.checkpointing) for one in plans.values()})
     yield (
         f"time: about {training:.0f} GPU hours of training and {evaluation:.0f} of evaluation on "
-        f"{name}: {OPERATIONS} operations for each parameter and token of {EPOCHS} epochs at "
-        f"{UTILISATION:.0%} of {peak / 1e12:.0f} TFLOP/s, {GENERATED_PER_SECOND} tokens/s generated"
+        f"{name}: {' or '.join(map(str, each))} operations for each parameter and token of "
+        f"{EPOCHS} epochs at {UTILISATION:.0%} of {peak / 1e12:.0f} TFLOP/s, "
+        f"{GENERATED_PER_SECOND} tokens/s generated"
     )
     yield (
         f"disk: up to {gib(disk_bytes(keep))} with keep={keep}, {gib(disk_bytes('none'))} with "
         "keep=none (make reproduce KEEP=none)"
     )
-    for model, parameters in PARAMETERS.items():
+    for model, one in plans.items():
+        weights = SHAPES[model].weights
         yield (
-            f"  {model}: a model {gib(SAVED_BYTES * parameters)}, a checkpoint to go on from "
-            f"{gib(CHECKPOINT_BYTES * parameters)}, GPU memory {gib(memory_bytes(parameters))}"
+            f"  {model}: a model {gib(SAVED_BYTES * weights)}, a checkpoint to go on from "
+            f"{gib(CHECKPOINT_BYTES * weights)}, GPU memory {gib(one.memory.total)}"
         )
 
 
-def training_hours(size: Size, parameters: float, peak: float) -> float:
+def training_hours(size: Size, parameters: float, peak: float, one: Plan) -> float:
     """Of one run."""
     tokens = size.train_rows * size.tokens_per_row * EPOCHS
-    return OPERATIONS * parameters * tokens / (peak * UTILISATION) / 3600
+    return operations(one.checkpointing) * parameters * tokens / (peak * UTILISATION) / 3600
 
 
-def memory_bytes(parameters: float) -> float:
-    """Of a GPU for full fine-tuning: weights, gradient, AdamW's moments, and what comes on top."""
-    return (TRAINING_BYTES + AUTOCAST_BYTES) * parameters + ACTIVATIONS
+def plan(model: str, method: str = "sft") -> Plan:
+    """How `talr train` cuts up batches of the longest rows, and the memory that this takes."""
+    config = composition.load("train", ["experiment=paper/medcalc", f"method={method}"])
+    longest = config.trainer.max_length
+    rows = Rows([longest], [longest], joined=False)
+    usable = USABLE["cuda"] * gpu_memory()
+    how = Arithmetic("cuda", half=True, optimizer=config.optimizer)
+    return choose(SHAPES[model], config.parts, config.trainer, how, rows, usable)
+
+
+def gpu_memory() -> float:
+    """Bytes of the smallest GPU, or of the one that is assumed."""
+    there = (
+        torch.cuda.get_device_properties(place).total_memory
+        for place in range(torch.cuda.device_count())
+    )
+    return min(there, default=GPU_MEMORY)
 
 
 def disk_bytes(keep: str) -> float:
@@ -139,9 +172,9 @@ def disk_bytes(keep: str) -> float:
 
     With keep=none one model of each rate is kept at a time, to be averaged; keep=best may keep all.
     """
-    models = SAVED_BYTES * sum(PARAMETERS.values())
+    models = SAVED_BYTES * sum(shape.weights for shape in SHAPES.values())
     kept = RATES if keep == "none" else RATES * METHODS * len(SIZES)
-    largest = max(PARAMETERS.values())
+    largest = max(shape.weights for shape in SHAPES.values())
     running = max(1, torch.cuda.device_count()) * CHECKPOINTS * CHECKPOINT_BYTES * largest
     return models + kept * models + running
 
@@ -167,7 +200,7 @@ def missing(keep: str) -> Iterator[str]:
         use_cache_only()
     configs = {
         model: composition.load("train", ["experiment=paper/medcalc", f"model={model}"]).model
-        for model in PARAMETERS
+        for model in SHAPES
     }
     for model, config in configs.items():
         if sources.resolve_here(config) is None:
@@ -180,16 +213,15 @@ def missing_memory() -> Iterator[str]:
     if not torch.cuda.is_available():
         yield "GPU: torch sees no CUDA device"
         return
-    there = min(
-        torch.cuda.get_device_properties(place).total_memory
-        for place in range(torch.cuda.device_count())
-    )
-    for model, parameters in PARAMETERS.items():
-        needed = memory_bytes(parameters)
-        if needed > there:
-            yield f"GPU memory: {model} needs {gib(needed)}, a GPU has {gib(there)}"
-        elif needed + L2_BYTES * parameters > there:
-            print(f"note: l2 of {model} may need regulariser.theta0_device=cpu in {gib(there)}")
+    for model in SHAPES:
+        needed, l2 = plan(model), plan(model, "l2")
+        if not needed.fits:
+            yield (
+                f"GPU memory: {model} needs {gib(needed.memory.total)}, "
+                f"{gib(needed.free)} of a GPU are usable"
+            )
+        elif not l2.fits:
+            print(f"note: l2 of {model} may need regulariser.theta0_device=cpu")
 
 
 def data_sets() -> list[tuple[str, None]]:

@@ -39,7 +39,7 @@ def _train(composed: Composed[TrainConfig]) -> None:
     missing = ranks.missing_ranks(wanted.distributed, wanted.device)
     if missing:
         # refuses a batch that cannot be cut up
-        ranks.per_rank(trainer.batch_size, trainer.micro_batch_size, missing)
+        ranks.per_rank(trainer.batch_size, trainer.rows_at_once, missing)
         ranks.start("train", composed.arguments, missing)
         return
     ranks.connect(wanted.device)

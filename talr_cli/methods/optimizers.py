@@ -33,6 +33,7 @@ class Optimizer:
     extra: ClassVar[str] = ""  # talr's extra that brings it
     bf16_weights: ClassVar[bool] = False  # whether it updates weights in bf16, not in fp32
     shards: ClassVar[bool] = True  # whether it takes weights that FSDP2 has split up
+    state_bytes: ClassVar[float] = 8  # of each number that it trains, at most
 
     def arguments(self) -> dict[str, Any]:
         """Of transformers' TrainingArguments."""
@@ -97,6 +98,7 @@ class AdamW8bit(AdamW):
     needs: ClassVar[str | None] = "bitsandbytes"
     extra: ClassVar[str] = "bnb"
     shards: ClassVar[bool] = False
+    state_bytes: ClassVar[float] = 2
 
     def arguments(self) -> dict[str, Any]:
         optim = "paged_adamw_8bit" if self.paged else "adamw_bnb_8bit"
@@ -114,6 +116,7 @@ class AdamWBf16(AdamW):
     needs: ClassVar[str | None] = "torchao"
     extra: ClassVar[str] = "ao"
     shards: ClassVar[bool] = False
+    state_bytes: ClassVar[float] = 2
     bf16_weights: ClassVar[bool] = True
 
     def arguments(self) -> dict[str, Any]:
@@ -127,6 +130,7 @@ class Adafactor(Optimizer):
 
     weight_decay: float = value(**_DECAY)
     shards: ClassVar[bool] = False
+    state_bytes: ClassVar[float] = 0
 
     def arguments(self) -> dict[str, Any]:
         return {"optim": "adafactor", "weight_decay": self.weight_decay}
@@ -138,6 +142,7 @@ class Sgd(Optimizer):
 
     weight_decay: float = value(**_DECAY)
     momentum: float = value("decay of the sum of the gradients", 0.9, at_least=0, below=1)
+    state_bytes: ClassVar[float] = 4
 
     def arguments(self) -> dict[str, Any]:
         momentum = f"momentum={self.momentum}"

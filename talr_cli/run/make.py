@@ -10,6 +10,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from talr_cli.fields import plain
 from talr_cli.interruption import Stop, stop_requests
 from talr_cli.methods.averaging import interpolate, same_tensors
 from talr_cli.run import out_of_memory
+from talr_cli.run.fit import cut_up
 from talr_cli.run.prepare import Run, place
 from talr_cli.run.variants import whole_training
 from talr_cli.runs.atomic import made_whole, write_json
@@ -55,6 +57,10 @@ def training_of(points: Sequence[Run] = ()) -> MakeModel:
             _save(run, *trained)
         del trained
         gc.collect()  # the trainer, which holds the weights in a cycle
+        if run.device == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()  # what scores may be another process
 
     return make
 
@@ -143,6 +149,7 @@ def _train(
     setting = Setting(
         config.trainer, config.optimizer, config.lr, config.seed, config.distributed, run.device
     )
+    setting = replace(setting, trainer=cut_up(run, setting.half is not None))
     base_dtype = getattr(run.method.adapter, "base_dtype", "float32")
     if ranks.is_sharded(config.distributed):
         model = load("cpu")  # FSDP2 splits up weights of one dtype

@@ -72,7 +72,7 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     """
     trainer = config.trainer
     check_objective(config.objective)
-    ranks.per_rank(trainer.batch_size, trainer.micro_batch_size, ranks.world_size())
+    ranks.per_rank(trainer.batch_size, trainer.rows_at_once, ranks.world_size())
     splits = config.dataset.load()
     tests = domain_rows(config.domain, splits)  # refuses what could not be scored after training
     device = choose_device(config.device)

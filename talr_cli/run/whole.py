@@ -15,6 +15,7 @@ from talr_cli.errors import DivergedError, UserError, of_run
 from talr_cli.fields import plain
 from talr_cli.run import record
 from talr_cli.run.config import TrainConfig
+from talr_cli.run.fit import check_fits
 from talr_cli.run.make import MakeModel
 from talr_cli.run.prepare import Run
 from talr_cli.run.track import track
@@ -43,6 +44,8 @@ def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
                 f"a quick look is `talr eval ckpt={directory.path} limit=N`"
             )
         tasks = tasks or _tasks(config)  # found done, and by now it is not
+        if config.merge is None and not directory.model.exists():
+            check_fits(run)
         directory.prepare(plain(config), run.overrides, run.identity)
         try:
             _make_and_evaluate(run, make_model, tasks)

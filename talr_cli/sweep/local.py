@@ -11,6 +11,7 @@ from contextlib import suppress
 from talr_cli.interruption import Stop
 from talr_cli.sweep.gpus import gpu_names
 from talr_cli.sweep.jobs import Ended, Job
+from talr_cli.training.planner import WORKERS
 
 POLL = 0.2  # seconds between looks at the processes
 GRACE = 3.0  # seconds from asking a process to end at once to killing it
@@ -65,7 +66,9 @@ def _environment(number: int, workers: int, device: str) -> dict[str, str]:
     if gpus:
         # All of the worker's share, which a run with distributed=ddp takes.
         share = gpus[number::workers] or [gpus[number % len(gpus)]]
-        return {"CUDA_VISIBLE_DEVICES": ",".join(share)}
+        sharing = str(-(-workers // len(gpus)))  # of the fullest GPU: all plan alike
+        return {"CUDA_VISIBLE_DEVICES": ",".join(share), WORKERS: sharing}
     if workers == 1:
         return {}
-    return {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // workers))}
+    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    return {"OMP_NUM_THREADS": str(threads), WORKERS: str(workers)}

@@ -1,7 +1,7 @@
 """What the jobs of a plan will take, and what they lack, as far as it is known beforehand.
 
-Everything is read from the headers of weight files, from finished runs and from the machine: there
-are no guesses, and what cannot be known is None.
+Everything is read from the headers of weight files, from finished runs and from the machine: what
+cannot be known is None. Memory is what `talr train` estimates itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from talr_cli.errors import UserError
 from talr_cli.fields import files_of
+from talr_cli.models.shape import Shape
 from talr_cli.models.sources import ModelSource
 from talr_cli.run.config import EvalConfig, TrainConfig
 from talr_cli.runs.places import files_at
@@ -25,6 +27,8 @@ from talr_cli.runs.study import load_results, of_pair
 from talr_cli.statistics.durations import evaluation_seconds, training_seconds
 from talr_cli.sweep.gpus import gpu_memory
 from talr_cli.sweep.jobs import Job, State
+from talr_cli.training import planner
+from talr_cli.training.memory import Arithmetic
 
 _BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
 _SAVED = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -32,8 +36,6 @@ _SAVED = {"float32": 4, "bfloat16": 2, "float16": 2}
 # there is a third.
 CHECKPOINT_BYTES = 12
 CHECKPOINTS = 3
-# In memory: fp32 weights, their gradient and two moments. Activations come on top.
-TRAINING_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -128,14 +130,14 @@ def _seconds(job: Job, finished: Sequence[dict[str, Any]]) -> float | None:
 def missing(
     jobs: Sequence[Job],
     states: Sequence[State],
-    sizes: Mapping[Path, Weights | None],
+    shapes: Mapping[Path, Shape | None],
 ) -> list[str]:
     """Why jobs cannot be made: files that are not there, a machine that is too small."""
     found: dict[str, None] = {}
     for job, now in zip(jobs, states, strict=True):
         if now != "done":
             found |= dict.fromkeys(_missing_data(job.config))
-            found |= dict.fromkeys(_missing_memory(job, sizes[job.directory.path]))
+            found |= dict.fromkeys(_missing_memory(job, shapes[job.directory.path]))
     return list(found)
 
 
@@ -164,18 +166,74 @@ def _missing_data(config: TrainConfig | EvalConfig) -> Iterator[str]:
             yield f"{key}={path} does not exist"
 
 
-def _missing_memory(job: Job, size: Weights | None) -> Iterator[str]:
-    if job.command != "train" or size is None or not _trains_all(job) or job.needs is not None:
+def _missing_memory(job: Job, shape: Shape | None) -> Iterator[str]:
+    config = _training(job)
+    if config is None or shape is None:
         return
-    needed = TRAINING_BYTES * size.numbers
-    gpus = gpu_memory() if job.config.device != "cpu" else []
-    there = min(gpus) if gpus else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > there:
-        where = "each GPU" if gpus else "this machine"
-        yield (
-            f"{job.config.model.name}: full fine-tuning needs {gib(needed)} for weights, gradient "
-            f"and optimizer alone, {where} has {gib(there)}"
+    there, where = _memory_there(config)
+    try:
+        planner.check_state(
+            config.model.name, shape, config.parts, _arithmetic(config), there, where
         )
+    except UserError as error:
+        yield str(error)
+
+
+def memory_of(
+    jobs: Sequence[Job], states: Sequence[State], shapes: Mapping[Path, Shape | None]
+) -> str | None:
+    """What the run that takes the most is estimated to take, if a row is as long as may be.
+
+    None where no training is left to do, or none of a model that is known.
+    """
+    found = []
+    for job, now in zip(jobs, states, strict=True):
+        config, shape = _training(job), shapes[job.directory.path]
+        if now != "done" and config is not None and shape is not None:
+            found.append((config, _longest_rows(config, shape)))
+    if not found:
+        return None
+    config, plan = max(found, key=lambda one: one[1].memory.total)
+    again = " with layers computed again" if plan.checkpointing else ""
+    return (
+        f"up to {planner.gib(plan.memory.total)} a run ({config.model.name}, {config.method}: "
+        f"{plan.rows} of {config.trainer.batch_size} rows at once{again}, if all had "
+        f"max_length={config.trainer.max_length} tokens); {planner.gib(plan.free)} are usable"
+    )
+
+
+def _longest_rows(config: TrainConfig, shape: Shape) -> planner.Plan:
+    """How a batch is cut up when every row is as long as may be."""
+    longest, how = config.trainer.max_length, _arithmetic(config)
+    rows = planner.Rows([longest], [longest], joined=False)
+    usable = planner.USABLE[how.device] * _memory_there(config)[0]
+    return planner.choose(shape, config.parts, config.trainer, how, rows, usable)
+
+
+def _memory_there(config: TrainConfig) -> tuple[float, str]:
+    gpus = gpu_memory() if config.device != "cpu" else []
+    return (min(gpus), "each GPU") if gpus else (planner.machine_memory(), "this machine")
+
+
+def _arithmetic(config: TrainConfig) -> Arithmetic:
+    """As far as it is known without torch: in half precision on GPUs, or where it was asked for."""
+    gpus = len(gpu_memory()) if config.device != "cpu" else 0
+    ranks = config.distributed.processes or max(1, gpus)
+    precision = config.trainer.precision
+    return Arithmetic(
+        "cuda" if gpus else "cpu",
+        precision in ("bf16", "fp16") or (precision == "auto" and gpus > 0),
+        config.optimizer,
+        ranks,
+        config.distributed.strategy == "fsdp2" and ranks > 1,
+        config.model.attention == "eager",
+    )
+
+
+def _training(job: Job) -> TrainConfig | None:
+    """The config of a job that trains."""
+    trains = job.command == "train" and job.needs is None
+    return job.config if trains and isinstance(job.config, TrainConfig) else None
 
 
 def _trains_all(job: Job) -> bool:
@@ -191,7 +249,3 @@ def _logged_in() -> bool:
         return netrc.netrc(file).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
-
-
-def gib(size: float) -> str:
-    return f"{size / 2**30:.1f} GiB"

@@ -13,6 +13,7 @@ from typing import Any
 from talr_cli.config.commands import SweepConfig
 from talr_cli.fields import plain
 from talr_cli.models.config import ModelConfig
+from talr_cli.models.shape import shape_of
 from talr_cli.models.sources import ModelSource, resolve, resolve_here
 from talr_cli.run.checkpoint import own_directory
 from talr_cli.run.config import EvalConfig, TrainConfig
@@ -23,6 +24,7 @@ from talr_cli.run.whole import is_done
 from talr_cli.sweep import needs
 from talr_cli.sweep.grid import Point, base_overrides, scoring_key
 from talr_cli.sweep.jobs import Job, State
+from talr_cli.training.planner import gib
 
 _NOT_HERE = ModelSource(Path(), "not here yet", "not here yet")
 
@@ -37,6 +39,7 @@ class Plan:
     seconds: float | None
     disk: int | None
     free: int
+    memory: str | None
     notes: list[str]
     missing: list[str]
 
@@ -69,9 +72,11 @@ def make_plan(
     sizes = {job.directory.path: weights[model_key(job.config)] for job in jobs}
     disk = needs.disk_bytes(jobs, states, sizes, options.keep, options.workers)
     free = needs.free_bytes(Path(points[0].config.runs_dir))
-    missing = needs.missing(jobs, states, sizes)
+    known = {key: shape_of(source) for key, source in sources.items()}
+    shapes = {job.directory.path: known[model_key(job.config)] for job in jobs}
+    missing = needs.missing(jobs, states, shapes)
     if disk is not None and disk > free:
-        missing.append(f"disk: up to {needs.gib(disk)} are needed, {needs.gib(free)} are free")
+        missing.append(f"disk: up to {gib(disk)} are needed, {gib(free)} are free")
     unknown = [json.loads(key)["path"] for key, source in sources.items() if source is None]
     return Plan(
         jobs,
@@ -80,6 +85,7 @@ def make_plan(
         needs.seconds_of(jobs, states, options.workers),
         disk,
         free,
+        needs.memory_of(jobs, states, shapes),
         needs.notes(jobs, unknown),
         missing,
     )

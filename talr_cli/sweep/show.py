@@ -14,8 +14,8 @@ from rich.text import Text
 from talr_cli.run.config import TrainConfig
 from talr_cli.sweep.drive import Outcome
 from talr_cli.sweep.jobs import Job
-from talr_cli.sweep.needs import gib
 from talr_cli.sweep.plan import Plan
+from talr_cli.training.planner import gib
 
 _LATER = {"failed": "failed (retry_failed=true)", "elsewhere": "running elsewhere"}
 
@@ -57,6 +57,8 @@ def _totals(plan: Plan) -> Iterator[str]:
         yield f"disk: unknown until the weights are here; {gib(plan.free)} are free"
     else:
         yield f"disk: up to {gib(plan.disk)}; {gib(plan.free)} are free"
+    if plan.memory is not None:
+        yield f"memory: {plan.memory}"
     for note in plan.notes:
         yield f"note: {note}"
 

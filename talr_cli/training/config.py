@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from talr_cli.errors import UserError
 from talr_cli.fields import value
@@ -17,9 +18,10 @@ class TrainerConfig:
         "optimizer steps, in the place of epochs where it is given", None, at_least=1
     )
     batch_size: int = value("sequences per optimizer step, over all processes", at_least=1)
-    micro_batch_size: int | None = value(
-        "sequences per forward pass of a process; null: the whole batch",
-        None,
+    micro_batch_size: Any = value(
+        "sequences per forward pass of a process; auto or null: chosen for the free memory",
+        "auto",
+        or_auto=True,
         at_least=1,
         identity=False,  # how a batch is cut up for memory changes no gradient
     )
@@ -51,8 +53,12 @@ class TrainerConfig:
         None,
         identity=False,
     )
-    gradient_checkpointing: bool = value(
-        "activations computed again in the backward pass, for memory", False, identity=False
+    gradient_checkpointing: Any = value(
+        "activations computed again in the backward pass, for memory; auto: where that is faster "
+        "than fewer sequences at once",
+        "auto",
+        choices=("auto", True, False),
+        identity=False,
     )
     checkpoint_every_epoch: bool = value(
         "what an interrupted run goes on from; deleted at the end", True, identity=False
@@ -60,8 +66,15 @@ class TrainerConfig:
     validate: bool = value("loss on the validation rows after every epoch", False)
 
     def __post_init__(self) -> None:
-        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
+        if self.gradient_checkpointing in (0, 1):
+            self.gradient_checkpointing = bool(self.gradient_checkpointing)
+        if self.rows_at_once and self.batch_size % self.rows_at_once:
             raise UserError(
                 f"trainer.batch_size={self.batch_size} is not a multiple of "
                 f"trainer.micro_batch_size={self.micro_batch_size}"
             )
+
+    @property
+    def rows_at_once(self) -> int | None:
+        """The sequences of a forward pass where they were typed."""
+        return self.micro_batch_size if isinstance(self.micro_batch_size, int) else None

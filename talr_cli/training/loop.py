@@ -6,6 +6,7 @@ model is scored.
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -145,6 +146,8 @@ def _training(trainer: MethodTrainer, step: int) -> dict[str, Any]:
         "peak_memory_gib": round(spent.peak_memory_gib, 3),  # of the process with the most
         "device": device_name(accelerator.device.type),
         "processes": accelerator.num_processes,  # on GPUs, one each
+        "micro_batch_size": trainer.args.per_device_train_batch_size,
+        "gradient_checkpointing": bool(trainer.args.activation_checkpointing),
         "resumed_from_step": step,
     }
 
@@ -189,7 +192,8 @@ def make_trainer(
         args=arguments,
         optimizer_cls_and_kwargs=setting.optimizer.maker(setting.lr),
         objective=method.objective,
-        regulariser=method.regulariser,
+        # What it keeps of the base goes when the trainer does: the config's own lives on.
+        regulariser=copy.copy(method.regulariser),
         # Without autocast a bf16 copy would round the predictions that fp32 is compared with.
         load_base=partial(load_base, torch.float32 if setting.half is None else None),
         general=general,
@@ -240,7 +244,7 @@ def trainer_arguments(setting: Setting, directory: RunDirectory, rows: int) -> S
     """TRL's arguments; `rows` decides the length of the schedule."""
     trainer, device = setting.trainer, setting.device
     sharded = is_sharded(setting.distributed)
-    micro, accumulation = per_rank(trainer.batch_size, trainer.micro_batch_size, world_size())
+    micro, accumulation = per_rank(trainer.batch_size, trainer.rows_at_once, world_size())
     # max_steps wins where both are given; the schedule runs over the steps that are made.
     steps = trainer.max_steps or math.ceil(rows / trainer.batch_size) * trainer.epochs
     arguments = SFTConfig(
@@ -262,7 +266,7 @@ def trainer_arguments(setting: Setting, directory: RunDirectory, rows: int) -> S
         bf16=setting.half == torch.bfloat16,
         fp16=setting.half == torch.float16,
         use_cpu=device == "cpu",
-        activation_checkpointing=trainer.gradient_checkpointing,
+        activation_checkpointing=trainer.gradient_checkpointing is True,
         max_length=None,  # rows come cut to length
         dataset_kwargs={"skip_prepare_dataset": True},
         dataloader_pin_memory=device == "cuda",

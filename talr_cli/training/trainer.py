@@ -261,6 +261,9 @@ class MethodTrainer(SFTTrainer):
                 "tau": self.temperature.state(),
                 "target_tokens": self.target_tokens,
                 "spent": asdict(self.meter.read()),
+                # an interrupted run goes on so, to end with the same bits
+                "rows_at_once": self.args.per_device_train_batch_size,
+                "checkpointing": bool(self.args.activation_checkpointing),
             }
             self.accelerator.wait_for_everyone()
             if self.args.should_save:

@@ -196,7 +196,7 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(overrides, expected):
 
 def shared_out(overrides, processes):
     trainer = config("train", *overrides).trainer
-    return ranks.per_rank(trainer.batch_size, trainer.micro_batch_size, processes)
+    return ranks.per_rank(trainer.batch_size, trainer.rows_at_once, processes)
 
 
 @pytest.mark.parametrize(

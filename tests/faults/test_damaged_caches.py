@@ -25,7 +25,7 @@ def cached(tmp_path, monkeypatch):
 
 def losses():
     rendered = [Rendered(row["input_ids"], row["labels"]) for row in ROWS]
-    return base_losses(toy(), "toy", rendered, bf16=False)
+    return base_losses(toy(), "toy", rendered, None)
 
 
 def packed(value):

@@ -1,17 +1,18 @@
 """What a plan says of disk, memory and time, against sums done by hand."""
 
 import json
-import os
 
 import pytest
 from safetensors.torch import load_file
 from synthetic_study import results
 
 from talr_cli.config import composition
+from talr_cli.models.shape import Shape
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.sweep import needs
 from talr_cli.sweep.jobs import Job
 from talr_cli.sweep.needs import Weights
+from talr_cli.training.planner import machine_memory
 
 
 def job(tmp_path, name, *overrides, command="train", **more):
@@ -72,14 +73,31 @@ def test_time_is_that_of_finished_runs_and_else_unknown(tmp_path):
     assert needs.seconds_of([sft], ["done"], 1) == 0
 
 
+def model(numbers):
+    """A model of so many numbers, nearly all in its layers."""
+    return Shape(numbers, 2, 2, 64, 4, 64, 32, 128, 100, 128, 1000, 7, True)
+
+
 def test_a_model_that_cannot_fit_is_named(tmp_path):
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = machine_memory()
     full, lora = job(tmp_path, "sft-lr1", "device=cpu"), job(tmp_path, "lora", "method=lora")
     for numbers, lacks in ((memory // 16 - 10**6, 0), (memory // 16 + 10**6, 1)):
-        sizes = {one.directory.path: Weights(numbers, 2) for one in (full, lora)}
-        assert len(needs.missing([full], ["to do"], sizes)) == lacks
-    assert needs.missing([lora], ["to do"], sizes) == []
-    assert needs.missing([full], ["done"], sizes) == []
+        shapes = {one.directory.path: model(int(numbers)) for one in (full, lora)}
+        found = needs.missing([full], ["to do"], shapes)
+        assert len(found) == lacks
+    assert "adapter=lora" in found[0]
+    assert needs.missing([lora], ["to do"], shapes) == []
+    assert needs.missing([full], ["done"], shapes) == []
+
+
+def test_memory_is_stated_for_the_run_that_takes_the_most(tmp_path):
+    small, kl = job(tmp_path, "sft-lr1", "device=cpu"), job(tmp_path, "kl-lr1", "method=kl")
+    shapes = {one.directory.path: model(10**8) for one in (small, kl)}
+    stated = needs.memory_of([small, kl], ["to do"] * 2, shapes)
+    assert "kl" in stated
+    assert "max_length=4096" in stated
+    assert needs.memory_of([small], ["done"], shapes) is None
+    assert needs.memory_of([small], ["to do"], {small.directory.path: None}) is None
 
 
 def test_wandb_without_a_login_is_noted(tmp_path, monkeypatch):

@@ -1,0 +1,148 @@
+"""Models, rows and trainers out of nothing: no file and no network is needed for them."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+# (tokens, targets) of 24 rows of MedCalc-Bench, spread evenly over the lengths of 761 training rows
+# with the tokenizer of SmolLM2; means 1061 and 261.
+LENGTHS = (
+    (262, 98), (301, 108), (367, 141), (455, 224), (558, 137), (634, 269), (683, 134), (766, 230),
+    (819, 397), (861, 226), (923, 183), (982, 176), (1047, 192), (1086, 111), (1145, 303),
+    (1201, 402), (1272, 408), (1343, 138), (1414, 475), (1540, 134), (1638, 130), (1779, 134),
+    (1956, 320), (2307, 154),
+)  # fmt: skip
+QWEN_3B = {
+    "vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 11008,
+    "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 2,
+    "max_position_embeddings": 32768, "tie_word_embeddings": True,
+}  # fmt: skip
+SMALL = {
+    "vocab_size": 2048, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 8192,
+    "tie_word_embeddings": True,
+}  # fmt: skip
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}{{ eos_token }}"
+    "{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+def random_rows(count: int, vocabulary: int, scale: float = 1.0) -> list[Any]:
+    """Rows of random tokens, as long as MedCalc's times `scale`; the targets come last."""
+    from talr_cli.data.rendering import Rendered
+
+    draw = random.Random(5)
+    rows = []
+    for _ in range(count):
+        tokens, targets = (max(4, int(scale * length)) for length in draw.choice(LENGTHS))
+        ids = [draw.randrange(10, vocabulary) for _ in range(tokens)]
+        rows.append(Rendered(ids, [-100] * (tokens - targets) + ids[tokens - targets :]))
+    return rows
+
+
+def byte_tokenizer() -> Any:
+    """A tokenizer whose tokens are bytes, with a chat template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<|endoftext|>", "<end>"]  # the first is what a Qwen2's tokenizer adds without it
+    words = special + sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE(vocab={word: n for n, word in enumerate(words)}, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token=special[0], eos_token=special[1]
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def random_model(settings: dict[str, Any], device: str, sharpness: float = 1.0) -> Any:
+    """A Qwen2 in fp32 that bf16 holds exactly, made on the device.
+
+    Args:
+        sharpness: What its matrices are multiplied by: a fresh model predicts all tokens alike.
+    """
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = Qwen2ForCausalLM(Qwen2Config(**settings))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(sharpness)
+            parameter.copy_(parameter.bfloat16())
+    return model
+
+
+def saved_model(folder: Path) -> Path:
+    """A random model of two layers on disk, with the tokenizer of bytes."""
+    tokenizer = byte_tokenizer()
+    model = random_model({**SMALL, "vocab_size": len(tokenizer)}, "cpu")
+    model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_trainer(
+    typed: Sequence[str],
+    model: Any,
+    rows: Sequence[Any],
+    device: str,
+    load_base: Callable[[Any], Any],
+) -> Any:
+    """The trainer that `talr train` makes of these overrides; TRL's own for method=trl-LOSS."""
+    from datasets import Dataset
+    from transformers import PrinterCallback
+    from trl import SFTTrainer
+
+    from talr_cli.config import composition
+    from talr_cli.models.sources import ModelSource
+    from talr_cli.runs.run_directory import RunDirectory
+    from talr_cli.training import loop
+
+    method = next(one.partition("=")[2] for one in typed if one.startswith("method="))
+    of_trl = method.startswith("trl-")
+    given = [one for one in typed if not (of_trl and one.startswith("method="))]
+    config = composition.load(
+        "train", ["logger=none", "model=tiny", "trainer.checkpoint_every_epoch=false", *given]
+    )
+    folder = Path(tempfile.mkdtemp())
+    setting = loop.Setting(
+        config.trainer, config.optimizer, config.lr, config.seed, config.distributed, device
+    )
+    tokenizer = byte_tokenizer()
+    if of_trl:
+        arguments = loop.trainer_arguments(setting, RunDirectory(folder), len(rows))
+        arguments.loss_type = method.removeprefix("trl-")
+        trainer: Any = SFTTrainer(
+            model=model,
+            args=arguments,
+            processing_class=tokenizer,
+            train_dataset=Dataset.from_dict(loop.token_columns(rows)),
+        )
+    else:
+        # No name of the model: what FLOW keeps of its losses is not to be found again.
+        source = ModelSource(folder, str(folder), "random")
+        trainer = loop.make_trainer(
+            setting,
+            model,
+            tokenizer,
+            config.parts,
+            loop.TrainingData(rows, [], []),
+            RunDirectory(folder),
+            source,
+            load_base,
+            str(folder),
+        )
+    trainer.remove_callback(PrinterCallback)
+    return trainer

@@ -1,0 +1,126 @@
+"""reference, numerics: the gradient of every method's first step, against a CPU's in fp32.
+
+The reference has a process of its own: a process computes on one kind of device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gpu.making import SMALL, make_trainer, random_model, random_rows
+from gpu.measuring import Lines, Options, forget
+
+METHODS = (*("sft", "talr", "dft", "eaft", "infosft", "deft", "flow", "l2", "kl", "asft", "lora"),)
+# The head is made in pieces of 32768 columns on a GPU: here in two of them.
+SHAPE = {**SMALL, "vocab_size": 49152, "hidden_size": 256, "intermediate_size": 512}
+# How far the weights are from the base's, relatively, so that l2 and kl have something to pull.
+MOVED = 1.02
+FP32, BF16 = 1e-3, 5e-2  # relative, of the whole gradient
+IN_PARTS = "trainer.micro_batch_size=2"
+REFERENCE = ("trainer.precision=fp32", "trainer.padding_free=false")
+WAYS = (
+    (("trainer.precision=fp32",), FP32),
+    (("trainer.precision=bf16",), BF16),
+    (("trainer.precision=fp32", IN_PARTS), FP32),
+    (("trainer.precision=fp32", "trainer.padding_free=true"), FP32),
+    (("trainer.precision=bf16", "trainer.padding_free=true"), BF16),
+    (("trainer.precision=bf16", IN_PARTS, "trainer.gradient_checkpointing=true"), BF16),
+)
+
+
+def reference(options: Options, lines: Lines) -> None:
+    """On the CPU, in fp32, one padded batch."""
+    from safetensors.torch import save_file
+
+    for method in options.methods or METHODS:
+
+        def keep(method: str = method) -> dict[str, Any]:
+            found, loss = gradient(options, "cpu", method, REFERENCE)
+            file = _file(options.out, method)
+            file.parent.mkdir(exist_ok=True)
+            save_file(found, file)
+            return {"loss": loss}
+
+        lines.measure(method, keep)
+
+
+def run(options: Options, lines: Lines) -> None:
+    from safetensors.torch import load_file
+
+    losses = {
+        line["name"]: line["loss"]
+        for line in lines.read()
+        if line["section"] == "reference" and "loss" in line
+    }
+    for method, loss in losses.items():
+        for typed, bound in WAYS:
+
+            def compare(
+                method: str = method,
+                loss: float = loss,
+                typed: Sequence[str] = typed,
+                bound: float = bound,
+            ) -> dict[str, Any]:
+                wanted = load_file(_file(options.out, method))
+                found, own_loss = gradient(options, options.device, method, typed)
+                if found.keys() != wanted.keys():
+                    raise RuntimeError("other weights have a gradient than in the reference")
+                off = sum(float((found[n] - wanted[n]).square().sum()) for n in wanted)
+                size = sum(float(one.square().sum()) for one in wanted.values())
+                error = (off / size) ** 0.5
+                return {"verdict": "ok" if error <= bound else "OFF", "off": f"{error:.1e}",
+                        "bound": bound, "loss_off": f"{own_loss - loss:+.1e}"}  # fmt: skip
+
+            values = " ".join(one.rpartition(".")[2] for one in typed)
+            lines.measure(f"{method} {values}", compare)
+            forget(options.device)
+
+
+def _file(out: Path, method: str) -> Path:
+    return out / "reference" / f"{method}.safetensors"
+
+
+def gradient(
+    options: Options, device: str, method: str, typed: Sequence[str]
+) -> tuple[dict[str, Any], float]:
+    """({weight: gradient before clipping, on the CPU}, loss) of a step over eight rows."""
+    import torch
+    from transformers import TrainerCallback
+
+    shape = SMALL if options.small else SHAPE
+    rows = random_rows(8, shape["vocab_size"], scale=0.05 if options.small else 0.3)
+    model = random_model(shape, device, sharpness=3.0)
+
+    def load_base(dtype: Any) -> Any:
+        return random_model(shape, device, sharpness=3.0)
+
+    seen: dict[str, Any] = {}
+
+    class Watch(TrainerCallback):
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            with torch.no_grad():  # after the regulariser has taken the base's weights
+                for parameter in trainer.model.parameters():
+                    parameter.mul_(MOVED)
+
+        def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+            seen["gradient"] = {
+                name: parameter.grad.detach().float().cpu().clone()
+                for name, parameter in trainer.model.named_parameters()
+                if parameter.grad is not None
+            }
+
+        def on_log(self, args: Any, state: Any, *rest: Any, **kwargs: Any) -> None:
+            seen.setdefault("loss", kwargs["logs"].get("loss"))
+
+    exact = ["objective.tau_estimator=exact"] if method == "talr" else []
+    strong = ["regulariser.strength=1.0", "regulariser.reduction=sum"] if method == "l2" else []
+    trainer = make_trainer(
+        [f"method={method}", "trainer.batch_size=8", "trainer.max_steps=1", "lr=1e-12",
+         "trainer.max_grad_norm=1e9", *exact, *strong, *typed],
+        model, rows, device, load_base,
+    )  # fmt: skip
+    trainer.add_callback(Watch())
+    trainer.train()
+    return seen["gradient"], float(seen["loss"])

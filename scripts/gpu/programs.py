@@ -1,0 +1,151 @@
+"""resume, study, vllm: the command line itself, killed and started again, and a grid of runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gpu.making import saved_model
+from gpu.measuring import Lines, Options
+
+PATIENCE = 400  # seconds, after which a command does not end any more
+
+
+def start(*arguments: Any) -> subprocess.Popen[str]:
+    """`talr ARGUMENTS`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "talr_cli.cli", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    """Wait for its end; an error where it failed."""
+    said, _ = process.communicate(timeout=PATIENCE)
+    print(said, file=sys.stderr, flush=True)
+    if process.returncode:
+        raise RuntimeError(f"exit {process.returncode}: {said[-250:]}")
+
+
+def resume(options: Options, lines: Lines) -> None:
+    """The same bits, whether a run was killed behind a checkpoint or not."""
+    folder = Path(tempfile.mkdtemp())
+    common = [
+        *(f"model.path={saved_model(folder / 'model')}", "model.name=random", "logger=none"),
+        *(f"device={options.device}", "eval=false", "dataset.train_rows=32", "trainer.epochs=3"),
+        *("trainer.batch_size=4", "trainer.save_dtype=float32", "lr=1e-3"),
+    ]
+    for method in ("talr",) if options.small else ("talr", "lora"):
+
+        def compare(method: str = method) -> dict[str, Any]:
+            whole, cut = folder / method / "whole", folder / method / "cut"
+            typed = ["train", f"method={method}", *common]
+            finish(start(*typed, f"runs_dir={whole}"))
+            _kill_behind_a_checkpoint(start(*typed, f"runs_dir={cut}"), cut)
+            finish(start(*typed, f"runs_dir={cut}"))
+            return _difference(whole, cut)
+
+        lines.measure(f"killed and gone on with: {method}", compare)
+
+
+def _kill_behind_a_checkpoint(process: subprocess.Popen[str], runs: Path) -> None:
+    from talr_cli.runs.manifest import MANIFEST
+
+    deadline = time.monotonic() + PATIENCE
+    # A checkpoint without its manifest is not whole, and would be passed over.
+    while not list(runs.rglob(f"checkpoint-*/{MANIFEST}")):
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise RuntimeError(f"no checkpoint: {process.communicate()[0][-250:]}")
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def _difference(whole: Path, cut: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    one, other = (load_file(next(runs.rglob("model/model.safetensors"))) for runs in (whole, cut))
+    training = json.loads(next(cut.rglob("training.json")).read_text(encoding="utf-8"))["training"]
+    if not training["resumed_from_step"]:
+        raise RuntimeError("it began again: nothing was gone on with")
+    most = max(float((one[name] - other[name]).abs().max()) for name in one)
+    return {
+        "resumed_from_step": training["resumed_from_step"],
+        "largest_difference": most,
+        "same_bits": most == 0.0,
+    }
+
+
+def study(options: Options, lines: Lines) -> None:
+    """A grid with several runs on the one GPU, from the base's scores to the report."""
+    runs = options.out / "study"  # a process after this one goes on with it
+    common = [*_model(options), f"runs_dir={runs}", f"device={options.device}", "logger=none"]
+    if options.small:
+        common += ["limit=2"]
+        grid = ["method=sft", "lr=1e-4", "workers=1", "dataset.train_rows=8", "trainer.max_steps=2"]
+    else:
+        grid = ["method=sft,l2,lora,averaging,flow,talr", "lr=2e-5,1e-4,4e-4", "workers=4"]
+    commands: dict[str, Sequence[str]] = {
+        "base": ("eval", "study=cpu"),
+        "sweep": ("sweep", "experiment=cpu", *grid),
+    }
+    for name, typed in commands.items():
+
+        def work(typed: Sequence[str] = typed) -> dict[str, Any]:
+            finish(start(*typed, *common))
+            return {"scored": len(list(runs.rglob("results.json")))}
+
+        lines.measure(name, work)
+
+    def scores() -> dict[str, Any]:
+        found = [json.loads(file.read_text()) for file in runs.rglob("results.json")]
+        return {
+            f"{one['run']['method']} {one['run'].get('lr')}": (
+                one["general"]["score"],
+                (one["domain"] or {}).get("score"),
+                (one["training"] or {}).get("seconds"),
+            )
+            for one in found
+        }
+
+    lines.measure("general score, domain score, seconds of training", scores)
+
+
+def vllm(options: Options, lines: Lines) -> None:
+    """Answers by vLLM in the place of our own loop, where it is installed."""
+    if importlib.util.find_spec("vllm") is None and "TALR_VLLM_PYTHON" not in os.environ:
+        lines.add("vllm", skipped="not installed")
+        return
+    runs = Path(tempfile.mkdtemp())
+    common = [*_model(options), f"runs_dir={runs}", f"device={options.device}", "logger=none"]
+    for backend in ("hf", "vllm"):
+
+        def score(backend: str = backend) -> dict[str, Any]:
+            finish(start("eval", *common, f"study={backend}", f"suite.backend={backend}"))
+            result = json.loads(next((runs / backend).rglob("results.json")).read_text())
+            return {"general": result["general"]["score"], "seconds": result["general"]["seconds"]}
+
+        lines.measure(f"suite.backend={backend}", score)
+
+
+def _model(options: Options) -> list[str]:
+    if options.model is None:
+        folder = options.out / "model"
+        if not (folder / "tokenizer.json").exists():
+            saved_model(folder)
+        return [f"model.path={folder}", "model.name=random"]
+    if Path(options.model).is_dir():
+        return [f"model.path={options.model}", f"model.name={Path(options.model).name}"]
+    return [f"model={options.model}"]

@@ -1,0 +1,152 @@
+"""What tests on a CPU cannot show: numbers, speed, memory, resuming and a small study on a GPU.
+
+    python scripts/gpu_check.py                         # all of it, in eight minutes
+    python scripts/gpu_check.py --only numerics,steps   # reference comes with numerics
+    python scripts/gpu_check.py --small --device cpu    # does the script itself run
+
+Each section is a process of its own with a limit of time, each measurement a line of JSON in
+OUT/lines.jsonl as soon as it is known; what the programs say goes to OUT/log.txt. The same command
+with the same OUT goes on where it ended. No file and no network is needed: models and rows are
+random, unless --model names a real one for the study. What is expected: docs/gpu.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpu.measuring import Lines, Options
+
+
+@dataclass(frozen=True)
+class Section:
+    """Where it is, how many seconds it may take, and with how few it is not begun."""
+
+    place: str
+    most: float
+    least: float
+
+
+SECTIONS = {
+    "env": Section("machine:run", 40, 15),
+    "reference": Section("numerics:reference", 60, 20),
+    "numerics": Section("numerics:run", 100, 30),
+    "steps": Section("steps:run", 170, 40),
+    "generate": Section("answering:run", 50, 25),
+    "resume": Section("programs:resume", 90, 40),
+    "study": Section("programs:study", 150, 60),
+    "vllm": Section("programs:vllm", 100, 60),
+}
+NEEDS = {"numerics": "reference"}
+ATTEMPTS = 3  # a process that dies is started again, behind the measurement that it died in
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "gpu-check")))
+    parser.add_argument("--budget", type=float, default=470, help="seconds in all")
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--small", action="store_true", help="tiny sizes, no limit for a section")
+    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, with commas")
+    parser.add_argument("--methods", default="", help="of reference, numerics and steps; all")
+    parser.add_argument("--model", help="of study and vllm: a checkpoint, or a model config's name")
+    parser.add_argument("--section", choices=SECTIONS, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    if given.section:
+        run(given)
+        return 0
+    wanted = given.only.split(",")
+    unknown = [name for name in wanted if name not in SECTIONS]
+    if unknown:
+        parser.error(f"--only={unknown[0]}: the sections are {', '.join(SECTIONS)}")
+    wanted += [NEEDS[name] for name in wanted if name in NEEDS]
+    started = time.monotonic()
+    for name, section in SECTIONS.items():
+        if name in wanted:
+            begin(name, section, given, started + given.budget)
+    show(given.out, time.monotonic() - started)
+    return int(any(is_bad(line) for line in Lines(given.out, "").read()))
+
+
+def is_bad(line: dict[str, Any]) -> bool:
+    """Whether something failed, or a number is not what it should be."""
+    wrong = line.get("verdict") == "OFF" or line.get("same_bits") is False
+    return wrong or "error" in line or line.get("exit", 0) != 0
+
+
+def run(given: argparse.Namespace) -> None:
+    """A section, in this process."""
+    os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", WANDB_MODE="disabled")
+    if given.model is None:  # else the model may lie in the cache
+        os.environ.setdefault("TALR_CACHE", tempfile.mkdtemp())
+    module, function = SECTIONS[given.section].place.split(":")
+    methods = tuple(filter(None, given.methods.split(",")))
+    options = Options(given.out.resolve(), given.device, given.small, methods, given.model)
+    work = getattr(importlib.import_module(f"gpu.{module}"), function)
+    work(options, Lines(options.out, given.section))
+
+
+def begin(name: str, section: Section, given: argparse.Namespace, deadline: float) -> None:
+    """A section in a process of its own, again where it dies."""
+    for attempt in range(ATTEMPTS):
+        left = deadline - time.monotonic()
+        if left < section.least and not given.small:
+            print(f"== {name}: left out, {left:.0f} s are left", flush=True)
+            return
+        limit = left if given.small else min(left, section.most)
+        print(f"== {name}: at most {limit:.0f} s", flush=True)
+        with (given.out / "log.txt").open("a", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-u", __file__, *sys.argv[1:], "--section", name],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+            code = watch(process, limit)
+        if code in (0, None):
+            return
+        Lines(given.out, name).add(f"died, attempt {attempt + 1}", exit=code)
+
+
+def watch(process: subprocess.Popen[str], limit: float) -> int | None:
+    """Show what it says, to its end; its exit code, or None where it was stopped at the limit."""
+    assert process.stdout is not None
+    deadline = time.monotonic() + limit
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while time.monotonic() < deadline:
+            if not selector.select(timeout=1.0):
+                continue
+            line = process.stdout.readline()
+            if not line:
+                return process.wait()
+            print(line, end="", flush=True)
+    os.killpg(process.pid, signal.SIGKILL)  # and what it has started
+    process.wait()
+    print("   stopped at its limit", flush=True)
+    return None
+
+
+def show(out: Path, seconds: float) -> None:
+    """All measurements as a table."""
+    print(f"\n{'section':10} {'what':44} found   ({seconds:.0f} s in all)")
+    for line in Lines(out, "").read():
+        values = {k: v for k, v in line.items() if k not in ("section", "name", "where", "took")}
+        found = "; ".join(f"{key} {value}" for key, value in values.items())
+        print(f"{line['section']:10} {line['name'][:44]:44} {found[:400]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

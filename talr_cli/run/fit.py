@@ -1,0 +1,102 @@
+"""Whether a run fits into memory, and how its batches are cut up so that it does.
+
+Knows the run and the machine; the sums are those of training/planner.py.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from typing import Any
+
+from talr_cli import ranks
+from talr_cli.models.shape import Shape, shape_of
+from talr_cli.run.prepare import Run
+from talr_cli.training import planner
+from talr_cli.training.config import TrainerConfig
+from talr_cli.training.memory import Arithmetic
+
+log = logging.getLogger(__name__)
+
+
+def check_fits(run: Run) -> None:
+    """Refuse a training that no way to cut up its batches makes small enough.
+
+    Raises:
+        UserError: Weights, gradient and optimizer alone are too large.
+    """
+    shape = shape_of(run.source)
+    if shape is None:
+        return
+    how, name = _arithmetic(run, half=True), run.config.model.name
+    if run.device == "cuda":
+        import torch
+
+        free, _ = torch.cuda.mem_get_info()
+        planner.check_state(name, shape, run.method, how, free, "what is free of the GPU")
+    else:
+        there = planner.machine_memory()
+        planner.check_state(name, shape, run.method, how, there, "this machine")
+
+
+def cut_up(run: Run, half: bool) -> TrainerConfig:
+    """The trainer's config with `micro_batch_size` and `gradient_checkpointing` decided.
+
+    A run that goes on does so as it was begun. All ranks must call: they take what fits the one
+    with the least free memory.
+    """
+    trainer = run.config.trainer
+    shape = shape_of(run.source)
+    if shape is None:
+        log.info("memory: not known for this kind of model; batches are not cut up")
+        return replace(trainer, gradient_checkpointing=trainer.gradient_checkpointing is True)
+    how = _arithmetic(run, half)
+    free = min(ranks.gather([planner.free_memory(how.device)]))
+    plan = _plan(run, shape, how, _as_begun(run, trainer), free)
+    if not plan.fits:  # perhaps another machine than that on which it was begun
+        plan = _plan(run, shape, how, trainer, free)
+    log.info("%s", plan.line(max(1, trainer.batch_size // how.ranks)))
+    if not plan.fits:
+        longest = max(len(row.input_ids) for row in run.rows)
+        log.warning("%s", planner.warning(plan, shape, run.method, how, longest))
+    return replace(trainer, micro_batch_size=plan.rows, gradient_checkpointing=plan.checkpointing)
+
+
+def _plan(
+    run: Run, shape: Shape, how: Arithmetic, trainer: TrainerConfig, free: float
+) -> planner.Plan:
+    flash = run.config.model.attention not in ("sdpa", "eager")
+    joined = trainer.padding_free
+    share = 0.0 if run.config.replay is None else run.config.replay.share
+    rows = planner.Rows(
+        [len(row.input_ids) for row in run.rows],
+        [len(row.targets) for row in run.rows],
+        joined=(flash or run.device == "cpu") if joined is None else joined,
+        more=1 / (1 - share),
+    )
+    return planner.choose(shape, run.method, trainer, how, rows, free)
+
+
+def _as_begun(run: Run, trainer: TrainerConfig) -> TrainerConfig:
+    """With what the newest checkpoint says in the place of `auto`."""
+    from talr_cli.training.trainer import STATE
+
+    _, folder = ranks.broadcast(run.directory.last_checkpoint()) or (0, None)
+    begun: dict[str, Any] = {}
+    if folder is not None:
+        begun = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    rows = trainer.rows_at_once or begun.get("rows_at_once")
+    if rows is None or trainer.batch_size % (rows * ranks.world_size()):
+        return trainer
+    again = trainer.gradient_checkpointing
+    again = again if isinstance(again, bool) else begun.get("checkpointing", again)
+    return replace(trainer, micro_batch_size=rows, gradient_checkpointing=again)
+
+
+def _arithmetic(run: Run, half: bool) -> Arithmetic:
+    sharded = ranks.is_sharded(run.config.distributed)
+    eager = run.config.model.attention == "eager"
+    optimizer = run.config.optimizer
+    device = "cuda" if run.device == "cuda" else "cpu"  # an Apple GPU has the CPU's memory
+    return Arithmetic(device, half, optimizer, ranks.world_size(), sharded, eager)

@@ -1,0 +1,231 @@
+"""How a batch is cut up for the memory that is free: rows at once, and whether layers are computed
+again in the backward pass.
+
+Both change no result beyond rounding, with one exception: with rows taken in several passes TALR's
+tau is, by default, that of the step before. What was typed is kept. Of what fits the fastest is
+taken, by a count of the tokens that are computed; nothing is tried out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+
+from talr_cli.errors import UserError
+from talr_cli.methods.base import Objective
+from talr_cli.methods.method import Method
+from talr_cli.models.shape import Shape
+from talr_cli.training.config import TrainerConfig
+from talr_cli.training.memory import Arithmetic, Memory, Pass, least, step_memory
+
+# Of free memory: the allocator's waste on a GPU; on a CPU other processes and the files' cache too.
+USABLE = {"cuda": 0.92, "cpu": 0.8}
+# A forward and backward pass takes as long as so many tokens more would: weights are read and cast,
+# gradients added up. By bandwidth and arithmetic of an H100 and of two CPU cores, not measured.
+TOKENS_OF_A_PASS = {"cuda": 500, "cpu": 50}
+# Of a forward and a backward pass, in operations for each weight and token.
+FORWARD, BACKWARD = 2, 4
+WORKERS = "TALR_WORKERS"  # in the environment: runs that share the memory of this device
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Tokens and targets of each training row.
+
+    Args:
+        joined: Whether the rows of a pass are joined, where there are several, and not padded.
+        more: What other rows that are taken along multiply both by.
+    """
+
+    tokens: Sequence[int]
+    targets: Sequence[int]
+    joined: bool
+    more: float = 1.0
+
+    def worst(self, rows: int, checkpointing: bool, accumulates: bool) -> Pass:
+        """The largest pass that so many rows can make."""
+        longest = sorted(self.tokens, reverse=True)[:rows]
+        tokens = sum(longest) if self.joined else rows * longest[0]
+        targets = sum(sorted(self.targets, reverse=True)[:rows])
+        return Pass(
+            int(self.more * tokens),
+            int(self.more * targets),
+            longest[0],
+            checkpointing,
+            accumulates,
+        )
+
+    def mean_tokens(self, rows: int) -> float:
+        """Of a row in a pass of so many, with its padding: the mean over all draws."""
+        count = len(self.tokens)
+        if self.joined:
+            return self.more * sum(self.tokens) / count
+        # The longest of `rows` draws is at most the k-th shortest with probability (k / count)^rows
+        below = [(k / count) ** rows for k in range(count + 1)]
+        chances = (high - low for low, high in itertools.pairwise(below))
+        return self.more * sum(
+            length * chance for length, chance in zip(sorted(self.tokens), chances, strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a batch is cut up for each process, what that takes, and why it was chosen."""
+
+    rows: int
+    checkpointing: bool
+    memory: Memory
+    free: float
+    reason: str
+
+    @property
+    def fits(self) -> bool:
+        return self.memory.total <= self.free
+
+    def line(self, batch: int) -> str:
+        """What is logged."""
+        again = "layers computed again" if self.checkpointing else "no layer computed again"
+        return (
+            f"memory: about {gib(self.memory.total)} of {gib(self.free)} usable, "
+            f"{self.rows} of {batch} rows at once, {again}: {self.reason}"
+        )
+
+
+def choose(
+    shape: Shape,
+    method: Method,
+    trainer: TrainerConfig,
+    how: Arithmetic,
+    rows: Rows,
+    free: float,
+) -> Plan:
+    """The fastest way to cut up a batch that fits into `free` bytes; if none does, the smallest."""
+    batch = max(1, trainer.batch_size // how.ranks)
+    typed, again = trainer.rows_at_once, trainer.gradient_checkpointing
+    sizes = [n for n in range(batch, 0, -1) if batch % n == 0]
+    if typed is not None:
+        sizes = [typed]
+    elif sees_a_pass(method.objective):
+        sizes = [batch]
+    ways = [again] if isinstance(again, bool) else [False, True]
+    plans = []
+    for size, checkpointing in itertools.product(sizes, ways):
+        one = rows.worst(size, checkpointing, accumulates=size < batch)
+        memory = step_memory(shape, method, how, one)
+        plans.append(Plan(size, checkpointing, memory, free, ""))
+    if len(plans) == 1:
+        return replace(plans[0], reason="as typed")
+    fitting = [plan for plan in plans if plan.fits]
+    if not fitting:
+        smallest = min(plans, key=lambda plan: plan.memory.total)
+        return replace(smallest, reason="the least that can be done")
+    if how.device == "cpu" and (fitting[0].rows, fitting[0].checkpointing) == (batch, False):
+        return replace(fitting[0], reason="all of it fits")
+    best = min(fitting, key=lambda plan: cost(plan, how.device, rows))
+    fastest = min(plans, key=lambda plan: cost(plan, how.device, rows))
+    return replace(best, reason="the fastest" + (" that fits" if best is not fastest else ""))
+
+
+def cost(plan: Plan, device: str, rows: Rows) -> float:
+    """Of a training row, in tokens that are computed once forward and backward."""
+    passes = operations(plan.checkpointing) / operations(checkpointing=False)
+    return passes * rows.mean_tokens(plan.rows) + TOKENS_OF_A_PASS[device] / plan.rows
+
+
+def operations(checkpointing: bool) -> int:
+    """For each weight and token of a training step."""
+    return FORWARD + BACKWARD + (FORWARD if checkpointing else 0)
+
+
+def sees_a_pass(objective: Objective) -> bool:
+    """Whether an objective looks at the rows of one pass together, so that no choice is free."""
+    return objective.tau_scope == "microbatch" or bool(getattr(objective, "normalise", False))
+
+
+def check_state(
+    name: str, shape: Shape, method: Method, how: Arithmetic, there: float, where: str
+) -> None:
+    """Refuse a training whose weights, gradient and optimizer alone are too large.
+
+    Args:
+        there: Bytes of memory, of a place that is called `where`.
+
+    Raises:
+        UserError: With what may be done.
+    """
+    needed = least(shape, method, how)
+    if needed > there:
+        raise UserError(
+            f"{name}: training needs {gib(needed)} for weights, gradient and optimizer alone, "
+            f"{where} has {gib(there)}: {_remedies(shape, method, how, there)}"
+        )
+
+
+def warning(plan: Plan, shape: Shape, method: Method, how: Arithmetic, longest: int) -> str:
+    """Of a plan that does not fit: that memory may run out, and what to change."""
+    return (
+        f"memory may run out: about {gib(plan.memory.total)} are needed with {plan.rows} rows at "
+        f"once, the longest of {longest} tokens, and {gib(plan.free)} are usable; "
+        f"{_remedies(shape, method, how, plan.free)}, lower trainer.max_length"
+        + ("" if plan.checkpointing else ", or set trainer.gradient_checkpointing=auto")
+    )
+
+
+def _remedies(shape: Shape, method: Method, how: Arithmetic, there: float) -> str:
+    """What makes the weights, the gradient and the optimizer smaller."""
+    found = ["take a smaller model"]
+    if method.adapter is None:
+        found.insert(0, "take adapter=lora")
+    if not how.sharded:
+        parts = next(
+            (n for n in (2, 4, 8, 16) if least(shape, method, _split(how, n)) < 0.8 * there), None
+        )
+        if parts:
+            found.append(f"use {parts} GPUs with distributed=fsdp2")
+    if getattr(method.regulariser, "theta0_device", "cpu") != "cpu" and how.device != "cpu":
+        found.insert(0, "set regulariser.theta0_device=cpu")
+    return ", ".join(found)
+
+
+def _split(how: Arithmetic, ranks: int) -> Arithmetic:
+    return replace(how, ranks=ranks, sharded=True)
+
+
+def free_memory(device: str) -> float:
+    """Bytes that this process may take on its device."""
+    if device == "cuda":
+        import torch
+
+        (free, total), ranks = torch.cuda.mem_get_info(), 1
+    else:
+        free, total = _of_the_machine()
+        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    share = total / int(os.environ.get(WORKERS, "1"))
+    return USABLE[device] * min(free, share) / ranks
+
+
+def machine_memory() -> float:
+    """Bytes of this machine's memory, or of what a container may take of it."""
+    return _of_the_machine()[1]
+
+
+def _of_the_machine() -> tuple[int, int]:
+    """(free, in all)."""
+    memory = psutil.virtual_memory()
+    free, total = memory.available, memory.total
+    group = Path("/sys/fs/cgroup")
+    try:
+        most = int((group / "memory.max").read_text(encoding="utf-8"))
+        now = int((group / "memory.current").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # no container, or one without a limit
+        return free, total
+    return min(free, most - now), min(total, most)
+
+
+def gib(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB"

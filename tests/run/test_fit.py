@@ -1,0 +1,70 @@
+"""A run before its training: how its batches are cut up, on its first start and when it goes on."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from talr_cli.config import composition
+from talr_cli.errors import UserError
+from talr_cli.run import fit
+from talr_cli.run.prepare import prepare
+from talr_cli.training import planner
+from talr_cli.training.trainer import STATE
+
+GIB = 2**30
+
+
+def begun(tmp_path, *overrides):
+    config = composition.load(
+        "train",
+        ["model=tiny", "logger=none", "eval=false", "dataset.train_rows=8", "device=cpu",
+         f"runs_dir={tmp_path}", *overrides],
+    )  # fmt: skip
+    return prepare(config)
+
+
+def chosen(run):
+    trainer = fit.cut_up(run, half=False)
+    return trainer.micro_batch_size, trainer.gradient_checkpointing
+
+
+def checkpoint(run, **state):
+    folder = run.directory.checkpoints / "checkpoint-1"
+    folder.mkdir(parents=True)
+    (folder / STATE).write_text(json.dumps(state))
+    return folder
+
+
+def test_a_batch_that_fits_is_whole_and_the_reason_is_logged_once(tmp_path, caplog):
+    assert chosen(begun(tmp_path)) == (4, False)
+    lines = [one.getMessage() for one in caplog.records if "memory:" in one.getMessage()]
+    assert len(lines) == 1
+    assert "4 of 4 rows at once" in lines[0]
+
+
+def test_with_too_little_memory_it_warns_and_says_what_to_change(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(planner, "free_memory", lambda device: 2**20)
+    chosen(begun(tmp_path))
+    warnings = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert any("trainer.max_length" in one and "adapter=lora" in one for one in warnings)
+
+
+def test_a_run_that_goes_on_does_so_as_it_was_begun(tmp_path, monkeypatch):
+    """Else a machine with more memory would round otherwise than the one that began."""
+    run = begun(tmp_path)
+    folder = checkpoint(run, rows_at_once=2, checkpointing=True)
+    monkeypatch.setattr(type(run.directory), "last_checkpoint", lambda self: (1, folder))
+    assert chosen(run) == (2, True)
+    typed = begun(tmp_path, "trainer.micro_batch_size=1", "trainer.gradient_checkpointing=false")
+    assert chosen(typed) == (1, False)
+    (folder / STATE).write_text("{}")  # of a version that did not write it down
+    assert chosen(run) == (4, False)
+
+
+def test_a_model_that_is_too_large_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(planner, "machine_memory", lambda: 2**20)
+    run = begun(tmp_path)
+    with pytest.raises(UserError, match=r"weights, gradient and optimizer alone.*this machine"):
+        fit.check_fits(run)
+    assert not list(Path(tmp_path).iterdir())

@@ -1,0 +1,35 @@
+"""The weights of a run, made in this process."""
+
+import gc
+
+import torch
+from transformers import PreTrainedModel
+
+from talr_cli.config import composition
+from talr_cli.run.make import training_of
+from talr_cli.run.prepare import prepare
+from talr_cli.tracking import Tracker
+from talr_cli.training.trainer import MethodTrainer
+
+
+def alive():
+    """Models, optimizers and trainers of this process."""
+    kinds = (PreTrainedModel, torch.optim.Optimizer, MethodTrainer)
+    return {id(one) for one in gc.get_objects() if isinstance(one, kinds)}
+
+
+def test_model_and_optimizer_are_gone_when_the_training_is_saved(tmp_path):
+    """What is scored next needs their memory."""
+    config = composition.load(
+        "train",
+        ["model=tiny", "logger=none", "method=kl", "dataset.train_rows=4", "device=cpu",
+         "trainer.max_steps=1", f"runs_dir={tmp_path}"],
+    )  # fmt: skip
+    run = prepare(config)
+    gc.collect()
+    before = alive()
+    with run.directory.lock():
+        run.directory.prepare({}, [], run.identity)
+        training_of()(run, Tracker())
+    assert (run.directory.model / "model.safetensors").exists()
+    assert alive() <= before

@@ -1,0 +1,134 @@
+"""How batches are cut up: what is typed stays, what fits is found, what cannot is said."""
+
+import itertools
+import os
+from statistics import mean
+
+import pytest
+
+from talr_cli.config import composition
+from talr_cli.errors import UserError
+from talr_cli.methods.optimizers import AdamW
+from talr_cli.models.shape import Shape, shape_of
+from talr_cli.training import planner
+from talr_cli.training.memory import Arithmetic, Pass, step_memory
+from talr_cli.training.planner import Rows, choose
+
+GPU = Arithmetic("cuda", half=True, optimizer=AdamW())
+CPU = Arithmetic("cpu", half=False, optimizer=AdamW())
+GIB = 2**30
+QWEN = Shape(
+    weights=3_085_938_688, stored_bytes=2, layers=36, hidden=2048, heads=16, queries=2048, keys=256,
+    inner=11008, vocabulary=151936, normalised=4096, projections=47872, matrices=7, tied=True,
+)  # fmt: skip
+ALIKE = Rows([1000] * 32, [250] * 32, joined=False)
+
+
+@pytest.fixture(scope="module")
+def config():
+    return composition.load("train", ["trainer=paper", "model=tiny"])
+
+
+def plan(config, free, how=GPU, rows=ALIKE, **trainer):
+    for name, value in trainer.items():
+        setattr(config.trainer, name, value)
+    return choose(QWEN, config.parts, config.trainer, how, rows, free * GIB)
+
+
+@pytest.fixture(autouse=True)
+def _as_shipped(config):
+    yield
+    config.trainer.micro_batch_size = config.trainer.gradient_checkpointing = "auto"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "again", "simulated"),
+    [(4096, True, 52.57), (4096, False, 73.41), (1024, False, 57.77)],
+)
+def test_a_model_of_3b_takes_what_a_simulation_with_fake_tensors_found(
+    config, tokens, again, simulated
+):
+    """GiB; AdamW, bf16 autocast, the second of two passes, a quarter of the tokens targets."""
+    one = Pass(tokens, tokens // 4, tokens, again, accumulates=True)
+    assert step_memory(QWEN, config.parts, GPU, one).total / GIB == pytest.approx(
+        simulated, rel=0.02
+    )
+
+
+def test_less_memory_means_fewer_rows_at_once_then_layers_computed_again(config):
+    plans = [plan(config, free) for free in (500, 72, 56, 52)]
+    assert [one.fits for one in plans] == [True] * 4
+    assert (plans[0].rows, plans[0].checkpointing) == (16, False)
+    costs = [planner.cost(one, "cuda", ALIKE) for one in plans]
+    assert costs == sorted(costs)
+    assert plans[-1].checkpointing
+    assert not plan(config, 40).fits
+
+
+def test_what_is_typed_is_kept_whether_it_fits_or_not(config):
+    one = plan(config, 10, micro_batch_size=8, gradient_checkpointing=False)
+    assert (one.rows, one.checkpointing, one.fits) == (8, False, False)
+    again = plan(config, 500, micro_batch_size="auto", gradient_checkpointing=True)
+    assert again.checkpointing
+    rows = plan(config, 500, micro_batch_size=2, gradient_checkpointing="auto")
+    assert (rows.rows, rows.checkpointing) == (2, False)
+
+
+def test_a_batch_that_fits_stays_whole_on_a_cpu(config):
+    """Whatever is faster: the bits are those of a batch that was never cut up."""
+    ragged = Rows([10] * 31 + [4000], [5] * 32, joined=False)
+    assert planner.cost(plan(config, 2000, CPU, ragged), "cpu", ragged) > planner.cost(
+        plan(config, 2000, CPU, ragged, micro_batch_size=1), "cpu", ragged
+    )
+    config.trainer.micro_batch_size = "auto"
+    one = plan(config, 2000, CPU, ragged)
+    assert (one.rows, one.checkpointing) == (16, False)
+
+
+def test_an_objective_that_looks_at_a_pass_keeps_its_batch_whole(config):
+    looking = composition.load("train", ["method=talr", "objective.tau_scope=microbatch"])
+    assert planner.sees_a_pass(looking.parts.objective)
+    one = choose(QWEN, looking.parts, config.trainer, GPU, ALIKE, 60 * GIB)
+    assert (one.rows, one.checkpointing) == (16, True)
+
+
+def test_padding_is_the_mean_over_all_draws():
+    lengths = [3, 5, 5, 9]
+    for rows in (1, 2, 3):
+        draws = itertools.product(lengths, repeat=rows)
+        expected = mean(max(draw) for draw in draws)
+        assert Rows(lengths, [1] * 4, joined=False).mean_tokens(rows) == pytest.approx(expected)
+    assert Rows(lengths, [1] * 4, joined=True).mean_tokens(3) == mean(lengths)
+
+
+def test_the_largest_pass_is_padded_or_joined():
+    padded = Rows([3, 9, 5], [1, 2, 4], joined=False).worst(2, True, False)
+    assert (padded.tokens, padded.targets, padded.longest) == (18, 6, 9)
+    assert Rows([3, 9, 5], [1, 2, 4], joined=True).worst(2, True, False).tokens == 14
+
+
+def test_a_state_that_cannot_fit_is_refused_with_a_way_out(config):
+    with pytest.raises(UserError, match=r"46\.0 GiB.*a GPU has 24\.0 GiB: .*adapter=lora.*fsdp2"):
+        planner.check_state("m", QWEN, config.parts, GPU, 24 * GIB, "a GPU")
+    planner.check_state("m", QWEN, config.parts, GPU, 47 * GIB, "a GPU")
+    lora = composition.load("train", ["method=lora"]).parts
+    planner.check_state("m", QWEN, lora, GPU, 24 * GIB, "a GPU")
+
+
+def test_memory_is_shared_by_the_runs_of_a_sweep(monkeypatch):
+    monkeypatch.delenv(planner.WORKERS, raising=False)
+    alone = planner.free_memory("cpu")
+    assert 0 < alone < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    monkeypatch.setenv(planner.WORKERS, "1000")
+    assert planner.free_memory("cpu") < alone / 10
+
+
+def test_the_shape_of_a_model_is_read_from_its_files(tiny_source):
+    found = shape_of(tiny_source)
+    assert (found.layers, found.hidden, found.heads, found.keys) == (2, 64, 4, 32)
+    assert (found.inner, found.tied) == (128, True)
+    # two norms of 64; q, k, v, o and three of the MLP
+    assert found.normalised == 128
+    assert found.matrices == 7
+    assert found.projections == 2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 128)
+    assert found.weights == found.head + found.multiplied
