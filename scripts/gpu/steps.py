@@ -136,7 +136,7 @@ def _predicted(trainer: Any, typed: Sequence[str], device: str) -> Any:
 
     if any("=trl-" in one for one in typed):
         return None
-    method = composition.load("train", ["model=tiny", *typed]).parts
+    config = composition.load("train", ["model=tiny", *typed])
     model, arguments = causal_lm(trainer.model), trainer.args
     sizes = {
         name.replace("base_layer.", ""): (tuple(parameter.shape), 2)
@@ -153,7 +153,7 @@ def _predicted(trainer: Any, typed: Sequence[str], device: str) -> Any:
     def gib(seen: Seen) -> float:
         _, tokens, targets, longest = map(max, zip(*seen.passes, strict=True))
         one = Pass(tokens, targets, longest, again, accumulates)
-        return step_memory(shape, method, how, one).total / 2**30
+        return step_memory(shape, config.parts, how, one).total / 2**30
 
     return gib
 
