@@ -97,8 +97,8 @@ def run(
     decorate = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
     with _mistakes_told(command):
         decorate(guarded)()
-    if failures:
-        raise failures[0]
+        if failures:
+            raise failures[0]
 
 
 def show_help(command: str, arguments: Sequence[str]) -> bool:
@@ -185,7 +185,7 @@ def _mistakes_told(command: str) -> Iterator[None]:
         yield
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"a file of --config-dir is not YAML: {reason}") from error
+        raise UserError(f"a file is not YAML: {reason}") from error
     except (HydraException, OmegaConfBaseException) as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
