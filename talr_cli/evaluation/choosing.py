@@ -44,8 +44,8 @@ def choice_likelihoods(
         for example, own in rows
     ]
     most = positions(model.config.to_dict()) or sys.maxsize
-    for (example, _), sequences in zip(rows, answers, strict=True):
-        require_room(example, max(len(one.input_ids) for one in sequences), most)
+    for (example, _), own in zip(rows, answers, strict=True):
+        require_room(example, max(len(one.input_ids) for one in own), most)
     totals = _read_once(model, answers, batch_size)
     if totals is None:
         totals = _read_each(model, answers, renderer.tokenizer.pad_token_id, batch_size)
