@@ -1,11 +1,31 @@
-"""The real command line on the tiny model, and what it leaves behind."""
+"""The real command line on the tiny model, and what it leaves behind.
+
+Each command is a process of its own. It is forked from one that has imported torch and its like
+and done nothing else: importing them would take longer than most commands do.
+"""
 
 import json
+import multiprocessing
+import os
 import subprocess
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import load_file
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    [
+        "talr_cli.commands.train",
+        "talr_cli.evaluation.evaluate",
+        "talr_cli.evaluation.general.tasks",
+        "talr_cli.report.study_report",
+        "talr_cli.training.loop",
+    ]
+)
+TIMEOUT = 600  # seconds
 
 SMALL = (
     "model=tiny",
@@ -23,13 +43,31 @@ SMALL = (
 def talr(command, *overrides, cwd, logger="none"):
     """`logger=None`: for a command that has no logger."""
     logged = [] if logger is None else [f"logger={logger}"]
-    return subprocess.run(
-        [sys.executable, "-m", "talr_cli.cli", command, *overrides, *logged],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    arguments = [command, *overrides, *logged]
+    with TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        process = FORKS.Process(target=_run, args=(arguments, cwd, dict(os.environ), out, err))
+        process.start()
+        process.join(TIMEOUT)
+        if process.is_alive():
+            process.kill()
+            raise TimeoutError(f"talr {' '.join(arguments)}: not done after {TIMEOUT} s")
+        said = out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8")
+        return subprocess.CompletedProcess(["talr", *arguments], process.exitcode, *said)
+
+
+def _run(arguments, cwd, environment, out, err):
+    """In the forked process: `python -m talr_cli.cli` with these arguments, there."""
+    from talr_cli import cli
+
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    sys.path.insert(0, str(cwd))
+    sys.argv = ["talr", *arguments]
+    for number, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    sys.exit(cli.main())
 
 
 def train(*overrides, cwd, logger="none"):

@@ -44,4 +44,4 @@ def _score(composed: Composed[EvalConfig]) -> None:
             made = made_of(run, *(found.made[key] for key in ("method", "lr", "seed")))
         else:
             run = None  # its own scores stay as they are
-    show(score_checkpoint(config, composed.overrides, run, made))
+    show([score_checkpoint(config, composed.overrides, run, made)])

@@ -89,7 +89,7 @@ def _change(change: Difference) -> str:
 
 
 def _setting(results: Results) -> str:
-    from talr_cli.statistics.pairs import method_label
+    from talr_cli.statistics.pairs import run_label
 
     run = results["run"]
-    return f"{method_label(results)} lr {run['lr']:g} seed {run['seed']}"
+    return f"{run_label(results)} lr {run['lr']:g} seed {run['seed']}"

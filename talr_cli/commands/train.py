@@ -1,7 +1,8 @@
-"""`talr train`: one run, from config to results; with a merge, one for each alpha."""
+"""`talr train`: one run, from config to results; more with points along it or with a merge."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from talr_cli import ranks
@@ -9,11 +10,13 @@ from talr_cli.config import composition
 from talr_cli.config.composition import Composed
 from talr_cli.report.show import show
 from talr_cli.run.config import TrainConfig
-from talr_cli.run.make import average, follow, train_and_save
-from talr_cli.run.merging import of_alpha, without_merge
-from talr_cli.run.prepare import Run, merged, prepare
-from talr_cli.run.whole import run_to_end
+from talr_cli.run.make import average, follow, training_of
+from talr_cli.run.prepare import Run, beside, prepare
+from talr_cli.run.variants import along, of_alpha, without_merge
+from talr_cli.run.whole import lacks_weights, run_to_end
 from talr_cli.sweep.search import trial
+
+log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -41,24 +44,35 @@ def _train(composed: Composed[TrainConfig]) -> None:
         return
     ranks.connect(wanted.device)
     with ranks.ended_by_main():
+        tuned = along(wanted if wanted.merge is None else without_merge(wanted))
         with ranks.one_per_node_first():
-            run = prepare(
-                wanted if wanted.merge is None else without_merge(wanted), composed.overrides
-            )
+            run = prepare(tuned[-1], composed.overrides)
         ranks.agree(run.identity, "what is to be trained")
+        runs = [*(beside(run, config) for config in tuned[:-1]), run]
         if ranks.is_main():
-            _run(run, wanted)
+            _run(runs, along(wanted))
         else:
-            follow(run)
+            follow(runs)
     ranks.leave()
 
 
-def _run(run: Run, wanted: TrainConfig) -> None:
-    """A run to its end, and the averages that `wanted` asks for."""
-    tuned = run_to_end(run, train_and_save)
-    if wanted.merge is None:
-        show(tuned)
-        return
-    for alpha in wanted.merge.alphas:
-        averaged = merged(run, of_alpha(wanted, alpha))
-        show(run_to_end(averaged, average(tuned, alpha)))
+def _run(runs: Sequence[Run], wanted: Sequence[TrainConfig]) -> None:
+    """The runs along a training to their ends, and the averages that are wanted of each."""
+    to_train = [one for one in runs if lacks_weights(one)]
+    if to_train:
+        if runs[-1] not in to_train:
+            log.info(
+                "weights along the way were not kept: training again up to %g of the steps",
+                to_train[-1].config.at,
+            )
+        run_to_end(to_train[-1], training_of(to_train[:-1]))
+    made = []
+    for run, config in zip(runs, wanted, strict=True):
+        tuned = run_to_end(run, training_of())
+        if config.merge is None:
+            made.append(tuned)
+            continue
+        for alpha in config.merge.alphas:
+            averaged = beside(run, of_alpha(config, alpha))
+            made.append(run_to_end(averaged, average(tuned, alpha)))
+    show(made)

@@ -13,20 +13,19 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 
 from talr_cli.data.base import Example
 from talr_cli.data.choices import possible_completions
 from talr_cli.data.rendering import Renderer
+from talr_cli.evaluation.choosing import choice_likelihoods
 from talr_cli.evaluation.data_parallel import Share, alone
-from talr_cli.evaluation.generation import generate, progress
+from talr_cli.evaluation.generation import generate
 from talr_cli.evaluation.memory import BatchSize
-from talr_cli.evaluation.reading import left_padded
 from talr_cli.evaluation.thoughts import without_thoughts
 from talr_cli.scorers.base import Scorer, Summarizer, Verdict
 from talr_cli.statistics.items import scored_items
@@ -171,55 +170,3 @@ def proportion(correct: Sequence[float]) -> dict[str, Any]:
     n = len(correct)
     stderr = statistics.stdev(map(float, correct)) / math.sqrt(n) if n > 1 else None
     return {"score": sum(correct) / n, "stderr": stderr, "n": n}
-
-
-@torch.inference_mode()
-def choice_likelihoods(
-    model: Any,
-    renderer: Renderer,
-    rows: Sequence[tuple[Example, Mapping[str, str]]],
-    batch_size: BatchSize,
-) -> list[dict[str, float]]:
-    """For each row {choice: log-probability in nats of its completion after the prompt}.
-
-    The sum over the tokens that training would teach, the end of the turn among them: that the
-    answer is this and no longer one, so that no choice gains by being the beginning of another.
-
-    Args:
-        rows: Each with its {choice: completion}.
-    """
-    keys = [(number, choice) for number, (_, choices) in enumerate(rows) for choice in choices]
-    sequences = [
-        renderer.encode(replace(example, completion=completion))
-        for example, choices in rows
-        for completion in choices.values()
-    ]
-    order = sorted(range(len(keys)), key=lambda index: -len(sequences[index].input_ids))
-    totals = [0.0] * len(keys)
-
-    def sum_up(batch: Sequence[int]) -> None:
-        ids, mask = left_padded(
-            [sequences[index].input_ids for index in batch], renderer.tokenizer.pad_token_id
-        )
-        ids, mask = ids.to(model.device), mask.to(model.device)
-        lengths = [len(sequences[index].targets) for index in batch]
-        # All completions end in the last column: the logits of the prompts are not computed.
-        kept = max(lengths) + 1
-        logits = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-            logits_to_keep=kept,
-        ).logits
-        log_probs = logits[:, :-1].float().log_softmax(-1)
-        picked = log_probs.gather(-1, ids[:, 1 - kept :, None]).squeeze(-1)
-        for index, length, row in zip(batch, lengths, picked, strict=True):
-            totals[index] = row[-length:].sum().item()
-        bar.update(len(batch))
-
-    with progress(len(order)) as bar:
-        batch_size.each(order, sum_up)
-    likelihoods: list[dict[str, float]] = [{} for _ in rows]
-    for (number, choice), total in zip(keys, totals, strict=True):
-        likelihoods[number][choice] = total
-    return likelihoods

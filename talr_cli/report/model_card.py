@@ -22,7 +22,7 @@ from talr_cli.statistics.pairs import (
     PARTS,
     Results,
     measured_alike,
-    method_label,
+    run_label,
     section_of,
     unlike,
 )
@@ -51,7 +51,7 @@ def model_card(run: RunDirectory, title: str) -> str:
     base, without_base = _base_of(run)
     made = results["run"]
     setting = {
-        "method": method_label(results),
+        "method": run_label(results),
         "learning rate": named(made["lr"]).text,
         "seed": made["seed"],
         "epochs": f"{config['trainer']['epochs']:g}",

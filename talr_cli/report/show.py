@@ -1,5 +1,6 @@
 """What a command says of a run when it is done."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from talr_cli.printable import printable
@@ -7,20 +8,21 @@ from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.statistics.groups import comparable
 
 
-def show(directory: RunDirectory) -> None:
-    """Print what the run scored, by category too where there are some, and where it lies."""
-    results = directory.read_results()
-    if results is not None:
+def show(directories: Sequence[RunDirectory]) -> None:
+    """Print what the runs scored and where they lie; of the last one the parts of its scores."""
+    found = [results for one in directories if (results := one.read_results()) is not None]
+    if found:
         # rich and matplotlib take their time
         from talr_cli.report.tables.categories import category_cells
         from talr_cli.report.tables.table import print_cells, print_table
 
-        print_table(comparable([results]))
-        for line in task_lines(results["general"] or {}):
+        print_table(comparable(found))
+        for line in task_lines(found[-1]["general"] or {}):
             print(printable(line))
-        if (categories := category_cells(results)) is not None:
+        if (categories := category_cells(found[-1])) is not None:
             print_cells(categories)
-    print(f"run directory: {directory.path}")
+    for one in directories:
+        print(f"run directory: {one.path}")
 
 
 def task_lines(general: dict[str, Any]) -> list[str]:

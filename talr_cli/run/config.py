@@ -6,9 +6,13 @@ whoever composed it. Their parts stand in the rooms that read them.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from talr_cli.data.base import Dataset
+from talr_cli.errors import UserError
 from talr_cli.evaluation.config import DomainEvalConfig, SuiteConfig
 from talr_cli.fields import part, value
 from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
@@ -58,6 +62,17 @@ class TrainConfig:
     study: str = value(STUDY, may_be_empty=False, identity=False)
     runs_dir: str = value("where studies lie", may_be_empty=False, is_path=True, identity=False)
     eval: bool = value("false: train and save only", True, identity=False)
+    score_at: Any = value(
+        "where along the training to score too: shares of its steps, as [0.25,0.5], or `epoch`",
+        None,
+        identity=False,
+    )
+    at: float = value(
+        "share of the steps after which the weights are taken, under the schedule of all of them",
+        1.0,
+        above=0,
+        at_most=1,
+    )
     limit: int | None = value(LIMIT, None, at_least=1, identity=False)
     max_general_loss: float = value(
         "of the general score, what a search may give up", 0.02, at_least=0, at_most=1,
@@ -84,6 +99,24 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         self.method = self.method or self.parts.name
+        self.score_at = self._shares(self.score_at)
+
+    def _shares(self, wanted: Any) -> list[float]:
+        """`score_at` as shares of the steps, in their order; the whole training is not named."""
+        trainer = self.trainer
+        if wanted == "epoch":
+            if trainer.max_steps is not None:
+                raise UserError("score_at=epoch needs trainer.epochs: leave trainer.max_steps out")
+            wanted = [epoch / trainer.epochs for epoch in range(1, math.ceil(trainer.epochs))]
+        found = wanted if isinstance(wanted, Sequence) else [] if wanted is None else [wanted]
+        for share in found:
+            if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+                raise UserError(
+                    f"score_at={wanted} must be `epoch`, or shares of the steps within (0, 1]"
+                )
+        if found and self.at != 1:
+            raise UserError(f"score_at goes along the whole training: leave at={self.at:g} out")
+        return sorted({float(share) for share in found if share < 1})
 
     @property
     def parts(self) -> Method:

@@ -9,25 +9,24 @@ import gc
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from talr_cli import ranks
 from talr_cli.data.encoding import rows_to_train
 from talr_cli.errors import UserError
+from talr_cli.fields import plain
 from talr_cli.interruption import Stop, stop_requests
 from talr_cli.methods.averaging import interpolate, same_tensors
 from talr_cli.run.fit import cut_up
-from talr_cli.run.prepare import Run
+from talr_cli.run.prepare import Run, place
+from talr_cli.run.variants import whole_training
 from talr_cli.runs.atomic import made_whole, write_json
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking import Tracker
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -38,34 +37,48 @@ STOPPING = "stopping: finishing the step and writing a checkpoint"
 MakeModel = Callable[[Run, Tracker], None]
 
 
-def train_and_save(run: Run, tracker: Tracker) -> None:
-    """Train in fp32, save in the dtype asked for; nothing stays in memory."""
-    ranks.broadcast(TRAIN)
-    shown = run.renderer.marked(run.rows[0])
-    log.info("one training row, trained tokens between ⟦ and ⟧:\n%s", shown)
-    with stop_requests(STOPPING) as stop:
-        trained = _train(run, tracker, stop)
-        if trained is None:
-            raise RuntimeError("only the first rank owns a run")
-        _save(run, *trained)
-    del trained
-    gc.collect()  # the trainer, which holds the weights in a cycle
-    if run.device == "cuda":
-        import torch
+def training_of(points: Sequence[Run] = ()) -> MakeModel:
+    """Trains in fp32 and saves in the dtype asked for; nothing stays in memory.
 
-        torch.cuda.empty_cache()  # what scores may be another process
+    Args:
+        points: Runs whose weights are taken along the way and saved where each lies.
+    """
+
+    def make(run: Run, tracker: Tracker) -> None:
+        ranks.broadcast((TRAIN, run.identity, [one.identity for one in points]))
+        shown = run.renderer.marked(run.rows[0])
+        log.info("one training row, trained tokens between ⟦ and ⟧:\n%s", shown)
+        with stop_requests(STOPPING) as stop:
+            trained = _train(run, tracker, stop, points)
+            if trained is None:
+                raise RuntimeError("only the first rank owns a run")
+            _save(run, *trained)
+        del trained
+        gc.collect()  # the trainer, which holds the weights in a cycle
+        if run.device == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()  # what scores may be another process
+
+    return make
 
 
-def follow(run: Run) -> None:
-    """What the other ranks of a run do: train and answer with the first one, and write nothing."""
+def follow(runs: Sequence[Run]) -> None:
+    """What the other ranks do: train and answer with the first one, and write nothing.
+
+    Args:
+        runs: All that the first rank may order to be trained.
+    """
     from talr_cli.evaluation.data_parallel import Follower
     from talr_cli.evaluation.evaluate import load_ready
 
-    follower = Follower(partial(load_ready, device=run.device))
+    known = {one.identity: one for one in runs}
+    follower = Follower(partial(load_ready, device=runs[0].device))
     for order in ranks.orders():
-        if order == TRAIN:
+        if isinstance(order, tuple) and order[0] == TRAIN:
+            _, which, points = order
             with stop_requests(STOPPING) as stop:
-                _train(run, Tracker(), stop)
+                _train(known[which], Tracker(), stop, [known[one] for one in points])
         else:
             follower.answer(order)
 
@@ -96,18 +109,20 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
             interpolate(base, tuned.model, into, alpha)
         saved = sources.directory_source(run.directory.model)
         model = loading.load_model(saved, config, "auto", "cpu")
-        plain = loading.load_model(run.source, config, torch.float32, "cpu")
+        untuned = loading.load_model(run.source, config, torch.float32, "cpu")
         weights = {
-            "save_dtype": done["weights"]["save_dtype"],
+            **done["weights"],
             "averaged": {"alpha": alpha, "of": tuned.path.name},
-            **weight_changes(model, plain, model.dtype),
+            **weight_changes(model, untuned, model.dtype),
         }
         write_json(run.directory.training, {"training": done["training"], "weights": weights})
 
     return make
 
 
-def _train(run: Run, tracker: Tracker, stop: Stop) -> tuple[PreTrainedModel, dict[str, Any]] | None:
+def _train(
+    run: Run, tracker: Tracker, stop: Stop, points: Sequence[Run]
+) -> tuple[Any, dict[str, Any]] | None:
     """The trained model, in fp32, and the `training` results; None on all ranks but the first."""
     import torch
 
@@ -140,17 +155,33 @@ def _train(run: Run, tracker: Tracker, stop: Stop) -> tuple[PreTrainedModel, dic
         run.load_base,
         config.model.path,
     )
-    return train(trainer, run.directory, tracker, stop, load_plain)
+    keeps = {point.config.at: partial(_keep, point) for point in points}
+    return train(trainer, run.directory, tracker, stop, load_plain, config.at, keeps)
 
 
-def _save(run: Run, model: PreTrainedModel, training: dict[str, Any]) -> None:
-    """Write model/ and training.json; `model` takes the dtype that it is saved in."""
+def _keep(point: Run, model: Any, training: dict[str, Any]) -> None:
+    """Save the weights that another run's training has reached."""
+    log.info("keeping the weights at step %d: %s", training["steps"], point.directory.path)
+    with point.directory.lock():
+        point.directory.prepare(plain(point.config), point.overrides, point.identity)
+        _save(point, model, training)
+        point.directory.write_status("trained")
+
+
+def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
+    """Write model/ and training.json, and adapter/ where there is one; `trained` is used up."""
     import torch
 
     from talr_cli.models import loading, saving
+    from talr_cli.models.head import causal_lm
     from talr_cli.training.loop import weight_changes
 
     config, directory = run.config, run.directory
+    model = causal_lm(trained)
+    if trained is not model:
+        with made_whole(directory.adapter) as building:
+            trained.save_pretrained(building)
+        model = trained.merge_and_unload()
     if config.trainer.save_dtype == "auto":
         save_dtype = loading.stored_dtype(run.source)
     else:
@@ -165,6 +196,9 @@ def _save(run: Run, model: PreTrainedModel, training: dict[str, Any]) -> None:
     )
     saving.cast(model, save_dtype)
     saving.save_model(model, run.renderer.tokenizer, run.renderer.end_of_turn, directory.model)
-    weights = {"save_dtype": str(save_dtype).removeprefix("torch."), **changes}
+    weights: dict[str, Any] = {"save_dtype": str(save_dtype).removeprefix("torch."), **changes}
+    if config.at < 1:
+        _, whole = place(whole_training(config), run.source)
+        weights["taken"] = {"at": config.at, "of": whole.path.name}
     write_json(directory.training, {"training": training, "weights": weights})
     shutil.rmtree(directory.checkpoints, ignore_errors=True)

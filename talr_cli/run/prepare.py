@@ -95,8 +95,8 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     )
 
 
-def merged(run: Run, config: TrainConfig) -> Run:
-    """The run of `config`, which differs from that of `run` in its merge: nothing is read again."""
+def beside(run: Run, config: TrainConfig) -> Run:
+    """The run of `config`, one of the variants of that of `run`: nothing is read again."""
     run_id, directory = place(config, run.source)
     return replace(run, config=config, directory=directory, identity=run_id)
 
@@ -112,6 +112,7 @@ def place(config: TrainConfig, source: ModelSource) -> tuple[str, RunDirectory]:
         method=config.method,
         lr=config.lr,
         seed=config.seed,
+        at=config.at,
         identity=run_id,
     )
     return run_id, directory

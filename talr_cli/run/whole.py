@@ -66,6 +66,14 @@ def is_done(config: TrainConfig, directory: RunDirectory) -> bool:
     return state == "evaluated" and record.is_scored(config, directory)
 
 
+def lacks_weights(run: Run) -> bool:
+    """Whether there is something left to do of a run, and no trained weights to do it with."""
+    directory = run.directory
+    if is_done(run.config, directory):
+        return False
+    return not directory.model.exists() or directory.read_training() is None
+
+
 def _tasks(config: TrainConfig) -> Tasks | None:
     """The suite's tasks, so that what they lack is known before hours of training."""
     if not config.eval:

@@ -93,6 +93,7 @@ _text = _is("text", lambda value: isinstance(value, str))
 _number = _is("a number", _is_number)
 _amount = _is("a number from 0", lambda value: _is_number(value) and value >= 0)
 _positive = _is("a number above 0", lambda value: _is_number(value) and value > 0)
+_share = _is("a share", lambda value: _is_number(value) and 0 < value <= 1)
 _count = _is("a count", lambda value: type(value) is int and value >= 0)
 _dict = _is("an object", lambda value: isinstance(value, dict))
 
@@ -170,7 +171,14 @@ _RESULTS = _object(
             )
         ),
         "weights": _or_null(
-            _object({}, {"averaged": _object({"alpha": _number, "of": _text}), "distance": _number})
+            _object(
+                {},
+                {
+                    "averaged": _object({"alpha": _number, "of": _text}),
+                    "taken": _object({"at": _share, "of": _text}),
+                    "distance": _number,
+                },
+            )
         ),
         "versions": _of(_or_null(_text)),
     }

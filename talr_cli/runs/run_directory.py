@@ -75,11 +75,12 @@ class RunDirectory:
         method: str,
         lr: float | None,
         seed: int | None,
+        at: float = 1.0,
         identity: str,
     ) -> "RunDirectory":
         """The directory that belongs to this run; the base model has neither lr nor seed."""
         folder = study_path(runs_dir, study) / pair_name(model, dataset)
-        return cls(folder / run_name(method, lr, seed, identity))
+        return cls(folder / run_name(method, lr, seed, at, identity))
 
     def prepare(self, config: Mapping[str, Any], overrides: Sequence[str], identity: str) -> None:
         """Make the directory and write what the run is; refuse one that holds another run.
@@ -310,13 +311,15 @@ def study_path(runs_dir: Path, study: str) -> Path:
     return runs_dir / study
 
 
-def run_name(method: str, lr: float | None, seed: int | None, identity: str) -> str:
-    """The name of a run's directory."""
+def run_name(method: str, lr: float | None, seed: int | None, at: float, identity: str) -> str:
+    """The name of a run's directory; `at` is the share of its training that was made."""
     parts = [_file_name(method)]
     if lr is not None:
         parts.append(f"lr{lr:g}")
     if seed is not None:
         parts.append(f"s{seed}")
+    if at < 1:
+        parts.append(f"at{at:.3g}")
     return "-".join([*parts, identity[:8]])
 
 

@@ -21,6 +21,7 @@ from talr_cli.statistics.pairs import (
     is_base,
     measured_alike,
     name_of,
+    share_trained,
     short,
     unlike,
 )
@@ -216,5 +217,6 @@ def _order(results: Results) -> tuple:
         averaging_alpha(results) or 0.0,
         run["lr"] or 0.0,
         run["seed"] or 0,
+        share_trained(results),
         run["id"],
     )

@@ -1,5 +1,6 @@
 """What results.json says of a run, and whether a score of one run can be set beside another's."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from talr_cli.runs.run_directory import run_name
@@ -23,17 +24,45 @@ def averaging_alpha(results: Results) -> float | None:
     return averaged["alpha"] if averaged else None
 
 
+def share_trained(results: Results) -> float:
+    """After which share of its training's steps the weights were taken."""
+    taken = (results.get("weights") or {}).get("taken")
+    return taken["at"] if taken else 1.0
+
+
 def method_label(results: Results) -> str:
-    """The method's name, with the alpha of an averaged model: one training makes several."""
+    """The method's name, with the alpha of an averaged model."""
     alpha = averaging_alpha(results)
     method = results["run"]["method"]
     return method if alpha is None else f"{method} α={alpha:g}"
 
 
+def run_label(results: Results) -> str:
+    """As `method_label`, with the share of the steps where the weights were taken before the end.
+
+    It tells apart the models that one training makes.
+    """
+    share = share_trained(results)
+    return method_label(results) + ("" if share == 1 else f" @{share:.3g}")
+
+
+def paths(runs: Iterable[Results]) -> list[list[Results]]:
+    """The runs along each training in their order; a training that was scored once is none.
+
+    Models averaged by one alpha from the points of one training are a path too.
+    """
+    found: dict[tuple[str, str], list[Results]] = {}
+    for one in runs:
+        taken, averaged = (one.get("weights") or {}).get("taken"), averaged_from(one)
+        origin = (taken or averaged or {"of": name_of(one)})["of"]
+        found.setdefault((origin, method_label(one)), []).append(one)
+    return [sorted(path, key=share_trained) for path in found.values() if len(path) > 1]
+
+
 def name_of(results: Results) -> str:
     """What the run's directory is called."""
     run = results["run"]
-    return run_name(run["method"], run["lr"], run["seed"], run["id"])
+    return run_name(run["method"], run["lr"], run["seed"], share_trained(results), run["id"])
 
 
 def has_both_scores(results: Results) -> bool:

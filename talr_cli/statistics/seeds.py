@@ -11,15 +11,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from talr_cli.statistics.estimates import Estimate, estimate_of, mean_and_deviation
-from talr_cli.statistics.pairs import Results, is_base, measured_alike, method_label
+from talr_cli.statistics.pairs import (
+    Results,
+    is_base,
+    measured_alike,
+    method_label,
+    run_label,
+    share_trained,
+)
 
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """Runs of one method and lr, measured alike, that differ in their seed only."""
+    """Runs of one method and lr, measured alike, that differ in their seed only.
+
+    `share` of their steps were made when the weights were taken.
+    """
 
     label: str
     lr: float | None
+    share: float
     runs: list[Results]
 
     def estimate(self, part: str) -> Estimate | None:
@@ -48,13 +59,20 @@ def seed_groups(runs: Sequence[Results]) -> list[SeedGroup]:
     for group in groups:
         distinct = len({one["run"]["seed"] for one in group}) == len(group)
         for members in [group] if distinct else [[one] for one in group]:
-            found.append(SeedGroup(method_label(group[0]), group[0]["run"]["lr"], members))
+            first = group[0]
+            label, lr = method_label(first), first["run"]["lr"]
+            found.append(SeedGroup(label, lr, share_trained(first), members))
     return found
+
+
+def whole_trainings(runs: Sequence[Results]) -> list[SeedGroup]:
+    """Of `seed_groups` those that were trained to their end."""
+    return [one for one in seed_groups(runs) if one.share == 1]
 
 
 def _belongs(one: Results, other: Results) -> bool:
     return (
-        method_label(one) == method_label(other)
+        run_label(one) == run_label(other)
         and one["run"]["lr"] == other["run"]["lr"]
         and all(
             measured_alike(one, other, part) or not one[part] or not other[part]

@@ -9,10 +9,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 from talr_cli.interruption import Stop
 from talr_cli.run.config import EvalConfig, TrainConfig
@@ -30,8 +30,16 @@ class Job:
     overrides: tuple[str, ...]
     config: TrainConfig | EvalConfig
     directory: RunDirectory
+    points: tuple[tuple[TrainConfig, RunDirectory], ...] = ()  # that it makes along its training
     needs: RunDirectory | None = None  # of the run that is averaged
     also: bool = False  # nobody asked for it, another job needs it
+
+    @property
+    def runs(self) -> Iterator[tuple[TrainConfig, RunDirectory]]:
+        """Every run that a training makes; none of an evaluation."""
+        yield from self.points
+        if self.command == "train":
+            yield cast(TrainConfig, self.config), self.directory
 
     @property
     def log(self) -> Path:

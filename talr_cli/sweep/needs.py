@@ -82,7 +82,7 @@ def disk_bytes(
         width = _SAVED.get(config.trainer.save_dtype, size.bytes_each)
         models.append(size.numbers * width)
         if keep != "none" or job.directory.path in averaged:
-            kept += size.numbers * width
+            kept += size.numbers * width * len(list(job.runs))
         if _trains_all(job) and config.trainer.checkpoint_every_epoch:
             checkpoints.append(CHECKPOINTS * CHECKPOINT_BYTES * size.numbers)
     return kept + workers * (max(models) + max(checkpoints))

@@ -17,9 +17,9 @@ from talr_cli.models.shape import shape_of
 from talr_cli.models.sources import ModelSource, resolve, resolve_here
 from talr_cli.run.checkpoint import own_directory
 from talr_cli.run.config import EvalConfig, TrainConfig
-from talr_cli.run.merging import of_alpha, without_merge
 from talr_cli.run.prepare import place
 from talr_cli.run.record import is_scored
+from talr_cli.run.variants import along, of_alpha, without_merge
 from talr_cli.run.whole import is_done
 from talr_cli.sweep import needs
 from talr_cli.sweep.grid import Point, base_overrides, scoring_key
@@ -137,9 +137,9 @@ def state(job: Job) -> State:
 
 
 def is_finished(job: Job) -> bool:
-    if isinstance(job.config, TrainConfig):
-        return is_done(job.config, job.directory)
-    return is_scored(job.config, job.directory)
+    if isinstance(job.config, EvalConfig):
+        return is_scored(job.config, job.directory)
+    return all(is_done(config, directory) for config, directory in job.runs)
 
 
 def _base_job(point: Point, source: ModelSource, config_dir: Path | None) -> Job:
@@ -148,7 +148,10 @@ def _base_job(point: Point, source: ModelSource, config_dir: Path | None) -> Job
 
 
 def _run_jobs(point: Point, source: ModelSource, config_dir: Path | None) -> list[Job]:
-    """The run of a point; for a merge, the run that is merged and one for each alpha."""
+    """The run of a point; for a merge, the run that is merged and one for each alpha.
+
+    What is taken along a training is made with it, and each is averaged.
+    """
     config = point.config
     if config.merge is None:
         return [_run_job(point.overrides, config, source, config_dir)]
@@ -158,10 +161,12 @@ def _run_jobs(point: Point, source: ModelSource, config_dir: Path | None) -> lis
         (*kept, "merge=none", "eval=false"), without_merge(config), source, config_dir, also=True
     )
     jobs = [tuned]
-    for alpha in config.merge.alphas:
-        overrides = (*point.overrides, f"merge.alpha={alpha}")
-        averaged = of_alpha(config, alpha)
-        jobs.append(_run_job(overrides, averaged, source, config_dir, needs=tuned.directory))
+    for taken in along(config):
+        early = ("score_at=null", f"at={taken.at}") if config.score_at else ()
+        for alpha in config.merge.alphas:
+            overrides = (*point.overrides, *early, f"merge.alpha={alpha}")
+            averaged = of_alpha(taken, alpha)
+            jobs.append(_run_job(overrides, averaged, source, config_dir, needs=tuned.directory))
     return jobs
 
 
@@ -172,8 +177,8 @@ def _run_job(
     config_dir: Path | None,
     **more: Any,
 ) -> Job:
-    _, directory = place(config, source)
-    return Job("train", _typed(overrides, config_dir), config, directory, **more)
+    *points, (_, directory) = ((one, place(one, source)[1]) for one in along(config))
+    return Job("train", _typed(overrides, config_dir), config, directory, tuple(points), **more)
 
 
 def _typed(overrides: tuple[str, ...], config_dir: Path | None) -> tuple[str, ...]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from talr_cli.errors import InUseError
 from talr_cli.report.pareto import pareto_front
+from talr_cli.run.config import TrainConfig
+from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.study import load_pair
 from talr_cli.sweep.jobs import Job
 
@@ -28,17 +30,17 @@ def prune(jobs: Sequence[Job], ended: Collection[Path], done: Collection[Path], 
         path = job.directory.path
         if job.command != "train" or path not in done or path in needed:
             continue
-        if not job.directory.model.exists() or (keep == "best" and _is_best(job)):
-            continue
-        with suppress(InUseError), job.directory.lock():
-            shutil.rmtree(job.directory.model)
-            shutil.rmtree(job.directory.adapter, ignore_errors=True)
+        for config, directory in job.runs:
+            if not directory.model.exists() or (keep == "best" and _is_best(config, directory)):
+                continue
+            with suppress(InUseError), directory.lock():
+                shutil.rmtree(directory.model)
+                shutil.rmtree(directory.adapter, ignore_errors=True)
 
 
-def _is_best(job: Job) -> bool:
-    config = job.config
+def _is_best(config: TrainConfig, directory: RunDirectory) -> bool:
     results = load_pair(Path(config.runs_dir), config.study, config.model.name, config.dataset.name)
-    own = job.directory.read_results()
+    own = directory.read_results()
     if own is None:
         return True  # nothing is deleted for scores that cannot be read
     return any(one["run"]["id"] == own["run"]["id"] for one in pareto_front(results))

@@ -16,6 +16,7 @@ from talr_cli.errors import DivergedError
 from talr_cli.interruption import Stop
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking import Tracker
+from talr_cli.training.points import step_at
 
 log = logging.getLogger(__name__)
 
@@ -74,36 +75,48 @@ class RecordSteps(TrainerCallback):
 
 
 class StopOnRequest(TrainerCallback):
-    """Ends the training with a checkpoint after the step in which a stop was requested."""
+    """Ends the training after its last step, and where a stop was requested with a checkpoint.
 
-    def __init__(self, stop: Stop) -> None:
+    Args:
+        at: The share of the steps that are made.
+    """
+
+    def __init__(self, stop: Stop, at: float) -> None:
         self._stop = stop
+        self._at = at
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if ranks.any_of(self._stop.requested):  # they end after the same step
+        if self.is_last(state) or ranks.any_of(self._stop.requested):  # all after the same step
             control.should_training_stop = True
+
+    def is_last(self, state: TrainerState) -> bool:
+        """Whether the training is at its end."""
+        return state.global_step >= step_at(self._at, state.max_steps)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         # Reached from within an epoch too, and the only place: a checkpoint that is written twice
         # would be a torn one in between.
-        if control.should_training_stop and state.global_step < state.max_steps:
+        if control.should_training_stop and not self.is_last(state):
             control.should_save = True
             if state.epoch is not None and not state.epoch.is_integer():
                 control.should_evaluate = False
 
 
 class ShowProgress(TrainerCallback):
-    """A bar with the time left on a terminal, ten log lines elsewhere."""
+    """A bar with the time left on a terminal, ten log lines elsewhere; `at` as above."""
+
+    def __init__(self, at: float) -> None:
+        self._at = at
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._bar = tqdm(
-            total=state.max_steps,
+            total=step_at(self._at, state.max_steps),
             initial=state.global_step,
             desc="training",
             unit="step",
@@ -121,7 +134,7 @@ class ShowProgress(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero or not logs or "weighted_loss" not in logs:
             return
-        step, total = state.global_step, state.max_steps
+        step, total = state.global_step, step_at(self._at, state.max_steps)
         self._bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
         self._bar.update(step - self._bar.n)
         tenth = max(1, total // 10)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,6 @@ from talr_cli.ranks import (
     per_rank,
     world_size,
 )
-from talr_cli.runs.atomic import made_whole
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking import Tracker
 from talr_cli.training.base_losses import base_losses
@@ -46,6 +45,7 @@ from talr_cli.training.callbacks import RecordSteps, ShowProgress, StopOnRequest
 from talr_cli.training.collator import token_row
 from talr_cli.training.config import TrainerConfig
 from talr_cli.training.joined_rows import joins_rows
+from talr_cli.training.points import Keep, KeepWeights, copy_of
 from talr_cli.training.trainer import MethodTrainer
 
 log = logging.getLogger(__name__)
@@ -83,14 +83,19 @@ def train(
     tracker: Tracker,
     stop: Stop,
     load_plain: Callable[[], Any],
-) -> tuple[PreTrainedModel, dict[str, Any]] | None:
-    """Run a trainer to the end; the trained plain model and the `training` results.
+    at: float = 1.0,
+    points: Mapping[float, Keep] | None = None,
+) -> tuple[Any, dict[str, Any]] | None:
+    """Run a trainer to the end; the trained model and the `training` results.
 
     Goes on from the newest checkpoint in the run directory. On a CPU the same command gives the
     same weights, bit for bit. All ranks must call; None on all but the first.
 
     Args:
-        load_plain: Loads the model as the trainer got it, for weights that FSDP2 has split up.
+        load_plain: Loads the model as the trainer got it, for copies and for weights that FSDP2 has
+            split up.
+        at: The share of the steps after which it ends, as an interruption would end it.
+        points: {share of the steps: who takes a copy of the model there}.
 
     Raises:
         KeyboardInterrupt: A stop was requested; the last finished step is in a checkpoint.
@@ -98,34 +103,33 @@ def train(
     """
     vocabulary = causal_lm(trainer.model).config.get_text_config().vocab_size
     trainer.add_callback(RecordSteps(directory, tracker, vocabulary))
-    trainer.add_callback(ShowProgress())
-    trainer.add_callback(StopOnRequest(stop))
+    trainer.add_callback(ShowProgress(at))
+    last = StopOnRequest(stop, at)
+    trainer.add_callback(last)
     trainer.remove_callback(PrinterCallback)
     # Another machine of a shared file system may still see what the first rank has removed.
     step, checkpoint = broadcast(directory.last_checkpoint()) or (0, None)
     if checkpoint is not None:
         _check_strategy(checkpoint, trainer.is_fsdp_enabled)
         log.info("training: going on from step %d", step)
+    if points:
+        taken = partial(_training, trainer, step)
+        trainer.add_callback(KeepWeights(trainer, points, load_plain, taken))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if trainer.state.global_step < trainer.state.max_steps:
+    if not last.is_last(trainer.state):
         raise KeyboardInterrupt
-    spent = trainer.meter.read()
-    accelerator = trainer.accelerator
-    adapted = trainer.model
-    if trainer.is_fsdp_enabled:
-        state = accelerator.get_state_dict(adapted)
-        if accelerator.is_main_process:
-            adapted = load_plain()
-            adapted.load_state_dict(state)
-    if not accelerator.is_main_process:
+    training = _training(trainer, step)
+    model = copy_of(trainer, load_plain) if trainer.is_fsdp_enabled else trainer.model
+    if not trainer.accelerator.is_main_process:
         return None
     trainer.leave_model_as_loaded()
-    model = causal_lm(adapted)
-    if adapted is not model:
-        with made_whole(directory.adapter) as building:
-            adapted.save_pretrained(building)
-        model = adapted.merge_and_unload()
-    return model, {
+    return model, training
+
+
+def _training(trainer: MethodTrainer, step: int) -> dict[str, Any]:
+    """The `training` results so far, of a training that went on from `step`; all ranks call it."""
+    spent, accelerator = trainer.meter.read(), trainer.accelerator
+    return {
         "steps": trainer.state.global_step,
         "epochs": trainer.state.epoch,
         "rows": len(trainer.train_dataset),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +36,13 @@ class Meter:
     def start(self) -> None:
         """The training begins, or goes on."""
         self._started = time.perf_counter()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside is no training, and its time does not count."""
+        paused = time.perf_counter()
+        yield
+        self._started += time.perf_counter() - paused
 
     def restore(self, before: Spent) -> None:
         """What a checkpoint says."""

@@ -6,13 +6,15 @@ import pytest
 import torch
 from command_line import SMALL, talr
 from conftest import config
-from transformers import GPT2Config, GPT2LMHeadModel
+from small_models import SIZE
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Lfm2Config
 
 from talr_cli.data.base import Example
 from talr_cli.data.choices import possible_completions
 from talr_cli.data.esci_mini import EsciMini
 from talr_cli.errors import UserError
-from talr_cli.evaluation.domain import choice_likelihoods, evaluate_domain
+from talr_cli.evaluation.choosing import choice_likelihoods
+from talr_cli.evaluation.domain import evaluate_domain
 from talr_cli.evaluation.generation import Answer
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.models import loading
@@ -34,12 +36,19 @@ def question(number, answer="no", completion=None, choices=CHOICES):
     )
 
 
-@pytest.fixture(scope="module", params=["llama", "gpt2"])
+@pytest.fixture(scope="module", params=["llama", "gpt2", "lfm2"])
 def model(request, tiny_source, tiny_config, tokenizer):
-    """Rotary positions are relative; GPT-2's are absolute, so padding must not move them."""
+    """Rotary positions are relative; GPT-2's are absolute, so padding must not move them.
+
+    LFM2 keeps more of a text than keys and values, so that it has to read it anew.
+    """
     if request.param == "llama":
         return loading.load_model(tiny_source, tiny_config, torch.float32, "cpu").eval()
     torch.manual_seed(0)
+    if request.param == "lfm2":
+        size = {**SIZE, "vocab_size": len(tokenizer)}
+        kept = Lfm2Config(**size, layer_types=["conv", "full_attention"])
+        return AutoModelForCausalLM.from_config(kept).eval()
     shape = {"n_embd": 16, "n_layer": 2, "n_head": 2, "initializer_range": 0.5}
     return GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **shape)).eval()
 

@@ -7,7 +7,7 @@ from conftest import config
 
 from talr_cli.errors import UserError
 from talr_cli.run.checkpoint import score_checkpoint
-from talr_cli.run.make import train_and_save
+from talr_cli.run.make import training_of
 from talr_cli.run.prepare import prepare
 from talr_cli.run.whole import run_to_end
 
@@ -41,7 +41,7 @@ def test_a_look_at_the_first_items_has_a_place_of_its_own(tmp_path):
 def test_a_run_is_not_scored_on_fewer_items(tmp_path):
     def train(*overrides):
         made = config("train", *TINY, f"runs_dir={tmp_path}", "trainer.max_steps=1", *overrides)
-        return run_to_end(prepare(made), train_and_save)
+        return run_to_end(prepare(made), training_of())
 
     run = train("limit=2")
     kept = run.results.read_bytes()

@@ -49,7 +49,7 @@ def test_without_categories_there_is_no_table():
 def test_a_run_is_shown_with_its_categories(tmp_path, capsys):
     directory = RunDirectory(tmp_path)
     directory.write_results(SFT)
-    show(directory)
+    show([directory])
     shown = [line.replace("│", "").split() for line in capsys.readouterr().out.splitlines()]
     assert ["lab", "40", "0.250", "±", "0.050"] in shown
     assert ["risk", "1", "0.500"] in shown

@@ -99,7 +99,7 @@ def test_a_run_that_is_shown_keeps_the_terminal_as_it_is(tmp_path, capsys):
     one["general"]["tasks"]["a\x1b[31mb"]["all"] = {"f1\x07,none": 0.5}
     directory = RunDirectory(tmp_path)
     directory.write_results(one)
-    show(directory)
+    show([directory])
     shown = capsys.readouterr().out
     assert r"a\x1b[31mb: acc 0.500" in shown
     assert not acts(shown, but="\n")

@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from talr_cli.config import composition
-from talr_cli.run.make import train_and_save
+from talr_cli.run.make import training_of
 from talr_cli.run.prepare import prepare
 from talr_cli.tracking import Tracker
 from talr_cli.training.trainer import MethodTrainer
@@ -30,6 +30,6 @@ def test_model_and_optimizer_are_gone_when_the_training_is_saved(tmp_path):
     before = alive()
     with run.directory.lock():
         run.directory.prepare({}, [], run.identity)
-        train_and_save(run, Tracker())
+        training_of()(run, Tracker())
     assert (run.directory.model / "model.safetensors").exists()
     assert alive() <= before

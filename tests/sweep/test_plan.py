@@ -63,6 +63,18 @@ def test_all_averages_share_one_run_which_is_trained_first(tiny_source):
     ]
 
 
+def test_what_is_taken_along_a_training_is_made_with_it_and_averaged(tiny_source):
+    grid = points(["model=tiny", "method=averaging", "lr=1e-3", "score_at=[0.25]"], None)
+    base, tuned, *averaged = jobs_of(grid, find_models(grid, fetch=False), None)
+    (early, place), (whole, _) = tuned.runs
+    assert (early.at, whole.at, tuned.directory.path.name[:15]) == (0.25, 1.0, "sft-lr0.001-s0-")
+    assert place.path.name.startswith("sft-lr0.001-s0-at0.25-")
+    assert [job.config.at for job in averaged] == [0.25, 1.0]
+    assert averaged[0].overrides[-3:] == ("score_at=null", "at=0.25", "merge.alpha=0.5")
+    assert {job.needs for job in averaged} == {tuned.directory}
+    assert not list(base.runs)
+
+
 def test_a_run_that_is_asked_for_and_averaged_is_one(tiny_source):
     assert plan("method=averaging,sft", "lr=1e-3", "eval=false") == [
         ("train", "sft-lr0.001-s0", False),

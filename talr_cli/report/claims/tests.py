@@ -23,7 +23,7 @@ from talr_cli.statistics.contrasts import (
 )
 from talr_cli.statistics.groups import Group, comparable
 from talr_cli.statistics.pairs import Results, has_both_scores, is_base, point
-from talr_cli.statistics.seeds import seed_groups
+from talr_cli.statistics.seeds import whole_trainings
 
 Answer = Literal["yes", "no", "open"]
 
@@ -89,7 +89,7 @@ def gather_pairs(runs: Mapping[Path, Results]) -> list[Pair]:
         place = {id(results): path for path, results in group.by_path(runs).items()}
         scored = [one for one in group.runs if has_both_scores(one)]
         base = next((one for one in scored if is_base(one)), None)
-        settings = seed_groups(scored)
+        settings = whole_trainings(scored)
         times = Counter((one.label, one.lr) for one in settings)
         by_method: dict[str, dict[float, Results]] = {}
         paths = {}

@@ -29,7 +29,7 @@ from talr_cli.report.figures.looks import (
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import Results
-from talr_cli.statistics.seeds import SeedGroup, seed_groups
+from talr_cli.statistics.seeds import SeedGroup, whole_trainings
 
 BINS = 60  # points of a line; more steps are averaged
 FEW_POINTS = 12  # are marked
@@ -82,7 +82,7 @@ def plot_curves(groups: Sequence[Group], runs: Mapping[Path, Results], folder: P
     files = []
     for group in groups:
         metrics = {id(results): _read(path) for path, results in group.by_path(runs).items()}
-        settings = seed_groups(group.runs)
+        settings = whole_trainings(group.runs)
         for statistic in STATISTICS:
             lines = _lines(settings, metrics, statistic)
             if lines:

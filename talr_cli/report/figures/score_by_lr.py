@@ -25,7 +25,7 @@ from talr_cli.report.figures.looks import (
 )
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import PARTS, Results, is_base, score_of
-from talr_cli.statistics.seeds import SeedGroup, seed_groups
+from talr_cli.statistics.seeds import SeedGroup, whole_trainings
 
 SPREAD = 0.5  # of the gap between two lrs: methods stand side by side in it
 MOST_TICKS = 8
@@ -35,7 +35,7 @@ def plot_score_by_lr(groups: Sequence[Group], folder: Path) -> list[Path]:
     """Draw domain and general score over lr as .png and .svg in `folder`; the files written."""
     files = []
     for group in groups:
-        settings = [one for one in seed_groups(group.runs) if one.lr is not None]
+        settings = [one for one in whole_trainings(group.runs) if one.lr is not None]
         parts = [part for part in PARTS if any(one.estimate(part) for one in settings)]
         if parts:
             files += save(_draw(group, settings, parts), folder, f"score-by-lr-{group.file_name}")

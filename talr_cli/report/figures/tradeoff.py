@@ -34,7 +34,9 @@ from talr_cli.statistics.pairs import (
     has_both_scores,
     is_base,
     method_label,
+    paths,
     point,
+    share_trained,
 )
 
 LABELLED_RUNS = 12  # with more, labels hide the points that they name
@@ -69,8 +71,12 @@ def _draw(group: Group) -> Figure:
     sizes = _sizes(tuned)
     looks = method_looks(group.runs)
     _draw_front(axes, results)
-    crowded = len(tuned) > LABELLED_RUNS
+    _draw_paths(axes, results, looks)
+    ends = [one for one in tuned if share_trained(one) == 1]
+    crowded = len(ends) > LABELLED_RUNS
     for one in results:
+        if share_trained(one) < 1:
+            continue  # a point of a path
         if is_base(one):
             axes.axvline(one["domain"]["score"], color="0.4", linestyle=":", zorder=1)
             axes.axhline(one["general"]["score"], color="0.4", linestyle=":", zorder=1)
@@ -106,8 +112,29 @@ def _draw(group: Group) -> Figure:
     )
     if not crowded:
         figure.canvas.draw()  # labels are placed in pixels, which are known only now
-        _label_points(axes, tuned, blocked=[point(one) for one in results])
+        _label_points(axes, ends, blocked=[point(one) for one in results])
     return figure
+
+
+def _draw_paths(axes: Axes, results: Sequence[Results], looks: dict[str, Look]) -> None:
+    """Each training from the base model on, through its points: a dot each, the end is a run."""
+    start = [one for one in results if is_base(one)]
+    for path in paths(results):
+        x, y = zip(*(point(one) for one in [*start, *path]), strict=True)
+        look = looks[method_label(path[0])]
+        axes.plot(x, y, color=look.color, linewidth=1.1, alpha=0.8, zorder=2)
+        early = slice(len(start), len(start) + sum(share_trained(one) < 1 for one in path))
+        axes.plot(
+            x[early],
+            y[early],
+            color=look.color,
+            linestyle="",
+            marker=look.marker,
+            markersize=4,
+            markeredgecolor=EDGE,
+            markeredgewidth=0.5,
+            zorder=2.5,
+        )
 
 
 def _draw_front(axes: Axes, results: Sequence[Results]) -> None:

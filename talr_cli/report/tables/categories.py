@@ -11,7 +11,7 @@ from talr_cli.report.tables.cells import Cells, Column, named, pair_cells, pair_
 from talr_cli.report.tables.table import estimate_cell
 from talr_cli.statistics.estimates import estimate_of
 from talr_cli.statistics.groups import Group
-from talr_cli.statistics.pairs import Results, method_label
+from talr_cli.statistics.pairs import Results, run_label
 
 
 def categories_cells(groups: Sequence[Group]) -> Cells | None:
@@ -40,7 +40,7 @@ def categories_cells(groups: Sequence[Group]) -> Cells | None:
             [
                 named(run["id"]),
                 *pair_cells(group),
-                named(method_label(one)),
+                named(run_label(one)),
                 named(run["lr"]),
                 named(run["seed"]),
                 *(estimate_cell("domain", estimate_of(categories.get(name))) for name in names),

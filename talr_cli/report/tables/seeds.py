@@ -8,6 +8,7 @@ from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_cells,
 from talr_cli.report.tables.table import COLUMNS, Row, estimate_cell, study_rows
 from talr_cli.statistics.estimates import mean_and_deviation
 from talr_cli.statistics.groups import Group
+from talr_cli.statistics.pairs import run_label
 from talr_cli.statistics.seeds import seed_groups
 
 
@@ -22,8 +23,9 @@ def seeds_cells(groups: Sequence[Group]) -> Cells | None:
             lines.append(
                 [
                     *pair_cells(group),
-                    Cell(seeds.label, seeds.label),
+                    Cell(run_label(seeds.runs[0]), seeds.label),
                     named(seeds.lr),
+                    named(seeds.share),
                     Cell(str(len(members)), len(members)),
                     *(_cell(key, members) for key in COLUMNS),
                 ]
@@ -32,6 +34,7 @@ def seeds_cells(groups: Sequence[Group]) -> Cells | None:
         *pair_columns(len(groups)),
         Column("method", "method"),
         Column("lr", "lr"),
+        Column("share"),
         Column("seeds", "seeds", number=True),
         *(Column(key, title, number=True, error=f"{key}_sd") for key, title in COLUMNS.items()),
     ]

@@ -31,7 +31,8 @@ from talr_cli.statistics.pairs import (
     averaging_alpha,
     has_both_scores,
     measured_alike,
-    method_label,
+    run_label,
+    share_trained,
 )
 
 COLUMNS = {
@@ -57,8 +58,9 @@ class Row:
     group: Group
     left_out: str
     run: dict[str, Any]
-    label: str  # the method, with the alpha of an averaged model
+    label: str  # the method, with what tells apart the models of one training
     alpha: float | None
+    share: float  # of the training's steps
     estimates: dict[str, Estimate | None]  # by the keys of COLUMNS
     on_front: bool | None
 
@@ -84,8 +86,9 @@ def study_rows(groups: Sequence[Group]) -> list[Row]:
                     group=group,
                     left_out=left_out,
                     run=one["run"],
-                    label=method_label(one),
+                    label=run_label(one),
                     alpha=averaging_alpha(one),
+                    share=share_trained(one),
                     estimates=estimates,
                     on_front=on_front,
                 )
@@ -102,6 +105,7 @@ def results_cells(groups: Sequence[Group]) -> Cells:
         Column("base"),
         Column("method", "method"),
         Column("alpha"),
+        Column("share"),
         Column("lr", "lr"),
         Column("seed", "seed"),
         *(Column(key, title, number=True, error=f"{key}_stderr") for key, title in COLUMNS.items()),
@@ -120,6 +124,7 @@ def results_cells(groups: Sequence[Group]) -> Cells:
                 named(run["base"]),
                 Cell(row.label, run["method"]),
                 named(row.alpha),
+                named(row.share),
                 named(run["lr"]),
                 named(run["seed"]),
                 *(estimate_cell(key, row.estimates[key]) for key in COLUMNS),

@@ -1,4 +1,8 @@
-"""Which runs a config with a merge stands for: the one that is tuned, and one for each alpha."""
+"""The runs that a config stands for: points along its training, and averages of each with the base.
+
+Every one is a run of its own, with its identity, directory and scores. Those along one training are
+made by it, together.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,20 @@ from dataclasses import replace
 from typing import Any
 
 from talr_cli.run.config import TrainConfig
+
+
+def along(config: TrainConfig) -> list[TrainConfig]:
+    """What is taken of one training, the earliest first; the last is the whole of it, as typed.
+
+    A config that takes its weights early (`at`) stands for itself alone.
+    """
+    whole = replace(config, score_at=None)
+    return [*(replace(whole, at=share) for share in config.score_at), whole]
+
+
+def whole_training(config: TrainConfig) -> TrainConfig:
+    """The run whose training the run of `config` is a part of, or is."""
+    return replace(config, at=1.0)
 
 
 def without_merge(config: TrainConfig) -> TrainConfig:

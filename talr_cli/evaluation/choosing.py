@@ -1,0 +1,109 @@
+"""Which of a row's choices is the likeliest answer: the log-probability of each after the prompt.
+
+Knows a model and a renderer; does not know which choice is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from talr_cli.data.base import Example
+from talr_cli.data.rendering import Rendered, Renderer
+from talr_cli.evaluation.continuations import Choices, read_once
+from talr_cli.evaluation.generation import progress
+from talr_cli.evaluation.memory import BatchSize
+from talr_cli.evaluation.reading import left_padded
+
+
+@torch.inference_mode()
+def choice_likelihoods(
+    model: Any,
+    renderer: Renderer,
+    rows: Sequence[tuple[Example, Mapping[str, str]]],
+    batch_size: BatchSize,
+) -> list[dict[str, float]]:
+    """For each row {choice: log-probability in nats of its completion after the prompt}.
+
+    The sum over the tokens that training would teach, the end of the turn among them: that the
+    answer is this and no longer one, so that no choice gains by being the beginning of another.
+
+    Args:
+        rows: Each with its {choice: completion}.
+    """
+    answers = [
+        [renderer.encode(replace(example, completion=completion)) for completion in own.values()]
+        for example, own in rows
+    ]
+    totals = _read_once(model, answers, batch_size)
+    if totals is None:
+        totals = _read_each(model, answers, renderer.tokenizer.pad_token_id, batch_size)
+    return [
+        dict(zip(own, found, strict=True)) for (_, own), found in zip(rows, totals, strict=True)
+    ]
+
+
+def _read_once(
+    model: Any, answers: Sequence[Sequence[Rendered]], batch_size: BatchSize
+) -> list[list[float]] | None:
+    """What a row's answers share is read once; None where nothing is shared, or can be."""
+    prompts = [{tuple(one.input_ids[: -len(one.targets)]) for one in own} for own in answers]
+    if model._is_stateful or any(len(own) > 1 for own in prompts) or min(map(len, answers)) < 2:
+        return None
+    questions = [
+        Choices(prompt, [one.targets for one in own])
+        for (prompt,), own in zip(prompts, answers, strict=True)
+    ]
+    order = sorted(range(len(questions)), key=lambda row: -len(questions[row].before))
+    found: list[list[list[tuple[float, bool]]] | None] = []
+
+    def read(batch: Sequence[int]) -> None:
+        if None in found:
+            return
+        own = [questions[row] for row in batch]
+        found.append(read_once(model, own, batch_size.now, torch.float32))
+        bar.update(sum(len(one.continuations) for one in own))
+
+    with progress(sum(map(len, answers))) as bar:
+        batch_size.each(order, read)
+    totals: list[list[float]] = [[] for _ in questions]
+    for row, likelihoods in zip(
+        order, (one for batch in found for one in batch or []), strict=False
+    ):
+        totals[row] = [total for total, _ in likelihoods]
+    return None if None in found else totals
+
+
+def _read_each(
+    model: Any, answers: Sequence[Sequence[Rendered]], pad: Any, batch_size: BatchSize
+) -> list[list[float]]:
+    """Every answer with its prompt, for itself."""
+    sequences = [one for own in answers for one in own]
+    order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index].input_ids))
+    totals = [0.0] * len(sequences)
+
+    def read(batch: Sequence[int]) -> None:
+        ids, mask = left_padded([sequences[index].input_ids for index in batch], pad)
+        ids, mask = ids.to(model.device), mask.to(model.device)
+        lengths = [len(sequences[index].targets) for index in batch]
+        # All answers end in the last column: the logits of the prompts are not computed.
+        kept = max(lengths) + 1
+        logits = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+            logits_to_keep=kept,
+        ).logits
+        log_probs = logits[:, :-1].float().log_softmax(-1)
+        picked = log_probs.gather(-1, ids[:, 1 - kept :, None]).squeeze(-1)
+        for index, length, row in zip(batch, lengths, picked, strict=True):
+            totals[index] = row[-length:].sum().item()
+        bar.update(len(batch))
+
+    with progress(len(order)) as bar:
+        batch_size.each(order, read)
+    left = iter(totals)
+    return [[next(left) for _ in own] for own in answers]

@@ -1,0 +1,64 @@
+"""Weights along a training: a copy at each point that was asked for, which training does not feel.
+
+Knows the trainer; what becomes of a copy is the business of whoever asked for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from talr_cli.training.trainer import MethodTrainer
+
+# Takes the model as the trainer has it, adapters and all, and what the training took so far.
+Keep = Callable[[Any, dict[str, Any]], None]
+
+
+def step_at(share: float, steps: int) -> int:
+    """The step that ends this share of the steps: the nearest one, and at least the first."""
+    return max(1, round(share * steps))
+
+
+class KeepWeights(TrainerCallback):
+    """Hands on a copy of the weights at each point, after its optimizer step.
+
+    Args:
+        points: {share of the steps: who takes the copy}.
+        load_plain: Loads the model as the trainer got it.
+        training: What the training took so far; all ranks call it.
+    """
+
+    def __init__(
+        self,
+        trainer: MethodTrainer,
+        points: Mapping[float, Keep],
+        load_plain: Callable[[], Any],
+        training: Callable[[], dict[str, Any]],
+    ) -> None:
+        self._trainer = trainer
+        self._points = points
+        self._load_plain = load_plain
+        self._training = training
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        for share, keep in self._points.items():
+            if step_at(share, state.max_steps) == state.global_step:
+                training = self._training()
+                with self._trainer.meter.paused():
+                    copy = copy_of(self._trainer, self._load_plain)
+                    if copy is not None:
+                        keep(copy, training)
+
+
+def copy_of(trainer: MethodTrainer, load_plain: Callable[[], Any]) -> Any | None:
+    """The trained model on the CPU, gathered from all ranks; None on all but the first."""
+    state = trainer.accelerator.get_state_dict(trainer.model)
+    if not trainer.accelerator.is_main_process:
+        return None
+    model = load_plain()
+    model.load_state_dict(state)
+    return model

@@ -1,0 +1,106 @@
+"""Points along a training: each is the training that ends there, and none is trained twice."""
+
+import json
+
+import pytest
+from command_line import SMALL, same, weights
+
+from talr_cli.commands import train as command
+from talr_cli.errors import UserError
+from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.runs.study import load_results
+from talr_cli.statistics.pairs import paths, run_label
+
+FAST = (*SMALL, "logger=none", "suite.tasks=[mini_python]", "suite.drift=false", "lr=1e-3")
+
+
+@pytest.fixture
+def train(tmp_path, capsys, monkeypatch):
+    """`talr train`; the run directories that it names."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*overrides):
+        command.main([*FAST, *overrides])
+        lines = capsys.readouterr().out.splitlines()
+        return [
+            RunDirectory(tmp_path / line.removeprefix("run directory: "))
+            for line in lines
+            if line.startswith("run directory: ")
+        ]
+
+    return run
+
+
+def when(run):
+    return (run.model / "model.safetensors").stat().st_mtime_ns
+
+
+def trained(run):
+    return json.loads(run.training.read_text())
+
+
+@pytest.mark.parametrize("method", ["sft", "talr", "lora"])
+def test_a_point_is_the_training_that_ends_there(method, train):
+    typed = (f"method={method}", "eval=false")
+    early, late, whole = train(*typed, "score_at=[0.5,0.1]", "study=together")
+    assert [trained(run)["training"]["steps"] for run in (early, late, whole)] == [1, 6, 12]
+    assert trained(early)["weights"]["taken"] == {"at": 0.1, "of": whole.path.name}
+    (alone,) = train(*typed, "at=0.1", "study=alone")
+    assert alone.path.name == early.path.name
+    assert same(weights(alone.path), weights(early.path))
+    if method == "talr":  # which has a state of its own
+        (undisturbed,) = train(*typed, "study=alone")
+        assert undisturbed.path.name == whole.path.name
+        assert same(weights(undisturbed.path), weights(whole.path))
+    assert not same(weights(late.path), weights(whole.path))
+
+
+def test_points_of_a_finished_run_are_trained_to_the_last_of_them_only(train):
+    (whole,) = train("eval=false")
+    before = when(whole)
+    early, late, again = train("eval=false", "score_at=[0.25,0.5]")
+    assert (again.path, when(again)) == (whole.path, before)
+    assert trained(late)["training"]["steps"] == 6
+    assert not late.checkpoints.exists()
+    kept = when(early), when(late)
+    early, late, _ = train("eval=false", "score_at=[0.25,0.5]")
+    assert (when(early), when(late)) == kept
+
+
+def test_each_point_is_scored_compared_and_averaged(train, tmp_path):
+    runs = train("method=averaging", "score_at=epoch", "merge.alpha=[0.5,1]", "study=s")
+    assert len(runs) == 4  # two epochs, two alphas
+    train("score_at=epoch", "study=s")  # of which all weights are there
+    found = load_results(tmp_path / "runs", "s")
+    assert sorted(map(run_label, found)) == [
+        "averaging α=0.5",
+        "averaging α=0.5 @0.5",
+        "averaging1 α=1",
+        "averaging1 α=1 @0.5",
+        "sft",
+        "sft @0.5",
+    ]
+    # The same weights, so the same answers.
+    by_label = {run_label(one): one["domain"]["items"] for one in found}
+    assert by_label["averaging1 α=1 @0.5"] == by_label["sft @0.5"]
+    along = [[run_label(one) for one in path] for path in paths(found)]
+    assert sorted(along) == [
+        ["averaging α=0.5 @0.5", "averaging α=0.5"],
+        ["averaging1 α=1 @0.5", "averaging1 α=1"],
+        ["sft @0.5", "sft"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["score_at=[0.5,2]"], r"score_at=\[0.5, 2\] must be"),
+        (["score_at=last"], "score_at=last must be"),
+        (["score_at=[0.5]", "at=0.5"], "leave at=0.5 out"),
+        (["score_at=epoch", "trainer.max_steps=3"], "leave trainer.max_steps out"),
+        (["at=0"], "at=0.0 is outside"),
+    ],
+)
+def test_what_is_no_point_is_refused(typed, message, train):
+    with pytest.raises(UserError, match=message):
+        train(*typed)
