@@ -34,10 +34,10 @@ def check_fits(run: Run) -> None:
         import torch
 
         free, _ = torch.cuda.mem_get_info()
-        planner.check_state(name, shape, run.method, how, free, "what is free of the GPU")
+        planner.check_state(name, shape, run.method, how, free, "of the GPU are free")
     else:
         there = planner.machine_memory()
-        planner.check_state(name, shape, run.method, how, there, "this machine")
+        planner.check_state(name, shape, run.method, how, there, "is what this machine has")
 
 
 def cut_up(run: Run, half: bool) -> TrainerConfig:

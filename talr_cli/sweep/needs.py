@@ -212,7 +212,11 @@ def _longest_rows(config: TrainConfig, shape: Shape) -> planner.Plan:
 
 def _memory_there(config: TrainConfig) -> tuple[float, str]:
     gpus = gpu_memory() if config.device != "cpu" else []
-    return (min(gpus), "each GPU") if gpus else (planner.machine_memory(), "this machine")
+    return (
+        (min(gpus), "is what each GPU has")
+        if gpus
+        else (planner.machine_memory(), "is what this machine has")
+    )
 
 
 def _arithmetic(config: TrainConfig) -> Arithmetic:

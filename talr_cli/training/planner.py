@@ -153,7 +153,7 @@ def check_state(
     """Refuse a training whose weights, gradient and optimizer alone are too large.
 
     Args:
-        there: Bytes of memory, of a place that is called `where`.
+        there: Bytes of memory; `where` goes on with "24.0 GiB ...".
 
     Raises:
         UserError: With what may be done.
@@ -162,7 +162,7 @@ def check_state(
     if needed > there:
         raise UserError(
             f"{name}: training needs {gib(needed)} for weights, gradient and optimizer alone, "
-            f"{where} has {gib(there)}: {_remedies(shape, method, how, there)}"
+            f"{gib(there)} {where}: {_remedies(shape, method, how, there)}"
         )
 
 

@@ -108,11 +108,11 @@ def test_the_largest_pass_is_padded_or_joined():
 
 
 def test_a_state_that_cannot_fit_is_refused_with_a_way_out(config):
-    with pytest.raises(UserError, match=r"46\.0 GiB.*a GPU has 24\.0 GiB: .*adapter=lora.*fsdp2"):
-        planner.check_state("m", QWEN, config.parts, GPU, 24 * GIB, "a GPU")
-    planner.check_state("m", QWEN, config.parts, GPU, 47 * GIB, "a GPU")
+    with pytest.raises(UserError, match=r"46\.0 GiB.*24\.0 GiB of it.*adapter=lora.*fsdp2"):
+        planner.check_state("m", QWEN, config.parts, GPU, 24 * GIB, "of it are free")
+    planner.check_state("m", QWEN, config.parts, GPU, 47 * GIB, "of it are free")
     lora = composition.load("train", ["method=lora"]).parts
-    planner.check_state("m", QWEN, lora, GPU, 24 * GIB, "a GPU")
+    planner.check_state("m", QWEN, lora, GPU, 24 * GIB, "of it are free")
 
 
 def test_memory_is_shared_by_the_runs_of_a_sweep(monkeypatch):
