@@ -28,6 +28,10 @@ COMMANDS = {
     "report": "tables, pictures and an HTML page of a study",
     "recommend": "the run of a study to ship, and how sure that is",
     "export": "a run's model as a plain checkpoint with a model card",
+    "list": "the runs of each study, their states, scores and sizes",
+    "show": "a run: how it was made, its scores, some answers, its files",
+    "clean": "delete what nothing needs; --dry-run shows it",
+    "doctor": "this machine, and what would stop an experiment on it",
 }
 
 HELP = f"""talr {__version__}: fine-tune on a domain, measure what it cost, ship the best trade-off.

@@ -5,6 +5,7 @@ goes wrong here is one warning. Nothing prompts, and nothing waits long for a ne
 """
 
 import logging
+import netrc
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -162,6 +163,18 @@ def flat_scores(results: Mapping[str, Any]) -> dict[str, float]:
         for section in SCORE_SECTIONS
         for key, number in numbers(section, results[section])
     }
+
+
+def is_logged_in() -> bool:
+    """Whether W&B has a key, as far as that is known without importing or asking it."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").rpartition("//")[2]
+    try:
+        return netrc.netrc(file).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
 
 
 def _choose_mode(wanted: str) -> tuple[str, str]:

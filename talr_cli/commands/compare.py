@@ -30,15 +30,24 @@ def compare(composed: Composed[CompareConfig]) -> None:
         load_run(name, Path(config.runs_dir), config.study) for name in (config.a, config.b)
     )
     from talr_cli.report import flips
+    from talr_cli.report.as_json import check_target, give, rows_of
     from talr_cli.report.tables import comparison
-    from talr_cli.report.tables.table import print_cells
+    from talr_cli.report.tables.screen import print_cells
 
-    print(f"A: {printable(str(before[0]))}\nB: {printable(str(after[0]))}")
-    print_cells(comparison.comparison_cells(before[1], after[1]))
-    print(comparison.LEGEND)
+    check_target(config.json)
+    cells = comparison.comparison_cells(before[1], after[1])
     flipped = flips.flipped_items(before, after)
-    print(flips.as_text(flipped, config.examples), end="")
+
+    def show() -> None:
+        print(f"A: {printable(str(before[0]))}\nB: {printable(str(after[0]))}")
+        print_cells(cells)
+        print(comparison.LEGEND)
+        print(flips.as_text(flipped, config.examples), end="")
+
+    content = {"a": str(before[0]), "b": str(after[0]), "parts": rows_of(cells), "flips": flipped}
+    give("compare", config.json, content, show)
     if config.flips is not None:
         lines = (json.dumps(flip, ensure_ascii=False) + "\n" for flip in flipped)
         write_text(Path(config.flips), "".join(lines))
-        print(f"flipped items: {config.flips}")
+        if config.json != "-":
+            print(f"flipped items: {config.flips}")

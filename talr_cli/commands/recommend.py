@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from talr_cli.config import composition
 from talr_cli.config.commands import RecommendConfig
@@ -29,21 +30,51 @@ def print_recommendations(composed: Composed[RecommendConfig]) -> None:
     """One for each model and dataset of the study; those that have none are named at the end."""
     config = composed.config
     runs = scored_runs(Path(config.runs_dir), config.study)
+    from talr_cli.report.as_json import check_target, give
     from talr_cli.report.recommend import recommend
     from talr_cli.statistics.groups import comparable
 
-    failures = []
+    check_target(config.json)
+    groups, failures = {}, []
     for group in comparable(runs.values()):
         try:
-            found = recommend(group, runs, config.max_general_loss)
+            groups[group.title] = recommend(group, runs, config.max_general_loss)
         except UserError as error:
             failures.append(str(error))
-        else:
-            print(f"{printable(group.title)}:")
+
+    def show() -> None:
+        for title, found in groups.items():
+            print(f"{printable(title)}:")
             for line in as_lines(found, config.max_general_loss):
                 print(f"  {printable(line)}")
+
+    content = {"recommended": [as_record(*one) for one in groups.items()], "failed": failures}
+    give("recommend", config.json, content, show)
     if failures:
         raise UserError("; ".join(failures))
+
+
+def as_record(title: str, found: Recommendation) -> dict[str, Any]:
+    """What is said of one model and dataset, for programs."""
+    from talr_cli.statistics.pairs import point
+
+    candidates = [
+        {"path": str(one.path), "picked": one.picked}
+        | dict(zip(("domain", "general"), point(one.results), strict=True))
+        for one in found.candidates
+    ]
+    return {
+        "group": title,
+        "ship": candidates[0]["path"],
+        "candidates": candidates,
+        "runs": found.runs,
+        "gain": asdict(found.gain),
+        "loss": asdict(found.loss),
+        "given_up": None if found.given_up is None else asdict(found.given_up),
+        "holds": found.holds,
+        "optimism": found.optimism,
+        "left_out": {str(path): reason for path, reason in found.left_out.items()},
+    }
 
 
 def as_lines(found: Recommendation, bound: float) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,36 @@ def report(composed: Composed[ReportConfig]) -> None:
     """Read the results of the study's runs; write report/ beside them."""
     config = composed.config
     runs_dir = Path(config.runs_dir)
-    show_report(runs_dir, config.study, scored_runs(runs_dir, config.study))
+    show_report(runs_dir, config.study, scored_runs(runs_dir, config.study), config.json)
 
 
-def show_report(runs_dir: Path, study: str, runs: Mapping[Path, dict[str, Any]]) -> None:
-    """Print the table and the claims of scored runs, write the rest."""
+def show_report(
+    runs_dir: Path, study: str, runs: Mapping[Path, dict[str, Any]], target: str | None = None
+) -> None:
+    """Print the table and the claims of scored runs, write the rest.
+
+    Args:
+        target: For `json=`.
+    """
+    from talr_cli.report.as_json import check_target, give, rows_of
     from talr_cli.report.claims.text import as_lines
     from talr_cli.report.claims.verdicts import findings
     from talr_cli.report.study_report import write_report
-    from talr_cli.report.tables.table import print_table
+    from talr_cli.report.tables.screen import print_cells
+    from talr_cli.report.tables.table import results_cells
     from talr_cli.statistics.groups import comparable, left_out_lines
 
+    check_target(target)
     groups = comparable(runs.values())
-    print_table(groups)
-    for line in [*left_out_lines(groups), *as_lines(findings(runs))]:
-        print(line)
-    print(f"report: {write_report(runs, study, study_path(runs_dir, study) / 'report')}")
+    cells, found, left_out = results_cells(groups), findings(runs), left_out_lines(groups)
+
+    def show() -> None:
+        print_cells(cells)
+        for line in [*left_out, *as_lines(found)]:
+            print(line)
+        print(f"report: {page}")
+
+    page = write_report(runs, study, study_path(runs_dir, study) / "report")
+    claims = [asdict(one) for one in found]
+    content = {"runs": rows_of(cells), "left_out": left_out, "claims": claims, "page": str(page)}
+    give("report", target, content, show)

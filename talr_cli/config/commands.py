@@ -24,6 +24,61 @@ class StudyConfig:
     runs_dir: str = value("where studies lie", may_be_empty=False, is_path=True)
 
 
+JSON = "the same as JSON (docs/json.md) in this file; - prints it in the place of the text"
+
+
+@dataclass(kw_only=True)
+class ReadingConfig(StudyConfig):
+    """What those have in common that only read, and have a table to show."""
+
+    json: str | None = value(JSON, None, may_be_empty=False, is_path=True)
+
+
+@dataclass(kw_only=True)
+class AnyStudyConfig:
+    """What the commands have in common that look at the runs of one study or of all."""
+
+    study: str | None = value("a folder in runs_dir; null: each of them", None, may_be_empty=False)
+    runs_dir: str = value("where studies lie", may_be_empty=False, is_path=True)
+    json: str | None = value(JSON, None, may_be_empty=False, is_path=True)
+
+
+@dataclass(kw_only=True)
+class ListConfig(AnyStudyConfig):
+    """`talr list`."""
+
+
+@dataclass(kw_only=True)
+class ShowConfig(AnyStudyConfig):
+    """`talr show RUN`."""
+
+    run: str | None = value(
+        "its directory, or how its name begins", None, is_path=True, may_be_empty=False
+    )
+    samples: int = value("answers that are shown", 2, at_least=0)
+
+
+@dataclass(kw_only=True)
+class CleanConfig(AnyStudyConfig):
+    """`talr clean`."""
+
+    dry_run: bool = value("show what would be deleted, delete nothing", False)
+    unused_days: float = value(
+        "entries of the caches that nobody has read for so long are deleted", 30.0, at_least=0
+    )
+    models: bool = value(
+        "delete model/ and adapter/ of scored runs too, and unused models of the cache", False
+    )
+
+
+@dataclass(kw_only=True)
+class DoctorConfig:
+    """`talr doctor`."""
+
+    runs_dir: str = value("whose disk is looked at", may_be_empty=False, is_path=True)
+    json: str | None = value(JSON, None, may_be_empty=False, is_path=True)
+
+
 @dataclass(kw_only=True)
 class AnalyzeConfig(StudyConfig):
     """`talr analyze`."""
@@ -42,12 +97,12 @@ class AnalyzeConfig(StudyConfig):
 
 
 @dataclass(kw_only=True)
-class ReportConfig(StudyConfig):
+class ReportConfig(ReadingConfig):
     """`talr report`."""
 
 
 @dataclass(kw_only=True)
-class RecommendConfig(StudyConfig):
+class RecommendConfig(ReadingConfig):
     """`talr recommend`."""
 
     max_general_loss: float = value(
@@ -82,7 +137,7 @@ class SweepConfig:
 
 
 @dataclass(kw_only=True)
-class CompareConfig(StudyConfig):
+class CompareConfig(ReadingConfig):
     """`talr compare A B`."""
 
     a: str | None = value(
@@ -104,6 +159,10 @@ COMMANDS: dict[str, type] = {
     "export": ExportConfig,
     "sweep": SweepConfig,
     "compare": CompareConfig,
+    "list": ListConfig,
+    "show": ShowConfig,
+    "clean": CleanConfig,
+    "doctor": DoctorConfig,
 }
 
 

@@ -22,8 +22,10 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.initialize import get_gh_backup, restore_gh_from_backup
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -131,6 +133,15 @@ def composing(command: str, config_dir: Path | None) -> Iterator[list[str]]:
     if config_dir is not None and not config_dir.is_dir():
         raise UserError(f"--config-dir {config_dir} is not a directory")
     also = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir.resolve()}']"]
+    outer = get_gh_backup()  # of a command in whose course another config is composed
+    GlobalHydra.instance().clear()
+    try:
+        yield from _composing(command, also)
+    finally:
+        restore_gh_from_backup(outer)
+
+
+def _composing(command: str, also: list[str]) -> Iterator[list[str]]:
     with (
         _mistakes_told(command),
         initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())),

@@ -26,7 +26,10 @@ with the values that the rest of the command line leads to. This page is made fr
 Values marked * do not change the trained weights: they do not count for a run's identity.
 """
 # The command whose page a value is on, where several have it.
-ORDER = ("train", "sweep", "eval", "analyze", "compare", "report", "recommend", "export")
+ORDER = (
+    *("train", "sweep", "eval", "analyze", "compare", "report", "recommend", "export"),
+    *("list", "show", "clean", "doctor"),
+)
 
 
 def page() -> str:

@@ -14,7 +14,8 @@ def show(directories: Sequence[RunDirectory]) -> None:
     if found:
         # rich and matplotlib take their time
         from talr_cli.report.tables.categories import category_cells
-        from talr_cli.report.tables.table import print_cells, print_table
+        from talr_cli.report.tables.screen import print_cells
+        from talr_cli.report.tables.table import print_table
 
         print_table(comparable(found))
         for line in task_lines(found[-1]["general"] or {}):

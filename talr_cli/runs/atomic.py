@@ -63,7 +63,7 @@ def _remove_forgotten(path: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Replace `path` with `value` as indented JSON; NaN and infinities become null."""
-    write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
 
 
 def read_object(path: Path, remedy: str) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def read_packed(path: Path) -> Any:
 
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
     """Add one line of JSON in a single write; NaN and infinities become null."""
-    line = (json.dumps(_finite(value), allow_nan=False) + "\n").encode()
+    line = (json.dumps(finite(value), allow_nan=False) + "\n").encode()
     with writing(path):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
@@ -149,12 +149,15 @@ def remove_unfinished(folder: Path) -> None:
                 os.close(file)
 
 
-def _finite(value: Any) -> Any:
-    # JSON has no NaN, and strict readers (browsers, jq, R) reject a whole file for one.
+def finite(value: Any) -> Any:
+    """The value with null for NaN and infinities.
+
+    JSON has none, and strict readers (browsers, jq, R) reject a whole file for one.
+    """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value

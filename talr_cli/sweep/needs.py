@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import netrc
 import os
 import shutil
 import statistics
@@ -27,6 +26,7 @@ from talr_cli.runs.study import load_results, of_pair
 from talr_cli.statistics.durations import evaluation_seconds, training_seconds
 from talr_cli.sweep.gpus import gpu_memory
 from talr_cli.sweep.jobs import Job, State
+from talr_cli.tracking import is_logged_in
 from talr_cli.training import planner
 from talr_cli.training.memory import Arithmetic
 
@@ -148,7 +148,9 @@ def notes(jobs: Sequence[Job], unknown: Sequence[str]) -> list[str]:
         for name in unknown
     ]
     loggers = [job.config.logger for job in jobs]
-    if any(one.name == "wandb" and one.mode == "auto" for one in loggers) and not _logged_in():
+    if any(one.name == "wandb" and one.mode == "auto" for one in loggers) and not (
+        os.environ.get("WANDB_MODE") or is_logged_in()  # a mode that was chosen is no news
+    ):
         found.append("W&B: not logged in (`wandb login`), runs are logged offline")
     return found
 
@@ -242,14 +244,3 @@ def _training(job: Job) -> TrainConfig | None:
 
 def _trains_all(job: Job) -> bool:
     return isinstance(job.config, TrainConfig) and job.config.adapter is None
-
-
-def _logged_in() -> bool:
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE"):
-        return True  # a mode that was chosen is no news
-    file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").rpartition("//")[2]
-    try:
-        return netrc.netrc(file).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False

@@ -24,7 +24,7 @@ from talr_cli.report.show import show
 from talr_cli.report.study_report import write_report
 from talr_cli.report.tables.cells import Cell, Cells, Column, as_csv, as_markdown
 from talr_cli.report.tables.latex import as_latex
-from talr_cli.report.tables.table import rich_table
+from talr_cli.report.tables.screen import fitted
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.study import load_runs
 from talr_cli.statistics.groups import comparable, left_out_lines
@@ -81,7 +81,7 @@ def test_latex_has_no_line_end_within_a_cell():
 
 def test_the_terminal_gets_no_escape_sequence_of_a_name():
     console = Console(width=400, file=io.StringIO(), force_terminal=False)
-    console.print(rich_table(TABLE))
+    console.print(fitted(TABLE, 400))
     assert not acts(console.file.getvalue(), but="\n")
     one = results(EVIL, model=EVIL, dataset=EVIL, id="1")
     other = results(EVIL, model=EVIL, dataset=EVIL, id="2")

@@ -10,7 +10,8 @@ from scipy import stats
 from synthetic_study import scored
 
 from talr_cli.report.tables.cells import as_csv, as_markdown
-from talr_cli.report.tables.table import print_table, results_cells, rich_table
+from talr_cli.report.tables.screen import fitted
+from talr_cli.report.tables.table import print_table, results_cells
 from talr_cli.report.tables.table import study_rows as rows_of_groups
 from talr_cli.statistics.groups import comparable
 
@@ -170,7 +171,7 @@ def test_csv_keeps_every_digit():
 
 def test_terminal_table_has_the_same_cells():
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(rich_table(results_cells(comparable([BASE, results()]))))
+    console.print(fitted(results_cells(comparable([BASE, results()])), 200))
     text = console.export_text()
     assert "0.300 ± 0.030" in text
     assert "+0.100 ± 0.036" in text
@@ -206,7 +207,7 @@ def test_averages_of_one_run_are_told_apart():
 
 def test_a_name_is_no_markup_in_the_terminal():
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(rich_table(results_cells(comparable([BASE, results("[red]x[/red]")]))))
+    console.print(fitted(results_cells(comparable([BASE, results("[red]x[/red]")])), 200))
     assert "[red]x[/red]" in console.export_text()
 
 

@@ -20,12 +20,16 @@ MISSING = "–"
 
 @dataclass(frozen=True)
 class Column:
-    """`error` names the CSV column of the uncertainty; without a title a column is in CSV only."""
+    """`error` names the CSV column of the uncertainty; without a title a column is in CSV only.
+
+    A narrow terminal may go without those to `spare`, from the last on.
+    """
 
     key: str
     title: str = ""
     number: bool = False
     error: str | None = None
+    spare: bool = False
 
 
 @dataclass(frozen=True)

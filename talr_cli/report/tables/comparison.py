@@ -15,15 +15,15 @@ LEGEND = (
 )
 _COLUMNS = (
     Column("part", "part"),
-    Column("a", "A", number=True),
-    Column("b", "B", number=True),
+    Column("a", "A", number=True, error="a_stderr"),
+    Column("b", "B", number=True, error="b_stderr"),
     Column("difference", "B - A", number=True),
     Column("interval", "95% interval", number=True),
     Column("p", "p", number=True),
-    Column("mcnemar", "McNemar p", number=True),
-    Column("n", "items", number=True),
-    Column("won", "won", number=True),
-    Column("lost", "lost", number=True),
+    Column("mcnemar", "McNemar p", number=True, spare=True),
+    Column("n", "items", number=True, spare=True),
+    Column("won", "won", number=True, spare=True),
+    Column("lost", "lost", number=True, spare=True),
     Column("verdict", "verdict"),
 )
 
@@ -43,26 +43,27 @@ def comparison_cells(before: Results, after: Results) -> Cells:
 def _line(before: Results, after: Results, part: str) -> list[Cell]:
     sections = (section_of(one, part) for one in (before, after))
     scores = [estimate_cell(part, estimate_of(section)) for section in sections]
-    name = Cell(part.removeprefix("general/"))
+    name = Cell(part.removeprefix("general/"), part)
     try:
         found = difference(before, after, part)
     except UnpairedError as reason:
-        return [name, *scores, *[Cell(MISSING)] * 7, Cell(f"not comparable: {reason}")]
+        why = f"not comparable: {reason}"
+        return [name, *scores, *[Cell(MISSING)] * 7, Cell(why, why)]
     return [name, *scores, *_difference_cells(found)]
 
 
 def _difference_cells(found: Difference) -> list[Cell]:
     return [
-        Cell(f"{found.difference:+.3f}"),
-        Cell(f"{found.low:+.3f} .. {found.high:+.3f}"),
+        Cell(f"{found.difference:+.3f}", found.difference),
+        Cell(f"{found.low:+.3f} .. {found.high:+.3f}", [found.low, found.high]),
         _p(found.p),
         _p(found.mcnemar),
-        *(Cell(str(count)) for count in (found.n, found.won, found.lost)),
-        Cell("differs" if found.is_distinguishable else "≈ 0"),
+        *(Cell(str(count), count) for count in (found.n, found.won, found.lost)),
+        Cell(*(("differs",) * 2 if found.is_distinguishable else ("≈ 0", "noise"))),
     ]
 
 
 def _p(p: float | None) -> Cell:
     if p is None:
         return Cell()
-    return Cell("< 0.001" if p < 0.001 else f"{p:.3f}")
+    return Cell("< 0.001" if p < 0.001 else f"{p:.3f}", p)

@@ -4,14 +4,9 @@ Changes are paired differences on the same items. Results that lack the items' s
 as two independent estimates, whose error is an upper bound wherever answers agree.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from talr_cli.report.pareto import pareto_front
 from talr_cli.report.tables.cells import (
@@ -23,6 +18,7 @@ from talr_cli.report.tables.cells import (
     pair_cells,
     pair_columns,
 )
+from talr_cli.report.tables.screen import print_cells
 from talr_cli.statistics.estimates import Estimate, estimate_of
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.paired import compare_part
@@ -44,6 +40,7 @@ COLUMNS = {
     "kl_from_base": "drift KL",
 }
 _CHANGES = ("domain_change", "general_change")
+_DRIFT = ("cross_entropy", "kl_from_base")
 
 
 @dataclass(frozen=True)
@@ -108,9 +105,12 @@ def results_cells(groups: Sequence[Group]) -> Cells:
         Column("share"),
         Column("lr", "lr"),
         Column("seed", "seed"),
-        *(Column(key, title, number=True, error=f"{key}_stderr") for key, title in COLUMNS.items()),
+        *(
+            Column(key, title, number=True, error=f"{key}_stderr", spare=key in _DRIFT)
+            for key, title in COLUMNS.items()
+        ),
         *(Column(f"{key}_{what}") for key in _CHANGES for what in ("p", "distinguishable")),
-        Column("pareto_front", "Pareto" if len(rows) > 1 else ""),
+        Column("pareto_front", "Pareto" if len(rows) > 1 else "", spare=True),
         Column("left_out"),
     ]
     lines = []
@@ -159,22 +159,6 @@ def _test_cells(change: Estimate | None) -> list[Cell]:
 def print_table(groups: Sequence[Group]) -> None:
     """The table of the runs, to standard output."""
     print_cells(results_cells(groups))
-
-
-def print_cells(cells: Cells) -> None:
-    """To standard output; a file or a pipe has no width that cells should be folded to."""
-    Console(width=None if sys.stdout.isatty() else 200).print(rich_table(cells))
-
-
-def rich_table(cells: Cells) -> Table:
-    """For the terminal."""
-    columns, rows = cells.shown()
-    table = Table()
-    for column in columns:
-        table.add_column(Text(column.title), justify="right" if column.number else "left")
-    for row in rows:
-        table.add_row(*(Text(cell.text) for cell in row))  # names are no markup
-    return table
 
 
 def _change(one: Results, base: Results | None, section: str) -> Estimate | None:

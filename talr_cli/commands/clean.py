@@ -1,0 +1,67 @@
+"""`talr clean`: delete what nothing needs; models only where that is asked for, scores never."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from talr_cli.config import composition
+from talr_cli.config.commands import CleanConfig
+from talr_cli.config.composition import Composed
+from talr_cli.errors import UserError
+from talr_cli.models.sources import cache_dir
+from talr_cli.printable import printable
+from talr_cli.runs import leftovers
+from talr_cli.runs.leftovers import Leftover
+from talr_cli.runs.listing import as_size, runs_in
+
+
+def main(arguments: Sequence[str]) -> None:
+    given = ["dry_run=true" if one == "--dry-run" else one for one in arguments]
+    composition.run("clean", clean, given)
+
+
+def clean(composed: Composed[CleanConfig]) -> None:
+    """Find the leftovers, delete them unless `dry_run`, and say what that comes to."""
+    config = composed.config
+    from talr_cli.report.as_json import check_target, give
+
+    check_target(config.json)
+    found = _leftovers(config)
+    gone = [] if config.dry_run else leftovers.delete(found)
+    deleted = {one.path for one in gone}
+    items = [
+        {"path": str(one.path), "why": one.why, "bytes": one.size, "deleted": one.path in deleted}
+        for one in found
+    ]
+    give("clean", config.json, {"items": items}, lambda: _print(found, gone, config.dry_run))
+
+
+def _leftovers(config: CleanConfig) -> list[Leftover]:
+    runs_dir = Path(config.runs_dir)
+    try:
+        runs = runs_in(runs_dir, config.study)
+    except UserError:
+        if config.study is not None:
+            raise
+        runs = []  # the cache may be worth it all the same
+    found = [one for run in runs for one in leftovers.of_run(run, config.models)]
+    for study in dict.fromkeys(run.study for run in runs):
+        found += leftovers.of_scores(runs_dir / study, config.unused_days)
+    if config.study is None:
+        found += leftovers.of_cache(cache_dir(), config.unused_days, config.models)
+    return found
+
+
+def _print(found: Sequence[Leftover], gone: Sequence[Leftover], dry_run: bool) -> None:
+    for why in dict.fromkeys(one.why for one in found):
+        print(f"{why}:")
+        for one in found:
+            if one.why == why:
+                in_use = "" if dry_run or one in gone else "  in use now, kept"
+                print(f"  {as_size(one.size):>9}  {printable(str(one.path))}{in_use}")
+    size = as_size(sum(one.size for one in (found if dry_run else gone)))
+    if dry_run:
+        print(f"{size} would be freed: nothing is deleted yet")
+    else:
+        print(f"{size} freed")

@@ -1,0 +1,37 @@
+"""`talr list`: the runs of each study, where they stand, their scores and their size on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from talr_cli.config import composition
+from talr_cli.config.commands import ListConfig
+from talr_cli.config.composition import Composed
+from talr_cli.printable import printable
+from talr_cli.runs.listing import as_size, runs_in
+
+
+def main(arguments: Sequence[str]) -> None:
+    composition.run("list", list_runs, arguments)
+
+
+def list_runs(composed: Composed[ListConfig]) -> None:
+    """One table a study; runs that were never scored are in it too."""
+    config = composed.config
+    from talr_cli.report.as_json import check_target, give, rows_of
+    from talr_cli.report.tables.listing import list_cells, listed
+    from talr_cli.report.tables.screen import print_cells
+
+    check_target(config.json)
+    runs = [listed(one) for one in runs_in(Path(config.runs_dir), config.study)]
+
+    def show() -> None:
+        for study in dict.fromkeys(one.study for one in runs):
+            own = [one for one in runs if one.study == study]
+            count = f"{len(own)} {'run' if len(own) == 1 else 'runs'}"
+            print(f"{printable(study)}: {count}, {as_size(sum(one.size for one in own))}")
+            print_cells(list_cells(own))
+        print(f"all: {as_size(sum(one.size for one in runs))} in {config.runs_dir}")
+
+    give("list", config.json, {"runs": rows_of(list_cells(runs))}, show)

@@ -1,0 +1,134 @@
+"""`talr show RUN`: how a run was made, what it scored, some of its answers, its files."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from talr_cli.config import composition
+from talr_cli.config.commands import ShowConfig
+from talr_cli.config.composition import Composed
+from talr_cli.config.differences import differences
+from talr_cli.config.help import shown
+from talr_cli.errors import UserError
+from talr_cli.printable import printable
+from talr_cli.runs.listing import Found, as_size, find_run
+from talr_cli.runs.samples import read_samples
+from talr_cli.runs.study import load_beside
+
+if TYPE_CHECKING:
+    from talr_cli.report.tables.listing import Listed
+    from talr_cli.statistics.groups import Group
+
+LONGEST = 300  # characters of a prompt or an answer that are shown
+
+
+def main(arguments: Sequence[str]) -> None:
+    composition.run("show", show, arguments, positional=("run",))
+
+
+def show(composed: Composed[ShowConfig]) -> None:
+    """Print what is known of a run, whatever state it is in."""
+    config = composed.config
+    if config.run is None:
+        raise UserError("a run is needed: talr show RUN; `talr list` names them")
+    from talr_cli.report.as_json import check_target, give, rows_of
+    from talr_cli.report.tables.listing import list_cells, listed
+
+    check_target(config.json)
+    found = find_run(config.run, Path(config.runs_dir), config.study)
+    one, values = listed(found), _values(found)
+    answers = read_samples(found.directory.samples, "domain")[: config.samples]
+    content = {
+        "run": rows_of(list_cells([one]))[0],
+        "made_by": _command(found),
+        "values": {key: {"value": now, "default": usual} for key, (now, usual) in values.items()},
+        "results": one.results,
+        "samples": answers,
+        "files": one.parts,
+    }
+    give("show", config.json, content, lambda: _print(one, found, values, answers))
+
+
+def _values(found: Found) -> dict[str, tuple[Any, Any]]:
+    if not found.directory.config.exists():
+        return {}
+    return differences(found.directory.read_config())
+
+
+def _command(found: Found) -> str | None:
+    """What to type to make or to find it again; None where that was not kept."""
+    run = found.directory
+    if not run.overrides.exists() or not run.config.exists():
+        return None
+    command = "train" if "trainer" in run.read_config() else "eval"
+    return shlex.join(["talr", command, *run.read_overrides()])
+
+
+def _print(
+    one: Listed,
+    found: Found,
+    values: Mapping[str, tuple[Any, Any]],
+    answers: Sequence[Mapping[str, Any]],
+) -> None:
+    from talr_cli.report.show import task_lines
+    from talr_cli.report.tables.screen import print_cells
+    from talr_cli.report.tables.table import results_cells
+
+    print(f"run      {printable(str(one.path))}")
+    since = found.directory.read_status().times.get(one.state)
+    print(f"state    {one.state}" + (f" since {printable(str(since))}" if since else ""))
+    if one.reason is not None:
+        print(f"reason   {printable(one.reason)}")
+    command = _command(found)
+    if command is not None:
+        print(f"made by  {printable(command)}")
+    print("\nvalues that differ from the defaults" + ("" if values else ": none"))
+    for key, (now, usual) in values.items():
+        print(f"  {printable(f'{key}={shown(now)}')}  ({printable(shown(usual))})")
+    print("\nscores" + ("" if one.results else ": none yet"))
+    if one.results is not None:
+        print_cells(results_cells(_beside_base(one)))
+        for line in task_lines(one.results["general"] or {}):
+            print(printable(line))
+    for line in _answer_lines(answers):
+        print(line)
+    print("\nfiles")
+    for name, size in one.parts.items():
+        print(f"  {printable(name):18} {as_size(size):>9}")
+
+
+def _beside_base(one: Listed) -> list[Group]:
+    """The run and the base model that it can be set beside."""
+    from dataclasses import replace
+
+    from talr_cli.statistics.groups import comparable
+    from talr_cli.statistics.pairs import is_base
+
+    runs = load_beside(one.path)
+    own = next((each for path, each in runs.items() if path.name == one.path.name), one.results)
+    for group in comparable([*(each for each in runs.values() if each is not own), own or {}]):
+        if any(each is own for each in group.runs):
+            return [replace(group, runs=[r for r in group.runs if r is own or is_base(r)])]
+        left_out = [each for each in group.left_out if each[0] is own]
+        if left_out:
+            return [replace(group, runs=[], left_out=left_out)]
+    return []
+
+
+def _answer_lines(answers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if answers:
+        yield "\nanswers"
+    for answer in answers:
+        messages = answer.get("messages") or [{}]
+        verdict = f"{answer.get('correct')}, read as {answer.get('parsed')}"
+        yield f"  {printable(str(answer.get('id')))}: {printable(verdict)}"
+        yield f"    prompt  {_short(messages[-1].get('content'))}"
+        yield f"    answer  {_short(answer.get('output'))}"
+
+
+def _short(text: Any) -> str:
+    line = printable(" ".join(str(text).split()))
+    return line if len(line) <= LONGEST else f"… {line[-LONGEST:]}"

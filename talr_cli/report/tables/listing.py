@@ -1,0 +1,72 @@
+"""The table of `talr list`: every run directory, whether it has scores or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from talr_cli.report.tables.cells import Cell, Cells, Column, named
+from talr_cli.report.tables.table import estimate_cell
+from talr_cli.runs.listing import Found, as_size, parts_of
+from talr_cli.runs.status import State
+from talr_cli.statistics.estimates import estimate_of
+from talr_cli.statistics.pairs import Results
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A run as it lies there; `results` is None where it was not scored, `size` in bytes."""
+
+    study: str
+    path: Path
+    state: State
+    reason: str | None
+    results: Results | None
+    parts: dict[str, int]
+
+    @property
+    def size(self) -> int:
+        return sum(self.parts.values())
+
+
+def listed(found: Found) -> Listed:
+    """What is read of a run for the table."""
+    run = found.directory
+    status, results = run.read_status(), run.read_results()
+    reason = (status.reason or "").strip().splitlines()
+    return Listed(
+        found.study, run.path, status.state, reason[-1] if reason else None, results, parts_of(run)
+    )
+
+
+def list_cells(runs: Sequence[Listed]) -> Cells:
+    """One line a run; the pair of model and dataset where there are several."""
+    several = len({one.path.parent for one in runs}) > 1
+    columns = [
+        Column("study"),
+        Column("pair", "model and dataset" if several else "", spare=True),
+        Column("run", "run"),
+        Column("state", "state"),
+        Column("domain", "domain", number=True, error="domain_stderr"),
+        Column("general", "general", number=True, error="general_stderr"),
+        Column("bytes", "size", number=True),
+        Column("reason"),
+        Column("path"),
+    ]
+    return Cells(columns, [_line(one) for one in runs])
+
+
+def _line(one: Listed) -> list[Cell]:
+    scores: dict[str, Any] = one.results or {"domain": None, "general": None}
+    return [
+        named(one.study),
+        named(one.path.parent.name),
+        named(one.path.name),
+        named(one.state),
+        *(estimate_cell(part, estimate_of(scores[part])) for part in ("domain", "general")),
+        Cell(as_size(one.size), one.size),
+        named(one.reason),
+        named(str(one.path)),
+    ]

@@ -1,0 +1,241 @@
+"""What this machine has, and what would stop an experiment on it: found without starting one.
+
+Looks, and makes nothing: no model is loaded, nothing is fetched. The hub is asked for one answer.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+
+from talr_cli import __version__
+from talr_cli.config.commands import SweepConfig
+from talr_cli.config.help import choices_of
+from talr_cli.errors import UserError
+from talr_cli.evaluation.config import SuiteConfig
+from talr_cli.models.sources import cache_dir
+from talr_cli.run.config import TrainConfig
+from talr_cli.runs.listing import as_size
+from talr_cli.sweep.gpus import gpu_memory, gpu_names
+from talr_cli.sweep.grid import Point, points
+from talr_cli.sweep.needs import free_bytes
+from talr_cli.sweep.plan import find_models, make_plan, model_key
+from talr_cli.tracking import is_logged_in
+
+PATIENCE = 5.0  # seconds for an answer of the hub
+LITTLE = 10 * 2**30  # bytes of free disk: a model of 3 billion weights has 6 GB
+# One run of each model and dataset of an experiment has what all of them need.
+_ONE_RUN = ("method=sft", "lr=1e-5", "seed=0")
+
+State = Literal["ok", "note", "problem"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, how it is, and in words, a line each; a problem is what stops a run."""
+
+    name: str
+    state: State
+    detail: str
+
+
+def of_machine(runs_dir: Path) -> Iterator[Check]:
+    """Versions, GPU, memory, disk, hub, W&B, sandbox, optional packages."""
+    yield Check("talr", "ok", f"{__version__}, Python {platform.python_version()}")
+    yield from _packages()
+    yield _gpu()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    yield Check("memory", "ok", f"{as_size(memory)}, {os.cpu_count()} cores")
+    for name, folder in (("runs", runs_dir), ("cache", cache_dir()), ("hub cache", _hub_cache())):
+        free = free_bytes(folder)
+        state: State = "ok" if free > LITTLE else "note"
+        yield Check(f"disk of {name}", state, f"{as_size(free)} free in {folder}")
+    yield hub()
+    yield _tracking()
+    yield _sandbox()
+    yield from _extras()
+
+
+def of_experiments(reachable: bool) -> Iterator[Check]:
+    """What would stop each experiment that comes with talr: one check an experiment.
+
+    Args:
+        reachable: Whether the hub answers.
+    """
+    for name in choices_of("experiment", None):
+        found = dict.fromkeys(_stopped(name, reachable))
+        detail = "\n".join(found) or "nothing that is known beforehand would stop it"
+        yield Check(f"experiment={name}", "problem" if found else "ok", detail)
+
+
+def hub() -> Check:
+    """Whether the hub may be asked, and answers."""
+    from huggingface_hub import constants, get_token
+
+    if constants.HF_HUB_OFFLINE:
+        return Check(
+            "hub", "note", "offline, as HF_HUB_OFFLINE is set: what is in its cache is had"
+        )
+    # The token is for the hub's own client and is not sent here.
+    asked = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+    try:
+        with urllib.request.urlopen(asked, timeout=PATIENCE):
+            pass
+    except urllib.error.HTTPError:
+        pass  # an answer
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        return Check("hub", "problem", f"{constants.ENDPOINT} cannot be reached ({reason})")
+    login = "logged in" if get_token() else "not logged in: gated models need `hf auth login`"
+    return Check("hub", "ok", f"{constants.ENDPOINT} answers, {login}")
+
+
+def _packages() -> Iterator[Check]:
+    """What talr was tested with, against what is installed."""
+    wrong = [reason for one in _requirements(None) if (reason := _lacking(one))]
+    torch = _version("torch") or "none"
+    detail = f"all here; torch {torch}, transformers {_version('transformers')}"
+    yield Check("packages", "problem" if wrong else "ok", ", ".join(wrong) or detail)
+
+
+def _extras() -> Iterator[Check]:
+    for extra in _provided():
+        lacks = [reason for one in _requirements(extra) if (reason := _lacking(one))]
+        detail = ", ".join(lacks) if lacks else "installed"
+        yield Check(f"optional: {extra}", "note" if lacks else "ok", detail)
+
+
+def _provided() -> list[str]:
+    try:
+        extras = metadata.metadata("talr").get_all("Provides-Extra") or []
+    except metadata.PackageNotFoundError:  # run from its folder
+        return []
+    return sorted(set(extras) - {"dev"})
+
+
+def _requirements(extra: str | None) -> list[Requirement]:
+    """Of talr itself, or those that `extra` adds."""
+    try:
+        found = [Requirement(one) for one in metadata.requires("talr") or []]
+    except metadata.PackageNotFoundError:
+        return []
+    plain = [one for one in found if one.marker is None or one.marker.evaluate({"extra": ""})]
+    if extra is None:
+        return plain
+    return [one for one in found if one not in plain and _is_of(one, extra)]
+
+
+def _is_of(requirement: Requirement, extra: str) -> bool:
+    return requirement.marker is not None and requirement.marker.evaluate({"extra": extra})
+
+
+def _lacking(requirement: Requirement) -> str | None:
+    version = _version(requirement.name)
+    if version is None:
+        return f"{requirement.name} is not installed"
+    if not requirement.specifier.contains(version, prereleases=True):
+        return f"{requirement.name} is {version}, talr needs {requirement.specifier}"
+    return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _gpu() -> Check:
+    if not gpu_names():
+        return Check("GPU", "note", "none that the driver shows: runs are made on the CPU")
+    memory = ", ".join(as_size(one) for one in gpu_memory()) or "memory unknown"
+    import torch  # seconds, and only where there is something to be asked
+
+    if not torch.cuda.is_available():
+        return Check(
+            "GPU",
+            "problem",
+            f"{memory}: the driver shows it, torch {torch.__version__} does not use it: "
+            "install a torch that is built for this driver's CUDA",
+        )
+    return Check("GPU", "ok", f"{torch.cuda.get_device_name(0)}: {memory}")
+
+
+def _tracking() -> Check:
+    mode = os.environ.get("WANDB_MODE")
+    if mode:
+        return Check("W&B", "ok", f"WANDB_MODE={mode}")
+    if is_logged_in():
+        return Check("W&B", "ok", "logged in")
+    return Check("W&B", "note", "not logged in (`wandb login`): runs are logged offline")
+
+
+def _sandbox() -> Check:
+    from talr_cli.evaluation.sandbox.outside import kind
+
+    found = kind()
+    if found is None:
+        return Check(
+            "sandbox", "note", "none: HumanEval's programs are refused; install bubblewrap"
+        )
+    return Check("sandbox", "ok", f"{found}, for programs that a model wrote")
+
+
+def _hub_cache() -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def _stopped(experiment: str, reachable: bool) -> Iterator[str]:
+    """The reasons why a sweep of it would not start or not come to its end."""
+    try:
+        grid = points([f"experiment={experiment}", *_ONE_RUN], None)
+        models = find_models(grid, fetch=False)
+    except UserError as error:
+        yield str(error)
+        return
+    yield from make_plan(grid, models, None, SweepConfig()).missing
+    for point in grid:
+        config = point.config
+        if models[model_key(config)] is None and not reachable and not _has_package(point):
+            yield f"{config.model.path} is not here, and the hub cannot be reached"
+        yield from _stopped_by_data(config, reachable)
+        yield from _stopped_by_suite(config.suite, reachable)
+
+
+def _has_package(point: Point) -> bool:
+    package = point.config.model.package
+    return package is not None and _version(package) is not None
+
+
+def _stopped_by_data(config: TrainConfig, reachable: bool) -> Iterator[str]:
+    hub_id, files = getattr(config.dataset, "hub_id", None), getattr(config.dataset, "path", None)
+    if hub_id is None or files is not None or reachable:
+        return
+    if not (_hub_cache() / f"datasets--{hub_id.replace('/', '--')}").exists():
+        yield (
+            f"{hub_id} is not here, and the hub cannot be reached: give dataset.path and "
+            "dataset.test_path"
+        )
+
+
+def _stopped_by_suite(suite: SuiteConfig, reachable: bool) -> Iterator[str]:
+    if suite.task_dir == "mini":
+        return
+    if not reachable and suite.data_dir is None:
+        yield f"suite={suite.name}: the hub cannot be reached for its tasks: give suite.data_dir"
+    from talr_cli.evaluation.sandbox.outside import kind
+
+    runs_programs = any(task.startswith("humaneval") for task in suite.tasks)
+    if runs_programs and not suite.allow_unsafe_code and kind() is None:
+        yield f"suite={suite.name}: HumanEval needs a sandbox: install bubblewrap"

@@ -1,0 +1,202 @@
+"""list, show, clean, doctor: what they say of a study that was never run, and what they leave."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from synthetic_study import BASE, results, write_study
+
+from talr_cli.commands import clean, compare, doctor, recommend, report, show
+from talr_cli.commands import list as list_command
+from talr_cli.config import composition
+from talr_cli.errors import UserError
+from talr_cli.fields import plain
+from talr_cli.runs.lease import hold
+from talr_cli.runs.listing import as_size, find_run
+from talr_cli.runs.run_directory import LOCK
+
+SFT, TALR = results("sft", id="11111111"), results("talr", 2e-4, domain=(0.5, 0.03), id="22222222")
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """The base, a run that is done with all that one leaves, and one that failed; {method: run}."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TALR_CACHE", str(tmp_path / "cache"))
+    write_study(Path("runs"), [BASE, SFT, TALR])
+    done = find_run("talr", Path("runs"), "s").directory
+    config = composition.load(
+        "train", ["model=tiny", "dataset=facts-mini", "dataset.train_rows=9", "lr=2e-4"]
+    )
+    done.config.write_text(yaml.safe_dump(plain(config)))
+    done.overrides.write_text("[model=tiny, lr=2e-4]\n")
+    done.training.write_text('{"training": {}, "weights": {}}')
+    done.write_status("evaluated")
+    for folder, size in (("model", 3000), ("checkpoints/checkpoint-9", 2000), ("samples", 0)):
+        (done.path / folder).mkdir(parents=True)
+        (done.path / folder / "content").write_bytes(bytes(size))
+    answer = {"id": "bmi-1", "messages": [{"role": "user", "content": "BMI?"}], "output": "23"}
+    (done.samples / "domain.jsonl").write_text(
+        json.dumps(answer | {"parsed": "23", "correct": True}) + "\n" + "{torn"
+    )
+    failed = find_run("sft", Path("runs"), "s").directory
+    failed.results.unlink()
+    failed.write_status("failed", "Traceback\nValueError: no")
+    (failed.path / "results.json.damaged").write_bytes(bytes(100))
+    (failed.checkpoints / "checkpoint-3").mkdir(parents=True)
+    return {"talr": done, "sft": failed}
+
+
+def said(command, capsys, *arguments):
+    capsys.readouterr()
+    command.main(list(arguments))
+    return capsys.readouterr().out
+
+
+def as_json(command, capsys, *arguments):
+    answer = json.loads(said(command, capsys, *arguments, "json=-"))
+    assert (answer["schema"], answer["talr"]) == (1, "0.1.0")
+    return answer
+
+
+def test_list_has_every_run_scored_or_not(study, capsys):
+    text = said(list_command, capsys)
+    assert "s: 3 runs" in text
+    assert "0.500 ± 0.030" in text
+    by_name = {one["run"]: one for one in as_json(list_command, capsys, "study=s")["runs"]}
+    failed, done = (by_name[study[name].path.name] for name in ("sft", "talr"))
+    assert (failed["state"], failed["reason"], failed["domain"]) == (
+        "failed",
+        "ValueError: no",
+        None,
+    )
+    assert (done["state"], done["domain"], done["domain_stderr"]) == ("evaluated", 0.5, 0.03)
+    files = [path for path in study["talr"].path.rglob("*") if path.is_file()]
+    assert done["bytes"] == sum(path.stat().st_size for path in files)
+
+
+def test_an_empty_place_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="no run under runs: `talr train` makes one"):
+        list_command.main([])
+    assert not list(tmp_path.iterdir())
+
+
+def test_show_says_what_was_chosen_and_what_came_out(study, capsys):
+    text = said(show, capsys, "talr-lr0.0002", "samples=1")
+    assert "made by  talr train model=tiny lr=2e-4" in text
+    assert "  lr=0.0002  (1e-05)\n" in text
+    assert "  dataset.train_rows=9  (" in text
+    assert "trainer.epochs" not in text  # as by default
+    assert "bmi-1: True, read as 23" in text
+    assert "+0.290 ± " in text  # from the base of the same study
+    answer = as_json(show, capsys, str(study["talr"].path))
+    assert answer["values"]["lr"] == {"value": 2e-4, "default": 1e-5}
+    assert answer["results"]["domain"]["score"] == 0.5
+    assert answer["files"]["model"] == 3000
+    assert [one["id"] for one in answer["samples"]] == ["bmi-1"]
+
+
+def test_a_run_without_scores_or_config_is_shown_too(study, capsys):
+    text = said(show, capsys, "sft")
+    assert "state    failed" in text
+    assert "reason   ValueError: no" in text
+    assert "scores: none yet" in text
+    with pytest.raises(UserError, match=r"3 runs begin|no directory and no run begins with x"):
+        show.main(["x"])
+
+
+def left(study):
+    return {
+        path.relative_to(run.path).as_posix()
+        for run in study.values()
+        for path in run.path.rglob("*")
+    }
+
+
+def test_clean_deletes_what_nothing_needs_and_no_more(study, capsys):
+    before = left(study)
+    items = as_json(clean, capsys, "--dry-run")["items"]
+    assert left(study) == before
+    assert {Path(one["path"]).name: one["bytes"] for one in items} == {
+        "checkpoints": 2000,
+        "results.json.damaged": 100,
+    }
+    assert "2.1 KiB freed" in said(clean, capsys)
+    gone = {"checkpoints", "checkpoints/checkpoint-9", "checkpoints/checkpoint-9/content"}
+    # The failed run goes on from its own.
+    assert study["sft"].checkpoints.exists()
+    assert before - left(study) == {*gone, "results.json.damaged"} - {"checkpoints"}
+    assert not study["talr"].checkpoints.exists()
+
+
+def test_models_go_only_where_that_is_asked_for(study, capsys):
+    said(clean, capsys)
+    assert study["talr"].model.exists()
+    said(clean, capsys, "models=true", "study=s")
+    assert not study["talr"].model.exists()
+    assert study["talr"].read_results()["domain"]["score"] == 0.5
+    assert "evaluated" in said(list_command, capsys)
+
+
+def test_a_run_in_use_is_left_alone(study, capsys):
+    with hold(study["talr"].path / LOCK):
+        items = as_json(clean, capsys, "models=true")["items"]
+    assert [Path(one["path"]).name for one in items] == ["results.json.damaged"]
+    assert study["talr"].model.exists()
+
+
+def test_of_the_cache_what_nobody_has_read_for_long(study, tmp_path, capsys):
+    days = {"digests/old": 40, "digests/new": 1, "models/random-2": 40, "base_losses/old": 31}
+    for name, age in days.items():
+        path = tmp_path / "cache" / name
+        file = path / "model.safetensors" if name.startswith("models") else path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(bytes(10))
+        for one in {file, path}:
+            os.utime(one, 2 * (time.time() - age * 86400,))
+    said(clean, capsys, "study=s")
+    assert (tmp_path / "cache/digests/old").exists()  # not of the study
+    said(clean, capsys)
+    found = {p.relative_to(tmp_path / "cache").as_posix() for p in (tmp_path / "cache").glob("*/*")}
+    assert found == {"digests/new", "models/random-2"}
+    said(clean, capsys, "models=true", "unused_days=50")
+    assert (tmp_path / "cache/models/random-2").exists()
+    said(clean, capsys, "models=true")
+    assert not (tmp_path / "cache/models/random-2").exists()
+
+
+def test_reading_commands_give_the_numbers_they_show(study, tmp_path, capsys):
+    rows = as_json(report, capsys, "study=s")["runs"]
+    assert [(one["method"], one["domain"]) for one in rows] == [("base", 0.21), ("talr", 0.5)]
+    parts = as_json(compare, capsys, "base", "talr", "study=s")["parts"]
+    assert {one["part"]: one["b"] for one in parts} == {"domain": 0.5, "general": 0.4}
+    said(compare, capsys, "base", "talr", "study=s", "json=out.json")
+    assert json.loads(Path("out.json").read_text())["parts"] == parts
+    with pytest.raises(UserError, match=r"json=no/out.json: no is not a directory"):
+        report.main(["study=s", "json=no/out.json"])
+    with pytest.raises(UserError):  # no items, so that nothing is recommended
+        recommend.main(["study=s", "json=-"])
+    assert json.loads(capsys.readouterr().out)["failed"]
+
+
+def test_doctor_names_what_would_stop_an_experiment(study, tmp_path, monkeypatch, capsys, no_hub):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr("talr_cli.sweep.machine.choices_of", lambda *_: ["paper/medcalc"])
+    checks = {one["name"]: one for one in as_json(doctor, capsys)["checks"]}
+    assert checks["packages"]["state"] == "ok"
+    assert checks["W&B"]["detail"] == "WANDB_MODE=offline"
+    assert checks["hub"]["state"] == "note"
+    stopped = checks["experiment=paper/medcalc"]
+    assert stopped["state"] == "problem"
+    assert "ncbi/MedCalc-Bench-v1.0 is not here" in stopped["detail"]
+    assert "suite=paper" in stopped["detail"]
+
+
+def test_sizes_have_two_digits_at_least():
+    sizes = {0: "0 B", 999: "999 B", 1000: "1.0 KiB", 20 * 2**10: "20 KiB", 3 * 2**31: "6.0 GiB"}
+    assert {size: as_size(size) for size in sizes} == sizes
