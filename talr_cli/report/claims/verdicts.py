@@ -76,18 +76,18 @@ class Finding:
     """What the runs of one model and dataset say of one claim; `reason` where it is not tested.
 
     Attributes:
-        between_runs: What is known of the deviation between runs of one setting.
         answers: One for each of the tests.
+        between_runs: What is known of the deviation between runs of one setting.
     """
 
     claim: int
     model: str
     dataset: str
     verdict: Verdict
-    between_runs: str
     tests: tuple[Test, ...] = ()
     answers: tuple[Answer, ...] = ()
     reason: str = ""
+    between_runs: str = ""
 
 
 def findings(runs: Mapping[Path, Results]) -> list[Finding]:
@@ -108,9 +108,11 @@ def _finding(number: int, pair: Pair) -> Finding:
     try:
         tests = tuple(TESTS[number](pair))
     except (NotTestable, MetricsError) as reason:
-        return Finding(number, model, dataset, "not testable here", known, reason=str(reason))
+        return Finding(
+            number, model, dataset, "not testable here", reason=str(reason), between_runs=known
+        )
     said = tuple(answers(tests))
-    return Finding(number, model, dataset, _verdict(said), known, tests, said)
+    return Finding(number, model, dataset, _verdict(said), tests, said, between_runs=known)
 
 
 def _verdict(said: Sequence[Answer]) -> Verdict:
