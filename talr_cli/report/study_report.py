@@ -25,6 +25,7 @@ from talr_cli.runs.atomic import write_text
 from talr_cli.runs.disk import make_folder
 from talr_cli.statistics.groups import Group, comparable, left_out_lines
 from talr_cli.statistics.pairs import Results, is_base
+from talr_cli.statistics.power import power_text
 
 # In the order of the page: what the names of the pictures begin with, and what is said of them.
 _PICTURES = {
@@ -45,7 +46,8 @@ _RESULTS = (
     "distinguishable from noise at the 5% level (paired bootstrap; for accuracies McNemar's exact "
     "test as well). Drift is from the base model, in nats per token: CE the cross-entropy "
     "on a general text, KL that of base and run. Pareto: no run of the table that was measured "
-    "alike is better on one score and as good on the other."
+    "alike is better on one score and as good on the other. Errors are of these checkpoints, over "
+    "test items; how far another seed may lie is under Seeds and in the claims."
 )
 _CATEGORIES = "Domain score of the test rows of each category ± one standard error."
 _SEEDS = "Mean ± standard deviation over the seeds of each method and learning rate."
@@ -109,7 +111,10 @@ def _body(group: Group, drawn: Mapping[str, Path]) -> Iterator[str]:
         yield html.paragraph("Runs that were not asked what the others were are in the table only.")
     for line in left_out_lines([group]):
         yield html.paragraph(line)
-    yield html.section("Results", [html.table(tables["table"]), html.paragraph(_RESULTS)], 3)
+    told = power_text(group.base) if group.base else ""
+    notes = [_RESULTS, *([f"≈ 0 does not say that nothing changed: {told}."] if told else [])]
+    table = html.table(tables["table"])
+    yield html.section("Results", [table, *map(html.paragraph, notes)], 3)
     if "categories" in tables:
         body = [html.table(tables["categories"]), html.paragraph(_CATEGORIES)]
         yield html.section("Domain by category", body, 3)

@@ -1,133 +1,135 @@
-"""What claims are made of: differences of combined runs with their 95% intervals.
+"""An estimate whose error comes from two samples, of items and of runs, and what it may be told.
 
-Knows scores of items and shares of tokens; does not know what is claimed.
+A test here is one-sided and has a p for either side. How several of them make one is written down
+once: `all_hold`, `any_holds`, `at_least`, `holm`. Knows numbers only.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.statistics.paired import UnpairedError, difference
-from talr_cli.statistics.pairs import Results, unlike
-from talr_cli.statistics.steps import steps_by_epoch
+if TYPE_CHECKING:
+    import numpy as np
 
-NORMAL_QUANTILE = 1.959964  # 97.5 %
-
-
-class MetricsError(Exception):
-    """Why the metrics of a run do not say what is asked."""
+SIDE = 0.025  # the level of each side of a 95% interval
+POWER = 0.8
 
 
 @dataclass(frozen=True)
-class Interval:
-    """An estimate between the ends of its 95% interval, from `n` items or steps.
+class Contrast:
+    """A weighted sum of the scores of several settings.
 
-    `is_clear` is False where an exact test takes the estimate for noise, whatever the interval.
+    What is not known of it is a normal error over items, and over runs one whose variance is itself
+    an estimate: together the distribution of Behrens and Fisher, which keeps its level with the
+    few seeds that a study has, where degrees of freedom put together by Satterthwaite do not.
+
+    Attributes:
+        items: Its variance over test items (or optimizer steps), these runs being what they are.
+        runs: What other runs of the same settings add; None where it cannot be known.
+        df: Degrees of freedom of `runs`.
+        n: Items or steps.
     """
 
     estimate: float
-    low: float
-    high: float
+    items: float
+    runs: float | None
+    df: int
     n: int
-    is_clear: bool = True
+
+    @property
+    def error(self) -> float:
+        """Standard error; where other runs are not known, that of these very checkpoints."""
+        return math.sqrt(self.items + (self.runs or 0.0))
+
+    def interval(self) -> tuple[float, float]:
+        """95%, as `error`."""
+        half = self._quantile(SIDE)
+        return self.estimate - half, self.estimate + half
+
+    def not_above(self, than: float = 0.0) -> float:
+        """One-sided p of the settings not being above `than`; 1 where one seed cannot tell."""
+        return 1.0 if self.runs is None else self._beyond(self.estimate - than)
+
+    def not_below(self, than: float = 0.0) -> float:
+        return 1.0 if self.runs is None else self._beyond(than - self.estimate)
+
+    def smallest(self) -> float:
+        """The difference that such runs and items show at the 5% level in 80 of 100 studies."""
+        return self._quantile(SIDE) + self._quantile(1 - POWER)
 
     def text(self, sign: str = "+") -> str:
         """`sign` as in a format: empty for a quantity that is no difference."""
-        low, high = f"{self.low:{sign}.3f}", f"{self.high:{sign}.3f}"
-        return f"{self.estimate:{sign}.3f} [{low}, {high}], n {self.n}"
+        low, high = self.interval()
+        told = f"{self.estimate:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}], n {self.n}"
+        return told if self.runs is not None else f"{told}, of these checkpoints"
+
+    def _beyond(self, lead: float) -> float:
+        """How likely an error is larger than `lead`."""
+        from scipy.special import ndtr
+
+        if self.error == 0:
+            return 0.0 if lead > 0 else 1.0
+        if not self.runs:
+            return float(ndtr(-lead / self.error))
+        factors, weights = _factors(self.df)
+        return float(weights @ ndtr(-lead / (self.items + self.runs * factors) ** 0.5))
+
+    def _quantile(self, beyond: float) -> float:
+        """The error that is exceeded with this probability."""
+        from scipy.optimize import brentq
+
+        if self.error == 0:
+            return 0.0
+        far = self.error
+        while self._beyond(far) > beyond:
+            far *= 2
+        return float(brentq(lambda lead: self._beyond(lead) - beyond, 0.0, far, rtol=1e-6))
 
 
-def combined(runs: Sequence[Results], weights: Sequence[float]) -> Results:
-    """A run that nobody made: its scores, item by item, are the weighted sums of those of `runs`.
+@functools.cache
+def _factors(df: int) -> tuple[np.ndarray, np.ndarray]:
+    """By what the true variance may exceed an estimate of so many df, and how likely: a quadrature.
 
-    Raises:
-        UnpairedError: The runs were not measured alike.
+    Nodes are close where the factor is large: tails have to be right where many tests are paid for.
     """
-    for part in ("domain", "general"):
-        for one in runs[1:]:
-            reason = unlike(runs[0], one, part)
-            if reason is not None:
-                raise UnpairedError(reason)
-    first = runs[0]
-    domain = _combined_section([one["domain"] for one in runs], weights)
-    general = _combined_section([one["general"] for one in runs], weights)
-    general["tasks"] = {
-        task: _combined_section([one["general"]["tasks"][task] for one in runs], weights)
-        for task in first["general"].get("tasks", {})
-    }
-    return {**first, "domain": domain, "general": general}
+    from scipy.special import gammaincinv, roots_legendre
+
+    nodes, weights = roots_legendre(96)
+    nodes = (nodes + 1) / 2
+    share = nodes**4  # of all samples that have a smaller sample variance
+    weights = weights / 2 * 4 * nodes**3
+    return df / (2 * gammaincinv(df / 2, share)), weights
 
 
-def mean_of(runs: Sequence[Results]) -> Results:
-    """The runs averaged item by item."""
-    return runs[0] if len(runs) == 1 else combined(runs, [1 / len(runs)] * len(runs))
+def all_hold(p: Sequence[float]) -> float:
+    """p of not all statements holding (intersection-union: each at the full level)."""
+    return max(p)
 
 
-def _combined_section(
-    sections: Sequence[dict[str, Any]], weights: Sequence[float]
-) -> dict[str, Any]:
-    by_run = [section["items"] for section in sections if section.get("items")]
-    items = None
-    if len(by_run) == len(sections) and len({frozenset(one) for one in by_run}) == 1:
-        items = {key: _sum([one[key] for one in by_run], weights) for key in by_run[0]}
-    score = _sum([section["score"] for section in sections], weights)
-    return {**sections[0], "score": score, "items": items}
+def any_holds(p: Sequence[float]) -> float:
+    """p of no statement holding: picking the clearest of several is paid for (Bonferroni)."""
+    return min(1.0, len(p) * min(p))
 
 
-def _sum(values: Sequence[float], weights: Sequence[float]) -> float:
-    return sum(weight * value for weight, value in zip(weights, values, strict=True))
+def at_least(count: int, p: Sequence[float]) -> float:
+    """p of fewer than `count` statements holding (partial conjunction, Benjamini and Heller 2008).
 
-
-def change(before: Results, after: Results, part: str) -> Interval:
-    """Of the domain or general score, paired by items.
-
-    Raises:
-        UnpairedError: The runs were not measured alike, or their items are not known.
+    It is what lets counts be compared: a count of proven statements alone has no error.
     """
-    found = difference(before, after, part)
-    is_clear = found.is_distinguishable
-    return Interval(found.difference, found.low, found.high, found.n, is_clear)
+    if count > len(p):
+        return 1.0
+    return min(1.0, (len(p) - count + 1) * sorted(p)[count - 1])
 
 
-def balance(before: Results, after: Results) -> Interval:
-    """The change of the plain mean of the domain and the general score.
-
-    The items of the two are independent: their intervals are joined side by side, each side by the
-    root of its squared distances (MOVER, Zou and Donner 2008).
-    """
-    parts = [change(before, after, part) for part in ("domain", "general")]
-    estimate = sum(one.estimate for one in parts) / 2
-    below = math.hypot(*(one.estimate - one.low for one in parts)) / 2
-    above = math.hypot(*(one.high - one.estimate for one in parts)) / 2
-    return Interval(estimate, estimate - below, estimate + above, sum(one.n for one in parts))
-
-
-def easy_share(runs: Sequence[Path], epoch: int) -> Interval:
-    """Of the target tokens of an epoch those that were not hard when they were trained on.
-
-    Raises:
-        MetricsError: The metrics of the runs have not two steps of the epoch.
-    """
-    metrics = [RunDirectory(run).read_metrics() for run in runs]
-    steps = [step for rows in metrics for step in steps_by_epoch(rows).get(epoch, ())]
-    if len(steps) < 2:
-        raise MetricsError(f"no metrics of epoch {epoch} in {runs[0].name}")
-    tokens = sum(count for count, _ in steps)
-    share = sum(count * easy for count, easy in steps) / tokens
-    # A ratio of two sums over steps (Cochran 1977, chapter 6).
-    squares = sum((count * (easy - share)) ** 2 for count, easy in steps)
-    error = NORMAL_QUANTILE * math.sqrt(squares * len(steps) / (len(steps) - 1)) / tokens
-    return Interval(share, share - error, share + error, len(steps))
-
-
-def easy_share_rise(runs: Sequence[Path]) -> Interval:
-    """From the first epoch to the second; raises as `easy_share`."""
-    first, second = (easy_share(runs, epoch) for epoch in (1, 2))
-    estimate = second.estimate - first.estimate
-    error = math.hypot(first.high - first.estimate, second.high - second.estimate)
-    return Interval(estimate, estimate - error, estimate + error, first.n + second.n)
+def holm(p: Sequence[float]) -> list[float]:
+    """Each p, adjusted so that the chance of any false rejection keeps to the level."""
+    order = sorted(range(len(p)), key=p.__getitem__)
+    adjusted, floor = [0.0] * len(p), 0.0
+    for rank, place in enumerate(order):
+        floor = max(floor, min(1.0, (len(p) - rank) * p[place]))
+        adjusted[place] = floor
+    return adjusted

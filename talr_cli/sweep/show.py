@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from talr_cli.run.config import TrainConfig
+from talr_cli.statistics.power import power_text
 from talr_cli.sweep.drive import Outcome
 from talr_cli.sweep.jobs import Job
 from talr_cli.sweep.plan import Plan
@@ -59,6 +60,10 @@ def _totals(plan: Plan) -> Iterator[str]:
         yield f"disk: up to {gib(plan.disk)}; {gib(plan.free)} are free"
     if plan.memory is not None:
         yield f"memory: {plan.memory}"
+    for job in plan.jobs:
+        scored = job.directory.read_results() if job.command == "eval" else None
+        if scored is not None and (told := power_text(scored)):
+            yield f"power: {job.config.model.name} on {job.config.dataset.name}: {told}"
     for note in plan.notes:
         yield f"note: {note}"
 

@@ -1,139 +1,88 @@
 """What is asked of the runs for each claim of the study; verdicts.py has claims and verdicts.
 
-A test says `yes` or `no` where its 95% interval lies on one side, else `open`. Seeds are averaged
-item by item, so that intervals speak of these models on other items, not of other seeds.
+A test has a p for its statement and one against it, both over seeds and items. Where a best of
+several is spoken of, each of them is compared and all comparisons are paid for.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from talr_cli.statistics.contrasts import (
-    Interval,
-    balance,
-    change,
-    combined,
-    easy_share,
-    easy_share_rise,
-    mean_of,
-)
-from talr_cli.statistics.groups import Group, comparable
-from talr_cli.statistics.pairs import Results, has_both_scores, is_base, point
-from talr_cli.statistics.seeds import whole_trainings
+from talr_cli.report.claims.pair import NotTestable, Pair, at
+from talr_cli.statistics.contrasts import SIDE, Contrast, all_hold, any_holds, at_least, holm
+from talr_cli.statistics.easy_share import easy_share, easy_share_rise
+from talr_cli.statistics.settings import Part
 
-Answer = Literal["yes", "no", "open"]
+Answer = Literal["yes", "no", "open", "one seed"]
 
 LITTLE = 0.25  # of the domain gain is little to give up
 MARGIN = 0.02  # of a score is as good as nothing lost
 NAMED = 4  # runs at most
-ENOUGH = 3 / MARGIN  # items: of n items without a difference, one in n / 3 may yet differ
 
 
 @dataclass(frozen=True)
 class Test:
-    """One statement of a claim: what was measured, and what that says of it."""
+    """One statement of a claim: what was measured, and the p's of taking it for true and for false.
+
+    `needs_seeds` where nothing is known of how far another run of the same settings would lie.
+    """
 
     statement: str
     measured: str
-    answer: Answer
+    wrong_if_yes: float
+    wrong_if_no: float
+    needs_seeds: bool
 
 
-class NotTestable(Exception):  # noqa: N818
-    """Why these runs say nothing of a claim."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The runs of a group: {method label: {lr: run}}, seeds averaged."""
-
-    group: Group
-    base: Results | None
-    by_method: dict[str, dict[float, Results]]
-    paths: dict[tuple[str, float], list[Path]]
-    others: Mapping[str, list[Pair]]  # of the same model and base model, by dataset
-
-    @property
-    def dataset(self) -> str:
-        """Its name, which several groups may share."""
-        return self.group.runs[0]["run"]["dataset"]
-
-    def rates(self, method: str, least: int = 2) -> list[float]:
-        """The learning rates of a method, ascending.
-
-        Raises:
-            NotTestable: There are fewer than `least`.
-        """
-        rates = sorted(self.by_method.get(method, {}))
-        if len(rates) < least:
-            raise NotTestable(f"needs {least} learning rates of {method}, there are {len(rates)}")
-        return rates
-
-    def scored_base(self) -> Results:
-        if self.base is None:
-            raise NotTestable("the base model was not scored")
-        return self.base
-
-
-def gather_pairs(runs: Mapping[Path, Results]) -> list[Pair]:
-    """Of each group of comparable runs those that have both scores.
-
-    Where runs of one method and rate differ in another setting, none of them counts.
-    """
-    of_model: dict[tuple[str, str], dict[str, list[Pair]]] = {}
-    pairs = []
-    for group in comparable(runs.values()):
-        place = {id(results): path for path, results in group.by_path(runs).items()}
-        scored = [one for one in group.runs if has_both_scores(one)]
-        base = next((one for one in scored if is_base(one)), None)
-        settings = whole_trainings(scored)
-        times = Counter((one.label, one.lr) for one in settings)
-        by_method: dict[str, dict[float, Results]] = {}
-        paths = {}
-        for one in settings:
-            if one.lr is not None and times[one.label, one.lr] == 1:
-                by_method.setdefault(one.label, {})[one.lr] = mean_of(one.runs)
-                paths[one.label, one.lr] = [place[id(run)] for run in one.runs]
-        others = of_model.setdefault((group.model, group.fingerprint), {})
-        pair = Pair(group, base, by_method, paths, others)
-        others.setdefault(pair.dataset, []).append(pair)
-        pairs.append(pair)
-    return pairs
-
-
-def all_of(answers: Sequence[Answer]) -> Answer:
-    """Whether all are yes: one `no` denies it, whatever is open."""
-    if "no" in answers:
-        return "no"
-    return "open" if "open" in answers else "yes"
+def answers(tests: Sequence[Test]) -> list[Answer]:
+    """Each on its own for `yes`; `no` at one level for all tests of the claim (Holm)."""
+    against = holm([test.wrong_if_no for test in tests])
+    found: list[Answer] = []
+    for test, wrong in zip(tests, against, strict=True):
+        if test.needs_seeds:
+            found.append("one seed")
+        elif test.wrong_if_yes < SIDE:
+            found.append("yes")
+        else:
+            found.append("no" if wrong < SIDE else "open")
+    return found
 
 
 # Claim 1
 
 
 def _small_rates_suffice(pair: Pair) -> Iterator[Test]:
-    base, rates = pair.scored_base(), pair.rates("sft")
-    sft = pair.by_method["sft"]
-    small, large = sft[rates[0]], sft[rates[-1]]
-    best = max(rates, key=lambda lr: sft[lr]["domain"]["score"])
-    if _answer(change(base, sft[best], "domain")) != "yes":
+    pair.check_base()
+    rates = pair.rates("sft")
+    names = {lr: at("sft", lr) for lr in rates}
+    small, large = names[rates[0]], names[rates[-1]]
+    if not pair.gains(list(names.values())):
         raise NotTestable("sft gains nothing on the domain beyond noise, at none of its rates")
     yield _test(
         f"general score: lr {rates[0]:g} is above {rates[-1]:g}",
-        change(large, small, "general"),
+        pair.lead("general", small, large),
     )
     yield _test(
         f"general score: lr {rates[0]:g} loses less than half of what {rates[-1]:g} loses",
-        change(mean_of([base, large]), small, "general"),
+        pair.contrast("general", {small: 1, "base": -0.5, large: -0.5}),
     )
-    goal = combined([sft[best], base], [1 - LITTLE, LITTLE])
-    yield _test(
-        f"domain score: lr {rates[0]:g} has over {1 - LITTLE:.0%} of the gain of {best:g}",
-        change(goal, small, "domain"),
+    kept = {
+        lr: pair.contrast("domain", {small: 1} | _less(small, name))
+        for lr, name in names.items()
+        if name != small
+    }
+    gain = pair.lead("domain", small, "base")  # where it is the best itself, it has to gain
+    yield _of_several(
+        f"domain score: lr {rates[0]:g} has over {1 - LITTLE:.0%} of the gain of every other rate",
+        {"the base": gain, **{f"{lr:g}": one for lr, one in kept.items()}},
     )
+
+
+def _less(small: str, name: str) -> dict[str, float]:
+    """What is taken off the smallest rate's domain score: most of the gain of another rate."""
+    return {name: -(1 - LITTLE), "base": -LITTLE}
 
 
 # Claim 2
@@ -152,115 +101,151 @@ def _labels_widen_the_front(pair: Pair) -> Iterator[Test]:
     rates = pair.rates("sft", 3)
     if explained.rates("sft", 3) != rates:
         raise NotTestable("the two datasets were trained at different learning rates")
-    with_labels, with_words = (_front(one.by_method["sft"]) for one in (pair, explained))
-    answer: Answer = "yes" if len(with_labels) > len(with_words) else "no"
-    if len(with_words) == len(rates):
-        answer = "open"  # there is nothing to widen, or the noise hides it
+    with_labels, with_words = _Front.of(pair, rates), _Front.of(explained, rates)
+    # More on the front: so many of the statements "on with labels" and "off with words" are true.
+    needed = len(rates) + 1
     yield Test(
         "more learning rates are on the front with labels than with explanations",
-        f"{_listed(with_labels)} against {_listed(with_words)}",
-        answer,
+        f"labels: {with_labels.text()}; explanations: {with_words.text()}",
+        at_least(needed, [*with_labels.not_on.values(), *with_words.not_off.values()]),
+        at_least(needed, [*with_words.not_on.values(), *with_labels.not_off.values()]),
+        with_labels.needs_seeds or with_words.needs_seeds,
     )
     yield Test(
         f"lr {rates[1]:g} is on the front with labels",
-        _listed(with_labels),
-        "yes" if rates[1] in with_labels else "no",
+        with_labels.text(),
+        with_labels.not_on[rates[1]],
+        with_labels.not_off[rates[1]],
+        with_labels.needs_seeds,
     )
 
 
-def _front(runs: Mapping[float, Results]) -> list[float]:
-    """The rates that no other beats beyond noise."""
-    return [
-        lr for lr in sorted(runs) if not any(_beats(runs[q], runs[lr]) for q in runs if q != lr)
-    ]
+@dataclass(frozen=True)
+class _Front:
+    """Of each rate the p of not being on the front, and of not being off it.
+
+    Off is what another rate beats on both scores; on what every other rate trails on one at least.
+    """
+
+    not_on: dict[float, float]
+    not_off: dict[float, float]
+    needs_seeds: bool
+
+    @classmethod
+    def of(cls, pair: Pair, rates: Sequence[float]) -> _Front:
+        not_on, not_off = {}, {}
+        needs_seeds = False
+        for lr in rates:
+            ahead, behind = [], []
+            for other in rates:
+                if other == lr:
+                    continue
+                leads = [pair.lead(part, at("sft", lr), at("sft", other)) for part in _SCORES]
+                needs_seeds |= any(one.runs is None for one in leads)
+                ahead.append(any_holds([one.not_above() for one in leads]))
+                behind.append(all_hold([one.not_below() for one in leads]))
+            not_on[lr], not_off[lr] = all_hold(ahead), any_holds(behind)
+        return cls(not_on, not_off, needs_seeds)
+
+    def text(self) -> str:
+        surely = [lr for lr, p in self.not_on.items() if p < SIDE]
+        off = [lr for lr, p in self.not_off.items() if p < SIDE]
+        unknown = [lr for lr in self.not_on if lr not in surely and lr not in off]
+        said = (("on", surely), ("off", off), ("cannot be told", unknown))
+        return ", ".join(f"{word} {_listed(rates)}" for word, rates in said if rates)
 
 
-def _beats(one: Results, other: Results) -> bool:
-    answers = [_answer(change(other, one, part)) for part in ("domain", "general")]
-    return "yes" in answers and "no" not in answers
+_SCORES: tuple[Part, Part] = ("domain", "general")
 
 
 def _listed(rates: Sequence[float]) -> str:
-    return ", ".join(f"{lr:g}" for lr in rates)
+    return " and ".join(f"{lr:g}" for lr in rates)
 
 
 # Claim 3
 
 
 def _talr_balances_best(pair: Pair) -> Iterator[Test]:
-    base = pair.scored_base()
-    runs = {
-        f"{method} {lr:g}": run
-        for method, by_lr in pair.by_method.items()
-        for lr, run in by_lr.items()
-    }
+    pair.check_base()
     rates = [lr for lr in pair.rates("talr") if lr in pair.rates("sft")]
     if len(rates) < 2:
         raise NotTestable("talr and sft have not two learning rates in common")
     small, larger = rates[:2]
-    rivals = {
-        method: by_lr[larger]
-        for method, by_lr in pair.by_method.items()
-        if method != "talr" and larger in by_lr
-    }
-    best = max(runs.values(), key=lambda run: run["domain"]["score"])
-    if _answer(change(base, best, "domain")) != "yes":
+    names = [name for name in pair.scores.place if name != "base"]
+    if not pair.gains(names):
         raise NotTestable("no run gains on the domain beyond noise: there is no trade-off")
-    yield _no_run_has_both(runs, base, best)
-    talr, sft = pair.by_method["talr"], pair.by_method["sft"]
-    rival = max(rivals, key=lambda method: sum(point(rivals[method])))
-    yield _test(
-        f"mean of both scores: talr at lr {larger:g} is above {rival}, the best other",
-        balance(rivals[rival], talr[larger]),
+    yield _no_setting_has_both(pair, names)
+    rivals = [
+        method
+        for method, by_lr in pair.by_method.items()
+        if method != "talr" and at(method, larger) in pair.scores.place and larger in by_lr
+    ]
+    yield _of_several(
+        f"mean of both scores: talr at lr {larger:g} is above every other method",
+        {rival: pair.lead("both", at("talr", larger), at(rival, larger)) for rival in rivals},
     )
-    leads = [f"{change(sft[lr], talr[lr], 'general').estimate:+.3f} at {lr:g}" for lr in rates]
-    growth = change(
-        combined([sft[larger], talr[small]], [1, 1]),
-        combined([talr[larger], sft[small]], [1, 1]),
-        "general",
-    )
+    leads = {lr: pair.lead("general", at("talr", lr), at("sft", lr)) for lr in rates}
+    shown = ", ".join(f"{one.estimate:+.3f} at {lr:g}" for lr, one in leads.items())
+    growth = {at("talr", larger): 1.0, at("sft", larger): -1.0}
+    growth |= {at("talr", small): -1.0, at("sft", small): 1.0}
     yield _test(
         f"general score: talr's lead over sft is larger at lr {larger:g} than at {small:g}",
-        growth,
-        f"; the lead is {', '.join(leads)}",
+        pair.contrast("general", growth),
+        f"; the lead is {shown}",
     )
 
 
-def _no_run_has_both(runs: Mapping[str, Results], base: Results, best: Results) -> Test:
-    """Whether a run has the best domain score and the base model's general score at once."""
-    answers: dict[Answer, list[str]] = {"yes": [], "no": [], "open": []}
-    for name, run in runs.items():
-        general = change(base, run, "general")
-        domain = None if run is best else change(best, run, "domain")
-        short = [one for one in (general, domain) if one]
-        if any(_answer(one) == "no" for one in short):
-            answers["yes"].append(name)
-        elif all(one.low > -MARGIN and one.n >= ENOUGH for one in short):
-            answers["no"].append(name)
-        else:
-            answers["open"].append(name)
-    measured = f"{len(answers['yes'])} of {len(runs)} runs fall short"
-    for said, names in (("have both", answers["no"]), ("cannot be told", answers["open"])):
-        if names:
-            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            measured += f"; {said}: {', '.join(names[:NAMED])}{more}"
-    overall = all_of([answer for answer, names in answers.items() if names])
-    return Test("no run has the best domain score and the base's general score", measured, overall)
+def _no_setting_has_both(pair: Pair, names: Sequence[str]) -> Test:
+    """Whether a setting has the best domain score and the base model's general score at once.
+
+    Half of the level of falling short goes to either score. Best is what all others trail, whoever
+    it is: choosing it on these items is paid for by comparing with every one of them.
+    """
+    has_both, short = {}, {}
+    needs_seeds = False
+    for name in names:
+        general = pair.lead("general", "base", name)
+        domain = [pair.lead("domain", other, name) for other in names if other != name]
+        needs_seeds |= general.runs is None
+        below = [general.not_above()]
+        below += [any_holds([one.not_above() for one in domain])] if domain else []
+        short[name] = any_holds(below)
+        has_both[name] = all_hold([one.not_below(MARGIN) for one in (general, *domain)])
+    surely = [name for name in names if short[name] < SIDE]
+    measured = f"{len(surely)} of {len(names)} settings surely fall short"
+    both = [name for name in names if has_both[name] * len(names) < SIDE]
+    unknown = [name for name in names if name not in surely and name not in both]
+    for said, some in (("have both", both), ("cannot be told", unknown)):
+        if some:
+            more = f" and {len(some) - NAMED} more" if len(some) > NAMED else ""
+            measured += f"; {said}: {', '.join(some[:NAMED])}{more}"
+    return Test(
+        "no setting has the best domain score and the base's general score",
+        measured,
+        all_hold(list(short.values())),
+        any_holds(list(has_both.values())),
+        needs_seeds,
+    )
 
 
 # Claim 4
 
 
 def _tokens_are_easy_and_become_easier(pair: Pair) -> Iterator[Test]:
+    trained = {
+        setting: paths for setting, paths in pair.paths.items() if setting[0] in ("sft", "talr")
+    }
     sft = pair.rates("sft", 1)[0]
-    easy = easy_share(pair.paths["sft", sft], epoch=1)
+    easy = easy_share(trained, ("sft", sft), epoch=1)
     yield Test(
         f"over half of the tokens are easy in the first epoch of sft at lr {sft:g}",
         easy.text(sign=""),
-        _answer(easy, 0.5),
+        easy.not_above(0.5),
+        easy.not_below(0.5),
+        easy.runs is None,
     )
     for lr in pair.rates("talr", 1):
-        rise = easy_share_rise(pair.paths["talr", lr])
+        rise = easy_share_rise(trained, ("talr", lr))
         yield _test(f"the share of easy tokens rises under talr at lr {lr:g}", rise)
 
 
@@ -272,12 +257,24 @@ TESTS: dict[int, Callable[[Pair], Iterator[Test]]] = {
 }
 
 
-def _test(statement: str, interval: Interval, note: str = "") -> Test:
-    return Test(statement, f"{interval.text()}{note}", _answer(interval))
+def _test(statement: str, contrast: Contrast, note: str = "") -> Test:
+    """Whether it is above 0."""
+    return _of_several(statement, {"": contrast}, note)
 
 
-def _answer(interval: Interval, than: float = 0.0) -> Answer:
-    """Whether it is above `than`."""
-    if interval.low <= than <= interval.high or not interval.is_clear:
-        return "open"
-    return "yes" if interval.low > than else "no"
+def _of_several(statement: str, contrasts: Mapping[str, Contrast], note: str = "") -> Test:
+    """Whether all are above 0; shown is the one that comes nearest to denying it."""
+    above = {name: one.not_above() for name, one in contrasts.items()}
+    below = [one.not_below() for one in contrasts.values()]
+    name = min(contrasts, key=lambda each: contrasts[each].estimate / (contrasts[each].error or 1))
+    nearest = contrasts[name]
+    against = f" against {name}" if len(contrasts) > 1 else ""
+    open_ = all_hold(list(above.values())) >= SIDE and any_holds(below) >= SIDE
+    shows = f"; shows ±{nearest.smallest():.3f}" if open_ and nearest.runs is not None else ""
+    return Test(
+        statement,
+        f"{nearest.text()}{against}{shows}{note}",
+        all_hold(list(above.values())),
+        any_holds(below),
+        any(one.runs is None for one in contrasts.values()),
+    )

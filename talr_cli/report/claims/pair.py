@@ -1,0 +1,122 @@
+"""The settings of a model and dataset as the claims ask for them: by method and learning rate.
+
+Knows which of them can be compared; does not know what is claimed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from talr_cli.statistics.contrasts import SIDE, Contrast, any_holds
+from talr_cli.statistics.groups import Group, comparable
+from talr_cli.statistics.pairs import Results, has_both_scores, is_base
+from talr_cli.statistics.seeds import SeedGroup, whole_trainings
+from talr_cli.statistics.settings import Part, Scores, scores_of
+
+
+class NotTestable(Exception):  # noqa: N818
+    """Why these runs say nothing of a claim."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The settings of a group that have both scores, by method and learning rate."""
+
+    group: Group
+    by_method: dict[str, dict[float, SeedGroup]]
+    paths: dict[tuple[str, float], list[Path]]
+    others: Mapping[str, list[Pair]]  # of the same model and base model, by dataset
+
+    @property
+    def dataset(self) -> str:
+        """Its name, which several groups may share."""
+        return self.group.runs[0]["run"]["dataset"]
+
+    @cached_property
+    def scores(self) -> Scores:
+        base = next((one for one in self.group.runs if is_base(one) and has_both_scores(one)), None)
+        settings = {
+            at(method, lr): seeds
+            for method, by_lr in self.by_method.items()
+            for lr, seeds in by_lr.items()
+        }
+        return scores_of(settings, base, self.group.runs)
+
+    def rates(self, method: str, least: int = 2) -> list[float]:
+        """The learning rates of a method whose items are known, ascending.
+
+        Raises:
+            NotTestable: There are fewer than `least`.
+        """
+        there = sorted(self.by_method.get(method, {}))
+        left_out = self.scores.left_out
+        rates = [lr for lr in there if at(method, lr) not in left_out]
+        if len(rates) < least:
+            reasons = [left_out[at(method, lr)] for lr in there if at(method, lr) in left_out]
+            why = f": {reasons[0]}" if reasons else ""
+            raise NotTestable(
+                f"needs {least} learning rates of {method}, there are {len(rates)}{why}"
+            )
+        return rates
+
+    def check_base(self) -> None:
+        if "base" not in self.scores.place:
+            raise NotTestable(self.scores.left_out.get("base", "the base model was not scored"))
+
+    def contrast(self, part: Part, weights: Mapping[str, float]) -> Contrast:
+        return self.scores.contrast(part, weights)
+
+    def lead(self, part: Part, one: str, other: str) -> Contrast:
+        """Of a setting over another."""
+        return self.contrast(part, {one: 1, other: -1})
+
+    def between_runs(self) -> str:
+        """What is known of the deviation between runs of one setting."""
+        known = {part: found for part, found in self.scores.deviations.items() if found}
+        if not known:
+            return "unknown, as no setting has several seeds"
+        source = next(iter(known.values())).source
+        told = ", ".join(
+            f"{part} {found.variance**0.5:.3f}" for part, found in known.items() if part != "both"
+        )
+        return f"{told}, from {source}"
+
+    def gains(self, names: Sequence[str]) -> bool:
+        """Whether any of these settings surely learned: the clearest of them has to pay for it."""
+        leads = [self.lead("domain", name, "base") for name in names]
+        # Of one seed it is asked whether these very checkpoints did.
+        known = [replace(one, runs=one.runs or 0.0) for one in leads]
+        return any_holds([one.not_above() for one in known]) < SIDE
+
+
+def gather_pairs(runs: Mapping[Path, Results]) -> list[Pair]:
+    """Of each group of comparable runs those that have both scores.
+
+    Where runs of one method and rate differ in another setting, none of them counts.
+    """
+    of_model: dict[tuple[str, str], dict[str, list[Pair]]] = {}
+    pairs = []
+    for group in comparable(runs.values()):
+        place = {id(results): path for path, results in group.by_path(runs).items()}
+        settings = whole_trainings([one for one in group.runs if has_both_scores(one)])
+        times = Counter((one.label, one.lr) for one in settings)
+        by_method: dict[str, dict[float, SeedGroup]] = {}
+        paths = {}
+        for one in settings:
+            if one.lr is not None and times[one.label, one.lr] == 1:
+                by_method.setdefault(one.label, {})[one.lr] = one
+                paths[one.label, one.lr] = [place[id(run)] for run in one.runs]
+        others = of_model.setdefault((group.model, group.fingerprint), {})
+        pair = Pair(group, by_method, paths, others)
+        others.setdefault(pair.dataset, []).append(pair)
+        pairs.append(pair)
+    return pairs
+
+
+def at(method: str, lr: float) -> str:
+    """What the setting is called in the scores of a pair."""
+    return f"{method} {lr:g}"

@@ -1,0 +1,53 @@
+"""The smallest difference against studies that are drawn, and against the formula for large n."""
+
+import math
+
+import numpy
+import pytest
+from scipy import stats
+from synthetic_study import results, scored
+
+from talr_cli.statistics.power import power_text, smallest_difference, smallest_of
+
+
+@pytest.mark.parametrize(("score", "n"), [(0.1, 300), (0.4, 150), (0.65, 400)])
+def test_it_is_seen_in_80_of_100_studies(score, n):
+    """Pairs of answers with the correlation that is assumed, tested by their mean and error."""
+    size = smallest_difference([(score, n)])
+    after = score + size if score <= 0.5 else score - size
+    joint = score * after + 0.5 * math.sqrt(score * (1 - score) * after * (1 - after))
+    cells = [joint, score - joint, after - joint, 1 - score - after + joint]
+    draw = numpy.random.default_rng(0).multinomial(n, cells, size=4000)
+    mean = (draw[:, 2] - draw[:, 1]) / n
+    error = numpy.sqrt((draw[:, 2] + draw[:, 1] - n * mean**2) / (n - 1) / n)
+    assert numpy.mean(abs(mean) / error > 1.96) == pytest.approx(0.8, abs=0.04)
+
+
+def test_many_items_have_the_normal_formula():
+    n = 10**6
+    variance = 2 * 0.3 * 0.7 * 0.5
+    expected = (stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) * math.sqrt(variance / n)
+    assert smallest_difference([(0.3, n)]) == pytest.approx(expected, rel=0.01)
+    four = smallest_difference([(0.3, n)] * 4)
+    assert four == pytest.approx(expected / 2, rel=0.01)
+
+
+def test_more_items_show_less_and_a_handful_nothing():
+    sizes = [smallest_difference([(0.2, n)]) for n in (20, 72, 343, 1047)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert smallest_difference([(0.5, 3)]) is None
+    assert smallest_difference([(0.0, 100)]) > 0.05  # items that turn right are noise too
+
+
+def test_the_parts_of_a_base_model():
+    base = scored("base", [1, 0] * 36, {"a": [1] * 30 + [0] * 30, "b": [1, 0, 0] * 20})
+    assert smallest_of(base["domain"]) == smallest_difference([(0.5, 72)])
+    general = smallest_of(base["general"])
+    assert general == smallest_difference([(0.5, 60), (1 / 3, 60)])
+    assert f"{general:.3f} of the general score (120 items)" in power_text(base)
+
+
+def test_a_score_that_is_no_accuracy_has_none():
+    base = results("base", domain=(12.5, 1.0), general=None)
+    assert smallest_of(base["domain"]) is None
+    assert power_text(base) == ""
