@@ -43,7 +43,7 @@ SMALL = (
 def talr(command, *overrides, cwd, logger="none"):
     """`logger=None`: for a command that has no logger."""
     logged = [] if logger is None else [f"logger={logger}"]
-    arguments = [command, *overrides, *logged]
+    arguments = [str(one) for one in (command, *overrides, *logged)]
     with TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         process = FORKS.Process(target=_run, args=(arguments, cwd, dict(os.environ), out, err))
