@@ -32,8 +32,11 @@ log = logging.getLogger(__name__)
 def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
     """Do what is left to do of a run; its directory."""
     config, directory = run.config, run.directory
-    # Before anything is written: what the suite lacks. Not for a run that is found done.
-    tasks = None if is_done(config, directory) else _tasks(config)
+    # Before anything is written: what the suite or the memory lacks. Not for a run that is done.
+    done = is_done(config, directory)
+    tasks = None if done else _tasks(config)
+    if not done and config.merge is None and not directory.model.exists():
+        check_fits(run)
     with directory.lock():
         if is_done(config, directory):
             log.info("found this run done: %s", directory.path)
@@ -44,8 +47,6 @@ def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
                 f"a quick look is `talr eval ckpt={directory.path} limit=N`"
             )
         tasks = tasks or _tasks(config)  # found done, and by now it is not
-        if config.merge is None and not directory.model.exists():
-            check_fits(run)
         directory.prepare(plain(config), run.overrides, run.identity)
         try:
             _make_and_evaluate(run, make_model, tasks)
