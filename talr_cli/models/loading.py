@@ -214,7 +214,6 @@ def choose_device(device: str) -> str:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         device = next((name for name, found in there.items() if found), "cpu")
-        log.info("device: %s (auto: %s)", device, "the GPU" if device != "cpu" else "no GPU")
     if not there.get(device, True):
         raise UserError(f"device={device}, but torch sees no such device: use device=cpu or auto")
     if device == "cuda" and torch.cuda.device_count() > 1:

@@ -77,7 +77,6 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     tests = domain_rows(config.domain, splits)  # refuses what could not be scored after training
     device = choose_device(config.device)
     precision, why = choose_precision(trainer.precision, device)
-    log.info("precision: %s (%s)", precision, why)
     sharded, adapted = ranks.is_sharded(config.distributed), config.adapter is not None
     config.optimizer.check(sharded, adapted, precision)
     base_dtype = getattr(config.adapter, "base_dtype", "float32")
@@ -101,6 +100,9 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
         if not general:
             raise UserError(f"replay.path={config.replay.path} has no row with a target token")
         random.Random(config.seed).shuffle(general)  # they are taken in order, often not all
+    found = "auto: no GPU is seen" if device == "cpu" else "auto: the GPU"
+    log.info("device: %s (%s)", device, found if config.device == "auto" else "as asked for")
+    log.info("precision: %s (%s)", precision, why)
     run_id, directory = place(config, source)
     return Run(
         config, overrides, splits, rows, general, renderer, source, directory, run_id, device

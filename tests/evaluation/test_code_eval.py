@@ -46,6 +46,7 @@ class Scripted(LM):
     """Answers each prompt as it is told, by the name of the function."""
 
     tokenizer_name = "scripted"
+    prompts_cut = 0
 
     def __init__(self, answers):
         super().__init__()

@@ -311,6 +311,7 @@ def test_ctrl_c_ends_the_process_too(model, renderer, tiny_source, standin, tmp_
     suite = config("eval", "suite.backend=vllm").suite
     ask = Vllm(model, renderer, suite, tiny_source.directory, tmp_path / "vllm.log")
     before = len(runs(standin))
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # xdist has it ignored
 
     def press():
         while not any((run / "process.json").exists() for run in runs(standin)[before:]):
@@ -318,8 +319,11 @@ def test_ctrl_c_ends_the_process_too(model, renderer, tiny_source, standin, tmp_
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=press, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        ask([Request((5, 6), 3)])
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ask([Request((5, 6), 3)])
+    finally:
+        signal.signal(signal.SIGINT, usual)
     with pytest.raises(ProcessLookupError):
         os.kill(told(runs(standin)[-1], "process.json"), 0)
 

@@ -125,7 +125,7 @@ def test_a_verdict_is_passed_on(folder):
 @pytest.mark.parametrize(
     ("scorer", "expected"),
     [
-        ("bleu", "is not one of exact_match, numeric, choice, none, nor a function of your own"),
+        ("bleu", "it is one of exact_match, numeric, choice, none, or your own"),
         ("nowhere.to.be_found", "the module nowhere.to cannot be imported"),
         ("own_scorers.broken.f", "SyntaxError"),
         ("own_scorers.weights.without", "without is not there in .*weights.py"),
