@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from talr_cli.report.claims.verdicts import findings
 from talr_cli.runs.run_directory import run_name
@@ -183,7 +183,7 @@ def _answers(
         noise = generator.normal(size=len(easy))
         latent = SHARED**0.5 * easy + OF_SETTING**0.5 * own + OF_RUN**0.5 * noise
         true = np.clip(scores[part != "domain"], 0.005, 0.995)
-        answers[part] = (latent < norm.ppf(true)).astype(float)
+        answers[part] = (latent < ndtri(true)).astype(float)
     return answers
 
 
