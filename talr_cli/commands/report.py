@@ -9,6 +9,7 @@ from typing import Any
 from talr_cli.config import composition
 from talr_cli.config.commands import ReportConfig
 from talr_cli.config.composition import Composed
+from talr_cli.printable import printable
 from talr_cli.runs.study import scored_runs, study_path
 
 
@@ -30,8 +31,12 @@ def show_report(runs_dir: Path, study: str, runs: Mapping[Path, dict[str, Any]])
     from talr_cli.report.study_report import write_report
     from talr_cli.report.tables.table import print_table
     from talr_cli.statistics.groups import comparable, left_out_lines
+    from talr_cli.statistics.matched import headline, matched
 
     groups = comparable(runs.values())
+    for group in groups:
+        if told := headline(matched(group)):
+            print(printable(f"{group.title}: {told}"))
     print_table(groups)
     for line in [*left_out_lines(groups), *as_lines(findings(runs))]:
         print(line)
