@@ -28,8 +28,8 @@ _COLUMNS = (
     Column("n", "items", number=True),
     Column("won", "won", number=True),
     Column("lost", "lost", number=True),
-    Column("verdict", "verdict"),
     Column("shows", "shows", number=True),
+    Column("verdict", "verdict"),
 )
 
 
@@ -52,8 +52,9 @@ def _line(before: Results, after: Results, part: str) -> list[Cell]:
     try:
         found = difference(before, after, part)
     except UnpairedError as reason:
-        return [name, *scores, *[Cell(MISSING)] * 7, Cell(f"not comparable: {reason}"), Cell()]
-    return [name, *scores, *_difference_cells(found), _shows(before, part)]
+        return [name, *scores, *[Cell(MISSING)] * 8, Cell(f"not comparable: {reason}")]
+    verdict = Cell("differs" if found.is_distinguishable else "≈ 0")
+    return [name, *scores, *_difference_cells(found), _shows(before, part), verdict]
 
 
 def _difference_cells(found: Difference) -> list[Cell]:
@@ -63,7 +64,6 @@ def _difference_cells(found: Difference) -> list[Cell]:
         _p(found.p),
         _p(found.mcnemar),
         *(Cell(str(count)) for count in (found.n, found.won, found.lost)),
-        Cell("differs" if found.is_distinguishable else "≈ 0"),
     ]
 
 
