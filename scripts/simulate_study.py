@@ -24,15 +24,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from talr_cli.report.claims.verdicts import findings
 from talr_cli.runs.run_directory import run_name
+from talr_cli.statistics.groups import comparable
+from talr_cli.statistics.matched import matched
 
 # Of the variance that makes an answer right: shared by all runs, by one setting's, of one run. The
 # answers of two runs then agree about as in docs/cpu-study.md (a correlation of a half).
 SHARED, OF_SETTING, OF_RUN = 0.7, 0.1, 0.2
 STEPS, TOKENS = 20, 2000  # of an epoch, and target tokens of a step
+
+EQUAL = "equal domain score"
 
 Score = tuple[float, float]  # domain and general
 Rates = Mapping[float, Score]
@@ -129,17 +133,29 @@ def main() -> None:
                         )
 
 
-def verdicts(world: World, study: Study, studies: int, seed: int = 0) -> dict[int, Counter[str]]:
-    """{claim: {verdict: in how many studies}}; claims are counted where they can be tested."""
-    counts: dict[int, Counter[str]] = {claim: Counter() for claim in world.claims}
+def verdicts(
+    world: World, study: Study, studies: int, seed: int = 0
+) -> dict[int | str, Counter[str]]:
+    """{claim: {verdict: in how many studies}}; claims are counted where they can be tested.
+
+    Beside them the comparison at an equal domain score: it holds where a method is said to forget
+    less than sft, and does not hold where one is said to forget more.
+    """
+    counts: dict[int | str, Counter[str]] = {claim: Counter() for claim in world.claims}
+    counts[EQUAL] = Counter()
     for number in range(studies):
         generator = np.random.default_rng([seed, number])
         with tempfile.TemporaryDirectory() as folder:
-            found = findings(runs_of(world, study, generator, Path(folder)))
+            runs = runs_of(world, study, generator, Path(folder))
+            found = findings(runs)
         for claim in world.claims:
             where = "esci-label" if claim == 2 else "medcalc"
             (one,) = (each for each in found if (each.claim, each.dataset) == (claim, where))
             counts[claim][one.verdict] += 1
+        (group,) = comparable(one for one in runs.values() if one["run"]["dataset"] == "medcalc")
+        said = {one.verdict for one in matched(group)}
+        counts[EQUAL]["holds"] += "forgets less" in said
+        counts[EQUAL]["does not hold"] += "forgets more" in said
     return counts
 
 
@@ -183,7 +199,7 @@ def _answers(
         noise = generator.normal(size=len(easy))
         latent = SHARED**0.5 * easy + OF_SETTING**0.5 * own + OF_RUN**0.5 * noise
         true = np.clip(scores[part != "domain"], 0.005, 0.995)
-        answers[part] = (latent < norm.ppf(true)).astype(float)
+        answers[part] = (latent < ndtri(true)).astype(float)
     return answers
 
 

@@ -15,23 +15,32 @@ from talr_cli.printable import printable
 from talr_cli.runs.study import scored_runs
 
 if TYPE_CHECKING:
-    from talr_cli.report.recommend import Recommendation
+    from talr_cli.report.recommend import Again, NothingWithin, Recommendation
     from talr_cli.statistics.paired import Difference
     from talr_cli.statistics.pairs import Results
 
 ALTERNATIVES = 3
 
 
-def main(arguments: Sequence[str]) -> None:
-    composition.run("recommend", print_recommendations, arguments)
+def main(arguments: Sequence[str]) -> int:
+    """Exit code: 0 when there is a run to ship of each model and dataset, 1 when one has none."""
+    codes: list[int] = []
+    composition.run(
+        "recommend", lambda composed: codes.append(print_recommendations(composed)), arguments
+    )
+    return max(codes, default=0)
 
 
-def print_recommendations(composed: Composed[RecommendConfig]) -> None:
-    """One for each model and dataset of the study; those that have none are named at the end."""
+def print_recommendations(composed: Composed[RecommendConfig]) -> int:
+    """One for each model and dataset of the study; the exit code.
+
+    Raises:
+        UserError: Of one nothing can be compared; the others are printed before.
+    """
     config = composed.config
     runs = scored_runs(Path(config.runs_dir), config.study)
     from talr_cli.report.as_json import check_target, give
-    from talr_cli.report.recommend import recommend
+    from talr_cli.report.recommend import NothingWithin, recommend
     from talr_cli.statistics.groups import comparable
 
     check_target(config.json)
@@ -45,13 +54,30 @@ def print_recommendations(composed: Composed[RecommendConfig]) -> None:
     def show() -> None:
         for title, found in groups.items():
             print(f"{printable(title)}:")
-            for line in as_lines(found, config.max_general_loss):
+            is_none = isinstance(found, NothingWithin)
+            lines = (none_lines if is_none else as_lines)(found, config.max_general_loss)
+            for line in lines:
                 print(f"  {printable(line)}")
 
-    content = {"recommended": [as_record(*one) for one in groups.items()], "failed": failures}
+    made = {title: one for title, one in groups.items() if not isinstance(one, NothingWithin)}
+    content = {
+        "recommended": [as_record(*one) for one in made.items()],
+        "none_within": [title for title in groups if title not in made],
+        "failed": failures,
+    }
     give("recommend", config.json, content, show)
     if failures:
         raise UserError("; ".join(failures))
+    return 1 if content["none_within"] else 0
+
+
+def none_lines(found: NothingWithin, bound: float) -> list[str]:
+    """What is said where no run keeps within the bound."""
+    return [
+        f"ship     nothing: no run loses at most {bound:g} of the general score",
+        f"nearest  {found.nearest.name}, which loses {found.loss:.3f}; raise max_general_loss or "
+        "train at a smaller lr",
+    ]
 
 
 def as_record(title: str, found: Recommendation) -> dict[str, Any]:
@@ -72,6 +98,7 @@ def as_record(title: str, found: Recommendation) -> dict[str, Any]:
         "loss": asdict(found.loss),
         "given_up": None if found.given_up is None else asdict(found.given_up),
         "holds": found.holds,
+        "again": None if found.again is None else asdict(found.again),
         "optimism": found.optimism,
         "left_out": {str(path): reason for path, reason in found.left_out.items()},
     }
@@ -100,10 +127,11 @@ def as_lines(found: Recommendation, bound: float) -> list[str]:
     if not found.gain.is_distinguishable:
         lines.append("but      that gain on the domain may be noise")
     lines.append(
-        f"sure     on resampled test items it keeps within the bound in {found.holds:.0%} and is "
-        f"picked again in {chosen.picked:.0%}; picking the best adds {found.optimism:.3f} to a "
-        "domain score by chance"
+        f"sure     of this checkpoint: on resampled test items it keeps within the bound in "
+        f"{found.holds:.0%} and is picked again in {chosen.picked:.0%}; picking the best adds "
+        f"{found.optimism:.3f} to a domain score by chance"
     )
+    lines.append(_again_line(found.again))
     for other in others[:ALTERNATIVES]:
         domain, general = point(other.results)
         lines.append(
@@ -113,6 +141,21 @@ def as_lines(found: Recommendation, bound: float) -> list[str]:
     lines += [f"left out: {path.name}: {reason}" for path, reason in found.left_out.items()]
     lines.append(f"export   talr export run={chosen.path} out=DIRECTORY")
     return lines
+
+
+def _again_line(again: Again | None) -> str:
+    if again is None:
+        return (
+            "again    of the method nothing is known: no setting has several seeds that would tell "
+            "how far another training lies"
+        )
+    domain, general = again.deviation
+    seeds = f"{again.seeds} seed{'s' * (again.seeds > 1)}"
+    return (
+        f"again    over seeds and items: another run of this setting ({seeds} so far) keeps within "
+        f"the bound in {again.holds:.0%} and its setting is picked in {again.picked:.0%}; runs "
+        f"deviate by {domain:.3f} and {general:.3f}, known from {again.source}"
+    )
 
 
 def _change(change: Difference) -> str:

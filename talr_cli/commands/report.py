@@ -10,6 +10,7 @@ from typing import Any
 from talr_cli.config import composition
 from talr_cli.config.commands import ReportConfig
 from talr_cli.config.composition import Composed
+from talr_cli.printable import printable
 from talr_cli.runs.study import scored_runs, study_path
 
 
@@ -39,12 +40,16 @@ def show_report(
     from talr_cli.report.tables.screen import print_cells
     from talr_cli.report.tables.table import results_cells
     from talr_cli.statistics.groups import comparable, left_out_lines
+    from talr_cli.statistics.matched import headline, matched
 
     check_target(target)
     groups = comparable(runs.values())
     cells, found, left_out = results_cells(groups), findings(runs), left_out_lines(groups)
+    headlines = [f"{group.title}: {told}" for group in groups if (told := headline(matched(group)))]
 
     def show() -> None:
+        for line in headlines:
+            print(printable(line))
         print_cells(cells)
         for line in [*left_out, *as_lines(found)]:
             print(line)
@@ -52,5 +57,11 @@ def show_report(
 
     page = write_report(runs, study, study_path(runs_dir, study) / "report")
     claims = [asdict(one) for one in found]
-    content = {"runs": rows_of(cells), "left_out": left_out, "claims": claims, "page": str(page)}
+    content = {
+        "equal_domain": headlines,
+        "runs": rows_of(cells),
+        "left_out": left_out,
+        "claims": claims,
+        "page": str(page),
+    }
     give("report", target, content, show)

@@ -1,8 +1,10 @@
 """Which run of a study to ship: the best domain score among those that forget little enough.
 
-How sure that is comes from a bootstrap over test items, the same draws for all runs: whether the
-bound still holds, and which run would have been picked. Resampling picks anew each time, so that
-the choice of a maximum is part of what is repeated. Other seeds are not asked.
+How sure that is of the checkpoint that is shipped comes from a bootstrap over test items, the same
+draws for all runs: whether the bound still holds, and which run would have been picked. Resampling
+picks anew each time, so that the choice of a maximum is part of what is repeated. How sure it is of
+the setting, if everything is trained again with another seed, has the deviation between runs
+besides, where the study knows it.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ from talr_cli.statistics.pairs import (
     has_both_scores,
     is_base,
     point,
+    run_label,
     score_of,
     section_of,
 )
+from talr_cli.statistics.settings import deviation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +46,25 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Again:
+    """What further trainings would come to, over seeds and items.
+
+    Attributes:
+        holds: How likely another run of the recommended setting keeps within the bound.
+        picked: How likely its setting is the one to pick, when all are trained again.
+        seeds: How many runs the recommended setting has.
+        deviation: Between runs of one setting, of the domain and the general score.
+        source: What that is known from.
+    """
+
+    holds: float
+    picked: float
+    seeds: int
+    deviation: tuple[float, float]
+    source: str
+
+
+@dataclass(frozen=True)
 class Recommendation:
     """The run to ship of one model and dataset, and what speaks for and against it.
 
@@ -53,6 +76,7 @@ class Recommendation:
         unbound: That run.
         holds: Share of the resamples in which the recommended run keeps within the bound.
         left_out: Runs that were not compared, each with the reason.
+        again: Of further trainings; None where no setting has several seeds.
         optimism: By how much the domain score of the picked run exceeds, on average over the
             resamples, what the run has on all items: what picking the best is worth by chance.
     """
@@ -66,9 +90,20 @@ class Recommendation:
     holds: float
     optimism: float
     left_out: dict[Path, str]
+    again: Again | None
 
 
-def recommend(group: Group, runs: Mapping[Path, Results], bound: float) -> Recommendation:
+@dataclass(frozen=True)
+class NothingWithin:
+    """No run keeps within the bound; the nearest, and what it loses."""
+
+    nearest: Path
+    loss: float
+
+
+def recommend(
+    group: Group, runs: Mapping[Path, Results], bound: float
+) -> Recommendation | NothingWithin:
     """Of a group of comparable runs, whose base model is among them.
 
     Args:
@@ -76,7 +111,7 @@ def recommend(group: Group, runs: Mapping[Path, Results], bound: float) -> Recom
         bound: of the general score, the most that may be lost.
 
     Raises:
-        UserError: Nothing can be compared, or no run keeps within the bound.
+        UserError: Nothing can be compared.
     """
     name = group.title
     own = group.by_path(runs)
@@ -106,11 +141,7 @@ def recommend(group: Group, runs: Mapping[Path, Results], bound: float) -> Recom
     within = [place for place, loss in enumerate(losses) if loss <= bound + TOLERANCE]
     if not within:
         nearest = min(range(len(compared)), key=losses.__getitem__)
-        raise UserError(
-            f"{name}: no run loses at most {bound:g} of the general score: the nearest, "
-            f"{places[nearest].name}, loses {losses[nearest]:.3f}; raise max_general_loss or train "
-            "at a smaller lr"
-        )
+        return NothingWithin(places[nearest], losses[nearest])
     scores = [point(one)[0] for one in compared]
     order = sorted(within, key=lambda place: -scores[place])
     chosen = order[0]
@@ -138,6 +169,53 @@ def recommend(group: Group, runs: Mapping[Path, Results], bound: float) -> Recom
         holds=float(keeps[:, chosen].mean()),
         optimism=float((resampled_best - np.array(scores)[picks]).mean()) if len(picks) else 0.0,
         left_out=left_out,
+        again=_again(group, compared, chosen, domain, general, bound),
+    )
+
+
+def _again(
+    group: Group,
+    compared: Sequence[Results],
+    chosen: int,
+    domain: np.ndarray,
+    general: np.ndarray,
+    bound: float,
+) -> Again | None:
+    """Of a study with one further training of each setting, on other items.
+
+    Args:
+        domain, general: As `resampled`, of the compared runs and the base model.
+    """
+    import numpy as np
+
+    of_domain, of_general = (
+        deviation(group.runs, "domain"),
+        deviation(group.runs, "general"),
+    )
+    if of_domain is None or of_general is None:
+        return None
+    settings: dict[tuple[str, float | None], list[int]] = {}
+    for place, one in enumerate(compared):
+        settings.setdefault((run_label(one), one["run"]["lr"]), []).append(place)
+    members = list(settings.values())
+    generator = np.random.default_rng(1)
+    # A mean of few runs is not known either, nor is the deviation itself.
+    spread = np.sqrt([1 + 1 / len(places) for places in members])
+    scores = []
+    for of_runs, found in zip((domain, general), (of_domain, of_general), strict=True):
+        means = np.stack([of_runs[:, places].mean(axis=1) for places in members], axis=1)
+        factor = np.sqrt(found.df / generator.chisquare(found.df, (RESAMPLES, 1)))
+        noise = found.variance**0.5 * factor * generator.normal(size=means.shape)
+        scores.append(means + spread * noise)
+    own = next(number for number, places in enumerate(members) if chosen in places)
+    keeps = general[:, -1:] - scores[1] <= bound + TOLERANCE  # [RESAMPLES, settings]
+    picks = np.where(keeps, scores[0], -np.inf).argmax(axis=1)
+    return Again(
+        holds=float(keeps[:, own].mean()),
+        picked=float(((picks == own) & keeps.any(axis=1)).mean()),
+        seeds=len(members[own]),
+        deviation=(of_domain.variance**0.5, of_general.variance**0.5),
+        source=of_domain.source,
     )
 
 

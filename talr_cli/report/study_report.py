@@ -18,6 +18,8 @@ from talr_cli.report.tables.categories import categories_cells
 from talr_cli.report.tables.cells import Cells, as_csv, as_markdown
 from talr_cli.report.tables.cost import cost_cells
 from talr_cli.report.tables.latex import as_latex
+from talr_cli.report.tables.matched import LEGEND as MATCHED
+from talr_cli.report.tables.matched import matched_cells
 from talr_cli.report.tables.published import published_cells
 from talr_cli.report.tables.seeds import seeds_cells
 from talr_cli.report.tables.table import results_cells
@@ -90,6 +92,7 @@ def _tables(groups: Sequence[Group]) -> dict[str, Cells]:
     """{file name: table} of those that have something to say."""
     tables = {
         "table": results_cells(groups),
+        "matched": matched_cells(groups),
         "categories": categories_cells(groups),
         "seeds": seeds_cells(groups),
         "cost": cost_cells(groups),
@@ -111,6 +114,9 @@ def _body(group: Group, drawn: Mapping[str, Path]) -> Iterator[str]:
         yield html.paragraph("Runs that were not asked what the others were are in the table only.")
     for line in left_out_lines([group]):
         yield html.paragraph(line)
+    if "matched" in tables:
+        body = [html.table(tables["matched"]), html.paragraph(MATCHED)]
+        yield html.section("At an equal domain score", body, 3)
     told = power_text(group.base) if group.base else ""
     notes = [_RESULTS, *([f"≈ 0 does not say that nothing changed: {told}."] if told else [])]
     table = html.table(tables["table"])

@@ -16,6 +16,7 @@ from talr_cli.statistics.steps import steps_by_epoch
 
 Steps = dict[int, list[tuple[int, float]]]
 Setting = tuple[str, float]  # method and learning rate
+StepsOf = Mapping[Setting, Mapping[str, Steps]]
 
 
 class MetricsError(Exception):
@@ -31,20 +32,27 @@ class Share:
     n: int
 
 
-def easy_share(paths: Mapping[Setting, Sequence[Path]], setting: Setting, epoch: int) -> Contrast:
+def read_steps(paths: Mapping[Setting, Sequence[Path]]) -> StepsOf:
+    """{setting: {name of a run: its steps}}, from the metrics of run directories."""
+    return {
+        setting: {path.name: steps_by_epoch(RunDirectory(path).read_metrics()) for path in each}
+        for setting, each in paths.items()
+    }
+
+
+def easy_share(runs: StepsOf, setting: Setting, epoch: int) -> Contrast:
     """Of the target tokens of an epoch those that were not hard when they were trained on.
 
     Args:
-        paths: The run directories of all settings: those with several seeds say how far runs lie
-            apart.
+        runs: Of all settings: those with several seeds say how far runs lie apart.
 
     Raises:
         MetricsError: The metrics of the runs have not two steps of the epoch.
     """
-    return _over_runs(paths, setting, lambda steps, name: _share(steps, epoch, name))
+    return _over_runs(runs, setting, lambda steps, name: _share(steps, epoch, name))
 
 
-def easy_share_rise(paths: Mapping[Setting, Sequence[Path]], setting: Setting) -> Contrast:
+def easy_share_rise(runs: StepsOf, setting: Setting) -> Contrast:
     """From the first epoch to the second; as `easy_share`."""
 
     def rise(steps: Steps, name: str) -> Share:
@@ -52,20 +60,16 @@ def easy_share_rise(paths: Mapping[Setting, Sequence[Path]], setting: Setting) -
         variance = first.variance + second.variance
         return Share(second.value - first.value, variance, first.n + second.n)
 
-    return _over_runs(paths, setting, rise)
+    return _over_runs(runs, setting, rise)
 
 
-def _over_runs(
-    paths: Mapping[Setting, Sequence[Path]],
-    setting: Setting,
-    measure: Callable[[Steps, str], Share],
-) -> Contrast:
-    own = [measure(_steps(path), path.name) for path in paths[setting]]
+def _over_runs(runs: StepsOf, setting: Setting, measure: Callable[[Steps, str], Share]) -> Contrast:
+    own = [measure(steps, name) for name, steps in runs[setting].items()]
     several = []
-    for each in paths.values():
+    for each in runs.values():
         if len(each) > 1:
             try:
-                several.append([measure(_steps(path), path.name).value for path in each])
+                several.append([measure(steps, name).value for name, steps in each.items()])
             except MetricsError:
                 continue
     count, n = len(own), sum(one.n for one in own)
@@ -76,10 +80,6 @@ def _over_runs(
         return Contrast(estimate, items, None, 1, n)
     squares = sum(statistics.variance(values) * (len(values) - 1) for values in several)
     return Contrast(estimate, items, squares / df / count, df, n)
-
-
-def _steps(path: Path) -> Steps:
-    return steps_by_epoch(RunDirectory(path).read_metrics())
 
 
 def _share(steps: Steps, epoch: int, name: str) -> Share:

@@ -32,8 +32,8 @@ def smallest_difference(
         None where no change is large enough.
     """
     # Not from 0: there a score of 0 or 1 has no noise, and stays without.
-    change, last = 1 / max(n for _, n in tasks), 0.0
-    while abs(change - last) > 1e-6:
+    change, last = 1 / max(n for _, n in tasks), -1.0
+    while abs(change - last) > 1e-9:
         last = change
         variances = [_variance(score, change, agreement) / n for score, n in tasks]
         change = _QUANTILES * math.sqrt(sum(variances)) / len(tasks)

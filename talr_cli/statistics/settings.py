@@ -222,7 +222,7 @@ def _items(one: Results, part: str) -> dict[str, float]:
 def _matrix(runs: Sequence[Results], part: str, keys: Sequence[str]) -> np.ndarray:
     import numpy as np
 
-    return np.array([[_items(one, part)[key] for key in keys] for one in runs])
+    return np.array([[items[key] for key in keys] for items in (_items(one, part) for one in runs)])
 
 
 def _weights(parts: Sequence[str]) -> dict[Part, dict[str, float]]:

@@ -61,12 +61,12 @@ def test_two_runs_part_by_part(study):
     assert low == pytest.approx(0.275 - 1.96 * numpy.sqrt(0.26 / 40), abs=0.03)
     assert low < 0.275 < high
     mcnemar = 2 * (1 + 13) / 2**13  # at most one of 13 flips the rarer way
-    assert domain[5:-1] == [f"{mcnemar:.3f}", "40", "12", "1", "differs"]
-    assert domain[-1] == f"{smallest_difference([(0.2, 40)]):.3f}"
+    shows = f"{smallest_difference([(0.2, 40)]):.3f}"
+    assert domain[5:] == [f"{mcnemar:.3f}", "40", "12", "1", shows, "differs"]
     assert table["sums"][2] == "-0.025"
-    assert table["sums"][-5:-1] == ["40", "0", "1", "≈ 0"]
+    assert table["sums"][-5:-2] == ["40", "0", "1"]
     assert table["words"][2:5] == ["+0.000", "+0.000 .. +0.000", "1.000"]
-    assert (table["general"][2], table["general"][-2]) == ("-0.013", "≈ 0")
+    assert (table["general"][2], table["general"][-1]) == ("-0.013", "≈ 0")
 
 
 def test_the_items_that_flipped_and_their_texts(study):

@@ -11,7 +11,7 @@ from talr_cli.report.claims.verdicts import findings
 from talr_cli.report.study_report import write_report
 from talr_cli.report.tables.published import PUBLISHED, published_cells
 from talr_cli.runs.study import load_runs
-from talr_cli.statistics.easy_share import MetricsError, easy_share, easy_share_rise
+from talr_cli.statistics.easy_share import MetricsError, easy_share, easy_share_rise, read_steps
 from talr_cli.statistics.groups import comparable
 
 RATES = (1e-6, 5e-6, 2e-5)
@@ -186,16 +186,17 @@ def test_the_share_of_easy_tokens_has_the_interval_of_a_bootstrap_over_steps(tmp
         return easy[places].sum(axis=1) / tokens[places].sum(axis=1)
 
     first, second = shares(1), shares(2)
-    paths, talr = {("talr", 1e-5): [path]}, ("talr", 1e-5)
+    talr = ("talr", 1e-5)
+    steps = read_steps({talr: [path]})
     for found, expected in (
-        (easy_share(paths, talr, 1), first),
-        (easy_share_rise(paths, talr), second - first),
+        (easy_share(steps, talr, 1), first),
+        (easy_share_rise(steps, talr), second - first),
     ):
         limits = numpy.quantile(expected, [0.025, 0.975])
         assert found.interval() == pytest.approx(limits, abs=0.003)
         assert found.runs is None  # of one run
     with pytest.raises(MetricsError, match="epoch 9"):
-        easy_share(paths, talr, 9)
+        easy_share(steps, talr, 9)
 
 
 def test_with_one_seed_methods_are_left_undecided_and_it_says_why(tmp_path):

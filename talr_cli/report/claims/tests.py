@@ -12,7 +12,7 @@ from typing import Literal
 
 from talr_cli.report.claims.pair import NotTestable, Pair, at
 from talr_cli.statistics.contrasts import SIDE, Contrast, all_hold, any_holds, at_least, holm
-from talr_cli.statistics.easy_share import easy_share, easy_share_rise
+from talr_cli.statistics.easy_share import easy_share, easy_share_rise, read_steps
 from talr_cli.statistics.settings import Part
 
 Answer = Literal["yes", "no", "open", "one seed"]
@@ -232,10 +232,9 @@ def _no_setting_has_both(pair: Pair, names: Sequence[str]) -> Test:
 
 
 def _tokens_are_easy_and_become_easier(pair: Pair) -> Iterator[Test]:
-    trained = {
-        setting: paths for setting, paths in pair.paths.items() if setting[0] in ("sft", "talr")
-    }
     sft = pair.rates("sft", 1)[0]
+    pair.rates("talr", 1)
+    trained = read_steps({one: each for one, each in pair.paths.items() if one[0] in _OF_CLAIM_4})
     easy = easy_share(trained, ("sft", sft), epoch=1)
     yield Test(
         f"over half of the tokens are easy in the first epoch of sft at lr {sft:g}",
@@ -249,6 +248,7 @@ def _tokens_are_easy_and_become_easier(pair: Pair) -> Iterator[Test]:
         yield _test(f"the share of easy tokens rises under talr at lr {lr:g}", rise)
 
 
+_OF_CLAIM_4 = ("sft", "talr")
 TESTS: dict[int, Callable[[Pair], Iterator[Test]]] = {
     1: _small_rates_suffice,
     2: _labels_widen_the_front,

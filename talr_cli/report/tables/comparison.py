@@ -28,8 +28,8 @@ _COLUMNS = (
     Column("n", "items", number=True, spare=True),
     Column("won", "won", number=True, spare=True),
     Column("lost", "lost", number=True, spare=True),
-    Column("verdict", "verdict"),
     Column("shows", "shows", number=True),
+    Column("verdict", "verdict"),
 )
 
 
@@ -53,8 +53,9 @@ def _line(before: Results, after: Results, part: str) -> list[Cell]:
         found = difference(before, after, part)
     except UnpairedError as reason:
         why = f"not comparable: {reason}"
-        return [name, *scores, *[Cell(MISSING)] * 7, Cell(why, why), Cell()]
-    return [name, *scores, *_difference_cells(found), _shows(before, part)]
+        return [name, *scores, *[Cell(MISSING)] * 8, Cell(why, why)]
+    told = ("differs", "differs") if found.is_distinguishable else ("≈ 0", "noise")
+    return [name, *scores, *_difference_cells(found), _shows(before, part), Cell(*told)]
 
 
 def _difference_cells(found: Difference) -> list[Cell]:
@@ -64,7 +65,6 @@ def _difference_cells(found: Difference) -> list[Cell]:
         _p(found.p),
         _p(found.mcnemar),
         *(Cell(str(count), count) for count in (found.n, found.won, found.lost)),
-        Cell(*(("differs",) * 2 if found.is_distinguishable else ("≈ 0", "noise"))),
     ]
 
 

@@ -1,0 +1,51 @@
+"""The table of methods at an equal domain score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_cells, pair_columns
+from talr_cli.statistics.groups import Group
+from talr_cli.statistics.matched import REFERENCE, SHARE, Matched, matched
+
+LEGEND = (
+    f"Each method against {REFERENCE} where both first have gained the same on the domain "
+    f"({SHARE:.0%} of what the lesser of the two gains), interpolated between the base model, the "
+    "learning rates and, where there are any, the points along each training that both have. 95% "
+    "intervals over items and seeds (bootstrap); p adjusted for the number of methods (Holm). With "
+    "one seed of every setting errors are of these checkpoints and methods are left undecided."
+)
+_COLUMNS = (
+    Column("method", "method"),
+    Column("domain", "at domain score", number=True),
+    Column("reference", f"general, {REFERENCE}", number=True),
+    Column("general", "general, method", number=True),
+    Column("difference", "difference", number=True),
+    Column("low", number=True),
+    Column("high", number=True),
+    Column("p", "p", number=True),
+    Column("verdict", "verdict"),
+    Column("curves", "along"),
+)
+
+
+def matched_cells(groups: Sequence[Group]) -> Cells | None:
+    """A line for each method; None where none can be matched."""
+    rows = [[*pair_cells(group), *_cells(one)] for group in groups for one in matched(group)]
+    return Cells([*pair_columns(len(groups)), *_COLUMNS], rows) if rows else None
+
+
+def _cells(one: Matched) -> list[Cell]:
+    interval = f"{one.difference:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
+    return [
+        named(one.method),
+        Cell(f"{one.domain:.3f}", one.domain),
+        Cell(f"{one.reference:.3f}", one.reference),
+        Cell(f"{one.general:.3f}", one.general),
+        Cell(interval, one.difference),
+        Cell(f"{one.low:.3f}", one.low),
+        Cell(f"{one.high:.3f}", one.high),
+        Cell(f"{one.p:.3f}", one.p),
+        named(one.verdict),
+        named(one.curves),
+    ]

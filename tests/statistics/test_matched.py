@@ -1,0 +1,132 @@
+"""Methods at an equal domain score: straight curves have a formula, and errors one by hand."""
+
+import numpy
+import pytest
+from synthetic_study import results, scored
+
+from talr_cli.report.tables.cells import as_markdown
+from talr_cli.report.tables.matched import matched_cells
+from talr_cli.statistics.groups import comparable
+from talr_cli.statistics.matched import SHARE, general_at, headline, matched
+
+RATES = (1e-6, 5e-6, 2e-5)
+BASE = (0.2, 0.7)
+
+
+def run(method, lr, scores, seed=0, n=400, share=1.0):
+    difficulty = (numpy.arange(n) + 0.5) / n
+    domain, general = (difficulty < score for score in scores)
+    one = scored(method, domain, {"a": general}, lr=lr, seed=seed, id=f"{method}{lr}{seed}{share}")
+    if share < 1:
+        one["weights"]["taken"] = {"at": share, "of": f"{method}{lr}{seed}"}
+    return one
+
+
+def straight(method, slope, gains, seeds=2, n=400, spread=0.0, draw=None):
+    """Loses `slope` of the general score for each point that the domain gains."""
+    runs = []
+    for lr, gain in zip(RATES, gains, strict=False):
+        for seed in range(seeds):
+            shift = spread * draw.normal(size=2) if spread else (0.0, 0.0)
+            true = BASE[0] + gain + shift[0], BASE[1] - slope * gain + shift[1]
+            runs.append(run(method, lr, true, seed, n))
+    return runs
+
+
+def found(*runs):
+    (group,) = comparable([run("base", None, BASE), *runs])
+    return matched(group)
+
+
+def test_straight_curves_differ_by_their_slopes_whatever_their_rates_gain():
+    """The method's rates gain less each: at one rate it would seem to forget far less."""
+    (one,) = found(*straight("sft", 0.5, (0.2, 0.3, 0.4)), *straight("talr", 0.4, (0.1, 0.2, 0.3)))
+    gain = SHARE * 0.3
+    assert one.domain == pytest.approx(0.2 + gain)
+    assert one.reference == pytest.approx(0.7 - 0.5 * gain, abs=0.003)
+    assert one.difference == pytest.approx(0.1 * gain, abs=0.003)
+    assert one.curves == "3 rates"
+
+
+def test_a_method_that_only_learns_less_is_not_said_to_forget_less():
+    (one,) = found(*straight("sft", 0.5, (0.2, 0.3, 0.4)), *straight("talr", 0.5, (0.1, 0.2, 0.3)))
+    assert one.difference == pytest.approx(0, abs=0.003)
+    assert one.verdict == "not distinguishable"
+
+
+def test_between_runs_it_is_numpys_interpolation():
+    draw = numpy.random.default_rng(0)
+    domain = numpy.cumsum(draw.random((50, 4)), axis=1)
+    general = draw.random((50, 4))
+    expected = [
+        numpy.interp(0.5, row - row[0], values) for row, values in zip(domain, general, strict=True)
+    ]
+    assert general_at(domain, general, 0.5) == pytest.approx(expected)
+
+
+def test_a_curve_that_turns_counts_where_it_first_arrives():
+    domain = numpy.array([[0.2, 0.6, 0.3, 0.7]])
+    general = numpy.array([[0.7, 0.6, 0.2, 0.1]])
+    assert general_at(domain, general, 0.2) == pytest.approx(0.65)
+    assert general_at(domain, general, 0.9) == pytest.approx(0.1)  # never: at the most it gains
+
+
+def test_the_interval_has_the_runs_and_the_items_in_it():
+    """Two rates on a straight line: the delta method, the error of both scores along the line."""
+    draw = numpy.random.default_rng(4)
+    gains, spread, seeds, n = (0.2, 0.4), 0.03, 6, 1000
+    runs = straight("sft", 0.5, gains, seeds, n, spread, draw)
+    runs += straight("talr", 0.3, gains, seeds, n, spread, draw)
+    (group,) = comparable([run("base", None, BASE, n=n), *runs])
+    (one,) = matched(group)
+    # Halfway between two settings of six runs each: weights of a half, of both scores.
+    gain = one.domain - BASE[0]
+    share = (gain - 0.2) / 0.2
+    weights = share**2 + (1 - share) ** 2
+    of_runs = spread**2 / seeds * weights * (1 + 0.5**2 + 1 + 0.3**2)
+    half = (one.high - one.low) / 2
+    assert half == pytest.approx(1.96 * of_runs**0.5, rel=0.4)
+    assert one.of_methods
+
+
+def test_one_seed_is_of_checkpoints():
+    runs = [*straight("sft", 0.5, (0.2, 0.3), 1), *straight("talr", 0.1, (0.2, 0.3), 1)]
+    (one,) = found(*runs)
+    assert one.verdict == "undecided: one seed"
+    assert "undecided: one seed" in headline([one])
+
+
+def test_points_along_a_training_are_a_curve_too():
+    runs = [*straight("sft", 0.5, (0.2, 0.4)), *straight("talr", 0.2, (0.2, 0.4))]
+    for method, slope in (("sft", 0.5), ("talr", 0.2)):
+        runs += [run(method, 5e-6, (0.3, 0.7 - slope * 0.1), seed, share=0.5) for seed in (0, 1)]
+    (one,) = found(*runs)
+    assert one.curves == "2 rates, 2 points of 5e-06"
+    assert one.difference == pytest.approx(0.3 * SHARE * 0.4, abs=0.005)
+    assert one.verdict == "forgets less"
+
+
+def test_the_table_names_each_method_and_the_headline_the_best():
+    runs = straight("sft", 0.5, (0.2, 0.3, 0.4))
+    for method, slope in (("l2", 0.6), ("talr", 0.1)):
+        runs += straight(method, slope, (0.2, 0.3, 0.4))
+    groups = comparable([run("base", None, BASE), *runs])
+    lines = as_markdown(matched_cells(groups)).splitlines()
+    assert lines[2].startswith("| talr | 0.500 |")
+    assert "forgets less" in lines[2]
+    assert lines[3].startswith("| l2 | 0.500 |")
+    told = headline(matched(groups[0]))
+    assert told.startswith("at an equal domain score (0.500) talr keeps +0.12")
+    assert told.endswith("forgets less: talr")
+
+
+def test_without_rates_a_base_or_a_gain_there_is_nothing():
+    one_rate = [*straight("sft", 0.5, (0.2,)), *straight("talr", 0.5, (0.2,))]
+    assert found(*one_rate) == []
+    (group,) = comparable(straight("sft", 0.5, (0.2, 0.3)) + straight("talr", 0.5, (0.2, 0.3)))
+    assert matched(group) == []
+    none = [*straight("sft", 0.5, (0.0, 0.0)), *straight("talr", 0.5, (0.2, 0.3))]
+    assert found(*none) == []
+    no_items = [results("base"), results("sft"), results("sft", lr=1e-5), results("talr")]
+    assert matched_cells(comparable(no_items)) is None
+    assert headline([]) == ""
