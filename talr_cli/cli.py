@@ -27,6 +27,7 @@ COMMANDS = {
     "show": "a run: how it was made, its scores, some answers, its files",
     "clean": "delete what nothing needs; --dry-run shows it",
     "doctor": "this machine, and what would stop an experiment on it",
+    "completion": "the script that completes words in bash, zsh or fish",
 }
 
 HELP = f"""talr {__version__}: fine-tune on a domain, measure what it cost, ship the best trade-off.

@@ -17,7 +17,7 @@ WIDTH = 100
 INDENT = 4
 FLAGS = (
     "Flags: --cfg job (print the config), --config-dir DIR (add your own groups),\n"
-    "--shell-completion install=bash (or zsh, fish), --hydra-help (all of Hydra's)\n"
+    "--hydra-help (all of Hydra's)\n"
 )
 
 

@@ -81,6 +81,8 @@ MISTAKES = {
     "empty study": (("report", "study=nothing"), "talr train study=nothing"),
     "model path": (("train", "model.path=./none"), "model.path=./none is not a directory"),
     "grammar": (("train", "lr=[1"), "talr train --help"),
+    "completion": (("train", "-sc", "install=bash"), "`talr completion bash`"),
+    "no such shell": (("completion", "csh"), "talr completion bash, zsh or fish"),
 }
 
 
@@ -115,9 +117,3 @@ def test_the_config_dir_value_types_are_checked(tmp_path):
     )
     assert done.returncode == 2
     assert "trainer.epochs" in done.stderr
-
-
-def test_shell_completion_is_hydras(tmp_path):
-    done = talr("train", "--shell-completion", "install=bash", cwd=tmp_path)
-    assert done.returncode == 0
-    assert "COMP_LINE" in done.stdout
