@@ -85,10 +85,10 @@ def _described(
         try:
             with composing(command, config_dir) as also:
                 config = compose(command, [*also, *overrides])
-        except UserError:
+                values: Any = OmegaConf.to_container(config)
+                return list(describe(COMMANDS[command], values)), values
+        except (UserError, ImportError, AttributeError):  # also of the user's own class
             continue
-        values: Any = OmegaConf.to_container(config)
-        return list(describe(COMMANDS[command], values)), values
     return [], {}
 
 

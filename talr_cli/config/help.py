@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 
 from talr_cli.config.commands import conf_dir
 from talr_cli.fields import About, about
+from talr_cli.scorers.user import look_in_current_folder
 
 WIDTH = 100
 INDENT = 4
@@ -76,8 +77,9 @@ def describe(
 
 
 def class_of(target: str) -> type:
-    """The class that a shipped part names by `_target_`."""
+    """The class that a part names by `_target_`."""
     module, _, name = target.rpartition(".")
+    look_in_current_folder()
     return getattr(importlib.import_module(module), name)
 
 
