@@ -35,7 +35,7 @@ HELP = f"""talr {__version__}: fine-tune on a domain, measure what it cost, ship
 Usage: talr COMMAND [key=value ...] [--config-dir DIR]
 
 Commands:
-{chr(10).join(f"  {name:10}{text}" for name, text in COMMANDS.items())}
+{chr(10).join(f"  {name:12}{text}" for name, text in COMMANDS.items())}
 
 Examples:
   talr train method=talr lr=1e-6

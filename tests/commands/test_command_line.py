@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from synthetic_study import BASE, results, write_study
 
 HEAVY = ("torch", "transformers", "trl", "datasets", "lm_eval", "wandb", "matplotlib", "pandas")
 
@@ -40,6 +41,12 @@ def imported_by(*arguments, cwd):
     ids=" ".join,
 )
 def test_answers_without_importing_anything_heavy(arguments, tmp_path):
+    assert imported_by(*arguments, cwd=tmp_path) == []
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("show", "sft"), ("clean", "--dry-run")])
+def test_looking_at_a_study_imports_nothing_heavy(arguments, tmp_path):
+    write_study(tmp_path / "runs", [BASE, results("sft")])
     assert imported_by(*arguments, cwd=tmp_path) == []
 
 
