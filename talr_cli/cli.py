@@ -32,6 +32,7 @@ COMMANDS = {
     "show": "a run: how it was made, its scores, some answers, its files",
     "clean": "delete what nothing needs; --dry-run shows it",
     "doctor": "this machine, and what would stop an experiment on it",
+    "completion": "the script that completes words in bash, zsh or fish",
 }
 
 HELP = f"""talr {__version__}: fine-tune on a domain, measure what it cost, ship the best trade-off.
@@ -39,7 +40,7 @@ HELP = f"""talr {__version__}: fine-tune on a domain, measure what it cost, ship
 Usage: talr COMMAND [key=value ...] [--config-dir DIR] [-v]
 
 Commands:
-{chr(10).join(f"  {name:10}{text}" for name, text in COMMANDS.items())}
+{chr(10).join(f"  {name:12}{text}" for name, text in COMMANDS.items())}
 
 Examples:
   talr train method=talr lr=1e-6

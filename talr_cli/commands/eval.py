@@ -12,6 +12,7 @@ from talr_cli.models.checkpoints import run_of
 from talr_cli.report.show import show
 from talr_cli.run.checkpoint import follow_scoring, made_of, score_checkpoint
 from talr_cli.run.config import EvalConfig
+from talr_cli.runs.run_directory import RunDirectory
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -28,13 +29,14 @@ def evaluate_checkpoint(composed: Composed[EvalConfig]) -> None:
     ranks.connect(config.device)
     with ranks.ended_by_main():
         if ranks.is_main():
-            _score(composed)
+            show([evaluated(composed)])
         else:
             follow_scoring(config)
     ranks.leave()
 
 
-def _score(composed: Composed[EvalConfig]) -> None:
+def evaluated(composed: Composed[EvalConfig]) -> RunDirectory:
+    """The directory with the scores of `ckpt`, made by this process or found."""
     config, run, made = composed.config, run_of(composed.config.ckpt), None
     if run is not None:
         found = of_run("eval", composed, run)
@@ -44,4 +46,4 @@ def _score(composed: Composed[EvalConfig]) -> None:
             made = made_of(run, *(found.made[key] for key in ("method", "lr", "seed")))
         else:
             run = None  # its own scores stay as they are
-    show([score_checkpoint(config, composed.overrides, run, made)])
+    return score_checkpoint(config, composed.overrides, run, made)

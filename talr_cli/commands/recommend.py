@@ -54,8 +54,10 @@ def print_recommendations(composed: Composed[RecommendConfig]) -> int:
     def show() -> None:
         for title, found in groups.items():
             print(f"{printable(title)}:")
-            is_none = isinstance(found, NothingWithin)
-            lines = (none_lines if is_none else as_lines)(found, config.max_general_loss)
+            if isinstance(found, NothingWithin):
+                lines = none_lines(found, config.max_general_loss)
+            else:
+                lines = as_lines(found, config.max_general_loss)
             for line in lines:
                 print(f"  {printable(line)}")
 

@@ -14,6 +14,7 @@ from talr_cli.run.make import average, follow, training_of
 from talr_cli.run.prepare import Run, beside, prepare
 from talr_cli.run.variants import along, of_alpha, without_merge
 from talr_cli.run.whole import lacks_weights, run_to_end
+from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.sweep.search import trial
 
 log = logging.getLogger(__name__)
@@ -30,18 +31,25 @@ def train(composed: Composed[TrainConfig]) -> float | None:
     """
     if composed.is_trial:
         return trial(composed.config, composed.arguments)
-    _train(composed)
+    made = trained(composed)
+    if made:
+        show(made)
     return None
 
 
-def _train(composed: Composed[TrainConfig]) -> None:
+def trained(composed: Composed[TrainConfig]) -> list[RunDirectory]:
+    """The runs that the config comes to, made or found.
+
+    None in the processes that help the first one, and where processes of their own made them.
+    """
+    made: list[RunDirectory] = []
     wanted, trainer = composed.config, composed.config.trainer
     missing = ranks.missing_ranks(wanted.distributed, wanted.device)
     if missing:
         # refuses a batch that cannot be cut up
         ranks.per_rank(trainer.batch_size, trainer.rows_at_once, missing)
         ranks.start("train", composed.arguments, missing)
-        return
+        return made
     ranks.connect(wanted.device)
     with ranks.ended_by_main():
         tuned = along(wanted if wanted.merge is None else without_merge(wanted))
@@ -50,13 +58,14 @@ def _train(composed: Composed[TrainConfig]) -> None:
         ranks.agree(run.identity, "what is to be trained")
         runs = [*(beside(run, config) for config in tuned[:-1]), run]
         if ranks.is_main():
-            _run(runs, along(wanted))
+            made = _run(runs, along(wanted))
         else:
             follow(runs)
     ranks.leave()
+    return made
 
 
-def _run(runs: Sequence[Run], wanted: Sequence[TrainConfig]) -> None:
+def _run(runs: Sequence[Run], wanted: Sequence[TrainConfig]) -> list[RunDirectory]:
     """The runs along a training to their ends, and the averages that are wanted of each."""
     to_train = [one for one in runs if lacks_weights(one)]
     if to_train:
@@ -75,4 +84,4 @@ def _run(runs: Sequence[Run], wanted: Sequence[TrainConfig]) -> None:
         for alpha in config.merge.alphas:
             averaged = beside(run, of_alpha(config, alpha))
             made.append(run_to_end(averaged, average(tuned, alpha)))
-    show(made)
+    return made

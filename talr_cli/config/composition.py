@@ -1,4 +1,4 @@
-"""Command line -> typed config. Composition, --cfg, completion and multirun are Hydra's own.
+"""Command line -> typed config. Composition, --cfg and multirun are Hydra's own.
 
 What it adds: paths need no quoting, Hydra's errors become one line, and what comes out is the
 command's dataclass with its parts as objects, all of whose problems are reported together. Nothing
@@ -77,6 +77,8 @@ def run(
     """
     if show_help(command, arguments):
         return
+    if {"-sc", "--shell-completion"} & set(arguments):
+        raise UserError("`talr completion bash` prints the script for bash; or zsh, fish")
     _register_schemas()
     look_in_current_folder()  # for the classes that a user's own config names
     options, overrides = _checked(command, arguments, positional)
@@ -120,6 +122,25 @@ def load(command: str, overrides: Sequence[str]) -> Any:
     """The typed config of a command without running it."""
     with composing(command, None):
         return typed_config(command, compose(command, overrides=list(overrides)), overrides)
+
+
+def composed(
+    command: str,
+    overrides: Sequence[str],
+    config_dir: Path | None = None,
+    hold: Callable[[Sequence[str]], Sequence[str]] = lambda overrides: (),
+) -> Composed[Any]:
+    """What `run` hands to its task, for a caller in Python; raises as it does."""
+    look_in_current_folder()
+    typed = with_quoted_paths(command, overrides)
+    held = tuple(hold(typed))
+    own = [one for one in typed if one not in held]
+    with composing(command, config_dir) as also:
+        config = compose(command, [*also, *own])
+        values: Any = OmegaConf.to_container(config, resolve=True)
+        made = typed_config(command, config, own)
+    added = () if config_dir is None else (f"--config-dir={config_dir}",)
+    return Composed(made, (*own, *held), (*added, *own, *held), values, False)
 
 
 @contextmanager

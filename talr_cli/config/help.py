@@ -12,13 +12,13 @@ from typing import Any, get_type_hints
 
 from talr_cli.config.commands import conf_dir
 from talr_cli.fields import About, about
+from talr_cli.scorers.user import look_in_current_folder
 
 WIDTH = 100
 INDENT = 4
 FLAGS = (
     "Flags: --cfg job (print the config), --config-dir DIR (add your own groups),\n"
-    "--shell-completion install=bash (or zsh, fish), --hydra-help (all of Hydra's),\n"
-    "-v (where in the code an error comes from)\n"
+    "--hydra-help (all of Hydra's), -v (where in the code an error comes from)\n"
 )
 
 
@@ -77,8 +77,9 @@ def describe(
 
 
 def class_of(target: str) -> type:
-    """The class that a shipped part names by `_target_`."""
+    """The class that a part names by `_target_`."""
     module, _, name = target.rpartition(".")
+    look_in_current_folder()
     return getattr(importlib.import_module(module), name)
 
 

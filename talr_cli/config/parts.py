@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,8 @@ KINDS: dict[str, type] = {
 # The packages whose classes a stored config may name. Each holds such parts and nothing that acts
 # when it is made.
 TRUSTED = dict.fromkeys(KINDS, "talr_cli.methods.") | {"dataset": "talr_cli.data."}
+# What a subclass has to write itself.
+_NEEDED = {"Objective": ("weights",), "Regulariser": ("start",)}
 
 
 @dataclass
@@ -91,12 +94,39 @@ def _made(key: str, kind: type, given: Mapping[str, Any]) -> Made:
     for name, one in objects.items():
         container[name] = _user_object(f"{key}.{name}", one)
     part = kind(**at_home(kind, container))
-    if not isinstance(part, KINDS[key]):
+    lines = _missing_lines(part, KINDS[key])
+    if lines:
         raise UserError(
-            f"{key}: {kind.__module__}.{kind.__name__} is no {KINDS[key].__name__.lower()}, see "
-            f"{KINDS[key].__module__}.{KINDS[key].__name__} for what it needs"
+            f"{key}: {kind.__module__}.{kind.__name__} is no {KINDS[key].__name__.lower()}: it "
+            f"lacks {' and '.join(f'`{one}`' for one in lines)}; docs/extending.md has a whole one"
         )
     return Made(part, [])
+
+
+def _missing_lines(part: Any, wanted: type) -> list[str]:
+    """The lines of Python that a class needs to be the part that is wanted, and does not have."""
+    kind = type(part)
+    if not getattr(wanted, "_is_protocol", False):
+        if not isinstance(part, wanted):
+            return [f"class {kind.__name__}({wanted.__name__}):"]
+        needed = _NEEDED.get(wanted.__name__, ())
+        return [
+            _line(wanted, name) for name in needed if getattr(kind, name) is getattr(wanted, name)
+        ]
+    names = [*getattr(wanted, "__annotations__", {}), *vars(wanted)]
+    public = (name for name in names if not name.startswith("_"))
+    return [_line(wanted, name) for name in public if not hasattr(part, name)]
+
+
+def _line(wanted: type, name: str) -> str:
+    """How a member of a protocol or a base class begins."""
+    if name in wanted.__annotations__:
+        return f"{name}: {wanted.__annotations__[name]}"
+    member = vars(wanted)[name]
+    is_property = isinstance(member, property)
+    function: Any = member.fget if is_property else member
+    signature = str(inspect.signature(function)).replace("'", "")
+    return f"{'@property ' if is_property else ''}def {name}{signature}:"
 
 
 def _class(key: str, target: Any, is_stored: bool) -> type:

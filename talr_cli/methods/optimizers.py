@@ -56,7 +56,7 @@ class Optimizer:
         name = type(self).__name__.lower()
         if self.needs is not None and importlib.util.find_spec(self.needs) is None:
             raise UserError(
-                f"optimizer={name} needs {self.needs}: pip install 'talr[{self.extra}]'"
+                f"optimizer={name} needs {self.needs}: pip install -e '.[{self.extra}]'"
             )
         if sharded and not self.shards:
             raise UserError(

@@ -27,7 +27,7 @@ def check_base_dtype(base_dtype: str, sharded: bool) -> None:
     if base_dtype != "nf4":
         return
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError("adapter.base_dtype=nf4 needs bitsandbytes: pip install 'talr[bnb]'")
+        raise UserError("adapter.base_dtype=nf4 needs bitsandbytes: pip install -e '.[bnb]'")
     if sharded:
         raise UserError(
             "adapter.base_dtype=nf4 does not go with distributed=fsdp2: use distributed=ddp, or "

@@ -73,7 +73,7 @@ class MathScorer:
     def __init__(self) -> None:
         if importlib.util.find_spec("math_verify") is None:
             raise UserError(
-                "scoring answers in LaTeX needs the package math-verify: pip install 'talr[math]'"
+                "scoring answers in LaTeX needs the package math-verify: pip install -e '.[math]'"
             )
         self._comparer: _Comparer | None = None
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from synthetic_study import BASE, results, write_study
 
 HEAVY = ("torch", "transformers", "trl", "datasets", "lm_eval", "wandb", "matplotlib", "pandas")
 
@@ -40,6 +41,12 @@ def imported_by(*arguments, cwd):
     ids=" ".join,
 )
 def test_answers_without_importing_anything_heavy(arguments, tmp_path):
+    assert imported_by(*arguments, cwd=tmp_path) == []
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("show", "sft"), ("clean", "--dry-run")])
+def test_looking_at_a_study_imports_nothing_heavy(arguments, tmp_path):
+    write_study(tmp_path / "runs", [BASE, results("sft")])
     assert imported_by(*arguments, cwd=tmp_path) == []
 
 
@@ -81,6 +88,8 @@ MISTAKES = {
     "empty study": (("report", "study=nothing"), "talr train study=nothing"),
     "model path": (("train", "model.path=./none"), "model.path=./none is not a directory"),
     "grammar": (("train", "lr=[1"), "talr train --help"),
+    "completion": (("train", "-sc", "install=bash"), "`talr completion bash`"),
+    "no such shell": (("completion", "csh"), "talr completion bash, zsh or fish"),
 }
 
 
@@ -115,9 +124,3 @@ def test_the_config_dir_value_types_are_checked(tmp_path):
     )
     assert done.returncode == 2
     assert "trainer.epochs" in done.stderr
-
-
-def test_shell_completion_is_hydras(tmp_path):
-    done = talr("train", "--shell-completion", "install=bash", cwd=tmp_path)
-    assert done.returncode == 0
-    assert "COMP_LINE" in done.stdout

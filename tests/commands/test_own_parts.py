@@ -1,113 +1,96 @@
-"""Parts of the user's own, from a folder outside the package: one file, one YAML, no list."""
+"""Parts of the user's own, as docs/extending.md has them: one file, one YAML, no list."""
 
 import json
+import re
+import sys
+from pathlib import Path
 
-from command_line import talr
+import pytest
 
-OBJECTIVE = '''
-from dataclasses import dataclass
-from talr_cli.fields import value
-from talr_cli.methods.base import Objective
-
-
-@dataclass
-class Focal(Objective):
-    """Tokens that the model already knows weigh little."""
-
-    gamma: float = value("how little", 2.0, at_least=0)
-
-    def weights(self, tokens, tau):  # log_probs[N] of the targets -> weights[N]
-        return (1 - tokens.log_probs.detach().exp()) ** self.gamma
-'''
-
-REGULARISER = '''
-from dataclasses import dataclass
-from talr_cli.methods.base import Regulariser
-
-
-@dataclass
-class Pull(Regulariser):
-    """Half the squared distance of the first weight to its start."""
-
-    strength: float = 0.5
-
-    def start(self, model, load_base):
-        self._start = next(model.parameters()).detach().clone()
-
-    def add_gradient(self, model):
-        weight = next(model.parameters())
-        weight.grad += self.strength * (weight.detach() - self._start)
-        return self.strength / 2 * (weight.detach() - self._start).square().sum()
-'''
-
-DATASET = '''
-from dataclasses import dataclass
-from talr_cli.data.base import Example, Splits
-from scorers import Ends
-
-
-@dataclass
-class Doubles:
-    """What is twice a number?"""
-
-    name: str = "doubles"
-    rows: int = 8
-
-    def load(self):
-        rows = [
-            Example(
-                id=str(n),
-                messages=({"role": "user", "content": f"Twice {n}?"},),
-                completion=str(2 * n),
-                reference={"answer": str(2 * n)},
-            )
-            for n in range(self.rows + 2)
-        ]
-        return Splits(rows[2:], [], rows[:2], Ends())
-'''
-
-SCORER = '''
+from talr_cli import api
+from talr_cli.errors import UserError
 from talr_cli.scorers.base import Verdict
 
+PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
+BLOCKS = dict(re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))
+(ROWS,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+SMALL = ("trainer.max_steps=2", "device=cpu", "logger=none", "domain.max_new_tokens=4")
+NAMES = ("doubles", "focal", "pull", "top", "ladder", "judges")
 
-class Ends:
-    """The output ends with the answer."""
 
-    def __call__(self, output, reference):
-        return Verdict(output.strip().endswith(reference["answer"]), output)
-'''
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with the files of the page."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, text in {**BLOCKS, "tasks/capitals.jsonl": ROWS}.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    row = {"prompt": "Where to?", "completion": "billing", "answer": "billing"}
+    for name in ("tickets", "tickets-test"):
+        rows = ({**row, "prompt": f"{name} {n}?"} for n in range(4))
+        Path(f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    yield
+    for name in NAMES:
+        sys.modules.pop(name, None)
 
-CONFIG = {
-    "objective/focal.yaml": "_target_: objectives.Focal\ngamma: 1.0\n",
-    "regulariser/pull.yaml": "_target_: regularisers.Pull\nstrength: 0.5\n",
-    "dataset/doubles.yaml": "_target_: datasets_of_mine.Doubles\nname: doubles\nrows: 8\n",
+
+def command():
+    """The overrides of the page's command."""
+    text = re.search(r"    talr train --config-dir mine (.*?)\n\n", PAGE, re.DOTALL)[1]
+    return [one.strip("'") for one in text.replace("\\\n", " ").split()]
+
+
+def test_the_pages_command_makes_its_runs(here):
+    runs = api.train(*command(), *SMALL, "suite.drift=false", config_dir="mine")
+    (averaged,) = runs
+    assert averaged.path.name.startswith("focal+pull+ladder0.5-")
+    assert averaged.results["weights"]["averaged"]["alpha"] == 0.5
+    assert averaged.results["general"]["tasks"].keys() == {"capitals"}
+    assert averaged.results["domain"]["scorer"] == "Ends"
+    assert {"length", "parsed"} <= set(averaged.samples().columns)
+    tuned = api.run("focal+pull-")
+    assert tuned.config["objective"]["gamma"] == 1.0
+    assert tuned.metrics()["penalty"].iloc[-1] >= 0
+    with pytest.raises(UserError, match=r"objective.gamma=-1.0 is outside \[0, infinity\)"):
+        api.train(*command(), "objective.gamma=-1", config_dir="mine")
+
+
+def test_own_rows_scorer_and_adapter(here):
+    quick = ("model=small", "adapter=top", "dataset=tickets", "eval=false")
+    (run,) = api.train(*quick, *SMALL, config_dir="mine")
+    assert run.state == "trained"
+    adapter = json.loads((run.path / "adapter" / "adapter_config.json").read_text())
+    assert adapter["layers_to_transform"] == [1]
+    import judges
+
+    assert judges.first_word("billing!", {"answer": "billing"}) == Verdict(False, "billing!")
+
+
+def test_every_file_of_the_page_was_run():
+    used = {"small", "tickets", "doubles", "focal", "pull", "top", "ladder", "judges", "capitals"}
+    assert {Path(name).stem for name in BLOCKS} == used
+
+
+LACKING = {
+    "dataset": ("class Rows:\n    name: str = 'x'", "def load(self) -> Splits:"),
+    "objective": ("class Rows:\n    x: int = 1", "class Rows(Objective):"),
+    "regulariser": (
+        "class Rows(Regulariser):\n    x: int = 1",
+        "def start(self, model: Any, load_base",
+    ),
+    "merge": ("class Rows:\n    name: str = 'x'", "@property def alphas(self) -> list[float]:"),
+    "adapter": ("class Rows:\n    x: int = 1", "def wrap(self, model: PreTrainedModel"),
 }
 
 
-def test_each_part_is_one_file_and_one_yaml(tmp_path):
-    for name, text in (
-        ("objectives", OBJECTIVE),
-        ("regularisers", REGULARISER),
-        ("datasets_of_mine", DATASET),
-        ("scorers", SCORER),
-    ):
-        assert len(text.splitlines()) < 60
-        (tmp_path / f"{name}.py").write_text(text)
-    for name, text in CONFIG.items():
-        path = tmp_path / "mine" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    own = ("--config-dir", "mine", "objective=focal", "regulariser=pull", "dataset=doubles")
-    done = talr(
-        *("train", *own, "model=tiny", "trainer.max_steps=2", "dataset.rows=6", "device=cpu"),
-        *("suite.tasks=[mini_python]", "limit=2", "domain.max_new_tokens=4", "suite.drift=false"),
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    run = tmp_path / done.stdout.rpartition("run directory: ")[2].strip()
-    assert run.name.startswith("focal+pull-")
-    results = json.loads((run / "results.json").read_text())
-    assert results["domain"]["n"] == 2
-    wrong = talr("train", *own, "objective.gamma=-1", "model=tiny", cwd=tmp_path)
-    assert wrong.returncode == 2
-    assert "objective.gamma=-1.0 is outside [0, infinity)" in wrong.stderr
+@pytest.mark.parametrize("group", LACKING)
+def test_what_a_part_lacks_is_named_with_the_line_to_write(group, here, tmp_path):
+    text, line = LACKING[group]
+    imports = "from dataclasses import dataclass\nfrom talr_cli.methods.base import *\n"
+    Path(f"lacking_{group}.py").write_text(f"{imports}\n@dataclass\n{text}\n")
+    Path(f"mine/{group}").mkdir(exist_ok=True)
+    Path(f"mine/{group}/lacking.yaml").write_text(f"_target_: lacking_{group}.Rows\n")
+    with pytest.raises(UserError, match=re.escape(f"lacks `{line}")):
+        api.train(f"{group}=lacking", config_dir="mine")

@@ -117,7 +117,7 @@ def test_any_output_is_read_without_an_error(output):
 def test_without_math_verify_the_package_to_install_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "math_verify", None)
     monkeypatch.setattr(math_scorers.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'talr\[math\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '.\[math\]'"):
         MathScorer()
 
 

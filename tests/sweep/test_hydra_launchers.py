@@ -83,7 +83,7 @@ def test_launchers_that_are_not_installed_say_what_to_install(tmp_path):
         if not is_installed(module):
             done = talr("sweep", *FEW, "lr=1e-3", f"launcher={launcher}", cwd=tmp_path)
             assert done.returncode == 2
-            assert f"pip install 'talr[{launcher}]'" in done.stderr
+            assert f"pip install -e '.[{launcher}]'" in done.stderr
 
 
 @pytest.mark.parametrize(

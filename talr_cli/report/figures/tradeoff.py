@@ -52,11 +52,11 @@ def plot_tradeoff(groups: Sequence[Group], folder: Path) -> list[Path]:
         if not any(has_both_scores(one) for one in group.runs):
             log.warning("no plot of %s: no run has both scores", group.title)
             continue
-        files += save(_draw(group), folder, f"tradeoff-{group.file_name}")
+        files += save(draw_tradeoff(group), folder, f"tradeoff-{group.file_name}")
     return files
 
 
-def _draw(group: Group) -> Figure:
+def draw_tradeoff(group: Group) -> Figure:
     """The runs of a group; those without both scores only keep their look."""
     results = [one for one in group.runs if has_both_scores(one)]
     tuned = [one for one in results if not is_base(one)]

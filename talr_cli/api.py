@@ -1,0 +1,173 @@
+"""talr from Python and from notebooks: studies as data frames, runs, and making them.
+
+A study is read from its run directories, as the command line reads it; training and evaluating take
+the same config values. What goes wrong in the user's hands is a `talr_cli.errors.UserError`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from talr_cli import ranks
+from talr_cli.commands.eval import evaluated
+from talr_cli.commands.train import trained
+from talr_cli.config.composition import composed
+from talr_cli.config.stored import for_the_run
+from talr_cli.errors import UserError
+from talr_cli.run.config import EvalConfig, TrainConfig
+from talr_cli.runs.listing import find_run
+from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.runs.samples import read_samples
+from talr_cli.runs.study import scored_runs
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as it lies on disk; everything is read when it is asked for.
+
+    Attributes:
+        path: Its directory.
+    """
+
+    path: Path
+
+    @property
+    def state(self) -> str:
+        """pending, training, trained, evaluated, interrupted, failed or diverged."""
+        return self._directory.read_status().state
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved config, as plain values."""
+        return self._directory.read_config()
+
+    @property
+    def results(self) -> dict[str, Any] | None:
+        """The content of results.json; None before it is scored."""
+        return self._directory.read_results()
+
+    def metrics(self) -> pd.DataFrame:
+        """A row for every step and every validation."""
+        import pandas as pd
+
+        return pd.DataFrame(self._directory.read_metrics())
+
+    def samples(self, part: str = "domain") -> pd.DataFrame:
+        """A row for every item: what was asked, answered and judged.
+
+        Args:
+            part: `domain`, or `general/TASK`.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(read_samples(self._directory.samples, part))
+
+    def model(self, device: str = "auto") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The checkpoint as it was scored, and its tokenizer.
+
+        Raises:
+            UserError: There is none, or it is damaged.
+        """
+        from transformers import AutoTokenizer
+
+        from talr_cli.models.config import ModelConfig
+        from talr_cli.models.loading import choose_device, load_model
+        from talr_cli.models.sources import directory_source
+
+        stored = self.config["model"]
+        taken = {key: stored[key] for key in ("architecture", "key_mapping", "attention")}
+        config = ModelConfig(path=str(self._directory.model), **taken)
+        source = directory_source(self._directory.model)
+        tokenizer: Any = AutoTokenizer.from_pretrained(self._directory.model)
+        return load_model(source, config, "auto", choose_device(device)), tokenizer
+
+    @property
+    def _directory(self) -> RunDirectory:
+        return RunDirectory(self.path)
+
+
+def study(name: str = "default", runs_dir: str | Path = "runs") -> pd.DataFrame:
+    """A row for each scored run, with the columns of the report's table.csv and the run's path.
+
+    Raises:
+        UserError: The study has no scored run.
+    """
+    import pandas as pd
+
+    from talr_cli.report.as_json import rows_of
+    from talr_cli.report.tables.table import results_cells, study_rows
+    from talr_cli.statistics.groups import comparable
+
+    runs = scored_runs(Path(runs_dir), name)
+    groups = comparable(runs.values())
+    frame = pd.DataFrame(rows_of(results_cells(groups)))
+    paths = {id(results["run"]): path for path, results in runs.items()}
+    frame["path"] = [str(paths[id(row.run)]) for row in study_rows(groups)]
+    return frame
+
+
+def run(name: str | Path, study: str | None = None, runs_dir: str | Path = "runs") -> Run:
+    """A run by its directory, or by what its name begins with in a study, or in any.
+
+    Raises:
+        UserError: There is none, or there are several.
+    """
+    return Run(find_run(str(name), Path(runs_dir), study).path)
+
+
+def pictures(name: str = "default", runs_dir: str | Path = "runs") -> dict[str, Figure]:
+    """Domain against general score of each model and dataset: {title: figure}.
+
+    Raises:
+        UserError: The study has no scored run.
+    """
+    from talr_cli.report.figures.tradeoff import draw_tradeoff
+    from talr_cli.statistics.groups import comparable
+    from talr_cli.statistics.pairs import has_both_scores
+
+    groups = comparable(scored_runs(Path(runs_dir), name).values())
+    return {
+        group.title: draw_tradeoff(group)
+        for group in groups
+        if any(map(has_both_scores, group.runs))
+    }
+
+
+def train(*overrides: str, config_dir: str | Path | None = None) -> list[Run]:
+    """`talr train` with these config values, such as "method=talr" and "lr=1e-6", in this process.
+
+    Returns:
+        The runs that it came to: one, or more with `score_at` or several alphas of a merge. A run
+        that is there already is found.
+
+    Raises:
+        UserError: A value is wrong, or something is missing.
+    """
+    asked = composed("train", overrides, _folder(config_dir))
+    _refuse_processes(asked.config)
+    return [Run(directory.path) for directory in trained(asked)]
+
+
+def evaluate(*overrides: str, config_dir: str | Path | None = None) -> Run:
+    """`talr eval` with these config values, such as "ckpt=PATH"; raises as `train`."""
+    asked = composed("eval", overrides, _folder(config_dir), for_the_run)
+    _refuse_processes(asked.config)
+    return Run(evaluated(asked).path)
+
+
+def _folder(config_dir: str | Path | None) -> Path | None:
+    return None if config_dir is None else Path(config_dir)
+
+
+def _refuse_processes(config: TrainConfig | EvalConfig) -> None:
+    if ranks.missing_ranks(config.distributed, config.device):
+        raise UserError(
+            "several GPUs need processes of their own: use `talr train` and `talr eval` for them"
+        )

@@ -1,0 +1,68 @@
+"""docs/api.md, run from the top to the bottom: on a study that was never run, and on a tiny one."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas
+import pytest
+from command_line import SMALL
+from synthetic_study import study as synthetic
+from synthetic_study import write_study
+
+from talr_cli import api
+from talr_cli.errors import UserError
+from talr_cli.runs.listing import runs_in
+
+PAGE = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_study(Path("runs"), synthetic(6))
+    Path("runs/s").rename("runs/demo")
+    answer = {"id": "1", "output": "x", "parsed": None, "correct": False}
+    for found in runs_in(Path("runs"), "demo"):
+        found.directory.samples.mkdir()
+        (found.directory.samples / "domain.jsonl").write_text(json.dumps(answer) + "\n")
+        found.directory.config.write_text("lr: 1.0e-06\n")
+        found.directory.write_status("evaluated")
+
+
+def test_the_page_runs_as_it_stands(here, monkeypatch):
+    """The overrides of the small run stand before what the page says."""
+    small = (*SMALL, "suite.tasks=[mini_python]", "suite.drift=false", "logger=none")
+    of_eval = [one for one in small if not one.startswith("trainer")]
+    train, evaluate = api.train, api.evaluate
+    monkeypatch.setattr(api, "train", lambda *given: train(*small, *given))
+    monkeypatch.setattr(api, "evaluate", lambda *given: evaluate(*of_eval, *given))
+    names = {}
+    for block in BLOCKS:
+        exec(compile(block, "docs/api.md", "exec"), names)
+    frame, run = names["frame"], names["run"]
+    assert len(frame) == 7
+    base = frame.set_index("method").loc["base"]
+    assert (base.domain, base.general) == (0.21, 0.46)
+    kept = frame[frame.general_change > -0.02]
+    assert names["best"].domain == kept.domain.max()
+    assert run.state == "evaluated"
+    assert len(names["answers"]) == 1
+    assert names["steps"].step.max() == 100
+    assert Path("small on medcalc.png").stat().st_size > 10_000
+    (made,) = names["runs"]
+    assert names["scored"].path.absolute() == made.path.absolute()
+    assert made.results["run"]["method"] == "talr"
+    assert made.metrics().lr.max() == pytest.approx(2e-4)
+    assert isinstance(made.samples("general/mini_python"), pandas.DataFrame)
+    assert names["model"].config.vocab_size == len(names["tokenizer"])
+    assert str(made.path) in set(api.study("demo").path)
+
+
+def test_mistakes_are_of_one_kind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"did you mean lr\?"):
+        api.train("lrr=1")
+    with pytest.raises(UserError, match="no scored run"):
+        api.study("none")
