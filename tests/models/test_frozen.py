@@ -91,7 +91,7 @@ def test_the_dtype_of_the_base_counts_for_the_identity():
 
 def test_what_nf4_lacks_is_said_in_a_line(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'talr\[bnb\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '.\[bnb\]'"):
         check_base_dtype("nf4", sharded=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     with pytest.raises(UserError, match="does not go with distributed=fsdp2"):
