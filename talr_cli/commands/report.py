@@ -41,11 +41,17 @@ def show_report(
     from talr_cli.report.tables.table import results_cells
     from talr_cli.statistics.groups import comparable, left_out_lines
     from talr_cli.statistics.matched import headline, matched
+    from talr_cli.statistics.rates import rates_line
 
     check_target(target)
     groups = comparable(runs.values())
     cells, found, left_out = results_cells(groups), findings(runs), left_out_lines(groups)
-    headlines = [f"{group.title}: {told}" for group in groups if (told := headline(matched(group)))]
+    headlines = [
+        f"{group.title}: {told}"
+        for group in groups
+        for told in (rates_line(group), headline(matched(group)))
+        if told
+    ]
 
     def show() -> None:
         for line in headlines:
@@ -58,7 +64,7 @@ def show_report(
     page = write_report(runs, study, study_path(runs_dir, study) / "report")
     claims = [asdict(one) for one in found]
     content = {
-        "equal_domain": headlines,
+        "headlines": headlines,
         "runs": rows_of(cells),
         "left_out": left_out,
         "claims": claims,

@@ -51,7 +51,7 @@ def study(runs):
 
 def drawn(runs):
     (group,) = comparable(runs)
-    return tradeoff._draw(group).axes[0]
+    return tradeoff.draw_tradeoff(group).axes[0]
 
 
 @pytest.mark.parametrize("runs", [0, 1, 12, 200])
@@ -143,3 +143,18 @@ def test_a_caller_that_plots_is_left_alone(tmp_path):
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_training_is_a_path_from_the_base_through_its_points():
+    runs = [BASE]
+    for share, domain, general in ((0.25, 0.25, 0.45), (0.5, 0.3, 0.4), (1, 0.35, 0.3)):
+        one = results("sft", 1e-5, domain, general)
+        one["weights"] = {"taken": {"at": share, "of": "sft-lr1e-05-s0-00000000"}}
+        if share == 1:
+            one["weights"] = {}
+        runs.append(one)
+    axes = drawn(runs[:1] + runs[:0:-1])  # in no order
+    lines = [tuple(map(tuple, line.get_xydata())) for line in axes.get_lines()]
+    assert ((0.21, 0.46), (0.25, 0.45), (0.3, 0.4), (0.35, 0.3)) in lines
+    assert ((0.25, 0.45), (0.3, 0.4)) in lines  # a dot each
+    assert len([text for text in axes.texts if text.get_text()]) == 1  # the end has the name
