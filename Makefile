@@ -38,11 +38,9 @@ vllm: .venv-vllm/ready  ## vLLM in an environment of its own, for suite.backend=
 	touch $@
 
 .PHONY: demo
-demo: setup  ## Fine-tune a small model with sft and talr, score both and the base: table and picture
-	$(BIN)/talr eval study=$(STUDY)
-	$(BIN)/talr train experiment=demo study=$(STUDY) seed=$(SEED) method=sft
-	$(BIN)/talr train experiment=demo study=$(STUDY) seed=$(SEED) method=talr
-	$(BIN)/talr report study=$(STUDY)
+demo: setup  ## Teach a small model facts, at two rates and with talr: what it learns, what it forgets
+	$(BIN)/talr sweep experiment=demo study=$(STUDY) seed=$(SEED) method=sft lr=5e-5,2e-4
+	$(BIN)/talr sweep experiment=demo study=$(STUDY) seed=$(SEED) method=talr lr=2e-4
 
 .PHONY: reproduce
 reproduce: setup  ## The study's grid on a GPU, without one a small one; its claims (PROFILE=paper|cpu)
@@ -61,8 +59,7 @@ gpu-check: setup  ## On a GPU: numbers, speed, memory, resuming, a small study; 
 methods: setup  ## All methods at one rate, as compared in docs/methods.md (over an hour)
 	$(BIN)/talr eval study=methods
 	for method in $(METHODS); do \
-		$(BIN)/talr train experiment=demo study=methods lr=1e-4 trainer.epochs=4 \
-			method=$$method || exit $$?; \
+		$(BIN)/talr train experiment=cpu study=methods method=$$method || exit $$?; \
 	done
 	$(BIN)/python scripts/bench_step.py --json runs/methods/bench.json
 	$(BIN)/python scripts/method_table.py --study methods --bench runs/methods/bench.json

@@ -90,21 +90,6 @@ def test_every_experiment_composes(experiment):
     config("train", f"experiment={experiment}")
 
 
-@pytest.mark.parametrize(
-    ("method", "lr"),
-    [
-        *(("sft", "2e-5"), ("l2", "1e-4"), ("lora", "4e-4")),
-        *(("averaging", "2e-5"), ("flow", "1e-4"), ("talr", "4e-4")),
-    ],
-)
-def test_the_cpu_study_finds_what_make_methods_has_trained(method, lr):
-    runs = [
-        identity(config("train", *experiment, f"method={method}", f"lr={lr}"), "x")
-        for experiment in (["experiment=cpu"], ["experiment=demo", "trainer.epochs=4"])
-    ]
-    assert runs[0] == runs[1]
-
-
 def test_label_runs_of_the_paper_are_told_apart_from_those_with_explanations():
     one, labels = (
         plain(config("train", f"experiment=paper/{name}")) for name in ("esci", "esci-label")
