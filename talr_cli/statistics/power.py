@@ -31,15 +31,19 @@ def smallest_difference(
     Returns:
         None where no change is large enough.
     """
-    # Not from 0: there a score of 0 or 1 has no noise, and stays without.
-    change, last = 1 / max(n for _, n in tasks), -1.0
-    while abs(change - last) > 1e-9:
-        last = change
+    from scipy.optimize import brentq
+
+    def missing(change: float) -> float:
+        """By how much a change is smaller than what is seen at its variance."""
         variances = [_variance(score, change, agreement) / n for score, n in tasks]
-        change = _QUANTILES * math.sqrt(sum(variances)) / len(tasks)
-        if change >= max(max(score, 1 - score) for score, _ in tasks):
-            return None
-    return change
+        return _QUANTILES * math.sqrt(sum(variances)) / len(tasks) - change
+
+    # Not from 0: there a score of 0 or 1 has no noise.
+    least = 1 / max(n for _, n in tasks)
+    most = max(max(score, 1 - score) for score, _ in tasks)
+    if missing(most) >= 0:
+        return None
+    return least if missing(least) <= 0 else float(brentq(missing, least, most))
 
 
 def _variance(score: float, change: float, agreement: float) -> float:

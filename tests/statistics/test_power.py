@@ -39,6 +39,23 @@ def test_more_items_show_less_and_a_handful_nothing():
     assert smallest_difference([(0.0, 100)]) > 0.05  # items that turn right are noise too
 
 
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        [(0.0, 2), (0.0, 2)],
+        [(0.0, 6)],
+        [(0.0, 4), (1.0, 4), (0.5, 2)],
+        *([(score, n)] for score in (0.0, 0.17, 0.5, 0.83, 1.0) for n in (1, 2, 6, 24)),
+    ],
+)
+def test_it_is_found_or_there_is_none_whatever_the_scores(tasks):
+    """The change that is found is just as large as its own error asks for."""
+    size = smallest_difference(tasks)
+    if size is not None:
+        assert 0 < size <= 1
+        assert smallest_difference([(score, 4 * n) for score, n in tasks]) < size
+
+
 def test_the_parts_of_a_base_model():
     base = scored("base", [1, 0] * 36, {"a": [1] * 30 + [0] * 30, "b": [1, 0, 0] * 20})
     assert smallest_of(base["domain"]) == smallest_difference([(0.5, 72)])
