@@ -101,8 +101,8 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
             raise UserError(f"replay.path={config.replay.path} has no row with a target token")
         random.Random(config.seed).shuffle(general)  # they are taken in order, often not all
     found = "auto: no GPU is seen" if device == "cpu" else "auto: the GPU"
-    log.info("device: %s (%s)", device, found if config.device == "auto" else "as asked for")
-    log.info("precision: %s (%s)", precision, why)
+    found = found if config.device == "auto" else "as asked for"
+    log.info("device: %s (%s), precision: %s (%s)", device, found, precision, why)
     run_id, directory = place(config, source)
     return Run(
         config, overrides, splits, rows, general, renderer, source, directory, run_id, device
