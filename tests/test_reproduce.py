@@ -1,16 +1,15 @@
 """`make reproduce` picks what the machine can carry, and refuses the rest with every reason."""
 
-import importlib.util
 import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from scripts_loaded import SCRIPTS, loaded
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "reproduce.py"
+SCRIPT = SCRIPTS / "reproduce.py"
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="expects no GPU")
 
 
@@ -27,11 +26,7 @@ def reproduce(*arguments, cwd, **environment):
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("reproduce", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["reproduce"] = module
-    spec.loader.exec_module(module)
-    return module
+    return loaded("reproduce")
 
 
 def test_without_a_gpu_it_is_the_small_grid(tmp_path):

@@ -16,7 +16,6 @@ from talr_cli.runs.study import scored_runs
 
 if TYPE_CHECKING:
     from talr_cli.report.recommend import Again, NothingWithin, Recommendation
-    from talr_cli.statistics.paired import Difference
     from talr_cli.statistics.pairs import Results
 
 ALTERNATIVES = 3
@@ -116,14 +115,14 @@ def as_lines(found: Recommendation, bound: float) -> list[str]:
         f"ship     {chosen.path.name}",
         f"why      the best domain score of {len(found.candidates)} of {found.runs} runs: those "
         f"that lose at most {bound:g} of the general score",
-        f"domain   {domain:.3f}, {_change(found.gain)} from the base",
-        f"general  {general:.3f}, {_change(found.loss)} from the base",
+        f"domain   {domain:.3f}, {found.gain.text} from the base",
+        f"general  {general:.3f}, {found.loss.text} from the base",
     ]
     if found.given_up is None:
         lines.append("costs    nothing of the domain score: it is the best without the bound too")
     else:
         lines.append(
-            f"costs    {_change(found.given_up)} on the domain against "
+            f"costs    {found.given_up.text} on the domain against "
             f"{_setting(found.unbound)}, the best without the bound"
         )
     if not found.gain.is_distinguishable:
@@ -158,10 +157,6 @@ def _again_line(again: Again | None) -> str:
         f"the bound in {again.holds:.0%} and its setting is picked in {again.picked:.0%}; runs "
         f"deviate by {domain:.3f} and {general:.3f}, known from {again.source}"
     )
-
-
-def _change(change: Difference) -> str:
-    return f"{change.difference:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
 
 
 def _setting(results: Results) -> str:

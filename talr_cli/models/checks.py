@@ -1,8 +1,8 @@
 """Whether a model can be used as it was asked for, before any of its weights are read.
 
-Works on the model's config.json, the names and shapes of its weights, its tokenizer and the
-lengths of rows. The model is built without
-memory for its weights, so that its own class says what it cannot do.
+Works on the model's config.json, the names and shapes of its weights, its tokenizer and the lengths
+of rows. The model is built without memory for its weights, so that its own class says what it
+cannot do.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ from typing import Any
 
 from talr_cli.models.sources import ModelSource
 
+Tensor = tuple[tuple[int, ...], int]  # its shape, and the bytes of each number as stored
+
 _BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
 # In the names of weights that come with a checkpoint and are not the language model's.
 _OTHER_PARTS = ("vision", "visual", "audio", "multi_modal", "mm_")
@@ -70,12 +72,10 @@ def shape_of(source: ModelSource | None) -> Shape | None:
     if source is None or not (source.directory / "config.json").is_file():
         return None
     settings = json.loads((source.directory / "config.json").read_text(encoding="utf-8"))
-    return of_settings(settings.get("text_config") or settings, dict(_tensors(source)))
+    return of_settings(settings.get("text_config") or settings, _of_the_language_model(source))
 
 
-def of_settings(
-    text: Mapping[str, Any], tensors: Mapping[str, tuple[tuple[int, ...], int]]
-) -> Shape | None:
+def of_settings(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Shape | None:
     """From the config of the language model, and {weight: (its shape, bytes of a number)}."""
     layers, hidden = (_number(text, *names) for names in (_LAYERS, _HIDDEN))
     heads, vocabulary = (_number(text, *names) for names in (_HEADS, ("vocab_size",)))
@@ -119,10 +119,19 @@ def _number(settings: Mapping[str, Any], *names: str) -> int | None:
     return next((one for one in found if isinstance(one, int) and one > 0), None)
 
 
-def _tensors(source: ModelSource) -> Iterator[tuple[str, tuple[tuple[int, ...], int]]]:
+def _of_the_language_model(source: ModelSource) -> dict[str, Tensor]:
+    return {
+        name: tensor
+        for name, tensor in tensors_of(source)
+        if not any(part in name for part in _OTHER_PARTS)
+    }
+
+
+def tensors_of(source: ModelSource) -> Iterator[tuple[str, Tensor]]:
+    """(name, (shape, bytes of a number)) of every tensor, from the headers of the files."""
     for file in sorted(source.directory.glob("*.safetensors")):
         with file.open("rb") as content:
             header = json.loads(content.read(int.from_bytes(content.read(8), "little")))
         for name, tensor in header.items():
-            if name != "__metadata__" and not any(part in name for part in _OTHER_PARTS):
+            if name != "__metadata__":
                 yield name, (tuple(tensor["shape"]), _BYTES.get(tensor["dtype"], 1))

@@ -170,7 +170,7 @@ def _change(base: Results | None, results: Results, part: str) -> Cell:
         found = difference(base, results, part)
     except UnpairedError:
         return Cell()
-    return Cell(f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]")
+    return Cell(found.text)
 
 
 def _command(*arguments: str) -> str:

@@ -18,11 +18,10 @@ from talr_cli.runs.atomic import BUILDING
 from talr_cli.runs.disk import writing
 from talr_cli.runs.lease import hold
 from talr_cli.runs.listing import Found, size_of
-from talr_cli.runs.run_directory import DAMAGED, LOCK
+from talr_cli.runs.run_directory import DAMAGED, LOCK, UNFINISHED
 from talr_cli.runs.study import SCORES
 
 DAY = 86400.0  # seconds
-_UNFINISHED = (f"{BUILDING}*", ".*.tmp", "samples/.*.tmp")
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def of_run(found: Found, models: bool) -> Iterator[Leftover]:
     if run.checkpoints.exists() and is_made:
         reasons[run.checkpoints] = "checkpoints of finished runs"
     reasons |= dict.fromkeys(run.path.glob(f"*{DAMAGED}"), "damaged, and put aside")
-    for pattern in _UNFINISHED:
+    for pattern in UNFINISHED:
         reasons |= dict.fromkeys(run.path.glob(pattern), "left by a process that was killed")
     if models and is_made and is_scored:
         for weights in (run.model, run.adapter):

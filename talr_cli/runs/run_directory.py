@@ -42,6 +42,8 @@ MODEL_REMEDY = (
     "delete it and make it again with `talr train ... eval=false`, or delete its "
     f"{MANIFEST} to use it as it is"
 )
+# What a killed process leaves in a run, as patterns.
+UNFINISHED = (f"{BUILDING}*", ".*.tmp", "samples/.*.tmp")
 DAMAGED = ".damaged"  # what the name of a thing ends with that was put aside
 _IDENTITY = re.compile(r"# run identity: ([0-9a-f]{64})$")
 log = logging.getLogger(__name__)
@@ -267,8 +269,9 @@ class RunDirectory:
             yield
 
     def _clean(self) -> None:
-        left_over = (f"{BUILDING}*", ".*.tmp", "samples/.*.tmp", TRACEBACK)
-        for left in (path for pattern in left_over for path in self.path.glob(pattern)):
+        for left in (
+            path for pattern in (*UNFINISHED, TRACEBACK) for path in self.path.glob(pattern)
+        ):
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
             else:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from talr_cli.statistics.contrasts import holm
 from talr_cli.statistics.groups import Group
+from talr_cli.statistics.paired import with_interval
 from talr_cli.statistics.pairs import has_both_scores, is_base
 from talr_cli.statistics.seeds import SeedGroup, seed_groups
 from talr_cli.statistics.settings import Scores, scores_of
@@ -55,6 +56,10 @@ class Matched:
     @property
     def difference(self) -> float:
         return self.general - self.reference
+
+    @property
+    def text(self) -> str:
+        return with_interval(self.difference, self.low, self.high)
 
     @property
     def verdict(self) -> str:
@@ -233,8 +238,8 @@ def headline(found: Sequence[Matched]) -> str:
         return ""
     best = found[0]
     told = (
-        f"at an equal domain score ({best.domain:.3f}) {best.method} keeps {best.difference:+.3f} "
-        f"[{best.low:+.3f}, {best.high:+.3f}] of the general score against {REFERENCE}"
+        f"at an equal domain score ({best.domain:.3f}) {best.method} keeps {best.text} "
+        f"of the general score against {REFERENCE}"
     )
     if not best.of_methods:
         return f"{told}; undecided: one seed, of these checkpoints"

@@ -48,6 +48,10 @@ class Difference:
     mcnemar: float | None
 
     @property
+    def text(self) -> str:
+        return with_interval(self.difference, self.low, self.high)
+
+    @property
     def is_distinguishable(self) -> bool:
         """Whether it is more than noise at the 5% level, by every test that was made.
 
@@ -66,6 +70,11 @@ def compare_part(before: Results, after: Results, part: str) -> Difference | Non
         return difference(before, after, part)
     except UnpairedError:
         return None
+
+
+def with_interval(difference: float, low: float, high: float) -> str:
+    """A difference with its 95% interval, as it is written everywhere."""
+    return f"{difference:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def difference(before: Results, after: Results, part: str) -> Difference:

@@ -31,5 +31,4 @@ def rates_line(group: Group) -> str:
 
 
 def _text(found: Difference) -> str:
-    verdict = "" if found.is_distinguishable else " ≈ 0"
-    return f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]{verdict}"
+    return found.text + ("" if found.is_distinguishable else " ≈ 0")

@@ -6,7 +6,6 @@ cannot be known is None. Memory is what `talr train` estimates itself.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -18,7 +17,7 @@ from typing import Any
 
 from talr_cli.errors import UserError
 from talr_cli.fields import files_of
-from talr_cli.models.shape import Shape
+from talr_cli.models.shape import Shape, tensors_of
 from talr_cli.models.sources import ModelSource
 from talr_cli.run.config import EvalConfig, TrainConfig
 from talr_cli.runs.places import files_at
@@ -30,7 +29,6 @@ from talr_cli.tracking import is_logged_in
 from talr_cli.training import planner
 from talr_cli.training.memory import Arithmetic
 
-_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
 _SAVED = {"float32": 4, "bfloat16": 2, "float16": 2}
 # A checkpoint to go on from: fp32 weights and AdamW's two moments. Two are kept, and for a moment
 # there is a third.
@@ -51,13 +49,9 @@ def weights_of(source: ModelSource | None) -> Weights | None:
     if source is None:
         return None
     numbers, widths = 0, [1]
-    for file in source.directory.glob("*.safetensors"):
-        with file.open("rb") as content:
-            header = json.loads(content.read(int.from_bytes(content.read(8), "little")))
-        for name, tensor in header.items():
-            if name != "__metadata__":
-                numbers += math.prod(tensor["shape"])
-                widths.append(_BYTES.get(tensor["dtype"], 1))
+    for _, (shape, width) in tensors_of(source):
+        numbers += math.prod(shape)
+        widths.append(width)
     return Weights(numbers, max(widths)) if numbers else None
 
 

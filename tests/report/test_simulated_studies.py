@@ -1,23 +1,15 @@
 """Verdicts on studies whose truth is known: without an effect they are rarely wrong."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
+from scripts_loaded import loaded
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "simulate_study.py"
 NO_EFFECT = ("flat", "same")
 LEVEL = 0.05
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("simulate_study", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["simulate_study"] = module
-    spec.loader.exec_module(module)
-    return module
+    return loaded("simulate_study")
 
 
 def rates(script, world, study, studies):

@@ -1,12 +1,12 @@
 """Places that cannot be written are one line, on real file systems that are full or read-only."""
 
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+from namespaces import run_inside
 
 from talr_cli.errors import UserError
 from talr_cli.runs.atomic import append_json_line, made_whole, write_json
@@ -68,21 +68,8 @@ print("again:", sorted(path.name for path in Path("full/model").iterdir()))
 
 
 def test_full_and_read_only_disks(tmp_path):
-    inside = ["unshare", "--user", "--map-root-user", "--mount"]
-    try:
-        subprocess.run([*inside, "true"], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("no user namespaces here")
-    done = subprocess.run(
-        [*inside, "sh", "-c", MOUNT, sys.executable, TRY],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert done.returncode == 0, done.stderr
-    said = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    told = run_inside("sh", "-c", MOUNT, sys.executable, TRY, cwd=tmp_path, timeout=120)
+    said = dict(line.split(": ", 1) for line in told.splitlines())
     for name, path in {
         "safetensors": "full/model",
         "torch": "full/checkpoint-1",

@@ -36,13 +36,12 @@ def matched_cells(groups: Sequence[Group]) -> Cells | None:
 
 
 def _cells(one: Matched) -> list[Cell]:
-    interval = f"{one.difference:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
     return [
         named(one.method),
         Cell(f"{one.domain:.3f}", one.domain),
         Cell(f"{one.reference:.3f}", one.reference),
         Cell(f"{one.general:.3f}", one.general),
-        Cell(interval, one.difference),
+        Cell(one.text, one.difference),
         Cell(f"{one.low:.3f}", one.low),
         Cell(f"{one.high:.3f}", one.high),
         Cell(f"{one.p:.3f}", one.p),
