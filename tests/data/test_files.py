@@ -70,15 +70,15 @@ def test_a_table_of_one_column_and_a_quoted_header(tmp_path):
     [
         ("a.jsonl", "{}".encode("utf-16"), "is UTF-16, UTF-32 or not text: save it as UTF-8"),
         ("a.csv", "prompt,completion".encode("utf-16-le"), "is UTF-16"),
-        ("a.json.gz", gzip.compress(b"[]")[:-6], "is not a whole gzip file"),
+        ("a.json.gz", gzip.compress(b"[]", mtime=0)[:-6], "is not a whole gzip file"),
         ("a.json.gz", b"[]", "is not a whole gzip file"),
-        ("a.json.gz", gzip.compress(b""), "is empty"),
+        ("a.json.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("a.json", b'{"train": [{"a": 1}], "test": [{"a": 1}]}', "2 of its keys hold a list"),
         ("a.json", b'{"prompt": ["a"], "completion": ["b"]}', "none of its keys holds a list"),
         ("a.json", b'{"messages": [{"role": "user"}]}', "none of its keys holds a list"),
         ("a.csv", b"prompt,completion,prompt\na,b,c\n", "has two columns of the name prompt"),
         ("a.jsonl", b'{"prompt": "a", "prompt": "b"}\n', "the key prompt comes twice"),
-        ("a.parquet.gz", gzip.compress(b"no table"), "is not a Parquet file"),
+        ("a.parquet.gz", gzip.compress(b"no table", mtime=0), "is not a Parquet file"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path, name, content, expected):
