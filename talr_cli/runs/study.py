@@ -6,6 +6,7 @@ from typing import Any
 
 from talr_cli.errors import UserError
 from talr_cli.runs.damage import warn_once
+from talr_cli.runs.listing import find_run
 from talr_cli.runs.results import read_results
 from talr_cli.runs.run_directory import study_path
 
@@ -65,22 +66,13 @@ def load_run(name: str, runs_dir: Path, study: str) -> tuple[Path, dict[str, Any
     Raises:
         UserError: There is none, there are several, or it has no scores.
     """
-    for folder in (Path(name), Path(name).parent):
-        if (folder / "results.json").exists():
-            return folder, read_results(folder / "results.json")
-    if Path(name).exists():
+    beside = (Path(name), Path(name).parent)
+    if Path(name).exists() and not any((one / "results.json").exists() for one in beside):
         raise UserError(f"{name} has no results.json: score it with `talr eval ckpt={name}`")
-    folder = study_path(runs_dir, study)
-    scored = [path.parent for path in sorted(folder.glob("*/*/results.json"))]
-    # A whole name is itself, whatever else begins with it.
-    found = [path for path in scored if path.name == name] or [
-        path for path in scored if path.name.startswith(name)
-    ]
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found or scored) or "none"
-        what = f"{len(found)} runs begin" if found else "no directory and no scored run begins"
-        raise UserError(f"{what} with {name} in {folder}: there are {names}")
-    return found[0], read_results(found[0] / "results.json")
+    run = find_run(name, runs_dir, study).path
+    if not (run / "results.json").exists():
+        raise UserError(f"{run} has no results.json: score it with `talr eval ckpt={run}`")
+    return run, read_results(run / "results.json")
 
 
 def _load(folder: Path, pattern: str) -> dict[Path, dict[str, Any]]:

@@ -122,7 +122,7 @@ def test_runs_without_samples_or_items_still_say_what_they_can(study):
     [
         (("base",), "two runs are needed: talr compare A B"),
         (("base", "sft", "talr"), "'talr' is not of the form key=value"),
-        (("base", "bft"), "begins with bft in runs/s: there are base-bbbbbbbb, sft-lr1e-06"),
+        (("base", "bft"), "begins with bft in runs/s: there are small__medcalc/base-bbbbbbbb, "),
         (("base", ""), "b is empty"),
         (("base", "runs"), "runs has no results.json"),
         (("base", "sft", "examples=-1"), "examples=-1 is outside"),
