@@ -118,7 +118,13 @@ def build(options: argparse.Namespace) -> tuple[Any, str]:
     set_seed(0)
     directory = RunDirectory(Path(tempfile.mkdtemp()))
     setting = loop.Setting(
-        config.trainer, config.optimizer, config.lr, config.seed, config.distributed, device
+        config.trainer,
+        config.optimizer,
+        config.schedule,
+        config.lr,
+        config.seed,
+        config.distributed,
+        device,
     )
     if not plain:
         method = config.parts
@@ -137,7 +143,7 @@ def build(options: argparse.Namespace) -> tuple[Any, str]:
             config.model.path,
         )
     else:
-        arguments = loop.trainer_arguments(setting, directory, len(rows))
+        arguments = loop.trainer_arguments(setting, directory)
         arguments.loss_type = "dft" if options.contestant == "trl-dft" else "nll"
         trainer = SFTTrainer(
             model=model,

@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import SFTConfig
 
 from talr_cli.methods.objectives import Deft, Dft, Eaft, Flow, InfoSft, Sft, Talr
+from talr_cli.methods.schedules import Finch
 from talr_cli.training.trainer import MethodTrainer
 
 PAD = 0
@@ -144,6 +145,7 @@ def trainer_gradient(
     micro,
     padding_free=False,
     regulariser=None,
+    schedule=None,
     ranks=1,
     **arguments,
 ):
@@ -180,6 +182,7 @@ def trainer_gradient(
         args=arguments,
         objective=objective,
         regulariser=regulariser,
+        schedule=schedule,
         processing_class=stub_tokenizer(),
         train_dataset=Dataset.from_list(batch),
     )
@@ -206,7 +209,10 @@ if __name__ == "__main__":
     name, micro, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     torch.set_num_threads(1)
     model = toy()
-    step = trainer_gradient(model, rows(), OBJECTIVES[name][0], folder, micro, ranks=2)
+    finch = Finch()
+    step = trainer_gradient(
+        model, rows(), OBJECTIVES[name][0], folder, micro, schedule=finch, ranks=2
+    )
     if torch.distributed.get_rank() == 0:
         stored = {p.grad.untyped_storage().data_ptr() for p in model.parameters()}
-        torch.save((step[0], len(stored)), folder / "step.pt")
+        torch.save((step[0], len(stored), finch.state()["mean_loss"]), folder / "step.pt")

@@ -118,11 +118,17 @@ def make_trainer(
     )
     folder = Path(tempfile.mkdtemp())
     setting = loop.Setting(
-        config.trainer, config.optimizer, config.lr, config.seed, config.distributed, device
+        config.trainer,
+        config.optimizer,
+        config.schedule,
+        config.lr,
+        config.seed,
+        config.distributed,
+        device,
     )
     tokenizer = byte_tokenizer()
     if of_trl:
-        arguments = loop.trainer_arguments(setting, RunDirectory(folder), len(rows))
+        arguments = loop.trainer_arguments(setting, RunDirectory(folder))
         arguments.loss_type = method.removeprefix("trl-")
         trainer: Any = SFTTrainer(
             model=model,

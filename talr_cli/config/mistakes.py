@@ -61,6 +61,8 @@ def _unknown(key: str, known: Sequence[str], see: str) -> str:
 
 _OTHER_NAMES = {
     "learning_rate": "lr",
+    "schedule": "schedule",
+    "lr_scheduler_type": "schedule",
     "num_train_epochs": "trainer.epochs",
     "per_device_train_batch_size": "trainer.micro_batch_size",
     "gradient_accumulation_steps": "trainer.micro_batch_size",

@@ -26,6 +26,7 @@ from talr_cli.fields import at_home, problems
 from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
 from talr_cli.methods.optimizers import Optimizer
 from talr_cli.methods.replay import Replay
+from talr_cli.methods.schedules import Schedule
 from talr_cli.scorers.user import UserScorer, look_in_current_folder
 
 # What a part has to be, by its key: a protocol or a base class.
@@ -36,13 +37,14 @@ KINDS: dict[str, type] = {
     "regulariser": Regulariser,
     "merge": Merge,
     "replay": Replay,
+    "schedule": Schedule,
     "optimizer": Optimizer,
 }
 # The packages whose classes a stored config may name. Each holds such parts and nothing that acts
 # when it is made.
 TRUSTED = dict.fromkeys(KINDS, "talr_cli.methods.") | {"dataset": "talr_cli.data."}
 # What a subclass has to write itself.
-_NEEDED = {"Objective": ("weights",), "Regulariser": ("start",)}
+_NEEDED = {"Objective": ("weights",), "Regulariser": ("start",), "Schedule": ("share",)}
 
 
 @dataclass

@@ -8,6 +8,7 @@ from talr_cli.errors import UserError
 from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
 from talr_cli.methods.regularisers import L2
 from talr_cli.methods.replay import Replay
+from talr_cli.methods.schedules import Cosine, Schedule
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Method:
     regulariser: Regulariser | None = None
     merge: Merge | None = None
     replay: Replay | None = None
+    schedule: Schedule | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.regulariser, L2) and self.adapter is not None:
@@ -35,6 +37,10 @@ class Method:
     @property
     def name(self) -> str:
         """`sft`, `talr+lora`, ...: the classes' names, and sft only where nothing was added."""
-        parts = [part for part in vars(self).values() if part is not None]
+        parts = [
+            part
+            for part in vars(self).values()
+            if part is not None and not isinstance(part, Cosine)  # the study's, and the default
+        ]
         names = [getattr(part, "name", type(part).__name__.lower()) for part in parts]
         return "+".join(names[1:] if names[0] == "sft" and len(names) > 1 else names)

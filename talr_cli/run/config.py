@@ -19,6 +19,7 @@ from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
 from talr_cli.methods.method import Method
 from talr_cli.methods.optimizers import Optimizer
 from talr_cli.methods.replay import Replay
+from talr_cli.methods.schedules import Schedule
 from talr_cli.models.config import ModelConfig
 from talr_cli.ranks import DEVICE, DEVICES, DistributedConfig
 from talr_cli.tracking import LoggerConfig
@@ -90,6 +91,7 @@ class TrainConfig:
     regulariser: Regulariser | None = part("what holds the model to its base", None)
     merge: Merge | None = part("what is made of the base and the tuned model", None)
     replay: Replay | None = part("general rows mixed in", None)
+    schedule: Schedule = part("how the learning rate goes from step to step")
     optimizer: Optimizer = part("how the weights follow the gradients")
     trainer: TrainerConfig
     distributed: DistributedConfig = value("the processes of one run", identity=False)
@@ -123,4 +125,11 @@ class TrainConfig:
     @property
     def parts(self) -> Method:
         """The method that the parts make together."""
-        return Method(self.objective, self.adapter, self.regulariser, self.merge, self.replay)
+        return Method(
+            self.objective,
+            self.adapter,
+            self.regulariser,
+            self.merge,
+            self.replay,
+            schedule=self.schedule,
+        )

@@ -147,7 +147,13 @@ def _train(
         return model if adapter is None else adapter.wrap(model, config.model.path)
 
     setting = Setting(
-        config.trainer, config.optimizer, config.lr, config.seed, config.distributed, run.device
+        config.trainer,
+        config.optimizer,
+        config.schedule,
+        config.lr,
+        config.seed,
+        config.distributed,
+        run.device,
     )
     setting = replace(setting, trainer=cut_up(run, setting.half is not None))
     base_dtype = getattr(run.method.adapter, "base_dtype", "float32")

@@ -28,14 +28,6 @@ class TrainerConfig:
     max_length: int = value(
         "tokens of a row; longer ones are cut, and bad when no target is left", 4096, at_least=2
     )
-    schedule: str = value(
-        "how the learning rate falls after the warm-up",
-        "cosine",
-        choices=("cosine", "constant", "linear"),
-    )
-    warmup_share: float = value(
-        "of the steps, in which the learning rate rises", 0.03, at_least=0, at_most=1
-    )
     max_grad_norm: float = value("gradients are scaled down to this Euclidean norm", 1.0, above=0)
     precision: str = value(
         "arithmetic; bf16 and fp16 (with loss scaling) are autocast, the weights stay fp32; auto: "

@@ -29,6 +29,7 @@ from talr_cli.methods.adapters import warn_of_low_rate
 from talr_cli.methods.method import Method
 from talr_cli.methods.optimizers import Optimizer
 from talr_cli.methods.replay import spread
+from talr_cli.methods.schedules import Schedule
 from talr_cli.models.frozen import is_whole
 from talr_cli.models.head import causal_lm
 from talr_cli.models.loading import choose_precision
@@ -60,6 +61,7 @@ class Setting:
 
     trainer: TrainerConfig
     optimizer: Optimizer
+    schedule: Schedule
     lr: float
     seed: int
     distributed: DistributedConfig
@@ -181,7 +183,7 @@ def make_trainer(
         adapted = method.adapter.wrap(model, base_path)
         warn_of_low_rate(setting.lr)
     validation = data.validation if setting.trainer.validate else []
-    arguments = trainer_arguments(setting, directory, len(data.rows))
+    arguments = trainer_arguments(setting, directory)
     # A part that a text batch does not reach, such as a vision tower, has no gradient to wait for.
     arguments.ddp_find_unused_parameters = model.config.get_text_config() is not model.config
     arguments.padding_free = joins_rows(
@@ -192,6 +194,7 @@ def make_trainer(
         args=arguments,
         optimizer_cls_and_kwargs=setting.optimizer.maker(setting.lr),
         objective=method.objective,
+        schedule=copy.copy(setting.schedule),  # which remembers the losses of this training
         # What it keeps of the base goes when the trainer does: the config's own lives on.
         regulariser=copy.copy(method.regulariser),
         # Without autocast a bf16 copy would round the predictions that fp32 is compared with.
@@ -240,24 +243,18 @@ def token_columns(rows: Sequence[Rendered]) -> dict[str, list[Any]]:
     return {"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]}
 
 
-def trainer_arguments(setting: Setting, directory: RunDirectory, rows: int) -> SFTConfig:
-    """TRL's arguments; `rows` decides the length of the schedule."""
+def trainer_arguments(setting: Setting, directory: RunDirectory) -> SFTConfig:
+    """TRL's arguments."""
     trainer, device = setting.trainer, setting.device
     sharded = is_sharded(setting.distributed)
     micro, accumulation = per_rank(trainer.batch_size, trainer.rows_at_once, world_size())
-    # max_steps wins where both are given; the schedule runs over the steps that are made.
-    steps = trainer.max_steps or math.ceil(rows / trainer.batch_size) * trainer.epochs
     arguments = SFTConfig(
         output_dir=str(directory.checkpoints),
         seed=setting.seed,
         data_seed=setting.seed,
         learning_rate=setting.lr,
-        lr_scheduler_type={"constant": "constant_with_warmup"}.get(
-            trainer.schedule, trainer.schedule
-        ),
-        warmup_steps=int(trainer.warmup_share * steps),
         num_train_epochs=trainer.epochs,
-        max_steps=trainer.max_steps or -1,
+        max_steps=trainer.max_steps or -1,  # wins where both are given
         per_device_train_batch_size=micro,
         per_device_eval_batch_size=micro,
         gradient_accumulation_steps=accumulation,

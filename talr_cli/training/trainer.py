@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 from trl import SFTTrainer
 
 from talr_cli.methods.base import Objective, Regulariser, TargetTokens
+from talr_cli.methods.schedules import Schedule
 from talr_cli.models.head import causal_lm
 from talr_cli.models.settings import loaded_settings, restore, without_router_loss
 from talr_cli.runs.atomic import write_json
@@ -36,6 +37,7 @@ from talr_cli.runs.manifest import MANIFEST, seal
 from talr_cli.training.collator import Collator
 from talr_cli.training.joined_rows import attend_as_loaded, attend_by_row
 from talr_cli.training.rank_batches import RankBatches, RankLoader
+from talr_cli.training.rates import StepRates
 from talr_cli.training.spent import Meter, Spent
 from talr_cli.training.step_statistics import StepStatistics
 from talr_cli.training.temperature import StepTemperature
@@ -57,6 +59,7 @@ class MethodTrainer(SFTTrainer):
         self,
         *args: Any,
         objective: Objective,
+        schedule: Schedule | None = None,
         regulariser: Regulariser | None = None,
         load_base: Callable[[], Any] | None = None,
         general: Sequence[dict[str, Any]] = (),
@@ -65,6 +68,7 @@ class MethodTrainer(SFTTrainer):
         """What is added to SFTTrainer's own arguments.
 
         Args:
+            schedule: Of the learning rate; without, that of SFTTrainer's arguments.
             load_base: Loads another copy of the base. With it the trainer starts the regulariser,
                 once the weights lie where they will be trained; without, it has been started.
             general: The rows that the column `replay` of the training rows points to.
@@ -79,6 +83,8 @@ class MethodTrainer(SFTTrainer):
         # TRL takes no collator of ours for padding-free batches, so it is put in afterwards.
         self.data_collator = Collator(**vars(self.data_collator), general=general)
         self.objective = objective
+        self.schedule = schedule
+        self._step_loss: Any = 0.0  # what this rank has seen of the step's
         self.regulariser = regulariser
         self._load_base = load_base
         if self.padding_free:
@@ -114,6 +120,12 @@ class MethodTrainer(SFTTrainer):
         )
         memory = {"pin_memory": args.dataloader_pin_memory}
         return RankLoader(rows, batches, self.data_collator, **memory)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if self.schedule is not None:
+            makes_steps: Any = self.optimizer if optimizer is None else optimizer
+            self.lr_scheduler = StepRates(makes_steps, self.schedule, num_training_steps)
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
         """What accelerate is to do about memory, beside what transformers asks of it."""
@@ -201,6 +213,8 @@ class MethodTrainer(SFTTrainer):
         # and the count is over all of them.
         targets = torch.as_tensor(num_items_in_batch, device=losses.device).clamp(min=1)
         total = (weights * losses).sum()
+        if self.schedule is not None and self.schedule.follows_loss:
+            self._step_loss = self._step_loss + total.detach() / targets
         if self.regulariser is not None:
             with autocast():
                 penalty = self.regulariser.loss(self.model, inputs, hidden)
@@ -219,7 +233,17 @@ class MethodTrainer(SFTTrainer):
             self._scale_gradients(divide=False)
             if penalty is not None:
                 self.statistics.add_penalty(penalty / self.accelerator.num_processes)
+        if self.schedule is not None and self.schedule.follows_loss:
+            self._follow_loss(self.schedule)
         return loss
+
+    def _follow_loss(self, schedule: Schedule) -> None:
+        """Let the schedule see the loss of the step, once it is whole."""
+        if self.accelerator.sync_gradients:
+            schedule.see(float(self.accelerator.reduce(self._step_loss, "sum")))
+            self._step_loss = 0.0
+            rates: Any = self.lr_scheduler
+            rates.ask_again()
 
     def _scale_gradients(self, divide: bool) -> None:
         """Take fp16's loss scale, a power of two, off the gradients, or put it on again."""
@@ -259,6 +283,7 @@ class MethodTrainer(SFTTrainer):
             super()._save_checkpoint(model, trial)
             state = {
                 "tau": self.temperature.state(),
+                "schedule": {} if self.schedule is None else self.schedule.state(),
                 "target_tokens": self.target_tokens,
                 "spent": asdict(self.meter.read()),
                 # an interrupted run goes on so, to end with the same bits
@@ -276,5 +301,7 @@ class MethodTrainer(SFTTrainer):
         if checkpoint is not None:
             state = json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))
             self.temperature.restore(state["tau"])
+            if self.schedule is not None:
+                self.schedule.restore(state["schedule"])
             self.target_tokens = state["target_tokens"]
             self.meter.restore(Spent(**state["spent"]))

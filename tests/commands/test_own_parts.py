@@ -15,7 +15,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding=
 BLOCKS = dict(re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))
 (ROWS,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
 SMALL = ("trainer.max_steps=2", "device=cpu", "logger=none", "domain.max_new_tokens=4")
-NAMES = ("doubles", "focal", "pull", "top", "ladder", "judges")
+NAMES = ("doubles", "focal", "pull", "top", "ladder", "halving", "judges")
 
 
 @pytest.fixture
@@ -45,14 +45,15 @@ def command():
 def test_the_pages_command_makes_its_runs(here):
     runs = api.train(*command(), *SMALL, "suite.drift=false", config_dir="mine")
     (averaged,) = runs
-    assert averaged.path.name.startswith("focal+pull+ladder0.5-")
+    assert averaged.path.name.startswith("focal+pull+ladder0.5+halving-")
     assert averaged.results["weights"]["averaged"]["alpha"] == 0.5
     assert averaged.results["general"]["tasks"].keys() == {"capitals"}
     assert averaged.results["domain"]["scorer"] == "Ends"
     assert {"length", "parsed"} <= set(averaged.samples().columns)
-    tuned = api.run("focal+pull-")
+    tuned = api.run("focal+pull+halving-")
     assert tuned.config["objective"]["gamma"] == 1.0
     assert tuned.metrics()["penalty"].iloc[-1] >= 0
+    assert tuned.metrics()["lr"].tolist() == [1e-5, 0.5e-5]
     with pytest.raises(UserError, match=r"objective.gamma=-1.0 is outside \[0, infinity\)"):
         api.train(*command(), "objective.gamma=-1", config_dir="mine")
 
@@ -69,7 +70,7 @@ def test_own_rows_scorer_and_adapter(here):
 
 
 def test_every_file_of_the_page_was_run():
-    used = {"small", "tickets", "doubles", "focal", "pull", "top", "ladder", "judges", "capitals"}
+    used = {*NAMES, "small", "tickets", "capitals"}
     assert {Path(name).stem for name in BLOCKS} == used
 
 
@@ -81,6 +82,10 @@ LACKING = {
         "def start(self, model: Any, load_base",
     ),
     "merge": ("class Rows:\n    name: str = 'x'", "@property def alphas(self) -> list[float]:"),
+    "schedule": (
+        "class Rows(Schedule):\n    x: int = 1",
+        "def share(self, step: int, steps: int) -> float:",
+    ),
     "adapter": ("class Rows:\n    x: int = 1", "def wrap(self, model: PreTrainedModel"),
 }
 
@@ -89,6 +94,7 @@ LACKING = {
 def test_what_a_part_lacks_is_named_with_the_line_to_write(group, here, tmp_path):
     text, line = LACKING[group]
     imports = "from dataclasses import dataclass\nfrom talr_cli.methods.base import *\n"
+    imports += "from talr_cli.methods.schedules import *\n"
     Path(f"lacking_{group}.py").write_text(f"{imports}\n@dataclass\n{text}\n")
     Path(f"mine/{group}").mkdir(exist_ok=True)
     Path(f"mine/{group}/lacking.yaml").write_text(f"_target_: lacking_{group}.Rows\n")

@@ -107,8 +107,8 @@ def test_an_experiment_sets_the_learning_rate_and_the_command_line_has_the_last_
 
 def test_all_problems_are_reported_at_once():
     with pytest.raises(UserError) as error:
-        config("train", "lr=0", "trainer.epochs=-1", "trainer.schedule=linaer")
-    for part in ("lr=0", "trainer.epochs=-1", "trainer.schedule=linaer"):
+        config("train", "lr=0", "trainer.epochs=-1", "trainer.precision=fp61")
+    for part in ("lr=0", "trainer.epochs=-1", "trainer.precision=fp61"):
         assert part in str(error.value)
 
 

@@ -44,7 +44,9 @@ def test_the_base_that_kl_compares_with_has_the_precision_of_the_training(
         return run.load_base(wanted)
 
     trainer = make_trainer(
-        Setting(made.trainer, made.optimizer, made.lr, made.seed, made.distributed, "cpu"),
+        Setting(
+            made.trainer, made.optimizer, made.schedule, made.lr, made.seed, made.distributed, "cpu"
+        ),
         model,
         run.renderer.tokenizer,
         run.method,

@@ -97,7 +97,15 @@ def measured(source, config, folder):
         for parameter in model.parameters():
             live.count(parameter)
         trainer = loop.make_trainer(
-            loop.Setting(config.trainer, config.optimizer, 1e-4, 0, config.distributed, "cpu"),
+            loop.Setting(
+                config.trainer,
+                config.optimizer,
+                config.schedule,
+                1e-4,
+                0,
+                config.distributed,
+                "cpu",
+            ),
             model,
             stub_tokenizer(),
             config.parts,

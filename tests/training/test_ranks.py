@@ -30,8 +30,9 @@ def test_two_ranks_make_the_step_of_one(name, micro, tmp_path):
         cwd=Path(optimizer_step.__file__).parents[1],
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    expected, _ = trainer_gradient(toy(), rows(), OBJECTIVES[name][0], tmp_path, 16)
-    gradient, storages = torch.load(tmp_path / "step.pt")
+    expected, loss = trainer_gradient(toy(), rows(), OBJECTIVES[name][0], tmp_path, 16)
+    gradient, storages, seen = torch.load(tmp_path / "step.pt")
     assert relative(gradient, expected) < 1e-5
+    assert seen == pytest.approx(loss, rel=1e-5)  # what a schedule follows is of both ranks
     # The gradients lie in the one buffer that the ranks exchange, and stay there after the step.
     assert storages == 1

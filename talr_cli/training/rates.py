@@ -1,0 +1,34 @@
+"""A schedule's shares as the learning rates of torch's optimizer.
+
+Knows both; what a share depends on is the schedule's business.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from talr_cli.methods.schedules import Schedule
+
+
+class StepRates(LambdaLR):
+    """Sets the rate of each step, before it is made.
+
+    Args:
+        steps: Of the whole training.
+    """
+
+    def __init__(self, optimizer: Optimizer, schedule: Schedule, steps: int) -> None:
+        # The schedule is no attribute: those are written to checkpoints.
+        super().__init__(optimizer, lambda step: schedule.share(step, steps))
+
+    def ask_again(self) -> None:
+        """The rate of the step that is about to be made: the schedule has seen its loss."""
+        pairs = zip(self.base_lrs, self.lr_lambdas, strict=True)
+        self._last_lr = [base * share(self.last_epoch) for base, share in pairs]
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate

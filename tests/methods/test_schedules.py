@@ -1,0 +1,120 @@
+"""The schedules: against transformers' own and a formula, killed and resumed with the same bits."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import config
+from faults.tiny_training import STEPS, trained
+from optimizer_step import OBJECTIVES, reference_gradient, rows, toy, trainer_gradient
+from transformers import get_scheduler
+
+from talr_cli.methods.schedules import Constant, Cosine, Finch, Linear
+from talr_cli.run.identity import identity
+from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.training.rates import StepRates
+
+
+@pytest.mark.parametrize(
+    ("schedule", "name"),
+    [(Cosine, "cosine"), (Linear, "linear"), (Constant, "constant_with_warmup")],
+)
+@pytest.mark.parametrize(("warmup_share", "steps"), [(0.03, 100), (0.0, 7), (0.25, 13), (1.0, 5)])
+def test_rates_are_those_of_transformers_bit_by_bit(schedule, name, warmup_share, steps):
+    def rates(make):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-5)
+        scheduler = make(optimizer)
+        found = []
+        for _ in range(steps):
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        return found
+
+    ours = rates(lambda one: StepRates(one, schedule(warmup_share), steps))
+    theirs = rates(
+        lambda one: get_scheduler(
+            name, one, num_warmup_steps=int(warmup_share * steps), num_training_steps=steps
+        )
+    )
+    assert ours == theirs
+
+
+def finch_rates(losses, lr, kappa, decay, eps):
+    """As the formula is written, from the losses of all steps."""
+    rates = []
+    for step in range(len(losses)):
+        mean = losses[0] * decay**step + sum(
+            (1 - decay) * decay ** (step - other) * losses[other] for other in range(1, step + 1)
+        )
+        rates.append(min(kappa / (mean + eps) ** 0.5, lr))
+    return rates
+
+
+def test_finch_is_the_formula():
+    finch, losses = Finch(), [2.5, 0.3, 4.0, 0.01, 0.002, 0.0, *[0.001] * 60]
+    shares = []
+    for step, loss in enumerate(losses):
+        finch.see(loss)
+        shares.append(finch.share(step, len(losses)))
+    expected = finch_rates(losses, 5e-5, 1e-5, 0.9, 1e-8)
+    assert [5e-5 * share for share in shares] == pytest.approx(expected, rel=1e-12)
+    assert shares[0] == pytest.approx(0.2 / 2.5**0.5)
+    assert shares[-1] == 1
+
+
+def steps_of(run):
+    lines = run.metrics.read_text().splitlines()
+    return [one for one in map(json.loads, lines) if "loss" in one]
+
+
+@pytest.mark.parametrize(
+    "schedule", [Finch(rate_at_one_nat=0.5), Cosine(0.2)], ids=["finch", "cosine"]
+)
+def test_a_run_that_goes_on_ends_with_the_same_weights(schedule, tmp_path):
+    whole, cut = (RunDirectory(tmp_path / name) for name in ("whole", "cut"))
+
+    def make():
+        return dataclasses.replace(schedule)
+
+    model, _ = trained(whole, schedule=make())
+    if isinstance(schedule, Finch):
+        logged = steps_of(whole)
+        losses = [one["loss"] for one in logged]
+        expected = finch_rates(losses, 1e-2, 0.5e-2, 0.9, 1e-8)
+        assert [one["lr"] for one in logged] == pytest.approx(expected, rel=1e-6)
+        assert len({*expected}) == STEPS
+    shutil.copytree(whole.checkpoints, cut.checkpoints)
+    shutil.rmtree(cut.checkpoints / f"checkpoint-{STEPS}")
+    again, training = trained(cut, schedule=make())
+    assert 0 < training["resumed_from_step"] < STEPS
+    assert all(map(torch.equal, model.parameters(), again.parameters()))
+    assert [one["lr"] for one in steps_of(cut)] == [
+        one["lr"] for one in steps_of(whole)[training["resumed_from_step"] :]
+    ]
+
+
+@pytest.mark.parametrize("micro", [16, 1])
+@pytest.mark.parametrize("name", ["sft", "talr"])
+def test_the_loss_that_is_followed_is_the_objectives_however_it_is_cut(name, micro, tmp_path):
+    objective, weigh = OBJECTIVES[name]
+    _, expected = reference_gradient(toy(torch.float64), rows(), weigh)
+    finch = Finch()
+    trainer_gradient(toy(), rows(), objective, tmp_path, micro, schedule=finch)
+    assert finch.state()["mean_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_method_names_its_schedule_and_the_identity_tells_them_apart():
+    chosen = {
+        name: config("train", f"schedule={name}") for name in ("cosine", "constant", "linear")
+    }
+    chosen |= {"finch": config("train", "method=finch")}
+    assert [one.method for one in chosen.values()] == ["sft", "constant", "linear", "finch"]
+    assert (
+        config("train", "schedule=cosine", "method=talr", "schedule=finch").method == "talr+finch"
+    )
+    assert len({identity(one, "model") for one in chosen.values()}) == 4
+    assert chosen["finch"].schedule == Finch(0.2, 0.9, 1e-8)
+    assert chosen["cosine"].schedule == Cosine(0.03)
