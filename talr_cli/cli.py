@@ -7,14 +7,16 @@ import errno
 import importlib
 import logging
 import os
+import shlex
 import signal
 import sys
 import tempfile
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
-from talr_cli import __version__, streams
+from talr_cli import __version__, progress, streams
 from talr_cli.errors import TRACEBACK, UserError, run_of
 from talr_cli.interruption import interrupt
 from talr_cli.printable import printable, printable_lines
@@ -55,6 +57,7 @@ run of a sweep that is not done, 2 something that you can put right, 75 in use, 
 
 # What these make is worth more than what they print.
 _MAKING = ("train", "sweep", "eval", "analyze", "export")
+_GOING_ON = ("train", "sweep", "eval")  # they find what is done
 _ASKING = {"-h", "--help", "-c", "--cfg", "-i", "--info", "--dry-run"}
 _BROKEN_PIPE = 141  # exit code: as of a program that SIGPIPE has ended
 _LONGEST = 300  # characters of an exception's message
@@ -81,7 +84,7 @@ def main() -> int:
         return error.exit_code
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") == "0":
-            print("talr: interrupted", file=sys.stderr)
+            print(f"talr: interrupted{_how_to_go_on(sys.argv[1:])}", file=sys.stderr)
         return 130
     except Exception as error:  # a fault of ours, or of a library
         where = "above"
@@ -98,6 +101,13 @@ def main() -> int:
         return _BROKEN_PIPE
     _say(f"cannot write to the standard output: {failure.strerror}")
     return 2
+
+
+def _how_to_go_on(typed: list[str]) -> str:
+    """What Ctrl-C leaves to be typed."""
+    if not typed or typed[0] not in _GOING_ON or not _is_making(typed):
+        return ""
+    return f"; to go on: {printable(shlex.join(['talr', *typed]))}"
 
 
 def _answer(arguments: list[str]) -> int:
@@ -122,8 +132,16 @@ class _Shown(logging.Formatter):
         return printable_lines(super().format(record))
 
 
+class _OverTheLiveLine(logging.StreamHandler[TextIO]):
+    """A message takes the place of the live line, which comes back below it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with progress.line_cleared():
+            super().emit(record)
+
+
 def _handler() -> logging.Handler:
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _OverTheLiveLine(sys.stderr)
     handler.setFormatter(_Shown())
     return handler
 
@@ -174,7 +192,12 @@ def _run(command: str, arguments: list[str]) -> int:
     is_search = any(one.startswith("hydra/sweeper=") for one in arguments)
     if command == "train" and {"-m", "--multirun"} & set(arguments) and not is_search:
         command = "sweep"
-    return importlib.import_module(f"talr_cli.commands.{command}").main(arguments) or 0
+    module = f"talr_cli.commands.{command}"
+    if not _is_making([command, *arguments]):
+        return importlib.import_module(module).main(arguments) or 0
+    with progress.work("starting"):  # torch and its like take seconds
+        found = importlib.import_module(module)
+    return found.main(arguments) or 0
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ FLOORS = [
     ["ranks", "tracking"],
     ["fields"],
     ["runs"],
-    ["interruption"],
+    ["interruption", "progress"],
     ["errors", "printable", "streams"],
 ]
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}

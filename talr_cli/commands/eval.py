@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from talr_cli import ranks
+from talr_cli import progress, ranks
 from talr_cli.config import composition
 from talr_cli.config.composition import Composed
 from talr_cli.config.stored import for_the_run, of_run
@@ -29,7 +29,9 @@ def evaluate_checkpoint(composed: Composed[EvalConfig]) -> None:
     ranks.connect(config.device)
     with ranks.ended_by_main():
         if ranks.is_main():
-            show([evaluated(composed)])
+            with progress.work("talr eval"):
+                found = evaluated(composed)
+            show([found])
         else:
             follow_scoring(config)
     ranks.leave()

@@ -40,6 +40,7 @@ def print_recommendations(composed: Composed[RecommendConfig]) -> int:
     runs = scored_runs(Path(config.runs_dir), config.study)
     from talr_cli.report.as_json import check_target, give
     from talr_cli.report.recommend import NothingWithin, recommend
+    from talr_cli.report.stale import stale_lines
     from talr_cli.statistics.groups import comparable
 
     check_target(config.json)
@@ -51,6 +52,8 @@ def print_recommendations(composed: Composed[RecommendConfig]) -> int:
             failures.append(str(error))
 
     def show() -> None:
+        for line in stale_lines(runs):
+            print(line)
         for title, found in groups.items():
             print(f"{printable(title)}:")
             if isinstance(found, NothingWithin):

@@ -36,6 +36,7 @@ def show_report(
     from talr_cli.report.as_json import check_target, give, rows_of
     from talr_cli.report.claims.text import as_lines
     from talr_cli.report.claims.verdicts import findings
+    from talr_cli.report.stale import stale_lines
     from talr_cli.report.study_report import write_report
     from talr_cli.report.tables.screen import print_cells
     from talr_cli.report.tables.table import results_cells
@@ -57,7 +58,7 @@ def show_report(
         for line in headlines:
             print(printable(line))
         print_cells(cells)
-        for line in [*left_out, *as_lines(found)]:
+        for line in [*left_out, *stale_lines(runs), *as_lines(found)]:
             print(line)
         print(f"report: {page}")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from hydra import compose
 
+from talr_cli import progress
 from talr_cli.commands.report import show_report
 from talr_cli.config import composition
 from talr_cli.config.commands import SweepConfig
@@ -52,8 +54,11 @@ def main(arguments: Sequence[str]) -> int:
             f"{of_launcher[0]} is for launcher=slurm, submitit or ray: launcher=local, which "
             "starts the jobs here, has no such options"
         )
-    grid = points([one for one in overrides if one not in own], config_dir)
-    plan = make_plan(grid, find_models(grid, fetch=not dry_run), config_dir, options)
+    if options.quiet:
+        progress.be_quiet()
+    with progress.work("planning"):
+        grid = points([one for one in overrides if one not in own], config_dir)
+        plan = make_plan(grid, find_models(grid, fetch=not dry_run), config_dir, options)
     launcher: Launcher
     if options.launcher == "local":
         launcher = Local(options.workers, grid[0].config.device)
@@ -62,16 +67,24 @@ def main(arguments: Sequence[str]) -> int:
         launcher = HydraLauncher(options.launcher, of_launcher, study, config_dir)
     if plan.missing:
         raise UserError("; ".join(plan.missing))
-    show_plan(plan)
+    if dry_run or not options.quiet:
+        show_plan(plan)
     if dry_run:
         return 0
     with stop_requests("stopping: the runs finish their step; no more are started") as stop:
-        outcomes = drive(plan.jobs, launcher, options.retry_failed, options.keep, stop)
+        outcomes = drive(
+            plan.jobs, launcher, options.retry_failed, options.keep, stop, options.workers
+        )
         if stop.requested:
             show_summary(plan.jobs, outcomes)
-    for runs_dir, name in dict.fromkeys((one.config.runs_dir, one.config.study) for one in grid):
+    studies = dict.fromkeys((one.config.runs_dir, one.config.study) for one in grid)
+    scored = []
+    for runs_dir, name in studies:
         runs = load_runs(Path(runs_dir), name)
         if runs:
+            scored.append([f"study={name}", *([f"runs_dir={runs_dir}"] * (runs_dir != "runs"))])
             show_report(Path(runs_dir), name, runs)
     show_summary(plan.jobs, outcomes)
+    for typed in scored:
+        print(f"next: {shlex.join(['talr', 'recommend', *typed])}")
     return 0 if all(outcome.is_good for outcome in outcomes.values()) else 1

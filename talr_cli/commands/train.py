@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from talr_cli import ranks
+from talr_cli import progress, ranks
 from talr_cli.config import composition
 from talr_cli.config.composition import Composed
 from talr_cli.report.show import show
@@ -15,6 +15,7 @@ from talr_cli.run.prepare import Run, beside, prepare
 from talr_cli.run.variants import along, of_alpha, without_merge
 from talr_cli.run.whole import lacks_weights, run_to_end
 from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.sweep.grid import base_command
 from talr_cli.sweep.search import trial
 
 log = logging.getLogger(__name__)
@@ -31,9 +32,12 @@ def train(composed: Composed[TrainConfig]) -> float | None:
     """
     if composed.is_trial:
         return trial(composed.config, composed.arguments)
-    made = trained(composed)
+    with progress.work("talr train"):
+        made = trained(composed)
     if made:
-        show(made)
+        groups = show(made)
+        if composed.config.eval and any(group.base is None for group in groups):
+            print(f"to fill the –: {base_command(composed.overrides, composed.config_dir)}")
     return None
 
 

@@ -13,7 +13,7 @@ from talr_cli.fields import part, value
 from talr_cli.methods.base import Objective
 from talr_cli.models.config import ModelConfig
 from talr_cli.ranks import DEVICE, DEVICES
-from talr_cli.run.config import EvalConfig, TrainConfig
+from talr_cli.run.config import QUIET, EvalConfig, TrainConfig
 
 
 @dataclass(kw_only=True)
@@ -89,6 +89,7 @@ class AnalyzeConfig(StudyConfig):
         is_path=True,
     )
     device: str = value(DEVICE, "auto", choices=DEVICES)
+    quiet: bool = value(QUIET, False)
     rows: int | None = value("the first training rows; null: all", None, at_least=1)
     max_length: int = value("tokens; longer rows are cut", 4096, at_least=2)
     model: ModelConfig
@@ -128,6 +129,7 @@ class SweepConfig:
         choices=("local", "slurm", "submitit", "ray"),
     )
     workers: int = value("runs at a time: one GPU each, or a share of the cores", 1, at_least=1)
+    quiet: bool = value(QUIET, False)
     retry_failed: bool = value("make runs again that failed or diverged before", False)
     keep: str = value(
         "models: all | those on the Pareto front of each model and dataset | none",

@@ -30,6 +30,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from talr_cli import progress
 from talr_cli.config.commands import COMMANDS, conf_dir
 from talr_cli.config.help import help_text
 from talr_cli.config.mistakes import nearest, one_line
@@ -49,6 +50,7 @@ class Composed(Generic[Config]):
         overrides: What was typed.
         arguments: What composes the same config in a process of its own.
         values: The config before it was typed, as plain values.
+        config_dir: The folder of the user's own choices, if there is one.
         is_trial: Whether a sweeper of Hydra asks for this run and wants to know how good it is.
     """
 
@@ -57,6 +59,7 @@ class Composed(Generic[Config]):
     arguments: tuple[str, ...]
     values: Mapping[str, Any]
     is_trial: bool
+    config_dir: Path | None = None
 
 
 def run(
@@ -92,7 +95,10 @@ def run(
     # Hydra announces every exception of a job in a line of its own: this one goes around it.
     def guarded(config: DictConfig) -> Any:
         try:
-            return task(_composed(command, config, held))
+            composed = _composed(command, config, held)
+            if getattr(composed.config, "quiet", False):
+                progress.be_quiet()
+            return task(composed)
         except Exception as error:
             if HydraConfig.get().mode is RunMode.MULTIRUN:
                 raise  # a sweeper goes on to the next
@@ -140,7 +146,7 @@ def composed(
         values: Any = OmegaConf.to_container(config, resolve=True)
         made = typed_config(command, config, own)
     added = () if config_dir is None else (f"--config-dir={config_dir}",)
-    return Composed(made, (*own, *held), (*added, *own, *held), values, False)
+    return Composed(made, (*own, *held), (*added, *own, *held), values, False, config_dir)
 
 
 @contextmanager
@@ -189,11 +195,12 @@ def take_config_dir(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
 def _composed(command: str, config: DictConfig, held: tuple[str, ...]) -> Composed[Any]:
     about_run = HydraConfig.get()
     overrides = tuple(about_run.overrides.task)
-    added = tuple(
-        f"--config-dir={source.path}"
+    folders = [
+        source.path
         for source in about_run.runtime.config_sources
         if source.provider == "command-line"
-    )
+    ]
+    added = tuple(f"--config-dir={folder}" for folder in folders)
     values: Any = OmegaConf.to_container(config, resolve=True)
     return Composed(
         typed_config(command, config, overrides),
@@ -201,6 +208,7 @@ def _composed(command: str, config: DictConfig, held: tuple[str, ...]) -> Compos
         (*added, *overrides, *held),
         values,
         about_run.mode is RunMode.MULTIRUN,
+        Path(folders[0]) if folders else None,
     )
 
 

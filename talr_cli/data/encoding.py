@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from talr_cli import progress
 from talr_cli.data.base import Example
 from talr_cli.data.rendering import Rendered, Renderer, RowError
 from talr_cli.errors import UserError
@@ -43,7 +44,7 @@ def encode_all(examples: Sequence[Example], renderer: Renderer, max_length: int)
     rows: list[Rendered] = []
     cut = apart = 0
     without_target, refused, added = [], [], []
-    for example in examples:
+    for example in progress.each("rendering rows", examples):
         try:
             rendered = renderer.encode(example)
         except RowError as error:

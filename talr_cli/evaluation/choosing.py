@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
+from talr_cli import progress
 from talr_cli.data.base import Example
 from talr_cli.data.rendering import Rendered, Renderer
 from talr_cli.evaluation.continuations import Choices, read_once
-from talr_cli.evaluation.generation import progress, require_room
+from talr_cli.evaluation.generation import require_room
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.reading import left_padded
 from talr_cli.models.checks import positions
@@ -72,11 +73,10 @@ def _read_once(
         if None in found:
             return
         own = [questions[row] for row in batch]
-        found.append(read_once(model, own, batch_size.now, torch.float32))
-        bar.update(sum(len(one.continuations) for one in own))
+        with progress.share(len(batch), of=len(order)):
+            found.append(read_once(model, own, batch_size.now, torch.float32))
 
-    with progress(sum(map(len, answers))) as bar:
-        batch_size.each(order, read)
+    batch_size.each(order, read)
     totals: list[list[float]] = [[] for _ in questions]
     for row, likelihoods in zip(
         order, (one for batch in found for one in batch or []), strict=False
@@ -109,9 +109,11 @@ def _read_each(
         picked = log_probs.gather(-1, ids[:, 1 - kept :, None]).squeeze(-1)
         for index, length, row in zip(batch, lengths, picked, strict=True):
             totals[index] = row[-length:].sum().item()
-        bar.update(len(batch))
 
-    with progress(len(order)) as bar:
-        batch_size.each(order, read)
+    def read_some(batch: Sequence[int]) -> None:
+        with progress.share(len(batch), of=len(order)):
+            read(batch)
+
+    batch_size.each(order, read_some)
     left = iter(totals)
     return [[next(left) for _ in own] for own in answers]

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from talr_cli import progress
 from talr_cli.evaluation.reading import Read, begin_alike, is_plain, positions, read, read_beginning
 
 
@@ -52,7 +53,8 @@ def read_once(
     """
     shared, begun = read_beginning(model, [question.text[:-1] for question in questions])
     results: list[list[tuple[float, bool]]] = []
-    for batch in _batches(questions, most_rows):
+    for batch, done in _batches(questions, most_rows):
+        progress.reach(done / len(questions))
         after = None if begun is None else begun.of([0] * len(batch))
         most = max(question.shared for question in batch)
         texts = read(model, [one.before[shared:] for one in batch], after, logits=max(most, 1))
@@ -62,17 +64,19 @@ def read_once(
     return results
 
 
-def _batches(questions: Sequence[Choices], most_rows: int) -> Iterator[list[Choices]]:
+def _batches(questions: Sequence[Choices], most_rows: int) -> Iterator[tuple[list[Choices], int]]:
+    """(batch, questions before it)."""
     batch: list[Choices] = []
-    rows = 0
+    rows = done = 0
     for question in questions:
         rows += len(question.continuations)
         if batch and rows > most_rows:
-            yield batch
+            yield batch, done
+            done += len(batch)
             batch, rows = [], len(question.continuations)
         batch.append(question)
     if batch:
-        yield batch
+        yield batch, done
 
 
 def _continued(

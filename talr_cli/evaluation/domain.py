@@ -124,6 +124,7 @@ def evaluate_domain(
     results = {
         "metric": getattr(scorer, "metric", "accuracy"),
         "scorer": getattr(scorer, "name", type(scorer).__name__),
+        "definition": getattr(scorer, "definition", None),
         **score,
         **scored_items(
             [example.id for example in examples],

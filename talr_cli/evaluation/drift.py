@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from talr_cli import progress
 from talr_cli.errors import UserError
 from talr_cli.models.head import head_logits
 from talr_cli.runs.atomic import write_bytes
@@ -120,7 +121,10 @@ def kl_from_base(
     counts = [len(prompt) for prompt in prompts]
     if base is None:
         return _per_token([0.0] * len(counts), counts)
-    theirs, ours = base.predictions(model, prompts), predictions(model, prompts)
+    with progress.share(1, of=2):
+        theirs = base.predictions(model, prompts)
+    with progress.share(1, of=2):
+        ours = predictions(model, prompts)
     divergences = [
         (log_p.exp() * (log_p - log_q)).sum(-1).cpu()
         for log_p, log_q in zip(theirs.log_probs(), ours.log_probs(), strict=True)
@@ -133,7 +137,8 @@ def predictions(model: Any, sequences: Sequence[Sequence[int]]) -> Predictions:
     """A model's predictions, by batches of sequences of like length."""
     plain = _head_is_plain(model, sequences[0])
     states: list[Any] = [None] * len(sequences)
-    for batch in _batches(sequences):
+    for number, batch in enumerate(batches := _batches(sequences)):
+        progress.reach(number / len(batches))
         width = len(sequences[batch[0]])
         # Padded on the right, where causal attention cannot see it.
         ids = torch.zeros(len(batch), width, dtype=torch.long)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from talr_cli import ranks
+from talr_cli import progress, ranks
 from talr_cli.data.base import Example
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation import drift
@@ -19,7 +19,7 @@ from talr_cli.evaluation.config import DomainEvalConfig, SuiteConfig
 from talr_cli.evaluation.data_parallel import AllRanks
 from talr_cli.evaluation.domain import answer_budget, evaluate_domain
 from talr_cli.evaluation.general.score_cache import ScoreCache
-from talr_cli.evaluation.general.suite import evaluate_general
+from talr_cli.evaluation.general.suite import evaluate_general, items_of
 from talr_cli.evaluation.general.tasks import Tasks
 from talr_cli.evaluation.generation import not_inherited, requests
 from talr_cli.evaluation.memory import BatchSize
@@ -67,56 +67,61 @@ def evaluate(
         scores: The study's folder of scores that need no second computation.
     """
     model = ready(model)
-    processes = ranks.world_size()
-    results: dict[str, Any] = {"general": None, "domain": None, "drift": None}
-    log.info("evaluation: suite %s", suite.name)
-    if unused := not_inherited(model):
-        log.info("answers are greedy: not used of the model's generation_config: %s", unused)
-    cache = ScoreCache(scores, content(source, model_config))
-    share = AllRanks(source, model_config)
-    check_budget(model.config.to_dict(), renderer, rows, domain)
-    budget = domain.max_new_tokens or (answer_budget(rows, renderer) if rows else 0)
-    vllm = None
-    if suite.backend == "vllm":
-        vllm = Vllm(model, renderer, suite, source.directory, samples.with_name("vllm.log"))
-        if scorer is not None and domain.answer_by == "generation":
-            vllm.want(requests(model, renderer, rows, budget))
-    general = evaluate_general(model, renderer, suite, tasks, cache, share, vllm)
-    results["general"] = {**general.results, "processes": processes}
-    for task, answers in general.samples.items():
-        _write_samples(samples, f"general-{task}", answers)
-    if scorer is not None and rows:
-        log.info("evaluation: %d rows of the domain", len(rows))
-        answered = evaluate_domain(
-            model,
-            renderer,
-            rows,
-            scorer,
-            budget,
-            BatchSize.of(domain.batch_size, model.device.type).now,
-            domain.answer_by,
-            share,
-            vllm,
-        )
-        results["domain"] = {**answered.results, "limit": domain.limit, "processes": processes}
-        _write_samples(samples, "domain", answered.samples)
-    else:
-        log.info("evaluation: the domain has nothing to score")
-    if suite.drift:
-        step = max(1, len(general.prompts) // DRIFT_PROMPTS)
-        prompts = [
-            # The template has written the special tokens itself.
-            renderer.tokenizer(text, add_special_tokens=not suite.chat_template).input_ids
-            for text in general.prompts[::step][:DRIFT_PROMPTS]
-        ]
-        results["drift"] = {
-            "cross_entropy": drift.cross_entropy(
-                model, renderer.tokenizer, drift.general_passages()
-            ),
-            "kl_from_base": drift.kl_from_base(
-                model, _kept_states(model, source, base, model_config, prompts, scores), prompts
-            ),
-        }
+    asked = sum(items_of(task, suite) for task in tasks.loaded.values())
+    drifted = min(asked, DRIFT_PROMPTS) if suite.drift else 0
+    answered = len(rows) if scorer is not None else 0
+    with progress.work("evaluation", total=asked + answered + drifted):
+        processes = ranks.world_size()
+        results: dict[str, Any] = {"general": None, "domain": None, "drift": None}
+        log.info("evaluation: suite %s", suite.name)
+        if unused := not_inherited(model):
+            log.info("answers are greedy: not used of the model's generation_config: %s", unused)
+        cache = ScoreCache(scores, content(source, model_config))
+        share = AllRanks(source, model_config)
+        check_budget(model.config.to_dict(), renderer, rows, domain)
+        budget = domain.max_new_tokens or (answer_budget(rows, renderer) if rows else 0)
+        vllm = None
+        if suite.backend == "vllm":
+            vllm = Vllm(model, renderer, suite, source.directory, samples.with_name("vllm.log"))
+            if scorer is not None and domain.answer_by == "generation":
+                vllm.want(requests(model, renderer, rows, budget))
+        general = evaluate_general(model, renderer, suite, tasks, cache, share, vllm)
+        results["general"] = {**general.results, "processes": processes}
+        for task, answers in general.samples.items():
+            _write_samples(samples, f"general-{task}", answers)
+        if scorer is not None and rows:
+            log.info("evaluation: %d rows of the domain", len(rows))
+            with progress.share(len(rows), label="domain"):
+                found = evaluate_domain(
+                    model,
+                    renderer,
+                    rows,
+                    scorer,
+                    budget,
+                    BatchSize.of(domain.batch_size, model.device.type).now,
+                    domain.answer_by,
+                    share,
+                    vllm,
+                )
+            results["domain"] = {**found.results, "limit": domain.limit, "processes": processes}
+            _write_samples(samples, "domain", found.samples)
+        else:
+            log.info("evaluation: the domain has nothing to score")
+        if suite.drift:
+            step = max(1, len(general.prompts) // DRIFT_PROMPTS)
+            prompts = [
+                # The template has written the special tokens itself.
+                renderer.tokenizer(text, add_special_tokens=not suite.chat_template).input_ids
+                for text in general.prompts[::step][:DRIFT_PROMPTS]
+            ]
+            kept = _kept_states(model, source, base, model_config, prompts, scores)
+            passages = drift.general_passages()
+            with progress.share(len(prompts), label="drift"):
+                with progress.share(1, of=2):
+                    entropy = drift.cross_entropy(model, renderer.tokenizer, passages)
+                with progress.share(1, of=2):
+                    divergence = drift.kl_from_base(model, kept, prompts)
+            results["drift"] = {"cross_entropy": entropy, "kl_from_base": divergence}
     return results
 
 

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedModel
 
-from talr_cli import ranks
+from talr_cli import progress
 from talr_cli.data.base import Example
 from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
@@ -119,11 +118,13 @@ def generate(
         answers = greedy(model, [rows[index] for index in batch], ends)
         for index, one in zip(batch, answers, strict=True):
             found[index] = one
-        bar.update(len(batch))
 
-    with progress(len(rows)) as bar:
-        for batch in _batches(lengths, batch_size.now, _cached_tokens(model)):
-            batch_size.each(batch, answer)
+    def answer_some(batch: Sequence[int]) -> None:
+        with progress.share(len(batch), of=len(rows)):
+            answer(batch)
+
+    for batch in _batches(lengths, batch_size.now, _cached_tokens(model)):
+        batch_size.each(batch, answer_some)
     return as_answers(renderer, rows, found, max_new_tokens)
 
 
@@ -159,7 +160,9 @@ def greedy(
         """In the place of transformers' own search, which has prepared all of this."""
         left = list(range(len(input_ids)))  # the rows of the batch, by their place in the answers
         inputs = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **state)
-        for _ in range(most):
+        for step in range(most):
+            ended = len(rows) - len(unended)
+            progress.reach((ended + len(unended) * step / most) / len(rows))
             output = model(**inputs, return_dict=True)
             state = model._update_model_kwargs_for_generation(output, state)
             chosen = output.logits[:, -1].float().argmax(-1)
@@ -215,11 +218,6 @@ def not_inherited(model: PreTrainedModel) -> str:
         for name, value in sorted(asked.items())
         if value and name not in ENDS and not name.startswith(_ABOUT_ITSELF)
     )
-
-
-def progress(total: int) -> tqdm:
-    """A bar on the first rank's terminal, none elsewhere."""
-    return tqdm(total=total, desc="domain", disable=not (sys.stderr.isatty() and ranks.is_main()))
 
 
 def _rows_can_leave(state: dict[str, Any]) -> bool:

@@ -5,25 +5,44 @@ from typing import Any
 
 from talr_cli.printable import printable
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.statistics.groups import comparable
+from talr_cli.runs.study import load_beside
+from talr_cli.statistics.groups import Group, comparable
+from talr_cli.statistics.pairs import Results, is_base
 
 
-def show(directories: Sequence[RunDirectory]) -> None:
-    """Print what the runs scored and where they lie; of the last one the parts of its scores."""
+def show(directories: Sequence[RunDirectory]) -> list[Group]:
+    """Print what the runs scored and where they lie; of the last one the parts of its scores.
+
+    The base models of the study stand beside them: changes are measured from their scores.
+    """
     found = [results for one in directories if (results := one.read_results()) is not None]
+    groups: list[Group] = []
     if found:
         # rich and matplotlib take their time
         from talr_cli.report.tables.categories import category_cells
         from talr_cli.report.tables.screen import print_cells
         from talr_cli.report.tables.table import print_table
 
-        print_table(comparable(found))
+        groups = _with_their_base(directories[-1], found)
+        print_table(groups)
         for line in task_lines(found[-1]["general"] or {}):
             print(printable(line))
         if (categories := category_cells(found[-1])) is not None:
             print_cells(categories)
     for one in directories:
         print(f"run directory: {one.path}")
+    return groups
+
+
+def _with_their_base(directory: RunDirectory, found: Sequence[Results]) -> list[Group]:
+    own = {one["run"]["id"] for one in found}
+    bases = [
+        one
+        for one in load_beside(directory.path).values()
+        if is_base(one) and one["run"]["id"] not in own
+    ]
+    groups = comparable([*bases, *found])
+    return [group for group in groups if any(one["run"]["id"] in own for one in group.runs)]
 
 
 def task_lines(general: dict[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from talr_cli import ranks
+from talr_cli import progress, ranks
 from talr_cli.data.base import load_test
 from talr_cli.data.rendering import load_renderer
 from talr_cli.errors import UserError, of_run
@@ -62,7 +62,7 @@ def score_checkpoint(
 
     # Before anything is written: what the suite and the tokenizer lack.
     tasks, renderer = load_tasks(config.suite), load_renderer(source, config.model)
-    with directory.lock():
+    with directory.lock(), progress.in_folder(directory.path):
         if record.is_scored(config, directory):
             log.info("found these scores: %s", directory.results)
             return directory

@@ -26,6 +26,7 @@ from talr_cli.tracking import LoggerConfig
 from talr_cli.training.config import TrainerConfig
 
 STUDY = "runs that are compared: a folder in runs_dir, a group in W&B"
+QUIET = "no progress and no notices: warnings and results only"
 LIMIT = "the first items of every task, and an even share of test rows: a quick look, recorded"
 
 
@@ -43,6 +44,7 @@ class EvalConfig:
     runs_dir: str = value("where studies lie", may_be_empty=False, is_path=True, identity=False)
     limit: int | None = value(LIMIT, None, at_least=1, identity=False)
     device: str = value(DEVICE, "auto", choices=DEVICES, identity=False)
+    quiet: bool = value(QUIET, False, identity=False)
     model: ModelConfig
     dataset: Dataset = part("the rows and how answers to them are judged")
     suite: SuiteConfig = value("general ability", identity=False)
@@ -50,7 +52,7 @@ class EvalConfig:
         "how the test rows are answered", factory=DomainEvalConfig, identity=False
     )
     distributed: DistributedConfig = value("the processes of the evaluation", identity=False)
-    logger: LoggerConfig = value("Weights & Biases", identity=False)
+    logger: LoggerConfig = value("where curves and scores go", identity=False)
 
 
 @dataclass(kw_only=True)
@@ -81,6 +83,7 @@ class TrainConfig:
         identity=False,
     )  # fmt: skip
     device: str = value(DEVICE, "auto", choices=DEVICES, identity=False)
+    quiet: bool = value(QUIET, False, identity=False)
     model: ModelConfig
     dataset: Dataset = part("the rows and how answers to them are judged")
     method: str = value(
@@ -99,7 +102,7 @@ class TrainConfig:
     domain: DomainEvalConfig = value(
         "how the test rows are answered", factory=DomainEvalConfig, identity=False
     )
-    logger: LoggerConfig = value("Weights & Biases", identity=False)
+    logger: LoggerConfig = value("where curves and scores go", identity=False)
 
     def __post_init__(self) -> None:
         self.method = self.method or self.parts.name

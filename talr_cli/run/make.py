@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from talr_cli import ranks
+from talr_cli import progress, ranks
 from talr_cli.data.encoding import rows_to_train
 from talr_cli.errors import UserError
 from talr_cli.fields import plain
@@ -207,16 +207,18 @@ def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
         save_dtype = loading.stored_dtype(run.source)
     else:
         save_dtype = getattr(torch, config.trainer.save_dtype)
-    base = loading.load_model(run.source, config.model, torch.float32, "cpu")
-    changes = weight_changes(model, base, save_dtype)
-    del base
+    with progress.work("comparing the weights with the base"):
+        base = loading.load_model(run.source, config.model, torch.float32, "cpu")
+        changes = weight_changes(model, base, save_dtype)
+        del base
     log.info(
         "weights changed: %.2f%%, as saved: %.2f%%",
         100 * changes["changed_share"],
         100 * changes["changed_share_saved"],
     )
-    saving.cast(model, save_dtype)
-    saving.save_model(model, run.renderer.tokenizer, run.renderer.end_of_turn, directory.model)
+    with progress.work("saving the model"):
+        saving.cast(model, save_dtype)
+        saving.save_model(model, run.renderer.tokenizer, run.renderer.end_of_turn, directory.model)
     weights: dict[str, Any] = {"save_dtype": str(save_dtype).removeprefix("torch."), **changes}
     if config.at < 1:
         _, whole = place(whole_training(config), run.source)

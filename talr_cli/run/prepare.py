@@ -90,6 +90,13 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     rows = _training_rows(config, splits, renderer)
     longest = max(len(row.input_ids) for row in rows)
     check_length(settings, longest, "training rows", "set trainer.max_length={positions}")
+    if config.eval and (splits.scorer is None or not tests):
+        log.warning(
+            "there will be no domain score: %s",
+            "the dataset has no scorer"
+            if splits.scorer is None
+            else "the dataset has no test rows: dataset.test=FILE gives them",
+        )
     if config.eval and splits.scorer is not None:
         check_tests(settings, renderer, tests, splits.scorer, config.domain)
     general: list[Rendered] = []

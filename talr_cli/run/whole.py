@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from talr_cli import progress
 from talr_cli.errors import DivergedError, UserError, of_run
 from talr_cli.fields import plain
 from talr_cli.run import record
@@ -37,7 +38,7 @@ def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
     tasks = None if done else _tasks(config)
     if not done and config.merge is None and not directory.model.exists():
         check_fits(run)
-    with directory.lock():
+    with directory.lock(), progress.in_folder(directory.path):
         if is_done(config, directory):
             log.info("found this run done: %s", directory.path)
             return directory

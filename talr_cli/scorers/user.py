@@ -5,8 +5,10 @@ Knows how to find and to check it; what it calls right is its own affair.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
+import json
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -45,6 +47,15 @@ class UserScorer:
         self.name = name
         self._judge = judge
         self._settings = settings or {}
+
+    @property
+    def definition(self) -> str | None:
+        """FILE or FILE-SETTINGS, hashes of what it is made of; None where it stands in no file."""
+        file = file_hash(self.name)
+        if file is None or not self._settings:
+            return file
+        made_with = json.dumps(self._settings, sort_keys=True, default=str).encode()
+        return f"{file}-{hashlib.sha256(made_with).hexdigest()[:8]}"
 
     def as_config(self) -> dict[str, Any]:
         """What a config names it by."""
@@ -117,6 +128,12 @@ def source_file(path: str) -> Path | None:
     except ImportError:
         return None
     return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
+
+
+def file_hash(path: str) -> str | None:
+    """Of the file that holds the function of a dotted path now; None where there is no such."""
+    file = source_file(path)
+    return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()[:8]
 
 
 def look_in_current_folder() -> None:

@@ -110,6 +110,14 @@ def measured_otherwise(one: Results, other: Results, part: str) -> str | None:
         one_way, other_way = (
             section.get(key, "hf" if key == "backend" else None) for section in (first, second)
         )
+        if one_way != other_way and part == "domain" and key == "definition":
+            if one_way is None or other_way is None:
+                continue  # of results from before it was recorded nobody knows
+            return (
+                f"domain was scored by two versions of {first['scorer']} ({one_way} and "
+                f"{other_way}); to score again: talr eval ckpt=RUN_DIRECTORY, and of the base "
+                "what scored it before"
+            )
         if one_way != other_way:
             return f"{part} was scored by {key}={one_way} and {key}={other_way}"
     asked = first.get("items_hash"), second.get("items_hash")

@@ -2,47 +2,48 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
+from talr_cli import progress
 from talr_cli.errors import IN_USE
 from talr_cli.interruption import Stop
-from talr_cli.sweep.jobs import Ended, Job, Launcher
+from talr_cli.sweep.jobs import Ended, Job, Launcher, Outcome
 from talr_cli.sweep.plan import state
 from talr_cli.sweep.prune import prune
-
-log = logging.getLogger(__name__)
+from talr_cli.sweep.talk import Talk
 
 POLL = 2.0  # seconds between looks at runs that another process makes
 INTERRUPTED = 130  # exit code
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a job: done, found done, failed, diverged, interrupted or not started."""
-
-    word: str
-    reason: str = ""
-    seconds: float = 0.0
-
-    @property
-    def is_good(self) -> bool:
-        return self.word in ("done", "found done")
-
-
 def drive(
-    jobs: Sequence[Job], launcher: Launcher, retry_failed: bool, keep: str, stop: Stop
+    jobs: Sequence[Job],
+    launcher: Launcher,
+    retry_failed: bool,
+    keep: str,
+    stop: Stop,
+    workers: int = 1,
 ) -> dict[Path, Outcome]:
     """Make what is left to do of the jobs; {run directory: what became of it}.
 
     A job waits for the run that it needs, and for another process that makes the same run; when
     that process is gone without having finished, the job is made here. After a requested stop
     jobs that were not started have no outcome.
+
+    Args:
+        workers: How many the launcher makes at a time, for the time that is left.
     """
+    talk = Talk(jobs, workers)
+    with progress.work("sweep", text=talk.line):
+        return _drive(jobs, launcher, retry_failed, keep, stop, talk)
+
+
+def _drive(
+    jobs: Sequence[Job], launcher: Launcher, retry_failed: bool, keep: str, stop: Stop, talk: Talk
+) -> dict[Path, Outcome]:
     outcomes: dict[Path, Outcome] = {}
     paths = {job.directory.path for job in jobs}
 
@@ -60,6 +61,7 @@ def drive(
             if found is not None:
                 outcomes[path] = found
             elif job.directory.owner() is None:
+                talk.starts(job, outcomes)
                 yield job
 
     def ended_well() -> set[Path]:
@@ -72,7 +74,7 @@ def drive(
                 outcome = _outcome(ended)
                 if outcome is not None:
                     outcomes[ended.job.directory.path] = outcome
-                    _announce(ended.job, outcome, len(outcomes), len(jobs))
+                    talk.ends(ended.job, outcome, outcomes)
                     prune(jobs, outcomes, ended_well(), keep)
         if len(outcomes) == before:
             time.sleep(POLL)
@@ -114,11 +116,3 @@ def _outcome(ended: Ended) -> Outcome | None:
         job.directory.write_status("failed", last_lines)
         return Outcome("failed", last_lines, ended.seconds)
     return Outcome(status.state, status.reason or last_lines, ended.seconds)
-
-
-def _announce(job: Job, outcome: Outcome, ended: int, total: int) -> None:
-    log.info(
-        "%d/%d %s: %s, %.0f s", ended, total, job.directory.path, outcome.word, outcome.seconds
-    )
-    if not outcome.is_good:
-        log.info("%s", outcome.reason)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -136,6 +137,17 @@ def base_overrides(point: Point, config_dir: Path | None) -> tuple[tuple[str, ..
         lines += _differences(key, base[key], point.composed[key])
         OmegaConf.update(base, key, point.composed[key], merge=False)
     return tuple(lines), typed_config("eval", base, point.overrides)
+
+
+def base_command(overrides: Sequence[str], config_dir: Path | None) -> str:
+    """What is typed to score the base model of the run that these overrides of `train` make."""
+    (point,) = points(overrides, config_dir)
+    typed, _ = base_overrides(point, config_dir)
+    with composition.composing("eval", config_dir) as also:
+        usual = compose("eval", list(also), return_hydra_config=True).hydra.runtime.choices
+    own = [one for one in typed if one not in {f"{group}={usual[group]}" for group in usual}]
+    folder = () if config_dir is None else ("--config-dir", str(config_dir))
+    return shlex.join(["talr", "eval", *folder, *own])
 
 
 def _differences(key: str, before: Any, after: Any) -> list[str]:

@@ -83,6 +83,19 @@ class Ended:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: done, found done, failed, diverged, interrupted or not started."""
+
+    word: str
+    reason: str = ""
+    seconds: float = 0.0
+
+    @property
+    def is_good(self) -> bool:
+        return self.word in ("done", "found done")
+
+
 class Launcher(Protocol):
     """Where jobs are made."""
 

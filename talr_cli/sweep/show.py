@@ -13,8 +13,7 @@ from rich.text import Text
 
 from talr_cli.run.config import TrainConfig
 from talr_cli.statistics.power import power_text
-from talr_cli.sweep.drive import Outcome
-from talr_cli.sweep.jobs import Job
+from talr_cli.sweep.jobs import Job, Outcome
 from talr_cli.sweep.plan import Plan
 from talr_cli.training.planner import gib
 

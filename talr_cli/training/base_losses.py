@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from talr_cli import progress
 from talr_cli.data.rendering import Rendered
 from talr_cli.models.head import TARGETS_AT_ONCE, head_logits, target_hidden, target_mask
 from talr_cli.models.sources import cache_dir
@@ -85,9 +84,7 @@ def target_losses(
     losses = [torch.zeros(0)] * len(rows)
     training = model.training
     model.eval()
-    for batch in tqdm(
-        batches_of_like_length(rows), desc="base losses", disable=not sys.stderr.isatty()
-    ):
+    for batch in progress.each("base losses", batches_of_like_length(rows)):
         inputs = collate([token_row(rows[index]) for index in batch])
         inputs = {name: values.to(model.device) for name, values in inputs.items()}
         with torch.autocast(device, half, enabled=half is not None, cache_enabled=False):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
-import time
+from contextlib import ExitStack
 from typing import Any
 
-from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from talr_cli import ranks
+from talr_cli import progress, ranks
 from talr_cli.errors import DivergedError
 from talr_cli.interruption import Stop
 from talr_cli.runs.run_directory import RunDirectory
@@ -107,22 +105,19 @@ class StopOnRequest(TrainerCallback):
 
 
 class ShowProgress(TrainerCallback):
-    """A bar with the time left on a terminal, ten log lines elsewhere; `at` as above."""
+    """Tells how far the training is, and its loss; `at` as above."""
 
     def __init__(self, at: float) -> None:
         self._at = at
+        self._shown = ExitStack()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._bar = tqdm(
-            total=step_at(self._at, state.max_steps),
-            initial=state.global_step,
-            desc="training",
-            unit="step",
-            disable=not (sys.stderr.isatty() and state.is_world_process_zero),
+        steps = step_at(self._at, state.max_steps)
+        self._work = self._shown.enter_context(
+            progress.work("training", total=steps, done=state.global_step)
         )
-        self._first_step, self._started = state.global_step, time.monotonic()
 
     def on_log(
         self,
@@ -134,18 +129,9 @@ class ShowProgress(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero or not logs or "weighted_loss" not in logs:
             return
-        step, total = state.global_step, step_at(self._at, state.max_steps)
-        self._bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
-        self._bar.update(step - self._bar.n)
-        tenth = max(1, total // 10)
-        if self._bar.disable and (step % tenth == 0 or step == total):
-            spent = time.monotonic() - self._started
-            left = spent / max(1, step - self._first_step) * (total - step)
-            log.info(
-                "training: step %d/%d, loss %.3f, %.0f s left", step, total, logs["loss"], left
-            )
+        self._work.done, self._work.label = state.global_step, f"loss {logs['loss']:.3f}"
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._bar.close()
+        self._shown.close()

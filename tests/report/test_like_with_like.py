@@ -17,6 +17,7 @@ from talr_cli.report.flips import flipped_items
 from talr_cli.report.model_card import model_card
 from talr_cli.report.pareto import pareto_front
 from talr_cli.report.recommend import recommend
+from talr_cli.report.stale import stale_lines
 from talr_cli.report.study_report import write_report
 from talr_cli.report.tables.cells import as_csv, as_markdown
 from talr_cli.report.tables.comparison import comparison_cells
@@ -26,6 +27,7 @@ from talr_cli.report.tables.seeds import seeds_cells
 from talr_cli.report.tables.table import study_rows
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.study import load_runs
+from talr_cli.scorers.user import UserScorer
 from talr_cli.statistics.groups import comparable
 from talr_cli.sweep.search import _base_score
 
@@ -229,3 +231,31 @@ def test_the_commands_say_what_is_left_out(tmp_path, capsys, caplog):
     line, *_ = (one.getMessage() for one in caplog.records if one.levelname == "WARNING")
     assert "results.json is of another version of talr (schema 1, not 2)" in line
     assert "left out: talr-lr1e-06-s0-easy: domain was" in capsys.readouterr().out
+
+
+def test_scores_of_a_scorer_that_has_changed_are_named_with_what_to_type(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "judge_of_mine.py"
+    file.write_text("def right(output, reference): return True\n")
+    before = UserScorer(bool, "judge_of_mine.right").definition
+    made = UserScorer(bool, "judge_of_mine.right", {"strict": True}).definition
+    assert made.startswith(f"{before}-")
+    runs = {"base": run("base", 0.2, 0.5, id="b"), "sft": run("sft", 0.4, 0.5, id="s")}
+    for one in runs.values():
+        one["domain"] |= {"scorer": "judge_of_mine.right", "definition": before}
+    study = {tmp_path / name: one for name, one in runs.items()}
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "overrides.yaml").write_text("[study=s, model=small]\n")
+    assert stale_lines(study) == []
+    file.write_text("def right(output, reference): return False\n")
+    (told, *lines) = stale_lines(study)
+    assert told == "judge_of_mine.right has changed since it scored 2 runs; to score again:"
+    assert lines == [
+        "  talr eval study=s model=small",
+        f"  talr eval ckpt={tmp_path / 'sft'}",
+    ]
+    runs["sft"]["domain"]["definition"] = UserScorer(bool, "judge_of_mine.right").definition
+    assert len(stale_lines(study)) == 2, "the base only"
+    assert changes([*runs.values()])["s"] is None, "right by two measures"
+    (group,) = comparable(runs.values())
+    assert "two versions of judge_of_mine.right" in group.left_out[0][1]

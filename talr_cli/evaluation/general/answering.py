@@ -9,9 +9,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
+from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 
+from talr_cli import progress
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.continuations import Choices, read_once
 from talr_cli.evaluation.generation import Request, greedy, only_ends_inherited
@@ -48,7 +50,12 @@ class Answering(HFLM):
         super().__init__(model, tokenizer=renderer.tokenizer, batch_size=rows, **settings)
         self._ends = set(end_tokens(model, renderer.end_of_turn))
         self._rows = rows
+        self._asked = 0  # requests of the call that is answered now
         self._generate = generate or self._greedy
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        self._asked = len(requests)
+        return super().generate_until(requests, disable_tqdm)
 
     def _model_generate(
         self, context: torch.Tensor, max_length: int, stop: list[str], **settings: Any
@@ -57,6 +64,12 @@ class Answering(HFLM):
         if _samples(settings, {"attention_mask"}):
             with only_ends_inherited(self.model):  # as the task wants it, and nothing else
                 return super()._model_generate(context, max_length, stop, **settings)
+        with progress.share(len(context), of=self._asked):
+            return self._greedily(context, max_length, stop, settings)
+
+    def _greedily(
+        self, context: torch.Tensor, max_length: int, stop: list[str], settings: Mapping[str, Any]
+    ) -> torch.Tensor:
         tokenizer: Any = self.tokenizer
         strings = [text for text in stop if tokenizer.convert_tokens_to_ids(text) not in self._ends]
         new_tokens = max_length - context.shape[1]
@@ -94,7 +107,12 @@ class Answering(HFLM):
         override_bs: int | None = None,
     ) -> list[tuple[float, bool]]:
         shared = self._read_once(requests) if override_bs is None else None
+        self._asked = len(requests)
         return shared or super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+
+    def _model_call(self, inps: torch.Tensor, *args: Any, **settings: Any) -> torch.Tensor:
+        with progress.share(len(inps), of=max(self._asked, len(inps))):
+            return super()._model_call(inps, *args, **settings)
 
     def _read_once(self, requests: Sequence[Likelihood]) -> list[tuple[float, bool]] | None:
         """None where the contexts are not shared, or cannot be."""

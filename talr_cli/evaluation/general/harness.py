@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import random
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -28,7 +27,6 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from tqdm import tqdm
 from transformers import PretrainedConfig, PreTrainedModel
 
-from talr_cli import ranks
 from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
 from talr_cli.evaluation.config import SuiteConfig
@@ -41,8 +39,7 @@ from talr_cli.evaluation.sandbox.code_eval import in_place_of_code_eval
 
 log = logging.getLogger(__name__)
 
-# Its bar over the prompts is for those who watch: none where stderr is a file.
-lm_eval.api.task.tqdm = partial(tqdm, disable=None)
+lm_eval.api.task.tqdm = partial(tqdm, disable=True)  # the evaluation has a bar of its own
 
 
 def run_task(harness_model: HarnessModel, task: Task, suite: SuiteConfig) -> dict[str, Any]:
@@ -217,8 +214,7 @@ def _answer(
 
     def run(rows: int) -> list[Any]:
         own = Answering(model, renderer, rows, **settings)
-        shown = sys.stderr.isatty() and ranks.is_main()
-        return getattr(own, kind)(requests, disable_tqdm=not shown)
+        return getattr(own, kind)(requests, disable_tqdm=True)
 
     answers = iter(size.whole(run) if requests else [])
     return [[next(answers) for _ in document] for document in documents]

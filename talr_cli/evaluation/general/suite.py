@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 from lm_eval.api.task import Task
 from transformers import PreTrainedModel
 
+from talr_cli import progress
 from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
 from talr_cli.evaluation.config import SuiteConfig
@@ -83,6 +85,8 @@ def evaluate_general(
     records = {name: record for name, record in found.items() if record is not None}
     for name in records:
         log.info("general: %s was scored before", name)
+        with _shown(name, tasks.loaded[name], suite):
+            pass
     left = {name: task for name, task in tasks.loaded.items() if name not in records}
     for name, record in _run(model, renderer, suite, left, share, vllm):
         records[name] = record
@@ -135,6 +139,16 @@ def _backend(task: Task, vllm: Vllm | None) -> dict[str, str]:
     return {"backend": "vllm", "vllm": vllm.installation.version}
 
 
+def items_of(task: Task, suite: SuiteConfig) -> int:
+    """How many items of a task are scored."""
+    count = len(getattr(task, "task_docs", None) or task.eval_docs)  # made anew at each look
+    return count if suite.limit is None else min(count, suite.limit)
+
+
+def _shown(name: str, task: Task, suite: SuiteConfig) -> AbstractContextManager[None]:
+    return progress.share(items_of(task, suite), label=name)
+
+
 def _run(
     model: PreTrainedModel,
     renderer: Renderer,
@@ -150,7 +164,7 @@ def _run(
             with state_kept(model, renderer):
                 vllm.want(requests_of(tasks[name], model, renderer, suite))
         for name in elsewhere:
-            with state_kept(model, renderer):
+            with state_kept(model, renderer), _shown(name, tasks[name], suite):
                 record = run_task(Elsewhere(model, renderer, suite, vllm), tasks[name], suite)
             yield name, {**record, "batch_size": None}
     for name, task in tasks.items():
@@ -162,7 +176,7 @@ def _run_here(
     model: PreTrainedModel, renderer: Renderer, suite: SuiteConfig, task: Task, share: Share
 ) -> dict[str, Any]:
     size = BatchSize.of(suite.batch_size, model.device.type)
-    with state_kept(model, renderer):
+    with state_kept(model, renderer), _shown(task.task_name, task, suite):
         harness_model = SharedModel(model, renderer, suite, size, share)
         record = run_task(harness_model, task, suite)
     return {**record, "batch_size": size.now}

@@ -1,0 +1,310 @@
+"""How far the work is: whoever works says it, as one says something to a log; here it is shown.
+
+On a terminal there is one live line, elsewhere a plain line at each tenth and after a long silence.
+A file in the run's folder has the same for those who watch from outside, such as a sweep. A thread
+shows it all, twice a second: the work sets numbers, and nothing waits for a terminal.
+
+Does not know what the work is, nor who watches.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from talr_cli.printable import printable
+
+TICK = 0.5  # seconds between looks at the work
+WRITE = 2.0  # seconds between writes of the file
+SILENCE = 30.0  # seconds after which a plain line is due; each time twice as long, up to LONGEST
+LONGEST = 300.0
+FILE = ".progress.tmp"  # where a kill leaves one, it goes as other temporary files do
+BAR = 20  # characters
+
+Item = TypeVar("Item")
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Work:
+    """What this process is at.
+
+    Attributes:
+        total: How many items it has; 0: nobody knows.
+        done: How many of them are done, parts of one included.
+        label: What it is at within the work.
+        text: Says it all in place of the above.
+    """
+
+    what: str
+    total: int = 0
+    done: float = 0.0
+    label: str = ""
+    text: Callable[[], str] | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.first = self.done
+        self.ranges = [(0.0, float(self.total))]  # (begin, size) of what is divided up further
+        self.said, self.pause, self.tenth = self.started, SILENCE, self._tenths()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def left(self) -> float | None:
+        """Seconds, by the pace so far."""
+        made = self.done - self.first
+        return None if made <= 0 else self.seconds / made * (self.total - self.done)
+
+    def line(self, width: int = 0) -> str:
+        """In words; with a bar in front where it is to fill a terminal of this `width`."""
+        if self.text is not None:
+            return self.text()
+        parts = [f"{int(self.done)}/{self.total}"] if self.total else []
+        left = self.left if self.total else None
+        parts.append(clock(self.seconds) if left is None else f"{clock(left)} left")
+        parts += [self.label] if self.label else []
+        if not width:
+            return f"{self.what}: {', '.join(parts)}"
+        full = int(BAR * self.done / self.total) if self.total else 0
+        bar = [f"[{'#' * full}{' ' * (BAR - full)}]"] if self.total else []
+        return " ".join([self.what, *bar, *parts])
+
+    def plain_is_due(self) -> bool:
+        """Whether a plain line is due now."""
+        tenth, silent = self._tenths(), time.monotonic() - self.said
+        if tenth == self.tenth and silent < self.pause:
+            return False
+        if tenth == self.tenth:
+            self.pause = min(2 * self.pause, LONGEST)
+        self.tenth, self.said = tenth, time.monotonic()
+        return True
+
+    def _tenths(self) -> int:
+        return int(10 * self.done / self.total) if self.total else 0
+
+
+def clock(seconds: float) -> str:
+    """0:07, 12:34, 1:02:03."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class _Shown:
+    """What is shown of this process."""
+
+    def __init__(self) -> None:
+        self.works: list[Work] = []  # the last one is shown
+        self.folder: Path | None = None
+        self.quiet = False
+        self.lock = threading.RLock()  # of the live line
+        self._is_drawn = False
+        self._written = 0.0
+        self._end = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def begin(self, work: Work) -> None:
+        self.works.append(work)
+        if self._thread is None and os.environ.get("RANK", "0") == "0":
+            self._end.clear()
+            self._thread = threading.Thread(target=self._tick, name="progress", daemon=True)
+            self._thread.start()
+
+    def end(self) -> None:
+        self.works.pop()
+        if not self.works and self._thread is not None:
+            self._end.set()
+            self._thread.join()
+            self._thread = None
+        self.clear()
+
+    def _tick(self) -> None:
+        while not self._end.wait(TICK):
+            works = self.works[-1:]
+            if works:
+                self._show(works[0])
+
+    def _show(self, work: Work) -> None:
+        if self.folder is not None and time.monotonic() - self._written > WRITE:
+            self._written = time.monotonic()
+            _write(self.folder / FILE, work)
+        if self.quiet:
+            return
+        if is_live():
+            self.draw(work)
+        elif work.plain_is_due():
+            log.info("%s", work.line())  # not under the lock: a log has one of its own
+
+    def draw(self, work: Work) -> None:
+        width = shutil.get_terminal_size().columns
+        text = printable(work.line(width))[: width - 1]
+        with self.lock:
+            if self._others_draw():
+                return
+            sys.stderr.write(f"\r{text}\x1b[K")
+            sys.stderr.flush()
+            self._is_drawn = True
+
+    def clear(self) -> None:
+        with self.lock:
+            if self._is_drawn:
+                sys.stderr.write("\r\x1b[K")
+                sys.stderr.flush()
+                self._is_drawn = False
+
+    def _others_draw(self) -> bool:
+        """Whether a library has a bar on the terminal now, such as one of a download."""
+        bars = sys.modules.get("tqdm.std")
+        return bars is not None and any(not one.disable for one in list(bars.tqdm._instances))
+
+
+_shown = _Shown()
+
+
+def is_live() -> bool:
+    """Whether standard error is a terminal that can write over a line."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def be_quiet() -> None:
+    """Show nothing of the work from now on, and of what is logged the warnings only."""
+    _shown.quiet = True
+    logging.getLogger("talr_cli").setLevel(logging.WARNING)
+    os.environ["TQDM_DISABLE"] = "1"  # bars of the libraries
+
+
+@contextmanager
+def line_cleared() -> Iterator[None]:
+    """Inside, the terminal's line is free for a message; the live line comes back by itself."""
+    with _shown.lock:
+        _shown.clear()
+        yield
+
+
+@contextmanager
+def in_folder(folder: Path) -> Iterator[None]:
+    """Inside, what is done is written there too, for those who watch from outside."""
+    before, _shown.folder = _shown.folder, folder
+    try:
+        yield
+    finally:
+        _shown.folder = before
+        with suppress(OSError):
+            (folder / FILE).unlink(missing_ok=True)
+
+
+@contextmanager
+def work(
+    what: str, total: int = 0, done: float = 0.0, text: Callable[[], str] | None = None
+) -> Iterator[Work]:
+    """Inside, this is what the process is at; what it was at before waits meanwhile."""
+    with _at(Work(what, total, done, text=text)) as own:
+        yield own
+    if total and text is None and not _shown.quiet and os.environ.get("RANK", "0") == "0":
+        parts = [f"{int(own.done)}/{total}", own.label, clock(own.seconds)]
+        log.info("%s: %s", what, ", ".join(part for part in parts if part))
+
+
+def each(what: str, items: Sequence[Item]) -> Iterator[Item]:
+    """The items; meanwhile they are what the process is at."""
+    with _at(Work(what, len(items))) as own:
+        for item in items:
+            yield item
+            own.done += 1
+
+
+@contextmanager
+def _at(own: Work) -> Iterator[Work]:
+    _shown.begin(own)
+    try:
+        yield own
+    finally:
+        _shown.end()
+
+
+@contextmanager
+def share(part: float, of: float | None = None, label: str | None = None) -> Iterator[None]:
+    """Inside, `part` of the `of` parts of the innermost share is done; without work, nothing is.
+
+    Without `of`, so many items of the work are done.
+    """
+    if not _shown.works:
+        yield
+        return
+    own = _shown.works[-1]
+    begin, (_, size) = own.done, own.ranges[-1]
+    own.ranges.append((begin, part if of is None else size * part / of))
+    if label is not None:
+        own.label = label
+    try:
+        yield
+        own.done = begin + own.ranges[-1][1]
+    except BaseException:
+        own.done = begin  # it may be tried again, with fewer rows at once
+        raise
+    finally:
+        own.ranges.pop()
+
+
+def reach(fraction: float) -> None:
+    """So much of the innermost share is done."""
+    if _shown.works:
+        own = _shown.works[-1]
+        begin, size = own.ranges[-1]
+        own.done = begin + size * fraction
+
+
+def read(folder: Path, since: float = 0.0) -> dict[str, Any] | None:
+    """What the process that works in `folder` has written there last; None where there is nothing.
+
+    Args:
+        since: Seconds of the clock; what is older is of another process, which was killed.
+
+    Returns:
+        what, label, done, total, and left, in seconds or None.
+    """
+    try:
+        if (folder / FILE).stat().st_mtime < since:
+            return None
+        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    kinds = {"what": str, "label": str, "done": int, "total": int}
+    if not isinstance(found, dict):
+        return None
+    if any(not isinstance(found.get(key), kind) for key, kind in kinds.items()):
+        return None
+    left = found.get("left")
+    found["left"] = left if isinstance(left, int | float) else None
+    return found
+
+
+def _write(path: Path, work: Work) -> None:
+    """Whole or not at all, but not forced to the disk: it is old in two seconds."""
+    content = {
+        "what": work.what,
+        "label": work.label,
+        "done": int(work.done),
+        "total": work.total,
+        "left": work.left if work.total else None,
+    }
+    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):  # a full disk or a folder that is gone: nobody watches then
+            temporary.unlink(missing_ok=True)

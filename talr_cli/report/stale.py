@@ -1,0 +1,41 @@
+"""Scores by a scorer of the user's own that has changed since: which they are, what to type."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from talr_cli.errors import UserError
+from talr_cli.printable import printable
+from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.scorers.user import file_hash
+from talr_cli.statistics.pairs import Results, is_base
+
+
+def stale_lines(runs: Mapping[Path, Results]) -> list[str]:
+    """A line for each scorer that has changed, and one for each run that it has scored before."""
+    stale: dict[str, list[Path]] = {}
+    for path, one in runs.items():
+        domain = one["domain"] or {}
+        name, before = domain.get("scorer"), domain.get("definition")
+        if not isinstance(name, str) or not isinstance(before, str):
+            continue
+        now = file_hash(name)
+        if now is not None and before.partition("-")[0] != now:
+            stale.setdefault(name, []).append(path)
+    lines = []
+    for name, paths in stale.items():
+        count = f"{len(paths)} run{'s' * (len(paths) > 1)}"
+        lines.append(f"{name} has changed since it scored {count}; to score again:")
+        lines += [f"  {_command(path, runs[path])}" for path in paths]
+    return [printable(line) for line in lines]
+
+
+def _command(path: Path, one: Results) -> str:
+    if not is_base(one):
+        return shlex.join(["talr", "eval", f"ckpt={path}"])
+    try:
+        return shlex.join(["talr", "eval", *RunDirectory(path).read_overrides()])
+    except UserError:
+        return "talr eval, with what was typed to score the base model"

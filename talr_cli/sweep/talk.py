@@ -1,0 +1,136 @@
+"""What a sweep says while it goes on: a line at each start and end, and how far all of it is.
+
+Knows what lies in run directories; does not decide what is made, nor where.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from talr_cli import progress
+from talr_cli.progress import clock
+from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.statistics.pairs import PARTS, measured_alike, score_of
+from talr_cli.sweep import needs
+from talr_cli.sweep.jobs import Job, Outcome, State
+
+log = logging.getLogger(__name__)
+
+
+class Talk:
+    """Of the jobs of a sweep, `workers` of which go on at a time."""
+
+    def __init__(self, jobs: Sequence[Job], workers: int) -> None:
+        self._jobs = jobs
+        self._workers = workers
+        self._running: dict[Path, tuple[Job, float]] = {}
+        self._ended: set[Path] = set()
+        self._seconds: float | None = None  # that were left at `_known`
+        self._known = 0.0
+
+    def _look(self, outcomes: Mapping[Path, Outcome]) -> None:
+        """Tell the time that is left from what has become of the jobs so far."""
+        if self._known and len(outcomes) == len(self._ended):
+            return
+        self._ended = set(outcomes)
+        states: list[State] = [
+            "done" if job.directory.path in outcomes else "to do" for job in self._jobs
+        ]
+        self._seconds = needs.seconds_of(self._jobs, states, self._workers)
+        self._known = time.monotonic()
+
+    def starts(self, job: Job, outcomes: Mapping[Path, Outcome]) -> None:
+        """A launcher takes the job."""
+        self._look(outcomes)
+        number = len(self._ended) + len(self._running) + 1
+        self._running[job.directory.path] = (job, time.time())
+        log.info("%d/%d starts: %s (%s)", number, len(self._jobs), _name(job), job.log)
+
+    def ends(self, job: Job, outcome: Outcome, outcomes: Mapping[Path, Outcome]) -> None:
+        """The job has ended, in this way."""
+        self._running.pop(job.directory.path, None)
+        self._look(outcomes)
+        scores = _scores(job, self._jobs) if outcome.is_good else ""
+        log.info(
+            "%d/%d %s: %s, %s%s",
+            *(len(outcomes), len(self._jobs), _name(job)),
+            *(outcome.word, clock(outcome.seconds), f": {scores}" if scores else ""),
+        )
+        if not outcome.is_good:
+            log.info("%s", outcome.reason)
+
+    def line(self) -> str:
+        """How far all of it is; the run that started first in more words."""
+        parts = [f"sweep {len(self._ended)}/{len(self._jobs)} done"]
+        left = self._left()
+        if left is not None:
+            parts.append(f"{clock(left)} left")
+        running = list(self._running.values())
+        for job, since in running[:1]:
+            parts.append(f"{_short(job)} {_at(job, since)}".strip())
+        if len(running) > 1:
+            parts.append(f"and {len(running) - 1} more")
+        return ", ".join(parts)
+
+    def _left(self) -> float | None:
+        if self._seconds is None:
+            return None
+        return max(0.0, self._seconds - (time.monotonic() - self._known))
+
+
+def _at(job: Job, since: float) -> str:
+    """What the job is at, by what its process and the runs along it have written last."""
+    folders = [job.directory.path, *(directory.path for _, directory in job.runs)]
+    for folder in reversed(dict.fromkeys(folders)):
+        found = progress.read(folder, since)
+        if found is not None:
+            of = f" {found['done']}/{found['total']}" if found["total"] else ""
+            left = "" if found["left"] is None else f" {clock(found['left'])} left"
+            label = f" {found['label']}" if found["label"] else ""
+            return f"{found['what']}{of}{left}{label}"
+    return f"starting {clock(time.time() - since)}"
+
+
+def _scores(job: Job, jobs: Sequence[Job]) -> str:
+    """The scores of the run and how far they are from its base, where that is a like with like."""
+    results = _read(job.directory)
+    if results is None:
+        return ""
+    base = next((found for one in jobs if (found := _base_of(results, one))), None)
+    words = []
+    for part in PARTS:
+        score = score_of(results, part)
+        if score is None:
+            continue
+        word = f"{part} {score:.3f}"
+        before = None if base is None else score_of(base, part)
+        if base is not None and before is not None and measured_alike(base, results, part):
+            word += f" ({score - before:+.3f})"
+        words.append(word)
+    return ", ".join(words)
+
+
+def _base_of(results: dict[str, Any], one: Job) -> dict[str, Any] | None:
+    if one.command != "eval":
+        return None
+    base = _read(one.directory)
+    if base is None or base["run"]["id"] == results["run"]["id"]:
+        return None
+    return base if base["run"]["base"] == results["run"]["base"] else None
+
+
+def _read(directory: RunDirectory) -> dict[str, Any] | None:
+    return directory.read_results() if directory.results.exists() else None
+
+
+def _name(job: Job) -> str:
+    return f"{job.directory.path.parent.name}/{job.directory.path.name}"
+
+
+def _short(job: Job) -> str:
+    """The name of its run without the identity, which nobody reads on a line."""
+    return job.directory.path.name.rpartition("-")[0]
