@@ -6,6 +6,7 @@ from typing import Any
 
 from talr_cli.errors import UserError
 from talr_cli.runs.damage import warn_once
+from talr_cli.runs.names import begins
 from talr_cli.runs.results import read_results
 from talr_cli.runs.run_directory import study_path
 
@@ -74,7 +75,7 @@ def load_run(name: str, runs_dir: Path, study: str) -> tuple[Path, dict[str, Any
     scored = [path.parent for path in sorted(folder.glob("*/*/results.json"))]
     # A whole name is itself, whatever else begins with it.
     found = [path for path in scored if path.name == name] or [
-        path for path in scored if path.name.startswith(name)
+        path for path in scored if begins(path.name, name)
     ]
     if len(found) != 1:
         names = ", ".join(path.name for path in found or scored) or "none"

@@ -122,7 +122,7 @@ def test_runs_without_samples_or_items_still_say_what_they_can(study):
     [
         (("base",), "two runs are needed: talr compare A B"),
         (("base", "sft", "talr"), "'talr' is not of the form key=value"),
-        (("base", "bft"), "begins with bft in runs/s: there are base-bbbbbbbb, sft-lr1e-06"),
+        (("base", "bft"), "begins with bft in runs/s: there are base-bbbbbbbb, sft-lr1e-6"),
         (("base", ""), "b is empty"),
         (("base", "runs"), "runs has no results.json"),
         (("base", "sft", "examples=-1"), "examples=-1 is outside"),
@@ -140,7 +140,7 @@ def test_a_name_that_several_begin_with(study):
     write_study(study / "runs", [results("sft", lr=1e-5, id="c" * 8)])
     done = compare(study, "base", "sft", "study=s")
     assert "2 runs begin with sft in runs/s" in done.stderr
-    assert compare(study, "base", "sft-lr1e-05", "study=s").returncode == 0
+    assert compare(study, "base", "sft-lr1e-5", "study=s").returncode == 0
 
 
 def test_nothing_heavy_is_imported(study):

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.text import Annotation
 from PIL import Image
 
+from talr_cli.printable import rate_text
 from talr_cli.report.figures import tradeoff
 from talr_cli.report.figures.tradeoff import plot_tradeoff
 from talr_cli.statistics.groups import comparable
@@ -87,7 +88,7 @@ def test_labels_of_twelve_runs_do_not_overlap(spread):
     axes = drawn([BASE, *runs])
     labels = [text for text in axes.texts if isinstance(text, Annotation)]
     assert {label.get_text() for label in labels} == {
-        f"{one['run']['method']} {one['run']['lr']:g}" for one in runs
+        f"{one['run']['method']} {rate_text(one['run']['lr'])}" for one in runs
     }
     boxes = [tradeoff._text_box(label) for label in labels]
     overlapping = [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
@@ -100,7 +101,7 @@ def test_many_runs_have_no_labels_but_a_legend():
     legend = [text.get_text() for text in axes.get_legend().get_texts()]
     assert legend[0] == "base model"
     assert set(METHODS) < set(legend)
-    assert "lr 1e-06" in legend
+    assert "lr 1e-6" in legend
 
 
 def test_methods_differ_in_shape_and_in_lightness_and_lr_in_size():
@@ -149,7 +150,7 @@ def test_a_training_is_a_path_from_the_base_through_its_points():
     runs = [BASE]
     for share, domain, general in ((0.25, 0.25, 0.45), (0.5, 0.3, 0.4), (1, 0.35, 0.3)):
         one = results("sft", 1e-5, domain, general)
-        one["weights"] = {"taken": {"at": share, "of": "sft-lr1e-05-s0-00000000"}}
+        one["weights"] = {"taken": {"at": share, "of": "sft-lr1e-5-s0-00000000"}}
         if share == 1:
             one["weights"] = {}
         runs.append(one)

@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from talr_cli.methods.base import HARD_TOKEN_PROBABILITY
+from talr_cli.printable import rate_text
 from talr_cli.report.figures.looks import (
     LINES,
     broken,
@@ -168,7 +169,7 @@ def _draw(lines: Sequence[Line], statistic: Statistic, pair: str) -> Figure:
     figure.supylabel(statistic.label, fontsize=9)
     figure.suptitle(broken(pair, 20 * columns + 20), fontsize=10)
     handles = [
-        Line2D([], [], color=looks[lr][0], linestyle=looks[lr][1], label=f"lr {lr:g}")
+        Line2D([], [], color=looks[lr][0], linestyle=looks[lr][1], label=f"lr {rate_text(lr)}")
         for lr in rates
     ]
     figure.legend(handles=handles, loc="outside right upper", frameon=False, handlelength=3.5)

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from talr_cli.printable import rate_text
 from talr_cli.report.figures.looks import (
     EDGE,
     Look,
@@ -106,7 +107,7 @@ def _draw_part(
     margin = max(_gap(lrs) * 0.6, 0.1)
     axes.set_xlim(lrs[0] / 10**margin, lrs[-1] * 10**margin)
     axes.set_xticks(lrs[:: math.ceil(len(lrs) / MOST_TICKS)])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda lr, _: f"{lr:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda lr, _: rate_text(lr)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.tick_params(axis="x", labelsize=8, rotation=30 if len(lrs) > 4 else 0)
     faint_grid(axes)

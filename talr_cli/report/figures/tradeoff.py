@@ -18,6 +18,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from talr_cli.printable import rate_text
 from talr_cli.report.figures.looks import (
     EDGE,
     Look,
@@ -188,7 +189,7 @@ def _legend_handles(
                 marker="o",
                 color="white",
                 markersize=sizes[lr],
-                label=f"lr {lr:g}",
+                label=f"lr {rate_text(lr)}",
                 **edge,
             )
         )
@@ -210,7 +211,7 @@ def _label_points(
     directions = [(1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)]
     for one in tuned:
         run = one["run"]
-        lr = "" if run["lr"] is None else f" {run['lr']:g}"
+        lr = "" if run["lr"] is None else f" {rate_text(run['lr'])}"
         seed = f" s{run['seed']}" if several_seeds else ""
         label = axes.annotate(
             f"{broken(method_label(one))}{lr}{seed}",
