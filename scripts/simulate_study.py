@@ -27,7 +27,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from talr_cli.report.claims.verdicts import findings
-from talr_cli.runs.run_directory import run_name
+from talr_cli.runs.names import run_name
 from talr_cli.statistics.groups import comparable
 from talr_cli.statistics.matched import matched
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from talr_cli.printable import rate_text
 from talr_cli.runs.identity import file_digest
 from talr_cli.runs.places import files_at
 
@@ -145,7 +146,8 @@ def problems(kind: type, values: Mapping[str, Any], prefix: str = "") -> Iterato
             continue
         reason = about(field).problem(found)
         if reason is not None:
-            yield f"{key} {reason}" if found == "" else f"{key}={found} {reason}"
+            shown = rate_text(found) if isinstance(found, float) and abs(found) < 0.01 else found
+            yield f"{key} {reason}" if found == "" else f"{key}={shown} {reason}"
 
 
 def plain(settings: Any) -> Any:

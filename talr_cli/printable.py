@@ -1,4 +1,4 @@
-"""Text of others on its way to a terminal, a table or a page: what acts unseen is spelt out.
+"""What is written for people: text of others, where what acts unseen is spelt out, and rates.
 
 A name or an answer may hold escape sequences that recolour or rewrite a terminal, line ends that
 break a table, marks that turn the direction of writing, halves of characters that no file can hold.
@@ -20,6 +20,14 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """As `printable`, where line ends and tabs stay what they are."""
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+
+
+def rate_text(rate: float) -> str:
+    """A learning rate as it is written everywhere: `1e-4`, `2.5e-5`; from a hundredth on `0.02`."""
+    if not 0 < abs(rate) < 0.01:
+        return f"{rate:g}"
+    digits, exponent = f"{rate:.5e}".split("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def _spelt(character: str) -> str:

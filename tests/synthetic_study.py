@@ -6,6 +6,7 @@ import math
 
 import numpy
 
+from talr_cli.printable import rate_text
 from talr_cli.runs.results import SCHEMA
 from talr_cli.runs.run_directory import RunDirectory
 
@@ -136,7 +137,7 @@ def study(runs, seeds=1, methods=METHODS):
             id=f"{number:08x}",
         )
         if method == "averaging":
-            one["weights"]["averaged"] = {"alpha": 0.5, "of": f"sft-lr{lr:g}-s{seed}"}
+            one["weights"]["averaged"] = {"alpha": 0.5, "of": f"sft-lr{rate_text(lr)}-s{seed}"}
         tuned.append(one)
     return [BASE, *tuned]
 

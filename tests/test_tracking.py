@@ -50,7 +50,7 @@ from talr_cli.tracking import LoggerConfig, start_tracking
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
 options = json.loads(sys.argv[1])
 tracker = start_tracking(
-    LoggerConfig(**options["logger"]), run_id="deadbeef", name="talr-lr1e-06-s0", group="study-x",
+    LoggerConfig(**options["logger"]), run_id="deadbeef", name="talr-lr1e-6-s0", group="study-x",
     config={"lr": 1e-6, "model": {"name": "m"}}, directory=Path(options["directory"]),
     history=options["history"],
 )
@@ -167,7 +167,7 @@ def test_without_a_login_everything_is_in_the_offline_log(tmp_path):
     log = read_log(path)
     run = log["run"]
     assert (run.run_id, run.run_group, run.project) == ("deadbeef", "study-x", "talr")
-    assert run.display_name == "talr-lr1e-06-s0"
+    assert run.display_name == "talr-lr1e-6-s0"
     assert log["config"]["lr"] == 1e-6
     assert log["config"]["model"] == {"name": "m"}
     assert curve(log, "train/loss") == {step: 1 / step for step in range(1, 21)}

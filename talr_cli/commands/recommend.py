@@ -11,7 +11,7 @@ from talr_cli.config import composition
 from talr_cli.config.commands import RecommendConfig
 from talr_cli.config.composition import Composed
 from talr_cli.errors import UserError
-from talr_cli.printable import printable
+from talr_cli.printable import printable, rate_text
 from talr_cli.runs.study import scored_runs
 
 if TYPE_CHECKING:
@@ -166,4 +166,4 @@ def _setting(results: Results) -> str:
     from talr_cli.statistics.pairs import run_label
 
     run = results["run"]
-    return f"{run_label(results)} lr {run['lr']:g} seed {run['seed']}"
+    return f"{run_label(results)} lr {rate_text(run['lr'])} seed {run['seed']}"

@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 
 from talr_cli.config.commands import conf_dir
 from talr_cli.fields import About, about
+from talr_cli.printable import rate_text
 from talr_cli.scorers.user import look_in_current_folder
 
 WIDTH = 100
@@ -120,7 +121,7 @@ def shown(value: Any) -> str:
         return "{" + ", ".join(f"{key}: {shown(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(shown, value)) + "]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return rate_text(value) if isinstance(value, float) else str(value)
 
 
 def _lines(head: str, text: str, between: str = "  ") -> list[str]:

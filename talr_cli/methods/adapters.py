@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.fields import value
+from talr_cli.printable import rate_text
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -64,7 +65,7 @@ def warn_of_low_rate(lr: float) -> None:
     """Say so where the learning rate is one at which adapters hardly move."""
     if lr < LEAST_RATE:
         log.warning(
-            "lr=%g is a rate for training all weights: adapters hardly move at it, try lr=%g",
-            lr,
-            max(10 * lr, 2 * LEAST_RATE),
+            "lr=%s is a rate for training all weights: adapters hardly move at it, try lr=%s",
+            rate_text(lr),
+            rate_text(max(10 * lr, 2 * LEAST_RATE)),
         )

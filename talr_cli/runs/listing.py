@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from talr_cli.errors import UserError
+from talr_cli.runs.names import begins
 from talr_cli.runs.run_directory import RunDirectory, study_path
 
 _SIGNS = ("config.yaml", "status.json", "results.json")  # any of them makes a folder a run's
@@ -62,7 +63,7 @@ def find_run(name: str, runs_dir: Path, study: str | None) -> Found:
             return Found(folder.absolute().parents[1].name, RunDirectory(folder))
     runs = runs_in(runs_dir, study)
     found = [one for one in runs if one.path.name == name] or [
-        one for one in runs if one.path.name.startswith(name)
+        one for one in runs if begins(one.path.name, name)
     ]
     if len(found) != 1:
         where = runs_dir if study is None else study_path(runs_dir, study)

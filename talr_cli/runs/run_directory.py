@@ -31,6 +31,7 @@ from talr_cli.runs.environment import collect_environment
 from talr_cli.runs.lease import Owner, hold, owner
 from talr_cli.runs.manifest import MANIFEST
 from talr_cli.runs.metrics import read_metrics
+from talr_cli.runs.names import earlier_name, file_name, run_name
 from talr_cli.runs.process import process_start
 from talr_cli.runs.results import read_results
 from talr_cli.runs.status import State, Status
@@ -81,9 +82,15 @@ class RunDirectory:
         at: float = 1.0,
         identity: str,
     ) -> "RunDirectory":
-        """The directory that belongs to this run; the base model has neither lr nor seed."""
+        """The directory that belongs to this run; the base model has neither lr nor seed.
+
+        One that an earlier version of talr has named is found.
+        """
         folder = study_path(runs_dir, study) / pair_name(model, dataset)
-        return cls(folder / run_name(method, lr, seed, at, identity))
+        now, before = (
+            folder / name(method, lr, seed, at, identity) for name in (run_name, earlier_name)
+        )
+        return cls(before if before.is_dir() and not now.exists() else now)
 
     def prepare(self, config: Mapping[str, Any], overrides: Sequence[str], identity: str) -> None:
         """Make the directory and write what the run is; refuse one that holds another run.
@@ -309,7 +316,7 @@ def _from_yaml(path: Path, kind: type) -> Any:
 
 def study_path(runs_dir: Path, study: str) -> Path:
     """The folder of a study."""
-    if not study or _file_name(study) != study:
+    if not study or file_name(study) != study:
         raise UserError(f"study={study!r} must be a folder name: letters, digits and . _ + - only")
     if len(study) > LONGEST_NAME:
         raise UserError(
@@ -319,25 +326,9 @@ def study_path(runs_dir: Path, study: str) -> Path:
     return runs_dir / study
 
 
-def run_name(method: str, lr: float | None, seed: int | None, at: float, identity: str) -> str:
-    """The name of a run's directory; `at` is the share of its training that was made."""
-    parts = [_file_name(method)]
-    if lr is not None:
-        parts.append(f"lr{lr:g}")
-    if seed is not None:
-        parts.append(f"s{seed}")
-    if at < 1:
-        parts.append(f"at{at:.3g}")
-    return "-".join([*parts, identity[:8]])
-
-
 def pair_name(model: str, dataset: str) -> str:
     """The folder of the runs of one model on one dataset."""
-    return f"{_file_name(model)}__{_file_name(dataset)}"
-
-
-def _file_name(name: str) -> str:
-    return re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).strip(".-")
+    return f"{file_name(model)}__{file_name(dataset)}"
 
 
 def _put_aside(path: Path) -> Path:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from talr_cli.printable import rate_text
 from talr_cli.statistics.contrasts import holm
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.paired import with_interval
@@ -191,7 +192,7 @@ def _against_reference(
         path = sorted(point for point in points if point[0] == lr)
         places = _places(method, path, scores)
         if len(path) > 1 and drawn.least_gain(places) >= gain:
-            curves[f"{len(path)} points of {lr:g}"] = places
+            curves[f"{len(path)} points of {rate_text(lr)}"] = places
     reference, general = (
         np.mean(
             [
@@ -229,7 +230,7 @@ def _places(method: str, points: Sequence[Point], scores: Scores) -> tuple[list[
 
 
 def _name(method: str, point: Point) -> str:
-    return f"{method} {point[0]:g} @{point[1]:g}"
+    return f"{method} {rate_text(point[0])} @{point[1]:g}"
 
 
 def headline(found: Sequence[Matched]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from talr_cli.runs.run_directory import run_name
+from talr_cli.runs.names import as_now, run_name
 
 Results = dict[str, Any]
 PARTS = ("domain", "general")
@@ -55,7 +55,7 @@ def paths(runs: Iterable[Results]) -> list[list[Results]]:
     for one in runs:
         taken, averaged = (one.get("weights") or {}).get("taken"), averaged_from(one)
         origin = (taken or averaged or {"of": name_of(one)})["of"]
-        found.setdefault((origin, method_label(one)), []).append(one)
+        found.setdefault((as_now(origin), method_label(one)), []).append(one)
     return [sorted(path, key=share_trained) for path in found.values() if len(path) > 1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from talr_cli.printable import rate_text
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.matched import REFERENCE
 from talr_cli.statistics.paired import Difference, UnpairedError, difference
@@ -27,7 +28,7 @@ def rates_line(group: Group) -> str:
     except UnpairedError:
         return ""
     told = ", ".join(f"{part} {_text(one)}" for part, one in found.items())
-    return f"{REFERENCE} at lr {small:g} against {large:g}: {told}"
+    return f"{REFERENCE} at lr {rate_text(small)} against {rate_text(large)}: {told}"
 
 
 def _text(found: Difference) -> str:

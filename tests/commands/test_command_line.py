@@ -76,7 +76,7 @@ MISTAKES = {
     "no value": (("train", "lr"), "'lr' is not of the form key=value"),
     "type": (("train", "lr=fast"), "lr: Value 'fast'"),
     "range": (("train", "lr=0"), "lr=0.0 is outside (0, infinity)"),
-    "negative": (("train", "lr=-1e-6"), "lr=-1e-06 is outside"),
+    "negative": (("train", "lr=-1e-6"), "lr=-1e-6 is outside"),
     "two at once": (("train", "lr=0", "schedule.warmup_share=2"), "schedule.warmup_share=2.0"),
     "w_min": (("train", "method=talr", "objective.w_min=1.5"), "objective.w_min=1.5 is outside"),
     "tau scope": (("train", "method=talr", "objective.tau_scope=x"), "objective.tau_scope=x"),

@@ -140,7 +140,7 @@ def test_a_name_that_several_begin_with(study):
     write_study(study / "runs", [results("sft", lr=1e-5, id="c" * 8)])
     done = compare(study, "base", "sft", "study=s")
     assert "2 runs begin with sft in runs/s" in done.stderr
-    assert compare(study, "base", "sft-lr1e-05", "study=s").returncode == 0
+    assert compare(study, "base", "sft-lr1e-5", "study=s").returncode == 0
 
 
 def test_nothing_heavy_is_imported(study):

@@ -34,14 +34,14 @@ PATIENCE = 30.0  # seconds
         "talr sweep keep=": ["keep=final", "keep=best", "keep=none"],
         "talr report study=d": ["study=demo"],
         "talr report runs_dir=r": ["runs_dir=runs/"],
-        "talr show talr-": ["talr-lr1e-05-s0-ab"],
+        "talr show talr-": ["talr-lr1e-5-s0-ab"],
         "talr train dataset=jsonl dataset.train=my": ["dataset.train=my rows.jsonl"],
         "talr nothing x": [],
     }.items(),
 )
 def test_words(line, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = tmp_path / "runs/demo/m__d/talr-lr1e-05-s0-ab"
+    run = tmp_path / "runs/demo/m__d/talr-lr1e-5-s0-ab"
     run.mkdir(parents=True)
     (run / "config.yaml").touch()
     (tmp_path / "my rows.jsonl").touch()

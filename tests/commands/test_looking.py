@@ -86,9 +86,9 @@ def test_an_empty_place_is_one_line(tmp_path, monkeypatch):
 
 
 def test_show_says_what_was_chosen_and_what_came_out(study, capsys):
-    text = said(show, capsys, "talr-lr0.0002", "samples=1")
+    text = said(show, capsys, "talr-lr2e-4", "samples=1")
     assert "made by  talr train model=tiny lr=2e-4" in text
-    assert "  lr=0.0002  (1e-05)\n" in text
+    assert "  lr=2e-4  (1e-5)\n" in text
     assert "  dataset.train_rows=9  (" in text
     assert "trainer.epochs" not in text  # as by default
     assert "bmi-1: True, read as 23" in text

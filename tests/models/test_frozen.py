@@ -119,5 +119,5 @@ def test_a_rate_of_full_fine_tuning_is_warned_of(caplog):
     warn_of_low_rate(2e-4)
     assert not caplog.text
     warn_of_low_rate(2e-5)
-    assert "lr=2e-05 is a rate for training all weights" in caplog.text
-    assert "try lr=0.0002" in caplog.text
+    assert "lr=2e-5 is a rate for training all weights" in caplog.text
+    assert "try lr=2e-4" in caplog.text

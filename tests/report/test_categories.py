@@ -28,8 +28,8 @@ TALR = scored("talr", {"date": (0.125, 0.01, 8), "lab": (0.75, 0.05, 40)})
 def test_a_line_a_run_and_a_column_a_category():
     lines = as_markdown(categories_cells(comparable([BASE, SFT, TALR]))).splitlines()
     assert lines[0] == "| method | lr | seed | date | lab | risk |"
-    assert lines[2] == "| sft | 1e-06 | 0 | – | 0.250 ± 0.050 | 0.500 |"
-    assert lines[3] == "| talr | 1e-06 | 0 | 0.125 ± 0.010 | 0.750 ± 0.050 | – |"
+    assert lines[2] == "| sft | 1e-6 | 0 | – | 0.250 ± 0.050 | 0.500 |"
+    assert lines[3] == "| talr | 1e-6 | 0 | 0.125 ± 0.010 | 0.750 ± 0.050 | – |"
     assert len(lines) == 4
 
 

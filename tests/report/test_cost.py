@@ -59,7 +59,7 @@ def test_resumed_after_the_last_step_nothing_was_timed():
 def test_averages_of_one_run_are_one_training():
     averages = [trained("averaging", seed) for seed in range(3)]
     for one, alpha in zip(averages, (0.25, 0.5, 0.75), strict=True):
-        one["weights"]["averaged"] = {"alpha": alpha, "of": "sft-lr1e-06-s0-00000000"}
+        one["weights"]["averaged"] = {"alpha": alpha, "of": "sft-lr1e-6-s0-00000000"}
     (line,) = cost(*averages)
     assert (line["trainings"], float(line["hours"])) == ("1", 0.5)
     assert float(line["evaluation_hours"]) == pytest.approx(0.06)

@@ -84,7 +84,7 @@ def test_damaged_lines_cost_only_themselves(tmp_path, caplog):
     damaged.write_text("".join(rows))
     names = {path.name for path in plot_curves(comparable(runs.values()), runs, tmp_path)}
     assert "loss-small__medcalc.svg" in names
-    assert "sft-lr1e-06-s0-1/metrics.jsonl: line 4 and 1 more damaged, left out" in caplog.text
+    assert "sft-lr1e-6-s0-1/metrics.jsonl: line 4 and 1 more damaged, left out" in caplog.text
     drawn = {line.label: line for line in lines(runs, "loss")}
     assert set(drawn) == {"sft", "talr"}
     steps = [

@@ -173,7 +173,7 @@ def test_the_page_has_a_part_and_pictures_for_each(tmp_path):
         for name in ("tradeoff", "score-by-lr", "loss"):
             assert (page.parent / f"{name}-small__medcalc-{base}.svg").exists()
     why = "domain was scored on other items (first and other)"
-    assert f"<p>left out: talr-lr1e-06-s0-easy: {why}</p>" in text
+    assert f"<p>left out: talr-lr1e-6-s0-easy: {why}</p>" in text
     # In the table only: not in the pictures, whose legends name the methods.
     assert "talr" not in (page.parent / "tradeoff-small__medcalc-aaaa.svg").read_text()
     rows = {row["id"]: row for row in csv.DictReader((page.parent / "table.csv").open())}
@@ -223,14 +223,14 @@ def test_the_commands_say_what_is_left_out(tmp_path, capsys, caplog):
     (damaged,) = tmp_path.glob("runs/s/*/base-*/results.json")
     done = talr("recommend", "study=s", cwd=tmp_path, logger=None)
     assert done.returncode == 2
-    assert "left out: talr-lr1e-06-s0-easy: domain was scored on other items" in done.stdout
+    assert "left out: talr-lr1e-6-s0-easy: domain was scored on other items" in done.stdout
     assert "small (bbbb) on medcalc: its base (bbbb) was not scored" in done.stderr
     results = json.loads(damaged.read_text())
     damaged.write_text(json.dumps({**results, "schema": 1}))
     show_report(tmp_path / "runs", "s", load_runs(tmp_path / "runs", "s"))
     line, *_ = (one.getMessage() for one in caplog.records if one.levelname == "WARNING")
     assert "results.json is of another version of talr (schema 1, not 2)" in line
-    assert "left out: talr-lr1e-06-s0-easy: domain was" in capsys.readouterr().out
+    assert "left out: talr-lr1e-6-s0-easy: domain was" in capsys.readouterr().out
 
 
 def test_scores_of_a_scorer_that_has_changed_are_named_with_what_to_type(tmp_path, monkeypatch):

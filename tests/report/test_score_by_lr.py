@@ -84,4 +84,4 @@ def test_a_legend_names_every_method_once():
     figure = score_by_lr._draw(group, seed_groups(group.runs), ["domain", "general"])
     (legend,) = figure.legends
     names = [text.get_text() for text in legend.get_texts()]
-    assert names == ["base model", "flow", "sft", "talr"]
+    assert names == ["base model", "sft", "talr", "flow"]

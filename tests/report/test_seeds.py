@@ -35,8 +35,8 @@ def test_one_seed_has_no_deviation_and_no_table():
     runs = [BASE, results("sft"), results("talr")]
     assert seeds_cells(comparable(runs)) is None
     lines = as_markdown(seeds_cells(comparable([*runs, results("talr", seed=1)]))).splitlines()
-    assert lines[2].startswith("| sft | 1e-06 | 1 | 0.300 | +0.090 |")
-    assert lines[3].startswith("| talr | 1e-06 | 2 | 0.300 ± 0.000 |")
+    assert lines[2].startswith("| sft | 1e-6 | 1 | 0.300 | +0.090 |")
+    assert lines[3].startswith("| talr | 1e-6 | 2 | 0.300 ± 0.000 |")
 
 
 def test_the_error_of_a_single_run_is_its_own():
@@ -50,7 +50,7 @@ def test_a_seed_that_was_not_scored_is_left_out_and_said():
     runs = seeds()
     runs[2]["domain"] = None
     line = as_markdown(seeds_cells(comparable([BASE, *runs]))).splitlines()[2]
-    assert "| talr | 1e-06 | 3 | 0.330 ± 0.028 (of 2) |" in line
+    assert "| talr | 1e-6 | 3 | 0.330 ± 0.028 (of 2) |" in line
 
 
 def test_what_is_not_the_same_setting_is_not_averaged():

@@ -145,7 +145,7 @@ def test_markdown():
     assert lines[0].startswith("| method | lr | seed | domain | Δ domain |")
     assert len({line.count("|") for line in lines}) == 1
     assert lines[2].startswith("| base | – | – | 0.200 ± 0.020 | – |")
-    assert "| talr | 1e-06 | 0 | 0.300 ± 0.030 | +0.100 ± 0.036 | 0.400 ± 0.040 |" in lines[3]
+    assert "| talr | 1e-6 | 0 | 0.300 ± 0.030 | +0.100 ± 0.036 | 0.400 ± 0.040 |" in lines[3]
     assert "0.0012 ± 0.0001" in lines[3]
 
 
@@ -197,7 +197,7 @@ def test_averages_of_one_run_are_told_apart():
     runs = [results("averaging") for _ in range(2)]
     for one, alpha in zip(runs, (0.25, 0.5), strict=True):
         one["weights"] = {"averaged": {"alpha": alpha, "of": "sft"}}
-    assert "| averaging α=0.25 | 1e-06 |" in markdown_table(runs)
+    assert "| averaging α=0.25 | 1e-6 |" in markdown_table(runs)
     written = list(csv.DictReader(io.StringIO(csv_table(runs))))
     assert [(row["method"], row["alpha"]) for row in written] == [
         ("averaging", "0.25"),

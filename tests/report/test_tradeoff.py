@@ -8,10 +8,13 @@ import xml.etree.ElementTree as ElementTree
 import matplotlib
 import numpy
 import pytest
+from matplotlib.collections import PathCollection
 from matplotlib.text import Annotation
 from PIL import Image
 
+from talr_cli.printable import rate_text
 from talr_cli.report.figures import tradeoff
+from talr_cli.report.figures.looks import look_of
 from talr_cli.report.figures.tradeoff import plot_tradeoff
 from talr_cli.statistics.groups import comparable
 
@@ -54,7 +57,7 @@ def drawn(runs):
     return tradeoff.draw_tradeoff(group).axes[0]
 
 
-@pytest.mark.parametrize("runs", [0, 1, 12, 200])
+@pytest.mark.parametrize("runs", [0, 1, 200])
 def test_files_are_pictures_of_something(tmp_path, runs):
     png, svg = plot_tradeoff(comparable(study(runs)), tmp_path)
     assert (png.name, svg.name) == (
@@ -67,14 +70,32 @@ def test_files_are_pictures_of_something(tmp_path, runs):
     assert ElementTree.parse(svg).getroot().tag.endswith("svg")
 
 
-@pytest.mark.parametrize("runs", [1, 12, 200])
-def test_every_run_is_a_point_with_error_bars(runs):
+@pytest.mark.parametrize("runs", [1, 12, 60])
+def test_every_setting_is_a_point_with_error_bars(runs):
+    """In a study of 60 runs a method at a rate has several seeds, whose mean is drawn."""
     axes = drawn(study(runs))
-    assert len(axes.containers) == runs + 1
+    by_setting = {}
+    for one in study(runs):
+        scores = one["domain"]["score"], one["general"]["score"]
+        by_setting.setdefault((one["run"]["method"], one["run"]["lr"]), []).append(scores)
     shown = sorted(tuple(map(float, bar.lines[0].get_xydata()[0])) for bar in axes.containers)
-    expected = [(one["domain"]["score"], one["general"]["score"]) for one in study(runs)]
-    assert shown == sorted(expected)
+    expected = sorted(tuple(numpy.mean(each, axis=0)) for each in by_setting.values())
+    assert numpy.array(shown) == pytest.approx(numpy.array(expected))
     assert all(bar.has_xerr and bar.has_yerr for bar in axes.containers)
+    # Of several seeds the bars have their deviation, and each seed is a dot.
+    (several,) = {len(each) > 1 for (_, lr), each in by_setting.items() if lr}
+    dots = [len(one.get_offsets()) for one in axes.collections if isinstance(one, PathCollection)]
+    assert sum(dots) == (runs if several else 0)
+
+
+def test_the_rates_of_a_method_are_joined_in_their_order():
+    rates = [1e-6, 5e-6, 1e-5, 5e-5]
+    places = {lr: (0.25 + 0.02 * n, 0.45 - 0.01 * n) for n, lr in enumerate(rates)}
+    runs = [results("sft", lr, *places[lr]) for lr in (5e-5, 1e-6, 1e-5, 5e-6)]
+    runs += [results("sft", lr, places[lr][0] + 0.02, places[lr][1], seed=1) for lr in rates]
+    lines = [line.get_xydata() for line in drawn([BASE, *runs]).get_lines()]
+    expected = [(x + 0.01, y) for x, y in places.values()]
+    assert [line for line in lines if len(line) == 4 and numpy.allclose(line, expected)]
 
 
 @pytest.mark.parametrize("spread", [0.003, 0.02])
@@ -87,7 +108,7 @@ def test_labels_of_twelve_runs_do_not_overlap(spread):
     axes = drawn([BASE, *runs])
     labels = [text for text in axes.texts if isinstance(text, Annotation)]
     assert {label.get_text() for label in labels} == {
-        f"{one['run']['method']} {one['run']['lr']:g}" for one in runs
+        f"{one['run']['method']} {rate_text(one['run']['lr'])}" for one in runs
     }
     boxes = [tradeoff._text_box(label) for label in labels]
     overlapping = [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
@@ -100,16 +121,14 @@ def test_many_runs_have_no_labels_but_a_legend():
     legend = [text.get_text() for text in axes.get_legend().get_texts()]
     assert legend[0] == "base model"
     assert set(METHODS) < set(legend)
-    assert "lr 1e-06" in legend
+    assert "lr 1e-6" in legend
 
 
-def test_methods_differ_in_shape_and_in_lightness_and_lr_in_size():
+def test_methods_have_their_looks_and_rates_a_size():
     axes = drawn([BASE, *(results(m, lr, 0.3, 0.4) for m in METHODS for lr in (1e-6, 1e-5))])
     points = [bar.lines[0] for bar in axes.containers[1:]]
-    shapes = {point.get_marker() for point in points}
-    greys = sorted({float(numpy.dot(point.get_color()[:3], [0.3, 0.6, 0.1])) for point in points})
-    assert len(shapes) == len(METHODS)
-    assert min(numpy.diff(greys)) > 0.05
+    shown = {(point.get_marker(), point.get_color()) for point in points}
+    assert shown == {(look_of(method).marker, look_of(method).color) for method in METHODS}
     assert len({point.get_markersize() for point in points}) == 2
 
 
@@ -149,7 +168,7 @@ def test_a_training_is_a_path_from_the_base_through_its_points():
     runs = [BASE]
     for share, domain, general in ((0.25, 0.25, 0.45), (0.5, 0.3, 0.4), (1, 0.35, 0.3)):
         one = results("sft", 1e-5, domain, general)
-        one["weights"] = {"taken": {"at": share, "of": "sft-lr1e-05-s0-00000000"}}
+        one["weights"] = {"taken": {"at": share, "of": "sft-lr1e-5-s0-00000000"}}
         if share == 1:
             one["weights"] = {}
         runs.append(one)

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from talr_cli.errors import UserError
+from talr_cli.printable import rate_text
+from talr_cli.runs.names import begins
 from talr_cli.runs.process import process_start
 from talr_cli.runs.run_directory import RunDirectory
 
@@ -52,10 +54,45 @@ def kill(child: subprocess.Popen) -> None:
 
 def test_paths_name_the_run(tmp_path):
     assert run_in(tmp_path).path == (
-        tmp_path / "first" / "org-small-1B__medcalc" / "talr-lr1e-06-s3-0123abcd"
+        tmp_path / "first" / "org-small-1B__medcalc" / "talr-lr1e-6-s3-0123abcd"
     )
     base = run_in(tmp_path, method="base", lr=None, seed=None)
     assert base.path.name == "base-0123abcd"
+
+
+def test_a_run_that_an_earlier_version_named_is_found(tmp_path):
+    """Their names had rates as `0.0002` and `2e-05`; what is typed may have either."""
+    folder = tmp_path / "first" / "org-small-1B__medcalc"
+    for lr, before, now in ((2e-4, "0.0002", "2e-4"), (2.5e-5, "2.5e-05", "2.5e-5")):
+        old = folder / f"talr-lr{before}-s3-0123abcd"
+        assert run_in(tmp_path, lr=lr).path == folder / f"talr-lr{now}-s3-0123abcd"
+        old.mkdir(parents=True)
+        assert run_in(tmp_path, lr=lr).path == old
+        assert run_in(tmp_path, lr=lr, seed=4).path.name == f"talr-lr{now}-s4-0123abcd"
+        assert begins(old.name, f"talr-lr{now}")
+        assert begins(f"talr-lr{now}-s3-0123abcd", f"talr-lr{before}-s3")
+        assert begins(old.name, "talr-lr")
+        assert not begins(old.name, "talr-lr3")
+        run_in(tmp_path, lr=lr, method="sft").path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [
+        (1e-4, "1e-4"),
+        (5e-06, "5e-6"),
+        (0.00025, "2.5e-4"),
+        (3 * 1e-5, "3e-5"),
+        (1.23e-10, "1.23e-10"),
+        (0.009999999, "1e-2"),
+        (0.02, "0.02"),
+        (1.0, "1"),
+        (0.0, "0"),
+    ],
+)
+def test_a_rate_is_written_one_way(rate, text):
+    assert rate_text(rate) == text
+    assert float(text) == pytest.approx(rate)
 
 
 @pytest.mark.parametrize("study", ["../else", "a/b", "", "..", "two words"])

@@ -63,7 +63,7 @@ def test_a_run_on_other_items_than_the_base_is_left_out_and_said():
     groups = comparable([run("base"), run("sft"), run("talr", "two", id="odd")])
     why = "domain was scored on other items (one and two)"
     assert shape(groups) == [(["base", "sft"], [why])]
-    assert left_out_lines(groups) == [f"left out: talr-lr1e-06-s0-odd: {why}"]
+    assert left_out_lines(groups) == [f"left out: talr-lr1e-6-s0-odd: {why}"]
 
 
 def test_without_a_base_most_runs_count():

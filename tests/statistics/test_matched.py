@@ -101,7 +101,7 @@ def test_points_along_a_training_are_a_curve_too():
     for method, slope in (("sft", 0.5), ("talr", 0.2)):
         runs += [run(method, 5e-6, (0.3, 0.7 - slope * 0.1), seed, share=0.5) for seed in (0, 1)]
     (one,) = found(*runs)
-    assert one.curves == "2 rates, 2 points of 5e-06"
+    assert one.curves == "2 rates, 2 points of 5e-6"
     assert one.difference == pytest.approx(0.3 * SHARE * 0.4, abs=0.005)
     assert one.verdict == "forgets less"
 

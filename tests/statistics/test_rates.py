@@ -18,7 +18,7 @@ def line(*runs):
 
 def test_the_ends_are_compared_item_by_item():
     told = line(sft(1e-6, 30, 38), sft(5e-6, 1, 1), sft(2e-5, 30, 18), sft(1e-6, 0, 0, seed=1))
-    assert told.startswith("sft at lr 1e-06 against 2e-05: domain +0.000 [+0.000, +0.000] ≈ 0")
+    assert told.startswith("sft at lr 1e-6 against 2e-5: domain +0.000 [+0.000, +0.000] ≈ 0")
     assert "general +0.500 [+0." in told
     assert told.endswith("]")  # of 40 items 20 were lost: no noise
 
@@ -29,5 +29,5 @@ def test_without_two_rates_there_is_nothing_to_say():
 
 def test_a_point_along_a_training_is_no_rate_of_its_own():
     early = sft(2e-5, 10, 38)
-    early["weights"]["taken"] = {"at": 0.5, "of": "sft-lr2e-05-s0"}
+    early["weights"]["taken"] = {"at": 0.5, "of": "sft-lr2e-5-s0"}
     assert line(sft(1e-6, 30, 38), early) == ""

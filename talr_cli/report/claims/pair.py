@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from talr_cli.printable import rate_text
 from talr_cli.statistics.contrasts import SIDE, Contrast, any_holds
 from talr_cli.statistics.groups import Group, comparable
 from talr_cli.statistics.pairs import Results, has_both_scores, is_base
@@ -119,4 +120,4 @@ def gather_pairs(runs: Mapping[Path, Results]) -> list[Pair]:
 
 def at(method: str, lr: float) -> str:
     """What the setting is called in the scores of a pair."""
-    return f"{method} {lr:g}"
+    return f"{method} {rate_text(lr)}"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from talr_cli.printable import rate_text
 from talr_cli.report.claims.pair import NotTestable, Pair, at
 from talr_cli.statistics.contrasts import SIDE, Contrast, all_hold, any_holds, at_least, holm
 from talr_cli.statistics.easy_share import easy_share, easy_share_rise, read_steps
@@ -60,12 +61,13 @@ def _small_rates_suffice(pair: Pair) -> Iterator[Test]:
     small, large = names[rates[0]], names[rates[-1]]
     if not pair.gains(list(names.values())):
         raise NotTestable("sft gains nothing on the domain beyond noise, at none of its rates")
+    lowest, highest = rate_text(rates[0]), rate_text(rates[-1])
     yield _test(
-        f"general score: lr {rates[0]:g} is above {rates[-1]:g}",
+        f"general score: lr {lowest} is above {highest}",
         pair.lead("general", small, large),
     )
     yield _test(
-        f"general score: lr {rates[0]:g} loses less than half of what {rates[-1]:g} loses",
+        f"general score: lr {lowest} loses less than half of what {highest} loses",
         pair.contrast("general", {small: 1, "base": -0.5, large: -0.5}),
     )
     kept = {
@@ -75,8 +77,8 @@ def _small_rates_suffice(pair: Pair) -> Iterator[Test]:
     }
     gain = pair.lead("domain", small, "base")  # where it is the best itself, it has to gain
     yield _of_several(
-        f"domain score: lr {rates[0]:g} has over {1 - LITTLE:.0%} of the gain of every other rate",
-        {"the base": gain, **{f"{lr:g}": one for lr, one in kept.items()}},
+        f"domain score: lr {lowest} has over {1 - LITTLE:.0%} of the gain of every other rate",
+        {"the base": gain, **{rate_text(lr): one for lr, one in kept.items()}},
     )
 
 
@@ -112,7 +114,7 @@ def _labels_widen_the_front(pair: Pair) -> Iterator[Test]:
         with_labels.needs_seeds or with_words.needs_seeds,
     )
     yield Test(
-        f"lr {rates[1]:g} is on the front with labels",
+        f"lr {rate_text(rates[1])} is on the front with labels",
         with_labels.text(),
         with_labels.not_on[rates[1]],
         with_labels.not_off[rates[1]],
@@ -159,7 +161,7 @@ _SCORES: tuple[Part, Part] = ("domain", "general")
 
 
 def _listed(rates: Sequence[float]) -> str:
-    return " and ".join(f"{lr:g}" for lr in rates)
+    return " and ".join(f"{rate_text(lr)}" for lr in rates)
 
 
 # Claim 3
@@ -181,15 +183,16 @@ def _talr_balances_best(pair: Pair) -> Iterator[Test]:
         if method != "talr" and at(method, larger) in pair.scores.place and larger in by_lr
     ]
     yield _of_several(
-        f"mean of both scores: talr at lr {larger:g} is above every other method",
+        f"mean of both scores: talr at lr {rate_text(larger)} is above every other method",
         {rival: pair.lead("both", at("talr", larger), at(rival, larger)) for rival in rivals},
     )
     leads = {lr: pair.lead("general", at("talr", lr), at("sft", lr)) for lr in rates}
-    shown = ", ".join(f"{one.estimate:+.3f} at {lr:g}" for lr, one in leads.items())
+    shown = ", ".join(f"{one.estimate:+.3f} at {rate_text(lr)}" for lr, one in leads.items())
     growth = {at("talr", larger): 1.0, at("sft", larger): -1.0}
     growth |= {at("talr", small): -1.0, at("sft", small): 1.0}
     yield _test(
-        f"general score: talr's lead over sft is larger at lr {larger:g} than at {small:g}",
+        f"general score: talr's lead over sft is larger at lr {rate_text(larger)} than at "
+        f"{rate_text(small)}",
         pair.contrast("general", growth),
         f"; the lead is {shown}",
     )
@@ -237,7 +240,7 @@ def _tokens_are_easy_and_become_easier(pair: Pair) -> Iterator[Test]:
     trained = read_steps({one: each for one, each in pair.paths.items() if one[0] in _OF_CLAIM_4})
     easy = easy_share(trained, ("sft", sft), epoch=1)
     yield Test(
-        f"over half of the tokens are easy in the first epoch of sft at lr {sft:g}",
+        f"over half of the tokens are easy in the first epoch of sft at lr {rate_text(sft)}",
         easy.text(sign=""),
         easy.not_above(0.5),
         easy.not_below(0.5),
@@ -245,7 +248,7 @@ def _tokens_are_easy_and_become_easier(pair: Pair) -> Iterator[Test]:
     )
     for lr in pair.rates("talr", 1):
         rise = easy_share_rise(trained, ("talr", lr))
-        yield _test(f"the share of easy tokens rises under talr at lr {lr:g}", rise)
+        yield _test(f"the share of easy tokens rises under talr at lr {rate_text(lr)}", rise)
 
 
 _OF_CLAIM_4 = ("sft", "talr")

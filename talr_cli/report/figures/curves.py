@@ -17,14 +17,17 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from talr_cli.methods.base import HARD_TOKEN_PROBABILITY
+from talr_cli.printable import rate_text
 from talr_cli.report.figures.looks import (
     LINES,
     broken,
     faint_grid,
-    lightness,
+    look_of,
     new_figure,
+    ordered,
     panel_grid,
     save,
+    shades,
 )
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.statistics.groups import Group
@@ -33,7 +36,7 @@ from talr_cli.statistics.seeds import SeedGroup, whole_trainings
 
 BINS = 60  # points of a line; more steps are averaged
 FEW_POINTS = 12  # are marked
-PANEL = (2.9, 2.3)  # inches
+PANEL = (2.3, 2.0)  # inches
 
 
 @dataclass(frozen=True)
@@ -139,39 +142,42 @@ def _lines(
 
 
 def _draw(lines: Sequence[Line], statistic: Statistic, pair: str) -> Figure:
-    labels = sorted({line.label for line in lines})
+    labels = ordered({line.label for line in lines})
     rates = sorted({line.lr for line in lines if line.lr is not None})
-    looks: dict[float | None, tuple[Any, Any]] = {None: ("black", "-")}
-    for place, (lr, color) in enumerate(zip(rates, lightness(len(rates)), strict=True)):
-        looks[lr] = (color, LINES[place % len(LINES)])
+    styles = {lr: LINES[place % len(LINES)] for place, lr in enumerate(rates)}
     rows, columns = panel_grid(len(labels))
-    figure = new_figure(max(5.2, PANEL[0] * columns + 0.4) + 1.2, PANEL[1] * rows + 1.0)
+    figure = new_figure(max(5.2, PANEL[0] * columns + 0.4), PANEL[1] * rows + 1.3)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     for axes, label in zip(panels, labels, strict=False):
         for line in lines:
             if line.label == label:
-                _draw_line(axes, line, *looks[line.lr])
-        axes.set_title(broken(label, 34), fontsize=9)
+                color = look_of(label).color
+                if line.lr is not None:
+                    color = shades(color, len(rates))[rates.index(line.lr)]
+                _draw_line(axes, line, color, styles.get(line.lr or 0.0, "-"))
+        axes.set_title(broken(label, 26), fontsize=9)
         faint_grid(axes)
         axes.tick_params(labelsize=8)
     for axes in panels[len(labels) :]:
         axes.remove()
     for axes in panels[max(0, len(labels) - columns) : len(labels)]:
         axes.tick_params(labelbottom=True)  # where the panel below is missing
+        axes.set_xlabel("optimizer step", fontsize=8)
     values = np.concatenate([line.values for line in lines])
     if statistic.logarithmic and values.min() > 0 and values.max() > 5 * values.min():
         panels[0].set_yscale("log")
         panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         panels[0].yaxis.set_minor_locator(NullLocator())
-    figure.supxlabel("optimizer step", fontsize=9)
     figure.supylabel(statistic.label, fontsize=9)
     figure.suptitle(broken(pair, 20 * columns + 20), fontsize=10)
     handles = [
-        Line2D([], [], color=looks[lr][0], linestyle=looks[lr][1], label=f"lr {lr:g}")
-        for lr in rates
+        Line2D([], [], color=grey, linestyle=styles[lr], label=f"lr {rate_text(lr)}")
+        for lr, grey in zip(rates, shades((0.4, 0.4, 0.4), len(rates)), strict=True)
     ]
-    figure.legend(handles=handles, loc="outside right upper", frameon=False, handlelength=3.5)
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=4, frameon=False, handlelength=3.5
+    )
     return figure
 
 

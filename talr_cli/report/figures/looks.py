@@ -1,12 +1,17 @@
 """What all pictures of a report share: the look of a method, the ways to write a picture.
 
-Methods differ in marker, lightness and line, so that they stay apart in greyscale.
+Colour, marker and line belong to the method, whatever else is in the picture: a study that grows
+keeps its looks. Known methods have the colours of Okabe and Ito (2008) first, then those of Tol
+(2021), which stay apart for colour-blind eyes; where two come close their markers differ. A method
+of somebody's own has a look that its name makes.
 """
 
+import colorsys
+import hashlib
 import io
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +19,34 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from talr_cli.printable import printable
 from talr_cli.runs.atomic import write_bytes
 from talr_cli.statistics.pairs import Results, is_base, method_label
 
-MARKERS = "osD^vPX<>hpd8"
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)), (0, (1, 3)))
+# Color and marker; the line is that of the place. sft and talr, which are compared most, lie far
+# apart.
+KNOWN = {
+    "sft": ("#0072B2", "o"),
+    "talr": ("#D55E00", "D"),
+    "l2": ("#009E73", "s"),
+    "lora": ("#CC79A7", "^"),
+    "averaging": ("#E69F00", "v"),
+    "flow": ("#56B4E9", "P"),
+    "dft": ("#332288", "<"),
+    "eaft": ("#882255", ">"),
+    "infosft": ("#999933", "X"),
+    "deft": ("#44AA99", "h"),
+    "kl": ("#AA4499", "p"),
+    "replay": ("#7A4F2B", "d"),
+    "asft": ("#117733", "8"),
+}
+OWN_MARKERS = "sX^vPd<>hp8"  # not the circle of sft nor the diamond of talr
+# Hues of a method of somebody's own, in turns of the colour circle: not near those of sft and talr.
+OWN_HUES = ((0.15, 0.48), (0.66, 0.97))
 EDGE = "#222222"
 NAME_WIDTH = 26  # characters; longer names are broken
 
@@ -31,7 +56,7 @@ class Look:
     """How a method is drawn."""
 
     marker: str
-    color: tuple[float, float, float, float]
+    color: tuple[float, float, float]
     line: Any
 
 
@@ -61,18 +86,53 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 
 def method_looks(results: Sequence[Results]) -> dict[str, Look]:
-    """{method label: its look} of the runs of one model on one dataset, without the base model."""
-    labels = sorted({method_label(one) for one in results if not is_base(one)})
-    return {
-        label: Look(MARKERS[place % len(MARKERS)], shade, LINES[place % len(LINES)])
-        for place, (label, shade) in enumerate(zip(labels, lightness(len(labels)), strict=True))
-    }
+    """{method label: its look} of these runs without the base model, known methods first."""
+    labels = {method_label(one) for one in results if not is_base(one)}
+    return {label: look_of(label) for label in ordered(labels)}
 
 
-def lightness(n: int) -> list[tuple[float, float, float, float]]:
-    """n colors from light to dark, all of them visible as a line on white; one is dark."""
-    scale = matplotlib.colormaps["cividis"]
-    return [scale(0.05 + 0.8 * place / max(1, n - 1)) for place in reversed(range(n))]
+def ordered(labels: Iterable[str]) -> list[str]:
+    """Labels of methods as legends have them: known methods first, then by name."""
+    return sorted(labels, key=_order)
+
+
+def look_of(label: str) -> Look:
+    """Of a method by its label; averages by another alpha than a half are lighter or darker."""
+    method, _, alpha = label.partition(" α=")
+    if method in KNOWN:
+        shade, marker = KNOWN[method]
+        color, line = to_rgb(shade), LINES[[*KNOWN].index(method) % len(LINES)]
+    else:
+        color, marker, line = _own(method)
+    return Look(marker, _towards(color, 0.5 - float(alpha)) if alpha else color, line)
+
+
+def shades(color: tuple[float, float, float], n: int) -> list[tuple[float, float, float]]:
+    """n shades of a colour from light to dark, all of them visible as a line on white."""
+    return [_towards(color, 0.5 - 0.75 * place / max(1, n - 1)) for place in range(n)]
+
+
+def _order(label: str) -> tuple[int, str]:
+    names = [*KNOWN]
+    method = label.partition(" α=")[0]
+    return (names.index(method) if method in names else len(names), label)
+
+
+def _own(method: str) -> tuple[tuple[float, float, float], str, Any]:
+    digest = hashlib.sha256(method.encode(errors="replace")).digest()
+    first, second = OWN_HUES
+    place = int.from_bytes(digest[:2], "big") / 2**16 * sum(end - start for start, end in OWN_HUES)
+    width = first[1] - first[0]
+    hue = first[0] + place if place < width else second[0] + place - width
+    color = colorsys.hls_to_rgb(hue, 0.3 + 0.15 * digest[2] / 255, 0.65)
+    return color, OWN_MARKERS[digest[3] % len(OWN_MARKERS)], LINES[digest[4] % len(LINES)]
+
+
+def _towards(color: tuple[float, float, float], share: float) -> tuple[float, float, float]:
+    """So much of the way to white, or below 0 to black."""
+    end = 1.0 if share > 0 else 0.0
+    red, green, blue = (part + (end - part) * abs(share) for part in color)
+    return red, green, blue
 
 
 def broken(name: str, width: int = NAME_WIDTH) -> str:
@@ -82,6 +142,6 @@ def broken(name: str, width: int = NAME_WIDTH) -> str:
 
 
 def panel_grid(panels: int) -> tuple[int, int]:
-    """(rows, columns) of small multiples: at most four beside each other."""
-    columns = min(4, panels)
+    """(rows, columns) of small multiples: at most three beside each other."""
+    columns = min(3, panels)
     return math.ceil(panels / columns), columns

@@ -14,13 +14,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from talr_cli.printable import rate_text
 from talr_cli.report.figures.looks import (
     EDGE,
     Look,
     broken,
     faint_grid,
-    method_looks,
+    look_of,
     new_figure,
+    ordered,
     save,
 )
 from talr_cli.statistics.groups import Group
@@ -43,23 +45,27 @@ def plot_score_by_lr(groups: Sequence[Group], folder: Path) -> list[Path]:
 
 
 def _draw(group: Group, settings: Sequence[SeedGroup], parts: Sequence[str]) -> Figure:
-    looks = method_looks(group.runs)
-    looks = {label: looks[label] for label in sorted({one.label for one in settings})}
+    looks = {label: look_of(label) for label in ordered({one.label for one in settings})}
     lrs = sorted({one.lr for one in settings if one.lr is not None})
-    figure = new_figure(5.2 * len(parts) + 2.3, 4.6)
-    panels = figure.subplots(1, len(parts), squeeze=False)[0]
+    figure = new_figure(7.2, 3.3 * len(parts) + 1.3)
+    panels = figure.subplots(len(parts), 1, squeeze=False)[:, 0]
     for axes, part in zip(panels, parts, strict=True):
         _draw_part(axes, part, group.runs, settings, looks, lrs)
-    several = any(len(one.runs) > 1 for one in settings)
+    errors = "error bars: 1 s.e. over items"
+    if any(len(one.runs) > 1 for one in settings):
+        errors += "; of several seeds: 1 s.d."
     figure.legend(
         *panels[0].get_legend_handles_labels(),
-        title="error bars: 1 s.e.;\nseveral seeds: 1 s.d." if several else "error bars: 1 s.e.",
-        loc="outside right upper",
-        labelspacing=0.7,
+        title=errors,
+        loc="outside lower center",
+        ncols=4,
+        columnspacing=1.2,
         frameon=False,
-        handlelength=3.5,
+        handlelength=3.0,
+        fontsize=9,
+        title_fontsize=9,
     )
-    figure.suptitle(broken(group.title, 90))
+    figure.suptitle(broken(group.title, 65))
     return figure
 
 
@@ -106,7 +112,7 @@ def _draw_part(
     margin = max(_gap(lrs) * 0.6, 0.1)
     axes.set_xlim(lrs[0] / 10**margin, lrs[-1] * 10**margin)
     axes.set_xticks(lrs[:: math.ceil(len(lrs) / MOST_TICKS)])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda lr, _: f"{lr:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda lr, _: rate_text(lr)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.tick_params(axis="x", labelsize=8, rotation=30 if len(lrs) > 4 else 0)
     faint_grid(axes)

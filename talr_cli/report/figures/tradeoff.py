@@ -1,13 +1,14 @@
-"""The picture of a study: what each run gained on the domain against what it kept elsewhere.
+"""The picture of a study: what each setting gained on the domain against what it kept elsewhere.
 
-One picture for each group of comparable runs, with the Pareto front. Knows results only; does not
-decide which run is best.
+One picture for each group of comparable runs. Seeds are averaged; the rates of a method are joined,
+and so are the points along each training. Knows results only; does not decide which run is best.
 """
 
 import itertools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +19,46 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from talr_cli.printable import rate_text
 from talr_cli.report.figures.looks import (
     EDGE,
     Look,
     broken,
     faint_grid,
+    look_of,
     method_looks,
     new_figure,
     save,
 )
-from talr_cli.report.pareto import pareto_front
+from talr_cli.statistics.estimates import Estimate
 from talr_cli.statistics.groups import Group
-from talr_cli.statistics.pairs import (
-    Results,
-    has_both_scores,
-    is_base,
-    method_label,
-    paths,
-    point,
-    share_trained,
-)
+from talr_cli.statistics.pairs import Results, has_both_scores, is_base, point
+from talr_cli.statistics.seeds import SeedGroup, seed_groups
 
-LABELLED_RUNS = 12  # with more, labels hide the points that they name
+LABELLED = 12  # settings; with more, labels hide the points that they name
+FEW = 24  # settings; with more, dots of their seeds are a fog
 FRONT = "Pareto front"
 SMALLEST, LARGEST = 5.5, 11.5  # points; the marker of the lowest and of the highest lr
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A method at a learning rate, after a share of its training: the mean of its seeds.
+
+    Errors are those of the score over items, or with several seeds their standard deviation.
+    """
+
+    label: str
+    lr: float | None
+    share: float
+    domain: Estimate
+    general: Estimate
+    seeds: list[tuple[float, float]]
+
+    @property
+    def point(self) -> tuple[float, float]:
+        return self.domain.score, self.general.score
 
 
 def plot_tradeoff(groups: Sequence[Group], folder: Path) -> list[Path]:
@@ -59,74 +75,120 @@ def plot_tradeoff(groups: Sequence[Group], folder: Path) -> list[Path]:
 def draw_tradeoff(group: Group) -> Figure:
     """The runs of a group; those without both scores only keep their look."""
     results = [one for one in group.runs if has_both_scores(one)]
-    tuned = [one for one in results if not is_base(one)]
-    figure = new_figure(8.5, 5.5)
+    base = next((one for one in results if is_base(one)), None)
+    settings = [_setting(one) for one in seed_groups(results)]
+    figure = new_figure(7.2, 6.4)
     axes = figure.add_subplot()
     general, domain = results[0]["general"], results[0]["domain"]
-    axes.set_title(broken(f"{group.title}, general suite: {general['suite']}", 75))
-    axes.set_xlabel(broken(f"domain {domain['metric']}", 75))
-    axes.set_ylabel(broken(f"general score ({general['formula']})", 75))
+    axes.set_title(broken(f"{group.title}, general suite: {general['suite']}", 65))
+    axes.set_xlabel(broken(f"domain {domain['metric']}", 65))
+    axes.set_ylabel(broken(f"general score ({general['formula']})", 65))
     faint_grid(axes)
 
-    sizes = _sizes(tuned)
-    looks = method_looks(group.runs)
-    _draw_front(axes, results)
-    _draw_paths(axes, results, looks)
-    ends = [one for one in tuned if share_trained(one) == 1]
-    crowded = len(ends) > LABELLED_RUNS
-    for one in results:
-        if share_trained(one) < 1:
-            continue  # a point of a path
-        if is_base(one):
-            axes.axvline(one["domain"]["score"], color="0.4", linestyle=":", zorder=1)
-            axes.axhline(one["general"]["score"], color="0.4", linestyle=":", zorder=1)
-            look: dict[str, Any] = {"marker": "*", "color": "black", "markersize": 16}
-        else:
-            method = looks[method_label(one)]
-            size = sizes[one["run"]["lr"]]
-            look = {"marker": method.marker, "color": method.color, "markersize": size}
-        axes.errorbar(
-            *point(one),
-            xerr=one["domain"]["stderr"],
-            yerr=one["general"]["stderr"],
-            ecolor=(0.3, 0.3, 0.3, 0.15 if crowded else 0.6),
-            elinewidth=0.8,
-            markeredgecolor=EDGE,
-            markeredgewidth=0.8,
-            zorder=4 if is_base(one) else 3,
-            **look,
-        )
+    ends = [one for one in settings if one.share == 1]
+    sizes = _sizes(ends)
+    crowded = len(ends) > LABELLED
+    _draw_front(axes, [*([point(base)] if base else []), *(one.point for one in settings)])
+    _draw_paths(axes, base, settings)
+    _draw_rates(axes, ends, seeds=len(ends) <= FEW)
+    if base is not None:
+        axes.axvline(base["domain"]["score"], color="0.4", linestyle=":", zorder=1)
+        axes.axhline(base["general"]["score"], color="0.4", linestyle=":", zorder=1)
+        errors = base["domain"]["stderr"], base["general"]["stderr"]
+        look: dict[str, Any] = {"marker": "*", "color": "black", "markersize": 16, "zorder": 4}
+        _draw_point(axes, point(base), errors, crowded, look)
+    for one in ends:
+        own = look_of(one.label)
+        look = {"marker": own.marker, "color": own.color, "markersize": sizes[one.lr], "zorder": 3}
+        _draw_point(axes, one.point, (one.domain.stderr, one.general.stderr), crowded, look)
     axes.margins(0.08)
-    shown = {label: looks[label] for label in sorted({method_label(one) for one in tuned})}
+    looks = method_looks(results)
     handles = [
-        *_legend_handles(shown, sizes, with_base=len(tuned) < len(results)),
+        *_legend_handles(looks, sizes, with_base=base is not None),
         *[line for line in axes.get_lines() if line.get_label() == FRONT][:1],
     ]
+    several = any(len(one.seeds) > 1 for one in settings)
     axes.legend(
         handles=handles,
-        title="error bars: 1 s.e.",
-        loc="upper left",
-        bbox_to_anchor=(1.01, 1.0),
-        labelspacing=0.7,
+        title="error bars: 1 s.e. over items" + ("; of several seeds: 1 s.d." if several else ""),
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.11),
+        ncols=4,
+        columnspacing=1.2,
+        handletextpad=0.4,
         frameon=False,
+        fontsize=9,
+        title_fontsize=9,
     )
     if not crowded:
         figure.canvas.draw()  # labels are placed in pixels, which are known only now
-        _label_points(axes, ends, blocked=[point(one) for one in results])
+        taken = [*([point(base)] if base else []), *(one.point for one in settings)]
+        _label_points(axes, ends, blocked=taken)
     return figure
 
 
-def _draw_paths(axes: Axes, results: Sequence[Results], looks: dict[str, Look]) -> None:
-    """Each training from the base model on, through its points: a dot each, the end is a run."""
-    start = [one for one in results if is_base(one)]
-    for path in paths(results):
-        x, y = zip(*(point(one) for one in [*start, *path]), strict=True)
-        look = looks[method_label(path[0])]
-        axes.plot(x, y, color=look.color, linewidth=1.1, alpha=0.8, zorder=2)
-        early = slice(len(start), len(start) + sum(share_trained(one) < 1 for one in path))
+def _setting(group: SeedGroup) -> Setting:
+    domain, general = (group.estimate(part) for part in ("domain", "general"))
+    if domain is None or general is None:
+        raise ValueError("a setting without both scores has no place")
+    seeds = [point(one) for one in group.runs]
+    return Setting(group.label, group.lr, group.share, domain, general, seeds)
+
+
+def _draw_point(
+    axes: Axes,
+    place: tuple[float, float],
+    errors: tuple[float | None, float | None],
+    crowded: bool,
+    look: dict[str, Any],
+) -> None:
+    axes.errorbar(
+        *place,
+        xerr=errors[0],
+        yerr=errors[1],
+        ecolor=(0.3, 0.3, 0.3, 0.15 if crowded else 0.5),
+        elinewidth=0.8,
+        markeredgecolor=EDGE,
+        markeredgewidth=0.8,
+        **look,
+    )
+
+
+def _draw_rates(axes: Axes, ends: Iterable[Setting], seeds: bool) -> None:
+    """Each method through its learning rates, the lowest first, and if asked a dot a seed."""
+    by_method: dict[str, list[Setting]] = {}
+    for one in ends:
+        if one.lr is not None:
+            by_method.setdefault(one.label, []).append(one)
+    for label, settings in by_method.items():
+        look = look_of(label)
+        x, y = zip(*(one.point for one in sorted(settings, key=_rate)), strict=True)
+        if len(x) > 1:
+            axes.plot(x, y, color=look.color, linestyle=look.line, linewidth=1.6, zorder=2.2)
+        dots = [seed for one in settings if len(one.seeds) > 1 for seed in one.seeds]
+        if dots and seeds:
+            x, y = zip(*dots, strict=True)
+            axes.scatter(x, y, s=7, color=look.color, alpha=0.45, linewidths=0, zorder=2.4)
+
+
+def _draw_paths(axes: Axes, base: Results | None, settings: Sequence[Setting]) -> None:
+    """Each training from the base model on, through its points: a small mark each."""
+    by_training: dict[tuple[str, float | None], list[Setting]] = {}
+    for one in settings:
+        by_training.setdefault((one.label, one.lr), []).append(one)
+    start = [point(base)] if base is not None else []
+    for (label, _), path in by_training.items():
+        if len({one.share for one in path}) < 2:
+            continue
+        look = look_of(label)
+        path = sorted(path, key=lambda one: one.share)
+        x, y = zip(*start, *(one.point for one in path), strict=True)
+        axes.plot(x, y, color=look.color, linestyle=":", linewidth=1, alpha=0.8, zorder=2)
+        early = [one.point for one in path if one.share < 1]
+        x, y = zip(*early, strict=True)
         axes.plot(
-            x[early],
-            y[early],
+            x,
+            y,
             color=look.color,
             linestyle="",
             marker=look.marker,
@@ -137,18 +199,26 @@ def _draw_paths(axes: Axes, results: Sequence[Results], looks: dict[str, Look]) 
         )
 
 
-def _draw_front(axes: Axes, results: Sequence[Results]) -> None:
-    """The edge of what the runs reach."""
-    front = pareto_front(results)
-    if len(front) > 1:
-        x, y = zip(*(point(one) for one in front), strict=True)
-        look: dict[str, Any] = {"color": "0.7", "linewidth": 3}  # unlike an error bar
+def _draw_front(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
+    """The edge of what the settings reach."""
+    best = [
+        (x, y)
+        for x, y in points
+        if not any(u >= x and v >= y and (u, v) != (x, y) for u, v in points)
+    ]
+    if len(best) > 1:
+        x, y = zip(*sorted(best, key=lambda one: (one[0], -one[1])), strict=True)
+        look: dict[str, Any] = {"color": "0.8", "linewidth": 4}  # unlike an error bar
         axes.plot(x, y, drawstyle="steps-pre", label=FRONT, zorder=1.5, **look)
 
 
-def _sizes(tuned: Sequence[Results]) -> dict[float | None, float]:
+def _rate(setting: Setting) -> float:
+    return setting.lr or 0.0
+
+
+def _sizes(settings: Sequence[Setting]) -> dict[float | None, float]:
     """{lr: marker size}, even in the logarithm of lr; no lr is drawn like the lowest."""
-    known = sorted({one["run"]["lr"] for one in tuned} - {None})
+    known = sorted({one.lr for one in settings if one.lr is not None})
     sizes: dict[float | None, float] = {None: SMALLEST}
     for lr in known:
         share = math.log(lr / known[0]) / math.log(known[-1] / known[0]) if lr > known[0] else 0.0
@@ -159,47 +229,27 @@ def _sizes(tuned: Sequence[Results]) -> dict[float | None, float]:
 def _legend_handles(
     looks: dict[str, Look], sizes: dict[float | None, float], with_base: bool
 ) -> list[Line2D]:
-    edge: dict[str, Any] = {"linestyle": "", "markeredgecolor": EDGE, "markeredgewidth": 0.8}
+    edge: dict[str, Any] = {"markeredgecolor": EDGE, "markeredgewidth": 0.8}
     handles = []
     if with_base:
-        handles.append(
-            Line2D([], [], marker="*", color="black", markersize=13, label="base model", **edge)
-        )
+        star: dict[str, Any] = {"marker": "*", "color": "black", "markersize": 13, **edge}
+        handles.append(Line2D([], [], linestyle="", label="base model", **star))
     for label, look in looks.items():
-        handles.append(
-            Line2D(
-                [],
-                [],
-                marker=look.marker,
-                color=look.color,
-                markersize=8,
-                label=broken(label),
-                **edge,
-            )
-        )
+        own: dict[str, Any] = {"marker": look.marker, "color": look.color, "markersize": 8, **edge}
+        handles.append(Line2D([], [], linestyle=look.line, label=broken(label), **own))
     lrs = sorted(lr for lr in sizes if lr is not None)
     if len(lrs) > 5:
         lrs = [lrs[0], lrs[len(lrs) // 2], lrs[-1]]
     for lr in lrs:
-        handles.append(
-            Line2D(
-                [],
-                [],
-                marker="o",
-                color="white",
-                markersize=sizes[lr],
-                label=f"lr {lr:g}",
-                **edge,
-            )
-        )
+        size: dict[str, Any] = {"marker": "o", "color": "white", "markersize": sizes[lr], **edge}
+        handles.append(Line2D([], [], linestyle="", label=f"lr {rate_text(lr)}", **size))
     return handles
 
 
 def _label_points(
-    axes: Axes, tuned: Sequence[Results], blocked: Sequence[tuple[float, float]]
+    axes: Axes, ends: Sequence[Setting], blocked: Sequence[tuple[float, float]]
 ) -> None:
-    """Name each run beside its point, at the nearest place that covers no point and no label."""
-    several_seeds = len({one["run"]["seed"] for one in tuned}) > 1
+    """Name each point beside it, at the nearest place that covers no point and no label."""
     radius = LARGEST
     taken = [
         Bbox.from_bounds(x - radius, y - radius, 2 * radius, 2 * radius)
@@ -208,13 +258,11 @@ def _label_points(
     inside = axes.get_window_extent()
     # Diagonals first: the error bars lie on the others.
     directions = [(1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)]
-    for one in tuned:
-        run = one["run"]
-        lr = "" if run["lr"] is None else f" {run['lr']:g}"
-        seed = f" s{run['seed']}" if several_seeds else ""
+    for one in ends:
+        lr = "" if one.lr is None else f" {rate_text(one.lr)}"
         label = axes.annotate(
-            f"{broken(method_label(one))}{lr}{seed}",
-            point(one),
+            f"{broken(one.label)}{lr}",
+            one.point,
             xytext=(0, 0),
             textcoords="offset points",
             fontsize=7.5,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from talr_cli.printable import printable
+from talr_cli.printable import printable, rate_text
 from talr_cli.report import markdown
 from talr_cli.statistics.groups import Group
 
@@ -62,7 +62,7 @@ def named(value: Any) -> Cell:
     """The cell of a name or a setting."""
     if value is None:
         return Cell()
-    return Cell(f"{value:g}" if isinstance(value, float) else str(value), value)
+    return Cell(rate_text(value) if isinstance(value, float) else str(value), value)
 
 
 def pair_columns(pairs: int) -> tuple[Column, Column]:

@@ -1,0 +1,58 @@
+"""The picture of the comparison at an equal domain score: a line for each method against sft.
+
+Knows what `statistics.matched` found, which says what the numbers mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from talr_cli.report.figures.looks import EDGE, broken, faint_grid, look_of, new_figure, save
+from talr_cli.statistics.groups import Group
+from talr_cli.statistics.matched import REFERENCE, Matched, matched
+
+
+def plot_matched(groups: Sequence[Group], folder: Path) -> list[Path]:
+    """Draw it as .png and .svg for each group whose methods can be matched; the files written."""
+    files = []
+    for group in groups:
+        found = matched(group)
+        if found:
+            files += save(draw_matched(found, group.title), folder, f"matched-{group.file_name}")
+    return files
+
+
+def draw_matched(found: Sequence[Matched], title: str) -> Figure:
+    """The difference of the general score with its interval, the method that keeps most on top."""
+    figure = new_figure(7.2, 1.5 + 0.42 * len(found))
+    axes = figure.add_subplot()
+    names = [f"{broken(one.method)}, at {one.domain:.3f}" for one in found]
+    axes.axvline(0, color=look_of(REFERENCE).color, linewidth=1.5, zorder=1)
+    for place, one in enumerate(found):
+        look = look_of(one.method)
+        axes.errorbar(
+            one.difference,
+            place,
+            xerr=[[max(0.0, one.difference - one.low)], [max(0.0, one.high - one.difference)]],
+            marker=look.marker,
+            color=look.color,
+            markersize=9,
+            markeredgecolor=EDGE,
+            markeredgewidth=0.8,
+            elinewidth=2.2,
+            # What noise alone could make is drawn open.
+            markerfacecolor=look.color if one.verdict.startswith("forgets") else "white",
+        )
+    axes.set_yticks(range(len(found)), names)
+    axes.set_ylim(len(found) - 0.4, -0.6)
+    axes.margins(x=0.08)
+    faint_grid(axes)
+    axes.set_xlabel(
+        f"general score against {REFERENCE} (line at 0) at the same domain score;\n"
+        "95% intervals, filled: told from noise"
+    )
+    axes.set_title(broken(title, 65), fontsize=10)
+    return figure
