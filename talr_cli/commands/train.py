@@ -12,7 +12,7 @@ from talr_cli.report.show import show
 from talr_cli.run.config import TrainConfig
 from talr_cli.run.make import average, follow, training_of
 from talr_cli.run.prepare import Run, beside, prepare
-from talr_cli.run.variants import along, of_alpha, without_merge
+from talr_cli.run.variants import along, is_merged, of_alpha, without_merge
 from talr_cli.run.whole import lacks_weights, run_to_end
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.sweep.grid import base_command
@@ -56,7 +56,7 @@ def trained(composed: Composed[TrainConfig]) -> list[RunDirectory]:
         return made
     ranks.connect(wanted.device)
     with ranks.ended_by_main():
-        tuned = along(wanted if wanted.merge is None else without_merge(wanted))
+        tuned = along(without_merge(wanted) if is_merged(wanted) else wanted)
         with ranks.one_per_node_first():
             run = prepare(tuned[-1], composed.overrides)
         ranks.agree(run.identity, "what is to be trained")
@@ -82,7 +82,7 @@ def _run(runs: Sequence[Run], wanted: Sequence[TrainConfig]) -> list[RunDirector
     made = []
     for run, config in zip(runs, wanted, strict=True):
         tuned = run_to_end(run, training_of())
-        if config.merge is None:
+        if config.merge is None or not is_merged(config):
             made.append(tuned)
             continue
         for alpha in config.merge.alphas:

@@ -1,4 +1,4 @@
-"""model -> trainable model -> plain model."""
+"""model -> trainable model -> plain model, by PEFT."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from talr_cli.fields import value
 from talr_cli.printable import rate_text
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
     from transformers import PreTrainedModel
 
 
@@ -40,25 +40,77 @@ class Lora:
         choices=("auto", "float32", "nf4"),
     )
 
+    @property
+    def name(self) -> str:
+        """What stands in tables."""
+        return ("rs" if self.rslora else "") + ("dora" if self.dora else "lora")
+
     def wrap(self, model: PreTrainedModel, base_path: str) -> PeftModel:
         """The model with fresh adapters; only they are trained. `base_path` names the base."""
-        from peft import LoraConfig, get_peft_model
+        from peft import LoraConfig
 
-        adapted: Any = get_peft_model(
-            model,
-            LoraConfig(
-                base_model_name_or_path=base_path,
-                task_type="CAUSAL_LM",
-                r=self.rank,
-                lora_alpha=self.alpha,  # type: ignore[arg-type]
-                lora_dropout=self.dropout,
-                target_modules=self.target_modules,
-                use_rslora=self.rslora,
-                use_dora=self.dora,
-            ),
+        config = LoraConfig(
+            task_type="CAUSAL_LM",
+            r=self.rank,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]
+            lora_dropout=self.dropout,
+            target_modules=self.target_modules,
+            use_rslora=self.rslora,
+            use_dora=self.dora,
         )
-        adapted.peft_config["default"].base_model_name_or_path = base_path
-        return adapted
+        return _adapted(model, config, base_path)
+
+
+@dataclass
+class Oft:
+    """Rotations of each matrix's inputs, block by block (Qiu et al. 2023, arXiv 2306.07280).
+
+    A block of the inputs x becomes x R, R = (I - Q) (I + Q)^-1, Q skew-symmetric and trained.
+    """
+
+    block_size: int = value(
+        "inputs of a matrix that are rotated together; where they are no multiple of it, the "
+        "nearest size that divides them",
+        32,
+        at_least=2,
+    )
+    dropout: float = value(
+        "share of the blocks that a pass leaves as they are", 0.0, at_least=0, below=1
+    )
+    target_modules: Any = value(
+        "`all-linear` (all but the head), or a list of module names", "all-linear"
+    )
+    cayley_neumann: bool = value(
+        "five terms of a series in the place of the inverse: faster, and not quite a rotation",
+        False,
+    )
+    base_dtype: str = value(
+        "how the base's weights are held meanwhile, as for lora",
+        "auto",
+        choices=("auto", "float32"),
+    )
+
+    def wrap(self, model: PreTrainedModel, base_path: str) -> PeftModel:
+        """As of `Lora`."""
+        from peft import OFTConfig
+
+        config = OFTConfig(
+            task_type="CAUSAL_LM",
+            oft_block_size=self.block_size,
+            module_dropout=self.dropout,
+            target_modules=self.target_modules,
+            use_cayley_neumann=self.cayley_neumann,
+        )
+        return _adapted(model, config, base_path)
+
+
+def _adapted(model: PreTrainedModel, settings: PeftConfig, base_path: str) -> Any:
+    """The model with PEFT's adapter, which names its base as it was asked to."""
+    from peft import get_peft_model
+
+    adapted: Any = get_peft_model(model, settings)
+    adapted.peft_config["default"].base_model_name_or_path = base_path
+    return adapted
 
 
 def warn_of_low_rate(lr: float) -> None:

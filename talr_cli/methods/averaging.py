@@ -1,9 +1,13 @@
-"""Weight averaging (Wise-FT, Wortsman et al. 2022, arXiv 2109.01903): no training of its own."""
+"""What is made of a trained model's weights: averages with its base, or over its training.
+
+Averaging and LiNeS need no training of their own, the moving average is kept during one.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,10 @@ from talr_cli.fields import value
 
 @dataclass
 class Averaging:
-    """(1 - alpha) theta_0 + alpha theta. A list of alphas gives that many checkpoints."""
+    """(1 - alpha) theta_0 + alpha theta (Wise-FT, Wortsman et al. 2022, arXiv 2109.01903).
+
+    A list of alphas gives that many checkpoints.
+    """
 
     alpha: Any = value(
         "share of the fine-tuned weights, from 0 (the base) to 1 (the run), or a list of them", 0.5
@@ -40,12 +47,65 @@ class Averaging:
         return [self.alpha] if one else list(self.alpha)
 
 
-def interpolate(base: Path, tuned: Path, into: Path, alpha: float) -> None:
-    """Write (1 - alpha) * base + alpha * tuned to `into`, in the files and dtypes of `tuned`.
+@dataclass
+class Lines(Averaging):
+    """theta_0 + s (theta - theta_0), s rising with depth (LiNeS, Wang et al., arXiv 2410.17146).
+
+    Of layer l of L, counted from 0, s = alpha + beta * l / (L - 1); of what lies outside the layers
+    (embedding, head, last norm) s = alpha.
+    """
+
+    alpha: Any = value("the first layer's share of the change, from 0 to 1, or a list of them", 0.5)
+    beta: float | None = value(
+        "what the last layer has more; null: 1 - alpha, so that it is left as trained", None
+    )
+
+    @property
+    def name(self) -> str:
+        """As above; a beta of one's own is named."""
+        others = [f"{alpha:g}" for alpha in self.alphas if alpha != 0.5]
+        beta = "" if self.beta is None else f"b{self.beta:g}"
+        return "lines" + ",".join(others) + beta
+
+    def share_of(self, tensor: str, layers: int) -> float:
+        """s of a weight by its name in a checkpoint; `layers` is L."""
+        (alpha,) = self.alphas
+        found = re.search(r"\.(\d+)\.", tensor)  # the first: experts are numbered within a layer
+        if found is None:
+            return alpha
+        beta = 1 - alpha if self.beta is None else self.beta
+        return alpha + beta * (int(found[1]) / (layers - 1) if layers > 1 else 1.0)
+
+
+@dataclass
+class Ema:
+    """The moving average of the weights, m = decay * m + (1 - decay) * theta after every step.
+
+    Kept in fp32 beside the training, which it leaves alone; it begins with the weights after the
+    first step. A run of its own, which trains.
+    """
+
+    decay: float = value("of the weights before, per step", 0.99, at_least=0, below=1)
+
+    @property
+    def name(self) -> str:
+        return "ema" if self.decay == 0.99 else f"ema{self.decay:g}"
+
+    @property
+    def alphas(self) -> list[float]:
+        """One checkpoint, and none of the base in it."""
+        return [1.0]
+
+
+def interpolate(base: Path, tuned: Path, into: Path, share_of: Callable[[str], float]) -> None:
+    """Write base + alpha * (tuned - base) to `into`, in the files and dtypes of `tuned`.
 
     All three are directories of safetensors; the sum is taken in fp32, one pair of tensors in
     memory at a time beside the shard that is written. Where alpha is 0 or 1, and for tensors that
     are no floating-point numbers, the result is one of the two, bit for bit (in `tuned`'s dtype).
+
+    Args:
+        share_of: alpha, by the name of a tensor.
 
     Raises:
         ValueError: The two hold tensors of different names or shapes.
@@ -62,7 +122,7 @@ def interpolate(base: Path, tuned: Path, into: Path, alpha: float) -> None:
         tensors: dict[str, torch.Tensor] = {}
         with safe_open(tuned / shard, "pt") as ours:
             for name in ours.keys():  # noqa: SIM118 (not a mapping)
-                theta = ours.get_tensor(name)
+                theta, alpha = ours.get_tensor(name), share_of(name)
                 with safe_open(base / base_files[name], "pt") as theirs:
                     theta0 = theirs.get_tensor(name)
                 if theta.shape != theta0.shape:

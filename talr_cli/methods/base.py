@@ -114,7 +114,11 @@ class Adapter(Protocol):
 
 @runtime_checkable
 class Merge(Protocol):
-    """Makes checkpoints of the base and a tuned model, without training."""
+    """Makes checkpoints of the base and a tuned model, without training.
+
+    It may have `share_of(tensor, layers)`: the alpha of a weight, by its name and the number of the
+    model's layers.
+    """
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from talr_cli.errors import UserError
 from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
@@ -29,9 +30,9 @@ class Method:
     def __post_init__(self) -> None:
         if isinstance(self.regulariser, L2) and self.adapter is not None:
             raise UserError(
-                "regulariser=l2 does not go with adapter=lora: the trained weights are the "
-                "adapters', and pulling them to their start is weight decay, not L2 to the base; "
-                "use regulariser=kl, or leave one out"
+                f"regulariser=l2 does not go with adapter={_name(self.adapter)}: the trained "
+                "weights are the adapters', and pulling them to their start is weight decay, not "
+                "L2 to the base; use regulariser=kl, or leave one out"
             )
 
     @property
@@ -42,5 +43,10 @@ class Method:
             for part in vars(self).values()
             if part is not None and not isinstance(part, Cosine)  # the study's, and the default
         ]
-        names = [getattr(part, "name", type(part).__name__.lower()) for part in parts]
+        names = list(map(_name, parts))
         return "+".join(names[1:] if names[0] == "sft" and len(names) > 1 else names)
+
+
+def _name(part: Any) -> str:
+    """What stands in tables for a part."""
+    return getattr(part, "name", type(part).__name__.lower())

@@ -86,7 +86,10 @@ def follow(runs: Sequence[Run]) -> None:
 
 
 def average(tuned: RunDirectory, alpha: float) -> MakeModel:
-    """Makes (1 - alpha) * base + alpha * the model of the finished run `tuned`."""
+    """Makes (1 - alpha) * base + alpha * the model of the finished run `tuned`.
+
+    A merge whose share differs between the weights says it by its `share_of`.
+    """
 
     def make(run: Run, tracker: Tracker) -> None:
         import torch
@@ -108,7 +111,7 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
             for file in tuned.model.iterdir():
                 if file.suffix != ".safetensors":
                     shutil.copy2(file, into)
-            interpolate(base, tuned.model, into, alpha)
+            interpolate(base, tuned.model, into, _shares(run, alpha))
         saved = sources.directory_source(run.directory.model)
         model = loading.load_model(saved, config, "auto", "cpu")
         untuned = loading.load_model(run.source, config, torch.float32, "cpu")
@@ -120,6 +123,17 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
         write_json(run.directory.training, {"training": done["training"], "weights": weights})
 
     return make
+
+
+def _shares(run: Run, alpha: float) -> Callable[[str], float]:
+    """By the name of a tensor, how much of its change is kept."""
+    from talr_cli.models import loading
+
+    share_of = getattr(run.config.merge, "share_of", None)
+    if share_of is None:
+        return lambda tensor: alpha
+    text = loading.without_weights(run.source, run.config.model).config.get_text_config()
+    return partial(share_of, layers=text.num_hidden_layers)
 
 
 def _train(

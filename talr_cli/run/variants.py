@@ -1,4 +1,4 @@
-"""The runs that a config stands for: points along its training, and averages of each with the base.
+"""The runs that a config stands for: points along its training, and what is merged of each.
 
 Every one is a run of its own, with its identity, directory and scores. Those along one training are
 made by it, together.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from talr_cli.methods.averaging import Ema
 from talr_cli.run.config import TrainConfig
 
 
@@ -26,13 +27,18 @@ def whole_training(config: TrainConfig) -> TrainConfig:
     return replace(config, at=1.0)
 
 
+def is_merged(config: TrainConfig) -> bool:
+    """Whether the run is made of a finished one; one with a moving average is trained itself."""
+    return config.merge is not None and not isinstance(config.merge, Ema)
+
+
 def without_merge(config: TrainConfig) -> TrainConfig:
     """The same run without the merge: what is to be merged, whatever was scored of it."""
     return _renamed(config, merge=None, eval=False)
 
 
 def of_alpha(config: TrainConfig, alpha: float) -> TrainConfig:
-    """The run with one alpha of its merge."""
+    """The run with one alpha of its merge, made of a finished one."""
     merge: Any = config.merge
     return _renamed(config, merge=replace(merge, alpha=alpha))
 

@@ -20,6 +20,7 @@ from talr_cli.run.fit import check_fits
 from talr_cli.run.make import MakeModel
 from talr_cli.run.prepare import Run
 from talr_cli.run.track import track
+from talr_cli.run.variants import is_merged
 from talr_cli.runs.disk import make_folder
 from talr_cli.runs.run_directory import RunDirectory, study_path
 from talr_cli.runs.study import SCORES, load_results
@@ -36,7 +37,7 @@ def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
     # Before anything is written: what the suite or the memory lacks. Not for a run that is done.
     done = is_done(config, directory)
     tasks = None if done else _tasks(config)
-    if not done and config.merge is None and not directory.model.exists():
+    if not done and not is_merged(config) and not directory.model.exists():
         check_fits(run)
     with directory.lock(), progress.in_folder(directory.path):
         if is_done(config, directory):

@@ -17,6 +17,7 @@ from typing import Any
 
 from talr_cli.errors import UserError
 from talr_cli.fields import files_of
+from talr_cli.methods.averaging import Ema
 from talr_cli.models.shape import Shape, tensors_of
 from talr_cli.models.sources import ModelSource
 from talr_cli.run.config import EvalConfig, TrainConfig
@@ -33,6 +34,7 @@ _SAVED = {"float32": 4, "bfloat16": 2, "float16": 2}
 # A checkpoint to go on from: fp32 weights and AdamW's two moments. Two are kept, and for a moment
 # there is a third.
 CHECKPOINT_BYTES = 12
+MEAN_BYTES = 4  # more, where a moving average of the weights is kept
 CHECKPOINTS = 3
 
 
@@ -78,7 +80,8 @@ def disk_bytes(
         if keep != "none" or job.directory.path in averaged:
             kept += size.numbers * width * len(list(job.runs))
         if _trains_all(job) and config.trainer.checkpoint_every_epoch:
-            checkpoints.append(CHECKPOINTS * CHECKPOINT_BYTES * size.numbers)
+            each = CHECKPOINT_BYTES + MEAN_BYTES * isinstance(config.merge, Ema)
+            checkpoints.append(CHECKPOINTS * each * size.numbers)
     return kept + workers * (max(models) + max(checkpoints))
 
 

@@ -19,7 +19,7 @@ from talr_cli.run.checkpoint import own_directory
 from talr_cli.run.config import EvalConfig, TrainConfig
 from talr_cli.run.prepare import place
 from talr_cli.run.record import is_scored
-from talr_cli.run.variants import along, of_alpha, without_merge
+from talr_cli.run.variants import along, is_merged, of_alpha, without_merge
 from talr_cli.run.whole import is_done
 from talr_cli.sweep import needs
 from talr_cli.sweep.grid import Point, base_overrides, scoring_key
@@ -153,7 +153,7 @@ def _run_jobs(point: Point, source: ModelSource, config_dir: Path | None) -> lis
     What is taken along a training is made with it, and each is averaged.
     """
     config = point.config
-    if config.merge is None:
+    if config.merge is None or not is_merged(config):
         return [_run_job(point.overrides, config, source, config_dir)]
     dropped = ("merge=", "merge.", "eval=")
     kept = [one for one in point.overrides if not one.lstrip("+").startswith(dropped)]

@@ -26,6 +26,7 @@ from talr_cli.data.rendering import Rendered
 from talr_cli.errors import UserError
 from talr_cli.interruption import Stop
 from talr_cli.methods.adapters import warn_of_low_rate
+from talr_cli.methods.averaging import Ema
 from talr_cli.methods.method import Method
 from talr_cli.methods.optimizers import Optimizer
 from talr_cli.methods.replay import spread
@@ -51,6 +52,7 @@ from talr_cli.training.config import TrainerConfig
 from talr_cli.training.joined_rows import joins_rows
 from talr_cli.training.points import Keep, KeepWeights, copy_of
 from talr_cli.training.trainer import MethodTrainer
+from talr_cli.training.weight_mean import WeightMean
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +127,8 @@ def train(
     if not last.is_last(trainer.state):
         raise KeyboardInterrupt
     training = _training(trainer, step)
+    if trainer.mean is not None:
+        trainer.mean.swap(trainer.model)
     is_as_loaded = is_whole(trainer.model) and not trainer.is_fsdp_enabled
     model = trainer.model if is_as_loaded else copy_of(trainer, load_plain)
     if not trainer.accelerator.is_main_process:
@@ -197,6 +201,7 @@ def make_trainer(
         schedule=copy.copy(setting.schedule),  # which remembers the losses of this training
         # What it keeps of the base goes when the trainer does: the config's own lives on.
         regulariser=copy.copy(method.regulariser),
+        mean=WeightMean(method.merge.decay) if isinstance(method.merge, Ema) else None,
         # Without autocast a bf16 copy would round the predictions that fp32 is compared with.
         load_base=partial(load_base, torch.float32 if setting.half is None else None),
         general=general,

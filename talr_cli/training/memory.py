@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass
 
+from talr_cli.methods.adapters import Oft
+from talr_cli.methods.averaging import Ema
 from talr_cli.methods.method import Method
 from talr_cli.methods.optimizers import Optimizer
 from talr_cli.methods.regularisers import CHUNK, L2, Kl
@@ -64,6 +66,7 @@ class Memory:
     optimizer: float
     theta_0: float
     base: float
+    mean: float
     gradient: float
     activations: float
     logits: float
@@ -75,13 +78,16 @@ class Memory:
     @property
     def state(self) -> float:
         """What no smaller batch makes smaller."""
-        return self.weights + self.optimizer + self.theta_0 + self.base
+        return self.weights + self.optimizer + self.theta_0 + self.base + self.mean
 
 
 def trained_numbers(shape: Shape, method: Method) -> int:
     """How many numbers the optimizer changes."""
     if method.adapter is None:
         return shape.weights
+    if isinstance(method.adapter, Oft):
+        # (b - 1) / 2 numbers of an input, and about half of a matrix's ends are inputs.
+        return (method.adapter.block_size - 1) * shape.projections // 4 * shape.layers
     return _rank(method) * shape.projections * shape.layers
 
 
@@ -114,6 +120,7 @@ def step_memory(shape: Shape, method: Method, how: Arithmetic, one: Pass) -> Mem
         how.optimizer.state_bytes * trained / _parts(how),
         theta_0,
         base,
+        FP32 * trained / _parts(how) if isinstance(method.merge, Ema) else 0.0,
         *peak,
     )
 
@@ -160,7 +167,9 @@ def _saved_by_layer(shape: Shape, method: Method, how: Arithmetic, one: Pass) ->
     attention = each * 2 * (shape.queries + shape.keys)
     mlp = 4 * each * shape.inner
     pairs = (FP32 + each) * shape.heads * one.longest if how.eager else 0
-    adapters = each * shape.matrices * _rank(method)
+    adapters: float = each * shape.matrices * _rank(method)
+    if isinstance(method.adapter, Oft):  # a rotated copy of the inputs for every matrix
+        adapters = each * shape.projections / 2
     return (norms + inputs + attention + mlp + pairs + adapters) * one.tokens
 
 

@@ -6,6 +6,7 @@ Knows the trainer; what becomes of a copy is the business of whoever asked for i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from peft import PeftModel
@@ -49,7 +50,9 @@ class KeepWeights(TrainerCallback):
         for share, keep in self._points.items():
             if step_at(share, state.max_steps) == state.global_step:
                 training = self._training()
-                with self._trainer.meter.paused():
+                mean = self._trainer.mean
+                final = mean.in_place_of_weights(self._trainer.model) if mean else nullcontext()
+                with self._trainer.meter.paused(), final:
                     copy = copy_of(self._trainer, self._load_plain)
                     if copy is not None:
                         keep(copy, training)

@@ -42,6 +42,7 @@ from talr_cli.training.spent import Meter, Spent
 from talr_cli.training.step_statistics import StepStatistics
 from talr_cli.training.temperature import StepTemperature
 from talr_cli.training.token_scores import add_token_scores, score_targets
+from talr_cli.training.weight_mean import KeepMean, WeightMean
 
 STATE = "talr_state.json"  # in a checkpoint: what transformers does not know of
 
@@ -61,6 +62,7 @@ class MethodTrainer(SFTTrainer):
         objective: Objective,
         schedule: Schedule | None = None,
         regulariser: Regulariser | None = None,
+        mean: WeightMean | None = None,
         load_base: Callable[[], Any] | None = None,
         general: Sequence[dict[str, Any]] = (),
         **kwargs: Any,
@@ -69,6 +71,7 @@ class MethodTrainer(SFTTrainer):
 
         Args:
             schedule: Of the learning rate; without, that of SFTTrainer's arguments.
+            mean: Follows the weights, and is in checkpoints.
             load_base: Loads another copy of the base. With it the trainer starts the regulariser,
                 once the weights lie where they will be trained; without, it has been started.
             general: The rows that the column `replay` of the training rows points to.
@@ -87,6 +90,9 @@ class MethodTrainer(SFTTrainer):
         self._step_loss: Any = 0.0  # what this rank has seen of the step's
         self.regulariser = regulariser
         self._load_base = load_base
+        self.mean = mean
+        if mean is not None:
+            self.add_callback(KeepMean(mean, lambda: self.accelerator.optimizer_step_was_skipped))
         if self.padding_free:
             attend_by_row(causal_lm(self.model))
         self.temperature = StepTemperature(objective, self.accelerator)
@@ -290,6 +296,8 @@ class MethodTrainer(SFTTrainer):
                 "rows_at_once": self.args.per_device_train_batch_size,
                 "checkpointing": bool(self.args.activation_checkpointing),
             }
+            if self.mean is not None:
+                self.mean.save(folder, self.args.should_save)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 write_json(folder / STATE, state)
@@ -303,5 +311,7 @@ class MethodTrainer(SFTTrainer):
             self.temperature.restore(state["tau"])
             if self.schedule is not None:
                 self.schedule.restore(state["schedule"])
+            if self.mean is not None:
+                self.mean.load(Path(checkpoint), self.model)
             self.target_tokens = state["target_tokens"]
             self.meter.restore(Spent(**state["spent"]))

@@ -63,8 +63,9 @@ def test_talr_at_infinite_temperature_is_sft_bitwise(study, sft):
     assert same(weights(train("method=talr", "objective.tau=inf", *FAST, cwd=study)), weights(sft))
 
 
-def test_lora_changes_only_what_has_an_adapter(study, base, tiny_config):
-    run = train("method=lora", "adapter.rank=4", *FAST, cwd=study)
+@pytest.mark.parametrize("typed", ["lora adapter.rank=4", "oft adapter.block_size=16"])
+def test_an_adapter_changes_only_what_has_one(typed, study, base, tiny_config):
+    run = train(*f"method={typed}".split(), *FAST, cwd=study)
     trained = weights(run)
     for name, tensor in base.items():
         adapted = name.endswith("proj.weight")
@@ -87,6 +88,18 @@ def test_averaging_takes_the_run_that_is_there_and_makes_one_of_each_alpha(study
     assert same(one, weights(sft))
     for name, tensor in quarter.items():
         torch.testing.assert_close(tensor, 0.75 * base[name] + 0.25 * weights(sft)[name])
+
+
+def test_lines_takes_the_run_that_is_there_and_keeps_more_of_the_deeper_layers(study, sft, base):
+    done = talr("train", *SMALL, *FAST, "method=lines", "merge.alpha=[0,1]", cwd=study)
+    assert done.returncode == 0, done.stderr
+    assert "found this run done" in done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("run directory: ")]
+    zero, one = (weights(study / line.removeprefix("run directory: ")) for line in lines)
+    assert same(one, weights(sft))
+    for name, tensor in weights(sft).items():
+        is_last = name.startswith("model.layers.1.")  # of two
+        assert torch.equal(zero[name], tensor if is_last else base[name]), name
 
 
 def test_replay_trains_on_its_share_of_general_tokens(study, sft):

@@ -20,7 +20,7 @@ STEPS = EPOCHS * EPOCH_STEPS
 IDENTITY = "0123abcd" + "0" * 56
 
 
-def trained(run, optimizer=None, schedule=None):
+def trained(run, optimizer=None, callbacks=(), **parts):
     """(model, training results) of `run`, which goes on from its newest checkpoint."""
     optimizer = optimizer or AdamW()
     arguments = SFTConfig(
@@ -44,7 +44,8 @@ def trained(run, optimizer=None, schedule=None):
         args=arguments,
         optimizer_cls_and_kwargs=optimizer.maker(1e-2),
         objective=Sft(),
-        schedule=schedule,
+        callbacks=list(callbacks),
+        **parts,
         processing_class=stub_tokenizer(),
         train_dataset=Dataset.from_list(rows()),
     )

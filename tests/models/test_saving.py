@@ -64,7 +64,7 @@ def test_the_ends_of_an_average_are_the_two_models(tiny_config, tmp_path):
         into = tmp_path / f"average-{alpha}"
         into.mkdir()
         (into / "config.json").write_bytes((folder / "config.json").read_bytes())
-        interpolate(tmp_path / "base", tmp_path / "tuned", into, alpha)
+        interpolate(tmp_path / "base", tmp_path / "tuned", into, lambda tensor, alpha=alpha: alpha)
         assert torch.equal(logits(reloaded(into, tiny_config)), logits(models[expected]))
 
 

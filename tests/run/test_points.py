@@ -39,7 +39,7 @@ def trained(run):
     return json.loads(run.training.read_text())
 
 
-@pytest.mark.parametrize("method", ["sft", "talr", "lora"])
+@pytest.mark.parametrize("method", ["sft", "talr", "lora", "ema"])
 def test_a_point_is_the_training_that_ends_there(method, train):
     typed = (f"method={method}", "eval=false")
     early, late, whole = train(*typed, "score_at=[0.5,0.1]", "study=together")
@@ -48,7 +48,7 @@ def test_a_point_is_the_training_that_ends_there(method, train):
     (alone,) = train(*typed, "at=0.1", "study=alone")
     assert alone.path.name == early.path.name
     assert same(weights(alone.path), weights(early.path))
-    if method == "talr":  # which has a state of its own
+    if method in ("talr", "ema"):  # which have a state of their own
         (undisturbed,) = train(*typed, "study=alone")
         assert undisturbed.path.name == whole.path.name
         assert same(weights(undisturbed.path), weights(whole.path))

@@ -126,6 +126,8 @@ def measured(source, config, folder):
         (("method=sft",), 4, False),
         (("method=l2",), 2, True),
         (("method=lora",), 4, False),
+        (("method=oft",), 4, False),
+        (("method=ema",), 2, True),
         pytest.param(("method=sft",), 1, True, marks=pytest.mark.slow),
         pytest.param(("method=l2", "trainer.precision=bf16"), 4, False, marks=pytest.mark.slow),
         pytest.param(("method=lora", "trainer.precision=bf16"), 4, True, marks=pytest.mark.slow),

@@ -1,0 +1,65 @@
+"""The moving average of the weights: its formula, a training that feels nothing, a kill."""
+
+import shutil
+
+import torch
+from faults.tiny_training import STEPS, trained
+from optimizer_step import toy
+from transformers import TrainerCallback
+
+from talr_cli.methods.optimizers import AdamW
+from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.training.weight_mean import WeightMean
+
+DECAY = 0.8
+
+
+class Watch(TrainerCallback):
+    """Copies the weights after every step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        self.seen.append({name: one.detach().clone() for name, one in model.named_parameters()})
+
+
+def same(one, other):
+    return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_it_is_the_formula_beside_a_training_that_goes_on_with_the_same_bits(tmp_path):
+    alone, beside = Watch(), Watch()
+    trained(RunDirectory(tmp_path / "alone"), AdamW(), [alone])
+    whole = RunDirectory(tmp_path / "whole")
+    model, _ = trained(whole, AdamW(), [beside], mean=WeightMean(DECAY))
+    assert len(alone.seen) == STEPS
+    assert all(map(same, alone.seen, beside.seen))  # the training feels nothing
+    found = dict(model.named_parameters())
+    for name, tensor in found.items():
+        after = [weights[name].double() for weights in alone.seen]
+        expected = DECAY ** (STEPS - 1) * after[0] + (1 - DECAY) * sum(
+            DECAY ** (STEPS - 1 - step) * after[step] for step in range(1, STEPS)
+        )
+        torch.testing.assert_close(tensor.double(), expected, rtol=1e-5, atol=1e-7)
+    cut = RunDirectory(tmp_path / "cut")
+    shutil.copytree(whole.checkpoints, cut.checkpoints)
+    shutil.rmtree(cut.checkpoints / f"checkpoint-{STEPS}")
+    again, training = trained(cut, AdamW(), mean=WeightMean(DECAY))
+    assert 0 < training["resumed_from_step"] < STEPS
+    assert same(found, dict(again.named_parameters()))
+
+
+def test_for_a_copy_the_weights_are_exchanged_and_come_back_bit_for_bit():
+    model, mean = toy(), WeightMean(0.5)
+    first = {name: one.detach().clone() for name, one in model.named_parameters()}
+    mean.update(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 1
+    mean.update(model)
+    moved = {name: one.detach().clone() for name, one in model.named_parameters()}
+    with mean.in_place_of_weights(model):
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(parameter, first[name] + 0.5)
+    assert same(moved, dict(model.named_parameters()))
