@@ -34,6 +34,10 @@ def method(*overrides):
         (["method=averaging"], "averaging"),
         (["method=asft"], "dft+kl"),
         (["method=kl", "replay=general", "adapter=lora"], "lora+kl+replay"),
+        (["method=stm", "adapter=lora"], "stm+lora"),
+        (["method=tailsft"], "tailsft"),
+        (["method=talr-base"], "talr-base"),
+        (["method=talr-shuffled", "objective.probabilities=base"], "talr-base-shuffled"),
     ],
 )
 def test_methods_compose_and_are_named_by_their_parts(overrides, name):
