@@ -7,13 +7,15 @@ import sys
 from pathlib import Path
 
 import torch
+from accelerate.data_loader import SeedableRandomSampler
 from datasets import Dataset
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import SFTConfig
 
-from talr_cli.methods.objectives import Deft, Dft, Eaft, Flow, InfoSft, Sft, Talr
+from talr_cli.methods.base import Step
+from talr_cli.methods.objectives import Deft, Dft, Eaft, Flow, InfoSft, Sft, TailSft, Talr
 from talr_cli.methods.schedules import Finch
 from talr_cli.training.trainer import MethodTrainer
 
@@ -45,8 +47,12 @@ def toy(dtype=torch.float32, layers=2):
 
 
 def rows(count=16, seed=0):
-    """Ragged rows: a prompt, then targets; some with a single target. Weights as FLOW's."""
+    """Ragged rows: a prompt, then targets; some with a single target. What the base said, made up.
+
+    Weights as FLOW's; the targets' log-probabilities are near those of a model that knows nothing.
+    """
     generator = torch.Generator().manual_seed(seed)
+    drawn = torch.Generator().manual_seed(seed + 1)
     made = []
     for number in range(count):
         prompt = int(torch.randint(1, 9, (), generator=generator))
@@ -57,6 +63,7 @@ def rows(count=16, seed=0):
                 "input_ids": ids,
                 "labels": [-100] * prompt + ids[prompt:],
                 "sequence_weight": 0.2 + 0.05 * number,
+                "base_log_probs": (-4 - torch.randn(answer, generator=drawn)).tolist(),
             }
         )
     return made
@@ -115,10 +122,44 @@ def infosft_weights(scored, batch):
     ]
 
 
+def talr_base_weights(scored, batch):
+    losses = [-torch.tensor(row["base_log_probs"], dtype=torch.float64) for row in batch]
+    return talr_weights([(one, None) for one in losses], batch)
+
+
+def shuffled_weights(scored, batch):
+    """Those of talr, joined in the order in which the trainer takes the rows, and dealt out."""
+    order = list(SeedableRandomSampler(range(len(batch)), data_seed=42))
+    counts = [len(scored[number][0]) for number in order]
+    joined = torch.cat([talr_weights(scored, batch)[number] for number in order])
+    places = torch.arange(len(joined))
+    step = Step(number=0, total=1, seed=42)
+    dealt = joined[Talr(shuffle_weights=True).over_step(places, None, step)].split(counts)
+    return [dealt[order.index(number)] for number in range(len(batch))]
+
+
+def tailsft_weights(scored, batch):
+    """Half of the rows stay: those whose loss has fallen least since the base."""
+    fallen = [
+        -sum(row["base_log_probs"]) / len(row["base_log_probs"]) - float(losses.mean())
+        for row, (losses, _) in zip(batch, scored, strict=True)
+    ]
+    stay = sorted(range(len(batch)), key=lambda number: fallen[number])[: len(batch) // 2]
+    targets = [len(losses) for losses, _ in scored]
+    share = sum(targets[number] for number in stay) / sum(targets)
+    return [
+        torch.full_like(losses, (number in stay) / share)
+        for number, (losses, _) in enumerate(scored)
+    ]
+
+
 # name -> (objective, weights of the reference)
 OBJECTIVES = {
     "sft": (Sft(), lambda scored, batch: [torch.ones_like(nll) for nll, _ in scored]),
     "talr": (Talr(tau_estimator="exact"), talr_weights),
+    "talr-base": (Talr(probabilities="base"), talr_base_weights),
+    "talr-shuffled": (Talr(tau_estimator="exact", shuffle_weights=True), shuffled_weights),
+    "tailsft": (TailSft(schedule="static"), tailsft_weights),
     "flow": (
         Flow(),
         lambda scored, batch: [
@@ -206,13 +247,14 @@ def relative(actual, expected):
 
 
 if __name__ == "__main__":
-    name, micro, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+    names, micro, folder = sys.argv[1].split(","), int(sys.argv[2]), Path(sys.argv[3])
     torch.set_num_threads(1)
-    model = toy()
-    finch = Finch()
-    step = trainer_gradient(
-        model, rows(), OBJECTIVES[name][0], folder, micro, schedule=finch, ranks=2
-    )
-    if torch.distributed.get_rank() == 0:
-        stored = {p.grad.untyped_storage().data_ptr() for p in model.parameters()}
-        torch.save((step[0], len(stored), finch.state()["mean_loss"]), folder / "step.pt")
+    for name in names:
+        model = toy()
+        finch = Finch()
+        step = trainer_gradient(
+            model, rows(), OBJECTIVES[name][0], folder, micro, schedule=finch, ranks=2
+        )
+        if torch.distributed.get_rank() == 0:
+            stored = {p.grad.untyped_storage().data_ptr() for p in model.parameters()}
+            torch.save((step[0], len(stored), finch.state()["mean_loss"]), folder / f"{name}.pt")

@@ -92,7 +92,8 @@ class SuiteConfig:
         identity=False,
     )
     drift: bool = value(
-        "Also the cross-entropy on a fixed text and the KL from the base model, in nats per token.",
+        "Also the cross-entropy on a fixed text and the KL from the base model, on the suite's "
+        "prompts and along the base's answers to the domain's, in nats per token.",
         True,
         identity=False,
     )

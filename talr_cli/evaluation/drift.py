@@ -1,8 +1,9 @@
 """How far a model has moved from its base, in nats per token: cheap and with little variance.
 
-Cross-entropy on a fixed general text of ours, and KL(base || model) on the suite's prompts. Of the
-base its hidden states are kept on disk, a few numbers a token: its head makes logits of them anew,
-so that neither its other weights nor its pass over the prompts are needed again.
+Cross-entropy on a fixed general text of ours, KL(base || model) on the suite's prompts, and the
+same where the base answers the domain's prompts: see domain_drift.py. Of the base its hidden states
+are kept on disk, a few numbers a token: its head makes logits of them anew, so that neither its
+other weights nor its pass over the prompts are needed again.
 """
 
 from __future__ import annotations
@@ -61,13 +62,15 @@ class KeptStates:
     checkpoint: Path
     load: Callable[[], PreTrainedModel]
 
-    def predictions(self, model: Any, prompts: Sequence[Sequence[int]]) -> Predictions:
+    def predictions(
+        self, model: Any, prompts: Sequence[Sequence[int]], starts: Sequence[int]
+    ) -> Predictions:
         """What the base predicts; `model` is one of its kind, tuned from it."""
-        hidden = self._read(sum(map(len, prompts)), model)
+        hidden = self._read(sum(map(len, prompts)) - sum(starts), model)
         head = None if hidden is None else _head_on_disk(self.checkpoint, model)
         if hidden is not None and head is not None:
             return Predictions(hidden, head)
-        found = predictions(self.load(), prompts)
+        found = predictions(self.load(), prompts, starts)
         if found.head is not None:
             make_folder(self.file.parent)
             write_bytes(self.file, save({"hidden": found.hidden.cpu()}))
@@ -104,37 +107,46 @@ def cross_entropy(
     )
     losses = [-log_p.cpu().gather(-1, tokens[:, None]).squeeze(-1) for log_p, tokens in parts]
     # After the last token of a passage nothing is predicted.
-    sums = [row[:-1].double().sum().item() for row in _rows(losses, sequences)]
+    rows = _rows(losses, [len(ids) for ids in sequences])
+    sums = [row[:-1].double().sum().item() for row in rows]
     return _per_token(sums, [len(ids) - 1 for ids in sequences])
 
 
 @torch.inference_mode()
 def kl_from_base(
-    model: Any, base: KeptStates | None, prompts: Sequence[Sequence[int]]
+    model: Any,
+    base: KeptStates | None,
+    prompts: Sequence[Sequence[int]],
+    starts: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Mean over prompt tokens of KL(base || model); the error is over prompts.
 
     Args:
         base: None: the model is its own base.
         prompts: Token ids, one list per prompt.
+        starts: From which token of each prompt on predictions count; None: from the first.
     """
-    counts = [len(prompt) for prompt in prompts]
+    starts = [0] * len(prompts) if starts is None else starts
+    counts = [len(prompt) - start for prompt, start in zip(prompts, starts, strict=True)]
     if base is None:
         return _per_token([0.0] * len(counts), counts)
     with progress.share(1, of=2):
-        theirs = base.predictions(model, prompts)
+        theirs = base.predictions(model, prompts, starts)
     with progress.share(1, of=2):
-        ours = predictions(model, prompts)
+        ours = predictions(model, prompts, starts)
     divergences = [
         (log_p.exp() * (log_p - log_q)).sum(-1).cpu()
         for log_p, log_q in zip(theirs.log_probs(), ours.log_probs(), strict=True)
     ]
-    return _per_token([row.double().sum().item() for row in _rows(divergences, prompts)], counts)
+    return _per_token([row.double().sum().item() for row in _rows(divergences, counts)], counts)
 
 
 @torch.inference_mode()
-def predictions(model: Any, sequences: Sequence[Sequence[int]]) -> Predictions:
-    """A model's predictions, by batches of sequences of like length."""
+def predictions(
+    model: Any, sequences: Sequence[Sequence[int]], starts: Sequence[int] | None = None
+) -> Predictions:
+    """A model's predictions, by batches of sequences of like length; `starts` as above."""
+    firsts = [0] * len(sequences) if starts is None else starts
     plain = _head_is_plain(model, sequences[0])
     states: list[Any] = [None] * len(sequences)
     for number, batch in enumerate(batches := _batches(sequences)):
@@ -147,7 +159,8 @@ def predictions(model: Any, sequences: Sequence[Sequence[int]]) -> Predictions:
         output = (model.base_model if plain else model)(ids.to(model.device), use_cache=False)
         hidden = output.last_hidden_state if plain else output.logits
         for row, index in enumerate(batch):
-            states[index] = hidden[row, : len(sequences[index])]
+            # Copied: a view of a few positions would hold all of the batch.
+            states[index] = hidden[row, firsts[index] : len(sequences[index])].clone()
     return Predictions(torch.cat(states), partial(head_logits, model) if plain else None)
 
 
@@ -195,11 +208,9 @@ def _batches(sequences: Sequence[Sequence[int]]) -> list[list[int]]:
     return batches
 
 
-def _rows(
-    values: Sequence[torch.Tensor], sequences: Sequence[Sequence[int]]
-) -> tuple[torch.Tensor, ...]:
+def _rows(values: Sequence[torch.Tensor], counts: Sequence[int]) -> tuple[torch.Tensor, ...]:
     """A value per token of all sequences, in parts -> those of each sequence."""
-    return torch.cat(list(values)).split([len(ids) for ids in sequences])
+    return torch.cat(list(values)).split(list(counts))
 
 
 def _per_token(sums: Sequence[float], counts: Sequence[int]) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from talr_cli.evaluation import drift
 from talr_cli.evaluation.config import DomainEvalConfig, SuiteConfig
 from talr_cli.evaluation.data_parallel import AllRanks
 from talr_cli.evaluation.domain import answer_budget, evaluate_domain
+from talr_cli.evaluation.domain_drift import answered_prompts
 from talr_cli.evaluation.general.score_cache import ScoreCache
 from talr_cli.evaluation.general.suite import evaluate_general, items_of
 from talr_cli.evaluation.general.tasks import Tasks
@@ -76,7 +78,7 @@ def evaluate(
         log.info("evaluation: suite %s", suite.name)
         if unused := not_inherited(model):
             log.info("answers are greedy: not used of the model's generation_config: %s", unused)
-        cache = ScoreCache(scores, content(source, model_config))
+        kept = ScoreCache(scores, content(source, model_config))
         share = AllRanks(source, model_config)
         check_budget(model.config.to_dict(), renderer, rows, domain)
         budget = domain.max_new_tokens or (answer_budget(rows, renderer) if rows else 0)
@@ -85,7 +87,7 @@ def evaluate(
             vllm = Vllm(model, renderer, suite, source.directory, samples.with_name("vllm.log"))
             if scorer is not None and domain.answer_by == "generation":
                 vllm.want(requests(model, renderer, rows, budget))
-        general = evaluate_general(model, renderer, suite, tasks, cache, share, vllm)
+        general = evaluate_general(model, renderer, suite, tasks, kept, share, vllm)
         results["general"] = {**general.results, "processes": processes}
         for task, answers in general.samples.items():
             _write_samples(samples, f"general-{task}", answers)
@@ -114,35 +116,56 @@ def evaluate(
                 renderer.tokenizer(text, add_special_tokens=not suite.chat_template).input_ids
                 for text in general.prompts[::step][:DRIFT_PROMPTS]
             ]
-            kept = _kept_states(model, source, base, model_config, prompts, scores)
-            passages = drift.general_passages()
-            with progress.share(len(prompts), label="drift"):
-                with progress.share(1, of=2):
-                    entropy = drift.cross_entropy(model, renderer.tokenizer, passages)
-                with progress.share(1, of=2):
-                    divergence = drift.kl_from_base(model, kept, prompts)
-            results["drift"] = {"cross_entropy": entropy, "kl_from_base": divergence}
+            is_base = content(source, model_config) == content(base, model_config)
+            load_base = cache(lambda: load_ready(base, model_config, model.device.type))
+            keep = partial(_kept_states, model, base, scores, load_base)
+            with progress.share(drifted, label="drift"):
+                with progress.share(1, of=3):
+                    entropy = drift.cross_entropy(
+                        model, renderer.tokenizer, drift.general_passages()
+                    )
+                with progress.share(1, of=3):
+                    divergence = drift.kl_from_base(
+                        model, None if is_base else keep(prompts), prompts
+                    )
+                results["drift"] = {"cross_entropy": entropy, "kl_from_base": divergence}
+                with progress.share(1, of=3):
+                    along, starts = answered_prompts(
+                        rows,
+                        renderer,
+                        model.config.to_dict(),
+                        budget,
+                        base.fingerprint,
+                        scores,
+                        (lambda: model) if is_base else load_base,
+                        BatchSize.of(domain.batch_size, model.device.type),
+                    )
+                    if along:
+                        results["drift"]["domain_kl_from_base"] = drift.kl_from_base(
+                            model, None if is_base else keep(along, starts), along, starts
+                        )
     return results
 
 
 def _kept_states(
     model: PreTrainedModel,
-    source: ModelSource,
     base: ModelSource,
-    model_config: ModelConfig,
-    prompts: Sequence[Sequence[int]],
     scores: Path,
-) -> drift.KeptStates | None:
-    """The base's hidden states over the prompts; None for the base itself."""
-    if content(source, model_config) == content(base, model_config):
-        return None
-    device = model.device.type
-    read_by = {"prompts": prompts, "dtype": str(model.dtype), "device": device}
+    load_base: Callable[[], PreTrainedModel],
+    prompts: Sequence[Sequence[int]],
+    starts: Sequence[int] | None = None,
+) -> drift.KeptStates:
+    """The base's hidden states over the prompts, from `starts` on."""
+    read_by: dict[str, Any] = {
+        "prompts": prompts,
+        "dtype": str(model.dtype),
+        "device": model.device.type,
+    }
+    if starts is not None:
+        read_by["starts"] = starts
     key = run_identity({"base": base.fingerprint, **read_by, "versions": package_versions()}, {})
     return drift.KeptStates(
-        scores / f"base-states-{key[:16]}.safetensors",
-        base.directory,
-        lambda: load_ready(base, model_config, device),
+        scores / f"base-states-{key[:16]}.safetensors", base.directory, load_base
     )
 
 

@@ -1,8 +1,9 @@
-"""Greedy answers: of every step the likeliest token, whatever the model's generation_config says.
+"""Answers: of every step the likeliest token, whatever the model's generation_config says.
 
 transformers' `generate` takes all that its caller leaves out from that file: beams, penalties,
 bans, forced tokens, lengths. Here the tokens that end an answer are all that comes from it. A row
-that has ended leaves the batch, so that no step is spent on it.
+that has ended leaves the batch, so that no step is spent on it. Who asks for it gets answers that
+are drawn: see `drawn`.
 
 Knows how tokens are chosen; does not know what is asked, nor how an answer is judged.
 """
@@ -27,6 +28,8 @@ from talr_cli.evaluation.reading import is_plain, left_padded
 from talr_cli.models.checks import positions
 from talr_cli.models.saving import end_tokens
 
+# logits[B, V] in fp32 -> the next token of each row.
+Choose = Callable[[torch.Tensor], torch.Tensor]
 ENDS = ("eos_token_id", "bos_token_id", "pad_token_id")
 # What a generation_config says of itself, and not of answers.
 _ABOUT_ITSELF = ("transformers_version", "_", "output_", "return_", "use_cache", "do_sample")
@@ -110,12 +113,42 @@ def generate(
         batch_size: The most rows in a batch; of long rows there are fewer, see `_batches`.
     """
     rows = requests(model, renderer, examples, max_new_tokens)
+    found = answer_tokens(model, renderer, rows, batch_size)
+    return as_answers(renderer, rows, found, max_new_tokens)
+
+
+def likeliest(logits: torch.Tensor) -> torch.Tensor:
+    """The likeliest token of each row."""
+    return logits.argmax(-1)
+
+
+def drawn(seed: int, temperature: float = 1.0) -> Choose:
+    """Draws tokens by their probabilities; the same ones for the same batches and this seed."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def choose(logits: torch.Tensor) -> torch.Tensor:
+        probabilities = (logits / temperature).softmax(-1).cpu()
+        tokens = torch.multinomial(probabilities, 1, generator=generator)
+        return tokens[:, 0].to(logits.device)
+
+    return choose
+
+
+@torch.inference_mode()
+def answer_tokens(
+    model: Any,
+    renderer: Renderer,
+    rows: Sequence[Request],
+    batch_size: BatchSize,
+    choose: Choose = likeliest,
+) -> list[tuple[list[int], bool]]:
+    """As `greedy`, of any number of rows, in batches of prompts of like length."""
     ends = set(end_tokens(model, renderer.end_of_turn))
     lengths = [len(row.prompt) for row in rows]
     found: list[Any] = [None] * len(rows)
 
     def answer(batch: Sequence[int]) -> None:
-        answers = greedy(model, [rows[index] for index in batch], ends)
+        answers = greedy(model, [rows[index] for index in batch], ends, choose=choose)
         for index, one in zip(batch, answers, strict=True):
             found[index] = one
 
@@ -125,7 +158,7 @@ def generate(
 
     for batch in _batches(lengths, batch_size.now, _cached_tokens(model)):
         batch_size.each(batch, answer_some)
-    return as_answers(renderer, rows, found, max_new_tokens)
+    return found
 
 
 @torch.inference_mode()
@@ -134,12 +167,14 @@ def greedy(
     rows: Sequence[Request],
     ends: Container[int],
     stopped: Callable[[list[int]], bool] = lambda tokens: False,
+    choose: Choose = likeliest,
 ) -> list[tuple[list[int], bool]]:
     """The new tokens of each row, and whether they were cut: whether there is no end to them.
 
     Args:
         ends: Tokens that end an answer; they are not part of it.
         stopped: Whether an answer has come to its end for another reason, such as a stop string.
+        choose: How the next tokens are chosen.
     """
     answers: list[list[int]] = [[] for _ in rows]
     unended = set(range(len(rows)))
@@ -165,7 +200,7 @@ def greedy(
             progress.reach((ended + len(unended) * step / most) / len(rows))
             output = model(**inputs, return_dict=True)
             state = model._update_model_kwargs_for_generation(output, state)
-            chosen = output.logits[:, -1].float().argmax(-1)
+            chosen = choose(output.logits[:, -1].float())
             for place, token in zip(left, chosen.tolist(), strict=True):
                 if place in unended:
                     if token not in ends:

@@ -29,6 +29,7 @@ class TargetTokens:
         topk_entropy[N]: Entropy of each prediction restricted to its likeliest tokens.
         log_sum_sq_probs[N]: log of the sum over the vocabulary of the squared probabilities.
         sequence_weights[N]: The weight of each target's sequence, computed before training.
+        base_log_probs[N]: As log_probs, under the base model, computed before training.
     """
 
     log_probs: torch.Tensor
@@ -37,15 +38,32 @@ class TargetTokens:
     topk_entropy: torch.Tensor | None = None
     log_sum_sq_probs: torch.Tensor | None = None
     sequence_weights: torch.Tensor | None = None
+    base_log_probs: torch.Tensor | None = None
 
-    def sequence_losses(self) -> torch.Tensor:
-        """Mean negative log-likelihood of every sequence that has a target: losses[S]."""
-        sequences, counts = self.sequence.unique_consecutive(return_counts=True)
-        sums = self.log_probs.new_zeros(len(sequences))
-        position = self.sequence.new_zeros(len(self.sequence))
-        if len(sequences):
-            position = (self.sequence.diff(prepend=self.sequence[:1]) != 0).cumsum(0)
-        return sums.index_add(0, position, -self.log_probs.detach()) / counts
+    def sequence_losses(self, log_probs: torch.Tensor | None = None) -> torch.Tensor:
+        """Mean negative log-likelihood of every sequence that has a target: losses[S].
+
+        Args:
+            log_probs[N]: Of the targets; by default those under the current model.
+        """
+        values = (self.log_probs if log_probs is None else log_probs).detach()
+        counts = self.sequence.unique_consecutive(return_counts=True)[1]
+        return values.new_zeros(len(counts)).index_add(0, self.places(), -values) / counts
+
+    def places(self) -> torch.Tensor:
+        """places[N]: where in `sequence_losses` the sequence of each target stands."""
+        if not len(self.sequence):
+            return self.sequence
+        return (self.sequence.diff(prepend=self.sequence[:1]) != 0).cumsum(0)
+
+
+@dataclass(frozen=True)
+class Step:
+    """An optimizer step: `number` of `total`, from 0, in a run with this `seed`."""
+
+    number: int
+    total: int
+    seed: int
 
 
 class Objective:
@@ -63,10 +81,35 @@ class Objective:
     tau_estimator: str = "none"
     # Whether `sequence_weights` is to be asked, once, before training.
     weighs_sequences: ClassVar[bool] = False
+    # Whether `kept` is to be asked, once, before training.
+    masks_targets: ClassVar[bool] = False
+    # Whether TargetTokens have `base_log_probs`; and whether weights follow from them alone, so
+    # that no pass of the current model is needed to know them.
+    sees_base: bool = False
+    sees_base_alone: bool = False
+    # Whether `over_step` is to be asked, in every step. Under accumulation that takes a forward
+    # pass over all micro-batches first, about a third more time.
+    looks_at_step: bool = False
+
+    @property
+    def reads_base(self) -> bool:
+        """Whether the base model goes over the training rows first, once for all such runs."""
+        return self.weighs_sequences or self.masks_targets or self.sees_base
 
     def sequence_weights(self, base_losses: torch.Tensor) -> torch.Tensor:
         """weights[R] from the mean losses[R] of the training rows under the base model."""
         raise NotImplementedError
+
+    def kept(self, base_losses: torch.Tensor) -> torch.Tensor:
+        """kept[N]: which targets are trained, from their losses[N] under the base model.
+
+        The others are no targets any more: they count nowhere, nor in what the loss is divided by.
+        """
+        raise NotImplementedError
+
+    def sequence_losses(self, tokens: TargetTokens) -> torch.Tensor:
+        """losses[S] that `temperature` is a statistic of."""
+        return tokens.sequence_losses()
 
     def temperature(self, sequence_losses: torch.Tensor) -> torch.Tensor:
         """The batch statistic tau from sequence_losses[S]; a scalar. Only with a `tau_scope`."""
@@ -74,6 +117,14 @@ class Objective:
 
     def weights(self, tokens: TargetTokens, tau: torch.Tensor | None) -> torch.Tensor:
         """weights[N], none negative, for the targets; `tau` is None without a batch statistic."""
+        raise NotImplementedError
+
+    def over_step(self, weights: torch.Tensor, tokens: TargetTokens, step: Step) -> torch.Tensor:
+        """The weights[N] of all targets of an optimizer step, made of those that `weights` gave.
+
+        Targets stand in the order of the step's rows, however these are dealt to micro-batches and
+        ranks.
+        """
         raise NotImplementedError
 
 

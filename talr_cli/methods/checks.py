@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from talr_cli.errors import UserError
 from talr_cli.fields import target_of
-from talr_cli.methods.base import Objective, TargetTokens
+from talr_cli.methods.base import Objective, Step, TargetTokens
 
 
 def check_objective(objective: Objective) -> None:
@@ -24,16 +24,21 @@ def check_objective(objective: Objective) -> None:
     tokens = TargetTokens(
         log_probs=made_up,
         sequence=torch.tensor([0, 0, 0, 1, 1]),
+        base_log_probs=made_up,
         **dict.fromkeys(objective.outputs, -made_up),
     )
     if objective.top_k is not None:
         tokens.topk_entropy = -made_up
     try:
         losses = tokens.sequence_losses()
+        if objective.masks_targets:
+            objective.kept(-made_up).tolist()
         if objective.weighs_sequences:
             tokens.sequence_weights = objective.sequence_weights(losses)[tokens.sequence]
         has_tau = objective.tau_scope != "none"
         weights = objective.weights(tokens, objective.temperature(losses) if has_tau else None)
+        if objective.looks_at_step:
+            weights = objective.over_step(weights, tokens, Step(number=0, total=1, seed=0))
     except Exception as error:  # whatever the user's code raises
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(

@@ -6,15 +6,19 @@ torch is only used through the tensors that come in, so that a config can be che
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from talr_cli.errors import UserError
 from talr_cli.fields import value
-from talr_cli.methods.base import Objective, TargetTokens
+from talr_cli.methods.base import Objective, Step, TargetTokens
 
 if TYPE_CHECKING:
     import torch
+
+# Nats of a row's mean loss: two passes over the same row differ by as much in their rounding.
+ROUNDING = 1e-3
 
 
 @dataclass
@@ -42,6 +46,11 @@ class Talr(Objective):
     `median` is the convention for an even number of sequences: `lower` of the two middle values
     (torch.median) or their `mean`. The source names neither it nor a normalisation of the weights;
     `normalise` scales them to mean 1 over the targets of a forward pass.
+
+    Two controls, ours, tell what of TALR does it. `probabilities=base` takes p and tau from the
+    base model: the weights of a batch never change, there is no curriculum, and tau is known
+    before the step. `shuffle_weights` deals the weights out at random, anew in every step, among
+    all targets of the step: as many large and small ones, but not where they belong.
     """
 
     tau: float | None = value(
@@ -64,12 +73,39 @@ class Talr(Objective):
     )
     w_min: float = value("floor of the weights; the study's", 0.01, at_least=0, at_most=1)
     normalise: bool = value("weights scaled to mean 1; the study's are not", False)
+    probabilities: str = value(
+        "the model whose probabilities make the weights; the study's is the current one",
+        "current",
+        choices=("current", "base"),
+    )
+    shuffle_weights: bool = value(
+        "a control: the weights are dealt out at random among the targets of a step", False
+    )
 
     def __post_init__(self) -> None:
         if self.tau is not None:
             self.tau_scope = "none"
         elif self.tau_scope == "none":
             raise UserError("objective.tau_scope=none needs a fixed temperature: objective.tau=0.5")
+        self.sees_base = self.sees_base_alone = self.probabilities == "base"
+        self.looks_at_step = self.shuffle_weights
+        if self.sees_base_alone:
+            self.tau_estimator = "exact"  # it costs nothing
+
+    @property
+    def name(self) -> str:
+        """What stands in tables."""
+        of_base, shuffled = "-base" * self.sees_base, "-shuffled" * self.shuffle_weights
+        return f"talr{of_base}{shuffled}"
+
+    def sequence_losses(self, tokens: TargetTokens) -> torch.Tensor:
+        return tokens.sequence_losses(self._log_probs(tokens))
+
+    def _log_probs(self, tokens: TargetTokens) -> torch.Tensor:
+        log_probs = tokens.base_log_probs if self.sees_base else tokens.log_probs
+        if log_probs is None:
+            raise ValueError("Talr.weights needs the base's log-probabilities")
+        return log_probs.detach()
 
     def temperature(self, sequence_losses: torch.Tensor) -> torch.Tensor:
         return _median(sequence_losses, self.median)
@@ -84,8 +120,15 @@ class Talr(Objective):
             if isinstance(temperature, float)
             else temperature.clamp(min=least)
         )
-        weights = (tokens.log_probs.detach() / floored).exp().clamp(min=self.w_min)
+        weights = (self._log_probs(tokens) / floored).exp().clamp(min=self.w_min)
         return weights / weights.mean() if self.normalise and len(weights) else weights
+
+    def over_step(self, weights: torch.Tensor, tokens: TargetTokens, step: Step) -> torch.Tensor:
+        import torch
+
+        drawn = random.Random(f"weights {step.seed} {step.number}").getrandbits(63)
+        order = torch.randperm(len(weights), generator=torch.Generator().manual_seed(drawn))
+        return weights[order.to(weights.device)]
 
 
 @dataclass
@@ -117,6 +160,61 @@ class Flow(Objective):
         if tokens.sequence_weights is None:
             raise ValueError("Flow.weights needs the rows' weights")
         return tokens.sequence_weights.to(tokens.log_probs)
+
+
+@dataclass
+class Stm(Sft):
+    """Selective token masking (arXiv 2501.14315): targets that surprise the base are not trained.
+
+    A target whose perplexity exp(-log p) under the base model is above `threshold` is no target;
+    the others weigh 1. The paper takes 2.5, by which 20 to 24 % of its tokens are masked, and its
+    code compares with > and divides by the targets that are left, as here.
+    """
+
+    threshold: float = value(
+        "perplexity under the base above which a target is masked", 2.5, above=1
+    )
+    masks_targets: ClassVar[bool] = True
+
+    def kept(self, base_losses: torch.Tensor) -> torch.Tensor:
+        return base_losses <= math.log(self.threshold)
+
+
+@dataclass
+class TailSft(Sft):
+    """TailSFT (arXiv 2608.25756): rows that have been learned are left out, anew in every step.
+
+    Of a step's S rows those round(S * fraction) weigh nothing whose mean loss has fallen most since
+    the base model, but one at least stays; the loss is the mean over the targets of the rows that
+    stay. With `ramp` the fraction rises from 0 in the first step to `fraction` in the last.
+
+    The paper itself could not be read; this follows its Algorithm 1 as TRL's example has it
+    (examples/tail_sft_gsm8k), and the defaults are that example's. The paper chooses among the
+    rows of one forward pass of all ranks. Ours are those of the whole optimizer step, so that the
+    choice does not depend on the memory there is. Of rows whose losses differ by less than two
+    passes do, the first ones are left out.
+    """
+
+    fraction: float = value("of a step's rows, how many are left out", 0.5, at_least=0, below=1)
+    schedule: str = value(
+        "how many they are along the training: more and more, or as many in every step",
+        "ramp",
+        choices=("ramp", "static"),
+    )
+    sees_base = True
+    looks_at_step = True
+
+    def over_step(self, weights: torch.Tensor, tokens: TargetTokens, step: Step) -> torch.Tensor:
+        if tokens.base_log_probs is None:
+            raise ValueError("TailSft.over_step needs the base's log-probabilities")
+        fallen = tokens.sequence_losses(tokens.base_log_probs) - tokens.sequence_losses()
+        fraction = self.fraction
+        if self.schedule == "ramp":
+            fraction *= step.number / max(step.total - 1, 1)
+        count = min(round(len(fallen) * fraction), max(len(fallen) - 1, 0))
+        learned = (-fallen / ROUNDING).round().argsort(stable=True)[:count]
+        stays = weights.new_ones(len(fallen)).index_fill(0, learned, 0)[tokens.places()]
+        return stays * (len(stays) / stays.sum())
 
 
 @dataclass

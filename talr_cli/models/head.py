@@ -32,7 +32,7 @@ def target_mask(inputs: Mapping[str, Any]) -> torch.Tensor:
 
 def model_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """What of a batch the model itself is called with."""
-    left_out = ("labels", "sequence_weights", "attention_mask")
+    left_out = ("labels", "sequence_weights", "base_log_probs", "attention_mask")
     return {name: inputs[name] for name in inputs if name not in left_out}
 
 

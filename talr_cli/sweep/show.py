@@ -79,7 +79,7 @@ def _shares(job: Job) -> str:
         return f"weights of {job.needs.path.name}"
     if job.also:
         return "only to be averaged"
-    if isinstance(job.config, TrainConfig) and job.config.objective.weighs_sequences:
+    if isinstance(job.config, TrainConfig) and job.config.objective.reads_base:
         return "base losses: once for all such runs"
     return ""
 

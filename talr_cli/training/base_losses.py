@@ -1,21 +1,29 @@
-"""The base model's loss on every training row: one pass, cached for every run that needs it."""
+"""The base model's loss on every training row: one pass, cached for every run that needs it.
+
+Of a row its mean, or the loss of each of its targets.
+"""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+import sys
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from talr_cli import progress
 from talr_cli.data.rendering import Rendered
 from talr_cli.models.head import TARGETS_AT_ONCE, head_logits, target_hidden, target_mask
 from talr_cli.models.sources import cache_dir
-from talr_cli.runs.atomic import read_packed, write_packed
+from talr_cli.runs.atomic import read_packed, write_bytes, write_packed
 from talr_cli.runs.lease import hold
 from talr_cli.training.collator import Collator, token_row
 
@@ -33,26 +41,61 @@ def base_losses(
     count by their tokens, so data and chat template are part of the cache's key; a learning rate or
     a seed is not.
     """
+
+    def make() -> torch.Tensor:
+        losses = torch.stack([row.mean() for row in target_losses(model, rows, half)])
+        write_packed(cached, losses.tolist())
+        return losses
+
+    cached = _place(model, fingerprint, rows, half, "json.gz")
+    return _once(cached, lambda: _found(cached, len(rows)), make)
+
+
+def base_target_losses(
+    model: PreTrainedModel, fingerprint: str, rows: Sequence[Rendered], half: torch.dtype | None
+) -> list[torch.Tensor]:
+    """-log p of every target of every row, in nats, under the base; cached as `base_losses` are."""
+    counts = [len(row.targets) for row in rows]
+
+    def make() -> torch.Tensor:
+        losses = torch.cat(target_losses(model, rows, half))
+        content = safetensors.torch.save({"losses": losses})
+        write_bytes(cached, gzip.compress(content, compresslevel=1, mtime=0))
+        return losses
+
+    cached = _place(model, fingerprint, rows, half, "safetensors.gz")
+    return list(_once(cached, lambda: _found_of_targets(cached, counts), make).split(counts))
+
+
+def _place(
+    model: PreTrainedModel,
+    fingerprint: str,
+    rows: Sequence[Rendered],
+    half: torch.dtype | None,
+    ending: str,
+) -> Path:
     under = {None: "", torch.bfloat16: " bf16", torch.float16: " fp16"}[half]
     held = "/".join(sorted({str(parameter.dtype) for parameter in model.parameters()}))
     arithmetic = f"{model.device.type} {held}{under}"
     key = hashlib.sha256(f"{fingerprint} {arithmetic}".encode())
     for row in rows:
         key.update(json.dumps([row.input_ids, row.labels]).encode())
-    cached = cache_dir() / "base_losses" / f"{key.hexdigest()}.json.gz"
+    return cache_dir() / "base_losses" / f"{key.hexdigest()}.{ending}"
+
+
+def _once(
+    cached: Path, find: Callable[[], torch.Tensor | None], make: Callable[[], torch.Tensor]
+) -> torch.Tensor:
+    """What `find` finds in the file, or `make` makes and writes there."""
     seen = _version(cached)
-    found = _found(cached, len(rows))
+    found = find()
     if found is not None:
         return found
     # Runs that start together wait for the first of them.
     with hold(cached.with_suffix(".lock"), wait=True):
         if _version(cached) != seen:
-            found = _found(cached, len(rows))
-        if found is not None:
-            return found
-        losses = torch.stack([row.mean() for row in target_losses(model, rows, half)])
-        write_packed(cached, losses.tolist())
-    return losses
+            found = find()
+        return make() if found is None else found
 
 
 def _version(cached: Path) -> int | None:
@@ -68,6 +111,22 @@ def _found(cached: Path, rows: int) -> torch.Tensor | None:
         return None
     log.info("base losses: found those of %d rows", rows)
     return torch.tensor(values)
+
+
+def _found_of_targets(cached: Path, counts: Sequence[int]) -> torch.Tensor | None:
+    try:
+        losses = safetensors.torch.load(gzip.decompress(cached.read_bytes()))["losses"]
+    except FileNotFoundError:
+        return None
+    except (OSError, EOFError, zlib.error, SafetensorError, KeyError) as error:
+        log.warning("%s cannot be read (%s): it is made again", cached, error)
+        return None
+    total = sum(counts)
+    if losses.dtype != torch.float32 or losses.shape != (total,) or not losses.isfinite().all():
+        log.warning("%s does not hold %d losses: it is made again", cached, total)
+        return None
+    log.info("base losses: found those of %d targets", total)
+    return losses
 
 
 @torch.no_grad()

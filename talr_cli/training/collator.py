@@ -19,7 +19,9 @@ def token_row(row: Rendered) -> dict[str, Any]:
 
 @dataclass
 class Collator(DataCollatorForLanguageModeling):
-    """Adds `sequence_weights[S]` to the batch where rows have a `sequence_weight`.
+    """Adds what rows have of the base: `sequence_weights[S]`, `base_log_probs[N]` of the targets.
+
+    A general row stands behind the row that takes it along, in whatever batch that is.
 
     Args:
         general: The rows that the indices in a row's `replay` mean.
@@ -28,10 +30,13 @@ class Collator(DataCollatorForLanguageModeling):
     general: Sequence[dict[str, Any]] = field(default_factory=list)
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        rows = list(examples)
+        rows: list[dict[str, Any]] = []
         for example in examples:
-            rows += [self.general[index] for index in example.get("replay", ())]
+            rows += [example, *(self.general[index] for index in example.get("replay", ()))]
         batch = super().torch_call(rows)
         if "sequence_weight" in examples[0]:
             batch["sequence_weights"] = torch.tensor([row["sequence_weight"] for row in rows])
+        if "base_log_probs" in examples[0]:
+            joined = [one for row in rows for one in row["base_log_probs"]]
+            batch["base_log_probs"] = torch.tensor(joined, dtype=torch.float32)
         return batch

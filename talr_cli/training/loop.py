@@ -29,7 +29,6 @@ from talr_cli.methods.adapters import warn_of_low_rate
 from talr_cli.methods.averaging import Ema
 from talr_cli.methods.method import Method
 from talr_cli.methods.optimizers import Optimizer
-from talr_cli.methods.replay import spread
 from talr_cli.methods.schedules import Schedule
 from talr_cli.models.frozen import is_whole
 from talr_cli.models.head import causal_lm
@@ -45,9 +44,8 @@ from talr_cli.ranks import (
 )
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking import Tracker
-from talr_cli.training.base_losses import base_losses
 from talr_cli.training.callbacks import RecordSteps, ShowProgress, StopOnRequest
-from talr_cli.training.collator import token_row
+from talr_cli.training.columns import Base, columns_of, token_columns
 from talr_cli.training.config import TrainerConfig
 from talr_cli.training.joined_rows import joins_rows
 from talr_cli.training.points import Keep, KeepWeights, copy_of
@@ -145,6 +143,7 @@ def _training(trainer: MethodTrainer, step: int) -> dict[str, Any]:
         "epochs": trainer.state.epoch,
         "rows": len(trainer.train_dataset),
         "target_tokens": trainer.target_tokens,
+        **trainer.facts,
         # The steps that the next three are about: all of them, however often it went on.
         "timed_steps": trainer.state.global_step,
         "seconds": round(spent.seconds, 2),
@@ -181,7 +180,8 @@ def make_trainer(
     set_seed(setting.seed)  # of the adapter's initialisation too
     device = setting.device
     with one_per_node_first():
-        columns, general = _columns(model, method, data, base, setting)
+        of_base = Base(model, base.fingerprint, setting.half, device)
+        columns = columns_of(method, data.rows, data.general, of_base)
     adapted: Any = model
     if method.adapter is not None:
         adapted = method.adapter.wrap(model, base_path)
@@ -204,48 +204,12 @@ def make_trainer(
         mean=WeightMean(method.merge.decay) if isinstance(method.merge, Ema) else None,
         # Without autocast a bf16 copy would round the predictions that fp32 is compared with.
         load_base=partial(load_base, torch.float32 if setting.half is None else None),
-        general=general,
+        general=columns.general,
+        facts=columns.facts,
         processing_class=tokenizer,
-        train_dataset=Dataset.from_dict(columns),
+        train_dataset=Dataset.from_dict(columns.rows),
         eval_dataset=Dataset.from_dict(token_columns(validation)) if validation else None,
     )
-
-
-def _columns(
-    model: Any, method: Method, data: TrainingData, base: ModelSource, setting: Setting
-) -> tuple[dict[str, list[Any]], list[dict[str, Any]]]:
-    """The columns of the training rows, and the general rows that their `replay` points to."""
-    columns = token_columns(data.rows)
-    general = [token_row(row) for row in data.general]
-    if method.replay is not None:
-        domain_targets, general_targets = (
-            [len(row.targets) for row in rows] for rows in (data.rows, data.general)
-        )
-        columns["replay"] = spread(domain_targets, general_targets, method.replay.share)
-        taken = sum(general_targets[index] for rows in columns["replay"] for index in rows)
-        log.info(
-            "replay: %d general rows an epoch, %.1f%% of the target tokens",
-            sum(map(len, columns["replay"])),
-            100 * taken / (taken + sum(domain_targets)),
-        )
-    if method.objective.weighs_sequences:
-        rows = [*data.rows, *data.general]
-        home = model.device
-        if home.type != setting.device:
-            model.to(setting.device)
-        losses = base_losses(model, base.fingerprint, rows, setting.half)
-        if home.type != setting.device:
-            model.to(home)
-        weights = method.objective.sequence_weights(losses).tolist()
-        columns["sequence_weight"] = weights[: len(data.rows)]
-        for row, weight in zip(general, weights[len(data.rows) :], strict=True):
-            row["sequence_weight"] = weight
-    return columns, general
-
-
-def token_columns(rows: Sequence[Rendered]) -> dict[str, list[Any]]:
-    """The columns of a dataset of these rows."""
-    return {"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]}
 
 
 def trainer_arguments(setting: Setting, directory: RunDirectory) -> SFTConfig:

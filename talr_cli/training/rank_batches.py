@@ -57,8 +57,7 @@ class _WithFiller(Dataset):
     def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
         self._rows = rows
         self._filler = {**rows[0], "input_ids": rows[0]["input_ids"][:2], "labels": [IGNORED] * 2}
-        if "replay" in self._filler:
-            self._filler["replay"] = []
+        self._filler |= {name: [] for name in ("replay", "base_log_probs") if name in rows[0]}
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -6,8 +6,7 @@ which sequences it is taken over; the objective knows how.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from accelerate import Accelerator
@@ -28,32 +27,37 @@ class StepTemperature:
         self._tau: torch.Tensor | None = None
         self._accumulates = False
 
-    def start_step(self, batches: Sequence[Any], score: Callable[[Any], TargetTokens]) -> None:
-        """A new optimizer step over these micro-batches; `score` runs one without gradient."""
-        self._accumulates = len(batches) > 1
+    def start_step(self, batches: int, score: Callable[[int], TargetTokens]) -> None:
+        """A new optimizer step over so many micro-batches; `score` runs one without gradient."""
+        self._accumulates = batches > 1
         if self._scope != "step" or not self._accumulates:
             return
         if self._collected:
             self.lagged = self._over_ranks(torch.cat(self._collected))
             self._collected = []
         if self._objective.tau_estimator == "exact" or self.lagged is None:
-            losses = [score(batch).sequence_losses() for batch in batches]
-            self._tau = self._over_ranks(torch.cat(losses))
+            scored = [self._objective.sequence_losses(score(one)) for one in range(batches)]
+            self._tau = self._over_ranks(torch.cat(scored))
         else:
             self._tau = self.lagged
 
     def of(self, tokens: TargetTokens) -> torch.Tensor | None:
         """tau for the weights of this micro-batch; None for an objective without one."""
+        if self._scope == "step" and self._accumulates:
+            self._collected.append(self._objective.sequence_losses(tokens).float())
+        return self.known(tokens)
+
+    def known(self, tokens: TargetTokens) -> torch.Tensor | None:
+        """As `of`, of a micro-batch that has not been trained yet."""
         if self._scope == "none":
             return None
-        losses = tokens.sequence_losses().float()
+        if self._scope == "step" and self._accumulates:
+            return self._tau
+        losses = self._objective.sequence_losses(tokens).float()
         if self._scope == "microbatch":
             # A rank's share of an epoch's last batch may be empty.
             return self._objective.temperature(losses) if len(losses) else losses.new_ones(())
-        if not self._accumulates:
-            return self._over_ranks(losses)
-        self._collected.append(losses)
-        return self._tau
+        return self._over_ranks(losses)
 
     def state(self) -> float | None:
         """The value the next step's lagged estimate starts from, for a checkpoint. Collective."""

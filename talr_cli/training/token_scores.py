@@ -43,7 +43,8 @@ def score_targets(
         unwrapped: The model that went through `add_token_scores`.
         inputs: input_ids[B, T], labels[B, T] (-100 on everything that is no target), either an
             attention_mask[B, T] (padded) or position_ids[1, T] (rows joined without padding), and
-            optionally the sequence_weights[S] of the batch's rows.
+            optionally the sequence_weights[S] of the batch's rows and the base_log_probs[N] of its
+            targets.
         top_k: Also the entropy over so many of the likeliest tokens, without gradient.
 
     Returns:
@@ -76,8 +77,16 @@ def score_targets(
         sequence_weights=(
             inputs["sequence_weights"][sequence] if "sequence_weights" in inputs else None
         ),
+        base_log_probs=inputs.get("base_log_probs"),
     )
     return tokens, hidden
+
+
+def base_tokens(inputs: Mapping[str, Any]) -> TargetTokens:
+    """The targets of a batch as the base scored them before training: no model is asked."""
+    sequence = _sequence_of_targets(inputs)[:, 1:][target_mask(inputs)]
+    log_probs = inputs["base_log_probs"]
+    return TargetTokens(log_probs, sequence, base_log_probs=log_probs)
 
 
 @torch.no_grad()

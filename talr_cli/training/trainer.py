@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from trl import SFTTrainer
 
-from talr_cli.methods.base import Objective, Regulariser, TargetTokens
+from talr_cli.methods.base import Objective, Regulariser, Step, TargetTokens
 from talr_cli.methods.schedules import Schedule
 from talr_cli.models.head import causal_lm
 from talr_cli.models.settings import loaded_settings, restore, without_router_loss
@@ -40,11 +40,12 @@ from talr_cli.training.rank_batches import RankBatches, RankLoader
 from talr_cli.training.rates import StepRates
 from talr_cli.training.spent import Meter, Spent
 from talr_cli.training.step_statistics import StepStatistics
-from talr_cli.training.temperature import StepTemperature
-from talr_cli.training.token_scores import add_token_scores, score_targets
+from talr_cli.training.step_weights import StepWeights
+from talr_cli.training.token_scores import add_token_scores, base_tokens, score_targets
 from talr_cli.training.weight_mean import KeepMean, WeightMean
 
 STATE = "talr_state.json"  # in a checkpoint: what transformers does not know of
+OF_ROWS = ("sequence_weight", "base_log_probs", "replay")  # columns that are for the collator
 
 
 class MethodTrainer(SFTTrainer):
@@ -65,6 +66,7 @@ class MethodTrainer(SFTTrainer):
         mean: WeightMean | None = None,
         load_base: Callable[[], Any] | None = None,
         general: Sequence[dict[str, Any]] = (),
+        facts: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
         """What is added to SFTTrainer's own arguments.
@@ -75,6 +77,7 @@ class MethodTrainer(SFTTrainer):
             load_base: Loads another copy of the base. With it the trainer starts the regulariser,
                 once the weights lie where they will be trained; without, it has been started.
             general: The rows that the column `replay` of the training rows points to.
+            facts: What the `training` results say about the rows.
         """
         self._loaded = loaded_settings(causal_lm(kwargs["model"]))
         super().__init__(*args, **kwargs)
@@ -95,10 +98,11 @@ class MethodTrainer(SFTTrainer):
             self.add_callback(KeepMean(mean, lambda: self.accelerator.optimizer_step_was_skipped))
         if self.padding_free:
             attend_by_row(causal_lm(self.model))
-        self.temperature = StepTemperature(objective, self.accelerator)
+        self.weights = StepWeights(objective, self.accelerator)
         self.statistics = StepStatistics()
         self.meter = Meter(self.accelerator)
         self.target_tokens = 0
+        self.facts = dict(facts or {})
         add_token_scores(self.model, objective.outputs)
 
     def leave_model_as_loaded(self) -> None:
@@ -173,21 +177,24 @@ class MethodTrainer(SFTTrainer):
             self._load_base = None
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
-        """The micro-batches of one optimizer step; tau may have to be known before they run."""
+        """The micro-batches of one optimizer step; weights may have to be known before they run."""
         batches, targets = super().get_batch_samples(epoch_iterator, num_batches, device)
         if targets is None:
             raise ValueError("the number of targets in the optimizer step is not known")
         self.target_tokens += int(targets)
-        self.temperature.start_step(batches, self._score_without_gradient)
+        step = Step(self.state.global_step, self.state.max_steps, self.args.seed)
+        score = cache(lambda one: self._score_without_gradient(batches[one]))
+        self.weights.start_step(len(batches), score, step)
         return batches, targets
 
     def _score_without_gradient(self, batch: Any) -> TargetTokens:
+        inputs = self._prepare_inputs(dict(batch))
+        if self.objective.sees_base_alone:
+            return base_tokens(inputs)
         training = self.model.training
         self.model.eval()
         with torch.no_grad(), self.compute_loss_context_manager():
-            tokens, _ = score_targets(
-                self.model_wrapped, self.model, self._prepare_inputs(dict(batch))
-            )
+            tokens, _ = score_targets(self.model_wrapped, self.model, inputs, self.objective.top_k)
         self.model.train(training)
         return tokens
 
@@ -206,8 +213,7 @@ class MethodTrainer(SFTTrainer):
         losses = -tokens.log_probs
         if not model.training:
             return losses.sum() / max(len(losses), 1)
-        tau = self.temperature.of(tokens)
-        weights = self.objective.weights(tokens, tau).detach()
+        weights, tau = self.weights.of(tokens)
         input_tokens = (
             int(inputs["attention_mask"].sum())
             if "attention_mask" in inputs
@@ -261,7 +267,7 @@ class MethodTrainer(SFTTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        self._signature_columns = [*self._signature_columns, "sequence_weight", "replay"]  # type: ignore[assignment,misc]
+        self._signature_columns = [*self._signature_columns, *OF_ROWS]  # type: ignore[assignment,misc]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self.model.training:
@@ -288,8 +294,8 @@ class MethodTrainer(SFTTrainer):
                 (folder / MANIFEST).unlink(missing_ok=True)  # written again, it is not whole
             super()._save_checkpoint(model, trial)
             state = {
-                "tau": self.temperature.state(),
                 "schedule": {} if self.schedule is None else self.schedule.state(),
+                "tau": self.weights.temperature.state(),
                 "target_tokens": self.target_tokens,
                 "spent": asdict(self.meter.read()),
                 # an interrupted run goes on so, to end with the same bits
@@ -308,10 +314,10 @@ class MethodTrainer(SFTTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             state = json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))
-            self.temperature.restore(state["tau"])
             if self.schedule is not None:
                 self.schedule.restore(state["schedule"])
             if self.mean is not None:
                 self.mean.load(Path(checkpoint), self.model)
+            self.weights.temperature.restore(state["tau"])
             self.target_tokens = state["target_tokens"]
             self.meter.restore(Spent(**state["spent"]))

@@ -111,6 +111,28 @@ def test_replay_trains_on_its_share_of_general_tokens(study, sft):
     assert 1 - counts[0] / counts[1] == pytest.approx(0.25, abs=0.03)
 
 
+def test_stm_says_how_much_it_masks_and_trains_on_the_rest(study, sft):
+    run = train("method=stm", "objective.threshold=5e4", *FAST, cwd=study)
+    training = [json.loads((one / "training.json").read_text())["training"] for one in (run, sft)]
+    share = training[0]["masked_share"]
+    assert 0 < share < 1
+    assert training[0]["target_tokens"] == round((1 - share) * training[1]["target_tokens"])
+
+
+@pytest.mark.slow
+def test_the_controls_of_talr_begin_where_it_does(study):
+    """At the base's weights the base's probabilities are the current ones."""
+    talr, of_base, shuffled = (
+        rows(train(f"method={name}", "trainer.precision=fp32", *FAST, cwd=study))
+        for name in ("talr", "talr-base", "talr-shuffled")
+    )
+    for name in ("loss", "tau", "weight_mean", "weight_p10", "weight_p50", "weight_p90"):
+        assert of_base[0][name] == pytest.approx(talr[0][name], rel=1e-4), name
+        assert shuffled[0][name] == pytest.approx(talr[0][name], rel=1e-6), name
+    assert of_base[-1]["weight_mean"] != pytest.approx(talr[-1]["weight_mean"], rel=1e-3)
+    assert shuffled[0]["grad_norm"] != pytest.approx(talr[0]["grad_norm"], rel=1e-3)
+
+
 def test_flow_measures_the_base_once_for_every_rate(study):
     overrides = ("method=flow", "dataset.data_seed=7", "eval=false")
     first = talr("train", *SMALL, *overrides, "lr=1e-3", cwd=study)

@@ -36,6 +36,8 @@ def test_the_run_directory_is_complete(run):
     assert results["general"]["limit"] == 2
     assert results["general"]["harness"]["version"]
     assert results["drift"]["kl_from_base"]["score"] > 0
+    assert results["drift"]["domain_kl_from_base"]["score"] > 0
+    assert results["drift"]["domain_kl_from_base"]["n"] == 6  # one answer to each test row
 
 
 def test_every_step_is_recorded(run):
@@ -122,6 +124,9 @@ def test_the_base_model_is_scored_and_reported(run):
     base = json.loads(next(run.parent.glob("base-*/results.json")).read_text())
     assert base["run"]["method"] == "base"
     assert base["drift"]["kl_from_base"]["score"] == pytest.approx(0, abs=1e-6)
+    tuned = json.loads((run / "results.json").read_text())["drift"]["domain_kl_from_base"]
+    assert base["drift"]["domain_kl_from_base"]["score"] == 0
+    assert base["drift"]["domain_kl_from_base"]["tokens"] == tuned["tokens"]
     done = talr("report", "study=default", cwd=cwd, logger=None)
     assert done.returncode == 0, done.stderr
     report = run.parents[1] / "report"

@@ -6,12 +6,14 @@ import json
 import pytest
 import torch
 from optimizer_step import reference, rows, toy
+from safetensors.torch import save
 
 from talr_cli.data.rendering import Rendered
 from talr_cli.evaluation.general.score_cache import RECORD, read_record, write_record
-from talr_cli.training.base_losses import base_losses
+from talr_cli.training.base_losses import base_losses, base_target_losses
 
 ROWS = rows(6)
+TARGETS = sum(label != -100 for row in ROWS for label in row["labels"])
 
 
 @pytest.fixture
@@ -59,6 +61,49 @@ def test_base_losses(cached, harm, caplog):
     caplog.clear()
     losses()
     assert [one.getMessage() for one in caplog.records] == ["base losses: found those of 6 rows"]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda content: b"",
+        lambda content: content[:-5],
+        lambda content: content[:60] + bytes([content[60] ^ 1]) + content[61:],
+        lambda content: gzip.compress(b"not weights"),
+        lambda content: gzip.compress(save({"others": torch.zeros(9)})),
+        lambda content: gzip.compress(save({"losses": torch.zeros(9)})),
+        lambda content: gzip.compress(save({"losses": torch.full((TARGETS,), float("nan"))})),
+    ],
+    ids=["empty", "torn", "flipped", "no tensors", "other tensors", "too few", "no numbers"],
+)
+def test_base_losses_of_targets(tmp_path, monkeypatch, harm, caplog):
+    monkeypatch.setenv("TALR_CACHE", str(tmp_path))
+    rendered = [Rendered(row["input_ids"], row["labels"]) for row in ROWS]
+    model = toy()
+    expected = torch.cat([reference(model, row)[0].float() for row in ROWS])
+
+    def found():
+        losses = base_target_losses(model, "toy", rendered, None)
+        assert [len(one) for one in losses] == [len(row.targets) for row in rendered]
+        return torch.cat(losses)
+
+    torch.testing.assert_close(found(), expected)
+    (file,) = tmp_path.glob("base_losses/*.safetensors.gz")
+    content = file.read_bytes()
+    caplog.clear()
+    file.write_bytes(harm(content))
+    torch.testing.assert_close(found(), expected)
+    (said,) = caplog.records
+    assert str(file) in said.getMessage()
+    assert file.read_bytes() == content
+    caplog.clear()
+    found()
+    said = f"base losses: found those of {TARGETS} targets"
+    assert [one.getMessage() for one in caplog.records] == [said]
+    # Rows that differ in what is masked only are other rows.
+    fewer = [Rendered(row.input_ids, [-100, *row.labels[1:-1], -100]) for row in rendered[1:5]]
+    assert sum(map(len, base_target_losses(model, "toy", fewer, None))) < TARGETS
+    assert len(list(tmp_path.glob("base_losses/*.safetensors.gz"))) == 2
 
 
 def test_scores(tmp_path, caplog):

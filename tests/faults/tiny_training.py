@@ -20,12 +20,13 @@ STEPS = EPOCHS * EPOCH_STEPS
 IDENTITY = "0123abcd" + "0" * 56
 
 
-def trained(run, optimizer=None, callbacks=(), **parts):
+def trained(run, optimizer=None, objective=None, accumulation=1, callbacks=(), **parts):
     """(model, training results) of `run`, which goes on from its newest checkpoint."""
     optimizer = optimizer or AdamW()
     arguments = SFTConfig(
         output_dir=str(run.checkpoints),
-        per_device_train_batch_size=8,
+        per_device_train_batch_size=8 // accumulation,
+        gradient_accumulation_steps=accumulation,
         num_train_epochs=EPOCHS,
         learning_rate=1e-2,
         **optimizer.arguments(),
@@ -43,11 +44,11 @@ def trained(run, optimizer=None, callbacks=(), **parts):
         model=toy(),
         args=arguments,
         optimizer_cls_and_kwargs=optimizer.maker(1e-2),
-        objective=Sft(),
-        callbacks=list(callbacks),
-        **parts,
+        objective=objective or Sft(),
         processing_class=stub_tokenizer(),
         train_dataset=Dataset.from_list(rows()),
+        callbacks=list(callbacks),
+        **parts,
     )
     return train(trainer, run, Tracker(), Stop(), toy)
 

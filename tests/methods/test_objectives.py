@@ -11,8 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from talr_cli.errors import UserError
-from talr_cli.methods.base import TargetTokens
-from talr_cli.methods.objectives import Deft, Dft, Eaft, Flow, InfoSft, Sft, Talr
+from talr_cli.methods.base import Step, TargetTokens
+from talr_cli.methods.objectives import (
+    Deft,
+    Dft,
+    Eaft,
+    Flow,
+    InfoSft,
+    Sft,
+    Stm,
+    TailSft,
+    Talr,
+)
 
 losses = st.floats(min_value=0.0, max_value=1e4, allow_nan=False)
 batches = st.lists(st.lists(losses, min_size=1, max_size=9), min_size=1, max_size=6)
@@ -134,6 +144,86 @@ def test_flow_weighs_rows_by_their_base_loss(batch):
     np.testing.assert_allclose(weights, np.exp(-np.array(means) / tau), rtol=1e-9, atol=1e-300)
 
 
+@given(batches, st.floats(1.01, 1e3))
+def test_stm_keeps_what_does_not_surprise_the_base(batch, threshold):
+    flat = torch.tensor([loss for row in batch for loss in row], dtype=torch.float64)
+    kept = Stm(threshold=threshold).kept(flat).tolist()
+    with np.errstate(over="ignore"):
+        perplexities = np.exp(flat.numpy())
+    near = np.isclose(perplexities, threshold, rtol=1e-12)
+    assert all((kept == (perplexities <= threshold)) | near)
+    assert Stm(threshold=math.e).kept(torch.tensor([1.0, 1.0001])).tolist() == [True, False]
+
+
+@given(st.integers(1, 12), st.floats(0, 0.99), st.data())
+def test_tailsft_leaves_out_the_rows_that_have_fallen_most(count, fraction, data):
+    lengths = data.draw(st.lists(st.integers(1, 5), min_size=count, max_size=count))
+    fallen = data.draw(st.permutations(range(count)))  # nats; no two alike
+    now = [[2.0 + 0.1 * place for place in range(length)] for length in lengths]
+    tokens = targets(now)
+    before = [loss + by for row, by in zip(now, fallen, strict=True) for loss in row]
+    tokens.base_log_probs = -torch.tensor(before, dtype=torch.float64)
+    objective = TailSft(fraction=fraction, schedule="static")
+    ones = objective.weights(tokens, None)
+    weights = objective.over_step(ones, tokens, Step(0, 9, 0)).tolist()
+    stay = sorted(range(count), key=lambda row: fallen[row])
+    stay = stay[: count - min(round(count * fraction), count - 1)]
+    share = sum(lengths[row] for row in stay) / sum(lengths)
+    reference = [(row in stay) / share for row in range(count) for _ in range(lengths[row])]
+    assert weights == pytest.approx(reference)
+    # weighted and divided by all targets, the loss is the mean over those that stay
+    losses = [loss for row in stay for loss in now[row]]
+    ours = float((torch.tensor(weights) * -tokens.log_probs).mean())
+    assert ours == pytest.approx(sum(losses) / len(losses))
+
+
+def test_tailsft_leaves_out_more_and_more_rows_along_the_training():
+    tokens = targets([[1.0 + 0.1 * row] for row in range(10)])
+    tokens.base_log_probs = torch.full((10,), -3.0, dtype=torch.float64)
+    out = [
+        int((TailSft().over_step(torch.ones(10), tokens, Step(number, 11, 0)) == 0).sum())
+        for number in range(11)
+    ]
+    assert out == [round(10 * 0.5 * number / 10) for number in range(11)]
+
+
+def test_tailsft_counts_what_rounding_can_do_as_alike():
+    """In the first step no row has changed: which ones are left out is not left to noise."""
+    one, other = (targets([[2.0 + noise * row] for row in range(6)]) for noise in (1e-6, -1e-6))
+    for tokens in (one, other):
+        tokens.base_log_probs = torch.full((6,), -2.0, dtype=torch.float64)
+    objective, step = TailSft(schedule="static"), Step(0, 9, 0)
+    expected = [0.0] * 3 + [2.0] * 3
+    assert objective.over_step(torch.ones(6), one, step).tolist() == expected
+    assert objective.over_step(torch.ones(6), other, step).tolist() == expected
+
+
+@given(batches)
+def test_the_base_alone_makes_the_weights_of_the_first_control(batch):
+    tokens = TargetTokens(torch.zeros(sum(map(len, batch))).double(), targets(batch).sequence)
+    tokens.base_log_probs = targets(batch).log_probs
+    control, talr = Talr(probabilities="base"), Talr()
+    tau = control.temperature(control.sequence_losses(tokens))
+    plain = targets(batch)
+    expected = talr.weights(plain, talr.temperature(plain.sequence_losses()))
+    assert torch.equal(control.weights(tokens, tau), expected)
+
+
+def test_the_second_control_deals_the_same_weights_to_other_targets():
+    objective, weights = Talr(shuffle_weights=True), torch.rand(200)
+
+    def dealt(number, seed):
+        return objective.over_step(weights, targets([[1.0] * 200]), Step(number, 9, seed))
+
+    first = dealt(0, 0)
+    assert torch.equal(first.sort().values, weights.sort().values)
+    assert torch.equal(first, dealt(0, 0))
+    for other in (weights, dealt(1, 0), dealt(0, 1)):
+        # Of a random order one target in 200 keeps its weight.
+        assert int((first == other).sum()) < 10
+        assert abs(float(torch.corrcoef(torch.stack([first, other]))[0, 1])) < 0.3
+
+
 def test_eaft_over_the_whole_vocabulary_needs_a_scale():
     with pytest.raises(UserError, match=r"objective\.scale"):
         Eaft(top_k=None)
@@ -163,7 +253,13 @@ def test_no_target_at_all_gives_no_weights():
 
 
 @pytest.mark.parametrize(
-    "values", [{"tau_scope": "epoch"}, {"tau_estimator": "guess"}, {"median": "upper"}]
+    "values",
+    [
+        {"tau_scope": "epoch"},
+        {"tau_estimator": "guess"},
+        {"median": "upper"},
+        {"probabilities": "next"},
+    ],
 )
 def test_unknown_settings_are_refused(values):
     (key, wrong), *_ = values.items()

@@ -40,6 +40,10 @@ def method(*overrides):
         (["method=lines"], "lines"),
         (["method=lines", "merge.alpha=0.3", "merge.beta=0.2"], "lines0.3b0.2"),
         (["method=talr", "merge=ema", "merge.decay=0.9"], "talr+ema0.9"),
+        (["method=stm", "adapter=lora"], "stm+lora"),
+        (["method=tailsft"], "tailsft"),
+        (["method=talr-base"], "talr-base"),
+        (["method=talr-shuffled", "objective.probabilities=base"], "talr-base-shuffled"),
     ],
 )
 def test_methods_compose_and_are_named_by_their_parts(overrides, name):

@@ -149,6 +149,15 @@ def test_markdown():
     assert "0.0012 ± 0.0001" in lines[3]
 
 
+def test_the_kl_on_the_domain_has_a_column_where_it_was_measured():
+    one = results()
+    one["drift"]["domain_kl_from_base"] = {"score": 0.0456, "stderr": 0.0012}
+    assert "domain KL" not in markdown_table([BASE, results()])
+    table = markdown_table([BASE, one])
+    assert "domain KL" in table
+    assert "0.0456 ± 0.0012" in table
+
+
 def test_missing_parts_are_dashes_not_zeros():
     one = results(general=None)
     one["drift"] = None

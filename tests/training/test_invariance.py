@@ -13,11 +13,15 @@ SAME = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "method", ["sft", "talr", "flow", "dft", "eaft", "infosft", "deft", "l2", "kl", "lora"]
+    "method",
+    [
+        *("sft", "talr", "flow", "dft", "eaft", "infosft", "deft", "l2", "kl", "lora"),
+        *("stm", "tailsft", "talr-base", "talr-shuffled"),
+    ],
 )
 def test_what_only_saves_memory_changes_no_step(method, tmp_path):
     common = (f"method={method}", "eval=false", "lr=1e-3", "trainer.precision=fp32")
-    if method == "talr":
+    if method.startswith("talr"):
         common += ("objective.tau_estimator=exact",)
     recorded = rows(train(*common, "study=recorded", cwd=tmp_path))
     for name, override in SAME.items():

@@ -38,9 +38,10 @@ COLUMNS = {
     "general_change": "Δ general",
     "cross_entropy": "drift CE",
     "kl_from_base": "drift KL",
+    "domain_kl_from_base": "domain KL",
 }
 _CHANGES = ("domain_change", "general_change")
-_DRIFT = ("cross_entropy", "kl_from_base")
+_DRIFT = ("cross_entropy", "kl_from_base", "domain_kl_from_base")
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,7 @@ def study_rows(groups: Sequence[Group]) -> list[Row]:
                 "domain_change": _change(one, group.base, "domain"),
                 "general": estimate_of(one["general"]),
                 "general_change": _change(one, group.base, "general"),
-                "cross_entropy": estimate_of(drift.get("cross_entropy")),
-                "kl_from_base": estimate_of(drift.get("kl_from_base")),
+                **{key: estimate_of(drift.get(key)) for key in _DRIFT},
             }
             on_front = None if left_out or not has_both_scores(one) else id(one) in front
             rows.append(
@@ -96,6 +96,9 @@ def study_rows(groups: Sequence[Group]) -> list[Row]:
 def results_cells(groups: Sequence[Group]) -> Cells:
     """One line a run; model, dataset and front are shown where there are several to tell apart."""
     rows = study_rows(groups)
+    titles = dict(COLUMNS)
+    if not any(row.estimates["domain_kl_from_base"] for row in rows):
+        titles["domain_kl_from_base"] = ""  # of scores that are older than it
     columns = [
         Column("id"),
         *pair_columns(len(groups)),
@@ -107,7 +110,7 @@ def results_cells(groups: Sequence[Group]) -> Cells:
         Column("seed", "seed"),
         *(
             Column(key, title, number=True, error=f"{key}_stderr", spare=key in _DRIFT)
-            for key, title in COLUMNS.items()
+            for key, title in titles.items()
         ),
         *(Column(f"{key}_{what}") for key in _CHANGES for what in ("p", "distinguishable")),
         Column("pareto_front", "Pareto" if len(rows) > 1 else "", spare=True),
@@ -141,7 +144,7 @@ def estimate_cell(key: str, estimate: Estimate | None) -> Cell:
     if estimate is None:
         return Cell()
     sign = "+" if key.endswith("_change") else ""
-    digits = 3 if key.startswith(("domain", "general")) else 4  # nats per token are small
+    digits = 4 if key in _DRIFT else 3  # nats per token are small
     text = f"{estimate.score:{sign}.{digits}f}"
     if estimate.stderr is not None:
         text += f" ± {estimate.stderr:.{digits}f}"

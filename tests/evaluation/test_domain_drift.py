@@ -1,0 +1,151 @@
+"""KL from the base along its own answers: the tokens it is taken over, and what is kept of them."""
+
+import copy
+import gzip
+import json
+
+import pytest
+import torch
+
+from talr_cli.data.base import Example
+from talr_cli.evaluation import domain_drift
+from talr_cli.evaluation.domain_drift import answered_prompts
+from talr_cli.evaluation.drift import KeptStates, kl_from_base
+from talr_cli.evaluation.generation import drawn
+from talr_cli.evaluation.memory import BatchSize
+from talr_cli.models import loading
+
+EXAMPLES = [
+    Example(str(number), ({"role": "user", "content": f"What is {number} + {number}?"},), "")
+    for number in range(5)
+]
+
+
+@pytest.fixture(scope="module")
+def base(tiny_source, tiny_config):
+    return loading.load_model(tiny_source, tiny_config, torch.float32, "cpu").eval()
+
+
+@pytest.fixture
+def tuned(base):
+    torch.manual_seed(0)
+    other = copy.deepcopy(base)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    return other
+
+
+@pytest.fixture
+def answered(base, renderer, tmp_path, monkeypatch):
+    """A function: the answers as they are made or found, and how often the base was loaded."""
+    monkeypatch.setattr(domain_drift, "MOST_TOKENS", 7)
+    loads = []
+
+    def load():
+        loads.append(1)
+        return base
+
+    def answer(examples=EXAMPLES):
+        settings = base.config.to_dict()
+        folder = tmp_path / "scores"
+        return answered_prompts(
+            examples, renderer, settings, 1024, "base", folder, load, BatchSize(2)
+        ), len(loads)
+
+    return answer
+
+
+def plain_kl(base, tuned, sequences, starts):
+    """Mean over predictions in float64, by whole logits."""
+    total, count = 0.0, 0
+    for ids, start in zip(sequences, starts, strict=True):
+        with torch.no_grad():
+            p, q = (one(torch.tensor([ids])).logits[0, start:].double() for one in (base, tuned))
+        total += float(
+            torch.nn.functional.kl_div(
+                q.log_softmax(-1), p.log_softmax(-1), log_target=True, reduction="sum"
+            )
+        )
+        count += len(ids) - start
+    return total / count
+
+
+def test_it_is_the_divergence_of_each_prediction_that_makes_an_answer(
+    base, tuned, answered, renderer, tiny_source, tmp_path
+):
+    (sequences, starts), _ = answered()
+    for example, ids, start in zip(EXAMPLES, sequences, starts, strict=True):
+        prompt = renderer.prompt_ids(example.messages)
+        assert ids[: start + 1] == prompt
+        # A random model finds no end: 7 tokens, of which the last one is predicted and not read.
+        assert len(ids) == len(prompt) + 6
+    states = KeptStates(tmp_path / "states.safetensors", tiny_source.directory, lambda: base)
+    for _ in range(2):  # computed, then found
+        measured = kl_from_base(tuned, states, sequences, starts)
+        assert measured["score"] == pytest.approx(
+            plain_kl(base, tuned, sequences, starts), rel=1e-4
+        )
+        assert (measured["tokens"], measured["n"]) == (7 * 5, 5)
+    assert len(states._read(35, base)) == 35  # of the prompts nothing is kept
+    itself = kl_from_base(base, None, sequences, starts)
+    assert (itself["score"], itself["tokens"]) == (0.0, 35)
+
+
+def test_an_end_is_a_prediction_like_the_others(base, tuned, answered, renderer, monkeypatch):
+    """Where the base ends an answer, the prediction after its last token counts too."""
+    end = renderer.end_of_turn
+
+    def ends_at_once(seed):
+        return lambda logits: torch.full((len(logits),), end)
+
+    monkeypatch.setattr(domain_drift, "drawn", ends_at_once)
+    (sequences, starts), _ = answered()
+    assert sequences == [renderer.prompt_ids(one.messages) for one in EXAMPLES]
+    assert [len(ids) - start for ids, start in zip(sequences, starts, strict=True)] == [1] * 5
+    states = KeptStates(domain_drift.Path("/none"), domain_drift.Path("/none"), lambda: base)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("talr_cli.evaluation.drift.write_bytes", lambda *_: None)
+        patch.setattr("talr_cli.evaluation.drift.make_folder", lambda *_: None)
+        measured = kl_from_base(tuned, states, sequences, starts)
+    assert measured["score"] == pytest.approx(plain_kl(base, tuned, sequences, starts), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda content: content[:-3],
+        lambda content: gzip.compress(json.dumps([[[1], False]] * 4).encode()),
+        lambda content: gzip.compress(json.dumps([[[1.5], False]] * 5).encode()),
+        lambda content: gzip.compress(json.dumps([[[1] * 8, True]] * 5).encode()),
+        lambda content: gzip.compress(json.dumps([[[], True]] * 5).encode()),
+    ],
+    ids=["torn", "too few", "no ids", "too long", "cut at nothing"],
+)
+def test_the_answers_are_kept_and_made_again_where_they_are_damaged(
+    answered, harm, tmp_path, caplog
+):
+    first, loads = answered()
+    assert loads == 1
+    assert answered() == (first, 1)
+    (file,) = tmp_path.glob("scores/base-answers-*.json.gz")
+    content = file.read_bytes()
+    file.write_bytes(harm(content))
+    caplog.clear()
+    assert answered() == (first, 2)
+    assert str(file) in caplog.records[0].getMessage()
+    assert file.read_bytes() == content
+    others, loads = answered(EXAMPLES[:2])
+    assert loads == 3
+    assert len(others[0]) == 2
+
+
+def test_answers_are_drawn_by_their_probabilities():
+    logits = torch.tensor([0.0, 1.0, 2.0, -30.0])
+    tokens = drawn(0)(logits.expand(20_000, 4))
+    shares = tokens.bincount(minlength=4) / len(tokens)
+    torch.testing.assert_close(shares, logits.softmax(-1), atol=0.015, rtol=0)
+    assert torch.equal(tokens, drawn(0)(logits.expand(20_000, 4)))
+    assert not torch.equal(tokens, drawn(1)(logits.expand(20_000, 4)))
+    colder = drawn(0, temperature=0.5)(logits.expand(20_000, 4)).bincount(minlength=4) / 20_000
+    torch.testing.assert_close(colder, (2 * logits).softmax(-1), atol=0.015, rtol=0)

@@ -1,0 +1,42 @@
+"""What is made of the weights of a whole step goes on where a killed run was."""
+
+import pytest
+import torch
+from tiny_training import EPOCH_STEPS, STEPS, trained
+from transformers import TrainerCallback
+
+from talr_cli.methods.objectives import TailSft, Talr
+from talr_cli.runs.run_directory import RunDirectory
+
+
+class Killed(TrainerCallback):
+    """Falls over in the step after the first checkpoint."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == EPOCH_STEPS:
+            raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [TailSft(), Talr(shuffle_weights=True), Talr(probabilities="base", shuffle_weights=True)],
+    ids=["tailsft", "talr-shuffled", "talr-base-shuffled"],
+)
+def test_a_killed_training_ends_with_the_same_weights(objective, tmp_path):
+    whole, killed = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "killed")
+    for run in (whole, killed):
+        run.path.mkdir()
+    model, _ = trained(whole, objective=objective, accumulation=2)
+    with pytest.raises(ZeroDivisionError):
+        trained(killed, objective=objective, accumulation=2, callbacks=[Killed()])
+    other, training = trained(killed, objective=objective, accumulation=2)
+    assert (training["resumed_from_step"], training["steps"]) == (EPOCH_STEPS, STEPS)
+    expected = model.state_dict()
+    assert all(torch.equal(one, expected[name]) for name, one in other.state_dict().items())
+    ours, theirs = whole.read_metrics(), killed.read_metrics()
+    assert [row["weight_p90"] for row in ours] == [row["weight_p90"] for row in theirs]
+    if isinstance(objective, TailSft):
+        # More and more rows are left out; the weights of the others make up for them.
+        assert [row["weight_mean"] for row in ours] == pytest.approx([1.0] * STEPS)
+        assert ours[0]["weight_p10"] == ours[0]["weight_p90"] == 1
+        assert ours[-1]["weight_p10"] == 0

@@ -1,0 +1,90 @@
+"""The columns of the training rows: what is masked, and what the base said of each target."""
+
+import logging
+
+import pytest
+import torch
+from optimizer_step import gradient, reference, relative, rows, toy, trainer_gradient
+
+from talr_cli.data.rendering import Rendered
+from talr_cli.errors import UserError
+from talr_cli.methods.method import Method
+from talr_cli.methods.objectives import Stm, TailSft
+from talr_cli.methods.replay import Replay
+from talr_cli.training.collator import Collator
+from talr_cli.training.columns import Base, columns_of
+
+ROWS = [Rendered(row["input_ids"], row["labels"]) for row in rows()]
+THRESHOLD = 50.0  # about that of a model of 50 tokens which knows nothing
+
+
+@pytest.fixture
+def base(tmp_path, monkeypatch):
+    monkeypatch.setenv("TALR_CACHE", str(tmp_path))
+    return Base(toy(), "toy", None, "cpu")
+
+
+def test_stm_trains_the_mean_over_the_targets_that_are_kept(base, tmp_path, caplog):
+    """Gradient and divisor in float64 from the definition, however the batch is cut up."""
+    made = columns_of(Method(Stm(threshold=THRESHOLD)), ROWS, [], base)
+    batch = [
+        {"input_ids": ids, "labels": labels}
+        for ids, labels in zip(made.rows["input_ids"], made.rows["labels"], strict=True)
+    ]
+    model = toy()
+    scored = torch.cat([reference(model, row)[0] for row in rows()])
+    kept = scored.detach().exp() <= THRESHOLD
+    assert 0 < int(kept.sum()) < len(kept)
+    (scored * kept).sum().div(kept.sum()).backward()
+    expected = gradient(model).clone()
+    for micro, padding_free in ((len(batch), False), (1, True)):
+        actual, loss = trainer_gradient(toy(), batch, Stm(), tmp_path, micro, padding_free)
+        assert loss == pytest.approx(float(scored.detach()[kept].mean()), rel=1e-5)
+        assert relative(actual, expected) < 1e-5
+    share = 1 - float(kept.double().mean())
+    assert made.facts["masked_share"] == pytest.approx(share)
+    assert f"masked by the objective: {100 * share:.1f}% of the targets" in caplog.text
+    gone = sum(not any(own) for own in kept.split([len(row.targets) for row in ROWS]))
+    assert len(batch) == len(ROWS) - gone
+
+
+def test_an_objective_that_masks_all_is_refused_in_a_line(base):
+    with pytest.raises(UserError, match=r"objective=stm masks every target of the training rows"):
+        columns_of(Method(Stm(threshold=1.001)), ROWS, [], base)
+
+
+def test_what_the_base_said_of_each_target_stands_where_the_target_does(base, caplog):
+    """In every batch, with general rows behind those that take them along."""
+    general = [Rendered(row["input_ids"], row["labels"]) for row in rows(3, seed=7)]
+    method = Method(TailSft(), replay=Replay(share=0.4))
+    made = columns_of(method, ROWS, general, base)
+    names = list(made.rows)
+    of_rows = [dict(zip(names, row, strict=True)) for row in zip(*made.rows.values(), strict=True)]
+    taken = [index for row in of_rows for index in row["replay"]]
+    assert len(taken) > 3
+
+    def joined(size, padding_free):
+        collate = Collator(pad_token_id=0, padding_free=padding_free, general=made.general)
+        targets, log_probs = [], []
+        for start in range(0, len(of_rows), size):
+            batch = collate([dict(row) for row in of_rows[start : start + size]])
+            targets.append(batch["labels"][:, 1:][batch["labels"][:, 1:] != -100])
+            log_probs.append(batch["base_log_probs"])
+        return torch.cat(targets), torch.cat(log_probs)
+
+    order = [
+        one
+        for row, own in zip(ROWS, of_rows, strict=True)
+        for one in (row, *(general[index] for index in own["replay"]))
+    ]
+    expected = torch.cat(
+        [
+            -reference(base.model, {"input_ids": one.input_ids, "labels": one.labels})[0]
+            for one in order
+        ]
+    )
+    for size, padding_free in ((16, False), (4, True), (1, False)):
+        targets, log_probs = joined(size, padding_free)
+        assert targets.tolist() == [target for one in order for target in one.targets]
+        torch.testing.assert_close(log_probs.double(), expected.detach(), rtol=1e-4, atol=1e-5)
+    assert [one.levelno for one in caplog.records] == [logging.INFO]
