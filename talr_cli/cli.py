@@ -33,6 +33,9 @@ COMMANDS = {
     "list": "the runs of each study, their states, scores and sizes",
     "show": "a run: how it was made, its scores, some answers, its files",
     "clean": "delete what nothing needs; --dry-run shows it",
+    "status": "where the runs of a detached sweep stand, by files and SLURM's queue",
+    "logs": "what a run of a sweep prints",
+    "stop": "take the jobs of a detached sweep out of the queue, end those that run",
     "doctor": "this machine, and what would stop an experiment on it",
     "completion": "the script that completes words in bash, zsh or fish",
 }

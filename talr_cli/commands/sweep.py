@@ -17,14 +17,17 @@ from talr_cli.config.commands import SweepConfig
 from talr_cli.config.typed import typed_config
 from talr_cli.errors import UserError
 from talr_cli.interruption import stop_requests
+from talr_cli.printable import printable_lines
 from talr_cli.runs.study import load_runs, study_path
+from talr_cli.sweep import slurm
+from talr_cli.sweep.detached import script, submit
 from talr_cli.sweep.drive import drive
 from talr_cli.sweep.grid import points
 from talr_cli.sweep.hydra_launcher import HydraLauncher
 from talr_cli.sweep.jobs import Launcher
 from talr_cli.sweep.local import Local
-from talr_cli.sweep.plan import find_models, make_plan
-from talr_cli.sweep.show import show_plan, show_summary
+from talr_cli.sweep.plan import Plan, find_models, make_plan
+from talr_cli.sweep.show import show_plan, show_submissions, show_summary
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +35,7 @@ _FLAGS = ("-m", "--multirun", "--dry-run")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code: 0 when every run is done, 1 when one is not.
+    """Exit code: 0 when every run is done, or in the queue of SLURM; 1 when one is not.
 
     Raises:
         KeyboardInterrupt: It was stopped before its end.
@@ -46,19 +49,17 @@ def main(arguments: Sequence[str]) -> int:
     own_keys = {field.name for field in fields(SweepConfig)}
     of_launcher = [one for one in overrides if one.lstrip("+~").startswith("hydra.launcher.")]
     overrides = [one for one in overrides if one not in of_launcher]
-    own = [one for one in overrides if one.partition("=")[0] in own_keys]
+    own = [one for one in overrides if one.partition("=")[0].partition(".")[0] in own_keys]
     with composition.composing("sweep", config_dir) as also:
         options: SweepConfig = typed_config("sweep", compose("sweep", [*also, *own]), own)
-    if of_launcher and options.launcher == "local":
-        raise UserError(
-            f"{of_launcher[0]} is for launcher=slurm, submitit or ray: launcher=local, which "
-            "starts the jobs here, has no such options"
-        )
+    _check_options(options, own, of_launcher)
     if options.quiet:
         progress.be_quiet()
     with progress.work("planning"):
         grid = points([one for one in overrides if one not in own], config_dir)
         plan = make_plan(grid, find_models(grid, fetch=not dry_run), config_dir, options)
+    if options.detach:
+        return _detach(plan, options, dry_run)
     launcher: Launcher
     if options.launcher == "local":
         launcher = Local(options.workers, grid[0].config.device)
@@ -88,3 +89,44 @@ def main(arguments: Sequence[str]) -> int:
     for typed in scored:
         print(f"next: {shlex.join(['talr', 'recommend', *typed])}")
     return 0 if all(outcome.is_good for outcome in outcomes.values()) else 1
+
+
+def _check_options(options: SweepConfig, own: Sequence[str], of_launcher: Sequence[str]) -> None:
+    """Refuse options of another way to start jobs than the one that was chosen."""
+    of_slurm = [one for one in own if one.startswith("slurm.")]
+    if of_launcher and options.launcher == "local":
+        raise UserError(
+            f"{of_launcher[0]} is for launcher=slurm, submitit or ray: launcher=local, which "
+            "starts the jobs here, has no such options"
+        )
+    if of_launcher and options.detach:
+        raise UserError(
+            f"{of_launcher[0]} is for a sweep that waits for its jobs: with detach=true type "
+            "slurm.KEY=VALUE, `talr sweep --help` lists them"
+        )
+    if of_slurm and not options.detach:
+        raise UserError(
+            f"{of_slurm[0]} is for launcher=slurm detach=true: a sweep that waits for its jobs has "
+            "hydra.launcher.KEY=VALUE"
+        )
+
+
+def _detach(plan: Plan, options: SweepConfig, dry_run: bool) -> int:
+    """Submit what is left to do and return; with `dry_run` show the script of the first job."""
+    left = [job for job, now in zip(plan.jobs, plan.states, strict=True) if now != "done"]
+    missing = list(plan.missing)
+    if left:
+        text = script(left[0], options.slurm)
+        refused = slurm.refusal(text, options.slurm.partition, options.slurm.minutes)
+        missing += [] if refused is None else [refused]
+    if missing:
+        raise UserError("; ".join(missing))
+    show_plan(plan)
+    if dry_run:
+        if left:
+            print(f"\nThe first of {len(left)} batch scripts, of {left[0].directory.path.name}:\n")
+            print(printable_lines(text))
+        return 0
+    submissions = submit(plan, options.slurm)
+    show_submissions(submissions)
+    return 0 if all(one.is_good for one in submissions) else 1

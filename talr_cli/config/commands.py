@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from talr_cli.data.base import Dataset
+from talr_cli.errors import UserError
 from talr_cli.fields import part, value
 from talr_cli.methods.base import Objective
 from talr_cli.models.config import ModelConfig
@@ -80,6 +81,31 @@ class DoctorConfig:
 
 
 @dataclass(kw_only=True)
+class StatusConfig(ReadingConfig):
+    """`talr status`."""
+
+
+@dataclass(kw_only=True)
+class LogsConfig:
+    """`talr logs RUN`."""
+
+    run: str | None = value(
+        "its directory, or how its name begins", None, is_path=True, may_be_empty=False
+    )
+    study: str | None = value("a folder in runs_dir; null: each of them", None, may_be_empty=False)
+    runs_dir: str = value("where studies lie", may_be_empty=False, is_path=True)
+    lines: int = value("of its end that are shown", 40, at_least=1)
+    follow: bool = value("go on with what is added, until Ctrl-C", False)
+
+
+@dataclass(kw_only=True)
+class StopConfig(StudyConfig):
+    """`talr stop`."""
+
+    now: bool = value("end the jobs at once: the work since the last checkpoint is lost", False)
+
+
+@dataclass(kw_only=True)
 class AnalyzeConfig(StudyConfig):
     """`talr analyze`."""
 
@@ -120,6 +146,49 @@ class ExportConfig:
 
 
 @dataclass(kw_only=True)
+class SlurmConfig:
+    """What each job of a detached sweep asks of SLURM."""
+
+    partition: str | None = value("null: the cluster's default", None, may_be_empty=False)
+    account: str | None = value("who pays for it", None, may_be_empty=False)
+    minutes: int = value(
+        "time limit; a job that reaches it is queued again and goes on", 1440, at_least=1
+    )
+    nodes: int = value("of one run; several need distributed=ddp or fsdp2", 1, at_least=1)
+    gpus: int = value("of each node", 1, at_least=0)
+    gpu_memory: float | None = value(
+        "GiB of each GPU, for the plan: nobody can see it from a login node", None, above=0
+    )
+    cpus: int = value("cores of each node", 8, at_least=1)
+    memory: str | None = value(
+        "of each node, as 64G; null: the partition's default", None, may_be_empty=False
+    )
+    grace: int = value(
+        "seconds before the limit in which a run ends its step and writes a checkpoint",
+        120,
+        at_least=1,
+        at_most=65535,
+    )
+    requeues: int = value("how often a job is queued again for its time limit", 100, at_least=0)
+    options: list[str] = value("more options of sbatch, as [--qos=high,--exclusive]", factory=list)
+    template: str | None = value(
+        "a file in the place of talr's batch script: docs/clusters.md",
+        None,
+        is_path=True,
+        may_be_empty=False,
+    )
+
+    def __post_init__(self) -> None:
+        if self.grace >= 60 * self.minutes:
+            raise UserError(
+                f"slurm.grace={self.grace} s leave nothing of slurm.minutes={self.minutes}"
+            )
+        for option in self.options:
+            if not option.startswith("-") or "\n" in option:
+                raise UserError(f"slurm.options: {option!r} is no option: write --NAME=VALUE")
+
+
+@dataclass(kw_only=True)
 class SweepConfig:
     """`talr sweep`, beside the values of `talr train`."""
 
@@ -136,6 +205,17 @@ class SweepConfig:
         "final",
         choices=("final", "best", "none"),
     )
+    detach: bool = value("submit the jobs to SLURM and return: launcher=slurm", False)
+    slurm: SlurmConfig = value("what a detached job asks for", factory=SlurmConfig)
+
+    def __post_init__(self) -> None:
+        if self.detach and self.launcher != "slurm":
+            raise UserError(f"detach=true needs launcher=slurm, not launcher={self.launcher}")
+        if self.detach and self.keep != "final":
+            raise UserError(
+                f"keep={self.keep} deletes models while a sweep goes on, and a detached one has "
+                "nobody to do it: leave it out, `talr clean models=true` deletes them later"
+            )
 
 
 @dataclass(kw_only=True)
@@ -165,6 +245,9 @@ COMMANDS: dict[str, type] = {
     "show": ShowConfig,
     "clean": CleanConfig,
     "doctor": DoctorConfig,
+    "status": StatusConfig,
+    "logs": LogsConfig,
+    "stop": StopConfig,
 }
 
 

@@ -46,6 +46,17 @@ class Weights:
     bytes_each: int
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where runs are made that are not made here: the GPUs of one, 0 for none.
+
+    `memory` is bytes of each GPU, or of a machine without any; None where nobody has said.
+    """
+
+    gpus: int
+    memory: float | None
+
+
 def weights_of(source: ModelSource | None) -> Weights | None:
     """From the headers of the safetensors; None where they are not here."""
     if source is None:
@@ -128,13 +139,18 @@ def missing(
     jobs: Sequence[Job],
     states: Sequence[State],
     shapes: Mapping[Path, Shape | None],
+    place: Place | None = None,
 ) -> list[str]:
-    """Why jobs cannot be made: files that are not there, a machine that is too small."""
+    """Why jobs cannot be made: files that are not there, a machine that is too small.
+
+    Args:
+        place: Where runs are made; None: here.
+    """
     found: dict[str, None] = {}
     for job, now in zip(jobs, states, strict=True):
         if now != "done":
             found |= dict.fromkeys(_missing_data(job.config))
-            found |= dict.fromkeys(_missing_memory(job, shapes[job.directory.path]))
+            found |= dict.fromkeys(_missing_memory(job, shapes[job.directory.path], place))
     return list(found)
 
 
@@ -165,21 +181,26 @@ def _missing_data(config: TrainConfig | EvalConfig) -> Iterator[str]:
             yield f"{key}={path} does not exist"
 
 
-def _missing_memory(job: Job, shape: Shape | None) -> Iterator[str]:
+def _missing_memory(job: Job, shape: Shape | None, place: Place | None) -> Iterator[str]:
     config = _training(job)
     if config is None or shape is None:
         return
-    there, where = _memory_there(config)
+    there, where = _memory_there(config, place)
+    if there is None:
+        return
     try:
         planner.check_state(
-            config.model.name, shape, config.parts, _arithmetic(config), there, where
+            config.model.name, shape, config.parts, _arithmetic(config, place), there, where
         )
     except UserError as error:
         yield str(error)
 
 
 def memory_of(
-    jobs: Sequence[Job], states: Sequence[State], shapes: Mapping[Path, Shape | None]
+    jobs: Sequence[Job],
+    states: Sequence[State],
+    shapes: Mapping[Path, Shape | None],
+    place: Place | None = None,
 ) -> str | None:
     """What the run that takes the most is estimated to take, if a row is as long as may be.
 
@@ -189,27 +210,40 @@ def memory_of(
     for job, now in zip(jobs, states, strict=True):
         config, shape = _training(job), shapes[job.directory.path]
         if now != "done" and config is not None and shape is not None:
-            found.append((config, _longest_rows(config, shape)))
+            there = _memory_there(config, place)[0]
+            least = _longest_rows(config, shape, place, 0.0 if there is None else there)
+            found.append((config, shape, least, there))
     if not found:
         return None
-    config, plan = max(found, key=lambda one: one[1].memory.total)
+    config, shape, plan, there = max(found, key=lambda one: one[2].memory.total)
     again = " with layers computed again" if plan.checkpointing else ""
+    rows = f"{plan.rows} of {config.trainer.batch_size} rows at once{again}"
+    longest = f"if all had max_length={config.trainer.max_length} tokens"
+    what = f"a run ({config.model.name}, {config.method}: {rows}"
+    if there is not None:
+        total, usable = planner.gib(plan.memory.total), planner.gib(plan.free)
+        return f"up to {total} {what}, {longest}); {usable} are usable"
+    most = _longest_rows(config, shape, place, math.inf)
+    more = f"; up to {planner.gib(most.memory.total)} with {most.rows}" * (most.rows != plan.rows)
     return (
-        f"up to {planner.gib(plan.memory.total)} a run ({config.model.name}, {config.method}: "
-        f"{plan.rows} of {config.trainer.batch_size} rows at once{again}, if all had "
-        f"max_length={config.trainer.max_length} tokens); {planner.gib(plan.free)} are usable"
+        f"at least {planner.gib(plan.memory.total)} {what}{more}), {longest}; with "
+        "slurm.gpu_memory=GIB it is checked"
     )
 
 
-def _longest_rows(config: TrainConfig, shape: Shape) -> planner.Plan:
-    """How a batch is cut up when every row is as long as may be."""
-    longest, how = config.trainer.max_length, _arithmetic(config)
+def _longest_rows(
+    config: TrainConfig, shape: Shape, place: Place | None, there: float
+) -> planner.Plan:
+    """How a batch is cut up for so much memory when every row is as long as may be."""
+    longest, how = config.trainer.max_length, _arithmetic(config, place)
     rows = planner.Rows([longest], [longest], joined=False)
-    usable = planner.USABLE[how.device] * _memory_there(config)[0]
+    usable = planner.USABLE[how.device] * there
     return planner.choose(shape, config.parts, config.trainer, how, rows, usable)
 
 
-def _memory_there(config: TrainConfig) -> tuple[float, str]:
+def _memory_there(config: TrainConfig, place: Place | None) -> tuple[float | None, str]:
+    if place is not None:
+        return place.memory, f"is what {'each GPU' if place.gpus else 'a machine'} there has"
     gpus = gpu_memory() if config.device != "cpu" else []
     return (
         (min(gpus), "is what each GPU has")
@@ -218,9 +252,10 @@ def _memory_there(config: TrainConfig) -> tuple[float, str]:
     )
 
 
-def _arithmetic(config: TrainConfig) -> Arithmetic:
+def _arithmetic(config: TrainConfig, place: Place | None) -> Arithmetic:
     """As far as it is known without torch: in half precision on GPUs, or where it was asked for."""
-    gpus = len(gpu_memory()) if config.device != "cpu" else 0
+    gpus = len(gpu_memory()) if place is None else place.gpus
+    gpus = 0 if config.device == "cpu" else gpus
     ranks = config.distributed.processes or max(1, gpus)
     precision = config.trainer.precision
     return Arithmetic(

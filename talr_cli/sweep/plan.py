@@ -74,7 +74,8 @@ def make_plan(
     free = needs.free_bytes(Path(points[0].config.runs_dir))
     known = {key: shape_of(source) for key, source in sources.items()}
     shapes = {job.directory.path: known[model_key(job.config)] for job in jobs}
-    missing = needs.missing(jobs, states, shapes)
+    place = _place(options)
+    missing = needs.missing(jobs, states, shapes, place)
     if disk is not None and disk > free:
         missing.append(f"disk: up to {gib(disk)} are needed, {gib(free)} are free")
     unknown = [json.loads(key)["path"] for key, source in sources.items() if source is None]
@@ -85,10 +86,21 @@ def make_plan(
         needs.seconds_of(jobs, states, options.workers),
         disk,
         free,
-        needs.memory_of(jobs, states, shapes),
+        needs.memory_of(jobs, states, shapes, place),
         needs.notes(jobs, unknown),
         missing,
     )
+
+
+def _place(options: SweepConfig) -> needs.Place | None:
+    """Where the runs are made; None: on this machine."""
+    if options.launcher in ("local", "submitit"):
+        return None
+    if not options.detach:
+        return needs.Place(1, None)  # its launcher's options are its own
+    wanted = options.slurm
+    memory = None if wanted.gpu_memory is None else wanted.gpu_memory * 2**30
+    return needs.Place(wanted.gpus * wanted.nodes, memory if wanted.gpus else None)
 
 
 def model_key(config: TrainConfig | EvalConfig) -> str:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from talr_cli.run.config import TrainConfig
 from talr_cli.statistics.power import power_text
+from talr_cli.sweep.detached import Submission
 from talr_cli.sweep.jobs import Job, Outcome
 from talr_cli.sweep.plan import Plan
 from talr_cli.training.planner import gib
@@ -44,6 +45,17 @@ def show_summary(jobs: Sequence[Job], outcomes: Mapping[Path, Outcome]) -> None:
         if not outcome.is_good:
             reason = (outcome.reason.strip().splitlines() or ["no reason given"])[-1]
             print(f"  {outcome.word}: {path}: {reason}")
+
+
+def show_submissions(submissions: Sequence[Submission]) -> None:
+    """What was submitted and what was not, and what to type next."""
+    counts = Counter(one.word for one in submissions)
+    print("sweep: " + ", ".join(f"{count} {word}" for word, count in counts.items()))
+    numbers = [one.number for one in submissions if one.word == "submitted" and one.number]
+    if numbers:
+        print(f"jobs: {', '.join(numbers)}")
+    for study in dict.fromkeys(one.job.config.study for one in submissions):
+        print(f"next: talr status study={study}; talr logs RUN; talr stop study={study}")
 
 
 def _totals(plan: Plan) -> Iterator[str]:

@@ -100,6 +100,23 @@ def test_memory_is_stated_for_the_run_that_takes_the_most(tmp_path):
     assert needs.memory_of([small], ["to do"], {small.directory.path: None}) is None
 
 
+def test_memory_of_another_machine_is_that_which_was_said(tmp_path):
+    one = job(tmp_path, "sft-lr1", "trainer.batch_size=8")
+    shapes = {one.directory.path: model(10**9)}
+    unknown, small = needs.Place(1, None), needs.Place(1, 15e9)
+    assert needs.missing([one], ["to do"], shapes, unknown) == []
+    # Weights, gradient and Adam's two moments: 16 bytes a weight.
+    (lacks,) = needs.missing([one], ["to do"], shapes, small)
+    assert "14.0 GiB is what each GPU there has" in lacks
+    assert needs.missing([one], ["to do"], shapes, needs.Place(1, 17e9)) == []
+    small = {one.directory.path: model(10**7)}
+    stated = needs.memory_of([one], ["to do"], small, unknown)
+    assert "1 of 8 rows at once with layers computed again; up to" in stated
+    assert "with 8), if all had max_length=4096 tokens; with slurm.gpu_memory=GIB" in stated
+    known = needs.memory_of([one], ["to do"], shapes, needs.Place(1, 80 * 2**30))
+    assert f"{0.92 * 80:.1f} GiB are usable" in known
+
+
 def test_wandb_without_a_login_is_noted(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.delenv("WANDB_MODE", raising=False)

@@ -1,0 +1,52 @@
+"""`talr logs RUN`: what a run of a sweep prints."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from talr_cli.config import composition
+from talr_cli.config.commands import LogsConfig
+from talr_cli.config.composition import Composed
+from talr_cli.errors import UserError
+from talr_cli.printable import printable_lines
+from talr_cli.runs.listing import find_run
+
+POLL = 0.5  # seconds between looks for what was added
+
+
+def main(arguments: Sequence[str]) -> None:
+    composition.run("logs", logs, arguments, positional=("run",))
+
+
+def logs(composed: Composed[LogsConfig]) -> None:
+    """Print the end of a run's log, and with `follow` what is added."""
+    config = composed.config
+    if config.run is None:
+        raise UserError("a run is needed: talr logs RUN; `talr list` names them")
+    run = find_run(config.run, Path(config.runs_dir), config.study)
+    files = [run.path / f"{command}.log" for command in ("train", "eval")]
+    there = [file for file in files if file.exists()]
+    if not there:
+        raise UserError(
+            f"{run.path} has no log: a run has one when a sweep or its job has started it (`talr "
+            f"status study={run.study}`), one of `talr train` says all on its terminal"
+        )
+    for text in _parts(
+        max(there, key=lambda file: file.stat().st_mtime), config.lines, config.follow
+    ):
+        sys.stdout.write(printable_lines(text))
+        sys.stdout.flush()
+
+
+def _parts(file: Path, lines: int, follow: bool) -> Iterator[str]:
+    with file.open(encoding="utf-8", errors="replace", newline="\n") as log:
+        yield "".join(log.readlines()[-lines:])
+        while follow:
+            added = log.read()
+            if added:
+                yield added
+            else:
+                time.sleep(POLL)

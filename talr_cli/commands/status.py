@@ -1,0 +1,66 @@
+"""`talr status`: where the runs of a study stand, by their files and by SLURM's queue."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from talr_cli.config import composition
+from talr_cli.config.commands import StatusConfig
+from talr_cli.config.composition import Composed
+from talr_cli.printable import printable
+from talr_cli.sweep.standing import Overview, Standing, overview
+
+if TYPE_CHECKING:
+    from talr_cli.report.tables.cells import Cells
+
+
+def main(arguments: Sequence[str]) -> None:
+    composition.run("status", status, arguments)
+
+
+def status(composed: Composed[StatusConfig]) -> None:
+    """One line a run, then how many are where and what to do about it."""
+    config = composed.config
+    from talr_cli.report.as_json import check_target, give
+
+    check_target(config.json)
+    found = overview(Path(config.runs_dir), config.study)
+    runs = [{**asdict(one), "path": str(one.path)} for one in found.runs]
+    content = {"study": config.study, "runs": runs, "notes": found.notes}
+    give("status", config.json, content, lambda: _print(found, config.study))
+
+
+def _print(found: Overview, study: str) -> None:
+    from talr_cli.report.tables.screen import print_cells
+
+    print_cells(_cells(found.runs))
+    counts = Counter(one.state for one in found.runs)
+    print("runs: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+    for note in found.notes:
+        print(f"note: {printable(note)}")
+    if counts["stopped"] or counts["never started"]:
+        print("the same `talr sweep` again submits what is left")
+    elif counts.keys() == {"done"}:
+        print(f"next: talr report study={study}")
+
+
+def _cells(runs: Sequence[Standing]) -> Cells:
+    from talr_cli.report.tables.cells import Cells, Column, named
+
+    columns = [
+        Column("run", "run"),
+        Column("state", "state"),
+        Column("job", "job"),
+        Column("detail", "where, or why", spare=True),
+    ]
+    return Cells(
+        columns,
+        [
+            [named(one.path.name), named(one.state), named(one.job), named(one.detail)]
+            for one in runs
+        ],
+    )

@@ -1,0 +1,35 @@
+#!/bin/bash
+{{options}}
+# Made by `talr sweep launcher=slurm detach=true`. Your own: slurm.template=FILE, with these marks.
+set -u
+cd {{folder}} || exit 1
+# Modules are loaded here.
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+
+# SLURM says USR1 to this script alone before the time limit, or a preemption. The run is asked to
+# end, writes a checkpoint, and goes on from it when the job starts again. A job that somebody else
+# asks to end is not queued again.
+out_of_time=
+trap 'out_of_time=yes; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
+trap : TERM
+
+for try in 1 2 3 4 5 6; do
+    # A container: srun --container-image=IMAGE.sqsh, or `singularity exec --nv IMAGE.sif` before
+    # the interpreter, and the interpreter of the image in the place of this one.
+    srun --nodes={{nodes}} --ntasks={{nodes}} {{python}} {{arguments}} &
+    step=$!
+    wait "$step"
+    code=$?
+    while kill -0 "$step" 2>/dev/null; do # a signal has ended the waiting
+        wait "$step"
+        code=$?
+    done
+    [ "$code" = 75 ] && [ -z "$out_of_time" ] || break
+    sleep 30 # in use: who was killed on another node counts as alive for two minutes
+done
+
+if [ -n "$out_of_time" ] && [ "$code" != 0 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt {{requeues}} ]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"

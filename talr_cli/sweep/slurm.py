@@ -1,0 +1,158 @@
+"""SLURM's commands: what they are asked and what they answer. Knows jobs, and no runs.
+
+What they refuse is said in one line, with what to type where that is known.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from talr_cli.errors import UserError
+
+PATIENCE = 90.0  # seconds for an answer; SLURM itself tries to reach its controller for a minute
+_OVER = {
+    *("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY"),
+    *("BOOT_FAIL", "DEADLINE", "REVOKED"),
+}
+# The comment comes last: it is a path, which may hold anything.
+_QUEUE = "%A|%T|%r|%N|%k"
+_REMEDIES = {  # by what SLURM's line has in it, the first that fits
+    "submit limit": "you have as many jobs as you may: the same command again submits the rest",
+    "generic resource": "slurm.gpus=0 asks for none, `sinfo -o '%P %G'` shows which there are",
+    "node configuration": "no node has so much: see slurm.nodes, slurm.gpus, slurm.cpus and "
+    "slurm.memory, and `sinfo -o '%P %D %c %m %G'` for what there is",
+    "partition": "slurm.partition=NAME, `sinfo -s` lists them",
+    "time limit": "slurm.minutes=N",
+    "account": "slurm.account=NAME",
+    "qos": "slurm.options=[--qos=NAME]",
+    "contact": "the cluster's controller does not answer, `scontrol ping` says more",
+}
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """A job of the queue; one that ended is still there for some minutes."""
+
+    number: str
+    state: str
+    reason: str
+    nodes: str
+    comment: str
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in _OVER
+
+    @property
+    def waits(self) -> bool:
+        return self.state == "PENDING"
+
+
+def submit(script: str, after: Sequence[str] = ()) -> str:
+    """Submit a batch script; the number of its job.
+
+    Args:
+        after: Numbers of jobs that have to end well before it starts. When one does not, SLURM
+            takes this one out of the queue.
+    """
+    command = ["sbatch", "--parsable"]
+    if after:
+        command += [f"--dependency=afterok:{':'.join(after)}", "--kill-on-invalid-dep=yes"]
+    return _answer(command, script).strip().partition(";")[0]
+
+
+def refusal(script: str, partition: str | None, minutes: int) -> str | None:
+    """Why the cluster would never start a job of this script; None where it would.
+
+    sbatch takes a time limit over the partition's: such a job waits for ever.
+    """
+    try:
+        _answer(["sbatch", "--test-only"], script)
+        listing = _answer(["sinfo", "--noheader", "--format=%P|%l"])
+    except UserError as error:
+        return str(error)
+    limits = dict(line.split("|") for line in listing.split() if "|" in line)
+    asked = None if partition is None else set(partition.split(","))
+    own = {
+        name.rstrip("*"): _minutes(limit)
+        for name, limit in limits.items()
+        if (name.endswith("*") if asked is None else name.rstrip("*") in asked)
+    }
+    if own and all(limit is not None and limit < minutes for limit in own.values()):
+        longest = max(limit for limit in own.values() if limit is not None)
+        return (
+            f"{minutes} minutes are more than the {longest:.0f} that the partition "
+            f"{', '.join(own)} gives, so that no job would ever start: slurm.minutes={longest:.0f} "
+            "(jobs out of time are queued again and go on), or another slurm.partition"
+        )
+    return None
+
+
+def jobs_named(name: str) -> list[QueuedJob]:
+    """The jobs of that name in the queue, whoever submitted them, and those that ended lately."""
+    listing = _answer(
+        ["squeue", "--noheader", "--states=all", f"--name={name}", f"--format={_QUEUE}"]
+    )
+    return [QueuedJob(*line.split("|", 4)) for line in listing.splitlines() if line.count("|") >= 4]
+
+
+def how_they_ended(numbers: Sequence[str]) -> dict[str, str] | None:
+    """{job: its last state} from the accounting; None where the cluster keeps none."""
+    if not numbers:
+        return {}
+    command = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State"]
+    try:
+        listing = _answer([*command, f"--jobs={','.join(numbers)}"])
+    except UserError:
+        return None
+    pairs = (line.split("|")[:2] for line in listing.splitlines() if "|" in line)
+    return {number: state.split()[0] for number, state in pairs if state}  # CANCELLED by 1000
+
+
+def cancel(numbers: Sequence[str]) -> None:
+    """Take jobs out of the queue; those that run are told to end, and ended soon after."""
+    if numbers:
+        _answer(["scancel", *numbers])
+
+
+def ask_to_end(numbers: Sequence[str]) -> None:
+    """Tell running jobs to end, with no time limit: SIGTERM to their steps."""
+    if numbers:
+        _answer(["scancel", "--signal=TERM", *numbers])
+
+
+def _answer(command: Sequence[str], script: str = "") -> str:
+    """The standard output of a command that gets `script` on its input."""
+    try:
+        done = subprocess.run(
+            command, input=script, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{command[0]}, a command of SLURM, is not on this machine: type this where jobs are "
+            "submitted, on the cluster's login node"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"{command[0]} does not answer: {_REMEDIES['contact']}") from error
+    if done.returncode:
+        lines = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()
+        said = lines[-1].removeprefix(f"{command[0]}: ").removeprefix("error: ")
+        words = " ".join(lines).lower()
+        remedy = next((text for word, text in _REMEDIES.items() if word in words), None)
+        raise UserError(f"{command[0]}: {said}" + (f": {remedy}" if remedy else ""))
+    return done.stdout
+
+
+def _minutes(limit: str) -> float | None:
+    """Of a limit as sinfo writes it, [[days-]hours:]minutes:seconds; None where it has none."""
+    days, _, clock = limit.rpartition("-")
+    with suppress(ValueError):
+        parts = [int(part) for part in clock.split(":")]
+        seconds = 0
+        for part in parts:
+            seconds = 60 * seconds + part
+        return seconds / 60 + 24 * 60 * int(days or 0)
+    return None

@@ -1,0 +1,120 @@
+"""Where the runs of a study stand: by their files, and by SLURM's queue where there is one.
+
+The files say what was finished and what failed, the queue what waits and what is made, a run's
+lease what is made without a queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from talr_cli.errors import UserError
+from talr_cli.runs.listing import runs_in
+from talr_cli.runs.run_directory import RunDirectory, study_path
+from talr_cli.sweep import slurm
+from talr_cli.sweep.detached import queue_of, submitted
+from talr_cli.sweep.slurm import QueuedJob
+
+State = Literal["done", "running", "waiting", "stopped", "failed", "diverged", "never started"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A run, the number of its last job, and in words where or why."""
+
+    path: Path
+    state: State
+    job: str | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The runs of a study; `notes` say what could not be asked."""
+
+    runs: list[Standing]
+    notes: list[str]
+
+
+def overview(runs_dir: Path, study: str) -> Overview:
+    """Of every run of a study that has a directory or a job.
+
+    Raises:
+        UserError: The study has no run.
+    """
+    folder = study_path(runs_dir, study)
+    found = {one.path.resolve() for one in runs_in(runs_dir, study)}
+    numbers, queue, notes = submitted(folder), {}, []
+    try:
+        queue = queue_of(folder)
+    except UserError as error:
+        if numbers:
+            notes.append(f"the queue is not seen: {error}")
+    lost = [
+        numbers[path]
+        for path in numbers
+        if path not in queue and not _is_settled(RunDirectory(path))
+    ]
+    ends = slurm.how_they_ended(lost) if not notes else None
+    if lost and ends is None and not notes:
+        notes.append("how jobs ended is known for minutes only: this cluster keeps no accounting")
+    runs = [
+        _standing(RunDirectory(path), queue.get(path), numbers.get(path), ends or {})
+        for path in sorted(found | queue.keys())
+    ]
+    return Overview(runs, notes)
+
+
+def _standing(
+    run: RunDirectory, job: QueuedJob | None, number: str | None, ends: Mapping[str, str]
+) -> Standing:
+    number = number if job is None else job.number
+    status, owner = run.read_status(), run.owner()
+    reason = (status.reason or "").strip().splitlines()[-1:]
+    if job is not None and not job.is_over:
+        if job.waits:
+            return Standing(run.path, "waiting", number, _why(job))
+        return Standing(run.path, "running", number, f"on {job.nodes}, {_progress(run)}")
+    if owner is not None:
+        return Standing(run.path, "running", None, f"{owner}, {_progress(run)}")
+    if _is_settled(run):
+        state: State = "done"
+        if status.state in ("failed", "diverged"):
+            state = "diverged" if status.state == "diverged" else "failed"
+        return Standing(run.path, state, number, "".join(reason))
+    end = ends.get(number or "") if job is None else job.state
+    how = f"its job ended: {end}" if end else "no job and no process makes it"
+    if status.state == "pending":
+        return Standing(run.path, "never started", number, f"{how}: talr logs {run.path.name}")
+    return Standing(run.path, "stopped", number, f"{how}, {_progress(run)}")
+
+
+def _is_settled(run: RunDirectory) -> bool:
+    """Whether nothing is left to do of it, as far as its files say."""
+    status = run.read_status().state
+    if status == "trained":
+        try:
+            return run.config.exists() and not run.read_config().get("eval", True)
+        except UserError:
+            return False
+    return status in ("evaluated", "failed", "diverged")
+
+
+def _why(job: QueuedJob) -> str:
+    words = {
+        "Dependency": "for the run that it needs",
+        "BeginTime": "queued again, starts soon",
+        "PartitionTimeLimit": "for ever: its time limit is over the partition's",
+    }
+    return words.get(job.reason, job.reason)
+
+
+def _progress(run: RunDirectory) -> str:
+    status = run.read_status().state
+    if status == "trained":
+        return "scoring"
+    rows = run.read_metrics() if run.metrics.exists() else []
+    return f"step {rows[-1]['step']}" if rows else "starting" if status == "pending" else status

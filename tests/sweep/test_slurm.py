@@ -1,0 +1,408 @@
+"""Detached sweeps: the text of batch scripts, what of a plan is submitted, what is read back.
+
+The commands of SLURM are stand-ins here: a queue in a file. `test_real_slurm.py` has the real one.
+"""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from talr_cli.commands import logs, status, stop, sweep
+from talr_cli.config.commands import SlurmConfig
+from talr_cli.errors import UserError
+from talr_cli.runs.lease import hold
+from talr_cli.runs.run_directory import LOCK, RunDirectory
+from talr_cli.sweep import slurm
+from talr_cli.sweep.detached import TEMPLATE, queue_of, script
+from talr_cli.sweep.grid import points
+from talr_cli.sweep.plan import find_models, jobs_of
+from talr_cli.sweep.standing import overview
+
+GRID = ("model=tiny", "method=sft,averaging", "lr=1e-3", "logger=none", "device=cpu")
+DETACHED = ("launcher=slurm", "detach=true", "slurm.gpus=0", "slurm.minutes=30")
+STUDY = Path("runs/default")
+
+# A queue of lines `number|state|reason|nodes|comment` in $QUEUE, what was typed in $TYPED.
+STAND_INS = {
+    "sbatch": """
+case " $* " in *" --test-only "*) cat >/dev/null; exit 0;; esac
+number=$(( $(wc -l < "$QUEUE") + 1 ))
+comment=$(sed -n 's/^#SBATCH --comment="\\(.*\\)"$/\\1/p')
+echo "$number|PENDING|Priority||$comment" >> "$QUEUE"
+echo "$number;one"
+""",
+    "squeue": 'cat "$QUEUE"',
+    "sinfo": 'echo "main*|1:00:00"; echo "long|infinite"',
+    "scancel": "",
+    "sacct": 'echo "Slurm accounting storage is disabled" >&2; exit 1',
+}
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch, tiny_source):
+    """The folder of the stand-ins; `typed` in it has their command lines."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, body in STAND_INS.items():
+        put(folder, name, body)
+    (folder / "queue").touch()
+    (folder / "typed").touch()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("QUEUE", str(folder / "queue"))
+    monkeypatch.setenv("TYPED", str(folder / "typed"))
+    monkeypatch.chdir(tmp_path)
+    # A sweep fetches models in a process of its own, which takes seconds to start.
+    monkeypatch.setattr(sweep, "find_models", lambda grid, fetch: find_models(grid, fetch=False))
+    return folder
+
+
+def put(folder, name, body):
+    file = folder / name
+    file.write_text(f'#!/bin/bash\necho "{name} $*" >> "$TYPED"\n{body}\n')
+    file.chmod(0o755)
+
+
+def typed(cluster, name):
+    lines = (cluster / "typed").read_text().splitlines()
+    return [line for line in lines if line.startswith(f"{name} ") and "--test-only" not in line]
+
+
+def set_states(cluster, *states):
+    queue = cluster / "queue"
+    parts = [line.split("|", 2) for line in queue.read_text().splitlines()]
+    changed = [
+        f"{number}|{now}|{rest}\n" for (number, _, rest), now in zip(parts, states, strict=True)
+    ]
+    queue.write_text("".join(changed))
+
+
+def planned(*overrides):
+    grid = points([*GRID, *overrides], None)
+    return jobs_of(grid, find_models(grid, fetch=False), None)
+
+
+# The batch script
+
+
+def test_a_script_asks_for_what_was_typed_and_runs_the_run(cluster):
+    _, tuned, averaged = planned()
+    config = SlurmConfig(
+        partition="gpu", minutes=90, gpus=2, cpus=3, memory="64G", options=["--qos=high"]
+    )
+    text = script(tuned, config)
+    lines = text.splitlines()
+    asked = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH")]
+    assert lines[0] == "#!/bin/bash"
+    assert {
+        *("--time=90", "--gpus-per-node=2", "--cpus-per-task=3", "--mem=64G", "--partition=gpu"),
+        *("--qos=high", "--requeue", "--open-mode=append", "--signal=B:USR1@120", "--nodes=1"),
+    } <= set(asked)
+    run = tuned.directory.path.resolve()
+    assert f'--output="{run}/train.log"' in asked
+    assert f'--comment="{run}"' in asked
+    (srun,) = (line for line in lines if line.lstrip().startswith("srun"))
+    words = shlex.split(srun.removesuffix(" &"))
+    at = words.index("-m")
+    assert words[at - 1] == sys.executable
+    assert words[at + 1 :] == ["talr_cli.cli", "train", *tuned.overrides]
+    assert "merge.alpha=0.5" in script(averaged, config)
+    none = script(tuned, SlurmConfig(gpus=0))
+    assert "gpus-per-node" not in none
+    assert "--partition" not in none
+
+
+def test_names_that_a_shell_or_slurm_would_take_apart_stay_whole(cluster, monkeypatch):
+    folder = cluster.parent / "100% 'mine' \"x\""
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    job = planned("eval=false")[0]
+    text = script(job, SlurmConfig())
+    said = subprocess.run(
+        ["bash", "-c", text.partition("{ ")[0].split("export SRUN")[0] + "pwd"],
+        capture_output=True,
+        text=True,
+        cwd="/",
+    )
+    assert said.stdout.strip() == str(folder)
+    assert "100%% 'mine' \\\"x\\\"/runs/default" in text.split("--output=")[1].splitlines()[0]
+
+
+def test_several_nodes_meet_at_the_first(cluster):
+    job = planned("distributed=fsdp2")[1]
+    text = script(job, SlurmConfig(nodes=2, gpus=4))
+    assert "srun --nodes=2 --ntasks=2 " in text
+    assert "-m torch.distributed.run --nnodes=2 --nproc-per-node=4 " in text
+    assert '--rdzv-endpoint="$head:$((29400 + SLURM_JOB_ID % 1000))"' in text
+    assert " -m talr_cli.cli train " in text
+
+
+def test_a_template_of_ones_own_has_the_same_marks(cluster):
+    own = cluster.parent / "own.sh"
+    job = planned()[0]
+    own.write_text("#!/bin/sh\n{{options}}\nmodule load x\nsrun singularity exec i {{arguments}}\n")
+    text = script(job, SlurmConfig(template=str(own)))
+    assert "srun singularity exec i -m talr_cli.cli eval " in text
+    own.write_text("{{options}} {{arguments}} {{nonsense}}")
+    with pytest.raises(UserError, match=r"\{\{nonsense\}\} is no mark; there are options"):
+        script(job, SlurmConfig(template=str(own)))
+    own.write_text("#!/bin/sh\n{{options}}")
+    with pytest.raises(UserError, match=r"\{\{arguments\}\} is missing"):
+        script(job, SlurmConfig(template=str(own)))
+    with pytest.raises(UserError, match=r"nowhere\.sh cannot be read"):
+        script(job, SlurmConfig(template="nowhere.sh"))
+
+
+# srun is the run: it ends with 130 when it is asked to. scancel asks it, as SLURM does.
+LIVING = {
+    "srun": "echo $$ > step; trap 'exit 130' TERM; for i in $(seq 400); do sleep 0.05; done",
+    "scancel": 'kill -TERM "$(cat step)"',
+    "scontrol": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("asks", "restarts", "requeued"), [("USR1", 0, 1), ("USR1", 100, 0), ("stop", 0, 0)]
+)
+def test_a_job_out_of_time_is_queued_again_and_one_that_is_stopped_is_not(
+    asks, restarts, requeued, cluster
+):
+    for name, body in LIVING.items():
+        put(cluster, name, body)
+    text = script(planned("eval=false")[0], SlurmConfig())
+    environment = {
+        **os.environ,
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NODELIST": "n1",
+        "SLURM_RESTART_COUNT": str(restarts),
+    }
+    process = subprocess.Popen(["bash", "-c", text], env=environment, cwd=cluster.parent)
+    step = cluster.parent / "step"
+    while not (step.exists() and step.read_text().strip()):
+        time.sleep(0.01)
+    if asks == "USR1":
+        process.send_signal(signal.SIGUSR1)
+    else:
+        os.kill(int(step.read_text()), signal.SIGTERM)
+    assert process.wait(20) == 130
+    again = [line for line in typed(cluster, "scontrol") if "requeue" in line]
+    assert again == ["scontrol requeue 7"] * requeued
+
+
+def test_a_run_that_a_dead_node_still_owns_is_tried_again(cluster):
+    put(cluster, "srun", "echo x >> tries; [ $(wc -l < tries) -lt 3 ] && exit 75; exit 0")
+    put(cluster, "scontrol", "")
+    put(cluster, "sleep", "")
+    text = script(planned("eval=false")[0], SlurmConfig())
+    environment = {**os.environ, "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1"}
+    done = subprocess.run(["bash", "-c", text], env=environment, cwd=cluster.parent)
+    assert done.returncode == 0
+    assert len(typed(cluster, "srun")) == 3
+
+
+# Submitting
+
+
+def submit(*overrides):
+    return sweep.main([*GRID, *DETACHED, *overrides])
+
+
+def test_a_plan_is_submitted_once_and_in_its_order(cluster, capsys):
+    assert submit() == 0
+    assert "sweep: 3 submitted\njobs: 1, 2, 3\n" in capsys.readouterr().out
+    base, tuned, averaged = typed(cluster, "sbatch")
+    assert (base, tuned) == ("sbatch --parsable", "sbatch --parsable")
+    assert averaged == "sbatch --parsable --dependency=afterok:2 --kill-on-invalid-dep=yes"
+    assert {job.number for job in queue_of(STUDY).values()} == {"1", "2", "3"}
+    assert submit() == 0
+    assert "sweep: 3 in the queue" in capsys.readouterr().out
+    assert len(typed(cluster, "sbatch")) == 3
+    # The base was cancelled, the training runs: what it needs is known from the queue.
+    set_states(cluster, "CANCELLED", "RUNNING", "CANCELLED")
+    assert submit() == 0
+    assert "sweep: 2 submitted, 1 in the queue" in capsys.readouterr().out
+    assert "--dependency=afterok:2 " in typed(cluster, "sbatch")[-1]
+
+
+def test_a_job_that_was_submitted_by_hand_is_one(cluster, capsys):
+    run = planned()[1].directory.path.resolve()
+    (cluster / "queue").write_text(f"99|RUNNING|None|n7|{run}\n8|PENDING|None||/other/place\n")
+    assert submit() == 0
+    assert "sweep: 2 submitted, 1 in the queue" in capsys.readouterr().out
+    assert "--dependency=afterok:99 " in typed(cluster, "sbatch")[-1]
+
+
+def test_what_failed_is_left_alone_and_so_is_what_needs_it(cluster, capsys):
+    tuned = planned()[1].directory
+    tuned.path.mkdir(parents=True)
+    tuned.write_status("diverged", "the loss is nan")
+    assert submit() == 1
+    said = capsys.readouterr().out
+    assert "sweep: 1 submitted, 1 failed before, 1 not submitted" in said
+    assert submit("retry_failed=true") == 0
+    assert "sweep: 1 in the queue, 2 submitted" in capsys.readouterr().out
+
+
+def test_a_run_that_a_process_makes_is_not_submitted(cluster, capsys):
+    job = planned("eval=false")[0]
+    job.directory.path.mkdir(parents=True)
+    with hold(job.directory.path / LOCK):
+        assert submit("eval=false", "method=sft") == 0
+    assert "sweep: 1 running elsewhere" in capsys.readouterr().out
+    assert typed(cluster, "sbatch") == []
+
+
+def test_a_dry_run_shows_the_script_and_leaves_nothing(cluster, capsys):
+    assert submit("--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "The first of 3 batch scripts" in said
+    assert "#SBATCH --job-name=talr-default" in said
+    assert not Path("runs").exists()
+    assert typed(cluster, "sbatch") == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (("launcher=local",), "detach=true needs launcher=slurm"),
+        (("keep=best",), "keep=best deletes models"),
+        (("detach=false",), "slurm.gpus=0 is for launcher=slurm detach=true"),
+        (("hydra.launcher.partition=x",), "with detach=true type slurm.KEY=VALUE"),
+        (("slurm.minutes=2",), "slurm.grace=120 s leave nothing of slurm.minutes=2"),
+        (("slurm.options=[qos]",), "'qos' is no option"),
+        (("slurm.minutes=61",), "61 minutes are more than the 60 that the partition main gives"),
+    ],
+)
+def test_what_cannot_be_is_one_line(overrides, expected, cluster):
+    with pytest.raises(UserError, match=expected.replace("'", ".")):
+        submit(*overrides)
+    assert not Path("runs").exists()
+
+
+# What SLURM says: texts of version 22.05.
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("sbatch: error: Invalid generic resource (gres) specification", "slurm.gpus=0"),
+        ("allocation failure: Requested node configuration is not available", "slurm.cpus"),
+        (
+            "sbatch: error: invalid partition specified: x\n"
+            "allocation failure: Invalid partition name specified",
+            "slurm.partition=NAME",
+        ),
+        (
+            "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy "
+            "(job submit limit, user's size and/or time limits)",
+            "the same command again",
+        ),
+    ],
+)
+def test_what_slurm_refuses_is_one_line_with_what_to_type(said, expected, cluster):
+    put(cluster, "sbatch", f"cat > /dev/null; echo {shlex.quote(said)} >&2; exit 1")
+    with pytest.raises(UserError, match=expected) as caught:
+        submit()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_machine_without_slurm_says_so(cluster, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(UserError, match="sbatch, a command of SLURM, is not on this machine"):
+        submit()
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("limit", "minutes"),
+    [("30:00", 30), ("1:00:00", 60), ("2-01:00:00", 2 * 24 * 60 + 60), ("infinite", None)],
+)
+def test_limits_are_read_as_sinfo_writes_them(limit, minutes, cluster):
+    put(cluster, "sinfo", f'echo "main*|{limit}"; echo "other|1:00"')
+    assert slurm.refusal("", None, minutes or 10**6) is None
+    if minutes:
+        assert f"slurm.minutes={minutes}" in slurm.refusal("", None, minutes + 1)
+        assert "slurm.minutes=1 " in slurm.refusal("", "other", 2)
+        assert slurm.refusal("", "main,other", minutes) is None
+
+
+# Looking, and stopping
+
+
+def states(study="default"):
+    found = overview(Path("runs"), study)
+    return {one.path.name.partition("-")[0]: (one.state, one.detail) for one in found.runs}
+
+
+def test_status_is_told_by_files_and_queue(cluster, capsys):
+    submit()
+    assert states()["sft"] == ("waiting", "Priority")
+    set_states(cluster, "COMPLETED", "RUNNING", "PENDING")
+    runs = {
+        one.path.name.partition("-")[0]: RunDirectory(one.path)
+        for one in overview(Path("runs"), "default").runs
+    }
+    runs["base"].write_status("evaluated")
+    runs["sft"].write_status("training")
+    runs["sft"].append_metrics(12, {"loss": 1.0})
+    now = states()
+    assert now["base"] == ("done", "")
+    assert now["sft"] == ("running", "on , step 12")
+    set_states(cluster, "COMPLETED", "TIMEOUT", "CANCELLED")
+    assert states()["sft"] == ("stopped", "its job ended: TIMEOUT, step 12")
+    state, detail = states()["averaging"]
+    assert state == "never started"
+    assert detail.startswith("its job ended: CANCELLED: talr logs averaging-")
+    # The queue forgets, and this cluster has no accounting.
+    (cluster / "queue").write_text("")
+    assert states()["sft"] == ("stopped", "no job and no process makes it, step 12")
+    assert "keeps no accounting" in "".join(overview(Path("runs"), "default").notes)
+    put(cluster, "sacct", 'echo "2|CANCELLED by 1000"')
+    assert states()["sft"] == ("stopped", "its job ended: CANCELLED, step 12")
+    capsys.readouterr()
+    status.main(["json=-"])
+    answer = json.loads(capsys.readouterr().out)
+    assert {one["job"] for one in answer["runs"]} == {"1", "2", "3"}
+    runs["sft"].write_status("diverged", "a\nthe loss is nan")
+    assert states()["sft"] == ("diverged", "the loss is nan")
+
+
+def test_status_of_a_study_without_slurm_is_that_of_its_files(cluster, monkeypatch):
+    run = planned()[1].directory
+    run.path.mkdir(parents=True)
+    run.write_status("interrupted", "stopped by the user")
+    monkeypatch.setenv("PATH", "/nowhere")
+    found = overview(Path("runs"), "default")
+    assert [one.state for one in found.runs] == ["stopped"]
+    assert found.notes == []
+
+
+def test_stop_takes_out_what_waits_and_asks_what_runs(cluster, capsys):
+    submit()
+    set_states(cluster, "RUNNING", "RUNNING", "PENDING")
+    stop.main(["study=default"])
+    assert typed(cluster, "scancel") == ["scancel 3", "scancel --signal=TERM 1 2"]
+    stop.main(["study=default", "now=true"])
+    assert typed(cluster, "scancel")[2:] == ["scancel 3", "scancel 1 2"]
+    with pytest.raises(UserError, match="no study runs/nothing"):
+        stop.main(["study=nothing"])
+
+
+def test_logs_are_the_end_of_what_a_run_printed(cluster, capsys):
+    submit()
+    capsys.readouterr()
+    run = planned()[1].directory.path
+    with pytest.raises(UserError, match="has no log"):
+        logs.main([run.name])
+    (run / "train.log").write_text("first\nsecond\n\x1b[31mthird\n")
+    logs.main([run.name[:5], "lines=2"])
+    assert capsys.readouterr().out == "second\n\\x1b[31mthird\n"
+
+
+def test_the_page_shows_the_template_as_it_is():
+    page = (Path(__file__).parents[2] / "docs/clusters.md").read_text(encoding="utf-8")
+    assert f"```bash\n{TEMPLATE.read_text(encoding='utf-8')}```" in page
