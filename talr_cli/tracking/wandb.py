@@ -1,168 +1,105 @@
-"""Weights & Biases: the only place that talks to it, and the only writer of a run's curve.
+"""Weights & Biases: the only place that talks to it. Nothing prompts, nothing waits long for it."""
 
-Tracking is a convenience: `metrics.jsonl` and `results.json` hold everything already, so whatever
-goes wrong here is one warning. Nothing prompts, and nothing waits long for a network.
-"""
+from __future__ import annotations
 
 import logging
 import netrc
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from talr_cli.fields import value
+from talr_cli.tracking.base import About, one_line
 
 INIT_TIMEOUT = 10.0  # seconds, after which an unreachable server means offline
 FINISH_TIMEOUT = 60.0  # seconds for the last upload; what is left stays on disk
-SCORE_SECTIONS = ("general", "domain", "drift", "weights", "training")
 
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class LoggerConfig:
-    """`auto` means online for a user who is logged in, else offline, unless WANDB_MODE is set."""
+class Wandb:
+    """A run of W&B."""
 
-    name: str = value("where curves and scores go", "wandb", choices=("wandb", "none"))
-    project: str = value("of W&B", "talr")
-    entity: str | None = value("of W&B, a user or a team; null: your default one", None)
-    mode: str = value("auto: online when logged in", "auto", choices=("auto", "online", "offline"))
+    title = "W&B"
 
-
-class Tracker:
-    """A W&B run, or nothing: without a run every call does nothing."""
-
-    def __init__(self, run: Any = None) -> None:
+    def __init__(self, run: Any) -> None:
         self._run = run
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Add one point to each curve."""
-        if self._run is None:
-            return
+        # As a metric of its own: W&B's counter only grows, and drops the steps that a run
+        # resumed from a checkpoint writes again.
+        self._run.log({"step": step, **metrics})
+
+    def finish(
+        self, scores: Mapping[str, float], tasks: Mapping[str, Any], plot: Path | None
+    ) -> None:
+        if scores:
+            self._run.summary.update(dict(scores))
+        if tasks:
+            self._run.log({"tasks": _task_table(tasks)})
+        if plot is not None:
+            import wandb
+
+            self._run.log({"trade-off": wandb.Image(str(plot))})
+        self._run.finish()
+
+
+def start(about: About) -> Wandb | None:
+    """Start, or go on with, the run; its files lie in wandb/. None where W&B is switched off."""
+    # Its own telemetry calls home even for an offline run, and keeps a process from ending.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    import wandb
+
+    wandb.setup(wandb.Settings(silent=True))
+    mode, reason = _choose_mode(about.logger.mode)
+    if mode == "disabled":
+        return None
+
+    def start(mode: str) -> Any:
+        return wandb.init(
+            id=about.run_id,
+            name=about.name,
+            group=about.group,
+            project=about.logger.project,
+            entity=about.logger.entity,
+            config=dict(about.config),
+            dir=about.directory,
+            mode=mode,  # type: ignore[arg-type]
+            resume="allow" if mode == "online" else None,
+            reinit="create_new",
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=INIT_TIMEOUT,
+                finish_timeout=FINISH_TIMEOUT,
+                finish_timeout_raises=True,
+                save_code=False,
+                disable_code=True,
+                disable_git=True,
+                x_disable_stats=True,
+            ),
+        )
+
+    if mode == "online":
         try:
-            # As a metric of its own: W&B's counter only grows, and drops the steps that a run
-            # resumed from a checkpoint writes again.
-            self._run.log({"step": step, **metrics})
+            run = start("online")
         except Exception as error:
-            self._give_up(error)
-
-    def finish(self, results: Mapping[str, Any] | None = None, plot: Path | None = None) -> None:
-        """Write the final scores, the table of tasks and the plot, and close the run."""
-        if self._run is None:
-            return
-        try:
-            if results is not None:
-                self._run.summary.update(flat_scores(results))
-                if results["general"] is not None:
-                    self._run.log({"tasks": _task_table(results["general"]["tasks"])})
-            if plot is not None:
-                import wandb
-
-                self._run.log({"trade-off": wandb.Image(str(plot))})
-            self._run.finish()
-            self._run = None
-        except Exception as error:
-            self._give_up(error)
-
-    def _give_up(self, error: Exception) -> None:
-        log.warning("W&B failed, going on without it: %s", _one_line(error))
-        self._run = None
-
-
-def start_tracking(
-    logger: LoggerConfig,
-    *,
-    run_id: str,
-    name: str,
-    group: str,
-    config: Mapping[str, Any],
-    directory: Path,
-    history: Sequence[Mapping[str, Any]] = (),
-) -> Tracker:
-    """Start, or go on with, the W&B run `run_id`; its files lie in `directory`/wandb.
-
-    `history` is what a resumed run has logged before: rows of metrics, each with its "step".
-    """
-    if logger.name == "none":
-        return Tracker()
-    try:
-        # Its own telemetry calls home even for an offline run, and keeps a process from ending.
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        import wandb
-
-        wandb.setup(wandb.Settings(silent=True))
-        mode, reason = _choose_mode(logger.mode)
-        if mode == "disabled":
-            return Tracker()
-
-        def start(mode: str) -> Any:
-            return wandb.init(
-                id=run_id,
-                name=name,
-                group=group,
-                project=logger.project,
-                entity=logger.entity,
-                config=dict(config),
-                dir=directory,
-                mode=mode,  # type: ignore[arg-type]
-                resume="allow" if mode == "online" else None,
-                reinit="create_new",
-                settings=wandb.Settings(
-                    silent=True,
-                    console="off",
-                    init_timeout=INIT_TIMEOUT,
-                    finish_timeout=FINISH_TIMEOUT,
-                    finish_timeout_raises=True,
-                    save_code=False,
-                    disable_code=True,
-                    disable_git=True,
-                    x_disable_stats=True,
-                ),
-            )
-
-        if mode == "online":
-            try:
-                run = start("online")
-            except Exception as error:
-                mode, reason = "offline", _one_line(error)
-                # W&B's service still holds the id of the run that it could not start.
-                wandb.teardown()
-                wandb.setup(wandb.Settings(silent=True))
-        if mode == "offline":
-            run = start("offline")
-            sync = f"wandb sync {shlex.quote(run.settings.sync_dir)}"
-            log.info("W&B is offline (%s); to upload this run: %s", reason, sync)
-        run.define_metric("step", hidden=True)
-        run.define_metric("*", step_metric="step")
-        if mode == "offline":
-            # Uploading a second offline part of a run replaces the first: make it whole.
-            for row in history:
-                run.log(dict(row))
-    except Exception as error:
-        log.warning("W&B could not start, going on without it: %s", _one_line(error))
-        return Tracker()
-    return Tracker(run)
-
-
-def flat_scores(results: Mapping[str, Any]) -> dict[str, float]:
-    """Every number of the results under its path: {"general/score": 0.41, ...}; no items'."""
-
-    def numbers(prefix: str, value: Any) -> Iterator[tuple[str, float]]:
-        if isinstance(value, Mapping):
-            for key, item in value.items():
-                if key != "items":
-                    yield from numbers(f"{prefix}/{key}", item)
-        elif isinstance(value, int | float):
-            yield prefix, value
-
-    return {
-        key: number
-        for section in SCORE_SECTIONS
-        for key, number in numbers(section, results[section])
-    }
+            mode, reason = "offline", one_line(error)
+            # W&B's service still holds the id of the run that it could not start.
+            wandb.teardown()
+            wandb.setup(wandb.Settings(silent=True))
+    if mode == "offline":
+        run = start("offline")
+        sync = f"wandb sync {shlex.quote(run.settings.sync_dir)}"
+        log.info("W&B is offline (%s); to upload this run: %s", reason, sync)
+    run.define_metric("step", hidden=True)
+    run.define_metric("*", step_metric="step")
+    if mode == "offline":
+        # Uploading a second offline part of a run replaces the first: make it whole.
+        for row in about.history:
+            run.log(dict(row))
+    return Wandb(run)
 
 
 def is_logged_in() -> bool:
@@ -200,7 +137,3 @@ def _task_table(tasks: Mapping[str, Mapping[str, Any]]) -> Any:
     columns = ["metric", "score", "stderr", "n", "version"]
     rows = [[name, *(task[column] for column in columns)] for name, task in tasks.items()]
     return wandb.Table(columns=["task", *columns], data=rows)
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".partition("\n")[0]
