@@ -82,6 +82,11 @@ lint: setup  ## Style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.PHONY: docs
+docs: setup  ## The pages of docs/ as a site, in build/site; a broken link is an error
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 .PHONY: format
 format: setup  ## Put the code in its format
 	$(BIN)/ruff check --fix .

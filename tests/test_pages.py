@@ -13,14 +13,42 @@ ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 
 
-def test_links_lead_to_files():
-    broken = [
-        f"{page.name}: {target}"
-        for page in PAGES
-        for target in re.findall(r"\]\(([^)#:\s]+)\)", page.read_text(encoding="utf-8"))
-        if not (page.parent / target).exists()
-    ]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+CODE = re.compile(r"```.*?```", re.DOTALL)
+
+
+def anchors(page):
+    """Of the headings, as GitHub and mkdocs name them."""
+    text = CODE.sub("", page.read_text(encoding="utf-8"))
+    found = set()
+    for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE):
+        words = re.sub(r"[^\w\- ]", "", heading.lower()).strip()
+        found.add(re.sub(r" ", "-", words))
+    return found
+
+
+def test_links_lead_to_files_and_headings():
+    broken = []
+    for page in PAGES:
+        for target in LINK.findall(CODE.sub("", page.read_text(encoding="utf-8"))):
+            path, _, anchor = target.partition("#")
+            if "://" in target:
+                continue
+            place = page.parent / path if path else page
+            if not place.exists() or (anchor and anchor not in anchors(place)):
+                broken.append(f"{page.name}: {target}")
     assert not broken
+
+
+def test_every_page_is_on_the_site():
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    listed = {
+        page
+        for section in config["nav"]
+        for entry in section.values()
+        for page in ([entry] if isinstance(entry, str) else entry)
+    }
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} <= listed
 
 
 def test_commands_that_are_shown_exist():

@@ -1,4 +1,4 @@
-"""The real W&B client, offline: what it wrote is read back from its log."""
+"""The real clients of the trackers, offline: what they wrote is read back."""
 
 import json
 import os
@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from wandb.proto import wandb_internal_pb2
 
-from talr_cli.tracking import Tracker, flat_scores
+from talr_cli.errors import UserError
+from talr_cli.tracking.base import About, LoggerConfig, Tracker, check_installed, flat_scores
+from talr_cli.tracking.start import start_tracking
 
 HANG = 120  # seconds; a guard, not a measurement
 
@@ -46,13 +48,16 @@ RESULTS: dict[str, Any] = {
 SCRIPT = """
 import json, logging, sys
 from pathlib import Path
-from talr_cli.tracking import LoggerConfig, start_tracking
+from talr_cli.tracking.base import About, LoggerConfig
+from talr_cli.tracking.start import start_tracking
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
 options = json.loads(sys.argv[1])
 tracker = start_tracking(
-    LoggerConfig(**options["logger"]), run_id="deadbeef", name="talr-lr1e-6-s0", group="study-x",
-    config={"lr": 1e-6, "model": {"name": "m"}}, directory=Path(options["directory"]),
-    history=options["history"],
+    About(
+        LoggerConfig(**options["logger"]), run_id="deadbeef", name="talr-lr1e-6-s0",
+        group="study-x", config={"lr": 1e-6, "model": {"name": "m"}},
+        directory=Path(options["directory"]), history=options["history"],
+    )
 )
 for step in range(options["first"], options["first"] + 20):
     tracker.log(step, {"train/loss": 1 / step, "train/entropy": float(step)})
@@ -216,7 +221,9 @@ def test_mode_of_the_environment_is_respected(tmp_path, mode):
 
 def test_failing_client_is_one_warning_and_the_run_goes_on(caplog):
     class Broken:
-        def log(self, row):
+        title = "a tracker"
+
+        def log(self, step, metrics):
             raise BrokenPipeError("the service has gone\nwith details")
 
     tracker = Tracker(Broken())
@@ -240,13 +247,14 @@ def test_no_tracking_does_not_import_the_client(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from talr_cli.tracking import LoggerConfig, start_tracking
+from talr_cli.tracking.base import About, LoggerConfig
+from talr_cli.tracking.start import start_tracking
 tracker = start_tracking(
-    LoggerConfig(name="none"), run_id="x", name="x", group="x", config={}, directory=Path(".")
+    About(LoggerConfig("none"), run_id="x", name="x", group="x", config={}, directory=Path("."))
 )
 tracker.log(1, {"loss": 1.0})
 tracker.finish({}, None)
-assert "wandb" not in sys.modules
+assert not {"wandb", "tensorboard", "mlflow"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=HANG, cwd=Path.cwd())
 
@@ -259,3 +267,73 @@ def test_unfinished_evaluation_has_no_scores():
         "drift/kl_from_base/score": 0.1,
         "drift/kl_from_base/n": 3,
     }
+
+
+def tracked(folder: Path, logger: str, first: int = 1, history: Any = ()) -> None:
+    """Track 20 steps of a run of the study `folder`, in this process."""
+    from matplotlib.figure import Figure
+
+    directory = folder / "m__d" / "talr-lr1e-6-s0"
+    directory.mkdir(parents=True, exist_ok=True)
+    plot = folder / "trade-off.png"
+    Figure(figsize=(2, 1), dpi=20).savefig(plot)
+    config = {"lr": 1e-6, "model": {"name": "m"}}
+    about = About(
+        LoggerConfig(logger), "deadbeef", "talr-lr1e-6-s0", "study-x", config, directory, history
+    )
+    tracker = start_tracking(about)
+    for step in range(first, first + 20):
+        tracker.log(step, {"loss": 1 / step, "entropy": float(step)})
+    tracker.finish(RESULTS, plot)
+
+
+BEFORE = [{"step": step, "loss": 1 / step} for step in range(1, 16)]
+WHOLE = {step: 1 / step for step in range(1, 36)}
+
+
+def test_tensorboard_has_the_whole_curve_of_a_resumed_run_once(tmp_path):
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    ).EventAccumulator
+    tracked(tmp_path, "tensorboard")
+    tracked(tmp_path, "tensorboard", first=16, history=BEFORE)
+    found = accumulator(str(tmp_path / "m__d" / "talr-lr1e-6-s0" / "tensorboard"))
+    found.Reload()
+    points = [(event.step, event.value) for event in found.Scalars("loss")]
+    assert len(points) == len(WHOLE)
+    assert dict(points) == pytest.approx(WHOLE)
+    for name, number in flat_scores(RESULTS).items():
+        (score,) = found.Scalars(f"scores/{name}")
+        assert (score.step, score.value) == (35, pytest.approx(number))
+    (picture,) = found.Images("trade-off")
+    assert (picture.width, picture.height) == (40, 20)
+    (text,) = found.Tensors("tasks/text_summary")
+    assert b"| mini_arithmetic | acc | 0.4125 | 0.031 | 60 |" in text.tensor_proto.string_val[0]
+
+
+@pytest.mark.slow  # it makes a data base
+def test_mlflow_has_one_run_of_a_resumed_run_in_the_studys_own_store(tmp_path, monkeypatch):
+    client = pytest.importorskip("mlflow").MlflowClient
+    pytest.importorskip("sqlalchemy")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracked(tmp_path, "mlflow")
+    tracked(tmp_path, "mlflow", first=16, history=BEFORE)
+    found = client(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (run,) = found.search_runs([found.get_experiment_by_name("study-x").experiment_id])
+    assert (run.info.run_name, run.info.status) == ("talr-lr1e-6-s0", "FINISHED")
+    assert run.data.params == {"lr": "1e-06", "model.name": "m"}
+    points = [(one.step, one.value) for one in found.get_metric_history(run.info.run_id, "loss")]
+    assert len(points) == len(WHOLE)
+    assert dict(points) == pytest.approx(WHOLE)
+    assert flat_scores(RESULTS).items() <= run.data.metrics.items()
+    files = {file.path for file in found.list_artifacts(run.info.run_id)}
+    assert files == {"tasks.json", "trade-off.png"}
+    assert not list(tmp_path.rglob("mlruns"))
+
+
+@pytest.mark.parametrize("logger", ["tensorboard", "mlflow"])
+def test_a_tracker_that_is_not_installed_is_one_line_before_anything_is_made(logger, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=rf"logger={logger} .*pip install -e '.\[{logger}\]'"):
+        check_installed(LoggerConfig(logger))
+    check_installed(LoggerConfig())

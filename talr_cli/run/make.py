@@ -27,7 +27,7 @@ from talr_cli.run.prepare import Run, place
 from talr_cli.run.variants import whole_training
 from talr_cli.runs.atomic import made_whole, write_json
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.tracking import Tracker
+from talr_cli.tracking.base import Tracker
 
 log = logging.getLogger(__name__)
 

@@ -9,19 +9,22 @@ from talr_cli.run.config import EvalConfig, TrainConfig
 from talr_cli.runs.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from talr_cli.tracking import Tracker
+    from talr_cli.tracking.base import Tracker
 
 
 def track(config: TrainConfig | EvalConfig, directory: RunDirectory, identity: str) -> Tracker:
     """Start, or go on with, what is tracked of `directory`."""
-    from talr_cli.tracking import start_tracking
+    from talr_cli.tracking.base import About
+    from talr_cli.tracking.start import start_tracking
 
     return start_tracking(
-        config.logger,
-        run_id=identity[:8],
-        name=directory.path.name,
-        group=config.study,
-        config=plain(config),
-        directory=directory.path,
-        history=directory.read_metrics(),
+        About(
+            config.logger,
+            run_id=identity[:8],
+            name=directory.path.name,
+            group=config.study,
+            config=plain(config),
+            directory=directory.path,
+            history=directory.read_metrics(),
+        )
     )

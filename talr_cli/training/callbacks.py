@@ -13,7 +13,7 @@ from talr_cli import progress, ranks
 from talr_cli.errors import DivergedError
 from talr_cli.interruption import Stop
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.tracking import Tracker
+from talr_cli.tracking.base import Tracker
 from talr_cli.training.points import step_at
 
 log = logging.getLogger(__name__)

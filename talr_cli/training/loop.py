@@ -43,7 +43,7 @@ from talr_cli.ranks import (
     world_size,
 )
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.tracking import Tracker
+from talr_cli.tracking.base import Tracker
 from talr_cli.training.callbacks import RecordSteps, ShowProgress, StopOnRequest
 from talr_cli.training.columns import Base, columns_of, token_columns
 from talr_cli.training.config import TrainerConfig

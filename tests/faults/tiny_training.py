@@ -11,7 +11,7 @@ from talr_cli.interruption import Stop
 from talr_cli.methods.objectives import Sft
 from talr_cli.methods.optimizers import AdamW
 from talr_cli.runs.atomic import made_whole, write_json
-from talr_cli.tracking import Tracker
+from talr_cli.tracking.base import Tracker
 from talr_cli.training.loop import train
 from talr_cli.training.trainer import MethodTrainer
 

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from talr_cli.config import composition
 from talr_cli.run.make import training_of
 from talr_cli.run.prepare import prepare
-from talr_cli.tracking import Tracker
+from talr_cli.tracking.base import Tracker
 from talr_cli.training.trainer import MethodTrainer
 
 

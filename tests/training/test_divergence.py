@@ -6,7 +6,7 @@ import pytest
 from transformers import TrainerControl, TrainerState
 
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.tracking import Tracker
+from talr_cli.tracking.base import Tracker
 from talr_cli.training.callbacks import DivergedError, RecordSteps
 
 UNIFORM = math.log(100)

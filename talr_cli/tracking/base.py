@@ -1,0 +1,144 @@
+"""What is tracked of a run, and how: three calls, start, log and finish, whoever hears them.
+
+Tracking is a convenience: `metrics.jsonl` and `results.json` hold everything already, so whatever
+goes wrong here is one warning.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from talr_cli.errors import UserError
+from talr_cli.fields import value
+
+SCORE_SECTIONS = ("general", "domain", "drift", "weights", "training")
+# What has to be installed for a logger beside what talr brings along: pip install -e '.[...]'
+EXTRAS = {"tensorboard": "tensorboard", "mlflow": "mlflow"}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class LoggerConfig:
+    """`auto` means online for a user who is logged in, else offline, unless WANDB_MODE is set."""
+
+    name: str = value(
+        "where curves and scores go", "wandb", choices=("wandb", "tensorboard", "mlflow", "none")
+    )
+    project: str = value("of W&B", "talr")
+    entity: str | None = value("of W&B, a user or a team; null: your default one", None)
+    mode: str = value(
+        "of W&B; auto: online when logged in", "auto", choices=("auto", "online", "offline")
+    )
+    uri: str | None = value(
+        "of MLflow's server or store; null: MLFLOW_TRACKING_URI, or else mlflow.db in the study",
+        None,
+        may_be_empty=False,
+    )
+
+
+@dataclass(frozen=True)
+class About:
+    """What a tracker is told of a run.
+
+    Attributes:
+        group: The study.
+        directory: The run's, in a folder of its model and dataset, in that of the study.
+        history: What a run that goes on has logged before: rows of metrics, each with its "step".
+    """
+
+    logger: LoggerConfig
+    run_id: str
+    name: str
+    group: str
+    config: Mapping[str, Any]
+    directory: Path
+    history: Sequence[Mapping[str, Any]] = ()
+
+
+class Backend(Protocol):
+    """A run of a tracker, which has been started; it may raise whatever it likes."""
+
+    title: str
+
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Add one point to each curve."""
+        ...
+
+    def finish(
+        self, scores: Mapping[str, float], tasks: Mapping[str, Any], plot: Path | None
+    ) -> None:
+        """Write the scores by their paths, the general tasks, the picture; close the run."""
+        ...
+
+
+class Tracker:
+    """A backend that cannot fail a run, or nothing: without one every call does nothing."""
+
+    def __init__(self, backend: Backend | None = None) -> None:
+        self._backend = backend
+
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Add one point to each curve."""
+        if self._backend is None:
+            return
+        try:
+            self._backend.log(step, metrics)
+        except Exception as error:
+            self._give_up(self._backend, error)
+
+    def finish(self, results: Mapping[str, Any] | None = None, plot: Path | None = None) -> None:
+        """Write the final scores, the table of tasks and the plot, and close the run."""
+        if self._backend is None:
+            return
+        backend, scores, tasks = self._backend, {}, {}
+        if results is not None:
+            scores, tasks = flat_scores(results), (results["general"] or {}).get("tasks", {})
+        try:
+            backend.finish(scores, tasks, plot)
+            self._backend = None
+        except Exception as error:
+            self._give_up(backend, error)
+
+    def _give_up(self, backend: Backend, error: Exception) -> None:
+        log.warning("%s failed, going on without it: %s", backend.title, one_line(error))
+        self._backend = None
+
+
+def check_installed(logger: LoggerConfig) -> None:
+    """Refuse a tracker that is asked for and is not installed, before anything is made.
+
+    Raises:
+        UserError: It is not.
+    """
+    extra = EXTRAS.get(logger.name)
+    if extra is not None and importlib.util.find_spec(logger.name) is None:
+        raise UserError(f"logger={logger.name} is not installed: pip install -e '.[{extra}]'")
+
+
+def flat_scores(results: Mapping[str, Any]) -> dict[str, float]:
+    """Every number of the results under its path: {"general/score": 0.41, ...}; no items'."""
+
+    def numbers(prefix: str, value: Any) -> Iterator[tuple[str, float]]:
+        if isinstance(value, Mapping):
+            for key, item in value.items():
+                if key != "items":
+                    yield from numbers(f"{prefix}/{key}", item)
+        elif isinstance(value, int | float):
+            yield prefix, value
+
+    return {
+        key: number
+        for section in SCORE_SECTIONS
+        for key, number in numbers(section, results[section])
+    }
+
+
+def one_line(error: Exception) -> str:
+    """An exception, for a warning."""
+    return f"{type(error).__name__}: {error}".partition("\n")[0]

@@ -1,0 +1,101 @@
+"""MLflow: a run of the experiment named after the study, on a server or in a file of the study."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from talr_cli.tracking.base import About
+
+STORE = "mlflow.db"
+ARTIFACTS = "mlflow-artifacts"
+RUN_ID = "talr.id"
+LONGEST = 500  # characters of a parameter, all that a store takes for sure
+AT_ONCE = 1000  # numbers that a call takes
+
+log = logging.getLogger(__name__)
+
+
+class Mlflow:
+    """A run of MLflow."""
+
+    title = "MLflow"
+
+    def __init__(self, client: Any, run_id: str) -> None:
+        self._client = client
+        self._run_id = run_id
+        self._step = 0
+
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
+        self._step = step
+        self._log_all([(step, metrics)])
+
+    def finish(
+        self, scores: Mapping[str, float], tasks: Mapping[str, Any], plot: Path | None
+    ) -> None:
+        self._log_all([(self._step, scores)])
+        if tasks:
+            self._client.log_dict(self._run_id, dict(tasks), "tasks.json")
+        if plot is not None:
+            self._client.log_artifact(self._run_id, str(plot))
+        self._client.set_terminated(self._run_id)
+
+    def _log_all(self, rows: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        points = [
+            Metric(name, number, now, step)
+            for step, metrics in rows
+            for name, number in metrics.items()
+            if isinstance(number, int | float)
+        ]
+        for first in range(0, len(points), AT_ONCE):
+            self._client.log_batch(self._run_id, metrics=points[first : first + AT_ONCE])
+
+
+def start(about: About) -> Mlflow:
+    """Make the run anew, with what it has logged before: MLflow keeps each point of a step."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow import MlflowClient
+    from mlflow.entities import Param, RunTag
+
+    study = about.directory.parents[1].resolve()
+    own_store = f"sqlite:///{study / STORE}"
+    client = MlflowClient(about.logger.uri or os.environ.get("MLFLOW_TRACKING_URI") or own_store)
+    experiment = client.get_experiment_by_name(about.group)
+    if experiment is None:
+        kept_here = client.tracking_uri == own_store
+        place = (study / ARTIFACTS).as_uri() if kept_here else None
+        number = client.create_experiment(about.group, artifact_location=place)
+    else:
+        number = experiment.experiment_id
+    for before in client.search_runs([number], f"tags.`{RUN_ID}` = '{about.run_id}'"):
+        client.delete_run(before.info.run_id)
+    run = client.create_run(number, run_name=about.name, tags={RUN_ID: about.run_id})
+    own = Mlflow(client, run.info.run_id)
+    parameters = [Param(key, text[:LONGEST]) for key, text in _flat("", about.config)]
+    tags = [RunTag("talr.directory", str(about.directory))]
+    client.log_batch(run.info.run_id, params=parameters[:100], tags=tags)
+    for first in range(100, len(parameters), 100):
+        client.log_batch(run.info.run_id, params=parameters[first : first + 100])
+    rows = [
+        (row["step"], {key: number for key, number in row.items() if key != "step"})
+        for row in about.history
+    ]
+    own._log_all(rows)
+    log.info("MLflow: experiment %s at %s", about.group, client.tracking_uri)
+    return own
+
+
+def _flat(prefix: str, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each value under its path, as it is typed."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(f"{prefix}{key}.", value)
+        else:
+            yield f"{prefix}{key}", str(value)

@@ -1,0 +1,31 @@
+"""Which tracker hears of a run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from talr_cli.tracking import mlflow, tensorboard, wandb
+from talr_cli.tracking.base import About, Backend, Tracker, one_line
+
+# A tracker is a file of this room with a `start`; each imports its library there.
+STARTS: dict[str, Callable[[About], Backend | None]] = {
+    "wandb": wandb.start,
+    "tensorboard": tensorboard.start,
+    "mlflow": mlflow.start,
+}
+
+log = logging.getLogger(__name__)
+
+
+def start_tracking(about: About) -> Tracker:
+    """Start, or go on with, what is tracked of the run, by the logger that its config names."""
+    start = STARTS.get(about.logger.name)
+    if start is None:
+        return Tracker()
+    try:
+        return Tracker(start(about))
+    except Exception as error:
+        title = {"wandb": "W&B"}.get(about.logger.name, about.logger.name)
+        log.warning("%s could not start, going on without it: %s", title, one_line(error))
+        return Tracker()

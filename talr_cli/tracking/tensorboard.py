@@ -1,0 +1,73 @@
+"""TensorBoard: event files in the run's tensorboard/, for `tensorboard --logdir runs/STUDY`."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from talr_cli.tracking.base import About
+
+FOLDER = "tensorboard"
+
+log = logging.getLogger(__name__)
+
+
+class TensorBoard:
+    """The event files of a run."""
+
+    title = "TensorBoard"
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+        self._step = 0
+
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
+        self._step = step
+        for name, number in metrics.items():
+            if isinstance(number, int | float):
+                self._writer.add_scalar(name, number, step)
+        self._writer.flush()
+
+    def finish(
+        self, scores: Mapping[str, float], tasks: Mapping[str, Any], plot: Path | None
+    ) -> None:
+        for name, number in scores.items():
+            self._writer.add_scalar(f"scores/{name}", number, self._step)
+        if tasks:
+            self._writer.add_text("tasks", _as_table(tasks))
+        if plot is not None:
+            import numpy
+            from PIL import Image
+
+            with Image.open(plot) as picture:
+                pixels = numpy.asarray(picture.convert("RGB"))
+            self._writer.add_image("trade-off", pixels, dataformats="HWC")
+        self._writer.close()
+
+
+def start(about: About) -> TensorBoard:
+    """Write the files of the run anew: those of a killed process may end within a record."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    folder = about.directory / FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    own = TensorBoard(SummaryWriter(str(folder)))
+    text = yaml.safe_dump(dict(about.config), sort_keys=False, allow_unicode=True)
+    own._writer.add_text("config", f"```yaml\n{text}```")
+    for row in about.history:
+        own.log(row["step"], {key: number for key, number in row.items() if key != "step"})
+    log.info("TensorBoard: tensorboard --logdir %s", about.directory.parents[1])
+    return own
+
+
+def _as_table(tasks: Mapping[str, Any]) -> str:
+    """In Markdown, which TensorBoard shows."""
+    columns = ("metric", "score", "stderr", "n")
+    rows = [[name, *(str(task.get(column)) for column in columns)] for name, task in tasks.items()]
+    lines = [["task", *columns], ["---"] * (len(columns) + 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

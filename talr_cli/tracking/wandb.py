@@ -1,0 +1,139 @@
+"""Weights & Biases: the only place that talks to it. Nothing prompts, nothing waits long for it."""
+
+from __future__ import annotations
+
+import logging
+import netrc
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from talr_cli.tracking.base import About, one_line
+
+INIT_TIMEOUT = 10.0  # seconds, after which an unreachable server means offline
+FINISH_TIMEOUT = 60.0  # seconds for the last upload; what is left stays on disk
+
+log = logging.getLogger(__name__)
+
+
+class Wandb:
+    """A run of W&B."""
+
+    title = "W&B"
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
+        # As a metric of its own: W&B's counter only grows, and drops the steps that a run
+        # resumed from a checkpoint writes again.
+        self._run.log({"step": step, **metrics})
+
+    def finish(
+        self, scores: Mapping[str, float], tasks: Mapping[str, Any], plot: Path | None
+    ) -> None:
+        if scores:
+            self._run.summary.update(dict(scores))
+        if tasks:
+            self._run.log({"tasks": _task_table(tasks)})
+        if plot is not None:
+            import wandb
+
+            self._run.log({"trade-off": wandb.Image(str(plot))})
+        self._run.finish()
+
+
+def start(about: About) -> Wandb | None:
+    """Start, or go on with, the run; its files lie in wandb/. None where W&B is switched off."""
+    # Its own telemetry calls home even for an offline run, and keeps a process from ending.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    import wandb
+
+    wandb.setup(wandb.Settings(silent=True))
+    mode, reason = _choose_mode(about.logger.mode)
+    if mode == "disabled":
+        return None
+
+    def start(mode: str) -> Any:
+        return wandb.init(
+            id=about.run_id,
+            name=about.name,
+            group=about.group,
+            project=about.logger.project,
+            entity=about.logger.entity,
+            config=dict(about.config),
+            dir=about.directory,
+            mode=mode,  # type: ignore[arg-type]
+            resume="allow" if mode == "online" else None,
+            reinit="create_new",
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=INIT_TIMEOUT,
+                finish_timeout=FINISH_TIMEOUT,
+                finish_timeout_raises=True,
+                save_code=False,
+                disable_code=True,
+                disable_git=True,
+                x_disable_stats=True,
+            ),
+        )
+
+    if mode == "online":
+        try:
+            run = start("online")
+        except Exception as error:
+            mode, reason = "offline", one_line(error)
+            # W&B's service still holds the id of the run that it could not start.
+            wandb.teardown()
+            wandb.setup(wandb.Settings(silent=True))
+    if mode == "offline":
+        run = start("offline")
+        sync = f"wandb sync {shlex.quote(run.settings.sync_dir)}"
+        log.info("W&B is offline (%s); to upload this run: %s", reason, sync)
+    run.define_metric("step", hidden=True)
+    run.define_metric("*", step_metric="step")
+    if mode == "offline":
+        # Uploading a second offline part of a run replaces the first: make it whole.
+        for row in about.history:
+            run.log(dict(row))
+    return Wandb(run)
+
+
+def is_logged_in() -> bool:
+    """Whether W&B has a key, as far as that is known without importing or asking it."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").rpartition("//")[2]
+    try:
+        return netrc.netrc(file).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _choose_mode(wanted: str) -> tuple[str, str]:
+    """(mode, reason); as in wandb itself, what is configured goes before the environment."""
+    import wandb
+
+    if wanted == "offline":
+        return "offline", "logger.mode=offline"
+    environment = os.environ.get("WANDB_MODE")
+    if wanted == "auto" and environment in ("offline", "dryrun"):
+        return "offline", f"WANDB_MODE={environment}"
+    if wanted == "auto" and environment == "disabled":
+        return "disabled", "WANDB_MODE=disabled"
+    # Reads the environment, netrc and settings; neither asks the user nor the server.
+    if wandb.login(prompt=False, verify=False):
+        return "online", "logged in"
+    return "offline", "not logged in"
+
+
+def _task_table(tasks: Mapping[str, Mapping[str, Any]]) -> Any:
+    import wandb
+
+    columns = ["metric", "score", "stderr", "n", "version"]
+    rows = [[name, *(task[column] for column in columns)] for name, task in tasks.items()]
+    return wandb.Table(columns=["task", *columns], data=rows)
