@@ -9,7 +9,6 @@ import gzip
 import hashlib
 import json
 import logging
-import sys
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
