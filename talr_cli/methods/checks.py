@@ -1,14 +1,18 @@
-"""Whether an objective answers as it should, before a model is loaded for it.
+"""Whether an objective and a schedule answer as they should, before a model is loaded for them.
 
-It is asked once about made-up targets. A part that a user wrote fails here in a second, and not
-with the first batch; and one that answers with something else than weights is never trained with.
+They are asked about made-up targets and steps. A part that a user wrote fails here in a second, and
+not with the first batch; and one that answers with something else is never trained with.
 """
 
 from __future__ import annotations
 
+import copy
+import math
+
 from talr_cli.errors import UserError
 from talr_cli.fields import target_of
 from talr_cli.methods.base import Objective, Step, TargetTokens
+from talr_cli.methods.schedules import Schedule
 
 
 def check_objective(objective: Objective) -> None:
@@ -40,9 +44,8 @@ def check_objective(objective: Objective) -> None:
         if objective.looks_at_step:
             weights = objective.over_step(weights, tokens, Step(number=0, total=1, seed=0))
     except Exception as error:  # whatever the user's code raises
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(
-            f"objective: {name} failed on made-up targets with {reason}; -v shows where"
+            f"objective: {name} failed on made-up targets with {_reason(error)}; -v shows where"
         ) from error
     shape = getattr(weights, "shape", None)
     if shape != made_up.shape:
@@ -56,3 +59,31 @@ def check_objective(objective: Objective) -> None:
             f"objective: {name} gave the weights {[round(one, 3) for one in weights.tolist()]}: a "
             "weight is a finite number and not negative"
         )
+
+
+def check_schedule(schedule: Schedule) -> None:
+    """Refuse a schedule that fails, or gives no share of the learning rate at some step.
+
+    Raises:
+        UserError: What it did.
+    """
+    name, tried, steps = target_of(type(schedule)), copy.deepcopy(schedule), 4
+    for step in range(steps):
+        try:
+            if tried.follows_loss:
+                tried.see(2.0)
+            share = tried.share(step, steps)
+        except Exception as error:  # whatever the user's code raises
+            raise UserError(
+                f"schedule: {name} failed at step {step} of {steps} with {_reason(error)}; "
+                "-v shows where"
+            ) from error
+        if not isinstance(share, int | float) or not (math.isfinite(share) and share >= 0):
+            raise UserError(
+                f"schedule: {name} gave {share!r} at step {step} of {steps}: a share of lr is a "
+                "finite number and not negative"
+            )
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -20,7 +20,7 @@ from talr_cli.data.encoding import rows_to_train
 from talr_cli.data.rendering import Rendered, Renderer, load_renderer
 from talr_cli.errors import UserError
 from talr_cli.evaluation.self_score import check_tests
-from talr_cli.methods.checks import check_objective
+from talr_cli.methods.checks import check_objective, check_schedule
 from talr_cli.methods.method import Method
 from talr_cli.models.checks import check_length, check_loads, check_vocabulary, check_weights
 from talr_cli.models.frozen import check_base_dtype
@@ -72,6 +72,7 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     """
     trainer = config.trainer
     check_objective(config.objective)
+    check_schedule(config.schedule)
     ranks.per_rank(trainer.batch_size, trainer.rows_at_once, ranks.world_size())
     splits = config.dataset.load()
     tests = domain_rows(config.domain, splits)  # refuses what could not be scored after training

@@ -198,7 +198,7 @@ def make_trainer(
         args=arguments,
         optimizer_cls_and_kwargs=setting.optimizer.maker(setting.lr),
         objective=method.objective,
-        schedule=copy.copy(setting.schedule),  # which remembers the losses of this training
+        schedule=copy.deepcopy(setting.schedule),  # which remembers the losses of this training
         # What it keeps of the base goes when the trainer does: the config's own lives on.
         regulariser=copy.copy(method.regulariser),
         mean=WeightMean(method.merge.decay) if isinstance(method.merge, Ema) else None,

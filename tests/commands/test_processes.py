@@ -38,6 +38,8 @@ CASES = {
     "eaft": ("method=eaft",),
     "flow": ("method=flow",),
     "lora": ("method=lora",),
+    "oft": ("method=oft",),
+    "finch with ema": ("method=finch", "merge=ema", "merge.decay=0.8"),
     "replay": ("method=replay",),
     "bf16": ("trainer.precision=bf16",),
     "recomputed": ("trainer.gradient_checkpointing=true",),

@@ -159,13 +159,14 @@ def interrupted(command, cwd, checkpoint):
 
 
 ONE = ("lr=1e-3", "eval=false", "trainer.epochs=3")
+WITH_STATE = ("schedule=finch", "merge=ema", "merge.decay=0.8")  # beside the optimizer's
 TWO = ("distributed=fsdp2", "distributed.processes=2", "study=fsdp2")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("ranks", "file"),
-    [((), "optimizer.pt"), (TWO, "optimizer_0/__1_0.distcp")],
+    [((), "optimizer.pt"), ((*TWO, *WITH_STATE), "optimizer_0/__1_0.distcp")],
     ids=["one", "fsdp2"],
 )
 def test_a_killed_run_goes_on_from_the_checkpoint_before_a_damaged_one(ranks, file, tmp_path):

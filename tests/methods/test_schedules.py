@@ -11,7 +11,9 @@ from faults.tiny_training import STEPS, trained
 from optimizer_step import OBJECTIVES, reference_gradient, rows, toy, trainer_gradient
 from transformers import get_scheduler
 
-from talr_cli.methods.schedules import Constant, Cosine, Finch, Linear
+from talr_cli.errors import UserError
+from talr_cli.methods.checks import check_schedule
+from talr_cli.methods.schedules import Constant, Cosine, Finch, Linear, Schedule
 from talr_cli.run.identity import identity
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.training.rates import StepRates
@@ -118,3 +120,29 @@ def test_a_method_names_its_schedule_and_the_identity_tells_them_apart():
     assert len({identity(one, "model") for one in chosen.values()}) == 4
     assert chosen["finch"].schedule == Finch(0.2, 0.9, 1e-8)
     assert chosen["cosine"].schedule == Cosine(0.03)
+
+
+@pytest.mark.parametrize(
+    ("share", "message"),
+    [
+        (lambda step, steps: -0.1, "gave -0.1 at step 0 of 4"),
+        (lambda step, steps: float("nan"), "gave nan at step 0 of 4"),
+        (lambda step, steps: None if step else 1.0, "gave None at step 1 of 4"),
+        (lambda step, steps: 1 / (2 - step), "failed at step 2 of 4 with ZeroDivisionError"),
+    ],
+    ids=["negative", "nan", "none", "raises"],
+)
+def test_what_is_no_share_of_a_rate_is_refused_before_anything_is_loaded(share, message):
+    @dataclasses.dataclass
+    class Own(Schedule):
+        def share(self, step, steps):
+            return share(step, steps)
+
+    with pytest.raises(UserError, match=message):
+        check_schedule(Own())
+
+
+def test_a_schedule_that_is_tried_out_remembers_nothing_of_it():
+    finch = Finch()
+    check_schedule(finch)
+    assert finch.state() == {}
