@@ -16,7 +16,6 @@ from talr_cli.run.variants import along, of_alpha, without_merge
 from talr_cli.run.whole import lacks_weights, run_to_end
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.sweep.grid import base_command
-from talr_cli.sweep.search import trial
 
 log = logging.getLogger(__name__)
 
@@ -25,20 +24,12 @@ def main(arguments: Sequence[str]) -> None:
     composition.run("train", train, arguments)
 
 
-def train(composed: Composed[TrainConfig]) -> float | None:
-    """Train one run, or go on with it, or find it done; evaluate it unless `eval=false`.
-
-    Under a sweeper of Hydra: in a process of its own, and how good it is.
-    """
-    if composed.is_trial:
-        return trial(composed.config, composed.arguments)
+def train(composed: Composed[TrainConfig]) -> None:
+    """Train one run, or go on with it, or find it done; evaluate it unless `eval=false`."""
     with progress.work("talr train"):
         made = trained(composed)
     if made:
-        groups = show(made)
-        if composed.config.eval and any(group.base is None for group in groups):
-            print(f"to fill the –: {base_command(composed.overrides, composed.config_dir)}")
-    return None
+        show(made, lambda: base_command(composed.overrides, composed.config_dir))
 
 
 def trained(composed: Composed[TrainConfig]) -> list[RunDirectory]:
