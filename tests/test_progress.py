@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import sys
+import threading
 import time
 from contextlib import suppress
 
@@ -45,6 +46,19 @@ def test_shares_of_shares_add_up_to_the_whole(shown):
         assert work.done == 40
     with progress.share(1, of=2):  # nobody watches: nothing happens
         progress.reach(0.5)
+
+
+def test_work_that_an_error_left_open_ends_with_what_it_is_part_of(shown):
+    def rows():
+        yield from progress.each("rendering rows", [1, 2, 3])
+
+    with progress.work("talr train"):
+        left = rows()
+        next(left)
+        assert [one.what for one in shown.works] == ["talr train", "rendering rows"]
+    assert not shown.works
+    assert not [one for one in threading.enumerate() if one.name == "progress"]
+    left.close()
 
 
 def test_the_time_left_is_by_what_was_made_here():

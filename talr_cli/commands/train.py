@@ -26,8 +26,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def train(composed: Composed[TrainConfig]) -> None:
     """Train one run, or go on with it, or find it done; evaluate it unless `eval=false`."""
-    with progress.work("talr train"):
-        made = trained(composed)
+    made = trained(composed)
     if made:
         show(made, lambda: base_command(composed.overrides, composed.config_dir))
 
@@ -46,7 +45,7 @@ def trained(composed: Composed[TrainConfig]) -> list[RunDirectory]:
         ranks.start("train", composed.arguments, missing)
         return made
     ranks.connect(wanted.device)
-    with ranks.ended_by_main():
+    with ranks.ended_by_main(), progress.work("talr train"):
         tuned = along(wanted if wanted.merge is None else without_merge(wanted))
         with ranks.one_per_node_first():
             run = prepare(tuned[-1], composed.overrides)
