@@ -24,6 +24,7 @@ from talr_cli.printable import printable, printable_lines
 COMMANDS = {
     "train": "train one run, evaluate it, write its run directory",
     "sweep": "train the runs of a grid, go on with them, report",
+    "search": "the best values of a space by trials, within a bound on what is lost",
     "eval": "score a checkpoint, an adapter, a hub id or a run directory",
     "compare": "whether two runs differ by more than noise, and on which items",
     "analyze": "which tokens of the training rows a checkpoint finds hard",
@@ -59,8 +60,8 @@ run of a sweep that is not done, 2 something that you can put right, 75 in use, 
 """
 
 # What these make is worth more than what they print.
-_MAKING = ("train", "sweep", "eval", "analyze", "export")
-_GOING_ON = ("train", "sweep", "eval")  # they find what is done
+_MAKING = ("train", "sweep", "search", "eval", "analyze", "export")
+_GOING_ON = ("train", "sweep", "search", "eval")  # they find what is done
 _ASKING = {"-h", "--help", "-c", "--cfg", "-i", "--info", "--dry-run"}
 _BROKEN_PIPE = 141  # exit code: as of a program that SIGPIPE has ended
 _LONGEST = 300  # characters of an exception's message
@@ -192,8 +193,7 @@ def _is_making(arguments: list[str]) -> bool:
 
 
 def _run(command: str, arguments: list[str]) -> int:
-    is_search = any(one.startswith("hydra/sweeper=") for one in arguments)
-    if command == "train" and {"-m", "--multirun"} & set(arguments) and not is_search:
+    if command == "train" and {"-m", "--multirun"} & set(arguments):
         command = "sweep"
     module = f"talr_cli.commands.{command}"
     if not _is_making([command, *arguments]):

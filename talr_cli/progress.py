@@ -35,7 +35,7 @@ Item = TypeVar("Item")
 log = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(eq=False)
 class Work:
     """What this process is at.
 
@@ -123,8 +123,9 @@ class _Shown:
             self._thread = threading.Thread(target=self._tick, name="progress", daemon=True)
             self._thread.start()
 
-    def end(self) -> None:
-        self.works.pop()
+    def end(self, work: Work) -> None:
+        if work in self.works:  # one that was left open ends with what it is part of
+            del self.works[self.works.index(work) :]
         if not self.works and self._thread is not None:
             self._end.set()
             self._thread.join()
@@ -232,7 +233,7 @@ def _at(own: Work) -> Iterator[Work]:
     try:
         yield own
     finally:
-        _shown.end()
+        _shown.end(own)
 
 
 @contextmanager
@@ -303,7 +304,9 @@ def _write(path: Path, work: Work) -> None:
     }
     temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps(content), encoding="utf-8")
+        temporary.unlink(missing_ok=True)
+        with temporary.open("x", encoding="utf-8") as file:  # never through a link of others
+            file.write(json.dumps(content))
         temporary.replace(path)
     except OSError:
         with suppress(OSError):  # a full disk or a folder that is gone: nobody watches then

@@ -6,11 +6,13 @@ import os
 import pty
 import re
 import sys
+import threading
 import time
+from contextlib import suppress
 
 import pytest
 
-from talr_cli import progress
+from talr_cli import cli, progress
 
 COLUMNS = 80
 
@@ -34,7 +36,7 @@ def test_shares_of_shares_add_up_to_the_whole(shown):
             assert half == pytest.approx(8)  # six of ten, and half of the last four
         assert (work.done, work.label) == (10, "arithmetic")
         with progress.share(30, label="domain"):
-            with pytest.raises(MemoryError), progress.share(16, of=32):
+            with suppress(MemoryError), progress.share(16, of=32):
                 progress.reach(0.9)
                 raise MemoryError
             assert work.done == 10, "what failed is done again, in smaller pieces"
@@ -44,6 +46,19 @@ def test_shares_of_shares_add_up_to_the_whole(shown):
         assert work.done == 40
     with progress.share(1, of=2):  # nobody watches: nothing happens
         progress.reach(0.5)
+
+
+def test_work_that_an_error_left_open_ends_with_what_it_is_part_of(shown):
+    def rows():
+        yield from progress.each("rendering rows", [1, 2, 3])
+
+    with progress.work("talr train"):
+        left = rows()
+        next(left)
+        assert [one.what for one in shown.works] == ["talr train", "rendering rows"]
+    assert not shown.works
+    assert not [one for one in threading.enumerate() if one.name == "progress"]
+    left.close()
 
 
 def test_the_time_left_is_by_what_was_made_here():
@@ -175,3 +190,11 @@ def test_a_terminal_that_cannot_go_back_gets_plain_lines():
     said = in_a_terminal(WORK, "dumb")
     assert not re.search(r"\x1b|\r(?!\n)", said)
     assert said.count("evaluation: ") > 1
+
+
+def test_what_is_interrupted_says_how_to_go_on():
+    said = cli._how_to_go_on(["sweep", "lr=1e-6,2e-5", "study=my study"])
+    assert said == "; to go on: talr sweep lr=1e-6,2e-5 'study=my study'"
+    assert cli._how_to_go_on(["sweep", "lr=1e-6", "--dry-run"]) == ""
+    assert cli._how_to_go_on(["report", "study=s"]) == ""
+    assert cli._how_to_go_on([]) == ""

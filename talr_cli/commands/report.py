@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from talr_cli import progress
 from talr_cli.config import composition
 from talr_cli.config.commands import ReportConfig
 from talr_cli.config.composition import Composed
@@ -46,7 +47,9 @@ def show_report(
 
     check_target(target)
     groups = comparable(runs.values())
-    cells, found, left_out = results_cells(groups), findings(runs), left_out_lines(groups)
+    with progress.work("writing the report"):
+        cells, found, left_out = results_cells(groups), findings(runs), left_out_lines(groups)
+        page = write_report(runs, study, study_path(runs_dir, study) / "report")
     headlines = [
         f"{group.title}: {told}"
         for group in groups
@@ -62,7 +65,6 @@ def show_report(
             print(line)
         print(f"report: {page}")
 
-    page = write_report(runs, study, study_path(runs_dir, study) / "report")
     claims = [asdict(one) for one in found]
     content = {
         "headlines": headlines,

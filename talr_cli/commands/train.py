@@ -16,7 +16,6 @@ from talr_cli.run.variants import along, is_merged, of_alpha, without_merge
 from talr_cli.run.whole import lacks_weights, run_to_end
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.sweep.grid import base_command
-from talr_cli.sweep.search import trial
 
 log = logging.getLogger(__name__)
 
@@ -25,20 +24,11 @@ def main(arguments: Sequence[str]) -> None:
     composition.run("train", train, arguments)
 
 
-def train(composed: Composed[TrainConfig]) -> float | None:
-    """Train one run, or go on with it, or find it done; evaluate it unless `eval=false`.
-
-    Under a sweeper of Hydra: in a process of its own, and how good it is.
-    """
-    if composed.is_trial:
-        return trial(composed.config, composed.arguments)
-    with progress.work("talr train"):
-        made = trained(composed)
+def train(composed: Composed[TrainConfig]) -> None:
+    """Train one run, or go on with it, or find it done; evaluate it unless `eval=false`."""
+    made = trained(composed)
     if made:
-        groups = show(made)
-        if composed.config.eval and any(group.base is None for group in groups):
-            print(f"to fill the –: {base_command(composed.overrides, composed.config_dir)}")
-    return None
+        show(made, lambda: base_command(composed.overrides, composed.config_dir))
 
 
 def trained(composed: Composed[TrainConfig]) -> list[RunDirectory]:
@@ -55,7 +45,7 @@ def trained(composed: Composed[TrainConfig]) -> list[RunDirectory]:
         ranks.start("train", composed.arguments, missing)
         return made
     ranks.connect(wanted.device)
-    with ranks.ended_by_main():
+    with ranks.ended_by_main(), progress.work("talr train"):
         tuned = along(without_merge(wanted) if is_merged(wanted) else wanted)
         with ranks.one_per_node_first():
             run = prepare(tuned[-1], composed.overrides)

@@ -219,6 +219,21 @@ class SweepConfig:
 
 
 @dataclass(kw_only=True)
+class SearchConfig:
+    """`talr search`, beside the values of `talr train`."""
+
+    n_trials: int = value("trials, of all processes that make them together", 20, at_least=1)
+    max_general_loss: float = value(
+        "of the general score, what a trial may give up", 0.02, at_least=0, at_most=1
+    )
+    prune: bool = value(
+        "stop a trial at a point of score_at where it is worse than the usual one", True
+    )
+    search_seed: int = value("of what is tried", 0, at_least=0)
+    quiet: bool = value(QUIET, False)
+
+
+@dataclass(kw_only=True)
 class CompareConfig(ReadingConfig):
     """`talr compare A B`."""
 
@@ -240,6 +255,7 @@ COMMANDS: dict[str, type] = {
     "recommend": RecommendConfig,
     "export": ExportConfig,
     "sweep": SweepConfig,
+    "search": SearchConfig,
     "compare": CompareConfig,
     "list": ListConfig,
     "show": ShowConfig,

@@ -26,7 +26,6 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -51,14 +50,12 @@ class Composed(Generic[Config]):
         arguments: What composes the same config in a process of its own.
         values: The config before it was typed, as plain values.
         config_dir: The folder of the user's own choices, if there is one.
-        is_trial: Whether a sweeper of Hydra asks for this run and wants to know how good it is.
     """
 
     config: Config
     overrides: tuple[str, ...]
     arguments: tuple[str, ...]
     values: Mapping[str, Any]
-    is_trial: bool
     config_dir: Path | None = None
 
 
@@ -100,8 +97,6 @@ def run(
                 progress.be_quiet()
             return task(composed)
         except Exception as error:
-            if HydraConfig.get().mode is RunMode.MULTIRUN:
-                raise  # a sweeper goes on to the next
             failures.append(error)
 
     decorate = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
@@ -146,7 +141,7 @@ def composed(
         values: Any = OmegaConf.to_container(config, resolve=True)
         made = typed_config(command, config, own)
     added = () if config_dir is None else (f"--config-dir={config_dir}",)
-    return Composed(made, (*own, *held), (*added, *own, *held), values, False, config_dir)
+    return Composed(made, (*own, *held), (*added, *own, *held), values, config_dir)
 
 
 @contextmanager
@@ -207,7 +202,6 @@ def _composed(command: str, config: DictConfig, held: tuple[str, ...]) -> Compos
         (*overrides, *held),
         (*added, *overrides, *held),
         values,
-        about_run.mode is RunMode.MULTIRUN,
         Path(folders[0]) if folders else None,
     )
 

@@ -1,6 +1,6 @@
 """What a command says of a run when it is done."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from talr_cli.printable import printable
@@ -10,13 +10,15 @@ from talr_cli.statistics.groups import Group, comparable
 from talr_cli.statistics.pairs import Results, is_base
 
 
-def show(directories: Sequence[RunDirectory]) -> list[Group]:
+def show(directories: Sequence[RunDirectory], score_base: Callable[[], str] | None = None) -> None:
     """Print what the runs scored and where they lie; of the last one the parts of its scores.
 
     The base models of the study stand beside them: changes are measured from their scores.
+
+    Args:
+        score_base: Says what is typed to score a base model that has no scores yet.
     """
     found = [results for one in directories if (results := one.read_results()) is not None]
-    groups: list[Group] = []
     if found:
         # rich and matplotlib take their time
         from talr_cli.report.tables.categories import category_cells
@@ -25,13 +27,14 @@ def show(directories: Sequence[RunDirectory]) -> list[Group]:
 
         groups = _with_their_base(directories[-1], found)
         print_table(groups)
+        if score_base is not None and any(group.base is None for group in groups):
+            print(f"to fill the –: {printable(score_base())}")
         for line in task_lines(found[-1]["general"] or {}):
             print(printable(line))
         if (categories := category_cells(found[-1])) is not None:
             print_cells(categories)
     for one in directories:
         print(f"run directory: {one.path}")
-    return groups
 
 
 def _with_their_base(directory: RunDirectory, found: Sequence[Results]) -> list[Group]:

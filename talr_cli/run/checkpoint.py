@@ -24,6 +24,7 @@ from talr_cli.run.record import Made
 from talr_cli.run.track import track
 from talr_cli.runs.run_directory import RunDirectory, study_path
 from talr_cli.runs.study import SCORES
+from talr_cli.tracking.base import check_installed
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ def score_checkpoint(
         run: The run whose model is scored on its own data: the scores go into its directory.
         made: What that model is; None: the checkpoint is told by its path alone.
     """
+    check_installed(config.logger)
     splits = load_test(config.dataset)
     tests = record.domain_rows(config.domain, splits)  # refuses what could not be scored
     device = choose_device(config.device)

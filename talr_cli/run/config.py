@@ -22,7 +22,7 @@ from talr_cli.methods.replay import Replay
 from talr_cli.methods.schedules import Schedule
 from talr_cli.models.config import ModelConfig
 from talr_cli.ranks import DEVICE, DEVICES, DistributedConfig
-from talr_cli.tracking import LoggerConfig
+from talr_cli.tracking.base import LoggerConfig
 from talr_cli.training.config import TrainerConfig
 
 STUDY = "runs that are compared: a folder in runs_dir, a group in W&B"
@@ -78,10 +78,6 @@ class TrainConfig:
         at_most=1,
     )
     limit: int | None = value(LIMIT, None, at_least=1, identity=False)
-    max_general_loss: float = value(
-        "of the general score, what a search may give up", 0.02, at_least=0, at_most=1,
-        identity=False,
-    )  # fmt: skip
     device: str = value(DEVICE, "auto", choices=DEVICES, identity=False)
     quiet: bool = value(QUIET, False, identity=False)
     model: ModelConfig

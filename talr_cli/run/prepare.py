@@ -30,6 +30,7 @@ from talr_cli.run.config import TrainConfig
 from talr_cli.run.identity import identity
 from talr_cli.run.record import domain_rows
 from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.tracking.base import check_installed
 
 if TYPE_CHECKING:
     import torch
@@ -71,6 +72,7 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
         UserError: Something is missing or does not fit.
     """
     trainer = config.trainer
+    check_installed(config.logger)
     check_objective(config.objective)
     check_schedule(config.schedule)
     ranks.per_rank(trainer.batch_size, trainer.rows_at_once, ranks.world_size())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -141,13 +142,23 @@ def base_overrides(point: Point, config_dir: Path | None) -> tuple[tuple[str, ..
 
 def base_command(overrides: Sequence[str], config_dir: Path | None) -> str:
     """What is typed to score the base model of the run that these overrides of `train` make."""
-    (point,) = points(overrides, config_dir)
-    typed, _ = base_overrides(point, config_dir)
-    with composition.composing("eval", config_dir) as also:
-        usual = compose("eval", list(also), return_hydra_config=True).hydra.runtime.choices
-    own = [one for one in typed if one not in {f"{group}={usual[group]}" for group in usual}]
+    if not any(one.startswith("experiment=") for one in overrides):
+        keys = [re.split(r"[=.@]", one.lstrip("+~"))[0] for one in overrides]
+        own = [one for one, key in zip(overrides, keys, strict=True) if key in _OF_EVAL]
+    else:  # it may set any of them
+        own = _as_composed(overrides, config_dir)
     folder = () if config_dir is None else ("--config-dir", str(config_dir))
     return shlex.join(["talr", "eval", *folder, *own])
+
+
+def _as_composed(overrides: Sequence[str], config_dir: Path | None) -> list[str]:
+    with composition.composing("train", config_dir) as also:  # without the experiment's grid
+        config, choices = _compose([*also, *overrides], of_hydra="runtime.choices")
+        run = typed_config("train", config, overrides)
+    typed, _ = base_overrides(Point(tuple(overrides), run, choices, config), config_dir)
+    with composition.composing("eval", config_dir) as also:
+        usual = compose("eval", list(also), return_hydra_config=True).hydra.runtime.choices
+    return [one for one in typed if one not in {f"{group}={usual[group]}" for group in usual}]
 
 
 def _differences(key: str, before: Any, after: Any) -> list[str]:

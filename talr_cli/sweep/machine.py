@@ -29,7 +29,7 @@ from talr_cli.sweep.gpus import gpu_memory, gpu_names
 from talr_cli.sweep.grid import Point, points
 from talr_cli.sweep.needs import free_bytes
 from talr_cli.sweep.plan import find_models, make_plan, model_key
-from talr_cli.tracking import is_logged_in
+from talr_cli.tracking.wandb import is_logged_in
 
 PATIENCE = 5.0  # seconds for an answer of the hub
 LITTLE = 10 * 2**30  # bytes of free disk: a model of 3 billion weights has 6 GB

@@ -26,7 +26,8 @@ from talr_cli.runs.study import load_results, of_pair
 from talr_cli.statistics.durations import evaluation_seconds, training_seconds
 from talr_cli.sweep.gpus import gpu_memory
 from talr_cli.sweep.jobs import Job, State
-from talr_cli.tracking import is_logged_in
+from talr_cli.tracking.base import check_installed
+from talr_cli.tracking.wandb import is_logged_in
 from talr_cli.training import planner
 from talr_cli.training.memory import Arithmetic
 
@@ -151,7 +152,16 @@ def missing(
         if now != "done":
             found |= dict.fromkeys(_missing_data(job.config))
             found |= dict.fromkeys(_missing_memory(job, shapes[job.directory.path], place))
+            found |= dict.fromkeys(_missing_tracker(job.config))
     return list(found)
+
+
+def _missing_tracker(config: TrainConfig | EvalConfig) -> list[str]:
+    try:
+        check_installed(config.logger)
+    except UserError as error:
+        return [str(error)]
+    return []
 
 
 def notes(jobs: Sequence[Job], unknown: Sequence[str]) -> list[str]:

@@ -1,66 +1,185 @@
-"""What a search maximises: the domain score, as long as general ability does not suffer too much.
+"""The values of a space with the best domain score, while general ability stays within a bound.
 
-Hydra's Optuna sweeper knows no constraints, so the bound is a penalty. A trial is `talr train` in a
-process of its own, which frees its memory and leaves its run directory like any other run.
+Each trial is a run of the study as `talr train` makes it: found again, gone on with, owned by one
+process. Optuna chooses what is tried; it hears the domain score, and how far the general score is
+beyond the bound.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Sequence
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from optuna.trial import Trial, TrialState
+
+from talr_cli.config.commands import SearchConfig
 from talr_cli.errors import UserError
-from talr_cli.run.config import TrainConfig
+from talr_cli.interruption import Stop
+from talr_cli.models.sources import ModelSource
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.study import load_results
+from talr_cli.runs.study import load_results, study_path
 from talr_cli.statistics.pairs import PARTS, Results, is_base, score_of, unlike
+from talr_cli.sweep.drive import drive
+from talr_cli.sweep.grid import Point, points
+from talr_cli.sweep.jobs import Job, Launcher
+from talr_cli.sweep.journal import Journal
+from talr_cli.sweep.plan import find_models, jobs_of, model_key
+from talr_cli.sweep.space import Dimension
 
-# Points of domain score that a point of general score beyond the bound costs: no gain is worth it,
-# and a search still sees in which direction the bound lies.
+# Points of domain score that a point of general score beyond the bound costs where trials are
+# compared before their end: Optuna's pruner hears one number, and no gain is worth it.
 PENALTY = 10.0
+BOUND = "general loss beyond the bound"
+# A trial's attributes: what was typed for it, and the directory of its run.
+TYPED = "typed"
+RUN = "run"
+POLL = 0.2  # seconds between looks at a training
+
+log = logging.getLogger(__name__)
 
 
-def trial(config: TrainConfig, arguments: Sequence[str]) -> float:
-    """Make the run that `talr train` with these arguments makes; how good it is."""
-    bases = _bases(config)
-    command = [sys.executable, "-m", "talr_cli.cli", "train", *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise UserError(f"the run failed with exit code {done.returncode}")
-    directory = RunDirectory(Path(done.stdout.rpartition("run directory: ")[2].strip()))
-    results = directory.read_results()
-    if results is None:
-        raise UserError(f"{directory.path} has no scores: a search needs eval=true")
-    return penalised(results, _base_score(bases, results), config.max_general_loss)
+@dataclass
+class Search:
+    """A search that goes on until `options.n_trials` trials were begun, by whomever."""
+
+    space: Sequence[Dimension]
+    fixed: Sequence[str]
+    config_dir: Path | None
+    options: SearchConfig
+    launcher: Callable[[str], Launcher]
+    _sources: dict[str, ModelSource | None] = field(default_factory=dict)
+
+    def run(self, stop: Stop) -> Journal:
+        """Make trials; those that other processes make now are left to them."""
+        journal = Journal(self._study(), self.space, self.fixed, self.options.search_seed)
+        while not stop.requested:
+            with journal.next_trial(self.options.n_trials) as trial:
+                if trial is None:
+                    break
+                self._make(journal, trial, stop)
+        return journal
+
+    def _study(self) -> Path:
+        """The folder of the study; the first choices show that the command is one of `train`."""
+        first = [_first(one) for one in self.space]
+        config = self._point([*self.fixed, *first]).config
+        if not config.eval:
+            raise UserError("a search needs scores: leave eval=false out")
+        return study_path(Path(config.runs_dir), config.study)
+
+    def _point(self, overrides: Sequence[str]) -> Point:
+        found = points(overrides, self.config_dir)
+        if len(found) > 1:
+            raise UserError("the experiment brings a grid along: type each value of its lists")
+        return found[0]
+
+    def _make(self, journal: Journal, trial: Trial, stop: Stop) -> None:
+        """Make the trial's run and tell how good it is; a stop leaves it to be gone on with."""
+        chosen = [one.suggest(trial) for one in self.space]
+        log.info("trial %d of %d: %s", trial.number + 1, self.options.n_trials, " ".join(chosen))
+        point = self._point([*self.fixed, *chosen])
+        key = model_key(point.config)
+        if key not in self._sources:
+            self._sources |= find_models([point], fetch=True)
+        jobs = jobs_of([point], self._sources, self.config_dir)
+        launcher = self.launcher(point.config.device)
+        own = [job for job in jobs if job.command == "train" and not job.also]
+        trial.set_user_attr(TYPED, " ".join(chosen))
+        bases = [job for job in jobs if job.command == "eval"]
+        scored = drive(bases, launcher, False, "final", stop)
+        if stop.requested:
+            return
+        if not all(one.is_good for one in scored.values()):
+            raise UserError(f"the base model could not be scored, see {bases[0].log}")
+        if self._is_pruned(trial, own[-1], point, launcher, stop):
+            journal.study.tell(trial, state=TrialState.PRUNED)
+            log.info("trial %d ends here: it is worse than the usual one", trial.number + 1)
+            return
+        outcomes = drive(jobs, launcher, False, "final", stop)
+        if stop.requested:
+            return
+        ended = [outcomes[job.directory.path] for job in own]
+        if not any(one.is_good for one in ended):
+            journal.study.tell(trial, state=TrialState.FAIL)
+            return
+        good = [one.directory for one, ending in zip(own, ended, strict=True) if ending.is_good]
+        scores = {directory.path: self._scores(directory, point) for directory in good}
+        best = max(scores, key=lambda path: self._worth(*scores[path]))
+        domain, loss = scores[best]
+        trial.set_user_attr(RUN, str(best))
+        trial.set_constraint(BOUND, loss - self.options.max_general_loss)
+        journal.study.tell(trial, domain)
+
+    def _is_pruned(
+        self, trial: Trial, job: Job, point: Point, launcher: Launcher, stop: Stop
+    ) -> bool:
+        """Train from point to point of `score_at` for as long as it is worth it."""
+        if not self.options.prune or point.config.merge is not None:
+            return False
+        known = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        for config, directory in job.points:
+            step = round(1000 * config.at)
+            if step not in known:
+                if directory.read_results() is None:
+                    _train_until(job, directory, stop)
+                    if stop.requested or not directory.model.exists():
+                        return False  # it has failed: what makes the run to its end says so
+                    _score(directory, point, launcher, stop)
+                    if stop.requested or directory.read_results() is None:
+                        return False
+                trial.report(self._worth(*self._scores(directory, point)), step)
+            if trial.should_prune():
+                return True
+        return False
+
+    def _scores(self, directory: RunDirectory, point: Point) -> tuple[float, float]:
+        """(domain score, loss of general score)."""
+        results = directory.read_results()
+        if results is None:
+            raise UserError(f"{directory.path} has no scores")
+        domain, general = (score_of(results, part) for part in PARTS)
+        if domain is None or general is None:
+            raise UserError("a search needs both scores of a run, and one of them is missing")
+        config = point.config
+        bases = [one for one in load_results(Path(config.runs_dir), config.study) if is_base(one)]
+        return domain, _base_score(bases, results) - general
+
+    def _worth(self, domain: float, loss: float) -> float:
+        """One number for both."""
+        return domain - PENALTY * max(0.0, loss - self.options.max_general_loss)
 
 
-def penalised(results: Results, base: float, max_general_loss: float) -> float:
-    """The domain score, less the penalty for what general ability lost beyond the bound."""
-    domain, general = (score_of(results, part) for part in PARTS)
-    if domain is None or general is None:
-        raise UserError("a search needs both scores of a run, and one of them is missing")
-    return domain - PENALTY * max(0.0, base - general - max_general_loss)
+def _train_until(job: Job, point: RunDirectory, stop: Stop) -> None:
+    """Train until the weights of the point are there; the training stops with a checkpoint.
 
-
-def _bases(config: TrainConfig) -> list[Results]:
-    """The scores of models of this name before training.
-
-    Raises:
-        UserError: There are none.
+    It is not scored beside the training: that would take the memory which the training plans with.
     """
-    found = [
-        one
-        for one in load_results(Path(config.runs_dir), config.study)
-        if is_base(one) and one["run"]["model"] == config.model.name
-    ]
-    if not found:
-        raise UserError(
-            f"study={config.study} has no scores of the base model, from which a loss is measured: "
-            f"type `talr eval study={config.study}` first, with the same model, dataset and suite"
-        )
-    return found
+    if point.model.exists():
+        return
+    process = job.start({})
+    while process.poll() is None:
+        if stop.requested or (point.model.exists() and point.read_status().state != "pending"):
+            process.terminate()
+            process.wait()
+            break
+        time.sleep(POLL)
+
+
+def _score(directory: RunDirectory, point: Point, launcher: Launcher, stop: Stop) -> None:
+    """Score the weights of a point as its run's own config says."""
+    groups = [f"{group}={point.choices[group]}" for group in ("logger", "distributed")]
+    typed = (f"ckpt='{directory.path}'", f"device={point.config.device}", *groups)
+    job = Job("eval", typed, point.config, directory)
+    for _ in launcher.submit([job], stop):
+        pass
+
+
+def _first(one: Dimension) -> str:
+    low = getattr(one, "low", None)
+    return f"{one.key}={one.values[0] if low is None else low}"  # type: ignore[union-attr]
 
 
 def _base_score(bases: Sequence[Results], results: Results) -> float:
@@ -77,6 +196,7 @@ def _base_score(bases: Sequence[Results], results: Results) -> float:
             return score
         reasons.append(reason or "its general score is not a number")
     raise UserError(
-        f"no loss of general ability can be measured from the base model's scores: {reasons[0]}: "
-        "type `talr eval` with the same model, dataset and suite"
+        "no loss of general ability can be measured from the base model's scores: "
+        f"{reasons[0] if reasons else 'there are none'}: type `talr eval` with the same model, "
+        "dataset and suite"
     )

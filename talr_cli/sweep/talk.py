@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from talr_cli import progress
@@ -18,6 +19,7 @@ from talr_cli.statistics.pairs import PARTS, measured_alike, score_of
 from talr_cli.sweep import needs
 from talr_cli.sweep.jobs import Job, Outcome, State
 
+Kind = tuple[str, bool]
 log = logging.getLogger(__name__)
 
 
@@ -29,6 +31,8 @@ class Talk:
         self._workers = workers
         self._running: dict[Path, tuple[Job, float]] = {}
         self._ended: set[Path] = set()
+        self._seen: set[Path] = set()
+        self._took: dict[Kind, list[float]] = {}  # seconds of the jobs that were made here
         self._seconds: float | None = None  # that were left at `_known`
         self._known = 0.0
 
@@ -40,7 +44,11 @@ class Talk:
         states: list[State] = [
             "done" if job.directory.path in outcomes else "to do" for job in self._jobs
         ]
-        self._seconds = needs.seconds_of(self._jobs, states, self._workers)
+        left = [_kind(job) for job in self._jobs if job.directory.path not in outcomes]
+        if all(kind in self._took for kind in left):
+            self._seconds = sum(mean(self._took[kind]) for kind in left) / self._workers
+        else:
+            self._seconds = needs.seconds_of(self._jobs, states, self._workers)
         self._known = time.monotonic()
 
     def starts(self, job: Job, outcomes: Mapping[Path, Outcome]) -> None:
@@ -48,17 +56,19 @@ class Talk:
         self._look(outcomes)
         number = len(self._ended) + len(self._running) + 1
         self._running[job.directory.path] = (job, time.time())
-        log.info("%d/%d starts: %s (%s)", number, len(self._jobs), _name(job), job.log)
+        log.info("%d/%d starts: %s", number, len(self._jobs), job.log)
 
     def ends(self, job: Job, outcome: Outcome, outcomes: Mapping[Path, Outcome]) -> None:
         """The job has ended, in this way."""
         self._running.pop(job.directory.path, None)
+        if outcome.word == "done":
+            self._took.setdefault(_kind(job), []).append(outcome.seconds)
         self._look(outcomes)
         scores = _scores(job, self._jobs) if outcome.is_good else ""
         log.info(
-            "%d/%d %s: %s, %s%s",
-            *(len(outcomes), len(self._jobs), _name(job)),
-            *(outcome.word, clock(outcome.seconds), f": {scores}" if scores else ""),
+            "%d/%d %s in %s: %s%s",
+            *(len(outcomes), len(self._jobs), outcome.word, clock(outcome.seconds)),
+            *(job.directory.path.name, f": {scores}" if scores else ""),
         )
         if not outcome.is_good:
             log.info("%s", outcome.reason)
@@ -67,11 +77,11 @@ class Talk:
         """How far all of it is; the run that started first in more words."""
         parts = [f"sweep {len(self._ended)}/{len(self._jobs)} done"]
         left = self._left()
-        if left is not None:
+        if left is not None and left > 0:
             parts.append(f"{clock(left)} left")
         running = list(self._running.values())
         for job, since in running[:1]:
-            parts.append(f"{_short(job)} {_at(job, since)}".strip())
+            parts.append(f"{_short(job)} {self._at(job, since)}")
         if len(running) > 1:
             parts.append(f"and {len(running) - 1} more")
         return ", ".join(parts)
@@ -79,20 +89,26 @@ class Talk:
     def _left(self) -> float | None:
         if self._seconds is None:
             return None
-        return max(0.0, self._seconds - (time.monotonic() - self._known))
+        return self._seconds - (time.monotonic() - self._known)
+
+    def _at(self, job: Job, since: float) -> str:
+        """What the job is at, by what its process has written last, here or along its training."""
+        folders = [job.directory.path, *(directory.path for _, directory in job.runs)]
+        for folder in dict.fromkeys(folders):
+            found = progress.read(folder, since)
+            if found is not None:
+                self._seen.add(job.directory.path)
+                of = f" {found['done']}/{found['total']}" if found["total"] else ""
+                left = "" if found["left"] is None else f" {clock(found['left'])} left"
+                label = f" {found['label']}" if found["label"] else ""
+                return f"{found['what']}{of}{left}{label}"
+        word = "ending" if job.directory.path in self._seen else "starting"
+        return f"{word} {clock(time.time() - since)}"
 
 
-def _at(job: Job, since: float) -> str:
-    """What the job is at, by what its process and the runs along it have written last."""
-    folders = [job.directory.path, *(directory.path for _, directory in job.runs)]
-    for folder in reversed(dict.fromkeys(folders)):
-        found = progress.read(folder, since)
-        if found is not None:
-            of = f" {found['done']}/{found['total']}" if found["total"] else ""
-            left = "" if found["left"] is None else f" {clock(found['left'])} left"
-            label = f" {found['label']}" if found["label"] else ""
-            return f"{found['what']}{of}{left}{label}"
-    return f"starting {clock(time.time() - since)}"
+def _kind(job: Job) -> Kind:
+    """Jobs that take alike: scoring a base, training, averaging."""
+    return job.command, job.needs is None
 
 
 def _scores(job: Job, jobs: Sequence[Job]) -> str:
@@ -125,10 +141,6 @@ def _base_of(results: dict[str, Any], one: Job) -> dict[str, Any] | None:
 
 def _read(directory: RunDirectory) -> dict[str, Any] | None:
     return directory.read_results() if directory.results.exists() else None
-
-
-def _name(job: Job) -> str:
-    return f"{job.directory.path.parent.name}/{job.directory.path.name}"
 
 
 def _short(job: Job) -> str:

@@ -105,17 +105,17 @@ class StopOnRequest(TrainerCallback):
 
 
 class ShowProgress(TrainerCallback):
-    """Tells how far the training is, and its loss; `at` as above."""
+    """Tells how far the training is, and its loss, until `shown` is left; `at` as above."""
 
     def __init__(self, at: float) -> None:
         self._at = at
-        self._shown = ExitStack()
+        self.shown = ExitStack()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         steps = step_at(self._at, state.max_steps)
-        self._work = self._shown.enter_context(
+        self._work = self.shown.enter_context(
             progress.work("training", total=steps, done=state.global_step)
         )
 
@@ -130,8 +130,3 @@ class ShowProgress(TrainerCallback):
         if not state.is_world_process_zero or not logs or "weighted_loss" not in logs:
             return
         self._work.done, self._work.label = state.global_step, f"loss {logs['loss']:.3f}"
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._shown.close()

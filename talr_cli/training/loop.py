@@ -109,7 +109,8 @@ def train(
     """
     vocabulary = causal_lm(trainer.model).config.get_text_config().vocab_size
     trainer.add_callback(RecordSteps(directory, tracker, vocabulary))
-    trainer.add_callback(ShowProgress(at))
+    show = ShowProgress(at)
+    trainer.add_callback(show)
     last = StopOnRequest(stop, at)
     trainer.add_callback(last)
     trainer.remove_callback(PrinterCallback)
@@ -121,7 +122,8 @@ def train(
     if points:
         taken = partial(_training, trainer, step)
         trainer.add_callback(KeepWeights(trainer, points, load_plain, taken))
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with show.shown:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if not last.is_last(trainer.state):
         raise KeyboardInterrupt
     training = _training(trainer, step)

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -85,6 +86,17 @@ def test_a_run_that_diverges_is_recorded_and_the_others_go_on(study):
     assert "nan" in json.loads((diverged / "status.json").read_text())["reason"]
     assert "diverged" in (diverged / "train.log").read_text()
     assert "Traceback" not in done.stderr
+    # What it says while it goes on: each start with its log, each end with its scores.
+    assert not re.search(r"[\x1b\r]", done.stdout + done.stderr)
+    starts = re.findall(r"^(\d)/5 starts: (\S+)$", done.stderr, re.MULTILINE)
+    assert [number for number, _ in starts] == ["1", "2", "3", "4"]
+    assert all((folder / log).is_file() for _, log in starts)
+    scores = r"domain [01]\.\d{3} \([+-]\d\.\d{3}\), general [01]\.\d{3} \([+-]\d\.\d{3}\)$"
+    assert re.search(
+        rf"^2/5 done in \d+:\d\d: sft-lr0.001-\S+: {scores}", done.stderr, re.MULTILINE
+    )
+    assert re.search(r"^3/5 diverged in ", done.stderr, re.MULTILINE)
+    assert done.stdout.splitlines()[-1] == "next: talr recommend study=default"
     # Scored once, whatever the number of runs.
     assert len(list(folder.glob("runs/*/*/base-*/results.json"))) == 1
     assert (folder / "runs/default/report/report.html").exists()

@@ -48,7 +48,7 @@ def composed(*overrides):
         values = compose("eval", list(overrides))
         typed = typed_config("eval", values, overrides)
         typed_ones = (*overrides, *held)
-        return Composed(typed, typed_ones, typed_ones, OmegaConf.to_container(values), False)
+        return Composed(typed, typed_ones, typed_ones, OmegaConf.to_container(values))
 
 
 TARGETS = [

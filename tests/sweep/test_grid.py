@@ -1,6 +1,7 @@
 """The grid of a sweep is what Hydra's own multirun would run, config for config."""
 
 import itertools
+import shlex
 
 import pytest
 from hydra import compose
@@ -9,7 +10,7 @@ from omegaconf import OmegaConf
 from talr_cli.config import composition
 from talr_cli.config.typed import typed_config
 from talr_cli.errors import UserError
-from talr_cli.sweep.grid import base_overrides, points
+from talr_cli.sweep.grid import base_command, base_overrides, points
 
 
 def container(config):
@@ -100,3 +101,18 @@ def test_the_base_is_scored_with_the_settings_of_the_run(typed):
     assert composed == config
     for key in ("model", "dataset", "suite", "domain", "logger", "study"):
         assert getattr(composed, key) == getattr(point.config, key)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ("model=tiny", "method=talr", "lr=1e-3", "dataset.test_rows=6", "limit=3", "logger=none"),
+        ("experiment=demo", "lr=1e-3", "seed=4", "study=mine"),
+        ("suite.tasks=[mini_python]", "+model.template_arguments.a=1", "merge=averaging"),
+    ],
+)
+def test_what_is_typed_to_score_the_base_scores_it_as_the_run_is(typed):
+    talr, command, *overrides = shlex.split(base_command(typed, None))
+    assert (talr, command) == ("talr", "eval")
+    (point,) = points(typed, None)
+    assert composition.load("eval", overrides) == base_overrides(point, None)[1]

@@ -64,7 +64,7 @@ class Answering(HFLM):
         if _samples(settings, {"attention_mask"}):
             with only_ends_inherited(self.model):  # as the task wants it, and nothing else
                 return super()._model_generate(context, max_length, stop, **settings)
-        with progress.share(len(context), of=self._asked):
+        with progress.share(len(context), of=self._asked or len(context)):
             return self._greedily(context, max_length, stop, settings)
 
     def _greedily(

@@ -1,0 +1,88 @@
+"""`talr search`: trials of a space, each a run of the study, and the best of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra import compose
+
+from talr_cli import progress
+from talr_cli.config import composition
+from talr_cli.config.commands import SearchConfig
+from talr_cli.config.typed import typed_config
+from talr_cli.errors import UserError
+from talr_cli.interruption import stop_requests
+from talr_cli.printable import printable
+from talr_cli.sweep.local import Local
+from talr_cli.sweep.space import space_of
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code: 0 when a trial keeps within the bound, 1 when none does.
+
+    Raises:
+        KeyboardInterrupt: It was stopped before its end.
+    """
+    config_dir, overrides = composition.take_config_dir(arguments)
+    if any(one.startswith("-") for one in overrides):
+        composition.run("search", lambda composed: None, arguments)  # --help and its like
+        return 0
+    own_keys = {field.name for field in fields(SearchConfig)}
+    own = [one for one in overrides if one.partition("=")[0] in own_keys]
+    with composition.composing("search", config_dir) as also:
+        options: SearchConfig = typed_config("search", compose("search", [*also, *own]), own)
+    if importlib.util.find_spec("optuna") is None:
+        raise UserError("talr search needs Optuna: pip install -e '.[optuna]'")
+    if options.quiet:
+        progress.be_quiet()
+    with progress.work("planning"):
+        space, fixed = space_of([one for one in overrides if one not in own], config_dir)
+        from talr_cli.sweep.search import Search
+
+        search = Search(space, fixed, config_dir, options, lambda device: Local(1, device))
+    promise = "stopping: the run finishes its step; the trial is gone on with"
+    with stop_requests(promise) as stop, progress.work("talr search"):
+        journal = search.run(stop)
+    return _show(journal.study, journal.folder.parent, options)
+
+
+def _show(study: Study, folder: Path, options: SearchConfig) -> int:
+    from optuna.trial import TrialState
+
+    from talr_cli.sweep.search import BOUND, RUN, TYPED
+
+    trials = study.get_trials(deepcopy=False)
+    counts = {
+        word: sum(one.state == state for one in trials)
+        for word, state in (
+            ("done", TrialState.COMPLETE),
+            ("ended early", TrialState.PRUNED),
+            ("failed", TrialState.FAIL),
+            ("made by other processes", TrialState.RUNNING),
+        )
+    }
+    print("search: " + ", ".join(f"{count} {word}" for word, count in counts.items() if count))
+    try:
+        best = study.best_trial
+    except ValueError:
+        best = None
+    if best is None or best.constraints.get(BOUND, 1.0) > 0:
+        print(f"best: none loses at most {options.max_general_loss:g} of the general score")
+        return 1
+    typed = best.user_attrs[TYPED]
+    print(printable(f"best: trial {best.number + 1}, domain {best.value:.3f}: {typed}"))
+    print(printable(f"run directory: {best.user_attrs[RUN]}"))
+    place = [
+        f"study={folder.name}",
+        *([f"runs_dir={folder.parent}"] * (str(folder.parent) != "runs")),
+    ]
+    print(f"next: {shlex.join(['talr', 'recommend', *place])}")
+    return 0

@@ -1,0 +1,116 @@
+"""The trials of a search in a file that several processes share, whatever ends any of them.
+
+Optuna knows the trials. A process that makes one owns a lock file of that trial, so that the others
+see of which trials nobody is left, and take them over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.samplers import TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import Trial, TrialState
+
+from talr_cli.errors import InUseError
+from talr_cli.runs.lease import hold
+from talr_cli.sweep.space import Dimension
+
+FOLDER = "search"  # in that of the study
+FILE = "journal.jsonl"
+NO_MATTER = ("study=", "runs_dir=", "device=", "logger=", "logger.")  # to what a trial scores
+
+
+class Journal:
+    """The trials of one search of a study: those of the same space and the same fixed values."""
+
+    def __init__(
+        self, study: Path, space: Sequence[Dimension], fixed: Sequence[str], seed: int
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        of_trials = sorted(one for one in fixed if not one.startswith(NO_MATTER))
+        asked = json.dumps([[asdict(one) for one in space], of_trials, seed])
+        self.name = hashlib.sha256(asked.encode()).hexdigest()[:8]
+        self.folder = study / FOLDER
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / FILE
+        lock: Any = _Lock(file)  # the class that it asks for is not public
+        backend = JournalFileBackend(str(file), lock_obj=lock)
+        self.study = optuna.create_study(
+            study_name=self.name,
+            storage=JournalStorage(backend),
+            direction="maximize",
+            load_if_exists=True,
+            # Of two trials at least, so that there is a usual one.
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=2),
+        )
+        self._seed = seed
+
+    @contextmanager
+    def next_trial(self, n_trials: int) -> Iterator[Trial | None]:
+        """A trial that this process makes: one that was left, or a new one while there are fewer.
+
+        What is tried depends on what has been tried before and on the seed alone, never on which
+        process asks, or how often it was started.
+        """
+        with ExitStack() as own:
+            for left in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                try:
+                    own.enter_context(self._held(left.number))
+                except InUseError:
+                    continue
+                if self.study.get_trials(deepcopy=False)[left.number].state == TrialState.RUNNING:
+                    self._seed_for(left.number)
+                    yield Trial(self.study, left._trial_id)
+                    return
+                own.pop_all().close()  # another process has made it meanwhile
+            with hold(self.folder / f"{self.name}.lock", wait=True):
+                number = len(self.study.get_trials(deepcopy=False))
+                if number >= n_trials:
+                    trial = None
+                else:
+                    self._seed_for(number)
+                    trial = self.study.ask()
+                    own.enter_context(self._held(trial.number))
+            yield trial
+
+    def _seed_for(self, number: int) -> None:
+        digest = hashlib.sha256(f"{self._seed} {number}".encode()).digest()
+        self.study.sampler = TPESampler(seed=int.from_bytes(digest[:4]))
+
+    def _held(self, number: int) -> AbstractContextManager[None]:
+        return hold(self.folder / f"{self.name}-{number}.lock")
+
+
+class _Lock:
+    """One writer at a time. The system lets go of it when a process is killed."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._held: Any = None
+
+    def acquire(self) -> bool:
+        self._held = hold(self._file.with_suffix(".lock"), wait=True)
+        self._held.__enter__()
+        _cut_torn_line(self._file)
+        return True
+
+    def release(self) -> None:
+        self._held.__exit__(None, None, None)
+
+
+def _cut_torn_line(file: Path) -> None:
+    """Drop what a process has left that was killed while it wrote."""
+    content = file.read_bytes() if file.exists() else b""
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with file.open("rb+") as opened:
+            opened.truncate(whole)

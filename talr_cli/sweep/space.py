@@ -1,0 +1,102 @@
+"""What a search may try: the lists and intervals of its command line, as Optuna knows them.
+
+The grammar is Hydra's: interval(1e-6,1e-3), tag(log,interval(...)), choice(a,b), a,b, range(0,5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, RangeSweep
+
+from talr_cli.config import composition
+from talr_cli.config.quoting import with_quoted_paths
+from talr_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Numbers from `low` to `high`; whole ones where both are."""
+
+    key: str
+    low: float
+    high: float
+    log: bool
+
+    def suggest(self, trial: Trial) -> str:
+        """What is typed for the value that this trial has; the same whenever it is asked."""
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return f"{self.key}={trial.suggest_int(self.key, self.low, self.high, log=self.log)}"
+        return f"{self.key}={trial.suggest_float(self.key, self.low, self.high, log=self.log)!r}"
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Values in an order, of which neighbours are alike."""
+
+    key: str
+    values: tuple[str, ...]
+
+    def suggest(self, trial: Trial) -> str:
+        return f"{self.key}={self.values[trial.suggest_int(self.key, 0, len(self.values) - 1)]}"
+
+
+@dataclass(frozen=True)
+class Names:
+    """Values that say nothing of one another."""
+
+    key: str
+    values: tuple[str, ...]
+
+    def suggest(self, trial: Trial) -> str:
+        return f"{self.key}={trial.suggest_categorical(self.key, self.values)}"
+
+
+Dimension = Interval | Steps | Names
+
+
+def space_of(
+    overrides: Sequence[str], config_dir: Path | None
+) -> tuple[list[Dimension], list[str]]:
+    """What is searched, and the overrides that all trials have.
+
+    Raises:
+        UserError: Nothing is to be searched, or an interval is empty.
+    """
+    dimensions: list[Dimension] = []
+    fixed: list[str] = []
+    with composition.composing("train", config_dir):
+        loader = GlobalHydra.instance().config_loader()
+        parse = OverridesParser.create(config_loader=loader).parse_overrides
+        for one in parse(with_quoted_paths("train", overrides)):
+            key = one.get_key_element()
+            if not one.is_sweep_override():
+                fixed.append(one.input_line or "")
+                continue
+            sweep = one.value()
+            if isinstance(sweep, IntervalSweep):
+                if sweep.start is None or sweep.end is None or not sweep.start < sweep.end:
+                    raise UserError(
+                        f"{one.input_line} is no interval from a number to a larger one"
+                    )
+                dimensions.append(Interval(key, sweep.start, sweep.end, "log" in sweep.tags))
+                continue
+            values = tuple(one.sweep_string_iterator())
+            if not values:
+                raise UserError(f"{one.input_line} names nothing: no value, no choice fits")
+            kind = Steps if isinstance(sweep, RangeSweep) else Names
+            dimensions.append(kind(key, values))
+    if not dimensions:
+        raise UserError(
+            "nothing is to be searched: type an interval or a list, such as "
+            "'lr=tag(log,interval(1e-6,1e-3))' or 'method=choice(sft,talr)'"
+        )
+    return dimensions, fixed
