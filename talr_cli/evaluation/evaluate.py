@@ -87,13 +87,15 @@ def evaluate(
         _write_samples(samples, f"general-{task}", answers)
     if scorer is not None and rows:
         log.info("evaluation: %d rows of the domain", len(rows))
+        prompts = (renderer.prompt_ids(one.messages, one.tools) for one in rows)
+        longest = max(map(len, prompts)) + budget
         answered = evaluate_domain(
             model,
             renderer,
             rows,
             scorer,
             budget,
-            BatchSize.of(domain.batch_size, model.device.type).now,
+            BatchSize.of(domain.batch_size, model, longest).now,
             domain.answer_by,
             share,
             vllm,

@@ -17,6 +17,7 @@ from typing import Any
 
 from talr_cli.errors import UserError
 from talr_cli.fields import files_of
+from talr_cli.models.device_memory import gib, machine_memory
 from talr_cli.models.shape import Shape, tensors_of
 from talr_cli.models.sources import ModelSource
 from talr_cli.run.config import EvalConfig, TrainConfig
@@ -192,9 +193,9 @@ def memory_of(
     config, plan = max(found, key=lambda one: one[1].memory.total)
     again = " with layers computed again" if plan.checkpointing else ""
     return (
-        f"up to {planner.gib(plan.memory.total)} a run ({config.model.name}, {config.method}: "
+        f"up to {gib(plan.memory.total)} a run ({config.model.name}, {config.method}: "
         f"{plan.rows} of {config.trainer.batch_size} rows at once{again}, if all had "
-        f"max_length={config.trainer.max_length} tokens); {planner.gib(plan.free)} are usable"
+        f"max_length={config.trainer.max_length} tokens); {gib(plan.free)} are usable"
     )
 
 
@@ -211,7 +212,7 @@ def _memory_there(config: TrainConfig) -> tuple[float, str]:
     return (
         (min(gpus), "is what each GPU has")
         if gpus
-        else (planner.machine_memory(), "is what this machine has")
+        else (machine_memory(), "is what this machine has")
     )
 
 
