@@ -25,6 +25,8 @@ class TargetTokens:
     Attributes:
         log_probs[N]: Log-probability of each target token under the current model, in nats.
         sequence[N]: Which sequence each target belongs to, counted from 0 in order of appearance.
+        counts[S]: How many targets each of these has, where that was known beforehand: to count
+            here would make the host wait for the device.
         entropy[N]: Entropy of each prediction over the vocabulary, in nats.
         topk_entropy[N]: Entropy of each prediction restricted to its likeliest tokens.
         log_sum_sq_probs[N]: log of the sum over the vocabulary of the squared probabilities.
@@ -33,6 +35,7 @@ class TargetTokens:
 
     log_probs: torch.Tensor
     sequence: torch.Tensor
+    counts: torch.Tensor | None = None
     entropy: torch.Tensor | None = None
     topk_entropy: torch.Tensor | None = None
     log_sum_sq_probs: torch.Tensor | None = None
@@ -40,11 +43,12 @@ class TargetTokens:
 
     def sequence_losses(self) -> torch.Tensor:
         """Mean negative log-likelihood of every sequence that has a target: losses[S]."""
-        sequences, counts = self.sequence.unique_consecutive(return_counts=True)
-        sums = self.log_probs.new_zeros(len(sequences))
-        position = self.sequence.new_zeros(len(self.sequence))
-        if len(sequences):
-            position = (self.sequence.diff(prepend=self.sequence[:1]) != 0).cumsum(0)
+        position, counts = self.sequence, self.counts
+        if counts is None:
+            _, position, counts = position.unique_consecutive(
+                return_inverse=True, return_counts=True
+            )
+        sums = self.log_probs.new_zeros(len(counts))
         return sums.index_add(0, position, -self.log_probs.detach()) / counts
 
 

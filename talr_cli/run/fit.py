@@ -67,13 +67,19 @@ def cut_up(run: Run, half: bool) -> TrainerConfig:
 def _plan(
     run: Run, shape: Shape, how: Arithmetic, trainer: TrainerConfig, free: float
 ) -> planner.Plan:
-    flash = run.config.model.attention not in ("sdpa", "eager")
-    joined = trainer.padding_free
+    from talr_cli.training import varlen
+
+    attention, joined = run.config.model.attention, trainer.padding_free
+    if joined is None:  # whether it is so is tried when the model is there
+        has_kernel = attention not in ("sdpa", "eager")
+        if run.device == "cuda" and attention == "sdpa":
+            has_kernel = how.half and varlen.kernel() is not None
+        joined = has_kernel or run.device == "cpu"
     share = 0.0 if run.config.replay is None else run.config.replay.share
     rows = planner.Rows(
         [len(row.input_ids) for row in run.rows],
         [len(row.targets) for row in run.rows],
-        joined=(flash or run.device == "cpu") if joined is None else joined,
+        joined=joined,
         more=1 / (1 - share),
     )
     return planner.choose(shape, run.method, trainer, how, rows, free)
