@@ -25,21 +25,21 @@ class TargetTokens:
     Attributes:
         log_probs[N]: Log-probability of each target token under the current model, in nats.
         sequence[N]: Which sequence each target belongs to, counted from 0 in order of appearance.
-        counts[S]: How many targets each of these has, where that was known beforehand: to count
-            here would make the host wait for the device.
         entropy[N]: Entropy of each prediction over the vocabulary, in nats.
         topk_entropy[N]: Entropy of each prediction restricted to its likeliest tokens.
         log_sum_sq_probs[N]: log of the sum over the vocabulary of the squared probabilities.
         sequence_weights[N]: The weight of each target's sequence, computed before training.
+        counts[S]: How many targets each sequence has, where the collator has counted them: here it
+            would make the host wait for the device.
     """
 
     log_probs: torch.Tensor
     sequence: torch.Tensor
-    counts: torch.Tensor | None = None
     entropy: torch.Tensor | None = None
     topk_entropy: torch.Tensor | None = None
     log_sum_sq_probs: torch.Tensor | None = None
     sequence_weights: torch.Tensor | None = None
+    counts: torch.Tensor | None = None
 
     def sequence_losses(self) -> torch.Tensor:
         """Mean negative log-likelihood of every sequence that has a target: losses[S]."""
