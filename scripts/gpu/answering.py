@@ -12,19 +12,20 @@ from gpu.measuring import Lines, Options, forget, peak_gib, wait
 def run(options: Options, lines: Lines) -> None:
     import torch
 
-    from talr_cli.evaluation.generation import greedy
+    from talr_cli.evaluation.generation import Request, greedy
 
     device, shape = options.device, SMALL if options.small else QWEN_3B
     model = random_model(shape, device).to(torch.bfloat16).eval()
     new_tokens, scale = (4, 0.02) if options.small else (48, 1.0)
-    prompts = [row.input_ids for row in random_rows(256, shape["vocab_size"], scale)]
+    rows = random_rows(256, shape["vocab_size"], scale)
+    asked = [Request(tuple(row.input_ids), new_tokens) for row in rows]
     for size in (4, 8) if options.small else (64, 128, 256):
 
         def answer(size: int = size) -> dict[str, Any]:
             forget(device)
             wait(device)
             started = time.perf_counter()
-            greedy(model, prompts[:size], new_tokens, ends=())
+            greedy(model, asked[:size], ends=())
             wait(device)
             seconds = time.perf_counter() - started
             return {

@@ -30,17 +30,22 @@ def variants() -> Iterator[tuple[str, tuple[str, ...]]]:
         ("trainer.gradient_checkpointing=true",),
         ("trainer.gradient_checkpointing=false",),
     )
-    joined = ("trainer.padding_free=true",)
+    joined, padded = (f"trainer.padding_free={one}" for one in ("true", "false"))
     yield "sft 1 row, layers again", ("method=sft", *one, *again)
     yield "sft 1 row", ("method=sft", *one, *kept)
     yield "talr 1 row", ("method=talr", *one, *kept)
     yield "trl nll 1 row", ("method=trl-nll", *one, *kept)
     yield "trl dft 1 row", ("method=trl-dft", *one, *kept)
     yield "dft 1 row", ("method=dft", *one, *kept)
-    yield "sft 4 rows, layers again", ("method=sft", *four, *again)
-    yield "sft 4 rows joined, layers again", ("method=sft", *four, *again, *joined)
+    yield "sft 4 rows padded, layers again", ("method=sft", *four, *again, padded)
+    yield "sft 4 rows joined, layers again", ("method=sft", *four, *again, joined)
+    yield "sft 1 row compiled", ("method=sft", *one, *kept, "trainer.compile=true")
     yield "trl nll 4 rows, layers again", ("method=trl-nll", *four, *again)
     yield "l2 1 row, layers again", ("method=l2", *one, *again)
+    yield (
+        "l2 1 row, on the CPU, layers again",
+        (*("method=l2", "regulariser.theta0_device=cpu", *one, *again),),
+    )
     yield "kl 1 row, layers again", ("method=kl", *one, *again)
     yield "lora 1 row", ("method=lora", *one, *kept)
     yield "lora+kl 1 row", ("method=lora", "regulariser=kl", *one, *kept)

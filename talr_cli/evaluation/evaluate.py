@@ -82,6 +82,9 @@ def evaluate(
         share = AllRanks(source, model_config)
         check_budget(model.config.to_dict(), renderer, rows, domain)
         budget = domain.max_new_tokens or (answer_budget(rows, renderer) if rows else 0)
+        prompts_of_rows = (renderer.prompt_ids(one.messages, one.tools) for one in rows)
+        longest = max(map(len, prompts_of_rows), default=0) + budget
+        size = BatchSize.of(domain.batch_size, model, longest)
         vllm = None
         if suite.backend == "vllm":
             vllm = Vllm(model, renderer, suite, source.directory, samples.with_name("vllm.log"))
@@ -100,7 +103,7 @@ def evaluate(
                     rows,
                     scorer,
                     budget,
-                    BatchSize.of(domain.batch_size, model.device.type).now,
+                    size.now,
                     domain.answer_by,
                     share,
                     vllm,
@@ -118,33 +121,49 @@ def evaluate(
             ]
             is_base = content(source, model_config) == content(base, model_config)
             load_base = cache(lambda: load_ready(base, model_config, model.device.type))
-            keep = partial(_kept_states, model, base, scores, load_base)
+            with progress.share(0, label="drift"):
+                along = answered_prompts(
+                    rows,
+                    renderer,
+                    model.config.to_dict(),
+                    budget,
+                    base.fingerprint,
+                    scores,
+                    (lambda: model) if is_base else load_base,
+                    size,
+                )
+            keep = None if is_base else partial(_kept_states, model, base, scores, load_base)
             with progress.share(drifted, label="drift"):
-                with progress.share(1, of=3):
-                    entropy = drift.cross_entropy(
-                        model, renderer.tokenizer, drift.general_passages()
-                    )
-                with progress.share(1, of=3):
-                    divergence = drift.kl_from_base(
-                        model, None if is_base else keep(prompts), prompts
-                    )
-                results["drift"] = {"cross_entropy": entropy, "kl_from_base": divergence}
-                with progress.share(1, of=3):
-                    along, starts = answered_prompts(
-                        rows,
-                        renderer,
-                        model.config.to_dict(),
-                        budget,
-                        base.fingerprint,
-                        scores,
-                        (lambda: model) if is_base else load_base,
-                        BatchSize.of(domain.batch_size, model.device.type),
-                    )
-                    if along:
-                        results["drift"]["domain_kl_from_base"] = drift.kl_from_base(
-                            model, None if is_base else keep(along, starts), along, starts
-                        )
+                results["drift"] = _drift(model, renderer, keep, prompts, along)
     return results
+
+
+def _drift(
+    model: PreTrainedModel,
+    renderer: Renderer,
+    keep: Callable[..., drift.KeptStates] | None,
+    prompts: Sequence[Sequence[int]],
+    along: tuple[Sequence[Sequence[int]], Sequence[int]],
+) -> dict[str, Any]:
+    """How far the model is from its base, on the suite's prompts and `along` the domain's.
+
+    Args:
+        keep: The base's hidden states over such prompts; None for the base itself.
+        along: As `answered_prompts` returns it.
+    """
+
+    def from_base(*over: Any) -> Any:
+        with progress.share(1, of=2):
+            return drift.kl_from_base(model, None if keep is None else keep(*over), *over)
+
+    passages = drift.general_passages()
+    found = {
+        "cross_entropy": drift.cross_entropy(model, renderer.tokenizer, passages),
+        "kl_from_base": from_base(prompts),
+    }
+    if along[0]:
+        found["domain_kl_from_base"] = from_base(*along)
+    return found
 
 
 def _kept_states(

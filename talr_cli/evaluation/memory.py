@@ -1,23 +1,33 @@
 """How many rows go through the model at once, and what is done when memory runs out.
 
-Only memory of a GPU: on a CPU the kernel ends the process, and nothing can be done in it.
+The first number is an estimate from the model's shape and the memory that is free. Where it was too
+large it is halved, on a GPU: on a CPU the kernel ends the process, and nothing can be done in it.
 """
 
 from __future__ import annotations
 
 import gc
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+
+from talr_cli.models.checks import positions
+from talr_cli.models.device_memory import free_memory
+from talr_cli.models.shape import Shape, of_settings
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 
-AUTO = {"cuda": 64, "cpu": 32}  # what `batch_size=auto` begins with
+# More are no faster: a GPU reads the weights once for all rows of a step, a CPU has few cores.
+MOST = {"cuda": 256, "cpu": 32}
+UNKNOWN = 64  # rows of a model that has no keys and values, or no shape that is known
+TOKENS = 2048  # of a prompt and its answer, where their lengths are not known
+SCORED = 16  # positions of a row at which logits are made, where choices are scored
 
 
 @dataclass
@@ -27,9 +37,9 @@ class BatchSize:
     now: int
 
     @classmethod
-    def of(cls, wanted: int | str, device: str) -> BatchSize:
-        """`wanted` is a number or `auto`, `device` a type such as `cuda`."""
-        return cls(AUTO.get(device, AUTO["cpu"]) if wanted == "auto" else int(wanted))
+    def of(cls, wanted: int | str, model: Any, tokens: int = TOKENS) -> BatchSize:
+        """`wanted` is a number, or `auto`: as many rows of `tokens` as memory is free for."""
+        return cls(rows_that_fit(model, tokens) if wanted == "auto" else int(wanted))
 
     def whole(self, work: Callable[[int], Result]) -> Result:
         """`work` with as many rows at once as it is given."""
@@ -60,3 +70,48 @@ class BatchSize:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def rows_that_fit(model: Any, tokens: int) -> int:
+    """Rows of so many tokens, prompt and answer, that the free memory holds: a power of two.
+
+    What is free varies a little from run to run, and answers with the rows at once, in rare tokens:
+    a power of two is the same for both.
+    """
+    device = "cuda" if model.device.type == "cuda" else "cpu"
+    shape, each = shape_of_model(model), model.dtype.itemsize
+    if shape is None:
+        return min(UNKNOWN, MOST[device])
+    longest = positions(model.config.to_dict()) or tokens
+    eager = model.config._attn_implementation == "eager"
+    rows = free_memory(device) / row_bytes(shape, min(tokens, longest), each, eager)
+    return 2 ** int(math.log2(min(max(rows, 1), MOST[device])))
+
+
+def shape_of_model(model: Any) -> Shape | None:
+    """The shape of a model that is loaded; None for one without keys and values."""
+    tensors = {
+        name: (tuple(one.shape), one.element_size()) for name, one in model.named_parameters()
+    }
+    return of_settings(model.config.get_text_config(decoder=True).to_dict(), tensors)
+
+
+def row_bytes(shape: Shape, tokens: int, each: int, eager: bool = False) -> float:
+    """What a row of so many tokens takes at most while it is read and answered.
+
+    Args:
+        each: Bytes of a number.
+        eager: Whether attention makes a matrix of all pairs of tokens for each head.
+    """
+    # A layer's keys and values are copied where tokens are added.
+    cache = cached_bytes(shape, tokens, each) * (1 + 1 / shape.layers)
+    states = each * (3 * shape.hidden + 3 * shape.inner + 2 * shape.queries) * tokens
+    pairs = (1 + each) * tokens**2  # which of the tokens sees which: padding stands on the left
+    if eager:
+        pairs += shape.heads * (4 + each) * tokens**2
+    return cache + states + pairs + (4 + each) * SCORED * shape.vocabulary
+
+
+def cached_bytes(shape: Shape, tokens: int, each: int) -> int:
+    """Of the keys and values of a row; layers with a sliding window hold less."""
+    return 2 * shape.layers * shape.keys * tokens * each

@@ -30,6 +30,8 @@ class TargetTokens:
         log_sum_sq_probs[N]: log of the sum over the vocabulary of the squared probabilities.
         sequence_weights[N]: The weight of each target's sequence, computed before training.
         base_log_probs[N]: As log_probs, under the base model, computed before training.
+        counts[S]: How many targets each sequence has, where the collator has counted them: here it
+            would make the host wait for the device.
     """
 
     log_probs: torch.Tensor
@@ -39,6 +41,7 @@ class TargetTokens:
     log_sum_sq_probs: torch.Tensor | None = None
     sequence_weights: torch.Tensor | None = None
     base_log_probs: torch.Tensor | None = None
+    counts: torch.Tensor | None = None
 
     def sequence_losses(self, log_probs: torch.Tensor | None = None) -> torch.Tensor:
         """Mean negative log-likelihood of every sequence that has a target: losses[S].
@@ -47,14 +50,16 @@ class TargetTokens:
             log_probs[N]: Of the targets; by default those under the current model.
         """
         values = (self.log_probs if log_probs is None else log_probs).detach()
-        counts = self.sequence.unique_consecutive(return_counts=True)[1]
+        counts = self.counts
+        if counts is None:
+            counts = self.sequence.unique_consecutive(return_counts=True)[1]
         return values.new_zeros(len(counts)).index_add(0, self.places(), -values) / counts
 
     def places(self) -> torch.Tensor:
         """places[N]: where in `sequence_losses` the sequence of each target stands."""
-        if not len(self.sequence):
+        if self.counts is not None:
             return self.sequence
-        return (self.sequence.diff(prepend=self.sequence[:1]) != 0).cumsum(0)
+        return self.sequence.unique_consecutive(return_inverse=True)[1]
 
 
 @dataclass(frozen=True)

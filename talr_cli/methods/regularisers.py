@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # So many weights at once, in one buffer: new memory for each would cost more than the arithmetic.
-CHUNK = 2**20
+# On a CPU what its caches hold; on a GPU large kernels, as each takes time to start.
+CHUNK = {"cpu": 2**20, "cuda": 2**26}
 
 
 @dataclass
@@ -58,7 +59,9 @@ class L2(Regulariser):
         if self.theta0_dtype == "auto" and not torch.equal(weights.to(dtype).to(weights), weights):
             dtype = weights.dtype
         device = "cpu" if self.theta0_device == "cpu" else weights.device
-        return weights.to(device=device, dtype=dtype, copy=True)
+        kept = weights.to(device=device, dtype=dtype, copy=True)
+        # From pinned memory it is copied to a GPU at the bus's speed, and no host waits for it.
+        return kept.pin_memory() if weights.is_cuda and not kept.is_cuda else kept
 
     def add_gradient(self, model: Any) -> torch.Tensor | None:
         """Gradient 2 * strength * (theta - theta_0), without an autograd graph."""
@@ -69,21 +72,38 @@ class L2(Regulariser):
         count = sum(parameter.numel() for parameter in trained.values())
         factor = self.strength / (count if self.reduction == "mean" else 1)
         squares = []
-        buffer = _own_part(next(iter(trained.values()))).new_empty(CHUNK)
         with torch.no_grad():
-            for name, parameter in trained.items():
+            for parameter in trained.values():
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
-                parts = (_own_part(parameter), _own_part(parameter.grad), self._theta0[name])
-                chunks = (part.view(-1).split(CHUNK) for part in parts)
-                for weights, gradient, theta0 in zip(*chunks, strict=True):
-                    to_base = buffer[: len(weights)].copy_(theta0).sub_(weights)
-                    gradient.sub_(to_base, alpha=2 * factor)
-                    squares.append(to_base.square_().sum())
+            first = _own_part(next(iter(trained.values())))
+            most = CHUNK.get(first.device.type, CHUNK["cpu"])
+            held = sum(_own_part(parameter).numel() for parameter in trained.values())
+            buffer = first.new_empty(min(most, held))
+            for weights, gradients, theta0 in self._groups(trained, most):
+                lengths = [len(one) for one in weights]
+                to_base = list(buffer[: sum(lengths)].split(lengths))
+                torch._foreach_copy_(to_base, theta0, non_blocking=True)
+                torch._foreach_sub_(to_base, weights)
+                torch._foreach_sub_(gradients, to_base, alpha=2 * factor)
+                torch._foreach_mul_(to_base, to_base)
+                squares += [one.sum() for one in to_base]
             total = torch.stack(squares).sum()
             if any(hasattr(parameter, "to_local") for parameter in trained.values()):
                 torch.distributed.all_reduce(total)
         return factor * total
+
+    def _groups(self, trained: dict[str, Any], most: int) -> Iterator[list[list[torch.Tensor]]]:
+        """(weights, gradients, theta_0): lists of vectors with at most `most` numbers in all."""
+        group: list[tuple[torch.Tensor, ...]] = []
+        for name, parameter in trained.items():
+            parts = (_own_part(parameter), _own_part(parameter.grad), self._theta0[name])
+            for chunk in zip(*(part.view(-1).split(most) for part in parts), strict=True):
+                if sum(len(one[0]) for one in group) + len(chunk[0]) > most:
+                    yield [list(tensors) for tensors in zip(*group, strict=True)]
+                    group = []
+                group.append(chunk)
+        yield [list(tensors) for tensors in zip(*group, strict=True)]
 
 
 def _own_part(tensor: torch.Tensor) -> torch.Tensor:

@@ -15,8 +15,6 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from talr_cli.models.tokenizer import IGNORED
-
 TARGETS_AT_ONCE = 512  # rows of [targets, vocabulary] logits held in fp32
 
 
@@ -25,21 +23,21 @@ def causal_lm(model: nn.Module) -> PreTrainedModel:
     return model.get_base_model() if isinstance(model, PeftModel) else model  # type: ignore[return-value]
 
 
-def target_mask(inputs: Mapping[str, Any]) -> torch.Tensor:
-    """mask[B, T - 1]: the positions whose next token is a target."""
-    return inputs["labels"][:, 1:] != IGNORED
-
-
 def model_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """What of a batch the model itself is called with."""
-    left_out = ("labels", "sequence_weights", "base_log_probs", "attention_mask")
+    left_out = ("labels", "attention_mask", "targets", "input_tokens")
     return {name: inputs[name] for name in inputs if name not in left_out}
 
 
 def target_hidden(model: PreTrainedModel, inputs: Mapping[str, Any]) -> torch.Tensor:
     """hidden[N, H] of the targets' predictions in a model that has no fused head."""
     output = model.base_model(**model_inputs(inputs), use_cache=False)
-    return output.last_hidden_state[:, :-1][target_mask(inputs)]
+    return at_targets(output.last_hidden_state, inputs["targets"]["at"])
+
+
+def at_targets(hidden: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    """hidden[N, H] of hidden[B, T, H] at the flattened positions at[N]."""
+    return hidden.flatten(0, 1).index_select(0, at)
 
 
 def head_logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from talr_cli import ranks
+from talr_cli.models import device_memory
 from talr_cli.models.shape import Shape, shape_of
 from talr_cli.run.prepare import Run
 from talr_cli.training import planner
@@ -36,7 +37,7 @@ def check_fits(run: Run) -> None:
         free, _ = torch.cuda.mem_get_info()
         planner.check_state(name, shape, run.method, how, free, "of the GPU are free")
     else:
-        there = planner.machine_memory()
+        there = device_memory.machine_memory()
         planner.check_state(name, shape, run.method, how, there, "is what this machine has")
 
 
@@ -52,7 +53,7 @@ def cut_up(run: Run, half: bool) -> TrainerConfig:
         log.info("memory: not known for this kind of model; batches are not cut up")
         return replace(trainer, gradient_checkpointing=trainer.gradient_checkpointing is True)
     how = _arithmetic(run, half)
-    free = min(ranks.gather([planner.free_memory(how.device)]))
+    free = min(ranks.gather([device_memory.free_memory(how.device)]))
     plan = _plan(run, shape, how, _as_begun(run, trainer), free)
     if not plan.fits:  # perhaps another machine than that on which it was begun
         plan = _plan(run, shape, how, trainer, free)
@@ -66,13 +67,19 @@ def cut_up(run: Run, half: bool) -> TrainerConfig:
 def _plan(
     run: Run, shape: Shape, how: Arithmetic, trainer: TrainerConfig, free: float
 ) -> planner.Plan:
-    flash = run.config.model.attention not in ("sdpa", "eager")
-    joined = trainer.padding_free
+    from talr_cli.training import varlen
+
+    attention, joined = run.config.model.attention, trainer.padding_free
+    if joined is None:  # whether it is so is tried when the model is there
+        has_kernel = attention not in ("sdpa", "eager")
+        if run.device == "cuda" and attention == "sdpa":
+            has_kernel = how.half and varlen.kernel() is not None
+        joined = has_kernel or run.device == "cpu"
     share = 0.0 if run.config.replay is None else run.config.replay.share
     rows = planner.Rows(
         [len(row.input_ids) for row in run.rows],
         [len(row.targets) for row in run.rows],
-        joined=(flash or run.device == "cpu") if joined is None else joined,
+        joined=joined,
         more=1 / (1 - share),
     )
     return planner.choose(shape, run.method, trainer, how, rows, free)

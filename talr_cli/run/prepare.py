@@ -84,6 +84,10 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     config.optimizer.check(sharded, adapted, precision)
     base_dtype = getattr(config.adapter, "base_dtype", "float32")
     check_base_dtype(base_dtype, sharded)
+    if trainer.compile:
+        from talr_cli.training.compiled import check_compiler
+
+        check_compiler(device, sharded)
     source = resolve(config.model)
     settings = check_loads(source, config.model, to_train=True)
     check_weights(source, settings, config.model)

@@ -9,9 +9,9 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import suppress
 
 from talr_cli.interruption import Stop
+from talr_cli.models.device_memory import WORKERS
 from talr_cli.sweep.gpus import gpu_names
 from talr_cli.sweep.jobs import Ended, Job
-from talr_cli.training.planner import WORKERS
 
 POLL = 0.2  # seconds between looks at the processes
 GRACE = 3.0  # seconds from asking a process to end at once to killing it

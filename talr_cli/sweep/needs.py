@@ -18,6 +18,7 @@ from typing import Any
 from talr_cli.errors import UserError
 from talr_cli.fields import files_of
 from talr_cli.methods.averaging import Ema
+from talr_cli.models.device_memory import USABLE, gib, machine_memory
 from talr_cli.models.shape import Shape, tensors_of
 from talr_cli.models.sources import ModelSource
 from talr_cli.run.config import EvalConfig, TrainConfig
@@ -231,12 +232,12 @@ def memory_of(
     longest = f"if all had max_length={config.trainer.max_length} tokens"
     what = f"a run ({config.model.name}, {config.method}: {rows}"
     if there is not None:
-        total, usable = planner.gib(plan.memory.total), planner.gib(plan.free)
+        total, usable = gib(plan.memory.total), gib(plan.free)
         return f"up to {total} {what}, {longest}); {usable} are usable"
     most = _longest_rows(config, shape, place, math.inf)
-    more = f"; up to {planner.gib(most.memory.total)} with {most.rows}" * (most.rows != plan.rows)
+    more = f"; up to {gib(most.memory.total)} with {most.rows}" * (most.rows != plan.rows)
     return (
-        f"at least {planner.gib(plan.memory.total)} {what}{more}), {longest}; with "
+        f"at least {gib(plan.memory.total)} {what}{more}), {longest}; with "
         "slurm.gpu_memory=GIB it is checked"
     )
 
@@ -247,7 +248,7 @@ def _longest_rows(
     """How a batch is cut up for so much memory when every row is as long as may be."""
     longest, how = config.trainer.max_length, _arithmetic(config, place)
     rows = planner.Rows([longest], [longest], joined=False)
-    usable = planner.USABLE[how.device] * there
+    usable = USABLE[how.device] * there
     return planner.choose(shape, config.parts, config.trainer, how, rows, usable)
 
 
@@ -258,7 +259,7 @@ def _memory_there(config: TrainConfig, place: Place | None) -> tuple[float | Non
     return (
         (min(gpus), "is what each GPU has")
         if gpus
-        else (planner.machine_memory(), "is what this machine has")
+        else (machine_memory(), "is what this machine has")
     )
 
 

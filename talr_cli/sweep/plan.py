@@ -13,6 +13,7 @@ from typing import Any
 from talr_cli.config.commands import SweepConfig
 from talr_cli.fields import plain
 from talr_cli.models.config import ModelConfig
+from talr_cli.models.device_memory import gib
 from talr_cli.models.shape import shape_of
 from talr_cli.models.sources import ModelSource, resolve, resolve_here
 from talr_cli.run.checkpoint import own_directory
@@ -24,7 +25,6 @@ from talr_cli.run.whole import is_done
 from talr_cli.sweep import needs
 from talr_cli.sweep.grid import Point, base_overrides, scoring_key
 from talr_cli.sweep.jobs import Job, State
-from talr_cli.training.planner import gib
 
 _NOT_HERE = ModelSource(Path(), "not here yet", "not here yet")
 

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from talr_cli.models.device_memory import gib
 from talr_cli.run.config import TrainConfig
 from talr_cli.statistics.power import power_text
 from talr_cli.sweep.detached import Submission
 from talr_cli.sweep.jobs import Job, Outcome
 from talr_cli.sweep.plan import Plan
-from talr_cli.training.planner import gib
 
 _LATER = {"failed": "failed (retry_failed=true)", "elsewhere": "running elsewhere"}
 

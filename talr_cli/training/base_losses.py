@@ -15,12 +15,13 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+from accelerate.utils import send_to_device
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from talr_cli import progress
-from talr_cli.data.rendering import Rendered
-from talr_cli.models.head import TARGETS_AT_ONCE, head_logits, target_hidden, target_mask
+from talr_cli.data.rendering import IGNORED, Rendered
+from talr_cli.models.head import TARGETS_AT_ONCE, head_logits, target_hidden
 from talr_cli.models.sources import cache_dir
 from talr_cli.runs.atomic import read_packed, write_bytes, write_packed
 from talr_cli.runs.lease import hold
@@ -144,11 +145,11 @@ def target_losses(
     model.eval()
     for batch in progress.each("base losses", batches_of_like_length(rows)):
         inputs = collate([token_row(rows[index]) for index in batch])
-        inputs = {name: values.to(model.device) for name, values in inputs.items()}
+        is_target = inputs["labels"][:, 1:] != IGNORED
+        inputs = send_to_device(inputs, model.device)
         with torch.autocast(device, half, enabled=half is not None, cache_enabled=False):
             hidden = target_hidden(model, inputs)
-            is_target = target_mask(inputs)
-            targets = inputs["labels"][:, 1:][is_target]
+            targets = inputs["targets"]["ids"]
             nll = [
                 torch.nn.functional.cross_entropy(head_logits(model, h), t, reduction="none")
                 for h, t in zip(

@@ -1,4 +1,8 @@
-"""Rows of token ids -> a batch: TRL's collator, plus the general rows that a row takes along."""
+"""Rows of token ids -> a batch: TRL's collator, plus the general rows that a row takes along, and
+where its targets are.
+
+What is counted here, on the host, no step has to wait for the device to count.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Any
 import torch
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from talr_cli.data.rendering import Rendered
+from talr_cli.data.rendering import IGNORED, Rendered
 
 
 def token_row(row: Rendered) -> dict[str, Any]:
@@ -19,9 +23,16 @@ def token_row(row: Rendered) -> dict[str, Any]:
 
 @dataclass
 class Collator(DataCollatorForLanguageModeling):
-    """Adds what rows have of the base: `sequence_weights[S]`, `base_log_probs[N]` of the targets.
+    """Adds `targets` to the batch, a mapping (N targets, in S sequences that have one):
 
-    A general row stands behind the row that takes it along, in whatever batch that is.
+    - `at[N]`: the position, in the flattened batch, that predicts each target;
+    - `ids[N]`: the targets;
+    - `sequence[N]`: the sequence of each, counted from 0; `counts[S]`: how many each has;
+    - `weights[S]`: the `sequence_weight` of each, where rows have one;
+    - `base_log_probs[N]`: of each target under the base, where rows have them;
+
+    and `input_tokens`, how many tokens there are without padding. A general row stands behind the
+    row that takes it along, in whatever batch that is.
 
     Args:
         general: The rows that the indices in a row's `replay` mean.
@@ -34,9 +45,26 @@ class Collator(DataCollatorForLanguageModeling):
         for example in examples:
             rows += [example, *(self.general[index] for index in example.get("replay", ()))]
         batch = super().torch_call(rows)
+        labels = batch["labels"]
+        is_next = torch.zeros_like(labels, dtype=torch.bool)
+        is_next[:, :-1] = labels[:, 1:] != IGNORED
+        at = is_next.flatten().nonzero()[:, 0]
+        joined = batch.get("seq_idx")
+        row = at // labels.shape[1] if joined is None else joined[0][at].long()
+        with_target, sequence, counts = row.unique_consecutive(
+            return_inverse=True, return_counts=True
+        )
+        targets = {
+            "at": at,
+            "ids": labels.flatten()[at + 1],
+            "sequence": sequence,
+            "counts": counts,
+        }
         if "sequence_weight" in examples[0]:
-            batch["sequence_weights"] = torch.tensor([row["sequence_weight"] for row in rows])
+            weights = torch.tensor([row["sequence_weight"] for row in rows])
+            targets["weights"] = weights[with_target]
         if "base_log_probs" in examples[0]:
-            joined = [one for row in rows for one in row["base_log_probs"]]
-            batch["base_log_probs"] = torch.tensor(joined, dtype=torch.float32)
-        return batch
+            of_base = [one for row in rows for one in row["base_log_probs"]]
+            targets["base_log_probs"] = torch.tensor(of_base, dtype=torch.float32)
+        tokens = sum(len(row["input_ids"]) for row in rows)
+        return {**batch, "targets": targets, "input_tokens": tokens}

@@ -41,7 +41,7 @@ class TrainerConfig:
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     padding_free: bool | None = value(
-        "rows joined instead of padded; null: on a CPU and with a flash kernel",
+        "rows joined instead of padded; null: on a CPU, and where a GPU has a kernel for it",
         None,
         identity=False,
     )
@@ -50,6 +50,12 @@ class TrainerConfig:
         "than fewer sequences at once",
         "auto",
         choices=("auto", True, False),
+        identity=False,
+    )
+    compile: bool = value(
+        "decoder layers through torch.compile: the same numbers but for rounding, after a wait of "
+        "up to minutes",
+        False,
         identity=False,
     )
     checkpoint_every_epoch: bool = value(

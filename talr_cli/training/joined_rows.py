@@ -2,8 +2,8 @@
 
 Without padding nothing is computed for positions that no loss depends on. The packages for flash
 attention take such rows as they are. For torch's scaled dot-product attention (SDPA) transformers
-would make a mask of all tokens by all tokens, which rules out the fast kernel: here each row is a
-call of its own.
+would make a mask of all tokens by all tokens, which rules out the fast kernel: here torch's flash
+kernel takes all rows in one call on a GPU (`varlen`), and each row is a call of SDPA elsewhere.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.utils.generic import is_flash_attention_requested
@@ -19,6 +20,7 @@ from transformers.utils.generic import is_flash_attention_requested
 from talr_cli.errors import UserError
 from talr_cli.models.frozen import is_whole
 from talr_cli.models.head import model_inputs
+from talr_cli.training import varlen
 from talr_cli.training.collator import Collator
 
 log = logging.getLogger(__name__)
@@ -26,18 +28,32 @@ log = logging.getLogger(__name__)
 SDPA_BY_ROW = "sdpa_by_row"
 
 
-def joins_rows(choice: bool | None, model: PreTrainedModel, device: str, rows_at_once: int) -> bool:
+def joins_rows(
+    choice: bool | None,
+    model: PreTrainedModel,
+    device: str,
+    rows_at_once: int,
+    half: torch.dtype | None = None,
+) -> bool:
     """Whether to join the rows of a batch: the user's `choice`, or else where that is faster.
+
+    Args:
+        half: What is computed in under autocast; None: fp32.
 
     Raises:
         UserError: The model cannot keep joined rows apart, or not without losing by it.
     """
     flash = is_flash_attention_requested(model.config)
-    # One call of SDPA per row is faster than padding on a CPU; on a GPU that depends on the rows.
-    faster = (flash or device == "cpu") and rows_at_once > 1
+    # One call of SDPA for each row is faster than padding on a CPU, not on a GPU. There a single
+    # row is joined too: transformers makes a mask for a padded one, and waits for the GPU to do so.
+    faster = rows_at_once > 1 and (flash or device == "cpu")
+    if device == "cuda" and not flash:
+        faster = half is not None and can_attend_by_row(model) and _has_kernel(model, half)
     if choice is False or (choice is None and not faster):
+        if choice is None and device == "cuda" and rows_at_once > 1:
+            log.info("rows are padded: there is no kernel for joined ones here")
         return False
-    apart = (flash or can_attend_by_row(model)) and rows_stay_apart(model)
+    apart = (flash or can_attend_by_row(model)) and rows_stay_apart(model, half)
     if choice and not apart:
         raise UserError(
             "trainer.padding_free=true is for flash attention, or for model.attention=sdpa in a "
@@ -47,14 +63,28 @@ def joins_rows(choice: bool | None, model: PreTrainedModel, device: str, rows_at
     return apart
 
 
+def _has_kernel(model: PreTrainedModel, half: torch.dtype) -> bool:
+    """Whether torch's kernel takes the heads that the config names, in `half`."""
+    text = model.config.get_text_config()
+    heads = text.num_attention_heads
+    keys = getattr(text, "num_key_value_heads", None) or heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    # Under FSDP2 the model itself is still on the CPU.
+    device = torch.device("cuda", torch.cuda.current_device())
+    return varlen.works(device, half, heads, keys, width)
+
+
 @torch.no_grad()
-def rows_stay_apart(model: PreTrainedModel) -> bool:
+def rows_stay_apart(model: PreTrainedModel, dtype: torch.dtype | None = None) -> bool:
     """Whether joined rows come out as each does alone: tried on the model with two short rows.
 
     A layer that mixes neighbouring tokens, or has a state that runs along the sequence, would carry
     something from row to row; some models do not take joined rows at all. How much is carried
     depends on the weights: so the second row is also looked at behind another first row, which must
     change nothing at all.
+
+    Args:
+        dtype: What the training computes in under autocast: on a GPU its kernel takes no other.
     """
     training, vocabulary = model.training, model.config.get_text_config().vocab_size
     first, other, second = (
@@ -63,9 +93,10 @@ def rows_stay_apart(model: PreTrainedModel) -> bool:
     kernel = model.config._attn_implementation
     # Flash attention takes no other; a base of several dtypes computes under autocast only.
     half = is_flash_attention_requested(model.config) or not is_whole(model)
+    half = half or (model.device.type == "cuda" and dtype is not None)
     model.eval()
     try:
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(model.device.type, dtype or torch.bfloat16, enabled=half):
             alone = torch.cat([_hidden(model, [row]) for row in (first, second)])
             attend_by_row(model)
             joined, behind = (_hidden(model, [row, second]) for row in (first, other))
@@ -88,10 +119,7 @@ def _hidden(model: PreTrainedModel, rows: list[list[int]]) -> torch.Tensor:
     batch = Collator(pad_token_id=0, padding_free=True)(
         [{"input_ids": row, "labels": row} for row in rows]
     )
-    inputs = {
-        name: values.to(model.device) if isinstance(values, torch.Tensor) else values
-        for name, values in model_inputs(batch).items()
-    }
+    inputs = send_to_device(model_inputs(batch), model.device)
     if len(rows) == 1:
         inputs = {"input_ids": inputs["input_ids"]}
     return model.base_model(**inputs, use_cache=False).last_hidden_state[0].float()
@@ -132,6 +160,7 @@ def attend_as_loaded(model: PreTrainedModel) -> None:
         model.set_attn_implementation("sdpa")
 
 
+@torch.compiler.disable  # rows differ from batch to batch: each would be compiled anew
 def _attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -139,19 +168,26 @@ def _attention(
     value: torch.Tensor,
     attention_mask: None,
     cu_seq_lens_q: torch.Tensor,
+    max_length_q: int,
+    dropout: float = 0.0,
+    scaling: float | None = None,
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' SDPA on each row.
+    """torch's kernel for rows of different lengths; where there is none, SDPA on each row.
 
     Args:
         query: [1, heads, T, D]; key and value the same, perhaps with fewer heads.
-        cu_seq_lens_q: [rows + 1], where each row starts, and T.
+        cu_seq_lens_q: [rows + 1], where each row starts, and T; max_length_q: of the longest.
         sliding_window: How many tokens, itself included, a token sees.
 
     Returns:
         [1, T, heads, D].
     """
+    if varlen.usable(query, key, value, dropout):
+        bounds = (cu_seq_lens_q, max_length_q)
+        return varlen.attend(query, key, value, *bounds, scaling, sliding_window), None
+    kwargs |= {"dropout": dropout, "scaling": scaling}
     lengths = cu_seq_lens_q.diff().tolist()
     rows = (states.split(lengths, dim=2) for states in (query, key, value))
     outputs = [

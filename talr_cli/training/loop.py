@@ -193,7 +193,11 @@ def make_trainer(
     # A part that a text batch does not reach, such as a vision tower, has no gradient to wait for.
     arguments.ddp_find_unused_parameters = model.config.get_text_config() is not model.config
     arguments.padding_free = joins_rows(
-        setting.trainer.padding_free, model, device, arguments.per_device_train_batch_size
+        setting.trainer.padding_free,
+        model,
+        device,
+        arguments.per_device_train_batch_size,
+        setting.half,
     )
     return MethodTrainer(
         model=adapted,
@@ -208,6 +212,7 @@ def make_trainer(
         load_base=partial(load_base, torch.float32 if setting.half is None else None),
         general=columns.general,
         facts=columns.facts,
+        compiled=setting.trainer.compile,
         processing_class=tokenizer,
         train_dataset=Dataset.from_dict(columns.rows),
         eval_dataset=Dataset.from_dict(token_columns(validation)) if validation else None,
@@ -250,10 +255,12 @@ def trainer_arguments(setting: Setting, directory: RunDirectory) -> SFTConfig:
         fsdp=sharded or None,  # type: ignore[arg-type]
         fsdp_config={"state_dict_type": "SHARDED_STATE_DICT"} if sharded else None,
     )
+    # Batches lie in pinned memory: copying them, the host need not wait.
+    accelerator: Any = arguments.accelerator_config
+    accelerator.non_blocking = device == "cuda"
     if sharded:
         # Each micro-batch's gradient is split up at once: added up first, every rank would hold
         # the whole of it.
-        accelerator: Any = arguments.accelerator_config
         accelerator.gradient_accumulation_kwargs = {"sync_each_batch": True}
         # As with DDP, weights and gradients travel in fp32 and autocast decides what is computed
         # in bf16; accelerate's policy would round gradients to bf16 before they are added up.

@@ -110,7 +110,8 @@ def step_memory(shape: Shape, method: Method, how: Arithmetic, one: Pass) -> Mem
         kept = {"float32": FP32, "bfloat16": 2}.get(
             method.regulariser.theta0_dtype, shape.stored_bytes
         )
-        theta_0 = kept * trained / _parts(how) + FP32 * CHUNK
+        theta_0 = kept * trained / _parts(how)
+        theta_0 += FP32 * min(CHUNK[how.device], trained)
     if isinstance(method.regulariser, Kl) and method.adapter is None:
         base = (shape.stored_bytes if how.half else FP32) * shape.weights
     # The moment with the most of these three; the rest is there all the time.

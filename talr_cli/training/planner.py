@@ -9,28 +9,22 @@ taken, by a count of the tokens that are computed; nothing is tried out.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-
-import psutil
 
 from talr_cli.errors import UserError
 from talr_cli.methods.base import Objective
 from talr_cli.methods.method import Method
+from talr_cli.models.device_memory import gib
 from talr_cli.models.shape import Shape
 from talr_cli.training.config import TrainerConfig
 from talr_cli.training.memory import Arithmetic, Memory, Pass, least, step_memory
 
-# Of free memory: the allocator's waste on a GPU; on a CPU other processes and the files' cache too.
-USABLE = {"cuda": 0.92, "cpu": 0.8}
 # A forward and backward pass takes as long as so many tokens more would: weights are read and cast,
 # gradients added up. By bandwidth and arithmetic of an H100 and of two CPU cores, not measured.
 TOKENS_OF_A_PASS = {"cuda": 500, "cpu": 50}
 # Of a forward and a backward pass, in operations for each weight and token.
 FORWARD, BACKWARD = 2, 4
-WORKERS = "TALR_WORKERS"  # in the environment: runs that share the memory of this device
 
 
 @dataclass(frozen=True)
@@ -194,38 +188,3 @@ def _remedies(shape: Shape, method: Method, how: Arithmetic, there: float) -> st
 
 def _split(how: Arithmetic, ranks: int) -> Arithmetic:
     return replace(how, ranks=ranks, sharded=True)
-
-
-def free_memory(device: str) -> float:
-    """Bytes that this process may take on its device."""
-    if device == "cuda":
-        import torch
-
-        (free, total), ranks = torch.cuda.mem_get_info(), 1
-    else:
-        free, total = _of_the_machine()
-        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    share = total / int(os.environ.get(WORKERS, "1"))
-    return USABLE[device] * min(free, share) / ranks
-
-
-def machine_memory() -> float:
-    """Bytes of this machine's memory, or of what a container may take of it."""
-    return _of_the_machine()[1]
-
-
-def _of_the_machine() -> tuple[int, int]:
-    """(free, in all)."""
-    memory = psutil.virtual_memory()
-    free, total = memory.available, memory.total
-    group = Path("/sys/fs/cgroup")
-    try:
-        most = int((group / "memory.max").read_text(encoding="utf-8"))
-        now = int((group / "memory.current").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # no container, or one without a limit
-        return free, total
-    return min(free, most - now), min(total, most)
-
-
-def gib(size: float) -> str:
-    return f"{size / 2**30:.1f} GiB"

@@ -18,6 +18,7 @@ class StepStatistics:
         self._weights: list[torch.Tensor] = []
         self._tau: torch.Tensor | None = None
         self._penalty: torch.Tensor | None = None
+        self.grad_norm: torch.Tensor | None = None  # before clipping
         self._tokens = 0
         self._since = time.perf_counter()
 
@@ -37,28 +38,38 @@ class StepStatistics:
         """A regulariser's part of the step's loss, on this rank."""
         self._penalty = value if self._penalty is None else self._penalty + value
 
-    def flush(self, accelerator: Accelerator) -> dict[str, float]:
-        """Metrics since the last flush; empty when nothing was added. All ranks must call."""
+    def flush(
+        self, accelerator: Accelerator, loss_scale: torch.Tensor | None = None
+    ) -> dict[str, float]:
+        """Metrics since the last flush; empty when nothing was added. All ranks must call.
+
+        All of them are read in one copy: each would make the host wait for the device.
+        """
         if not self._losses:
             return {}
         losses = gather_ragged(torch.cat(self._losses), accelerator)
         weights = gather_ragged(torch.cat(self._weights), accelerator)
-        quantiles = weights.quantile(torch.tensor([0.1, 0.5, 0.9], device=weights.device)).tolist()
+        penalty = self._penalty
+        found = {
+            "loss": losses.mean(),
+            "hard_token_share": (losses.neg().exp() < HARD_TOKEN_PROBABILITY).float().mean(),
+            "weight_mean": weights.mean(),
+            "weight_p10": weights.quantile(0.1),
+            "weight_p50": weights.quantile(0.5),
+            "weight_p90": weights.quantile(0.9),
+            "tau": self._tau,
+            "penalty": None if penalty is None else accelerator.reduce(penalty, "sum"),
+            "grad_norm": self.grad_norm,
+            "loss_scale": loss_scale,
+        }
+        there = {name: one.float() for name, one in found.items() if one is not None}
+        read = torch.stack(list(there.values())).tolist()
         now = time.perf_counter()
         metrics = {
-            "loss": losses.mean().item(),
+            **dict(zip(there, read, strict=True)),
             "target_tokens": len(losses),
-            "hard_token_share": (losses.neg().exp() < HARD_TOKEN_PROBABILITY).float().mean().item(),
-            "weight_mean": weights.mean().item(),
-            "weight_p10": quantiles[0],
-            "weight_p50": quantiles[1],
-            "weight_p90": quantiles[2],
             "tokens_per_second": self._tokens * accelerator.num_processes / (now - self._since),
         }
-        if self._tau is not None:
-            metrics["tau"] = float(self._tau)
-        if self._penalty is not None:
-            metrics["penalty"] = float(accelerator.reduce(self._penalty, "sum"))
         self.__init__()  # type: ignore[misc]
         return metrics
 

@@ -66,7 +66,8 @@ class StepTemperature:
         return None if self.lagged is None else float(self.lagged)
 
     def restore(self, state: float | None) -> None:
-        self.lagged = None if state is None else torch.tensor(state)
+        device = self._accelerator.device
+        self.lagged = None if state is None else torch.tensor(state, device=device)
 
     def _over_ranks(self, losses: torch.Tensor) -> torch.Tensor:
         return self._objective.temperature(gather_ragged(losses, self._accelerator))

@@ -1,33 +1,78 @@
 """Batch -> log-probabilities of its targets, and of nothing else, on every device.
 
-TRL's fused head projects only the target positions through the vocabulary on GPUs, but every
-position elsewhere. Here the backbone's output is cut down to the target positions before TRL's
-head sees it, so that prompt positions cost no projection on any device.
+TRL's head projects through the vocabulary in tiles, so that no matrix of all targets by all tokens
+is made. Its own way to find the targets would make the host wait for the device in every pass, and
+on a CPU it projects every position: here it is given the hidden states of the targets alone, at
+positions that the collator has counted.
 """
 
 from __future__ import annotations
 
+import functools
+import types
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-import trl.trainer.utils
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
+from trl.kernels import ChunkedLogProbFunction
 
 from talr_cli.methods.base import TargetTokens
-from talr_cli.models.head import TARGETS_AT_ONCE, causal_lm, head_logits, model_inputs, target_mask
+from talr_cli.models.head import (
+    TARGETS_AT_ONCE,
+    at_targets,
+    causal_lm,
+    head_logits,
+    logit_scale,
+    model_inputs,
+)
 
-VOCABULARY_AT_ONCE = 4096  # columns of TRL's head on a CPU, where its 32768 do not fit the caches
+# Columns of a tile: on a CPU so many as its caches hold.
+VOCABULARY_AT_ONCE = {"cpu": 4096, "cuda": 32768}
 
 
 def add_token_scores(model: nn.Module, outputs: tuple[str, ...]) -> None:
-    """Give the model TRL's fused head with just the per-token `outputs` an objective needs."""
+    """Let the model, called with `targets`, score them, with the `outputs` an objective needs."""
     language_model = causal_lm(model)
-    if language_model.device.type == "cpu":
-        trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE = VOCABULARY_AT_ONCE
+    plain = language_model.forward
+    text = language_model.config.get_text_config()
+    cap, scale = getattr(text, "final_logit_softcapping", None), logit_scale(text)
     fused = tuple(output for output in outputs if output != "topk_entropy")
-    trl.trainer.utils.add_fused_lm_head(language_model, outputs=("log_probs", *fused))
+    columns = VOCABULARY_AT_ONCE.get(language_model.device.type, VOCABULARY_AT_ONCE["cuda"])
+
+    # generate() looks up what it may hand over in the signature.
+    @functools.wraps(type(language_model).forward)
+    def forward(
+        self: PreTrainedModel,
+        *args: Any,
+        targets: Mapping[str, torch.Tensor] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        if targets is None:
+            return plain(*args, **kwargs)
+        kwargs.pop("labels", None)  # PEFT hands on what it was not given
+        # Backbone and head are looked up in each call: FSDP2 and PEFT replace them.
+        hidden = self.base_model(*args, **kwargs).last_hidden_state
+        hidden = at_targets(hidden, targets["at"])
+        head: Any = self.get_output_embeddings()
+        weight, bias = (
+            one.full_tensor() if isinstance(one, DTensor) else one
+            for one in (head.weight, head.bias)
+        )
+        scored = ChunkedLogProbFunction.apply(
+            hidden, weight, bias, targets["ids"], 1.0, columns, cap, scale, fused
+        )
+        log_probs, entropy, log_sum_sq_probs, *_ = scored
+        return {
+            "hidden": hidden,
+            "log_probs": log_probs,
+            "entropy": entropy,
+            "log_sum_sq_probs": log_sum_sq_probs,
+        }
+
+    language_model.forward = types.MethodType(forward, language_model)
 
 
 def score_targets(
@@ -41,52 +86,36 @@ def score_targets(
     Args:
         model: What is called: `unwrapped` inside DDP or FSDP, or itself.
         unwrapped: The model that went through `add_token_scores`.
-        inputs: input_ids[B, T], labels[B, T] (-100 on everything that is no target), either an
-            attention_mask[B, T] (padded) or position_ids[1, T] (rows joined without padding), and
-            optionally the sequence_weights[S] of the batch's rows and the base_log_probs[N] of its
-            targets.
+        inputs: A batch of the `Collator`, padded or joined.
         top_k: Also the entropy over so many of the likeliest tokens, without gradient.
 
     Returns:
         The N targets, and the hidden[N, H] that the head turned into their predictions.
     """
-    mask = target_mask(inputs)
-    targets = inputs["labels"][:, 1:][mask]
-    kept = {}
-
-    def keep_targets(_module: nn.Module, _arguments: Any, output: Any) -> Any:
-        kept["hidden"] = output.last_hidden_state = output.last_hidden_state[:, :-1][mask][None]
-        return output
-
-    # A forward hook, not a patch: wrappers (DDP, FSDP, PEFT) call the backbone as they please.
-    handle = causal_lm(unwrapped).base_model.register_forward_hook(keep_targets)
-    try:
-        scored = model(
-            **model_inputs(inputs), shift_labels=targets[None], use_cache=False, fused_lm_head=True
-        )
-    finally:
-        handle.remove()
-    hidden = kept["hidden"][0]
-    sequence = _sequence_of_targets(inputs)[:, 1:][mask]
+    targets = inputs["targets"]
+    scored = model(**model_inputs(inputs), targets=targets, use_cache=False)
+    hidden = scored["hidden"]
+    sequence, weights = targets["sequence"], targets.get("weights")
     tokens = TargetTokens(
-        log_probs=scored.log_probs[0],
+        log_probs=scored["log_probs"],
         sequence=sequence,
-        entropy=_row(scored.entropy),
+        counts=targets["counts"],
+        entropy=scored["entropy"],
         topk_entropy=None if top_k is None else _topk_entropy(causal_lm(unwrapped), hidden, top_k),
-        log_sum_sq_probs=_row(scored.log_sum_sq_probs),
-        sequence_weights=(
-            inputs["sequence_weights"][sequence] if "sequence_weights" in inputs else None
-        ),
-        base_log_probs=inputs.get("base_log_probs"),
+        log_sum_sq_probs=scored["log_sum_sq_probs"],
+        sequence_weights=None if weights is None else weights[sequence],
+        base_log_probs=targets.get("base_log_probs"),
     )
     return tokens, hidden
 
 
 def base_tokens(inputs: Mapping[str, Any]) -> TargetTokens:
     """The targets of a batch as the base scored them before training: no model is asked."""
-    sequence = _sequence_of_targets(inputs)[:, 1:][target_mask(inputs)]
-    log_probs = inputs["base_log_probs"]
-    return TargetTokens(log_probs, sequence, base_log_probs=log_probs)
+    targets = inputs["targets"]
+    log_probs = targets["base_log_probs"]
+    return TargetTokens(
+        log_probs, targets["sequence"], base_log_probs=log_probs, counts=targets["counts"]
+    )
 
 
 @torch.no_grad()
@@ -97,16 +126,3 @@ def _topk_entropy(model: PreTrainedModel, hidden: torch.Tensor, top_k: int) -> t
         log_probs = head_logits(model, chunk).topk(top_k).values.log_softmax(-1)
         entropies.append(-(log_probs.exp() * log_probs).sum(-1))
     return torch.cat(entropies)
-
-
-def _row(values: torch.Tensor | None) -> torch.Tensor | None:
-    return None if values is None else values[0]
-
-
-def _sequence_of_targets(inputs: Mapping[str, Any]) -> torch.Tensor:
-    """sequence[B, T]: the number of the sequence each position belongs to."""
-    positions = inputs.get("position_ids")
-    if positions is not None and "attention_mask" not in inputs:
-        return (positions == 0).cumsum(1) - 1
-    rows, length = inputs["labels"].shape
-    return torch.arange(rows, device=inputs["labels"].device)[:, None].expand(rows, length)

@@ -35,6 +35,7 @@ from talr_cli.runs.checkpoints import keep_newest
 from talr_cli.runs.disk import writing
 from talr_cli.runs.manifest import MANIFEST, seal
 from talr_cli.training.collator import Collator
+from talr_cli.training.compiled import compile_layers, leave_uncompiled
 from talr_cli.training.joined_rows import attend_as_loaded, attend_by_row
 from talr_cli.training.rank_batches import RankBatches, RankLoader
 from talr_cli.training.rates import StepRates
@@ -67,6 +68,7 @@ class MethodTrainer(SFTTrainer):
         load_base: Callable[[], Any] | None = None,
         general: Sequence[dict[str, Any]] = (),
         facts: Mapping[str, float] | None = None,
+        compiled: bool = False,
         **kwargs: Any,
     ) -> None:
         """What is added to SFTTrainer's own arguments.
@@ -78,6 +80,7 @@ class MethodTrainer(SFTTrainer):
                 once the weights lie where they will be trained; without, it has been started.
             general: The rows that the column `replay` of the training rows points to.
             facts: What the `training` results say about the rows.
+            compiled: Whether the decoder layers go through torch.compile.
         """
         self._loaded = loaded_settings(causal_lm(kwargs["model"]))
         super().__init__(*args, **kwargs)
@@ -104,6 +107,8 @@ class MethodTrainer(SFTTrainer):
         self.target_tokens = 0
         self.facts = dict(facts or {})
         add_token_scores(self.model, objective.outputs)
+        if compiled:
+            compile_layers(causal_lm(self.model))
 
     def leave_model_as_loaded(self) -> None:
         """Undo what training changes about the model beside its weights.
@@ -115,6 +120,7 @@ class MethodTrainer(SFTTrainer):
         for part in (self.model, model):
             vars(part).pop("forward", None)
         attend_as_loaded(model)
+        leave_uncompiled(model)
         restore(model, self._loaded)
 
     def get_train_dataloader(self) -> DataLoader:
@@ -178,14 +184,25 @@ class MethodTrainer(SFTTrainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """The micro-batches of one optimizer step; weights may have to be known before they run."""
-        batches, targets = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if targets is None:
-            raise ValueError("the number of targets in the optimizer step is not known")
-        self.target_tokens += int(targets)
+        batches, counted = super().get_batch_samples(epoch_iterator, num_batches, device)
+        targets: Any = counted
+        alone = self.accelerator.num_processes == 1
+        self.target_tokens += _targets(batches) if alone else int(targets)
         step = Step(self.state.global_step, self.state.max_steps, self.args.seed)
         score = cache(lambda one: self._score_without_gradient(batches[one]))
         self.weights.start_step(len(batches), score, step)
         return batches, targets
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> torch.Tensor:
+        """The targets of an optimizer step, over all ranks, as the collators have counted them."""
+        # A number made on the device: one that is copied to it would make the host wait.
+        count = torch.full((), _targets(batch_samples), dtype=torch.float32, device=device)
+        return self.accelerator.gather(count).sum()
+
+    def _prepare_input(self, data: Any) -> Any:
+        if isinstance(data, torch.Tensor):
+            return data.to(self.args.device, non_blocking=True)
+        return super()._prepare_input(data)
 
     def _score_without_gradient(self, batch: Any) -> TargetTokens:
         inputs = self._prepare_inputs(dict(batch))
@@ -214,16 +231,11 @@ class MethodTrainer(SFTTrainer):
         if not model.training:
             return losses.sum() / max(len(losses), 1)
         weights, tau = self.weights.of(tokens)
-        input_tokens = (
-            int(inputs["attention_mask"].sum())
-            if "attention_mask" in inputs
-            else (inputs["input_ids"].numel())
-        )
-        self.statistics.add(tokens, weights, tau, input_tokens)
-        self.meter.input_tokens += input_tokens
+        self.statistics.add(tokens, weights, tau, inputs["input_tokens"])
+        self.meter.input_tokens += inputs["input_tokens"]
         # A step without a target is a differentiable zero, not 0 / 0. DDP averages over the ranks,
         # and the count is over all of them.
-        targets = torch.as_tensor(num_items_in_batch, device=losses.device).clamp(min=1)
+        targets = torch.as_tensor(num_items_in_batch).clamp(min=1)
         total = (weights * losses).sum()
         if self.schedule is not None and self.schedule.follows_loss:
             self._step_loss = self._step_loss + total.detach() / targets
@@ -234,6 +246,10 @@ class MethodTrainer(SFTTrainer):
                 self.statistics.add_penalty(penalty.detach() / targets)
                 total = total + penalty
         return total / targets * self.accelerator.num_processes
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> None:
+        """Read with all else that is logged: transformers would read it by itself."""
+        self.statistics.grad_norm = super()._get_grad_norm(model, grad_norm)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """One micro-batch; after the last of a step the gradient is whole and not yet clipped."""
@@ -262,8 +278,8 @@ class MethodTrainer(SFTTrainer):
         scaler = self.accelerator.scaler
         if scaler is not None:
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-            scale = scaler.get_scale()
-            torch._foreach_mul_(gradients, 1 / scale if divide else scale)
+            scale = scaler._get_scale_async()  # the tensor: get_scale() would wait for it
+            torch._foreach_mul_(gradients, scale.reciprocal() if divide else scale)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -272,14 +288,14 @@ class MethodTrainer(SFTTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self.model.training:
             logs["weighted_loss"] = logs.pop("loss")
-            logs |= self.statistics.flush(self.accelerator)
             scaler = self.accelerator.scaler
-            if scaler is not None:
-                logs["loss_scale"] = scaler.get_scale()
-                # With too large a scale the gradient is no number: the step was left out and the
-                # scale halved. Where even 1 is too large, it is one that diverges.
-                if not math.isfinite(logs.get("grad_norm", 0)) and logs["loss_scale"] >= 1:
-                    del logs["grad_norm"]
+            scale = None if scaler is None else scaler._get_scale_async()
+            logs |= self.statistics.flush(self.accelerator, scale)
+            # With too large a scale the gradient is no number: the step was left out and the scale
+            # halved. Where even 1 is too large, it is one that diverges.
+            left_out = logs.get("loss_scale", 0) >= 1
+            if left_out and not math.isfinite(logs.get("grad_norm", 0)):
+                del logs["grad_norm"]
         super().log(logs, start_time)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
@@ -321,3 +337,7 @@ class MethodTrainer(SFTTrainer):
             self.weights.temperature.restore(state["tau"])
             self.target_tokens = state["target_tokens"]
             self.meter.restore(Spent(**state["spent"]))
+
+
+def _targets(batches: Sequence[Mapping[str, Any]]) -> int:
+    return sum(len(batch["targets"]["at"]) for batch in batches)

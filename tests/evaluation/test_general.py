@@ -361,9 +361,7 @@ def test_a_single_row_that_does_not_fit_is_an_error():
         BatchSize(4).whole(work)
 
 
-def test_auto_is_a_number_that_depends_on_the_device():
-    assert BatchSize.of("auto", "cpu").now < BatchSize.of("auto", "cuda").now
-    assert BatchSize.of(7, "cuda").now == 7
+def test_rows_at_once_are_a_number_or_auto():
     for wrong in ("many", "1.5", "0"):
         with pytest.raises(UserError, match=f"suite.batch_size={wrong}"):
             config("eval", f"suite.batch_size={wrong}")

@@ -5,6 +5,7 @@ import torch
 from small_models import made, token_ids
 
 from talr_cli.models.head import head_logits
+from talr_cli.training.collator import Collator
 from talr_cli.training.token_scores import add_token_scores, score_targets
 
 
@@ -16,7 +17,7 @@ def test_the_heads_logits_are_the_models_own_and_trls(kind):
         ours = head_logits(model, model.base_model(ids).last_hidden_state)
     torch.testing.assert_close(ours, expected.float(), rtol=1e-5, atol=1e-5)
     add_token_scores(model, ())
-    batch = {"input_ids": ids, "labels": ids, "attention_mask": torch.ones_like(ids)}
+    batch = Collator(0)([{"input_ids": row, "labels": row} for row in ids.tolist()])
     tokens, hidden = score_targets(model, model, batch)
     picked = head_logits(model, hidden).log_softmax(-1).gather(1, ids[:, 1:].reshape(-1, 1))
     torch.testing.assert_close(picked[:, 0], tokens.log_probs, rtol=1e-5, atol=1e-5)

@@ -7,9 +7,9 @@ import pytest
 
 from talr_cli.config import composition
 from talr_cli.errors import UserError
+from talr_cli.models import device_memory
 from talr_cli.run import fit
 from talr_cli.run.prepare import prepare
-from talr_cli.training import planner
 from talr_cli.training.trainer import STATE
 
 GIB = 2**30
@@ -44,7 +44,7 @@ def test_a_batch_that_fits_is_whole_and_the_reason_is_logged_once(tmp_path, capl
 
 
 def test_with_too_little_memory_it_warns_and_says_what_to_change(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(planner, "free_memory", lambda device: 2**20)
+    monkeypatch.setattr(device_memory, "free_memory", lambda device: 2**20)
     chosen(begun(tmp_path))
     warnings = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
     assert any("trainer.max_length" in one and "adapter=lora" in one for one in warnings)
@@ -63,7 +63,7 @@ def test_a_run_that_goes_on_does_so_as_it_was_begun(tmp_path, monkeypatch):
 
 
 def test_a_model_that_is_too_large_is_refused_before_anything_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(planner, "machine_memory", lambda: 2**20)
+    monkeypatch.setattr(device_memory, "machine_memory", lambda: 2**20)
     run = begun(tmp_path)
     with pytest.raises(UserError, match=r"weights, gradient and optimizer alone.*this machine"):
         fit.check_fits(run)

@@ -7,12 +7,12 @@ from safetensors.torch import load_file
 from synthetic_study import results
 
 from talr_cli.config import composition
+from talr_cli.models.device_memory import machine_memory
 from talr_cli.models.shape import Shape
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.sweep import needs
 from talr_cli.sweep.jobs import Job
 from talr_cli.sweep.needs import Weights
-from talr_cli.training.planner import machine_memory
 
 
 def job(tmp_path, name, *overrides, command="train", **more):

@@ -17,13 +17,17 @@ from optimizer_step import (
     toy,
     trainer_gradient,
 )
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
-from trl.trainer.utils import FusedCausalLMOutput
 
 from talr_cli.methods import regularisers
 from talr_cli.methods.objectives import Flow, Sft, Talr
 from talr_cli.methods.regularisers import L2, Kl
-from talr_cli.training.token_scores import add_token_scores, score_targets
+from talr_cli.models.head import at_targets
+from talr_cli.training.collator import Collator
+from talr_cli.training.token_scores import (
+    VOCABULARY_AT_ONCE,
+    add_token_scores,
+    score_targets,
+)
 
 
 def moved(model, seed=1):
@@ -56,11 +60,11 @@ def plain_float64_head(model, outputs):
     """In place of TRL's fused head, which computes in fp32."""
     original = model.forward
 
-    def forward(*args, shift_labels=None, fused_lm_head=False, **kwargs):
-        hidden = model.base_model(*args, **kwargs).last_hidden_state
-        log_probs = model.lm_head(hidden).log_softmax(-1)
-        picked = log_probs.gather(2, shift_labels[..., None])[..., 0]
-        return FusedCausalLMOutput(log_probs=picked)
+    def forward(*args, targets=None, **kwargs):
+        hidden = at_targets(model.base_model(*args, **kwargs).last_hidden_state, targets["at"])
+        picked = model.lm_head(hidden).log_softmax(-1).gather(1, targets["ids"][:, None])[:, 0]
+        nothing = dict.fromkeys(("entropy", "log_sum_sq_probs"))
+        return {"hidden": hidden, "log_probs": picked, **nothing}
 
     assert not outputs
     model.forward = forward if original else None
@@ -118,7 +122,7 @@ def test_kl_is_that_of_the_full_distributions(direction, micro, padding_free, tm
 @pytest.mark.parametrize("micro", [16, 4])
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_l2_is_added_once_per_step_with_its_exact_gradient(reduction, micro, tmp_path, monkeypatch):
-    monkeypatch.setattr(regularisers, "CHUNK", 100)  # weights of many chunks, the last not full
+    monkeypatch.setitem(regularisers.CHUNK, "cpu", 100)  # weights of many chunks, the last not full
     base, batch = toy(), rows()
     model = moved(base)
     start = {name: parameter.detach().clone() for name, parameter in base.named_parameters()}
@@ -207,8 +211,8 @@ def test_gradient_agrees_with_finite_differences(toy_model, tmp_path):
 
 def test_only_targets_are_projected(toy_model, monkeypatch):
     """The head sees as many positions as there are targets, on a CPU too, and by few columns."""
-    monkeypatch.setattr("talr_cli.training.token_scores.VOCABULARY_AT_ONCE", 20)
-    batch = DataCollatorForLanguageModeling(PAD)(rows(6))
+    monkeypatch.setitem(VOCABULARY_AT_ONCE, "cpu", 20)
+    batch = Collator(PAD)(rows(6))
     add_token_scores(toy_model, ())
     seen = []
     original = torch.mm
@@ -227,12 +231,7 @@ def test_only_targets_are_projected(toy_model, monkeypatch):
 
 def test_a_batch_without_targets_is_a_differentiable_zero(toy_model):
     add_token_scores(toy_model, ())
-    ids = torch.randint(1, 50, (2, 5))
-    batch = {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "labels": torch.full_like(ids, -100),
-    }
+    batch = Collator(PAD)([{"input_ids": [1, 2, 3, 4, 5], "labels": [-100] * 5}] * 2)
     tokens, _ = score_targets(toy_model, toy_model, batch)
     loss = -tokens.log_probs.sum()
     loss.backward()
@@ -245,7 +244,7 @@ def test_losses_stay_finite_at_extreme_logits(toy_model):
     with torch.no_grad():
         toy_model.lm_head.weight.mul_(1e5)
     add_token_scores(toy_model, ())
-    batch = DataCollatorForLanguageModeling(PAD)(rows(4))
+    batch = Collator(PAD)(rows(4))
     tokens, _ = score_targets(toy_model, toy_model, batch)
     assert float(-tokens.log_probs.min()) > 1e4
     objective = Talr()

@@ -15,8 +15,10 @@ from transformers import (
     Qwen3NextConfig,
     Qwen3NextForCausalLM,
 )
+from varlen_kernel import kernel
 
 from talr_cli.errors import UserError
+from talr_cli.training import joined_rows, varlen
 from talr_cli.training.collator import Collator
 from talr_cli.training.joined_rows import attend_as_loaded, attend_by_row, joins_rows
 
@@ -58,8 +60,12 @@ def gradients(model):
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("by", ["row by row", "all rows at once"])
 @pytest.mark.parametrize("name", MODELS)
-def test_each_row_sees_itself_alone(name):
+def test_each_row_sees_itself_alone(name, by, monkeypatch):
+    if by == "all rows at once":  # as on a GPU, by a kernel of the same signature
+        monkeypatch.setattr(varlen, "usable", lambda *args: True)
+        monkeypatch.setattr(varlen, "kernel", lambda: kernel)
     rows = ragged()
     alone = made(name)
     expected = [
@@ -90,9 +96,22 @@ def test_joins_where_it_is_right_and_faster():
     model = made("llama")
     assert joins_rows(None, model, "cpu", 4)
     assert not joins_rows(None, model, "cpu", 1)
-    assert not joins_rows(None, model, "cuda", 4)
-    assert joins_rows(True, model, "cuda", 4)
     assert not joins_rows(False, model, "cpu", 4)
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 4])
+def test_a_gpu_joins_where_it_has_a_kernel(rows_at_once, monkeypatch):
+    model = made("llama")
+    half = torch.bfloat16
+    monkeypatch.setattr(joined_rows, "_has_kernel", lambda *args: False)
+    assert not joins_rows(None, model, "cuda", rows_at_once, half)
+    assert joins_rows(True, model, "cuda", rows_at_once, half)
+    monkeypatch.setattr(joined_rows, "_has_kernel", lambda *args: True)
+    assert joins_rows(None, model, "cuda", rows_at_once, half)
+    assert not joins_rows(None, model, "cuda", rows_at_once, None)
+    assert not joins_rows(None, small_models.made("lfm2"), "cuda", rows_at_once, half)
+    model.set_attn_implementation("eager")
+    assert not joins_rows(None, model, "cuda", rows_at_once, half)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from talr_cli.config import composition
 from talr_cli.errors import UserError
 from talr_cli.methods.optimizers import AdamW
+from talr_cli.models import device_memory
 from talr_cli.models.shape import Shape, shape_of
 from talr_cli.training import planner
 from talr_cli.training.memory import Arithmetic, Pass, step_memory
@@ -116,11 +117,11 @@ def test_a_state_that_cannot_fit_is_refused_with_a_way_out(config):
 
 
 def test_memory_is_shared_by_the_runs_of_a_sweep(monkeypatch):
-    monkeypatch.delenv(planner.WORKERS, raising=False)
-    alone = planner.free_memory("cpu")
+    monkeypatch.delenv(device_memory.WORKERS, raising=False)
+    alone = device_memory.free_memory("cpu")
     assert 0 < alone < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    monkeypatch.setenv(planner.WORKERS, "1000")
-    assert planner.free_memory("cpu") < alone / 10
+    monkeypatch.setenv(device_memory.WORKERS, "1000")
+    assert device_memory.free_memory("cpu") < alone / 10
 
 
 def test_the_shape_of_a_model_is_read_from_its_files(tiny_source):

@@ -35,7 +35,7 @@ from talr_cli.evaluation.general.harness import (
 )
 from talr_cli.evaluation.general.score_cache import ScoreCache, read_record, write_record
 from talr_cli.evaluation.general.tasks import Tasks, definition, load_tasks
-from talr_cli.evaluation.memory import BatchSize
+from talr_cli.evaluation.memory import TOKENS, BatchSize
 from talr_cli.evaluation.vllm import Vllm
 from talr_cli.runs.environment import package_versions
 from talr_cli.statistics.items import clustered_error, scored_items
@@ -175,7 +175,7 @@ def _run(
 def _run_here(
     model: PreTrainedModel, renderer: Renderer, suite: SuiteConfig, task: Task, share: Share
 ) -> dict[str, Any]:
-    size = BatchSize.of(suite.batch_size, model.device.type)
+    size = BatchSize.of(suite.batch_size, model, suite.max_length or TOKENS)
     with state_kept(model, renderer), _shown(task.task_name, task, suite):
         harness_model = SharedModel(model, renderer, suite, size, share)
         record = run_task(harness_model, task, suite)

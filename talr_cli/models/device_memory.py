@@ -1,0 +1,49 @@
+"""How much memory of a device this process may take, beside others that share it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+
+# Of free memory: the allocator's waste on a GPU; on a CPU other processes and the files' cache too.
+USABLE = {"cuda": 0.92, "cpu": 0.8}
+WORKERS = "TALR_WORKERS"  # in the environment: runs that share the memory of this device
+
+
+def free_memory(device: str) -> float:
+    """Bytes that this process may take on its device."""
+    if device == "cuda":
+        import torch
+
+        (free, total), ranks = torch.cuda.mem_get_info(), 1
+        # What this process has given back lies with torch, which hands it out again.
+        free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    else:
+        free, total = _of_the_machine()
+        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    share = total / int(os.environ.get(WORKERS, "1"))
+    return USABLE[device] * min(free, share) / ranks
+
+
+def machine_memory() -> float:
+    """Bytes of this machine's memory, or of what a container may take of it."""
+    return _of_the_machine()[1]
+
+
+def _of_the_machine() -> tuple[int, int]:
+    """(free, in all)."""
+    memory = psutil.virtual_memory()
+    free, total = memory.available, memory.total
+    group = Path("/sys/fs/cgroup")
+    try:
+        most = int((group / "memory.max").read_text(encoding="utf-8"))
+        now = int((group / "memory.current").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # no container, or one without a limit
+        return free, total
+    return min(free, most - now), min(total, most)
+
+
+def gib(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB"

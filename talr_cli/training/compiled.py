@@ -1,0 +1,90 @@
+"""The decoder layers of a model through torch.compile: fewer and larger kernels, after a wait.
+
+Compiled is layer by layer and in place: weights keep their names, hooks and checkpointing stay
+around what is compiled, and layers that are alike are compiled once.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from talr_cli.errors import UserError
+
+BACKEND = "inductor"
+# Of the same code: kinds of layers, training or not, with gradient or not. torch's 8 are few.
+VARIANTS = 64
+
+
+def check_compiler(device: str, sharded: bool) -> None:
+    """Refuse what cannot be had.
+
+    Raises:
+        UserError: With what to type or to install.
+    """
+    out = ", or leave trainer.compile out"
+    if device not in ("cuda", "cpu"):
+        raise UserError(f"trainer.compile=true is for CUDA GPUs and CPUs, not for {device}{out}")
+    if sharded:
+        raise UserError(
+            "trainer.compile=true does not go with distributed=fsdp2: use distributed=ddp" + out
+        )
+    if device == "cuda" and importlib.util.find_spec("triton") is None:
+        raise UserError(f"trainer.compile=true needs triton: pip install triton{out}")
+    # torch builds C++ for a CPU, and triton the C that starts its kernels.
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
+        raise UserError(
+            f"trainer.compile=true needs a compiler for C++, and there is no {compiler}: install "
+            f"one (Debian, Ubuntu: apt install g++), or name yours in the environment as CXX{out}"
+        )
+
+
+def compile_layers(model: PreTrainedModel) -> None:
+    """Compile each decoder layer, when it first runs.
+
+    Raises:
+        UserError: The model has none that is known.
+    """
+    layers = _layers(model)
+    if not layers:
+        raise UserError(
+            f"trainer.compile=true: no layers are known of this {model.config.model_type} model: "
+            "leave it out"
+        )
+    torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
+    for layer in layers:
+        # Around the forward pass of its class transformers has put checkpointing. Inside of what is
+        # compiled, the first thing that cannot be would leave all of it uncompiled.
+        plain = type(layer).forward.__wrapped__.__get__(layer)
+        # Batches differ in length.
+        layer.forward = _checkpointed(layer, torch.compile(plain, backend=BACKEND, dynamic=True))
+
+
+def _checkpointed(layer: Any, compiled: Callable[..., Any]) -> Callable[..., Any]:
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if layer.gradient_checkpointing and layer.training:
+            return layer._gradient_checkpointing_func(partial(compiled, **kwargs), *args)
+        return compiled(*args, **kwargs)
+
+    return forward
+
+
+def leave_uncompiled(model: PreTrainedModel) -> None:
+    """Undo `compile_layers`."""
+    for layer in _layers(model):
+        vars(layer).pop("forward", None)
+
+
+def _layers(model: PreTrainedModel) -> list[Any]:
+    decoder = model.get_decoder()
+    return [one for one in decoder.modules() if isinstance(one, GradientCheckpointingLayer)]

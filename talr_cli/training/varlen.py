@@ -1,0 +1,152 @@
+"""Attention over joined rows by torch's own flash kernel, on GPUs that have it.
+
+One call for all rows, and the host waits for nothing. Before it is used it is tried on the device
+itself, against plain attention row by row: windows, heads that share keys, and gradients. What it
+gets wrong, or cannot do, is left to others.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+log = logging.getLogger(__name__)
+
+HALF = (torch.bfloat16, torch.float16)
+LEAST_CAPABILITY = (8, 0)  # of a GPU whose flash kernel torch has: Ampere
+LENGTHS, WINDOW = (17, 1, 40, 9), 5  # of the rows that it is tried with
+BOUND = 2e-2  # relative, of outputs and gradients in bf16
+
+
+def kernel() -> Callable[..., Any] | None:
+    """torch's, where it is a version that takes windows."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    takes = inspect.signature(varlen_attn).parameters
+    return varlen_attn if "window_size" in takes else None
+
+
+def computed_in(query: torch.Tensor) -> torch.dtype:
+    """What attention is computed in: under autocast its dtype, which no kernel is told of."""
+    device = query.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
+
+
+def usable(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float) -> bool:
+    """Whether the kernel takes these states [1, heads, T, D]; the first time it is tried."""
+    if not query.is_cuda or dropout or key.shape[-1] != value.shape[-1]:
+        return False
+    heads, width = query.shape[1], query.shape[-1]
+    return works(query.device, computed_in(query), heads, key.shape[1], width)
+
+
+@cache
+def works(device: torch.device, dtype: torch.dtype, heads: int, keys: int, width: int) -> bool:
+    """Whether the device has the kernel, and it computes what it should for so many heads."""
+    found = kernel()
+    if device.type != "cuda" or dtype not in HALF or found is None:
+        return False
+    if torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
+        return False
+    try:
+        off = error(found, device, dtype, heads, keys, width)
+    except Exception as problem:  # whatever a kernel says that was not made for it
+        log.info("attention: torch's kernel for joined rows: %s", " ".join(str(problem).split()))
+        return False
+    if off > BOUND:
+        log.warning("attention: torch's kernel for joined rows is off by %.2g: not used", off)
+    return off <= BOUND
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    starts: torch.Tensor,
+    longest: int,
+    scale: float | None,
+    window: int | None,
+    by: Callable[..., Any] | None = None,
+) -> torch.Tensor:
+    """Causal attention of each row over itself: [1, T, heads, D].
+
+    Args:
+        query: [1, heads, T, D]; key and value the same, perhaps with fewer heads.
+        starts: int32[rows + 1], where each row starts, and T.
+        longest: Tokens of the longest row.
+        window: How many tokens, itself included, a token sees; None: all before it.
+        by: In the place of torch's kernel.
+    """
+    by, dtype = by or kernel(), computed_in(query)
+    assert by is not None
+    states = [one[0].transpose(0, 1).to(dtype) for one in (query, key, value)]
+    shared = query.shape[1] // key.shape[1]
+    more: dict[str, Any] = {}
+    if shared > 1:
+        if "enable_gqa" in inspect.signature(by).parameters:
+            more["enable_gqa"] = True
+        else:
+            states[1:] = (one.repeat_interleave(shared, dim=1) for one in states[1:])
+    before = -1 if window is None else window - 1
+    bounds = (starts, starts, longest, longest)
+    out: torch.Tensor = by(*states, *bounds, scale=scale, window_size=(before, 0), **more)
+    return out[None]
+
+
+@torch.enable_grad()
+def error(
+    by: Callable[..., Any],
+    device: torch.device,
+    dtype: torch.dtype,
+    heads: int,
+    keys: int,
+    width: int,
+) -> float:
+    """The largest relative distance of outputs and gradients from plain attention in fp32."""
+    draw = torch.Generator().manual_seed(0)
+    total = sum(LENGTHS)
+    shapes = [(1, count, total, width) for count in (heads, keys, keys, heads)]
+    # Large enough that a token sees few others: one too many is no rounding error.
+    *states, direction = (2 * torch.randn(s, generator=draw).to(device, dtype) for s in shapes)
+    starts = torch.tensor([0, *torch.tensor(LENGTHS).cumsum(0)], dtype=torch.int32, device=device)
+    worst = 0.0
+    with torch.autocast(device.type, enabled=False):
+        for window in (None, WINDOW):
+            for scale in (None, 0.3):
+                ours = [one.clone().requires_grad_() for one in states]
+                theirs = [one.float().requires_grad_() for one in states]
+                (q, k, v), bounds = ours, (starts, max(LENGTHS))
+                out = attend(q, k, v, *bounds, scale, window, by)
+                (q, k, v) = theirs
+                plain = _row_by_row(q, k, v, scale, window)
+                gradients = (
+                    torch.autograd.grad((one.float() * direction.transpose(1, 2)).sum(), of)
+                    for one, of in ((out, ours), (plain, theirs))
+                )
+                pairs = [(out, plain), *zip(*gradients, strict=True)]
+                offs = [float((a.float() - b).norm() / b.norm()) for a, b in pairs]
+                worst = max(worst, *offs)
+    return worst
+
+
+def _row_by_row(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    rows = []
+    for q, k, v in zip(*(one.split(LENGTHS, dim=2) for one in (query, key, value)), strict=True):
+        ones = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device)
+        mask = ones.tril() if window is None else ones.tril() & ones.triu(1 - window)
+        rows.append(scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=True))
+    return torch.cat(rows, dim=2).transpose(1, 2)

@@ -1,0 +1,70 @@
+"""The first number of rows at once: the formula against a model's tensors, and free memory."""
+
+import pytest
+import torch
+from small_models import made, token_ids
+
+from talr_cli.evaluation import memory
+from talr_cli.evaluation.reading import read
+from talr_cli.models.shape import of_settings
+
+ROWS, TOKENS = 3, 40
+
+
+@pytest.mark.parametrize(
+    ("kind", "exact"),
+    [("llama", True), ("qwen3", True), ("qwen3_moe", True), ("gemma3", False)],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_keys_and_values_take_what_the_formula_says(kind, exact, dtype):
+    model = made(kind, dtype)
+    shape = memory.shape_of_model(model)
+    texts = token_ids(ROWS, TOKENS).tolist()
+    layers = read(model, texts).cache.layers
+    held = sum(one.numel() * one.element_size() for la in layers for one in (la.keys, la.values))
+    said = ROWS * memory.cached_bytes(shape, TOKENS, dtype.itemsize)
+    # A layer with a sliding window need not keep all.
+    assert held == said if exact else held <= said
+
+
+def test_a_row_takes_more_than_its_cache_and_the_tensors_of_a_layer():
+    model = made("llama")
+    shape = memory.shape_of_model(model)
+    alone = memory.cached_bytes(shape, 1000, 4)
+    assert alone == 1000 * 2 * 2 * 16 * 4  # layers, keys and values, width, bytes
+    assert memory.row_bytes(shape, 1000, 4) > alone + 3 * 32 * 4 * 1000
+    pairs = memory.row_bytes(shape, 1000, 4, eager=True) - memory.row_bytes(shape, 1000, 4)
+    assert pairs == 4 * 8 * 1000**2
+
+
+def qwen_3b():
+    """Its shape, with weights that are only said to be there."""
+    settings = {
+        "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36,
+        "num_attention_heads": 16, "num_key_value_heads": 2, "vocab_size": 151936,
+    }  # fmt: skip
+    return of_settings(settings, {"w": ((3_085_938_688,), 2)})
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "tokens", "rows"),
+    [(70, 1500, 256), (14, 1500, 64), (9, 1500, 32), (16, 4000, 16), (0.001, 1500, 1)],
+)
+def test_rows_at_once_follow_free_memory(free_gib, tokens, rows, monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda device: free_gib * 2**30)
+    monkeypatch.setattr(memory, "shape_of_model", lambda model: qwen_3b())
+    model = made("llama")
+    model.config.max_position_embeddings = 10_000
+    monkeypatch.setattr(type(model), "device", torch.device("cuda"))
+    monkeypatch.setattr(type(model), "dtype", torch.bfloat16)
+    found = memory.BatchSize.of("auto", model, tokens).now
+    taken = memory.row_bytes(qwen_3b(), tokens, 2) / 2**30
+    assert found == rows
+    assert found == 1 or found * taken <= free_gib
+    assert memory.BatchSize.of(7, model, tokens).now == 7
+
+
+def test_a_cpu_takes_no_more_rows_than_its_cores_are_good_for(monkeypatch):
+    assert memory.BatchSize.of("auto", made("llama"), 100).now == 32
+    monkeypatch.setattr(memory, "free_memory", lambda device: 2**20)
+    assert memory.BatchSize.of("auto", made("llama"), 200).now < 32

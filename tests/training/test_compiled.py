@@ -1,0 +1,105 @@
+"""trainer.compile: the same training, by compiled layers, that goes on where it was cut."""
+
+import shutil
+
+import pytest
+import torch
+from datasets import Dataset
+from optimizer_step import rows, stub_tokenizer, toy
+from small_models import made
+from trl import SFTConfig
+
+from talr_cli.errors import UserError
+from talr_cli.interruption import Stop
+from talr_cli.methods.objectives import Talr
+from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.tracking import Tracker
+from talr_cli.training import compiled
+from talr_cli.training.loop import train
+from talr_cli.training.trainer import MethodTrainer
+
+# By which torch traces the layers and then runs what it found as it is: in seconds, not in minutes.
+TRACED = "aot_eager"
+
+
+def trained(folder, compile_layers, checkpointing=False, joined=True):
+    """(model, losses of all steps) of a training of two epochs that goes on where it ended."""
+    model = toy()
+    model.set_attn_implementation("sdpa")
+    trainer = MethodTrainer(
+        model=model,
+        args=SFTConfig(
+            output_dir=str(folder / "checkpoints"),
+            per_device_train_batch_size=8,
+            num_train_epochs=2,
+            learning_rate=1e-2,
+            bf16=False,
+            use_cpu=True,
+            activation_checkpointing=checkpointing,
+            padding_free=joined,
+            max_length=None,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            logging_steps=1,
+            save_strategy="epoch",
+            report_to="none",
+            disable_tqdm=True,
+        ),
+        objective=Talr(),
+        compiled=compile_layers,
+        processing_class=stub_tokenizer(),
+        train_dataset=Dataset.from_list(rows()),
+    )
+    model, training = train(trainer, RunDirectory(folder), Tracker(), Stop(), toy)
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    return model, losses, training
+
+
+@pytest.mark.parametrize(
+    ("backend", "checkpointing", "joined"),
+    [
+        (TRACED, True, True),
+        pytest.param(TRACED, False, False, marks=pytest.mark.slow),
+        pytest.param("inductor", True, True, marks=pytest.mark.slow),
+        pytest.param("inductor", False, False, marks=pytest.mark.slow),
+    ],
+)
+def test_compiled_layers_learn_the_same_and_go_on(
+    backend, checkpointing, joined, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(compiled, "BACKEND", backend)
+    plain, losses, _ = trained(tmp_path / "plain", False, checkpointing, joined)
+    torch._dynamo.utils.counters.clear()
+    whole, found, _ = trained(tmp_path / "whole", True, checkpointing, joined)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert found == pytest.approx(losses, rel=1e-5)
+    assert whole.state_dict().keys() == plain.state_dict().keys()
+    moved = [a - b for a, b in zip(plain.parameters(), toy().parameters(), strict=True)]
+    for ours, theirs, by in zip(whole.parameters(), plain.parameters(), moved, strict=True):
+        assert float((ours - theirs).norm() / by.norm()) < 1e-3
+
+    folder = tmp_path / "cut"
+    shutil.copytree(tmp_path / "whole" / "checkpoints", folder / "checkpoints")
+    shutil.rmtree(folder / "checkpoints" / "checkpoint-4")
+    again, _, training = trained(folder, True, checkpointing, joined)
+    assert training["resumed_from_step"] == 2
+    for ours, theirs in zip(again.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert not any("forward" in vars(module) for module in again.modules())
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3", "qwen3_moe", "gpt_neox", "phi"])
+def test_the_layers_of_a_model_are_found(kind):
+    assert len(compiled._layers(made(kind))) == 2
+
+
+def test_what_cannot_be_compiled_is_one_line(monkeypatch):
+    for device, sharded, said in (
+        ("mps", False, "not for mps"),
+        ("cpu", True, "distributed=ddp"),
+    ):
+        with pytest.raises(UserError, match=said):
+            compiled.check_compiler(device, sharded)
+    compiled.check_compiler("cpu", False)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match="there is no no-such-compiler: install"):
+        compiled.check_compiler("cpu", False)
