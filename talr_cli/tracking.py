@@ -4,6 +4,7 @@ Tracking is a convenience: `metrics.jsonl` and `results.json` hold everything al
 goes wrong here is one warning. Nothing prompts, and nothing waits long for a network.
 """
 
+import json
 import logging
 import netrc
 import os
@@ -18,6 +19,17 @@ from talr_cli.fields import value
 INIT_TIMEOUT = 10.0  # seconds, after which an unreachable server means offline
 FINISH_TIMEOUT = 60.0  # seconds for the last upload; what is left stays on disk
 SCORE_SECTIONS = ("general", "domain", "drift", "weights", "training")
+SAMPLES = 50  # answers in the table
+_LONGEST_TAG = 64  # characters
+# What has a unit that its name does not say; in a run's own files the names are shorter.
+_UNITS = {
+    "loss": "loss_nats_per_token",
+    "weighted_loss": "weighted_loss_nats_per_token",
+    "validation_loss": "validation_loss_nats_per_token",
+    "penalty": "penalty_nats_per_token",
+    "tau": "tau_nats_per_token",
+    "lr": "learning_rate",
+}
 
 log = logging.getLogger(__name__)
 
@@ -45,17 +57,39 @@ class Tracker:
         try:
             # As a metric of its own: W&B's counter only grows, and drops the steps that a run
             # resumed from a checkpoint writes again.
-            self._run.log({"step": step, **metrics})
+            self._run.log({"step": step, **curves(metrics)})
         except Exception as error:
             self._give_up(error)
 
-    def finish(self, results: Mapping[str, Any] | None = None, plot: Path | None = None) -> None:
-        """Write the final scores, the table of tasks and the plot, and close the run."""
+    def log_point(self, results: Mapping[str, Any]) -> None:
+        """Add the scores of weights along the training, with their errors, at their step."""
+        if self._run is None:
+            return
+        try:
+            self._run.log({"step": results["training"]["steps"], **point_scores(results)})
+        except Exception as error:
+            self._give_up(error)
+
+    def finish(
+        self,
+        results: Mapping[str, Any] | None = None,
+        plot: Path | None = None,
+        changes: Mapping[str, float] | None = None,
+        samples: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Write the final scores, the tables of tasks and of answers and the plot; close the run.
+
+        Args:
+            changes: Of the scores, against those of the base model.
+            samples: The domain's, as they lie in samples/; the first of them are shown.
+        """
         if self._run is None:
             return
         try:
             if results is not None:
-                self._run.summary.update(flat_scores(results))
+                self._run.summary.update({**flat_scores(results), **(changes or {})})
+                if samples:
+                    self._run.log({"answers": _sample_table(samples[:SAMPLES])})
                 if results["general"] is not None:
                     self._run.log({"tasks": _task_table(results["general"]["tasks"])})
             if plot is not None:
@@ -78,13 +112,17 @@ def start_tracking(
     run_id: str,
     name: str,
     group: str,
+    job_type: str,
+    tags: Sequence[str],
     config: Mapping[str, Any],
     directory: Path,
     history: Sequence[Mapping[str, Any]] = (),
 ) -> Tracker:
     """Start, or go on with, the W&B run `run_id`; its files lie in `directory`/wandb.
 
-    `history` is what a resumed run has logged before: rows of metrics, each with its "step".
+    Args:
+        job_type, tags: By which W&B sorts and filters runs; empty tags are left out.
+        history: What a resumed run has logged before: rows of metrics, each with its "step".
     """
     if logger.name == "none":
         return Tracker()
@@ -103,6 +141,8 @@ def start_tracking(
                 id=run_id,
                 name=name,
                 group=group,
+                job_type=job_type,
+                tags=sorted({tag[:_LONGEST_TAG] for tag in tags if tag}),
                 project=logger.project,
                 entity=logger.entity,
                 config=dict(config),
@@ -140,15 +180,40 @@ def start_tracking(
         if mode == "offline":
             # Uploading a second offline part of a run replaces the first: make it whole.
             for row in history:
-                run.log(dict(row))
+                metrics = {key: one for key, one in row.items() if key != "step"}
+                run.log({"step": row["step"], **curves(metrics)})
     except Exception as error:
         log.warning("W&B could not start, going on without it: %s", _one_line(error))
         return Tracker()
     return Tracker(run)
 
 
+def curves(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """A training's metrics of one step by the names that they have in W&B."""
+    return {f"train/{_UNITS.get(name, name)}": one for name, one in metrics.items()}
+
+
+def point_scores(results: Mapping[str, Any]) -> dict[str, float]:
+    """The scores of weights along a training and their errors, the general one by its suite."""
+    sections = {"domain": results["domain"]}
+    if results["general"]:
+        sections[f"general/{results['general']['suite']}"] = results["general"]
+    if results["drift"]:
+        sections["kl_nats_per_token"] = results["drift"].get("kl_from_base")
+    found = {}
+    for name, section in sections.items():
+        if section and section.get("score") is not None:
+            found[f"points/{name}"] = section["score"]
+            if section.get("stderr") is not None:
+                found[f"points/{name}_stderr"] = section["stderr"]
+    return found
+
+
 def flat_scores(results: Mapping[str, Any]) -> dict[str, float]:
-    """Every number of the results under its path: {"general/score": 0.41, ...}; no items'."""
+    """Every number of the results under its path: {"general/score": 0.41, ...}; no items'.
+
+    Drift, which is no share, has its unit in the name.
+    """
 
     def numbers(prefix: str, value: Any) -> Iterator[tuple[str, float]]:
         if isinstance(value, Mapping):
@@ -156,6 +221,9 @@ def flat_scores(results: Mapping[str, Any]) -> dict[str, float]:
                 if key != "items":
                     yield from numbers(f"{prefix}/{key}", item)
         elif isinstance(value, int | float):
+            drift, _, key = prefix.rpartition("/")
+            if drift.startswith("drift/") and key in ("score", "stderr"):
+                prefix = f"{drift}/{'stderr_' if key == 'stderr' else ''}nats_per_token"
             yield prefix, value
 
     return {
@@ -200,6 +268,18 @@ def _task_table(tasks: Mapping[str, Mapping[str, Any]]) -> Any:
     columns = ["metric", "score", "stderr", "n", "version"]
     rows = [[name, *(task[column] for column in columns)] for name, task in tasks.items()]
     return wandb.Table(columns=["task", *columns], data=rows)
+
+
+def _sample_table(samples: Sequence[Mapping[str, Any]]) -> Any:
+    import wandb
+
+    columns: list[str | int] = ["id", "prompt", "answer", "read as", "score", "reference"]
+    rows = []
+    for one in samples:
+        asked = "\n\n".join(str(turn["content"]) for turn in one["messages"])
+        told = (one["id"], asked, one["output"], one["parsed"] or "")
+        rows.append([*map(str, told), float(one["correct"]), json.dumps(one["reference"])])
+    return wandb.Table(columns=columns, data=rows)
 
 
 def _one_line(error: Exception) -> str:
