@@ -130,9 +130,10 @@ class SweepConfig:
     workers: int = value("runs at a time: one GPU each, or a share of the cores", 1, at_least=1)
     retry_failed: bool = value("make runs again that failed or diverged before", False)
     keep: str = value(
-        "models: all | those on the Pareto front of each model and dataset | none",
+        "models: all | those of the ends of trainings | those on the Pareto front of each model "
+        "and dataset | none",
         "final",
-        choices=("final", "best", "none"),
+        choices=("final", "ends", "best", "none"),
     )
 
 

@@ -92,6 +92,7 @@ def test_each_point_is_scored_compared_and_averaged(train, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_points_are_scored_while_the_training_waits_and_by_a_suite_of_their_own(train, tmp_path):
     (alone,) = train("eval=false", "study=alone")
     early, whole = train("score_at=[0.5]", "score_during=true", "score_suite=mini", "study=during")
