@@ -14,9 +14,11 @@ import pytest
 from wandb.proto import wandb_internal_pb2
 
 from talr_cli.errors import UserError
+from talr_cli.run.track import changes
 from talr_cli.tracking.base import About, LoggerConfig, Tracker, check_installed, flat_scores
 from talr_cli.tracking.start import start_tracking
 
+LOSS = "train/loss_nats_per_token"
 HANG = 120  # seconds; a guard, not a measurement
 
 RESULTS: dict[str, Any] = {
@@ -45,6 +47,22 @@ RESULTS: dict[str, Any] = {
     "versions": {"torch": "2"},
 }
 
+# Weights that were taken at step 10.
+POINT: dict[str, Any] = {
+    "general": {"score": 0.4, "stderr": 0.03, "suite": "mini"},
+    "domain": {"score": 0.6, "stderr": None},
+    "drift": {"kl_from_base": {"score": 0.25, "stderr": 0.01}},
+    "training": {"steps": 10},
+}
+SAMPLE = {
+    "id": "row-1",
+    "messages": [{"role": "user", "content": "2 + 2?"}],
+    "output": "It is 4.",
+    "parsed": "4",
+    "correct": True,
+    "reference": {"answer": "4"},
+}
+
 SCRIPT = """
 import json, logging, sys
 from pathlib import Path
@@ -55,14 +73,16 @@ options = json.loads(sys.argv[1])
 tracker = start_tracking(
     About(
         LoggerConfig(**options["logger"]), run_id="deadbeef", name="talr-lr1e-6-s0",
-        group="study-x", config={"lr": 1e-6, "model": {"name": "m"}},
+        group="study-x", job_type="train", tags=["m", "", "t" * 70, "m"],
+        config={"lr": 1e-6, "model": {"name": "m"}},
         directory=Path(options["directory"]), history=options["history"],
     )
 )
 for step in range(options["first"], options["first"] + 20):
-    tracker.log(step, {"train/loss": 1 / step, "train/entropy": float(step)})
+    tracker.log(step, {"loss": 1 / step, "grad_norm": float(step)})
+tracker.log_point(options["point"])
 plot = Path(options["plot"]) if options["plot"] else None
-tracker.finish(options["results"], plot)
+tracker.finish(options["results"], plot, {"change/domain": 0.2}, options["samples"])
 """
 
 
@@ -90,6 +110,8 @@ def track(
         "history": history or [],
         "plot": str(plot) if plot else None,
         "results": RESULTS,
+        "point": POINT,
+        "samples": [SAMPLE] * 60,
     }
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(options)],
@@ -175,20 +197,34 @@ def test_without_a_login_everything_is_in_the_offline_log(tmp_path):
     assert run.display_name == "talr-lr1e-6-s0"
     assert log["config"]["lr"] == 1e-6
     assert log["config"]["model"] == {"name": "m"}
-    assert curve(log, "train/loss") == {step: 1 / step for step in range(1, 21)}
-    assert curve(log, "train/entropy") == {step: float(step) for step in range(1, 21)}
+    assert (run.job_type, sorted(run.tags)) == ("train", ["m", "t" * 64])
+    assert curve(log, LOSS) == {step: 1 / step for step in range(1, 21)}
+    assert curve(log, "train/grad_norm") == {step: float(step) for step in range(1, 21)}
+    points = {key for row in log["history"] for key in row if key.startswith("points/")}
+    assert {key: curve(log, key) for key in points} == {
+        "points/domain": {10: 0.6},
+        "points/general/mini": {10: 0.4},
+        "points/general/mini_stderr": {10: 0.03},
+        "points/kl_nats_per_token": {10: 0.25},
+        "points/kl_nats_per_token_stderr": {10: 0.01},
+    }
     assert flat_scores(RESULTS).items() <= log["summary"].items()
+    assert log["summary"]["change/domain"] == 0.2
+    (table,) = path.parent.glob("files/media/table/answers*.json")
+    shown = json.loads(table.read_text())
+    assert shown["columns"] == ["id", "prompt", "answer", "read as", "score", "reference"]
+    assert shown["data"] == [["row-1", "2 + 2?", "It is 4.", "4", 1.0, '{"answer": "4"}']] * 50
     assert any("media/table/tasks" in file for file in log["files"])
     assert any("media/images/trade-off" in file for file in log["files"])
 
 
 def test_resumed_offline_run_has_the_whole_curve_under_the_same_id(tmp_path):
     track(tmp_path)
-    before = [{"step": step, "train/loss": 1 / step} for step in range(1, 16)]
+    before = [{"step": step, "loss": 1 / step} for step in range(1, 16)]
     track(tmp_path, first=16, history=before)
     first, second = map(read_log, logs(tmp_path))
     assert first["run"].run_id == second["run"].run_id == "deadbeef"
-    assert curve(second, "train/loss") == {step: 1 / step for step in range(1, 36)}
+    assert curve(second, LOSS) == {step: 1 / step for step in range(1, 36)}
 
 
 def test_unreachable_server_means_offline_after_a_bounded_wait(tmp_path):
@@ -197,7 +233,7 @@ def test_unreachable_server_means_offline_after_a_bounded_wait(tmp_path):
     (line,) = done.stderr.splitlines()
     assert "offline" in line
     (path,) = logs(tmp_path)
-    assert len(curve(read_log(path), "train/loss")) == 20
+    assert len(curve(read_log(path), LOSS)) == 20
 
 
 def test_online_without_a_login_does_not_ask(tmp_path):
@@ -250,7 +286,10 @@ from pathlib import Path
 from talr_cli.tracking.base import About, LoggerConfig
 from talr_cli.tracking.start import start_tracking
 tracker = start_tracking(
-    About(LoggerConfig("none"), run_id="x", name="x", group="x", config={}, directory=Path("."))
+    About(
+        LoggerConfig("none"), run_id="x", name="x", group="x", job_type="train", tags=[],
+        config={}, directory=Path("."),
+    )
 )
 tracker.log(1, {"loss": 1.0})
 tracker.finish({}, None)
@@ -264,7 +303,7 @@ def test_unfinished_evaluation_has_no_scores():
     assert flat_scores(empty) == {}
     assert flat_scores({**empty, "domain": {"items": {"bmi-1": 1.0}}}) == {}
     assert flat_scores({**empty, "drift": {"kl_from_base": {"score": 0.1, "n": 3}}}) == {
-        "drift/kl_from_base/score": 0.1,
+        "drift/kl_from_base/nats_per_token": 0.1,
         "drift/kl_from_base/n": 3,
     }
 
@@ -279,7 +318,15 @@ def tracked(folder: Path, logger: str, first: int = 1, history: Any = ()) -> Non
     Figure(figsize=(2, 1), dpi=20).savefig(plot)
     config = {"lr": 1e-6, "model": {"name": "m"}}
     about = About(
-        LoggerConfig(logger), "deadbeef", "talr-lr1e-6-s0", "study-x", config, directory, history
+        LoggerConfig(logger),
+        "deadbeef",
+        "talr-lr1e-6-s0",
+        "study-x",
+        "train",
+        ["m"],
+        config,
+        directory,
+        history,
     )
     tracker = start_tracking(about)
     for step in range(first, first + 20):
@@ -299,7 +346,7 @@ def test_tensorboard_has_the_whole_curve_of_a_resumed_run_once(tmp_path):
     tracked(tmp_path, "tensorboard", first=16, history=BEFORE)
     found = accumulator(str(tmp_path / "m__d" / "talr-lr1e-6-s0" / "tensorboard"))
     found.Reload()
-    points = [(event.step, event.value) for event in found.Scalars("loss")]
+    points = [(event.step, event.value) for event in found.Scalars(LOSS)]
     assert len(points) == len(WHOLE)
     assert dict(points) == pytest.approx(WHOLE)
     for name, number in flat_scores(RESULTS).items():
@@ -322,7 +369,7 @@ def test_mlflow_has_one_run_of_a_resumed_run_in_the_studys_own_store(tmp_path, m
     (run,) = found.search_runs([found.get_experiment_by_name("study-x").experiment_id])
     assert (run.info.run_name, run.info.status) == ("talr-lr1e-6-s0", "FINISHED")
     assert run.data.params == {"lr": "1e-06", "model.name": "m"}
-    points = [(one.step, one.value) for one in found.get_metric_history(run.info.run_id, "loss")]
+    points = [(one.step, one.value) for one in found.get_metric_history(run.info.run_id, LOSS)]
     assert len(points) == len(WHOLE)
     assert dict(points) == pytest.approx(WHOLE)
     assert flat_scores(RESULTS).items() <= run.data.metrics.items()
@@ -337,3 +384,28 @@ def test_a_tracker_that_is_not_installed_is_one_line_before_anything_is_made(log
     with pytest.raises(UserError, match=rf"logger={logger} .*pip install -e '.\[{logger}\]'"):
         check_installed(LoggerConfig(logger))
     check_installed(LoggerConfig())
+
+
+def test_changes_are_paired_and_there_are_none_where_runs_are_unlike():
+    def scored(method, right, suite="mini"):
+        score = sum(right) / len(right)
+        items = {str(number): float(one) for number, one in enumerate(right)}
+        section = {"score": score, "stderr": 0.1, "items": items, "items_hash": "a", "limit": None}
+        task = {**section, "metric": "acc", "version": 1}
+        return {
+            "run": {"method": method, "base": "b", "dataset": "d"},
+            "domain": section,
+            "general": {"score": score, "suite": suite, "limit": None, "tasks": {"sums": task}},
+        }
+
+    base, run = scored("base", [1, 0, 0, 0]), scored("sft", [1, 1, 0, 0])
+    found = changes(base, run)
+    assert found["change/domain"] == found["change/general/sums"] == pytest.approx(0.25)
+    assert found["change/domain_stderr"] == pytest.approx(0.25)  # one of four items
+    assert changes(base, base) == changes(None, run) == {}
+    assert changes(base, scored("sft", [1, 1, 0, 0], "paper")).keys() == {
+        "change/domain",
+        "change/domain_stderr",
+        "change/general/sums",
+        "change/general/sums_stderr",
+    }

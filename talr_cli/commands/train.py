@@ -61,14 +61,14 @@ def trained(composed: Composed[TrainConfig]) -> list[RunDirectory]:
 
 def _run(runs: Sequence[Run], wanted: Sequence[TrainConfig]) -> list[RunDirectory]:
     """The runs along a training to their ends, and the averages that are wanted of each."""
-    to_train = [one for one in runs if lacks_weights(one)]
+    to_train = [one for one in runs if lacks_weights(one.config, one.directory)]
     if to_train:
         if runs[-1] not in to_train:
             log.info(
                 "weights along the way were not kept: training again up to %g of the steps",
                 to_train[-1].config.at,
             )
-        run_to_end(to_train[-1], training_of(to_train[:-1]))
+        run_to_end(to_train[-1], training_of(to_train[:-1]), to_train[:-1])
     made = []
     for run, config in zip(runs, wanted, strict=True):
         tuned = run_to_end(run, training_of())

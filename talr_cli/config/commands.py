@@ -201,9 +201,10 @@ class SweepConfig:
     quiet: bool = value(QUIET, False)
     retry_failed: bool = value("make runs again that failed or diverged before", False)
     keep: str = value(
-        "models: all | those on the Pareto front of each model and dataset | none",
+        "models: all | those of the ends of trainings | those on the Pareto front of each model "
+        "and dataset | none",
         "final",
-        choices=("final", "best", "none"),
+        choices=("final", "ends", "best", "none"),
     )
     detach: bool = value("submit the jobs to SLURM and return: launcher=slurm", False)
     slurm: SlurmConfig = value("what a detached job asks for", factory=SlurmConfig)

@@ -139,7 +139,7 @@ def composed(
     with composing(command, config_dir) as also:
         config = compose(command, [*also, *own])
         values: Any = OmegaConf.to_container(config, resolve=True)
-        made = typed_config(command, config, own)
+        made = typed_config(command, config, own, also)
     added = () if config_dir is None else (f"--config-dir={config_dir}",)
     return Composed(made, (*own, *held), (*added, *own, *held), values, config_dir)
 

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, get_type_hints
 
+from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from talr_cli.config.commands import COMMANDS
@@ -29,18 +30,38 @@ def schema(kind: type) -> type:
     return dataclasses.make_dataclass(kind.__name__, parts, bases=(kind,), kw_only=True)
 
 
-def typed_config(command: str, config: DictConfig, overrides: Sequence[str]) -> Any:
-    """The dataclass of a command from its composed config.
+# How a suite is asked here, whichever it is.
+_OF_EVERY_SUITE = (
+    *("limit", "data_dir", "batch_size", "backend", "vllm_python", "tensor_parallel"),
+    "allow_unsafe_code",
+)
+
+
+def typed_config(
+    command: str, config: DictConfig, overrides: Sequence[str], also: Sequence[str] = ()
+) -> Any:
+    """The dataclass of a command from its composed config; where Hydra's compose works.
 
     Args:
         overrides: What was typed.
+        also: The overrides with which Hydra finds the user's own groups.
 
     Raises:
         UserError: With every value that is missing or wrong.
     """
     values: Any = OmegaConf.to_container(config, resolve=True)
     _own_names(values, {one.partition("=")[0].lstrip("+") for one in overrides})
+    if isinstance(values.get("score_suite"), str):
+        named = compose(command, [*also, f"suite={values['score_suite']}"]).suite
+        suite: Any = OmegaConf.to_container(named, resolve=True)
+        values["score_suite"] = suite | as_asked_here(suite, values["suite"])
     return build(command, values)
+
+
+def as_asked_here(suite: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """What is to be changed of a suite, so that it is asked in the way of another."""
+    kept = {"data_dir"} if suite["data_dir"] is not None else set()
+    return {key: other[key] for key in _OF_EVERY_SUITE if key not in kept}
 
 
 def build(command: str, values: Mapping[str, Any], stored: Sequence[str] = ()) -> Any:

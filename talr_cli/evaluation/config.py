@@ -26,7 +26,9 @@ class SuiteConfig:
 
     name: str = value("The suite's name in tables.", identity=False, may_be_empty=False)
     tasks: list[str] = value(
-        "Names of lm-evaluation-harness tasks; `lm-eval ls subtasks` lists them.", identity=False
+        "Names of lm-evaluation-harness tasks; `lm-eval ls subtasks` lists them. A group whose "
+        "score is the mean of all its items, as mmlu, counts as one.",
+        identity=False,
     )
     metrics: dict[str, str] = value(
         "The metric that counts for each task: {task: metric} or {task: 'metric,filter'}.",
@@ -39,7 +41,7 @@ class SuiteConfig:
         identity=False,
     )
     task_dir: str | None = value(
-        "A folder of task YAMLs; `mini` is the embedded one, null means lm-eval's own tasks only.",
+        "A folder of task YAMLs; `mini` and `ours` are embedded; null: lm-eval's own tasks only.",
         None,
         is_path=True,
         identity=False,
@@ -51,7 +53,14 @@ class SuiteConfig:
         identity=False,
     )
     data_files: dict[str, dict[str, str]] = value(
-        "{task: {split: pattern of its file in data_dir}}; without it TASK_SPLIT and an ending.",
+        "{task: {split: pattern of its file in data_dir}}; without it TASK_SPLIT and an ending. "
+        "That of a group is for each of its tasks.",
+        factory=dict,
+        identity=False,
+    )
+    shots: dict[str, int] = value(
+        "{task: solved examples before each question}, where it is not to be the task's own "
+        "number.",
         factory=dict,
         identity=False,
     )
@@ -70,6 +79,9 @@ class SuiteConfig:
     )
     chat_template: bool = value(
         "Whether prompts go through the model's chat template.", True, identity=False
+    )
+    plain_text: list[str] = value(
+        "Tasks that are asked without the chat template in any case.", factory=list, identity=False
     )
     backend: str = value(
         "vllm: vLLM generates the answers; likelihoods are computed by hf in any case.",
@@ -107,6 +119,9 @@ class SuiteConfig:
         without = [task for task in self.tasks if task not in self.metrics]
         if without:
             raise UserError(f"suite.metrics names no metric for {', '.join(without)}")
+        wrong = {task: number for task, number in self.shots.items() if number < 0}
+        if wrong:
+            raise UserError(f"suite.shots={wrong}: a number of shots is 0 or more")
 
 
 @dataclass

@@ -115,9 +115,9 @@ def evaluate(
         if suite.drift:
             step = max(1, len(general.prompts) // DRIFT_PROMPTS)
             prompts = [
-                # The template has written the special tokens itself.
-                renderer.tokenizer(text, add_special_tokens=not suite.chat_template).input_ids
-                for text in general.prompts[::step][:DRIFT_PROMPTS]
+                # A template has written the special tokens itself.
+                renderer.tokenizer(text, add_special_tokens=not templated).input_ids
+                for text, templated in general.prompts[::step][:DRIFT_PROMPTS]
             ]
             is_base = content(source, model_config) == content(base, model_config)
             load_base = cache(lambda: load_ready(base, model_config, model.device.type))

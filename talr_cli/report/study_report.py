@@ -11,6 +11,7 @@ from pathlib import Path
 from talr_cli.report import html
 from talr_cli.report.claims import text as claims_text
 from talr_cli.report.claims.verdicts import findings
+from talr_cli.report.figures.along import plot_along
 from talr_cli.report.figures.curves import plot_curves
 from talr_cli.report.figures.score_by_lr import plot_score_by_lr
 from talr_cli.report.figures.tradeoff import plot_tradeoff
@@ -34,6 +35,8 @@ _PICTURES = {
     "tradeoff": "Domain against general score: up and to the right is better. The dotted lines are "
     "the base model's scores; the grey steps are the Pareto front of the points as they are, "
     "whatever their errors.",
+    "along": "Scores along each training, from the base model at step 0 to its end; the dotted "
+    "lines are the base model's. At a point the learning rate has not come down as at the end.",
     "score-by-lr": "Score against learning rate. Methods stand side by side around each rate.",
     "loss": "Training loss, unweighted, averaged over short stretches of steps and over seeds.",
     "validation-loss": "Loss on the validation rows.",
@@ -73,6 +76,7 @@ def write_report(runs: Mapping[Path, Results], study: str, folder: Path) -> Path
             write_text(folder / f"{name}{suffix}", render(cells))
     pictures = [
         *plot_tradeoff(groups, folder),
+        *plot_along(groups, folder),
         *plot_score_by_lr(groups, folder),
         *plot_curves(groups, runs, folder),
     ]

@@ -23,6 +23,7 @@ from talr_cli.run.identity import identity
 from talr_cli.run.record import Made
 from talr_cli.run.track import track
 from talr_cli.runs.run_directory import RunDirectory, study_path
+from talr_cli.runs.samples import read_samples
 from talr_cli.runs.study import SCORES
 from talr_cli.tracking.base import check_installed
 
@@ -50,6 +51,8 @@ def score_checkpoint(
     settings = check_loads(source, config.model, to_train=False)
     check_weights(source, settings, config.model)
     name = checkpoint_name(config.ckpt)
+    if config.apart:
+        run, made = None, None
     directory = own_directory(config, source, name) if run is None else run
     if record.would_replace_fuller(config, directory):
         log.info("the scores in %s are of more items and stay as they are", directory.path)
@@ -96,7 +99,8 @@ def score_checkpoint(
         results = record.results(config, made, base, directory, scores, source.directory)
         directory.write_results(results)
         directory.write_status("evaluated")
-        track(config, directory, made.identity).finish(results)
+        answers = read_samples(directory.samples, "domain")
+        track(config, directory, made.identity).finish(results, samples=answers)
     return directory
 
 
@@ -117,7 +121,8 @@ def own_directory(config: EvalConfig, source: ModelSource, name: str | None = No
         study=config.study,
         model=config.model.name,
         dataset=config.dataset.name,
-        method=name or checkpoint_name(config.ckpt),
+        method=(name or checkpoint_name(config.ckpt))
+        + (f"-{config.suite.name}" if config.apart else ""),
         lr=None,
         seed=None,
         identity=identity(config, source.fingerprint),

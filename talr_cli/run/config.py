@@ -7,7 +7,7 @@ whoever composed it. Their parts stand in the rooms that read them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,11 @@ class EvalConfig:
     study: str = value(STUDY, may_be_empty=False, identity=False)
     runs_dir: str = value("where studies lie", may_be_empty=False, is_path=True, identity=False)
     limit: int | None = value(LIMIT, None, at_least=1, identity=False)
+    apart: bool = value(
+        "true: in a folder of its own, by the suite's name, beside scores by another suite",
+        False,
+        identity=False,
+    )
     device: str = value(DEVICE, "auto", choices=DEVICES, identity=False)
     quiet: bool = value(QUIET, False, identity=False)
     model: ModelConfig
@@ -68,6 +73,16 @@ class TrainConfig:
     eval: bool = value("false: train and save only", True, identity=False)
     score_at: Any = value(
         "where along the training to score too: shares of its steps, as [0.25,0.5], or `epoch`",
+        None,
+        identity=False,
+    )
+    score_during: bool = value(
+        "score each point of score_at as soon as it is reached; false: after the training",
+        False,
+        identity=False,
+    )
+    score_suite: Any = value(
+        "a suite for the points of score_at, by its name, as mini; null: that of the end",
         None,
         identity=False,
     )
@@ -103,6 +118,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         self.method = self.method or self.parts.name
         self.score_at = self._shares(self.score_at)
+        if isinstance(self.score_suite, Mapping):
+            self.score_suite = SuiteConfig(**self.score_suite)
+        if not isinstance(self.score_suite, SuiteConfig | None):
+            raise UserError(f"score_suite={self.score_suite} must be the name of a suite")
+        if self.at < 1 and self.score_suite is not None:
+            self.suite, self.score_suite = self.score_suite, None
 
     def _shares(self, wanted: Any) -> list[float]:
         """`score_at` as shares of the steps, in their order; the whole training is not named."""

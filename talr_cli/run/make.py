@@ -22,6 +22,7 @@ from talr_cli.fields import plain
 from talr_cli.interruption import Stop, stop_requests
 from talr_cli.methods.averaging import interpolate, same_tensors
 from talr_cli.run import out_of_memory
+from talr_cli.run.during import score_in_own_process
 from talr_cli.run.fit import cut_up
 from talr_cli.run.prepare import Run, place
 from talr_cli.run.variants import whole_training
@@ -190,17 +191,19 @@ def _train(
         run.load_base,
         config.model.path,
     )
-    keeps = {point.config.at: partial(_keep, point) for point in points}
+    keeps = {point.config.at: partial(_keep, point, stop) for point in points}
     return train(trainer, run.directory, tracker, stop, load_plain, config.at, keeps)
 
 
-def _keep(point: Run, model: Any, training: dict[str, Any]) -> None:
-    """Save the weights that another run's training has reached."""
+def _keep(point: Run, stop: Stop, model: Any, training: dict[str, Any]) -> Callable[[], None]:
+    """Save the weights that another run's training has reached; what is left: to score them."""
     log.info("keeping the weights at step %d: %s", training["steps"], point.directory.path)
     with point.directory.lock():
         point.directory.prepare(plain(point.config), point.overrides, point.identity)
         _save(point, model, training)
         point.directory.write_status("trained")
+    now = point.config.score_during and point.config.eval
+    return partial(score_in_own_process, point, stop) if now else lambda: None
 
 
 def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from talr_cli.data.base import Example, Splits
 from talr_cli.data.choices import possible_completions
 from talr_cli.data.splitting import even_share
 from talr_cli.evaluation.config import DomainEvalConfig
-from talr_cli.evaluation.general.local_data import files_below, files_read
+from talr_cli.evaluation.general.local_data import files_below, files_read, task_folder
 from talr_cli.fields import identity_of, plain
 from talr_cli.models.sources import ModelSource
 from talr_cli.run.config import EvalConfig, TrainConfig
@@ -52,8 +52,11 @@ def scoring_identity(config: TrainConfig | EvalConfig) -> str:
     files = files_read(config.suite)
     suite = settings["suite"]
     if suite["task_dir"] not in (None, "mini"):
-        files |= files_below(Path(suite["task_dir"]))
+        files |= files_below(task_folder(suite["task_dir"]))
         suite["task_dir"] = "folder"
+    for later in ("shots", "plain_text"):  # what asks as ever has the identity that it had
+        if not suite[later]:
+            del suite[later]
     scorer = plain(getattr(config.dataset, "scorer", None)) or ""
     own = source_file(scorer["_target_"] if isinstance(scorer, dict) else scorer)
     if own is not None:

@@ -5,11 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from talr_cli.fields import plain
+from talr_cli.printable import rate_text
 from talr_cli.run.config import EvalConfig, TrainConfig
 from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.statistics.paired import compare_part
+from talr_cli.statistics.pairs import PARTS, Results, is_base
 
 if TYPE_CHECKING:
     from talr_cli.tracking.base import Tracker
+
+
+def changes(base: Results | None, results: Results) -> dict[str, float]:
+    """The paired changes of the scores from the base model's, with errors, as W&B shows them."""
+    if base is None or is_base(results):
+        return {}
+    found = {}
+    tasks = [f"general/{task}" for task in (results["general"] or {}).get("tasks", {})]
+    for part in (*PARTS, *tasks):
+        change = compare_part(base, results, part)
+        if change is not None:
+            found[f"change/{part}"] = change.difference
+            if change.stderr is not None:
+                found[f"change/{part}_stderr"] = change.stderr
+    return found
 
 
 def track(config: TrainConfig | EvalConfig, directory: RunDirectory, identity: str) -> Tracker:
@@ -17,12 +35,17 @@ def track(config: TrainConfig | EvalConfig, directory: RunDirectory, identity: s
     from talr_cli.tracking.base import About
     from talr_cli.tracking.start import start_tracking
 
+    tags = [config.model.name, config.dataset.name, f"suite {config.suite.name}"]
+    if isinstance(config, TrainConfig):
+        tags += [config.method, f"lr {rate_text(config.lr)}", f"seed {config.seed}"]
     return start_tracking(
         About(
             config.logger,
             run_id=identity[:8],
             name=directory.path.name,
             group=config.study,
+            job_type="train" if isinstance(config, TrainConfig) else "eval",
+            tags=tags,
             config=plain(config),
             directory=directory.path,
             history=directory.read_metrics(),

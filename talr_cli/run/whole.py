@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,23 +17,32 @@ from talr_cli.errors import DivergedError, UserError, of_run
 from talr_cli.fields import plain
 from talr_cli.run import record
 from talr_cli.run.config import TrainConfig
+from talr_cli.run.during import not_again
 from talr_cli.run.fit import check_fits
 from talr_cli.run.make import MakeModel
 from talr_cli.run.prepare import Run
-from talr_cli.run.track import track
+from talr_cli.run.track import changes, track
 from talr_cli.run.variants import is_merged
 from talr_cli.runs.disk import make_folder
 from talr_cli.runs.run_directory import RunDirectory, study_path
+from talr_cli.runs.samples import read_samples
 from talr_cli.runs.study import SCORES, load_results
+from talr_cli.statistics.groups import Group, comparable
 
 if TYPE_CHECKING:
     from talr_cli.evaluation.general.tasks import Tasks
+    from talr_cli.tracking.base import Tracker
 
 log = logging.getLogger(__name__)
 
 
-def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
-    """Do what is left to do of a run; its directory."""
+def run_to_end(run: Run, make_model: MakeModel, points: Sequence[Run] = ()) -> RunDirectory:
+    """Do what is left to do of a run; its directory.
+
+    Args:
+        points: Runs whose weights lie along its training: they are scored, and tracked with it, as
+            far as that works; what fails is left to whoever asks for such a run itself.
+    """
     config, directory = run.config, run.directory
     # Before anything is written: what the suite or the memory lacks. Not for a run that is done.
     done = is_done(config, directory)
@@ -51,7 +61,7 @@ def run_to_end(run: Run, make_model: MakeModel) -> RunDirectory:
         tasks = tasks or _tasks(config)  # found done, and by now it is not
         directory.prepare(plain(config), run.overrides, run.identity)
         try:
-            _make_and_evaluate(run, make_model, tasks)
+            _make_and_evaluate(run, make_model, tasks, points)
         except KeyboardInterrupt:
             directory.write_status("interrupted", "stopped by the user")
             raise
@@ -73,10 +83,9 @@ def is_done(config: TrainConfig, directory: RunDirectory) -> bool:
     return state == "evaluated" and record.is_scored(config, directory)
 
 
-def lacks_weights(run: Run) -> bool:
+def lacks_weights(config: TrainConfig, directory: RunDirectory) -> bool:
     """Whether there is something left to do of a run, and no trained weights to do it with."""
-    directory = run.directory
-    if is_done(run.config, directory):
+    if is_done(config, directory):
         return False
     return not directory.model.exists() or directory.read_training() is None
 
@@ -90,7 +99,9 @@ def _tasks(config: TrainConfig) -> Tasks | None:
     return load_tasks(config.suite)
 
 
-def _make_and_evaluate(run: Run, make_model: MakeModel, tasks: Tasks | None) -> None:
+def _make_and_evaluate(
+    run: Run, make_model: MakeModel, tasks: Tasks | None, points: Sequence[Run]
+) -> None:
     from talr_cli.models import loading, sources
 
     config, directory = run.config, run.directory
@@ -100,7 +111,7 @@ def _make_and_evaluate(run: Run, make_model: MakeModel, tasks: Tasks | None) -> 
     if not directory.model.exists():
         directory.cut_metrics(step)
     tracker = track(config, directory, run.identity)
-    results, picture = None, None
+    results, picture, changed = None, None, {}
     try:
         if directory.model.exists() and directory.read_training() is not None:
             log.info("training: done before, evaluating")
@@ -108,6 +119,8 @@ def _make_and_evaluate(run: Run, make_model: MakeModel, tasks: Tasks | None) -> 
             directory.write_status("training")
             make_model(run, tracker)
         directory.write_status("trained")
+        for point in points:
+            _score_point(point, tracker)
         if tasks is not None:
             from talr_cli.evaluation.evaluate import evaluate
 
@@ -129,21 +142,39 @@ def _make_and_evaluate(run: Run, make_model: MakeModel, tasks: Tasks | None) -> 
             made = record.Made(run.identity, config.method, config.lr, config.seed)
             results = record.results(config, made, run.source, directory, scores)
             directory.write_results(results)
+            if points:
+                tracker.log_point(results)
             directory.write_status("evaluated")
-            picture = _picture(config, run.identity[:8])
+            own = _groups_of(config, run.identity[:8])
+            picture = _picture(config, own)
+            changed = changes(own[0].base if own else None, results)
     finally:
-        tracker.finish(results, picture)
+        answers = [] if results is None else read_samples(directory.samples, "domain")
+        tracker.finish(results, picture, changed, answers)
 
 
-def _picture(config: TrainConfig, run_id: str) -> Path | None:
-    """The trade-off of this run and those like it in the study, as it stands now."""
+def _score_point(point: Run, tracker: Tracker) -> None:
+    try:
+        directory = run_to_end(point, not_again)
+    except Exception as error:
+        log.warning("%s is not scored yet: %s", point.directory.path, error)
+        return
+    results = directory.read_results()
+    if results is not None:
+        tracker.log_point(results)
+
+
+def _groups_of(config: TrainConfig, run_id: str) -> list[Group]:
+    """Those runs of the study that this one is compared with, as it stands now."""
+    groups = comparable(load_results(Path(config.runs_dir), config.study))
+    return [group for group in groups if any(one["run"]["id"] == run_id for one in group.runs)]
+
+
+def _picture(config: TrainConfig, own: Sequence[Group]) -> Path | None:
+    """The trade-off of a run and those like it."""
     from talr_cli.report.figures.tradeoff import plot_tradeoff
-    from talr_cli.statistics.groups import comparable
 
-    runs_dir = Path(config.runs_dir)
-    groups = comparable(load_results(runs_dir, config.study))
-    own = [group for group in groups if any(one["run"]["id"] == run_id for one in group.runs)]
-    folder = study_path(runs_dir, config.study) / "report"
+    folder = study_path(Path(config.runs_dir), config.study) / "report"
     make_folder(folder)
     pictures = plot_tradeoff(own, folder)
     return next((picture for picture in pictures if picture.suffix == ".png"), None)

@@ -118,6 +118,8 @@ def measured_otherwise(one: Results, other: Results, part: str) -> str | None:
                 f"{other_way}); to score again: talr eval ckpt=RUN_DIRECTORY, and of the base "
                 "what scored it before"
             )
+        if key == "chat_template" and None in (one_way, other_way):
+            continue  # one of them was scored when it was not recorded
         if one_way != other_way:
             return f"{part} was scored by {key}={one_way} and {key}={other_way}"
     asked = first.get("items_hash"), second.get("items_hash")
@@ -151,4 +153,7 @@ def points_alike(one: Results, other: Results) -> bool:
     return all(measured_alike(one, other, part) for part in PARTS)
 
 
-_MEASURE = ("scorer", "suite", "limit", "answer_by", "backend", "metric", "version", "definition")
+_MEASURE = (
+    *("scorer", "suite", "limit", "answer_by", "backend", "chat_template", "metric", "version"),
+    "definition",
+)

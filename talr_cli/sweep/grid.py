@@ -26,7 +26,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from talr_cli.config import composition
 from talr_cli.config.quoting import with_quoted_paths
-from talr_cli.config.typed import typed_config
+from talr_cli.config.typed import as_asked_here, typed_config
 from talr_cli.errors import UserError
 from talr_cli.fields import plain
 from talr_cli.run.config import EvalConfig, TrainConfig
@@ -88,7 +88,7 @@ def points(overrides: Sequence[str], config_dir: Path | None) -> list[Point]:
             config = config.copy()
             values = [parsed[line] for line in lines if line not in whole]
             ConfigLoaderImpl._apply_overrides_to_config(values, config)
-            run = typed_config("train", config, lines)
+            run = typed_config("train", config, lines, also)
             found.append(Point(tuple(lines), run, choices, config))
     return found
 
@@ -128,15 +128,28 @@ def scoring_key(point: Point) -> str:
     return json.dumps({key: plain(getattr(point.config, key)) for key in _OF_EVAL})
 
 
-def base_overrides(point: Point, config_dir: Path | None) -> tuple[tuple[str, ...], EvalConfig]:
-    """What `talr eval` is to be given to score the base model of a run as the run is scored."""
-    groups = [f"{group}={point.choices[group]}" for group in _GROUPS_OF_EVAL]
+def base_overrides(
+    point: Point, config_dir: Path | None, of_points: bool = False
+) -> tuple[tuple[str, ...], EvalConfig]:
+    """What `talr eval` is to be given to score the base model of a run as the run is scored.
+
+    Args:
+        of_points: As the points along its training are: by `score_suite`, in a folder apart.
+    """
+    choices = {**point.choices, **({"suite": point.composed.score_suite} if of_points else {})}
+    groups = [f"{group}={choices[group]}" for group in _GROUPS_OF_EVAL]
     with composition.composing("eval", config_dir) as also:
         base = compose("eval", [*also, *groups])
     lines = list(groups)
     for key in _OF_EVAL:
-        lines += _differences(key, base[key], point.composed[key])
-        OmegaConf.update(base, key, point.composed[key], merge=False)
+        wanted = point.composed[key]
+        if of_points and key == "suite":
+            wanted = OmegaConf.merge(base.suite, as_asked_here(base.suite, wanted))
+        lines += _differences(key, base[key], wanted)
+        OmegaConf.update(base, key, wanted, merge=False)
+    if of_points:
+        base.apart = True
+        lines.append("apart=true")
     return tuple(lines), typed_config("eval", base, point.overrides)
 
 

@@ -236,6 +236,6 @@ def _stopped_by_suite(suite: SuiteConfig, reachable: bool) -> Iterator[str]:
         yield f"suite={suite.name}: the hub cannot be reached for its tasks: give suite.data_dir"
     from talr_cli.evaluation.sandbox.outside import kind
 
-    runs_programs = any(task.startswith("humaneval") for task in suite.tasks)
+    runs_programs = any(task.startswith(("humaneval", "mbpp")) for task in suite.tasks)
     if runs_programs and not suite.allow_unsafe_code and kind() is None:
-        yield f"suite={suite.name}: HumanEval needs a sandbox: install bubblewrap"
+        yield f"suite={suite.name}: its programs need a sandbox: install bubblewrap"

@@ -22,9 +22,11 @@ from talr_cli.models.device_memory import USABLE, gib, machine_memory
 from talr_cli.models.shape import Shape, tensors_of
 from talr_cli.models.sources import ModelSource
 from talr_cli.run.config import EvalConfig, TrainConfig
+from talr_cli.run.whole import is_done, lacks_weights
 from talr_cli.runs.places import files_at
 from talr_cli.runs.study import load_results, of_pair
 from talr_cli.statistics.durations import evaluation_seconds, training_seconds
+from talr_cli.statistics.pairs import share_trained
 from talr_cli.sweep.gpus import gpu_memory
 from talr_cli.sweep.jobs import Job, State
 from talr_cli.tracking.base import check_installed
@@ -90,8 +92,11 @@ def disk_bytes(
             return None
         width = _SAVED.get(config.trainer.save_dtype, size.bytes_each)
         models.append(size.numbers * width)
+        runs = list(job.runs)
         if keep != "none" or job.directory.path in averaged:
-            kept += size.numbers * width * len(list(job.runs))
+            ends = [one for one, _ in runs if one.at == 1]
+            alone = keep == "ends" and job.directory.path not in averaged
+            kept += size.numbers * width * len(ends if alone else runs)
         if _trains_all(job) and config.trainer.checkpoint_every_epoch:
             each = CHECKPOINT_BYTES + MEAN_BYTES * isinstance(config.merge, Ema)
             checkpoints.append(CHECKPOINTS * each * size.numbers)
@@ -126,15 +131,25 @@ def _seconds(job: Job, finished: Sequence[dict[str, Any]]) -> float | None:
     trains = job.command == "train" and job.needs is None
     evaluates = job.command == "eval" or (isinstance(job.config, TrainConfig) and job.config.eval)
     own = job.directory.path.name.rpartition("-lr")[0]
-    trained = [one for one in alike if one["training"]]
+    trained = [one for one in alike if one["training"] and share_trained(one) == 1]
     same_method = [one for one in trained if one["run"]["method"] == own]
     training = [training_seconds(one["training"]) for one in same_method or trained]
     known = [seconds for seconds in training if seconds is not None]
     if trains and not known:
         return None
-    return (statistics.mean(known) if trains else 0.0) + (
-        statistics.mean(evaluation) if evaluates else 0.0
+    share, scored = 1.0, 1
+    if trains:
+        share, scored = left_of(job)
+    return (share * statistics.mean(known) if trains else 0.0) + (
+        scored * statistics.mean(evaluation) if evaluates else 0.0
     )
+
+
+def left_of(job: Job) -> tuple[float, int]:
+    """What is left of a job that trains: up to which share of its steps, and how many scores."""
+    left = [(config, place) for config, place in job.runs if not is_done(config, place)]
+    lacking = [config.at for config, place in left if lacks_weights(config, place)]
+    return max(lacking, default=0.0), len(left)
 
 
 def missing(

@@ -119,6 +119,10 @@ def jobs_of(
         scored_as = scoring_key(point)
         if point.config.eval and scored_as not in bases:
             bases[scored_as] = _base_job(point, source, config_dir)
+        if point.config.eval and point.config.score_at and point.composed.score_suite:
+            by_points = f"{scored_as} {point.composed.score_suite}"
+            if by_points not in bases:
+                bases[by_points] = _base_job(point, source, config_dir, of_points=True)
         for job in _run_jobs(point, source, config_dir):
             known = runs.get(job.directory.path)
             # A run that was only needed is scored where it is also asked for.
@@ -154,8 +158,10 @@ def is_finished(job: Job) -> bool:
     return all(is_done(config, directory) for config, directory in job.runs)
 
 
-def _base_job(point: Point, source: ModelSource, config_dir: Path | None) -> Job:
-    overrides, config = base_overrides(point, config_dir)
+def _base_job(
+    point: Point, source: ModelSource, config_dir: Path | None, of_points: bool = False
+) -> Job:
+    overrides, config = base_overrides(point, config_dir, of_points)
     return Job("eval", _typed(overrides, config_dir), config, own_directory(config, source))
 
 

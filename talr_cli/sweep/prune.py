@@ -18,7 +18,8 @@ from talr_cli.sweep.jobs import Job
 def prune(jobs: Sequence[Job], ended: Collection[Path], done: Collection[Path], keep: str) -> None:
     """Delete what `keep` does not keep of the jobs that are done.
 
-    final keeps every model; best those that no other run of the same model and dataset in the
+    final keeps every model; ends those of whole trainings and their averages, and none that was
+    taken along the way; best those that no other run of the same model and dataset in the
     study beats on one score without losing on the other; none keeps none. A model that is still
     to be averaged stays until that has ended. A run that is beaten once is beaten for good, so
     that nothing has to wait for the end of the study.
@@ -31,7 +32,10 @@ def prune(jobs: Sequence[Job], ended: Collection[Path], done: Collection[Path], 
         if job.command != "train" or path not in done or path in needed:
             continue
         for config, directory in job.runs:
-            if not directory.model.exists() or (keep == "best" and _is_best(config, directory)):
+            kept = (keep == "ends" and config.at == 1) or (
+                keep == "best" and _is_best(config, directory)
+            )
+            if kept or not directory.model.exists():
                 continue
             with suppress(InUseError), directory.lock():
                 shutil.rmtree(directory.model)

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from rich.console import Console
 from rich.table import Table
@@ -13,9 +14,11 @@ from rich.text import Text
 
 from talr_cli.models.device_memory import gib
 from talr_cli.run.config import TrainConfig
+from talr_cli.run.whole import is_done
 from talr_cli.statistics.power import power_text
 from talr_cli.sweep.detached import Submission
 from talr_cli.sweep.jobs import Job, Outcome
+from talr_cli.sweep.needs import left_of
 from talr_cli.sweep.plan import Plan
 
 _LATER = {"failed": "failed (retry_failed=true)", "elsewhere": "running elsewhere"}
@@ -91,6 +94,13 @@ def _shares(job: Job) -> str:
         return f"weights of {job.needs.path.name}"
     if job.also:
         return "only to be averaged"
+    if job.points and is_done(cast(TrainConfig, job.config), job.directory):
+        share, scores = left_of(job)
+        if scores:
+            again = (
+                f"trained again to {share:g} of its steps" if share else "their weights are kept"
+            )
+            return f"{scores} of its points: {again}"
     if isinstance(job.config, TrainConfig) and job.config.objective.reads_base:
         return "base losses: once for all such runs"
     return ""

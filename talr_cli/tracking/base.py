@@ -17,6 +17,16 @@ from talr_cli.errors import UserError
 from talr_cli.fields import value
 
 SCORE_SECTIONS = ("general", "domain", "drift", "weights", "training")
+SAMPLES = 50  # answers in the table
+# What has a unit that its name does not say; in a run's own files the names are shorter.
+_UNITS = {
+    "loss": "loss_nats_per_token",
+    "weighted_loss": "weighted_loss_nats_per_token",
+    "validation_loss": "validation_loss_nats_per_token",
+    "penalty": "penalty_nats_per_token",
+    "tau": "tau_nats_per_token",
+    "lr": "learning_rate",
+}
 # What has to be installed for a logger beside what talr brings along: pip install -e '.[...]'
 EXTRAS = {"tensorboard": "tensorboard", "mlflow": "mlflow"}
 
@@ -48,6 +58,7 @@ class About:
 
     Attributes:
         group: The study.
+        job_type, tags: By which runs are sorted and filtered; an empty tag is none.
         directory: The run's, in a folder of its model and dataset, in that of the study.
         history: What a run that goes on has logged before: rows of metrics, each with its "step".
     """
@@ -56,6 +67,8 @@ class About:
     run_id: str
     name: str
     group: str
+    job_type: str
+    tags: Sequence[str]
     config: Mapping[str, Any]
     directory: Path
     history: Sequence[Mapping[str, Any]] = ()
@@ -71,9 +84,13 @@ class Backend(Protocol):
         ...
 
     def finish(
-        self, scores: Mapping[str, float], tasks: Mapping[str, Any], plot: Path | None
+        self,
+        scores: Mapping[str, float],
+        tasks: Mapping[str, Any],
+        samples: Sequence[Mapping[str, Any]],
+        plot: Path | None,
     ) -> None:
-        """Write the scores by their paths, the general tasks, the picture; close the run."""
+        """Write scores by their paths, general tasks, answers of the domain, the picture; close."""
         ...
 
 
@@ -84,23 +101,42 @@ class Tracker:
         self._backend = backend
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Add one point to each curve."""
+        """Add one point to each curve of the training."""
+        self._add(step, curves(metrics))
+
+    def log_point(self, results: Mapping[str, Any]) -> None:
+        """Add the scores of weights along the training, with their errors, at their step."""
+        self._add(results["training"]["steps"], point_scores(results))
+
+    def _add(self, step: int, values: Mapping[str, Any]) -> None:
         if self._backend is None:
             return
         try:
-            self._backend.log(step, metrics)
+            self._backend.log(step, values)
         except Exception as error:
             self._give_up(self._backend, error)
 
-    def finish(self, results: Mapping[str, Any] | None = None, plot: Path | None = None) -> None:
-        """Write the final scores, the table of tasks and the plot, and close the run."""
+    def finish(
+        self,
+        results: Mapping[str, Any] | None = None,
+        plot: Path | None = None,
+        changes: Mapping[str, float] | None = None,
+        samples: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Write the final scores, the tables of tasks and of answers and the plot; close the run.
+
+        Args:
+            changes: Of the scores, against those of the base model.
+            samples: The domain's, as they lie in samples/; the first of them are shown.
+        """
         if self._backend is None:
             return
         backend, scores, tasks = self._backend, {}, {}
         if results is not None:
-            scores, tasks = flat_scores(results), (results["general"] or {}).get("tasks", {})
+            scores = {**flat_scores(results), **(changes or {})}
+            tasks = (results["general"] or {}).get("tasks", {})
         try:
-            backend.finish(scores, tasks, plot)
+            backend.finish(scores, tasks, samples[:SAMPLES], plot)
             self._backend = None
         except Exception as error:
             self._give_up(backend, error)
@@ -121,8 +157,32 @@ def check_installed(logger: LoggerConfig) -> None:
         raise UserError(f"logger={logger.name} is not installed: pip install -e '.[{extra}]'")
 
 
+def curves(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """A training's metrics of one step by the names that they have in a tracker."""
+    return {f"train/{_UNITS.get(name, name)}": one for name, one in metrics.items()}
+
+
+def point_scores(results: Mapping[str, Any]) -> dict[str, float]:
+    """The scores of weights along a training and their errors, the general one by its suite."""
+    sections = {"domain": results["domain"]}
+    if results["general"]:
+        sections[f"general/{results['general']['suite']}"] = results["general"]
+    if results["drift"]:
+        sections["kl_nats_per_token"] = results["drift"].get("kl_from_base")
+    found = {}
+    for name, section in sections.items():
+        if section and section.get("score") is not None:
+            found[f"points/{name}"] = section["score"]
+            if section.get("stderr") is not None:
+                found[f"points/{name}_stderr"] = section["stderr"]
+    return found
+
+
 def flat_scores(results: Mapping[str, Any]) -> dict[str, float]:
-    """Every number of the results under its path: {"general/score": 0.41, ...}; no items'."""
+    """Every number of the results under its path: {"general/score": 0.41, ...}; no items'.
+
+    Drift, which is no share, has its unit in the name.
+    """
 
     def numbers(prefix: str, value: Any) -> Iterator[tuple[str, float]]:
         if isinstance(value, Mapping):
@@ -130,6 +190,9 @@ def flat_scores(results: Mapping[str, Any]) -> dict[str, float]:
                 if key != "items":
                     yield from numbers(f"{prefix}/{key}", item)
         elif isinstance(value, int | float):
+            drift, _, key = prefix.rpartition("/")
+            if drift.startswith("drift/") and key in ("score", "stderr"):
+                prefix = f"{drift}/{'stderr_' if key == 'stderr' else ''}nats_per_token"
             yield prefix, value
 
     return {

@@ -35,11 +35,17 @@ class Mlflow:
         self._log_all([(step, metrics)])
 
     def finish(
-        self, scores: Mapping[str, float], tasks: Mapping[str, Any], plot: Path | None
+        self,
+        scores: Mapping[str, float],
+        tasks: Mapping[str, Any],
+        samples: Sequence[Mapping[str, Any]],
+        plot: Path | None,
     ) -> None:
         self._log_all([(self._step, scores)])
         if tasks:
             self._client.log_dict(self._run_id, dict(tasks), "tasks.json")
+        if samples:
+            self._client.log_dict(self._run_id, list(samples), "answers.json")
         if plot is not None:
             self._client.log_artifact(self._run_id, str(plot))
         self._client.set_terminated(self._run_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,11 @@ class TensorBoard:
         self._writer.flush()
 
     def finish(
-        self, scores: Mapping[str, float], tasks: Mapping[str, Any], plot: Path | None
+        self,
+        scores: Mapping[str, float],
+        tasks: Mapping[str, Any],
+        samples: Sequence[Mapping[str, Any]],
+        plot: Path | None,
     ) -> None:
         for name, number in scores.items():
             self._writer.add_scalar(f"scores/{name}", number, self._step)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import netrc
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from talr_cli.tracking.base import About, one_line
 
 INIT_TIMEOUT = 10.0  # seconds, after which an unreachable server means offline
+LONGEST_TAG = 64  # characters
 FINISH_TIMEOUT = 60.0  # seconds for the last upload; what is left stays on disk
 
 log = logging.getLogger(__name__)
@@ -32,10 +34,16 @@ class Wandb:
         self._run.log({"step": step, **metrics})
 
     def finish(
-        self, scores: Mapping[str, float], tasks: Mapping[str, Any], plot: Path | None
+        self,
+        scores: Mapping[str, float],
+        tasks: Mapping[str, Any],
+        samples: Sequence[Mapping[str, Any]],
+        plot: Path | None,
     ) -> None:
         if scores:
             self._run.summary.update(dict(scores))
+        if samples:
+            self._run.log({"answers": _sample_table(samples)})
         if tasks:
             self._run.log({"tasks": _task_table(tasks)})
         if plot is not None:
@@ -61,6 +69,8 @@ def start(about: About) -> Wandb | None:
             id=about.run_id,
             name=about.name,
             group=about.group,
+            job_type=about.job_type,
+            tags=sorted({tag[:LONGEST_TAG] for tag in about.tags if tag}),
             project=about.logger.project,
             entity=about.logger.entity,
             config=dict(about.config),
@@ -137,3 +147,15 @@ def _task_table(tasks: Mapping[str, Mapping[str, Any]]) -> Any:
     columns = ["metric", "score", "stderr", "n", "version"]
     rows = [[name, *(task[column] for column in columns)] for name, task in tasks.items()]
     return wandb.Table(columns=["task", *columns], data=rows)
+
+
+def _sample_table(samples: Sequence[Mapping[str, Any]]) -> Any:
+    import wandb
+
+    columns: list[str | int] = ["id", "prompt", "answer", "read as", "score", "reference"]
+    rows = []
+    for one in samples:
+        asked = "\n\n".join(str(turn["content"]) for turn in one["messages"])
+        told = (one["id"], asked, one["output"], one["parsed"] or "")
+        rows.append([*map(str, told), float(one["correct"]), json.dumps(one["reference"])])
+    return wandb.Table(columns=columns, data=rows)

@@ -14,8 +14,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from talr_cli.training.trainer import MethodTrainer
 
-# Takes the model as the trainer has it, adapters and all, and what the training took so far.
-Keep = Callable[[Any, dict[str, Any]], None]
+# Takes the model as the trainer has it, adapters and all, and what the training took so far; gives
+# what is to be done once that copy is gone.
+Keep = Callable[[Any, dict[str, Any]], Callable[[], None]]
 
 
 def step_at(share: float, steps: int) -> int:
@@ -55,7 +56,9 @@ class KeepWeights(TrainerCallback):
                 with self._trainer.meter.paused(), final:
                     copy = copy_of(self._trainer, self._load_plain)
                     if copy is not None:
-                        keep(copy, training)
+                        then = keep(copy, training)
+                        del copy
+                        then()
 
 
 def copy_of(trainer: MethodTrainer, load_plain: Callable[[], Any]) -> Any | None:

@@ -9,6 +9,7 @@ from talr_cli.commands import train as command
 from talr_cli.errors import UserError
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.study import load_results
+from talr_cli.statistics.groups import comparable
 from talr_cli.statistics.pairs import paths, run_label
 
 FAST = (*SMALL, "logger=none", "suite.tasks=[mini_python]", "suite.drift=false", "lr=1e-3")
@@ -91,9 +92,26 @@ def test_each_point_is_scored_compared_and_averaged(train, tmp_path):
     ]
 
 
+@pytest.mark.slow
+def test_points_are_scored_while_the_training_waits_and_by_a_suite_of_their_own(train, tmp_path):
+    (alone,) = train("eval=false", "study=alone")
+    early, whole = train("score_at=[0.5]", "score_during=true", "score_suite=mini", "study=during")
+    assert early.path.name.startswith("sft-lr0.001-s0-at0.5-")
+    # It was scored before the training ended, and the training did not feel it.
+    assert early.results.stat().st_mtime_ns < when(whole)
+    assert "evaluation: suite mini" in (early.path / "eval.log").read_text()
+    assert same(weights(alone.path), weights(whole.path))
+    # What was asked differs, so the two are never set side by side.
+    assert len(early.read_results()["general"]["tasks"]) == 4
+    assert len(whole.read_results()["general"]["tasks"]) == 1
+    (group,) = comparable(load_results(tmp_path / "runs", "during"))
+    assert (len(group.runs), len(group.left_out)) == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
+        (["score_suite=minni"], "suite=minni"),
         (["score_at=[0.5,2]"], r"score_at=\[0.5, 2\] must be"),
         (["score_at=last"], "score_at=last must be"),
         (["score_at=[0.5]", "at=0.5"], "leave at=0.5 out"),

@@ -10,9 +10,11 @@ from talr_cli.config import composition
 from talr_cli.models.device_memory import machine_memory
 from talr_cli.models.shape import Shape
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.sweep import needs
+from talr_cli.sweep import needs, show
+from talr_cli.sweep.grid import points
 from talr_cli.sweep.jobs import Job
 from talr_cli.sweep.needs import Weights
+from talr_cli.sweep.plan import find_models, jobs_of
 
 
 def job(tmp_path, name, *overrides, command="train", **more):
@@ -71,6 +73,36 @@ def test_time_is_that_of_finished_runs_and_else_unknown(tmp_path):
     assert needs.seconds_of([sft, talr], todo * 2, 2) == pytest.approx(400 / 2 + evaluation)
     assert needs.seconds_of([base, average], todo * 2, 1) == pytest.approx(2 * evaluation)
     assert needs.seconds_of([sft], ["done"], 1) == 0
+    # A point of a training took a part of its time.
+    early = job(tmp_path, "sft-lr1-at0.5")
+    write_results(early.directory, "sft", 10, {**timed, "seconds": 50})
+    scored = early.directory.read_results()
+    scored["weights"]["taken"] = {"at": 0.5, "of": "sft-lr1"}
+    early.directory.write_results(scored)
+    assert needs.seconds_of([sft], todo, 1) == pytest.approx(100 + (10 + 30 + 20) / 3)
+
+
+def test_points_that_a_finished_training_is_given_cost_what_is_left_of_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    typed = ["model=tiny", "eval=false", "lr=1e-3", "score_at=[0.25,0.5]"]
+    grid = points(typed, None)
+    (run,) = jobs_of(grid, find_models(grid, fetch=False), None)
+    early, late = (directory for _, directory in run.points)
+    assert needs.left_of(run) == (1.0, 3)
+
+    def is_trained(directory):
+        directory.model.mkdir(parents=True)
+        directory.training.write_text(json.dumps({"training": {}, "weights": {}}))
+        directory.write_status("trained")
+
+    is_trained(run.directory)
+    assert needs.left_of(run) == (0.5, 2)
+    assert show._shares(run) == "2 of its points: trained again to 0.5 of its steps"
+    is_trained(late)
+    assert needs.left_of(run) == (0.25, 1)
+    is_trained(early)
+    assert needs.left_of(run) == (0.0, 0)
+    assert show._shares(run) == ""
 
 
 def model(numbers):

@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 
 import pytest
+from conftest import config
 
 from talr_cli.errors import UserError
 from talr_cli.models import sources
@@ -61,6 +62,27 @@ def test_all_averages_share_one_run_which_is_trained_first(tiny_source):
         ("train", "averaging0.7-lr0.001-s0", False),
         ("train", "averaging0.9-lr0.001-s0", False),
     ]
+
+
+def test_the_base_is_scored_as_points_are_too_where_they_have_a_suite_of_their_own(tiny_source):
+    grid = points(
+        [
+            *("model=tiny", "lr=1e-3", "suite.name=short", "suite.tasks=[mini_python]", "limit=3"),
+            *("score_at=[0.5]", "score_suite=mini"),
+        ],
+        None,
+    )
+    usual, by_points, run = jobs_of(grid, find_models(grid, fetch=False), None)
+    assert usual.directory.path.name.startswith("base-")
+    assert by_points.directory.path.name.startswith("base-mini-")
+    assert by_points.overrides[-1] == "apart=true"
+    (early, _), (whole, _) = run.runs
+    assert early.suite == by_points.config.suite
+    assert (whole.suite, whole.suite.limit) == (usual.config.suite, early.suite.limit)
+    assert len(early.suite.tasks) == 4
+    # What is typed for it composes to the same.
+    composed = config("eval", *by_points.overrides)
+    assert (composed.suite, composed.apart) == (early.suite, True)
 
 
 def test_what_is_taken_along_a_training_is_made_with_it_and_averaged(tiny_source):

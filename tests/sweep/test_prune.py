@@ -44,6 +44,16 @@ def left(jobs, keep):
     return {name for name, job in jobs.items() if job.directory.model.exists()}
 
 
+def test_ends_keeps_no_point_of_a_training(study, tmp_path):
+    (job,) = [one for name, one in study.items() if name == "strong"]
+    early = RunDirectory(tmp_path / "s" / "small__medcalc" / "early")
+    early.model.mkdir(parents=True)
+    whole, part = (SimpleNamespace(**vars(job.config), at=at) for at in (1.0, 0.5))
+    both = Job("train", (), whole, job.directory, ((part, early),))
+    assert left({"strong": both}, "ends") == {"strong"}
+    assert not early.model.exists()
+
+
 def test_only_what_is_beaten_by_its_like_is_deleted(study):
     assert left(study, "final") == {*study}
     assert left(study, "best") == {*study} - {"beaten"}

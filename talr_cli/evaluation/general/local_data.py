@@ -8,6 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from talr_cli.evaluation.config import SuiteConfig
+from talr_cli.evaluation.general import mini, ours
+
+EMBEDDED = {"mini": mini.TASK_DIR, "ours": ours.TASK_DIR}
 
 # What the library `datasets` calls the format of a file; each may also be gzipped.
 _FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -22,15 +25,22 @@ def format_of(file: Path) -> str | None:
     return _FORMATS.get(Path(file.name.removesuffix(".gz")).suffix.lower())
 
 
-def split_file(suite: SuiteConfig, task: str, split: str) -> Path:
+def task_folder(task_dir: str) -> Path:
+    """The folder that `suite.task_dir` means."""
+    return EMBEDDED.get(task_dir) or Path(task_dir)
+
+
+def split_file(suite: SuiteConfig, task: str, split: str, group: str) -> Path:
     """The one file under `suite.data_dir` that holds a split of a task.
 
-    It is named by the pattern `suite.data_files.TASK.SPLIT`, by default TASK_SPLIT and an ending.
+    It is named by the pattern `suite.data_files.TASK.SPLIT`, or that of the task's group, by
+    default TASK_SPLIT and an ending.
 
     Raises:
         MissingDataError: There is none, or more than one.
     """
-    pattern = suite.data_files.get(task, {}).get(split, f"{task}_{split}.*")
+    patterns = {**suite.data_files.get(group, {}), **suite.data_files.get(task, {})}
+    pattern = patterns.get(split, f"{task}_{split}.*")
     found = _matching(suite, pattern)
     if len(found) > 1:
         raise MissingDataError(
@@ -48,10 +58,14 @@ def files_read(suite: SuiteConfig) -> dict[str, Path]:
     """Every file under `suite.data_dir` that a task of the suite may read."""
     if suite.data_dir is None:
         return {}
+    patterns = {task: {"any": f"{task}_*"} for task in suite.tasks}
+    for name, own in suite.data_files.items():
+        if any(name == task or name.startswith(f"{task}_") for task in suite.tasks):
+            patterns[name] = own  # of a task, or of one of a group's
     return {
         f"{task}/{file.name}": file
-        for task in suite.tasks
-        for pattern in suite.data_files.get(task, {"any": f"{task}_*"}).values()
+        for task, own in patterns.items()
+        for pattern in own.values()
         for file in _matching(suite, pattern)
     }
 

@@ -25,6 +25,7 @@ from talr_cli.errors import UserError
 from talr_cli.evaluation.config import SuiteConfig
 from talr_cli.evaluation.data_parallel import Share, alone
 from talr_cli.evaluation.general.answering import is_greedy
+from talr_cli.evaluation.general.groups import joined
 from talr_cli.evaluation.general.harness import (
     Elsewhere,
     SharedModel,
@@ -47,12 +48,13 @@ log = logging.getLogger(__name__)
 class GeneralScore:
     """`results` is the `general` part of results.json, `samples` the harness's, by task.
 
-    `prompts` are the texts that the model was given, templates applied.
+    `prompts` are the texts that the model was given, templates applied, and of each whether a
+    chat template was.
     """
 
     results: dict[str, Any]
     samples: dict[str, list[dict[str, Any]]]
-    prompts: list[str]
+    prompts: list[tuple[str, bool]]
 
 
 def evaluate_general(
@@ -77,8 +79,8 @@ def evaluate_general(
     files: dict[str, Path] = {}
     backends = {name: _backend(task, vllm) for name, task in tasks.loaded.items()}
     if cache is not None:
-        shared = _settings(model, renderer, suite)
         for name, task in tasks.loaded.items():
+            shared = _settings(model, renderer, tasks.settings_of(name, suite))
             own = {**backends[name], "task": definition(task, suite.limit)}
             files[name] = cache.file(name, {**shared, **own})
     found = {name: read_record(file) for name, file in files.items()}
@@ -87,14 +89,28 @@ def evaluate_general(
         log.info("general: %s was scored before", name)
         with _shown(name, tasks.loaded[name], suite):
             pass
-    left = {name: task for name, task in tasks.loaded.items() if name not in records}
-    for name, record in _run(model, renderer, suite, left, share, vllm):
+    left = {
+        name: (task, tasks.settings_of(name, suite))
+        for name, task in tasks.loaded.items()
+        if name not in records
+    }
+    for name, record in _run(model, renderer, left, share, vllm):
         records[name] = record
         if cache is not None:
             write_record(files[name], record)
+    whole = {
+        name: joined({member: records[member] for member in members})
+        if members != [name]
+        else records[name]
+        for name, members in tasks.members.items()
+    }
     scores = {
-        name: {**_task_score(records[name], suite.metrics[name]), **backends[name]}
-        for name in tasks.loaded
+        name: {
+            **_task_score(record, suite.metrics[name]),
+            **backends[tasks.members[name][0]],
+            "chat_template": tasks.settings_of(tasks.members[name][0], suite).chat_template,
+        }
+        for name, record in whole.items()
     }
     results = {
         **mean_of_tasks(list(scores.values())),
@@ -107,9 +123,11 @@ def evaluate_general(
         "missing": tasks.missing,
         "seconds": round(time.perf_counter() - started, 2),
     }
-    samples = {name: records[name]["samples"] for name in tasks.loaded}
+    samples = {name: record["samples"] for name, record in whole.items()}
     prompts = [
-        sample["arguments"][0][0] for rows in samples.values() for sample in _once_each(rows)
+        (sample["arguments"][0][0], scores[name]["chat_template"])
+        for name, rows in samples.items()
+        for sample in _once_each(rows)
     ]
     return GeneralScore(results, samples, prompts)
 
@@ -152,22 +170,23 @@ def _shown(name: str, task: Task, suite: SuiteConfig) -> AbstractContextManager[
 def _run(
     model: PreTrainedModel,
     renderer: Renderer,
-    suite: SuiteConfig,
-    tasks: Mapping[str, Task],
+    tasks: Mapping[str, tuple[Task, SuiteConfig]],
     share: Share,
     vllm: Vllm | None,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(task, record) of every task, each as soon as it is scored."""
-    elsewhere = [name for name, task in tasks.items() if "vllm" in _backend(task, vllm)]
+    """(task, record) of every task, each with its settings and as soon as it is scored."""
+    elsewhere = [name for name, (task, _) in tasks.items() if "vllm" in _backend(task, vllm)]
     if vllm is not None:
         for name in elsewhere:
+            task, suite = tasks[name]
             with state_kept(model, renderer):
-                vllm.want(requests_of(tasks[name], model, renderer, suite))
+                vllm.want(requests_of(task, model, renderer, suite))
         for name in elsewhere:
-            with state_kept(model, renderer), _shown(name, tasks[name], suite):
-                record = run_task(Elsewhere(model, renderer, suite, vllm), tasks[name], suite)
+            task, suite = tasks[name]
+            with state_kept(model, renderer), _shown(name, task, suite):
+                record = run_task(Elsewhere(model, renderer, suite, vllm), task, suite)
             yield name, {**record, "batch_size": None}
-    for name, task in tasks.items():
+    for name, (task, suite) in tasks.items():
         if name not in elsewhere:
             yield name, _run_here(model, renderer, suite, task, share)
 

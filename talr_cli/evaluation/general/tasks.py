@@ -14,9 +14,10 @@ import logging
 import os
 import random
 import zipfile
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,14 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from talr_cli.errors import UserError
 from talr_cli.evaluation.config import SuiteConfig
+from talr_cli.evaluation.general.groups import is_known, members_of
 from talr_cli.evaluation.general.local_data import (
     MissingDataError,
     files_below,
     format_of,
     split_file,
+    task_folder,
 )
-from talr_cli.evaluation.general.mini import TASK_DIR
 from talr_cli.evaluation.sandbox.code_eval import in_place_of_code_eval
 from talr_cli.evaluation.sandbox.outside import require_sandbox
 from talr_cli.evaluation.vllm import find_vllm
@@ -50,10 +52,23 @@ _PUNKT = "tokenizers/punkt_tab"
 
 @dataclass(frozen=True)
 class Tasks:
-    """Tasks by name in the suite's order, and what those lack that are `missing`."""
+    """What a suite asks.
+
+    Attributes:
+        loaded: Tasks by name, in the suite's order, those of a group one after the other.
+        missing: What those names of the suite lack that are left out.
+        members: For each name of the suite that is not missing the tasks that it stands for.
+        plain: Tasks that are asked without the chat template.
+    """
 
     loaded: dict[str, Task]
     missing: dict[str, str]
+    members: dict[str, list[str]]
+    plain: frozenset[str]
+
+    def settings_of(self, task: str, suite: SuiteConfig) -> SuiteConfig:
+        """The suite's settings, as this task is asked."""
+        return replace(suite, chat_template=suite.chat_template and task not in self.plain)
 
 
 def load_tasks(suite: SuiteConfig) -> Tasks:
@@ -67,42 +82,54 @@ def load_tasks(suite: SuiteConfig) -> Tasks:
         find_vllm(suite)
     if suite.data_dir is not None and not Path(suite.data_dir).expanduser().is_dir():
         raise UserError(f"suite.data_dir={suite.data_dir} is not a directory")
-    manager = _task_manager(suite.task_dir, tuple(suite.tasks))
-    unknown = [task for task in suite.tasks if task not in manager.all_tasks]
+    managers = _task_managers(suite.task_dir, tuple(suite.tasks))
+    index = ChainMap(*(manager.task_index for manager in managers))
+    unknown = [task for task in suite.tasks if task not in index]
     if unknown:
         raise UserError(
             f"suite.tasks: lm-eval knows no {', '.join(unknown)}: `lm-eval ls tasks` lists them, "
             "suite.task_dir=DIRECTORY adds yours"
         )
-    several = [task for task in suite.tasks if task not in manager.all_subtasks]
-    if several:
-        raise UserError(
-            f"suite.tasks: {', '.join(several)} stands for several tasks: name each that counts, "
-            "`lm-eval ls subtasks` lists them"
-        )
-    files = {task: Path(manager.task_index[task].yaml_path) for task in suite.tasks}
+    strangers = [task for task in (*suite.shots, *suite.plain_text) if task not in suite.tasks]
+    if strangers:
+        raise UserError(f"suite.shots, suite.plain_text: {strangers[0]} is not in suite.tasks")
+    members = {name: members_of(index, name) for name in suite.tasks}
+    group_of = {task: name for name, tasks in members.items() for task in tasks}
+    if len(group_of) < sum(map(len, members.values())):
+        raise UserError("suite.tasks names a group and one of its tasks: leave one of them out")
+    files = {task: Path(str(index[task].yaml_path)) for task in group_of}
     settings = {task: load_yaml(file, resolve_func=False) for task, file in files.items()}
     for task, file in files.items():
+        if group_of[task] in suite.shots:
+            settings[task]["num_fewshot"] = suite.shots[group_of[task]]
         if settings[task].get("unsafe_code"):
             _require_containment(task, file, suite.allow_unsafe_code)
     own = _files_digest(suite.task_dir, files)
     loaded: dict[str, Task] = {}
     missing: dict[str, str] = {}
     with generators_kept(), in_place_of_code_eval(suite.allow_unsafe_code):
-        for task in suite.tasks:
+        for name, tasks in members.items():
             try:
-                loaded[task] = _load(manager, task, settings[task], suite)
-            except MissingDataError as error:
-                missing[task] = str(error)
+                for task in tasks:
+                    knows = next(one for one in managers if task in one.task_index)
+                    loaded[task] = _load(knows, task, name, settings[task], suite)
+            except MissingDataError as error:  # a group without one of its tasks is another measure
+                missing[name] = str(error) if name in tasks else f"{name}: {error}"
                 continue
-            if task in own:
+            for task in own.keys() & {*tasks}:
                 beside = {**(loaded[task].get_config("metadata") or {}), "files": own[task]}
                 loaded[task].set_config(key="metadata", value=beside)
-    if not loaded:
+    if len(missing) == len(members):
         raise UserError(f"suite={suite.name} has no task left: {'; '.join(missing.values())}")
     for reason in missing.values():
         log.warning("left out of the general score: %s", reason)
-    return Tasks(loaded, missing)
+    there = {name: tasks for name, tasks in members.items() if name not in missing}
+    return Tasks(
+        {task: loaded[task] for tasks in there.values() for task in tasks},
+        missing,
+        there,
+        frozenset(task for task, name in group_of.items() if name in suite.plain_text),
+    )
 
 
 def definition(task: Task, limit: int | None) -> str:
@@ -130,16 +157,17 @@ def generators_kept() -> Iterator[None]:
 
 
 @functools.cache
-def _task_manager(task_dir: str | None, names: tuple[str, ...]) -> TaskManager:
+def _task_managers(task_dir: str | None, names: tuple[str, ...]) -> list[TaskManager]:
+    """Those who know the names; a folder's goes before the harness's own."""
     if task_dir is None:
-        return _built_in()
-    folder = _folder(task_dir)
+        return [_built_in()]
+    folder = task_folder(task_dir)
     if not folder.is_dir():
         raise UserError(f"suite.task_dir={task_dir} is not a directory")
     alone = TaskManager(include_path=folder, include_defaults=False)
-    if task_dir == "mini" or set(names) <= set(alone.all_tasks):
-        return alone
-    return TaskManager(include_path=folder)
+    if task_dir == "mini" or all(is_known(alone.task_index, name) for name in names):
+        return [alone]
+    return [alone, _built_in()]
 
 
 @functools.cache
@@ -151,13 +179,9 @@ def _files_digest(task_dir: str | None, files: Mapping[str, Path]) -> dict[str, 
     """For each task of the suite's folder a hash of all files there: its functions may use any."""
     if task_dir is None:
         return {}
-    folder = _folder(task_dir).resolve()
+    folder = task_folder(task_dir).resolve()
     digest = run_identity({}, files_below(folder))[:16]
     return {task: digest for task, file in files.items() if file.resolve().is_relative_to(folder)}
-
-
-def _folder(task_dir: str) -> Path:
-    return TASK_DIR if task_dir == "mini" else Path(task_dir)
 
 
 def _require_containment(task: str, file: Path, allow_unsafe: bool) -> None:
@@ -171,12 +195,17 @@ def _require_containment(task: str, file: Path, allow_unsafe: bool) -> None:
         )
 
 
-def _load(manager: TaskManager, task: str, settings: dict[str, Any], suite: SuiteConfig) -> Task:
+def _load(
+    manager: TaskManager, task: str, group: str, settings: dict[str, Any], suite: SuiteConfig
+) -> Task:
+    """The task `task`, which stands in the suite by the name `group`."""
     if "ifeval" in task:
         _require_punkt(task, suite.data_dir)
     source = settings.get("dataset_path")
     is_local = suite.data_dir is not None and _comes_from_the_hub(settings)
-    changed = _local_dataset(suite, task, settings) if is_local else {}
+    changed = _local_dataset(suite, task, group, settings) if is_local else {}
+    if group in suite.shots:
+        changed["num_fewshot"] = suite.shots[group]
     # Members of a group are the harness's way of changing a task that it knows.
     spec: Any = {"group": f"local {task}", "task": [{"task": task, **changed}]}
     try:
@@ -216,7 +245,9 @@ def _comes_from_the_hub(settings: dict[str, Any]) -> bool:
     return source not in ("json", "csv", "parquet", "text", "arrow") and not Path(source).exists()
 
 
-def _local_dataset(suite: SuiteConfig, task: str, settings: dict[str, Any]) -> dict[str, Any]:
+def _local_dataset(
+    suite: SuiteConfig, task: str, group: str, settings: dict[str, Any]
+) -> dict[str, Any]:
     """Changes to a task's settings, so that it reads files; splits that it does not need go."""
     scored: str = settings.get("test_split") or settings["validation_split"]
     needed = {scored}
@@ -224,7 +255,7 @@ def _local_dataset(suite: SuiteConfig, task: str, settings: dict[str, Any]) -> d
     if settings.get("num_fewshot") and not own_shots:
         needed.add(settings.get("fewshot_split") or settings.get("training_split") or scored)
     try:
-        files = {split: split_file(suite, task, split) for split in sorted(needed)}
+        files = {split: split_file(suite, task, split, group) for split in sorted(needed)}
     except MissingDataError as error:
         name = settings.get("dataset_name")
         source = settings["dataset_path"] + (f" ({name})" if name else "")

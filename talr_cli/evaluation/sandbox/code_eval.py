@@ -12,6 +12,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -44,8 +45,10 @@ class CodeEval:
             [f"{candidate}\n{tests}" for candidate in candidates]
             for tests, candidates in zip(references, predictions, strict=True)
         ]
+        # The tests of EvalPlus compare numbers by it; without it each of them would fail.
+        limits = replace(LIMITS, numpy=any("numpy" in tests for tests in references))
         outcomes = iter(
-            run_all(list(itertools.chain.from_iterable(programs)), LIMITS, self.allow_unsafe)
+            run_all(list(itertools.chain.from_iterable(programs)), limits, self.allow_unsafe)
         )
         fared = [list(itertools.islice(outcomes, len(candidates))) for candidates in programs]
         totals = [len(candidates) for candidates in fared]
@@ -75,7 +78,7 @@ def pass_at_k(total: int, passed: int, k: int) -> float:
 
 
 # One for the whole process: the harness keeps the modules that hold it.
-_CODE_EVAL = CodeEval()
+CODE_EVAL = CodeEval()
 
 
 @contextmanager
@@ -96,15 +99,15 @@ def in_place_of_code_eval(allow_unsafe: bool) -> Iterator[None]:
         return before
 
     def load(path: str, *arguments: Any, **settings: Any) -> Any:
-        return _CODE_EVAL if path == "code_eval" else library().load(path, *arguments, **settings)
+        return CODE_EVAL if path == "code_eval" else library().load(path, *arguments, **settings)
 
     vars(stand_in).update(load=load, __getattr__=lambda name: getattr(library(), name))
     sys.modules[LIBRARY] = stand_in
-    _CODE_EVAL.allow_unsafe = allow_unsafe
+    CODE_EVAL.allow_unsafe = allow_unsafe
     try:
         yield
     finally:
         del sys.modules[LIBRARY]
         if before is not None:
             sys.modules[LIBRARY] = before
-        _CODE_EVAL.allow_unsafe = False
+        CODE_EVAL.allow_unsafe = False

@@ -232,6 +232,7 @@ def run(order: Order) -> None:
     module.__file__ = os.path.abspath("program.py")  # here processes that it spawns look for it
     sys.modules["__main__"] = module
     sys.argv = [module.__file__]
+    sys.path += order["packages"]
     try:
         with open(module.__file__, "w", encoding="utf-8", newline="") as file:
             file.write(order["source"])

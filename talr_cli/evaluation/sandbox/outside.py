@@ -5,13 +5,14 @@ the kernel; either for root and for an ordinary user, either with the filter of 
 programs and limits; does not know tasks or scores.
 
 Covered, by both kinds alike: files outside (the root is empty and read-only but for Python's own
-files, the only writable place is a private folder in memory), the environment, the network, keys,
-processes outside, the calls that open other parts of the kernel (all but those in `calls.py`);
-memory and processor time of each process, number of processes, size and number of files, shared
-memory and semaphores (files in that folder; System V's and message queues are refused), endless
-output, programs that ignore signals, detach themselves or signal everything they can reach. All of
-it ends with the program's first process, with the wall-clock limit or with the caller, even if that
-is killed: the processes that see to it are out of the program's reach.
+files and, for tests that use it, numpy's, the only writable place is a private folder in memory),
+the environment, the network, keys, processes outside, the calls that open other parts of the kernel
+(all but those in `calls.py`); memory and processor time of each process, number of processes, size
+and number of files, shared memory and semaphores (files in that folder; System V's and message
+queues are refused), endless output, programs that ignore signals, detach themselves or signal
+everything they can reach. All of it ends with the program's first process, with the wall-clock
+limit or with the caller, even if that is killed: the processes that see to it are out of the
+program's reach.
 
 Not covered: faults of the kernel in the calls that are left; time and load that are visible through
 side channels; and a program that looks for the verdict's token in its own interpreter: it can claim
@@ -26,6 +27,7 @@ starting one can fail.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import marshal
 import os
 import platform
@@ -55,7 +57,10 @@ exec(order["script"], inside := {})
 inside["main"](order, action, file)
 """
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache")
-_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}
+_ENVIRONMENT = {
+    **{"PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"},
+    "OPENBLAS_NUM_THREADS": "1",  # numpy's threads would count as processes
+}
 _REASON_BYTES = 500
 KINDS = ("bubblewrap", "user-namespace")
 _PATIENCE = 10.0  # seconds
@@ -77,7 +82,11 @@ else:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program may use; sizes in bytes, times in seconds."""
+    """What a program may use; sizes in bytes, times in seconds.
+
+    Attributes:
+        numpy: Whether it may import numpy, beside Python's own library.
+    """
 
     seconds: float = 10.0
     cpu_seconds: int = 10
@@ -86,6 +95,7 @@ class Limits:
     file_size: int = 16 << 20
     disk: int = 64 << 20
     files: int = 1000
+    numpy: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,7 +169,14 @@ def _run(source: str, limits: Limits, how: str | None) -> Outcome:
             "start": start,
             "script": _script(),
             "folder": folder,
-            "visible": [path for path in (*_SYSTEM, sys.base_prefix) if Path(path).exists()],
+            "visible": [
+                path
+                for path in (*_SYSTEM, sys.base_prefix, *(_numpy() if limits.numpy else ()))
+                if Path(path).exists()
+            ],
+            "packages": sorted(
+                {str(Path(path).parent) for path in _numpy()} if limits.numpy else ()
+            ),
         }
         orders.write(marshal.dumps(order))
         orders.flush()
@@ -201,6 +218,16 @@ def _can_be_nobody() -> bool:
     return all(
         any(first <= _NOBODY < first + count for first, _, count in ranges) for ranges in known
     )
+
+
+@functools.cache
+def _numpy() -> tuple[str, ...]:
+    """The folders of numpy, and of the libraries that its wheel brings along."""
+    found = importlib.util.find_spec("numpy")
+    if found is None or found.origin is None:
+        return ()
+    package = Path(found.origin).resolve().parent
+    return str(package), str(package.with_name("numpy.libs"))
 
 
 @functools.cache

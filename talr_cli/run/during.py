@@ -1,0 +1,82 @@
+"""A point along a training, scored while the training waits: in a process of its own.
+
+So the training's random state, its peak memory and what it computes stay what they are without it,
+and all memory of the scoring goes when the process does. What fails here is scored after the
+training, as if it had not been asked for.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+from dataclasses import replace
+
+from talr_cli import ranks
+from talr_cli.interruption import Stop, interrupt
+from talr_cli.run.prepare import Run
+from talr_cli.tracking.base import Tracker
+
+log = logging.getLogger(__name__)
+
+_LOOK = 0.5  # seconds between looks at whether a stop was requested
+
+
+def score_in_own_process(point: Run, stop: Stop) -> None:
+    """Score the saved weights of a point, and wait for it; a requested stop ends it."""
+    if ranks.world_size() > 1:
+        log.info("score_during: with several processes points are scored after the training")
+        return
+    gc.collect()
+    if point.device == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()  # what the training does not hold is for the other process
+    told = point.directory.path / "eval.log"
+    # Spawned: a fork of a process that holds a GPU or threads is not safe.
+    process = multiprocessing.get_context("spawn").Process(
+        target=_score, args=(replace(point, rows=[], general=[]), str(told))
+    )
+    try:
+        process.start()
+        while process.is_alive() and not stop.requested:
+            process.join(_LOOK)
+    except Exception as error:  # an object of the user's own that cannot be handed over
+        log.warning("not scored during the training, but after it: %s", error)
+        return
+    finally:
+        if process.pid is not None and process.is_alive():
+            process.terminate()
+            process.join()
+    if stop.requested:
+        return
+    results = point.directory.read_results()
+    if process.exitcode != 0 or results is None:
+        log.warning("not scored during the training, but after it; why: %s", told)
+        return
+    scores = [
+        f"{part} {results[part]['score']:.3f}" for part in ("domain", "general") if results[part]
+    ]
+    log.info("scored at %g of the steps: %s", point.config.at, ", ".join(scores))
+
+
+def _score(point: Run, told: str) -> None:
+    """What the process does; all that it says goes into the file `told`."""
+    from talr_cli.run.whole import run_to_end
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the training decides
+    signal.signal(signal.SIGTERM, interrupt)
+    file = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(file, stream.fileno())
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("talr_cli").setLevel(logging.INFO)
+    run_to_end(point, not_again)
+
+
+def not_again(run: Run, tracker: Tracker) -> None:
+    """Makes no model: for runs whose weights are there."""
+    raise RuntimeError(f"{run.directory.model} has gone")

@@ -1,0 +1,47 @@
+"""Scores against steps: every training that has points is drawn from the base model to its end."""
+
+from synthetic_study import results
+
+from talr_cli.report.figures.along import draw_along, plot_along
+from talr_cli.statistics.groups import comparable
+from talr_cli.statistics.pairs import name_of
+
+
+def taken(end, share, steps, domain):
+    """What was taken of the training `end` after this share of its steps."""
+    one = results("sft", lr=end["run"]["lr"], domain=(domain, 0.03), id=f"point{share}")
+    one["training"]["steps"] = steps
+    one["weights"]["taken"] = {"at": share, "of": name_of(end)}
+    return one
+
+
+def study():
+    ends = [results("sft", lr=lr, domain=(0.6, 0.02), id=f"end{lr}") for lr in (1e-5, 1e-4)]
+    for end in ends:
+        end["training"]["steps"] = 100
+    points = [taken(ends[0], 0.5, 50, 0.5), taken(ends[0], 0.25, 25, 0.4)]
+    return [results("base", domain=(0.3, 0.02)), *ends, *points]
+
+
+def test_a_line_goes_from_the_base_through_the_points_to_the_end(tmp_path):
+    (group,) = comparable(study())
+    png, svg = plot_along([group], tmp_path)
+    assert (png.name, svg.suffix) == ("along-small__medcalc.png", ".svg")
+    path = [one for one in group.runs if one["run"]["lr"] == 1e-5]
+    path.sort(key=lambda one: one["training"]["steps"])
+    domain, general, drift = draw_along(group, [path]).axes[:3]
+    (line,) = (one for one in domain.get_lines() if len(one.get_xdata()) == 4)
+    assert line.get_xydata().tolist() == [[0, 0.3], [25, 0.4], [50, 0.5], [100, 0.6]]
+    bars = domain.collections[0].get_segments()
+    assert [round(float(top - bottom) / 2, 6) for (_, bottom), (_, top) in bars] == [
+        *(0.02, 0.03, 0.03, 0.02)
+    ]
+    (line,) = (one for one in drift.get_lines() if len(one.get_xdata()) == 4)
+    assert line.get_ydata().tolist() == [0.0, 0.01, 0.01, 0.01]
+    assert len(general.get_lines()) > 1
+
+
+def test_without_points_there_is_no_picture(tmp_path):
+    ends = [one for one in study() if "taken" not in (one["weights"] or {})]
+    assert plot_along(comparable(ends), tmp_path) == []
+    assert not list(tmp_path.iterdir())
