@@ -72,6 +72,7 @@ def main(arguments: Sequence[str]) -> int:
     for runs_dir, name in dict.fromkeys((one.config.runs_dir, one.config.study) for one in grid):
         runs = load_runs(Path(runs_dir), name)
         if runs:
-            show_report(Path(runs_dir), name, runs)
+            asked = any(one.config.claims for one in grid if one.config.study == name)
+            show_report(Path(runs_dir), name, runs, claims=asked or None)
     show_summary(plan.jobs, outcomes)
     return 0 if all(outcome.is_good for outcome in outcomes.values()) else 1

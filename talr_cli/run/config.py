@@ -79,6 +79,9 @@ class TrainConfig:
         "of the general score, what a search may give up", 0.02, at_least=0, at_most=1,
         identity=False,
     )  # fmt: skip
+    claims: bool = value(
+        "the study's report tests the claims of arXiv 2509.20758", False, identity=False
+    )
     device: str = value(DEVICE, "auto", choices=DEVICES, identity=False)
     model: ModelConfig
     dataset: Dataset = part("the rows and how answers to them are judged")
