@@ -39,9 +39,9 @@ def as_section(flips: Sequence[dict[str, Any]], before: str, after: str) -> str:
     counts = [sum(1 for one in flips if (one["b"] - one["a"]) * sign > 0) for sign in (1, -1)]
     shown = chosen(flips)
     intro = (
-        f"{after} against {before}: {counts[1]} items were right before and are not now, "
-        f"{counts[0]} the reverse. {len(shown)} of them, each task and direction in turn; all of "
-        "them: talr compare ... flips=FILE."
+        f"{after} against {before}. Items right before and wrong now: {counts[1]}; the reverse: "
+        f"{counts[0]}. {len(shown)} of them, each task and direction in turn; all of them: talr "
+        "compare ... flips=FILE."
     )
     body = [html.paragraph(intro), *(_article(one, before, after) for one in shown)]
     return html.section("Answers that changed", body, 3)

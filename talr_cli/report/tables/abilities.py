@@ -24,8 +24,6 @@ LEGEND = (
     "several seeds, over runs. ≈ 0: not told from noise."
 )
 _COLUMNS = (
-    Column("n", "items", number=True, spare=True),
-    Column("chance", "chance", number=True, spare=True),
     Column("before", "before", number=True),
     Column("after", "after", number=True),
     Column("change", "change", number=True),
@@ -37,6 +35,8 @@ _COLUMNS = (
     Column("won", "won 0->1", number=True),
     Column("won_low"),
     Column("won_high"),
+    Column("n", "items", number=True, spare=True),
+    Column("chance", "chance", number=True, spare=True),
     Column("lost_seen"),
     Column("won_seen"),
 )
@@ -99,13 +99,13 @@ def _task(one: Ability) -> Cell:
 def _line(one: Ability) -> list[Cell]:
     chance = Cell() if one.chance is None else Cell(f"{one.chance:.2f}", one.chance)
     return [
-        Cell(str(one.n), one.n),
-        chance,
         Cell(f"{one.before:.3f}", one.before),
         Cell(f"{one.after:.3f}", one.after),
         *contrast_cells(one.change),
         *contrast_cells(one.lost, signed=False),
         *contrast_cells(one.won, signed=False),
+        Cell(str(one.n), one.n),
+        chance,
         Cell(value=one.lost_seen),
         Cell(value=one.won_seen),
     ]
