@@ -23,22 +23,31 @@ def report(composed: Composed[ReportConfig]) -> None:
     """Read the results of the study's runs; write report/ beside them."""
     config = composed.config
     runs_dir = Path(config.runs_dir)
-    show_report(runs_dir, config.study, scored_runs(runs_dir, config.study), config.json)
+    runs = scored_runs(runs_dir, config.study)
+    show_report(runs_dir, config.study, runs, config.json, config.claims)
 
 
 def show_report(
-    runs_dir: Path, study: str, runs: Mapping[Path, dict[str, Any]], target: str | None = None
+    runs_dir: Path,
+    study: str,
+    runs: Mapping[Path, dict[str, Any]],
+    target: str | None = None,
+    claims: bool | None = None,
 ) -> None:
-    """Print the table and the claims of scored runs, write the rest.
+    """Print what matters of scored runs, write the rest.
 
     Args:
         target: For `json=`.
+        claims: Whether the published claims are tested; None: where the runs ask for it.
     """
     from talr_cli.report.as_json import check_target, give, rows_of
     from talr_cli.report.claims.text import as_lines
     from talr_cli.report.claims.verdicts import findings
+    from talr_cli.report.provenance import asks_for_claims
+    from talr_cli.report.shipping import shipping
     from talr_cli.report.stale import stale_lines
     from talr_cli.report.study_report import write_report
+    from talr_cli.report.tables.abilities import of_one_cells
     from talr_cli.report.tables.screen import print_cells
     from talr_cli.report.tables.table import results_cells
     from talr_cli.statistics.groups import comparable, left_out_lines
@@ -47,9 +56,19 @@ def show_report(
 
     check_target(target)
     groups = comparable(runs.values())
+    tested = asks_for_claims(runs) if claims is None else claims
     with progress.work("writing the report"):
-        cells, found, left_out = results_cells(groups), findings(runs), left_out_lines(groups)
-        page = write_report(runs, study, study_path(runs_dir, study) / "report")
+        found = findings(runs) if tested else []
+        cells, left_out = results_cells(groups), left_out_lines(groups)
+        shipped = {
+            group.title: chosen for group in groups if (chosen := shipping(group, runs)) is not None
+        }
+        page = write_report(runs, study, study_path(runs_dir, study) / "report", tested)
+    lost = {
+        title: of_one
+        for title, chosen in shipped.items()
+        if (of_one := of_one_cells(chosen.abilities)) is not None
+    }
     headlines = [
         f"{group.title}: {told}"
         for group in groups
@@ -61,16 +80,25 @@ def show_report(
         for line in headlines:
             print(printable(line))
         print_cells(cells)
-        for line in [*left_out, *stale_lines(runs), *as_lines(found)]:
+        for line in [*left_out, *stale_lines(runs)]:
+            print(line)
+        for title, of_one in lost.items():
+            name = shipped[title].run[0].name
+            print(printable(f"which abilities were lost: {title}, {name} against the base model"))
+            print_cells(of_one)
+        for line in as_lines(found):
             print(line)
         print(f"report: {page}")
 
-    claims = [asdict(one) for one in found]
     content = {
         "headlines": headlines,
         "runs": rows_of(cells),
         "left_out": left_out,
-        "claims": claims,
+        "abilities": {
+            title: {"run": str(shipped[title].run[0]), "tasks": rows_of(of_one)}
+            for title, of_one in lost.items()
+        },
+        "claims": [asdict(one) for one in found],
         "page": str(page),
     }
     give("report", target, content, show)

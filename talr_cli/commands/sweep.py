@@ -84,7 +84,8 @@ def main(arguments: Sequence[str]) -> int:
         runs = load_runs(Path(runs_dir), name)
         if runs:
             scored.append([f"study={name}", *([f"runs_dir={runs_dir}"] * (runs_dir != "runs"))])
-            show_report(Path(runs_dir), name, runs)
+            asked = any(one.config.claims for one in grid if one.config.study == name)
+            show_report(Path(runs_dir), name, runs, claims=asked or None)
     show_summary(plan.jobs, outcomes)
     for typed in scored:
         print(f"next: {shlex.join(['talr', 'recommend', *typed])}")

@@ -127,6 +127,10 @@ class AnalyzeConfig(StudyConfig):
 class ReportConfig(ReadingConfig):
     """`talr report`."""
 
+    claims: bool | None = value(
+        "test the claims of arXiv 2509.20758; null: where runs were made with claims=true", None
+    )
+
 
 @dataclass(kw_only=True)
 class RecommendConfig(ReadingConfig):

@@ -5,12 +5,14 @@ page's own policy (page.html): nothing is loaded, only the page's script runs, t
 """
 
 import base64
+import re
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from talr_cli.printable import printable
+from talr_cli.printable import printable, printable_lines
+from talr_cli.report.glyphs import glyph
 from talr_cli.report.tables.cells import Cell, Cells, Column
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -19,33 +21,77 @@ TEMPLATE = Path(__file__).with_name("page.html")
 def page(title: str, summary: str, body: Iterable[str]) -> str:
     """The whole page; `body` is markup, everything else is text."""
     template = string.Template(TEMPLATE.read_text(encoding="utf-8"))
-    return template.substitute(title=_text(title), summary=_text(summary), body="\n".join(body))
+    return template.substitute(title=text(title), summary=text(summary), body="\n".join(body))
 
 
 def section(title: str, body: Iterable[str], level: int = 2) -> str:
     """A heading and what belongs to it."""
     content = "\n".join(body)
-    return f"<section>\n<h{level}>{_text(title)}</h{level}>\n{content}\n</section>"
+    name = f' id="{anchor(title)}"' if level == 2 else ""
+    return f"<section{name}>\n<h{level}>{text(title)}</h{level}>\n{content}\n</section>"
 
 
-def paragraph(text: str) -> str:
-    return f"<p>{_text(text)}</p>"
+def contents(titles: Sequence[str]) -> str:
+    """Links to the sections of these titles."""
+    links = "".join(f'<li><a href="#{anchor(title)}">{text(title)}</a></li>' for title in titles)
+    return f"<nav><ul>{links}</ul></nav>"
+
+
+def anchor(title: str) -> str:
+    """The name by which a section is linked to."""
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
+
+
+def folded(title: str, body: Iterable[str]) -> str:
+    """What is shown when its title is clicked, and on paper."""
+    content = "\n".join(body)
+    return f"<details>\n<summary>{text(title)}</summary>\n{content}\n</details>"
+
+
+def paragraph(words: str) -> str:
+    return f"<p>{text(words)}</p>"
+
+
+def note(words: str) -> str:
+    """A paragraph that says how something is to be read."""
+    return f'<p class="note">{text(words)}</p>'
+
+
+def small(words: str) -> str:
+    return f"<small>{text(words)}</small>"
+
+
+def text_block(words: str) -> str:
+    """Text of others in its own lines."""
+    return f"<pre>{escape(printable_lines(words))}</pre>"
+
+
+def code_block(lines: Iterable[str]) -> str:
+    """Commands, a line each."""
+    return f'<pre class="code">{escape(chr(10).join(map(printable, lines)))}</pre>'
+
+
+def definitions(told: Iterable[tuple[str, str]], lead: bool = False) -> str:
+    """What is said of each word; with `lead` the first of it is what matters."""
+    lines = "".join(f"<dt>{text(word)}</dt><dd>{text(said)}</dd>" for word, said in told)
+    kind = ' class="lead"' if lead else ""
+    return f"<dl{kind}>{lines}</dl>"
 
 
 def picture(svg: Path, caption: str) -> str:
     """An SVG file as a data URI: inline, the ids of two pictures would clash."""
     data = base64.b64encode(svg.read_bytes()).decode("ascii")
     return (
-        f'<figure><img src="data:image/svg+xml;base64,{data}" alt="{_text(caption)}">'
-        f"<figcaption>{_text(caption)}</figcaption></figure>"
+        f'<figure><div class="wide" tabindex="0"><img src="data:image/svg+xml;base64,{data}" '
+        f'alt="{text(caption)}"></div><figcaption>{text(caption)}</figcaption></figure>'
     )
 
 
 def table(cells: Cells) -> str:
-    """A table whose cells carry the values that its columns are sorted by."""
+    """A table whose cells carry the values that its columns are sorted by; methods have marks."""
     columns, rows = cells.shown()
     header = "".join(
-        f'<th scope="col"{_align(column)}>{_text(column.title)}</th>' for column in columns
+        f'<th scope="col"{_align(column)}>{text(column.title)}</th>' for column in columns
     )
     lines = "\n".join(f"<tr>{''.join(map(_cell, columns, row))}</tr>" for row in rows)
     return (
@@ -54,13 +100,15 @@ def table(cells: Cells) -> str:
     )
 
 
+def text(words: str) -> str:
+    """Text of others in one line, as markup that shows it."""
+    return escape(printable(words))
+
+
 def _cell(column: Column, cell: Cell) -> str:
-    value = "" if cell.value is None else _text(str(cell.value))
-    return f'<td data-value="{value}"{_align(column)}>{_text(cell.text)}</td>'
-
-
-def _text(text: str) -> str:
-    return escape(printable(text))
+    value = "" if cell.value is None else text(str(cell.value))
+    mark = glyph(cell.text) if column.key == "method" else ""
+    return f'<td data-value="{value}"{_align(column)}>{mark}{text(cell.text)}</td>'
 
 
 def _align(column: Column) -> str:

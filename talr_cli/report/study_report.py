@@ -1,6 +1,7 @@
 """Everything that is written about a study: tables, pictures, and one page with all of them.
 
-Reads results.json of each run, and metrics.jsonl for the curves and claim 4; nothing else.
+Reads results.json of each run, metrics.jsonl for the curves and claim 4, samples/ for answers and
+for how many there were to choose from, and what else says how runs were made.
 """
 
 from __future__ import annotations
@@ -8,13 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from talr_cli.report import html
+from talr_cli.report import examples, html
 from talr_cli.report.claims import text as claims_text
 from talr_cli.report.claims.verdicts import findings
 from talr_cli.report.figures.along import plot_along
 from talr_cli.report.figures.curves import plot_curves
+from talr_cli.report.figures.matched import plot_matched
 from talr_cli.report.figures.score_by_lr import plot_score_by_lr
 from talr_cli.report.figures.tradeoff import plot_tradeoff
+from talr_cli.report.flips import flipped_items
+from talr_cli.report.guesses import guesses_of
+from talr_cli.report.provenance import commands, data_cells, made_with
+from talr_cli.report.recommend import NothingWithin
+from talr_cli.report.recommend_text import none_told, told
+from talr_cli.report.shipping import BOUND, Shipping, shipping
+from talr_cli.report.tables import abilities as ability_tables
+from talr_cli.report.tables import methods as methods_table
 from talr_cli.report.tables.categories import categories_cells
 from talr_cli.report.tables.cells import Cells, as_csv, as_markdown
 from talr_cli.report.tables.cost import cost_cells
@@ -26,18 +36,28 @@ from talr_cli.report.tables.seeds import seeds_cells
 from talr_cli.report.tables.table import results_cells
 from talr_cli.runs.atomic import write_text
 from talr_cli.runs.disk import make_folder
+from talr_cli.statistics.abilities import Ability, abilities
 from talr_cli.statistics.groups import Group, comparable, left_out_lines
 from talr_cli.statistics.pairs import Results, is_base
 from talr_cli.statistics.power import power_text
 
-# In the order of the page: what the names of the pictures begin with, and what is said of them.
-_PICTURES = {
-    "tradeoff": "Domain against general score: up and to the right is better. The dotted lines are "
-    "the base model's scores; the grey steps are the Pareto front of the points as they are, "
-    "whatever their errors.",
+# What the names of the pictures begin with, and what is said of them.
+_TRADEOFF = {
+    "tradeoff": "Domain against general score: up and to the right is better. A mark is a "
+    "method at a learning rate, the mean of its seeds (small dots, where there are few); lines "
+    "join the rates of a method. Dotted: from the base model through the points along each "
+    "training. The crossing dotted lines are the base model's scores; the grey steps are the "
+    "Pareto front of the marks as they are, whatever their errors.",
+    "matched": "Which method forgets least at an equal domain score: the general score of each "
+    "method less that of sft, where both have gained the same on the domain (given beside the "
+    "name).",
+}
+_BY_RATE = {
+    "score-by-lr": "Score against learning rate. Methods stand side by side around each rate.",
+}
+_CURVES = {
     "along": "Scores along each training, from the base model at step 0 to its end; the dotted "
     "lines are the base model's. At a point the learning rate has not come down as at the end.",
-    "score-by-lr": "Score against learning rate. Methods stand side by side around each rate.",
     "loss": "Training loss, unweighted, averaged over short stretches of steps and over seeds.",
     "validation-loss": "Loss on the validation rows.",
     "token-weights": "Mean weight that the objective gave to a target token; methods that weigh "
@@ -52,43 +72,57 @@ _RESULTS = (
     "test as well). Drift is from the base model, in nats per token: CE the cross-entropy "
     "on a general text, KL that of base and run. Pareto: no run of the table that was measured "
     "alike is better on one score and as good on the other. Errors are of these checkpoints, over "
-    "test items; how far another seed may lie is under Seeds and in the claims."
+    "test items."
 )
 _CATEGORIES = "Domain score of the test rows of each category ± one standard error."
-_SEEDS = "Mean ± standard deviation over the seeds of each method and learning rate."
 _COST = (
     "Hours are device hours of training: those of all GPUs, or of the machine on a CPU, where the "
     "memory is that of the process. A resumed run is scaled up from the part that was timed. "
     "Averages of one run share its training."
 )
+_MADE = "How it was made"
 
 
-def write_report(runs: Mapping[Path, Results], study: str, folder: Path) -> Path:
+def write_report(
+    runs: Mapping[Path, Results], study: str, folder: Path, claims: bool = False
+) -> Path:
     """Write the report of the runs (results by run directory) to `folder`; its page.
 
     report.html holds everything; the tables also lie there as .md, .csv and .tex, the pictures
-    as .png and .svg, and where the study's claims can be tested, claims.md.
+    as .png and .svg, and with `claims`, where they can be tested, claims.md.
     """
     groups = comparable(runs.values())
+    known = [(group, abilities(group, guesses_of(group, runs))) for group in groups]
     make_folder(folder)
-    for name, cells in _tables(groups).items():
+    tables = _tables(groups)
+    tables["methods"] = methods_table.methods_cells(groups)
+    if (cells := ability_tables.abilities_cells(known)) is not None:
+        tables["abilities"] = cells
+    for name, cells in tables.items():
         for suffix, render in ((".md", as_markdown), (".csv", as_csv), (".tex", as_latex)):
             write_text(folder / f"{name}{suffix}", render(cells))
     pictures = [
         *plot_tradeoff(groups, folder),
         *plot_along(groups, folder),
+        *plot_matched(groups, folder),
         *plot_score_by_lr(groups, folder),
         *plot_curves(groups, runs, folder),
     ]
     drawn = {path.stem: path for path in pictures if path.suffix == ".svg"}
-    sections = [html.section(one.title, _body(one, drawn)) for one in groups]
-    found = findings(runs)
-    if found:
+    titles = [group.title for group in groups] + [_MADE]
+    sections = [
+        html.section(group.title, _body(group, runs, drawn, found, study)) for group, found in known
+    ]
+    sections.append(html.section(_MADE, _made(groups, runs)))
+    tested = findings(runs) if claims else []
+    if tested:
         published = published_cells(groups)
-        write_text(folder / "claims.md", claims_text.as_document(found, published))
-        sections.insert(0, claims_text.as_section(found, published))
+        write_text(folder / "claims.md", claims_text.as_document(tested, published))
+        sections.append(claims_text.as_section(tested, published))
+        titles.append(claims_text.TITLE)
     page = folder / "report.html"
-    write_text(page, html.page(f"Study {study}", _summary(list(runs.values())), sections))
+    body = [html.contents(titles), *sections]
+    write_text(page, html.page(f"Study {study}", _summary(list(runs.values())), body))
     return page
 
 
@@ -105,35 +139,98 @@ def _tables(groups: Sequence[Group]) -> dict[str, Cells]:
     return {name: cells for name, cells in tables.items() if cells is not None}
 
 
-def _body(group: Group, drawn: Mapping[str, Path]) -> Iterator[str]:
-    pictures = []
-    for name, caption in _PICTURES.items():
+def _body(
+    group: Group,
+    runs: Mapping[Path, Results],
+    drawn: Mapping[str, Path],
+    known: Sequence[Ability],
+    study: str,
+) -> Iterator[str]:
+    tables = _tables([group])
+    chosen = shipping(group, runs)
+    yield from _ship(group, chosen, study)
+    pictures = list(_pictures(group, drawn, _TRADEOFF))
+    if "matched" in tables:
+        pictures += [html.table(tables["matched"]), html.note(MATCHED)]
+    if pictures:
+        yield html.section("What is gained and what is lost", pictures, 3)
+    power = power_text(group.base) if group.base else ""
+    yield html.section(
+        "Methods by learning rate",
+        [
+            html.table(methods_table.methods_cells([group])),
+            html.note(methods_table.LEGEND),
+            *([html.note(f"≈ 0 does not say that nothing changed: {power}.")] if power else []),
+            *_pictures(group, drawn, _BY_RATE),
+            html.folded("Every run", [html.table(tables["table"]), html.note(_RESULTS)]),
+            *(html.note(line) for line in left_out_lines([group])),
+        ],
+        3,
+    )
+    yield from _abilities(group, chosen, known, tables)
+    if chosen is not None and (flips := flipped_items(chosen.base, chosen.run)):
+        yield examples.as_section(flips, "base model", chosen.run[0].name)
+    curves = list(_pictures(group, drawn, _CURVES))
+    if curves:
+        yield html.section("Curves", curves, 3)
+    if "cost" in tables:
+        yield html.section("Cost", [html.table(tables["cost"]), html.note(_COST)], 3)
+
+
+def _ship(group: Group, chosen: Shipping | None, study: str) -> Iterator[str]:
+    """Which run to ship and how sure that is, or why that is not known."""
+    if group.base is None:
+        why = html.paragraph("The base model was not scored, so that changes are unknown.")
+        yield html.section("Which run to ship", [why], 3)
+    elif chosen is not None:
+        found = chosen.found
+        if isinstance(found, NothingWithin):
+            sentences = none_told(found, BOUND)
+        else:
+            sentences = told(found, BOUND)
+        bound = (
+            f"With another bound on what may be lost: talr recommend study={study} "
+            "max_general_loss=..."
+        )
+        body = [html.definitions(sentences, lead=True), html.note(bound)]
+        yield html.section("Which run to ship", body, 3)
+
+
+def _abilities(
+    group: Group, chosen: Shipping | None, known: Sequence[Ability], tables: Mapping[str, Cells]
+) -> Iterator[str]:
+    body = []
+    if chosen is not None and (own := ability_tables.of_one_cells(chosen.abilities)) is not None:
+        body += [html.paragraph(f"Of {chosen.run[0].name}, this checkpoint:"), html.table(own)]
+    every = ability_tables.abilities_cells([(group, known)])
+    if every is not None:
+        body += [
+            html.note(ability_tables.LEGEND),
+            html.folded("Of every method and learning rate, seeds averaged", [html.table(every)]),
+        ]
+    if "categories" in tables:
+        categories = [html.table(tables["categories"]), html.note(_CATEGORIES)]
+        body.append(html.folded("Domain by category", categories))
+    if body:
+        yield html.section("Which abilities were lost", body, 3)
+
+
+def _pictures(
+    group: Group, drawn: Mapping[str, Path], captions: Mapping[str, str]
+) -> Iterator[str]:
+    for name, caption in captions.items():
         path = drawn.get(f"{name}-{group.file_name}")
         if path is not None:
-            pictures.append(html.picture(path, caption))
-    tables = _tables([group])
-    if group.base is None:
-        yield html.paragraph("The base model was not scored, so that changes are unknown.")
-    if group.left_out:
-        yield html.paragraph("Runs that were not asked what the others were are in the table only.")
-    for line in left_out_lines([group]):
-        yield html.paragraph(line)
-    if "matched" in tables:
-        body = [html.table(tables["matched"]), html.paragraph(MATCHED)]
-        yield html.section("At an equal domain score", body, 3)
-    told = power_text(group.base) if group.base else ""
-    notes = [_RESULTS, *([f"≈ 0 does not say that nothing changed: {told}."] if told else [])]
-    table = html.table(tables["table"])
-    yield html.section("Results", [table, *map(html.paragraph, notes)], 3)
-    if "categories" in tables:
-        body = [html.table(tables["categories"]), html.paragraph(_CATEGORIES)]
-        yield html.section("Domain by category", body, 3)
-    if "seeds" in tables:
-        yield html.section("Seeds", [html.table(tables["seeds"]), html.paragraph(_SEEDS)], 3)
-    if pictures:
-        yield html.section("Pictures", pictures, 3)
-    if "cost" in tables:
-        yield html.section("Cost", [html.table(tables["cost"]), html.paragraph(_COST)], 3)
+            yield html.picture(path, caption)
+
+
+def _made(groups: Sequence[Group], runs: Mapping[Path, Results]) -> Iterator[str]:
+    """What was typed, from which data, with what and when."""
+    typed = commands(runs)
+    if typed:
+        yield html.section("Commands", [html.code_block(typed)], 3)
+    yield html.section("Data", [html.table(data_cells(groups, runs))], 3)
+    yield html.section("Versions and time", [html.definitions(made_with(runs))], 3)
 
 
 def _summary(results: Sequence[Results]) -> str:

@@ -93,6 +93,9 @@ class TrainConfig:
         at_most=1,
     )
     limit: int | None = value(LIMIT, None, at_least=1, identity=False)
+    claims: bool = value(
+        "the study's report tests the claims of arXiv 2509.20758", False, identity=False
+    )
     device: str = value(DEVICE, "auto", choices=DEVICES, identity=False)
     quiet: bool = value(QUIET, False, identity=False)
     model: ModelConfig

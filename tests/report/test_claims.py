@@ -1,13 +1,16 @@
 """Verdicts on the study's claims: worlds made to hold or fail, and intervals computed otherwise."""
 
 import json
+import re
 
 import numpy
 import pytest
 from synthetic_study import scored, write_study
 
+from talr_cli.config.composition import load
 from talr_cli.report.claims.text import as_document, as_lines
 from talr_cli.report.claims.verdicts import findings
+from talr_cli.report.provenance import asks_for_claims
 from talr_cli.report.study_report import write_report
 from talr_cli.report.tables.published import PUBLISHED, published_cells
 from talr_cli.runs.study import load_runs
@@ -147,29 +150,54 @@ def test_a_run_that_was_scored_otherwise_does_not_spoil_the_rest(tmp_path):
 def test_runs_that_differ_in_another_setting_do_not_count(tmp_path):
     twin = run("sft", 2e-5, (0.9, 0.9), id="twin")
     found = verdicts(tmp_path, [*world(), twin])[1, "medcalc"]
-    assert f"general score: lr {1e-6:g} is above {5e-6:g}" in {
-        test.statement for test in found.tests
-    }
+    assert "general score: lr 1e-6 is above 5e-6" in {test.statement for test in found.tests}
 
 
 def test_a_study_of_other_things_has_no_claims(tmp_path):
     runs = [run("base", None, BASE)]
     runs += [run(method, 1e-5, (0.5, 0.6), id=method) for method in ("sft", "talr")]
     write_study(tmp_path, runs)
-    page = write_report(load_runs(tmp_path, "s"), "s", tmp_path / "report")
+    page = write_report(load_runs(tmp_path, "s"), "s", tmp_path / "report", claims=True)
     assert findings(load_runs(tmp_path, "s")) == []
     assert not (page.parent / "claims.md").exists()
 
 
 def test_the_page_and_the_document_have_every_claim(tmp_path):
     write_study(tmp_path, world())
-    page = write_report(load_runs(tmp_path, "s"), "s", tmp_path / "report").read_text()
+    runs = load_runs(tmp_path, "s")
+    page = write_report(runs, "s", tmp_path / "report", claims=True).read_text()
     document = (tmp_path / "report" / "claims.md").read_text()
     for number in (1, 2, 3, 4):
         assert f"<h3>Claim {number}</h3>" in page
         assert f"## Claim {number}\n" in document
     assert document.count("| holds |") == 3
     assert document.count("| not testable here |") == 1
+    titles = re.findall("<h2>(.*?)</h2>", page)
+    assert titles[-2:] == ["How it was made", "The study&#x27;s claims"]
+    # Only where they are asked for.
+    other = write_report(runs, "s", tmp_path / "other").read_text()
+    assert "claim" not in other.lower()
+    assert not (tmp_path / "other" / "claims.md").exists()
+
+
+def test_a_study_asks_for_its_claims_by_the_config_of_its_runs(tmp_path):
+    write_study(tmp_path, world())
+    runs = load_runs(tmp_path, "s")
+    assert not asks_for_claims(runs)
+    sorted(runs)[0].joinpath("config.yaml").write_text("claims: [\n")
+    assert not asks_for_claims(runs)  # a damaged one asks for nothing
+    sorted(runs)[-1].joinpath("config.yaml").write_text("claims: true\n")
+    assert asks_for_claims(runs)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "asked"),
+    [("facts", True), ("cpu", True), ("paper/medcalc", True), ("paper/esci-label", True),
+     ("demo", False), (None, False)],
+)  # fmt: skip
+def test_the_studys_experiments_ask_for_claims_and_no_others(experiment, asked):
+    chosen = [] if experiment is None else [f"experiment={experiment}"]
+    assert load("train", chosen).claims is asked
 
 
 def test_the_share_of_easy_tokens_has_the_interval_of_a_bootstrap_over_steps(tmp_path):

@@ -169,11 +169,11 @@ def test_the_page_has_a_part_and_pictures_for_each(tmp_path):
     page = write_report(load_runs(tmp_path, "s"), "s", tmp_path / "report")
     text = page.read_text(encoding="utf-8")
     for base in ("aaaa", "bbbb"):
-        assert text.count(f"<h2>small ({base}) on medcalc</h2>") == 1
+        assert text.count(f">\n<h2>small ({base}) on medcalc</h2>") == 1
         for name in ("tradeoff", "score-by-lr", "loss"):
             assert (page.parent / f"{name}-small__medcalc-{base}.svg").exists()
     why = "domain was scored on other items (first and other)"
-    assert f"<p>left out: talr-lr1e-6-s0-easy: {why}</p>" in text
+    assert f'<p class="note">left out: talr-lr1e-6-s0-easy: {why}</p>' in text
     # In the table only: not in the pictures, whose legends name the methods.
     assert "talr" not in (page.parent / "tradeoff-small__medcalc-aaaa.svg").read_text()
     rows = {row["id"]: row for row in csv.DictReader((page.parent / "table.csv").open())}

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from synthetic_study import METHODS, results, study, write_study
+from synthetic_study import METHODS, results, scored, study, write_study
 
 from talr_cli.report.study_report import write_report
 from talr_cli.runs.study import load_runs
@@ -67,8 +67,12 @@ def test_the_page_is_whole_and_asks_nobody(tmp_path, runs):
     page = Page(text)
     assert "://" not in text
     assert not {"link", "iframe", "object", "embed", "base"} & set(page.tags)
-    sources = [value for name, value in page.attributes if name in ("src", "href", "srcset")]
+    sources = [value for name, value in page.attributes if name in ("src", "srcset")]
     assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
+    ids = {value for name, value in page.attributes if name == "id"}
+    links = [value for name, value in page.attributes if name == "href"]
+    assert {link[:1] for link in links} == {"#"}
+    assert {link[1:] for link in links} == ids
     for svg in pictures(page):
         assert not re.search(r"(href|src)=\"(?!#)|url\((?!#)|<script|@import", svg)
     assert len(page.cells) >= 9 * (runs + 1)
@@ -78,7 +82,7 @@ def test_everything_is_there_once_for_each_pair(tmp_path):
     other = results("sft", model="org/bigger", id="b")
     page = report(tmp_path, [*study(6, methods=["sft", "talr"], seeds=3), other])
     files = {path.name for path in page.parent.iterdir()}
-    for name in ("table", "seeds", "cost"):
+    for name in ("table", "methods", "seeds", "cost"):
         assert {f"{name}.md", f"{name}.csv", f"{name}.tex"} <= files
     for pair in ("small__medcalc", "org-bigger__medcalc"):
         assert {f"{name}-{pair}.svg" for name in ("tradeoff", "score-by-lr", "loss")} <= files
@@ -86,6 +90,27 @@ def test_everything_is_there_once_for_each_pair(tmp_path):
     assert [text.count(f"<h2>{pair} on medcalc</h2>") for pair in ("small", "org/bigger")] == [1, 1]
     assert text.count("The base model was not scored") == 1
     assert not [name for name in files if name.endswith(".tmp")]
+
+
+def test_the_page_begins_with_what_its_reader_asks_first(tmp_path):
+    base = scored("base", [1, 0, 1, 1, 0, 0] * 5, {"words": [1, 1, 0, 0] * 9})
+    tuned = scored("sft", [1] * 30, {"words": [1] * 36}, lr=1e-6, id="one")
+    text = report(tmp_path, [base, tuned]).read_text(encoding="utf-8")
+    titles = re.findall("<h[23]>(.*?)</h[23]>", text)
+    assert titles == [
+        "small on medcalc",
+        "Which run to ship",
+        "What is gained and what is lost",
+        "Methods by learning rate",
+        "Which abilities were lost",
+        "Answers that changed",
+        "Curves",
+        "Cost",
+        "How it was made",
+        "Data",
+        "Versions and time",
+    ]
+    assert "<dt>ship</dt><dd>sft-lr1e-6-s0-one</dd>" in text
 
 
 def test_names_are_text_wherever_they_stand(tmp_path):
@@ -161,7 +186,7 @@ def browse(page, script, tmp_path):
 def test_a_browser_shows_every_picture(tmp_path):
     page = report(tmp_path, study(8, methods=["sft", "talr"]))
     widths = browse(page, "return [...document.images].map(one => one.naturalWidth)", tmp_path)
-    assert len(widths) == 7
+    assert len(widths) == 7  # trade-off, by rate, and five curves
     assert min(widths) > 200
 
 
@@ -173,7 +198,8 @@ def test_a_browser_sorts_by_value_and_keeps_unknown_last(tmp_path, clicks, sign)
         runs[place]["domain"]["score"] = score
     page = report(tmp_path, runs)
     script = f"""
-        const title = [...document.querySelectorAll("h3")].find(h => h.textContent === "Results");
+        const titles = [...document.querySelectorAll("summary")];
+        const title = titles.find(one => one.textContent === "Every run");
         const button = title.parentElement.querySelectorAll("th button")[3];
         for (let i = 0; i < {clicks}; i++) button.click();
         return [...button.closest("table").tBodies[0].rows].map(row => row.cells[3].dataset.value);

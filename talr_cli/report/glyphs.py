@@ -1,0 +1,35 @@
+"""The mark of a method beside its name on the page: that of the pictures, as a little drawing."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from matplotlib.colors import to_hex
+from matplotlib.markers import MarkerStyle
+
+from talr_cli.report.figures.looks import look_of
+
+
+@functools.cache
+def glyph(label: str) -> str:
+    """Markup of the mark that goes before the label of a run."""
+    method = label.partition(" @")[0]
+    marker, color = ("*", "currentColor") if method == "base" else _look(method)
+    style = MarkerStyle(marker)
+    polygons = style.get_path().transformed(style.get_transform()).to_polygons()
+    outline = [np.asarray(polygon, float) for polygon in polygons]
+    reach = float(np.abs(np.concatenate(outline)).max())
+    lines = " ".join(
+        "M" + "L".join(f"{8 + 7 * x / reach:.1f} {8 - 7 * y / reach:.1f}" for x, y in polygon) + "Z"
+        for polygon in outline
+    )
+    return (
+        '<svg class="mark" viewBox="0 0 16 16" width="11" height="11" aria-hidden="true">'
+        f'<path d="{lines}" fill="{color}"/></svg>'
+    )
+
+
+def _look(method: str) -> tuple[str, str]:
+    look = look_of(method)
+    return look.marker, to_hex(look.color)

@@ -1,0 +1,170 @@
+"""How the runs of a study were made: what was typed, from which data, with which versions, when.
+
+Reads what lies in run directories beside the results; what is missing or damaged is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from talr_cli.errors import UserError
+from talr_cli.printable import rate_text
+from talr_cli.report.figures.looks import ordered
+from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_cells, pair_columns
+from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.statistics.groups import Group
+from talr_cli.statistics.pairs import Results, is_base, short
+
+_AXES = ("method", "lr", "seed")
+
+
+def asks_for_claims(runs: Mapping[Path, Results]) -> bool:
+    """Whether a run was made in a study whose claims are tested: `claims=true`."""
+    return any(_config(path).get("claims") is True for path in runs)
+
+
+def commands(runs: Mapping[Path, Results]) -> list[str]:
+    """What makes these runs again; where they are a whole grid, that of a sweep."""
+    evaluated: list[str] = []
+    trained: dict[tuple[str, ...], dict[tuple[str, ...], None]] = {}
+    for path, one in runs.items():
+        typed = _typed(path)
+        if typed is None:
+            continue
+        if is_base(one):
+            evaluated.append(shlex.join(["talr", "eval", *typed]))
+            continue
+        values = dict(line.partition("=")[::2] for line in typed)
+        rest = tuple(line for line in typed if line.partition("=")[0] not in _AXES)
+        point = tuple(_value(values, axis) for axis in _AXES)
+        trained.setdefault(rest, {})[point] = None
+    lines = list(dict.fromkeys(evaluated))
+    for rest, points in trained.items():
+        lines += _grid(rest, list(points))
+    return lines
+
+
+def data_cells(groups: Sequence[Group], runs: Mapping[Path, Results]) -> Cells:
+    """A line for each set of rows: where they come from, how many, and a hash of what was asked."""
+    columns = [
+        *pair_columns(len(groups)),
+        Column("rows", "rows of"),
+        Column("n", "how many", number=True),
+        Column("hash", "hash"),
+        Column("source", "from"),
+    ]
+    return Cells(columns, [line for group in groups for line in _data_lines(group, runs)])
+
+
+def made_with(runs: Mapping[Path, Results]) -> list[tuple[str, str]]:
+    """(what, which) of versions, machines and the time in which the runs were made."""
+    found: dict[str, dict[str, None]] = {}
+    times = []
+    for path, one in runs.items():
+        environment = _json(path / "env.json")
+        versions = {"python": environment.get("python"), **one["versions"]}
+        for name, version in versions.items():
+            if isinstance(version, str):
+                found.setdefault(name, {})[version] = None
+        commit = environment.get("git_commit")
+        if isinstance(commit, str):
+            found.setdefault("commit", {})[commit[:12]] = None
+        gpus = environment.get("gpus")
+        machine = gpus if isinstance(gpus, list) and gpus else [environment.get("cpu")]
+        for name in machine:
+            if isinstance(name, str):
+                found.setdefault("machine", {})[name] = None
+        made = _json(path / "status.json").get("times")
+        times += [time for time in (made or {}).values() if isinstance(time, str)]
+    told = [(name, ", ".join(sorted(each))) for name, each in found.items()]
+    if times:
+        first, last = (time[:16].replace("T", " ") for time in (min(times), max(times)))
+        told.insert(0, ("made", f"{first} to {last} UTC"))
+    return told
+
+
+def _grid(rest: Sequence[str], points: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """One command for points that are a whole grid, else one for each method."""
+    methods, rates, seeds = (list(dict.fromkeys(values)) for values in zip(*points, strict=True))
+    axes = [ordered(methods), sorted(rates, key=_number), sorted(seeds, key=_number)]
+    size = len(axes[0]) * len(axes[1]) * len(axes[2])
+    if size != len(points) and len(axes[0]) > 1:
+        for method in axes[0]:
+            yield from _grid(rest, [point for point in points if point[0] == method])
+    elif size != len(points):
+        for point in points:
+            yield from _grid(rest, [point])
+    else:
+        lists = [
+            f"{name}={','.join(values)}"
+            for name, values in zip(_AXES, axes, strict=True)
+            if values != [""]
+        ]
+        yield shlex.join(["talr", "train" if size == 1 else "sweep", *rest, *lists])
+
+
+def _number(text: str) -> tuple[float, str]:
+    try:
+        return float(text), text
+    except ValueError:
+        return 0.0, text
+
+
+def _value(values: Mapping[str, str], axis: str) -> str:
+    value = values.get(axis, "")
+    try:
+        return rate_text(float(value)) if axis == "lr" else value
+    except ValueError:
+        return value
+
+
+def _data_lines(group: Group, runs: Mapping[Path, Results]) -> Iterator[list[Cell]]:
+    own = group.by_path(runs)
+    trained = [path for path, one in own.items() if one["training"] and not is_base(one)]
+    dataset = _config((trained or list(own))[0]).get("dataset")
+    settings = dataset if isinstance(dataset, dict) else {}
+    said = ", ".join(
+        f"{key}={value}"
+        for key, value in settings.items()
+        if value is not None and key not in ("_target_", "name")
+    )
+    source = f"{group.dataset}{f' ({said})' if said else ''}"
+    rows = {one["training"].get("rows") for one in group.runs if one["training"]} - {None}
+    for count in sorted(rows):
+        yield [*pair_cells(group), named("training"), named(count), Cell(), named(source)]
+    first = group.base or group.runs[0]
+    if first["domain"]:
+        asked = short(first["domain"]["items_hash"])
+        n = first["domain"]["n"]
+        yield [*pair_cells(group), named("domain test"), named(n), named(asked), named(source)]
+    general = first["general"] or {"tasks": {}}
+    for name, task in general["tasks"].items():
+        suite = f"suite {general['suite']}, metric {task['metric'].removesuffix(',none')}"
+        asked = short(task["items_hash"])
+        yield [*pair_cells(group), named(name), named(task["n"]), named(asked), named(suite)]
+
+
+def _typed(path: Path) -> list[str] | None:
+    try:
+        return RunDirectory(path).read_overrides()
+    except UserError:
+        return None
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        return RunDirectory(path).read_config()
+    except UserError:
+        return {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

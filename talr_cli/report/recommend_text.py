@@ -1,0 +1,99 @@
+"""How a recommendation is written, for the terminal and the page. Does not know how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from talr_cli.printable import printable, rate_text
+from talr_cli.report.recommend import Again, NothingWithin, Recommendation
+from talr_cli.statistics.pairs import Results, point, run_label
+
+ALTERNATIVES = 3
+
+Told = Sequence[tuple[str, str]]  # what a sentence is of, and the sentence
+
+
+def as_lines(told: Told) -> list[str]:
+    """For the terminal."""
+    return [printable(f"{word:8} {text}") for word, text in told]
+
+
+def none_told(found: NothingWithin, bound: float) -> Told:
+    """What is said where no run keeps within the bound."""
+    return [
+        ("ship", f"nothing: no run loses at most {bound:g} of the general score"),
+        (
+            "nearest",
+            f"{found.nearest.name}, which loses {found.loss:.3f}; raise max_general_loss or "
+            "train at a smaller lr",
+        ),
+    ]
+
+
+def told(found: Recommendation, bound: float) -> Told:
+    """What is said of one model and dataset; changes with their 95% intervals."""
+    chosen, *others = found.candidates
+    domain, general = point(chosen.results)
+    lines = [
+        ("ship", chosen.path.name),
+        (
+            "why",
+            f"the best domain score of {len(found.candidates)} of {found.runs} runs: those that "
+            f"lose at most {bound:g} of the general score",
+        ),
+        ("domain", f"{domain:.3f}, {found.gain.text} from the base"),
+        ("general", f"{general:.3f}, {found.loss.text} from the base"),
+    ]
+    if found.given_up is None:
+        lines.append(("costs", "nothing of the domain score: it is the best without the bound too"))
+    else:
+        lines.append(
+            (
+                "costs",
+                f"{found.given_up.text} on the domain against {_setting(found.unbound)}, the best "
+                "without the bound",
+            )
+        )
+    if not found.gain.is_distinguishable:
+        lines.append(("but", "that gain on the domain may be noise"))
+    lines.append(
+        (
+            "sure",
+            f"of this checkpoint: on resampled test items it keeps within the bound in "
+            f"{found.holds:.0%} and is picked again in {chosen.picked:.0%}; picking the best adds "
+            f"{found.optimism:.3f} to a domain score by chance",
+        )
+    )
+    lines.append(("again", _again(found.again)))
+    for other in others[:ALTERNATIVES]:
+        domain, general = point(other.results)
+        lines.append(
+            (
+                "or",
+                f"{_setting(other.results)}: domain {domain:.3f}, general {general:.3f}, picked in "
+                f"{other.picked:.0%}",
+            )
+        )
+    lines += [("left out:", f"{path.name}: {reason}") for path, reason in found.left_out.items()]
+    lines.append(("export", f"talr export run={chosen.path} out=DIRECTORY"))
+    return lines
+
+
+def _again(again: Again | None) -> str:
+    if again is None:
+        return (
+            "of the method nothing is known: no setting has several seeds that would tell how far "
+            "another training lies"
+        )
+    domain, general = again.deviation
+    seeds = f"{again.seeds} seed{'s' * (again.seeds > 1)}"
+    return (
+        f"over seeds and items: another run of this setting ({seeds} so far) keeps within the "
+        f"bound in {again.holds:.0%} and its setting is picked in {again.picked:.0%}; runs "
+        f"deviate by {domain:.3f} and {general:.3f}, known from {again.source}"
+    )
+
+
+def _setting(results: Results) -> str:
+    run = results["run"]
+    return f"{run_label(results)} lr {rate_text(run['lr'])} seed {run['seed']}"

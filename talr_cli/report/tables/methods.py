@@ -1,0 +1,137 @@
+"""The table of methods by learning rate: seeds averaged, changes from the base model, noise marked.
+
+Changes are contrasts over items and runs where both scores of a setting are known item by item.
+Where they are not, they are differences of independent means, whose error is an upper bound.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from talr_cli.report.figures.looks import ordered
+from talr_cli.report.tables.abilities import contrast_cells
+from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_cells, pair_columns
+from talr_cli.statistics.contrasts import Contrast
+from talr_cli.statistics.estimates import Estimate, estimate_of
+from talr_cli.statistics.groups import Group
+from talr_cli.statistics.pairs import PARTS, Results, has_both_scores, measured_alike, run_label
+from talr_cli.statistics.seeds import SeedGroup, seed_groups
+from talr_cli.statistics.settings import Part, Scores, scores_of
+
+LEGEND = (
+    "Means over the seeds of each method and learning rate. Δ is the change from the base model "
+    "on the same items with its 95% interval, over items and runs: how far runs of one setting "
+    "lie apart is pooled over all settings that have several seeds; with one seed of every "
+    "setting it is unknown, and intervals speak of these checkpoints. ≈ 0: not told from noise. "
+    "KL from the base model in nats per token."
+)
+_PARTS: tuple[Part, ...] = ("domain", "general")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A setting in the table; `runs` are its seeds."""
+
+    group: Group
+    label: str
+    lr: float | None
+    runs: Sequence[Results]
+    changes: dict[Part, Contrast | None]
+
+
+def method_lines(group: Group) -> list[Line]:
+    """The base model, then methods as legends have them, each by its rates and points."""
+    settings = seed_groups(group.runs)
+    names = {id(one): f"{place}" for place, one in enumerate(settings)}
+    whole = {names[id(one)]: one for one in settings if all(map(has_both_scores, one.runs))}
+    base = group.base if group.base and has_both_scores(group.base) else None
+    scores = scores_of(whole, base, group.runs) if base and whole else None
+    labels = ordered({one.label for one in settings})
+    order = sorted(settings, key=lambda one: (labels.index(one.label), one.lr or 0.0, one.share))
+    lines = [Line(group, "base", None, [group.base], {})] if group.base else []
+    for one in order:
+        changes = {part: _change(one, names[id(one)], group.base, scores, part) for part in _PARTS}
+        lines.append(Line(group, run_label(one.runs[0]), one.lr, one.runs, changes))
+    return lines
+
+
+def methods_cells(groups: Sequence[Group]) -> Cells:
+    """A line for the base model and for each setting."""
+    lines = [
+        [
+            *pair_cells(one.group),
+            named(one.label),
+            named(one.lr),
+            named(len(one.runs)),
+            *_score_cells(one, "domain"),
+            *_score_cells(one, "general"),
+            _kl(one),
+        ]
+        for group in groups
+        for one in method_lines(group)
+    ]
+    parts = [
+        column
+        for part in PARTS
+        for column in (
+            Column(part, part, number=True),
+            Column(f"{part}_change", f"Δ {part}", number=True),
+            Column(f"{part}_change_low"),
+            Column(f"{part}_change_high"),
+        )
+    ]
+    columns = [
+        *pair_columns(len(groups)),
+        Column("method", "method"),
+        Column("lr", "lr"),
+        Column("seeds", "seeds", number=True),
+        *parts,
+        Column("kl_from_base", "KL", number=True),
+    ]
+    return Cells(columns, lines)
+
+
+def _change(
+    setting: SeedGroup, name: str, base: Results | None, scores: Scores | None, part: Part
+) -> Contrast | None:
+    if scores is not None and name in scores.place and "base" in scores.place:
+        return scores.contrast(part, {name: 1, "base": -1})
+    if base is None or not all(measured_alike(one, base, part) for one in setting.runs):
+        return None
+    before = estimate_of(base[part])
+    known = [found for one in setting.runs if (found := estimate_of(one[part]))]
+    if before is None or before.stderr is None or not known:
+        return None
+    errors = [one.stderr for one in known if one.stderr is not None]
+    if len(errors) < len(known):
+        return None
+    runs = statistics.variance(one.score for one in known) / len(known) if len(known) > 1 else None
+    return Contrast(
+        estimate=_mean(known) - before.score,
+        items=math.fsum(error**2 for error in errors) / len(errors) + before.stderr**2,
+        runs=runs,
+        df=max(1, len(known) - 1),
+        n=base[part]["n"],
+    )
+
+
+def _score_cells(line: Line, part: Part) -> list[Cell]:
+    known = [found for one in line.runs if (found := estimate_of(one[part]))]
+    mean = Cell(f"{_mean(known):.3f}", _mean(known)) if known else Cell()
+    change = line.changes.get(part)
+    if change is None:
+        return [mean, Cell(), Cell(), Cell()]
+    return [mean, *contrast_cells(change)]
+
+
+def _kl(line: Line) -> Cell:
+    sections = [(one["drift"] or {}).get("kl_from_base") for one in line.runs]
+    known = [found for one in sections if (found := estimate_of(one))]
+    return Cell(f"{_mean(known):.3f}", _mean(known)) if known else Cell()
+
+
+def _mean(known: Sequence[Estimate]) -> float:
+    return statistics.fmean(one.score for one in known)

@@ -1,0 +1,235 @@
+"""Which abilities were lost: items right before and wrong after, and the reverse, without guesses.
+
+A mean hides that one fact was forgotten where another was learned. So transitions are counted: 1->0
+is forgetting, 0->1 the reverse (Harmon et al. 2025, arXiv 2510.17776, who subtract what guesses
+that are drawn anew would add). Models repeat most of their guesses, and less has to be subtracted;
+the form here is ours. An answer that is guessed among k choices and guessed again moves from the
+right one to a wrong one as often as from one wrong one to another. There are k-1 moves of the first
+kind and (k-1)(k-2) of the second, which are seen: a share D of the items is wrong both times with
+another answer. And what was known and is guessed now is right by luck in one of k. So of a share F
+of items that are seen as 1->0
+
+    known before, guessed after = (F - D / (k-2)) k / (k-1)
+
+and likewise with 0->1. It is a mean over items, each with its own k, and can be below 0 by chance;
+their difference is the change of the mean times k / (k-1). A training that teaches other wrong
+answers moves items too, and makes it rather too small. Of two choices nothing can be seen so, and
+of answers that are written there is nothing to guess: F as it is. Knows results of one group and
+what was chosen; not where that is known from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from talr_cli.statistics.contrasts import Contrast
+from talr_cli.statistics.groups import Group
+from talr_cli.statistics.pairs import (
+    Results,
+    averaging_alpha,
+    measured_alike,
+    run_label,
+    section_of,
+)
+from talr_cli.statistics.seeds import seed_groups
+
+if TYPE_CHECKING:
+    import numpy as np
+
+QUANTITIES = ("change", "lost", "won")
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """What is known of answers that were chosen and not written.
+
+    Attributes:
+        choices: {part: {item: among how many}}; 1 where the answer was written.
+        moved: {id of the results: {part: items that a run and the base model both have wrong, with
+            different answers}}; parts of which that is not known are missing.
+    """
+
+    choices: Mapping[str, Mapping[str, int]]
+    moved: Mapping[str, Mapping[str, frozenset[str]]]
+
+
+@dataclass(frozen=True)
+class Ability:
+    """What became of the items of `domain` or `general/TASK` in a setting, its seeds averaged.
+
+    Attributes:
+        label, lr, seeds: The setting: its method, with the share of a training; how many runs.
+        chance: Mean over items of one in so many choices; None where it is not known and nothing
+            is subtracted.
+        before, after: Shares of items that are right, as they are.
+        change: Of that share.
+        lost, won: Shares of items, less what guessing makes; `lost_seen`, `won_seen` as they are.
+    """
+
+    part: str
+    label: str
+    lr: float | None
+    seeds: int
+    n: int
+    chance: float | None
+    before: float
+    after: float
+    change: Contrast
+    lost: Contrast
+    won: Contrast
+    lost_seen: float
+    won_seen: float
+
+
+def abilities(group: Group, guesses: Guesses) -> list[Ability]:
+    """Of every setting of the group, part by part; scores other than 0 and 1 are left out.
+
+    Errors are over items, and over runs where a setting has several seeds.
+    """
+    base = group.base
+    if base is None:
+        return []
+    settings = seed_groups(group.runs)
+    found = []
+    for part in parts_of(base):
+        known = [
+            (setting, counted)
+            for setting in settings
+            if (counted := _counted(base, setting.runs, part, guesses)) is not None
+        ]
+        repeated = [
+            counted
+            for setting, counted in known
+            if setting.share == 1 and averaging_alpha(setting.runs[0]) is None
+        ]
+        found += [
+            _ability(part, run_label(setting.runs[0]), setting.lr, counted, _pooled(repeated))
+            for setting, counted in known
+        ]
+    return found
+
+
+def abilities_of(base: Results, one: Results, guesses: Guesses) -> list[Ability]:
+    """Of one checkpoint: errors are over items only."""
+    lr = one["run"]["lr"]
+    return [
+        _ability(part, run_label(one), lr, counted, None)
+        for part in parts_of(base)
+        if (counted := _counted(base, [one], part, guesses)) is not None
+    ]
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """{quantity: [runs, items]} of a setting, and the most that an item can count."""
+
+    values: Mapping[str, np.ndarray]
+    before: float
+    after: float
+    chance: float | None
+    most: float
+    lost_seen: float
+    won_seen: float
+
+
+def parts_of(base: Results) -> list[str]:
+    tasks = (base["general"] or {}).get("tasks", {})
+    return ["domain", *(f"general/{task}" for task in tasks)]
+
+
+def _counted(
+    base: Results, runs: Sequence[Results], part: str, guesses: Guesses
+) -> _Counted | None:
+    """None where items are not known, not the same, or not right or wrong."""
+    import numpy as np
+
+    sections = [section_of(one, part) or {} for one in (base, *runs)]
+    items = [section.get("items") or {} for section in sections]
+    keys = [*items[0]]
+    if len(keys) < 2 or any(one.keys() != items[0].keys() for one in items):
+        return None
+    if not all(measured_alike(base, one, part) for one in runs):
+        return None
+    before, *after = np.array([[one[key] for key in keys] for one in items])
+    if not np.isin([before, *after], (0, 1)).all():
+        return None
+    right = np.array(after)
+    lost, won = before * (1 - right), (1 - before) * right
+    choices = guesses.choices.get(part, {})
+    moves = [guesses.moved.get(one["run"]["id"], {}).get(part) for one in runs]
+    is_known = bool(choices) and None not in moves
+    k = np.array([choices.get(key, 1) if is_known else 1 for key in keys], float)
+    factor = np.where(k > 2, k / np.maximum(k - 1, 1), 1.0)
+    moved = np.array([[key in own for key in keys] for own in (each or () for each in moves)])
+    guessed = np.where(k > 2, moved / np.maximum(k - 2, 1), 0.0)
+    return _Counted(
+        values={
+            "change": right - before,
+            "lost": factor * (lost - guessed),
+            "won": factor * (won - guessed),
+        },
+        before=float(before.mean()),
+        after=float(right.mean()),
+        chance=float(np.where(k > 1, 1 / k, 0.0).mean()) if is_known else None,
+        most=float(factor.mean()),
+        lost_seen=float(lost.mean()),
+        won_seen=float(won.mean()),
+    )
+
+
+def _pooled(settings: Sequence[_Counted]) -> dict[str, tuple[float, int]] | None:
+    """{quantity: variance between runs, degrees of freedom}; None with one seed of each setting."""
+    import numpy as np
+
+    df = sum(len(one.values["change"]) - 1 for one in settings)
+    if not df:
+        return None
+    return {
+        key: (
+            sum(
+                float(np.var(one.values[key].mean(axis=1))) * len(one.values[key])
+                for one in settings
+            )
+            / df,
+            df,
+        )
+        for key in QUANTITIES
+    }
+
+
+def _ability(
+    part: str,
+    label: str,
+    lr: float | None,
+    counted: _Counted,
+    between: Mapping[str, tuple[float, int]] | None,
+) -> Ability:
+    runs, n = counted.values["change"].shape
+    contrasts = {}
+    for key, values in counted.values.items():
+        of_items = values.mean(axis=0)
+        # As if there were one more item: without it a task of which nothing flipped had no error.
+        more = counted.most**2 / n / (n - 1)
+        variance, df = between[key] if between is not None else (0.0, 1)
+        contrasts[key] = Contrast(
+            estimate=float(of_items.mean()),
+            items=float(of_items.var(ddof=1)) / n + more,
+            runs=variance / runs if between is not None else None,
+            df=df,
+            n=n,
+        )
+    return Ability(
+        part=part,
+        label=label,
+        lr=lr,
+        seeds=runs,
+        n=n,
+        chance=counted.chance,
+        before=counted.before,
+        after=counted.after,
+        lost_seen=counted.lost_seen,
+        won_seen=counted.won_seen,
+        **contrasts,
+    )

@@ -1,0 +1,82 @@
+"""The table of methods by rate: means of seeds, and changes with the errors that belong to them."""
+
+import csv
+import io
+
+import numpy
+import pytest
+from synthetic_study import BASE, results, scored
+
+from talr_cli.report.tables.cells import as_csv, as_markdown
+from talr_cli.report.tables.methods import methods_cells
+from talr_cli.statistics.groups import comparable
+from talr_cli.statistics.paired import difference
+
+
+def rows_of(runs):
+    cells = methods_cells(comparable(runs))
+    return list(csv.DictReader(io.StringIO(as_csv(cells)))), as_markdown(cells).splitlines()[2:]
+
+
+def runs_with_items():
+    draw = numpy.random.default_rng(0)
+    before = draw.random(80) < 0.4
+    runs = [scored("base", before, {"a": before, "b": ~before})]
+    for method, gain in (("talr", 0.2), ("sft", 0.6)):
+        for seed in (0, 1):
+            after = before | (draw.random(80) < gain)
+            tasks = {"a": after, "b": ~before & (draw.random(80) < 0.5)}
+            runs.append(scored(method, after, tasks, lr=1e-5, seed=seed, id=f"{method}{seed}"))
+    return runs
+
+
+def test_seeds_are_averaged_and_changes_are_from_the_base_on_the_same_items():
+    runs = runs_with_items()
+    rows, lines = rows_of(runs)
+    assert [(row["method"], row["seeds"]) for row in rows] == [
+        ("base", "1"),
+        ("sft", "2"),
+        ("talr", "2"),
+    ]
+    for row in rows[1:]:
+        own = [one for one in runs if one["run"]["method"] == row["method"]]
+        for part in ("domain", "general"):
+            changes = [difference(runs[0], one, part).difference for one in own]
+            assert float(row[part]) == pytest.approx(
+                numpy.mean([one[part]["score"] for one in own])
+            )
+            assert float(row[f"{part}_change"]) == pytest.approx(numpy.mean(changes))
+            low, high = float(row[f"{part}_change_low"]), float(row[f"{part}_change_high"])
+            assert low < numpy.mean(changes) < high
+            assert ("≈ 0" in lines[rows.index(row)]) or low > 0 or high < 0
+    assert lines[0].startswith("| base | – | 1 | 0.")
+
+
+def test_noise_is_marked_and_what_is_none_is_not():
+    runs = runs_with_items()
+    same = scored("l2", [*runs[0]["domain"]["items"].values()], {
+        task: [*section["items"].values()] for task, section in runs[0]["general"]["tasks"].items()
+    }, lr=1e-5, id="same")  # fmt: skip
+    _, lines = rows_of([*runs, same])
+    (line,) = [line for line in lines if line.startswith("| l2 |")]
+    assert line.count("+0.000 [") == 2
+    assert line.count("≈ 0") == 2
+    (line,) = [line for line in lines if line.startswith("| sft |")]
+    assert "≈ 0" not in line.split(" | ")[4]
+
+
+def test_without_items_the_error_is_that_of_independent_means():
+    runs = [results("sft", 1e-5, seed, (score, 0.03)) for seed, score in enumerate((0.3, 0.34))]
+    rows, _ = rows_of([BASE, *runs])
+    low, high = float(rows[1]["domain_change_low"]), float(rows[1]["domain_change_high"])
+    assert float(rows[1]["domain_change"]) == pytest.approx(0.11)
+    # Over items .03 and .03, over runs .04 / 2 ** .5 / 2 ** .5, of one degree of freedom.
+    assert high - low > 2 * 1.96 * (0.03**2 + 0.03**2 + 0.02**2) ** 0.5
+    alone, _ = rows_of([BASE, runs[0]])
+    width = float(alone[1]["domain_change_high"]) - float(alone[1]["domain_change_low"])
+    assert width == pytest.approx(2 * 1.959964 * 0.03 * 2**0.5, rel=1e-4)
+
+
+def test_a_score_that_was_not_measured_is_a_gap():
+    _, lines = rows_of([BASE, results("sft", general=None), results("talr", domain=None)])
+    assert [line.split(" | ")[3:7].count("–") for line in lines[1:]] == [2, 2]

@@ -1,0 +1,85 @@
+"""How the runs of a study were made, as the page says it: commands, rows, versions, time."""
+
+import json
+
+import yaml
+from synthetic_study import BASE, results, training, write_study
+
+from talr_cli.report.provenance import commands, data_cells, made_with
+from talr_cli.report.tables.cells import as_markdown
+from talr_cli.runs.study import load_runs
+from talr_cli.statistics.groups import comparable
+
+
+def study(folder, points, base=("model=small",)):
+    """Runs of (method, rate as it was typed, seed)."""
+    runs = [BASE]
+    for place, (method, rate, seed) in enumerate(points):
+        runs.append(results(method, float(rate), seed, id=f"{place:08x}"))
+    write_study(folder, runs, steps=2)
+    found = load_runs(folder, "s")
+    for path, one in found.items():
+        run = one["run"]
+        typed = list(base)
+        if run["lr"] is not None:
+            rate = next(r for m, r, s in points if (m, float(r), s) == tuple(map(run.get, AXES)))
+            typed = ["experiment=a b", f"method={run['method']}", f"lr={rate}"]
+            typed.append(f"seed={run['seed']}")
+        (path / "overrides.yaml").write_text(yaml.safe_dump(typed))
+    return found
+
+
+AXES = ("method", "lr", "seed")
+
+
+def test_a_whole_grid_is_one_sweep_in_the_order_of_its_values(tmp_path):
+    points = [(m, r, s) for m in ("talr", "sft") for r in ("0.0002", "2e-05") for s in (1, 0)]
+    assert commands(study(tmp_path, points)) == [
+        "talr eval model=small",
+        "talr sweep 'experiment=a b' method=sft,talr lr=2e-5,2e-4 seed=0,1",
+    ]
+
+
+def test_what_is_no_grid_is_told_method_by_method(tmp_path):
+    points = [("sft", "1e-5", 0), ("sft", "1e-4", 0), ("talr", "1e-4", 0), ("l2", "1e-4", 1)]
+    points.append(("l2", "1e-5", 0))
+    assert sorted(commands(study(tmp_path, points))[1:]) == [
+        "talr sweep 'experiment=a b' method=sft lr=1e-5,1e-4 seed=0",
+        "talr train 'experiment=a b' method=l2 lr=1e-4 seed=1",
+        "talr train 'experiment=a b' method=l2 lr=1e-5 seed=0",
+        "talr train 'experiment=a b' method=talr lr=1e-4 seed=0",
+    ]
+
+
+def test_rows_say_where_they_are_from(tmp_path):
+    runs = study(tmp_path, [("sft", "1e-5", 0)])
+    for path, one in runs.items():
+        one["training"] = one["training"] and {**training(), "rows": 48}
+        settings = {"_target_": "a.B", "name": "medcalc", "train": "data/rows.jsonl", "test": None}
+        (path / "config.yaml").write_text(yaml.safe_dump({"dataset": settings}))
+    lines = as_markdown(data_cells(comparable(runs.values()), runs)).splitlines()[2:]
+    assert lines == [
+        "| training | 48 | – | medcalc (train=data/rows.jsonl) |",
+        "| domain test | 72 | d0d0d0d0 | medcalc (train=data/rows.jsonl) |",
+    ]
+
+
+def test_versions_and_time_are_those_of_all_runs(tmp_path):
+    runs = study(tmp_path, [("sft", "1e-5", 0), ("talr", "1e-5", 0)])
+    for hour, (path, one) in enumerate(runs.items(), 10):
+        times = {"evaluated": f"2026-05-03T{hour}:20:30+00:00"}
+        (path / "status.json").write_text(json.dumps({"state": "evaluated", "times": times}))
+        environment = {"python": "3.11.7", "gpus": [], "cpu": "a CPU", "git_commit": "f" * 40}
+        (path / "env.json").write_text("{" if hour == 11 else json.dumps(environment))
+        one["versions"]["torch"] = f"2.{hour}"
+    told = dict(made_with(runs))
+    assert told["made"] == "2026-05-03 10:20 to 2026-05-03 12:20 UTC"
+    assert told["torch"] == "2.10, 2.11, 2.12"
+    assert (told["python"], told["machine"], told["commit"]) == ("3.11.7", "a CPU", "f" * 12)
+
+
+def test_runs_of_which_nothing_is_known_are_no_error(tmp_path):
+    write_study(tmp_path, [BASE, results("sft")], steps=2)
+    runs = load_runs(tmp_path, "s")
+    assert commands(runs) == []
+    assert len(data_cells(comparable(runs.values()), runs).rows) == 2
