@@ -25,7 +25,7 @@ from talr_cli.errors import UserError
 from talr_cli.fields import at_home, problems
 from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
 from talr_cli.methods.optimizers import Optimizer
-from talr_cli.methods.replay import Replay
+from talr_cli.methods.replay import OtherRows
 from talr_cli.scorers.user import UserScorer, look_in_current_folder
 
 # What a part has to be, by its key: a protocol or a base class.
@@ -35,7 +35,7 @@ KINDS: dict[str, type] = {
     "adapter": Adapter,
     "regulariser": Regulariser,
     "merge": Merge,
-    "replay": Replay,
+    "replay": OtherRows,
     "optimizer": Optimizer,
 }
 # The packages whose classes a stored config may name. Each holds such parts and nothing that acts

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from talr_cli.errors import UserError
 from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
 from talr_cli.methods.regularisers import L2
-from talr_cli.methods.replay import Replay
+from talr_cli.methods.replay import OtherRows
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Method:
     adapter: Adapter | None = None
     regulariser: Regulariser | None = None
     merge: Merge | None = None
-    replay: Replay | None = None
+    replay: OtherRows | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.regulariser, L2) and self.adapter is not None:

@@ -68,7 +68,7 @@ def _plan(
 ) -> planner.Plan:
     flash = run.config.model.attention not in ("sdpa", "eager")
     joined = trainer.padding_free
-    share = 0.0 if run.config.replay is None else run.config.replay.share
+    share = 0.0 if run.method.replay is None else run.method.replay.share % 1  # of all: no others
     rows = planner.Rows(
         [len(row.input_ids) for row in run.rows],
         [len(row.targets) for row in run.rows],

@@ -39,6 +39,10 @@ CASES = {
     "flow": ("method=flow",),
     "lora": ("method=lora",),
     "replay": ("method=replay",),
+    "tailsft": ("method=tailsft", "objective.schedule=static", "trainer.micro_batch_size=1"),
+    "talr shuffled": ("method=talr-shuffled", "replay=general"),
+    "talr-base": ("method=talr-base", "trainer.micro_batch_size=1"),
+    "stm": ("method=stm", "objective.threshold=5e4"),
     "bf16": ("trainer.precision=bf16",),
     "recomputed": ("trainer.gradient_checkpointing=true",),
 }

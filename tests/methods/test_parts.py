@@ -36,6 +36,8 @@ def method(*overrides):
         (["method=kl", "replay=general", "adapter=lora"], "lora+kl+replay"),
         (["method=stm", "adapter=lora"], "stm+lora"),
         (["method=tailsft"], "tailsft"),
+        (["method=self-sft"], "self-sft"),
+        (["method=self-replay", "objective=talr"], "talr+self-replay"),
         (["method=talr-base"], "talr-base"),
         (["method=talr-shuffled", "objective.probabilities=base"], "talr-base-shuffled"),
     ],
