@@ -25,7 +25,7 @@ from talr_cli.errors import UserError
 from talr_cli.fields import at_home, problems
 from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
 from talr_cli.methods.optimizers import Optimizer
-from talr_cli.methods.replay import Replay
+from talr_cli.methods.replay import OtherRows
 from talr_cli.methods.schedules import Schedule
 from talr_cli.scorers.user import UserScorer, look_in_current_folder
 
@@ -36,7 +36,7 @@ KINDS: dict[str, type] = {
     "adapter": Adapter,
     "regulariser": Regulariser,
     "merge": Merge,
-    "replay": Replay,
+    "replay": OtherRows,
     "schedule": Schedule,
     "optimizer": Optimizer,
 }

@@ -8,7 +8,7 @@ from typing import Any
 from talr_cli.errors import UserError
 from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
 from talr_cli.methods.regularisers import L2
-from talr_cli.methods.replay import Replay
+from talr_cli.methods.replay import OtherRows
 from talr_cli.methods.schedules import Cosine, Schedule
 
 
@@ -24,7 +24,7 @@ class Method:
     adapter: Adapter | None = None
     regulariser: Regulariser | None = None
     merge: Merge | None = None
-    replay: Replay | None = None
+    replay: OtherRows | None = None
     schedule: Schedule | None = None
 
     def __post_init__(self) -> None:

@@ -1,4 +1,7 @@
-"""Replay: general rows mixed into domain fine-tuning, a plain and strong way to forget less."""
+"""Rows beside the domain's own: general ones, or the base model's right answers.
+
+Both are plain and strong ways to forget less.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,21 @@ from pathlib import Path
 from talr_cli import data
 from talr_cli.data.base import Example
 from talr_cli.data.jsonl import Jsonl
+from talr_cli.errors import UserError
 from talr_cli.fields import value
 
 EMBEDDED_ROWS = Path(data.__file__).with_name("general_mini.jsonl")
 
 
 @dataclass
-class Replay:
+class OtherRows:
+    """Rows that make up a share of the target tokens; with 1 the domain's own are not trained."""
+
+    share: float = value("of all target tokens, their part", above=0, at_most=1)
+
+
+@dataclass
+class Replay(OtherRows):
     """A share of the target tokens comes from general data."""
 
     share: float = value("of all target tokens, the part that is general", 0.1, above=0, below=1)
@@ -28,6 +39,39 @@ class Replay:
     def examples(self) -> list[Example]:
         """The general rows, in the order of their file."""
         return Jsonl(train=self.path or str(EMBEDDED_ROWS)).load().train
+
+
+@dataclass
+class SelfReplay(OtherRows):
+    """The base model's own answers to the training prompts, as far as the scorer finds them right.
+
+    With share=1 they are all that is trained: Self-SFT of arXiv 2510.18874, by which forgetting
+    comes from targets that the model would not give itself. How many answers there are to a prompt
+    and how they are drawn is ours. They are made and judged once for all rates and seeds.
+    """
+
+    share: float = value(
+        "of all target tokens, their part; 1: they are trained alone", 1.0, above=0, at_most=1
+    )
+    samples: int = value("answers to each prompt, of which all right ones count", 1, at_least=1)
+    temperature: float = value(
+        "by which they are drawn; 0: of every step the likeliest token", 1.0, at_least=0
+    )
+    max_new_tokens: int | None = value(
+        "of an answer; null: twice the longest of the training rows, at least 128", None, at_least=1
+    )
+
+    def __post_init__(self) -> None:
+        if self.temperature == 0 and self.samples > 1:
+            raise UserError(
+                f"replay.samples={self.samples} answers are all the same with "
+                "replay.temperature=0: raise it, or leave one of the two out"
+            )
+
+    @property
+    def name(self) -> str:
+        """What stands in tables."""
+        return "self-sft" if self.share == 1 else "self-replay"
 
 
 def spread(

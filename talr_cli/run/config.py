@@ -18,7 +18,7 @@ from talr_cli.fields import part, value
 from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
 from talr_cli.methods.method import Method
 from talr_cli.methods.optimizers import Optimizer
-from talr_cli.methods.replay import Replay
+from talr_cli.methods.replay import OtherRows
 from talr_cli.methods.schedules import Schedule
 from talr_cli.models.config import ModelConfig
 from talr_cli.ranks import DEVICE, DEVICES, DistributedConfig
@@ -107,7 +107,7 @@ class TrainConfig:
     adapter: Adapter | None = part("weights trained in the place of the model's own", None)
     regulariser: Regulariser | None = part("what holds the model to its base", None)
     merge: Merge | None = part("what is made of the base and the tuned model", None)
-    replay: Replay | None = part("general rows mixed in", None)
+    replay: OtherRows | None = part("rows trained on beside the domain's own", None)
     schedule: Schedule = part("how the learning rate goes from step to step")
     optimizer: Optimizer = part("how the weights follow the gradients")
     trainer: TrainerConfig

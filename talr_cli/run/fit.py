@@ -75,7 +75,7 @@ def _plan(
         if run.device == "cuda" and attention == "sdpa":
             has_kernel = how.half and varlen.kernel() is not None
         joined = has_kernel or run.device == "cpu"
-    share = 0.0 if run.config.replay is None else run.config.replay.share
+    share = 0.0 if run.method.replay is None else run.method.replay.share % 1  # of all: no others
     rows = planner.Rows(
         [len(row.input_ids) for row in run.rows],
         [len(row.targets) for row in run.rows],

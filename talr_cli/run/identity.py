@@ -6,9 +6,14 @@ tokenizer and settings.
 
 from __future__ import annotations
 
-from talr_cli.fields import identity_of
+from pathlib import Path
+
+from talr_cli.data.base import Dataset
+from talr_cli.fields import identity_of, plain
+from talr_cli.methods.replay import SelfReplay
 from talr_cli.run.config import EvalConfig, TrainConfig
 from talr_cli.runs.identity import run_identity
+from talr_cli.scorers.user import source_file
 
 
 def identity(config: TrainConfig | EvalConfig, model_fingerprint: str) -> str:
@@ -17,4 +22,16 @@ def identity(config: TrainConfig | EvalConfig, model_fingerprint: str) -> str:
     content["model"]["fingerprint"] = model_fingerprint
     if isinstance(config, EvalConfig):
         content["dataset"] = identity_of(config.dataset, whole=True)
-    return run_identity(content, {})
+    files: dict[str, Path] = {}
+    if isinstance(config, TrainConfig) and isinstance(config.replay, SelfReplay):
+        # The scorer decides which rows are trained.
+        content["scorer"] = plain(getattr(config.dataset, "scorer", None))
+        own = own_scorer(config.dataset)
+        files |= {} if own is None else {"scorer": own}
+    return run_identity(content, files)
+
+
+def own_scorer(dataset: Dataset) -> Path | None:
+    """The file of a scorer that the user wrote."""
+    scorer = plain(getattr(dataset, "scorer", None)) or ""
+    return source_file(scorer["_target_"] if isinstance(scorer, dict) else scorer)

@@ -24,6 +24,7 @@ from talr_cli.methods.averaging import interpolate, same_tensors
 from talr_cli.run import out_of_memory
 from talr_cli.run.during import score_in_own_process
 from talr_cli.run.fit import cut_up
+from talr_cli.run.own_rows import with_own_rows
 from talr_cli.run.prepare import Run, place
 from talr_cli.run.variants import whole_training
 from talr_cli.runs.atomic import made_whole, write_json
@@ -147,6 +148,7 @@ def _train(
     from talr_cli.models.frozen import load_frozen
     from talr_cli.training.loop import Setting, TrainingData, make_trainer, train
 
+    run, facts = with_own_rows(run)
     config, renderer = run.config, run.renderer
     validation = rows_to_train(
         run.splits.validation, renderer, config.trainer.max_length, "validation rows"
@@ -185,7 +187,7 @@ def _train(
         model,
         renderer.tokenizer,
         run.method,
-        TrainingData(run.rows, validation, run.general),
+        TrainingData(run.rows, validation, run.general, facts),
         run.directory,
         run.source,
         run.load_base,

@@ -22,6 +22,7 @@ from talr_cli.errors import UserError
 from talr_cli.evaluation.self_score import check_tests
 from talr_cli.methods.checks import check_objective, check_schedule
 from talr_cli.methods.method import Method
+from talr_cli.methods.replay import Replay, SelfReplay
 from talr_cli.models.checks import check_length, check_loads, check_vocabulary, check_weights
 from talr_cli.models.frozen import check_base_dtype
 from talr_cli.models.loading import choose_device, choose_precision, without_weights
@@ -107,7 +108,14 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     if config.eval and splits.scorer is not None:
         check_tests(settings, renderer, tests, splits.scorer, config.domain)
     general: list[Rendered] = []
-    if config.replay is not None:
+    if isinstance(config.replay, SelfReplay):
+        if splits.scorer is None:
+            raise UserError(
+                f"replay=self keeps the answers that the scorer finds right, and dataset="
+                f"{config.dataset.name} has none: name one with dataset.scorer=NAME, or take "
+                "another replay"
+            )
+    elif isinstance(config.replay, Replay):
         general = rows_to_train(
             config.replay.examples(), renderer, trainer.max_length, "replay rows"
         )

@@ -15,11 +15,11 @@ from talr_cli.evaluation.general.local_data import files_below, files_read, task
 from talr_cli.fields import identity_of, plain
 from talr_cli.models.sources import ModelSource
 from talr_cli.run.config import EvalConfig, TrainConfig
+from talr_cli.run.identity import own_scorer
 from talr_cli.runs.environment import package_versions
 from talr_cli.runs.identity import run_identity
 from talr_cli.runs.results import SCHEMA
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.scorers.user import source_file
 
 # How many rows are scored at once is a matter of memory, and where a file lies of taste.
 _NO_MATTER = (
@@ -57,8 +57,7 @@ def scoring_identity(config: TrainConfig | EvalConfig) -> str:
     for later in ("shots", "plain_text"):  # what asks as ever has the identity that it had
         if not suite[later]:
             del suite[later]
-    scorer = plain(getattr(config.dataset, "scorer", None)) or ""
-    own = source_file(scorer["_target_"] if isinstance(scorer, dict) else scorer)
+    own = own_scorer(config.dataset)
     if own is not None:
         files["scorer"] = own
     return run_identity(settings, files)[:8]

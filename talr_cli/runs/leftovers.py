@@ -70,7 +70,7 @@ def of_cache(cache: Path, days: float, models: bool) -> Iterator[Leftover]:
     Args:
         models: Whether converted and random models count too.
     """
-    for kind in ("base_losses", "digests"):
+    for kind in ("base_losses", "own_answers", "digests"):
         yield from _unused(cache / kind, days, "cache entries that nobody reads")
     for path in sorted((cache / "models").glob("*")):
         is_unfinished = path.name.startswith(BUILDING)

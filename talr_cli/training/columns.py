@@ -88,7 +88,7 @@ def columns_of(
         facts["masked_share"] = 1 - after / before
         log.info("masked by the objective: %.1f%% of the targets", 100 * facts["masked_share"])
     columns, others = token_columns(rows), [token_row(row) for row in general]
-    if method.replay is not None:
+    if method.replay is not None and general:
         domain_targets, general_targets = (
             [len(row.targets) for row in some] for some in (rows, general)
         )

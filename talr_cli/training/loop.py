@@ -10,7 +10,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -76,11 +76,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The rows as tokens; `general` ones are taken along by the training rows under replay."""
+    """The rows as tokens; `general` ones are taken along by the training rows under replay.
+
+    `facts` are what the `training` results say about them.
+    """
 
     rows: Sequence[Rendered]
     validation: Sequence[Rendered]
     general: Sequence[Rendered]
+    facts: Mapping[str, float] = field(default_factory=dict)
 
 
 def train(
@@ -211,8 +215,8 @@ def make_trainer(
         # Without autocast a bf16 copy would round the predictions that fp32 is compared with.
         load_base=partial(load_base, torch.float32 if setting.half is None else None),
         general=columns.general,
-        facts=columns.facts,
         compiled=setting.trainer.compile,
+        facts={**data.facts, **columns.facts},
         processing_class=tokenizer,
         train_dataset=Dataset.from_dict(columns.rows),
         eval_dataset=Dataset.from_dict(token_columns(validation)) if validation else None,

@@ -41,6 +41,10 @@ CASES = {
     "oft": ("method=oft",),
     "finch with ema": ("method=finch", "merge=ema", "merge.decay=0.8"),
     "replay": ("method=replay",),
+    "tailsft": ("method=tailsft", "objective.schedule=static", "trainer.micro_batch_size=1"),
+    "talr shuffled": ("method=talr-shuffled", "replay=general"),
+    "talr-base": ("method=talr-base", "trainer.micro_batch_size=1"),
+    "stm": ("method=stm", "objective.threshold=5e4"),
     "bf16": ("trainer.precision=bf16",),
     "recomputed": ("trainer.gradient_checkpointing=true",),
 }

@@ -99,6 +99,7 @@ _KINDS = {
         (_train("method=lora", "adapter.rank=0"), "adapter.rank"),
         (_train("method=lora", "adapter.target_modules=[nothing]"), "arget modules"),
         (_train("method=replay", "replay.share=2"), "replay.share"),
+        (_train("replay=self", "replay.samples=2", "replay.temperature=0"), "replay.samples"),
         (("recommend", "max_general_loss=-1"), "max_general_loss"),
         (("analyze", "model=tiny", "max_length=1"), "max_length"),
     ],

@@ -42,6 +42,8 @@ def method(*overrides):
         (["method=talr", "merge=ema", "merge.decay=0.9"], "talr+ema0.9"),
         (["method=stm", "adapter=lora"], "stm+lora"),
         (["method=tailsft"], "tailsft"),
+        (["method=self-sft"], "self-sft"),
+        (["method=self-replay", "objective=talr"], "talr+self-replay"),
         (["method=talr-base"], "talr-base"),
         (["method=talr-shuffled", "objective.probabilities=base"], "talr-base-shuffled"),
     ],

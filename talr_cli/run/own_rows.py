@@ -1,0 +1,81 @@
+"""A run under replay=self with its rows: the base's right answers, before anything is trained."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import random
+from dataclasses import replace
+from functools import partial
+
+from talr_cli import ranks
+from talr_cli.data.base import Example
+from talr_cli.data.encoding import rows_to_train
+from talr_cli.errors import UserError
+from talr_cli.methods.replay import SelfReplay
+from talr_cli.run.prepare import Run
+
+log = logging.getLogger(__name__)
+
+
+def with_own_rows(run: Run) -> tuple[Run, dict[str, int]]:
+    """The run as it is trained, and what its `training` results say of the rows.
+
+    All ranks must call: the first one makes the answers, the others wait for them.
+
+    Raises:
+        UserError: Nothing that the base answers is right.
+    """
+    replay = run.config.replay
+    if not isinstance(replay, SelfReplay):
+        return run, {}
+    examples = ranks.broadcast(_right(run, replay) if ranks.is_main() else None)
+    asked = len(run.splits.train) * replay.samples
+    log.info("own answers: %d of %d are right and kept", len(examples), asked)
+    if not examples:
+        raise UserError(
+            f"replay=self: none of {asked} answers of the base is right, so there is nothing to "
+            "train on: ask for more with replay.samples=N, or take another replay"
+        )
+    limit = run.config.trainer.max_length
+    # What the template changes about an answer would not be the base's own.
+    rows = rows_to_train(
+        examples, run.renderer, limit, "answers of the base", skip=True, max_bad_share=1.0
+    )
+    random.Random(run.config.seed).shuffle(rows)
+    log.info("one of them, trained tokens between ⟦ and ⟧:\n%s", run.renderer.marked(rows[0]))
+    facts = {"own_answers": asked, "own_rows": len(rows)}
+    if replay.share == 1:
+        return replace(run, rows=rows, general=[]), facts
+    return replace(run, general=rows), facts
+
+
+def _right(run: Run, replay: SelfReplay) -> list[Example]:
+    from talr_cli.evaluation.domain import answer_budget
+    from talr_cli.evaluation.evaluate import load_ready
+    from talr_cli.evaluation.memory import BatchSize
+    from talr_cli.evaluation.own_answers import right_answers
+    from talr_cli.models.checks import check_loads
+
+    scorer = run.splits.scorer
+    if scorer is None:
+        raise ValueError("replay=self without a scorer")
+    config = run.config
+    found = right_answers(
+        partial(load_ready, run.source, config.model, run.device),
+        f"{run.source.fingerprint} {run.device}",
+        check_loads(run.source, config.model, to_train=True),
+        run.renderer,
+        run.splits.train,
+        scorer,
+        replay.max_new_tokens or answer_budget(run.splits.train, run.renderer),
+        replay.samples,
+        replay.temperature,
+        BatchSize.of(config.domain.batch_size, run.device),
+    )
+    gc.collect()  # the base, before another copy of it is loaded
+    if run.device == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+    return found

@@ -1,0 +1,197 @@
+"""replay=self: the base's answers that a scorer finds right, kept, and found again."""
+
+import gzip
+import json
+from dataclasses import replace
+
+import pytest
+from conftest import config
+
+from talr_cli.data.base import Example
+from talr_cli.errors import UserError
+from talr_cli.evaluation import own_answers
+from talr_cli.evaluation.evaluate import load_ready
+from talr_cli.evaluation.generation import Request, answer_tokens, drawn
+from talr_cli.evaluation.memory import BatchSize
+from talr_cli.run.make import training_of
+from talr_cli.run.own_rows import with_own_rows
+from talr_cli.run.prepare import prepare
+from talr_cli.scorers.base import Verdict
+from talr_cli.tracking import Tracker
+
+EXAMPLES = [
+    Example(str(n), ({"role": "user", "content": f"Count to {n}."},), "1", {"number": n})
+    for n in range(6)
+]
+
+
+class Even:
+    """Whatever is said, rows of an even number are right; one row cannot be judged."""
+
+    def __call__(self, output, reference):
+        if reference.get("number") == 5:
+            raise ValueError("an unknown form")
+        return Verdict(reference.get("number", len(output)) % 2 == 0, output)
+
+
+@pytest.fixture
+def base(tiny_source, tiny_config, tmp_path, monkeypatch):
+    """(model, its loader, how often it was called); pieces of 4 prompts in a cache of their own."""
+    monkeypatch.setattr(own_answers, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr(own_answers, "PIECE", 4)
+    # A random model never ends: what counts here is what is made of texts.
+    answer = own_answers.answer_tokens
+
+    def ended(*given):
+        return [(tokens, False) for tokens, _ in answer(*given)]
+
+    monkeypatch.setattr(own_answers, "answer_tokens", ended)
+    model, loads = load_ready(tiny_source, tiny_config, "cpu"), []
+
+    def load():
+        loads.append(1)
+        return model
+
+    return model, load, loads
+
+
+def right(base, renderer, examples=EXAMPLES, **changes):
+    model, load, _ = base
+    asked = {"scorer": Even(), "max_new_tokens": 5, "samples": 1, "temperature": 0.0}
+    return own_answers.right_answers(
+        load,
+        "base",
+        model.config.to_dict(),
+        renderer,
+        examples,
+        batch_size=BatchSize(3),
+        **{**asked, **changes},
+    )
+
+
+def test_right_answers_take_the_place_of_the_completions(base, renderer, caplog):
+    model, _, _ = base
+    requests = [Request(tuple(renderer.prompt_ids(one.messages)), 5) for one in EXAMPLES]
+    texts = [
+        renderer.tokenizer.decode(tokens, skip_special_tokens=True)
+        for start, piece in ((0, requests[:4]), (4, requests[4:]))
+        for tokens, _ in answer_tokens(model, renderer, piece, BatchSize(3), drawn(start, 1.0))
+    ]
+    assert all(text.strip() for text in texts)
+    kept = right(base, renderer, temperature=1.0)
+    assert [(one.id, one.completion) for one in kept] == [
+        ("0/0", texts[0]),
+        ("2/0", texts[2]),
+        ("4/0", texts[4]),
+    ]
+    assert [one.messages for one in kept] == [EXAMPLES[number].messages for number in (0, 2, 4)]
+    assert "answers to 1 rows cannot be judged, such as 5: an unknown form" in caplog.text
+
+
+def test_each_answer_counts_once_and_only_where_it_ended(base, renderer, monkeypatch):
+    drawn = {"temperature": 1.0, "max_new_tokens": 1}
+    kept = right(base, renderer, samples=5, **drawn)
+    for example in EXAMPLES:
+        own = [one.completion for one in kept if one.id.split("/")[0] == example.id]
+        assert len(own) == len(set(own))
+    assert len(kept) > len(right(base, renderer, **drawn))
+    monkeypatch.setattr(own_answers, "answer_tokens", lambda *given: [([5], True)] * len(given[2]))
+    assert right(base, renderer, max_new_tokens=2) == []
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda content: content[:-4],
+        lambda content: gzip.compress(json.dumps([[["a", False]]] * 3).encode()),
+        lambda content: gzip.compress(json.dumps([[["a", False]] * 2] * 4).encode()),
+        lambda content: gzip.compress(json.dumps([[["a", None]]] * 4).encode()),
+    ],
+    ids=["torn", "too few", "too many samples", "a null"],
+)
+def test_a_killed_or_damaged_stage_makes_only_what_is_missing(
+    base, renderer, harm, tmp_path, caplog
+):
+    loads, drawn = base[2], {"temperature": 1.0}
+    first = right(base, renderer, **drawn)
+    assert (right(base, renderer, **drawn), len(loads)) == (first, 1)
+    files = sorted(tmp_path.glob("cache/own_answers/*.json.gz"))
+    prompts = {len(json.loads(gzip.decompress(file.read_bytes()))): file for file in files}
+    assert prompts.keys() == {4, 2}
+    content = prompts[4].read_bytes()
+    prompts[4].unlink()  # as after a kill
+    caplog.clear()
+    assert right(base, renderer, **drawn) == first
+    assert "the base answers 4 prompts" in caplog.text
+    assert "the base answers 2 prompts" not in caplog.text
+    assert prompts[4].read_bytes() == content
+    prompts[4].write_bytes(harm(content))
+    assert right(base, renderer, **drawn) == first
+    assert str(prompts[4]) in caplog.text
+    # Another scorer judges the same answers; another budget has others.
+    before = len(loads)
+    right(base, renderer, scorer=lambda output, reference: Verdict(True, None), **drawn)
+    assert len(loads) == before
+    right(base, renderer, max_new_tokens=4, **drawn)
+    assert len(loads) == before + 1
+
+
+def made(tmp_path, *more):
+    return prepare(
+        config(
+            "train",
+            *("model=tiny", "device=cpu", "logger=none", f"runs_dir={tmp_path}"),
+            *("dataset.train_rows=6", "trainer.max_steps=2", "trainer.batch_size=2"),
+            *("replay=self", "replay.max_new_tokens=5", *more),
+        )
+    )
+
+
+@pytest.mark.parametrize("share", [1, pytest.param(0.5, marks=pytest.mark.slow)])
+def test_a_run_trains_on_them(base, share, tmp_path):
+    run = made(tmp_path, f"replay.share={share}")
+    run = replace(run, splits=replace(run.splits, scorer=Even()))
+    own, facts = with_own_rows(run)
+    assert facts["own_answers"] == 6
+    assert 0 < facts["own_rows"] == len(own.rows if share == 1 else own.general)
+    with run.directory.lock():
+        run.directory.prepare({}, [], run.identity)
+        training_of()(run, Tracker())
+    training = run.directory.read_training()["training"]
+    assert {name: training[name] for name in facts} == facts
+    assert training["rows"] == (facts["own_rows"] if share == 1 else 6)
+
+
+def test_nothing_right_and_no_scorer_are_said_in_a_line(base, tmp_path):
+    run = made(tmp_path)
+    wrong = replace(run.splits, scorer=lambda output, reference: Verdict(False, None))
+    with pytest.raises(UserError, match=r"none of 6 answers of the base is right.*replay\.samples"):
+        with_own_rows(replace(run, splits=wrong))
+    row = json.dumps({"prompt": "What is 2 + 2?", "completion": "4"})
+    (tmp_path / "rows.jsonl").write_text(f"{row}\n" * 6)
+    rows = (f"dataset.train={tmp_path}/rows.jsonl", "dataset.scorer=none", f"runs_dir={tmp_path}")
+    with pytest.raises(UserError, match=r"dataset=rows has none: name one with dataset\.scorer"):
+        prepare(config("train", "model=tiny", "device=cpu", "dataset=jsonl", *rows, "replay=self"))
+
+
+def test_the_scorer_counts_for_the_run_where_it_chooses_the_rows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    row = json.dumps({"prompt": "What is 2 + 2?", "completion": "4"})
+    (tmp_path / "rows.jsonl").write_text(f"{row}\n" * 6)
+    (tmp_path / "test.jsonl").write_text(f"{row}\n".replace("2 + 2", "3 + 1"))
+    common = (
+        *("model=tiny", "device=cpu", "dataset=jsonl", "dataset.train=rows.jsonl"),
+        *("dataset.test=test.jsonl", "dataset.scorer=own_judge.judge", "trainer.batch_size=2"),
+    )
+
+    def identities(comment):
+        text = f"def judge(output, reference):\n    return True  # {comment}\n"
+        (tmp_path / "own_judge.py").write_text(text)
+        return [
+            prepare(config("train", *common, f"replay={name}")).identity
+            for name in ("none", "self")
+        ]
+
+    one, other = identities("one"), identities("other")
+    assert one[0] == other[0]
+    assert one[1] != other[1]
