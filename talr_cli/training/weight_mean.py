@@ -48,7 +48,8 @@ class WeightMean:
         """The mean becomes the model's weights, and they the mean."""
         if isinstance(model, FSDPModule):
             model.reshard()  # a pass without gradients leaves what the root holds whole
-        for name, weight in _trained(model):
+        # Without a step there is no mean: fp16's may all have been left out.
+        for name, weight in _trained(model) if self._mean else ():
             mean = self._mean[name]
             if isinstance(weight, DTensor):  # FSDP2 holds on to the memory that it lies in
                 before = _own(weight).clone()
