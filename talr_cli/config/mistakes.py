@@ -54,7 +54,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
 def _unknown(key: str, known: Sequence[str], see: str) -> str:
     # A key that others call otherwise, such as learning_rate.
     others = difflib.get_close_matches(key.rpartition(".")[2], _OTHER_NAMES, n=1, cutoff=0.85)
-    if others:
+    if others and _OTHER_NAMES[others[0]] != key:
         return f"{key} is not a config value (did you mean {_OTHER_NAMES[others[0]]}?); {see}"
     return f"{key} is not a config value{nearest(key, known)}; {see}"
 
@@ -62,6 +62,7 @@ def _unknown(key: str, known: Sequence[str], see: str) -> str:
 _OTHER_NAMES = {
     "learning_rate": "lr",
     "schedule": "schedule",
+    "warmup_share": "schedule.warmup_share",
     "lr_scheduler_type": "schedule",
     "num_train_epochs": "trainer.epochs",
     "per_device_train_batch_size": "trainer.micro_batch_size",

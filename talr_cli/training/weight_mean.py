@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -45,7 +46,10 @@ class WeightMean:
     @torch.no_grad()
     def swap(self, model: torch.nn.Module) -> None:
         """The mean becomes the model's weights, and they the mean."""
-        for name, weight in _trained(model):
+        if isinstance(model, FSDPModule):
+            model.reshard()  # a pass without gradients leaves what the root holds whole
+        # Without a step there is no mean: fp16's may all have been left out.
+        for name, weight in _trained(model) if self._mean else ():
             mean = self._mean[name]
             if isinstance(weight, DTensor):  # FSDP2 holds on to the memory that it lies in
                 before = _own(weight).clone()

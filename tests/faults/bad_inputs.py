@@ -88,6 +88,7 @@ _KINDS = {
         (_train("trainer.max_length=4"), "max_length"),
         (_train("schedule=linaer"), "did you mean linear?"),
         (_train("trainer.schedule=linear"), "did you mean schedule?"),
+        (_train("trainer.warmup_share=0.1"), "did you mean schedule.warmup_share?"),
         (_train("schedule=finch", "schedule.decay=1"), "schedule.decay"),
         (_train("device=gpu"), "device"),
         (_train("limit=0"), "limit"),

@@ -1,7 +1,15 @@
-"""The moving average of the weights: its formula, a training that feels nothing, a kill."""
+"""The moving average of the weights: its formula, a training that feels nothing, a kill.
 
+Run as a program it is one of two ranks between which FSDP2 has split up the weights.
+"""
+
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
+import pytest
 import torch
 from faults.tiny_training import STEPS, trained
 from optimizer_step import toy
@@ -63,3 +71,58 @@ def test_for_a_copy_the_weights_are_exchanged_and_come_back_bit_for_bit():
         for name, parameter in model.named_parameters():
             torch.testing.assert_close(parameter, first[name] + 0.5)
     assert same(moved, dict(model.named_parameters()))
+
+
+@pytest.mark.slow
+def test_split_up_over_two_ranks_it_is_the_same_and_comes_back_from_a_checkpoint(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    done = subprocess.run(
+        [*command, __file__, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path])},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def split_up(folder):
+    """One rank: the mean of weights in two parts is that of whole ones, bit for bit."""
+    torch.distributed.init_process_group("gloo")
+    model, plain = toy(), toy()
+    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
+    torch.distributed.fsdp.fully_shard(model, mesh=mesh)
+    parts, whole = WeightMean(DECAY), WeightMean(DECAY)
+
+    def step():
+        with torch.no_grad():
+            for one, other in zip(model.parameters(), plain.parameters(), strict=True):
+                one.to_local().mul_(1.1)
+                other.mul_(1.1)
+        parts.update(model)
+        whole.update(plain)
+
+    def gathered():
+        return {name: one.full_tensor().clone() for name, one in model.named_parameters()}
+
+    step()
+    step()
+    parts.save(folder, is_main=torch.distributed.get_rank() == 0)
+    torch.distributed.barrier()
+    parts = WeightMean(DECAY)
+    parts.load(folder, model)
+    step()
+    before = gathered()
+    ids = torch.arange(1, 9)[None]
+    with parts.in_place_of_weights(model), whole.in_place_of_weights(plain), torch.no_grad():
+        assert same(gathered(), dict(plain.named_parameters()))
+        torch.testing.assert_close(model(ids).logits, plain(ids).logits)
+    assert same(before, gathered())
+    assert same(before, dict(plain.named_parameters()))
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    split_up(Path(sys.argv[1]))
