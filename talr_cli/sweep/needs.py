@@ -17,7 +17,7 @@ from typing import Any
 
 from talr_cli.errors import UserError
 from talr_cli.fields import files_of
-from talr_cli.models.device_memory import gib, machine_memory
+from talr_cli.models.device_memory import USABLE, gib, machine_memory
 from talr_cli.models.shape import Shape, tensors_of
 from talr_cli.models.sources import ModelSource
 from talr_cli.run.config import EvalConfig, TrainConfig
@@ -203,7 +203,7 @@ def _longest_rows(config: TrainConfig, shape: Shape) -> planner.Plan:
     """How a batch is cut up when every row is as long as may be."""
     longest, how = config.trainer.max_length, _arithmetic(config)
     rows = planner.Rows([longest], [longest], joined=False)
-    usable = planner.USABLE[how.device] * _memory_there(config)[0]
+    usable = USABLE[how.device] * _memory_there(config)[0]
     return planner.choose(shape, config.parts, config.trainer, how, rows, usable)
 
 
