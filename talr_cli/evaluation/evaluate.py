@@ -87,8 +87,8 @@ def evaluate(
         _write_samples(samples, f"general-{task}", answers)
     if scorer is not None and rows:
         log.info("evaluation: %d rows of the domain", len(rows))
-        prompts = (renderer.prompt_ids(one.messages, one.tools) for one in rows)
-        longest = max(map(len, prompts)) + budget
+        asked = (len(renderer.prompt_ids(one.messages, one.tools)) for one in rows)
+        longest = max(asked) + budget
         answered = evaluate_domain(
             model,
             renderer,

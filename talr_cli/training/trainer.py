@@ -162,7 +162,8 @@ class MethodTrainer(SFTTrainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """The micro-batches of one optimizer step; tau may have to be known before they run."""
-        batches, targets = super().get_batch_samples(epoch_iterator, num_batches, device)
+        batches, found = super().get_batch_samples(epoch_iterator, num_batches, device)
+        targets: Any = found
         alone = self.accelerator.num_processes == 1
         self.target_tokens += _targets(batches) if alone else int(targets)
         self.temperature.start_step(batches, self._score_without_gradient)
