@@ -19,10 +19,11 @@ import torch
 
 from talr_cli.config import composition
 from talr_cli.models import sources
+from talr_cli.models.device_memory import USABLE, gib
 from talr_cli.models.shape import Shape
 from talr_cli.sweep.needs import CHECKPOINT_BYTES, CHECKPOINTS, free_bytes
 from talr_cli.training.memory import Arithmetic
-from talr_cli.training.planner import USABLE, Plan, Rows, choose, gib, operations
+from talr_cli.training.planner import Plan, Rows, choose, operations
 
 EXPERIMENTS = {
     "cpu": ["cpu"],
