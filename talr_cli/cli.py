@@ -34,6 +34,7 @@ COMMANDS = {
     "list": "the runs of each study, their states, scores and sizes",
     "show": "a run: how it was made, its scores, some answers, its files",
     "clean": "delete what nothing needs; --dry-run shows it",
+    "fetch": "what runs with these arguments read, for a machine without a network",
     "status": "where the runs of a detached sweep stand, by files and SLURM's queue",
     "logs": "what a run of a sweep prints",
     "stop": "take the jobs of a detached sweep out of the queue, end those that run",
@@ -60,7 +61,7 @@ run of a sweep that is not done, 2 something that you can put right, 75 in use, 
 """
 
 # What these make is worth more than what they print.
-_MAKING = ("train", "sweep", "search", "eval", "analyze", "export")
+_MAKING = ("train", "sweep", "search", "eval", "analyze", "export", "fetch")
 _GOING_ON = ("train", "sweep", "search", "eval")  # they find what is done
 _ASKING = {"-h", "--help", "-c", "--cfg", "-i", "--info", "--dry-run"}
 _BROKEN_PIPE = 141  # exit code: as of a program that SIGPIPE has ended

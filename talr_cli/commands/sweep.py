@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from hydra import compose
@@ -26,6 +26,7 @@ from talr_cli.sweep.grid import points
 from talr_cli.sweep.hydra_launcher import HydraLauncher
 from talr_cli.sweep.jobs import Launcher
 from talr_cli.sweep.local import Local
+from talr_cli.sweep.machine import lacking
 from talr_cli.sweep.plan import Plan, find_models, make_plan
 from talr_cli.sweep.show import show_plan, show_submissions, show_summary
 
@@ -57,7 +58,11 @@ def main(arguments: Sequence[str]) -> int:
         progress.be_quiet()
     with progress.work("planning"):
         grid = points([one for one in overrides if one not in own], config_dir)
-        plan = make_plan(grid, find_models(grid, fetch=not dry_run), config_dir, options)
+        models = find_models(grid, fetch=not dry_run)
+        plan = make_plan(grid, models, config_dir, options)
+        if any(now != "done" for now in plan.states):
+            stops, doubts = lacking(grid, models, options.launcher)
+            plan = replace(plan, missing=[*plan.missing, *stops], notes=[*plan.notes, *doubts])
     if options.detach:
         return _detach(plan, options, dry_run)
     launcher: Launcher

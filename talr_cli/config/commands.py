@@ -81,6 +81,15 @@ class DoctorConfig:
 
 
 @dataclass(kw_only=True)
+class FetchConfig:
+    """`talr fetch`, beside the values of `talr train`."""
+
+    folder: str | None = value(
+        "where all of it goes; null: the usual caches", None, is_path=True, may_be_empty=False
+    )
+
+
+@dataclass(kw_only=True)
 class StatusConfig(ReadingConfig):
     """`talr status`."""
 
@@ -266,6 +275,7 @@ COMMANDS: dict[str, type] = {
     "show": ShowConfig,
     "clean": CleanConfig,
     "doctor": DoctorConfig,
+    "fetch": FetchConfig,
     "status": StatusConfig,
     "logs": LogsConfig,
     "stop": StopConfig,

@@ -28,7 +28,7 @@ Values marked * do not change the trained weights: they do not count for a run's
 # The command whose page a value is on, where several have it.
 ORDER = (
     *("train", "sweep", "search", "eval", "analyze", "compare", "report", "recommend", "export"),
-    *("list", "show", "clean", "doctor", "status", "logs", "stop"),
+    *("list", "show", "clean", "doctor", "fetch", "status", "logs", "stop"),
 )
 
 

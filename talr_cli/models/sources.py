@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 LARGE = 2**24  # bytes, from which on a file's digest is worth remembering
 # Weights as safetensors only, the tokenizer in any of its forms.
-_WANTED = ("*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab.txt")
+WANTED = ("*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def directory_source(path: Path, remedy: str = "take another copy of it") -> Mod
         )
     if not list(path.glob("*.safetensors")):
         raise UserError(f"{path} holds no *.safetensors: save it with save_pretrained first")
-    files = sorted(file for pattern in _WANTED for file in path.glob(pattern))
+    files = sorted(file for pattern in WANTED for file in path.glob(pattern))
     digests = {file.name: _digest(file) for file in files}
     return ModelSource(path, json.dumps(digests, sort_keys=True), str(path))
 
@@ -141,7 +141,7 @@ def _hub(hub_id: str, revision: str | None, with_code: bool) -> ModelSource:
 
     if not sys.stderr.isatty():
         disable_progress_bars()
-    patterns = [*_WANTED, "*.py"] if with_code else list(_WANTED)
+    patterns = [*WANTED, "*.py"] if with_code else list(WANTED)
     try:
         folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
     except (OSError, ValueError, HFValidationError) as error:

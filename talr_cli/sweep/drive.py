@@ -10,6 +10,7 @@ from pathlib import Path
 from talr_cli import progress
 from talr_cli.errors import IN_USE
 from talr_cli.interruption import Stop
+from talr_cli.runs.disk import make_folder
 from talr_cli.sweep.jobs import Ended, Job, Launcher, Outcome
 from talr_cli.sweep.plan import state
 from talr_cli.sweep.prune import prune
@@ -112,7 +113,9 @@ def _outcome(ended: Ended) -> Outcome | None:
         return Outcome("failed", f"killed by signal {-code}\n{last_lines}", ended.seconds)
     status = job.directory.read_status()
     if status.state not in ("failed", "diverged"):
-        # It ended before the run began, for example because a data file is missing.
+        # It ended before the run began, for example because a data file is missing, or before
+        # anything was started at all: a cluster may refuse a job.
+        make_folder(job.directory.path)
         job.directory.write_status("failed", last_lines)
         return Outcome("failed", last_lines, ended.seconds)
     return Outcome(status.state, status.reason or last_lines, ended.seconds)

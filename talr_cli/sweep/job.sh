@@ -5,7 +5,9 @@ set -u
 cd {{folder}} || exit 1
 # Modules are loaded here.
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
+# By the address with which SLURM reaches it: where the processes of several nodes meet.
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+head=$(scontrol show node "$head" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
 
 # SLURM says USR1 to this script alone before the time limit, or a preemption. The run is asked to
 # end, writes a checkpoint, and goes on from it when the job starts again. A job that somebody else

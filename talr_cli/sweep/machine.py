@@ -9,7 +9,7 @@ import os
 import platform
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +22,7 @@ from talr_cli.config.commands import SweepConfig
 from talr_cli.config.help import choices_of
 from talr_cli.errors import UserError
 from talr_cli.evaluation.config import SuiteConfig
-from talr_cli.models.sources import cache_dir
+from talr_cli.models.sources import ModelSource, cache_dir
 from talr_cli.run.config import TrainConfig
 from talr_cli.runs.listing import as_size
 from talr_cli.sweep.gpus import gpu_memory, gpu_names
@@ -33,6 +33,7 @@ from talr_cli.tracking.wandb import is_logged_in
 
 PATIENCE = 5.0  # seconds for an answer of the hub
 LITTLE = 10 * 2**30  # bytes of free disk: a model of 3 billion weights has 6 GB
+_DRIVERS = ("nvidiactl", "nvmap", "dxg", "kfd")  # in /dev: NVIDIA's, on a Jetson, in WSL; AMD's
 # One run of each model and dataset of an experiment has what all of them need.
 _ONE_RUN = ("method=sft", "lr=1e-5", "seed=0")
 
@@ -75,6 +76,46 @@ def of_experiments(reachable: bool) -> Iterator[Check]:
         found = dict.fromkeys(_stopped(name, reachable))
         detail = "\n".join(found) or "nothing that is known beforehand would stop it"
         yield Check(f"experiment={name}", "problem" if found else "ok", detail)
+
+
+def lacking(
+    grid: Sequence[Point], models: Mapping[str, ModelSource | None], launcher: str
+) -> tuple[list[str], list[str]]:
+    """What will stop runs of a grid, and what may: what they read of the hub, the GPU they ask for.
+
+    The hub is asked for one answer, where something is to be had from it.
+    """
+    away = dict.fromkeys(reason for one in grid for reason in _away(one, models, False))
+    suites = dict.fromkeys(
+        f"suite={suite.name}: the hub cannot be reached: its tasks are read from the cache, where "
+        "`talr fetch` or an earlier run has put them"
+        for suite in (one.config.suite for one in grid if one.config.eval)
+        if suite.task_dir != "mini" and suite.data_dir is None
+    )
+    if (away or suites) and hub().state == "ok":
+        away, suites = {}, {}
+    stops = list(away)
+    if launcher == "local":
+        stops += dict.fromkeys(reason for one in grid for reason in _lacks_gpu(one.config))
+    return stops, list(suites)
+
+
+def _away(point: Point, models: Mapping[str, ModelSource | None], reachable: bool) -> Iterator[str]:
+    """The model and the rows of a run that are on the hub only."""
+    config = point.config
+    if models[model_key(config)] is None and not reachable and not _has_package(point):
+        yield f"{config.model.path} is not here, and the hub cannot be reached"
+    yield from _stopped_by_data(config, reachable)
+
+
+def _lacks_gpu(config: TrainConfig) -> Iterator[str]:
+    """What is asked of GPUs that are not here."""
+    gpus, wanted = len(gpu_names()), config.distributed.processes
+    unseen = any(Path("/dev", name).exists() for name in _DRIVERS)  # the driver's tool is not here
+    if config.device == "cuda" and not gpus and not unseen:
+        yield "device=cuda, and nvidia-smi shows no GPU: device=auto takes what there is"
+    if wanted is not None and config.device != "cpu" and wanted > gpus > 0:
+        yield f"distributed.processes={wanted}, but {gpus} GPUs are visible"
 
 
 def hub() -> Check:
@@ -207,9 +248,7 @@ def _stopped(experiment: str, reachable: bool) -> Iterator[str]:
     yield from make_plan(grid, models, None, SweepConfig()).missing
     for point in grid:
         config = point.config
-        if models[model_key(config)] is None and not reachable and not _has_package(point):
-            yield f"{config.model.path} is not here, and the hub cannot be reached"
-        yield from _stopped_by_data(config, reachable)
+        yield from _away(point, models, reachable)
         yield from _stopped_by_suite(config.suite, reachable)
 
 

@@ -88,7 +88,9 @@ def _standing(
     end = ends.get(number or "") if job is None else job.state
     how = f"its job ended: {end}" if end else "no job and no process makes it"
     if status.state == "pending":
-        return Standing(run.path, "never started", number, f"{how}: talr logs {run.path.name}")
+        said = any((run.path / name).exists() for name in ("train.log", "eval.log"))
+        where = f": talr logs {run.path.name}" if said else ""
+        return Standing(run.path, "never started", number, f"{how}{where}")
     return Standing(run.path, "stopped", number, f"{how}, {_progress(run)}")
 
 
@@ -105,6 +107,7 @@ def _is_settled(run: RunDirectory) -> bool:
 
 def _why(job: QueuedJob) -> str:
     words = {
+        "None": "not looked at yet",
         "Dependency": "for the run that it needs",
         "BeginTime": "queued again, starts soon",
         "PartitionTimeLimit": "for ever: its time limit is over the partition's",

@@ -19,7 +19,7 @@ from talr_cli.config.commands import SlurmConfig
 from talr_cli.errors import UserError
 from talr_cli.runs.lease import hold
 from talr_cli.runs.run_directory import LOCK, RunDirectory
-from talr_cli.sweep import slurm
+from talr_cli.sweep import gpus, slurm
 from talr_cli.sweep.detached import TEMPLATE, queue_of, script
 from talr_cli.sweep.grid import points
 from talr_cli.sweep.plan import find_models, jobs_of
@@ -258,6 +258,31 @@ def test_a_run_that_a_process_makes_is_not_submitted(cluster, capsys):
     assert typed(cluster, "sbatch") == []
 
 
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (("dataset=metamath",), "meta-math/MetaMathQA is not here, and the hub cannot be reached"),
+        (("model.path=no/model", "model.package=null"), "no/model is not here, and the hub"),
+        (("launcher=local", "device=cuda"), "device=cuda, and nvidia-smi shows no GPU"),
+    ],
+)
+def test_a_dry_run_says_what_the_start_would_say(overrides, expected, cluster, monkeypatch, no_hub):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cluster.parent / "hub"))
+    put(cluster, "nvidia-smi", "exit 9")
+    gpus._driver.cache_clear()
+    lines = [one for one in GRID if not one.startswith("device=cpu")]
+    detached = () if "launcher=local" in overrides else DETACHED
+    for also in ((), ("--dry-run",)):
+        with pytest.raises(UserError, match=expected):
+            sweep.main([*lines, *detached, *overrides, *also])
+    assert not Path("runs").exists()
+
+
+def test_a_suite_whose_data_may_be_here_is_a_doubt(cluster, capsys, no_hub):
+    assert submit("suite=paper", "--dry-run") == 0
+    assert "note: suite=paper: the hub cannot be reached" in capsys.readouterr().out
+
+
 def test_a_dry_run_shows_the_script_and_leaves_nothing(cluster, capsys):
     assert submit("--dry-run") == 0
     said = capsys.readouterr().out
@@ -354,9 +379,9 @@ def test_status_is_told_by_files_and_queue(cluster, capsys):
     assert now["sft"] == ("running", "on , step 12")
     set_states(cluster, "COMPLETED", "TIMEOUT", "CANCELLED")
     assert states()["sft"] == ("stopped", "its job ended: TIMEOUT, step 12")
-    state, detail = states()["averaging"]
-    assert state == "never started"
-    assert detail.startswith("its job ended: CANCELLED: talr logs averaging-")
+    assert states()["averaging"] == ("never started", "its job ended: CANCELLED")
+    (runs["averaging"].path / "train.log").write_text("talr: no\n")
+    assert states()["averaging"][1].startswith("its job ended: CANCELLED: talr logs averaging-")
     # The queue forgets, and this cluster has no accounting.
     (cluster / "queue").write_text("")
     assert states()["sft"] == ("stopped", "no job and no process makes it, step 12")

@@ -1,0 +1,81 @@
+"""`talr fetch`: what a train or a sweep with these arguments reads, onto this machine."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from hydra import compose
+
+from talr_cli.config import composition
+from talr_cli.config.commands import FetchConfig, SweepConfig
+from talr_cli.config.typed import typed_config
+from talr_cli.errors import UserError
+from talr_cli.printable import printable
+from talr_cli.runs.listing import as_size
+from talr_cli.sweep import fetching
+from talr_cli.sweep.fetching import Need
+from talr_cli.sweep.grid import points
+from talr_cli.sweep.needs import free_bytes
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code: 0 when all is here and was found again without a network.
+
+    Raises:
+        UserError: Something cannot be had; what was fetched before it stays.
+    """
+    arguments = [one for one in arguments if one not in ("-m", "--multirun")]
+    config_dir, overrides = composition.take_config_dir(arguments)
+    if any(one.startswith("-") for one in overrides):
+        composition.run("fetch", lambda composed: None, arguments)  # --help and its like
+        return 0
+    own_keys = {field.name for field in fields(FetchConfig)}
+    own = [one for one in overrides if one.partition("=")[0] in own_keys]
+    with composition.composing("fetch", config_dir) as also:
+        options: FetchConfig = typed_config("fetch", compose("fetch", [*also, *own]), own)
+    of_run = [one for one in overrides if one not in own and not _is_of_sweep(one)]
+    needs = fetching.needs_of(points(of_run, config_dir))
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        raise UserError("HF_HUB_OFFLINE=1 forbids what is to be done: unset HF_HUB_OFFLINE")
+    places = {} if options.folder is None else fetching.places(Path(options.folder))
+    with fetching.environment(places):
+        _fetch(needs, Path(options.folder or "."))
+    _say_how_to_go_on(places, overrides, own)
+    return 0
+
+
+def _fetch(needs: Sequence[Need], folder: Path) -> None:
+    sizes = fetching.sizes(needs)
+    known, free = sum(size or 0 for size in sizes), free_bytes(folder)
+    if known > free:
+        raise UserError(f"{as_size(known)} are to be fetched, {as_size(free)} are free in {folder}")
+    for number, (need, size) in enumerate(zip(needs, sizes, strict=True), start=1):
+        on_hub = "" if size is None else f", {as_size(size)} on the hub"
+        head = f"{number}/{len(needs)} {need.kind} {printable(need.name)}"
+        print(f"{head}{on_hub} ...", flush=True)
+        words, grown = fetching.fetch(need)
+        print(f"{head}: {printable(words)}, {as_size(grown)} fetched", flush=True)
+    lacking = fetching.check(needs)
+    if lacking:
+        raise UserError(f"fetched, but not found without a network: {'; '.join(lacking)}")
+
+
+def _say_how_to_go_on(
+    places: Mapping[str, str], overrides: Sequence[str], own: Sequence[str]
+) -> None:
+    print("all is here, and was found again without a network. Where there is none:")
+    values = {**places, "HF_HUB_OFFLINE": "1"}
+    print("  export " + " ".join(f"{name}={shlex.quote(one)}" for name, one in values.items()))
+    command = shlex.join(one for one in overrides if one not in own)
+    print(printable(f"  talr sweep {command}"))
+
+
+def _is_of_sweep(override: str) -> bool:
+    """Whether it says where runs are made, which changes nothing of what they read."""
+    key = override.partition("=")[0].lstrip("+~")
+    names = {field.name for field in fields(SweepConfig)}
+    return key.partition(".")[0] in names or key.startswith("hydra.launcher.")
