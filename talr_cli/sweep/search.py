@@ -127,7 +127,8 @@ class Search:
                     _train_until(job, directory, stop)
                     if stop.requested or not directory.model.exists():
                         return False  # it has failed: what makes the run to its end says so
-                    _score(directory, point, launcher, stop)
+                    alone = (*job.overrides, "score_at=null", f"at={config.at}")
+                    _score(Job("train", alone, config, directory), launcher, stop)
                     if stop.requested or directory.read_results() is None:
                         return False
                 trial.report(self._worth(*self._scores(directory, point)), step)
@@ -159,6 +160,7 @@ def _train_until(job: Job, point: RunDirectory, stop: Stop) -> None:
     """
     if point.model.exists():
         return
+    log.info("training up to a point of it: %s", job.log)
     process = job.start({})
     while process.poll() is None:
         if stop.requested or (point.model.exists() and point.read_status().state != "pending"):
@@ -168,11 +170,9 @@ def _train_until(job: Job, point: RunDirectory, stop: Stop) -> None:
         time.sleep(POLL)
 
 
-def _score(directory: RunDirectory, point: Point, launcher: Launcher, stop: Stop) -> None:
-    """Score the weights of a point as its run's own config says."""
-    groups = [f"{group}={point.choices[group]}" for group in ("logger", "distributed")]
-    typed = (f"ckpt='{directory.path}'", f"device={point.config.device}", *groups)
-    job = Job("eval", typed, point.config, directory)
+def _score(job: Job, launcher: Launcher, stop: Stop) -> None:
+    """Score the weights of a point, which are there, as those of its training's end will be."""
+    log.info("scoring the point: %s", job.log)
     for _ in launcher.submit([job], stop):
         pass
 

@@ -18,6 +18,7 @@ from talr_cli.errors import UserError
 from talr_cli.interruption import Stop
 from talr_cli.models.sources import ModelSource
 from talr_cli.run.record import scoring_identity
+from talr_cli.sweep.grid import points
 from talr_cli.sweep.jobs import Ended
 from talr_cli.sweep.plan import model_key
 from talr_cli.sweep.space import Interval, Names, Steps, space_of
@@ -145,21 +146,13 @@ def test_a_trial_that_is_worse_than_the_usual_one_at_a_point_is_not_trained_on(
     def train_until(job, point, stop):
         point.model.mkdir(parents=True)
 
-    def score(directory, point, launcher, stop):
-        (config, _), *_ = [pair for pair in points_of[0] if pair[1].path == directory.path]
-        write_scores(config, directory)
-
-    points_of = []
-    jobs_of = module.jobs_of
-
-    def remembered(points, sources, config_dir):
-        jobs = jobs_of(points, sources, config_dir)
-        points_of[:] = [jobs[-1].points]
-        return jobs
+    def score(job, launcher, stop):
+        (alone,) = points([one for one in job.overrides if not one.startswith("score_at=[")], None)
+        assert alone.config == job.config, "what is typed makes the point and nothing else"
+        write_scores(job.config, job.directory)
 
     monkeypatch.setattr(module, "_train_until", train_until)
     monkeypatch.setattr(module, "_score", score)
-    monkeypatch.setattr(module, "jobs_of", remembered)
     own = Search(
         SPACE,
         [*FIXED, "study=s", "score_at=[0.25,0.5]"],
