@@ -49,17 +49,21 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _fetch(needs: Sequence[Need], folder: Path) -> None:
-    sizes = fetching.sizes(needs)
-    known, free = sum(size or 0 for size in sizes), free_bytes(folder)
-    if known > free:
-        raise UserError(f"{as_size(known)} are to be fetched, {as_size(free)} are free in {folder}")
-    for number, (need, size) in enumerate(zip(needs, sizes, strict=True), start=1):
-        on_hub = "" if size is None else f", {as_size(size)} on the hub"
-        head = f"{number}/{len(needs)} {need.kind} {printable(need.name)}"
-        print(f"{head}{on_hub} ...", flush=True)
-        words, grown = fetching.fetch(need)
-        print(f"{head}: {printable(words)}, {as_size(grown)} fetched", flush=True)
-    lacking = fetching.check(needs)
+    with fetching.apart() as ask:
+        sizes = ask(fetching.sizes, needs)
+        known, free = sum(size or 0 for size in sizes), free_bytes(folder)
+        if known > free:
+            raise UserError(
+                f"{as_size(known)} are to be fetched, {as_size(free)} are free in {folder}"
+            )
+        for number, (need, size) in enumerate(zip(needs, sizes, strict=True), start=1):
+            on_hub = "" if size is None else f", {as_size(size)} on the hub"
+            head = f"{number}/{len(needs)} {need.kind} {printable(need.name)}"
+            print(f"{head}{on_hub} ...", flush=True)
+            words, grown = ask(fetching.fetch, need)
+            print(f"{head}: {printable(words)}, {as_size(grown)} fetched", flush=True)
+    with fetching.environment(fetching.NO_NETWORK), fetching.apart() as ask:
+        lacking = ask(fetching.check, needs)
     if lacking:
         raise UserError(f"fetched, but not found without a network: {'; '.join(lacking)}")
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from talr_cli.data.base import Dataset
 from talr_cli.errors import UserError
@@ -27,7 +27,6 @@ from talr_cli.runs.listing import size_of
 from talr_cli.sweep.grid import Point
 
 NO_NETWORK = {"HF_HUB_OFFLINE": "1", "DATASETS_VERBOSITY": "error"}  # it says what it did not ask
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -81,9 +80,19 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def apart() -> Iterator[Callable[[Callable[[Any], Any], Any], Any]]:
+    """Inside, what is yielded calls a function in a process of its own, the same for all calls.
+
+    The hub's client reads its environment when it is imported.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        yield lambda function, argument: process.submit(function, argument).result()
+
+
 def sizes(needs: Sequence[Need]) -> list[int | None]:
     """Bytes of each on the hub, as far as it says; None where it does not or is not asked."""
-    return _apart(_sizes, needs)
+    return [_size(need) for need in needs]
 
 
 def fetch(need: Need) -> tuple[str, int]:
@@ -92,23 +101,20 @@ def fetch(need: Need) -> tuple[str, int]:
     Raises:
         UserError: It cannot be had.
     """
-    return _apart(_fetch, need)
+    before = _cached()
+    words = _get(need)
+    return words, max(0, _cached() - before)
 
 
 def check(needs: Sequence[Need]) -> list[str]:
-    """What cannot be found without a network, in lines."""
-    with environment(NO_NETWORK):
-        return _apart(_check, needs)
-
-
-def _apart(function: Callable[[Any], Answer], argument: Any) -> Answer:
-    """In a process of its own: the hub's client reads its environment when it is imported."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        return process.submit(function, argument).result()
-
-
-def _sizes(needs: Sequence[Need]) -> list[int | None]:
-    return [_size(need) for need in needs]
+    """What cannot be found, in lines."""
+    found = []
+    for need in needs:
+        try:
+            _get(need)
+        except UserError as error:
+            found.append(str(error))
+    return found
 
 
 def _size(need: Need) -> int | None:
@@ -133,22 +139,6 @@ def _size(need: Need) -> int | None:
         for one in info.siblings or ()
         if any(fnmatch(one.rfilename, pattern) for pattern in wanted)
     )
-
-
-def _fetch(need: Need) -> tuple[str, int]:
-    before = _cached()
-    words = _get(need)
-    return words, max(0, _cached() - before)
-
-
-def _check(needs: Sequence[Need]) -> list[str]:
-    found = []
-    for need in needs:
-        try:
-            _get(need)
-        except UserError as error:
-            found.append(str(error))
-    return found
 
 
 def _get(need: Need) -> str:

@@ -121,6 +121,8 @@ def cancel(numbers: Sequence[str]) -> None:
 def ask_to_end(numbers: Sequence[str]) -> None:
     """Tell running jobs to end, with no time limit: SIGTERM to their steps."""
     if numbers:
+        # Whose time is over in this moment would be queued again.
+        _answer(["scontrol", "update", f"JobId={','.join(numbers)}", "Requeue=0"])
         _answer(["scancel", "--signal=TERM", *numbers])
 
 

@@ -41,6 +41,7 @@ echo "$number;one"
     "squeue": 'cat "$QUEUE"',
     "sinfo": 'echo "main*|1:00:00"; echo "long|infinite"',
     "scancel": "",
+    "scontrol": "",
     "sacct": 'echo "Slurm accounting storage is disabled" >&2; exit 1',
 }
 
@@ -411,6 +412,7 @@ def test_stop_takes_out_what_waits_and_asks_what_runs(cluster, capsys):
     set_states(cluster, "RUNNING", "RUNNING", "PENDING")
     stop.main(["study=default"])
     assert typed(cluster, "scancel") == ["scancel 3", "scancel --signal=TERM 1 2"]
+    assert typed(cluster, "scontrol") == ["scontrol update JobId=1,2 Requeue=0"]
     stop.main(["study=default", "now=true"])
     assert typed(cluster, "scancel")[2:] == ["scancel 3", "scancel 1 2"]
     with pytest.raises(UserError, match="no study runs/nothing"):
