@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,35 +88,31 @@ def _difference(whole: Path, cut: Path) -> dict[str, Any]:
 
 
 def study(options: Options, lines: Lines) -> None:
-    """A grid with several runs on the one GPU, from the base's scores to the report."""
+    """`experiment=facts` with several runs on the one GPU, from the base to the report."""
     runs = options.out / "study"  # a process after this one goes on with it
-    common = [*_model(options), f"runs_dir={runs}", f"device={options.device}", "logger=none"]
+    typed = ["sweep", "experiment=facts", *_model(options), f"runs_dir={runs}", "logger=none"]
+    typed += [f"device={options.device}"]
     if options.small:
-        common += ["limit=2"]
-        grid = ["method=sft", "lr=1e-4", "workers=1", "dataset.train_rows=8", "trainer.max_steps=2"]
+        typed += ["method=sft", "lr=1e-4", "seed=0", "score_at=null", "limit=2"]
+        typed += ["dataset.train_rows=8", "trainer.max_steps=2"]
     else:
-        grid = ["method=sft,l2,lora,averaging,flow,talr", "lr=2e-5,1e-4,4e-4", "workers=4"]
-    commands: dict[str, Sequence[str]] = {
-        "base": ("eval", "study=cpu"),
-        "sweep": ("sweep", "experiment=cpu", *grid),
-    }
-    for name, typed in commands.items():
+        typed += ["method=sft,talr", "workers=4"]
 
-        def work(typed: Sequence[str] = typed) -> dict[str, Any]:
-            finish(start(*typed, *common))
-            return {"scored": len(list(runs.rglob("results.json")))}
+    def work() -> dict[str, Any]:
+        finish(start(*typed))
+        return {"scored": len(list(runs.rglob("results.json")))}
 
-        lines.measure(name, work)
+    lines.measure("sweep", work)
 
     def scores() -> dict[str, Any]:
-        found = [json.loads(file.read_text()) for file in runs.rglob("results.json")]
         return {
-            f"{one['run']['method']} {one['run'].get('lr')}": (
+            file.parent.name: (
                 one["general"]["score"],
                 (one["domain"] or {}).get("score"),
                 (one["training"] or {}).get("seconds"),
             )
-            for one in found
+            for file in sorted(runs.rglob("results.json"))
+            for one in [json.loads(file.read_text(encoding="utf-8"))]
         }
 
     lines.measure("general score, domain score, seconds of training", scores)
