@@ -78,7 +78,7 @@ _CATEGORIES = "Domain score of the test rows of each category ± one standard er
 _COST = (
     "Hours are device hours of training: those of all GPUs, or of the machine on a CPU, where the "
     "memory is that of the process. A resumed run is scaled up from the part that was timed. "
-    "Averages of one run share its training."
+    "Averages of one run, and points along it, share its training."
 )
 _MADE = "How it was made"
 

@@ -53,10 +53,14 @@ def paths(runs: Iterable[Results]) -> list[list[Results]]:
     """
     found: dict[tuple[str, str], list[Results]] = {}
     for one in runs:
-        taken, averaged = (one.get("weights") or {}).get("taken"), averaged_from(one)
-        origin = (taken or averaged or {"of": name_of(one)})["of"]
-        found.setdefault((as_now(origin), method_label(one)), []).append(one)
+        found.setdefault((training_of(one), method_label(one)), []).append(one)
     return [sorted(path, key=share_trained) for path in found.values() if len(path) > 1]
+
+
+def training_of(results: Results) -> str:
+    """The training that the weights are of, by its run's name: one for its points and averages."""
+    taken, averaged = (results.get("weights") or {}).get("taken"), averaged_from(results)
+    return as_now((taken or averaged or {"of": name_of(results)})["of"])
 
 
 def name_of(results: Results) -> str:

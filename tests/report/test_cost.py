@@ -9,6 +9,7 @@ from synthetic_study import BASE, results, training
 from talr_cli.report.tables.cells import as_csv, as_markdown
 from talr_cli.report.tables.cost import cost_cells
 from talr_cli.statistics.groups import comparable
+from talr_cli.statistics.pairs import name_of
 
 
 def cost(*runs):
@@ -63,6 +64,17 @@ def test_averages_of_one_run_are_one_training():
     (line,) = cost(*averages)
     assert (line["trainings"], float(line["hours"])) == ("1", 0.5)
     assert float(line["evaluation_hours"]) == pytest.approx(0.06)
+
+
+def test_points_along_a_training_cost_nothing_beside_its_end():
+    end, early, late = (trained(seconds=one) for one in (1800, 600, 1200))
+    for one, share in ((early, 1 / 3), (late, 2 / 3)):
+        one["run"]["id"] = f"at{share:.1f}"
+        one["weights"] = {"taken": {"at": share, "of": name_of(end)}}
+    (line,) = cost(late, end, early)
+    assert (line["trainings"], float(line["hours"])) == ("1", 0.5)
+    (line,) = cost(early, late)  # its end was not scored
+    assert float(line["hours"]) == pytest.approx(1 / 3, abs=5e-4)
 
 
 def test_runs_from_before_the_device_was_recorded():

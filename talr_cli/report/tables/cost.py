@@ -1,6 +1,7 @@
 """What the runs of a study cost: hours of the device, speed, memory, method by method.
 
-An averaged model costs what the training of the run it averages costs.
+An averaged model costs what the training of the run it averages costs, and the points along a
+training cost nothing beside its end.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_cells, pair_columns
 from talr_cli.statistics.durations import evaluation_hours, training_hours
 from talr_cli.statistics.groups import Group
-from talr_cli.statistics.pairs import Results, averaged_from
+from talr_cli.statistics.pairs import Results, share_trained, training_of
 
 COLUMNS = (
     Column("method", "method"),
@@ -45,7 +46,8 @@ def cost_cells(groups: Sequence[Group]) -> Cells | None:
 
 
 def _line(method: str, device: str, runs: Sequence[Results]) -> list[Cell]:
-    trainings = list({_trained(one): one["training"] for one in runs}.values())
+    longest = {training_of(one): one["training"] for one in sorted(runs, key=share_trained)}
+    trainings = list(longest.values())
     hours = [training_hours(training) for training in trainings]
     known = [value for value in hours if value is not None]
     evaluation = [evaluation_hours(one) for one in runs]
@@ -59,12 +61,6 @@ def _line(method: str, device: str, runs: Sequence[Results]) -> list[Cell]:
         _number(max(_values(trainings, "peak_memory_gib"), default=None), 2),
         _number(sum(evaluation), 3),
     ]
-
-
-def _trained(one: Results) -> str:
-    """What was trained: all averages of one run are one training."""
-    averaged = averaged_from(one)
-    return averaged["of"] if averaged else one["run"]["id"]
 
 
 def _device(training: dict[str, Any]) -> str:
