@@ -6,6 +6,7 @@ import time
 
 import torch
 from accelerate import Accelerator
+from torch.distributed.tensor import DTensor
 
 from talr_cli.methods.base import HARD_TOKEN_PROBABILITY, TargetTokens
 
@@ -62,7 +63,12 @@ class StepStatistics:
             "grad_norm": self.grad_norm,
             "loss_scale": loss_scale,
         }
-        there = {name: one.float() for name, one in found.items() if one is not None}
+        # The norm of gradients that FSDP2 has split up is split up too.
+        there = {
+            name: (one.full_tensor() if isinstance(one, DTensor) else one).float()
+            for name, one in found.items()
+            if one is not None
+        }
         read = torch.stack(list(there.values())).tolist()
         now = time.perf_counter()
         metrics = {

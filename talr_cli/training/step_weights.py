@@ -60,35 +60,42 @@ class StepWeights:
         ]
         names = [name for name in VALUES if getattr(batches[0], name) is not None]
         shares: list[torch.Tensor] = []  # of all micro-batches and ranks, in the order of the rows
+        sequences: list[int] = []  # how many each has
         own: list[int] = []  # which of them are this rank's
         for tokens, weight in zip(batches, weights, strict=True):
-            values = [tokens.log_probs.detach(), *(getattr(tokens, name) for name in names)]
-            columns = [weight, tokens.places(), *values]
-            found = self._of_ranks(torch.stack([one.to(weight) for one in columns], dim=1))
+            known = [tokens.log_probs.detach(), *(getattr(tokens, name) for name in names)]
+            columns = [weight, tokens.places(), *known]
+            values = torch.stack([one.to(weight) for one in columns], dim=1)
             own.append(len(shares) + self._accelerator.process_index)
-            shares += found
+            for share, count in self._of_ranks(values, len(tokens.sequence_losses())):
+                shares.append(share)
+                sequences.append(count)
         # A row belongs to one share: those of different shares are different sequences.
         places, first = [], 0
-        for share in shares:
+        for share, count in zip(shares, sequences, strict=True):
             places.append(share[:, 1].long() + first)
-            first += int(share[:, 1].max()) + 1 if len(share) else 0
-        whole = torch.cat(shares)
+            first += count
+        whole, sequence = torch.cat(shares), torch.cat(places)
+        ones = torch.ones_like(sequence)
         tokens = TargetTokens(
             log_probs=whole[:, 2],
-            sequence=torch.cat(places),
+            sequence=sequence,
+            counts=sequence.new_zeros(first).index_add(0, sequence, ones),
             **{name: whole[:, 3 + number] for number, name in enumerate(names)},
         )
         made = self._objective.over_step(whole[:, 0], tokens, self._step).detach()
         parts = made.split([len(share) for share in shares])
         return [parts[one].to(weights[0]) for one in own]
 
-    def _of_ranks(self, values: torch.Tensor) -> list[torch.Tensor]:
-        """values[N, F] of every rank, of which N may differ."""
+    def _of_ranks(self, values: torch.Tensor, sequences: int) -> list[tuple[torch.Tensor, int]]:
+        """(values[N, F], how many sequences they are of) of every rank; both may differ."""
         if self._accelerator.num_processes == 1:
-            return [values]
-        count = torch.tensor([len(values)], device=values.device)
-        counts = self._accelerator.gather(count).tolist()
-        most = max(counts)
+            return [(values, sequences)]
+        own = torch.tensor([[len(values), sequences]], device=values.device)
+        counts = self._accelerator.gather(own).tolist()
+        most = max(count for count, _ in counts)
         padded = torch.cat([values, values.new_zeros(most - len(values), values.shape[1])])
         gathered = self._accelerator.gather(padded)
-        return [gathered[rank * most :][:count] for rank, count in enumerate(counts)]
+        return [
+            (gathered[rank * most :][:count], found) for rank, (count, found) in enumerate(counts)
+        ]

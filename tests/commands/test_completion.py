@@ -22,16 +22,16 @@ PATIENCE = 30.0  # seconds
         "talr completion z": ["zsh"],
         "talr clean --d": ["--dry-run"],
         "talr train meth": ["method="],
-        "talr train method=ta": ["method=talr"],
-        "talr train 'method=ta": ["method=talr"],
-        "talr sweep method=sft,ta": ["method=sft,talr"],
+        "talr train method=lo": ["method=lora"],
+        "talr train 'method=lo": ["method=lora"],
+        "talr sweep method=sft,lo": ["method=sft,lora"],
         "talr train experiment=paper/m": ["experiment=paper/medcalc"],
         "talr train trainer.epo": ["trainer.epochs="],
         "talr train train": ["trainer.", "trainer="],
         "talr train lr=x method=talr objective.w_": [],  # of no method that it would have been
         "talr train method=talr objective.w_": ["objective.w_min="],
         "talr train eval=": ["eval=true", "eval=false"],
-        "talr sweep keep=": ["keep=final", "keep=best", "keep=none"],
+        "talr sweep keep=": ["keep=final", "keep=ends", "keep=best", "keep=none"],
         "talr report study=d": ["study=demo"],
         "talr report runs_dir=r": ["runs_dir=runs/"],
         "talr show talr-": ["talr-lr1e-5-s0-ab"],
@@ -107,12 +107,12 @@ def test_tab_in_a_real_shell(shell, tmp_path):
         terminal.wait_for("ready")
         terminal.type("talr train meth\t")
         terminal.wait_for("od=")
-        terminal.type("ta\t")
-        terminal.wait_for("lr")
+        terminal.type("lo\t")
+        terminal.wait_for("ra")
         terminal.type("trainer.epo\t")
         terminal.wait_for("chs=")
         # The line as the shell has it now, given to a program.
         terminal.type("5\x01printf '<%s>' \r")
-        assert "<train><method=talr><trainer.epochs=5>" in terminal.wait_for("epochs=5>")
+        assert "<train><method=lora><trainer.epochs=5>" in terminal.wait_for("epochs=5>")
     finally:
         terminal.close()

@@ -226,9 +226,15 @@ def test_one_process_never_spreads_over_the_gpus_it_sees(monkeypatch, tmp_path):
     monkeypatch.setattr(loop, "SFTConfig", EightGpus)
     given = config("train")
     setting = loop.Setting(
-        given.trainer, given.optimizer, given.lr, given.seed, given.distributed, "cpu"
+        given.trainer,
+        given.optimizer,
+        given.schedule,
+        given.lr,
+        given.seed,
+        given.distributed,
+        "cpu",
     )
-    arguments = loop.trainer_arguments(setting, RunDirectory(tmp_path), 24)
+    arguments = loop.trainer_arguments(setting, RunDirectory(tmp_path))
     assert arguments.n_gpu == 1
     assert arguments.train_batch_size == 4
 

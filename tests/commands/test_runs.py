@@ -235,7 +235,9 @@ def test_the_offline_wandb_file_holds_the_whole_run(tmp_path):
     directory = train("trainer.max_steps=3", "suite.drift=false", cwd=tmp_path, logger="wandb")
     (file,) = directory.glob("wandb/offline-run-*/run-*.wandb")
     log = read_log(file)
-    assert curve(log, "loss") == {row["step"]: row["loss"] for row in rows(directory)}
+    assert curve(log, "train/loss_nats_per_token") == {
+        row["step"]: row["loss"] for row in rows(directory)
+    }
     assert log["run"].run_id == directory.name.rpartition("-")[2]
     assert log["run"].run_group == "default"
     assert log["config"]["lr"] == 1e-5

@@ -17,7 +17,7 @@ from talr_cli.run.make import training_of
 from talr_cli.run.own_rows import with_own_rows
 from talr_cli.run.prepare import prepare
 from talr_cli.scorers.base import Verdict
-from talr_cli.tracking import Tracker
+from talr_cli.tracking.base import Tracker
 
 EXAMPLES = [
     Example(str(n), ({"role": "user", "content": f"Count to {n}."},), "1", {"number": n})

@@ -184,9 +184,9 @@ def test_both_backends_are_asked_the_same(
     """Token by token, and as the samples have them; the template's arguments count in both."""
     kept = []
 
-    def greedy(model, requests, *rest):
+    def greedy(model, requests, *rest, **more):
         kept.extend(requests)
-        return whole(model, requests, *rest)
+        return whole(model, requests, *rest, **more)
 
     whole = generation.greedy
     monkeypatch.setattr(generation, "greedy", greedy)

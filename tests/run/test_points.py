@@ -96,7 +96,7 @@ def test_each_point_is_scored_compared_and_averaged(train, tmp_path):
 def test_points_are_scored_while_the_training_waits_and_by_a_suite_of_their_own(train, tmp_path):
     (alone,) = train("eval=false", "study=alone")
     early, whole = train("score_at=[0.5]", "score_during=true", "score_suite=mini", "study=during")
-    assert early.path.name.startswith("sft-lr0.001-s0-at0.5-")
+    assert early.path.name.startswith("sft-lr1e-3-s0-at0.5-")
     # It was scored before the training ended, and the training did not feel it.
     assert early.results.stat().st_mtime_ns < when(whole)
     assert "evaluation: suite mini" in (early.path / "eval.log").read_text()
@@ -116,7 +116,7 @@ def test_points_are_scored_while_the_training_waits_and_by_a_suite_of_their_own(
         (["score_at=last"], "score_at=last must be"),
         (["score_at=[0.5]", "at=0.5"], "leave at=0.5 out"),
         (["score_at=epoch", "trainer.max_steps=3"], "leave trainer.max_steps out"),
-        (["at=0"], "at=0.0 is outside"),
+        (["at=0"], "at=0 is outside"),
     ],
 )
 def test_what_is_no_point_is_refused(typed, message, train):

@@ -56,11 +56,11 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
 def test_all_averages_share_one_run_which_is_trained_first(tiny_source):
     assert plan("method=averaging", "merge.alpha=0.3,0.5,[0.7,0.9]", "lr=1e-3") == [
         ("eval", "base", False),
-        ("train", "sft-lr0.001-s0", True),
-        ("train", "averaging0.3-lr0.001-s0", False),
-        ("train", "averaging-lr0.001-s0", False),
-        ("train", "averaging0.7-lr0.001-s0", False),
-        ("train", "averaging0.9-lr0.001-s0", False),
+        ("train", "sft-lr1e-3-s0", True),
+        ("train", "averaging0.3-lr1e-3-s0", False),
+        ("train", "averaging-lr1e-3-s0", False),
+        ("train", "averaging0.7-lr1e-3-s0", False),
+        ("train", "averaging0.9-lr1e-3-s0", False),
     ]
 
 
@@ -89,8 +89,8 @@ def test_what_is_taken_along_a_training_is_made_with_it_and_averaged(tiny_source
     grid = points(["model=tiny", "method=averaging", "lr=1e-3", "score_at=[0.25]"], None)
     base, tuned, *averaged = jobs_of(grid, find_models(grid, fetch=False), None)
     (early, place), (whole, _) = tuned.runs
-    assert (early.at, whole.at, tuned.directory.path.name[:15]) == (0.25, 1.0, "sft-lr0.001-s0-")
-    assert place.path.name.startswith("sft-lr0.001-s0-at0.25-")
+    assert (early.at, whole.at, tuned.directory.path.name[:14]) == (0.25, 1.0, "sft-lr1e-3-s0-")
+    assert place.path.name.startswith("sft-lr1e-3-s0-at0.25-")
     assert [job.config.at for job in averaged] == [0.25, 1.0]
     assert averaged[0].overrides[-3:] == ("score_at=null", "at=0.25", "merge.alpha=0.5")
     assert {job.needs for job in averaged} == {tuned.directory}
@@ -99,8 +99,8 @@ def test_what_is_taken_along_a_training_is_made_with_it_and_averaged(tiny_source
 
 def test_a_run_that_is_asked_for_and_averaged_is_one(tiny_source):
     assert plan("method=averaging,sft", "lr=1e-3", "eval=false") == [
-        ("train", "sft-lr0.001-s0", False),
-        ("train", "averaging-lr0.001-s0", False),
+        ("train", "sft-lr1e-3-s0", False),
+        ("train", "averaging-lr1e-3-s0", False),
     ]
 
 
@@ -110,4 +110,4 @@ def test_a_base_is_scored_once_for_each_model_and_dataset(tiny_source):
 
 
 def test_the_same_run_written_twice_is_made_once(tiny_source):
-    assert [name for _, name, _ in plan("lr=1e-3,0.001", "eval=false")] == ["sft-lr0.001-s0"]
+    assert [name for _, name, _ in plan("lr=1e-3,0.001", "eval=false")] == ["sft-lr1e-3-s0"]

@@ -69,7 +69,7 @@ def test_what_the_base_said_of_each_target_stands_where_the_target_does(base, ca
         for start in range(0, len(of_rows), size):
             batch = collate([dict(row) for row in of_rows[start : start + size]])
             targets.append(batch["labels"][:, 1:][batch["labels"][:, 1:] != -100])
-            log_probs.append(batch["base_log_probs"])
+            log_probs.append(batch["targets"]["base_log_probs"])
         return torch.cat(targets), torch.cat(log_probs)
 
     order = [

@@ -13,7 +13,7 @@ from talr_cli.errors import UserError
 from talr_cli.interruption import Stop
 from talr_cli.methods.objectives import Talr
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.tracking import Tracker
+from talr_cli.tracking.base import Tracker
 from talr_cli.training import compiled
 from talr_cli.training.loop import train
 from talr_cli.training.trainer import MethodTrainer

@@ -38,9 +38,9 @@ def same(one, other):
 
 def test_it_is_the_formula_beside_a_training_that_goes_on_with_the_same_bits(tmp_path):
     alone, beside = Watch(), Watch()
-    trained(RunDirectory(tmp_path / "alone"), AdamW(), [alone])
+    trained(RunDirectory(tmp_path / "alone"), AdamW(), callbacks=[alone])
     whole = RunDirectory(tmp_path / "whole")
-    model, _ = trained(whole, AdamW(), [beside], mean=WeightMean(DECAY))
+    model, _ = trained(whole, AdamW(), callbacks=[beside], mean=WeightMean(DECAY))
     assert len(alone.seen) == STEPS
     assert all(map(same, alone.seen, beside.seen))  # the training feels nothing
     found = dict(model.named_parameters())

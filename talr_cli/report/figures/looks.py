@@ -43,6 +43,19 @@ KNOWN = {
     "kl": ("#AA4499", "p"),
     "replay": ("#7A4F2B", "d"),
     "asft": ("#117733", "8"),
+    # No more markers are told apart at a glance: from here on they come again, in other colours.
+    "stm": ("#A6761D", "^"),
+    "tailsft": ("#1B9E77", "X"),
+    "talr-base": ("#7570B3", "s"),
+    "talr-shuffled": ("#E7298A", "v"),
+    "finch": ("#66A61E", "P"),
+    "lines": ("#E6AB02", "d"),
+    "ema": ("#666666", "<"),
+    "dora": ("#A50026", ">"),
+    "rslora": ("#4D4D80", "h"),
+    "oft": ("#8FB8DE", "p"),
+    "self-sft": ("#FDB462", "8"),
+    "self-replay": ("#5B8C5A", "H"),
 }
 OWN_MARKERS = "sX^vPd<>hp8"  # not the circle of sft nor the diamond of talr
 # Hues of a method of somebody's own, in turns of the colour circle: not near those of sft and talr.
