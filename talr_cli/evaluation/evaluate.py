@@ -23,7 +23,7 @@ from talr_cli.evaluation.domain_drift import answered_prompts
 from talr_cli.evaluation.general.score_cache import ScoreCache
 from talr_cli.evaluation.general.suite import evaluate_general, items_of
 from talr_cli.evaluation.general.tasks import Tasks
-from talr_cli.evaluation.generation import not_inherited, requests
+from talr_cli.evaluation.generation import DRAWN_AT_ONCE, not_inherited, requests
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.self_score import check_budget
 from talr_cli.evaluation.vllm import Vllm
@@ -130,7 +130,7 @@ def evaluate(
                     base.fingerprint,
                     scores,
                     (lambda: model) if is_base else load_base,
-                    size,
+                    BatchSize(DRAWN_AT_ONCE),
                 )
             keep = None if is_base else partial(_kept_states, model, base, scores, load_base)
             with progress.share(drifted, label="drift"):

@@ -122,6 +122,10 @@ def likeliest(logits: torch.Tensor) -> torch.Tensor:
     return logits.argmax(-1)
 
 
+# Of answers that are drawn: what is drawn depends on the batch, so that no free memory decides it.
+DRAWN_AT_ONCE = 32
+
+
 def drawn(seed: int, temperature: float = 1.0) -> Choose:
     """Draws tokens by their probabilities; the same ones for the same batches and this seed."""
     generator = torch.Generator().manual_seed(seed)

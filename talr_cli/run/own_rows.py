@@ -53,6 +53,7 @@ def with_own_rows(run: Run) -> tuple[Run, dict[str, int]]:
 def _right(run: Run, replay: SelfReplay) -> list[Example]:
     from talr_cli.evaluation.domain import answer_budget
     from talr_cli.evaluation.evaluate import load_ready
+    from talr_cli.evaluation.generation import DRAWN_AT_ONCE
     from talr_cli.evaluation.memory import BatchSize
     from talr_cli.evaluation.own_answers import right_answers
     from talr_cli.models.checks import check_loads
@@ -71,7 +72,7 @@ def _right(run: Run, replay: SelfReplay) -> list[Example]:
         replay.max_new_tokens or answer_budget(run.splits.train, run.renderer),
         replay.samples,
         replay.temperature,
-        BatchSize.of(config.domain.batch_size, run.device),
+        BatchSize(DRAWN_AT_ONCE),
     )
     gc.collect()  # the base, before another copy of it is loaded
     if run.device == "cuda":
