@@ -63,7 +63,10 @@ def test_talr_at_infinite_temperature_is_sft_bitwise(study, sft):
     assert same(weights(train("method=talr", "objective.tau=inf", *FAST, cwd=study)), weights(sft))
 
 
-@pytest.mark.parametrize("typed", ["lora adapter.rank=4", "oft adapter.block_size=16"])
+@pytest.mark.parametrize(
+    "typed",
+    ["lora adapter.rank=4", pytest.param("oft adapter.block_size=16", marks=pytest.mark.slow)],
+)
 def test_an_adapter_changes_only_what_has_one(typed, study, base, tiny_config):
     run = train(*f"method={typed}".split(), *FAST, cwd=study)
     trained = weights(run)

@@ -133,7 +133,8 @@ def test_the_plan_of_a_finished_study_knows_its_time(study):
     assert "weights of sft-lr1e-3-s1-" in plan.stdout
 
 
-@pytest.mark.parametrize("keep", ["none", pytest.param("best", marks=pytest.mark.slow)])
+@pytest.mark.slow  # tests/sweep/test_prune.py has what is kept, of runs that nobody trains
+@pytest.mark.parametrize("keep", ["none", "best"])
 def test_models_are_kept_as_asked_for_and_their_runs_stay_done(study, keep, tmp_path):
     folder, _ = study
     kept = set()
@@ -209,13 +210,10 @@ def assert_like(uninterrupted, folder):
         assert same(weights(run), weights(uninterrupted[method]))
 
 
-@pytest.mark.parametrize(
-    "times",
-    [pytest.param(1, id="once"), pytest.param(5, marks=pytest.mark.slow, id="five times")],
-)
-def test_a_killed_sweep_goes_on_and_ends_with_the_same_weights(times, uninterrupted, tmp_path):
-    draw = random.Random(times)
-    for _ in range(times):
+@pytest.mark.slow  # a killed run, and a sweep that is stopped, are among the fast ones
+def test_a_killed_sweep_goes_on_and_ends_with_the_same_weights(uninterrupted, tmp_path):
+    draw = random.Random(5)
+    for _ in range(5):
         process = start(*TRAINED, cwd=tmp_path)
         wait_for("runs/*/*/*/train.log", tmp_path, process)
         time.sleep(draw.uniform(0, 20))

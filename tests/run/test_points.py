@@ -40,7 +40,9 @@ def trained(run):
     return json.loads(run.training.read_text())
 
 
-@pytest.mark.parametrize("method", ["sft", "talr", "lora", "ema"])
+@pytest.mark.parametrize(
+    "method", ["sft", "talr", "ema", pytest.param("lora", marks=pytest.mark.slow)]
+)
 def test_a_point_is_the_training_that_ends_there(method, train):
     typed = (f"method={method}", "eval=false")
     early, late, whole = train(*typed, "score_at=[0.5,0.1]", "study=together")
