@@ -74,7 +74,8 @@ def train(*overrides, cwd, logger="none"):
     """Run `talr train` on the tiny model; returns its run directory."""
     done = talr("train", *SMALL, *overrides, cwd=cwd, logger=logger)
     assert done.returncode == 0, done.stderr
-    return cwd / done.stdout.rpartition("run directory: ")[2].strip()
+    # transformers prints a line of its own where W&B is offline, whenever it is imported.
+    return cwd / done.stdout.rpartition("run directory: ")[2].splitlines()[0]
 
 
 def weights(run):

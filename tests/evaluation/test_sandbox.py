@@ -3,11 +3,14 @@
 import os
 import platform
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -218,6 +221,26 @@ def test_a_socket_of_this_machine_is_out_of_reach():
         attack = f"import socket; socket.create_connection({server.getsockname()!r}, 2)"
         subprocess.run([sys.executable, "-c", attack], check=True)
         assert not run_program(attack, LIMITS).passed
+
+
+def test_numpy_is_seen_wherever_it_lies_and_nothing_beside_it(monkeypatch):
+    """Below /tmp too, where the program's own folder is."""
+    package = Path(tempfile.mkdtemp(dir="/tmp"), "numpy")
+    package.mkdir()
+    package.parent.chmod(0o755)
+    (package / "__init__.py").write_text("here = 1")
+    (package.parent / "secret.py").touch()
+    monkeypatch.setattr(sandbox, "_numpy", lambda: (str(package),))
+    try:
+        source = "import numpy, os\nassert numpy.here == 1\n"
+        source += f"assert os.listdir({str(package.parent)!r}) == ['numpy']\n"
+        source += "open('own', 'w').close()\n"
+        assert run_program(source, replace(LIMITS, numpy=True)) == Outcome(True, "")
+        assert not run_program(source, LIMITS).passed
+        inside = f"open({str(package / 'own.py')!r}, 'w')"
+        assert not run_program(inside, replace(LIMITS, numpy=True)).passed
+    finally:
+        shutil.rmtree(package.parent)
 
 
 @pytest.mark.parametrize("ended_by", ["itself", "the time limit"])

@@ -149,6 +149,8 @@ def bubblewrap(order: Order, file: int) -> list[str]:
     words += ["--cap-drop", "ALL"]
     for capability in ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID"):
         words += ["--cap-add", capability]
+    # First: an interpreter or numpy may lie below the real one.
+    words += ["--perms", "1777", "--size", str(limits["disk"]), "--tmpfs", "/tmp"]
     for how, path in (
         *(("--ro-bind", path) for path in order["visible"]),
         *(("--dev-bind", path) for path in DEVICES),
@@ -158,7 +160,6 @@ def bubblewrap(order: Order, file: int) -> list[str]:
             words += ["--dir", "/" + "/".join(parents[:depth])]
         words += [how, path, path]
     words += ["--symlink", "/tmp", "/dev/shm"]
-    words += ["--perms", "1777", "--size", str(limits["disk"]), "--tmpfs", "/tmp"]
     words += ["--chdir", "/tmp", "--remount-ro", "/", "--"]
     os.set_inheritable(file, True)
     return [*words, *order["start"], "run", str(file)]
@@ -184,6 +185,10 @@ def make_root(folder: str, visible: list[str], limits: Order) -> None:
     """An empty root with the visible paths, read-only, and /tmp in memory."""
     mount(None, "/", flags=RECURSIVE | PRIVATE)
     mount("none", folder, "tmpfs", NO_SUID | NO_DEV, "size=1m,nr_inodes=2000,mode=755")
+    # Before what is visible, which may lie below the real one.
+    os.mkdir(f"{folder}/tmp")
+    options = f"size={limits['disk']},nr_inodes={limits['files']},mode=1777"
+    mount("none", f"{folder}/tmp", "tmpfs", NO_SUID | NO_DEV, options)
     for path in (*visible, *DEVICES):
         target = folder + path
         if os.path.lexists(target):
@@ -198,10 +203,7 @@ def make_root(folder: str, visible: list[str], limits: Order) -> None:
         locked = os.statvfs(target).f_flag & (NO_SUID | NO_DEV | NO_EXEC)
         mount(None, target, flags=BIND | REMOUNT | READ_ONLY | NO_SUID | locked)
     os.symlink("/tmp", f"{folder}/dev/shm")  # where the C library keeps semaphores
-    os.makedirs(f"{folder}/tmp")
     os.makedirs(f"{folder}/old")
-    options = f"size={limits['disk']},nr_inodes={limits['files']},mode=1777"
-    mount("none", f"{folder}/tmp", "tmpfs", NO_SUID | NO_DEV, options)
     os.chdir(folder)
     call("syscall", PIVOT_ROOT, b".", b"old")
     call("umount2", b"/old", DETACH)
