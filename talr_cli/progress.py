@@ -26,6 +26,7 @@ from talr_cli.printable import printable
 
 TICK = 0.5  # seconds between looks at the work
 WRITE = 2.0  # seconds between writes of the file
+HASTE = 5.0  # seconds between plain lines at the least: short work says nothing
 SILENCE = 30.0  # seconds after which a plain line is due; each time twice as long, up to LONGEST
 LONGEST = 300.0
 FILE = ".progress.tmp"  # where a kill leaves one, it goes as other temporary files do
@@ -85,7 +86,7 @@ class Work:
     def plain_is_due(self) -> bool:
         """Whether a plain line is due now."""
         tenth, silent = self._tenths(), time.monotonic() - self.said
-        if tenth == self.tenth and silent < self.pause:
+        if silent < (self.pause if tenth == self.tenth else HASTE):
             return False
         if tenth == self.tenth:
             self.pause = min(2 * self.pause, LONGEST)

@@ -71,7 +71,8 @@ def test_the_time_left_is_by_what_was_made_here():
     assert progress.clock(59.6) == "1:00"
 
 
-def test_a_log_has_a_line_at_each_tenth_and_after_a_silence(shown, caplog):
+def test_a_log_has_a_line_at_each_tenth_and_after_a_silence(shown, caplog, monkeypatch):
+    monkeypatch.setattr(progress, "HASTE", 0.0)
     caplog.set_level(logging.INFO, logger="talr_cli")
     with progress.work("training", total=20) as work:
         for step in range(1, 21):
@@ -81,6 +82,12 @@ def test_a_log_has_a_line_at_each_tenth_and_after_a_silence(shown, caplog):
     assert 2 <= len(lines) <= 11
     assert re.fullmatch(r"training: 20/20, loss 20, 0:0\d", lines[-1])
     assert all(re.match(r"training: \d+/20, ", line) for line in lines)
+    monkeypatch.undo()
+    work = progress.Work("rendering rows", total=2, done=1)
+    work.tenth = 0
+    assert not work.plain_is_due(), "it is over in a moment"
+    work.said -= progress.HASTE
+    assert work.plain_is_due()
     work = progress.Work("loading the model")
     assert not work.plain_is_due()
     work.said -= progress.SILENCE + 1
@@ -122,6 +129,7 @@ WORK = """
 import logging, time
 from talr_cli import cli, progress
 progress.TICK = 0.02
+progress.HASTE = 0.0
 logging.basicConfig(level=logging.INFO, handlers=[cli._handler()])
 log = logging.getLogger("talr_cli")
 with progress.work("evaluation", total=8):
