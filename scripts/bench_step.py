@@ -96,6 +96,7 @@ def build(options: argparse.Namespace) -> tuple[Any, str]:
     from talr_cli.data.encoding import encode_all
     from talr_cli.data.rendering import load_renderer
     from talr_cli.models import loading, sources
+    from talr_cli.run.make import setting_of
     from talr_cli.runs.run_directory import RunDirectory
     from talr_cli.training import loop
 
@@ -117,15 +118,7 @@ def build(options: argparse.Namespace) -> tuple[Any, str]:
     model = loading.load_model(source, config.model, torch.float32, device)
     set_seed(0)
     directory = RunDirectory(Path(tempfile.mkdtemp()))
-    setting = loop.Setting(
-        config.trainer,
-        config.optimizer,
-        config.schedule,
-        config.lr,
-        config.seed,
-        config.distributed,
-        device,
-    )
+    setting = setting_of(config, device)
     if not plain:
         method = config.parts
         general = []

@@ -107,6 +107,7 @@ def make_trainer(
 
     from talr_cli.config import composition
     from talr_cli.models.sources import ModelSource
+    from talr_cli.run.make import setting_of
     from talr_cli.runs.run_directory import RunDirectory
     from talr_cli.training import loop
 
@@ -117,15 +118,7 @@ def make_trainer(
         "train", ["logger=none", "model=tiny", "trainer.checkpoint_every_epoch=false", *given]
     )
     folder = Path(tempfile.mkdtemp())
-    setting = loop.Setting(
-        config.trainer,
-        config.optimizer,
-        config.schedule,
-        config.lr,
-        config.seed,
-        config.distributed,
-        device,
-    )
+    setting = setting_of(config, device)
     tokenizer = byte_tokenizer()
     if of_trl:
         arguments = loop.trainer_arguments(setting, RunDirectory(folder))

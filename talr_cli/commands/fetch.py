@@ -8,11 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from hydra import compose
-
 from talr_cli.config import composition
 from talr_cli.config.commands import FetchConfig, SweepConfig
-from talr_cli.config.typed import typed_config
 from talr_cli.errors import UserError
 from talr_cli.printable import printable
 from talr_cli.runs.listing import as_size
@@ -29,22 +26,18 @@ def main(arguments: Sequence[str]) -> int:
         UserError: Something cannot be had; what was fetched before it stays.
     """
     arguments = [one for one in arguments if one not in ("-m", "--multirun")]
-    config_dir, overrides = composition.take_config_dir(arguments)
-    if any(one.startswith("-") for one in overrides):
-        composition.run("fetch", lambda composed: None, arguments)  # --help and its like
+    typed = composition.of_grid("fetch", FetchConfig, arguments)
+    if typed is None:
         return 0
-    own_keys = {field.name for field in fields(FetchConfig)}
-    own = [one for one in overrides if one.partition("=")[0] in own_keys]
-    with composition.composing("fetch", config_dir) as also:
-        options: FetchConfig = typed_config("fetch", compose("fetch", [*also, *own]), own)
-    of_run = [one for one in overrides if one not in own and not _is_of_sweep(one)]
-    needs = fetching.needs_of(points(of_run, config_dir))
+    options = typed.options
+    of_runs = [one for one in typed.of_runs if not _is_of_sweep(one)]
+    needs = fetching.needs_of(points(of_runs, typed.config_dir))
     if os.environ.get("HF_HUB_OFFLINE") == "1":
         raise UserError("HF_HUB_OFFLINE=1 forbids what is to be done: unset HF_HUB_OFFLINE")
     places = {} if options.folder is None else fetching.places(Path(options.folder))
     with fetching.environment(places):
         _fetch(needs, Path(options.folder or "."))
-    _say_how_to_go_on(places, overrides, own)
+    _say_how_to_go_on(places, typed.of_runs)
     return 0
 
 
@@ -68,14 +61,11 @@ def _fetch(needs: Sequence[Need], folder: Path) -> None:
         raise UserError(f"fetched, but not found without a network: {'; '.join(lacking)}")
 
 
-def _say_how_to_go_on(
-    places: Mapping[str, str], overrides: Sequence[str], own: Sequence[str]
-) -> None:
+def _say_how_to_go_on(places: Mapping[str, str], of_runs: Sequence[str]) -> None:
     print("all is here, and was found again without a network. Where there is none:")
     values = {**places, "HF_HUB_OFFLINE": "1"}
     print("  export " + " ".join(f"{name}={shlex.quote(one)}" for name, one in values.items()))
-    command = shlex.join(one for one in overrides if one not in own)
-    print(printable(f"  talr sweep {command}"))
+    print(printable(f"  talr sweep {shlex.join(of_runs)}"))
 
 
 def _is_of_sweep(override: str) -> bool:

@@ -42,9 +42,7 @@ def show_report(
     """
     from talr_cli.report.as_json import check_target, give, rows_of
     from talr_cli.report.claims.text import as_lines
-    from talr_cli.report.claims.verdicts import findings
     from talr_cli.report.provenance import asks_for_claims
-    from talr_cli.report.shipping import shipping
     from talr_cli.report.stale import stale_lines
     from talr_cli.report.study_report import write_report
     from talr_cli.report.tables.abilities import of_one_cells
@@ -58,15 +56,11 @@ def show_report(
     groups = comparable(runs.values())
     tested = asks_for_claims(runs) if claims is None else claims
     with progress.work("writing the report"):
-        found = findings(runs) if tested else []
         cells, left_out = results_cells(groups), left_out_lines(groups)
-        shipped = {
-            group.title: chosen for group in groups if (chosen := shipping(group, runs)) is not None
-        }
-        page = write_report(runs, study, study_path(runs_dir, study) / "report", tested)
+        made = write_report(runs, study, study_path(runs_dir, study) / "report", tested)
     lost = {
         title: of_one
-        for title, chosen in shipped.items()
+        for title, chosen in made.shipped.items()
         if (of_one := of_one_cells(chosen.abilities)) is not None
     }
     headlines = [
@@ -83,22 +77,22 @@ def show_report(
         for line in [*left_out, *stale_lines(runs)]:
             print(line)
         for title, of_one in lost.items():
-            name = shipped[title].run[0].name
+            name = made.shipped[title].run[0].name
             print(printable(f"which abilities were lost: {title}, {name} against the base model"))
             print_cells(of_one)
-        for line in as_lines(found):
+        for line in as_lines(made.findings):
             print(line)
-        print(f"report: {page}")
+        print(f"report: {made.page}")
 
     content = {
         "headlines": headlines,
         "runs": rows_of(cells),
         "left_out": left_out,
         "abilities": {
-            title: {"run": str(shipped[title].run[0]), "tasks": rows_of(of_one)}
+            title: {"run": str(made.shipped[title].run[0]), "tasks": rows_of(of_one)}
             for title, of_one in lost.items()
         },
-        "claims": [asdict(one) for one in found],
-        "page": str(page),
+        "claims": [asdict(one) for one in made.findings],
+        "page": str(made.page),
     }
     give("report", target, content, show)

@@ -5,16 +5,12 @@ from __future__ import annotations
 import importlib.util
 import shlex
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from hydra import compose
 
 from talr_cli import progress
 from talr_cli.config import composition
 from talr_cli.config.commands import SearchConfig
-from talr_cli.config.typed import typed_config
 from talr_cli.errors import UserError
 from talr_cli.interruption import stop_requests
 from talr_cli.printable import printable
@@ -31,20 +27,16 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         KeyboardInterrupt: It was stopped before its end.
     """
-    config_dir, overrides = composition.take_config_dir(arguments)
-    if any(one.startswith("-") for one in overrides):
-        composition.run("search", lambda composed: None, arguments)  # --help and its like
+    typed = composition.of_grid("search", SearchConfig, arguments)
+    if typed is None:
         return 0
-    own_keys = {field.name for field in fields(SearchConfig)}
-    own = [one for one in overrides if one.partition("=")[0] in own_keys]
-    with composition.composing("search", config_dir) as also:
-        options: SearchConfig = typed_config("search", compose("search", [*also, *own]), own)
+    options, config_dir = typed.options, typed.config_dir
     if importlib.util.find_spec("optuna") is None:
         raise UserError("talr search needs Optuna: pip install -e '.[optuna]'")
     if options.quiet:
         progress.be_quiet()
     with progress.work("planning"):
-        space, fixed = space_of([one for one in overrides if one not in own], config_dir)
+        space, fixed = space_of(typed.of_runs, config_dir)
         from talr_cli.sweep.search import Search
 
         search = Search(space, fixed, config_dir, options, lambda device: Local(1, device))

@@ -5,16 +5,13 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-
-from hydra import compose
 
 from talr_cli import progress
 from talr_cli.commands.report import show_report
 from talr_cli.config import composition
 from talr_cli.config.commands import SweepConfig
-from talr_cli.config.typed import typed_config
 from talr_cli.errors import UserError
 from talr_cli.interruption import stop_requests
 from talr_cli.printable import printable_lines
@@ -43,21 +40,16 @@ def main(arguments: Sequence[str]) -> int:
     """
     dry_run = "--dry-run" in arguments
     arguments = [one for one in arguments if one not in _FLAGS]
-    config_dir, overrides = composition.take_config_dir(arguments)
-    if any(one.startswith("-") for one in overrides):
-        composition.run("sweep", lambda composed: None, arguments)  # --help and its like
+    given = composition.of_grid("sweep", SweepConfig, arguments)
+    if given is None:
         return 0
-    own_keys = {field.name for field in fields(SweepConfig)}
-    of_launcher = [one for one in overrides if one.lstrip("+~").startswith("hydra.launcher.")]
-    overrides = [one for one in overrides if one not in of_launcher]
-    own = [one for one in overrides if one.partition("=")[0].partition(".")[0] in own_keys]
-    with composition.composing("sweep", config_dir) as also:
-        options: SweepConfig = typed_config("sweep", compose("sweep", [*also, *own]), own)
-    _check_options(options, own, of_launcher)
+    options, config_dir = given.options, given.config_dir
+    of_launcher = [one for one in given.of_runs if one.lstrip("+~").startswith("hydra.launcher.")]
+    _check_options(options, given.own, of_launcher)
     if options.quiet:
         progress.be_quiet()
     with progress.work("planning"):
-        grid = points([one for one in overrides if one not in own], config_dir)
+        grid = points([one for one in given.of_runs if one not in of_launcher], config_dir)
         models = find_models(grid, fetch=not dry_run)
         plan = make_plan(grid, models, config_dir, options)
         if any(now != "done" for now in plan.states):

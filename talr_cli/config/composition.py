@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -123,6 +123,39 @@ def load(command: str, overrides: Sequence[str]) -> Any:
     """The typed config of a command without running it."""
     with composing(command, None):
         return typed_config(command, compose(command, overrides=list(overrides)), overrides)
+
+
+@dataclass(frozen=True)
+class OfGrid(Generic[Config]):
+    """The arguments of a command that is about the runs of a grid.
+
+    Attributes:
+        options: The command's own config.
+        own: What was typed of it.
+        of_runs: What was typed of the runs.
+        config_dir: As in `Composed`.
+    """
+
+    options: Config
+    own: tuple[str, ...]
+    of_runs: tuple[str, ...]
+    config_dir: Path | None
+
+
+def of_grid(command: str, kind: type[Config], arguments: Sequence[str]) -> OfGrid[Config] | None:
+    """Tell the command's own values, those of `kind`, from those of the runs.
+
+    None where something else was asked for, such as --help, which is answered.
+    """
+    config_dir, overrides = take_config_dir(arguments)
+    if any(one.startswith("-") for one in overrides):
+        run(command, lambda composed: None, arguments)
+        return None
+    keys = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    own = tuple(one for one in overrides if one.partition("=")[0].partition(".")[0] in keys)
+    with composing(command, config_dir) as also:
+        options = typed_config(command, compose(command, [*also, *own]), own)
+    return OfGrid(options, own, tuple(one for one in overrides if one not in own), config_dir)
 
 
 def composed(

@@ -82,9 +82,6 @@ def evaluate(
         share = AllRanks(source, model_config)
         check_budget(model.config.to_dict(), renderer, rows, domain)
         budget = domain.max_new_tokens or (answer_budget(rows, renderer) if rows else 0)
-        prompts_of_rows = (renderer.prompt_ids(one.messages, one.tools) for one in rows)
-        longest = max(map(len, prompts_of_rows), default=0) + budget
-        size = BatchSize.of(domain.batch_size, model, longest)
         vllm = None
         if suite.backend == "vllm":
             vllm = Vllm(model, renderer, suite, source.directory, samples.with_name("vllm.log"))
@@ -96,6 +93,8 @@ def evaluate(
             _write_samples(samples, f"general-{task}", answers)
         if scorer is not None and rows:
             log.info("evaluation: %d rows of the domain", len(rows))
+            asked_tokens = (len(renderer.prompt_ids(one.messages, one.tools)) for one in rows)
+            size = BatchSize.of(domain.batch_size, model, max(asked_tokens) + budget)
             with progress.share(len(rows), label="domain"):
                 found = evaluate_domain(
                     model,

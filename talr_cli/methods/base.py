@@ -50,10 +50,14 @@ class TargetTokens:
             log_probs[N]: Of the targets; by default those under the current model.
         """
         values = (self.log_probs if log_probs is None else log_probs).detach()
-        counts = self.counts
-        if counts is None:
-            counts = self.sequence.unique_consecutive(return_counts=True)[1]
+        counts = self.sizes()
         return values.new_zeros(len(counts)).index_add(0, self.places(), -values) / counts
+
+    def sizes(self) -> torch.Tensor:
+        """sizes[S]: how many targets each sequence that has one has."""
+        if self.counts is not None:
+            return self.counts
+        return self.sequence.unique_consecutive(return_counts=True)[1]
 
     def places(self) -> torch.Tensor:
         """places[N]: where in `sequence_losses` the sequence of each target stands."""

@@ -7,11 +7,12 @@ for how many there were to choose from, and what else says how runs were made.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from talr_cli.report import examples, html
 from talr_cli.report.claims import text as claims_text
-from talr_cli.report.claims.verdicts import findings
+from talr_cli.report.claims.verdicts import Finding, findings
 from talr_cli.report.figures.along import plot_along
 from talr_cli.report.figures.curves import plot_curves
 from talr_cli.report.figures.matched import plot_matched
@@ -83,10 +84,24 @@ _COST = (
 _MADE = "How it was made"
 
 
+@dataclass(frozen=True)
+class Report:
+    """What was written, and found for it.
+
+    Attributes:
+        shipped: By the group's title, where there is something to compare.
+        findings: About the published claims, where they were asked for.
+    """
+
+    page: Path
+    shipped: Mapping[str, Shipping]
+    findings: Sequence[Finding]
+
+
 def write_report(
     runs: Mapping[Path, Results], study: str, folder: Path, claims: bool = False
-) -> Path:
-    """Write the report of the runs (results by run directory) to `folder`; its page.
+) -> Report:
+    """Write the report of the runs (results by run directory) to `folder`.
 
     report.html holds everything; the tables also lie there as .md, .csv and .tex, the pictures
     as .png and .svg, and with `claims`, where they can be tested, claims.md.
@@ -110,8 +125,12 @@ def write_report(
     ]
     drawn = {path.stem: path for path in pictures if path.suffix == ".svg"}
     titles = [group.title for group in groups] + [_MADE]
+    shipped = {
+        group.title: chosen for group in groups if (chosen := shipping(group, runs)) is not None
+    }
     sections = [
-        html.section(group.title, _body(group, runs, drawn, found, study)) for group, found in known
+        html.section(group.title, _body(group, shipped.get(group.title), drawn, found, study))
+        for group, found in known
     ]
     sections.append(html.section(_MADE, _made(groups, runs)))
     tested = findings(runs) if claims else []
@@ -123,7 +142,7 @@ def write_report(
     page = folder / "report.html"
     body = [html.contents(titles), *sections]
     write_text(page, html.page(f"Study {study}", _summary(list(runs.values())), body))
-    return page
+    return Report(page, shipped, tested)
 
 
 def _tables(groups: Sequence[Group]) -> dict[str, Cells]:
@@ -141,13 +160,12 @@ def _tables(groups: Sequence[Group]) -> dict[str, Cells]:
 
 def _body(
     group: Group,
-    runs: Mapping[Path, Results],
+    chosen: Shipping | None,
     drawn: Mapping[str, Path],
     known: Sequence[Ability],
     study: str,
 ) -> Iterator[str]:
     tables = _tables([group])
-    chosen = shipping(group, runs)
     yield from _ship(group, chosen, study)
     pictures = list(_pictures(group, drawn, _TRADEOFF))
     if "matched" in tables:

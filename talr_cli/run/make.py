@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from talr_cli import progress, ranks
 from talr_cli.data.encoding import rows_to_train
@@ -22,6 +22,7 @@ from talr_cli.fields import plain
 from talr_cli.interruption import Stop, stop_requests
 from talr_cli.methods.averaging import interpolate, same_tensors
 from talr_cli.run import out_of_memory
+from talr_cli.run.config import TrainConfig
 from talr_cli.run.during import score_in_own_process
 from talr_cli.run.fit import cut_up
 from talr_cli.run.own_rows import with_own_rows
@@ -30,6 +31,9 @@ from talr_cli.run.variants import whole_training
 from talr_cli.runs.atomic import made_whole, write_json
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking.base import Tracker
+
+if TYPE_CHECKING:
+    from talr_cli.training.loop import Setting
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +142,21 @@ def _shares(run: Run, alpha: float) -> Callable[[str], float]:
     return partial(share_of, layers=text.num_hidden_layers)
 
 
+def setting_of(config: TrainConfig, device: str) -> Setting:
+    """How a run of this config is trained, before its batches are cut up."""
+    from talr_cli.training.loop import Setting
+
+    return Setting(
+        config.trainer,
+        config.optimizer,
+        config.schedule,
+        config.lr,
+        config.seed,
+        config.distributed,
+        device,
+    )
+
+
 def _train(
     run: Run, tracker: Tracker, stop: Stop, points: Sequence[Run]
 ) -> tuple[Any, dict[str, Any]] | None:
@@ -146,7 +165,7 @@ def _train(
 
     from talr_cli.models import loading, saving
     from talr_cli.models.frozen import load_frozen
-    from talr_cli.training.loop import Setting, TrainingData, make_trainer, train
+    from talr_cli.training.loop import TrainingData, make_trainer, train
 
     run, facts = with_own_rows(run)
     config, renderer = run.config, run.renderer
@@ -163,15 +182,7 @@ def _train(
         adapter, model = run.method.adapter, load("cpu")
         return model if adapter is None else adapter.wrap(model, config.model.path)
 
-    setting = Setting(
-        config.trainer,
-        config.optimizer,
-        config.schedule,
-        config.lr,
-        config.seed,
-        config.distributed,
-        run.device,
-    )
+    setting = setting_of(config, run.device)
     setting = replace(setting, trainer=cut_up(run, setting.half is not None))
     base_dtype = getattr(run.method.adapter, "base_dtype", "float32")
     if ranks.is_sharded(config.distributed):

@@ -73,6 +73,13 @@ class About:
     directory: Path
     history: Sequence[Mapping[str, Any]] = ()
 
+    def past(self) -> list[tuple[int, dict[str, Any]]]:
+        """(step, metrics by the names that they have in a tracker) of the history."""
+        return [
+            (row["step"], curves({key: one for key, one in row.items() if key != "step"}))
+            for row in self.history
+        ]
+
 
 class Backend(Protocol):
     """A run of a tracker, which has been started; it may raise whatever it likes."""

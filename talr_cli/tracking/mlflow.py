@@ -89,11 +89,7 @@ def start(about: About) -> Mlflow:
     client.log_batch(run.info.run_id, params=parameters[:100], tags=tags)
     for first in range(100, len(parameters), 100):
         client.log_batch(run.info.run_id, params=parameters[first : first + 100])
-    rows = [
-        (row["step"], {key: number for key, number in row.items() if key != "step"})
-        for row in about.history
-    ]
-    own._log_all(rows)
+    own._log_all(about.past())
     log.info("MLflow: experiment %s at %s", about.group, client.tracking_uri)
     return own
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 
 from talr_cli.tracking import mlflow, tensorboard, wandb
-from talr_cli.tracking.base import About, Backend, Tracker, curves, one_line
+from talr_cli.tracking.base import About, Backend, Tracker, one_line
 
 # A tracker is a file of this room with a `start`; each imports its library there.
 STARTS: dict[str, Callable[[About], Backend | None]] = {
@@ -24,12 +23,8 @@ def start_tracking(about: About) -> Tracker:
     start = STARTS.get(about.logger.name)
     if start is None:
         return Tracker()
-    history = [
-        {"step": row["step"], **curves({key: one for key, one in row.items() if key != "step"})}
-        for row in about.history
-    ]
     try:
-        return Tracker(start(replace(about, history=history)))
+        return Tracker(start(about))
     except Exception as error:
         title = {"wandb": "W&B"}.get(about.logger.name, about.logger.name)
         log.warning("%s could not start, going on without it: %s", title, one_line(error))

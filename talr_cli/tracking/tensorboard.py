@@ -63,8 +63,8 @@ def start(about: About) -> TensorBoard:
     own = TensorBoard(SummaryWriter(str(folder)))
     text = yaml.safe_dump(dict(about.config), sort_keys=False, allow_unicode=True)
     own._writer.add_text("config", f"```yaml\n{text}```")
-    for row in about.history:
-        own.log(row["step"], {key: number for key, number in row.items() if key != "step"})
+    for step, metrics in about.past():
+        own.log(step, metrics)
     log.info("TensorBoard: tensorboard --logdir %s", about.directory.parents[1])
     return own
 

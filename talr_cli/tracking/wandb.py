@@ -105,11 +105,12 @@ def start(about: About) -> Wandb | None:
         log.info("W&B is offline (%s); to upload this run: %s", reason, sync)
     run.define_metric("step", hidden=True)
     run.define_metric("*", step_metric="step")
+    own = Wandb(run)
     if mode == "offline":
         # Uploading a second offline part of a run replaces the first: make it whole.
-        for row in about.history:
-            run.log(dict(row))
-    return Wandb(run)
+        for step, metrics in about.past():
+            own.log(step, metrics)
+    return own
 
 
 def is_logged_in() -> bool:

@@ -67,7 +67,7 @@ class StepWeights:
             columns = [weight, tokens.places(), *known]
             values = torch.stack([one.to(weight) for one in columns], dim=1)
             own.append(len(shares) + self._accelerator.process_index)
-            for share, count in self._of_ranks(values, len(tokens.sequence_losses())):
+            for share, count in self._of_ranks(values, len(tokens.sizes())):
                 shares.append(share)
                 sequences.append(count)
         # A row belongs to one share: those of different shares are different sequences.

@@ -20,10 +20,22 @@ STEPS = EPOCHS * EPOCH_STEPS
 IDENTITY = "0123abcd" + "0" * 56
 
 
-def trained(run, optimizer=None, objective=None, accumulation=1, callbacks=(), **parts):
-    """(model, training results) of `run`, which goes on from its newest checkpoint."""
+def trained(
+    run,
+    optimizer=None,
+    objective=None,
+    accumulation=1,
+    callbacks=(),
+    model=None,
+    given=None,
+    **parts,
+):
+    """(model, training results) of `run`, which goes on from its newest checkpoint.
+
+    `given` are other arguments of TRL's than those here.
+    """
     optimizer = optimizer or AdamW()
-    arguments = SFTConfig(
+    arguments = dict(
         output_dir=str(run.checkpoints),
         per_device_train_batch_size=8 // accumulation,
         gradient_accumulation_steps=accumulation,
@@ -41,8 +53,8 @@ def trained(run, optimizer=None, objective=None, accumulation=1, callbacks=(), *
         disable_tqdm=True,
     )
     trainer = MethodTrainer(
-        model=toy(),
-        args=arguments,
+        model=model or toy(),
+        args=SFTConfig(**{**arguments, **(given or {})}),
         optimizer_cls_and_kwargs=optimizer.maker(1e-2),
         objective=objective or Sft(),
         processing_class=stub_tokenizer(),

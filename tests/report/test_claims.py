@@ -157,7 +157,7 @@ def test_a_study_of_other_things_has_no_claims(tmp_path):
     runs = [run("base", None, BASE)]
     runs += [run(method, 1e-5, (0.5, 0.6), id=method) for method in ("sft", "talr")]
     write_study(tmp_path, runs)
-    page = write_report(load_runs(tmp_path, "s"), "s", tmp_path / "report", claims=True)
+    page = write_report(load_runs(tmp_path, "s"), "s", tmp_path / "report", claims=True).page
     assert findings(load_runs(tmp_path, "s")) == []
     assert not (page.parent / "claims.md").exists()
 
@@ -165,7 +165,7 @@ def test_a_study_of_other_things_has_no_claims(tmp_path):
 def test_the_page_and_the_document_have_every_claim(tmp_path):
     write_study(tmp_path, world())
     runs = load_runs(tmp_path, "s")
-    page = write_report(runs, "s", tmp_path / "report", claims=True).read_text()
+    page = write_report(runs, "s", tmp_path / "report", claims=True).page.read_text()
     document = (tmp_path / "report" / "claims.md").read_text()
     for number in (1, 2, 3, 4):
         assert f"<h3>Claim {number}</h3>" in page
@@ -175,7 +175,7 @@ def test_the_page_and_the_document_have_every_claim(tmp_path):
     titles = re.findall("<h2>(.*?)</h2>", page)
     assert titles[-2:] == ["How it was made", "The study&#x27;s claims"]
     # Only where they are asked for.
-    other = write_report(runs, "s", tmp_path / "other").read_text()
+    other = write_report(runs, "s", tmp_path / "other").page.read_text()
     assert "claim" not in other.lower()
     assert not (tmp_path / "other" / "claims.md").exists()
 

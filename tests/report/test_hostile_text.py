@@ -113,7 +113,7 @@ def test_a_report_of_hostile_names_is_whole(tmp_path):
     ]
     runs[0]["domain"]["categories"] = {evil: {"score": 0.5, "stderr": None, "n": 2}}
     write_study(tmp_path, runs, steps=4)
-    page = write_report(load_runs(tmp_path, "s"), "s", tmp_path / "s" / "report")
+    page = write_report(load_runs(tmp_path, "s"), "s", tmp_path / "s" / "report").page
     for file in page.parent.iterdir():
         if file.suffix in (".html", ".md", ".csv", ".tex"):
             assert not acts(file.read_text(encoding="utf-8"), but="\n"), file

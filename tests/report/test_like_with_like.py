@@ -166,7 +166,7 @@ def test_a_search_measures_losses_from_its_own_base():
 
 def test_the_page_has_a_part_and_pictures_for_each(tmp_path):
     write_study(tmp_path, [*TWO_BASES, TWO_SETS[2]], steps=4)
-    page = write_report(load_runs(tmp_path, "s"), "s", tmp_path / "report")
+    page = write_report(load_runs(tmp_path, "s"), "s", tmp_path / "report").page
     text = page.read_text(encoding="utf-8")
     for base in ("aaaa", "bbbb"):
         assert text.count(f">\n<h2>small ({base}) on medcalc</h2>") == 1

@@ -49,7 +49,7 @@ class Page(html.parser.HTMLParser):
 
 def report(folder, runs, steps=20):
     write_study(folder, runs, steps)
-    return write_report(load_runs(folder, "s"), "s", folder / "s" / "report")
+    return write_report(load_runs(folder, "s"), "s", folder / "s" / "report").page
 
 
 def pictures(page):

@@ -4,19 +4,14 @@ import shutil
 
 import pytest
 import torch
-from datasets import Dataset
-from optimizer_step import rows, stub_tokenizer, toy
+from faults import tiny_training
+from optimizer_step import toy
 from small_models import made
-from trl import SFTConfig
 
 from talr_cli.errors import UserError
-from talr_cli.interruption import Stop
 from talr_cli.methods.objectives import Talr
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.tracking.base import Tracker
 from talr_cli.training import compiled
-from talr_cli.training.loop import train
-from talr_cli.training.trainer import MethodTrainer
 
 # By which torch traces the layers and then runs what it found as it is: in seconds, not in minutes.
 TRACED = "eager"
@@ -24,33 +19,17 @@ TRACED = "eager"
 
 def trained(folder, compile_layers, checkpointing=False, joined=True):
     """(model, losses of all steps) of a training of two epochs that goes on where it ended."""
-    model = toy()
+    model, run = toy(), RunDirectory(folder)
     model.set_attn_implementation("sdpa")
-    trainer = MethodTrainer(
-        model=model,
-        args=SFTConfig(
-            output_dir=str(folder / "checkpoints"),
-            per_device_train_batch_size=8,
-            num_train_epochs=2,
-            learning_rate=1e-2,
-            bf16=False,
-            use_cpu=True,
-            activation_checkpointing=checkpointing,
-            padding_free=joined,
-            max_length=None,
-            dataset_kwargs={"skip_prepare_dataset": True},
-            logging_steps=1,
-            save_strategy="epoch",
-            report_to="none",
-            disable_tqdm=True,
-        ),
-        objective=Talr(),
-        compiled=compile_layers,
-        processing_class=stub_tokenizer(),
-        train_dataset=Dataset.from_list(rows()),
+    given = {
+        "num_train_epochs": 2,
+        "activation_checkpointing": checkpointing,
+        "padding_free": joined,
+    }
+    model, training = tiny_training.trained(
+        run, objective=Talr(), model=model, given=given, compiled=compile_layers
     )
-    model, training = train(trainer, RunDirectory(folder), Tracker(), Stop(), toy)
-    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    losses = [row["loss"] for row in run.read_metrics() if "loss" in row]
     return model, losses, training
 
 
