@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation import drift
 from talr_cli.evaluation.config import DomainEvalConfig, SuiteConfig
 from talr_cli.evaluation.data_parallel import AllRanks
-from talr_cli.evaluation.domain import answer_budget, evaluate_domain
+from talr_cli.evaluation.domain import DomainScore, answer_budget, evaluate_domain
 from talr_cli.evaluation.domain_drift import answered_prompts
 from talr_cli.evaluation.general.score_cache import ScoreCache
 from talr_cli.evaluation.general.suite import evaluate_general, items_of
@@ -73,118 +74,148 @@ def evaluate(
     drifted = min(asked, DRIFT_PROMPTS) if suite.drift else 0
     answered = len(rows) if scorer is not None else 0
     with progress.work("evaluation", total=asked + answered + drifted):
-        processes = ranks.world_size()
-        results: dict[str, Any] = {"general": None, "domain": None, "drift": None}
-        log.info("evaluation: suite %s", suite.name)
         if unused := not_inherited(model):
             log.info("answers are greedy: not used of the model's generation_config: %s", unused)
-        kept = ScoreCache(scores, content(source, model_config))
-        share = AllRanks(source, model_config)
         check_budget(model.config.to_dict(), renderer, rows, domain)
         budget = domain.max_new_tokens or (answer_budget(rows, renderer) if rows else 0)
+        share = AllRanks(source, model_config)
         vllm = None
         if suite.backend == "vllm":
             vllm = Vllm(model, renderer, suite, source.directory, samples.with_name("vllm.log"))
             if scorer is not None and domain.answer_by == "generation":
                 vllm.want(requests(model, renderer, rows, budget))
+        processes = ranks.world_size()
+        results: dict[str, Any] = {"general": None, "domain": None, "drift": None}
+
+        log.info("evaluation: suite %s", suite.name)
+        weights = content(source, model_config)
+        kept = ScoreCache(scores, weights)
         general = evaluate_general(model, renderer, suite, tasks, kept, share, vllm)
         results["general"] = {**general.results, "processes": processes}
         for task, answers in general.samples.items():
             _write_samples(samples, f"general-{task}", answers)
+
         if scorer is not None and rows:
             log.info("evaluation: %d rows of the domain", len(rows))
-            asked_tokens = (len(renderer.prompt_ids(one.messages, one.tools)) for one in rows)
-            size = BatchSize.of(domain.batch_size, model, max(asked_tokens) + budget)
-            with progress.share(len(rows), label="domain"):
-                found = evaluate_domain(
-                    model,
-                    renderer,
-                    rows,
-                    scorer,
-                    budget,
-                    size.now,
-                    domain.answer_by,
-                    share,
-                    vllm,
-                )
+            found = _domain(model, renderer, domain, rows, scorer, budget, share, vllm)
             results["domain"] = {**found.results, "limit": domain.limit, "processes": processes}
             _write_samples(samples, "domain", found.samples)
         else:
             log.info("evaluation: the domain has nothing to score")
+
         if suite.drift:
-            step = max(1, len(general.prompts) // DRIFT_PROMPTS)
-            prompts = [
-                # A template has written the special tokens itself.
-                renderer.tokenizer(text, add_special_tokens=not templated).input_ids
-                for text, templated in general.prompts[::step][:DRIFT_PROMPTS]
-            ]
-            is_base = content(source, model_config) == content(base, model_config)
-            load_base = cache(lambda: load_ready(base, model_config, model.device.type))
-            with progress.share(0, label="drift"):
-                along = answered_prompts(
-                    rows,
-                    renderer,
-                    model.config.to_dict(),
-                    budget,
-                    base.fingerprint,
-                    scores,
-                    (lambda: model) if is_base else load_base,
-                    BatchSize(DRAWN_AT_ONCE),
-                )
-            keep = None if is_base else partial(_kept_states, model, base, scores, load_base)
+            is_base = weights == content(base, model_config)
+            load = cache(lambda: load_ready(base, model_config, model.device.type))
+            from_base = _Base(base, scores, None if is_base else load)
+            prompts = _drift_prompts(general.prompts, renderer)
+            along = from_base.answers(model, renderer, rows, budget)
             with progress.share(drifted, label="drift"):
-                results["drift"] = _drift(model, renderer, keep, prompts, along)
+                results["drift"] = _drift(model, renderer, from_base, prompts, along)
     return results
+
+
+def _domain(
+    model: PreTrainedModel,
+    renderer: Renderer,
+    domain: DomainEvalConfig,
+    rows: Sequence[Example],
+    scorer: Scorer,
+    budget: int,
+    share: AllRanks,
+    vllm: Vllm | None,
+) -> DomainScore:
+    """The domain's rows, answered and scored, as many at once as there is memory for."""
+    asked_tokens = (len(renderer.prompt_ids(one.messages, one.tools)) for one in rows)
+    size = BatchSize.of(domain.batch_size, model, max(asked_tokens) + budget)
+    with progress.share(len(rows), label="domain"):
+        return evaluate_domain(
+            model, renderer, rows, scorer, budget, size.now, domain.answer_by, share, vllm
+        )
+
+
+@dataclass(frozen=True)
+class _Base:
+    """The model that drift is measured from; what it answers and predicts is kept in `scores`.
+
+    Attributes:
+        load: Makes it, once, where what is kept is not enough; None: it is the model scored.
+    """
+
+    source: ModelSource
+    scores: Path
+    load: Callable[[], PreTrainedModel] | None
+
+    def answers(
+        self, model: PreTrainedModel, renderer: Renderer, rows: Sequence[Example], budget: int
+    ) -> tuple[list[list[int]], list[int]]:
+        """Its answers to the domain's prompts, as `answered_prompts` returns them."""
+        with progress.share(0, label="drift"):
+            return answered_prompts(
+                rows,
+                renderer,
+                model.config.to_dict(),
+                budget,
+                self.source.fingerprint,
+                self.scores,
+                self.load or (lambda: model),
+                BatchSize(DRAWN_AT_ONCE),
+            )
+
+    def states(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        starts: Sequence[int] | None = None,
+    ) -> drift.KeptStates | None:
+        """Its hidden states over the prompts, from `starts` on, to be compared with the model's."""
+        if self.load is None:
+            return None
+        read_by: dict[str, Any] = {
+            "prompts": prompts,
+            "dtype": str(model.dtype),
+            "device": model.device.type,
+        }
+        if starts is not None:
+            read_by["starts"] = starts
+        identified = {"base": self.source.fingerprint, **read_by, "versions": package_versions()}
+        file = self.scores / f"base-states-{run_identity(identified, {})[:16]}.safetensors"
+        return drift.KeptStates(file, self.source.directory, self.load)
+
+
+def _drift_prompts(prompts: Sequence[tuple[str, bool]], renderer: Renderer) -> list[list[int]]:
+    """DRIFT_PROMPTS of the suite's prompts, spread evenly over its tasks, as token ids."""
+    step = max(1, len(prompts) // DRIFT_PROMPTS)
+    return [
+        # A template has written the special tokens itself.
+        renderer.tokenizer(text, add_special_tokens=not templated).input_ids
+        for text, templated in prompts[::step][:DRIFT_PROMPTS]
+    ]
 
 
 def _drift(
     model: PreTrainedModel,
     renderer: Renderer,
-    keep: Callable[..., drift.KeptStates] | None,
+    base: _Base,
     prompts: Sequence[Sequence[int]],
     along: tuple[Sequence[Sequence[int]], Sequence[int]],
 ) -> dict[str, Any]:
     """How far the model is from its base, on the suite's prompts and `along` the domain's.
 
     Args:
-        keep: The base's hidden states over such prompts; None for the base itself.
         along: As `answered_prompts` returns it.
     """
 
-    def from_base(*over: Any) -> Any:
+    def from_base(*over: Any) -> dict[str, Any]:
         with progress.share(1, of=2):
-            return drift.kl_from_base(model, None if keep is None else keep(*over), *over)
+            return drift.kl_from_base(model, base.states(model, *over), *over)
 
-    passages = drift.general_passages()
     found = {
-        "cross_entropy": drift.cross_entropy(model, renderer.tokenizer, passages),
+        "cross_entropy": drift.cross_entropy(model, renderer.tokenizer, drift.general_passages()),
         "kl_from_base": from_base(prompts),
     }
     if along[0]:
         found["domain_kl_from_base"] = from_base(*along)
     return found
-
-
-def _kept_states(
-    model: PreTrainedModel,
-    base: ModelSource,
-    scores: Path,
-    load_base: Callable[[], PreTrainedModel],
-    prompts: Sequence[Sequence[int]],
-    starts: Sequence[int] | None = None,
-) -> drift.KeptStates:
-    """The base's hidden states over the prompts, from `starts` on."""
-    read_by: dict[str, Any] = {
-        "prompts": prompts,
-        "dtype": str(model.dtype),
-        "device": model.device.type,
-    }
-    if starts is not None:
-        read_by["starts"] = starts
-    key = run_identity({"base": base.fingerprint, **read_by, "versions": package_versions()}, {})
-    return drift.KeptStates(
-        scores / f"base-states-{key[:16]}.safetensors", base.directory, load_base
-    )
 
 
 def load_ready(source: ModelSource, model_config: ModelConfig, device: str) -> PreTrainedModel:
