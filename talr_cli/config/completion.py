@@ -92,7 +92,7 @@ def _described(
     return [], {}
 
 
-def _groups(command: str, values: Mapping[str, Any], config_dir: Path | None) -> list[str]:
+def _groups(values: Mapping[str, Any], config_dir: Path | None) -> list[str]:
     of_training = ("method", "experiment") if "objective" in values else ()
     return [one for one in groups(config_dir) if one in values or one in of_training]
 
@@ -100,7 +100,7 @@ def _groups(command: str, values: Mapping[str, Any], config_dir: Path | None) ->
 def _keys(command: str, word: str, arguments: Sequence[str], config_dir: Path | None) -> list[str]:
     """Groups and values, one level of the dots at a time."""
     described, values = _described(_values_of(command), arguments, config_dir)
-    keys = [f"{one}=" for one in _groups(command, values, config_dir)]
+    keys = [f"{one}=" for one in _groups(values, config_dir)]
     keys += [f"{one.key}=" for one in described]
     if command == "sweep":
         own, _ = _described(command, [], None)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -239,6 +240,7 @@ def _composed(command: str, config: DictConfig, held: tuple[str, ...]) -> Compos
     )
 
 
+@cache  # a tenth of the time that a config takes; the store is one for the process
 def _register_schemas() -> None:
     """Make the dataclasses known to Hydra, so that names and types are checked against them."""
     store = ConfigStore.instance()

@@ -229,10 +229,10 @@ def _random(source: ModelSource, settings: dict[str, Any]) -> ModelSource:
     Raises:
         UserError: There is no Llama of these settings.
     """
-    _check_random(settings)
     fingerprint = _random_fingerprint(source, settings)
     folder = _random_folder(settings)
     if not _is_made(folder, fingerprint):
+        _check_random(settings)  # torch and transformers take seconds to import
         with _one_maker(folder):
             if not _is_made(folder, fingerprint):
                 _make_random(source, settings, folder, fingerprint)

@@ -37,7 +37,7 @@ def flipped_items(
         except UnpairedError:
             continue
         changed = {key: scores for key, scores in pairs.items() if scores[0] != scores[1]}
-        texts = [_samples(path, results, part, changed) for path, results in (before, after)]
+        texts = [_samples(path, part, changed) for path, _ in (before, after)]
         for key, (a, b) in changed.items():
             (prompt, output_a), (_, output_b) = (each.get(key, (None, None)) for each in texts)
             flips.append(
@@ -65,9 +65,7 @@ def as_text(flips: Sequence[dict[str, Any]], examples: int) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _samples(
-    path: Path, results: Results, part: str, wanted: dict[str, Any]
-) -> dict[str, tuple[str, str]]:
+def _samples(path: Path, part: str, wanted: dict[str, Any]) -> dict[str, tuple[str, str]]:
     """{item id: (prompt, output)} of the wanted items; empty where the run kept no samples.
 
     Damaged lines are left out, and a line of the log says so.

@@ -34,7 +34,6 @@ _SEVERAL = re.compile(
 # Only where nothing but one number is meant: in prose these are two.
 _SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d,]| \d)")
 _SHARE = re.compile(r" ?(?:%|percent\b|per cent\b)", re.IGNORECASE)
-_OF = re.compile(r" ?(?:points? )?(?:out of|of) (?=\d)", re.IGNORECASE)
 _OUT_OF = re.compile(r" ?(?:points? )?out of \d", re.IGNORECASE)
 _SLASH = re.compile(r" ?/ ?(\d[\d,]*+(?:\.\d++)?+)(?![/^])")
 _COUNTED = re.compile(

@@ -71,7 +71,7 @@ def _small_rates_suffice(pair: Pair) -> Iterator[Test]:
         pair.contrast("general", {small: 1, "base": -0.5, large: -0.5}),
     )
     kept = {
-        lr: pair.contrast("domain", {small: 1} | _less(small, name))
+        lr: pair.contrast("domain", {small: 1} | _less(name))
         for lr, name in names.items()
         if name != small
     }
@@ -82,7 +82,7 @@ def _small_rates_suffice(pair: Pair) -> Iterator[Test]:
     )
 
 
-def _less(small: str, name: str) -> dict[str, float]:
+def _less(name: str) -> dict[str, float]:
     """What is taken off the smallest rate's domain score: most of the gain of another rate."""
     return {name: -(1 - LITTLE), "base": -LITTLE}
 
