@@ -58,7 +58,7 @@ def _group(group: str) -> Iterator[str]:
     """The values of every class that the choices of a group name."""
     done = set()
     for choice in choices_of(group, None):
-        values = _composed("train", f"{group}={choice}")[group]
+        values = _composed(f"{group}/{choice}")[group]
         target = values.get("_target_") if values else None
         if target is None or target in done:
             continue
@@ -79,9 +79,10 @@ def _table(rows: Sequence[Described], with_identity: bool) -> Iterator[str]:
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-def _composed(command: str, *overrides: str) -> Mapping[str, Any]:
-    with composing(command, None):
-        values: Any = OmegaConf.to_container(compose(command, list(overrides)))
+def _composed(name: str) -> Mapping[str, Any]:
+    """What stands in the config of a command, or below its group in that of a choice."""
+    with composing("train", None):
+        values: Any = OmegaConf.to_container(compose(name))
     return values
 
 

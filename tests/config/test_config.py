@@ -38,10 +38,10 @@ def test_every_value_is_described_and_read_somewhere():
     assert not unread
 
 
-def composed(command, *overrides):
-    """The config of a command before it is typed."""
-    with composition.composing(command, None):
-        return OmegaConf.to_container(compose(command, list(overrides)))
+def composed(name):
+    """A config before it is typed: a command's, or what a choice has below its group."""
+    with composition.composing("train", None):
+        return OmegaConf.to_container(compose(name))
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def composed(command, *overrides):
 def test_a_shipped_part_has_all_values_of_its_class_in_its_file(group):
     """What is not there could not be set on the command line."""
     for choice in choices(group):
-        values = composed("train", f"{group}={choice}")[group]
+        values = composed(f"{group}/{choice}")[group]
         if values:
             module, _, name = values.pop("_target_").rpartition(".")
             kind = getattr(importlib.import_module(module), name)
@@ -105,6 +105,11 @@ def test_an_experiment_sets_the_learning_rate_and_the_command_line_has_the_last_
     assert config("train", "experiment=demo", "lr=1e-6").lr == 1e-6
 
 
+@pytest.fixture(scope="module")
+def usual():
+    return config()
+
+
 def test_all_problems_are_reported_at_once():
     with pytest.raises(UserError) as error:
         config("train", "lr=0", "trainer.epochs=-1", "trainer.precision=fp61")
@@ -120,8 +125,8 @@ def test_all_problems_are_reported_at_once():
         "suite=paper", "trainer.micro_batch_size=2", "model.name=other", "suite.batch_size=1",
     ],
 )  # fmt: skip
-def test_what_cannot_change_the_weights_does_not_change_the_identity(override):
-    assert identity(config("train", override), "x") == identity(config(), "x")
+def test_what_cannot_change_the_weights_does_not_change_the_identity(override, usual):
+    assert identity(config("train", override), "x") == identity(usual, "x")
 
 
 @pytest.mark.parametrize(
@@ -131,8 +136,8 @@ def test_what_cannot_change_the_weights_does_not_change_the_identity(override):
         "dataset.train_rows=80", "+model.template_arguments.enable_thinking=false",
     ],
 )  # fmt: skip
-def test_what_changes_the_weights_changes_the_identity(override):
-    assert identity(config("train", override), "x") != identity(config(), "x")
+def test_what_changes_the_weights_changes_the_identity(override, usual):
+    assert identity(config("train", override), "x") != identity(usual, "x")
 
 
 def test_data_files_count_by_content(tmp_path):
@@ -145,8 +150,8 @@ def test_data_files_count_by_content(tmp_path):
     assert same == moved != changed
 
 
-def test_the_model_counts_by_its_fingerprint():
-    assert identity(config(), "x") != identity(config(), "y")
+def test_the_model_counts_by_its_fingerprint(usual):
+    assert identity(usual, "x") != identity(usual, "y")
 
 
 def test_two_methods_differ_in_nothing_but_the_objective():
