@@ -4,20 +4,10 @@ import subprocess
 import sys
 
 import pytest
+from command_line import talr
 from synthetic_study import BASE, results, write_study
 
 HEAVY = ("torch", "transformers", "trl", "datasets", "lm_eval", "wandb", "matplotlib", "pandas")
-
-
-def talr(*arguments, cwd, **kwargs):
-    return subprocess.run(
-        [sys.executable, "-m", "talr_cli.cli", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        **kwargs,
-    )
 
 
 def imported_by(*arguments, cwd):
@@ -51,13 +41,13 @@ def test_looking_at_a_study_imports_nothing_heavy(arguments, tmp_path):
 
 
 def test_version_and_help(tmp_path):
-    assert talr("--version", cwd=tmp_path).stdout.startswith("talr 0.")
-    shown = talr("--help", cwd=tmp_path).stdout
+    assert talr("--version", cwd=tmp_path, logger=None).stdout.startswith("talr 0.")
+    shown = talr("--help", cwd=tmp_path, logger=None).stdout
     assert all(name in shown for name in ("train", "eval", "report"))
 
 
 def test_train_help_lists_groups_and_values(tmp_path):
-    shown = talr("train", "--help", cwd=tmp_path).stdout
+    shown = talr("train", "--help", cwd=tmp_path, logger=None).stdout
     assert "method: asft, averaging, deft" in shown
     assert "smollm2-135m" in shown
     assert "max_length" in shown
@@ -96,7 +86,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_line_and_exit_code_2(mistake, tmp_path):
     arguments, expected = MISTAKES[mistake]
-    done = talr(*arguments, cwd=tmp_path)
+    done = talr(*arguments, cwd=tmp_path, logger=None)
     assert done.returncode == 2
     assert expected in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
