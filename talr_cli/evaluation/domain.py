@@ -28,7 +28,7 @@ from talr_cli.evaluation.generation import as_answers, generate, requests
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.thoughts import without_thoughts
 from talr_cli.evaluation.vllm import Vllm
-from talr_cli.scorers.base import Scorer, Summarizer, Verdict
+from talr_cli.scorers.base import Scorer, Summarizer
 from talr_cli.statistics.items import scored_items
 
 log = logging.getLogger(__name__)
@@ -78,49 +78,15 @@ def evaluate_domain(
     """
     started = time.perf_counter()
     size = BatchSize(batch_size)
-    details: list[dict[str, Any]] = [{} for _ in examples]
-    if answer_by == "likelihood":
-        choices = possible_completions(examples)
-        rows = list(zip(examples, choices, strict=True))
-        likelihoods = share(partial(choice_likelihoods, batch_size=size), model, renderer, rows)
-        details = [{"log_probabilities": values} for values in likelihoods]
-        outputs = [
-            completions[max(values, key=values.__getitem__)]
-            for completions, values in zip(choices, likelihoods, strict=True)
-        ]
-    else:
-        if vllm is not None:
-            asked = requests(model, renderer, examples, max_new_tokens)
-            answers = as_answers(renderer, asked, vllm(asked), max_new_tokens)
-        else:
-            answer = partial(generate, max_new_tokens=max_new_tokens, batch_size=size)
-            answers = share(answer, model, renderer, examples)
-        outputs = [one.text for one in answers]
-        details = [{"cut": one.cut, "shortened": one.shortened} for one in answers]
-    verdicts: list[Verdict] = []
-    samples: list[dict[str, Any]] = []
-    groups: dict[str, list[float]] = defaultdict(list)
-    categories: dict[str, list[float]] = defaultdict(list)
-    for example, output, detail in zip(examples, outputs, details, strict=True):
-        verdict = scorer(without_thoughts(output), example.reference)
-        verdicts.append(verdict)
-        groups[example.group].append(verdict.correct)
-        categories[example.category].append(verdict.correct)
-        samples.append(
-            {
-                "id": example.id,
-                "group": example.group,
-                "category": example.category,
-                "messages": list(example.messages),
-                "output": output,
-                "parsed": verdict.parsed,
-                "correct": verdict.correct,
-                "reference": dict(example.reference),
-                **verdict.detail,
-                **detail,
-            }
-        )
-    score = proportion([verdict.correct for verdict in verdicts])
+    outputs, details = _answers(
+        model, renderer, examples, max_new_tokens, size, answer_by, share, vllm
+    )
+    verdicts = [
+        scorer(without_thoughts(output), example.reference)
+        for example, output in zip(examples, outputs, strict=True)
+    ]
+    correct = [verdict.correct for verdict in verdicts]
+    score = proportion(correct)
     results = {
         "metric": getattr(scorer, "metric", "accuracy"),
         "scorer": getattr(scorer, "name", type(scorer).__name__),
@@ -128,12 +94,12 @@ def evaluate_domain(
         **score,
         **scored_items(
             [example.id for example in examples],
-            [verdict.correct for verdict in verdicts],
+            correct,
             [[example.messages, example.reference] for example in examples],
             score["score"],
         ),
-        "groups": _proportions(groups),
-        "categories": _proportions(categories),
+        "groups": _proportions([example.group for example in examples], correct),
+        "categories": _proportions([example.category for example in examples], correct),
         "answer_by": answer_by,
         "backend": "hf" if vllm is None or answer_by == "likelihood" else "vllm",
         **_budget_spent(details, max_new_tokens, answer_by),
@@ -143,7 +109,55 @@ def evaluate_domain(
     if isinstance(scorer, Summarizer):
         references = [example.reference for example in examples]
         results["summary"] = scorer.summary(verdicts, references)
+    samples = [
+        {
+            "id": example.id,
+            "group": example.group,
+            "category": example.category,
+            "messages": list(example.messages),
+            "output": output,
+            "parsed": verdict.parsed,
+            "correct": verdict.correct,
+            "reference": dict(example.reference),
+            **verdict.detail,
+            **detail,
+        }
+        for example, output, verdict, detail in zip(
+            examples, outputs, verdicts, details, strict=True
+        )
+    ]
     return DomainScore(results, samples)
+
+
+def _answers(
+    model: PreTrainedModel,
+    renderer: Renderer,
+    examples: Sequence[Example],
+    max_new_tokens: int,
+    size: BatchSize,
+    answer_by: str,
+    share: Share,
+    vllm: Vllm | None,
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """The answer to every row, and what its sample says of how it came about."""
+    if answer_by == "likelihood":
+        choices = possible_completions(examples)
+        rows = list(zip(examples, choices, strict=True))
+        likelihoods = share(partial(choice_likelihoods, batch_size=size), model, renderer, rows)
+        chosen = [
+            completions[max(values, key=values.__getitem__)]
+            for completions, values in zip(choices, likelihoods, strict=True)
+        ]
+        return chosen, [{"log_probabilities": values} for values in likelihoods]
+    if vllm is not None:
+        asked = requests(model, renderer, examples, max_new_tokens)
+        answers = as_answers(renderer, asked, vllm(asked), max_new_tokens)
+    else:
+        answer = partial(generate, max_new_tokens=max_new_tokens, batch_size=size)
+        answers = share(answer, model, renderer, examples)
+    return [one.text for one in answers], [
+        {"cut": one.cut, "shortened": one.shortened} for one in answers
+    ]
 
 
 def _budget_spent(
@@ -172,9 +186,12 @@ def _budget_spent(
     return {"max_new_tokens": max_new_tokens, "cut": cut, "shortened": shortened}
 
 
-def _proportions(correct: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """Of each name but the empty one."""
-    return {name: proportion(values) for name, values in sorted(correct.items()) if name}
+def _proportions(names: Sequence[str], correct: Sequence[float]) -> dict[str, Any]:
+    """Of the rows of each name but the empty one."""
+    of: dict[str, list[float]] = defaultdict(list)
+    for name, one in zip(names, correct, strict=True):
+        of[name].append(one)
+    return {name: proportion(values) for name, values in sorted(of.items()) if name}
 
 
 def proportion(correct: Sequence[float]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -31,6 +33,19 @@ def config_for(path, **changes):
 def logits(model, ids):
     with torch.no_grad():
         return model(torch.tensor([ids])).logits
+
+
+def test_a_random_model_that_is_made_is_found_without_torch(tiny_source):
+    """A sweep looks for its models in a process of its own, which would import it each time."""
+    code = """
+import sys
+from talr_cli.config import composition
+from talr_cli.models import sources
+print(sources.resolve(composition.load("train", ["model=tiny"]).model).directory)
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(tiny_source.directory), "False"]
 
 
 def test_an_adapter_is_merged_into_its_base(tiny_source, tiny_config, tmp_path):
