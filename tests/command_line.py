@@ -1,7 +1,8 @@
 """The real command line on the tiny model, and what it leaves behind.
 
-Each command is a process of its own. It is forked from one that has imported torch and its like
-and done nothing else: importing them would take longer than most commands do.
+Each command is a process of its own, and so is each job of a sweep. They are forked from one that
+has imported torch and its like and done nothing else: importing them would take longer than most
+commands do.
 """
 
 import json
@@ -9,11 +10,15 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import torch
 from safetensors.torch import load_file
+
+from talr_cli.sweep import jobs
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
@@ -22,6 +27,7 @@ FORKS.set_forkserver_preload(
         "talr_cli.evaluation.evaluate",
         "talr_cli.evaluation.general.tasks",
         "talr_cli.report.study_report",
+        "talr_cli.sweep.jobs",
         "talr_cli.training.loop",
     ]
 )
@@ -66,8 +72,39 @@ def _run(arguments, cwd, environment, out, err):
     sys.path.insert(0, str(cwd))
     sys.argv = ["talr", *arguments]
     for number, path in ((1, out), (2, err)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    # The jobs that it starts are forked from the same process as it was.
+    forkserver._forkserver.ensure_running = lambda: None
+    jobs.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": Forked})
     sys.exit(cli.main())
+
+
+class Forked:
+    """`subprocess.Popen` of `python -m talr_cli.cli`, as a sweep uses it."""
+
+    def __init__(self, args, env, stdin, stdout, stderr):
+        _, *module, command = args[:4]
+        assert module == ["-m", "talr_cli.cli"], args
+        assert (stdin, stderr) == (subprocess.DEVNULL, subprocess.STDOUT)
+        said = stdout.name
+        self._process = FORKS.Process(
+            target=_run, args=([command, *args[4:]], Path.cwd(), dict(env), said, said)
+        )
+        self._process.start()
+        self.kill, self.terminate = self._process.kill, self._process.terminate
+
+    @property
+    def returncode(self):
+        return self._process.exitcode
+
+    def poll(self):
+        return self.returncode
+
+    def wait(self, timeout=None):
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired("talr", timeout)
+        return self.returncode
 
 
 def train(*overrides, cwd, logger="none"):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from command_line import SMALL, same, talr, weights
@@ -225,10 +226,9 @@ def test_a_killed_sweep_goes_on_and_ends_with_the_same_weights(uninterrupted, tm
 
 
 def test_two_sweeps_on_one_study_train_each_run_once(uninterrupted, tmp_path):
-    both = [start(*TRAINED, cwd=tmp_path) for _ in range(2)]
-    for process in both:
-        output = process.communicate()[0]
-        assert process.returncode == 0, output
+    with ThreadPoolExecutor(2) as both:
+        for done in both.map(lambda _: sweep(*TRAINED, cwd=tmp_path), range(2)):
+            assert done.returncode == 0, done.stdout + done.stderr
     assert_like(uninterrupted, tmp_path)
     for run in runs(tmp_path).values():
         lines = (run / "train.log").read_text().splitlines()
