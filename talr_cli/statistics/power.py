@@ -15,6 +15,7 @@ from talr_cli.statistics.pairs import PARTS, Results
 POWER = 0.8
 AGREEMENT = 0.5  # correlation of the answers of a model and its tuned one, as in docs/cpu-study.md
 _QUANTILES = 1.959964 + 0.841621  # two-sided 5%, and POWER
+_FLIPS = 6  # McNemar's exact test is sure of no fewer, all of them one way: 2 / 2**6 < 5%
 
 
 def smallest_difference(
@@ -24,6 +25,7 @@ def smallest_difference(
 
     Paired: both answer the same items (Connor 1987, with the discordant share that two correlated
     answers have). The same change in each task, towards the middle, where the variance is larger.
+    Of one task at least what McNemar's exact test asks for, which such a comparison is made by.
 
     Args:
         tasks: Score before, between 0 and 1, and number of items of each task.
@@ -32,6 +34,7 @@ def smallest_difference(
         None where no change is large enough.
     """
     from scipy.optimize import brentq
+    from scipy.stats import beta
 
     def missing(change: float) -> float:
         """By how much a change is smaller than what is seen at its variance."""
@@ -40,8 +43,12 @@ def smallest_difference(
 
     # Not from 0: there a score of 0 or 1 has no noise.
     least = 1 / max(n for _, n in tasks)
+    if len(tasks) == 1:
+        n = tasks[0][1]
+        # So large that in 80 of 100 studies so many items flip (the binomial's tail).
+        least = float(beta.ppf(POWER, _FLIPS, n - _FLIPS + 1)) if n >= _FLIPS else math.inf
     most = max(max(score, 1 - score) for score, _ in tasks)
-    if missing(most) >= 0:
+    if least > most or missing(most) >= 0:
         return None
     return least if missing(least) <= 0 else float(brentq(missing, least, most))
 

@@ -40,8 +40,11 @@ def trained(run):
     return json.loads(run.training.read_text())
 
 
+LATER = ("lora", "oft", "finch", "tailsft", "talr-shuffled")
+
+
 @pytest.mark.parametrize(
-    "method", ["sft", "talr", "ema", pytest.param("lora", marks=pytest.mark.slow)]
+    "method", ["sft", "talr", "ema", *(pytest.param(one, marks=pytest.mark.slow) for one in LATER)]
 )
 def test_a_point_is_the_training_that_ends_there(method, train):
     typed = (f"method={method}", "eval=false")
@@ -51,7 +54,7 @@ def test_a_point_is_the_training_that_ends_there(method, train):
     (alone,) = train(*typed, "at=0.1", "study=alone")
     assert alone.path.name == early.path.name
     assert same(weights(alone.path), weights(early.path))
-    if method in ("talr", "ema"):  # which have a state of their own
+    if method in ("talr", "ema", "finch", "tailsft"):  # which have a state of their own
         (undisturbed,) = train(*typed, "study=alone")
         assert undisturbed.path.name == whole.path.name
         assert same(weights(undisturbed.path), weights(whole.path))

@@ -23,6 +23,18 @@ def test_it_is_seen_in_80_of_100_studies(score, n):
     assert numpy.mean(abs(mean) / error > 1.96) == pytest.approx(0.8, abs=0.04)
 
 
+@pytest.mark.parametrize("n", [7, 12, 24, 72, 343])
+def test_at_a_score_of_0_the_exact_test_sees_it_in_80_of_100_studies(n):
+    """Nothing is lost there: an item flips with the change's probability, and six are enough."""
+    size = smallest_difference([(0.0, n)])
+    assert size == smallest_difference([(1.0, n)])
+    flipped = numpy.random.default_rng(0).binomial(n, size, 20_000)
+    seen = [stats.binomtest(0, int(one)).pvalue < 0.05 for one in range(n + 1) if one]
+    power = numpy.array([False, *seen])[flipped].mean()
+    assert power == pytest.approx(0.8, abs=0.01)
+    assert smallest_difference([(0.0, 5)]) is None
+
+
 def test_many_items_have_the_normal_formula():
     n = 10**6
     variance = 2 * 0.3 * 0.7 * 0.5
