@@ -7,6 +7,7 @@ from command_line import SMALL, same, weights
 
 from talr_cli.commands import train as command
 from talr_cli.errors import UserError
+from talr_cli.run import make
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.study import load_results
 from talr_cli.statistics.groups import comparable
@@ -71,6 +72,30 @@ def test_points_of_a_finished_run_are_trained_to_the_last_of_them_only(train):
     kept = when(early), when(late)
     early, late, _ = train("eval=false", "score_at=[0.25,0.5]")
     assert (when(early), when(late)) == kept
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_with_the_points_that_are_left(train, tmp_path, monkeypatch):
+    typed = ("method=talr", "eval=false", "score_at=[0.25,0.75]")
+    keep = make._keep
+
+    def killed_at_the_second(point, *rest):
+        if point.config.at == 0.75:
+            raise ZeroDivisionError
+        return keep(point, *rest)
+
+    monkeypatch.setattr(make, "_keep", killed_at_the_second)
+    with pytest.raises(ZeroDivisionError):
+        train(*typed, "study=killed")
+    (first,) = map(RunDirectory, (tmp_path / "runs/killed").glob("*/*-at0.25-*"))
+    kept = when(first)
+    monkeypatch.setattr(make, "_keep", keep)
+    early, late, whole = train(*typed, "study=killed")
+    assert (early.path, when(early)) == (first.path, kept)
+    assert trained(late)["training"]["resumed_from_step"] == 6
+    for run in train(*typed, "study=undisturbed"):
+        (own,) = [one for one in (early, late, whole) if one.path.name == run.path.name]
+        assert same(weights(own.path), weights(run.path))
 
 
 def test_each_point_is_scored_compared_and_averaged(train, tmp_path):
