@@ -66,7 +66,7 @@ def show_report(
     headlines = [
         f"{group.title}: {told}"
         for group in groups
-        for told in (rates_line(group), headline(matched(group)))
+        for told in (headline(matched(group)), rates_line(group))
         if told
     ]
 

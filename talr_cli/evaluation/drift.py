@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
+from torch.nn.functional import linear
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from talr_cli import progress
 from talr_cli.errors import UserError
-from talr_cli.models.head import head_logits
+from talr_cli.models.head import head_logits, scaled_logits
 from talr_cli.runs.atomic import write_bytes
 from talr_cli.runs.disk import make_folder
 from talr_cli.statistics.items import clustered_error
@@ -67,7 +68,7 @@ class KeptStates:
     ) -> Predictions:
         """What the base predicts; `model` is one of its kind, tuned from it."""
         hidden = self._read(sum(map(len, prompts)) - sum(starts), model)
-        head = None if hidden is None else _head_on_disk(self.checkpoint, model)
+        head = None if hidden is None else _head_on_disk(self.checkpoint, model, hidden.dtype)
         if hidden is not None and head is not None:
             return Predictions(hidden, head)
         found = predictions(self.load(), prompts, starts)
@@ -174,8 +175,14 @@ def _head_is_plain(model: Any, ids: Sequence[int]) -> bool:
     return torch.allclose(made, model(few, use_cache=False).logits[0].float(), rtol=0.02, atol=0.02)
 
 
-def _head_on_disk(checkpoint: Path, model: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """The head of the model in `checkpoint`, of the kind of `model`; None if it is not found."""
+def _head_on_disk(
+    checkpoint: Path, model: Any, dtype: torch.dtype
+) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """The head of the model in `checkpoint`, of the kind of `model`; None if it is not found.
+
+    Args:
+        dtype: What the model in `checkpoint` computes in, perhaps not what `model` does.
+    """
     own = model.get_output_embeddings()
     if getattr(own, "bias", None) is not None:
         return None
@@ -184,17 +191,10 @@ def _head_on_disk(checkpoint: Path, model: Any) -> Callable[[torch.Tensor], torc
     for file in sorted(checkpoint.glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
             for name in set(names) & set(tensors.keys()):
-                weight = tensors.get_tensor(name).to(own.weight)
+                weight = tensors.get_tensor(name).to(own.weight.device, dtype)
                 if weight.shape == own.weight.shape:
-                    text = model.config.get_text_config()
-                    cap = getattr(text, "final_logit_softcapping", None)
-                    return partial(_logits, weight, cap)
+                    return partial(scaled_logits, model, partial(linear, weight=weight))
     return None
-
-
-def _logits(weight: torch.Tensor, cap: float | None, hidden: torch.Tensor) -> torch.Tensor:
-    logits = torch.nn.functional.linear(hidden, weight).float()
-    return logits if cap is None else (logits / cap).tanh() * cap
 
 
 def _batches(sequences: Sequence[Sequence[int]]) -> list[list[int]]:

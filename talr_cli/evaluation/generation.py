@@ -58,19 +58,28 @@ class Answer:
     shortened: bool = False
 
 
+def request(renderer: Renderer, example: Example, max_new_tokens: int, most: int | None) -> Request:
+    """What a row asks; its budget is cut to what its prompt leaves of `most` positions.
+
+    It is below 1 where the prompt leaves room for no answer.
+    """
+    prompt = tuple(renderer.prompt_ids(example.messages, example.tools))
+    return Request(prompt, min(max_new_tokens, (most or sys.maxsize) - len(prompt)))
+
+
 def requests(
     model: Any, renderer: Renderer, examples: Sequence[Example], max_new_tokens: int
 ) -> list[Request]:
-    """What each row asks; its budget is cut to what its prompt leaves of the model's positions.
+    """What each row asks, as `request`.
 
     Raises:
         UserError: A prompt leaves room for no answer.
     """
-    most = positions(model.config.to_dict()) or sys.maxsize
-    prompts = [tuple(renderer.prompt_ids(one.messages, one.tools)) for one in examples]
-    for example, prompt in zip(examples, prompts, strict=True):
-        require_room(example, len(prompt) + 1, most)
-    return [Request(prompt, min(max_new_tokens, most - len(prompt))) for prompt in prompts]
+    most = positions(model.config.to_dict())
+    found = [request(renderer, one, max_new_tokens, most) for one in examples]
+    for example, one in zip(examples, found, strict=True):
+        require_room(example, len(one.prompt) + 1, most or sys.maxsize)
+    return found
 
 
 def require_room(example: Example, tokens: int, most: int) -> None:

@@ -8,25 +8,22 @@ answers are for.
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from talr_cli.data.base import Example
 from talr_cli.data.rendering import Renderer
-from talr_cli.evaluation.generation import Choose, Request, answer_tokens, drawn, likeliest
+from talr_cli.evaluation.base_answers import Tokens, kept_answers
+from talr_cli.evaluation.generation import Request, answer_tokens, drawn, likeliest, request
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.thoughts import without_thoughts
 from talr_cli.models.checks import positions
 from talr_cli.models.sources import cache_dir
-from talr_cli.runs.atomic import read_packed, write_packed
 from talr_cli.runs.identity import run_identity
-from talr_cli.runs.lease import hold
 from talr_cli.scorers.base import Scorer
 
 PIECE = 128  # prompts whose answers are written together
@@ -56,30 +53,17 @@ def right_answers(
         settings: The model's config.json.
         temperature: 0: the likeliest token of every step; `samples` is 1 then.
     """
-    most = positions(settings) or sys.maxsize
-    rows, asked = [], []
-    for example in examples:
-        prompt = tuple(renderer.prompt_ids(example.messages, example.tools))
-        if len(prompt) < most:
-            rows.append(example)
-            asked.append(Request(prompt, min(max_new_tokens, most - len(prompt))))
+    most = positions(settings)
+    every = [(one, request(renderer, one, max_new_tokens, most)) for one in examples]
+    asked = [(one, what) for one, what in every if what.max_new_tokens > 0]
     model = cache(load)
     kept, unjudged = [], []
-    for start in range(0, len(rows), PIECE):
-        requests = asked[start : start + PIECE]
-        # A piece is drawn alike whether those before it are made or found.
-        choose = likeliest if temperature == 0 else drawn(start, temperature)
-        key = run_identity(
-            {
-                "base": fingerprint,
-                "rows": [[list(one.prompt), one.max_new_tokens] for one in requests],
-                "drawn": [samples, temperature, start],
-            },
-            {},
+    for start in range(0, len(asked), PIECE):
+        rows, requests = zip(*asked[start : start + PIECE], strict=True)
+        answers = _piece(
+            start, model, fingerprint, renderer, requests, samples, temperature, batch_size
         )
-        file = cache_dir() / "own_answers" / f"{key}.json.gz"
-        answers = _piece(file, model, renderer, requests, samples, choose, batch_size)
-        for example, own in zip(rows[start : start + PIECE], answers, strict=True):
+        for example, own in zip(rows, answers, strict=True):
             ended = dict.fromkeys(text for text, cut in own if not cut and text.strip())
             for number, text in enumerate(ended):
                 try:
@@ -97,50 +81,35 @@ def right_answers(
 
 
 def _piece(
-    file: Path,
+    start: int,
     model: Callable[[], PreTrainedModel],
+    fingerprint: str,
     renderer: Renderer,
     requests: Sequence[Request],
     samples: int,
-    choose: Choose,
+    temperature: float,
     batch_size: BatchSize,
 ) -> list[list[tuple[str, bool]]]:
     """(text, whether it was cut) of each answer to each prompt, found or made."""
-    found = _found(file, len(requests), samples)
-    if found is not None:
-        return found
-    with hold(file.with_suffix(".lock"), wait=True):
-        found = _found(file, len(requests), samples)
-        if found is not None:
-            return found
-        log.info("own answers: the base answers %d prompts", len(requests))
-        repeated = [one for one in requests for _ in range(samples)]
-        tokens = answer_tokens(model(), renderer, repeated, batch_size, choose)
-        texts = [
-            (str(renderer.tokenizer.decode(one, skip_special_tokens=True)), cut)
-            for one, cut in tokens
-        ]
-        made = [texts[place : place + samples] for place in range(0, len(texts), samples)]
-        write_packed(file, made)
-    return made
-
-
-def _found(file: Path, prompts: int, samples: int) -> list[list[tuple[str, bool]]] | None:
-    value = read_packed(file)
-    if value is None:
-        return None
-    whole = isinstance(value, list) and len(value) == prompts
-    if not whole or not all(_are_answers(own, samples) for own in value):
-        log.warning("%s does not hold the answers to %d prompts: it is made again", file, prompts)
-        return None
-    return [[(text, cut) for text, cut in own] for own in value]
-
-
-def _are_answers(own: Any, samples: int) -> bool:
-    return (
-        isinstance(own, list)
-        and len(own) == samples
-        and all(
-            isinstance(one, list) and [type(part) for part in one] == [str, bool] for one in own
-        )
+    repeated = [one for one in requests for _ in range(samples)]
+    key = run_identity(
+        {
+            "base": fingerprint,
+            "rows": [[list(one.prompt), one.max_new_tokens] for one in repeated],
+            "drawn": [temperature, start],
+        },
+        {},
     )
+
+    def answer() -> Tokens:
+        log.info("own answers: the base answers %d prompts", len(requests))
+        # A piece is drawn alike whether those before it are made or found.
+        choose = likeliest if temperature == 0 else drawn(start, temperature)
+        return answer_tokens(model(), renderer, repeated, batch_size, choose)
+
+    file = cache_dir() / "own_answers" / f"{key}.json.gz"
+    texts = [
+        (str(renderer.tokenizer.decode(tokens, skip_special_tokens=True)), cut)
+        for tokens, cut in kept_answers(file, repeated, answer)
+    ]
+    return [texts[place : place + samples] for place in range(0, len(texts), samples)]

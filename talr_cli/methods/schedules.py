@@ -102,7 +102,9 @@ class Finch(Schedule):
     def share(self, step: int, steps: int) -> float:
         if self._mean is None:  # no step has been seen, and none is made at this rate
             return 0.0
-        return min(self.rate_at_one_nat / math.sqrt(self._mean + self.eps), 1.0)
+        # Where all is learned, rounding may leave a loss just below zero.
+        mean = max(self._mean, 0.0)
+        return min(self.rate_at_one_nat / math.sqrt(mean + self.eps), 1.0)
 
     def see(self, loss: float) -> None:
         before = loss if self._mean is None else self._mean

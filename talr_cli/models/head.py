@@ -7,7 +7,7 @@ runs without a padding mask, and attention takes its kernel for plain causal row
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -42,8 +42,15 @@ def at_targets(hidden: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
 
 def head_logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
     """logits[N, V] in fp32 from hidden[N, H], as the model's own forward makes them."""
+    return scaled_logits(model, model.get_output_embeddings(), hidden)
+
+
+def scaled_logits(
+    model: PreTrainedModel, head: Callable[[torch.Tensor], torch.Tensor], hidden: torch.Tensor
+) -> torch.Tensor:
+    """As `head_logits`, by the head of another model of the same kind."""
     text = model.config.get_text_config()
-    logits = model.get_output_embeddings()(hidden).float() * logit_scale(text)
+    logits = head(hidden).float() * logit_scale(text)
     cap = getattr(text, "final_logit_softcapping", None)
     return logits if cap is None else (logits / cap).tanh() * cap
 

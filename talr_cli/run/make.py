@@ -53,8 +53,6 @@ def training_of(points: Sequence[Run] = ()) -> MakeModel:
 
     def make(run: Run, tracker: Tracker) -> None:
         ranks.broadcast((TRAIN, run.identity, [one.identity for one in points]))
-        shown = run.renderer.marked(run.rows[0])
-        log.info("one training row, trained tokens between ⟦ and ⟧:\n%s", shown)
         with stop_requests(STOPPING) as stop:
             with out_of_memory.told(run):
                 trained = _train(run, tracker, stop, points)
@@ -169,6 +167,8 @@ def _train(
 
     run, facts = with_own_rows(run)
     config, renderer = run.config, run.renderer
+    shown = renderer.marked(run.rows[0])
+    log.info("one training row, trained tokens between ⟦ and ⟧:\n%s", shown)
     validation = rows_to_train(
         run.splits.validation, renderer, config.trainer.max_length, "validation rows"
     )

@@ -11,6 +11,7 @@ from functools import partial
 from talr_cli import ranks
 from talr_cli.data.base import Example
 from talr_cli.data.encoding import rows_to_train
+from talr_cli.data.rendering import Renderer, RowError
 from talr_cli.errors import UserError
 from talr_cli.methods.replay import SelfReplay
 from talr_cli.run.prepare import Run
@@ -29,8 +30,7 @@ def with_own_rows(run: Run) -> tuple[Run, dict[str, int]]:
     replay = run.config.replay
     if not isinstance(replay, SelfReplay):
         return run, {}
-    examples = ranks.broadcast(_right(run, replay) if ranks.is_main() else None)
-    asked = len(run.splits.train) * replay.samples
+    examples, asked = ranks.broadcast(_right(run, replay) if ranks.is_main() else None)
     log.info("own answers: %d of %d are right and kept", len(examples), asked)
     if not examples:
         raise UserError(
@@ -43,14 +43,15 @@ def with_own_rows(run: Run) -> tuple[Run, dict[str, int]]:
         examples, run.renderer, limit, "answers of the base", skip=True, max_bad_share=1.0
     )
     random.Random(run.config.seed).shuffle(rows)
-    log.info("one of them, trained tokens between ⟦ and ⟧:\n%s", run.renderer.marked(rows[0]))
     facts = {"own_answers": asked, "own_rows": len(rows)}
     if replay.share == 1:
         return replace(run, rows=rows, general=[]), facts
+    log.info("one of them, trained tokens between ⟦ and ⟧:\n%s", run.renderer.marked(rows[0]))
     return replace(run, general=rows), facts
 
 
-def _right(run: Run, replay: SelfReplay) -> list[Example]:
+def _right(run: Run, replay: SelfReplay) -> tuple[list[Example], int]:
+    """The right answers, and how many were asked for."""
     from talr_cli.evaluation.domain import answer_budget
     from talr_cli.evaluation.evaluate import load_ready
     from talr_cli.evaluation.generation import DRAWN_AT_ONCE
@@ -61,15 +62,16 @@ def _right(run: Run, replay: SelfReplay) -> list[Example]:
     scorer = run.splits.scorer
     if scorer is None:
         raise ValueError("replay=self without a scorer")
-    config = run.config
+    config, renderer = run.config, run.renderer
+    asked = [one for one in run.splits.train if _is_rendered(renderer, one)]
     found = right_answers(
         partial(load_ready, run.source, config.model, run.device),
         f"{run.source.fingerprint} {run.device}",
         check_loads(run.source, config.model, to_train=True),
-        run.renderer,
-        run.splits.train,
+        renderer,
+        asked,
         scorer,
-        replay.max_new_tokens or answer_budget(run.splits.train, run.renderer),
+        replay.max_new_tokens or answer_budget(asked, renderer),
         replay.samples,
         replay.temperature,
         BatchSize(DRAWN_AT_ONCE),
@@ -79,4 +81,13 @@ def _right(run: Run, replay: SelfReplay) -> list[Example]:
         import torch
 
         torch.cuda.empty_cache()
-    return found
+    return found, len(asked) * replay.samples
+
+
+def _is_rendered(renderer: Renderer, example: Example) -> bool:
+    """Whether the template takes a row; those that it refuses the training leaves out too."""
+    try:
+        renderer.encode(example)
+    except RowError:
+        return False
+    return True

@@ -4,13 +4,15 @@ At one learning rate a method that learns less forgets less, which says nothing 
 each method is a curve from the base model through its learning rates, and through the points along
 each training where there are any; general scores are compared where two curves first reach the same
 gain on the domain, linearly between runs. Two methods are compared on the rates and points that
-both have. Errors are over items and, where the deviation between runs is known, over runs.
+both have, so that neither is known more closely than the other; where they share fewer than two
+rates, as an adapter and full fine-tuning do, on those of each. Errors are over items and, where the
+deviation between runs is known, over runs.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -40,7 +42,7 @@ class Matched:
         reference, general: Their general scores there, on average over the curves.
         low, high: 95% interval of the difference.
         p: Two-sided, adjusted for all methods that are compared (Holm).
-        curves: What was interpolated along.
+        curves: What was interpolated along; of both, where they share fewer than two rates.
         of_methods: Whether errors have the deviation between runs; else they are of checkpoints.
     """
 
@@ -83,8 +85,7 @@ def matched(group: Group) -> list[Matched]:
     for one in settings:
         if one.lr is not None and times[one.label, one.lr, one.share] == 1:
             by_method.setdefault(one.label, {})[one.lr, one.share] = one
-    whole = [point for point in by_method.get(REFERENCE, {}) if point[1] == 1]
-    if base is None or len(whole) < 2:
+    if base is None or REFERENCE not in by_method:
         return []
     named = {
         _name(method, point): one
@@ -100,7 +101,7 @@ def matched(group: Group) -> list[Matched]:
     }
     drawn = _Draws.of(scores)
     found = [
-        _against_reference(method, points[method] & points[REFERENCE], scores, drawn)
+        _against_reference(method, points[method], points[REFERENCE], scores, drawn)
         for method in points
         if method != REFERENCE
     ]
@@ -168,69 +169,96 @@ class _Draws:
             means.append(np.vstack([measured, total]))
         return cls(means[0], means[1], None not in known)
 
-    def least_gain(self, curves: Sequence[Sequence[int]]) -> float:
-        """On the domain, of the curve that gains least."""
-        return min(
-            float(self.domain[0, places].max() - self.domain[0, places[0]]) for places in curves
-        )
+    def most_gain(self, places: Sequence[int]) -> float:
+        """On the domain, of a curve, as it was measured."""
+        return float(self.domain[0, places].max() - self.domain[0, places[0]])
+
+    def at(self, gain: float, curves: Mapping[str, Sequence[int]]) -> np.ndarray:
+        """[1 + resamples]: the general score at a gain, on average over the curves."""
+        import numpy as np
+
+        values = [
+            general_at(self.domain[:, places], self.general[:, places], gain)
+            for places in curves.values()
+        ]
+        return np.mean(values, axis=0)
 
 
 def _against_reference(
-    method: str, points: set[Point], scores: Scores, drawn: _Draws
+    method: str, own: set[Point], reference: set[Point], scores: Scores, drawn: _Draws
 ) -> Matched | None:
     import numpy as np
 
-    rates = sorted(lr for lr, share in points if share == 1)
-    if len(rates) < 2:
+    both = own & reference
+    is_shared = len(_rates(both)) > 1
+    points = {REFERENCE: both, method: both} if is_shared else {REFERENCE: reference, method: own}
+    curves = {one: _curves(one, of, scores) for one, of in points.items()}
+    if not all(curves.values()):
         return None
-    along_rates = _places(method, [(lr, 1.0) for lr in rates], scores)
-    gain = SHARE * drawn.least_gain(along_rates)
+    gain = SHARE * min(
+        drawn.most_gain(_places(one, [(lr, 1.0) for lr in _rates(of)], scores))
+        for one, of in points.items()
+    )
     if gain <= 0:
         return None
-    curves = {f"{len(rates)} rates": along_rates}
-    for lr in rates:
-        path = sorted(point for point in points if point[0] == lr)
-        places = _places(method, path, scores)
-        if len(path) > 1 and drawn.least_gain(places) >= gain:
-            curves[f"{len(path)} points of {rate_text(lr)}"] = places
-    reference, general = (
-        np.mean(
-            [
-                general_at(drawn.domain[:, places[one]], drawn.general[:, places[one]], gain)
-                for places in curves.values()
-            ],
-            axis=0,
-        )
-        for one in (0, 1)
-    )
-    differences = (general - reference)[1:]
+    reach = {
+        one: {name for name, places in of.items() if drawn.most_gain(places) >= gain}
+        for one, of in curves.items()
+    }
+    if is_shared:
+        reach = dict.fromkeys(reach, reach[REFERENCE] & reach[method])
+    curves = {
+        one: {name: places for name, places in of.items() if name in reach[one]}
+        for one, of in curves.items()
+    }
+    general, of_reference = drawn.at(gain, curves[method]), drawn.at(gain, curves[REFERENCE])
+    differences = (general - of_reference)[1:]
     low, high = np.quantile(differences, [LEVEL / 2, 1 - LEVEL / 2])
     rarer = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    told = ", ".join(curves[method])
+    if not is_shared:
+        told = f"{told}; of {REFERENCE} {', '.join(curves[REFERENCE])}"
     return Matched(
         method=method,
         domain=float(drawn.domain[0, scores.place["base"]]) + gain,
-        reference=float(reference[0]),
+        reference=float(of_reference[0]),
         general=float(general[0]),
         low=float(low),
         high=float(high),
         p=min(1.0, 2 * (1 + rarer) / (1 + RESAMPLES)),
-        curves=", ".join(curves),
+        curves=told,
         of_methods=drawn.of_methods,
     )
 
 
-def _places(method: str, points: Sequence[Point], scores: Scores) -> tuple[list[int], list[int]]:
-    """Where the reference's and the method's curve stand in the scores, the base model first."""
-    base = scores.place["base"]
-    reference, own = (
-        [base, *(scores.place[_name(one, point)] for point in points)]
-        for one in (REFERENCE, method)
-    )
-    return reference, own
+def _rates(points: Collection[Point]) -> list[float]:
+    """Of the whole trainings."""
+    return sorted(lr for lr, share in points if share == 1)
+
+
+def _curves(method: str, points: Collection[Point], scores: Scores) -> dict[str, list[int]]:
+    """{what it goes along: where it stands in the scores, the base model first}.
+
+    A single training is no curve: there is nothing between it and the base model.
+    """
+    rates = _rates(points)
+    along = {}
+    if len(rates) > 1:
+        along[f"{len(rates)} rates"] = [(lr, 1.0) for lr in rates]
+    for lr in rates:
+        path = sorted(point for point in points if point[0] == lr)
+        if len(path) > 1:
+            along[f"{len(path)} points of {rate_text(lr)}"] = path
+    return {name: _places(method, path, scores) for name, path in along.items()}
+
+
+def _places(method: str, points: Sequence[Point], scores: Scores) -> list[int]:
+    """Where a curve stands in the scores, the base model first."""
+    return [scores.place["base"], *(scores.place[_name(method, point)] for point in points)]
 
 
 def _name(method: str, point: Point) -> str:
-    return f"{method} {rate_text(point[0])} @{point[1]:g}"
+    return f"{method} {point[0]!r} @{point[1]!r}"
 
 
 def headline(found: Sequence[Matched]) -> str:

@@ -10,11 +10,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from talr_cli.statistics.paired import LEVEL
 from talr_cli.statistics.pairs import PARTS, Results
 
 POWER = 0.8
 AGREEMENT = 0.5  # correlation of the answers of a model and its tuned one, as in docs/cpu-study.md
 _QUANTILES = 1.959964 + 0.841621  # two-sided 5%, and POWER
+_MANY = 5_000  # items from which on the exact test and the normal one agree
 
 
 def smallest_difference(
@@ -24,6 +26,8 @@ def smallest_difference(
 
     Paired: both answer the same items (Connor 1987, with the discordant share that two correlated
     answers have). The same change in each task, towards the middle, where the variance is larger.
+    One task is seen where McNemar's exact test sees it, as `talr compare` judges it, the mean of
+    several by its normal error.
 
     Args:
         tasks: Score before, between 0 and 1, and number of items of each task.
@@ -32,6 +36,9 @@ def smallest_difference(
         None where no change is large enough.
     """
     from scipy.optimize import brentq
+
+    if len(tasks) == 1 and tasks[0][1] <= _MANY:
+        return _by_exact_test(*tasks[0], agreement)
 
     def missing(change: float) -> float:
         """By how much a change is smaller than what is seen at its variance."""
@@ -44,6 +51,26 @@ def smallest_difference(
     if missing(most) >= 0:
         return None
     return least if missing(least) <= 0 else float(brentq(missing, least, most))
+
+
+def _by_exact_test(score: float, n: int, agreement: float) -> float | None:
+    """As `smallest_difference`, of one task."""
+    import numpy as np
+    from scipy.optimize import brentq
+    from scipy.stats import binom
+
+    flipped = np.arange(n + 1)
+    # Of so many items that flip, how many may go the rarer way for the test to be sure; -1: none.
+    rarer = binom.ppf(LEVEL / 2, flipped, 0.5) - 1
+
+    def missing(change: float) -> float:
+        """What the power lacks."""
+        share = min(1.0, _variance(score, change, agreement) + change**2)  # of the items that flip
+        seen = binom.cdf(rarer, flipped, max(0.0, 1 - change / share) / 2)
+        return POWER - float(binom.pmf(flipped, n, share) @ seen)
+
+    most = max(score, 1 - score)
+    return None if missing(most) > 0 else float(brentq(missing, 1e-6, most))
 
 
 def _variance(score: float, change: float, agreement: float) -> float:

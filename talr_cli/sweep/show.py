@@ -92,8 +92,6 @@ def _shares(job: Job) -> str:
         return "base scores: once for all runs"
     if job.needs is not None:
         return f"weights of {job.needs.path.name}"
-    if job.also:
-        return "only to be averaged"
     if job.points and is_done(cast(TrainConfig, job.config), job.directory):
         share, scores = left_of(job)
         if scores:
@@ -101,6 +99,8 @@ def _shares(job: Job) -> str:
                 f"trained again to {share:g} of its steps" if share else "their weights are kept"
             )
             return f"{scores} of its points: {again}"
+    if job.also:
+        return "only to be averaged"
     if isinstance(job.config, TrainConfig) and job.config.objective.reads_base:
         return "base losses: once for all such runs"
     return ""

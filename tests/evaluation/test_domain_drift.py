@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from small_models import made, token_ids
 
 from talr_cli.data.base import Example
 from talr_cli.evaluation import domain_drift
@@ -90,6 +91,33 @@ def test_it_is_the_divergence_of_each_prediction_that_makes_an_answer(
     assert len(states._read(35, base)) == 35  # of the prompts nothing is kept
     itself = kl_from_base(base, None, sequences, starts)
     assert (itself["score"], itself["tokens"]) == (0.0, 35)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [("granite", torch.float32), ("gemma2", torch.float32), ("llama", torch.bfloat16)],
+)
+def test_from_its_kept_states_a_base_predicts_what_it_does(kind, dtype, tmp_path):
+    """Logits that are scaled or capped; a model that was saved in fewer bits than its base."""
+    base = made(kind)
+    with torch.no_grad():
+        base.get_output_embeddings().weight.mul_(20)
+        base.save_pretrained(tmp_path / "base")
+        tuned = copy.deepcopy(base).to(dtype)
+        tuned.get_output_embeddings().weight.mul_(-1)
+    prompts, loads = token_ids(length=12).tolist(), []
+
+    def load():
+        loads.append(1)
+        return base
+
+    states = KeptStates(tmp_path / "states.safetensors", tmp_path / "base", load)
+    expected = plain_kl(base, tuned, prompts, [0, 0])
+    assert expected > 0.1
+    for _ in range(2):  # computed, then found
+        measured = kl_from_base(tuned, states, prompts)["score"]
+        assert measured == pytest.approx(expected, rel=1e-4 if dtype == torch.float32 else 0.05)
+    assert len(loads) == 1
 
 
 def test_an_end_is_a_prediction_like_the_others(base, tuned, answered, renderer, monkeypatch):

@@ -1,21 +1,32 @@
-"""replay=self: the base's answers that a scorer finds right, kept, and found again."""
+"""replay=self: the base's answers that a scorer finds right, kept, and found again.
+
+Run as a program it is one of two ranks that train on them.
+"""
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
+from command_line import weights
 from conftest import config
 
+from talr_cli import ranks
 from talr_cli.data.base import Example
 from talr_cli.errors import UserError
 from talr_cli.evaluation import own_answers
 from talr_cli.evaluation.evaluate import load_ready
 from talr_cli.evaluation.generation import Request, answer_tokens, drawn
 from talr_cli.evaluation.memory import BatchSize
-from talr_cli.run.make import training_of
+from talr_cli.run.make import follow, training_of
 from talr_cli.run.own_rows import with_own_rows
 from talr_cli.run.prepare import prepare
+from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.scorers.base import Verdict
 from talr_cli.tracking.base import Tracker
 
@@ -34,17 +45,16 @@ class Even:
         return Verdict(reference.get("number", len(output)) % 2 == 0, output)
 
 
+def ended(*given):
+    """A random model never ends: what counts here is what is made of texts."""
+    return [(tokens, False) for tokens, _ in answer_tokens(*given)]
+
+
 @pytest.fixture
 def base(tiny_source, tiny_config, tmp_path, monkeypatch):
     """(model, its loader, how often it was called); pieces of 4 prompts in a cache of their own."""
     monkeypatch.setattr(own_answers, "cache_dir", lambda: tmp_path / "cache")
     monkeypatch.setattr(own_answers, "PIECE", 4)
-    # A random model never ends: what counts here is what is made of texts.
-    answer = own_answers.answer_tokens
-
-    def ended(*given):
-        return [(tokens, False) for tokens, _ in answer(*given)]
-
     monkeypatch.setattr(own_answers, "answer_tokens", ended)
     model, loads = load_ready(tiny_source, tiny_config, "cpu"), []
 
@@ -103,9 +113,9 @@ def test_each_answer_counts_once_and_only_where_it_ended(base, renderer, monkeyp
     "harm",
     [
         lambda content: content[:-4],
-        lambda content: gzip.compress(json.dumps([[["a", False]]] * 3).encode()),
-        lambda content: gzip.compress(json.dumps([[["a", False]] * 2] * 4).encode()),
-        lambda content: gzip.compress(json.dumps([[["a", None]]] * 4).encode()),
+        lambda content: gzip.compress(json.dumps([[[1], False]] * 3).encode()),
+        lambda content: gzip.compress(json.dumps([[[1], False]] * 8).encode()),
+        lambda content: gzip.compress(json.dumps([[[1], None]] * 4).encode()),
     ],
     ids=["torn", "too few", "too many samples", "a null"],
 )
@@ -147,19 +157,75 @@ def made(tmp_path, *more):
     )
 
 
+def shared(folder):
+    """A run that mixes them in, in fp32, judged by `Even`."""
+    fp32 = ("trainer.precision=fp32", "trainer.save_dtype=float32")
+    run = made(folder, "replay.share=0.5", "lr=1e-3", *fp32)
+    return replace(run, splits=replace(run.splits, scorer=Even()))
+
+
 @pytest.mark.parametrize("share", [1, pytest.param(0.5, marks=pytest.mark.slow)])
 def test_a_run_trains_on_them(base, share, tmp_path):
     run = made(tmp_path, f"replay.share={share}")
     run = replace(run, splits=replace(run.splits, scorer=Even()))
     own, facts = with_own_rows(run)
     assert facts["own_answers"] == 6
-    assert 0 < facts["own_rows"] == len(own.rows if share == 1 else own.general)
+    rows = own.rows if share == 1 else own.general
+    assert 0 < facts["own_rows"] == len(rows)
+    # Each is a prompt as the base was asked it, then what it said, to the end of its turn.
+    prompts = [run.renderer.prompt_ids(one.messages) for one in run.splits.train]
+    for row in rows:
+        (prompt,) = [ids for ids in prompts if row.input_ids[: len(ids)] == ids]
+        assert row.labels == [-100] * len(prompt) + row.input_ids[len(prompt) :]
+        assert row.targets[-1] == run.renderer.end_of_turn
+        assert row.targets not in [one.targets for one in run.rows]
     with run.directory.lock():
         run.directory.prepare({}, [], run.identity)
         training_of()(run, Tracker())
     training = run.directory.read_training()["training"]
     assert {name: training[name] for name in facts} == facts
     assert training["rows"] == (facts["own_rows"] if share == 1 else 6)
+
+
+def test_rows_that_the_template_refuses_are_not_asked(base, tmp_path):
+    """As dataset.on_bad_row=skip leaves them out of the training."""
+    run = made(tmp_path)
+    refused = Example("refused", ({"role": "user", "content": "\ud800"},), "1", {"number": 2})
+    splits = replace(run.splits, train=[refused, *run.splits.train], scorer=Even())
+    own, facts = with_own_rows(replace(run, splits=splits))
+    assert facts["own_answers"] == 6
+    assert len(own.rows) == facts["own_rows"] > 0
+
+
+@pytest.mark.slow
+def test_two_ranks_train_on_what_the_first_one_has_kept(base, tmp_path):
+    alone = shared(tmp_path / "alone")
+    with alone.directory.lock():
+        alone.directory.prepare({}, [], alone.identity)
+        training_of()(alone, Tracker())
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"),
+            *(__file__, str(tmp_path / "together")),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path])},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (model,) = (tmp_path / "together").glob("*/*/*/model")
+    together = RunDirectory(model.parent)
+    one, other = (run.read_training()["training"] for run in (alone.directory, together))
+    assert (one["processes"], other["processes"]) == (1, 2)
+    for name in ("own_answers", "own_rows", "rows", "target_tokens"):
+        assert one[name] == other[name]
+    ours, theirs = (run.read_metrics() for run in (alone.directory, together))
+    assert [row["loss"] for row in ours] == pytest.approx([row["loss"] for row in theirs], rel=1e-5)
+    found, expected = weights(together.path), weights(alone.directory.path)
+    for name, tensor in expected.items():
+        assert float((found[name] - tensor).norm() / tensor.norm()) < 1e-4, name
 
 
 def test_nothing_right_and_no_scorer_are_said_in_a_line(base, tmp_path):
@@ -195,3 +261,23 @@ def test_the_scorer_counts_for_the_run_where_it_chooses_the_rows(tmp_path, monke
     one, other = identities("one"), identities("other")
     assert one[0] == other[0]
     assert one[1] != other[1]
+
+
+def as_rank(folder):
+    """One rank: the first one asks the base, the other has no model to ask."""
+    ranks.connect("cpu")
+    own_answers.cache_dir, own_answers.PIECE = (lambda: folder / "cache"), 4
+    own_answers.answer_tokens = ended if ranks.is_main() else None
+    run = shared(folder)
+    if not ranks.is_main():
+        follow([run])
+    else:
+        with run.directory.lock():
+            run.directory.prepare({}, [], run.identity)
+            training_of()(run, Tracker())
+    ranks.leave()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    as_rank(Path(sys.argv[1]))

@@ -1,10 +1,12 @@
-"""What is made of the weights of a whole step goes on where a killed run was."""
+"""What looks at whole steps, and what an adapter trains, goes on where a killed run was."""
 
 import pytest
 import torch
+from optimizer_step import toy
 from tiny_training import EPOCH_STEPS, STEPS, trained
 from transformers import TrainerCallback
 
+from talr_cli.methods.adapters import Lora, Oft
 from talr_cli.methods.objectives import TailSft, Talr
 from talr_cli.runs.run_directory import RunDirectory
 
@@ -40,3 +42,34 @@ def test_a_killed_training_ends_with_the_same_weights(objective, tmp_path):
         assert [row["weight_mean"] for row in ours] == pytest.approx([1.0] * STEPS)
         assert ours[0]["weight_p10"] == ours[0]["weight_p90"] == 1
         assert ours[-1]["weight_p10"] == 0
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        Oft(block_size=8),
+        *(
+            pytest.param(one, marks=pytest.mark.slow)
+            for one in (Lora(rank=2, dora=True), Lora(rank=2, rslora=True))
+        ),
+    ],
+    ids=["oft", "dora", "rslora"],
+)
+def test_a_killed_training_of_an_adapter_ends_with_the_same_numbers(adapter, tmp_path):
+    whole, killed = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "killed")
+    for run in (whole, killed):
+        run.path.mkdir()
+
+    def go_on(run, *callbacks):
+        model, training = trained(run, model=adapter.wrap(toy(), "base"), callbacks=callbacks)
+        return {name: one for name, one in model.named_parameters() if one.requires_grad}, training
+
+    expected, _ = go_on(whole)
+    with pytest.raises(ZeroDivisionError):
+        go_on(killed, Killed())
+    found, training = go_on(killed)
+    assert training["resumed_from_step"] == EPOCH_STEPS
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(one, expected[name]) for name, one in found.items())
+    start = dict(adapter.wrap(toy(), "base").named_parameters())
+    assert not any(torch.equal(one, start[name]) for name, one in found.items())

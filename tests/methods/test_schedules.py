@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 
 import pytest
@@ -67,13 +68,30 @@ def test_finch_is_the_formula():
     assert shares[-1] == 1
 
 
+def test_finch_at_a_loss_that_rounding_has_left_below_zero_and_at_one_that_is_no_number():
+    learned, diverged = Finch(), Finch()
+    learned.see(-1e-6)
+    assert learned.share(0, 10) == 1
+    learned.see(4.0)
+    assert learned.share(1, 10) == pytest.approx(0.2 / (0.4 - 0.9e-6) ** 0.5)
+    diverged.see(float("nan"))
+    assert math.isnan(diverged.share(0, 10))  # and not the greatest rate: the run stops by it
+
+
 def steps_of(run):
     lines = run.metrics.read_text().splitlines()
     return [one for one in map(json.loads, lines) if "loss" in one]
 
 
 @pytest.mark.parametrize(
-    "schedule", [Finch(rate_at_one_nat=0.5), Cosine(0.2)], ids=["finch", "cosine"]
+    "schedule",
+    [
+        Finch(rate_at_one_nat=0.5),
+        Cosine(0.2),
+        pytest.param(Linear(0.2), marks=pytest.mark.slow),
+        pytest.param(Constant(0.2), marks=pytest.mark.slow),
+    ],
+    ids=["finch", "cosine", "linear", "constant"],
 )
 def test_a_run_that_goes_on_ends_with_the_same_weights(schedule, tmp_path):
     whole, cut = (RunDirectory(tmp_path / name) for name in ("whole", "cut"))

@@ -9,7 +9,9 @@ from synthetic_study import scored, write_study
 
 from talr_cli.errors import UserError
 from talr_cli.report import recommend as recommending
+from talr_cli.report.pareto import pareto_front
 from talr_cli.statistics.groups import comparable
+from talr_cli.statistics.pairs import run_label
 
 
 def run(method, domain, general, lr=1e-6, n=400, **where):
@@ -61,6 +63,16 @@ def test_what_is_given_up_is_a_paired_difference():
 def test_of_equal_domain_scores_the_better_general_score_is_taken():
     tied = [*RUNS, run("flow", 0.5, 0.695)]
     assert recommend(named(tied), 0.02).candidates[0].path.name == "flow"
+
+
+def test_a_point_along_a_training_is_recommended_and_on_the_front_where_it_is_best():
+    early = run("sft", 0.55, 0.69)
+    early["run"]["id"] = "early"
+    early["weights"]["taken"] = {"at": 0.5, "of": "sft"}
+    found = recommend(named([*RUNS, early]), 0.02)
+    assert found.candidates[0].path.name == "early"
+    assert found.runs == len(RUNS)
+    assert [run_label(one) for one in pareto_front([*RUNS, early])] == ["lora", "sft @0.5", "sft"]
 
 
 def test_no_run_within_the_bound_names_the_nearest():

@@ -7,6 +7,7 @@ from command_line import SMALL, same, weights
 
 from talr_cli.commands import train as command
 from talr_cli.errors import UserError
+from talr_cli.run import make
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.study import load_results
 from talr_cli.statistics.groups import comparable
@@ -40,8 +41,11 @@ def trained(run):
     return json.loads(run.training.read_text())
 
 
+LATER = ("lora", "oft", "finch", "tailsft", "talr-shuffled")
+
+
 @pytest.mark.parametrize(
-    "method", ["sft", "talr", "ema", pytest.param("lora", marks=pytest.mark.slow)]
+    "method", ["sft", "talr", "ema", *(pytest.param(one, marks=pytest.mark.slow) for one in LATER)]
 )
 def test_a_point_is_the_training_that_ends_there(method, train):
     typed = (f"method={method}", "eval=false")
@@ -51,7 +55,7 @@ def test_a_point_is_the_training_that_ends_there(method, train):
     (alone,) = train(*typed, "at=0.1", "study=alone")
     assert alone.path.name == early.path.name
     assert same(weights(alone.path), weights(early.path))
-    if method in ("talr", "ema"):  # which have a state of their own
+    if method in ("talr", "ema", "finch", "tailsft"):  # which have a state of their own
         (undisturbed,) = train(*typed, "study=alone")
         assert undisturbed.path.name == whole.path.name
         assert same(weights(undisturbed.path), weights(whole.path))
@@ -68,6 +72,30 @@ def test_points_of_a_finished_run_are_trained_to_the_last_of_them_only(train):
     kept = when(early), when(late)
     early, late, _ = train("eval=false", "score_at=[0.25,0.5]")
     assert (when(early), when(late)) == kept
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_with_the_points_that_are_left(train, tmp_path, monkeypatch):
+    typed = ("method=talr", "eval=false", "score_at=[0.25,0.75]")
+    keep = make._keep
+
+    def killed_at_the_second(point, *rest):
+        if point.config.at == 0.75:
+            raise ZeroDivisionError
+        return keep(point, *rest)
+
+    monkeypatch.setattr(make, "_keep", killed_at_the_second)
+    with pytest.raises(ZeroDivisionError):
+        train(*typed, "study=killed")
+    (first,) = map(RunDirectory, (tmp_path / "runs/killed").glob("*/*-at0.25-*"))
+    kept = when(first)
+    monkeypatch.setattr(make, "_keep", keep)
+    early, late, whole = train(*typed, "study=killed")
+    assert (early.path, when(early)) == (first.path, kept)
+    assert trained(late)["training"]["resumed_from_step"] == 6
+    for run in train(*typed, "study=undisturbed"):
+        (own,) = [one for one in (early, late, whole) if one.path.name == run.path.name]
+        assert same(weights(own.path), weights(run.path))
 
 
 def test_each_point_is_scored_compared_and_averaged(train, tmp_path):

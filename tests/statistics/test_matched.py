@@ -22,10 +22,10 @@ def run(method, lr, scores, seed=0, n=400, share=1.0):
     return one
 
 
-def straight(method, slope, gains, seeds=2, n=400, spread=0.0, draw=None):
+def straight(method, slope, gains, seeds=2, n=400, spread=0.0, draw=None, rates=RATES):
     """Loses `slope` of the general score for each point that the domain gains."""
     runs = []
-    for lr, gain in zip(RATES, gains, strict=False):
+    for lr, gain in zip(rates, gains, strict=False):
         for seed in range(seeds):
             shift = spread * draw.normal(size=2) if spread else (0.0, 0.0)
             true = BASE[0] + gain + shift[0], BASE[1] - slope * gain + shift[1]
@@ -104,6 +104,51 @@ def test_points_along_a_training_are_a_curve_too():
     assert one.curves == "2 rates, 2 points of 5e-6"
     assert one.difference == pytest.approx(0.3 * SHARE * 0.4, abs=0.005)
     assert one.verdict == "forgets less"
+
+
+def path(method, lr, slope, gains, seeds=2):
+    """As `straight`, along one training; the last gain is that of its end."""
+    shares = [(place + 1) / len(gains) for place in range(len(gains))]
+    return [
+        run(method, lr, (BASE[0] + gain, BASE[1] - slope * gain), seed, share=share)
+        for share, gain in zip(shares, gains, strict=True)
+        for seed in range(seeds)
+    ]
+
+
+@pytest.mark.parametrize("shared", [(), (5e-6,)], ids=["none", "one"])
+def test_methods_that_share_no_two_rates_go_along_their_own(shared):
+    """As adapters do, which want ten times the rates of full fine-tuning."""
+    runs = straight("sft", 0.5, (0.1, 0.2, 0.4))
+    own = (*shared, 1e-4, 2e-4)
+    runs += straight("lora", 0.2, (0.1, 0.2, 0.3)[-len(own) :], rates=own)
+    (one,) = found(*runs)
+    gain = SHARE * 0.3
+    assert one.domain == pytest.approx(0.2 + gain)
+    assert one.general == pytest.approx(0.7 - 0.2 * gain, abs=0.003)
+    assert one.reference == pytest.approx(0.7 - 0.5 * gain, abs=0.003)
+    assert one.curves == f"{len(own)} rates; of sft 3 rates"
+    assert one.verdict == "forgets less"
+
+
+def test_one_rate_of_each_is_enough_where_there_are_points_along_it():
+    """Either path is straight; they gain the same at other shares of the steps."""
+    runs = path("sft", 1e-6, 0.5, (0.1, 0.2, 0.4)) + path("finch", 5e-6, 0.3, (0.05, 0.3))
+    (one,) = found(*runs)
+    assert one.domain == pytest.approx(0.2 + SHARE * 0.3)
+    assert one.difference == pytest.approx(0.2 * SHARE * 0.3, abs=0.004)
+    assert one.curves == "2 points of 5e-6; of sft 3 points of 1e-6"
+    ends = [one for one in runs if "taken" not in one["weights"]]
+    assert found(*ends) == []
+
+
+def test_a_path_that_gains_too_little_is_no_part_of_the_mean():
+    """Of the small rate nothing reaches the gain; its last point is not taken in its place."""
+    runs = path("sft", 1e-6, 0.5, (0.02, 0.05)) + path("sft", 2e-5, 0.5, (0.2, 0.4))
+    runs += path("lora", 1e-4, 0.2, (0.2, 0.4))
+    (one,) = found(*runs)
+    assert one.curves == "2 points of 1e-4; of sft 2 rates, 2 points of 2e-5"
+    assert one.reference == pytest.approx(0.7 - 0.5 * SHARE * 0.4, abs=0.003)
 
 
 def test_the_table_names_each_method_and_the_headline_the_best():

@@ -7,20 +7,51 @@ import pytest
 from scipy import stats
 from synthetic_study import results, scored
 
+from talr_cli.statistics.paired import mcnemar
 from talr_cli.statistics.power import power_text, smallest_difference, smallest_of
 
 
-@pytest.mark.parametrize(("score", "n"), [(0.1, 300), (0.4, 150), (0.65, 400)])
+@pytest.mark.parametrize(
+    ("score", "n"), [(0.1, 300), (0.4, 150), (0.65, 400), (0.26, 72), (0.5, 24), (0.05, 48)]
+)
 def test_it_is_seen_in_80_of_100_studies(score, n):
-    """Pairs of answers with the correlation that is assumed, tested by their mean and error."""
+    """Pairs of answers with the correlation that is assumed, judged as `talr compare` does."""
     size = smallest_difference([(score, n)])
     after = score + size if score <= 0.5 else score - size
     joint = score * after + 0.5 * math.sqrt(score * (1 - score) * after * (1 - after))
+    joint = min(joint, score, after)  # where so strong a correlation cannot be
     cells = [joint, score - joint, after - joint, 1 - score - after + joint]
     draw = numpy.random.default_rng(0).multinomial(n, cells, size=4000)
-    mean = (draw[:, 2] - draw[:, 1]) / n
-    error = numpy.sqrt((draw[:, 2] + draw[:, 1] - n * mean**2) / (n - 1) / n)
-    assert numpy.mean(abs(mean) / error > 1.96) == pytest.approx(0.8, abs=0.04)
+    seen = [mcnemar(int(won), int(lost)) < 0.05 for _, lost, won, _ in draw]
+    assert numpy.mean(seen) == pytest.approx(0.8, abs=0.02)
+
+
+def test_the_mean_of_several_tasks_is_seen_in_80_of_100_studies():
+    """By the error of the mean of two tasks."""
+    tasks = [(0.3, 120), (0.5, 60)]
+    size, draw = smallest_difference(tasks), numpy.random.default_rng(0)
+    mean, variance = numpy.zeros(4000), numpy.zeros(4000)
+    for score, n in tasks:
+        after = score + size
+        joint = score * after + 0.5 * math.sqrt(score * (1 - score) * after * (1 - after))
+        cells = [joint, score - joint, after - joint, 1 - score - after + joint]
+        _, lost, won, _ = draw.multinomial(n, cells, size=4000).T
+        change = (won - lost) / n
+        mean += change / 2
+        variance += (won + lost - n * change**2) / (n - 1) / n / 4
+    assert numpy.mean(abs(mean) / numpy.sqrt(variance) > 1.96) == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.parametrize("n", [7, 12, 24, 72, 343])
+def test_at_a_score_of_0_the_exact_test_sees_it_in_80_of_100_studies(n):
+    """Nothing is lost there: an item flips with the change's probability, and six are enough."""
+    size = smallest_difference([(0.0, n)])
+    assert size == pytest.approx(smallest_difference([(1.0, n)]))
+    flipped = numpy.random.default_rng(0).binomial(n, size, 20_000)
+    seen = [stats.binomtest(0, int(one)).pvalue < 0.05 for one in range(n + 1) if one]
+    power = numpy.array([False, *seen])[flipped].mean()
+    assert power == pytest.approx(0.8, abs=0.01)
+    assert smallest_difference([(0.0, 5)]) is None
 
 
 def test_many_items_have_the_normal_formula():

@@ -82,11 +82,16 @@ def test_time_is_that_of_finished_runs_and_else_unknown(tmp_path):
     assert needs.seconds_of([sft], todo, 1) == pytest.approx(100 + (10 + 30 + 20) / 3)
 
 
-def test_points_that_a_finished_training_is_given_cost_what_is_left_of_them(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("method", "in_the_end"), [("sft", ""), ("averaging", "only to be averaged")]
+)
+def test_points_that_a_finished_training_is_given_cost_what_is_left_of_them(
+    method, in_the_end, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    typed = ["model=tiny", "eval=false", "lr=1e-3", "score_at=[0.25,0.5]"]
+    typed = ["model=tiny", "eval=false", "lr=1e-3", "score_at=[0.25,0.5]", f"method={method}"]
     grid = points(typed, None)
-    (run,) = jobs_of(grid, find_models(grid, fetch=False), None)
+    run, *_ = jobs_of(grid, find_models(grid, fetch=False), None)
     early, late = (directory for _, directory in run.points)
     assert needs.left_of(run) == (1.0, 3)
 
@@ -102,7 +107,7 @@ def test_points_that_a_finished_training_is_given_cost_what_is_left_of_them(tmp_
     assert needs.left_of(run) == (0.25, 1)
     is_trained(early)
     assert needs.left_of(run) == (0.0, 0)
-    assert show._shares(run) == ""
+    assert show._shares(run) == in_the_end
 
 
 def model(numbers):

@@ -16,7 +16,7 @@ SAME = {
     "method",
     [
         *("sft", "talr", "flow", "dft", "eaft", "infosft", "deft", "l2", "kl", "lora"),
-        *("stm", "tailsft", "talr-base", "talr-shuffled"),
+        *("stm", "tailsft", "talr-base", "talr-shuffled", "finch", "ema", "dora", "rslora", "oft"),
     ],
 )
 def test_what_only_saves_memory_changes_no_step(method, tmp_path):
@@ -27,7 +27,7 @@ def test_what_only_saves_memory_changes_no_step(method, tmp_path):
     for name, override in SAME.items():
         (tmp_path / name).mkdir()
         other = rows(train(*common, override, "study=other", cwd=tmp_path / name))
-        for key in ("loss", "weighted_loss", "grad_norm", "hard_token_share"):
+        for key in ("loss", "weighted_loss", "grad_norm", "hard_token_share", "lr"):
             ours, theirs = ([row[key] for row in run] for run in (recorded, other))
             residual = np.abs(np.subtract(ours, theirs)).mean() / np.abs(ours).mean()
             assert residual < 1e-4, (name, key, residual)

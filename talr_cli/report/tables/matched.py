@@ -11,7 +11,8 @@ from talr_cli.statistics.matched import REFERENCE, SHARE, Matched, matched
 LEGEND = (
     f"Each method against {REFERENCE} where both first have gained the same on the domain "
     f"({SHARE:.0%} of what the lesser of the two gains), interpolated between the base model, the "
-    "learning rates and, where there are any, the points along each training that both have. 95% "
+    "learning rates and, where there are any, the points along each training that both have; where "
+    "they share fewer than two rates, those of each. 95% "
     "intervals over items and seeds (bootstrap); p adjusted for the number of methods (Holm). With "
     "one seed of every setting errors are of these checkpoints and methods are left undecided."
 )
