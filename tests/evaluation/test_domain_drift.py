@@ -5,6 +5,7 @@ import gzip
 import json
 
 import pytest
+import small_models
 import torch
 
 from talr_cli.data.base import Example
@@ -90,6 +91,25 @@ def test_it_is_the_divergence_of_each_prediction_that_makes_an_answer(
     assert len(states._read(35, base)) == 35  # of the prompts nothing is kept
     itself = kl_from_base(base, None, sequences, starts)
     assert (itself["score"], itself["tokens"]) == (0.0, 35)
+
+
+@pytest.mark.parametrize("kind", ["llama", "granite", "cohere", "gemma2"])
+def test_what_is_kept_of_the_base_predicts_as_the_base_does(kind, tmp_path):
+    """With the head from its file: Granite and Cohere scale its logits, Gemma 2 bends them."""
+    base = small_models.made(kind)
+    base.save_pretrained(tmp_path)
+    tuned = copy.deepcopy(base)
+    with torch.no_grad():
+        for parameter in tuned.parameters():
+            parameter += 0.05 * torch.randn(
+                parameter.shape, generator=torch.Generator().manual_seed(1)
+            )
+    sequences = [row[:n] for row, n in zip(small_models.token_ids().tolist(), (9, 5), strict=True)]
+    expected = plain_kl(base, tuned, sequences, [0, 0])
+    for _ in ("made", "read again"):
+        states = KeptStates(tmp_path / "states.safetensors", tmp_path, lambda: base)
+        assert kl_from_base(tuned, states, sequences)["score"] == pytest.approx(expected, rel=1e-3)
+    assert (tmp_path / "states.safetensors").exists()
 
 
 def test_an_end_is_a_prediction_like_the_others(base, tuned, answered, renderer, monkeypatch):
