@@ -39,7 +39,18 @@ CONFIGS = {
     "gpt_oss": lambda: hf.GptOssConfig(
         **SIZE, head_dim=8, **WINDOW, **EXPERTS, attn_implementation="eager"
     ),
-}
+    "phimoe": lambda: hf.PhimoeConfig(**SIZE, **EXPERTS, sliding_window=8),
+    "llama4": lambda: hf.Llama4TextConfig(
+        **SIZE, **EXPERTS, head_dim=8, intermediate_size_mlp=32, layer_types=["full_attention"] * 2
+    ),
+    "recurrent_gemma": lambda: hf.RecurrentGemmaConfig(
+        **SIZE, lru_width=32, attention_window_size=8, logits_soft_cap=2.0,
+        block_types=["recurrent", "attention"],
+    ),
+    "rwkv": lambda: hf.RwkvConfig(vocab_size=60, hidden_size=32, num_hidden_layers=2),
+    "modernbert": lambda: hf.ModernBertDecoderConfig(**SIZE, local_attention=8),
+    "bert": lambda: hf.BertLMHeadModel.config_class(**SIZE),
+}  # fmt: skip
 
 
 def made(name, dtype=torch.float32):

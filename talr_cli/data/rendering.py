@@ -145,7 +145,7 @@ class Renderer:
                     f"and evaluation would differ: {_SETTING}"
                 )
             if turn < len(example.messages):
-                end = self._end_within(whole, len(prompt), conversation[turn])
+                end = self._end_within(whole, len(prompt), example, turn)
             elif whole.endswith(self._after) and len(whole) - len(self._after) >= len(prompt):
                 end = len(whole) - len(self._after) + len(self._ending)
             else:  # of a call of a tool, perhaps
@@ -153,17 +153,30 @@ class Renderer:
             spans.append((len(prompt), end))
         return spans, whole
 
-    def _end_within(self, whole: str, start: int, message: Message) -> int:
-        """Where an earlier turn ends, its end included."""
-        content = message["content"].strip()
-        found = whole.find(content, start)
-        end = whole.find(self._ending, found + len(content)) if found >= 0 else -1
-        if not self._ending or end < 0:
+    def _end_within(self, whole: str, start: int, example: Example, turn: int) -> int:
+        """Where an earlier turn ends, its end included: where it would as the last one.
+
+        A template may end earlier turns by another token than the last one, or write them without
+        the thought before them: then it is the first special token after the answer.
+        """
+        conversation = example.conversation
+        try:
+            as_last = self._text(conversation[: turn + 1], example.tools)
+        except RowError:  # a call without what it gave back, perhaps
+            as_last = ""
+        end = _last_of(self._specials(), as_last, start)
+        if self._ending and start < end and whole.startswith(as_last[:end]):
+            return end
+        content = conversation[turn]["content"].strip()
+        after = whole.find(content, start) + len(content)
+        ends = [(at, token) for token in self._specials() if (at := whole.find(token, after)) >= 0]
+        if not (self._ending and content and content in whole[start:] and ends):
             raise RowError(
                 "an earlier answer of it, which is to be trained too, is not in the chat "
                 "template's text, or has no end there: model.chat_template=FILE gives another"
             )
-        return end + len(self._ending)
+        at, token = min(ends, key=lambda end: (end[0], -len(end[1])))
+        return at + len(self._ending if whole.startswith(self._ending, at) else token)
 
     def _turn_end(self) -> tuple[str, str]:
         """What the template writes after an answer, and the part of it that is trained.

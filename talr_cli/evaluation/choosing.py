@@ -18,7 +18,7 @@ from talr_cli.data.rendering import Rendered, Renderer
 from talr_cli.evaluation.continuations import Choices, read_once
 from talr_cli.evaluation.generation import require_room
 from talr_cli.evaluation.memory import BatchSize
-from talr_cli.evaluation.reading import left_padded
+from talr_cli.evaluation.reading import left_padded, takes_padding
 from talr_cli.models.checks import positions
 
 
@@ -112,7 +112,8 @@ def _read_each(
 
     def read_some(batch: Sequence[int]) -> None:
         with progress.share(len(batch), of=len(order)):
-            read(batch)
+            for piece in [batch] if takes_padding(model) else [[one] for one in batch]:
+                read(piece)
 
     batch_size.each(order, read_some)
     left = iter(totals)

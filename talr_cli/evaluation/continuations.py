@@ -16,7 +16,15 @@ from typing import Any
 import torch
 
 from talr_cli import progress
-from talr_cli.evaluation.reading import Read, begin_alike, is_plain, positions, read, read_beginning
+from talr_cli.evaluation.reading import (
+    Read,
+    begin_alike,
+    is_plain,
+    positions,
+    read,
+    read_beginning,
+    takes_padding,
+)
 
 
 @dataclass(frozen=True)
@@ -49,8 +57,11 @@ def read_once(
         dtype: Of the log-probabilities; None: that of the logits.
 
     Returns:
-        None where the model keeps more of a text than keys and values: it has to read it anew.
+        None where the model keeps more of a text than keys and values, or takes no padding: it has
+        to read it anew.
     """
+    if not takes_padding(model):
+        return None
     shared, begun = read_beginning(model, [question.text[:-1] for question in questions])
     results: list[list[tuple[float, bool]]] = []
     for batch, done in _batches(questions, most_rows):

@@ -24,7 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from talr_cli import progress
 from talr_cli.errors import UserError
-from talr_cli.models.head import head_logits, scaled_logits
+from talr_cli.models.head import as_logits, backbone, head_logits
 from talr_cli.runs.atomic import write_bytes
 from talr_cli.runs.disk import make_folder
 from talr_cli.statistics.items import clustered_error
@@ -157,7 +157,7 @@ def predictions(
         ids = torch.zeros(len(batch), width, dtype=torch.long)
         for row, index in enumerate(batch):
             ids[row, : len(sequences[index])] = torch.tensor(sequences[index])
-        output = (model.base_model if plain else model)(ids.to(model.device), use_cache=False)
+        output = (backbone(model) if plain else model)(ids.to(model.device), use_cache=False)
         hidden = output.last_hidden_state if plain else output.logits
         for row, index in enumerate(batch):
             # Copied: a view of a few positions would hold all of the batch.
@@ -169,7 +169,7 @@ def _head_is_plain(model: Any, ids: Sequence[int]) -> bool:
     """Whether `head_logits` of the last hidden states are the logits: tried, not assumed."""
     few = torch.tensor([list(ids[:4])], device=model.device)
     try:
-        made = head_logits(model, model.base_model(few, use_cache=False).last_hidden_state[0])
+        made = head_logits(model, backbone(model)(few, use_cache=False).last_hidden_state[0])
     except UserError:
         return False
     return torch.allclose(made, model(few, use_cache=False).logits[0].float(), rtol=0.02, atol=0.02)
@@ -193,8 +193,12 @@ def _head_on_disk(
             for name in set(names) & set(tensors.keys()):
                 weight = tensors.get_tensor(name).to(own.weight.device, dtype)
                 if weight.shape == own.weight.shape:
-                    return partial(scaled_logits, model, partial(linear, weight=weight))
+                    return partial(_logits, weight, model.config.get_text_config())
     return None
+
+
+def _logits(weight: torch.Tensor, text: Any, hidden: torch.Tensor) -> torch.Tensor:
+    return as_logits(linear(hidden, weight), text)
 
 
 def _batches(sequences: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -24,7 +24,7 @@ from talr_cli.data.base import Example
 from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
 from talr_cli.evaluation.memory import BatchSize
-from talr_cli.evaluation.reading import is_plain, left_padded
+from talr_cli.evaluation.reading import is_plain, left_padded, takes_padding
 from talr_cli.models.checks import positions
 from talr_cli.models.saving import end_tokens
 
@@ -189,6 +189,14 @@ def greedy(
         stopped: Whether an answer has come to its end for another reason, such as a stop string.
         choose: How the next tokens are chosen.
     """
+    lengths = {len(row.prompt) for row in rows}
+    if len(lengths) > 1 and not takes_padding(model):
+        found: dict[int, tuple[list[int], bool]] = {}
+        for length in sorted(lengths):
+            places = [place for place, row in enumerate(rows) if len(row.prompt) == length]
+            alike = greedy(model, [rows[place] for place in places], ends, stopped, choose)
+            found |= dict(zip(places, alike, strict=True))
+        return [found[place] for place in range(len(rows))]
     answers: list[list[int]] = [[] for _ in rows]
     unended = set(range(len(rows)))
     cut: set[int] = set()

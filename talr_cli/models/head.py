@@ -7,13 +7,19 @@ runs without a padding mask, and attention takes its kernel for plain causal row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.utils.generic import is_flash_attention_requested
+
+from talr_cli.errors import UserError
+
+log = logging.getLogger(__name__)
 
 TARGETS_AT_ONCE = 512  # rows of [targets, vocabulary] logits held in fp32
 
@@ -29,9 +35,15 @@ def model_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: inputs[name] for name in inputs if name not in left_out}
 
 
+def backbone(model: PreTrainedModel) -> Any:
+    """The model without its head; Llama 4's and Mllama's do not lie where their class says."""
+    found: Any = model.base_model
+    return found if found is not model else model.model
+
+
 def target_hidden(model: PreTrainedModel, inputs: Mapping[str, Any]) -> torch.Tensor:
     """hidden[N, H] of the targets' predictions in a model that has no fused head."""
-    output = model.base_model(**model_inputs(inputs), use_cache=False)
+    output = backbone(model)(**model_inputs(inputs), use_cache=False)
     return at_targets(output.last_hidden_state, inputs["targets"]["at"])
 
 
@@ -42,25 +54,79 @@ def at_targets(hidden: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
 
 def head_logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
     """logits[N, V] in fp32 from hidden[N, H], as the model's own forward makes them."""
-    return scaled_logits(model, model.get_output_embeddings(), hidden)
+    return as_logits(model.get_output_embeddings()(hidden), model.config.get_text_config())
 
 
-def scaled_logits(
-    model: PreTrainedModel, head: Callable[[torch.Tensor], torch.Tensor], hidden: torch.Tensor
-) -> torch.Tensor:
-    """As `head_logits`, by the head of another model of the same kind."""
-    text = model.config.get_text_config()
-    logits = head(hidden).float() * logit_scale(text)
-    cap = getattr(text, "final_logit_softcapping", None)
+def as_logits(projected: torch.Tensor, text: Any) -> torch.Tensor:
+    """logits[N, V] in fp32 of what the head's matrix gives, for a model of this text config."""
+    logits, cap = projected.float() * logit_scale(text), logit_cap(text)
     return logits if cap is None else (logits / cap).tanh() * cap
+
+
+def logit_cap(text: Any) -> float | None:
+    """What a model of this text config bends its logits to stay below; None: nothing.
+
+    RecurrentGemma has a name of its own for it, and xLSTM.
+    """
+    names = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+    return next((cap for name in names if (cap := getattr(text, name, None)) is not None), None)
+
+
+@torch.no_grad()
+def check_head(model: PreTrainedModel) -> None:
+    """Refuse a model whose losses would not be its own: tried on a few tokens.
+
+    A loss is made of the last hidden states by `head_logits`, and rows are trained as if no token
+    saw a later one. Weights on torch's device `meta`, or a kernel that is for another device,
+    cannot be tried.
+
+    Raises:
+        UserError: The model's own logits are others, or depend on later tokens.
+    """
+    training, text = model.training, model.config.get_text_config()
+    ids = [[(7 * i + 3) % text.vocab_size for i in range(8)]]
+    # Weights of several dtypes compute under autocast only.
+    mixed = len({p.dtype for p in model.parameters() if p.is_floating_point()}) > 1
+    mixed = mixed or is_flash_attention_requested(model.config)
+    model.eval()
+    try:
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=mixed):
+            row = torch.tensor(ids, device=model.device)
+            own = model(input_ids=row, use_cache=False).logits[0].float()
+            begun = model(input_ids=row[:, :4], use_cache=False).logits[0].float()
+            made = head_logits(model, backbone(model)(row, use_cache=False).last_hidden_state[0])
+    except (RuntimeError, ImportError) as error:
+        log.info("the model's head is not tried (%s)", type(error).__name__)
+        return
+    finally:
+        model.train(training)
+    close = 1e-3 if next(model.parameters()).dtype == torch.float32 and not mixed else 0.05
+    if made.shape != own.shape or _off(made, own) > close:
+        raise UserError(
+            f"{text.model_type} models make their logits in a way of their own, which the losses "
+            "here do not know: give a model of another kind"
+        )
+    if _off(begun, own[:4]) > 2 * close:
+        raise UserError(
+            f"this {text.model_type} model looks at later tokens: it is no causal language model, "
+            "or its config.json does not say so (is_decoder)"
+        )
+
+
+def _off(one: torch.Tensor, other: torch.Tensor) -> float:
+    """The relative distance of two logits, of which a constant means nothing."""
+    one, other = (each - each.mean(-1, keepdim=True) for each in (one, other))
+    return float((one - other).norm() / other.norm().clamp(min=1e-12))
 
 
 def logit_scale(text: Any) -> float:
     """What a model of this text config multiplies its logits by, as in TRL's fused head.
 
     Cohere names it logit_scale, Falcon-H1 lm_head_multiplier; Granite divides
-    by logits_scaling, by which HyperCLOVA X multiplies.
+    by logits_scaling, by which HyperCLOVA X multiplies, and Inkling by a multiplier of its width.
     """
+    if getattr(text, "logits_mup_width_multiplier", None) is not None:
+        return 1 / float(text.logits_mup_width_multiplier)
     for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
         if getattr(text, name, None) is not None:
             return float(getattr(text, name))

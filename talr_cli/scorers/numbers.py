@@ -23,15 +23,21 @@ _ALONE = re.compile(
     rf"(?<![\w^.])(?<![a-zA-Z]-)(?<!\d,)(?:(?<=[=:(\u2248] )- ?|-)?"
     rf"(?:10\^\(?[+-]?\d{{1,3}}\)?|{_NUMBER})"
 )
-_GOES_ON = re.compile(r"\^|[.,]\d|[eE][+-]?\d|(?:st|nd|rd|th)\b|_")
+_GOES_ON = re.compile("\\^|[.,]\\d|[eE][+-]?\\d|(?:st|nd|rd|th)\\b|_| ?[\u221a\u03c0]")
 _PLAIN = r"\d[\d,]*+(?:\.\d++)?"
 _RANGE = re.compile(rf"(?<![\w.^,])(?<![a-zA-Z]-)({_PLAIN}) ?%? ?- ?({_PLAIN})(?! ?[-+*/=^])")
-# Days, hours, bounds: of these no part is a number.
+_SHORT = r"-?\d+(?:\.\d+)?"
+# Days, hours and ratios, bounds and margins, what an answer is not, roots, points of several
+# numbers: of these no part is a number.
 _NO_NUMBER = re.compile(
     rf"(?<![\d.])\d{{1,4}}([/-])\d{{1,2}}\1\d{{1,4}}(?!\d)"
-    rf"|(?<![\d.:])\d{{1,2}}:\d\d(?!\d)|[<>\u2264\u2265]=? ?-?{_PLAIN}"
+    rf"|(?<![\d.:]){_SHORT}:{_SHORT}(?!\d)|[<>\u2264\u2265\u00b1]=? ?-?{_PLAIN}"
+    rf"|\bnot (?:equal to )?-?{_PLAIN}(?!\w)"
+    rf"|\u221a ?(?:\([^()\n]*\)|[\d.]+)"
+    rf"|[(\[{{] ?(?!{_DIGITS} ?[)\]}}]){_SHORT}(?: ?[,;] ?{_SHORT})+ ?[)\]}}]",
+    re.IGNORECASE,
 )
-_TOKEN = re.compile(rf"\s*({_NUMBER}|[-+*/^()])")
+_TOKEN = re.compile(rf"\s*({_NUMBER}|[-+*/^()\u221a\u03c0])")
 _MOST_TOKENS = 100
 _MOST_EXPONENT = 64
 
@@ -55,6 +61,10 @@ _LATEX = (
     (re.compile(r"\\{1,2}(?:times|cdot)(?![a-zA-Z])"), "*"),
     (re.compile(r"\\{1,2}div(?![a-zA-Z])"), "/"),
     (re.compile(r"\\{1,2}approx(?![a-zA-Z])"), "\u2248"),
+    (re.compile(r"\\{1,2}pm(?![a-zA-Z])"), "\u00b1"),
+    (re.compile(r"\\{1,2}pi(?![a-zA-Z])"), "\u03c0"),
+    (re.compile(r"\\{1,2}sqrt ?\{([^{}\n]*)\}|\bsqrt ?\(([^()\n]*)\)"), "\u221a(\\1\\2)"),
+    (re.compile(r"\\{1,2}sqrt ?(?=\d)"), "\u221a"),
     (re.compile(r"\\{1,2}(?:leq?|leqslant|lt)(?![a-zA-Z])"), "\u2264"),
     (re.compile(r"\\{1,2}(?:geq?|geqslant|gt)(?![a-zA-Z])"), "\u2265"),
     (re.compile(r"\\{1,2}(?:left|right)(?=[()\[\]])"), ""),
@@ -69,6 +79,12 @@ _TYPOGRAPHY = (
 )
 _CUSTOMS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"[=-]>|\u21d2"), "\u2192"),
+    (re.compile(r"\+ ?/ ?-"), "\u00b1"),
+    # India's lakhs and crores, 12,34,567.
+    (
+        re.compile(r"(?<![\w.,])\d{1,2}(?:,\d\d)+,\d{3}(?!\d|,\d)"),
+        lambda match: match[0].replace(",", ""),
+    ),
     # Points between thousands: 1.234,5 and 1.234.567; a comma that cannot be between thousands.
     (
         re.compile(r"(?<![\w.,])\d{1,3}(?:\.\d{3}){1,5}(?:,\d+)(?![\w,])|"
@@ -84,7 +100,23 @@ _MARKUP = (
     (re.compile(r"(?<=[\d)])\*\*(?=[\d(])"), "^"),  # Python's power is no markup
     (re.compile(r"[*_]{2,}"), ""),
     (re.compile(r"(?<![\w*)] )(?<!\S)([*_])([^\s*_][^*_\n]{0,60})\1(?=[\s.,;:!?)]|$)"), r"\2"),
+    # Where nothing but a number can follow: 10 minus 5 is a difference.
+    (
+        re.compile(
+            r"(^|[=:({\u2248]|\b(?:is|was|are|be|equals?|to|of|about|approximately))( ?)"
+            r"(?:minus|negative) (?=[.\d])",
+            re.IGNORECASE | re.MULTILINE,
+        ),
+        r"\1\2-",
+    ),
 )
+
+
+_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SCALED = re.compile(rf"(?<![\w.,])({_NUMBER})[ -]?({'|'.join(_SCALES)})s?\b", re.IGNORECASE)
+# Only beside a currency sign, and not in a formula, $5m$: elsewhere 5m are five metres.
+_MONEY = re.compile(rf"([$\u20ac\u00a3]) ?({_NUMBER})(k|mn?|bn?|tn?)\b(?!\$)", re.IGNORECASE)
+_OF_MONEY = {"k": "thousand", "m": "million", "b": "billion", "t": "trillion"}
 
 
 class Number(NamedTuple):
@@ -99,9 +131,10 @@ def normalise(text: str) -> str:
     r"""The same text in plain signs: minus, times, powers and fractions as `-`, `*`, `^`, `/`.
 
     Markup and the commands of LaTeX around words and numbers are taken off; runs of spaces are
-    one. Fractions of two numbers are computed: \frac{7}{2} and 3½ are 3.5.
+    one. Fractions of two numbers are computed: \frac{7}{2} and 3½ are 3.5; so are 3 million, $3M.
     """
     text = re.sub(r"[^\S\n\u00a0\u2009\u202f]+", " ", text)
+    text = _MONEY.sub(lambda match: f"{match[1]}{match[2]} {_OF_MONEY[match[3][0].lower()]}", text)
     for pattern, plain in _TYPOGRAPHY:
         text = pattern.sub(plain, text)
     text = _SUPERSCRIPT.sub(lambda match: "^" + match[0].translate(_SUPERSCRIPTS), text)
@@ -115,7 +148,12 @@ def normalise(text: str) -> str:
     for pattern, custom in (*_CUSTOMS, *_MARKUP):
         text = pattern.sub(custom, text)
     text = re.sub(r"[^\S\n]+", " ", text)
-    return _MIXED.sub(_mixed_number, text)
+    return _SCALED.sub(_scaled, _MIXED.sub(_mixed_number, text))
+
+
+def _scaled(match: re.Match[str]) -> str:
+    value = to_float(match[1]) * 10 ** _SCALES[match[2].lower()]
+    return f"{value:.0f}" if value.is_integer() else repr(value)
 
 
 def _mixed(whole: str | None, part: float) -> str:
@@ -161,7 +199,10 @@ def scan(text: str) -> list[Number]:
 
 def _masked(match: re.Match[str]) -> str:
     is_difference = match.re is _RANGE and not is_range(match[0])
-    return match[0] if is_difference else "#" * len(match[0])
+    masked = "#" * len(match[0])
+    if match[0][0] == "\u221a":  # what stands before a root is no number either
+        masked = "\u221a" + masked[1:]
+    return match[0] if is_difference else masked
 
 
 def is_range(text: str) -> bool:
@@ -182,7 +223,10 @@ def to_float(text: str) -> float:
 
 
 def parse_expression(text: str) -> float | None:
-    """The value of an arithmetic expression (+ - * / ^ and brackets), None if it is not one."""
+    """The value of an arithmetic expression, None if it is not one.
+
+    It has numbers, pi as its letter, + - * / ^, square roots and brackets.
+    """
     tokens: list[str] = []
     position = 0
     while position < len(text.rstrip()):
@@ -211,9 +255,10 @@ def _sum(tokens: list[str]) -> tuple[float, list[str]]:
 
 def _product(tokens: list[str]) -> tuple[float, list[str]]:
     value, rest = _power(tokens)
-    while rest and rest[0] in "*/":
-        factor, after = _power(rest[1:])
-        value, rest = (value * factor if rest[0] == "*" else value / factor), after
+    while rest and rest[0] in "*/\u221a\u03c0":
+        # A number right before a root or pi is multiplied by it.
+        factor, after = _power(rest[1:] if rest[0] in "*/" else rest)
+        value, rest = (value / factor if rest[0] == "/" else value * factor), after
     return value, rest
 
 
@@ -221,6 +266,9 @@ def _power(tokens: list[str]) -> tuple[float, list[str]]:
     if tokens[0] == "-":
         value, rest = _power(tokens[1:])
         return -value, rest
+    if tokens[0] == "\u221a":
+        value, rest = _power(tokens[1:])
+        return math.sqrt(value), rest
     value, rest = _atom(tokens)
     if rest and rest[0] == "^":
         exponent, rest = _power(rest[1:])
@@ -236,4 +284,4 @@ def _atom(tokens: list[str]) -> tuple[float, list[str]]:
         if rest[0] != ")":
             raise ValueError("bracket not closed")
         return value, rest[1:]
-    return to_float(tokens[0]), tokens[1:]
+    return math.pi if tokens[0] == "\u03c0" else to_float(tokens[0]), tokens[1:]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from talr_cli.scorers.base import Scorer, Verdict
+from talr_cli.scorers.choice import Choice
 from talr_cli.scorers.values import final_number
 
 
@@ -31,19 +31,6 @@ class Numeric:
         if found is None or truth is None:
             return Verdict(False, None if found is None else f"{found:g}")
         return Verdict(math.isclose(found, truth, rel_tol=1e-6), f"{found:g}")
-
-
-class Choice:
-    """The choice named last in the output, as a word of its own, is the answer."""
-
-    def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:
-        choices = [str(choice) for choice in reference["choices"]]
-        # The longest first: where one choice contains another, the longer one was meant.
-        named = "|".join(re.escape(choice) for choice in sorted(choices, key=len, reverse=True))
-        found = re.findall(rf"(?<!\w)(?:{named})(?!\w)", output, re.IGNORECASE)
-        if not found:
-            return Verdict(False, None)
-        return Verdict(_plain(found[-1]) == _plain(str(reference["answer"])), found[-1])
 
 
 SCORERS: dict[str, Callable[[], Scorer]] = {

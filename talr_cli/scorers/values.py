@@ -17,7 +17,7 @@ from talr_cli.scorers.numbers import (
     parse_expression,
     scan,
 )
-from talr_cli.scorers.statements import is_item, stated_answer, without_mark
+from talr_cli.scorers.statements import is_item, json_field, stated_answer, without_mark
 
 _PER_SURFACE = re.compile(r" ?(?:/|\bper) ?1\.73 ?m(?:\^?2)?", re.IGNORECASE)
 _ABOUT = r"(?:(?:about|approximately|approx\.?|around|roughly|nearly|equal to) ?)?"
@@ -26,7 +26,7 @@ _LONE_MINUS = re.compile(r"- (?=[.\d])")
 _NUMBER = r"-?[\d.,]*\d"
 # What is said of an answer that is not one number.
 _SEVERAL = re.compile(
-    rf"(?:[<>\u2264\u2265#]|(?:less|more|greater|fewer|lower|higher|no more|no less) than\b|"
+    rf"(?:[<>\u2264\u2265\u00b1#]|(?:less|more|greater|fewer|lower|higher|no more|no less) than\b|"
     rf"at (?:least|most)\b|(?:under|over|above|below|up to|between)\b|"
     rf"{_NUMBER}[^\s\d]{{0,12}} ?(?:to|or) {_NUMBER}(?![\w]))",
     re.IGNORECASE,
@@ -42,7 +42,15 @@ _COUNTED = re.compile(
     re.IGNORECASE,
 )
 _SUM = re.compile(r"[+*]| x \d|\d ?\^|(?<=\s)[-/](?=\s)|^ ?[-/] ?[\d(]|/ ?\(")
-_ARITHMETIC = re.compile(r"[-+*/^().\d\s]{1,200}")
+_ARITHMETIC = re.compile("[-+*/^().\\d\\s\u221a\u03c0]{1,200}")
+# Of two candidates none was chosen: either 4 or 5.
+_OR = re.compile(
+    rf"(?:{_NUMBER}(?: ?[^\s\d]{{1,12}})? or|\bbetween {_NUMBER}[^\n.\d]{{0,20}} and) ?$",
+    re.IGNORECASE,
+)
+_CITATION = re.compile(r"(?<=\S) ?\[\d{1,3}\]")
+_FIELDS = ("result", "value", "prediction", "output", "total")
+_JSON = re.compile(r"\{[^{}]*\}")
 _COMMENT = re.compile(r" ?\([^()\n]*\)")
 _SENTENCE = re.compile(r"(?<=[\w)%\]])[.;!](?=\s|$)")
 _EQUALS = re.compile("[=\u2248\u2192]")
@@ -69,16 +77,34 @@ class Reading(NamedTuple):
 
 
 def final_number(output: str) -> float | None:
-    """The number that an output states last, or else the last one in it; None if there is none."""
+    """The number that an output states last, or else the last one in it; None if there is none.
+
+    Where it is one bound or a choice between two (`at least 5`, `4 or 5`), none is stated.
+    """
     stated = stated_answer(output)
     if stated is not None:
         return read_number(stated)
-    text = normalise(output)
+    text = normalise(output).strip()
+    field = next((json_field(one, _FIELDS) for one in _JSON.findall(text)[-1:]), None)
+    if field is not None:
+        return read_number(field)
     whole = _expression(text)
     if whole is not None:
         return whole
-    numbers = find_numbers(_PER_SURFACE.sub("", text))
-    return numbers[-1] if numbers else None
+    text = _PER_SURFACE.sub("", text)
+    uncited = _CITATION.sub("", text)
+    text = uncited if find_numbers(uncited) else text
+    numbers = scan(text)
+    if not numbers:
+        return None
+    last = numbers[-1]
+    bound = _SEVERAL.match(text, _LEADS.match(text).end())  # type: ignore[union-attr]
+    if (bound and bound[0] != "#" and len(numbers) == 1) or _OR.search(
+        text, max(0, last.start - 60), last.start
+    ):
+        return None
+    spaced = [one for one in _SPACED.finditer(text) if one.end() == last.end]
+    return float(spaced[0][0].replace(" ", "")) if spaced else last.value
 
 
 def read_number(text: str, counts: bool = False) -> float | None:
@@ -166,7 +192,7 @@ def _arithmetic(line: str) -> Reading | None:
     """The value of the arithmetic that a line begins with, if that is more than a number."""
     begin = _ARITHMETIC.match(line, len(line) - len(line.lstrip(" =")))
     text = begin[0].strip() if begin else ""
-    value = _expression(text) if re.search(r"[\d)] ?[-+*/^]", text) else None
+    value = _expression(text) if re.search("[\\d)] ?[-+*/^\u221a\u03c0]|\u221a", text) else None
     return None if value is None else Reading(value)
 
 

@@ -19,13 +19,14 @@ from transformers.utils.generic import is_flash_attention_requested
 
 from talr_cli.errors import UserError
 from talr_cli.models.frozen import is_whole
-from talr_cli.models.head import model_inputs
+from talr_cli.models.head import backbone, model_inputs
 from talr_cli.training import varlen
 from talr_cli.training.collator import Collator
 
 log = logging.getLogger(__name__)
 
 SDPA_BY_ROW = "sdpa_by_row"
+_WINDOWS: set[int | None] = set()  # those that layers have asked for since a trial began
 
 
 def joins_rows(
@@ -99,6 +100,7 @@ def rows_stay_apart(model: PreTrainedModel, dtype: torch.dtype | None = None) ->
         with torch.autocast(model.device.type, dtype or torch.bfloat16, enabled=half):
             alone = torch.cat([_hidden(model, [row]) for row in (first, second)])
             attend_by_row(model)
+            _WINDOWS.clear()
             joined, behind = (_hidden(model, [row, second]) for row in (first, other))
     except Exception as error:  # whatever a model says that was not made for it
         log.info("rows are padded: this model takes no joined ones (%s)", type(error).__name__)
@@ -109,9 +111,21 @@ def rows_stay_apart(model: PreTrainedModel, dtype: torch.dtype | None = None) ->
         model.train(training)
     apart = _off(joined, alone) < (0.05 if half else 1e-3)
     apart = apart and _off(behind[6:], joined[6:]) < (1e-2 if half else 1e-5)
+    if _has_window(model) and kernel == "sdpa" and {None} >= _WINDOWS:
+        # Made for masks alone, its layers do not say how far they see; the rows here are too short
+        # to show it.
+        log.info("rows are padded: this model does not tell its attention of its sliding window")
+        return False
     if not apart:
         log.info("rows are padded: this model carries something from row to row")
     return apart
+
+
+def _has_window(model: PreTrainedModel) -> bool:
+    """Whether a layer sees only so many tokens."""
+    text = model.config.get_text_config()
+    kinds = getattr(text, "layer_types", None) or ["sliding_attention"]
+    return getattr(text, "sliding_window", None) is not None and "sliding_attention" in kinds
 
 
 def _hidden(model: PreTrainedModel, rows: list[list[int]]) -> torch.Tensor:
@@ -122,7 +136,7 @@ def _hidden(model: PreTrainedModel, rows: list[list[int]]) -> torch.Tensor:
     inputs = send_to_device(model_inputs(batch), model.device)
     if len(rows) == 1:
         inputs = {"input_ids": inputs["input_ids"]}
-    return model.base_model(**inputs, use_cache=False).last_hidden_state[0].float()
+    return backbone(model)(**inputs, use_cache=False).last_hidden_state[0].float()
 
 
 def _off(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -184,6 +198,7 @@ def _attention(
     Returns:
         [1, T, heads, D].
     """
+    _WINDOWS.add(sliding_window)
     if varlen.usable(query, key, value, dropout):
         bounds = (cu_seq_lens_q, max_length_q)
         return varlen.attend(query, key, value, *bounds, scaling, sliding_window), None

@@ -31,7 +31,7 @@ from talr_cli.methods.method import Method
 from talr_cli.methods.optimizers import Optimizer
 from talr_cli.methods.schedules import Schedule
 from talr_cli.models.frozen import is_whole
-from talr_cli.models.head import causal_lm
+from talr_cli.models.head import causal_lm, check_head
 from talr_cli.models.loading import choose_precision
 from talr_cli.models.sources import ModelSource
 from talr_cli.ranks import (
@@ -182,7 +182,11 @@ def make_trainer(
         load_base: Loads another copy of the base, for a method that needs its predictions, in a
             dtype: None is that of its checkpoint.
         base_path: By which an adapter names its base.
+
+    Raises:
+        UserError: The model's losses would not be its own, or a part of the method cannot be made.
     """
+    check_head(model)
     set_seed(setting.seed)  # of the adapter's initialisation too
     device = setting.device
     with one_per_node_first():

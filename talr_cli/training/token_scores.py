@@ -23,8 +23,10 @@ from talr_cli.methods.base import TargetTokens
 from talr_cli.models.head import (
     TARGETS_AT_ONCE,
     at_targets,
+    backbone,
     causal_lm,
     head_logits,
+    logit_cap,
     logit_scale,
     model_inputs,
 )
@@ -38,7 +40,7 @@ def add_token_scores(model: nn.Module, outputs: tuple[str, ...]) -> None:
     language_model = causal_lm(model)
     plain = language_model.forward
     text = language_model.config.get_text_config()
-    cap, scale = getattr(text, "final_logit_softcapping", None), logit_scale(text)
+    cap, scale = logit_cap(text), logit_scale(text)
     fused = tuple(output for output in outputs if output != "topk_entropy")
     columns = VOCABULARY_AT_ONCE.get(language_model.device.type, VOCABULARY_AT_ONCE["cuda"])
 
@@ -54,7 +56,7 @@ def add_token_scores(model: nn.Module, outputs: tuple[str, ...]) -> None:
             return plain(*args, **kwargs)
         kwargs.pop("labels", None)  # PEFT hands on what it was not given
         # Backbone and head are looked up in each call: FSDP2 and PEFT replace them.
-        hidden = self.base_model(*args, **kwargs).last_hidden_state
+        hidden = backbone(self)(*args, **kwargs).last_hidden_state
         hidden = at_targets(hidden, targets["at"])
         head: Any = self.get_output_embeddings()
         weight, bias = (

@@ -221,6 +221,33 @@ def test_every_trained_turn_is_a_target(renderer, tokenizer):
     assert tokenizer.decode(alone.targets) == "Four.<|im_end|>"
 
 
+def test_an_earlier_turn_ends_where_the_template_ends_it():
+    """gpt-oss ends the last answer by another token than those before it, and a call by a third."""
+    special = ["<|endoftext|>", "<|start|>", "<|channel|>", "<|message|>"]
+    special += ["<|end|>", "<|return|>", "<|call|>"]
+    tokenizer = character_tokenizer("gptoss.jinja", special, eos="<|return|>")
+    renderer = Renderer(tokenizer, {})
+    ask = {"role": "user", "content": "Yes"}
+    call = {"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
+    answers = (
+        {"role": "assistant", "content": "Yes"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+    )
+    back = {"role": "tool", "name": "f", "tool_call_id": "1", "content": "Back"}
+    rows = (
+        ((ask, answers[0], ask), ["<|channel|>final<|message|>Yes<|end|>"]),
+        (
+            (ask, answers[1], back),
+            [' to=functions.f<|channel|>commentary json<|message|>{"a": 1}<|call|>'],
+        ),
+    )
+    for messages, before in rows:
+        rendered = renderer.encode(Example("x", messages, "Done", turns=(1,)))
+        assert decode(tokenizer, rendered.targets) == "".join(
+            [*before, "<|channel|>final<|message|>Done<|return|>"]
+        )
+
+
 def test_tools_calls_and_reasoning_reach_the_template():
     tokenizer = chatml("qwen3.jinja")
     renderer = Renderer(tokenizer, {})

@@ -95,7 +95,12 @@ def test_it_is_the_divergence_of_each_prediction_that_makes_an_answer(
 
 @pytest.mark.parametrize(
     ("kind", "dtype"),
-    [("granite", torch.float32), ("gemma2", torch.float32), ("llama", torch.bfloat16)],
+    [
+        ("granite", torch.float32),
+        ("cohere", torch.float32),
+        ("gemma2", torch.float32),
+        ("llama", torch.bfloat16),
+    ],
 )
 def test_from_its_kept_states_a_base_predicts_what_it_does(kind, dtype, tmp_path):
     """Logits that are scaled or capped; a model that was saved in fewer bits than its base."""

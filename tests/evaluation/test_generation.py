@@ -4,6 +4,7 @@ import itertools
 from dataclasses import replace
 
 import pytest
+import small_models
 import torch
 from conftest import config
 from hypothesis import given
@@ -20,10 +21,13 @@ from talr_cli.data.base import Example
 from talr_cli.data.rendering import Rendered
 from talr_cli.errors import UserError
 from talr_cli.evaluation import generation
+from talr_cli.evaluation.choosing import _read_each
 from talr_cli.evaluation.config import DomainEvalConfig
 from talr_cli.evaluation.domain import answer_budget, evaluate_domain
 from talr_cli.evaluation.general.suite import evaluate_general
+from talr_cli.evaluation.generation import Request, greedy
 from talr_cli.evaluation.memory import BatchSize
+from talr_cli.evaluation.reading import takes_padding
 from talr_cli.evaluation.self_score import check_budget
 from talr_cli.models import loading
 from talr_cli.scorers.text import ExactMatch
@@ -161,6 +165,42 @@ def test_an_answer_is_cut_where_the_budget_ends_before_it(model, renderer):
         (answer,) = generation.generate(model, renderer, examples[3:4], budget, BatchSize(1))
         assert answer.cut is cut
         assert answer.text == renderer.tokenizer.decode(ids[:4], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("kind", ["recurrent_gemma", "llama"])
+def test_rows_of_other_lengths_change_no_answer(kind):
+    """Some models count the padding on the left: a row of theirs is read as it is alone."""
+    model, lengths = small_models.made(kind), (20, 7, 12, 7)
+    ids = small_models.token_ids(rows=4, length=20).tolist()
+    rows = [Request(tuple(row[:length]), 6) for row, length in zip(ids, lengths, strict=True)]
+    assert takes_padding(model) == (kind == "llama")
+    for row, (answer, cut) in zip(rows, greedy(model, rows, ends=()), strict=True):
+        tokens = list(row.prompt)
+        for _ in range(6):
+            logits = model(torch.tensor([tokens]), use_cache=False).logits[0, -1]
+            tokens.append(int(logits.argmax()))
+        assert (answer, cut) == (tokens[len(row.prompt) :], True)
+
+
+@pytest.mark.parametrize("kind", ["rwkv", "recurrent_gemma", "llama"])
+def test_rows_of_other_lengths_change_no_likelihood(kind):
+    model, ids = small_models.made(kind), small_models.token_ids(rows=3, length=20).tolist()
+    answers = [
+        [
+            Rendered(row[:length], [-100] * (length - 2 - more) + row[length - 2 - more : length])
+            for more in (0, 1)
+        ]
+        for row, length in zip(ids, (20, 9, 14), strict=True)
+    ]
+    found = _read_each(model, answers, 0, BatchSize(4))
+    for own, totals in zip(answers, found, strict=True):
+        for one, total in zip(own, totals, strict=True):
+            with torch.no_grad():
+                logits = model(torch.tensor([one.input_ids]), use_cache=False).logits[0]
+            log_probs = logits.log_softmax(-1)
+            targets = range(len(one.input_ids) - len(one.targets), len(one.input_ids))
+            expected = sum(float(log_probs[at - 1, one.input_ids[at]]) for at in targets)
+            assert total == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_model_whose_state_is_no_cache_of_tokens_keeps_its_rows(renderer):

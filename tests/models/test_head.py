@@ -4,20 +4,47 @@ import pytest
 import torch
 from small_models import made, token_ids
 
-from talr_cli.models.head import head_logits
+from talr_cli.errors import UserError
+from talr_cli.models.head import backbone, check_head, head_logits
 from talr_cli.training.collator import Collator
 from talr_cli.training.token_scores import add_token_scores, score_targets
 
 
-@pytest.mark.parametrize("kind", ["llama", "granite", "cohere", "gemma2", "gemma3", "granitemoe"])
+@pytest.mark.parametrize(
+    "kind",
+    ["llama", "granite", "cohere", "gemma2", "gemma3", "granitemoe", "llama4", "recurrent_gemma"],
+)
 def test_the_heads_logits_are_the_models_own_and_trls(kind):
     model, ids = made(kind), token_ids(length=12)
     with torch.no_grad():
         expected = model(ids).logits
-        ours = head_logits(model, model.base_model(ids).last_hidden_state)
+        ours = head_logits(model, backbone(model)(ids).last_hidden_state)
     torch.testing.assert_close(ours, expected.float(), rtol=1e-5, atol=1e-5)
     add_token_scores(model, ())
     batch = Collator(0)([{"input_ids": row, "labels": row} for row in ids.tolist()])
     tokens, hidden = score_targets(model, model, batch)
     picked = head_logits(model, hidden).log_softmax(-1).gather(1, ids[:, 1:].reshape(-1, 1))
+    check_head(model)
     torch.testing.assert_close(picked[:, 0], tokens.log_probs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["modernbert", "bert"])
+def test_a_head_that_is_more_than_a_matrix_is_refused(kind):
+    with pytest.raises(UserError, match="in a way of their own"):
+        check_head(made(kind))
+
+
+def test_a_model_that_looks_ahead_is_refused():
+    model = made("llama")
+
+    class Backwards(torch.nn.Module):
+        def __init__(self, norm):
+            super().__init__()
+            self.norm = norm
+
+        def forward(self, hidden):
+            return self.norm(hidden + 0.1 * hidden.flip(1))
+
+    model.model.norm = Backwards(model.model.norm)
+    with pytest.raises(UserError, match="looks at later tokens"):
+        check_head(model)

@@ -114,6 +114,52 @@ def test_a_list_mark_is_no_number_and_the_last_number_is_that_of_gsm8k_and_numer
     assert by_gsm8k("about 20-30 of them, so 5") == 5
 
 
+@pytest.mark.parametrize(
+    ("output", "value"),
+    [
+        ("It sold 3 million.", 3e6),
+        ("That is \u20ac1.5bn", 1.5e9),
+        ("They weigh 1.5 thousand tons", 1500),
+        ("12 345", 12345),
+        ("The total is 12 345.", 12345),
+        ("In 2020 345 came", 345),
+        ("minus 5", -5),
+        ("The sum is negative 5.", -5),
+        ("10 minus 5 is 5", 5),
+        ("5 \u00b1 1 kg", 5),
+        ("$5 \\pm 1$", 5),
+        ("5 +/- 1", 5),
+        ("It's 6, not 5", 6),
+        ("4 or 5", None),
+        ("either 4 kg or 5 kg", None),
+        ("between 3 and 5", None),
+        ("at least 5", None),
+        ("From 3 to 5", 5),
+        ("3:2", None),
+        ("(1, 2)", None),
+        ("(1,234)", 1234),
+        ("\u221a16", 4),
+        ("$\\sqrt{2}/2$", 0.7071067811865476),
+        ("The area is 2\u221a3.", None),
+        ("It is 5 [2].", 5),
+        ("[5]", 5),
+        ('{"result": 5, "confidence": 0.9}', 5),
+        ("#5", 5),
+        ("Rs 12,34,567", 1234567),
+    ],
+)
+def test_without_a_statement_the_last_number_is_a_whole_one(output, value):
+    for read in (by_gsm8k, by_numeric):
+        assert read(output) == (None if value is None else pytest.approx(value, rel=1e-5))
+
+
+def test_what_another_number_says_is_not_equal():
+    for output, answer in (("3 million", "3 billion"), ("200", "1 200"), ("minus 5", "5")):
+        assert not Numeric()(output, {"answer": answer}).correct
+        assert not Numeric()(answer, {"answer": output}).correct
+        assert Numeric()(output, {"answer": output}).correct
+
+
 def test_four_of_five_is_four_where_a_score_is_asked_for():
     assert by_medcalc("Answer: 4/5", "integer") == 4
     assert by_medcalc("Answer: 7/2", "integer") == 7

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from talr_cli.scorers.choice import Choice
 from talr_cli.scorers.numbers import parse_expression
-from talr_cli.scorers.text import Choice, ExactMatch, Numeric
+from talr_cli.scorers.text import ExactMatch, Numeric
 
 arithmetic = st.recursive(
     st.integers(min_value=1, max_value=99).map(str),
@@ -49,3 +50,47 @@ def test_choice_is_a_whole_word_and_the_longest_one():
     assert Choice()("It is Exact.", choices).correct
     assert not Choice()("It is an exact match", choices).correct
     assert Choice()("Exactly", choices).parsed is None
+
+
+LETTERS, WORDS = ["A", "B", "C", "D"], ["yes", "no", "unclear"]
+
+
+@pytest.mark.parametrize(
+    ("output", "choices", "named"),
+    [
+        ("b)", LETTERS, "B"),
+        ("**B**", LETTERS, "B"),
+        ("B. Paris is the capital", LETTERS, "B"),
+        ("The answer is B because it is a fruit.", LETTERS, "B"),
+        ("Answer: b since a dog is an animal", LETTERS, "B"),
+        ("The answer is B. The options A, C and D are wrong.", LETTERS, "B"),
+        ("Answer: B\n\nExplanation: A is a city.", LETTERS, "B"),
+        ("B\n\nA is wrong", LETTERS, "B"),
+        ("A dog is an animal. So it is B", LETTERS, "B"),
+        ("A) Paris is wrong. B) London is right. So B", LETTERS, "B"),
+        ("A is wrong, so the answer is C", LETTERS, "C"),
+        ("It must be C, not A.", LETTERS, "C"),
+        ("The answer is not A but B", LETTERS, "B"),
+        ("\\boxed{\\text{B}}", LETTERS, "B"),
+        ('{"label": "B", "reason": "not A"}', LETTERS, "B"),
+        ("I think a cat", LETTERS, None),
+        ("It is not B", LETTERS, None),
+        ("Either B or C.", LETTERS, None),
+        ("Both A and B", LETTERS, None),
+        ("Answer: B or C", LETTERS, None),
+        ("Yes, there is no doubt.", WORDS, "yes"),
+        ("**Yes**\n\nThere is no evidence against it", WORDS, "yes"),
+        ("Answer: yes, no doubt", WORDS, "yes"),
+        ("I would say yes", WORDS, "yes"),
+        ("yes or no", WORDS, None),
+        ("Verdict: no\nReason: yes would need a proof", WORDS, "no"),
+        ("This is not toxic.", ["toxic", "not toxic"], "not toxic"),
+        ("I use C# here", ["C", "C++", "C#"], "C#"),
+        ("The label is -1", ["1", "-1"], "-1"),
+        ("1 million", ["1 million", "2 million"], "1 million"),
+    ],
+)
+def test_a_choice_is_the_one_stated_and_not_one_in_its_reason(output, choices, named):
+    for answer in choices:
+        verdict = Choice()(output, {"choices": choices, "answer": answer})
+        assert (verdict.parsed, verdict.correct) == (named, answer == named)

@@ -115,7 +115,15 @@ def test_a_gpu_joins_where_it_has_a_kernel(rows_at_once, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("kind", "apart"), [("llama", True), ("qwen3_moe", True), ("granitemoe", True), ("lfm2", False)]
+    ("kind", "apart"),
+    [
+        ("llama", True),
+        ("gemma3", True),
+        ("qwen3_moe", True),
+        ("granitemoe", True),
+        ("lfm2", False),
+        ("phimoe", False),  # its sliding window is in its masks only
+    ],
 )
 def test_whether_rows_stay_apart_is_tried_on_the_model(kind, apart):
     model = small_models.made(kind)
