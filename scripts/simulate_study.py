@@ -1,12 +1,13 @@
 """How often a study comes to each verdict, in worlds whose truth is known: before it is run.
 
 python scripts/simulate_study.py [--world flat same published] [--seeds 1 2 3 4] [--items 1047]
-    [--general 541 1319 164] [--deviation 0.02] [--studies 200]
+    [--general 541 1319 164] [--deviation 0.02] [--studies 200] [--claims 1 2 3 4] [--repeated 1]
 
 In `flat` no rate, method or kind of target makes a difference, and nothing is forgotten; in `same`
-rates forget, methods and kinds of targets are alike. There a verdict is a false one, for the claims
-that are printed. In `published` scores are those of the study, and the share of `holds` is the
-power of a study with so many seeds and test items: raise them until it is what you want.
+rates forget, methods and kinds of targets are alike; in `slower` all methods have one trade-off,
+which bends, and sft goes further along it at each rate. There a verdict is a false one, for the
+claims that are printed. In `published` scores are those of the study, and the share of `holds` is
+the power of a study with so many seeds and test items: raise them until it is what you want.
 
 Answers are drawn from a normal copula: whether an item is easy is shared by all runs, by the runs
 of a setting, or neither. A run's true score deviates from its setting's by `--deviation`.
@@ -18,8 +19,8 @@ import argparse
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,15 @@ def _alike(rates: Rates) -> dict[str, dict[str, Rates]]:
     return {"medcalc": methods, "esci": {"sft": rates}, "esci-label": {"sft": rates}}
 
 
+def _on_one_curve(*gains: float) -> Rates:
+    """Most of the general score is lost for the last of the gain."""
+    return {
+        lr: (0.2 + gain, 0.7 - 2 * gain**2)
+        for lr, gain in zip((1e-6, 5e-6, 2e-5), gains, strict=True)
+    }
+
+
+SLOWER = _on_one_curve(0.15, 0.30, 0.34)
 FLAT: Rates = dict.fromkeys((1e-6, 5e-6, 2e-5), (0.50, 0.70))
 FORGETS: Rates = {1e-6: (0.50, 0.60), 5e-6: (0.53, 0.45), 2e-5: (0.52, 0.30)}
 # Table means over three models where the study prints them. The base model is not printed: its
@@ -88,18 +98,36 @@ PUBLISHED = World(
 WORLDS = {
     "flat": World((0.20, 0.70), _alike(FLAT), (0.5, 0.5), (1, 2, 4)),
     "same": World((0.20, 0.70), _alike(FORGETS), (0.5, 0.5), (2, 3, 4)),
+    "slower": World(
+        (0.20, 0.70),
+        {
+            "medcalc": {
+                "sft": _on_one_curve(0.30, 0.33, 0.35),
+                "l2": SLOWER,
+                "flow": SLOWER,
+                "talr": SLOWER,
+            }
+        },
+        (0.5, 0.5),
+        (),
+    ),
     "published": PUBLISHED,
 }
 
 
 @dataclass(frozen=True)
 class Study:
-    """How large it is, and how far runs of one setting lie apart."""
+    """How large it is, and how far runs of one setting lie apart.
+
+    Attributes:
+        repeated: How many of the first settings have so many seeds, others one; None: all.
+    """
 
     seeds: int
     items: int
     general: Sequence[int]
     deviation: float
+    repeated: int | None = None
 
 
 def main() -> None:
@@ -112,6 +140,8 @@ def main() -> None:
     parser.add_argument("--general", nargs="+", type=int, default=[541, 1319, 164], help="by task")
     parser.add_argument("--deviation", nargs="+", type=float, default=[0.02])
     parser.add_argument("--studies", type=int, default=200)
+    parser.add_argument("--claims", nargs="*", type=int, default=[1, 2, 3, 4])
+    parser.add_argument("--repeated", type=int, help="settings with seeds, others have one")
     options = parser.parse_args()
     print("| world | seeds | deviation | items | claim | holds | does not hold | neither |")
     print("| --- | ---: | ---: | ---: | --- | ---: | ---: | ---: |")
@@ -119,8 +149,8 @@ def main() -> None:
         for seeds in options.seeds:
             for deviation in options.deviation:
                 for items in options.items:
-                    study = Study(seeds, items, options.general, deviation)
-                    counts = verdicts(WORLDS[name], study, options.studies)
+                    study = Study(seeds, items, options.general, deviation, options.repeated)
+                    counts = verdicts(WORLDS[name], study, options.studies, options.claims)
                     for claim, of_claim in counts.items():
                         held, not_held = (
                             of_claim[verdict] / options.studies
@@ -134,21 +164,28 @@ def main() -> None:
 
 
 def verdicts(
-    world: World, study: Study, studies: int, seed: int = 0
+    world: World,
+    study: Study,
+    studies: int,
+    asked: Collection[int] = (1, 2, 3, 4),
+    seed: int = 0,
 ) -> dict[int | str, Counter[str]]:
-    """{claim: {verdict: in how many studies}}; claims are counted where they can be tested.
+    """{claim: {verdict: in how many studies}} of the asked claims that the world tests.
 
     Beside them the comparison at an equal domain score: it holds where a method is said to forget
     less than sft, and does not hold where one is said to forget more.
     """
-    counts: dict[int | str, Counter[str]] = {claim: Counter() for claim in world.claims}
+    claims = [claim for claim in world.claims if claim in asked]
+    counts: dict[int | str, Counter[str]] = {claim: Counter() for claim in claims}
     counts[EQUAL] = Counter()
+    if not claims:
+        world = replace(world, settings={"medcalc": world.settings["medcalc"]})
     for number in range(studies):
         generator = np.random.default_rng([seed, number])
         with tempfile.TemporaryDirectory() as folder:
             runs = runs_of(world, study, generator, Path(folder))
-            found = findings(runs)
-        for claim in world.claims:
+            found = findings(runs) if claims else []
+        for claim in claims:
             where = "esci-label" if claim == 2 else "medcalc"
             (one,) = (each for each in found if (each.claim, each.dataset) == (claim, where))
             counts[claim][one.verdict] += 1
@@ -165,7 +202,7 @@ def runs_of(
     """One study: results by run directory; what claim 4 reads of a run is written there."""
     parts = {"domain": study.items}
     parts |= {f"task{number}": n for number, n in enumerate(study.general)}
-    runs = {}
+    runs, made = {}, []
     for dataset, methods in world.settings.items():
         items = {part: generator.normal(size=n) for part, n in parts.items()}
         answers = _answers(world.base, items, {}, generator)
@@ -173,7 +210,9 @@ def runs_of(
         for method, rates in methods.items():
             for lr, scores in rates.items():
                 setting = {part: generator.normal(size=n) for part, n in parts.items()}
-                for seed in range(study.seeds):
+                several = study.repeated is None or len(made) < study.repeated
+                made.append((dataset, method, lr))
+                for seed in range(study.seeds if several else 1):
                     shift = study.deviation * generator.normal(size=2)
                     true = scores[0] + shift[0], scores[1] + shift[1]
                     path = folder / dataset / run_name(method, lr, seed, 1.0, "0" * 8)

@@ -14,6 +14,8 @@ from talr_cli.config.composition import Composed
 from talr_cli.printable import printable
 from talr_cli.runs.study import scored_runs, study_path
 
+MOST = 24  # runs that are printed; of more, methods and rates
+
 
 def main(arguments: Sequence[str]) -> None:
     composition.run("report", report, arguments)
@@ -43,9 +45,11 @@ def show_report(
     from talr_cli.report.as_json import check_target, give, rows_of
     from talr_cli.report.claims.text import as_lines
     from talr_cli.report.provenance import asks_for_claims
+    from talr_cli.report.recommend import NothingWithin
     from talr_cli.report.stale import stale_lines
     from talr_cli.report.study_report import write_report
     from talr_cli.report.tables.abilities import of_one_cells
+    from talr_cli.report.tables.methods import fewer_cells
     from talr_cli.report.tables.screen import print_cells
     from talr_cli.report.tables.table import results_cells
     from talr_cli.statistics.groups import comparable, left_out_lines
@@ -73,12 +77,21 @@ def show_report(
     def show() -> None:
         for line in headlines:
             print(printable(line))
-        print_cells(cells)
+        if len(cells.rows) <= MOST:
+            print_cells(cells)
+        else:
+            fewer, said = fewer_cells(groups, MOST)
+            print_cells(fewer)
+            runs_said = f"seeds averaged{f'; {said}' if said else ''}"
+            print(f"{runs_said}; all {len(cells.rows)} runs: {made.page.parent / 'table.md'}")
         for line in [*left_out, *stale_lines(runs)]:
             print(line)
         for title, of_one in lost.items():
-            name = made.shipped[title].run[0].name
-            print(printable(f"which abilities were lost: {title}, {name} against the base model"))
+            chosen = made.shipped[title]
+            nearest = isinstance(chosen.found, NothingWithin)
+            what = "the nearest to one to ship" if nearest else "the run to ship"
+            said = f"{title}, {chosen.run[0].name} ({what}) against the base model"
+            print(printable(f"which abilities were lost: {said}"))
             print_cells(of_one)
         for line in as_lines(made.findings):
             print(line)

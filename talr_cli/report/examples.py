@@ -37,11 +37,11 @@ def as_section(flips: Sequence[dict[str, Any]], before: str, after: str) -> str:
         before, after: What the two models are called.
     """
     counts = [sum(1 for one in flips if (one["b"] - one["a"]) * sign > 0) for sign in (1, -1)]
-    shown = chosen(flips)
+    shown = chosen([one for one in flips if one["output_b"] is not None])
+    told = f"{len(shown)} of them, each task and direction in turn; all" if shown else "All"
     intro = (
         f"{after} against {before}. Items right before and wrong now: {counts[1]}; the reverse: "
-        f"{counts[0]}. {len(shown)} of them, each task and direction in turn; all of them: talr "
-        "compare ... flips=FILE."
+        f"{counts[0]}. {told} of them: talr compare ... flips=FILE. Numbers are scores of the item."
     )
     body = [html.paragraph(intro), *(_article(one, before, after) for one in shown)]
     return html.section("Answers that changed", body, 3)

@@ -6,6 +6,7 @@ Reads what lies in run directories beside the results; what is missing or damage
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import Results, is_base, short
 
 _AXES = ("method", "lr", "seed")
+_QUOTED = re.compile(r"'([A-Za-z/][\w./@-]*)'")  # in Hydra's grammar
+_NO_TEXT = {"true", "false", "null", "nan", "inf"}
 
 
 def asks_for_claims(runs: Mapping[Path, Results]) -> bool:
@@ -42,6 +45,7 @@ def commands(runs: Mapping[Path, Results]) -> list[str]:
         typed = _typed(path)
         if typed is None:
             continue
+        typed = [_QUOTED.sub(_unquoted, line) for line in typed]
         if is_base(one):
             evaluated.append(shlex.join(["talr", "eval", *typed]))
             continue
@@ -95,7 +99,7 @@ def made_with(runs: Mapping[Path, Results]) -> list[tuple[str, str]]:
 
 
 def _grid(rest: Sequence[str], points: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    """One command for points that are a whole grid, else one for each method."""
+    """One command for points that are a whole grid, else for each method, for each set of seeds."""
     methods, rates, seeds = (list(dict.fromkeys(values)) for values in zip(*points, strict=True))
     axes = [ordered(methods), sorted(rates, key=_number), sorted(seeds, key=_number)]
     size = len(axes[0]) * len(axes[1]) * len(axes[2])
@@ -103,8 +107,12 @@ def _grid(rest: Sequence[str], points: Sequence[tuple[str, ...]]) -> Iterator[st
         for method in axes[0]:
             yield from _grid(rest, [point for point in points if point[0] == method])
     elif size != len(points):
-        for point in points:
-            yield from _grid(rest, [point])
+        of_rate = {rate: [one for one in points if one[1] == rate] for rate in axes[1]}
+        alike: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+        for own in of_rate.values():
+            alike.setdefault(tuple(sorted(one[2] for one in own)), []).extend(own)
+        for own in alike.values():
+            yield from _grid(rest, own)
     else:
         lists = [
             f"{name}={','.join(values)}"
@@ -112,6 +120,11 @@ def _grid(rest: Sequence[str], points: Sequence[tuple[str, ...]]) -> Iterator[st
             if values != [""]
         ]
         yield shlex.join(["talr", "train" if size == 1 else "sweep", *rest, *lists])
+
+
+def _unquoted(quoted: re.Match[str]) -> str:
+    """Text that is the same without its quotes."""
+    return quoted[0] if quoted[1].lower() in _NO_TEXT else quoted[1]
 
 
 def _number(text: str) -> tuple[float, str]:

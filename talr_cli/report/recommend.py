@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from talr_cli.errors import UserError
 from talr_cli.statistics.groups import Group
+from talr_cli.statistics.items import span
 from talr_cli.statistics.paired import Difference, UnpairedError, difference
 from talr_cli.statistics.pairs import (
     PARTS,
@@ -222,7 +223,11 @@ def _again(
 def resampled(
     runs: Sequence[Results], parts: Sequence[str], generator: np.random.Generator
 ) -> np.ndarray:
-    """Scores [RESAMPLES, runs], the plain mean over `parts`, on the same draws of items."""
+    """Scores [RESAMPLES, runs], the plain mean over `parts`, on the same draws of items.
+
+    With the noise of one more item on which two runs disagree: a few items on which all agree
+    would else be sure of everything.
+    """
     import numpy as np
 
     total = np.zeros((RESAMPLES, len(runs)))
@@ -232,6 +237,8 @@ def resampled(
         scores = np.array([[section["items"][key] for section in sections] for key in keys])
         drawn = generator.multinomial(len(keys), np.full(len(keys), 1 / len(keys)), RESAMPLES)
         total += drawn @ scores / len(keys)
+        more = span(scores) ** 2 / 2 / len(keys) / max(1, len(keys) - 1)
+        total += more**0.5 * generator.normal(size=total.shape)
     return total / len(parts)
 
 

@@ -34,8 +34,19 @@ def told(found: Recommendation, bound: float) -> Told:
     """What is said of one model and dataset; changes with their 95% intervals."""
     chosen, *others = found.candidates
     domain, general = point(chosen.results)
-    lines = [
-        ("ship", chosen.path.name),
+    lines = [("ship", chosen.path.name)]
+    if found.gain.difference <= 0:
+        lines.append(("but", "it gained nothing on the domain: the base model does as well"))
+    elif not found.gain.is_distinguishable:
+        lines.append(("but", "its gain on the domain may be noise"))
+    lines += [
+        (
+            "sure",
+            f"of this checkpoint: on resampled test items it keeps within the bound in "
+            f"{found.holds:.0%} and is picked again in {chosen.picked:.0%}; picking the best adds "
+            f"{found.optimism:.3f} to a domain score by chance",
+        ),
+        ("again", _again(found.again)),
         (
             "why",
             f"the best domain score of {len(found.candidates)} of {found.runs} runs: those that "
@@ -54,17 +65,6 @@ def told(found: Recommendation, bound: float) -> Told:
                 "without the bound",
             )
         )
-    if not found.gain.is_distinguishable:
-        lines.append(("but", "that gain on the domain may be noise"))
-    lines.append(
-        (
-            "sure",
-            f"of this checkpoint: on resampled test items it keeps within the bound in "
-            f"{found.holds:.0%} and is picked again in {chosen.picked:.0%}; picking the best adds "
-            f"{found.optimism:.3f} to a domain score by chance",
-        )
-    )
-    lines.append(("again", _again(found.again)))
     for other in others[:ALTERNATIVES]:
         domain, general = point(other.results)
         lines.append(

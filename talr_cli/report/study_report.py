@@ -57,8 +57,9 @@ _BY_RATE = {
     "score-by-lr": "Score against learning rate. Methods stand side by side around each rate.",
 }
 _CURVES = {
-    "along": "Scores along each training, from the base model at step 0 to its end; the dotted "
-    "lines are the base model's. At a point the learning rate has not come down as at the end.",
+    "along": "Scores along trainings, from the base model at step 0 to the end, the mean of the "
+    "seeds; the grey dotted lines are the base model's. At a point the learning rate has not come "
+    "down as at the end.",
     "loss": "Training loss, unweighted, averaged over short stretches of steps and over seeds.",
     "validation-loss": "Loss on the validation rows.",
     "token-weights": "Mean weight that the objective gave to a target token; methods that weigh "
@@ -69,11 +70,11 @@ _CURVES = {
 _RESULTS = (
     "Score ± one standard error. Δ is the change from the base model on the same items, paired; "
     "where results do not hold the items, its error takes the two scores as independent. ≈ 0: not "
-    "distinguishable from noise at the 5% level (paired bootstrap; for accuracies McNemar's exact "
-    "test as well). Drift is from the base model, in nats per token: CE the cross-entropy "
-    "on a general text, KL that of base and run. Pareto: no run of the table that was measured "
-    "alike is better on one score and as good on the other. Errors are of these checkpoints, over "
-    "test items."
+    "distinguishable from noise at the 5% level (paired bootstrap, and McNemar's exact test or, of "
+    "several tasks and of partial credit, signs flipped at random). Drift is from the base model, "
+    "in nats per token: CE the cross-entropy on a general text, KL that of base and run. Pareto: "
+    "no run of the table that was measured alike is better on one score and as good on the other. "
+    "Errors are of these checkpoints, over test items."
 )
 _CATEGORIES = "Domain score of the test rows of each category ± one standard error."
 _COST = (
@@ -253,13 +254,5 @@ def _made(groups: Sequence[Group], runs: Mapping[Path, Results]) -> Iterator[str
 
 def _summary(results: Sequence[Results]) -> str:
     tuned = sum(not is_base(one) for one in results)
-    versions: dict[str, set[str]] = {}
-    for one in results:
-        for package in ("talr", "torch", "transformers", "lm-eval"):
-            version = one.get("versions", {}).get(package)
-            if version:
-                versions.setdefault(package, set()).add(version)
-    made = ", ".join(f"{name} {' and '.join(sorted(each))}" for name, each in versions.items())
     runs = f"{tuned} {'run' if tuned == 1 else 'runs'}"
-    base = " and the base model" if tuned < len(results) else ""
-    return f"{runs}{base}. Made with {made}." if made else f"{runs}{base}."
+    return f"{runs} and the base model." if tuned < len(results) else f"{runs}."

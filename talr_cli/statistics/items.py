@@ -35,6 +35,16 @@ def scored_items(
     return {"items": items if is_mean else None, "items_hash": digest[:16]}
 
 
+def span(scores: Any) -> float:
+    """How far two scores of items may lie apart: 1 of accuracies, else as far as these do.
+
+    Args:
+        scores: An array. That all are right does not say that none can be wrong.
+    """
+    low, high = float(scores.min()), float(scores.max())
+    return 1.0 if low >= 0 and high <= 1 else high - low
+
+
 def clustered_error(sums: Sequence[float], counts: Sequence[int]) -> float | None:
     """Linearised standard error of sum(sums) / sum(counts), the items being independent.
 

@@ -3,33 +3,37 @@
 At one learning rate a method that learns less forgets less, which says nothing of the method. So
 each method is a curve from the base model through its learning rates, and through the points along
 each training where there are any; general scores are compared where two curves first reach the same
-gain on the domain, linearly between runs. Two methods are compared on the rates and points that
-both have, so that neither is known more closely than the other; where they share fewer than two
-rates, as an adapter and full fine-tuning do, on those of each. Errors are over items and, where the
-deviation between runs is known, over runs.
+gain on the domain. Two methods are compared on the rates and points that both have, so that neither
+is known more closely than the other; where they share fewer than two rates, as an adapter and full
+fine-tuning do, on those of each.
+
+Curves are drawn anew with the errors of their scores, over items and, where the deviation between
+runs is known, over runs: all points of a training deviate together. Between runs a curve is not
+known. Straight lines cut its corners, which favours a method whose runs lie closer; so intervals
+are wider by as much as a parabola through both neighbours that only falls may lie off the line, of
+the curve where that is more: both bend the same way.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from talr_cli.printable import rate_text
-from talr_cli.statistics.contrasts import holm
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.paired import with_interval
 from talr_cli.statistics.pairs import has_both_scores, is_base
 from talr_cli.statistics.seeds import SeedGroup, seed_groups
-from talr_cli.statistics.settings import Scores, scores_of
+from talr_cli.statistics.settings import Part, Scores, scores_of
 
 if TYPE_CHECKING:
     import numpy as np
 
 REFERENCE = "sft"
 SHARE = 0.75  # of the gain that both methods reach: not where one of them has just turned
-RESAMPLES = 4000
+DRAWS = 4000
 LEVEL = 0.05
 
 
@@ -40,8 +44,9 @@ class Matched:
     Attributes:
         domain: The score at which they are compared.
         reference, general: Their general scores there, on average over the curves.
-        low, high: 95% interval of the difference.
-        p: Two-sided, adjusted for all methods that are compared (Holm).
+        low, high: Interval of the difference; those of all methods that are compared are right
+            together in 95% (Bonferroni), and of a single one more often.
+        p: Two-sided, adjusted likewise.
         curves: What was interpolated along; of both, where they share fewer than two rates.
         of_methods: Whether errors have the deviation between runs; else they are of checkpoints.
     """
@@ -106,8 +111,7 @@ def matched(group: Group) -> list[Matched]:
         if method != REFERENCE
     ]
     known = [one for one in found if one is not None]
-    adjusted = holm([one.p for one in known])
-    compared = [replace(one, p=p) for one, p in zip(known, adjusted, strict=True)]
+    compared = [one.told(len(known), drawn.of_methods) for one in known]
     return sorted(compared, key=lambda one: -one.difference)
 
 
@@ -122,6 +126,34 @@ def general_at(domain: np.ndarray, general: np.ndarray, gain: float) -> np.ndarr
     """
     import numpy as np
 
+    before, after, share, reached = _between(domain, gain)
+    every = np.arange(len(domain))
+    between = general[every, before] + share * (general[every, after] - general[every, before])
+    return np.where(reached, between, general[every, domain.argmax(axis=1)])
+
+
+def bend_at(domain: np.ndarray, general: np.ndarray, gain: float) -> np.ndarray:
+    """By how much the curve of `general_at` may lie above or below its straight line there.
+
+    A parabola through both neighbours that does not turn between them is off by no more.
+
+    Returns:
+        [resamples]; 0 where the curve never gains so much.
+    """
+    import numpy as np
+
+    before, after, share, reached = _between(domain, gain)
+    every = np.arange(len(domain))
+    step = np.abs(general[every, after] - general[every, before])
+    return np.where(reached, share * (1 - share) * step, 0.0)
+
+
+def _between(
+    domain: np.ndarray, gain: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of each curve the points before and after it first gains so much, how far on, whether."""
+    import numpy as np
+
     gains = domain - domain[:, :1]
     reached = gains >= gain
     every = np.arange(len(gains))
@@ -129,13 +161,12 @@ def general_at(domain: np.ndarray, general: np.ndarray, gain: float) -> np.ndarr
     before = after - 1
     step = gains[every, after] - gains[every, before]
     share = (gain - gains[every, before]) / np.where(step > 0, step, 1.0)
-    between = general[every, before] + share * (general[every, after] - general[every, before])
-    return np.where(reached.any(axis=1), between, general[every, gains.argmax(axis=1)])
+    return before, after, share, reached.any(axis=1)
 
 
 @dataclass(frozen=True)
 class _Draws:
-    """Scores of all settings, on other items and of other runs: [1 + resamples, settings].
+    """Scores of all settings, on other items and of other runs: [1 + DRAWS, settings].
 
     The first row is what was measured.
     """
@@ -149,46 +180,81 @@ class _Draws:
         import numpy as np
 
         generator = np.random.default_rng(0)
-        tasks = [task for task in scores.tasks if task != "domain"]
-        means = []
-        known = [scores.deviations["domain"], scores.deviations["general"]]
-        for parts, deviation in zip((["domain"], tasks), known, strict=True):
-            total = np.zeros((RESAMPLES, len(scores.place)))
-            for part in parts:
-                items = scores.tasks[part]
-                n = items.shape[1]
-                drawn = generator.multinomial(n, np.full(n, 1 / n), RESAMPLES)
-                total += drawn @ items.T / n / len(parts)
+        trainings = [name.rpartition(" @")[0] for name in scores.place]
+        place = np.unique(trainings, return_inverse=True)[1]
+        drawn, known = [], []
+        parts: tuple[Part, ...] = ("domain", "general")
+        for part in parts:
+            # As in `Scores.contrast`: one more item on which two settings disagree.
+            items = scores.items[part] + np.diag(np.full(len(place), scores.unit[part] / 2))
+            mean = scores.means[part]
+            total = generator.multivariate_normal(mean, items, DRAWS, method="eigh")
+            deviation = scores.deviations[part]
             if deviation is not None:
                 # The deviation is an estimate too: errors of runs have the tails of Student's t.
-                chance = generator.chisquare(deviation.df, (RESAMPLES, 1))
+                chance = generator.chisquare(deviation.df, (DRAWS, 1))
                 error = np.sqrt(deviation.variance * deviation.df / chance)
+                of_training = generator.normal(size=(DRAWS, place.max() + 1))[:, place]
                 of_mean = error / np.sqrt(np.maximum(scores.runs, 1))
-                total += of_mean * generator.normal(size=total.shape) * (scores.runs > 0)
-            measured = sum(scores.tasks[part].mean(axis=1) for part in parts) / len(parts)
-            means.append(np.vstack([measured, total]))
-        return cls(means[0], means[1], None not in known)
+                total += of_mean * of_training * (scores.runs > 0)
+            drawn.append(np.vstack([mean, total]))
+            known.append(deviation)
+        return cls(drawn[0], drawn[1], None not in known)
 
     def most_gain(self, places: Sequence[int]) -> float:
         """On the domain, of a curve, as it was measured."""
         return float(self.domain[0, places].max() - self.domain[0, places[0]])
 
-    def at(self, gain: float, curves: Mapping[str, Sequence[int]]) -> np.ndarray:
-        """[1 + resamples]: the general score at a gain, on average over the curves."""
+    def at(self, gain: float, curves: Collection[Sequence[int]]) -> tuple[np.ndarray, float]:
+        """[1 + DRAWS]: the general score at a gain, the mean of the curves; how far they may bend."""
         import numpy as np
 
-        values = [
-            general_at(self.domain[:, places], self.general[:, places], gain)
-            for places in curves.values()
-        ]
-        return np.mean(values, axis=0)
+        along = [(self.domain[:, places], self.general[:, places]) for places in curves]
+        values = np.mean([general_at(*curve, gain) for curve in along], axis=0)
+        return values, float(np.mean([bend_at(x[:1], y[:1], gain) for x, y in along]))
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A method against the reference, before it is known how many are compared.
+
+    Attributes:
+        differences: [DRAWS], along straight lines.
+        bend: By how much it may be off, as curves may bend between runs.
+    """
+
+    method: str
+    domain: float
+    reference: float
+    general: float
+    differences: np.ndarray
+    bend: float
+    curves: str
+
+    def told(self, methods: int, of_methods: bool) -> Matched:
+        """With an error that pays for so many methods."""
+        import numpy as np
+
+        side = LEVEL / 2 / methods
+        low, high = np.quantile(self.differences, [side, 1 - side])
+        below = int((self.differences - self.bend <= 0).sum())
+        above = int((self.differences + self.bend >= 0).sum())
+        return Matched(
+            method=self.method,
+            domain=self.domain,
+            reference=self.reference,
+            general=self.general,
+            low=float(low) - self.bend,
+            high=float(high) + self.bend,
+            p=min(1.0, methods * 2 * (1 + min(below, above)) / (1 + DRAWS)),
+            curves=self.curves,
+            of_methods=of_methods,
+        )
 
 
 def _against_reference(
     method: str, own: set[Point], reference: set[Point], scores: Scores, drawn: _Draws
-) -> Matched | None:
-    import numpy as np
-
+) -> _Compared | None:
     both = own & reference
     is_shared = len(_rates(both)) > 1
     points = {REFERENCE: both, method: both} if is_shared else {REFERENCE: reference, method: own}
@@ -207,27 +273,23 @@ def _against_reference(
     }
     if is_shared:
         reach = dict.fromkeys(reach, reach[REFERENCE] & reach[method])
-    curves = {
+    along = {
         one: {name: places for name, places in of.items() if name in reach[one]}
         for one, of in curves.items()
     }
-    general, of_reference = drawn.at(gain, curves[method]), drawn.at(gain, curves[REFERENCE])
-    differences = (general - of_reference)[1:]
-    low, high = np.quantile(differences, [LEVEL / 2, 1 - LEVEL / 2])
-    rarer = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
-    told = ", ".join(curves[method])
+    of_reference, bend_of_reference = drawn.at(gain, along[REFERENCE].values())
+    general, bend = drawn.at(gain, along[method].values())
+    told = ", ".join(along[method])
     if not is_shared:
-        told = f"{told}; of {REFERENCE} {', '.join(curves[REFERENCE])}"
-    return Matched(
+        told = f"{told}; of {REFERENCE} {', '.join(along[REFERENCE])}"
+    return _Compared(
         method=method,
         domain=float(drawn.domain[0, scores.place["base"]]) + gain,
         reference=float(of_reference[0]),
         general=float(general[0]),
-        low=float(low),
-        high=float(high),
-        p=min(1.0, 2 * (1 + rarer) / (1 + RESAMPLES)),
+        differences=(general - of_reference)[1:],
+        bend=max(bend, bend_of_reference),
         curves=told,
-        of_methods=drawn.of_methods,
     )
 
 
@@ -258,7 +320,7 @@ def _places(method: str, points: Sequence[Point], scores: Scores) -> list[int]:
 
 
 def _name(method: str, point: Point) -> str:
-    return f"{method} {point[0]!r} @{point[1]!r}"
+    return f"{method} {rate_text(point[0])} @{point[1]:g}"
 
 
 def headline(found: Sequence[Matched]) -> str:
@@ -272,7 +334,9 @@ def headline(found: Sequence[Matched]) -> str:
     )
     if not best.of_methods:
         return f"{told}; undecided: one seed, of these checkpoints"
-    less = [one.method for one in found if one.verdict == "forgets less"]
-    if not less:
-        return f"{told}; of no method is it told from noise that it forgets less"
-    return f"{told}; forgets less: {', '.join(less)}"
+    said = [
+        f"{verdict}: {', '.join(names)}"
+        for verdict in ("forgets less", "forgets more")
+        if (names := [one.method for one in found if one.verdict == verdict])
+    ]
+    return f"{told}; {'; '.join(said) or 'of no method is its difference told from noise'}"

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from talr_cli.statistics.items import span
 from talr_cli.statistics.pairs import Results, score_of, section_of, unlike
 
 RESAMPLES = 10_000
@@ -29,12 +30,14 @@ class Difference:
 
     Attributes:
         difference: Of the scores.
-        low, high: The 95% interval: percentiles of the bootstrap over items.
+        low, high: The 95% interval: percentiles of the bootstrap over items. Wider where a task has
+            a single item, which says nothing of others.
         p: Two-sided, of the same bootstrap: twice the share of resamples on the rarer side of 0.
         n, won, lost: Items, and of them those that the second scored higher and lower on.
         stderr: Of the difference; None where a task has a single item.
-        mcnemar: p of McNemar's exact test; None unless this is one task whose items
-            are all 0 or 1.
+        sign_flip: p of the test whose items change by as much, each to a side of its own by chance.
+        mcnemar: The same in closed form, McNemar's exact test; None unless this is one task whose
+            items are all 0 or 1.
     """
 
     difference: float
@@ -45,6 +48,7 @@ class Difference:
     won: int
     lost: int
     stderr: float | None
+    sign_flip: float
     mcnemar: float | None
 
     @property
@@ -55,9 +59,11 @@ class Difference:
     def is_distinguishable(self) -> bool:
         """Whether it is more than noise at the 5% level, by every test that was made.
 
-        With few discordant items the bootstrap finds too much, and the exact test corrects it.
+        With few discordant items the bootstrap finds too much, and the exact test corrects it. A
+        task's only item is no sample of it.
         """
-        return self.p < LEVEL and (self.mcnemar is None or self.mcnemar < LEVEL)
+        exact = self.sign_flip if self.mcnemar is None else self.mcnemar
+        return self.stderr is not None and self.p < LEVEL and exact < LEVEL
 
 
 def compare_part(before: Results, after: Results, part: str) -> Difference | None:
@@ -139,48 +145,65 @@ def paired_difference(tasks: Sequence[Sequence[tuple[float, float]]]) -> Differe
         variances = (change.var(ddof=1) / len(change) for change in changes)
         stderr = math.sqrt(sum(variances)) / len(tasks)
     counted = [np.unique(change, return_counts=True) for change in changes]
-    low, high, p = _bootstrap(tuple((tuple(v.tolist()), tuple(n.tolist())) for v, n in counted))
+    low, high, p, sign_flip = _resampled(
+        tuple((tuple(v.tolist()), tuple(n.tolist())) for v, n in counted)
+    )
+    single = sum(span(np.array(task)) for task in tasks if len(task) == 1) / len(tasks)
     is_accuracy = len(tasks) == 1 and all({*pair} <= {0, 1} for pair in tasks[0])
     return Difference(
         difference=float(np.mean([change.mean() for change in changes])),
-        low=low,
-        high=high,
+        low=low - single,
+        high=high + single,
         p=p,
         n=sum(sizes),
         won=won,
         lost=lost,
         stderr=stderr,
+        sign_flip=sign_flip,
         mcnemar=mcnemar(won, lost) if is_accuracy else None,
     )
 
 
 @functools.cache  # the parts of a report ask for the same again
-def _bootstrap(
+def _resampled(
     tasks: tuple[tuple[tuple[float, ...], tuple[int, ...]], ...],
-) -> tuple[float, float, float]:
+) -> tuple[float, float, float, float]:
     """95% interval and p of a mean of tasks (Efron and Tibshirani 1993, chapters 13 and 15).
 
     Items are resampled within each task. How often each value is drawn is multinomial: the same
-    as drawing items, in any order of them, and quick where scores have few values.
+    as drawing items, in any order of them, and quick where scores have few values. The last is the
+    p of `sign_flip`, from as many draws.
 
     Args:
         tasks: For each task the values that occur among its items, and how often.
     """
     import numpy as np
 
-    generator = np.random.default_rng(0)
-    total = np.zeros(RESAMPLES)
+    generator, coin = np.random.default_rng(0), np.random.default_rng(1)
+    total, flipped = np.zeros(RESAMPLES), np.zeros(RESAMPLES)
+    measured = 0.0
     for values, counts in tasks:
         n = sum(counts)
+        measured += float(np.dot(values, counts)) / n
+        sizes, place = np.unique(np.abs(values), return_inverse=True)
+        changed = np.bincount(place, counts).astype(int)
         at_once = max(1, _MOST_COUNTS // len(values))  # of partial credit each item has its own
         for start in range(0, RESAMPLES, at_once):
             part = total[start : start + at_once]
             drawn = generator.multinomial(n, np.divide(counts, n), size=len(part))
             part += drawn @ values / n
+            up = coin.binomial(changed, 0.5, size=(len(part), len(sizes)))
+            flipped[start : start + at_once] += (2 * up - changed) @ sizes / n
     means = (total / len(tasks)).round(12)  # tasks that cancel out leave rounding errors, not 0
     rarer = min(int((means <= 0).sum()), int((means >= 0).sum()))
     low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
-    return float(low), float(high), min(1.0, 2 * (1 + rarer) / (1 + RESAMPLES))
+    as_far = int((np.abs(flipped).round(12) >= abs(round(measured, 12))).sum())
+    return (
+        float(low),
+        float(high),
+        min(1.0, 2 * (1 + rarer) / (1 + RESAMPLES)),
+        (1 + as_far) / (1 + RESAMPLES),
+    )
 
 
 def mcnemar(won: int, lost: int) -> float:

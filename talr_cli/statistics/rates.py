@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 from talr_cli.printable import rate_text
+from talr_cli.statistics.contrasts import Contrast
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.matched import REFERENCE
-from talr_cli.statistics.paired import Difference, UnpairedError, difference
+from talr_cli.statistics.paired import with_interval
 from talr_cli.statistics.pairs import has_both_scores
 from talr_cli.statistics.seeds import whole_trainings
+from talr_cli.statistics.settings import Part, scores_of
+
+_PARTS: tuple[Part, Part] = ("domain", "general")
 
 
 def rates_line(group: Group) -> str:
-    """Of sft's first seed at both ends of its rates: the study's first claim, as it came out here.
+    """Of sft at both ends of its rates, its seeds averaged: what the study's first claim is about.
 
-    Empty where there are no two rates, or they cannot be compared.
+    Intervals are over items and runs, or said to be of these checkpoints. Empty where there are no
+    two rates, or they cannot be compared.
     """
-    runs = {
-        one.lr: one.runs[0]
-        for one in whole_trainings(group.runs)
-        if one.label == REFERENCE and one.lr is not None and has_both_scores(one.runs[0])
+    known = whole_trainings([one for one in group.runs if has_both_scores(one)])
+    settings = {
+        rate_text(one.lr): one
+        for one in sorted(known, key=lambda one: one.lr or 0.0)
+        if one.label == REFERENCE and one.lr is not None
     }
-    if len(runs) < 2:
+    if len(settings) < 2:
         return ""
-    small, large = min(runs), max(runs)
-    try:
-        found = {part: difference(runs[large], runs[small], part) for part in ("domain", "general")}
-    except UnpairedError:
+    small, *_, large = settings
+    scores = scores_of({small: settings[small], large: settings[large]}, None, group.runs)
+    if len(scores.place) < 2:
         return ""
-    told = ", ".join(f"{part} {_text(one)}" for part, one in found.items())
-    return f"{REFERENCE} at lr {rate_text(small)} against {rate_text(large)}: {told}"
+    found = [scores.contrast(part, {small: 1, large: -1}) for part in _PARTS]
+    told = ", ".join(f"{part} {_text(one)}" for part, one in zip(_PARTS, found, strict=True))
+    sample = "; of these checkpoints" if found[0].runs is None else ""
+    return f"{REFERENCE} at lr {small} against {large}: {told}{sample}"
 
 
-def _text(found: Difference) -> str:
-    return found.text + ("" if found.is_distinguishable else " ≈ 0")
+def _text(found: Contrast) -> str:
+    low, high = found.interval()
+    shown = with_interval(found.estimate + 0.0, low, high)
+    return shown + (" ≈ 0" if low <= 0 <= high else "")

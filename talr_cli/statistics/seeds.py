@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from talr_cli.printable import rate_text
 from talr_cli.statistics.estimates import Estimate, estimate_of, mean_and_deviation
 from talr_cli.statistics.pairs import (
     Results,
@@ -60,8 +61,9 @@ def seed_groups(runs: Sequence[Results]) -> list[SeedGroup]:
         distinct = len({one["run"]["seed"] for one in group}) == len(group)
         for members in [group] if distinct else [[one] for one in group]:
             first = group[0]
-            label, lr = method_label(first), first["run"]["lr"]
-            found.append(SeedGroup(label, lr, share_trained(first), members))
+            found.append(
+                SeedGroup(method_label(first), _rate(first), share_trained(first), members)
+            )
     return found
 
 
@@ -73,9 +75,15 @@ def whole_trainings(runs: Sequence[Results]) -> list[SeedGroup]:
 def _belongs(one: Results, other: Results) -> bool:
     return (
         run_label(one) == run_label(other)
-        and one["run"]["lr"] == other["run"]["lr"]
+        and _rate(one) == _rate(other)
         and all(
             measured_alike(one, other, part) or not one[part] or not other[part]
             for part in ("domain", "general")
         )
     )
+
+
+def _rate(one: Results) -> float | None:
+    """Rates that are written alike are one: a search or a product may differ in the last bit."""
+    lr = one["run"]["lr"]
+    return None if lr is None else float(rate_text(lr))

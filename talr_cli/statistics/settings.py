@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from talr_cli.statistics.contrasts import Contrast
+from talr_cli.statistics.items import span
 from talr_cli.statistics.pairs import (
     PARTS,
     Results,
@@ -122,7 +123,7 @@ def scores_of(
             for task, weight in of_tasks.items()
         )
         unit[part] = sum(
-            weight**2 * np.ptp(tasks[task]) ** 2 / n / max(1, n - 1)
+            weight**2 * span(tasks[task]) ** 2 / n / (n - 1)
             for task, weight in of_tasks.items()
             for n in (tasks[task].shape[1],)
         )
@@ -143,8 +144,10 @@ def scores_of(
 def deviation(runs: Sequence[Results], part: Part) -> Deviation | None:
     """How far runs of one setting lie apart: pooled over the settings that have several seeds.
 
-    Averaged models are left out: they deviate less than what they are made of. Points along the
-    trainings are asked only where no whole training was made with several seeds, the last of each.
+    Averaged models are left out: they deviate less than what they are made of. So are settings
+    whose runs have all items right, or all wrong, as long as there are others: they have no room
+    to deviate. Points along the trainings are asked only where no whole training was made with
+    several seeds, the last of each.
     """
     import numpy as np
 
@@ -159,9 +162,14 @@ def deviation(runs: Sequence[Results], part: Part) -> Deviation | None:
     for group in sorted(groups, key=lambda group: group.share):
         last[group.label, group.lr] = group
     used = whole or list(last.values())
+    scores = {
+        id(group): [_functional(one, part) for one in group.runs if has_both_scores(one)]
+        for group in used
+    }
+    used = [group for group in used if {*scores[id(group)]} not in ({0.0}, {1.0})] or used
     squares, df = 0.0, 0
     for group in used:
-        values = [_functional(one, part) for one in group.runs if has_both_scores(one)]
+        values = scores[id(group)]
         squares += float(np.var(values)) * len(values)
         df += len(values) - 1
     if not df:
@@ -206,6 +214,8 @@ def _why_not(one: Results, first: Results) -> str | None:
         items = _items(one, part)
         if not items:
             return f"the scores of the items of {part} are not in results.json"
+        if len(items) == 1:
+            return f"{part} has a single item, which says nothing of others"
         if items.keys() != _items(first, part).keys():
             return f"{part} was scored on other items"
     return None

@@ -41,6 +41,30 @@ def test_a_line_goes_from_the_base_through_the_points_to_the_end(tmp_path):
     assert len(general.get_lines()) > 1
 
 
+def test_seeds_are_averaged_with_their_deviation_and_rates_written_as_everywhere():
+    other = results("sft", lr=1e-5, seed=1, domain=(0.8, 0.02), id="again")
+    other["training"]["steps"] = 100
+    point = taken(other, 0.5, 50, 0.7)
+    point["run"]["seed"] = 1
+    (group,) = comparable([*study(), other, point])
+    mine = [one for one in group.runs if one["run"]["lr"] == 1e-5]
+    paths = [
+        sorted(
+            (one for one in mine if one["run"]["seed"] == seed),
+            key=lambda one: one["training"]["steps"],
+        )
+        for seed in (0, 1)
+    ]
+    figure = draw_along(group, paths)
+    (line,) = (one for one in figure.axes[0].get_lines() if len(one.get_xdata()) == 3)
+    assert line.get_xydata().round(9).tolist() == [[0, 0.3], [50, 0.6], [100, 0.7]]
+    bars = figure.axes[0].collections[0].get_segments()
+    half = [round(float(top - bottom) / 2, 6) for (_, bottom), (_, top) in bars]
+    assert half == [0.02, round(0.02**0.5, 6), round(0.02**0.5, 6)]
+    (label,) = (text.get_text() for text in figure.legends[0].get_texts())
+    assert label == "sft, lr 1e-5"
+
+
 def test_without_points_there_is_no_picture(tmp_path):
     ends = [one for one in study() if "taken" not in (one["weights"] or {})]
     assert plot_along(comparable(ends), tmp_path) == []

@@ -32,4 +32,6 @@ def test_texts_of_others_stand_there_as_they_are():
     assert "<script>" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;\n\\x1b[31m &amp; more" in text
     assert "Items right before and wrong now: 1; the reverse: 0." in text
-    assert "(not in samples/)" in as_section([flip("domain", 1, 1, 0, text=None)], "a", "b")
+    counted = as_section([flip("domain", 1, 1, 0, text=None)], "a", "b")
+    assert "<article" not in counted  # an item without its texts is no example
+    assert "wrong now: 1; the reverse: 0. All of them: talr compare" in counted

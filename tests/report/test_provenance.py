@@ -1,6 +1,7 @@
 """How the runs of a study were made, as the page says it: commands, rows, versions, time."""
 
 import json
+import shlex
 
 import yaml
 from synthetic_study import BASE, results, training, write_study
@@ -49,6 +50,22 @@ def test_what_is_no_grid_is_told_method_by_method(tmp_path):
         "talr train 'experiment=a b' method=l2 lr=1e-5 seed=0",
         "talr train 'experiment=a b' method=talr lr=1e-4 seed=0",
     ]
+
+
+def test_rates_with_the_same_seeds_are_one_command(tmp_path):
+    points = [("sft", rate, seed) for rate in ("1e-5", "2e-5", "6e-5") for seed in (0, 1)]
+    points.append(("sft", "2e-5", 2))
+    assert sorted(commands(study(tmp_path, points))[1:]) == [
+        "talr sweep 'experiment=a b' method=sft lr=1e-5,6e-5 seed=0,1",
+        "talr sweep 'experiment=a b' method=sft lr=2e-5 seed=0,1,2",
+    ]
+
+
+def test_quotes_that_say_nothing_are_left_out(tmp_path):
+    base = ("study='facts'", "suite.tasks=['a','null']", "x='1'", "y='a b'")
+    (line,) = commands(study(tmp_path, [], base))
+    typed = ["talr", "eval", "study=facts", "suite.tasks=[a,'null']", "x='1'", "y='a b'"]
+    assert shlex.split(line) == typed
 
 
 def test_rows_say_where_they_are_from(tmp_path):

@@ -52,6 +52,14 @@ def test_the_best_domain_score_within_the_bound_is_recommended(bound, expected):
     assert (found.given_up is None) == (expected == "sft")
 
 
+def test_a_few_items_on_which_all_agree_are_not_sure_of_everything():
+    """Of ten items none was lost: of other items one in eleven may well be."""
+    rows = [1.0] * 10
+    runs = [scored(method, rows, {"a": rows}, id=method) for method in ("base", "sft")]
+    found = recommend(named(runs), 0.02)
+    assert 0.5 < found.holds < 0.8  # a normal error of 1 / sqrt(10 * 9) about 0
+
+
 def test_what_is_given_up_is_a_paired_difference():
     found = recommend(named(RUNS), 0.02)
     assert found.given_up.difference == pytest.approx(-0.1)

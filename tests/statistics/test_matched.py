@@ -7,7 +7,9 @@ from synthetic_study import results, scored
 from talr_cli.report.tables.cells import as_markdown
 from talr_cli.report.tables.matched import matched_cells
 from talr_cli.statistics.groups import comparable
-from talr_cli.statistics.matched import SHARE, general_at, headline, matched
+from talr_cli.statistics.matched import SHARE, _Draws, bend_at, general_at, headline, matched
+from talr_cli.statistics.seeds import seed_groups
+from talr_cli.statistics.settings import scores_of
 
 RATES = (1e-6, 5e-6, 2e-5)
 BASE = (0.2, 0.7)
@@ -71,6 +73,72 @@ def test_a_curve_that_turns_counts_where_it_first_arrives():
     assert general_at(domain, general, 0.9) == pytest.approx(0.1)  # never: at the most it gains
 
 
+def test_a_parabola_that_does_not_turn_is_within_the_bend():
+    """Flat at one end or the other it is as far off the line as any."""
+    domain = numpy.array([[0.2, 0.5, 0.6]])
+    for gain in (0.06, 0.15, 0.27):
+        share = gain / 0.3
+        line = 0.7 - 0.1 * share
+        for curve in (0.7 - 0.1 * share**2, 0.6 + 0.1 * (1 - share) ** 2):
+            off = abs(curve - line)
+            general = numpy.array([[0.7, 0.6, 0.1]])
+            assert bend_at(domain, general, gain) == pytest.approx(off)
+    assert bend_at(domain, numpy.array([[0.7, 0.6, 0.1]]), 0.5) == 0  # never gains so much
+
+
+def test_runs_that_lie_closer_on_the_same_curve_do_not_forget_less():
+    """Most is lost at the end: sft's straight line from the base model cuts the corner."""
+
+    def of_curve(method, gains):
+        true = [(0.2 + gain, 0.7 - 2 * gain**2) for gain in gains]
+        return [
+            run(method, lr, scores, seed, 4000)
+            for lr, scores in zip(RATES, true, strict=True)
+            for seed in (0, 1)
+        ]
+
+    runs = [*of_curve("sft", (0.3, 0.33, 0.35)), *of_curve("talr", (0.15, 0.3, 0.34))]
+    (group,) = comparable([run("base", None, BASE, n=4000), *runs])
+    (one,) = matched(group)
+    assert one.difference > 0.01  # by straight lines
+    assert one.low < 0 < one.high
+    assert one.verdict == "not distinguishable"
+
+
+def test_the_points_of_a_training_deviate_together():
+    draw = numpy.random.default_rng(3)
+    runs = straight("sft", 0.5, (0.2, 0.4), 3, 4000, 0.05, draw)
+    runs += [
+        run("sft", 5e-6, (0.3 + shift, 0.65), seed, 4000, share=0.5)
+        for seed, shift in enumerate((0, 0.05, -0.05))
+    ]
+    settings = {f"{one.label} {one.lr} @{one.share}": one for one in seed_groups(runs)}
+    scores = scores_of(settings, run("base", None, BASE, n=4000), runs)
+    drawn = _Draws.of(scores)
+    point, end, other = (
+        drawn.domain[1:, scores.place[f"sft {name}"]]
+        for name in ("5e-06 @0.5", "5e-06 @1.0", "1e-06 @1.0")
+    )
+    assert numpy.corrcoef(point, end)[0, 1] > 0.9
+    assert abs(numpy.corrcoef(other, end)[0, 1]) < 0.3
+
+
+def test_a_verdict_is_given_where_the_interval_leaves_zero_out_and_pays_for_all_methods():
+    few = [*straight("sft", 0.5, (0.2, 0.4)), *straight("talr", 0.3, (0.2, 0.4))]
+    others = [
+        one for name in ("l2", "flow", "dft", "eaft") for one in straight(name, 0.5, (0.2, 0.4))
+    ]
+    half = {}
+    for runs in (few, few + others):
+        (group,) = comparable([run("base", None, BASE), *runs])
+        told = matched(group)
+        for one in told:
+            assert (one.low <= 0 <= one.high) == (one.verdict == "not distinguishable")
+        (talr,) = (one for one in told if one.method == "talr")
+        half[len(told)] = (talr.high - talr.low) / 2 - 0.1 * 0.5 * 0.5  # less what bends
+    assert half[5] / half[1] == pytest.approx(2.576 / 1.96, rel=0.1)  # a fifth of the level each
+
+
 def test_the_interval_has_the_runs_and_the_items_in_it():
     """Two rates on a straight line: the delta method, the error of both scores along the line."""
     draw = numpy.random.default_rng(4)
@@ -85,7 +153,8 @@ def test_the_interval_has_the_runs_and_the_items_in_it():
     weights = share**2 + (1 - share) ** 2
     of_runs = spread**2 / seeds * weights * (1 + 0.5**2 + 1 + 0.3**2)
     half = (one.high - one.low) / 2
-    assert half == pytest.approx(1.96 * of_runs**0.5, rel=0.4)
+    bend = 0.5 * 0.2 * share * (1 - share)
+    assert half == pytest.approx(1.96 * of_runs**0.5 + bend, rel=0.25)
     assert one.of_methods
 
 
@@ -162,7 +231,7 @@ def test_the_table_names_each_method_and_the_headline_the_best():
     assert lines[3].startswith("| l2 | 0.500 |")
     told = headline(matched(groups[0]))
     assert told.startswith("at an equal domain score (0.500) talr keeps +0.12")
-    assert told.endswith("forgets less: talr")
+    assert told.endswith("forgets less: talr; forgets more: l2")
 
 
 def test_without_rates_a_base_or_a_gain_there_is_nothing():

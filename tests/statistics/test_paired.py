@@ -66,7 +66,7 @@ def test_the_memory_at_hand_changes_no_number(monkeypatch):
     draw = random.Random(4)
     pairs = [(draw.random(), draw.random()) for _ in range(50)]
     whole = paired_difference([pairs])
-    paired._bootstrap.cache_clear()
+    paired._resampled.cache_clear()
     monkeypatch.setattr(paired, "_MOST_COUNTS", 50 * 333)
     assert paired_difference([pairs]) == whole
 
@@ -94,6 +94,31 @@ def test_few_flips_are_noise_even_where_the_bootstrap_finds_them():
     assert found.p < 0.05 < found.mcnemar == pytest.approx(0.125)
     assert not found.is_distinguishable
     assert compared(([0.0] * 9 + [1.0] * 40, [1.0] * 49)).is_distinguishable
+
+
+def test_few_flips_of_several_tasks_are_noise_too():
+    """4 of 40 items won, in two tasks: the signs of four changes are alike in one case of eight."""
+    task = [0.0] * 2 + [1.0] * 18, [1.0] * 20
+    found = compared(task, task)
+    assert found.p < 0.05
+    assert found.mcnemar is None
+    assert found.sign_flip == pytest.approx(0.125, abs=0.02)
+    assert not found.is_distinguishable
+
+
+def test_the_sign_flip_test_is_mcnemars_of_one_accuracy():
+    before, after = answers(300)
+    found = compared((before, after))
+    assert found.sign_flip == pytest.approx(found.mcnemar, abs=0.01)
+
+
+def test_a_single_item_is_no_sample():
+    found = compared(([0.0], [1.0]))
+    assert not found.is_distinguishable
+    assert (found.low, found.high) == (0, 2)
+    graded = compared(([0.2], [0.9]), answers(400))
+    assert not graded.is_distinguishable
+    assert graded.high - graded.low > 1
 
 
 def test_equal_answers_differ_by_nothing():

@@ -17,10 +17,23 @@ def line(*runs):
 
 
 def test_the_ends_are_compared_item_by_item():
-    told = line(sft(1e-6, 30, 38), sft(5e-6, 1, 1), sft(2e-5, 30, 18), sft(1e-6, 0, 0, seed=1))
-    assert told.startswith("sft at lr 1e-6 against 2e-5: domain +0.000 [+0.000, +0.000] ≈ 0")
-    assert "general +0.500 [+0." in told
-    assert told.endswith("]")  # of 40 items 20 were lost: no noise
+    told = line(sft(1e-6, 30, 38), sft(5e-6, 1, 1), sft(2e-5, 30, 18))
+    # Of 40 items 20 were lost: no noise. As if 0.5 of one more were won and 0.5 lost.
+    half = 1.96 * (0.25 / 39 + 1 / 40 / 39) ** 0.5
+    domain = 1.96 * (1 / 40 / 39) ** 0.5
+    assert told == (
+        "sft at lr 1e-6 against 2e-5: "
+        f"domain +0.000 [-{domain:.3f}, +{domain:.3f}] ≈ 0, "
+        f"general +0.500 [+{0.5 - half:.3f}, +{0.5 + half:.3f}]; of these checkpoints"
+    )
+
+
+def test_seeds_are_averaged_and_make_it_speak_of_rates():
+    """Of the first seed alone the gain would be sure."""
+    runs = [sft(1e-6, 20, 38), sft(1e-6, 20, 18, seed=1), sft(2e-5, 30, 18)]
+    told = line(*runs, sft(2e-5, 30, 18, seed=1))
+    assert "general +0.250 [" in told
+    assert told.endswith("≈ 0")
 
 
 def test_without_two_rates_there_is_nothing_to_say():

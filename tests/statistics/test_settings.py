@@ -1,5 +1,7 @@
 """Errors over runs and items: against a bootstrap over both, against coverage, and their limits."""
 
+import math
+
 import numpy
 import pytest
 from scipy import stats
@@ -108,6 +110,57 @@ def test_a_pooled_deviation_is_the_mean_of_the_variances_and_says_whose():
     assert found.variance == pytest.approx(numpy.mean(numpy.var(by_method, axis=1, ddof=1)))
     assert found.df == 4
     assert "of one, two" in found.source
+
+
+def test_settings_without_room_to_deviate_do_not_dilute_the_deviation():
+    """All right with every seed: as in a study whose domain is learned at most rates."""
+    runs, _ = study(5, 3, 0.05)
+    alone = deviation(runs, "domain")
+    for method in ("three", "four"):
+        for seed in range(3):
+            one = scored(method, [1] * 90, {"a": [1] * 60, "b": [1] * 40}, seed=seed)
+            one["run"]["id"] = f"{method}{seed}"
+            runs.append(one)
+    found = deviation(runs, "domain")
+    assert (found.variance, found.df) == (pytest.approx(alone.variance), alone.df)
+    assert deviation(runs[6:], "domain").variance == 0  # there is nothing else to know it from
+
+
+def test_rates_that_differ_in_the_last_bit_are_one():
+    runs, _ = study(9, 2, 0.03)
+    for one in runs:
+        one["run"]["lr"] = 1e-5
+    runs[1]["run"]["lr"] = math.nextafter(1e-5, 1)
+    groups = whole_trainings(runs)
+    assert [(one.label, one.lr, len(one.runs)) for one in groups] == [
+        ("one", 1e-5, 2),
+        ("two", 1e-5, 2),
+    ]
+
+
+def test_a_single_item_says_nothing_and_equal_answers_not_all():
+    draw = numpy.random.default_rng(0)
+    rows = draw.random((2, 50)) < 0.5
+
+    def runs(few):
+        return [
+            scored(
+                method, rows[place], {"a": rows[place], "b": few}, seed=seed, id=f"{method}{seed}"
+            )
+            for place, method in enumerate(("one", "two"))
+            for seed in (0, 1)
+        ]
+
+    one_item = runs([1, 1])
+    for one in one_item:
+        one["general"]["tasks"]["b"]["items"] = {"0": 1.0}
+    single = scores(one_item)
+    assert not single.place
+    assert "single item" in single.left_out["two"]
+    alike = scores(runs([1] * 4)).contrast("general", {"two": 1, "one": -1})
+    alone = scores(runs([1] * 4000)).contrast("general", {"two": 1, "one": -1})
+    # As if there were a fifth item, half won and half lost: 1 / n / (n - 1), of a task in two.
+    assert alike.items - alone.items == pytest.approx(1 / 4 / 3 / 4, rel=1e-3)
 
 
 def test_points_along_trainings_are_asked_where_no_training_was_repeated():

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from talr_cli.printable import printable
 from talr_cli.report import html
 from talr_cli.report.claims.verdicts import CLAIMS, Finding
-from talr_cli.report.tables.cells import Cell, Cells, Column, as_markdown, named
+from talr_cli.report.tables.cells import Cell, Cells, Column, as_markdown, named, pair_columns
 from talr_cli.report.tables.published import SOURCE
 
 TITLE = "The study's claims"
 _HOW = (
     "Measured are differences with their 95% intervals, over test items and over runs: the "
     "deviation between seeds of one setting is pooled over all settings that have several (noted "
-    "below), so that intervals speak of methods and not of these checkpoints. A claim holds when "
+    "above), so that intervals speak of methods and not of these checkpoints. A claim holds when "
     "all of its tests say yes, each one-sided at 2.5% (intersection-union). It does not hold when "
     "one says no, at 2.5% for all tests of the claim together (Holm). Else it is undecided; "
     "±, where a test is open: the difference that such items and runs show in 80 of 100 studies. "
@@ -28,14 +28,13 @@ def verdict_cells(findings: Sequence[Finding]) -> Cells:
     """A line for each claim, model and dataset."""
     columns = [
         Column("claim", "claim"),
-        Column("model", "model"),
-        Column("dataset", "dataset"),
+        *pair_columns(len({(one.model, one.dataset) for one in findings})),
         Column("verdict", "verdict"),
         Column("reason", "why"),
     ]
     rows = [
         [
-            Cell(f"{one.claim}. {CLAIMS[one.claim].text}", one.claim),
+            Cell(str(one.claim), one.claim),
             named(one.model),
             named(one.dataset),
             named(one.verdict),
@@ -50,8 +49,7 @@ def test_cells(findings: Sequence[Finding]) -> Cells | None:
     """A line for each test that was made; None where none was."""
     columns = [
         Column("statement", "statement"),
-        Column("model", "model"),
-        Column("dataset", "dataset"),
+        *pair_columns(len({(one.model, one.dataset) for one in findings})),
         Column("answer", "answer"),
         Column("measured", "measured"),
     ]

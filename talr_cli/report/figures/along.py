@@ -1,10 +1,12 @@
-"""Scores against optimizer steps: what each training did to domain, general score and drift.
+"""Scores against optimizer steps: what trainings did to domain, general score and drift.
 
-One picture for each group of comparable runs that has points along a training. Knows results only.
+One picture for each group of comparable runs that has points along a training; seeds are averaged.
+Knows results only.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from talr_cli.printable import rate_text
 from talr_cli.report.figures.looks import (
     EDGE,
     LINES,
@@ -20,12 +23,13 @@ from talr_cli.report.figures.looks import (
     faint_grid,
     method_looks,
     new_figure,
+    ordered,
     save,
 )
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import Results, method_label, paths
 
-FEW = 12  # of more trainings error bars and thick lines hide each other
+FEW = 12  # of more settings error bars and thick lines hide each other
 
 
 def plot_along(groups: Sequence[Group], folder: Path) -> list[Path]:
@@ -45,31 +49,40 @@ def _trainings(runs: Sequence[Results]) -> list[list[Results]]:
 
 
 def draw_along(group: Group, trainings: Sequence[Sequence[Results]]) -> Figure:
-    """Three panels, one line a training, from the base model at step 0 on."""
+    """Three panels, a line for each method and rate, from the base model at step 0 on."""
     looks = method_looks(group.runs)
     rates = sorted({path[0]["run"]["lr"] for path in trainings})
     lines: dict[float, Any] = {lr: LINES[place % len(LINES)] for place, lr in enumerate(rates)}
     panels: dict[str, str] = {
         "domain": "domain score",
         "general": "general score",
-        "kl_from_base": "KL from base (nats per token)",
+        "kl_from_base": "KL from base\n(nats per token)",
     }
-    figure = new_figure(10.5, 4.2)
-    for axes, (part, label) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        for path in trainings:
-            first = path[0]
-            look = looks[method_label(first)]
-            style = {"color": look.color, "marker": look.marker, "linestyle": lines[_lr(first)]}
-            _draw_line(axes, _values(group.base, path, part), style, len(trainings) > FEW)
+    settings: dict[tuple[str, float], list[Sequence[Results]]] = {}
+    for path in trainings:
+        settings.setdefault((method_label(path[0]), _lr(path[0])), []).append(path)
+    shown = [
+        one
+        for label in ordered({label for label, _ in settings})
+        for one in sorted(settings)
+        if one[0] == label
+    ]
+    figure = new_figure(6.4, 7.4)
+    drawn = figure.subplots(len(panels), 1, sharex=True)
+    for axes, (part, title) in zip(drawn, panels.items(), strict=True):
+        for label, lr in shown:
+            look = looks[label]
+            style = {"color": look.color, "marker": look.marker, "linestyle": lines[lr]}
+            paths = [_values(group.base, path, part) for path in settings[label, lr]]
+            _draw_line(axes, _averaged(paths), style, len(settings) > FEW)
         before = _measured(group.base, part) if group.base else None
         if before is not None and part != "kl_from_base":
             axes.axhline(before[0], color="0.4", linestyle=":", linewidth=1, zorder=1)
-        axes.set_title(label, fontsize=9)
-        axes.set_xlabel("optimizer step", fontsize=9)
+        axes.set_ylabel(title, fontsize=9)
         axes.tick_params(labelsize=8)
         faint_grid(axes)
-    figure.suptitle(broken(group.title, 90), fontsize=10)
-    shown = sorted({(method_label(path[0]), _lr(path[0])) for path in trainings})
+    drawn[-1].set_xlabel("optimizer step", fontsize=9)
+    figure.suptitle(broken(group.title, 65), fontsize=10)
     handles = [
         Line2D(
             [],
@@ -78,20 +91,40 @@ def draw_along(group: Group, trainings: Sequence[Sequence[Results]]) -> Figure:
             marker=looks[method].marker,
             linestyle=lines[lr],
             markersize=5,
-            label=broken(f"{method}, lr {lr:g}"),
+            label=broken(f"{method}, lr {rate_text(lr)}"),
         )
         for method, lr in shown
     ]
+    several = any(len(paths) > 1 for paths in settings.values())
+    errors = "error bars: 1 s.e. over items" + ("; of several seeds: 1 s.d." if several else "")
     figure.legend(
         handles=handles,
-        loc="outside right upper",
+        loc="outside lower center",
+        ncols=3,
         frameon=False,
         fontsize=8,
         handlelength=3.5,
-        title=None if len(trainings) > FEW else "error bars: 1 s.e.",
+        title=None if len(settings) > FEW else errors,
         title_fontsize=8,
     )
     return figure
+
+
+def _averaged(
+    paths: Sequence[list[tuple[int, float, float]]],
+) -> list[tuple[int, float, float]]:
+    """The mean of the seeds at each step that all have, with their deviation; one seed as it is."""
+    if len(paths) == 1:
+        return paths[0]
+    known = [{step: (score, error) for step, score, error in path} for path in paths]
+    steps = sorted(set.intersection(*({*one} for one in known)))
+    found = []
+    for step in steps:
+        scores = [one[step][0] for one in known]
+        # They all begin as the base model.
+        error = statistics.stdev(scores) if step else known[0][step][1]
+        found.append((step, statistics.fmean(scores), error))
+    return found
 
 
 def _lr(results: Results) -> float:

@@ -36,7 +36,7 @@ from talr_cli.statistics.seeds import SeedGroup, whole_trainings
 
 BINS = 60  # points of a line; more steps are averaged
 FEW_POINTS = 12  # are marked
-PANEL = (2.3, 2.0)  # inches
+PANEL = 1.9  # inches high
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _draw(lines: Sequence[Line], statistic: Statistic, pair: str) -> Figure:
     rates = sorted({line.lr for line in lines if line.lr is not None})
     styles = {lr: LINES[place % len(LINES)] for place, lr in enumerate(rates)}
     rows, columns = panel_grid(len(labels))
-    figure = new_figure(max(5.2, PANEL[0] * columns + 0.4), PANEL[1] * rows + 1.3)
+    figure = new_figure(6.4, PANEL * max(rows, 1.3) + 1.3)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     for axes, label in zip(panels, labels, strict=False):
         for line in lines:
@@ -176,7 +176,12 @@ def _draw(lines: Sequence[Line], statistic: Statistic, pair: str) -> Figure:
         for lr, grey in zip(rates, shades((0.4, 0.4, 0.4), len(rates)), strict=True)
     ]
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=4, frameon=False, handlelength=3.5
+        handles=handles,
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+        fontsize=8,
+        handlelength=3.5,
     )
     return figure
 

@@ -89,7 +89,7 @@ def faint_grid(axes: Axes) -> None:
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write `name`.png and `name`.svg to `folder`; the same figure gives the same bytes."""
     files = []
-    for suffix, options in ((".png", {"dpi": 150}), (".svg", {"metadata": {"Date": None}})):
+    for suffix, options in ((".png", {"dpi": 160}), (".svg", {"metadata": {"Date": None}})):
         picture = io.BytesIO()
         with matplotlib.rc_context({"svg.hashsalt": name}):
             figure.savefig(picture, format=suffix[1:], **options)

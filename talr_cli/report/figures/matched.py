@@ -27,7 +27,7 @@ def plot_matched(groups: Sequence[Group], folder: Path) -> list[Path]:
 
 def draw_matched(found: Sequence[Matched], title: str) -> Figure:
     """The difference of the general score with its interval, the method that keeps most on top."""
-    figure = new_figure(7.2, 1.5 + 0.42 * len(found))
+    figure = new_figure(6.4, 1.5 + 0.42 * len(found))
     axes = figure.add_subplot()
     names = [f"{broken(one.method)}, at {one.domain:.3f}" for one in found]
     axes.axvline(0, color=look_of(REFERENCE).color, linewidth=1.5, zorder=1)
@@ -52,7 +52,7 @@ def draw_matched(found: Sequence[Matched], title: str) -> Figure:
     faint_grid(axes)
     axes.set_xlabel(
         f"general score against {REFERENCE} (line at 0) at the same domain score;\n"
-        "95% intervals, filled: told from noise"
+        "intervals that are right together in 95%, filled: told from noise"
     )
     axes.set_title(broken(title, 65), fontsize=10)
     return figure

@@ -47,7 +47,7 @@ def plot_score_by_lr(groups: Sequence[Group], folder: Path) -> list[Path]:
 def _draw(group: Group, settings: Sequence[SeedGroup], parts: Sequence[str]) -> Figure:
     looks = {label: look_of(label) for label in ordered({one.label for one in settings})}
     lrs = sorted({one.lr for one in settings if one.lr is not None})
-    figure = new_figure(7.2, 3.3 * len(parts) + 1.3)
+    figure = new_figure(6.4, 3.0 * len(parts) + 1.3)
     panels = figure.subplots(len(parts), 1, squeeze=False)[:, 0]
     for axes, part in zip(panels, parts, strict=True):
         _draw_part(axes, part, group.runs, settings, looks, lrs)

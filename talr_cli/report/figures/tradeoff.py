@@ -77,7 +77,7 @@ def draw_tradeoff(group: Group) -> Figure:
     results = [one for one in group.runs if has_both_scores(one)]
     base = next((one for one in results if is_base(one)), None)
     settings = [_setting(one) for one in seed_groups(results)]
-    figure = new_figure(7.2, 6.4)
+    figure = new_figure(6.4, 6.2)
     axes = figure.add_subplot()
     general, domain = results[0]["general"], results[0]["domain"]
     axes.set_title(broken(f"{group.title}, general suite: {general['suite']}", 65))
@@ -265,7 +265,7 @@ def _label_points(
             one.point,
             xytext=(0, 0),
             textcoords="offset points",
-            fontsize=7.5,
+            fontsize=8,
             zorder=5,
             path_effects=[withStroke(linewidth=2.5, foreground="white")],
             arrowprops={"arrowstyle": "-", "color": "0.5", "linewidth": 0.5, "shrinkB": 4},

@@ -12,7 +12,9 @@ from talr_cli.statistics.power import AGREEMENT, smallest_of
 LEGEND = (
     "B - A on the same items, with the 95% interval and the two-sided p of a paired bootstrap; for "
     "accuracies also the p of McNemar's exact test. Won: B scored higher; lost: lower. "
-    "≈ 0: not distinguishable from noise at the 5% level. general: plain mean of the tasks. "
+    "≈ 0: not distinguishable from noise at the 5% level, by the bootstrap or by McNemar's test "
+    "(of several tasks and of partial credit by signs flipped at random). general: plain mean of "
+    "the tasks. "
     "shows: the smallest difference that so many items show in 80 of 100 such comparisons, at A's "
     f"score, where answers are correlated by {AGREEMENT:g}. A and B are these checkpoints: another "
     "seed of the same method is another model."

@@ -12,9 +12,10 @@ LEGEND = (
     f"Each method against {REFERENCE} where both first have gained the same on the domain "
     f"({SHARE:.0%} of what the lesser of the two gains), interpolated between the base model, the "
     "learning rates and, where there are any, the points along each training that both have; where "
-    "they share fewer than two rates, those of each. 95% "
-    "intervals over items and seeds (bootstrap); p adjusted for the number of methods (Holm). With "
-    "one seed of every setting errors are of these checkpoints and methods are left undecided."
+    "they share fewer than two rates, those of each. Intervals are over items and seeds, are wider "
+    "by what curves may bend between runs, and pay for the number of methods: all are right at "
+    "once in 95%, and p is adjusted likewise. With one seed of every setting errors are of these "
+    "checkpoints and methods are left undecided."
 )
 _COLUMNS = (
     Column("method", "method"),
@@ -45,7 +46,7 @@ def _cells(one: Matched) -> list[Cell]:
         Cell(one.text, one.difference),
         Cell(f"{one.low:.3f}", one.low),
         Cell(f"{one.high:.3f}", one.high),
-        Cell(f"{one.p:.3f}", one.p),
+        Cell("< 0.001" if one.p < 0.001 else f"{one.p:.3f}", one.p),
         named(one.verdict),
         named(one.curves),
     ]

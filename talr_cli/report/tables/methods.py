@@ -60,6 +60,33 @@ def method_lines(group: Group) -> list[Line]:
 
 def methods_cells(groups: Sequence[Group]) -> Cells:
     """A line for the base model and for each setting."""
+    return _cells(groups, [one for group in groups for one in method_lines(group)])
+
+
+def fewer_cells(groups: Sequence[Group], most: int) -> tuple[Cells, str]:
+    """As `methods_cells`, and of more lines than `most` the best of each method; what is left out.
+
+    Best is the rate, or the point of a training, with the highest domain score.
+    """
+    every = [one for group in groups for one in method_lines(group)]
+    if len(every) <= most:
+        return _cells(groups, every), ""
+    best: dict[tuple[str, str], Line] = {}
+    for one in every:
+        key = one.group.title, one.label.partition(" @")[0]
+        if key not in best or _domain(one) > _domain(best[key]):
+            best[key] = one
+    kept = [one for one in every if one is best[one.group.title, one.label.partition(" @")[0]]]
+    left_out = f"of each method the setting with the best domain score, of {len(every)} settings"
+    return _cells(groups, kept), left_out
+
+
+def _domain(line: Line) -> float:
+    known = [found for one in line.runs if (found := estimate_of(one["domain"]))]
+    return _mean(known) if known else -math.inf
+
+
+def _cells(groups: Sequence[Group], lines_of: Sequence[Line]) -> Cells:
     lines = [
         [
             *pair_cells(one.group),
@@ -70,8 +97,7 @@ def methods_cells(groups: Sequence[Group]) -> Cells:
             *_score_cells(one, "general"),
             _kl(one),
         ]
-        for group in groups
-        for one in method_lines(group)
+        for one in lines_of
     ]
     parts = [
         column
