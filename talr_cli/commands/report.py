@@ -13,6 +13,7 @@ from talr_cli.config.commands import ReportConfig
 from talr_cli.config.composition import Composed
 from talr_cli.printable import printable
 from talr_cli.runs.study import scored_runs, study_path
+from talr_cli.streams import folded
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -72,13 +73,15 @@ def show_report(
 
     def show() -> None:
         for line in headlines:
-            print(printable(line))
+            print(folded(printable(line)))
         print_cells(cells)
         for line in [*left_out, *stale_lines(runs)]:
             print(line)
         for title, of_one in lost.items():
             name = made.shipped[title].run[0].name
-            print(printable(f"which abilities were lost: {title}, {name} against the base model"))
+            print()
+            told = f"which abilities were lost: {title}, {name} against the base model"
+            print(folded(printable(told)))
             print_cells(of_one)
         for line in as_lines(made.findings):
             print(line)
