@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
-import logging
 import os
 import shlex
 import signal
@@ -14,7 +13,6 @@ import tempfile
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
 
 from talr_cli import __version__, progress, streams
 from talr_cli.errors import TRACEBACK, UserError, run_of
@@ -24,7 +22,7 @@ from talr_cli.printable import printable, printable_lines
 COMMANDS = {
     "train": "train one run, evaluate it, write its run directory",
     "sweep": "train the runs of a grid, go on with them, report",
-    "search": "the best values of a space by trials, within a bound on what is lost",
+    "search": "the best values of a space, within a bound on what is lost",
     "eval": "score a checkpoint, an adapter, a hub id or a run directory",
     "compare": "whether two runs differ by more than noise, and on which items",
     "analyze": "which tokens of the training rows a checkpoint finds hard",
@@ -34,15 +32,15 @@ COMMANDS = {
     "list": "the runs of each study, their states, scores and sizes",
     "show": "a run: how it was made, its scores, some answers, its files",
     "clean": "delete what nothing needs; --dry-run shows it",
-    "fetch": "what runs with these arguments read, for a machine without a network",
-    "status": "where the runs of a detached sweep stand, by files and SLURM's queue",
+    "fetch": "what runs with these arguments read, where a network is",
+    "status": "where the runs of a detached sweep stand",
     "logs": "what a run of a sweep prints",
-    "stop": "take the jobs of a detached sweep out of the queue, end those that run",
+    "stop": "end a detached sweep: its jobs that wait, and those that run",
     "doctor": "this machine, and what would stop an experiment on it",
     "completion": "the script that completes words in bash, zsh or fish",
 }
 
-HELP = f"""talr {__version__}: fine-tune on a domain, measure what it cost, ship the best trade-off.
+HELP = f"""talr {__version__}: fine-tune on a domain, measure what it cost, ship the best of it.
 
 Usage: talr COMMAND [key=value ...] [--config-dir DIR] [-v]
 
@@ -55,9 +53,10 @@ Examples:
   talr compare RUN_A RUN_B
   talr report study=NAME
 
-`talr COMMAND --help` lists every choice; `talr COMMAND --cfg job` prints the resolved config.
--v shows where in the code an error comes from. Exit code: 0 done, 1 a fault of the program or a
-run of a sweep that is not done, 2 something that you can put right, 75 in use, 130 interrupted.
+`talr COMMAND --help` lists every choice; `talr COMMAND --cfg job` prints the
+resolved config. -v shows where in the code an error comes from. Exit code:
+0 done, 1 a fault of the program or a run of a sweep that is not done,
+2 something that you can put right, 75 in use, 130 interrupted.
 """
 
 # What these make is worth more than what they print.
@@ -71,8 +70,7 @@ _LONGEST = 300  # characters of an exception's message
 def main() -> int:
     """Run the command line; returns the exit code (2 for anything the user can put right)."""
     streams.make_lenient()
-    logging.basicConfig(level=logging.WARNING, handlers=[_handler()])
-    logging.getLogger("talr_cli").setLevel(logging.INFO)
+    progress.log_above_the_line()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # bars of the libraries, one line a frame
@@ -128,27 +126,6 @@ def _answer(arguments: list[str]) -> int:
         guess = f"; did you mean {near[0]!r}?" if near else ""
         raise UserError(f"unknown command {command!r}{guess} See `talr --help`.")
     return _run(command, arguments)
-
-
-class _Shown(logging.Formatter):
-    """Messages hold names and rows of others: what they would do to a terminal is spelt out."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return printable_lines(super().format(record))
-
-
-class _OverTheLiveLine(logging.StreamHandler[TextIO]):
-    """A message takes the place of the live line, which comes back below it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with progress.line_cleared():
-            super().emit(record)
-
-
-def _handler() -> logging.Handler:
-    handler = _OverTheLiveLine(sys.stderr)
-    handler.setFormatter(_Shown())
-    return handler
 
 
 def _traceback(error: Exception) -> str:

@@ -1,5 +1,7 @@
 """The exceptions that are printed to the user as a single line, and the one that ends a run."""
 
+import shlex
+from importlib import metadata
 from pathlib import Path
 
 TRACEBACK = "traceback.txt"  # in a run's folder, of the exception that ended it
@@ -23,6 +25,24 @@ class InUseError(UserError):
 
 class DivergedError(Exception):
     """Training has left the finite numbers, or what makes sense; recorded as the run's state."""
+
+
+def install(extra: str) -> str:
+    """What is typed to have what only some need: in a checkout the extra, elsewhere its packages.
+
+    talr is on no package index: an extra of it can be named where its files are, and only there.
+    """
+    if (Path(__file__).parents[1] / "pyproject.toml").is_file():
+        return f"pip install -e '.[{extra}]'"
+    from packaging.requirements import Requirement
+
+    named = [Requirement(one) for one in metadata.requires("talr") or ()]
+    wanted = [
+        shlex.quote(f"{one.name}{one.specifier}")
+        for one in named
+        if one.marker and one.marker.evaluate({"extra": extra})
+    ]
+    return f"pip install {' '.join(wanted)}"
 
 
 def of_run(error: Exception, folder: Path) -> None:

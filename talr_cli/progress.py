@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
-from talr_cli.printable import printable
+from talr_cli.printable import printable, printable_lines
 
 TICK = 0.5  # seconds between looks at the work
 WRITE = 2.0  # seconds between writes of the file
@@ -111,6 +111,7 @@ class _Shown:
         self.works: list[Work] = []  # the last one is shown
         self.folder: Path | None = None
         self.quiet = False
+        self.is_elsewhere = False
         self.lock = threading.RLock()  # of the live line
         self._is_drawn = False
         self._written = 0.0
@@ -143,7 +144,7 @@ class _Shown:
         if self.folder is not None and time.monotonic() - self._written > WRITE:
             self._written = time.monotonic()
             _write(self.folder / FILE, work)
-        if self.quiet:
+        if self.quiet or self.is_elsewhere:
             return
         if is_live():
             self.draw(work)
@@ -186,6 +187,40 @@ def be_quiet() -> None:
     _shown.quiet = True
     logging.getLogger("talr_cli").setLevel(logging.WARNING)
     os.environ["TQDM_DISABLE"] = "1"  # bars of the libraries
+
+
+class _AsText(logging.Formatter):
+    """Messages hold names and rows of others: what they would do to a terminal is spelt out."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
+
+
+class _AboveTheLine(logging.StreamHandler[TextIO]):
+    """A message takes the place of the live line, which comes back below it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with line_cleared():
+            super().emit(record)
+
+
+def log_above_the_line() -> None:
+    """Show what is logged in this process: of talr the notices too, of libraries the warnings."""
+    handler = _AboveTheLine(sys.stderr)
+    handler.setFormatter(_AsText())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("talr_cli").setLevel(logging.INFO)
+
+
+@contextmanager
+def elsewhere() -> Iterator[bool]:
+    """Inside, another process has the terminal; yields whether it is to be quiet, as this is."""
+    _shown.is_elsewhere = True
+    _shown.clear()
+    try:
+        yield _shown.quiet
+    finally:
+        _shown.is_elsewhere = False
 
 
 @contextmanager

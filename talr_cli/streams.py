@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import os
 import select
+import shutil
 import sys
+import textwrap
 from typing import Any
 
 
@@ -43,6 +45,30 @@ def make_lenient() -> None:
         before = getattr(sys, name)
         if before is getattr(sys, f"__{name}__"):
             setattr(sys, name, _lenient(number, before))
+
+
+def width() -> int | None:
+    """Characters in a line of the terminal that the standard output is; None where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def folded(line: str, hang: int = 2) -> str:
+    """A line of words as it fits the terminal, broken at blanks only; elsewhere it stays one line.
+
+    Not for what is to be copied, such as a command.
+    """
+    columns = width()
+    if columns is None or len(line) <= columns:
+        return line
+    begin = line[: len(line) - len(line.lstrip())]
+    return textwrap.fill(
+        line.lstrip(),
+        columns,
+        initial_indent=begin,
+        subsequent_indent=begin + " " * hang,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def failure_of_output() -> OSError | None:

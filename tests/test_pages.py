@@ -1,12 +1,16 @@
 """The pages of the project: links that lead somewhere, commands that exist, one version."""
 
 import re
+import shlex
 from pathlib import Path
 
+import pytest
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from talr_cli import __version__
 from talr_cli.cli import COMMANDS
+from talr_cli.config import composition
 from talr_cli.config.commands import COMMANDS as CONFIGS
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +44,15 @@ def test_links_lead_to_files_and_headings():
     assert not broken
 
 
+def test_a_heading_stands_after_a_blank_line():
+    joined = [
+        f"{page.name}: {found}"
+        for page in PAGES
+        for found in re.findall(r"[^\n]\n(#+ .*)", CODE.sub("", page.read_text(encoding="utf-8")))
+    ]
+    assert not joined
+
+
 def test_every_page_is_on_the_site():
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     listed = {
@@ -62,6 +75,67 @@ def test_commands_that_are_shown_exist():
     }
     assert not shown
     assert COMMANDS.keys() == CONFIGS.keys() | {"completion"}
+
+
+def typed():
+    """{(command, its words)} of the pages, a command of several lines as one; comments left out."""
+    line = re.compile(r"^ {4}(?:[A-Z_]+=\S+ )?(talr (?:.*\\\n)*.*)$", re.MULTILINE)
+    for page in PAGES:
+        if page.name.startswith("walk-"):
+            continue  # test_walks.py runs them
+        for found in line.findall(CODE.sub("", page.read_text(encoding="utf-8"))):
+            words = shlex.split(found.replace("\\\n", " "), comments=True)
+            for stop in (";", "|", "&"):
+                words = words[: words.index(stop)] if stop in words else words
+            yield tuple(word.rstrip(";") for word in words[1 : _end(words)])
+
+
+def _end(words):
+    """A line may hold several commands."""
+    return next((n + 1 for n, word in enumerate(words) if word.endswith(";")), len(words))
+
+
+POSITIONAL = {"compare": ("a", "b"), "show": ("run",), "logs": ("run",)}
+OF_RUNS = {"sweep": "train", "search": "train", "fetch": "train"}
+FILES_OF_A_PAGE = ("--config-dir", "dataset.scorer=extraction.fields", "dataset.scorer=team.judge")
+
+
+def composed(command, words):
+    """What the words come to, of a grid its first run."""
+    if command in OF_RUNS:
+        words = [word for word in words if word != "--dry-run"]
+        given = composition.of_grid(command, CONFIGS[command], words)
+        composed(OF_RUNS[command], [first(word) for word in given.of_runs])
+        return
+    keys = iter(POSITIONAL.get(command, ()))
+    words = [word if "=" in word else f"{next(keys)}={word}" for word in words]
+    composition.composed(command, words)
+
+
+def first(word):
+    """The override, or of a list the first."""
+    override = OverridesParser.create().parse_override(word)
+    if not override.is_sweep_override():
+        return word
+    if override.is_interval_sweep():
+        return f"{override.key_or_group}={override.value().start}"
+    return f"{override.key_or_group}={next(override.sweep_string_iterator())}"
+
+
+@pytest.mark.parametrize("command", sorted(CONFIGS))
+def test_commands_that_are_shown_compose(command, tmp_path, monkeypatch):
+    """Those of files that a page brings along are run by the page's own test."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    for name, *words in sorted(set(typed())):
+        if name == command and not set(words) & set(FILES_OF_A_PAGE):
+            own = [word for word in words if not word.lstrip("+").startswith("hydra.launcher")]
+            composed(
+                name,
+                [{"--dry-run": "dry_run=true"}.get(one, one) for one in own]
+                if name == "clean"
+                else own,
+            )
 
 
 def test_the_version_is_one():

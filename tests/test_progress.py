@@ -61,6 +61,23 @@ def test_work_that_an_error_left_open_ends_with_what_it_is_part_of(shown):
     left.close()
 
 
+def test_another_process_may_have_the_terminal_meanwhile(shown, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(progress, "is_live", lambda: True)
+    monkeypatch.setattr(shown, "draw", drawn.append)
+    with progress.work("planning"):
+        with progress.elsewhere() as quiet:
+            assert not quiet
+            time.sleep(0.2)
+            drawn.clear()  # of a look that had begun before
+            time.sleep(0.1)
+            assert not drawn
+        deadline = time.monotonic() + 60
+        while not drawn:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
 def test_the_time_left_is_by_what_was_made_here():
     work = progress.Work("training", total=100, done=60.0)  # gone on from step 60
     work.started -= 10
@@ -127,10 +144,10 @@ def test_what_was_written_by_others_is_checked(content, tmp_path):
 
 WORK = """
 import logging, time
-from talr_cli import cli, progress
+from talr_cli import progress
 progress.TICK = 0.02
 progress.HASTE = 0.0
-logging.basicConfig(level=logging.INFO, handlers=[cli._handler()])
+progress.log_above_the_line()
 log = logging.getLogger("talr_cli")
 with progress.work("evaluation", total=8):
     for number in range(8):

@@ -61,7 +61,9 @@ def _print(found: Sequence[Leftover], gone: Sequence[Leftover], dry_run: bool) -
                 in_use = "" if dry_run or one in gone else "  in use now, kept"
                 print(f"  {as_size(one.size):>9}  {printable(str(one.path))}{in_use}")
     size = as_size(sum(one.size for one in (found if dry_run else gone)))
-    if dry_run:
+    if not found:
+        print("everything here is needed: there is nothing to delete")
+    elif dry_run:
         print(f"{size} would be freed: nothing is deleted yet")
     else:
         print(f"{size} freed")

@@ -13,6 +13,7 @@ from talr_cli.errors import UserError
 from talr_cli.printable import printable
 from talr_cli.runs.atomic import write_text
 from talr_cli.runs.study import load_run
+from talr_cli.streams import folded, width
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -41,8 +42,8 @@ def compare(composed: Composed[CompareConfig]) -> None:
     def show() -> None:
         print(f"A: {printable(str(before[0]))}\nB: {printable(str(after[0]))}")
         print_cells(cells)
-        print(comparison.LEGEND)
-        print(flips.as_text(flipped, config.examples), end="")
+        print(folded(comparison.LEGEND, hang=0))
+        print(flips.as_text(flipped, config.examples, width() or flips.WIDTH), end="")
 
     content = {"a": str(before[0]), "b": str(after[0]), "parts": rows_of(cells), "flips": flipped}
     give("compare", config.json, content, show)

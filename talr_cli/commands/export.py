@@ -12,6 +12,7 @@ from talr_cli.config.commands import ExportConfig
 from talr_cli.config.composition import Composed
 from talr_cli.errors import UserError
 from talr_cli.printable import printable
+from talr_cli.runs.listing import find_run
 from talr_cli.runs.run_directory import RunDirectory
 
 
@@ -23,6 +24,8 @@ def export(composed: Composed[ExportConfig]) -> None:
     """Copy model/ of the run, which is merged and has its tokenizer, and add the card."""
     config = composed.config
     run, out = RunDirectory(Path(config.run)), Path(config.out)
+    if not run.path.exists():
+        run = find_run(config.run, Path(config.runs_dir), config.study).directory
     if not run.config.exists():
         raise UserError(f"run={config.run} is no run directory: `talr recommend` names them")
     if "trainer" not in run.read_config():

@@ -13,6 +13,7 @@ from talr_cli.config.composition import Composed
 from talr_cli.errors import UserError
 from talr_cli.printable import printable
 from talr_cli.runs.study import scored_runs
+from talr_cli.streams import folded
 
 if TYPE_CHECKING:
     from talr_cli.report.recommend import Recommendation
@@ -59,7 +60,8 @@ def print_recommendations(composed: Composed[RecommendConfig]) -> int:
             else:
                 sentences = told(found, config.max_general_loss)
             for line in as_lines(sentences):
-                print(f"  {line}")
+                is_command = line.startswith("export")
+                print(f"  {line}" if is_command else folded(f"  {line}", hang=9))
 
     made = {title: one for title, one in groups.items() if not isinstance(one, NothingWithin)}
     content = {

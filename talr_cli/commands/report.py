@@ -13,6 +13,7 @@ from talr_cli.config.commands import ReportConfig
 from talr_cli.config.composition import Composed
 from talr_cli.printable import printable
 from talr_cli.runs.study import scored_runs, study_path
+from talr_cli.streams import folded
 
 MOST = 24  # runs that are printed; of more, methods and rates
 
@@ -76,7 +77,7 @@ def show_report(
 
     def show() -> None:
         for line in headlines:
-            print(printable(line))
+            print(folded(printable(line)))
         if len(cells.rows) <= MOST:
             print_cells(cells)
         else:
@@ -91,7 +92,8 @@ def show_report(
             nearest = isinstance(chosen.found, NothingWithin)
             what = "the nearest to one to ship" if nearest else "the run to ship"
             said = f"{title}, {chosen.run[0].name} ({what}) against the base model"
-            print(printable(f"which abilities were lost: {said}"))
+            print()
+            print(folded(printable(f"which abilities were lost: {said}")))
             print_cells(of_one)
         for line in as_lines(made.findings):
             print(line)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from talr_cli import progress
 from talr_cli.config import composition
 from talr_cli.config.commands import SearchConfig
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, install
 from talr_cli.interruption import stop_requests
 from talr_cli.printable import printable
 from talr_cli.sweep.local import Local
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     options, config_dir = typed.options, typed.config_dir
     if importlib.util.find_spec("optuna") is None:
-        raise UserError("talr search needs Optuna: pip install -e '.[optuna]'")
+        raise UserError(f"talr search needs Optuna: {install('optuna')}")
     if options.quiet:
         progress.be_quiet()
     with progress.work("planning"):

@@ -13,7 +13,7 @@ from talr_cli.run.config import TrainConfig
 from talr_cli.run.make import average, follow, training_of
 from talr_cli.run.prepare import Run, beside, prepare
 from talr_cli.run.variants import along, is_merged, of_alpha, without_merge
-from talr_cli.run.whole import lacks_weights, run_to_end
+from talr_cli.run.whole import is_done, lacks_weights, run_to_end
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.sweep.grid import base_command
 
@@ -71,7 +71,10 @@ def _run(runs: Sequence[Run], wanted: Sequence[TrainConfig]) -> list[RunDirector
         run_to_end(to_train[-1], training_of(to_train[:-1]), to_train[:-1])
     made = []
     for run, config in zip(runs, wanted, strict=True):
-        tuned = run_to_end(run, training_of())
+        if any(run is one for one in to_train) and is_done(run.config, run.directory):
+            tuned = run.directory  # made just now
+        else:
+            tuned = run_to_end(run, training_of())
         if config.merge is None or not is_merged(config):
             made.append(tuned)
             continue

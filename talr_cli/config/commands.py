@@ -154,7 +154,11 @@ class RecommendConfig(ReadingConfig):
 class ExportConfig:
     """`talr export`."""
 
-    run: str = value("a run directory", may_be_empty=False, is_path=True)
+    run: str = value(
+        "a run: its directory, or how its name begins", may_be_empty=False, is_path=True
+    )
+    study: str | None = value("a folder in runs_dir; null: each of them", None, may_be_empty=False)
+    runs_dir: str = value("where studies lie", may_be_empty=False, is_path=True)
     out: str = value("the folder to make", may_be_empty=False, is_path=True)
 
 
@@ -248,7 +252,7 @@ class SearchConfig:
 
 
 @dataclass(kw_only=True)
-class CompareConfig(ReadingConfig):
+class CompareConfig(AnyStudyConfig):
     """`talr compare A B`."""
 
     a: str | None = value(

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from talr_cli import streams
 from talr_cli.config.commands import conf_dir
 from talr_cli.fields import About, about
 from talr_cli.printable import rate_text
 from talr_cli.scorers.user import look_in_current_folder
 
-WIDTH = 100
+LONGEST = 100  # characters of a line
 INDENT = 4
 FLAGS = (
     "Flags: --cfg job (print the config), --config-dir DIR (add your own groups),\n"
@@ -126,15 +127,29 @@ def shown(value: Any) -> str:
 
 def _lines(head: str, text: str, between: str = "  ") -> list[str]:
     """The text beside its head, or below it where that is long."""
-    column = 40
+    column = min(40, _width() // 2)
     if between == ": ":
-        return textwrap.wrap(f"{head}: {text}", WIDTH, subsequent_indent=" " * INDENT)
+        return _wrapped(f"{head}: {text}")
     if len(head) + 2 > column:
-        return [head, *_indented(text, column)]
+        return [*_wrapped(head), *_indented(text, column)]
     first, *rest = _indented(text, column) or [""]
     return [head.ljust(column) + first.lstrip(), *rest]
 
 
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        _width(),
+        subsequent_indent=" " * INDENT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 def _indented(text: str, column: int) -> list[str]:
     pad = " " * column
-    return textwrap.wrap(text, WIDTH, initial_indent=pad, subsequent_indent=pad)
+    return textwrap.wrap(text, _width(), initial_indent=pad, subsequent_indent=pad)
+
+
+def _width() -> int:
+    return min(LONGEST, streams.width() or LONGEST)

@@ -49,8 +49,7 @@ def page() -> str:
         if command == "train":
             for group in KINDS:
                 parts += list(_group(group))
-        elif command != "sweep":
-            parts.append("")
+        parts.append("")
     return "\n".join(parts).rstrip() + "\n"
 
 

@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, install
 from talr_cli.models.config import ModelConfig
 from talr_cli.runs import manifest
 from talr_cli.runs.atomic import made_whole, read_object, write_text
@@ -210,7 +210,7 @@ def _convert_gguf(gguf: Path, folder: Path, source: dict[str, str]) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if importlib.util.find_spec("gguf") is None:
-        raise UserError("reading a GGUF model needs the package gguf: pip install -e '.[demo]'")
+        raise UserError(f"reading a GGUF model needs the package gguf: {install('demo')}")
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
     # transformers refuses to save a model that it still takes for a quantized one.

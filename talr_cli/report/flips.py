@@ -17,7 +17,8 @@ from talr_cli.runs.damage import warn_of_lines
 from talr_cli.statistics.paired import UnpairedError, paired_items
 from talr_cli.statistics.pairs import Results
 
-WIDTH = 100
+MOST = 20  # ids of one part and direction
+WIDTH = 100  # characters of a line where there is no terminal
 
 
 def flipped_items(
@@ -47,8 +48,8 @@ def flipped_items(
     return flips
 
 
-def as_text(flips: Sequence[dict[str, Any]], examples: int) -> str:
-    """The ids of all, by part and direction, and the texts of the first `examples` of each part."""
+def as_text(flips: Sequence[dict[str, Any]], examples: int, width: int = WIDTH) -> str:
+    """The ids, by part and direction, and the texts of the first `examples` of each part."""
     lines = []
     for part in dict.fromkeys(flip["part"] for flip in flips):
         own = [flip for flip in flips if flip["part"] == part]
@@ -56,12 +57,14 @@ def as_text(flips: Sequence[dict[str, Any]], examples: int) -> str:
         for way, sign in (("won", 1), ("lost", -1)):
             ids = [printable(flip["id"]) for flip in own if (flip["b"] - flip["a"]) * sign > 0]
             if ids:
-                text = f"  {way} ({len(ids)}): {', '.join(ids)}"
-                lines += textwrap.wrap(text, WIDTH, subsequent_indent="    ")
+                more = f" and {len(ids) - MOST} more" if len(ids) > MOST else ""
+                text = f"  {way} ({len(ids)}): {', '.join(ids[:MOST])}{more}"
+                lines += textwrap.wrap(text, width, subsequent_indent="    ")
         for flip in own[:examples]:
             lines.append(f"  {printable(flip['id'])}: {flip['a']:g} -> {flip['b']:g}")
             for title, key in (("prompt", "prompt"), ("A", "output_a"), ("B", "output_b")):
-                lines.append(f"    {title:6} {_short(flip[key])}")
+                head = f"    {title:6} "
+                lines.append(head + _short(flip[key], width - len(head)))
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -112,9 +115,9 @@ def _output(sample: dict[str, Any]) -> str:
     return sample["arguments"][likelihoods.index(max(likelihoods))][1]
 
 
-def _short(text: str | None) -> str:
+def _short(text: str | None, room: int) -> str:
     """One line: the end of the text, where a prompt has its question and an output its answer."""
     if text is None:
         return "(not in samples/)"
     line = printable(" ".join(text.split()))
-    return line if len(line) <= WIDTH else f"… {line[-WIDTH:]}"
+    return line if len(line) <= room else f"… {line[2 - room :]}"

@@ -6,14 +6,16 @@ Knows run directories; does not know what scores mean.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from talr_cli.errors import UserError
-from talr_cli.runs.names import begins
+from talr_cli.runs.names import begins, is_but_for_identity
 from talr_cli.runs.run_directory import RunDirectory, study_path
 
+# How a run's name may fit what was typed; the first that any does decides.
+_FITS: tuple[Callable[[str, str], bool], ...] = (str.__eq__, is_but_for_identity, begins)
 _SIGNS = ("config.yaml", "status.json", "results.json")  # any of them makes a folder a run's
 
 
@@ -54,6 +56,8 @@ def runs_in(runs_dir: Path, study: str | None) -> list[Found]:
 def find_run(name: str, runs_dir: Path, study: str | None) -> Found:
     """A run by its directory, or by what its name begins with in a study, or in any.
 
+    A name that lacks its identity alone is that of the run, whatever others begin so.
+
     Raises:
         UserError: There is none, or there are several.
     """
@@ -62,9 +66,9 @@ def find_run(name: str, runs_dir: Path, study: str | None) -> Found:
         if any((folder / sign).exists() for sign in _SIGNS):
             return Found(folder.absolute().parents[1].name, RunDirectory(folder))
     runs = runs_in(runs_dir, study)
-    found = [one for one in runs if one.path.name == name] or [
-        one for one in runs if begins(one.path.name, name)
-    ]
+    found: list[Found] = []
+    for fits in _FITS:
+        found = found or [one for one in runs if fits(one.path.name, name)]
     if len(found) != 1:
         where = runs_dir if study is None else study_path(runs_dir, study)
         what = f"{len(found)} runs begin" if found else "no directory and no run begins"

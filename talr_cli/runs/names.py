@@ -24,6 +24,11 @@ def begins(name: str, typed: str) -> bool:
     return name.startswith(typed) or as_now(name).startswith(as_now(typed))
 
 
+def is_but_for_identity(name: str, typed: str) -> bool:
+    """Whether what was typed is all of a directory's name but for the identity at its end."""
+    return re.fullmatch(re.escape(as_now(typed)) + "-[0-9a-f]{8}", as_now(name)) is not None
+
+
 def as_now(name: str) -> str:
     """A directory's name with its rate as it is written today."""
     return _RATE.sub(lambda match: f"-lr{rate_text(float(match[1]))}", name)

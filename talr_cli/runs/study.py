@@ -57,11 +57,12 @@ def load_beside(run: Path) -> dict[Path, dict[str, Any]]:
     return _load(run.resolve().parent, "*/results.json")
 
 
-def load_run(name: str, runs_dir: Path, study: str) -> tuple[Path, dict[str, Any]]:
+def load_run(name: str, runs_dir: Path, study: str | None) -> tuple[Path, dict[str, Any]]:
     """The directory of a scored run, and the content of its `results.json`.
 
     Args:
-        name: A run directory, its model/, or what the name of a run in the study begins with.
+        name: A run directory, its model/, or what the name of a run in the study begins with; in
+            any where `study` is None.
 
     Raises:
         UserError: There is none, there are several, or it has no scores.

@@ -22,14 +22,14 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 
 from talr_cli.config import composition
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, install
 from talr_cli.interruption import Stop
 from talr_cli.sweep.jobs import Ended, Job
 from talr_cli.sweep.plan import is_finished
 
 log = logging.getLogger(__name__)
 
-# What has to be installed: pip install -e '.[...]'
+# Their extras.
 _EXTRAS = {"slurm": "slurm", "submitit": "slurm", "ray": "ray"}
 # submitit is told of a preemption by these; the run hears of it by SIGTERM, which follows.
 _SIGNALS_OF_SUBMITIT = {signal.SIGUSR1, signal.SIGUSR2}
@@ -62,7 +62,7 @@ class HydraLauncher:
             if "Could not load 'hydra/launcher/" not in str(error):
                 raise
             raise UserError(
-                f"launcher={name} is not installed: pip install -e '.[{_EXTRAS[name]}]'"
+                f"launcher={name} is not installed: {install(_EXTRAS[name])}"
             ) from error
 
     def submit(self, jobs: Iterable[Job], stop: Stop) -> Generator[Ended, None, None]:

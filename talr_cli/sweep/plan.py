@@ -10,6 +10,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from talr_cli import progress
 from talr_cli.config.commands import SweepConfig
 from talr_cli.fields import plain
 from talr_cli.models.config import ModelConfig
@@ -55,8 +56,22 @@ def find_models(points: Sequence[Point], fetch: bool) -> dict[str, ModelSource |
     }
     if not fetch:
         return {key: resolve_here(config) for key, config in configs.items()}
-    with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        return {key: process.submit(resolve, config).result() for key, config in configs.items()}
+    with (
+        progress.elsewhere() as quiet,
+        ProcessPoolExecutor(1, get_context("spawn")) as process,
+    ):
+        return {
+            key: process.submit(_resolve, config, quiet).result() for key, config in configs.items()
+        }
+
+
+def _resolve(config: ModelConfig, quiet: bool) -> ModelSource:
+    """`resolve`, in a process of its own that shows what it is at."""
+    progress.log_above_the_line()
+    if quiet:
+        progress.be_quiet()
+    with progress.work("planning"):
+        return resolve(config)
 
 
 def make_plan(

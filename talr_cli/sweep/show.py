@@ -2,41 +2,56 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import cast
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, cast
 
 from talr_cli.models.device_memory import gib
+from talr_cli.printable import printable
 from talr_cli.run.config import TrainConfig
 from talr_cli.run.whole import is_done
 from talr_cli.statistics.power import power_text
+from talr_cli.streams import folded
 from talr_cli.sweep.detached import Submission
 from talr_cli.sweep.jobs import Job, Outcome
 from talr_cli.sweep.needs import left_of
 from talr_cli.sweep.plan import Plan
+
+if TYPE_CHECKING:
+    from talr_cli.report.tables.cells import Cells
 
 _LATER = {"failed": "failed (retry_failed=true)", "elsewhere": "running elsewhere"}
 
 
 def show_plan(plan: Plan) -> None:
     """Every job with its state, then what they take and what is missing."""
-    table = Table()
-    for title in ("model", "dataset", "run", "state", "shares"):
-        table.add_column(title)
-    for job, now in zip(plan.jobs, plan.states, strict=True):
-        config = job.config
-        name = Text(job.directory.path.name)
-        later = now if plan.retry_failed else _LATER.get(now, now)
-        table.add_row(config.model.name, config.dataset.name, name, later, _shares(job))
-    _console().print(table)
+    from talr_cli.report.tables.screen import print_cells  # rich takes its time
+
+    pairs = _pairs(plan)
+    if len(pairs) == 1:
+        print(printable("{} on {}:".format(*pairs[0])))
+    print_cells(plan_cells(plan))
     for line in _totals(plan):
-        print(line)
+        print(folded(line))
+
+
+def plan_cells(plan: Plan) -> Cells:
+    """A line for each job; model and dataset where there are several."""
+    from talr_cli.report.tables.cells import Cells, Column, named, pair_columns
+
+    columns = [Column("run", "run"), Column("state", "state"), Column("shares", "shares")]
+    rows = []
+    for job, now in zip(plan.jobs, plan.states, strict=True):
+        config, later = job.config, now if plan.retry_failed else _LATER.get(now, now)
+        words = (config.model.name, config.dataset.name, job.directory.path.name, later)
+        rows.append([named(word) for word in (*words, _shares(job))])
+    return Cells([*pair_columns(len(_pairs(plan))), *columns], rows)
+
+
+def _pairs(plan: Plan) -> list[tuple[str, str]]:
+    found = ((job.config.model.name, job.config.dataset.name) for job in plan.jobs)
+    return list(dict.fromkeys(found))
 
 
 def show_summary(jobs: Sequence[Job], outcomes: Mapping[Path, Outcome]) -> None:
@@ -104,7 +119,3 @@ def _shares(job: Job) -> str:
     if isinstance(job.config, TrainConfig) and job.config.objective.reads_base:
         return "base losses: once for all such runs"
     return ""
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 160)

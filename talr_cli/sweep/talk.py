@@ -68,7 +68,7 @@ class Talk:
         log.info(
             "%d/%d %s in %s: %s%s",
             *(len(outcomes), len(self._jobs), outcome.word, clock(outcome.seconds)),
-            *(job.directory.path.name, f": {scores}" if scores else ""),
+            *(_short(job), f": {scores}" if scores else ""),
         )
         if not outcome.is_good:
             log.info("%s", outcome.reason)

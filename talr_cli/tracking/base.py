@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, install
 from talr_cli.fields import value
 
 SCORE_SECTIONS = ("general", "domain", "drift", "weights", "training")
@@ -27,7 +27,7 @@ _UNITS = {
     "tau": "tau_nats_per_token",
     "lr": "learning_rate",
 }
-# What has to be installed for a logger beside what talr brings along: pip install -e '.[...]'
+# What has to be installed for a logger beside what talr brings along: their extras.
 EXTRAS = {"tensorboard": "tensorboard", "mlflow": "mlflow"}
 
 log = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ def check_installed(logger: LoggerConfig) -> None:
     """
     extra = EXTRAS.get(logger.name)
     if extra is not None and importlib.util.find_spec(logger.name) is None:
-        raise UserError(f"logger={logger.name} is not installed: pip install -e '.[{extra}]'")
+        raise UserError(f"logger={logger.name} is not installed: {install(extra)}")
 
 
 def curves(metrics: Mapping[str, Any]) -> dict[str, Any]:

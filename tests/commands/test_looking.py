@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import yaml
 from synthetic_study import BASE, results, write_study
 
+from talr_cli import streams
 from talr_cli.commands import clean, compare, doctor, recommend, report, show
 from talr_cli.commands import list as list_command
 from talr_cli.config import composition
@@ -85,6 +87,28 @@ def test_an_empty_place_is_one_line(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_name_may_be_typed_without_its_identity(study):
+    beside = study["talr"].path.with_name("talr-lr2e-4-s0-at0.5-33333333")
+    shutil.copytree(study["talr"].path, beside)
+    assert find_run("talr-lr2e-4-s0", Path("runs"), None).path == study["talr"].path
+    assert find_run("talr-lr0.0002-s0", Path("runs"), "s").path == study["talr"].path
+    assert find_run("talr-lr2e-4-s0-at", Path("runs"), None).path == beside
+    with pytest.raises(UserError, match="2 runs begin with talr-lr2e-4"):
+        find_run("talr-lr2e-4", Path("runs"), None)
+
+
+def test_words_are_folded_to_a_terminal_and_paths_are_not_broken(monkeypatch):
+    path = "runs/demo/" + "x" * 60
+    line = f"  why      {'a word and ' * 9}{path}"
+    assert streams.folded(line) == line  # where there is no terminal
+    monkeypatch.setattr(streams, "width", lambda: 40)
+    first, *others = streams.folded(line, hang=9).splitlines()
+    assert first.startswith("  why      a word")
+    assert all(other.startswith(" " * 11) for other in others)
+    assert [one for one in (first, *others) if len(one) > 40] == [" " * 11 + path]
+    assert " ".join((first, *others)).split() == line.split()
+
+
 def test_show_says_what_was_chosen_and_what_came_out(study, capsys):
     text = said(show, capsys, "talr-lr2e-4", "samples=1")
     assert "made by  talr train model=tiny lr=2e-4" in text
@@ -140,6 +164,14 @@ def test_models_go_only_where_that_is_asked_for(study, capsys):
     assert not study["talr"].model.exists()
     assert study["talr"].read_results()["domain"]["score"] == 0.5
     assert "evaluated" in said(list_command, capsys)
+
+
+def test_where_all_is_needed_it_says_so(study, capsys):
+    said(clean, capsys)
+    assert (
+        said(clean, capsys, "--dry-run")
+        == "everything here is needed: there is nothing to delete\n"
+    )
 
 
 def test_a_run_in_use_is_left_alone(study, capsys):

@@ -11,9 +11,11 @@ from hydra import compose
 from omegaconf import OmegaConf
 
 import talr_cli
+from talr_cli import streams
+from talr_cli.cli import HELP
 from talr_cli.config import composition
 from talr_cli.config.commands import COMMANDS, conf_dir
-from talr_cli.config.help import describe
+from talr_cli.config.help import describe, help_text
 from talr_cli.config.page import page
 from talr_cli.errors import UserError
 from talr_cli.fields import plain
@@ -162,3 +164,10 @@ def test_two_methods_differ_in_nothing_but_the_objective():
 def test_the_page_of_all_values_is_current():
     written = (Path(__file__).parents[2] / "docs" / "config.md").read_text(encoding="utf-8")
     assert written == page(), "python -m talr_cli.config.page > docs/config.md"
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_help_fits_a_terminal(command, monkeypatch):
+    monkeypatch.setattr(streams, "width", lambda: 80)
+    lines = help_text(command, COMMANDS[command], composed(command), None).splitlines()
+    assert [line for line in [*lines, *HELP.splitlines()] if len(line) > 80] == []

@@ -1,15 +1,21 @@
 """The plan finds models without making them, and lists every piece of work once."""
 
+import io
 import os
 from dataclasses import replace
 
 import pytest
 from conftest import config
+from rich.cells import cell_len
+from rich.console import Console
 
+from talr_cli.config import composition
 from talr_cli.errors import UserError
 from talr_cli.models import sources
+from talr_cli.report.tables.screen import fitted
 from talr_cli.sweep.grid import points
-from talr_cli.sweep.plan import find_models, jobs_of
+from talr_cli.sweep.plan import find_models, jobs_of, make_plan
+from talr_cli.sweep.show import plan_cells
 
 
 def test_a_model_is_found_as_it_is_resolved(tiny_config, tiny_source):
@@ -111,3 +117,15 @@ def test_a_base_is_scored_once_for_each_model_and_dataset(tiny_source):
 
 def test_the_same_run_written_twice_is_made_once(tiny_source):
     assert [name for _, name, _ in plan("lr=1e-3,0.001", "eval=false")] == ["sft-lr1e-3-s0"]
+
+
+def test_names_are_whole_on_a_narrow_terminal(tiny_source):
+    grid = points(["model=tiny", "method=averaging,flow", "lr=1e-3"], None)
+    models = find_models(grid, fetch=False)
+    made = make_plan(grid, models, None, composition.load("sweep", []))
+    file = io.StringIO()
+    Console(width=80, file=file).print(fitted(plan_cells(made), 80))
+    lines = file.getvalue().splitlines()
+    assert max(map(cell_len, lines)) <= 80
+    for job in made.jobs:
+        assert job.directory.path.name in file.getvalue()

@@ -51,7 +51,7 @@ def list_cells(runs: Sequence[Listed]) -> Cells:
         Column("state", "state"),
         Column("domain", "domain", number=True, error="domain_stderr"),
         Column("general", "general", number=True, error="general_stderr"),
-        Column("bytes", "size", number=True),
+        Column("bytes", "size", number=True, spare=True),
         Column("reason"),
         Column("path"),
     ]
