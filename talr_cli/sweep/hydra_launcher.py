@@ -13,14 +13,13 @@ import time
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hydra import compose
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
-from omegaconf import OmegaConf
 
 from talr_cli.config import composition
 from talr_cli.errors import UserError
@@ -111,7 +110,7 @@ class HydraLauncher:
 
     def _settings(self) -> dict[str, Any]:
         """Those of `hydra.launcher`."""
-        return cast(dict[str, Any], OmegaConf.to_container(self._config.hydra.launcher))
+        return dict(self._config.hydra.launcher)
 
 
 def _code(job: Job, stop: Stop) -> int:

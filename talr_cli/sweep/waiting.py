@@ -55,7 +55,7 @@ def refusal(settings: Mapping[str, Any]) -> str | None:
     asked = {option: settings.get(key) for key, option in _OPTIONS.items()}
     memory = settings.get("mem_gb")
     asked["mem"] = None if memory is None else f"{memory}G"
-    asked |= settings.get("additional_parameters") or {}
+    asked |= dict(settings.get("additional_parameters") or {})
     lines = [f"#SBATCH --{name}={value}" for name, value in asked.items() if value is not None]
     script = "\n".join(["#!/bin/bash", *lines, "true", ""])
     found = slurm.refusal(script, settings.get("partition"), int(settings["timeout_min"]))
