@@ -145,9 +145,9 @@ def _hub(hub_id: str, revision: str | None, with_code: bool) -> ModelSource:
     try:
         folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
     except GatedRepoError as error:
+        page = f"{constants.ENDPOINT}/{hub_id}"
         raise UserError(
-            f"model.path={hub_id} is gated: ask for access at {constants.ENDPOINT}/{hub_id}, then "
-            "`hf auth login`, or give a directory"
+            f"model.path={hub_id} is gated: ask for access at {page}, then `hf auth login`"
         ) from error
     except (OSError, ValueError, HFValidationError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -166,11 +166,7 @@ def _hub_cached(hub_id: str, revision: str | None) -> ModelSource | None:
 
 
 def _snapshot(hub_id: str, folder: Path) -> ModelSource:
-    """The model in a folder of the hub's cache, where large files are named by their content.
-
-    Raises:
-        UserError: One of them is not what its name says; the hub's client would not look.
-    """
+    """The model in a folder of the hub's cache. Large files are named there by their content."""
     source = directory_source(folder)
     for name, digest in json.loads(source.fingerprint).items():
         kept = (folder / name).resolve()
