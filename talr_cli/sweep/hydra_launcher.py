@@ -89,7 +89,8 @@ class HydraLauncher:
             if queue is not None and queue.is_empty:
                 raise UserError(typed_here(str(refused("sbatch", lines)))) from error
             # One job that the cluster ended, for example for its memory, hides what the others say.
-            log.warning("launcher: %s", lines[0])
+            if not stop.requested:
+                log.warning("launcher: %s", " ".join(lines[:2]))
             answers = [(_code(job, stop), 0.0) for job in batch]
         except BaseException:
             if queue is not None:

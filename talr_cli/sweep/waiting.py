@@ -90,13 +90,19 @@ class Queue:
         return not self._states
 
     def register_job(self, job_id: str) -> None:
-        """One that was submitted: NUMBER, or NUMBER_TASK where it is one of an array."""
+        """One that was submitted: NUMBER, or NUMBER_TASK where it is one of an array.
+
+        submitit registers an array as a job too, before its tasks.
+        """
+        array, _, task = job_id.partition("_")
+        if task:
+            self._states.pop(array, None)
         self._states.setdefault(job_id, ("PENDING", "None"))
 
     def get_info(self, job_id: str, mode: str = "standard") -> dict[str, str]:
         if mode != "cache":
             self._look()
-        return {"State": self._states[job_id][0]}
+        return {"State": self._states.get(job_id, (_FORGOTTEN, ""))[0]}
 
     def get_state(self, job_id: str, mode: str = "standard") -> str:
         return self.get_info(job_id, mode)["State"]

@@ -54,7 +54,7 @@ def test_submitit_hears_of_its_jobs_from_the_queue(cluster, caplog):
     queue = Queue("talr", Stop(), clock)
     assert queue.is_empty
     queue_is(cluster, "7_0|RUNNING|None", "7_1|PENDING|Resources", "8|COMPLETED|None", "nonsense")
-    for job in ("7_0", "7_1"):
+    for job in ("7", "7_0", "7_1"):  # an array, then its tasks
         queue.register_job(job)
     assert not queue.is_empty
     assert [queue.is_done(job) for job in ("7_0", "7_1")] == [False, False]
