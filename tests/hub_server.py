@@ -17,13 +17,14 @@ class Hub:
     """What it serves, below `root`: models/OWNER/NAME and datasets/OWNER/NAME.
 
     `got` has the path of every file that was asked for. `breaks` are names of files of which each
-    is cut off once, after so many bytes.
+    is cut off once, after so many bytes. `gated` are names of which no file is given.
     """
 
     def __init__(self, root):
         self.root = root
         self.got = []
         self.breaks = {}
+        self.gated = set()
         self.url = ""
 
     def files(self, kind, name):
@@ -99,6 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self._missing("EntryNotFound")
 
     def _file(self, kind, name, file):
+        if name in self.hub.gated:
+            return self._missing("GatedRepo", 403)
         content = self.hub.files(kind, name).get(file)
         if content is None:
             return self._missing("EntryNotFound")
@@ -120,8 +123,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
         return None
 
-    def _missing(self, why):
-        self.send_response(404)
+    def _missing(self, why, status=404):
+        self.send_response(status)
         self.send_header("X-Error-Code", why)
         self.send_header("X-Error-Message", why)
         self.send_header("Content-Length", "0")

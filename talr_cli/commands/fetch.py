@@ -14,6 +14,7 @@ from talr_cli.errors import UserError
 from talr_cli.printable import printable
 from talr_cli.runs.listing import as_size
 from talr_cli.sweep import fetching
+from talr_cli.sweep.apart import apart
 from talr_cli.sweep.fetching import Need
 from talr_cli.sweep.grid import points
 from talr_cli.sweep.needs import free_bytes
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _fetch(needs: Sequence[Need], folder: Path) -> None:
-    with fetching.apart() as ask:
+    with apart() as ask:
         sizes = ask(fetching.sizes, needs)
         known, free = sum(size or 0 for size in sizes), free_bytes(folder)
         if known > free:
@@ -55,7 +56,7 @@ def _fetch(needs: Sequence[Need], folder: Path) -> None:
             print(f"{head}{on_hub} ...", flush=True)
             words, grown = ask(fetching.fetch, need)
             print(f"{head}: {printable(words)}, {as_size(grown)} fetched", flush=True)
-    with fetching.environment(fetching.NO_NETWORK), fetching.apart() as ask:
+    with fetching.environment(fetching.NO_NETWORK), apart() as ask:
         lacking = ask(fetching.check, needs)
     if lacking:
         raise UserError(f"fetched, but not found without a network: {'; '.join(lacking)}")

@@ -26,9 +26,13 @@ def stop(composed: Composed[StopConfig]) -> None:
         raise UserError(f"no study {folder}: `talr list` names those that are here")
     jobs = [job for job in queue_of(folder).values() if not job.is_over]
     waiting = [job.number for job in jobs if job.waits]
-    running = [job.number for job in jobs if not job.waits]
-    slurm.cancel(waiting)
+    running = [job.number for job in jobs if not job.waits and not job.ends]
+    # One that ends may be on its way back into the queue: that is what is cancelled.
+    slurm.cancel([*waiting, *(job.number for job in jobs if job.ends)])
     (slurm.cancel if config.now else slurm.ask_to_end)(running)
+    # And one whose time was over before it was asked to end is back there.
+    now = [job for job in queue_of(folder).values() if job.number in running]
+    slurm.cancel([job.number for job in now if job.waits or job.ends])
     print(f"{len(waiting)} waiting jobs are out of the queue")
     how = "ended" if config.now else "asked to end: they write a checkpoint first"
     print(f"{len(running)} running jobs are {how}")

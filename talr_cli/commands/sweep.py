@@ -58,13 +58,16 @@ def main(arguments: Sequence[str]) -> int:
     if options.detach:
         return _detach(plan, options, dry_run)
     launcher: Launcher
+    missing = list(plan.missing)
     if options.launcher == "local":
         launcher = Local(options.workers, grid[0].config.device)
     else:
         study = study_path(Path(grid[0].config.runs_dir), grid[0].config.study)
         launcher = HydraLauncher(options.launcher, of_launcher, study, config_dir)
-    if plan.missing:
-        raise UserError("; ".join(plan.missing))
+        if any(now != "done" for now in plan.states):
+            missing += filter(None, [launcher.refusal()])
+    if missing:
+        raise UserError("; ".join(missing))
     if dry_run or not options.quiet:
         show_plan(plan)
     if dry_run:

@@ -135,8 +135,8 @@ def _digest(file: Path) -> str:
 
 
 def _hub(hub_id: str, revision: str | None, with_code: bool) -> ModelSource:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HFValidationError
     from huggingface_hub.utils import disable_progress_bars
 
     if not sys.stderr.isatty():
@@ -144,6 +144,11 @@ def _hub(hub_id: str, revision: str | None, with_code: bool) -> ModelSource:
     patterns = [*WANTED, "*.py"] if with_code else list(WANTED)
     try:
         folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
+    except GatedRepoError as error:
+        page = f"{constants.ENDPOINT}/{hub_id}"
+        raise UserError(
+            f"model.path={hub_id} is gated: ask for access at {page}, then `hf auth login`"
+        ) from error
     except (OSError, ValueError, HFValidationError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
@@ -161,7 +166,15 @@ def _hub_cached(hub_id: str, revision: str | None) -> ModelSource | None:
 
 
 def _snapshot(hub_id: str, folder: Path) -> ModelSource:
-    return replace(directory_source(folder), origin=f"{hub_id} (hub, {folder.name[:8]})")
+    """The model in a folder of the hub's cache. Large files are named there by their content."""
+    source = directory_source(folder)
+    for name, digest in json.loads(source.fingerprint).items():
+        kept = (folder / name).resolve()
+        if re.fullmatch("[0-9a-f]{64}", kept.name) and kept.name != digest:
+            raise UserError(
+                f"{hub_id}: {name} is damaged in the hub's cache: delete {kept} and type it again"
+            )
+    return replace(source, origin=f"{hub_id} (hub, {folder.name[:8]})")
 
 
 def _package_folder(package: str) -> Path:

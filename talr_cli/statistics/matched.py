@@ -206,7 +206,7 @@ class _Draws:
         return float(self.domain[0, places].max() - self.domain[0, places[0]])
 
     def at(self, gain: float, curves: Collection[Sequence[int]]) -> tuple[np.ndarray, float]:
-        """[1 + DRAWS]: the general score at a gain, the mean of the curves; how far they may bend."""
+        """[1 + DRAWS]: the general score at a gain, the curves' mean; how far they may bend."""
         import numpy as np
 
         along = [(self.domain[:, places], self.general[:, places]) for places in curves]

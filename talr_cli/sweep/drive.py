@@ -11,13 +11,12 @@ from talr_cli import progress
 from talr_cli.errors import IN_USE
 from talr_cli.interruption import Stop
 from talr_cli.runs.disk import make_folder
-from talr_cli.sweep.jobs import Ended, Job, Launcher, Outcome
+from talr_cli.sweep.jobs import INTERRUPTED, Ended, Job, Launcher, Outcome
 from talr_cli.sweep.plan import state
 from talr_cli.sweep.prune import prune
 from talr_cli.sweep.talk import Talk
 
 POLL = 2.0  # seconds between looks at runs that another process makes
-INTERRUPTED = 130  # exit code
 
 
 def drive(

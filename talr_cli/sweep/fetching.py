@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +76,6 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-@contextmanager
-def apart() -> Iterator[Callable[[Callable[[Any], Any], Any], Any]]:
-    """Inside, what is yielded calls a function in a process of its own, the same for all calls.
-
-    The hub's client reads its environment when it is imported.
-    """
-    with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        yield lambda function, argument: process.submit(function, argument).result()
 
 
 def sizes(needs: Sequence[Need]) -> list[int | None]:

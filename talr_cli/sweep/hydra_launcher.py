@@ -24,8 +24,10 @@ from hydra.types import HydraContext
 from talr_cli.config import composition
 from talr_cli.errors import UserError, install
 from talr_cli.interruption import Stop
-from talr_cli.sweep.jobs import Ended, Job
+from talr_cli.sweep.jobs import INTERRUPTED, Ended, Job
 from talr_cli.sweep.plan import is_finished
+from talr_cli.sweep.slurm import refused
+from talr_cli.sweep.waiting import Queue, refusal, typed_here
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,7 @@ class HydraLauncher:
         self, name: str, overrides: Sequence[str], folder: Path, config_dir: Path | None
     ) -> None:
         """`folder`: what the launcher itself writes goes there."""
+        self._name = name
         chosen = f"hydra/launcher=talr_{name}"
         try:
             with composition.composing("sweep", config_dir) as also:
@@ -65,23 +68,59 @@ class HydraLauncher:
                 f"launcher={name} is not installed: {install(_EXTRAS[name])}"
             ) from error
 
+    def refusal(self) -> str | None:
+        """Why no job of these settings would ever start, where the launcher can be asked."""
+        return refusal(self._settings()) if self._name == "slurm" else None
+
     def submit(self, jobs: Iterable[Job], stop: Stop) -> Generator[Ended, None, None]:
-        """All at once: the cluster decides which run when. A stop leaves those on it running."""
+        """All at once: the cluster decides which run when. Ray leaves those on it running."""
         batch = list(jobs)
         if not batch or stop.requested:
             return
         launcher = Plugins.instance().instantiate_launcher(
             self._context, _Make(batch, Path.cwd()), self._config
         )
+        queue = self._watch(stop)
         numbered = [[f"+job={number}"] for number in range(len(batch))]
         try:
             answers = [one.return_value for one in launcher.launch(numbered, 0)]
         except Exception as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            if queue is not None and queue.is_empty:
+                raise UserError(typed_here(str(refused("sbatch", lines)))) from error
             # One job that the cluster ended, for example for its memory, hides what the others say.
-            log.warning("launcher: %s", str(error).strip().partition("\n")[0])
-            answers = [(0 if is_finished(job) else 1, 0.0) for job in batch]
+            if not stop.requested:
+                log.warning("launcher: %s", " ".join(lines[:2]))
+            answers = [(_code(job, stop), 0.0) for job in batch]
+        except BaseException:
+            if queue is not None:
+                queue.end()
+            raise
         for job, (code, seconds) in zip(batch, answers, strict=True):
             yield Ended(job, code, seconds)
+
+    def _watch(self, stop: Stop) -> Queue | None:
+        """What tells submitit and the user how jobs of SLURM are."""
+        if self._name != "slurm":
+            return None
+        import submitit
+
+        queue = Queue(self._settings()["name"], stop)
+        submitit.SlurmJob.watcher = queue
+        return queue
+
+    def _settings(self) -> dict[str, Any]:
+        """Those of `hydra.launcher`."""
+        return dict(self._config.hydra.launcher)
+
+
+def _code(job: Job, stop: Stop) -> int:
+    """The exit code of a job that the launcher says nothing of, by the files of its run."""
+    if is_finished(job):
+        return 0
+    if job.directory.read_status().state in ("failed", "diverged"):
+        return 1
+    return INTERRUPTED if stop.requested else -signal.SIGKILL  # goes on with the next sweep
 
 
 @dataclass

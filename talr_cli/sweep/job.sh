@@ -28,7 +28,11 @@ for try in 1 2 3 4 5 6; do
         code=$?
     done
     [ "$code" = 75 ] && [ -z "$out_of_time" ] || break
-    sleep 30 # in use: who was killed on another node counts as alive for two minutes
+    # In use: who was killed on another node counts as alive for two minutes.
+    sleep 30 & # beside the script, which hears of its time limit meanwhile
+    wait $!
+    [ -z "$out_of_time" ] || break
+    ! scontrol show job "$SLURM_JOB_ID" | grep -q Requeue=0 || break # `talr stop`
 done
 
 if [ -n "$out_of_time" ] && [ "$code" != 0 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt {{requeues}} ]; then

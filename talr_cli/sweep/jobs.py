@@ -19,6 +19,7 @@ from talr_cli.run.config import EvalConfig, TrainConfig
 from talr_cli.runs.disk import make_folder
 from talr_cli.runs.run_directory import REASON_LINES, RunDirectory
 
+INTERRUPTED = 130  # exit code of a run that was asked to end
 # What a job needs of a sweep: nothing, to go on, a decision, everything, or only to be waited for.
 State = Literal["done", "to resume", "failed", "to do", "elsewhere"]
 

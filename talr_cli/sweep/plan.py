@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from talr_cli.run.record import is_scored
 from talr_cli.run.variants import along, is_merged, of_alpha, without_merge
 from talr_cli.run.whole import is_done
 from talr_cli.sweep import needs
+from talr_cli.sweep.apart import apart
 from talr_cli.sweep.grid import Point, base_overrides, scoring_key
 from talr_cli.sweep.jobs import Job, State
 
@@ -56,13 +56,9 @@ def find_models(points: Sequence[Point], fetch: bool) -> dict[str, ModelSource |
     }
     if not fetch:
         return {key: resolve_here(config) for key, config in configs.items()}
-    with (
-        progress.elsewhere() as quiet,
-        ProcessPoolExecutor(1, get_context("spawn")) as process,
-    ):
-        return {
-            key: process.submit(_resolve, config, quiet).result() for key, config in configs.items()
-        }
+    with progress.elsewhere() as quiet, apart() as ask:
+        look = partial(_resolve, quiet=quiet)
+        return {key: ask(look, config) for key, config in configs.items()}
 
 
 def _resolve(config: ModelConfig, quiet: bool) -> ModelSource:

@@ -13,10 +13,17 @@ from dataclasses import dataclass
 from talr_cli.errors import UserError
 
 PATIENCE = 90.0  # seconds for an answer; SLURM itself tries to reach its controller for a minute
-_OVER = {
+OVER = {  # states of a job that has ended
     *("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY"),
     *("BOOT_FAIL", "DEADLINE", "REVOKED"),
 }
+# Also after a run that was begun: such a job is in the queue, and no process is left of it.
+WAITS = {
+    *("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD"),
+    "SPECIAL_EXIT",
+}
+# Of a job that ended, or was queued again, between a look at the queue and a word to it.
+_TOO_LATE = ("already finished", "already completing", "invalid job id", "pending execution")
 # The comment comes last: it is a path, which may hold anything.
 _QUEUE = "%A|%T|%r|%N|%k"
 _REMEDIES = {  # by what SLURM's line has in it, the first that fits
@@ -44,11 +51,16 @@ class QueuedJob:
 
     @property
     def is_over(self) -> bool:
-        return self.state in _OVER
+        return self.state in OVER
 
     @property
     def waits(self) -> bool:
-        return self.state == "PENDING"
+        return self.state in WAITS
+
+    @property
+    def ends(self) -> bool:
+        """Its processes are gone or going; it may be on its way back into the queue."""
+        return self.state == "COMPLETING"
 
 
 def submit(script: str, after: Sequence[str] = ()) -> str:
@@ -99,6 +111,17 @@ def jobs_named(name: str) -> list[QueuedJob]:
     return [QueuedJob(*line.split("|", 4)) for line in listing.splitlines() if line.count("|") >= 4]
 
 
+def states_of(name: str) -> dict[str, tuple[str, str]]:
+    """{number: (state, reason)} of the jobs of that name; NUMBER_TASK where it is one of an array.
+
+    Those that ended are among them for as long as the queue knows them.
+    """
+    command = ["squeue", "--noheader", "--array", "--states=all", f"--name={name}"]
+    lines = _answer([*command, "--format=%i|%T|%r"]).splitlines()
+    parts = (line.split("|", 2) for line in lines if line.count("|") >= 2)
+    return {number: (state, reason) for number, state, reason in parts}
+
+
 def how_they_ended(numbers: Sequence[str]) -> dict[str, str] | None:
     """{job: its last state} from the accounting; None where the cluster keeps none."""
     if not numbers:
@@ -119,18 +142,41 @@ def cancel(numbers: Sequence[str]) -> None:
 
 
 def ask_to_end(numbers: Sequence[str]) -> None:
-    """Tell running jobs to end, with no time limit: SIGTERM to their steps."""
-    if numbers:
+    """Tell running jobs to end, with no time limit: SIGTERM to their steps.
+
+    Raises:
+        UserError: SLURM refuses it for one of them; the others were told.
+    """
+    refusals = []
+    for command in (
         # Whose time is over in this moment would be queued again.
-        _answer(["scontrol", "update", f"JobId={','.join(numbers)}", "Requeue=0"])
-        _answer(["scancel", "--signal=TERM", *numbers])
+        ["scontrol", "update", f"JobId={','.join(numbers)}", "Requeue=0"],
+        ["scancel", "--signal=TERM", *numbers],
+    ):
+        try:
+            if numbers:
+                _answer(command, no_matter=_TOO_LATE)
+        except UserError as error:
+            refusals.append(error)
+    if refusals:
+        raise refusals[0]
 
 
-def _answer(command: Sequence[str], script: str = "") -> str:
-    """The standard output of a command that gets `script` on its input."""
+def _answer(command: Sequence[str], script: str = "", no_matter: Sequence[str] = ()) -> str:
+    """The standard output of a command that gets `script` on its input.
+
+    Args:
+        no_matter: Words of its refusals that are none.
+    """
     try:
         done = subprocess.run(
-            command, input=script, capture_output=True, text=True, timeout=PATIENCE, check=False
+            command,
+            input=script,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",  # a job's comment is anybody's
+            timeout=PATIENCE,
+            check=False,
         )
     except FileNotFoundError as error:
         raise UserError(
@@ -140,12 +186,23 @@ def _answer(command: Sequence[str], script: str = "") -> str:
     except subprocess.TimeoutExpired as error:
         raise UserError(f"{command[0]} does not answer: {_REMEDIES['contact']}") from error
     if done.returncode:
-        lines = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()
-        said = lines[-1].removeprefix(f"{command[0]}: ").removeprefix("error: ")
-        words = " ".join(lines).lower()
-        remedy = next((text for word, text in _REMEDIES.items() if word in words), None)
-        raise UserError(f"{command[0]}: {said}" + (f": {remedy}" if remedy else ""))
+        text = done.stderr.strip() or done.stdout.strip() or "no reason given"
+        lines = [
+            line
+            for line in text.splitlines()
+            if not any(words in line.lower() for words in no_matter)
+        ]
+        if lines:
+            raise refused(command[0], lines)
     return done.stdout
+
+
+def refused(command: str, lines: Sequence[str]) -> UserError:
+    """What a command of SLURM has said, in one line, with what to type where that is known."""
+    said = lines[-1].removeprefix(f"{command}: ").removeprefix("error: ")
+    words = " ".join(lines).lower()
+    remedy = next((text for word, text in _REMEDIES.items() if word in words), None)
+    return UserError(f"{command}: {said}" + (f": {remedy}" if remedy else ""))
 
 
 def _minutes(limit: str) -> float | None:

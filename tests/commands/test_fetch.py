@@ -101,6 +101,16 @@ def test_what_cannot_be_had_is_one_line(lab):
     assert "all is here" not in done.stdout
 
 
+@pytest.mark.slow
+def test_a_gated_model_is_said_to_be_one(lab):
+    served, at = lab
+    served.gated.add("lab/tiny")
+    done = talr("fetch", "folder=share", *ARGUMENTS, cwd=at, logger=None)
+    assert done.returncode == 2
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("talr: "))
+    assert f"model.path=lab/tiny is gated: ask for access at {served.url}/lab/tiny" in line
+
+
 def needs(*overrides):
     return [(one.kind, one.name) for one in fetching.needs_of(points(list(overrides), None))]
 

@@ -184,6 +184,32 @@ def test_a_hub_model_that_cannot_be_had_says_what_to_do(monkeypatch):
         sources.resolve(config_for("nobody/no-such-model"))
 
 
+def test_a_file_of_the_hubs_cache_that_rotted_is_refused(
+    tiny_source, tiny_config, tmp_path, monkeypatch
+):
+    """The hub's client finds it by its name, and looks no further."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    at = tmp_path / "models--lab--tiny"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = at / "snapshots" / commit
+    shutil.copytree(tiny_source.directory, snapshot)
+    (at / "refs").mkdir()
+    (at / "refs/main").write_text(commit)
+    (snapshot / MANIFEST).unlink()
+    weights = snapshot / "model.safetensors"
+    blob = at / "blobs" / sources.file_digest(weights)
+    blob.parent.mkdir()
+    weights.rename(blob)
+    weights.symlink_to(blob)
+    config = replace(tiny_config, path="lab/tiny", random_init=None, package=None)
+    assert sources.resolve_here(config).origin == "lab/tiny (hub, 01234567)"
+    content = bytearray(blob.read_bytes())
+    content[-1] ^= 1
+    blob.write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged .*: delete .*/blobs/"):
+        sources.resolve_here(config)
+
+
 def test_the_fingerprint_is_the_content(tiny_source, tiny_config, tmp_path):
     model = loading.load_model(tiny_source, tiny_config, torch.float32, "cpu")
     tokenizer = load_tokenizer(tiny_source, tiny_config)

@@ -3,11 +3,13 @@
 Slow, and skipped where there can be no SLURM (slurm_cluster.py). Each test has a study of its own.
 """
 
+import importlib.util
 import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -29,6 +31,10 @@ TINY = (
     *("logger=none", "device=cpu"),
 )
 DETACHED = (*("launcher=slurm", "detach=true", "slurm.gpus=0", "slurm.cpus=1", "slurm.minutes=30"),)
+WAITING = (
+    *("launcher=slurm", "hydra.launcher.gpus_per_node=null", "hydra.launcher.cpus_per_task=1"),
+    *("hydra.launcher.timeout_min=30",),
+)
 LONG = ("trainer.max_steps=100000", "eval=false")
 
 
@@ -133,7 +139,8 @@ def test_a_run_out_of_time_is_queued_again_and_goes_on_and_stops_when_it_is_told
     stopped = wait_for(lambda one: one.state == "stopped")
     assert "its job ended: FAILED" in stopped.detail
     assert json.loads((first.path / "status.json").read_text())["state"] == "interrupted"
-    assert [line.split()[1] for line in jobs()] == ["FAILED"]  # and not queued again
+    (line,) = jobs(f"--jobs={first.job}")
+    assert line.split()[1] == "FAILED"  # and not queued again
 
 
 def test_a_run_that_is_killed_is_submitted_again_and_one_submitted_by_hand_is_seen(folder):
@@ -167,6 +174,66 @@ def test_what_needs_a_run_that_failed_leaves_the_queue(folder):
     again = talr("sweep", *TINY, *DETACHED, *rate, cwd=folder)
     assert again.returncode == 1
     assert "1 failed before, 1 not submitted" in again.stdout
+
+
+with_submitit = pytest.mark.skipif(
+    importlib.util.find_spec("submitit") is None
+    or importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher") is None,
+    reason="submitit is not installed",
+)
+
+
+@with_submitit
+def test_a_sweep_that_waits_comes_to_its_end_without_accounting(folder):
+    done = talr("sweep", *TINY, *WAITING, "method=sft,averaging", cwd=folder)
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0
+    assert "sweep: 3 done" in done.stdout
+    assert "SLURM: " in done.stderr
+    assert "sacct" not in done.stderr
+    again = talr("sweep", *TINY, *WAITING, "method=sft,averaging", cwd=folder)
+    assert "sweep: 3 found done" in again.stdout
+
+
+@with_submitit
+def test_a_sweep_that_waits_takes_its_jobs_along_when_it_is_stopped(folder):
+    """What runs writes a checkpoint; what waits leaves the queue."""
+    command = [sys.executable, "-m", "talr_cli.cli", "sweep", *TINY, *WAITING, *LONG]
+    more = ["lr=1e-4,2e-4,3e-4", "hydra.launcher.array_parallelism=1"]
+    with Path("said").open("wb") as said:
+        process = subprocess.Popen([*command, *more], stdout=said, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not (found := list(folder.glob("runs/default/*/sft-*/metrics.jsonl"))):
+            assert process.poll() is None, Path("said").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(1)
+    finally:
+        process.terminate()
+    assert process.wait(PATIENCE) == 130
+    print(Path("said").read_text())
+    run = found[0].parent
+    assert json.loads((run / "status.json").read_text())["state"] == "interrupted"
+    assert list(run.glob("checkpoints/checkpoint-*"))
+    assert not jobs("--states=PENDING,RUNNING")
+    assert {one.state for one in overview(Path("runs"), "default").runs} == {"stopped"}
+
+
+@with_submitit
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (("hydra.launcher.timeout_min=1440",), "hydra.launcher.timeout_min=60"),
+        (("hydra.launcher.gpus_per_node=1",), "hydra.launcher.gpus_per_node=null asks for none"),
+    ],
+)
+def test_what_a_sweep_that_waits_would_wait_for_in_vain_is_one_line(overrides, expected, folder):
+    for dry in ((), ("--dry-run",)):
+        done = talr("sweep", *TINY, *WAITING, *overrides, *dry, cwd=folder)
+        assert done.returncode == 2, done.stdout
+        (line,) = (line for line in done.stderr.splitlines() if line.startswith("talr: "))
+        assert expected in line
+    assert not Path("runs").exists()
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")

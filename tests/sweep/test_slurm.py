@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from slurm_stand_ins import put, stand_ins, typed
 
 from talr_cli.commands import logs, status, stop, sweep
 from talr_cli.config.commands import SlurmConfig
@@ -29,50 +30,15 @@ GRID = ("model=tiny", "method=sft,averaging", "lr=1e-3", "logger=none", "device=
 DETACHED = ("launcher=slurm", "detach=true", "slurm.gpus=0", "slurm.minutes=30")
 STUDY = Path("runs/default")
 
-# A queue of lines `number|state|reason|nodes|comment` in $QUEUE, what was typed in $TYPED.
-STAND_INS = {
-    "sbatch": """
-case " $* " in *" --test-only "*) cat >/dev/null; exit 0;; esac
-number=$(( $(wc -l < "$QUEUE") + 1 ))
-comment=$(sed -n 's/^#SBATCH --comment="\\(.*\\)"$/\\1/p')
-echo "$number|PENDING|Priority||$comment" >> "$QUEUE"
-echo "$number;one"
-""",
-    "squeue": 'cat "$QUEUE"',
-    "sinfo": 'echo "main*|1:00:00"; echo "long|infinite"',
-    "scancel": "",
-    "scontrol": "",
-    "sacct": 'echo "Slurm accounting storage is disabled" >&2; exit 1',
-}
-
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch, tiny_source):
-    """The folder of the stand-ins; `typed` in it has their command lines."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for name, body in STAND_INS.items():
-        put(folder, name, body)
-    (folder / "queue").touch()
-    (folder / "typed").touch()
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("QUEUE", str(folder / "queue"))
-    monkeypatch.setenv("TYPED", str(folder / "typed"))
+    """The folder of the stand-ins."""
+    folder = stand_ins(tmp_path / "bin", monkeypatch)
     monkeypatch.chdir(tmp_path)
     # A sweep fetches models in a process of its own, which takes seconds to start.
     monkeypatch.setattr(sweep, "find_models", lambda grid, fetch: find_models(grid, fetch=False))
     return folder
-
-
-def put(folder, name, body):
-    file = folder / name
-    file.write_text(f'#!/bin/bash\necho "{name} $*" >> "$TYPED"\n{body}\n')
-    file.chmod(0o755)
-
-
-def typed(cluster, name):
-    lines = (cluster / "typed").read_text().splitlines()
-    return [line for line in lines if line.startswith(f"{name} ") and "--test-only" not in line]
 
 
 def set_states(cluster, *states):
@@ -194,6 +160,24 @@ def test_a_job_out_of_time_is_queued_again_and_one_that_is_stopped_is_not(
     assert process.wait(20) == 130
     again = [line for line in typed(cluster, "scontrol") if "requeue" in line]
     assert again == ["scontrol requeue 7"] * requeued
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "queued_again"), [("kill -USR1 $PPID; exec /bin/sleep 1", 1), ("exit 0", 0)]
+)
+def test_a_job_that_waits_for_its_run_hears_of_its_end(meanwhile, queued_again, cluster):
+    """Of its time limit, or of `talr stop`, which takes the right to be queued again away."""
+    put(cluster, "srun", "exit 75")
+    put(cluster, "sleep", meanwhile)
+    put(cluster, "scontrol", 'case "$1" in show) echo "   Requeue=0 Restarts=0";; esac')
+    put(cluster, "scancel", "")
+    text = script(planned("eval=false")[0], SlurmConfig())
+    environment = {**os.environ, "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1"}
+    done = subprocess.run(["bash", "-c", text], env=environment, cwd=cluster.parent)
+    assert done.returncode == 75
+    assert len(typed(cluster, "srun")) == 1
+    again = [line for line in typed(cluster, "scontrol") if "requeue" in line]
+    assert len(again) == queued_again
 
 
 def test_a_run_that_a_dead_node_still_owns_is_tried_again(cluster):
@@ -417,6 +401,43 @@ def test_stop_takes_out_what_waits_and_asks_what_runs(cluster, capsys):
     assert typed(cluster, "scancel")[2:] == ["scancel 3", "scancel 1 2"]
     with pytest.raises(UserError, match="no study runs/nothing"):
         stop.main(["study=nothing"])
+
+
+# The second job is queued again before it is asked to end.
+TOO_LATE = """
+case "$*" in *TERM*)
+  sed -i 's/^2|RUNNING/2|PENDING/' "$QUEUE"
+  echo "scancel: error: Kill job error on job id 2: Job is pending execution" >&2
+  exit 1
+esac
+"""
+
+
+def test_stop_finds_each_job_wherever_it_goes_meanwhile(cluster):
+    submit()
+    set_states(cluster, "RUNNING", "RUNNING", "COMPLETING")
+    put(cluster, "scontrol", 'echo "Job has already finished for job 1" >&2; exit 1')
+    put(cluster, "scancel", TOO_LATE)
+    stop.main(["study=default"])
+    assert typed(cluster, "scancel") == ["scancel 3", "scancel --signal=TERM 1 2", "scancel 2"]
+
+
+def test_a_job_that_may_not_be_stopped_does_not_keep_the_others(cluster):
+    submit()
+    set_states(cluster, "RUNNING", "RUNNING", "RUNNING")
+    put(cluster, "scontrol", 'echo "Access/permission denied for job 1" >&2; exit 1')
+    with pytest.raises(UserError, match="Access/permission denied for job 1"):
+        stop.main(["study=default"])
+    assert typed(cluster, "scancel") == ["scancel --signal=TERM 1 2 3"]
+
+
+def test_what_others_write_into_the_queue_is_no_error(cluster):
+    submit()
+    set_states(cluster, "REQUEUE_HOLD", "CONFIGURING", "RUNNING")
+    with (cluster / "queue").open("ab") as queue:
+        queue.write(b"9|RUNNING|None|n1|caf\xe9\n")
+    assert {job.number for job in queue_of(STUDY).values()} == {"1", "2", "3"}
+    assert [states()[name][0] for name in ("base", "sft")] == ["waiting", "waiting"]
 
 
 def test_logs_are_the_end_of_what_a_run_printed(cluster, capsys):

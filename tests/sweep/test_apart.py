@@ -1,0 +1,28 @@
+"""Calls in a process of their own."""
+
+import multiprocessing
+import os
+import signal
+import threading
+
+import pytest
+
+from talr_cli.sweep.apart import apart
+
+
+def test_an_interrupt_ends_the_call_and_not_only_the_waiting_for_it(tmp_path):
+    """As that of a download of hours would not."""
+    end = tmp_path / "end"
+    long = f"import time; time.sleep(30); open({str(end)!r}, 'w')"
+    others = set(multiprocessing.active_children())
+
+    def interrupted():
+        with apart() as ask:
+            assert ask(abs, -1) == 1  # it has started
+            threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
+            ask(exec, long)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not end.exists()
+    assert not set(multiprocessing.active_children()) - others
