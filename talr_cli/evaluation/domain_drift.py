@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
-
 from talr_cli.data.base import Example
 from talr_cli.data.rendering import Renderer
+from talr_cli.evaluation.drift import AskBase
 from talr_cli.evaluation.generation import Request, answer_tokens, drawn
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.models.checks import positions
@@ -41,7 +40,7 @@ def answered_prompts(
     max_new_tokens: int,
     fingerprint: str,
     folder: Path,
-    load_base: Callable[[], PreTrainedModel],
+    ask_base: AskBase,
     batch_size: BatchSize,
 ) -> tuple[list[list[int]], list[int]]:
     """(prompts with the base's answers as token ids, where in each its first prediction stands).
@@ -64,7 +63,9 @@ def answered_prompts(
         if answers is not None:
             log.warning("%s does not hold %d answers: it is made again", file, len(rows))
         log.info("drift: the base answers %d prompts of the domain, once", len(rows))
-        answers = answer_tokens(load_base(), renderer, rows, batch_size, drawn(SEED))
+        answers = ask_base(
+            lambda base: answer_tokens(base, renderer, rows, batch_size, drawn(SEED))
+        )
         make_folder(folder)
         write_packed(file, answers)
     sequences = [

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from talr_cli.evaluation.general.score_cache import ScoreCache
 from talr_cli.evaluation.general.suite import evaluate_general, items_of
 from talr_cli.evaluation.general.tasks import Tasks
 from talr_cli.evaluation.generation import DRAWN_AT_ONCE, not_inherited, requests
-from talr_cli.evaluation.memory import BatchSize
+from talr_cli.evaluation.memory import BatchSize, fits_twice, set_aside
 from talr_cli.evaluation.self_score import check_budget
 from talr_cli.evaluation.vllm import Vllm
 from talr_cli.models.config import ModelConfig
@@ -119,7 +120,8 @@ def evaluate(
                 for text, templated in general.prompts[::step][:DRIFT_PROMPTS]
             ]
             is_base = content(source, model_config) == content(base, model_config)
-            load_base = cache(lambda: load_ready(base, model_config, model.device.type))
+            load_base = partial(load_ready, base, model_config, model.device.type)
+            ask_base = partial(_in_place_of, model, load_base)
             with progress.share(0, label="drift"):
                 along = answered_prompts(
                     rows,
@@ -128,10 +130,10 @@ def evaluate(
                     budget,
                     base.fingerprint,
                     scores,
-                    (lambda: model) if is_base else load_base,
+                    (lambda work: work(model)) if is_base else ask_base,
                     BatchSize(DRAWN_AT_ONCE),
                 )
-            keep = None if is_base else partial(_kept_states, model, base, scores, load_base)
+            keep = None if is_base else partial(_kept_states, model, base, scores, ask_base)
             with progress.share(drifted, label="drift"):
                 results["drift"] = _drift(model, renderer, keep, prompts, along)
     return results
@@ -169,7 +171,7 @@ def _kept_states(
     model: PreTrainedModel,
     base: ModelSource,
     scores: Path,
-    load_base: Callable[[], PreTrainedModel],
+    ask_base: drift.AskBase,
     prompts: Sequence[Sequence[int]],
     starts: Sequence[int] | None = None,
 ) -> drift.KeptStates:
@@ -183,8 +185,19 @@ def _kept_states(
         read_by["starts"] = starts
     key = run_identity({"base": base.fingerprint, **read_by, "versions": package_versions()}, {})
     return drift.KeptStates(
-        scores / f"base-states-{key[:16]}.safetensors", base.directory, load_base
+        scores / f"base-states-{key[:16]}.safetensors", base.directory, ask_base
     )
+
+
+def _in_place_of(
+    model: PreTrainedModel, load: Callable[[], PreTrainedModel], work: Callable[[Any], Any]
+) -> Any:
+    """What `work` finds with another model; where a GPU does not hold both, ours waits meanwhile.
+
+    The other one must be gone when ours comes back: nothing here and nothing found holds on to it.
+    """
+    with nullcontext() if fits_twice(model) else set_aside(model):
+        return work(load())
 
 
 def load_ready(source: ModelSource, model_config: ModelConfig, device: str) -> PreTrainedModel:

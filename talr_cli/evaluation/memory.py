@@ -9,7 +9,8 @@ from __future__ import annotations
 import gc
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -70,6 +71,32 @@ class BatchSize:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+@contextmanager
+def set_aside(model: Any) -> Iterator[None]:
+    """Inside, the model waits in the CPU's memory, and another may have the GPU's."""
+    device = model.device
+    _move(model, "cpu")
+    try:
+        yield
+    finally:
+        _move(model, device)
+
+
+def _move(model: Any, device: Any) -> None:
+    with torch.inference_mode(False):  # its weights stay what can be trained
+        model.to(device)
+    gc.collect()  # a model may be part of a cycle
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def fits_twice(model: Any) -> bool:
+    """Whether the memory beside the model is free for another one of its kind, and its work."""
+    if model.device.type != "cuda":
+        return True  # it would wait in the same memory
+    return 1.5 * model.get_memory_footprint() < free_memory("cuda")
 
 
 def rows_that_fit(model: Any, tokens: int) -> int:

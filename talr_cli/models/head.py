@@ -42,8 +42,12 @@ def at_targets(hidden: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
 
 def head_logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
     """logits[N, V] in fp32 from hidden[N, H], as the model's own forward makes them."""
-    text = model.config.get_text_config()
-    logits = model.get_output_embeddings()(hidden).float() * logit_scale(text)
+    return as_logits(model.get_output_embeddings()(hidden), model.config.get_text_config())
+
+
+def as_logits(product: torch.Tensor, text: Any) -> torch.Tensor:
+    """Scaled and capped, as a model of this text config does with what its head's matrix makes."""
+    logits = product.float() * logit_scale(text)
     cap = getattr(text, "final_logit_softcapping", None)
     return logits if cap is None else (logits / cap).tanh() * cap
 

@@ -385,11 +385,11 @@ def test_drift_against_a_plain_computation(model, tokenizer, tiny_source, tiny_c
         total += float((p * (p / q).log()).sum())
     loads = []
 
-    def load():
+    def ask(work):
         loads.append(1)
-        return model
+        return work(model)
 
-    base = KeptStates(tmp_path / "scores" / "base.safetensors", tiny_source.directory, load)
+    base = KeptStates(tmp_path / "scores" / "base.safetensors", tiny_source.directory, ask)
     measured = kl_from_base(other, base, prompts)
     assert measured["score"] == pytest.approx(total / 7, rel=1e-4)
     assert measured["tokens"] == 7
