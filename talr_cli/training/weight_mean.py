@@ -89,7 +89,7 @@ class KeepMean(TrainerCallback):
     """Has the mean follow the optimizer's steps.
 
     Args:
-        loss_scale: fp16's, as it is now; None without one. It falls where a step is left out because
+        loss_scale: fp16's, as it is now; None without one. It falls where a step is left out as
             its gradient is no number: a fused optimizer does so by itself and tells nobody else.
     """
 
