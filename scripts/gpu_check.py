@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpu.measuring import Lines, Options
+from gpu.measuring import AGAIN, Lines, Options
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,14 @@ def main() -> int:
         parser.error(f"--only={unknown[0]}: the sections are {', '.join(SECTIONS)}")
     wanted += [NEEDS[name] for name in wanted if name in NEEDS]
     started = time.monotonic()
-    for name, section in SECTIONS.items():
-        if name in wanted:
-            begin(name, section, given, started + given.budget)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended, too
+    try:
+        for name, section in SECTIONS.items():
+            if name in wanted:
+                begin(name, section, given, started + given.budget)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here")
+        return 130
     show(given.out, time.monotonic() - started)
     return int(any(is_bad(line) for line in Lines(given.out, "").read()))
 
@@ -99,7 +104,7 @@ def run(given: argparse.Namespace) -> None:
 
 def begin(name: str, section: Section, given: argparse.Namespace, deadline: float) -> None:
     """A section in a process of its own, again where it dies."""
-    for attempt in range(ATTEMPTS):
+    for _ in range(ATTEMPTS):
         left = deadline - time.monotonic()
         if left < section.least and not given.small:
             print(f"== {name}: left out, {left:.0f} s are left", flush=True)
@@ -108,7 +113,7 @@ def begin(name: str, section: Section, given: argparse.Namespace, deadline: floa
         print(f"== {name}: at most {limit:.0f} s", flush=True)
         with (given.out / "log.txt").open("a", encoding="utf-8") as log:
             process = subprocess.Popen(
-                [sys.executable, "-u", __file__, *sys.argv[1:], "--section", name],
+                command(name),
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -117,24 +122,33 @@ def begin(name: str, section: Section, given: argparse.Namespace, deadline: floa
             code = watch(process, limit)
         if code in (0, None):
             return
-        Lines(given.out, name).add(f"died, attempt {attempt + 1}", exit=code)
+        if code != AGAIN:
+            Lines(given.out, name).died(code)
+
+
+def command(section: str) -> list[str]:
+    """Of a section's process."""
+    return [sys.executable, "-u", __file__, *sys.argv[1:], "--section", section]
 
 
 def watch(process: subprocess.Popen[str], limit: float) -> int | None:
     """Show what it says, to its end; its exit code, or None where it was stopped at the limit."""
     assert process.stdout is not None
     deadline = time.monotonic() + limit
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        while time.monotonic() < deadline:
-            if not selector.select(timeout=1.0):
-                continue
-            line = process.stdout.readline()
-            if not line:
-                return process.wait()
-            print(line, end="", flush=True)
-    os.killpg(process.pid, signal.SIGKILL)  # and what it has started
-    process.wait()
+    try:
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while time.monotonic() < deadline:
+                if not selector.select(timeout=1.0):
+                    continue
+                line = process.stdout.readline()
+                if not line:
+                    return process.wait()
+                print(line, end="", flush=True)
+    finally:  # at its limit, and where we are interrupted
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # and what it has started
+            process.wait()
     print("   stopped at its limit", flush=True)
     return None
 

@@ -2,9 +2,13 @@
 
 import importlib
 import json
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -61,6 +65,47 @@ def test_what_was_measured_is_not_measured_again_and_an_error_is_a_line(check, o
     assert good["value"] == 1
     assert "ZeroDivisionError" in bad["error"]
     assert check.is_bad(bad)
+
+
+DIES = """
+import os, sys
+from pathlib import Path
+from gpu.measuring import Lines
+
+def lose():
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+lines = Lines(Path(sys.argv[1]), "env")
+lines.measure("first", dict)
+lines.measure("second", lambda: os._exit(9))
+lines.measure("third", lose)
+lines.measure("fourth", lambda: {"value": 4})
+"""
+
+
+def test_a_process_that_dies_is_started_again_behind_what_it_died_in(check, options, monkeypatch):
+    monkeypatch.setattr(
+        check, "command", lambda name: [sys.executable, "-c", DIES, str(options.out)]
+    )
+    monkeypatch.setenv("PYTHONPATH", str(SCRIPTS))
+    given = SimpleNamespace(out=options.out, small=True)
+    check.begin("env", check.SECTIONS["env"], given, time.monotonic() + 60)
+    first, second, third, fourth = lines(options)
+    assert first["name"] == "first"
+    assert (second["name"], second["exit"]) == ("second", 9)
+    assert "illegal memory access" in third["error"]
+    assert fourth["value"] == 4
+
+
+def test_an_interruption_ends_what_was_started(check):
+    process = subprocess.Popen(
+        [sys.executable, "-uc", "import time; print(1); time.sleep(60)"],
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    threading.Timer(1.5, signal.raise_signal, [signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        check.watch(process, 60)
+    assert process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.slow

@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import json
 import statistics
+import sys
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+AGAIN = 75  # the exit code of a section whose process can compute no more, and says why in a line
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Lines:
 
     def __init__(self, out: Path, section: str) -> None:
         self.file, self.section = out / "lines.jsonl", section
+        self._under_way = out / f"{section}.now"  # its text: the measurement that has begun
 
     def read(self) -> list[dict[str, Any]]:
         """Of all sections."""
@@ -53,12 +57,25 @@ class Lines:
         if any((line["section"], line["name"]) == (self.section, name) for line in self.read()):
             return
         started = time.monotonic()
+        self._under_way.write_text(name, encoding="utf-8")
+        lost = False
         try:
             values = work()
         except Exception as error:  # the other measurements go on
             traceback.print_exc()
             values = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
+            lost = "CUDA error" in str(error)  # then every later call fails in this process
         self.add(name, **values, took=round(time.monotonic() - started, 1))
+        self._under_way.unlink()
+        if lost:
+            sys.exit(AGAIN)
+
+    def died(self, code: int) -> None:
+        """A process has ended in the middle: what it was at is not tried again."""
+        there = self._under_way.exists()
+        name = self._under_way.read_text(encoding="utf-8") if there else "before it measured"
+        self.add(name, error=f"the process died: exit {code}", exit=code)
+        self._under_way.unlink(missing_ok=True)
 
 
 def seconds_of(work: Callable[[], Any], device: str, times: int = 12) -> float:

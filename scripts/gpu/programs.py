@@ -121,7 +121,7 @@ def study(options: Options, lines: Lines) -> None:
 def vllm(options: Options, lines: Lines) -> None:
     """Answers by vLLM in the place of our own loop, where it is installed."""
     if importlib.util.find_spec("vllm") is None and "TALR_VLLM_PYTHON" not in os.environ:
-        lines.add("vllm", skipped="not installed")
+        lines.measure("vllm", lambda: {"skipped": "not installed"})
         return
     runs = Path(tempfile.mkdtemp())
     common = [*_model(options), f"runs_dir={runs}", f"device={options.device}", "logger=none"]

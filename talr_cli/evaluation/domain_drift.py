@@ -11,15 +11,14 @@ and its greatest length are ours, and so is the division by the number of predic
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from transformers import PreTrainedModel
 
 from talr_cli.data.base import Example
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.base_answers import Tokens, kept_answers
+from talr_cli.evaluation.drift import AskBase
 from talr_cli.evaluation.generation import answer_tokens, drawn, request
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.models.checks import positions
@@ -39,7 +38,7 @@ def answered_prompts(
     max_new_tokens: int,
     fingerprint: str,
     folder: Path,
-    load_base: Callable[[], PreTrainedModel],
+    ask_base: AskBase,
     batch_size: BatchSize,
 ) -> tuple[list[list[int]], list[int]]:
     """(prompts with the base's answers as token ids, where in each its first prediction stands).
@@ -60,7 +59,10 @@ def answered_prompts(
 
     def answer() -> Tokens:
         log.info("drift: the base answers %d prompts of the domain, once", len(rows))
-        return answer_tokens(load_base(), renderer, rows, batch_size, drawn(SEED))
+        found: Tokens = ask_base(
+            lambda base: answer_tokens(base, renderer, rows, batch_size, drawn(SEED))
+        )
+        return found
 
     asked = [[list(row.prompt), row.max_new_tokens] for row in rows]
     key = run_identity({"base": fingerprint, "rows": asked, "seed": SEED}, {})

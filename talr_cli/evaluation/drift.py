@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -31,6 +31,8 @@ from talr_cli.statistics.items import clustered_error
 
 log = logging.getLogger(__name__)
 
+# A function of the base -> what it finds. The base is loaded for it, and gone afterwards.
+AskBase = Callable[[Callable[[Any], Any]], Any]
 POSITIONS_AT_ONCE = 256  # rows of [positions, vocabulary] logits held in fp32
 TOKENS_AT_ONCE = 2048  # of a batch, with its padding
 
@@ -56,12 +58,12 @@ class Predictions:
 class KeptStates:
     """A base model's hidden states, in a file that is there from the second time on.
 
-    `checkpoint` is the folder of its weights, `load` loads all of it.
+    `checkpoint` is the folder of its weights.
     """
 
     file: Path
     checkpoint: Path
-    load: Callable[[], PreTrainedModel]
+    ask: AskBase
 
     def predictions(
         self, model: Any, prompts: Sequence[Sequence[int]], starts: Sequence[int]
@@ -71,7 +73,7 @@ class KeptStates:
         head = None if hidden is None else _head_on_disk(self.checkpoint, model, hidden.dtype)
         if hidden is not None and head is not None:
             return Predictions(hidden, head)
-        found = predictions(self.load(), prompts, starts)
+        found: Predictions = self.ask(lambda base: _by_head_alone(base, prompts, starts))
         if found.head is not None:
             make_folder(self.file.parent)
             write_bytes(self.file, save({"hidden": found.hidden.cpu()}))
@@ -165,6 +167,17 @@ def predictions(
     return Predictions(torch.cat(states), partial(head_logits, model) if plain else None)
 
 
+def _by_head_alone(
+    model: Any, sequences: Sequence[Sequence[int]], starts: Sequence[int]
+) -> Predictions:
+    """As `predictions`; what is found holds on to the model's head, and to nothing else of it."""
+    found, head = predictions(model, sequences, starts), model.get_output_embeddings()
+    if found.head is None:
+        return found
+    text = model.config.get_text_config()
+    return replace(found, head=partial(_logits, head.weight, head.bias, text))
+
+
 def _head_is_plain(model: Any, ids: Sequence[int]) -> bool:
     """Whether `head_logits` of the last hidden states are the logits: tried, not assumed."""
     few = torch.tensor([list(ids[:4])], device=model.device)
@@ -193,12 +206,14 @@ def _head_on_disk(
             for name in set(names) & set(tensors.keys()):
                 weight = tensors.get_tensor(name).to(own.weight.device, dtype)
                 if weight.shape == own.weight.shape:
-                    return partial(_logits, weight, model.config.get_text_config())
+                    return partial(_logits, weight, None, model.config.get_text_config())
     return None
 
 
-def _logits(weight: torch.Tensor, text: Any, hidden: torch.Tensor) -> torch.Tensor:
-    return as_logits(linear(hidden, weight), text)
+def _logits(
+    weight: torch.Tensor, bias: torch.Tensor | None, text: Any, hidden: torch.Tensor
+) -> torch.Tensor:
+    return as_logits(linear(hidden, weight, bias), text)
 
 
 def _batches(sequences: Sequence[Sequence[int]]) -> list[list[int]]:

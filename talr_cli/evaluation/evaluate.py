@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from talr_cli.evaluation.general.score_cache import ScoreCache
 from talr_cli.evaluation.general.suite import evaluate_general, items_of
 from talr_cli.evaluation.general.tasks import Tasks
 from talr_cli.evaluation.generation import DRAWN_AT_ONCE, not_inherited, requests
-from talr_cli.evaluation.memory import BatchSize
+from talr_cli.evaluation.memory import BatchSize, fits_twice, set_aside
 from talr_cli.evaluation.self_score import check_budget
 from talr_cli.evaluation.vllm import Vllm
 from talr_cli.models.config import ModelConfig
@@ -105,8 +106,9 @@ def evaluate(
 
         if suite.drift:
             is_base = weights == content(base, model_config)
-            load = cache(lambda: load_ready(base, model_config, model.device.type))
-            from_base = _Base(base, scores, None if is_base else load)
+            load = partial(load_ready, base, model_config, model.device.type)
+            ask: drift.AskBase = partial(_in_place_of, model, load)
+            from_base = _Base(base, scores, None if is_base else ask)
             prompts = _drift_prompts(general.prompts, renderer)
             along = from_base.answers(model, renderer, rows, budget)
             with progress.share(drifted, label="drift"):
@@ -138,12 +140,12 @@ class _Base:
     """The model that drift is measured from; what it answers and predicts is kept in `scores`.
 
     Attributes:
-        load: Makes it, once, where what is kept is not enough; None: it is the model scored.
+        ask: Loads it, where what is kept is not enough; None: it is the model scored.
     """
 
     source: ModelSource
     scores: Path
-    load: Callable[[], PreTrainedModel] | None
+    ask: drift.AskBase | None
 
     def answers(
         self, model: PreTrainedModel, renderer: Renderer, rows: Sequence[Example], budget: int
@@ -157,7 +159,7 @@ class _Base:
                 budget,
                 self.source.fingerprint,
                 self.scores,
-                self.load or (lambda: model),
+                self.ask or (lambda work: work(model)),
                 BatchSize(DRAWN_AT_ONCE),
             )
 
@@ -168,7 +170,7 @@ class _Base:
         starts: Sequence[int] | None = None,
     ) -> drift.KeptStates | None:
         """Its hidden states over the prompts, from `starts` on, to be compared with the model's."""
-        if self.load is None:
+        if self.ask is None:
             return None
         read_by: dict[str, Any] = {
             "prompts": prompts,
@@ -179,7 +181,7 @@ class _Base:
             read_by["starts"] = starts
         identified = {"base": self.source.fingerprint, **read_by, "versions": package_versions()}
         file = self.scores / f"base-states-{run_identity(identified, {})[:16]}.safetensors"
-        return drift.KeptStates(file, self.source.directory, self.load)
+        return drift.KeptStates(file, self.source.directory, self.ask)
 
 
 def _drift_prompts(prompts: Sequence[tuple[str, bool]], renderer: Renderer) -> list[list[int]]:
@@ -216,6 +218,17 @@ def _drift(
     if along[0]:
         found["domain_kl_from_base"] = from_base(*along)
     return found
+
+
+def _in_place_of(
+    model: PreTrainedModel, load: Callable[[], PreTrainedModel], work: Callable[[Any], Any]
+) -> Any:
+    """What `work` finds with another model; where a GPU does not hold both, ours waits meanwhile.
+
+    The other one must be gone when ours comes back: nothing here and nothing found holds on to it.
+    """
+    with nullcontext() if fits_twice(model) else set_aside(model):
+        return work(load())
 
 
 def load_ready(source: ModelSource, model_config: ModelConfig, device: str) -> PreTrainedModel:

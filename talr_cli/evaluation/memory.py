@@ -9,14 +9,15 @@ from __future__ import annotations
 import gc
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 
 from talr_cli.models.checks import positions
-from talr_cli.models.device_memory import free_memory
+from talr_cli.models.device_memory import free_memory, ran_out
 from talr_cli.models.shape import Shape, of_settings
 
 log = logging.getLogger(__name__)
@@ -46,8 +47,8 @@ class BatchSize:
         while True:
             try:
                 return work(self.now)
-            except torch.OutOfMemoryError:
-                if self.now == 1:
+            except RuntimeError as error:
+                if self.now == 1 or not ran_out(error):
                     raise
             # Not in the handler: the exception's frames keep the tensors.
             self._halve()
@@ -67,9 +68,39 @@ class BatchSize:
     def _halve(self) -> None:
         log.warning("out of memory with %d rows at once: going on with %d", self.now, self.now // 2)
         self.now //= 2
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _give_back()
+
+
+@contextmanager
+def set_aside(model: Any) -> Iterator[None]:
+    """Inside, the model waits in the CPU's memory, and another may have the GPU's."""
+    device = model.device
+    _move(model, "cpu")
+    try:
+        yield
+    finally:
+        _move(model, device)
+
+
+def _move(model: Any, device: Any) -> None:
+    with torch.inference_mode(False):  # its weights stay what can be trained
+        model.to(device)
+    _give_back()
+
+
+def _give_back() -> None:
+    gc.collect()  # a model may be part of a cycle
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
+def fits_twice(model: Any) -> bool:
+    """Whether the memory beside the model is free for another one of its kind, and its work."""
+    if model.device.type != "cuda":
+        return True  # it would wait in the same memory
+    return 1.5 * model.get_memory_footprint() < free_memory("cuda")
 
 
 def rows_that_fit(model: Any, tokens: int) -> int:

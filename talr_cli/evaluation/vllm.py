@@ -9,7 +9,6 @@ asked.
 from __future__ import annotations
 
 import functools
-import gc
 import json
 import logging
 import os
@@ -31,6 +30,7 @@ from talr_cli.errors import UserError
 from talr_cli.evaluation.config import SuiteConfig
 from talr_cli.evaluation.data_parallel import free_the_others
 from talr_cli.evaluation.generation import Request
+from talr_cli.evaluation.memory import set_aside
 from talr_cli.models.saving import end_tokens
 
 log = logging.getLogger(__name__)
@@ -250,12 +250,6 @@ def _read_answers(file: Path, ends: Collection[int]) -> list[tuple[list[int], bo
 @contextmanager
 def _memory_freed(model: Any) -> Iterator[None]:
     """Inside, no process of this run holds a model on a GPU: ours waits in the CPU's memory."""
-    device = model.device
     free_the_others()
-    model.to("cpu")
-    gc.collect()
-    torch.cuda.empty_cache()
-    try:
+    with set_aside(model):
         yield
-    finally:
-        model.to(device)

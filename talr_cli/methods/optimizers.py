@@ -33,7 +33,18 @@ class Optimizer:
     extra: ClassVar[str] = ""  # talr's extra that brings it
     bf16_weights: ClassVar[bool] = False  # whether it updates weights in bf16, not in fp32
     shards: ClassVar[bool] = True  # whether it takes weights that FSDP2 has split up
-    state_bytes: ClassVar[float] = 8  # of each number that it trains, at most
+    state_bytes: ClassVar[float] = 8  # of each number that it trains
+    # The same, of the embedding's and of the head's where it is another matrix; None: no others.
+    ends_bytes: ClassVar[tuple[float, float] | None] = None
+
+    def state(self, trained: int, embedding: int = 0, head: int = 0) -> float:
+        """Bytes of its state: of `trained` numbers, so many of them in the embedding and the head.
+
+        A head that is the embedding has none of its own.
+        """
+        of_embedding, of_head = self.ends_bytes or (self.state_bytes, self.state_bytes)
+        rest = trained - embedding - head
+        return self.state_bytes * rest + of_embedding * embedding + of_head * head
 
     def arguments(self) -> dict[str, Any]:
         """Of transformers' TrainingArguments."""
@@ -97,6 +108,7 @@ class AdamW8bit(AdamW):
     extra: ClassVar[str] = "bnb"
     shards: ClassVar[bool] = False
     state_bytes: ClassVar[float] = 2
+    ends_bytes: ClassVar[tuple[float, float] | None] = (8, 2)
 
     def arguments(self) -> dict[str, Any]:
         optim = "paged_adamw_8bit" if self.paged else "adamw_bnb_8bit"
@@ -159,6 +171,8 @@ class Muon(Optimizer):
     beta1: float = value(**_BETA1)
     beta2: float = value(**_BETA2)
     shards: ClassVar[bool] = False
+    state_bytes: ClassVar[float] = 4
+    ends_bytes: ClassVar[tuple[float, float] | None] = (8, 8)
 
     def maker(self, lr: float) -> tuple[Any, dict[str, Any]]:
         from talr_cli.methods.muon import MuonAndAdamW

@@ -1,4 +1,4 @@
-"""How much memory of a device this process may take, beside others that share it."""
+"""How much memory of a device this process may take beside others, and how its end is told."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import psutil
 
 # Of free memory: the allocator's waste on a GPU; on a CPU other processes and the files' cache too.
 USABLE = {"cuda": 0.92, "cpu": 0.8}
+# What torch says of it where it has no exception for it: of a CPU, an Apple GPU, CUDA's libraries.
+_NO_MEMORY = (
+    *("DefaultCPUAllocator: can't allocate memory", "MPS backend out of memory"),
+    *("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"),
+)
 WORKERS = "TALR_WORKERS"  # in the environment: runs that share the memory of this device
 
 
@@ -18,13 +23,22 @@ def free_memory(device: str) -> float:
         import torch
 
         (free, total), ranks = torch.cuda.mem_get_info(), 1
+        held = torch.cuda.memory_allocated()
         # What this process has given back lies with torch, which hands it out again.
-        free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        free += torch.cuda.memory_reserved() - held
     else:
         free, total = _of_the_machine()
-        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    share = total / int(os.environ.get(WORKERS, "1"))
-    return USABLE[device] * min(free, share) / ranks
+        ranks, held = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 0
+    share = total / int(os.environ.get(WORKERS, "1")) - held
+    return USABLE[device] * max(0, min(free, share)) / ranks
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that there was no memory."""
+    import torch
+
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or any(text in str(error) for text in _NO_MEMORY)
 
 
 def machine_memory() -> float:

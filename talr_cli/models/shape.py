@@ -19,7 +19,7 @@ Tensor = tuple[tuple[int, ...], int]  # its shape, and the bytes of each number 
 
 _BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
 # In the names of weights that come with a checkpoint and are not the language model's.
-_OTHER_PARTS = ("vision", "visual", "audio", "multi_modal", "mm_")
+_OTHER_PARTS = ("vision", "visual", "audio", "multi_modal", "mm_", "mtp.")
 
 
 @dataclass(frozen=True)

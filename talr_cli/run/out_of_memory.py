@@ -1,7 +1,6 @@
 """Memory that runs out in training: one line with the numbers, and what would take less of it.
 
-Knows the three ways in which torch and Python say so; on a CPU the kernel may also end the process
-without a word.
+On a CPU the kernel may also end the process without a word.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from typing import TYPE_CHECKING
 from talr_cli import ranks
 from talr_cli.errors import UserError
 from talr_cli.methods.regularisers import L2
+from talr_cli.models.device_memory import ran_out
 from talr_cli.run.config import TrainConfig
 
 if TYPE_CHECKING:
     from talr_cli.run.prepare import Run
 
-_OF_CPU = "DefaultCPUAllocator: can't allocate memory"
 _BYTES = re.compile(r"(?:tried to allocate|Tried to allocate) ([\d.]+) (bytes|KiB|MiB|GiB)")
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
@@ -27,13 +26,10 @@ _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 @contextmanager
 def told(run: Run) -> Iterator[None]:
     """Inside, where memory runs out, a UserError says what to change; the run can go on with it."""
-    import torch
-
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        is_ours = isinstance(error, torch.OutOfMemoryError | MemoryError) or _OF_CPU in str(error)
-        if not is_ours:
+        if not ran_out(error):
             raise
         raise UserError(f"{_numbers(run, error)}: {_way_out(run.config)}") from error
 

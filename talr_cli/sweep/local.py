@@ -60,14 +60,19 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
         process.wait()
 
 
+def sharing(workers: int, device: str) -> int:
+    """How many runs share the memory of the fullest GPU, or of a machine: all plan alike."""
+    gpus = [] if device == "cpu" else gpu_names()
+    return -(-workers // max(1, len(gpus)))
+
+
 def _environment(number: int, workers: int, device: str) -> dict[str, str]:
     """What sets the worker `number` apart from the others."""
     gpus = [] if device == "cpu" else gpu_names()
     if gpus:
         # All of the worker's share, which a run with distributed=ddp takes.
         share = gpus[number::workers] or [gpus[number % len(gpus)]]
-        sharing = str(-(-workers // len(gpus)))  # of the fullest GPU: all plan alike
-        return {"CUDA_VISIBLE_DEVICES": ",".join(share), WORKERS: sharing}
+        return {"CUDA_VISIBLE_DEVICES": ",".join(share), WORKERS: str(sharing(workers, device))}
     if workers == 1:
         return {}
     threads = max(1, len(os.sched_getaffinity(0)) // workers)

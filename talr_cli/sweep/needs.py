@@ -227,16 +227,21 @@ def memory_of(
     states: Sequence[State],
     shapes: Mapping[Path, Shape | None],
     place: Place | None = None,
+    together: int = 1,
 ) -> str | None:
     """What the run that takes the most is estimated to take, if a row is as long as may be.
 
     None where no training is left to do, or none of a model that is known.
+
+    Args:
+        together: How many runs share the memory of a GPU, or of the machine.
     """
     found = []
     for job, now in zip(jobs, states, strict=True):
         config, shape = _training(job), shapes[job.directory.path]
         if now != "done" and config is not None and shape is not None:
             there = _memory_there(config, place)[0]
+            there = None if there is None else there / together
             least = _longest_rows(config, shape, place, 0.0 if there is None else there)
             found.append((config, shape, least, there))
     if not found:
@@ -248,7 +253,8 @@ def memory_of(
     what = f"a run ({config.model.name}, {config.method}: {rows}"
     if there is not None:
         total, usable = gib(plan.memory.total), gib(plan.free)
-        return f"up to {total} {what}, {longest}); {usable} are usable"
+        shared = f", as {together} runs share it" * (together > 1)
+        return f"up to {total} {what}, {longest}); {usable} are usable{shared}"
     most = _longest_rows(config, shape, place, math.inf)
     more = f"; up to {gib(most.memory.total)} with {most.rows}" * (most.rows != plan.rows)
     return (

@@ -26,6 +26,7 @@ from talr_cli.sweep import needs
 from talr_cli.sweep.apart import apart
 from talr_cli.sweep.grid import Point, base_overrides, scoring_key
 from talr_cli.sweep.jobs import Job, State
+from talr_cli.sweep.local import sharing
 
 _NOT_HERE = ModelSource(Path(), "not here yet", "not here yet")
 
@@ -86,6 +87,9 @@ def make_plan(
     known = {key: shape_of(source) for key, source in sources.items()}
     shapes = {job.directory.path: known[model_key(job.config)] for job in jobs}
     place = _place(options)
+    together = 1
+    if options.launcher == "local":
+        together = sharing(options.workers, points[0].config.device)
     missing = needs.missing(jobs, states, shapes, place)
     if disk is not None and disk > free:
         missing.append(f"disk: up to {gib(disk)} are needed, {gib(free)} are free")
@@ -97,7 +101,7 @@ def make_plan(
         needs.seconds_of(jobs, states, options.workers),
         disk,
         free,
-        needs.memory_of(jobs, states, shapes, place),
+        needs.memory_of(jobs, states, shapes, place, together),
         needs.notes(jobs, unknown),
         missing,
     )

@@ -118,7 +118,7 @@ def step_memory(shape: Shape, method: Method, how: Arithmetic, one: Pass) -> Mem
     peak = max(_moments(shape, method, how, one, gradient), key=sum)
     return Memory(
         _weights(shape, method, how) / _parts(how) + _gathered(shape, how),
-        how.optimizer.state_bytes * trained / _parts(how),
+        _state(shape, method, how) / _parts(how),
         theta_0,
         base,
         FP32 * trained / _parts(how) if isinstance(method.merge, Ema) else 0.0,
@@ -194,6 +194,14 @@ def _weights(shape: Shape, method: Method, how: Arithmetic) -> float:
         return _trained_bytes(how) * shape.weights
     rest = shape.weights - shape.multiplied + trained_numbers(shape, method)
     return _held(method, how) * shape.multiplied + FP32 * rest
+
+
+def _state(shape: Shape, method: Method, how: Arithmetic) -> float:
+    """Of the optimizer; its numbers for embedding and head may be others than those between."""
+    trained = trained_numbers(shape, method)
+    if method.adapter is not None:
+        return how.optimizer.state(trained)
+    return how.optimizer.state(trained, shape.head, 0 if shape.tied else shape.head)
 
 
 def _passing(shape: Shape, how: Arithmetic) -> float:

@@ -36,6 +36,9 @@ class Meter:
 
     def start(self) -> None:
         """The training begins, or goes on."""
+        if self._accelerator.device.type == "cuda":
+            # A notebook's process may have trained before.
+            torch.cuda.reset_peak_memory_stats()
         self._started = time.perf_counter()
 
     @contextmanager

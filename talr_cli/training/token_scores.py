@@ -31,7 +31,8 @@ from talr_cli.models.head import (
     model_inputs,
 )
 
-# Columns of a tile: on a CPU so many as its caches hold.
+# Columns of a tile: on a CPU so many as its caches hold. On an Apple GPU as there, since TRL has no
+# kernel for it and holds several tiles at once.
 VOCABULARY_AT_ONCE = {"cpu": 4096, "cuda": 32768}
 
 
@@ -42,7 +43,7 @@ def add_token_scores(model: nn.Module, outputs: tuple[str, ...]) -> None:
     text = language_model.config.get_text_config()
     cap, scale = logit_cap(text), logit_scale(text)
     fused = tuple(output for output in outputs if output != "topk_entropy")
-    columns = VOCABULARY_AT_ONCE.get(language_model.device.type, VOCABULARY_AT_ONCE["cuda"])
+    columns = VOCABULARY_AT_ONCE.get(language_model.device.type, VOCABULARY_AT_ONCE["cpu"])
 
     # generate() looks up what it may hand over in the signature.
     @functools.wraps(type(language_model).forward)

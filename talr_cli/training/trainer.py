@@ -98,7 +98,7 @@ class MethodTrainer(SFTTrainer):
         self._load_base = load_base
         self.mean = mean
         if mean is not None:
-            self.add_callback(KeepMean(mean, lambda: self.accelerator.optimizer_step_was_skipped))
+            self.add_callback(KeepMean(mean, self._loss_scale))
         if self.padding_free:
             attend_by_row(causal_lm(self.model))
         self.weights = StepWeights(objective, self.accelerator)
@@ -275,11 +275,15 @@ class MethodTrainer(SFTTrainer):
 
     def _scale_gradients(self, divide: bool) -> None:
         """Take fp16's loss scale, a power of two, off the gradients, or put it on again."""
-        scaler = self.accelerator.scaler
-        if scaler is not None:
+        scale = self._loss_scale()
+        if scale is not None:
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-            scale = scaler._get_scale_async()  # the tensor: get_scale() would wait for it
             torch._foreach_mul_(gradients, scale.reciprocal() if divide else scale)
+
+    def _loss_scale(self) -> torch.Tensor | None:
+        """fp16's, on the device; None without one."""
+        scaler = self.accelerator.scaler
+        return None if scaler is None else scaler._get_scale_async()  # get_scale() would wait
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -288,9 +292,7 @@ class MethodTrainer(SFTTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self.model.training:
             logs["weighted_loss"] = logs.pop("loss")
-            scaler = self.accelerator.scaler
-            scale = None if scaler is None else scaler._get_scale_async()
-            logs |= self.statistics.flush(self.accelerator, scale)
+            logs |= self.statistics.flush(self.accelerator, self._loss_scale())
             # With too large a scale the gradient is no number: the step was left out and the scale
             # halved. Where even 1 is too large, it is one that diverges.
             left_out = logs.get("loss_scale", 0) >= 1

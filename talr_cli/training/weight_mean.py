@@ -89,17 +89,26 @@ class KeepMean(TrainerCallback):
     """Has the mean follow the optimizer's steps.
 
     Args:
-        was_skipped: Whether the last step was none, as fp16's are whose gradient is no number.
+        loss_scale: fp16's, as it is now; None without one. It falls where a step is left out as
+            its gradient is no number: a fused optimizer does so by itself and tells nobody else.
     """
 
-    def __init__(self, mean: WeightMean, was_skipped: Callable[[], bool]) -> None:
+    def __init__(self, mean: WeightMean, loss_scale: Callable[[], torch.Tensor | None]) -> None:
         self._mean = mean
-        self._was_skipped = was_skipped
+        self._loss_scale = loss_scale
+        self._before: torch.Tensor | None = None
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        scale = self._loss_scale()
+        self._before = None if scale is None else scale.clone()  # it is changed in place
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if not self._was_skipped():
+        scale = self._loss_scale()
+        if scale is None or self._before is None or bool(scale >= self._before):
             self._mean.update(kwargs["model"])
 
 

@@ -9,7 +9,7 @@ import torch
 from small_models import made, token_ids
 
 from talr_cli.data.base import Example
-from talr_cli.evaluation import domain_drift
+from talr_cli.evaluation import domain_drift, evaluate, memory
 from talr_cli.evaluation.domain_drift import answered_prompts
 from talr_cli.evaluation.drift import KeptStates, kl_from_base
 from talr_cli.evaluation.generation import drawn
@@ -43,15 +43,15 @@ def answered(base, renderer, tmp_path, monkeypatch):
     monkeypatch.setattr(domain_drift, "MOST_TOKENS", 7)
     loads = []
 
-    def load():
+    def ask(work):
         loads.append(1)
-        return base
+        return work(base)
 
     def answer(examples=EXAMPLES):
         settings = base.config.to_dict()
         folder = tmp_path / "scores"
         return answered_prompts(
-            examples, renderer, settings, 1024, "base", folder, load, BatchSize(2)
+            examples, renderer, settings, 1024, "base", folder, ask, BatchSize(2)
         ), len(loads)
 
     return answer
@@ -81,7 +81,9 @@ def test_it_is_the_divergence_of_each_prediction_that_makes_an_answer(
         assert ids[: start + 1] == prompt
         # A random model finds no end: 7 tokens, of which the last one is predicted and not read.
         assert len(ids) == len(prompt) + 6
-    states = KeptStates(tmp_path / "states.safetensors", tiny_source.directory, lambda: base)
+    states = KeptStates(
+        tmp_path / "states.safetensors", tiny_source.directory, lambda work: work(base)
+    )
     for _ in range(2):  # computed, then found
         measured = kl_from_base(tuned, states, sequences, starts)
         assert measured["score"] == pytest.approx(
@@ -99,11 +101,12 @@ def test_it_is_the_divergence_of_each_prediction_that_makes_an_answer(
         ("granite", torch.float32),
         ("cohere", torch.float32),
         ("gemma2", torch.float32),
+        ("phi", torch.float32),
         ("llama", torch.bfloat16),
     ],
 )
 def test_from_its_kept_states_a_base_predicts_what_it_does(kind, dtype, tmp_path):
-    """Logits that are scaled or capped; a model that was saved in fewer bits than its base."""
+    """Logits that are scaled, capped, have a bias; a model saved in fewer bits than its base."""
     base = made(kind)
     with torch.no_grad():
         base.get_output_embeddings().weight.mul_(20)
@@ -112,17 +115,60 @@ def test_from_its_kept_states_a_base_predicts_what_it_does(kind, dtype, tmp_path
         tuned.get_output_embeddings().weight.mul_(-1)
     prompts, loads = token_ids(length=12).tolist(), []
 
-    def load():
+    def ask(work):
         loads.append(1)
-        return base
+        return work(base)
 
-    states = KeptStates(tmp_path / "states.safetensors", tmp_path / "base", load)
+    states = KeptStates(tmp_path / "states.safetensors", tmp_path / "base", ask)
     expected = plain_kl(base, tuned, prompts, [0, 0])
     assert expected > 0.1
     for _ in range(2):  # computed, then found
         measured = kl_from_base(tuned, states, prompts)["score"]
         assert measured == pytest.approx(expected, rel=1e-4 if dtype == torch.float32 else 0.05)
-    assert len(loads) == 1
+    assert len(loads) == (2 if kind == "phi" else 1)  # a bias is not looked for on the disk
+
+
+class OnGpu(torch.nn.Linear):
+    """A model that is said to lie on a GPU, and notes where it is sent."""
+
+    def __init__(self, events):
+        super().__init__(2, 2)
+        self.events, self.device = events, torch.device("cuda")
+
+    def get_memory_footprint(self):
+        return 16
+
+    def to(self, device):
+        self.events.append(str(device))
+        return self
+
+
+@pytest.mark.parametrize(
+    ("free", "events"),
+    [(23, ["cpu", "loaded", "asked", "gone", "cuda"]), (100, ["loaded", "asked"])],
+)
+def test_a_gpu_that_does_not_hold_both_holds_the_base_alone(free, events, monkeypatch):
+    seen = []
+    monkeypatch.setattr(memory, "free_memory", lambda device: free)
+
+    class Base:
+        def __init__(self):
+            seen.append("loaded")
+
+        def __del__(self):
+            seen.append("gone")
+
+    found = evaluate._in_place_of(OnGpu(seen), Base, lambda base: seen.append("asked") or 5)
+    assert found == 5
+    assert seen[: len(events)] == events
+    assert seen.count("gone") == 1
+
+
+def test_weights_that_were_moved_can_be_trained():
+    model = torch.nn.Linear(2, 2)
+    with torch.inference_mode():
+        memory._move(model, "meta")
+    assert not model.weight.is_inference()
 
 
 def test_an_end_is_a_prediction_like_the_others(base, tuned, answered, renderer, monkeypatch):
@@ -136,7 +182,9 @@ def test_an_end_is_a_prediction_like_the_others(base, tuned, answered, renderer,
     (sequences, starts), _ = answered()
     assert sequences == [renderer.prompt_ids(one.messages) for one in EXAMPLES]
     assert [len(ids) - start for ids, start in zip(sequences, starts, strict=True)] == [1] * 5
-    states = KeptStates(domain_drift.Path("/none"), domain_drift.Path("/none"), lambda: base)
+    states = KeptStates(
+        domain_drift.Path("/none"), domain_drift.Path("/none"), lambda work: work(base)
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("talr_cli.evaluation.drift.write_bytes", lambda *_: None)
         patch.setattr("talr_cli.evaluation.drift.make_folder", lambda *_: None)

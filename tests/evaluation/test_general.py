@@ -353,6 +353,27 @@ def test_so_are_those_of_the_domain(small_memory, renderer, answer_by):
     ]
 
 
+@pytest.mark.parametrize(
+    ("said", "answered"),
+    [
+        ("MPS backend out of memory (MPS allocated: 9.00 GB)", 1),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", 1),
+        ("CUDA error: an illegal memory access was encountered", None),
+    ],
+)
+def test_memory_that_runs_out_is_known_by_what_torch_says(said, answered):
+    def work(rows):
+        if rows > 1:
+            raise RuntimeError(said)
+        return rows
+
+    if answered is None:
+        with pytest.raises(RuntimeError, match="illegal"):
+            BatchSize(4).whole(work)
+    else:
+        assert BatchSize(4).whole(work) == answered
+
+
 def test_a_single_row_that_does_not_fit_is_an_error():
     def work(_rows):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -385,11 +406,11 @@ def test_drift_against_a_plain_computation(model, tokenizer, tiny_source, tiny_c
         total += float((p * (p / q).log()).sum())
     loads = []
 
-    def load():
+    def ask(work):
         loads.append(1)
-        return model
+        return work(model)
 
-    base = KeptStates(tmp_path / "scores" / "base.safetensors", tiny_source.directory, load)
+    base = KeptStates(tmp_path / "scores" / "base.safetensors", tiny_source.directory, ask)
     measured = kl_from_base(other, base, prompts)
     assert measured["score"] == pytest.approx(total / 7, rel=1e-4)
     assert measured["tokens"] == 7

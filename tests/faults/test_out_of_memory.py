@@ -116,6 +116,8 @@ def test_each_way_of_saying_so_is_known_and_no_other():
         advice(RuntimeError(f"{of_cpu} to allocate {2**30} bytes."))
     )
     assert "there was no room more" in str(advice(MemoryError()))
+    of_apple = "MPS backend out of memory (MPS allocated: 9.00 GB). Tried to allocate 2.50 GiB on"
+    assert "no room for 2.50 GiB" in str(advice(RuntimeError(of_apple)))
     assert type(advice(RuntimeError("shapes differ"))) is RuntimeError
 
 

@@ -8,7 +8,7 @@ import torch
 from conftest import config
 from faults.tiny_training import STEPS, trained
 from optimizer_step import toy
-from transformers import Trainer, TrainingArguments
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
 from talr_cli.errors import UserError
 from talr_cli.methods.muon import MuonAndAdamW
@@ -43,6 +43,49 @@ def test_a_run_that_goes_on_ends_with_the_same_weights(optimizer, tmp_path):
     for (name, one), other in zip(model.named_parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other), name
         assert not torch.equal(one, dict(toy().named_parameters())[name])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        *(AdamW(), Sgd(), Muon()),
+        pytest.param(AdamW8bit(), marks=NEEDS_BNB),
+        pytest.param(AdamWBf16(), marks=NEEDS_AO),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_its_state_takes_what_the_estimate_of_memory_says(optimizer, tied, tmp_path):
+    settings = LlamaConfig(
+        vocab_size=1024, hidden_size=64, intermediate_size=256, num_hidden_layers=2,
+        num_attention_heads=2, tie_word_embeddings=tied,
+    )  # fmt: skip
+    model = LlamaForCausalLM(settings).to(torch.bfloat16 if optimizer.bf16_weights else None)
+    trainer = Trainer(
+        model,
+        TrainingArguments(str(tmp_path), use_cpu=True, **optimizer.arguments()),
+        optimizer_cls_and_kwargs=optimizer.maker(1e-3),
+    )
+    made = trainer.create_optimizer()
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    with torch.compiler.set_stance("force_eager"):
+        made.step()
+    held = sum(
+        size(one) for state in made.state.values() for name, one in state.items() if name != "step"
+    )
+    head, numbers = 1024 * 64, sum(parameter.numel() for parameter in model.parameters())
+    said = optimizer.state(numbers, head, 0 if tied else head)
+    assert said == pytest.approx(held, rel=0.05)
+
+
+def size(state):
+    """Bytes of what an optimizer keeps of a weight; a tensor may be made of others."""
+    if not isinstance(state, torch.Tensor):
+        return 0
+    if hasattr(state, "__tensor_flatten__"):
+        return sum(size(getattr(state, name)) for name in state.__tensor_flatten__()[0])
+    return state.untyped_storage().nbytes() if state.numel() > 256 else 0
 
 
 def test_muon_orthogonalises_hidden_matrices_and_leaves_the_rest_to_adamw():

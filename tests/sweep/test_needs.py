@@ -152,6 +152,8 @@ def test_memory_of_another_machine_is_that_which_was_said(tmp_path):
     assert "with 8), if all had max_length=4096 tokens; with slurm.gpu_memory=GIB" in stated
     known = needs.memory_of([one], ["to do"], shapes, needs.Place(1, 80 * 2**30))
     assert f"{0.92 * 80:.1f} GiB are usable" in known
+    shared = needs.memory_of([one], ["to do"], shapes, needs.Place(1, 80 * 2**30), together=2)
+    assert f"{0.92 * 40:.1f} GiB are usable, as 2 runs share it" in shared
 
 
 def test_wandb_without_a_login_is_noted(tmp_path, monkeypatch):

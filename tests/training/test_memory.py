@@ -115,6 +115,7 @@ def measured(source, config, folder):
             load,
             str(source.directory),
         )
+        assert not trainer.args.ddp_find_unused_parameters  # of a model of text nothing is unused
         trainer.add_callback(Watch())
         trainer.train()
     return peaks[-1]
@@ -128,6 +129,7 @@ def measured(source, config, folder):
         (("method=lora",), 4, False),
         (("method=oft",), 4, False),
         (("method=ema",), 2, True),
+        pytest.param(("method=sft", "optimizer=muon"), 4, True, marks=pytest.mark.slow),
         pytest.param(("method=sft",), 1, True, marks=pytest.mark.slow),
         pytest.param(("method=l2", "trainer.precision=bf16"), 4, False, marks=pytest.mark.slow),
         pytest.param(("method=lora", "trainer.precision=bf16"), 4, True, marks=pytest.mark.slow),

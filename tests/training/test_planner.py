@@ -5,6 +5,7 @@ import os
 from statistics import mean
 
 import pytest
+import torch
 
 from talr_cli.config import composition
 from talr_cli.errors import UserError
@@ -122,6 +123,17 @@ def test_memory_is_shared_by_the_runs_of_a_sweep(monkeypatch):
     assert 0 < alone < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     monkeypatch.setenv(device_memory.WORKERS, "1000")
     assert device_memory.free_memory("cpu") < alone / 10
+
+
+def test_what_a_run_holds_of_a_gpu_is_part_of_its_share(monkeypatch):
+    """Beside three others on 80 GiB it has 20; 6 of them are its model, and 1 lies with torch."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (50 * GIB, 80 * GIB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 7 * GIB)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 6 * GIB)
+    monkeypatch.setenv(device_memory.WORKERS, "4")
+    assert device_memory.free_memory("cuda") == pytest.approx(0.92 * 14 * GIB)
+    monkeypatch.delenv(device_memory.WORKERS)
+    assert device_memory.free_memory("cuda") == pytest.approx(0.92 * 51 * GIB)
 
 
 def test_the_shape_of_a_model_is_read_from_its_files(tiny_source):

@@ -8,6 +8,7 @@ from datasets import Dataset
 from optimizer_step import gradient, relative, rows, stub_tokenizer, toy, trainer_gradient
 from peft import LoraConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import TrainerCallback
 from trl import SFTConfig
 
 from talr_cli.errors import UserError
@@ -15,6 +16,7 @@ from talr_cli.methods.objectives import Eaft, Sft
 from talr_cli.methods.regularisers import L2, Kl
 from talr_cli.models.loading import choose_device, choose_precision
 from talr_cli.training.trainer import MethodTrainer
+from talr_cli.training.weight_mean import WeightMean
 
 HALVES = [(True, torch.bfloat16), (False, torch.float32)]
 
@@ -85,8 +87,8 @@ def test_autocast_keeps_no_copies_of_weights_that_are_computed_again(tmp_path):
     assert alive[0] < layer
 
 
-def scaled_training(folder, scale, steps=1):
-    """A training under fp16 autocast with a loss scale; what was logged, and the trainer.
+def scaled_training(folder, scale, steps=1, mean=None):
+    """A training under fp16 autocast with a loss scale: what was logged, gradients, weights.
 
     accelerate scales losses on GPUs only, so the parts are put in by hand; all of them are real.
     """
@@ -102,7 +104,11 @@ def scaled_training(folder, scale, steps=1):
         for parameter in base.parameters():
             parameter += 0.05
     regulariser.start(base, lambda: base)
-    logged, gradients = [], []
+    logged, gradients, weights = [], [], []
+
+    class Weights(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            weights.append([one.detach().clone() for one in model.parameters()])
 
     class Catching(MethodTrainer):
         def _clip_grad_norm(self, model):
@@ -115,8 +121,9 @@ def scaled_training(folder, scale, steps=1):
             logged.append(logs)
 
     trainer = Catching(
-        model=toy(), args=arguments, objective=Sft(), regulariser=regulariser,
-        processing_class=stub_tokenizer(), train_dataset=Dataset.from_list(rows(4)),
+        model=toy(), args=arguments, objective=Sft(), regulariser=regulariser, mean=mean,
+        callbacks=[Weights()], processing_class=stub_tokenizer(),
+        train_dataset=Dataset.from_list(rows(4)),
     )  # fmt: skip
     accelerator = trainer.accelerator
     if scale is not None:
@@ -126,23 +133,33 @@ def scaled_training(folder, scale, steps=1):
         trainer.train()
     finally:
         accelerator.state._mixed_precision = "no"
-    return [one for one in logged if "loss" in one], gradients
+    return [one for one in logged if "loss" in one], gradients, weights
 
 
 def test_the_loss_scale_of_fp16_changes_no_gradient(tmp_path):
     """Nor that of a penalty, which is added to gradients that are scaled."""
-    _, expected = scaled_training(tmp_path, None)
-    _, actual = scaled_training(tmp_path, 2.0**10)
+    _, expected, _ = scaled_training(tmp_path, None)
+    _, actual, _ = scaled_training(tmp_path, 2.0**10)
     assert relative(actual[0], expected[0]) < 5e-3
 
 
 def test_a_step_whose_scale_is_too_large_is_left_out_and_is_no_divergence(tmp_path):
-    logged, _ = scaled_training(tmp_path, 2.0**30, steps=14)
+    mean, decay = WeightMean(0.9), 0.9
+    logged, _, weights = scaled_training(tmp_path, 2.0**30, steps=14, mean=mean)
     scales = [one["loss_scale"] for one in logged]
     left_out = [one for one in logged if "grad_norm" not in one]
     assert 1 <= len(left_out) < 14
     assert scales[-1] == 2.0 ** (30 - len(left_out))
     assert logged[-1]["loss"] < logged[0]["loss"]
+    # The moving average begins with the first step that is made, and a step left out is none.
+    made = [one for one, log in zip(weights, logged, strict=True) if "grad_norm" in log]
+    assert "grad_norm" not in logged[0]
+    expected = made[0]
+    for after in made[1:]:
+        expected = [
+            decay * one + (1 - decay) * new for one, new in zip(expected, after, strict=True)
+        ]
+    torch.testing.assert_close(list(mean._mean.values()), expected)
 
 
 @pytest.mark.parametrize(
