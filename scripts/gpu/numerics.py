@@ -16,7 +16,9 @@ METHODS = (*("sft", "talr", "dft", "eaft", "infosft", "deft", "flow", "l2", "kl"
 # The head is made in pieces of 32768 columns on a GPU: here in two of them.
 SHAPE = {**SMALL, "vocab_size": 49152, "hidden_size": 256, "intermediate_size": 512}
 # How far the weights are from the base's, relatively, so that l2 and kl have something to pull.
-MOVED = 1.02
+# Where predictions hardly differ (1.02), the gradient of their KL is a difference that bf16 does
+# not resolve: asft's, which is little else, is then off by 0.14, and by 0.02 here.
+MOVED = 1.3
 FP32, BF16 = 1e-3, 5e-2  # relative, of the whole gradient
 IN_PARTS = "trainer.micro_batch_size=2"
 REFERENCE = ("trainer.precision=fp32", "trainer.padding_free=false")
