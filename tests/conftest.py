@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from pathlib import Path
 
 os.environ["WANDB_MODE"] = "offline"
@@ -67,3 +68,11 @@ def no_hub(monkeypatch):
 def config(command="train", *overrides):
     """The typed config of a command."""
     return composition.load(command, list(overrides))
+
+
+@pytest.fixture
+def ctrl_c():
+    """An interrupt is one, as on a terminal: xdist and a shell's background have it ignored."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)

@@ -97,6 +97,7 @@ def test_a_process_that_dies_is_started_again_behind_what_it_died_in(check, opti
     assert fourth["value"] == 4
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interruption_ends_what_was_started(check):
     process = subprocess.Popen(
         [sys.executable, "-uc", "import time; print(1); time.sleep(60)"],

@@ -99,7 +99,6 @@ def test_it_is_the_divergence_of_each_prediction_that_makes_an_answer(
     ("kind", "dtype"),
     [
         ("granite", torch.float32),
-        ("cohere", torch.float32),
         ("gemma2", torch.float32),
         ("phi", torch.float32),
         ("llama", torch.bfloat16),

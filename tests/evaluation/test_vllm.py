@@ -306,12 +306,12 @@ def test_a_process_that_fails_is_one_line_with_its_log(
     assert len(ask(rows)) == 2
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_the_process_too(model, renderer, tiny_source, standin, tmp_path, monkeypatch):
     monkeypatch.setenv("VLLM_STANDIN", "sleeps")
     suite = config("eval", "suite.backend=vllm").suite
     ask = Vllm(model, renderer, suite, tiny_source.directory, tmp_path / "vllm.log")
     before = len(runs(standin))
-    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # xdist has it ignored
 
     def press():
         while not any((run / "process.json").exists() for run in runs(standin)[before:]):
@@ -319,11 +319,8 @@ def test_ctrl_c_ends_the_process_too(model, renderer, tiny_source, standin, tmp_
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=press, daemon=True).start()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            ask([Request((5, 6), 3)])
-    finally:
-        signal.signal(signal.SIGINT, usual)
+    with pytest.raises(KeyboardInterrupt):
+        ask([Request((5, 6), 3)])
     with pytest.raises(ProcessLookupError):
         os.kill(told(runs(standin)[-1], "process.json"), 0)
 

@@ -10,6 +10,7 @@ import pytest
 from talr_cli.sweep.apart import apart
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupt_ends_the_call_and_not_only_the_waiting_for_it(tmp_path):
     """As that of a download of hours would not."""
     end = tmp_path / "end"
