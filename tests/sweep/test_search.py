@@ -198,7 +198,8 @@ def test_a_search_of_real_runs_is_pruned_and_gone_on_with(tmp_path):
     assert "trial 1 of" not in again.stderr
     counts = re.search(r"search: (.*)", again.stdout)[1]
     assert sum(map(int, re.findall(r"\d+", counts))) == 4
-    # A training that was stopped at its point goes on from there and is made once.
+    # A training that was asked to stop at its point goes on near it, and is made once.
     for log in tmp_path.glob("runs/*/*/sft-*/train.log"):
-        text = log.read_text()
-        assert "going on from step 6" in text or "ends here" in again.stderr + done.stderr
+        if "-at0.5-" not in log.parent.name:
+            ends_early = "ends here" in again.stderr + done.stderr
+            assert re.search("going on from step [678]", log.read_text()) or ends_early
