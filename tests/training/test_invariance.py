@@ -23,6 +23,8 @@ def test_what_only_saves_memory_changes_no_step(method, tmp_path):
     common = (f"method={method}", "eval=false", "lr=1e-3", "trainer.precision=fp32")
     if method.startswith("talr"):
         common += ("objective.tau_estimator=exact",)
+    if method == "stm":  # random weights expect nothing: about half of the targets are masked so
+        common += ("objective.threshold=49000",)
     recorded = rows(train(*common, "study=recorded", cwd=tmp_path))
     for name, override in SAME.items():
         (tmp_path / name).mkdir()
