@@ -118,8 +118,10 @@ def gradient(
     seen: dict[str, Any] = {}
 
     class Watch(TrainerCallback):
-        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-            with torch.no_grad():  # after the regulariser has taken the base's weights
+        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+            # After the regulariser has taken the base's weights, before a first step in parts has
+            # taken its tau.
+            with torch.no_grad():
                 for parameter in trainer.model.parameters():
                     parameter.mul_(MOVED)
 
