@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from talr_cli import ranks
 from talr_cli.data.rendering import Renderer
 from talr_cli.models.config import ModelConfig
+from talr_cli.models.device_memory import give_back
 from talr_cli.models.sources import ModelSource
 
 if TYPE_CHECKING:
@@ -78,8 +77,7 @@ class Follower:
     def answer(self, order: Order | str) -> None:
         if isinstance(order, str):
             self._source = self._model = None
-            gc.collect()
-            torch.cuda.empty_cache()
+            give_back()
             return
         if order.source != self._source:
             self._model = None

@@ -6,7 +6,6 @@ large it is halved, on a GPU: on a CPU the kernel ends the process, and nothing 
 
 from __future__ import annotations
 
-import gc
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 
 from talr_cli.models.checks import positions
-from talr_cli.models.device_memory import free_memory, ran_out
+from talr_cli.models.device_memory import free_memory, give_back, ran_out
 from talr_cli.models.shape import Shape, of_settings
 
 log = logging.getLogger(__name__)
@@ -68,7 +67,7 @@ class BatchSize:
     def _halve(self) -> None:
         log.warning("out of memory with %d rows at once: going on with %d", self.now, self.now // 2)
         self.now //= 2
-        _give_back()
+        give_back()
 
 
 @contextmanager
@@ -85,15 +84,7 @@ def set_aside(model: Any) -> Iterator[None]:
 def _move(model: Any, device: Any) -> None:
     with torch.inference_mode(False):  # its weights stay what can be trained
         model.to(device)
-    _give_back()
-
-
-def _give_back() -> None:
-    gc.collect()  # a model may be part of a cycle
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    elif torch.backends.mps.is_available():
-        torch.mps.empty_cache()
+    give_back()
 
 
 def fits_twice(model: Any) -> bool:

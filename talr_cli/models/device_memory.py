@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -31,6 +32,17 @@ def free_memory(device: str) -> float:
         ranks, held = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 0
     share = total / int(os.environ.get(WORKERS, "1")) - held
     return USABLE[device] * max(0, min(free, share)) / ranks
+
+
+def give_back() -> None:
+    """Leave to other processes, and to another kind of use, what nothing here holds any more."""
+    import torch
+
+    gc.collect()  # a model may be part of a cycle, and a trainer's is
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 def ran_out(error: BaseException) -> bool:

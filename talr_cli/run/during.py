@@ -7,7 +7,6 @@ training, as if it had not been asked for.
 
 from __future__ import annotations
 
-import gc
 import logging
 import multiprocessing
 import os
@@ -17,6 +16,7 @@ from dataclasses import replace
 
 from talr_cli import ranks
 from talr_cli.interruption import Stop, interrupt
+from talr_cli.models import device_memory
 from talr_cli.run.prepare import Run
 from talr_cli.tracking.base import Tracker
 
@@ -30,11 +30,7 @@ def score_in_own_process(point: Run, stop: Stop) -> None:
     if ranks.world_size() > 1:
         log.info("score_during: with several processes points are scored after the training")
         return
-    gc.collect()
-    if point.device == "cuda":
-        import torch
-
-        torch.cuda.empty_cache()  # what the training does not hold is for the other process
+    device_memory.give_back()  # what the training does not hold is for the other process
     told = point.directory.path / "eval.log"
     # Spawned: a fork of a process that holds a GPU or threads is not safe.
     process = multiprocessing.get_context("spawn").Process(

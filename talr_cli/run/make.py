@@ -5,7 +5,6 @@ Knows what model/ and training.json hold; does not know how a run is scored.
 
 from __future__ import annotations
 
-import gc
 import logging
 import shutil
 import tempfile
@@ -21,6 +20,7 @@ from talr_cli.errors import UserError
 from talr_cli.fields import plain
 from talr_cli.interruption import Stop, stop_requests
 from talr_cli.methods.averaging import interpolate, same_tensors
+from talr_cli.models import device_memory
 from talr_cli.run import out_of_memory
 from talr_cli.run.config import TrainConfig
 from talr_cli.run.during import score_in_own_process
@@ -60,11 +60,7 @@ def training_of(points: Sequence[Run] = ()) -> MakeModel:
                 raise RuntimeError("only the first rank owns a run")
             _save(run, *trained)
         del trained
-        gc.collect()  # the trainer, which holds the weights in a cycle
-        if run.device == "cuda":
-            import torch
-
-            torch.cuda.empty_cache()  # what scores may be another process
+        device_memory.give_back()  # what scores may be another process
 
     return make
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import random
 from dataclasses import replace
@@ -14,6 +13,7 @@ from talr_cli.data.encoding import rows_to_train
 from talr_cli.data.rendering import Renderer, RowError
 from talr_cli.errors import UserError
 from talr_cli.methods.replay import SelfReplay
+from talr_cli.models.device_memory import give_back
 from talr_cli.run.prepare import Run
 
 log = logging.getLogger(__name__)
@@ -76,11 +76,7 @@ def _right(run: Run, replay: SelfReplay) -> tuple[list[Example], int]:
         replay.temperature,
         BatchSize(DRAWN_AT_ONCE),
     )
-    gc.collect()  # the base, before another copy of it is loaded
-    if run.device == "cuda":
-        import torch
-
-        torch.cuda.empty_cache()
+    give_back()  # the base, before another copy of it is loaded
     return found, len(asked) * replay.samples
 
 
