@@ -17,6 +17,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from talr_cli.models.head import logits_off
+
 log = logging.getLogger(__name__)
 
 
@@ -95,9 +97,8 @@ def takes_padding(model: Any) -> bool:
             where = positions(model, mask, ids.shape[1])
             logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **where).logits
             found.append(logits[-1, -1].float())
-        both, alone = (logits - logits.mean() for logits in found)
         close = 1e-3 if model.dtype == torch.float32 else 0.1
-        _TAKES_PADDING[model] = bool((both - alone).norm() <= close * alone.norm())
+        _TAKES_PADDING[model] = logits_off(*found) <= close
         if not _TAKES_PADDING[model]:
             log.info("rows of different lengths are read one by one: this model counts padding")
     return _TAKES_PADDING[model]

@@ -101,19 +101,19 @@ def check_head(model: PreTrainedModel) -> None:
     finally:
         model.train(training)
     close = 1e-3 if next(model.parameters()).dtype == torch.float32 and not mixed else 0.05
-    if made.shape != own.shape or _off(made, own) > close:
+    if made.shape != own.shape or logits_off(made, own) > close:
         raise UserError(
             f"{text.model_type} models make their logits in a way of their own, which the losses "
             "here do not know: give a model of another kind"
         )
-    if _off(begun, own[:4]) > 2 * close:
+    if logits_off(begun, own[:4]) > 2 * close:
         raise UserError(
             f"this {text.model_type} model looks at later tokens: it is no causal language model, "
             "or its config.json does not say so (is_decoder)"
         )
 
 
-def _off(one: torch.Tensor, other: torch.Tensor) -> float:
+def logits_off(one: torch.Tensor, other: torch.Tensor) -> float:
     """The relative distance of two logits, of which a constant means nothing."""
     one, other = (each - each.mean(-1, keepdim=True) for each in (one, other))
     return float((one - other).norm() / other.norm().clamp(min=1e-12))

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from talr_cli.printable import rate_text
 from talr_cli.statistics.groups import Group
-from talr_cli.statistics.paired import with_interval
+from talr_cli.statistics.paired import LEVEL, with_interval
 from talr_cli.statistics.pairs import has_both_scores, is_base
 from talr_cli.statistics.seeds import SeedGroup, seed_groups
 from talr_cli.statistics.settings import Part, Scores, scores_of
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 REFERENCE = "sft"
 SHARE = 0.75  # of the gain that both methods reach: not where one of them has just turned
 DRAWS = 4000
-LEVEL = 0.05
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,13 @@ LIVING = {
 }
 
 
+def started(cluster, **more):
+    """The process of a job's script, as SLURM begins it."""
+    text = script(planned("eval=false")[0], SlurmConfig())
+    environment = {**os.environ, "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1", **more}
+    return subprocess.Popen(["bash", "-c", text], env=environment, cwd=cluster.parent)
+
+
 @pytest.mark.parametrize(
     ("asks", "restarts", "requeued"), [("USR1", 0, 1), ("USR1", 100, 0), ("stop", 0, 0)]
 )
@@ -142,14 +149,7 @@ def test_a_job_out_of_time_is_queued_again_and_one_that_is_stopped_is_not(
 ):
     for name, body in LIVING.items():
         put(cluster, name, body)
-    text = script(planned("eval=false")[0], SlurmConfig())
-    environment = {
-        **os.environ,
-        "SLURM_JOB_ID": "7",
-        "SLURM_JOB_NODELIST": "n1",
-        "SLURM_RESTART_COUNT": str(restarts),
-    }
-    process = subprocess.Popen(["bash", "-c", text], env=environment, cwd=cluster.parent)
+    process = started(cluster, SLURM_RESTART_COUNT=str(restarts))
     step = cluster.parent / "step"
     while not (step.exists() and step.read_text().strip()):
         time.sleep(0.01)
@@ -171,10 +171,7 @@ def test_a_job_that_waits_for_its_run_hears_of_its_end(meanwhile, queued_again, 
     put(cluster, "sleep", meanwhile)
     put(cluster, "scontrol", 'case "$1" in show) echo "   Requeue=0 Restarts=0";; esac')
     put(cluster, "scancel", "")
-    text = script(planned("eval=false")[0], SlurmConfig())
-    environment = {**os.environ, "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1"}
-    done = subprocess.run(["bash", "-c", text], env=environment, cwd=cluster.parent)
-    assert done.returncode == 75
+    assert started(cluster).wait() == 75
     assert len(typed(cluster, "srun")) == 1
     again = [line for line in typed(cluster, "scontrol") if "requeue" in line]
     assert len(again) == queued_again
@@ -184,10 +181,7 @@ def test_a_run_that_a_dead_node_still_owns_is_tried_again(cluster):
     put(cluster, "srun", "echo x >> tries; [ $(wc -l < tries) -lt 3 ] && exit 75; exit 0")
     put(cluster, "scontrol", "")
     put(cluster, "sleep", "")
-    text = script(planned("eval=false")[0], SlurmConfig())
-    environment = {**os.environ, "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1"}
-    done = subprocess.run(["bash", "-c", text], env=environment, cwd=cluster.parent)
-    assert done.returncode == 0
+    assert started(cluster).wait() == 0
     assert len(typed(cluster, "srun")) == 3
 
 

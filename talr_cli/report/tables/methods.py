@@ -71,12 +71,11 @@ def fewer_cells(groups: Sequence[Group], most: int) -> tuple[Cells, str]:
     every = [one for group in groups for one in method_lines(group)]
     if len(every) <= most:
         return _cells(groups, every), ""
-    best: dict[tuple[str, str], Line] = {}
+    of_method: dict[tuple[str, str], list[Line]] = {}
     for one in every:
-        key = one.group.title, one.label.partition(" @")[0]
-        if key not in best or _domain(one) > _domain(best[key]):
-            best[key] = one
-    kept = [one for one in every if one is best[one.group.title, one.label.partition(" @")[0]]]
+        of_method.setdefault((one.group.title, one.label.partition(" @")[0]), []).append(one)
+    best = [max(lines, key=_domain) for lines in of_method.values()]
+    kept = [one for one in every if any(one is each for each in best)]
     left_out = f"of each method the setting with the best domain score, of {len(every)} settings"
     return _cells(groups, kept), left_out
 
