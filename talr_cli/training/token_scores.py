@@ -30,10 +30,7 @@ from talr_cli.models.head import (
     logit_scale,
     model_inputs,
 )
-
-# Columns of a tile: on a CPU so many as its caches hold. On an Apple GPU as there, since TRL has no
-# kernel for it and holds several tiles at once.
-VOCABULARY_AT_ONCE = {"cpu": 4096, "cuda": 32768}
+from talr_cli.training.head_kernel import columns_at_once
 
 
 def add_token_scores(model: nn.Module, outputs: tuple[str, ...]) -> None:
@@ -43,7 +40,6 @@ def add_token_scores(model: nn.Module, outputs: tuple[str, ...]) -> None:
     text = language_model.config.get_text_config()
     cap, scale = logit_cap(text), logit_scale(text)
     fused = tuple(output for output in outputs if output != "topk_entropy")
-    columns = VOCABULARY_AT_ONCE.get(language_model.device.type, VOCABULARY_AT_ONCE["cpu"])
 
     # generate() looks up what it may hand over in the signature.
     @functools.wraps(type(language_model).forward)
@@ -65,7 +61,15 @@ def add_token_scores(model: nn.Module, outputs: tuple[str, ...]) -> None:
             for one in (head.weight, head.bias)
         )
         scored = ChunkedLogProbFunction.apply(
-            hidden, weight, bias, targets["ids"], 1.0, columns, cap, scale, fused
+            hidden,
+            weight,
+            bias,
+            targets["ids"],
+            1.0,
+            columns_at_once(hidden.device),
+            cap,
+            scale,
+            fused,
         )
         log_probs, entropy, log_sum_sq_probs, *_ = scored
         return {

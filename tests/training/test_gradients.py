@@ -22,12 +22,9 @@ from talr_cli.methods import regularisers
 from talr_cli.methods.objectives import Flow, Sft, Talr
 from talr_cli.methods.regularisers import L2, Kl
 from talr_cli.models.head import at_targets
+from talr_cli.training import head_kernel
 from talr_cli.training.collator import Collator
-from talr_cli.training.token_scores import (
-    VOCABULARY_AT_ONCE,
-    add_token_scores,
-    score_targets,
-)
+from talr_cli.training.token_scores import add_token_scores, score_targets
 
 
 def moved(model, seed=1):
@@ -211,7 +208,7 @@ def test_gradient_agrees_with_finite_differences(toy_model, tmp_path):
 
 def test_only_targets_are_projected(toy_model, monkeypatch):
     """The head sees as many positions as there are targets, on a CPU too, and by few columns."""
-    monkeypatch.setitem(VOCABULARY_AT_ONCE, "cpu", 20)
+    monkeypatch.setattr(head_kernel, "COLUMNS_BY_TORCH", 20)
     batch = Collator(PAD)(rows(6))
     add_token_scores(toy_model, ())
     seen = []

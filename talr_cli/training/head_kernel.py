@@ -1,0 +1,86 @@
+"""TRL's head by its Triton kernel, where that runs and is right; else by torch's own operations.
+
+Triton compiles a kernel when it first runs, and for that needs a compiler for C and Python's
+headers. Images that are made to run programs often have neither, and a training would end at its
+first step: so the kernel is tried before, on the GPU itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+
+import torch
+from trl.kernels import ChunkedLogProbFunction, chunked_logprob
+
+log = logging.getLogger(__name__)
+
+# Columns of the vocabulary in a tile. Without the kernel several tiles are held at once: so many
+# columns as a CPU's caches hold.
+COLUMNS, COLUMNS_BY_TORCH = 32768, 4096
+TOKENS, VOCABULARY, SIZE = 12, 50, 16  # that the kernel is tried with, in tiles of 32 columns
+CAP, SCALE = 5.0, 0.5
+BOUND = {torch.float32: 1e-3}  # relative, of values and gradients; in half precision:
+BOUND_HALF = 2e-2
+
+
+def columns_at_once(device: torch.device) -> int:
+    """How many columns of the vocabulary the head computes at once under the current autocast.
+
+    The first time on a GPU its kernel is tried; one that fails is not used in this process.
+    """
+    half = torch.is_autocast_enabled(device.type)
+    dtype = torch.get_autocast_dtype(device.type) if half else torch.float32
+    return COLUMNS if _has_kernel(device, dtype) else COLUMNS_BY_TORCH
+
+
+@cache
+def _has_kernel(device: torch.device, dtype: torch.dtype) -> bool:
+    if not chunked_logprob._use_triton(device):
+        return False
+    try:
+        off = error(device, dtype)
+        problem = f"it is off by {off:.2g}"
+    except Exception as failed:  # whatever a compiler says that is not there
+        off, problem = float("inf"), " ".join(str(failed).split()) or type(failed).__name__
+    if off <= BOUND.get(dtype, BOUND_HALF):
+        return True
+    chunked_logprob._TRITON_AVAILABLE = False
+    log.warning(
+        "head: Triton's kernel cannot be used here, torch's operations take its place and more "
+        "time: %.300s (it needs a compiler for C and Python's headers: Debian, Ubuntu: apt install "
+        "gcc python3-dev)",
+        problem,
+    )
+    return False
+
+
+@torch.enable_grad()
+def error(device: torch.device, dtype: torch.dtype) -> float:
+    """The largest relative distance of values and gradients from the plain formula in fp32."""
+    draw = torch.Generator().manual_seed(0)
+    shapes = ((TOKENS, SIZE), (VOCABULARY, SIZE), (VOCABULARY,))
+    values = [torch.randn(shape, generator=draw).to(device, dtype) for shape in shapes]
+    targets = torch.randint(VOCABULARY, (TOKENS,), generator=draw).to(device)
+    with torch.autocast(device.type, enabled=False):
+        ours = [one.clone().requires_grad_() for one in values]
+        theirs = [one.float().requires_grad_() for one in values]
+        found = ChunkedLogProbFunction.apply(
+            *ours, targets, 1.0, 32, CAP, SCALE, ("entropy", "log_sum_sq_probs")
+        )[:3]
+        hidden, weight, bias = theirs
+        logits = CAP * torch.tanh(SCALE * (hidden @ weight.T + bias) / CAP)
+        all_probs = logits.log_softmax(-1)
+        plain = [
+            all_probs.gather(1, targets[:, None])[:, 0],
+            -(all_probs.exp() * all_probs).sum(-1),
+            (2 * all_probs).logsumexp(-1),
+        ]
+        pairs = list(zip(found, plain, strict=True))
+        for one, other in pairs[:2]:  # the third has no gradient
+            gradients = (
+                torch.autograd.grad(of.sum(), among, retain_graph=True)
+                for of, among in ((one, ours), (other, theirs))
+            )
+            pairs += zip(*gradients, strict=True)
+        return max(float((a.float() - b).norm().detach() / b.norm().detach()) for a, b in pairs)
