@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from talr_cli import progress
 from talr_cli.config import composition
@@ -14,6 +14,11 @@ from talr_cli.config.composition import Composed
 from talr_cli.printable import printable
 from talr_cli.runs.study import scored_runs, study_path
 from talr_cli.streams import folded
+
+if TYPE_CHECKING:
+    from talr_cli.report.study_report import Shipping
+    from talr_cli.report.tables.cells import Cells
+    from talr_cli.statistics.groups import Group
 
 MOST = 24  # runs that are printed; of more, methods and rates
 
@@ -46,16 +51,11 @@ def show_report(
     from talr_cli.report.as_json import check_target, give, rows_of
     from talr_cli.report.claims.text import as_lines
     from talr_cli.report.provenance import asks_for_claims
-    from talr_cli.report.recommend import NothingWithin
     from talr_cli.report.stale import stale_lines
     from talr_cli.report.study_report import write_report
     from talr_cli.report.tables.abilities import of_one_cells
-    from talr_cli.report.tables.methods import fewer_cells
-    from talr_cli.report.tables.screen import print_cells
     from talr_cli.report.tables.table import results_cells
     from talr_cli.statistics.groups import comparable, left_out_lines
-    from talr_cli.statistics.matched import headline, matched
-    from talr_cli.statistics.rates import rates_line
 
     check_target(target)
     groups = comparable(runs.values())
@@ -68,33 +68,16 @@ def show_report(
         for title, chosen in made.shipped.items()
         if (of_one := of_one_cells(chosen.abilities)) is not None
     }
-    headlines = [
-        f"{group.title}: {told}"
-        for group in groups
-        for told in (headline(matched(group)), rates_line(group))
-        if told
-    ]
+    headlines = _headlines(groups)
 
     def show() -> None:
         for line in headlines:
             print(folded(printable(line)))
-        if len(cells.rows) <= MOST:
-            print_cells(cells)
-        else:
-            fewer, said = fewer_cells(groups, MOST)
-            print_cells(fewer)
-            runs_said = f"seeds averaged{f'; {said}' if said else ''}"
-            print(f"{runs_said}; all {len(cells.rows)} runs: {made.page.parent / 'table.md'}")
+        _print_runs(groups, cells, made.page.parent / "table.md")
         for line in [*left_out, *stale_lines(runs)]:
             print(line)
         for title, of_one in lost.items():
-            chosen = made.shipped[title]
-            nearest = isinstance(chosen.found, NothingWithin)
-            what = "the nearest to one to ship" if nearest else "the run to ship"
-            said = f"{title}, {chosen.run[0].name} ({what}) against the base model"
-            print()
-            print(folded(printable(f"which abilities were lost: {said}")))
-            print_cells(of_one)
+            _print_lost(title, made.shipped[title], of_one)
         for line in as_lines(made.findings):
             print(line)
         print(f"report: {made.page}")
@@ -111,3 +94,42 @@ def show_report(
         "page": str(made.page),
     }
     give("report", target, content, show)
+
+
+def _headlines(groups: Sequence[Group]) -> list[str]:
+    """Of each group: the methods at an equal domain score, and a method's rates."""
+    from talr_cli.statistics.matched import headline, matched
+    from talr_cli.statistics.rates import rates_line
+
+    return [
+        f"{group.title}: {told}"
+        for group in groups
+        for told in (headline(matched(group)), rates_line(group))
+        if told
+    ]
+
+
+def _print_runs(groups: Sequence[Group], cells: Cells, file: Path) -> None:
+    """All runs where they are few; `file` has them in any case."""
+    from talr_cli.report.tables.methods import fewer_cells
+    from talr_cli.report.tables.screen import print_cells
+
+    if len(cells.rows) <= MOST:
+        print_cells(cells)
+        return
+    fewer, said = fewer_cells(groups, MOST)
+    print_cells(fewer)
+    print(f"seeds averaged{f'; {said}' if said else ''}; all {len(cells.rows)} runs: {file}")
+
+
+def _print_lost(title: str, chosen: Shipping, of_one: Cells) -> None:
+    """Which abilities the run to ship has lost."""
+    from talr_cli.report.recommend import NothingWithin
+    from talr_cli.report.tables.screen import print_cells
+
+    nearest = isinstance(chosen.found, NothingWithin)
+    what = "the nearest to one to ship" if nearest else "the run to ship"
+    said = f"{title}, {chosen.run[0].name} ({what}) against the base model"
+    print()
+    print(folded(printable(f"which abilities were lost: {said}")))
+    print_cells(of_one)

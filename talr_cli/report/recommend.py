@@ -114,27 +114,7 @@ def recommend(
     Raises:
         UserError: Nothing can be compared.
     """
-    name = group.title
-    own = group.by_path(runs)
-    base = next((one for one in own.values() if is_base(one) and has_both_scores(one)), None)
-    if base is None:
-        why = group.note or "the base model was not scored"
-        raise UserError(f"{name}: {why}: `talr eval` scores it")
-    left_out = group.left_out_of(runs)
-    trained = {}
-    for path, one in own.items():
-        if one["training"]:
-            reason = _why_not(base, one)
-            if reason is None:
-                trained[path] = one
-            else:
-                left_out[path] = reason
-    if not trained:
-        reasons = [f"{path.name}: {reason}" for path, reason in left_out.items()]
-        raise UserError(
-            f"{name}: no run can be compared with the base model: "
-            f"{'; '.join(reasons) or 'there is none'}"
-        )
+    base, trained, left_out = _compared(group, runs)
     # Of equal domain scores the first in this order is picked, here and in every resample.
     places = sorted(trained, key=lambda path: -point(trained[path])[1])
     compared = [trained[path] for path in places]
@@ -172,6 +152,33 @@ def recommend(
         left_out=left_out,
         again=_again(group, compared, chosen, domain, general, bound),
     )
+
+
+def _compared(
+    group: Group, runs: Mapping[Path, Results]
+) -> tuple[Results, dict[Path, Results], dict[Path, str]]:
+    """The base model, the runs that can be compared with it, and why others cannot."""
+    name = group.title
+    own = group.by_path(runs)
+    base = next((one for one in own.values() if is_base(one) and has_both_scores(one)), None)
+    if base is None:
+        why = group.note or "the base model was not scored"
+        raise UserError(f"{name}: {why}: `talr eval` scores it")
+    trained, left_out = {}, group.left_out_of(runs)
+    for path, one in own.items():
+        if one["training"]:
+            reason = _why_not(base, one)
+            if reason is None:
+                trained[path] = one
+            else:
+                left_out[path] = reason
+    if not trained:
+        reasons = [f"{path.name}: {reason}" for path, reason in left_out.items()]
+        raise UserError(
+            f"{name}: no run can be compared with the base model: "
+            f"{'; '.join(reasons) or 'there is none'}"
+        )
+    return base, trained, left_out
 
 
 def _again(

@@ -99,29 +99,11 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     longest = max(len(row.input_ids) for row in rows)
     check_length(settings, longest, "training rows", "set trainer.max_length={positions}")
     if config.eval and (splits.scorer is None or not tests):
-        log.warning(
-            "there will be no domain score: %s",
-            "the dataset has no scorer"
-            if splits.scorer is None
-            else "the dataset has no test rows: dataset.test=FILE gives them",
-        )
+        lacks = "scorer" if splits.scorer is None else "test rows: dataset.test=FILE gives them"
+        log.warning("there will be no domain score: the dataset has no %s", lacks)
     if config.eval and splits.scorer is not None:
         check_tests(settings, renderer, tests, splits.scorer, config.domain)
-    general: list[Rendered] = []
-    if isinstance(config.replay, SelfReplay):
-        if splits.scorer is None:
-            raise UserError(
-                f"replay=self keeps the answers that the scorer finds right, and dataset="
-                f"{config.dataset.name} has none: name one with dataset.scorer=NAME, or take "
-                "another replay"
-            )
-    elif isinstance(config.replay, Replay):
-        general = rows_to_train(
-            config.replay.examples(), renderer, trainer.max_length, "replay rows"
-        )
-        if not general:
-            raise UserError(f"replay.path={config.replay.path} has no row with a target token")
-        random.Random(config.seed).shuffle(general)  # they are taken in order, often not all
+    general = _replay_rows(config, splits, renderer)
     found = "auto: no GPU is seen" if device == "cpu" else "auto: the GPU"
     found = found if config.device == "auto" else "as asked for"
     log.info("device: %s (%s), precision: %s (%s)", device, found, precision, why)
@@ -167,6 +149,25 @@ def _check_adapter(config: TrainConfig, source: ModelSource) -> None:
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"the adapter cannot be put on {config.model.name}: {reason}") from error
+
+
+def _replay_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> list[Rendered]:
+    """The general rows that are mixed in, in the order in which they are taken."""
+    if isinstance(config.replay, SelfReplay) and splits.scorer is None:
+        raise UserError(
+            "replay=self keeps the answers that the scorer finds right, and dataset="
+            f"{config.dataset.name} has none: name one with dataset.scorer=NAME, or take "
+            "another replay"
+        )
+    if not isinstance(config.replay, Replay):
+        return []
+    rows = rows_to_train(
+        config.replay.examples(), renderer, config.trainer.max_length, "replay rows"
+    )
+    if not rows:
+        raise UserError(f"replay.path={config.replay.path} has no row with a target token")
+    random.Random(config.seed).shuffle(rows)  # they are taken in order, often not all
+    return rows
 
 
 def _training_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> list[Rendered]:

@@ -76,19 +76,14 @@ def evaluate_general(
     """
     started = time.perf_counter()
     tasks = tasks or load_tasks(suite)
-    files: dict[str, Path] = {}
     backends = {name: _backend(task, vllm) for name, task in tasks.loaded.items()}
+    files: dict[str, Path] = {}
     if cache is not None:
         for name, task in tasks.loaded.items():
             shared = _settings(model, renderer, tasks.settings_of(name, suite))
             own = {**backends[name], "task": definition(task, suite.limit)}
             files[name] = cache.file(name, {**shared, **own})
-    found = {name: read_record(file) for name, file in files.items()}
-    records = {name: record for name, record in found.items() if record is not None}
-    for name in records:
-        log.info("general: %s was scored before", name)
-        with _shown(name, tasks.loaded[name], suite):
-            pass
+    records = _kept_records(files, tasks, suite)
     left = {
         name: (task, tasks.settings_of(name, suite))
         for name, task in tasks.loaded.items()
@@ -130,6 +125,19 @@ def evaluate_general(
         for sample in _once_each(rows)
     ]
     return GeneralScore(results, samples, prompts)
+
+
+def _kept_records(
+    files: Mapping[str, Path], tasks: Tasks, suite: SuiteConfig
+) -> dict[str, dict[str, Any]]:
+    """Of the tasks that were scored before, by name."""
+    found = {name: read_record(file) for name, file in files.items()}
+    records = {name: record for name, record in found.items() if record is not None}
+    for name in records:
+        log.info("general: %s was scored before", name)
+        with _shown(name, tasks.loaded[name], suite):
+            pass  # it counts as done
+    return records
 
 
 def mean_of_tasks(tasks: list[dict[str, Any]]) -> dict[str, Any]:
