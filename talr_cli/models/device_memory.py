@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
-from pathlib import Path
 
 import psutil
+
+from talr_cli.models.control_group import limits
 
 # Of free memory: the allocator's waste on a GPU; on a CPU other processes and the files' cache too.
 USABLE = {"cuda": 0.92, "cpu": 0.8}
@@ -54,7 +55,7 @@ def ran_out(error: BaseException) -> bool:
 
 
 def machine_memory() -> float:
-    """Bytes of this machine's memory, or of what a container may take of it."""
+    """Bytes of this machine's memory, or of what a container or a cluster's job may take of it."""
     return _of_the_machine()[1]
 
 
@@ -62,13 +63,9 @@ def _of_the_machine() -> tuple[int, int]:
     """(free, in all)."""
     memory = psutil.virtual_memory()
     free, total = memory.available, memory.total
-    group = Path("/sys/fs/cgroup")
-    try:
-        most = int((group / "memory.max").read_text(encoding="utf-8"))
-        now = int((group / "memory.current").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # no container, or one without a limit
-        return free, total
-    return min(free, most - now), min(total, most)
+    for most, left in limits():
+        free, total = min(free, left), min(total, most)
+    return free, total
 
 
 def gib(size: float) -> str:
