@@ -9,12 +9,17 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import pytest
+from hypothesis import settings
 from optimizer_step import toy
 
 from talr_cli.config import composition
 from talr_cli.data.rendering import Renderer
 from talr_cli.models import sources
 from talr_cli.models.tokenizer import load_tokenizer
+
+# How long an example takes is no fault of it: the machine may be busy.
+settings.register_profile("any_machine", deadline=None)
+settings.load_profile("any_machine")
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

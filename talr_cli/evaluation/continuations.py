@@ -9,6 +9,7 @@ Knows token ids; does not know what they stand for.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from talr_cli import progress
 from talr_cli.evaluation.reading import (
     Read,
     begin_alike,
+    cache_name,
     is_plain,
     positions,
     read,
@@ -103,6 +105,7 @@ def _continued(
         for tokens in question.continuations
     ]
     results: list[list[tuple[float, bool]]] = [[] for _ in batch]
+    named = cache_name(inspect.signature(model.forward).parameters)
     for start in range(0, len(rows), most_rows):
         piece = rows[start : start + most_rows]
         width = max(len(tokens) for _, tokens in piece) - 1
@@ -115,8 +118,8 @@ def _continued(
         logits = model(
             input_ids=ids,
             attention_mask=mask,
-            past_key_values=begun.cache,
             use_cache=True,
+            **{named: begun.cache},
             **positions(model, mask, width),
         ).logits
         for row, (number, tokens) in enumerate(piece):

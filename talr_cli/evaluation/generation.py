@@ -24,7 +24,7 @@ from talr_cli.data.base import Example
 from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
 from talr_cli.evaluation.memory import BatchSize
-from talr_cli.evaluation.reading import is_plain, left_padded, takes_padding
+from talr_cli.evaluation.reading import cache_name, is_plain, left_padded, takes_padding
 from talr_cli.models.checks import positions
 from talr_cli.models.saving import end_tokens
 
@@ -278,12 +278,12 @@ def not_inherited(model: PreTrainedModel) -> str:
 
 def _rows_can_leave(state: dict[str, Any]) -> bool:
     tensors = [value for value in state.values() if isinstance(value, torch.Tensor)]
-    return is_plain(state.get("past_key_values")) and all(value.dim() == 2 for value in tensors)
+    return is_plain(state.get(cache_name(state))) and all(value.dim() == 2 for value in tensors)
 
 
 def _of_rows(state: dict[str, Any], rows: torch.Tensor) -> dict[str, Any]:
     """What `generate` hands from step to step, of some rows only."""
-    state["past_key_values"].batch_select_indices(rows)
+    state[cache_name(state)].batch_select_indices(rows)
     return {
         name: value[rows] if isinstance(value, torch.Tensor) else value
         for name, value in state.items()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -53,7 +53,7 @@ def read(
     past: dict[str, Any] = {}
     if after is not None:
         mask = torch.cat([after.mask, mask], dim=-1)
-        past = {"past_key_values": after.cache}
+        past = {cache_name(inspect.signature(model.forward).parameters): after.cache}
     output = model(
         input_ids=ids,
         attention_mask=mask,
@@ -62,7 +62,12 @@ def read(
         **past,
         **positions(model, mask, ids.shape[1]),
     )
-    return Read(getattr(output, "past_key_values", None), mask, output.logits)
+    return Read(output.get(cache_name(output)), mask, output.logits)
+
+
+def cache_name(named: Container[str]) -> str:
+    """What keys and values are called among these names: transformers 5.24 renamed them."""
+    return "cache" if "cache" in named else "past_key_values"
 
 
 def read_beginning(model: Any, texts: Sequence[Sequence[int]]) -> tuple[int, Read | None]:

@@ -47,6 +47,7 @@ def plain(model, text, tokens):
     return total, rows.argmax(-1).tolist() == list(tokens)
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")  # of a name that transformers will forget
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("most_rows", [1, 4, 64])
 @pytest.mark.parametrize("beginning", [0, 1, 6])

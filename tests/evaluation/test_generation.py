@@ -27,7 +27,7 @@ from talr_cli.evaluation.domain import answer_budget, evaluate_domain
 from talr_cli.evaluation.general.suite import evaluate_general
 from talr_cli.evaluation.generation import Request, greedy
 from talr_cli.evaluation.memory import BatchSize
-from talr_cli.evaluation.reading import takes_padding
+from talr_cli.evaluation.reading import cache_name, takes_padding
 from talr_cli.evaluation.self_score import check_budget
 from talr_cli.models import loading
 from talr_cli.scorers.text import ExactMatch
@@ -105,7 +105,8 @@ def test_batches_hold_every_row_once_and_keep_to_both_limits(lengths, most_rows,
 
 def test_the_cache_of_a_full_batch_is_as_large_as_the_weights(model):
     tokens = generation._cached_tokens(model)
-    cache = model(torch.zeros(1, 7, dtype=torch.long), use_cache=True).past_key_values
+    output = model(torch.zeros(1, 7, dtype=torch.long), use_cache=True)
+    cache = output[cache_name(output)]
     numbers = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
     weights = sum(parameter.numel() for parameter in model.parameters())
     assert tokens * numbers // 7 <= weights < (tokens + 1) * numbers // 7
@@ -165,6 +166,15 @@ def test_an_answer_is_cut_where_the_budget_ends_before_it(model, renderer):
         (answer,) = generation.generate(model, renderer, examples[3:4], budget, BatchSize(1))
         assert answer.cut is cut
         assert answer.text == renderer.tokenizer.decode(ids[:4], skip_special_tokens=True)
+
+
+def test_a_row_that_has_ended_leaves_the_batch():
+    model, read = small_models.made("llama"), []
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    greedy(model, [Request((5, 6, 7), budget) for budget in (1, 5, 3)], ends=())
+    assert read == [3, 2, 2, 1, 1]
 
 
 @pytest.mark.parametrize("kind", ["recurrent_gemma", "llama"])
