@@ -24,7 +24,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from talr_cli import progress
 from talr_cli.errors import UserError
+from talr_cli.models.checks import positions
 from talr_cli.models.head import as_logits, backbone, head_logits
+from talr_cli.models.weight_files import files_of_tensors
 from talr_cli.runs.atomic import write_bytes
 from talr_cli.runs.disk import make_folder
 from talr_cli.statistics.items import clustered_error
@@ -102,8 +104,12 @@ def general_passages() -> list[str]:
 def cross_entropy(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, passages: Sequence[str]
 ) -> dict[str, Any]:
-    """Mean negative log-likelihood per token; the error is over passages."""
-    sequences: list[list[int]] = [tokenizer(passage).input_ids for passage in passages]
+    """Mean negative log-likelihood per token; the error is over passages.
+
+    Of a passage that is longer than the model's positions its beginning counts.
+    """
+    most = positions(model.config.to_dict())
+    sequences: list[list[int]] = [tokenizer(passage).input_ids[:most] for passage in passages]
     nexts = torch.tensor([token for ids in sequences for token in (*ids[1:], ids[0])])
     parts = zip(
         predictions(model, sequences).log_probs(), nexts.split(POSITIONS_AT_ONCE), strict=True
@@ -201,12 +207,12 @@ def _head_on_disk(
         return None
     place = own.weight.data_ptr()  # a tied head is stored under the name of the embeddings
     names = [name for name, held in model.state_dict().items() if held.data_ptr() == place]
-    for file in sorted(checkpoint.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            for name in set(names) & set(tensors.keys()):
+    for name, file in files_of_tensors(checkpoint).items():
+        if name in names:
+            with safe_open(file, framework="pt") as tensors:
                 weight = tensors.get_tensor(name).to(own.weight.device, dtype)
-                if weight.shape == own.weight.shape:
-                    return partial(_logits, weight, None, model.config.get_text_config())
+            if weight.shape == own.weight.shape:
+                return partial(_logits, weight, None, model.config.get_text_config())
     return None
 
 

@@ -29,10 +29,12 @@ from talr_cli.evaluation.generation import DRAWN_AT_ONCE, not_inherited, request
 from talr_cli.evaluation.memory import BatchSize, fits_twice, set_aside
 from talr_cli.evaluation.self_score import check_budget
 from talr_cli.evaluation.vllm import Vllm
+from talr_cli.models.adapter import content
+from talr_cli.models.checks import positions
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.loading import bf16_is_fast, load_model
 from talr_cli.models.settings import without_router_loss
-from talr_cli.models.sources import ModelSource, content
+from talr_cli.models.sources import ModelSource
 from talr_cli.runs.atomic import write_text
 from talr_cli.runs.disk import make_folder
 from talr_cli.runs.environment import package_versions
@@ -109,7 +111,7 @@ def evaluate(
             load = partial(load_ready, base, model_config, model.device.type)
             ask: drift.AskBase = partial(_in_place_of, model, load)
             from_base = _Base(base, scores, None if is_base else ask)
-            prompts = _drift_prompts(general.prompts, renderer)
+            prompts = _drift_prompts(general.prompts, renderer, positions(model.config.to_dict()))
             along = from_base.answers(model, renderer, rows, budget)
             with progress.share(drifted, label="drift"):
                 results["drift"] = _drift(model, renderer, from_base, prompts, along)
@@ -184,12 +186,17 @@ class _Base:
         return drift.KeptStates(file, self.source.directory, self.ask)
 
 
-def _drift_prompts(prompts: Sequence[tuple[str, bool]], renderer: Renderer) -> list[list[int]]:
-    """DRIFT_PROMPTS of the suite's prompts, spread evenly over its tasks, as token ids."""
+def _drift_prompts(
+    prompts: Sequence[tuple[str, bool]], renderer: Renderer, most: int | None
+) -> list[list[int]]:
+    """DRIFT_PROMPTS of the suite's prompts, spread evenly over its tasks, as token ids.
+
+    Of one that is longer than `most` tokens the beginning is dropped, as the harness does.
+    """
     step = max(1, len(prompts) // DRIFT_PROMPTS)
     return [
         # A template has written the special tokens itself.
-        renderer.tokenizer(text, add_special_tokens=not templated).input_ids
+        renderer.tokenizer(text, add_special_tokens=not templated).input_ids[-(most or 0) :]
         for text, templated in prompts[::step][:DRIFT_PROMPTS]
     ]
 

@@ -16,7 +16,7 @@ from talr_cli.data.rendering import Rendered, Renderer, RowError
 from talr_cli.errors import UserError
 from talr_cli.evaluation.config import DomainEvalConfig
 from talr_cli.evaluation.thoughts import without_thoughts
-from talr_cli.models.checks import check_length
+from talr_cli.models.checks import check_length, check_vocabulary
 from talr_cli.scorers.base import Scorer
 
 log = logging.getLogger(__name__)
@@ -93,6 +93,7 @@ def check_tests(
         "test rows (with their answer)",
         "shorten or leave out such rows (domain.limit), or use a model with more positions",
     )
+    check_vocabulary(settings, renderer.tokenizer, (row.input_ids for row in rows))
     check_budget(settings, renderer, examples, config)
     finding = self_score(renderer, examples, scorer).finding
     if finding is None:
@@ -103,6 +104,24 @@ def check_tests(
             "domain.self_score=warn"
         )
     log.warning("%s", finding)
+
+
+def check_prompts(
+    settings: Mapping[str, Any], renderer: Renderer, examples: Sequence[Example]
+) -> None:
+    """Refuse test rows that the model cannot be asked, and a template that it cannot read.
+
+    Args:
+        settings: The model's config.json.
+    """
+    hello = Example("", ({"role": "user", "content": "Hi"},), "")
+    prompts = []
+    for one in examples or [hello]:
+        try:
+            prompts.append(renderer.prompt_ids(one.messages, one.tools))
+        except RowError as error:
+            raise UserError(f"test row {one.id}: {error}") from error
+    check_vocabulary(settings, renderer.tokenizer, [*prompts, [renderer.end_of_turn]])
 
 
 def check_budget(

@@ -5,7 +5,6 @@ Averaging and LiNeS need no training of their own, the moving average is kept du
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 from talr_cli.errors import UserError
 from talr_cli.fields import value
+from talr_cli.models.weight_files import files_of_tensors
 
 
 @dataclass
@@ -114,16 +114,16 @@ def interpolate(base: Path, tuned: Path, into: Path, share_of: Callable[[str], f
     from safetensors import safe_open
     from safetensors.torch import save_file
 
-    base_files, tuned_files = _files_of_tensors(base), _files_of_tensors(tuned)
+    base_files, tuned_files = files_of_tensors(base), files_of_tensors(tuned)
     if base_files.keys() != tuned_files.keys():
         different = sorted(base_files.keys() ^ tuned_files.keys())
         raise ValueError(f"{base} and {tuned} hold different tensors, such as {different[0]}")
     for shard in sorted(set(tuned_files.values())):
         tensors: dict[str, torch.Tensor] = {}
-        with safe_open(tuned / shard, "pt") as ours:
+        with safe_open(shard, "pt") as ours:
             for name in ours.keys():  # noqa: SIM118 (not a mapping)
                 theta, alpha = ours.get_tensor(name), share_of(name)
-                with safe_open(base / base_files[name], "pt") as theirs:
+                with safe_open(base_files[name], "pt") as theirs:
                     theta0 = theirs.get_tensor(name)
                 if theta.shape != theta0.shape:
                     raise ValueError(f"{name} has the shapes {theta0.shape} and {theta.shape}")
@@ -133,23 +133,9 @@ def interpolate(base: Path, tuned: Path, into: Path, share_of: Callable[[str], f
                     tensors[name] = theta
                 else:
                     tensors[name] = torch.lerp(theta0.float(), theta.float(), alpha).to(theta.dtype)
-        save_file(tensors, into / shard, metadata={"format": "pt"})
+        save_file(tensors, into / shard.name, metadata={"format": "pt"})
 
 
 def same_tensors(base: Path, tuned: Path) -> bool:
     """Whether two directories of safetensors hold tensors of the same names."""
-    return _files_of_tensors(base).keys() == _files_of_tensors(tuned).keys()
-
-
-def _files_of_tensors(folder: Path) -> dict[str, str]:
-    """Tensor name -> file name."""
-    from safetensors import safe_open
-
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        return dict(json.loads(index.read_text())["weight_map"])
-    names: dict[str, str] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, "pt") as content:
-            names |= dict.fromkeys(content.keys(), file.name)
-    return names
+    return files_of_tensors(base).keys() == files_of_tensors(tuned).keys()

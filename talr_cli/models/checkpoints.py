@@ -39,4 +39,7 @@ def checkpoint(ckpt: str, run: RunDirectory | None, model: ModelConfig) -> Model
     """The weights that `ckpt` names: those of its run, of a directory, or of the hub."""
     if run is not None:
         return directory_source(run.model, MODEL_REMEDY)
-    return resolve(replace(model, path=ckpt, revision=None, package=None, random_init=None))
+    try:
+        return resolve(replace(model, path=ckpt, revision=None, package=None, random_init=None))
+    except UserError as error:
+        raise UserError(str(error).replace("model.path=", "ckpt=")) from error

@@ -7,13 +7,14 @@ cannot do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.errors import UserError
+from talr_cli.models.adapter import resolve_base
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.loading import without_weights
-from talr_cli.models.sources import ModelSource, resolve_base
+from talr_cli.models.sources import ModelSource
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,7 +32,8 @@ def check_loads(source: ModelSource, config: ModelConfig, *, to_train: bool) -> 
         UserError: An adapter is to be trained on, a library for quantised weights is missing, or
             the model lacks the attention kernel; the last with one that it has.
     """
-    if (source.directory / "adapter_config.json").exists():
+    adapter = source if (source.directory / "adapter_config.json").exists() else None
+    if adapter is not None:
         if to_train:
             raise UserError(
                 f"model.path={config.path} is an adapter, on which nothing can be trained: merge "
@@ -39,7 +41,7 @@ def check_loads(source: ModelSource, config: ModelConfig, *, to_train: bool) -> 
             )
         source = resolve_base(source, config)
     settings = _config(source, config)
-    _check_quantised(source, settings, to_train)
+    _check_quantised(source, settings, to_train, adapter)
     reason = _refusal(settings, config, config.attention)
     if reason is not None:
         others = [name for name in KERNELS if name != config.attention]
@@ -70,14 +72,16 @@ def _config(source: ModelSource, config: ModelConfig) -> Any:
         return AutoConfig.from_pretrained(
             source.directory, trust_remote_code=config.trust_remote_code
         )
-    except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
+    except Exception as error:  # a class looks up what the file names, in torch too
         reason = _one_line(error)
         if "custom code" in reason:
             reason += " If you trust it, set model.trust_remote_code=true."
         raise UserError(f"cannot load {source.origin}: {reason}") from error
 
 
-def _check_quantised(source: ModelSource, settings: Any, to_train: bool) -> None:
+def _check_quantised(
+    source: ModelSource, settings: Any, to_train: bool, adapter: ModelSource | None
+) -> None:
     from transformers.quantizers import AutoHfQuantizer
 
     stored = getattr(settings, "quantization_config", None)
@@ -85,6 +89,12 @@ def _check_quantised(source: ModelSource, settings: Any, to_train: bool) -> None
         return
     stored = stored if isinstance(stored, dict) else stored.to_dict()
     method = stored.get("quant_method", "an unknown method")
+    if adapter is not None:
+        raise UserError(
+            f"the base of {adapter.origin}, {source.origin}, is quantised ({method}), and an "
+            "adapter is merged into whole weights: write the unquantised model that it was made "
+            f"of into base_model_name_or_path of {adapter.directory / 'adapter_config.json'}"
+        )
     try:
         quantizer = AutoHfQuantizer.from_config(stored, pre_quantized=True)
         quantizer.validate_environment(device_map=None, weights_only=True)
@@ -128,15 +138,27 @@ def _refusal(settings: Any, config: ModelConfig, attention: str) -> str | None:
     return None
 
 
-def check_vocabulary(settings: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer that has tokens without a row in the model's embedding."""
+def check_vocabulary(
+    settings: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Iterable[Sequence[int]],
+) -> None:
+    """Refuse rows with tokens that have no row in the model's embedding.
+
+    A tokenizer may have such tokens, if no text has them: Gemma 3's text models share that of the
+    larger ones, with a token for images.
+
+    Args:
+        rows: Token ids.
+    """
     size = _text(settings).get("vocab_size")
-    token, last = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    last = max((max(row, default=0) for row in rows), default=0)
     if size is not None and last >= size:
         raise UserError(
-            f"the tokenizer has more tokens than the model's embedding has rows: {token!r} is "
-            f"number {last}, the embedding has {size}; grow it (resize_token_embeddings, "
-            "save_pretrained), or use the tokenizer that the model was made with"
+            f"the rows have tokens beyond the model's embedding: "
+            f"{tokenizer.convert_ids_to_tokens(last)!r} is number {last}, the embedding has {size} "
+            "rows; grow it (resize_token_embeddings, save_pretrained), or use the tokenizer that "
+            "the model was made with"
         )
 
 

@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.errors import UserError
+from talr_cli.models.adapter import check_adapter, merged, resolve_base, say_untied
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.saving import cast
-from talr_cli.models.sources import ModelSource, resolve_base
+from talr_cli.models.sources import ModelSource
+from talr_cli.models.weight_files import stored_kind
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +47,7 @@ def load_model(
         if _is_adapter(source):
             base = resolve_base(source, config)
             target = stored_dtype(base) if isinstance(dtype, str) else dtype
-            model = cast(_merged(_load(base, config, torch.float32), source), target)
+            model = cast(merged(_load(base, config, torch.float32), source), target)
         else:
             model = _load(source, config, dtype, **quantized)
     return model if quantized else model.to(device)
@@ -63,7 +65,7 @@ def without_weights(source: ModelSource, config: ModelConfig) -> PreTrainedModel
         base = resolve_base(source, config) if _is_adapter(source) else source
         model = _load(base, config, "auto", device_map="meta")
         if base is not source:
-            _check_adapter(model, source)
+            check_adapter(model, source)
     return model
 
 
@@ -108,6 +110,13 @@ def _load(
         **where,
     )
     _check_fit(model, report, source, config)
+    if model.device.type != "meta" and say_untied(model):
+        # transformers loads both, whatever the config says.
+        log.warning(
+            "%s: its config.json says that the head is the embedding (tie_word_embeddings), but "
+            "its files hold a head of its own: that one is used, and a model saved here says so",
+            source.origin,
+        )
     return model
 
 
@@ -158,53 +167,14 @@ def _of_another_part(model: Any, name: str) -> bool:
     return not module.isdigit() and bool(rest)
 
 
-def _merged(model: Any, adapter: ModelSource) -> Any:
-    """The model with an adapter added to its weights."""
-    from peft import PeftModel
-
-    adapted = PeftModel.from_pretrained(model, str(adapter.directory))
-    _check_names(adapted, adapter)
-    return adapted.merge_and_unload()
-
-
-def _check_adapter(model: Any, adapter: ModelSource) -> None:
-    """Refuse an adapter whose weights are not those of its config on this model, without weights.
-
-    One that cannot be made without weights is judged when it is loaded.
-    """
-    from peft import PeftConfig, get_peft_model
-
-    config = PeftConfig.from_pretrained(str(adapter.directory))
-    try:
-        adapted = get_peft_model(model, config)
-    except NotImplementedError:
-        return
-    _check_names(adapted, adapter)
-
-
-def _check_names(adapted: Any, adapter: ModelSource) -> None:
-    from peft.utils import get_peft_model_state_dict
-    from safetensors import safe_open
-
-    with safe_open(adapter.directory / "adapter_model.safetensors", "pt") as file:
-        stored = set(file.keys())
-    different = sorted(stored ^ get_peft_model_state_dict(adapted).keys())
-    if different:
-        where = "its file" if different[0] in stored else "the model"
-        raise UserError(
-            f"the adapter {adapter.origin} does not fit its base: {len(different)} weights are in "
-            f"one of the two only, such as {different[0]}, which is in {where} only"
-        )
-
-
 def stored_dtype(source: ModelSource) -> torch.dtype:
-    """The dtype that the checkpoint's config names; float32 where it names none."""
+    """The dtype that the checkpoint's config names; where it names none, that of its weights."""
     import torch
 
     config = json.loads((source.directory / "config.json").read_text(encoding="utf-8"))
     text = config.get("text_config", {})
-    name = config.get("dtype") or config.get("torch_dtype") or text.get("dtype") or "float32"
-    return getattr(torch, name)
+    name = config.get("dtype") or config.get("torch_dtype") or text.get("dtype")
+    return getattr(torch, name or stored_kind(source.directory))
 
 
 def choose_device(device: str) -> str:

@@ -50,10 +50,20 @@ def save_model(
     Raises:
         DivergedError: A weight is not a finite number.
     """
+    from transformers import GenerationConfig
+
     _check_finite(model)
-    model.generation_config.eos_token_id = end_tokens(model, end_of_turn)
+    own: Any = model.generation_config
+    own.eos_token_id = end_tokens(model, end_of_turn)
     with made_whole(folder) as building:
-        model.save_pretrained(building)
+        # Many models are published with settings (a temperature without do_sample) that
+        # transformers reads, and refuses to save once anything in them was changed.
+        model.generation_config = GenerationConfig()
+        try:
+            model.save_pretrained(building)
+        finally:
+            model.generation_config = own
+        own.to_json_file(building / "generation_config.json", keys_to_pop=["compile_config"])
         tokenizer.save_pretrained(building)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from talr_cli.models.sources import ModelSource
+from talr_cli.models.weight_files import weight_files
 
 Tensor = tuple[tuple[int, ...], int]  # its shape, and the bytes of each number as stored
 
@@ -129,7 +130,7 @@ def _of_the_language_model(source: ModelSource) -> dict[str, Tensor]:
 
 def tensors_of(source: ModelSource) -> Iterator[tuple[str, Tensor]]:
     """(name, (shape, bytes of a number)) of every tensor, from the headers of the files."""
-    for file in sorted(source.directory.glob("*.safetensors")):
+    for file in weight_files(source.directory):
         with file.open("rb") as content:
             header = json.loads(content.read(int.from_bytes(content.read(8), "little")))
         for name, tensor in header.items():

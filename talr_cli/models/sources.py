@@ -24,8 +24,9 @@ from typing import Any
 
 from talr_cli.errors import UserError, install
 from talr_cli.models.config import ModelConfig
+from talr_cli.models.other_formats import as_hub_id, what_lacks
 from talr_cli.runs import manifest
-from talr_cli.runs.atomic import made_whole, read_object, write_text
+from talr_cli.runs.atomic import made_whole, write_text
 from talr_cli.runs.identity import file_digest
 from talr_cli.runs.lease import hold
 
@@ -61,7 +62,7 @@ def resolve(config: ModelConfig) -> ModelSource:
     Raises:
         UserError: It is neither a directory nor to be had from the hub or a package.
     """
-    source = _find(config)
+    source = find(config)
     if config.random_init is not None:
         return _random(source, dict(config.random_init))
     return source
@@ -74,7 +75,7 @@ def resolve_here(config: ModelConfig) -> ModelSource | None:
     """
     path = Path(config.path).expanduser()
     if path.is_dir() or path.is_absolute() or config.path.startswith((".", "~")):
-        source: ModelSource | None = _find(config)
+        source: ModelSource | None = find(config)
     else:
         source = _hub_cached(config.path, config.revision)
         if source is None and config.package and (_package_folder(config.package)).exists():
@@ -85,12 +86,15 @@ def resolve_here(config: ModelConfig) -> ModelSource | None:
     return ModelSource(_random_folder(settings), _random_fingerprint(source, settings), "random")
 
 
-def _find(config: ModelConfig) -> ModelSource:
+def find(config: ModelConfig) -> ModelSource:
+    """The model at `path`, as `resolve` but never a random one."""
     path = Path(config.path).expanduser()
     if path.is_dir():
         return directory_source(path)
-    if path.is_absolute() or config.path.startswith((".", "~")):
+    if path.is_absolute() or config.path.startswith((".", "~")) or path.is_file():
         raise UserError(f"model.path={config.path} is not a directory")
+    if (instead := as_hub_id(config.path)) is not None:
+        raise UserError(f"model.path={config.path} is no id of the hub: type {instead}")
     try:
         return _hub(config.path, config.revision, config.trust_remote_code)
     except UserError:
@@ -104,12 +108,9 @@ def _find(config: ModelConfig) -> ModelSource:
 def directory_source(path: Path, remedy: str = "take another copy of it") -> ModelSource:
     """The model in a folder; one whose manifest finds it damaged is refused, with `remedy`."""
     manifest.check(path, remedy)
-    if not (path / "config.json").is_file() and not (path / "adapter_config.json").is_file():
-        raise UserError(
-            f"{path} holds no config.json or adapter_config.json: not a Hugging Face checkpoint"
-        )
-    if not list(path.glob("*.safetensors")):
-        raise UserError(f"{path} holds no *.safetensors: save it with save_pretrained first")
+    lacks = what_lacks(path)
+    if lacks is not None:
+        raise UserError(lacks)
     files = sorted(file for pattern in WANTED for file in path.glob(pattern))
     digests = {file.name: _digest(file) for file in files}
     return ModelSource(path, json.dumps(digests, sort_keys=True), str(path))
@@ -325,25 +326,3 @@ def _random_fingerprint(source: ModelSource, settings: dict[str, Any]) -> str:
 def _random_folder(settings: dict[str, Any]) -> Path:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     return cache_dir() / "models" / f"random-{digest[:16]}"
-
-
-def resolve_base(source: ModelSource, config: ModelConfig) -> ModelSource:
-    """The base model that an adapter directory names, or the `model` config's if it is that one."""
-    file = source.directory / "adapter_config.json"
-    remedy = "give another copy of the adapter"
-    named = read_object(file, remedy)
-    path = named.get("base_model_name_or_path")
-    if not isinstance(path, str):
-        raise UserError(f"{file} names no base_model_name_or_path: {remedy}")
-    if Path(path).is_dir():
-        return directory_source(Path(path))
-    if path == config.path:
-        return resolve(config)
-    return _hub(path, named.get("revision"), config.trust_remote_code)
-
-
-def content(source: ModelSource, config: ModelConfig) -> str:
-    """What identifies the weights that `load_model` gives: of an adapter those of its base too."""
-    if not (source.directory / "adapter_config.json").exists():
-        return source.fingerprint
-    return f"{source.fingerprint} on {resolve_base(source, config).fingerprint}"

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.errors import UserError
+from talr_cli.models.adapter import resolve_base
 from talr_cli.models.config import ModelConfig
-from talr_cli.models.sources import ModelSource, resolve_base
+from talr_cli.models.sources import ModelSource
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # the label of a token that is no target
+# The files that hold a tokenizer's words, of whatever kind.
+_VOCABULARIES = ("tokenizer.json", "*.model", "vocab*", "merges.txt", "*.tiktoken", "tekken.json")
 _CLOCK = "strftime_now"  # what transformers gives to templates
 
 
@@ -28,13 +31,21 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> PreTrainedTokeni
     has_own = (source.directory / "tokenizer_config.json").exists()
     if not has_own and (source.directory / "adapter_config.json").exists():
         source = resolve_base(source, config)  # an adapter saved without its tokenizer
+    lacks = (
+        f"{source.directory} holds no tokenizer, as a training saves none that it was not given: "
+        "copy tokenizer.json, tokenizer_config.json and the like from the model that it began with"
+    )
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             source.directory, trust_remote_code=config.trust_remote_code
         )
     except Exception as error:  # whatever a damaged file makes of transformers and tokenizers
+        if not _has_words(source.directory):
+            raise UserError(lacks) from error
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"cannot load the tokenizer of {source.origin}: {reason}") from error
+    if tokenizer.vocab_files_names and not _has_words(source.directory):
+        raise UserError(lacks)
     if config.chat_template is not None:
         tokenizer.chat_template = _read_template(Path(config.chat_template).expanduser())
     if tokenizer.chat_template is None:
@@ -51,6 +62,11 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> PreTrainedTokeni
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.chat_template = _on_day(tokenizer.chat_template, config.date)
     return tokenizer
+
+
+def _has_words(folder: Path) -> bool:
+    """Whether there is a file with a vocabulary; without one transformers may make an empty one."""
+    return any(found for pattern in _VOCABULARIES for found in folder.glob(pattern))
 
 
 def _read_template(file: Path) -> str:

@@ -12,6 +12,7 @@ from talr_cli import progress, ranks
 from talr_cli.data.base import load_test
 from talr_cli.data.rendering import load_renderer
 from talr_cli.errors import UserError, of_run
+from talr_cli.evaluation.self_score import check_prompts
 from talr_cli.fields import plain
 from talr_cli.models.checkpoints import checkpoint, run_of
 from talr_cli.models.checks import check_loads, check_weights
@@ -67,6 +68,7 @@ def score_checkpoint(
 
     # Before anything is written: what the suite and the tokenizer lack.
     tasks, renderer = load_tasks(config.suite), load_renderer(source, config.model)
+    check_prompts(settings, renderer, tests)
     with directory.lock(), progress.in_folder(directory.path):
         if record.is_scored(config, directory):
             log.info("found these scores: %s", directory.results)

@@ -220,6 +220,7 @@ def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
     import torch
 
     from talr_cli.models import loading, saving
+    from talr_cli.models.adapter import merge
     from talr_cli.models.head import causal_lm
     from talr_cli.training.loop import weight_changes
 
@@ -228,7 +229,7 @@ def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
     if trained is not model:
         with made_whole(directory.adapter) as building:
             trained.save_pretrained(building)
-        model = trained.merge_and_unload()
+        model = merge(trained)
     if config.trainer.save_dtype == "auto":
         save_dtype = loading.stored_dtype(run.source)
     else:

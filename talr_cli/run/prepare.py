@@ -23,6 +23,7 @@ from talr_cli.evaluation.self_score import check_tests
 from talr_cli.methods.checks import check_objective, check_schedule
 from talr_cli.methods.method import Method
 from talr_cli.methods.replay import Replay, SelfReplay
+from talr_cli.models.adapter import is_changed
 from talr_cli.models.checks import check_length, check_loads, check_vocabulary, check_weights
 from talr_cli.models.frozen import check_base_dtype
 from talr_cli.models.loading import choose_device, choose_precision, without_weights
@@ -94,8 +95,8 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     check_weights(source, settings, config.model)
     _check_adapter(config, source)
     renderer = load_renderer(source, config.model)
-    check_vocabulary(settings, renderer.tokenizer)
     rows = _training_rows(config, splits, renderer)
+    check_vocabulary(settings, renderer.tokenizer, (row.input_ids for row in rows))
     longest = max(len(row.input_ids) for row in rows)
     check_length(settings, longest, "training rows", "set trainer.max_length={positions}")
     if config.eval and (splits.scorer is None or not tests):
@@ -143,12 +144,18 @@ def _check_adapter(config: TrainConfig, source: ModelSource) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is warned of is warned of again in training
-            config.parts.adapter.wrap(without_weights(source, config.model), config.model.path)
+            model = without_weights(source, config.model)
+            adapted = config.parts.adapter.wrap(model, config.model.path)
     except NotImplementedError:
         return  # it needs weights: it is judged when it has them
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"the adapter cannot be put on {config.model.name}: {reason}") from error
+    if is_changed(adapted.get_output_embeddings()):
+        raise UserError(
+            "adapter.target_modules names the model's head, whose adapter would not be trained: "
+            "losses are computed from the head's own matrix; leave it out"
+        )
 
 
 def _replay_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> list[Rendered]:

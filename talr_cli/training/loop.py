@@ -308,7 +308,7 @@ def weight_changes(
     """
     changed = changed_saved = total = 0
     squares = 0.0
-    base_parameters = dict(base.named_parameters())
+    base_parameters = dict(base.named_parameters(remove_duplicate=False))  # a head too
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             trained, original = parameter.cpu(), base_parameters[name].cpu()

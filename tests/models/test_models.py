@@ -10,6 +10,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from small_models import made
 from transformers import (
     Gemma3Config,
     Gemma3ForConditionalGeneration,
@@ -94,6 +95,33 @@ def test_the_text_part_of_a_vision_model_is_the_same_model(tmp_path):
     ids = [5, 6, 7, 8]
     torch.testing.assert_close(logits(alone, ids), logits(whole, ids))
     assert not any("vision" in name for name, _ in alone.named_parameters())
+
+
+def test_a_head_of_its_own_stays_one_whatever_the_config_says(tmp_path, caplog):
+    """transformers loads both; lm-eval, vLLM and others tie by the config what is loaded."""
+    model = made("llama")
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "tie_word_embeddings": True}))
+    config = config_for(tmp_path)
+    loaded = loading.load_model(sources.resolve(config), config, torch.float32, "cpu").eval()
+    assert "a head of its own" in caplog.text
+    loaded.tie_weights()
+    ids = [5, 6, 7, 8]
+    assert torch.equal(logits(loaded, ids), logits(model, ids))
+    loaded.save_pretrained(tmp_path / "again")
+    again = loading.load_model(
+        sources.directory_source(tmp_path / "again"), config, torch.float32, "cpu"
+    )
+    assert again.config.tie_word_embeddings is False
+    assert torch.equal(logits(again.eval(), ids), logits(model, ids))
+    # Two copies of one matrix are one.
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    tied = loading.load_model(sources.resolve(config), config, torch.float32, "cpu")
+    assert tied.lm_head.weight is tied.model.embed_tokens.weight
+    assert tied.config.tie_word_embeddings
 
 
 def test_missing_weights_are_refused_not_filled_in(tiny_source, tiny_config, tmp_path):

@@ -1,5 +1,7 @@
 """What is saved is what is scored: the same logits, the same ends; nothing that is no number."""
 
+import json
+
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -76,6 +78,25 @@ def test_the_saved_model_ends_where_it_was_taught_to(own, expected, tiny_config,
     model.generation_config.eos_token_id = own
     saving.save_model(model, stub_tokenizer(), 49, tmp_path / "model")
     assert reloaded(tmp_path / "model", tiny_config).generation_config.eos_token_id == expected
+
+
+def test_published_settings_that_transformers_does_not_save_are_kept(tiny_config, tmp_path):
+    """A temperature without do_sample, as many models have: known only when all is trained."""
+    (tmp_path / "base").mkdir()
+    made("llama").save_pretrained(tmp_path / "base")
+    file = tmp_path / "base/generation_config.json"
+    asked = {"temperature": 0.6, "top_p": 0.9, "max_new_tokens": 7}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **asked}))
+    model = reloaded(tmp_path / "base", tiny_config)
+    model.generation_config.eos_token_id = [2]
+    with pytest.raises(ValueError, match="invalid"):
+        model.save_pretrained(tmp_path / "refused")
+    saving.save_model(model, stub_tokenizer(), 49, tmp_path / "model")
+    saved = json.loads((tmp_path / "model/generation_config.json").read_text())
+    assert asked.items() <= saved.items()
+    assert saved["eos_token_id"] == [2, 49]
+    again = reloaded(tmp_path / "model", tiny_config).generation_config
+    assert again.to_dict() == model.generation_config.to_dict()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

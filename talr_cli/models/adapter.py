@@ -1,0 +1,185 @@
+"""An adapter of PEFT on disk: which base it is of, and that base with its change in the weights.
+
+What is merged computes what the adapter did: checked by names and shapes, refused where the adapter
+is of another base or no change of weights at all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from talr_cli.errors import UserError
+from talr_cli.models.config import ModelConfig
+from talr_cli.models.sources import ModelSource, find, resolve
+from talr_cli.runs.atomic import read_object
+
+
+def resolve_base(source: ModelSource, config: ModelConfig) -> ModelSource:
+    """The base model that an adapter directory names, or the `model` config's if it is that one."""
+    file = source.directory / "adapter_config.json"
+    remedy = "give another copy of the adapter"
+    named = read_object(file, remedy)
+    path = named.get("base_model_name_or_path")
+    if not isinstance(path, str) or not path:
+        raise UserError(f"{file} names no base_model_name_or_path: {remedy}")
+    if path == config.path:
+        base = resolve(config)
+    else:
+        named_config = ModelConfig(
+            path=path,
+            revision=named.get("revision"),
+            trust_remote_code=config.trust_remote_code,
+        )
+        try:
+            base = find(named_config)
+        except UserError as error:
+            reason = str(error).removeprefix(f"model.path={path} ")
+            raise UserError(
+                f"the base that {file} names, {path}: {reason}; where it lies elsewhere, write "
+                "that into base_model_name_or_path"
+            ) from error
+    if (base.directory / "adapter_config.json").exists():
+        raise UserError(f"the base that {file} names, {path}, is an adapter itself: merge it first")
+    return base
+
+
+def content(source: ModelSource, config: ModelConfig) -> str:
+    """What identifies the weights that `load_model` gives: of an adapter those of its base too."""
+    if not (source.directory / "adapter_config.json").exists():
+        return source.fingerprint
+    return f"{source.fingerprint} on {resolve_base(source, config).fingerprint}"
+
+
+def merged(model: Any, adapter: ModelSource) -> Any:
+    """The model with an adapter added to its weights; `model` is used up.
+
+    Raises:
+        UserError: The adapter is not one of this model.
+    """
+    from peft import PeftModel
+
+    _grow(model, adapter)
+    adapted = PeftModel.from_pretrained(model, str(adapter.directory))
+    _check_names(adapted, adapter)
+    return merge(adapted)
+
+
+def merge(adapted: Any) -> Any:
+    """The plain model inside an adapter, with its change; `adapted` is used up.
+
+    Where the head is the embedding and the adapter changes one of them, or both in their own ways,
+    they are two matrices from then on: PEFT would add every change to the one that both are.
+    """
+    import torch
+
+    both = adapted.get_input_embeddings(), adapted.get_output_embeddings()
+    base, other = (getattr(one, "base_layer", one) for one in both)
+    if any(map(is_changed, both)) and base.weight is other.weight:
+        other.weight = torch.nn.Parameter(base.weight.detach().clone(), requires_grad=False)
+    model = adapted.merge_and_unload()
+    say_untied(model)
+    return model
+
+
+def is_changed(module: Any) -> bool:
+    """Whether an adapter changes this module."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return isinstance(module, BaseTunerLayer)
+
+
+def say_untied(model: Any) -> bool:
+    """Whether the head is not the embedding that the config says it is; then it says so no longer.
+
+    Who ties them by it later (lm-eval, vLLM, a training that goes on) would compute with another
+    model.
+    """
+    tied = model.get_expanded_tied_weights_keys(all_submodels=True)
+    pairs = (map(model.get_parameter_or_buffer, names) for names in tied.items())
+    if all(one is other for one, other in pairs):
+        return False
+    model.config.tie_word_embeddings = False
+    model.config.get_text_config().tie_word_embeddings = False
+    return True
+
+
+def check_adapter(model: Any, adapter: ModelSource) -> None:
+    """Refuse an adapter whose weights are not those of its config on this model, without weights.
+
+    One that cannot be made without weights is judged when it is loaded.
+    """
+    from peft import PeftConfig, get_peft_model
+
+    config = PeftConfig.from_pretrained(str(adapter.directory))
+    if config.is_prompt_learning:
+        raise UserError(
+            f"the adapter {adapter.origin} ({config.peft_type.value}) adds to what the model "
+            "reads, not to its weights: it cannot be merged, and is not scored here"
+        )
+    _grow(model, adapter)
+    try:
+        adapted = get_peft_model(model, config)
+    except (NotImplementedError, RuntimeError):
+        return
+    _check_names(adapted, adapter)
+
+
+def _grow(model: Any, adapter: ModelSource) -> None:
+    """Give the embedding as many rows as it had in training, where the adapter brings all of them.
+
+    Raises:
+        UserError: It does not bring those of both the embedding and the head.
+    """
+    import torch
+
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    names = {id(one): name for name, one in model.named_modules() if one in (embedding, head)}
+    rows = {
+        names[id(one)]: _rows(adapter, f"base_model.model.{names[id(one)]}.")
+        for one in (embedding, head)
+    }
+    wanted = {count for count in rows.values() if count is not None} - {len(embedding.weight)}
+    if not wanted:
+        return
+    is_tied = embedding.weight is head.weight
+    if len(wanted) > 1 or (None in rows.values() and not is_tied):
+        raise UserError(
+            f"the adapter {adapter.origin} was trained on an embedding of {max(wanted)} rows, its "
+            f"base has {len(embedding.weight)}: grow the base (resize_token_embeddings, "
+            "save_pretrained) and name that one in adapter_config.json"
+        )
+    with torch.random.fork_rng():
+        model.resize_token_embeddings(wanted.pop(), mean_resizing=False)
+
+
+def _rows(adapter: ModelSource, prefix: str) -> int | None:
+    """How many rows of an embedding or head lie in the adapter's file; None: they do not."""
+    shapes = _shapes(adapter)
+    own = [name for name in shapes if name.startswith(prefix) and name.endswith("weight")]
+    return next((shapes[name][0] for name in own if "lora_" not in name), None)
+
+
+def _shapes(adapter: ModelSource) -> dict[str, list[int]]:
+    from safetensors import safe_open
+
+    with safe_open(adapter.directory / "adapter_model.safetensors", "pt") as file:
+        return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+
+
+def _check_names(adapted: Any, adapter: ModelSource) -> None:
+    from peft.utils import get_peft_model_state_dict
+
+    stored = _shapes(adapter).keys()
+    # PEFT saves the embedding too, where it thinks that it has to.
+    made = [
+        get_peft_model_state_dict(adapted, save_embedding_layers=also).keys()
+        for also in (False, True)
+    ]
+    if stored in made:
+        return
+    different = sorted(stored ^ made[0])
+    where = "its file" if different[0] in stored else "the model"
+    raise UserError(
+        f"the adapter {adapter.origin} does not fit its base: {len(different)} weights are in "
+        f"one of the two only, such as {different[0]}, which is in {where} only"
+    )

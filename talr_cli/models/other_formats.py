@@ -1,0 +1,66 @@
+"""A model that is named or stored in another form than talr reads: what to type or do instead.
+
+No file is opened: pickles run code, and names say what a file is.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_PLAIN = "AutoModelForCausalLM.from_pretrained(...).save_pretrained(FOLDER)"
+# What lies in a folder, what that is, and what makes a checkpoint of it.
+_SHARDS = (
+    "shards of torch.distributed (FSDP)",
+    "`accelerate merge-weights` makes safetensors of them",
+)
+_FORMS = (
+    ("*.gguf", "a GGUF file", "give the model that it was made of"),
+    ("*.distcp", *_SHARDS),
+    ("*/*.distcp", *_SHARDS),
+    (
+        "*/*_model_states.pt",
+        "shards of DeepSpeed",
+        "their zero_to_fp32.py, with --safe_serialization, makes safetensors of them",
+    ),
+    (
+        "*_model*.bin",
+        "weights as a pickle, which is not opened, as it may run code",
+        f"where you trust it, {_PLAIN} makes safetensors of it",
+    ),
+    ("checkpoint-*/config.json", "checkpoints of a training", "give one of them: {found}"),
+    ("checkpoint-*/adapter_config.json", "adapters of a training", "give one of them: {found}"),
+    ("*/config.json", "models in folders of it", "give one of them: {found}"),
+)
+
+
+def what_lacks(folder: Path) -> str | None:
+    """Why a folder is no checkpoint or adapter in safetensors, in one line; None where it is."""
+    settings = ("config.json", "adapter_config.json")
+    if not any((folder / name).is_file() for name in settings):
+        lacks = (
+            f"{folder} holds no config.json or adapter_config.json: not a Hugging Face checkpoint"
+        )
+    elif not list(folder.glob("*.safetensors")):
+        lacks = f"{folder} holds no *.safetensors"
+    else:
+        return None
+    for pattern, what, remedy in _FORMS:
+        found = next(iter(sorted(folder.glob(pattern))), None)
+        if found is not None:
+            return f"{lacks}, but {what}: {remedy.format(found=found.parent)}"
+    if lacks.endswith("checkpoint"):
+        return lacks
+    return f"{lacks}: save it with save_pretrained first ({_PLAIN})"
+
+
+def as_hub_id(path: str) -> str | None:
+    """What to type for a model of the hub that is named by its address; None for a plain id."""
+    named = re.fullmatch(
+        r"(?:(?:https?://)?(?:huggingface\.co|hf\.co)/)?([\w.-]+/[\w.-]+)"
+        r"(?:(?:@|/(?:tree|blob|resolve)/)([\w.-]+).*)?/*",
+        path,
+    )
+    if named is None or named[1] == path:
+        return None
+    return f"model.path={named[1]}" + (f" model.revision={named[2]}" if named[2] else "")
