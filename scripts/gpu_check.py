@@ -3,11 +3,12 @@
     python scripts/gpu_check.py                         # all of it, in eight minutes
     python scripts/gpu_check.py --only numerics,steps   # reference comes with numerics
     python scripts/gpu_check.py --small --device cpu    # does the script itself run
+    python scripts/gpu_check.py --page                  # the tables of what is there so far
 
 Each section is a process of its own with a limit of time, each measurement a line of JSON in
-OUT/lines.jsonl as soon as it is known; what the programs say goes to OUT/log.txt. The same command
-with the same OUT goes on where it ended. No file and no network is needed: models and rows are
-random, unless --model names a real one for the study. What is expected: docs/gpu.md.
+OUT/lines.jsonl as soon as it is known; what the programs say goes to OUT/log.txt, the tables of
+docs/gpu.md to OUT/page.md. The same command with the same OUT goes on where it ended. No file and
+no network is needed: models and rows are random, unless --model names a real one for the study.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu.measuring import AGAIN, Lines, Options
+from gpu.page import page
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,9 @@ SECTIONS = {
     "env": Section("machine:run", 40, 15),
     "reference": Section("numerics:reference", 60, 20),
     "numerics": Section("numerics:run", 100, 30),
-    "steps": Section("steps:run", 170, 40),
-    "generate": Section("answering:run", 50, 25),
-    "resume": Section("programs:resume", 90, 40),
+    "steps": Section("steps:run", 180, 40),
+    "resume": Section("programs:resume", 80, 40),
+    "generate": Section("answering:run", 110, 40),
     "study": Section("programs:study", 150, 60),
     "vllm": Section("programs:vllm", 100, 60),
 }
@@ -60,11 +62,15 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, with commas")
     parser.add_argument("--methods", default="", help="of reference, numerics and steps; all")
     parser.add_argument("--model", help="of study and vllm: a checkpoint, or a model config's name")
+    parser.add_argument("--page", action="store_true", help="measure nothing: print the tables")
     parser.add_argument("--section", choices=SECTIONS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     if given.section:
         run(given)
+        return 0
+    if given.page:
+        print(write_page(given.out))
         return 0
     wanted = given.only.split(",")
     unknown = [name for name in wanted if name not in SECTIONS]
@@ -77,16 +83,27 @@ def main() -> int:
         for name, section in SECTIONS.items():
             if name in wanted:
                 begin(name, section, given, started + given.budget)
+                write_page(given.out)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here")
         return 130
+    finally:
+        write_page(given.out)
     show(given.out, time.monotonic() - started)
     return int(any(is_bad(line) for line in Lines(given.out, "").read()))
 
 
+def write_page(out: Path) -> str:
+    """The tables of what has been measured so far."""
+    text = page(Lines(out, "").read(), list(SECTIONS))
+    (out / "page.md").write_text(text + "\n", encoding="utf-8")
+    return text
+
+
 def is_bad(line: dict[str, Any]) -> bool:
     """Whether something failed, or a number is not what it should be."""
-    wrong = line.get("verdict") == "OFF" or line.get("same_bits") is False
+    wrong = line.get("verdict") == "OFF"
+    wrong |= line.get("same_bits") is False and line.get("deterministic", True)
     return wrong or "error" in line or line.get("exit", 0) != 0
 
 

@@ -26,6 +26,7 @@ SMALL = {
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 8192,
     "tie_word_embeddings": True,
 }  # fmt: skip
+ANY_ORDER = "trainer.deterministic=false"
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}{{ eos_token }}"
     "{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
@@ -145,3 +146,13 @@ def make_trainer(
         )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def train(trainer: Any, typed: Sequence[str], device: str) -> None:
+    """With the sums in a fixed order, as `talr train` does by default; TRL's own as it is."""
+    from talr_cli.models.head import causal_lm
+    from talr_cli.training.determinism import same_bits
+
+    of_trl = any(one.startswith("method=trl-") for one in typed)
+    with same_bits(not of_trl and ANY_ORDER not in typed, causal_lm(trainer.model), device):
+        trainer.train()

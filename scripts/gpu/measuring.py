@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,20 +42,29 @@ class Lines:
         self._under_way = out / f"{section}.now"  # its text: the measurement that has begun
 
     def read(self) -> list[dict[str, Any]]:
-        """Of all sections."""
+        """Of all sections; a line that was cut where a process was killed is none."""
         if not self.file.exists():
             return []
-        return [json.loads(line) for line in self.file.read_text(encoding="utf-8").splitlines()]
+        found = []
+        for line in self.file.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(json.JSONDecodeError):
+                found.append(json.loads(line))
+        return found
+
+    def has(self, name: str) -> bool:
+        """Whether a process before this one has measured it."""
+        return any((line["section"], line["name"]) == (self.section, name) for line in self.read())
 
     def add(self, name: str, **values: Any) -> None:
         line = json.dumps({"section": self.section, "name": name, **values}, default=str)
+        cut = self.file.exists() and self.file.read_bytes()[-1:] not in (b"", b"\n")
         with self.file.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.write("\n" * cut + line + "\n")
         print(line, flush=True)
 
     def measure(self, name: str, work: Callable[[], dict[str, Any]]) -> None:
         """Add what `work` finds, or its error; nothing where a process before this one has it."""
-        if any((line["section"], line["name"]) == (self.section, name) for line in self.read()):
+        if self.has(name):
             return
         started = time.monotonic()
         self._under_way.write_text(name, encoding="utf-8")

@@ -10,10 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from gpu.making import saved_model
+import yaml
+
+from gpu.making import ANY_ORDER, saved_model
 from gpu.measuring import Lines, Options
 
 PATIENCE = 400  # seconds, after which a command does not end any more
@@ -37,25 +40,41 @@ def finish(process: subprocess.Popen[str]) -> None:
         raise RuntimeError(f"exit {process.returncode}: {said[-250:]}")
 
 
+# What is killed and gone on with; the last is no bar, but shows what the fixed order is for.
+RESUMED = {
+    "talr": ("method=talr",),
+    "lora": ("method=lora",),
+    "talr, any order": ("method=talr", ANY_ORDER),
+}
+
+
 def resume(options: Options, lines: Lines) -> None:
-    """The same bits, whether a run was killed behind a checkpoint or not."""
+    """The same bits, whether a run was killed behind a checkpoint or not; all at the same time."""
     folder = Path(tempfile.mkdtemp())
     common = [
         *(f"model.path={saved_model(folder / 'model')}", "model.name=random", "logger=none"),
         *(f"device={options.device}", "eval=false", "dataset.train_rows=32", "trainer.epochs=3"),
         *("trainer.batch_size=4", "trainer.save_dtype=float32", "lr=1e-3"),
     ]
-    for method in ("talr",) if options.small else ("talr", "lora"):
 
-        def compare(method: str = method) -> dict[str, Any]:
-            whole, cut = folder / method / "whole", folder / method / "cut"
-            typed = ["train", f"method={method}", *common]
-            finish(start(*typed, f"runs_dir={whole}"))
-            _kill_behind_a_checkpoint(start(*typed, f"runs_dir={cut}"), cut)
-            finish(start(*typed, f"runs_dir={cut}"))
-            return _difference(whole, cut)
+    def compare(name: str) -> dict[str, Any]:
+        whole, cut = folder / name / "whole", folder / name / "cut"
+        typed = ["train", *RESUMED[name], *common]
+        uncut = start(*typed, f"runs_dir={whole}")
+        _kill_behind_a_checkpoint(start(*typed, f"runs_dir={cut}"), cut)
+        resumed = start(*typed, f"runs_dir={cut}")
+        finish(uncut)
+        finish(resumed)
+        return _difference(whole, cut)
 
-        lines.measure(f"killed and gone on with: {method}", compare)
+    wanted = {f"killed and gone on with: {name}": name for name in RESUMED}
+    if options.small:
+        wanted = dict(list(wanted.items())[:1])
+    wanted = {line: name for line, name in wanted.items() if not lines.has(line)}
+    with ThreadPoolExecutor() as pool:
+        found = {line: pool.submit(compare, name) for line, name in wanted.items()}
+        for line, comparison in found.items():
+            lines.measure(line, comparison.result)
 
 
 def _kill_behind_a_checkpoint(process: subprocess.Popen[str], runs: Path) -> None:
@@ -80,7 +99,9 @@ def _difference(whole: Path, cut: Path) -> dict[str, Any]:
     if not training["resumed_from_step"]:
         raise RuntimeError("it began again: nothing was gone on with")
     most = max(float((one[name] - other[name]).abs().max()) for name in one)
+    config = yaml.safe_load(next(cut.rglob("config.yaml")).read_text(encoding="utf-8"))
     return {
+        "deterministic": config["trainer"]["deterministic"],
         "resumed_from_step": training["resumed_from_step"],
         "largest_difference": most,
         "same_bits": most == 0.0,

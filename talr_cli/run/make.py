@@ -159,6 +159,7 @@ def _train(
 
     from talr_cli.models import loading, saving
     from talr_cli.models.frozen import load_frozen
+    from talr_cli.training.determinism import same_bits
     from talr_cli.training.loop import TrainingData, make_trainer, train
 
     run, facts = with_own_rows(run)
@@ -201,7 +202,8 @@ def _train(
         config.model.path,
     )
     keeps = {point.config.at: partial(_keep, point, stop) for point in points}
-    return train(trainer, run.directory, tracker, stop, load_plain, config.at, keeps)
+    with same_bits(config.trainer.deterministic, model, run.device):
+        return train(trainer, run.directory, tracker, stop, load_plain, config.at, keeps)
 
 
 def _keep(point: Run, stop: Stop, model: Any, training: dict[str, Any]) -> Callable[[], None]:

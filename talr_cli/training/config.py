@@ -58,6 +58,13 @@ class TrainerConfig:
         False,
         identity=False,
     )
+    deterministic: bool = value(
+        "on CUDA GPUs: sums have a fixed order, so that a run that was killed goes on to the same "
+        "bits; false: attention's gradient is added up in any order, by estimate up to a few "
+        "percent of a step faster",
+        True,
+        identity=False,  # results differ by rounding only
+    )
     checkpoint_every_epoch: bool = value(
         "what an interrupted run goes on from; deleted at the end", True, identity=False
     )

@@ -98,8 +98,9 @@ def train(
 ) -> tuple[Any, dict[str, Any]] | None:
     """Run a trainer to the end; the trained model and the `training` results.
 
-    Goes on from the newest checkpoint in the run directory. On a CPU the same command gives the
-    same weights, bit for bit. All ranks must call; None on all but the first.
+    Goes on from the newest checkpoint in the run directory. On a CPU, and on a GPU inside of
+    `determinism.same_bits`, the same command gives the same weights, bit for bit. All ranks must
+    call; None on all but the first.
 
     Args:
         load_plain: Loads the model as the trainer got it, but in fp32: for copies, for weights that

@@ -1,0 +1,261 @@
+"""The lines of scripts/gpu_check.py as the tables of docs/gpu.md: `gpu_check.py --page`.
+
+What has to come out, what was expected, and every figure. A line that is missing makes "not
+measured", and one that failed says so: nothing is left out in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gpu.numerics import METHODS
+
+Line = Mapping[str, Any]
+NOT_MEASURED = "not measured"
+HIDDEN = ("section", "name", "took", "where")
+
+
+class Found:
+    """Measurements by section and name."""
+
+    def __init__(self, lines: Iterable[Line]) -> None:
+        self.lines = list(lines)
+        self._by_name = {(line["section"], line["name"]): line for line in self.lines}
+
+    def value(self, section: str, name: str, key: str) -> float | None:
+        """A number; None where it was not measured."""
+        found = self._by_name.get((section, name), {}).get(key)
+        return found if isinstance(found, int | float) else None
+
+    def of(self, section: str) -> list[Line]:
+        return [line for line in self.lines if line["section"] == section]
+
+    def ratio(self, one: str, other: str, key: str = "s_per_step") -> float | None:
+        """Of two variants of `steps`."""
+        above, below = (self.value("steps", name, key) for name in (one, other))
+        return above / below if above is not None and below else None
+
+    def difference(self, one: str, other: str) -> float | None:
+        """In seconds a step."""
+        first, second = (self.value("steps", name, "s_per_step") for name in (one, other))
+        return None if first is None or second is None else first - second
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A figure, and what it was thought to be: within `bounds`."""
+
+    what: str
+    bounds: tuple[float, float]
+    unit: str
+    measured: Callable[[Found], float | None]
+
+
+def _steps(name: str, key: str = "s_per_step") -> Callable[[Found], float | None]:
+    return lambda found: found.value("steps", name, key)
+
+
+def _more(one: str, other: str = "sft 1 row, layers again") -> Callable[[Found], float | None]:
+    return lambda found: found.difference(one, other)
+
+
+def _ratio(one: str, other: str, key: str = "s_per_step") -> Callable[[Found], float | None]:
+    return lambda found: found.ratio(one, other, key)
+
+
+def _step_of(rows: int) -> Callable[[Found], float | None]:
+    return lambda found: found.value("generate", f"{rows} rows at once", "ms_per_step")
+
+
+L2_CPU = "l2 1 row, on the CPU, layers again"
+EXPECTED = (
+    Expected("sft at 3B, 1 row, layers again", (1.6, 1.9), "s", _steps("sft 1 row, layers again")),
+    Expected("`regulariser=l2` takes more", (0.04, 0.12), "s", _more("l2 1 row, layers again")),
+    Expected("with `theta0_device=cpu`", (0.8, 1.4), "s", _more(L2_CPU)),
+    Expected("`regulariser=kl` takes more", (0.3, 0.5), "s", _more("kl 1 row, layers again")),
+    Expected("host waits a step, joined rows", (2, 2), "", _steps("sft 1 row", "host_waits")),
+    Expected(
+        "sums in a fixed order against any",
+        (1.0, 1.04),
+        "times",
+        _ratio("sft 1 row", "sft 1 row, any order"),
+    ),
+    Expected(
+        "sft against TRL's nll, any order",
+        (0.97, 1.03),
+        "times",
+        _ratio("sft 1 row, any order", "trl nll 1 row"),
+    ),
+    Expected(
+        "its peak of memory",
+        (0.9, 1.05),
+        "times",
+        _ratio("sft 1 row, any order", "trl nll 1 row", "peak_gib"),
+    ),
+    *(
+        Expected(f"a step of generation, {rows} rows", (25, 30), "ms", _step_of(rows))
+        for rows in (64, 128, 256)
+    ),
+)
+
+# The figure as text, and whether the bar is met; None: as far as it was measured.
+Verdict = tuple[str, bool | None]
+Bar = tuple[str, str, Verdict | None]  # what, what it has to be; None: not measured
+
+
+def bars(found: Found) -> list[Bar]:
+    """What has to come out; each ratio is of two lines of `steps`."""
+    at_most = [
+        ("talr against sft, seconds a step", 1.03, "talr 1 row", "sft 1 row"),
+        ("sft against TRL's nll, any order", 1.0, "sft 1 row, any order", "trl nll 1 row"),
+        ("sft by default against TRL's nll", 1.0, "sft 1 row", "trl nll 1 row"),
+        ("lora with `regulariser=kl` against lora", 1.5, "lora+kl 1 row", "lora 1 row"),
+    ]
+    ratios = [(what, most, found.ratio(one, other)) for what, most, one, other in at_most]
+    return [
+        ("gradients of all methods", "1e-3 in fp32, 5e-2 in bf16", _gradients(found)),
+        *(
+            (what, f"{most} at most", None if one is None else (f"{one:.3f}", one <= most))
+            for what, most, one in ratios
+        ),
+        ("sft at 3B, share of 989 TFLOP/s", "0.45", _mfu(found)),
+        ("killed and gone on with", "the same bits", _same_bits(found)),
+        ("peak against the estimate", "within 15 %", _peaks(found)),
+    ]
+
+
+def _gradients(found: Found) -> Verdict | None:
+    lines = [line for line in found.of("numerics") if line["name"].split()[0] in METHODS]
+    if not lines:
+        return None
+    good = sum(line.get("verdict") == "ok" for line in lines)
+    text = f"{good} of {len(lines)} within"
+    missing = [one for one in METHODS if not any(_is_of(line, one) for line in lines)]
+    if missing:
+        text += f", {NOT_MEASURED}: {', '.join(missing)}"
+    return text, False if good < len(lines) else None if missing else True
+
+
+def _is_of(line: Line, method: str) -> bool:
+    return bool(line["name"].split()[0] == method)
+
+
+def _mfu(found: Found) -> Verdict | None:
+    shares = [
+        (line["mfu"], line["name"])
+        for line in found.of("steps")
+        if "mfu" in line and line["name"].startswith("sft ")
+    ]
+    if not shares:
+        return None
+    best, name = max(shares)
+    return f"{best:.3f} ({name})", best >= 0.45
+
+
+def _same_bits(found: Found) -> Verdict | None:
+    verdicts = {
+        line["name"].rpartition(": ")[2]: bool(line.get("same_bits"))
+        for line in found.of("resume")
+        if line.get("deterministic", True)
+    }
+    words = ", ".join(f"{name}: {'yes' if one else 'no'}" for name, one in verdicts.items())
+    return (words, all(verdicts.values())) if verdicts else None
+
+
+def _peaks(found: Found) -> Verdict | None:
+    offs = [
+        (abs(line["peak_gib"] / line["planned_gib"] - 1), line["name"])
+        for line in found.of("steps")
+        if line.get("peak_gib") and line.get("planned_gib")
+    ]
+    if not offs:
+        return None
+    worst, name = max(offs)
+    return f"{100 * worst:.0f} % off at most ({name}, of {len(offs)})", worst <= 0.15
+
+
+def page(lines: Iterable[Line], sections: Sequence[str]) -> str:
+    """The tables, as Markdown."""
+    found = Found(lines)
+    return "\n".join(
+        [
+            *("## What was found", "", *_machine(found), ""),
+            *_table(
+                ("what has to come out", "bar", "found", ""),
+                [(what, bar, *_verdict(one)) for what, bar, one in bars(found)],
+            ),
+            *_table(
+                ("what was expected", "expected", "found", ""),
+                [_beside(one, one.measured(found)) for one in EXPECTED],
+            ),
+            *(row for name in sections for row in _of_section(name, found.of(name))),
+        ]
+    )
+
+
+def _machine(found: Found) -> list[str]:
+    said = {line["name"]: line for line in found.of("env")}
+    card = said.get("gpu", {})
+    name = "No GPU: the figures say nothing"
+    if "gpu" in card:
+        name = f"{card['gpu']}, {card['gib']} GiB"
+    versions = (f"{key} {value}" for key, value in _values(said.get("versions", {})).items())
+    return [f"{name}. {', '.join(versions) or 'Versions: ' + NOT_MEASURED}."]
+
+
+def _verdict(one: Verdict | None) -> tuple[str, str]:
+    words = {True: "met", False: "**missed**", None: "so far"}
+    return (NOT_MEASURED, "") if one is None else (one[0], words[one[1]])
+
+
+def _beside(one: Expected, measured: float | None) -> tuple[str, ...]:
+    low, high = one.bounds
+    thought = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    if measured is None:
+        return one.what, f"{thought} {one.unit}".strip(), NOT_MEASURED, ""
+    as_thought = "as expected" if low <= measured <= high else "**otherwise**"
+    return (
+        one.what,
+        f"{thought} {one.unit}".strip(),
+        f"{measured:.3g} {one.unit}".strip(),
+        as_thought,
+    )
+
+
+def _of_section(name: str, lines: Sequence[Line]) -> list[str]:
+    """Every figure of a section; a measurement that failed fills its row with why."""
+    if not lines:
+        return [f"`{name}`: {NOT_MEASURED}.", ""]
+    columns = list(dict.fromkeys(key for line in lines for key in _values(line)))
+    if len(columns) > 8:  # of the machine and of scores: names that each line has its own of
+        rows = [
+            (line["name"], "; ".join(f"{key} {value}" for key, value in _values(line).items()))
+            for line in lines
+        ]
+        return _table((f"`{name}`", "found"), rows)
+    return _table(
+        (f"`{name}`", *(column.replace("_", " ") for column in columns)),
+        [(line["name"], *(_cell(line.get(column)) for column in columns)) for line in lines],
+    )
+
+
+def _values(line: Line) -> dict[str, Any]:
+    return {key: value for key, value in line.items() if key not in HIDDEN}
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    cells = [head, ["---"] * len(head), *rows]
+    return [
+        *("| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in cells),
+        "",
+    ]
+
+
+def _escaped(cell: str) -> str:
+    return " ".join(cell.replace("|", "\\|").split())

@@ -1,0 +1,135 @@
+"""trainer.deterministic: what is switched while a training lasts, and what is said where it cannot.
+
+What the switches do is CUDA's; here a CPU takes its place.
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from optimizer_step import toy
+from transformers import set_seed
+
+from talr_cli.config import composition
+from talr_cli.errors import UserError
+from talr_cli.run.make import training_of
+from talr_cli.run.prepare import prepare
+from talr_cli.tracking.base import Tracker
+from talr_cli.training import determinism
+from talr_cli.training.determinism import same_bits
+from talr_cli.training.trainer import MethodTrainer
+
+OFF, STRICT = (False, False, True, None), (True, False, False, "1")
+
+
+def switches():
+    """(on, warns only, memory filled, the flash packages' variable)."""
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+        os.environ.get(determinism.FLASH),
+    )
+
+
+@pytest.fixture
+def cpu_as_gpu(monkeypatch):
+    monkeypatch.delenv(determinism.FLASH, raising=False)
+    monkeypatch.setattr(determinism, "DEVICES", ("cuda", "cpu"))
+
+
+@pytest.mark.usefixtures("cpu_as_gpu")
+def test_it_is_on_in_every_step_of_a_training_and_off_after_it(tmp_path, monkeypatch):
+    seen, step = [], MethodTrainer.training_step
+
+    def watched(self, *args, **kwargs):
+        seen.append(switches())
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(MethodTrainer, "training_step", watched)
+    typed = ["model=tiny", "logger=none", "dataset.train_rows=4", "device=cpu",
+             "trainer.max_steps=1", f"runs_dir={tmp_path}"]  # fmt: skip
+    run = prepare(composition.load("train", typed))
+    other = prepare(composition.load("train", [*typed, "trainer.deterministic=false"]))
+    assert run.identity == other.identity
+    with run.directory.lock():
+        run.directory.prepare({}, [], run.identity)
+        training_of()(run, Tracker())
+    assert set(seen) == {STRICT}
+    assert switches() == OFF
+
+
+def test_nothing_is_switched_on_a_cpu_nor_where_it_is_not_wanted(monkeypatch):
+    with same_bits(True, toy(), "cpu"):
+        assert switches() == OFF
+    monkeypatch.setattr(determinism, "DEVICES", ("cpu",))
+    with same_bits(False, toy(), "cpu"):
+        assert switches() == OFF
+
+
+@pytest.mark.usefixtures("cpu_as_gpu")
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_it_is_off_after_an_exception_too(error):
+    @same_bits(True, toy(), "cpu")
+    def step():
+        set_seed(3)  # as transformers does before the first step: it leaves the switch as it is
+        assert switches() == STRICT
+        raise error("of a step")
+
+    with pytest.raises(error):
+        step()
+    assert switches() == OFF
+
+
+@pytest.mark.usefixtures("cpu_as_gpu")
+def test_what_the_user_has_switched_on_stays_on(monkeypatch):
+    monkeypatch.setenv(determinism.FLASH, "0")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with same_bits(True, toy(), "cpu"):
+            assert switches() == STRICT
+        assert switches() == (True, True, True, "0")
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("cpu_as_gpu")
+def test_an_operation_without_an_order_is_one_line():
+    """torch's own words, by an operation that has no such form on a CPU either."""
+    said = pytest.raises(UserError, match=r"put_ adds up.*trainer\.deterministic=false")
+    with said, same_bits(True, toy(), "cpu"):
+        torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))
+
+
+@pytest.mark.usefixtures("cpu_as_gpu")
+@pytest.mark.parametrize("ruled_out_by", ["the model", "the process"])
+def test_where_it_is_ruled_out_a_line_says_so(ruled_out_by, monkeypatch, caplog):
+    model = toy()
+    if ruled_out_by == "the model":
+        monkeypatch.setattr(type(model), "_is_stateful", True)
+    else:
+
+        def refused(self, other):
+            raise RuntimeError("Deterministic behavior was enabled, but CUBLAS_WORKSPACE_CONFIG")
+
+        monkeypatch.setattr(torch.Tensor, "mm", refused)
+    with same_bits(True, model, "cpu"):
+        assert switches() == OFF
+    assert "may end with other bits" in caplog.text
+
+
+@pytest.mark.parametrize("given", [None, ":16:8"])
+def test_cublas_is_told_before_anything_can_use_it(given):
+    environment = {name: value for name, value in os.environ.items() if "CUBLAS" not in name}
+    environment |= {} if given is None else {"CUBLAS_WORKSPACE_CONFIG": given}
+    code = (
+        "import sys, os, talr_cli\n"
+        "assert 'torch' not in sys.modules\n"
+        "print(os.environ['CUBLAS_WORKSPACE_CONFIG'])"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.strip() == (given or ":4096:8")
