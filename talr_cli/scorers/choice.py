@@ -40,14 +40,14 @@ class Choice:
         choices = _Choices(str(choice) for choice in reference["choices"])
         found = choices.named(output)
         shown = None if found is None else choices.written[found]
-        return Verdict(found is not None and found == _plain(str(reference["answer"])), shown)
+        return Verdict(found is not None and found == plain(str(reference["answer"])), shown)
 
 
 class _Choices:
     """The choices of a row, by their plain text; `written` is how the row has them."""
 
     def __init__(self, choices: Iterable[str]) -> None:
-        self.written = {_plain(choice): choice for choice in choices}
+        self.written = {plain(choice): choice for choice in choices}
         # The longest first: where one choice contains another, the longer one was meant.
         texts = sorted((normalise(one).strip() for one in self.written.values()), key=len)[::-1]
         any_case, first, prose = (
@@ -75,13 +75,13 @@ class _Choices:
         for block in reversed(_JSON.findall(text)):
             field = json_field(block, _FIELDS)
             if field and (whole := self._line.fullmatch(field)):
-                return _plain(whole[1])
+                return plain(whole[1])
         for line in reversed(text.split("\n")):
             if whole := self._line.fullmatch(line):
-                return _plain(whole[1])
+                return plain(whole[1])
         begins = self._begins.match(text)
-        first = _plain(begins[1] or begins[2]) if begins else None
-        if first in self.written and len(set(map(_plain, self._listed.findall(text)))) < 2:
+        first = plain(begins[1] or begins[2]) if begins else None
+        if first in self.written and len(set(map(plain, self._listed.findall(text)))) < 2:
             return first
         return self._last(self._undenied(text))
 
@@ -90,11 +90,11 @@ class _Choices:
         first = self._first.match(said) or self._named.search(self._undenied(said))
         if first is None:
             whole = self._begins.match(said)
-            return _plain(whole[1]) if whole and whole[1] else None
+            return plain(whole[1]) if whole and whole[1] else None
         others = self._named.search(first.string, first.end())
         if others and self._offered.search(first.string, first.start(1), others.start(1)):
             return ""
-        return _plain(first[1])
+        return plain(first[1])
 
     def _undenied(self, text: str) -> str:
         """The text without the choices that are denied in it; `not toxic` may be one itself."""
@@ -104,7 +104,7 @@ class _Choices:
         mentions = list(self._named.finditer(text))
         if not mentions or self._offered.search(text, 0, mentions[-1].start(1)):
             return None
-        return _plain(mentions[-1][1])
+        return plain(mentions[-1][1])
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
@@ -121,5 +121,6 @@ def _form(choice: str, where: str) -> str:
     return f"(?-i:{form})" + ("(?! (?!and|or|is)[a-z])" if is_word else "")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """The text by which two choices are the same: without markup, case and a final full stop."""
     return " ".join(normalise(text).split()).casefold().rstrip(".")
