@@ -23,7 +23,7 @@ from talr_cli.data.options import (
     REVISION,
     SCORED_FILE,
 )
-from talr_cli.data.rows import BadRows, Row, is_blank
+from talr_cli.data.rows import BadRows, Row
 from talr_cli.errors import UserError
 from talr_cli.fields import value
 from talr_cli.scorers.base import Scorer
@@ -220,7 +220,7 @@ def _choices(values: dict[str, Any]) -> list[Any]:
     choices = from_json("choices", values.get("choices"))
     if not isinstance(choices, list) or not choices:
         raise ValueError("has no list of choices, which dataset.scorer=choice needs")
-    if not all(isinstance(one, str | int | float) and not is_blank(one) for one in choices):
+    if not all(isinstance(one, str | int | float) and plain(str(one)) for one in choices):
         raise ValueError("has choices that are not all texts or numbers")
     if len({plain(str(one)) for one in choices}) < len(choices):
         raise ValueError("has two choices that are read alike")
