@@ -8,7 +8,9 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import json
+import logging
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +20,19 @@ from talr_cli.data.rows import Row
 from talr_cli.errors import UserError
 from talr_cli.runs.places import files_at
 
+log = logging.getLogger(__name__)
+
 _SEPARATORS = (",", ";", "\t")
+# What files begin with that are not what their names say.
+_OTHER_KINDS = {
+    b"PK\x03\x04": "is a zip archive or an Excel file: save its table as CSV",
+    b"\xd0\xcf\x11\xe0": "is an Excel file: save its table as CSV",
+    b"PAR1": "is a Parquet file: name it .parquet",
+    b"ARROW1": "is an Arrow file: write it as Parquet",
+    b"\x1f\x8b": "is a gzip file: name it with .gz",
+    b"\x28\xb5\x2f\xfd": "is compressed by zstd: decompress it, or compress it by gzip",
+    b"version https://git-lfs": "only stands for a file of Git LFS: fetch that by `git lfs pull`",
+}
 
 
 def files_of(where: str | Sequence[str]) -> list[Path]:
@@ -55,7 +69,9 @@ def read_files(where: str | Sequence[str], columns: Sequence[str] = ()) -> Itera
     Raises:
         UserError: A file is missing, damaged, of an unknown kind, has no row, or lacks a column.
     """
-    for path in files_of(where):
+    files = files_of(where)
+    _say_what_is_read(where, files)
+    for path in files:
         row = None
         try:
             with _opened(path) as file:
@@ -64,9 +80,22 @@ def read_files(where: str | Sequence[str], columns: Sequence[str] = ()) -> Itera
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise UserError(f"{path} is not a whole gzip file ({error})") from error
         except OSError as error:
-            raise UserError(f"{path} cannot be read ({error.strerror or error})") from error
+            reason = " ".join(str(error.strerror or error).split())
+            raise UserError(f"{path} cannot be read ({reason})") from error
         if row is None:
             raise UserError(f"{path} holds no row")
+
+
+def _say_what_is_read(where: str | Sequence[str], files: Sequence[Path]) -> None:
+    """Of folders and patterns: a folder may hold the test rows too, or rows that are not read."""
+    if where == str(files[0]):
+        return
+    log.info("%s: the rows of %s", where, ", ".join(map(str, files)))
+    for folder in [where] if isinstance(where, str) else where:
+        if Path(folder).expanduser().is_dir():
+            left = [str(file) for file in files_at(folder) if file not in files]
+            if left:
+                log.info("%s: no files of rows by their endings: %s", folder, ", ".join(left))
 
 
 def _ending(path: Path) -> str:
@@ -82,17 +111,21 @@ def _opened(path: Path) -> IO[bytes]:
     """The file, unzipped, after its byte order mark.
 
     Raises:
-        UserError: It is empty or not UTF-8.
+        UserError: It is empty, not UTF-8, or of another kind than its name says.
     """
     zipped = path.name.lower().endswith(".gz")
     file: Any = gzip.open(path) if zipped else path.open("rb")  # noqa: SIM115
-    head = file.read(4)
-    problem = ""
+    is_table = _ending(path) == ".parquet"
+    head = file.read(max(map(len, _OTHER_KINDS)))
+    kinds = (said for begins, said in _OTHER_KINDS.items() if head.startswith(begins))
+    problem = "" if is_table and head.startswith(b"PAR1") else next(kinds, "")
     if not head:
         problem = "is empty"
-    elif head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head:
+    elif not (problem or is_table) and (
+        head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head[:4]
+    ):
         problem = "is UTF-16, UTF-32 or not text: save it as UTF-8"
-    if problem and not (head and _ending(path) == ".parquet"):
+    if problem:
         file.close()
         raise UserError(f"{path} {problem}")
     file.seek(3 if head.startswith(b"\xef\xbb\xbf") else 0)
@@ -100,9 +133,16 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 def _jsonl(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
+    is_first = True
     for line, raw in enumerate(file, start=1):
         if not raw.strip():
             continue
+        if is_first and raw.lstrip().startswith(b"["):
+            raise UserError(
+                f"{path} begins with a [ and not with an object on a line of its own: a file that "
+                "is one JSON array is named .json"
+            )
+        is_first = False
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError:
@@ -180,12 +220,23 @@ def _csv(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)
     # Bytes that are not UTF-8 must not stop the reading: they are found again as surrogates.
     text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
-    reader, line = None, 1
+    start = 1
     try:
         lines = iter(text)
         first = next(lines, "")
-        reader = csv.reader(_chain(first, lines), delimiter=_separator(path, first))
+        separator = _separator(path, first)
+        named = next(csv.reader([first], delimiter=separator), [])
+        # Strictly: else a quote that is not closed would take in the rows below, in silence.
+        reader = csv.reader(
+            itertools.chain([first], lines),
+            delimiter=separator,
+            strict=True,
+            # `prompt, completion`: a space behind each separator of the header is in no cell.
+            skipinitialspace=len(named) > 1 and all(name[:1] == " " for name in named[1:]),
+        )
         header = [name.strip() for name in next(reader, [])]
+        if _is_escaped(header):
+            raise UserError(f"{path} has a header that is not UTF-8: save it as UTF-8")
         _demand(path, header, columns)
         start = reader.line_num + 1
         for record in reader:
@@ -194,17 +245,20 @@ def _csv(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
                 continue
             if len(record) != len(header):
                 yield Row(path, line, None, f"has {len(record)} fields, not {len(header)}")
-            elif any("\ud800" <= letter <= "\udfff" for text in record for letter in text):
+            elif _is_escaped(record):
                 yield Row(path, line, None, "is not UTF-8")
             else:
                 yield Row(path, line, dict(zip(header, record, strict=True)))
     except csv.Error as error:
-        raise UserError(f"{path}:{line} cannot be read as CSV ({error})") from error
+        raise UserError(
+            f"{path}:{start} cannot be read as CSV ({error}): a cell that begins with a quote ends "
+            "with one, and quotes in it are written twice"
+        ) from error
 
 
-def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest
+def _is_escaped(cells: Sequence[str]) -> bool:
+    """Whether there were bytes in them that are not UTF-8."""
+    return any("\ud800" <= letter <= "\udfff" for text in cells for letter in text)
 
 
 def _separator(path: Path, header: str) -> str:
@@ -218,16 +272,19 @@ def _parquet(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Ro
     import pyarrow
     from pyarrow import parquet
 
+    line = 0
     try:
         table = parquet.ParquetFile(file)
         _demand(path, table.schema_arrow.names, columns)
-        line = 0
         for batch in table.iter_batches():
             for values in batch.to_pylist():
                 line += 1
                 yield Row(path, line, _without_filling(values))
-    except pyarrow.ArrowException as error:
-        raise UserError(f"{path} is not a Parquet file: {error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} has a text after row {line} that is not UTF-8") from error
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:  # dates without a year
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is not a Parquet file, or not a whole one: {reason}") from error
 
 
 def _without_filling(values: dict[str, Any]) -> dict[str, Any]:

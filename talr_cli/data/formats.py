@@ -6,6 +6,7 @@ told is used, or the row is refused by its name; any other is the user's own and
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +20,17 @@ PAIRS = (
     ("prompt", "completion"),
     ("prompt", "response"),
     ("instruction", "output"),
+    ("instruction", "response"),
     ("query", "response"),
     ("question", "answer"),
+    ("question", "response"),
 )
+_SYSTEM = ("system", "system_prompt")
 # Columns that decide what a model is told: used, or the row is refused.
-_TOLD = (*MESSAGES, "instruction", "input", "system", "history", "tools")
+_TOLD = (*MESSAGES, "instruction", "input", *_SYSTEM, "history", "tools")
+# So do these, but beside messages or a prompt, which are written out in full.
+_BESIDE_A_QUESTION = ("context", "prompt", "completion", "response")
+_WRITTEN_OUT = {*MESSAGES, "prompt"}
 _UNKNOWN = (
     *("images", "image", "videos", "video", "audios", "audio"),
     *("documents", "functions", "chat_template_kwargs"),
@@ -60,15 +67,17 @@ def read(values: Mapping[str, Any], train_on: str) -> Conversed:
             raise ValueError(f"has a history beside {listed}")
         messages = [*_history(values["history"]), *messages]
         used.add("history")
-    if "system" in values:
-        messages = _with_system(values["system"], messages)
-        used.add("system")
+    system = next((name for name in _SYSTEM if name in values), None)
+    if system is not None:
+        messages = _with_system(system, values[system], messages)
+        used.add(system)
     offered: tuple[dict[str, Any], ...] = ()
     if "tools" in values:
         offered = tools(values["tools"])
         used.add("tools")
     read = conversation(messages, train_on)
-    ignored = [column for column in (*_TOLD, *_UNKNOWN) if column in values.keys() - used]
+    decide = (*_TOLD, *_UNKNOWN, *(() if used & _WRITTEN_OUT else _BESIDE_A_QUESTION))
+    ignored = [column for column in decide if column in values.keys() - used]
     if ignored:
         raise ValueError(
             f"has {', '.join(ignored)} beside {', '.join(sorted(used))}, which would be ignored"
@@ -85,13 +94,13 @@ def _pair(values: Mapping[str, Any]) -> tuple[set[str], list[Any]]:
     if answer not in values:
         raise ValueError(f"has no {answer}")
     used = {question, answer}
-    if isinstance(values[question], list) or isinstance(values[answer], list):
-        parts = [
-            _listed(name, value) if isinstance(value, list) else [{"role": role, "content": value}]
-            for name, role in ((question, "user"), (answer, "assistant"))
-            for value in [values[name]]
+    asks, answers = _written_messages(values[question]), _written_messages(values[answer])
+    if asks is not None or answers is not None:
+        asks = asks or [{"role": "user", "content": _text(values, question)}]
+        return used, [
+            *asks,
+            *(answers or [{"role": "assistant", "content": _text(values, answer)}]),
         ]
-        return used, [*parts[0], *parts[1]]
     text = _text(values, question)
     if question == "instruction" and "input" in values:
         text = f"{text}\n{_text(values, 'input')}"  # as LLaMA-Factory has it
@@ -100,6 +109,20 @@ def _pair(values: Mapping[str, Any]) -> tuple[set[str], list[Any]]:
         {"role": "user", "content": text},
         {"role": "assistant", "content": _text(values, answer)},
     ]
+
+
+def _written_messages(given: Any) -> list[Any] | None:
+    """The messages of a prompt or a completion, which a table holds as JSON; None for a text."""
+    if isinstance(given, str) and given.lstrip().startswith("["):
+        try:
+            given = json.loads(given)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(given, list) or not all(
+            isinstance(one, dict) and {"role", "from"} & one.keys() for one in given
+        ):
+            return None
+    return given if isinstance(given, list) else None
 
 
 def _text(values: Mapping[str, Any], column: str) -> str:
@@ -131,12 +154,12 @@ def _history(given: Any) -> list[Message]:
     ]
 
 
-def _with_system(system: Any, messages: list[Any]) -> list[Any]:
+def _with_system(column: str, system: Any, messages: list[Any]) -> list[Any]:
     if not isinstance(system, str):
-        raise ValueError(f"has a system that is not text but {type(system).__name__}")
+        raise ValueError(f"has a {column} that is not text but {type(system).__name__}")
     first = messages[0] if messages and isinstance(messages[0], dict) else {}
     if first.get("role", first.get("from")) not in ("system", "developer"):
         return [{"role": "system", "content": system}, *messages]
     if first.get("content", first.get("value")) != system:
-        raise ValueError("has a system beside another system message")
+        raise ValueError(f"has a {column} beside another system message")
     return messages

@@ -27,6 +27,7 @@ from talr_cli.data.rows import BadRows, Row
 from talr_cli.errors import UserError
 from talr_cli.fields import value
 from talr_cli.scorers.base import Scorer
+from talr_cli.scorers.choice import plain
 from talr_cli.scorers.text import SCORERS
 from talr_cli.scorers.user import UserScorer, scorer_at
 
@@ -219,4 +220,8 @@ def _choices(values: dict[str, Any]) -> list[Any]:
     choices = from_json("choices", values.get("choices"))
     if not isinstance(choices, list) or not choices:
         raise ValueError("has no list of choices, which dataset.scorer=choice needs")
+    if not all(isinstance(one, str | int | float) and plain(str(one)) for one in choices):
+        raise ValueError("has choices that are not all texts or numbers")
+    if len({plain(str(one)) for one in choices}) < len(choices):
+        raise ValueError("has two choices that are read alike")
     return choices

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from talr_cli.data.base import Message
-from talr_cli.data.rows import is_blank
+from talr_cli.data.rows import has_text, is_blank
 
 # OpenAI's roles, then those of ShareGPT files.
 ROLES = {
@@ -86,12 +86,12 @@ def _message(given: dict[str, Any]) -> tuple[Message, bool | None]:
     """(message, whether it says that it is trained)."""
     # A blank text is one all the same: beside a tool call, or what a tool gave back.
     values = {key: value for key, value in given.items() if value is not None}
-    said = values.pop("role", values.pop("from", None))
+    said = _either(values, "role", "from")
     role = ROLES.get(said) if isinstance(said, str) else None
     if role is None:
         raise ValueError(f"has a message of the role {said}: know {', '.join(ROLES)}")
     flag = _flag(values, role)
-    content = _content(values.pop("content", values.pop("value", None)))
+    content = _content(_either(values, "content", "value"))
     message: Message = {"role": role, "content": content}
     if said == "function_call":
         message |= {"content": "", "tool_calls": tool_calls(content)}
@@ -101,9 +101,17 @@ def _message(given: dict[str, Any]) -> tuple[Message, bool | None]:
             message[key] = tool_calls(value) if key == "tool_calls" else _text(key, value)
     if unknown := ", ".join(key for key, value in values.items() if not is_blank(value)):
         raise ValueError(f"has a message of the {role} with {unknown}, which is not known")
-    if not content.strip() and role != "tool" and not message.keys() & set(_ASSISTANTS):
+    if not has_text(content) and role != "tool" and not message.keys() & set(_ASSISTANTS):
         raise ValueError(f"has an empty {role} message")
     return message, flag
+
+
+def _either(values: dict[str, Any], name: str, other: str) -> Any:
+    """What a message says under one of two names; it is taken out."""
+    found = [values.pop(key) for key in (name, other) if key in values]
+    if len(found) == 2 and found[0] != found[1]:
+        raise ValueError(f"has a message whose {name} and {other} say different things")
+    return found[0] if found else None
 
 
 def _flag(values: dict[str, Any], role: str) -> bool | None:

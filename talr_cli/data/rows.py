@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MOST_NAMED = 20
+_NO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff"
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,17 @@ class Row:
 def is_blank(value: Any) -> bool:
     """Whether a cell holds nothing: null, NaN (as pandas has it), white space or an empty list.
 
-    An empty CSV cell is the same as a column that is not there.
+    An empty CSV cell is the same as a column that is not there. Signs of no width, which tables
+    from the web are full of, are white space too.
     """
     if isinstance(value, float):
         return math.isnan(value)
-    return value is None or value == [] or (isinstance(value, str) and not value.strip())
+    return value is None or value == [] or (isinstance(value, str) and not has_text(value))
+
+
+def has_text(text: str) -> bool:
+    """Whether there is anything in it to be seen."""
+    return any(not letter.isspace() and letter not in _NO_WIDTH for letter in text)
 
 
 def check_paths(path: str | None, test_path: str | None) -> None:

@@ -11,6 +11,5 @@ def without_thoughts(output: str) -> str:
     The thought may have been opened by the prompt, so that only its end is in the output.
     """
     _, closed, answer = output.rpartition(CLOSE)
-    if closed:
-        return answer.strip()
-    return "" if output.lstrip().startswith(OPEN) else output
+    answer = answer.strip() if closed else output
+    return "" if answer.lstrip().startswith(OPEN) else answer

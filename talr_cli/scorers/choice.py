@@ -6,7 +6,7 @@ Knows texts and choices; does not know what is asked. docs/evaluation.md has the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from talr_cli.scorers.base import Verdict
@@ -17,9 +17,16 @@ _OPENS = r"(?:[\s\"'(\[*#>]|- ){0,9}(?:(?:option|choice) )?[\"'(\[]?"
 _CLOSES = r"[\"')\]*.!\s]{0,9}"
 _KEY = r"(?:[\w *]{1,40}[:=])?"  # Sentiment: positive
 _DENIAL = (
-    r"(?:\b(?:not|neither|nor|never|rather than|instead of)|n't) "
-    r"(?:be )?(?:an? |the |quite |really |option )?[\"'(]?"
+    r"(?:(?:\b(?:not|neither|nor|never|rather than|instead of)|n't) "
+    r"(?:be )?(?:an? |the |quite |really |option )?|\bnon-)[\"'(]?"
 )
+# What is said of a choice that is not meant, and the end of an enumeration.
+_RIGHT = r"(?:the |a )?(?:right|correct|best|answer)"
+_WRONG = rf"(?:also |both |clearly )?(?:wrong|incorrect|ruled out|not {_RIGHT})\b"
+_IS_WRONG = rf"[\"')\]]? (?:(?:is|was|would be) {_WRONG}|isn't {_RIGHT}\b)"
+_ARE_WRONG = rf"[\"')\]]? (?:(?:are|were) {_WRONG}|aren't {_RIGHT}\b)"
+_LISTED_END = r"(?=[\"')\]*.!\s]*$|,? (?:and|or) |, )"
+_SCALE = r"(?:\bout of |/ ?)"
 _JSON = re.compile(r"\{[^{}]*\}")
 _FIELDS = ("label", "class", "choice", "category", "prediction", "sentiment", "output", "result")
 
@@ -30,24 +37,27 @@ class Choice:
     That of the last statement (`Answer: B`, `the answer is B`, JSON, a box); else of the last line
     that is a choice and nothing else (`Sentiment: positive`); else the one that the output begins
     with (`Yes, ...`, `B) ...`); else the one named last. What comes after is its reason. One that
-    is denied (`not B`) does not count, and of two that are offered (`B or C`) none does.
+    is denied (`not B`, `B is wrong`) does not count, and of two that are offered (`B or C`, `B, C`)
+    none does; nor does any where the output ends with all of them, a line each, as the question had
+    them.
 
     A choice is a word of its own, in upper or lower case; of two that fit the longer one was meant.
-    A single letter in prose counts in its own case only, and no article does (`A dog`).
+    A single letter in prose counts in its own case only, and no article does (`A dog`, `no idea`).
+    Of numbers -1 and 1.5 are no 1, and of `2 out of 5` or `2/5` the 5 is none.
     """
 
     def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:
         choices = _Choices(str(choice) for choice in reference["choices"])
         found = choices.named(output)
         shown = None if found is None else choices.written[found]
-        return Verdict(found is not None and found == _plain(str(reference["answer"])), shown)
+        return Verdict(found is not None and found == plain(str(reference["answer"])), shown)
 
 
 class _Choices:
     """The choices of a row, by their plain text; `written` is how the row has them."""
 
     def __init__(self, choices: Iterable[str]) -> None:
-        self.written = {_plain(choice): choice for choice in choices}
+        self.written = {plain(choice): choice for choice in choices}
         # The longest first: where one choice contains another, the longer one was meant.
         texts = sorted((normalise(one).strip() for one in self.written.values()), key=len)[::-1]
         any_case, first, prose = (
@@ -57,16 +67,29 @@ class _Choices:
         named = rf"{start}({prose}){end}"
         self._named = _compiled(named)
         self._denied = _compiled(_DENIAL + named)
-        self._offered = _compiled(rf"{named}[\"')\]]? ?(?:,? ?(?:or|and)|/) ?{_OPENS}$")
+        self._wrong = _compiled(
+            rf"(?:{named}[\"')\]]?(?:,? (?:and |or )?)){{0,9}}{named}{_ARE_WRONG}"
+            rf"|{named}{_IS_WRONG}"
+        )
+        self._offered = _compiled(rf"{named}[\"')\]]? ?(?:,? ?(?:or|and)|[/&+]) ?{_OPENS}$")
+        self._enumerated = _compiled(rf"{named}[\"')\]]?, {_OPENS}({prose}){end}{_LISTED_END}")
+        self._item = _compiled(rf"{_OPENS}(?:\d{{1,2}}[.)] ?)?({any_case}){end}")
+        numbers = [one for one in texts if re.fullmatch(r"\d+", one)]
+        most = max(numbers, key=int) if len(numbers) > 2 else None
+        self._scale = None if most is None else _compiled(rf"(?<=\d) ?{_SCALE}{most}(?!\d)")
         self._line = _compiled(rf"{_OPENS}{_KEY}{_OPENS}({any_case}){_CLOSES}")
         self._first = _compiled(rf"{_OPENS}({first}){end}")
         self._begins = _compiled(
-            rf"{_OPENS}(?:({any_case})(?=[\"')\]*]*(?:[.,:;!)]|$))|(yes) (?!or|and))"
+            rf"{_OPENS}(?:({any_case})(?=[\"')\]*]*(?:\.(?!\.)|[,:;!)]| \(| - |$))"
+            rf"|(yes) (?!or|and|[&/+]))"
         )
-        self._listed = _compiled(rf"{start}({first})[):]")
+        self._marked = _compiled(rf"{start}({first})[):]")
+        self._marked_line = _compiled(rf"^{_OPENS}({first})[):.]")
 
     def named(self, output: str) -> str | None:
         """The choice that an output names, as plain text; None if it names none, or several."""
+        if self._scale is not None:
+            output = self._scale.sub("", output)
         for said in statements(output, is_label=True):
             stated = self._stated(said)
             if stated is not None:
@@ -75,36 +98,60 @@ class _Choices:
         for block in reversed(_JSON.findall(text)):
             field = json_field(block, _FIELDS)
             if field and (whole := self._line.fullmatch(field)):
-                return _plain(whole[1])
-        for line in reversed(text.split("\n")):
+                return plain(whole[1])
+        lines = [line for line in text.split("\n") if line.strip()]
+        if self._are_all(lines):
+            return None
+        for line in reversed(lines):
             if whole := self._line.fullmatch(line):
-                return _plain(whole[1])
-        begins = self._begins.match(text)
-        first = _plain(begins[1] or begins[2]) if begins else None
-        if first in self.written and len(set(map(_plain, self._listed.findall(text)))) < 2:
-            return first
-        return self._last(self._undenied(text))
+                return plain(whole[1])
+        text = self._undenied(text)
+        return self._begun_with(text) or self._last(text)
 
     def _stated(self, said: str) -> str | None:
         """The choice of a statement; empty if that offers several, None if it names none."""
-        first = self._first.match(said) or self._named.search(self._undenied(said))
+        said = self._undenied(said)
+        first = self._first.match(said) or self._named.search(said)
         if first is None:
             whole = self._begins.match(said)
-            return _plain(whole[1]) if whole and whole[1] else None
-        others = self._named.search(first.string, first.end())
-        if others and self._offered.search(first.string, first.start(1), others.start(1)):
+            return plain(whole[1]) if whole and whole[1] else None
+        if (listed := self._enumerated.search(said)) and listed.start(1) <= first.start(1):
             return ""
-        return _plain(first[1])
+        others = self._named.search(said, first.end())
+        if others and self._offered.search(said, first.start(1), others.start(1)):
+            return ""
+        return plain(first[1])
 
     def _undenied(self, text: str) -> str:
         """The text without the choices that are denied in it; `not toxic` may be one itself."""
-        return self._denied.sub(lambda said: said[0] if self._named.match(said[0]) else " ", text)
+        text = self._denied.sub(lambda said: said[0] if self._named.match(said[0]) else " ", text)
+        return self._wrong.sub(" ", text)
+
+    def _are_all(self, lines: Sequence[str]) -> bool:
+        """Whether the last lines begin with the choices as the row has them: three or more."""
+        ends = [self._item.match(line) for line in lines[-len(self.written) :]]
+        named = [plain(line[1]) for line in ends if line]
+        return len(named) > 2 and named == list(self.written)
+
+    def _begun_with(self, text: str) -> str | None:
+        """The choice that a text begins with, but for lists: `A, B or C?`, `A) no. B) yes.`."""
+        begins = self._begins.match(text)
+        first = plain(begins[1] or begins[2]) if begins else None
+        if first not in self.written or self._enumerated.match(text):
+            return None
+        line, _, below = text.lstrip().partition("\n")
+        marked = {*self._marked.findall(line), *self._marked_line.findall(below)}
+        return first if {plain(one) for one in marked} <= {first} else None
 
     def _last(self, text: str) -> str | None:
         mentions = list(self._named.finditer(text))
         if not mentions or self._offered.search(text, 0, mentions[-1].start(1)):
             return None
-        return _plain(mentions[-1][1])
+        if len(mentions) > 1:
+            listed = self._enumerated.match(text, mentions[-2].start())
+            if listed and listed.start(2) == mentions[-1].start(1):
+                return None
+        return plain(mentions[-1][1])
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
@@ -114,6 +161,10 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 def _form(choice: str, where: str) -> str:
     """The pattern of a choice that stands `alone`, as the `first` of a statement, or in `prose`."""
     form, is_word = re.escape(choice), choice in ("A", "I")
+    if choice.isdigit():
+        return rf"(?<![-.]){form}(?![-.]\d)"
+    if choice.lower() == "no" and where == "prose":
+        return form + "(?! (?!and|or|because|since|as|it|they|he|she|this|that|there|not)[a-z])"
     if len(choice) > 1 or not choice.isalpha() or where == "alone":
         return form
     if where == "first":
@@ -121,5 +172,6 @@ def _form(choice: str, where: str) -> str:
     return f"(?-i:{form})" + ("(?! (?!and|or|is)[a-z])" if is_word else "")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """The text by which two choices are the same: without markup, case and a final full stop."""
     return " ".join(normalise(text).split()).casefold().rstrip(".")

@@ -27,10 +27,31 @@ _GOES_ON = re.compile("\\^|[.,]\\d|[eE][+-]?\\d|(?:st|nd|rd|th)\\b|_| ?[\u221a\u
 _PLAIN = r"\d[\d,]*+(?:\.\d++)?"
 _RANGE = re.compile(rf"(?<![\w.^,])(?<![a-zA-Z]-)({_PLAIN}) ?%? ?- ?({_PLAIN})(?! ?[-+*/=^])")
 _SHORT = r"-?\d+(?:\.\d+)?"
+# A quantity of two units has no number of its own: 5 ft 3 in are neither 5 nor 3.
+_PARTS = (
+    (
+        r"(?:feet|foot|ft\.?|['\u2032\u2019])",
+        r"(?:in(?:ch(?:es)?)?\b|[\"\u201d'\u2032]{1,2}|(?!\w))",
+    ),
+    (r"(?:years?|yrs?)", r"(?:months?|mos?|weeks?|days?)\b"),
+    (r"(?:months?|weeks?|wks?)", r"(?:weeks?|wks?|days?)\b"),
+    (r"(?:days?|d)", r"(?:hours?|hrs?|h)\b"),
+    (r"(?:hours?|hrs?|h)", r"(?:minutes?|mins?|m)\b"),
+    (r"(?:minutes?|mins?|m)", r"(?:seconds?|secs?|s)\b"),
+    (r"(?:stones?|st)", r"(?:pounds?|lbs?)\b"),
+    (r"(?:pounds?|lbs?)", r"(?:ounces?|oz)\b"),
+    (r"(?:dollars?|euros?)", r"cents?\b"),
+)
+_WHOLE = r"\d++(?:\.\d++)?"
+_COMPOUND = rf"(?<![\d.]){_WHOLE} ?(?:{{}})".format(
+    "|".join(rf"{one},? ?(?:and )?{_WHOLE} ?{other}" for one, other in _PARTS)
+)
 # Days, hours and ratios, bounds and margins, what an answer is not, roots, points of several
-# numbers: of these no part is a number.
+# numbers, sizes, of how many, other bases, repeating decimals: of these no part is a number.
 _NO_NUMBER = re.compile(
-    rf"(?<![\d.])\d{{1,4}}([/-])\d{{1,2}}\1\d{{1,4}}(?!\d)"
+    rf"\b0(?:x[\da-f]++|b[01]++)\b|\d\.\d*+\(\d++\)|{_COMPOUND}"
+    rf"|(?<![\w.,]){_PLAIN} ?x ?(?!10\^){_PLAIN}|\bout of (?:the |a )?{_PLAIN}"
+    rf"|(?<![\d.])\d{{1,4}}([/-])\d{{1,2}}\1\d{{1,4}}(?!\d)"
     rf"|(?<![\d.:]){_SHORT}:{_SHORT}(?!\d)|[<>\u2264\u2265\u00b1]=? ?-?{_PLAIN}"
     rf"|\bnot (?:equal to )?-?{_PLAIN}(?!\w)"
     rf"|\u221a ?(?:\([^()\n]*\)|[\d.]+)"
@@ -112,9 +133,14 @@ _MARKUP = (
 )
 
 
-_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SCALES = {
+    **{"thousand": 3, "lakh": 5, "million": 6, "crore": 7, "billion": 9, "trillion": 12},
+    **{"mio": 6, "mln": 6, "bn": 9},
+}
 _SCALED = re.compile(rf"(?<![\w.,])({_NUMBER})[ -]?({'|'.join(_SCALES)})s?\b", re.IGNORECASE)
-# Only beside a currency sign, and not in a formula, $5m$: elsewhere 5m are five metres.
+# A k at its number is a thousand. The others count only beside a currency sign, and not in a
+# formula, $5m$: elsewhere 5m are five metres and 5K five kelvin.
+_THOUSANDS = re.compile(rf"(?<![\w.,$\u20ac\u00a3])({_NUMBER})k\b(?!\$)")
 _MONEY = re.compile(rf"([$\u20ac\u00a3]) ?({_NUMBER})(k|mn?|bn?|tn?)\b(?!\$)", re.IGNORECASE)
 _OF_MONEY = {"k": "thousand", "m": "million", "b": "billion", "t": "trillion"}
 
@@ -135,6 +161,7 @@ def normalise(text: str) -> str:
     """
     text = re.sub(r"[^\S\n\u00a0\u2009\u202f]+", " ", text)
     text = _MONEY.sub(lambda match: f"{match[1]}{match[2]} {_OF_MONEY[match[3][0].lower()]}", text)
+    text = _THOUSANDS.sub(r"\1 thousand", text)
     for pattern, plain in _TYPOGRAPHY:
         text = pattern.sub(plain, text)
     text = _SUPERSCRIPT.sub(lambda match: "^" + match[0].translate(_SUPERSCRIPTS), text)

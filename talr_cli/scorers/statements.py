@@ -86,7 +86,7 @@ def _said(text: str, match: re.Match[str], is_label: bool) -> str:
         return ""
     if separator == "is" and not is_label and not _VALUE.match(line or text[end : end + 30]):
         return ""
-    said = line.strip(" *_#")
+    said = line.lstrip(" *_#").rstrip(" *_")  # C# keeps its sign
     if not said or (said.endswith(":") and not re.search(r"\d", said)):
         return _below(text, end + len(line))
     return said

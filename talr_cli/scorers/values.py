@@ -28,7 +28,8 @@ _NUMBER = r"-?[\d.,]*\d"
 _SEVERAL = re.compile(
     rf"(?:[<>\u2264\u2265\u00b1#]|(?:less|more|greater|fewer|lower|higher|no more|no less) than\b|"
     rf"at (?:least|most)\b|(?:under|over|above|below|up to|between)\b|"
-    rf"{_NUMBER}[^\s\d]{{0,12}} ?(?:to|or) {_NUMBER}(?![\w]))",
+    rf"{_NUMBER}[^\s\d]{{0,12}} ?(?:to|or) {_NUMBER}(?![\w])|"
+    rf"{_NUMBER}(?:, (?:and )?|; ?| (?:and|&) ){_NUMBER}(?=[\s.)\]]*$|[,;] ))",
     re.IGNORECASE,
 )
 # Only where nothing but one number is meant: in prose these are two.
@@ -79,8 +80,14 @@ class Reading(NamedTuple):
 def final_number(output: str) -> float | None:
     """The number that an output states last, or else the last one in it; None if there is none.
 
-    Where it is one bound or a choice between two (`at least 5`, `4 or 5`), none is stated.
+    Where it is one bound or a choice between two (`at least 5`, `4 or 5`), none is stated; nor is
+    one that is too great to be compared.
     """
+    found = _final(output)
+    return found if found is not None and math.isfinite(found) else None
+
+
+def _final(output: str) -> float | None:
     stated = stated_answer(output)
     if stated is not None:
         return read_number(stated)

@@ -4,13 +4,17 @@ import csv
 import gzip
 import json
 import math
+import zlib
 
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from talr_cli.data.files import files_of, read_files
 from talr_cli.data.jsonl import Jsonl
+from talr_cli.data.rows import has_text
 from talr_cli.errors import UserError
 from talr_cli.fields import at_home, identity_of
 
@@ -79,11 +83,109 @@ def test_a_table_of_one_column_and_a_quoted_header(tmp_path):
         ("a.csv", b"prompt,completion,prompt\na,b,c\n", "has two columns of the name prompt"),
         ("a.jsonl", b'{"prompt": "a", "prompt": "b"}\n', "the key prompt comes twice"),
         ("a.parquet.gz", gzip.compress(b"no table", mtime=0), "is not a Parquet file"),
+        ("a.jsonl", b'[{"prompt": "a", "completion": "b"}]\n', "is one JSON array is named .json"),
+        ("a.jsonl", b"\n[\n{},\n{}\n]\n", "is one JSON array is named .json"),
+        ("a.csv", b"PK\x03\x04\x14\0", "is a zip archive or an Excel file"),
+        ("a.csv", b"PAR1\x15", "is a Parquet file: name it .parquet"),
+        ("a.jsonl", gzip.compress(b"{}", mtime=0), "is a gzip file: name it with .gz"),
+        ("a.jsonl", b"\x28\xb5\x2f\xfd\0", "is compressed by zstd"),
+        ("a.parquet", b"version https://git-lfs.github.com/spec/v1\n", "`git lfs pull`"),
+        (
+            "a.csv",
+            "prompt,completion,größe\na,b,c\n".encode("latin-1"),
+            "a header that is not UTF-8",
+        ),
+        ("a.csv", b'prompt,completion\na,"b\nc,"d"\ne,f\n', "a.csv:2 cannot be read as CSV"),
+        ("a.csv", b'prompt,completion\na,b\nc,"d\ne,f\n', "a.csv:3 cannot be read as CSV"),
+        ("a.csv", b'prompt,completion\n"say \\"b\\"",c\n', "quotes in it are written twice"),
     ],
+    ids=lambda value: None if isinstance(value, str) else f"{zlib.crc32(value):x}",
 )
 def test_files_that_cannot_be_used(tmp_path, name, content, expected):
     (tmp_path / name).write_bytes(content)
     assert expected in refusal(tmp_path / name)
+
+
+def test_a_space_behind_the_separators_of_a_header_is_in_no_cell(tmp_path):
+    (tmp_path / "a.csv").write_text('prompt, completion\n"a", "b, c"\nd, e\n f, g\n')
+    assert [list(row.values.values()) for row in read_files(str(tmp_path / "a.csv"))] == [
+        ["a", "b, c"],
+        ["d", "e"],
+        ["f", "g"],
+    ]
+    (tmp_path / "b.csv").write_text('"id, of it",prompt,completion\n1, a, b\n')
+    assert [list(row.values.values()) for row in read_files(str(tmp_path / "b.csv"))] == [
+        ["1", " a", " b"]
+    ]
+
+
+def test_a_damaged_table_is_one_line(tmp_path):
+    bad = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")]
+    )
+    table = pa.table({"prompt": bad, "completion": ["x"]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    assert "a.parquet has a text after row 0 that is not UTF-8" in refusal(tmp_path / "a.parquet")
+    parquet.write_table(pa.Table.from_pylist(ROWS), tmp_path / "b.parquet")
+    whole = (tmp_path / "b.parquet").read_bytes()
+    (tmp_path / "b.parquet").write_bytes(b"\0" + whole)
+    refusal(tmp_path / "b.parquet")  # its reason has several lines in Arrow
+    (tmp_path / "b.parquet").write_bytes(whole[:-20])
+    assert "is not a Parquet file, or not a whole one" in refusal(tmp_path / "b.parquet")
+
+
+def test_what_a_folder_or_a_pattern_reads_is_said(tmp_path, caplog):
+    for name in ("train.jsonl", "test.jsonl", "more.ndjson"):
+        (tmp_path / name).write_bytes(lines())
+    assert len(list(read_files(str(tmp_path)))) == 6
+    assert f"{tmp_path}: the rows of {tmp_path}/test.jsonl, {tmp_path}/train.jsonl" in caplog.text
+    assert f"no files of rows by their endings: {tmp_path}/more.ndjson" in caplog.text
+    caplog.clear()
+    list(read_files(str(tmp_path / "train.jsonl")))
+    assert not caplog.text
+
+
+WHOLE = {
+    "a.jsonl": lines(),
+    "a.json": json.dumps(ROWS).encode(),
+    "a.csv": b'prompt,completion\n"a ""q""",b\nc,d\n',
+    "a.jsonl.gz": gzip.compress(lines(), mtime=0),
+}
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_any_damage_is_one_line_or_none(tmp_path, data):
+    name = data.draw(st.sampled_from([*WHOLE, "a.parquet"]))
+    if name not in WHOLE:
+        parquet.write_table(pa.Table.from_pylist(ROWS), tmp_path / name)
+    content = bytearray(WHOLE.get(name) or (tmp_path / name).read_bytes())
+    start = data.draw(st.integers(0, len(content)))
+    content[start : start + data.draw(st.integers(0, 9))] = data.draw(st.binary(max_size=4))
+    (tmp_path / name).write_bytes(content)
+    said = ""
+    try:
+        Jsonl(train=str(tmp_path / name)).load()
+    except UserError as error:
+        said = str(error)
+    assert "\n" not in said
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(has_text)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.fixed_dictionaries({"prompt": TEXT, "completion": TEXT}), min_size=1))
+def test_what_is_read_is_what_was_written(tmp_path, rows):
+    (tmp_path / "a.jsonl").write_bytes(lines(rows))
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    table(tmp_path / "a.csv", ",", rows)
+    table(tmp_path / "a.tsv", "\t", rows)
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    for kind in ("jsonl", "json", "csv", "tsv", "parquet"):
+        read = Jsonl(train=str(tmp_path / f"a.{kind}")).load().train
+        said = [(one.messages[0]["content"], one.completion) for one in read]
+        assert said == [(row["prompt"], row["completion"]) for row in rows], kind
 
 
 def test_half_a_character_is_a_bad_row_and_may_be_skipped(tmp_path):

@@ -43,9 +43,12 @@ def refusal(tmp_path, row, **values):
         {"prompt": "Capital of Peru?", "response": "Lima."},
         {"query": "Capital of Peru?", "response": "Lima."},
         {"question": "Capital of Peru?", "answer": "Lima."},
+        {"question": "Capital of Peru?", "response": "Lima."},
         {"instruction": "Capital of Peru?", "input": "", "output": "Lima."},
+        {"instruction": "Capital of Peru?", "context": "", "response": "Lima."},
         {"prompt": [ASKED], "completion": [ANSWERED]},
         {"prompt": [ASKED], "completion": "Lima."},
+        {"prompt": json.dumps([ASKED]), "completion": json.dumps([ANSWERED])},
         {"messages": [ASKED, ANSWERED]},
         {"messages": json.dumps([ASKED, ANSWERED])},
         {
@@ -97,6 +100,7 @@ def test_alpacas_columns_are_all_used(tmp_path):
         ({"messages": [ASKED, ANSWERED], "system": "s"}, "s"),
         ({"messages": [{"role": "developer", "content": "d"}, ASKED, ANSWERED]}, "d"),
         ({"system": "s", "messages": [{"role": "system", "content": "s"}, ASKED, ANSWERED]}, "s"),
+        ({"question": "a", "response": "b", "system_prompt": "s"}, "s"),
     ],
 )
 def test_a_system_column_comes_first(tmp_path, row, system):
@@ -214,6 +218,15 @@ def message(**values):
     [
         ({"prompt": "a", "completion": "b", "input": "c"}, "has input beside completion, prompt"),
         ({"prompt": "a", "completion": "b", "images": ["c"]}, "has images beside"),
+        ({"question": "a", "answer": "b", "context": "c"}, "has context beside answer, question"),
+        ({"instruction": "a", "response": "b", "context": "c"}, "has context beside instruction"),
+        ({"question": "a", "answer": "4", "completion": "so 4"}, "has completion beside answer"),
+        ({"question": "a", "answer": "4", "response": "so 4"}, "has response beside answer"),
+        ({"question": "a", "answer": "4", "prompt": "Q: a"}, "has prompt beside answer"),
+        ({"prompt": "a", "completion": "b", "system": "s", "system_prompt": "t"}, "system_prompt"),
+        ({"prompt": "\u200b", "completion": "b"}, "has the columns completion; wanted"),
+        (message(**{"from": "human"}), "a message whose role and from say different things"),
+        (message(value="Quito."), "a message whose content and value say different things"),
         ({"messages": [ASKED, ANSWERED], "history": [["a", "b"]]}, "a history beside messages"),
         ({"messages": [ASKED, ANSWERED], "instruction": "a"}, "has instruction beside messages"),
         ({"prompt": "a", "completion": "b", "history": ["c"]}, "not a list of pairs"),
@@ -247,6 +260,12 @@ def test_what_would_be_lost_is_refused_by_name(tmp_path, row, reason):
     assert reason in refusal(tmp_path, row)
 
 
+@pytest.mark.parametrize("text", ["[INST] a", "[1, 2]", "[]", '[{"a": 1}]', '{"role": "user"}'])
+def test_a_prompt_with_brackets_is_a_text(tmp_path, text):
+    example = one(tmp_path, {"prompt": text, "completion": "b", "context": "c", "question": "d"})
+    assert example.messages == ({"role": "user", "content": text},)
+
+
 def test_a_file_of_another_kind_is_one_line(tmp_path):
     with pytest.raises(UserError) as error:
         loaded(tmp_path, *[{"text": "a"}] * 30)
@@ -278,3 +297,11 @@ def test_choices_are_asked_of_test_rows_only(tmp_path):
     }
     with pytest.raises(UserError, match=r"test\.jsonl:1 has no list of choices"):
         loaded(tmp_path, test, test=[row], scorer="choice")
+    for choices, reason in (
+        (["b", ""], "not all texts or numbers"),
+        (["b", None], "not all texts or numbers"),
+        ([{"label": "b"}, {"label": "d"}], "not all texts or numbers"),
+        (["b", "B."], "two choices that are read alike"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            loaded(tmp_path, row, test=[{**test, "choices": choices}], scorer="choice")

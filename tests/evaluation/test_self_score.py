@@ -69,6 +69,7 @@ def test_test_rows_that_the_model_cannot_be_asked_are_refused(renderer):
         ("Two, three.</think> Five.", "Five."),  # opened by the prompt
         ("<think>a</think>b<think>c</think>d", "d"),
         ("<think>Is it 5? Or 6", ""),  # no answer was given
+        ("<think>a</think>\n<think>Is it 5?", ""),
         ("I <think> so.", "I <think> so."),
     ],
 )

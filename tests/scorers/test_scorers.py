@@ -40,6 +40,26 @@ def test_exact_match_folds_case_space_and_a_full_stop():
     assert ExactMatch()("", {"answer": "x"}).parsed is None
 
 
+def test_exact_match_knows_letters_by_what_they_are():
+    """An accent of its own and a letter with one look alike."""
+    assert ExactMatch()("Cafe\u0301", {"answer": "Caf\u00e9"}).correct
+    assert not ExactMatch()("Cafe", {"answer": "Caf\u00e9"}).correct
+
+
+@given(st.integers(10**6, 10**15), st.integers(1, 9))
+def test_whole_numbers_are_equal_or_they_are_not(number, more):
+    assert Numeric()(f"{number:,}", {"answer": str(number)}).correct
+    assert Numeric()(f"{number}.0", {"answer": number}).correct
+    assert not Numeric()(str(number + more), {"answer": str(number)}).correct
+    assert Numeric()(f"{number}.0000001", {"answer": number}).correct
+
+
+@pytest.mark.parametrize("answer", ["5 ft 3 in", "1e400", "5-6", "0x10"])
+def test_what_is_no_number_is_never_right(answer):
+    for output in (answer, "5", "3", "inf", "0", f"Answer: {answer}"):
+        assert not Numeric()(output, {"answer": answer}).correct
+
+
 def test_numeric_takes_the_last_number():
     assert Numeric()("first 3, so 1,200 apples", {"answer": "#### 1200"}).correct
     assert not Numeric()("none", {"answer": "4"}).correct
@@ -88,6 +108,41 @@ LETTERS, WORDS = ["A", "B", "C", "D"], ["yes", "no", "unclear"]
         ("I use C# here", ["C", "C++", "C#"], "C#"),
         ("The label is -1", ["1", "-1"], "-1"),
         ("1 million", ["1 million", "2 million"], "1 million"),
+        # Several are none.
+        ("A, B", LETTERS, None),
+        ("Answer: A, C", LETTERS, None),
+        ("Answer: all of A, B, C", LETTERS, None),
+        ("A & B", LETTERS, None),
+        ("A, B, C or D? C", LETTERS, "C"),
+        ("yes & no", WORDS, None),
+        ("yes, no, unclear", WORDS, None),
+        ("yes, no doubt", WORDS, "yes"),
+        ("A. Rome\nB. Oslo\nC. Bonn\nD. Cork", LETTERS, None),
+        ("A. Rome\nB. Oslo\nC. Bonn\nD. Cork\n\nB", LETTERS, "B"),
+        ("1. yes\n2. no\n3. unclear", WORDS, None),
+        # What is denied is not meant.
+        ("B is right because A is wrong", LETTERS, "B"),
+        ("A, B and C are wrong. D.", LETTERS, "D"),
+        ("Answer: A is not correct; B", LETTERS, "B"),
+        ("It's A, B is wrong", LETTERS, "A"),
+        ("It is non-toxic", ["toxic", "harmful"], None),
+        ("It is non-toxic", ["toxic", "non-toxic"], "non-toxic"),
+        # What is said in brackets or below is a reason.
+        ("Oslo (Rome is larger)", ["Rome", "Oslo"], "Oslo"),
+        ("**B) Oslo**\n\nExplanation: A) is false", LETTERS, "B"),
+        ("A... wait, B", LETTERS, "B"),
+        # A word is not always the choice that it looks like.
+        ("I have no idea", WORDS, None),
+        ("Definitely yes, no question", WORDS, "yes"),
+        ("There is no need. No.", WORDS, "no"),
+        ("Answer: C#", ["C", "C++", "C#"], "C#"),
+        # Numbers: neither signs, parts, ranges nor the most that there is.
+        ("-1", list("12345"), None),
+        ("4.5", list("12345"), None),
+        ("1-2", list("12345"), None),
+        ("3/5", list("12345"), "3"),
+        ("I give it 2 out of 5", list("12345"), "2"),
+        ("Rating: 5/5 stars", list("12345"), "5"),
     ],
 )
 def test_a_choice_is_the_one_stated_and_not_one_in_its_reason(output, choices, named):
