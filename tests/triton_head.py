@@ -14,7 +14,7 @@ import torch
 from trl.kernels import chunked_logprob
 
 from talr_cli.models.head import model_inputs
-from talr_cli.training import token_scores
+from talr_cli.training import head_kernel, token_scores
 from talr_cli.training.collator import Collator
 
 OUTPUTS = ("entropy", "log_sum_sq_probs")
@@ -24,7 +24,7 @@ VOCABULARY, COLUMNS, TARGETS = 2500, 1100, 16
 
 def main():
     small_models.SIZE["vocab_size"] = VOCABULARY
-    token_scores.VOCABULARY_AT_ONCE["cpu"] = COLUMNS
+    head_kernel.COLUMNS = head_kernel.COLUMNS_BY_TORCH = COLUMNS
     chunked_logprob.TOKEN_CHUNK_SIZE = TARGETS
     found = {}
     # Plain, bent logits, scaled ones, a head with a bias.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -155,6 +155,30 @@ def _train(
     run: Run, tracker: Tracker, stop: Stop, points: Sequence[Run]
 ) -> tuple[Any, dict[str, Any]] | None:
     """The trained model, in fp32, and the `training` results; None on all ranks but the first."""
+    from talr_cli.training.determinism import MAY_DIFFER, NoFixedOrderError
+
+    run, facts = with_own_rows(run)
+    try:
+        return _trained(run, facts, tracker, stop, points, run.config.trainer.deterministic)
+    except NoFixedOrderError as error:
+        found = str(error)
+    # Not inside of `except`: the error holds on to the model.
+    log.warning(MAY_DIFFER, f"{found}; the training begins again without one")
+    device_memory.give_back()
+    if ranks.is_main():
+        step, _ = run.directory.last_checkpoint() or (0, None)
+        run.directory.cut_metrics(step)
+    return _trained(run, facts, tracker, stop, points, deterministic=False)
+
+
+def _trained(
+    run: Run,
+    facts: Mapping[str, float],
+    tracker: Tracker,
+    stop: Stop,
+    points: Sequence[Run],
+    deterministic: bool,
+) -> tuple[Any, dict[str, Any]] | None:
     import torch
 
     from talr_cli.models import loading, saving
@@ -162,7 +186,6 @@ def _train(
     from talr_cli.training.determinism import same_bits
     from talr_cli.training.loop import TrainingData, make_trainer, train
 
-    run, facts = with_own_rows(run)
     config, renderer = run.config, run.renderer
     shown = renderer.marked(run.rows[0])
     log.info("one training row, trained tokens between ⟦ and ⟧:\n%s", shown)
@@ -202,7 +225,7 @@ def _train(
         config.model.path,
     )
     keeps = {point.config.at: partial(_keep, point, stop) for point in points}
-    with same_bits(config.trainer.deterministic, model, run.device):
+    with same_bits(deterministic, model, run.device):
         return train(trainer, run.directory, tracker, stop, load_plain, config.at, keeps)
 
 

@@ -18,13 +18,16 @@ from typing import Any
 
 import torch
 
-from talr_cli.errors import UserError
-
 log = logging.getLogger(__name__)
 
 DEVICES = ("cuda",)  # elsewhere nothing is to be switched: a CPU's sums have one order
 FLASH = "FLASH_ATTENTION_DETERMINISTIC"  # by which transformers tells the packages for it
 _HAS_NONE = " does not have a deterministic implementation"
+MAY_DIFFER = "a run that is killed may end with other bits than one that is not: %s"
+
+
+class NoFixedOrderError(Exception):
+    """An operation adds up in no fixed order on a GPU, and torch has no other form of it."""
 
 
 @contextmanager
@@ -37,7 +40,7 @@ def same_bits(wanted: bool, model: Any, device: str) -> Iterator[None]:
         wanted: trainer.deterministic.
 
     Raises:
-        UserError: An operation has no form with an order of its own.
+        NoFixedOrderError: At such an operation, in a model that nothing was known of before.
     """
     if not wanted or device not in DEVICES:
         yield
@@ -51,12 +54,10 @@ def same_bits(wanted: bool, model: Any, device: str) -> Iterator[None]:
                 operation, found, _ = str(error).partition(_HAS_NONE)
                 if not found:
                     raise
-                raise UserError(
-                    f"{operation} adds up in no fixed order on a GPU: trainer.deterministic=false "
-                    "trains with it, but a run that was killed may then end with other bits"
-                ) from error
+                said = f"{operation} adds up in no fixed order on a GPU"
+                raise NoFixedOrderError(said) from error
             return
-    log.warning("a run that is killed may end with other bits than one that is not: %s", obstacle)
+    log.warning(MAY_DIFFER, obstacle)
     yield
 
 
