@@ -156,3 +156,19 @@ def train(trainer: Any, typed: Sequence[str], device: str) -> None:
     of_trl = any(one.startswith("method=trl-") for one in typed)
     with same_bits(not of_trl and ANY_ORDER not in typed, causal_lm(trainer.model), device):
         trainer.train()
+
+
+def in_some_order(
+    measure: Callable[[Sequence[str]], dict[str, Any]], typed: Sequence[str]
+) -> dict[str, Any]:
+    """What `measure` finds; in any order, and says why, where an operation has no fixed one."""
+    from talr_cli.errors import UserError
+
+    try:
+        return measure(typed)
+    except UserError as error:
+        if ANY_ORDER in typed or "trainer.deterministic" not in str(error):
+            raise
+        refused = str(error)[:200]
+    # Not in the handler: the exception's frames keep the model.
+    return {**measure((*typed, ANY_ORDER)), "refused": refused}
