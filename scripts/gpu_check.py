@@ -104,7 +104,8 @@ def is_bad(line: dict[str, Any]) -> bool:
     """Whether something failed, or a number is not what it should be."""
     wrong = line.get("verdict") == "OFF"
     wrong |= line.get("same_bits") is False and line.get("deterministic", True)
-    return wrong or "error" in line or line.get("exit", 0) != 0
+    wrong |= "error" in line or "refused" in line
+    return wrong or line.get("exit", 0) != 0
 
 
 def run(given: argparse.Namespace) -> None:

@@ -67,6 +67,21 @@ def test_what_was_measured_is_not_measured_again_and_an_error_is_a_line(check, o
     assert check.is_bad(bad)
 
 
+def test_what_has_no_fixed_order_is_measured_in_any_and_said_to_be(check):
+    from talr_cli.training.determinism import NoFixedOrderError
+
+    making = importlib.import_module("gpu.making")
+
+    def measure(typed):
+        if making.ANY_ORDER not in typed:
+            raise NoFixedOrderError("cumsum adds up in no fixed order on a GPU")
+        return {"s_per_step": 1.0}
+
+    found = making.in_some_order(measure, ("method=sft",))
+    assert found["s_per_step"] == 1.0
+    assert check.is_bad(found)
+
+
 DIES = """
 import os, sys
 from pathlib import Path

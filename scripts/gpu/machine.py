@@ -33,6 +33,9 @@ def run(options: Options, lines: Lines) -> None:
             "gpu": torch.cuda.get_device_name(),
             "gib": round(total / 2**30, 2),
             "free_gib": round(free / 2**30, 2),
+            "capability": ".".join(map(str, torch.cuda.get_device_capability())),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
         }
 
     def product() -> dict[str, Any]:

@@ -156,3 +156,17 @@ def train(trainer: Any, typed: Sequence[str], device: str) -> None:
     of_trl = any(one.startswith("method=trl-") for one in typed)
     with same_bits(not of_trl and ANY_ORDER not in typed, causal_lm(trainer.model), device):
         trainer.train()
+
+
+def in_some_order(
+    measure: Callable[[Sequence[str]], dict[str, Any]], typed: Sequence[str]
+) -> dict[str, Any]:
+    """What `measure` finds; in any order, and says why, where an operation has no fixed one."""
+    from talr_cli.training.determinism import NoFixedOrderError
+
+    try:
+        return measure(typed)
+    except NoFixedOrderError as error:
+        refused = str(error)[:200]
+    # Not in the handler: the exception's frames keep the model.
+    return {**measure((*typed, ANY_ORDER)), "refused": refused}

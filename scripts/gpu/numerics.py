@@ -6,10 +6,11 @@ The reference has a process of its own: a process computes on one kind of device
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpu.making import SMALL, make_trainer, random_model, random_rows, train
+from gpu.making import SMALL, in_some_order, make_trainer, random_model, random_rows, train
 from gpu.measuring import Lines, Options, forget
 
 METHODS = (*("sft", "talr", "dft", "eaft", "infosft", "deft", "flow", "l2", "kl", "asft", "lora"),)
@@ -64,10 +65,7 @@ def run(options: Options, lines: Lines) -> None:
         for typed, bound in WAYS:
 
             def compare(
-                method: str = method,
-                loss: float = loss,
-                typed: Sequence[str] = typed,
-                bound: float = bound,
+                typed: Sequence[str], method: str = method, loss: float = loss, bound: float = bound
             ) -> dict[str, Any]:
                 wanted = load_file(_file(options.out, method))
                 found, own_loss = gradient(options, options.device, method, typed)
@@ -80,7 +78,8 @@ def run(options: Options, lines: Lines) -> None:
                         "bound": bound, "loss_off": f"{own_loss - loss:+.1e}"}  # fmt: skip
 
             values = " ".join(one.rpartition(".")[2] for one in typed)
-            lines.measure(f"{method} {values}", compare)
+            measured = partial(in_some_order, compare, typed)
+            lines.measure(f"{method} {values}", measured)
             forget(options.device)
 
 

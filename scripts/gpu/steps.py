@@ -12,6 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from gpu.making import (
     ANY_ORDER,
     QWEN_3B,
     SMALL,
+    in_some_order,
     make_trainer,
     random_model,
     random_rows,
@@ -68,7 +70,7 @@ def run(options: Options, lines: Lines) -> None:
 
         def measure(typed: Sequence[str] = typed) -> dict[str, Any]:
             forget(options.device)
-            found = _measure(options, typed)
+            found = in_some_order(partial(_measure, options), typed)
             forget(options.device)
             return found
 

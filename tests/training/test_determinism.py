@@ -10,10 +10,12 @@ import sys
 
 import pytest
 import torch
-from optimizer_step import toy
+from optimizer_step import OBJECTIVES, rows, toy, trainer_gradient
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import set_seed
 
 from talr_cli.config import composition
+from talr_cli.methods.regularisers import L2, Kl
 from talr_cli.run.make import training_of
 from talr_cli.run.prepare import prepare
 from talr_cli.tracking.base import Tracker
@@ -146,6 +148,54 @@ def test_where_it_is_ruled_out_a_line_says_so(ruled_out_by, monkeypatch, caplog)
     with same_bits(True, model, "cpu"):
         assert switches() == OFF
     assert "may end with other bits" in caplog.text
+
+
+# CUDA's without a form of fixed order, by the documentation of torch.use_deterministic_algorithms;
+# those of pictures are left out. Of `cumsum` and `histc` it is those of floats.
+HAVE_NONE = (
+    *("cumsum", "histc", "bincount", "put", "put_", "kthvalue", "median.dim", "nanmedian.dim"),
+    *("nll_loss2d_forward", "_embedding_bag", "_ctc_loss", "scatter_reduce", "scatter_reduce_"),
+)
+
+
+class Operations(TorchDispatchMode):
+    """Notes what a GPU would refuse."""
+
+    def __init__(self):
+        super().__init__()
+        self.refused, self.count = set(), 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function).removeprefix("aten.")
+        of_floats = name.split(".")[0] not in ("cumsum", "histc") or args[0].is_floating_point()
+        if of_floats and (name in HAVE_NONE or name.split(".")[0] in HAVE_NONE):
+            self.refused.add(name)
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("method", [*OBJECTIVES, "l2", "kl"])
+def test_no_method_needs_an_operation_that_cuda_would_refuse(method, tmp_path):
+    objective, _ = OBJECTIVES.get(method, OBJECTIVES["sft"])
+    regulariser = {"l2": L2, "kl": Kl}.get(method, lambda: None)()
+    model = toy()
+    model.set_attn_implementation("sdpa")
+    if regulariser is not None:
+        regulariser.start(model, toy)
+    with Operations() as seen:
+        trainer_gradient(model, rows(4), objective, tmp_path, micro=2, regulariser=regulariser)
+    assert seen.count > 100
+    assert not seen.refused
+
+
+def test_such_an_operation_would_be_found():
+    with Operations() as seen:
+        torch.arange(3).cumsum(0)
+        torch.rand(3).median()
+        assert not seen.refused
+        torch.rand(3).cumsum(0)
+        torch.rand(3).median(0)
+    assert seen.refused == {"cumsum.default", "median.dim"}
 
 
 @pytest.mark.parametrize("given", [None, ":16:8"])
