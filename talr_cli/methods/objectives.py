@@ -128,7 +128,9 @@ class Talr(Objective):
 
         drawn = random.Random(f"weights {step.seed} {step.number}").getrandbits(63)
         order = torch.randperm(len(weights), generator=torch.Generator().manual_seed(drawn))
-        return weights[order.to(weights.device)]
+        if weights.is_cuda:
+            order = order.pin_memory()  # from elsewhere the host would wait for the copy
+        return weights[order.to(weights.device, non_blocking=True)]
 
 
 @dataclass
