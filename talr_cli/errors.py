@@ -27,12 +27,17 @@ class DivergedError(Exception):
     """Training has left the finite numbers, or what makes sense; recorded as the run's state."""
 
 
+def in_checkout() -> bool:
+    """Whether talr runs from a checkout, which has a Makefile, and not from where pip put it."""
+    return (Path(__file__).parents[1] / "pyproject.toml").is_file()
+
+
 def install(extra: str) -> str:
     """What is typed to have what only some need: in a checkout the extra, elsewhere its packages.
 
     talr is on no package index: an extra of it can be named where its files are, and only there.
     """
-    if (Path(__file__).parents[1] / "pyproject.toml").is_file():
+    if in_checkout():
         return f"pip install -e '.[{extra}]'"
     from packaging.requirements import Requirement
 

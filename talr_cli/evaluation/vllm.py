@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from typing import Any
 import torch
 
 from talr_cli.data.rendering import Renderer
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, in_checkout
 from talr_cli.evaluation.config import SuiteConfig
 from talr_cli.evaluation.data_parallel import free_the_others
 from talr_cli.evaluation.generation import Request
@@ -37,7 +38,6 @@ log = logging.getLogger(__name__)
 
 WORKER = Path(__file__).with_name("vllm_worker.py")
 PYTHON = "TALR_VLLM_PYTHON"
-REMEDY = "`make vllm` makes .venv-vllm with vLLM in it, suite.vllm_python=PATH names another"
 # All else stays out: a rank's RANK and MASTER_ADDR would make vLLM part of our process group, and
 # PYTHONPATH would show it our packages.
 KEPT = {
@@ -75,14 +75,27 @@ def find_vllm(suite: SuiteConfig) -> Installation:
     Raises:
         UserError: It is not there, does not run, or has no vLLM.
     """
-    beside = Path(sys.prefix).parent / ".venv-vllm" / "bin" / "python"
+    beside = _beside() / "bin" / "python"
     return _installation(str(suite.vllm_python or os.environ.get(PYTHON) or beside))
+
+
+def _beside() -> Path:
+    return Path(sys.prefix).parent / ".venv-vllm"
+
+
+def _remedy() -> str:
+    folder = shlex.quote(str(_beside()))
+    made = f"python -m venv {folder} && {folder}/bin/pip install vllm"
+    return (
+        f"`{'make vllm' if in_checkout() else made}` makes .venv-vllm with vLLM in it, "
+        "suite.vllm_python=PATH names another"
+    )
 
 
 @functools.cache
 def _installation(python: str) -> Installation:
     if not Path(python).is_file():
-        raise UserError(f"suite.backend=vllm: there is no interpreter {python}: {REMEDY}")
+        raise UserError(f"suite.backend=vllm: there is no interpreter {python}: {_remedy()}")
     try:
         done = subprocess.run(
             [python, "-I", "-c", _PROBE],
@@ -93,14 +106,16 @@ def _installation(python: str) -> Installation:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(
-            f"suite.backend=vllm: {python} does not run as a Python interpreter ({error}): {REMEDY}"
+            f"suite.backend=vllm: {python} does not run as a Python interpreter ({error}): "
+            f"{_remedy()}"
         ) from error
     if "KeyError: 'vllm'" in done.stderr:
-        raise UserError(f"suite.backend=vllm: {python} has no vllm: {REMEDY}")
+        raise UserError(f"suite.backend=vllm: {python} has no vllm: {_remedy()}")
     if done.returncode or not done.stdout.strip():
         last = (done.stderr.strip().splitlines() or [f"code {done.returncode}"])[-1]
         raise UserError(
-            f"suite.backend=vllm: {python} does not run as a Python interpreter ({last}): {REMEDY}"
+            f"suite.backend=vllm: {python} does not run as a Python interpreter ({last}): "
+            f"{_remedy()}"
         )
     return Installation(Path(python), done.stdout.strip())
 

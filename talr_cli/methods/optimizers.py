@@ -29,6 +29,7 @@ _BETA2: dict[str, Any] = {
 class Optimizer:
     """What the trainer needs to know. Subclasses are dataclasses with the optimizer's values."""
 
+    choice: ClassVar[str | None] = None  # its name in conf/optimizer, where it is not its class's
     needs: ClassVar[str | None] = None  # a package beyond talr's own
     extra: ClassVar[str] = ""  # talr's extra that brings it
     bf16_weights: ClassVar[bool] = False  # whether it updates weights in bf16, not in fp32
@@ -64,7 +65,7 @@ class Optimizer:
         Raises:
             UserError: With what to type instead.
         """
-        name = type(self).__name__.lower()
+        name = self.choice or type(self).__name__.lower()
         if self.needs is not None and importlib.util.find_spec(self.needs) is None:
             raise UserError(f"optimizer={name} needs {self.needs}: {install(self.extra)}")
         if sharded and not self.shards:
@@ -104,6 +105,7 @@ class AdamW8bit(AdamW):
     """
 
     paged: bool = value("the means may move to the host's memory when the GPU's runs out", False)
+    choice: ClassVar[str | None] = "adamw-8bit"
     needs: ClassVar[str | None] = "bitsandbytes"
     extra: ClassVar[str] = "bnb"
     shards: ClassVar[bool] = False
@@ -123,6 +125,7 @@ class AdamWBf16(AdamW):
     hundred, so that it survives on average. 6 bytes a weight in all, in the place of 16.
     """
 
+    choice: ClassVar[str | None] = "adamw-bf16"
     needs: ClassVar[str | None] = "torchao"
     extra: ClassVar[str] = "ao"
     shards: ClassVar[bool] = False

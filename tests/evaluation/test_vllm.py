@@ -374,6 +374,9 @@ def test_an_interpreter_that_will_not_do_is_named_before_anything_is_loaded(tmp_
         with pytest.raises(UserError, match=expected) as raised:
             load_tasks(config("eval", "suite.backend=vllm", *own).suite)
         assert "`make vllm`" in str(raised.value)
+    monkeypatch.setattr("talr_cli.errors.__file__", "/site-packages/talr_cli/errors.py")
+    with pytest.raises(UserError, match=f"`python -m venv {tmp_path}/.venv-vllm && .*pip install"):
+        load_tasks(config("eval", "suite.backend=vllm").suite)
 
 
 def test_vllm_scores_whole_models_only(model, renderer, tmp_path, standin):

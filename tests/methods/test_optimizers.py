@@ -131,9 +131,11 @@ def test_every_optimizer_is_a_choice_that_counts_for_the_identity(name):
 
 def test_what_an_optimizer_lacks_is_said_in_a_line(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"needs bitsandbytes: pip install -e '.\[bnb\]'"):
+    with pytest.raises(
+        UserError, match=r"adamw-8bit needs bitsandbytes: pip install -e '.\[bnb\]'"
+    ):
         AdamW8bit().check(False, False, "bf16")
-    with pytest.raises(UserError, match=r"needs torchao: pip install -e '.\[ao\]'"):
+    with pytest.raises(UserError, match=r"adamw-bf16 needs torchao: pip install -e '.\[ao\]'"):
         AdamWBf16().check(False, False, "bf16")
     with pytest.raises(UserError, match="optimizer=muon does not go with distributed=fsdp2"):
         Muon().check(True, False, "bf16")
