@@ -43,11 +43,16 @@ def resolve_base(source: ModelSource, config: ModelConfig) -> ModelSource:
     return base
 
 
+def whole(source: ModelSource, config: ModelConfig) -> ModelSource:
+    """Where whole weights lie: of an adapter those of its base."""
+    adapted = (source.directory / "adapter_config.json").exists()
+    return resolve_base(source, config) if adapted else source
+
+
 def content(source: ModelSource, config: ModelConfig) -> str:
     """What identifies the weights that `load_model` gives: of an adapter those of its base too."""
-    if not (source.directory / "adapter_config.json").exists():
-        return source.fingerprint
-    return f"{source.fingerprint} on {resolve_base(source, config).fingerprint}"
+    base = whole(source, config)
+    return source.fingerprint if base is source else f"{source.fingerprint} on {base.fingerprint}"
 
 
 def merged(model: Any, adapter: ModelSource) -> Any:

@@ -15,6 +15,7 @@ from talr_cli.models.adapter import resolve_base
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.loading import without_weights
 from talr_cli.models.sources import ModelSource
+from talr_cli.runs.atomic import read_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,6 +48,12 @@ def check_loads(source: ModelSource, config: ModelConfig, *, to_train: bool) -> 
         others = [name for name in KERNELS if name != config.attention]
         works = [name for name in others if _refusal(settings, config, name) is None]
         if not works:
+            whole = _whole_class(settings, config)
+            if whole is not None:
+                raise UserError(
+                    f"{settings.model_type} models are of more than text: model.architecture="
+                    f"{whole} loads the whole model, of which text is trained and asked"
+                )
             raise UserError(f"cannot make the model of {source.origin}: {reason}")
         raise UserError(
             f"{settings.model_type} models cannot be run with model.attention={config.attention} "
@@ -138,6 +145,16 @@ def _refusal(settings: Any, config: ModelConfig, attention: str) -> str | None:
     return None
 
 
+def _whole_class(settings: Any, config: ModelConfig) -> str | None:
+    """The class of a model that reads pictures too and writes text; None: it is of another kind."""
+    import transformers
+
+    automatic: Any = transformers.AutoModelForImageTextToText._model_mapping
+    if config.architecture is not None or type(settings) not in automatic:
+        return None
+    return str(automatic[type(settings)].__name__)
+
+
 def check_vocabulary(
     settings: Mapping[str, Any],
     tokenizer: PreTrainedTokenizerBase,
@@ -160,6 +177,29 @@ def check_vocabulary(
             "rows; grow it (resize_token_embeddings, save_pretrained), or use the tokenizer that "
             "the model was made with"
         )
+
+
+def same_tokens(
+    settings: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, other: ModelSource
+) -> bool:
+    """Whether the predictions of two models can be compared: a number means one token in both.
+
+    Args:
+        settings: Of one model, its config.json, with its tokenizer.
+        other: The other one, whole. A few tokens of it may have other names.
+    """
+    from transformers import AutoTokenizer
+
+    theirs = read_object(other.directory / "config.json", "take another copy of it")
+    if _text(settings).get("vocab_size") != _text(theirs).get("vocab_size"):
+        return False
+    try:
+        known: dict[str, int] = AutoTokenizer.from_pretrained(other.directory).get_vocab()
+    except Exception:  # it has none that can be read, and was not asked to
+        return True
+    own: dict[str, int] = tokenizer.get_vocab()
+    alike = sum(own.get(token) == number for token, number in known.items())
+    return alike >= 0.99 * len(known)
 
 
 def positions(settings: Mapping[str, Any]) -> int | None:

@@ -38,7 +38,9 @@ def model_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
 def backbone(model: PreTrainedModel) -> Any:
     """The model without its head; Llama 4's and Mllama's do not lie where their class says."""
     found: Any = model.base_model
-    return found if found is not model else model.model
+    if found is not model:
+        return found
+    return model.model if hasattr(model, "model") else model.language_model.model
 
 
 def target_hidden(model: PreTrainedModel, inputs: Mapping[str, Any]) -> torch.Tensor:

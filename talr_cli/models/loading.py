@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.errors import UserError
-from talr_cli.models.adapter import check_adapter, merged, resolve_base, say_untied
+from talr_cli.models.adapter import check_adapter, merged, say_untied, whole
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.saving import cast
 from talr_cli.models.sources import ModelSource
 from talr_cli.models.weight_files import stored_kind
+from talr_cli.runs.atomic import read_object
 
 if TYPE_CHECKING:
     import torch
@@ -44,8 +45,8 @@ def load_model(
     if quantization is not None:
         quantized = {"quantization_config": quantization, "device_map": {"": device}}
     with _refused(source):
-        if _is_adapter(source):
-            base = resolve_base(source, config)
+        base = whole(source, config)
+        if base is not source:
             target = stored_dtype(base) if isinstance(dtype, str) else dtype
             model = cast(merged(_load(base, config, torch.float32), source), target)
         else:
@@ -62,15 +63,11 @@ def without_weights(source: ModelSource, config: ModelConfig) -> PreTrainedModel
         UserError: As `load_model` does.
     """
     with _refused(source):
-        base = resolve_base(source, config) if _is_adapter(source) else source
+        base = whole(source, config)
         model = _load(base, config, "auto", device_map="meta")
         if base is not source:
             check_adapter(model, source)
     return model
-
-
-def _is_adapter(source: ModelSource) -> bool:
-    return (source.directory / "adapter_config.json").exists()
 
 
 @contextmanager
@@ -99,6 +96,13 @@ def _load(
 
     transformers.utils.logging.disable_progress_bar()
     model_class = getattr(transformers, config.architecture or "AutoModelForCausalLM")
+    if "_attn_implementation" in (source.directory / "config.json").read_text(encoding="utf-8"):
+        # Some were saved with the kernel of their maker, which would count more than what is asked.
+        made_by = getattr(model_class, "config_class", None) or transformers.AutoConfig
+        where["config"] = made_by.from_pretrained(
+            source.directory, trust_remote_code=config.trust_remote_code
+        )
+        where["config"]._attn_implementation = config.attention
     model, report = model_class.from_pretrained(
         source.directory,
         dtype=dtype,
@@ -109,6 +113,14 @@ def _load(
         output_loading_info=True,
         **where,
     )
+    if config.key_mapping:
+        # transformers would undo these renamings when it saves, and fails at it; nor would the
+        # names be those of the class that the saved config names.
+        model._weight_conversions = [
+            one
+            for one in model._weight_conversions
+            if not set(one.source_patterns) & set(config.key_mapping)
+        ]
     _check_fit(model, report, source, config)
     if model.device.type != "meta" and say_untied(model):
         # transformers loads both, whatever the config says.
@@ -128,6 +140,9 @@ def _check_fit(
     Raises:
         UserError: Some are missing, of another shape, or left over; or an answer could not end.
     """
+    generation = source.directory / "generation_config.json"
+    if generation.exists():
+        read_object(generation, "take another copy of it")  # transformers would do without it
     ends = model.generation_config.eos_token_id
     if not all(isinstance(end, int) for end in (ends if isinstance(ends, list) else [ends or 0])):
         raise UserError(

@@ -5,6 +5,7 @@ A model is scored as it is loaded from what was saved, so that its score is that
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,13 +40,24 @@ def _check_finite(model: PreTrainedModel) -> None:
             raise DivergedError(f"{name} holds a number that is not finite after the last step")
 
 
+# How pictures become what a model reads; transformers keeps it beside the tokenizer.
+_PROCESSOR = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
+
+
 def save_model(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, end_of_turn: int, folder: Path
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    end_of_turn: int,
+    folder: Path,
+    base: Path | None = None,
 ) -> None:
     """Write a checkpoint that appears only when it is complete.
 
     Its generation config ends an answer at `end_of_turn`, the token that was trained for it, beside
     the model's own end tokens: others stop where talr does.
+
+    Args:
+        base: The folder of the model that it was: what a model needs for pictures is copied.
 
     Raises:
         DivergedError: A weight is not a finite number.
@@ -65,6 +77,10 @@ def save_model(
             model.generation_config = own
         own.to_json_file(building / "generation_config.json", keys_to_pop=["compile_config"])
         tokenizer.save_pretrained(building)
+        if base is not None and model.config.get_text_config() is not model.config:
+            for name in _PROCESSOR:
+                if (base / name).is_file():
+                    shutil.copyfile(base / name, building / name)
 
 
 def end_tokens(model: Any, end_of_turn: int) -> list[int]:

@@ -10,6 +10,7 @@ from talr_cli.errors import UserError
 from talr_cli.models.adapter import resolve_base
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.sources import ModelSource
+from talr_cli.runs.atomic import read_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,6 +49,11 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> PreTrainedTokeni
         raise UserError(lacks)
     if config.chat_template is not None:
         tokenizer.chat_template = _read_template(Path(config.chat_template).expanduser())
+    older = source.directory / "chat_template.json"  # of models that read pictures too
+    if tokenizer.chat_template is None and older.is_file():
+        tokenizer.chat_template = read_object(older, "give model.chat_template=FILE").get(
+            "chat_template"
+        )
     if tokenizer.chat_template is None:
         raise UserError(
             f"the tokenizer of {source.origin} has no chat template: use an instruct model, "

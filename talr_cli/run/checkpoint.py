@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from talr_cli import progress, ranks
 from talr_cli.data.base import load_test
-from talr_cli.data.rendering import load_renderer
+from talr_cli.data.rendering import Renderer, load_renderer
 from talr_cli.errors import UserError, of_run
 from talr_cli.evaluation.self_score import check_prompts
 from talr_cli.fields import plain
+from talr_cli.models.adapter import whole
 from talr_cli.models.checkpoints import checkpoint, run_of
-from talr_cli.models.checks import check_loads, check_weights
+from talr_cli.models.checks import check_loads, check_weights, same_tokens
 from talr_cli.models.loading import choose_device, load_model
 from talr_cli.models.sources import ModelSource, resolve
 from talr_cli.run import record
@@ -69,6 +72,9 @@ def score_checkpoint(
     # Before anything is written: what the suite and the tokenizer lack.
     tasks, renderer = load_tasks(config.suite), load_renderer(source, config.model)
     check_prompts(settings, renderer, tests)
+    suite = config.suite
+    if suite.drift and config.ckpt is not None:
+        suite = replace(suite, drift=_has_base(config, base, source, settings, renderer))
     with directory.lock(), progress.in_folder(directory.path):
         if record.is_scored(config, directory):
             log.info("found these scores: %s", directory.results)
@@ -85,7 +91,7 @@ def score_checkpoint(
                 source=source,
                 base=base,
                 model_config=config.model,
-                suite=config.suite,
+                suite=suite,
                 tasks=tasks,
                 domain=config.domain,
                 rows=tests,
@@ -104,6 +110,31 @@ def score_checkpoint(
         answers = read_samples(directory.samples, "domain")
         track(config, directory, made.identity).finish(results, samples=answers)
     return directory
+
+
+def _has_base(
+    config: EvalConfig,
+    base: ModelSource,
+    source: ModelSource,
+    settings: dict[str, Any],
+    renderer: Renderer,
+) -> bool:
+    """Whether the model of model.path is one that the checkpoint can be compared with."""
+    model = config.model
+    ours, theirs = whole(source, model), whole(base, model)
+    if not same_tokens(settings, renderer.tokenizer, theirs):
+        log.warning(
+            "no drift is measured: model.path=%s has other tokens than %s; name the model that "
+            "this one was trained from with model.path",
+            *(model.path, config.ckpt),
+        )
+        return False
+    if ours is not source and ours.fingerprint != theirs.fingerprint:
+        log.warning(
+            "the adapter is one of %s, and drift is measured from model.path=%s",
+            *(ours.origin, model.path),
+        )
+    return True
 
 
 def follow_scoring(config: EvalConfig) -> None:

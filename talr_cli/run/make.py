@@ -270,7 +270,13 @@ def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
     )
     with progress.work("saving the model"):
         saving.cast(model, save_dtype)
-        saving.save_model(model, run.renderer.tokenizer, run.renderer.end_of_turn, directory.model)
+        saving.save_model(
+            model,
+            run.renderer.tokenizer,
+            run.renderer.end_of_turn,
+            directory.model,
+            run.source.directory,
+        )
     weights: dict[str, Any] = {"save_dtype": str(save_dtype).removeprefix("torch."), **changes}
     if config.at < 1:
         _, whole = place(whole_training(config), run.source)

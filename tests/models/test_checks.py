@@ -1,13 +1,20 @@
 """What a model cannot do is said before its weights are read, with what to type."""
 
+import copy
 import json
 from dataclasses import replace
 
 import pytest
-from small_models import CONFIGS
+from small_models import CONFIGS, SIZE
 
 from talr_cli.errors import UserError
-from talr_cli.models.checks import check_length, check_loads, check_vocabulary, positions
+from talr_cli.models.checks import (
+    check_length,
+    check_loads,
+    check_vocabulary,
+    positions,
+    same_tokens,
+)
 from talr_cli.models.sources import ModelSource
 
 
@@ -70,6 +77,32 @@ def test_the_text_part_of_a_vision_model_is_checked_as_such(tiny_config, tmp_pat
         check_loads(
             source_of(tmp_path, whole), replace(config, architecture="Gemma9"), to_train=True
         )
+
+
+def test_a_model_of_more_than_text_is_told_how_it_is_loaded(tiny_config, tmp_path):
+    from transformers import Mistral3Config, MistralConfig
+
+    settings = Mistral3Config(text_config=MistralConfig(**SIZE, head_dim=8))
+    source = source_of(tmp_path, settings)
+    with pytest.raises(UserError, match=r"model\.architecture=Mistral3ForConditionalGeneration"):
+        check_loads(source, tiny_config, to_train=True)
+    whole = replace(tiny_config, architecture="Mistral3ForConditionalGeneration")
+    assert check_loads(source, whole, to_train=True)["model_type"] == "mistral3"
+
+
+def test_a_dtype_that_is_none_is_one_line(tiny_config, tmp_path):
+    source = source_of(tmp_path, CONFIGS["llama"](), dtype="bf16")
+    with pytest.raises(UserError, match="no attribute 'bf16'"):
+        check_loads(source, tiny_config, to_train=True)
+
+
+def test_only_models_of_the_same_tokens_are_compared(tokenizer, tiny_source):
+    settings = json.loads((tiny_source.directory / "config.json").read_text())
+    assert same_tokens(settings, tokenizer, tiny_source)
+    assert not same_tokens({**settings, "vocab_size": 7}, tokenizer, tiny_source)
+    other = copy.copy(tokenizer)
+    other.get_vocab = lambda: {one: -at for one, at in tokenizer.get_vocab().items()}
+    assert not same_tokens(settings, other, tiny_source)
 
 
 def test_every_token_of_the_rows_has_a_row_in_the_embedding(tokenizer):

@@ -8,10 +8,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from optimizer_step import stub_tokenizer
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from small_models import made
 from transformers import (
+    AutoModelForCausalLM,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     Gemma3TextConfig,
@@ -95,6 +97,16 @@ def test_the_text_part_of_a_vision_model_is_the_same_model(tmp_path):
     ids = [5, 6, 7, 8]
     torch.testing.assert_close(logits(alone, ids), logits(whole, ids))
     assert not any("vision" in name for name, _ in alone.named_parameters())
+    # What pictures need goes with the whole model, and not with its text alone.
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    for model, kept in ((whole, True), (alone, False)):
+        saved = tmp_path / str(kept)
+        saving.save_model(model, stub_tokenizer(), 49, saved, tmp_path)
+        assert (saved / "preprocessor_config.json").exists() == kept
+    # The text's weights have the names of its own class, by which it is found.
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "False", dtype=torch.float32)
+    assert type(again) is type(alone)
+    assert torch.equal(logits(again.eval(), ids), logits(alone, ids))
 
 
 def test_a_head_of_its_own_stays_one_whatever_the_config_says(tmp_path, caplog):
@@ -122,6 +134,38 @@ def test_a_head_of_its_own_stays_one_whatever_the_config_says(tmp_path, caplog):
     tied = loading.load_model(sources.resolve(config), config, torch.float32, "cpu")
     assert tied.lm_head.weight is tied.model.embed_tokens.weight
     assert tied.config.tie_word_embeddings
+
+
+def test_the_kernel_is_the_one_that_is_asked_for(tmp_path):
+    """Some checkpoints name their maker's, which is not here, or has to be fetched from the hub."""
+    made("llama").save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    settings = json.loads(file.read_text())
+    for theirs in ("eager", "flash_attention_2", "somebody/kernel"):
+        file.write_text(json.dumps({**settings, "_attn_implementation": theirs}))
+        config = config_for(tmp_path)
+        model = loading.load_model(sources.resolve(config), config, torch.float32, "cpu")
+        assert model.config._attn_implementation == "sdpa"
+
+
+def test_a_damaged_generation_config_is_refused(tmp_path):
+    made("llama").save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [2,')
+    config = config_for(tmp_path)
+    with pytest.raises(UserError, match=r"generation_config\.json is damaged"):
+        loading.load_model(sources.resolve(config), config, torch.float32, "cpu")
+
+
+def test_without_a_dtype_in_its_config_it_is_that_of_its_weights(tmp_path):
+    made("llama", torch.bfloat16).save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    settings = json.loads(file.read_text())
+    del settings["dtype"]
+    file.write_text(json.dumps(settings))
+    config = config_for(tmp_path)
+    source = sources.resolve(config)
+    assert loading.stored_dtype(source) == torch.bfloat16
+    assert loading.load_model(source, config, "auto", "cpu").dtype == torch.bfloat16
 
 
 def test_missing_weights_are_refused_not_filled_in(tiny_source, tiny_config, tmp_path):

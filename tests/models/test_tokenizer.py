@@ -1,5 +1,7 @@
 """The tokenizer of a model: its template, its end token, a clock that stands still."""
 
+import json
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -41,6 +43,17 @@ def test_a_base_model_is_given_a_template(tokenizer, tiny_source, tiny_config, t
         "{% if add_generation_prompt %}assistant: {% endif %}"
     )
     assert Renderer(load_tokenizer(source, config), {}).prompt(MESSAGES) == "user: Hi assistant: "
+
+
+def test_a_template_in_the_older_file_is_read(tokenizer, tiny_source, tiny_config, tmp_path):
+    """As models that read pictures too have it."""
+    source = saved(tokenizer, tiny_source, tmp_path)
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}bot: "
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    assert load_tokenizer(source, tiny_config).chat_template == template
+    (tmp_path / "chat_template.json").write_text("{")
+    with pytest.raises(UserError, match=r"chat_template\.json is damaged"):
+        load_tokenizer(source, tiny_config)
 
 
 def test_without_an_end_token_it_is_refused(tokenizer, tiny_source, tiny_config, tmp_path):
