@@ -29,6 +29,7 @@ class Encoded:
         refused: Rows that the template does not render, or not whole, each with the reason.
         added: Rows to whose answers the template adds text, each with that text.
         apart: How many have a token that would reach over the end of the prompt.
+        special: Rows with a token in their texts that only a template should write, with it.
     """
 
     rows: list[Rendered]
@@ -37,13 +38,14 @@ class Encoded:
     refused: list[str]
     added: list[str]
     apart: int
+    special: list[str]
 
 
 def encode_all(examples: Sequence[Example], renderer: Renderer, max_length: int) -> Encoded:
     """Render rows, cut to `max_length` tokens."""
     rows: list[Rendered] = []
     cut = apart = 0
-    without_target, refused, added = [], [], []
+    without_target, refused, added, special = [], [], [], []
     for example in progress.each("rendering rows", examples):
         try:
             rendered = renderer.encode(example)
@@ -61,9 +63,11 @@ def encode_all(examples: Sequence[Example], renderer: Renderer, max_length: int)
         rows.append(shorter)
         cut += length > max_length
         apart += rendered.apart
+        if rendered.special:
+            special.append(f"{example.id}: {_short(rendered.special)}")
         if rendered.added:
             added.append(f"{example.id}: {_short(rendered.added)}")
-    return Encoded(rows, cut, without_target, refused, added, apart)
+    return Encoded(rows, cut, without_target, refused, added, apart, special)
 
 
 def _short(text: str) -> str:
@@ -126,6 +130,13 @@ def rows_to_train(
             "in %d of %d %s a token would reach over the end of the prompt; prompt and answer are "
             "tokenized apart there, as they are in generation",
             *(encoded.apart, total, what),
+        )
+    if encoded.special:
+        log.warning(
+            "in %d of %d %s the texts hold tokens that only a chat template should write, and that "
+            "are read as such; the first is %s. Rows that have a template already are given a "
+            "second one: take it out of them",
+            *(len(encoded.special), total, what, encoded.special[0]),
         )
     if total and not encoded.rows:
         raise UserError(f"none of {total} {what} can be trained")

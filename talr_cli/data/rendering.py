@@ -8,6 +8,7 @@ after two different answers. A template that changes an answer is found out, row
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,9 @@ from talr_cli.models.tokenizer import IGNORED, load_tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
+
+_LOOKS_SPECIAL = re.compile(r"<[^\s<>]{1,60}>|\[/?[A-Z_]{1,30}\]")
 _SETTING = (
     "set model.template_arguments (e.g. {enable_thinking: false}) or model.chat_template=FILE"
 )
@@ -41,6 +45,7 @@ class Rendered:
         lost: What of the row's answer the template drops; of several parts the first.
         added: What it writes that is not in the row's answer.
         apart: Whether a token would reach over the end of the prompt.
+        special: A token that only a template should write and that stands in the row's texts.
     """
 
     input_ids: list[int]
@@ -48,6 +53,7 @@ class Rendered:
     lost: str = ""
     added: str = ""
     apart: bool = False
+    special: str = ""
 
     @property
     def targets(self) -> list[int]:
@@ -65,14 +71,34 @@ class Renderer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, arguments: dict[str, Any]) -> None:
         self.tokenizer = tokenizer
         self.arguments = arguments
+        self._special_texts = frozenset(self._specials())
         try:
             self._after, self._ending = self._turn_end()
             # Without an end of its own in the template a turn ends as the tokenizer says.
             self._appended = [] if self._ending else [tokenizer.eos_token_id]
             hello = Example("", ({"role": "user", "content": "Hi"},), "Hello")
-            self.end_of_turn: int = self.encode(hello).targets[-1]
+            encoded = self.encode(hello)
         except RowError as error:
             raise UserError(f"this chat template cannot be used: {error}") from error
+        self.end_of_turn: int = encoded.targets[-1]
+        self._warn_of_beginnings(hello, encoded)
+
+    def _warn_of_beginnings(self, hello: Example, encoded: Rendered) -> None:
+        """Say what a model would miss at the beginning of its prompts or of its answers."""
+        bos = self.tokenizer.bos_token_id
+        if bos is not None and self.tokenizer("Hi").input_ids[0] == bos != encoded.input_ids[0]:
+            log.warning(
+                "the chat template begins without %r, which the tokenizer puts before every text: "
+                "a model that was trained with it may be lost without it",
+                self.tokenizer.bos_token,
+            )
+        bare = self._text(hello.messages, ())
+        if encoded.added and self.prompt(hello.messages) == bare:
+            log.warning(
+                "the chat template has no generation prompt: %r is left to the model, as a part of "
+                "its answers; model.chat_template=FILE gives another template",
+                encoded.added.partition(" ... ")[0],
+            )
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> str:
         """The text the model answers to, up to and including the assistant's header."""
@@ -130,7 +156,13 @@ class Renderer:
                 ids, read = longer, cut
         ids, labels = ids + self._appended, labels + self._appended
         lost, added = self._changes(example, whole[spans[-1][0] : spans[-1][1]])
-        return Rendered(ids, labels, lost, added, apart)
+        return Rendered(ids, labels, lost, added, apart, self._special_in(example))
+
+    def _special_in(self, example: Example) -> str:
+        """The first token in a row's texts that only a template should write."""
+        texts = (str(message["content"]) for message in example.conversation)
+        found = (token for text in texts for token in _LOOKS_SPECIAL.findall(text))
+        return next((token for token in found if token in self._special_texts), "")
 
     def _spans(self, example: Example) -> tuple[list[tuple[int, int]], str]:
         """Where in the conversation's text the trained turns start and end, each end included."""
@@ -194,11 +226,14 @@ class Renderer:
                 "it does not continue its own generation prompt, so training and evaluation "
                 f"would differ: {_SETTING}"
             )
+        if one == two:
+            raise RowError("it leaves out what a message says where that is a text")
         length = 0
         while length < len(one) and one[-1 - length] == two[-1 - length]:
             length += 1
         after = one[len(one) - length :]
-        return after, after[: _last_of(self._specials(), after, 0)]
+        # Of Phi-3's `<|end|>` and the end of the text behind it only the first ends the turn.
+        return after, after[: _first_run_of(self._specials(), after)]
 
     def _specials(self) -> list[str]:
         added = self.tokenizer.added_tokens_decoder.values()
@@ -246,6 +281,17 @@ def _last_of(tokens: Sequence[str], text: str, start: int) -> int:
     """The end of the last of the tokens in the text; `start` if there is none."""
     ends = [found + len(token) for token in tokens if (found := text.rfind(token, start)) >= start]
     return max(ends, default=start)
+
+
+def _first_run_of(tokens: Sequence[str], text: str) -> int:
+    """The end of the first of the tokens in the text, or of those that stand right behind it."""
+    starts = [(found, -len(token)) for token in tokens if (found := text.find(token)) >= 0]
+    if not starts:
+        return 0
+    end = min(starts)[0] - min(starts)[1]
+    while following := max((len(one) for one in tokens if text.startswith(one, end)), default=0):
+        end += following
+    return end
 
 
 def _without_space(text: str) -> str:

@@ -65,3 +65,15 @@ def test_text_that_the_template_adds_is_said_with_the_first_row(tokenizer, caplo
     tokenizer.chat_template = before
     assert "1 of 1 training rows" in caplog.text
     assert "one: '<think></think> ...'" in caplog.text
+
+
+def test_tokens_of_templates_in_the_texts_of_rows_are_said_with_the_first_row(renderer, caplog):
+    """Rows that were exported with a template in them would be given a second one."""
+    asked = {"role": "user", "content": "<|im_start|>user\nWhat is 2 + 3?<|im_end|>"}
+    rows = [EXAMPLE, Example("two", (asked,), "5"), Example("x", EXAMPLE.messages, "5<|im_end|>")]
+    rows_to_train(rows, renderer, 200)
+    assert "in 2 of 3 training rows the texts hold tokens that only a chat template" in caplog.text
+    assert "the first is two: '<|im_start|>'" in caplog.text
+    caplog.clear()
+    rows_to_train([Example("x", EXAMPLE.messages, "<b>5</b> [INST] <think>")], renderer, 200)
+    assert not caplog.text

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import trl
-from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from talr_cli.config import composition
@@ -75,6 +77,101 @@ def test_targets_are_the_completion_and_the_end_of_the_turn(model):
     assert prompt.endswith(header)
     assert renderer.end_of_turn == tokenizer.convert_tokens_to_ids(end)
     assert prompt.count("<bos>") == (1 if model == "gemma3-4b" else 0)
+
+
+def phi3():
+    special = ["<|endoftext|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"]
+    return character_tokenizer("phi3.jinja", special, eos="<|endoftext|>")
+
+
+def llama3():
+    special = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    return character_tokenizer("llama3.jinja", special, bos=special[0], eos=special[-1])
+
+
+def cohere():
+    sides = ["CHATBOT", "USER", "SYSTEM", "START_OF_TURN", "END_OF_TURN"]
+    special = ["<BOS_TOKEN>", *(f"<|{side}_TOKEN|>" for side in sides), "<|END_RESPONSE|>"]
+    special += ["<|START_RESPONSE|>", "<|NEW_FILE|>"]
+    return character_tokenizer(
+        "cohere2.jinja", special, bos=special[0], eos="<|END_OF_TURN_TOKEN|>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "end"),
+    [(phi3, "<|end|>"), (cohere, "<|END_RESPONSE|><|END_OF_TURN_TOKEN|>")],
+    ids=["phi3", "cohere"],
+)
+def test_only_what_ends_the_turn_is_trained_and_all_of_it(make, end):
+    """Behind its end Phi-3's template writes that of the text, which no answer needs."""
+    tokenizer = make()
+    renderer = Renderer(tokenizer, {})
+    rendered = renderer.encode(EXAMPLE)
+    assert decode(tokenizer, rendered.targets) == EXAMPLE.completion + end
+    assert rendered.input_ids[-1] == renderer.end_of_turn
+
+
+SAID = st.text("ab <>{}%[]|/\n#", min_size=1, max_size=12).filter(lambda text: text.strip())
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_prompts_of_training_are_those_of_scoring_and_answers_are_trained_whole(data):
+    """Whatever is said, signs of templates and of Jinja among it, in one turn or in several."""
+    make = data.draw(st.sampled_from([phi3, cohere, llama3, gemma, lambda: chatml("qwen3.jinja")]))
+    tokenizer = make()
+    renderer = Renderer(tokenizer, {})
+    turns = data.draw(st.lists(st.tuples(SAID, SAID), min_size=1, max_size=3))
+    *before, (asked, answered) = turns
+    messages = [
+        {"role": role, "content": text}
+        for pair in before
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
+    messages.append({"role": "user", "content": asked})
+    learned = tuple(range(1, len(messages), 2))
+    rendered = renderer.encode(Example("x", tuple(messages), answered, turns=learned))
+    prompt = renderer.prompt_ids(messages)
+    assert rendered.input_ids[: len(prompt)] == prompt
+    assert IGNORED not in rendered.labels[len(prompt) :]
+    assert rendered.input_ids[-1] == renderer.end_of_turn
+    trained = decode(tokenizer, rendered.targets)
+    assert not rendered.lost
+    place = 0
+    for _, text in turns:
+        place = trained.index(text.strip(), place) + len(text.strip())
+    if not rendered.added:
+        letters = "".join(map(chr, filter(range(128).__contains__, rendered.targets)))
+        said = "".join(text for _, text in turns)
+        assert "".join(letters.split()) == "".join(said.split())
+
+
+def test_a_template_that_leaves_out_texts_is_refused():
+    """Those of models with pictures take lists of parts alone."""
+    tokenizer = character_tokenizer("idefics3.jinja", ["<end_of_utterance>"], eos="<|im_end|>")
+    with pytest.raises(UserError, match="leaves out what a message says where that is a text"):
+        Renderer(tokenizer, {})
+
+
+def test_what_prompts_lack_at_their_beginning_or_end_is_said(caplog):
+    tokenizer = chatml("qwen2_5.jinja")
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    )
+    renderer = Renderer(tokenizer, {})
+    assert "has no generation prompt: '<|im_start|>assistant" in caplog.text
+    assert renderer.encode(EXAMPLE).added.startswith("<|im_start|>assistant")
+    caplog.clear()
+    tokenizer = gemma()
+    backend = tokenizer.backend_tokenizer
+    pair = [("<bos>", tokenizer.bos_token_id)]
+    backend.post_processor = processors.TemplateProcessing("<bos> $A", "<bos> $A $B", pair)
+    Renderer(tokenizer, {})
+    assert not caplog.text
+    tokenizer.chat_template = tokenizer.chat_template.replace("{{ bos_token }}", "")
+    Renderer(tokenizer, {})
+    assert "begins without '<bos>', which the tokenizer puts before every text" in caplog.text
 
 
 def test_targets_with_the_real_tokenizer_of_smollm2(tokenizer, renderer):
