@@ -1,5 +1,6 @@
 """Shared fixtures: the tokenizer of the small model, tiny random models, and the real data."""
 
+import gc
 import logging
 import os
 import signal
@@ -17,6 +18,12 @@ from talr_cli.models import sources
 from talr_cli.models.tokenizer import load_tokenizer
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_collection_finish():
+    """What was imported stays: each training collects garbage, and need not look through that."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
