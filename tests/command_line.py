@@ -1,15 +1,18 @@
 """The real command line on the tiny model, and what it leaves behind.
 
-Each command is a process of its own, and so is each job of a sweep. They are forked from one that
-has imported torch and its like and done nothing else: importing them would take longer than most
-commands do.
+Each command is a process of its own, and so is each job of a sweep and each rank of a run. They are
+forked from one that has imported torch and its like (preloaded.py) and done nothing else: importing
+them would take longer than most commands do.
 """
 
 import json
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from multiprocessing import forkserver
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,20 +24,12 @@ from safetensors.torch import load_file
 from talr_cli.sweep import jobs
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
-    [
-        "talr_cli.commands.train",
-        "talr_cli.evaluation.evaluate",
-        "talr_cli.evaluation.general.tasks",
-        "talr_cli.report.study_report",
-        "talr_cli.sweep.jobs",
-        "talr_cli.training.loop",
-    ]
-)
+FORKS.set_forkserver_preload(["preloaded"])
 TIMEOUT = 600  # seconds
 
 SMALL = (
     "model=tiny",
+    "dataset.target=label",  # a few tokens a row: a step is mostly the head's product with them
     "dataset.train_rows=24",
     "dataset.validation_rows=4",
     "dataset.test_rows=6",
@@ -46,10 +41,25 @@ SMALL = (
 )
 
 
+@cache
+def _start_server():
+    """The process that all are forked from finds `preloaded` where the tests are."""
+    usual = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    try:
+        forkserver.ensure_running()
+    finally:
+        if usual is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = usual
+
+
 def talr(command, *overrides, cwd, logger="none"):
     """`logger=None`: for a command that has no logger."""
     logged = [] if logger is None else [f"logger={logger}"]
     arguments = [str(one) for one in (command, *overrides, *logged)]
+    _start_server()
     with TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         process = FORKS.Process(target=_run, args=(arguments, cwd, dict(os.environ), out, err))
@@ -62,10 +72,14 @@ def talr(command, *overrides, cwd, logger="none"):
         return subprocess.CompletedProcess(["talr", *arguments], process.exitcode, *said)
 
 
-def _run(arguments, cwd, environment, out, err):
+def _run(arguments, cwd, environment, out, err, leads=False):
     """In the forked process: `python -m talr_cli.cli` with these arguments, there."""
+    from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+
     from talr_cli import cli
 
+    if leads:
+        os.setsid()
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
@@ -73,25 +87,36 @@ def _run(arguments, cwd, environment, out, err):
     sys.argv = ["talr", *arguments]
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-    # The jobs that it starts are forked from the same process as it was.
+    # The jobs and ranks that it starts are forked from the same process as it was.
     forkserver._forkserver.ensure_running = lambda: None
+    Forked.out, Forked.err = out, err
     jobs.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": Forked})
+    subprocess_handler.Popen = Forked
     sys.exit(cli.main())
 
 
 class Forked:
-    """`subprocess.Popen` of `python -m talr_cli.cli`, as a sweep uses it."""
+    """`subprocess.Popen` of `python -m talr_cli.cli`, as a sweep and a run of ranks use it."""
 
-    def __init__(self, args, env, stdin, stdout, stderr):
+    out = err = None  # where this process itself writes
+
+    def __init__(self, args, env, stdin=None, stdout=None, stderr=None, start_new_session=False):
         _, *module, command = args[:4]
         assert module == ["-m", "talr_cli.cli"], args
-        assert (stdin, stderr) == (subprocess.DEVNULL, subprocess.STDOUT)
-        said = stdout.name
+        out, err = self.out, self.err
+        if stdout is not None:
+            assert (stdin, stderr) == (subprocess.DEVNULL, subprocess.STDOUT)
+            out = err = stdout.name
         self._process = FORKS.Process(
-            target=_run, args=([command, *args[4:]], Path.cwd(), dict(env), said, said)
+            target=_run,
+            args=([command, *args[4:]], Path.cwd(), dict(env), out, err, start_new_session),
         )
         self._process.start()
-        self.kill, self.terminate = self._process.kill, self._process.terminate
+        self.pid, self.kill, self.terminate = (
+            self._process.pid,
+            self._process.kill,
+            self._process.terminate,
+        )
 
     @property
     def returncode(self):
@@ -105,6 +130,34 @@ class Forked:
         if self.returncode is None:
             raise subprocess.TimeoutExpired("talr", timeout)
         return self.returncode
+
+
+def in_two_ranks(function, *arguments):
+    """Call it in two processes at once, which torch.distributed can connect."""
+    _start_server()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with ProcessPoolExecutor(2, FORKS) as pool:
+        calls = [pool.submit(_as_rank, rank, port, function, arguments) for rank in range(2)]
+        for call in calls:
+            call.result(TIMEOUT)
+
+
+def _as_rank(rank, port, function, arguments):
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE="2",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    torch.set_num_threads(1)
+    try:
+        function(*arguments)
+    finally:  # the other one hears of a failure
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def train(*overrides, cwd, logger="none"):

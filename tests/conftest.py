@@ -1,5 +1,6 @@
 """Shared fixtures: the tokenizer of the small model, tiny random models, and the real data."""
 
+import gc
 import logging
 import os
 import signal
@@ -22,6 +23,12 @@ settings.register_profile("any_machine", deadline=None)
 settings.load_profile("any_machine")
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_collection_finish():
+    """What was imported stays: each training collects garbage, and need not look through that."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

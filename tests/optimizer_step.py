@@ -1,10 +1,4 @@
-"""One optimizer step of the real trainer on a toy model, and plain full-logits references for it.
-
-Run as a program it makes the step as one of several ranks: see test_ranks.py.
-"""
-
-import sys
-from pathlib import Path
+"""One optimizer step of the real trainer on a toy model, and full-logits references for it."""
 
 import torch
 from accelerate.data_loader import SeedableRandomSampler
@@ -16,7 +10,6 @@ from trl import SFTConfig
 
 from talr_cli.methods.base import Step
 from talr_cli.methods.objectives import Deft, Dft, Eaft, Flow, InfoSft, Sft, TailSft, Talr
-from talr_cli.methods.schedules import Finch
 from talr_cli.training.trainer import MethodTrainer
 
 PAD = 0
@@ -244,17 +237,3 @@ def stub_tokenizer():
 
 def relative(actual, expected):
     return float((actual - expected).norm() / expected.norm())
-
-
-if __name__ == "__main__":
-    names, micro, folder = sys.argv[1].split(","), int(sys.argv[2]), Path(sys.argv[3])
-    torch.set_num_threads(1)
-    for name in names:
-        model = toy()
-        finch = Finch()
-        step = trainer_gradient(
-            model, rows(), OBJECTIVES[name][0], folder, micro, schedule=finch, ranks=2
-        )
-        if torch.distributed.get_rank() == 0:
-            stored = {p.grad.untyped_storage().data_ptr() for p in model.parameters()}
-            torch.save((step[0], len(stored), finch.state()["mean_loss"]), folder / f"{name}.pt")

@@ -1,19 +1,11 @@
-"""replay=self: the base's answers that a scorer finds right, kept, and found again.
-
-Run as a program it is one of two ranks that train on them.
-"""
+"""replay=self: the base's answers that a scorer finds right, kept, and found again."""
 
 import gzip
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import torch
-from command_line import weights
+from command_line import in_two_ranks, weights
 from conftest import config
 
 from talr_cli import ranks
@@ -203,18 +195,7 @@ def test_two_ranks_train_on_what_the_first_one_has_kept(base, tmp_path):
     with alone.directory.lock():
         alone.directory.prepare({}, [], alone.identity)
         training_of()(alone, Tracker())
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"),
-            *(__file__, str(tmp_path / "together")),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        cwd=Path(__file__).parents[1],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path])},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    in_two_ranks(as_rank, tmp_path / "together")
     (model,) = (tmp_path / "together").glob("*/*/*/model")
     together = RunDirectory(model.parent)
     one, other = (run.read_training()["training"] for run in (alone.directory, together))
@@ -276,8 +257,3 @@ def as_rank(folder):
             run.directory.prepare({}, [], run.identity)
             training_of()(run, Tracker())
     ranks.leave()
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    as_rank(Path(sys.argv[1]))

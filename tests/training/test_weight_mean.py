@@ -1,16 +1,10 @@
-"""The moving average of the weights: its formula, a training that feels nothing, a kill.
+"""The moving average of the weights: its formula, a training that feels nothing, a kill."""
 
-Run as a program it is one of two ranks between which FSDP2 has split up the weights.
-"""
-
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from command_line import in_two_ranks
 from faults.tiny_training import STEPS, trained
 from optimizer_step import toy
 from transformers import TrainerCallback
@@ -75,20 +69,11 @@ def test_for_a_copy_the_weights_are_exchanged_and_come_back_bit_for_bit():
 
 @pytest.mark.slow
 def test_split_up_over_two_ranks_it_is_the_same_and_comes_back_from_a_checkpoint(tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    done = subprocess.run(
-        [*command, __file__, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=Path(__file__).parents[1],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path])},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    in_two_ranks(split_up, tmp_path)
 
 
 def split_up(folder):
-    """One rank: the mean of weights in two parts is that of whole ones, bit for bit."""
+    """One rank: the mean of weights that FSDP2 has split up is that of whole ones, bit for bit."""
     torch.distributed.init_process_group("gloo")
     model, plain = toy(), toy()
     mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
@@ -120,9 +105,3 @@ def split_up(folder):
         torch.testing.assert_close(model(ids).logits, plain(ids).logits)
     assert same(before, gathered())
     assert same(before, dict(plain.named_parameters()))
-    torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    split_up(Path(sys.argv[1]))
