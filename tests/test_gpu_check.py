@@ -103,9 +103,13 @@ def test_a_process_that_dies_is_started_again_behind_what_it_died_in(check, opti
         check, "command", lambda name: [sys.executable, "-c", DIES, str(options.out)]
     )
     monkeypatch.setenv("PYTHONPATH", str(SCRIPTS))
-    given = SimpleNamespace(out=options.out, small=True)
+    given = SimpleNamespace(out=options.out, small=True, device="cpu", methods="", model=None)
     check.begin("env", check.SECTIONS["env"], given, time.monotonic() + 60)
-    first, second, third, fourth = lines(options)
+    found = lines(options)
+    monkeypatch.setattr(check, "command", lambda name: [sys.executable, "-c", "1 / 0"])
+    check.begin("env", check.SECTIONS["env"], given, time.monotonic() + 60)  # is not started
+    assert lines(options) == found
+    first, second, third, fourth = found
     assert first["name"] == "first"
     assert (second["name"], second["exit"]) == ("second", 9)
     assert "illegal memory access" in third["error"]
