@@ -26,7 +26,7 @@ INDEXING = {
 }
 WAITING = {
     "_local_scalar_dense", "nonzero", "masked_select", "equal", "unique_consecutive", "_unique2",
-    "unique_dim", "bincount", "repeat_interleave",
+    "unique_dim", "bincount", "repeat_interleave", "_linalg_check_errors",
 }  # fmt: skip
 
 
