@@ -175,17 +175,16 @@ def _predicted(trainer: Any, typed: Sequence[str], device: str) -> Any:
 
 
 def _watch(seen: Seen, device: str) -> Any:
-    """Times the steps after the second, in which it notes where the host waits for the GPU."""
+    """Times the steps after the second, and notes where the host waits for the GPU.
+
+    That from the end of the first step to the end of the second: batches are put together before a
+    step begins, and what is logged is read when it has ended.
+    """
     import torch
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, *rest: Any, **kwargs: Any) -> None:
-            if state.global_step == 1 and device == "cuda":
-                self.catching = warnings.catch_warnings(record=True)
-                self.caught = self.catching.__enter__()
-                warnings.simplefilter("always")
-                torch.cuda.set_sync_debug_mode("warn")
             wait(device)
             self.started = time.perf_counter()
 
@@ -196,10 +195,15 @@ def _watch(seen: Seen, device: str) -> Any:
                 seen.waits.update(
                     f"{Path(one.filename).name}:{one.lineno}"
                     for one in self.caught
-                    if "synchroniz" in str(one.message)
+                    if "called a synchronizing" in str(one.message)
                 )
                 forget(device)
             wait(device)
+            if state.global_step == 1 and device == "cuda":
+                self.catching = warnings.catch_warnings(record=True)
+                self.caught = self.catching.__enter__()
+                warnings.simplefilter("always")
+                torch.cuda.set_sync_debug_mode("warn")
             if state.global_step > 2:
                 seen.seconds.append(time.perf_counter() - self.started)
 
