@@ -131,7 +131,7 @@ def error(
                     torch.autograd.grad((one.float() * direction.transpose(1, 2)).sum(), of)
                     for one, of in ((out, ours), (plain, theirs))
                 )
-                pairs = [(out, plain), *zip(*gradients, strict=True)]
+                pairs = [(out.detach(), plain.detach()), *zip(*gradients, strict=True)]
                 offs = [float((a.float() - b).norm() / b.norm()) for a, b in pairs]
                 worst = max(worst, *offs)
     return worst
