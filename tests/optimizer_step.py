@@ -89,7 +89,7 @@ def reference_gradient(model, batch, weigh, penalty=None):
 
 
 def talr_weights(scored, batch):
-    means = sorted(float(losses.mean()) for losses, _ in scored)
+    means = sorted(float(losses.detach().mean()) for losses, _ in scored)
     tau = means[(len(means) - 1) // 2]
     return [torch.exp(-losses / tau).clamp(min=0.01) for losses, _ in scored]
 
