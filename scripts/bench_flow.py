@@ -48,7 +48,7 @@ def main() -> None:
 
     measured = []
     half = torch.bfloat16 if loading.bf16_is_fast(model.device.type) else None
-    for indices in batches_of_like_length(rows):
+    for indices in batches_of_like_length(rows, model):
         batch = [rows[index] for index in indices]
         inputs = Collator(pad_token_id=0)([token_row(row) for row in batch])
         tokens = inputs["input_ids"].to(device)

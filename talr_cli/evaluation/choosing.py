@@ -112,7 +112,9 @@ def _read_each(
 
     def read_some(batch: Sequence[int]) -> None:
         with progress.share(len(batch), of=len(order)):
-            for piece in [batch] if takes_padding(model) else [[one] for one in batch]:
+            longest = max(len(sequences[index].input_ids) for index in batch)
+            apart = not takes_padding(model, longest)
+            for piece in [[one] for one in batch] if apart else [batch]:
                 read(piece)
 
     batch_size.each(order, read_some)

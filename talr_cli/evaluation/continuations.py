@@ -62,7 +62,8 @@ def read_once(
         None where the model keeps more of a text than keys and values, or takes no padding: it has
         to read it anew.
     """
-    if not takes_padding(model):
+    longest = max(len(one.text) + max(map(len, one.continuations)) for one in questions)
+    if not takes_padding(model, longest):
         return None
     shared, begun = read_beginning(model, [question.text[:-1] for question in questions])
     results: list[list[tuple[float, bool]]] = []

@@ -24,6 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from talr_cli import progress
 from talr_cli.errors import UserError
+from talr_cli.evaluation.reading import rows_are_apart
 from talr_cli.models.checks import positions
 from talr_cli.models.head import as_logits, backbone, head_logits
 from talr_cli.models.weight_files import files_of_tensors
@@ -158,7 +159,7 @@ def predictions(
     firsts = [0] * len(sequences) if starts is None else starts
     plain = _head_is_plain(model, sequences[0])
     states: list[Any] = [None] * len(sequences)
-    for number, batch in enumerate(batches := _batches(sequences)):
+    for number, batch in enumerate(batches := _batches(sequences, model)):
         progress.reach(number / len(batches))
         width = len(sequences[batch[0]])
         # Padded on the right, where causal attention cannot see it.
@@ -222,11 +223,16 @@ def _logits(
     return as_logits(linear(hidden, weight, bias), text)
 
 
-def _batches(sequences: Sequence[Sequence[int]]) -> list[list[int]]:
+def _batches(sequences: Sequence[Sequence[int]], model: Any) -> list[list[int]]:
     """Indices of sequences, the longest first, each batch within TOKENS_AT_ONCE."""
     batches: list[list[int]] = []
+    together = rows_are_apart(model, max(map(len, sequences)))
     for index in sorted(range(len(sequences)), key=lambda index: -len(sequences[index])):
-        if batches and len(sequences[batches[-1][0]]) * (len(batches[-1]) + 1) <= TOKENS_AT_ONCE:
+        if (
+            together
+            and batches
+            and len(sequences[batches[-1][0]]) * (len(batches[-1]) + 1) <= TOKENS_AT_ONCE
+        ):
             batches[-1].append(index)
         else:
             batches.append([index])

@@ -190,7 +190,8 @@ def greedy(
         choose: How the next tokens are chosen.
     """
     lengths = {len(row.prompt) for row in rows}
-    if len(lengths) > 1 and not takes_padding(model):
+    longest = max(len(row.prompt) + row.max_new_tokens for row in rows)
+    if len(lengths) > 1 and not takes_padding(model, longest):
         found: dict[int, tuple[list[int], bool]] = {}
         for length in sorted(lengths):
             places = [place for place, row in enumerate(rows) if len(row.prompt) == length]

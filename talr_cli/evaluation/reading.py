@@ -17,6 +17,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from talr_cli.models.checks import length_switch
 from talr_cli.models.head import logits_off
 
 log = logging.getLogger(__name__)
@@ -88,11 +89,17 @@ _TAKES_PADDING: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 @torch.inference_mode()
-def takes_padding(model: Any) -> bool:
+def takes_padding(model: Any, longest: int = 0) -> bool:
     """Whether a row comes out padded on the left as it does alone: tried once on two short rows.
 
-    Some models count the padding: those whose positions or whose state know no mask.
+    Some models count the padding: those whose positions or whose state know no mask, and those
+    whose positions depend on how long the longest row is.
+
+    Args:
+        longest: Tokens of the longest row, with its answer.
     """
+    if not rows_are_apart(model, longest):
+        return False
     if model not in _TAKES_PADDING:
         vocabulary = model.config.get_text_config(decoder=True).vocab_size
         long, short = ([(7 * i + 3) % vocabulary for i in range(length)] for length in (14, 5))
@@ -107,6 +114,12 @@ def takes_padding(model: Any) -> bool:
         if not _TAKES_PADDING[model]:
             log.info("rows of different lengths are read one by one: this model counts padding")
     return _TAKES_PADDING[model]
+
+
+def rows_are_apart(model: Any, longest: int) -> bool:
+    """Whether no row of at most `longest` tokens changes the positions of others in its batch."""
+    switch = length_switch(model.config.to_dict())
+    return switch is None or longest <= switch
 
 
 def begin_alike(texts: Sequence[Sequence[int]]) -> int:

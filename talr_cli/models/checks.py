@@ -110,7 +110,7 @@ def _check_quantised(
             f"the weights of {source.origin} are quantised ({method}) and cannot be read here: "
             f"{_one_line(error)}; install that or give the unquantised model"
         ) from error
-    if to_train and not getattr(quantizer.quantization_config, "dequantize", False):
+    if to_train:  # those that transformers makes whole as it reads them are not saved whole
         raise UserError(
             f"the weights of {source.origin} are quantised ({method}): they are trained and saved "
             "whole here, so give the unquantised model"
@@ -214,6 +214,22 @@ def positions(settings: Mapping[str, Any]) -> int | None:
                 before = rope.get("original_max_position_embeddings") or most
                 return max(most, int(stretched * before))
             return most
+    return None
+
+
+def length_switch(settings: Mapping[str, Any]) -> int | None:
+    """The length from which on a model turns its positions by other frequencies; None: none.
+
+    With rope scaling `longrope` (Phi-3 and 4) or `dynamic`, transformers chooses them by the
+    longest row of a batch, for all of its rows: a row comes out as it does alone only where none
+    is longer.
+    """
+    text = _text(settings)
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    for one in (rope, *(part for part in rope.values() if isinstance(part, Mapping))):
+        if one.get("rope_type", one.get("type")) in ("longrope", "su", "dynamic"):
+            name = "original_max_position_embeddings"
+            return one.get(name) or text.get(name) or text.get("max_position_embeddings")
     return None
 
 

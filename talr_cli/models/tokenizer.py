@@ -44,6 +44,8 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> PreTrainedTokeni
         if not _has_words(source.directory):
             raise UserError(lacks) from error
         reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if "tiktoken" in reason:  # transformers' last attempt at a tokenizer.model
+            reason += " Most are sentencepiece's: `pip install sentencepiece` reads those."
         raise UserError(f"cannot load the tokenizer of {source.origin}: {reason}") from error
     if tokenizer.vocab_files_names and not _has_words(source.directory):
         raise UserError(lacks)

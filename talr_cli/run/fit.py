@@ -12,8 +12,10 @@ from typing import Any
 
 from talr_cli import ranks
 from talr_cli.models import device_memory
+from talr_cli.models.checks import length_switch
 from talr_cli.models.shape import Shape, shape_of
 from talr_cli.run.prepare import Run
+from talr_cli.runs.atomic import read_object
 from talr_cli.training import planner
 from talr_cli.training.config import TrainerConfig
 from talr_cli.training.memory import Arithmetic
@@ -47,7 +49,7 @@ def cut_up(run: Run, half: bool) -> TrainerConfig:
     A run that goes on does so as it was begun. All ranks must call: they take what fits the one
     with the least free memory.
     """
-    trainer = run.config.trainer
+    trainer = _apart(run)
     shape = shape_of(run.source)
     if shape is None:
         log.info("memory: not known for this kind of model; batches are not cut up")
@@ -62,6 +64,22 @@ def cut_up(run: Run, half: bool) -> TrainerConfig:
         longest = max(len(row.input_ids) for row in run.rows)
         log.warning("%s", planner.warning(plan, shape, run.method, how, longest))
     return replace(trainer, micro_batch_size=plan.rows, gradient_checkpointing=plan.checkpointing)
+
+
+def _apart(run: Run) -> TrainerConfig:
+    """With single rows, where a longer one would change the positions of others in its batch."""
+    trainer = run.config.trainer
+    settings = read_object(run.source.directory / "config.json", "take another copy of it")
+    switch = length_switch(settings)
+    longest = max(len(row.input_ids) for row in (*run.rows, *run.general))
+    if switch is None or longest <= switch or trainer.micro_batch_size == 1:
+        return trainer
+    log.info(
+        "rows go through the model one by one: the longest has %d tokens, and from %d on this "
+        "model's positions depend on the longest row of a batch; trainer.max_length=%d avoids it",
+        *(longest, switch, switch),
+    )
+    return replace(trainer, micro_batch_size=1)
 
 
 def _plan(

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from talr_cli import progress
 from talr_cli.data.rendering import IGNORED, Rendered
+from talr_cli.models.checks import length_switch
 from talr_cli.models.head import TARGETS_AT_ONCE, head_logits, target_hidden
 from talr_cli.models.sources import cache_dir
 from talr_cli.runs.atomic import read_packed, write_bytes, write_packed
@@ -143,7 +144,7 @@ def target_losses(
     losses = [torch.zeros(0)] * len(rows)
     training = model.training
     model.eval()
-    for batch in progress.each("base losses", batches_of_like_length(rows)):
+    for batch in progress.each("base losses", batches_of_like_length(rows, model)):
         inputs = collate([token_row(rows[index]) for index in batch])
         is_target = inputs["labels"][:, 1:] != IGNORED
         inputs = send_to_device(inputs, model.device)
@@ -165,13 +166,15 @@ def target_losses(
     return losses
 
 
-def batches_of_like_length(rows: Sequence[Rendered]) -> list[list[int]]:
+def batches_of_like_length(rows: Sequence[Rendered], model: PreTrainedModel) -> list[list[int]]:
     """Indices of rows of like length, the longest first; each batch within TOKENS_AT_ONCE."""
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index].input_ids))
+    switch = length_switch(model.config.to_dict())
+    together = switch is None or len(rows[order[0]].input_ids) <= switch
     batches: list[list[int]] = []
     for index in order:
         width = len(rows[batches[-1][0]].input_ids) if batches else 0
-        if batches and width * (len(batches[-1]) + 1) <= TOKENS_AT_ONCE:
+        if together and batches and width * (len(batches[-1]) + 1) <= TOKENS_AT_ONCE:
             batches[-1].append(index)
         else:
             batches.append([index])

@@ -57,6 +57,17 @@ def test_quantised_weights_whose_library_is_missing_are_refused(tiny_config, tmp
             check_loads(source, tiny_config, to_train=to_train)
 
 
+def test_weights_that_are_made_whole_as_they_are_read_are_not_trained(tiny_config, tmp_path):
+    """gpt-oss's own: what was trained would not be what is saved."""
+    source = source_of(
+        tmp_path, CONFIGS["gpt_oss"](), quantization_config={"quant_method": "mxfp4"}
+    )
+    config = replace(tiny_config, attention="eager")
+    assert check_loads(source, config, to_train=False)["model_type"] == "gpt_oss"
+    with pytest.raises(UserError, match=r"quantised \(mxfp4\).*give the unquantised model"):
+        check_loads(source, config, to_train=True)
+
+
 def test_nothing_is_trained_on_an_adapter(tiny_config, tiny_source, tmp_path):
     named = {"base_model_name_or_path": str(tiny_source.directory)}
     (tmp_path / "adapter_config.json").write_text(json.dumps(named))

@@ -17,6 +17,7 @@ from talr_cli import progress
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.continuations import Choices, read_once
 from talr_cli.evaluation.generation import Request, greedy, only_ends_inherited
+from talr_cli.evaluation.reading import rows_are_apart
 from talr_cli.models.saving import end_tokens
 
 _GREEDY = {"do_sample", "temperature", "top_p", "top_k"}  # what a greedy task may ask for
@@ -107,8 +108,17 @@ class Answering(HFLM):
         override_bs: int | None = None,
     ) -> list[tuple[float, bool]]:
         shared = self._read_once(requests) if override_bs is None else None
+        if shared:
+            return shared
         self._asked = len(requests)
-        return shared or super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+        longest = max(len(context) + len(answer) for _, context, answer in requests)
+        together: Any = self.batch_size_per_gpu  # type: ignore[has-type]
+        if not rows_are_apart(self.model, min(longest, self.max_length)):
+            self.batch_size_per_gpu = 1
+        try:
+            return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+        finally:
+            self.batch_size_per_gpu = together
 
     def _model_call(self, inps: torch.Tensor, *args: Any, **settings: Any) -> torch.Tensor:
         with progress.share(len(inps), of=max(self._asked, len(inps))):
