@@ -332,7 +332,9 @@ def read_hub(
     try:
         loaded = load_dataset(hub_id, config, split=split, revision=revision)
     except Exception as error:  # the hub's client raises a dozen kinds
-        reason = str(error).strip().partition("\n")[0]
+        reason = " ".join(str(error).split("\n")[:2]).strip()
+        if config is None and "config" in reason:
+            instead = f"set dataset.hub_config, or {instead}"
         raise UserError(f"{hub_id} cannot be loaded ({reason}): {instead}") from error
     for line, values in enumerate(loaded, start=1):
         yield Row(Path(hub_id, split), line, _without_filling(dict(values)))

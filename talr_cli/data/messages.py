@@ -194,11 +194,13 @@ def from_json(column: str, given: Any) -> Any:
     """A list or an object, which a CSV file or a string column holds as JSON.
 
     Raises:
-        ValueError: It is text and not JSON.
+        ValueError: It is text and not JSON, or JSON with half a character.
     """
     if not isinstance(given, str):
         return given
     try:
-        return json.loads(given)
+        read = json.loads(given)
+        json.dumps(read, ensure_ascii=False).encode()  # half a character is no text
     except (ValueError, RecursionError):
         raise ValueError(f"has {column} that are not JSON") from None
+    return read

@@ -49,8 +49,8 @@ class Choice:
     def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:
         choices = _Choices(str(choice) for choice in reference["choices"])
         found = choices.named(output)
-        shown = None if found is None else choices.written[found]
-        return Verdict(found is not None and found == plain(str(reference["answer"])), shown)
+        shown = None if found is None else choices.written.get(found)
+        return Verdict(shown is not None and found == plain(str(reference["answer"])), shown)
 
 
 class _Choices:
@@ -98,13 +98,13 @@ class _Choices:
         for block in reversed(_JSON.findall(text)):
             field = json_field(block, _FIELDS)
             if field and (whole := self._line.fullmatch(field)):
-                return plain(whole[1])
+                return _folded(whole[1])
         lines = [line for line in text.split("\n") if line.strip()]
         if self._are_all(lines):
             return None
         for line in reversed(lines):
             if whole := self._line.fullmatch(line):
-                return plain(whole[1])
+                return _folded(whole[1])
         text = self._undenied(text)
         return self._begun_with(text) or self._last(text)
 
@@ -114,13 +114,13 @@ class _Choices:
         first = self._first.match(said) or self._named.search(said)
         if first is None:
             whole = self._begins.match(said)
-            return plain(whole[1]) if whole and whole[1] else None
+            return _folded(whole[1]) if whole and whole[1] else None
         if (listed := self._enumerated.search(said)) and listed.start(1) <= first.start(1):
             return ""
         others = self._named.search(said, first.end())
         if others and self._offered.search(said, first.start(1), others.start(1)):
             return ""
-        return plain(first[1])
+        return _folded(first[1])
 
     def _undenied(self, text: str) -> str:
         """The text without the choices that are denied in it; `not toxic` may be one itself."""
@@ -130,18 +130,18 @@ class _Choices:
     def _are_all(self, lines: Sequence[str]) -> bool:
         """Whether the last lines begin with the choices as the row has them: three or more."""
         ends = [self._item.match(line) for line in lines[-len(self.written) :]]
-        named = [plain(line[1]) for line in ends if line]
+        named = [_folded(line[1]) for line in ends if line]
         return len(named) > 2 and named == list(self.written)
 
     def _begun_with(self, text: str) -> str | None:
         """The choice that a text begins with, but for lists: `A, B or C?`, `A) no. B) yes.`."""
         begins = self._begins.match(text)
-        first = plain(begins[1] or begins[2]) if begins else None
+        first = _folded(begins[1] or begins[2]) if begins else None
         if first not in self.written or self._enumerated.match(text):
             return None
         line, _, below = text.lstrip().partition("\n")
         marked = {*self._marked.findall(line), *self._marked_line.findall(below)}
-        return first if {plain(one) for one in marked} <= {first} else None
+        return first if {_folded(one) for one in marked} <= {first} else None
 
     def _last(self, text: str) -> str | None:
         mentions = list(self._named.finditer(text))
@@ -151,7 +151,7 @@ class _Choices:
             listed = self._enumerated.match(text, mentions[-2].start())
             if listed and listed.start(2) == mentions[-1].start(1):
                 return None
-        return plain(mentions[-1][1])
+        return _folded(mentions[-1][1])
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
@@ -174,4 +174,9 @@ def _form(choice: str, where: str) -> str:
 
 def plain(text: str) -> str:
     """The text by which two choices are the same: without markup, case and a final full stop."""
-    return " ".join(normalise(text).split()).casefold().rstrip(".")
+    return _folded(normalise(text))
+
+
+def _folded(text: str) -> str:
+    """The same of a text in plain signs, which must not be made plain twice: 5k^2 is no 5k²."""
+    return " ".join(text.split()).casefold().rstrip(".")

@@ -283,6 +283,13 @@ def test_a_data_set_of_the_hub(tmp_path, monkeypatch):
     assert (len(mixed.train), len(mixed.test)) == (3, 3)
     with pytest.raises(UserError, match=r"cannot be loaded .*dev.*dataset\.train=FILE"):
         Jsonl(hub_id=str(folder), test_split="dev").load()
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: one\n  data_files: train.jsonl\n"
+        "- config_name: two\n  data_files: test.jsonl\n---\n"
+    )
+    with pytest.raises(UserError, match=r"\['one', 'two'\]\): set dataset\.hub_config, or give"):
+        Jsonl(hub_id=str(folder)).load()
+    assert len(Jsonl(hub_id=str(folder), hub_config="two").load().train) == 1
     with pytest.raises(UserError, match=r"dataset\.train is required"):
         Jsonl()
     with pytest.raises(UserError, match=r"dataset\.test=7 is not a file, a folder, a pattern"):

@@ -254,6 +254,10 @@ def message(**values):
         ({"messages": [ASKED]}, "do not end with the assistant's answer"),
         ({"messages": ["a", "b"]}, "has messages that are not objects"),
         ({"messages": "a"}, "has messages that are not JSON"),
+        (
+            {"messages": '[{"role": "user", "content": "\\ud83d"}, {"role": "assistant"}]'},
+            "has messages that are not JSON",
+        ),
     ],
 )
 def test_what_would_be_lost_is_refused_by_name(tmp_path, row, reason):

@@ -108,6 +108,7 @@ LETTERS, WORDS = ["A", "B", "C", "D"], ["yes", "no", "unclear"]
         ("I use C# here", ["C", "C++", "C#"], "C#"),
         ("The label is -1", ["1", "-1"], "-1"),
         ("1 million", ["1 million", "2 million"], "1 million"),
+        ("5k²", ["5k²", "6k²"], "5k²"),
         # Several are none.
         ("A, B", LETTERS, None),
         ("Answer: A, C", LETTERS, None),
