@@ -250,7 +250,8 @@ def test_paths_in_results_need_nothing_but_the_folder(run, tmp_path):
     moved = tmp_path / "moved"
     (run.parents[3] / "runs").rename(moved)
     try:
-        done = talr("eval", f"ckpt={moved / Path(*run.parts[-3:])}", *SMALL[6:], cwd=tmp_path)
+        short = [one for one in SMALL if one.startswith(("suite.", "domain.", "device="))]
+        done = talr("eval", f"ckpt={moved / Path(*run.parts[-3:])}", *short, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     finally:
         moved.rename(run.parents[3] / "runs")

@@ -6,9 +6,9 @@ import zipfile
 
 import pandas
 import pytest
-from command_line import talr
 from conftest import config
 
+from talr_cli.commands import eval as command
 from talr_cli.errors import UserError
 from talr_cli.evaluation.general.tasks import definition, load_tasks
 from talr_cli.run import record
@@ -196,20 +196,24 @@ def test_nltk_data_is_asked_for_before_ifeval_and_found_in_the_folder(folder, mo
     ).read_text() == "dr\n"
 
 
-def test_talr_eval_scores_what_it_can_and_says_what_it_lacks(folder):
+def test_talr_eval_scores_what_it_can_and_says_what_it_lacks(folder, monkeypatch, capsys, caplog):
+    """In this process, which has read the thousands of files of the harness's tasks."""
+    monkeypatch.chdir(folder)
     overrides = (
         "model=tiny", "device=cpu", "suite=paper", "suite.tasks=[gsm8k,humaneval_instruct]",
         "suite.data_dir=.", "suite.drift=false", "limit=2", "domain.max_new_tokens=4",
+        "logger=none",
     )  # fmt: skip
-    done = talr("eval", *overrides, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert "left out: humaneval_instruct" in done.stdout
+    command.main(list(overrides))
+    said = capsys.readouterr().out
+    assert "left out: humaneval_instruct" in said
     (file,) = folder.glob("runs/*/*/*/results.json")
     general = json.loads(file.read_text())["general"]
     assert list(general["missing"]) == ["humaneval_instruct"]
     assert general["limit"] == general["tasks"]["gsm8k"]["n"] == 2
     metrics = general["tasks"]["gsm8k"]["all"]
     assert {"exact_match,strict-match", "exact_match,flexible-extract"} <= metrics.keys()
-    assert "exact_match,strict-match" in done.stdout
-    again = talr("eval", *overrides, cwd=folder)
-    assert "found these scores" in again.stderr
+    assert "exact_match,strict-match" in said
+    assert "found these scores" not in caplog.text
+    command.main(list(overrides))
+    assert "found these scores" in caplog.text
