@@ -33,6 +33,7 @@ from talr_cli.evaluation.data_parallel import free_the_others
 from talr_cli.evaluation.generation import Request
 from talr_cli.evaluation.memory import set_aside
 from talr_cli.models.saving import end_tokens
+from talr_cli.runs.atomic import read_object
 
 log = logging.getLogger(__name__)
 
@@ -145,6 +146,14 @@ class Vllm:
             raise UserError(
                 f"suite.backend=vllm scores whole models and {checkpoint} is an adapter: "
                 "use suite.backend=hf"
+            )
+        stored = read_object(checkpoint / "config.json", "take another copy of it")
+        says = stored.get("tie_word_embeddings")
+        if says and getattr(model.config, "tie_word_embeddings", says) != says:
+            raise UserError(
+                f"suite.backend=vllm takes the embedding of {checkpoint} for its head, as its "
+                "config.json says, but its files hold another head: set tie_word_embeddings to "
+                "false there, or use suite.backend=hf"
             )
         gpus, wanted = torch.cuda.device_count(), suite.tensor_parallel
         if model.device.type == "cuda" and wanted > gpus:

@@ -12,6 +12,7 @@ import time
 import venv
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -384,6 +385,15 @@ def test_vllm_scores_whole_models_only(model, renderer, tmp_path, standin):
     suite = config("eval", "suite.backend=vllm").suite
     with pytest.raises(UserError, match="is an adapter"):
         Vllm(model, renderer, suite, tmp_path, tmp_path / "vllm.log")
+
+
+def test_vllm_would_tie_a_head_that_is_not_the_embedding(model, renderer, tmp_path, standin):
+    """It goes by the config.json alone; transformers by what the files hold."""
+    (tmp_path / "config.json").write_text('{"tie_word_embeddings": true}')
+    apart = SimpleNamespace(config=SimpleNamespace(tie_word_embeddings=False))
+    suite = config("eval", "suite.backend=vllm").suite
+    with pytest.raises(UserError, match="hold another head"):
+        Vllm(apart, renderer, suite, tmp_path, tmp_path / "vllm.log")
 
 
 @pytest.mark.parametrize(
