@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,15 @@ def collect_environment() -> dict[str, Any]:
 
 def package_versions() -> dict[str, str | None]:
     """Installed versions of the packages that can change a result; None if not installed."""
-    versions: dict[str, str | None] = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
-    return versions
+    return {package: _version(package) for package in PACKAGES}
+
+
+@cache  # a run asks ten times, and each answer is read from a file
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _cpu_name() -> str:

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from command_line import SMALL, rows, talr, train, weights
+from command_line import LONG_ROWS, SMALL, rows, talr, train, weights
 from conftest import config
 
 from talr_cli import ranks
@@ -134,8 +134,9 @@ def assert_near(expected, found):
 @pytest.mark.parametrize("strategy", [DDP, FSDP2], ids=["ddp", "fsdp2"])
 def test_killed_ranks_go_on_and_end_with_the_same_weights(strategy, tmp_path):
     """L2 too pulls to the base, not to the checkpoint."""
-    one = train(*COMMON, *L2, cwd=tmp_path)
-    command = [sys.executable, "-m", "talr_cli.cli", "train", *SMALL, *COMMON, *L2, *strategy]
+    common = (*COMMON, *L2, LONG_ROWS)
+    one = train(*common, cwd=tmp_path)
+    command = [sys.executable, "-m", "talr_cli.cli", "train", *SMALL, *common, *strategy]
     process = subprocess.Popen(
         [*command, "logger=none"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
@@ -149,7 +150,7 @@ def test_killed_ranks_go_on_and_end_with_the_same_weights(strategy, tmp_path):
     os.kill(status["pid"], signal.SIGKILL)  # rank 0; the others are taken along
     process.communicate(timeout=60)
     assert process.returncode != 0
-    other = train(*COMMON, *L2, *strategy, cwd=tmp_path)
+    other = train(*common, *strategy, cwd=tmp_path)
     training = json.loads((other / "training.json").read_text())["training"]
     assert training["resumed_from_step"] == 6
     assert_same_run(one, other)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import SMALL, rows, same, talr, train, weights
+from command_line import LONG_ROWS, SMALL, rows, same, talr, train, weights
 from test_tracking import curve, read_log
 
 
@@ -152,7 +152,7 @@ def test_the_base_model_is_scored_and_reported(run):
     ids=["talr", "lora", "l2"],
 )
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(method, tmp_path):
-    overrides = (*method, "lr=1e-3", "eval=false")
+    overrides = (*method, "lr=1e-3", "eval=false", LONG_ROWS)
     (tmp_path / "whole").mkdir()
     uninterrupted = train(*overrides, cwd=tmp_path / "whole")
     command = [sys.executable, "-m", "talr_cli.cli", "train", "logger=none", *SMALL, *overrides]

@@ -12,11 +12,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from command_line import SMALL, same, talr, weights
+from command_line import LONG_ROWS, SMALL, same, talr, weights
 from test_command_line import imported_by
 
 # Training only, so that there is no base to score: two runs of twelve steps.
-TRAINED = ("method=sft,talr", "lr=1e-3", "eval=false")
+TRAINED = ("method=sft,talr", "lr=1e-3", "eval=false", LONG_ROWS)
 
 
 def command(*overrides):

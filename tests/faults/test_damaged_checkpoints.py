@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from command_line import SMALL, same, talr, train, weights
+from command_line import LONG_ROWS, SMALL, same, talr, train, weights
 from tiny_training import EPOCH_STEPS, EPOCHS, IDENTITY, STEPS, rows, trained
 
 from talr_cli.runs.manifest import MANIFEST, seal
@@ -158,7 +158,7 @@ def interrupted(command, cwd, checkpoint):
     return found[0].parent
 
 
-ONE = ("lr=1e-3", "eval=false", "trainer.epochs=3")
+ONE = ("lr=1e-3", "eval=false", "trainer.epochs=3", LONG_ROWS)
 WITH_STATE = ("schedule=finch", "merge=ema", "merge.decay=0.8")  # beside the optimizer's
 TWO = ("distributed=fsdp2", "distributed.processes=2", "study=fsdp2")
 
