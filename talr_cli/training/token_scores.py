@@ -33,7 +33,7 @@ from talr_cli.models.head import (
 
 # Columns of a tile: on a CPU so many as its caches hold. On an Apple GPU as there, since TRL has no
 # kernel for it and holds several tiles at once.
-VOCABULARY_AT_ONCE = {"cpu": 4096, "cuda": 32768}
+VOCABULARY_AT_ONCE = {"cpu": 1024, "cuda": 32768}
 
 
 def add_token_scores(model: nn.Module, outputs: tuple[str, ...]) -> None:
