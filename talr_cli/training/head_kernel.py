@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 # Columns of the vocabulary in a tile. Without the kernel several tiles are held at once: so many
 # columns as a CPU's caches hold.
-COLUMNS, COLUMNS_BY_TORCH = 32768, 4096
+COLUMNS, COLUMNS_BY_TORCH = 32768, 1024
 TOKENS, VOCABULARY, SIZE = 12, 50, 16  # that the kernel is tried with, in tiles of 32 columns
 CAP, SCALE = 5.0, 0.5
 BOUND = {torch.float32: 1e-3}  # relative, of values and gradients; in half precision:

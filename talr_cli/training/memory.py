@@ -20,7 +20,7 @@ FP32 = 4
 HALF = 2
 FOUR_BITS = 0.52  # and for 64 numbers a scale, which is in 8 bits itself
 # Tokens and columns of the tiles in which TRL's head makes logits, and of what else makes them.
-TILE_TOKENS, TILE_COLUMNS = 4096, {"cuda": 32768, "cpu": 4096}
+TILE_TOKENS, TILE_COLUMNS = 4096, {"cuda": 32768, "cpu": 1024}
 TARGETS_AT_ONCE = 512
 # Tensors of a tile's size that are held at once: a kernel's own on a GPU, torch's on a CPU.
 TILES = {"cuda": 1, "cpu": 6}
@@ -146,13 +146,15 @@ def _moments(
         scored += ends
     logits = _logits(shape, method, how, one)
     before = gradient if one.accumulates else 0
+    alone = how.device == "cpu" and how.ranks == 1
     return [
         (before, forward + passing, 0),  # the last layer
         (before, forward + ends, logits),
         (before, scored, logits + head),
         (before, backward + passing, head),
-        # The embedding, last of all: where it is the head, two gradients and then their sum.
-        (gradient, 0, head * (2 * shape.tied + one.accumulates)),
+        # The embedding, last of all: where it is the head, two gradients and then their sum; on a
+        # CPU, in one process, one alone.
+        (gradient, 0, head * (2 * shape.tied * (not alone) + one.accumulates)),
     ]
 
 

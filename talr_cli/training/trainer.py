@@ -36,6 +36,7 @@ from talr_cli.runs.disk import writing
 from talr_cli.runs.manifest import MANIFEST, seal
 from talr_cli.training.collator import Collator
 from talr_cli.training.compiled import compile_layers, leave_uncompiled
+from talr_cli.training.cpu_memory import lower_peak, set_sparse
 from talr_cli.training.joined_rows import attend_as_loaded, attend_by_row
 from talr_cli.training.rank_batches import RankBatches, RankLoader
 from talr_cli.training.rates import StepRates
@@ -121,6 +122,7 @@ class MethodTrainer(SFTTrainer):
             vars(part).pop("forward", None)
         attend_as_loaded(model)
         leave_uncompiled(model)
+        set_sparse(model, sparse=False)
         restore(model, self._loaded)
 
     def get_train_dataloader(self) -> DataLoader:
@@ -167,6 +169,8 @@ class MethodTrainer(SFTTrainer):
             # Zeroed in place, the gradient stays in what DDP sends; a new one would lie beside it.
             wrapped = self.model_wrapped
             wrapped.zero_grad = partial(wrapped.zero_grad, set_to_none=False)  # type: ignore[method-assign]
+        if self.args.device.type == "cpu" and accelerator.num_processes == 1:
+            lower_peak(causal_lm(self.model), self.optimizer)
         return prepared
 
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:

@@ -1,5 +1,6 @@
 """The formula of memory against what a step of the real trainer holds, counted tensor by tensor."""
 
+import copy
 import gc
 import random
 import weakref
@@ -17,6 +18,7 @@ from talr_cli.models.shape import shape_of
 from talr_cli.models.sources import ModelSource
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.training import loop
+from talr_cli.training.cpu_memory import make_state, set_sparse
 from talr_cli.training.memory import Arithmetic, Pass, least, step_memory
 
 TOKENS, TARGETS, ROWS = 128, 48, 4
@@ -41,6 +43,10 @@ class LiveBytes(TorchDispatchMode):
 
     def count(self, value):
         if not isinstance(value, torch.Tensor):
+            return
+        if value.layout == torch.sparse_coo:
+            self.count(value._indices())
+            self.count(value._values())
             return
         storage = value.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
@@ -148,3 +154,37 @@ def test_a_step_takes_what_the_formula_says(source, tmp_path, typed, micro, agai
     expected = step_memory(shape_of(source), config.parts, how, one)
     assert expected.total == pytest.approx(measured(source, config, tmp_path), rel=0.15)
     assert expected.total > least(shape_of(source), config.parts, how)
+
+
+def test_a_tied_embedding_and_early_state_change_no_step():
+    """An embedding that is the head, with repeated tokens: gradients and AdamW's second step."""
+    torch.manual_seed(0)
+    plain = LlamaForCausalLM(LlamaConfig(**{**SIZE, "vocab_size": 64, "num_hidden_layers": 1}))
+    spared = copy.deepcopy(plain)
+    set_sparse(spared, sparse=True)
+    ids = torch.tensor([[5, 9, 5, 5, 63, 9, 0, 5]])
+    optimizers = [
+        torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1, fused=True)
+        for model in (plain, spared)
+    ]
+    make_state(optimizers[1])
+    for _ in range(2):
+        for model, optimizer in zip((plain, spared), optimizers, strict=True):
+            optimizer.zero_grad()
+            for _ in range(2):  # two passes, added up
+                model(input_ids=ids, labels=ids).loss.backward()
+        gradients = [one.get_input_embeddings().weight.grad for one in (plain, spared)]
+        assert gradients[1].layout == torch.strided
+        torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-8)
+        # As the rounding of a sum that is nearly 0 would decide the sign of an update.
+        for one, other in zip(plain.parameters(), spared.parameters(), strict=True):
+            other.grad.copy_(one.grad)
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other in zip(plain.parameters(), spared.parameters(), strict=True):
+        assert torch.equal(one, other)
+    states = [one.state_dict()["state"] for one in optimizers]
+    assert states[0].keys() == states[1].keys()
+    assert {name: one.dtype for name, one in states[0][0].items()} == {
+        name: one.dtype for name, one in states[1][0].items()
+    }

@@ -1,0 +1,45 @@
+"""What lowers the peak of a training in one process on a CPU, by how tensors are made.
+
+Freed memory stays with the process there, in holes between what lives on: what counts is when and
+how large tensors are made, not only how many live at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+
+def lower_peak(model: PreTrainedModel, optimizer: Any) -> None:
+    """Before the first step, with accelerate's optimizer; `set_sparse` undoes what is done here."""
+    set_sparse(model, sparse=True)
+    # What a text batch does not reach, such as a vision tower, gets no gradient and no state.
+    if model.config.get_text_config() is model.config:
+        make_state(optimizer.optimizer)
+
+
+def set_sparse(model: PreTrainedModel, sparse: bool) -> None:
+    """Whether an embedding that is the head as well has a gradient of the tokens it read alone.
+
+    It is added to the head's, which is whole: so is their sum. Otherwise there are three gradients
+    of that size at the end of the backward pass, one of them all but zeros.
+    """
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if isinstance(embedding, nn.Embedding) and head is not None:
+        embedding.sparse = sparse and embedding.weight is head.weight
+
+
+def make_state(optimizer: torch.optim.Optimizer) -> None:
+    """Make the state of AdamW, as it does itself in its first step, where it has none yet.
+
+    Made between the gradients of the first step, it would leave holes where they were.
+    """
+    if type(optimizer) is not torch.optim.AdamW or optimizer.state:
+        return
+    for one in (one for group in optimizer.param_groups for one in group["params"]):
+        state: dict[str, Any] = {"step": torch.zeros((), device=one.device)}
+        state |= {mean: torch.zeros_like(one) for mean in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[one] = state
