@@ -25,6 +25,7 @@ TARGETS_AT_ONCE = 512
 # Tensors of a tile's size that are held at once: a kernel's own on a GPU, torch's on a CPU.
 TILES = {"cuda": 1, "cpu": 6}
 KL_TILES = 6
+ROTATIONS = 4  # of the size of what OFT trains: what a rotation is made by
 
 
 @dataclass(frozen=True)
@@ -171,9 +172,14 @@ def _saved_by_layer(shape: Shape, method: Method, how: Arithmetic, one: Pass) ->
     mlp = 4 * each * shape.inner
     pairs = (FP32 + each) * shape.heads * one.longest if how.eager else 0
     adapters: float = each * shape.matrices * _rank(method)
-    if isinstance(method.adapter, Oft):  # a rotated copy of the inputs for every matrix
-        adapters = each * shape.projections / 2
-    return (norms + inputs + attention + mlp + pairs + adapters) * one.tokens
+    if how.half and _rank(method):  # under autocast each adapter has a copy of its matrix's inputs
+        adapters += HALF * shape.projections / 2
+    rotations = 0.0
+    if isinstance(method.adapter, Oft):
+        # Under autocast two copies of each matrix's inputs, before and after they are rotated.
+        adapters = HALF * shape.projections if how.half else 0
+        rotations = ROTATIONS * FP32 * trained_numbers(shape, method) / shape.layers
+    return (norms + inputs + attention + mlp + pairs + adapters) * one.tokens + rotations
 
 
 def _trained_bytes(how: Arithmetic) -> int:

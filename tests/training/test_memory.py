@@ -139,6 +139,7 @@ def measured(source, config, folder):
         pytest.param(("method=sft",), 1, True, marks=pytest.mark.slow),
         pytest.param(("method=l2", "trainer.precision=bf16"), 4, False, marks=pytest.mark.slow),
         pytest.param(("method=lora", "trainer.precision=bf16"), 4, True, marks=pytest.mark.slow),
+        pytest.param(("method=oft", "trainer.precision=bf16"), 4, False, marks=pytest.mark.slow),
         pytest.param(("method=kl",), 2, False, marks=pytest.mark.slow),
     ],
 )
