@@ -51,14 +51,19 @@ def _start_server():
         forkserver.ensure_running()
 
 
+def forked(target, *arguments):
+    """A process that is to call it, with everything imported; `start` it."""
+    _start_server()
+    return FORKS.Process(target=target, args=arguments)
+
+
 def talr(command, *overrides, cwd, logger="none"):
     """`logger=None`: for a command that has no logger."""
     logged = [] if logger is None else [f"logger={logger}"]
     arguments = [str(one) for one in (command, *overrides, *logged)]
-    _start_server()
     with TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        process = FORKS.Process(target=_run, args=(arguments, cwd, dict(os.environ), out, err))
+        process = forked(_run, arguments, cwd, dict(os.environ), out, err)
         process.start()
         process.join(TIMEOUT)
         if process.is_alive():

@@ -25,7 +25,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from command_line import FORKS, TIMEOUT
+from command_line import TIMEOUT, forked
 from simulated_kernels import as_triton
 from simulated_tensors import CUDA, Device
 from trl.kernels import chunked_logprob
@@ -179,7 +179,7 @@ def in_process(work, *arguments):
     """What `work` gives in a process of its own, which has run no backward pass."""
     with TemporaryDirectory() as folder:
         found = Path(folder, "found")
-        process = FORKS.Process(target=_work, args=(work, arguments, found))
+        process = forked(_work, work, arguments, found)
         process.start()
         process.join(TIMEOUT)
         if process.is_alive():
