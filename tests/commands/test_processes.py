@@ -70,7 +70,8 @@ def assert_same_run(one, other, tolerance=1e-5):
     "case", ["l2", *(pytest.param(one, marks=pytest.mark.slow) for one in CASES if one != "l2")]
 )
 def test_two_processes_follow_the_trajectory_of_one(case, tmp_path):
-    tolerance = 2e-3 if case == "bf16" else 1e-5
+    # A KL of a thousandth is the difference of numbers that are nearly equal.
+    tolerance = {"bf16": 2e-3, "kl": 3e-5}.get(case, 1e-5)
     one = train(*COMMON, *CASES[case], cwd=tmp_path)
     for strategy in (DDP, FSDP2):
         other = train(*COMMON, *CASES[case], *strategy, cwd=tmp_path)
