@@ -24,9 +24,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from talr_cli import progress
 from talr_cli.errors import UserError
-from talr_cli.evaluation.reading import rows_are_apart
 from talr_cli.models.checks import positions
 from talr_cli.models.head import as_logits, backbone, head_logits
+from talr_cli.models.row_batches import batches_for
 from talr_cli.models.weight_files import files_of_tensors
 from talr_cli.runs.atomic import write_bytes
 from talr_cli.runs.disk import make_folder
@@ -159,7 +159,8 @@ def predictions(
     firsts = [0] * len(sequences) if starts is None else starts
     plain = _head_is_plain(model, sequences[0])
     states: list[Any] = [None] * len(sequences)
-    for number, batch in enumerate(batches := _batches(sequences, model)):
+    batches = batches_for(model, [len(one) for one in sequences], TOKENS_AT_ONCE)
+    for number, batch in enumerate(batches):
         progress.reach(number / len(batches))
         width = len(sequences[batch[0]])
         # Padded on the right, where causal attention cannot see it.
@@ -221,22 +222,6 @@ def _logits(
     weight: torch.Tensor, bias: torch.Tensor | None, text: Any, hidden: torch.Tensor
 ) -> torch.Tensor:
     return as_logits(linear(hidden, weight, bias), text)
-
-
-def _batches(sequences: Sequence[Sequence[int]], model: Any) -> list[list[int]]:
-    """Indices of sequences, the longest first, each batch within TOKENS_AT_ONCE."""
-    batches: list[list[int]] = []
-    together = rows_are_apart(model, max(map(len, sequences)))
-    for index in sorted(range(len(sequences)), key=lambda index: -len(sequences[index])):
-        if (
-            together
-            and batches
-            and len(sequences[batches[-1][0]]) * (len(batches[-1]) + 1) <= TOKENS_AT_ONCE
-        ):
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches
 
 
 def _rows(values: Sequence[torch.Tensor], counts: Sequence[int]) -> tuple[torch.Tensor, ...]:

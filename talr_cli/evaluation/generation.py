@@ -26,6 +26,7 @@ from talr_cli.errors import UserError
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.reading import cache_name, is_plain, left_padded, takes_padding
 from talr_cli.models.checks import positions
+from talr_cli.models.row_batches import batches_of
 from talr_cli.models.saving import end_tokens
 
 # logits[B, V] in fp32 -> the next token of each row.
@@ -119,7 +120,7 @@ def generate(
     """Greedy answers in the order of `examples`, in batches of prompts of like length.
 
     Args:
-        batch_size: The most rows in a batch; of long rows there are fewer, see `_batches`.
+        batch_size: The most rows in a batch; of long rows there are fewer, see `batches_of`.
     """
     rows = requests(model, renderer, examples, max_new_tokens)
     found = answer_tokens(model, renderer, rows, batch_size)
@@ -169,7 +170,7 @@ def answer_tokens(
         with progress.share(len(batch), of=len(rows)):
             answer(batch)
 
-    for batch in _batches(lengths, batch_size.now, _cached_tokens(model)):
+    for batch in batches_of(lengths, batch_size.now, _cached_tokens(model)):
         batch_size.each(batch, answer_some)
     return found
 
@@ -289,20 +290,6 @@ def _of_rows(state: dict[str, Any], rows: torch.Tensor) -> dict[str, Any]:
         name: value[rows] if isinstance(value, torch.Tensor) else value
         for name, value in state.items()
     }
-
-
-def _batches(lengths: Sequence[int], most_rows: int, most_tokens: int) -> list[list[int]]:
-    """Indices of rows, the longest first; a batch holds at most `most_tokens`, padding included.
-
-    A row that is longer than that is a batch of its own.
-    """
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        rows = len(batches[-1]) + 1 if batches else most_rows + 1
-        if rows > most_rows or rows * lengths[batches[-1][0]] > most_tokens:
-            batches.append([])
-        batches[-1].append(index)
-    return batches
 
 
 def _cached_tokens(model: PreTrainedModel) -> int:

@@ -17,8 +17,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from talr_cli.models.checks import length_switch
 from talr_cli.models.head import logits_off
+from talr_cli.models.row_batches import rows_are_apart
 
 log = logging.getLogger(__name__)
 
@@ -114,12 +114,6 @@ def takes_padding(model: Any, longest: int = 0) -> bool:
         if not _TAKES_PADDING[model]:
             log.info("rows of different lengths are read one by one: this model counts padding")
     return _TAKES_PADDING[model]
-
-
-def rows_are_apart(model: Any, longest: int) -> bool:
-    """Whether no row of at most `longest` tokens changes the positions of others in its batch."""
-    switch = length_switch(model.config.to_dict())
-    return switch is None or longest <= switch
 
 
 def begin_alike(texts: Sequence[Sequence[int]]) -> int:

@@ -21,8 +21,8 @@ from transformers import PreTrainedModel
 
 from talr_cli import progress
 from talr_cli.data.rendering import IGNORED, Rendered
-from talr_cli.models.checks import length_switch
 from talr_cli.models.head import TARGETS_AT_ONCE, head_logits, target_hidden
+from talr_cli.models.row_batches import batches_for
 from talr_cli.models.sources import cache_dir
 from talr_cli.runs.atomic import read_packed, write_bytes, write_packed
 from talr_cli.runs.lease import hold
@@ -168,14 +168,4 @@ def target_losses(
 
 def batches_of_like_length(rows: Sequence[Rendered], model: PreTrainedModel) -> list[list[int]]:
     """Indices of rows of like length, the longest first; each batch within TOKENS_AT_ONCE."""
-    order = sorted(range(len(rows)), key=lambda index: -len(rows[index].input_ids))
-    switch = length_switch(model.config.to_dict())
-    together = switch is None or len(rows[order[0]].input_ids) <= switch
-    batches: list[list[int]] = []
-    for index in order:
-        width = len(rows[batches[-1][0]].input_ids) if batches else 0
-        if together and batches and width * (len(batches[-1]) + 1) <= TOKENS_AT_ONCE:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches
+    return batches_for(model, [len(row.input_ids) for row in rows], TOKENS_AT_ONCE)

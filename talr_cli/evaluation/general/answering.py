@@ -17,7 +17,7 @@ from talr_cli import progress
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.continuations import Choices, read_once
 from talr_cli.evaluation.generation import Request, greedy, only_ends_inherited
-from talr_cli.evaluation.reading import rows_are_apart
+from talr_cli.models.row_batches import rows_are_apart
 from talr_cli.models.saving import end_tokens
 
 _GREEDY = {"do_sample", "temperature", "top_p", "top_k"}  # what a greedy task may ask for
