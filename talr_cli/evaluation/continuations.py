@@ -9,7 +9,6 @@ Knows token ids; does not know what they stand for.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +18,8 @@ import torch
 from talr_cli import progress
 from talr_cli.evaluation.reading import (
     Read,
+    as_past,
     begin_alike,
-    cache_name,
     is_plain,
     positions,
     read,
@@ -106,7 +105,6 @@ def _continued(
         for tokens in question.continuations
     ]
     results: list[list[tuple[float, bool]]] = [[] for _ in batch]
-    named = cache_name(inspect.signature(model.forward).parameters)
     for start in range(0, len(rows), most_rows):
         piece = rows[start : start + most_rows]
         width = max(len(tokens) for _, tokens in piece) - 1
@@ -120,7 +118,7 @@ def _continued(
             input_ids=ids,
             attention_mask=mask,
             use_cache=True,
-            **{named: begun.cache},
+            **as_past(model, begun.cache),
             **positions(model, mask, width),
         ).logits
         for row, (number, tokens) in enumerate(piece):

@@ -54,7 +54,7 @@ def read(
     past: dict[str, Any] = {}
     if after is not None:
         mask = torch.cat([after.mask, mask], dim=-1)
-        past = {cache_name(inspect.signature(model.forward).parameters): after.cache}
+        past = as_past(model, after.cache)
     output = model(
         input_ids=ids,
         attention_mask=mask,
@@ -64,6 +64,11 @@ def read(
         **positions(model, mask, ids.shape[1]),
     )
     return Read(output.get(cache_name(output)), mask, output.logits)
+
+
+def as_past(model: Any, cache: Any) -> dict[str, Any]:
+    """Keys and values as an argument of the model."""
+    return {cache_name(inspect.signature(model.forward).parameters): cache}
 
 
 def cache_name(named: Container[str]) -> str:

@@ -14,6 +14,10 @@ from talr_cli.models.sources import ModelSource, find, resolve
 from talr_cli.runs.atomic import read_object
 
 
+def is_adapter(source: ModelSource) -> bool:
+    return (source.directory / "adapter_config.json").exists()
+
+
 def resolve_base(source: ModelSource, config: ModelConfig) -> ModelSource:
     """The base model that an adapter directory names, or the `model` config's if it is that one."""
     file = source.directory / "adapter_config.json"
@@ -38,15 +42,14 @@ def resolve_base(source: ModelSource, config: ModelConfig) -> ModelSource:
                 f"the base that {file} names, {path}: {reason}; where it lies elsewhere, write "
                 "that into base_model_name_or_path"
             ) from error
-    if (base.directory / "adapter_config.json").exists():
+    if is_adapter(base):
         raise UserError(f"the base that {file} names, {path}, is an adapter itself: merge it first")
     return base
 
 
 def whole(source: ModelSource, config: ModelConfig) -> ModelSource:
     """Where whole weights lie: of an adapter those of its base."""
-    adapted = (source.directory / "adapter_config.json").exists()
-    return resolve_base(source, config) if adapted else source
+    return resolve_base(source, config) if is_adapter(source) else source
 
 
 def content(source: ModelSource, config: ModelConfig) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.errors import UserError
-from talr_cli.models.adapter import resolve_base
+from talr_cli.models.adapter import is_adapter, resolve_base
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.loading import without_weights
 from talr_cli.models.sources import ModelSource
@@ -33,7 +33,7 @@ def check_loads(source: ModelSource, config: ModelConfig, *, to_train: bool) -> 
         UserError: An adapter is to be trained on, a library for quantised weights is missing, or
             the model lacks the attention kernel; the last with one that it has.
     """
-    adapter = source if (source.directory / "adapter_config.json").exists() else None
+    adapter = source if is_adapter(source) else None
     if adapter is not None:
         if to_train:
             raise UserError(

@@ -9,11 +9,11 @@ import re
 from pathlib import Path
 
 _PLAIN = "AutoModelForCausalLM.from_pretrained(...).save_pretrained(FOLDER)"
-# What lies in a folder, what that is, and what makes a checkpoint of it.
 _SHARDS = (
     "shards of torch.distributed (FSDP)",
     "`accelerate merge-weights` makes safetensors of them",
 )
+# What lies in a folder, what that is, and what makes a checkpoint of it.
 _FORMS = (
     ("*.gguf", "a GGUF file", "give the model that it was made of"),
     ("*.distcp", *_SHARDS),
@@ -37,21 +37,19 @@ _FORMS = (
 def what_lacks(folder: Path) -> str | None:
     """Why a folder is no checkpoint or adapter in safetensors, in one line; None where it is."""
     settings = ("config.json", "adapter_config.json")
-    if not any((folder / name).is_file() for name in settings):
-        lacks = (
-            f"{folder} holds no config.json or adapter_config.json: not a Hugging Face checkpoint"
-        )
-    elif not list(folder.glob("*.safetensors")):
+    if any((folder / name).is_file() for name in settings):
+        if any(folder.glob("*.safetensors")):
+            return None
         lacks = f"{folder} holds no *.safetensors"
+        way_out = f": save it with save_pretrained first ({_PLAIN})"
     else:
-        return None
+        lacks = f"{folder} holds no {' or '.join(settings)}: not a Hugging Face checkpoint"
+        way_out = ""
     for pattern, what, remedy in _FORMS:
         found = next(iter(sorted(folder.glob(pattern))), None)
         if found is not None:
             return f"{lacks}, but {what}: {remedy.format(found=found.parent)}"
-    if lacks.endswith("checkpoint"):
-        return lacks
-    return f"{lacks}: save it with save_pretrained first ({_PLAIN})"
+    return lacks + way_out
 
 
 def as_hub_id(path: str) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.errors import UserError
-from talr_cli.models.adapter import resolve_base
+from talr_cli.models.adapter import whole
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.sources import ModelSource
 from talr_cli.runs.atomic import read_object
@@ -30,8 +30,8 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> PreTrainedTokeni
     from transformers import AutoTokenizer
 
     has_own = (source.directory / "tokenizer_config.json").exists()
-    if not has_own and (source.directory / "adapter_config.json").exists():
-        source = resolve_base(source, config)  # an adapter saved without its tokenizer
+    if not has_own:
+        source = whole(source, config)  # an adapter saved without its tokenizer
     lacks = (
         f"{source.directory} holds no tokenizer, as a training saves none that it was not given: "
         "copy tokenizer.json, tokenizer_config.json and the like from the model that it began with"

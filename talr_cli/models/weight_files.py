@@ -16,7 +16,7 @@ _KINDS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat1
 def weight_files(folder: Path) -> list[Path]:
     """In the order in which they are read: of a name that stands in two of them the last counts.
 
-    None where the folder's files have other names.
+    There are none where the folder's files have other names.
     """
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
