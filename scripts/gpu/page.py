@@ -132,14 +132,11 @@ def _gradients(found: Found) -> Verdict | None:
         return None
     good = sum(line.get("verdict") == "ok" for line in lines)
     text = f"{good} of {len(lines)} within"
-    missing = [one for one in METHODS if not any(_is_of(line, one) for line in lines)]
+    measured = {line["name"].split()[0] for line in lines}
+    missing = [one for one in METHODS if one not in measured]
     if missing:
         text += f", {NOT_MEASURED}: {', '.join(missing)}"
     return text, False if good < len(lines) else None if missing else True
-
-
-def _is_of(line: Line, method: str) -> bool:
-    return bool(line["name"].split()[0] == method)
 
 
 def _mfu(found: Found) -> Verdict | None:

@@ -7,7 +7,6 @@ how many ranks there are. An answer depends on it by the rounding of differently
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -81,7 +80,7 @@ class Follower:
             return
         if order.source != self._source:
             self._model = None
-            gc.collect()  # a trainer's model, too, is part of a cycle
+            give_back()
             self._model = self._load(order.source, order.model_config)
             self._source = order.source
         _take_part(order, self._model)

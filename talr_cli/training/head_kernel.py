@@ -13,6 +13,8 @@ from functools import cache
 import torch
 from trl.kernels import ChunkedLogProbFunction, chunked_logprob
 
+from talr_cli.training.varlen import computed_in
+
 log = logging.getLogger(__name__)
 
 # Columns of the vocabulary in a tile. Without the kernel several tiles are held at once: so many
@@ -24,14 +26,13 @@ BOUND = {torch.float32: 1e-3}  # relative, of values and gradients; in half prec
 BOUND_HALF = 2e-2
 
 
-def columns_at_once(device: torch.device) -> int:
-    """How many columns of the vocabulary the head computes at once under the current autocast.
+def columns_at_once(hidden: torch.Tensor) -> int:
+    """How many columns of the vocabulary the head computes at once of these states.
 
     The first time on a GPU its kernel is tried; one that fails is not used in this process.
     """
-    half = torch.is_autocast_enabled(device.type)
-    dtype = torch.get_autocast_dtype(device.type) if half else torch.float32
-    return COLUMNS if _has_kernel(device, dtype) else COLUMNS_BY_TORCH
+    found = _has_kernel(hidden.device, computed_in(hidden))
+    return COLUMNS if found else COLUMNS_BY_TORCH
 
 
 @cache

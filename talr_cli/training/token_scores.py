@@ -60,16 +60,9 @@ def add_token_scores(model: nn.Module, outputs: tuple[str, ...]) -> None:
             one.full_tensor() if isinstance(one, DTensor) else one
             for one in (head.weight, head.bias)
         )
+        columns = columns_at_once(hidden)
         scored = ChunkedLogProbFunction.apply(
-            hidden,
-            weight,
-            bias,
-            targets["ids"],
-            1.0,
-            columns_at_once(hidden.device),
-            cap,
-            scale,
-            fused,
+            hidden, weight, bias, targets["ids"], 1.0, columns, cap, scale, fused
         )
         log_probs, entropy, log_sum_sq_probs, *_ = scored
         return {

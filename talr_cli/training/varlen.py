@@ -34,10 +34,10 @@ def kernel() -> Callable[..., Any] | None:
     return varlen_attn if "window_size" in takes else None
 
 
-def computed_in(query: torch.Tensor) -> torch.dtype:
-    """What attention is computed in: under autocast its dtype, which no kernel is told of."""
-    device = query.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
+def computed_in(states: torch.Tensor) -> torch.dtype:
+    """What a kernel computes them in: under autocast its dtype, which no kernel is told of."""
+    device = states.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype
 
 
 def usable(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float) -> bool:

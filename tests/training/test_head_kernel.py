@@ -9,6 +9,7 @@ from trl.kernels import chunked_logprob
 from talr_cli.training import head_kernel
 
 CPU = torch.device("cpu")
+STATES = torch.zeros(1)
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def test_a_kernel_that_cannot_be_built_is_left_out(on_a_cpu_too, monkeypatch, ca
 
     monkeypatch.setattr(chunked_logprob, "_forward_kernel", NoCompiler())
     with caplog.at_level(logging.WARNING):
-        assert head_kernel.columns_at_once(CPU) == head_kernel.COLUMNS_BY_TORCH
+        assert head_kernel.columns_at_once(STATES) == head_kernel.COLUMNS_BY_TORCH
     assert "Failed to find C compiler. Please specify via CC (it needs" in caplog.text
     assert not chunked_logprob._use_triton(CPU)
     assert head_kernel.error(CPU, torch.float32) < 1e-5  # what takes its place
@@ -61,7 +62,7 @@ def stand_in(monkeypatch, **changed):
 @pytest.mark.parametrize("forgotten", [{"HAS_SOFTCAP": False}, {"logit_scale": 1.0}])
 def test_a_kernel_that_is_wrong_is_left_out(on_a_cpu_too, monkeypatch, caplog, forgotten):
     stand_in(monkeypatch, **forgotten)
-    assert head_kernel.columns_at_once(CPU) == head_kernel.COLUMNS_BY_TORCH
+    assert head_kernel.columns_at_once(STATES) == head_kernel.COLUMNS_BY_TORCH
     assert "cannot be used here" in caplog.text
     assert "it is off by" in caplog.text
 
@@ -69,5 +70,5 @@ def test_a_kernel_that_is_wrong_is_left_out(on_a_cpu_too, monkeypatch, caplog, f
 def test_a_kernel_that_is_right_is_used(on_a_cpu_too, monkeypatch, caplog):
     stand_in(monkeypatch)
     with torch.autocast("cpu", torch.bfloat16):
-        assert head_kernel.columns_at_once(CPU) == head_kernel.COLUMNS
+        assert head_kernel.columns_at_once(STATES) == head_kernel.COLUMNS
     assert not caplog.text
