@@ -13,13 +13,13 @@ from functools import cache
 import torch
 from trl.kernels import ChunkedLogProbFunction, chunked_logprob
 
+from talr_cli.training.memory import TILE_COLUMNS
 from talr_cli.training.varlen import computed_in
 
 log = logging.getLogger(__name__)
 
-# Columns of the vocabulary in a tile. Without the kernel several tiles are held at once: so many
-# columns as a CPU's caches hold.
-COLUMNS, COLUMNS_BY_TORCH = 32768, 1024
+# Of the vocabulary in a tile, by the kernel and without it.
+COLUMNS, COLUMNS_BY_TORCH = TILE_COLUMNS["cuda"], TILE_COLUMNS["cpu"]
 TOKENS, VOCABULARY, SIZE = 12, 50, 16  # that the kernel is tried with, in tiles of 32 columns
 CAP, SCALE = 5.0, 0.5
 BOUND = {torch.float32: 1e-3}  # relative, of values and gradients; in half precision:

@@ -19,7 +19,8 @@ from talr_cli.models.shape import Shape
 FP32 = 4
 HALF = 2
 FOUR_BITS = 0.52  # and for 64 numbers a scale, which is in 8 bits itself
-# Tokens and columns of the tiles in which TRL's head makes logits, and of what else makes them.
+# Tokens and columns of the tiles in which TRL's head makes logits, and of what else makes them. On
+# a CPU several tiles are held at once: so many columns as its caches hold.
 TILE_TOKENS, TILE_COLUMNS = 4096, {"cuda": 32768, "cpu": 1024}
 TARGETS_AT_ONCE = 512
 # Tensors of a tile's size that are held at once: a kernel's own on a GPU, torch's on a CPU.
