@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from talr_cli.printable import rate_text
-from talr_cli.runs.identity import file_digest
+from talr_cli.runs.identity import code_digest, file_digest
 from talr_cli.runs.places import files_at
 
 REQUIRED: Any = "???"  # a value that has to be given, as YAML files write it
@@ -191,8 +191,12 @@ def target_of(kind: type) -> str:
 
 
 def identity_of(settings: Any, whole: bool = False) -> dict[str, Any]:
-    """As `plain`, of the values that belong to a run's identity, or all; files by content."""
-    values: dict[str, Any] = {}
+    """As `plain`, of the values that belong to a run's identity, or all; files by content.
+
+    So counts the file of a class of the user's own: what it computes is no value.
+    """
+    code = code_digest(type(settings))
+    values: dict[str, Any] = {} if code is None else {"_code_": code}
     for field in dataclasses.fields(settings):
         value, known = getattr(settings, field.name), about(field)
         if not (known.identity or whole):

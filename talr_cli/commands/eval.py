@@ -48,4 +48,4 @@ def evaluated(composed: Composed[EvalConfig]) -> RunDirectory:
             made = made_of(run, *(found.made[key] for key in ("method", "lr", "seed")))
         else:
             run = None  # its own scores stay as they are
-    return score_checkpoint(config, composed.overrides, run, made)
+    return score_checkpoint(config, composed.arguments, run, made)

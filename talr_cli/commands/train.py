@@ -48,7 +48,7 @@ def trained(composed: Composed[TrainConfig]) -> list[RunDirectory]:
     with ranks.ended_by_main(), progress.work("talr train"):
         tuned = along(without_merge(wanted) if is_merged(wanted) else wanted)
         with ranks.one_per_node_first():
-            run = prepare(tuned[-1], composed.overrides)
+            run = prepare(tuned[-1], composed.arguments)
         ranks.agree(run.identity, "what is to be trained")
         runs = [*(beside(run, config) for config in tuned[:-1]), run]
         if ranks.is_main():

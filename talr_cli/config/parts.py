@@ -8,13 +8,12 @@ talr's own, see `TRUSTED`.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,7 +26,7 @@ from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
 from talr_cli.methods.optimizers import Optimizer
 from talr_cli.methods.replay import OtherRows
 from talr_cli.methods.schedules import Schedule
-from talr_cli.scorers.user import UserScorer, look_in_current_folder
+from talr_cli.scorers.user import UserScorer, module_as_it_is
 
 # What a part has to be, by its key: a protocol or a base class.
 KINDS: dict[str, type] = {
@@ -140,9 +139,8 @@ def _class(key: str, target: Any, is_stored: bool) -> type:
             f"{key}: the run's stored config names {target}, and only talr's own classes are made "
             f"from a file: type {key}=CHOICE to use it all the same"
         )
-    look_in_current_folder()
     try:
-        found = getattr(importlib.import_module(module_name), name)
+        found = getattr(module_as_it_is(module_name), name)
     except Exception as error:  # whatever the user's module raises
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise UserError(
@@ -161,10 +159,11 @@ def _names_a_class(value: Any) -> bool:
 def _user_object(key: str, values: Any) -> UserScorer:
     """The only object inside a part: a scorer with settings of its own."""
     target = values["_target_"]
-    look_in_current_folder()
     try:
+        with suppress(ModuleNotFoundError):  # it may be a class's method; what is not there is said
+            module_as_it_is(str(target).rpartition(".")[0])
         judge = instantiate(values)
-    except InstantiationException as error:
+    except Exception as error:  # whatever the user's module raises
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
         reason = " ".join(str(error.__cause__ or error).split())

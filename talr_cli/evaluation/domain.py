@@ -29,6 +29,7 @@ from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.thoughts import without_thoughts
 from talr_cli.evaluation.vllm import Vllm
 from talr_cli.scorers.base import Scorer, Summarizer
+from talr_cli.scorers.user import definition_of
 from talr_cli.statistics.items import scored_items
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ def evaluate_domain(
     results = {
         "metric": getattr(scorer, "metric", "accuracy"),
         "scorer": getattr(scorer, "name", type(scorer).__name__),
-        "definition": getattr(scorer, "definition", None),
+        "definition": definition_of(scorer),
         **score,
         **scored_items(
             [example.id for example in examples],

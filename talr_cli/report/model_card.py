@@ -67,7 +67,12 @@ def model_card(run: RunDirectory, title: str) -> str:
         LICENCE,
         "## Scores",
         as_markdown(_scores(results, base)),
-        escaped(without_base) if base is None else _about_scores(results, base),
+        " ".join(
+            [
+                escaped(without_base) if base is None else _about_scores(results, base),
+                *_quick_looks(results),
+            ]
+        ),
         "## Use",
         _usage(config, title),
         "## How it was made",
@@ -121,6 +126,16 @@ def _about_scores(results: Results, base: Results) -> str:
     reasons = [unlike(base, results, part) for part in PARTS if results[part]]
     left_out = [f"Left out: the base model's score where {why}." for why in reasons if why]
     return " ".join([_ABOUT_SCORES, *map(escaped, left_out)])
+
+
+def _quick_looks(results: Results) -> list[str]:
+    """Of what only a part was asked; such a score is none of the benchmark's."""
+    asked = {
+        "domain": "Of the test rows only {} were asked.",
+        "general": "Of each task only the first {} items were asked.",
+    }
+    limits = {part: (results[part] or {}).get("limit") for part in asked}
+    return [asked[part].format(limit) for part, limit in limits.items() if limit is not None]
 
 
 def _scores(results: Results, base: Results | None) -> Cells:

@@ -40,7 +40,7 @@ def score_checkpoint(
     """Score `config.ckpt`; the directory with the scores.
 
     Args:
-        overrides: What was typed.
+        overrides: What was typed, --config-dir included.
         run: The run whose model is scored on its own data: the scores go into its directory.
         made: What that model is; None: the checkpoint is told by its path alone.
     """

@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is ready to be made. `overrides` are what was typed for it."""
+    """A run that is ready to be made. `overrides` are what was typed for it, --config-dir too."""
 
     config: TrainConfig
     overrides: Sequence[str]

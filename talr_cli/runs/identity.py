@@ -5,8 +5,10 @@ Knows how to hash; which parts of the config count is decided by the caller.
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 
@@ -28,3 +30,16 @@ def file_digest(path: Path) -> str:
     """SHA-256 (hex) of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def code_digest(made: Any) -> str | None:
+    """SHA-256 (hex) of the file of a module, or of that which a class, object or function is of.
+
+    None where there is no file, and for talr's own and Python's: they have versions.
+    """
+    module = made.__name__ if isinstance(made, ModuleType) else getattr(made, "__module__", "")
+    package = module.partition(".")[0]
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if package == "talr_cli" or package in sys.stdlib_module_names or file is None:
+        return None
+    return file_digest(Path(file))

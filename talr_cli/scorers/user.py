@@ -13,15 +13,18 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from talr_cli.errors import UserError
-from talr_cli.scorers.base import Verdict
+from talr_cli.runs.identity import code_digest
+from talr_cli.scorers.base import Scorer, Verdict
 
 _SHAPE = (
     "give a function (output: str, reference: Mapping) -> bool, a number from 0 to 1, or Verdict"
 )
 _LONGEST = 200  # characters of an exception or of an answer in an error
+_IMPORTED: dict[str, str] = {}  # {module: digest of the file that it was made of}
 
 
 class UserScorer:
@@ -101,9 +104,8 @@ def scorer_at(path: str) -> UserScorer:
         UserError: The path names nothing that can be called.
     """
     module_name, _, function_name = path.rpartition(".")
-    look_in_current_folder()
     try:
-        module = importlib.import_module(module_name)
+        module = module_as_it_is(module_name)
     except (Exception, SystemExit) as error:  # whatever the user's module raises
         raise UserError(
             f"dataset.scorer={path}: the module {module_name} cannot be imported "
@@ -134,6 +136,28 @@ def file_hash(path: str) -> str | None:
     """Of the file that holds the function of a dotted path now; None where there is no such."""
     file = source_file(path)
     return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+
+
+def module_as_it_is(name: str) -> ModuleType:
+    """Import a module of the user's, anew where its file was edited: a notebook goes on for days.
+
+    What is computed is then what the file says, whose content counts for identities.
+    """
+    look_in_current_folder()
+    module = importlib.import_module(name)
+    digest = code_digest(module)
+    if digest is not None and _IMPORTED.setdefault(name, digest) != digest:
+        module = importlib.reload(module)
+        _IMPORTED[name] = digest
+    return module
+
+
+def definition_of(scorer: Scorer) -> str | None:
+    """By what two versions of a scorer are told apart; None for one of talr's own."""
+    if isinstance(scorer, UserScorer):
+        return scorer.definition
+    code = code_digest(scorer)
+    return None if code is None else code[:8]
 
 
 def look_in_current_folder() -> None:

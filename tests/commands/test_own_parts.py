@@ -6,10 +6,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from talr_cli import api
+from talr_cli.config.composition import composed
 from talr_cli.errors import UserError
+from talr_cli.methods.base import TargetTokens
+from talr_cli.report.model_card import train_command
+from talr_cli.run.identity import identity
+from talr_cli.run.record import scoring_identity
+from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.scorers.base import Verdict
+from talr_cli.scorers.text import ExactMatch
+from talr_cli.scorers.user import definition_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
 BLOCKS = dict(re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))
@@ -46,6 +55,8 @@ def test_the_pages_command_makes_its_runs(here):
     runs = api.train(*command(), *SMALL, "suite.drift=false", config_dir="mine")
     (averaged,) = runs
     assert averaged.path.name.startswith("focal+pull+ladder0.5+halving-")
+    made_by_command = train_command(RunDirectory(averaged.path))
+    assert made_by_command.startswith("talr train --config-dir=mine model=small dataset=doubles ")
     assert averaged.results["weights"]["averaged"]["alpha"] == 0.5
     assert averaged.results["general"]["tasks"].keys() == {"capitals"}
     assert averaged.results["domain"]["scorer"] == "Ends"
@@ -56,6 +67,58 @@ def test_the_pages_command_makes_its_runs(here):
     assert tuned.metrics()["lr"].tolist() == [1e-5, 0.5e-5]
     with pytest.raises(UserError, match=r"objective.gamma=-1.0 is outside \[0, infinity\)"):
         api.train(*command(), "objective.gamma=-1", config_dir="mine")
+
+
+def made_by(*overrides):
+    """The config that the page's files make now, and the identities of a training and of scores."""
+    config = composed("train", overrides, Path("mine")).config
+    return config, identity(config, "model"), scoring_identity(config)
+
+
+def edited(file, before, after):
+    text = Path(file).read_text()
+    assert before in text
+    Path(file).write_text(text.replace(before, after))
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "choice"),
+    [
+        ("focal.py", "1 - tokens.log_probs.detach().exp()", "tokens.log_probs.detach().exp()",
+         "objective=focal"),
+        ("pull.py", "/ 2", "/ 20", "regulariser=pull"),
+        ("top.py", '"q_proj", "v_proj"', '"q_proj"', "adapter=top"),
+        ("halving.py", "0.5 **", "0.25 **", "schedule=halving"),
+        ("doubles.py", "Twice {n}?", "Two times {n}?", "dataset=doubles"),
+    ],
+)  # fmt: skip
+def test_a_part_that_was_edited_makes_another_run(file, before, after, choice, here):
+    """In one process too, as in a notebook: what is computed is what the file says."""
+    _, first, _ = made_by(choice)
+    edited(file, before, after)
+    assert made_by(choice)[1] != first
+
+
+def test_an_edited_part_computes_what_its_file_says(here):
+    tokens = TargetTokens(torch.tensor([0.25]).log(), sequence=torch.tensor([0]))
+    config, run, _ = made_by("objective=focal", "objective.gamma=1")
+    assert config.objective.weights(tokens, None).item() == pytest.approx(0.75)
+    edited("pull.py", "/ 2", "/ 20")
+    assert made_by("objective=focal", "objective.gamma=1")[1] == run  # of others it is no part
+    edited("focal.py", "1 - tokens.log_probs.detach().exp()", "tokens.log_probs.detach().exp()")
+    config, _, _ = made_by("objective=focal", "objective.gamma=1")
+    assert config.objective.weights(tokens, None).item() == pytest.approx(0.25)
+
+
+def test_the_scorer_of_own_rows_is_known_by_its_file(here):
+    config, _, scoring = made_by("dataset=doubles")
+    before = definition_of(config.dataset.load().scorer)
+    assert len(before) == 8
+    edited("doubles.py", "output.strip().endswith", "output.strip().startswith")
+    config, _, scoring_after = made_by("dataset=doubles")
+    assert definition_of(config.dataset.load().scorer) != before
+    assert scoring_after != scoring
+    assert definition_of(ExactMatch()) is None  # talr's own have versions
 
 
 def test_own_rows_scorer_and_adapter(here):
