@@ -10,7 +10,7 @@ from talr_cli.errors import UserError
 from talr_cli.printable import printable
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.scorers.user import file_hash
-from talr_cli.statistics.pairs import Results, is_base
+from talr_cli.statistics.pairs import Results
 
 
 def stale_lines(runs: Mapping[Path, Results]) -> list[str]:
@@ -28,14 +28,15 @@ def stale_lines(runs: Mapping[Path, Results]) -> list[str]:
     for name, paths in stale.items():
         count = f"{len(paths)} run{'s' * (len(paths) > 1)}"
         lines.append(f"{name} has changed since it scored {count}; to score again:")
-        lines += [f"  {_command(path, runs[path])}" for path in paths]
+        commands = (_command(path, runs[path]) for path in paths)
+        lines += dict.fromkeys(f"  {command}" for command in commands)
     return [printable(line) for line in lines]
 
 
 def _command(path: Path, one: Results) -> str:
-    if not is_base(one):
-        return shlex.join(["talr", "eval", f"ckpt={path}"])
+    """What was typed: it finds the weights made, and asks what it asked."""
+    command = "eval" if one["run"]["lr"] is None else "train"
     try:
-        return shlex.join(["talr", "eval", *RunDirectory(path).read_overrides()])
+        return shlex.join(["talr", command, *RunDirectory(path).read_overrides()])
     except UserError:
-        return "talr eval, with what was typed to score the base model"
+        return f"talr {command}, with what was typed to make {path}"

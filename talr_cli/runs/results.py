@@ -43,9 +43,8 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def _how_to_score(run: Path) -> str:
-    if (run / "model").is_dir():
-        return f"score it again with `talr eval ckpt={run}`"
-    return f"repeat the command whose arguments are in {run / 'overrides.yaml'}"
+    typed = f"repeat the command whose arguments are in {run / 'overrides.yaml'}"
+    return f"{typed}: it only scores again" if (run / "model").is_dir() else typed
 
 
 def _no_number(text: str) -> float:

@@ -119,8 +119,8 @@ def measured_otherwise(one: Results, other: Results, part: str) -> str | None:
                 continue  # of results from before it was recorded nobody knows
             return (
                 f"domain was scored by two versions of {first['scorer']} ({one_way} and "
-                f"{other_way}); to score again: talr eval ckpt=RUN_DIRECTORY, and of the base "
-                "what scored it before"
+                f"{other_way}); to score again: the command that made each (`talr show RUN`), "
+                "which trains nothing again"
             )
         if key == "chat_template" and None in (one_way, other_way):
             continue  # one of them was scored when it was not recorded

@@ -246,13 +246,15 @@ def test_scores_of_a_scorer_that_has_changed_are_named_with_what_to_type(tmp_pat
     study = {tmp_path / name: one for name, one in runs.items()}
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "overrides.yaml").write_text("[study=s, model=small]\n")
+    (tmp_path / "sft").mkdir()
+    (tmp_path / "sft" / "overrides.yaml").write_text("[--config-dir=/a b, study=s]\n")
     assert stale_lines(study) == []
     file.write_text("def right(output, reference): return False\n")
     (told, *lines) = stale_lines(study)
     assert told == "judge_of_mine.right has changed since it scored 2 runs; to score again:"
     assert lines == [
         "  talr eval study=s model=small",
-        f"  talr eval ckpt={tmp_path / 'sft'}",
+        "  talr train '--config-dir=/a b' study=s",
     ]
     runs["sft"]["domain"]["definition"] = UserScorer(bool, "judge_of_mine.right").definition
     assert len(stale_lines(study)) == 2, "the base only"
