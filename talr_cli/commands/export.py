@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +44,8 @@ def export(composed: Composed[ExportConfig]) -> None:
             f"deleted: train it with `{train_command(run)} eval=false`"
         )
     if run.read_results() is None:
-        raise UserError(f"{run.path} was not scored: run `talr eval ckpt={run.path}` first")
+        scored = f"talr eval {shlex.quote(f'ckpt={run.path}')}"
+        raise UserError(f"{run.path} was not scored: run `{scored}` first")
     _check_files(run)
     run.check_model()
     try:

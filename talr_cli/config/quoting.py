@@ -28,19 +28,21 @@ def quoted(value: str) -> str:
 def with_quoted_paths(command: str, overrides: Sequence[str]) -> list[str]:
     """The overrides with their paths quoted, so that any character may stand in one."""
     places = set(_places(COMMANDS[command]))
-    return [_with_quoted_path(one, places) for one in overrides]
+    takes_lists = command == "train"  # as a sweep takes it: `a,b` are two values
+    return [_with_quoted_path(one, places, takes_lists) for one in overrides]
 
 
-def _with_quoted_path(override: str, places: set[str]) -> str:
+def _with_quoted_path(override: str, places: set[str], takes_lists: bool) -> str:
     key, _, value = override.partition("=")
     if not value or value[0] in "'\"" or value.startswith("${"):
         return override
     names_a_file = not re.fullmatch(r"[\w./:@%-]*", value, re.ASCII) and _exists(value)
     if names_a_file:
         return f"{key}={quoted(value)}"
-    if _parses(override):
+    is_place = key.lstrip("+") in places
+    if _parses(override) and (takes_lists or not is_place or "," not in value or value[0] == "["):
         return override
-    if key.lstrip("+") in places or value.startswith(("~/", "/", "./", "../")):
+    if is_place or value.startswith(("~/", "/", "./", "../")):
         return f"{key}={quoted(value)}"
     if value.startswith("["):  # a list of paths: `~` is no letter in Hydra's grammar
         from_home = re.compile(r"(?<=[\[, ])~/[^,\[\]'\"]*")

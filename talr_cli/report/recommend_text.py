@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from talr_cli.printable import printable, rate_text
@@ -75,7 +76,8 @@ def told(found: Recommendation, bound: float) -> Told:
             )
         )
     lines += [("left out:", f"{path.name}: {reason}") for path, reason in found.left_out.items()]
-    lines.append(("export", f"talr export run={chosen.path} out=DIRECTORY"))
+    export = shlex.join(["talr", "export", f"run={chosen.path}", "out=DIRECTORY"])
+    lines.append(("export", export))
     return lines
 
 

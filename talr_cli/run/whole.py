@@ -7,6 +7,7 @@ modules it calls.
 from __future__ import annotations
 
 import logging
+import shlex
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,7 +57,7 @@ def run_to_end(run: Run, make_model: MakeModel, points: Sequence[Run] = ()) -> R
         if config.eval and record.would_replace_fuller(config, directory):
             raise UserError(
                 f"{directory.path} is scored on more items, and that stays: leave limit out; "
-                f"a quick look is `talr eval ckpt={directory.path} limit=N`"
+                f"a quick look is `talr eval {shlex.quote(f'ckpt={directory.path}')} limit=N`"
             )
         tasks = tasks or _tasks(config)  # found done, and by now it is not
         directory.prepare(plain(config), run.overrides, run.identity)

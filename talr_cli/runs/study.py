@@ -1,5 +1,6 @@
 """The runs of a study, found by looking: there is no index that could be wrong."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -69,11 +70,15 @@ def load_run(name: str, runs_dir: Path, study: str | None) -> tuple[Path, dict[s
     """
     beside = (Path(name), Path(name).parent)
     if Path(name).exists() and not any((one / "results.json").exists() for one in beside):
-        raise UserError(f"{name} has no results.json: score it with `talr eval ckpt={name}`")
+        raise UserError(_not_scored(name))
     run = find_run(name, runs_dir, study).path
     if not (run / "results.json").exists():
-        raise UserError(f"{run} has no results.json: score it with `talr eval ckpt={run}`")
+        raise UserError(_not_scored(run))
     return run, read_results(run / "results.json")
+
+
+def _not_scored(run: str | Path) -> str:
+    return f"{run} has no results.json: score it with `talr eval {shlex.quote(f'ckpt={run}')}`"
 
 
 def _load(folder: Path, pattern: str) -> dict[Path, dict[str, Any]]:

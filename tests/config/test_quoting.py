@@ -24,3 +24,15 @@ def test_paths_patterns_and_lists_are_read_as_typed(typed, read):
         str(getattr(one, "text", one)) for one in (value if isinstance(value, list) else [value])
     ]
     assert texts == (read if isinstance(read, list) else [read])
+
+
+@pytest.mark.parametrize(
+    ("command", "typed"),
+    [("export", "out=a,b"), ("eval", "runs_dir=/new/a,b"), ("report", "json=a,b.json")],
+)
+def test_a_comma_is_one_of_the_path_where_there_are_no_lists(command, typed):
+    (override,) = with_quoted_paths(command, [typed])
+    parsed = OverridesParser.create().parse_override(override)
+    assert not parsed.is_sweep_override()
+    assert str(getattr(parsed.value(), "text", parsed.value())) == typed.partition("=")[2]
+    assert with_quoted_paths("train", ["runs_dir=a,b"]) == ["runs_dir=a,b"]  # two, of a sweep

@@ -1,5 +1,6 @@
 """The run to ship: against the rule written out, and against a bootstrap drawn item by item."""
 
+import shlex
 from pathlib import Path
 
 import numpy
@@ -10,6 +11,7 @@ from synthetic_study import scored, write_study
 from talr_cli.errors import UserError
 from talr_cli.report import recommend as recommending
 from talr_cli.report.pareto import pareto_front
+from talr_cli.report.recommend_text import told
 from talr_cli.statistics.groups import comparable
 from talr_cli.statistics.pairs import run_label
 
@@ -131,6 +133,14 @@ def test_another_training_has_the_deviation_between_runs_besides():
     assert found.again.holds == pytest.approx(numpy.mean(holds), abs=0.04)
     assert found.again.picked == pytest.approx(numpy.mean(picked), abs=0.04)
     assert found.again.holds < found.holds
+
+
+def test_the_command_that_is_named_can_be_typed():
+    place = Path("it's, new [1]/s")
+    found = recommend({place / path: one for path, one in named(RUNS).items()}, 0.02)
+    lines = dict(told(found, 0.02))
+    chosen = f"run={found.candidates[0].path}"
+    assert shlex.split(lines["export"]) == ["talr", "export", chosen, "out=DIRECTORY"]
 
 
 def test_a_study_without_a_base_model_has_no_loss():
