@@ -150,16 +150,22 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> list[Run]:
     Raises:
         UserError: A value is wrong, or something is missing.
     """
+    from talr_cli.evaluation.general.tasks import generators_kept
+
     asked = composed("train", overrides, _folder(config_dir))
     _refuse_processes(asked.config)
-    return [Run(directory.path) for directory in trained(asked)]
+    with generators_kept():  # a notebook that draws its next rate draws another one
+        return [Run(directory.path) for directory in trained(asked)]
 
 
 def evaluate(*overrides: str, config_dir: str | Path | None = None) -> Run:
     """`talr eval` with these config values, such as "ckpt=PATH"; raises as `train`."""
+    from talr_cli.evaluation.general.tasks import generators_kept
+
     asked = composed("eval", overrides, _folder(config_dir), for_the_run)
     _refuse_processes(asked.config)
-    return Run(evaluated(asked).path)
+    with generators_kept():
+        return Run(evaluated(asked).path)
 
 
 def _folder(config_dir: str | Path | None) -> Path | None:

@@ -1,11 +1,14 @@
 """docs/api.md, run from the top to the bottom: on a study that was never run, and on a tiny one."""
 
 import json
+import random
 import re
 from pathlib import Path
 
+import numpy
 import pandas
 import pytest
+import torch
 from command_line import SMALL
 from synthetic_study import study as synthetic
 from synthetic_study import write_study
@@ -38,9 +41,12 @@ def test_the_page_runs_as_it_stands(here, monkeypatch):
     train, evaluate = api.train, api.evaluate
     monkeypatch.setattr(api, "train", lambda *given: train(*small, *given))
     monkeypatch.setattr(api, "evaluate", lambda *given: evaluate(*of_eval, *given))
+    before = random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     names = {}
     for block in BLOCKS:
         exec(compile(block, "docs/api.md", "exec"), names)
+    after = random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    assert after == before  # what the notebook draws at random is its own affair
     frame, run = names["frame"], names["run"]
     assert len(frame) == 7
     base = frame.set_index("method").loc["base"]

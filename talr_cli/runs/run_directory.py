@@ -172,11 +172,11 @@ class RunDirectory:
         return status
 
     def _written_status(self) -> Status | None:
-        """As it was written, pending where it was not; None for a damaged one, with a warning."""
+        """As it was written, or as the files say; None for a damaged one, with a warning."""
         try:
             return Status.of(json.loads(self.status.read_text(encoding="utf-8")))
         except (FileNotFoundError, NotADirectoryError):
-            return Status()
+            return Status(self._state_of_files())
         except (ValueError, TypeError) as error:
             state = self._state_of_files()
             log.warning("%s is damaged (%s): the other files say %s", self.status, error, state)

@@ -49,6 +49,7 @@ def test_status(run, content, there, state, caplog):
             run.write_results(results("sft"))
         else:
             (run.path / name).write_text("{}")
+    assert run.read_status().state == state  # of one that was deleted too
     run.status.write_bytes(content)
     assert run.read_status().state == state
     assert f"{run.status} is damaged" in caplog.text
