@@ -48,7 +48,7 @@ def run_to_end(run: Run, make_model: MakeModel, points: Sequence[Run] = ()) -> R
     # Before anything is written: what the suite or the memory lacks. Not for a run that is done.
     done = is_done(config, directory)
     tasks = None if done else _tasks(config)
-    if not done and not is_merged(config) and not directory.model.exists():
+    if not done and not is_merged(config) and not _is_trained(directory):
         check_fits(run)
     with directory.lock(), progress.in_folder(directory.path):
         if is_done(config, directory):
@@ -88,7 +88,12 @@ def lacks_weights(config: TrainConfig, directory: RunDirectory) -> bool:
     """Whether there is something left to do of a run, and no trained weights to do it with."""
     if is_done(config, directory):
         return False
-    return not directory.model.exists() or directory.read_training() is None
+    return not _is_trained(directory)
+
+
+def _is_trained(directory: RunDirectory) -> bool:
+    """Whether its weights are there and what is recorded of their training, which comes after."""
+    return directory.model.exists() and directory.read_training() is not None
 
 
 def _tasks(config: TrainConfig) -> Tasks | None:
@@ -109,12 +114,13 @@ def _make_and_evaluate(
     log.info("run: %s", directory.path)
     log.info("model: %s", run.source.origin)
     step, _ = directory.last_checkpoint() or (0, None)
-    if not directory.model.exists():
+    is_trained = _is_trained(directory)
+    if not is_trained:
         directory.cut_metrics(step)
     tracker = track(config, directory, run.identity)
     results, picture, changed = None, None, {}
     try:
-        if directory.model.exists() and directory.read_training() is not None:
+        if is_trained:
             log.info("training: done before, evaluating")
         else:
             directory.write_status("training")

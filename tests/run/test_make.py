@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from talr_cli.config import composition
 from talr_cli.run.make import training_of
 from talr_cli.run.prepare import prepare
+from talr_cli.run.whole import run_to_end
 from talr_cli.tracking.base import Tracker
 from talr_cli.training.trainer import MethodTrainer
 
@@ -33,3 +34,22 @@ def test_model_and_optimizer_are_gone_when_the_training_is_saved(tmp_path):
         training_of()(run, Tracker())
     assert (run.directory.model / "model.safetensors").exists()
     assert alive() <= before
+
+
+def test_steps_count_once_where_a_kill_came_before_the_record_of_the_training(tmp_path):
+    """model/ is there and training.json is not: the training is made again, from its start here."""
+    config = composition.load(
+        "train",
+        ["model=tiny", "logger=none", "dataset.train_rows=4", "device=cpu", "eval=false",
+         "trainer.max_steps=2", f"runs_dir={tmp_path}"],
+    )  # fmt: skip
+    run = prepare(config)
+    first = run_to_end(run, training_of())
+    rows, weights = first.read_metrics(), (first.model / "model.safetensors").read_bytes()
+    first.training.unlink()
+    first.status.unlink()
+    again = run_to_end(run, training_of())
+    assert (again.model / "model.safetensors").read_bytes() == weights
+    assert [row["step"] for row in again.read_metrics()] == [1, 2]
+    assert [row["loss"] for row in again.read_metrics()] == [row["loss"] for row in rows]
+    assert again.read_training()["training"]["steps"] == 2
