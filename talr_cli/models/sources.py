@@ -18,6 +18,7 @@ import tempfile
 import zipfile
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,13 @@ def find(config: ModelConfig) -> ModelSource:
         if config.package is None:
             raise
     source = _package(config.package)
-    log.warning("model: %s cannot be reached, using %s", config.path, source.origin)
+    _say_stand_in(config.path, source.origin)
     return source
+
+
+@cache  # a model is resolved for each thing that is asked of it
+def _say_stand_in(path: str, origin: str) -> None:
+    log.warning("model: %s cannot be reached, using %s", path, origin)
 
 
 def directory_source(path: Path, remedy: str = "take another copy of it") -> ModelSource:

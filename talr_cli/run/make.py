@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -53,7 +54,9 @@ def training_of(points: Sequence[Run] = ()) -> MakeModel:
 
     def make(run: Run, tracker: Tracker) -> None:
         ranks.broadcast((TRAIN, run.identity, [one.identity for one in points]))
-        with stop_requests(STOPPING) as stop:
+        with stop_requests(STOPPING) as stop, warnings.catch_warnings():
+            # PEFT says so at every save of an adapter; which tokens there are was checked before.
+            warnings.filterwarnings("ignore", "Could not find a config file in")
             with out_of_memory.told(run):
                 trained = _train(run, tracker, stop, points)
             if trained is None:

@@ -53,3 +53,16 @@ def test_steps_count_once_where_a_kill_came_before_the_record_of_the_training(tm
     assert [row["step"] for row in again.read_metrics()] == [1, 2]
     assert [row["loss"] for row in again.read_metrics()] == [row["loss"] for row in rows]
     assert again.read_training()["training"]["steps"] == 2
+
+
+def test_what_needs_saying_once_is_not_said_at_every_save(tmp_path, caplog, recwarn):
+    """Where the hub is not reached, by PEFT and by us."""
+    config = composition.load(
+        "train",
+        ["model=tiny", "logger=none", "dataset.train_rows=4", "device=cpu", "eval=false",
+         "trainer.epochs=2", "trainer.batch_size=4", "method=lora", f"runs_dir={tmp_path}"],
+    )  # fmt: skip
+    run_to_end(prepare(config), training_of())
+    prepare(config)
+    assert not [one for one in recwarn if "Could not find a config file" in str(one.message)]
+    assert caplog.text.count("cannot be reached, using") <= 1
