@@ -34,7 +34,7 @@ def here(tmp_path, monkeypatch):
         found.directory.write_status("evaluated")
 
 
-def test_the_page_runs_as_it_stands(here, monkeypatch):
+def test_the_page_runs_as_it_stands(here, monkeypatch, caplog):
     """The overrides of the small run stand before what the page says."""
     small = (*SMALL, "suite.tasks=[mini_python]", "suite.drift=false", "logger=none")
     of_eval = [one for one in small if not one.startswith("trainer")]
@@ -64,6 +64,9 @@ def test_the_page_runs_as_it_stands(here, monkeypatch):
     assert isinstance(made.samples("general/mini_python"), pandas.DataFrame)
     assert names["model"].config.vocab_size == len(names["tokenizer"])
     assert str(made.path) in set(api.study("demo").path)
+    assert "are replaced" not in caplog.text
+    evaluate(*of_eval, f"ckpt={made.path}", "suite.name=another")
+    assert f"by suite=mini in {made.path} are replaced by those by suite=another" in caplog.text
 
 
 def test_mistakes_are_of_one_kind(tmp_path, monkeypatch):

@@ -67,6 +67,12 @@ def score_checkpoint(
     if record.is_scored(config, directory):
         log.info("found these scores: %s", directory.results)
         return directory
+    before = ((directory.read_results() or {}).get("general") or {}).get("suite")
+    if run is not None and before not in (None, config.suite.name):
+        log.warning(
+            "the scores by suite=%s in %s are replaced by those by suite=%s: apart=true keeps both",
+            *(before, directory.path, config.suite.name),
+        )
     from talr_cli.evaluation.general.tasks import load_tasks
 
     # Before anything is written: what the suite and the tokenizer lack.
