@@ -80,10 +80,10 @@ def test_another_process_may_have_the_terminal_meanwhile(shown, monkeypatch):
 
 def test_the_time_left_is_by_what_was_made_here():
     work = progress.Work("training", total=100, done=60.0)  # gone on from step 60
-    work.started -= 10
+    work.started -= 1000
     assert work.left is None
     work.done = 80
-    assert work.left == pytest.approx(10, abs=0.5)
+    assert work.left == pytest.approx(1000, abs=60)  # a machine may be slow
     assert progress.clock(3723.4) == "1:02:03"
     assert progress.clock(59.6) == "1:00"
 

@@ -65,7 +65,10 @@ def find_run(name: str, runs_dir: Path, study: str | None) -> Found:
     for folder in (path, path.parent):
         if any((folder / sign).exists() for sign in _SIGNS):
             return Found(folder.absolute().parents[1].name, RunDirectory(folder))
-    runs = runs_in(runs_dir, study)
+    try:
+        runs = runs_in(runs_dir, study)
+    except UserError as none:
+        raise UserError(f"{name} is no directory of a run, and {none}") from None
     found: list[Found] = []
     for fits in _FITS:
         found = found or [one for one in runs if fits(one.path.name, name)]

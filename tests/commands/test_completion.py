@@ -12,7 +12,7 @@ import pytest
 
 from talr_cli.config.completion import words
 
-PATIENCE = 30.0  # seconds
+PATIENCE = 120.0  # seconds
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,11 @@ def test_list_has_every_run_scored_or_not(study, capsys):
 
 def test_an_empty_place_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="no run under runs: `talr train` makes one"):
+    none = "no run under runs: `talr train` makes one"
+    with pytest.raises(UserError, match=f"^{none}"):
         list_command.main([])
+    with pytest.raises(UserError, match=f"^tlar is no directory of a run, and {none}"):
+        show.main(["tlar"])
     assert not list(tmp_path.iterdir())
 
 

@@ -26,8 +26,9 @@ from talr_cli.evaluation.sandbox.outside import (
     run_program,
 )
 
+# Seconds enough for a busy machine: what never ends is over by its CPU time.
 LIMITS = Limits(
-    seconds=5, cpu_seconds=1, memory=256 << 20, file_size=1 << 20, disk=4 << 20, files=50
+    seconds=60, cpu_seconds=1, memory=256 << 20, file_size=1 << 20, disk=4 << 20, files=50
 )
 CALLS = {  # each with its number on x86_64 and on aarch64
     "keyctl": (250, 219),
@@ -82,7 +83,7 @@ for _ in range(2):
         break
 else:
     ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)
-    os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(60)", "{marker}"])
+    os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(600)", "{marker}"])
 """
 INTERRUPT = """
 import ctypes, mmap
@@ -131,7 +132,7 @@ def test_leaving_early_is_no_pass(leave):
         ("for i in range(9): open(f'/tmp/{i}', 'wb').write(bytes(1 << 20))", "No space left"),
         ("open('/tmp/x', 'wb').write(bytes(2 << 20))", "File too large"),
         ("bytearray(50 << 30)", "MemoryError"),
-        ("while True: print('x' * 1000)", "ended before its end|after 5 s"),
+        ("while True: print('x' * 1000)", "ended before its end"),
         ("import os; os.kill(-1, 9)", "No such process"),
     ],
 )
@@ -246,9 +247,10 @@ def test_numpy_is_seen_wherever_it_lies_and_nothing_beside_it(monkeypatch):
 @pytest.mark.parametrize("ended_by", ["itself", "the time limit"])
 def test_nothing_is_left_behind(tmp_path, monkeypatch, ended_by):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    source, marker = _detached(0.5 if ended_by == "itself" else 60)
-    outcome = run_program(source, Limits(seconds=1.5))
-    assert outcome.reason == ("" if ended_by == "itself" else "not at its end after 1.5 s")
+    itself = ended_by == "itself"
+    source, marker = _detached(0.5 if itself else 600)
+    outcome = run_program(source, Limits(seconds=60 if itself else 1.5))
+    assert outcome.reason == ("" if itself else "not at its end after 1.5 s")
     assert marker not in _command_lines()
     assert not list(tmp_path.iterdir())
     assert str(tmp_path) not in Path("/proc/mounts").read_text()
@@ -258,17 +260,17 @@ def test_nothing_is_left_behind(tmp_path, monkeypatch, ended_by):
 def test_nothing_outlives_those_who_watch_it(how, killed):
     call = (
         "import sys; from talr_cli.evaluation.sandbox import outside;"
-        f"outside._run(sys.stdin.read(), outside.Limits(), {how!r})"
+        f"outside._run(sys.stdin.read(), outside.Limits(seconds=600), {how!r})"
     )
-    source, marker = _detached(60)
+    source, marker = _detached(600)
     caller = subprocess.Popen([sys.executable, "-c", call], stdin=subprocess.PIPE)
     caller.stdin.write(source.encode())
     caller.stdin.close()
-    assert _within_seconds(lambda: marker in _command_lines())
+    assert _within_a_minute(lambda: marker in _command_lines())
     outer = int(Path(f"/proc/{caller.pid}/task/{caller.pid}/children").read_text().split()[0])
     os.kill(caller.pid if killed == "the caller" else outer, signal.SIGKILL)
-    assert _within_seconds(lambda: marker not in _command_lines())
-    assert caller.wait(10) == (-signal.SIGKILL if killed == "the caller" else 0)
+    assert _within_a_minute(lambda: marker not in _command_lines())
+    assert caller.wait(60) == (-signal.SIGKILL if killed == "the caller" else 0)
 
 
 def test_a_task_is_allowed_where_there_is_a_sandbox():
@@ -281,8 +283,8 @@ def _detached(seconds):
     return DETACHED.format(seconds=seconds, marker=marker), marker
 
 
-def _within_seconds(condition):
-    deadline = time.monotonic() + 10
+def _within_a_minute(condition):
+    deadline = time.monotonic() + 60
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
     return condition()

@@ -185,7 +185,7 @@ _KINDS = {
         (_train("model.path=null"), "model.path"),
         (_train("model.path=a_folder", "model.random_init=null"), "a_folder"),
         (_train("model.path=good.jsonl", "model.random_init=null"), "good.jsonl"),
-        (_train("suite.backend=vllm"), "vllm"),
+        (_train("suite.backend=vllm", "suite.vllm_python=absent"), "interpreter absent"),
     ],
     "parts of the user's own": [
         (_part("raises"), "no weights today"),

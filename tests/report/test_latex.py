@@ -47,7 +47,7 @@ def test_it_compiles(tmp_path, runs):
     page.write_text(rf"{PREAMBLE}\input{{table}}\end{{document}}")
     options = ["-interaction=nonstopmode", "-halt-on-error"] if "pdflatex" in engine else []
     done = subprocess.run(
-        [engine, *options, page.name], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        [engine, *options, page.name], cwd=tmp_path, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "page.pdf").stat().st_size > 1000

@@ -149,7 +149,7 @@ def test_two_hundred_runs_through_the_command(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,  # what nobody would wait for
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -179,7 +179,7 @@ def browse(page, script, tmp_path):
         [BROWSER, *options, f"--user-data-dir={tmp_path}/profile", "--dump-dom", copy.as_uri()],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert "CONSOLE" not in done.stderr, done.stderr  # an error, or something the policy forbids
     answer = re.search(r'data-answer="([^"]*)"', done.stdout)

@@ -49,6 +49,13 @@ def as_of_another_machine(path, age):
     os.utime(file, (time.time() - age, time.time() - age))
 
 
+def until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_an_owner_is_seen_without_being_disturbed(path, holder):
     assert lease.owner(path).pid == holder.pid
     with pytest.raises(InUseError, match=f"pid {holder.pid} on "), lease.hold(path):
@@ -106,16 +113,16 @@ def test_waiting_ends_with_the_owner(path, holder):
 
 
 RACE = """
-import sys, time
+import sys
 from pathlib import Path
 from talr_cli.runs.lease import hold
 from talr_cli.errors import InUseError
-path, at = Path(sys.argv[1]), float(sys.argv[2])
-time.sleep(max(0, at - time.time()))
+print("ready", flush=True)
+sys.stdin.readline()
 try:
-    with hold(path):
+    with hold(Path(sys.argv[1])):
         print("won", flush=True)
-        time.sleep(3)
+        sys.stdin.readline()
 except InUseError:
     print("lost", flush=True)
 """
@@ -125,14 +132,21 @@ def test_of_several_that_take_over_at_once_one_wins(path):
     for _ in range(3):
         path.parent.mkdir(exist_ok=True)
         as_of_another_machine(path, age=lease.STALE + 60)
-        at = time.time() + 1.5
         racers = [
             subprocess.Popen(
-                [sys.executable, "-c", RACE, str(path), str(at)], stdout=subprocess.PIPE, text=True
+                [sys.executable, "-c", RACE, str(path)], stdin=-1, stdout=-1, text=True, bufsize=1
             )
             for _ in range(4)
         ]
-        assert sorted(racer.communicate()[0].strip() for racer in racers)[-2:] == ["lost", "won"]
+        try:
+            assert {racer.stdout.readline() for racer in racers} == {"ready\n"}
+            for racer in racers:
+                racer.stdin.write("go\n")
+            ends = sorted(racer.stdout.readline() for racer in racers)  # the winner holds it still
+            assert ends == ["lost\n"] * 3 + ["won\n"]
+        finally:
+            for racer in racers:
+                racer.communicate()
 
 
 def test_an_owner_that_was_taken_for_dead_ends(path):
@@ -142,8 +156,7 @@ def test_an_owner_that_was_taken_for_dead_ends(path):
     )
     assert child.stdout.readline()
     touched = owner_file(path).stat().st_mtime_ns
-    time.sleep(0.5)
-    assert owner_file(path).stat().st_mtime_ns > touched
+    until(lambda: owner_file(path).stat().st_mtime_ns > touched)
     as_of_another_machine(path, age=0)
-    assert child.wait(timeout=30) == 75
+    assert child.wait(timeout=60) == 75
     assert b"taken over" in child.stderr.read()

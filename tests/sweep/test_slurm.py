@@ -157,7 +157,7 @@ def test_a_job_out_of_time_is_queued_again_and_one_that_is_stopped_is_not(
         process.send_signal(signal.SIGUSR1)
     else:
         os.kill(int(step.read_text()), signal.SIGTERM)
-    assert process.wait(20) == 130
+    assert process.wait(60) == 130
     again = [line for line in typed(cluster, "scontrol") if "requeue" in line]
     assert again == ["scontrol requeue 7"] * requeued
 
