@@ -7,8 +7,10 @@
 
 Each section is a process of its own with a limit of time, each measurement a line of JSON in
 OUT/lines.jsonl as soon as it is known; what the programs say goes to OUT/log.txt, the tables of
-docs/gpu.md to OUT/page.md. The same command with the same OUT goes on where it ended. No file and
-no network is needed: models and rows are random, unless --model names a real one for the study.
+docs/gpu.md to OUT/page.md. The same command with the same OUT goes on where it ended; OUT may also
+be a new folder, or on another machine, with nothing in it but the lines.jsonl that was kept. No
+file and no network is needed: models and rows are random, unless --model names a real one for the
+study. Where only a few small files are to be kept of OUT, --work=/tmp/check takes all else.
 """
 
 from __future__ import annotations
@@ -32,30 +34,40 @@ from gpu.page import page
 
 @dataclass(frozen=True)
 class Section:
-    """Where it is, how many seconds it may take, and with how few it is not begun."""
+    """Where it is, and its seconds.
+
+    Attributes:
+        most: It may take.
+        least: With fewer it is not begun.
+        each: After which without a measurement it is thought to hang, and is ended.
+    """
 
     place: str
     most: float
     least: float
+    each: float
 
 
+# What has a bar comes first: numbers, the same bits, and of the steps those that a bar is about.
 SECTIONS = {
-    "env": Section("machine:run", 40, 15),
-    "reference": Section("numerics:reference", 60, 20),
-    "numerics": Section("numerics:run", 100, 30),
-    "steps": Section("steps:run", 180, 40),
-    "resume": Section("programs:resume", 80, 40),
-    "generate": Section("answering:run", 110, 40),
-    "study": Section("programs:study", 150, 60),
-    "vllm": Section("programs:vllm", 100, 60),
+    "env": Section("machine:run", 40, 15, 40),
+    "reference": Section("numerics:reference", 60, 20, 40),
+    "numerics": Section("numerics:run", 100, 30, 50),
+    "resume": Section("programs:resume", 80, 40, 80),
+    "steps": Section("steps:run", 230, 40, 90),
+    "generate": Section("answering:run", 110, 40, 90),
+    "study": Section("programs:study", 150, 60, 150),
+    "vllm": Section("programs:vllm", 200, 60, 200),
 }
 NEEDS = {"numerics": "reference"}
-ATTEMPTS = 3  # a process that dies is started again, behind the measurement that it died in
+ATTEMPTS = 6  # a process that dies or hangs is started again, behind what it was at
+HANGS = 124  # in the place of an exit code
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "gpu-check")))
+    parser.add_argument("--work", type=Path, help="for all files but these; OUT/work")
     parser.add_argument("--budget", type=float, default=470, help="seconds in all")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--small", action="store_true", help="tiny sizes, no limit for a section")
@@ -65,7 +77,9 @@ def main() -> int:
     parser.add_argument("--page", action="store_true", help="measure nothing: print the tables")
     parser.add_argument("--section", choices=SECTIONS, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    given.work = given.work or given.out / "work"
     given.out.mkdir(parents=True, exist_ok=True)
+    given.work.mkdir(parents=True, exist_ok=True)
     if given.section:
         run(given)
         return 0
@@ -90,22 +104,26 @@ def main() -> int:
     finally:
         write_page(given.out)
     show(given.out, time.monotonic() - started)
-    return int(any(is_bad(line) for line in Lines(given.out, "").read()))
+    return int(any(is_bad(line) for line in lines_in(given.out)))
 
 
 def write_page(out: Path) -> str:
     """The tables of what has been measured so far."""
-    text = page(Lines(out, "").read(), list(SECTIONS))
+    text = page(lines_in(out), list(SECTIONS))
     (out / "page.md").write_text(text + "\n", encoding="utf-8")
     return text
+
+
+def lines_in(out: Path) -> list[dict[str, Any]]:
+    """What has been measured so far, in all sections."""
+    return Lines(out, out, "").read()
 
 
 def is_bad(line: dict[str, Any]) -> bool:
     """Whether something failed, or a number is not what it should be."""
     wrong = line.get("verdict") == "OFF"
     wrong |= line.get("same_bits") is False and line.get("deterministic", True)
-    wrong |= "error" in line or "refused" in line
-    return wrong or line.get("exit", 0) != 0
+    return bool(wrong) or "error" in line or "refused" in line
 
 
 def run(given: argparse.Namespace) -> None:
@@ -115,17 +133,18 @@ def run(given: argparse.Namespace) -> None:
         os.environ.setdefault("TALR_CACHE", tempfile.mkdtemp())
     module, function = SECTIONS[given.section].place.split(":")
     methods = tuple(filter(None, given.methods.split(",")))
-    options = Options(given.out.resolve(), given.device, given.small, methods, given.model)
+    options = Options(given.work.resolve(), given.device, given.small, methods, given.model)
     work = getattr(importlib.import_module(f"gpu.{module}"), function)
-    work(options, Lines(options.out, given.section))
+    work(options, Lines(given.out, given.work, given.section))
 
 
 def begin(name: str, section: Section, given: argparse.Namespace, deadline: float) -> None:
     """A section in a process of its own, again where it dies; none where it has come to its end."""
     asked = f"{given.device} {given.small} {given.methods} {given.model}"
-    ended = given.out / f"{name}.done"  # a process that only found this out would take seconds
-    measured = any(line["section"] == name for line in Lines(given.out, name).read())
-    if measured and ended.exists() and ended.read_text(encoding="utf-8") == asked:
+    lines = Lines(given.out, given.work, name)
+    needed_by = next((one for one, needed in NEEDS.items() if needed == name), name)
+    # A process that only found this out would take seconds.
+    if Lines(given.out, given.work, needed_by).ended(asked):
         print(f"== {name}: measured before", flush=True)
         return
     for _ in range(ATTEMPTS):
@@ -135,6 +154,7 @@ def begin(name: str, section: Section, given: argparse.Namespace, deadline: floa
             return
         limit = left if given.small else min(left, section.most)
         print(f"== {name}: at most {limit:.0f} s", flush=True)
+        lines.start()
         with (given.out / "log.txt").open("a", encoding="utf-8") as log:
             process = subprocess.Popen(
                 command(name),
@@ -143,13 +163,15 @@ def begin(name: str, section: Section, given: argparse.Namespace, deadline: floa
                 text=True,
                 start_new_session=True,
             )
-            code = watch(process, limit)
-        if code == 0:
-            ended.write_text(asked, encoding="utf-8")
+            code = watch(process, limit, limit if given.small else section.each)
+        if code == 0 and any(line["section"] == name for line in lines.read()):
+            lines.end(asked)
         if code in (0, None):
             return
-        if code != AGAIN:
-            Lines(given.out, name).died(code)
+        if code == HANGS:
+            lines.died(f"measured nothing for {section.each:.0f} s")
+        elif code != AGAIN:
+            lines.died(f"died: exit {code}")
 
 
 def command(section: str) -> list[str]:
@@ -157,19 +179,27 @@ def command(section: str) -> list[str]:
     return [sys.executable, "-u", __file__, *sys.argv[1:], "--section", section]
 
 
-def watch(process: subprocess.Popen[str], limit: float) -> int | None:
-    """Show what it says, to its end; its exit code, or None where it was stopped at the limit."""
+def watch(process: subprocess.Popen[str], limit: float, each: float) -> int | None:
+    """Show what it says, to its end; its exit code, or None where it was stopped at the limit.
+
+    HANGS, where it has said nothing for `each` seconds.
+    """
     assert process.stdout is not None
     deadline = time.monotonic() + limit
+    said = time.monotonic()
     try:
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
             while time.monotonic() < deadline:
-                if not selector.select(timeout=1.0):
+                if not selector.select(timeout=min(1.0, each)):
+                    if time.monotonic() - said > each:
+                        print(f"   nothing for {each:.0f} s: ended", flush=True)
+                        return HANGS
                     continue
                 line = process.stdout.readline()
                 if not line:
                     return process.wait()
+                said = time.monotonic()
                 print(line, end="", flush=True)
     finally:  # at its limit, and where we are interrupted
         if process.poll() is None:
@@ -182,7 +212,7 @@ def watch(process: subprocess.Popen[str], limit: float) -> int | None:
 def show(out: Path, seconds: float) -> None:
     """All measurements as a table."""
     print(f"\n{'section':10} {'what':44} found   ({seconds:.0f} s in all)")
-    for line in Lines(out, "").read():
+    for line in lines_in(out):
         values = {k: v for k, v in line.items() if k not in ("section", "name", "where", "took")}
         found = "; ".join(f"{key} {value}" for key, value in values.items())
         print(f"{line['section']:10} {line['name'][:44]:44} {found[:400]}")

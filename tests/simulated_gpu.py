@@ -100,7 +100,7 @@ def simulated_gpu(capability=(9, 0), count=1, free=70 * GIB, total=80 * GIB):
     device = Device()
 
     def seed(number=0):
-        device.generator.manual_seed(number)
+        device.generator.manual_seed(number + 1)  # a GPU draws other numbers from the same seed
 
     properties = SimpleNamespace(
         name="simulated", major=capability[0], minor=capability[1], total_memory=total,

@@ -27,14 +27,18 @@ def options(check, tmp_path):
     return check.Options(tmp_path, "cpu", small=True, methods=("l2",))
 
 
+def of_section(check, name, options):
+    return check.Lines(options.work, options.work, name)
+
+
 def lines(options):
-    return [json.loads(line) for line in (options.out / "lines.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (options.work / "lines.jsonl").read_text().splitlines()]
 
 
 def section(check, name, options):
     module, function = check.SECTIONS[name].place.split(":")
     work = getattr(importlib.import_module(f"gpu.{module}"), function)
-    work(options, check.Lines(options.out, name))
+    work(options, of_section(check, name, options))
 
 
 def test_a_gradient_is_compared_and_a_wrong_one_is_found(check, options, monkeypatch):
@@ -48,16 +52,17 @@ def test_a_gradient_is_compared_and_a_wrong_one_is_found(check, options, monkeyp
     assert len(found) == 2
     assert {line["verdict"] for line in found} == {"ok"}
     assert not any(map(check.is_bad, found))
-    file = options.out / "reference" / "l2.safetensors"
-    save_file({name: 1.1 * one for name, one in load_file(file).items()}, file)
-    (options.out / "lines.jsonl").write_text(json.dumps(lines(options)[0]) + "\n")
+    file = options.work / "reference" / "l2.safetensors"
+    loss = {"loss": str(lines(options)[0]["loss"])}
+    save_file({name: 1.1 * one for name, one in load_file(file).items()}, file, metadata=loss)
+    (options.work / "lines.jsonl").write_text(json.dumps(lines(options)[0]) + "\n")
     section(check, "numerics", options)
     assert {line["verdict"] for line in lines(options)[1:]} == {"OFF"}
     assert all(map(check.is_bad, lines(options)[1:]))
 
 
 def test_what_was_measured_is_not_measured_again_and_an_error_is_a_line(check, options):
-    measured = check.Lines(options.out, "one")
+    measured = of_section(check, "one", options)
     measured.measure("good", lambda: {"value": 1})
     measured.measure("good", lambda: {"value": 2})
     measured.measure("bad", lambda: 1 / 0)
@@ -82,6 +87,13 @@ def test_what_has_no_fixed_order_is_measured_in_any_and_said_to_be(check):
     assert check.is_bad(found)
 
 
+def asked(options, small=True):
+    """What the command line says."""
+    return SimpleNamespace(
+        out=options.work, work=options.work, small=small, device="cpu", methods="", model=None
+    )
+
+
 DIES = """
 import os, sys
 from pathlib import Path
@@ -90,7 +102,7 @@ from gpu.measuring import Lines
 def lose():
     raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-lines = Lines(Path(sys.argv[1]), "env")
+lines = Lines(Path(sys.argv[1]), Path(sys.argv[1]), "env")
 lines.measure("first", dict)
 lines.measure("second", lambda: os._exit(9))
 lines.measure("third", lose)
@@ -100,72 +112,207 @@ lines.measure("fourth", lambda: {"value": 4})
 
 def test_a_process_that_dies_is_started_again_behind_what_it_died_in(check, options, monkeypatch):
     monkeypatch.setattr(
-        check, "command", lambda name: [sys.executable, "-c", DIES, str(options.out)]
+        check, "command", lambda name: [sys.executable, "-c", DIES, str(options.work)]
     )
     monkeypatch.setenv("PYTHONPATH", str(SCRIPTS))
-    given = SimpleNamespace(out=options.out, small=True, device="cpu", methods="", model=None)
+    given = asked(options)
     check.begin("env", check.SECTIONS["env"], given, time.monotonic() + 60)
     found = lines(options)
     monkeypatch.setattr(check, "command", lambda name: [sys.executable, "-c", "1 / 0"])
     check.begin("env", check.SECTIONS["env"], given, time.monotonic() + 60)  # is not started
     assert lines(options) == found
-    first, second, third, fourth = found
+    first, second, third, fourth, ended = found
     assert first["name"] == "first"
-    assert (second["name"], second["exit"]) == ("second", 9)
+    assert second == {"section": "env", "name": "second", "error": "the process died: exit 9"}
     assert "illegal memory access" in third["error"]
     assert fourth["value"] == 4
+    assert [line["name"] for line in check.lines_in(options.work)] == [
+        line["name"] for line in (first, second, third, fourth)
+    ]
+    assert ended["name"] == "ended"
+
+
+HANGS = """
+import sys, time
+from pathlib import Path
+from gpu.measuring import Lines
+
+lines = Lines(Path(sys.argv[1]), Path(sys.argv[1]), "env")
+lines.measure("first", dict)
+lines.measure("hangs", lambda: time.sleep(60))
+lines.measure("next", lambda: {"value": 3})
+"""
+
+
+def test_a_measurement_that_hangs_is_ended_and_the_section_goes_on_behind_it(
+    check, options, monkeypatch
+):
+    monkeypatch.setattr(
+        check, "command", lambda name: [sys.executable, "-c", HANGS, str(options.work)]
+    )
+    monkeypatch.setenv("PYTHONPATH", str(SCRIPTS))
+    section = check.Section("", most=50, least=1, each=1.5)
+    check.begin("env", section, asked(options, small=False), time.monotonic() + 60)
+    first, hung, after = check.lines_in(options.work)
+    assert (first["name"], after["value"]) == ("first", 3)
+    assert hung["name"] == "hangs"
+    assert "measured nothing for 2 s" in hung["error"]
+
+
+def test_a_section_that_is_stopped_at_its_limit_is_gone_on_with(check, options, monkeypatch):
+    """The measurement under way was cut short by the others: it is none."""
+    monkeypatch.setattr(
+        check, "command", lambda name: [sys.executable, "-c", HANGS, str(options.work)]
+    )
+    monkeypatch.setenv("PYTHONPATH", str(SCRIPTS))
+    section = check.Section("", most=1.5, least=1, each=50)
+    check.begin("env", section, asked(options, small=False), time.monotonic() + 60)
+    assert [line["name"] for line in check.lines_in(options.work)] == ["first"]
+
+
+def test_lines_that_were_kept_are_gone_on_from_with_nothing_else(check, options, monkeypatch):
+    """On another machine, where what the reference left is gone."""
+    numerics = importlib.import_module("gpu.numerics")
+    monkeypatch.setattr(numerics, "WAYS", numerics.WAYS[1:3])
+    first, second = numerics.WAYS
+    section(check, "reference", options)
+    (of_section(check, "numerics", options)).add(numerics.name_of("l2", first[0]), verdict="ok")
+    kept = (options.work / "lines.jsonl").read_text()
+    there = options.work / "elsewhere"
+    there.mkdir()
+    (there / "lines.jsonl").write_text(kept)
+    options = check.Options(there, "cpu", small=True, methods=("l2",))
+    section(check, "reference", options)
+    assert (there / "lines.jsonl").read_text() == kept
+    section(check, "numerics", options)
+    (made,) = lines(options)[2:]
+    assert (made["name"], made["verdict"]) == (numerics.name_of("l2", second[0]), "ok")
 
 
 def test_a_line_that_was_cut_is_none_and_the_next_one_stands_alone(check, options):
     """A process that is killed while it writes."""
-    file = options.out / "lines.jsonl"
+    file = options.work / "lines.jsonl"
     file.write_text('{"section": "one", "name": "good", "value": 1}\n{"section": "one", "na')
-    measured = check.Lines(options.out, "one")
+    measured = of_section(check, "one", options)
     assert [line["name"] for line in measured.read()] == ["good"]
     measured.measure("next", lambda: {"value": 2})
     assert [line.get("value") for line in measured.read()] == [1, 2]
 
 
+KEPT = {"planned_gib": 50.0, "peak_gib": 55.0}
 STEPS = {
-    "sft 1 row": {"s_per_step": 1.0, "mfu": 0.47, "peak_gib": 55.0, "planned_gib": 50.0},
+    "model": {"model": "Qwen2.5-3B", "rows_a_step": 16},
+    "sft by default": {"s_per_step": 0.8, "tflops": 445.0, **KEPT},
+    "sft by default, compiled": {"s_per_step": 0.7, "tflops": 508.0, "first_seconds": 41.6},
+    "sft 1 row": {"s_per_step": 1.0, "tflops": 350.0, **KEPT},
     "talr 1 row": {"s_per_step": 1.02, "peak_gib": 60.0, "planned_gib": 50.0},
-    "trl nll 1 row": {"s_per_step": 0.9, "mfu": 0.5, "peak_gib": 55.0},
+    "trl nll 1 row": {"s_per_step": 0.9, "tflops": 600.0, "peak_gib": 55.0},
+    "lora 1 row": {"s_per_step": 0.5},
+    "lora+kl 1 row": {"s_per_step": 0.75},
     "sft 1 row, layers again": {"s_per_step": 1.7},
     "l2 1 row, layers again": {"s_per_step": 1.9},
     "kl 1 row, layers again": {"error": "OutOfMemoryError: CUDA | out of memory"},
 }
 
 
-def test_the_page_has_every_bar_and_expectation_beside_what_was_found(check, options):
-    env, resume = check.Lines(options.out, "env"), check.Lines(options.out, "resume")
-    env.add("gpu", gpu="NVIDIA H100", gib=79.1)
-    env.add("versions", torch="2.13.0")
-    for name, values in STEPS.items():
-        check.Lines(options.out, "steps").add(name, **values)
-    check.Lines(options.out, "numerics").add("sft bf16", verdict="ok")
-    resume.add("killed and gone on with: talr", same_bits=True, deterministic=True)
-    resume.add("killed and gone on with: talr, any order", same_bits=False, deterministic=False)
-    assert not any(map(check.is_bad, resume.read()[-2:]))
-    found = check.page(resume.read(), list(check.SECTIONS)).splitlines()
+@pytest.fixture
+def paged(check, options):
+    """The page of made-up lines, from what is said of a row's beginning to its other cells."""
 
-    def row(beginning):
-        (one,) = (line for line in found if line.startswith(f"| {beginning}"))
-        return [cell.strip() for cell in one.strip("|").split(" | ")][1:]
+    def make(*lines, card="NVIDIA H100 80GB HBM3"):
+        of_section(check, "env", options).add("gpu", gpu=card, gib=79.1)
+        of_section(check, "env", options).add("versions", torch="2.13.0")
+        for section, name, values in lines:
+            of_section(check, section, options).add(name, **values)
+        page = check.page(check.lines_in(options.work), list(check.SECTIONS))
 
-    assert "NVIDIA H100, 79.1 GiB. torch 2.13.0." in found
-    assert row("gradients")[1].startswith("1 of 1 within, not measured: talr, dft")
+        def row(beginning):
+            (one,) = (line for line in page.splitlines() if line.startswith(f"| {beginning}"))
+            return [cell.strip() for cell in one.strip("|").split(" | ")][1:]
+
+        return page, row
+
+    return make
+
+
+def steps(**changed):
+    return [("steps", name, values) for name, values in {**STEPS, **changed}.items()]
+
+
+def resumed(**same):
+    return [("resume", f"killed and gone on with: {name}", one) for name, one in same.items()]
+
+
+def test_the_page_has_every_bar_and_expectation_beside_what_was_found(check, paged):
+    any_order = {"same_bits": False, "deterministic": False}
+    assert not check.is_bad(any_order)
+    page, row = paged(
+        *steps(),
+        ("numerics", "sft precision=bf16", {"verdict": "ok"}),
+        *resumed(
+            **{"talr": {"same_bits": True}, "lora": {"same_bits": True}},
+            **{"talr, any order": any_order},
+        ),
+    )
+    assert "NVIDIA H100 80GB HBM3, 79.1 GiB. torch 2.13.0." in page
+    assert row("gradients")[1].endswith("and 62 more")
     assert row("gradients")[2] == "so far"
-    assert row("talr against sft") == ["1.03 at most", "1.020", "met"]
-    assert row("sft by default against TRL") == ["1.0 at most", "1.111", "**missed**"]
+    assert row("talr against sft, 1 row") == ["1.03 at most", "1.020", "met"]
+    assert row("talr against sft, by default")[1] == "not measured"
+    assert row("sft by default against TRL") == ["1.0 at most", "0.889", "met"]
+    assert row("sft in a fixed order against TRL") == ["1.0 at most", "1.111", "**missed**"]
     assert row("sft against TRL's nll, any order | 1")[1] == "not measured"
-    assert row("sft at 3B, share") == ["0.45", "0.470 (sft 1 row)", "met"]
-    assert row("killed and gone on with |")[1:] == ["talr: yes", "met"]
-    assert row("peak against")[1:] == ["20 % off at most (talr 1 row, of 2)", "**missed**"]
+    assert row("lora with") == ["1.5 at most", "1.500", "met"]
+    assert row("sft at 3B on") == ["0.45", "0.514 (sft by default, compiled)", "met"]
+    assert row("killed and gone on with |")[1:] == ["talr: yes, lora: yes", "met"]
+    assert row("peak against")[1].startswith("20 % off at most (talr 1 row, of 3)")
+    assert row("peak against")[2] == "**missed**"
     assert row("sft at 3B, 1 row") == ["1.6 to 1.9 s", "1.7 s", "as expected"]
     assert row("`regulariser=l2`") == ["0.04 to 0.12 s", "0.2 s", "**otherwise**"]
     assert row("`regulariser=kl` takes")[1] == "not measured"
     assert "OutOfMemoryError: CUDA \\| out of memory" in row("kl 1 row")
-    assert "`study`: not measured." in found
+    # 40 s more for the first two, then a tenth of a second less a step.
+    assert "a step takes 0.875 of the time, the first two together 40 s more" in page
+    assert "pay from 402 steps on" in page
+    assert "`study`: not measured." in page
+
+
+def test_a_bar_is_met_only_where_all_of_it_was_measured(check, paged):
+    numerics, variants = (importlib.import_module(f"gpu.{one}") for one in ("numerics", "steps"))
+    every = [
+        ("numerics", numerics.name_of(method, typed), {"verdict": "ok"})
+        for method in numerics.METHODS
+        for typed, _ in numerics.WAYS
+    ]
+    own = {name: KEPT for name, typed in variants.variants() if "=trl" not in typed[0]}
+    _, row = paged(*every, *(("steps", name, one) for name, one in own.items()))
+    assert row("gradients")[1:] == ["66 of 66 within", "met"]
+    assert row("peak against")[1:] == [f"10 % off at most (talr by default, of {len(own)})", "met"]
+    assert row("killed and gone on with |")[1:] == ["not measured", ""]
+
+
+def test_a_run_that_failed_and_a_gradient_that_is_off_miss_their_bars(check, paged):
+    page, row = paged(
+        *steps(**{"sft by default, compiled": {"s_per_step": 0.9, "first_seconds": 30.0}}),
+        ("numerics", "sft precision=bf16", {"verdict": "OFF", "off": "1.4e+00"}),
+        *resumed(
+            talr={"same_bits": True},
+            lora={"error": "RuntimeError: exit 1"},
+            **{"talr, any order": {"error": "RuntimeError: exit 1"}},
+        ),
+    )
+    assert row("gradients")[2] == "**missed**"
+    assert row("killed and gone on with |")[1].startswith("talr: yes, lora: no")
+    assert row("killed and gone on with |")[2] == "**missed**"
+    assert row("sft at 3B on")[1:] == ["0.450 (sft by default)", "**missed**"]  # 0.44995
+    assert "Compiled layers do not pay: a step takes 1.125 of the time." in page
+
+
+def test_figures_of_another_card_or_model_are_not_held_against_an_h100(check, paged):
+    _, row = paged(*steps(model={"model": "Qwen2.5-0.5B"}), card="NVIDIA RTX 4090")
+    assert row("sft at 3B on")[1:] == ["not measured", ""]
+    assert row("sft at 3B, 1 row")[1] == "not measured"
+    assert row("talr against sft, 1 row")[2] == "met"
 
 
 def test_a_page_of_nothing_says_so(check):
@@ -206,7 +353,7 @@ def test_an_interruption_ends_what_was_started(check):
     )  # fmt: skip
     threading.Timer(1.5, signal.raise_signal, [signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt):
-        check.watch(process, 60)
+        check.watch(process, 60, 60)
     assert process.returncode == -signal.SIGKILL
 
 
@@ -219,10 +366,10 @@ def test_all_sections_run(tmp_path):
     assert done.returncode == 0, done.stdout + log
     found = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
     sections = {line["section"] for line in found}
-    assert {"env", "numerics", "steps", "generate", "resume", "study", "vllm"} <= sections
+    assert {"env", "numerics", "steps", "generate", "resume", "study"} <= sections
     assert any(line.get("same_bits") for line in found)
     alike = {line["name"]: line["same_answers"] for line in found if "same_answers" in line}
     assert len(alike) == 4
     assert set(alike.values()) == {1.0}
     written = (tmp_path / "page.md").read_text()
-    assert "| killed and gone on with | the same bits | talr: yes | met |" in written
+    assert "talr: yes, not measured: killed and gone on with: lora | so far |" in written

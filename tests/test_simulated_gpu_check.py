@@ -17,15 +17,17 @@ def measured(folder):
     sys.path.insert(0, str(SCRIPTS))
     check = importlib.import_module("gpu_check")
     numerics, steps = (importlib.import_module(f"gpu.{name}") for name in ("numerics", "steps"))
-    numerics.WAYS = numerics.WAYS[-2:]
-    typed = ("method=talr", "trainer.micro_batch_size=1", "trainer.gradient_checkpointing=true")
-    steps.variants = lambda: iter([("talr 1 row", typed)])
+    numerics.WAYS = numerics.WAYS[:2]
+    typed = ("trainer.micro_batch_size=1", "trainer.gradient_checkpointing=true")
+    steps.variants = lambda: iter(
+        [("talr 1 row", ("method=talr", *typed)), ("talr by default", ("method=talr",))]
+    )
     options = check.Options(folder, "cuda", small=True, methods=("talr",))
     with simulated_gpu():
         for name in SECTIONS:
             module, function = check.SECTIONS[name].place.split(":")
             work = getattr(importlib.import_module(f"gpu.{module}"), function)
-            work(options, check.Lines(folder, name))
+            work(options, check.Lines(folder, folder, name))
     lines = [json.loads(line) for line in (folder / "lines.jsonl").read_text().splitlines()]
     return lines, [line for line in lines if check.is_bad(line)]
 
@@ -38,5 +40,8 @@ def test_it_measures_and_finds_nothing_wrong(tmp_path):
     assert {line["section"] for line in lines} == {*SECTIONS}
     verdicts = [line["verdict"] for line in lines if line["section"] == "numerics"]
     assert verdicts == ["ok"] * 3
-    (step,) = (line for line in lines if line["section"] == "steps")
+    model, step, by_default = (line for line in lines if line["section"] == "steps")
+    assert model["model"] == "small"
     assert step["host_waits"] == 2, step["where"]
+    # By default what the planner takes for 70 GiB: all four rows at once.
+    assert (step["passes"], by_default["passes"]) == ("1 joined, layers again", "4 joined")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gpu.making import QWEN_3B, SMALL, random_model, random_rows
+from gpu.making import random_model, random_rows, shape_for
 from gpu.measuring import Lines, Options, forget, peak_gib, wait
 
 PAGE = 256  # tokens; continuous batching keeps keys and values in pages of as many
@@ -23,19 +23,23 @@ def run(options: Options, lines: Lines) -> None:
     import torch
 
     from talr_cli.evaluation.generation import Request
+    from talr_cli.evaluation.memory import rows_that_fit
 
-    device, shape = options.device, SMALL if options.small else QWEN_3B
-    model = random_model(shape, device).to(torch.bfloat16).eval()
-    new_tokens, scale = (4, 0.02) if options.small else (48, 1.0)
-    rows = random_rows(256, shape["vocab_size"], scale)
+    device, (_, settings) = options.device, shape_for(options)
+    model = random_model(settings, device).to(torch.bfloat16).eval()
+    forget(device)
+    new_tokens, scale = (4, 0.02) if options.small else (48, 0.5)
+    rows = random_rows(256, settings["vocab_size"], scale)
     asked = [Request(tuple(row.input_ids), new_tokens) for row in rows]
     own_loop(model, asked[:2], ())  # what is loaded with the first kernels is no part of a rate
-    for size in (4, 8) if options.small else (64, 128, 256):
+    most = rows_that_fit(model, max(len(one.prompt) for one in asked) + new_tokens)
+    sizes = (4, 8) if options.small else (64, 128, 256)
+    for size in (one for one in sizes if one <= most):
         lines.measure(
             f"{size} rows at once", lambda size=size: _by_step(model, asked[:size], device)
         )
-    # Rows end at different steps, a quarter to all of the budget; prompts of half the length leave
-    # room for a way that looks at all rows' keys from each row.
+    # Rows end at different steps, a quarter to all of the budget; shorter prompts leave room for a
+    # way that looks at all rows' keys from each row.
     mixed = [
         Request(one.prompt[len(one.prompt) // 2 :], max(1, new_tokens * (1 + place % 4) // 4))
         for place, one in enumerate(asked[: 4 if options.small else 64])

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from gpu.measuring import Options
+
 # (tokens, targets) of 24 rows of MedCalc-Bench, spread evenly over the lengths of 761 training rows
 # with the tokenizer of SmolLM2; means 1061 and 261.
 LENGTHS = (
@@ -16,11 +18,26 @@ LENGTHS = (
     (1201, 402), (1272, 408), (1343, 138), (1414, 475), (1540, 134), (1638, 130), (1779, 134),
     (1956, 320), (2307, 154),
 )  # fmt: skip
-QWEN_3B = {
-    "vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 11008,
-    "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 2,
-    "max_position_embeddings": 32768, "tie_word_embeddings": True,
+_QWEN = {
+    "vocab_size": 151936, "num_key_value_heads": 2, "max_position_embeddings": 32768,
+    "tie_word_embeddings": True,
 }  # fmt: skip
+BARS_ARE_FOR = "Qwen2.5-3B"
+# The largest model's shape that a GPU of so many GiB trains whole with AdamW in fp32.
+SHAPES = (
+    (70, BARS_ARE_FOR, {
+        **_QWEN, "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36,
+        "num_attention_heads": 16,
+    }),
+    (38, "Qwen2.5-1.5B", {
+        **_QWEN, "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
+        "num_attention_heads": 12,
+    }),
+    (0, "Qwen2.5-0.5B", {
+        **_QWEN, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+    }),
+)  # fmt: skip
 SMALL = {
     "vocab_size": 2048, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 8192,
@@ -63,8 +80,20 @@ def byte_tokenizer() -> Any:
     return tokenizer
 
 
+def shape_for(options: Options) -> tuple[str, dict[str, Any]]:
+    """(name, settings) of the model that this GPU has the memory for."""
+    import torch
+
+    if options.small:
+        return "small", SMALL
+    gib = torch.cuda.mem_get_info()[1] / 2**30 if options.device == "cuda" else 0
+    return next((name, settings) for least, name, settings in SHAPES if gib >= least)
+
+
 def random_model(settings: dict[str, Any], device: str, sharpness: float = 1.0) -> Any:
     """A Qwen2 in fp32 that bf16 holds exactly, made on the device.
+
+    A GPU draws other numbers than a CPU: where two devices are compared, one of them makes both.
 
     Args:
         sharpness: What its matrices are multiplied by: a fresh model predicts all tokens alike.
@@ -84,9 +113,13 @@ def random_model(settings: dict[str, Any], device: str, sharpness: float = 1.0) 
 
 
 def saved_model(folder: Path) -> Path:
-    """A random model of two layers on disk, with the tokenizer of bytes."""
+    """A random model of two layers on disk, with the tokenizer of bytes.
+
+    Its heads are 64 wide: fewer are too narrow for some kernels.
+    """
     tokenizer = byte_tokenizer()
-    model = random_model({**SMALL, "vocab_size": len(tokenizer)}, "cpu")
+    settings = {**SMALL, "vocab_size": len(tokenizer), "hidden_size": 256}
+    model = random_model(settings, "cpu")
     model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(folder)
@@ -107,6 +140,7 @@ def make_trainer(
     from trl import SFTTrainer
 
     from talr_cli.config import composition
+    from talr_cli.models.frozen import rounded
     from talr_cli.models.sources import ModelSource
     from talr_cli.run.make import setting_of
     from talr_cli.runs.run_directory import RunDirectory
@@ -120,6 +154,8 @@ def make_trainer(
     )
     folder = Path(tempfile.mkdtemp())
     setting = setting_of(config, device)
+    if getattr(config.adapter, "base_dtype", None) == "auto" and setting.half is not None:
+        model = rounded(model, setting.half)
     tokenizer = byte_tokenizer()
     if of_trl:
         arguments = loop.trainer_arguments(setting, RunDirectory(folder))

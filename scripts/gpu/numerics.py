@@ -1,6 +1,7 @@
 """reference, numerics: the gradient of every method's first step, against a CPU's in fp32.
 
-The reference has a process of its own: a process computes on one kind of device.
+The reference has a process of its own: a process computes on one kind of device. What it finds
+lies in the work folder, and is found again where that is gone.
 """
 
 from __future__ import annotations
@@ -24,13 +25,18 @@ FP32, BF16 = 1e-3, 5e-2  # relative, of the whole gradient
 IN_PARTS = "trainer.micro_batch_size=2"
 REFERENCE = ("trainer.precision=fp32", "trainer.padding_free=false")
 WAYS = (
-    (("trainer.precision=fp32",), FP32),
     (("trainer.precision=bf16",), BF16),
+    (("trainer.precision=fp32",), FP32),
+    (("trainer.precision=bf16", IN_PARTS, "trainer.gradient_checkpointing=true"), BF16),
+    (("trainer.precision=bf16", "trainer.padding_free=false"), BF16),
     (("trainer.precision=fp32", IN_PARTS), FP32),
     (("trainer.precision=fp32", "trainer.padding_free=true"), FP32),
-    (("trainer.precision=bf16", "trainer.padding_free=true"), BF16),
-    (("trainer.precision=bf16", IN_PARTS, "trainer.gradient_checkpointing=true"), BF16),
 )
+
+
+def name_of(method: str, typed: Sequence[str]) -> str:
+    """Of the line of a method that is trained in one of WAYS."""
+    return " ".join([method, *(one.rpartition(".")[2] for one in typed)])
 
 
 def reference(options: Options, lines: Lines) -> None:
@@ -40,34 +46,36 @@ def reference(options: Options, lines: Lines) -> None:
     # Those of `steps` may be others: TRL's own.
     wanted = [one for one in METHODS if not options.methods or one in options.methods]
     for method in wanted:
+        file = _file(options.work, method)
+        if file.exists():
+            continue
 
-        def keep(method: str = method) -> dict[str, Any]:
+        def keep(method: str = method, file: Path = file) -> dict[str, Any]:
             found, loss = gradient(options, "cpu", method, REFERENCE)
-            file = _file(options.out, method)
-            file.parent.mkdir(exist_ok=True)
-            save_file(found, file)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            save_file(found, file, metadata={"loss": repr(loss)})
             return {"loss": loss}
 
-        lines.measure(method, keep)
+        lines.measure(method, keep, again=True)
 
 
 def run(options: Options, lines: Lines) -> None:
+    from safetensors import safe_open
     from safetensors.torch import load_file
 
     if options.device == "cuda":
         lines.measure("torch's kernel for joined rows", kernel)
-    losses = {
-        line["name"]: line["loss"]
-        for line in lines.read()
-        if line["section"] == "reference" and "loss" in line
-    }
-    for method, loss in losses.items():
-        for typed, bound in WAYS:
+    there = [one for one in METHODS if _file(options.work, one).exists()]
+    for typed, bound in WAYS:  # of all methods one way before the next, for what time there is
+        for method in there:
 
             def compare(
-                typed: Sequence[str], method: str = method, loss: float = loss, bound: float = bound
+                typed: Sequence[str], method: str = method, bound: float = bound
             ) -> dict[str, Any]:
-                wanted = load_file(_file(options.out, method))
+                file = _file(options.work, method)
+                wanted = load_file(file)
+                with safe_open(file, "pt") as content:
+                    loss = float(content.metadata()["loss"])
                 found, own_loss = gradient(options, options.device, method, typed)
                 if found.keys() != wanted.keys():
                     raise RuntimeError("other weights have a gradient than in the reference")
@@ -77,9 +85,7 @@ def run(options: Options, lines: Lines) -> None:
                 return {"verdict": "ok" if error <= bound else "OFF", "off": f"{error:.1e}",
                         "bound": bound, "loss_off": f"{own_loss - loss:+.1e}"}  # fmt: skip
 
-            values = " ".join(one.rpartition(".")[2] for one in typed)
-            measured = partial(in_some_order, compare, typed)
-            lines.measure(f"{method} {values}", measured)
+            lines.measure(name_of(method, typed), partial(in_some_order, compare, typed))
             forget(options.device)
 
 
@@ -98,8 +104,8 @@ def kernel() -> dict[str, Any]:
             "bound": varlen.BOUND}  # fmt: skip
 
 
-def _file(out: Path, method: str) -> Path:
-    return out / "reference" / f"{method}.safetensors"
+def _file(work: Path, method: str) -> Path:
+    return work / "reference" / f"{method}.safetensors"
 
 
 def gradient(
@@ -111,10 +117,9 @@ def gradient(
 
     shape = SMALL if options.small else SHAPE
     rows = random_rows(8, shape["vocab_size"], scale=0.05 if options.small else 0.3)
-    model = random_model(shape, device, sharpness=3.0)
 
     def load_base(dtype: Any) -> Any:
-        return random_model(shape, device, sharpness=3.0)
+        return random_model(shape, "cpu", sharpness=3.0).to(device)
 
     seen: dict[str, Any] = {}
 
@@ -141,7 +146,7 @@ def gradient(
     trainer = make_trainer(
         [f"method={method}", "trainer.batch_size=8", "trainer.max_steps=1", "lr=1e-12",
          "trainer.max_grad_norm=1e9", *exact, *strong, *typed],
-        model, rows, device, load_base,
+        load_base(None), rows, device, load_base,
     )  # fmt: skip
     trainer.add_callback(Watch())
     train(trainer, typed, device)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -41,6 +39,7 @@ def finish(process: subprocess.Popen[str]) -> None:
 
 
 # What is killed and gone on with; the last is no bar, but shows what the fixed order is for.
+KILLED = "killed and gone on with: "
 RESUMED = {
     "talr": ("method=talr",),
     "lora": ("method=lora",),
@@ -67,7 +66,7 @@ def resume(options: Options, lines: Lines) -> None:
         finish(resumed)
         return _difference(whole, cut)
 
-    wanted = {f"killed and gone on with: {name}": name for name in RESUMED}
+    wanted = {KILLED + name: name for name in RESUMED}
     if options.small:
         wanted = dict(list(wanted.items())[:1])
     wanted = {line: name for line, name in wanted.items() if not lines.has(line)}
@@ -110,7 +109,7 @@ def _difference(whole: Path, cut: Path) -> dict[str, Any]:
 
 def study(options: Options, lines: Lines) -> None:
     """`experiment=facts` with several runs on the one GPU, from the base to the report."""
-    runs = options.out / "study"  # a process after this one goes on with it
+    runs = options.work / "study"  # a process after this one goes on with it
     typed = ["sweep", "experiment=facts", *_model(options), f"runs_dir={runs}", "logger=none"]
     typed += [f"device={options.device}"]
     if options.small:
@@ -140,10 +139,17 @@ def study(options: Options, lines: Lines) -> None:
 
 
 def vllm(options: Options, lines: Lines) -> None:
-    """Answers by vLLM in the place of our own loop, where it is installed."""
-    if importlib.util.find_spec("vllm") is None and "TALR_VLLM_PYTHON" not in os.environ:
-        lines.measure("vllm", lambda: {"skipped": "not installed"})
+    """Answers by vLLM in the place of our own loop, where an interpreter with vLLM is found."""
+    from talr_cli.config import composition
+    from talr_cli.errors import UserError
+    from talr_cli.evaluation.vllm import find_vllm
+
+    try:
+        found = find_vllm(composition.load("train", ["model=tiny"]).suite)
+    except UserError as error:
+        print(f"vllm is left out: {error}", flush=True)  # no line: later it may be there
         return
+    lines.measure("version", lambda: {"vllm": found.version})
     runs = Path(tempfile.mkdtemp())
     common = [*_model(options), f"runs_dir={runs}", f"device={options.device}", "logger=none"]
     for backend in ("hf", "vllm"):
@@ -158,7 +164,7 @@ def vllm(options: Options, lines: Lines) -> None:
 
 def _model(options: Options) -> list[str]:
     if options.model is None:
-        folder = options.out / "model"
+        folder = options.work / "model"
         if not (folder / "tokenizer.json").exists():
             saved_model(folder)
         return [f"model.path={folder}", "model.name=random"]

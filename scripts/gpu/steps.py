@@ -1,7 +1,8 @@
 """steps: seconds, memory and waits of an optimizer step, at the size of Qwen2.5-3B.
 
-Rows have MedCalc's lengths, the model is random. Beside each measured peak stands what the planner
-of `talr train` says of the largest pass that there was.
+Rows have MedCalc's lengths, the model is random, and smaller where the GPU has too little memory.
+Beside each measured peak stands what the planner of `talr train` says of the largest pass that
+there was. What is called "by default" is cut up by that planner, as it is for users.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import statistics
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,19 +19,18 @@ from typing import Any
 
 from gpu.making import (
     ANY_ORDER,
-    QWEN_3B,
-    SMALL,
     in_some_order,
     make_trainer,
     random_model,
     random_rows,
+    shape_for,
     train,
 )
 from gpu.measuring import Lines, Options, forget, peak_gib, wait
 
 BATCH = 16
 COUNTED = 3  # steps; before them one warms up, and one counts waits
-PEAK = 989e12  # dense bf16 operations a second of an H100 or H200, from the data sheet
+COMPILED = "trainer.compile=true"
 
 
 def variants() -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -41,12 +41,16 @@ def variants() -> Iterator[tuple[str, tuple[str, ...]]]:
         ("trainer.gradient_checkpointing=false",),
     )
     joined, padded = (f"trainer.padding_free={one}" for one in ("true", "false"))
+    yield "sft by default", ("method=sft",)
     yield "sft 1 row", ("method=sft", *one, *kept)
     yield "talr 1 row", ("method=talr", *one, *kept)
     yield "sft 1 row, any order", ("method=sft", *one, *kept, ANY_ORDER)
     yield "trl nll 1 row", ("method=trl-nll", *one, *kept)
     yield "lora 1 row", ("method=lora", *one, *kept)
     yield "lora+kl 1 row", ("method=lora", "regulariser=kl", *one, *kept)
+    yield "talr by default", ("method=talr",)
+    yield "lora by default", ("method=lora",)
+    yield "sft by default, compiled", ("method=sft", COMPILED)
     yield "sft 1 row, layers again", ("method=sft", *one, *again)
     yield "sft 4 rows padded, layers again", ("method=sft", *four, *again, padded)
     yield "sft 4 rows joined, layers again", ("method=sft", *four, *again, joined)
@@ -60,21 +64,27 @@ def variants() -> Iterator[tuple[str, tuple[str, ...]]]:
     yield "dft 1 row", ("method=dft", *one, *kept)
     yield "trl dft 1 row", ("method=trl-dft", *one, *kept)
     yield "eaft 1 row", ("method=eaft", *one, *kept)
-    yield "sft 1 row compiled", ("method=sft", *one, *kept, "trainer.compile=true")
 
 
 def run(options: Options, lines: Lines) -> None:
+    model, settings = shape_for(options)
+    lines.measure("model", lambda: {"model": model, "rows_a_step": _batch(options)[1]})
     for name, typed in variants():
         if options.methods and name.split()[0] not in options.methods:
             continue
 
         def measure(typed: Sequence[str] = typed) -> dict[str, Any]:
             forget(options.device)
-            found = in_some_order(partial(_measure, options), typed)
+            found = in_some_order(partial(_measure, options, settings), typed)
             forget(options.device)
             return found
 
         lines.measure(name, measure)
+
+
+def _batch(options: Options) -> tuple[int, int]:
+    """(steps, rows of each)."""
+    return (3, 4) if options.small else (COUNTED + 2, BATCH)
 
 
 @dataclass
@@ -82,6 +92,7 @@ class Seen:
     """What a training was watched doing."""
 
     seconds: list[float] = field(default_factory=list)
+    first_seconds: float = 0.0  # of the first two steps: what is compiled, tried and allocated
     waits: Counter[str] = field(default_factory=Counter)
     passes: list[tuple[int, int, int, int]] = field(default_factory=list)
 
@@ -91,20 +102,21 @@ class Seen:
         self.passes.append((sum(lengths), batch["input_ids"].numel(), targets, max(lengths)))
 
 
-def _measure(options: Options, typed: Sequence[str]) -> dict[str, Any]:
+def _measure(options: Options, settings: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
+    import torch
+
     device = options.device
-    shape = SMALL if options.small else QWEN_3B
-    steps, batch = (3, 4) if options.small else (COUNTED + 2, BATCH)
-    rows = random_rows(batch * steps, shape["vocab_size"], 0.02 if options.small else 1.0)
-    model = random_model(shape, device)
+    steps, batch = _batch(options)
+    rows = random_rows(batch * steps, settings["vocab_size"], 0.02 if options.small else 1.0)
+    of_trl = any("=trl-" in one for one in typed)
+    typed = [*typed, f"trainer.batch_size={batch}", f"trainer.max_steps={steps}"]
+    chosen, predicted = ([], None) if of_trl else _planned(typed, settings, rows, device)
+    model = random_model(settings, device)
 
     def load_base(dtype: Any) -> Any:
-        return random_model(shape, device).to(dtype or _bf16())
+        return random_model(settings, device).to(dtype or torch.bfloat16)
 
-    trainer = make_trainer(
-        [*typed, f"trainer.batch_size={batch}", f"trainer.max_steps={steps}"],
-        model, rows, device, load_base,
-    )  # fmt: skip
+    trainer = make_trainer([*typed, *chosen], model, rows, device, load_base)
     seen = Seen()
     trainer.add_callback(_watch(seen, device))
     collate = trainer.data_collator
@@ -115,76 +127,85 @@ def _measure(options: Options, typed: Sequence[str]) -> dict[str, Any]:
         return batch
 
     trainer.data_collator = collated
-    predicted = _predicted(trainer, typed, device)
     train(trainer, typed, device)
     second = statistics.median(seen.seconds)
     tokens = sum(one[0] for one in seen.passes) / steps
     targets = sum(one[2] for one in seen.passes) / steps
-    head = shape["vocab_size"] * shape["hidden_size"]
+    head = settings["vocab_size"] * settings["hidden_size"]
     weights = sum(parameter.numel() for parameter in model.parameters())
     rate = 6 * ((weights - head) * tokens + head * targets) / second
     found = {
         "s_per_step": round(second, 4),
         "spread": round(max(seen.seconds) - min(seen.seconds), 4),
         "tokens_per_second": round(tokens / second),
-        "mfu": round(rate / PEAK, 3),
+        "tflops": round(rate / 1e12, 1),
         "peak_gib": peak_gib(device),
         "planned_gib": None if predicted is None else round(predicted(seen), 3),
+        "reserved_gib": peak_gib(device, reserved=True),
+        "passes": _passes(trainer),
+        "first_seconds": round(seen.first_seconds, 2),
         "host_waits": sum(seen.waits.values()),
         "where": dict(seen.waits.most_common(5)),
     }
     trainer.accelerator.free_memory()
+    if COMPILED in typed:
+        torch._dynamo.reset()  # it keeps the model
     return found
 
 
-def _bf16() -> Any:
-    import torch
+def _passes(trainer: Any) -> str:
+    """How the batch was cut up."""
+    rows = trainer.args.per_device_train_batch_size
+    joined = "joined" if trainer.padding_free else "padded"
+    again = ", layers again" if trainer.args.activation_checkpointing else ""
+    return f"{rows} {joined}{again}"
 
-    return torch.bfloat16
 
-
-def _predicted(trainer: Any, typed: Sequence[str], device: str) -> Any:
-    """What turns the passes that were seen into the planner's GiB; None for TRL's own trainer."""
+def _planned(
+    typed: Sequence[str], settings: dict[str, Any], rows: Sequence[Any], device: str
+) -> tuple[list[str], Callable[[Seen], float]]:
+    """(what `talr train` makes of `auto`, what turns the passes that were seen into its GiB)."""
     from talr_cli.config import composition
-    from talr_cli.models.head import causal_lm
+    from talr_cli.models.device_memory import free_memory
     from talr_cli.models.shape import of_settings
+    from talr_cli.run.fit import rows_of
+    from talr_cli.run.make import setting_of
+    from talr_cli.training import planner
     from talr_cli.training.memory import Arithmetic, Pass, step_memory
 
-    if any("=trl-" in one for one in typed):
-        return None
     config = composition.load("train", ["model=tiny", *typed])
-    model, arguments = causal_lm(trainer.model), trainer.args
-    sizes = {
-        name.replace("base_layer.", ""): (tuple(parameter.shape), 2)
-        for name, parameter in model.named_parameters()
-        if "lora_" not in name
-    }
-    shape = of_settings(model.config.to_dict(), sizes)
-    if shape is None:
-        return None
-    how = Arithmetic(device, bool(arguments.bf16), config.optimizer)
-    accumulates = arguments.gradient_accumulation_steps > 1
-    again = bool(arguments.activation_checkpointing)
+    method, trainer = config.parts, config.trainer
+    plain = random_model(settings, "meta")
+    sizes = {name: (tuple(one.shape), 2) for name, one in plain.named_parameters()}
+    shape = of_settings(plain.config.to_dict(), sizes)
+    assert shape is not None
+    half = setting_of(config, device).half is not None
+    how = Arithmetic(device, half, config.optimizer)
+    as_seen = rows_of(rows, method, trainer, config.model.attention, half, device)
+    plan = planner.choose(shape, method, trainer, how, as_seen, free_memory(device))
 
     def gib(seen: Seen) -> float:
         _, tokens, targets, longest = map(max, zip(*seen.passes, strict=True))
-        one = Pass(tokens, targets, longest, again, accumulates)
-        return step_memory(shape, config.parts, how, one).total / 2**30
+        accumulates = plan.rows < trainer.batch_size
+        one = Pass(tokens, targets, longest, plan.checkpointing, accumulates)
+        return step_memory(shape, method, how, one).total / 2**30
 
-    return gib
+    again = str(plan.checkpointing).lower()
+    chosen = [f"trainer.micro_batch_size={plan.rows}", f"trainer.gradient_checkpointing={again}"]
+    return chosen, gib
 
 
 def _watch(seen: Seen, device: str) -> Any:
-    """Times the steps after the second, and notes where the host waits for the GPU.
+    """Times whole steps after the second, and notes where the host waits for the GPU.
 
-    That from the end of the first step to the end of the second: batches are put together before a
-    step begins, and what is logged is read when it has ended.
+    From the end of a step to the end of the next: batches are put together before a step begins,
+    and what is logged is read when it has ended. Waits are those of the second step.
     """
     import torch
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):
-        def on_step_begin(self, args: Any, state: Any, *rest: Any, **kwargs: Any) -> None:
+        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
             wait(device)
             self.started = time.perf_counter()
 
@@ -197,14 +218,19 @@ def _watch(seen: Seen, device: str) -> Any:
                     for one in self.caught
                     if "called a synchronizing" in str(one.message)
                 )
-                forget(device)
             wait(device)
+            taken = time.perf_counter() - self.started
+            if state.global_step > 2:
+                seen.seconds.append(taken)
+            if state.global_step == 2:
+                seen.first_seconds = taken
+                forget(device)
             if state.global_step == 1 and device == "cuda":
                 self.catching = warnings.catch_warnings(record=True)
                 self.caught = self.catching.__enter__()
                 warnings.simplefilter("always")
                 torch.cuda.set_sync_debug_mode("warn")
-            if state.global_step > 2:
-                seen.seconds.append(time.perf_counter() - self.started)
+            if state.global_step > 1:
+                self.started = time.perf_counter()
 
     return Watch()

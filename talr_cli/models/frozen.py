@@ -64,13 +64,13 @@ def load_frozen(
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=half or torch.float32,
         )
-        return _rounded(load_model(source, config, torch.float32, device, four_bit), half)
+        return rounded(load_model(source, config, torch.float32, device, four_bit), half)
     if half is None or base_dtype == "float32":
         return load_model(source, config, torch.float32, device)
-    return _rounded(load_model(source, config, torch.float32, "cpu"), half).to(device)
+    return rounded(load_model(source, config, torch.float32, "cpu"), half).to(device)
 
 
-def _rounded(model: Any, half: torch.dtype | None) -> Any:
+def rounded(model: Any, half: torch.dtype | None) -> Any:
     """The model with what is multiplied under autocast in the dtype that autocast computes in."""
     import torch
 

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from talr_cli import ranks
+from talr_cli.data.rendering import Rendered
+from talr_cli.methods.method import Method
 from talr_cli.models import device_memory
 from talr_cli.models.checks import length_switch
 from talr_cli.models.shape import Shape, shape_of
@@ -85,22 +88,34 @@ def _apart(run: Run) -> TrainerConfig:
 def _plan(
     run: Run, shape: Shape, how: Arithmetic, trainer: TrainerConfig, free: float
 ) -> planner.Plan:
+    rows = rows_of(run.rows, run.method, trainer, run.config.model.attention, how.half, run.device)
+    return planner.choose(shape, run.method, trainer, how, rows, free)
+
+
+def rows_of(
+    rows: Sequence[Rendered],
+    method: Method,
+    trainer: TrainerConfig,
+    attention: str,
+    half: bool,
+    device: str,
+) -> planner.Rows:
+    """The rows as the planner sees them, joined where that is to be expected on this device."""
     from talr_cli.training import varlen
 
-    attention, joined = run.config.model.attention, trainer.padding_free
+    joined = trainer.padding_free
     if joined is None:  # whether it is so is tried when the model is there
         has_kernel = attention not in ("sdpa", "eager")
-        if run.device == "cuda" and attention == "sdpa":
-            has_kernel = how.half and varlen.kernel() is not None
-        joined = has_kernel or run.device == "cpu"
-    share = 0.0 if run.method.replay is None else run.method.replay.share % 1  # of all: no others
-    rows = planner.Rows(
-        [len(row.input_ids) for row in run.rows],
-        [len(row.targets) for row in run.rows],
+        if device == "cuda" and attention == "sdpa":
+            has_kernel = half and varlen.kernel() is not None
+        joined = has_kernel or device == "cpu"
+    share = 0.0 if method.replay is None else method.replay.share % 1  # of all: no others
+    return planner.Rows(
+        [len(row.input_ids) for row in rows],
+        [len(row.targets) for row in rows],
         joined=joined,
         more=1 / (1 - share),
     )
-    return planner.choose(shape, run.method, trainer, how, rows, free)
 
 
 def _as_begun(run: Run, trainer: TrainerConfig) -> TrainerConfig:
