@@ -126,6 +126,12 @@ def measured_otherwise(one: Results, other: Results, part: str) -> str | None:
             continue  # one of them was scored when it was not recorded
         if one_way != other_way:
             return f"{part} was scored by {key}={one_way} and {key}={other_way}"
+    budgets = first.get("max_new_tokens"), second.get("max_new_tokens")
+    if budgets[0] != budgets[1] and None not in budgets:
+        return (
+            f"{part} was answered within {budgets[0]} and {budgets[1]} tokens: "
+            "domain.max_new_tokens gives both as many"
+        )
     asked = first.get("items_hash"), second.get("items_hash")
     if asked[0] != asked[1]:
         return f"{part} was scored on other items ({short(asked[0])} and {short(asked[1])})"

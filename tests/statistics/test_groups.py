@@ -118,3 +118,16 @@ def test_names_that_make_the_same_file_name_do_not_overwrite_each_other():
 def test_the_same_model_under_two_names_is_shown_twice():
     groups = comparable([run("base", model="a"), run("sft", model="b")])
     assert [group.title for group in groups] == ["a on medcalc", "b on medcalc"]
+
+
+def test_answers_of_other_budgets_are_not_compared():
+    """Within 64 tokens many of the base's answers would not have ended."""
+    base, same, other, older = run("base"), run("sft"), run("talr", id="odd"), run("l2")
+    for one, budget in ((base, 128), (same, 128), (other, 64)):
+        one["domain"]["max_new_tokens"] = budget
+    (group,) = comparable([base, same, other, older])
+    assert [one["run"]["method"] for one in group.runs] == ["base", "l2", "sft"]
+    assert left_out_lines([group]) == [
+        "left out: talr-lr1e-6-s0-odd: domain was answered within 128 and 64 tokens: "
+        "domain.max_new_tokens gives both as many"
+    ]
