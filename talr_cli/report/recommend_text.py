@@ -35,7 +35,9 @@ def told(found: Recommendation, bound: float) -> Told:
     chosen, *others = found.candidates
     domain, general = point(chosen.results)
     lines = [("ship", chosen.path.name)]
-    if found.gain.difference <= 0:
+    if found.gain.difference < 0 and found.gain.is_distinguishable:
+        lines.append(("but", "it lost on the domain: the base model does better"))
+    elif found.gain.difference <= 0:
         lines.append(("but", "it gained nothing on the domain: the base model does as well"))
     elif not found.gain.is_distinguishable:
         lines.append(("but", "its gain on the domain may be noise"))

@@ -10,6 +10,7 @@ from synthetic_study import scored, write_study
 from talr_cli.errors import UserError
 from talr_cli.report import recommend as recommending
 from talr_cli.report.pareto import pareto_front
+from talr_cli.report.recommend_text import told
 from talr_cli.statistics.groups import comparable
 from talr_cli.statistics.pairs import run_label
 
@@ -231,3 +232,19 @@ def test_runs_of_two_settings_are_no_seeds_of_each_other():
     assert found.candidates[0].results["setting"] == "one"
     assert (found.again.seeds, found.again.deviation) == (2, (0.0, 0.0))
     assert found.again.holds > 0.5
+
+
+@pytest.mark.parametrize(
+    ("domain", "but"),
+    [
+        (0.1, "it lost on the domain: the base model does better"),
+        (0.19, "it gained nothing on the domain: the base model does as well"),
+        (0.2, "it gained nothing on the domain: the base model does as well"),
+        (0.21, "its gain on the domain may be noise"),
+        (0.4, None),
+    ],
+)
+def test_what_a_run_that_keeps_all_has_gained_is_said(domain, but):
+    """The only run within the bound may be worse than the base."""
+    found = recommend(named([BASE, run("sft", domain, 0.7), run("talr", 0.9, 0.1)]), 0.02)
+    assert dict(told(found, 0.02)).get("but") == but
