@@ -98,6 +98,7 @@ def evaluate_domain(
             correct,
             [[example.messages, example.reference] for example in examples],
             score["score"],
+            [renderer.prompt(example.messages, example.tools) for example in examples],
         ),
         "groups": _proportions([example.group for example in examples], correct),
         "categories": _proportions([example.category for example in examples], correct),

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from talr_cli.printable import printable
+from talr_cli.report.guesses import likeliest
 from talr_cli.report.tables.comparison import parts_of
 from talr_cli.runs.damage import warn_of_lines
 from talr_cli.statistics.paired import UnpairedError, paired_items
-from talr_cli.statistics.pairs import Results
+from talr_cli.statistics.pairs import Results, section_of
 
 MOST = 20  # ids of one part and direction
 WIDTH = 100  # characters of a line where there is no terminal
@@ -38,7 +39,10 @@ def flipped_items(
         except UnpairedError:
             continue
         changed = {key: scores for key, scores in pairs.items() if scores[0] != scores[1]}
-        texts = [_samples(path, part, changed) for path, _ in (before, after)]
+        texts = [
+            _samples(path, part, section_of(one, part) or {}, changed)
+            for path, one in (before, after)
+        ]
         for key, (a, b) in changed.items():
             (prompt, output_a), (_, output_b) = (each.get(key, (None, None)) for each in texts)
             flips.append(
@@ -68,7 +72,9 @@ def as_text(flips: Sequence[dict[str, Any]], examples: int, width: int = WIDTH) 
     return "".join(f"{line}\n" for line in lines)
 
 
-def _samples(path: Path, part: str, wanted: dict[str, Any]) -> dict[str, tuple[str, str]]:
+def _samples(
+    path: Path, part: str, section: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> dict[str, tuple[str, str]]:
     """{item id: (prompt, output)} of the wanted items; empty where the run kept no samples.
 
     Damaged lines are left out, and a line of the log says so.
@@ -79,7 +85,7 @@ def _samples(path: Path, part: str, wanted: dict[str, Any]) -> dict[str, tuple[s
     found, damaged = {}, []
     for number, line in enumerate(file.read_bytes().splitlines(), 1):
         try:
-            key, texts = _texts(json.loads(line.decode("utf-8")), part)
+            key, texts = _texts(json.loads(line.decode("utf-8")), part, section)
         except (ValueError, TypeError, LookupError, RecursionError):
             damaged.append(number)
             continue
@@ -89,7 +95,9 @@ def _samples(path: Path, part: str, wanted: dict[str, Any]) -> dict[str, tuple[s
     return found
 
 
-def _texts(sample: dict[str, Any], part: str) -> tuple[str, tuple[str, str]]:
+def _texts(
+    sample: dict[str, Any], part: str, section: Mapping[str, Any]
+) -> tuple[str, tuple[str, str]]:
     """The id of the item, its prompt and the answer.
 
     Raises:
@@ -98,21 +106,21 @@ def _texts(sample: dict[str, Any], part: str) -> tuple[str, tuple[str, str]]:
     if part == "domain":
         key, texts = sample["id"], (sample["messages"][-1]["content"], sample["output"])
     else:
-        key, texts = sample["doc_id"], (sample["arguments"][0][0], _output(sample))
+        key, texts = sample["doc_id"], (sample["arguments"][0][0], _output(sample, section))
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("a prompt and an answer are text")
     "".join(texts).encode()  # halves of characters cannot be shown
     return str(key), texts
 
 
-def _output(sample: dict[str, Any]) -> str:
-    """What lm-eval logged as the answer: the generated text, or the likeliest of the choices."""
-    responses = sample["resps"]
+def _output(sample: dict[str, Any], section: Mapping[str, Any]) -> str:
+    """What lm-eval took for the answer: the generated text, or the choice that it scored."""
+    responses, asked = sample["resps"], sample["arguments"]
     if isinstance(responses[0][0], str):
         return responses[0][0]
-    # One response a choice: its log-likelihood, and whether it is what greedy decoding gives.
-    likelihoods = [response[0][0] for response in responses]
-    return sample["arguments"][likelihoods.index(max(likelihoods))][1]
+    prompt, answer = asked[likeliest(sample, section)[1]][:2]
+    # Where choices stand in the prompts (winogrande) all of them go on alike.
+    return answer if any(one[1] != answer for one in asked) else prompt
 
 
 def _short(text: str | None, room: int) -> str:

@@ -92,15 +92,33 @@ def _choice(sample: Mapping[str, Any], part: str, section: Mapping[str, Any]) ->
         if section.get("answer_by") != "likelihood":
             return 1, None
         return len(sample["log_probabilities"]), str(sample["output"])
-    responses: Sequence[Any] = sample["resps"]
-    if isinstance(responses[0][0], str):
+    if isinstance(sample["resps"][0][0], str):
         return 1, None
+    among, place = likeliest(sample, section)
+    return among, place
+
+
+def likeliest(sample: Mapping[str, Any], section: Mapping[str, Any]) -> tuple[int, int]:
+    """Of how many answers that lm-eval weighed, and the place of the one that was scored.
+
+    Args:
+        section: Of the task in results.json: its metric says by what answers were compared.
+
+    Raises:
+        ValueError, TypeError, LookupError: The sample is damaged.
+    """
+    responses: Sequence[Any] = sample["resps"]
     answers = [str(one[1]) for one in sample["arguments"]]
     scores = [float(response[0][0]) for response in responses]
-    if any("acc_mutual_info" in metric for metric in section.get("all", {})):
+    metric = section.get("metric", "").partition(",")[0]
+    if any("acc_mutual_info" in each for each in section.get("all", {})):
         # Each answer was scored a second time, without its question.
-        answers, scores = answers[: len(answers) // 2], scores[: len(scores) // 2]
-    if "acc_norm" in section.get("metric", ""):
-        lengths = (max(1, len(answer.strip())) for answer in answers)
-        scores = [score / length for score, length in zip(scores, lengths, strict=True)]
+        among = len(scores) // 2
+        answers, scores, alone = answers[:among], scores[:among], scores[among:]
+        if metric == "acc_mutual_info":
+            scores = [score - other for score, other in zip(scores, alone, strict=True)]
+    if metric in ("acc_norm", "acc_bytes"):
+        texts = (answer.strip() for answer in answers)
+        lengths = (len(one.encode()) if metric == "acc_bytes" else len(one) for one in texts)
+        scores = [score / max(1, length) for score, length in zip(scores, lengths, strict=True)]
     return len(scores), scores.index(max(scores))

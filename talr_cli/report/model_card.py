@@ -175,7 +175,7 @@ def _score(section: dict[str, Any] | None) -> Cell:
     if not section or section["score"] is None:
         return Cell()
     error = "" if section["stderr"] is None else f" ± {section['stderr']:.3f}"
-    return Cell(f"{section['score']:.3f}{error}")
+    return Cell(f"{section['score']:z.3f}{error}")
 
 
 def _change(base: Results | None, results: Results, part: str) -> Cell:

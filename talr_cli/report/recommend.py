@@ -24,10 +24,10 @@ from talr_cli.statistics.pairs import (
     has_both_scores,
     is_base,
     point,
-    run_label,
     score_of,
     section_of,
 )
+from talr_cli.statistics.seeds import seed_groups
 from talr_cli.statistics.settings import deviation
 
 if TYPE_CHECKING:
@@ -202,10 +202,8 @@ def _again(
     )
     if of_domain is None or of_general is None:
         return None
-    settings: dict[tuple[str, float | None], list[int]] = {}
-    for place, one in enumerate(compared):
-        settings.setdefault((run_label(one), one["run"]["lr"]), []).append(place)
-    members = list(settings.values())
+    places = {id(one): place for place, one in enumerate(compared)}
+    members = [[places[id(one)] for one in setting.runs] for setting in seed_groups(compared)]
     generator = np.random.default_rng(1)
     # A mean of few runs is not known either, nor is the deviation itself.
     spread = np.sqrt([1 + 1 / len(places) for places in members])

@@ -25,7 +25,7 @@ def none_told(found: NothingWithin, bound: float) -> Told:
         ("ship", f"nothing: no run loses at most {bound:g} of the general score"),
         (
             "nearest",
-            f"{found.nearest.name}, which loses {found.loss:.3f}; raise max_general_loss or "
+            f"{found.nearest.name}, which loses {found.loss:z.3f}; raise max_general_loss or "
             "train at a smaller lr",
         ),
     ]
@@ -36,7 +36,9 @@ def told(found: Recommendation, bound: float) -> Told:
     chosen, *others = found.candidates
     domain, general = point(chosen.results)
     lines = [("ship", chosen.path.name)]
-    if found.gain.difference <= 0:
+    if found.gain.difference < 0 and found.gain.is_distinguishable:
+        lines.append(("but", "it lost on the domain: the base model does better"))
+    elif found.gain.difference <= 0:
         lines.append(("but", "it gained nothing on the domain: the base model does as well"))
     elif not found.gain.is_distinguishable:
         lines.append(("but", "its gain on the domain may be noise"))
@@ -45,7 +47,7 @@ def told(found: Recommendation, bound: float) -> Told:
             "sure",
             f"of this checkpoint: on resampled test items it keeps within the bound in "
             f"{found.holds:.0%} and is picked again in {chosen.picked:.0%}; picking the best adds "
-            f"{found.optimism:.3f} to a domain score by chance",
+            f"{found.optimism:z.3f} to a domain score by chance",
         ),
         ("again", _again(found.again)),
         (

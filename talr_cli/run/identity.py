@@ -6,7 +6,9 @@ tokenizer and settings.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from talr_cli.data.base import Dataset
 from talr_cli.fields import identity_of, plain
@@ -29,6 +31,18 @@ def identity(config: TrainConfig | EvalConfig, model_fingerprint: str) -> str:
         own = own_scorer(config.dataset)
         files |= {} if own is None else {"scorer": own}
     return run_identity(content, files)
+
+
+def setting_identity(config: TrainConfig, model_fingerprint: str) -> str:
+    """Of what runs share that differ in seed, learning rate and the share of their steps alone.
+
+    Which rows are drawn is a seed too.
+    """
+    dataset: Any = config.dataset
+    if hasattr(dataset, "data_seed"):
+        dataset = replace(dataset, data_seed=0)
+    alike = replace(config, lr=1.0, seed=0, at=1.0, dataset=dataset)
+    return identity(alike, model_fingerprint)[:8]
 
 
 def own_scorer(dataset: Dataset) -> Path | None:

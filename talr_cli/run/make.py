@@ -26,6 +26,7 @@ from talr_cli.run import out_of_memory
 from talr_cli.run.config import TrainConfig
 from talr_cli.run.during import score_in_own_process
 from talr_cli.run.fit import cut_up
+from talr_cli.run.identity import setting_identity
 from talr_cli.run.own_rows import with_own_rows
 from talr_cli.run.prepare import Run, place
 from talr_cli.run.variants import whole_training
@@ -123,7 +124,7 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
             "averaged": {"alpha": alpha, "of": tuned.path.name},
             **weight_changes(model, untuned, model.dtype),
         }
-        write_json(run.directory.training, {"training": done["training"], "weights": weights})
+        _record(run, done["training"], weights)
 
     return make
 
@@ -284,5 +285,12 @@ def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
     if config.at < 1:
         _, whole = place(whole_training(config), run.source)
         weights["taken"] = {"at": config.at, "of": whole.path.name}
-    write_json(directory.training, {"training": training, "weights": weights})
+    _record(run, training, weights)
     shutil.rmtree(directory.checkpoints, ignore_errors=True)
+
+
+def _record(run: Run, training: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
+    """Write training.json: results.json has all of it."""
+    setting = setting_identity(run.config, run.source.fingerprint)
+    made = {"training": training, "weights": weights, "setting": setting}
+    write_json(run.directory.training, made)

@@ -180,5 +180,6 @@ _RESULTS = _object(
             )
         ),
         "versions": _of(_or_null(_text)),
-    }
+    },
+    {"setting": _text},  # what tells seeds of one setting from other settings of its name
 )

@@ -249,7 +249,7 @@ class RunDirectory:
             return None
 
     def read_training(self) -> dict[str, Any] | None:
-        """The content of training.json: {training, weights}; None where there is none.
+        """The content of training.json: {training, weights, setting}; None where there is none.
 
         Raises:
             UserError: It is damaged.

@@ -28,12 +28,12 @@ from talr_cli.statistics.contrasts import Contrast
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import (
     Results,
-    averaging_alpha,
     measured_alike,
     run_label,
     section_of,
 )
 from talr_cli.statistics.seeds import seed_groups
+from talr_cli.statistics.settings import repeated
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,13 +99,10 @@ def abilities(group: Group, guesses: Guesses) -> list[Ability]:
             for setting in settings
             if (counted := _counted(base, setting.runs, part, guesses)) is not None
         ]
-        repeated = [
-            counted
-            for setting, counted in known
-            if setting.share == 1 and averaging_alpha(setting.runs[0]) is None
-        ]
+        asked = {id(one) for one in repeated([setting for setting, _ in known])[0]}
+        between = _pooled([counted for setting, counted in known if id(setting) in asked])
         found += [
-            _ability(part, run_label(setting.runs[0]), setting.lr, counted, _pooled(repeated))
+            _ability(part, run_label(setting.runs[0]), setting.lr, counted, between)
             for setting, counted in known
         ]
     return found
@@ -123,13 +120,13 @@ def abilities_of(base: Results, one: Results, guesses: Guesses) -> list[Ability]
 
 @dataclass(frozen=True)
 class _Counted:
-    """{quantity: [runs, items]} of a setting, and the most that an item can count."""
+    """{quantity: [runs, items]} of a setting, and {quantity: the most that an item can count}."""
 
     values: Mapping[str, np.ndarray]
     before: float
     after: float
     chance: float | None
-    most: float
+    most: Mapping[str, float]
     lost_seen: float
     won_seen: float
 
@@ -173,16 +170,20 @@ def _counted(
         before=float(before.mean()),
         after=float(right.mean()),
         chance=float(np.where(k > 1, 1 / k, 0.0).mean()) if is_known else None,
-        most=float(factor.mean()),
+        most={"change": 1.0, "lost": float(factor.mean()), "won": float(factor.mean())},
         lost_seen=float(lost.mean()),
         won_seen=float(won.mean()),
     )
 
 
 def _pooled(settings: Sequence[_Counted]) -> dict[str, tuple[float, int]] | None:
-    """{quantity: variance between runs, degrees of freedom}; None with one seed of each setting."""
+    """{quantity: variance between runs, degrees of freedom}; None with one seed of each setting.
+
+    As in `settings.deviation`, so that a change is as sure here as where scores are compared.
+    """
     import numpy as np
 
+    settings = [one for one in settings if one.after not in (0.0, 1.0)] or settings
     df = sum(len(one.values["change"]) - 1 for one in settings)
     if not df:
         return None
@@ -211,7 +212,7 @@ def _ability(
     for key, values in counted.values.items():
         of_items = values.mean(axis=0)
         # As if there were one more item: without it a task of which nothing flipped had no error.
-        more = counted.most**2 / n / (n - 1)
+        more = counted.most[key] ** 2 / n / (n - 1)
         variance, df = between[key] if between is not None else (0.0, 1)
         contrasts[key] = Contrast(
             estimate=float(of_items.mean()),

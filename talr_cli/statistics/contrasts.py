@@ -64,7 +64,7 @@ class Contrast:
     def text(self, sign: str = "+") -> str:
         """`sign` as in a format: empty for a quantity that is no difference."""
         low, high = self.interval()
-        told = f"{self.estimate:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}], n {self.n}"
+        told = f"{self.estimate:{sign}z.3f} [{low:{sign}z.3f}, {high:{sign}z.3f}], n {self.n}"
         return told if self.runs is not None else f"{told}, of these checkpoints"
 
     def _beyond(self, lead: float) -> float:

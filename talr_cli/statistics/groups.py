@@ -25,6 +25,7 @@ from talr_cli.statistics.pairs import (
     short,
     unlike,
 )
+from talr_cli.statistics.seeds import ambiguous_lines
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,19 @@ def comparable(results: Iterable[Results]) -> list[Group]:
 
 
 def left_out_lines(groups: Sequence[Group]) -> list[str]:
-    """A line for each run that is compared with no other, and for each base model that lacks."""
+    """A line for each run that is compared with no other, and for each base model that lacks.
+
+    And for each setting that is not compared with others, as a second one has its name.
+    """
     lines = []
     for group in groups:
         if group.note:
             lines.append(f"left out: changes of {group.title}: {group.note}")
         lines += [f"left out: {name_of(one)}: {printable(why)}" for one, why in group.left_out]
+        lines += [
+            f"left out where methods are compared: {printable(why)}"
+            for why in ambiguous_lines(group.runs)
+        ]
     return lines
 
 

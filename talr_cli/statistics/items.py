@@ -12,15 +12,20 @@ from typing import Any
 
 
 def scored_items(
-    ids: Sequence[Any], scores: Iterable[Any], asked: Iterable[Any], score: float
+    ids: Sequence[Any],
+    scores: Iterable[Any],
+    asked: Iterable[Any],
+    score: float,
+    prompts: Iterable[Any] = (),
 ) -> dict[str, Any]:
-    """The entries of results.json: {item id: score}, and a hash of what was asked.
+    """The entries of results.json: {item id: score}, and hashes of what was asked and how.
 
     `items` is None where `score` is not the mean of its items: corpus BLEU, several values for an
     item, ids that are not unique.
 
     Args:
         asked: For each item what was put to the model; the same ids may stand for other items.
+        prompts: In which words it was put, by the model's template; empty or None if not known.
     """
     try:
         items = {str(key): float(value) for key, value in zip(ids, scores, strict=True)}
@@ -29,10 +34,18 @@ def scored_items(
     is_mean = len(items) == len(ids) > 0 and math.isclose(
         sum(items.values()) / len(items), score, abs_tol=1e-9
     )
-    pairs = zip(ids, asked, strict=True)
+    read = [*prompts]
+    return {
+        "items": items if is_mean else None,
+        "items_hash": _hash(ids, asked),
+        "prompts_hash": _hash(ids, read) if read and None not in read else None,
+    }
+
+
+def _hash(ids: Sequence[Any], values: Iterable[Any]) -> str:
+    pairs = zip(ids, values, strict=True)
     lines = sorted(json.dumps([str(key), what], sort_keys=True, default=str) for key, what in pairs)
-    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    return {"items": items if is_mean else None, "items_hash": digest[:16]}
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def span(scores: Any) -> float:

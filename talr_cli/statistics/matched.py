@@ -16,7 +16,6 @@ the curve where that is more: both bend the same way.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,7 +24,7 @@ from talr_cli.printable import rate_text
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.paired import LEVEL, with_interval
 from talr_cli.statistics.pairs import has_both_scores, is_base
-from talr_cli.statistics.seeds import SeedGroup, seed_groups
+from talr_cli.statistics.seeds import SeedGroup, only_settings, seed_groups
 from talr_cli.statistics.settings import Part, Scores, scores_of
 
 if TYPE_CHECKING:
@@ -84,11 +83,9 @@ def matched(group: Group) -> list[Matched]:
     """Every method against sft, those that keep most first; empty where nothing can be matched."""
     base = next((one for one in group.runs if is_base(one) and has_both_scores(one)), None)
     settings = seed_groups([one for one in group.runs if has_both_scores(one)])
-    times = Counter((one.label, one.lr, one.share) for one in settings)
     by_method: dict[str, dict[Point, SeedGroup]] = {}
-    for one in settings:
-        if one.lr is not None and times[one.label, one.lr, one.share] == 1:
-            by_method.setdefault(one.label, {})[one.lr, one.share] = one
+    for one in only_settings(settings):
+        by_method.setdefault(one.label, {})[one.lr or 0.0, one.share] = one
     if base is None or REFERENCE not in by_method:
         return []
     named = {

@@ -79,8 +79,8 @@ def compare_part(before: Results, after: Results, part: str) -> Difference | Non
 
 
 def with_interval(difference: float, low: float, high: float) -> str:
-    """A difference with its 95% interval, as it is written everywhere."""
-    return f"{difference:+.3f} [{low:+.3f}, {high:+.3f}]"
+    """A difference with its 95% interval, as it is written everywhere; nothing is -0.000."""
+    return f"{difference:+z.3f} [{low:+z.3f}, {high:+z.3f}]"
 
 
 def difference(before: Results, after: Results, part: str) -> Difference:

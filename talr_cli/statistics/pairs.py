@@ -97,7 +97,22 @@ def unlike(one: Results, other: Results, part: str) -> str | None:
     bases = one["run"]["base"], other["run"]["base"]
     if bases[0] != bases[1]:
         return f"its base is another model ({short(bases[0])} and {short(bases[1])})"
-    return measured_otherwise(one, other, part)
+    return measured_otherwise(one, other, part) or _asked_otherwise(one, other, part)
+
+
+def _asked_otherwise(one: Results, other: Results, part: str) -> str | None:
+    """As `unlike`, of what belongs to a model: how its prompts are written, how long all may be.
+
+    What either does not say counts for nothing: it is older.
+    """
+    tasks = (one["general"] or {}).get("tasks", {}) if part == "general" else ()
+    for each in [f"general/{task}" for task in tasks] or [part]:
+        sections = section_of(one, each) or {}, section_of(other, each) or {}
+        for key, reason in _OF_MODEL.items():
+            values = [section.get(key) for section in sections]
+            if values[0] != values[1] and None not in values:
+                return f"{each} {reason} ({short(str(values[0]))} and {short(str(values[1]))})"
+    return None
 
 
 def measured_otherwise(one: Results, other: Results, part: str) -> str | None:
@@ -157,6 +172,11 @@ def points_alike(one: Results, other: Results) -> bool:
     return all(measured_alike(one, other, part) for part in PARTS)
 
 
+_OF_MODEL = {
+    "prompts_hash": "was asked by other prompts: model.chat_template, template_arguments or date",
+    "max_new_tokens": "was answered within other numbers of tokens: domain.max_new_tokens",
+    "prompts_cut": "has lost the beginnings of other prompts: suite.max_length",
+}
 _MEASURE = (
     *("scorer", "suite", "limit", "answer_by", "backend", "chat_template", "metric", "version"),
     "definition",

@@ -8,7 +8,7 @@ from talr_cli.statistics.groups import Group
 from talr_cli.statistics.matched import REFERENCE
 from talr_cli.statistics.paired import with_interval
 from talr_cli.statistics.pairs import has_both_scores
-from talr_cli.statistics.seeds import whole_trainings
+from talr_cli.statistics.seeds import only_settings, whole_trainings
 from talr_cli.statistics.settings import Part, scores_of
 
 _PARTS: tuple[Part, Part] = ("domain", "general")
@@ -22,9 +22,9 @@ def rates_line(group: Group) -> str:
     """
     known = whole_trainings([one for one in group.runs if has_both_scores(one)])
     settings = {
-        rate_text(one.lr): one
-        for one in sorted(known, key=lambda one: one.lr or 0.0)
-        if one.label == REFERENCE and one.lr is not None
+        rate_text(one.lr or 0.0): one
+        for one in sorted(only_settings(known), key=lambda one: one.lr or 0.0)
+        if one.label == REFERENCE
     }
     if len(settings) < 2:
         return ""
@@ -40,5 +40,5 @@ def rates_line(group: Group) -> str:
 
 def _text(found: Contrast) -> str:
     low, high = found.interval()
-    shown = with_interval(found.estimate + 0.0, low, high)
+    shown = with_interval(found.estimate, low, high)
     return shown + (" ≈ 0" if low <= 0 <= high else "")

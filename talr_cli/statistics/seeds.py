@@ -1,12 +1,13 @@
 """Several seeds of one setting, and what they score together.
 
 A standard deviation over seeds says how far another seed may lie; the standard error of a run says
-how far other test items may lie. Knows results only, which name a method and an lr but no other
-setting.
+how far other test items may lie. Knows results only, which name a method and an lr, and have a
+hash of every other setting, if they are not older than it.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,13 +27,15 @@ from talr_cli.statistics.pairs import (
 class SeedGroup:
     """Runs of one method and lr, measured alike, that differ in their seed only.
 
-    `share` of their steps were made when the weights were taken.
+    `share` of their steps were made when the weights were taken; `setting` is a hash of all else
+    that they were made with, None of results that do not have it.
     """
 
     label: str
     lr: float | None
     share: float
     runs: list[Results]
+    setting: str | None = None
 
     def estimate(self, part: str) -> Estimate | None:
         """Mean and standard deviation of the domain or general score; one run: its own error."""
@@ -45,13 +48,15 @@ class SeedGroup:
 def seed_groups(runs: Sequence[Results]) -> list[SeedGroup]:
     """The tuned runs of one model and dataset, in the order of the table.
 
-    Where a seed occurs twice, the runs differ in a setting that results do not name: each of them
-    is then a group of its own.
+    Where a seed occurs twice, the runs differ in a setting that these results do not have: each of
+    them is then a group of its own.
     """
     groups: list[list[Results]] = []
     for one in runs:
         if not is_base(one):
-            home = next((group for group in groups if _belongs(one, group[0])), None)
+            home = next(
+                (group for group in groups if all(_belongs(one, other) for other in group)), None
+            )
             if home is None:
                 groups.append([one])
             else:
@@ -62,9 +67,41 @@ def seed_groups(runs: Sequence[Results]) -> list[SeedGroup]:
         for members in [group] if distinct else [[one] for one in group]:
             first = group[0]
             found.append(
-                SeedGroup(method_label(first), _rate(first), share_trained(first), members)
+                SeedGroup(
+                    method_label(first),
+                    _rate(first),
+                    share_trained(first),
+                    members,
+                    setting_of(group),
+                )
             )
     return found
+
+
+def setting_of(runs: Sequence[Results]) -> str | None:
+    """The hash of what runs of one setting were made with; None where none of them has it."""
+    return next((one["setting"] for one in runs if one.get("setting")), None)
+
+
+def only_settings(groups: Sequence[SeedGroup]) -> list[SeedGroup]:
+    """Those that are alone with their method, rate and share: of the others a name says nothing."""
+    times = Counter(map(_place, groups))
+    return [one for one in groups if one.lr is not None and times[_place(one)] == 1]
+
+
+def ambiguous_lines(runs: Sequence[Results]) -> list[str]:
+    """A line for each method and rate that `only_settings` leaves out."""
+    times = Counter(map(_place, whole_trainings(runs)))
+    return [
+        f"{label} at lr {rate_text(lr)}: its runs are of {count} settings, which differ in more "
+        "than the seed"
+        for (label, lr, _), count in times.items()
+        if lr is not None and count > 1
+    ]
+
+
+def _place(group: SeedGroup) -> tuple[str, float | None, float]:
+    return group.label, group.lr, group.share
 
 
 def whole_trainings(runs: Sequence[Results]) -> list[SeedGroup]:
@@ -76,6 +113,7 @@ def _belongs(one: Results, other: Results) -> bool:
     return (
         run_label(one) == run_label(other)
         and _rate(one) == _rate(other)
+        and len({each["setting"] for each in (one, other) if each.get("setting")}) < 2
         and all(
             measured_alike(one, other, part) or not one[part] or not other[part]
             for part in ("domain", "general")

@@ -144,40 +144,38 @@ def scores_of(
 def deviation(runs: Sequence[Results], part: Part) -> Deviation | None:
     """How far runs of one setting lie apart: pooled over the settings that have several seeds.
 
-    Averaged models are left out: they deviate less than what they are made of. So are settings
-    whose runs have all items right, or all wrong, as long as there are others: they have no room
-    to deviate. Points along the trainings are asked only where no whole training was made with
-    several seeds, the last of each.
+    Settings whose runs have all items right, or all wrong, are left out as long as there are
+    others: they have no room to deviate.
     """
     import numpy as np
 
-    groups = [
-        group
-        for group in seed_groups(runs)
-        if averaging_alpha(group.runs[0]) is None
-        and sum(has_both_scores(one) for one in group.runs) > 1
-    ]
-    whole = [group for group in groups if group.share == 1]
-    last: dict[tuple[str, float | None], SeedGroup] = {}
-    for group in sorted(groups, key=lambda group: group.share):
-        last[group.label, group.lr] = group
-    used = whole or list(last.values())
-    scores = {
-        id(group): [_functional(one, part) for one in group.runs if has_both_scores(one)]
-        for group in used
-    }
-    used = [group for group in used if {*scores[id(group)]} not in ({0.0}, {1.0})] or used
-    squares, df = 0.0, 0
-    for group in used:
-        values = scores[id(group)]
-        squares += float(np.var(values)) * len(values)
-        df += len(values) - 1
+    asked, kind = repeated(seed_groups([one for one in runs if has_both_scores(one)]))
+    scores = [[_functional(one, part) for one in group.runs] for group in asked]
+    used = [place for place, values in enumerate(scores) if {*values} not in ({0.0}, {1.0})]
+    used = used or [*range(len(asked))]
+    squares = sum(float(np.var(scores[place])) * len(scores[place]) for place in used)
+    df = sum(len(scores[place]) - 1 for place in used)
     if not df:
         return None
-    methods = sorted({group.label for group in used})
-    kind = "settings" if whole else "points along trainings"
+    methods = sorted({asked[place].label for place in used})
     source = f"{len(used)} {kind} with several seeds, of {', '.join(methods)}: df {df}"
     return Deviation(squares / df, df, source)
+
+
+def repeated(groups: Sequence[SeedGroup]) -> tuple[list[SeedGroup], str]:
+    """The settings that tell how far runs lie apart, and what they are called.
+
+    Averaged models are left out: they deviate less than what they are made of. Points along the
+    trainings are asked only where no whole training was made with several seeds, the last of each.
+    """
+    several = [
+        group for group in groups if averaging_alpha(group.runs[0]) is None and len(group.runs) > 1
+    ]
+    whole = [group for group in several if group.share == 1]
+    last: dict[tuple[str, float | None, str | None], SeedGroup] = {}
+    for group in sorted(several, key=lambda group: group.share):
+        last[group.label, group.lr, group.setting] = group
+    return (whole, "settings") if whole else ([*last.values()], "points along trainings")
 
 
 def _functional(one: Results, part: Part) -> float:

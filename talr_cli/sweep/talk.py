@@ -125,7 +125,7 @@ def _scores(job: Job, jobs: Sequence[Job]) -> str:
         word = f"{part} {score:.3f}"
         before = None if base is None else score_of(base, part)
         if base is not None and before is not None and measured_alike(base, results, part):
-            word += f" ({score - before:+.3f})"
+            word += f" ({score - before:+z.3f})"
         words.append(word)
     return ", ".join(words)
 

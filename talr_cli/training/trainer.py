@@ -44,6 +44,7 @@ from talr_cli.training.spent import Meter, Spent
 from talr_cli.training.step_statistics import StepStatistics
 from talr_cli.training.step_weights import StepWeights
 from talr_cli.training.token_scores import add_token_scores, base_tokens, score_targets
+from talr_cli.training.validation import ValidationLoss
 from talr_cli.training.weight_mean import KeepMean, WeightMean
 
 STATE = "talr_state.json"  # in a checkpoint: what transformers does not know of
@@ -104,6 +105,7 @@ class MethodTrainer(SFTTrainer):
             attend_by_row(causal_lm(self.model))
         self.weights = StepWeights(objective, self.accelerator)
         self.statistics = StepStatistics()
+        self.validation = ValidationLoss(self.accelerator)
         self.meter = Meter(self.accelerator)
         self.target_tokens = 0
         self.facts = dict(facts or {})
@@ -129,13 +131,8 @@ class MethodTrainer(SFTTrainer):
         args, rows = self.args, self.train_dataset
         if args.world_size == 1:
             return super().get_train_dataloader()
-        batches = RankBatches(
-            len(rows),
-            args.train_batch_size,
-            args.process_index,
-            args.world_size,
-            args.seed,
-        )
+        place = args.process_index, args.world_size
+        batches = RankBatches(len(rows), args.train_batch_size, *place, args.seed)
         memory = {"pin_memory": args.dataloader_pin_memory}
         return RankLoader(rows, batches, self.data_collator, **memory)
 
@@ -179,8 +176,7 @@ class MethodTrainer(SFTTrainer):
 
     def _start_regulariser(self) -> None:
         """Before the first step and before a checkpoint is loaded, after FSDP2 has sharded."""
-        if self.regulariser is not None and self._load_base is not None:
-            load = self._load_base
+        if self.regulariser is not None and (load := self._load_base) is not None:
             self.regulariser.start(
                 self.model, lambda: attend_by_row(load()) if self.padding_free else load()
             )
@@ -233,7 +229,8 @@ class MethodTrainer(SFTTrainer):
             tokens, hidden = score_targets(model, self.model, inputs, self.objective.top_k)
         losses = -tokens.log_probs
         if not model.training:
-            return losses.sum() / max(len(losses), 1)
+            self.validation.add(tokens)
+            return losses.mean()
         weights, tau = self.weights.of(tokens)
         self.statistics.add(tokens, weights, tau, inputs["input_tokens"])
         self.meter.input_tokens += inputs["input_tokens"]
@@ -250,6 +247,11 @@ class MethodTrainer(SFTTrainer):
                 self.statistics.add_penalty(penalty.detach() / targets)
                 total = total + penalty
         return total / targets * self.accelerator.num_processes
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().evaluation_loop(*args, **kwargs)
+        (output.metrics or {})["eval_loss"] = self.validation.mean()
+        return output
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> None:
         """Read with all else that is logged: transformers would read it by itself."""
@@ -299,8 +301,7 @@ class MethodTrainer(SFTTrainer):
             logs |= self.statistics.flush(self.accelerator, self._loss_scale())
             # With too large a scale the gradient is no number: the step was left out and the scale
             # halved. Where even 1 is too large, it is one that diverges.
-            left_out = logs.get("loss_scale", 0) >= 1
-            if left_out and not math.isfinite(logs.get("grad_norm", 0)):
+            if logs.get("loss_scale", 0) >= 1 and not math.isfinite(logs.get("grad_norm", 0)):
                 del logs["grad_norm"]
         super().log(logs, start_time)
 

@@ -19,7 +19,7 @@ from talr_cli.config.help import describe, help_text
 from talr_cli.config.page import page
 from talr_cli.errors import UserError
 from talr_cli.fields import plain
-from talr_cli.run.identity import identity
+from talr_cli.run.identity import identity, setting_identity
 
 SOURCES = [
     path.read_text(encoding="utf-8") for path in Path(talr_cli.__file__).parent.rglob("*.py")
@@ -140,6 +140,15 @@ def test_what_cannot_change_the_weights_does_not_change_the_identity(override, u
 )  # fmt: skip
 def test_what_changes_the_weights_changes_the_identity(override, usual):
     assert identity(config("train", override), "x") != identity(usual, "x")
+
+
+def test_seed_rate_and_share_of_the_steps_are_no_setting_of_their_own(usual):
+    own = setting_identity(usual, "x")
+    for override in ("lr=2e-5", "seed=1", "at=0.5", "score_at=[0.5]", "dataset.data_seed=1"):
+        assert setting_identity(config("train", override), "x") == own, override
+    for override in ("trainer.epochs=9", "method=talr", "dataset.train_rows=80"):
+        assert setting_identity(config("train", override), "x") != own, override
+    assert setting_identity(usual, "y") != own
 
 
 def test_data_files_count_by_content(tmp_path):

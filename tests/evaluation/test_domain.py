@@ -1,5 +1,6 @@
 """Test rows answered by the likeliest choice, against a plain loop; and what the results hold."""
 
+import copy
 import json
 
 import pytest
@@ -98,6 +99,12 @@ def test_the_likeliest_choice_is_the_output_and_the_scorer_judges_it(model, rend
     assert score.results["items"] == {f"q{number}": float(c) for number, c in enumerate(correct)}
     again = evaluate_domain(model, renderer, examples[::-1], Choice(), 99, 4, "likelihood")
     assert again.results["items_hash"] == score.results["items_hash"]
+    assert again.results["prompts_hash"] == score.results["prompts_hash"]
+    polite = copy.deepcopy(renderer)
+    polite.tokenizer.chat_template = f"Please. {renderer.tokenizer.chat_template}"
+    worded = evaluate_domain(model, polite, examples, Choice(), 99, 4, "likelihood").results
+    assert worded["items_hash"] == score.results["items_hash"]
+    assert worded["prompts_hash"] != score.results["prompts_hash"]
     other = [question(number, CHOICES[(number + 1) % 3]) for number in range(6)]
     asked = evaluate_domain(model, renderer, other, Choice(), 99, 4, "likelihood").results
     assert asked["items_hash"] != score.results["items_hash"]

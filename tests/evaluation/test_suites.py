@@ -194,6 +194,15 @@ def test_a_group_whose_mean_is_not_that_of_its_items_is_refused(own_group, monke
         load_tasks(group_suite(own_group))
 
 
+def test_what_is_the_better_the_lower_it_is_counts_in_no_mean(own_group):
+    surprise = "  - {metric: perplexity, aggregation: mean, higher_is_better: false}\nmetadata:"
+    text = CHOICE.format(task="small").replace("metadata:", surprise)
+    (own_group / "small.yaml").write_text(text)
+    load_tasks(group_suite(own_group))
+    with pytest.raises(UserError, match="perplexity of small is the better the lower it is"):
+        load_tasks(group_suite(own_group, "suite.metrics.both=perplexity"))
+
+
 # Ours
 
 

@@ -279,3 +279,17 @@ def test_published_numbers_stand_beside_their_counterparts_only():
     fewer = published_cells(comparable([one for one in ours if one["run"]["model"] != "gemma3-4b"]))
     assert "mean of 3 models" not in {row[0].value for row in fewer.rows}
     assert published_cells(comparable(world())) is None
+
+
+def test_a_point_along_a_training_is_not_what_was_published():
+    """One seed to its end, of another the first half only."""
+    whole, half = (
+        run("sft", 1e-6, (score, 0.6), seed=seed, model="qwen3-4b", id=f"sft{seed}")
+        for seed, score in enumerate((0.5, 0.2))
+    )
+    half["weights"]["taken"] = {"at": 0.5, "of": "sft-lr1e-6-s1"}
+    for one in (whole, half):
+        one["general"]["suite"] = "paper"
+    ((*_, ours, _, _),) = published_cells(comparable([whole, half])).rows
+    assert ours.text.startswith("0.500")
+    assert published_cells(comparable([half])) is None

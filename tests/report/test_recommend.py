@@ -227,3 +227,33 @@ def test_a_bound_that_is_none_is_refused(tmp_path):
     done = talr("recommend", "max_general_loss=-1", cwd=tmp_path, logger=None)
     assert done.returncode == 2
     assert "max_general_loss=-1.0 is outside" in done.stderr
+
+
+def test_runs_of_two_settings_are_no_seeds_of_each_other():
+    """Ten epochs forget, one does not: their mean is a setting that nobody has trained."""
+    runs = [BASE]
+    for setting, scores in (("one", (0.6, 0.7)), ("ten", (0.5, 0.3))):
+        for seed in (0, 1):
+            made = run("sft", *scores, seed=seed)
+            made["run"]["id"] = f"{setting}{seed}"
+            runs.append({**made, "setting": setting})
+    found = recommend(named(runs), 0.02)
+    assert found.candidates[0].results["setting"] == "one"
+    assert (found.again.seeds, found.again.deviation) == (2, (0.0, 0.0))
+    assert found.again.holds > 0.5
+
+
+@pytest.mark.parametrize(
+    ("domain", "but"),
+    [
+        (0.1, "it lost on the domain: the base model does better"),
+        (0.19, "it gained nothing on the domain: the base model does as well"),
+        (0.2, "it gained nothing on the domain: the base model does as well"),
+        (0.21, "its gain on the domain may be noise"),
+        (0.4, None),
+    ],
+)
+def test_what_a_run_that_keeps_all_has_gained_is_said(domain, but):
+    """The only run within the bound may be worse than the base."""
+    found = recommend(named([BASE, run("sft", domain, 0.7), run("talr", 0.9, 0.1)]), 0.02)
+    assert dict(told(found, 0.02)).get("but") == but

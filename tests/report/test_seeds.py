@@ -9,8 +9,8 @@ from synthetic_study import BASE, results
 
 from talr_cli.report.tables.cells import as_csv, as_markdown
 from talr_cli.report.tables.seeds import seeds_cells
-from talr_cli.statistics.groups import comparable
-from talr_cli.statistics.seeds import seed_groups
+from talr_cli.statistics.groups import comparable, left_out_lines
+from talr_cli.statistics.seeds import only_settings, seed_groups
 
 DOMAIN = [0.31, 0.35, 0.28]
 
@@ -66,3 +66,33 @@ def test_what_is_not_the_same_setting_is_not_averaged():
 def test_one_seed_twice_means_settings_that_results_do_not_name():
     groups = seed_groups([*seeds(), results("talr", seed=1)])
     assert [len(group.runs) for group in groups] == [1, 1, 1, 1]
+
+
+def made_with(setting, seeds, method="talr", **where):
+    runs = [
+        results(method, seed=seed, id=f"{setting}{seed}{where}"[:24], **where) for seed in seeds
+    ]
+    return [{**one, "setting": setting} for one in runs]
+
+
+def test_seeds_of_two_settings_that_share_a_name_are_not_averaged():
+    """As after `trainer.epochs=3 seed=0,1` and `trainer.epochs=10 seed=0,2` in one study."""
+    groups = seed_groups([*made_with("three", (0, 1)), *made_with("ten", (0, 2))])
+    assert [[one["run"]["seed"] for one in group.runs] for group in groups] == [[0, 1], [0, 2]]
+    assert [group.setting for group in groups] == ["three", "ten"]
+    older = results("talr", seed=7)  # its results do not say what else it was made with
+    (both,) = seed_groups([older, *made_with("three", (0, 1))])
+    assert (len(both.runs), both.setting) == (3, "three")
+    first, second = seed_groups([older, *made_with("three", (0, 1)), *made_with("ten", (2,))])
+    assert (len(first.runs), len(second.runs)) == (3, 1)
+
+
+def test_what_a_name_does_not_tell_apart_is_left_out_where_methods_are_compared_and_said():
+    runs = [BASE, *made_with("three", (0, 1)), *made_with("ten", (2,)), results("sft")]
+    groups = seed_groups(runs)
+    assert [one.label for one in only_settings(groups)] == ["sft"]
+    (group,) = comparable(runs)
+    assert left_out_lines([group]) == [
+        "left out where methods are compared: talr at lr 1e-6: its runs are of 2 settings, which "
+        "differ in more than the seed"
+    ]

@@ -11,9 +11,12 @@ from synthetic_study import scored
 
 from talr_cli.report.tables.cells import as_csv, as_markdown
 from talr_cli.report.tables.screen import fitted
-from talr_cli.report.tables.table import print_table, results_cells
+from talr_cli.report.tables.table import estimate_cell, print_table, results_cells
 from talr_cli.report.tables.table import study_rows as rows_of_groups
+from talr_cli.statistics.contrasts import Contrast
+from talr_cli.statistics.estimates import Estimate
 from talr_cli.statistics.groups import comparable
+from talr_cli.statistics.paired import with_interval
 
 
 def study_rows(runs):
@@ -228,3 +231,13 @@ def test_several_pairs_are_named():
 def test_empty_study():
     assert markdown_table([]).count("\n") == 2
     assert csv_table([]).count("\n") == 1
+
+
+def test_nothing_is_minus_nothing():
+    """-0.0004 is written 0.000, as it is told from noise or not, with a sign as others have it."""
+    same = (-0.0004, -0.00049999, 0.0)
+    assert with_interval(*same) == "+0.000 [+0.000, +0.000]"
+    assert with_interval(-0.0005001, -0.1, 0.1) == "-0.001 [-0.100, +0.100]"
+    assert estimate_cell("domain_change", Estimate(-0.0004, 0.01)).text == "+0.000 ± 0.010"
+    assert estimate_cell("kl_from_base", Estimate(-1e-9, 0.0)).text == "0.0000 ± 0.0000"
+    assert Contrast(-0.0004, 0.0, 0.0, 1, 9).text() == "+0.000 [+0.000, +0.000], n 9"

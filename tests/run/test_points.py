@@ -52,6 +52,7 @@ def test_a_point_is_the_training_that_ends_there(method, train):
     early, late, whole = train(*typed, "score_at=[0.5,0.1]", "study=together")
     assert [trained(run)["training"]["steps"] for run in (early, late, whole)] == [1, 6, 12]
     assert trained(early)["weights"]["taken"] == {"at": 0.1, "of": whole.path.name}
+    assert len({trained(run)["setting"] for run in (early, late, whole)}) == 1
     (alone,) = train(*typed, "at=0.1", "study=alone")
     assert alone.path.name == early.path.name
     assert same(weights(alone.path), weights(early.path))

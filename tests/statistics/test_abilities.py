@@ -1,11 +1,13 @@
 """What was lost and won, less guessing: by an independent count, and against models that guess."""
 
 import math
+from dataclasses import astuple
 
 import numpy
 import pytest
 from synthetic_study import scored
 
+from talr_cli.report.tables.methods import method_lines
 from talr_cli.statistics.abilities import Guesses, abilities, abilities_of
 from talr_cli.statistics.groups import comparable
 
@@ -96,6 +98,31 @@ def test_seeds_are_averaged_and_their_deviation_is_in_the_error():
     assert found.lost.df == 2
     (alone,) = comparable([base, runs[0]])
     assert abilities(alone, NONE)[0].lost.runs is None
+
+
+def test_a_change_is_as_sure_as_where_methods_are_compared():
+    """Settings with every item right say nothing of how far others deviate, there as here."""
+    draw = numpy.random.default_rng(2)
+    before = draw.random(60) < 0.3
+    written = {"a": draw.random(60) < 0.5, "b": draw.random(60) < 0.5}
+    base = scored("base", before, written)
+    runs = [
+        scored(method, draw.random(60) < right, written, seed=seed, id=f"{method}{seed}")
+        for method, rights in (("sft", (0.5, 0.9)), ("talr", (1.1, 1.1)))
+        for seed, right in enumerate(rights)
+    ]
+    choices = Guesses(
+        {"domain": dict.fromkeys(base["domain"]["items"], 4)},
+        {one["run"]["id"]: {"domain": frozenset()} for one in runs},
+    )
+    (group,) = comparable([base, *runs])
+    found = [one for one in abilities(group, choices) if one.part == "domain"]
+    changes = [line.changes["domain"] for line in method_lines(group)[1:]]
+    for one, other in zip(found, changes, strict=True):
+        assert astuple(one.change) == pytest.approx(astuple(other))
+    first, second = (float(one["domain"]["score"]) for one in runs[:2])
+    assert found[1].change.runs == pytest.approx((first - second) ** 2 / 2 / 2)
+    assert found[1].change.df == 1
 
 
 def test_scores_that_are_neither_right_nor_wrong_have_no_transitions():

@@ -2,10 +2,11 @@
 
 import itertools
 
+import pytest
 from synthetic_study import results, scored
 
 from talr_cli.statistics.groups import comparable, left_out_lines
-from talr_cli.statistics.pairs import name_of
+from talr_cli.statistics.pairs import measured_otherwise, name_of
 
 
 def run(method, asked="one", base="aaaa0000", lr=1e-6, **where):
@@ -118,3 +119,26 @@ def test_names_that_make_the_same_file_name_do_not_overwrite_each_other():
 def test_the_same_model_under_two_names_is_shown_twice():
     groups = comparable([run("base", model="a"), run("sft", model="b")])
     assert [group.title for group in groups] == ["a on medcalc", "b on medcalc"]
+
+
+@pytest.mark.parametrize(
+    ("where", "key", "values", "why"),
+    [
+        ("domain", "max_new_tokens", (128, 64), "domain was answered within other numbers"),
+        ("domain", "prompts_hash", ("a" * 16, "b" * 16), "domain was asked by other prompts"),
+        ("general", "prompts_hash", ("a" * 16, "b" * 16), "general/a was asked by other prompts"),
+        ("general", "prompts_cut", (0, 7), "general/a has lost the beginnings of other prompts"),
+    ],
+)
+def test_what_was_asked_in_other_words_is_not_compared(where, key, values, why):
+    """As with other `model.template_arguments`, or a smaller `domain.max_new_tokens`."""
+    base, same, other, older = run("base"), run("sft"), run("talr", id="odd"), run("l2")
+    for one, value in ((base, values[0]), (same, values[0]), (other, values[1])):
+        section = one["domain"] if where == "domain" else one["general"]["tasks"]["a"]
+        section[key] = value
+    (group,) = comparable([base, same, other, older])
+    assert [one["run"]["method"] for one in group.runs] == ["base", "l2", "sft"]
+    ((_, told),) = group.left_out
+    assert told.startswith(why)
+    # Models have templates and positions of their own: their means may stand side by side.
+    assert measured_otherwise(base, other, where) is None

@@ -44,3 +44,10 @@ def test_a_point_along_a_training_is_no_rate_of_its_own():
     early = sft(2e-5, 10, 38)
     early["weights"]["taken"] = {"at": 0.5, "of": "sft-lr2e-5-s0"}
     assert line(sft(1e-6, 30, 38), early) == ""
+
+
+def test_a_rate_that_is_two_settings_is_not_one_of_them():
+    """The same seed twice: with other epochs, say. Neither is sft at 2e-5."""
+    twins = [sft(2e-5, 30, 18), sft(2e-5, 1, 1)]
+    assert line(sft(1e-6, 30, 38), *twins) == ""
+    assert "1e-6 against 5e-6" in line(sft(1e-6, 30, 38), sft(5e-6, 1, 1), *twins)

@@ -246,6 +246,7 @@ def _task_score(record: dict[str, Any], metric: str) -> dict[str, Any]:
             [sample.get(name) for sample in samples],
             [sample["doc_hash"] for sample in samples],
             values[key],
+            [sample.get("prompt_hash") for sample in samples],
         ),
         "all": {key: value for key, value in values.items() if isinstance(value, int | float)},
     }

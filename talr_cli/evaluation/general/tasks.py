@@ -75,7 +75,8 @@ def load_tasks(suite: SuiteConfig) -> Tasks:
     """Load every task with its data; one that lacks something is left out with a warning.
 
     Raises:
-        UserError: A name is unknown, a program could not be contained, or no task is left.
+        UserError: A name is unknown, a program could not be contained, a metric that counts is the
+            better the lower it is, or no task is left.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of what is meant here
     if suite.backend == "vllm":
@@ -113,6 +114,7 @@ def load_tasks(suite: SuiteConfig) -> Tasks:
                 for task in tasks:
                     knows = next(one for one in managers if task in one.task_index)
                     loaded[task] = _load(knows, task, name, settings[task], suite)
+                    _require_higher_is_better(loaded[task], suite.metrics[name])
             except MissingDataError as error:  # a group without one of its tasks is another measure
                 missing[name] = str(error) if name in tasks else f"{name}: {error}"
                 continue
@@ -192,6 +194,17 @@ def _require_containment(task: str, file: Path, allow_unsafe: bool) -> None:
         raise UserError(
             f"{task} runs programs that the model wrote in a way of its own, outside of the "
             "sandbox: leave it out, or set suite.allow_unsafe_code=true to run them unprotected"
+        )
+
+
+def _require_higher_is_better(task: Task, metric: str) -> None:
+    """A perplexity in the mean would count what was forgotten as a gain."""
+    name = metric.partition(",")[0]
+    if task.higher_is_better().get(name) is False:
+        raise UserError(
+            f"suite.metrics: {name} of {task.task_name} is the better the lower it is, and the "
+            "general score is a mean of what is the better the higher: name another metric, or "
+            f"leave {task.task_name} out (drift.cross_entropy is measured in any case)"
         )
 
 

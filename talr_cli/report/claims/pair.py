@@ -5,7 +5,6 @@ Knows which of them can be compared; does not know what is claimed.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +14,7 @@ from talr_cli.printable import rate_text
 from talr_cli.statistics.contrasts import SIDE, Contrast, any_holds
 from talr_cli.statistics.groups import Group, comparable
 from talr_cli.statistics.pairs import Results, has_both_scores, is_base
-from talr_cli.statistics.seeds import SeedGroup, whole_trainings
+from talr_cli.statistics.seeds import SeedGroup, only_settings, whole_trainings
 from talr_cli.statistics.settings import Part, Scores, scores_of
 
 
@@ -104,13 +103,12 @@ def gather_pairs(runs: Mapping[Path, Results]) -> list[Pair]:
     for group in comparable(runs.values()):
         place = {id(results): path for path, results in group.by_path(runs).items()}
         settings = whole_trainings([one for one in group.runs if has_both_scores(one)])
-        times = Counter((one.label, one.lr) for one in settings)
         by_method: dict[str, dict[float, SeedGroup]] = {}
         paths = {}
-        for one in settings:
-            if one.lr is not None and times[one.label, one.lr] == 1:
-                by_method.setdefault(one.label, {})[one.lr] = one
-                paths[one.label, one.lr] = [place[id(run)] for run in one.runs]
+        for one in only_settings(settings):
+            lr = one.lr or 0.0
+            by_method.setdefault(one.label, {})[lr] = one
+            paths[one.label, lr] = [place[id(run)] for run in one.runs]
         others = of_model.setdefault((group.model, group.fingerprint), {})
         pair = Pair(group, by_method, paths, others)
         others.setdefault(pair.dataset, []).append(pair)

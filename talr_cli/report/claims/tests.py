@@ -187,7 +187,7 @@ def _talr_balances_best(pair: Pair) -> Iterator[Test]:
         {rival: pair.lead("both", at("talr", larger), at(rival, larger)) for rival in rivals},
     )
     leads = {lr: pair.lead("general", at("talr", lr), at("sft", lr)) for lr in rates}
-    shown = ", ".join(f"{one.estimate:+.3f} at {rate_text(lr)}" for lr, one in leads.items())
+    shown = ", ".join(f"{one.estimate:+z.3f} at {rate_text(lr)}" for lr, one in leads.items())
     growth = {at("talr", larger): 1.0, at("sft", larger): -1.0}
     growth |= {at("talr", small): -1.0, at("sft", small): 1.0}
     yield _test(

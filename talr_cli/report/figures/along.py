@@ -28,6 +28,7 @@ from talr_cli.report.figures.looks import (
 )
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import Results, method_label, paths
+from talr_cli.statistics.seeds import setting_of
 
 FEW = 12  # of more settings error bars and thick lines hide each other
 
@@ -58,22 +59,24 @@ def draw_along(group: Group, trainings: Sequence[Sequence[Results]]) -> Figure:
         "general": "general score",
         "kl_from_base": "KL from base\n(nats per token)",
     }
-    settings: dict[tuple[str, float], list[Sequence[Results]]] = {}
+    settings: dict[tuple[str, float, str], list[Sequence[Results]]] = {}
     for path in trainings:
-        settings.setdefault((method_label(path[0]), _lr(path[0])), []).append(path)
+        made_with = setting_of(path) or ""
+        settings.setdefault((method_label(path[0]), _lr(path[0]), made_with), []).append(path)
     shown = [
         one
-        for label in ordered({label for label, _ in settings})
+        for label in ordered({label for label, *_ in settings})
         for one in sorted(settings)
         if one[0] == label
     ]
     figure = new_figure(6.4, 7.4)
     drawn = figure.subplots(len(panels), 1, sharex=True)
     for axes, (part, title) in zip(drawn, panels.items(), strict=True):
-        for label, lr in shown:
+        for one in shown:
+            label, lr, _ = one
             look = looks[label]
             style = {"color": look.color, "marker": look.marker, "linestyle": lines[lr]}
-            paths = [_values(group.base, path, part) for path in settings[label, lr]]
+            paths = [_values(group.base, path, part) for path in settings[one]]
             _draw_line(axes, _averaged(paths), style, len(settings) > FEW)
         before = _measured(group.base, part) if group.base else None
         if before is not None and part != "kl_from_base":
@@ -93,7 +96,7 @@ def draw_along(group: Group, trainings: Sequence[Sequence[Results]]) -> Figure:
             markersize=5,
             label=broken(f"{method}, lr {rate_text(lr)}"),
         )
-        for method, lr in shown
+        for method, lr in dict.fromkeys((method, lr) for method, lr, _ in shown)
     ]
     several = any(len(paths) > 1 for paths in settings.values())
     errors = "error bars: 1 s.e. over items" + ("; of several seeds: 1 s.d." if several else "")

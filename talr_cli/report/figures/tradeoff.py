@@ -55,6 +55,7 @@ class Setting:
     domain: Estimate
     general: Estimate
     seeds: list[tuple[float, float]]
+    setting: str | None
 
     @property
     def point(self) -> tuple[float, float]:
@@ -132,7 +133,7 @@ def _setting(group: SeedGroup) -> Setting:
     if domain is None or general is None:
         raise ValueError("a setting without both scores has no place")
     seeds = [point(one) for one in group.runs]
-    return Setting(group.label, group.lr, group.share, domain, general, seeds)
+    return Setting(group.label, group.lr, group.share, domain, general, seeds, group.setting)
 
 
 def _draw_point(
@@ -173,11 +174,11 @@ def _draw_rates(axes: Axes, ends: Iterable[Setting], seeds: bool) -> None:
 
 def _draw_paths(axes: Axes, base: Results | None, settings: Sequence[Setting]) -> None:
     """Each training from the base model on, through its points: a small mark each."""
-    by_training: dict[tuple[str, float | None], list[Setting]] = {}
+    by_training: dict[tuple[str, float | None, str | None], list[Setting]] = {}
     for one in settings:
-        by_training.setdefault((one.label, one.lr), []).append(one)
+        by_training.setdefault((one.label, one.lr, one.setting), []).append(one)
     start = [point(base)] if base is not None else []
-    for (label, _), path in by_training.items():
+    for (label, *_), path in by_training.items():
         if len({one.share for one in path}) < 2:
             continue
         look = look_of(label)

@@ -114,9 +114,8 @@ def _line(one: Ability) -> list[Cell]:
 def contrast_cells(one: Contrast, signed: bool = True) -> list[Cell]:
     """An estimate with its 95% interval, and both ends for programs; ≈ 0 where 0 is within."""
     low, high = one.interval()
-    shown = [round(value, 3) + 0.0 for value in (one.estimate, low, high)]  # none is -0.000
     if signed:
-        text = with_interval(*shown) + (" ≈ 0" if low <= 0 <= high else "")
+        text = with_interval(one.estimate, low, high) + (" ≈ 0" if low <= 0 <= high else "")
     else:
-        text = "{:.3f} [{:.3f}, {:.3f}]".format(*shown)
+        text = f"{one.estimate:z.3f} [{low:z.3f}, {high:z.3f}]"
     return [Cell(text, one.estimate), Cell(value=low), Cell(value=high)]

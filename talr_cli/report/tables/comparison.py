@@ -62,8 +62,8 @@ def _line(before: Results, after: Results, part: str) -> list[Cell]:
 
 def _difference_cells(found: Difference) -> list[Cell]:
     return [
-        Cell(f"{found.difference:+.3f}", found.difference),
-        Cell(f"{found.low:+.3f} .. {found.high:+.3f}", [found.low, found.high]),
+        Cell(f"{found.difference:+z.3f}", found.difference),
+        Cell(f"{found.low:+z.3f} .. {found.high:+z.3f}", [found.low, found.high]),
         _p(found.p),
         _p(found.mcnemar),
         *(Cell(str(count), count) for count in (found.n, found.won, found.lost)),

@@ -145,7 +145,7 @@ def _change(
 
 def _score_cells(line: Line, part: Part) -> list[Cell]:
     known = [found for one in line.runs if (found := estimate_of(one[part]))]
-    mean = Cell(f"{_mean(known):.3f}", _mean(known)) if known else Cell()
+    mean = Cell(f"{_mean(known):z.3f}", _mean(known)) if known else Cell()
     change = line.changes.get(part)
     if change is None:
         return [mean, Cell(), Cell(), Cell()]
@@ -155,7 +155,7 @@ def _score_cells(line: Line, part: Part) -> list[Cell]:
 def _kl(line: Line) -> Cell:
     sections = [(one["drift"] or {}).get("kl_from_base") for one in line.runs]
     known = [found for one in sections if (found := estimate_of(one))]
-    return Cell(f"{_mean(known):.3f}", _mean(known)) if known else Cell()
+    return Cell(f"{_mean(known):z.3f}", _mean(known)) if known else Cell()
 
 
 def _mean(known: Sequence[Estimate]) -> float:

@@ -14,7 +14,7 @@ from talr_cli.report.tables.table import estimate_cell
 from talr_cli.statistics.estimates import Estimate
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import PARTS, measured_otherwise
-from talr_cli.statistics.seeds import seed_groups
+from talr_cli.statistics.seeds import only_settings, whole_trainings
 
 SOURCE = "arXiv 2509.20758, MedCalc-Bench"
 DATASET, SUITE = "medcalc", "paper"
@@ -98,12 +98,11 @@ def _published(score: float) -> Cell:
 
 
 def _measured(group: Group) -> dict[Setting, Estimates]:
-    """Both scores of each setting, on the suite of the study."""
+    """Both scores of each whole training, on the suite of the study."""
     suite = [one for one in group.runs if (one["general"] or {}).get("suite") == SUITE]
     return {
-        (seeds.label, seeds.lr): {part: seeds.estimate(part) for part in PARTS}
-        for seeds in seed_groups(suite)
-        if seeds.lr is not None
+        (seeds.label, seeds.lr or 0.0): {part: seeds.estimate(part) for part in PARTS}
+        for seeds in only_settings(whole_trainings(suite))
     }
 
 

@@ -145,7 +145,7 @@ def estimate_cell(key: str, estimate: Estimate | None) -> Cell:
         return Cell()
     sign = "+" if key.endswith("_change") else ""
     digits = 4 if key in _DRIFT else 3  # nats per token are small
-    text = f"{estimate.score:{sign}.{digits}f}"
+    text = f"{estimate.score:{sign}z.{digits}f}"
     if estimate.stderr is not None:
         text += f" ± {estimate.stderr:.{digits}f}"
     if estimate.is_distinguishable is False:

@@ -1,0 +1,54 @@
+"""Items that two runs scored differently: what stands there is the answer that was scored."""
+
+import json
+
+import pytest
+from synthetic_study import scored
+
+from talr_cli.report.flips import flipped_items
+
+
+def flip_of(tmp_path, metric, arguments, before, after):
+    """The one flipped item of a task whose answers were weighed with these log-likelihoods."""
+    sides = []
+    for name, likelihoods, right in (("base", before, 0), ("sft", after, 1)):
+        folder = tmp_path / name / "samples"
+        folder.mkdir(parents=True)
+        responses = [[[one, False]] for one in likelihoods]
+        sample = {"doc_id": 0, "arguments": arguments, "resps": responses}
+        (folder / "general-a.jsonl").write_text(json.dumps(sample) + "\n")
+        one = scored(name, [1, 0], {"a": [right, 0]})
+        every = {metric: 0.5, **({"acc_mutual_info,none": 0.5} if len(arguments) > 2 else {})}
+        one["general"]["tasks"]["a"] |= {"metric": metric, "all": every}
+        sides.append((folder.parent, one))
+    (flip,) = flipped_items(*sides)
+    return flip["output_a"], flip["output_b"]
+
+
+ANSWERS = [["Q", " no"], ["Q", " a much longer answer"]]
+# By the sum both runs take the short one; by the character the second takes the long one.
+BEFORE, AFTER = (-2.0, -30.0), (-2.0, -10.0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [("acc_norm,none", (" no", " a much longer answer")), ("acc,none", (" no", " no"))],
+)
+def test_an_answer_is_chosen_by_the_metric_that_counts(tmp_path, metric, expected):
+    assert flip_of(tmp_path, metric, ANSWERS, BEFORE, AFTER) == expected
+
+
+def test_choices_that_stand_in_the_prompts_are_told_by_these(tmp_path):
+    """Winogrande: every choice goes on with the same words."""
+    arguments = [["Ann was ill, so Ann", " slept."], ["Ann was ill, so Bea", " slept."]]
+    told = flip_of(tmp_path, "acc,none", arguments, (-1.0, -2.0), (-2.0, -1.0))
+    assert told == ("Ann was ill, so Ann", "Ann was ill, so Bea")
+
+
+@pytest.mark.parametrize(("metric", "second"), [("acc", " no"), ("acc_mutual_info", ANSWERS[1][1])])
+def test_an_answer_without_its_question_is_none(tmp_path, metric, second):
+    """`acc_mutual_info` weighs every answer a second time, alone, and counts the difference."""
+    arguments = [*ANSWERS, ["", ANSWERS[0][1]], ["", ANSWERS[1][1]]]
+    alone = (-1.0, -20.0)
+    told = flip_of(tmp_path, f"{metric},none", arguments, (*BEFORE, *alone), (*AFTER, *alone))
+    assert told == (" no", second)
