@@ -148,7 +148,8 @@ def _predicted(trainer: Any, typed: Sequence[str], device: str) -> Any:
     from talr_cli.config import composition
     from talr_cli.models.head import causal_lm
     from talr_cli.models.shape import of_settings
-    from talr_cli.training.memory import Arithmetic, Pass, step_memory
+    from talr_cli.training.arithmetic import Arithmetic, Pass
+    from talr_cli.training.memory import step_memory
 
     if any("=trl-" in one for one in typed):
         return None
@@ -162,13 +163,14 @@ def _predicted(trainer: Any, typed: Sequence[str], device: str) -> Any:
     shape = of_settings(model.config.to_dict(), sizes)
     if shape is None:
         return None
-    how = Arithmetic(device, bool(arguments.bf16), config.optimizer)
+    fixed = config.trainer.deterministic
+    how = Arithmetic(device, bool(arguments.bf16), config.optimizer, deterministic=fixed)
     accumulates = arguments.gradient_accumulation_steps > 1
     again = bool(arguments.activation_checkpointing)
 
     def gib(seen: Seen) -> float:
         _, tokens, targets, longest = map(max, zip(*seen.passes, strict=True))
-        one = Pass(tokens, targets, longest, again, accumulates)
+        one = Pass(tokens, targets, longest, again, accumulates, varlen=device == "cuda")
         return step_memory(shape, config.parts, how, one).total / 2**30
 
     return gib

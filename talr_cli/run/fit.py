@@ -11,14 +11,15 @@ from dataclasses import replace
 from typing import Any
 
 from talr_cli import ranks
+from talr_cli.methods.replay import spread
 from talr_cli.models import device_memory
 from talr_cli.models.checks import length_switch
 from talr_cli.models.shape import Shape, shape_of
 from talr_cli.run.prepare import Run
 from talr_cli.runs.atomic import read_object
 from talr_cli.training import planner
+from talr_cli.training.arithmetic import Arithmetic
 from talr_cli.training.config import TrainerConfig
-from talr_cli.training.memory import Arithmetic
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def cut_up(run: Run, half: bool) -> TrainerConfig:
         plan = _plan(run, shape, how, trainer, free)
     log.info("%s", plan.line(max(1, trainer.batch_size // how.ranks)))
     if not plan.fits:
-        longest = max(len(row.input_ids) for row in run.rows)
+        longest = max(len(row.input_ids) for row in (*run.rows, *run.general))
         log.warning("%s", planner.warning(plan, shape, run.method, how, longest))
     return replace(trainer, micro_batch_size=plan.rows, gradient_checkpointing=plan.checkpointing)
 
@@ -88,19 +89,32 @@ def _plan(
     from talr_cli.training import varlen
 
     attention, joined = run.config.model.attention, trainer.padding_free
+    flash = attention not in ("sdpa", "eager")
+    varlen_kernel = run.device == "cuda" and attention == "sdpa" and how.half
+    kernel = flash or (varlen_kernel and varlen.kernel() is not None)
     if joined is None:  # whether it is so is tried when the model is there
-        has_kernel = attention not in ("sdpa", "eager")
-        if run.device == "cuda" and attention == "sdpa":
-            has_kernel = how.half and varlen.kernel() is not None
-        joined = has_kernel or run.device == "cpu"
-    share = 0.0 if run.method.replay is None else run.method.replay.share % 1  # of all: no others
+        joined = shape.linear is None and (kernel or run.device == "cpu")
+    along, of_along = _taken_along(run)
     rows = planner.Rows(
         [len(row.input_ids) for row in run.rows],
-        [len(row.targets) for row in run.rows],
+        [len(row.targets) + more for row, more in zip(run.rows, of_along, strict=True)],
         joined=joined,
-        more=1 / (1 - share),
+        along=along,
+        varlen=kernel and (flash or joined),
     )
     return planner.choose(shape, run.method, trainer, how, rows, free)
+
+
+def _taken_along(run: Run) -> tuple[list[list[int]], list[int]]:
+    """Of each training row: the tokens of the rows that it takes along, and all their targets."""
+    if run.method.replay is None or not run.general:
+        return [[] for _ in run.rows], [0] * len(run.rows)
+    targets = [len(row.targets) for row in run.general]
+    taken = spread([len(row.targets) for row in run.rows], targets, run.method.replay.share)
+    return (
+        [[len(run.general[index].input_ids) for index in some] for some in taken],
+        [sum(targets[index] for index in some) for some in taken],
+    )
 
 
 def _as_begun(run: Run, trainer: TrainerConfig) -> TrainerConfig:
@@ -124,4 +138,12 @@ def _arithmetic(run: Run, half: bool) -> Arithmetic:
     eager = run.config.model.attention == "eager"
     optimizer = run.config.optimizer
     device = "cuda" if run.device == "cuda" else "cpu"  # an Apple GPU has the CPU's memory
-    return Arithmetic(device, half, optimizer, ranks.world_size(), sharded, eager)
+    return Arithmetic(
+        device,
+        half,
+        optimizer,
+        ranks.world_size(),
+        sharded,
+        eager,
+        run.config.trainer.deterministic,
+    )

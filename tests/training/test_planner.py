@@ -11,17 +11,23 @@ from talr_cli.config import composition
 from talr_cli.errors import UserError
 from talr_cli.methods.optimizers import AdamW
 from talr_cli.models import device_memory
-from talr_cli.models.shape import Shape, shape_of
+from talr_cli.models.shape import Matrix, Shape, shape_of
 from talr_cli.training import planner
-from talr_cli.training.memory import Arithmetic, Pass, step_memory
+from talr_cli.training.arithmetic import Arithmetic, Pass
+from talr_cli.training.memory import step_memory
 from talr_cli.training.planner import Rows, choose
 
 GPU = Arithmetic("cuda", half=True, optimizer=AdamW())
 CPU = Arithmetic("cpu", half=False, optimizer=AdamW())
 GIB = 2**30
+QWEN_MATRICES = {
+    "q_proj": (2048, 2048), "k_proj": (2048, 256), "v_proj": (2048, 256), "o_proj": (2048, 2048),
+    "gate_proj": (2048, 11008), "up_proj": (2048, 11008), "down_proj": (11008, 2048),
+}  # fmt: skip
 QWEN = Shape(
     weights=3_085_938_688, stored_bytes=2, layers=36, hidden=2048, heads=16, queries=2048, keys=256,
-    inner=11008, vocabulary=151936, normalised=4096, projections=47872, matrices=7, tied=True,
+    inner=11008, vocabulary=151936, normalised=36 * 4096,
+    matrices=[Matrix(name, *ends, 36) for name, ends in QWEN_MATRICES.items()], tied=True,
 )  # fmt: skip
 ALIKE = Rows([1000] * 32, [250] * 32, joined=False)
 
@@ -140,8 +146,11 @@ def test_the_shape_of_a_model_is_read_from_its_files(tiny_source):
     found = shape_of(tiny_source)
     assert (found.layers, found.hidden, found.heads, found.keys) == (2, 64, 4, 32)
     assert (found.inner, found.tied) == (128, True)
-    # two norms of 64; q, k, v, o and three of the MLP
-    assert found.normalised == 128
-    assert found.matrices == 7
-    assert found.projections == 2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 128)
+    assert found.normalised == 2 * 128  # of each layer two norms of 64
+    assert set(found.matrices) == {
+        *(Matrix(name, 64, 64, 2) for name in ("q_proj", "o_proj")),
+        *(Matrix(name, 64, 32, 2) for name in ("k_proj", "v_proj")),
+        *(Matrix(name, 64, 128, 2) for name in ("gate_proj", "up_proj")),
+        Matrix("down_proj", 128, 64, 2),
+    }
     assert found.weights == found.head + found.multiplied
