@@ -59,7 +59,9 @@ class Memory:
 def least(shape: Shape, method: Method, how: Arithmetic) -> float:
     """Bytes of weights, gradient, optimizer and what the method keeps: without any row."""
     idle = step_memory(shape, method, how, Pass(0, 0, 0, checkpointing=True, accumulates=False))
-    return idle.state + trained_bytes(how) * trained_numbers(shape, method) / _parts(how)
+    needed = idle.state + trained_bytes(how) * trained_numbers(shape, method) / _parts(how)
+    # Whatever they are held in afterwards, weights are read in fp32, in the CPU's memory.
+    return max(needed, FP32 * shape.weights) if how.device == "cpu" else needed
 
 
 def step_memory(shape: Shape, method: Method, how: Arithmetic, one: Pass) -> Memory:
@@ -95,7 +97,7 @@ def _moments(
     head = FP32 * shape.head if whole else 0  # the gradient of the head, and of the embedding
     layers, layer = kept(shape, method, how, one)
     inputs: float = shape.layers * FP32 * shape.hidden * one.tokens
-    copied = how.half and not how.sharded and held_bytes(method, how) == FP32
+    copied = how.half and held_bytes(method, how) == FP32
     # Experts are multiplied in what they are held in.
     experts = 0 if shape.experts is None else shape.experts.weights
     copies: float = HALF * (shape.multiplied - experts) if copied else 0
@@ -118,6 +120,8 @@ def _moments(
         (before, scored, logits + head),
         (before, backward + passing, head),
         (gradient, layer + passing, 0),  # the first layer, the last to go back through
+        # In its second step DDP sorts the gradients into other buffers, by when they came.
+        (2 * gradient * ddp, 0, 0),
         # The embedding, last of all: where it is the head, two gradients and then their sum; on a
         # CPU, in one process, one alone.
         (gradient, 0, head * (2 * shape.tied * (not alone) + one.accumulates)),

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from dataclasses import replace
 from statistics import mean
 
 import pytest
@@ -13,7 +14,8 @@ from talr_cli.methods.optimizers import AdamW
 from talr_cli.models import device_memory
 from talr_cli.models.shape import Matrix, Shape, shape_of
 from talr_cli.training import planner
-from talr_cli.training.arithmetic import Arithmetic, Pass
+from talr_cli.training.arithmetic import Arithmetic, Pass, trained_numbers
+from talr_cli.training.layer_memory import passing_bytes
 from talr_cli.training.memory import step_memory
 from talr_cli.training.planner import Rows, choose
 
@@ -113,6 +115,50 @@ def test_the_largest_pass_is_padded_or_joined():
     padded = Rows([3, 9, 5], [1, 2, 4], joined=False).worst(2, True, False)
     assert (padded.tokens, padded.targets, padded.longest) == (18, 6, 9)
     assert Rows([3, 9, 5], [1, 2, 4], joined=True).worst(2, True, False).tokens == 14
+
+
+def test_rows_that_are_taken_along_count_one_by_one():
+    """In tokens, and where rows are padded to the longest, whichever that is."""
+    along = [[20, 4], [], [7]]
+    joined = Rows([3, 9, 5], [1, 2, 4], joined=True, along=along)
+    assert joined.worst(1, True, False).tokens == 3 + 20 + 4
+    assert joined.worst(2, True, False).tokens == 27 + 12
+    assert joined.worst(2, True, False).longest == 20
+    assert joined.mean_tokens(2) == (27 + 9 + 12) / 3
+    padded = Rows([3, 9, 5], [1, 2, 4], joined=False, along=along)
+    assert padded.worst(1, True, False).tokens == 3 * 20
+    assert padded.worst(2, True, False).tokens == 5 * 20
+    draws = [max(one) for one in itertools.product([20, 9, 7], repeat=2)]
+    assert padded.mean_tokens(2) == pytest.approx(mean(draws) * (3 + 1 + 2) / 3)
+
+
+def test_sums_in_a_fixed_order_take_more_where_few_heads_share_a_gpu(config):
+    """Of the gradient of the queries, in attention's backward pass."""
+    small = replace(QWEN, inner=2048, hidden=1024)
+    one = Pass(4096, 1024, 4096, True, accumulates=True, varlen=True)
+    fixed, free = (
+        passing_bytes(small, config.parts, replace(GPU, deterministic=on), one)
+        for on in (True, False)
+    )
+    assert fixed == 9 * 4 * 2048 * 4096  # 9 parts of 16 heads are what 132 multiprocessors take
+    assert free < fixed / 2
+
+
+def test_several_processes_hold_what_a_measurement_found(config):
+    """Of two on a CPU by their resident memory: DDP's second step; FSDP2's copies in bf16."""
+    one = Pass(512, 128, 256, checkpointing=True, accumulates=False)
+    alone = step_memory(QWEN, config.parts, CPU, one)
+    ddp = step_memory(QWEN, config.parts, replace(CPU, ranks=2), one)
+    assert ddp.total - ddp.state == 2 * 4 * QWEN.weights > alone.total - alone.state
+    kept = replace(one, checkpointing=False)
+    sharded = replace(CPU, half=True, ranks=2, sharded=True)
+    assert step_memory(QWEN, config.parts, sharded, kept).activations > 2 * QWEN.multiplied
+
+
+def test_an_adapter_on_some_matrices_trains_those_alone():
+    for modules, ends in (("[q_proj,v_proj]", 4096 + 2304), ("all-linear", 51968)):
+        lora = composition.load("train", ["method=lora", f"adapter.target_modules={modules}"])
+        assert trained_numbers(QWEN, lora.parts) == lora.adapter.rank * ends * 36
 
 
 def test_a_state_that_cannot_fit_is_refused_with_a_way_out(config):
