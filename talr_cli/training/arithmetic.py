@@ -103,3 +103,8 @@ def held_bytes(method: Method, how: Arithmetic) -> float:
     if base_dtype == "nf4":
         return FOUR_BITS
     return HALF if base_dtype == "auto" and how.half and not how.sharded else FP32
+
+
+def unquantised_bytes(method: Method, how: Arithmetic) -> float:
+    """Bytes of a number that is held as those are, but never in 4 bits."""
+    return max(held_bytes(method, how), HALF if how.half else FP32)

@@ -18,9 +18,9 @@ from talr_cli.training.arithmetic import (
     Pass,
     adapted,
     adapter_rank,
-    held_bytes,
     inputs_of,
     trained_numbers,
+    unquantised_bytes,
 )
 
 STATES = 23.5  # of the size of its values: what a layer of linear attention keeps, by torch alone
@@ -55,7 +55,7 @@ def _of_matrices(shape: Shape, method: Method, how: Arithmetic) -> float:
     chosen = adapted(shape, method)
     mlp = 3 * (FP32 if isinstance(method.adapter, Oft) else each) * inner * shape.layers
     inputs = inputs_of(chosen)
-    if not how.half:
+    if not how.half or how.optimizer.bf16_weights:
         inputs = min(inputs, (2 * shape.hidden + shape.queries + inner) * shape.layers)
     rank = adapter_rank(method) * sum(one.count for one in chosen)
     results = 0
@@ -72,11 +72,7 @@ def _of_experts(shape: Shape, method: Method, how: Arithmetic) -> float:
     numbers = (6 if experts.clamped else 3) * experts.inner + shape.hidden
     if method.adapter is None:
         numbers += experts.inner + shape.hidden  # the inputs of their matrices
-    return _of_an_expert(method, how) * experts.layers * experts.taken * numbers
-
-
-def _of_an_expert(method: Method, how: Arithmetic) -> int:
-    return HALF if held_bytes(method, how) < FP32 else FP32
+    return unquantised_bytes(method, how) * experts.layers * experts.taken * numbers
 
 
 def _adapted_experts(shape: Shape, method: Method, how: Arithmetic) -> float:
@@ -84,7 +80,7 @@ def _adapted_experts(shape: Shape, method: Method, how: Arithmetic) -> float:
     experts = shape.experts
     if experts is None or not experts.listed or not adapter_rank(method):
         return 0
-    return _of_an_expert(method, how) * experts.weights
+    return unquantised_bytes(method, how) * experts.weights
 
 
 def _kinds(shape: Shape, method: Method, how: Arithmetic, one: Pass) -> list[tuple[int, float]]:
@@ -112,7 +108,7 @@ def passing_bytes(shape: Shape, method: Method, how: Arithmetic, one: Pass) -> f
     each = HALF if how.half else FP32
     mlp: float = (3 * shape.inner + 3 * shape.hidden) * each
     if shape.experts is not None:
-        mlp = 3 * each * shape.hidden + _of_an_expert(method, how) * shape.experts.taken * (
+        mlp = 3 * each * shape.hidden + unquantised_bytes(method, how) * shape.experts.taken * (
             3 * shape.experts.inner + 2 * shape.hidden
         )
     attention: float = 0

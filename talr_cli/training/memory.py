@@ -21,6 +21,7 @@ from talr_cli.training.arithmetic import (
     held_bytes,
     trained_bytes,
     trained_numbers,
+    unquantised_bytes,
 )
 from talr_cli.training.layer_memory import kept, passing_bytes
 
@@ -94,14 +95,17 @@ def _moments(
 ) -> list[tuple[float, float, float]]:
     """(gradient, activations, logits) at the moments of a step that may be its peak."""
     whole, trained = method.adapter is None, trained_numbers(shape, method)
-    head = FP32 * shape.head if whole else 0  # the gradient of the head, and of the embedding
+    head = FP32 * shape.head if whole else 0  # the gradient of the head, as it is added up
+    # Between the layers a token's state is in what embedding and norms are held in.
+    between = shape.hidden * (trained_bytes(how) if whole else FP32)
+    made = trained_bytes(how) * shape.head if whole else 0  # and as it is left, as the embedding's
     layers, layer = kept(shape, method, how, one)
-    inputs: float = shape.layers * FP32 * shape.hidden * one.tokens
+    inputs: float = shape.layers * between * one.tokens
     copied = how.half and held_bytes(method, how) == FP32
     # Experts are multiplied in what they are held in.
     experts = 0 if shape.experts is None else shape.experts.weights
     copies: float = HALF * (shape.multiplied - experts) if copied else 0
-    ends = 2 * FP32 * shape.hidden * one.tokens + 2 * FP32 * shape.hidden * one.targets
+    ends = 2 * between * (one.tokens + one.targets)
     passing = passing_bytes(shape, method, how, one)
     if one.checkpointing:
         forward: float = inputs
@@ -117,26 +121,29 @@ def _moments(
     return [
         (before, forward + passing, 0),  # the last layer
         (before, forward + ends, logits),
-        (before, scored, logits + head),
-        (before, backward + passing, head),
+        (before, scored, logits + head + (made if made < head else 0)),
+        (before, backward + passing, made),
         (gradient, layer + passing, 0),  # the first layer, the last to go back through
         # In its second step DDP sorts the gradients into other buffers, by when they came.
         (2 * gradient * ddp, 0, 0),
         # The embedding, last of all: where it is the head, two gradients and then their sum; on a
         # CPU, in one process, one alone.
-        (gradient, 0, head * (2 * shape.tied * (not alone) + one.accumulates)),
-        (gradient, how.optimizer.working(trained, shape.head, how.device), 0),
+        (gradient, 0, made * (2 * shape.tied * (not alone) + one.accumulates)),
+        (gradient, how.optimizer.working(trained // _parts(how), shape.head, how.device), 0),
     ]
 
 
 def _weights(shape: Shape, method: Method, how: Arithmetic) -> float:
     if method.adapter is None:
         return trained_bytes(how) * shape.weights
-    held = held_bytes(method, how)
-    rest: float = FP32 * (shape.head + trained_numbers(shape, method))
-    if not shape.tied:  # a head of its own is a matrix like others, but is never in 4 bits
-        rest += (held if held >= HALF else HALF if how.half else FP32) * shape.head
-    return held * shape.multiplied + rest
+    experts = 0 if shape.experts is None else shape.experts.weights
+    # Of these bitsandbytes takes none: it knows linear layers, and the head is left out.
+    whole = experts + (0 if shape.tied else shape.head)
+    return (
+        held_bytes(method, how) * (shape.multiplied - experts)
+        + unquantised_bytes(method, how) * whole
+        + FP32 * (shape.head + trained_numbers(shape, method))
+    )
 
 
 def _state(shape: Shape, method: Method, how: Arithmetic) -> float:
