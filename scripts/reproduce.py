@@ -20,34 +20,41 @@ import torch
 from talr_cli.config import composition
 from talr_cli.models import sources
 from talr_cli.models.device_memory import USABLE, gib
-from talr_cli.models.shape import Shape
+from talr_cli.models.shape import Matrix, Shape
 from talr_cli.sweep.needs import CHECKPOINT_BYTES, CHECKPOINTS, free_bytes
-from talr_cli.training.memory import Arithmetic
+from talr_cli.training.arithmetic import Arithmetic
 from talr_cli.training.planner import Plan, Rows, choose, operations
 
 EXPERIMENTS = {
     "cpu": ["cpu"],
     "paper": ["paper/medcalc", "paper/esci", "paper/esci-label"],
 }
-# The models' shapes, from their config.json; of gemma3 the text model. All are stored in bf16, and
-# their heads are their embeddings.
+
+
+def _decoder(
+    weights: int, layers: int, hidden: int, heads: int, queries: int, keys: int, inner: int,
+    vocabulary: int, normalised: int, **windows: int,
+) -> Shape:  # fmt: skip
+    """A model that is stored in bf16 and whose head is its embedding."""
+    matrices = (
+        *(("q_proj", hidden, queries), ("o_proj", queries, hidden), ("down_proj", inner, hidden)),
+        *((name, hidden, keys) for name in ("k_proj", "v_proj")),
+        *((name, hidden, inner) for name in ("gate_proj", "up_proj")),
+    )
+    return Shape(
+        weights, 2, layers, hidden, heads, queries, keys, inner, vocabulary, layers * normalised,
+        [Matrix(*one, layers) for one in matrices], tied=True, **windows,
+    )  # fmt: skip
+
+
+# From their config.json; of gemma3 the text model.
 SHAPES = {
-    "qwen2.5-3b": Shape(
-        weights=3_085_938_688, stored_bytes=2, layers=36, hidden=2048, heads=16, queries=2048,
-        keys=256, inner=11008, vocabulary=151936, normalised=4096, projections=47872, matrices=7,
-        tied=True,
+    "qwen2.5-3b": _decoder(3_085_938_688, 36, 2048, 16, 2048, 256, 11008, 151936, 4096),
+    "qwen3-4b": _decoder(4_022_468_096, 36, 2560, 32, 4096, 1024, 9728, 151936, 10240),
+    "gemma3-4b": _decoder(
+        3_880_263_168, 34, 2560, 8, 2048, 1024, 10240, 262208, 13312, windowed=29, window=1024
     ),
-    "qwen3-4b": Shape(
-        weights=4_022_468_096, stored_bytes=2, layers=36, hidden=2560, heads=32, queries=4096,
-        keys=1024, inner=9728, vocabulary=151936, normalised=10240, projections=57344, matrices=7,
-        tied=True,
-    ),
-    "gemma3-4b": Shape(
-        weights=3_880_263_168, stored_bytes=2, layers=34, hidden=2560, heads=8, queries=2048,
-        keys=1024, inner=10240, vocabulary=262208, normalised=13312, projections=54784, matrices=7,
-        tied=True,
-    ),
-}  # fmt: skip
+}
 # Two small models on one core each get further than one on two; each takes about 4 GiB.
 CPU_WORKERS = 2
 RATES, METHODS, TRAINED_METHODS = 3, 6, 5  # averages need no training of their own
@@ -152,10 +159,9 @@ def training_hours(size: Size, parameters: float, peak: float, one: Plan) -> flo
 def plan(model: str, method: str = "sft") -> Plan:
     """How `talr train` cuts up batches of the longest rows, and the memory that this takes."""
     config = composition.load("train", ["experiment=paper/medcalc", f"method={method}"])
-    longest = config.trainer.max_length
-    rows = Rows([longest], [longest], joined=False)
+    rows = Rows.alike(config.trainer.max_length, config.trainer.batch_size, varlen=True)
     usable = USABLE["cuda"] * gpu_memory()
-    how = Arithmetic("cuda", half=True, optimizer=config.optimizer)
+    how = Arithmetic("cuda", half=True, optimizer=config.optimizer, deterministic=True)
     return choose(SHAPES[model], config.parts, config.trainer, how, rows, usable)
 
 

@@ -27,6 +27,9 @@ Item = TypeVar("Item")
 MOST = {"cuda": 256, "cpu": 32}
 UNKNOWN = 64  # rows of a model that has no keys and values, or no shape that is known
 TOKENS = 2048  # of a prompt and its answer, where their lengths are not known
+# Tensors that are held at once: of a layer's values in linear attention, of the states that experts
+# take and give, of all pairs of tokens.
+LINEAR_STATES, EXPERT_STATES, EAGER_PAIRS = 16, 6, 7
 SCORED = 16  # positions of a row at which logits are made, where choices are scored
 
 
@@ -126,14 +129,18 @@ def row_bytes(shape: Shape, tokens: int, each: int, eager: bool = False) -> floa
         eager: Whether attention makes a matrix of all pairs of tokens for each head.
     """
     # A layer's keys and values are copied where tokens are added.
-    cache = cached_bytes(shape, tokens, each) * (1 + 1 / shape.layers)
+    cache = cached_bytes(shape, tokens, each) * (1 + 1 / max(1, shape.attending))
     states = each * (3 * shape.hidden + 3 * shape.inner + 2 * shape.queries) * tokens
+    if shape.linear is not None:  # without its kernels one such layer is computed in fp32
+        states += LINEAR_STATES * 4 * shape.linear.values * tokens
+    if shape.experts is not None:  # a copy for each expert that it is sent to, and what comes back
+        states += EXPERT_STATES * each * shape.experts.taken * shape.hidden * tokens
     pairs = (1 + each) * tokens**2  # which of the tokens sees which: padding stands on the left
     if eager:
-        pairs += shape.heads * (4 + each) * tokens**2
+        pairs += EAGER_PAIRS * each * shape.heads * tokens**2
     return cache + states + pairs + (4 + each) * SCORED * shape.vocabulary
 
 
 def cached_bytes(shape: Shape, tokens: int, each: int) -> int:
     """Of the keys and values of a row; layers with a sliding window hold less."""
-    return 2 * shape.layers * shape.keys * tokens * each
+    return 2 * shape.attending * shape.keys * tokens * each

@@ -47,6 +47,10 @@ class Optimizer:
         rest = trained - embedding - head
         return self.state_bytes * rest + of_embedding * embedding + of_head * head
 
+    def working(self, trained: int, largest: int, device: str) -> float:
+        """Bytes that a step takes beside its state: of so many numbers, `largest` in one matrix."""
+        return 0
+
     def arguments(self) -> dict[str, Any]:
         """Of transformers' TrainingArguments."""
         return {}
@@ -145,6 +149,9 @@ class Adafactor(Optimizer):
     shards: ClassVar[bool] = False
     state_bytes: ClassVar[float] = 0
 
+    def working(self, trained: int, largest: int, device: str) -> float:
+        return 2 * 4 * min(trained, largest)  # a matrix's squares, then its update
+
     def arguments(self) -> dict[str, Any]:
         return {"optim": "adafactor", "weight_decay": self.weight_decay}
 
@@ -156,6 +163,11 @@ class Sgd(Optimizer):
     weight_decay: float = value(**_DECAY)
     momentum: float = value("decay of the sum of the gradients", 0.9, at_least=0, below=1)
     state_bytes: ClassVar[float] = 4
+
+    def working(self, trained: int, largest: int, device: str) -> float:
+        # A gradient with the decay in it: on a GPU of all weights at once.
+        decayed = trained if device == "cuda" else min(trained, largest)
+        return 4 * decayed if self.weight_decay else 0
 
     def arguments(self) -> dict[str, Any]:
         momentum = f"momentum={self.momentum}"

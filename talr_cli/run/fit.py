@@ -12,16 +12,15 @@ from dataclasses import replace
 from typing import Any
 
 from talr_cli import ranks
-from talr_cli.data.rendering import Rendered
-from talr_cli.methods.method import Method
+from talr_cli.methods.replay import spread
 from talr_cli.models import device_memory
 from talr_cli.models.checks import length_switch
 from talr_cli.models.shape import Shape, shape_of
 from talr_cli.run.prepare import Run
 from talr_cli.runs.atomic import read_object
 from talr_cli.training import planner
+from talr_cli.training.arithmetic import Arithmetic
 from talr_cli.training.config import TrainerConfig
-from talr_cli.training.memory import Arithmetic
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ def cut_up(run: Run, half: bool) -> TrainerConfig:
         plan = _plan(run, shape, how, trainer, free)
     log.info("%s", plan.line(max(1, trainer.batch_size // how.ranks)))
     if not plan.fits:
-        longest = max(len(row.input_ids) for row in run.rows)
+        longest = max(len(row.input_ids) for row in (*run.rows, *run.general))
         log.warning("%s", planner.warning(plan, shape, run.method, how, longest))
     return replace(trainer, micro_batch_size=plan.rows, gradient_checkpointing=plan.checkpointing)
 
@@ -88,33 +87,46 @@ def _apart(run: Run) -> TrainerConfig:
 def _plan(
     run: Run, shape: Shape, how: Arithmetic, trainer: TrainerConfig, free: float
 ) -> planner.Plan:
-    rows = rows_of(run.rows, run.method, trainer, run.config.model.attention, how.half, run.device)
+    attention = run.config.model.attention
+    joined, varlen = expected_kernel(shape, trainer, attention, how.half, run.device)
+    along, of_along = _taken_along(run)
+    rows = planner.Rows(
+        [len(row.input_ids) for row in run.rows],
+        [len(row.targets) + more for row, more in zip(run.rows, of_along, strict=True)],
+        joined=joined,
+        along=along,
+        varlen=varlen,
+    )
     return planner.choose(shape, run.method, trainer, how, rows, free)
 
 
-def rows_of(
-    rows: Sequence[Rendered],
-    method: Method,
-    trainer: TrainerConfig,
-    attention: str,
-    half: bool,
-    device: str,
-) -> planner.Rows:
-    """The rows as the planner sees them, joined where that is to be expected on this device."""
+def expected_kernel(
+    shape: Shape, trainer: TrainerConfig, attention: str, half: bool, device: str
+) -> tuple[bool, bool]:
+    """(whether rows will be joined, whether one kernel takes all of them), as far as is known.
+
+    Whether it is so is tried when the model is there.
+    """
     from talr_cli.training import varlen
 
+    flash = attention not in ("sdpa", "eager")
+    of_torch = device == "cuda" and attention == "sdpa" and half
+    kernel = flash or (of_torch and varlen.kernel() is not None)
     joined = trainer.padding_free
-    if joined is None:  # whether it is so is tried when the model is there
-        has_kernel = attention not in ("sdpa", "eager")
-        if device == "cuda" and attention == "sdpa":
-            has_kernel = half and varlen.kernel() is not None
-        joined = has_kernel or device == "cpu"
-    share = 0.0 if method.replay is None else method.replay.share % 1  # of all: no others
-    return planner.Rows(
-        [len(row.input_ids) for row in rows],
-        [len(row.targets) for row in rows],
-        joined=joined,
-        more=1 / (1 - share),
+    if joined is None:
+        joined = shape.linear is None and (kernel or device == "cpu")
+    return joined, kernel and (flash or joined)
+
+
+def _taken_along(run: Run) -> tuple[list[list[int]], list[int]]:
+    """Of each training row: the tokens of the rows that it takes along, and all their targets."""
+    if run.method.replay is None or not run.general:
+        return [[] for _ in run.rows], [0] * len(run.rows)
+    targets = [len(row.targets) for row in run.general]
+    taken = spread([len(row.targets) for row in run.rows], targets, run.method.replay.share)
+    return (
+        [[len(run.general[index].input_ids) for index in some] for some in taken],
+        [sum(targets[index] for index in some) for some in taken],
     )
 
 
@@ -139,4 +151,12 @@ def _arithmetic(run: Run, half: bool) -> Arithmetic:
     eager = run.config.model.attention == "eager"
     optimizer = run.config.optimizer
     device = "cuda" if run.device == "cuda" else "cpu"  # an Apple GPU has the CPU's memory
-    return Arithmetic(device, half, optimizer, ranks.world_size(), sharded, eager)
+    return Arithmetic(
+        device,
+        half,
+        optimizer,
+        ranks.world_size(),
+        sharded,
+        eager,
+        run.config.trainer.deterministic,
+    )

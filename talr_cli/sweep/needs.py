@@ -32,7 +32,7 @@ from talr_cli.sweep.jobs import Job, State
 from talr_cli.tracking.base import check_installed
 from talr_cli.tracking.wandb import is_logged_in
 from talr_cli.training import planner
-from talr_cli.training.memory import Arithmetic
+from talr_cli.training.arithmetic import Arithmetic
 
 _SAVED = {"float32": 4, "bfloat16": 2, "float16": 2}
 # A checkpoint to go on from: fp32 weights and AdamW's two moments. Two are kept, and for a moment
@@ -267,8 +267,9 @@ def _longest_rows(
     config: TrainConfig, shape: Shape, place: Place | None, there: float
 ) -> planner.Plan:
     """How a batch is cut up for so much memory when every row is as long as may be."""
-    longest, how = config.trainer.max_length, _arithmetic(config, place)
-    rows = planner.Rows([longest], [longest], joined=False)
+    how, trainer = _arithmetic(config, place), config.trainer
+    has_kernel = how.device == "cuda" and how.half and not how.eager
+    rows = planner.Rows.alike(trainer.max_length, trainer.batch_size, has_kernel)
     usable = USABLE[how.device] * there
     return planner.choose(shape, config.parts, config.trainer, how, rows, usable)
 
@@ -297,6 +298,7 @@ def _arithmetic(config: TrainConfig, place: Place | None) -> Arithmetic:
         ranks,
         config.distributed.strategy == "fsdp2" and ranks > 1,
         config.model.attention == "eager",
+        config.trainer.deterministic,
     )
 
 

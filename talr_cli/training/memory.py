@@ -9,55 +9,29 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass
 
-from talr_cli.methods.adapters import Oft
 from talr_cli.methods.averaging import Ema
 from talr_cli.methods.method import Method
-from talr_cli.methods.optimizers import Optimizer
 from talr_cli.methods.regularisers import CHUNK, L2, Kl
 from talr_cli.models.shape import Shape
+from talr_cli.training.arithmetic import (
+    FP32,
+    HALF,
+    Arithmetic,
+    Pass,
+    held_bytes,
+    trained_bytes,
+    trained_numbers,
+    unquantised_bytes,
+)
+from talr_cli.training.layer_memory import kept, passing_bytes
 
-FP32 = 4
-HALF = 2
-FOUR_BITS = 0.52  # and for 64 numbers a scale, which is in 8 bits itself
 # Tokens and columns of the tiles in which TRL's head makes logits, and of what else makes them. On
 # a CPU several tiles are held at once: so many columns as its caches hold.
 TILE_TOKENS, TILE_COLUMNS = 4096, {"cuda": 32768, "cpu": 1024}
 TARGETS_AT_ONCE = 512
 # Tensors of a tile's size that are held at once: a kernel's own on a GPU, torch's on a CPU.
 TILES = {"cuda": 1, "cpu": 6}
-KL_TILES = 6
-ROTATIONS = 4  # of the size of what OFT trains: what a rotation is made by
-
-
-@dataclass(frozen=True)
-class Arithmetic:
-    """Where a step is computed (cuda or cpu), how, and by how many processes."""
-
-    device: str
-    half: bool  # under autocast, in bf16 or fp16
-    optimizer: Optimizer
-    ranks: int = 1
-    sharded: bool = False
-    eager: bool = False  # attention that makes a matrix of all pairs of tokens
-
-
-@dataclass(frozen=True)
-class Pass:
-    """What goes through the model at once, and how.
-
-    Attributes:
-        tokens: Of all rows, with their padding.
-        targets: Of these, how many are scored.
-        longest: Tokens of the longest row.
-        checkpointing: Whether layers are computed again in the backward pass.
-        accumulates: Whether another pass before it has left a gradient.
-    """
-
-    tokens: int
-    targets: int
-    longest: int
-    checkpointing: bool
-    accumulates: bool
+KL_TILES, TOPK_TILES = 6, 3
 
 
 @dataclass(frozen=True)
@@ -83,30 +57,18 @@ class Memory:
         return self.weights + self.optimizer + self.theta_0 + self.base + self.mean
 
 
-def trained_numbers(shape: Shape, method: Method) -> int:
-    """How many numbers the optimizer changes."""
-    if method.adapter is None:
-        return shape.weights
-    if isinstance(method.adapter, Oft):
-        # (b - 1) / 2 numbers of an input, and about half of a matrix's ends are inputs.
-        return (method.adapter.block_size - 1) * shape.projections // 4 * shape.layers
-    return _rank(method) * shape.projections * shape.layers
-
-
-def _rank(method: Method) -> int:
-    return int(getattr(method.adapter, "rank", 0))
-
-
 def least(shape: Shape, method: Method, how: Arithmetic) -> float:
     """Bytes of weights, gradient, optimizer and what the method keeps: without any row."""
     idle = step_memory(shape, method, how, Pass(0, 0, 0, checkpointing=True, accumulates=False))
-    return idle.state + _trained_bytes(how) * trained_numbers(shape, method) / _parts(how)
+    needed = idle.state + trained_bytes(how) * trained_numbers(shape, method) / _parts(how)
+    # Whatever they are held in afterwards, weights are read in fp32, in the CPU's memory.
+    return max(needed, FP32 * shape.weights) if how.device == "cpu" else needed
 
 
 def step_memory(shape: Shape, method: Method, how: Arithmetic, one: Pass) -> Memory:
     """The peak of an optimizer step whose forward passes are like `one`."""
     trained = trained_numbers(shape, method)
-    gradient = _trained_bytes(how) * trained / _parts(how)
+    gradient = trained_bytes(how) * trained / _parts(how)
     theta_0 = base = 0.0
     if isinstance(method.regulariser, L2) and method.regulariser.theta0_device != "cpu":
         kept = {"float32": FP32, "bfloat16": 2}.get(
@@ -132,77 +94,56 @@ def _moments(
     shape: Shape, method: Method, how: Arithmetic, one: Pass, gradient: float
 ) -> list[tuple[float, float, float]]:
     """(gradient, activations, logits) at the moments of a step that may be its peak."""
-    whole = method.adapter is None
-    head = FP32 * shape.head if whole else 0  # the gradient of the head, and of the embedding
-    layer = _saved_by_layer(shape, method, how, one)
-    inputs: float = shape.layers * FP32 * shape.hidden * one.tokens
-    copied = how.half and not how.sharded and _held(method, how) == FP32
-    copies: float = HALF * shape.multiplied if copied else 0
-    ends = 2 * FP32 * shape.hidden * one.tokens + 2 * FP32 * shape.hidden * one.targets
-    passing = _passing(shape, how) * one.tokens
+    whole, trained = method.adapter is None, trained_numbers(shape, method)
+    head = FP32 * shape.head if whole else 0  # the gradient of the head, as it is added up
+    # Between the layers a token's state is in what embedding and norms are held in.
+    between = shape.hidden * (trained_bytes(how) if whole else FP32)
+    made = trained_bytes(how) * shape.head if whole else 0  # and as it is left, as the embedding's
+    layers, layer = kept(shape, method, how, one)
+    inputs: float = shape.layers * between * one.tokens
+    copied = how.half and held_bytes(method, how) == FP32
+    # Experts are multiplied in what they are held in.
+    experts = 0 if shape.experts is None else shape.experts.weights
+    copies: float = HALF * (shape.multiplied - experts) if copied else 0
+    ends = 2 * between * (one.tokens + one.targets)
+    passing = passing_bytes(shape, method, how, one)
     if one.checkpointing:
         forward: float = inputs
         scored, backward = inputs + ends, inputs + layer + ends
     else:
-        forward = scored = backward = shape.layers * layer + copies
+        forward = scored = backward = layers + copies
         scored += ends
     logits = _logits(shape, method, how, one)
-    before = gradient if one.accumulates else 0
+    # DDP's gradient stays where it is sent from.
+    ddp = how.ranks > 1 and not how.sharded
+    before = gradient if one.accumulates or ddp else 0
     alone = how.device == "cpu" and how.ranks == 1
     return [
         (before, forward + passing, 0),  # the last layer
         (before, forward + ends, logits),
-        (before, scored, logits + head),
-        (before, backward + passing, head),
+        (before, scored, logits + head + (made if made < head else 0)),
+        (before, backward + passing, made),
+        (gradient, layer + passing, 0),  # the first layer, the last to go back through
+        # In its second step DDP sorts the gradients into other buffers, by when they came.
+        (2 * gradient * ddp, 0, 0),
         # The embedding, last of all: where it is the head, two gradients and then their sum; on a
         # CPU, in one process, one alone.
-        (gradient, 0, head * (2 * shape.tied * (not alone) + one.accumulates)),
+        (gradient, 0, made * (2 * shape.tied * (not alone) + one.accumulates)),
+        (gradient, how.optimizer.working(trained // _parts(how), shape.head, how.device), 0),
     ]
-
-
-def _saved_by_layer(shape: Shape, method: Method, how: Arithmetic, one: Pass) -> float:
-    """What a layer keeps for its backward pass.
-
-    Under autocast each matrix has a copy of its input in 2 bytes; norms and the states between
-    layers are fp32.
-    """
-    each = HALF if how.half else FP32
-    inputs = (5 * HALF if how.half else 2 * FP32) * shape.hidden
-    norms = (2 if method.adapter is None else 1) * FP32 * shape.normalised
-    attention = each * 2 * (shape.queries + shape.keys)
-    mlp = 4 * each * shape.inner
-    pairs = (FP32 + each) * shape.heads * one.longest if how.eager else 0
-    adapters: float = each * shape.matrices * _rank(method)
-    if how.half and _rank(method):  # under autocast each adapter has a copy of its matrix's inputs
-        adapters += HALF * shape.projections / 2
-    rotations = 0.0
-    if isinstance(method.adapter, Oft):
-        # Under autocast two copies of each matrix's inputs, before and after they are rotated.
-        adapters = HALF * shape.projections if how.half else 0
-        rotations = ROTATIONS * FP32 * trained_numbers(shape, method) / shape.layers
-    return (norms + inputs + attention + mlp + pairs + adapters) * one.tokens + rotations
-
-
-def _trained_bytes(how: Arithmetic) -> int:
-    """Of a number that is trained, and of its gradient."""
-    return HALF if how.optimizer.bf16_weights else FP32
-
-
-def _held(method: Method, how: Arithmetic) -> float:
-    """Bytes of a number in the layers' matrices."""
-    if method.adapter is None:
-        return _trained_bytes(how)
-    base_dtype = getattr(method.adapter, "base_dtype", "float32")
-    if base_dtype == "nf4":
-        return FOUR_BITS
-    return HALF if base_dtype == "auto" and how.half and not how.sharded else FP32
 
 
 def _weights(shape: Shape, method: Method, how: Arithmetic) -> float:
     if method.adapter is None:
-        return _trained_bytes(how) * shape.weights
-    rest = shape.weights - shape.multiplied + trained_numbers(shape, method)
-    return _held(method, how) * shape.multiplied + FP32 * rest
+        return trained_bytes(how) * shape.weights
+    experts = 0 if shape.experts is None else shape.experts.weights
+    # Of these bitsandbytes takes none: it knows linear layers, and the head is left out.
+    whole = experts + (0 if shape.tied else shape.head)
+    return (
+        held_bytes(method, how) * (shape.multiplied - experts)
+        + unquantised_bytes(method, how) * whole
+        + FP32 * (shape.head + trained_numbers(shape, method))
+    )
 
 
 def _state(shape: Shape, method: Method, how: Arithmetic) -> float:
@@ -213,19 +154,16 @@ def _state(shape: Shape, method: Method, how: Arithmetic) -> float:
     return how.optimizer.state(trained, shape.head, 0 if shape.tied else shape.head)
 
 
-def _passing(shape: Shape, how: Arithmetic) -> float:
-    """Bytes of a token that come and go within a layer."""
-    return (3 * shape.inner + 3 * shape.hidden) * (HALF if how.half else FP32)
-
-
 def _logits(shape: Shape, method: Method, how: Arithmetic, one: Pass) -> float:
     """What is held of them at once, with the gradient of what they are made of."""
     columns = min(TILE_COLUMNS[how.device], shape.vocabulary)
     made = min(one.targets, TILE_TOKENS) * columns * TILES[how.device] * FP32
     if how.device == "cpu":
         made += FP32 * columns * shape.hidden
+    chunk = min(one.targets, TARGETS_AT_ONCE) * shape.vocabulary * FP32
+    if "topk_entropy" in method.objective.outputs:
+        made = max(made, TOPK_TILES * chunk + (HALF * shape.head if how.half else 0))
     if isinstance(method.regulariser, Kl):
-        chunk = min(one.targets, TARGETS_AT_ONCE) * shape.vocabulary * FP32
         made = max(made, KL_TILES * chunk + FP32 * shape.head)
     return made
 

@@ -11,14 +11,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from talr_cli.errors import UserError
 from talr_cli.methods.base import Objective
 from talr_cli.methods.method import Method
 from talr_cli.models.device_memory import gib
 from talr_cli.models.shape import Shape
+from talr_cli.training.arithmetic import Arithmetic, Pass
 from talr_cli.training.config import TrainerConfig
-from talr_cli.training.memory import Arithmetic, Memory, Pass, least, step_memory
+from talr_cli.training.memory import Memory, least, step_memory
 
 # A forward and backward pass takes as long as so many tokens more would: weights are read and cast,
 # gradients added up. By bandwidth and arithmetic of an H100 and of two CPU cores, not measured.
@@ -32,39 +34,52 @@ class Rows:
     """Tokens and targets of each training row.
 
     Args:
+        targets: Of each row, with those of the rows that it takes along.
         joined: Whether the rows of a pass are joined, where there are several, and not padded.
-        more: What other rows that are taken along multiply both by.
+        along: Of each row the tokens of the rows that it takes along; empty: none takes any.
+        varlen: Whether one kernel takes all joined rows, and windows.
     """
 
     tokens: Sequence[int]
     targets: Sequence[int]
     joined: bool
-    more: float = 1.0
+    along: Sequence[Sequence[int]] = ()
+    varlen: bool = False
+
+    @classmethod
+    def alike(cls, tokens: int, count: int, varlen: bool) -> Rows:
+        """So many rows of so many tokens, all of them targets."""
+        return cls([tokens] * count, [tokens] * count, joined=varlen, varlen=varlen)
 
     def worst(self, rows: int, checkpointing: bool, accumulates: bool) -> Pass:
         """The largest pass that so many rows can make."""
-        longest = sorted(self.tokens, reverse=True)[:rows]
-        tokens = sum(longest) if self.joined else rows * longest[0]
-        targets = sum(sorted(self.targets, reverse=True)[:rows])
-        return Pass(
-            int(self.more * tokens),
-            int(self.more * targets),
-            longest[0],
-            checkpointing,
-            accumulates,
-        )
+        sequences, targets = self._sequences, sum(sorted(self.targets, reverse=True)[:rows])
+        longest = max(map(max, sequences))
+        if self.joined:
+            tokens = sum(sorted(map(sum, sequences), reverse=True)[:rows])
+        else:
+            tokens = longest * sum(sorted(map(len, sequences), reverse=True)[:rows])
+        return Pass(tokens, targets, longest, checkpointing, accumulates, self.varlen)
 
     def mean_tokens(self, rows: int) -> float:
         """Of a row in a pass of so many, with its padding: the mean over all draws."""
-        count = len(self.tokens)
+        sequences, count = self._sequences, len(self.tokens)
         if self.joined:
-            return self.more * sum(self.tokens) / count
+            return sum(map(sum, sequences)) / count
         # The longest of `rows` draws is at most the k-th shortest with probability (k / count)^rows
         below = [(k / count) ** rows for k in range(count + 1)]
         chances = (high - low for low, high in itertools.pairwise(below))
-        return self.more * sum(
-            length * chance for length, chance in zip(sorted(self.tokens), chances, strict=True)
+        longest = sum(
+            length * chance
+            for length, chance in zip(sorted(map(max, sequences)), chances, strict=True)
         )
+        return longest * sum(map(len, sequences)) / count
+
+    @cached_property
+    def _sequences(self) -> list[list[int]]:
+        """The tokens of each row and of those that it takes along."""
+        along = self.along or [()] * len(self.tokens)
+        return [[own, *others] for own, others in zip(self.tokens, along, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+import transformers as hf
+from live_memory import ATTENTION, CONFIGS, LiveBytes
 from small_models import made, token_ids
 
 from talr_cli.evaluation import memory
@@ -34,7 +36,23 @@ def test_a_row_takes_more_than_its_cache_and_the_tensors_of_a_layer():
     assert alone == 1000 * 2 * 2 * 16 * 4  # layers, keys and values, width, bytes
     assert memory.row_bytes(shape, 1000, 4) > alone + 3 * 32 * 4 * 1000
     pairs = memory.row_bytes(shape, 1000, 4, eager=True) - memory.row_bytes(shape, 1000, 4)
-    assert pairs == 4 * 8 * 1000**2
+    assert pairs == 4 * 7 * 4 * 1000**2
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_reading_rows_takes_no_more_than_was_said(kind, dtype):
+    """Too many at once would end the process on a CPU; a third too few are no loss."""
+    torch.manual_seed(0)
+    settings = CONFIGS[kind]()
+    settings._attn_implementation = ATTENTION.get(kind, "sdpa")
+    model = hf.AutoModelForCausalLM.from_config(settings).to(dtype).eval()
+    texts = [ids.tolist() for ids in token_ids(ROWS, 512)]
+    with LiveBytes() as live, torch.inference_mode():
+        read(model, [texts[0][:400], *texts[1:]])  # so that rows are padded
+    eager = model.config._attn_implementation == "eager"
+    said = ROWS * memory.row_bytes(memory.shape_of_model(model), 512, dtype.itemsize, eager)
+    assert 0.9 * live.most < said < 1.6 * live.most
 
 
 def qwen_3b():

@@ -1,11 +1,13 @@
 """A run before its training: how its batches are cut up, on its first start and when it goes on."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from talr_cli.config import composition
+from talr_cli.data.rendering import Rendered
 from talr_cli.errors import UserError
 from talr_cli.models import device_memory
 from talr_cli.run import fit
@@ -48,6 +50,15 @@ def test_with_too_little_memory_it_warns_and_says_what_to_change(tmp_path, caplo
     chosen(begun(tmp_path))
     warnings = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
     assert any("trainer.max_length" in one and "adapter=lora" in one for one in warnings)
+
+
+def test_general_rows_longer_than_the_domains_are_counted(tmp_path, monkeypatch):
+    """What the domain's rows alone fit into does not hold one of 40,000 tokens that comes along."""
+    monkeypatch.setattr(device_memory, "free_memory", lambda device: 80 * 2**20)
+    run = begun(tmp_path, "method=replay")
+    assert chosen(replace(run, general=run.rows[:1])) == (4, False)
+    long = Rendered([5] * 40_000, [-100] * 39_990 + [5] * 10)
+    assert chosen(replace(run, general=[long])) == (1, True)
 
 
 def test_a_run_that_goes_on_does_so_as_it_was_begun(tmp_path, monkeypatch):

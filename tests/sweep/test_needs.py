@@ -8,7 +8,7 @@ from synthetic_study import results
 
 from talr_cli.config import composition
 from talr_cli.models.device_memory import machine_memory
-from talr_cli.models.shape import Shape
+from talr_cli.models.shape import Matrix, Shape
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.sweep import needs, show
 from talr_cli.sweep.grid import points
@@ -112,7 +112,7 @@ def test_points_that_a_finished_training_is_given_cost_what_is_left_of_them(
 
 def model(numbers):
     """A model of so many numbers, nearly all in its layers."""
-    return Shape(numbers, 2, 2, 64, 4, 64, 32, 128, 100, 128, 1000, 7, True)
+    return Shape(numbers, 2, 2, 64, 4, 64, 32, 128, 100, 256, [Matrix("q_proj", 64, 64, 2)], True)
 
 
 def test_a_model_that_cannot_fit_is_named(tmp_path):

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from dataclasses import replace
 from statistics import mean
 
 import pytest
@@ -11,17 +12,24 @@ from talr_cli.config import composition
 from talr_cli.errors import UserError
 from talr_cli.methods.optimizers import AdamW
 from talr_cli.models import device_memory
-from talr_cli.models.shape import Shape, shape_of
+from talr_cli.models.shape import Matrix, Shape, shape_of
 from talr_cli.training import planner
-from talr_cli.training.memory import Arithmetic, Pass, step_memory
+from talr_cli.training.arithmetic import Arithmetic, Pass, trained_numbers
+from talr_cli.training.layer_memory import passing_bytes
+from talr_cli.training.memory import step_memory
 from talr_cli.training.planner import Rows, choose
 
 GPU = Arithmetic("cuda", half=True, optimizer=AdamW())
 CPU = Arithmetic("cpu", half=False, optimizer=AdamW())
 GIB = 2**30
+QWEN_MATRICES = {
+    "q_proj": (2048, 2048), "k_proj": (2048, 256), "v_proj": (2048, 256), "o_proj": (2048, 2048),
+    "gate_proj": (2048, 11008), "up_proj": (2048, 11008), "down_proj": (11008, 2048),
+}  # fmt: skip
 QWEN = Shape(
     weights=3_085_938_688, stored_bytes=2, layers=36, hidden=2048, heads=16, queries=2048, keys=256,
-    inner=11008, vocabulary=151936, normalised=4096, projections=47872, matrices=7, tied=True,
+    inner=11008, vocabulary=151936, normalised=36 * 4096,
+    matrices=[Matrix(name, *ends, 36) for name, ends in QWEN_MATRICES.items()], tied=True,
 )  # fmt: skip
 ALIKE = Rows([1000] * 32, [250] * 32, joined=False)
 
@@ -109,6 +117,50 @@ def test_the_largest_pass_is_padded_or_joined():
     assert Rows([3, 9, 5], [1, 2, 4], joined=True).worst(2, True, False).tokens == 14
 
 
+def test_rows_that_are_taken_along_count_one_by_one():
+    """In tokens, and where rows are padded to the longest, whichever that is."""
+    along = [[20, 4], [], [7]]
+    joined = Rows([3, 9, 5], [1, 2, 4], joined=True, along=along)
+    assert joined.worst(1, True, False).tokens == 3 + 20 + 4
+    assert joined.worst(2, True, False).tokens == 27 + 12
+    assert joined.worst(2, True, False).longest == 20
+    assert joined.mean_tokens(2) == (27 + 9 + 12) / 3
+    padded = Rows([3, 9, 5], [1, 2, 4], joined=False, along=along)
+    assert padded.worst(1, True, False).tokens == 3 * 20
+    assert padded.worst(2, True, False).tokens == 5 * 20
+    draws = [max(one) for one in itertools.product([20, 9, 7], repeat=2)]
+    assert padded.mean_tokens(2) == pytest.approx(mean(draws) * (3 + 1 + 2) / 3)
+
+
+def test_sums_in_a_fixed_order_take_more_where_few_heads_share_a_gpu(config):
+    """Of the gradient of the queries, in attention's backward pass."""
+    small = replace(QWEN, inner=2048, hidden=1024)
+    one = Pass(4096, 1024, 4096, True, accumulates=True, varlen=True)
+    fixed, free = (
+        passing_bytes(small, config.parts, replace(GPU, deterministic=on), one)
+        for on in (True, False)
+    )
+    assert fixed == 9 * 4 * 2048 * 4096  # 9 parts of 16 heads are what 132 multiprocessors take
+    assert free < fixed / 2
+
+
+def test_several_processes_hold_what_a_measurement_found(config):
+    """Of two on a CPU by their resident memory: DDP's second step; FSDP2's copies in bf16."""
+    one = Pass(512, 128, 256, checkpointing=True, accumulates=False)
+    alone = step_memory(QWEN, config.parts, CPU, one)
+    ddp = step_memory(QWEN, config.parts, replace(CPU, ranks=2), one)
+    assert ddp.total - ddp.state == 2 * 4 * QWEN.weights > alone.total - alone.state
+    kept = replace(one, checkpointing=False)
+    sharded = replace(CPU, half=True, ranks=2, sharded=True)
+    assert step_memory(QWEN, config.parts, sharded, kept).activations > 2 * QWEN.multiplied
+
+
+def test_an_adapter_on_some_matrices_trains_those_alone():
+    for modules, ends in (("[q_proj,v_proj]", 4096 + 2304), ("all-linear", 51968)):
+        lora = composition.load("train", ["method=lora", f"adapter.target_modules={modules}"])
+        assert trained_numbers(QWEN, lora.parts) == lora.adapter.rank * ends * 36
+
+
 def test_a_state_that_cannot_fit_is_refused_with_a_way_out(config):
     with pytest.raises(UserError, match=r"46\.0 GiB.*24\.0 GiB of it.*adapter=lora.*fsdp2"):
         planner.check_state("m", QWEN, config.parts, GPU, 24 * GIB, "of it are free")
@@ -140,8 +192,11 @@ def test_the_shape_of_a_model_is_read_from_its_files(tiny_source):
     found = shape_of(tiny_source)
     assert (found.layers, found.hidden, found.heads, found.keys) == (2, 64, 4, 32)
     assert (found.inner, found.tied) == (128, True)
-    # two norms of 64; q, k, v, o and three of the MLP
-    assert found.normalised == 128
-    assert found.matrices == 7
-    assert found.projections == 2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 128)
+    assert found.normalised == 2 * 128  # of each layer two norms of 64
+    assert set(found.matrices) == {
+        *(Matrix(name, 64, 64, 2) for name in ("q_proj", "o_proj")),
+        *(Matrix(name, 64, 32, 2) for name in ("k_proj", "v_proj")),
+        *(Matrix(name, 64, 128, 2) for name in ("gate_proj", "up_proj")),
+        Matrix("down_proj", 128, 64, 2),
+    }
     assert found.weights == found.head + found.multiplied

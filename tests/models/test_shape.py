@@ -1,0 +1,70 @@
+"""The kinds of layers that a config names, or does not: what is not known has no shape."""
+
+import pytest
+
+from talr_cli.models.shape import of_settings
+
+PLAIN = {"num_hidden_layers": 12, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 100}
+TENSORS = {"model.layers.0.self_attn.q_proj.weight": ((64, 64), 2)}
+LINEAR = {
+    "linear_num_key_heads": 2, "linear_key_head_dim": 16,
+    "linear_num_value_heads": 4, "linear_value_head_dim": 16,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("more", "windowed", "linear"),
+    [
+        ({}, 0, 0),
+        ({"sliding_window": 8}, 12, 0),  # Mistral
+        ({"sliding_window": 8, "use_sliding_window": False}, 0, 0),  # Qwen2.5
+        ({"sliding_window": 8, "sliding_window_pattern": 6}, 10, 0),  # Gemma 3, as published
+        ({"sliding_window": 8, "layer_types": ["full_attention"] * 12}, 0, 0),
+        ({"sliding_window": 8, "layer_types": ["sliding_attention"] * 12}, 12, 0),
+        (LINEAR, 0, 9),  # Qwen3-Next
+        ({**LINEAR, "layer_types": ["linear_attention", "full_attention"] * 6}, 0, 6),
+        # Granite 4 without a layer of Mamba's says how these would be.
+        ({"mamba_n_heads": 8, "layer_types": ["attention"] * 12}, 0, 0),
+    ],
+)
+def test_layers_are_of_the_kinds_that_are_named(more, windowed, linear):
+    found = of_settings({**PLAIN, **more}, TENSORS)
+    assert found.windowed == windowed
+    assert found.attending == 12 - linear
+    assert (found.linear.keys, found.linear.values) == (32, 64) if linear else not found.linear
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"mamba_d_ssm": 8},  # Falcon-H1
+        {"mamba_n_heads": 8, "layer_types": ["mamba", "attention"] * 6},
+        {"hybrid_override_pattern": "M-M*"},  # Nemotron-H
+        {"layer_types": ["linear_attention", "full_attention"] * 6},  # MiniMax, of its own kind
+        {"layer_types": ["full_attention", "something_new"] * 6},
+        {"num_attention_heads": None},  # Mamba
+    ],
+)
+def test_layers_that_are_not_known_have_no_shape(more):
+    assert of_settings({**PLAIN, **more}, TENSORS) is None
+
+
+def test_experts_are_counted_and_no_experts_of_other_layers_are_taken_for_the_first():
+    matrices = {
+        f"model.layers.{layer}.mlp.experts.{expert}.{name}.weight": (ends, 2)
+        for layer in range(12)
+        for expert in range(4)
+        for name, ends in {
+            "gate_proj": (16, 64),
+            "up_proj": (16, 64),
+            "down_proj": (64, 16),
+        }.items()
+    }
+    settings = {**PLAIN, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    found = of_settings(settings, {**TENSORS, **matrices})
+    assert (found.inner, found.experts.layers, found.experts.listed) == (32, 12, True)
+    assert found.experts.weights == 12 * 4 * 3 * 16 * 64
+    counts = {one.name: one.count for one in found.matrices}
+    assert counts == {"q_proj": 1} | dict.fromkeys(
+        (f"experts.{name}_proj" for name in ("gate", "up", "down")), 48
+    )
