@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from talr_cli.errors import UserError
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.sources import ModelSource
 from talr_cli.models.tokenizer import IGNORED, load_tokenizer
+from talr_cli.scorers.thoughts import marks_among
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -72,6 +73,10 @@ class Renderer:
         self.tokenizer = tokenizer
         self.arguments = arguments
         self._special_texts = frozenset(self._specials())
+        unseen = set(tokenizer.all_special_tokens) | self._special_texts
+        self.thought_marks = marks_among(unseen)
+        self._mark_ids = set(self._ids_of(self.thought_marks))
+        self._unseen_ids = set(self._ids_of(unseen - self.thought_marks))
         try:
             self._after, self._ending = self._turn_end()
             # Without an end of its own in the template a turn ends as the tokenizer says.
@@ -260,7 +265,18 @@ class Renderer:
         """The text of tokens that a model said, up to the end of its turn."""
         ends = (self.end_of_turn, self.tokenizer.eos_token_id)
         end = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
-        return str(self.tokenizer.decode(list(tokens[:end]), skip_special_tokens=True))
+        return self.text_of(tokens[:end])
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """The text of tokens without the special ones, but for those that are around a thought."""
+        ids = list(tokens)
+        if self._mark_ids.isdisjoint(ids):
+            return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        return str(self.tokenizer.decode([one for one in ids if one not in self._unseen_ids]))
+
+    def _ids_of(self, tokens: Iterable[str]) -> list[int]:
+        tokenizer: Any = self.tokenizer
+        return tokenizer.convert_tokens_to_ids(list(tokens))
 
     def marked(self, rendered: Rendered) -> str:
         """The row as text, the trained tokens between ⟦ and ⟧."""
