@@ -14,8 +14,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
-
 from talr_cli.data.base import Example, Message
 from talr_cli.errors import UserError
 from talr_cli.models.config import ModelConfig
@@ -118,7 +116,7 @@ class Renderer:
                 **options,
                 **self.arguments,
             )
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
+        except Exception as error:  # a template may divide by zero, call itself without end, ...
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise RowError(f"the chat template refuses it: {reason[0]}") from error
         if not isinstance(text, str):

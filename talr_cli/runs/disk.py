@@ -23,6 +23,8 @@ _REASONS = {
     errno.EEXIST: "it is a file, not a folder: move it away or choose another folder",
     errno.ENOTDIR: "it is a file, not a folder: move it away or choose another folder",
     errno.ENAMETOOLONG: "its name is too long: choose a shorter one",
+    errno.ENXIO: "it is no file: move it away",
+    errno.ELOOP: "it is a link in a circle: move it away",
     errno.EIO: "the system could not: check the disk, and your quota of it",
 }
 _NO_FOLDER = "there is no such folder: make it and repeat the command"

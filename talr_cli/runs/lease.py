@@ -26,6 +26,7 @@ from pathlib import Path
 from talr_cli.errors import IN_USE, InUseError
 from talr_cli.runs.disk import writing
 from talr_cli.runs.process import process_start
+from talr_cli.runs.reading import read_text
 
 BEAT = 10.0  # seconds between two touches
 STALE = 120.0  # seconds; also covers the minute for which NFS may show an old time
@@ -191,8 +192,8 @@ def _read(path: Path) -> Owner | None:
 
 def _read_file(file: Path) -> Owner | None:
     try:
-        found = Owner(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        found = Owner(**json.loads(read_text(file)))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     texts = (found.host, found.kernel, found.processes, found.start or "", found.token)
     return found if type(found.pid) is int and all(type(one) is str for one in texts) else None

@@ -66,6 +66,31 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 1 / 0 }}",
+        "{{ 1 % 0 }}",
+        "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}",
+        "{% for i in range(10 ** 9) %}x{% endfor %}",
+        "{{ range(10 ** 30) | list }}",
+        "{% break %}",
+        "{% if true %}" * 150 + "{% endif %}" * 150,
+        "{{ " + "(" * 500 + "1" + ")" * 500 + " }}",
+        "{{ messages.append(1) }}",
+        "{{ cycler.__init__.__globals__ }}",
+        "{% include '/etc/passwd' %}",
+    ],
+    ids=range(11),
+)
+def test_a_template_that_fails_in_any_way_is_named_in_one_line(template):
+    tokenizer = chatml("qwen3.jinja")
+    tokenizer.chat_template = template + tokenizer.chat_template
+    with pytest.raises(UserError, match="chat template") as raised:
+        Renderer(tokenizer, {"enable_thinking": False})
+    assert "\n" not in str(raised.value)
+
+
 @pytest.mark.parametrize("model", CASES)
 def test_targets_are_the_completion_and_the_end_of_the_turn(model):
     make, arguments, end, header = CASES[model]
