@@ -121,7 +121,11 @@ def made_whole(folder: Path) -> Iterator[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_unfinished(folder)
         building.mkdir()
-        lock = os.open(building, os.O_RDONLY)
+        try:
+            lock = os.open(building, os.O_RDONLY)
+        except OSError:
+            building.rmdir()
+            raise
     try:
         with suppress(OSError):  # no locks here: it is then cleaned up by its owner only
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -130,7 +134,12 @@ def made_whole(folder: Path) -> Iterator[Path]:
             seal(building)
             if folder.exists():
                 folder.rename(aside)
-            building.rename(folder)
+            try:
+                building.rename(folder)
+            except OSError:
+                if aside.exists():
+                    aside.rename(folder)
+                raise
             fsync(folder.parent)
     finally:
         os.close(lock)
