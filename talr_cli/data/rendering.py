@@ -81,6 +81,8 @@ class Renderer:
             self._appended = [] if self._ending else [tokenizer.eos_token_id]
             hello = Example("", ({"role": "user", "content": "Hi"},), "Hello")
             encoded = self.encode(hello)
+            if not self._tokens(hello.completion):
+                raise RowError("the tokenizer has no tokens for a text")
         except RowError as error:
             raise UserError(f"this chat template cannot be used: {error}") from error
         self.end_of_turn: int = encoded.targets[-1]
@@ -89,7 +91,7 @@ class Renderer:
     def _warn_of_beginnings(self, hello: Example, encoded: Rendered) -> None:
         """Say what a model would miss at the beginning of its prompts or of its answers."""
         bos = self.tokenizer.bos_token_id
-        if bos is not None and self.tokenizer("Hi").input_ids[0] == bos != encoded.input_ids[0]:
+        if bos is not None and self.tokenizer("Hi").input_ids[:1] == [bos] != encoded.input_ids[:1]:
             log.warning(
                 "the chat template begins without %r, which the tokenizer puts before every text: "
                 "a model that was trained with it may be lost without it",
@@ -133,6 +135,10 @@ class Renderer:
             return self.tokenizer(text, add_special_tokens=False).input_ids
         except (TypeError, UnicodeError) as error:
             raise RowError("it is not valid Unicode") from error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # Rust's, of which there is no class here
+                raise
+            raise RowError(f"the tokenizer fails on it: {' '.join(str(error).split())}") from error
 
     def encode(self, example: Example) -> Rendered:
         """A training row: the conversation's tokens, labels on the trained turns.

@@ -66,6 +66,21 @@ CASES = {
 }
 
 
+def test_a_tokenizer_that_gives_up_or_knows_nothing_is_one_line():
+    """A pattern runs into the library's limit, which Rust says by no exception of Python's."""
+    tokenizer = chatml("qwen3.jinja")
+    renderer = Renderer(tokenizer, {"enable_thinking": False})
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(a+)+$"), "isolated")
+    with pytest.raises(RowError, match=r"the tokenizer fails on it: .*limit"):
+        renderer.prompt_ids(({"role": "user", "content": "a" * 40 + "b"},))
+    empty = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.BPE()), eos_token="<end>", pad_token="<end>"
+    )
+    empty.chat_template = "{% for m in messages %}{{ m.content }}<end>{% endfor %}"
+    with pytest.raises(UserError, match="has no tokens for a text"):
+        Renderer(empty, {})
+
+
 @pytest.mark.parametrize(
     "template",
     [
