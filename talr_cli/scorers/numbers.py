@@ -84,6 +84,18 @@ _FRACTION = re.compile(
     r"(?:(?<![\d.,])(\d{1,9}) ?)?\\{1,2}[dtc]?frac ?"
     r"(?:\{([^{}]{1,80})\} ?\{([^{}]{1,80})\}|(\d) ?(\d))"
 )
+_HTML = (
+    (re.compile(r"<sup>([-+]?\d{1,9})</sup>", re.IGNORECASE), r"^\1"),
+    (re.compile(r"<sub>(\w{1,9})</sub>", re.IGNORECASE), r"_\1"),
+    (
+        re.compile(
+            r"</?(?:b|i|u|em|strong|mark|span|code|p|div|t[dhr]|li|h[1-6])(?: [^<>\n]{0,80})?>",
+            re.IGNORECASE,
+        ),
+        "",
+    ),
+    (re.compile(r"<br ?/?>", re.IGNORECASE), "\n"),
+)
 _LATEX = (
     (re.compile(r"\^ ?\{ ?([-+]?[\d.]{1,10}) ?\}"), r"^(\1)"),
     (re.compile(r"_ ?\{ ?(\d{1,3}) ?\}"), r"_\1"),  # of another base, or a logarithm's
@@ -194,7 +206,7 @@ def normalise(text: str) -> str:
     text = re.sub(r"[^\S\n\u00a0\u2009\u202f]+", " ", text)
     text = _MONEY.sub(lambda match: f"{match[1]}{match[2]} {_OF_MONEY[match[3][0].lower()]}", text)
     text = _THOUSANDS.sub(r"\1 thousand", text)
-    for pattern, plain in _TYPOGRAPHY:
+    for pattern, plain in (*_HTML, *_TYPOGRAPHY):
         text = pattern.sub(plain, text)
     text = _SUPERSCRIPT.sub(lambda match: "^" + match[0].translate(_SUPERSCRIPTS), text)
     text = _VULGAR.sub(lambda match: _mixed(match[1], unicodedata.numeric(match[2])), text)

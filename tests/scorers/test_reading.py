@@ -192,6 +192,12 @@ def test_without_a_statement_the_last_number_is_a_whole_one(output, value):
         ("\\boxed{0.\\overline{3}}", None),
         ("\\boxed{4~200}", 4200),
         ("Answer: 1h30", None),
+        ("The total is <b>42</b>.", 42),
+        ("Answer: <strong>42</strong>", 42),
+        ('Answer: <span class="x">-42</span> kg', -42),
+        ("Answer: 4.2 x 10<sup>1</sup>", 42),
+        ("Answer: 101<sub>2</sub>", None),
+        ("It is <42", None),
     ],
 )
 def test_what_others_write_otherwise(said, value):
