@@ -7,6 +7,7 @@ break a table, marks that turn the direction of writing, halves of characters th
 import unicodedata
 
 _CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}  # controls, halves of characters, line and paragraph ends
+_UNSEEN = set("\u00ad\u200b\u2060\ufeff")  # two names that differ by them would look alike
 _DIRECTIONS = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -31,6 +32,6 @@ def rate_text(rate: float) -> str:
 
 
 def _spelt(character: str) -> str:
-    if character in _DIRECTIONS or unicodedata.category(character) in _CATEGORIES:
+    if character in _DIRECTIONS | _UNSEEN or unicodedata.category(character) in _CATEGORIES:
         return character.encode("unicode_escape").decode("ascii")
     return character

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from talr_cli.config import composition
@@ -27,12 +27,22 @@ def stop(composed: Composed[StopConfig]) -> None:
     jobs = [job for job in queue_of(folder).values() if not job.is_over]
     waiting = [job.number for job in jobs if job.waits]
     running = [job.number for job in jobs if not job.waits and not job.ends]
+    refusals: list[UserError] = []
+
+    def tell(how: Callable[[Sequence[str]], None], numbers: Sequence[str]) -> None:
+        try:
+            how(numbers)
+        except UserError as error:  # somebody else's job does not keep the others
+            refusals.append(error)
+
     # One that ends may be on its way back into the queue: that is what is cancelled.
-    slurm.cancel([*waiting, *(job.number for job in jobs if job.ends)])
-    (slurm.cancel if config.now else slurm.ask_to_end)(running)
+    tell(slurm.cancel, [*waiting, *(job.number for job in jobs if job.ends)])
+    tell(slurm.cancel if config.now else slurm.ask_to_end, running)
     # And one whose time was over before it was asked to end is back there.
     now = [job for job in queue_of(folder).values() if job.number in running]
-    slurm.cancel([job.number for job in now if job.waits or job.ends])
+    tell(slurm.cancel, [job.number for job in now if job.waits or job.ends])
+    if refusals:
+        raise refusals[0]
     print(f"{len(waiting)} waiting jobs are out of the queue")
     how = "ended" if config.now else "asked to end: they write a checkpoint first"
     print(f"{len(running)} running jobs are {how}")

@@ -23,6 +23,7 @@ from talr_cli.runs.places import files_at
 log = logging.getLogger(__name__)
 
 _SEPARATORS = (",", ";", "\t")
+_LONGEST_LINE = 1 << 26  # bytes
 # What files begin with that are not what their names say.
 _OTHER_KINDS = {
     b"PK\x03\x04": "is a zip archive or an Excel file: save its table as CSV",
@@ -80,7 +81,7 @@ def read_files(where: str | Sequence[str], columns: Sequence[str] = ()) -> Itera
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise UserError(f"{path} is not a whole gzip file ({error})") from error
         except OSError as error:
-            reason = " ".join(str(error.strerror or error).split())
+            reason = " ".join(str(error.strerror or error).split())[:200]
             raise UserError(f"{path} cannot be read ({reason})") from error
         if row is None:
             raise UserError(f"{path} holds no row")
@@ -134,7 +135,11 @@ def _opened(path: Path) -> IO[bytes]:
 
 def _jsonl(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
     is_first = True
-    for line, raw in enumerate(file, start=1):
+    lines = iter(lambda: file.readline(_LONGEST_LINE + 1), b"")
+    for line, raw in enumerate(lines, start=1):
+        if len(raw) > _LONGEST_LINE:  # of a packed file one line may be more than the memory
+            most = _LONGEST_LINE >> 20
+            raise UserError(f"{path}:{line} is longer than {most} MiB: a row is a line of its own")
         if not raw.strip():
             continue
         if is_first and raw.lstrip().startswith(b"["):

@@ -22,8 +22,8 @@ from talr_cli.data.base import Example, Splits, check_target
 from talr_cli.data.generated import each_once, in_turns
 from talr_cli.data.medcalc_mini_calculators import CALCULATORS, Equation, Score
 from talr_cli.fields import value
+from talr_cli.scorers.arithmetic import parse_expression
 from talr_cli.scorers.medcalc import MedCalcScorer
-from talr_cli.scorers.numbers import parse_expression
 
 # Which of ten buckets of a calculator's problems belong to which split.
 _BUCKETS = {"train": range(6), "validation": range(6, 7), "test": range(7, 10)}

@@ -10,17 +10,16 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-
-from jinja2 import TemplateError
 
 from talr_cli.data.base import Example, Message
 from talr_cli.errors import UserError
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.sources import ModelSource
 from talr_cli.models.tokenizer import IGNORED, load_tokenizer
+from talr_cli.scorers.thoughts import marks_among
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -72,12 +71,18 @@ class Renderer:
         self.tokenizer = tokenizer
         self.arguments = arguments
         self._special_texts = frozenset(self._specials())
+        unseen = set(tokenizer.all_special_tokens) | self._special_texts
+        self.thought_marks = marks_among(unseen)
+        self._mark_ids = set(self._ids_of(self.thought_marks))
+        self._unseen_ids = set(self._ids_of(unseen - self.thought_marks))
         try:
             self._after, self._ending = self._turn_end()
             # Without an end of its own in the template a turn ends as the tokenizer says.
             self._appended = [] if self._ending else [tokenizer.eos_token_id]
             hello = Example("", ({"role": "user", "content": "Hi"},), "Hello")
             encoded = self.encode(hello)
+            if not self._tokens(hello.completion):
+                raise RowError("the tokenizer has no tokens for a text")
         except RowError as error:
             raise UserError(f"this chat template cannot be used: {error}") from error
         self.end_of_turn: int = encoded.targets[-1]
@@ -86,7 +91,7 @@ class Renderer:
     def _warn_of_beginnings(self, hello: Example, encoded: Rendered) -> None:
         """Say what a model would miss at the beginning of its prompts or of its answers."""
         bos = self.tokenizer.bos_token_id
-        if bos is not None and self.tokenizer("Hi").input_ids[0] == bos != encoded.input_ids[0]:
+        if bos is not None and self.tokenizer("Hi").input_ids[:1] == [bos] != encoded.input_ids[:1]:
             log.warning(
                 "the chat template begins without %r, which the tokenizer puts before every text: "
                 "a model that was trained with it may be lost without it",
@@ -113,7 +118,7 @@ class Renderer:
                 **options,
                 **self.arguments,
             )
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
+        except Exception as error:  # a template may divide by zero, call itself without end, ...
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise RowError(f"the chat template refuses it: {reason[0]}") from error
         if not isinstance(text, str):
@@ -130,6 +135,10 @@ class Renderer:
             return self.tokenizer(text, add_special_tokens=False).input_ids
         except (TypeError, UnicodeError) as error:
             raise RowError("it is not valid Unicode") from error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # Rust's, of which there is no class here
+                raise
+            raise RowError(f"the tokenizer fails on it: {' '.join(str(error).split())}") from error
 
     def encode(self, example: Example) -> Rendered:
         """A training row: the conversation's tokens, labels on the trained turns.
@@ -260,7 +269,18 @@ class Renderer:
         """The text of tokens that a model said, up to the end of its turn."""
         ends = (self.end_of_turn, self.tokenizer.eos_token_id)
         end = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
-        return str(self.tokenizer.decode(list(tokens[:end]), skip_special_tokens=True))
+        return self.text_of(tokens[:end])
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """The text of tokens without the special ones, but for those that are around a thought."""
+        ids = list(tokens)
+        if self._mark_ids.isdisjoint(ids):
+            return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        return str(self.tokenizer.decode([one for one in ids if one not in self._unseen_ids]))
+
+    def _ids_of(self, tokens: Iterable[str]) -> list[int]:
+        tokenizer: Any = self.tokenizer
+        return tokenizer.convert_tokens_to_ids(list(tokens))
 
     def marked(self, rendered: Rendered) -> str:
         """The row as text, the trained tokens between ⟦ and ⟧."""

@@ -26,9 +26,9 @@ from talr_cli.evaluation.choosing import choice_likelihoods
 from talr_cli.evaluation.data_parallel import Share, alone
 from talr_cli.evaluation.generation import as_answers, generate, requests
 from talr_cli.evaluation.memory import BatchSize
-from talr_cli.evaluation.thoughts import without_thoughts
 from talr_cli.evaluation.vllm import Vllm
 from talr_cli.scorers.base import Scorer, Summarizer
+from talr_cli.scorers.thoughts import without_thoughts
 from talr_cli.scorers.user import definition_of
 from talr_cli.statistics.items import scored_items
 

@@ -101,7 +101,7 @@ def as_answers(
     """The tokens that were `found` to follow each row as text; `found` as `greedy` returns it."""
     return [
         Answer(
-            str(renderer.tokenizer.decode(tokens, skip_special_tokens=True)),
+            renderer.text_of(tokens),
             cut,
             row.max_new_tokens < max_new_tokens,
         )

@@ -20,11 +20,11 @@ from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.base_answers import Tokens, kept_answers
 from talr_cli.evaluation.generation import Request, answer_tokens, drawn, likeliest, request
 from talr_cli.evaluation.memory import BatchSize
-from talr_cli.evaluation.thoughts import without_thoughts
 from talr_cli.models.checks import positions
 from talr_cli.models.sources import cache_dir
 from talr_cli.runs.identity import run_identity
 from talr_cli.scorers.base import Scorer
+from talr_cli.scorers.thoughts import without_thoughts
 
 PIECE = 128  # prompts whose answers are written together
 
@@ -73,7 +73,9 @@ def right_answers(
                     break
                 if verdict.correct == 1:
                     # Earlier turns that are trained are not its own.
-                    made = replace(example, completion=text, reply_fields={}, turns=())
+                    # Where special tokens are around a thought no text can carry them.
+                    said = without_thoughts(text) if renderer.thought_marks else text
+                    made = replace(example, completion=said, reply_fields={}, turns=())
                     kept.append(replace(made, id=f"{example.id}/{number}"))
     if unjudged:
         log.warning("answers to %d rows cannot be judged, such as %s", len(unjudged), unjudged[0])
@@ -109,7 +111,6 @@ def _piece(
 
     file = cache_dir() / "own_answers" / f"{key}.json.gz"
     texts = [
-        (str(renderer.tokenizer.decode(tokens, skip_special_tokens=True)), cut)
-        for tokens, cut in kept_answers(file, repeated, answer)
+        (renderer.text_of(tokens), cut) for tokens, cut in kept_answers(file, repeated, answer)
     ]
     return [texts[place : place + samples] for place in range(0, len(texts), samples)]

@@ -15,9 +15,9 @@ from talr_cli.data.base import Example
 from talr_cli.data.rendering import Rendered, Renderer, RowError
 from talr_cli.errors import UserError
 from talr_cli.evaluation.config import DomainEvalConfig
-from talr_cli.evaluation.thoughts import without_thoughts
 from talr_cli.models.checks import check_length, check_vocabulary
 from talr_cli.scorers.base import Scorer
+from talr_cli.scorers.thoughts import without_thoughts
 
 log = logging.getLogger(__name__)
 

@@ -118,6 +118,9 @@ def directory_source(path: Path, remedy: str = "take another copy of it") -> Mod
     if lacks is not None:
         raise UserError(lacks)
     files = sorted(file for pattern in WANTED for file in path.glob(pattern))
+    for file in files:
+        if not file.is_file():  # a pipe or a device would be read without end
+            raise UserError(f"{file} is no file, or a link to none: {remedy}")
     digests = {file.name: _digest(file) for file in files}
     return ModelSource(path, json.dumps(digests, sort_keys=True), str(path))
 

@@ -24,6 +24,7 @@ from typing import Any
 from talr_cli.errors import UserError
 from talr_cli.runs.disk import writing
 from talr_cli.runs.manifest import fsync, seal
+from talr_cli.runs.reading import read_file, read_text
 
 BUILDING = ".building-"
 FORGOTTEN = 3600.0  # seconds, in which no living process leaves a temporary file untouched
@@ -69,10 +70,10 @@ def write_json(path: Path, value: Any) -> None:
 def read_object(path: Path, remedy: str) -> dict[str, Any]:
     """A JSON object. Raises UserError: it is none; `remedy` says what to do."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_text(path))
         if not isinstance(found, dict):
             raise ValueError("not an object")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): {remedy}") from error
     return found
 
@@ -85,10 +86,10 @@ def write_packed(path: Path, value: Any) -> None:
 def read_packed(path: Path) -> Any:
     """What `write_packed` wrote; None where there is nothing, or nothing whole, which is said."""
     try:
-        return json.loads(gzip.decompress(path.read_bytes()))
+        return json.loads(gzip.decompress(read_file(path)))
     except FileNotFoundError:
         return None
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         log.warning("%s cannot be read (%s): it is made again", path, error)
         return None
 
@@ -120,7 +121,11 @@ def made_whole(folder: Path) -> Iterator[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_unfinished(folder)
         building.mkdir()
-        lock = os.open(building, os.O_RDONLY)
+        try:
+            lock = os.open(building, os.O_RDONLY)
+        except OSError:
+            building.rmdir()
+            raise
     try:
         with suppress(OSError):  # no locks here: it is then cleaned up by its owner only
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -129,7 +134,12 @@ def made_whole(folder: Path) -> Iterator[Path]:
             seal(building)
             if folder.exists():
                 folder.rename(aside)
-            building.rename(folder)
+            try:
+                building.rename(folder)
+            except OSError:
+                if aside.exists():
+                    aside.rename(folder)
+                raise
             fsync(folder.parent)
     finally:
         os.close(lock)

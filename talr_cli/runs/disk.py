@@ -12,6 +12,8 @@ from talr_cli.errors import UserError
 
 _ELSEWHERE = "get the right to write there or choose another folder, and repeat the command"
 _ROOM = "make room and repeat the command"
+_SERVER = "its server does not answer: repeat the command when it does"
+_FILES = "too many files are open: end other programs, or allow more by `ulimit -n`"
 _REASONS = {
     errno.ENOSPC: f"the disk is full: {_ROOM}",
     errno.EDQUOT: f"your quota of disk space is used up: {_ROOM}",
@@ -23,6 +25,14 @@ _REASONS = {
     errno.EEXIST: "it is a file, not a folder: move it away or choose another folder",
     errno.ENOTDIR: "it is a file, not a folder: move it away or choose another folder",
     errno.ENAMETOOLONG: "its name is too long: choose a shorter one",
+    errno.ENXIO: "it is no file: move it away",
+    errno.ELOOP: "it is a link in a circle: move it away",
+    errno.ESTALE: "its file system has lost it: repeat the command",
+    errno.ETIMEDOUT: _SERVER,
+    errno.EHOSTDOWN: _SERVER,
+    errno.EBUSY: "something else uses it: end that, and repeat the command",
+    errno.EMFILE: _FILES,
+    errno.ENFILE: _FILES,
     errno.EIO: "the system could not: check the disk, and your quota of it",
 }
 _NO_FOLDER = "there is no such folder: make it and repeat the command"

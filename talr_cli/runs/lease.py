@@ -26,6 +26,7 @@ from pathlib import Path
 from talr_cli.errors import IN_USE, InUseError
 from talr_cli.runs.disk import writing
 from talr_cli.runs.process import process_start
+from talr_cli.runs.reading import read_text
 
 BEAT = 10.0  # seconds between two touches
 STALE = 120.0  # seconds; also covers the minute for which NFS may show an old time
@@ -33,6 +34,7 @@ POLL = 1.0  # seconds between two tries to get what another process has
 
 log = logging.getLogger(__name__)
 _held: set[int] = set()  # open files with a flock
+_tokens: set[str] = set()  # of the owners that this process is
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,13 @@ def hold(path: Path, wait: bool = False) -> Iterator[None]:
                     told = True
                 time.sleep(POLL)
         _held.add(file)
+        _tokens.add(me.token)
         try:
             threading.Thread(target=_beat, args=(path, me, done), daemon=True).start()
             yield
         finally:
             done.set()
+            _tokens.discard(me.token)
             if _read(path) == me:
                 with suppress(OSError):  # found to be a dead one's by the next
                     _owner_file(path).unlink()
@@ -161,6 +165,8 @@ def _lives(path: Path, found: Owner | None, has_flock: bool = False) -> bool:
         return False
     if found is not None and found.kernel == _kernel():
         if found.processes == _process_namespace():
+            if found.pid == os.getpid():  # it could not take its file away
+                return found.token in _tokens
             return found.start is not None and process_start(found.pid) == found.start
         if has_flock:  # in another container of this machine it would have it
             return False
@@ -191,8 +197,8 @@ def _read(path: Path) -> Owner | None:
 
 def _read_file(file: Path) -> Owner | None:
     try:
-        found = Owner(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        found = Owner(**json.loads(read_text(file)))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     texts = (found.host, found.kernel, found.processes, found.start or "", found.token)
     return found if type(found.pid) is int and all(type(one) is str for one in texts) else None
@@ -219,6 +225,7 @@ def _close_inherited() -> None:
     for file in _held:
         os.close(file)
     _held.clear()
+    _tokens.clear()
 
 
 # A forked worker shares the lock: outliving a killed owner, it would keep what it owned.

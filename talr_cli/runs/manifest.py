@@ -14,6 +14,7 @@ from typing import Any
 import xxhash
 
 from talr_cli.errors import UserError
+from talr_cli.runs.reading import read_text
 
 MANIFEST = "talr.manifest"
 DIGEST = "xxh3_128"
@@ -71,7 +72,7 @@ def damage(folder: Path) -> str | None:
         if isinstance(error, FileNotFoundError):
             return f"{name} is missing"
         return f"{name} cannot be read ({error.strerror})"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"{MANIFEST} cannot be understood"
     return None
 
@@ -97,7 +98,7 @@ def fsync(path: Path) -> None:
 
 
 def _listed(manifest: Path) -> dict[str, dict[str, Any]]:
-    files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+    files = json.loads(read_text(manifest))["files"]
     if any(Path(name).is_absolute() or ".." in Path(name).parts for name in files):
         raise ValueError("a name outside of the folder")
     return files

@@ -5,7 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from talr_cli.runs.damage import warn_of_lines
+from talr_cli.runs.damage import warn_of_lines, warn_once
+from talr_cli.runs.reading import read_file
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
@@ -13,7 +14,11 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     # Without its newline the last line is torn, even where it happens to parse.
-    whole, newline, _ = file.read_bytes().rpartition(b"\n")
+    try:
+        whole, newline, _ = read_file(file).rpartition(b"\n")
+    except ValueError as error:
+        warn_once(f"{file} cannot be read ({error}): left out")
+        return []
     rows = [_row(line) for line in whole.split(b"\n")] if newline else []
     damaged = [number for number, row in enumerate(rows, start=1) if row is None]
     warn_of_lines(file, damaged)

@@ -8,14 +8,26 @@ from __future__ import annotations
 import glob
 from pathlib import Path
 
+from talr_cli.errors import UserError
+
 
 def files_at(pattern: str) -> list[Path]:
     """The files of a path, a folder with the folders within it, or a pattern, in order of names.
 
     `~` is the home. What is hidden in a folder is left out; a file whose name looks like a pattern
     is that file. Empty where there is none.
+
+    Raises:
+        UserError: There is no such home, a folder may not be read, or the name is too long.
     """
-    path = Path(pattern).expanduser()
+    try:
+        return _found(Path(pattern).expanduser())
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{pattern[:200]} cannot be looked for: {reason}") from error
+
+
+def _found(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():

@@ -13,6 +13,7 @@ from typing import Any
 
 from talr_cli.errors import UserError
 from talr_cli.printable import printable
+from talr_cli.runs.reading import read_text
 
 SCHEMA = 2
 TOLERANCE = 1e-6  # between a score and the mean that it is
@@ -27,7 +28,7 @@ def read_results(path: Path) -> dict[str, Any]:
         UserError: It cannot be read, is damaged, or is of another version.
     """
     try:
-        results = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        results = json.loads(read_text(path), parse_constant=_no_number)
         _dict(results, "it")
         if type(results.get("schema")) is int and results["schema"] != SCHEMA:
             raise UserError(

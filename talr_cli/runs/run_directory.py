@@ -33,6 +33,7 @@ from talr_cli.runs.manifest import MANIFEST
 from talr_cli.runs.metrics import read_metrics
 from talr_cli.runs.names import earlier_name, file_name, run_name
 from talr_cli.runs.process import process_start
+from talr_cli.runs.reading import read_text
 from talr_cli.runs.results import read_results
 from talr_cli.runs.status import State, Status
 
@@ -138,7 +139,12 @@ class RunDirectory:
         """The full identity of the run that lies here; None where there is none yet."""
         if not self.config.exists():
             return None
-        content = self.config.read_text(encoding="utf-8", errors="replace")
+        try:
+            content = read_text(self.config, "replace")
+        except ValueError as error:
+            raise UserError(
+                f"{self.config} cannot be read ({error}): delete {self.path}"
+            ) from error
         first_line = content.partition("\n")[0]
         match = _IDENTITY.match(first_line)
         if match is None:
@@ -174,10 +180,10 @@ class RunDirectory:
     def _written_status(self) -> Status | None:
         """As it was written, or as the files say; None for a damaged one, with a warning."""
         try:
-            return Status.of(json.loads(self.status.read_text(encoding="utf-8")))
+            return Status.of(json.loads(read_text(self.status)))
         except (FileNotFoundError, NotADirectoryError):
             return Status(self._state_of_files())
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             state = self._state_of_files()
             log.warning("%s is damaged (%s): the other files say %s", self.status, error, state)
             return None
@@ -291,7 +297,10 @@ class RunDirectory:
         except UserError as error:
             log.warning("%s; it is kept as %s", error, _put_aside(self.results).name)
         if self._written_status() is None:
-            self.status.unlink()
+            if self.status.is_dir():
+                _put_aside(self.status)
+            else:
+                self.status.unlink()
             self.write_status(self._state_of_files())
 
     def owner(self) -> Owner | None:
@@ -305,10 +314,10 @@ def _as_yaml(value: Any) -> str:
 
 def _from_yaml(path: Path, kind: type) -> Any:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_text(path))
         if not isinstance(content, kind):
             raise ValueError("it holds something else")
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} cannot be read ({reason}): restore or delete its run") from error
     return content
@@ -335,7 +344,7 @@ def _put_aside(path: Path) -> Path:
     """Rename something damaged, so that it can be made again; the new path."""
     aside = path.with_name(path.name + DAMAGED)
     with writing(path):
-        if aside.is_dir():
+        if aside.is_dir() and not aside.is_symlink():
             shutil.rmtree(aside)
         path.rename(aside)
     return aside

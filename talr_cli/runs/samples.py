@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from talr_cli.runs.damage import warn_of_lines
+from talr_cli.runs.damage import warn_of_lines, warn_once
+from talr_cli.runs.reading import read_file
 
 
 def read_samples(folder: Path, part: str) -> list[dict[str, Any]]:
@@ -18,7 +19,12 @@ def read_samples(folder: Path, part: str) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     rows, damaged = [], []
-    for number, line in enumerate(file.read_bytes().splitlines(), 1):
+    try:
+        lines = read_file(file).splitlines()
+    except ValueError as error:
+        warn_once(f"{file} cannot be read ({error}): left out")
+        return []
+    for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line.decode("utf-8"))
             if not isinstance(row, dict):

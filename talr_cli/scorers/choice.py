@@ -10,14 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from talr_cli.scorers.base import Verdict
-from talr_cli.scorers.numbers import normalise
+from talr_cli.scorers.numbers import SPACELESS, normalise
 from talr_cli.scorers.statements import json_field, statements
 
 _OPENS = r"(?:[\s\"'(\[*#>]|- ){0,9}(?:(?:option|choice) )?[\"'(\[]?"
 _CLOSES = r"[\"')\]*.!\s]{0,9}"
 _KEY = r"(?:[\w *]{1,40}[:=])?"  # Sentiment: positive
 _DENIAL = (
-    r"(?:(?:\b(?:not|neither|nor|never|rather than|instead of)|n't) "
+    r"(?:(?:\b(?:not|neither|nor|never|hardly|rather than|instead of|except(?: for)?|"
+    r"(?:all|everything|anything|any) but|other than)|n't) "
     r"(?:be )?(?:an? |the |quite |really |option )?|\bnon-)[\"'(]?"
 )
 # What is said of a choice that is not meant, and the end of an enumeration.
@@ -26,7 +27,7 @@ _WRONG = rf"(?:also |both |clearly )?(?:wrong|incorrect|ruled out|not {_RIGHT})\
 _IS_WRONG = rf"[\"')\]]? (?:(?:is|was|would be) {_WRONG}|isn't {_RIGHT}\b)"
 _ARE_WRONG = rf"[\"')\]]? (?:(?:are|were) {_WRONG}|aren't {_RIGHT}\b)"
 _LISTED_END = r"(?=[\"')\]*.!\s]*$|,? (?:and|or) |, )"
-_SCALE = r"(?:\bout of |/ ?)"
+_SCALE = r"(?: [a-z]{1,12})? ?(?:\b(?:out )?of |/ ?)"
 _JSON = re.compile(r"\{[^{}]*\}")
 _FIELDS = ("label", "class", "choice", "category", "prediction", "sentiment", "output", "result")
 
@@ -63,7 +64,7 @@ class _Choices:
         any_case, first, prose = (
             "|".join(_form(one, where) for one in texts) for where in ("alone", "first", "prose")
         )
-        start, end = r"(?<![^\W_])", r"(?![^\W_])"
+        start, end = rf"(?<![^\W_{SPACELESS}])", rf"(?![^\W_{SPACELESS}])"
         named = rf"{start}({prose}){end}"
         self._named = _compiled(named)
         self._denied = _compiled(_DENIAL + named)
@@ -76,7 +77,7 @@ class _Choices:
         self._item = _compiled(rf"{_OPENS}(?:\d{{1,2}}[.)] ?)?({any_case}){end}")
         numbers = [one for one in texts if re.fullmatch(r"\d+", one)]
         most = max(numbers, key=int) if len(numbers) > 2 else None
-        self._scale = None if most is None else _compiled(rf"(?<=\d) ?{_SCALE}{most}(?!\d)")
+        self._scale = None if most is None else _compiled(rf"(?<=\d){_SCALE}{most}(?!\d)")
         self._line = _compiled(rf"{_OPENS}{_KEY}{_OPENS}({any_case}){_CLOSES}")
         self._first = _compiled(rf"{_OPENS}({first}){end}")
         self._begins = _compiled(

@@ -37,6 +37,8 @@ _BARE_WEEKS_DAYS = re.compile(
 )
 _LEAD = re.compile(r"[\s\"'(\[\u2248~=:]{0,9}(?:(?:about|on|approximately) )?", re.IGNORECASE)
 _BEFORE = re.compile(r"(?:[=\u2248\u2192:]|\b(?:is|was|be|on|equals)) ?[\"'(\[]?$", re.IGNORECASE)
+_DENIED = re.compile(r"\bnot (?:on |the )?[\"'(\[]?$", re.IGNORECASE)
+_ANOTHER = re.compile(r"[\"')\],]{0,2} ?(?:or|to|until|through)\b ?[\"'(\[]?", re.IGNORECASE)
 _WEEKS = re.compile(r"(?<![\d.,+/-])(\d{1,3}) ?(?:weeks?|wks?)\b", re.IGNORECASE)
 _SUM = re.compile(r" ?[-+] ?\d")
 
@@ -65,9 +67,17 @@ def _chosen(
 ) -> Found | None:
     """The one that a statement leads with, or that follows its last `=` or `is`, or its first.
 
-    Of a text that states nothing the last.
+    Of a text that states nothing the last. None of two that are offered or span a time (`10/22/2021
+    to 10/29/2021`), nor one that is denied.
     """
-    found = [(match, value) for match in pattern.finditer(text) if (value := read(match))]
+    found = [
+        (match, value)
+        for match in pattern.finditer(text)
+        if (value := read(match)) and not _DENIED.search(text, 0, match.start())
+    ]
+    ends = {match.start() for match, _ in found}
+    if any((by := _ANOTHER.match(text, one.end())) and by.end() in ends for one, _ in found[:9]):
+        return None
     if not found:
         return None
     if not stated:

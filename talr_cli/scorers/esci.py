@@ -6,6 +6,7 @@ ranked list (nDCG) and has no part in this.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -26,6 +27,9 @@ _DENIED = re.compile(
     rf"{_NAMED.pattern}",
     re.IGNORECASE,
 )
+# What stands between two labels of which neither was chosen, and between those of a list.
+_OR = re.compile(r"\W{0,2} ?(?:or|and|[/,&|]) ?(?:an? |the )?\W{0,2}", re.IGNORECASE)
+_LISTED = re.compile(r"\W{1,9}")
 _JSON = re.compile(r"\{[^{}]*\}")
 _FIELDS = ("label", "class", "relevance", "category", "prediction", "output", "result")
 
@@ -40,9 +44,9 @@ class EsciScorer:
 
     The label of the last statement that names one counts (a line `Answer:`, JSON, a box): its
     first, but for those that are denied (`not Exact but Complement`); what comes after is its
-    reason. Of an output without a statement, the label in the field of its JSON object, or the one
-    named last. A label is a whole word in upper or lower case; a single letter is none, because an
-    I in prose is seldom a label.
+    reason. Of several that are offered (`Exact or Substitute`) none counts. Of an output without a
+    statement, the label in the field of its JSON object, or the one named last. A label is a whole
+    word in upper or lower case; a single letter is none, because an I in prose is seldom a label.
     """
 
     def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:
@@ -77,16 +81,27 @@ class EsciScorer:
 
 def _named(output: str) -> str | None:
     for said in statements(output, is_label=True):
-        labels = _NAMED.findall(_DENIED.sub("", said)) or _NAMED.findall(said)
+        said = _DENIED.sub("", said)
+        labels = list(_NAMED.finditer(said))
         if labels:
-            return labels[0].capitalize()
+            return None if _are_apart(_OR, said, labels[:2]) else labels[0][0].capitalize()
     text = normalise(output)
     for block in reversed(_JSON.findall(text)):
         field = json_field(block, _FIELDS)
         if field and (label := _NAMED.fullmatch(field.strip(" ."))):
             return label[0].capitalize()
-    named = _NAMED.findall(text)
-    return named[-1].capitalize() if named else None
+    text = _DENIED.sub("", text)
+    labels = list(_NAMED.finditer(text))
+    if not labels or _are_apart(_OR, text, labels[-2:]) or _are_apart(_LISTED, text, labels[-3:]):
+        return None
+    return labels[-1][0].capitalize()
+
+
+def _are_apart(by: re.Pattern[str], text: str, labels: Sequence[re.Match[str]]) -> bool:
+    """Whether there are several, with nothing between each and the next but what `by` says."""
+    pairs = list(itertools.pairwise(labels))
+    enough = 2 if by is _LISTED else 1
+    return len(pairs) >= enough and all(by.fullmatch(text, a.end(), b.start()) for a, b in pairs)
 
 
 # Confusion matrices are integer arrays [..., 4, 5]: true label, label named or none.

@@ -41,6 +41,7 @@ _CLOSING = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _HASHES = re.compile(r"####[ \t]*(\$?-?\$?[\d.,]*\d)[ \t]*$", re.MULTILINE)
+_TAGGED = re.compile(r"<answer>\s*([^<>]{1,500})", re.IGNORECASE)
 _INLINE = re.compile(r"\\\((.+?)\\\)|\\\[(.+?)\\\]|\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$")
 
 
@@ -100,7 +101,14 @@ class MathScorer:
             return False
         if self._comparer is None:
             self._comparer = _Comparer()
-            self._comparer.is_equal("1", "1", _START)
+            try:
+                self._comparer.is_equal("1", "1", _START)
+            except (TimeoutError, EOFError, OSError) as error:
+                raise UserError(
+                    "the process that compares formulas does not start: a script of your own has "
+                    "to be a file, and what it does has to stand below `if __name__ == "
+                    '"__main__":`'
+                ) from error
         try:
             return self._comparer.is_equal(truth, found, DEADLINE)
         except (TimeoutError, EOFError, OSError) as error:
@@ -144,7 +152,7 @@ def stated_answer(output: str) -> str | None:
     r"""What the output states last: in \boxed{}, after "The answer is" or ####; None if nothing."""
     stated = [
         (match.start(), match[1].strip())
-        for form in (_CLOSING, _HASHES)
+        for form in (_CLOSING, _HASHES, _TAGGED)
         for match in form.finditer(output)
     ]
     stated += _last_box(output)

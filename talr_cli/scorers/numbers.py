@@ -1,4 +1,4 @@
-r"""Numbers and small arithmetic in text written by a model: parsed, never evaluated as code.
+r"""Numbers in text written by a model: parsed, never evaluated as code.
 
 Knows how numbers are written, in plain text, in LaTeX and by other countries' customs; does not
 know which of them is the answer. docs/evaluation.md has the forms in a table.
@@ -6,24 +6,27 @@ know which of them is the answer. docs/evaluation.md has the forms in a table.
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from collections.abc import Callable
 from typing import NamedTuple
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
-_NUMBER = (
+NUMBER = (
     rf"(?:{_DIGITS}(?:\.\d+)?|\.\d+)"
     r"(?:[eE][+-]?\d{1,5}(?!\d)|\s?(?:x|\*)\s?10\^\(?[+-]?\d{1,3}\)?)?"
 )
+# Scripts without spaces between words: what stands right beside their letters stands on its own.
+SPACELESS = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 # A number that stands on its own: the 2 of m^2, of CO2 or of m2 is part of a unit, the 4 of FIB-4
 # part of a name. A minus apart from its number is one only where nothing but a number can follow.
 _ALONE = re.compile(
-    rf"(?<![\w^.])(?<![a-zA-Z]-)(?<!\d,)(?:(?<=[=:(\u2248] )- ?|-)?"
-    rf"(?:10\^\(?[+-]?\d{{1,3}}\)?|{_NUMBER})"
+    rf"(?<![^\W{SPACELESS}])(?<![\^.])(?<![a-zA-Z]-)(?<!\d,)(?:(?<=[=:(\u2248] )- ?|-)?"
+    rf"(?:10\^\(?[+-]?\d{{1,3}}\)?|{NUMBER})"
 )
-_GOES_ON = re.compile("\\^|[.,]\\d|[eE][+-]?\\d|(?:st|nd|rd|th)\\b|_| ?[\u221a\u03c0]")
+_GOES_ON = re.compile(
+    "\\^|[.,]\\d|[eE][+-]?\\d|(?:st|nd|rd|th)\\b|_| ?[\u221a\u03c0]|x(?= ?[-+*/^=}])"
+)
 _PLAIN = r"\d[\d,]*+(?:\.\d++)?"
 _RANGE = re.compile(rf"(?<![\w.^,])(?<![a-zA-Z]-)({_PLAIN}) ?%? ?- ?({_PLAIN})(?! ?[-+*/=^])")
 _SHORT = r"-?\d+(?:\.\d+)?"
@@ -46,22 +49,29 @@ _WHOLE = r"\d++(?:\.\d++)?"
 _COMPOUND = rf"(?<![\d.]){_WHOLE} ?(?:{{}})".format(
     "|".join(rf"{one},? ?(?:and )?{_WHOLE} ?{other}" for one, other in _PARTS)
 )
-# Days, hours and ratios, bounds and margins, what an answer is not, roots, points of several
-# numbers, sizes, of how many, other bases, repeating decimals: of these no part is a number.
+_FUNCTION = r"(?:log|ln|lg|a(?:rc)?(?:sin|cos|tan)|sin|cos|tan|cot|exp)(?:_?\d++)?"
+_MONTH = (
+    r"(?-i:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|"
+    r"Sept?(?:ember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)"
+)
+# Days, hours and ratios, bounds and margins, what an answer is not, roots, functions, points of
+# several numbers, sizes, of how many, other bases, decimals without an end: no part is a number.
 _NO_NUMBER = re.compile(
-    rf"\b0(?:x[\da-f]++|b[01]++)\b|\d\.\d*+\(\d++\)|{_COMPOUND}"
+    rf"\b0(?:x[\da-f]++|b[01]++)\b|\d\.\d*+\(\d++\)|{_COMPOUND}|\d{{1,2}} ?h ?\d{{1,2}}\b"
+    rf"|(?<![\d.])\d++\.\d*+(?:\\(?:overline|bar|dot|l?dots)\b|\.\.\.)(?: ?\{{?\d++\}}?)?"
+    rf"|(?:(?<![\w.,]){_PLAIN} ?)?"
+    rf"(?:\\{_FUNCTION}|\b{_FUNCTION}(?= ?\()|\b(?:log|ln)(?:_?\d++)?(?= \d))[ ({{]*+-?{_PLAIN}"
+    rf"|(?:(?<![\w.,]){_PLAIN} ?)?\\(?:sqrt ?\[[^\[\]\n]*\]|[dt]?binom ?\{{[^{{}}\n]*\}}) ?"
+    rf"(?:\{{[^{{}}\n]*\}}|\d)"
+    rf"|\b{_MONTH}\.? \d{{1,2}}(?:, ?\d{{4}})?(?!\d)"
     rf"|(?<![\w.,]){_PLAIN} ?x ?(?!10\^){_PLAIN}|\bout of (?:the |a )?{_PLAIN}"
     rf"|(?<![\d.])\d{{1,4}}([/-])\d{{1,2}}\1\d{{1,4}}(?!\d)"
-    rf"|(?<![\d.:]){_SHORT}:{_SHORT}(?!\d)|[<>\u2264\u2265\u00b1]=? ?-?{_PLAIN}"
+    rf"|(?<![\d.:]){_SHORT}(?::{_SHORT})+(?!\d)|[<>\u2264\u2265\u00b1]=? ?-?{_PLAIN}"
     rf"|\bnot (?:equal to )?-?{_PLAIN}(?!\w)"
     rf"|\u221a ?(?:\([^()\n]*\)|[\d.]+)"
     rf"|[(\[{{] ?(?!{_DIGITS} ?[)\]}}]){_SHORT}(?: ?[,;] ?{_SHORT})+ ?[)\]}}]",
     re.IGNORECASE,
 )
-_TOKEN = re.compile(rf"\s*({_NUMBER}|[-+*/^()\u221a\u03c0])")
-_MOST_TOKENS = 100
-_MOST_EXPONENT = 64
-
 _SUPERSCRIPTS = str.maketrans(
     "\u207a\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079", "+-0123456789"
 )
@@ -74,8 +84,22 @@ _FRACTION = re.compile(
     r"(?:(?<![\d.,])(\d{1,9}) ?)?\\{1,2}[dtc]?frac ?"
     r"(?:\{([^{}]{1,80})\} ?\{([^{}]{1,80})\}|(\d) ?(\d))"
 )
+_HTML = (
+    (re.compile(r"<sup>([-+]?\d{1,9})</sup>", re.IGNORECASE), r"^\1"),
+    (re.compile(r"<sub>(\w{1,9})</sub>", re.IGNORECASE), r"_\1"),
+    (
+        re.compile(
+            r"</?(?:b|i|u|em|strong|mark|span|code|p|div|t[dhr]|li|h[1-6])(?: [^<>\n]{0,80})?>",
+            re.IGNORECASE,
+        ),
+        "",
+    ),
+    (re.compile(r"<br ?/?>", re.IGNORECASE), "\n"),
+)
 _LATEX = (
     (re.compile(r"\^ ?\{ ?([-+]?[\d.]{1,10}) ?\}"), r"^(\1)"),
+    (re.compile(r"_ ?\{ ?(\d{1,3}) ?\}"), r"_\1"),  # of another base, or a logarithm's
+    (re.compile(r"(?<=\d)!(?=[}$])"), "_!"),  # a factorial; in prose the sentence is loud
     (re.compile(r" ?\^ ?\{?\\{1,2}circ\}?|\\{1,2}degree\b"), "\u00b0"),
     (re.compile(r"\\{1,2}(?:text|mathrm|mbox|operatorname)(?:bf|it|rm)? ?\{([^{}]*)\}"), r"\1"),
     (re.compile(r"\\{1,2}(?:textbf|textit|mathbf|boldsymbol|bm) ?\{([^{}]*)\}"), r"\1"),
@@ -83,7 +107,7 @@ _LATEX = (
     (re.compile(r"\\{1,2}div(?![a-zA-Z])"), "/"),
     (re.compile(r"\\{1,2}approx(?![a-zA-Z])"), "\u2248"),
     (re.compile(r"\\{1,2}pm(?![a-zA-Z])"), "\u00b1"),
-    (re.compile(r"\\{1,2}pi(?![a-zA-Z])"), "\u03c0"),
+    (re.compile(r"\\{1,2}pi(?![a-zA-Z])|(?<=\d)(?: |\*)?pi\b"), "\u03c0"),
     (re.compile(r"\\{1,2}sqrt ?\{([^{}\n]*)\}|\bsqrt ?\(([^()\n]*)\)"), "\u221a(\\1\\2)"),
     (re.compile(r"\\{1,2}sqrt ?(?=\d)"), "\u221a"),
     (re.compile(r"\\{1,2}(?:leq?|leqslant|lt)(?![a-zA-Z])"), "\u2264"),
@@ -92,13 +116,25 @@ _LATEX = (
     (re.compile(r"\\{1,2}(?=%)"), ""),
     (re.compile(r"\\[,;:! ()\[\]]|[`$]|\\(?=\$)"), ""),
 )
+# Signs without a width, which break words or turn their direction.
+_UNSEEN = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\ufe0f]")
 _TYPOGRAPHY = (
     # Thousands apart by a thin or fixed space or an apostrophe, and LaTeX's 1{,}234.
     (re.compile("(?<=\\d)[\u00a0\u2009\u202f'\u2019](?=\\d{3}(?!\\d))"), ""),
-    (re.compile(r"\{,\}"), ","),
-    (re.compile("\u2212 ?(?=[\\d.])"), "-"),  # this sign is never a dash
+    (re.compile(r"\{([.,])\}"), r"\1"),
+    (re.compile(r"(?<=\d)~(?=\d{3}(?!\d))"), " "),
+    # A sign before the currency is the number's.
+    (
+        re.compile(
+            "(?<![\\w)])[-\u2212\u2013]((?:[\u20ac\u00a3\u00a5\u20b9]|(?:R|US|CA|A) ?\\$|"
+            "(?:USD|EUR|GBP|JPY|INR|CNY|CHF)\\b) ?)(?=[.\\d])"
+        ),
+        r"\1-",
+    ),
+    (re.compile("[\u2212\u2796] ?(?=[\\d.])"), "-"),  # this sign is never a dash
 )
 _CUSTOMS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
+    (re.compile(r"(?<![\w.,/])(\d{1,9}) and (?:a|one)[ -]half\b", re.IGNORECASE), r"\1.5"),
     (re.compile(r"[=-]>|\u21d2"), "\u2192"),
     (re.compile(r"\+ ?/ ?-"), "\u00b1"),
     # India's lakhs and crores, 12,34,567.
@@ -113,12 +149,15 @@ _CUSTOMS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ..
         lambda match: match[0].replace(".", "").replace(",", "."),
     ),
     (
-        re.compile(r"(?<![\w.,(\[])(?:\d+,\d{1,2}|0,\d+)(?!\d|,\d|\.\d)"),
+        re.compile(r"(?<![\w.,(\[])(?<!\\\{)(?:\d+,\d{1,2}|0,\d+)(?!\d|,\d|\.\d)"),
         lambda match: match[0].replace(",", "."),
     ),
 )  # fmt: skip
 _MARKUP = (
     (re.compile(r"(?<=[\d)])\*\*(?=[\d(])"), "^"),  # Python's power is no markup
+    (re.compile(r"(?<=\d) plus (?=[\d.])", re.IGNORECASE), " + "),
+    (re.compile(r"(?<=\d) minus (?=[\d.])", re.IGNORECASE), " - "),
+    (re.compile(r"~~[^~\n]*~~"), " "),  # struck out
     (re.compile(r"[*_]{2,}"), ""),
     (re.compile(r"(?<![\w*)] )(?<!\S)([*_])([^\s*_][^*_\n]{0,60})\1(?=[\s.,;:!?)]|$)"), r"\2"),
     # Where nothing but a number can follow: 10 minus 5 is a difference.
@@ -137,11 +176,15 @@ _SCALES = {
     **{"thousand": 3, "lakh": 5, "million": 6, "crore": 7, "billion": 9, "trillion": 12},
     **{"mio": 6, "mln": 6, "bn": 9},
 }
-_SCALED = re.compile(rf"(?<![\w.,])({_NUMBER})[ -]?({'|'.join(_SCALES)})s?\b", re.IGNORECASE)
+_MYRIADS = {"\u4e07": 4, "\u842c": 4, "\u4ebf": 8, "\u5104": 8, "\uc5b5": 8, "\ub9cc": 4}
+_OF_MYRIADS = re.compile(
+    rf"(?<![^\W{SPACELESS}])(?<![.,])({NUMBER}) ?([{''.join(_MYRIADS)}])(?! ?\d)"
+)
+_SCALED = re.compile(rf"(?<![\w.,])({NUMBER})[ -]?({'|'.join(_SCALES)})s?\b", re.IGNORECASE)
 # A k at its number is a thousand. The others count only beside a currency sign, and not in a
 # formula, $5m$: elsewhere 5m are five metres and 5K five kelvin.
-_THOUSANDS = re.compile(rf"(?<![\w.,$\u20ac\u00a3])({_NUMBER})k\b(?!\$)")
-_MONEY = re.compile(rf"([$\u20ac\u00a3]) ?({_NUMBER})(k|mn?|bn?|tn?)\b(?!\$)", re.IGNORECASE)
+_THOUSANDS = re.compile(rf"(?<![\w.,$\u20ac\u00a3])({NUMBER})k\b(?!\$)")
+_MONEY = re.compile(rf"([$\u20ac\u00a3]) ?({NUMBER})(k|mn?|bn?|tn?)\b(?!\$)", re.IGNORECASE)
 _OF_MONEY = {"k": "thousand", "m": "million", "b": "billion", "t": "trillion"}
 
 
@@ -159,10 +202,11 @@ def normalise(text: str) -> str:
     Markup and the commands of LaTeX around words and numbers are taken off; runs of spaces are
     one. Fractions of two numbers are computed: \frac{7}{2} and 3½ are 3.5; so are 3 million, $3M.
     """
+    text = _UNSEEN.sub("", text)
     text = re.sub(r"[^\S\n\u00a0\u2009\u202f]+", " ", text)
     text = _MONEY.sub(lambda match: f"{match[1]}{match[2]} {_OF_MONEY[match[3][0].lower()]}", text)
     text = _THOUSANDS.sub(r"\1 thousand", text)
-    for pattern, plain in _TYPOGRAPHY:
+    for pattern, plain in (*_HTML, *_TYPOGRAPHY):
         text = pattern.sub(plain, text)
     text = _SUPERSCRIPT.sub(lambda match: "^" + match[0].translate(_SUPERSCRIPTS), text)
     text = _VULGAR.sub(lambda match: _mixed(match[1], unicodedata.numeric(match[2])), text)
@@ -175,11 +219,12 @@ def normalise(text: str) -> str:
     for pattern, custom in (*_CUSTOMS, *_MARKUP):
         text = pattern.sub(custom, text)
     text = re.sub(r"[^\S\n]+", " ", text)
+    text = _OF_MYRIADS.sub(_scaled, text)
     return _SCALED.sub(_scaled, _MIXED.sub(_mixed_number, text))
 
 
 def _scaled(match: re.Match[str]) -> str:
-    value = to_float(match[1]) * 10 ** _SCALES[match[2].lower()]
+    value = to_float(match[1]) * 10 ** (_SCALES | _MYRIADS)[match[2].lower()]
     return f"{value:.0f}" if value.is_integer() else repr(value)
 
 
@@ -247,68 +292,3 @@ def to_float(text: str) -> float:
     plain = re.sub(r"[\s,()]", "", text)
     power = re.fullmatch(r"(?:(.+?)(?:x|\*))?(-?)10\^([+-]?\d+)", plain)
     return float(f"{power[2]}{power[1] or 1}e{power[3]}") if power else float(plain)
-
-
-def parse_expression(text: str) -> float | None:
-    """The value of an arithmetic expression, None if it is not one.
-
-    It has numbers, pi as its letter, + - * / ^, square roots and brackets.
-    """
-    tokens: list[str] = []
-    position = 0
-    while position < len(text.rstrip()):
-        match = _TOKEN.match(text, position)
-        if match is None or len(tokens) == _MOST_TOKENS:
-            return None
-        tokens.append(match[1])
-        position = match.end()
-    try:
-        value, rest = _sum(tokens)
-    except (IndexError, ValueError, ZeroDivisionError, OverflowError):
-        return None
-    return value if not rest and math.isfinite(value) else None
-
-
-# Recursive descent: each function takes the tokens, returns a value and the tokens left.
-
-
-def _sum(tokens: list[str]) -> tuple[float, list[str]]:
-    value, rest = _product(tokens)
-    while rest and rest[0] in "+-":
-        term, after = _product(rest[1:])
-        value, rest = (value + term if rest[0] == "+" else value - term), after
-    return value, rest
-
-
-def _product(tokens: list[str]) -> tuple[float, list[str]]:
-    value, rest = _power(tokens)
-    while rest and rest[0] in "*/\u221a\u03c0":
-        # A number right before a root or pi is multiplied by it.
-        factor, after = _power(rest[1:] if rest[0] in "*/" else rest)
-        value, rest = (value / factor if rest[0] == "/" else value * factor), after
-    return value, rest
-
-
-def _power(tokens: list[str]) -> tuple[float, list[str]]:
-    if tokens[0] == "-":
-        value, rest = _power(tokens[1:])
-        return -value, rest
-    if tokens[0] == "\u221a":
-        value, rest = _power(tokens[1:])
-        return math.sqrt(value), rest
-    value, rest = _atom(tokens)
-    if rest and rest[0] == "^":
-        exponent, rest = _power(rest[1:])
-        if abs(exponent) > _MOST_EXPONENT or (value < 0 and exponent != int(exponent)):
-            raise ValueError("not a power we compute")
-        value = value**exponent
-    return value, rest
-
-
-def _atom(tokens: list[str]) -> tuple[float, list[str]]:
-    if tokens[0] == "(":
-        value, rest = _sum(tokens[1:])
-        if rest[0] != ")":
-            raise ValueError("bracket not closed")
-        return value, rest[1:]
-    return math.pi if tokens[0] == "\u03c0" else to_float(tokens[0]), tokens[1:]

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from talr_cli.scorers.numbers import normalise
 
 _ANSWER = re.compile(
-    r"\banswer\b[\"')]{0,2} ?(?:\([^()\n]{0,40}\) ?)?(?:(?:to|for|of|in) [^\n.:=]{1,60}? ?)?"
+    r"(?:\b|_|(?<=final))answer\b[\"')]{0,2} ?(?:\([^()\n]{0,40}\) ?)?"
+    r"(?:(?:to|for|of|in) [^\n.:=]{1,60}? ?)?"
     r"(?P<sep>\bis\b ?[:=]?|[:=\u2248\u2192]|(?=\n))",
     re.IGNORECASE,
 )

@@ -9,12 +9,12 @@ import math
 import re
 from typing import NamedTuple
 
+from talr_cli.scorers.arithmetic import parse_expression
 from talr_cli.scorers.numbers import (
     Number,
     find_numbers,
     is_range,
     normalise,
-    parse_expression,
     scan,
 )
 from talr_cli.scorers.statements import is_item, json_field, stated_answer, without_mark
@@ -26,9 +26,16 @@ _LONE_MINUS = re.compile(r"- (?=[.\d])")
 _NUMBER = r"-?[\d.,]*\d"
 # What is said of an answer that is not one number.
 _SEVERAL = re.compile(
-    rf"(?:[<>\u2264\u2265\u00b1#]|(?:less|more|greater|fewer|lower|higher|no more|no less) than\b|"
+    rf"(?:either )?(?:[<>\u2264\u2265\u00b1#]|"
+    rf"(?:less|more|greater|fewer|lower|higher|no more|no less) than\b|"
     rf"at (?:least|most)\b|(?:under|over|above|below|up to|between)\b|"
-    rf"{_NUMBER}[^\s\d]{{0,12}} ?(?:to|or) {_NUMBER}(?![\w])|"
+    rf"{_NUMBER}[^\s\d]{{0,12}} ?(?:to|or|vs\.?) {_NUMBER}(?![\w])|"
+    rf"{_NUMBER}( [^\s\d]{{1,12}}) or {_NUMBER}\1\b|"
+    rf"{_NUMBER}\|{_NUMBER}$|(?!\d{{1,3}}(?: \d{{3}})+(?:\.\d*){{0,2}}$)-?\d[\d.]* \d[\d.]*$|"
+    rf"{_NUMBER} ?/ ?0+(?![\d.])|-?[\d.]*x(?: ?[-+*/^] ?[\dx(][\dx().]*+)*+\W*+$|"
+    rf"([a-z]) ?= ?{_NUMBER}(?: or \2 ?|, (?:and )?[a-z] ?)= ?{_NUMBER}\W*$|"
+    r"(?:it |this )?(?:cannot|can't|could not|un(?:known|clear|determined)|impossible|n/a|none|"
+    r"insufficient|not enough)\b|"
     rf"{_NUMBER}(?:, (?:and )?|; ?| (?:and|&) ){_NUMBER}(?=[\s.)\]]*$|[,;] ))",
     re.IGNORECASE,
 )
@@ -158,7 +165,7 @@ def read(text: str, counts: bool = False, stated: bool = True) -> Reading | None
 
 def _expression(text: str) -> float | None:
     """The value of a text that is arithmetic and nothing else; a range is not."""
-    text = text.strip().rstrip(".").strip()
+    text = text.strip().removesuffix(".").strip()
     if is_range(text) or (any(sign in text[1:] for sign in "-/") and not find_numbers(text)):
         return None
     return parse_expression(text)

@@ -22,6 +22,7 @@ from talr_cli.errors import UserError
 from talr_cli.runs.atomic import append_json_line, write_text
 from talr_cli.runs.disk import make_folder
 from talr_cli.runs.lease import hold
+from talr_cli.runs.reading import read_text
 from talr_cli.runs.run_directory import study_path
 from talr_cli.sweep import slurm
 from talr_cli.sweep.jobs import Job
@@ -76,9 +77,9 @@ def queue_of(study_folder: Path) -> dict[Path, QueuedJob]:
 def submitted(study_folder: Path) -> dict[Path, str]:
     """{run directory: the number of the last job that was submitted for it}."""
     numbers: dict[Path, str] = {}
-    with suppress(FileNotFoundError):
-        for line in _record(study_folder).read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError, TypeError, KeyError):  # a torn line
+    with suppress(FileNotFoundError, ValueError):
+        for line in read_text(_record(study_folder), "replace").splitlines():
+            with suppress(ValueError, TypeError, KeyError, RecursionError):  # a torn line
                 one = json.loads(line)
                 numbers[study_folder.resolve() / str(one["run"])] = str(one["job"])
     return numbers

@@ -19,7 +19,16 @@ OVER = {  # states of a job that has ended
 }
 # Also after a run that was begun: such a job is in the queue, and no process is left of it.
 WAITS = {
-    *("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD"),
+    *(
+        "PENDING",
+        "CONFIGURING",
+        "POWER_UP_NODE",
+        "EXPEDITING",
+        "REQUEUED",
+        "REQUEUE_HOLD",
+        "REQUEUE_FED",
+        "RESV_DEL_HOLD",
+    ),
     "SPECIAL_EXIT",
 }
 # Of a job that ended, or was queued again, between a look at the queue and a word to it.
@@ -73,7 +82,12 @@ def submit(script: str, after: Sequence[str] = ()) -> str:
     command = ["sbatch", "--parsable"]
     if after:
         command += [f"--dependency=afterok:{':'.join(after)}", "--kill-on-invalid-dep=yes"]
-    return _answer(command, script).strip().partition(";")[0]
+    # A site's own sbatch may say more before it.
+    said = _answer(command, script).strip().splitlines()[-1:]
+    number = "".join(said).strip().partition(";")[0]
+    if not number.isdecimal():
+        raise UserError(f"sbatch gave no number of a job but {number!r}: see `squeue --me`")
+    return number
 
 
 def refusal(script: str, partition: str | None, minutes: int) -> str | None:
@@ -108,7 +122,8 @@ def jobs_named(name: str) -> list[QueuedJob]:
     listing = _answer(
         ["squeue", "--noheader", "--states=all", f"--name={name}", f"--format={_QUEUE}"]
     )
-    return [QueuedJob(*line.split("|", 4)) for line in listing.splitlines() if line.count("|") >= 4]
+    parts = [line.split("|", 4) for line in listing.splitlines() if line.count("|") >= 4]
+    return [QueuedJob(*job) for job in parts if job[0].isdecimal()]
 
 
 def states_of(name: str) -> dict[str, tuple[str, str]]:
@@ -132,13 +147,19 @@ def how_they_ended(numbers: Sequence[str]) -> dict[str, str] | None:
     except UserError:
         return None
     pairs = (line.split("|")[:2] for line in listing.splitlines() if "|" in line)
-    return {number: state.split()[0] for number, state in pairs if state}  # CANCELLED by 1000
+    return {
+        number: state.split()[0] for number, state in pairs if state.strip()
+    }  # CANCELLED by 1000
 
 
 def cancel(numbers: Sequence[str]) -> None:
-    """Take jobs out of the queue; those that run are told to end, and ended soon after."""
+    """Take jobs out of the queue; those that run are told to end, and ended soon after.
+
+    Raises:
+        UserError: SLURM refuses it for one of them; the others are out.
+    """
     if numbers:
-        _answer(["scancel", *numbers])
+        _answer(["scancel", *numbers], no_matter=_TOO_LATE)
 
 
 def ask_to_end(numbers: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from talr_cli.data import files
 from talr_cli.data.files import files_of, read_files
 from talr_cli.data.jsonl import Jsonl
 from talr_cli.data.rows import has_text
@@ -104,6 +105,22 @@ def test_a_table_of_one_column_and_a_quoted_header(tmp_path):
 def test_files_that_cannot_be_used(tmp_path, name, content, expected):
     (tmp_path / name).write_bytes(content)
     assert expected in refusal(tmp_path / name)
+
+
+def test_a_line_without_an_end_is_not_read_to_its_end(tmp_path, monkeypatch):
+    """Of a packed file one line may be more than the memory holds."""
+    monkeypatch.setattr(files, "_LONGEST_LINE", 100)
+    row = b'{"prompt": "a", "completion": "b"}\n'
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(row + b"a" * 5000 + b"\n" + row))
+    assert "a.jsonl.gz:2 is longer than" in refusal(tmp_path / "a.jsonl.gz")
+    (tmp_path / "b.jsonl").write_bytes(row * 9)
+    assert len(list(read_files(str(tmp_path / "b.jsonl")))) == 9
+
+
+@pytest.mark.parametrize("where", ["~nobody-of-this-name/a.jsonl", "a" * 5000, "a/" * 3000])
+def test_a_path_that_no_system_knows_is_one_line(where):
+    with pytest.raises(UserError, match="cannot be looked for"):
+        list(read_files(where))
 
 
 def test_a_space_behind_the_separators_of_a_header_is_in_no_cell(tmp_path):

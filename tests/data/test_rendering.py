@@ -66,6 +66,46 @@ CASES = {
 }
 
 
+def test_a_tokenizer_that_gives_up_or_knows_nothing_is_one_line():
+    """A pattern runs into the library's limit, which Rust says by no exception of Python's."""
+    tokenizer = chatml("qwen3.jinja")
+    renderer = Renderer(tokenizer, {"enable_thinking": False})
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(a+)+$"), "isolated")
+    with pytest.raises(RowError, match=r"the tokenizer fails on it: .*limit"):
+        renderer.prompt_ids(({"role": "user", "content": "a" * 40 + "b"},))
+    empty = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.BPE()), eos_token="<end>", pad_token="<end>"
+    )
+    empty.chat_template = "{% for m in messages %}{{ m.content }}<end>{% endfor %}"
+    with pytest.raises(UserError, match="has no tokens for a text"):
+        Renderer(empty, {})
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 1 / 0 }}",
+        "{{ 1 % 0 }}",
+        "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}",
+        "{% for i in range(10 ** 9) %}x{% endfor %}",
+        "{{ range(10 ** 30) | list }}",
+        "{% break %}",
+        "{% if true %}" * 150 + "{% endif %}" * 150,
+        "{{ " + "(" * 500 + "1" + ")" * 500 + " }}",
+        "{{ messages.append(1) }}",
+        "{{ cycler.__init__.__globals__ }}",
+        "{% include '/etc/passwd' %}",
+    ],
+    ids=range(11),
+)
+def test_a_template_that_fails_in_any_way_is_named_in_one_line(template):
+    tokenizer = chatml("qwen3.jinja")
+    tokenizer.chat_template = template + tokenizer.chat_template
+    with pytest.raises(UserError, match="chat template") as raised:
+        Renderer(tokenizer, {"enable_thinking": False})
+    assert "\n" not in str(raised.value)
+
+
 @pytest.mark.parametrize("model", CASES)
 def test_targets_are_the_completion_and_the_end_of_the_turn(model):
     make, arguments, end, header = CASES[model]

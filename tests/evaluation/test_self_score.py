@@ -7,7 +7,6 @@ from talr_cli.data.base import Example
 from talr_cli.errors import UserError
 from talr_cli.evaluation.config import DomainEvalConfig
 from talr_cli.evaluation.self_score import check_tests, self_score
-from talr_cli.evaluation.thoughts import without_thoughts
 from talr_cli.scorers.text import ExactMatch, Numeric
 
 PROMPT = ({"role": "user", "content": "What is 2 + 3?"},)
@@ -58,20 +57,3 @@ def test_test_rows_that_the_model_cannot_be_asked_are_refused(renderer):
     budget = DomainEvalConfig(max_new_tokens=500)
     with pytest.raises(UserError, match=r"domain\.max_new_tokens="):
         check_tests(SETTINGS, renderer, [row("5", "5")], ExactMatch(), budget)
-
-
-@pytest.mark.parametrize(
-    ("output", "answer"),
-    [
-        ("Five.", "Five."),
-        ("<think></think>Five.", "Five."),
-        ("<think>\nTwo, three.\n</think>\n\nFive.", "Five."),
-        ("Two, three.</think> Five.", "Five."),  # opened by the prompt
-        ("<think>a</think>b<think>c</think>d", "d"),
-        ("<think>Is it 5? Or 6", ""),  # no answer was given
-        ("<think>a</think>\n<think>Is it 5?", ""),
-        ("I <think> so.", "I <think> so."),
-    ],
-)
-def test_thoughts_are_not_the_answer(output, answer):
-    assert without_thoughts(output) == answer

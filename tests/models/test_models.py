@@ -1,6 +1,7 @@
 """Where models come from: folders, adapters, the text part of a vision model; refusals."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -335,3 +336,15 @@ def test_a_damaged_model_of_the_cache_is_made_again(
     weights.write_bytes(content)
     with pytest.raises(UserError, match=r"is damaged: model\.safetensors is not what was written"):
         sources.directory_source(copy)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer_config.json"])
+def test_a_pipe_or_a_device_in_a_models_folder_is_not_read(tmp_path, name):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        (tmp_path / "model.safetensors").unlink(missing_ok=True)
+        make(tmp_path / name)
+        (tmp_path / "other.safetensors").touch()
+        with pytest.raises(UserError, match=f"{name} is no file"):
+            sources.directory_source(tmp_path)
+        (tmp_path / name).unlink()

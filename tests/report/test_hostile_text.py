@@ -44,6 +44,7 @@ def test_what_cannot_be_seen_is_spelt_out_and_the_rest_stays():
     assert printable("a\nb\x1b[0m\u202e\ud800") == r"a\nb\x1b[0m\u202e\ud800"
     assert acts(EVIL)
     assert not acts(printable(EVIL))
+    assert printable("a\u200bb\u00adc\ufeff") == r"a\u200bb\xadc\ufeff"
 
 
 TABLE = Cells([Column("x", EVIL), Column("y", "y", number=True)], [[Cell(EVIL, EVIL), Cell("1")]])
@@ -56,6 +57,16 @@ def test_a_table_keeps_its_lines_and_cells(write):
     text.encode("utf-8")
     lines = {as_markdown: 3, as_csv: 2, as_latex: 8}[write]
     assert len(text.splitlines()) == lines
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)"])
+def test_a_spreadsheet_computes_no_name(name):
+    """Numbers stay what they are: -0.5 begins like a formula."""
+    cells = Cells(
+        [Column("x", name), Column("y", "y", number=True)], [[Cell(name, name), Cell("", -0.5)]]
+    )
+    assert as_csv(cells).splitlines()[1].lstrip('"').startswith(f"'{name[0]}")
+    assert as_csv(cells).splitlines()[1].endswith(",-0.5")
 
 
 def test_markdown_shows_markup_as_text():

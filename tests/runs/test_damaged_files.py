@@ -11,6 +11,7 @@ from talr_cli.errors import UserError
 from talr_cli.runs import lease
 from talr_cli.runs.atomic import BUILDING, read_packed, write_packed
 from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.runs.samples import read_samples
 
 IDENTITY = "0123abcd" + "0" * 56
 DAMAGE = {
@@ -186,3 +187,60 @@ def test_a_cached_value_is_whole_or_made_again(tmp_path, how, caplog):
         path.write_bytes(changed)
         assert read_packed(path) is None
         assert str(path) in caplog.text
+
+
+def pipe(path):
+    os.mkfifo(path)
+
+
+def circle(path):
+    path.symlink_to(path.name)
+
+
+def folder(path):
+    path.mkdir()
+
+
+def device(path):
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [pipe, circle, folder, device])
+def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(run, make, caplog):
+    for path in (run.status, run.metrics, run.results, run.config, run.overrides, run.training):
+        make(path)
+    run.samples.mkdir()
+    make(run.samples / "domain.jsonl")
+    make(run.path / ".lock.owner")
+    run.model.mkdir()
+    make(run.model / "talr.manifest")
+    assert read_samples(run.samples, "domain") == run.read_metrics() == []
+    assert run.read_results() is run.owner() is None
+    run.read_status()
+    for read in (run.read_config, run.read_overrides, run.check_model):
+        if make is not circle or read != run.check_model:
+            with pytest.raises(UserError, match="cannot be"):
+                read()
+    if make is not circle:  # a link to nothing is nothing
+        for read in (run.read_identity, run.read_training):
+            with pytest.raises(UserError, match="it is no file"):
+                read()
+    if make is not folder:
+        with run.lock():
+            pass
+        assert not run.results.exists()
+        assert run.read_status().state == ("pending" if make is circle else "trained")
+
+
+def test_nesting_without_end_is_damage(run):
+    nested = "[" * 100_000
+    for path in (run.status, run.training, run.overrides, run.config):
+        path.write_text(f"# run identity: {IDENTITY}\n{nested}")
+    run.read_status()
+    for read in (run.read_training, run.read_overrides, run.read_config):
+        with pytest.raises(UserError):
+            read()
+    run.status.write_text(nested)
+    with run.lock():
+        assert run.owner() is not None
+    assert run.read_status().state == "pending"

@@ -1,11 +1,13 @@
 """One owner at a time: after crashes, without a shared flock, seen from another machine."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +72,30 @@ def test_what_a_killed_owner_leaves_is_free(path, holder):
     with lease.hold(path):
         assert lease.owner(path).pid == os.getpid()
     assert lease.owner(path) is None
+
+
+def test_an_owner_that_could_not_take_its_file_away_owns_nothing(path, monkeypatch):
+    """In a notebook it lives on, and would be in its own way."""
+    unlink = Path.unlink
+
+    def refuse(self, **options):
+        if self == owner_file(path):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(self))
+        unlink(self, **options)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with lease.hold(path):
+        pass
+    monkeypatch.undo()
+    assert owner_file(path).exists()
+    assert lease.owner(path) is None
+    with lease.hold(path):
+        assert lease.owner(path).pid == os.getpid()
+        with pytest.raises(InUseError), lease.hold(path):
+            pass
+        path.unlink()  # as where flock is not shared
+        with pytest.raises(InUseError), lease.hold(path):
+            pass
 
 
 def test_without_a_shared_flock_the_owners_file_decides(path, holder):

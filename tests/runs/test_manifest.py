@@ -1,5 +1,6 @@
 """A folder is whole or what is wrong with it is named."""
 
+import errno
 import json
 import os
 import signal
@@ -113,6 +114,25 @@ def test_an_old_folder_is_replaced_and_kept_where_the_new_one_fails(tmp_path):
         (building / "3.txt").write_text(f"{1 / 0}")
     assert {path.name for path in (tmp_path / "model").iterdir()} == {"2.txt", MANIFEST}
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.ENOSPC])
+def test_a_new_folder_that_cannot_take_its_place_gives_it_back(tmp_path, monkeypatch, number):
+    with made_whole(tmp_path / "model") as building:
+        (building / "1.txt").write_text("x")
+    rename = Path.rename
+
+    def refuse(self, target):
+        if target == tmp_path / "model" and (self / "2.txt").exists():
+            raise OSError(number, os.strerror(number), str(target))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(UserError, match="cannot write"), made_whole(tmp_path / "model") as building:
+        (building / "2.txt").write_text("x")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert damage(tmp_path / "model") is None
+    assert (tmp_path / "model" / "1.txt").exists()
 
 
 MAKE = """

@@ -1,5 +1,7 @@
 """Places that cannot be written are one line, on real file systems that are full or read-only."""
 
+import errno
+import json
 import os
 import sys
 import tempfile
@@ -129,6 +131,30 @@ def test_forgotten_temporary_files_go_with_the_next_writing(tmp_path):
         os.utime(file, (1e9, 1e9))
     write_json(tmp_path / "a[1].json", {})
     assert sorted(tmp_path.iterdir()) == sorted([young, other, tmp_path / "a[1].json"])
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ESTALE, "repeat the command"),
+        (errno.EMFILE, "ulimit -n"),
+        (errno.ENFILE, "ulimit -n"),
+        (errno.ETIMEDOUT, "its server does not answer"),
+        (errno.EBUSY, "something else uses it"),
+        (errno.EDQUOT, "your quota of disk space"),
+    ],
+)
+def test_what_a_file_system_of_others_may_say(tmp_path, monkeypatch, number, said):
+    write_json(tmp_path / "a.json", {"old": 1})
+
+    def refuse(self, target):
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(UserError, match=f"cannot write .*a.json: .*{said}"):
+        write_json(tmp_path / "a.json", {"new": 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert json.loads((tmp_path / "a.json").read_text()) == {"old": 1}
 
 
 def test_an_error_of_something_else_stays_what_it_is(tmp_path):

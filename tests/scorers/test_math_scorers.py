@@ -79,6 +79,10 @@ def test_without_a_number_there_is_no_answer(output):
         ("The answer is:\n7", None),
         ("\\boxed{never closed", None),
         ("no statement 7", None),
+        ("<answer>5</answer>", "5"),
+        ("<answer>\n\\frac12\n</answer>\nDone.", "\\frac12"),
+        ("<answer>\\boxed{5}</answer>", "5"),
+        ("<answer></answer>", None),
     ],
 )
 def test_the_last_statement_counts(output, stated):

@@ -153,6 +153,58 @@ def test_without_a_statement_the_last_number_is_a_whole_one(output, value):
         assert read(output) == (None if value is None else pytest.approx(value, rel=1e-5))
 
 
+@pytest.mark.parametrize(
+    ("said", "value"),
+    [
+        ('{"final_answer": 42, "steps": 3}', 42),
+        ('{"finalAnswer": "42", "steps": 3}', 42),
+        ("final_answer = 42  # of 3", 42),
+        ("Answer: -\u00a342", -42),
+        ("Answer: -USD 42", -42),
+        ("Answer: \u279642", -42),
+        ("Answer: 4\u200b2", 42),
+        ("Answer: 4\u00ad2", 42),
+        ("Answer: \u200e\u221242", -42),
+        ("\u4e00\u5171\u670942\u4e2a", 42),
+        ("\u7d50\u679c\u306f-42\u3067\u3059", -42),
+        ("\ucd1d 42\uac1c", 42),
+        ("4.2\u4ebf", 4.2e8),
+        ("Answer: either 42 or 43", None),
+        ("Answer: 42 apples or 43 apples", None),
+        ("Answer: 42 kg or 93 lb", 42),
+        ("Answer: 42 vs 43", None),
+        ("Answer: x = 42 or x = 43", None),
+        ("Answer: x=42, y=43", None),
+        ("Answer: a = 2, b = 3, a + b = 5", 5),
+        ("Answer: cannot be determined from 3 facts", None),
+        ("Answer: 41 42", None),
+        ("Answer: 1 042", 1042),
+        ("\\boxed{\\log_2 8}", None),
+        ("\\boxed{3\\ln 2}", None),
+        ("\\boxed{5!}", None),
+        ("The answer is 5!", 5),
+        ("\\boxed{\\binom{5}{2}}", None),
+        ("\\boxed{2\\sqrt[3]{8}}", None),
+        ("\\boxed{101_{2}}", None),
+        ("\\boxed{3x+4}", None),
+        ("\\boxed{2x}", None),
+        ("\\boxed{\\{1,2\\}}", None),
+        ("\\boxed{0.\\overline{3}}", None),
+        ("\\boxed{4~200}", 4200),
+        ("Answer: 1h30", None),
+        ("The total is <b>42</b>.", 42),
+        ("Answer: <strong>42</strong>", 42),
+        ('Answer: <span class="x">-42</span> kg', -42),
+        ("Answer: 4.2 x 10<sup>1</sup>", 42),
+        ("Answer: 101<sub>2</sub>", None),
+        ("It is <42", None),
+    ],
+)
+def test_what_others_write_otherwise(said, value):
+    for read in (by_gsm8k, by_numeric):
+        assert read(said) == value
+
+
 def test_what_another_number_says_is_not_equal():
     for output, answer in (("3 million", "3 billion"), ("200", "1 200"), ("minus 5", "5")):
         assert not Numeric()(output, {"answer": answer}).correct
@@ -196,8 +248,27 @@ def test_days_as_models_write_them(form):
         assert medcalc(way.format(form), truth).correct, way
     assert medcalc("The answer is Friday, October 22, 2021. Not 10/23/2021.", truth).correct
     assert medcalc(f"Seen on 01/02/2003.\nDue on {form}", truth).correct == (
-        not form.endswith(("01/29/2021)", "10/23/2021"))
+        not form.endswith("01/29/2021)")
     )
+
+
+@pytest.mark.parametrize(
+    ("form", "truth"),
+    [
+        ("date", "10/22/2021 {} 10/23/2021"),
+        ("weeks_days", "17 weeks 6 days {} 18 weeks 0 days"),
+    ],
+)
+def test_of_two_days_that_are_offered_none_is_the_answer(form, truth):
+    said, another = (part.strip() for part in truth.split("{}"))
+    for both in ("or", "to", "until"):
+        for offered in (truth.format(both), f'"{said}" {both} "{another}"'):
+            given = {"form": form, "answer": said, "lower": "", "upper": ""}
+            assert not medcalc(f"Answer: {offered}", given).correct
+            assert not medcalc(f"It is {offered}", given).correct
+    given = {"form": form, "answer": said, "lower": "", "upper": ""}
+    assert not medcalc(f"Answer: not {said}", given).correct
+    assert medcalc(f"Answer: not {another} but {said}", given).correct
 
 
 @pytest.mark.parametrize("text", ["22/10/2021", "22.10.2021", "10/22/21", "02/30/2021", "May 2021"])

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from talr_cli.scorers.arithmetic import parse_expression
 from talr_cli.scorers.choice import Choice
-from talr_cli.scorers.numbers import parse_expression
 from talr_cli.scorers.text import ExactMatch, Numeric
 
 arithmetic = st.recursive(
@@ -144,6 +144,14 @@ LETTERS, WORDS = ["A", "B", "C", "D"], ["yes", "no", "unclear"]
         ("3/5", list("12345"), "3"),
         ("I give it 2 out of 5", list("12345"), "2"),
         ("Rating: 5/5 stars", list("12345"), "5"),
+        ("4 stars out of 5 stars", list("12345"), "4"),
+        ("I give it 4 of 5", list("12345"), "4"),
+        ("Answer: all but B", LETTERS, None),
+        ("Anything except (B).", LETTERS, None),
+        ("It's hardly positive.", ["positive", "negative"], None),
+        ('{"final_answer": "B", "not": "A"}', LETTERS, "B"),
+        ("\u7b54\u6848\u662fB", LETTERS, "B"),
+        ("\u200bB\u200b", LETTERS, "B"),
     ],
 )
 def test_a_choice_is_the_one_stated_and_not_one_in_its_reason(output, choices, named):

@@ -425,6 +425,44 @@ def test_a_job_that_may_not_be_stopped_does_not_keep_the_others(cluster):
     assert typed(cluster, "scancel") == ["scancel --signal=TERM 1 2 3"]
 
 
+def test_what_waits_and_may_not_be_cancelled_does_not_keep_what_runs(cluster):
+    submit()
+    set_states(cluster, "PENDING", "RUNNING", "RUNNING")
+    denied = "Kill job error on job id 1: Access/permission denied"
+    put(cluster, "scancel", f'case "$*" in 1) echo "scancel: error: {denied}" >&2; exit 1; esac')
+    with pytest.raises(UserError, match=denied):
+        stop.main(["study=default"])
+    assert typed(cluster, "scancel") == ["scancel 1", "scancel --signal=TERM 2 3"]
+    gone = "Kill job error on job id 1: Invalid job id specified"
+    put(cluster, "scancel", f'case "$*" in 1) echo "scancel: error: {gone}" >&2; exit 1; esac')
+    stop.main(["study=default"])
+
+
+def test_a_site_that_says_more_than_the_number(cluster):
+    put(cluster, "sbatch", "echo '--> Verifying your allocation: OK'; echo; echo '17;one'")
+    assert slurm.submit("#!/bin/bash") == "17"
+    put(cluster, "sbatch", "echo 'Submitted, thank you'")
+    with pytest.raises(UserError, match="no number of a job but 'Submitted, thank you'"):
+        slurm.submit("#!/bin/bash")
+    put(cluster, "sbatch", "true")
+    with pytest.raises(UserError, match="no number"):
+        slurm.submit("#!/bin/bash")
+
+
+def test_what_a_queue_and_an_accounting_say_amiss_is_left_out(cluster):
+    submit()
+    run = next(iter(queue_of(STUDY)))
+    with (cluster / "queue").open("a") as queue:
+        queue.write(f"JOBID|STATE|REASON|NODES|{run}\n|RUNNING|None|n1|{run}\n||||\n|||\n")
+        queue.write(f"-3|RUNNING|None|n1|{run}\n1_[2-4]|PENDING|None||{run}\n")
+    assert {job.number for job in queue_of(STUDY).values()} == {"1", "2", "3"}
+    put(cluster, "sacct", "printf '1| \\n2|\\n|COMPLETED\\n3|FAILED\\nslurm: banner\\n'")
+    assert slurm.how_they_ended(["1", "2", "3"])["3"] == "FAILED"
+    (cluster / "queue").write_text("")
+    (STUDY / ".slurm" / "jobs.jsonl").write_bytes(b'\xff\xfe\n[1]\n{"run": 3}\n' + b"[" * 10**5)
+    assert states()["sft"] == ("never started", "no job and no process makes it")
+
+
 def test_what_others_write_into_the_queue_is_no_error(cluster):
     submit()
     set_states(cluster, "REQUEUE_HOLD", "CONFIGURING", "RUNNING")

@@ -17,6 +17,8 @@ from talr_cli.statistics.groups import Group
 
 MISSING = "–"
 
+_FORMULA = tuple("=+-@")
+
 
 @dataclass(frozen=True)
 class Column:
@@ -97,10 +99,15 @@ def as_csv(cells: Cells) -> str:
     header: list[str] = []
     for column in cells.columns:
         header += [column.key, column.error] if column.error else [column.key]
-    writer.writerow([printable(key) for key in header])
+    writer.writerow(map(_plain, header))
     for row in cells.rows:
         values: list[Any] = []
         for column, cell in zip(cells.columns, row, strict=True):
             values += [cell.value, cell.error] if column.error else [cell.value]
-        writer.writerow([printable(one) if isinstance(one, str) else one for one in values])
+        writer.writerow([_plain(one) if isinstance(one, str) else one for one in values])
     return text.getvalue()
+
+
+def _plain(name: str) -> str:
+    """A name for a program: a spreadsheet would compute one that begins like a formula."""
+    return f"'{printable(name)}" if name[:1] in _FORMULA else printable(name)
