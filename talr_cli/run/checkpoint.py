@@ -19,16 +19,16 @@ from talr_cli.fields import plain
 from talr_cli.models.adapter import whole
 from talr_cli.models.checkpoints import checkpoint, run_of
 from talr_cli.models.checks import check_loads, check_weights, same_tokens
-from talr_cli.models.loading import choose_device, load_model
+from talr_cli.models.loading import choose_device
 from talr_cli.models.sources import ModelSource, resolve
 from talr_cli.run import record
 from talr_cli.run.config import EvalConfig
 from talr_cli.run.identity import identity
 from talr_cli.run.record import Made
+from talr_cli.run.score import score
 from talr_cli.run.track import track
-from talr_cli.runs.run_directory import RunDirectory, study_path
+from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.samples import read_samples
-from talr_cli.runs.study import SCORES
 from talr_cli.tracking.base import check_installed
 
 log = logging.getLogger(__name__)
@@ -54,62 +54,68 @@ def score_checkpoint(
     )
     settings = check_loads(source, config.model, to_train=False)
     check_weights(source, settings, config.model)
+    directory, made = _place(config, source, run, made)
+    if _found(config, directory):
+        return directory
+    from talr_cli.evaluation.general.tasks import load_tasks
+
+    # Before anything is written: what the suite and the tokenizer lack.
+    tasks, renderer = load_tasks(config.suite), load_renderer(source, config.model)
+    check_prompts(settings, renderer, tests, config.domain)
+    suite = config.suite
+    if suite.drift and config.ckpt is not None:
+        suite = replace(suite, drift=_has_base(config, base, source, settings, renderer))
+    with directory.lock(), progress.in_folder(directory.path):
+        if _found(config, directory):
+            return directory
+        is_own = directory is not run
+        if is_own:
+            directory.prepare(plain(config), overrides, made.identity)
+        log.info("checkpoint: %s", source.origin)
+        try:
+            results = score(
+                config,
+                made,
+                directory,
+                source=source,
+                base=base,
+                renderer=renderer,
+                splits=splits,
+                suite=suite,
+                tasks=tasks,
+                device=device,
+            )
+        except Exception as error:
+            if is_own:
+                directory.write_status("failed", traceback.format_exc())
+            of_run(error, directory.path)
+            raise
+        answers = read_samples(directory.samples, "domain")
+        track(config, directory, made.identity).finish(results, samples=answers)
+    return directory
+
+
+def _place(
+    config: EvalConfig, source: ModelSource, run: RunDirectory | None, made: Made | None
+) -> tuple[RunDirectory, Made]:
+    """Where the scores go, and what they are of: the run's, or a directory of their own."""
     name = checkpoint_name(config.ckpt)
     if config.apart:
         run, made = None, None
     directory = own_directory(config, source, name) if run is None else run
     if record.would_replace_fuller(config, directory):
         log.info("the scores in %s are of more items and stay as they are", directory.path)
-        run, made, name = None, None, f"{name}-limit{config.suite.limit or config.domain.limit}"
+        made, name = None, f"{name}-limit{config.suite.limit or config.domain.limit}"
         directory = own_directory(config, source, name)
-    if made is None:
-        made = Made(identity(config, source.fingerprint), name)
-    if record.is_scored(config, directory):
+    return directory, made or Made(identity(config, source.fingerprint), name)
+
+
+def _found(config: EvalConfig, directory: RunDirectory) -> bool:
+    """Whether the scores that are asked for lie there already; says so."""
+    found = record.is_scored(config, directory)
+    if found:
         log.info("found these scores: %s", directory.results)
-        return directory
-    from talr_cli.evaluation.general.tasks import load_tasks
-
-    # Before anything is written: what the suite and the tokenizer lack.
-    tasks, renderer = load_tasks(config.suite), load_renderer(source, config.model)
-    check_prompts(settings, renderer, tests)
-    suite = config.suite
-    if suite.drift and config.ckpt is not None:
-        suite = replace(suite, drift=_has_base(config, base, source, settings, renderer))
-    with directory.lock(), progress.in_folder(directory.path):
-        if record.is_scored(config, directory):
-            log.info("found these scores: %s", directory.results)
-            return directory
-        if run is None:
-            directory.prepare(plain(config), overrides, made.identity)
-        try:
-            from talr_cli.evaluation.evaluate import evaluate
-
-            log.info("checkpoint: %s", source.origin)
-            scores = evaluate(
-                load_model(source, config.model, "auto", device),
-                renderer,
-                source=source,
-                base=base,
-                model_config=config.model,
-                suite=suite,
-                tasks=tasks,
-                domain=config.domain,
-                rows=tests,
-                scorer=splits.scorer,
-                samples=directory.samples,
-                scores=study_path(Path(config.runs_dir), config.study) / SCORES,
-            )
-        except Exception as error:
-            if run is None:
-                directory.write_status("failed", traceback.format_exc())
-            of_run(error, directory.path)
-            raise
-        results = record.results(config, made, base, directory, scores, source.directory)
-        directory.write_results(results)
-        directory.write_status("evaluated")
-        answers = read_samples(directory.samples, "domain")
-        track(config, directory, made.identity).finish(results, samples=answers)
-    return directory
+    return found
 
 
 def _has_base(

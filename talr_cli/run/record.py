@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from talr_cli.data.base import Example, Splits
@@ -107,15 +106,16 @@ def results(
     config: TrainConfig | EvalConfig,
     made: Made,
     base: ModelSource,
+    checkpoint: ModelSource,
     directory: RunDirectory,
     scores: dict[str, Any],
-    checkpoint: Path | None = None,
 ) -> dict[str, Any]:
     """The content of results.json.
 
     Args:
         base: The model that the checkpoint was tuned from, or is.
-        checkpoint: What was scored, by default the run's own model.
+        checkpoint: What was scored.
+        scores: The parts that `evaluate` returns.
     """
     trained = directory.read_training() or {"weights": None, "training": None}
     return {
@@ -130,7 +130,7 @@ def results(
             "method": made.method,
             "lr": made.lr,
             "seed": made.seed,
-            "checkpoint": str(checkpoint or directory.model),
+            "checkpoint": str(checkpoint.directory),
         },
         "scoring": scoring_identity(config),
         **scores,

@@ -15,18 +15,20 @@ from typing import TYPE_CHECKING
 from talr_cli import progress
 from talr_cli.errors import DivergedError, UserError, of_run
 from talr_cli.fields import plain
+from talr_cli.models.sources import directory_source
 from talr_cli.run import record
 from talr_cli.run.config import TrainConfig
 from talr_cli.run.during import not_again
 from talr_cli.run.fit import check_fits
 from talr_cli.run.make import MakeModel
 from talr_cli.run.prepare import Run
+from talr_cli.run.score import score
 from talr_cli.run.track import changes, track
 from talr_cli.run.variants import is_merged
 from talr_cli.runs.disk import make_folder
 from talr_cli.runs.run_directory import RunDirectory, study_path
 from talr_cli.runs.samples import read_samples
-from talr_cli.runs.study import SCORES, load_results
+from talr_cli.runs.study import load_results
 from talr_cli.statistics.groups import Group, comparable
 
 if TYPE_CHECKING:
@@ -102,8 +104,6 @@ def _tasks(config: TrainConfig) -> Tasks | None:
 def _make_and_evaluate(
     run: Run, make_model: MakeModel, tasks: Tasks | None, points: Sequence[Run]
 ) -> None:
-    from talr_cli.models import loading, sources
-
     config, directory = run.config, run.directory
     log.info("run: %s", directory.path)
     log.info("model: %s", run.source.origin)
@@ -122,29 +122,20 @@ def _make_and_evaluate(
         for point in points:
             _score_point(point, tracker)
         if tasks is not None:
-            from talr_cli.evaluation.evaluate import evaluate
-
-            saved = sources.directory_source(directory.model)
-            scores = evaluate(
-                loading.load_model(saved, config.model, "auto", run.device),
-                run.renderer,
-                source=saved,
+            results = score(
+                config,
+                record.Made(run.identity, config.method, config.lr, config.seed),
+                directory,
+                source=directory_source(directory.model),
                 base=run.source,
-                model_config=config.model,
+                renderer=run.renderer,
+                splits=run.splits,
                 suite=config.suite,
                 tasks=tasks,
-                domain=config.domain,
-                rows=record.domain_rows(config.domain, run.splits),
-                scorer=run.splits.scorer,
-                samples=directory.samples,
-                scores=study_path(Path(config.runs_dir), config.study) / SCORES,
+                device=run.device,
             )
-            made = record.Made(run.identity, config.method, config.lr, config.seed)
-            results = record.results(config, made, run.source, directory, scores)
-            directory.write_results(results)
             if points:
                 tracker.log_point(results)
-            directory.write_status("evaluated")
             own = _groups_of(config, run.identity[:8])
             picture = _picture(config, own)
             changed = changes(own[0].base if own else None, results)
