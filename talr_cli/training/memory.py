@@ -1,8 +1,8 @@
-"""What an optimizer step holds in memory, by a formula: from a model's shape, in no time.
+"""What an optimizer step holds in memory, computed from a model's shape alone.
 
 Knows the trainer (autocast's copies of the weights, the fused head, checkpointed layers), the
-optimizer and the parts of a method; does not know the machine. Counted are tensors: what an
-allocator wastes and what a process takes without any comes on top.
+optimizer and the parts of a method; does not know the machine. Only tensors are counted: what an
+allocator wastes, and what a process takes without any tensor, comes on top.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from talr_cli.models.shape import Shape
 
 FP32 = 4
 HALF = 2
-FOUR_BITS = 0.52  # and for 64 numbers a scale, which is in 8 bits itself
-# Tokens and columns of the tiles in which TRL's head makes logits, and of what else makes them. On
-# a CPU several tiles are held at once: so many columns as its caches hold.
+FOUR_BITS = 0.52  # bytes: half of one, and an 8-bit scale for every 64 numbers
+# Tokens and columns of the tiles in which TRL's head makes logits. A CPU's tile is as wide as fits
+# into its caches.
 TILE_TOKENS, TILE_COLUMNS = 4096, {"cuda": 32768, "cpu": 1024}
 TARGETS_AT_ONCE = 512
 # Tensors of a tile's size that are held at once: a kernel's own on a GPU, torch's on a CPU.
 TILES = {"cuda": 1, "cpu": 6}
 KL_TILES = 6
-ROTATIONS = 4  # of the size of what OFT trains: what a rotation is made by
+ROTATIONS = 4  # tensors, each as large as what OFT trains, to make its rotations
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def trained_numbers(shape: Shape, method: Method) -> int:
     if method.adapter is None:
         return shape.weights
     if isinstance(method.adapter, Oft):
-        # (b - 1) / 2 numbers of an input, and about half of a matrix's ends are inputs.
+        # (b - 1) / 2 numbers for each input; `projections` counts inputs and outputs alike.
         return (method.adapter.block_size - 1) * shape.projections // 4 * shape.layers
     return _rank(method) * shape.projections * shape.layers
 
@@ -116,7 +116,7 @@ def step_memory(shape: Shape, method: Method, how: Arithmetic, one: Pass) -> Mem
         theta_0 += FP32 * min(CHUNK[how.device], trained)
     if isinstance(method.regulariser, Kl) and method.adapter is None:
         base = (shape.stored_bytes if how.half else FP32) * shape.weights
-    # The moment with the most of these three; the rest is there all the time.
+    # These three differ from moment to moment; the rest is there all the time.
     peak = max(_moments(shape, method, how, one, gradient), key=sum)
     return Memory(
         _weights(shape, method, how) / _parts(how) + _gathered(shape, how),
@@ -206,7 +206,7 @@ def _weights(shape: Shape, method: Method, how: Arithmetic) -> float:
 
 
 def _state(shape: Shape, method: Method, how: Arithmetic) -> float:
-    """Of the optimizer; its numbers for embedding and head may be others than those between."""
+    """Bytes of the optimizer's state; embedding and head may be kept otherwise than the rest."""
     trained = trained_numbers(shape, method)
     if method.adapter is not None:
         return how.optimizer.state(trained)
@@ -219,7 +219,7 @@ def _passing(shape: Shape, how: Arithmetic) -> float:
 
 
 def _logits(shape: Shape, method: Method, how: Arithmetic, one: Pass) -> float:
-    """What is held of them at once, with the gradient of what they are made of."""
+    """Bytes of the logits that are held at once, with the gradient of the head's part for them."""
     columns = min(TILE_COLUMNS[how.device], shape.vocabulary)
     made = min(one.targets, TILE_TOKENS) * columns * TILES[how.device] * FP32
     if how.device == "cpu":

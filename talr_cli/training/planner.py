@@ -1,9 +1,8 @@
-"""How a batch is cut up for the memory that is free: rows at once, and whether layers are computed
-again in the backward pass.
+"""How a batch is cut up for the free memory: rows at once, and activation checkpointing or not.
 
-Both change no result beyond rounding, with one exception: with rows taken in several passes TALR's
-tau is, by default, that of the step before. What was typed is kept. Of what fits the fastest is
-taken, by a count of the tokens that are computed; nothing is tried out.
+Neither changes a result beyond rounding, with one exception: where rows are taken in several passes
+TALR's tau is, by default, that of the step before. What was typed is kept. Otherwise the fastest
+way that fits is taken, by a count of the tokens that are computed; nothing is tried out.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from talr_cli.models.shape import Shape
 from talr_cli.training.config import TrainerConfig
 from talr_cli.training.memory import Arithmetic, Memory, Pass, least, step_memory
 
-# A forward and backward pass takes as long as so many tokens more would: weights are read and cast,
-# gradients added up. By bandwidth and arithmetic of an H100 and of two CPU cores, not measured.
+# What each pass costs beside its tokens, in tokens: weights are read and cast, gradients added up.
+# Computed from bandwidth and arithmetic of an H100 and of two CPU cores, not measured.
 TOKENS_OF_A_PASS = {"cuda": 500, "cpu": 50}
-# Of a forward and a backward pass, in operations for each weight and token.
+# Operations for each weight and token.
 FORWARD, BACKWARD = 2, 4
 
 
@@ -32,8 +31,8 @@ class Rows:
     """Tokens and targets of each training row.
 
     Args:
-        joined: Whether the rows of a pass are joined, where there are several, and not padded.
-        more: What other rows that are taken along multiply both by.
+        joined: Whether the rows of a pass are joined instead of padded.
+        more: By what replay's rows multiply both.
     """
 
     tokens: Sequence[int]
@@ -55,7 +54,7 @@ class Rows:
         )
 
     def mean_tokens(self, rows: int) -> float:
-        """Of a row in a pass of so many, with its padding: the mean over all draws."""
+        """Mean tokens of a row, with its padding, in a pass of `rows` rows drawn at random."""
         count = len(self.tokens)
         if self.joined:
             return self.more * sum(self.tokens) / count
@@ -126,7 +125,7 @@ def choose(
 
 
 def cost(plan: Plan, device: str, rows: Rows) -> float:
-    """Of a training row, in tokens that are computed once forward and backward."""
+    """What a training row costs, in tokens that go once forward and once backward."""
     passes = operations(plan.checkpointing) / operations(checkpointing=False)
     return passes * rows.mean_tokens(plan.rows) + TOKENS_OF_A_PASS[device] / plan.rows
 
