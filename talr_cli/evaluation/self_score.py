@@ -1,4 +1,4 @@
-"""Does a perfect answer score? Each test row's own completion, judged as the model's would be.
+"""Whether the test rows can be asked and scored; each row's own completion has to score 1.
 
 Found before training: a reference that its row's completion does not meet, a scorer for other
 answers, a template that changes what is taught. Knows no model.
@@ -26,14 +26,14 @@ SHOWN = 80  # characters of a text
 
 @dataclass(frozen=True)
 class SelfScore:
-    """How many of the rows with a completion score 1, and the rows that do not, with the reason."""
+    """How many rows were judged, and which of them do not score 1, each with the reason."""
 
     rows: int
     failed: list[str]
 
     @property
     def finding(self) -> str | None:
-        """One line with an example; None where every row scores."""
+        """One line with an example; None where every row scores 1."""
         if not self.failed:
             return None
         return (
