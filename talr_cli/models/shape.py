@@ -1,8 +1,7 @@
 """How large a model is, from its config.json and the headers of its weight files.
 
-Nothing is loaded: neither weights, nor torch. Knows the common shape of decoders, layers of
-attention and an MLP (of which a token may take a few out of many); where a config does not have
-it, there is no shape.
+Nothing is loaded: neither weights, nor torch. Knows the common decoder, with layers of attention
+and an MLP (or experts, of which a token takes a few); any other config has no shape.
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ class Shape:
         queries: Width of all queries together; `keys` is that of the keys, and of the values.
         inner: Width of the MLP; of experts what one token goes through.
         vocabulary: Rows of the embedding and of the head.
-        normalised: What the norms of one layer take in of a token, all of them together.
-        projections: Inputs and outputs of a layer's matrices, added up: an adapter of rank r has
+        normalised: Widths of one layer's norms, added up.
+        projections: Inputs and outputs of one layer's matrices, added up: an adapter of rank r has
             r times as many numbers.
-        matrices: Of a layer.
+        matrices: How many a layer has.
         tied: Whether the head is the embedding.
     """
 

@@ -131,6 +131,8 @@ def test_a_run_without_scores_or_config_is_shown_too(study, capsys):
     assert "scores: none yet" in text
     with pytest.raises(UserError, match=r"3 runs begin|no directory and no run begins with x"):
         show.main(["x"])
+    with pytest.raises(UserError, match=r"^/nope is no run's directory: `talr list`"):
+        show.main(["/nope"])  # a place is no name, wherever runs lie
 
 
 def left(study):
