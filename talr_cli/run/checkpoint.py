@@ -41,8 +41,9 @@ def score_checkpoint(
 
     Args:
         overrides: What was typed.
-        run: The run whose model is scored on its own data: the scores go into its directory.
-        made: What that model is; None: the checkpoint is told by its path alone.
+        run: The run whose model is scored on its own data, so that the scores go into its
+            directory; None: they go into one of their own.
+        made: What that model is; None: it is named by its path alone.
     """
     check_installed(config.logger)
     splits = load_test(config.dataset)
@@ -125,7 +126,7 @@ def _has_base(
     settings: dict[str, Any],
     renderer: Renderer,
 ) -> bool:
-    """Whether the model of model.path is one that the checkpoint can be compared with."""
+    """Whether the checkpoint can be compared with the model of model.path; warns where not."""
     model = config.model
     ours, theirs = whole(source, model), whole(base, model)
     if not same_tokens(settings, renderer.tokenizer, theirs):
@@ -144,7 +145,7 @@ def _has_base(
 
 
 def follow_scoring(config: EvalConfig) -> None:
-    """What the other ranks do: answer with the first one."""
+    """What the other ranks do: answer their share of what rank 0 asks."""
     from talr_cli.evaluation.data_parallel import Follower
     from talr_cli.evaluation.evaluate import load_ready
 
@@ -154,7 +155,7 @@ def follow_scoring(config: EvalConfig) -> None:
 
 
 def own_directory(config: EvalConfig, source: ModelSource, name: str | None = None) -> RunDirectory:
-    """Where the scores of a checkpoint go that are not in its run's directory."""
+    """The directory for a checkpoint's scores where they do not go into its run's."""
     return RunDirectory.for_run(
         Path(config.runs_dir),
         study=config.study,
@@ -177,7 +178,7 @@ def made_of(run: RunDirectory, method: str, lr: float | None, seed: int | None) 
 
 
 def checkpoint_name(ckpt: str | None) -> str:
-    """What stands in the place of a method for a model whose scores are not a run's own."""
+    """What tables call a model that is scored outside of its run: `base`, or by its path."""
     if ckpt is None:
         return "base"
     run = run_of(ckpt)

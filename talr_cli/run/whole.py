@@ -1,7 +1,6 @@
 """One run from its config to its results: make the weights, save, score, write down.
 
-Knows the order of things and what a run directory must hold after each; the work is done by the
-modules it calls.
+Knows the order of these steps and what a run directory must hold after each; other modules do them.
 """
 
 from __future__ import annotations
@@ -42,11 +41,11 @@ def run_to_end(run: Run, make_model: MakeModel, points: Sequence[Run] = ()) -> R
     """Do what is left to do of a run; its directory.
 
     Args:
-        points: Runs whose weights lie along its training: they are scored, and tracked with it, as
-            far as that works; what fails is left to whoever asks for such a run itself.
+        points: Runs whose weights are points of its training: they are scored and tracked with it.
+            One that fails is only warned of, and scored when that run itself is asked for.
     """
     config, directory = run.config, run.directory
-    # Before anything is written: what the suite or the memory lacks. Not for a run that is done.
+    # Before anything is written: whether the suite's data and the memory are there.
     done = is_done(config, directory)
     tasks = None if done else _tasks(config)
     if not done and not is_merged(config) and not directory.model.exists():
@@ -60,7 +59,7 @@ def run_to_end(run: Run, make_model: MakeModel, points: Sequence[Run] = ()) -> R
                 f"{directory.path} is scored on more items, and that stays: leave limit out; "
                 f"a quick look is `talr eval ckpt={directory.path} limit=N`"
             )
-        tasks = tasks or _tasks(config)  # found done, and by now it is not
+        tasks = tasks or _tasks(config)  # the run was done before, and is not any more
         directory.prepare(plain(config), run.overrides, run.identity)
         try:
             _make_and_evaluate(run, make_model, tasks, points)
@@ -86,7 +85,7 @@ def is_done(config: TrainConfig, directory: RunDirectory) -> bool:
 
 
 def lacks_weights(config: TrainConfig, directory: RunDirectory) -> bool:
-    """Whether there is something left to do of a run, and no trained weights to do it with."""
+    """Whether something is left to do of a run and its trained weights are missing."""
     if is_done(config, directory):
         return False
     return not directory.model.exists() or directory.read_training() is None
@@ -147,7 +146,7 @@ def _make_and_evaluate(
 def _score_point(point: Run, tracker: Tracker) -> None:
     try:
         directory = run_to_end(point, not_again)
-    except Exception as error:
+    except Exception as error:  # the training that made it must not fail with it
         log.warning("%s is not scored yet: %s", point.directory.path, error)
         return
     results = directory.read_results()
@@ -156,7 +155,7 @@ def _score_point(point: Run, tracker: Tracker) -> None:
 
 
 def _groups_of(config: TrainConfig, run_id: str) -> list[Group]:
-    """Those runs of the study that this one is compared with, as it stands now."""
+    """The groups of comparable runs of the study, as it stands now, that this run is in."""
     groups = comparable(load_results(Path(config.runs_dir), config.study))
     return [group for group in groups if any(one["run"]["id"] == run_id for one in group.runs)]
 
