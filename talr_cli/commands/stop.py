@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def stop(composed: Composed[StopConfig]) -> None:
-    """First what waits, so that nothing starts in the place of what ends."""
+    """Waiting jobs go first, so that none starts in the place of one that ends."""
     config = composed.config
     folder = study_path(Path(config.runs_dir), config.study)
     if not folder.is_dir():
@@ -27,10 +27,10 @@ def stop(composed: Composed[StopConfig]) -> None:
     jobs = [job for job in queue_of(folder).values() if not job.is_over]
     waiting = [job.number for job in jobs if job.waits]
     running = [job.number for job in jobs if not job.waits and not job.ends]
-    # One that ends may be on its way back into the queue: that is what is cancelled.
+    # A job that ends may be about to be queued again: cancelling it prevents that.
     slurm.cancel([*waiting, *(job.number for job in jobs if job.ends)])
     (slurm.cancel if config.now else slurm.ask_to_end)(running)
-    # And one whose time was over before it was asked to end is back there.
+    # A job whose time was over before it was asked to end has been queued again meanwhile.
     now = [job for job in queue_of(folder).values() if job.number in running]
     slurm.cancel([job.number for job in now if job.waits or job.ends])
     print(f"{len(waiting)} waiting jobs are out of the queue")
