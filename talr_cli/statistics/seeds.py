@@ -26,7 +26,7 @@ from talr_cli.statistics.pairs import (
 class SeedGroup:
     """Runs of one method and lr, measured alike, that differ in their seed only.
 
-    `share` of their steps were made when the weights were taken.
+    `share`: of their training's steps, after which the weights were taken.
     """
 
     label: str
@@ -84,6 +84,6 @@ def _belongs(one: Results, other: Results) -> bool:
 
 
 def _rate(one: Results) -> float | None:
-    """Rates that are written alike are one: a search or a product may differ in the last bit."""
+    """lr as it is written: rates that differ in the last bit, as of a search, are one."""
     lr = one["run"]["lr"]
     return None if lr is None else float(rate_text(lr))
