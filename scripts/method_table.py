@@ -16,10 +16,8 @@ from talr_cli.statistics.estimates import Estimate
 from talr_cli.statistics.groups import comparable, left_out_lines
 
 
-def number(estimate: Estimate | None, digits: int = 3) -> str:
-    if estimate is None:
-        return "–"
-    return f"{estimate.score:.{digits}f} ± {estimate.stderr or 0:.{digits}f}"
+def number(estimate: Estimate | None) -> str:
+    return "–" if estimate is None else f"{estimate.score:.3f} ± {estimate.stderr or 0:.3f}"
 
 
 def main() -> None:

@@ -277,7 +277,7 @@ def cannot_be_loaded(hub_id: str, name: str | None) -> Iterator[str]:
 
     try:
         load_dataset_builder(hub_id, name)
-    except Exception as error:
+    except Exception as error:  # the library passes on whatever the hub's client raises
         yield f"data: {hub_id}: {first_line(error)}"
 
 

@@ -168,7 +168,6 @@ def verdicts(
     study: Study,
     studies: int,
     asked: Collection[int] = (1, 2, 3, 4),
-    seed: int = 0,
 ) -> dict[int | str, Counter[str]]:
     """{claim: {verdict: in how many studies}} of the asked claims that the world tests.
 
@@ -181,7 +180,7 @@ def verdicts(
     if not claims:
         world = replace(world, settings={"medcalc": world.settings["medcalc"]})
     for number in range(studies):
-        generator = np.random.default_rng([seed, number])
+        generator = np.random.default_rng([0, number])
         with tempfile.TemporaryDirectory() as folder:
             runs = runs_of(world, study, generator, Path(folder))
             found = findings(runs) if claims else []

@@ -32,7 +32,7 @@ def print_recommendations(composed: Composed[RecommendConfig]) -> int:
     """One for each model and dataset of the study; the exit code.
 
     Raises:
-        UserError: Of one nothing can be compared; the others are printed before.
+        UserError: For a model and dataset nothing can be compared; the others are printed before.
     """
     config = composed.config
     runs = scored_runs(Path(config.runs_dir), config.study)

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def stop(composed: Composed[StopConfig]) -> None:
-    """First what waits, so that nothing starts in the place of what ends."""
+    """Waiting jobs go first, so that none starts in the place of one that ends."""
     config = composed.config
     folder = study_path(Path(config.runs_dir), config.study)
     if not folder.is_dir():

@@ -19,7 +19,7 @@ from talr_cli.runs.study import load_runs, study_path
 from talr_cli.sweep import slurm
 from talr_cli.sweep.detached import script, submit
 from talr_cli.sweep.drive import drive
-from talr_cli.sweep.grid import points
+from talr_cli.sweep.grid import Point, points
 from talr_cli.sweep.hydra_launcher import HydraLauncher
 from talr_cli.sweep.jobs import Launcher
 from talr_cli.sweep.local import Local
@@ -57,6 +57,36 @@ def main(arguments: Sequence[str]) -> int:
             plan = replace(plan, missing=[*plan.missing, *stops], notes=[*plan.notes, *doubts])
     if options.detach:
         return _detach(plan, options, dry_run)
+    launcher = _launcher(plan, grid, options, of_launcher, config_dir)
+    if dry_run or not options.quiet:
+        show_plan(plan)
+    if dry_run:
+        return 0
+    with stop_requests("stopping: the runs finish their step; no more are started") as stop:
+        outcomes = drive(
+            plan.jobs, launcher, options.retry_failed, options.keep, stop, options.workers
+        )
+        if stop.requested:
+            show_summary(plan.jobs, outcomes)
+    next_commands = _report(grid)
+    show_summary(plan.jobs, outcomes)
+    for command in next_commands:
+        print(f"next: {command}")
+    return 0 if all(outcome.is_good for outcome in outcomes.values()) else 1
+
+
+def _launcher(
+    plan: Plan,
+    grid: Sequence[Point],
+    options: SweepConfig,
+    of_launcher: Sequence[str],
+    config_dir: Path | None,
+) -> Launcher:
+    """Where the jobs are made.
+
+    Raises:
+        UserError: The plan, or that place, lacks something.
+    """
     launcher: Launcher
     missing = list(plan.missing)
     if options.launcher == "local":
@@ -68,32 +98,25 @@ def main(arguments: Sequence[str]) -> int:
             missing += filter(None, [launcher.refusal()])
     if missing:
         raise UserError("; ".join(missing))
-    if dry_run or not options.quiet:
-        show_plan(plan)
-    if dry_run:
-        return 0
-    with stop_requests("stopping: the runs finish their step; no more are started") as stop:
-        outcomes = drive(
-            plan.jobs, launcher, options.retry_failed, options.keep, stop, options.workers
-        )
-        if stop.requested:
-            show_summary(plan.jobs, outcomes)
+    return launcher
+
+
+def _report(grid: Sequence[Point]) -> list[str]:
+    """Report each study of the grid that has scores; what to type next for each."""
+    commands = []
     studies = dict.fromkeys((one.config.runs_dir, one.config.study) for one in grid)
-    scored = []
     for runs_dir, name in studies:
         runs = load_runs(Path(runs_dir), name)
         if runs:
-            scored.append([f"study={name}", *([f"runs_dir={runs_dir}"] * (runs_dir != "runs"))])
             asked = any(one.config.claims for one in grid if one.config.study == name)
             show_report(Path(runs_dir), name, runs, claims=asked or None)
-    show_summary(plan.jobs, outcomes)
-    for typed in scored:
-        print(f"next: {shlex.join(['talr', 'recommend', *typed])}")
-    return 0 if all(outcome.is_good for outcome in outcomes.values()) else 1
+            place = [f"study={name}", *([f"runs_dir={runs_dir}"] * (runs_dir != "runs"))]
+            commands.append(shlex.join(["talr", "recommend", *place]))
+    return commands
 
 
 def _check_options(options: SweepConfig, own: Sequence[str], of_launcher: Sequence[str]) -> None:
-    """Refuse options of another way to start jobs than the one that was chosen."""
+    """Refuse options that belong to another launcher than the chosen one."""
     of_slurm = [one for one in own if one.startswith("slurm.")]
     if of_launcher and options.launcher == "local":
         raise UserError(

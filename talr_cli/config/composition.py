@@ -71,7 +71,7 @@ def run(
 
     Args:
         positional: The config values that arguments without a key are for, in their order.
-        hold: Which overrides are not for Hydra: what they change is known to the task only.
+        hold: Picks the overrides that Hydra must not see, since only the task knows their values.
 
     Raises:
         UserError: An option, group, name or value is wrong.
@@ -85,19 +85,19 @@ def run(
     options, overrides = _checked(command, arguments, positional)
     held = tuple(hold(overrides))
     arguments = [*options, *(one for one in overrides if one not in held)]
-    # Without this Hydra prints its errors itself and exits with 1.
+    # Without it Hydra prints its errors itself and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"talr {command}", *arguments]
     failures: list[Exception] = []
 
-    # Hydra announces every exception of a job in a line of its own: this one goes around it.
+    # Hydra prints a line of its own for every exception of a job, so exceptions bypass it.
     def guarded(config: DictConfig) -> Any:
         try:
             composed = _composed(command, config, held)
             if getattr(composed.config, "quiet", False):
                 progress.be_quiet()
             return task(composed)
-        except Exception as error:
+        except Exception as error:  # any kind: raised again below
             failures.append(error)
 
     decorate = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
@@ -108,7 +108,7 @@ def run(
 
 
 def show_help(command: str, arguments: Sequence[str]) -> bool:
-    """Print the help of a command where it is asked for; whether it was."""
+    """Print a command's help if the arguments ask for it; returns whether they did."""
     if not {"-h", "--help"} & set(arguments):
         return False
     config_dir, rest = take_config_dir(arguments)
@@ -128,12 +128,12 @@ def load(command: str, overrides: Sequence[str]) -> Any:
 
 @dataclass(frozen=True)
 class OfGrid(Generic[Config]):
-    """The arguments of a command that is about the runs of a grid.
+    """The arguments of a command on the runs of a grid.
 
     Attributes:
         options: The command's own config.
-        own: What was typed of it.
-        of_runs: What was typed of the runs.
+        own: The typed overrides that belong to it.
+        of_runs: Those that belong to the runs.
         config_dir: As in `Composed`.
     """
 
@@ -144,9 +144,9 @@ class OfGrid(Generic[Config]):
 
 
 def of_grid(command: str, kind: type[Config], arguments: Sequence[str]) -> OfGrid[Config] | None:
-    """Tell the command's own values, those of `kind`, from those of the runs.
+    """Tell the command's own values, the fields of `kind`, from those of the runs.
 
-    None where something else was asked for, such as --help, which is answered.
+    None where something else was asked for, such as --help; that is then done.
     """
     config_dir, overrides = take_config_dir(arguments)
     if any(one.startswith("-") for one in overrides):
@@ -180,7 +180,7 @@ def composed(
 
 @contextmanager
 def composing(command: str, config_dir: Path | None) -> Iterator[list[str]]:
-    """Inside, Hydra's compose works; gives the overrides with which it finds `config_dir` too.
+    """Inside, Hydra's compose works; yields the overrides by which it also finds `config_dir`.
 
     Raises:
         UserError: An option, group, name or value is wrong.
@@ -189,7 +189,7 @@ def composing(command: str, config_dir: Path | None) -> Iterator[list[str]]:
     if config_dir is not None and not config_dir.is_dir():
         raise UserError(f"--config-dir {config_dir} is not a directory")
     also = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir.resolve()}']"]
-    outer = get_gh_backup()  # of a command in whose course another config is composed
+    outer = get_gh_backup()  # a running command may compose another config
     GlobalHydra.instance().clear()
     try:
         yield from _composing(command, also)
@@ -240,7 +240,7 @@ def _composed(command: str, config: DictConfig, held: tuple[str, ...]) -> Compos
     )
 
 
-@cache  # a tenth of the time that a config takes; the store is one for the process
+@cache  # Hydra's store belongs to the process, and filling it is a tenth of a config's time
 def _register_schemas() -> None:
     """Make the dataclasses known to Hydra, so that names and types are checked against them."""
     store = ConfigStore.instance()
@@ -264,7 +264,7 @@ def _mistakes_told(command: str) -> Iterator[None]:
 def _checked(
     command: str, arguments: Sequence[str], positional: Sequence[str] = ()
 ) -> tuple[list[str], list[str]]:
-    """The options and the overrides: Hydra takes no option between or after overrides."""
+    """(options, overrides), told apart, as Hydra takes options only before overrides."""
     parser = get_args_parser()
     flags = [flag for action in parser._actions for flag in action.option_strings]
 

@@ -1,6 +1,6 @@
-"""In what a stored config differs from the defaults: what somebody chose for this run.
+"""Where a stored config differs from the defaults: what somebody chose for this run.
 
-A run's files are data: of them no class is made, and only talr's own are looked at.
+A run's files are data: no object is made of them, and only talr's own classes are looked up.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Paths on the command line as Hydra's grammar takes them: the quoting is ours to do.
+"""Quotes paths on the command line, so that Hydra's grammar takes any character in them.
 
 dataset.train=/data/a=b/it's (new).jsonl
 """

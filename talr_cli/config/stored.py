@@ -1,7 +1,7 @@
 """The config of a run that is evaluated or analysed: what it was trained on, but for what is typed.
 
-A run's files are data, perhaps from somebody else: of them only talr's own classes are made, and no
-code of others is run unless the user types it again.
+A run's files are data, perhaps from somebody else: only talr's own classes are made from them, and
+code of others runs only if the user types its name again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,12 @@ GROUPS = ("model", "dataset")
 
 @dataclass(frozen=True)
 class OfRun(Generic[Config]):
-    """`is_own_data`: whether the rows are the run's own; `made` is what else it was made with."""
+    """A config with a run's model and data.
+
+    Attributes:
+        is_own_data: Whether the rows are the run's own.
+        made: The run's lr, seed, method and study.
+    """
 
     config: Config
     is_own_data: bool
@@ -35,10 +40,10 @@ class OfRun(Generic[Config]):
 
 
 def for_the_run(overrides: Sequence[str]) -> list[str]:
-    """Of the overrides those that change the stored model and dataset of the run that is scored.
+    """The overrides that change the stored model and dataset of the run that is scored.
 
-    Hydra knows neither: `dataset.scorer` may be a value of the run's data set and not of the
-    default one.
+    Hydra knows neither: `dataset.scorer` may be a value of the run's dataset and not of the default
+    one.
     """
     given = {one.partition("=")[0]: one.partition("=")[2] for one in overrides}
     ckpt = given.get("ckpt", "").strip("'\"")

@@ -30,7 +30,7 @@ def schema(kind: type) -> type:
     return dataclasses.make_dataclass(kind.__name__, parts, bases=(kind,), kw_only=True)
 
 
-# How a suite is asked here, whichever it is.
+# The values of a suite that belong to this machine or command, not to the suite itself.
 _OF_EVERY_SUITE = (
     *("limit", "data_dir", "batch_size", "backend", "vllm_python", "tensor_parallel"),
     "allow_unsafe_code",
@@ -59,7 +59,7 @@ def typed_config(
 
 
 def as_asked_here(suite: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """What is to be changed of a suite, so that it is asked in the way of another."""
+    """The changes to a suite so that it is asked in the way of another."""
     kept = {"data_dir"} if suite["data_dir"] is not None else set()
     return {key: other[key] for key in _OF_EVERY_SUITE if key not in kept}
 
@@ -81,7 +81,7 @@ def build(command: str, values: Mapping[str, Any], stored: Sequence[str] = ()) -
 
 
 def _own_names(values: dict[str, Any], given: set[str]) -> None:
-    """A preset's name and stand-in are its own model's: another path has neither."""
+    """Drop a preset's name and package where another model's path was typed."""
     model = values.get("model")
     if not model:
         return
@@ -97,7 +97,7 @@ def _build(
     types = get_type_hints(kind)
     before = len(found)
     names = [field.name for field in dataclasses.fields(kind)]
-    # Hydra takes what is added with a plus, or taken away with ~, for intended.
+    # Hydra allows keys to be added with + and taken away with ~.
     for name in values:
         if name not in names:
             found.append(f"{prefix}{name} is not a config value{nearest(name, names)}")

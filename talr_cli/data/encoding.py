@@ -16,7 +16,7 @@ from talr_cli.errors import UserError
 
 log = logging.getLogger(__name__)
 
-NAMED = 20  # so many rows are named in a message
+NAMED = 20  # the most rows that a message names
 SHOWN = 60  # characters of a text
 
 
@@ -25,10 +25,10 @@ class Encoded:
     """Rows ready for training, how many of them were cut, and those that cannot be trained.
 
     Attributes:
-        without_target: Rows whose targets all lie behind the cut, with their length.
+        without_target: Rows whose targets were all cut off, with their length.
         refused: Rows that the template does not render, or not whole, each with the reason.
         added: Rows to whose answers the template adds text, each with that text.
-        apart: How many have a token that would reach over the end of the prompt.
+        apart: How many have a token that would reach across the end of the prompt.
         special: Rows with a token in their texts that only a template should write, with it.
     """
 
@@ -113,6 +113,14 @@ def rows_to_train(
         )
     for problem in problems:
         log.warning("%s. Left out", problem)
+    _warn(encoded, total, what, max_length)
+    if total and not encoded.rows:
+        raise UserError(f"none of {total} {what} can be trained")
+    return encoded.rows
+
+
+def _warn(encoded: Encoded, total: int, what: str, max_length: int) -> None:
+    """Say what is strange about rows that are trained all the same."""
     if encoded.cut:
         log.warning(
             "%d of %d %s are cut to trainer.max_length=%d: the end of what they teach is lost",
@@ -138,9 +146,6 @@ def rows_to_train(
             "second one: take it out of them",
             *(len(encoded.special), total, what, encoded.special[0]),
         )
-    if total and not encoded.rows:
-        raise UserError(f"none of {total} {what} can be trained")
-    return encoded.rows
 
 
 def _rounded_up(share: float) -> float:

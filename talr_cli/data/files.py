@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 _SEPARATORS = (",", ";", "\t")
 _LONGEST_LINE = 1 << 26  # bytes
-# What files begin with that are not what their names say.
+# The first bytes of files that are not what their names say, and what to do.
 _OTHER_KINDS = {
     b"PK\x03\x04": "is a zip archive or an Excel file: save its table as CSV",
     b"\xd0\xcf\x11\xe0": "is an Excel file: save its table as CSV",
@@ -88,7 +88,7 @@ def read_files(where: str | Sequence[str], columns: Sequence[str] = ()) -> Itera
 
 
 def _say_what_is_read(where: str | Sequence[str], files: Sequence[Path]) -> None:
-    """Of folders and patterns: a folder may hold the test rows too, or rows that are not read."""
+    """Name the files of a folder or pattern: it may hold test rows, or files that are not read."""
     if where == str(files[0]):
         return
     log.info("%s: the rows of %s", where, ", ".join(map(str, files)))
@@ -231,12 +231,12 @@ def _csv(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
         first = next(lines, "")
         separator = _separator(path, first)
         named = next(csv.reader([first], delimiter=separator), [])
-        # Strictly: else a quote that is not closed would take in the rows below, in silence.
+        # Strict, as a quote that is not closed would otherwise swallow the rows below it.
         reader = csv.reader(
             itertools.chain([first], lines),
             delimiter=separator,
             strict=True,
-            # `prompt, completion`: a space behind each separator of the header is in no cell.
+            # In `prompt, completion` the space after the separator is not part of the name.
             skipinitialspace=len(named) > 1 and all(name[:1] == " " for name in named[1:]),
         )
         header = [name.strip() for name in next(reader, [])]

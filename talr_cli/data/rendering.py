@@ -1,8 +1,8 @@
 """Example -> token ids, through the model's chat template: the same for training and evaluation.
 
 Knows which tokens are targets: what the assistant says in its trained turns and the token that
-ends each of them, nothing else. Where a turn ends, the template itself tells: by what it writes
-after two different answers. A template that changes an answer is found out, row by row.
+ends each of them, nothing else. Where a turn ends is learned from the template itself: from what it
+writes after two different answers. Each row is checked for a template that changes its answer.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ class Rendered:
     """input_ids[T] and labels[T]; labels are -100 on the prompt, the input id on every target.
 
     Attributes:
-        lost: What of the row's answer the template drops; of several parts the first.
-        added: What it writes that is not in the row's answer.
-        apart: Whether a token would reach over the end of the prompt.
-        special: A token that only a template should write and that stands in the row's texts.
+        lost: The first part of the row's answer that the template drops.
+        added: What the template writes that is not in the row's answer.
+        apart: Whether a token would reach across the end of the prompt, so that prompt and answer
+            were tokenized apart.
+        special: A token in the row's texts that only a template should write.
     """
 
     input_ids: list[int]
@@ -77,7 +78,7 @@ class Renderer:
         self._unseen_ids = set(self._ids_of(unseen - self.thought_marks))
         try:
             self._after, self._ending = self._turn_end()
-            # Without an end of its own in the template a turn ends as the tokenizer says.
+            # Where the template writes no end of a turn, the tokenizer's end token is it.
             self._appended = [] if self._ending else [tokenizer.eos_token_id]
             hello = Example("", ({"role": "user", "content": "Hi"},), "Hello")
             encoded = self.encode(hello)
@@ -89,7 +90,7 @@ class Renderer:
         self._warn_of_beginnings(hello, encoded)
 
     def _warn_of_beginnings(self, hello: Example, encoded: Rendered) -> None:
-        """Say what a model would miss at the beginning of its prompts or of its answers."""
+        """Warn where prompts lack the tokenizer's first token, or a generation prompt."""
         bos = self.tokenizer.bos_token_id
         if bos is not None and self.tokenizer("Hi").input_ids[:1] == [bos] != encoded.input_ids[:1]:
             log.warning(
@@ -143,9 +144,8 @@ class Renderer:
     def encode(self, example: Example) -> Rendered:
         """A training row: the conversation's tokens, labels on the trained turns.
 
-        The whole text is tokenized, so that tokens are those of the text. But generation starts
-        from the prompt alone: where a token would reach over the prompt's end, what comes before
-        and after is tokenized apart.
+        The text is tokenized as a whole. But generation starts from the tokens of the prompt: where
+        a token would reach across the prompt's end, what comes before and after is tokenized apart.
 
         Raises:
             RowError: The template does not render this row.
@@ -174,7 +174,7 @@ class Renderer:
         return next((token for token in found if token in self._special_texts), "")
 
     def _spans(self, example: Example) -> tuple[list[tuple[int, int]], str]:
-        """Where in the conversation's text the trained turns start and end, each end included."""
+        """([(start, end) of each trained turn, its end token included], the whole text)."""
         conversation = example.conversation
         whole = self._text(conversation, example.tools)
         spans = []
@@ -189,21 +189,21 @@ class Renderer:
                 end = self._end_within(whole, len(prompt), example, turn)
             elif whole.endswith(self._after) and len(whole) - len(self._after) >= len(prompt):
                 end = len(whole) - len(self._after) + len(self._ending)
-            else:  # of a call of a tool, perhaps
+            else:  # the template may end a tool call in another way
                 end = _last_of(self._specials(), whole, len(prompt))
             spans.append((len(prompt), end))
         return spans, whole
 
     def _end_within(self, whole: str, start: int, example: Example, turn: int) -> int:
-        """Where an earlier turn ends, its end included: where it would as the last one.
+        """Where an earlier turn ends, its end token included: where it would end as the last turn.
 
-        A template may end earlier turns by another token than the last one, or write them without
-        the thought before them: then it is the first special token after the answer.
+        A template may end earlier turns by another token, or leave out the thought before them.
+        Then the turn ends with the first special token after the answer.
         """
         conversation = example.conversation
         try:
             as_last = self._text(conversation[: turn + 1], example.tools)
-        except RowError:  # a call without what it gave back, perhaps
+        except RowError:  # the template may want a tool call's result
             as_last = ""
         end = _last_of(self._specials(), as_last, start)
         if self._ending and start < end and whole.startswith(as_last[:end]):
@@ -220,9 +220,9 @@ class Renderer:
         return at + len(self._ending if whole.startswith(self._ending, at) else token)
 
     def _turn_end(self) -> tuple[str, str]:
-        """What the template writes after an answer, and the part of it that is trained.
+        """(what the template writes after an answer, the part of that which is trained).
 
-        Templates write white space after the turn's end; generation stops before it.
+        Many templates write white space after the end token; generation stops before it.
         """
         user: Message = {"role": "user", "content": "Hi"}
         prompt = self.prompt([user])
@@ -241,7 +241,7 @@ class Renderer:
         while length < len(one) and one[-1 - length] == two[-1 - length]:
             length += 1
         after = one[len(one) - length :]
-        # Of Phi-3's `<|end|>` and the end of the text behind it only the first ends the turn.
+        # The first special tokens only: Phi-3 writes `<|end|>`, and behind it the text's own end.
         return after, after[: _first_run_of(self._specials(), after)]
 
     def _specials(self) -> list[str]:
@@ -250,7 +250,7 @@ class Renderer:
         return sorted(named | set(self.tokenizer.all_special_tokens))
 
     def _changes(self, example: Example, target: str) -> tuple[str, str]:
-        """(lost, added): how the text that is trained differs from the answer, but in space."""
+        """(lost, added) of `Rendered`; differences in white space do not count."""
         if self._ending:
             target = target.removesuffix(self._ending)
         rendered = _without_space(target)
@@ -266,7 +266,7 @@ class Renderer:
         return "", target.replace(example.completion.strip(), " ... ").strip()
 
     def answer(self, tokens: Sequence[int]) -> str:
-        """The text of tokens that a model said, up to the end of its turn."""
+        """The text of generated tokens, up to the end of the turn."""
         ends = (self.end_of_turn, self.tokenizer.eos_token_id)
         end = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
         return self.text_of(tokens[:end])

@@ -1,4 +1,4 @@
-"""What a model answers once and for all: the tokens of each answer, in a file.
+"""Answers of a model that are made once and kept in a file, as tokens.
 
 Knows what was asked and how such a file may be damaged; does not know what the answers are for.
 """
@@ -14,15 +14,15 @@ from talr_cli.evaluation.generation import Request
 from talr_cli.runs.atomic import read_packed, write_packed
 from talr_cli.runs.lease import hold
 
-Tokens = list[tuple[list[int], bool]]  # of each answer, and whether it was cut
+Tokens = list[tuple[list[int], bool]]  # the tokens of each answer, and whether it was cut
 
 log = logging.getLogger(__name__)
 
 
 def kept_answers(file: Path, asked: Sequence[Request], make: Callable[[], Tokens]) -> Tokens:
-    """What `file` holds, or else what `make` answers to each request, which it then holds.
+    """The answers in `file`; where it has none, those that `make` makes, which are written there.
 
-    Processes that ask for the same wait for the first of them.
+    Processes that ask for the same file wait for the first of them.
     """
     found = _found(file, asked)
     if found is not None:
@@ -46,7 +46,7 @@ def _found(file: Path, asked: Sequence[Request]) -> Tokens | None:
 
 
 def _fits(one: Any, request: Request) -> bool:
-    """Whether it is the tokens of an answer and whether they were cut."""
+    """Whether `one` is [tokens, whether they were cut], as `request` could be answered."""
     if not isinstance(one, list) or len(one) != 2:
         return False
     tokens, cut = one

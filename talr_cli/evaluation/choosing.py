@@ -31,8 +31,8 @@ def choice_likelihoods(
 ) -> list[dict[str, float]]:
     """For each row {choice: log-probability in nats of its completion after the prompt}.
 
-    The sum over the tokens that training would teach, the end of the turn among them: that the
-    answer is this and no longer one, so that no choice gains by being the beginning of another.
+    It is the sum over the tokens that training would teach. The end of the turn is one of them, so
+    that no choice gains by being the beginning of another.
 
     Args:
         rows: Each with its {choice: completion}.
@@ -58,7 +58,7 @@ def choice_likelihoods(
 def _read_once(
     model: Any, answers: Sequence[Sequence[Rendered]], batch_size: BatchSize
 ) -> list[list[float]] | None:
-    """What a row's answers share is read once; None where nothing is shared, or can be."""
+    """What a row's answers share is read once; None where that cannot be done."""
     prompts = [{tuple(one.input_ids[: -len(one.targets)]) for one in own} for own in answers]
     if model._is_stateful or any(len(own) > 1 for own in prompts) or min(map(len, answers)) < 2:
         return None
@@ -88,7 +88,7 @@ def _read_once(
 def _read_each(
     model: Any, answers: Sequence[Sequence[Rendered]], pad: Any, batch_size: BatchSize
 ) -> list[list[float]]:
-    """Every answer with its prompt, for itself."""
+    """Every answer is read with a prompt of its own."""
     sequences = [one for own in answers for one in own]
     order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index].input_ids))
     totals = [0.0] * len(sequences)

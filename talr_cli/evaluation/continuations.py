@@ -1,8 +1,7 @@
-"""How likely each of several continuations of a text is, what they share read once for all of them.
+"""How likely each of several continuations of a text is; what they share is read once.
 
 The choices of a question share all but their last few tokens, and questions often share their first
-ones: the keys and values of what is shared are computed once, and the vocabulary's logits for the
-continuations only.
+ones. Keys and values of what is shared are computed once, logits only for the continuations.
 
 Knows token ids; does not know what they stand for.
 """
@@ -37,12 +36,12 @@ class Choices:
 
     @property
     def shared(self) -> int:
-        """How many tokens all continuations begin with; of each at least one is left."""
+        """How many first tokens all continuations share; at least one of each is left over."""
         return begin_alike(self.continuations)
 
     @property
     def before(self) -> list[int]:
-        """All that the continuations share, but for the last token: it predicts where they part."""
+        """What all continuations share, but for its last token, which predicts where they part."""
         return [*self.text, *self.continuations[0][: self.shared]][:-1]
 
 
@@ -53,13 +52,13 @@ def read_once(
     """(log-probability in nats, whether each token is the likeliest) of every continuation.
 
     Args:
-        questions: Batches are made of neighbours: those of like length should stand together.
-        most_rows: Continuations at once.
+        questions: Batches are made of neighbours, so those of like length should stand together.
+        most_rows: The most continuations in a batch.
         dtype: Of the log-probabilities; None: that of the logits.
 
     Returns:
-        None where the model keeps more of a text than keys and values, or takes no padding: it has
-        to read it anew.
+        None where the model keeps more of a text than keys and values, or counts padding: then
+        every text has to be read for itself.
     """
     longest = max(len(one.text) + max(map(len, one.continuations)) for one in questions)
     if not takes_padding(model, longest):
@@ -78,7 +77,7 @@ def read_once(
 
 
 def _batches(questions: Sequence[Choices], most_rows: int) -> Iterator[tuple[list[Choices], int]]:
-    """(batch, questions before it)."""
+    """(batch, how many questions come before it)."""
     batch: list[Choices] = []
     rows = done = 0
     for question in questions:
@@ -108,7 +107,8 @@ def _continued(
     for start in range(0, len(rows), most_rows):
         piece = rows[start : start + most_rows]
         width = max(len(tokens) for _, tokens in piece) - 1
-        ids = torch.zeros(len(piece), width, dtype=torch.long)  # causal: the padding is not seen
+        # Padded on the right, where causal attention does not see it.
+        ids = torch.zeros(len(piece), width, dtype=torch.long)
         for row, (_, tokens) in enumerate(piece):
             ids[row, : len(tokens) - 1] = torch.tensor(tokens[:-1])
         ids = ids.to(model.device)
@@ -131,7 +131,7 @@ def _continued(
 def _picked(
     logits: torch.Tensor, tokens: Sequence[int], dtype: torch.dtype | None
 ) -> tuple[torch.Tensor, bool]:
-    """The first tokens' log-probabilities by logits[n, V], and whether each is the likeliest."""
+    """(log-probabilities of the first n tokens by logits[n, V], whether each is the likeliest)."""
     count = min(len(logits), len(tokens))
     targets = torch.tensor(tokens[:count], device=logits.device, dtype=torch.long)
     log_probs = logits[:count].log_softmax(-1, dtype=dtype)

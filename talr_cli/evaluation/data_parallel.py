@@ -1,8 +1,8 @@
-"""Answers by all ranks of a run, each a share of the rows. All else is rank 0's alone.
+"""Each rank of a run answers a share of the rows; all else is done by rank 0 alone.
 
 Rank 0 evaluates as it does in a single process. Where the model has to answer, it orders the other
 ranks to take their share. So tasks, scorers, the programs of code tasks and results do not know
-how many ranks there are. An answer depends on it by the rounding of differently padded batches.
+how many ranks there are. Answers depend on it only by rounding, as batches are padded otherwise.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from talr_cli.models.sources import ModelSource
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# (model, renderer, rows) -> an answer to each row. It is sent to other processes: a function of a
-# module, or a functools.partial of one.
+# (model, renderer, rows) -> an answer to each row. It is sent to other processes, so it has to be a
+# function of a module, or a functools.partial of one.
 Work = Callable[[Any, Renderer, Sequence[Any]], list[Any]]
 FREE = "free"  # what the first rank orders the others to do with the memory of their GPUs
 
@@ -47,7 +47,7 @@ class Order:
 
 @dataclass(frozen=True)
 class AllRanks:
-    """Rank 0's side: a `Share` over all ranks, or the only process, of the model in `source`."""
+    """Rank 0's side: a `Share` of the model in `source` over all ranks (or the only process)."""
 
     source: ModelSource
     model_config: ModelConfig
@@ -66,7 +66,7 @@ def free_the_others() -> None:
 
 
 class Follower:
-    """The side of the other ranks: carries out orders, with a model that it loads at the first."""
+    """The other ranks' side: carries out orders, with a model that the first order has it load."""
 
     def __init__(self, load: Callable[[ModelSource, ModelConfig], PreTrainedModel]) -> None:
         self._load = load

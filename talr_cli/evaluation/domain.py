@@ -27,17 +27,17 @@ from talr_cli.evaluation.data_parallel import Share, alone
 from talr_cli.evaluation.generation import as_answers, generate, requests
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.vllm import Vllm
-from talr_cli.scorers.base import Scorer, Summarizer
+from talr_cli.scorers.base import Scorer, Summarizer, Verdict
 from talr_cli.scorers.thoughts import without_thoughts
 from talr_cli.scorers.user import definition_of
 from talr_cli.statistics.items import scored_items
 
 log = logging.getLogger(__name__)
 
-# A model that talks before it answers is not cut where the references are single words.
+# Even where the references are single words, a model may talk before it answers.
 FEWEST_NEW_TOKENS = 128
 MOST_NEW_TOKENS = 1024  # where the references do not need more
-MANY_CUT = 0.1
+MANY_CUT = 0.1  # share of the answers from which on a larger budget is advised
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class DomainScore:
 
 
 def answer_budget(examples: Sequence[Example], renderer: Renderer) -> int:
-    """Tokens an answer may take, of the base and of a tuned model alike.
+    """Tokens that an answer may take; the same for the base and a tuned model.
 
     Twice the longest reference answer, within FEWEST_NEW_TOKENS and MOST_NEW_TOKENS; never less
     than the longest reference answer.
@@ -86,9 +86,30 @@ def evaluate_domain(
         scorer(without_thoughts(output), example.reference)
         for example, output in zip(examples, outputs, strict=True)
     ]
+    results = {
+        **_scores(examples, verdicts, scorer),
+        "answer_by": answer_by,
+        "backend": "hf" if vllm is None or answer_by == "likelihood" else "vllm",
+        **_budget_spent(details, max_new_tokens, answer_by),
+        "batch_size": size.now,
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    samples = [
+        _sample(example, output, verdict, detail)
+        for example, output, verdict, detail in zip(
+            examples, outputs, verdicts, details, strict=True
+        )
+    ]
+    return DomainScore(results, samples)
+
+
+def _scores(
+    examples: Sequence[Example], verdicts: Sequence[Verdict], scorer: Scorer
+) -> dict[str, Any]:
+    """The score of all rows, of each row, of each group and category, and the scorer's summary."""
     correct = [verdict.correct for verdict in verdicts]
     score = proportion(correct)
-    results = {
+    scores = {
         "metric": getattr(scorer, "metric", "accuracy"),
         "scorer": getattr(scorer, "name", type(scorer).__name__),
         "definition": definition_of(scorer),
@@ -102,33 +123,29 @@ def evaluate_domain(
         ),
         "groups": _proportions([example.group for example in examples], correct),
         "categories": _proportions([example.category for example in examples], correct),
-        "answer_by": answer_by,
-        "backend": "hf" if vllm is None or answer_by == "likelihood" else "vllm",
-        **_budget_spent(details, max_new_tokens, answer_by),
-        "batch_size": size.now,
-        "seconds": round(time.perf_counter() - started, 2),
     }
     if isinstance(scorer, Summarizer):
         references = [example.reference for example in examples]
-        results["summary"] = scorer.summary(verdicts, references)
-    samples = [
-        {
-            "id": example.id,
-            "group": example.group,
-            "category": example.category,
-            "messages": list(example.messages),
-            "output": output,
-            "parsed": verdict.parsed,
-            "correct": verdict.correct,
-            "reference": dict(example.reference),
-            **verdict.detail,
-            **detail,
-        }
-        for example, output, verdict, detail in zip(
-            examples, outputs, verdicts, details, strict=True
-        )
-    ]
-    return DomainScore(results, samples)
+        scores["summary"] = scorer.summary(verdicts, references)
+    return scores
+
+
+def _sample(
+    example: Example, output: str, verdict: Verdict, detail: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What is kept of a row: what was asked, answered and found."""
+    return {
+        "id": example.id,
+        "group": example.group,
+        "category": example.category,
+        "messages": list(example.messages),
+        "output": output,
+        "parsed": verdict.parsed,
+        "correct": verdict.correct,
+        "reference": dict(example.reference),
+        **verdict.detail,
+        **detail,
+    }
 
 
 def _answers(
@@ -165,7 +182,7 @@ def _answers(
 def _budget_spent(
     details: Sequence[Mapping[str, Any]], max_new_tokens: int, answer_by: str
 ) -> dict[str, Any]:
-    """The budget, how many answers it cut off, and how many had less; both may be warned of."""
+    """The budget, how many answers it cut off, and how many had less; warns of the last two."""
     if answer_by != "generation":
         return {"max_new_tokens": None, "cut": None, "shortened": None}
     cut = sum(detail["cut"] for detail in details)
@@ -189,7 +206,7 @@ def _budget_spent(
 
 
 def _proportions(names: Sequence[str], correct: Sequence[float]) -> dict[str, Any]:
-    """Of the rows of each name but the empty one."""
+    """{name: share correct of the rows that bear it}; rows without a name are left out."""
     of: dict[str, list[float]] = defaultdict(list)
     for name, one in zip(names, correct, strict=True):
         of[name].append(one)

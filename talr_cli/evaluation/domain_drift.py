@@ -1,11 +1,11 @@
-"""Where KL(base || model) is taken on the domain: along answers of the base to its prompts.
+"""Where KL(base || model) is taken on the domain: along the base's answers to its prompts.
 
 "RL's Razor" (arXiv 2509.04259) finds that forgetting follows the KL divergence from the base on
 the new task, E over prompts x of KL(base(y | x) || model(y | x)), y an answer. By the chain rule
-that is the sum, along answers that are drawn from the base, of the KL of each prediction that makes
-them: so the tokens are those of the base's answers, their end included, and the prompts' are not.
-The paper's own way of estimating it could not be read; the number of prompts, one answer to each
-and its greatest length are ours, and so is the division by the number of predictions.
+that is the KL of each prediction, summed along answers sampled from the base. So the tokens that
+count are those of the base's answers, their end included, and not the prompts'. We could not read
+how the paper estimates it. Ours are the number of prompts, one answer to each, its greatest length
+and the division by the number of predictions.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def answered_prompts(
     ask_base: AskBase,
     batch_size: BatchSize,
 ) -> tuple[list[list[int]], list[int]]:
-    """(prompts with the base's answers as token ids, where in each its first prediction stands).
+    """(prompts with the base's answers as token ids, the place of each one's first prediction).
 
-    The answers are drawn once and kept in `folder`, for every model that is compared with the base.
+    The answers are sampled once and kept in `folder`, for every model compared with the base.
 
     Args:
         settings: The model's config.json.

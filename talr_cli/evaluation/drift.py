@@ -1,9 +1,9 @@
 """How far a model has moved from its base, in nats per token: cheap and with little variance.
 
 Cross-entropy on a fixed general text of ours, KL(base || model) on the suite's prompts, and the
-same where the base answers the domain's prompts: see domain_drift.py. Of the base its hidden states
-are kept on disk, a few numbers a token: its head makes logits of them anew, so that neither its
-other weights nor its pass over the prompts are needed again.
+same along the base's answers to the domain's prompts (see domain_drift.py). The base's hidden
+states are kept on disk, a few numbers a token. Its head makes logits of them anew, so that neither
+its other weights nor its pass over the prompts is needed a second time.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from torch.nn.functional import linear
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from talr_cli import progress
-from talr_cli.errors import UserError
 from talr_cli.models.checks import positions
-from talr_cli.models.head import as_logits, backbone, head_logits
+from talr_cli.models.head import as_logits, backbone, head_is_plain, head_logits
 from talr_cli.models.row_batches import batches_for
 from talr_cli.models.weight_files import files_of_tensors
 from talr_cli.runs.atomic import write_bytes
@@ -34,7 +33,7 @@ from talr_cli.statistics.items import clustered_error
 
 log = logging.getLogger(__name__)
 
-# A function of the base -> what it finds. The base is loaded for it, and gone afterwards.
+# Calls a function with the base and returns what that returns; the base is freed afterwards.
 AskBase = Callable[[Callable[[Any], Any]], Any]
 POSITIONS_AT_ONCE = 256  # rows of [positions, vocabulary] logits held in fp32
 TOKENS_AT_ONCE = 2048  # of a batch, with its padding
@@ -42,24 +41,26 @@ TOKENS_AT_ONCE = 2048  # of a batch, with its padding
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model predicts at every token of some sequences, all of them joined.
+    """What a model predicts at the N tokens of some sequences, joined.
 
-    hidden[N, H], and the head that makes logits[n, V] in fp32 of any n of them; None where these
-    are the logits: of a model whose head does more than is known here.
+    Attributes:
+        hidden: [N, H]; without a `head` the logits themselves, [N, V].
+        head: Makes logits[n, V] in fp32 of hidden[n, H]; None for a model whose head does more
+            than is known here.
     """
 
     hidden: torch.Tensor
     head: Callable[[torch.Tensor], torch.Tensor] | None
 
     def log_probs(self) -> Iterator[torch.Tensor]:
-        """[n, V], from the first tokens to the last, POSITIONS_AT_ONCE of them at once."""
+        """log_probs[n, V] of the tokens in their order, POSITIONS_AT_ONCE at a time."""
         for hidden in self.hidden.split(POSITIONS_AT_ONCE):
             yield (self.head(hidden) if self.head else hidden.float()).log_softmax(-1)
 
 
 @dataclass(frozen=True)
 class KeptStates:
-    """A base model's hidden states, in a file that is there from the second time on.
+    """A base model's hidden states, read from `file` where they were written before.
 
     `checkpoint` is the folder of its weights.
     """
@@ -71,7 +72,7 @@ class KeptStates:
     def predictions(
         self, model: Any, prompts: Sequence[Sequence[int]], starts: Sequence[int]
     ) -> Predictions:
-        """What the base predicts; `model` is one of its kind, tuned from it."""
+        """What the base predicts; `model` was tuned from it."""
         hidden = self._read(sum(map(len, prompts)) - sum(starts), model)
         head = None if hidden is None else _head_on_disk(self.checkpoint, model, hidden.dtype)
         if hidden is not None and head is not None:
@@ -105,9 +106,9 @@ def general_passages() -> list[str]:
 def cross_entropy(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, passages: Sequence[str]
 ) -> dict[str, Any]:
-    """Mean negative log-likelihood per token; the error is over passages.
+    """Mean negative log-likelihood per token; the standard error is over passages.
 
-    Of a passage that is longer than the model's positions its beginning counts.
+    A passage that is longer than the model's positions is cut to its beginning.
     """
     most = positions(model.config.to_dict())
     sequences: list[list[int]] = [tokenizer(passage).input_ids[:most] for passage in passages]
@@ -129,12 +130,12 @@ def kl_from_base(
     prompts: Sequence[Sequence[int]],
     starts: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Mean over prompt tokens of KL(base || model); the error is over prompts.
+    """Mean over prompt tokens of KL(base || model); the standard error is over prompts.
 
     Args:
-        base: None: the model is its own base.
+        base: None where the model is its own base.
         prompts: Token ids, one list per prompt.
-        starts: From which token of each prompt on predictions count; None: from the first.
+        starts: The token of each prompt from which on predictions count; None: the first.
     """
     starts = [0] * len(prompts) if starts is None else starts
     counts = [len(prompt) - start for prompt, start in zip(prompts, starts, strict=True)]
@@ -157,7 +158,7 @@ def predictions(
 ) -> Predictions:
     """A model's predictions, by batches of sequences of like length; `starts` as above."""
     firsts = [0] * len(sequences) if starts is None else starts
-    plain = _head_is_plain(model, sequences[0])
+    plain = head_is_plain(model)
     states: list[Any] = [None] * len(sequences)
     batches = batches_for(model, [len(one) for one in sequences], TOKENS_AT_ONCE)
     for number, batch in enumerate(batches):
@@ -170,7 +171,7 @@ def predictions(
         output = (backbone(model) if plain else model)(ids.to(model.device), use_cache=False)
         hidden = output.last_hidden_state if plain else output.logits
         for row, index in enumerate(batch):
-            # Copied: a view of a few positions would hold all of the batch.
+            # Copied, as a view of a few positions would keep the whole batch in memory.
             states[index] = hidden[row, firsts[index] : len(sequences[index])].clone()
     return Predictions(torch.cat(states), partial(head_logits, model) if plain else None)
 
@@ -178,7 +179,7 @@ def predictions(
 def _by_head_alone(
     model: Any, sequences: Sequence[Sequence[int]], starts: Sequence[int]
 ) -> Predictions:
-    """As `predictions`; what is found holds on to the model's head, and to nothing else of it."""
+    """As `predictions`; the result keeps the model's head in memory, and nothing else of it."""
     found, head = predictions(model, sequences, starts), model.get_output_embeddings()
     if found.head is None:
         return found
@@ -186,23 +187,13 @@ def _by_head_alone(
     return replace(found, head=partial(_logits, head.weight, head.bias, text))
 
 
-def _head_is_plain(model: Any, ids: Sequence[int]) -> bool:
-    """Whether `head_logits` of the last hidden states are the logits: tried, not assumed."""
-    few = torch.tensor([list(ids[:4])], device=model.device)
-    try:
-        made = head_logits(model, backbone(model)(few, use_cache=False).last_hidden_state[0])
-    except UserError:
-        return False
-    return torch.allclose(made, model(few, use_cache=False).logits[0].float(), rtol=0.02, atol=0.02)
-
-
 def _head_on_disk(
     checkpoint: Path, model: Any, dtype: torch.dtype
 ) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """The head of the model in `checkpoint`, of the kind of `model`; None if it is not found.
+    """The head of the model in `checkpoint`, which has the form of `model`; None if not found.
 
     Args:
-        dtype: What the model in `checkpoint` computes in, perhaps not what `model` does.
+        dtype: What the model in `checkpoint` computes in, which need not be that of `model`.
     """
     own = model.get_output_embeddings()
     if getattr(own, "bias", None) is not None:
@@ -225,12 +216,12 @@ def _logits(
 
 
 def _rows(values: Sequence[torch.Tensor], counts: Sequence[int]) -> tuple[torch.Tensor, ...]:
-    """A value per token of all sequences, in parts -> those of each sequence."""
+    """Values of all tokens, in any parts -> one tensor for each sequence of counts[i] tokens."""
     return torch.cat(list(values)).split(list(counts))
 
 
 def _per_token(sums: Sequence[float], counts: Sequence[int]) -> dict[str, Any]:
-    """Mean over the tokens of all passages or prompts."""
+    """The mean per token, from the sums and token counts of passages or prompts."""
     return {
         "score": sum(sums) / sum(counts),
         "stderr": clustered_error(sums, counts),

@@ -27,7 +27,6 @@ from talr_cli.evaluation.general.suite import evaluate_general, items_of
 from talr_cli.evaluation.general.tasks import Tasks
 from talr_cli.evaluation.generation import DRAWN_AT_ONCE, not_inherited, requests
 from talr_cli.evaluation.memory import BatchSize, fits_twice, set_aside
-from talr_cli.evaluation.self_score import check_budget
 from talr_cli.evaluation.vllm import Vllm
 from talr_cli.models.adapter import content
 from talr_cli.models.checks import positions
@@ -68,7 +67,7 @@ def evaluate(
         source: Where `model` is stored.
         base: Where the model is stored that drift is measured from.
         tasks: Those of the suite.
-        rows: The domain's, to be scored.
+        rows: The domain's test rows, checked against the model (see self_score.py).
         samples: The folder for what was asked and answered.
         scores: The study's folder of scores that need no second computation.
     """
@@ -76,10 +75,11 @@ def evaluate(
     asked = sum(items_of(task, suite) for task in tasks.loaded.values())
     drifted = min(asked, DRIFT_PROMPTS) if suite.drift else 0
     answered = len(rows) if scorer is not None else 0
+    processes = ranks.world_size()
+    results: dict[str, Any] = {"general": None, "domain": None, "drift": None}
     with progress.work("evaluation", total=asked + answered + drifted):
         if unused := not_inherited(model):
             log.info("answers are greedy: not used of the model's generation_config: %s", unused)
-        check_budget(model.config.to_dict(), renderer, rows, domain)
         budget = domain.max_new_tokens or (answer_budget(rows, renderer) if rows else 0)
         share = AllRanks(source, model_config)
         vllm = None
@@ -87,8 +87,6 @@ def evaluate(
             vllm = Vllm(model, renderer, suite, source.directory, samples.with_name("vllm.log"))
             if scorer is not None and domain.answer_by == "generation":
                 vllm.want(requests(model, renderer, rows, budget))
-        processes = ranks.world_size()
-        results: dict[str, Any] = {"general": None, "domain": None, "drift": None}
 
         log.info("evaluation: suite %s", suite.name)
         weights = content(source, model_config)
@@ -108,9 +106,7 @@ def evaluate(
 
         if suite.drift:
             is_base = weights == content(base, model_config)
-            load = partial(load_ready, base, model_config, model.device.type)
-            ask: drift.AskBase = partial(_in_place_of, model, load)
-            from_base = _Base(base, scores, None if is_base else ask)
+            from_base = _Base(base, model_config, scores, is_base)
             prompts = _drift_prompts(general.prompts, renderer, positions(model.config.to_dict()))
             along = from_base.answers(model, renderer, rows, budget)
             with progress.share(drifted, label="drift"):
@@ -142,12 +138,20 @@ class _Base:
     """The model that drift is measured from; what it answers and predicts is kept in `scores`.
 
     Attributes:
-        ask: Loads it, where what is kept is not enough; None: it is the model scored.
+        is_scored: It is the very model that is scored, so that nothing has to be loaded.
     """
 
     source: ModelSource
+    model_config: ModelConfig
     scores: Path
-    ask: drift.AskBase | None
+    is_scored: bool
+
+    def _ask(self, model: PreTrainedModel) -> drift.AskBase:
+        """Who asks the base; `model`, the one scored, makes room for it."""
+        if self.is_scored:
+            return lambda work: work(model)
+        load = partial(load_ready, self.source, self.model_config, model.device.type)
+        return partial(_in_place_of, model, load)
 
     def answers(
         self, model: PreTrainedModel, renderer: Renderer, rows: Sequence[Example], budget: int
@@ -161,7 +165,7 @@ class _Base:
                 budget,
                 self.source.fingerprint,
                 self.scores,
-                self.ask or (lambda work: work(model)),
+                self._ask(model),
                 BatchSize(DRAWN_AT_ONCE),
             )
 
@@ -171,8 +175,8 @@ class _Base:
         prompts: Sequence[Sequence[int]],
         starts: Sequence[int] | None = None,
     ) -> drift.KeptStates | None:
-        """Its hidden states over the prompts, from `starts` on, to be compared with the model's."""
-        if self.ask is None:
+        """Its hidden states over the prompts from `starts` on; None where it is the one scored."""
+        if self.is_scored:
             return None
         read_by: dict[str, Any] = {
             "prompts": prompts,
@@ -183,7 +187,7 @@ class _Base:
             read_by["starts"] = starts
         identified = {"base": self.source.fingerprint, **read_by, "versions": package_versions()}
         file = self.scores / f"base-states-{run_identity(identified, {})[:16]}.safetensors"
-        return drift.KeptStates(file, self.source.directory, self.ask)
+        return drift.KeptStates(file, self.source.directory, self._ask(model))
 
 
 def _drift_prompts(
@@ -191,7 +195,7 @@ def _drift_prompts(
 ) -> list[list[int]]:
     """DRIFT_PROMPTS of the suite's prompts, spread evenly over its tasks, as token ids.
 
-    Of one that is longer than `most` tokens the beginning is dropped, as the harness does.
+    One that is longer than `most` tokens loses its beginning, as in the harness.
     """
     step = max(1, len(prompts) // DRIFT_PROMPTS)
     return [
@@ -230,9 +234,10 @@ def _drift(
 def _in_place_of(
     model: PreTrainedModel, load: Callable[[], PreTrainedModel], work: Callable[[Any], Any]
 ) -> Any:
-    """What `work` finds with another model; where a GPU does not hold both, ours waits meanwhile.
+    """What `work` finds with another model; where the GPU cannot hold both, ours waits on the CPU.
 
-    The other one must be gone when ours comes back: nothing here and nothing found holds on to it.
+    The other model must be gone when ours comes back: neither this function nor what was found may
+    hold on to it.
     """
     with nullcontext() if fits_twice(model) else set_aside(model):
         return work(load())

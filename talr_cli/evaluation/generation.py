@@ -1,9 +1,8 @@
-"""Answers: of every step the likeliest token, whatever the model's generation_config says.
+"""Answers: the likeliest token at every step, whatever the model's generation_config says.
 
-transformers' `generate` takes all that its caller leaves out from that file: beams, penalties,
-bans, forced tokens, lengths. Here the tokens that end an answer are all that comes from it. A row
-that has ended leaves the batch, so that no step is spent on it. Who asks for it gets answers that
-are drawn: see `drawn`.
+Whatever its caller leaves out, transformers' `generate` takes from that file: beams, penalties,
+bans, forced tokens, lengths. Here only the tokens that end an answer come from it. A row that has
+ended leaves the batch, so that no step is spent on it. Answers can also be sampled: see `drawn`.
 
 Knows how tokens are chosen; does not know what is asked, nor how an answer is judged.
 """
@@ -62,7 +61,7 @@ class Answer:
 def request(renderer: Renderer, example: Example, max_new_tokens: int, most: int | None) -> Request:
     """What a row asks; its budget is cut to what its prompt leaves of `most` positions.
 
-    It is below 1 where the prompt leaves room for no answer.
+    The budget is below 1 where the prompt leaves no room for an answer.
     """
     prompt = tuple(renderer.prompt_ids(example.messages, example.tools))
     return Request(prompt, min(max_new_tokens, (most or sys.maxsize) - len(prompt)))
@@ -74,7 +73,7 @@ def requests(
     """What each row asks, as `request`.
 
     Raises:
-        UserError: A prompt leaves room for no answer.
+        UserError: A prompt leaves no room for an answer.
     """
     most = positions(model.config.to_dict())
     found = [request(renderer, one, max_new_tokens, most) for one in examples]
@@ -98,7 +97,7 @@ def as_answers(
     found: Sequence[tuple[list[int], bool]],
     max_new_tokens: int,
 ) -> list[Answer]:
-    """The tokens that were `found` to follow each row as text; `found` as `greedy` returns it."""
+    """The answers as text. `found`: tokens and whether they were cut, as `greedy` returns them."""
     return [
         Answer(
             renderer.text_of(tokens),
@@ -132,12 +131,13 @@ def likeliest(logits: torch.Tensor) -> torch.Tensor:
     return logits.argmax(-1)
 
 
-# Of answers that are drawn: what is drawn depends on the batch, so that no free memory decides it.
+# Rows in a batch of sampled answers. The samples depend on the batches, so these must not depend on
+# how much memory is free.
 DRAWN_AT_ONCE = 32
 
 
 def drawn(seed: int, temperature: float = 1.0) -> Choose:
-    """Draws tokens by their probabilities; the same ones for the same batches and this seed."""
+    """Samples tokens by their probabilities; the same batches and seed give the same tokens."""
     generator = torch.Generator().manual_seed(seed)
 
     def choose(logits: torch.Tensor) -> torch.Tensor:
@@ -156,22 +156,19 @@ def answer_tokens(
     batch_size: BatchSize,
     choose: Choose = likeliest,
 ) -> list[tuple[list[int], bool]]:
-    """As `greedy`, of any number of rows, in batches of prompts of like length."""
+    """As `greedy`, for any number of rows: in batches of prompts of like length."""
     ends = set(end_tokens(model, renderer.end_of_turn))
     lengths = [len(row.prompt) for row in rows]
     found: list[Any] = [None] * len(rows)
 
     def answer(batch: Sequence[int]) -> None:
-        answers = greedy(model, [rows[index] for index in batch], ends, choose=choose)
+        with progress.share(len(batch), of=len(rows)):
+            answers = greedy(model, [rows[index] for index in batch], ends, choose=choose)
         for index, one in zip(batch, answers, strict=True):
             found[index] = one
 
-    def answer_some(batch: Sequence[int]) -> None:
-        with progress.share(len(batch), of=len(rows)):
-            answer(batch)
-
     for batch in batches_of(lengths, batch_size.now, _cached_tokens(model)):
-        batch_size.each(batch, answer_some)
+        batch_size.each(batch, answer)
     return found
 
 
@@ -183,7 +180,7 @@ def greedy(
     stopped: Callable[[list[int]], bool] = lambda tokens: False,
     choose: Choose = likeliest,
 ) -> list[tuple[list[int], bool]]:
-    """The new tokens of each row, and whether they were cut: whether there is no end to them.
+    """(new tokens, whether they were cut off by the budget before an end) of each row.
 
     Args:
         ends: Tokens that end an answer; they are not part of it.
@@ -192,69 +189,100 @@ def greedy(
     """
     lengths = {len(row.prompt) for row in rows}
     longest = max(len(row.prompt) + row.max_new_tokens for row in rows)
-    if len(lengths) > 1 and not takes_padding(model, longest):
-        found: dict[int, tuple[list[int], bool]] = {}
-        for length in sorted(lengths):
-            places = [place for place, row in enumerate(rows) if len(row.prompt) == length]
-            alike = greedy(model, [rows[place] for place in places], ends, stopped, choose)
-            found |= dict(zip(places, alike, strict=True))
-        return [found[place] for place in range(len(rows))]
-    answers: list[list[int]] = [[] for _ in rows]
-    unended = set(range(len(rows)))
-    cut: set[int] = set()
-    most = max(row.max_new_tokens for row in rows)
-    ids, mask = left_padded([row.prompt for row in rows], pad_id=0)
+    if len(lengths) == 1 or takes_padding(model, longest):
+        return _together(model, _Batch(rows, ends, stopped, choose))
+    found: dict[int, tuple[list[int], bool]] = {}
+    for length in sorted(lengths):
+        places = [place for place, row in enumerate(rows) if len(row.prompt) == length]
+        alike = _Batch([rows[place] for place in places], ends, stopped, choose)
+        found |= dict(zip(places, _together(model, alike), strict=True))
+    return [found[place] for place in range(len(rows))]
+
+
+def _together(model: Any, batch: _Batch) -> list[tuple[list[int], bool]]:
+    """The answers of a batch, as `greedy` returns them; transformers prepares, `batch` searches."""
+    ids, mask = left_padded([row.prompt for row in batch.rows], pad_id=0)
+    with only_ends_inherited(model):
+        model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            max_new_tokens=batch.most,
+            do_sample=False,
+            use_cache=True,
+            pad_token_id=0,  # for `generate` to have one: the mask tells what is padding
+            custom_generate=batch.search,
+        )
+    return [(answer, place in batch.cut) for place, answer in enumerate(batch.answers)]
+
+
+class _Batch:
+    """Rows that are answered together.
+
+    Attributes:
+        answers: The new tokens of each row so far.
+        cut: The rows, by place, whose budget was spent before an end.
+        most: The largest budget: how many steps there are at most.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Request],
+        ends: Container[int],
+        stopped: Callable[[list[int]], bool],
+        choose: Choose,
+    ) -> None:
+        self.rows, self._ends, self._stopped, self._choose = rows, ends, stopped, choose
+        self.answers: list[list[int]] = [[] for _ in rows]
+        self.cut: set[int] = set()
+        self.most = max(row.max_new_tokens for row in rows)
+        self._unended = set(range(len(rows)))
 
     def search(
+        self,
         model: Any,
         input_ids: torch.Tensor,
         logits_processor: Any,
         stopping_criteria: Any,
         generation_config: GenerationConfig,
-        synced_gpus: bool = False,
-        streamer: Any = None,
         **state: Any,
     ) -> torch.Tensor:
-        """In the place of transformers' own search, which has prepared all of this."""
-        left = list(range(len(input_ids)))  # the rows of the batch, by their place in the answers
+        """The step-by-step search that `generate` calls in place of its own.
+
+        Args:
+            state: What `generate` hands from step to step: the cache, the mask, the positions.
+        """
+        left = list(range(len(input_ids)))  # row of the batch -> its place in `rows`
         inputs = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **state)
-        for step in range(most):
-            ended = len(rows) - len(unended)
-            progress.reach((ended + len(unended) * step / most) / len(rows))
+        for step in range(self.most):
+            ended = len(self.rows) - len(self._unended)
+            progress.reach((ended + len(self._unended) * step / self.most) / len(self.rows))
             output = model(**inputs, return_dict=True)
             state = model._update_model_kwargs_for_generation(output, state)
-            chosen = choose(output.logits[:, -1].float())
-            for place, token in zip(left, chosen.tolist(), strict=True):
-                if place in unended:
-                    if token not in ends:
-                        answers[place].append(token)
-                    if token in ends or stopped(answers[place]):
-                        unended.remove(place)
-                    elif len(answers[place]) == rows[place].max_new_tokens:
-                        unended.remove(place)
-                        cut.add(place)
-            if not unended:
+            chosen = self._choose(output.logits[:, -1].float())
+            self._append(left, chosen.tolist())
+            if not self._unended:
                 break
             input_ids = torch.cat([input_ids, chosen[:, None]], dim=-1)
-            if len(unended) < len(left) and _rows_can_leave(state):
-                kept = [row for row, place in enumerate(left) if place in unended]
+            if len(self._unended) < len(left) and _rows_can_leave(state):
+                kept = [row for row, place in enumerate(left) if place in self._unended]
                 left = [left[row] for row in kept]
                 indices = torch.tensor(kept, device=input_ids.device)
                 input_ids, state = input_ids[indices], _of_rows(state, indices)
             inputs = model.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **state)
         return input_ids
 
-    with only_ends_inherited(model):
-        model.generate(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            max_new_tokens=most,
-            do_sample=False,
-            use_cache=True,
-            pad_token_id=0,  # for `generate` to have one: the mask tells what is padding
-            custom_generate=search,
-        )
-    return [(answer, place in cut) for place, answer in enumerate(answers)]
+    def _append(self, left: Sequence[int], tokens: Sequence[int]) -> None:
+        """Add a token to each answer that has not ended, and note those that end with it."""
+        for place, token in zip(left, tokens, strict=True):
+            if place not in self._unended:
+                continue
+            if token not in self._ends:
+                self.answers[place].append(token)
+            if token in self._ends or self._stopped(self.answers[place]):
+                self._unended.remove(place)
+            elif len(self.answers[place]) == self.rows[place].max_new_tokens:
+                self._unended.remove(place)
+                self.cut.add(place)
 
 
 @contextmanager
@@ -293,11 +321,11 @@ def _of_rows(state: dict[str, Any], rows: torch.Tensor) -> dict[str, Any]:
 
 
 def _cached_tokens(model: PreTrainedModel) -> int:
-    """How many tokens have keys and values as large as the model's weights.
+    """How many cached tokens take as many numbers as the model has weights.
 
-    A batch shares the reading of the weights among its rows, which is nearly all of a step while
-    the cache is small. Beyond this the cache is what a step reads, and copies: more rows in a batch
-    save little and take memory.
+    While the cache is small, a step's time is spent reading the weights, which all rows of a batch
+    share. Beyond this size a step mostly reads and copies the cache: more rows in a batch save
+    little and take memory.
     """
     config = model.config.get_text_config(decoder=True)
     if getattr(config, "num_attention_heads", None) is None:

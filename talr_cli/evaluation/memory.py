@@ -1,7 +1,7 @@
 """How many rows go through the model at once, and what is done when memory runs out.
 
-The first number is an estimate from the model's shape and the memory that is free. Where it was too
-large it is halved, on a GPU: on a CPU the kernel ends the process, and nothing can be done in it.
+The first number is an estimate from the model's shape and the free memory. Where it was too large
+for a GPU it is halved. On a CPU nothing can be done: the kernel ends the process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 
-# More are no faster: a GPU reads the weights once for all rows of a step, a CPU has few cores.
+# More are no faster: a GPU reads the weights once a step for all rows, and a CPU has few cores.
 MOST = {"cuda": 256, "cpu": 32}
 UNKNOWN = 64  # rows of a model that has no keys and values, or no shape that is known
 TOKENS = 2048  # of a prompt and its answer, where their lengths are not known
@@ -41,18 +41,18 @@ class BatchSize:
 
     @classmethod
     def of(cls, wanted: int | str, model: Any, tokens: int = TOKENS) -> BatchSize:
-        """`wanted` is a number, or `auto`: as many rows of `tokens` as memory is free for."""
+        """`wanted` is a number, or `auto`: as many rows of `tokens` as fit into the free memory."""
         return cls(rows_that_fit(model, tokens) if wanted == "auto" else int(wanted))
 
     def whole(self, work: Callable[[int], Result]) -> Result:
-        """`work` with as many rows at once as it is given."""
+        """`work(rows at once)`, again with half as many each time the memory runs out."""
         while True:
             try:
                 return work(self.now)
             except RuntimeError as error:
                 if self.now == 1 or not ran_out(error):
                     raise
-            # Not in the handler: the exception's frames keep the tensors.
+            # Not in the handler, where the exception's frames keep the tensors alive.
             self._halve()
 
     def each(self, items: Sequence[Item], work: Callable[[Sequence[Item]], None]) -> None:
@@ -85,23 +85,23 @@ def set_aside(model: Any) -> Iterator[None]:
 
 
 def _move(model: Any, device: Any) -> None:
-    with torch.inference_mode(False):  # its weights stay what can be trained
+    with torch.inference_mode(False):  # tensors made in that mode could not be trained
         model.to(device)
     give_back()
 
 
 def fits_twice(model: Any) -> bool:
-    """Whether the memory beside the model is free for another one of its kind, and its work."""
+    """Whether there is room beside the model for another one like it, at work."""
     if model.device.type != "cuda":
         return True  # it would wait in the same memory
     return 1.5 * model.get_memory_footprint() < free_memory("cuda")
 
 
 def rows_that_fit(model: Any, tokens: int) -> int:
-    """Rows of so many tokens, prompt and answer, that the free memory holds: a power of two.
+    """How many rows of so many tokens, prompt and answer, the free memory holds: a power of two.
 
-    What is free varies a little from run to run, and answers with the rows at once, in rare tokens:
-    a power of two is the same for both.
+    What is free varies a little from run to run, and with the number of rows at once an answer may
+    differ in rare tokens. A power of two is nearly always the same.
     """
     device = "cuda" if model.device.type == "cuda" else "cpu"
     shape, each = shape_of_model(model), model.dtype.itemsize
@@ -122,7 +122,7 @@ def shape_of_model(model: Any) -> Shape | None:
 
 
 def row_bytes(shape: Shape, tokens: int, each: int, eager: bool = False) -> float:
-    """What a row of so many tokens takes at most while it is read and answered.
+    """Bytes that a row of so many tokens takes at most while it is read and answered.
 
     Args:
         each: Bytes of a number.

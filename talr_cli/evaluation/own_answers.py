@@ -1,7 +1,7 @@
-"""The base model's own answers to training prompts, those of them that are right.
+"""The base model's own answers to training prompts, those that are right.
 
-Answers are kept in talr's cache in pieces, so that a process that is killed goes on where it was;
-they are judged anew each time. Knows a model, a renderer and a scorer; does not know what the
+Answers are kept in talr's cache in pieces, so that a process that is killed goes on where it was.
+They are judged anew each time. Knows a model, a renderer and a scorer; does not know what the
 answers are for.
 """
 
@@ -43,13 +43,13 @@ def right_answers(
     temperature: float,
     batch_size: BatchSize,
 ) -> list[Example]:
-    """The rows with an answer of the base in the place of their completion, where it is right.
+    """Rows whose completion is an answer of the base that is right, one for each such answer.
 
-    Answers that did not come to their end are none. Of several that are alike one counts.
+    Answers that were cut are left out, and so are repetitions of an answer to the same prompt.
 
     Args:
-        load: Loads the model, where something has to be answered.
-        fingerprint: Of the model, and of all that its answers depend on beside what follows.
+        load: Loads the model; called only where something has to be answered.
+        fingerprint: Of the model and all else that answers depend on, but for what follows.
         settings: The model's config.json.
         temperature: 0: the likeliest token of every step; `samples` is 1 then.
     """
@@ -68,7 +68,7 @@ def right_answers(
             for number, text in enumerate(ended):
                 try:
                     verdict = scorer(without_thoughts(text), example.reference)
-                except (ValueError, LookupError) as error:  # training rows may lack what it needs
+                except (ValueError, LookupError) as error:  # a row lacks what the scorer needs
                     unjudged.append(f"{example.id}: {error}")
                     break
                 if verdict.correct == 1:
@@ -105,7 +105,7 @@ def _piece(
 
     def answer() -> Tokens:
         log.info("own answers: the base answers %d prompts", len(requests))
-        # A piece is drawn alike whether those before it are made or found.
+        # Seeded by the piece: the samples must not depend on whether earlier ones were found.
         choose = likeliest if temperature == 0 else drawn(start, temperature)
         return answer_tokens(model(), renderer, repeated, batch_size, choose)
 

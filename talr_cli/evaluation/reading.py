@@ -1,4 +1,4 @@
-"""Texts that a model has read, as keys and values: what several texts begin with is read once.
+"""Texts that a model has read, as keys and values; a beginning that texts share is read once.
 
 Knows token ids and transformers' caches; does not know what is done with what was read.
 """
@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Read:
-    """Keys and values of B texts, their mask[B, T], 0 at padding, and the last logits[B, K, V]."""
+    """Keys and values of B texts, their mask[B, T] (0 at padding) and last logits[B, K, V]."""
 
     cache: Any
     mask: torch.Tensor
     logits: torch.Tensor
 
     def of(self, rows: Sequence[int]) -> Read:
-        """These rows, perhaps some of them several times; what is here stays as it is."""
+        """A copy of these rows; a row may be named several times."""
         indices = torch.tensor(rows, device=self.mask.device)
         cache = copy.copy(self.cache)
         cache.layers = [copy.copy(layer) for layer in cache.layers]
@@ -46,8 +46,8 @@ def read(
     """The model reads the texts, padded on the left.
 
     Args:
-        after: What was read before each of them.
-        logits: At how many of the last tokens logits are made.
+        after: What was read before each of them, one row a text.
+        logits: For how many of the last tokens logits are made.
     """
     ids, mask = left_padded(texts, pad_id=0)
     ids, mask = ids.to(model.device), mask.to(model.device)
@@ -72,12 +72,15 @@ def as_past(model: Any, cache: Any) -> dict[str, Any]:
 
 
 def cache_name(named: Container[str]) -> str:
-    """What keys and values are called among these names: transformers 5.24 renamed them."""
+    """The name of keys and values among these; transformers 5.24 renamed them."""
     return "cache" if "cache" in named else "past_key_values"
 
 
 def read_beginning(model: Any, texts: Sequence[Sequence[int]]) -> tuple[int, Read | None]:
-    """How many tokens all texts begin with, and those, read; of each text at least one is left."""
+    """(how many first tokens all texts share, those as read); (0, None) where it is not worth it.
+
+    At least one token of each text is left over.
+    """
     shared = begin_alike(texts)
     if shared < 1 or len(texts) < 2 or model._is_stateful:
         return 0, None
@@ -95,10 +98,10 @@ _TAKES_PADDING: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 @torch.inference_mode()
 def takes_padding(model: Any, longest: int = 0) -> bool:
-    """Whether a row comes out padded on the left as it does alone: tried once on two short rows.
+    """Whether a row that is padded on the left comes out as it does alone: tried on two short rows.
 
-    Some models count the padding: those whose positions or whose state know no mask, and those
-    whose positions depend on how long the longest row is.
+    Some models count the padding: those whose positions or state ignore the mask, and those whose
+    positions depend on the longest row.
 
     Args:
         longest: Tokens of the longest row, with its answer.
@@ -122,7 +125,7 @@ def takes_padding(model: Any, longest: int = 0) -> bool:
 
 
 def begin_alike(texts: Sequence[Sequence[int]]) -> int:
-    """How many tokens all texts begin with; of each text at least one is left."""
+    """How many first tokens all texts share; at least one of each text is left over."""
     ordered = sorted(map(list, texts))
     pairs = enumerate(zip(ordered[0], ordered[-1], strict=False))
     least = min(map(len, texts)) - 1
@@ -130,7 +133,7 @@ def begin_alike(texts: Sequence[Sequence[int]]) -> int:
 
 
 def positions(model: Any, mask: torch.Tensor, last: int) -> dict[str, torch.Tensor]:
-    """Those of the last tokens, for a model that is told them; others count by the mask."""
+    """Positions of the last tokens, for a model that takes them; others count by the mask."""
     if "position_ids" not in inspect.signature(model.forward).parameters:
         return {}
     return {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)[:, -last:]}
@@ -146,7 +149,7 @@ def is_plain(cache: Any) -> bool:
 def left_padded(
     sequences: Sequence[Sequence[int]], pad_id: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids [B, T] that end together, and their attention mask [B, T]."""
+    """(ids[B, T] with all sequences ending in the last column, mask[B, T])."""
     width = max(map(len, sequences))
     ids = torch.full((len(sequences), width), pad_id)
     mask = torch.zeros_like(ids)

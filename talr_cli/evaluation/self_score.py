@@ -1,4 +1,4 @@
-"""Does a perfect answer score? Each test row's own completion, judged as the model's would be.
+"""Whether the test rows can be asked and scored; each row's own completion has to score 1.
 
 Found before training: a reference that its row's completion does not meet, a scorer for other
 answers, a template that changes what is taught. Knows no model.
@@ -7,7 +7,7 @@ answers, a template that changes what is taught. Knows no model.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,14 +26,14 @@ SHOWN = 80  # characters of a text
 
 @dataclass(frozen=True)
 class SelfScore:
-    """How many of the rows with a completion score 1, and the rows that do not, with the reason."""
+    """How many rows were judged, and which of them do not score 1, each with the reason."""
 
     rows: int
     failed: list[str]
 
     @property
     def finding(self) -> str | None:
-        """One line with an example; None where every row scores."""
+        """One line with an example; None where every row scores 1."""
         if not self.failed:
             return None
         return (
@@ -94,7 +94,8 @@ def check_tests(
         "shorten or leave out such rows (domain.limit), or use a model with more positions",
     )
     check_vocabulary(settings, renderer.tokenizer, (row.input_ids for row in rows))
-    check_budget(settings, renderer, examples, config)
+    prompts = (len(renderer.prompt_ids(one.messages, one.tools)) for one in examples)
+    check_budget(settings, prompts, config)
     finding = self_score(renderer, examples, scorer).finding
     if finding is None:
         return
@@ -107,12 +108,19 @@ def check_tests(
 
 
 def check_prompts(
-    settings: Mapping[str, Any], renderer: Renderer, examples: Sequence[Example]
+    settings: Mapping[str, Any],
+    renderer: Renderer,
+    examples: Sequence[Example],
+    config: DomainEvalConfig,
 ) -> None:
     """Refuse test rows that the model cannot be asked, and a template that it cannot read.
 
     Args:
         settings: The model's config.json.
+
+    Raises:
+        UserError: A row cannot be rendered, a token is none of the model's, or the budget that the
+            user named does not fit.
     """
     hello = Example("", ({"role": "user", "content": "Hi"},), "")
     prompts = []
@@ -122,24 +130,22 @@ def check_prompts(
         except RowError as error:
             raise UserError(f"test row {one.id}: {error}") from error
     check_vocabulary(settings, renderer.tokenizer, [*prompts, [renderer.end_of_turn]])
+    check_budget(settings, map(len, prompts), config)
 
 
 def check_budget(
-    settings: Mapping[str, Any],
-    renderer: Renderer,
-    examples: Sequence[Example],
-    config: DomainEvalConfig,
+    settings: Mapping[str, Any], prompts: Iterable[int], config: DomainEvalConfig
 ) -> None:
     """Refuse a budget that the user has named and that does not fit behind the longest prompt.
 
     Args:
         settings: The model's config.json.
+        prompts: Tokens of each; they are counted only where a budget is named.
     """
     if config.answer_by == "generation" and config.max_new_tokens is not None:
-        prompts = (renderer.prompt_ids(one.messages, one.tools) for one in examples)
         check_length(
             settings,
-            max(map(len, prompts), default=0),
+            max(prompts, default=0),
             "test prompts",
             "set domain.max_new_tokens={rest}",
             config.max_new_tokens,

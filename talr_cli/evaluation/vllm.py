@@ -2,8 +2,8 @@
 
 vLLM pins a torch and a transformers of its own, and gives no memory back within a process. So it is
 installed apart, and vllm_worker.py answers there: requests go out as token ids in a file, answers
-come back in another. Knows that process, its environment and its files; does not know what is
-asked.
+come back in another. Knows that process, its environment and its files; does not know what the
+requests are for.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 
 WORKER = Path(__file__).with_name("vllm_worker.py")
 PYTHON = "TALR_VLLM_PYTHON"
-# All else stays out: a rank's RANK and MASTER_ADDR would make vLLM part of our process group, and
-# PYTHONPATH would show it our packages.
+# What vLLM's process gets of our environment, and nothing else: RANK and MASTER_ADDR would make it
+# part of our process group, and PYTHONPATH would show it our packages.
 KEPT = {
     *("PATH", "HOME", "USER", "LOGNAME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "XDG_CACHE_HOME"),
     *("CUDA_HOME", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"),
@@ -56,8 +56,8 @@ DEFAULTS = {
     "VLLM_CPU_KVCACHE_SPACE": "4",  # GiB
 }
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # the model is a folder
-LEFT_FREE = 2**30  # bytes of a GPU: vLLM's own context takes some
-MOST_OF_A_GPU = 0.9
+LEFT_FREE = 2**30  # bytes of a GPU, for vLLM's own CUDA context
+MOST_OF_A_GPU = 0.9  # the rest is for what vLLM does not plan for
 _CAUSE = re.compile(r"\b(\w+(?:Error|Exception): \S.*)")
 _PROBE = "import importlib.metadata as m; print(m.version(m.packages_distributions()['vllm'][0]))"
 
@@ -122,7 +122,7 @@ def _installation(python: str) -> Installation:
 
 
 def environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """What of our environment the process gets, and what it is told besides."""
+    """The process's environment: what is kept of `ours`, our defaults, and that it is offline."""
     kept = {
         name: value
         for name, value in ours.items()
@@ -132,12 +132,12 @@ def environment(ours: Mapping[str, str]) -> dict[str, str]:
 
 
 class Vllm:
-    """Answers of one checkpoint. All that was wanted is asked at once: loading takes minutes."""
+    """Answers of one checkpoint, all made at once, as loading it takes minutes: see `want`."""
 
     def __init__(
         self, model: Any, renderer: Renderer, suite: SuiteConfig, checkpoint: Path, log_file: Path
     ) -> None:
-        """vLLM answers as `model` would, which is the checkpoint's: dtype, device and ends are its.
+        """vLLM answers as `model`, the checkpoint's, would: same dtype, device and end tokens.
 
         Raises:
             UserError: vLLM is not there, or could not answer with this model.
@@ -175,11 +175,11 @@ class Vllm:
         self._answers: dict[Request, tuple[list[int], bool]] = {}
 
     def want(self, requests: Iterable[Request]) -> None:
-        """These will be asked for: they are answered when the first of all is."""
+        """Announce requests: they are answered together, when the first of them is asked for."""
         self._wanted.update(dict.fromkeys(requests))
 
     def __call__(self, requests: Sequence[Request]) -> list[tuple[list[int], bool]]:
-        """The new tokens of each request, without its end, and whether there is no end to them.
+        """(new tokens without their end, whether they were cut before an end) of each request.
 
         Raises:
             UserError: The process failed; the line names its log.
@@ -258,7 +258,7 @@ class Vllm:
 
 
 def _read_answers(file: Path, ends: Collection[int]) -> list[tuple[list[int], bool]]:
-    """The answers up to the first line that is none; `ends` are no part of them."""
+    """The answers, up to the first line that is not one; their end tokens are left out."""
     answers: list[tuple[list[int], bool]] = []
     for line in file.read_text().splitlines() if file.exists() else ():
         try:

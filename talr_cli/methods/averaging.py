@@ -1,6 +1,6 @@
-"""What is made of a trained model's weights: averages with its base, or over its training.
+"""Merges of a trained model's weights: with its base's, or over its training.
 
-Averaging and LiNeS need no training of their own, the moving average is kept during one.
+Averaging and LiNeS are made of a finished run; the moving average is kept during a training.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Averaging:
 class Lines(Averaging):
     """theta_0 + s (theta - theta_0), s rising with depth (LiNeS, Wang et al., arXiv 2410.17146).
 
-    Of layer l of L, counted from 0, s = alpha + beta * l / (L - 1); of what lies outside the layers
-    (embedding, head, last norm) s = alpha.
+    In layer l of L, counted from 0, s = alpha + beta * l / (L - 1); outside the layers (embedding,
+    head, last norm) s = alpha.
     """
 
     alpha: Any = value("the first layer's share of the change, from 0 to 1, or a list of them", 0.5)
@@ -81,8 +81,8 @@ class Lines(Averaging):
 class Ema:
     """The moving average of the weights, m = decay * m + (1 - decay) * theta after every step.
 
-    Kept in fp32 beside the training, which it leaves alone; it begins with the weights after the
-    first step. A run of its own, which trains.
+    Kept in fp32 beside the training, which it does not change; it begins with the weights after the
+    first step. Other than the merges above, it needs a training of its own.
     """
 
     decay: float = value("of the weights before, per step", 0.99, at_least=0, below=1)

@@ -30,8 +30,8 @@ class TargetTokens:
         log_sum_sq_probs[N]: log of the sum over the vocabulary of the squared probabilities.
         sequence_weights[N]: The weight of each target's sequence, computed before training.
         base_log_probs[N]: As log_probs, under the base model, computed before training.
-        counts[S]: How many targets each sequence has, where the collator has counted them: here it
-            would make the host wait for the device.
+        counts[S]: How many targets each sequence has, where the collator has counted them. To count
+            them here would make the host wait for the device.
     """
 
     log_probs: torch.Tensor
@@ -92,8 +92,8 @@ class Objective:
     weighs_sequences: ClassVar[bool] = False
     # Whether `kept` is to be asked, once, before training.
     masks_targets: ClassVar[bool] = False
-    # Whether TargetTokens have `base_log_probs`; and whether weights follow from them alone, so
-    # that no pass of the current model is needed to know them.
+    # Whether TargetTokens have `base_log_probs`; and whether the weights follow from those alone,
+    # so that they are known without a pass of the current model.
     sees_base: bool = False
     sees_base_alone: bool = False
     # Whether `over_step` is to be asked, in every step. Under accumulation that takes a forward
@@ -112,7 +112,7 @@ class Objective:
     def kept(self, base_losses: torch.Tensor) -> torch.Tensor:
         """kept[N]: which targets are trained, from their losses[N] under the base model.
 
-        The others are no targets any more: they count nowhere, nor in what the loss is divided by.
+        The others are no longer targets: they do not count in what the loss is divided by either.
         """
         raise NotImplementedError
 
@@ -129,7 +129,7 @@ class Objective:
         raise NotImplementedError
 
     def over_step(self, weights: torch.Tensor, tokens: TargetTokens, step: Step) -> torch.Tensor:
-        """The weights[N] of all targets of an optimizer step, made of those that `weights` gave.
+        """weights[N] of all targets of an optimizer step, from those that `weights` gave.
 
         Targets stand in the order of the step's rows, however these are dealt to micro-batches and
         ranks.
@@ -165,7 +165,7 @@ class Regulariser:
 
 @runtime_checkable
 class Adapter(Protocol):
-    """Puts other weights to train in the place of the model's own, merged into them afterwards."""
+    """Adds weights that are trained instead of the model's own, and merged into them afterwards."""
 
     def wrap(self, model: PreTrainedModel, base_path: str) -> Any:
         """The model with fresh adapters; only they are trained. `base_path` names the base."""

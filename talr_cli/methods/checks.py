@@ -1,7 +1,7 @@
 """Whether an objective and a schedule answer as they should, before a model is loaded for them.
 
-They are asked about made-up targets and steps. A part that a user wrote fails here in a second, and
-not with the first batch; and one that answers with something else is never trained with.
+They are asked about made-up targets and steps. So a part that a user wrote fails here within a
+second and not at the first batch, and nothing is trained with one that answers nonsense.
 """
 
 from __future__ import annotations

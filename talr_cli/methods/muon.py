@@ -1,6 +1,6 @@
-"""Muon for the hidden matrices and AdamW for all else, as the one optimizer that trainers expect.
+"""Muon for the hidden matrices and AdamW for all else, as one optimizer, which trainers expect.
 
-torch has both; neither takes the other's weights.
+torch has both, each for its own weights only.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from talr_cli.models.head import causal_lm
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
-    """Both keep their state and their groups here, so that a checkpoint holds them as one."""
+    """Holds the state and groups of both, so that a checkpoint has them as one optimizer's."""
 
     def __init__(
         self,
@@ -23,7 +23,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
         momentum: float,
         betas: tuple[float, float],
     ) -> None:
-        """Of the trained weights of a model, perhaps with adapters; vectors do not decay."""
+        """For the trained weights of `model`, which may have adapters; vectors do not decay."""
         plain = causal_lm(model)
         ends = (plain.get_input_embeddings(), plain.get_output_embeddings())
         outer = {id(p) for end in ends if end is not None for p in end.parameters()}

@@ -17,7 +17,7 @@ from talr_cli.methods.base import Objective, Step, TargetTokens
 if TYPE_CHECKING:
     import torch
 
-# Nats of a row's mean loss: two passes over the same row differ by as much in their rounding.
+# Nats of a row's mean loss by which two passes over the same row may differ through rounding.
 ROUNDING = 1e-3
 
 
@@ -47,10 +47,10 @@ class Talr(Objective):
     (torch.median) or their `mean`. The source names neither it nor a normalisation of the weights;
     `normalise` scales them to mean 1 over the targets of a forward pass.
 
-    Two controls, ours, tell what of TALR does it. `probabilities=base` takes p and tau from the
-    base model: the weights of a batch never change, there is no curriculum, and tau is known
-    before the step. `shuffle_weights` deals the weights out at random, anew in every step, among
-    all targets of the step: as many large and small ones, but not where they belong.
+    Two controls of ours tell what part of TALR has the effect. `probabilities=base` takes p and tau
+    from the base model: a target's weight never changes, so there is no curriculum, and tau is
+    known before the step. `shuffle_weights` deals a step's weights out at random among its targets,
+    anew in every step: as many large and small ones, but not where they belong.
     """
 
     tau: float | None = value(
@@ -129,7 +129,7 @@ class Talr(Objective):
         drawn = random.Random(f"weights {step.seed} {step.number}").getrandbits(63)
         order = torch.randperm(len(weights), generator=torch.Generator().manual_seed(drawn))
         if weights.is_cuda:
-            order = order.pin_memory()  # from elsewhere the host would wait for the copy
+            order = order.pin_memory()  # else the host would wait for the copy
         return weights[order.to(weights.device, non_blocking=True)]
 
 
@@ -138,8 +138,8 @@ class Flow(Objective):
     """FLOW (Sanyal et al. 2025, arXiv 2502.02797): rows that the base model finds easy weigh more.
 
     v_s = exp(-L_s / tau), L_s the mean loss of row s under the base model, tau the median of L over
-    the training rows, or a fixed number: of an even number of rows the mean of the two in the
-    middle, as the published code has it.
+    the training rows, or a fixed number. For an even number of rows the median is the mean of the
+    two in the middle, as in the published code.
     """
 
     tau: float | None = value(
@@ -186,15 +186,16 @@ class Stm(Sft):
 class TailSft(Sft):
     """TailSFT (arXiv 2608.25756): rows that have been learned are left out, anew in every step.
 
-    Of a step's S rows those round(S * fraction) weigh nothing whose mean loss has fallen most since
-    the base model, but one at least stays; the loss is the mean over the targets of the rows that
-    stay. With `ramp` the fraction rises from 0 in the first step to `fraction` in the last.
+    In a step of S rows, the round(S * fraction) rows whose mean loss has fallen most since the base
+    model weigh nothing, but at least one row stays; the loss is the mean over the targets of the
+    rows that stay. With `ramp` the fraction rises from 0 in the first step to `fraction` in the
+    last.
 
-    The paper itself could not be read; this follows its Algorithm 1 as TRL's example has it
-    (examples/tail_sft_gsm8k), and the defaults are that example's. The paper chooses among the
-    rows of one forward pass of all ranks. Ours are those of the whole optimizer step, so that the
-    choice does not depend on the memory there is. Of rows whose losses differ by less than two
-    passes do, the first ones are left out.
+    We could not read the paper itself. This follows its Algorithm 1 as TRL's example has it
+    (examples/tail_sft_gsm8k), whose defaults are ours. The paper chooses among the rows of one
+    forward pass of all ranks. We choose among those of the whole optimizer step, so that the choice
+    does not depend on memory. Losses that differ by no more than ROUNDING count as equal; of equal
+    rows the first are left out.
     """
 
     fraction: float = value("of a step's rows, how many are left out", 0.5, at_least=0, below=1)

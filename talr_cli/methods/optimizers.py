@@ -29,19 +29,21 @@ _BETA2: dict[str, Any] = {
 class Optimizer:
     """What the trainer needs to know. Subclasses are dataclasses with the optimizer's values."""
 
-    choice: ClassVar[str | None] = None  # its name in conf/optimizer, where it is not its class's
-    needs: ClassVar[str | None] = None  # a package beyond talr's own
+    choice: ClassVar[str | None] = None  # its name in conf/optimizer, where not the class's name
+    needs: ClassVar[str | None] = None  # a package that talr does not install by itself
     extra: ClassVar[str] = ""  # talr's extra that brings it
     bf16_weights: ClassVar[bool] = False  # whether it updates weights in bf16, not in fp32
     shards: ClassVar[bool] = True  # whether it takes weights that FSDP2 has split up
-    state_bytes: ClassVar[float] = 8  # of each number that it trains
-    # The same, of the embedding's and of the head's where it is another matrix; None: no others.
+    state_bytes: ClassVar[float] = 8  # for each number that it trains
+    # The same for the embedding and for a head that is a matrix of its own; None: as for the rest.
     ends_bytes: ClassVar[tuple[float, float] | None] = None
 
     def state(self, trained: int, embedding: int = 0, head: int = 0) -> float:
-        """Bytes of its state: of `trained` numbers, so many of them in the embedding and the head.
+        """Bytes of its state for `trained` numbers.
 
-        A head that is the embedding has none of its own.
+        Args:
+            embedding: How many of them are the embedding's.
+            head: How many are the head's; 0 where the head is the embedding.
         """
         of_embedding, of_head = self.ends_bytes or (self.state_bytes, self.state_bytes)
         rest = trained - embedding - head
@@ -52,15 +54,15 @@ class Optimizer:
         return 0
 
     def arguments(self) -> dict[str, Any]:
-        """Of transformers' TrainingArguments."""
+        """What transformers' TrainingArguments say about it."""
         return {}
 
     def maker(self, lr: float) -> tuple[Any, dict[str, Any]] | None:
-        """One that transformers does not know: its class, or a factory of it, and its arguments."""
+        """For one that transformers does not know: (class or factory of it, its arguments)."""
         return None
 
     def check(self, sharded: bool, adapted: bool, precision: str) -> None:
-        """Refuse what cannot be had.
+        """Refuse a training that this optimizer cannot do here.
 
         Args:
             adapted: Whether an adapter is trained, and not all weights.

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-# So many weights at once, in one buffer: new memory for each would cost more than the arithmetic.
-# On a CPU what its caches hold; on a GPU large kernels, as each takes time to start.
+# Weights at a time, in one buffer: new memory for each would cost more than the arithmetic. On a
+# CPU as many as its caches hold; on a GPU more, as each kernel takes time to start.
 CHUNK = {"cpu": 2**20, "cuda": 2**26}
 
 
@@ -60,7 +60,7 @@ class L2(Regulariser):
             dtype = weights.dtype
         device = "cpu" if self.theta0_device == "cpu" else weights.device
         kept = weights.to(device=device, dtype=dtype, copy=True)
-        # From pinned memory it is copied to a GPU at the bus's speed, and no host waits for it.
+        # From pinned memory it is copied to a GPU at full speed, without the host waiting.
         return kept.pin_memory() if weights.is_cuda and not kept.is_cuda else kept
 
     def add_gradient(self, model: Any) -> torch.Tensor | None:
@@ -68,7 +68,7 @@ class L2(Regulariser):
         import torch
 
         trained = {name: p for name, p in model.named_parameters() if name in self._theta0}
-        # Of a weight that is split over ranks, numel() is the whole's.
+        # numel() of a weight that is split over ranks is that of the whole weight.
         count = sum(parameter.numel() for parameter in trained.values())
         factor = self.strength / (count if self.reduction == "mean" else 1)
         squares = []

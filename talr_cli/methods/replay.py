@@ -1,6 +1,6 @@
 """Rows beside the domain's own: general ones, or the base model's right answers.
 
-Both are plain and strong ways to forget less.
+Both are simple and strong ways to forget less.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Replay(OtherRows):
 class SelfReplay(OtherRows):
     """The base model's own answers to the training prompts, as far as the scorer finds them right.
 
-    With share=1 they are all that is trained: Self-SFT of arXiv 2510.18874, by which forgetting
-    comes from targets that the model would not give itself. How many answers there are to a prompt
-    and how they are drawn is ours. They are made and judged once for all rates and seeds.
+    With share=1 nothing else is trained: Self-SFT of arXiv 2510.18874, which finds that forgetting
+    comes from targets that the model would not give itself. The number of answers to a prompt and
+    how they are sampled are our choice. They are made and judged once for all rates and seeds.
     """
 
     share: float = value(
@@ -79,8 +79,8 @@ def spread(
 ) -> list[list[int]]:
     """Which general rows each domain row takes along, so that `share` of all targets is general.
 
-    Every batch thereby holds its part as closely as whole rows allow; over an epoch the share is
-    met to within one row. The general rows are taken in order, from the start again when they end.
+    So every batch has its share as closely as whole rows allow; over an epoch the share is met to
+    within one row. The general rows are taken in order, and from the start again when they end.
 
     Args:
         domain_targets[R]: Target tokens of every domain row.

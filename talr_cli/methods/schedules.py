@@ -21,7 +21,7 @@ class Schedule:
     follows_loss: ClassVar[bool] = False
 
     def share(self, step: int, steps: int) -> float:
-        """Of `lr`, the share at `step` of so many, counted from 0."""
+        """The share of `lr` at `step` (from 0) of `steps`."""
         raise NotImplementedError
 
     def see(self, loss: float) -> None:

@@ -1,7 +1,7 @@
-"""An adapter of PEFT on disk: which base it is of, and that base with its change in the weights.
+"""A PEFT adapter on disk: which base it belongs to, and that base with the adapter merged in.
 
-What is merged computes what the adapter did: checked by names and shapes, refused where the adapter
-is of another base or no change of weights at all.
+A merged model computes what base and adapter did. Names and shapes are checked; an adapter of
+another base, or one that changes no weights, is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def is_adapter(source: ModelSource) -> bool:
 
 
 def resolve_base(source: ModelSource, config: ModelConfig) -> ModelSource:
-    """The base model that an adapter directory names, or the `model` config's if it is that one."""
+    """The base model that an adapter's folder names: the `model` config's where it is that one."""
     file = source.directory / "adapter_config.json"
     remedy = "give another copy of the adapter"
     named = read_object(file, remedy)
@@ -48,12 +48,12 @@ def resolve_base(source: ModelSource, config: ModelConfig) -> ModelSource:
 
 
 def whole(source: ModelSource, config: ModelConfig) -> ModelSource:
-    """Where whole weights lie: of an adapter those of its base."""
+    """Where whole weights lie: the source itself, or an adapter's base."""
     return resolve_base(source, config) if is_adapter(source) else source
 
 
 def content(source: ModelSource, config: ModelConfig) -> str:
-    """What identifies the weights that `load_model` gives: of an adapter those of its base too."""
+    """Identifies the weights that `load_model` gives: an adapter's with those of its base."""
     base = whole(source, config)
     return source.fingerprint if base is source else f"{source.fingerprint} on {base.fingerprint}"
 
@@ -73,10 +73,10 @@ def merged(model: Any, adapter: ModelSource) -> Any:
 
 
 def merge(adapted: Any) -> Any:
-    """The plain model inside an adapter, with its change; `adapted` is used up.
+    """The plain model inside an adapter, with its change merged in; `adapted` is used up.
 
-    Where the head is the embedding and the adapter changes one of them, or both in their own ways,
-    they are two matrices from then on: PEFT would add every change to the one that both are.
+    Where head and embedding are one matrix and the adapter changes either, they become two: PEFT
+    would add both changes to the one matrix.
     """
     import torch
 
@@ -97,10 +97,10 @@ def is_changed(module: Any) -> bool:
 
 
 def say_untied(model: Any) -> bool:
-    """Whether the head is not the embedding that the config says it is; then it says so no longer.
+    """Whether head and embedding differ where the config ties them; it no longer does afterwards.
 
-    Who ties them by it later (lm-eval, vLLM, a training that goes on) would compute with another
-    model.
+    Whoever ties them by the config later (lm-eval, vLLM, a training that goes on) would compute
+    with another model.
     """
     tied = model.get_expanded_tied_weights_keys(all_submodels=True)
     pairs = (map(model.get_parameter_or_buffer, names) for names in tied.items())
@@ -112,9 +112,9 @@ def say_untied(model: Any) -> bool:
 
 
 def check_adapter(model: Any, adapter: ModelSource) -> None:
-    """Refuse an adapter whose weights are not those of its config on this model, without weights.
+    """Refuse an adapter whose weights do not fit this model, which has no weights itself.
 
-    One that cannot be made without weights is judged when it is loaded.
+    An adapter that cannot be made without the model's weights is judged when it is loaded.
     """
     from peft import PeftConfig, get_peft_model
 
@@ -133,10 +133,10 @@ def check_adapter(model: Any, adapter: ModelSource) -> None:
 
 
 def _grow(model: Any, adapter: ModelSource) -> None:
-    """Give the embedding as many rows as it had in training, where the adapter brings all of them.
+    """Resize the embedding to the rows it had in training, where the adapter has all of them.
 
     Raises:
-        UserError: It does not bring those of both the embedding and the head.
+        UserError: It lacks those of the embedding or of the head.
     """
     import torch
 
@@ -161,7 +161,7 @@ def _grow(model: Any, adapter: ModelSource) -> None:
 
 
 def _rows(adapter: ModelSource, prefix: str) -> int | None:
-    """How many rows of an embedding or head lie in the adapter's file; None: they do not."""
+    """How many rows the embedding or head in the adapter's file has; None: it is not there."""
     shapes = _shapes(adapter)
     own = [name for name in shapes if name.startswith(prefix) and name.endswith("weight")]
     return next((shapes[name][0] for name in own if "lora_" not in name), None)
@@ -178,7 +178,7 @@ def _check_names(adapted: Any, adapter: ModelSource) -> None:
     from peft.utils import get_peft_model_state_dict
 
     stored = _shapes(adapter).keys()
-    # PEFT saves the embedding too, where it thinks that it has to.
+    # By rules of its own PEFT may have saved the embedding too.
     made = [
         get_peft_model_state_dict(adapted, save_embedding_layers=also).keys()
         for also in (False, True)

@@ -12,7 +12,7 @@ from talr_cli.runs.run_directory import MODEL_REMEDY, RunDirectory
 
 
 def run_of(ckpt: str | None) -> RunDirectory | None:
-    """The run directory that `ckpt` is, or is the model/ of."""
+    """The run whose directory, or model/, `ckpt` is; None where it is something else."""
     if ckpt is None:
         return None
     path = Path(ckpt)

@@ -30,8 +30,8 @@ def check_loads(source: ModelSource, config: ModelConfig, *, to_train: bool) -> 
         config: The model's part of the config.
 
     Raises:
-        UserError: An adapter is to be trained on, a library for quantised weights is missing, or
-            the model lacks the attention kernel; the last with one that it has.
+        UserError: It is an adapter and is to be trained, a library for quantised weights is
+            missing, or the model lacks the attention kernel (the error names one that it has).
     """
     adapter = source if is_adapter(source) else None
     if adapter is not None:
@@ -79,7 +79,7 @@ def _config(source: ModelSource, config: ModelConfig) -> Any:
         return AutoConfig.from_pretrained(
             source.directory, trust_remote_code=config.trust_remote_code
         )
-    except Exception as error:  # a class looks up what the file names, in torch too
+    except Exception as error:  # what the file says goes into transformers' and torch's classes
         reason = _one_line(error)
         if "custom code" in reason:
             reason += " If you trust it, set model.trust_remote_code=true."
@@ -110,7 +110,7 @@ def _check_quantised(
             f"the weights of {source.origin} are quantised ({method}) and cannot be read here: "
             f"{_one_line(error)}; install that or give the unquantised model"
         ) from error
-    if to_train:  # those that transformers makes whole as it reads them are not saved whole
+    if to_train:  # transformers dequantises some as it reads them, but does not save them so
         raise UserError(
             f"the weights of {source.origin} are quantised ({method}): they are trained and saved "
             "whole here, so give the unquantised model"
@@ -140,13 +140,13 @@ def _refusal(settings: Any, config: ModelConfig, attention: str) -> str | None:
     try:
         with torch.device("meta"):
             make(own, attn_implementation=attention, **arguments)
-    except Exception as error:  # a class says in its own way what it lacks
+    except Exception as error:  # each model class raises its own
         return _one_line(error)
     return None
 
 
 def _whole_class(settings: Any, config: ModelConfig) -> str | None:
-    """The class of a model that reads pictures too and writes text; None: it is of another kind."""
+    """The class of a model that reads pictures and writes text; None for any other kind."""
     import transformers
 
     automatic: Any = transformers.AutoModelForImageTextToText._model_mapping
@@ -182,11 +182,13 @@ def check_vocabulary(
 def same_tokens(
     settings: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, other: ModelSource
 ) -> bool:
-    """Whether the predictions of two models can be compared: a number means one token in both.
+    """Whether the predictions of two models can be compared: ids mean the same tokens in both.
+
+    Up to 1 % of the tokens may differ, such as renamed special ones.
 
     Args:
-        settings: Of one model, its config.json, with its tokenizer.
-        other: The other one, whole. A few tokens of it may have other names.
+        settings: One model's config.json; `tokenizer` is its.
+        other: The other model; no adapter.
     """
     from transformers import AutoTokenizer
 
@@ -195,7 +197,7 @@ def same_tokens(
         return False
     try:
         known: dict[str, int] = AutoTokenizer.from_pretrained(other.directory).get_vocab()
-    except Exception:  # it has none that can be read, and was not asked to
+    except Exception:  # without a tokenizer that can be read, the sizes have to do
         return True
     own: dict[str, int] = tokenizer.get_vocab()
     alike = sum(own.get(token) == number for token, number in known.items())
@@ -203,7 +205,7 @@ def same_tokens(
 
 
 def positions(settings: Mapping[str, Any]) -> int | None:
-    """How many tokens the model can look at; None where its config names no end."""
+    """How many tokens the model can look at; None where its config sets no limit."""
     text = _text(settings)
     for name in ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length"):
         most = text.get(name)
@@ -218,11 +220,11 @@ def positions(settings: Mapping[str, Any]) -> int | None:
 
 
 def length_switch(settings: Mapping[str, Any]) -> int | None:
-    """The length from which on a model turns its positions by other frequencies; None: none.
+    """The length above which a model's rotary frequencies change; None: they never do.
 
-    With rope scaling `longrope` (Phi-3 and 4) or `dynamic`, transformers chooses them by the
-    longest row of a batch, for all of its rows: a row comes out as it does alone only where none
-    is longer.
+    With rope scaling `longrope` (Phi-3 and 4) or `dynamic`, transformers chooses the frequencies of
+    a whole batch by its longest row. So a row comes out as it does alone only in batches without a
+    longer one.
     """
     text = _text(settings)
     rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
@@ -242,7 +244,7 @@ def check_length(
         longest: Tokens of the longest row.
         what: Whose rows: "training rows".
         way_out: What to type: "trainer.max_length={positions}".
-        new_tokens: So many are still to be generated after the row.
+        new_tokens: How many are to be generated after the row.
     """
     most = positions(settings)
     if most is not None and longest + new_tokens > most:

@@ -1,7 +1,8 @@
 """How much memory Linux's control groups leave to this process: a container's, a cluster job's.
 
-Both versions: one tree for all that is counted, or one for memory alone. A limit may stand at any
-group above the process's own; inside a container its own group may be the root of what is seen.
+Knows version 2, with one tree for everything, and version 1, with a tree for memory alone. Any
+group above the process's own may have a limit. Inside a container the process's group may be the
+root of what is seen.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 GROUPS, MOUNT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
-# The files of a group, by version: the limit, what is taken, and in its statistics what of that are
-# files read, which make room for whoever asks.
+# The files of a group, by version: the limit, what is taken, and the keys in its statistics for the
+# part of that which is cached files: the kernel frees those when memory is asked for.
 _FILES = {
     2: ("memory.max", "memory.current", ("inactive_file", "active_file")),
     1: (

@@ -1,4 +1,4 @@
-"""How much memory of a device this process may take beside others, and how its end is told."""
+"""How much memory of a device this process may take, and whether an error says it ran out."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import psutil
 
 from talr_cli.models.control_group import limits
 
-# Of free memory: the allocator's waste on a GPU; on a CPU other processes and the files' cache too.
+# Share of the free memory. The rest is for the allocator's waste, on a CPU also for other processes
+# and the cache of files.
 USABLE = {"cuda": 0.92, "cpu": 0.8}
-# What torch says of it where it has no exception for it: of a CPU, an Apple GPU, CUDA's libraries.
+# What torch says where it has no exception class of its own: CPUs, Apple GPUs, CUDA's libraries.
 _NO_MEMORY = (
     *("DefaultCPUAllocator: can't allocate memory", "MPS backend out of memory"),
     *("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"),
@@ -26,7 +27,7 @@ def free_memory(device: str) -> float:
 
         (free, total), ranks = torch.cuda.mem_get_info(), 1
         held = torch.cuda.memory_allocated()
-        # What this process has given back lies with torch, which hands it out again.
+        # Freed memory that torch still reserves is free for this process.
         free += torch.cuda.memory_reserved() - held
     else:
         free, total = _of_the_machine()
@@ -36,7 +37,7 @@ def free_memory(device: str) -> float:
 
 
 def give_back() -> None:
-    """Leave to other processes, and to another kind of use, what nothing here holds any more."""
+    """Return to the device the memory that nothing here holds any more."""
     import torch
 
     gc.collect()  # a model may be part of a cycle, and a trainer's is
@@ -60,7 +61,7 @@ def machine_memory() -> float:
 
 
 def _of_the_machine() -> tuple[int, int]:
-    """(free, in all)."""
+    """(free, total) bytes, within the limits of this process's control groups."""
     memory = psutil.virtual_memory()
     free, total = memory.available, memory.total
     for most, left in limits():

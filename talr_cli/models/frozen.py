@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def check_base_dtype(base_dtype: str, sharded: bool) -> None:
-    """Refuse what cannot be had.
+    """Refuse nf4 where it cannot be had.
 
     Raises:
         UserError: With what to type instead.
@@ -44,10 +44,10 @@ def load_frozen(
 ) -> PreTrainedModel:
     """The model as it lies under an adapter.
 
-    `auto` holds what autocast would round at every use, the linear layers, as it rounds them, and
-    the experts of a mixture with them. All else (embedding, norms) is fp32 as in full fine-tuning:
-    the same numbers come out as with fp32 weights. Read in fp32 on the CPU first, since a model
-    that is made in bf16 has rounded constants, such as Gemma's scale of the embedding.
+    `auto` holds linear layers, and a mixture's experts, in the dtype that autocast would round them
+    to at every use. All else (embedding, norms) is fp32 as in full fine-tuning. So the numbers are
+    those of fp32 weights. The model is read in fp32 on the CPU first, since one that is made in
+    bf16 has rounded constants, such as Gemma's scale of the embedding.
 
     Args:
         base_dtype: auto, float32 or nf4.
@@ -71,7 +71,7 @@ def load_frozen(
 
 
 def rounded(model: Any, half: torch.dtype | None) -> Any:
-    """The model with what is multiplied under autocast in the dtype that autocast computes in."""
+    """The model with linear layers and experts in `half`, in which autocast computes them."""
     import torch
 
     tied = model.get_input_embeddings().weight

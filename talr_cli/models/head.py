@@ -1,8 +1,8 @@
 """The head of a language model: from hidden states to logits, at the targets and nowhere else.
 
 Knows a model and a batch of token ids with labels; does not know what is done with the logits.
-Rows that are padded are so on the right, where causal attention cannot see the padding: the model
-runs without a padding mask, and attention takes its kernel for plain causal rows.
+Rows are padded on the right, where causal attention cannot see the padding. So the model runs
+without a padding mask, and attention uses its kernel for plain causal rows.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ def causal_lm(model: nn.Module) -> PreTrainedModel:
 
 
 def model_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a batch the model itself is called with."""
+    """The part of a batch that the model itself is called with."""
     left_out = ("labels", "attention_mask", "targets", "input_tokens")
     return {name: inputs[name] for name in inputs if name not in left_out}
 
 
 def backbone(model: PreTrainedModel) -> Any:
-    """The model without its head; Llama 4's and Mllama's do not lie where their class says."""
+    """The model without its head; in Llama 4 and Mllama it is not where their class says."""
     found: Any = model.base_model
     if found is not model:
         return found
@@ -44,7 +44,7 @@ def backbone(model: PreTrainedModel) -> Any:
 
 
 def target_hidden(model: PreTrainedModel, inputs: Mapping[str, Any]) -> torch.Tensor:
-    """hidden[N, H] of the targets' predictions in a model that has no fused head."""
+    """hidden[N, H] that predict the N targets, in a model that has no fused head."""
     output = backbone(model)(**model_inputs(inputs), use_cache=False)
     return at_targets(output.last_hidden_state, inputs["targets"]["at"])
 
@@ -60,15 +60,15 @@ def head_logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def as_logits(projected: torch.Tensor, text: Any) -> torch.Tensor:
-    """logits[N, V] in fp32 of what the head's matrix gives, for a model of this text config."""
+    """logits[N, V] in fp32 from what the head's matrix gives, for a model of this text config."""
     logits, cap = projected.float() * logit_scale(text), logit_cap(text)
     return logits if cap is None else (logits / cap).tanh() * cap
 
 
 def logit_cap(text: Any) -> float | None:
-    """What a model of this text config bends its logits to stay below; None: nothing.
+    """The cap that a model of this text config softly keeps its logits below; None: no cap.
 
-    RecurrentGemma has a name of its own for it, and xLSTM.
+    RecurrentGemma and xLSTM each have a name of their own for it.
     """
     names = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
     return next((cap for name in names if (cap := getattr(text, name, None)) is not None), None)
@@ -76,7 +76,7 @@ def logit_cap(text: Any) -> float | None:
 
 @torch.no_grad()
 def check_head(model: PreTrainedModel) -> None:
-    """Refuse a model whose losses would not be its own: tried on a few tokens.
+    """Refuse a model whose losses would be wrong here: tried on a few tokens.
 
     A loss is made of the last hidden states by `head_logits`, and rows are trained as if no token
     saw a later one. Weights on torch's device `meta`, or a kernel that is for another device,
@@ -86,37 +86,64 @@ def check_head(model: PreTrainedModel) -> None:
         UserError: The model's own logits are others, or depend on later tokens.
     """
     training, text = model.training, model.config.get_text_config()
-    ids = [[(7 * i + 3) % text.vocab_size for i in range(8)]]
-    # Weights of several dtypes compute under autocast only.
+    # Weights of several dtypes, and flash attention in fp32, compute under autocast only.
     mixed = len({p.dtype for p in model.parameters() if p.is_floating_point()}) > 1
     mixed = mixed or is_flash_attention_requested(model.config)
     model.eval()
     try:
         with torch.autocast(model.device.type, torch.bfloat16, enabled=mixed):
-            row = torch.tensor(ids, device=model.device)
-            own = model(input_ids=row, use_cache=False).logits[0].float()
+            row = _trial_row(model)
+            own, made = _own_and_made(model, row)
             begun = model(input_ids=row[:, :4], use_cache=False).logits[0].float()
-            made = head_logits(model, backbone(model)(row, use_cache=False).last_hidden_state[0])
     except (RuntimeError, ImportError) as error:
         log.info("the model's head is not tried (%s)", type(error).__name__)
         return
     finally:
         model.train(training)
-    close = 1e-3 if next(model.parameters()).dtype == torch.float32 and not mixed else 0.05
-    if made.shape != own.shape or logits_off(made, own) > close:
+    close = _rounding(torch.bfloat16 if mixed else next(model.parameters()).dtype)
+    if not _alike(made, own, close):
         raise UserError(
             f"{text.model_type} models make their logits in a way of their own, which the losses "
             "here do not know: give a model of another kind"
         )
-    if logits_off(begun, own[:4]) > 2 * close:
+    if not _alike(begun, own[:4], 2 * close):
         raise UserError(
             f"this {text.model_type} model looks at later tokens: it is no causal language model, "
             "or its config.json does not say so (is_decoder)"
         )
 
 
+@torch.no_grad()
+def head_is_plain(model: PreTrainedModel) -> bool:
+    """Whether `head_logits` of its last hidden states are the model's own logits: tried."""
+    own, made = _own_and_made(model, _trial_row(model))
+    return _alike(made, own, _rounding(model.dtype))
+
+
+def _trial_row(model: PreTrainedModel) -> torch.Tensor:
+    """ids[1, 8]: any tokens."""
+    vocabulary = model.config.get_text_config().vocab_size
+    return torch.tensor([[(7 * i + 3) % vocabulary for i in range(8)]], device=model.device)
+
+
+def _own_and_made(model: PreTrainedModel, row: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(the model's logits[T, V], those that `head_logits` makes) of ids[1, T], in fp32."""
+    own = model(input_ids=row, use_cache=False).logits[0].float()
+    hidden = backbone(model)(input_ids=row, use_cache=False).last_hidden_state
+    return own, head_logits(model, hidden[0])
+
+
+def _alike(one: torch.Tensor, other: torch.Tensor, close: float) -> bool:
+    return one.shape == other.shape and logits_off(one, other) <= close
+
+
+def _rounding(dtype: torch.dtype) -> float:
+    """The largest `logits_off` that rounding in this dtype explains."""
+    return 1e-3 if dtype == torch.float32 else 0.05
+
+
 def logits_off(one: torch.Tensor, other: torch.Tensor) -> float:
-    """The relative distance of two logits, of which a constant means nothing."""
+    """The relative distance of two logits[..., V]; adding a constant to a row changes nothing."""
     one, other = (each - each.mean(-1, keepdim=True) for each in (one, other))
     return float((one - other).norm() / other.norm().clamp(min=1e-12))
 
@@ -124,8 +151,8 @@ def logits_off(one: torch.Tensor, other: torch.Tensor) -> float:
 def logit_scale(text: Any) -> float:
     """What a model of this text config multiplies its logits by, as in TRL's fused head.
 
-    Cohere names it logit_scale, Falcon-H1 lm_head_multiplier; Granite divides
-    by logits_scaling, by which HyperCLOVA X multiplies, and Inkling by a multiplier of its width.
+    Cohere calls it logit_scale, Falcon-H1 lm_head_multiplier. Granite divides by logits_scaling,
+    HyperCLOVA X multiplies by it; Inkling divides by a multiplier of its width.
     """
     if getattr(text, "logits_mup_width_multiplier", None) is not None:
         return 1 / float(text.logits_mup_width_multiplier)

@@ -34,10 +34,10 @@ def load_model(
     device: str,
     quantization: Any = None,
 ) -> PreTrainedModel:
-    """The model in `dtype` ("auto": as stored) on `device`; an adapter comes merged into its base.
+    """The model in `dtype` ("auto": as stored) on `device`; an adapter is merged into its base.
 
-    The merge is done in fp32, as it is when an adapter is trained. `quantization` is a config of
-    transformers, by which a plain model's weights are quantised as they are read.
+    The merge is done in fp32, as after a training. `quantization` is a config of transformers, by
+    which the weights of a model that is no adapter are quantised as they are read.
     """
     import torch
 
@@ -55,9 +55,9 @@ def load_model(
 
 
 def without_weights(source: ModelSource, config: ModelConfig) -> PreTrainedModel:
-    """The model on torch's device `meta`, of an adapter its base.
+    """The model, or an adapter's base, on torch's device `meta`.
 
-    Names and shapes of the weights are read and must fit: it takes a moment and no memory.
+    Names and shapes of the weights are read and must fit. It takes a moment and no memory.
 
     Raises:
         UserError: As `load_model` does.
@@ -72,9 +72,9 @@ def without_weights(source: ModelSource, config: ModelConfig) -> PreTrainedModel
 
 @contextmanager
 def _refused(source: ModelSource) -> Iterator[None]:
-    """Inside, whatever a file makes of transformers, PEFT and safetensors is one line.
+    """Inside, any error of transformers, PEFT or safetensors becomes a UserError of one line.
 
-    Their warnings are not shown: what they are about is refused, or as it should be.
+    Their warnings are not shown: what they warn of is either refused here or meant.
     """
     try:
         with warnings.catch_warnings():
@@ -82,7 +82,7 @@ def _refused(source: ModelSource) -> Iterator[None]:
             yield
     except UserError:
         raise
-    except Exception as error:
+    except Exception as error:  # a damaged file raises errors of any kind in them
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         if "custom code" in reason:
             reason += " If you trust it, set model.trust_remote_code=true."
@@ -97,7 +97,7 @@ def _load(
     transformers.utils.logging.disable_progress_bar()
     model_class = getattr(transformers, config.architecture or "AutoModelForCausalLM")
     if "_attn_implementation" in (source.directory / "config.json").read_text(encoding="utf-8"):
-        # Some were saved with the kernel of their maker, which would count more than what is asked.
+        # An attention kernel in the file would win over the one that is asked for.
         made_by = getattr(model_class, "config_class", None) or transformers.AutoConfig
         where["config"] = made_by.from_pretrained(
             source.directory, trust_remote_code=config.trust_remote_code
@@ -114,8 +114,8 @@ def _load(
         **where,
     )
     if config.key_mapping:
-        # transformers would undo these renamings when it saves, and fails at it; nor would the
-        # names be those of the class that the saved config names.
+        # transformers would try to undo these renamings when it saves, and fail; besides, the names
+        # would not be those of the class that the saved config names.
         model._weight_conversions = [
             one
             for one in model._weight_conversions
@@ -183,7 +183,7 @@ def _of_another_part(model: Any, name: str) -> bool:
 
 
 def stored_dtype(source: ModelSource) -> torch.dtype:
-    """The dtype that the checkpoint's config names; where it names none, that of its weights."""
+    """The dtype that the checkpoint's config names, or else that of its weights."""
     import torch
 
     config = json.loads((source.directory / "config.json").read_text(encoding="utf-8"))
@@ -216,7 +216,7 @@ def bf16_is_fast(device: str) -> bool:
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device == "mps" or not torch.backends.mkldnn.is_available():
-        return False  # Apple's GPUs know it, but nothing was tried there
+        return False  # Apple's GPUs have it, but we could not try it there
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 

@@ -15,9 +15,11 @@ def rows_are_apart(model: Any, longest: int) -> bool:
 
 
 def batches_of(lengths: Sequence[int], most_rows: int, most_tokens: int) -> list[list[int]]:
-    """Indices of rows, the longest first; a batch holds at most `most_tokens`, padding included.
+    """Batches of row indices, the longest rows first.
 
-    A row that is longer than that is a batch of its own.
+    Args:
+        lengths: Tokens of each row.
+        most_tokens: Of a batch, padding included; a longer row is a batch of its own.
     """
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
@@ -29,6 +31,6 @@ def batches_of(lengths: Sequence[int], most_rows: int, most_tokens: int) -> list
 
 
 def batches_for(model: Any, lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
-    """As `batches_of`, of any number of rows; each alone where a longer one would change it."""
+    """As `batches_of`, with any number of rows, or one where a longer row would change others."""
     together = rows_are_apart(model, max(lengths))
     return batches_of(lengths, len(lengths) if together else 1, most_tokens)

@@ -1,6 +1,6 @@
-"""How a model is saved: in which dtype, whole, with what ends an answer.
+"""How a model is saved: in which dtype, complete, and with the tokens that end an answer.
 
-A model is scored as it is loaded from what was saved, so that its score is that of what is shipped.
+A model is scored as loaded from what was saved, so that the score is that of what is shipped.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def cast(model: Any, dtype: torch.dtype) -> Any:
-    """Bring the weights to `dtype`, in place, and nothing else.
+    """Bring the weights to `dtype`, in place; buffers stay as they are.
 
-    Not the buffers: a loaded model has its rotary frequencies in fp32, rounded ones would give
-    other answers. Weights that transformers keeps in fp32 whatever is asked for stay so.
+    A loaded model has its rotary frequencies, which are buffers, in fp32: rounded ones would give
+    other answers. Weights that transformers always keeps in fp32 stay in fp32.
     """
     import torch
 
@@ -40,7 +40,7 @@ def _check_finite(model: PreTrainedModel) -> None:
             raise DivergedError(f"{name} holds a number that is not finite after the last step")
 
 
-# How pictures become what a model reads; transformers keeps it beside the tokenizer.
+# How a model's pictures are prepared; transformers keeps these files beside the tokenizer.
 _PROCESSOR = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
 
 
@@ -53,11 +53,11 @@ def save_model(
 ) -> None:
     """Write a checkpoint that appears only when it is complete.
 
-    Its generation config ends an answer at `end_of_turn`, the token that was trained for it, beside
-    the model's own end tokens: others stop where talr does.
+    Its generation config ends answers at `end_of_turn`, the token that was trained to end a turn,
+    as well as at the model's own end tokens, so that other programs stop where talr does.
 
     Args:
-        base: The folder of the model that it was: what a model needs for pictures is copied.
+        base: The folder of the base, from which the files for pictures are copied.
 
     Raises:
         DivergedError: A weight is not a finite number.

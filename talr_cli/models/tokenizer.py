@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # the label of a token that is no target
-# The files that hold a tokenizer's words, of whatever kind.
+# The files that hold a tokenizer's vocabulary, of whatever kind.
 _VOCABULARIES = ("tokenizer.json", "*.model", "vocab*", "merges.txt", "*.tiktoken", "tekken.json")
 _CLOCK = "strftime_now"  # what transformers gives to templates
 
@@ -40,7 +40,7 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> PreTrainedTokeni
         tokenizer = AutoTokenizer.from_pretrained(
             source.directory, trust_remote_code=config.trust_remote_code
         )
-    except Exception as error:  # whatever a damaged file makes of transformers and tokenizers
+    except Exception as error:  # a damaged file raises errors of any kind
         if not _has_words(source.directory):
             raise UserError(lacks) from error
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -85,10 +85,11 @@ def _read_template(file: Path) -> str:
 
 
 def _on_day(template: Any, day: str) -> Any:
-    """The template, or templates by name, with a clock that stands still.
+    """The template, or templates by name, with the date fixed to `day`.
 
-    A template that prints today's date would train and score other prompts every day. A macro in
-    the template itself holds wherever it is rendered, in lm-eval and in the saved model too.
+    A template that prints today's date would train and score other prompts every day. The clock is
+    replaced by a macro in the template itself, which holds wherever it is rendered, in lm-eval and
+    in the saved model too.
     """
     if isinstance(template, dict):
         return {name: _on_day(text, day) for name, text in template.items()}
@@ -103,5 +104,5 @@ def _on_day(template: Any, day: str) -> Any:
         for code in ("%d", "%-d", "%m", "%Y", "%y", "%B", "%b", "%A", "%a", "%j")
     )
     replaced += "".join(f" | replace('{code}', '00')" for code in ("%H", "%M", "%S"))
-    # A saved template has such a macro already: the later definition, which is that one, holds.
+    # A template that was saved here has such a macro already. That one comes later, so it counts.
     return f"{{%- macro {_CLOCK}(format) -%}}{{{{ format{replaced} }}}}{{%- endmacro -%}}{template}"

@@ -14,9 +14,9 @@ _KINDS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat1
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """In the order in which they are read: of a name that stands in two of them the last counts.
+    """In the order in which they are read: where two hold a tensor of one name, the last counts.
 
-    There are none where the folder's files have other names.
+    Empty where the folder's files have other names.
     """
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
@@ -38,7 +38,7 @@ def files_of_tensors(folder: Path) -> dict[str, Path]:
 
 
 def stored_kind(folder: Path) -> str:
-    """Torch's name for what the first weights are stored in, as transformers chooses by it."""
+    """torch's name for the dtype of the first floating-point tensor, as transformers chooses it."""
     from safetensors import safe_open
 
     for file in weight_files(folder):

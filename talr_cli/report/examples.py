@@ -12,10 +12,10 @@ MOST = 10
 LONGEST = 1200  # characters of a prompt or an answer that are shown
 
 
-def chosen(flips: Sequence[dict[str, Any]], most: int = MOST) -> list[dict[str, Any]]:
-    """Of `flips.flipped_items` as many as are shown: each task and direction in turn.
+def chosen(flips: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The flipped items that are shown, MOST of them: each task and direction in turn.
 
-    What was lost comes first, and what has its texts.
+    Lost items come first, and those whose texts are known.
     """
     kinds: dict[tuple[bool, bool, str], list[dict[str, Any]]] = {}
     for flip in sorted(flips, key=lambda one: one["output_b"] is None):
@@ -25,9 +25,9 @@ def chosen(flips: Sequence[dict[str, Any]], most: int = MOST) -> list[dict[str, 
         kinds.setdefault((is_won, is_last, flip["part"]), []).append(flip)
     queues = [kinds[key] for key in sorted(kinds)]
     found: list[dict[str, Any]] = []
-    while len(found) < most and any(queues):
+    while len(found) < MOST and any(queues):
         found += [queue.pop(0) for queue in queues if queue]
-    return found[:most]
+    return found[:MOST]
 
 
 def as_section(flips: Sequence[dict[str, Any]], before: str, after: str) -> str:

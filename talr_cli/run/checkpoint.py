@@ -19,16 +19,16 @@ from talr_cli.fields import plain
 from talr_cli.models.adapter import whole
 from talr_cli.models.checkpoints import checkpoint, run_of
 from talr_cli.models.checks import check_loads, check_weights, same_tokens
-from talr_cli.models.loading import choose_device, load_model
+from talr_cli.models.loading import choose_device
 from talr_cli.models.sources import ModelSource, resolve
 from talr_cli.run import record
 from talr_cli.run.config import EvalConfig
 from talr_cli.run.identity import identity
 from talr_cli.run.record import Made
+from talr_cli.run.score import score
 from talr_cli.run.track import track
-from talr_cli.runs.run_directory import RunDirectory, study_path
+from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.samples import read_samples
-from talr_cli.runs.study import SCORES
 from talr_cli.tracking.base import check_installed
 
 log = logging.getLogger(__name__)
@@ -41,8 +41,9 @@ def score_checkpoint(
 
     Args:
         overrides: What was typed, --config-dir included.
-        run: The run whose model is scored on its own data: the scores go into its directory.
-        made: What that model is; None: the checkpoint is told by its path alone.
+        run: The run whose model is scored on its own data, so that the scores go into its
+            directory; None: they go into one of their own.
+        made: What that model is; None: it is named by its path alone.
     """
     check_installed(config.logger)
     splits = load_test(config.dataset)
@@ -54,68 +55,79 @@ def score_checkpoint(
     )
     settings = check_loads(source, config.model, to_train=False)
     check_weights(source, settings, config.model)
+    directory, made = _place(config, source, run, made)
+    if _found(config, directory):
+        return directory
+    if directory is run:
+        _warn_of_other_suite(config, directory)
+    from talr_cli.evaluation.general.tasks import load_tasks
+
+    # Before anything is written: what the suite and the tokenizer lack.
+    tasks, renderer = load_tasks(config.suite), load_renderer(source, config.model)
+    check_prompts(settings, renderer, tests, config.domain)
+    suite = config.suite
+    if suite.drift and config.ckpt is not None:
+        suite = replace(suite, drift=_has_base(config, base, source, settings, renderer))
+    with directory.lock(), progress.in_folder(directory.path):
+        if _found(config, directory):
+            return directory
+        is_own = directory is not run
+        if is_own:
+            directory.prepare(plain(config), overrides, made.identity)
+        log.info("checkpoint: %s", source.origin)
+        try:
+            results = score(
+                config,
+                made,
+                directory,
+                source=source,
+                base=base,
+                renderer=renderer,
+                splits=splits,
+                suite=suite,
+                tasks=tasks,
+                device=device,
+            )
+        except Exception as error:
+            if is_own:
+                directory.write_status("failed", traceback.format_exc())
+            of_run(error, directory.path)
+            raise
+        answers = read_samples(directory.samples, "domain")
+        track(config, directory, made.identity).finish(results, samples=answers)
+    return directory
+
+
+def _place(
+    config: EvalConfig, source: ModelSource, run: RunDirectory | None, made: Made | None
+) -> tuple[RunDirectory, Made]:
+    """Where the scores go, and what they are of: the run's, or a directory of their own."""
     name = checkpoint_name(config.ckpt)
     if config.apart:
         run, made = None, None
     directory = own_directory(config, source, name) if run is None else run
     if record.would_replace_fuller(config, directory):
         log.info("the scores in %s are of more items and stay as they are", directory.path)
-        run, made, name = None, None, f"{name}-limit{config.suite.limit or config.domain.limit}"
+        made, name = None, f"{name}-limit{config.suite.limit or config.domain.limit}"
         directory = own_directory(config, source, name)
-    if made is None:
-        made = Made(identity(config, source.fingerprint), name)
-    if record.is_scored(config, directory):
+    return directory, made or Made(identity(config, source.fingerprint), name)
+
+
+def _found(config: EvalConfig, directory: RunDirectory) -> bool:
+    """Whether the scores that are asked for lie there already; says so."""
+    found = record.is_scored(config, directory)
+    if found:
         log.info("found these scores: %s", directory.results)
-        return directory
+    return found
+
+
+def _warn_of_other_suite(config: EvalConfig, directory: RunDirectory) -> None:
     before = ((directory.read_results() or {}).get("general") or {}).get("suite")
-    if run is not None and before not in (None, config.suite.name):
+    if before not in (None, config.suite.name):
         log.warning(
             "the scores by suite=%s in %s are replaced by those by suite=%s: apart=true keeps both",
             *(before, directory.path, config.suite.name),
         )
-    from talr_cli.evaluation.general.tasks import load_tasks
-
-    # Before anything is written: what the suite and the tokenizer lack.
-    tasks, renderer = load_tasks(config.suite), load_renderer(source, config.model)
-    check_prompts(settings, renderer, tests)
-    suite = config.suite
-    if suite.drift and config.ckpt is not None:
-        suite = replace(suite, drift=_has_base(config, base, source, settings, renderer))
-    with directory.lock(), progress.in_folder(directory.path):
-        if record.is_scored(config, directory):
-            log.info("found these scores: %s", directory.results)
-            return directory
-        if run is None:
-            directory.prepare(plain(config), overrides, made.identity)
-        try:
-            from talr_cli.evaluation.evaluate import evaluate
-
-            log.info("checkpoint: %s", source.origin)
-            scores = evaluate(
-                load_model(source, config.model, "auto", device),
-                renderer,
-                source=source,
-                base=base,
-                model_config=config.model,
-                suite=suite,
-                tasks=tasks,
-                domain=config.domain,
-                rows=tests,
-                scorer=splits.scorer,
-                samples=directory.samples,
-                scores=study_path(Path(config.runs_dir), config.study) / SCORES,
-            )
-        except Exception as error:
-            if run is None:
-                directory.write_status("failed", traceback.format_exc())
-            of_run(error, directory.path)
-            raise
-        results = record.results(config, made, base, directory, scores, source.directory)
-        directory.write_results(results)
-        directory.write_status("evaluated")
-        answers = read_samples(directory.samples, "domain")
-        track(config, directory, made.identity).finish(results, samples=answers)
-    return directory
 
 
 def _has_base(
@@ -125,7 +137,7 @@ def _has_base(
     settings: dict[str, Any],
     renderer: Renderer,
 ) -> bool:
-    """Whether the model of model.path is one that the checkpoint can be compared with."""
+    """Whether the checkpoint can be compared with the model of model.path; warns where not."""
     model = config.model
     ours, theirs = whole(source, model), whole(base, model)
     if not same_tokens(settings, renderer.tokenizer, theirs):
@@ -144,7 +156,7 @@ def _has_base(
 
 
 def follow_scoring(config: EvalConfig) -> None:
-    """What the other ranks do: answer with the first one."""
+    """What the other ranks do: answer their share of what rank 0 asks."""
     from talr_cli.evaluation.data_parallel import Follower
     from talr_cli.evaluation.evaluate import load_ready
 
@@ -154,7 +166,7 @@ def follow_scoring(config: EvalConfig) -> None:
 
 
 def own_directory(config: EvalConfig, source: ModelSource, name: str | None = None) -> RunDirectory:
-    """Where the scores of a checkpoint go that are not in its run's directory."""
+    """The directory for a checkpoint's scores where they do not go into its run's."""
     return RunDirectory.for_run(
         Path(config.runs_dir),
         study=config.study,
@@ -177,7 +189,7 @@ def made_of(run: RunDirectory, method: str, lr: float | None, seed: int | None) 
 
 
 def checkpoint_name(ckpt: str | None) -> str:
-    """What stands in the place of a method for a model whose scores are not a run's own."""
+    """What tables call a model that is scored outside of its run: `base`, or by its path."""
     if ckpt is None:
         return "base"
     run = run_of(ckpt)

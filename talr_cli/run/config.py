@@ -129,7 +129,7 @@ class TrainConfig:
             self.suite, self.score_suite = self.score_suite, None
 
     def _shares(self, wanted: Any) -> list[float]:
-        """`score_at` as shares of the steps, in their order; the whole training is not named."""
+        """`score_at` as ascending shares of the steps, without 1, the whole training."""
         trainer = self.trainer
         if wanted == "epoch":
             if trainer.max_steps is not None:

@@ -1,8 +1,7 @@
-"""A point along a training, scored while the training waits: in a process of its own.
+"""A point along a training, scored in a process of its own while the training waits.
 
-So the training's random state, its peak memory and what it computes stay what they are without it,
-and all memory of the scoring goes when the process does. What fails here is scored after the
-training, as if it had not been asked for.
+So the scoring changes neither the training's random state nor its peak memory nor what it computes,
+and all its memory is free when the process ends. What fails here is scored after the training.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def score_in_own_process(point: Run, stop: Stop) -> None:
     if ranks.world_size() > 1:
         log.info("score_during: with several processes points are scored after the training")
         return
-    device_memory.give_back()  # what the training does not hold is for the other process
+    device_memory.give_back()  # for the other process
     told = point.directory.path / "eval.log"
     # Spawned: a fork of a process that holds a GPU or threads is not safe.
     process = multiprocessing.get_context("spawn").Process(
@@ -40,7 +39,7 @@ def score_in_own_process(point: Run, stop: Stop) -> None:
         process.start()
         while process.is_alive() and not stop.requested:
             process.join(_LOOK)
-    except Exception as error:  # an object of the user's own that cannot be handed over
+    except Exception as error:  # pickling an object of the user's own may raise anything
         log.warning("not scored during the training, but after it: %s", error)
         return
     finally:
@@ -60,7 +59,7 @@ def score_in_own_process(point: Run, stop: Stop) -> None:
 
 
 def _score(point: Run, told: str) -> None:
-    """What the process does; all that it says goes into the file `told`."""
+    """What the process does; all its output goes into the file `told`."""
     from talr_cli.run.whole import run_to_end
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the training decides
@@ -74,5 +73,5 @@ def _score(point: Run, told: str) -> None:
 
 
 def not_again(run: Run, tracker: Tracker) -> None:
-    """Makes no model: for runs whose weights are there."""
+    """A `MakeModel` for runs whose weights are there: it is called only if they have gone."""
     raise RuntimeError(f"{run.directory.model} has gone")

@@ -48,10 +48,10 @@ def check_fits(run: Run) -> None:
 def cut_up(run: Run, half: bool) -> TrainerConfig:
     """The trainer's config with `micro_batch_size` and `gradient_checkpointing` decided.
 
-    A run that goes on does so as it was begun. All ranks must call: they take what fits the one
+    A run that goes on is cut up as when it began. All ranks must call: they take what fits the one
     with the least free memory.
     """
-    trainer = _apart(run)
+    trainer = _one_by_one_if_need_be(run)
     shape = shape_of(run.source)
     if shape is None:
         log.info("memory: not known for this kind of model; batches are not cut up")
@@ -59,7 +59,7 @@ def cut_up(run: Run, half: bool) -> TrainerConfig:
     how = _arithmetic(run, half)
     free = min(ranks.gather([device_memory.free_memory(how.device)]))
     plan = _plan(run, shape, how, _as_begun(run, trainer), free)
-    if not plan.fits:  # perhaps another machine than that on which it was begun
+    if not plan.fits:  # it may have begun on another machine
         plan = _plan(run, shape, how, trainer, free)
     log.info("%s", plan.line(max(1, trainer.batch_size // how.ranks)))
     if not plan.fits:
@@ -68,8 +68,8 @@ def cut_up(run: Run, half: bool) -> TrainerConfig:
     return replace(trainer, micro_batch_size=plan.rows, gradient_checkpointing=plan.checkpointing)
 
 
-def _apart(run: Run) -> TrainerConfig:
-    """With single rows, where a longer one would change the positions of others in its batch."""
+def _one_by_one_if_need_be(run: Run) -> TrainerConfig:
+    """The trainer's config; one row a pass where a long one would change others' positions."""
     trainer = run.config.trainer
     settings = read_object(run.source.directory / "config.json", "take another copy of it")
     switch = length_switch(settings)
@@ -131,7 +131,7 @@ def _taken_along(run: Run) -> tuple[list[list[int]], list[int]]:
 
 
 def _as_begun(run: Run, trainer: TrainerConfig) -> TrainerConfig:
-    """With what the newest checkpoint says in the place of `auto`."""
+    """The config with the newest checkpoint's choices in the place of `auto`."""
     from talr_cli.training.trainer import STATE
 
     _, folder = ranks.broadcast(run.directory.last_checkpoint()) or (0, None)

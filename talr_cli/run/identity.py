@@ -19,7 +19,7 @@ from talr_cli.scorers.user import source_file
 
 
 def identity(config: TrainConfig | EvalConfig, model_fingerprint: str) -> str:
-    """Of a training what can change its weights; of an evaluation the checkpoint and the rows."""
+    """A hash of what can change a training's weights, or of an evaluation's model and rows."""
     content = identity_of(config)
     content["model"]["fingerprint"] = model_fingerprint
     if isinstance(config, EvalConfig):
@@ -46,6 +46,6 @@ def setting_identity(config: TrainConfig, model_fingerprint: str) -> str:
 
 
 def own_scorer(dataset: Dataset) -> Path | None:
-    """The file of a scorer that the user wrote."""
+    """The file of the scorer, where the user wrote it."""
     scorer = plain(getattr(dataset, "scorer", None)) or ""
     return source_file(scorer["_target_"] if isinstance(scorer, dict) else scorer)

@@ -35,6 +35,8 @@ from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking.base import Tracker
 
 if TYPE_CHECKING:
+    import torch
+
     from talr_cli.training.loop import Setting
 
 log = logging.getLogger(__name__)
@@ -47,10 +49,10 @@ MakeModel = Callable[[Run, Tracker], None]
 
 
 def training_of(points: Sequence[Run] = ()) -> MakeModel:
-    """Trains in fp32 and saves in the dtype asked for; nothing stays in memory.
+    """Makes a model by training in fp32 and saving in the dtype asked for; frees its memory.
 
     Args:
-        points: Runs whose weights are taken along the way and saved where each lies.
+        points: Runs whose weights are taken along the way and saved in their own directories.
     """
 
     def make(run: Run, tracker: Tracker) -> None:
@@ -70,10 +72,10 @@ def training_of(points: Sequence[Run] = ()) -> MakeModel:
 
 
 def follow(runs: Sequence[Run]) -> None:
-    """What the other ranks do: train and answer with the first one, and write nothing.
+    """What the other ranks do: train and answer along with rank 0, and write nothing.
 
     Args:
-        runs: All that the first rank may order to be trained.
+        runs: All that rank 0 may order to be trained.
     """
     from talr_cli.evaluation.data_parallel import Follower
     from talr_cli.evaluation.evaluate import load_ready
@@ -92,12 +94,10 @@ def follow(runs: Sequence[Run]) -> None:
 def average(tuned: RunDirectory, alpha: float) -> MakeModel:
     """Makes (1 - alpha) * base + alpha * the model of the finished run `tuned`.
 
-    A merge whose share differs between the weights says it by its `share_of`.
+    A merge with a `share_of` says by itself which alpha each tensor has.
     """
 
     def make(run: Run, tracker: Tracker) -> None:
-        import torch
-
         from talr_cli.models import loading, sources
         from talr_cli.training.loop import weight_changes
 
@@ -118,7 +118,7 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
             interpolate(base, tuned.model, into, _shares(run, alpha))
         saved = sources.directory_source(run.directory.model)
         model = loading.load_model(saved, config, "auto", "cpu")
-        untuned = loading.load_model(run.source, config, torch.float32, "cpu")
+        untuned = _load_fp32(run, "cpu")
         weights = {
             **done["weights"],
             "averaged": {"alpha": alpha, "of": tuned.path.name},
@@ -130,7 +130,7 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
 
 
 def _shares(run: Run, alpha: float) -> Callable[[str], float]:
-    """By the name of a tensor, how much of its change is kept."""
+    """A function of a tensor's name: the share of its change that is kept."""
     from talr_cli.models import loading
 
     share_of = getattr(run.config.merge, "share_of", None)
@@ -166,7 +166,7 @@ def _train(
         return _trained(run, facts, tracker, stop, points, run.config.trainer.deterministic)
     except NoFixedOrderError as error:
         found = str(error)
-    # Not inside of `except`: the error holds on to the model.
+    # Not inside of `except`, where the error keeps the model in memory.
     log.warning(MAY_DIFFER, f"{found}; the training begins again without one")
     device_memory.give_back()
     if ranks.is_main():
@@ -183,10 +183,7 @@ def _trained(
     points: Sequence[Run],
     deterministic: bool,
 ) -> tuple[Any, dict[str, Any]] | None:
-    import torch
-
-    from talr_cli.models import loading, saving
-    from talr_cli.models.frozen import load_frozen
+    """As `_train`; `facts` is what the `training` results say of the rows."""
     from talr_cli.training.determinism import same_bits
     from talr_cli.training.loop import TrainingData, make_trainer, train
 
@@ -197,26 +194,13 @@ def _trained(
         run.splits.validation, renderer, config.trainer.max_length, "validation rows"
     )
 
-    # The optimizer updates fp32 weights, but for one that rounds at random: a bf16 weight of 0.03
-    # would swallow updates of 1e-6.
-    def load(device: str) -> Any:
-        return loading.load_model(run.source, config.model, torch.float32, device)
-
     def load_plain() -> Any:
-        adapter, model = run.method.adapter, load("cpu")
+        adapter, model = run.method.adapter, _load_fp32(run, "cpu")
         return model if adapter is None else adapter.wrap(model, config.model.path)
 
     setting = setting_of(config, run.device)
     setting = replace(setting, trainer=cut_up(run, setting.half is not None))
-    base_dtype = getattr(run.method.adapter, "base_dtype", "float32")
-    if ranks.is_sharded(config.distributed):
-        model = load("cpu")  # FSDP2 splits up weights of one dtype
-    elif config.optimizer.bf16_weights:
-        model = saving.cast(load("cpu"), torch.bfloat16).to(run.device)
-    elif base_dtype == "float32":
-        model = load(run.device)
-    else:
-        model = load_frozen(run.source, config.model, base_dtype, setting.half, run.device)
+    model = _load_to_train(run, setting.half)
     trainer = make_trainer(
         setting,
         model,
@@ -233,8 +217,38 @@ def _trained(
         return train(trainer, run.directory, tracker, stop, load_plain, config.at, keeps)
 
 
+def _load_to_train(run: Run, half: torch.dtype | None) -> Any:
+    """The model as it is trained: in which dtype its weights are held, and where.
+
+    The optimizer updates fp32 weights: a bf16 weight of 0.03 would swallow updates of 1e-6. The
+    exception is an optimizer on bf16 weights, which rounds at random.
+    """
+    import torch
+
+    from talr_cli.models import saving
+    from talr_cli.models.frozen import load_frozen
+
+    config = run.config
+    base_dtype = getattr(run.method.adapter, "base_dtype", "float32")
+    if ranks.is_sharded(config.distributed):
+        return _load_fp32(run, "cpu")  # FSDP2 splits up weights of one dtype
+    if config.optimizer.bf16_weights:
+        return saving.cast(_load_fp32(run, "cpu"), torch.bfloat16).to(run.device)
+    if base_dtype == "float32":
+        return _load_fp32(run, run.device)
+    return load_frozen(run.source, config.model, base_dtype, half, run.device)
+
+
+def _load_fp32(run: Run, device: str) -> Any:
+    import torch
+
+    from talr_cli.models import loading
+
+    return loading.load_model(run.source, run.config.model, torch.float32, device)
+
+
 def _keep(point: Run, stop: Stop, model: Any, training: dict[str, Any]) -> Callable[[], None]:
-    """Save the weights that another run's training has reached; what is left: to score them."""
+    """Save the weights that another run's training has reached; returns what is left to do."""
     log.info("keeping the weights at step %d: %s", training["steps"], point.directory.path)
     with point.directory.lock():
         point.directory.prepare(plain(point.config), point.overrides, point.identity)
@@ -264,7 +278,7 @@ def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
     else:
         save_dtype = getattr(torch, config.trainer.save_dtype)
     with progress.work("comparing the weights with the base"):
-        base = loading.load_model(run.source, config.model, torch.float32, "cpu")
+        base = _load_fp32(run, "cpu")
         changes = weight_changes(model, base, save_dtype)
         del base
     log.info(

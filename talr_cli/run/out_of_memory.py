@@ -1,4 +1,4 @@
-"""Memory that runs out in training: one line with the numbers, and what would take less of it.
+"""Memory that runs out in training: one line with the numbers, and what would take less memory.
 
 On a CPU the kernel may also end the process without a word.
 """
@@ -25,7 +25,7 @@ _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 @contextmanager
 def told(run: Run) -> Iterator[None]:
-    """Inside, where memory runs out, a UserError says what to change; the run can go on with it."""
+    """Inside, memory that runs out raises a UserError that says what to change to go on."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -47,12 +47,12 @@ def _numbers(run: Run, error: Exception) -> str:
 
 
 def _way_out(config: TrainConfig) -> str:
-    """What to type, of what this config does not have yet: first what gives the same weights."""
+    """What to type that is not in the config yet: first what gives the same weights."""
     trainer, regulariser = config.trainer, config.regulariser
     same = []
     micro = trainer.micro_batch_size if isinstance(trainer.micro_batch_size, int) else None
     if trainer.batch_size > ranks.world_size() and micro != 1:
-        # One that was not typed was chosen for a room that was not there.
+        # Without one, the planner has overestimated what fits: 1 row is the safe choice.
         less = max(size for size in range(1, micro) if micro % size == 0) if micro else 1
         same.append(f"trainer.micro_batch_size={less}")
     if trainer.gradient_checkpointing is not True:

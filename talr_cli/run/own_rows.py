@@ -1,4 +1,4 @@
-"""A run under replay=self with its rows: the base's right answers, before anything is trained."""
+"""The rows of a run under replay=self: the base's own right answers, made before the training."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def with_own_rows(run: Run) -> tuple[Run, dict[str, int]]:
             "train on: ask for more with replay.samples=N, or take another replay"
         )
     limit = run.config.trainer.max_length
-    # What the template changes about an answer would not be the base's own.
+    # An answer that the template would change is left out: it would not be the base's own.
     rows = rows_to_train(
         examples, run.renderer, limit, "answers of the base", skip=True, max_bad_share=1.0
     )

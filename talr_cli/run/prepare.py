@@ -1,6 +1,6 @@
 """A config -> everything that is known before a model is loaded; nothing is written yet.
 
-All that can go wrong in the user's hands goes wrong here.
+Whatever the user can put right is found wrong here.
 """
 
 from __future__ import annotations
@@ -138,16 +138,16 @@ def place(config: TrainConfig, source: ModelSource) -> tuple[str, RunDirectory]:
 
 
 def _check_adapter(config: TrainConfig, source: ModelSource) -> None:
-    """Refuse an adapter that finds no module of its own in the model, without weights."""
+    """Refuse an adapter that fits no module of the model, or the head; no weights are loaded."""
     if config.parts.adapter is None:
         return
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is warned of is warned of again in training
+            warnings.simplefilter("ignore")  # the training shows them
             model = without_weights(source, config.model)
             adapted = config.parts.adapter.wrap(model, config.model.path)
     except NotImplementedError:
-        return  # it needs weights: it is judged when it has them
+        return  # it cannot be made without weights: the training will judge it
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"the adapter cannot be put on {config.model.name}: {reason}") from error

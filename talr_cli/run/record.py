@@ -1,10 +1,9 @@
-"""results.json: what was scored, of what, by which settings; and whether that is there already."""
+"""results.json: what was scored and by which settings; and whether it is there already."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from talr_cli.data.base import Example, Splits
@@ -21,7 +20,7 @@ from talr_cli.runs.identity import run_identity
 from talr_cli.runs.results import SCHEMA
 from talr_cli.runs.run_directory import RunDirectory
 
-# How many rows are scored at once is a matter of memory, and where a file lies of taste.
+# Settings that change no score: they are about memory, or about where files lie.
 _NO_MATTER = (
     *("batch_size", "tensor_parallel", "data_dir", "data_files", "allow_unsafe_code"),
     *("vllm_python", "self_score"),
@@ -54,7 +53,8 @@ def scoring_identity(config: TrainConfig | EvalConfig) -> str:
     if suite["task_dir"] not in (None, "mini"):
         files |= files_below(task_folder(suite["task_dir"]))
         suite["task_dir"] = "folder"
-    for later in ("shots", "plain_text"):  # what asks as ever has the identity that it had
+    # Left out where unused, so that scores made before they existed are found.
+    for later in ("shots", "plain_text"):
         if not suite[later]:
             del suite[later]
     own = own_scorer(config.dataset)
@@ -64,9 +64,9 @@ def scoring_identity(config: TrainConfig | EvalConfig) -> str:
 
 
 def is_scored(config: TrainConfig | EvalConfig, directory: RunDirectory) -> bool:
-    """Whether the results that lie there are what this config would score here.
+    """Whether the results in `directory` are those that this config would give.
 
-    All of it, or as much as this machine has the data for.
+    They are also where tasks were left out that this machine would leave out, too.
     """
     results = directory.read_results()
     if results is None or results["scoring"] != scoring_identity(config):
@@ -80,7 +80,7 @@ def is_scored(config: TrainConfig | EvalConfig, directory: RunDirectory) -> bool
 
 
 def would_replace_fuller(config: TrainConfig | EvalConfig, directory: RunDirectory) -> bool:
-    """Whether the results that lie there are of more items than this config would score."""
+    """Whether the results in `directory` are of more items than this config would score."""
     results = directory.read_results() or {}
     for part, limit in (("general", config.suite.limit), ("domain", config.domain.limit)):
         scored = results.get(part)
@@ -95,7 +95,7 @@ def domain_rows(domain: DomainEvalConfig, splits: Splits) -> list[Example]:
     """The test rows that are scored.
 
     Raises:
-        UserError: They are to be answered by choosing, and cannot be.
+        UserError: They are to be answered by likelihood, and a row names no choices.
     """
     tests = even_share(splits.test, domain.limit)
     if domain.answer_by == "likelihood":
@@ -107,15 +107,16 @@ def results(
     config: TrainConfig | EvalConfig,
     made: Made,
     base: ModelSource,
+    checkpoint: ModelSource,
     directory: RunDirectory,
     scores: dict[str, Any],
-    checkpoint: Path | None = None,
 ) -> dict[str, Any]:
     """The content of results.json.
 
     Args:
         base: The model that the checkpoint was tuned from, or is.
-        checkpoint: What was scored, by default the run's own model.
+        checkpoint: What was scored.
+        scores: The parts that `evaluate` returns.
     """
     trained = directory.read_training() or {"weights": None, "training": None}
     return {
@@ -130,7 +131,7 @@ def results(
             "method": made.method,
             "lr": made.lr,
             "seed": made.seed,
-            "checkpoint": str(checkpoint or directory.model),
+            "checkpoint": str(checkpoint.directory),
         },
         "scoring": scoring_identity(config),
         **scores,

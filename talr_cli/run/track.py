@@ -1,4 +1,4 @@
-"""The tracker of a run or of a checkpoint's scores, named and resumed as they lie on disk."""
+"""The tracker of a run or of a checkpoint's scores: it has the names that they have on disk."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def changes(base: Results | None, results: Results) -> dict[str, float]:
 
 
 def track(config: TrainConfig | EvalConfig, directory: RunDirectory, identity: str) -> Tracker:
-    """Start, or go on with, what is tracked of `directory`."""
+    """Start tracking `directory`, or go on with it."""
     from talr_cli.tracking.base import About
     from talr_cli.tracking.start import start_tracking
 

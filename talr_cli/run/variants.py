@@ -1,7 +1,7 @@
-"""The runs that a config stands for: points along its training, and what is merged of each.
+"""The runs that a config stands for: points along its training, and the merges of each.
 
-Every one is a run of its own, with its identity, directory and scores. Those along one training are
-made by it, together.
+Each is a run of its own, with its identity, directory and scores. The points are all made by the
+one training.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from talr_cli.run.config import TrainConfig
 
 
 def along(config: TrainConfig) -> list[TrainConfig]:
-    """What is taken of one training, the earliest first; the last is the whole of it, as typed.
+    """The points of one training, the earliest first; the last is the whole training, as typed.
 
     A config that takes its weights early (`at`) stands for itself alone.
     """
@@ -28,23 +28,23 @@ def whole_training(config: TrainConfig) -> TrainConfig:
 
 
 def is_merged(config: TrainConfig) -> bool:
-    """Whether the run is made of a finished one; one with a moving average is trained itself."""
+    """Whether the run is made of a finished one; a moving average (`Ema`) is trained itself."""
     return config.merge is not None and not isinstance(config.merge, Ema)
 
 
 def without_merge(config: TrainConfig) -> TrainConfig:
-    """The same run without the merge: what is to be merged, whatever was scored of it."""
+    """The run that is to be merged; it need not be scored."""
     return _renamed(config, merge=None, eval=False)
 
 
 def of_alpha(config: TrainConfig, alpha: float) -> TrainConfig:
-    """The run with one alpha of its merge, made of a finished one."""
+    """The run for one alpha of its merge."""
     merge: Any = config.merge
     return _renamed(config, merge=replace(merge, alpha=alpha))
 
 
 def _renamed(config: TrainConfig, **changes: Any) -> TrainConfig:
-    """Where its name was made of its parts, it follows them."""
+    """The config with changes; a name that was made of the parts' names is made anew."""
     if config.method == config.parts.name:
         changes["method"] = ""
     return replace(config, **changes)

@@ -1,7 +1,6 @@
 """One run from its config to its results: make the weights, save, score, write down.
 
-Knows the order of things and what a run directory must hold after each; the work is done by the
-modules it calls.
+Knows the order of these steps and what a run directory must hold after each; other modules do them.
 """
 
 from __future__ import annotations
@@ -16,18 +15,20 @@ from typing import TYPE_CHECKING
 from talr_cli import progress
 from talr_cli.errors import DivergedError, UserError, of_run
 from talr_cli.fields import plain
+from talr_cli.models.sources import directory_source
 from talr_cli.run import record
 from talr_cli.run.config import TrainConfig
 from talr_cli.run.during import not_again
 from talr_cli.run.fit import check_fits
 from talr_cli.run.make import MakeModel
 from talr_cli.run.prepare import Run
+from talr_cli.run.score import score
 from talr_cli.run.track import changes, track
 from talr_cli.run.variants import is_merged
 from talr_cli.runs.disk import make_folder
 from talr_cli.runs.run_directory import RunDirectory, study_path
 from talr_cli.runs.samples import read_samples
-from talr_cli.runs.study import SCORES, load_results
+from talr_cli.runs.study import load_results
 from talr_cli.statistics.groups import Group, comparable
 
 if TYPE_CHECKING:
@@ -41,11 +42,11 @@ def run_to_end(run: Run, make_model: MakeModel, points: Sequence[Run] = ()) -> R
     """Do what is left to do of a run; its directory.
 
     Args:
-        points: Runs whose weights lie along its training: they are scored, and tracked with it, as
-            far as that works; what fails is left to whoever asks for such a run itself.
+        points: Runs whose weights are points of its training: they are scored and tracked with it.
+            One that fails is only warned of, and scored when that run itself is asked for.
     """
     config, directory = run.config, run.directory
-    # Before anything is written: what the suite or the memory lacks. Not for a run that is done.
+    # Before anything is written: whether the suite's data and the memory are there.
     done = is_done(config, directory)
     tasks = None if done else _tasks(config)
     if not done and not is_merged(config) and not _is_trained(directory):
@@ -59,7 +60,7 @@ def run_to_end(run: Run, make_model: MakeModel, points: Sequence[Run] = ()) -> R
                 f"{directory.path} is scored on more items, and that stays: leave limit out; "
                 f"a quick look is `talr eval {shlex.quote(f'ckpt={directory.path}')} limit=N`"
             )
-        tasks = tasks or _tasks(config)  # found done, and by now it is not
+        tasks = tasks or _tasks(config)  # the run was done before, and is not any more
         directory.prepare(plain(config), run.overrides, run.identity)
         try:
             _make_and_evaluate(run, make_model, tasks, points)
@@ -85,7 +86,7 @@ def is_done(config: TrainConfig, directory: RunDirectory) -> bool:
 
 
 def lacks_weights(config: TrainConfig, directory: RunDirectory) -> bool:
-    """Whether there is something left to do of a run, and no trained weights to do it with."""
+    """Whether something is left to do of a run and its trained weights are missing."""
     if is_done(config, directory):
         return False
     return not _is_trained(directory)
@@ -108,8 +109,6 @@ def _tasks(config: TrainConfig) -> Tasks | None:
 def _make_and_evaluate(
     run: Run, make_model: MakeModel, tasks: Tasks | None, points: Sequence[Run]
 ) -> None:
-    from talr_cli.models import loading, sources
-
     config, directory = run.config, run.directory
     log.info("run: %s", directory.path)
     log.info("model: %s", run.source.origin)
@@ -129,29 +128,20 @@ def _make_and_evaluate(
         for point in points:
             _score_point(point, tracker)
         if tasks is not None:
-            from talr_cli.evaluation.evaluate import evaluate
-
-            saved = sources.directory_source(directory.model)
-            scores = evaluate(
-                loading.load_model(saved, config.model, "auto", run.device),
-                run.renderer,
-                source=saved,
+            results = score(
+                config,
+                record.Made(run.identity, config.method, config.lr, config.seed),
+                directory,
+                source=directory_source(directory.model),
                 base=run.source,
-                model_config=config.model,
+                renderer=run.renderer,
+                splits=run.splits,
                 suite=config.suite,
                 tasks=tasks,
-                domain=config.domain,
-                rows=record.domain_rows(config.domain, run.splits),
-                scorer=run.splits.scorer,
-                samples=directory.samples,
-                scores=study_path(Path(config.runs_dir), config.study) / SCORES,
+                device=run.device,
             )
-            made = record.Made(run.identity, config.method, config.lr, config.seed)
-            results = record.results(config, made, run.source, directory, scores)
-            directory.write_results(results)
             if points:
                 tracker.log_point(results)
-            directory.write_status("evaluated")
             own = _groups_of(config, run.identity[:8])
             picture = _picture(config, own)
             changed = changes(own[0].base if own else None, results)
@@ -163,7 +153,7 @@ def _make_and_evaluate(
 def _score_point(point: Run, tracker: Tracker) -> None:
     try:
         directory = run_to_end(point, not_again)
-    except Exception as error:
+    except Exception as error:  # the training that made it must not fail with it
         log.warning("%s is not scored yet: %s", point.directory.path, error)
         return
     results = directory.read_results()
@@ -172,7 +162,7 @@ def _score_point(point: Run, tracker: Tracker) -> None:
 
 
 def _groups_of(config: TrainConfig, run_id: str) -> list[Group]:
-    """Those runs of the study that this one is compared with, as it stands now."""
+    """The groups of comparable runs of the study, as it stands now, that this run is in."""
     groups = comparable(load_results(Path(config.runs_dir), config.study))
     return [group for group in groups if any(one["run"]["id"] == run_id for one in group.runs)]
 

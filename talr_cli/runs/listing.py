@@ -54,9 +54,9 @@ def runs_in(runs_dir: Path, study: str | None) -> list[Found]:
 
 
 def find_run(name: str, runs_dir: Path, study: str | None) -> Found:
-    """A run by its directory, or by what its name begins with in a study, or in any.
+    """A run by its directory (or model/), or by what its name begins with in a study, or in any.
 
-    A name that lacks its identity alone is that of the run, whatever others begin so.
+    A whole name without the identity at its end means that run, whatever other names begin with it.
 
     Raises:
         UserError: There is none, or there are several.
@@ -65,10 +65,12 @@ def find_run(name: str, runs_dir: Path, study: str | None) -> Found:
     for folder in (path, path.parent):
         if any((folder / sign).exists() for sign in _SIGNS):
             return Found(folder.absolute().parents[1].name, RunDirectory(folder))
+    if "/" in name:
+        raise UserError(f"{name} is no run's directory: `talr list` names the runs")
     try:
         runs = runs_in(runs_dir, study)
     except UserError as none:
-        raise UserError(f"{name} is no directory of a run, and {none}") from None
+        raise UserError(f"{name} is no run's directory, and {none}") from None
     found: list[Found] = []
     for fits in _FITS:
         found = found or [one for one in runs if fits(one.path.name, name)]

@@ -121,9 +121,9 @@ def _final(output: str) -> float | None:
     return float(spaced[0][0].replace(" ", "")) if spaced else last.value
 
 
-def read_number(text: str, counts: bool = False) -> float | None:
+def read_number(text: str) -> float | None:
     """As `read`, the value alone."""
-    found = read(text, counts)
+    found = read(text)
     return None if found is None else found.value
 
 

@@ -1,20 +1,20 @@
 """Which abilities were lost: items right before and wrong after, and the reverse, without guesses.
 
 A mean hides that one fact was forgotten where another was learned. So transitions are counted: 1->0
-is forgetting, 0->1 the reverse (Harmon et al. 2025, arXiv 2510.17776, who subtract what guesses
-that are drawn anew would add). Models repeat most of their guesses, and less has to be subtracted;
-the form here is ours. An answer that is guessed among k choices and guessed again moves from the
-right one to a wrong one as often as from one wrong one to another. There are k-1 moves of the first
-kind and (k-1)(k-2) of the second, which are seen: a share D of the items is wrong both times with
-another answer. And what was known and is guessed now is right by luck in one of k. So of a share F
-of items that are seen as 1->0
+is forgetting, 0->1 the reverse (Harmon et al. 2025, arXiv 2510.17776, who subtract what independent
+guesses would add). Models repeat most of their guesses, so less has to be subtracted; the form here
+is ours. Let an item have k choices and be guessed both times. A move between any two choices is
+then equally likely: k-1 of them go from the right choice to a wrong one, and (k-1)(k-2) from a
+wrong one to another. The latter can be counted: a share D of the items is wrong both times, with
+different answers. Besides, an item that was known and is guessed now is still right in one of k
+cases. So where a share F of the items is seen to go 1->0,
 
     known before, guessed after = (F - D / (k-2)) k / (k-1)
 
-and likewise with 0->1. It is a mean over items, each with its own k, and can be below 0 by chance;
-their difference is the change of the mean times k / (k-1). A training that teaches other wrong
-answers moves items too, and makes it rather too small. Of two choices nothing can be seen so, and
-of answers that are written there is nothing to guess: F as it is. Knows results of one group and
+and likewise for 0->1. It is a mean over items, each with its own k, and can be below 0 by chance.
+The difference of the two is the change of the mean times k / (k-1). A training that teaches other
+wrong answers raises D too, which makes the estimate rather too small. With two choices D cannot be
+seen, and written answers are not guessed: there F is taken as it is. Knows results of one group and
 what was chosen; not where that is known from.
 """
 
@@ -46,9 +46,9 @@ class Guesses:
     """What is known of answers that were chosen and not written.
 
     Attributes:
-        choices: {part: {item: among how many}}; 1 where the answer was written.
-        moved: {id of the results: {part: items that a run and the base model both have wrong, with
-            different answers}}; parts of which that is not known are missing.
+        choices: {part: {item: number of choices}}; 1 where the answer was written.
+        moved: {id of a run: {part: items that the run and the base model both have wrong, with
+            different answers}}; parts where that is not known are missing.
     """
 
     choices: Mapping[str, Mapping[str, int]]
@@ -64,8 +64,8 @@ class Ability:
         chance: Mean over items of one in so many choices; None where it is not known and nothing
             is subtracted.
         before, after: Shares of items that are right, as they are.
-        change: Of that share.
-        lost, won: Shares of items, less what guessing makes; `lost_seen`, `won_seen` as they are.
+        change: `after` less `before`.
+        lost, won: Shares of items, less what guessing makes; `lost_seen`, `won_seen`: as counted.
     """
 
     part: str
@@ -84,7 +84,7 @@ class Ability:
 
 
 def abilities(group: Group, guesses: Guesses) -> list[Ability]:
-    """Of every setting of the group, part by part; scores other than 0 and 1 are left out.
+    """Every setting of the group, part by part; scores other than 0 and 1 are left out.
 
     Errors are over items, and over runs where a setting has several seeds.
     """
@@ -109,7 +109,7 @@ def abilities(group: Group, guesses: Guesses) -> list[Ability]:
 
 
 def abilities_of(base: Results, one: Results, guesses: Guesses) -> list[Ability]:
-    """Of one checkpoint: errors are over items only."""
+    """As `abilities`, for one checkpoint: errors are over items only."""
     lr = one["run"]["lr"]
     return [
         _ability(part, run_label(one), lr, counted, None)

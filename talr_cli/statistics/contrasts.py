@@ -1,7 +1,7 @@
-"""An estimate whose error comes from two samples, of items and of runs, and what it may be told.
+"""An estimate whose error comes from two samples, of items and of runs; tests of it.
 
-A test here is one-sided and has a p for either side. How several of them make one is written down
-once: `all_hold`, `any_holds`, `at_least`, `holm`. Knows numbers only.
+A test here is one-sided and has a p for either side. Several tests are combined by `all_hold`,
+`any_holds`, `at_least` and `holm`. Knows numbers only.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ POWER = 0.8
 class Contrast:
     """A weighted sum of the scores of several settings.
 
-    What is not known of it is a normal error over items, and over runs one whose variance is itself
-    an estimate: together the distribution of Behrens and Fisher, which keeps its level with the
-    few seeds that a study has, where degrees of freedom put together by Satterthwaite do not.
+    Its error is the sum of a normal error over items and of one over runs, whose variance is itself
+    an estimate: the Behrens-Fisher distribution. It keeps its level with the few seeds of a study,
+    which Satterthwaite's degrees of freedom do not.
 
     Attributes:
-        items: Its variance over test items (or optimizer steps), these runs being what they are.
-        runs: What other runs of the same settings add; None where it cannot be known.
+        items: The variance over test items (or optimizer steps), for these very runs.
+        runs: The variance that other runs of the same settings add; None where it is not known.
         df: Degrees of freedom of `runs`.
         n: Items or steps.
     """
@@ -42,7 +42,7 @@ class Contrast:
 
     @property
     def error(self) -> float:
-        """Standard error; where other runs are not known, that of these very checkpoints."""
+        """Standard error; where `runs` is not known, that of these very checkpoints."""
         return math.sqrt(self.items + (self.runs or 0.0))
 
     def interval(self) -> tuple[float, float]:
@@ -51,7 +51,7 @@ class Contrast:
         return self.estimate - half, self.estimate + half
 
     def not_above(self, than: float = 0.0) -> float:
-        """One-sided p of the settings not being above `than`; 1 where one seed cannot tell."""
+        """One-sided p of the estimate not being above `than`; 1 where one seed cannot tell."""
         return 1.0 if self.runs is None else self._beyond(self.estimate - than)
 
     def not_below(self, than: float = 0.0) -> float:
@@ -68,7 +68,7 @@ class Contrast:
         return told if self.runs is not None else f"{told}, of these checkpoints"
 
     def _beyond(self, lead: float) -> float:
-        """How likely an error is larger than `lead`."""
+        """Probability of an error larger than `lead`."""
         from scipy.special import ndtr
 
         if self.error == 0:
@@ -92,9 +92,10 @@ class Contrast:
 
 @functools.cache
 def _factors(df: int) -> tuple[np.ndarray, np.ndarray]:
-    """By what the true variance may exceed an estimate of so many df, and how likely: a quadrature.
+    """A quadrature over (true variance / its estimate with `df`): nodes and their weights.
 
-    Nodes are close where the factor is large: tails have to be right where many tests are paid for.
+    Nodes are dense where the ratio is large, since tails have to be right where p is multiplied by
+    the number of tests.
     """
     from scipy.special import gammaincinv, roots_legendre
 
@@ -111,7 +112,7 @@ def all_hold(p: Sequence[float]) -> float:
 
 
 def any_holds(p: Sequence[float]) -> float:
-    """p of no statement holding: picking the clearest of several is paid for (Bonferroni)."""
+    """p of no statement holding; Bonferroni pays for picking the clearest of several."""
     return min(1.0, len(p) * min(p))
 
 

@@ -7,11 +7,11 @@ gain on the domain. Two methods are compared on the rates and points that both h
 is known more closely than the other; where they share fewer than two rates, as an adapter and full
 fine-tuning do, on those of each.
 
-Curves are drawn anew with the errors of their scores, over items and, where the deviation between
-runs is known, over runs: all points of a training deviate together. Between runs a curve is not
-known. Straight lines cut its corners, which favours a method whose runs lie closer; so intervals
-are wider by as much as a parabola through both neighbours that only falls may lie off the line, of
-the curve where that is more: both bend the same way.
+Curves are resampled with the errors of their scores, over items and, where the deviation between
+runs is known, over runs: all points of a training deviate together. Between its points a curve is
+not known. Straight lines cut its corners, which favours a method whose points lie closer. So
+intervals are widened by the most that a monotone parabola through both neighbours can lie off the
+line: by the larger of the two curves' values, as both bend the same way.
 """
 
 from __future__ import annotations
@@ -42,11 +42,12 @@ class Matched:
     Attributes:
         domain: The score at which they are compared.
         reference, general: Their general scores there, on average over the curves.
-        low, high: Interval of the difference; those of all methods that are compared are right
-            together in 95% (Bonferroni), and of a single one more often.
+        low, high: Interval of the difference; the intervals of all compared methods hold together
+            in 95% of studies (Bonferroni), a single one in more.
         p: Two-sided, adjusted likewise.
-        curves: What was interpolated along; of both, where they share fewer than two rates.
-        of_methods: Whether errors have the deviation between runs; else they are of checkpoints.
+        curves: What was interpolated along; for each, where they share fewer than two rates.
+        of_methods: Whether errors include the deviation between runs; else they are those of these
+            checkpoints.
     """
 
     method: str
@@ -147,7 +148,7 @@ def bend_at(domain: np.ndarray, general: np.ndarray, gain: float) -> np.ndarray:
 def _between(
     domain: np.ndarray, gain: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of each curve the points before and after it first gains so much, how far on, whether."""
+    """For each curve: points before and after it first gains so much, how far between, if ever."""
     import numpy as np
 
     gains = domain - domain[:, :1]
@@ -162,10 +163,7 @@ def _between(
 
 @dataclass(frozen=True)
 class _Draws:
-    """Scores of all settings, on other items and of other runs: [1 + DRAWS, settings].
-
-    The first row is what was measured.
-    """
+    """Scores of all settings as measured (first row) and resampled: [1 + DRAWS, settings]."""
 
     domain: np.ndarray
     general: np.ndarray
@@ -228,7 +226,7 @@ class _Compared:
     curves: str
 
     def told(self, methods: int, of_methods: bool) -> Matched:
-        """With an error that pays for so many methods."""
+        """With an error that is corrected for so many methods."""
         import numpy as np
 
         side = LEVEL / 2 / methods

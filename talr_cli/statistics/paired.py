@@ -1,8 +1,8 @@
 """Two runs on the same items: the difference of their scores, and whether it is more than noise.
 
-Answers to one item agree more often than answers to two, so a paired difference is surer than
-that of two independent scores. Knows results only. The items are taken as a sample of all that
-could have been asked, and the two models as they are: another seed is another model.
+Two answers to the same item agree more often than answers to different ones, so a paired difference
+is surer than that of two independent scores. Items are taken as a sample of all that could have
+been asked, the two models as they are: another seed is another model. Knows results only.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ class UnpairedError(Exception):
 
 @dataclass(frozen=True)
 class Difference:
-    """What the second of two runs scored more than the first.
+    """By how much the second of two runs scored more than the first.
 
     Attributes:
         difference: Of the scores.
         low, high: The 95% interval: percentiles of the bootstrap over items. Wider where a task has
             a single item, which says nothing of others.
         p: Two-sided, of the same bootstrap: twice the share of resamples on the rarer side of 0.
-        n, won, lost: Items, and of them those that the second scored higher and lower on.
+        n, won, lost: Items, and those on which the second scored higher and lower.
         stderr: Of the difference; None where a task has a single item.
-        sign_flip: p of the test whose items change by as much, each to a side of its own by chance.
+        sign_flip: p of the sign-flip test: items' changes keep their sizes and get random signs.
         mcnemar: The same in closed form, McNemar's exact test; None unless this is one task whose
             items are all 0 or 1.
     """
@@ -164,7 +164,7 @@ def paired_difference(tasks: Sequence[Sequence[tuple[float, float]]]) -> Differe
     )
 
 
-@functools.cache  # the parts of a report ask for the same again
+@functools.cache  # several parts of a report ask for the same
 def _resampled(
     tasks: tuple[tuple[tuple[float, ...], tuple[int, ...]], ...],
 ) -> tuple[float, float, float, float]:

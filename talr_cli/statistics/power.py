@@ -1,7 +1,7 @@
-"""What so many test items can show, said before anything is trained: of two checkpoints.
+"""The smallest difference of two checkpoints that the test items can show, before any training.
 
-Knows the scores of a base model and how many items they are of. How far runs lie apart comes on top
-where methods are compared; scripts/simulate_study.py has both.
+Knows the scores of a base model and how many items they are of. Where methods are compared the
+deviation between runs comes on top: scripts/simulate_study.py has both.
 """
 
 from __future__ import annotations
@@ -14,20 +14,18 @@ from talr_cli.statistics.paired import LEVEL
 from talr_cli.statistics.pairs import PARTS, Results
 
 POWER = 0.8
-AGREEMENT = 0.5  # correlation of the answers of a model and its tuned one, as in docs/cpu-study.md
+AGREEMENT = 0.5  # correlation of a base's and its tuned model's answers, see docs/cpu-study.md
 _QUANTILES = 1.959964 + 0.841621  # two-sided 5%, and POWER
 _MANY = 5_000  # items from which on the exact test and the normal one agree
 
 
-def smallest_difference(
-    tasks: Sequence[tuple[float, int]], agreement: float = AGREEMENT
-) -> float | None:
+def smallest_difference(tasks: Sequence[tuple[float, int]]) -> float | None:
     """The smallest change of a mean of accuracies that is seen at the 5% level with 80% power.
 
-    Paired: both answer the same items (Connor 1987, with the discordant share that two correlated
-    answers have). The same change in each task, towards the middle, where the variance is larger.
-    One task is seen where McNemar's exact test sees it, as `talr compare` judges it, the mean of
-    several by its normal error.
+    Both models answer the same items (Connor 1987, with the discordant share of two answers that
+    are correlated by AGREEMENT). Each task is taken to change by as much, towards the middle, where
+    the variance is larger. A single task is tested by McNemar's exact test, as `talr compare` does,
+    the mean of several by its normal error.
 
     Args:
         tasks: Score before, between 0 and 1, and number of items of each task.
@@ -38,11 +36,11 @@ def smallest_difference(
     from scipy.optimize import brentq
 
     if len(tasks) == 1 and tasks[0][1] <= _MANY:
-        return _by_exact_test(*tasks[0], agreement)
+        return _by_exact_test(*tasks[0])
 
     def missing(change: float) -> float:
         """By how much a change is smaller than what is seen at its variance."""
-        variances = [_variance(score, change, agreement) / n for score, n in tasks]
+        variances = [_variance(score, change) / n for score, n in tasks]
         return _QUANTILES * math.sqrt(sum(variances)) / len(tasks) - change
 
     # Not from 0: there a score of 0 or 1 has no noise.
@@ -53,19 +51,20 @@ def smallest_difference(
     return least if missing(least) <= 0 else float(brentq(missing, least, most))
 
 
-def _by_exact_test(score: float, n: int, agreement: float) -> float | None:
-    """As `smallest_difference`, of one task."""
+def _by_exact_test(score: float, n: int) -> float | None:
+    """As `smallest_difference`, for one task of n items."""
     import numpy as np
     from scipy.optimize import brentq
     from scipy.stats import binom
 
     flipped = np.arange(n + 1)
-    # Of so many items that flip, how many may go the rarer way for the test to be sure; -1: none.
+    # By the number of items that flip: the most that may go the rarer way in a significant test;
+    # -1 where no split is significant.
     rarer = binom.ppf(LEVEL / 2, flipped, 0.5) - 1
 
     def missing(change: float) -> float:
-        """What the power lacks."""
-        share = min(1.0, _variance(score, change, agreement) + change**2)  # of the items that flip
+        """By how much the power at this change falls short of POWER."""
+        share = min(1.0, _variance(score, change) + change**2)  # of the items: those that flip
         seen = binom.cdf(rarer, flipped, max(0.0, 1 - change / share) / 2)
         return POWER - float(binom.pmf(flipped, n, share) @ seen)
 
@@ -73,18 +72,18 @@ def _by_exact_test(score: float, n: int, agreement: float) -> float | None:
     return None if missing(most) > 0 else float(brentq(missing, 1e-6, most))
 
 
-def _variance(score: float, change: float, agreement: float) -> float:
-    """Of the difference of two answers to one item, of which the second is right more often."""
+def _variance(score: float, change: float) -> float:
+    """Variance of the difference of two answers to an item, where the mean moves by `change`."""
     after = min(1.0, score + change) if score <= 0.5 else max(0.0, score - change)
     before_variance, after_variance = (one * (1 - one) for one in (score, after))
-    shared = agreement * math.sqrt(before_variance * after_variance)
-    # As many items change as the mean does, at the least: all of them one way.
+    shared = AGREEMENT * math.sqrt(before_variance * after_variance)
+    # It is smallest where no more items flip than the mean needs, all of them one way.
     least = change * (1 - change)
     return max(before_variance + after_variance - 2 * shared, least)
 
 
 def smallest_of(section: dict[str, Any] | None) -> float | None:
-    """As `smallest_difference`, of a part of results.json; None where it is no accuracy too."""
+    """As `smallest_difference`, for a part of results.json; None also where it is no accuracy."""
     if not section:
         return None
     tasks = list(section.get("tasks", {}).values()) or [section]

@@ -122,6 +122,6 @@ def _belongs(one: Results, other: Results) -> bool:
 
 
 def _rate(one: Results) -> float | None:
-    """Rates that are written alike are one: a search or a product may differ in the last bit."""
+    """lr as it is written: rates that differ in the last bit, as of a search, are one."""
     lr = one["run"]["lr"]
     return None if lr is None else float(rate_text(lr))

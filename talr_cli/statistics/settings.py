@@ -1,10 +1,10 @@
 """What methods at learning rates score: each setting a sample of runs, on a sample of items.
 
-The variance of a weighted sum of settings is that over items, with the runs as they are, and that
-over runs. It is the moment estimate of a model with crossed random effects of runs and items: the
-part that is of one run on one item is in both and counts twice, so it errs on the safe side, as the
-bootstrap over runs and items does (Owen 2007). The deviation between runs is taken as one for all
-settings of a group. Knows results of one group; does not know what is claimed.
+The variance of a weighted sum of settings is that over items, for the given runs, plus that over
+runs. It is the moment estimate of a model with crossed random effects of runs and items. The
+interaction of run and item is in both terms and counts twice, so the estimate errs on the safe
+side, as the bootstrap over runs and items does (Owen 2007). The deviation between runs is taken to
+be the same for all settings of a group. Knows results of one group; does not know what is claimed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Scores:
         runs: How many runs each setting has; 0 for the base model, which is no sample.
         means: {part: [settings]}.
         items: {part: [settings, settings]}: covariance of the means over items.
-        unit: {part: variance that one more item would bring on which two settings disagree}.
+        unit: {part: variance that one more item on which two settings disagree would bring}.
         sizes: {part: items}.
         deviations: {part: what is known of the deviation between runs}.
         tasks: For `domain` and each task of the general score [settings, items], runs averaged.
@@ -91,7 +91,7 @@ class Scores:
 def scores_of(
     settings: Mapping[str, SeedGroup], base: Results | None, everything: Sequence[Results]
 ) -> Scores:
-    """Of settings that were measured alike.
+    """The scores of settings that were measured alike.
 
     Args:
         settings: By name.

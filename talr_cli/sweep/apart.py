@@ -1,4 +1,4 @@
-"""Calls in a process of its own: what they import and set is not here afterwards."""
+"""Calls in another process, which leave nothing imported or set in this one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 
 @contextmanager
 def apart() -> Iterator[Callable[[Callable[[Any], Any], Any], Any]]:
-    """Inside, what is yielded calls a function in another process, the same for all calls.
+    """Yields ask(function, argument), which calls the function in another process.
 
-    For the hub's client, which reads its environment when it is imported, and for what imports
-    torch. Ctrl-C ends the process too: one that downloads would first come to the file's end.
+    All calls go to the same process. It is for the hub's client, which reads its environment when
+    it is imported, and for whatever imports torch. Ctrl-C ends that process too: left alone, it
+    would first finish the file that it downloads.
     """
     others = set(active_children())
     with ProcessPoolExecutor(1, get_context("spawn")) as process:

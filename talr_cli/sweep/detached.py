@@ -1,8 +1,8 @@
 """Jobs that are left to SLURM: a batch script for each, in an order that SLURM itself keeps.
 
-What was submitted is known from the queue, where the comment of a job is its run directory: a
-script that somebody submits by hand is seen as well. Beside it a study keeps the numbers of its
-jobs, for how they ended.
+What was submitted is read from the queue, where a job's comment is its run directory, so that
+scripts submitted by hand are seen as well. A study also keeps the numbers of its jobs, to ask the
+accounting how they ended.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def queue_of(study_folder: Path) -> dict[Path, QueuedJob]:
         if not path.is_relative_to(folder):
             continue
         known = found.get(path)
-        # One that is not over counts before one that is, then the later.
+        # A job that is not over counts before one that is, then the later one.
         if known is None or (known.is_over, -int(known.number)) > (job.is_over, -int(job.number)):
             found[path] = job
     return found
@@ -116,8 +116,8 @@ def script(job: Job, config: SlurmConfig) -> str:
 def submit(plan: Plan, config: SlurmConfig) -> list[Submission]:
     """Submit what is left to do of a plan, each job after the one that it needs.
 
-    What is in the queue already, whoever put it there, is left alone; two that submit the same
-    study at the same time wait for one another.
+    Jobs that are in the queue already, whoever submitted them, are left alone. Two processes that
+    submit the same study at the same time wait for one another.
     """
     found: list[Submission] = []
     for folder in dict.fromkeys(_study(job) for job in plan.jobs):
@@ -136,7 +136,7 @@ def _submissions(
 ) -> Iterator[Submission]:
     queue = {path: job for path, job in queue_of(folder).items() if not job.is_over}
     numbers: dict[Path, str] = {path: job.number for path, job in queue.items()}
-    bad: set[Path] = set()  # of runs that will not be there
+    bad: set[Path] = set()  # runs that will not be made
     for job in jobs:
         path = job.directory.path.resolve()
         now = state(job)

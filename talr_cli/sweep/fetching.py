@@ -1,7 +1,7 @@
-"""All that the runs of a grid read and do not find on this machine: models, rows, a suite's tasks.
+"""Fetches what the runs of a grid read and this machine lacks: models, rows, a suite's tasks.
 
-Each is had by the function that a run has it by, in a process of its own: what a run finds later is
-what was fetched here. A second process, which may not use the network, then looks for all of it.
+Each is fetched by the function that a run calls, in a process of its own, so that a run later finds
+exactly what was fetched. A second process, without the network, then looks for all of it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from talr_cli.runs.disk import make_folder
 from talr_cli.runs.listing import size_of
 from talr_cli.sweep.grid import Point
 
-NO_NETWORK = {"HF_HUB_OFFLINE": "1", "DATASETS_VERBOSITY": "error"}  # it says what it did not ask
+# `datasets` would warn of each request that it does not make.
+NO_NETWORK = {"HF_HUB_OFFLINE": "1", "DATASETS_VERBOSITY": "error"}
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def _size(need: Need) -> int | None:
     wanted = WANTED if need.kind == "model" else ("*",)
     try:
         info = ask(need.name, revision=config.revision, files_metadata=True)
-    except Exception:  # of a dozen kinds; what it means is said when it is fetched
+    except Exception:  # the client has a dozen kinds; fetching it will say what is wrong
         return None
     return sum(
         one.size or 0

@@ -1,7 +1,7 @@
 """Overrides -> the configs of a sweep's runs. The grammar and the product of the lists are Hydra's.
 
-Composing a config takes Hydra a tenth of a second. So it is done once for each choice of groups;
-the values, such as a learning rate or a seed, are set in copies, by Hydra's own function.
+Composing a config takes Hydra a tenth of a second. So each choice of groups is composed once, and
+values such as a learning rate or a seed are set in copies, by Hydra's own function.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Point:
 def points(overrides: Sequence[str], config_dir: Path | None) -> list[Point]:
     """The runs that the overrides name, each with its config.
 
-    An experiment brings lists along in `hydra.sweeper.params`; what is typed goes before them.
+    An experiment may bring lists along in `hydra.sweeper.params`; what is typed overrides them.
     """
     with composition.composing("train", config_dir) as also:
         loader = GlobalHydra.instance().config_loader()
@@ -112,7 +112,7 @@ def _check_size(overrides: Sequence[Override]) -> None:
 
 
 def _compose(overrides: Sequence[str], of_hydra: str) -> tuple[DictConfig, Any]:
-    """The `train` config, and a value of Hydra's own one, which is taken out: it is large."""
+    """(the `train` config, a value of Hydra's own config); the latter is taken out, being large."""
     config = compose("train", list(overrides), return_hydra_config=True)
     value = OmegaConf.select(config.hydra, of_hydra)
     if value is not None:
@@ -131,10 +131,10 @@ def scoring_key(point: Point) -> str:
 def base_overrides(
     point: Point, config_dir: Path | None, of_points: bool = False
 ) -> tuple[tuple[str, ...], EvalConfig]:
-    """What `talr eval` is to be given to score the base model of a run as the run is scored.
+    """(overrides, config) of the `talr eval` that scores a run's base as the run is scored.
 
     Args:
-        of_points: As the points along its training are: by `score_suite`, in a folder apart.
+        of_points: Score it as the points along the training are: by `score_suite`, `apart`.
     """
     choices = {**point.choices, **({"suite": point.composed.score_suite} if of_points else {})}
     groups = [f"{group}={choices[group]}" for group in _GROUPS_OF_EVAL]

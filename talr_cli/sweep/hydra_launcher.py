@@ -31,9 +31,9 @@ from talr_cli.sweep.waiting import Queue, refusal, typed_here
 
 log = logging.getLogger(__name__)
 
-# Their extras.
+# The extra of talr that installs each launcher.
 _EXTRAS = {"slurm": "slurm", "submitit": "slurm", "ray": "ray"}
-# submitit is told of a preemption by these; the run hears of it by SIGTERM, which follows.
+# SLURM tells submitit of a preemption by these; the run hears of it by the SIGTERM that follows.
 _SIGNALS_OF_SUBMITIT = {signal.SIGUSR1, signal.SIGUSR2}
 
 
@@ -84,7 +84,7 @@ class HydraLauncher:
         numbered = [[f"+job={number}"] for number in range(len(batch))]
         try:
             answers = [one.return_value for one in launcher.launch(numbered, 0)]
-        except Exception as error:
+        except Exception as error:  # launchers raise their own errors and those of their jobs
             lines = str(error).strip().splitlines() or [type(error).__name__]
             if queue is not None and queue.is_empty:
                 raise UserError(typed_here(str(refused("sbatch", lines)))) from error
@@ -92,7 +92,7 @@ class HydraLauncher:
             if not stop.requested:
                 log.warning("launcher: %s", " ".join(lines[:2]))
             answers = [(_code(job, stop), 0.0) for job in batch]
-        except BaseException:
+        except BaseException:  # Ctrl-C too: no job may be left in the queue
             if queue is not None:
                 queue.end()
             raise
@@ -115,7 +115,7 @@ class HydraLauncher:
 
 
 def _code(job: Job, stop: Stop) -> int:
-    """The exit code of a job that the launcher says nothing of, by the files of its run."""
+    """The exit code of a job that the launcher does not report, judged by its run's files."""
     if is_finished(job):
         return 0
     if job.directory.read_status().state in ("failed", "diverged"):
@@ -141,7 +141,7 @@ class _Make:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         try:
             return process.wait(), time.monotonic() - started
-        except BaseException:
+        except BaseException:  # Ctrl-C and a cancelled job: the run must end with this process
             process.terminate()
             process.wait()
             raise

@@ -1,4 +1,4 @@
-"""A job: one process that makes one run, or scores one base model. What is left to do of it.
+"""A job: one process that makes one run, or scores one base model.
 
 Does not know which jobs a sweep has, nor where they are started.
 """
@@ -20,7 +20,7 @@ from talr_cli.runs.disk import make_folder
 from talr_cli.runs.run_directory import REASON_LINES, RunDirectory
 
 INTERRUPTED = 130  # exit code of a run that was asked to end
-# What a job needs of a sweep: nothing, to go on, a decision, everything, or only to be waited for.
+# Where a job stands before a sweep; `elsewhere`: another process makes it, and is waited for.
 State = Literal["done", "to resume", "failed", "to do", "elsewhere"]
 
 
@@ -32,9 +32,9 @@ class Job:
     overrides: tuple[str, ...]
     config: TrainConfig | EvalConfig
     directory: RunDirectory
-    points: tuple[tuple[TrainConfig, RunDirectory], ...] = ()  # that it makes along its training
-    needs: RunDirectory | None = None  # of the run that is averaged
-    also: bool = False  # nobody asked for it, another job needs it
+    points: tuple[tuple[TrainConfig, RunDirectory], ...] = ()  # runs that its training also makes
+    needs: RunDirectory | None = None  # the run that this one is merged of
+    also: bool = False  # nobody asked for it, but another job needs it
 
     @property
     def runs(self) -> Iterator[tuple[TrainConfig, RunDirectory]]:
@@ -101,10 +101,10 @@ class Launcher(Protocol):
     """Where jobs are made."""
 
     def submit(self, jobs: Iterable[Job], stop: Stop) -> Generator[Ended, None, None]:
-        """Start the jobs, in this order as far as there is room; each as it ends.
+        """Start the jobs in this order, as far as there is room; yields each as it ends.
 
-        The iterable decides what is still to be made when it is asked: a launcher takes a job when
-        it has room for it. It passes a requested stop on to the jobs that run, as SIGTERM, and
-        goes on to their end; closing the iterator ends them at once.
+        A launcher takes the next job only when it has room for it, since the iterable decides at
+        that moment what is still to be made. A requested stop is passed on to running jobs as
+        SIGTERM, and their end is awaited; closing the iterator ends them at once.
         """
         ...

@@ -1,7 +1,7 @@
-"""The trials of a search in a file that several processes share, whatever ends any of them.
+"""The trials of a search, in a file that several processes share and that survives their kills.
 
-Optuna knows the trials. A process that makes one owns a lock file of that trial, so that the others
-see of which trials nobody is left, and take them over.
+Optuna keeps the trials. A process that makes a trial holds a lock file for it, so that the others
+see which trials were abandoned, and take those over.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from talr_cli.sweep.space import Dimension
 
 FOLDER = "search"  # in that of the study
 FILE = "journal.jsonl"
-NO_MATTER = ("study=", "runs_dir=", "device=", "logger=", "logger.")  # to what a trial scores
+# Overrides that do not change what a trial scores.
+NO_MATTER = ("study=", "runs_dir=", "device=", "logger=", "logger.")
 
 
 class Journal:
@@ -49,17 +50,17 @@ class Journal:
             storage=JournalStorage(backend),
             direction="maximize",
             load_if_exists=True,
-            # Of two trials at least, so that there is a usual one.
+            # A median needs two trials at least.
             pruner=optuna.pruners.MedianPruner(n_startup_trials=2),
         )
         self._seed = seed
 
     @contextmanager
     def next_trial(self, n_trials: int) -> Iterator[Trial | None]:
-        """A trial that this process makes: one that was left, or a new one while there are fewer.
+        """A trial for this process: an abandoned one, or a new one up to `n_trials`; else None.
 
-        What is tried depends on what has been tried before and on the seed alone, never on which
-        process asks, or how often it was started.
+        Its values depend only on the seed and the trials before it, not on which process asks, nor
+        on how often that was started.
         """
         with ExitStack() as own:
             for left in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):

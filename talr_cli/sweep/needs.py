@@ -1,7 +1,7 @@
-"""What the jobs of a plan will take, and what they lack, as far as it is known beforehand.
+"""What the jobs of a plan will take and what they lack, as far as it is known beforehand.
 
-Everything is read from the headers of weight files, from finished runs and from the machine: what
-cannot be known is None. Memory is what `talr train` estimates itself.
+Everything is read from the headers of weight files, from finished runs and from the machine; what
+is not known is None. Memory is estimated as `talr train` does.
 """
 
 from __future__ import annotations
@@ -52,9 +52,11 @@ class Weights:
 
 @dataclass(frozen=True)
 class Place:
-    """Where runs are made that are not made here: the GPUs of one, 0 for none.
+    """Another machine where runs are made.
 
-    `memory` is bytes of each GPU, or of a machine without any; None where nobody has said.
+    Attributes:
+        gpus: Of one run; 0 for none.
+        memory: Bytes of each GPU, or of a machine without any; None where it is not known.
     """
 
     gpus: int
@@ -79,7 +81,11 @@ def disk_bytes(
     keep: str,
     workers: int,
 ) -> int | None:
-    """The most that the jobs still to be made will take at a time; `sizes` by run directory."""
+    """The most disk that the jobs still to be made will take at any time.
+
+    Args:
+        sizes: {run directory: size of its model}.
+    """
     models, checkpoints = [0], [0]
     averaged = {job.needs.path for job in jobs if job.needs is not None}
     kept = 0
@@ -146,7 +152,7 @@ def _seconds(job: Job, finished: Sequence[dict[str, Any]]) -> float | None:
 
 
 def left_of(job: Job) -> tuple[float, int]:
-    """What is left of a job that trains: up to which share of its steps, and how many scores."""
+    """(the share of its steps up to which a job has to train, the runs that it has to score)."""
     left = [(config, place) for config, place in job.runs if not is_done(config, place)]
     lacking = [config.at for config, place in left if lacks_weights(config, place)]
     return max(lacking, default=0.0), len(left)
@@ -181,14 +187,14 @@ def _missing_tracker(config: TrainConfig | EvalConfig) -> list[str]:
 
 
 def notes(jobs: Sequence[Job], unknown: Sequence[str]) -> list[str]:
-    """What the user may want to put right before the sweep; nothing fails for it."""
+    """What the user may want to know before the sweep; no run fails for it."""
     found = [
         f"{name}: its weights are not here yet and will be fetched; its runs cannot be looked up"
         for name in unknown
     ]
     loggers = [job.config.logger for job in jobs]
     if any(one.name == "wandb" and one.mode == "auto" for one in loggers) and not (
-        os.environ.get("WANDB_MODE") or is_logged_in()  # a mode that was chosen is no news
+        os.environ.get("WANDB_MODE") or is_logged_in()
     ):
         found.append("W&B: not logged in (`wandb login`), runs are logged offline")
     return found
@@ -229,9 +235,9 @@ def memory_of(
     place: Place | None = None,
     together: int = 1,
 ) -> str | None:
-    """What the run that takes the most is estimated to take, if a row is as long as may be.
+    """The memory of the run that takes the most, in words, if all rows had max_length tokens.
 
-    None where no training is left to do, or none of a model that is known.
+    None where no training is left to do, or no model is known.
 
     Args:
         together: How many runs share the memory of a GPU, or of the machine.
@@ -286,7 +292,7 @@ def _memory_there(config: TrainConfig, place: Place | None) -> tuple[float | Non
 
 
 def _arithmetic(config: TrainConfig, place: Place | None) -> Arithmetic:
-    """As far as it is known without torch: in half precision on GPUs, or where it was asked for."""
+    """As well as it is known without torch: `auto` is taken as half precision on GPUs."""
     gpus = len(gpu_memory()) if place is None else place.gpus
     gpus = 0 if config.device == "cpu" else gpus
     ranks = config.distributed.processes or max(1, gpus)

@@ -47,10 +47,10 @@ class Plan:
 
 
 def find_models(points: Sequence[Point], fetch: bool) -> dict[str, ModelSource | None]:
-    """{model config: its source}; one that is not here is fetched, or else None.
+    """{key of a model config: its source}; None for one that is not here, without `fetch`.
 
-    Fetched in a process of its own, which may import torch: this one stays small for as long as
-    the sweep goes on.
+    Fetching is done in another process, which may import torch: this one has to stay small for as
+    long as the sweep goes on.
     """
     configs: dict[str, ModelConfig] = {
         model_key(point.config): point.config.model for point in points
@@ -77,7 +77,7 @@ def make_plan(
     config_dir: Path | None,
     options: SweepConfig,
 ) -> Plan:
-    """What `points` come to, with the options of the sweep."""
+    """The plan for the runs of `points`, with the options of the sweep."""
     jobs = jobs_of(points, sources, config_dir)
     states = [state(job) for job in jobs]
     weights = {key: needs.weights_of(source) for key, source in sources.items()}
@@ -140,10 +140,10 @@ def jobs_of(
                 bases[by_points] = _base_job(point, source, config_dir, of_points=True)
         for job in _run_jobs(point, source, config_dir):
             known = runs.get(job.directory.path)
-            # A run that was only needed is scored where it is also asked for.
+            # Where a run is both needed and asked for, it is also scored.
             if known is None or (known.also and not job.also):
                 runs[job.directory.path] = job
-    # What is only trained to be averaged is not missed once the averages are there.
+    # Runs that are only needed for averages are not made once the averages are there.
     to_merge = {job.needs.path for job in runs.values() if job.needs and not is_finished(job)}
     trained, merged = [], []
     for job in runs.values():
@@ -181,9 +181,9 @@ def _base_job(
 
 
 def _run_jobs(point: Point, source: ModelSource, config_dir: Path | None) -> list[Job]:
-    """The run of a point; for a merge, the run that is merged and one for each alpha.
+    """The run of a point; for a merge, the run that is merged and one run for each alpha.
 
-    What is taken along a training is made with it, and each is averaged.
+    Points along the training are made by it, and each of them is merged.
     """
     config = point.config
     if config.merge is None or not is_merged(config):

@@ -18,11 +18,10 @@ from talr_cli.sweep.jobs import Job
 def prune(jobs: Sequence[Job], ended: Collection[Path], done: Collection[Path], keep: str) -> None:
     """Delete what `keep` does not keep of the jobs that are done.
 
-    final keeps every model; ends those of whole trainings and their averages, and none that was
-    taken along the way; best those that no other run of the same model and dataset in the
-    study beats on one score without losing on the other; none keeps none. A model that is still
-    to be averaged stays until that has ended. A run that is beaten once is beaten for good, so
-    that nothing has to wait for the end of the study.
+    `final` keeps every model. `ends` keeps those of whole trainings and their averages, not the
+    points along them. `best` keeps those on the Pareto front of the study's runs of the same model
+    and dataset. `none` keeps none. A model that is still to be averaged stays until that has ended.
+    A run that is beaten once stays beaten, so that nothing has to wait for the end of the study.
     """
     if keep == "final":
         return

@@ -1,8 +1,7 @@
 """The values of a space with the best domain score, while general ability stays within a bound.
 
-Each trial is a run of the study as `talr train` makes it: found again, gone on with, owned by one
-process. Optuna chooses what is tried; it hears the domain score, and how far the general score is
-beyond the bound.
+Each trial is a run of the study as `talr train` makes it: found again, resumed, owned by one
+process. Optuna chooses what is tried, by domain scores and how far general ones exceed the bound.
 """
 
 from __future__ import annotations
@@ -29,8 +28,9 @@ from talr_cli.sweep.journal import Journal
 from talr_cli.sweep.plan import find_models, jobs_of, model_key
 from talr_cli.sweep.space import Dimension
 
-# Points of domain score that a point of general score beyond the bound costs where trials are
-# compared before their end: Optuna's pruner hears one number, and no gain is worth it.
+# What exceeding the bound costs, in points of domain score for each point of general score, where
+# trials are compared before their end. Optuna's pruner takes a single number, and no gain on the
+# domain should make up for it.
 PENALTY = 10.0
 BOUND = "general loss beyond the bound"
 # A trial's attributes: what was typed for it, and the directory of its run.
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Search:
-    """A search that goes on until `options.n_trials` trials were begun, by whomever."""
+    """A search that goes on until `options.n_trials` trials were begun, by all its processes."""
 
     space: Sequence[Dimension]
     fixed: Sequence[str]
@@ -63,7 +63,7 @@ class Search:
         return journal
 
     def _study(self) -> Path:
-        """The folder of the study; the first choices show that the command is one of `train`."""
+        """The folder of the study; the first values of the space also check the command."""
         first = [_first(one) for one in self.space]
         config = self._point([*self.fixed, *first]).config
         if not config.eval:
@@ -77,7 +77,7 @@ class Search:
         return found[0]
 
     def _make(self, journal: Journal, trial: Trial, stop: Stop) -> None:
-        """Make the trial's run and tell how good it is; a stop leaves it to be gone on with."""
+        """Make the trial's run and report its scores; a stop leaves the trial to be resumed."""
         chosen = [one.suggest(trial) for one in self.space]
         log.info("trial %d of %d: %s", trial.number + 1, self.options.n_trials, " ".join(chosen))
         point = self._point([*self.fixed, *chosen])
@@ -116,7 +116,7 @@ class Search:
     def _is_pruned(
         self, trial: Trial, job: Job, point: Point, launcher: Launcher, stop: Stop
     ) -> bool:
-        """Train from point to point of `score_at` for as long as it is worth it."""
+        """Train from point to point of `score_at`; whether one of them ends the trial."""
         if not self.options.prune or point.config.merge is not None:
             return False
         known = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
@@ -126,7 +126,7 @@ class Search:
                 if directory.read_results() is None:
                     _train_until(job, directory, stop)
                     if stop.requested or not directory.model.exists():
-                        return False  # it has failed: what makes the run to its end says so
+                        return False  # it has failed, which making the whole run will report
                     alone = (*job.overrides, "score_at=null", f"at={config.at}")
                     _score(Job("train", alone, config, directory), launcher, stop)
                     if stop.requested or directory.read_results() is None:
@@ -149,14 +149,14 @@ class Search:
         return domain, _base_score(bases, results) - general
 
     def _worth(self, domain: float, loss: float) -> float:
-        """One number for both."""
+        """The domain score, less PENALTY for what the general loss is beyond the bound."""
         return domain - PENALTY * max(0.0, loss - self.options.max_general_loss)
 
 
 def _train_until(job: Job, point: RunDirectory, stop: Stop) -> None:
-    """Train until the weights of the point are there; the training stops with a checkpoint.
+    """Train until the weights of the point are saved; the training then stops with a checkpoint.
 
-    It is not scored beside the training: that would take the memory which the training plans with.
+    The point is not scored while the training runs, which has planned with all of the memory.
     """
     if point.model.exists():
         return

@@ -17,7 +17,7 @@ OVER = {  # states of a job that has ended
     *("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY"),
     *("BOOT_FAIL", "DEADLINE", "REVOKED"),
 }
-# Also after a run that was begun: such a job is in the queue, and no process is left of it.
+# States of a job that is in the queue without a process, some of them after it ran before.
 WAITS = {
     *(
         "PENDING",
@@ -31,7 +31,7 @@ WAITS = {
     ),
     "SPECIAL_EXIT",
 }
-# Of a job that ended, or was queued again, between a look at the queue and a word to it.
+# Refusals for a job that ended, or was queued again, since the queue was read.
 _TOO_LATE = ("already finished", "already completing", "invalid job id", "pending execution")
 # The comment comes last: it is a path, which may hold anything.
 _QUEUE = "%A|%T|%r|%N|%k"
@@ -68,7 +68,7 @@ class QueuedJob:
 
     @property
     def ends(self) -> bool:
-        """Its processes are gone or going; it may be on its way back into the queue."""
+        """Its processes are gone or going; it may be queued again."""
         return self.state == "COMPLETING"
 
 
@@ -163,14 +163,14 @@ def cancel(numbers: Sequence[str]) -> None:
 
 
 def ask_to_end(numbers: Sequence[str]) -> None:
-    """Tell running jobs to end, with no time limit: SIGTERM to their steps.
+    """Ask running jobs to end in their own time: SIGTERM to their steps.
 
     Raises:
         UserError: SLURM refuses it for one of them; the others were told.
     """
     refusals = []
     for command in (
-        # Whose time is over in this moment would be queued again.
+        # A job whose time is over at this moment would otherwise be queued again.
         ["scontrol", "update", f"JobId={','.join(numbers)}", "Requeue=0"],
         ["scancel", "--signal=TERM", *numbers],
     ):
@@ -187,7 +187,7 @@ def _answer(command: Sequence[str], script: str = "", no_matter: Sequence[str] =
     """The standard output of a command that gets `script` on its input.
 
     Args:
-        no_matter: Words of its refusals that are none.
+        no_matter: Words of refusals that are ignored.
     """
     try:
         done = subprocess.run(

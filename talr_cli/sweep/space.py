@@ -40,7 +40,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Steps:
-    """Values in an order, of which neighbours are alike."""
+    """Ordered values, where neighbours are alike."""
 
     key: str
     values: tuple[str, ...]
@@ -51,7 +51,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class Names:
-    """Values that say nothing of one another."""
+    """Values without an order."""
 
     key: str
     values: tuple[str, ...]

@@ -1,7 +1,7 @@
 """Where the runs of a study stand: by their files, and by SLURM's queue where there is one.
 
-The files say what was finished and what failed, the queue what waits and what is made, a run's
-lease what is made without a queue.
+The files say what has finished or failed, the queue what waits or runs, and a run's lease what runs
+without a queue.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Overview:
 
 
 def overview(runs_dir: Path, study: str) -> Overview:
-    """Of every run of a study that has a directory or a job.
+    """The state of every run of a study that has a directory or a job.
 
     Raises:
         UserError: The study has no run.

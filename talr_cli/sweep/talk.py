@@ -1,4 +1,4 @@
-"""What a sweep says while it goes on: a line at each start and end, and how far all of it is.
+"""What a sweep reports as it goes on: a line at each start and end, and how far it is in all.
 
 Knows what lies in run directories; does not decide what is made, nor where.
 """
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Talk:
-    """Of the jobs of a sweep, `workers` of which go on at a time."""
+    """Reports the jobs of a sweep, of which `workers` run at a time."""
 
     def __init__(self, jobs: Sequence[Job], workers: int) -> None:
         self._jobs = jobs
@@ -33,11 +33,11 @@ class Talk:
         self._ended: set[Path] = set()
         self._seen: set[Path] = set()
         self._took: dict[Kind, list[float]] = {}  # seconds of the jobs that were made here
-        self._seconds: float | None = None  # that were left at `_known`
+        self._seconds: float | None = None  # estimated at the time `_known`: what was left then
         self._known = 0.0
 
     def _look(self, outcomes: Mapping[Path, Outcome]) -> None:
-        """Tell the time that is left from what has become of the jobs so far."""
+        """Estimate the time that is left, from the jobs that have ended."""
         if self._known and len(outcomes) == len(self._ended):
             return
         self._ended = set(outcomes)
@@ -92,7 +92,7 @@ class Talk:
         return self._seconds - (time.monotonic() - self._known)
 
     def _at(self, job: Job, since: float) -> str:
-        """What the job is at, by what its process has written last, here or along its training."""
+        """What the job is doing, by the progress that it wrote last, in any of its runs."""
         folders = [job.directory.path, *(directory.path for _, directory in job.runs)]
         for folder in dict.fromkeys(folders):
             found = progress.read(folder, since)
@@ -107,12 +107,12 @@ class Talk:
 
 
 def _kind(job: Job) -> Kind:
-    """Jobs that take alike: scoring a base, training, averaging."""
+    """The kind of a job, within which jobs take alike: scoring a base, training, averaging."""
     return job.command, job.needs is None
 
 
 def _scores(job: Job, jobs: Sequence[Job]) -> str:
-    """The scores of the run and how far they are from its base, where that is a like with like."""
+    """A run's scores, with their change from the base where the two were measured alike."""
     results = _read(job.directory)
     if results is None:
         return ""

@@ -1,7 +1,7 @@
-"""What a sweep that waits for its jobs asks of SLURM: whether they can start, and how they are.
+"""What a sweep that waits for its jobs asks SLURM: whether they can start, and their states.
 
-Hydra's launcher submits them by submitit, which asks the accounting how they are. A cluster may
-keep none: here the queue is asked in its place.
+Hydra's launcher submits them by submitit, which reads their states from the accounting. A cluster
+may keep none, so the queue is asked instead.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 POLL = 10.0  # seconds between looks at the queue
 _FORGOTTEN = "gone from the queue"  # a job that ended some minutes ago
-# {key of hydra.launcher: option of sbatch}, of what decides whether a job can ever start.
+# {key of hydra.launcher: option of sbatch}: what decides whether a job can ever start.
 _OPTIONS = {
     "partition": "partition",
     "account": "account",
@@ -38,7 +38,7 @@ _OPTIONS = {
     "constraint": "constraint",
     "exclude": "exclude",
 }
-# What to type here for what is typed of a detached sweep; the longer ones first.
+# {a detached sweep's option in a remedy: the same for a sweep that waits}; longer ones first.
 _WORDS = {
     "slurm.options=[--qos=NAME]": "hydra.launcher.qos=NAME",
     "slurm.gpus=0": "hydra.launcher.gpus_per_node=null",
@@ -70,10 +70,10 @@ def typed_here(line: str) -> str:
 
 
 class Queue:
-    """Answers submitit in the place of its own watcher, by what `squeue` says of its jobs.
+    """Takes the place of submitit's watcher of jobs, by what `squeue` says.
 
-    It is asked every second for as long as there are jobs, so that it is also what tells the user
-    how they are, and what passes a requested stop on to them.
+    submitit asks it every second while there are jobs. So it is also what tells the user about
+    them, and what passes a requested stop on.
     """
 
     def __init__(self, name: str, stop: Stop, clock: Callable[[], float] = time.monotonic) -> None:
@@ -90,7 +90,7 @@ class Queue:
         return not self._states
 
     def register_job(self, job_id: str) -> None:
-        """One that was submitted: NUMBER, or NUMBER_TASK where it is one of an array.
+        """Called by submitit for each job: NUMBER, or NUMBER_TASK for one of an array.
 
         submitit registers an array as a job too, before its tasks.
         """
@@ -135,7 +135,7 @@ class Queue:
         self._tell(", ".join(f"{count} {words}" for words, count in sorted(counts.items())))
 
     def _end_in_time(self) -> None:
-        """What waits leaves the queue, what runs is asked to end, once."""
+        """Take waiting jobs out of the queue and ask running ones to end, once."""
         left = {job: state for job, (state, _) in self._states.items() if not _is_over(state)}
         waiting = [job for job, state in left.items() if state in slurm.WAITS]
         running = [job for job in left if job not in self._asked_to_end.union(waiting)]

@@ -18,7 +18,7 @@ from talr_cli.fields import value
 
 SCORE_SECTIONS = ("general", "domain", "drift", "weights", "training")
 SAMPLES = 50  # answers in the table
-# What has a unit that its name does not say; in a run's own files the names are shorter.
+# Metrics that are renamed so that a tracker's curves say their unit.
 _UNITS = {
     "loss": "loss_nats_per_token",
     "weighted_loss": "weighted_loss_nats_per_token",
@@ -27,7 +27,7 @@ _UNITS = {
     "tau": "tau_nats_per_token",
     "lr": "learning_rate",
 }
-# What has to be installed for a logger beside what talr brings along: their extras.
+# The extras of the loggers that talr does not install by itself.
 EXTRAS = {"tensorboard": "tensorboard", "mlflow": "mlflow"}
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class Backend(Protocol):
 
 
 class Tracker:
-    """A backend that cannot fail a run, or nothing: without one every call does nothing."""
+    """Passes calls on to a backend whose errors fail no run; without one, does nothing."""
 
     def __init__(self, backend: Backend | None = None) -> None:
         self._backend = backend
@@ -120,7 +120,7 @@ class Tracker:
             return
         try:
             self._backend.log(step, values)
-        except Exception as error:
+        except Exception as error:  # whatever its library raises: tracking fails no run
             self._give_up(self._backend, error)
 
     def finish(
@@ -145,7 +145,7 @@ class Tracker:
         try:
             backend.finish(scores, tasks, samples[:SAMPLES], plot)
             self._backend = None
-        except Exception as error:
+        except Exception as error:  # as above
             self._give_up(backend, error)
 
     def _give_up(self, backend: Backend, error: Exception) -> None:
@@ -186,9 +186,9 @@ def point_scores(results: Mapping[str, Any]) -> dict[str, float]:
 
 
 def flat_scores(results: Mapping[str, Any]) -> dict[str, float]:
-    """Every number of the results under its path: {"general/score": 0.41, ...}; no items'.
+    """Every number of the results but items' scores, by path: {"general/score": 0.41, ...}.
 
-    Drift, which is no share, has its unit in the name.
+    Names of drift say its unit.
     """
 
     def numbers(prefix: str, value: Any) -> Iterator[tuple[str, float]]:

@@ -25,7 +25,7 @@ def start_tracking(about: About) -> Tracker:
         return Tracker()
     try:
         return Tracker(start(about))
-    except Exception as error:
+    except Exception as error:  # whatever its library raises: tracking fails no run
         title = {"wandb": "W&B"}.get(about.logger.name, about.logger.name)
         log.warning("%s could not start, going on without it: %s", title, one_line(error))
         return Tracker()

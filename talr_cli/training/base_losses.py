@@ -1,6 +1,6 @@
 """The base model's loss on every training row: one pass, cached for every run that needs it.
 
-Of a row its mean, or the loss of each of its targets.
+Either a row's mean loss, or the loss of each of its targets.
 """
 
 from __future__ import annotations
@@ -38,9 +38,8 @@ def base_losses(
 ) -> torch.Tensor:
     """losses[R]: mean -log p over the targets of each row, in nats, under the base `model`.
 
-    `fingerprint` identifies the model's weights, `half` is the arithmetic of the training. The rows
-    count by their tokens, so data and chat template are part of the cache's key; a learning rate or
-    a seed is not.
+    `fingerprint` identifies the model's weights, `half` is the arithmetic of the training. The
+    cache's key has the rows as tokens, hence data and chat template; no learning rate and no seed.
     """
 
     def make() -> torch.Tensor:
@@ -94,7 +93,7 @@ def _once(
         return found
     # Runs that start together wait for the first of them.
     with hold(cached.with_suffix(".lock"), wait=True):
-        if _version(cached) != seen:
+        if _version(cached) != seen:  # else it is what was not found, and warned of, before
             found = find()
         return make() if found is None else found
 

@@ -1,7 +1,6 @@
-"""Rows of token ids -> a batch: TRL's collator, plus the general rows that a row takes along, and
-where its targets are.
+"""Rows of token ids -> a batch: TRL's collator, plus replay's general rows and where targets are.
 
-What is counted here, on the host, no step has to wait for the device to count.
+Targets are counted here, on the host, so that no step has to wait for the device to count them.
 """
 
 from __future__ import annotations

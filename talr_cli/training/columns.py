@@ -1,6 +1,6 @@
 """Rows as tokens -> the columns of the trainer's dataset: what an objective needs of each row.
 
-Knows replay and what is computed of the base before training; does not know the trainer.
+Knows replay and what is computed with the base before training; does not know the trainer.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Columns:
 def columns_of(
     method: Method, rows: Sequence[Rendered], general: Sequence[Rendered], base: Base
 ) -> Columns:
-    """The columns for a method; those of all rows together are computed of the base once.
+    """The columns for a method; the base is asked once for all rows together.
 
     Raises:
         UserError: The objective leaves no target.

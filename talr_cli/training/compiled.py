@@ -1,7 +1,7 @@
 """The decoder layers of a model through torch.compile: fewer and larger kernels, after a wait.
 
-Compiled is layer by layer and in place: weights keep their names, hooks and checkpointing stay
-around what is compiled, and layers that are alike are compiled once.
+Each layer is compiled by itself and in place: weights keep their names, hooks and checkpointing
+stay around what is compiled, and layers that are alike are compiled once.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from talr_cli.errors import UserError
 
 BACKEND = "inductor"
-# Of the same code: kinds of layers, training or not, with gradient or not. torch's 8 are few.
+# How often the same code may be compiled: for each kind of layer, in training or not, with gradient
+# or not. torch's own limit of 8 is soon reached.
 VARIANTS = 64
 
 
 def check_compiler(device: str, sharded: bool) -> None:
-    """Refuse what cannot be had.
+    """Refuse a device, a way to split up the model or a machine that cannot compile.
 
     Raises:
         UserError: With what to type or to install.
@@ -63,11 +64,11 @@ def compile_layers(model: PreTrainedModel) -> None:
         )
     torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
     for layer in layers:
-        # Around the forward pass of its class transformers has put checkpointing. Inside of what is
-        # compiled, the first thing that cannot be would leave all of it uncompiled.
+        # transformers wraps a layer's forward pass in checkpointing. If that were compiled too, the
+        # first part of it that cannot be would leave the whole layer uncompiled.
         plain = type(layer).forward.__wrapped__.__get__(layer)
-        # Batches differ in length.
-        layer.forward = _checkpointed(layer, torch.compile(plain, backend=BACKEND, dynamic=True))
+        compiled = torch.compile(plain, backend=BACKEND, dynamic=True)  # batches differ in length
+        layer.forward = _checkpointed(layer, compiled)
 
 
 def _checkpointed(layer: Any, compiled: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,7 +1,7 @@
-"""What lowers the peak of a training in one process on a CPU, by how tensors are made.
+"""Lowers the peak memory of a training in one process on a CPU, by when tensors are made.
 
-Freed memory stays with the process there, in holes between what lives on: what counts is when and
-how large tensors are made, not only how many live at once.
+On a CPU freed memory stays with the process, in holes between the tensors that live on. So the peak
+depends on when tensors are made and how large they are, not only on how many live at once.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def lower_peak(model: PreTrainedModel, optimizer: Any) -> None:
 
 
 def set_sparse(model: PreTrainedModel, sparse: bool) -> None:
-    """Whether an embedding that is the head as well has a gradient of the tokens it read alone.
+    """Let an embedding that is also the head have a sparse gradient: of the tokens it read alone.
 
-    It is added to the head's, which is whole: so is their sum. Otherwise there are three gradients
-    of that size at the end of the backward pass, one of them all but zeros.
+    Added to the head's dense gradient it gives the same sum. A dense one would make three gradients
+    of that size at the end of the backward pass, one of them nearly all zeros.
     """
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if isinstance(embedding, nn.Embedding) and head is not None:
@@ -33,9 +33,9 @@ def set_sparse(model: PreTrainedModel, sparse: bool) -> None:
 
 
 def make_state(optimizer: torch.optim.Optimizer) -> None:
-    """Make the state of AdamW, as it does itself in its first step, where it has none yet.
+    """Make AdamW's state before its first step, in which it would make it itself.
 
-    Made between the gradients of the first step, it would leave holes where they were.
+    Made then, among the gradients of that step, it would leave holes where they were.
     """
     if type(optimizer) is not torch.optim.AdamW or optimizer.state:
         return

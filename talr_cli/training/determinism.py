@@ -1,11 +1,11 @@
-"""The same bits from the same numbers on a GPU, so that a killed training goes on to the same ones.
+"""The same bits each time on a GPU, so that a training that was killed ends as one that was not.
 
-Some of CUDA's kernels add up in the order in which their blocks happen to end. Of a training step
-those are attention's backward pass (flash, padded or joined; memory-efficient; cuDNN's, which torch
-then leaves out), `index_add`, `scatter_add` and what has them as its gradient; none of them is in
-TRL's head, in matrix products of one stream, in norms or in AdamW. torch has other forms of all of
-these, but takes attention's only where what has no such form is an error (`warn_only=False`): with
-warnings alone flash attention stays as it is.
+Some of CUDA's kernels add up in the order in which their blocks happen to end. In a training step
+these are attention's backward pass (flash, padded or joined; memory-efficient; cuDNN's, which torch
+then leaves out), `index_add`, `scatter_add` and whatever has them as its gradient. TRL's head,
+matrix products of one stream, norms and AdamW have none of them. torch has a deterministic form of
+each, but uses attention's only with `warn_only=False`, where an operation without such a form is an
+error: with warnings alone flash attention stays as it is.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import torch
 
 log = logging.getLogger(__name__)
 
-DEVICES = ("cuda",)  # elsewhere nothing is to be switched: a CPU's sums have one order
-FLASH = "FLASH_ATTENTION_DETERMINISTIC"  # by which transformers tells the packages for it
+DEVICES = ("cuda",)  # a CPU's sums have a fixed order anyway
+FLASH = "FLASH_ATTENTION_DETERMINISTIC"  # how transformers tells the flash-attention packages
 _HAS_NONE = " does not have a deterministic implementation"
 MAY_DIFFER = "a run that is killed may end with other bits than one that is not: %s"
 
@@ -40,7 +40,7 @@ def same_bits(wanted: bool, model: Any, device: str) -> Iterator[None]:
         wanted: trainer.deterministic.
 
     Raises:
-        NoFixedOrderError: At such an operation, in a model that nothing was known of before.
+        NoFixedOrderError: The model has an operation that torch knows no deterministic form of.
     """
     if not wanted or device not in DEVICES:
         yield
@@ -63,18 +63,18 @@ def same_bits(wanted: bool, model: Any, device: str) -> Iterator[None]:
 
 @contextmanager
 def _strict() -> Iterator[None]:
-    of_empty: Any = torch.utils.deterministic
+    utilities: Any = torch.utils.deterministic
     mode = torch.are_deterministic_algorithms_enabled()
     warns = torch.is_deterministic_algorithms_warn_only_enabled()
-    filled, flash = of_empty.fill_uninitialized_memory, os.environ.get(FLASH)
+    filled, flash = utilities.fill_uninitialized_memory, os.environ.get(FLASH)
     torch.use_deterministic_algorithms(True)
-    of_empty.fill_uninitialized_memory = False  # it costs time, and nothing here reads such memory
+    utilities.fill_uninitialized_memory = False  # it costs time, and nothing here reads such memory
     os.environ[FLASH] = "1"
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(mode, warn_only=warns)
-        of_empty.fill_uninitialized_memory = filled
+        utilities.fill_uninitialized_memory = filled
         if flash is None:
             del os.environ[FLASH]
         else:
@@ -82,10 +82,10 @@ def _strict() -> Iterator[None]:
 
 
 def _obstacle(model: Any, device: str) -> str | None:
-    """Why it cannot be done for this model in this process."""
+    """Why sums cannot have a fixed order for this model in this process; None: they can."""
     if model._is_stateful:
         return "this model's layers with a state add up in no fixed order on a GPU"
-    try:  # torch looks at it once, when a process multiplies for the first time
+    try:  # torch reads the variable once, at the first matrix product of a process
         torch.ones(1, 1, device=device).mm(torch.ones(1, 1, device=device))
     except RuntimeError:
         return (

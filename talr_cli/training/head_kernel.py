@@ -1,24 +1,24 @@
-"""TRL's head by its Triton kernel, where that runs and is right; else by torch's own operations.
+"""TRL's head by its Triton kernel where that runs and is right, else by torch's own operations.
 
-Triton compiles a kernel when it first runs, and for that needs a compiler for C and Python's
-headers. Images that are made to run programs often have neither, and a training would end at its
-first step: so the kernel is tried before, on the GPU itself.
+Triton compiles a kernel when it first runs, for which it needs a C compiler and Python's headers.
+Images that are made to run programs often have neither, and a training would end at its first
+step. So the kernel is tried first, on the GPU itself.
 """
 
 from __future__ import annotations
 
 import logging
-from functools import cache
+from functools import cache, partial
 
 import torch
 from trl.kernels import ChunkedLogProbFunction, chunked_logprob
 
+from talr_cli.training.kernel_trial import computed_in, relative_distance, tried
 from talr_cli.training.memory import TILE_COLUMNS
-from talr_cli.training.varlen import computed_in
 
 log = logging.getLogger(__name__)
 
-# Of the vocabulary in a tile, by the kernel and without it.
+# Columns of the vocabulary in a tile, by the kernel and without it.
 COLUMNS, COLUMNS_BY_TORCH = TILE_COLUMNS["cuda"], TILE_COLUMNS["cpu"]
 TOKENS, VOCABULARY, SIZE = 12, 50, 16  # that the kernel is tried with, in tiles of 32 columns
 CAP, SCALE = 5.0, 0.5
@@ -39,11 +39,7 @@ def columns_at_once(hidden: torch.Tensor) -> int:
 def _has_kernel(device: torch.device, dtype: torch.dtype) -> bool:
     if not chunked_logprob._use_triton(device):
         return False
-    try:
-        off = error(device, dtype)
-        problem = f"it is off by {off:.2g}"
-    except Exception as failed:  # whatever a compiler says that is not there
-        off, problem = float("inf"), " ".join(str(failed).split()) or type(failed).__name__
+    off, problem = tried(partial(error, device, dtype))
     if off <= BOUND.get(dtype, BOUND_HALF):
         return True
     chunked_logprob._TRITON_AVAILABLE = False
@@ -84,4 +80,4 @@ def error(device: torch.device, dtype: torch.dtype) -> float:
                 for of, among in ((one, ours), (other, theirs))
             )
             pairs += zip(*gradients, strict=True)
-        return max(float((a.float() - b).norm().detach() / b.norm().detach()) for a, b in pairs)
+        return max(relative_distance(a, b) for a, b in pairs)

@@ -42,11 +42,11 @@ def joins_rows(
         half: What is computed in under autocast; None: fp32.
 
     Raises:
-        UserError: The model cannot keep joined rows apart, or not without losing by it.
+        UserError: `choice` is true, and the model does not keep joined rows apart.
     """
     flash = is_flash_attention_requested(model.config)
-    # One call of SDPA for each row is faster than padding on a CPU, not on a GPU. There a single
-    # row is joined too: transformers makes a mask for a padded one, and waits for the GPU to do so.
+    # A call of SDPA for each row beats padding on a CPU, but not on a GPU. With the kernel even a
+    # single row is joined: for a padded one transformers makes a mask, and waits for the GPU.
     faster = rows_at_once > 1 and (flash or device == "cpu")
     if device == "cuda" and not flash:
         faster = half is not None and can_attend_by_row(model) and _has_kernel(model, half)
@@ -81,8 +81,8 @@ def rows_stay_apart(model: PreTrainedModel, dtype: torch.dtype | None = None) ->
 
     A layer that mixes neighbouring tokens, or has a state that runs along the sequence, would carry
     something from row to row; some models do not take joined rows at all. How much is carried
-    depends on the weights: so the second row is also looked at behind another first row, which must
-    change nothing at all.
+    depends on the weights. So the second row is also put behind another first row: that must change
+    nothing at all.
 
     Args:
         dtype: What the training computes in under autocast: on a GPU its kernel takes no other.
@@ -92,7 +92,7 @@ def rows_stay_apart(model: PreTrainedModel, dtype: torch.dtype | None = None) ->
         [(7 * i + start) % vocabulary for i in range(6)] for start in (3, 10, 20)
     )
     kernel = model.config._attn_implementation
-    # Flash attention takes no other; a base of several dtypes computes under autocast only.
+    # Flash attention takes half precision only; weights of several dtypes need autocast.
     half = is_flash_attention_requested(model.config) or not is_whole(model)
     half = half or (model.device.type == "cuda" and dtype is not None)
     model.eval()
@@ -102,7 +102,7 @@ def rows_stay_apart(model: PreTrainedModel, dtype: torch.dtype | None = None) ->
             attend_by_row(model)
             _WINDOWS.clear()
             joined, behind = (_hidden(model, [row, second]) for row in (first, other))
-    except Exception as error:  # whatever a model says that was not made for it
+    except Exception as error:  # a model that is not made for joined rows may raise anything
         log.info("rows are padded: this model takes no joined ones (%s)", type(error).__name__)
         return False
     finally:
@@ -112,8 +112,8 @@ def rows_stay_apart(model: PreTrainedModel, dtype: torch.dtype | None = None) ->
     apart = _off(joined, alone) < (0.05 if half else 1e-3)
     apart = apart and _off(behind[6:], joined[6:]) < (1e-2 if half else 1e-5)
     if _has_window(model) and kernel == "sdpa" and {None} >= _WINDOWS:
-        # Made for masks alone, its layers do not say how far they see; the rows here are too short
-        # to show it.
+        # Its layers rely on the mask and do not pass the window on; the rows of this trial are too
+        # short to show that.
         log.info("rows are padded: this model does not tell its attention of its sliding window")
         return False
     if not apart:

@@ -104,7 +104,7 @@ def train(
 
     Args:
         load_plain: Loads the model as the trainer got it, but in fp32: for copies, for weights that
-            FSDP2 has split up, for a base that was held in fewer bytes.
+            FSDP2 has split up, for a base that is held in fewer bytes.
         at: The share of the steps after which it ends, as an interruption would end it.
         points: {share of the steps: who takes a copy of the model there}.
 
@@ -151,7 +151,7 @@ def _training(trainer: MethodTrainer, step: int) -> dict[str, Any]:
         "rows": len(trainer.train_dataset),
         "target_tokens": trainer.target_tokens,
         **trainer.facts,
-        # The steps that the next three are about: all of them, however often it went on.
+        # What the next three are about: all steps, however often the training went on.
         "timed_steps": trainer.state.global_step,
         "seconds": round(spent.seconds, 2),
         "tokens_per_second": round(spent.input_tokens / spent.seconds, 1),
@@ -180,15 +180,15 @@ def make_trainer(
     Args:
         model: In fp32; under an adapter as `load_frozen` makes it. One that FSDP2 will split up
             still lies on the CPU.
-        load_base: Loads another copy of the base, for a method that needs its predictions, in a
-            dtype: None is that of its checkpoint.
-        base_path: By which an adapter names its base.
+        load_base: Loads another copy of the base, for a method that needs its predictions. Takes
+            a dtype; None is that of its checkpoint.
+        base_path: What an adapter calls its base.
 
     Raises:
         UserError: The model's losses would not be its own, or a part of the method cannot be made.
     """
     check_head(model)
-    set_seed(setting.seed)  # of the adapter's initialisation too
+    set_seed(setting.seed)  # the adapter's initialisation depends on it
     device = setting.device
     with one_per_node_first():
         of_base = Base(model, base.fingerprint, setting.half, device)
@@ -213,8 +213,9 @@ def make_trainer(
         args=arguments,
         optimizer_cls_and_kwargs=setting.optimizer.maker(setting.lr),
         objective=method.objective,
-        schedule=copy.deepcopy(setting.schedule),  # which remembers the losses of this training
-        # What it keeps of the base goes when the trainer does: the config's own lives on.
+        # Copies: a schedule remembers this training's losses and a regulariser holds the base's
+        # weights, and the config's own objects outlive the trainer.
+        schedule=copy.deepcopy(setting.schedule),
         regulariser=copy.copy(method.regulariser),
         mean=WeightMean(method.merge.decay) if isinstance(method.merge, Ema) else None,
         # Without autocast a bf16 copy would round the predictions that fp32 is compared with.
@@ -229,7 +230,7 @@ def make_trainer(
 
 
 def trainer_arguments(setting: Setting, directory: RunDirectory) -> SFTConfig:
-    """TRL's arguments."""
+    """The settings in TRL's terms."""
     trainer, device = setting.trainer, setting.device
     sharded = is_sharded(setting.distributed)
     micro, accumulation = per_rank(trainer.batch_size, trainer.rows_at_once, world_size())
@@ -264,23 +265,29 @@ def trainer_arguments(setting: Setting, directory: RunDirectory) -> SFTConfig:
         fsdp=sharded or None,  # type: ignore[arg-type]
         fsdp_config={"state_dict_type": "SHARDED_STATE_DICT"} if sharded else None,
     )
-    # Batches lie in pinned memory: copying them, the host need not wait.
+    # Batches lie in pinned memory, so that the host need not wait for their copies.
     accelerator: Any = arguments.accelerator_config
     accelerator.non_blocking = device == "cuda"
     if sharded:
-        # Each micro-batch's gradient is split up at once: added up first, every rank would hold
-        # the whole of it.
-        accelerator.gradient_accumulation_kwargs = {"sync_each_batch": True}
-        # As with DDP, weights and gradients travel in fp32 and autocast decides what is computed
-        # in bf16; accelerate's policy would round gradients to bf16 before they are added up.
-        arguments.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy()
-        if device == "cpu":
-            # accelerate would quietly fall back to DDP; torch shards on CPUs as well.
-            PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+        _split_up(arguments, device)
     # One process, one GPU: transformers would spread the model over all that it sees.
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1
     return arguments
+
+
+def _split_up(arguments: SFTConfig, device: str) -> None:
+    """What FSDP2 is to do otherwise than accelerate has it."""
+    accelerator: Any = arguments.accelerator_config
+    # Each micro-batch's gradient is split up at once: added up first, every rank would hold the
+    # whole of it.
+    accelerator.gradient_accumulation_kwargs = {"sync_each_batch": True}
+    # As with DDP, weights and gradients travel in fp32 and autocast decides what is computed in
+    # bf16; accelerate's policy would round gradients to bf16 before they are added up.
+    arguments.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy()
+    if device == "cpu":
+        # accelerate would quietly fall back to DDP; torch shards on CPUs as well.
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
 
 def _check_strategy(checkpoint: Path, sharded: bool) -> None:

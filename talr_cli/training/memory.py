@@ -1,8 +1,8 @@
-"""What an optimizer step holds in memory, by a formula: from a model's shape, in no time.
+"""What an optimizer step holds in memory, computed from a model's shape alone.
 
 Knows the trainer (autocast's copies of the weights, the fused head, checkpointed layers), the
-optimizer and the parts of a method; does not know the machine. Counted are tensors: what an
-allocator wastes and what a process takes without any comes on top.
+optimizer and the parts of a method; does not know the machine. Only tensors are counted: what an
+allocator wastes, and what a process takes without any tensor, comes on top.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def step_memory(shape: Shape, method: Method, how: Arithmetic, one: Pass) -> Mem
         theta_0 += FP32 * min(CHUNK[how.device], trained)
     if isinstance(method.regulariser, Kl) and method.adapter is None:
         base = (shape.stored_bytes if how.half else FP32) * shape.weights
-    # The moment with the most of these three; the rest is there all the time.
+    # These three differ from moment to moment; the rest is there all the time.
     peak = max(_moments(shape, method, how, one, gradient), key=sum)
     return Memory(
         _weights(shape, method, how) / _parts(how) + _gathered(shape, how),
@@ -147,7 +147,7 @@ def _weights(shape: Shape, method: Method, how: Arithmetic) -> float:
 
 
 def _state(shape: Shape, method: Method, how: Arithmetic) -> float:
-    """Of the optimizer; its numbers for embedding and head may be others than those between."""
+    """Bytes of the optimizer's state; embedding and head may be kept otherwise than the rest."""
     trained = trained_numbers(shape, method)
     if method.adapter is not None:
         return how.optimizer.state(trained)
@@ -155,7 +155,7 @@ def _state(shape: Shape, method: Method, how: Arithmetic) -> float:
 
 
 def _logits(shape: Shape, method: Method, how: Arithmetic, one: Pass) -> float:
-    """What is held of them at once, with the gradient of what they are made of."""
+    """Bytes of the logits that are held at once, with the gradient of the head's part for them."""
     columns = min(TILE_COLUMNS[how.device], shape.vocabulary)
     made = min(one.targets, TILE_TOKENS) * columns * TILES[how.device] * FP32
     if how.device == "cpu":

@@ -1,9 +1,8 @@
-"""How a batch is cut up for the memory that is free: rows at once, and whether layers are computed
-again in the backward pass.
+"""How a batch is cut up for the free memory: rows at once, and activation checkpointing or not.
 
-Both change no result beyond rounding, with one exception: with rows taken in several passes TALR's
-tau is, by default, that of the step before. What was typed is kept. Of what fits the fastest is
-taken, by a count of the tokens that are computed; nothing is tried out.
+Neither changes a result beyond rounding, with one exception: where rows are taken in several passes
+TALR's tau is, by default, that of the step before. What was typed is kept. Otherwise the fastest
+way that fits is taken, by a count of the tokens that are computed; nothing is tried out.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from talr_cli.training.arithmetic import Arithmetic, Pass
 from talr_cli.training.config import TrainerConfig
 from talr_cli.training.memory import Memory, least, step_memory
 
-# A forward and backward pass takes as long as so many tokens more would: weights are read and cast,
-# gradients added up. By bandwidth and arithmetic of an H100 and of two CPU cores, not measured.
+# What each pass costs beside its tokens, in tokens: weights are read and cast, gradients added up.
+# Computed from bandwidth and arithmetic of an H100 and of two CPU cores, not measured.
 TOKENS_OF_A_PASS = {"cuda": 500, "cpu": 50}
-# Of a forward and a backward pass, in operations for each weight and token.
+# Operations for each weight and token.
 FORWARD, BACKWARD = 2, 4
 
 
@@ -141,7 +140,7 @@ def choose(
 
 
 def cost(plan: Plan, device: str, rows: Rows) -> float:
-    """Of a training row, in tokens that are computed once forward and backward."""
+    """What a training row costs, in tokens that go once forward and once backward."""
     passes = operations(plan.checkpointing) / operations(checkpointing=False)
     return passes * rows.mean_tokens(plan.rows) + TOKENS_OF_A_PASS[device] / plan.rows
 

@@ -1,6 +1,6 @@
-"""Weights along a training: a copy at each point that was asked for, which training does not feel.
+"""Weights along a training: a copy at each point that was asked for; the training is not changed.
 
-Knows the trainer; what becomes of a copy is the business of whoever asked for it.
+Knows the trainer; does not know what becomes of a copy.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from talr_cli.training.trainer import MethodTrainer
 
-# Takes the model as the trainer has it, adapters and all, and what the training took so far; gives
-# what is to be done once that copy is gone.
+# (the model as the trainer has it, adapters and all; the `training` results so far) -> what is to
+# be done once that copy is freed.
 Keep = Callable[[Any, dict[str, Any]], Callable[[], None]]
 
 

@@ -1,7 +1,7 @@
 """The micro-batches of one rank: together the ranks see the batches of one process, row for row.
 
-accelerate fills the last batch of an epoch up with rows of its beginning, which would then be
-trained on twice; here it is filled up with rows that have no target.
+accelerate fills up an epoch's last batch with rows from its beginning, which would then be trained
+on twice. Here it is filled up with rows that have no target.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class RankBatches(Sampler[list[int | None]]):
     def __init__(self, rows: int, size: int, rank: int, ranks: int, seed: int) -> None:
         self._size, self._rank, self._at_once = size, rank, size * ranks
         self._steps = math.ceil(rows / self._at_once)
-        # What accelerate draws the rows of a single process with.
+        # The sampler that accelerate uses in a single process.
         self._order = SeedableRandomSampler(range(rows), data_seed=seed)
 
     def __len__(self) -> int:

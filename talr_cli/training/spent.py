@@ -1,4 +1,4 @@
-"""What a training takes: time, tokens and memory, counted on over interruptions."""
+"""What a training takes: time, tokens and memory; the counts go on after an interruption."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Spent:
 
 
 class Meter:
-    """Adds what this process group spends to what was spent before it went on."""
+    """Adds what these processes spend to what was spent before an interruption."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator = accelerator

@@ -44,7 +44,7 @@ class StepStatistics:
     ) -> dict[str, float]:
         """Metrics since the last flush; empty when nothing was added. All ranks must call.
 
-        All of them are read in one copy: each would make the host wait for the device.
+        They are copied to the host together: each copy makes it wait for the device.
         """
         if not self._losses:
             return {}

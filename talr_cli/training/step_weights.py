@@ -1,7 +1,7 @@
 """The weights of a batch's targets, where they depend on the other targets of the optimizer step.
 
-Knows which targets a step has and in which order: that of its rows, whatever micro-batches and
-ranks these are dealt to. What is made of their weights the objective knows.
+Knows which targets a step has, and puts them in the order of its rows, whatever micro-batches and
+ranks these are dealt to. How weights follow from them is the objective's part.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from accelerate import Accelerator
 from talr_cli.methods.base import Objective, Step, TargetTokens
 from talr_cli.training.temperature import StepTemperature
 
-# What TargetTokens may have beside log_probs and sequence, a value for each target.
+# The optional fields of TargetTokens that have a value for each target.
 VALUES = ("entropy", "topk_entropy", "log_sum_sq_probs", "sequence_weights", "base_log_probs")
 
 
 class StepWeights:
     """Follows the optimizer steps of a training run and answers with weights for each micro-batch.
 
-    An objective that looks at the whole step is asked once, before the first backward pass: with
-    one micro-batch a process of the pass that is trained, else of a pass without gradient.
+    An objective that looks at the whole step is asked once, before the first backward pass. With
+    one micro-batch in each process it sees the pass that is trained, else one without gradient.
     """
 
     def __init__(self, objective: Objective, accelerator: Accelerator) -> None:

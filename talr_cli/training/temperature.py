@@ -1,7 +1,7 @@
 """The batch statistic tau of an objective, made a property of the optimizer step.
 
-A median over sequences is not a sum: it cannot be added up over micro-batches. This module knows
-which sequences it is taken over; the objective knows how.
+A median over sequences is not a sum: it cannot be added up over micro-batches. Knows which
+sequences tau is taken over; how, the objective knows.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class StepTemperature:
         return self._over_ranks(losses)
 
     def state(self) -> float | None:
-        """The value the next step's lagged estimate starts from, for a checkpoint. Collective."""
+        """The next step's lagged estimate, for a checkpoint. All ranks must call."""
         if self._collected:
             return float(self._over_ranks(torch.cat(self._collected)))
         return None if self.lagged is None else float(self.lagged)

@@ -1,9 +1,9 @@
 """Batch -> log-probabilities of its targets, and of nothing else, on every device.
 
-TRL's head projects through the vocabulary in tiles, so that no matrix of all targets by all tokens
-is made. Its own way to find the targets would make the host wait for the device in every pass, and
-on a CPU it projects every position: here it is given the hidden states of the targets alone, at
-positions that the collator has counted.
+TRL's head makes logits in tiles, so that no matrix of all targets by the whole vocabulary is made.
+Its own way to find the targets would make the host wait for the device in every pass, and on a CPU
+it projects every position. So it is given the hidden states of the targets alone, at positions that
+the collator has counted.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def add_token_scores(model: nn.Module, outputs: tuple[str, ...]) -> None:
     cap, scale = logit_cap(text), logit_scale(text)
     fused = tuple(output for output in outputs if output != "topk_entropy")
 
-    # generate() looks up what it may hand over in the signature.
+    # generate() reads the forward pass's signature to see which arguments it may pass.
     @functools.wraps(type(language_model).forward)
     def forward(
         self: PreTrainedModel,
@@ -51,8 +51,8 @@ def add_token_scores(model: nn.Module, outputs: tuple[str, ...]) -> None:
     ) -> Any:
         if targets is None:
             return plain(*args, **kwargs)
-        kwargs.pop("labels", None)  # PEFT hands on what it was not given
-        # Backbone and head are looked up in each call: FSDP2 and PEFT replace them.
+        kwargs.pop("labels", None)  # PEFT passes labels=None
+        # Backbone and head are looked up in each call, since FSDP2 and PEFT replace them.
         hidden = backbone(self)(*args, **kwargs).last_hidden_state
         hidden = at_targets(hidden, targets["at"])
         head: Any = self.get_output_embeddings()
@@ -87,7 +87,7 @@ def score_targets(
         model: What is called: `unwrapped` inside DDP or FSDP, or itself.
         unwrapped: The model that went through `add_token_scores`.
         inputs: A batch of the `Collator`, padded or joined.
-        top_k: Also the entropy over so many of the likeliest tokens, without gradient.
+        top_k: How many of the likeliest tokens `topk_entropy` is over; None: not computed.
 
     Returns:
         The N targets, and the hidden[N, H] that the head turned into their predictions.

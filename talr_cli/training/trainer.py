@@ -48,7 +48,7 @@ from talr_cli.training.validation import ValidationLoss
 from talr_cli.training.weight_mean import KeepMean, WeightMean
 
 STATE = "talr_state.json"  # in a checkpoint: what transformers does not know of
-OF_ROWS = ("sequence_weight", "base_log_probs", "replay")  # columns that are for the collator
+OF_ROWS = ("sequence_weight", "base_log_probs", "replay")  # columns that the collator reads
 
 
 class MethodTrainer(SFTTrainer):
@@ -73,7 +73,7 @@ class MethodTrainer(SFTTrainer):
         compiled: bool = False,
         **kwargs: Any,
     ) -> None:
-        """What is added to SFTTrainer's own arguments.
+        """The arguments that are not SFTTrainer's own.
 
         Args:
             schedule: Of the learning rate; without, that of SFTTrainer's arguments.
@@ -116,8 +116,8 @@ class MethodTrainer(SFTTrainer):
     def leave_model_as_loaded(self) -> None:
         """Undo what training changes about the model beside its weights.
 
-        The fused head and accelerate's autocast live in an attribute of the model: without it the
-        model in memory computes as the saved one does.
+        The fused head and accelerate's autocast are a `forward` of the object: without it the model
+        in memory computes as the saved one does.
         """
         model = causal_lm(self.model)
         for part in (self.model, model):
@@ -143,14 +143,14 @@ class MethodTrainer(SFTTrainer):
         return super().create_scheduler(num_training_steps, optimizer)
 
     def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
-        """What accelerate is to do about memory, beside what transformers asks of it."""
+        """transformers' arguments of accelerate, and two that save memory."""
         built = super()._build_accelerator_args(**kwargs)
         for handler in built["kwargs_handlers"]:
             if isinstance(handler, DistributedDataParallelKwargs):
-                # What DDP sends between the ranks is the gradient itself, not a second one.
+                # DDP then sends the gradients themselves, not copies.
                 handler.gradient_as_bucket_view = True
-        # Autocast's copies of the weights are not kept until the end of the forward pass: each is
-        # used once, and together they are half as large as the model.
+        # Autocast must not keep its copies of the weights until the forward pass ends: each is used
+        # once, and together they are half as large as the model.
         built["kwargs_handlers"].append(AutocastKwargs(cache_enabled=False))
         return built
 
@@ -159,11 +159,11 @@ class MethodTrainer(SFTTrainer):
         self._start_regulariser()
         accelerator = self.accelerator
         if self.is_fsdp_enabled and accelerator.native_amp:
-            # accelerate does so for every model but FSDP2's.
+            # accelerate does this for every model but FSDP2's.
             autocast: Any = get_mixed_precision_context_manager(True, accelerator.autocast_handler)
             self.model.forward = convert_outputs_to_fp32(autocast(self.model.forward))
         if isinstance(self.model_wrapped, DistributedDataParallel):
-            # Zeroed in place, the gradient stays in what DDP sends; a new one would lie beside it.
+            # Zeroed in place, gradients stay in DDP's buckets; new ones would lie beside them.
             wrapped = self.model_wrapped
             wrapped.zero_grad = partial(wrapped.zero_grad, set_to_none=False)  # type: ignore[method-assign]
         if self.args.device.type == "cpu" and accelerator.num_processes == 1:
@@ -254,7 +254,7 @@ class MethodTrainer(SFTTrainer):
         return output
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> None:
-        """Read with all else that is logged: transformers would read it by itself."""
+        """Kept on the device, to be read with the other metrics; transformers would wait for it."""
         self.statistics.grad_norm = super()._get_grad_norm(model, grad_norm)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -321,7 +321,7 @@ class MethodTrainer(SFTTrainer):
                 "tau": self.weights.temperature.state(),
                 "target_tokens": self.target_tokens,
                 "spent": asdict(self.meter.read()),
-                # an interrupted run goes on so, to end with the same bits
+                # a run that goes on with the same two ends with the same bits
                 "rows_at_once": self.args.per_device_train_batch_size,
                 "checkpointing": bool(self.args.activation_checkpointing),
             }

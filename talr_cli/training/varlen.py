@@ -1,20 +1,23 @@
 """Attention over joined rows by torch's own flash kernel, on GPUs that have it.
 
-One call for all rows, and the host waits for nothing. Before it is used it is tried on the device
-itself, against plain attention row by row: windows, heads that share keys, and gradients. What it
-gets wrong, or cannot do, is left to others.
+One call for all rows, and the host waits for nothing. Before the kernel is used it is tried on the
+device itself, against plain attention row by row: windows, heads that share keys, and gradients.
+Where it is wrong, or does not run, attention is computed in another way.
 """
 
 from __future__ import annotations
 
 import inspect
 import logging
+import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
+
+from talr_cli.training.kernel_trial import computed_in, relative_distance, tried
 
 log = logging.getLogger(__name__)
 
@@ -25,19 +28,13 @@ BOUND = 2e-2  # relative, of outputs and gradients in bf16
 
 
 def kernel() -> Callable[..., Any] | None:
-    """torch's, where it is a version that takes windows."""
+    """torch's kernel for rows of different lengths, where its version takes sliding windows."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return None
     takes = inspect.signature(varlen_attn).parameters
     return varlen_attn if "window_size" in takes else None
-
-
-def computed_in(states: torch.Tensor) -> torch.dtype:
-    """What a kernel computes them in: under autocast its dtype, which no kernel is told of."""
-    device = states.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype
 
 
 def usable(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float) -> bool:
@@ -50,20 +47,19 @@ def usable(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout:
 
 @cache
 def works(device: torch.device, dtype: torch.dtype, heads: int, keys: int, width: int) -> bool:
-    """Whether the device has the kernel, and it computes what it should for so many heads."""
+    """Whether the device has the kernel, and it is right for so many heads, keys and widths."""
     found = kernel()
     if device.type != "cuda" or dtype not in HALF or found is None:
         return False
     if torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
         return False
-    try:
-        off = error(found, device, dtype, heads, keys, width)
-    except Exception as problem:  # whatever a kernel says that was not made for it
-        log.info("attention: torch's kernel for joined rows: %s", " ".join(str(problem).split()))
-        return False
-    if off > BOUND:
-        log.warning("attention: torch's kernel for joined rows is off by %.2g: not used", off)
-    return off <= BOUND
+    off, problem = tried(partial(error, found, device, dtype, heads, keys, width))
+    if off <= BOUND:
+        return True
+    # That it does not run is nothing strange: it is not made for every width of a head.
+    level = logging.INFO if math.isinf(off) else logging.WARNING
+    log.log(level, "attention: torch's kernel for joined rows is not used: %s", problem)
+    return False
 
 
 def attend(
@@ -132,8 +128,7 @@ def error(
                     for one, of in ((out, ours), (plain, theirs))
                 )
                 pairs = [(out.detach(), plain.detach()), *zip(*gradients, strict=True)]
-                offs = [float((a.float() - b).norm() / b.norm()) for a, b in pairs]
-                worst = max(worst, *offs)
+                worst = max(worst, *(relative_distance(a, b) for a, b in pairs))
     return worst
 
 

@@ -1,6 +1,6 @@
-"""The moving average of the weights over a training, beside it.
+"""The moving average of the weights over a training, kept beside it.
 
-Knows the model that is trained and checkpoints; the training feels nothing of it.
+Knows the model that is trained and checkpoints; changes nothing about the training.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class WeightMean:
         """The mean becomes the model's weights, and they the mean."""
         if isinstance(model, FSDPModule):
             model.reshard()  # a pass without gradients leaves what the root holds whole
-        # Without a step there is no mean: fp16's may all have been left out.
+        # There is no mean where no step was made: fp16 may have left out all of them.
         for name, weight in _trained(model) if self._mean else ():
             mean = self._mean[name]
             if isinstance(weight, DTensor):  # FSDP2 holds on to the memory that it lies in
@@ -86,11 +86,11 @@ class WeightMean:
 
 
 class KeepMean(TrainerCallback):
-    """Has the mean follow the optimizer's steps.
+    """Updates the mean after each optimizer step.
 
     Args:
-        loss_scale: fp16's, as it is now; None without one. It falls where a step is left out as
-            its gradient is no number: a fused optimizer does so by itself and tells nobody else.
+        loss_scale: fp16's, as it is now; None without one. It falls when a step is left out because
+            its gradient is not finite, which a fused optimizer does without telling anyone.
     """
 
     def __init__(self, mean: WeightMean, loss_scale: Callable[[], torch.Tensor | None]) -> None:

@@ -85,7 +85,7 @@ def test_an_empty_place_is_one_line(tmp_path, monkeypatch):
     none = "no run under runs: `talr train` makes one"
     with pytest.raises(UserError, match=f"^{none}"):
         list_command.main([])
-    with pytest.raises(UserError, match=f"^tlar is no directory of a run, and {none}"):
+    with pytest.raises(UserError, match=f"^tlar is no run's directory, and {none}"):
         show.main(["tlar"])
     assert not list(tmp_path.iterdir())
 
@@ -134,6 +134,8 @@ def test_a_run_without_scores_or_config_is_shown_too(study, capsys):
     assert "scores: none yet" in text
     with pytest.raises(UserError, match=r"3 runs begin|no directory and no run begins with x"):
         show.main(["x"])
+    with pytest.raises(UserError, match=r"^/nope is no run's directory: `talr list`"):
+        show.main(["/nope"])  # a place is no name, wherever runs lie
 
 
 def left(study):

@@ -28,7 +28,7 @@ from talr_cli.evaluation.general.suite import evaluate_general
 from talr_cli.evaluation.generation import Request, greedy
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.reading import cache_name, takes_padding
-from talr_cli.evaluation.self_score import check_budget
+from talr_cli.evaluation.self_score import check_prompts
 from talr_cli.models import loading
 from talr_cli.models.row_batches import batches_of
 from talr_cli.scorers.text import ExactMatch
@@ -276,9 +276,9 @@ def test_a_budget_that_was_named_has_to_fit(model, renderer):
     longest = max(len(renderer.prompt_ids(example.messages)) for example in rows)
     fits = 2048 - longest
     for budget, answer_by in ((fits, "generation"), (fits + 1, "likelihood"), (None, "generation")):
-        check_budget(settings, renderer, rows, DomainEvalConfig(answer_by, budget))
+        check_prompts(settings, renderer, rows, DomainEvalConfig(answer_by, budget))
     with pytest.raises(UserError, match=f"set domain.max_new_tokens={fits}"):
-        check_budget(settings, renderer, rows, DomainEvalConfig("generation", fits + 1))
+        check_prompts(settings, renderer, rows, DomainEvalConfig("generation", fits + 1))
 
 
 def test_what_was_cut_is_counted_and_a_large_share_said(model, renderer, caplog):

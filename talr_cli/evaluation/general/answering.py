@@ -1,4 +1,4 @@
-"""The harness's model, HFLM, with answers of our own: greedy ones, and choices read once.
+"""The harness's model, HFLM, with our own decoding: greedy answers, shared contexts read once.
 
 What the harness asks and how it judges stays its own: prompts, tokens, truncation, stop strings.
 """
@@ -20,11 +20,12 @@ from talr_cli.evaluation.generation import Request, greedy, only_ends_inherited
 from talr_cli.models.row_batches import rows_are_apart
 from talr_cli.models.saving import end_tokens
 
-_GREEDY = {"do_sample", "temperature", "top_p", "top_k"}  # what a greedy task may ask for
+# Settings that a task may name and still be greedy: without do_sample they mean nothing.
+_GREEDY = {"do_sample", "temperature", "top_p", "top_k"}
 
-# (its text, context, continuation)
+# A request of the harness for a log-likelihood: (its text, context tokens, continuation tokens).
 Likelihood = tuple[Any, list[int], list[int]]
-# Requests -> of each its new tokens, and whether they were cut.
+# Requests -> (new tokens, whether they were cut) of each.
 Generate = Callable[[Sequence[Request]], Sequence[tuple[list[int], bool]]]
 
 
@@ -61,9 +62,9 @@ class Answering(HFLM):
     def _model_generate(
         self, context: torch.Tensor, max_length: int, stop: list[str], **settings: Any
     ) -> torch.Tensor:
-        """Ids [B, T'] of prompts and answers; padded where an answer has ended."""
+        """ids[B, T'] of prompts and answers, padded on the right where an answer has ended."""
         if _samples(settings, {"attention_mask"}):
-            with only_ends_inherited(self.model):  # as the task wants it, and nothing else
+            with only_ends_inherited(self.model):  # sampled as the task asks, by HFLM itself
                 return super()._model_generate(context, max_length, stop, **settings)
         with progress.share(len(context), of=self._asked or len(context)):
             return self._greedily(context, max_length, stop, settings)
@@ -87,7 +88,7 @@ class Answering(HFLM):
         return torch.cat([context, ids.to(context.device)], dim=-1)
 
     def _greedy(self, requests: Sequence[Request]) -> list[tuple[list[int], bool]]:
-        """All of them have the same stop strings."""
+        """Answers to requests that have the same stop strings."""
         tokenizer: Any = self.tokenizer
         strings = requests[0].stop
         window = max(
@@ -125,7 +126,7 @@ class Answering(HFLM):
             return super()._model_call(inps, *args, **settings)
 
     def _read_once(self, requests: Sequence[Likelihood]) -> list[tuple[float, bool]] | None:
-        """None where the contexts are not shared, or cannot be."""
+        """Likelihoods, each context read once; None where none is shared or the model cannot."""
         places: dict[tuple[int, ...], list[int]] = {}
         for place, (_, context, _continuation) in enumerate(requests):
             places.setdefault(tuple(context), []).append(place)

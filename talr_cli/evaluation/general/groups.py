@@ -1,7 +1,7 @@
 """Groups of the harness that count as one task: those whose score is the mean of all their items.
 
-MMLU is 57 tasks and one measure of ability: each of its questions counts once. A group whose mean
-is made in another way, such as that of its tasks' means, is none.
+MMLU is 57 tasks and one measure of ability: each of its questions counts once. A group with any
+other score, such as the mean of its tasks' means, does not count as one task.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from talr_cli.errors import UserError
 
 Index = Mapping[str, Entry]  # of a TaskManager: what it knows by name
 
-# What else a group's file holds are changes to its tasks.
+# Keys that say how a group is made up; any other key of its file changes its tasks.
 _STRUCTURE = {"group", "group_alias", "task", "aggregate_metric_list", "metadata", "tag"}
 
 
@@ -41,11 +41,11 @@ def members_of(index: Index, name: str) -> list[str]:
 
 
 def _members(index: Index, name: Any, is_listed: bool) -> Iterator[str | None]:
-    """None for a member that is not known, and where items do not count alike."""
+    """The tasks' names; None for a member that is not known, and where items do not count alike."""
     entry = index.get(name) if isinstance(name, str) else None
     if entry is None:
         yield None
-    elif entry.kind is Kind.TAG:  # inside of a group a short way to list tasks, no group itself
+    elif entry.kind is Kind.TAG:  # within a group a way to list tasks; it has no score itself
         yield from [None] if is_listed else sorted(entry.tags)
     elif entry.kind is not Kind.GROUP:
         yield entry.name

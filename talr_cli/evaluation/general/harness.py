@@ -1,8 +1,8 @@
 """One task through lm-evaluation-harness, in this process, on a model already in memory.
 
-Knows the harness's habits: batch size belongs to HFLM, it reseeds the random generators, switches
-the model to eval mode and touches the tokenizer. All of that is put back. Does not know the suite
-that a task belongs to.
+Knows the harness's habits: it takes the batch size from HFLM, reseeds the random generators,
+switches the model to eval mode and changes the tokenizer, all of which is put back. Does not know
+the suite that a task belongs to.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def run_task(harness_model: HarnessModel, task: Task, suite: SuiteConfig) -> dic
     """
     name = task.task_name
     made_of = definition(task, suite.limit)
-    # What `simple_evaluate` does before it calls `evaluate`; it also spends seconds on listing
-    # the machine's packages and devices for each call.
+    # As `simple_evaluate` does before it calls `evaluate`. That also lists the machine's packages
+    # and devices, which takes seconds in each call.
     random.seed(0)
     np.random.seed(1234)
     torch.manual_seed(1234)
@@ -102,10 +102,10 @@ class HarnessModel(HFLM):
         super().__init__(model, tokenizer=renderer.tokenizer, **self._settings)
 
     def _check_room(self, requests: Sequence[Instance]) -> None:
-        """Count the prompts to be cut, which the harness does in silence.
+        """Count the prompts that the harness will cut, which it does without a word.
 
         Raises:
-            UserError: Nothing would be left of the prompts.
+            UserError: Nothing would be left of a prompt.
         """
         texts = [request.args[0] for request in requests]
         for text, request in zip(texts, requests, strict=True):
@@ -119,7 +119,7 @@ class HarnessModel(HFLM):
             self.prompts_cut += self._is_longer(text, self.max_length - budget)
 
     def _is_longer(self, text: str, tokens: int) -> bool:
-        # A token stands for a byte at least, but for the few that are put around a text.
+        # Every token stands for a byte or more, but for the few that are put around a text.
         return len(text.encode()) + 16 > tokens and len(self.tok_encode(text)) > tokens
 
 
@@ -162,7 +162,7 @@ class SharedModel(HarnessModel):
 
 
 class Elsewhere(HarnessModel):
-    """For the harness's tasks that generate: a model whose tokens another process chooses."""
+    """A model whose tokens another process chooses; for tasks that generate."""
 
     def __init__(
         self, model: PreTrainedModel, renderer: Renderer, suite: SuiteConfig, generate: Generate
@@ -178,13 +178,13 @@ class Elsewhere(HarnessModel):
 
 
 class _AskedError(Exception):
-    """Leaves the harness when it has asked."""
+    """Ends a run of the harness once its requests are known."""
 
 
 def requests_of(
     task: Task, model: PreTrainedModel, renderer: Renderer, suite: SuiteConfig
 ) -> list[Request]:
-    """What a task that generates will ask, told by running it up to there."""
+    """What a task that generates will ask: the harness is run until it asks, and no further."""
     asked: list[Request] = []
 
     def generate(requests: Sequence[Request]) -> list[tuple[list[int], bool]]:
@@ -233,7 +233,7 @@ def _plain(value: Any) -> Any:
 
 @contextmanager
 def state_kept(model: PreTrainedModel, renderer: Renderer) -> Iterator[None]:
-    """The harness switches the model to eval mode and touches the tokenizer: all is put back."""
+    """Inside, the model is in eval mode; afterwards it, the tokenizer and seeds are as before."""
     tokenizer = renderer.tokenizer
     training, pad, side = model.training, tokenizer.pad_token, tokenizer.padding_side
     model.eval()

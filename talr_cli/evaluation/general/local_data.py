@@ -17,7 +17,7 @@ _FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parqu
 
 
 class MissingDataError(Exception):
-    """A task cannot be scored here: what it lacks and how to get it, in one line."""
+    """A task cannot be scored here; the message says what it lacks and how to get it."""
 
 
 def format_of(file: Path) -> str | None:
@@ -61,7 +61,7 @@ def files_read(suite: SuiteConfig) -> dict[str, Path]:
     patterns = {task: {"any": f"{task}_*"} for task in suite.tasks}
     for name, own in suite.data_files.items():
         if any(name == task or name.startswith(f"{task}_") for task in suite.tasks):
-            patterns[name] = own  # of a task, or of one of a group's
+            patterns[name] = own  # the name is a task's, or that of a task of a group
     return {
         f"{task}/{file.name}": file
         for task, own in patterns.items()

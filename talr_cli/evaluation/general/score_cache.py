@@ -1,7 +1,7 @@
-"""Scores of a task that need no second computation: a file for each checkpoint, task and setting.
+"""Scores of tasks, kept for later runs: a file for each checkpoint, task and setting.
 
-In `runs/STUDY/scores/`: they belong to the study, move with it and are deleted with it. A base
-model is scored once in it, and a task that a suite gains is the only one that is run.
+They lie in `runs/STUDY/scores/`, so that they are moved and deleted with the study. A study's base
+model is scored once, and of a suite that gains a task only that task is run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ScoreCache:
 
 
 def read_record(file: Path) -> dict[str, Any] | None:
-    """A record as it was written; None where there is none, or a damaged one, which is said."""
+    """A record as it was written; None where there is none, or (with a warning) a damaged one."""
     record = read_packed(file)
     if record is not None and not (isinstance(record, dict) and record.keys() >= RECORD):
         log.warning("%s is no record of scores: it is made again", file)

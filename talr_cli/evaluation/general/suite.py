@@ -46,10 +46,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class GeneralScore:
-    """`results` is the `general` part of results.json, `samples` the harness's, by task.
+    """How a suite was answered.
 
-    `prompts` are the texts that the model was given, templates applied, and of each whether a
-    chat template was.
+    Attributes:
+        results: The `general` part of results.json.
+        samples: The harness's, by task.
+        prompts: (text that the model was given, whether a chat template made it) of each item.
     """
 
     results: dict[str, Any]
@@ -77,22 +79,7 @@ def evaluate_general(
     started = time.perf_counter()
     tasks = tasks or load_tasks(suite)
     backends = {name: _backend(task, vllm) for name, task in tasks.loaded.items()}
-    files: dict[str, Path] = {}
-    if cache is not None:
-        for name, task in tasks.loaded.items():
-            shared = _settings(model, renderer, tasks.settings_of(name, suite))
-            own = {**backends[name], "task": definition(task, suite.limit)}
-            files[name] = cache.file(name, {**shared, **own})
-    records = _kept_records(files, tasks, suite)
-    left = {
-        name: (task, tasks.settings_of(name, suite))
-        for name, task in tasks.loaded.items()
-        if name not in records
-    }
-    for name, record in _run(model, renderer, left, share, vllm):
-        records[name] = record
-        if cache is not None:
-            write_record(files[name], record)
+    records = _records(model, renderer, suite, tasks, backends, cache, share, vllm)
     whole = {
         name: joined({member: records[member] for member in members})
         if members != [name]
@@ -127,16 +114,46 @@ def evaluate_general(
     return GeneralScore(results, samples, prompts)
 
 
+def _records(
+    model: PreTrainedModel,
+    renderer: Renderer,
+    suite: SuiteConfig,
+    tasks: Tasks,
+    backends: Mapping[str, Mapping[str, str]],
+    cache: ScoreCache | None,
+    share: Share,
+    vllm: Vllm | None,
+) -> dict[str, dict[str, Any]]:
+    """{task: its record}: from the cache, or else scored now and written there."""
+    files: dict[str, Path] = {}
+    if cache is not None:
+        for name, task in tasks.loaded.items():
+            shared = _settings(model, renderer, tasks.settings_of(name, suite))
+            own = {**backends[name], "task": definition(task, suite.limit)}
+            files[name] = cache.file(name, {**shared, **own})
+    records = _kept_records(files, tasks, suite)
+    left = {
+        name: (task, tasks.settings_of(name, suite))
+        for name, task in tasks.loaded.items()
+        if name not in records
+    }
+    for name, record in _run(model, renderer, left, share, vllm):
+        records[name] = record
+        if cache is not None:
+            write_record(files[name], record)
+    return records
+
+
 def _kept_records(
     files: Mapping[str, Path], tasks: Tasks, suite: SuiteConfig
 ) -> dict[str, dict[str, Any]]:
-    """Of the tasks that were scored before, by name."""
+    """{task: record} of those that were scored before; their items count as done."""
     found = {name: read_record(file) for name, file in files.items()}
     records = {name: record for name, record in found.items() if record is not None}
     for name in records:
         log.info("general: %s was scored before", name)
         with _shown(name, tasks.loaded[name], suite):
-            pass  # it counts as done
+            pass
     return records
 
 
@@ -156,7 +173,7 @@ def _once_each(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _backend(task: Task, vllm: Vllm | None) -> dict[str, str]:
-    """Who answers a task: vLLM only tokens that are to be the likeliest."""
+    """Who answers a task: vLLM answers only tasks that generate greedily."""
     greedy = task.OUTPUT_TYPE == "generate_until" and is_greedy(
         task.get_config("generation_kwargs")
     )
@@ -182,7 +199,11 @@ def _run(
     share: Share,
     vllm: Vllm | None,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(task, record) of every task, each with its settings and as soon as it is scored."""
+    """(task, record) of every task, as soon as it is scored.
+
+    Args:
+        tasks: {name: (task, the suite's settings as it is asked with)}.
+    """
     elsewhere = [name for name, (task, _) in tasks.items() if "vllm" in _backend(task, vllm)]
     if vllm is not None:
         for name in elsewhere:
@@ -212,7 +233,7 @@ def _run_here(
 def _settings(model: PreTrainedModel, renderer: Renderer, suite: SuiteConfig) -> dict[str, Any]:
     """What a task's scores depend on besides the checkpoint and the task."""
     return {
-        "answers": "greedy",  # not as the model's generation_config has it
+        "answers": "greedy",  # whatever the model's generation_config says
         "chat_template": suite.chat_template,
         "template_arguments": dict(renderer.arguments),
         "max_length": longest_sequence(suite, model.config),
@@ -223,7 +244,7 @@ def _settings(model: PreTrainedModel, renderer: Renderer, suite: SuiteConfig) ->
 
 
 def _task_score(record: dict[str, Any], metric: str) -> dict[str, Any]:
-    """A task's counting metric, and every other one beside it. `metric` is `name,filter`."""
+    """A task's score by `metric` (`name,filter`), and all its other metrics beside it."""
     values = _with_errors(record["values"], record["samples"])
     key = metric if "," in metric else f"{metric},none"
     if key not in values:
@@ -253,9 +274,9 @@ def _task_score(record: dict[str, Any], metric: str) -> dict[str, Any]:
 
 
 def _with_errors(values: dict[str, Any], samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """The values, and the standard errors that lm-eval lacks, of metrics that are plain means.
+    """The values, with the standard errors that lm-eval leaves out of metrics that are plain means.
 
-    Such are IFEval's instruction-level accuracies, of several instructions in a document.
+    Such as IFEval's instruction-level accuracies, where a document has several instructions.
     """
     complete = dict(values)
     for key, score in values.items():

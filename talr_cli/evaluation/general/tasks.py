@@ -1,6 +1,6 @@
 """The suite's tasks, loaded by lm-evaluation-harness with all that they need, before any model.
 
-Knows where definitions, data, resources and the right to run programs come from; does not know
+Knows where definitions, data and resources come from and whether programs may be run; does not know
 models or scores.
 """
 
@@ -30,7 +30,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from talr_cli.errors import UserError
 from talr_cli.evaluation.config import SuiteConfig
-from talr_cli.evaluation.general.groups import is_known, members_of
+from talr_cli.evaluation.general.groups import Index, is_known, members_of
 from talr_cli.evaluation.general.local_data import (
     MissingDataError,
     files_below,
@@ -56,8 +56,8 @@ class Tasks:
 
     Attributes:
         loaded: Tasks by name, in the suite's order, those of a group one after the other.
-        missing: What those names of the suite lack that are left out.
-        members: For each name of the suite that is not missing the tasks that it stands for.
+        missing: {name of the suite that is left out: what it lacks}.
+        members: {any other name of the suite: the tasks that it stands for}.
         plain: Tasks that are asked without the chat template.
     """
 
@@ -78,26 +78,15 @@ def load_tasks(suite: SuiteConfig) -> Tasks:
         UserError: A name is unknown, a program could not be contained, a metric that counts is the
             better the lower it is, or no task is left.
     """
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of what is meant here
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of what we do on purpose
     if suite.backend == "vllm":
         find_vllm(suite)
     if suite.data_dir is not None and not Path(suite.data_dir).expanduser().is_dir():
         raise UserError(f"suite.data_dir={suite.data_dir} is not a directory")
     managers = _task_managers(suite.task_dir, tuple(suite.tasks))
     index = ChainMap(*(manager.task_index for manager in managers))
-    unknown = [task for task in suite.tasks if task not in index]
-    if unknown:
-        raise UserError(
-            f"suite.tasks: lm-eval knows no {', '.join(unknown)}: `lm-eval ls tasks` lists them, "
-            "suite.task_dir=DIRECTORY adds yours"
-        )
-    strangers = [task for task in (*suite.shots, *suite.plain_text) if task not in suite.tasks]
-    if strangers:
-        raise UserError(f"suite.shots, suite.plain_text: {strangers[0]} is not in suite.tasks")
-    members = {name: members_of(index, name) for name in suite.tasks}
+    members = _members(suite, index)
     group_of = {task: name for name, tasks in members.items() for task in tasks}
-    if len(group_of) < sum(map(len, members.values())):
-        raise UserError("suite.tasks names a group and one of its tasks: leave one of them out")
     files = {task: Path(str(index[task].yaml_path)) for task in group_of}
     settings = {task: load_yaml(file, resolve_func=False) for task, file in files.items()}
     for task, file in files.items():
@@ -134,6 +123,28 @@ def load_tasks(suite: SuiteConfig) -> Tasks:
     )
 
 
+def _members(suite: SuiteConfig, index: Index) -> dict[str, list[str]]:
+    """{name in suite.tasks: the tasks that it stands for}.
+
+    Raises:
+        UserError: A name is unknown, is not in suite.tasks, or stands for a task named twice.
+    """
+    unknown = [task for task in suite.tasks if task not in index]
+    if unknown:
+        raise UserError(
+            f"suite.tasks: lm-eval knows no {', '.join(unknown)}: `lm-eval ls tasks` lists them, "
+            "suite.task_dir=DIRECTORY adds yours"
+        )
+    strangers = [task for task in (*suite.shots, *suite.plain_text) if task not in suite.tasks]
+    if strangers:
+        raise UserError(f"suite.shots, suite.plain_text: {strangers[0]} is not in suite.tasks")
+    members = {name: members_of(index, name) for name in suite.tasks}
+    tasks = [task for own in members.values() for task in own]
+    if len(set(tasks)) < len(tasks):
+        raise UserError("suite.tasks names a group and one of its tasks: leave one of them out")
+    return members
+
+
 def definition(task: Task, limit: int | None) -> str:
     """A hash of what a task asks and how it judges: its settings, its items, the harness."""
     settings = task.dump_config()
@@ -160,7 +171,7 @@ def generators_kept() -> Iterator[None]:
 
 @functools.cache
 def _task_managers(task_dir: str | None, names: tuple[str, ...]) -> list[TaskManager]:
-    """Those who know the names; a folder's goes before the harness's own."""
+    """The managers that know the names: a folder's, then the harness's own where it is needed."""
     if task_dir is None:
         return [_built_in()]
     folder = task_folder(task_dir)
@@ -178,7 +189,7 @@ def _built_in() -> TaskManager:
 
 
 def _files_digest(task_dir: str | None, files: Mapping[str, Path]) -> dict[str, str]:
-    """For each task of the suite's folder a hash of all files there: its functions may use any."""
+    """{task of the suite's folder: hash of all files there}, as its functions may use any."""
     if task_dir is None:
         return {}
     folder = task_folder(task_dir).resolve()
@@ -211,7 +222,7 @@ def _require_higher_is_better(task: Task, metric: str) -> None:
 def _load(
     manager: TaskManager, task: str, group: str, settings: dict[str, Any], suite: SuiteConfig
 ) -> Task:
-    """The task `task`, which stands in the suite by the name `group`."""
+    """Load `task`, which the suite calls `group`: by its own name or that of its group."""
     if "ifeval" in task:
         _require_punkt(task, suite.data_dir)
     source = settings.get("dataset_path")
@@ -219,7 +230,7 @@ def _load(
     changed = _local_dataset(suite, task, group, settings) if is_local else {}
     if group in suite.shots:
         changed["num_fewshot"] = suite.shots[group]
-    # Members of a group are the harness's way of changing a task that it knows.
+    # A group whose member has other settings is the harness's way of changing a task.
     spec: Any = {"group": f"local {task}", "task": [{"task": task, **changed}]}
     try:
         loaded = manager.load(spec)["tasks"][task]
@@ -229,7 +240,7 @@ def _load(
         ) from error
     except (UserError, MemoryError):
         raise
-    except Exception as error:  # of any kind: templates and data sets have many ways to disagree
+    except Exception as error:  # templates and data sets disagree in errors of any kind
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         if is_local:
             files = ", ".join(changed["dataset_kwargs"]["data_files"].values())
@@ -245,7 +256,7 @@ def _load(
     if "ifeval" in task:
         import langdetect
 
-        langdetect.DetectorFactory.seed = 0  # it draws: unseeded, its answers vary
+        langdetect.DetectorFactory.seed = 0  # without a seed its answers vary
     if loaded.get_config("num_fewshot") is None:
         loaded.set_config(key="num_fewshot", value=0)
     return loaded
@@ -261,7 +272,7 @@ def _comes_from_the_hub(settings: dict[str, Any]) -> bool:
 def _local_dataset(
     suite: SuiteConfig, task: str, group: str, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    """Changes to a task's settings, so that it reads files; splits that it does not need go."""
+    """Changes to a task's settings: it reads local files, and no split that it does not need."""
     scored: str = settings.get("test_split") or settings["validation_split"]
     needed = {scored}
     own_shots = "samples" in (settings.get("fewshot_config") or {})
@@ -295,7 +306,7 @@ def _local_dataset(
 
 
 def _require_punkt(task: str, data_dir: str | None) -> None:
-    """nltk's sentence splitter: asked for here, as the harness fails without it while scoring."""
+    """Require nltk's sentence splitter, without which the harness fails only while scoring."""
     import nltk
 
     if data_dir is not None:
@@ -319,7 +330,7 @@ def _require_punkt(task: str, data_dir: str | None) -> None:
 
 
 def _in_words(value: Any) -> str:
-    """Values that JSON does not know, without the addresses that differ in every process."""
+    """A value that JSON does not know as text, but no addresses: they differ between processes."""
     if callable(value):
         try:
             return inspect.getsource(value)

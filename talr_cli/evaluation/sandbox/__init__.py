@@ -1,4 +1,4 @@
-"""Where programs run that a model wrote: `outside` asks for it, `inside` and `calls` contain it."""
+"""Runs programs that a model wrote: `outside` starts them, `inside` and `calls` contain them."""
 
 from talr_cli.evaluation.sandbox.outside import Limits, Outcome, kind, run_all, run_program
 

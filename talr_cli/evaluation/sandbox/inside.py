@@ -3,12 +3,13 @@
     contain    caller - outer - init - program, each the parent of the next
     run        this process becomes the program's
 
-Standard input is the caller's to hang up: then, or when the caller is gone, the outer process kills
-the init of the program's namespaces, and the kernel with it everything in them. By bubblewrap bwrap
-stands between the two, the init is bubblewrap's own, and its child comes here again, to `run`.
+The caller ends a program by closing the outer process's standard input. Then, or when the caller is
+gone, the outer process kills the init of the program's namespaces, and with it the kernel kills
+everything in them. With bubblewrap, bwrap stands between these two, the init is bubblewrap's own,
+and its child comes here again, to `run`.
 
-The standard library alone, not imported but started by `outside.py` for every program. So it is
-compiled beforehand and imports little: each import takes milliseconds.
+Uses the standard library alone. `outside.py` does not import it but starts it for every program, so
+it is compiled beforehand and imports little: each import takes milliseconds.
 """
 
 from __future__ import annotations
@@ -70,13 +71,13 @@ def no_input() -> None:
 
 
 def contain(order: Order, file: int) -> None:
-    """The outer process: lives until the caller hangs up, leaves nothing behind."""
+    """The outer process: lives until the caller closes its input, and leaves nothing behind."""
     call("prctl", SET_DEATH_SIGNAL, KILL, 0, 0, 0)
     call("prctl", ADOPT_ORPHANS, 1, 0, 0, 0)
     cores = sorted(os.sched_getaffinity(0))
     first = int.from_bytes(os.urandom(4), "big")
     os.sched_setaffinity(0, {cores[(first + place) % len(cores)] for place in range(CORES)})
-    if not order["bwrap"] or order["nobody"]:  # bubblewrap's own knows one user alone
+    if not order["bwrap"] or order["nobody"]:  # bubblewrap's own namespace has one user only
         enter_user_namespace(order["nobody"])
     if not order["bwrap"]:
         os.close(file)
@@ -108,14 +109,14 @@ def contain(order: Order, file: int) -> None:
 
 
 def end_with_parent(hung_up: int) -> None:
-    """From now on; at once if the parent, which holds the other end of the pipe, has ended."""
+    """Die when the parent does; at once if it is gone, by the pipe whose other end it holds."""
     call("prctl", SET_DEATH_SIGNAL, KILL, 0, 0, 0)
     if select.select([hung_up], [], [], 0)[0]:
         os._exit(1)
 
 
 def enter_user_namespace(with_nobody: bool) -> None:
-    """It knows the caller's user, and a second one where root has to become that."""
+    """A namespace with the caller's user, and with `nobody` where root has to become that."""
     user, group, process = os.getuid(), os.getgid(), os.getpid()
     second = f"\n{NOBODY} {NOBODY} 1" if with_nobody else ""
     entered, enter = os.pipe()

@@ -48,7 +48,7 @@ from types import CodeType
 from talr_cli.errors import UserError
 from talr_cli.evaluation.sandbox.calls import MACHINES, call_filter
 
-# The order is data of this very interpreter's, with the script that follows it.
+# The order is marshalled by this very interpreter, and holds the script (inside.py) to run.
 _START = """
 import marshal, os, sys
 action, file = sys.argv[1], int(sys.argv[2])
@@ -61,12 +61,12 @@ _ENVIRONMENT = {
     **{"PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"},
     "OPENBLAS_NUM_THREADS": "1",  # numpy's threads would count as processes
 }
-_REASON_BYTES = 500
+_REASON_BYTES = 500  # what is kept of an error's text
 KINDS = ("bubblewrap", "user-namespace")
-_PATIENCE = 10.0  # seconds
+_PATIENCE = 10.0  # seconds for the outer process to end everything and itself
 _NOBODY = 65534
-_FEW = 8
-# Tried before a kind is trusted: it ends well only where everything was set up and a limit holds.
+_FEW = 8  # processes that the trial may have
+# Tried before a kind of sandbox is trusted: passes only where all was set up and a limit holds.
 _FORKS = f"""
 import os, time
 try:
@@ -208,9 +208,10 @@ def _run(source: str, limits: Limits, how: str | None) -> Outcome:
 
 @functools.cache
 def _can_be_nobody() -> bool:
-    """Root has to: no limit on processes binds it. Root of a container may be someone else's user.
+    """Whether we are root and can become `nobody`, as the limit on processes does not bind root.
 
-    Where it is, its namespace often knows no other user, and the limit binds it as it is.
+    Root of a container may be an ordinary user outside of it. Then its namespace often knows no
+    other user, and the limit binds it as it is.
     """
     if os.getuid() != 0 or sys.platform != "linux":
         return False
@@ -240,14 +241,14 @@ def _script() -> CodeType:
 
 
 def _end(process: subprocess.Popen[bytes], how: str | None) -> None:
-    """Hang up: the outer process then ends all of it before itself."""
+    """Close the outer process's input: it then ends everything and itself."""
     assert process.stdin is not None
     process.stdin.close()
     if how is None:
         os.killpg(process.pid, signal.SIGKILL)
     try:
         process.wait(_PATIENCE)
-    except subprocess.TimeoutExpired:  # something cannot be ended now: a file system that hangs
+    except subprocess.TimeoutExpired:  # a process that cannot be killed: a file system hangs
         process.kill()
         process.wait()
 

@@ -1,0 +1,67 @@
+"""The model that is stored in a folder, scored as its config asks; the scores are written down.
+
+The same for a run that was just trained and for any checkpoint. Knows where scores go; what is
+asked and how it is judged is evaluation's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from talr_cli.data.base import Splits
+from talr_cli.data.rendering import Renderer
+from talr_cli.evaluation.config import SuiteConfig
+from talr_cli.models.loading import load_model
+from talr_cli.models.sources import ModelSource
+from talr_cli.run import record
+from talr_cli.run.config import EvalConfig, TrainConfig
+from talr_cli.runs.run_directory import RunDirectory, study_path
+from talr_cli.runs.study import SCORES
+
+if TYPE_CHECKING:
+    from talr_cli.evaluation.general.tasks import Tasks
+
+
+def score(
+    config: TrainConfig | EvalConfig,
+    made: record.Made,
+    directory: RunDirectory,
+    *,
+    source: ModelSource,
+    base: ModelSource,
+    renderer: Renderer,
+    splits: Splits,
+    suite: SuiteConfig,
+    tasks: Tasks,
+    device: str,
+) -> dict[str, Any]:
+    """Evaluate the model in `source`, write samples and results.json; what that holds.
+
+    Args:
+        made: What the model is.
+        directory: Where samples and results go.
+        base: The model that drift is measured from.
+        suite: The config's, but for what cannot be measured here.
+        tasks: Those of the suite.
+    """
+    from talr_cli.evaluation.evaluate import evaluate
+
+    scores = evaluate(
+        load_model(source, config.model, "auto", device),
+        renderer,
+        source=source,
+        base=base,
+        model_config=config.model,
+        suite=suite,
+        tasks=tasks,
+        domain=config.domain,
+        rows=record.domain_rows(config.domain, splits),
+        scorer=splits.scorer,
+        samples=directory.samples,
+        scores=study_path(Path(config.runs_dir), config.study) / SCORES,
+    )
+    results = record.results(config, made, base, source, directory, scores)
+    directory.write_results(results)
+    directory.write_status("evaluated")
+    return results
