@@ -22,6 +22,7 @@ from unittest import mock
 import torch
 from safetensors.torch import load_file
 
+from talr_cli.runs.manifest import damage
 from talr_cli.sweep import jobs
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -165,6 +166,11 @@ def train(*overrides, cwd, logger="none"):
     assert done.returncode == 0, done.stderr
     # transformers prints a line of its own where W&B is offline, whenever it is imported.
     return cwd / done.stdout.rpartition("run directory: ")[2].splitlines()[0]
+
+
+def sealed(folder, pattern):
+    """The manifests that are written to their end, not only begun: from these a run goes on."""
+    return [path for path in folder.glob(pattern) if damage(path.parent) is None]
 
 
 def weights(run):

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from command_line import LONG_ROWS, SMALL, rows, talr, train, weights
+from command_line import LONG_ROWS, SMALL, rows, sealed, talr, train, weights
 from conftest import config
 
 from talr_cli import ranks
@@ -143,7 +143,7 @@ def test_killed_ranks_go_on_and_end_with_the_same_weights(strategy, tmp_path):
     )
     study = strategy[2].removeprefix("study=")
     deadline = time.monotonic() + 300
-    while not (marker := list(tmp_path.glob(f"runs/{study}/*/*/checkpoints/*/talr.manifest"))):
+    while not (marker := sealed(tmp_path, f"runs/{study}/*/*/checkpoints/*/talr.manifest")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import LONG_ROWS, SMALL, rows, same, talr, train, weights
+from command_line import LONG_ROWS, SMALL, rows, same, sealed, talr, train, weights
 from test_tracking import curve, read_log
 
 
@@ -158,7 +158,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(method, tmp_path):
     command = [sys.executable, "-m", "talr_cli.cli", "train", "logger=none", *SMALL, *overrides]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    while not list(tmp_path.glob("runs/*/*/*/checkpoints/*/talr.manifest")):
+    while not sealed(tmp_path, "runs/*/*/*/checkpoints/*/talr.manifest"):
         assert process.poll() is None, "the run ended before its first checkpoint"
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -105,7 +105,7 @@ def test_canonical_solutions_pass_and_wrong_ones_do_not(humaneval):
         "    import os\n    return 2 * x if os.environ['TALR_SECRET'] else 0\n",
         "    open('/x', 'w')\n    return 2 * x\n",
         "    import sys\n    sys.exit(0)\n",
-        "    import time, signal\n    signal.signal(15, signal.SIG_IGN)\n    time.sleep(99)\n",
+        "    import time, signal\n    signal.signal(15, signal.SIG_IGN)\n    time.sleep(999)\n",
         "    while True:\n        __import__('os').fork()\n",
         "    return bytearray(50 << 30)\n",
     ],
@@ -116,7 +116,7 @@ def test_an_attack_fails_and_the_others_are_scored(humaneval, attack, monkeypatc
     started = time.monotonic()
     answers = {"double": attack, "vowels": PROBLEMS[1]["canonical_solution"]}
     assert scores(humaneval, **answers) == {"double": False, "vowels": True}
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 600
     assert os.environ["TALR_SECRET"] == "key"
 
 

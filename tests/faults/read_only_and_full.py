@@ -3,6 +3,7 @@
 Run in an empty folder; prints a JSON list of {name, code, lines, last, left}.
 """
 
+import gc
 import json
 import os
 import subprocess
@@ -67,6 +68,7 @@ def full(run):
             attempt(f"refused: full at {size}", *train(disk))
         mount("-o", "remount,size=200m", str(disk))
         attempt(f"healed: full at {size}", *train(disk), left=disk)
+        gc.collect()  # of the model that was scored, whose file is mapped
         subprocess.run(["umount", str(disk)], check=True)
     mount("-t", "tmpfs", "-o", "size=16k", "tmpfs", str(disk))
     attempt("refused: full export", "export", f"run={run}", f"out={disk}/new", left=disk)

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from command_line import LONG_ROWS, SMALL, same, talr, train, weights
+from command_line import LONG_ROWS, SMALL, same, sealed, talr, train, weights
 from tiny_training import EPOCH_STEPS, EPOCHS, IDENTITY, STEPS, rows, trained
 
 from talr_cli.runs.manifest import MANIFEST, seal
@@ -148,7 +148,7 @@ def interrupted(command, cwd, checkpoint):
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 300
-    while not (found := list(cwd.glob(f"runs/*/*/*/checkpoints/{checkpoint}/{MANIFEST}"))):
+    while not (found := sealed(cwd, f"runs/*/*/*/checkpoints/{checkpoint}/{MANIFEST}")):
         assert process.poll() is None, "it ended before this checkpoint"
         assert time.monotonic() < deadline
         time.sleep(0.01)
