@@ -87,7 +87,7 @@ def evaluate_domain(
         for example, output in zip(examples, outputs, strict=True)
     ]
     results = {
-        **_scores(examples, verdicts, scorer),
+        **_scores(renderer, examples, verdicts, scorer),
         "answer_by": answer_by,
         "backend": "hf" if vllm is None or answer_by == "likelihood" else "vllm",
         **_budget_spent(details, max_new_tokens, answer_by),
@@ -104,7 +104,10 @@ def evaluate_domain(
 
 
 def _scores(
-    examples: Sequence[Example], verdicts: Sequence[Verdict], scorer: Scorer
+    renderer: Renderer,
+    examples: Sequence[Example],
+    verdicts: Sequence[Verdict],
+    scorer: Scorer,
 ) -> dict[str, Any]:
     """The score of all rows, of each row, of each group and category, and the scorer's summary."""
     correct = [verdict.correct for verdict in verdicts]
