@@ -167,16 +167,17 @@ def test_any_scorer_may_sum_up_and_none_must(renderer, monkeypatch):
     assert summed["summary"] == {"pairs": [["a", CHOICES[0]], ["b", CHOICES[1]], ["n", "no"]]}
     assert summed["score"] == pytest.approx(1 / 3)
     examples = [question(number) for number in range(3)]
-    assert "summary" not in evaluate_domain(None, None, examples, ExactMatch(), 4, 4).results
+    assert "summary" not in evaluate_domain(None, renderer, examples, ExactMatch(), 4, 4).results
 
 
-def test_the_benchmarks_own_reading_stands_beside_ours(monkeypatch):
+def test_the_benchmarks_own_reading_stands_beside_ours(renderer, monkeypatch):
     outputs = ['{"answer": "1"}', '{"answer": "1 of 3"}', "Answer: 1", '{"answer": "2"}']
     answers = [Answer(output, cut=False) for output in outputs]
     monkeypatch.setattr("talr_cli.evaluation.domain.generate", lambda *_, **__: answers)
     reference = {"form": "integer", "answer": "1", "lower": "1", "upper": "1", "calculator": "4"}
-    examples = [Example(f"m{number}", (), "1", reference) for number in range(4)]
-    scored = evaluate_domain(None, None, examples, MedCalcScorer("official"), 4, 4)
+    asked = ({"role": "user", "content": "How much?"},)
+    examples = [Example(f"m{number}", asked, "1", reference) for number in range(4)]
+    scored = evaluate_domain(None, renderer, examples, MedCalcScorer("official"), 4, 4)
     assert scored.results["score"] == 0.75
     # The last number of the field counts there, and only a field does: right, 3, none, 2.
     official = scored.results["summary"]["official"]

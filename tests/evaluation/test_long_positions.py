@@ -16,7 +16,7 @@ from talr_cli.evaluation.drift import predictions
 from talr_cli.evaluation.generation import Request, greedy
 from talr_cli.evaluation.reading import takes_padding
 from talr_cli.models.checks import length_switch
-from talr_cli.run.fit import _apart
+from talr_cli.run.fit import _one_by_one_if_need_be
 from talr_cli.training.base_losses import target_losses
 from talr_cli.training.config import TrainerConfig
 
@@ -100,4 +100,4 @@ def test_longer_rows_are_trained_one_by_one(model, tmp_path):
             rows=[SimpleNamespace(input_ids=row)],
             general=[],
         )
-        assert _apart(run).micro_batch_size == at_once
+        assert _one_by_one_if_need_be(run).micro_batch_size == at_once

@@ -160,7 +160,11 @@ def test_of_several_that_take_over_at_once_one_wins(path):
         as_of_another_machine(path, age=lease.STALE + 60)
         racers = [
             subprocess.Popen(
-                [sys.executable, "-c", RACE, str(path)], stdin=-1, stdout=-1, text=True, bufsize=1
+                [sys.executable, "-c", RACE, str(path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                bufsize=1,
             )
             for _ in range(4)
         ]

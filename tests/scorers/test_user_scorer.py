@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from talr_cli.run.record import scoring_identity
 from talr_cli.scorers.base import Verdict
 from talr_cli.scorers.user import UserScorer, look_in_current_folder, scorer_at
 
+RENDERER = SimpleNamespace(prompt=lambda messages, tools: messages[0]["content"])
 ROW = {"prompt": "How heavy?", "completion": "About 71 kg", "answer": "70", "tolerance": 2}
 WITHIN = '''"""Right within the row's own tolerance."""
 import json, re, sys
@@ -243,7 +245,7 @@ def test_scores_are_found_again_only_while_the_function_is_the_same(folder):
 def test_results_name_the_function(folder, monkeypatch):
     loaded = load("own_scorers.weights.within")
     monkeypatch.setattr(domain, "generate", lambda *_, **__: [Answer("It is 73 kg.", False)])
-    scored = domain.evaluate_domain(None, None, loaded.test, loaded.scorer, 2, 1)
+    scored = domain.evaluate_domain(None, RENDERER, loaded.test, loaded.scorer, 2, 1)
     assert scored.results["scorer"] == "own_scorers.weights.within"
     assert scored.results["score"] == 0.0
     assert scored.samples[0]["reference"] == {"answer": "70", "tolerance": 2}
@@ -256,7 +258,7 @@ def test_a_score_of_partial_credit_is_the_mean_with_the_error_of_a_mean(folder, 
         domain, "generate", lambda *_, **__: [Answer(one, False) for one in outputs]
     )
     rows = [replace(loaded.test[0], id=f"q{number}") for number in range(4)]
-    scored = domain.evaluate_domain(None, None, rows, loaded.scorer, 2, 1)
+    scored = domain.evaluate_domain(None, RENDERER, rows, loaded.scorer, 2, 1)
     values = [0.25, 0.25, 0.0, 0.25]
     assert scored.results["metric"] == "score"
     assert scored.results["score"] == pytest.approx(0.1875)
