@@ -59,6 +59,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # the model is a
 LEFT_FREE = 2**30  # bytes of a GPU, for vLLM's own CUDA context
 MOST_OF_A_GPU = 0.9  # the rest is for what vLLM does not plan for
 _CAUSE = re.compile(r"\b(\w+(?:Error|Exception): \S.*)")
+_OVERCOME = re.compile(r"\b(?:DEBUG|INFO|WARNING) ")  # what it logs itself and goes on from
 _PROBE = "import importlib.metadata as m; print(m.version(m.packages_distributions()['vllm'][0]))"
 
 
@@ -251,10 +252,11 @@ class Vllm:
 
     def _cause(self) -> str:
         """The first error in the log, which later ones follow from, or else its last line."""
-        text = self._log_file.read_text(errors="replace")
-        found = _CAUSE.search(text)
-        lines = [found[1]] if found else text.strip().splitlines()[-1:]
-        return "".join(f" ({' '.join(line.split())[:200]})" for line in lines)
+        lines = self._log_file.read_text(errors="replace").strip().splitlines()
+        errors = (_CAUSE.search(line) for line in lines if not _OVERCOME.search(line))
+        first = next((found[1] for found in errors if found), None)
+        shown = lines[-1:] if first is None else [first]
+        return "".join(f" ({' '.join(line.split())[:200]})" for line in shown)
 
 
 def _read_answers(file: Path, ends: Collection[int]) -> list[tuple[list[int], bool]]:

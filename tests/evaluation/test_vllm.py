@@ -58,6 +58,7 @@ class LLM:
         if how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         if how == "raises":
+            print("WARNING 11-28 05:15:17 [base.py:380] ValueError: no tokenizer", flush=True)
             raise RuntimeError("no room\\n  for the cache")
         if how == "sleeps":
             (self.run / "process.json").write_text(str(os.getpid()))
