@@ -1,21 +1,20 @@
 """A SLURM of this machine: munged, slurmctld and two slurmd, without cgroups, accounting and GPUs.
 
-From Debian's packages slurm-wlm and munge, as root. Everything of it is in one folder, but the key
-and the socket of munge.
+From Debian's packages slurm-wlm and munge, as root. Everything of it is in one folder, so that any
+number of them run side by side. What its daemons print is in their `.out` there, SLURM's also in
+the `.log`.
 """
 
 import os
-import pwd
 import shutil
-import signal
 import socket
 import subprocess
 import time
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "setpriv")
-KEY = Path("/etc/munge/munge.key")
+PROGRAMS = ("munged", "munge", "slurmctld", "slurmd", "sbatch", "squeue")
+NODES = ("n1", "n2")
+LIMIT = 90  # seconds, for each of its steps; KillWait is within
 SETTINGS = """
 ClusterName=one
 SlurmctldHost={host}(127.0.0.1)
@@ -23,6 +22,7 @@ SlurmctldPort={ports[0]}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
+AuthInfo=socket={at}/munge
 StateSaveLocation={at}/state
 SlurmdSpoolDir={at}/spool-%n
 SlurmctldPidFile={at}/slurmctld.pid
@@ -56,61 +56,71 @@ def lacking():
 def slurm(at):
     """Inside, the commands of SLURM find it by the yielded SLURM_CONF."""
     (at / "state").mkdir(parents=True)
-    for node in ("n1", "n2"):
+    for node in NODES:
         (at / f"spool-{node}").mkdir()
     conf = at / "slurm.conf"
     host = socket.gethostname().partition(".")[0]
     conf.write_text(SETTINGS.format(host=host, ports=_free_ports(3), at=at))
-    started = _munge()
+    environment = {**os.environ, "SLURM_CONF": str(conf)}
+    with ExitStack() as daemons:
+        daemons.enter_context(_daemon(at, "munged", *_munge(at)))
+        _wait("munged to answer", lambda: not _fails(["munge", "-n", "-S", at / "munge"]))
+        daemons.enter_context(_daemon(at, "slurmctld", "slurmctld", "-D", "-f", conf))
+        for node in NODES:
+            command = ("slurmd", "-D", "-N", node, "-f", conf)
+            daemons.enter_context(_daemon(at, f"slurmd-{node}", *command))
+        nodes = ["sinfo", "--noheader", "--Node", "--format=%N %t"]
+        _wait("two idle nodes", lambda: _said(nodes, environment).count(" idle\n") == 2)
+        try:
+            yield str(conf)
+        finally:  # a job outlives its slurmd
+            subprocess.run(["scancel", "--me"], env=environment, timeout=LIMIT, check=True)
+            _wait("an empty queue", lambda: not _said(["squeue", "--noheader"], environment))
+
+
+@contextmanager
+def _daemon(at, name, *command):
+    """A child, in the foreground: the process that adopts a daemon may leave it a zombie."""
+    with (at / f"{name}.out").open("wb") as said:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
+        )
     try:
-        for command in (["slurmctld"], ["slurmd", "-N", "n1"], ["slurmd", "-N", "n2"]):
-            subprocess.run([*command, "-f", conf], check=True)
-        environment = {**os.environ, "SLURM_CONF": str(conf)}
-        deadline = time.monotonic() + 60
-        while (said := _nodes(environment)).count("idle") < 2:
-            assert time.monotonic() < deadline, said
-            time.sleep(0.5)
-        yield str(conf)
+        yield
     finally:
-        for name in ("slurmd-n1", "slurmd-n2", "slurmctld"):
-            _end(at / f"{name}.pid")
-        if started is not None:
-            started.terminate()
-            started.wait()
+        process.terminate()
+        try:
+            process.wait(LIMIT)
+        finally:
+            process.kill()
+            process.wait()
 
 
-def _nodes(environment):
-    command = ["sinfo", "--noheader", "--Node", "--format=%N %t"]
-    return subprocess.run(command, env=environment, capture_output=True, text=True).stdout
+def _munge(at):
+    """The command of a munged with a key and a socket of its own."""
+    key = at / "munge.key"
+    key.touch(0o600)
+    key.write_bytes(os.urandom(1024))
+    files = {"socket": at / "munge", "key-file": key, "pid-file": at / "munged.pid"}
+    files["seed-file"] = at / "munged.seed"
+    options = [f"--{name}={path}" for name, path in files.items()]
+    return ["munged", "--foreground", "--force", "--num-threads=10", *options]
 
 
-def _munge():
-    """The daemon, where none runs; it must not be root's."""
-    if subprocess.run(["munge", "-n"], capture_output=True).returncode == 0:
-        return None
-    user = pwd.getpwnam("munge")
-    if not KEY.exists():
-        KEY.write_bytes(os.urandom(1024))
-        KEY.chmod(0o400)
-        os.chown(KEY, user.pw_uid, user.pw_gid)
-    Path("/run/munge").mkdir(exist_ok=True)
-    os.chown("/run/munge", user.pw_uid, user.pw_gid)
-    who = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-    daemon = subprocess.Popen(["setpriv", *who, "munged", "--foreground", "--force"])
-    deadline = time.monotonic() + 30
-    while subprocess.run(["munge", "-n"], capture_output=True).returncode:
-        assert time.monotonic() < deadline, "munged does not answer"
+def _fails(command):
+    return subprocess.run(command, capture_output=True, timeout=LIMIT).returncode != 0
+
+
+def _said(command, environment):
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT)
+    return done.stdout + done.stderr
+
+
+def _wait(what, holds):
+    deadline = time.monotonic() + LIMIT
+    while not holds():
+        assert time.monotonic() < deadline, f"waited {LIMIT} s for {what}"
         time.sleep(0.2)
-    return daemon
-
-
-def _end(pid_file):
-    with suppress(FileNotFoundError, ProcessLookupError, ValueError):
-        pid = int(pid_file.read_text())
-        os.kill(pid, signal.SIGTERM)
-        while True:  # until it is gone
-            os.kill(pid, 0)
-            time.sleep(0.1)
 
 
 def _free_ports(count):

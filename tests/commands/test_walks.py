@@ -34,7 +34,7 @@ SHORT = (
 )
 STEPS = ("trainer.max_steps=2", "trainer.batch_size=2")
 MADE_IN = ("train", "sweep", "eval")
-PATIENCE = 900  # seconds
+PATIENCE = 300  # seconds
 
 
 class Walk:
@@ -246,14 +246,15 @@ def test_with_the_wheel_alone(tmp_path):
         assert re.search(expected[words[0]], typed(*words)), words
 
 
-def states(folder):
-    return {one.state for one in overview(folder / "runs", "lab").runs}
-
-
-def wait_for(holds):
+def wait_for(what, folder, holds):
+    """Until `holds` of how the runs of the study stand."""
     deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline
+    while True:
+        runs = overview(folder / "runs", "lab").runs
+        if holds({one.state for one in runs}):
+            return
+        stand = [f"{one.path.name}: {one.state}, {one.detail}" for one in runs]
+        assert time.monotonic() < deadline, f"waited {PATIENCE} s for {what}; {stand}"
         time.sleep(1)
 
 
@@ -300,13 +301,14 @@ def test_a_cluster_without_internet(lab, tmp_path, monkeypatch):  # noqa: F811
         assert "#!/bin/bash" in typed("talr", "sweep")
         assert "next: talr status study=lab" in typed("talr", "sweep")
         assert "sft-lr5e-6" in typed("talr", "status")
-        wait_for(lambda: list(folder.glob("runs/lab/*/sft-lr5e-6-*/train.log")))
+        log = "runs/lab/*/sft-lr5e-6-*/train.log"
+        wait_for("the first line of a run", folder, lambda _: list(folder.glob(log)))
         typed("talr", "logs")
         typed("talr", "stop")
-        wait_for(lambda: not states(folder) & {"waiting", "running"})
+        wait_for("the stop", folder, lambda states: not states & {"waiting", "running"})
         walk.left.insert(0, again)  # "the line of the sweep, typed again, submits what is left"
         typed("talr", "sweep")
-        wait_for(lambda: states(folder) == {"done"})
+        wait_for("the end of all", folder, lambda states: states == {"done"})
     assert "report: runs/lab/report/report.html" in typed("talr", "report")
     assert "ship" in typed("talr", "recommend")
     assert not walk.left
