@@ -12,7 +12,7 @@ import subprocess
 import time
 from contextlib import ExitStack, contextmanager
 
-PROGRAMS = ("munged", "munge", "slurmctld", "slurmd", "sbatch", "squeue")
+PROGRAMS = ("munged", "munge", "slurmctld", "slurmd", "sbatch", "squeue", "setpriv")
 NODES = ("n1", "n2")
 LIMIT = 90  # seconds, for each of its steps; KillWait is within
 SETTINGS = """
@@ -80,7 +80,11 @@ def slurm(at):
 
 @contextmanager
 def _daemon(at, name, *command):
-    """A child, in the foreground: the process that adopts a daemon may leave it a zombie."""
+    """A child, in the foreground: the process that adopts a daemon may leave it a zombie.
+
+    It ends with a test that is killed too.
+    """
+    command = ["setpriv", "--pdeathsig", "TERM", *command]
     with (at / f"{name}.out").open("wb") as said:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
