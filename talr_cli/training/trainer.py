@@ -250,8 +250,8 @@ class MethodTrainer(SFTTrainer):
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         output = super().evaluation_loop(*args, **kwargs)
-        (output.metrics or {})["eval_loss"] = self.validation.mean()
-        return output
+        metrics = {**(output.metrics or {}), "eval_loss": self.validation.mean()}
+        return output._replace(metrics=metrics)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> None:
         """Kept on the device, to be read with the other metrics; transformers would wait for it."""

@@ -22,7 +22,7 @@ class ValidationLoss:
     def add(self, tokens: TargetTokens) -> None:
         """A batch of this rank. All ranks must call."""
         counts = tokens.sizes()
-        rows = torch.stack([tokens.sequence_losses().double() * counts, counts.double()], dim=1)
+        rows = torch.stack([tokens.sequence_losses().float() * counts, counts.float()], dim=1)
         if self._accelerator.num_processes > 1:
             # Every rank has as many rows, the first ones twice if need be: there they are left out.
             rows = self._accelerator.gather_for_metrics(rows)
@@ -30,6 +30,7 @@ class ValidationLoss:
 
     def mean(self) -> float:
         """In nats per target, of what was added since the last call."""
-        total, targets = torch.cat(self._rows).sum(dim=0).tolist()
+        # On the CPU, as an Apple GPU has no float64.
+        total, targets = torch.cat(self._rows).cpu().double().sum(dim=0).tolist()
         self._rows = []
         return total / max(targets, 1.0)
