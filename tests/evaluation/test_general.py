@@ -155,7 +155,7 @@ def test_unknown_tasks_and_metrics_are_named(model, renderer):
     with pytest.raises(UserError, match="mini_cooking"):
         evaluate_general(model, renderer, unknown)
     wrong = config("eval", "suite.limit=1", "suite.metrics.mini_python=bleu").suite
-    with pytest.raises(UserError, match="the task has acc,none"):
+    with pytest.raises(UserError, match="mini_python has acc,none"):
         evaluate_general(model, renderer, wrong)
 
 

@@ -203,6 +203,12 @@ def test_what_is_the_better_the_lower_it_is_counts_in_no_mean(own_group):
         load_tasks(group_suite(own_group, "suite.metrics.both=perplexity"))
 
 
+@pytest.mark.parametrize("metric", ["acc_nrom", "'acc,flexible-extract'"])
+def test_a_metric_that_the_task_does_not_have_is_named_before_a_model_is_loaded(own_group, metric):
+    with pytest.raises(UserError, match=r"small has acc,none$"):
+        load_tasks(group_suite(own_group, f"suite.metrics.both={metric}"))
+
+
 # Ours
 
 

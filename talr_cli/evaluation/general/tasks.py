@@ -75,8 +75,8 @@ def load_tasks(suite: SuiteConfig) -> Tasks:
     """Load every task with its data; one that lacks something is left out with a warning.
 
     Raises:
-        UserError: A name is unknown, a program could not be contained, a metric that counts is the
-            better the lower it is, or no task is left.
+        UserError: A name or a metric is unknown, a program could not be contained, a metric that
+            counts is the better the lower it is, or no task is left.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of what we do on purpose
     if suite.backend == "vllm":
@@ -103,7 +103,7 @@ def load_tasks(suite: SuiteConfig) -> Tasks:
                 for task in tasks:
                     knows = next(one for one in managers if task in one.task_index)
                     loaded[task] = _load(knows, task, name, settings[task], suite)
-                    _require_higher_is_better(loaded[task], suite.metrics[name])
+                    _require_metric(loaded[task], suite.metrics[name])
             except MissingDataError as error:  # a group without one of its tasks is another measure
                 missing[name] = str(error) if name in tasks else f"{name}: {error}"
                 continue
@@ -208,10 +208,18 @@ def _require_containment(task: str, file: Path, allow_unsafe: bool) -> None:
         )
 
 
-def _require_higher_is_better(task: Task, metric: str) -> None:
-    """A perplexity in the mean would count what was forgotten as a gain."""
-    name = metric.partition(",")[0]
+def _require_metric(task: Task, metric: str) -> None:
+    """Refuse a metric that the task is known not to have, or that cannot be in a mean."""
+    name, _, filter_name = metric.partition(",")
+    filters = [one.name for one in getattr(task, "_filters", [])]
+    names = [*task.aggregation()]
+    # A task's own function may give more than it lists, and so may a metric of generated texts.
+    listed = task.OUTPUT_TYPE == "multiple_choice" and not callable(task.config.process_results)
+    if (filters and (filter_name or "none") not in filters) or (listed and name not in names):
+        known = "; ".join(f"{each},{one}" for one in filters for each in names)
+        raise UserError(f"suite.metrics: {metric}: {task.task_name} has {known}")
     if task.higher_is_better().get(name) is False:
+        # A perplexity in the mean would count what was forgotten as a gain.
         raise UserError(
             f"suite.metrics: {name} of {task.task_name} is the better the lower it is, and the "
             "general score is a mean of what is the better the higher: name another metric, or "
