@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from talr_cli.errors import UserError
 from talr_cli.printable import printable
 from talr_cli.runs.listing import find_run
 from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.runs.study import score_command
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -44,8 +44,7 @@ def export(composed: Composed[ExportConfig]) -> None:
             f"deleted: train it with `{train_command(run)} eval=false`"
         )
     if run.read_results() is None:
-        scored = f"talr eval {shlex.quote(f'ckpt={run.path}')}"
-        raise UserError(f"{run.path} was not scored: run `{scored}` first")
+        raise UserError(f"{run.path} was not scored: run `{score_command(run.path)}` first")
     _check_files(run)
     run.check_model()
     try:

@@ -6,7 +6,6 @@ Knows the order of these steps and what a run directory must hold after each; ot
 from __future__ import annotations
 
 import logging
-import shlex
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from talr_cli.run.variants import is_merged
 from talr_cli.runs.disk import make_folder
 from talr_cli.runs.run_directory import RunDirectory, study_path
 from talr_cli.runs.samples import read_samples
-from talr_cli.runs.study import load_results
+from talr_cli.runs.study import load_results, score_command
 from talr_cli.statistics.groups import Group, comparable
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def run_to_end(run: Run, make_model: MakeModel, points: Sequence[Run] = ()) -> R
         if config.eval and record.would_replace_fuller(config, directory):
             raise UserError(
                 f"{directory.path} is scored on more items, and that stays: leave limit out; "
-                f"a quick look is `talr eval {shlex.quote(f'ckpt={directory.path}')} limit=N`"
+                f"a quick look is `{score_command(directory.path)} limit=N`"
             )
         tasks = tasks or _tasks(config)  # the run was done before, and is not any more
         directory.prepare(plain(config), run.overrides, run.identity)

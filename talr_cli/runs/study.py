@@ -77,8 +77,13 @@ def load_run(name: str, runs_dir: Path, study: str | None) -> tuple[Path, dict[s
     return run, read_results(run / "results.json")
 
 
+def score_command(run: str | Path) -> str:
+    """What scores a run that lies there."""
+    return shlex.join(["talr", "eval", f"ckpt={run}"])
+
+
 def _not_scored(run: str | Path) -> str:
-    return f"{run} has no results.json: score it with `talr eval {shlex.quote(f'ckpt={run}')}`"
+    return f"{run} has no results.json: score it with `{score_command(run)}`"
 
 
 def _load(folder: Path, pattern: str) -> dict[Path, dict[str, Any]]:

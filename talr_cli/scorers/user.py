@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from talr_cli.errors import UserError
-from talr_cli.runs.identity import code_digest
+from talr_cli.runs.identity import code_digest, file_digest
 from talr_cli.scorers.base import Scorer, Verdict
 
 _SHAPE = (
@@ -135,7 +135,7 @@ def source_file(path: str) -> Path | None:
 def file_hash(path: str) -> str | None:
     """Of the file that holds the function of a dotted path now; None where there is no such."""
     file = source_file(path)
-    return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+    return None if file is None else file_digest(file)[:8]
 
 
 def module_as_it_is(name: str) -> ModuleType:

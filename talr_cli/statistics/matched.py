@@ -85,8 +85,8 @@ def matched(group: Group) -> list[Matched]:
     base = next((one for one in group.runs if is_base(one) and has_both_scores(one)), None)
     settings = seed_groups([one for one in group.runs if has_both_scores(one)])
     by_method: dict[str, dict[Point, SeedGroup]] = {}
-    for one in only_settings(settings):
-        by_method.setdefault(one.label, {})[one.lr or 0.0, one.share] = one
+    for (label, lr, share), one in only_settings(settings).items():
+        by_method.setdefault(label, {})[lr, share] = one
     if base is None or REFERENCE not in by_method:
         return []
     named = {

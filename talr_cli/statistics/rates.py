@@ -21,11 +21,10 @@ def rates_line(group: Group) -> str:
     two rates, or they cannot be compared.
     """
     known = whole_trainings([one for one in group.runs if has_both_scores(one)])
-    settings = {
-        rate_text(one.lr or 0.0): one
-        for one in sorted(only_settings(known), key=lambda one: one.lr or 0.0)
-        if one.label == REFERENCE
+    by_rate = {
+        lr: one for (label, lr, _), one in only_settings(known).items() if label == REFERENCE
     }
+    settings = {rate_text(lr): by_rate[lr] for lr in sorted(by_rate)}
     if len(settings) < 2:
         return ""
     small, *_, large = settings

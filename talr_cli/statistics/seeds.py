@@ -83,10 +83,14 @@ def setting_of(runs: Sequence[Results]) -> str | None:
     return next((one["setting"] for one in runs if one.get("setting")), None)
 
 
-def only_settings(groups: Sequence[SeedGroup]) -> list[SeedGroup]:
-    """Those that are alone with their method, rate and share: of the others a name says nothing."""
+def only_settings(groups: Sequence[SeedGroup]) -> dict[tuple[str, float, float], SeedGroup]:
+    """{(method, rate, share): setting}, where there is one alone: of others a name says nothing."""
     times = Counter(map(_place, groups))
-    return [one for one in groups if one.lr is not None and times[_place(one)] == 1]
+    return {
+        (one.label, one.lr, one.share): one
+        for one in groups
+        if one.lr is not None and times[_place(one)] == 1
+    }
 
 
 def ambiguous_lines(runs: Sequence[Results]) -> list[str]:

@@ -90,7 +90,7 @@ def test_seeds_of_two_settings_that_share_a_name_are_not_averaged():
 def test_what_a_name_does_not_tell_apart_is_left_out_where_methods_are_compared_and_said():
     runs = [BASE, *made_with("three", (0, 1)), *made_with("ten", (2,)), results("sft")]
     groups = seed_groups(runs)
-    assert [one.label for one in only_settings(groups)] == ["sft"]
+    assert [one.label for one in only_settings(groups).values()] == ["sft"]
     (group,) = comparable(runs)
     assert left_out_lines([group]) == [
         "left out where methods are compared: talr at lr 1e-6: its runs are of 2 settings, which "

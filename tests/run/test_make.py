@@ -19,14 +19,15 @@ def alive():
     return {id(one) for one in gc.get_objects() if isinstance(one, kinds)}
 
 
+def ready(tmp_path, *typed):
+    """A run of few rows on a CPU that can be made."""
+    always = ["model=tiny", "logger=none", "dataset.train_rows=4", "device=cpu"]
+    return prepare(composition.load("train", [*always, f"runs_dir={tmp_path}", *typed]))
+
+
 def test_model_and_optimizer_are_gone_when_the_training_is_saved(tmp_path):
     """What is scored next needs their memory."""
-    config = composition.load(
-        "train",
-        ["model=tiny", "logger=none", "method=kl", "dataset.train_rows=4", "device=cpu",
-         "trainer.max_steps=1", f"runs_dir={tmp_path}"],
-    )  # fmt: skip
-    run = prepare(config)
+    run = ready(tmp_path, "method=kl", "trainer.max_steps=1")
     gc.collect()
     before = alive()
     with run.directory.lock():
@@ -38,12 +39,7 @@ def test_model_and_optimizer_are_gone_when_the_training_is_saved(tmp_path):
 
 def test_steps_count_once_where_a_kill_came_before_the_record_of_the_training(tmp_path):
     """model/ is there and training.json is not: the training is made again, from its start here."""
-    config = composition.load(
-        "train",
-        ["model=tiny", "logger=none", "dataset.train_rows=4", "device=cpu", "eval=false",
-         "trainer.max_steps=2", f"runs_dir={tmp_path}"],
-    )  # fmt: skip
-    run = prepare(config)
+    run = ready(tmp_path, "eval=false", "trainer.max_steps=2")
     first = run_to_end(run, training_of())
     rows, weights = first.read_metrics(), (first.model / "model.safetensors").read_bytes()
     first.training.unlink()
@@ -57,12 +53,8 @@ def test_steps_count_once_where_a_kill_came_before_the_record_of_the_training(tm
 
 def test_what_needs_saying_once_is_not_said_at_every_save(tmp_path, caplog, recwarn):
     """Where the hub is not reached, by PEFT and by us."""
-    config = composition.load(
-        "train",
-        ["model=tiny", "logger=none", "dataset.train_rows=4", "device=cpu", "eval=false",
-         "trainer.epochs=2", "trainer.batch_size=4", "method=lora", f"runs_dir={tmp_path}"],
-    )  # fmt: skip
-    run_to_end(prepare(config), training_of())
-    prepare(config)
+    typed = ("eval=false", "trainer.epochs=2", "trainer.batch_size=4", "method=lora")
+    run_to_end(ready(tmp_path, *typed), training_of())
+    ready(tmp_path, *typed)
     assert not [one for one in recwarn if "Could not find a config file" in str(one.message)]
     assert caplog.text.count("cannot be reached, using") <= 1

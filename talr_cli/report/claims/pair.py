@@ -105,10 +105,9 @@ def gather_pairs(runs: Mapping[Path, Results]) -> list[Pair]:
         settings = whole_trainings([one for one in group.runs if has_both_scores(one)])
         by_method: dict[str, dict[float, SeedGroup]] = {}
         paths = {}
-        for one in only_settings(settings):
-            lr = one.lr or 0.0
-            by_method.setdefault(one.label, {})[lr] = one
-            paths[one.label, lr] = [place[id(run)] for run in one.runs]
+        for (label, lr, _), one in only_settings(settings).items():
+            by_method.setdefault(label, {})[lr] = one
+            paths[label, lr] = [place[id(run)] for run in one.runs]
         others = of_model.setdefault((group.model, group.fingerprint), {})
         pair = Pair(group, by_method, paths, others)
         others.setdefault(pair.dataset, []).append(pair)

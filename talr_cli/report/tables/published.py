@@ -101,8 +101,8 @@ def _measured(group: Group) -> dict[Setting, Estimates]:
     """Both scores of each whole training, on the suite of the study."""
     suite = [one for one in group.runs if (one["general"] or {}).get("suite") == SUITE]
     return {
-        (seeds.label, seeds.lr or 0.0): {part: seeds.estimate(part) for part in PARTS}
-        for seeds in only_settings(whole_trainings(suite))
+        (label, lr): {part: seeds.estimate(part) for part in PARTS}
+        for (label, lr, _), seeds in only_settings(whole_trainings(suite)).items()
     }
 
 
