@@ -5,16 +5,16 @@ Reads results.json for the scores and samples/ for the texts, which a run may ha
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from talr_cli.printable import printable
 from talr_cli.report.guesses import likeliest
 from talr_cli.report.tables.comparison import parts_of
-from talr_cli.runs.damage import warn_of_lines
+from talr_cli.runs.samples import read_items
 from talr_cli.statistics.paired import UnpairedError, paired_items
 from talr_cli.statistics.pairs import Results, section_of
 
@@ -40,7 +40,12 @@ def flipped_items(
             continue
         changed = {key: scores for key, scores in pairs.items() if scores[0] != scores[1]}
         texts = [
-            _samples(path, part, section_of(one, part) or {}, changed)
+            read_items(
+                path / "samples",
+                part,
+                changed,
+                partial(_texts, part=part, section=section_of(one, part) or {}),
+            )
             for path, one in (before, after)
         ]
         for key, (a, b) in changed.items():
@@ -72,45 +77,20 @@ def as_text(flips: Sequence[dict[str, Any]], examples: int, width: int = WIDTH) 
     return "".join(f"{line}\n" for line in lines)
 
 
-def _samples(
-    path: Path, part: str, section: Mapping[str, Any], wanted: Mapping[str, Any]
-) -> dict[str, tuple[str, str]]:
-    """{item id: (prompt, output)} of the wanted items; empty where the run kept no samples.
-
-    Damaged lines are left out, and a line of the log says so.
-    """
-    file = path / "samples" / f"{part.replace('/', '-')}.jsonl"
-    if not wanted or not file.exists():
-        return {}
-    found, damaged = {}, []
-    for number, line in enumerate(file.read_bytes().splitlines(), 1):
-        try:
-            key, texts = _texts(json.loads(line.decode("utf-8")), part, section)
-        except (ValueError, TypeError, LookupError, RecursionError):
-            damaged.append(number)
-            continue
-        if key in wanted:
-            found[key] = texts
-    warn_of_lines(file, damaged)
-    return found
-
-
-def _texts(
-    sample: dict[str, Any], part: str, section: Mapping[str, Any]
-) -> tuple[str, tuple[str, str]]:
-    """The id of the item, its prompt and the answer.
+def _texts(sample: dict[str, Any], part: str, section: Mapping[str, Any]) -> tuple[str, str]:
+    """The prompt of the item, and the answer.
 
     Raises:
         ValueError, TypeError, LookupError: The sample is damaged.
     """
     if part == "domain":
-        key, texts = sample["id"], (sample["messages"][-1]["content"], sample["output"])
+        texts = (sample["messages"][-1]["content"], sample["output"])
     else:
-        key, texts = sample["doc_id"], (sample["arguments"][0][0], _output(sample, section))
+        texts = (sample["arguments"][0][0], _output(sample, section))
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("a prompt and an answer are text")
     "".join(texts).encode()  # halves of characters cannot be shown
-    return str(key), texts
+    return texts
 
 
 def _output(sample: dict[str, Any], section: Mapping[str, Any]) -> str:

@@ -1,22 +1,17 @@
-"""Among how many answers each item's was chosen, and which one it was, as samples/ of runs have it.
-
-Files of benchmarks are large: of a run only the lines are read of items that it is asked about.
-"""
+"""Among how many answers each item's was chosen, and which one it was: from samples/ of runs."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from talr_cli.runs.samples import read_items
 from talr_cli.statistics.abilities import Guesses, parts_of
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import Results, is_base, section_of
 
 Choice = tuple[int, Hashable]  # among how many answers, and which one
-_DOC_ID = re.compile(rb'\{"doc_id": (\d+)[,}]')
 
 
 def guesses_of(group: Group, runs: Mapping[Path, Results]) -> Guesses:
@@ -67,23 +62,15 @@ def _chosen(
     path: Path, part: str, section: Mapping[str, Any], wanted: Collection[str]
 ) -> dict[str, Choice]:
     """Of the wanted items; those without a sample, or with a damaged one, are missing."""
-    file = path / "samples" / f"{part.replace('/', '-')}.jsonl"
-    found: dict[str, Choice] = {}
-    if not file.exists():
-        return found
-    with file.open("rb") as lines:
-        for line in lines:
-            number = _DOC_ID.match(line)
-            if number is not None and number[1].decode() not in wanted:
-                continue
-            try:
-                sample = json.loads(line)
-                key = str(sample["id" if part == "domain" else "doc_id"])
-                if key in wanted and key not in found:
-                    found[key] = _choice(sample, part, section)
-            except (ValueError, TypeError, LookupError, RecursionError):
-                continue
-    return found
+
+    def choice(sample: Mapping[str, Any]) -> Choice | None:
+        try:
+            return _choice(sample, part, section)
+        except (ValueError, TypeError, LookupError):
+            return None  # nor has a text that was weighed as a whole any choice
+
+    found = read_items(path / "samples", part, wanted, choice)
+    return {key: one for key, one in found.items() if one is not None}
 
 
 def _choice(sample: Mapping[str, Any], part: str, section: Mapping[str, Any]) -> Choice:

@@ -1,13 +1,18 @@
-"""What a run was asked and what it answered: a file of JSON lines for the domain and each task."""
+"""What a run was asked and answered, for the domain and each task: JSON lines in `samples/`."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from talr_cli.runs.damage import warn_of_lines, warn_once
 from talr_cli.runs.reading import read_file
+
+T = TypeVar("T")
+_DOC_ID = re.compile(rb'\{"doc_id": (\d+)[,}]')
 
 
 def read_samples(folder: Path, part: str) -> list[dict[str, Any]]:
@@ -15,22 +20,62 @@ def read_samples(folder: Path, part: str) -> list[dict[str, Any]]:
 
     Damaged lines are left out, and a line of the log says so.
     """
+    found: list[dict[str, Any]] = []
+    _each(folder, part, found.append)
+    return found
+
+
+def read_items(
+    folder: Path, part: str, wanted: Collection[str], read: Callable[[dict[str, Any]], T]
+) -> dict[str, T]:
+    """{item: what `read` makes of its record}, of the wanted items; as `read_samples` otherwise.
+
+    Files of benchmarks are large: lines of other items are not parsed.
+
+    Args:
+        read: Raises ValueError, TypeError or LookupError where a record is damaged.
+    """
+    key = "id" if part == "domain" else "doc_id"
+    found: dict[str, T] = {}
+
+    def take(record: dict[str, Any]) -> None:
+        item = str(record[key])
+        if item in wanted and found.get(item) is None:  # lm-eval lists one once for each filter
+            found[item] = read(record)
+
+    def is_other(line: bytes) -> bool:
+        number = _DOC_ID.match(line)
+        return number is not None and number[1].decode() not in wanted
+
+    if wanted:
+        _each(folder, part, take, is_other)
+    return found
+
+
+def _each(
+    folder: Path,
+    part: str,
+    take: Callable[[dict[str, Any]], None],
+    is_left_out: Callable[[bytes], bool] = lambda line: False,
+) -> None:
+    """Give every record to `take`; lines that are damaged or that it fails on are named."""
     file = folder / f"{part.replace('/', '-')}.jsonl"
     if not file.exists():
-        return []
-    rows, damaged = [], []
+        return
     try:
         lines = read_file(file).splitlines()
     except ValueError as error:
         warn_once(f"{file} cannot be read ({error}): left out")
-        return []
+        return
+    damaged = []
     for number, line in enumerate(lines, 1):
+        if is_left_out(line):
+            continue
         try:
-            row = json.loads(line.decode("utf-8"))
-            if not isinstance(row, dict):
+            record = json.loads(line.decode("utf-8"))
+            if not isinstance(record, dict):
                 raise ValueError("not an object")
-            rows.append(row)
-        except (ValueError, RecursionError):
+            take(record)
+        except (ValueError, TypeError, LookupError, RecursionError):
             damaged.append(number)
     warn_of_lines(file, damaged)
-    return rows

@@ -1,11 +1,14 @@
 """Items that two runs scored differently: what stands there is the answer that was scored."""
 
 import json
+import os
 
 import pytest
 from synthetic_study import scored
 
 from talr_cli.report.flips import flipped_items
+from talr_cli.report.guesses import guesses_of
+from talr_cli.statistics.groups import comparable
 
 
 def flip_of(tmp_path, metric, arguments, before, after):
@@ -52,3 +55,17 @@ def test_an_answer_without_its_question_is_none(tmp_path, metric, second):
     alone = (-1.0, -20.0)
     told = flip_of(tmp_path, f"{metric},none", arguments, (*BEFORE, *alone), (*AFTER, *alone))
     assert told == (" no", second)
+
+
+def test_a_pipe_in_the_place_of_samples_is_damage_and_not_waited_for(tmp_path, caplog):
+    sides = []
+    for name, right in (("base", 0), ("sft", 1)):
+        (tmp_path / name / "samples").mkdir(parents=True)
+        os.mkfifo(tmp_path / name / "samples" / "general-a.jsonl")
+        sides.append((tmp_path / name, scored(name, [1, 0], {"a": [right, 0]})))
+    (flip,) = flipped_items(*sides)
+    assert flip["output_b"] is None
+    runs = dict(sides)
+    (group,) = comparable(runs.values())
+    assert guesses_of(group, runs).choices == {}
+    assert "sft/samples/general-a.jsonl cannot be read (it is no file): left out" in caplog.text
