@@ -20,6 +20,7 @@ what was chosen; not where that is known from.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -33,7 +34,7 @@ from talr_cli.statistics.pairs import (
     section_of,
 )
 from talr_cli.statistics.seeds import seed_groups
-from talr_cli.statistics.settings import repeated
+from talr_cli.statistics.settings import pooled, repeated, with_room
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,7 +101,7 @@ def abilities(group: Group, guesses: Guesses) -> list[Ability]:
             if (counted := _counted(base, setting.runs, part, guesses)) is not None
         ]
         asked = {id(one) for one in repeated([setting for setting, _ in known])[0]}
-        between = _pooled([counted for setting, counted in known if id(setting) in asked])
+        between = _between([counted for setting, counted in known if id(setting) in asked])
         found += [
             _ability(part, run_label(setting.runs[0]), setting.lr, counted, between)
             for setting, counted in known
@@ -124,7 +125,7 @@ class _Counted:
 
     values: Mapping[str, np.ndarray]
     before: float
-    after: float
+    after: Sequence[float]  # of each run
     chance: float | None
     most: Mapping[str, float]
     lost_seen: float
@@ -168,7 +169,7 @@ def _counted(
             "won": factor * (won - guessed),
         },
         before=float(before.mean()),
-        after=float(right.mean()),
+        after=right.mean(axis=1).tolist(),
         chance=float(np.where(k > 1, 1 / k, 0.0).mean()) if is_known else None,
         most={"change": 1.0, "lost": float(factor.mean()), "won": float(factor.mean())},
         lost_seen=float(lost.mean()),
@@ -176,28 +177,14 @@ def _counted(
     )
 
 
-def _pooled(settings: Sequence[_Counted]) -> dict[str, tuple[float, int]] | None:
+def _between(settings: Sequence[_Counted]) -> dict[str, tuple[float, int]] | None:
     """{quantity: variance between runs, degrees of freedom}; None with one seed of each setting.
 
     As in `settings.deviation`, so that a change is as sure here as where scores are compared.
     """
-    import numpy as np
-
-    settings = [one for one in settings if one.after not in (0.0, 1.0)] or settings
-    df = sum(len(one.values["change"]) - 1 for one in settings)
-    if not df:
-        return None
-    return {
-        key: (
-            sum(
-                float(np.var(one.values[key].mean(axis=1))) * len(one.values[key])
-                for one in settings
-            )
-            / df,
-            df,
-        )
-        for key in QUANTITIES
-    }
+    used = [settings[place] for place in with_room([one.after for one in settings])]
+    found = {key: pooled([one.values[key].mean(axis=1) for one in used]) for key in QUANTITIES}
+    return {key: one for key, one in found.items() if one is not None} or None
 
 
 def _ability(
@@ -229,7 +216,7 @@ def _ability(
         n=n,
         chance=counted.chance,
         before=counted.before,
-        after=counted.after,
+        after=statistics.fmean(counted.after),
         lost_seen=counted.lost_seen,
         won_seen=counted.won_seen,
         **contrasts,

@@ -97,26 +97,18 @@ def unlike(one: Results, other: Results, part: str) -> str | None:
     bases = one["run"]["base"], other["run"]["base"]
     if bases[0] != bases[1]:
         return f"its base is another model ({short(bases[0])} and {short(bases[1])})"
-    return measured_otherwise(one, other, part) or _asked_otherwise(one, other, part)
+    return measured_otherwise(one, other, part, of_model=True)
 
 
-def _asked_otherwise(one: Results, other: Results, part: str) -> str | None:
-    """As `unlike`, of what belongs to a model: how its prompts are written, how long all may be.
+def measured_otherwise(
+    one: Results, other: Results, part: str, of_model: bool = False
+) -> str | None:
+    """As `unlike`, whatever the base models are.
 
-    What either does not say counts for nothing: it is older.
+    Args:
+        of_model: Whether what belongs to a model counts too: how its prompts are written, how long
+            all may be. What either does not say counts for nothing: it is older.
     """
-    tasks = (one["general"] or {}).get("tasks", {}) if part == "general" else ()
-    for each in [f"general/{task}" for task in tasks] or [part]:
-        sections = section_of(one, each) or {}, section_of(other, each) or {}
-        for key, reason in _OF_MODEL.items():
-            values = [section.get(key) for section in sections]
-            if values[0] != values[1] and None not in values:
-                return f"{each} {reason} ({short(str(values[0]))} and {short(str(values[1]))})"
-    return None
-
-
-def measured_otherwise(one: Results, other: Results, part: str) -> str | None:
-    """As `unlike`, whatever the base models are."""
     first, second = section_of(one, part), section_of(other, part)
     if not first or not second:
         return f"{part} was not scored"
@@ -148,9 +140,13 @@ def measured_otherwise(one: Results, other: Results, part: str) -> str | None:
     if tasks.keys() != other_tasks.keys():
         return f"{part} is of the tasks {', '.join(tasks)} and of {', '.join(other_tasks)}"
     for task in tasks:
-        reason = measured_otherwise(one, other, f"{part}/{task}")
+        reason = measured_otherwise(one, other, f"{part}/{task}", of_model)
         if reason is not None:
             return reason
+    for key, reason in _OF_MODEL.items() if of_model else ():
+        values = first.get(key), second.get(key)
+        if values[0] != values[1] and None not in values:
+            return f"{part} {reason} ({short(str(values[0]))} and {short(str(values[1]))})"
     return None
 
 

@@ -142,24 +142,39 @@ def scores_of(
 
 
 def deviation(runs: Sequence[Results], part: Part) -> Deviation | None:
-    """How far runs of one setting lie apart: pooled over the settings that have several seeds.
+    """How far runs of one setting lie apart: `pooled` over the settings that have several seeds."""
+    asked, kind = repeated(seed_groups([one for one in runs if has_both_scores(one)]))
+    scores = [[_functional(one, part) for one in group.runs] for group in asked]
+    used = with_room(scores)
+    found = pooled([scores[place] for place in used])
+    if found is None:
+        return None
+    variance, df = found
+    methods = sorted({asked[place].label for place in used})
+    source = f"{len(used)} {kind} with several seeds, of {', '.join(methods)}: df {df}"
+    return Deviation(variance, df, source)
 
-    Settings whose runs have all items right, or all wrong, are left out as long as there are
-    others: they have no room to deviate.
+
+def with_room(scores: Sequence[Sequence[float]]) -> list[int]:
+    """The places of the settings that tell how far runs lie apart, by the scores of their runs.
+
+    Settings whose runs have all items right, or all wrong, have no room to deviate: they are left
+    out as long as there are others.
+    """
+    used = [place for place, values in enumerate(scores) if {*values} not in ({0.0}, {1.0})]
+    return used or [*range(len(scores))]
+
+
+def pooled(values: Sequence[Sequence[float]]) -> tuple[float, int] | None:
+    """(variance within settings, its degrees of freedom), of a value of each setting's runs.
+
+    None where no setting has several runs.
     """
     import numpy as np
 
-    asked, kind = repeated(seed_groups([one for one in runs if has_both_scores(one)]))
-    scores = [[_functional(one, part) for one in group.runs] for group in asked]
-    used = [place for place, values in enumerate(scores) if {*values} not in ({0.0}, {1.0})]
-    used = used or [*range(len(asked))]
-    squares = sum(float(np.var(scores[place])) * len(scores[place]) for place in used)
-    df = sum(len(scores[place]) - 1 for place in used)
-    if not df:
-        return None
-    methods = sorted({asked[place].label for place in used})
-    source = f"{len(used)} {kind} with several seeds, of {', '.join(methods)}: df {df}"
-    return Deviation(squares / df, df, source)
+    df = sum(len(one) - 1 for one in values)
+    squares = sum(float(np.var(one)) * len(one) for one in values)
+    return (squares / df, df) if df else None
 
 
 def repeated(groups: Sequence[SeedGroup]) -> tuple[list[SeedGroup], str]:
