@@ -4,6 +4,7 @@ A name or an answer may hold escape sequences that recolour or rewrite a termina
 break a table, marks that turn the direction of writing, halves of characters that no file can hold.
 """
 
+import shlex
 import unicodedata
 
 _CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}  # controls, halves of characters, line and paragraph ends
@@ -23,12 +24,24 @@ def printable_lines(text: str) -> str:
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
 
 
+def command_line(*arguments: str) -> str:
+    """A line for bash, in which line ends and the like are spelt out."""
+    return " ".join(map(_quoted, arguments))
+
+
 def rate_text(rate: float) -> str:
     """A learning rate as it is written everywhere: `1e-4`, `2.5e-5`; from a hundredth on `0.02`."""
     if not 0 < abs(rate) < 0.01:
         return f"{rate:g}"
     digits, exponent = f"{rate:.5e}".split("e")
     return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def _quoted(argument: str) -> str:
+    if printable(argument) == argument:
+        return shlex.quote(argument)
+    plain = argument.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{printable(plain)}'"
 
 
 def _spelt(character: str) -> str:

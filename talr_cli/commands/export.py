@@ -14,7 +14,7 @@ from talr_cli.errors import UserError
 from talr_cli.printable import printable
 from talr_cli.runs.listing import find_run
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.study import score_command
+from talr_cli.runs.study import made_by, score_command
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -35,13 +35,13 @@ def export(composed: Composed[ExportConfig]) -> None:
         raise UserError(f"out={config.out} exists: choose another folder or delete it")
     if out.absolute().resolve().is_relative_to(run.path.resolve()):
         raise UserError(f"out={config.out} lies in the run itself: choose a folder outside of it")
-    from talr_cli.report.model_card import model_card, train_command
+    from talr_cli.report.model_card import model_card
     from talr_cli.runs.atomic import made_whole
 
     if not run.model.exists():
         raise UserError(
             f"{run.path} has no model, as it is {run.read_status().state} or its model was "
-            f"deleted: train it with `{train_command(run)} eval=false`"
+            f"deleted: train it with `{made_by(run)} eval=false`"
         )
     if run.read_results() is None:
         raise UserError(f"{run.path} was not scored: run `{score_command(run.path)}` first")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from talr_cli.errors import UserError
 from talr_cli.printable import printable
 from talr_cli.runs.listing import Found, as_size, find_run
 from talr_cli.runs.samples import read_samples
-from talr_cli.runs.study import load_beside
+from talr_cli.runs.study import load_beside, made_by
 from talr_cli.streams import folded
 
 if TYPE_CHECKING:
@@ -62,10 +61,7 @@ def _values(found: Found) -> dict[str, tuple[Any, Any]]:
 def _command(found: Found) -> str | None:
     """What to type to make or to find it again; None where that was not kept."""
     run = found.directory
-    if not run.overrides.exists() or not run.config.exists():
-        return None
-    command = "train" if "trainer" in run.read_config() else "eval"
-    return shlex.join(["talr", command, *run.read_overrides()])
+    return made_by(run) if run.overrides.exists() and run.config.exists() else None
 
 
 def _print(
@@ -85,7 +81,7 @@ def _print(
         print(f"reason   {printable(one.reason)}")
     command = _command(found)
     if command is not None:
-        print(f"made by  {printable(command)}")
+        print(f"made by  {command}")
     print("\nvalues that differ from the defaults" + ("" if values else ": none"))
     for key, (now, usual) in values.items():
         print(folded(f"  {printable(f'{key}={shown(now)}')}  ({printable(shown(usual))})"))

@@ -6,16 +6,15 @@ Knows a run directory and the results of its neighbours; the licence is the user
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from talr_cli.printable import printable
+from talr_cli.printable import command_line, printable
 from talr_cli.report.markdown import code, escaped
 from talr_cli.report.tables.cells import Cell, Cells, Column, as_markdown, named
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.study import load_beside
+from talr_cli.runs.study import load_beside, made_by
 from talr_cli.statistics.groups import comparable
 from talr_cli.statistics.paired import UnpairedError, difference
 from talr_cli.statistics.pairs import (
@@ -32,11 +31,6 @@ LICENCE = (
     "the base model and of the training data apply."
 )
 NO_BASE = "The base model was not scored."
-
-
-def train_command(run: RunDirectory) -> str:
-    """What was typed to train the run."""
-    return _command("talr", "train", *run.read_overrides())
 
 
 def model_card(run: RunDirectory, title: str) -> str:
@@ -77,8 +71,8 @@ def model_card(run: RunDirectory, title: str) -> str:
         _usage(config, title),
         "## How it was made",
         "\n".join(f"- {escaped(name)}: {escaped(str(value))}" for name, value in setting.items()),
-        f"Commands:\n\n    {train_command(run)}\n"
-        f"    {_command('talr', 'export', f'run={run.path}', f'out={title}')}",
+        f"Commands:\n\n    {made_by(run)}\n"
+        f"    {command_line('talr', 'export', f'run={run.path}', f'out={title}')}",
         f"Identity of the run: `{run.read_identity()}`.",
     ]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
@@ -186,18 +180,6 @@ def _change(base: Results | None, results: Results, part: str) -> Cell:
     except UnpairedError:
         return Cell()
     return Cell(found.text)
-
-
-def _command(*arguments: str) -> str:
-    """A line for bash, in which line ends and the like are spelt out."""
-    return " ".join(map(_quoted, arguments))
-
-
-def _quoted(argument: str) -> str:
-    if printable(argument) == argument:
-        return shlex.quote(argument)
-    plain = argument.replace("\\", "\\\\").replace("'", "\\'")
-    return f"$'{printable(plain)}'"
 
 
 def _literal(value: Any) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
 from talr_cli.errors import UserError
 from talr_cli.printable import printable
 from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.runs.study import made_by
 from talr_cli.scorers.user import file_hash
 from talr_cli.statistics.pairs import Results
 
@@ -28,15 +28,13 @@ def stale_lines(runs: Mapping[Path, Results]) -> list[str]:
     for name, paths in stale.items():
         count = f"{len(paths)} run{'s' * (len(paths) > 1)}"
         lines.append(f"{name} has changed since it scored {count}; to score again:")
-        commands = (_command(path, runs[path]) for path in paths)
+        commands = map(_command, paths)
         lines += dict.fromkeys(f"  {command}" for command in commands)
     return [printable(line) for line in lines]
 
 
-def _command(path: Path, one: Results) -> str:
-    """What was typed: it finds the weights made, and asks what it asked."""
-    command = "eval" if one["run"]["lr"] is None else "train"
+def _command(path: Path) -> str:
     try:
-        return shlex.join(["talr", command, *RunDirectory(path).read_overrides()])
+        return made_by(RunDirectory(path))
     except UserError:
-        return f"talr {command}, with what was typed to make {path}"
+        return f"the command that made {path}"

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from talr_cli.errors import UserError
+from talr_cli.printable import command_line
 from talr_cli.runs.damage import warn_once
 from talr_cli.runs.listing import find_run
 from talr_cli.runs.results import read_results
-from talr_cli.runs.run_directory import study_path
+from talr_cli.runs.run_directory import RunDirectory, study_path
 
 SCORES = "scores"  # the folder of a study for scores that need no second computation
 
@@ -75,6 +76,16 @@ def load_run(name: str, runs_dir: Path, study: str | None) -> tuple[Path, dict[s
     if not (run / "results.json").exists():
         raise UserError(_not_scored(run))
     return run, read_results(run / "results.json")
+
+
+def made_by(run: RunDirectory) -> str:
+    """The command that made a run; typed again it finds what is there, and scores what it asks.
+
+    Raises:
+        UserError: It was not kept, or cannot be read.
+    """
+    command = "train" if "trainer" in run.read_config() else "eval"
+    return command_line("talr", command, *run.read_overrides())
 
 
 def score_command(run: str | Path) -> str:

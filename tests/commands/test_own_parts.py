@@ -12,9 +12,9 @@ from talr_cli import api
 from talr_cli.config.composition import composed
 from talr_cli.errors import UserError
 from talr_cli.methods.base import TargetTokens
-from talr_cli.report.model_card import train_command
 from talr_cli.run.identity import identity
 from talr_cli.run.record import scoring_identity
+from talr_cli.runs import study
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.scorers.base import Verdict
 from talr_cli.scorers.text import ExactMatch
@@ -55,7 +55,7 @@ def test_the_pages_command_makes_its_runs(here):
     runs = api.train(*command(), *SMALL, "suite.drift=false", config_dir="mine")
     (averaged,) = runs
     assert averaged.path.name.startswith("focal+pull+ladder0.5+halving-")
-    made_by_command = train_command(RunDirectory(averaged.path))
+    made_by_command = study.made_by(RunDirectory(averaged.path))
     assert made_by_command.startswith("talr train --config-dir=mine model=small dataset=doubles ")
     assert averaged.results["weights"]["averaged"]["alpha"] == 0.5
     assert averaged.results["general"]["tasks"].keys() == {"capitals"}

@@ -13,13 +13,13 @@ import pytest
 from rich.console import Console
 from synthetic_study import results, scored, write_study
 
-from talr_cli.printable import printable
+from talr_cli.printable import command_line, printable
 from talr_cli.report.claims.text import as_document, as_lines
 from talr_cli.report.claims.verdicts import Finding
 from talr_cli.report.figures.looks import broken
 from talr_cli.report.flips import as_text, flipped_items
 from talr_cli.report.markdown import code, escaped
-from talr_cli.report.model_card import _command, _data_name, _usage, model_card
+from talr_cli.report.model_card import _data_name, _usage, model_card
 from talr_cli.report.show import show
 from talr_cli.report.study_report import write_report
 from talr_cli.report.tables.cells import Cell, Cells, Column, as_csv, as_markdown
@@ -162,11 +162,11 @@ def test_answers_are_shown_without_what_they_would_do(tmp_path, caplog):
 
 @pytest.mark.parametrize("argument", ["a b", "it's", "x\ny", "a\\b\n'c'", "größe", "$HOME `id`"])
 def test_a_command_of_a_card_is_one_line_that_a_shell_reads_back(argument):
-    line = _command("printf", "%s", argument)
+    line = command_line("printf", "%s", argument)
     assert not acts(line)
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
     assert done.stdout == argument
-    assert _command("talr", "lr=1e-5") == shlex.join(["talr", "lr=1e-5"])
+    assert command_line("talr", "lr=1e-5") == shlex.join(["talr", "lr=1e-5"])
 
 
 def test_a_card_of_hostile_names_is_a_card(tmp_path):

@@ -244,10 +244,13 @@ def test_scores_of_a_scorer_that_has_changed_are_named_with_what_to_type(tmp_pat
     for one in runs.values():
         one["domain"] |= {"scorer": "judge_of_mine.right", "definition": before}
     study = {tmp_path / name: one for name, one in runs.items()}
-    (tmp_path / "base").mkdir()
-    (tmp_path / "base" / "overrides.yaml").write_text("[study=s, model=small]\n")
-    (tmp_path / "sft").mkdir()
-    (tmp_path / "sft" / "overrides.yaml").write_text("[--config-dir=/a b, study=s]\n")
+    for name, config, typed in (
+        ("base", "{ckpt: null}", "[study=s, model=small]"),
+        ("sft", "{trainer: {}}", "[--config-dir=/a b, study=s]"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(f"{config}\n")
+        (tmp_path / name / "overrides.yaml").write_text(f"{typed}\n")
     assert stale_lines(study) == []
     file.write_text("def right(output, reference): return False\n")
     (told, *lines) = stale_lines(study)
@@ -258,6 +261,8 @@ def test_scores_of_a_scorer_that_has_changed_are_named_with_what_to_type(tmp_pat
     ]
     runs["sft"]["domain"]["definition"] = UserScorer(bool, "judge_of_mine.right").definition
     assert len(stale_lines(study)) == 2, "the base only"
+    (tmp_path / "base" / "overrides.yaml").unlink()
+    assert stale_lines(study)[1] == f"  the command that made {tmp_path / 'base'}"
     assert changes([*runs.values()])["s"] is None, "right by two measures"
     (group,) = comparable(runs.values())
     assert "two versions of judge_of_mine.right" in group.left_out[0][1]
