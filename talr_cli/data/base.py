@@ -82,6 +82,15 @@ def load_test(dataset: Dataset) -> Splits:
     return getattr(dataset, "load_test", dataset.load)()
 
 
+def scored_values(dataset: Dataset, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a dataset's values those that its test rows and its scorer may depend on.
+
+    A dataset names the others, which concern what is trained alone, in `unscored`.
+    """
+    others = getattr(dataset, "unscored", ())
+    return {key: one for key, one in values.items() if key not in others}
+
+
 def check_target(target: str) -> None:
     """Raise UserError unless `target`, what a completion holds, is an explanation or a label."""
     if target not in ("explanation", "label"):

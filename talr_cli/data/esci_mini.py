@@ -52,6 +52,8 @@ class EsciMini:
     test_rows: int = value("Rows to score.", 80, at_least=1, identity=False)
     data_seed: int = value("Which pairs are drawn; `seed` does not change the data.", 0)
 
+    unscored = ("train_rows", "validation_rows")
+
     def load(self) -> Splits:
         """Generate the rows.
 

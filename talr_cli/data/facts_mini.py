@@ -115,6 +115,8 @@ class FactsMini:
     )
     data_seed: int = value("Which names and numbers are drawn; `seed` does not change them.", 0)
 
+    unscored = ("train_phrasings", "train_rows", "validation_rows")
+
     def load(self) -> Splits:
         """Generate the rows.
 

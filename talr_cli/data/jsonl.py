@@ -85,6 +85,8 @@ class Jsonl:
     on_bad_row: str = value(**ON_BAD_ROW)
     max_bad_share: float = value(**MAX_BAD_SHARE)
 
+    unscored = ("train", "validation", "train_split", "validation_split", "train_on", "max_overlap")
+
     def __post_init__(self) -> None:
         self.name = self.name or self._own_name()
         if self.train is None and self.hub_id is None:

@@ -126,6 +126,12 @@ class MedCalc:
         return Splits([], [], unique_ids(test, "test"), MedCalcScorer(self.prompt))
 
     @property
+    def unscored(self) -> tuple[str, ...]:
+        """See `data.base.scored_values`."""
+        of_path = () if self._shares_its_file else ("path", "test_share")
+        return ("validation_share", "max_overlap", *of_path)
+
+    @property
     def _shares_its_file(self) -> bool:
         """Whether the test rows are a share of `path`."""
         return self.path is not None and self.test_path is None

@@ -66,6 +66,8 @@ class MedCalcMini:
     test_rows: int = value("Rows to score.", 72, at_least=1, identity=False)
     data_seed: int = value("Which problems are drawn; `seed` does not change the data.", 0)
 
+    unscored = ("train_rows", "validation_rows")
+
     def load(self) -> Splits:
         """Generate the rows.
 

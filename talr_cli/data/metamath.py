@@ -59,6 +59,11 @@ class MetaMath:
     on_bad_row: str = value(**ON_BAD_ROW)
     max_bad_share: float = value(**MAX_BAD_SHARE)
 
+    unscored = (
+        *("hub_id", "revision", "path", "train_rows", "data_seed"),
+        *("validation_share", "max_overlap"),
+    )
+
     def load(self) -> Splits:
         """Read the rows.
 

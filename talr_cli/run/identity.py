@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from talr_cli.data.base import Dataset
+from talr_cli.data.base import Dataset, scored_values
 from talr_cli.fields import identity_of, plain
 from talr_cli.methods.replay import SelfReplay
 from talr_cli.run.config import EvalConfig, TrainConfig
@@ -23,7 +23,8 @@ def identity(config: TrainConfig | EvalConfig, model_fingerprint: str) -> str:
     content = identity_of(config)
     content["model"]["fingerprint"] = model_fingerprint
     if isinstance(config, EvalConfig):
-        content["dataset"] = identity_of(config.dataset, whole=True)
+        every = identity_of(config.dataset, whole=True)
+        content["dataset"] = scored_values(config.dataset, every)
     files: dict[str, Path] = {}
     if isinstance(config, TrainConfig) and isinstance(config.replay, SelfReplay):
         # The scorer decides which rows are trained.

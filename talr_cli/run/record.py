@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from talr_cli.data.base import Example, Splits
+from talr_cli.data.base import Example, Splits, scored_values
 from talr_cli.data.choices import possible_completions
 from talr_cli.data.splitting import even_share
 from talr_cli.evaluation.config import DomainEvalConfig
@@ -42,7 +42,7 @@ def scoring_identity(config: TrainConfig | EvalConfig) -> str:
     settings: Any = {
         "suite": plain(config.suite),
         "domain": plain(config.domain),
-        "dataset": identity_of(config.dataset, whole=True),
+        "dataset": scored_values(config.dataset, identity_of(config.dataset, whole=True)),
         "versions": package_versions(),
     }
     for section in ("suite", "domain"):

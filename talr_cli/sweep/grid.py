@@ -27,6 +27,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from talr_cli.config import composition
 from talr_cli.config.quoting import with_quoted_paths
 from talr_cli.config.typed import as_asked_here, typed_config
+from talr_cli.data.base import scored_values
 from talr_cli.errors import UserError
 from talr_cli.fields import plain
 from talr_cli.run.config import EvalConfig, TrainConfig
@@ -125,7 +126,9 @@ def _compose(overrides: Sequence[str], of_hydra: str) -> tuple[DictConfig, Any]:
 
 def scoring_key(point: Point) -> str:
     """The same for runs that are compared with the same scores of the same base model."""
-    return json.dumps({key: plain(getattr(point.config, key)) for key in _OF_EVAL})
+    values = {key: plain(getattr(point.config, key)) for key in _OF_EVAL}
+    values["dataset"] = scored_values(point.config.dataset, values["dataset"])
+    return json.dumps(values)
 
 
 def base_overrides(
