@@ -53,9 +53,15 @@ def even_share(examples: Sequence[Example], limit: int | None) -> list[Example]:
     if limit is None or limit >= total:
         return list(examples)
     by_kind = sorted(range(total), key=lambda i: (examples[i].category, examples[i].group))
-    # The middles of `limit` equal stretches.
-    chosen = sorted(by_kind[(2 * n + 1) * total // (2 * limit)] for n in range(limit))
-    return [examples[index] for index in chosen]
+    return [examples[index] for index in sorted(spread_evenly(by_kind, limit))]
+
+
+def spread_evenly(rows: Sequence[T], most: int) -> list[T]:
+    """The middles of `most` equal stretches of the rows; all, where there are no more."""
+    total = len(rows)
+    if most >= total:
+        return list(rows)
+    return [rows[(2 * n + 1) * total // (2 * most)] for n in range(most)]
 
 
 def drawn(rows: Sequence[T], option: str, count: int | None, seed: int) -> list[T]:

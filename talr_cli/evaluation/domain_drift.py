@@ -17,6 +17,7 @@ from typing import Any
 
 from talr_cli.data.base import Example
 from talr_cli.data.rendering import Renderer
+from talr_cli.data.splitting import spread_evenly
 from talr_cli.evaluation.base_answers import Tokens, kept_answers
 from talr_cli.evaluation.drift import AskBase
 from talr_cli.evaluation.generation import answer_tokens, drawn, request
@@ -50,9 +51,9 @@ def answered_prompts(
         max_new_tokens: Of an answer of the domain; here they are MOST_TOKENS at most.
         fingerprint: The base's.
     """
-    step, most = max(1, len(examples) // PROMPTS), positions(settings)
+    most = positions(settings)
     budget = min(max_new_tokens, MOST_TOKENS)
-    spread = [request(renderer, one, budget, most) for one in examples[::step][:PROMPTS]]
+    spread = [request(renderer, one, budget, most) for one in spread_evenly(examples, PROMPTS)]
     rows = [one for one in spread if one.max_new_tokens > 0]
     if not rows:
         return [], []

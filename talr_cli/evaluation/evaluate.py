@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from talr_cli import progress, ranks
 from talr_cli.data.base import Example
 from talr_cli.data.rendering import Renderer
+from talr_cli.data.splitting import spread_evenly
 from talr_cli.evaluation import drift
 from talr_cli.evaluation.config import DomainEvalConfig, SuiteConfig
 from talr_cli.evaluation.data_parallel import AllRanks
@@ -197,11 +198,10 @@ def _drift_prompts(
 
     One that is longer than `most` tokens loses its beginning, as in the harness.
     """
-    step = max(1, len(prompts) // DRIFT_PROMPTS)
     return [
         # A template has written the special tokens itself.
         renderer.tokenizer(text, add_special_tokens=not templated).input_ids[-(most or 0) :]
-        for text, templated in prompts[::step][:DRIFT_PROMPTS]
+        for text, templated in spread_evenly(prompts, DRIFT_PROMPTS)
     ]
 
 

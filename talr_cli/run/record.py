@@ -48,6 +48,8 @@ def scoring_identity(config: TrainConfig | EvalConfig) -> str:
     for section in ("suite", "domain"):
         for key in _NO_MATTER:
             settings[section].pop(key, None)
+    if config.suite.drift:
+        settings["drift"] = "over prompts spread evenly"  # it was over the first of many
     files = files_read(config.suite)
     suite = settings["suite"]
     if suite["task_dir"] not in (None, "mini"):

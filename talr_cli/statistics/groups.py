@@ -8,7 +8,7 @@ models may share a name, and so may two datasets. Every reader of several runs g
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +26,10 @@ from talr_cli.statistics.pairs import (
     unlike,
 )
 from talr_cli.statistics.seeds import ambiguous_lines
+
+
+# Of drift, what is taken over prompts of the suite and of the domain.
+_OVER_PROMPTS = ("kl_from_base", "domain_kl_from_base")
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,8 @@ def comparable(results: Iterable[Results]) -> list[Group]:
 def left_out_lines(groups: Sequence[Group]) -> list[str]:
     """A line for each run that is compared with no other, and for each base model that lacks.
 
-    And for each setting that is not compared with others, as a second one has its name.
+    And for each setting that is not compared with others, as a second one has its name; and for
+    each drift that cannot be compared.
     """
     lines = []
     for group in groups:
@@ -97,7 +102,25 @@ def left_out_lines(groups: Sequence[Group]) -> list[str]:
             f"left out where methods are compared: {printable(why)}"
             for why in ambiguous_lines(group.runs)
         ]
+        lines += _drift_lines(group)
     return lines
+
+
+def _drift_lines(group: Group) -> Iterator[str]:
+    """A line for each run whose drift was taken over other prompts than that of most."""
+    for key in _OVER_PROMPTS:
+        over = {}
+        for one in group.runs:
+            section = (one["drift"] or {}).get(key) or {}
+            if "tokens" in section:
+                over[name_of(one)] = f"{section['tokens']} tokens of {section['n']} prompts"
+        ((of_most, _),) = Counter(over.values()).most_common(1) or [("", 0)]
+        yield from (
+            f"not to be compared: {key} of {name} is over {own}, that of most over {of_most}; to "
+            "score again: the command that made it (`talr show RUN`)"
+            for name, own in over.items()
+            if own != of_most
+        )
 
 
 def _measured_alike(runs: Sequence[Results]) -> list[Group]:

@@ -1,12 +1,13 @@
 """What occurs twice, and which rows a limit takes."""
 
+import itertools
 from collections import Counter
 
 import pytest
 
 from talr_cli.data.base import Example, Splits
 from talr_cli.data.duplicates import check_overlap, overlap, unique_ids
-from talr_cli.data.splitting import even_share
+from talr_cli.data.splitting import even_share, spread_evenly
 from talr_cli.errors import UserError
 from talr_cli.scorers.text import ExactMatch
 
@@ -77,3 +78,14 @@ def test_a_limit_takes_the_same_share_of_every_kind_in_the_order_of_the_file(kin
 def test_groups_within_a_category_have_their_share_too():
     rows = [example(f"{n}", category="ab"[n % 2], group=f"g{n % 8}") for n in range(80)]
     assert Counter(row.group for row in even_share(rows, 16)) == {f"g{n}": 2 for n in range(8)}
+
+
+@pytest.mark.parametrize("total", [1, 64, 65, 100, 127, 128, 343])
+def test_a_spread_leaves_gaps_that_differ_by_one_at_most(total):
+    rows = [*range(total)]
+    found = spread_evenly(rows, 64)
+    assert len(found) == min(64, total)
+    gaps = {later - one for one, later in itertools.pairwise([*found])}
+    assert gaps <= {total // 64, -(-total // 64)} or total < 64
+    assert found[0] < -(-total // 64)
+    assert total - found[-1] <= -(-total // 64)

@@ -220,6 +220,23 @@ def test_the_answers_are_kept_and_made_again_where_they_are_damaged(
     assert len(others[0]) == 2
 
 
+def test_prompts_are_spread_over_all_rows_where_these_are_a_few_more(
+    answered, renderer, monkeypatch
+):
+    monkeypatch.setattr(domain_drift, "PROMPTS", 4)
+    monkeypatch.setattr(evaluate, "DRIFT_PROMPTS", 4)
+    asked = [
+        Example(str(number), ({"role": "user", "content": f"{number}?"},), "")
+        for number in range(7)
+    ]
+    (sequences, starts), _ = answered(asked)
+    prompts = [ids[: start + 1] for ids, start in zip(sequences, starts, strict=True)]
+    assert prompts == [renderer.prompt_ids(asked[place].messages) for place in (0, 2, 4, 6)]
+    texts = [(f"{number}?", False) for number in range(7)]
+    expected = [renderer.tokenizer(f"{number}?").input_ids for number in (0, 2, 4, 6)]
+    assert evaluate._drift_prompts(texts, renderer, None) == expected
+
+
 def test_answers_are_drawn_by_their_probabilities():
     logits = torch.tensor([0.0, 1.0, 2.0, -30.0])
     tokens = drawn(0)(logits.expand(20_000, 4))

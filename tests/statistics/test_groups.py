@@ -142,3 +142,17 @@ def test_what_was_asked_in_other_words_is_not_compared(where, key, values, why):
     assert told.startswith(why)
     # Models have templates and positions of their own: their means may stand side by side.
     assert measured_otherwise(base, other, where) is None
+
+
+def test_drift_over_other_prompts_is_said_not_to_be_compared():
+    """Of one model, other prompts have another number of tokens."""
+    runs = [run("base"), run("sft"), run("talr", id="odd")]
+    for one, tokens in zip(runs, (900, 900, 850), strict=True):
+        one["drift"] = {"kl_from_base": {"score": 0.1, "stderr": 0.1, "n": 64, "tokens": tokens}}
+    (group,) = comparable(runs)
+    (line,) = left_out_lines([group])
+    assert line.startswith(
+        "not to be compared: kl_from_base of talr-lr1e-6-s0-odd is over 850 tokens of 64 prompts, "
+        "that of most over 900 tokens of 64 prompts"
+    )
+    assert left_out_lines(comparable(runs[:2])) == []
