@@ -34,18 +34,28 @@ def compare(composed: Composed[CompareConfig]) -> None:
     from talr_cli.report.as_json import check_target, give, rows_of
     from talr_cli.report.tables import comparison
     from talr_cli.report.tables.screen import print_cells
+    from talr_cli.statistics.pairs import made_otherwise
 
     check_target(config.json)
     cells = comparison.comparison_cells(before[1], after[1])
     flipped = flips.flipped_items(before, after)
+    otherwise = made_otherwise(before[1], after[1])
 
     def show() -> None:
         print(f"A: {printable(str(before[0]))}\nB: {printable(str(after[0]))}")
+        if otherwise is not None:
+            print(f"of one name, but {otherwise}")
         print_cells(cells)
         print(folded(comparison.LEGEND, hang=0))
         print(flips.as_text(flipped, config.examples, width() or flips.WIDTH), end="")
 
-    content = {"a": str(before[0]), "b": str(after[0]), "parts": rows_of(cells), "flips": flipped}
+    content = {
+        "a": str(before[0]),
+        "b": str(after[0]),
+        "made_otherwise": otherwise,
+        "parts": rows_of(cells),
+        "flips": flipped,
+    }
     give("compare", config.json, content, show)
     if config.flips is not None:
         lines = (json.dumps(flip, ensure_ascii=False) + "\n" for flip in flipped)

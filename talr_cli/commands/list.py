@@ -10,6 +10,7 @@ from talr_cli.config.commands import ListConfig
 from talr_cli.config.composition import Composed
 from talr_cli.printable import printable
 from talr_cli.runs.listing import as_size, runs_in
+from talr_cli.streams import folded
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -20,7 +21,7 @@ def list_runs(composed: Composed[ListConfig]) -> None:
     """One table a study; runs that were never scored are in it too."""
     config = composed.config
     from talr_cli.report.as_json import check_target, give, rows_of
-    from talr_cli.report.tables.listing import list_cells, listed
+    from talr_cli.report.tables.listing import list_cells, listed, namesake_lines
     from talr_cli.report.tables.screen import print_cells
 
     check_target(config.json)
@@ -32,6 +33,8 @@ def list_runs(composed: Composed[ListConfig]) -> None:
             count = f"{len(own)} {'run' if len(own) == 1 else 'runs'}"
             print(f"{printable(study)}: {count}, {as_size(sum(one.size for one in own))}")
             print_cells(list_cells(own))
+            for line in namesake_lines(own):
+                print(folded(printable(line)))
         print(f"all: {as_size(sum(one.size for one in runs))} in {config.runs_dir}")
 
     give("list", config.json, {"runs": rows_of(list_cells(runs))}, show)

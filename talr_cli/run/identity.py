@@ -39,11 +39,17 @@ def setting_identity(config: TrainConfig, model_fingerprint: str) -> str:
 
     Which rows are drawn is a seed too.
     """
-    dataset: Any = config.dataset
-    if hasattr(dataset, "data_seed"):
-        dataset = replace(dataset, data_seed=0)
-    alike = replace(config, lr=1.0, seed=0, at=1.0, dataset=dataset)
+    alike = replace(config, lr=1.0, seed=0, at=1.0, dataset=_whichever_rows(config.dataset))
     return identity(alike, model_fingerprint)[:8]
+
+
+def data_identity(config: TrainConfig) -> str:
+    """Of what runs share that were trained on the same data, by its content."""
+    return run_identity(identity_of(_whichever_rows(config.dataset)), {})[:8]
+
+
+def _whichever_rows(dataset: Any) -> Any:
+    return replace(dataset, data_seed=0) if hasattr(dataset, "data_seed") else dataset
 
 
 def own_scorer(dataset: Dataset) -> Path | None:

@@ -26,7 +26,7 @@ from talr_cli.run import out_of_memory
 from talr_cli.run.config import TrainConfig
 from talr_cli.run.during import score_in_own_process
 from talr_cli.run.fit import cut_up
-from talr_cli.run.identity import setting_identity
+from talr_cli.run.identity import data_identity, setting_identity
 from talr_cli.run.own_rows import with_own_rows
 from talr_cli.run.prepare import Run, place
 from talr_cli.run.variants import whole_training
@@ -306,5 +306,10 @@ def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
 def _record(run: Run, training: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
     """Write training.json: results.json has all of it."""
     setting = setting_identity(run.config, run.source.fingerprint)
-    made = {"training": training, "weights": weights, "setting": setting}
+    made = {
+        "training": training,
+        "weights": weights,
+        "setting": setting,
+        "trained_on": data_identity(run.config),
+    }
     write_json(run.directory.training, made)

@@ -182,5 +182,6 @@ _RESULTS = _object(
         ),
         "versions": _of(_or_null(_text)),
     },
-    {"setting": _text},  # what tells seeds of one setting from other settings of its name
+    # What tells runs of one name apart: hashes of all but rate and seed, and of the training data.
+    {"setting": _text, "trained_on": _text},
 )

@@ -27,7 +27,6 @@ from talr_cli.statistics.pairs import (
 )
 from talr_cli.statistics.seeds import ambiguous_lines
 
-
 # Of drift, what is taken over prompts of the suite and of the domain.
 _OVER_PROMPTS = ("kl_from_base", "domain_kl_from_base")
 

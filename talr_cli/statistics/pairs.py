@@ -150,6 +150,22 @@ def measured_otherwise(
     return None
 
 
+def made_otherwise(one: Results, other: Results) -> str | None:
+    """In what runs differ whose method, rate and seed do not say it; None: in nothing known."""
+    if run_label(one) != run_label(other):
+        return None
+    if _both_differ(one, other, "trained_on"):
+        return "they were trained on other data"
+    if _both_differ(one, other, "setting"):
+        return "they differ in more than rate and seed: `talr show RUN` has the values of each"
+    return None
+
+
+def _both_differ(one: Results, other: Results, key: str) -> bool:
+    values = one.get(key), other.get(key)
+    return None not in values and values[0] != values[1]
+
+
 def short(fingerprint: str | None) -> str:
     """As much of a hash as tells two apart for people."""
     return (fingerprint or "unknown")[:8]

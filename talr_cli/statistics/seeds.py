@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from talr_cli.printable import rate_text
 from talr_cli.statistics.estimates import Estimate, estimate_of, mean_and_deviation
@@ -21,6 +22,19 @@ from talr_cli.statistics.pairs import (
     run_label,
     share_trained,
 )
+
+
+class OfSetting(Protocol):
+    """What a line may go through: a method by its label, a hash of all but rate, seed and share."""
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def setting(self) -> str | None: ...
+
+
+S = TypeVar("S", bound=OfSetting)
 
 
 @dataclass(frozen=True)
@@ -83,25 +97,75 @@ def setting_of(runs: Sequence[Results]) -> str | None:
     return next((one["setting"] for one in runs if one.get("setting")), None)
 
 
+def curves(settings: Sequence[S]) -> list[list[S]]:
+    """The settings of each method, those together that differ in rate and share of the steps alone.
+
+    Through these a line may go. Methods stand in the order of their first setting, the longest of a
+    method's curves first. What older results do not say counts for nothing.
+    """
+    by_method: dict[str, list[S]] = {}
+    for one in settings:
+        by_method.setdefault(one.label, []).append(one)
+    found: list[list[S]] = []
+    for of_method in by_method.values():
+        several = len({one.setting for one in of_method} - {None}) > 1
+        alike: dict[str | None, list[S]] = {}
+        for one in of_method:
+            alike.setdefault(one.setting if several else None, []).append(one)
+        found += sorted(alike.values(), key=len, reverse=True)
+    return found
+
+
 def only_settings(groups: Sequence[SeedGroup]) -> dict[tuple[str, float, float], SeedGroup]:
-    """{(method, rate, share): setting}, where there is one alone: of others a name says nothing."""
+    """{(method, rate, share): setting}, where there is one alone: of others a name says nothing.
+
+    Of a method those of its longest curve; none, where several are as long.
+    """
     times = Counter(map(_place, groups))
     return {
         (one.label, one.lr, one.share): one
-        for one in groups
+        for of_method in _by_method(groups).values()
+        for one in _longest(of_method)
         if one.lr is not None and times[_place(one)] == 1
     }
 
 
+def _by_method(groups: Sequence[SeedGroup]) -> dict[str, list[list[SeedGroup]]]:
+    found: dict[str, list[list[SeedGroup]]] = {}
+    for curve in curves(groups):
+        found.setdefault(curve[0].label, []).append(curve)
+    return found
+
+
+def _longest(of_method: Sequence[list[SeedGroup]]) -> list[SeedGroup]:
+    first, *others = of_method
+    return [] if others and len(others[0]) == len(first) else first
+
+
 def ambiguous_lines(runs: Sequence[Results]) -> list[str]:
-    """A line for each method and rate that `only_settings` leaves out."""
-    times = Counter(map(_place, whole_trainings(runs)))
-    return [
+    """A line for each method, or for each of its rates, that `only_settings` leaves out."""
+    settings = whole_trainings(runs)
+    times = Counter(map(_place, settings))
+    lines = [
         f"{label} at lr {rate_text(lr)}: its runs are of {count} settings, which differ in more "
-        "than the seed"
-        for (label, lr, _), count in times.items()
+        "than the seed" + _in_data([one for one in settings if _place(one) == (label, lr, share)])
+        for (label, lr, share), count in times.items()
         if lr is not None and count > 1
     ]
+    for label, of_method in _by_method(settings).items():
+        every = [one for curve in of_method for one in curve]
+        if len(of_method) > 1 and len({one.lr for one in every}) > 1:
+            kept = len(_longest(of_method)) or "none"
+            lines.append(
+                f"{label}: its rates are of {len(of_method)} settings, which differ in more than "
+                f"rate and seed{_in_data(every)}; of one setting, and compared: {kept}"
+            )
+    return lines
+
+
+def _in_data(settings: Sequence[SeedGroup]) -> str:
+    known = {one.get("trained_on") for group in settings for one in group.runs} - {None}
+    return ", their training data too" if len(known) > 1 else ""
 
 
 def _place(group: SeedGroup) -> tuple[str, float | None, float]:

@@ -19,6 +19,7 @@ from talr_cli.fields import plain
 from talr_cli.runs.lease import hold
 from talr_cli.runs.listing import as_size, find_run
 from talr_cli.runs.run_directory import LOCK
+from talr_cli.statistics.pairs import name_of
 
 SFT, TALR = results("sft", id="11111111"), results("talr", 2e-4, domain=(0.5, 0.03), id="22222222")
 
@@ -62,6 +63,25 @@ def as_json(command, capsys, *arguments):
     answer = json.loads(said(command, capsys, *arguments, "json=-"))
     assert (answer["schema"], answer["talr"]) == (1, "0.1.0")
     return answer
+
+
+def test_runs_of_one_name_are_said_to_differ_and_in_what(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    made = [results("sft", id=f"{n}" * 8) | {"setting": f"s{n}"} for n in (1, 2)]
+    write_study(tmp_path / "runs", made)
+    names = [name_of(one) for one in made]
+    assert "2 runs are called sft-lr1e-6-s0 and differ in another value" in said(
+        list_command, capsys
+    )
+    assert "of one name, but they differ in more than rate and seed" in said(
+        compare, capsys, *names
+    )
+    for one, data in zip(made, "ab", strict=True):
+        one["trained_on"] = data
+        find_run(name_of(one), Path("runs"), "s").directory.write_results(one)
+    assert "differ in what they were trained on" in said(list_command, capsys)
+    told = as_json(compare, capsys, *names)["made_otherwise"]
+    assert told == "they were trained on other data"
 
 
 def test_list_has_every_run_scored_or_not(study, capsys):

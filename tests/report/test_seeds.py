@@ -7,10 +7,18 @@ import numpy
 import pytest
 from synthetic_study import BASE, results
 
+from talr_cli.report.figures import score_by_lr
+from talr_cli.report.figures.tradeoff import draw_tradeoff
 from talr_cli.report.tables.cells import as_csv, as_markdown
 from talr_cli.report.tables.seeds import seeds_cells
 from talr_cli.statistics.groups import comparable, left_out_lines
-from talr_cli.statistics.seeds import only_settings, seed_groups
+from talr_cli.statistics.seeds import (
+    ambiguous_lines,
+    curves,
+    only_settings,
+    seed_groups,
+    whole_trainings,
+)
 
 DOMAIN = [0.31, 0.35, 0.28]
 
@@ -96,3 +104,45 @@ def test_what_a_name_does_not_tell_apart_is_left_out_where_methods_are_compared_
         "left out where methods are compared: talr at lr 1e-6: its runs are of 2 settings, which "
         "differ in more than the seed"
     ]
+
+
+def at_rates(setting, rates, **more):
+    return [results("talr", lr=lr, id=f"{lr:g}") | {"setting": setting, **more} for lr in rates]
+
+
+def test_one_curve_is_of_one_setting_and_what_is_left_out_of_it_is_said():
+    """As after `talr search`, whose trials differ in more than the rate."""
+    found = [run for n, lr in enumerate((1e-6, 2e-6, 5e-6)) for run in at_rates(f"s{n}", [lr])]
+    assert [len(curve) for curve in curves(seed_groups(found))] == [1, 1, 1]
+    assert only_settings(seed_groups(found)) == {}
+    assert ambiguous_lines(found) == [
+        "talr: its rates are of 3 settings, which differ in more than rate and seed; of one "
+        "setting, and compared: none"
+    ]
+    grid = at_rates("s0", [1e-6, 1e-5], trained_on="a")
+    mixed = [*grid, *at_rates("s1", [2e-6], trained_on="b")]
+    assert [[one.lr for one in curve] for curve in curves(seed_groups(mixed))] == [
+        [1e-6, 1e-5],
+        [2e-6],
+    ]
+    assert [lr for _, lr, _ in only_settings(seed_groups(mixed))] == [1e-6, 1e-5]
+    assert ambiguous_lines(mixed) == [
+        "talr: its rates are of 2 settings, which differ in more than rate and seed, their "
+        "training data too; of one setting, and compared: 2"
+    ]
+    assert ambiguous_lines(grid) == []
+    older = results("talr", lr=2e-6, id="old")  # does not say of which setting it is
+    assert len(curves(seed_groups([*grid, older]))) == 1
+
+
+def test_pictures_join_points_of_one_setting_alone():
+    runs = [BASE, *at_rates("s0", [1e-6, 1e-5]), *at_rates("s1", [2e-6])]
+    (group,) = comparable(runs)
+    settings = whole_trainings(group.runs)
+    figure = score_by_lr._draw(group, settings, ["domain"])
+    drawn = [len(bar.lines[0].get_xdata()) for bar in figure.axes[0].containers]
+    assert drawn == [2, 1]
+    assert figure.axes[0].get_legend_handles_labels()[1] == ["base model", "talr"]
+    lines = draw_tradeoff(group).axes[0].get_lines()
+    joined = [one for one in lines if one.get_linewidth() == 1.6 and len(one.get_xdata()) > 1]
+    assert [len(one.get_xdata()) for one in joined] == [2]

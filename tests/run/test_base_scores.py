@@ -6,7 +6,7 @@ import pytest
 from conftest import config
 
 from talr_cli.data.base import load_test
-from talr_cli.run.identity import identity
+from talr_cli.run.identity import data_identity, identity
 from talr_cli.run.record import scoring_identity
 from talr_cli.sweep.grid import points, scoring_key
 
@@ -67,3 +67,12 @@ def test_a_sweep_over_the_number_of_training_rows_scores_its_base_once():
     typed = ["model=tiny", "dataset=medcalc-mini", "lr=1e-4"]
     assert len({*map(scoring_key, points([*typed, "dataset.train_rows=4,8"], None))}) == 1
     assert len({*map(scoring_key, points([*typed, "dataset.test_rows=4,8"], None))}) == 2
+
+
+def test_trainings_on_other_data_are_told_apart_whatever_else_is_alike(tmp_path):
+    train = written(tmp_path / "train.jsonl", ROW)
+    given = ("dataset=jsonl", f"dataset.train={train}")
+    first = data_identity(config("train", *given))
+    assert data_identity(config("train", *given, "lr=1e-3", "trainer.epochs=9")) == first
+    written(train, ROW, ROW)
+    assert data_identity(config("train", *given)) != first

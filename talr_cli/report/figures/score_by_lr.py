@@ -1,4 +1,4 @@
-"""Score against learning rate, a line for each method: where learning and forgetting set in.
+"""Score against learning rate, a line for each setting: where learning and forgetting set in.
 
 One picture for each group of comparable runs. Knows results only.
 """
@@ -27,7 +27,7 @@ from talr_cli.report.figures.looks import (
 )
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import PARTS, Results, is_base, score_of
-from talr_cli.statistics.seeds import SeedGroup, whole_trainings
+from talr_cli.statistics.seeds import SeedGroup, curves, whole_trainings
 
 SPREAD = 0.5  # of the gap between two lrs: methods stand side by side in it
 MOST_TICKS = 8
@@ -85,29 +85,29 @@ def _draw_part(
     for place, (label, look) in enumerate(looks.items()):
         # Side by side, or error bars at the same lr hide each other.
         shift = 10 ** (width * ((place + 0.5) / len(looks) - 0.5))
-        line = sorted(
-            (one.lr * shift, estimate.score, estimate.stderr or 0.0)
-            for one in settings
-            if one.label == label and one.lr is not None and (estimate := one.estimate(part))
-        )
-        if not line:
-            continue
-        rates, scores, errors = zip(*line, strict=True)
-        axes.errorbar(
-            rates,
-            scores,
-            yerr=errors,
-            label=broken(label),
-            color=look.color,
-            linestyle=look.line,
-            linewidth=1.2,
-            marker=look.marker,
-            markersize=6.5,
-            markeredgecolor=EDGE,
-            markeredgewidth=0.8,
-            ecolor="0.45",
-            elinewidth=0.8,
-        )
+        own = [one for one in settings if one.label == label and one.estimate(part)]
+        for number, curve in enumerate(curves(own)):
+            line = sorted(
+                (one.lr * shift, estimate.score, estimate.stderr or 0.0)
+                for one in curve
+                if one.lr is not None and (estimate := one.estimate(part))
+            )
+            rates, scores, errors = zip(*line, strict=True)
+            axes.errorbar(
+                rates,
+                scores,
+                yerr=errors,
+                label=None if number else broken(label),
+                color=look.color,
+                linestyle=look.line,
+                linewidth=1.2,
+                marker=look.marker,
+                markersize=6.5,
+                markeredgecolor=EDGE,
+                markeredgewidth=0.8,
+                ecolor="0.45",
+                elinewidth=0.8,
+            )
     axes.set_xscale("log")
     margin = max(_gap(lrs) * 0.6, 0.1)
     axes.set_xlim(lrs[0] / 10**margin, lrs[-1] * 10**margin)

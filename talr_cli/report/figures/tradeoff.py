@@ -33,7 +33,7 @@ from talr_cli.report.figures.looks import (
 from talr_cli.statistics.estimates import Estimate
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import Results, has_both_scores, is_base, point
-from talr_cli.statistics.seeds import SeedGroup, seed_groups
+from talr_cli.statistics.seeds import SeedGroup, curves, seed_groups
 
 LABELLED = 12  # settings; with more, labels hide the points that they name
 FEW = 24  # settings; with more, dots of their seeds are a fog
@@ -156,13 +156,9 @@ def _draw_point(
 
 
 def _draw_rates(axes: Axes, ends: Iterable[Setting], seeds: bool) -> None:
-    """Each method through its learning rates, the lowest first, and if asked a dot a seed."""
-    by_method: dict[str, list[Setting]] = {}
-    for one in ends:
-        if one.lr is not None:
-            by_method.setdefault(one.label, []).append(one)
-    for label, settings in by_method.items():
-        look = look_of(label)
+    """Each curve through its learning rates, the lowest first, and if asked a dot a seed."""
+    for settings in curves([one for one in ends if one.lr is not None]):
+        look = look_of(settings[0].label)
         x, y = zip(*(one.point for one in sorted(settings, key=_rate)), strict=True)
         if len(x) > 1:
             axes.plot(x, y, color=look.color, linestyle=look.line, linewidth=1.6, zorder=2.2)

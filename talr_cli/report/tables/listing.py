@@ -58,6 +58,23 @@ def list_cells(runs: Sequence[Listed]) -> Cells:
     return Cells(columns, [_line(one) for one in runs])
 
 
+def namesake_lines(runs: Sequence[Listed]) -> list[str]:
+    """A line for each name that several runs of a folder have but for their identity."""
+    of_name: dict[Path, list[Listed]] = {}
+    for one in runs:
+        name, _, _ = one.path.name.rpartition("-")
+        of_name.setdefault(one.path.with_name(name), []).append(one)
+    lines = []
+    for path, own in of_name.items():
+        data = {(one.results or {}).get("trained_on") for one in own} - {None}
+        if len(own) > 1:
+            what = "what they were trained on" if len(data) > 1 else "another value"
+            lines.append(
+                f"{len(own)} runs are called {path.name} and differ in {what}: `talr show RUN`"
+            )
+    return lines
+
+
 def _line(one: Listed) -> list[Cell]:
     scores: dict[str, Any] = one.results or {"domain": None, "general": None}
     return [
