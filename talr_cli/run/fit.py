@@ -25,23 +25,30 @@ log = logging.getLogger(__name__)
 
 
 def check_fits(run: Run) -> None:
-    """Refuse a training that no way to cut up its batches makes small enough.
+    """Refuse a training that no way to cut up its batches makes small enough for this process.
 
     Raises:
         UserError: Weights, gradient and optimizer alone are too large.
     """
     shape = shape_of(run.source)
-    if shape is None:
-        return
-    how, name = _arithmetic(run, half=True), run.config.model.name
-    if run.device == "cuda":
+    if shape is not None:
+        _check_state(run, shape, _there(run.device))
+
+
+def _there(device: str) -> float:
+    """Bytes of memory that the state of a training has to fit into."""
+    if device == "cuda":
         import torch
 
         free, _ = torch.cuda.mem_get_info()
-        planner.check_state(name, shape, run.method, how, free, "of the GPU are free")
-    else:
-        there = device_memory.machine_memory()
-        planner.check_state(name, shape, run.method, how, there, "is what this machine has")
+        return free
+    return device_memory.machine_memory()
+
+
+def _check_state(run: Run, shape: Shape, there: float) -> None:
+    where = "of the GPU are free" if run.device == "cuda" else "is what this machine has"
+    how = _arithmetic(run, half=True)
+    planner.check_state(run.config.model.name, shape, run.method, how, there, where)
 
 
 def cut_up(run: Run, half: bool) -> TrainerConfig:
@@ -49,12 +56,17 @@ def cut_up(run: Run, half: bool) -> TrainerConfig:
 
     A run that goes on is cut up as when it began. All ranks must call: they take what fits the one
     with the least free memory.
+
+    Raises:
+        UserError: Of several ranks one has too little for weights, gradient and optimizer alone.
     """
     trainer = _one_by_one_if_need_be(run)
     shape = shape_of(run.source)
     if shape is None:
         log.info("memory: not known for this kind of model; batches are not cut up")
         return replace(trainer, gradient_checkpointing=trainer.gradient_checkpointing is True)
+    if ranks.world_size() > 1:  # of the first rank it is known
+        _check_state(run, shape, min(ranks.gather([_there(run.device)])))
     how = _arithmetic(run, half)
     free = min(ranks.gather([device_memory.free_memory(how.device)]))
     plan = _plan(run, shape, how, _as_begun(run, trainer), free)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from talr_cli import ranks
 from talr_cli.config import composition
 from talr_cli.data.rendering import Rendered
 from talr_cli.errors import UserError
@@ -79,3 +80,15 @@ def test_a_model_that_is_too_large_is_refused_before_anything_is_written(tmp_pat
     with pytest.raises(UserError, match=r"weights, gradient and optimizer alone.*this machine"):
         fit.check_fits(run)
     assert not list(Path(tmp_path).iterdir())
+
+
+def test_the_rank_with_the_least_memory_decides_whether_a_training_fits(tmp_path, monkeypatch):
+    """The first rank has room enough: the state of a training is whole on every rank of DDP."""
+    run = begun(tmp_path)
+    fit.check_fits(run)
+    monkeypatch.setattr(ranks, "world_size", lambda: 2)
+    monkeypatch.setattr(ranks, "gather", lambda values: [*values, 2**30])
+    assert chosen(run) == (2, False)
+    monkeypatch.setattr(ranks, "gather", lambda values: [*values, 2**20])
+    with pytest.raises(UserError, match=r"optimizer alone, 0\.0 GiB is what this machine has"):
+        chosen(run)
