@@ -5,16 +5,16 @@ Reads results.json for the scores and samples/ for the texts, which a run may ha
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from talr_cli.printable import printable
 from talr_cli.report.guesses import likeliest
 from talr_cli.report.tables.comparison import parts_of
-from talr_cli.runs.damage import warn_of_lines
+from talr_cli.runs.samples import each_sample
 from talr_cli.statistics.paired import UnpairedError, paired_items
 from talr_cli.statistics.pairs import Results, section_of
 
@@ -79,20 +79,11 @@ def _samples(
 
     Damaged lines are left out, and a line of the log says so.
     """
-    file = path / "samples" / f"{part.replace('/', '-')}.jsonl"
-    if not wanted or not file.exists():
+    if not wanted:
         return {}
-    found, damaged = {}, []
-    for number, line in enumerate(file.read_bytes().splitlines(), 1):
-        try:
-            key, texts = _texts(json.loads(line.decode("utf-8")), part, section)
-        except (ValueError, TypeError, LookupError, RecursionError):
-            damaged.append(number)
-            continue
-        if key in wanted:
-            found[key] = texts
-    warn_of_lines(file, damaged)
-    return found
+    read = partial(_texts, part=part, section=section)
+    found = dict(each_sample(path / "samples", part, read))
+    return {key: found[key] for key in wanted if key in found}
 
 
 def _texts(

@@ -5,12 +5,13 @@ Files of benchmarks are large: of a run only the lines are read of items that it
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Hashable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from talr_cli.runs.samples import each_sample
 from talr_cli.statistics.abilities import Guesses, parts_of
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import Results, is_base, section_of
@@ -67,22 +68,17 @@ def _chosen(
     path: Path, part: str, section: Mapping[str, Any], wanted: Collection[str]
 ) -> dict[str, Choice]:
     """Of the wanted items; those without a sample, or with a damaged one, are missing."""
-    file = path / "samples" / f"{part.replace('/', '-')}.jsonl"
     found: dict[str, Choice] = {}
-    if not file.exists():
-        return found
-    with file.open("rb") as lines:
-        for line in lines:
-            number = _DOC_ID.match(line)
-            if number is not None and number[1].decode() not in wanted:
-                continue
-            try:
-                sample = json.loads(line)
-                key = str(sample["id" if part == "domain" else "doc_id"])
-                if key in wanted and key not in found:
-                    found[key] = _choice(sample, part, section)
-            except (ValueError, TypeError, LookupError, RecursionError):
-                continue
+
+    def is_wanted(line: bytes) -> bool:
+        number = _DOC_ID.match(line)
+        return number is None or number[1].decode() in wanted
+
+    for sample in each_sample(path / "samples", part, dict, is_wanted):
+        key = str(sample.get("id" if part == "domain" else "doc_id"))
+        if key in wanted and key not in found:
+            with suppress(ValueError, TypeError, LookupError):
+                found[key] = _choice(sample, part, section)
     return found
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from talr_cli.runs.damage import warn_of_lines, warn_once
-from talr_cli.runs.reading import read_file
+from talr_cli.runs.reading import opened
+
+Read = TypeVar("Read")
 
 
 def read_samples(folder: Path, part: str) -> list[dict[str, Any]]:
@@ -15,22 +18,50 @@ def read_samples(folder: Path, part: str) -> list[dict[str, Any]]:
 
     Damaged lines are left out, and a line of the log says so.
     """
+    return list(each_sample(folder, part, _record if part == "domain" else dict))
+
+
+def each_sample(
+    folder: Path,
+    part: str,
+    read: Callable[[Any], Read],
+    is_wanted: Callable[[bytes], bool] = lambda line: True,
+) -> Iterator[Read]:
+    """What `read` makes of each record, as `read_samples`, one at a time.
+
+    Args:
+        read: A record is damaged where it raises ValueError, TypeError or LookupError.
+        is_wanted: Of a line; others are passed over.
+    """
     file = folder / f"{part.replace('/', '-')}.jsonl"
     if not file.exists():
-        return []
-    rows, damaged = [], []
+        return
+    damaged = []
     try:
-        lines = read_file(file).splitlines()
+        with opened(file) as lines:
+            for number, line in enumerate(lines, 1):
+                if not is_wanted(line):
+                    continue
+                try:
+                    found = read(json.loads(line.decode("utf-8")))
+                except (ValueError, TypeError, LookupError, RecursionError):
+                    damaged.append(number)
+                else:
+                    yield found
     except ValueError as error:
         warn_once(f"{file} cannot be read ({error}): left out")
-        return []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line.decode("utf-8"))
-            if not isinstance(row, dict):
-                raise ValueError("not an object")
-            rows.append(row)
-        except (ValueError, RecursionError):
-            damaged.append(number)
     warn_of_lines(file, damaged)
-    return rows
+
+
+def _record(sample: Any) -> dict[str, Any]:
+    """A record of the domain, which people can read.
+
+    Raises:
+        ValueError, TypeError, LookupError: They cannot: it is damaged.
+    """
+    texts = (sample["id"], sample["output"])
+    if not all(isinstance(one, str) for one in texts):
+        raise TypeError("an id and an answer are text")
+    if not sample["messages"] or not all("content" in dict(one) for one in sample["messages"]):
+        raise ValueError("no messages")
+    return dict(sample)
