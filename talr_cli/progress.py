@@ -314,10 +314,10 @@ def read(folder: Path, since: float = 0.0) -> dict[str, Any] | None:
         what, label, done, total, and left, in seconds or None.
     """
     try:
-        if (folder / FILE).stat().st_mtime < since:
+        if not (folder / FILE).is_file() or (folder / FILE).stat().st_mtime < since:
             return None
         found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     kinds = {"what": str, "label": str, "done": int, "total": int}
     if not isinstance(found, dict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 
 from talr_cli.config import composition
@@ -13,6 +14,7 @@ from talr_cli.config.composition import Composed
 from talr_cli.errors import UserError
 from talr_cli.printable import printable_lines
 from talr_cli.runs.listing import find_run
+from talr_cli.runs.reading import opened
 
 POLL = 0.5  # seconds between looks for what was added
 
@@ -42,7 +44,14 @@ def logs(composed: Composed[LogsConfig]) -> None:
 
 
 def _parts(file: Path, lines: int, follow: bool) -> Iterator[str]:
-    with file.open(encoding="utf-8", errors="replace", newline="\n") as log:
+    try:
+        yield from _of(file, lines, follow)
+    except ValueError as error:
+        raise UserError(f"{file} cannot be read ({error}): delete it") from error
+
+
+def _of(file: Path, lines: int, follow: bool) -> Iterator[str]:
+    with opened(file) as raw, TextIOWrapper(raw, "utf-8", "replace", newline="\n") as log:
         yield "".join(log.readlines()[-lines:])
         while follow:
             added = log.read()

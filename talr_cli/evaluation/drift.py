@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch.nn.functional import linear
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -29,6 +30,7 @@ from talr_cli.models.row_batches import batches_for
 from talr_cli.models.weight_files import files_of_tensors
 from talr_cli.runs.atomic import write_bytes
 from talr_cli.runs.disk import make_folder
+from talr_cli.runs.manifest import DIGEST
 from talr_cli.statistics.items import clustered_error
 
 log = logging.getLogger(__name__)
@@ -80,14 +82,18 @@ class KeptStates:
         found: Predictions = self.ask(lambda base: _by_head_alone(base, prompts, starts))
         if found.head is not None:
             make_folder(self.file.parent)
-            write_bytes(self.file, save({"hidden": found.hidden.cpu()}))
+            hidden = found.hidden.cpu()
+            write_bytes(self.file, save({"hidden": hidden}, {DIGEST: _digest(hidden)}))
         return found
 
     def _read(self, tokens: int, model: Any) -> torch.Tensor | None:
-        if not self.file.exists():
+        if not self.file.is_file():  # a pipe would be waited for
             return None
         try:
-            hidden = load_file(self.file)["hidden"]
+            with safe_open(self.file, framework="pt") as content:
+                hidden, written = content.get_tensor("hidden"), content.metadata() or {}
+            if written.get(DIGEST) != _digest(hidden):
+                raise ValueError("it is not what was written")
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             log.warning("%s is damaged (%s): computed anew", self.file, error)
             return None
@@ -213,6 +219,13 @@ def _logits(
     weight: torch.Tensor, bias: torch.Tensor | None, text: Any, hidden: torch.Tensor
 ) -> torch.Tensor:
     return as_logits(linear(hidden, weight, bias), text)
+
+
+def _digest(hidden: torch.Tensor) -> str:
+    """Of the numbers, and of what they are numbers of: a bit that flips gives another drift."""
+    made = xxhash.xxh3_128(f"{hidden.dtype} {list(hidden.shape)}".encode())
+    made.update(hidden.contiguous().view(torch.uint8).numpy().data)
+    return made.hexdigest()
 
 
 def _rows(values: Sequence[torch.Tensor], counts: Sequence[int]) -> tuple[torch.Tensor, ...]:

@@ -143,11 +143,14 @@ def _check_fit(
     generation = source.directory / "generation_config.json"
     if generation.exists():
         read_object(generation, "take another copy of it")  # transformers would do without it
-    ends = model.generation_config.eos_token_id
-    if not all(isinstance(end, int) for end in (ends if isinstance(ends, list) else [ends or 0])):
-        raise UserError(
-            f"{source.origin}: eos_token_id={ends} in generation_config.json is no token's number"
-        )
+    for name in ("eos_token_id", "bos_token_id", "pad_token_id"):  # what answers begin and end by
+        ids = getattr(model.generation_config, name)
+        numbers = ids if isinstance(ids, list) else [0 if ids is None else ids]
+        if not all(type(one) is int and abs(one) < 2**31 for one in numbers):
+            raise UserError(
+                f"{source.origin}: {name}={str(ids)[:100]} in generation_config.json is no token's "
+                "number"
+            )
     kind = type(model).__name__
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])

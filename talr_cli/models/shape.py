@@ -13,13 +13,17 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from talr_cli.errors import UserError
 from talr_cli.models.sources import ModelSource
-from talr_cli.models.weight_files import weight_files
+from talr_cli.models.weight_files import ANOTHER, weight_files
+from talr_cli.runs.atomic import read_object
 
 Tensor = tuple[tuple[int, ...], int]  # its shape, and the bytes of each number as stored
 
+_LONGEST_HEADER = 10**8  # bytes, as safetensors has it
 _BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
 # In the names of weights that come with a checkpoint and are not the language model's.
 _OTHER_PARTS = ("vision", "visual", "audio", "multi_modal", "mm_", "mtp.")
@@ -132,11 +136,19 @@ class Shape:
 
 
 def shape_of(source: ModelSource | None) -> Shape | None:
-    """The shape of a model; None where it is not here, or of another kind."""
+    """The shape of a model; None where it is not here, or of another kind.
+
+    Raises:
+        UserError: A file is damaged.
+    """
     if source is None or not (source.directory / "config.json").is_file():
         return None
-    settings = json.loads((source.directory / "config.json").read_text(encoding="utf-8"))
-    return of_settings(settings.get("text_config") or settings, _of_the_language_model(source))
+    settings = read_object(source.directory / "config.json", ANOTHER)
+    tensors = _of_the_language_model(source)
+    try:
+        return of_settings(settings.get("text_config") or settings, tensors)
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise UserError(f"cannot understand the config.json of {source.origin}: {error}") from error
 
 
 def of_settings(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Shape | None:
@@ -264,8 +276,24 @@ def _of_the_language_model(source: ModelSource) -> dict[str, Tensor]:
 def tensors_of(source: ModelSource) -> Iterator[tuple[str, Tensor]]:
     """(name, (shape, bytes of a number)) of every tensor, from the headers of the files."""
     for file in weight_files(source.directory):
-        with file.open("rb") as content:
-            header = json.loads(content.read(int.from_bytes(content.read(8), "little")))
-        for name, tensor in header.items():
+        for name, tensor in _header(file).items():
             if name != "__metadata__":
                 yield name, (tuple(tensor["shape"]), _BYTES.get(tensor["dtype"], 1))
+
+
+def _header(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as content:
+            size = int.from_bytes(content.read(8), "little")
+            if size > _LONGEST_HEADER:
+                raise ValueError(f"a header of {size} bytes")
+            header = json.loads(content.read(size))
+        for name, tensor in header.items():
+            if name != "__metadata__" and not (
+                isinstance(tensor["dtype"], str)
+                and all(type(one) is int and one >= 0 for one in tensor["shape"])
+            ):
+                raise ValueError(f"a header with another shape of {name}")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{file} is damaged ({error}): {ANOTHER}") from error
+    return header

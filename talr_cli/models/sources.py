@@ -27,7 +27,7 @@ from talr_cli.errors import UserError, install
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.other_formats import as_hub_id, what_lacks
 from talr_cli.runs import manifest
-from talr_cli.runs.atomic import made_whole, write_text
+from talr_cli.runs.atomic import made_whole, read_packed, write_packed
 from talr_cli.runs.identity import file_digest
 from talr_cli.runs.lease import hold
 
@@ -132,15 +132,15 @@ def _digest(file: Path) -> str:
         return file_digest(file)
     # Also the time of the last change of any kind, as a copy may keep that of the content.
     seen = f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
-    remembered = cache_dir() / "digests" / hashlib.sha256(seen.encode()).hexdigest()
-    with suppress(OSError, UnicodeDecodeError):
-        digest = remembered.read_text(encoding="utf-8")
-        if re.fullmatch("[0-9a-f]{64}", digest):
-            return digest
+    name = f"{hashlib.sha256(seen.encode()).hexdigest()}.json.gz"
+    remembered = cache_dir() / "digests" / name
+    digest = read_packed(remembered)
+    if isinstance(digest, str):
+        return digest
     digest = file_digest(file)
     with suppress(OSError, UserError):  # a cache that cannot be written costs only time
         remembered.parent.mkdir(parents=True, exist_ok=True)
-        write_text(remembered, digest)
+        write_packed(remembered, digest)
     return digest
 
 

@@ -5,11 +5,14 @@ Folders hold more: copies in another layout (`consolidated.safetensors`), shards
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+
+from talr_cli.errors import UserError
+from talr_cli.runs.atomic import read_object
 
 SINGLE = "model.safetensors"
 INDEX = f"{SINGLE}.index.json"
+ANOTHER = "take another copy of it"  # what to do about a damaged one
 _KINDS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -17,13 +20,19 @@ def weight_files(folder: Path) -> list[Path]:
     """In the order in which they are read: where two hold a tensor of one name, the last counts.
 
     Empty where the folder's files have other names.
+
+    Raises:
+        UserError: The index of several files is damaged.
     """
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
     if not (folder / INDEX).is_file():
         return []
-    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    return [folder / name for name in sorted(set(index["weight_map"].values()))]
+    named = read_object(folder / INDEX, ANOTHER).get("weight_map")
+    names = list(named.values()) if isinstance(named, dict) else []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{folder / INDEX} names no files of weights: {ANOTHER}")
+    return [folder / name for name in sorted(set(names))]
 
 
 def files_of_tensors(folder: Path) -> dict[str, Path]:

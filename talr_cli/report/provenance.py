@@ -16,6 +16,7 @@ from talr_cli.errors import UserError
 from talr_cli.printable import rate_text
 from talr_cli.report.figures.looks import ordered
 from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_cells, pair_columns
+from talr_cli.runs.reading import read_text
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import Results, is_base, short
@@ -28,12 +29,9 @@ _NO_TEXT = {"true", "false", "null", "nan", "inf"}
 def asks_for_claims(runs: Mapping[Path, Results]) -> bool:
     """Whether a run was made in a study whose claims are tested: `claims=true`."""
     # To parse every config of a large study takes its time.
-    files = {path: RunDirectory(path).config for path in runs}
     return any(
-        file.exists()
-        and "claims: true" in file.read_text("utf-8", errors="replace")
-        and _config(path).get("claims") is True
-        for path, file in files.items()
+        "claims: true" in _text(RunDirectory(path).config) and _config(path).get("claims") is True
+        for path in runs
     )
 
 
@@ -90,7 +88,8 @@ def made_with(runs: Mapping[Path, Results]) -> list[tuple[str, str]]:
             if isinstance(name, str):
                 found.setdefault("machine", {})[name] = None
         made = _json(path / "status.json").get("times")
-        times += [time for time in (made or {}).values() if isinstance(time, str)]
+        if isinstance(made, dict):
+            times += [time for time in made.values() if isinstance(time, str)]
     told = [(name, ", ".join(sorted(each))) for name, each in found.items()]
     if times:
         first, last = (time[:16].replace("T", " ") for time in (min(times), max(times)))
@@ -182,9 +181,16 @@ def _config(path: Path) -> dict[str, Any]:
         return {}
 
 
+def _text(file: Path) -> str:
+    try:
+        return read_text(file, "replace")
+    except (OSError, ValueError):
+        return ""
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = json.loads(_text(path))
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -9,7 +9,7 @@ def process_start(pid: int) -> str | None:
     if Path("/proc/self/stat").exists():
         try:
             stat = Path(f"/proc/{pid}/stat").read_text()
-        except (FileNotFoundError, ProcessLookupError):
+        except OSError:  # also where it is no number that a process can have
             return None
         # The command name, in parentheses, may itself contain spaces and parentheses.
         fields = stat.rpartition(")")[2].split()

@@ -8,29 +8,39 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def read_file(path: Path) -> bytes:
-    """The content of a file.
+    """The content of a file; raises as `opened`."""
+    with opened(path) as file:
+        return file.read()
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A file, to be read inside.
 
     Raises:
         ValueError: What lies there is no file but a folder, a pipe, a device, a link in a circle.
         OSError: It is not there, or may not be read.
     """
     try:
-        opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):
             raise ValueError("it is no file") from error
         raise
     try:
-        if not stat.S_ISREG(os.fstat(opened).st_mode):
+        if not stat.S_ISREG(os.fstat(number).st_mode):
             raise ValueError("it is no file")
-        with open(opened, "rb", closefd=False) as file:
-            return file.read()
+        with open(number, "rb", closefd=False) as file:
+            yield file
     finally:
-        os.close(opened)
+        os.close(number)
 
 
 def read_text(path: Path, errors: str = "strict") -> str:

@@ -57,6 +57,8 @@ def _check_means(results: Mapping[str, Any]) -> None:
     tasks = (results["general"] or {}).get("tasks", {})
     sections = {"domain": results["domain"], **{f"general.{name}": tasks[name] for name in tasks}}
     for place, section in sections.items():
+        if section and section["items"] and len(section["items"]) != section["n"]:
+            raise ValueError(f"{place}: n is {section['n']}, not {len(section['items'])}")
         if section and section["items"] and section["score"] is not None:
             _mean(section["score"], list(section["items"].values()), place)
     scores = [task["score"] for task in tasks.values()]
@@ -94,7 +96,8 @@ _number = _is("a number", _is_number)
 _amount = _is("a number from 0", lambda value: _is_number(value) and value >= 0)
 _positive = _is("a number above 0", lambda value: _is_number(value) and value > 0)
 _share = _is("a share", lambda value: _is_number(value) and 0 < value <= 1)
-_count = _is("a count", lambda value: type(value) is int and value >= 0)
+_count = _is("a count", lambda value: type(value) is int and 0 <= value < 2**63)
+_truth = _is("true or false", lambda value: type(value) is bool)
 _dict = _is("an object", lambda value: isinstance(value, dict))
 
 
@@ -132,8 +135,16 @@ _SCORED = {
     "items": _or_null(_of(_number)),  # None where the score is not their mean
     "items_hash": _text,
 }
-_COST = {"seconds": _amount, "processes": _count}
-_TASK = _object({**_SCORED, "all": _of(_or_null(_number))})
+# What every score may say of how it was made.
+_MADE = {
+    "seconds": _amount,
+    "processes": _count,
+    "limit": _or_null(_count),
+    "backend": _text,
+    "prompts_hash": _or_null(_text),
+    "definition": _or_null(_text),
+}
+_TASK = _object({**_SCORED, "all": _of(_or_null(_number))}, {**_MADE, "chat_template": _truth})
 _RESULTS = _object(
     {
         "schema": _count,
@@ -150,12 +161,20 @@ _RESULTS = _object(
         ),
         "scoring": _text,
         "domain": _or_null(
-            _object({**_SCORED, "scorer": _text}, {"categories": _of(_object(_ESTIMATE)), **_COST})
+            _object(
+                {**_SCORED, "scorer": _text},
+                {
+                    **_MADE,
+                    "categories": _of(_object(_ESTIMATE)),
+                    "answer_by": _text,
+                    "max_new_tokens": _or_null(_count),
+                },
+            )
         ),
         "general": _or_null(
             _object(
                 {**_ESTIMATE, "formula": _text, "suite": _text, "tasks": _of(_TASK)},
-                {"missing": _of(_text), **_COST},
+                {**_MADE, "missing": _of(_text)},
             )
         ),
         "drift": _or_null(_of(_object(_ESTIMATE))),
@@ -167,6 +186,8 @@ _RESULTS = _object(
                     "peak_memory_gib": _or_null(_number),
                     "device": _text,
                     "processes": _count,
+                    "timed_steps": _count,
+                    "rows": _count,
                 },
             )
         ),

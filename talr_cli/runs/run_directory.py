@@ -20,8 +20,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from talr_cli.errors import TRACEBACK, UserError
 from talr_cli.runs import checkpoints, manifest
 from talr_cli.runs.atomic import BUILDING, append_json_line, read_object, write_json, write_text
@@ -32,6 +30,7 @@ from talr_cli.runs.lease import Owner, hold, owner
 from talr_cli.runs.manifest import MANIFEST
 from talr_cli.runs.metrics import read_metrics
 from talr_cli.runs.names import earlier_name, file_name, run_name
+from talr_cli.runs.plain_yaml import as_yaml, from_yaml
 from talr_cli.runs.process import process_start
 from talr_cli.runs.reading import read_text
 from talr_cli.runs.results import read_results
@@ -106,8 +105,8 @@ class RunDirectory:
                 "delete it or choose another study"
             )
         make_folder(self.path)
-        write_text(self.config, f"# run identity: {identity}\n{_as_yaml(dict(config))}")
-        write_text(self.overrides, _as_yaml(list(overrides)))
+        write_text(self.config, f"# run identity: {identity}\n{as_yaml(dict(config))}")
+        write_text(self.overrides, as_yaml(list(overrides)))
         write_json(self.environment, collect_environment())
         if not self.status.exists():
             self.write_status("pending")
@@ -129,11 +128,11 @@ class RunDirectory:
         Raises:
             UserError: It cannot be read.
         """
-        return _from_yaml(self.config, dict)
+        return from_yaml(self.config, dict)
 
     def read_overrides(self) -> list[str]:
         """What was typed; raises as `read_config`."""
-        return [str(one) for one in _from_yaml(self.overrides, list)]
+        return [str(one) for one in from_yaml(self.overrides, list)]
 
     def read_identity(self) -> str | None:
         """The full identity of the run that lies here; None where there is none yet."""
@@ -306,21 +305,6 @@ class RunDirectory:
     def owner(self) -> Owner | None:
         """The process that makes this run now."""
         return owner(self.path / LOCK)
-
-
-def _as_yaml(value: Any) -> str:
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
-
-
-def _from_yaml(path: Path, kind: type) -> Any:
-    try:
-        content = yaml.safe_load(read_text(path))
-        if not isinstance(content, kind):
-            raise ValueError("it holds something else")
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be read ({reason}): restore or delete its run") from error
-    return content
 
 
 def study_path(runs_dir: Path, study: str) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from talr_cli.runs.damage import warn_of_lines, warn_once
-from talr_cli.runs.reading import read_file
+from talr_cli.runs.reading import opened
 
 T = TypeVar("T")
 _DOC_ID = re.compile(rb'\{"doc_id": (\d+)[,}]')
@@ -21,7 +21,13 @@ def read_samples(folder: Path, part: str) -> list[dict[str, Any]]:
     Damaged lines are left out, and a line of the log says so.
     """
     found: list[dict[str, Any]] = []
-    _each(folder, part, found.append)
+
+    def take(record: dict[str, Any]) -> None:
+        if part == "domain":
+            _check(record)
+        found.append(record)
+
+    _each(folder, part, take)
     return found
 
 
@@ -62,20 +68,32 @@ def _each(
     file = folder / f"{part.replace('/', '-')}.jsonl"
     if not file.exists():
         return
+    damaged = []
     try:
-        lines = read_file(file).splitlines()
+        with opened(file) as lines:
+            for number, line in enumerate(lines, 1):
+                if is_left_out(line):
+                    continue
+                try:
+                    record = json.loads(line.decode("utf-8"))
+                    if not isinstance(record, dict):
+                        raise ValueError("not an object")
+                    take(record)
+                except (ValueError, TypeError, LookupError, RecursionError):
+                    damaged.append(number)
     except ValueError as error:
         warn_once(f"{file} cannot be read ({error}): left out")
-        return
-    damaged = []
-    for number, line in enumerate(lines, 1):
-        if is_left_out(line):
-            continue
-        try:
-            record = json.loads(line.decode("utf-8"))
-            if not isinstance(record, dict):
-                raise ValueError("not an object")
-            take(record)
-        except (ValueError, TypeError, LookupError, RecursionError):
-            damaged.append(number)
     warn_of_lines(file, damaged)
+
+
+def _check(record: dict[str, Any]) -> None:
+    """A record of the domain, which is shown to people.
+
+    Raises:
+        ValueError, TypeError, LookupError: It cannot be: it is damaged.
+    """
+    texts = (record["id"], record["output"])
+    if not all(isinstance(one, str) for one in texts):
+        raise TypeError("an id and an answer are text")
+    if not record["messages"] or not all("content" in dict(one) for one in record["messages"]):
+        raise ValueError("no messages")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,15 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
-from talr_cli.errors import InUseError
+from talr_cli.errors import InUseError, UserError
 from talr_cli.runs.lease import hold
+from talr_cli.runs.reading import read_file
 from talr_cli.sweep.space import Dimension
 
 FOLDER = "search"  # in that of the study
 FILE = "journal.jsonl"
+# What Optuna raises for lines that it has not written.
+_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError)
 # Overrides that do not change what a trial scores.
 NO_MATTER = ("study=", "runs_dir=", "device=", "logger=", "logger.")
 
@@ -44,15 +47,24 @@ class Journal:
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / FILE
         lock: Any = _Lock(file)  # the class that it asks for is not public
-        backend = JournalFileBackend(str(file), lock_obj=lock)
-        self.study = optuna.create_study(
-            study_name=self.name,
-            storage=JournalStorage(backend),
-            direction="maximize",
-            load_if_exists=True,
-            # A median needs two trials at least.
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=2),
-        )
+        try:
+            with suppress(FileNotFoundError):
+                read_file(file)  # Optuna would wait for a pipe
+            backend = JournalFileBackend(str(file), lock_obj=lock)
+            self.study = optuna.create_study(
+                study_name=self.name,
+                storage=JournalStorage(backend),
+                direction="maximize",
+                load_if_exists=True,
+                # A median needs two trials at least.
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=2),
+            )
+        except _DAMAGE as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(
+                f"{file} is damaged ({reason}): delete it, and the same command makes the same "
+                "trials again, of which it finds the runs that are done"
+            ) from error
         self._seed = seed
 
     @contextmanager
@@ -110,7 +122,7 @@ class _Lock:
 
 def _cut_torn_line(file: Path) -> None:
     """Drop what a process has left that was killed while it wrote."""
-    content = file.read_bytes() if file.exists() else b""
+    content = read_file(file) if file.exists() else b""
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
         with file.open("rb+") as opened:

@@ -26,6 +26,7 @@ from talr_cli.models.row_batches import batches_for
 from talr_cli.models.sources import cache_dir
 from talr_cli.runs.atomic import read_packed, write_bytes, write_packed
 from talr_cli.runs.lease import hold
+from talr_cli.runs.reading import read_file
 from talr_cli.training.collator import Collator, token_row
 
 log = logging.getLogger(__name__)
@@ -115,10 +116,10 @@ def _found(cached: Path, rows: int) -> torch.Tensor | None:
 
 def _found_of_targets(cached: Path, counts: Sequence[int]) -> torch.Tensor | None:
     try:
-        losses = safetensors.torch.load(gzip.decompress(cached.read_bytes()))["losses"]
+        losses = safetensors.torch.load(gzip.decompress(read_file(cached)))["losses"]
     except FileNotFoundError:
         return None
-    except (OSError, EOFError, zlib.error, SafetensorError, KeyError) as error:
+    except (OSError, EOFError, zlib.error, SafetensorError, KeyError, ValueError) as error:
         log.warning("%s cannot be read (%s): it is made again", cached, error)
         return None
     total = sum(counts)

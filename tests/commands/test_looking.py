@@ -147,6 +147,14 @@ def test_show_says_what_was_chosen_and_what_came_out(study, capsys):
     assert [one["id"] for one in answer["samples"]] == ["bmi-1"]
 
 
+def test_a_run_that_is_set_beside_no_other_is_shown_with_the_reason(study, capsys):
+    run = study["talr"]
+    scores = json.loads(run.results.read_text())
+    scores["domain"]["answer_by"] = "likelihood"
+    run.write_results(scores)
+    assert "0.500 ± 0.030" in said(show, capsys, "talr")
+
+
 def test_a_run_without_scores_or_config_is_shown_too(study, capsys):
     text = said(show, capsys, "sft")
     assert "state    failed" in text

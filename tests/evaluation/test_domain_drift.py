@@ -3,9 +3,11 @@
 import copy
 import gzip
 import json
+import os
 
 import pytest
 import torch
+from safetensors.torch import load, save
 from small_models import made, token_ids
 
 from talr_cli.data.base import Example
@@ -125,6 +127,32 @@ def test_from_its_kept_states_a_base_predicts_what_it_does(kind, dtype, tmp_path
         measured = kl_from_base(tuned, states, prompts)["score"]
         assert measured == pytest.approx(expected, rel=1e-4 if dtype == torch.float32 else 0.05)
     assert len(loads) == (2 if kind == "phi" else 1)  # a bias is not looked for on the disk
+
+
+@pytest.mark.parametrize("harm", ["flipped", "of another kind", "without a digest", "a pipe"])
+def test_kept_states_that_were_damaged_give_no_other_drift(harm, tmp_path, caplog):
+    base = made("llama")
+    base.save_pretrained(tmp_path / "base")
+    tuned = copy.deepcopy(base)
+    tuned.get_output_embeddings().weight.data.mul_(-1)
+    states = KeptStates(tmp_path / "states", tmp_path / "base", lambda work: work(base))
+    prompts = token_ids(length=12).tolist()
+    expected = plain_kl(base, tuned, prompts, [0, 0])
+    kl_from_base(tuned, states, prompts)
+    content = states.file.read_bytes()
+    if harm == "flipped":
+        states.file.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+    elif harm == "of another kind":
+        states.file.write_bytes(content.replace(b'"F32"', b'"I32"'))
+    elif harm == "without a digest":
+        states.file.write_bytes(save(load(content)))
+    else:
+        states.file.unlink()
+        os.mkfifo(states.file)
+    measured = kl_from_base(tuned, states, prompts)["score"]
+    assert measured == pytest.approx(expected, rel=1e-4)
+    assert (f"{states.file} is damaged" in caplog.text) == (harm != "a pipe")
+    assert states.file.read_bytes() == content
 
 
 class OnGpu(torch.nn.Linear):

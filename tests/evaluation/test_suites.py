@@ -145,6 +145,22 @@ def test_a_group_counts_as_one_task_of_all_its_items(own_group, tiny_source, tin
     assert both["definition"] not in {one["definition"] for one in apart.values()}
 
 
+@pytest.mark.parametrize("text", ["group: [both", "- both", "\x00"])
+def test_a_file_of_tasks_that_the_harness_passes_over_is_named(own_group, text, monkeypatch):
+    monkeypatch.setattr(
+        tasks_room, "_built_in", lambda: tasks_room.TaskManager(include_defaults=False)
+    )
+    (own_group / "both.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"lm-eval knows no both: \S+both\.yaml cannot be read \("):
+        load_tasks(group_suite(own_group))
+
+
+def test_rows_of_a_task_that_are_no_json_are_said_to_be_that(own_group):
+    (own_group / "small_test.jsonl").write_text('{"q": "a"}\n{"q": \n')
+    with pytest.raises(UserError, match=r"small_test\.jsonl cannot be read .*JSON"):
+        load_tasks(group_suite(own_group))
+
+
 def test_a_group_without_one_of_its_tasks_is_missing(own_group):
     (own_group / "small_test.jsonl").unlink()
     with pytest.raises(UserError, match=r"no task left: both: small: .*has no small_test"):

@@ -157,6 +157,16 @@ def test_a_damaged_generation_config_is_refused(tmp_path):
         loading.load_model(sources.resolve(config), config, torch.float32, "cpu")
 
 
+def test_what_is_no_token_is_found_before_a_training(tmp_path):
+    made("llama").save_pretrained(tmp_path)
+    config = config_for(tmp_path)
+    for name in ("eos_token_id", "bos_token_id"):
+        for number in ({}, "2", 2.5, True, [2, None], 10**30):
+            (tmp_path / "generation_config.json").write_text(json.dumps({name: number}))
+            with pytest.raises(UserError, match=rf"{name}=.* is no token's number|cannot load"):
+                loading.without_weights(sources.resolve(config), config)
+
+
 def test_without_a_dtype_in_its_config_it_is_that_of_its_weights(tmp_path):
     made("llama", torch.bfloat16).save_pretrained(tmp_path)
     file = tmp_path / "config.json"

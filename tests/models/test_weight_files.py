@@ -1,5 +1,6 @@
 """The weights that are read from a folder are those that transformers loads from it."""
 
+import json
 import shutil
 
 import pytest
@@ -9,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from small_models import made
 from transformers import AutoModelForCausalLM
 
+from talr_cli.errors import UserError
 from talr_cli.methods.averaging import interpolate
 from talr_cli.models.shape import shape_of
 from talr_cli.models.sources import directory_source
@@ -64,3 +66,43 @@ def test_a_folder_without_an_index_has_none(shards):
     assert weight_files(shards) == []
     shutil.copy(shards / "consolidated.safetensors", shards / SINGLE)
     assert weight_files(shards) == [shards / SINGLE]
+
+
+def size(number):
+    return number.to_bytes(8, "little")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", b""),
+        ("config.json", b"[1]"),
+        ("config.json", b"\xff\xfe"),
+        (SINGLE, b""),
+        (SINGLE, size(2**62) + b"{}"),
+        (SINGLE, size(2) + b"[]"),
+        (SINGLE, size(7) + b'{"a":1}'),
+        (SINGLE, size(34) + b'{"a":{"dtype":"F32","sh'),
+        (SINGLE, size(34) + b'{"a":{"dtype":"F32","shape":[-1]}}'),
+        (INDEX, b'{"weight_map": {}}'),
+        (INDEX, b'{"weight_map": {"a": 7}}'),
+        (INDEX, b'{"weight_map": {"a": "nowhere.safetensors"}}'),
+        (INDEX, b"{"),
+    ],
+    ids=repr,
+)
+def test_a_damaged_file_is_named_before_anything_is_loaded(name, content, tmp_path):
+    made("llama").save_pretrained(tmp_path)
+    if name == INDEX:
+        (tmp_path / SINGLE).rename(tmp_path / "other.safetensors")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=r"(config\.json|safetensors).*: take another copy of it"):
+        shape_of(directory_source(tmp_path))
+
+
+def test_a_config_with_a_value_of_another_kind_is_named(tmp_path):
+    made("llama").save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "layer_types": [["full"]]}))
+    with pytest.raises(UserError, match=r"config\.json of"):
+        shape_of(directory_source(tmp_path))

@@ -1,12 +1,13 @@
 """How the runs of a study were made, as the page says it: commands, rows, versions, time."""
 
 import json
+import os
 import shlex
 
 import yaml
 from synthetic_study import BASE, results, training, write_study
 
-from talr_cli.report.provenance import commands, data_cells, made_with
+from talr_cli.report.provenance import asks_for_claims, commands, data_cells, made_with
 from talr_cli.report.tables.cells import as_markdown
 from talr_cli.runs.study import load_runs
 from talr_cli.statistics.groups import comparable
@@ -100,3 +101,18 @@ def test_runs_of_which_nothing_is_known_are_no_error(tmp_path):
     runs = load_runs(tmp_path, "s")
     assert commands(runs) == []
     assert len(data_cells(comparable(runs.values()), runs).rows) == 2
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    write_study(tmp_path, [results("sft")])
+    runs = load_runs(tmp_path, "s")
+    (path,) = runs
+    for name in ("env.json", "config.yaml", "overrides.yaml", "status.json"):
+        (path / name).unlink(missing_ok=True)
+        os.mkfifo(path / name)
+    assert made_with(runs)
+    assert commands(runs) == []
+    assert not asks_for_claims(runs)
+    (path / "status.json").unlink()
+    (path / "status.json").write_text('{"times": ["2026"]}')
+    assert "made" not in dict(made_with(runs))

@@ -232,6 +232,62 @@ def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(run, make, c
         assert run.read_status().state == ("pending" if make is circle else "trained")
 
 
+BOMB = "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(30))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"a0: &a0 [1]\n{BOMB}",
+        "a: &a {b: *a}",
+        "a: !!bool perhaps",
+        "a: !!int ''",
+        "a: !!timestamp x",
+    ],
+    ids=["values of values", "a value of itself", "no truth", "no number", "no time"],
+)
+def test_what_no_run_has_written_as_yaml_is_damage(run, text):
+    run.config.write_text(text)
+    with pytest.raises(UserError, match=r"config\.yaml cannot be read .*restore or delete"):
+        run.read_config()
+
+
+def test_a_list_that_is_there_twice_is_written_twice(run):
+    twice = [1, 2]
+    run.prepare({"a": twice, "b": {"c": twice}}, [], IDENTITY)
+    assert run.read_config() == {"a": [1, 2], "b": {"c": [1, 2]}}
+
+
+RECORD = {"id": "1", "messages": [{"role": "user", "content": "2+2?"}], "output": "4"}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"messages": []},
+        {"messages": {}},
+        {"messages": "2+2?"},
+        {"messages": [7]},
+        {"messages": [{"role": "user"}]},
+        {"output": None},
+        {"id": ["1"]},
+    ],
+)
+def test_answers_that_nobody_could_read_are_left_out_with_one_warning(run, changed, caplog):
+    run.samples.mkdir(parents=True)
+    lines = [json.dumps(one) for one in (RECORD, {**RECORD, **changed}, RECORD)]
+    (run.samples / "domain.jsonl").write_text("\n".join(lines))
+    assert read_samples(run.samples, "domain") == [RECORD, RECORD]
+    assert "domain.jsonl: line 2 damaged, left out" in caplog.text
+
+
+def test_a_number_that_no_process_can_have_is_that_of_none(run):
+    run.write_status("training")
+    status = json.loads(run.status.read_text())
+    run.status.write_text(json.dumps({**status, "pid": 10**400}))
+    assert run.read_status().state == "interrupted"
+
+
 def test_nesting_without_end_is_damage(run):
     nested = "[" * 100_000
     for path in (run.status, run.training, run.overrides, run.config):

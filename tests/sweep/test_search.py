@@ -124,6 +124,26 @@ def test_a_killed_search_asks_for_no_trial_twice_and_tries_what_an_unkilled_one_
     assert len(made(tmp_path)) == len(tried) == 5, "it goes on where more is asked for"
 
 
+def test_a_damaged_journal_is_named_and_made_again_with_the_same_trials(found_here, tmp_path):
+    tried = [one.params for one in searched(Scores(tmp_path), 2).trials]
+    runs = made(tmp_path)
+    journal = tmp_path / "runs" / "s" / "search" / "journal.jsonl"
+    content = journal.read_bytes()
+    for harm in (
+        lambda: journal.write_bytes(content.replace(b'"trial_id"', b'"trial_ie"', 1)),
+        lambda: journal.write_bytes(content.replace(b'"directions":[2]', b'"directions":7')),
+        lambda: journal.write_bytes(content.decode().encode("utf-16")),
+        lambda: journal.symlink_to(journal.name),
+    ):
+        journal.unlink()
+        harm()
+        with pytest.raises(UserError, match=r"journal\.jsonl is damaged .*: delete it"):
+            searched(Scores(tmp_path), 2)
+    journal.unlink()
+    assert [one.params for one in searched(Scores(tmp_path), 2).trials] == tried
+    assert made(tmp_path) == runs
+
+
 def test_several_processes_share_the_trials(found_here, tmp_path):
     fork = multiprocessing.get_context("fork")
     both = [fork.Process(target=searched, args=(Scores(tmp_path), 4)) for _ in range(2)]

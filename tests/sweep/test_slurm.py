@@ -481,6 +481,10 @@ def test_logs_are_the_end_of_what_a_run_printed(cluster, capsys):
     (run / "train.log").write_text("first\nsecond\n\x1b[31mthird\n")
     logs.main([run.name[:5], "lines=2"])
     assert capsys.readouterr().out == "second\n\\x1b[31mthird\n"
+    (run / "train.log").unlink()
+    os.mkfifo(run / "train.log")
+    with pytest.raises(UserError, match=r"train\.log cannot be read \(it is no file\)"):
+        logs.main([run.name])
 
 
 def test_the_page_shows_the_template_as_it_is():

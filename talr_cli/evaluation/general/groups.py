@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lm_eval.tasks._index import Entry, Kind
+from lm_eval.tasks._yaml_loader import load_yaml
 
 from talr_cli.errors import UserError
 
@@ -61,6 +63,19 @@ def _members(index: Index, name: Any, is_listed: bool) -> Iterator[str | None]:
             yield None
         for member in settings.get("task") or []:
             yield from _members(index, member, is_listed=False)
+
+
+def passed_over(folder: Path) -> list[str]:
+    """Of a folder's files of tasks those that the harness cannot read, and why: it says nothing."""
+    found = []
+    for file in sorted(folder.rglob("*.yaml")):
+        try:
+            if not isinstance(load_yaml(file, resolve_func=False), dict):
+                raise TypeError("it holds no task")
+        except Exception as error:  # of YAML, of the files that it includes, of its own functions
+            reason = " ".join(str(error).split()) or type(error).__name__
+            found.append(f"{file} cannot be read ({reason})")
+    return found
 
 
 def joined(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -24,13 +24,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets.exceptions import DatasetGenerationError
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from talr_cli.errors import UserError
 from talr_cli.evaluation.config import SuiteConfig
-from talr_cli.evaluation.general.groups import Index, is_known, members_of
+from talr_cli.evaluation.general.groups import Index, is_known, members_of, passed_over
 from talr_cli.evaluation.general.local_data import (
     MissingDataError,
     files_below,
@@ -131,9 +132,10 @@ def _members(suite: SuiteConfig, index: Index) -> dict[str, list[str]]:
     """
     unknown = [task for task in suite.tasks if task not in index]
     if unknown:
+        known = "`lm-eval ls tasks` lists them, suite.task_dir=DIRECTORY adds yours"
+        passed = [] if suite.task_dir is None else passed_over(task_folder(suite.task_dir))
         raise UserError(
-            f"suite.tasks: lm-eval knows no {', '.join(unknown)}: `lm-eval ls tasks` lists them, "
-            "suite.task_dir=DIRECTORY adds yours"
+            f"suite.tasks: lm-eval knows no {', '.join(unknown)}: {'; '.join(passed) or known}"
         )
     strangers = [task for task in (*suite.shots, *suite.plain_text) if task not in suite.tasks]
     if strangers:
@@ -249,7 +251,8 @@ def _load(
     except (UserError, MemoryError):
         raise
     except Exception as error:  # templates and data sets disagree in errors of any kind
-        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        said = (isinstance(error, DatasetGenerationError) and error.__cause__) or error
+        reason = f"{type(said).__name__}: {str(said).strip().partition(chr(10))[0]}"
         if is_local:
             files = ", ".join(changed["dataset_kwargs"]["data_files"].values())
             told = f"{files} cannot be read as the columns of {source} ({reason})"

@@ -77,7 +77,8 @@ def pair_columns(pairs: int) -> tuple[Column, Column]:
 
 def pair_cells(group: Group) -> tuple[Cell, Cell]:
     """The cells of `pair_columns`: people read what tells groups apart, programs the names."""
-    run = group.runs[0]["run"]
+    first = next(iter(group.runs), None) or group.left_out[0][0]
+    run = first["run"]
     return Cell(group.model, run["model"]), Cell(group.dataset, run["dataset"])
 
 
