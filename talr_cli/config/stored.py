@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from talr_cli.config.composition import Composed
 from talr_cli.config.typed import build
 from talr_cli.errors import UserError
+from talr_cli.fields import at_home, identity_of
 from talr_cli.models.checkpoints import run_of
 from talr_cli.models.config import ModelConfig
 from talr_cli.runs.run_directory import RunDirectory
@@ -30,12 +31,12 @@ class OfRun(Generic[Config]):
     """A config with a run's model and data.
 
     Attributes:
-        is_own_data: Whether the rows are the run's own.
+        is_own: Whether the rows are the run's own, and are put to the model as they were.
         made: The run's lr, seed, method and study.
     """
 
     config: Config
-    is_own_data: bool
+    is_own: bool
     made: Mapping[str, Any]
 
 
@@ -78,9 +79,17 @@ def of_run(command: str, composed: Composed[Config], run: RunDirectory) -> OfRun
         values["model"] = _checked_model(run, values["model"], "model.trust_remote_code" in given)
     kept = [group for group in GROUPS if group not in given]
     config = build(command, values, stored=kept)
-    is_own_data = values["dataset"] == stored["dataset"]
+    asked_alike = _identity(values["model"]) == _identity(
+        _checked_model(run, stored["model"], True)
+    )
+    is_own = asked_alike and values["dataset"] == stored["dataset"]
     made = {key: stored.get(key) for key in ("lr", "seed", "method", "study")}
-    return OfRun(config, is_own_data, made)
+    return OfRun(config, is_own, made)
+
+
+def _identity(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What answers depend on beside the weights: the template, its values, the day."""
+    return identity_of(ModelConfig(**at_home(ModelConfig, model)))
 
 
 def _read(run: RunDirectory) -> dict[str, Any]:

@@ -135,11 +135,15 @@ def test_yaml_that_makes_objects_is_not_read_as_such(run, tmp_path):
 def test_what_is_typed_goes_before_what_is_stored(run):
     stored = run("dataset.test_rows=5")
     found = of_run("eval", composed(), stored)
-    assert found.is_own_data
+    assert found.is_own
     assert found.config.dataset.test_rows == 5
     assert found.config.model.name == "tiny"
     assert found.made["lr"] == 1e-5
+    assert of_run("eval", composed("model.attention=eager"), stored).is_own
+    asked_otherwise = of_run("eval", composed("model.template_arguments={think: false}"), stored)
+    assert not asked_otherwise.is_own
+    assert asked_otherwise.config.model.template_arguments == {"think": False}
     other = of_run("eval", composed("dataset.test_rows=6"), stored)
-    assert not other.is_own_data
+    assert not other.is_own
     assert other.config.dataset.test_rows == 6
     assert of_run("eval", composed("dataset=esci-mini"), stored).config.dataset.name == "esci-mini"
