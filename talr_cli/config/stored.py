@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -77,19 +78,34 @@ def of_run(command: str, composed: Composed[Config], run: RunDirectory) -> OfRun
             _refuse_own_scorer(run, values[group].get("scorer"))
     if "model" not in given:
         values["model"] = _checked_model(run, values["model"], "model.trust_remote_code" in given)
+        if "model.chat_template" not in given:
+            values["model"]["chat_template"] = None  # it is in model/; the file may be another now
     kept = [group for group in GROUPS if group not in given]
     config = build(command, values, stored=kept)
-    asked_alike = _identity(values["model"]) == _identity(
-        _checked_model(run, stored["model"], True)
+    is_own = values["dataset"] == stored["dataset"] and _asked_alike(
+        run, values["model"], _checked_model(run, stored["model"], trusted=True)
     )
-    is_own = asked_alike and values["dataset"] == stored["dataset"]
     made = {key: stored.get(key) for key in ("lr", "seed", "method", "study")}
     return OfRun(config, is_own, made)
 
 
-def _identity(model: Mapping[str, Any]) -> dict[str, Any]:
-    """What answers depend on beside the weights: the template, its values, the day."""
-    return identity_of(ModelConfig(**at_home(ModelConfig, model)))
+def _asked_alike(run: RunDirectory, model: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
+    """Whether prompts are worded as the run's: by its template, with its values, on its day."""
+    template = model["chat_template"]
+    one, other = (
+        identity_of(ModelConfig(**at_home(ModelConfig, {**values, "chat_template": None})))
+        for values in (model, stored)
+    )
+    return one == other and (template is None or _is_saved(run, Path(template).expanduser()))
+
+
+def _is_saved(run: RunDirectory, template: Path) -> bool:
+    """Whether the run's model has this template, perhaps with a day put before it."""
+    try:
+        saved = (run.model / "chat_template.jinja").read_text(encoding="utf-8")
+        return saved.endswith(template.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _read(run: RunDirectory) -> dict[str, Any]:

@@ -51,6 +51,24 @@ def composed(*overrides):
         return Composed(typed, typed_ones, typed_ones, OmegaConf.to_container(values))
 
 
+def test_a_run_is_asked_by_the_template_that_was_saved_with_it(run, tmp_path):
+    """The file that it was given may say something else by now, or have gone."""
+    template = tmp_path / "own.jinja"
+    template.write_text("{{ messages }}")
+    stored = run(f"model.chat_template={template}")
+    stored.model.mkdir()
+    (stored.model / "chat_template.jinja").write_text("{# a day #}{{ messages }}")
+    for typed in ((), (f"model.chat_template={template}",), ("model=tiny",)):
+        assert of_run("eval", composed(*typed), stored).is_own
+    template.write_text("{{ messages }}, changed")
+    found = of_run("eval", composed(), stored)
+    assert found.is_own
+    assert found.config.model.chat_template is None
+    assert not of_run("eval", composed(f"model.chat_template={template}"), stored).is_own
+    template.unlink()
+    assert of_run("eval", composed(), stored).is_own
+
+
 TARGETS = [
     "builtins.exec",
     "os.system",

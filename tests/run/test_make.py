@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreT
 
 from talr_cli.config import composition
 from talr_cli.errors import UserError
+from talr_cli.run.identity import identity
 from talr_cli.run.make import average, training_of
 from talr_cli.run.prepare import prepare
 from talr_cli.run.whole import run_to_end
@@ -130,6 +131,26 @@ def test_no_row_goes_beyond_the_positions_of_the_model(tmp_path):
     ):
         with pytest.raises(UserError, match=rf"longest of the {what} rows has 3\d\d tokens.*=200"):
             prepare(composition.load("train", [*always, *typed]))
+
+
+@pytest.mark.parametrize(
+    ("objective", "is_other"),
+    [
+        ("objective=sft", False),
+        ("method=talr", False),
+        ("objective.tau_scope=microbatch", True),
+        ("objective.normalise=true", True),
+    ],
+)
+def test_how_a_batch_is_cut_up_is_another_run_where_weights_depend_on_it(objective, is_other):
+    method = ["method=talr", objective] if objective.startswith("objective.") else [objective]
+
+    def named(*typed):
+        made = composition.load("train", ["model=tiny", "trainer.batch_size=4", *method, *typed])
+        return identity(made, "a model")
+
+    assert (named() != named("trainer.micro_batch_size=2")) is is_other
+    assert named() == named("trainer.micro_batch_size=4")  # as without the value
 
 
 def test_an_adapter_that_cannot_be_put_on_a_kind_of_layer_is_one_line(tmp_path, tokenizer):
