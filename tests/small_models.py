@@ -28,6 +28,9 @@ CONFIGS = {
     ),
     "gemma3": lambda: hf.Gemma3TextConfig(**SIZE, head_dim=8, **WINDOW),
     "gpt_neox": lambda: hf.GPTNeoXConfig(**SIZE),
+    "gpt2": lambda: hf.GPT2Config(
+        vocab_size=60, n_embd=32, n_layer=2, n_head=4, n_positions=256, pad_token_id=0
+    ),
     "phi": lambda: hf.PhiConfig(**SIZE),
     "granite": lambda: hf.GraniteConfig(
         **SIZE, logits_scaling=8.0, embedding_multiplier=12.0, residual_multiplier=0.2

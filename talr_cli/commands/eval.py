@@ -43,7 +43,7 @@ def evaluated(composed: Composed[EvalConfig]) -> RunDirectory:
     if run is not None:
         found = of_run("eval", composed, run)
         config = found.config
-        if found.is_own_data:
+        if found.is_own:
             config.study = found.made["study"]
             made = made_of(run, *(found.made[key] for key in ("method", "lr", "seed")))
         else:

@@ -12,7 +12,7 @@ from talr_cli.report.show import show
 from talr_cli.run.config import TrainConfig
 from talr_cli.run.make import average, follow, training_of
 from talr_cli.run.prepare import Run, beside, prepare
-from talr_cli.run.variants import along, is_merged, of_alpha, without_merge
+from talr_cli.run.variants import along, is_merged, of_alpha, warn_of_unused, without_merge
 from talr_cli.run.whole import is_done, lacks_weights, run_to_end
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.sweep.grid import base_command
@@ -46,6 +46,7 @@ def trained(composed: Composed[TrainConfig]) -> list[RunDirectory]:
         return made
     ranks.connect(wanted.device)
     with ranks.ended_by_main(), progress.work("talr train"):
+        warn_of_unused(wanted)
         tuned = along(without_merge(wanted) if is_merged(wanted) else wanted)
         with ranks.one_per_node_first():
             run = prepare(tuned[-1], composed.arguments)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from talr_cli.config.composition import Composed
 from talr_cli.config.typed import build
 from talr_cli.errors import UserError
+from talr_cli.fields import at_home, identity_of
 from talr_cli.models.checkpoints import run_of
 from talr_cli.models.config import ModelConfig
 from talr_cli.runs.run_directory import RunDirectory
@@ -30,12 +32,12 @@ class OfRun(Generic[Config]):
     """A config with a run's model and data.
 
     Attributes:
-        is_own_data: Whether the rows are the run's own.
+        is_own: Whether the rows are the run's own, and are put to the model as they were.
         made: The run's lr, seed, method and study.
     """
 
     config: Config
-    is_own_data: bool
+    is_own: bool
     made: Mapping[str, Any]
 
 
@@ -76,11 +78,34 @@ def of_run(command: str, composed: Composed[Config], run: RunDirectory) -> OfRun
             _refuse_own_scorer(run, values[group].get("scorer"))
     if "model" not in given:
         values["model"] = _checked_model(run, values["model"], "model.trust_remote_code" in given)
+        if "model.chat_template" not in given:
+            values["model"]["chat_template"] = None  # it is in model/; the file may be another now
     kept = [group for group in GROUPS if group not in given]
     config = build(command, values, stored=kept)
-    is_own_data = values["dataset"] == stored["dataset"]
+    is_own = values["dataset"] == stored["dataset"] and _asked_alike(
+        run, values["model"], _checked_model(run, stored["model"], trusted=True)
+    )
     made = {key: stored.get(key) for key in ("lr", "seed", "method", "study")}
-    return OfRun(config, is_own_data, made)
+    return OfRun(config, is_own, made)
+
+
+def _asked_alike(run: RunDirectory, model: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
+    """Whether prompts are worded as the run's: by its template, with its values, on its day."""
+    template = model["chat_template"]
+    one, other = (
+        identity_of(ModelConfig(**at_home(ModelConfig, {**values, "chat_template": None})))
+        for values in (model, stored)
+    )
+    return one == other and (template is None or _is_saved(run, Path(template).expanduser()))
+
+
+def _is_saved(run: RunDirectory, template: Path) -> bool:
+    """Whether the run's model has this template, perhaps with a day put before it."""
+    try:
+        saved = (run.model / "chat_template.jinja").read_text(encoding="utf-8")
+        return saved.endswith(template.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _read(run: RunDirectory) -> dict[str, Any]:

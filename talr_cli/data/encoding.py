@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from talr_cli import progress
-from talr_cli.data.base import Example
+from talr_cli.data.base import Dataset, Example
 from talr_cli.data.rendering import Rendered, Renderer, RowError
 from talr_cli.errors import UserError
 
@@ -79,13 +79,16 @@ def rows_to_train(
     renderer: Renderer,
     max_length: int,
     what: str = "training rows",
-    skip: bool = False,
+    skip: bool | None = False,
     max_bad_share: float = 0.0,
+    limit: str = "trainer.max_length",
 ) -> list[Rendered]:
     """The rows as tokens; says what is cut, added or left out.
 
     Args:
-        skip: Whether rows that cannot be trained are left out, up to `max_bad_share` of all.
+        skip: Whether rows that cannot be trained are left out, up to `max_bad_share` of all; None:
+            no config value says so for these rows.
+        limit: The config value that `max_length` is.
 
     Raises:
         UserError: There are rows that cannot be trained, or none that can.
@@ -102,29 +105,49 @@ def rows_to_train(
     if encoded.without_target:
         problems.append(
             f"{len(encoded.without_target)} of {total} {what} have no target token within "
-            f"trainer.max_length={max_length}: {_named(encoded.without_target, NAMED)}; raise "
-            "trainer.max_length"
+            f"{limit}={max_length}: {_named(encoded.without_target, NAMED)}; raise {limit}"
         )
     bad = len(encoded.refused) + len(encoded.without_target)
     if bad and not (skip and bad <= max_bad_share * total):
-        raise UserError(
-            f"{'; '.join(problems)}; or leave them out with dataset.on_bad_row=skip "
-            f"dataset.max_bad_share={_rounded_up(bad / total):.2f}"
-        )
+        share = f"{_rounded_up(bad / total):.2f}"
+        left_out = f"dataset.on_bad_row=skip dataset.max_bad_share={share}"
+        other = "" if skip is None else f"; or leave them out with {left_out}"
+        raise UserError(f"{'; '.join(problems)}{other}")
     for problem in problems:
         log.warning("%s. Left out", problem)
-    _warn(encoded, total, what, max_length)
+    _warn(encoded, total, what, f"{limit}={max_length}")
     if total and not encoded.rows:
         raise UserError(f"none of {total} {what} can be trained")
     return encoded.rows
 
 
-def _warn(encoded: Encoded, total: int, what: str, max_length: int) -> None:
+def rows_of_dataset(
+    dataset: Dataset,
+    examples: Sequence[Example],
+    renderer: Renderer,
+    max_length: int,
+    what: str = "training rows",
+    limit: str = "trainer.max_length",
+) -> list[Rendered]:
+    """As `rows_to_train`; bad rows are left out where the dataset's values say so."""
+    on_bad_row = getattr(dataset, "on_bad_row", None)
+    return rows_to_train(
+        examples,
+        renderer,
+        max_length,
+        what,
+        skip=None if on_bad_row is None else on_bad_row == "skip",
+        max_bad_share=getattr(dataset, "max_bad_share", 0.0),
+        limit=limit,
+    )
+
+
+def _warn(encoded: Encoded, total: int, what: str, limit: str) -> None:
     """Say what is strange about rows that are trained all the same."""
     if encoded.cut:
         log.warning(
-            "%d of %d %s are cut to trainer.max_length=%d: the end of what they teach is lost",
-            *(encoded.cut, total, what, max_length),
+            "%d of %d %s are cut to %s: the end of what they teach is lost",
+            *(encoded.cut, total, what, limit),
         )
     if encoded.added:
         log.warning(

@@ -170,8 +170,8 @@ class Jsonl:
             rest = {key: one for key, one in (row.values or {}).items() if key != "answer"}
             reference |= {key: one for key, one in rest.items() if key not in conversed.used}
             reference |= {key: one for key, one in reply.items() if key == "tool_calls"}
-        if split == "test" and self.scorer == "choice":
-            reference["choices"] = _choices(values)
+        if self.scorer == "choice" and (split == "test" or values.get("choices")):
+            reference["choices"] = _choices(values)  # of a training row for replay=self
         if split == "train":
             seen.note(values, conversed)
         place = f"{row.file.name}:{row.line}" if several else str(row.line)

@@ -105,6 +105,14 @@ class Objective:
         """Whether the base model goes over the training rows first, once for all such runs."""
         return self.weighs_sequences or self.masks_targets or self.sees_base
 
+    @property
+    def sees_a_pass(self) -> bool:
+        """Whether it looks at the rows of one forward pass together.
+
+        How a batch is cut up then changes its gradient.
+        """
+        return self.tau_scope == "microbatch" or bool(getattr(self, "normalise", False))
+
     def sequence_weights(self, base_losses: torch.Tensor) -> torch.Tensor:
         """weights[R] from the mean losses[R] of the training rows under the base model."""
         raise NotImplementedError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +106,18 @@ class L2(Regulariser):
         yield [list(tensors) for tensors in zip(*group, strict=True)]
 
 
+@contextmanager
+def _as_base(model: Any) -> Iterator[None]:
+    """Inside, a model with an adapter predicts as its base does, without dropout."""
+    training = model.training
+    with model.disable_adapter():
+        model.eval()
+        try:
+            yield
+        finally:
+            model.train(training)
+
+
 def _own_part(tensor: torch.Tensor) -> torch.Tensor:
     """What this rank holds of a tensor, without a copy: all of it, unless FSDP2 has split it up."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
@@ -144,7 +156,7 @@ class Kl(Regulariser):
 
         own = causal_lm(model)
         base = own if self._base is None else self._base
-        with torch.no_grad(), nullcontext() if self._base else model.disable_adapter():
+        with torch.no_grad(), nullcontext() if self._base else _as_base(model):
             base_hidden = target_hidden(base, inputs)
 
         def divergence(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:

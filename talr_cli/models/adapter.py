@@ -78,15 +78,37 @@ def merge(adapted: Any) -> Any:
     Where head and embedding are one matrix and the adapter changes either, they become two: PEFT
     would add both changes to the one matrix.
     """
-    import torch
-
-    both = adapted.get_input_embeddings(), adapted.get_output_embeddings()
-    base, other = (getattr(one, "base_layer", one) for one in both)
-    if any(map(is_changed, both)) and base.weight is other.weight:
-        other.weight = torch.nn.Parameter(base.weight.detach().clone(), requires_grad=False)
+    if any(map(is_changed, _ends(adapted))):
+        _part(adapted)
     model = adapted.merge_and_unload()
     say_untied(model)
     return model
+
+
+def untied(model: Any) -> Any:
+    """The model with a head of its own, which is as the embedding where the two were one matrix."""
+    _part(model)
+    say_untied(model)
+    return model
+
+
+def is_tied(model: Any) -> bool:
+    """Whether head and embedding are one matrix."""
+    embedding, head = (getattr(one, "base_layer", one) for one in _ends(model))
+    return embedding.weight is head.weight
+
+
+def _part(model: Any) -> None:
+    """Make two of the one matrix that head and embedding may be."""
+    import torch
+
+    if is_tied(model):
+        embedding, head = (getattr(one, "base_layer", one) for one in _ends(model))
+        head.weight = torch.nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
+
+
+def _ends(model: Any) -> tuple[Any, Any]:
+    return model.get_input_embeddings(), model.get_output_embeddings()
 
 
 def is_changed(module: Any) -> bool:

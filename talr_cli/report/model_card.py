@@ -26,6 +26,8 @@ from talr_cli.statistics.pairs import (
     unlike,
 )
 
+# What was made, and not what was asked for: by max_steps or at a point it is less than `epochs`.
+_MADE = {"epochs": "epochs", "optimizer steps": "steps"}
 LICENCE = (
     "To be stated by whoever publishes this model, here and as `license:` above: the licences of "
     "the base model and of the training data apply."
@@ -43,12 +45,12 @@ def model_card(run: RunDirectory, title: str) -> str:
     assert results is not None
     config = run.read_config()
     base, without_base = _base_of(run)
-    made = results["run"]
+    made, training = results["run"], results["training"] or {}
     setting = {
         "method": run_label(results),
         "learning rate": named(made["lr"]).text,
         "seed": made["seed"],
-        "epochs": f"{config['trainer']['epochs']:g}",
+        **{name: f"{training[key]:.4g}" for name, key in _MADE.items() if key in training},
         "sequences per optimizer step": config["trainer"]["batch_size"],
         "training data": _data_name(config),
         **{f"made with {name}": version for name, version in results["versions"].items()},

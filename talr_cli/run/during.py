@@ -33,7 +33,7 @@ def score_in_own_process(point: Run, stop: Stop) -> None:
     told = point.directory.path / "eval.log"
     # Spawned: a fork of a process that holds a GPU or threads is not safe.
     process = multiprocessing.get_context("spawn").Process(
-        target=_score, args=(replace(point, rows=[], general=[]), str(told))
+        target=_score, args=(replace(point, rows=[], general=[], validation=[]), str(told))
     )
     try:
         process.start()

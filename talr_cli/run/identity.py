@@ -25,6 +25,10 @@ def identity(config: TrainConfig | EvalConfig, model_fingerprint: str) -> str:
     if isinstance(config, EvalConfig):
         every = identity_of(config.dataset, whole=True)
         content["dataset"] = scored_values(config.dataset, every)
+    if isinstance(config, TrainConfig) and config.objective.sees_a_pass:
+        rows, all_rows = config.trainer.rows_at_once, config.trainer.batch_size
+        if rows not in (None, all_rows):  # untyped, batches are not cut up under such an objective
+            content["trainer"]["micro_batch_size"] = rows
     files: dict[str, Path] = {}
     if isinstance(config, TrainConfig) and isinstance(config.replay, SelfReplay):
         # The scorer decides which rows are trained.

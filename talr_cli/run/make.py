@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talr_cli import progress, ranks
-from talr_cli.data.encoding import rows_to_train
 from talr_cli.errors import UserError
 from talr_cli.fields import plain
 from talr_cli.interruption import Stop, stop_requests
@@ -60,6 +59,11 @@ def training_of(points: Sequence[Run] = ()) -> MakeModel:
         with stop_requests(STOPPING) as stop, warnings.catch_warnings():
             # PEFT says so at every save of an adapter; which tokens there are was checked before.
             warnings.filterwarnings("ignore", "Could not find a config file in")
+            # PEFT asks transformers by a name that is going, and says of a head that is the
+            # embedding what `merge` sees to.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+            warnings.filterwarnings("ignore", "Model with `tie_word_embeddings=True`")
+            warnings.filterwarnings("ignore", "Input and output embeddings are no longer tied")
             with out_of_memory.told(run):
                 trained = _train(run, tracker, stop, points)
             if trained is None:
@@ -99,6 +103,7 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
 
     def make(run: Run, tracker: Tracker) -> None:
         from talr_cli.models import loading, sources
+        from talr_cli.models.adapter import is_tied, untied
         from talr_cli.training.loop import weight_changes
 
         log.info("averaging: %g of %s", alpha, tuned.path)
@@ -109,9 +114,11 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
         base, config = run.source.directory, run.config.model
         with tempfile.TemporaryDirectory() as exported, made_whole(run.directory.model) as into:
             if not same_tensors(base, tuned.model):
-                # Names on disk may differ from those that transformers saves.
-                base = Path(exported)
-                run.load_base().save_pretrained(base)
+                # Names on disk may differ from those that transformers saves; and an adapter on the
+                # embedding has given the run a head of its own.
+                base, whole = Path(exported), run.load_base()
+                made = loading.without_weights(sources.directory_source(tuned.model), config)
+                (whole if is_tied(made) else untied(whole)).save_pretrained(base)
             for file in tuned.model.iterdir():
                 if file.suffix != ".safetensors":
                     shutil.copy2(file, into)
@@ -190,9 +197,6 @@ def _trained(
     config, renderer = run.config, run.renderer
     shown = renderer.marked(run.rows[0])
     log.info("one training row, trained tokens between ⟦ and ⟧:\n%s", shown)
-    validation = rows_to_train(
-        run.splits.validation, renderer, config.trainer.max_length, "validation rows"
-    )
 
     def load_plain() -> Any:
         adapter, model = run.method.adapter, _load_fp32(run, "cpu")
@@ -206,7 +210,7 @@ def _trained(
         model,
         renderer.tokenizer,
         run.method,
-        TrainingData(run.rows, validation, run.general, facts),
+        TrainingData(run.rows, run.validation, run.general, facts),
         run.directory,
         run.source,
         run.load_base,

@@ -9,14 +9,14 @@ import logging
 import random
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from talr_cli import ranks
 from talr_cli.data.base import Splits
 from talr_cli.data.duplicates import check_overlap
-from talr_cli.data.encoding import rows_to_train
+from talr_cli.data.encoding import rows_of_dataset, rows_to_train
 from talr_cli.data.rendering import Rendered, Renderer, load_renderer
 from talr_cli.errors import UserError
 from talr_cli.evaluation.self_score import check_tests
@@ -55,6 +55,7 @@ class Run:
     directory: RunDirectory
     identity: str
     device: str
+    validation: list[Rendered] = field(default_factory=list)
 
     @property
     def method(self) -> Method:
@@ -96,21 +97,33 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     _check_adapter(config, source)
     renderer = load_renderer(source, config.model)
     rows = _training_rows(config, splits, renderer)
-    check_vocabulary(settings, renderer.tokenizer, (row.input_ids for row in rows))
-    longest = max(len(row.input_ids) for row in rows)
-    check_length(settings, longest, "training rows", "set trainer.max_length={positions}")
+    general = _replay_rows(config, splits, renderer)
+    validation = _validation_rows(config, splits, renderer)
+    for some, what in ((rows, "training"), (general, "replay"), (validation, "validation")):
+        check_vocabulary(settings, renderer.tokenizer, (row.input_ids for row in some))
+        longest = max((len(row.input_ids) for row in some), default=0)
+        check_length(settings, longest, f"{what} rows", "set trainer.max_length={positions}")
     if config.eval and (splits.scorer is None or not tests):
         lacks = "scorer" if splits.scorer is None else "test rows: dataset.test=FILE gives them"
         log.warning("there will be no domain score: the dataset has no %s", lacks)
     if config.eval and splits.scorer is not None:
         check_tests(settings, renderer, tests, splits.scorer, config.domain)
-    general = _replay_rows(config, splits, renderer)
     found = "auto: no GPU is seen" if device == "cpu" else "auto: the GPU"
     found = found if config.device == "auto" else "as asked for"
     log.info("device: %s (%s), precision: %s (%s)", device, found, precision, why)
     run_id, directory = place(config, source)
     return Run(
-        config, overrides, splits, rows, general, renderer, source, directory, run_id, device
+        config,
+        overrides,
+        splits,
+        rows,
+        general,
+        renderer,
+        source,
+        directory,
+        run_id,
+        device,
+        validation,
     )
 
 
@@ -148,7 +161,7 @@ def _check_adapter(config: TrainConfig, source: ModelSource) -> None:
             adapted = config.parts.adapter.wrap(model, config.model.path)
     except NotImplementedError:
         return  # it cannot be made without weights: the training will judge it
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"the adapter cannot be put on {config.model.name}: {reason}") from error
     if is_changed(adapted.get_output_embeddings()):
@@ -169,7 +182,7 @@ def _replay_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> lis
     if not isinstance(config.replay, Replay):
         return []
     rows = rows_to_train(
-        config.replay.examples(), renderer, config.trainer.max_length, "replay rows"
+        config.replay.examples(), renderer, config.trainer.max_length, "replay rows", skip=None
     )
     if not rows:
         raise UserError(f"replay.path={config.replay.path} has no row with a target token")
@@ -178,15 +191,25 @@ def _replay_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> lis
 
 
 def _training_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> list[Rendered]:
-    rows = rows_to_train(
-        splits.train,
-        renderer,
-        config.trainer.max_length,
-        skip=getattr(config.dataset, "on_bad_row", "stop") == "skip",
-        max_bad_share=getattr(config.dataset, "max_bad_share", 0.0),
-    )
+    rows = rows_of_dataset(config.dataset, splits.train, renderer, config.trainer.max_length)
     if not rows:
         raise UserError(f"dataset={config.dataset.name} has no training row")
     # Rows that are not scored may be those that are trained on.
     check_overlap(splits, getattr(config.dataset, "max_overlap", 1.0) if config.eval else 1.0)
     return rows
+
+
+def _validation_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> list[Rendered]:
+    """Those whose loss is asked for."""
+    dataset, limit = config.dataset, config.trainer.max_length
+    if config.trainer.validate:
+        rows = rows_of_dataset(dataset, splits.validation, renderer, limit, "validation rows")
+        if not rows:
+            where = ": dataset.validation=FILE gives them" * hasattr(dataset, "validation")
+            raise UserError(
+                f"trainer.validate=true, and dataset={dataset.name} has no validation rows{where}"
+            )
+        return rows
+    if splits.validation and getattr(dataset, "validation", None) is not None:
+        log.info("the validation rows are not used: trainer.validate=true is for their loss")
+    return []

@@ -6,11 +6,14 @@ one training.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
 from talr_cli.methods.averaging import Ema
 from talr_cli.run.config import TrainConfig
+
+log = logging.getLogger(__name__)
 
 
 def along(config: TrainConfig) -> list[TrainConfig]:
@@ -20,6 +23,15 @@ def along(config: TrainConfig) -> list[TrainConfig]:
     """
     whole = replace(config, score_at=None)
     return [*(replace(whole, at=share) for share in config.score_at), whole]
+
+
+def warn_of_unused(config: TrainConfig) -> None:
+    """Say which values of the points along a training are not used."""
+    for name in ("score_during", "score_suite"):
+        if getattr(config, name) and not config.score_at:
+            log.warning("%s is not used: score_at names no point along the training", name)
+    if config.score_during and config.score_at and is_merged(config):
+        log.warning("score_during is not used: what is merged of a point is scored at the end")
 
 
 def whole_training(config: TrainConfig) -> TrainConfig:

@@ -78,7 +78,7 @@ class Setting:
 class TrainingData:
     """The rows as tokens; `general` ones are taken along by the training rows under replay.
 
-    `facts` are what the `training` results say about them.
+    `validation` rows are those whose loss is asked for, `facts` what the `training` results say.
     """
 
     rows: Sequence[Rendered]
@@ -197,7 +197,6 @@ def make_trainer(
     if method.adapter is not None:
         adapted = method.adapter.wrap(model, base_path)
         warn_of_low_rate(setting.lr)
-    validation = data.validation if setting.trainer.validate else []
     arguments = trainer_arguments(setting, directory)
     # A part that a text batch does not reach, such as a vision tower, has no gradient to wait for.
     arguments.ddp_find_unused_parameters = model.config.get_text_config() is not model.config
@@ -225,7 +224,7 @@ def make_trainer(
         facts={**data.facts, **columns.facts},
         processing_class=tokenizer,
         train_dataset=Dataset.from_dict(columns.rows),
-        eval_dataset=Dataset.from_dict(token_columns(validation)) if validation else None,
+        eval_dataset=Dataset.from_dict(token_columns(data.validation)) if data.validation else None,
     )
 
 

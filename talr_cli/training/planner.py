@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from talr_cli.errors import UserError
-from talr_cli.methods.base import Objective
 from talr_cli.methods.method import Method
 from talr_cli.models.device_memory import gib
 from talr_cli.models.shape import Shape
@@ -118,8 +117,8 @@ def choose(
     sizes = [n for n in range(batch, 0, -1) if batch % n == 0]
     if typed is not None:
         sizes = [typed]
-    elif sees_a_pass(method.objective):
-        sizes = [batch]
+    elif method.objective.sees_a_pass:
+        sizes = [batch]  # no other is free
     ways = [again] if isinstance(again, bool) else [False, True]
     plans = []
     for size, checkpointing in itertools.product(sizes, ways):
@@ -148,11 +147,6 @@ def cost(plan: Plan, device: str, rows: Rows) -> float:
 def operations(checkpointing: bool) -> int:
     """For each weight and token of a training step."""
     return FORWARD + BACKWARD + (FORWARD if checkpointing else 0)
-
-
-def sees_a_pass(objective: Objective) -> bool:
-    """Whether an objective looks at the rows of one pass together, so that no choice is free."""
-    return objective.tau_scope == "microbatch" or bool(getattr(objective, "normalise", False))
 
 
 def check_state(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
+import torch
 from peft import PeftModel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -53,7 +54,10 @@ class KeepWeights(TrainerCallback):
                 training = self._training()
                 mean = self._trainer.mean
                 final = mean.in_place_of_weights(self._trainer.model) if mean else nullcontext()
-                with self._trainer.meter.paused(), final:
+                # A copy's fresh adapters are drawn before they are overwritten: the dropout of the
+                # steps that follow must not depend on that.
+                drawn = torch.random.fork_rng(devices=[])
+                with self._trainer.meter.paused(), final, drawn:
                     copy = copy_of(self._trainer, self._load_plain)
                     if copy is not None:
                         then = keep(copy, training)

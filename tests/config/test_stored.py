@@ -51,6 +51,24 @@ def composed(*overrides):
         return Composed(typed, typed_ones, typed_ones, OmegaConf.to_container(values))
 
 
+def test_a_run_is_asked_by_the_template_that_was_saved_with_it(run, tmp_path):
+    """The file that it was given may say something else by now, or have gone."""
+    template = tmp_path / "own.jinja"
+    template.write_text("{{ messages }}")
+    stored = run(f"model.chat_template={template}")
+    stored.model.mkdir()
+    (stored.model / "chat_template.jinja").write_text("{# a day #}{{ messages }}")
+    for typed in ((), (f"model.chat_template={template}",), ("model=tiny",)):
+        assert of_run("eval", composed(*typed), stored).is_own
+    template.write_text("{{ messages }}, changed")
+    found = of_run("eval", composed(), stored)
+    assert found.is_own
+    assert found.config.model.chat_template is None
+    assert not of_run("eval", composed(f"model.chat_template={template}"), stored).is_own
+    template.unlink()
+    assert of_run("eval", composed(), stored).is_own
+
+
 TARGETS = [
     "builtins.exec",
     "os.system",
@@ -135,11 +153,15 @@ def test_yaml_that_makes_objects_is_not_read_as_such(run, tmp_path):
 def test_what_is_typed_goes_before_what_is_stored(run):
     stored = run("dataset.test_rows=5")
     found = of_run("eval", composed(), stored)
-    assert found.is_own_data
+    assert found.is_own
     assert found.config.dataset.test_rows == 5
     assert found.config.model.name == "tiny"
     assert found.made["lr"] == 1e-5
+    assert of_run("eval", composed("model.attention=eager"), stored).is_own
+    asked_otherwise = of_run("eval", composed("model.template_arguments={think: false}"), stored)
+    assert not asked_otherwise.is_own
+    assert asked_otherwise.config.model.template_arguments == {"think": False}
     other = of_run("eval", composed("dataset.test_rows=6"), stored)
-    assert not other.is_own_data
+    assert not other.is_own
     assert other.config.dataset.test_rows == 6
     assert of_run("eval", composed("dataset=esci-mini"), stored).config.dataset.name == "esci-mini"

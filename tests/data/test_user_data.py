@@ -111,6 +111,16 @@ def test_bad_rows_may_be_skipped_up_to_a_share(tmp_path, caplog):
         Jsonl(train=path, on_bad_row="skip", max_bad_share=0.09).load()
 
 
+def test_training_rows_can_be_judged_as_test_rows_are(tmp_path):
+    """By replay=self; where nothing asks for it, choices may be missing."""
+    row = {"prompt": "A or B?", "completion": "B", "choices": ["A", "B"]}
+    splits = Jsonl(train=write(tmp_path / "a.jsonl", row, GOOD), scorer="choice").load()
+    asked, without = splits.train
+    assert splits.scorer("Answer: B", asked.reference).correct == 1
+    assert splits.scorer("Answer: A", asked.reference).correct == 0
+    assert "choices" not in without.reference
+
+
 def test_a_long_list_of_bad_rows_is_cut(tmp_path):
     path = write(tmp_path / "a.jsonl", *[{"prompt": "x"}] * 50, GOOD)
     with pytest.raises(UserError, match=r"a\.jsonl:1, 2, .*, 20 and 30 more has no completion"):

@@ -1,5 +1,6 @@
 """The harness in this process: its scores are its own, and it leaves everything as it was."""
 
+import copy
 import json
 import math
 import random
@@ -11,6 +12,7 @@ from command_line import talr
 from conftest import config
 
 from talr_cli.data.esci_mini import EsciMini
+from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
 from talr_cli.evaluation.domain import evaluate_domain
 from talr_cli.evaluation.drift import KeptStates, cross_entropy, kl_from_base
@@ -295,6 +297,16 @@ def test_what_changes_a_score_is_scored_again(model, renderer, tmp_path, changed
 
     assert scored("a") == scored("a", "suite.batch_size=1") == 1
     assert (scored("b") if changed == "another checkpoint" else scored("a", changed)) == 2
+
+
+def test_what_another_template_asks_is_scored_again(model, tokenizer, tmp_path):
+    suite = config("eval", "suite.tasks=[mini_python]", "suite.limit=2").suite
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = "{{ 'Read. ' }}" + tokenizer.chat_template
+    for number, one in enumerate((tokenizer, other), start=1):
+        cache = ScoreCache(tmp_path, "checkpoint")
+        evaluate_general(model, Renderer(one, {}), suite, cache=cache)
+        assert len(list(tmp_path.iterdir())) == number
 
 
 def test_the_base_model_is_scored_once_in_a_study(tmp_path):

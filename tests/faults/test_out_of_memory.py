@@ -93,6 +93,7 @@ def advice(error, *overrides):
         (("trainer.batch_size=9", "trainer.micro_batch_size=9"), "micro_batch_size=3", "theta0"),
         (("trainer.micro_batch_size=1",), "gradient_checkpointing=true", "micro_batch_size"),
         (("trainer.gradient_checkpointing=true",), "adapter=lora", "gradient_checkpointing"),
+        (("method=talr", "objective.tau_scope=microbatch"), "checkpointing=true", "micro_batch"),
         (("method=lora",), "trainer.max_length", "adapter=lora"),
         (("method=l2",), "regulariser.theta0_device=cpu", "adapter=lora"),
         (("method=l2", "regulariser.theta0_device=cpu"), "max_length", "theta0_device"),

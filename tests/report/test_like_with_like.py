@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy
 import pytest
 from command_line import talr
-from synthetic_study import scored, write_study
+from synthetic_study import scored, training, write_study
 
 from talr_cli.commands.report import show_report
 from talr_cli.errors import UserError
@@ -203,6 +203,16 @@ def card(tmp_path):
 def test_a_card_shows_the_own_base_or_says_why_there_is_none(card):
     text = card(TWO_BASES)
     assert "| domain: medcalc, accuracy | 0.700 ± 0.060 | 0.800 ± 0.052 | +0.100 [" in text
+
+
+def test_a_card_says_what_was_trained_and_not_what_was_asked_for(card):
+    """By trainer.max_steps, or at a point of a training, it is less than trainer.epochs."""
+    trained = {**training(steps=5), "epochs": 1 / 3}
+    changed = {"save_dtype": "float32", "changed_share": 1.0, "changed_share_saved": 1.0}
+    weights = {**changed, "distance": 1.0, "averaged": {"alpha": 0.5, "of": "sft"}}
+    ours = {**TWO_BASES[3], "training": trained, "weights": weights}
+    text = card([ours])
+    assert "- epochs: 0.3333\n- optimizer steps: 5\n" in text
 
 
 def test_a_card_without_its_base_does_not_show_that_of_a_namesake(card):

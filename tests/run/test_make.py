@@ -1,12 +1,16 @@
 """The weights of a run, made in this process."""
 
 import gc
+import json
 
+import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from talr_cli.config import composition
-from talr_cli.run.make import training_of
+from talr_cli.errors import UserError
+from talr_cli.run.identity import identity
+from talr_cli.run.make import average, training_of
 from talr_cli.run.prepare import prepare
 from talr_cli.run.whole import run_to_end
 from talr_cli.tracking.base import Tracker
@@ -58,3 +62,102 @@ def test_what_needs_saying_once_is_not_said_at_every_save(tmp_path, caplog, recw
     ready(tmp_path, *typed)
     assert not [one for one in recwarn if "Could not find a config file" in str(one.message)]
     assert caplog.text.count("cannot be reached, using") <= 1
+
+
+@pytest.mark.parametrize("merge", ["averaging", "lines"])
+def test_what_an_adapter_on_a_tied_embedding_has_made_is_averaged_with_its_base(merge, tmp_path):
+    """The run has a head of its own: the base's is its embedding."""
+    typed = ("eval=false", "trainer.max_steps=2", "lr=1e-2", "adapter=lora", "adapter.rank=2")
+    typed = (*typed, "adapter.target_modules=[embed_tokens,q_proj]", "trainer.save_dtype=float32")
+    tuned = run_to_end(ready(tmp_path, *typed), training_of())
+    run = ready(tmp_path, *typed, f"merge={merge}")
+    merged = run_to_end(run, average(tuned, 0.5))
+    base, theta, found = (
+        {
+            name: one.float()
+            for name, one in AutoModelForCausalLM.from_pretrained(folder).state_dict().items()
+        }
+        for folder in (run.source.directory, tuned.model, merged.model)
+    )
+    assert not torch.equal(theta["lm_head.weight"], theta["model.embed_tokens.weight"])
+    for name, one in found.items():
+        last = "layers.1." in name and merge == "lines"
+        expected = theta[name] if last else (base[name] + theta[name]) / 2
+        torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_rows_whose_loss_is_asked_for_are_there_and_whole(tmp_path, caplog):
+    """Known before anything is written, and left out as bad training rows are."""
+
+    def rows(name, *lengths):
+        texts = [{"prompt": "word " * length, "completion": "yes"} for length in lengths]
+        (tmp_path / name).write_text("".join(json.dumps(one) + "\n" for one in texts))
+        return str(tmp_path / name)
+
+    def own(*typed):
+        always = ["model=tiny", "logger=none", "device=cpu", "dataset=jsonl", "eval=false"]
+        always += [f"runs_dir={tmp_path}/runs", f"dataset.train={rows('train.jsonl', 3, 4)}"]
+        return prepare(composition.load("train", [*always, "trainer.max_length=100", *typed]))
+
+    validation = f"dataset.validation={rows('validation.jsonl', 5, 200)}"
+    with pytest.raises(UserError, match=r"no validation rows: dataset\.validation=FILE"):
+        own("trainer.validate=true")
+    with pytest.raises(UserError, match=r"no validation rows$"):
+        ready(tmp_path, "trainer.validate=true", "dataset.validation_rows=0")
+    with pytest.raises(UserError, match="1 of 2 validation rows have no target token"):
+        own("trainer.validate=true", validation)
+    assert own(validation).validation == []
+    assert "the validation rows are not used: trainer.validate=true" in caplog.text
+    skip = ("dataset.on_bad_row=skip", "dataset.max_bad_share=0.5")
+    assert len(own("trainer.validate=true", validation, *skip).validation) == 1
+    # Nothing skips rows of another file.
+    replay = ("replay=general", f"replay.path={rows('general.jsonl', 200)}")
+    with pytest.raises(UserError, match=r"1 of 1 replay rows .*; raise trainer.max_length$"):
+        own(*replay, *skip)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_row_goes_beyond_the_positions_of_the_model(tmp_path):
+    """Rows that are trained beside the domain's, and those whose loss is asked for."""
+    short, long = ({"prompt": "word " * count, "completion": "yes"} for count in (3, 300))
+    for name, row in (("short", short), ("long", long)):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    always = ["logger=none", "device=cpu", "dataset=jsonl", "model=tiny", "eval=false"]
+    always += ["model.random_init.max_position_embeddings=200"]
+    always += [f"runs_dir={tmp_path}", f"dataset.train={tmp_path}/short.jsonl"]
+    for what, typed in (
+        ("replay", ["replay=general", f"replay.path={tmp_path}/long.jsonl"]),
+        ("validation", ["trainer.validate=true", f"dataset.validation={tmp_path}/long.jsonl"]),
+    ):
+        with pytest.raises(UserError, match=rf"longest of the {what} rows has 3\d\d tokens.*=200"):
+            prepare(composition.load("train", [*always, *typed]))
+
+
+@pytest.mark.parametrize(
+    ("objective", "is_other"),
+    [
+        ("objective=sft", False),
+        ("method=talr", False),
+        ("objective.tau_scope=microbatch", True),
+        ("objective.normalise=true", True),
+    ],
+)
+def test_how_a_batch_is_cut_up_is_another_run_where_weights_depend_on_it(objective, is_other):
+    method = ["method=talr", objective] if objective.startswith("objective.") else [objective]
+
+    def named(*typed):
+        made = composition.load("train", ["model=tiny", "trainer.batch_size=4", *method, *typed])
+        return identity(made, "a model")
+
+    assert (named() != named("trainer.micro_batch_size=2")) is is_other
+    assert named() == named("trainer.micro_batch_size=4")  # as without the value
+
+
+def test_an_adapter_that_cannot_be_put_on_a_kind_of_layer_is_one_line(tmp_path, tokenizer):
+    """OFT knows no Conv1D, which GPT-2 is made of."""
+    size = {"n_embd": 8, "n_layer": 1, "n_head": 2, "bos_token_id": 1, "eos_token_id": 2}
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **size)).save_pretrained(tmp_path / "m")
+    tokenizer.save_pretrained(tmp_path / "m")
+    typed = [f"model.path={tmp_path}/m", "model.name=m", "model.random_init=null", "adapter=oft"]
+    with pytest.raises(UserError, match=r"the adapter cannot be put on m: .*Conv1D"):
+        ready(tmp_path, *typed)

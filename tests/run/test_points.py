@@ -63,6 +63,25 @@ def test_a_point_is_the_training_that_ends_there(method, train):
     assert not same(weights(late.path), weights(whole.path))
 
 
+def test_a_point_does_not_change_the_dropout_of_the_steps_behind_it(train):
+    typed = ("method=lora", "adapter.dropout=0.5", "eval=false", "trainer.max_steps=4")
+    (undisturbed,) = train(*typed, "study=alone")
+    _, whole = train(*typed, "score_at=[0.5]", "study=together")
+    assert undisturbed.path.name == whole.path.name
+    assert same(weights(undisturbed.path), weights(whole.path))
+
+
+def test_values_of_points_are_said_to_be_unused_where_there_is_none(train, caplog):
+    typed = ("eval=false", "trainer.max_steps=1")
+    train(*typed, "score_during=true", "score_suite=mini")
+    assert "score_during is not used: score_at names no point" in caplog.text
+    assert "score_suite is not used: score_at names no point" in caplog.text
+    caplog.clear()
+    train(*typed, "score_during=true", "score_at=[0.5]", "merge=averaging")
+    assert "what is merged of a point is scored at the end" in caplog.text
+    assert "names no point" not in caplog.text
+
+
 def test_points_of_a_finished_run_are_trained_to_the_last_of_them_only(train):
     (whole,) = train("eval=false")
     before = when(whole)

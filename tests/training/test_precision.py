@@ -7,6 +7,7 @@ import torch
 from datasets import Dataset
 from optimizer_step import gradient, relative, rows, stub_tokenizer, toy, trainer_gradient
 from peft import LoraConfig, get_peft_model
+from small_models import made, token_ids
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TrainerCallback
 from trl import SFTConfig
@@ -14,7 +15,9 @@ from trl import SFTConfig
 from talr_cli.errors import UserError
 from talr_cli.methods.objectives import Eaft, Sft
 from talr_cli.methods.regularisers import L2, Kl
+from talr_cli.models.head import target_hidden
 from talr_cli.models.loading import choose_device, choose_precision
+from talr_cli.training.collator import Collator
 from talr_cli.training.trainer import MethodTrainer
 from talr_cli.training.weight_mean import WeightMean
 
@@ -40,6 +43,23 @@ def test_a_fresh_adapter_diverges_from_its_base_by_nothing(bf16, tmp_path):
     held, held_loss = step(Kl(beta=10.0))
     assert held_loss == plain_loss
     torch.testing.assert_close(held, plain, rtol=0, atol=1e-7)
+
+
+def test_the_base_under_an_adapter_predicts_without_dropout():
+    base = made("gpt2")  # which has dropout of its own
+    adapted = get_peft_model(base, LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True))
+    ids = token_ids(rows=2, length=9).tolist()
+    inputs = Collator(pad_token_id=0)([{"input_ids": row, "labels": row} for row in ids])
+    kl = Kl(beta=1.0)
+    kl.start(adapted, lambda: None)
+    with torch.no_grad():
+        hidden = target_hidden(base.eval(), inputs)
+        adapted.train()
+        # The adapter is fresh: the model without its dropout is the base.
+        assert float(kl.loss(adapted, inputs, hidden)) == pytest.approx(0, abs=1e-4)
+        dropped = target_hidden(base, inputs)
+    assert adapted.training
+    assert not torch.allclose(dropped, hidden, atol=1e-2)  # the training keeps it
 
 
 @pytest.mark.parametrize(("bf16", "dtype"), HALVES)

@@ -235,6 +235,7 @@ def _settings(model: PreTrainedModel, renderer: Renderer, suite: SuiteConfig) ->
     return {
         "answers": "greedy",  # whatever the model's generation_config says
         "chat_template": suite.chat_template,
+        "template": renderer.tokenizer.chat_template,  # perhaps the user's own
         "template_arguments": dict(renderer.arguments),
         "max_length": longest_sequence(suite, model.config),
         "dtype": str(model.dtype),
