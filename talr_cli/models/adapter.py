@@ -6,6 +6,9 @@ another base, or one that changes no weights, is refused.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from talr_cli.errors import UserError
@@ -67,7 +70,8 @@ def merged(model: Any, adapter: ModelSource) -> Any:
     from peft import PeftModel
 
     _grow(model, adapter)
-    adapted = PeftModel.from_pretrained(model, str(adapter.directory))
+    with peft_quiet():
+        adapted = PeftModel.from_pretrained(model, str(adapter.directory))
     _check_names(adapted, adapter)
     return merge(adapted)
 
@@ -87,6 +91,18 @@ def merge(adapted: Any) -> Any:
     model = adapted.merge_and_unload()
     say_untied(model)
     return model
+
+
+@contextmanager
+def peft_quiet() -> Iterator[None]:
+    """Inside, PEFT puts an adapter on a model, and its user hears nothing of what it asks for.
+
+    PEFT 0.21 asks transformers 5.23 by an earlier name whether layers are computed again. The
+    answer is the same by either name.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+        yield
 
 
 def is_changed(module: Any) -> bool:
@@ -126,7 +142,8 @@ def check_adapter(model: Any, adapter: ModelSource) -> None:
         )
     _grow(model, adapter)
     try:
-        adapted = get_peft_model(model, config)
+        with peft_quiet():
+            adapted = get_peft_model(model, config)
     except (NotImplementedError, RuntimeError):
         return
     _check_names(adapted, adapter)
