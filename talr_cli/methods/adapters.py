@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.fields import value
+from talr_cli.models.adapter import peft_quiet
 from talr_cli.printable import rate_text
 
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ def _adapted(model: PreTrainedModel, settings: PeftConfig, base_path: str) -> An
     """The model with PEFT's adapter, which names its base as it was asked to."""
     from peft import get_peft_model
 
-    adapted: Any = get_peft_model(model, settings)
+    with peft_quiet():
+        adapted: Any = get_peft_model(model, settings)
     adapted.peft_config["default"].base_model_name_or_path = base_path
     return adapted
 

@@ -6,6 +6,9 @@ another base, or one that changes no weights, is refused.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from talr_cli.errors import UserError
@@ -67,7 +70,8 @@ def merged(model: Any, adapter: ModelSource) -> Any:
     from peft import PeftModel
 
     _grow(model, adapter)
-    adapted = PeftModel.from_pretrained(model, str(adapter.directory))
+    with peft_quiet():
+        adapted = PeftModel.from_pretrained(model, str(adapter.directory))
     _check_names(adapted, adapter)
     return merge(adapted)
 
@@ -111,6 +115,18 @@ def _ends(model: Any) -> tuple[Any, Any]:
     return model.get_input_embeddings(), model.get_output_embeddings()
 
 
+@contextmanager
+def peft_quiet() -> Iterator[None]:
+    """Inside, PEFT puts an adapter on a model, and its user hears nothing of what it asks for.
+
+    PEFT 0.21 asks transformers 5.23 by an earlier name whether layers are computed again. The
+    answer is the same by either name.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+        yield
+
+
 def is_changed(module: Any) -> bool:
     """Whether an adapter changes this module."""
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -148,7 +164,8 @@ def check_adapter(model: Any, adapter: ModelSource) -> None:
         )
     _grow(model, adapter)
     try:
-        adapted = get_peft_model(model, config)
+        with peft_quiet():
+            adapted = get_peft_model(model, config)
     except (NotImplementedError, RuntimeError):
         return
     _check_names(adapted, adapter)

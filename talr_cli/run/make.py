@@ -59,9 +59,7 @@ def training_of(points: Sequence[Run] = ()) -> MakeModel:
         with stop_requests(STOPPING) as stop, warnings.catch_warnings():
             # PEFT says so at every save of an adapter; which tokens there are was checked before.
             warnings.filterwarnings("ignore", "Could not find a config file in")
-            # PEFT asks transformers by a name that is going, and says of a head that is the
-            # embedding what `merge` sees to.
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+            # And of a head that is the embedding it says what `merge` sees to.
             warnings.filterwarnings("ignore", "Model with `tie_word_embeddings=True`")
             warnings.filterwarnings("ignore", "Input and output embeddings are no longer tied")
             with out_of_memory.told(run):

@@ -225,6 +225,39 @@ def test_a_metric_that_the_task_does_not_have_is_named_before_a_model_is_loaded(
         load_tasks(group_suite(own_group, f"suite.metrics.both={metric}"))
 
 
+WRITTEN = """
+task: small
+dataset_path: somewhere/small
+test_split: test
+output_type: generate_until
+doc_to_text: "{{q}}"
+doc_to_target: "yes"
+metric_list:
+  - {metric: %s, aggregation: mean, higher_is_better: true}
+filter_list:
+  - {name: strict, filter: [{function: take_first}]}
+metadata: {version: 2.0}
+"""
+
+
+@pytest.mark.parametrize("metric", ["'exact_mach,strict'", "exact_match", "'exact_match,loose'"])
+def test_a_metric_of_written_answers_is_known_before_a_model_is_loaded_too(own_group, metric):
+    (own_group / "small.yaml").write_text(WRITTEN % "exact_match")
+    alone = ["suite.tasks=[small]", f"+suite.metrics.small={metric}"]
+    with pytest.raises(UserError, match=r"small has exact_match,strict$"):
+        load_tasks(group_suite(own_group, *alone))
+    alone[1] = "+suite.metrics.small='exact_match,strict'"
+    load_tasks(group_suite(own_group, *alone))
+
+
+def test_a_function_of_ones_own_may_give_more_than_a_task_lists(own_group):
+    """As `pass_at_k`, which gives pass@1: only the answers will tell."""
+    (own_group / "ours.py").write_text("def of_words(references, predictions): return {'w@1': 1}\n")
+    (own_group / "small.yaml").write_text(WRITTEN % "!function ours.of_words")
+    suite = ["suite.tasks=[small]", "+suite.metrics.small='w@1,strict'"]
+    assert [*load_tasks(group_suite(own_group, *suite)).loaded] == ["small"]
+
+
 # Ours
 
 

@@ -12,6 +12,7 @@ from small_models import CONFIGS, SIZE, made, token_ids
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from talr_cli.errors import UserError
+from talr_cli.methods.adapters import Lora
 from talr_cli.models import loading, sources
 from talr_cli.models.adapter import merge, resolve_base
 from talr_cli.models.checks import check_loads
@@ -94,6 +95,16 @@ def test_merged_it_computes_what_it_did(base, options, bases, tmp_path):
     model = loading.load_model(source, here, torch.float32, "cpu").eval()
     model.tie_weights()  # by its config, as lm-eval and others do
     torch.testing.assert_close(logits(model), logits(trained), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("error::FutureWarning")
+def test_by_which_name_peft_asks_transformers_is_nothing_for_its_user(bases, tmp_path):
+    base = AutoModelForCausalLM.from_pretrained(bases / "own")
+    Lora().wrap(base, str(bases / "own")).save_pretrained(tmp_path)
+    here = config_for(tmp_path)
+    source = sources.resolve(here)
+    loading.without_weights(source, here)
+    loading.load_model(source, here, torch.float32, "cpu")
 
 
 def test_what_is_trained_here_is_merged_alike(bases):

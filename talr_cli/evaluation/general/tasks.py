@@ -39,6 +39,7 @@ from talr_cli.evaluation.general.local_data import (
     split_file,
     task_folder,
 )
+from talr_cli.evaluation.general.metrics import require_metric
 from talr_cli.evaluation.sandbox.code_eval import in_place_of_code_eval
 from talr_cli.evaluation.sandbox.outside import require_sandbox
 from talr_cli.evaluation.vllm import find_vllm
@@ -104,7 +105,7 @@ def load_tasks(suite: SuiteConfig) -> Tasks:
                 for task in tasks:
                     knows = next(one for one in managers if task in one.task_index)
                     loaded[task] = _load(knows, task, name, settings[task], suite)
-                    _require_metric(loaded[task], suite.metrics[name])
+                    require_metric(loaded[task], suite.metrics[name])
             except MissingDataError as error:  # a group without one of its tasks is another measure
                 missing[name] = str(error) if name in tasks else f"{name}: {error}"
                 continue
@@ -207,25 +208,6 @@ def _require_containment(task: str, file: Path, allow_unsafe: bool) -> None:
         raise UserError(
             f"{task} runs programs that the model wrote in a way of its own, outside of the "
             "sandbox: leave it out, or set suite.allow_unsafe_code=true to run them unprotected"
-        )
-
-
-def _require_metric(task: Task, metric: str) -> None:
-    """Refuse a metric that the task is known not to have, or that cannot be in a mean."""
-    name, _, filter_name = metric.partition(",")
-    filters = [one.name for one in getattr(task, "_filters", [])]
-    names = [*task.aggregation()]
-    # A task's own function may give more than it lists, and so may a metric of generated texts.
-    listed = task.OUTPUT_TYPE == "multiple_choice" and not callable(task.config.process_results)
-    if (filters and (filter_name or "none") not in filters) or (listed and name not in names):
-        known = "; ".join(f"{each},{one}" for one in filters for each in names)
-        raise UserError(f"suite.metrics: {metric}: {task.task_name} has {known}")
-    if task.higher_is_better().get(name) is False:
-        # A perplexity in the mean would count what was forgotten as a gain.
-        raise UserError(
-            f"suite.metrics: {name} of {task.task_name} is the better the lower it is, and the "
-            "general score is a mean of what is the better the higher: name another metric, or "
-            f"leave {task.task_name} out (drift.cross_entropy is measured in any case)"
         )
 
 
