@@ -6,6 +6,7 @@ import re
 
 from talr_cli.printable import rate_text
 
+_IDENTITY = re.compile(r"-([0-9a-f]{8})$")
 _RATE = re.compile(r"-lr(\d[\d.]*(?:e[+-]?\d+)?)(?=-|$)")
 
 
@@ -27,6 +28,12 @@ def begins(name: str, typed: str) -> bool:
 def is_but_for_identity(name: str, typed: str) -> bool:
     """Whether what was typed is all of a directory's name but for the identity at its end."""
     return re.fullmatch(re.escape(as_now(typed)) + "-[0-9a-f]{8}", as_now(name)) is not None
+
+
+def is_of_another(name: str, identity: str) -> bool:
+    """Whether a directory's name ends with the identity of another run than this one."""
+    own = _IDENTITY.search(name)
+    return own is not None and own[1] != identity[:8]
 
 
 def as_now(name: str) -> str:

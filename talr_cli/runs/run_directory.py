@@ -29,7 +29,7 @@ from talr_cli.runs.environment import collect_environment
 from talr_cli.runs.lease import Owner, hold, owner
 from talr_cli.runs.manifest import MANIFEST
 from talr_cli.runs.metrics import read_metrics
-from talr_cli.runs.names import earlier_name, file_name, run_name
+from talr_cli.runs.names import earlier_name, file_name, is_of_another, run_name
 from talr_cli.runs.plain_yaml import as_yaml, from_yaml
 from talr_cli.runs.process import process_start
 from talr_cli.runs.reading import read_text
@@ -126,9 +126,15 @@ class RunDirectory:
         """The resolved config that was written, as plain data.
 
         Raises:
-            UserError: It cannot be read.
+            UserError: It cannot be read, or is that of another run.
         """
-        return from_yaml(self.config, dict)
+        found: dict[str, Any] = from_yaml(self.config, dict)
+        held = _IDENTITY.match(read_text(self.config).partition("\n")[0])
+        if held is not None and is_of_another(self.path.absolute().name, held[1]):
+            raise UserError(
+                f"{self.config} is that of another run, {held[1][:8]}: put back its own"
+            )
+        return found
 
     def read_overrides(self) -> list[str]:
         """What was typed; raises as `read_config`."""

@@ -111,7 +111,7 @@ def test_runs_without_samples_or_items_still_say_what_they_can(study):
     (run,) = study.glob("runs/s/*/sft*")
     (run / "samples" / "domain.jsonl").unlink()
     assert "B      (not in samples/)" in compare(study, "base", "sft", "study=s").stdout
-    (run / "results.json").write_text(json.dumps(results("sft")))
+    (run / "results.json").write_text(json.dumps(results("sft", id=run.name[-8:])))
     done = compare(study, "base", "sft", "study=s")
     assert "not comparable: the scores of the items of domain" in done.stdout
     assert lines(done)["domain"][:3] == ["0.200 ± 0.064", "0.300 ± 0.030", "–"]

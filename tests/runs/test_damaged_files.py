@@ -47,7 +47,7 @@ def test_status(run, content, there, state, caplog):
         if name == "model":
             run.model.mkdir()
         elif name == "results.json":
-            run.write_results(results("sft"))
+            run.write_results(results("sft", id=IDENTITY[:8]))
         else:
             (run.path / name).write_text("{}")
     assert run.read_status().state == state  # of one that was deleted too
@@ -83,6 +83,19 @@ def test_results_are_refused_and_put_aside_by_the_owner(run, content, caplog):
         assert run.read_results() is None
     assert run.results.with_name("results.json.damaged").read_bytes() == content
     assert "it is kept as results.json.damaged" in caplog.text
+
+
+def test_files_of_another_run_are_not_taken_for_its_own(run, caplog):
+    run.prepare({"lr": 1e-6}, [], IDENTITY)
+    run.write_results(results("sft", id=IDENTITY[:8]))
+    assert run.read_results() is not None
+    assert run.read_config() == {"lr": 1e-6}
+    run.write_results(results("dft", id="f" * 8))
+    assert run.read_results() is None
+    assert "results.json is damaged (it is of another run, ffffffff)" in caplog.text
+    run.config.write_text(f"# run identity: {'f' * 64}\nlr: 1e-05\n")
+    with pytest.raises(UserError, match=r"config\.yaml is of another run, ffffffff"):
+        run.read_config()
 
 
 @damaged
@@ -263,15 +276,7 @@ RECORD = {"id": "1", "messages": [{"role": "user", "content": "2+2?"}], "output"
 
 @pytest.mark.parametrize(
     "changed",
-    [
-        {"messages": []},
-        {"messages": {}},
-        {"messages": "2+2?"},
-        {"messages": [7]},
-        {"messages": [{"role": "user"}]},
-        {"output": None},
-        {"id": ["1"]},
-    ],
+    [{"messages": {"role": "user"}}, {"messages": "2+2?"}, {"messages": [7]}],
 )
 def test_answers_that_nobody_could_read_are_left_out_with_one_warning(run, changed, caplog):
     run.samples.mkdir(parents=True)
