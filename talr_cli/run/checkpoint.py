@@ -59,7 +59,7 @@ def score_checkpoint(
     if _found(config, directory):
         return directory
     if directory is run:
-        _warn_of_other_suite(config, directory)
+        _warn_of_other_measure(config, directory)
     from talr_cli.evaluation.general.tasks import load_tasks
 
     # Before anything is written: what the suite and the tokenizer lack.
@@ -121,13 +121,18 @@ def _found(config: EvalConfig, directory: RunDirectory) -> bool:
     return found
 
 
-def _warn_of_other_suite(config: EvalConfig, directory: RunDirectory) -> None:
-    before = ((directory.read_results() or {}).get("general") or {}).get("suite")
-    if before not in (None, config.suite.name):
-        log.warning(
-            "the scores by suite=%s in %s are replaced by those by suite=%s: apart=true keeps both",
-            *(before, directory.path, config.suite.name),
-        )
+def _warn_of_other_measure(config: EvalConfig, directory: RunDirectory) -> None:
+    results = directory.read_results() or {}
+    for part, key, value, now in (
+        ("general", "suite", "suite", config.suite.name),
+        ("domain", "answer_by", "domain.answer_by", config.domain.answer_by),
+    ):
+        before = (results.get(part) or {}).get(key)
+        if before not in (None, now):
+            log.warning(
+                "the scores by %s=%s in %s are replaced by those by %s=%s: apart=true keeps both",
+                *(value, before, directory.path, value, now),
+            )
 
 
 def _has_base(
