@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lm_eval.tasks._index import Entry, Kind
+from lm_eval.tasks._yaml_loader import load_yaml
 
 from talr_cli.errors import UserError
 
@@ -23,6 +25,16 @@ _STRUCTURE = {"group", "group_alias", "task", "aggregate_metric_list", "metadata
 def is_known(index: Index, name: str) -> bool:
     """Whether `name` and all that it stands for are in `index`, and count as one task."""
     return None not in _members(index, name, is_listed=True)
+
+
+def unread(folder: Path) -> str | None:
+    """Why a definition below the folder is in no index, of the first that is not; None: all are."""
+    for file in sorted(folder.rglob("*.yaml")):
+        try:
+            load_yaml(file, resolve_func=False)
+        except Exception as error:  # of YAML, of what it includes: the index leaves it out
+            return f"{file} cannot be read ({' '.join(str(error).split())})"
+    return None
 
 
 def members_of(index: Index, name: str) -> list[str]:

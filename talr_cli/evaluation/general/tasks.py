@@ -11,9 +11,7 @@ import hashlib
 import inspect
 import json
 import logging
-import os
 import random
-import zipfile
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,24 +28,21 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from talr_cli.errors import UserError
 from talr_cli.evaluation.config import SuiteConfig
-from talr_cli.evaluation.general.groups import Index, is_known, members_of
+from talr_cli.evaluation.general.groups import Index, is_known, members_of, unread
 from talr_cli.evaluation.general.local_data import (
     MissingDataError,
     files_below,
     format_of,
+    require_punkt,
     split_file,
     task_folder,
 )
 from talr_cli.evaluation.sandbox.code_eval import in_place_of_code_eval
 from talr_cli.evaluation.sandbox.outside import require_sandbox
 from talr_cli.evaluation.vllm import find_vllm
-from talr_cli.models.sources import cache_dir
-from talr_cli.runs.atomic import made_whole
 from talr_cli.runs.identity import run_identity
 
 log = logging.getLogger(__name__)
-
-_PUNKT = "tokenizers/punkt_tab"
 
 
 @dataclass(frozen=True)
@@ -131,10 +126,10 @@ def _members(suite: SuiteConfig, index: Index) -> dict[str, list[str]]:
     """
     unknown = [task for task in suite.tasks if task not in index]
     if unknown:
-        raise UserError(
-            f"suite.tasks: lm-eval knows no {', '.join(unknown)}: `lm-eval ls tasks` lists them, "
-            "suite.task_dir=DIRECTORY adds yours"
-        )
+        told = "`lm-eval ls tasks` lists them, suite.task_dir=DIRECTORY adds yours"
+        if suite.task_dir is not None and (reason := unread(task_folder(suite.task_dir))):
+            told = f"{reason}; {told}"
+        raise UserError(f"suite.tasks: lm-eval knows no {', '.join(unknown)}: {told}")
     strangers = [task for task in (*suite.shots, *suite.plain_text) if task not in suite.tasks]
     if strangers:
         raise UserError(f"suite.shots, suite.plain_text: {strangers[0]} is not in suite.tasks")
@@ -198,7 +193,7 @@ def _files_digest(task_dir: str | None, files: Mapping[str, Path]) -> dict[str, 
 
 
 def _require_containment(task: str, file: Path, allow_unsafe: bool) -> None:
-    by_metric = any("code_eval" in module.read_text() for module in file.parent.glob("*.py"))
+    by_metric = any(b"code_eval" in module.read_bytes() for module in file.parent.glob("*.py"))
     if by_metric:
         require_sandbox(task, allow_unsafe)
     elif not allow_unsafe:
@@ -232,7 +227,7 @@ def _load(
 ) -> Task:
     """Load `task`, which the suite calls `group`: by its own name or that of its group."""
     if "ifeval" in task:
-        _require_punkt(task, suite.data_dir)
+        require_punkt(task, suite.data_dir)
     source = settings.get("dataset_path")
     is_local = suite.data_dir is not None and _comes_from_the_hub(settings)
     changed = _local_dataset(suite, task, group, settings) if is_local else {}
@@ -281,7 +276,9 @@ def _local_dataset(
     suite: SuiteConfig, task: str, group: str, settings: dict[str, Any]
 ) -> dict[str, Any]:
     """Changes to a task's settings: it reads local files, and no split that it does not need."""
-    scored: str = settings.get("test_split") or settings["validation_split"]
+    scored: str | None = settings.get("test_split") or settings.get("validation_split")
+    if scored is None:
+        raise MissingDataError(f"{task}: its definition has no test_split and no validation_split")
     needed = {scored}
     own_shots = "samples" in (settings.get("fewshot_config") or {})
     if settings.get("num_fewshot") and not own_shots:
@@ -311,30 +308,6 @@ def _local_dataset(
         "dataset_name": None,
         "dataset_kwargs": {"data_files": {split: str(file) for split, file in files.items()}},
     }
-
-
-def _require_punkt(task: str, data_dir: str | None) -> None:
-    """Require nltk's sentence splitter, without which the harness fails only while scoring."""
-    import nltk
-
-    if data_dir is not None:
-        folder = Path(data_dir).expanduser()
-        for archive in sorted(folder.glob("*punkt_tab*.zip"))[:1]:
-            folder = cache_dir() / "nltk"
-            if not (folder / _PUNKT).is_dir():
-                with made_whole(folder) as building, zipfile.ZipFile(archive) as file:
-                    file.extractall(building / "tokenizers")
-        if str(folder) not in nltk.data.path:
-            nltk.data.path.append(str(folder))
-    try:
-        nltk.data.find(_PUNKT)
-    except LookupError as error:
-        offline = data_dir is not None or os.environ.get("HF_HUB_OFFLINE") == "1"
-        if offline or not nltk.download("punkt_tab", quiet=True):
-            raise MissingDataError(
-                f"{task}: nltk's punkt_tab is missing: run `python -m nltk.downloader punkt_tab` "
-                "where there is a connection, or put punkt_tab.zip into suite.data_dir"
-            ) from error
 
 
 def _in_words(value: Any) -> str:
