@@ -20,7 +20,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
-from talr_cli.errors import InUseError
+from talr_cli.errors import InUseError, UserError
+from talr_cli.runs.disk import make_folder
 from talr_cli.runs.lease import hold
 from talr_cli.sweep.space import Dimension
 
@@ -41,18 +42,24 @@ class Journal:
         asked = json.dumps([[asdict(one) for one in space], of_trials, seed])
         self.name = hashlib.sha256(asked.encode()).hexdigest()[:8]
         self.folder = study / FOLDER
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         file = self.folder / FILE
         lock: Any = _Lock(file)  # the class that it asks for is not public
         backend = JournalFileBackend(str(file), lock_obj=lock)
-        self.study = optuna.create_study(
-            study_name=self.name,
-            storage=JournalStorage(backend),
-            direction="maximize",
-            load_if_exists=True,
-            # A median needs two trials at least.
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=2),
-        )
+        try:
+            self.study = optuna.create_study(
+                study_name=self.name,
+                storage=JournalStorage(backend),
+                direction="maximize",
+                load_if_exists=True,
+                # A median needs two trials at least.
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=2),
+            )
+        except (ValueError, TypeError, LookupError) as error:  # of a line that is none of Optuna's
+            raise UserError(
+                f"{file} is damaged ({type(error).__name__}: {error}): move it away and search "
+                "again, which finds the runs that are there"
+            ) from error
         self._seed = seed
 
     @contextmanager

@@ -122,6 +122,10 @@ def test_a_killed_search_asks_for_no_trial_twice_and_tries_what_an_unkilled_one_
     tried = [one.params for one in searched(Scores(tmp_path), 5).trials]
     assert tried[:4] == [one.params for one in whole.trials]
     assert len(made(tmp_path)) == len(tried) == 5, "it goes on where more is asked for"
+    with journal.open("ab") as file:
+        file.write(b"{}\n")
+    with pytest.raises(UserError, match=r"search/journal\.jsonl is damaged \(.+\): move it away"):
+        searched(Scores(tmp_path), 5)
 
 
 def test_several_processes_share_the_trials(found_here, tmp_path):
