@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from functools import cache
+from itertools import takewhile
 
 
 @cache
@@ -25,11 +26,12 @@ def _driver() -> dict[str, int | None]:
 
 
 def gpu_names() -> list[str]:
-    """Of the GPUs that may be used, as CUDA_VISIBLE_DEVICES takes them."""
+    """Of the GPUs that may be used, as CUDA_VISIBLE_DEVICES takes them: -1 ends its list."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return list(_driver())
-    return [name.strip() for name in visible.split(",") if name.strip()]
+    names = (name.strip() for name in visible.split(","))
+    return [name for name in takewhile(lambda name: name != "-1", names) if name]
 
 
 def gpu_memory() -> list[int]:
