@@ -11,7 +11,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cache
@@ -25,6 +25,8 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
 from omegaconf import DictConfig, OmegaConf
@@ -32,7 +34,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from talr_cli import progress
 from talr_cli.config.commands import COMMANDS, conf_dir
-from talr_cli.config.help import help_text
+from talr_cli.config.help import choices_of, help_text
 from talr_cli.config.mistakes import nearest, one_line
 from talr_cli.config.quoting import quoted, with_quoted_paths
 from talr_cli.config.typed import schema, typed_config
@@ -102,6 +104,9 @@ def run(
 
     decorate = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
     with _mistakes_told(command):
+        check_choices(
+            _parsed(one for one in overrides if one not in held), take_config_dir(options)[0]
+        )
         decorate(guarded)()
         if failures:
             raise failures[0]
@@ -114,7 +119,7 @@ def show_help(command: str, arguments: Sequence[str]) -> bool:
     config_dir, rest = take_config_dir(arguments)
     overrides = [one for one in rest if not one.startswith("-") and "=" in one]
     with composing(command, config_dir) as also:
-        config = compose(command, [*also, *overrides])
+        config = _compose(command, overrides, also, config_dir)
         values: Any = OmegaConf.to_container(config)
         print(help_text(command, COMMANDS[command], values, config_dir), end="")
     return True
@@ -123,7 +128,7 @@ def show_help(command: str, arguments: Sequence[str]) -> bool:
 def load(command: str, overrides: Sequence[str]) -> Any:
     """The typed config of a command without running it."""
     with composing(command, None):
-        return typed_config(command, compose(command, overrides=list(overrides)), overrides)
+        return typed_config(command, _compose(command, overrides), overrides)
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,7 @@ def of_grid(command: str, kind: type[Config], arguments: Sequence[str]) -> OfGri
     keys = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     own = tuple(one for one in overrides if one.partition("=")[0].partition(".")[0] in keys)
     with composing(command, config_dir) as also:
-        options = typed_config(command, compose(command, [*also, *own]), own)
+        options = typed_config(command, _compose(command, own, also, config_dir), own)
     return OfGrid(options, own, tuple(one for one in overrides if one not in own), config_dir)
 
 
@@ -171,11 +176,47 @@ def composed(
     held = tuple(hold(typed))
     own = [one for one in typed if one not in held]
     with composing(command, config_dir) as also:
-        config = compose(command, [*also, *own])
+        config = _compose(command, own, also, config_dir)
         values: Any = OmegaConf.to_container(config, resolve=True)
         made = typed_config(command, config, own, also)
     added = () if config_dir is None else (f"--config-dir={config_dir}",)
     return Composed(made, (*own, *held), (*added, *own, *held), values, config_dir)
+
+
+def _compose(
+    command: str,
+    overrides: Sequence[str],
+    also: Sequence[str] = (),
+    config_dir: Path | None = None,
+) -> DictConfig:
+    check_choices(_parsed(overrides), config_dir)
+    return compose(command, [*also, *overrides])
+
+
+def _parsed(overrides: Iterable[str]) -> list[Override]:
+    return OverridesParser.create().parse_overrides(list(overrides))
+
+
+def check_choices(overrides: Iterable[Override], config_dir: Path | None) -> None:
+    """Refuse a group that is given anything but the name of one of its choices.
+
+    Hydra fails on a number or null, and of several names it makes one config. An experiment may be
+    made of several.
+
+    Raises:
+        UserError: It names the choices.
+    """
+    for one in overrides:
+        group, is_one = one.key_or_group, not (one.is_sweep_override() or one.is_delete())
+        value = one.value() if is_one else ""
+        several = isinstance(value, list) and group != "experiment"
+        if several or value is None or isinstance(value, int | float):
+            choices = choices_of(group, config_dir)
+            if choices:
+                raise UserError(
+                    f"{one.input_line}: {group} takes one of its choices: {', '.join(choices)}"
+                    f"{'; a sweep takes several without brackets' if several else ''}"
+                )
 
 
 @contextmanager

@@ -88,7 +88,6 @@ class Jsonl:
     unscored = ("train", "validation", "train_split", "validation_split", "train_on", "max_overlap")
 
     def __post_init__(self) -> None:
-        self.name = self.name or self._own_name()
         if self.train is None and self.hub_id is None:
             raise UserError(
                 "dataset.train is required: type dataset.train=FILE, or dataset.hub_id=ID"
@@ -97,9 +96,10 @@ class Jsonl:
             raise UserError(f"dataset.scorer={self.scorer} is not a name: {_SCORER}")
         for split in ("train", "validation", "test"):
             where = getattr(self, split)
-            names = where if isinstance(where, list) else [where or ""]
-            if not all(isinstance(one, str) for one in names):
+            names = where if isinstance(where, list) else ["" if where is None else where]
+            if not (names and all(isinstance(one, str) for one in names)):
                 raise UserError(f"dataset.{split}={where} is not {_WHERE}")
+        self.name = self.name or self._own_name()
 
     def load(self) -> Splits:
         """Read all rows, then report every bad one of all of them together.

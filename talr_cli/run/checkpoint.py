@@ -13,7 +13,7 @@ from typing import Any
 from talr_cli import progress, ranks
 from talr_cli.data.base import load_test
 from talr_cli.data.rendering import Renderer, load_renderer
-from talr_cli.errors import UserError, of_run
+from talr_cli.errors import of_run
 from talr_cli.evaluation.self_score import check_prompts
 from talr_cli.fields import plain
 from talr_cli.models.adapter import whole
@@ -188,8 +188,7 @@ def own_directory(config: EvalConfig, source: ModelSource, name: str | None = No
 def made_of(run: RunDirectory, method: str, lr: float | None, seed: int | None) -> Made:
     """What a run's model is, by its config."""
     run_id = run.read_identity()
-    if run_id is None:
-        raise UserError(f"{run.path} has no identity")
+    assert run_id is not None  # its config has been read
     return Made(run_id, method, lr, seed)
 
 

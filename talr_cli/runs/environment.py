@@ -68,6 +68,6 @@ def _git_commit() -> str | None:
         answer = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
         )
-    except FileNotFoundError:  # git itself is not installed
+    except OSError:  # git itself is not installed, or may not be run
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None

@@ -66,7 +66,6 @@ class RunDirectory:
         self.model = path / "model"
         self.adapter = path / "adapter"
         self.checkpoints = path / "checkpoints"
-        self.wandb = path / "wandb"
 
     @classmethod
     def for_run(

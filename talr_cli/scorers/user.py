@@ -127,7 +127,7 @@ def source_file(path: str) -> Path | None:
     look_in_current_folder()
     try:
         spec = importlib.util.find_spec(module_name)
-    except ImportError:
+    except (ImportError, ValueError):  # __main__ has no place that is known
         return None
     return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
 

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -133,7 +134,7 @@ def hub() -> Check:
             pass
     except urllib.error.HTTPError:
         pass  # an answer
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         return Check("hub", "problem", f"{constants.ENDPOINT} cannot be reached ({reason})")
     login = "logged in" if get_token() else "not logged in: gated models need `hf auth login`"

@@ -27,7 +27,7 @@ from talr_cli.runs.places import files_at
 from talr_cli.runs.study import load_results, of_pair
 from talr_cli.statistics.durations import evaluation_seconds, training_seconds
 from talr_cli.statistics.pairs import share_trained
-from talr_cli.sweep.gpus import gpu_memory
+from talr_cli.sweep.gpus import gpu_memory, gpu_names
 from talr_cli.sweep.jobs import Job, State
 from talr_cli.tracking.base import check_installed
 from talr_cli.tracking.wandb import is_logged_in
@@ -293,7 +293,7 @@ def _memory_there(config: TrainConfig, place: Place | None) -> tuple[float | Non
 
 def _arithmetic(config: TrainConfig, place: Place | None) -> Arithmetic:
     """As well as it is known without torch: `auto` is taken as half precision on GPUs."""
-    gpus = len(gpu_memory()) if place is None else place.gpus
+    gpus = len(gpu_names()) if place is None else place.gpus
     gpus = 0 if config.device == "cpu" else gpus
     ranks = config.distributed.processes or max(1, gpus)
     precision = config.trainer.precision

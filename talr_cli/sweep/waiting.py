@@ -7,6 +7,7 @@ may keep none, so the queue is asked instead.
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -56,10 +57,16 @@ def refusal(settings: Mapping[str, Any]) -> str | None:
     memory = settings.get("mem_gb")
     asked["mem"] = None if memory is None else f"{memory}G"
     asked |= dict(settings.get("additional_parameters") or {})
-    lines = [f"#SBATCH --{name}={value}" for name, value in asked.items() if value is not None]
+    lines = [_directive(name, value) for name, value in asked.items() if value is not None]
     script = "\n".join(["#!/bin/bash", *lines, "true", ""])
     found = slurm.refusal(script, settings.get("partition"), int(settings["timeout_min"]))
     return None if found is None else typed_here(found)
+
+
+def _directive(name: str, value: Any) -> str:
+    """As submitit writes an option: `true` is one without a value, such as --exclusive."""
+    line = f"#SBATCH --{name.replace('_', '-')}"
+    return line if value is True else f"{line}={shlex.quote(str(value))}"
 
 
 def typed_here(line: str) -> str:

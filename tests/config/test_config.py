@@ -20,6 +20,7 @@ from talr_cli.config.page import page
 from talr_cli.errors import UserError
 from talr_cli.fields import plain
 from talr_cli.run.identity import identity, setting_identity
+from talr_cli.sweep.grid import points
 
 SOURCES = [
     path.read_text(encoding="utf-8") for path in Path(talr_cli.__file__).parent.rglob("*.py")
@@ -85,6 +86,17 @@ EXPERIMENTS = sorted(
     path.relative_to(conf_dir() / "experiment").with_suffix("").as_posix()
     for path in (conf_dir() / "experiment").rglob("*.yaml")
 )
+
+
+@pytest.mark.parametrize("typed", ["adapter=null", "suite=5", "replay=false", "method=[sft,talr]"])
+def test_a_group_takes_the_name_of_one_choice(typed):
+    """Hydra fails on what is no name, and makes one config of several."""
+    group = typed.partition("=")[0]
+    told = rf"(?i)^{re.escape(typed)}: {group} takes one of its choices: \w+.*, \w"
+    with pytest.raises(UserError, match=told):
+        composition.load("train", ["model=tiny", typed])
+    with pytest.raises(UserError, match=told):
+        points(["model=tiny", "adapter=null,none" if group == "adapter" else typed], None)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -311,6 +311,11 @@ def test_a_data_set_of_the_hub(tmp_path, monkeypatch):
         Jsonl()
     with pytest.raises(UserError, match=r"dataset\.test=7 is not a file, a folder, a pattern"):
         Jsonl(train="a", test=7)
+    for named in (2024, [], [1], {"a": 1}, True):  # 2024: a folder of that name, as YAML has it
+        with pytest.raises(
+            UserError, match=r"dataset\.train=.* is not a file, a folder, a pattern"
+        ):
+            Jsonl(train=named)
 
 
 def test_the_content_of_every_file_counts_wherever_it_lies(tmp_path, monkeypatch):

@@ -92,7 +92,7 @@ def test_files_that_cannot_be_told_apart_or_read_are_named(folder):
     (folder / "gsm8k_old_test.jsonl").write_text("")
     with pytest.raises(UserError, match=r"gsm8k_old_test.jsonl, gsm8k_test.jsonl .* could each be"):
         load_tasks(paper(folder, "gsm8k"))
-    chosen = {"train": "gsm8k_train.jsonl", "test": "gsm8k_test.jsonl"}
+    chosen = {"train": "gsm8k_train.jsonl", "test": str(folder / "gsm8k_test.jsonl")}
     assert load_tasks(paper(folder, "gsm8k", gsm8k=chosen)).loaded
     (folder / "gsm8k_test.jsonl").write_text(jsonl([{"problem": "2 + 2?"}]))
     with pytest.raises(UserError, match=r"cannot be read as the columns of openai/gsm8k"):
@@ -187,6 +187,9 @@ def test_nltk_data_is_asked_for_before_ifeval_and_found_in_the_folder(folder, mo
     tasks = load_tasks(paper(folder, "ifeval", "gsm8k"))
     assert "punkt_tab" in tasks.missing["ifeval"]
     assert "python -m nltk.downloader punkt_tab" in tasks.missing["ifeval"]
+    (folder / "nltk_punkt_tab.zip").write_bytes(b"PK")
+    tasks = load_tasks(paper(folder, "ifeval", "gsm8k"))
+    assert "nltk_punkt_tab.zip is damaged" in tasks.missing["ifeval"]
     with zipfile.ZipFile(folder / "nltk_punkt_tab.zip", "w") as archive:
         archive.writestr("punkt_tab/english/abbrev_types.txt", "dr\n")
     tasks = load_tasks(paper(folder, "ifeval", "gsm8k"))

@@ -161,6 +161,22 @@ def test_rows_of_a_task_that_are_no_json_are_said_to_be_that(own_group):
         load_tasks(group_suite(own_group))
 
 
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        ("include: none.yaml", r"knows no small: .*small\.yaml cannot be read .*none\.yaml'"),
+        ("task: [small", r"knows no small: .*small\.yaml cannot be read \(while parsing"),
+        ("test_split: null", r"small: its definition has no test_split and no validation_split"),
+    ],
+)
+def test_a_definition_that_cannot_be_used_is_named(added, said, own_group):
+    with (own_group / "small.yaml").open("a") as file:
+        file.write(f"{added}\n")
+    with pytest.raises(UserError, match=said) as error:
+        load_tasks(group_suite(own_group, "suite.tasks=[small]", "+suite.metrics.small=acc"))
+    assert "\n" not in str(error.value)
+
+
 def test_a_group_without_one_of_its_tasks_is_missing(own_group):
     (own_group / "small_test.jsonl").unlink()
     with pytest.raises(UserError, match=r"no task left: both: small: .*has no small_test"):

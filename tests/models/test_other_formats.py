@@ -8,7 +8,7 @@ import pytest
 from talr_cli.errors import UserError
 from talr_cli.models.checkpoints import checkpoint
 from talr_cli.models.other_formats import as_hub_id
-from talr_cli.models.sources import ModelSource, resolve
+from talr_cli.models.sources import ModelSource, resolve, resolve_here
 from talr_cli.models.tokenizer import load_tokenizer
 
 
@@ -62,11 +62,12 @@ def test_an_address_is_told_from_an_id(typed, meant):
 
 
 def test_what_was_typed_is_named(tiny_config, tmp_path, no_hub):
-    for path in (str(tmp_path / "none"), "lab/none@1", str(__file__)):
+    for path in (str(tmp_path / "none"), "lab/none@1", "lab/no model", str(__file__)):
         with pytest.raises(UserError, match=r"^ckpt="):
             checkpoint(path, None, tiny_config)
-        with pytest.raises(UserError, match=r"^model\.path="):
-            resolve(replace(tiny_config, path=path, package=None, random_init=None))
+        for find in (resolve, resolve_here):  # a training's, and a plan's
+            with pytest.raises(UserError, match=r"^model\.path="):
+                find(replace(tiny_config, path=path, package=None, random_init=None))
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2", "gemma"])

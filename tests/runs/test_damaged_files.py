@@ -171,7 +171,7 @@ def test_what_kills_left_goes_with_the_next_owner(run):
         run.samples / ".task.jsonl.1.tmp",
         run.checkpoints / "checkpoint-4" / "optimizer.pt",
     ]
-    kept = [run.model / "a.txt", run.samples / "task.jsonl", run.wandb / ".a.tmp"]
+    kept = [run.model / "a.txt", run.samples / "task.jsonl", run.path / "wandb" / ".a.tmp"]
     for file in (*left, *kept):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("x")

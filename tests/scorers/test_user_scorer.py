@@ -8,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -213,6 +213,15 @@ def test_anything_else_is_refused_in_one_line(answer):
 
 def test_the_answer_that_a_verdict_names_is_kept_as_text():
     assert UserScorer(lambda *_: Verdict(1, 7), "a.b")("", {}) == Verdict(1.0, "7")
+
+
+def test_a_scorer_of_a_notebook_stands_in_no_file(monkeypatch):
+    notebook = ModuleType("__main__")
+    notebook.judge = lambda output, reference: output == reference["answer"]
+    monkeypatch.setitem(sys.modules, "__main__", notebook)
+    scorer = scorer_at("__main__.judge")
+    assert scorer("a", {"answer": "a"}) == Verdict(True, None)
+    assert scorer.definition is None
 
 
 def test_a_file_of_the_users_never_stands_in_for_an_installed_package(folder):

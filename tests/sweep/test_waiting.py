@@ -39,6 +39,12 @@ def test_what_can_never_start_is_refused_in_the_words_of_its_launcher(cluster):
     asked = (cluster.parent / "asked").read_text().splitlines()
     options = {line.removeprefix("#SBATCH ") for line in asked if line.startswith("#SBATCH")}
     assert options == {"--time=50", "--gpus-per-node=1", "--mem=4G", "--x=7"}
+    assert (
+        refusal({**SETTINGS, "additional_parameters": {"exclusive": True, "mail_user": "a b"}})
+        is None
+    )
+    asked = (cluster.parent / "asked").read_text().splitlines()
+    assert {"#SBATCH --exclusive", "#SBATCH --mail-user='a b'"} <= {*asked}  # as submitit has them
     long = refusal({**SETTINGS, "timeout_min": 1440})
     assert "1440 minutes are more than the 60 that the partition main gives" in long
     assert "hydra.launcher.timeout_min=60" in long

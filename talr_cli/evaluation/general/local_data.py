@@ -5,15 +5,24 @@ Knows names and formats of files; does not know the harness.
 
 from __future__ import annotations
 
+import glob
+import os
+import zipfile
+import zlib
 from pathlib import Path
 
 from talr_cli.evaluation.config import SuiteConfig
 from talr_cli.evaluation.general import mini, ours
+from talr_cli.models.sources import cache_dir
+from talr_cli.runs.atomic import made_whole
+from talr_cli.runs.places import files_at
 
 EMBEDDED = {"mini": mini.TASK_DIR, "ours": ours.TASK_DIR}
 
 # What the library `datasets` calls the format of a file; each may also be gzipped.
 _FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+
+_PUNKT = "tokenizers/punkt_tab"
 
 
 class MissingDataError(Exception):
@@ -80,5 +89,42 @@ def files_below(folder: Path) -> dict[str, Path]:
 
 
 def _matching(suite: SuiteConfig, pattern: str) -> list[Path]:
-    files = Path(str(suite.data_dir)).expanduser().glob(pattern)
-    return sorted(file for file in files if file.is_file() and format_of(file))
+    folder = glob.escape(str(Path(str(suite.data_dir)).expanduser()))
+    return [file for file in files_at(str(Path(folder, pattern))) if format_of(file)]
+
+
+def require_punkt(task: str, data_dir: str | None) -> None:
+    """Require nltk's sentence splitter, without which the harness fails only while scoring.
+
+    Raises:
+        MissingDataError: It is neither here nor in `data_dir`, and cannot be had.
+    """
+    import nltk
+
+    if data_dir is not None:
+        folder = Path(data_dir).expanduser()
+        for archive in sorted(folder.glob("*punkt_tab*.zip"))[:1]:
+            folder = cache_dir() / "nltk"
+            if not (folder / _PUNKT).is_dir():
+                _unpack(task, archive, folder)
+        if str(folder) not in nltk.data.path:
+            nltk.data.path.append(str(folder))
+    try:
+        nltk.data.find(_PUNKT)
+    except LookupError as error:
+        offline = data_dir is not None or os.environ.get("HF_HUB_OFFLINE") == "1"
+        if offline or not nltk.download("punkt_tab", quiet=True):
+            raise MissingDataError(
+                f"{task}: nltk's punkt_tab is missing: run `python -m nltk.downloader punkt_tab` "
+                "where there is a connection, or put punkt_tab.zip into suite.data_dir"
+            ) from error
+
+
+def _unpack(task: str, archive: Path, folder: Path) -> None:
+    try:
+        with made_whole(folder) as building, zipfile.ZipFile(archive) as file:
+            file.extractall(building / "tokenizers")
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise MissingDataError(
+            f"{task}: {archive} is damaged ({error}): take another copy of it"
+        ) from error

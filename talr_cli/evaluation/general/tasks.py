@@ -11,9 +11,7 @@ import hashlib
 import inspect
 import json
 import logging
-import os
 import random
-import zipfile
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -36,6 +34,7 @@ from talr_cli.evaluation.general.local_data import (
     MissingDataError,
     files_below,
     format_of,
+    require_punkt,
     split_file,
     task_folder,
 )
@@ -43,13 +42,9 @@ from talr_cli.evaluation.general.metrics import require_metric
 from talr_cli.evaluation.sandbox.code_eval import in_place_of_code_eval
 from talr_cli.evaluation.sandbox.outside import require_sandbox
 from talr_cli.evaluation.vllm import find_vllm
-from talr_cli.models.sources import cache_dir
-from talr_cli.runs.atomic import made_whole
 from talr_cli.runs.identity import run_identity
 
 log = logging.getLogger(__name__)
-
-_PUNKT = "tokenizers/punkt_tab"
 
 
 @dataclass(frozen=True)
@@ -135,9 +130,8 @@ def _members(suite: SuiteConfig, index: Index) -> dict[str, list[str]]:
     if unknown:
         known = "`lm-eval ls tasks` lists them, suite.task_dir=DIRECTORY adds yours"
         passed = [] if suite.task_dir is None else passed_over(task_folder(suite.task_dir))
-        raise UserError(
-            f"suite.tasks: lm-eval knows no {', '.join(unknown)}: {'; '.join(passed) or known}"
-        )
+        told = "; ".join([*passed, known])
+        raise UserError(f"suite.tasks: lm-eval knows no {', '.join(unknown)}: {told}")
     strangers = [task for task in (*suite.shots, *suite.plain_text) if task not in suite.tasks]
     if strangers:
         raise UserError(f"suite.shots, suite.plain_text: {strangers[0]} is not in suite.tasks")
@@ -201,7 +195,7 @@ def _files_digest(task_dir: str | None, files: Mapping[str, Path]) -> dict[str, 
 
 
 def _require_containment(task: str, file: Path, allow_unsafe: bool) -> None:
-    by_metric = any("code_eval" in module.read_text() for module in file.parent.glob("*.py"))
+    by_metric = any(b"code_eval" in module.read_bytes() for module in file.parent.glob("*.py"))
     if by_metric:
         require_sandbox(task, allow_unsafe)
     elif not allow_unsafe:
@@ -216,7 +210,7 @@ def _load(
 ) -> Task:
     """Load `task`, which the suite calls `group`: by its own name or that of its group."""
     if "ifeval" in task:
-        _require_punkt(task, suite.data_dir)
+        require_punkt(task, suite.data_dir)
     source = settings.get("dataset_path")
     is_local = suite.data_dir is not None and _comes_from_the_hub(settings)
     changed = _local_dataset(suite, task, group, settings) if is_local else {}
@@ -266,7 +260,9 @@ def _local_dataset(
     suite: SuiteConfig, task: str, group: str, settings: dict[str, Any]
 ) -> dict[str, Any]:
     """Changes to a task's settings: it reads local files, and no split that it does not need."""
-    scored: str = settings.get("test_split") or settings["validation_split"]
+    scored: str | None = settings.get("test_split") or settings.get("validation_split")
+    if scored is None:
+        raise MissingDataError(f"{task}: its definition has no test_split and no validation_split")
     needed = {scored}
     own_shots = "samples" in (settings.get("fewshot_config") or {})
     if settings.get("num_fewshot") and not own_shots:
@@ -296,30 +292,6 @@ def _local_dataset(
         "dataset_name": None,
         "dataset_kwargs": {"data_files": {split: str(file) for split, file in files.items()}},
     }
-
-
-def _require_punkt(task: str, data_dir: str | None) -> None:
-    """Require nltk's sentence splitter, without which the harness fails only while scoring."""
-    import nltk
-
-    if data_dir is not None:
-        folder = Path(data_dir).expanduser()
-        for archive in sorted(folder.glob("*punkt_tab*.zip"))[:1]:
-            folder = cache_dir() / "nltk"
-            if not (folder / _PUNKT).is_dir():
-                with made_whole(folder) as building, zipfile.ZipFile(archive) as file:
-                    file.extractall(building / "tokenizers")
-        if str(folder) not in nltk.data.path:
-            nltk.data.path.append(str(folder))
-    try:
-        nltk.data.find(_PUNKT)
-    except LookupError as error:
-        offline = data_dir is not None or os.environ.get("HF_HUB_OFFLINE") == "1"
-        if offline or not nltk.download("punkt_tab", quiet=True):
-            raise MissingDataError(
-                f"{task}: nltk's punkt_tab is missing: run `python -m nltk.downloader punkt_tab` "
-                "where there is a connection, or put punkt_tab.zip into suite.data_dir"
-            ) from error
 
 
 def _in_words(value: Any) -> str:
