@@ -34,13 +34,16 @@ _LONGEST = 500  # characters of an answer
 
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # those that a backslash precedes are text
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(\{|[^\s{$.,]+)")
-# MetaMath's last words, and GSM8K's, which without the number would be any heading of a model's.
+# MetaMath's last words, and GSM8K's, which would be any heading of a model's but for a number alone
+# or at the very end.
 _CLOSING = re.compile(
     r"(?:\bthe (?:final )?answer is[ \t]*:?|^\W{0,9}(?:final )?answer\W{0,4}:\W{0,4}?)[ \t]*"
     r"((?:(?!\bthe (?:final )?answer is)[^\n])*)",
     re.IGNORECASE | re.MULTILINE,
 )
-_HASHES = re.compile(r"####[ \t]*(\$?-?\$?[\d.,]*\d)[ \t]*$", re.MULTILINE)
+_HASHES = re.compile(
+    r"(?<!#)####[ \t]*(\$?-?\$?[\d.,]*\d(?=[ \t]*$)|[^\n]*\S(?=\s*\Z))", re.MULTILINE
+)
 _TAGGED = re.compile(r"<answer>\s*([^<>]{1,500})", re.IGNORECASE)
 _INLINE = re.compile(r"\\\((.+?)\\\)|\\\[(.+?)\\\]|\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$")
 

@@ -112,6 +112,43 @@ def test_a_list_mark_is_no_number_and_the_last_number_is_that_of_gsm8k_and_numer
     assert by_gsm8k(output) == by_numeric(output) == 4
     assert by_gsm8k("It weighs 9.671kg") == 9.671
     assert by_gsm8k("about 20-30 of them, so 5") == 5
+    assert by_gsm8k("1. There are 4 + 5 = 9.\n2. None is left over.") == 9
+
+
+@pytest.mark.parametrize("read", [by_gsm8k, by_numeric])
+@pytest.mark.parametrize(
+    ("output", "value"),
+    [
+        ("The chance is 1/2.", 0.5),
+        ("There are 8 of them, so it takes 3 / 4 of an hour", 0.75),
+        ("It falls by -12/9", -12 / 9),
+        ("The 2 mixtures cost the same, with 1/5 or with 1/3 pound of nuts.", 1 / 3),
+        ("It is 5/0", None),
+        ("It is 15 / $3 = 5 days", 5),
+    ],
+)
+def test_a_fraction_is_one_number_where_nothing_is_stated(read, output, value):
+    assert read(output) == (None if value is None else pytest.approx(value))
+
+
+@pytest.mark.parametrize("read", [by_medcalc, by_gsm8k, by_numeric])
+@pytest.mark.parametrize(
+    ("output", "value"),
+    [
+        ("7. So 3 are left. #### 18 ", 18),
+        ("So 3 are left.\n####18\n", 18),
+        ("So $16,200 * 0.01 = $162. #### 162.", 162),
+        ("2 of 4 wear one. #### 1/2", 0.5),
+        ("It is 3 of 20. #### 15\\%", 15),
+        # It does not become another number of the text where it is none.
+        ("7. It is 5 hours later. #### 12:00", None),
+        ("7. It never pays off. #### infinite", None),
+        ("7. There are 5 more. #### 62 + 3x", None),
+        ("7. That is 2/3 of 1. #### 0.6666...", None),
+    ],
+)
+def test_what_stands_behind_the_hashes_at_the_end_is_the_answer(read, output, value):
+    assert read(output) == value
 
 
 @pytest.mark.parametrize(
