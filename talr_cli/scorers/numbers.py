@@ -65,6 +65,7 @@ _NO_NUMBER = re.compile(
     rf"(?:\{{[^{{}}\n]*\}}|\d)"
     rf"|\b{_MONTH}\.? \d{{1,2}}(?:, ?\d{{4}})?(?!\d)"
     rf"|(?<![\w.,]){_PLAIN} ?x ?(?!10\^){_PLAIN}|\bout of (?:the |a )?{_PLAIN}"
+    rf"|(?<=\d) of (?:the |all )?{_PLAIN}"
     rf"|(?<![\d.])\d{{1,4}}([/-])\d{{1,2}}\1\d{{1,4}}(?!\d)"
     rf"|(?<![\d.:]){_SHORT}(?::{_SHORT})+(?!\d)|[<>\u2264\u2265\u00b1]=? ?-?{_PLAIN}"
     rf"|\bnot (?:equal to )?-?{_PLAIN}(?!\w)"

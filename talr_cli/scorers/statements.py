@@ -38,7 +38,7 @@ _HASHES = re.compile(r"(?<!#)#### ?(-?[\d.,]*\d(?= ?$)|[^\n]*\S(?=\s*\Z))", re.M
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _JSON = re.compile(r"\{[^{}]*\}")
 _FIELD = re.compile(r"answer[\"'] ?:", re.IGNORECASE)
-_LIST = re.compile(r" ?(?:[-*+\u2022] |\d{1,2}[.)] (?=\D*[a-zA-Z]|-?[.\d]))")
+_LIST = re.compile(r" ?(?:[-*+\u2022] |\d{1,2}[.)] (?=\D*[a-zA-Z]|-?[.\d])|[Ss]tep \d{1,2}[:.)] )")
 
 _LONGEST, _MOST = 1000, 100  # characters of a statement, and statements, that are read
 

@@ -62,17 +62,21 @@ _CITATION = re.compile(r"(?<=\S) ?\[\d{1,3}\]")
 _FIELDS = ("result", "value", "prediction", "output", "total")
 _JSON = re.compile(r"\{[^{}]*\}")
 _COMMENT = re.compile(r" ?\([^()\n]*\)")
+# Steps that stand on one line: 1. Add. 2. Divide.
+_FIRST_STEP, _NEXT_STEP = re.compile(r"1[.)] \D"), re.compile(r" (?=(?:[2-9]|\d\d)[.)] \D)")
 _SENTENCE = re.compile(r"(?<=[\w)%\]])[.;!](?=\s|$)")
 _EQUALS = re.compile("[=\u2248\u2192]")
 _SAID = re.compile(
     rf"(?:\b(?:is|was|are|equals|be)|:) [\u2248~]?{_ABOUT}(?=[-(]?\.?\d)|"
     r"\b(?:about|approximately|approx\.?|around|roughly) (?=-?\.?\d)|"
-    r"\b(?:lead(?:s|ing) to|result(?:s|ing) in|giv(?:es|ing)|yield(?:s|ing)|comes? to|totals?)\b",
+    r"\b(?:lead(?:s|ing) to|result(?:s|ing) in|giv(?:es|ing)|yield(?:s|ing)|gets?|comes? to|"
+    r"totals?)\b",
     re.IGNORECASE,
 )
 _REMARK = re.compile(
-    r"\W*(?:note|please|remember|this|these|that|interpretation|reference|normal|caution|"
-    r"disclaimer|it (?:means|indicates|suggests|corresponds))\b",
+    r"\W*(?:note|please|remember|(?:this|these|that)\b(?! (?:giv|put|make|yield|result|lead))|"
+    r"interpretation|reference|normal|caution|disclaimer|"
+    r"it (?:means|indicates|suggests|corresponds))\b",
     re.IGNORECASE,
 )
 
@@ -148,6 +152,8 @@ def read(text: str, counts: bool = False, stated: bool = True) -> Reading | None
     text = _PER_SURFACE.sub("", text).strip().strip("\"'").strip()
     if text.startswith("str(") and text.endswith(")"):  # as the benchmark's prompt has it
         text = text[4:-1]
+    if _FIRST_STEP.match(text):
+        text = _NEXT_STEP.sub("\n", text)
     lines = [line for line in text[-_LAST_READ:].split("\n") if line.strip()]
     if not lines:
         return None

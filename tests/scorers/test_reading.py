@@ -101,6 +101,12 @@ def test_the_statement_counts_and_not_what_is_around_it(read, output, value):
         ("With a = -0.411, leading to a GFR of approximately 7 mL/min/1.73 m².", 7),
         ("The patient weighs 70 kg. The BMI is 7, more than the limit of 5.", 7),
         ("4. That is the score.", 4),
+        ("1. Age counts 2 points. 2. Sum: 2 + 5 = 7. 3. Round it if needed.", 7),
+        ("1. The height is 1.5 m. 2. So 18 / 1.5^2 = 8. 3. Less 12.5 %: 7 kg/m²", 7),
+        ("Step 1: It is 3.\nStep 2: 3 + 4 = 7.\nStep 5: Round to the nearest one.", 7),
+        ("It is 70 kg at 3.16 m.\nThis gives a BMI of 7.", 7),
+        ("Two times 75 = 150, 6 more to get 156, by 22 to get ~7 mmHg.", 7),
+        ("Criterion 8: met.\n\nThus, 7 of the 8 criteria are met.", 7),
     ],
 )
 def test_without_a_statement_medcalc_takes_the_result(output, value):
@@ -277,6 +283,7 @@ def test_a_percent_sign_counts_only_at_the_number(output, is_right):
         "Friday, October 22, 2021", "**10/22/2021**", "2021-10-22T00:00", "October 22,2021",
         "10/22/2021 (conception about 01/29/2021)", "01/15/2021 + 280 days = 10/22/2021",
         "The due date for 01/15/2021 is 10/22/2021", "10/22/2021, not 10/23/2021",
+        "October 22, 2021, or 10/22/2021",
     ],
 )  # fmt: skip
 def test_days_as_models_write_them(form):
@@ -326,6 +333,7 @@ def test_every_month_is_read_in_full_and_short():
         ("17+6 weeks", (17, 6)), ("17\\text{ weeks and }6\\text{ days}", (17, 6)),
         ("17w6d", (17, 6)), ("17 6/7 weeks", (17, 6)), ("17 weeks + 6 days", (17, 6)),
         ("17+6", (17, 6)), ("17⁺⁶ weeks", (17, 6)), ("$17^{+6}$ weeks", (17, 6)),
+        ("17 weeks with a remainder of 6 days", (17, 6)),
         ("17 weeks and 6 days (125 days)", (17, 6)), ("(17, 6)", (17, 6)), ("17 weeks", (17, 0)),
         ("16 weeks 5 days + 8 days = 17 weeks 6 days", (17, 6)), ("17.5 weeks", None),
         ("17 days", None), ("17", None),
