@@ -159,6 +159,7 @@ _MARKUP = (
     (re.compile(r"(?<=\d) plus (?=[\d.])", re.IGNORECASE), " + "),
     (re.compile(r"(?<=\d) minus (?=[\d.])", re.IGNORECASE), " - "),
     (re.compile(r"~~[^~\n]*~~"), " "),  # struck out
+    (re.compile(rf"<(-?{NUMBER})>"), r"\1"),  # a number in the place of <answer>
     (re.compile(r"[*_]{2,}"), ""),
     (re.compile(r"(?<![\w*)] )(?<!\S)([*_])([^\s*_][^*_\n]{0,60})\1(?=[\s.,;:!?)]|$)"), r"\2"),
     # Where nothing but a number can follow: 10 minus 5 is a difference.

@@ -34,7 +34,7 @@ _ANOTHER_ANSWER = re.compile(
 _BEFORE_HEADING = re.compile(r"\W*(?:the )?(?:final |correct )?", re.IGNORECASE)
 _BOXED = re.compile(r"\\{1,2}(?:boxed|fbox) ?\{((?:[^{}]|\{[^{}]*\})*)\}")
 # GSM8K's. Where no number stands alone behind them it would be any heading, but at the very end.
-_HASHES = re.compile(r"(?<!#)#### ?(-?[\d.,]*\d(?= ?$)|[^\n]*\S(?=\s*\Z))", re.MULTILINE)
+_HASHES = re.compile(r"(?<!#)#### ?(-?[\d.,]*\d(?=[ #]*$)|[^\n#]*[^\s#](?=[\s#]*\Z))", re.MULTILINE)
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _JSON = re.compile(r"\{[^{}]*\}")
 _FIELD = re.compile(r"answer[\"'] ?:", re.IGNORECASE)
