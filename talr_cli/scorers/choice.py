@@ -5,6 +5,7 @@ Knows texts and choices; does not know what is asked. docs/evaluation.md has the
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -26,8 +27,14 @@ _RIGHT = r"(?:the |a )?(?:right|correct|best|answer)"
 _WRONG = rf"(?:also |both |clearly )?(?:wrong|incorrect|ruled out|not {_RIGHT})\b"
 _IS_WRONG = rf"[\"')\]]? (?:(?:is|was|would be) {_WRONG}|isn't {_RIGHT}\b)"
 _ARE_WRONG = rf"[\"')\]]? (?:(?:are|were) {_WRONG}|aren't {_RIGHT}\b)"
-_LISTED_END = r"(?=[\"')\]*.!\s]*$|,? (?:and|or) |, )"
+_LISTED_END = r"(?=[\"')\]*.!\s]*$|,? (?:and|or) |,)"
 _SCALE = r"(?: [a-z]{1,12})? ?(?:\b(?:out )?of |/ ?)"
+# A letter is set off as a choice by brackets, by `option`, or as the end of a clause behind a word.
+_WORD_BEFORE = r"(?:(?<!\S)[^\W\d_](?:[^\W\d_]|')+,? ?|:\s*|[.?!] )[\"'(\[]?"
+_END_OF_SAYING = (
+    r"(?=[\"')\]]?(?:[.,;:!?\u3002\uff0c](?:\s|$)|\s*$"
+    rf"| (?:because|since|as|is {_RIGHT})\b))"
+)
 _JSON = re.compile(r"\{[^{}]*\}")
 _FIELDS = ("label", "class", "choice", "category", "prediction", "sentiment", "output", "result")
 
@@ -43,7 +50,8 @@ class Choice:
     them.
 
     A choice is a word of its own, in upper or lower case; of two that fit the longer one was meant.
-    A single letter in prose counts in its own case only, and no article does (`A dog`, `no idea`).
+    A single letter in prose counts in its own case only, and no article does (`A dog`, `no idea`);
+    the one named last only where it is set off (`(B)`, `option B`, `so it is B.`; not `3 C`).
     Of numbers -1 and 1.5 are no 1, and of `2 out of 5` or `2/5` the 5 is none.
     """
 
@@ -73,7 +81,12 @@ class _Choices:
             rf"|{named}{_IS_WRONG}"
         )
         self._offered = _compiled(rf"{named}[\"')\]]? ?(?:,? ?(?:or|and)|[/&+]) ?{_OPENS}$")
-        self._enumerated = _compiled(rf"{named}[\"')\]]?, {_OPENS}({prose}){end}{_LISTED_END}")
+        self._enumerated = _compiled(rf"{named}[\"')\]]?, ?{_OPENS}({prose}){end}{_LISTED_END}")
+        letters = "|".join(f"(?-i:{one})" for one in texts if _is_letter(one)) or "(?!)"
+        self._set_off = _compiled(
+            rf"(?<!\S)[(\[\"']({letters})[)\]\"'](?! ?[-+*/^=(_])|\b(?:option|choice) ({letters})\b"
+            rf"|(?:^(?<![\s\S])|{_WORD_BEFORE}|[{SPACELESS}])({letters}){_END_OF_SAYING}"
+        )
         self._item = _compiled(rf"{_OPENS}(?:\d{{1,2}}[.)] ?)?({any_case}){end}")
         numbers = [one for one in texts if re.fullmatch(r"\d+", one)]
         most = max(numbers, key=int) if len(numbers) > 2 else None
@@ -145,14 +158,27 @@ class _Choices:
         return first if {_folded(one) for one in marked} <= {first} else None
 
     def _last(self, text: str) -> str | None:
+        """The choice named last; of letters only one that is set off, for C is also coulomb."""
+        set_off = {match.end(match.lastindex or 0) for match in self._set_off.finditer(text)}
         mentions = list(self._named.finditer(text))
-        if not mentions or self._offered.search(text, 0, mentions[-1].start(1)):
+        meant = (
+            place
+            for place, one in reversed(list(enumerate(mentions)))
+            if not _is_letter(one[1]) or one.end(1) in set_off
+        )
+        place = next(meant, None)
+        if place is None:
             return None
-        if len(mentions) > 1:
-            listed = self._enumerated.match(text, mentions[-2].start())
-            if listed and listed.start(2) == mentions[-1].start(1):
-                return None
-        return _folded(mentions[-1][1])
+        beside = mentions[max(place - 1, 0) : place + 2]
+        if any(self._are_offered(text, one, other) for one, other in itertools.pairwise(beside)):
+            return None
+        return _folded(mentions[place][1])
+
+    def _are_offered(self, text: str, one: re.Match[str], other: re.Match[str]) -> bool:
+        """Whether two mentions, one right after the other, are of a list or an either-or."""
+        listed = self._enumerated.match(text, one.start())
+        is_listed = listed is not None and listed.start(2) == other.start(1)
+        return is_listed or self._offered.search(text, 0, other.start(1)) is not None
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
@@ -166,11 +192,15 @@ def _form(choice: str, where: str) -> str:
         return rf"(?<![-.]){form}(?![-.]\d)"
     if choice.lower() == "no" and where == "prose":
         return form + "(?! (?!and|or|because|since|as|it|they|he|she|this|that|there|not)[a-z])"
-    if len(choice) > 1 or not choice.isalpha() or where == "alone":
+    if not _is_letter(choice) or where == "alone":
         return form
     if where == "first":
         return f"(?-i:{form})" if is_word else form
     return f"(?-i:{form})" + ("(?! (?!and|or|is)[a-z])" if is_word else "")
+
+
+def _is_letter(choice: str) -> bool:
+    return len(choice) == 1 and choice.isalpha()
 
 
 def plain(text: str) -> str:

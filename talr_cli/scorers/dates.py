@@ -28,7 +28,8 @@ _DATE = re.compile(
     re.IGNORECASE,
 )
 _WEEKS_DAYS = re.compile(
-    r"(?<!\d)(\d{1,3}) ?(?:weeks?|wks?|w)\W{0,6}(?:and\W{0,3})?(\d{1,3})\W{0,2}(?:days?|d)\b"
+    r"(?<!\d)(\d{1,3}) ?(?:weeks?|wks?|w)\W{0,6}(?:(?:and|with)\W{0,3}(?:a remainder of )?)?"
+    r"(\d{1,3})\W{0,2}(?:days?|d)\b"
     r"|(?<![\d.+])(\d{1,3}) ?(?:\^?\(?\+ ?([0-6])\)?|-?([0-6])/7) ?-?(?:weeks?|wks?|w)\b",
     re.IGNORECASE,
 )
@@ -75,8 +76,11 @@ def _chosen(
         for match in pattern.finditer(text)
         if (value := read(match)) and not _DENIED.search(text, 0, match.start())
     ]
-    ends = {match.start() for match, _ in found}
-    if any((by := _ANOTHER.match(text, one.end())) and by.end() in ends for one, _ in found[:9]):
+    starts = {match.start(): value for match, value in found}
+    if any(
+        (by := _ANOTHER.match(text, one.end())) and starts.get(by.end(), value) != value
+        for one, value in found[:9]
+    ):
         return None
     if not found:
         return None

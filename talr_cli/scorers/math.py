@@ -34,14 +34,20 @@ _LONGEST = 500  # characters of an answer
 
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # those that a backslash precedes are text
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(\{|[^\s{$.,]+)")
-# MetaMath's last words, and GSM8K's, which without the number would be any heading of a model's.
+# MetaMath's last words, and GSM8K's, which would be any heading of a model's but for a number alone
+# or at the very end.
 _CLOSING = re.compile(
     r"(?:\bthe (?:final )?answer is[ \t]*:?|^\W{0,9}(?:final )?answer\W{0,4}:\W{0,4}?)[ \t]*"
     r"((?:(?!\bthe (?:final )?answer is)[^\n])*)",
     re.IGNORECASE | re.MULTILINE,
 )
-_HASHES = re.compile(r"####[ \t]*(\$?-?\$?[\d.,]*\d)[ \t]*$", re.MULTILINE)
+_HASHES = re.compile(
+    r"(?<!#)####[ \t]*(\$?-?\$?[\d.,]*\d(?=[ \t]*$)|[^\n#]*[^\s#](?=[\s#]*\Z))", re.MULTILINE
+)
 _TAGGED = re.compile(r"<answer>\s*([^<>]{1,500})", re.IGNORECASE)
+# Of a sentence `the answer is ...` these are remarks where anything else is stated: clearly shown.
+_REMARK = re.compile(r"[a-z]{2,}(?: [a-z',-]+)+[.!]?", re.IGNORECASE)
+_ORDINAL = re.compile(r"(?<=\d) ?\^ ?\{ ?\\(?:text|mathrm|rm|textrm) ?\{(?:st|nd|rd|th)\} ?\}")
 _INLINE = re.compile(r"\\\((.+?)\\\)|\\\[(.+?)\\\]|\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$")
 
 
@@ -82,7 +88,7 @@ class MathScorer:
         truth = str(reference["answer"])
         stated = stated_answer(output)
         if stated is not None:
-            found = _latex(stated)
+            found = _ORDINAL.sub("", _latex(stated))
         else:
             numbers = find_numbers(normalise(output))
             found = _shown(numbers[-1]) if numbers else ""
@@ -155,7 +161,8 @@ def stated_answer(output: str) -> str | None:
         for form in (_CLOSING, _HASHES, _TAGGED)
         for match in form.finditer(output)
     ]
-    stated += _last_box(output)
+    told = [one for one in stated if not _REMARK.fullmatch(one[1])]
+    stated = [*told, *_last_box(output)] or stated
     return max(((place, text) for place, text in stated if text), default=(0, None))[1]
 
 

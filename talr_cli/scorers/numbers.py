@@ -65,6 +65,7 @@ _NO_NUMBER = re.compile(
     rf"(?:\{{[^{{}}\n]*\}}|\d)"
     rf"|\b{_MONTH}\.? \d{{1,2}}(?:, ?\d{{4}})?(?!\d)"
     rf"|(?<![\w.,]){_PLAIN} ?x ?(?!10\^){_PLAIN}|\bout of (?:the |a )?{_PLAIN}"
+    rf"|(?<=\d) of (?:the |all )?{_PLAIN}"
     rf"|(?<![\d.])\d{{1,4}}([/-])\d{{1,2}}\1\d{{1,4}}(?!\d)"
     rf"|(?<![\d.:]){_SHORT}(?::{_SHORT})+(?!\d)|[<>\u2264\u2265\u00b1]=? ?-?{_PLAIN}"
     rf"|\bnot (?:equal to )?-?{_PLAIN}(?!\w)"
@@ -158,6 +159,7 @@ _MARKUP = (
     (re.compile(r"(?<=\d) plus (?=[\d.])", re.IGNORECASE), " + "),
     (re.compile(r"(?<=\d) minus (?=[\d.])", re.IGNORECASE), " - "),
     (re.compile(r"~~[^~\n]*~~"), " "),  # struck out
+    (re.compile(rf"<(-?{NUMBER})>"), r"\1"),  # a number in the place of <answer>
     (re.compile(r"[*_]{2,}"), ""),
     (re.compile(r"(?<![\w*)] )(?<!\S)([*_])([^\s*_][^*_\n]{0,60})\1(?=[\s.,;:!?)]|$)"), r"\2"),
     # Where nothing but a number can follow: 10 minus 5 is a difference.

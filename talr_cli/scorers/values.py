@@ -32,7 +32,8 @@ _SEVERAL = re.compile(
     rf"{_NUMBER}[^\s\d]{{0,12}} ?(?:to|or|vs\.?) {_NUMBER}(?![\w])|"
     rf"{_NUMBER}( [^\s\d]{{1,12}}) or {_NUMBER}\1\b|"
     rf"{_NUMBER}\|{_NUMBER}$|(?!\d{{1,3}}(?: \d{{3}})+(?:\.\d*){{0,2}}$)-?\d[\d.]* \d[\d.]*$|"
-    rf"{_NUMBER} ?/ ?0+(?![\d.])|-?[\d.]*x(?: ?[-+*/^] ?[\dx(][\dx().]*+)*+\W*+$|"
+    rf"{_NUMBER} ?/ ?0+(?![\d.])|(?=[^a-wyz\n]*x(?! ?\d))"
+    r"-?[\dx(.][\dx().]*+(?: ?[-+*/^] ?[\dx(][\dx().]*+)*+\W*+$|"
     rf"([a-z]) ?= ?{_NUMBER}(?: or \2 ?|, (?:and )?[a-z] ?)= ?{_NUMBER}\W*$|"
     r"(?:it |this )?(?:cannot|can't|could not|un(?:known|clear|determined)|impossible|n/a|none|"
     r"insufficient|not enough)\b|"
@@ -41,6 +42,7 @@ _SEVERAL = re.compile(
 )
 # Only where nothing but one number is meant: in prose these are two.
 _SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d,]| \d)")
+_OVER = re.compile(" ?/ ?")
 _SHARE = re.compile(r" ?(?:%|percent\b|per cent\b)", re.IGNORECASE)
 _OUT_OF = re.compile(r" ?(?:points? )?out of \d", re.IGNORECASE)
 _SLASH = re.compile(r" ?/ ?(\d[\d,]*+(?:\.\d++)?+)(?![/^])")
@@ -60,17 +62,21 @@ _CITATION = re.compile(r"(?<=\S) ?\[\d{1,3}\]")
 _FIELDS = ("result", "value", "prediction", "output", "total")
 _JSON = re.compile(r"\{[^{}]*\}")
 _COMMENT = re.compile(r" ?\([^()\n]*\)")
+# Steps that stand on one line: 1. Add. 2. Divide.
+_FIRST_STEP, _NEXT_STEP = re.compile(r"1[.)] \D"), re.compile(r" (?=(?:[2-9]|\d\d)[.)] \D)")
 _SENTENCE = re.compile(r"(?<=[\w)%\]])[.;!](?=\s|$)")
 _EQUALS = re.compile("[=\u2248\u2192]")
 _SAID = re.compile(
     rf"(?:\b(?:is|was|are|equals|be)|:) [\u2248~]?{_ABOUT}(?=[-(]?\.?\d)|"
     r"\b(?:about|approximately|approx\.?|around|roughly) (?=-?\.?\d)|"
-    r"\b(?:lead(?:s|ing) to|result(?:s|ing) in|giv(?:es|ing)|yield(?:s|ing)|comes? to|totals?)\b",
+    r"\b(?:lead(?:s|ing) to|result(?:s|ing) in|giv(?:es|ing)|yield(?:s|ing)|gets?|comes? to|"
+    r"totals?)\b",
     re.IGNORECASE,
 )
 _REMARK = re.compile(
-    r"\W*(?:note|please|remember|this|these|that|interpretation|reference|normal|caution|"
-    r"disclaimer|it (?:means|indicates|suggests|corresponds))\b",
+    r"\W*(?:note|please|remember|(?:this|these|that)\b(?! (?:giv|put|make|yield|result|lead))|"
+    r"interpretation|reference|normal|caution|disclaimer|"
+    r"it (?:means|indicates|suggests|corresponds))\b",
     re.IGNORECASE,
 )
 
@@ -106,8 +112,9 @@ def _final(output: str) -> float | None:
     if whole is not None:
         return whole
     text = _PER_SURFACE.sub("", text)
-    uncited = _CITATION.sub("", text)
-    text = uncited if find_numbers(uncited) else text
+    unmarked = "\n".join(without_mark(line) for line in text.split("\n"))
+    for plain in (_CITATION.sub("", text), _CITATION.sub("", unmarked)):
+        text = plain if find_numbers(plain) else text
     numbers = scan(text)
     if not numbers:
         return None
@@ -118,7 +125,11 @@ def _final(output: str) -> float | None:
     ):
         return None
     spaced = [one for one in _SPACED.finditer(text) if one.end() == last.end]
-    return float(spaced[0][0].replace(" ", "")) if spaced else last.value
+    if spaced:
+        return float(spaced[0][0].replace(" ", ""))
+    if len(numbers) > 1 and _OVER.fullmatch(text, numbers[-2].end, last.start):
+        return numbers[-2].value / last.value if last.value else None
+    return last.value
 
 
 def read_number(text: str) -> float | None:
@@ -141,6 +152,8 @@ def read(text: str, counts: bool = False, stated: bool = True) -> Reading | None
     text = _PER_SURFACE.sub("", text).strip().strip("\"'").strip()
     if text.startswith("str(") and text.endswith(")"):  # as the benchmark's prompt has it
         text = text[4:-1]
+    if _FIRST_STEP.match(text):
+        text = _NEXT_STEP.sub("\n", text)
     lines = [line for line in text[-_LAST_READ:].split("\n") if line.strip()]
     if not lines:
         return None

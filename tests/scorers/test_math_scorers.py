@@ -83,6 +83,8 @@ def test_without_a_number_there_is_no_answer(output):
         ("<answer>\n\\frac12\n</answer>\nDone.", "\\frac12"),
         ("<answer>\\boxed{5}</answer>", "5"),
         ("<answer></answer>", None),
+        ("So it is a half. #### \\frac{1}{2}\n", "\\frac{1}{2}"),
+        ("#### Step 1\nIt is 7", None),
     ],
 )
 def test_the_last_statement_counts(output, stated):
@@ -148,6 +150,7 @@ def score():
         ("10,\\!080", "10080"),
         ("90^\\circ", "90"),
         ("12", "12\\text{ cm}"),
+        ("12", "12^{\\mathrm{th}} \\text{ floor}"),
         ("\\text{Evelyn}", "Evelyn"),
         ("1,-2", "-2,1"),
         ("5", "x=5"),

@@ -101,6 +101,12 @@ def test_the_statement_counts_and_not_what_is_around_it(read, output, value):
         ("With a = -0.411, leading to a GFR of approximately 7 mL/min/1.73 m².", 7),
         ("The patient weighs 70 kg. The BMI is 7, more than the limit of 5.", 7),
         ("4. That is the score.", 4),
+        ("1. Age counts 2 points. 2. Sum: 2 + 5 = 7. 3. Round it if needed.", 7),
+        ("1. The height is 1.5 m. 2. So 18 / 1.5^2 = 8. 3. Less 12.5 %: 7 kg/m²", 7),
+        ("Step 1: It is 3.\nStep 2: 3 + 4 = 7.\nStep 5: Round to the nearest one.", 7),
+        ("It is 70 kg at 3.16 m.\nThis gives a BMI of 7.", 7),
+        ("Two times 75 = 150, 6 more to get 156, by 22 to get ~7 mmHg.", 7),
+        ("Criterion 8: met.\n\nThus, 7 of the 8 criteria are met.", 7),
     ],
 )
 def test_without_a_statement_medcalc_takes_the_result(output, value):
@@ -112,6 +118,43 @@ def test_a_list_mark_is_no_number_and_the_last_number_is_that_of_gsm8k_and_numer
     assert by_gsm8k(output) == by_numeric(output) == 4
     assert by_gsm8k("It weighs 9.671kg") == 9.671
     assert by_gsm8k("about 20-30 of them, so 5") == 5
+    assert by_gsm8k("1. There are 4 + 5 = 9.\n2. None is left over.") == 9
+
+
+@pytest.mark.parametrize("read", [by_gsm8k, by_numeric])
+@pytest.mark.parametrize(
+    ("output", "value"),
+    [
+        ("The chance is 1/2.", 0.5),
+        ("There are 8 of them, so it takes 3 / 4 of an hour", 0.75),
+        ("It falls by -12/9", -12 / 9),
+        ("The 2 mixtures cost the same, with 1/5 or with 1/3 pound of nuts.", 1 / 3),
+        ("It is 5/0", None),
+        ("It is 15 / $3 = 5 days", 5),
+    ],
+)
+def test_a_fraction_is_one_number_where_nothing_is_stated(read, output, value):
+    assert read(output) == (None if value is None else pytest.approx(value))
+
+
+@pytest.mark.parametrize("read", [by_medcalc, by_gsm8k, by_numeric])
+@pytest.mark.parametrize(
+    ("output", "value"),
+    [
+        ("7. So 3 are left. #### 18 ", 18),
+        ("So 3 are left.\n####18\n", 18),
+        ("So $16,200 * 0.01 = $162. #### 162.", 162),
+        ("2 of 4 wear one. #### 1/2", 0.5),
+        ("It is 3 of 20. #### 15\\%", 15),
+        # It does not become another number of the text where it is none.
+        ("7. It is 5 hours later. #### 12:00", None),
+        ("7. It never pays off. #### infinite", None),
+        ("7. There are 5 more. #### 62 + 3x", None),
+        ("7. That is 2/3 of 1. #### 0.6666...", None),
+    ],
+)
+def test_what_stands_behind_the_hashes_at_the_end_is_the_answer(read, output, value):
+    assert read(output) == value
 
 
 @pytest.mark.parametrize(
@@ -240,6 +283,7 @@ def test_a_percent_sign_counts_only_at_the_number(output, is_right):
         "Friday, October 22, 2021", "**10/22/2021**", "2021-10-22T00:00", "October 22,2021",
         "10/22/2021 (conception about 01/29/2021)", "01/15/2021 + 280 days = 10/22/2021",
         "The due date for 01/15/2021 is 10/22/2021", "10/22/2021, not 10/23/2021",
+        "October 22, 2021, or 10/22/2021",
     ],
 )  # fmt: skip
 def test_days_as_models_write_them(form):
@@ -289,6 +333,7 @@ def test_every_month_is_read_in_full_and_short():
         ("17+6 weeks", (17, 6)), ("17\\text{ weeks and }6\\text{ days}", (17, 6)),
         ("17w6d", (17, 6)), ("17 6/7 weeks", (17, 6)), ("17 weeks + 6 days", (17, 6)),
         ("17+6", (17, 6)), ("17⁺⁶ weeks", (17, 6)), ("$17^{+6}$ weeks", (17, 6)),
+        ("17 weeks with a remainder of 6 days", (17, 6)),
         ("17 weeks and 6 days (125 days)", (17, 6)), ("(17, 6)", (17, 6)), ("17 weeks", (17, 0)),
         ("16 weeks 5 days + 8 days = 17 weeks 6 days", (17, 6)), ("17.5 weeks", None),
         ("17 days", None), ("17", None),

@@ -152,6 +152,21 @@ LETTERS, WORDS = ["A", "B", "C", "D"], ["yes", "no", "unclear"]
         ('{"final_answer": "B", "not": "A"}', LETTERS, "B"),
         ("\u7b54\u6848\u662fB", LETTERS, "B"),
         ("\u200bB\u200b", LETTERS, "B"),
+        # In prose a letter is a choice only where it is set off as one: C is also coulomb.
+        ("It cools from 40 °C to 5° C, and the charge is 3 C", LETTERS, None),
+        ("Let A = 3 and B = 4. Then D is the set of all", LETTERS, None),
+        ("\\Delta H is 500 J, so F_1 = m A", list("ADFHJ"), None),
+        ("I'm sorry, but I can't help with that.", ["H", "I"], None),
+        ("The nearest option is (B) with 4.6 * 10^2 J", list("BJ"), "B"),
+        ("From P(A) and f(C) follows option B here", LETTERS, "B"),
+        ("Hence the true statement is:\n\nC. Rome fell in 476.", LETTERS, "C"),
+        ("C is false. This leaves D, which fits at 20 C", LETTERS, "D"),
+        ("La respuesta es B, porque A = 3", LETTERS, "B"),
+        ("The grade was C or so, so we need 5 C", LETTERS, None),
+        # GSM8K's last line, also of those whose answers are letters.
+        ("Which is the answer: A, B or C?\nA is 2. B is 3. So it is B. #### B", LETTERS, "B"),
+        ("Both hold: A and C. #### A,C", LETTERS, None),
+        ("#### Option A\nIt is too small.\n#### Option B\nIt fits, so B.", LETTERS, "B"),
     ],
 )
 def test_a_choice_is_the_one_stated_and_not_one_in_its_reason(output, choices, named):
