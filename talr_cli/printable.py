@@ -4,7 +4,10 @@ A name or an answer may hold escape sequences that recolour or rewrite a termina
 break a table, marks that turn the direction of writing, halves of characters that no file can hold.
 """
 
+import re
+import shlex
 import unicodedata
+from collections.abc import Sequence
 
 _CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}  # controls, halves of characters, line and paragraph ends
 _UNSEEN = set("\u00ad\u200b\u2060\ufeff")  # two names that differ by them would look alike
@@ -21,6 +24,18 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """As `printable`, where line ends and tabs stay what they are."""
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+
+
+def command_line(words: Sequence[str]) -> str:
+    """The words as a line for a shell: what holds quotes stays as readable as it was typed."""
+    return " ".join(map(_shell_word, words))
+
+
+def _shell_word(word: str) -> str:
+    # shlex writes each ' as '"'"', which nobody can read; these characters act between ".
+    if "'" in word and not re.search(r'["$`\\!]', word):
+        return f'"{word}"'
+    return shlex.quote(word)
 
 
 def rate_text(rate: float) -> str:

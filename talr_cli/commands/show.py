@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from talr_cli.config.composition import Composed
 from talr_cli.config.differences import differences
 from talr_cli.config.help import shown
 from talr_cli.errors import UserError
-from talr_cli.printable import printable
+from talr_cli.printable import command_line, printable
 from talr_cli.runs.listing import Found, as_size, find_run
 from talr_cli.runs.samples import read_samples
 from talr_cli.runs.study import load_beside
@@ -65,7 +64,7 @@ def _command(found: Found) -> str | None:
     if not run.overrides.exists() or not run.config.exists():
         return None
     command = "train" if "trainer" in run.read_config() else "eval"
-    return shlex.join(["talr", command, *run.read_overrides()])
+    return command_line(["talr", command, *run.read_overrides()])
 
 
 def _print(

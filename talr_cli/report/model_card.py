@@ -6,12 +6,11 @@ Knows a run directory and the results of its neighbours; the licence is the user
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from talr_cli.printable import printable
+from talr_cli.printable import command_line, printable
 from talr_cli.report.markdown import code, escaped
 from talr_cli.report.tables.cells import Cell, Cells, Column, as_markdown, named
 from talr_cli.runs.run_directory import RunDirectory
@@ -195,7 +194,7 @@ def _command(*arguments: str) -> str:
 
 def _quoted(argument: str) -> str:
     if printable(argument) == argument:
-        return shlex.quote(argument)
+        return command_line([argument])
     plain = argument.replace("\\", "\\\\").replace("'", "\\'")
     return f"$'{printable(plain)}'"
 

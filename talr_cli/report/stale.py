@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
 from talr_cli.errors import UserError
-from talr_cli.printable import printable
+from talr_cli.printable import command_line, printable
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.scorers.user import file_hash
 from talr_cli.statistics.pairs import Results
@@ -37,6 +36,6 @@ def _command(path: Path, one: Results) -> str:
     """What was typed: it finds the weights made, and asks what it asked."""
     command = "eval" if one["run"]["lr"] is None else "train"
     try:
-        return shlex.join(["talr", command, *RunDirectory(path).read_overrides()])
+        return command_line(["talr", command, *RunDirectory(path).read_overrides()])
     except UserError:
         return f"talr {command}, with what was typed to make {path}"

@@ -96,8 +96,13 @@ def test_a_name_may_be_typed_without_its_identity(study):
     assert find_run("talr-lr2e-4-s0", Path("runs"), None).path == study["talr"].path
     assert find_run("talr-lr0.0002-s0", Path("runs"), "s").path == study["talr"].path
     assert find_run("talr-lr2e-4-s0-at", Path("runs"), None).path == beside
-    with pytest.raises(UserError, match="2 runs begin with talr-lr2e-4"):
+    with pytest.raises(UserError, match="2 runs begin with talr-lr2e-4") as several:
         find_run("talr-lr2e-4", Path("runs"), None)
+    named = str(several.value).rpartition("give one of ")[2].split(", ")
+    assert [find_run(one, Path("runs"), None).path for one in named] == [
+        study["talr"].path,
+        beside,
+    ]
 
 
 def test_words_are_folded_to_a_terminal_and_paths_are_not_broken(monkeypatch):
