@@ -171,6 +171,11 @@ def composed(
 ) -> Composed[Any]:
     """What `run` hands to its task, for a caller in Python; raises as it does."""
     look_in_current_folder()
+    for at, one in enumerate(overrides):
+        if not isinstance(one, str):
+            raise UserError(f"{one!r} is not a text of the form key=value")
+        if "=" not in one and not one.startswith("~"):
+            raise _without_key(command, overrides, at)
     typed = with_quoted_paths(command, overrides)
     held = tuple(hold(typed))
     own = [one for one in typed if one not in held]

@@ -6,12 +6,13 @@ import difflib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_origin, get_type_hints
 
 import yaml
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from talr_cli.config.commands import conf_dir
+from talr_cli.config.commands import COMMANDS, conf_dir
 
 # Options of Hydra's that talr shows; of the others none is meant by who mistypes one.
 _OPTIONS = ("--help", "--cfg", "--config-dir", "--multirun")
@@ -36,14 +37,15 @@ def one_line(error: Exception, command: str, known: Callable[[], Sequence[str]])
         sweep = "; several values are for `talr sweep`" if command == "train" else ""
         return f"{match[1]} has a comma: a list stands in [], decimals have a point{sweep}; {see}"
     if match := re.search(r"Could not override '([^']+)'", text):
-        return _unknown(match[1], known(), see)
+        return _unknown(match[1], command, known(), see)
     if match := re.search(r"Key '([^']+)' (?:is )?not in '?\w+'?.*?full_key: (\S+)", text):
-        return _unknown(match[2], known(), see)
+        return _unknown(match[2], command, known(), see)
     if isinstance(cause, OmegaConfBaseException):
         text = " ".join(str(cause).split())
     # omegaconf: what is wrong, then full_key and object_type.
     if match := re.search(r"^(.*?) full_key: (\S+)", text):
-        return f"{match[2]}: {match[1]}; {see}"
+        several = "; several of a sweep are a,b" if "of type 'list' could" in match[1] else ""
+        return f"{match[2]}: {match[1]}{several}; {see}"
     return f"{text.rstrip('.')}; {see}"
 
 
@@ -88,7 +90,7 @@ def no_key(words: Sequence[str], at: int, known: Sequence[str]) -> str:
         meant = f"{word}={after[1]}"
     elif after and after[0].startswith("="):
         meant = f"{word}{after[0]}"
-    elif before.endswith("="):
+    elif before.endswith(("=", ",")):
         meant = f"{before}{word}"
     elif Path(f"{before.partition('=')[2]} {word}").exists():  # a path with a space
         meant = f'"{before} {word}"'
@@ -139,7 +141,19 @@ def _keys_of_choices() -> dict[str, list[str]]:
     return found
 
 
-def _unknown(key: str, known: Sequence[str], see: str) -> str:
+def _takes_any_key(place: str, kind: type) -> bool:
+    """Whether the value at `place` of a config, such as suite.metrics, is a mapping of its own."""
+    name, _, rest = place.partition(".")
+    found = get_type_hints(kind).get(name)
+    if rest:
+        return isinstance(found, type) and _takes_any_key(rest, found)
+    return get_origin(found) is dict
+
+
+def _unknown(key: str, command: str, known: Sequence[str], see: str) -> str:
+    kind = COMMANDS["train" if command in ("sweep", "search", "fetch") else command]
+    if _takes_any_key(key.rpartition(".")[0], kind):
+        return f"{key} is not there yet: a new key has a plus, +{key}=VALUE; {see}"
     groups = {one.partition(".")[0] for one in known if "." in one}
     of_choices = {
         one: choices

@@ -41,7 +41,9 @@ def scored_runs(runs_dir: Path, study: str) -> dict[Path, dict[str, Any]]:
         folder = study_path(runs_dir, study)
         if any(folder.glob("*/*/results.json")):
             raise UserError(f"no results under {folder} can be read: score the runs again")
-        raise UserError(f"no scored run under {folder}: run `talr train study={study}` first")
+        others = sorted({path.parts[-4] for path in runs_dir.glob("*/*/*/results.json")})
+        here = f"; studies with scores: {', '.join(others)}" if others else ""
+        raise UserError(f"no scored run under {folder}: run `talr train study={study}` first{here}")
     return runs
 
 

@@ -19,6 +19,7 @@ from talr_cli.fields import plain
 from talr_cli.runs.lease import hold
 from talr_cli.runs.listing import as_size, find_run
 from talr_cli.runs.run_directory import LOCK
+from talr_cli.runs.study import scored_runs
 
 SFT, TALR = results("sft", id="11111111"), results("talr", 2e-4, domain=(0.5, 0.03), id="22222222")
 
@@ -242,3 +243,8 @@ def test_doctor_names_what_would_stop_an_experiment(study, tmp_path, monkeypatch
 def test_sizes_have_two_digits_at_least():
     sizes = {0: "0 B", 999: "999 B", 1000: "1.0 KiB", 20 * 2**10: "20 KiB", 3 * 2**31: "6.0 GiB"}
     assert {size: as_size(size) for size in sizes} == sizes
+
+
+def test_where_a_study_has_no_scores_those_that_have_are_named(study):
+    with pytest.raises(UserError, match="` first; studies with scores: s"):
+        scored_runs(Path("runs"), "default")

@@ -4,6 +4,7 @@ import importlib
 
 import pytest
 
+from talr_cli import api
 from talr_cli.errors import UserError
 from talr_cli.printable import command_line
 
@@ -23,6 +24,7 @@ TYPED = {
     ("train", "dataset=jsonl", "dataset.train=my", "rows.csv"): (
         '(did you mean "dataset.train=my rows.csv"?)'
     ),
+    ("sweep", "lr=1e-5,", "1e-4"): "(did you mean lr=1e-5,1e-4?)",
     ("export", "sft-lr1e-5"): "(did you mean run=sft-lr1e-5?)",
     ("eval", "sft-lr1e-5"): "(did you mean ckpt=sft-lr1e-5?)",
     # one's own model and rows in the place of a choice
@@ -32,6 +34,12 @@ TYPED = {
     ("train", "dataset=org/rows"): "dataset=jsonl dataset.hub_id=org/rows dataset.test_split=test",
     ("train", "experiment=paper/esc"): "experiment=paper/esc does not exist (did you mean paper/",
     ("train", "method=SFT"): "(did you mean sft?)",
+    ("eval", "suite.metrics.mine=acc"): "a new key has a plus, +suite.metrics.mine=VALUE",
+    (
+        "eval",
+        "suite.tasks=[mine,mini_python]",
+    ): "no metric for mine: type +suite.metrics.mine=",
+    ("sweep", "suite.shots.mmlu=5"): "+suite.shots.mmlu=VALUE",
     ("train", "LR=1e-5"): "(did you mean lr?)",
     # a value of what is not chosen
     ("train", "dataset.train=rows.csv"): "dataset.train is a value of dataset=jsonl, which is not",
@@ -46,6 +54,7 @@ TYPED = {
     # lists and signs
     ("train", "method=sft,talr"): "several values are for `talr sweep`",
     ("train", "lr=0,5"): "lr=0,5 has a comma: a list stands in [], decimals have a point",
+    ("sweep", "seed=[0,1]", "--dry-run"): "to Integer; several of a sweep are a,b; see",
     ("train", "lr=1e-5,"): "'lr=1e-5,' cannot be read (mismatched input '<EOF>')",
 }
 
@@ -66,3 +75,10 @@ def test_a_command_is_written_as_it_may_be_typed():
     assert command_line(words) == (
         """talr eval "dataset.train='my rows.csv'" 'a b' 'c='"'"'$d'"'"'' lr=1e-5"""
     )
+
+
+def test_a_script_is_told_the_same():
+    with pytest.raises(UserError, match="did you mean lr=1e-5"):
+        api.train("lr", "1e-5")
+    with pytest.raises(UserError, match="is not a text of the form key=value"):
+        api.train(["lr=1e-5"])
