@@ -48,12 +48,12 @@ def model_card(run: RunDirectory, title: str) -> str:
     assert results is not None
     config = run.read_config()
     base, without_base = _base_of(run)
-    made = results["run"]
+    made, trained = results["run"], results["training"]
     setting = {
         "method": run_label(results),
         "learning rate": named(made["lr"]).text,
         "seed": made["seed"],
-        "epochs": f"{config['trainer']['epochs']:g}",
+        **({} if trained is None else _length(trained)),
         "sequences per optimizer step": config["trainer"]["batch_size"],
         "training data": _data_name(config),
         **{f"made with {name}": version for name, version in results["versions"].items()},
@@ -185,6 +185,11 @@ def _change(base: Results | None, results: Results, part: str) -> Cell:
     except UnpairedError:
         return Cell()
     return Cell(found.text)
+
+
+def _length(trained: Mapping[str, Any]) -> dict[str, Any]:
+    """How long it was, which trainer.max_steps or `at` may say in the place of trainer.epochs."""
+    return {"epochs": f"{trained['epochs']:.3g}", "optimizer steps": trained["steps"]}
 
 
 def _command(*arguments: str) -> str:
