@@ -6,7 +6,6 @@ import difflib
 import errno
 import importlib
 import os
-import shlex
 import signal
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from pathlib import Path
 from talr_cli import __version__, progress, streams
 from talr_cli.errors import TRACEBACK, UserError, run_of
 from talr_cli.interruption import interrupt
-from talr_cli.printable import printable, printable_lines
+from talr_cli.printable import command_line, printable, printable_lines
 
 COMMANDS = {
     "train": "train one run, evaluate it, write its run directory",
@@ -110,7 +109,7 @@ def _how_to_go_on(typed: list[str]) -> str:
     """What Ctrl-C leaves to be typed."""
     if not typed or typed[0] not in _GOING_ON or not _is_making(typed):
         return ""
-    return f"; to go on: {printable(shlex.join(['talr', *typed]))}"
+    return f"; to go on: {printable(command_line(['talr', *typed]))}"
 
 
 def _answer(arguments: list[str]) -> int:
@@ -123,8 +122,8 @@ def _answer(arguments: list[str]) -> int:
         return 0
     if command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
-        guess = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"unknown command {command!r}{guess} See `talr --help`.")
+        guess = f" (did you mean {near[0]}?)" if near else ""
+        raise UserError(f"unknown command {command!r}{guess}; see `talr --help`")
     return _run(command, arguments)
 
 

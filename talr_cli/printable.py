@@ -4,8 +4,10 @@ A name or an answer may hold escape sequences that recolour or rewrite a termina
 break a table, marks that turn the direction of writing, halves of characters that no file can hold.
 """
 
+import re
 import shlex
 import unicodedata
+from collections.abc import Sequence
 
 _CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}  # controls, halves of characters, line and paragraph ends
 _UNSEEN = set("\u00ad\u200b\u2060\ufeff")  # two names that differ by them would look alike
@@ -24,9 +26,19 @@ def printable_lines(text: str) -> str:
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
 
 
-def command_line(*arguments: str) -> str:
-    """A line for bash, in which line ends and the like are spelt out."""
-    return " ".join(map(_quoted, arguments))
+def command_line(words: Sequence[str]) -> str:
+    """The words as a line for bash, in which line ends and the like are spelt out."""
+    return " ".join(map(_shell_word, words))
+
+
+def _shell_word(word: str) -> str:
+    if printable(word) != word:
+        plain = word.replace("\\", "\\\\").replace("'", "\\'")
+        return f"$'{printable(plain)}'"
+    # shlex writes each ' as '"'"', which nobody can read; these characters act between ".
+    if "'" in word and not re.search(r'["$`\\!]', word):
+        return f'"{word}"'
+    return shlex.quote(word)
 
 
 def rate_text(rate: float) -> str:
@@ -35,13 +47,6 @@ def rate_text(rate: float) -> str:
         return f"{rate:g}"
     digits, exponent = f"{rate:.5e}".split("e")
     return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
-
-
-def _quoted(argument: str) -> str:
-    if printable(argument) == argument:
-        return shlex.quote(argument)
-    plain = argument.replace("\\", "\\\\").replace("'", "\\'")
-    return f"$'{printable(plain)}'"
 
 
 def _spelt(character: str) -> str:

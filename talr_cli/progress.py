@@ -75,7 +75,7 @@ class Work:
             return self.text()
         parts = [f"{int(self.done)}/{self.total}"] if self.total else []
         left = self.left if self.total else None
-        parts.append(clock(self.seconds) if left is None else f"{clock(left)} left")
+        parts.append(f"{clock(self.seconds)} so far" if left is None else f"{clock(left)} left")
         parts += [self.label] if self.label else []
         if not width:
             return f"{self.what}: {', '.join(parts)}"

@@ -28,7 +28,7 @@ def export(composed: Composed[ExportConfig]) -> None:
     if not run.path.exists():
         run = find_run(config.run, Path(config.runs_dir), config.study).directory
     if not run.config.exists():
-        raise UserError(f"run={config.run} is no run directory: `talr recommend` names them")
+        raise UserError(f"run={config.run} is no run directory: `talr list` names the runs")
     if "trainer" not in run.read_config():
         raise UserError(f"run={config.run} holds the scores of a checkpoint, not a trained model")
     if out.exists() or out.is_symlink():

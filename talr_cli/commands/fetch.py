@@ -11,7 +11,7 @@ from pathlib import Path
 from talr_cli.config import composition
 from talr_cli.config.commands import FetchConfig, SweepConfig
 from talr_cli.errors import UserError
-from talr_cli.printable import printable
+from talr_cli.printable import command_line, printable
 from talr_cli.runs.listing import as_size
 from talr_cli.sweep import fetching
 from talr_cli.sweep.apart import apart
@@ -66,7 +66,7 @@ def _say_how_to_go_on(places: Mapping[str, str], of_runs: Sequence[str]) -> None
     print("all is here, and was found again without a network. Where there is none:")
     values = {**places, "HF_HUB_OFFLINE": "1"}
     print("  export " + " ".join(f"{name}={shlex.quote(one)}" for name, one in values.items()))
-    print(printable(f"  talr sweep {shlex.join(of_runs)}"))
+    print(printable(f"  {command_line(['talr', 'sweep', *of_runs])}"))
 
 
 def _is_of_sweep(override: str) -> bool:

@@ -35,13 +35,14 @@ from omegaconf.errors import OmegaConfBaseException
 from talr_cli import progress
 from talr_cli.config.commands import COMMANDS, conf_dir
 from talr_cli.config.help import choices_of, help_text
-from talr_cli.config.mistakes import nearest, one_line
+from talr_cli.config.mistakes import no_key, no_option, one_line
 from talr_cli.config.quoting import quoted, with_quoted_paths
 from talr_cli.config.typed import schema, typed_config
 from talr_cli.errors import UserError
 from talr_cli.scorers.user import look_in_current_folder
 
 Config = TypeVar("Config")
+_OF_GRIDS = ("sweep", "search", "fetch")  # they take the values of `train` too
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,9 @@ def of_grid(command: str, kind: type[Config], arguments: Sequence[str]) -> OfGri
     if any(one.startswith("-") for one in overrides):
         run(command, lambda composed: None, arguments)
         return None
+    for at, one in enumerate(overrides):
+        if "=" not in one and not one.startswith("~"):
+            raise _without_key(command, overrides, at)
     keys = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     own = tuple(one for one in overrides if one.partition("=")[0].partition(".")[0] in keys)
     with composing(command, config_dir) as also:
@@ -172,6 +176,11 @@ def composed(
 ) -> Composed[Any]:
     """What `run` hands to its task, for a caller in Python; raises as it does."""
     look_in_current_folder()
+    for at, one in enumerate(overrides):
+        if not isinstance(one, str):
+            raise UserError(f"{one!r} is not a text of the form key=value")
+        if "=" not in one and not one.startswith("~"):
+            raise _without_key(command, overrides, at)
     typed = with_quoted_paths(command, overrides)
     held = tuple(hold(typed))
     own = [one for one in typed if one not in held]
@@ -307,34 +316,40 @@ def _checked(
 ) -> tuple[list[str], list[str]]:
     """(options, overrides), told apart, as Hydra takes options only before overrides."""
     parser = get_args_parser()
-    flags = [flag for action in parser._actions for flag in action.option_strings]
 
     def fail(message: str) -> NoReturn:
         match = re.search(r"unrecognized arguments: (\S+)", message)
-        guess = nearest(match[1], flags) if match else ""
+        guess = no_option(match[1], arguments, _known_keys(command)) if match else ""
         raise UserError(f"{message}{guess}; see `talr {command} --help`")
 
     parser.error = fail  # type: ignore[method-assign]
     namespace: argparse.Namespace = parser.parse_intermixed_args(list(arguments))
     keys = iter(positional)
     overrides = []
-    for override in namespace.overrides:
+    for at, override in enumerate(namespace.overrides):
         if "=" not in override and not override.startswith("~"):
             key = next(keys, None)
             if key is None:
-                raise UserError(
-                    f"{override!r} is not of the form key=value; see `talr {command} --help`"
-                )
+                raise _without_key(command, namespace.overrides, at)
             override = f"{key}={quoted(override)}"
         overrides.append(override)
     options = [one for one in arguments if one not in namespace.overrides]
     return options, with_quoted_paths(command, overrides)
 
 
+def _without_key(command: str, words: Sequence[str], at: int) -> UserError:
+    guess = no_key(words, at, _known_keys(command))
+    see = f"see `talr {command} --help`"
+    return UserError(f"{words[at]!r} is not of the form key=value{guess}; {see}")
+
+
 def _known_keys(command: str) -> list[str]:
+    of_runs = ("train",) * (command in _OF_GRIDS)
     with composing(command, None):
-        config = compose(command)
-    keys: list[str] = [group.name for group in conf_dir().iterdir() if group.is_dir()]
+        configs = [compose(one) for one in (command, *of_runs)]
+    keys: list[str] = []
+    if any("model" in config for config in configs):
+        keys = [group.name for group in conf_dir().iterdir() if group.is_dir()]
 
     def walk(node: Any, prefix: str) -> None:
         for key in node:
@@ -343,5 +358,6 @@ def _known_keys(command: str) -> list[str]:
             if OmegaConf.is_dict(child) and not child._is_none() and not child._is_missing():
                 walk(child, f"{prefix}{key}.")
 
-    walk(config, "")
+    for config in configs:
+        walk(config, "")
     return keys

@@ -5,9 +5,17 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import get_origin, get_type_hints
 
-from hydra.errors import MissingConfigException
+import yaml
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
+
+from talr_cli.config.commands import COMMANDS, conf_dir
+
+# Options of Hydra's that talr shows; of the others none is meant by who mistypes one.
+_OPTIONS = ("--help", "--cfg", "--config-dir", "--multirun")
 
 
 def one_line(error: Exception, command: str, known: Callable[[], Sequence[str]]) -> str:
@@ -20,18 +28,24 @@ def one_line(error: Exception, command: str, known: Callable[[], Sequence[str]])
     text = " ".join(str(error).split())
     cause = error.__cause__
     if isinstance(error, MissingConfigException) and error.options:
-        group, _, name = (error.missing_cfg_file or "").rpartition("/")
-        guess, choices = nearest(name, error.options), ", ".join(error.options)
-        return f"{group}={name} does not exist{guess}; the choices are {choices}"
+        return _no_choice(error.missing_cfg_file or "", error.options)
+    if isinstance(error, OverrideParseException):
+        reason = re.split(r" (?:expecting|See https?:) ?", text)[0].rstrip(".")
+        quotes = "a text with signs in it needs quotes within quotes, \"key='...'\""
+        return f"{error.override!r} cannot be read ({reason}): {quotes}; {see}"
+    if match := re.search(r"Ambiguous value for argument '(.*?)' 1\.", text):
+        sweep = "; several values are for `talr sweep`" if command == "train" else ""
+        return f"{match[1]} has a comma: a list stands in [], decimals have a point{sweep}; {see}"
     if match := re.search(r"Could not override '([^']+)'", text):
-        return _unknown(match[1], known(), see)
+        return _unknown(match[1], command, known(), see)
     if match := re.search(r"Key '([^']+)' (?:is )?not in '?\w+'?.*?full_key: (\S+)", text):
-        return _unknown(match[2], known(), see)
+        return _unknown(match[2], command, known(), see)
     if isinstance(cause, OmegaConfBaseException):
         text = " ".join(str(cause).split())
     # omegaconf: what is wrong, then full_key and object_type.
     if match := re.search(r"^(.*?) full_key: (\S+)", text):
-        return f"{match[2]}: {match[1]}; {see}"
+        several = "; several of a sweep are a,b" if "of type 'list' could" in match[1] else ""
+        return f"{match[2]}: {match[1]}{several}; {see}"
     return f"{text.rstrip('.')}; {see}"
 
 
@@ -40,18 +54,116 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
     Of a nested key the last part counts most: `leraning_rate` is no `trainer.validate`.
     """
+    name = name.lower()
     parent, _, own = name.rpartition(".")
-    beside = [key for key in known if key.rpartition(".")[0] == parent]
     last = {key.rpartition(".")[2]: key for key in reversed(known)}
+    beside = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == parent}
+    alike = [key for key in known if ("." in key) == ("." in name)]
     near = (
-        difflib.get_close_matches(name, beside, n=1, cutoff=0.6)
+        [beside[one] for one in difflib.get_close_matches(own, list(beside), n=1, cutoff=0.6)]
         or [last[one] for one in difflib.get_close_matches(own, list(last), n=1, cutoff=0.75)]
-        or difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+        or difflib.get_close_matches(name, alike, n=1, cutoff=0.75)
     )
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def _unknown(key: str, known: Sequence[str], see: str) -> str:
+def no_option(typed: str, arguments: Sequence[str], known: Sequence[str]) -> str:
+    """What was meant by an option that there is not, such as `--lr 1e-5`."""
+    if typed == "--dry-run":
+        return " (`talr sweep` has it)"
+    name, _, value = typed.lstrip("-").partition("=")
+    key = _key_called(name.replace("-", "_"), known)
+    if key is None:
+        near = difflib.get_close_matches(typed, _OPTIONS, n=1, cutoff=0.7)
+        return f" (did you mean {near[0]}?)" if near else ""
+    following = arguments[arguments.index(typed) + 1 :] if typed in arguments else ()
+    value = value or next(iter(following), "VALUE")
+    return f" (values have no dashes: {key}={value})"
+
+
+def no_key(words: Sequence[str], at: int, known: Sequence[str]) -> str:
+    """What was meant by `words[at]`, which is not of the form key=value."""
+    word, before, after = words[at], words[at - 1] if at else "", words[at + 1 :]
+    key = _key_called(word, known)
+    meant = None
+    if after[:1] == ["="] and len(after) > 1:  # method = sft
+        meant = f"{word}={after[1]}"
+    elif after and after[0].startswith("="):
+        meant = f"{word}{after[0]}"
+    elif before.endswith(("=", ",")):
+        meant = f"{before}{word}"
+    elif Path(f"{before.partition('=')[2]} {word}").exists():  # a path with a space
+        meant = f'"{before} {word}"'
+    elif key is not None and after and "=" not in after[0]:
+        meant = f"{key}={after[0]}"
+    elif key is None and (named := next((one for one in ("run", "ckpt") if one in known), None)):
+        meant = f"{named}={word}"
+    return f" (did you mean {meant}?)" if meant else ""
+
+
+def _key_called(name: str, known: Sequence[str]) -> str | None:
+    """The key that somebody calls so: `lr`, `learning_rate`, `epochs`."""
+    name = name.lower()
+    last = {key.rpartition(".")[2]: key for key in reversed(known)}
+    return name if name in known else _OTHER_NAMES.get(name, last.get(name))
+
+
+def _no_choice(path: str, options: Sequence[str]) -> str:
+    """`path` is where the choice would lie: GROUP/NAME."""
+    group, _, name = path.partition("/")
+    if group == "hydra":
+        group, _, name = path.rpartition("/")
+    if group == "model" and "/" in name:
+        return f"model={name} does not exist: a folder or a model of the hub is model.path={name}"
+    if group == "dataset" and Path(name).suffix:
+        own = f"dataset=jsonl dataset.train={name} dataset.test=FILE"
+        return f"dataset={name} does not exist: rows of your own are {own}"
+    if group == "dataset" and "/" in name:
+        own = f"dataset=jsonl dataset.hub_id={name} dataset.test_split=test"
+        return f"dataset={name} does not exist: rows of the hub are {own}"
+    folder = conf_dir() / group
+    inner = [f"{file.parent.name}/{file.stem}" for file in sorted(folder.glob("*/*.yaml"))]
+    options = [*options, *inner]
+    guess, choices = nearest(name, options), ", ".join(options)
+    return f"{group}={name} does not exist{guess}; the choices are {choices}"
+
+
+def _keys_of_choices() -> dict[str, list[str]]:
+    """{key: the choices that have it}, such as {dataset.train: [dataset=jsonl]}."""
+    found: dict[str, list[str]] = {}
+    for file in sorted(conf_dir().glob("*/*.yaml")):
+        text = file.read_text(encoding="utf-8")
+        if "# @package _global_" in text:  # a method, an experiment
+            continue
+        group = file.parent.name
+        for name in yaml.safe_load(text) or {}:
+            found.setdefault(f"{group}.{name}", []).append(f"{group}={file.stem}")
+    return found
+
+
+def _takes_any_key(place: str, kind: type) -> bool:
+    """Whether the value at `place` of a config, such as suite.metrics, is a mapping of its own."""
+    name, _, rest = place.partition(".")
+    found = get_type_hints(kind).get(name)
+    if rest:
+        return isinstance(found, type) and _takes_any_key(rest, found)
+    return get_origin(found) is dict
+
+
+def _unknown(key: str, command: str, known: Sequence[str], see: str) -> str:
+    kind = COMMANDS["train" if command in ("sweep", "search", "fetch") else command]
+    if _takes_any_key(key.rpartition(".")[0], kind):
+        return f"{key} is not there yet: a new key has a plus, +{key}=VALUE; {see}"
+    groups = {one.partition(".")[0] for one in known if "." in one}
+    of_choices = {
+        one: choices
+        for one, choices in _keys_of_choices().items()
+        if one.partition(".")[0] in groups
+    }
+    if key in of_choices:
+        choices = " or ".join(of_choices[key])
+        return f"{key} is a value of {choices}, which is not chosen; {see}"
+    known = [*known, *of_choices]
     # A key that others call otherwise, such as learning_rate.
     others = difflib.get_close_matches(key.rpartition(".")[2], _OTHER_NAMES, n=1, cutoff=0.85)
     if others and _OTHER_NAMES[others[0]] != key:
@@ -68,6 +180,8 @@ _OTHER_NAMES = {
     "per_device_train_batch_size": "trainer.micro_batch_size",
     "gradient_accumulation_steps": "trainer.micro_batch_size",
     "max_seq_length": "trainer.max_length",
+    "train_file": "dataset.train",
+    "test_file": "dataset.test",
     "output_dir": "runs_dir",
     "model_name_or_path": "model.path",
 }

@@ -35,7 +35,11 @@ _UNKNOWN = (
     *("images", "image", "videos", "video", "audios", "audio"),
     *("documents", "functions", "chat_template_kwargs"),
 )
-WANTED = f"wanted are {' or '.join([*MESSAGES, *map(' and '.join, PAIRS)])}"
+_OTHER_PAIRS = ", ".join(map(" and ".join, PAIRS[1:]))
+WANTED = (
+    f"wanted are {' or '.join(MESSAGES)}, or what is asked and what is answered as "
+    f"{' and '.join(PAIRS[0])} (or {_OTHER_PAIRS}): rename yours"
+)
 
 
 @dataclass(frozen=True)

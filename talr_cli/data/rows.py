@@ -111,9 +111,10 @@ class BadRows:
         if not bad:
             return
         for (file, reason), lines in self._found.items():
-            # Not a bad row but a file of another kind: to skip its rows would be no help.
+            # Not a bad row but a file of another kind: to skip its rows would be no help. One file
+            # may be given twice, to train on and to score.
             if len(lines) == self._totals[file] > 1:
-                raise UserError(f"{file}: each of its {len(lines)} rows {reason}")
+                raise UserError(f"{file}: each of its {len(set(lines))} rows {reason}")
         named = "; ".join(_named(self._found))
         if self.on_bad_row == "stop":
             raise UserError(

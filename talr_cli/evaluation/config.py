@@ -118,7 +118,8 @@ class SuiteConfig:
             raise UserError(f"suite.tasks names {', '.join(twice)} twice")
         without = [task for task in self.tasks if task not in self.metrics]
         if without:
-            raise UserError(f"suite.metrics names no metric for {', '.join(without)}")
+            typed = " ".join(f"+suite.metrics.{name}=METRIC" for name in without)
+            raise UserError(f"suite.metrics names no metric for {', '.join(without)}: type {typed}")
         wrong = {task: number for task, number in self.shots.items() if number < 0}
         if wrong:
             raise UserError(f"suite.shots={wrong}: a number of shots is 0 or more")

@@ -42,4 +42,7 @@ def checkpoint(ckpt: str, run: RunDirectory | None, model: ModelConfig) -> Model
     try:
         return resolve(replace(model, path=ckpt, revision=None, package=None, random_init=None))
     except UserError as error:
-        raise UserError(str(error).replace("model.path=", "ckpt=")) from error
+        said = str(error).replace("model.path=", "ckpt=")
+        if "/" not in ckpt and not Path(ckpt).exists():  # no hub id has a single word
+            said += "; of a run it is the directory, which `talr show NAME` says"
+        raise UserError(said) from error

@@ -74,7 +74,7 @@ def model_card(run: RunDirectory, title: str) -> str:
         "## How it was made",
         "\n".join(f"- {escaped(name)}: {escaped(str(value))}" for name, value in setting.items()),
         f"Commands:\n\n    {made_by(run)}\n"
-        f"    {command_line('talr', 'export', f'run={run.path}', f'out={title}')}",
+        f"    {command_line(['talr', 'export', f'run={run.path}', f'out={title}'])}",
         f"Identity of the run: `{run.read_identity()}`.",
     ]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from talr_cli.errors import UserError
-from talr_cli.printable import rate_text
+from talr_cli.printable import command_line, rate_text
 from talr_cli.report.figures.looks import ordered
 from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_cells, pair_columns
 from talr_cli.runs.reading import read_text
@@ -45,7 +44,7 @@ def commands(runs: Mapping[Path, Results]) -> list[str]:
             continue
         typed = [_QUOTED.sub(_unquoted, line) for line in typed]
         if is_base(one):
-            evaluated.append(shlex.join(["talr", "eval", *typed]))
+            evaluated.append(command_line(["talr", "eval", *typed]))
             continue
         values = dict(line.partition("=")[::2] for line in typed)
         rest = tuple(line for line in typed if line.partition("=")[0] not in _AXES)
@@ -118,7 +117,7 @@ def _grid(rest: Sequence[str], points: Sequence[tuple[str, ...]]) -> Iterator[st
             for name, values in zip(_AXES, axes, strict=True)
             if values != [""]
         ]
-        yield shlex.join(["talr", "train" if size == 1 else "sweep", *rest, *lists])
+        yield command_line(["talr", "train" if size == 1 else "sweep", *rest, *lists])
 
 
 def _unquoted(quoted: re.Match[str]) -> str:

@@ -62,7 +62,8 @@ def find_run(name: str, runs_dir: Path, study: str | None) -> Found:
         UserError: There is none, or there are several.
     """
     path = Path(name)
-    for folder in (path, path.parent):
+    where = runs_dir if study is None else study_path(runs_dir, study)
+    for folder in (path, path.parent, where / path):  # the last is how runs are named below
         if any((folder / sign).exists() for sign in _SIGNS):
             return Found(folder.absolute().parents[1].name, RunDirectory(folder))
     if "/" in name:
@@ -75,10 +76,11 @@ def find_run(name: str, runs_dir: Path, study: str | None) -> Found:
     for fits in _FITS:
         found = found or [one for one in runs if fits(one.path.name, name)]
     if len(found) != 1:
-        where = runs_dir if study is None else study_path(runs_dir, study)
         what = f"{len(found)} runs begin" if found else "no directory and no run begins"
         names = ", ".join(str(one.path.relative_to(where)) for one in found or runs)
-        raise UserError(f"{what} with {name} in {where}: there are {names}")
+        which = "give one of" if found else "there are"
+        base = "; `talr eval` scores a base model" if name == "base" and not found else ""
+        raise UserError(f"{what} with {name} in {where}: {which} {names}{base}")
     return found[0]
 
 

@@ -42,7 +42,9 @@ def scored_runs(runs_dir: Path, study: str) -> dict[Path, dict[str, Any]]:
         folder = study_path(runs_dir, study)
         if any(folder.glob("*/*/results.json")):
             raise UserError(f"no results under {folder} can be read: score the runs again")
-        raise UserError(f"no scored run under {folder}: run `talr train study={study}` first")
+        others = sorted({path.parts[-4] for path in runs_dir.glob("*/*/*/results.json")})
+        here = f"; studies with scores: {', '.join(others)}" if others else ""
+        raise UserError(f"no scored run under {folder}: run `talr train study={study}` first{here}")
     return runs
 
 
@@ -85,7 +87,7 @@ def made_by(run: RunDirectory) -> str:
         UserError: It was not kept, or cannot be read.
     """
     command = "train" if "trainer" in run.read_config() else "eval"
-    return command_line("talr", command, *run.read_overrides())
+    return command_line(["talr", command, *run.read_overrides()])
 
 
 def score_command(run: str | Path) -> str:

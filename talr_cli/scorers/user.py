@@ -103,6 +103,11 @@ def scorer_at(path: str) -> UserScorer:
     Raises:
         UserError: The path names nothing that can be called.
     """
+    if path.endswith(".py") or "/" in path:
+        name = f"{Path(path).name.partition('.')[0]}.FUNCTION"
+        raise UserError(
+            f"dataset.scorer={path} names a file: type {name}, in the folder that it lies in"
+        )
     module_name, _, function_name = path.rpartition(".")
     try:
         module = module_as_it_is(module_name)

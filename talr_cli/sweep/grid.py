@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -30,6 +29,7 @@ from talr_cli.config.typed import as_asked_here, typed_config
 from talr_cli.data.base import scored_values
 from talr_cli.errors import UserError
 from talr_cli.fields import plain
+from talr_cli.printable import command_line
 from talr_cli.run.config import EvalConfig, TrainConfig
 
 MOST_RUNS = 1000  # planning takes ten seconds
@@ -166,7 +166,7 @@ def base_command(overrides: Sequence[str], config_dir: Path | None) -> str:
     else:  # it may set any of them
         own = _as_composed(overrides, config_dir)
     folder = () if config_dir is None else ("--config-dir", str(config_dir))
-    return shlex.join(["talr", "eval", *folder, *own])
+    return command_line(["talr", "eval", *folder, *own])
 
 
 def _as_composed(overrides: Sequence[str], config_dir: Path | None) -> list[str]:

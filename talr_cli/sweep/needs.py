@@ -197,7 +197,28 @@ def notes(jobs: Sequence[Job], unknown: Sequence[str]) -> list[str]:
         os.environ.get("WANDB_MODE") or is_logged_in()
     ):
         found.append("W&B: not logged in (`wandb login`), runs are logged offline")
-    return found
+    return [*found, *_same_names(jobs)]
+
+
+def _same_names(jobs: Sequence[Job]) -> Iterator[str]:
+    """A line for what is swept beside what names show: tables could not tell such runs apart."""
+    named: dict[str, list[set[str]]] = {}
+    for job in jobs:
+        if job.command == "eval":
+            continue
+        name = str(job.directory.path).rpartition("-")[0]
+        named.setdefault(name, []).append(set(job.overrides))
+    differ = {
+        one.partition("=")[0].lstrip("+")
+        for typed in named.values()
+        for one in set().union(*typed)
+        if not all(one in each for each in typed)
+    }
+    if differ:
+        yield (
+            f"runs of one name differ in {', '.join(sorted(differ))}: a preset for each value "
+            "gives them names of their own (docs/studies.md)"
+        )
 
 
 def free_bytes(folder: Path) -> int:

@@ -54,7 +54,7 @@ def test_train_help_lists_groups_and_values(tmp_path):
 
 
 MISTAKES = {
-    "command": (("trian",), "unknown command 'trian'; did you mean 'train'"),
+    "command": (("trian",), "unknown command 'trian' (did you mean train?)"),
     "value": (("train", "lrr=1e-6"), "lrr is not a config value (did you mean lr?)"),
     "nested value": (
         ("train", "trainer.epoch=3"),

@@ -19,6 +19,7 @@ from talr_cli.fields import plain
 from talr_cli.runs.lease import hold
 from talr_cli.runs.listing import as_size, find_run
 from talr_cli.runs.run_directory import LOCK
+from talr_cli.runs.study import scored_runs
 from talr_cli.statistics.pairs import name_of
 
 SFT, TALR = results("sft", id="11111111"), results("talr", 2e-4, domain=(0.5, 0.03), id="22222222")
@@ -116,8 +117,13 @@ def test_a_name_may_be_typed_without_its_identity(study):
     assert find_run("talr-lr2e-4-s0", Path("runs"), None).path == study["talr"].path
     assert find_run("talr-lr0.0002-s0", Path("runs"), "s").path == study["talr"].path
     assert find_run("talr-lr2e-4-s0-at", Path("runs"), None).path == beside
-    with pytest.raises(UserError, match="2 runs begin with talr-lr2e-4"):
+    with pytest.raises(UserError, match="2 runs begin with talr-lr2e-4") as several:
         find_run("talr-lr2e-4", Path("runs"), None)
+    named = str(several.value).rpartition("give one of ")[2].split(", ")
+    assert [find_run(one, Path("runs"), None).path for one in named] == [
+        study["talr"].path,
+        beside,
+    ]
 
 
 def test_words_are_folded_to_a_terminal_and_paths_are_not_broken(monkeypatch):
@@ -265,3 +271,8 @@ def test_doctor_names_what_would_stop_an_experiment(study, tmp_path, monkeypatch
 def test_sizes_have_two_digits_at_least():
     sizes = {0: "0 B", 999: "999 B", 1000: "1.0 KiB", 20 * 2**10: "20 KiB", 3 * 2**31: "6.0 GiB"}
     assert {size: as_size(size) for size in sizes} == sizes
+
+
+def test_where_a_study_has_no_scores_those_that_have_are_named(study):
+    with pytest.raises(UserError, match="` first; studies with scores: s"):
+        scored_runs(Path("runs"), "default")

@@ -276,6 +276,10 @@ def test_a_file_of_another_kind_is_one_line(tmp_path):
     message = str(error.value)
     assert "each of its 30 rows has the columns text; wanted are messages or" in message
     assert message.count("text") == 1
+    file = tmp_path / "rows.csv"
+    file.write_text("text,label\na,b\nc,d\n")
+    with pytest.raises(UserError, match="each of its 2 rows has the columns text, label"):
+        Jsonl(train=str(file), test=str(file)).load()
 
 
 def test_columns_that_no_model_sees_are_named_once_and_kept_for_a_scorer(tmp_path, caplog):

@@ -69,7 +69,7 @@ _KINDS = {
         (_train("+steps=3"), "steps is not a config value"),
         (_train("+trainer.warmup=3"), "trainer.warmup is not a config value"),
         (_train("~lr"), "lr"),
-        (("trian",), "did you mean 'train'?"),
+        (("trian",), "(did you mean train?)"),
         (("report", "studdy=x"), "did you mean study?"),
         (_train("method=sft", "objective.tau=2"), "objective.tau"),
     ],

@@ -68,6 +68,10 @@ def test_what_was_typed_is_named(tiny_config, tmp_path, no_hub):
         for find in (resolve, resolve_here):  # a training's, and a plan's
             with pytest.raises(UserError, match=r"^model\.path="):
                 find(replace(tiny_config, path=path, package=None, random_init=None))
+    with pytest.raises(
+        UserError, match="of a run it is the directory, which `talr show NAME` says"
+    ):
+        checkpoint("sft-lr1e-5", None, tiny_config)
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2", "gemma"])

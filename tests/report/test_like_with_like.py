@@ -203,6 +203,7 @@ def card(tmp_path):
 def test_a_card_shows_the_own_base_or_says_why_there_is_none(card):
     text = card(TWO_BASES)
     assert "| domain: medcalc, accuracy | 0.700 ± 0.060 | 0.800 ± 0.052 | +0.100 [" in text
+    assert "\n- epochs: 3\n- optimizer steps: 100\n" in text  # as made; its config says one
 
 
 def test_a_card_says_what_was_trained_and_not_what_was_asked_for(card):

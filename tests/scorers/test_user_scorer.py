@@ -138,6 +138,7 @@ def test_a_verdict_is_passed_on(folder):
         ),
         ("own_scorers.quits.f", r"cannot be imported \(SystemExit: 3\)"),
         (".within", "cannot be imported"),
+        ("./judges.py", "names a file: type judges.FUNCTION"),
     ],
 )
 def test_mistakes_are_one_line_and_come_before_the_training(folder, scorer, expected):

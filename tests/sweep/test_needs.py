@@ -168,3 +168,20 @@ def test_wandb_without_a_login_is_noted(tmp_path, monkeypatch):
     (tmp_path / "netrc").unlink()
     assert needs.notes([one], []) == []
     assert json.dumps(needs.notes([one], ["org/name"])).count("org/name") == 1
+
+
+def test_runs_that_names_do_not_tell_apart_are_noted(tmp_path):
+    alike = ("method=talr", "lr=1e-5", "logger=none")
+    jobs = [
+        job(
+            tmp_path,
+            f"talr-s{seed}-{number}",
+            *alike,
+            f"seed={seed}",
+            f"objective.w_min={w}",
+        )
+        for number, (seed, w) in enumerate([(0, 0.1), (1, 0.1), (0, 0.2), (1, 0.2)])
+    ]
+    (note,) = needs.notes(jobs, [])
+    assert note.startswith("runs of one name differ in objective.w_min:")
+    assert needs.notes(jobs[:2], []) == []

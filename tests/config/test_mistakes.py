@@ -1,0 +1,84 @@
+"""What somebody who has never used Hydra types, and what is said to type instead."""
+
+import importlib
+
+import pytest
+
+from talr_cli import api
+from talr_cli.errors import UserError
+from talr_cli.printable import command_line
+
+TYPED = {
+    # as other tools have it
+    ("train", "--lr", "1e-5"): "(values have no dashes: lr=1e-5)",
+    ("train", "--learning-rate=1e-5"): "(values have no dashes: lr=1e-5)",
+    ("sweep", "--epochs", "3"): "(values have no dashes: trainer.epochs=3)",
+    ("train", "--dry-run"): "--dry-run (`talr sweep` has it)",
+    ("train", "--foo"): "unrecognized arguments: --foo; see",
+    # around the equals sign
+    ("train", "lr", "1e-5"): "(did you mean lr=1e-5?)",
+    ("sweep", "lr", "1e-5"): "(did you mean lr=1e-5?)",
+    ("train", "method", "=", "sft"): "(did you mean method=sft?)",
+    ("train", "method", "=sft"): "(did you mean method=sft?)",
+    ("train", "method=", "sft"): "(did you mean method=sft?)",
+    ("train", "dataset=jsonl", "dataset.train=my", "rows.csv"): (
+        '(did you mean "dataset.train=my rows.csv"?)'
+    ),
+    ("sweep", "lr=1e-5,", "1e-4"): "(did you mean lr=1e-5,1e-4?)",
+    ("export", "sft-lr1e-5"): "(did you mean run=sft-lr1e-5?)",
+    ("eval", "sft-lr1e-5"): "(did you mean ckpt=sft-lr1e-5?)",
+    # one's own model and rows in the place of a choice
+    ("train", "model=org/name"): "a folder or a model of the hub is model.path=org/name",
+    ("train", "model=/folder/name"): "model.path=/folder/name",
+    ("train", "dataset=rows.csv"): "dataset=jsonl dataset.train=rows.csv dataset.test=FILE",
+    ("train", "dataset=org/rows"): "dataset=jsonl dataset.hub_id=org/rows dataset.test_split=test",
+    ("train", "experiment=paper/esc"): "experiment=paper/esc does not exist (did you mean paper/",
+    ("train", "method=SFT"): "(did you mean sft?)",
+    ("eval", "suite.metrics.mine=acc"): "a new key has a plus, +suite.metrics.mine=VALUE",
+    (
+        "eval",
+        "suite.tasks=[mine,mini_python]",
+    ): "no metric for mine: type +suite.metrics.mine=",
+    ("sweep", "suite.shots.mmlu=5"): "+suite.shots.mmlu=VALUE",
+    ("train", "LR=1e-5"): "(did you mean lr?)",
+    # a value of what is not chosen
+    ("train", "dataset.train=rows.csv"): "dataset.train is a value of dataset=jsonl, which is not",
+    ("train", "objective.w_min=0.1"): "objective.w_min is a value of objective=talr, which",
+    ("sweep", "dataset=jsonl", "dataset.trian=rows.csv"): "(did you mean dataset.train?)",
+    (
+        "train",
+        "dataset=jsonl",
+        "dataset.text_column=text",
+    ): "text_column is not a config value;",
+    ("report", "dataset.train=rows.csv"): "dataset.train is not a config value; see",
+    # lists and signs
+    ("train", "method=sft,talr"): "several values are for `talr sweep`",
+    ("train", "lr=0,5"): "lr=0,5 has a comma: a list stands in [], decimals have a point",
+    ("sweep", "seed=[0,1]", "--dry-run"): "to Integer; several of a sweep are a,b; see",
+    ("train", "lr=1e-5,"): "'lr=1e-5,' cannot be read (mismatched input '<EOF>')",
+}
+
+
+@pytest.mark.parametrize("typed", TYPED, ids=command_line)
+def test_a_beginners_mistake_names_what_to_type(typed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my rows.csv").touch()
+    command, *arguments = typed
+    with pytest.raises(UserError) as error:
+        importlib.import_module(f"talr_cli.commands.{command}").main(arguments)
+    assert TYPED[typed] in str(error.value)
+    assert "hydra" not in str(error.value).lower()
+
+
+def test_a_command_is_written_as_it_may_be_typed():
+    words = ["talr", "eval", "dataset.train='my rows.csv'", "a b", "c='$d'", "lr=1e-5"]
+    assert command_line(words) == (
+        """talr eval "dataset.train='my rows.csv'" 'a b' 'c='"'"'$d'"'"'' lr=1e-5"""
+    )
+
+
+def test_a_script_is_told_the_same():
+    with pytest.raises(UserError, match="did you mean lr=1e-5"):
+        api.train("lr", "1e-5")
+    with pytest.raises(UserError, match="is not a text of the form key=value"):
+        api.train(["lr=1e-5"])
