@@ -71,7 +71,7 @@ def test_runs_of_one_name_are_said_to_differ_and_in_what(tmp_path, monkeypatch, 
     made = [results("sft", id=f"{n}" * 8) | {"setting": f"s{n}"} for n in (1, 2)]
     write_study(tmp_path / "runs", made)
     names = [name_of(one) for one in made]
-    assert "2 runs are called sft-lr1e-6-s0 and differ in another value" in said(
+    assert "2 runs are called sft-lr1e-6-s0 and differ in a value or in what they" in said(
         list_command, capsys
     )
     assert "of one name, but they differ in more than rate and seed" in said(

@@ -66,9 +66,13 @@ def namesake_lines(runs: Sequence[Listed]) -> list[str]:
         of_name.setdefault(one.path.with_name(name), []).append(one)
     lines = []
     for path, own in of_name.items():
-        data = {(one.results or {}).get("trained_on") for one in own} - {None}
+        data = {(one.results or {}).get("trained_on") for one in own}
         if len(own) > 1:
-            what = "what they were trained on" if len(data) > 1 else "another value"
+            what = (
+                "another value" if None not in data else "a value or in what they were trained on"
+            )
+            if len(data - {None}) > 1:
+                what = "what they were trained on"
             lines.append(
                 f"{len(own)} runs are called {path.name} and differ in {what}: `talr show RUN`"
             )
