@@ -46,10 +46,10 @@ def files_of(where: str | Sequence[str]) -> list[Path]:
     """
     files: list[Path] = []
     for pattern in [where] if isinstance(where, str) else where:
-        found = files_at(pattern)
-        if not found:
+        found, is_folder = files_at(pattern), Path(pattern).expanduser().is_dir()
+        if not found and not is_folder:
             raise UserError(f"{pattern} does not exist: give the path of a file, {_endings()}")
-        if Path(pattern).expanduser().is_dir():
+        if is_folder:
             found = [file for file in found if _ending(file) in _READERS]
             if not found:
                 raise UserError(f"{pattern} holds no file that ends with {_endings()}")

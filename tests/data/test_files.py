@@ -275,9 +275,11 @@ def test_folders_patterns_lists_and_the_home(tmp_path, monkeypatch):
     assert [str(path) for path in files_of("data/**/c.jsonl")] == ["data/in/c.jsonl"]
     splits = Jsonl(train=["~/data/b.jsonl", "~/data/in/*.jsonl"]).load()
     assert [one.id for one in splits.train] == ["train:b.jsonl:1", "train:c.jsonl:1"]
+    (tmp_path / "empty").mkdir()
     for where, reason in (
         (["~/data/b.jsonl", "~/data/b*"], "b.jsonl is named twice"),
         ("~/data/*.nothing", "does not exist"),
+        ("~/empty", "~/empty holds no file that ends with"),
         ("~/data/README.md", "does not end with"),
         ([], "an empty list of files"),
     ):
