@@ -10,11 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose
 from omegaconf import OmegaConf
 
 from talr_cli.config.commands import COMMANDS
-from talr_cli.config.composition import composing, take_config_dir
+from talr_cli.config.composition import composing, take_config_dir, untyped
 from talr_cli.config.help import Described, choices_of, describe, groups
 from talr_cli.errors import UserError
 
@@ -84,7 +83,7 @@ def _described(
     for overrides in (given, []):
         try:
             with composing(command, config_dir) as also:
-                config = compose(command, [*also, *overrides])
+                config = untyped(command, overrides, also, config_dir)
                 values: Any = OmegaConf.to_container(config)
                 return list(describe(COMMANDS[command], values)), values
         except (UserError, ImportError, AttributeError):  # also of the user's own class

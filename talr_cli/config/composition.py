@@ -120,7 +120,7 @@ def show_help(command: str, arguments: Sequence[str]) -> bool:
     config_dir, rest = take_config_dir(arguments)
     overrides = [one for one in rest if not one.startswith("-") and "=" in one]
     with composing(command, config_dir) as also:
-        config = _compose(command, overrides, also, config_dir)
+        config = untyped(command, overrides, also, config_dir)
         values: Any = OmegaConf.to_container(config)
         print(help_text(command, COMMANDS[command], values, config_dir), end="")
     return True
@@ -129,7 +129,7 @@ def show_help(command: str, arguments: Sequence[str]) -> bool:
 def load(command: str, overrides: Sequence[str]) -> Any:
     """The typed config of a command without running it."""
     with composing(command, None):
-        return typed_config(command, _compose(command, overrides), overrides)
+        return typed_config(command, untyped(command, overrides), overrides)
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def of_grid(command: str, kind: type[Config], arguments: Sequence[str]) -> OfGri
     keys = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     own = tuple(one for one in overrides if one.partition("=")[0].partition(".")[0] in keys)
     with composing(command, config_dir) as also:
-        options = typed_config(command, _compose(command, own, also, config_dir), own)
+        options = typed_config(command, untyped(command, own, also, config_dir), own)
     return OfGrid(options, own, tuple(one for one in overrides if one not in own), config_dir)
 
 
@@ -185,19 +185,20 @@ def composed(
     held = tuple(hold(typed))
     own = [one for one in typed if one not in held]
     with composing(command, config_dir) as also:
-        config = _compose(command, own, also, config_dir)
+        config = untyped(command, own, also, config_dir)
         values: Any = OmegaConf.to_container(config, resolve=True)
         made = typed_config(command, config, own, also)
     added = () if config_dir is None else (f"--config-dir={config_dir}",)
     return Composed(made, (*own, *held), (*added, *own, *held), values, config_dir)
 
 
-def _compose(
+def untyped(
     command: str,
     overrides: Sequence[str],
     also: Sequence[str] = (),
     config_dir: Path | None = None,
 ) -> DictConfig:
+    """A command's config as Hydra composes it; within `composing`, which yields `also`."""
     check_choices(_parsed(overrides), config_dir)
     return compose(command, [*also, *overrides])
 

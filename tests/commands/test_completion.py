@@ -30,6 +30,7 @@ PATIENCE = 120.0  # seconds
         "talr train train": ["trainer.", "trainer="],
         "talr train lr=x method=talr objective.w_": [],  # of no method that it would have been
         "talr train method=talr objective.w_": ["objective.w_min="],
+        "talr train adapter=null lr": ["lr="],
         "talr train eval=": ["eval=true", "eval=false"],
         "talr sweep keep=": ["keep=final", "keep=ends", "keep=best", "keep=none"],
         "talr report study=d": ["study=demo"],
