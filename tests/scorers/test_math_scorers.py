@@ -85,6 +85,9 @@ def test_without_a_number_there_is_no_answer(output):
         ("<answer></answer>", None),
         ("So it is a half. #### \\frac{1}{2}\n", "\\frac{1}{2}"),
         ("#### Step 1\nIt is 7", None),
+        ("#### **#### p - q**", "p - q**"),
+        ("\\boxed{p - q}. So the final answer is clearly given above.", "p - q"),
+        ("The final answer is: an odd number", "an odd number"),
     ],
 )
 def test_the_last_statement_counts(output, stated):

@@ -143,6 +143,9 @@ def test_a_fraction_is_one_number_where_nothing_is_stated(read, output, value):
     [
         ("7. So 3 are left. #### 18 ", 18),
         ("So 3 are left.\n####18\n", 18),
+        ("So 3 are left.\n#### **#### 18**", 18),
+        ("So 3 are left.\n#### 18####", 18),
+        ("So 3 are left.\n#### <1,800>", 1800),
         ("So $16,200 * 0.01 = $162. #### 162.", 162),
         ("2 of 4 wear one. #### 1/2", 0.5),
         ("It is 3 of 20. #### 15\\%", 15),
