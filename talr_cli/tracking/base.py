@@ -38,15 +38,20 @@ class LoggerConfig:
     """`auto` means online for a user who is logged in, else offline, unless WANDB_MODE is set."""
 
     name: str = value(
-        "where curves and scores go", "wandb", choices=("wandb", "tensorboard", "mlflow", "none")
+        "where curves and scores are logged",
+        "wandb",
+        choices=("wandb", "tensorboard", "mlflow", "none"),
     )
-    project: str = value("of W&B", "talr")
-    entity: str | None = value("of W&B, a user or a team; null: your default one", None)
+    project: str = value("the W&B project", "talr")
+    entity: str | None = value("the W&B user or team; null: your default one", None)
     mode: str = value(
-        "of W&B; auto: online when logged in", "auto", choices=("auto", "online", "offline")
+        "the W&B mode; auto: online when logged in, else offline",
+        "auto",
+        choices=("auto", "online", "offline"),
     )
     uri: str | None = value(
-        "of MLflow's server or store; null: MLFLOW_TRACKING_URI, or else mlflow.db in the study",
+        "MLflow's server or store; null: MLFLOW_TRACKING_URI, or else mlflow.db in the "
+        "study's folder",
         None,
         may_be_empty=False,
     )
