@@ -40,10 +40,10 @@ def _of_class(section: str, values: Any, usual: Mapping[str, Any]) -> Iterator[t
     if not isinstance(target, str) or not target.startswith(TRUSTED[section]):
         return
     try:
-        kind = class_of(target)
-    except (ImportError, AttributeError, ValueError):  # of another version
+        fields = dataclasses.fields(class_of(target))
+    except (ImportError, AttributeError, ValueError, TypeError):  # of another version, or no part
         return
-    for field in dataclasses.fields(kind):
+    for field in fields:
         if field.default_factory is not dataclasses.MISSING:
             yield f"{section}.{field.name}", plain(field.default_factory())
         elif field.default is not dataclasses.MISSING and field.default != REQUIRED:

@@ -72,10 +72,12 @@ def _drive(
         with closing(launcher.submit(ready(), stop)) as launched:
             for ended in launched:
                 outcome = _outcome(ended)
-                if outcome is not None:
-                    outcomes[ended.job.directory.path] = outcome
-                    talk.ends(ended.job, outcome, outcomes)
-                    prune(jobs, outcomes, ended_well(), keep)
+                if outcome is None:
+                    talk.leaves(ended.job)
+                    continue
+                outcomes[ended.job.directory.path] = outcome
+                talk.ends(ended.job, outcome, outcomes)
+                prune(jobs, outcomes, ended_well(), keep)
         if len(outcomes) == before:
             time.sleep(POLL)
     prune(jobs, outcomes, ended_well(), keep)

@@ -21,6 +21,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
 from talr_cli.errors import InUseError
+from talr_cli.runs.disk import make_folder, writing
 from talr_cli.runs.lease import hold
 from talr_cli.sweep.space import Dimension
 
@@ -41,10 +42,11 @@ class Journal:
         asked = json.dumps([[asdict(one) for one in space], of_trials, seed])
         self.name = hashlib.sha256(asked.encode()).hexdigest()[:8]
         self.folder = study / FOLDER
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         file = self.folder / FILE
         lock: Any = _Lock(file)  # the class that it asks for is not public
-        backend = JournalFileBackend(str(file), lock_obj=lock)
+        with writing(file):
+            backend = JournalFileBackend(str(file), lock_obj=lock)
         self.study = optuna.create_study(
             study_name=self.name,
             storage=JournalStorage(backend),

@@ -46,10 +46,11 @@ class Local:
                 if not ended:
                     time.sleep(POLL)
         finally:
-            _end(list(running))
+            end(list(running))
 
 
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ask processes to end, and kill those that have not ended after GRACE seconds."""
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + GRACE
@@ -75,5 +76,11 @@ def _environment(number: int, workers: int, device: str) -> dict[str, str]:
         return {"CUDA_VISIBLE_DEVICES": ",".join(share), WORKERS: str(sharing(workers, device))}
     if workers == 1:
         return {}
-    threads = max(1, len(os.sched_getaffinity(0)) // workers)
-    return {"OMP_NUM_THREADS": str(threads), WORKERS: str(workers)}
+    return {"OMP_NUM_THREADS": str(max(1, cores() // workers)), WORKERS: str(workers)}
+
+
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

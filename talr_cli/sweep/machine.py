@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -22,11 +23,13 @@ from talr_cli.config.commands import SweepConfig
 from talr_cli.config.help import choices_of
 from talr_cli.errors import UserError
 from talr_cli.evaluation.config import SuiteConfig
+from talr_cli.models.device_memory import machine_memory
 from talr_cli.models.sources import ModelSource, cache_dir
 from talr_cli.run.config import TrainConfig
 from talr_cli.runs.listing import as_size
 from talr_cli.sweep.gpus import gpu_memory, gpu_names
 from talr_cli.sweep.grid import Point, points
+from talr_cli.sweep.local import cores
 from talr_cli.sweep.needs import free_bytes
 from talr_cli.sweep.plan import find_models, make_plan, model_key
 from talr_cli.tracking.wandb import is_logged_in
@@ -54,8 +57,7 @@ def of_machine(runs_dir: Path) -> Iterator[Check]:
     yield Check("talr", "ok", f"{__version__}, Python {platform.python_version()}")
     yield from _packages()
     yield _gpu()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    yield Check("memory", "ok", f"{as_size(memory)}, {os.cpu_count()} cores")
+    yield Check("memory", "ok", f"{as_size(machine_memory())}, {cores()} cores")
     for name, folder in (("runs", runs_dir), ("cache", cache_dir()), ("hub cache", _hub_cache())):
         free = free_bytes(folder)
         state: State = "ok" if free > LITTLE else "note"
@@ -126,14 +128,13 @@ def hub() -> Check:
         return Check(
             "hub", "note", "offline, as HF_HUB_OFFLINE is set: what is in its cache is had"
         )
-    # The token is for the hub's own client and is not sent here.
-    asked = urllib.request.Request(constants.ENDPOINT, method="HEAD")
-    try:
+    try:  # without the token, which is for the hub's own client
+        asked = urllib.request.Request(constants.ENDPOINT, method="HEAD")
         with urllib.request.urlopen(asked, timeout=PATIENCE):
             pass
     except urllib.error.HTTPError:
         pass  # an answer
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         return Check("hub", "problem", f"{constants.ENDPOINT} cannot be reached ({reason})")
     login = "logged in" if get_token() else "not logged in: gated models need `hf auth login`"

@@ -27,7 +27,7 @@ from talr_cli.runs.places import files_at
 from talr_cli.runs.study import load_results, of_pair
 from talr_cli.statistics.durations import evaluation_seconds, training_seconds
 from talr_cli.statistics.pairs import share_trained
-from talr_cli.sweep.gpus import gpu_memory
+from talr_cli.sweep.gpus import gpu_memory, gpu_names
 from talr_cli.sweep.jobs import Job, State
 from talr_cli.tracking.base import check_installed
 from talr_cli.tracking.wandb import is_logged_in
@@ -263,10 +263,8 @@ def memory_of(
         return f"up to {total} {what}, {longest}); {usable} are usable{shared}"
     most = _longest_rows(config, shape, place, math.inf)
     more = f"; up to {gib(most.memory.total)} with {most.rows}" * (most.rows != plan.rows)
-    return (
-        f"at least {gib(plan.memory.total)} {what}{more}), {longest}; with "
-        "slurm.gpu_memory=GIB it is checked"
-    )
+    checked = "; with slurm.gpu_memory=GIB and detach=true it is checked" * (place is not None)
+    return f"at least {gib(plan.memory.total)} {what}{more}), {longest}{checked}"
 
 
 def _longest_rows(
@@ -281,19 +279,17 @@ def _longest_rows(
 
 
 def _memory_there(config: TrainConfig, place: Place | None) -> tuple[float | None, str]:
+    """(bytes of the smallest GPU, or of the machine; None: unknown, what that is in words)."""
     if place is not None:
         return place.memory, f"is what {'each GPU' if place.gpus else 'a machine'} there has"
-    gpus = gpu_memory() if config.device != "cpu" else []
-    return (
-        (min(gpus), "is what each GPU has")
-        if gpus
-        else (machine_memory(), "is what this machine has")
-    )
+    if config.device == "cpu" or not gpu_names():
+        return machine_memory(), "is what this machine has"
+    return min(gpu_memory(), default=None), "is what each GPU has"
 
 
 def _arithmetic(config: TrainConfig, place: Place | None) -> Arithmetic:
     """As well as it is known without torch: `auto` is taken as half precision on GPUs."""
-    gpus = len(gpu_memory()) if place is None else place.gpus
+    gpus = len(gpu_names()) if place is None else place.gpus
     gpus = 0 if config.device == "cpu" else gpus
     ranks = config.distributed.processes or max(1, gpus)
     precision = config.trainer.precision

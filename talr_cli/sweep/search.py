@@ -25,6 +25,7 @@ from talr_cli.sweep.drive import drive
 from talr_cli.sweep.grid import Point, points
 from talr_cli.sweep.jobs import Job, Launcher
 from talr_cli.sweep.journal import Journal
+from talr_cli.sweep.local import end
 from talr_cli.sweep.plan import find_models, jobs_of, model_key
 from talr_cli.sweep.space import Dimension
 
@@ -162,12 +163,15 @@ def _train_until(job: Job, point: RunDirectory, stop: Stop) -> None:
         return
     log.info("training up to a point of it: %s", job.log)
     process = job.start({})
-    while process.poll() is None:
-        if stop.requested or (point.model.exists() and point.read_status().state != "pending"):
-            process.terminate()
-            process.wait()
-            break
-        time.sleep(POLL)
+    try:
+        while process.poll() is None:
+            if stop.requested or (point.model.exists() and point.read_status().state != "pending"):
+                process.terminate()
+                process.wait()
+            else:
+                time.sleep(POLL)
+    finally:  # a second Ctrl-C reaches this process alone
+        end([process])
 
 
 def _score(job: Job, launcher: Launcher, stop: Stop) -> None:

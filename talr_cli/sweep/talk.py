@@ -58,9 +58,13 @@ class Talk:
         self._running[job.directory.path] = (job, time.time())
         log.info("%d/%d starts: %s", number, len(self._jobs), job.log)
 
+    def leaves(self, job: Job) -> None:
+        """The job does not run here, since another process makes the same run."""
+        self._running.pop(job.directory.path, None)
+
     def ends(self, job: Job, outcome: Outcome, outcomes: Mapping[Path, Outcome]) -> None:
         """The job has ended, in this way."""
-        self._running.pop(job.directory.path, None)
+        self.leaves(job)
         if outcome.word == "done":
             self._took.setdefault(_kind(job), []).append(outcome.seconds)
         self._look(outcomes)

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from talr_cli.tracking.base import About, one_line
 
@@ -118,10 +119,10 @@ def is_logged_in() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
     file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").rpartition("//")[2]
     try:
+        host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
         return netrc.netrc(file).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
+    except (OSError, netrc.NetrcParseError, ValueError):  # also what is no address or no text
         return False
 
 
