@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def logs(composed: Composed[LogsConfig]) -> None:
-    """Print the end of a run's log, and with `follow` what is added."""
+    """Print the end of a run's newest log, and with `follow` each line that is added."""
     config = composed.config
     if config.run is None:
         raise UserError("a run is needed: talr logs RUN; `talr list` names them")

@@ -1,4 +1,4 @@
-"""`talr search`: trials of a space, each a run of the study, and the best of them."""
+"""`talr search`: try values of a space, each trial a run of the study, and name the best."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code: 0 when a trial keeps within the bound, 1 when none does.
+    """Exit code: 0 if a trial keeps within the bound, 1 if none does.
 
     Raises:
         KeyboardInterrupt: It was stopped before its end.

@@ -1,4 +1,4 @@
-"""`talr status`: where the runs of a study stand, by their files and by SLURM's queue."""
+"""`talr status`: the states of a study's runs, by their files and by SLURM's queue."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def status(composed: Composed[StatusConfig]) -> None:
-    """One line a run, then how many are where and what to do about it."""
+    """Print one line for each run, how many are in each state, and what to do next."""
     config = composed.config
     from talr_cli.report.as_json import check_target, give
 

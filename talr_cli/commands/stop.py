@@ -1,4 +1,4 @@
-"""`talr stop`: the jobs of a detached sweep leave the queue; those that run end at a checkpoint."""
+"""`talr stop`: cancel the waiting jobs of a detached sweep; running ones end at a checkpoint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def stop(composed: Composed[StopConfig]) -> None:
-    """Waiting jobs go first, so that none starts in the place of one that ends."""
+    """Cancel waiting jobs first, so that none starts in the place of one that ends."""
     config = composed.config
     folder = study_path(Path(config.runs_dir), config.study)
     if not folder.is_dir():

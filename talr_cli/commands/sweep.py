@@ -33,7 +33,7 @@ _FLAGS = ("-m", "--multirun", "--dry-run")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code: 0 when every run is done, or in the queue of SLURM; 1 when one is not.
+    """Exit code: 0 if every run is done, or in SLURM's queue; 1 if one is not.
 
     Raises:
         KeyboardInterrupt: It was stopped before its end.
@@ -82,10 +82,10 @@ def _launcher(
     of_launcher: Sequence[str],
     config_dir: Path | None,
 ) -> Launcher:
-    """Where the jobs are made.
+    """The launcher of the jobs.
 
     Raises:
-        UserError: The plan, or that place, lacks something.
+        UserError: The plan or the launcher lacks something.
     """
     launcher: Launcher
     missing = list(plan.missing)
@@ -102,7 +102,7 @@ def _launcher(
 
 
 def _report(grid: Sequence[Point]) -> list[str]:
-    """Report each study of the grid that has scores; what to type next for each."""
+    """Report each study of the grid that has scores; the next command for each."""
     commands = []
     studies = dict.fromkeys((one.config.runs_dir, one.config.study) for one in grid)
     for runs_dir, name in studies:
@@ -116,7 +116,7 @@ def _report(grid: Sequence[Point]) -> list[str]:
 
 
 def _check_options(options: SweepConfig, own: Sequence[str], of_launcher: Sequence[str]) -> None:
-    """Refuse options that belong to another launcher than the chosen one."""
+    """Refuse options of another launcher than the chosen one."""
     of_slurm = [one for one in own if one.startswith("slurm.")]
     if of_launcher and options.launcher == "local":
         raise UserError(

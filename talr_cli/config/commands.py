@@ -1,7 +1,4 @@
-"""The config of every command by its name, made of the parts that stand in the rooms.
-
-Those of `train` and `eval` stand in run/, which makes runs of them.
-"""
+"""The config class of every command. Those of `train` and `eval` are in run/, which makes runs."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from talr_cli.run.config import QUIET, EvalConfig, TrainConfig
 
 @dataclass(kw_only=True)
 class StudyConfig:
-    """What the commands that read a study have in common."""
+    """The values of commands that read a study."""
 
     study: str = value("the study: a folder in runs_dir", may_be_empty=False)
     runs_dir: str = value("the folder that holds the studies", may_be_empty=False, is_path=True)
@@ -30,14 +27,14 @@ JSON = "also write the result to this file as JSON (docs/json.md); - prints it i
 
 @dataclass(kw_only=True)
 class ReadingConfig(StudyConfig):
-    """What those have in common that only read, and have a table to show."""
+    """The values of commands that read a study and show a table."""
 
     json: str | None = value(JSON, None, may_be_empty=False, is_path=True)
 
 
 @dataclass(kw_only=True)
 class AnyStudyConfig:
-    """What the commands have in common that look at the runs of one study or of all."""
+    """The values of commands that show runs of one study or of all."""
 
     study: str | None = value(
         "the study: a folder in runs_dir; null: all of them", None, may_be_empty=False
@@ -329,7 +326,7 @@ COMMANDS: dict[str, type] = {
 
 
 def conf_dir() -> Path:
-    """conf/: inside the package when installed from a wheel, at the top of a checkout otherwise."""
+    """conf/: inside the package when installed from a wheel, else at the top of a checkout."""
     package = Path(__file__).parents[1]
     packaged = package / "conf"
     return packaged if packaged.is_dir() else package.parent / "conf"

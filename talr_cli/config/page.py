@@ -1,4 +1,4 @@
-"""docs/config.md: every value of every command, as it is declared.
+"""Makes docs/config.md: every value of every command, from their declarations.
 
 python -m talr_cli.config.page > docs/config.md
 """
@@ -25,7 +25,7 @@ with the values that the rest of the command line leads to. This page is made fr
 
 Values marked * do not change the trained weights: they do not count for a run's identity.
 """
-# The command whose page a value is on, where several have it.
+# The order of the commands; a value of train or sweep is not repeated under those after them.
 ORDER = (
     *("train", "sweep", "search", "eval", "analyze", "compare", "report", "recommend", "export"),
     *("list", "show", "clean", "doctor", "fetch", "status", "logs", "stop"),
@@ -79,7 +79,7 @@ def _table(rows: Sequence[Described], with_identity: bool) -> Iterator[str]:
 
 
 def _composed(name: str) -> Mapping[str, Any]:
-    """What stands in the config of a command, or below its group in that of a choice."""
+    """The composed config of a command (`train`) or of a choice (`dataset/esci`)."""
     with composing("train", None):
         values: Any = OmegaConf.to_container(compose(name))
     return values

@@ -1,7 +1,7 @@
-"""What one run is: the configs of `talr train` and `talr eval`.
+"""The configs of `talr train` and `talr eval`, of which runs are made.
 
-They stand here and not in config/, which is above this room: a run is made from one of them, and
-whoever composed it. Their parts stand in the rooms that read them.
+They are here and not in config/, so that a run can be made whoever composed its config. Their
+parts are in the rooms that read them.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ class TrainConfig:
 
     @property
     def parts(self) -> Method:
-        """The method that the parts make together."""
+        """The method that the parts make up."""
         return Method(
             self.objective,
             self.adapter,

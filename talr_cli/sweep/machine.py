@@ -1,6 +1,6 @@
-"""What this machine has, and what would stop an experiment on it: found without starting one.
+"""What this machine has, and what would stop runs on it.
 
-Looks, and makes nothing: no model is loaded, nothing is fetched. The hub is asked for one answer.
+Only looks: no model is loaded and nothing is fetched. The hub is asked once whether it answers.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ State = Literal["ok", "note", "problem"]
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, how it is, and in words, a line each; a problem is what stops a run."""
+    """What was checked, the result, and details in lines; a `problem` would stop a run."""
 
     name: str
     state: State
@@ -69,7 +69,7 @@ def of_machine(runs_dir: Path) -> Iterator[Check]:
 
 
 def of_experiments(reachable: bool) -> Iterator[Check]:
-    """What would stop each experiment that comes with talr: one check an experiment.
+    """What would stop each experiment that comes with talr: one check for each.
 
     Args:
         reachable: Whether the hub answers.
@@ -83,9 +83,9 @@ def of_experiments(reachable: bool) -> Iterator[Check]:
 def lacking(
     grid: Sequence[Point], models: Mapping[str, ModelSource | None], launcher: str
 ) -> tuple[list[str], list[str]]:
-    """What will stop runs of a grid, and what may: what they read of the hub, the GPU they ask for.
+    """(what will stop runs of a grid, what may stop them): downloads without a hub, missing GPUs.
 
-    The hub is asked for one answer, where something is to be had from it.
+    The hub is asked only if something has to be downloaded.
     """
     away = dict.fromkeys(reason for one in grid for reason in _away(one, models, False))
     suites = dict.fromkeys(
@@ -103,7 +103,7 @@ def lacking(
 
 
 def _away(point: Point, models: Mapping[str, ModelSource | None], reachable: bool) -> Iterator[str]:
-    """The model and the rows of a run that are on the hub only."""
+    """The model and the rows of a run, if they would have to be downloaded and cannot be."""
     config = point.config
     if models[model_key(config)] is None and not reachable and not _has_package(point):
         yield f"{config.model.path} is not here, and the hub cannot be reached"
@@ -111,7 +111,7 @@ def _away(point: Point, models: Mapping[str, ModelSource | None], reachable: boo
 
 
 def _lacks_gpu(config: TrainConfig) -> Iterator[str]:
-    """What is asked of GPUs that are not here."""
+    """Whether a run asks for GPUs that are not here."""
     gpus, wanted = len(gpu_names()), config.distributed.processes
     unseen = any(Path("/dev", name).exists() for name in _DRIVERS)  # the driver's tool is not here
     if config.device == "cuda" and not gpus and not unseen:
@@ -121,7 +121,7 @@ def _lacks_gpu(config: TrainConfig) -> Iterator[str]:
 
 
 def hub() -> Check:
-    """Whether the hub may be asked, and answers."""
+    """Whether the hub can be reached, and whether the user is logged in."""
     from huggingface_hub import constants, get_token
 
     if constants.HF_HUB_OFFLINE:
@@ -142,7 +142,7 @@ def hub() -> Check:
 
 
 def _packages() -> Iterator[Check]:
-    """What talr was tested with, against what is installed."""
+    """Whether the installed packages are those that talr needs."""
     wrong = [reason for one in _requirements(None) if (reason := _lacking(one))]
     torch = _version("torch") or "none"
     detail = f"all here; torch {torch}, transformers {_version('transformers')}"
@@ -165,7 +165,7 @@ def _provided() -> list[str]:
 
 
 def _requirements(extra: str | None) -> list[Requirement]:
-    """Of talr itself, or those that `extra` adds."""
+    """The packages that talr needs, or those that `extra` adds."""
     try:
         found = [Requirement(one) for one in metadata.requires("talr") or []]
     except metadata.PackageNotFoundError:
@@ -239,7 +239,7 @@ def _hub_cache() -> Path:
 
 
 def _stopped(experiment: str, reachable: bool) -> Iterator[str]:
-    """The reasons why a sweep of it would not start or not come to its end."""
+    """The reasons why a sweep of the experiment would not start, or would fail."""
     try:
         grid = points([f"experiment={experiment}", *_ONE_RUN], None)
         models = find_models(grid, fetch=False)

@@ -1,4 +1,4 @@
-"""What a search may try: the lists and intervals of its command line, as Optuna knows them.
+"""The space of a search: the lists and intervals of its command line, as Optuna's dimensions.
 
 The grammar is Hydra's: interval(1e-6,1e-3), tag(log,interval(...)), choice(a,b), a,b, range(0,5).
 """
@@ -32,7 +32,7 @@ class Interval:
     log: bool
 
     def suggest(self, trial: Trial) -> str:
-        """What is typed for the value that this trial has; the same whenever it is asked."""
+        """The override with this trial's value; asked again, it is the same."""
         if isinstance(self.low, int) and isinstance(self.high, int):
             return f"{self.key}={trial.suggest_int(self.key, self.low, self.high, log=self.log)}"
         return f"{self.key}={trial.suggest_float(self.key, self.low, self.high, log=self.log)!r}"
@@ -40,7 +40,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Steps:
-    """Ordered values, where neighbours are alike."""
+    """Ordered values, of which neighbours are similar."""
 
     key: str
     values: tuple[str, ...]
@@ -66,7 +66,7 @@ Dimension = Interval | Steps | Names
 def space_of(
     overrides: Sequence[str], config_dir: Path | None
 ) -> tuple[list[Dimension], list[str]]:
-    """What is searched, and the overrides that all trials have.
+    """(the dimensions of the search, the overrides that all trials share).
 
     Raises:
         UserError: Nothing is to be searched, or an interval is empty.

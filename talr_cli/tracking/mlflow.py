@@ -14,8 +14,8 @@ from talr_cli.tracking.base import About
 STORE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"
 RUN_ID = "talr.id"
-LONGEST = 500  # characters of a parameter, all that a store takes for sure
-AT_ONCE = 1000  # numbers that a call takes
+LONGEST = 500  # characters of a parameter that every store takes
+AT_ONCE = 1000  # metrics that a call takes
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Mlflow:
 
 
 def start(about: About) -> Mlflow:
-    """Make the run anew, with what it has logged before: MLflow keeps each point of a step."""
+    """Make the run anew, with its history: a resumed run would log some steps twice."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow import MlflowClient
     from mlflow.entities import Param, RunTag
@@ -95,7 +95,7 @@ def start(about: About) -> Mlflow:
 
 
 def _flat(prefix: str, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each value under its path, as it is typed."""
+    """(path, text) of each value of a config."""
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
             yield from _flat(f"{prefix}{key}.", value)

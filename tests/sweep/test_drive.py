@@ -8,7 +8,7 @@ from talr_cli.interruption import Stop
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.sweep.drive import drive
 from talr_cli.sweep.jobs import Ended, Job
-from talr_cli.sweep.talk import Talk
+from talr_cli.sweep.reporter import Reporter
 
 
 class Refused:
@@ -45,13 +45,13 @@ def test_a_job_that_a_cluster_refused_has_failed(job):
 def test_a_job_that_another_process_makes_does_not_run_here(job, monkeypatch):
     job.directory.path.mkdir()
     monkeypatch.setattr("talr_cli.sweep.drive.POLL", 0)
-    lines, leaves = [], Talk.leaves
+    lines, leaves = [], Reporter.leaves
 
     def listen(self, left):
         leaves(self, left)
         lines.append(self.line())
 
-    monkeypatch.setattr(Talk, "leaves", listen)
+    monkeypatch.setattr(Reporter, "leaves", listen)
     outcomes = drive([job], Elsewhere(), False, "final", Stop())
     assert lines == ["sweep 0/1 done"]
     (outcome,) = outcomes.values()
