@@ -73,13 +73,8 @@ def start(about: About) -> Mlflow:
     study = about.directory.parents[1].resolve()
     own_store = f"sqlite:///{study / STORE}"
     client = MlflowClient(about.logger.uri or os.environ.get("MLFLOW_TRACKING_URI") or own_store)
-    experiment = client.get_experiment_by_name(about.group)
-    if experiment is None:
-        kept_here = client.tracking_uri == own_store
-        place = (study / ARTIFACTS).as_uri() if kept_here else None
-        number = client.create_experiment(about.group, artifact_location=place)
-    else:
-        number = experiment.experiment_id
+    kept_here = client.tracking_uri == own_store
+    number = _experiment(client, about.group, (study / ARTIFACTS).as_uri() if kept_here else None)
     for before in client.search_runs([number], f"tags.`{RUN_ID}` = '{about.run_id}'"):
         client.delete_run(before.info.run_id)
     run = client.create_run(number, run_name=about.name, tags={RUN_ID: about.run_id})
@@ -92,6 +87,21 @@ def start(about: About) -> Mlflow:
     own._log_all(about.past())
     log.info("MLflow: experiment %s at %s", about.group, client.tracking_uri)
     return own
+
+
+def _experiment(client: Any, name: str, artifacts: str | None) -> str:
+    """The number of the experiment, which is made where it is not there."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client.create_experiment(name, artifact_location=artifacts)
+        except MlflowException:
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return found.experiment_id  # perhaps made by another run of the study in this moment
 
 
 def _flat(prefix: str, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
