@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _fetch(needs: Sequence[Need], folder: Path) -> None:
     with apart() as ask:
-        sizes = ask(fetching.sizes, needs)
+        sizes = [ask(fetching.size_on_hub, need) for need in needs]
         known, free = sum(size or 0 for size in sizes), free_bytes(folder)
         if known > free:
             raise UserError(

@@ -304,16 +304,16 @@ class CompareConfig(AnyStudyConfig):
     )
 
 
-COMMANDS: dict[str, type] = {
+COMMANDS: dict[str, type] = {  # in the order of docs/config.md
     "train": TrainConfig,
+    "sweep": SweepConfig,
+    "search": SearchConfig,
     "eval": EvalConfig,
     "analyze": AnalyzeConfig,
+    "compare": CompareConfig,
     "report": ReportConfig,
     "recommend": RecommendConfig,
     "export": ExportConfig,
-    "sweep": SweepConfig,
-    "search": SearchConfig,
-    "compare": CompareConfig,
     "list": ListConfig,
     "show": ShowConfig,
     "clean": CleanConfig,

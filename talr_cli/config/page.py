@@ -25,25 +25,20 @@ with the values that the rest of the command line leads to. This page is made fr
 
 Values marked * do not change the trained weights: they do not count for a run's identity.
 """
-# The order of the commands; a value of train or sweep is not repeated under those after them.
-ORDER = (
-    *("train", "sweep", "search", "eval", "analyze", "compare", "report", "recommend", "export"),
-    *("list", "show", "clean", "doctor", "fetch", "status", "logs", "stop"),
-)
 
 
 def page() -> str:
     """The page as Markdown."""
     parts = [HEAD]
     seen: set[str] = set()
-    for command in ORDER:
+    for command, kind in COMMANDS.items():
         values = _composed(command)
         rows = [
             one
-            for one in describe(COMMANDS[command], values)
+            for one in describe(kind, values)
             if one.key.partition(".")[0] not in KINDS and one.key not in seen
         ]
-        if command in ("train", "sweep"):
+        if command in ("train", "sweep"):  # their values are not repeated under other commands
             seen |= {one.key for one in rows}
         parts += [f"## talr {command}\n", *_table(rows, with_identity=command == "train")]
         if command == "train":

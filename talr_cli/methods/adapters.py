@@ -37,8 +37,7 @@ class Lora:
     base_dtype: str = value(
         "dtype of the frozen base weights while the adapters (fp32) are trained; auto: that "
         "of the arithmetic (bf16, fp16), which changes no number, or float32; nf4: 4 bits "
-        "(QLoRA), by bitsandbytes. Adapters are merged into the checkpoint's own weights, in "
-        "fp32",
+        "(QLoRA), by bitsandbytes. Adapters are merged into the checkpoint's own weights, in fp32",
         "auto",
         choices=("auto", "float32", "nf4"),
     )

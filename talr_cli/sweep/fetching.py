@@ -79,11 +79,6 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def sizes(needs: Sequence[Need]) -> list[int | None]:
-    """Bytes of each on the hub; None where the hub does not say, or need not be asked."""
-    return [_size(need) for need in needs]
-
-
 def fetch(need: Need) -> tuple[str, int]:
     """Fetch it; (where it came from in words, the bytes by which the caches have grown).
 
@@ -106,7 +101,8 @@ def check(needs: Sequence[Need]) -> list[str]:
     return found
 
 
-def _size(need: Need) -> int | None:
+def size_on_hub(need: Need) -> int | None:
+    """Bytes on the hub; None if the hub does not say, or need not be asked."""
     from fnmatch import fnmatch
 
     from huggingface_hub import HfApi

@@ -176,16 +176,11 @@ def missing(
         if now != "done":
             found |= dict.fromkeys(_missing_data(job.config))
             found |= dict.fromkeys(_missing_memory(job, shapes[job.directory.path], place))
-            found |= dict.fromkeys(_missing_tracker(job.config))
+            try:
+                check_installed(job.config.logger)
+            except UserError as error:
+                found[str(error)] = None
     return list(found)
-
-
-def _missing_tracker(config: TrainConfig | EvalConfig) -> list[str]:
-    try:
-        check_installed(config.logger)
-    except UserError as error:
-        return [str(error)]
-    return []
 
 
 def notes(jobs: Sequence[Job], unknown: Sequence[str]) -> list[str]:

@@ -64,8 +64,7 @@ class Search:
 
     def _study(self) -> Path:
         """The folder of the study; composing the first values also checks the command."""
-        first = [_first(one) for one in self.space]
-        config = self._point([*self.fixed, *first]).config
+        config = self._point([*self.fixed, *(one.first for one in self.space)]).config
         if not config.eval:
             raise UserError("a search needs scores: leave eval=false out")
         return study_path(Path(config.runs_dir), config.study)
@@ -178,11 +177,6 @@ def _score(job: Job, launcher: Launcher, stop: Stop) -> None:
     log.info("scoring the point: %s", job.log)
     for _ in launcher.submit([job], stop):
         pass
-
-
-def _first(one: Dimension) -> str:
-    low = getattr(one, "low", None)
-    return f"{one.key}={one.values[0] if low is None else low}"  # type: ignore[union-attr]
 
 
 def _base_score(bases: Sequence[Results], results: Results) -> float:

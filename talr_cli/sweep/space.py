@@ -31,6 +31,11 @@ class Interval:
     high: float
     log: bool
 
+    @property
+    def first(self) -> str:
+        """The override with the first value of the dimension."""
+        return f"{self.key}={self.low}"
+
     def suggest(self, trial: Trial) -> str:
         """The override with this trial's value; asked again, it is the same."""
         if isinstance(self.low, int) and isinstance(self.high, int):
@@ -39,22 +44,25 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Steps:
-    """Ordered values, of which neighbours are similar."""
-
+class _Values:
     key: str
     values: tuple[str, ...]
+
+    @property
+    def first(self) -> str:
+        """As above."""
+        return f"{self.key}={self.values[0]}"
+
+
+class Steps(_Values):
+    """Ordered values, of which neighbours are similar."""
 
     def suggest(self, trial: Trial) -> str:
         return f"{self.key}={self.values[trial.suggest_int(self.key, 0, len(self.values) - 1)]}"
 
 
-@dataclass(frozen=True)
-class Names:
+class Names(_Values):
     """Values without an order."""
-
-    key: str
-    values: tuple[str, ...]
 
     def suggest(self, trial: Trial) -> str:
         return f"{self.key}={trial.suggest_categorical(self.key, self.values)}"
