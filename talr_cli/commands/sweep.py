@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +13,8 @@ from talr_cli.config import composition
 from talr_cli.config.commands import SweepConfig
 from talr_cli.errors import UserError
 from talr_cli.interruption import stop_requests
-from talr_cli.printable import printable_lines
-from talr_cli.runs.study import load_runs, study_path
+from talr_cli.printable import printable, printable_lines
+from talr_cli.runs.study import load_runs, study_command, study_path
 from talr_cli.sweep import slurm
 from talr_cli.sweep.detached import script, submit
 from talr_cli.sweep.drive import drive
@@ -71,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     next_commands = _report(grid)
     show_summary(plan.jobs, outcomes)
     for command in next_commands:
-        print(f"next: {command}")
+        print(printable(f"next: {command}"))
     return 0 if all(outcome.is_good for outcome in outcomes.values()) else 1
 
 
@@ -110,8 +109,7 @@ def _report(grid: Sequence[Point]) -> list[str]:
         if runs:
             asked = any(one.config.claims for one in grid if one.config.study == name)
             show_report(Path(runs_dir), name, runs, claims=asked or None)
-            place = [f"study={name}", *([f"runs_dir={runs_dir}"] * (runs_dir != "runs"))]
-            commands.append(shlex.join(["talr", "recommend", *place]))
+            commands.append(study_command("recommend", runs_dir, name))
     return commands
 
 

@@ -11,6 +11,7 @@ from talr_cli.models.device_memory import gib
 from talr_cli.printable import printable
 from talr_cli.run.config import TrainConfig
 from talr_cli.run.whole import is_done
+from talr_cli.runs.study import study_command
 from talr_cli.statistics.power import power_text
 from talr_cli.streams import folded
 from talr_cli.sweep.detached import Submission
@@ -72,8 +73,10 @@ def show_submissions(submissions: Sequence[Submission]) -> None:
     numbers = [one.number for one in submissions if one.word == "submitted" and one.number]
     if numbers:
         print(f"jobs: {', '.join(numbers)}")
-    for study in dict.fromkeys(one.job.config.study for one in submissions):
-        print(f"next: talr status study={study}; talr logs RUN; talr stop study={study}")
+    studies = ((one.job.config.runs_dir, one.job.config.study) for one in submissions)
+    for where in dict.fromkeys(studies):
+        status, stop = (study_command(command, *where) for command in ("status", "stop"))
+        print(printable(f"next: {status}; talr logs RUN; {stop}"))
 
 
 def _totals(plan: Plan) -> Iterator[str]:

@@ -397,6 +397,18 @@ def test_stop_takes_out_what_waits_and_asks_what_runs(cluster, capsys):
         stop.main(["study=nothing"])
 
 
+def test_what_to_type_next_finds_a_study_wherever_it_lies(cluster, capsys):
+    submit("runs_dir=my runs")
+    said = capsys.readouterr().out
+    next_ones = said.splitlines()[-1].removeprefix("next: ").split("; ")
+    assert next_ones[0] == "talr status study=default 'runs_dir=my runs'"
+    status.main(shlex.split(next_ones[0])[2:])
+    set_states(cluster, "RUNNING", "RUNNING", "PENDING")
+    stop.main(shlex.split(next_ones[2])[2:])
+    assert "see talr status study=default 'runs_dir=my runs'; " in capsys.readouterr().out
+    assert typed(cluster, "scancel")[0] == "scancel 3"
+
+
 # The second job is queued again before it is asked to end.
 TOO_LATE = """
 case "$*" in *TERM*)
