@@ -1,11 +1,11 @@
-"""The time of an evaluation, of this tree and of another one: whole processes, in turns.
+"""Compares the time of an evaluation by this checkout with that by another one.
 
     python scripts/bench_eval.py OTHER_CHECKOUT [--rounds 2] [key=value ...]
 
-Runs `talr eval` with the values (without any: what `make demo` scores its base with) in a new
-folder for each process. The measure is user + system time, which other load on the machine
-disturbs less than it does the wall clock's; the best of the rounds counts. Then compares the
-samples: how many answers, and how many verdicts, differ between the trees.
+Runs `talr eval` with these values, in turns, each time in a process and a folder of its own. The
+measure is user + system time, which other load on the machine disturbs less than the wall time; the
+best of the rounds counts. Then it compares the samples: how many answers, and how many verdicts,
+differ between the checkouts.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Time and peak memory of an optimizer step: every method against sft, sft against plain TRL.
+"""Measures time and peak memory of an optimizer step: every method and plain TRL against sft.
 
     python scripts/bench_step.py                                 # generated rows
     python scripts/bench_step.py --data medcalc.csv --longest 700 # MedCalc-Bench rows up to there
     python scripts/bench_step.py --methods sft,talr,trl --json out.json
 
-Every contestant is a process of its own, with the same model, rows, batch and precision; it takes
-turns with sft, one step each, so that a change of the machine's speed meets both. The first step,
-which loads code and allocates the optimizer's state, counts for nothing. Of the others the wall
-times and the peak of the process's resident memory (of GPU memory on a GPU) are reported.
+Every contestant is a process of its own, with the same model, rows, batch and precision. It and sft
+take turns, one step each, so that a change of the machine's speed affects both. The first step,
+which loads code and allocates the optimizer's state, is not counted. Reported are the wall times of
+the others, and the peak of the process's resident memory (of GPU memory on a GPU).
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from gpu.making import trl_trainer
 
 TRL = ("trl", "trl-dft")
 OURS = (
@@ -65,7 +67,7 @@ def contestant(options: argparse.Namespace) -> None:
 
 
 def forget_peak(device: str) -> None:
-    """Start to look for the peak of memory from here; what loading took does not count."""
+    """Measure the peak of memory from here on, without what loading took."""
     import torch
 
     if device == "cuda":
@@ -88,9 +90,7 @@ def peak(device: str) -> float:
 def build(options: argparse.Namespace) -> tuple[Any, str]:
     """The trainer of a contestant, and its device."""
     import torch
-    from datasets import Dataset
     from transformers import PrinterCallback, set_seed
-    from trl import SFTTrainer
 
     from talr_cli.config import composition
     from talr_cli.data.encoding import encode_all
@@ -117,38 +117,35 @@ def build(options: argparse.Namespace) -> tuple[Any, str]:
     device = loading.choose_device("auto")
     model = loading.load_model(source, config.model, torch.float32, device)
     set_seed(0)
-    directory = RunDirectory(Path(tempfile.mkdtemp()))
+    folder = Path(tempfile.mkdtemp())
     setting = setting_of(config, device)
-    if not plain:
-        method = config.parts
-        general = []
-        if method.replay is not None:
-            general = encode_all(method.replay.examples(), renderer, 4096).rows
+    if plain:
+        loss = "dft" if options.contestant == "trl-dft" else "nll"
+        trainer = trl_trainer(setting, folder, loss, model, renderer.tokenizer, rows)
+    else:
+        replay = config.parts.replay
+        general = [] if replay is None else encode_all(replay.examples(), renderer, 4096).rows
+
+        def load_base(dtype: Any = None) -> Any:
+            return loading.load_model(source, config.model, dtype or "auto", device)
+
         trainer = loop.make_trainer(
             setting,
             model,
             renderer.tokenizer,
-            method,
+            config.parts,
             loop.TrainingData(rows, [], general),
-            directory,
+            RunDirectory(folder),
             source,
-            lambda dtype=None: loading.load_model(source, config.model, dtype or "auto", device),
+            load_base,
             config.model.path,
-        )
-    else:
-        arguments = loop.trainer_arguments(setting, directory)
-        arguments.loss_type = "dft" if options.contestant == "trl-dft" else "nll"
-        trainer = SFTTrainer(
-            model=model,
-            args=arguments,
-            processing_class=renderer.tokenizer,
-            train_dataset=Dataset.from_dict(loop.token_columns(rows)),
         )
     trainer.remove_callback(PrinterCallback)
     return trainer, device
 
 
-def measure(options: argparse.Namespace, name: str) -> subprocess.Popen[str]:
+def start(name: str) -> subprocess.Popen[str]:
+    """The process of a contestant."""
     command = [sys.executable, __file__, *sys.argv[1:], "--contestant", name]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -156,11 +153,44 @@ def measure(options: argparse.Namespace, name: str) -> subprocess.Popen[str]:
 
 
 def answer(process: subprocess.Popen[str], kind: str) -> list[float]:
+    """The numbers of its next line that begins with `kind`."""
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith(f"{kind} "):
             return [float(word) for word in line.split()[1:]]
-    raise SystemExit(f"{process.args} stopped early: run it by hand to see why")
+    raise SystemExit(f"{process.args!r} stopped early: run it by hand to see why")
+
+
+def against_sft(name: str, steps: int, says_rows: bool) -> dict[str, float]:
+    """The figures of a contestant beside those of sft, from steps that they make in turns."""
+    # In pairs, so that no more than two models are in memory.
+    pair = {one: start(one) for one in ("sft", name)}
+    tokens, targets = answer(pair["sft"], "rows")
+    if says_rows:
+        print(f"rows of {tokens:.0f} tokens, {targets:.0f} of them targets, on average")
+    seconds: dict[str, list[list[float]]] = {one: [] for one in pair}
+    for _ in range(steps):
+        for one, process in pair.items():
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            seconds[one].append(answer(process, "step"))
+    peaks = {one: answer(process, "peak")[0] for one, process in pair.items()}
+    # [wall, CPU] seconds of the counted steps
+    ours, theirs = (list(zip(*seconds[one][1:], strict=True)) for one in ("sft", name))
+    time_ratio, cpu_ratio = (
+        statistics.median(his / own for his, own in zip(theirs[kind], ours[kind], strict=True))
+        for kind in (0, 1)
+    )
+    return {
+        "seconds": statistics.median(theirs[0]),
+        "sft_seconds": statistics.median(ours[0]),
+        "time_ratio": time_ratio,
+        "cpu_seconds": statistics.median(theirs[1]),
+        "cpu_ratio": cpu_ratio,
+        "peak_gib": peaks[name],
+        "memory_ratio": peaks[name] / peaks["sft"],
+    }
 
 
 def main() -> None:
@@ -180,35 +210,8 @@ def main() -> None:
         return
     names = options.methods.split(",")
     results: dict[str, dict[str, float]] = {}
-    # In pairs with sft, so that no more than two models are in memory.
     for name in [one for one in names if one != "sft"]:
-        pair = {one: measure(options, one) for one in ("sft", name)}
-        tokens, targets = answer(pair["sft"], "rows")
-        if not results:
-            print(f"rows of {tokens:.0f} tokens, {targets:.0f} of them targets, on average")
-        seconds: dict[str, list[list[float]]] = {one: [] for one in pair}
-        for _ in range(options.steps):
-            for one, process in pair.items():
-                assert process.stdin is not None
-                process.stdin.write("go\n")
-                process.stdin.flush()
-                seconds[one].append(answer(process, "step"))
-        peaks = {one: answer(process, "peak")[0] for one, process in pair.items()}
-        ours, theirs = (list(zip(*seconds[one][1:], strict=True)) for one in ("sft", name))
-        time_ratio, cpu_ratio = (
-            statistics.median(theirs[kind][step] / ours[kind][step] for step in range(len(ours[0])))
-            for kind in (0, 1)
-        )
-        results[name] = {
-            "seconds": statistics.median(theirs[0]),
-            "sft_seconds": statistics.median(ours[0]),
-            "time_ratio": time_ratio,
-            "cpu_seconds": statistics.median(theirs[1]),
-            "cpu_ratio": cpu_ratio,
-            "peak_gib": peaks[name],
-            "memory_ratio": peaks[name] / peaks["sft"],
-        }
-        row = results[name]
+        row = results[name] = against_sft(name, options.steps, says_rows=not results)
         print(
             f"{name:8} {row['seconds']:6.2f} s a step, {row['time_ratio']:.2f} of sft; "
             f"{row['cpu_seconds']:.2f} s of CPU time, {row['cpu_ratio']:.2f} of sft; "

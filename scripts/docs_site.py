@@ -1,6 +1,6 @@
-"""For mkdocs: the pages at the top of the checkout join those of docs/, and all links hold.
+"""A hook of mkdocs: adds the pages at the top of the checkout to those of docs/, and mends links.
 
-A link to what is no page, such as a file of the code, becomes the name of the file.
+A link to something that is no page, such as a file of the code, becomes the file's name.
 """
 
 from __future__ import annotations

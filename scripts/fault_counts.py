@@ -1,10 +1,10 @@
-"""How often each kind of fault was tried, and how often talr held: a table for docs/reliability.md.
+"""Counts how often each kind of fault was tried, and how often talr held: for docs/reliability.md.
 
 python scripts/fault_counts.py [--fast] [--only WORD ...]
 
-Each try is a test, or one of those that a test counts for itself (`record_property("tried", N)`);
-of a test that fails none counts as held. `--fast` leaves out the slow ones, `--only` takes the
-kinds that have one of the words in their name.
+Each test is one try, or as many as it records (`record_property("tried", N)`); of a test that fails
+none counts as held. `--fast` leaves out slow tests; `--only` takes only kinds with one of the words
+in their names.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import argparse
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 TESTS = Path(__file__).parents[1] / "tests"
 KILLS = "kill -9, then the same command"
-# Files of tests by kind; of those under KILLS the tests whose name speaks of it.
+# Test files by kind; of those under KILLS only tests with `kill` in their names.
 FILES = {
     "power loss at a moment of a training": ["faults/test_power_loss.py"],
     "damaged file": [
@@ -40,7 +41,7 @@ FILES = {
 
 
 class Counts:
-    """A plugin of pytest that counts what the kinds' tests try."""
+    """A plugin of pytest that counts the tries by kind."""
 
     def __init__(self) -> None:
         self.tried: Counter[str] = Counter()
@@ -61,7 +62,8 @@ class Counts:
         if report.skipped:
             self.skipped[kind] += 1
             return
-        count = int(dict(report.user_properties).get("tried", 1))
+        tried: Any = dict(report.user_properties).get("tried", 1)
+        count = int(tried)
         self.tried[kind] += count
         self.held[kind] += count * report.passed
 

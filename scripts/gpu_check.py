@@ -1,16 +1,16 @@
-"""What tests on a CPU cannot show: numbers, speed, memory, resuming and a small study on a GPU.
+"""Checks on a GPU what tests on a CPU cannot: numbers, speed, memory, resuming, a small study.
 
     python scripts/gpu_check.py                         # all of it, in eight minutes
     python scripts/gpu_check.py --only numerics,steps   # reference comes with numerics
     python scripts/gpu_check.py --small --device cpu    # does the script itself run
     python scripts/gpu_check.py --page                  # the tables of what is there so far
 
-Each section is a process of its own with a limit of time, each measurement a line of JSON in
-OUT/lines.jsonl as soon as it is known; what the programs say goes to OUT/log.txt, the tables of
-docs/gpu.md to OUT/page.md. The same command with the same OUT goes on where it ended; OUT may also
-be a new folder, or on another machine, with nothing in it but the lines.jsonl that was kept. No
-file and no network is needed: models and rows are random, unless --model names a real one for the
-study. Where only a few small files are to be kept of OUT, --work=/tmp/check takes all else.
+Each section is a process of its own with a time limit. Each measurement is written at once as a
+line of JSON to OUT/lines.jsonl; what the programs print goes to OUT/log.txt, the tables of
+docs/gpu.md to OUT/page.md. The same command with the same OUT goes on where it ended; only
+lines.jsonl is needed for that, also in a new folder or on another machine. No file and no network
+is needed: models and rows are random, unless --model names a real one for the study. To keep OUT
+small, --work=/tmp/check takes all other files.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ from gpu.page import page
 
 @dataclass(frozen=True)
 class Section:
-    """Where it is, and its seconds.
+    """A section: where its function is, and its limits in seconds.
 
     Attributes:
-        most: It may take.
-        least: With fewer it is not begun.
-        each: After which without a measurement it is thought to hang, and is ended.
+        place: MODULE:FUNCTION, in scripts/gpu.
+        most: The most that it may take.
+        least: With less time left it is not started.
+        each: After so long without a measurement it is taken to hang, and killed.
     """
 
     place: str
@@ -48,7 +49,7 @@ class Section:
     each: float
 
 
-# What has a bar comes first: numbers, the same bits, and of the steps those that a bar is about.
+# First come those with a bar to meet: numbers, the same bits after a kill, the time of steps.
 SECTIONS = {
     "env": Section("machine:run", 40, 15, 40),
     "reference": Section("numerics:reference", 60, 20, 40),
@@ -60,8 +61,8 @@ SECTIONS = {
     "vllm": Section("programs:vllm", 200, 60, 200),
 }
 NEEDS = {"numerics": "reference"}
-ATTEMPTS = 6  # a process that dies or hangs is started again, behind what it was at
-HANGS = 124  # in the place of an exit code
+ATTEMPTS = 6  # a process that dies or hangs is started again, after the measurement it was at
+HANGS = 124  # instead of an exit code
 
 
 def main() -> int:
@@ -108,26 +109,26 @@ def main() -> int:
 
 
 def write_page(out: Path) -> str:
-    """The tables of what has been measured so far."""
+    """Write page.md, the tables of what has been measured so far; its text."""
     text = page(lines_in(out), list(SECTIONS))
     (out / "page.md").write_text(text + "\n", encoding="utf-8")
     return text
 
 
 def lines_in(out: Path) -> list[dict[str, Any]]:
-    """What has been measured so far, in all sections."""
+    """All measurements so far."""
     return Lines(out, out, "").read()
 
 
 def is_bad(line: dict[str, Any]) -> bool:
-    """Whether something failed, or a number is not what it should be."""
+    """Whether a measurement failed, or is not what it should be."""
     wrong = line.get("verdict") == "OFF"
     wrong |= line.get("same_bits") is False and line.get("deterministic", True)
     return bool(wrong) or "error" in line or "refused" in line
 
 
 def run(given: argparse.Namespace) -> None:
-    """A section, in this process."""
+    """Run a section in this process."""
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", WANDB_MODE="disabled")
     if given.model is None:  # else the model may lie in the cache
         os.environ.setdefault("TALR_CACHE", tempfile.mkdtemp())
@@ -139,11 +140,11 @@ def run(given: argparse.Namespace) -> None:
 
 
 def begin(name: str, section: Section, given: argparse.Namespace, deadline: float) -> None:
-    """A section in a process of its own, again where it dies; none where it has come to its end."""
+    """Run a section in another process, again if that dies; not if it was completed before."""
     asked = f"{given.device} {given.small} {given.methods} {given.model}"
     lines = Lines(given.out, given.work, name)
     needed_by = next((one for one, needed in NEEDS.items() if needed == name), name)
-    # A process that only found this out would take seconds.
+    # Starting a process only to find this out would take seconds.
     if Lines(given.out, given.work, needed_by).ended(asked):
         print(f"== {name}: measured before", flush=True)
         return
@@ -175,14 +176,14 @@ def begin(name: str, section: Section, given: argparse.Namespace, deadline: floa
 
 
 def command(section: str) -> list[str]:
-    """Of a section's process."""
+    """The command line of a section's process."""
     return [sys.executable, "-u", __file__, *sys.argv[1:], "--section", section]
 
 
 def watch(process: subprocess.Popen[str], limit: float, each: float) -> int | None:
-    """Show what it says, to its end; its exit code, or None where it was stopped at the limit.
+    """Print what the process prints; its exit code, None if it was stopped at the limit.
 
-    HANGS, where it has said nothing for `each` seconds.
+    HANGS if it has printed nothing for `each` seconds.
     """
     assert process.stdout is not None
     deadline = time.monotonic() + limit
@@ -210,7 +211,7 @@ def watch(process: subprocess.Popen[str], limit: float, each: float) -> int | No
 
 
 def show(out: Path, seconds: float) -> None:
-    """All measurements as a table."""
+    """Print all measurements as a table."""
     print(f"\n{'section':10} {'what':44} found   ({seconds:.0f} s in all)")
     for line in lines_in(out):
         values = {k: v for k, v in line.items() if k not in ("section", "name", "where", "took")}

@@ -1,4 +1,4 @@
-"""The comparison of docs/methods.md: a study's scores beside the step times, as Markdown.
+"""Prints the comparison of docs/methods.md: a study's scores and the step times, as Markdown.
 
 python scripts/method_table.py --study methods --bench bench.json
 """

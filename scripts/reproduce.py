@@ -3,7 +3,7 @@
 python scripts/reproduce.py [--profile cpu|paper] [--keep final|best|none] [--dry-run]
 
 The paper's grid takes weeks. So its cost is stated first, from the constants below, and it is
-refused, with every reason at once, where the machine lacks something. A repeated call goes on.
+refused, with all reasons at once, if the machine lacks something. The same command again goes on.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,7 +34,7 @@ EXPERIMENTS = {
 
 def _decoder(
     weights: int, layers: int, hidden: int, heads: int, queries: int, keys: int, inner: int,
-    vocabulary: int, normalised: int, **windows: int,
+    vocabulary: int, normalised: int, **windows: Any,
 ) -> Shape:  # fmt: skip
     """A model that is stored in bf16 and whose head is its embedding."""
     matrices = (
@@ -120,7 +121,7 @@ def talr(*arguments: str) -> int:
 
 
 def cost(keep: str) -> Iterator[str]:
-    """What the paper's grid takes, in lines."""
+    """The cost of the paper's grid: lines about time, disk and memory."""
     name, peak = device()
     plans = {model: plan(model) for model in SHAPES}
     training = sum(
@@ -151,7 +152,7 @@ def cost(keep: str) -> Iterator[str]:
 
 
 def training_hours(size: Size, parameters: float, peak: float, one: Plan) -> float:
-    """Of one run."""
+    """GPU hours of one run."""
     tokens = size.train_rows * size.tokens_per_row * EPOCHS
     return operations(one.checkpointing) * parameters * tokens / (peak * UTILISATION) / 3600
 
@@ -166,7 +167,7 @@ def plan(model: str, method: str = "sft") -> Plan:
 
 
 def gpu_memory() -> float:
-    """Bytes of the smallest GPU, or of the one that is assumed."""
+    """Bytes of the smallest GPU, or of the assumed one."""
     there = (
         torch.cuda.get_device_properties(place).total_memory
         for place in range(torch.cuda.device_count())
@@ -175,9 +176,9 @@ def gpu_memory() -> float:
 
 
 def disk_bytes(keep: str) -> float:
-    """The most at a time: the base models, the models that are kept, checkpoints of one run a GPU.
+    """The most bytes at a time: base models, kept models, and checkpoints of a run on each GPU.
 
-    With keep=none one model of each rate is kept at a time, to be averaged; keep=best may keep all.
+    With keep=none one model of each rate is kept, to be averaged; keep=best may keep all.
     """
     models = SAVED_BYTES * sum(shape.weights for shape in SHAPES.values())
     kept = RATES if keep == "none" else RATES * METHODS * len(SIZES)
@@ -187,7 +188,7 @@ def disk_bytes(keep: str) -> float:
 
 
 def device() -> tuple[str, float]:
-    """The GPU's name and its peak; H100 where there is none or it is not known."""
+    """(name of the GPU, its peak operations per second); an H100 if there is none, or unknown."""
     found = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     for name, peak in PEAK.items():
         if name in found:
@@ -250,7 +251,7 @@ def hub_is_reachable() -> bool:
 
 
 def use_cache_only() -> None:
-    """Ask a hub that is not there for nothing: each question is repeated for half a minute."""
+    """Do not ask a hub that cannot be reached: its client would try for half a minute each time."""
     import datasets
     import huggingface_hub
 
@@ -259,7 +260,7 @@ def use_cache_only() -> None:
 
 
 def cannot_be_had(model: str, hub_id: str) -> Iterator[str]:
-    """Why not, where the hub does not give it to this user: a licence to accept, a login."""
+    """Why this user cannot download a model: a licence to accept, a login."""
     from huggingface_hub import auth_check
     from huggingface_hub.errors import OfflineModeIsEnabled
 
@@ -272,7 +273,7 @@ def cannot_be_had(model: str, hub_id: str) -> Iterator[str]:
 
 
 def cannot_be_loaded(hub_id: str, name: str | None) -> Iterator[str]:
-    """Why not, where a data set is neither in the cache nor on the hub."""
+    """Why a data set cannot be loaded, if it is neither in the cache nor on the hub."""
     from datasets import load_dataset_builder
 
     try:

@@ -1,13 +1,13 @@
-"""How often a study comes to each verdict, in worlds whose truth is known: before it is run.
+"""Simulates studies in worlds whose truth is known: how often they come to each verdict.
 
 python scripts/simulate_study.py [--world flat same published] [--seeds 1 2 3 4] [--items 1047]
     [--general 541 1319 164] [--deviation 0.02] [--studies 200] [--claims 1 2 3 4] [--repeated 1]
 
 In `flat` no rate, method or kind of target makes a difference, and nothing is forgotten; in `same`
-rates forget, methods and kinds of targets are alike; in `slower` all methods have one trade-off,
-which bends, and sft goes further along it at each rate. There a verdict is a false one, for the
-claims that are printed. In `published` scores are those of the study, and the share of `holds` is
-the power of a study with so many seeds and test items: raise them until it is what you want.
+rates forget, but methods and kinds of targets are alike; in `slower` all methods have the same
+trade-off, a bent curve, and sft goes further along it at each rate. In these three, each verdict
+about a printed claim is a false one. In `published` scores are those of the paper, and the share of
+`holds` is the power of a study with so many seeds and test items: raise them until it suffices.
 
 Answers are drawn from a normal copula: whether an item is easy is shared by all runs, by the runs
 of a setting, or neither. A run's true score deviates from its setting's by `--deviation`.
@@ -45,13 +45,13 @@ Rates = Mapping[float, Score]
 
 @dataclass(frozen=True)
 class World:
-    """What is true.
+    """The true scores.
 
     Attributes:
         base: Scores of the base model.
         settings: {dataset: {method: {lr: scores}}}.
         easy: Share of easy tokens in the first and second epoch.
-        claims: Of which claims its verdicts are counted.
+        claims: The claims whose verdicts are counted.
     """
 
     base: Score
@@ -67,7 +67,7 @@ def _alike(rates: Rates) -> dict[str, dict[str, Rates]]:
 
 
 def _on_one_curve(*gains: float) -> Rates:
-    """Most of the general score is lost for the last of the gain."""
+    """Scores at three rates: the general score falls with the square of the domain's gain."""
     return {
         lr: (0.2 + gain, 0.7 - 2 * gain**2)
         for lr, gain in zip((1e-6, 5e-6, 2e-5), gains, strict=True)
@@ -117,10 +117,10 @@ WORLDS = {
 
 @dataclass(frozen=True)
 class Study:
-    """How large it is, and how far runs of one setting lie apart.
+    """The size of a study, and the deviation of its runs from the score of their setting.
 
     Attributes:
-        repeated: How many of the first settings have so many seeds, others one; None: all.
+        repeated: How many of the settings have all seeds, the others one; None: all of them.
     """
 
     seeds: int
@@ -169,10 +169,10 @@ def verdicts(
     studies: int,
     asked: Collection[int] = (1, 2, 3, 4),
 ) -> dict[int | str, Counter[str]]:
-    """{claim: {verdict: in how many studies}} of the asked claims that the world tests.
+    """{claim: {verdict: number of studies}} of the asked claims that the world tests.
 
-    Beside them the comparison at an equal domain score: it holds where a method is said to forget
-    less than sft, and does not hold where one is said to forget more.
+    And of the comparison at an equal domain score: it `holds` where a method is said to forget less
+    than sft, and `does not hold` where one is said to forget more.
     """
     claims = [claim for claim in world.claims if claim in asked]
     counts: dict[int | str, Counter[str]] = {claim: Counter() for claim in claims}
@@ -198,10 +198,11 @@ def verdicts(
 def runs_of(
     world: World, study: Study, generator: np.random.Generator, folder: Path
 ) -> dict[Path, dict[str, Any]]:
-    """One study: results by run directory; what claim 4 reads of a run is written there."""
+    """One study: {run directory: results}; metrics.jsonl, which claim 4 reads, is written there."""
     parts = {"domain": study.items}
     parts |= {f"task{number}": n for number, n in enumerate(study.general)}
-    runs, made = {}, []
+    runs: dict[Path, dict[str, Any]] = {}
+    settings = 0
     for dataset, methods in world.settings.items():
         items = {part: generator.normal(size=n) for part, n in parts.items()}
         answers = _answers(world.base, items, {}, generator)
@@ -209,8 +210,8 @@ def runs_of(
         for method, rates in methods.items():
             for lr, scores in rates.items():
                 setting = {part: generator.normal(size=n) for part, n in parts.items()}
-                several = study.repeated is None or len(made) < study.repeated
-                made.append((dataset, method, lr))
+                several = study.repeated is None or settings < study.repeated
+                settings += 1
                 for seed in range(study.seeds if several else 1):
                     shift = study.deviation * generator.normal(size=2)
                     true = scores[0] + shift[0], scores[1] + shift[1]
@@ -230,7 +231,7 @@ def _answers(
     setting: Mapping[str, np.ndarray],
     generator: np.random.Generator,
 ) -> dict[str, np.ndarray]:
-    """Of one run: {part: 1 for each item that is right}."""
+    """The answers of one run: {part: 1 for each item that is right, else 0}."""
     answers = {}
     for part, easy in items.items():
         own = setting.get(part, generator.normal(size=len(easy)))
@@ -260,7 +261,7 @@ def _metrics(
 def results(
     dataset: str, method: str, lr: float | None, seed: int | None, answers: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-    """What results.json would say, as far as verdicts read it."""
+    """The content of results.json, as far as verdicts read it."""
     sections = {
         part: {
             "score": float(right.mean()),

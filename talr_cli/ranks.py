@@ -22,7 +22,7 @@ from talr_cli.errors import UserError
 from talr_cli.fields import value
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-DEVICE = "auto: the GPU when there is one: CUDA's, or mps on an Apple machine"
+DEVICE = "auto: a CUDA GPU, or mps on an Apple machine, where there is one; else the CPU"
 # A rank that dies takes the others along at once; this is for one that downloads a large model.
 PATIENCE = timedelta(hours=3)
 FAREWELL_SECONDS = 10
@@ -36,10 +36,12 @@ class DistributedConfig:
     """The processes of one run, each with a GPU of its own. Changes no result."""
 
     strategy: str = value(
-        "each process holds the whole model (ddp), or they split it between them (fsdp2)",
+        "ddp: each process holds the whole model; fsdp2: the model is split between them",
         choices=("ddp", "fsdp2"),
     )
-    processes: int | None = value("null: one for each visible GPU", None, at_least=1)
+    processes: int | None = value(
+        "how many processes; null: one for each visible GPU", None, at_least=1
+    )
 
 
 def world_size() -> int:

@@ -376,6 +376,18 @@ def test_mlflow_has_one_run_of_a_resumed_run_in_the_studys_own_store(tmp_path, m
     files = {file.path for file in found.list_artifacts(run.info.run_id)}
     assert files == {"tasks.json", "trade-off.png"}
     assert not list(tmp_path.rglob("mlruns"))
+    # Two runs of a sweep may start at once: to one of them the experiment is not there yet.
+    look, looks = client.get_experiment_by_name, []
+
+    def late(self, name):
+        looks.append(name)
+        return None if len(looks) == 1 else look(self, name)
+
+    monkeypatch.setattr(client, "get_experiment_by_name", late)
+    tracked(tmp_path, "mlflow")
+    assert looks == ["study-x"] * 2
+    (again,) = found.search_runs([run.info.experiment_id])
+    assert again.info.run_id != run.info.run_id
 
 
 @pytest.mark.parametrize("logger", ["tensorboard", "mlflow"])

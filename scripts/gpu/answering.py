@@ -1,7 +1,7 @@
-"""generate: new tokens a second of the loop that answers, and of transformers' own ways beside it.
+"""Section generate: tokens per second of our generation loop, and of transformers' own ways.
 
-Prompts have different lengths and answers budgets of their own, as in an evaluation. The ways get
-the same of both, and what they answer is compared with what the loop answers.
+Prompts have different lengths, and answers budgets of their own, as in an evaluation. All ways get
+the same prompts and budgets, and their answers are compared with those of our loop.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from gpu.making import random_model, random_rows, shape_for
@@ -35,9 +36,7 @@ def run(options: Options, lines: Lines) -> None:
     most = rows_that_fit(model, max(len(one.prompt) for one in asked) + new_tokens)
     sizes = (4, 8) if options.small else (64, 128, 256)
     for size in (one for one in sizes if one <= most):
-        lines.measure(
-            f"{size} rows at once", lambda size=size: _by_step(model, asked[:size], device)
-        )
+        lines.measure(f"{size} rows at once", partial(_by_step, model, asked[:size], device))
     # Rows end at different steps, a quarter to all of the budget; shorter prompts leave room for a
     # way that looks at all rows' keys from each row.
     mixed = [
@@ -49,7 +48,7 @@ def run(options: Options, lines: Lines) -> None:
 
 
 def _by_step(model: Any, asked: Sequence[Any], device: str) -> dict[str, Any]:
-    """Of our own loop, with what a step takes behind the first, which reads the prompts."""
+    """Measure our loop, also the time of a step after the first, which reads the prompts."""
     steps = asked[0].max_new_tokens - 1
     first = _timed(model, [replace(one, max_new_tokens=1) for one in asked], (), own_loop, device)
     found = _timed(model, asked, (), own_loop, device)
@@ -60,7 +59,7 @@ def _by_step(model: Any, asked: Sequence[Any], device: str) -> dict[str, Any]:
 def compared(
     model: Any, asked: Sequence[Any], ends: Collection[int], device: str
 ) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
-    """(name of a way, what measures it), our own loop first: the others are compared with it."""
+    """(name of a way, what measures it); our loop first, as the others are compared with it."""
     own: list[Answers] = []
 
     def measure(way: Way) -> dict[str, Any]:
@@ -79,11 +78,11 @@ def compared(
             "same_answers": round(alike / len(asked), 3),
         }
 
-    return [(name, lambda way=way: measure(way)) for name, way in ways(device).items()]
+    return [(name, partial(measure, way)) for name, way in ways(device).items()]
 
 
 def ways(device: str) -> dict[str, Way]:
-    """The one that compiles comes last: it may take what is left of the section's time."""
+    """The ways by name; the one that compiles is last, as it may take all the time that is left."""
     compiles = "" if device == "cuda" else " (not compiled here: transformers does on a GPU)"
     return {
         "our loop": own_loop,
@@ -163,7 +162,7 @@ def continuous(model: Any, asked: Sequence[Any], ends: Collection[int]) -> Answe
 
 
 def _own_part(tokens: list[int], request: Any, ends: Collection[int]) -> list[int]:
-    """Of what was generated in a row's place that which is its answer."""
+    """The answer in what was generated for a row: up to its budget and its end."""
     tokens = tokens[: request.max_new_tokens]
     end = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
     return tokens[:end]

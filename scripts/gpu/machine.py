@@ -1,4 +1,4 @@
-"""env: the machine, the versions, and what arithmetic and memory reach at best."""
+"""Section env: the machine, versions, and the best rates of arithmetic and memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models, rows and trainers out of nothing: no file and no network is needed for them."""
+"""Makes random models, rows and trainers: no file and no network is needed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ CHAT_TEMPLATE = (
 
 
 def random_rows(count: int, vocabulary: int, scale: float = 1.0) -> list[Any]:
-    """Rows of random tokens, as long as MedCalc's times `scale`; the targets come last."""
+    """Rows of random tokens, whose lengths are MedCalc's times `scale`; the targets come last."""
     from talr_cli.data.rendering import Rendered
 
     draw = random.Random(5)
@@ -81,7 +81,7 @@ def byte_tokenizer() -> Any:
 
 
 def shape_for(options: Options) -> tuple[str, dict[str, Any]]:
-    """(name, settings) of the model that this GPU has the memory for."""
+    """(name, settings) of the largest model that this GPU has the memory for."""
     import torch
 
     if options.small:
@@ -96,7 +96,7 @@ def random_model(settings: dict[str, Any], device: str, sharpness: float = 1.0) 
     A GPU draws other numbers than a CPU: where two devices are compared, one of them makes both.
 
     Args:
-        sharpness: What its matrices are multiplied by: a fresh model predicts all tokens alike.
+        sharpness: Its matrices are multiplied by this: a fresh model predicts all tokens alike.
     """
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -115,7 +115,7 @@ def random_model(settings: dict[str, Any], device: str, sharpness: float = 1.0) 
 def saved_model(folder: Path) -> Path:
     """A random model of two layers on disk, with the tokenizer of bytes.
 
-    Its heads are 64 wide: fewer are too narrow for some kernels.
+    Its heads are 64 wide: some kernels do not take narrower ones.
     """
     tokenizer = byte_tokenizer()
     settings = {**SMALL, "vocab_size": len(tokenizer), "hidden_size": 256}
@@ -134,10 +134,8 @@ def make_trainer(
     device: str,
     load_base: Callable[[Any], Any],
 ) -> Any:
-    """The trainer that `talr train` makes of these overrides; TRL's own for method=trl-LOSS."""
-    from datasets import Dataset
+    """The trainer that `talr train` makes for these overrides; TRL's own for method=trl-LOSS."""
     from transformers import PrinterCallback
-    from trl import SFTTrainer
 
     from talr_cli.config import composition
     from talr_cli.models.frozen import rounded
@@ -158,14 +156,7 @@ def make_trainer(
         model = rounded(model, setting.half)
     tokenizer = byte_tokenizer()
     if of_trl:
-        arguments = loop.trainer_arguments(setting, RunDirectory(folder))
-        arguments.loss_type = method.removeprefix("trl-")
-        trainer: Any = SFTTrainer(
-            model=model,
-            args=arguments,
-            processing_class=tokenizer,
-            train_dataset=Dataset.from_dict(loop.token_columns(rows)),
-        )
+        trainer = trl_trainer(setting, folder, method.removeprefix("trl-"), model, tokenizer, rows)
     else:
         # No name of the model: what FLOW keeps of its losses is not to be found again.
         source = ModelSource(folder, str(folder), "random")
@@ -184,8 +175,28 @@ def make_trainer(
     return trainer
 
 
+def trl_trainer(
+    setting: Any, folder: Path, loss: str, model: Any, tokenizer: Any, rows: Sequence[Any]
+) -> Any:
+    """TRL's own trainer with the same setting as ours, and one of its losses (`nll`, `dft`)."""
+    from datasets import Dataset
+    from trl import SFTTrainer
+
+    from talr_cli.runs.run_directory import RunDirectory
+    from talr_cli.training import loop
+
+    arguments = loop.trainer_arguments(setting, RunDirectory(folder))
+    arguments.loss_type = loss
+    return SFTTrainer(
+        model=model,
+        args=arguments,
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_dict(loop.token_columns(rows)),
+    )
+
+
 def train(trainer: Any, typed: Sequence[str], device: str) -> None:
-    """With the sums in a fixed order, as `talr train` does by default; TRL's own as it is."""
+    """Train with sums in a fixed order, as `talr train` by default; TRL's own trainer as it is."""
     from talr_cli.models.head import causal_lm
     from talr_cli.training.determinism import same_bits
 
@@ -197,7 +208,7 @@ def train(trainer: Any, typed: Sequence[str], device: str) -> None:
 def in_some_order(
     measure: Callable[[Sequence[str]], dict[str, Any]], typed: Sequence[str]
 ) -> dict[str, Any]:
-    """What `measure` finds; in any order, and says why, where an operation has no fixed one."""
+    """What `measure` finds; if an operation has no fixed order, in any order, and why."""
     from talr_cli.training.determinism import NoFixedOrderError
 
     try:

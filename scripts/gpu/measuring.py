@@ -1,4 +1,4 @@
-"""Measurements and where they go: one line of JSON each, written as soon as it is known."""
+"""Keeps measurements: one line of JSON each, written at once."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-AGAIN = 75  # the exit code of a section whose process can compute no more, and says why in a line
-ENDED = "ended"  # the name of the line that says that a section has measured all that was asked
+AGAIN = 75  # exit code of a section that has lost the GPU and wants a new process
+ENDED = "ended"  # name of the line that says that a section has measured all that was asked for
 
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for on the command line.
+    """The options of the command line.
 
     Attributes:
-        work: A folder for what nobody reads afterwards.
-        small: Sizes at which the script itself is tried out, on a CPU.
-        methods: Of `reference` and `numerics`.
+        work: A folder for files that nobody reads afterwards.
+        small: Use tiny sizes, to try out the script itself on a CPU.
+        methods: The methods of `reference`, `numerics` and `steps`; empty: all.
         model: A checkpoint or the name of a model config for `study`; None: a random model.
     """
 
@@ -44,11 +44,11 @@ class Lines:
         self._under_way = work / f"{section}.now"  # its text: the measurement that has begun
 
     def read(self) -> list[dict[str, Any]]:
-        """Of all sections."""
+        """The measurements of all sections."""
         return [line for line in self._all() if line["name"] != ENDED]
 
     def _all(self) -> list[dict[str, Any]]:
-        """A line that was cut where a process was killed is none."""
+        """All lines but those that were cut when a process was killed."""
         if not self.file.exists():
             return []
         found = []
@@ -58,12 +58,12 @@ class Lines:
         return found
 
     def ended(self, asked: str) -> bool:
-        """Whether the section has measured all that was asked: it need not be started to see it."""
+        """Whether the section has measured all that was asked for."""
         wanted = (self.section, ENDED, asked)
         return any((one["section"], one["name"], one.get("asked")) == wanted for one in self._all())
 
     def has(self, name: str) -> bool:
-        """Whether a process before this one has measured it."""
+        """Whether this was measured, perhaps by an earlier process."""
         return any((line["section"], line["name"]) == (self.section, name) for line in self.read())
 
     def add(self, name: str, **values: Any) -> None:
@@ -74,10 +74,10 @@ class Lines:
         print(line, flush=True)
 
     def measure(self, name: str, work: Callable[[], dict[str, Any]], again: bool = False) -> None:
-        """Add what `work` finds, or its error; nothing where a process before this one has it.
+        """Add what `work` finds, or its error; nothing if it was measured before.
 
         Args:
-            again: Whether to work even then, for what is left beside the line.
+            again: Call `work` even then, for the files that it makes.
         """
         if self.has(name):
             if again:
@@ -99,15 +99,15 @@ class Lines:
             sys.exit(AGAIN)
 
     def start(self) -> None:
-        """A process begins: it is at nothing yet."""
+        """A new process of the section begins, with no measurement under way."""
         self._under_way.unlink(missing_ok=True)
 
     def end(self, asked: str) -> None:
-        """The section has measured all that was asked."""
+        """The section has measured all that was asked for."""
         self.add(ENDED, asked=asked)
 
     def died(self, how: str) -> None:
-        """A process has ended in the middle: what it was at is not tried again."""
+        """A process has ended during a measurement, which is not tried again."""
         there = self._under_way.exists()
         name = self._under_way.read_text(encoding="utf-8") if there else "before it measured"
         self.add(name, error=f"the process {how}")
@@ -115,7 +115,7 @@ class Lines:
 
 
 def _computes() -> bool:
-    """Whether the GPU still takes work of this process: after some errors it takes none."""
+    """Whether the GPU still works for this process: after some errors it does not."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return True
@@ -127,7 +127,7 @@ def _computes() -> bool:
 
 
 def seconds_of(work: Callable[[], Any], device: str, times: int = 12) -> float:
-    """The median of several calls, after three that warm up."""
+    """Median seconds of several calls, after three warm-up calls."""
     taken = []
     for _ in range(times + 3):
         wait(device)
@@ -139,7 +139,7 @@ def seconds_of(work: Callable[[], Any], device: str, times: int = 12) -> float:
 
 
 def wait(device: str) -> None:
-    """For all that the GPU was given to do."""
+    """Wait until the GPU has done its work."""
     import torch
 
     if device == "cuda":
@@ -147,7 +147,7 @@ def wait(device: str) -> None:
 
 
 def forget(device: str) -> None:
-    """Give back memory, and begin to look for its peak from here."""
+    """Give back memory, and measure its peak from here on."""
     import torch
 
     gc.collect()
@@ -157,10 +157,10 @@ def forget(device: str) -> None:
 
 
 def peak_gib(device: str, reserved: bool = False) -> float | None:
-    """Of the GPU's memory since `forget`; not known on a CPU.
+    """Peak of the GPU's memory since `forget`; None on a CPU.
 
     Args:
-        reserved: With what lies unused between tensors.
+        reserved: Also what the allocator holds unused.
     """
     import torch
 

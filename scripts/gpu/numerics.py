@@ -1,7 +1,7 @@
-"""reference, numerics: the gradient of every method's first step, against a CPU's in fp32.
+"""Sections reference and numerics: each method's first gradient, against a CPU's in fp32.
 
-The reference has a process of its own: a process computes on one kind of device. What it finds
-lies in the work folder, and is found again where that is gone.
+The reference has a process of its own, since a process computes on one kind of device. Its
+gradients are kept in the work folder, and computed again if that is gone.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ WAYS = (
 
 
 def name_of(method: str, typed: Sequence[str]) -> str:
-    """Of the line of a method that is trained in one of WAYS."""
+    """The name of the line for a method that is trained in one of WAYS."""
     return " ".join([method, *(one.rpartition(".")[2] for one in typed)])
 
 
 def reference(options: Options, lines: Lines) -> None:
-    """On the CPU, in fp32, one padded batch."""
+    """Compute the gradients on the CPU, in fp32, in one padded batch."""
     from safetensors.torch import save_file
 
     # Those of `steps` may be others: TRL's own.
@@ -90,7 +90,7 @@ def run(options: Options, lines: Lines) -> None:
 
 
 def kernel() -> dict[str, Any]:
-    """Of the heads of Qwen2.5-3B, Gemma 3 4B and SmolLM2; what is off is not used in training."""
+    """The kernel's error for the heads of Qwen2.5-3B, Gemma 3 4B and SmolLM2."""
     import torch
 
     from talr_cli.training import varlen

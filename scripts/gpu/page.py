@@ -1,7 +1,7 @@
-"""The lines of scripts/gpu_check.py as the tables of docs/gpu.md: `gpu_check.py --page`.
+"""Makes the tables of docs/gpu.md from the lines of scripts/gpu_check.py: `gpu_check.py --page`.
 
-What has to come out, what was expected, and every figure. A line that is missing makes "not
-measured", and one that failed says so: nothing is left out in silence.
+The bars to meet, the expectations, and every figure. A line that is missing becomes "not measured",
+and one that failed says so: nothing is left out in silence.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Found:
         self._by_name = {(line["section"], line["name"]): line for line in self.lines}
 
     def value(self, section: str, name: str, key: str) -> float | None:
-        """A number; None where it was not measured."""
+        """A number; None if it was not measured."""
         found = self._by_name.get((section, name), {}).get(key)
         return found if isinstance(found, int | float) else None
 
     def text(self, section: str, name: str, key: str) -> str:
-        """Words; empty where there are none."""
+        """Words; empty if there are none."""
         return str(self._by_name.get((section, name), {}).get(key) or "")
 
     @property
@@ -50,12 +50,12 @@ class Found:
         return [line for line in self.lines if line["section"] == section]
 
     def ratio(self, one: str, other: str, key: str = "s_per_step") -> float | None:
-        """Of two variants of `steps`."""
+        """`key` of a variant of `steps`, divided by that of another."""
         above, below = (self.value("steps", name, key) for name in (one, other))
         return above / below if above is not None and below else None
 
     def difference(self, one: str, other: str) -> float | None:
-        """In seconds a step of that model on that card."""
+        """Seconds per step between two variants; None on another card or model than expected."""
         if not self.as_expected:
             return None
         first, second = (self.value("steps", name, "s_per_step") for name in (one, other))
@@ -64,7 +64,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Expected:
-    """A figure, and what it was thought to be: within `bounds`."""
+    """A figure, and the `bounds` that were expected of it."""
 
     what: str
     bounds: tuple[float, float]
@@ -136,7 +136,7 @@ Bar = tuple[str, str, Verdict | None]  # what, what it has to be; None: not meas
 
 
 def bars(found: Found) -> list[Bar]:
-    """What has to come out; each ratio is of two lines of `steps`."""
+    """The bars to meet; each ratio is of two lines of `steps`."""
     at_most = [
         ("talr against sft, 1 row at once", 1.03, "talr 1 row", "sft 1 row"),
         ("talr against sft, by default", 1.03, "talr by default", "sft by default"),
@@ -168,7 +168,7 @@ def _gradients(found: Found) -> Verdict | None:
 
 
 def _as_far(words: str, good: bool, found: Found, section: str, wanted: Iterable[str]) -> Verdict:
-    """Good only where all that is wanted was measured; what was not is named."""
+    """A verdict that is good only if all wanted lines were measured; names those that were not."""
     measured = {line["name"] for line in found.of(section) if "error" not in line}
     missing = [name for name in wanted if name not in measured]
     if missing:
@@ -251,7 +251,7 @@ def _machine(found: Found) -> list[str]:
 
 
 def _compiling(found: Found) -> str:
-    """Whether compiled layers pay, and when; empty where it was not measured."""
+    """Whether compiled layers pay, and after how many steps."""
     compiled, plain = "sft by default, compiled", "sft by default"
     first = found.value("steps", compiled, "first_seconds")
     after, before = (found.value("steps", name, "s_per_step") for name in (compiled, plain))
@@ -287,7 +287,7 @@ def _beside(one: Expected, measured: float | None) -> tuple[str, ...]:
 
 
 def _of_section(name: str, lines: Sequence[Line]) -> list[str]:
-    """Every figure of a section; a measurement that failed fills its row with why."""
+    """A table of every figure of a section, or of why a measurement failed."""
     if not lines:
         return [f"`{name}`: {NOT_MEASURED}.", ""]
     lines = [line for line in lines if line["name"] != "model"]

@@ -1,4 +1,4 @@
-"""resume, study, vllm: the command line itself, killed and started again, and a grid of runs."""
+"""Sections resume, study and vllm: the command line, killed and resumed, and a grid of runs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import yaml
 from gpu.making import ANY_ORDER, saved_model
 from gpu.measuring import Lines, Options
 
-PATIENCE = 400  # seconds, after which a command does not end any more
+PATIENCE = 400  # seconds after which a command is given up
 
 
 def start(*arguments: Any) -> subprocess.Popen[str]:
-    """`talr ARGUMENTS`."""
+    """Start `talr ARGUMENTS`."""
     return subprocess.Popen(
         [sys.executable, "-m", "talr_cli.cli", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -31,7 +31,7 @@ def start(*arguments: Any) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> None:
-    """Wait for its end; an error where it failed."""
+    """Wait for the end of a command; an error if it failed."""
     said, _ = process.communicate(timeout=PATIENCE)
     print(said, file=sys.stderr, flush=True)
     if process.returncode:
@@ -48,7 +48,7 @@ RESUMED = {
 
 
 def resume(options: Options, lines: Lines) -> None:
-    """The same bits, whether a run was killed behind a checkpoint or not; all at the same time."""
+    """Whether a run that is killed after a checkpoint ends with the bits of one that is not."""
     folder = Path(tempfile.mkdtemp())
     common = [
         *(f"model.path={saved_model(folder / 'model')}", "model.name=random", "logger=none"),
@@ -108,7 +108,7 @@ def _difference(whole: Path, cut: Path) -> dict[str, Any]:
 
 
 def study(options: Options, lines: Lines) -> None:
-    """`experiment=facts` with several runs on the one GPU, from the base to the report."""
+    """Run `experiment=facts`, several runs at a time on one GPU, from the base to the report."""
     runs = options.work / "study"  # a process after this one goes on with it
     typed = ["sweep", "experiment=facts", *_model(options), f"runs_dir={runs}", "logger=none"]
     typed += [f"device={options.device}"]
@@ -139,7 +139,7 @@ def study(options: Options, lines: Lines) -> None:
 
 
 def vllm(options: Options, lines: Lines) -> None:
-    """Answers by vLLM in the place of our own loop, where an interpreter with vLLM is found."""
+    """Score with answers by vLLM instead of our loop, if an interpreter with vLLM is found."""
     from talr_cli.config import composition
     from talr_cli.errors import UserError
     from talr_cli.evaluation.vllm import find_vllm

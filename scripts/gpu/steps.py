@@ -1,8 +1,8 @@
-"""steps: seconds, memory and waits of an optimizer step, at the size of Qwen2.5-3B.
+"""Section steps: seconds, memory and host waits of an optimizer step, at the size of Qwen2.5-3B.
 
-Rows have MedCalc's lengths, the model is random, and smaller where the GPU has too little memory.
-Beside each measured peak stands what the planner of `talr train` says of the largest pass that
-there was. What is called "by default" is cut up by that planner, as it is for users.
+Rows have MedCalc's lengths; the model is random, and smaller if the GPU has too little memory. Each
+measured peak stands beside the planner's estimate for the largest pass. Variants "by default" are
+cut up by the planner of `talr train`, as for users.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ COMPILED = "trainer.compile=true"
 
 
 def variants() -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(name, overrides): first what a bar is about, then what else is expected."""
+    """(name, overrides): first those with a bar to meet, then the others."""
     one, four = ("trainer.micro_batch_size=1",), ("trainer.micro_batch_size=4",)
     again, kept = (
         ("trainer.gradient_checkpointing=true",),
@@ -89,7 +89,7 @@ def _batch(options: Options) -> tuple[int, int]:
 
 @dataclass
 class Seen:
-    """What a training was watched doing."""
+    """What was seen of a training."""
 
     seconds: list[float] = field(default_factory=list)
     first_seconds: float = 0.0  # of the first two steps: what is compiled, tried and allocated
@@ -97,7 +97,7 @@ class Seen:
     passes: list[tuple[int, int, int, int]] = field(default_factory=list)
 
     def note(self, batch: dict[str, Any], lengths: Sequence[int]) -> None:
-        """A pass: its tokens, those with padding, its targets, its longest row."""
+        """Note a pass: its tokens, those with padding, its targets, its longest row."""
         targets = int((batch["labels"] != -100).sum())
         self.passes.append((sum(lengths), batch["input_ids"].numel(), targets, max(lengths)))
 
@@ -154,7 +154,7 @@ def _measure(options: Options, settings: dict[str, Any], typed: Sequence[str]) -
 
 
 def _passes(trainer: Any) -> str:
-    """How the batch was cut up."""
+    """How the batch was cut up, in words."""
     rows = trainer.args.per_device_train_batch_size
     joined = "joined" if trainer.padding_free else "padded"
     again = ", layers again" if trainer.args.activation_checkpointing else ""
@@ -164,7 +164,7 @@ def _passes(trainer: Any) -> str:
 def _planned(
     typed: Sequence[str], settings: dict[str, Any], rows: Sequence[Any], device: str
 ) -> tuple[list[str], Callable[[Seen], float]]:
-    """(what `talr train` makes of `auto`, what turns the passes that were seen into its GiB)."""
+    """(overrides that `talr train` chooses for `auto`, its estimate in GiB for the seen passes)."""
     from talr_cli.config import composition
     from talr_cli.models.device_memory import free_memory
     from talr_cli.models.shape import of_settings
@@ -203,15 +203,18 @@ def _planned(
 
 
 def _watch(seen: Seen, device: str) -> Any:
-    """Times whole steps after the second, and notes where the host waits for the GPU.
+    """A callback that times the steps after the second, and notes host waits of the second.
 
-    From the end of a step to the end of the next: batches are put together before a step begins,
-    and what is logged is read when it has ended. Waits are those of the second step.
+    A step is timed from the end of the one before to its own end: batches are put together before
+    a step begins, and logged values are read after it.
     """
     import torch
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):
+        catching: Any
+        caught: Any
+
         def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
             wait(device)
             self.started = time.perf_counter()

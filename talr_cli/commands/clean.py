@@ -1,4 +1,4 @@
-"""`talr clean`: delete what nothing needs; models only where that is asked for, scores never."""
+"""`talr clean`: delete files that nothing needs; models only if asked for, scores never."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""`talr completion bash|zsh|fish`: the script by which a shell completes talr's words.
+"""`talr completion bash|zsh|fish`: the script by which a shell completes words of talr.
 
-The scripts ask `talr completion words LINE` with what stands before the cursor.
+The scripts call `talr completion words LINE` with the line up to the cursor.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ HELP = """talr completion bash|zsh|fish
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print a script, or the words that a line may go on with, one a line.
+    """Print a script, or the completions of a line, one on each line.
 
     Raises:
         UserError: There is no such shell.

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def doctor(composed: Composed[DoctorConfig]) -> None:
-    """Print the checks; a machine that cannot do one thing may do another, so it is no failure."""
+    """Print the checks; a problem is no failure, since a machine may still do other things."""
     config = composed.config
     from talr_cli.report.as_json import check_target, give
 

@@ -38,7 +38,7 @@ def evaluate_checkpoint(composed: Composed[EvalConfig]) -> None:
 
 
 def evaluated(composed: Composed[EvalConfig]) -> RunDirectory:
-    """The directory with the scores of `ckpt`, made by this process or found."""
+    """The directory with the scores of `ckpt`, made now or found."""
     config, run, made = composed.config, run_of(composed.config.ckpt), None
     if run is not None:
         found = of_run("eval", composed, run)

@@ -1,4 +1,4 @@
-"""`talr fetch`: what a train or a sweep with these arguments reads, onto this machine."""
+"""`talr fetch`: download what `talr train` or `talr sweep` with these arguments reads."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from talr_cli.sweep.needs import free_bytes
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code: 0 when all is here and was found again without a network.
+    """Exit code: 0 if all is here and was found again without a network.
 
     Raises:
-        UserError: Something cannot be had; what was fetched before it stays.
+        UserError: Something cannot be fetched; what was fetched before it stays.
     """
     arguments = [one for one in arguments if one not in ("-m", "--multirun")]
     typed = composition.of_grid("fetch", FetchConfig, arguments)
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _fetch(needs: Sequence[Need], folder: Path) -> None:
     with apart() as ask:
-        sizes = ask(fetching.sizes, needs)
+        sizes = [ask(fetching.size_on_hub, need) for need in needs]
         known, free = sum(size or 0 for size in sizes), free_bytes(folder)
         if known > free:
             raise UserError(
@@ -70,7 +70,7 @@ def _say_how_to_go_on(places: Mapping[str, str], of_runs: Sequence[str]) -> None
 
 
 def _is_of_sweep(override: str) -> bool:
-    """Whether it says where runs are made, which changes nothing of what they read."""
+    """Whether it is an option of the sweep, which does not change what runs read."""
     key = override.partition("=")[0].lstrip("+~")
     names = {field.name for field in fields(SweepConfig)}
     return key.partition(".")[0] in names or key.startswith("hydra.launcher.")

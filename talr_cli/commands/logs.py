@@ -15,6 +15,7 @@ from talr_cli.errors import UserError
 from talr_cli.printable import printable_lines
 from talr_cli.runs.listing import find_run
 from talr_cli.runs.reading import opened
+from talr_cli.runs.study import study_command
 
 POLL = 0.5  # seconds between looks for what was added
 
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def logs(composed: Composed[LogsConfig]) -> None:
-    """Print the end of a run's log, and with `follow` what is added."""
+    """Print the end of a run's newest log, and with `follow` each line that is added."""
     config = composed.config
     if config.run is None:
         raise UserError("a run is needed: talr logs RUN; `talr list` names them")
@@ -32,9 +33,10 @@ def logs(composed: Composed[LogsConfig]) -> None:
     files = [run.path / f"{command}.log" for command in ("train", "eval")]
     there = [file for file in files if file.exists()]
     if not there:
+        status = study_command("status", config.runs_dir, run.study)
         raise UserError(
-            f"{run.path} has no log: a run has one when a sweep or its job has started it (`talr "
-            f"status study={run.study}`), one of `talr train` says all on its terminal"
+            f"{run.path} has no log: a run has one when a sweep or its job has started it "
+            f"(`{status}`), one of `talr train` says all on its terminal"
         )
     for text in _parts(
         max(there, key=lambda file: file.stat().st_mtime), config.lines, config.follow

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code: 0 when there is a run to ship of each model and dataset, 1 when one has none."""
+    """Exit code: 0 if each model and dataset has a run to ship, 1 if one has none."""
     codes: list[int] = []
     composition.run(
         "recommend", lambda composed: codes.append(print_recommendations(composed)), arguments
@@ -29,10 +29,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def print_recommendations(composed: Composed[RecommendConfig]) -> int:
-    """One for each model and dataset of the study; the exit code.
+    """Print one for each model and dataset of the study; the exit code.
 
     Raises:
-        UserError: For a model and dataset nothing can be compared; the others are printed before.
+        UserError: Runs of a model and dataset cannot be compared; the others are printed before.
     """
     config = composed.config
     runs = scored_runs(Path(config.runs_dir), config.study)
@@ -76,7 +76,7 @@ def print_recommendations(composed: Composed[RecommendConfig]) -> int:
 
 
 def as_record(title: str, found: Recommendation) -> dict[str, Any]:
-    """What is said of one model and dataset, for programs."""
+    """The recommendation for one model and dataset, for JSON."""
     from talr_cli.statistics.pairs import point
 
     candidates = [

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from talr_cli.report.tables.cells import Cells
     from talr_cli.statistics.groups import Group
 
-MOST = 24  # runs that are printed; of more, methods and rates
+MOST = 24  # runs that are printed one by one
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -42,11 +42,11 @@ def show_report(
     target: str | None = None,
     claims: bool | None = None,
 ) -> None:
-    """Print what matters of scored runs, write the rest.
+    """Print the main results of scored runs, and write all of them to the study's report/.
 
     Args:
-        target: For `json=`.
-        claims: Whether the published claims are tested; None: where the runs ask for it.
+        target: The file of `json=`.
+        claims: Whether the published claims are tested; None: if the runs ask for it.
     """
     from talr_cli.report.as_json import check_target, give, rows_of
     from talr_cli.report.claims.text import as_lines
@@ -97,7 +97,7 @@ def show_report(
 
 
 def _headlines(groups: Sequence[Group]) -> list[str]:
-    """Of each group: the methods at an equal domain score, and a method's rates."""
+    """For each group: how methods compare at an equal domain score, and a method over its rates."""
     from talr_cli.statistics.matched import headline, matched
     from talr_cli.statistics.rates import rates_line
 
@@ -110,7 +110,7 @@ def _headlines(groups: Sequence[Group]) -> list[str]:
 
 
 def _print_runs(groups: Sequence[Group], cells: Cells, file: Path) -> None:
-    """All runs where they are few; `file` has them in any case."""
+    """Print all runs, or of more than MOST methods and rates; `file` has all of them."""
     from talr_cli.report.tables.methods import fewer_cells
     from talr_cli.report.tables.screen import print_cells
 
@@ -123,7 +123,7 @@ def _print_runs(groups: Sequence[Group], cells: Cells, file: Path) -> None:
 
 
 def _print_lost(title: str, chosen: Shipping, of_one: Cells) -> None:
-    """Which abilities the run to ship has lost."""
+    """Print which abilities the run to ship has lost."""
     from talr_cli.report.recommend import NothingWithin
     from talr_cli.report.tables.screen import print_cells
 

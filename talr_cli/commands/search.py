@@ -1,9 +1,8 @@
-"""`talr search`: trials of a space, each a run of the study, and the best of them."""
+"""`talr search`: try values of a space, each trial a run of the study, and name the best."""
 
 from __future__ import annotations
 
 import importlib.util
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from talr_cli.config.commands import SearchConfig
 from talr_cli.errors import UserError, install
 from talr_cli.interruption import stop_requests
 from talr_cli.printable import printable
+from talr_cli.runs.study import study_command
 from talr_cli.sweep.local import Local
 from talr_cli.sweep.space import space_of
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code: 0 when a trial keeps within the bound, 1 when none does.
+    """Exit code: 0 if a trial keeps within the bound, 1 if none does.
 
     Raises:
         KeyboardInterrupt: It was stopped before its end.
@@ -72,9 +72,5 @@ def _show(study: Study, folder: Path, options: SearchConfig) -> int:
     typed = best.user_attrs[TYPED]
     print(printable(f"best: trial {best.number + 1}, domain {best.value:.3f}: {typed}"))
     print(printable(f"run directory: {best.user_attrs[RUN]}"))
-    place = [
-        f"study={folder.name}",
-        *([f"runs_dir={folder.parent}"] * (str(folder.parent) != "runs")),
-    ]
-    print(f"next: {shlex.join(['talr', 'recommend', *place])}")
+    print(printable(f"next: {study_command('recommend', folder.parent, folder.name)}"))
     return 0

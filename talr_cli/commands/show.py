@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def show(composed: Composed[ShowConfig]) -> None:
-    """Print what is known of a run, whatever state it is in."""
+    """Print what is known of a run, in whatever state it is."""
     config = composed.config
     if config.run is None:
         raise UserError("a run is needed: talr show RUN; `talr list` names them")
@@ -59,7 +59,7 @@ def _values(found: Found) -> dict[str, tuple[Any, Any]]:
 
 
 def _command(found: Found) -> str | None:
-    """What to type to make or to find it again; None where that was not kept."""
+    """The command that makes or finds the run again; None if that was not kept."""
     run = found.directory
     return made_by(run) if run.overrides.exists() and run.config.exists() else None
 
@@ -98,7 +98,7 @@ def _print(
 
 
 def _beside_base(one: Listed) -> list[Group]:
-    """The run and the base model that it can be set beside."""
+    """The run and the base model that it can be compared with."""
     from dataclasses import replace
 
     from talr_cli.statistics.groups import comparable

@@ -1,4 +1,4 @@
-"""`talr status`: where the runs of a study stand, by their files and by SLURM's queue."""
+"""`talr status`: the states of a study's runs, by their files and by SLURM's queue."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from talr_cli.config import composition
 from talr_cli.config.commands import StatusConfig
 from talr_cli.config.composition import Composed
 from talr_cli.printable import printable
+from talr_cli.runs.study import study_command
 from talr_cli.sweep.standing import Overview, Standing, overview
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def status(composed: Composed[StatusConfig]) -> None:
-    """One line a run, then how many are where and what to do about it."""
+    """Print one line for each run, how many are in each state, and what to do next."""
     config = composed.config
     from talr_cli.report.as_json import check_target, give
 
@@ -31,10 +32,11 @@ def status(composed: Composed[StatusConfig]) -> None:
     found = overview(Path(config.runs_dir), config.study)
     runs = [{**asdict(one), "path": str(one.path)} for one in found.runs]
     content = {"study": config.study, "runs": runs, "notes": found.notes}
-    give("status", config.json, content, lambda: _print(found, config.study))
+    report = study_command("report", config.runs_dir, config.study)
+    give("status", config.json, content, lambda: _print(found, report))
 
 
-def _print(found: Overview, study: str) -> None:
+def _print(found: Overview, report: str) -> None:
     from talr_cli.report.tables.screen import print_cells
 
     print_cells(_cells(found.runs))
@@ -45,7 +47,7 @@ def _print(found: Overview, study: str) -> None:
     if counts["stopped"] or counts["never started"]:
         print("the same `talr sweep` again submits what is left")
     elif counts.keys() == {"done"}:
-        print(f"next: talr report study={study}")
+        print(printable(f"next: {report}"))
 
 
 def _cells(runs: Sequence[Standing]) -> Cells:

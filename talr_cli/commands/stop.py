@@ -1,4 +1,4 @@
-"""`talr stop`: the jobs of a detached sweep leave the queue; those that run end at a checkpoint."""
+"""`talr stop`: cancel the waiting jobs of a detached sweep; running ones end at a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from talr_cli.config import composition
 from talr_cli.config.commands import StopConfig
 from talr_cli.config.composition import Composed
 from talr_cli.errors import UserError
+from talr_cli.printable import printable
 from talr_cli.runs.run_directory import study_path
+from talr_cli.runs.study import study_command
 from talr_cli.sweep import slurm
 from talr_cli.sweep.detached import queue_of
 
@@ -19,7 +21,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def stop(composed: Composed[StopConfig]) -> None:
-    """Waiting jobs go first, so that none starts in the place of one that ends."""
+    """Cancel waiting jobs first, so that none starts in the place of one that ends."""
     config = composed.config
     folder = study_path(Path(config.runs_dir), config.study)
     if not folder.is_dir():
@@ -47,4 +49,5 @@ def stop(composed: Composed[StopConfig]) -> None:
     how = "ended" if config.now else "asked to end: they write a checkpoint first"
     print(f"{len(running)} running jobs are {how}")
     if jobs:
-        print(f"see talr status study={config.study}; the same `talr sweep` again goes on")
+        status = study_command("status", config.runs_dir, config.study)
+        print(printable(f"see {status}; the same `talr sweep` again goes on"))

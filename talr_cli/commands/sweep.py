@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +13,8 @@ from talr_cli.config import composition
 from talr_cli.config.commands import SweepConfig
 from talr_cli.errors import UserError
 from talr_cli.interruption import stop_requests
-from talr_cli.printable import printable_lines
-from talr_cli.runs.study import load_runs, study_path
+from talr_cli.printable import printable, printable_lines
+from talr_cli.runs.study import load_runs, study_command, study_path
 from talr_cli.sweep import slurm
 from talr_cli.sweep.detached import script, submit
 from talr_cli.sweep.drive import drive
@@ -33,7 +32,7 @@ _FLAGS = ("-m", "--multirun", "--dry-run")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code: 0 when every run is done, or in the queue of SLURM; 1 when one is not.
+    """Exit code: 0 if every run is done, or in SLURM's queue; 1 if one is not.
 
     Raises:
         KeyboardInterrupt: It was stopped before its end.
@@ -71,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     next_commands = _report(grid)
     show_summary(plan.jobs, outcomes)
     for command in next_commands:
-        print(f"next: {command}")
+        print(printable(f"next: {command}"))
     return 0 if all(outcome.is_good for outcome in outcomes.values()) else 1
 
 
@@ -82,10 +81,10 @@ def _launcher(
     of_launcher: Sequence[str],
     config_dir: Path | None,
 ) -> Launcher:
-    """Where the jobs are made.
+    """The launcher of the jobs.
 
     Raises:
-        UserError: The plan, or that place, lacks something.
+        UserError: The plan or the launcher lacks something.
     """
     launcher: Launcher
     missing = list(plan.missing)
@@ -102,7 +101,7 @@ def _launcher(
 
 
 def _report(grid: Sequence[Point]) -> list[str]:
-    """Report each study of the grid that has scores; what to type next for each."""
+    """Report each study of the grid that has scores; the next command for each."""
     commands = []
     studies = dict.fromkeys((one.config.runs_dir, one.config.study) for one in grid)
     for runs_dir, name in studies:
@@ -110,13 +109,12 @@ def _report(grid: Sequence[Point]) -> list[str]:
         if runs:
             asked = any(one.config.claims for one in grid if one.config.study == name)
             show_report(Path(runs_dir), name, runs, claims=asked or None)
-            place = [f"study={name}", *([f"runs_dir={runs_dir}"] * (runs_dir != "runs"))]
-            commands.append(shlex.join(["talr", "recommend", *place]))
+            commands.append(study_command("recommend", runs_dir, name))
     return commands
 
 
 def _check_options(options: SweepConfig, own: Sequence[str], of_launcher: Sequence[str]) -> None:
-    """Refuse options that belong to another launcher than the chosen one."""
+    """Refuse options of another launcher than the chosen one."""
     of_slurm = [one for one in own if one.startswith("slurm.")]
     if of_launcher and options.launcher == "local":
         raise UserError(

@@ -32,9 +32,9 @@ def train(composed: Composed[TrainConfig]) -> None:
 
 
 def trained(composed: Composed[TrainConfig]) -> list[RunDirectory]:
-    """The runs that the config comes to, made or found.
+    """The directories of the runs that the config stands for, made or found.
 
-    None in the processes that help the first one, and where processes of their own made them.
+    Empty in the ranks behind the first one, and where other processes were started as ranks.
     """
     made: list[RunDirectory] = []
     wanted, trainer = composed.config, composed.config.trainer
@@ -61,7 +61,7 @@ def trained(composed: Composed[TrainConfig]) -> list[RunDirectory]:
 
 
 def _run(runs: Sequence[Run], wanted: Sequence[TrainConfig]) -> list[RunDirectory]:
-    """The runs along a training to their ends, and the averages that are wanted of each."""
+    """Finish the runs along a training, and the averages that are wanted of each."""
     to_train = [one for one in runs if lacks_weights(one.config, one.directory)]
     if to_train:
         if runs[-1] not in to_train:

@@ -1,7 +1,4 @@
-"""The config of every command by its name, made of the parts that stand in the rooms.
-
-Those of `train` and `eval` stand in run/, which makes runs of them.
-"""
+"""The config class of every command. Those of `train` and `eval` are in run/, which makes runs."""
 
 from __future__ import annotations
 
@@ -19,28 +16,30 @@ from talr_cli.run.config import QUIET, EvalConfig, TrainConfig
 
 @dataclass(kw_only=True)
 class StudyConfig:
-    """What the commands that read a study have in common."""
+    """The values of commands that read a study."""
 
-    study: str = value("a folder in runs_dir", may_be_empty=False)
-    runs_dir: str = value("where studies lie", may_be_empty=False, is_path=True)
+    study: str = value("the study: a folder in runs_dir", may_be_empty=False)
+    runs_dir: str = value("the folder that holds the studies", may_be_empty=False, is_path=True)
 
 
-JSON = "the same as JSON (docs/json.md) in this file; - prints it in the place of the text"
+JSON = "also write the result to this file as JSON (docs/json.md); - prints it instead of the text"
 
 
 @dataclass(kw_only=True)
 class ReadingConfig(StudyConfig):
-    """What those have in common that only read, and have a table to show."""
+    """The values of commands that read a study and show a table."""
 
     json: str | None = value(JSON, None, may_be_empty=False, is_path=True)
 
 
 @dataclass(kw_only=True)
 class AnyStudyConfig:
-    """What the commands have in common that look at the runs of one study or of all."""
+    """The values of commands that show runs of one study or of all."""
 
-    study: str | None = value("a folder in runs_dir; null: each of them", None, may_be_empty=False)
-    runs_dir: str = value("where studies lie", may_be_empty=False, is_path=True)
+    study: str | None = value(
+        "the study: a folder in runs_dir; null: all of them", None, may_be_empty=False
+    )
+    runs_dir: str = value("the folder that holds the studies", may_be_empty=False, is_path=True)
     json: str | None = value(JSON, None, may_be_empty=False, is_path=True)
 
 
@@ -54,21 +53,24 @@ class ShowConfig(AnyStudyConfig):
     """`talr show RUN`."""
 
     run: str | None = value(
-        "its directory, or how its name begins", None, is_path=True, may_be_empty=False
+        "the run: its directory, or the beginning of its name",
+        None,
+        is_path=True,
+        may_be_empty=False,
     )
-    samples: int = value("answers that are shown", 2, at_least=0)
+    samples: int = value("how many answers are shown", 2, at_least=0)
 
 
 @dataclass(kw_only=True)
 class CleanConfig(AnyStudyConfig):
     """`talr clean`."""
 
-    dry_run: bool = value("show what would be deleted, delete nothing", False)
+    dry_run: bool = value("show what would be deleted, but delete nothing", False)
     unused_days: float = value(
-        "entries of the caches that nobody has read for so long are deleted", 30.0, at_least=0
+        "delete entries of the caches that were not read for this many days", 30.0, at_least=0
     )
     models: bool = value(
-        "delete model/ and adapter/ of scored runs too, and unused models of the cache", False
+        "also delete the models and adapters of scored runs, and unused models of the cache", False
     )
 
 
@@ -76,7 +78,9 @@ class CleanConfig(AnyStudyConfig):
 class DoctorConfig:
     """`talr doctor`."""
 
-    runs_dir: str = value("whose disk is looked at", may_be_empty=False, is_path=True)
+    runs_dir: str = value(
+        "the folder that holds the studies; its disk is checked", may_be_empty=False, is_path=True
+    )
     json: str | None = value(JSON, None, may_be_empty=False, is_path=True)
 
 
@@ -85,7 +89,7 @@ class FetchConfig:
     """`talr fetch`, beside the values of `talr train`."""
 
     folder: str | None = value(
-        "where all of it goes; null: the usual caches", None, is_path=True, may_be_empty=False
+        "where to put all of it; null: the usual caches", None, is_path=True, may_be_empty=False
     )
 
 
@@ -99,19 +103,26 @@ class LogsConfig:
     """`talr logs RUN`."""
 
     run: str | None = value(
-        "its directory, or how its name begins", None, is_path=True, may_be_empty=False
+        "the run: its directory, or the beginning of its name",
+        None,
+        is_path=True,
+        may_be_empty=False,
     )
-    study: str | None = value("a folder in runs_dir; null: each of them", None, may_be_empty=False)
-    runs_dir: str = value("where studies lie", may_be_empty=False, is_path=True)
-    lines: int = value("of its end that are shown", 40, at_least=1)
-    follow: bool = value("go on with what is added, until Ctrl-C", False)
+    study: str | None = value(
+        "the study: a folder in runs_dir; null: all of them", None, may_be_empty=False
+    )
+    runs_dir: str = value("the folder that holds the studies", may_be_empty=False, is_path=True)
+    lines: int = value("how many lines of the end are shown", 40, at_least=1)
+    follow: bool = value("go on showing new lines, until Ctrl-C", False)
 
 
 @dataclass(kw_only=True)
 class StopConfig(StudyConfig):
     """`talr stop`."""
 
-    now: bool = value("end the jobs at once: the work since the last checkpoint is lost", False)
+    now: bool = value(
+        "end running jobs at once: the work since their last checkpoint is lost", False
+    )
 
 
 @dataclass(kw_only=True)
@@ -119,17 +130,20 @@ class AnalyzeConfig(StudyConfig):
     """`talr analyze`."""
 
     ckpt: str | None = value(
-        "a run, a checkpoint or an adapter on disk, a hub id; null: the base model",
+        "what to analyze: a run, a checkpoint or an adapter on disk, or a hub id; null: the "
+        "base model",
         None,
         is_path=True,
     )
     device: str = value(DEVICE, "auto", choices=DEVICES)
     quiet: bool = value(QUIET, False)
-    rows: int | None = value("the first training rows; null: all", None, at_least=1)
-    max_length: int = value("tokens; longer rows are cut", 4096, at_least=2)
+    rows: int | None = value(
+        "how many of the training rows, from the first on; null: all", None, at_least=1
+    )
+    max_length: int = value("the most tokens of a row; longer rows are cut", 4096, at_least=2)
     model: ModelConfig
     dataset: Dataset = part("the rows")
-    objective: Objective = part("whose weights are shown")
+    objective: Objective = part("the objective whose token weights are shown")
 
 
 @dataclass(kw_only=True)
@@ -137,7 +151,9 @@ class ReportConfig(ReadingConfig):
     """`talr report`."""
 
     claims: bool | None = value(
-        "test the claims of arXiv 2509.20758; null: where runs were made with claims=true", None
+        "test the claims of the TALR paper (arXiv 2509.20758); null: if runs were made with "
+        "claims=true",
+        None,
     )
 
 
@@ -146,7 +162,9 @@ class RecommendConfig(ReadingConfig):
     """`talr recommend`."""
 
     max_general_loss: float = value(
-        "of the general score, the most that the run to ship may lose", at_least=0, at_most=1
+        "how much of the base's general score the run to ship may lose at most",
+        at_least=0,
+        at_most=1,
     )
 
 
@@ -155,41 +173,54 @@ class ExportConfig:
     """`talr export`."""
 
     run: str = value(
-        "a run: its directory, or how its name begins", may_be_empty=False, is_path=True
+        "a run: its directory, or the beginning of its name", may_be_empty=False, is_path=True
     )
-    study: str | None = value("a folder in runs_dir; null: each of them", None, may_be_empty=False)
-    runs_dir: str = value("where studies lie", may_be_empty=False, is_path=True)
-    out: str = value("the folder to make", may_be_empty=False, is_path=True)
+    study: str | None = value(
+        "the study: a folder in runs_dir; null: all of them", None, may_be_empty=False
+    )
+    runs_dir: str = value("the folder that holds the studies", may_be_empty=False, is_path=True)
+    out: str = value("the folder to create", may_be_empty=False, is_path=True)
 
 
 @dataclass(kw_only=True)
 class SlurmConfig:
     """What each job of a detached sweep asks of SLURM."""
 
-    partition: str | None = value("null: the cluster's default", None, may_be_empty=False)
-    account: str | None = value("who pays for it", None, may_be_empty=False)
+    partition: str | None = value(
+        "the partition of the jobs; null: the cluster's default", None, may_be_empty=False
+    )
+    account: str | None = value(
+        "the account that is charged; null: your default one", None, may_be_empty=False
+    )
     minutes: int = value(
-        "time limit; a job that reaches it is queued again and goes on", 1440, at_least=1
+        "time limit in minutes; a job that reaches it is queued again and resumes", 1440, at_least=1
     )
-    nodes: int = value("of one run; several need distributed=ddp or fsdp2", 1, at_least=1)
-    gpus: int = value("of each node", 1, at_least=0)
+    nodes: int = value("nodes of one run; several need distributed=ddp or fsdp2", 1, at_least=1)
+    gpus: int = value("GPUs of each node", 1, at_least=0)
     gpu_memory: float | None = value(
-        "GiB of each GPU, for the plan: nobody can see it from a login node", None, above=0
+        "memory of each GPU in GiB, so that the plan can check it: a login node cannot see it",
+        None,
+        above=0,
     )
-    cpus: int = value("cores of each node", 8, at_least=1)
+    cpus: int = value("CPU cores of each node", 8, at_least=1)
     memory: str | None = value(
-        "of each node, as 64G; null: the partition's default", None, may_be_empty=False
+        "memory of each node, such as 64G; null: the partition's default", None, may_be_empty=False
     )
     grace: int = value(
-        "seconds before the limit in which a run ends its step and writes a checkpoint",
+        "seconds before the time limit at which a run is told to end its step and write a "
+        "checkpoint",
         120,
         at_least=1,
         at_most=65535,
     )
-    requeues: int = value("how often a job is queued again for its time limit", 100, at_least=0)
-    options: list[str] = value("more options of sbatch, as [--qos=high,--exclusive]", factory=list)
+    requeues: int = value(
+        "how often a job that reached its time limit is queued again at most", 100, at_least=0
+    )
+    options: list[str] = value(
+        "more options for sbatch, such as [--qos=high,--exclusive]", factory=list
+    )
     template: str | None = value(
-        "a file in the place of talr's batch script: docs/clusters.md",
+        "a batch script of your own to use instead of talr's: docs/clusters.md",
         None,
         is_path=True,
         may_be_empty=False,
@@ -210,21 +241,23 @@ class SweepConfig:
     """`talr sweep`, beside the values of `talr train`."""
 
     launcher: str = value(
-        "where runs are made: docs/clusters.md",
+        "where runs are started: on this machine or a cluster (docs/clusters.md)",
         "local",
         choices=("local", "slurm", "submitit", "ray"),
     )
-    workers: int = value("runs at a time: one GPU each, or a share of the cores", 1, at_least=1)
+    workers: int = value(
+        "how many runs at a time; each gets one GPU, or a share of the CPU cores", 1, at_least=1
+    )
     quiet: bool = value(QUIET, False)
-    retry_failed: bool = value("make runs again that failed or diverged before", False)
+    retry_failed: bool = value("try runs again that failed or diverged before", False)
     keep: str = value(
-        "models: all | those of the ends of trainings | those on the Pareto front of each model "
-        "and dataset | none",
+        "which models are kept: all (final), those of whole trainings (ends), those on the "
+        "Pareto front of each model and dataset (best), or none",
         "final",
         choices=("final", "ends", "best", "none"),
     )
-    detach: bool = value("submit the jobs to SLURM and return: launcher=slurm", False)
-    slurm: SlurmConfig = value("what a detached job asks for", factory=SlurmConfig)
+    detach: bool = value("with launcher=slurm: submit the jobs and return", False)
+    slurm: SlurmConfig = value("what a detached job asks of SLURM", factory=SlurmConfig)
 
     def __post_init__(self) -> None:
         if self.detach and self.launcher != "slurm":
@@ -240,14 +273,16 @@ class SweepConfig:
 class SearchConfig:
     """`talr search`, beside the values of `talr train`."""
 
-    n_trials: int = value("trials, of all processes that make them together", 20, at_least=1)
+    n_trials: int = value(
+        "how many trials in all, over all processes that share the search", 20, at_least=1
+    )
     max_general_loss: float = value(
-        "of the general score, what a trial may give up", 0.02, at_least=0, at_most=1
+        "how much of the base's general score a trial may lose", 0.02, at_least=0, at_most=1
     )
     prune: bool = value(
-        "stop a trial at a point of score_at where it is worse than the usual one", True
+        "stop a trial at a point of score_at where it is worse than the median trial", True
     )
-    search_seed: int = value("of what is tried", 0, at_least=0)
+    search_seed: int = value("random seed of the values that are tried", 0, at_least=0)
     quiet: bool = value(QUIET, False)
 
 
@@ -256,25 +291,29 @@ class CompareConfig(AnyStudyConfig):
     """`talr compare A B`."""
 
     a: str | None = value(
-        "a run: its directory, or how its name begins", None, is_path=True, may_be_empty=False
+        "a run: its directory, or the beginning of its name", None, is_path=True, may_be_empty=False
     )
     b: str | None = value("the run to compare with it", None, is_path=True, may_be_empty=False)
-    examples: int = value("flipped items shown of the domain and each task", 2, at_least=0)
+    examples: int = value(
+        "how many flipped items are shown of the domain and of each task", 2, at_least=0
+    )
     flips: str | None = value(
-        "a file (JSON lines) for all of them, with prompts and both outputs", None, is_path=True
+        "write all flipped items to this file (JSON lines), with prompts and both outputs",
+        None,
+        is_path=True,
     )
 
 
-COMMANDS: dict[str, type] = {
+COMMANDS: dict[str, type] = {  # in the order of docs/config.md
     "train": TrainConfig,
+    "sweep": SweepConfig,
+    "search": SearchConfig,
     "eval": EvalConfig,
     "analyze": AnalyzeConfig,
+    "compare": CompareConfig,
     "report": ReportConfig,
     "recommend": RecommendConfig,
     "export": ExportConfig,
-    "sweep": SweepConfig,
-    "search": SearchConfig,
-    "compare": CompareConfig,
     "list": ListConfig,
     "show": ShowConfig,
     "clean": CleanConfig,
@@ -287,7 +326,7 @@ COMMANDS: dict[str, type] = {
 
 
 def conf_dir() -> Path:
-    """conf/: inside the package when installed from a wheel, at the top of a checkout otherwise."""
+    """conf/: inside the package when installed from a wheel, else at the top of a checkout."""
     package = Path(__file__).parents[1]
     packaged = package / "conf"
     return packaged if packaged.is_dir() else package.parent / "conf"

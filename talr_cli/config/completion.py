@@ -1,4 +1,4 @@
-"""What the last word of a command line may become, for the shells' completion.
+"""How the last word of a command line may be completed.
 
 Knows commands, groups, values and their choices; does not know the shells.
 """
@@ -25,9 +25,9 @@ _SWITCH = ("true", "false")
 
 
 def words(line: str) -> list[str]:
-    """The words that the end of `line` may become, without those before it.
+    """The completions of the last word of `line`.
 
-    Those that end with `=`, `.`, `/` or `,` are not whole yet.
+    Those that end with `=`, `.`, `/` or `,` are not complete words yet.
     """
     typed = _split(line)
     word, before = typed[-1], typed[1:-1]
@@ -52,7 +52,7 @@ def words(line: str) -> list[str]:
 
 
 def _split(line: str) -> list[str]:
-    """The words of a line as the shell has them; the last one is being typed, and may be empty."""
+    """The words of a line as the shell splits it; the last one is being typed, and may be empty."""
     for ending in ("", "'", '"'):  # a quote that is not closed yet
         try:
             found = shlex.split(line + ending)
@@ -77,7 +77,7 @@ def _own_folder(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
 def _described(
     command: str, arguments: Sequence[str], config_dir: Path | None
 ) -> tuple[list[Described], Mapping[str, Any]]:
-    """The values that the command has after what is typed; of a mistake in it nothing is said."""
+    """The command's values with the typed ones in place, or the defaults if those are wrong."""
     given = [one for one in arguments if "=" in one and not one.startswith("-")]
     given = [one for one in given if "," not in one]  # lists of a sweep
     for overrides in (given, []):
@@ -97,7 +97,7 @@ def _groups(values: Mapping[str, Any], config_dir: Path | None) -> list[str]:
 
 
 def _keys(command: str, word: str, arguments: Sequence[str], config_dir: Path | None) -> list[str]:
-    """Groups and values, one level of the dots at a time."""
+    """Completions of a key: groups and values, up to the next dot."""
     described, values = _described(_values_of(command), arguments, config_dir)
     keys = [f"{one}=" for one in _groups(values, config_dir)]
     keys += [f"{one.key}=" for one in described]
@@ -110,7 +110,7 @@ def _keys(command: str, word: str, arguments: Sequence[str], config_dir: Path | 
 
 
 def _values_of(command: str) -> str:
-    """The command whose values it takes."""
+    """The command whose values `command` takes."""
     return "train" if command == "sweep" else command
 
 
@@ -122,7 +122,7 @@ def _up_to(key: str, level: int) -> str:
 def _values(
     command: str, word: str, arguments: Sequence[str], config_dir: Path | None
 ) -> list[str]:
-    """Choices, true and false, places on disk, studies; of a list what comes after its comma."""
+    """Completions of a value: choices, true and false, paths, studies; also within a list."""
     key, _, typed = word.partition("=")
     kept, comma, last = typed.rpartition(",")
     start = f"{key}={kept}{comma}"

@@ -1,8 +1,8 @@
-"""Command line -> typed config. Composition, --cfg and multirun are Hydra's own.
+"""Command line -> typed config. Composition and --cfg are Hydra's own.
 
-What it adds: paths need no quoting, Hydra's errors become one line, and what comes out is the
-command's dataclass with its parts as objects, all of whose problems are reported together. Nothing
-here imports torch: a config must be known to be good before anything is loaded.
+Added to Hydra: paths need no quotes, errors become one line, and the result is the command's
+dataclass with its parts as objects, all of whose problems are reported together. Nothing here
+imports torch: a config is checked before anything is loaded.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ _OF_GRIDS = ("sweep", "search", "fetch")  # they take the values of `train` too
 
 @dataclass(frozen=True)
 class Composed(Generic[Config]):
-    """A command's config, and how it came about.
+    """A command's config, and what it was made of.
 
     Attributes:
-        overrides: What was typed.
-        arguments: What composes the same config in a process of its own.
-        values: The config before it was typed, as plain values.
-        config_dir: The folder of the user's own choices, if there is one.
+        overrides: What the user typed.
+        arguments: With these another process composes the same config.
+        values: The config as plain values, before it became a dataclass.
+        config_dir: The folder of the user's own groups, if there is one.
     """
 
     config: Config
@@ -73,8 +73,8 @@ def run(
     """Compose conf/<command>.yaml with the arguments and hand the config to `task`.
 
     Args:
-        positional: The config values that arguments without a key are for, in their order.
-        hold: Picks the overrides that Hydra must not see, since only the task knows their values.
+        positional: The keys of arguments that are typed without a key, in their order.
+        hold: Picks the overrides that Hydra must not see, as only `task` knows their values.
 
     Raises:
         UserError: An option, group, name or value is wrong.
@@ -114,7 +114,7 @@ def run(
 
 
 def show_help(command: str, arguments: Sequence[str]) -> bool:
-    """Print a command's help if the arguments ask for it; returns whether they did."""
+    """Print a command's help if the arguments ask for it; whether they did."""
     if not {"-h", "--help"} & set(arguments):
         return False
     config_dir, rest = take_config_dir(arguments)
@@ -134,12 +134,12 @@ def load(command: str, overrides: Sequence[str]) -> Any:
 
 @dataclass(frozen=True)
 class OfGrid(Generic[Config]):
-    """The arguments of a command on the runs of a grid.
+    """The arguments of a command that works on the runs of a grid.
 
     Attributes:
         options: The command's own config.
-        own: The typed overrides that belong to it.
-        of_runs: Those that belong to the runs.
+        own: The overrides of these options.
+        of_runs: The overrides of the runs.
         config_dir: As in `Composed`.
     """
 
@@ -150,9 +150,9 @@ class OfGrid(Generic[Config]):
 
 
 def of_grid(command: str, kind: type[Config], arguments: Sequence[str]) -> OfGrid[Config] | None:
-    """Tell the command's own values, the fields of `kind`, from those of the runs.
+    """Separate the command's own values, the fields of `kind`, from those of the runs.
 
-    None where something else was asked for, such as --help; that is then done.
+    None if something else was asked for, such as --help; that is then done.
     """
     config_dir, overrides = take_config_dir(arguments)
     if any(one.startswith("-") for one in overrides):
@@ -174,7 +174,7 @@ def composed(
     config_dir: Path | None = None,
     hold: Callable[[Sequence[str]], Sequence[str]] = lambda overrides: (),
 ) -> Composed[Any]:
-    """What `run` hands to its task, for a caller in Python; raises as it does."""
+    """What `run` hands to its task, for a caller in Python; raises the same errors."""
     look_in_current_folder()
     for at, one in enumerate(overrides):
         if not isinstance(one, str):
@@ -231,7 +231,7 @@ def check_choices(overrides: Iterable[Override], config_dir: Path | None) -> Non
 
 @contextmanager
 def composing(command: str, config_dir: Path | None) -> Iterator[list[str]]:
-    """Inside, Hydra's compose works; yields the overrides by which it also finds `config_dir`.
+    """Inside, Hydra's compose works; yields the overrides that make it find `config_dir` too.
 
     Raises:
         UserError: An option, group, name or value is wrong.
@@ -293,7 +293,7 @@ def _composed(command: str, config: DictConfig, held: tuple[str, ...]) -> Compos
 
 @cache  # Hydra's store belongs to the process, and filling it is a tenth of a config's time
 def _register_schemas() -> None:
-    """Make the dataclasses known to Hydra, so that names and types are checked against them."""
+    """Register the dataclasses with Hydra, which checks names and types against them."""
     store = ConfigStore.instance()
     for command, kind in COMMANDS.items():
         store.store(f"{command}_schema", schema(kind))
@@ -315,7 +315,7 @@ def _mistakes_told(command: str) -> Iterator[None]:
 def _checked(
     command: str, arguments: Sequence[str], positional: Sequence[str] = ()
 ) -> tuple[list[str], list[str]]:
-    """(options, overrides), told apart, as Hydra takes options only before overrides."""
+    """(options, overrides) of the arguments: Hydra takes options only before overrides."""
     parser = get_args_parser()
 
     def fail(message: str) -> NoReturn:

@@ -1,6 +1,6 @@
-"""Where a stored config differs from the defaults: what somebody chose for this run.
+"""Where a stored config differs from the defaults: what the user chose for this run.
 
-A run's files are data: no object is made of them, and only talr's own classes are looked up.
+A run's files are data: no object is made from them, and only talr's own classes are looked up.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from talr_cli.fields import REQUIRED, plain
 
 
 def differences(stored: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """{key: (value, default)} of the config of a training or of an evaluation.
+    """{key: (value, default)} where the config of a run differs; None: there is no default.
 
-    A part of another class than the default's is compared with the defaults of its own class; a
-    value without a default has None there.
+    A part of another class than the default's is compared with the defaults of its own class.
     """
     command = "train" if "trainer" in stored else "eval"
     usual = dict(_flat(plain(load(command, []))))
@@ -33,17 +32,17 @@ def differences(stored: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
 
 
 def _of_class(section: str, values: Any, usual: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The defaults of a part whose class is not the usual one; none for what is not talr's."""
+    """The defaults of a part that has another class than usual; none if it is not talr's."""
     target = values.get("_target_") if isinstance(values, Mapping) else None
     if target is None or target == usual.get(f"{section}._target_"):
         return
     if not isinstance(target, str) or not target.startswith(TRUSTED[section]):
         return
     try:
-        kind = class_of(target)
-    except (ImportError, AttributeError, ValueError):  # of another version
+        fields = dataclasses.fields(class_of(target))
+    except (ImportError, AttributeError, ValueError, TypeError):  # of another version, or no part
         return
-    for field in dataclasses.fields(kind):
+    for field in fields:
         if field.default_factory is not dataclasses.MISSING:
             yield f"{section}.{field.name}", plain(field.default_factory())
         elif field.default is not dataclasses.MISSING and field.default != REQUIRED:

@@ -1,4 +1,4 @@
-"""What `--help` and docs/config.md say of a command's values: read from where they are declared."""
+"""What `--help` and docs/config.md say about a command's values, read from their declarations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FLAGS = (
 
 @dataclass(frozen=True)
 class Described:
-    """A value of a config: its key, what it is now, and what is known of it."""
+    """A config value: its key, its current value, and its declaration."""
 
     key: str
     value: Any
@@ -41,7 +41,7 @@ class Described:
 
 
 def help_text(command: str, kind: type, values: Mapping[str, Any], config_dir: Path | None) -> str:
-    """The help of a command, with the values that its arguments compose to."""
+    """The help of a command, with the values that its arguments lead to."""
     first = (conf_dir() / f"{command}.yaml").read_text(encoding="utf-8").partition("defaults:")[0]
     usage = "\n".join(line.removeprefix("#").removeprefix(" ") for line in first.splitlines())
     parts = [usage.strip(), ""]
@@ -60,7 +60,7 @@ def describe(
     """Every value of a config, in the order in which it is declared.
 
     Args:
-        identity: Whether those of `kind` can belong to a run's identity at all.
+        identity: False if no value of `kind` belongs to a run's identity.
     """
     types = get_type_hints(kind)
     for field in dataclasses.fields(kind):
@@ -86,11 +86,11 @@ def class_of(target: str) -> type:
 
 
 def _choices(values: Mapping[str, Any], config_dir: Path | None) -> Iterator[list[str]]:
-    """Of every group that the command has its choices, as lines."""
+    """The choices of each of the command's groups, as lines."""
     for group in groups(config_dir):
         top = group.partition("/")[0]
         if top in values or (top in ("method", "experiment") and "objective" in values):
-            yield _lines(group, ", ".join(choices_of(group, config_dir)), ": ")
+            yield _wrapped(f"{group}: {', '.join(choices_of(group, config_dir))}")
 
 
 def groups(config_dir: Path | None) -> list[str]:
@@ -101,7 +101,7 @@ def groups(config_dir: Path | None) -> list[str]:
 
 
 def choices_of(group: str, config_dir: Path | None) -> list[str]:
-    """The choices of a group, those in folders within it too."""
+    """The choices of a group, also those in its subfolders."""
     folders = [conf_dir() / group, *([config_dir / group] if config_dir else [])]
     return sorted(
         {
@@ -125,11 +125,9 @@ def shown(value: Any) -> str:
     return rate_text(value) if isinstance(value, float) else str(value)
 
 
-def _lines(head: str, text: str, between: str = "  ") -> list[str]:
-    """The text beside its head, or below it where that is long."""
+def _lines(head: str, text: str) -> list[str]:
+    """The text beside its head, or below it if that is long."""
     column = min(40, _width() // 2)
-    if between == ": ":
-        return _wrapped(f"{head}: {text}")
     if len(head) + 2 > column:
         return [*_wrapped(head), *_indented(text, column)]
     first, *rest = _indented(text, column) or [""]

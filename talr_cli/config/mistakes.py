@@ -1,4 +1,4 @@
-"""Mistakes of the command line as one line that names them and the nearest valid name."""
+"""Turns Hydra's errors into one line that names the mistake and the nearest valid name."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def one_line(error: Exception, command: str, known: Callable[[], Sequence[str]])
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """` (did you mean ...?)` of what is most like a name; nothing where nothing is.
+    """` (did you mean ...?)` with the most similar known name; empty if none is similar.
 
     Of a nested key the last part counts most: `leraning_rate` is no `trainer.validate`.
     """
@@ -164,7 +164,7 @@ def _unknown(key: str, command: str, known: Sequence[str], see: str) -> str:
         choices = " or ".join(of_choices[key])
         return f"{key} is a value of {choices}, which is not chosen; {see}"
     known = [*known, *of_choices]
-    # A key that others call otherwise, such as learning_rate.
+    # A name that other programs have for it, such as learning_rate.
     others = difflib.get_close_matches(key.rpartition(".")[2], _OTHER_NAMES, n=1, cutoff=0.85)
     if others and _OTHER_NAMES[others[0]] != key:
         return f"{key} is not a config value (did you mean {_OTHER_NAMES[others[0]]}?); {see}"

@@ -1,4 +1,4 @@
-"""docs/config.md: every value of every command, as it is declared.
+"""Makes docs/config.md: every value of every command, from their declarations.
 
 python -m talr_cli.config.page > docs/config.md
 """
@@ -25,25 +25,20 @@ with the values that the rest of the command line leads to. This page is made fr
 
 Values marked * do not change the trained weights: they do not count for a run's identity.
 """
-# The command whose page a value is on, where several have it.
-ORDER = (
-    *("train", "sweep", "search", "eval", "analyze", "compare", "report", "recommend", "export"),
-    *("list", "show", "clean", "doctor", "fetch", "status", "logs", "stop"),
-)
 
 
 def page() -> str:
     """The page as Markdown."""
     parts = [HEAD]
     seen: set[str] = set()
-    for command in ORDER:
+    for command, kind in COMMANDS.items():
         values = _composed(command)
         rows = [
             one
-            for one in describe(COMMANDS[command], values)
+            for one in describe(kind, values)
             if one.key.partition(".")[0] not in KINDS and one.key not in seen
         ]
-        if command in ("train", "sweep"):
+        if command in ("train", "sweep"):  # their values are not repeated under other commands
             seen |= {one.key for one in rows}
         parts += [f"## talr {command}\n", *_table(rows, with_identity=command == "train")]
         if command == "train":
@@ -79,7 +74,7 @@ def _table(rows: Sequence[Described], with_identity: bool) -> Iterator[str]:
 
 
 def _composed(name: str) -> Mapping[str, Any]:
-    """What stands in the config of a command, or below its group in that of a choice."""
+    """The composed config of a command (`train`) or of a choice (`dataset/esci`)."""
     with composing("train", None):
         values: Any = OmegaConf.to_container(compose(name))
     return values

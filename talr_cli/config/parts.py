@@ -1,8 +1,8 @@
-"""The objects that a config names by their class: the one place that makes them.
+"""Makes the objects that a config names by their class: a dataset, an objective and so on.
 
-A dataset, an objective, ... is a dataclass: its values are checked before it is made. What a user
-typed or has in YAML files of their own may name any class; what was read from a run's files only
-talr's own, see `TRUSTED`.
+Each is a dataclass whose values are checked before it is made. What the user types, or has in YAML
+files of their own, may name any class; what was read from a run's files only talr's own classes
+(`TRUSTED`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import dataclasses
 import inspect
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from hydra.utils import instantiate
@@ -28,7 +27,7 @@ from talr_cli.methods.replay import OtherRows
 from talr_cli.methods.schedules import Schedule
 from talr_cli.scorers.user import UserScorer, module_as_it_is
 
-# What a part has to be, by its key: a protocol or a base class.
+# The protocol or base class of each part, by its key.
 KINDS: dict[str, type] = {
     "dataset": Dataset,
     "objective": Objective,
@@ -42,35 +41,27 @@ KINDS: dict[str, type] = {
 # The packages whose classes a stored config may name. Each holds such parts and nothing that acts
 # when it is made.
 TRUSTED = dict.fromkeys(KINDS, "talr_cli.methods.") | {"dataset": "talr_cli.data."}
-# What a subclass has to write itself.
+# The methods that a subclass has to have of its own.
 _NEEDED = {"Objective": ("weights",), "Regulariser": ("start",), "Schedule": ("share",)}
 
 
-@dataclass
-class Made:
-    """A part, or what is wrong with its values."""
-
-    part: Any
-    problems: list[str]
-
-
-def make(key: str, values: Mapping[str, Any], is_stored: bool = False) -> Made:
-    """The part of a config under `key`.
+def make(key: str, values: Mapping[str, Any], is_stored: bool) -> tuple[Any, list[str]]:
+    """(the part of a config under `key`, what is wrong with its values); one of them is empty.
 
     Args:
         values: With `_target_`, the class; an empty mapping stands for no part.
-        is_stored: Whether they were read from a run's files, and not typed by the user.
+        is_stored: Whether they were read from a run's files, not typed by the user.
     """
     if not values:
-        return Made(None, [])
+        return None, []
     try:
         kind = _class(key, values.get("_target_"), is_stored)
         return _made(key, kind, {k: v for k, v in values.items() if k != "_target_"})
     except UserError as error:
-        return Made(None, [str(error)])
+        return None, [str(error)]
 
 
-def _made(key: str, kind: type, given: Mapping[str, Any]) -> Made:
+def _made(key: str, kind: type, given: Mapping[str, Any]) -> tuple[Any, list[str]]:
     names = [field.name for field in dataclasses.fields(kind)]
     for name in given:
         if name not in names:
@@ -91,7 +82,7 @@ def _made(key: str, kind: type, given: Mapping[str, Any]) -> Made:
     container: Any = OmegaConf.to_container(typed)
     found = list(problems(kind, container, f"{key}."))
     if found:
-        return Made(None, found)
+        return None, found
     for name, one in objects.items():
         container[name] = _user_object(f"{key}.{name}", one)
     part = kind(**at_home(kind, container))
@@ -101,11 +92,11 @@ def _made(key: str, kind: type, given: Mapping[str, Any]) -> Made:
             f"{key}: {kind.__module__}.{kind.__name__} is no {KINDS[key].__name__.lower()}: it "
             f"lacks {' and '.join(f'`{one}`' for one in lines)}; docs/extending.md has a whole one"
         )
-    return Made(part, [])
+    return part, []
 
 
 def _missing_lines(part: Any, wanted: type) -> list[str]:
-    """The lines of Python that a class needs to be the part that is wanted, and does not have."""
+    """The beginnings of the Python lines that a class lacks to be a `wanted`."""
     kind = type(part)
     if not getattr(wanted, "_is_protocol", False):
         if not isinstance(part, wanted):
@@ -120,7 +111,7 @@ def _missing_lines(part: Any, wanted: type) -> list[str]:
 
 
 def _line(wanted: type, name: str) -> str:
-    """How a member of a protocol or a base class begins."""
+    """The first line of a member of a protocol or a base class."""
     if name in wanted.__annotations__:
         return f"{name}: {wanted.__annotations__[name]}"
     member = vars(wanted)[name]
@@ -160,7 +151,7 @@ def _user_object(key: str, values: Any) -> UserScorer:
     """The only object inside a part: a scorer with settings of its own."""
     target = values["_target_"]
     try:
-        with suppress(ModuleNotFoundError):  # it may be a class's method; what is not there is said
+        with suppress(ModuleNotFoundError):  # it may be a class's method; else `instantiate` raises
             module_as_it_is(str(target).rpartition(".")[0])
         judge = instantiate(values)
     except Exception as error:  # whatever the user's module raises

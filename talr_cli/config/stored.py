@@ -1,7 +1,7 @@
-"""The config of a run that is evaluated or analysed: what it was trained on, but for what is typed.
+"""The config that evaluates or analyses a run: with its model and dataset, unless others are typed.
 
 A run's files are data, perhaps from somebody else: only talr's own classes are made from them, and
-code of others runs only if the user types its name again.
+other code runs only if the user types its name again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GROUPS = ("model", "dataset")
 
 @dataclass(frozen=True)
 class OfRun(Generic[Config]):
-    """A config with a run's model and data.
+    """A config with a run's model and dataset.
 
     Attributes:
         is_own: Whether the rows are the run's own, and are put to the model as they were.
@@ -42,10 +42,10 @@ class OfRun(Generic[Config]):
 
 
 def for_the_run(overrides: Sequence[str]) -> list[str]:
-    """The overrides that change the stored model and dataset of the run that is scored.
+    """The overrides that change the stored model or dataset of the run that is scored.
 
-    Hydra knows neither: `dataset.scorer` may be a value of the run's dataset and not of the default
-    one.
+    Hydra must not see them: `dataset.scorer` may be a value of the run's dataset, but not of the
+    default one.
     """
     given = {one.partition("=")[0]: one.partition("=")[2] for one in overrides}
     ckpt = given.get("ckpt", "").strip("'\"")
@@ -56,10 +56,10 @@ def for_the_run(overrides: Sequence[str]) -> list[str]:
 
 
 def of_run(command: str, composed: Composed[Config], run: RunDirectory) -> OfRun[Config]:
-    """The config of `command` with the model and the dataset of `run`, but for what was typed.
+    """The config of `command` with the model and the dataset of `run`, changed by what was typed.
 
     Raises:
-        UserError: The run's config is damaged, or names what has to be typed to be run.
+        UserError: The run's config is damaged, or names code that the user has to type again.
     """
     stored = _read(run)
     typed = OverridesParser.create().parse_overrides(list(composed.overrides))
@@ -116,7 +116,7 @@ def _read(run: RunDirectory) -> dict[str, Any]:
 
 
 def _checked_model(run: RunDirectory, values: dict[str, Any], trusted: bool) -> dict[str, Any]:
-    """The stored model values, of the right names and types."""
+    """The stored values of the model, if their names and types are right."""
     try:
         merged = OmegaConf.merge(OmegaConf.structured(ModelConfig), values)
     except OmegaConfBaseException as error:

@@ -1,7 +1,6 @@
 """A composed config -> the dataclass of its command, with its parts as objects.
 
-All problems are reported together. Knows plain values and dataclasses; does not know the command
-line.
+All problems are reported together. Knows plain values and dataclasses, not the command line.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from talr_cli.fields import about, at_home, problems
 
 
 def schema(kind: type) -> type:
-    """The dataclass as OmegaConf takes it: parts, of whatever class, are mappings to it."""
+    """The dataclass in a form that OmegaConf takes: parts, of whatever class, are of type Any."""
     parts = [
         (field.name, Any, dataclasses.field(default=None))
         for field in dataclasses.fields(kind)
@@ -40,14 +39,14 @@ _OF_EVERY_SUITE = (
 def typed_config(
     command: str, config: DictConfig, overrides: Sequence[str], also: Sequence[str] = ()
 ) -> Any:
-    """The dataclass of a command from its composed config; where Hydra's compose works.
+    """The dataclass of a command from its composed config; call it inside `composing`.
 
     Args:
-        overrides: What was typed.
-        also: The overrides with which Hydra finds the user's own groups.
+        overrides: What the user typed.
+        also: The overrides that make Hydra find the user's own groups.
 
     Raises:
-        UserError: With every value that is missing or wrong.
+        UserError: It names every value that is missing or wrong.
     """
     values: Any = OmegaConf.to_container(config, resolve=True)
     _own_names(values, {one.partition("=")[0].lstrip("+") for one in overrides})
@@ -59,7 +58,7 @@ def typed_config(
 
 
 def as_asked_here(suite: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """The changes to a suite so that it is asked in the way of another."""
+    """The values of `other` that `suite` takes over, as they are of this machine or command."""
     kept = {"data_dir"} if suite["data_dir"] is not None else set()
     return {key: other[key] for key in _OF_EVERY_SUITE if key not in kept}
 
@@ -68,10 +67,10 @@ def build(command: str, values: Mapping[str, Any], stored: Sequence[str] = ()) -
     """The dataclass of a command from plain values of the right types.
 
     Args:
-        stored: Which parts were read from a run's files and not typed by the user.
+        stored: The keys of the parts that were read from a run's files, not typed by the user.
 
     Raises:
-        UserError: With every value that is missing or wrong.
+        UserError: It names every value that is missing or wrong.
     """
     found: list[str] = []
     config = _build(COMMANDS[command], values, "", stored, found)
@@ -110,9 +109,8 @@ def _build(
         key = f"{prefix}{field.name}"
         value = values.get(field.name)
         if about(field).is_part:
-            made = make(key, value or {}, key in stored)
-            found += made.problems
-            built[field.name] = made.part
+            built[field.name], wrong = make(key, value or {}, key in stored)
+            found += wrong
         elif dataclasses.is_dataclass(types[field.name]):
             built[field.name] = _build(types[field.name], value or {}, f"{key}.", stored, found)
         else:

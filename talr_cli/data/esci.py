@@ -74,18 +74,19 @@ class Esci:
     name: str = value(**NAME, default="esci")
     hub_id: str = value(**HUB_ID, default="tasksource/esci")
     revision: str | None = value(**REVISION)
-    path: str | None = value("A file in its columns, instead of the hub.", **A_FILE)
+    path: str | None = value("A file with the same columns, read instead of the hub.", **A_FILE)
     # Whether there is one decides what of `path` is trained on, so that it counts for the identity.
     test_path: str | None = value(
         "The rows to score; null: by the column `split` of `path`, or a share of it.", **A_FILE
     )
     target: str = value(
-        "What a completion holds: a comparison of words and the label, or the label only.",
+        "What a completion holds: an explanation that compares words, and the label; or the "
+        "label only.",
         "label",
         choices=("explanation", "label"),
     )
-    locale: str | None = value("us | es | jp: the rows of it; null: all.", "us")
-    small_version: bool = value("Only the reduced version, of harder queries.", False)
+    locale: str | None = value("Only rows of this locale (us, es or jp); null: all.", "us")
+    small_version: bool = value("Use only the reduced version, with harder queries.", False)
     train_rows: int | None = value("Rows to train on, drawn by data_seed; null: all.", **SOME_ROWS)
     validation_rows: int | None = value(
         "Rows for the validation loss, drawn by data_seed; null: all.", **SOME_ROWS
@@ -94,9 +95,11 @@ class Esci:
         "Rows to score, drawn by data_seed; null: all.", **SOME_ROWS, identity=False
     )
     data_seed: int = value(**DATA_SEED)
-    validation_share: float = value("Of the training queries.", 0.05, **SHARE)
+    validation_share: float = value(
+        "Share of the training queries that is used for validation.", 0.05, **SHARE
+    )
     test_share: float = value(
-        "Of the queries of `path`, where nothing else says what is tested.", 0.2, **SHARE
+        "Share of the queries of `path` to score, where nothing else says which.", 0.2, **SHARE
     )
     max_overlap: float = value(**MAX_OVERLAP)
     on_bad_row: str = value(**ON_BAD_ROW)

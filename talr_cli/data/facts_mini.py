@@ -105,7 +105,9 @@ class FactsMini:
         identity=False,
     )
     train_rows: int | None = value(
-        "Rows to train on, the facts taking turns; null: every fact in every way.", None, at_least=0
+        "Rows to train on, spread evenly over the facts; null: every fact in every way.",
+        None,
+        at_least=0,
     )
     validation_rows: int | None = value(
         "Rows for the validation loss; null: every fact once.", None, at_least=0

@@ -64,15 +64,21 @@ class Jsonl:
         None,
         may_be_empty=False,
     )
-    hub_config: str | None = value("Its configuration, where it has several.", None)
-    revision: str | None = value(**REVISION)
-    train_split: str = value("The name of its training rows, as `datasets` has it.", "train")
-    test_split: str | None = value(
-        "That of the rows to score, such as test; null: none.", None, identity=False
+    hub_config: str | None = value(
+        "The configuration (subset) of that data set, where it has several.", None
     )
-    validation_split: str | None = value("That of the validation rows; null: none.", None)
+    revision: str | None = value(**REVISION)
+    train_split: str = value("The split of it that holds the training rows.", "train")
+    test_split: str | None = value(
+        "The split of it that holds the rows to score, such as test; null: none.",
+        None,
+        identity=False,
+    )
+    validation_split: str | None = value(
+        "The split of it that holds the validation rows; null: none.", None
+    )
     train_on: str = value(
-        "Which answers of a row are trained, where its messages do not say so themselves.",
+        "Which answers of a row are trained on, where its messages do not say so themselves.",
         "last",
         choices=("last", "all"),
     )

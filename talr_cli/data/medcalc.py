@@ -71,10 +71,10 @@ class MedCalc:
     name: str = value(**NAME, default="medcalc")
     hub_id: str = value(**HUB_ID, default="ncbi/MedCalc-Bench-v1.0")
     revision: str | None = value(**REVISION)
-    path: str | None = value("A file in its columns, instead of the hub.", **A_FILE)
+    path: str | None = value("A file with the same columns, read instead of the hub.", **A_FILE)
     # Whether there is one decides what of `path` is trained on, so that it counts for the identity.
     test_path: str | None = value(
-        "The rows to score, in its columns; null: a share of `path`.", **A_FILE
+        "The rows to score, with the same columns; null: a share of `path`.", **A_FILE
     )
     target: str = value(
         "What a completion holds: the explanation and the answer, or the answer only.",
@@ -82,12 +82,16 @@ class MedCalc:
         choices=("explanation", "label"),
     )
     prompt: str = value(
-        "Our own prompt, or the benchmark's, answered in JSON.",
+        "The prompt: plain is our own, official is the benchmark's, which asks for JSON.",
         "plain",
         choices=("plain", "official"),
     )
-    validation_share: float = value("Of the training notes.", 0.05, **SHARE)
-    test_share: float = value("Of the notes of `path`, without `test_path`.", 0.2, **SHARE)
+    validation_share: float = value(
+        "Share of the training notes that is used for validation.", 0.05, **SHARE
+    )
+    test_share: float = value(
+        "Share of the notes of `path` to score, where there is no `test_path`.", 0.2, **SHARE
+    )
     max_overlap: float = value(**MAX_OVERLAP)
     on_bad_row: str = value(**ON_BAD_ROW)
     max_bad_share: float = value(**MAX_BAD_SHARE)

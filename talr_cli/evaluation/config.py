@@ -12,7 +12,7 @@ from talr_cli.errors import UserError
 from talr_cli.fields import value
 
 _ROWS_AT_ONCE: dict[str, Any] = {
-    "doc": "Rows at once to begin with: halved when the GPU's memory runs out.",
+    "doc": "Rows per batch to begin with; halved when the GPU runs out of memory.",
     "default": "auto",
     "or_auto": True,
     "at_least": 1,
@@ -26,8 +26,8 @@ class SuiteConfig:
 
     name: str = value("The suite's name in tables.", identity=False, may_be_empty=False)
     tasks: list[str] = value(
-        "Names of lm-evaluation-harness tasks; `lm-eval ls subtasks` lists them. A group whose "
-        "score is the mean of all its items, as mmlu, counts as one.",
+        "Names of lm-evaluation-harness tasks; `lm-eval ls subtasks` lists them. A group "
+        "whose score is the mean of all its items, such as mmlu, counts as one task.",
         identity=False,
     )
     metrics: dict[str, str] = value(
@@ -35,44 +35,44 @@ class SuiteConfig:
         identity=False,
     )
     formula: str = value(
-        "How the general score is made of the tasks' scores: their plain mean, each counting once.",
+        "How the tasks' scores make the general score: their unweighted mean.",
         "mean of tasks",
         choices=("mean of tasks",),
         identity=False,
     )
     task_dir: str | None = value(
-        "A folder of task YAMLs; `mini` and `ours` are embedded; null: lm-eval's own tasks only.",
+        "A folder of task YAMLs; `mini` and `ours` come with talr; null: lm-eval's own tasks only.",
         None,
         is_path=True,
         identity=False,
     )
     data_dir: str | None = value(
-        "A folder with the tasks' data, in the place of the hub.",
+        "A folder with the tasks' data, read instead of the hub.",
         None,
         is_path=True,
         identity=False,
     )
     data_files: dict[str, dict[str, str]] = value(
-        "{task: {split: pattern of its file in data_dir}}; without it TASK_SPLIT and an ending. "
-        "That of a group is for each of its tasks.",
+        "{task: {split: pattern of its file in data_dir}}, where the file is not called "
+        "TASK_SPLIT and an ending. An entry for a group holds for each of its tasks.",
         factory=dict,
         identity=False,
     )
     shots: dict[str, int] = value(
-        "{task: solved examples before each question}, where it is not to be the task's own "
-        "number.",
+        "{task: number of solved examples before each question}, instead of the task's own number.",
         factory=dict,
         identity=False,
     )
     limit: int | None = value(
-        "The first N items of each task: a quick look, recorded, never compared with whole scores.",
+        "Score only the first N items of each task: a quick look, noted in the results and "
+        "never compared with full scores.",
         None,
         at_least=1,
         identity=False,
     )
     batch_size: Any = value(**_ROWS_AT_ONCE)
     max_length: int | None = value(
-        "Tokens of a prompt and its answer; null: as many as the model takes.",
+        "The most tokens of a prompt and its answer together; null: as many as the model takes.",
         None,
         at_least=2,
         identity=False,
@@ -81,16 +81,18 @@ class SuiteConfig:
         "Whether prompts go through the model's chat template.", True, identity=False
     )
     plain_text: list[str] = value(
-        "Tasks that are asked without the chat template in any case.", factory=list, identity=False
+        "Tasks that never use the chat template.", factory=list, identity=False
     )
     backend: str = value(
-        "vllm: vLLM generates the answers; likelihoods are computed by hf in any case.",
+        "What generates the answers: transformers (hf) or vLLM; likelihoods are always "
+        "computed by hf.",
         "hf",
         choices=("hf", "vllm"),
         identity=False,
     )
     vllm_python: str | None = value(
-        "The interpreter that has vLLM; null: $TALR_VLLM_PYTHON, or .venv-vllm beside our own.",
+        "The Python interpreter that has vLLM; null: $TALR_VLLM_PYTHON, or .venv-vllm beside "
+        "the environment of talr.",
         None,
         is_path=True,
         identity=False,
@@ -99,13 +101,14 @@ class SuiteConfig:
         "How many GPUs vLLM spreads the model over.", 1, at_least=1, identity=False
     )
     allow_unsafe_code: bool = value(
-        "Whether the model's programs may run where this machine has no sandbox for them.",
+        "Run programs that the model wrote even where this machine has no sandbox for them.",
         False,
         identity=False,
     )
     drift: bool = value(
-        "Also the cross-entropy on a fixed text and the KL from the base model, on the suite's "
-        "prompts and along the base's answers to the domain's, in nats per token.",
+        "Also measure drift from the base model, in nats per token: the cross-entropy on a "
+        "fixed text, and the KL on the suite's prompts and along the base's answers to the "
+        "domain's prompts.",
         True,
         identity=False,
     )
@@ -130,26 +133,27 @@ class DomainEvalConfig:
     """How the domain's test rows are answered."""
 
     answer_by: str = value(
-        "`generation`: greedy text; `likelihood`: the likeliest of a row's choices.",
+        "`generation`: greedy decoding; `likelihood`: the likeliest of a row's choices.",
         "generation",
         choices=("generation", "likelihood"),
         identity=False,
     )
     max_new_tokens: int | None = value(
-        "Tokens a generated answer may take; null: twice the longest reference, at least 128.",
+        "The most tokens of a generated answer; null: twice the longest reference, at least 128.",
         None,
         at_least=1,
         identity=False,
     )
     batch_size: Any = value(**_ROWS_AT_ONCE)
     limit: int | None = value(
-        "N test rows, of all categories: a quick look, recorded, never compared with whole scores.",
+        "Score only N test rows, over all categories: a quick look, noted in the results and "
+        "never compared with full scores.",
         None,
         at_least=1,
         identity=False,
     )
     self_score: str = value(
-        "Before training, where a test row's own completion would score 0: stop or warn.",
+        "What to do before training if a test row's own completion would score 0.",
         "stop",
         choices=("stop", "warn"),
         identity=False,

@@ -25,18 +25,20 @@ log = logging.getLogger(__name__)
 class Lora:
     """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) by PEFT, merged after training."""
 
-    rank: int = value("of every adapter", 64, at_least=1)
+    rank: int = value("rank of every adapter", 64, at_least=1)
     alpha: float = value("the update is scaled by alpha / rank", 64.0, above=0)
-    dropout: float = value("of the adapters' inputs", 0.0, at_least=0, below=1)
+    dropout: float = value("dropout of the adapters' inputs", 0.0, at_least=0, below=1)
     target_modules: Any = value(
         "`all-linear` (all but the head), or a list of module names", "all-linear"
     )
-    rslora: bool = value("scale by alpha / sqrt(rank) instead", False)
-    dora: bool = value("weight-decomposed adapters (Liu et al. 2024, arXiv 2402.09353)", False)
+    rslora: bool = value("scale by alpha / sqrt(rank) instead (rsLoRA)", False)
+    dora: bool = value(
+        "weight-decomposed adapters (DoRA, Liu et al. 2024, arXiv 2402.09353)", False
+    )
     base_dtype: str = value(
-        "how the base's weights are held while the adapters (fp32) are trained; auto: in what is "
-        "computed in (bf16, fp16), which changes no number, or float32; nf4: in 4 bits (QLoRA), by "
-        "bitsandbytes. They are merged into the checkpoint's own weights, in fp32",
+        "dtype of the frozen base weights while the adapters (fp32) are trained; auto: that "
+        "of the arithmetic (bf16, fp16), which changes no number, or float32; nf4: 4 bits "
+        "(QLoRA), by bitsandbytes. Adapters are merged into the checkpoint's own weights, in fp32",
         "auto",
         choices=("auto", "float32", "nf4"),
     )
@@ -70,23 +72,24 @@ class Oft:
     """
 
     block_size: int = value(
-        "inputs of a matrix that are rotated together; where they are no multiple of it, the "
-        "nearest size that divides them",
+        "how many inputs of a matrix are rotated together; where their number is no multiple "
+        "of it, the nearest size that divides it",
         32,
         at_least=2,
     )
     dropout: float = value(
-        "share of the blocks that a pass leaves as they are", 0.0, at_least=0, below=1
+        "share of the blocks that are left unrotated in a forward pass", 0.0, at_least=0, below=1
     )
     target_modules: Any = value(
         "`all-linear` (all but the head), or a list of module names", "all-linear"
     )
     cayley_neumann: bool = value(
-        "five terms of a series in the place of the inverse: faster, and not quite a rotation",
+        "use five terms of a series instead of the matrix inverse: faster, but not quite a "
+        "rotation",
         False,
     )
     base_dtype: str = value(
-        "how the base's weights are held meanwhile, as for lora",
+        "dtype of the frozen base weights during the training, as for lora",
         "auto",
         choices=("auto", "float32"),
     )

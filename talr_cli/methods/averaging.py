@@ -24,7 +24,9 @@ class Averaging:
     """
 
     alpha: Any = value(
-        "share of the fine-tuned weights, from 0 (the base) to 1 (the run), or a list of them", 0.5
+        "share of the fine-tuned weights, from 0 (only the base) to 1 (only the fine-tuned "
+        "model), or a list of shares",
+        0.5,
     )
 
     def __post_init__(self) -> None:
@@ -55,9 +57,13 @@ class Lines(Averaging):
     head, last norm) s = alpha.
     """
 
-    alpha: Any = value("the first layer's share of the change, from 0 to 1, or a list of them", 0.5)
+    alpha: Any = value(
+        "share of its change that the first layer keeps, from 0 to 1, or a list of shares", 0.5
+    )
     beta: float | None = value(
-        "what the last layer has more; null: 1 - alpha, so that it is left as trained", None
+        "how much more than alpha the last layer keeps; null: 1 - alpha, so that it is left "
+        "as trained",
+        None,
     )
 
     @property
@@ -85,7 +91,9 @@ class Ema:
     first step. Other than the merges above, it needs a training of its own.
     """
 
-    decay: float = value("of the weights before, per step", 0.99, at_least=0, below=1)
+    decay: float = value(
+        "share of the average so far that each step keeps", 0.99, at_least=0, below=1
+    )
 
     @property
     def name(self) -> str:

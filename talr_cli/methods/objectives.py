@@ -54,7 +54,10 @@ class Talr(Objective):
     """
 
     tau: float | None = value(
-        "fixed temperature; null: the median of tau_scope", None, above=0, may_be_infinite=True
+        "fixed temperature; null: the median sequence loss of the batch that tau_scope names",
+        None,
+        above=0,
+        may_be_infinite=True,
     )
     tau_scope: str = value(
         "the batch whose median sequence loss is tau",
@@ -62,24 +65,31 @@ class Talr(Objective):
         choices=("step", "microbatch", "none"),
     )
     tau_estimator: str = value(
-        "what to do for that under gradient accumulation", "lagged", choices=("lagged", "exact")
+        "with gradient accumulation: lagged takes the median of the step before, exact adds "
+        "a forward pass",
+        "lagged",
+        choices=("lagged", "exact"),
     )
-    tau_min: float = value("floor of the temperature; the study's", 1e-6, above=0)
+    tau_min: float = value("lower bound of the temperature, as in the paper", 1e-6, above=0)
     median: str = value(
-        "of an even number of losses: the lower of the two in the middle, or their mean; the study "
-        "does not say",
+        "of an even number of losses: the lower of the two in the middle, or their mean; the "
+        "paper does not say",
         "lower",
         choices=("lower", "mean"),
     )
-    w_min: float = value("floor of the weights; the study's", 0.01, at_least=0, at_most=1)
-    normalise: bool = value("weights scaled to mean 1; the study's are not", False)
+    w_min: float = value(
+        "lower bound of the token weights, as in the paper", 0.01, at_least=0, at_most=1
+    )
+    normalise: bool = value("scale the token weights to mean 1; the paper does not", False)
     probabilities: str = value(
-        "the model whose probabilities make the weights; the study's is the current one",
+        "the model whose probabilities make the weights: the current one, as in the paper, "
+        "or the base",
         "current",
         choices=("current", "base"),
     )
     shuffle_weights: bool = value(
-        "a control: the weights are dealt out at random among the targets of a step", False
+        "a control experiment: deal the weights out at random among the target tokens of a step",
+        False,
     )
 
     def __post_init__(self) -> None:
@@ -143,7 +153,7 @@ class Flow(Objective):
     """
 
     tau: float | None = value(
-        "fixed temperature; null: the median over the training rows of their loss under the base",
+        "fixed temperature; null: the median of the base model's losses on the training rows",
         None,
         above=0,
     )
@@ -174,7 +184,7 @@ class Stm(Sft):
     """
 
     threshold: float = value(
-        "perplexity under the base above which a target is masked", 2.5, above=1
+        "mask target tokens whose perplexity under the base model is above this", 2.5, above=1
     )
     masks_targets: ClassVar[bool] = True
 
@@ -198,9 +208,10 @@ class TailSft(Sft):
     rows the first are left out.
     """
 
-    fraction: float = value("of a step's rows, how many are left out", 0.5, at_least=0, below=1)
+    fraction: float = value("share of a step's rows that is left out", 0.5, at_least=0, below=1)
     schedule: str = value(
-        "how many they are along the training: more and more, or as many in every step",
+        "ramp: from none in the first step to `fraction` in the last; static: `fraction` in "
+        "every step",
         "ramp",
         choices=("ramp", "static"),
     )
@@ -238,16 +249,16 @@ class Eaft(Objective):
     """
 
     top_k: int | None = value(
-        "how many of the likeliest tokens the entropy is of; null: the whole vocabulary",
+        "compute the entropy over this many of the likeliest tokens; null: the whole vocabulary",
         20,
         at_least=2,
     )
     scale: float | None = value(
-        "what the entropy (nats) is divided by; null: ln(top_k), the greatest there can be",
+        "divide the entropy (nats) by this; null: ln(top_k), the greatest there can be",
         None,
         above=0,
     )
-    exponent: float = value("of the scaled entropy", 1.0, at_least=0)
+    exponent: float = value("exponent of the scaled entropy", 1.0, at_least=0)
 
     def __post_init__(self) -> None:
         if self.scale is None:
@@ -272,7 +283,7 @@ class InfoSft(Objective):
     """
 
     threshold: float = value(
-        "probability from which on a token weighs nothing", 0.93, above=0.5, below=1
+        "tokens at least this probable have weight 0", 0.93, above=0.5, below=1
     )
 
     def weights(self, tokens: TargetTokens, tau: torch.Tensor | None) -> torch.Tensor:

@@ -14,15 +14,15 @@ from talr_cli.errors import UserError, install
 from talr_cli.fields import value
 
 _DECAY: dict[str, Any] = {
-    "doc": "decay of the weights towards zero, per step and unit of learning rate",
+    "doc": "weight decay towards zero, per step and unit of learning rate",
     "default": 0.0,
     "at_least": 0,
 }
 _BETA1: dict[str, Any] = {
-    "doc": "decay of the mean of the gradients", "default": 0.9, "at_least": 0, "below": 1
+    "doc": "decay of the running mean of the gradients", "default": 0.9, "at_least": 0, "below": 1
 }  # fmt: skip
 _BETA2: dict[str, Any] = {
-    "doc": "decay of the mean of their squares", "default": 0.999, "at_least": 0, "below": 1
+    "doc": "decay of the running mean of their squares", "default": 0.999, "at_least": 0, "below": 1
 }  # fmt: skip
 
 
@@ -110,7 +110,9 @@ class AdamW8bit(AdamW):
     The embedding's, and those of small tensors, stay in 32 bits.
     """
 
-    paged: bool = value("the means may move to the host's memory when the GPU's runs out", False)
+    paged: bool = value(
+        "let the running means move to the host's memory when the GPU's runs out", False
+    )
     choice: ClassVar[str | None] = "adamw-8bit"
     needs: ClassVar[str | None] = "bitsandbytes"
     extra: ClassVar[str] = "bnb"
@@ -163,7 +165,9 @@ class Sgd(Optimizer):
     """The gradient itself, with momentum: 4 bytes of state a weight, without it none."""
 
     weight_decay: float = value(**_DECAY)
-    momentum: float = value("decay of the sum of the gradients", 0.9, at_least=0, below=1)
+    momentum: float = value(
+        "momentum: the decay of the sum of the gradients", 0.9, at_least=0, below=1
+    )
     state_bytes: ClassVar[float] = 4
 
     def working(self, trained: int, largest: int, device: str) -> float:
@@ -184,7 +188,7 @@ class Muon(Optimizer):
     """
 
     weight_decay: float = value(**_DECAY)
-    momentum: float = value("of the hidden matrices", 0.95, at_least=0, below=1)
+    momentum: float = value("momentum of Muon, for the hidden matrices", 0.95, at_least=0, below=1)
     beta1: float = value(**_BETA1)
     beta2: float = value(**_BETA2)
     shards: ClassVar[bool] = False

@@ -26,20 +26,21 @@ class L2(Regulariser):
     theta_0 is kept as the weights are: under FSDP2 each rank holds the part that it trains.
     """
 
-    strength: float = value("of the penalty", 1e-3, at_least=0)
+    strength: float = value("weight of the penalty", 1e-3, at_least=0)
     reduction: str = value(
-        "the sum over the weights, or its mean, as published FLOW code has it",
+        "the sum over the weights, or their mean, as the published code of FLOW has it",
         "mean",
         choices=("sum", "mean"),
     )
     theta0_dtype: str = value(
-        "how theta_0 is kept; auto: bfloat16 for every weight that it holds exactly, else float32",
+        "dtype in which the base's weights theta_0 are kept; auto: bfloat16 for every weight "
+        "that it holds exactly, else float32",
         "auto",
         choices=("auto", "float32", "bfloat16"),
     )
     theta0_device: str = value(
-        "where: beside the weights, or on the CPU, which saves the GPU's memory and costs a copy "
-        "of all weights per step",
+        "where theta_0 is kept: with the model, or on the CPU, which saves the GPU's memory "
+        "and costs a copy of all weights per step",
         "model",
         choices=("model", "cpu"),
         identity=False,
@@ -131,7 +132,9 @@ class Kl(Regulariser):
     computes in bf16, else in fp32. Under an adapter it is the model without the adapter.
     """
 
-    beta: float = value("nats of loss for each nat of divergence", 0.1, at_least=0)
+    beta: float = value(
+        "weight of the penalty: nats of loss for each nat of divergence", 0.1, at_least=0
+    )
     direction: str = value(
         "KL(base || model), or KL(model || base)", "forward", choices=("forward", "reverse")
     )

@@ -29,9 +29,10 @@ class OtherRows:
 class Replay(OtherRows):
     """A share of the target tokens comes from general data."""
 
-    share: float = value("of all target tokens, the part that is general", 0.1, above=0, below=1)
+    share: float = value("share of all target tokens that is general", 0.1, above=0, below=1)
     path: str | None = value(
-        "JSONL, CSV or Parquet rows, as dataset=jsonl takes them; null: the embedded ones",
+        "JSONL, CSV or Parquet rows, as dataset=jsonl takes them; null: a small set that "
+        "comes with talr",
         None,
         is_file=True,
     )
@@ -51,14 +52,19 @@ class SelfReplay(OtherRows):
     """
 
     share: float = value(
-        "of all target tokens, their part; 1: they are trained alone", 1.0, above=0, at_most=1
+        "share of all target tokens that is from the base's own answers; 1: train on these alone",
+        1.0,
+        above=0,
+        at_most=1,
     )
-    samples: int = value("answers to each prompt, of which all right ones count", 1, at_least=1)
+    samples: int = value("answers drawn for each prompt; all right ones are kept", 1, at_least=1)
     temperature: float = value(
-        "by which they are drawn; 0: of every step the likeliest token", 1.0, at_least=0
+        "sampling temperature; 0: always the likeliest token", 1.0, at_least=0
     )
     max_new_tokens: int | None = value(
-        "of an answer; null: twice the longest of the training rows, at least 128", None, at_least=1
+        "the most tokens of an answer; null: twice the longest of the training rows, at least 128",
+        None,
+        at_least=1,
     )
 
     def __post_init__(self) -> None:

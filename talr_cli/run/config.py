@@ -1,7 +1,7 @@
-"""What one run is: the configs of `talr train` and `talr eval`.
+"""The configs of `talr train` and `talr eval`, of which runs are made.
 
-They stand here and not in config/, which is above this room: a run is made from one of them, and
-whoever composed it. Their parts stand in the rooms that read them.
+They are here and not in config/, so that a run can be made whoever composed its config. Their
+parts are in the rooms that read them.
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ from talr_cli.ranks import DEVICE, DEVICES, DistributedConfig
 from talr_cli.tracking.base import LoggerConfig
 from talr_cli.training.config import TrainerConfig
 
-STUDY = "runs that are compared: a folder in runs_dir, a group in W&B"
-QUIET = "no progress and no notices: warnings and results only"
-LIMIT = "the first items of every task, and an even share of test rows: a quick look, recorded"
+STUDY = "the study: runs to compare with each other; a folder in runs_dir, a group in W&B"
+QUIET = "print warnings and results only, no progress"
+LIMIT = (
+    "score only the first N items of each task, and N test rows over all categories: a "
+    "quick look, noted in the results"
+)
 
 
 @dataclass(kw_only=True)
@@ -35,29 +38,33 @@ class EvalConfig:
     """`talr eval`."""
 
     ckpt: str | None = value(
-        "a run, a checkpoint or an adapter on disk, a hub id; null: the base model",
+        "what to score: a run, a checkpoint or an adapter on disk, or a hub id; null: the "
+        "base model",
         None,
         is_path=True,
         identity=False,
     )
     study: str = value(STUDY, may_be_empty=False, identity=False)
-    runs_dir: str = value("where studies lie", may_be_empty=False, is_path=True, identity=False)
+    runs_dir: str = value(
+        "the folder that holds the studies", may_be_empty=False, is_path=True, identity=False
+    )
     limit: int | None = value(LIMIT, None, at_least=1, identity=False)
     apart: bool = value(
-        "true: in a folder of its own, by the suite's name, beside scores by another suite",
+        "write the scores to a folder of their own, named after the suite, and keep those of "
+        "other suites",
         False,
         identity=False,
     )
     device: str = value(DEVICE, "auto", choices=DEVICES, identity=False)
     quiet: bool = value(QUIET, False, identity=False)
     model: ModelConfig
-    dataset: Dataset = part("the rows and how answers to them are judged")
-    suite: SuiteConfig = value("general ability", identity=False)
+    dataset: Dataset = part("the rows, and how answers to them are scored")
+    suite: SuiteConfig = value("the tasks that measure general ability", identity=False)
     domain: DomainEvalConfig = value(
-        "how the test rows are answered", factory=DomainEvalConfig, identity=False
+        "how the model answers the test rows", factory=DomainEvalConfig, identity=False
     )
     distributed: DistributedConfig = value("the processes of the evaluation", identity=False)
-    logger: LoggerConfig = value("where curves and scores go", identity=False)
+    logger: LoggerConfig = value("where curves and scores are logged", identity=False)
 
 
 @dataclass(kw_only=True)
@@ -66,57 +73,67 @@ class TrainConfig:
 
     lr: float = value("peak learning rate", above=0)
     seed: int = value(
-        "of everything: order of the rows, initialisation, dropout", at_least=0, at_most=2**32 - 1
+        "random seed of the order of the rows, of initialisation and dropout",
+        at_least=0,
+        at_most=2**32 - 1,
     )
     study: str = value(STUDY, may_be_empty=False, identity=False)
-    runs_dir: str = value("where studies lie", may_be_empty=False, is_path=True, identity=False)
-    eval: bool = value("false: train and save only", True, identity=False)
+    runs_dir: str = value(
+        "the folder that holds the studies", may_be_empty=False, is_path=True, identity=False
+    )
+    eval: bool = value(
+        "score the model after the training; false: only train and save it", True, identity=False
+    )
     score_at: Any = value(
-        "where along the training to score too: shares of its steps, as [0.25,0.5], or `epoch`",
+        "also score the weights along the training: after these shares of its steps, such as "
+        "[0.25,0.5], or after each `epoch`",
         None,
         identity=False,
     )
     score_during: bool = value(
-        "score each point of score_at as soon as it is reached; false: after the training",
+        "score each point of score_at when it is reached; false: all of them after the training",
         False,
         identity=False,
     )
     score_suite: Any = value(
-        "a suite for the points of score_at, by its name, as mini; null: that of the end",
+        "the suite for the points of score_at, such as mini; null: the same as at the end",
         None,
         identity=False,
     )
     at: float = value(
-        "share of the steps after which the weights are taken, under the schedule of all of them",
+        "take the weights after this share of the steps; the learning rate follows the "
+        "schedule of the whole training",
         1.0,
         above=0,
         at_most=1,
     )
     limit: int | None = value(LIMIT, None, at_least=1, identity=False)
     claims: bool = value(
-        "the study's report tests the claims of arXiv 2509.20758", False, identity=False
+        "let the study's report test the claims of the TALR paper (arXiv 2509.20758)",
+        False,
+        identity=False,
     )
     device: str = value(DEVICE, "auto", choices=DEVICES, identity=False)
     quiet: bool = value(QUIET, False, identity=False)
     model: ModelConfig
-    dataset: Dataset = part("the rows and how answers to them are judged")
+    dataset: Dataset = part("the rows, and how answers to them are scored")
     method: str = value(
-        "the method's name in tables; empty: made of the names of its parts", "", identity=False
+        "the method's name in tables; empty: built from the names of its parts", "", identity=False
     )
-    objective: Objective = part("what each target token weighs in the loss")
-    adapter: Adapter | None = part("weights trained in the place of the model's own", None)
+    objective: Objective = part("how much each target token counts in the loss")
+    adapter: Adapter | None = part("weights trained in place of the model's own", None)
     regulariser: Regulariser | None = part("what holds the model to its base", None)
-    merge: Merge | None = part("what is made of the base and the tuned model", None)
-    replay: OtherRows | None = part("rows trained on beside the domain's own", None)
-    schedule: Schedule = part("how the learning rate goes from step to step")
-    optimizer: Optimizer = part("how the weights follow the gradients")
+    merge: Merge | None = part("how the base and the tuned model are combined", None)
+    replay: OtherRows | None = part("rows trained on besides the domain's own", None)
+    schedule: Schedule = part("how the learning rate changes over the steps")
+    optimizer: Optimizer = part("how gradients change the weights")
     trainer: TrainerConfig
     distributed: DistributedConfig = value("the processes of one run", identity=False)
-    suite: SuiteConfig = value("general ability", identity=False)
+    suite: SuiteConfig = value("the tasks that measure general ability", identity=False)
     domain: DomainEvalConfig = value(
-        "how the test rows are answered", factory=DomainEvalConfig, identity=False
+        "how the model answers the test rows", factory=DomainEvalConfig, identity=False
     )
-    logger: LoggerConfig = value("where curves and scores go", identity=False)
+    logger: LoggerConfig = value("where curves and scores are logged", identity=False)
 
     def __post_init__(self) -> None:
         self.method = self.method or self.parts.name
@@ -147,7 +164,7 @@ class TrainConfig:
 
     @property
     def parts(self) -> Method:
-        """The method that the parts make together."""
+        """The method that the parts make up."""
         return Method(
             self.objective,
             self.adapter,

@@ -1,7 +1,7 @@
-"""A point along a training, scored in a process of its own while the training waits.
+"""Scores a point along a training in another process, while the training waits.
 
-So the scoring changes neither the training's random state nor its peak memory nor what it computes,
-and all its memory is free when the process ends. What fails here is scored after the training.
+So scoring changes neither the training's random state, nor its peak memory, nor what it computes,
+and frees all its memory when it ends. What fails here is scored after the training.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def score_in_own_process(point: Run, stop: Stop) -> None:
 
 
 def _score(point: Run, told: str) -> None:
-    """What the process does; all its output goes into the file `told`."""
+    """The process: scores the point; all its output goes to the file `told`."""
     from talr_cli.run.whole import run_to_end
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the training decides
@@ -73,5 +73,5 @@ def _score(point: Run, told: str) -> None:
 
 
 def not_again(run: Run, tracker: Tracker) -> None:
-    """A `MakeModel` for runs whose weights are there: it is called only if they have gone."""
+    """A `MakeModel` for runs that have their weights: called only if these are gone."""
     raise RuntimeError(f"{run.directory.model} has gone")

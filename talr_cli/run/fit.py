@@ -1,6 +1,6 @@
 """Whether a run fits into memory, and how its batches are cut up so that it does.
 
-Knows the run and the machine; the sums are those of training/planner.py.
+Knows the run and the machine; the estimates come from training/planner.py.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def check_fits(run: Run) -> None:
-    """Refuse a training that no way to cut up its batches makes small enough for this process.
+    """Refuse a training that does not fit however its batches are cut up.
 
     Raises:
         UserError: Weights, gradient and optimizer alone are too large.
@@ -54,7 +54,7 @@ def _check_state(run: Run, shape: Shape, there: float) -> None:
 def cut_up(run: Run, half: bool) -> TrainerConfig:
     """The trainer's config with `micro_batch_size` and `gradient_checkpointing` decided.
 
-    A run that goes on is cut up as when it began. All ranks must call: they take what fits the one
+    A resumed run is cut up as when it began. All ranks must call it: they take what fits the one
     with the least free memory.
 
     Raises:
@@ -80,7 +80,7 @@ def cut_up(run: Run, half: bool) -> TrainerConfig:
 
 
 def _one_by_one_if_need_be(run: Run) -> TrainerConfig:
-    """The trainer's config; one row a pass where a long one would change others' positions."""
+    """The trainer's config, with single rows if a long one would change others' positions."""
     trainer = run.config.trainer
     settings = read_object(run.source.directory / "config.json", "take another copy of it")
     switch = length_switch(settings)
@@ -114,9 +114,9 @@ def _plan(
 def expected_kernel(
     shape: Shape, trainer: TrainerConfig, attention: str, half: bool, device: str
 ) -> tuple[bool, bool]:
-    """(whether rows will be joined, whether one kernel takes all of them), as far as is known.
+    """(whether rows will be joined, whether one kernel takes them all), as expected.
 
-    Whether it is so is tried when the model is there.
+    Whether that kernel works is tried when the model is loaded.
     """
     from talr_cli.training import varlen
 
@@ -130,7 +130,7 @@ def expected_kernel(
 
 
 def _taken_along(run: Run) -> tuple[list[list[int]], list[int]]:
-    """Of each training row: the tokens of the rows that it takes along, and all their targets."""
+    """For each training row: (the lengths of the general rows added to it, all their targets)."""
     if run.method.replay is None or not run.general:
         return [[] for _ in run.rows], [0] * len(run.rows)
     targets = [len(row.targets) for row in run.general]
@@ -142,7 +142,7 @@ def _taken_along(run: Run) -> tuple[list[list[int]], list[int]]:
 
 
 def _as_begun(run: Run, trainer: TrainerConfig) -> TrainerConfig:
-    """The config with the newest checkpoint's choices in the place of `auto`."""
+    """The config with the choices of the newest checkpoint in place of `auto`."""
     from talr_cli.training.trainer import STATE
 
     _, folder = ranks.broadcast(run.directory.last_checkpoint()) or (0, None)

@@ -1,6 +1,6 @@
-"""Which run a config means: a hash of everything that decides its result, and of nothing else.
+"""A run's identity: a hash of everything that decides its result, and of nothing else.
 
-Paths count by content: data files are hashed, the model enters by the fingerprint of its weights,
+Paths count by content: data files are hashed; the model counts by the fingerprint of its weights,
 tokenizer and settings.
 """
 
@@ -39,9 +39,9 @@ def identity(config: TrainConfig | EvalConfig, model_fingerprint: str) -> str:
 
 
 def setting_identity(config: TrainConfig, model_fingerprint: str) -> str:
-    """Of what runs share that differ in seed, learning rate and the share of their steps alone.
+    """A hash that runs share which differ only in seed, learning rate and share of their steps.
 
-    Which rows are drawn is a seed too.
+    The seed by which rows are drawn does not count either.
     """
     alike = replace(config, lr=1.0, seed=0, at=1.0, dataset=_whichever_rows(config.dataset))
     return identity(alike, model_fingerprint)[:8]
@@ -57,6 +57,6 @@ def _whichever_rows(dataset: Any) -> Any:
 
 
 def own_scorer(dataset: Dataset) -> Path | None:
-    """The file of the scorer, where the user wrote it."""
+    """The file of the scorer, if the user wrote it."""
     scorer = plain(getattr(dataset, "scorer", None)) or ""
     return source_file(scorer["_target_"] if isinstance(scorer, dict) else scorer)

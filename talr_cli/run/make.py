@@ -1,4 +1,4 @@
-"""The weights of a run: trained, or averaged of the base and a trained run; then saved.
+"""Makes the weights of a run, by training or by averaging the base and a trained run; saves them.
 
 Knows what model/ and training.json hold; does not know how a run is scored.
 """
@@ -28,7 +28,6 @@ from talr_cli.run.fit import cut_up
 from talr_cli.run.identity import data_identity, setting_identity
 from talr_cli.run.own_rows import with_own_rows
 from talr_cli.run.prepare import Run, place
-from talr_cli.run.variants import whole_training
 from talr_cli.runs.atomic import made_whole, write_json
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking.base import Tracker
@@ -48,10 +47,10 @@ MakeModel = Callable[[Run, Tracker], None]
 
 
 def training_of(points: Sequence[Run] = ()) -> MakeModel:
-    """Makes a model by training in fp32 and saving in the dtype asked for; frees its memory.
+    """Makes a model by training it and saving it in the dtype that is asked for.
 
     Args:
-        points: Runs whose weights are taken along the way and saved in their own directories.
+        points: Runs whose weights are taken during the training, and saved in their directories.
     """
 
     def make(run: Run, tracker: Tracker) -> None:
@@ -74,10 +73,10 @@ def training_of(points: Sequence[Run] = ()) -> MakeModel:
 
 
 def follow(runs: Sequence[Run]) -> None:
-    """What the other ranks do: train and answer along with rank 0, and write nothing.
+    """What the other ranks do: compute along with rank 0, and write nothing.
 
     Args:
-        runs: All that rank 0 may order to be trained.
+        runs: All runs that rank 0 may order to be trained.
     """
     from talr_cli.evaluation.data_parallel import Follower
     from talr_cli.evaluation.evaluate import load_ready
@@ -96,7 +95,7 @@ def follow(runs: Sequence[Run]) -> None:
 def average(tuned: RunDirectory, alpha: float) -> MakeModel:
     """Makes (1 - alpha) * base + alpha * the model of the finished run `tuned`.
 
-    A merge with a `share_of` says by itself which alpha each tensor has.
+    A merge that has a `share_of` has another alpha for each tensor.
     """
 
     def make(run: Run, tracker: Tracker) -> None:
@@ -135,7 +134,7 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
 
 
 def _shares(run: Run, alpha: float) -> Callable[[str], float]:
-    """A function of a tensor's name: the share of its change that is kept."""
+    """{name of a tensor: share of its change that is kept}, as a function."""
     from talr_cli.models import loading
 
     share_of = getattr(run.config.merge, "share_of", None)
@@ -146,7 +145,7 @@ def _shares(run: Run, alpha: float) -> Callable[[str], float]:
 
 
 def setting_of(config: TrainConfig, device: str) -> Setting:
-    """How a run of this config is trained, before its batches are cut up."""
+    """The training's setting for this config, before its batches are cut up."""
     from talr_cli.training.loop import Setting
 
     return Setting(
@@ -163,7 +162,7 @@ def setting_of(config: TrainConfig, device: str) -> Setting:
 def _train(
     run: Run, tracker: Tracker, stop: Stop, points: Sequence[Run]
 ) -> tuple[Any, dict[str, Any]] | None:
-    """The trained model, in fp32, and the `training` results; None on all ranks but the first."""
+    """(the trained model, the `training` results); None on all ranks but the first."""
     from talr_cli.training.determinism import MAY_DIFFER, NoFixedOrderError
 
     run, facts = with_own_rows(run)
@@ -188,7 +187,7 @@ def _trained(
     points: Sequence[Run],
     deterministic: bool,
 ) -> tuple[Any, dict[str, Any]] | None:
-    """As `_train`; `facts` is what the `training` results say of the rows."""
+    """As `_train`; `facts` go into the `training` results as they are."""
     from talr_cli.training.determinism import same_bits
     from talr_cli.training.loop import TrainingData, make_trainer, train
 
@@ -220,10 +219,10 @@ def _trained(
 
 
 def _load_to_train(run: Run, half: torch.dtype | None) -> Any:
-    """The model as it is trained: in which dtype its weights are held, and where.
+    """The model to train, in the dtype and on the device that the config asks for.
 
-    The optimizer updates fp32 weights: a bf16 weight of 0.03 would swallow updates of 1e-6. The
-    exception is an optimizer on bf16 weights, which rounds at random.
+    Weights are fp32, since a bf16 weight of 0.03 would swallow an update of 1e-6. The exceptions
+    are frozen weights, and an optimizer that rounds bf16 weights at random.
     """
     import torch
 
@@ -250,7 +249,7 @@ def _load_fp32(run: Run, device: str) -> Any:
 
 
 def _keep(point: Run, stop: Stop, model: Any, training: dict[str, Any]) -> Callable[[], None]:
-    """Save the weights that another run's training has reached; returns what is left to do."""
+    """Save the weights of `point`, which a longer training has reached; what to call after that."""
     log.info("keeping the weights at step %d: %s", training["steps"], point.directory.path)
     with point.directory.lock():
         point.directory.prepare(plain(point.config), point.overrides, point.identity)
@@ -261,7 +260,7 @@ def _keep(point: Run, stop: Stop, model: Any, training: dict[str, Any]) -> Calla
 
 
 def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
-    """Write model/ and training.json, and adapter/ where there is one; `trained` is used up."""
+    """Write model/, training.json and, if there is one, adapter/. Changes `trained`."""
     import torch
 
     from talr_cli.models import loading, saving
@@ -299,14 +298,14 @@ def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
         )
     weights: dict[str, Any] = {"save_dtype": str(save_dtype).removeprefix("torch."), **changes}
     if config.at < 1:
-        _, whole = place(whole_training(config), run.source)
+        _, whole = place(replace(config, at=1.0), run.source)
         weights["taken"] = {"at": config.at, "of": whole.path.name}
     _record(run, training, weights)
     shutil.rmtree(directory.checkpoints, ignore_errors=True)
 
 
 def _record(run: Run, training: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
-    """Write training.json: results.json has all of it."""
+    """Write training.json, which results.json takes over."""
     setting = setting_identity(run.config, run.source.fingerprint)
     made = {
         "training": training,

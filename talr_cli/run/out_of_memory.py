@@ -1,6 +1,6 @@
-"""Memory that runs out in training: one line with the numbers, and what would take less memory.
+"""Turns running out of memory in training into one line: the numbers, and what would need less.
 
-On a CPU the kernel may also end the process without a word.
+On a CPU the kernel may also kill the process without a word.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 @contextmanager
 def told(run: Run) -> Iterator[None]:
-    """Inside, memory that runs out raises a UserError that says what to change to go on."""
+    """Inside, running out of memory raises a UserError that says what to change."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -47,7 +47,7 @@ def _numbers(run: Run, error: Exception) -> str:
 
 
 def _way_out(config: TrainConfig) -> str:
-    """What to type that is not in the config yet: first what gives the same weights."""
+    """What to type to need less memory: first what gives the same weights."""
     trainer, regulariser = config.trainer, config.regulariser
     same = []
     micro = trainer.micro_batch_size if isinstance(trainer.micro_batch_size, int) else None

@@ -1,4 +1,4 @@
-"""The rows of a run under replay=self: the base's own right answers, made before the training."""
+"""The rows of replay=self: right answers of the base model, made before the training."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ log = logging.getLogger(__name__)
 
 
 def with_own_rows(run: Run) -> tuple[Run, dict[str, int]]:
-    """The run as it is trained, and what its `training` results say of the rows.
+    """(the run with these rows, what its `training` results say of them).
 
-    All ranks must call: the first one makes the answers, the others wait for them.
+    All ranks must call it: the first one makes the answers, the others wait for them.
 
     Raises:
-        UserError: Nothing that the base answers is right.
+        UserError: No answer of the base is right.
     """
     replay = run.config.replay
     if not isinstance(replay, SelfReplay):
@@ -51,7 +51,7 @@ def with_own_rows(run: Run) -> tuple[Run, dict[str, int]]:
 
 
 def _right(run: Run, replay: SelfReplay) -> tuple[list[Example], int]:
-    """The right answers, and how many were asked for."""
+    """(the right answers, how many answers were drawn)."""
     from talr_cli.evaluation.domain import answer_budget
     from talr_cli.evaluation.evaluate import load_ready
     from talr_cli.evaluation.generation import DRAWN_AT_ONCE
@@ -81,7 +81,7 @@ def _right(run: Run, replay: SelfReplay) -> tuple[list[Example], int]:
 
 
 def _is_rendered(renderer: Renderer, example: Example) -> bool:
-    """Whether the template takes a row; those that it refuses the training leaves out too."""
+    """Whether the template takes a row; the training leaves out the others too."""
     try:
         renderer.encode(example)
     except RowError:

@@ -1,6 +1,6 @@
-"""A config -> everything that is known before a model is loaded; nothing is written yet.
+"""A config -> everything that is known before a model is loaded. Nothing is written yet.
 
-Whatever the user can put right is found wrong here.
+Mistakes that the user can put right are found here.
 """
 
 from __future__ import annotations
@@ -43,7 +43,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is ready to be made. `overrides` are what was typed for it, --config-dir too."""
+    """A run that is ready to be made.
+
+    Attributes:
+        overrides: What the user typed for it, --config-dir included.
+        rows: To be trained on.
+        general: Rows that are mixed in (replay).
+        source: The base model.
+    """
 
     config: TrainConfig
     overrides: Sequence[str]
@@ -128,7 +135,7 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
 
 
 def beside(run: Run, config: TrainConfig) -> Run:
-    """The run of `config`, one of the variants of that of `run`: nothing is read again."""
+    """The run of `config`, a variant of `run`: nothing is read again."""
     run_id, directory = place(config, run.source)
     return replace(run, config=config, directory=directory, identity=run_id)
 
@@ -151,7 +158,7 @@ def place(config: TrainConfig, source: ModelSource) -> tuple[str, RunDirectory]:
 
 
 def _check_adapter(config: TrainConfig, source: ModelSource) -> None:
-    """Refuse an adapter that fits no module of the model, or the head; no weights are loaded."""
+    """Refuse an adapter of the head, or one that fits no module; loads no weights."""
     if config.parts.adapter is None:
         return
     try:
@@ -172,7 +179,7 @@ def _check_adapter(config: TrainConfig, source: ModelSource) -> None:
 
 
 def _replay_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> list[Rendered]:
-    """The general rows that are mixed in, in the order in which they are taken."""
+    """The general rows to mix in, in the order in which they are taken."""
     if isinstance(config.replay, SelfReplay) and splits.scorer is None:
         raise UserError(
             "replay=self keeps the answers that the scorer finds right, and dataset="

@@ -1,4 +1,4 @@
-"""results.json: what was scored and by which settings; and whether it is there already."""
+"""results.json: what was scored, by which settings, and whether that is there already."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NO_MATTER = (
 
 @dataclass(frozen=True)
 class Made:
-    """What a scored checkpoint is; lr and seed are None for what was not trained here."""
+    """What a scored checkpoint is; without lr and seed if it was not trained by talr."""
 
     identity: str
     method: str
@@ -38,7 +38,7 @@ class Made:
 
 
 def scoring_identity(config: TrainConfig | EvalConfig) -> str:
-    """What scores depend on besides the model: settings, rows, versions, the user's own files."""
+    """A hash of what scores depend on besides the model: settings, rows, versions, own files."""
     settings: Any = {
         "suite": plain(config.suite),
         "domain": plain(config.domain),
@@ -68,7 +68,7 @@ def scoring_identity(config: TrainConfig | EvalConfig) -> str:
 def is_scored(config: TrainConfig | EvalConfig, directory: RunDirectory) -> bool:
     """Whether the results in `directory` are those that this config would give.
 
-    They are also where tasks were left out that this machine would leave out, too.
+    If tasks were left out of them, only if this machine would leave out the same tasks.
     """
     results = directory.read_results()
     if results is None or results["scoring"] != scoring_identity(config):
@@ -82,7 +82,7 @@ def is_scored(config: TrainConfig | EvalConfig, directory: RunDirectory) -> bool
 
 
 def would_replace_fuller(config: TrainConfig | EvalConfig, directory: RunDirectory) -> bool:
-    """Whether the results in `directory` are of more items than this config would score."""
+    """Whether the results in `directory` are of more items than this config scores."""
     results = directory.read_results() or {}
     for part, limit in (("general", config.suite.limit), ("domain", config.domain.limit)):
         scored = results.get(part)
@@ -97,7 +97,7 @@ def domain_rows(domain: DomainEvalConfig, splits: Splits) -> list[Example]:
     """The test rows that are scored.
 
     Raises:
-        UserError: They are to be answered by likelihood, and a row names no choices.
+        UserError: Answers are chosen by likelihood, and a row has no choices.
     """
     tests = even_share(splits.test, domain.limit)
     if domain.answer_by == "likelihood":

@@ -1,7 +1,7 @@
-"""The model that is stored in a folder, scored as its config asks; the scores are written down.
+"""Scores a stored model as a config asks, and writes its scores.
 
-The same for a run that was just trained and for any checkpoint. Knows where scores go; what is
-asked and how it is judged is evaluation's.
+The same for a run that was just trained and for any checkpoint. Knows where scores go; what the
+model is asked and how answers are judged is known by evaluation/.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def score(
     tasks: Tasks,
     device: str,
 ) -> dict[str, Any]:
-    """Evaluate the model in `source`, write samples and results.json; what that holds.
+    """Evaluate the model in `source`; write samples and results.json, and return its content.
 
     Args:
         made: What the model is.
         directory: Where samples and results go.
         base: The model that drift is measured from.
-        suite: The config's, but for what cannot be measured here.
-        tasks: Those of the suite.
+        suite: The config's, without what cannot be measured here.
+        tasks: The suite's tasks.
     """
     from talr_cli.evaluation.evaluate import evaluate
 

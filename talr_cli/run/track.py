@@ -1,4 +1,4 @@
-"""The tracker of a run or of a checkpoint's scores: it has the names that they have on disk."""
+"""Starts the tracker of a run, or of a checkpoint's scores, under its names on disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def changes(base: Results | None, results: Results) -> dict[str, float]:
-    """The paired changes of the scores from the base model's, with errors, as W&B shows them."""
+    """The paired changes of the scores from the base model's, and their errors, for a tracker."""
     if base is None or is_base(results):
         return {}
     found = {}
@@ -31,7 +31,7 @@ def changes(base: Results | None, results: Results) -> dict[str, float]:
 
 
 def track(config: TrainConfig | EvalConfig, directory: RunDirectory, identity: str) -> Tracker:
-    """Start tracking `directory`, or go on with it."""
+    """Start or resume tracking `directory`."""
     from talr_cli.tracking.base import About
     from talr_cli.tracking.start import start_tracking
 

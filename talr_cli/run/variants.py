@@ -1,7 +1,6 @@
 """The runs that a config stands for: points along its training, and the merges of each.
 
-Each is a run of its own, with its identity, directory and scores. The points are all made by the
-one training.
+Each is a run of its own, with an identity, a directory and scores. One training makes all points.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ log = logging.getLogger(__name__)
 
 
 def along(config: TrainConfig) -> list[TrainConfig]:
-    """The points of one training, the earliest first; the last is the whole training, as typed.
+    """The points of one training, the earliest first; the last is the whole training.
 
-    A config that takes its weights early (`at`) stands for itself alone.
+    A config that takes its weights early (`at`) stands only for itself.
     """
     whole = replace(config, score_at=None)
     return [*(replace(whole, at=share) for share in config.score_at), whole]
@@ -34,13 +33,8 @@ def warn_of_unused(config: TrainConfig) -> None:
         log.warning("score_during is not used: what is merged of a point is scored at the end")
 
 
-def whole_training(config: TrainConfig) -> TrainConfig:
-    """The run whose training the run of `config` is a part of, or is."""
-    return replace(config, at=1.0)
-
-
 def is_merged(config: TrainConfig) -> bool:
-    """Whether the run is made of a finished one; a moving average (`Ema`) is trained itself."""
+    """Whether the run is made from a finished one; a moving average (`Ema`) is trained."""
     return config.merge is not None and not isinstance(config.merge, Ema)
 
 
@@ -56,7 +50,7 @@ def of_alpha(config: TrainConfig, alpha: float) -> TrainConfig:
 
 
 def _renamed(config: TrainConfig, **changes: Any) -> TrainConfig:
-    """The config with changes; a name that was made of the parts' names is made anew."""
+    """The config with changes; a name that was built from the parts' names is built anew."""
     if config.method == config.parts.name:
         changes["method"] = ""
     return replace(config, **changes)

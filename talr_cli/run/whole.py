@@ -1,6 +1,6 @@
-"""One run from its config to its results: make the weights, save, score, write down.
+"""One run from its config to its results: make the weights, save, score, record.
 
-Knows the order of these steps and what a run directory must hold after each; other modules do them.
+Knows the order of these steps and what a run directory holds after each; other modules do them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def run_to_end(run: Run, make_model: MakeModel, points: Sequence[Run] = ()) -> R
 
     Args:
         points: Runs whose weights are points of its training: they are scored and tracked with it.
-            One that fails is only warned of, and scored when that run itself is asked for.
+            If that fails there is a warning, and it is scored when that run itself is asked for.
     """
     config, directory = run.config, run.directory
     # Before anything is written: whether the suite's data and the memory are there.
@@ -77,7 +77,7 @@ def run_to_end(run: Run, make_model: MakeModel, points: Sequence[Run] = ()) -> R
 
 
 def is_done(config: TrainConfig, directory: RunDirectory) -> bool:
-    """Whether the run's results are there and were scored the way this config asks for."""
+    """Whether the run's results are there, scored as this config asks for."""
     state = directory.read_status().state
     if not config.eval:
         return state in ("trained", "evaluated") and directory.model.exists()
@@ -92,12 +92,12 @@ def lacks_weights(config: TrainConfig, directory: RunDirectory) -> bool:
 
 
 def _is_trained(directory: RunDirectory) -> bool:
-    """Whether its weights are there and what is recorded of their training, which comes after."""
+    """Whether its weights are there, and training.json, which is written after them."""
     return directory.model.exists() and directory.read_training() is not None
 
 
 def _tasks(config: TrainConfig) -> Tasks | None:
-    """The suite's tasks, so that what they lack is known before hours of training."""
+    """The suite's tasks; loaded before hours of training to find out what they lack."""
     if not config.eval:
         return None
     from talr_cli.evaluation.general.tasks import load_tasks
@@ -161,13 +161,13 @@ def _score_point(point: Run, tracker: Tracker) -> None:
 
 
 def _groups_of(config: TrainConfig, run_id: str) -> list[Group]:
-    """The groups of comparable runs of the study, as it stands now, that this run is in."""
+    """The study's groups of comparable runs, as they are now, that this run is in."""
     groups = comparable(load_results(Path(config.runs_dir), config.study))
     return [group for group in groups if any(one["run"]["id"] == run_id for one in group.runs)]
 
 
 def _picture(config: TrainConfig, own: Sequence[Group]) -> Path | None:
-    """The trade-off of a run and those like it."""
+    """The picture (PNG) of the trade-off of a run and those like it; None if there is none."""
     from talr_cli.report.figures.tradeoff import plot_tradeoff
 
     folder = study_path(Path(config.runs_dir), config.study) / "report"

@@ -89,15 +89,20 @@ def delete(leftovers: Iterable[Leftover]) -> list[Leftover]:
     for one in leftovers:
         with suppress(InUseError):
             if one.run is None:
-                _remove(one.path)
+                remove(one.path)
             else:
                 with hold(one.run / LOCK):
-                    _remove(one.path)
+                    remove(one.path)
             gone.append(one)
     return gone
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Delete a file or a folder with all that is in it; one that is not there is gone already.
+
+    Raises:
+        UserError: The system does not let us.
+    """
     with writing(path):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -95,6 +95,12 @@ def score_command(run: str | Path) -> str:
     return shlex.join(["talr", "eval", f"ckpt={run}"])
 
 
+def study_command(command: str, runs_dir: Path | str, study: str) -> str:
+    """`talr COMMAND` on a study, wherever it lies."""
+    elsewhere = [] if str(runs_dir) == "runs" else [f"runs_dir={runs_dir}"]
+    return shlex.join(["talr", command, f"study={study}", *elsewhere])
+
+
 def _not_scored(run: str | Path) -> str:
     return f"{run} has no results.json: score it with `{score_command(run)}`"
 

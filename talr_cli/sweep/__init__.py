@@ -1,1 +1,1 @@
-"""Many runs of one study: which they are, what is left to do of them, where they are made."""
+"""Many runs of one study: which runs a grid has, what is left to do, and where they are started."""

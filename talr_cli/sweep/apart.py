@@ -1,12 +1,15 @@
-"""Calls in another process, which leave nothing imported or set in this one."""
+"""Function calls in another process, so that nothing stays imported or set in this one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import active_children, get_context
 from typing import Any
+
+from talr_cli.errors import UserError
 
 
 @contextmanager
@@ -16,11 +19,19 @@ def apart() -> Iterator[Callable[[Callable[[Any], Any], Any], Any]]:
     All calls go to the same process. It is for the hub's client, which reads its environment when
     it is imported, and for whatever imports torch. Ctrl-C ends that process too: left alone, it
     would first finish the file that it downloads.
+
+    Raises:
+        UserError: Something has killed that process.
     """
     others = set(active_children())
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
         try:
             yield lambda function, argument: process.submit(function, argument).result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a process that this command had started was killed, perhaps for its memory: "
+                "repeat the command"
+            ) from error
         except KeyboardInterrupt:
             for child in set(active_children()) - others:
                 child.terminate()

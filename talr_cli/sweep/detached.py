@@ -1,8 +1,8 @@
-"""Jobs that are left to SLURM: a batch script for each, in an order that SLURM itself keeps.
+"""The jobs of a sweep that does not wait for them: one batch script each, submitted to SLURM.
 
-What was submitted is read from the queue, where a job's comment is its run directory, so that
-scripts submitted by hand are seen as well. A study also keeps the numbers of its jobs, to ask the
-accounting how they ended.
+SLURM keeps their order. What was submitted is read from its queue, where a job's comment is its run
+directory, so scripts that were submitted by hand are seen as well. A study also keeps the numbers
+of its jobs, to ask the accounting how they ended.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ log = logging.getLogger(__name__)
 
 FOLDER = ".slurm"  # of a study
 TEMPLATE = Path(__file__).with_name("job.sh")
-PORT = 29400  # from here on: where the processes of several nodes meet
+PORT = 29400  # the first of 1000 ports on which the processes of several nodes may meet
 _MARK = re.compile(r"\{\{(\w+)\}\}")
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What became of a job: its number in the queue, or why it has none.
+    """What became of a job at its submission, and its number in the queue if it has one.
 
     `word`: submitted, in the queue, found done, running elsewhere, failed before or not submitted.
     """
@@ -89,7 +89,7 @@ def script(job: Job, config: SlurmConfig) -> str:
     """The batch script of a job.
 
     Raises:
-        UserError: The template cannot be read, or has a mark that is none.
+        UserError: The template cannot be read, lacks a mark or has an unknown one.
     """
     file = TEMPLATE if config.template is None else Path(config.template)
     try:
@@ -199,7 +199,7 @@ def _options(job: Job, config: SlurmConfig) -> Iterator[str]:
 
 
 def _arguments(job: Job, config: SlurmConfig) -> str:
-    """What the interpreter gets; on several nodes each starts its share of the processes."""
+    """The interpreter's arguments; on several nodes torchrun starts the processes of each."""
     own = shlex.join(["-m", "talr_cli.cli", job.command, *job.overrides])
     if config.nodes == 1:
         return own

@@ -1,4 +1,4 @@
-"""Makes the jobs of a plan, whatever happens to each, and says what became of them."""
+"""Runs the jobs of a plan to the end, even if some fail, and says what became of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from talr_cli.runs.disk import make_folder
 from talr_cli.sweep.jobs import INTERRUPTED, Ended, Job, Launcher, Outcome
 from talr_cli.sweep.plan import state
 from talr_cli.sweep.prune import prune
-from talr_cli.sweep.talk import Talk
+from talr_cli.sweep.reporter import Reporter
 
 POLL = 2.0  # seconds between looks at runs that another process makes
 
@@ -27,28 +27,33 @@ def drive(
     stop: Stop,
     workers: int = 1,
 ) -> dict[Path, Outcome]:
-    """Make what is left to do of the jobs; {run directory: what became of it}.
+    """Do what is left to do of the jobs; {run directory: what became of it}.
 
-    A job waits for the run that it needs, and for another process that makes the same run; when
-    that process is gone without having finished, the job is made here. After a requested stop
-    jobs that were not started have no outcome.
+    A job waits for the run that it needs, and for another process that makes the same run; if that
+    process ends without having finished it, the job is started here. After a requested stop, jobs
+    that were not started have no outcome.
 
     Args:
-        workers: How many the launcher makes at a time, for the time that is left.
+        workers: How many jobs the launcher runs at a time, to estimate the time that is left.
     """
-    talk = Talk(jobs, workers)
-    with progress.work("sweep", text=talk.line):
-        return _drive(jobs, launcher, retry_failed, keep, stop, talk)
+    reporter = Reporter(jobs, workers)
+    with progress.work("sweep", text=reporter.line):
+        return _drive(jobs, launcher, retry_failed, keep, stop, reporter)
 
 
 def _drive(
-    jobs: Sequence[Job], launcher: Launcher, retry_failed: bool, keep: str, stop: Stop, talk: Talk
+    jobs: Sequence[Job],
+    launcher: Launcher,
+    retry_failed: bool,
+    keep: str,
+    stop: Stop,
+    reporter: Reporter,
 ) -> dict[Path, Outcome]:
     outcomes: dict[Path, Outcome] = {}
     paths = {job.directory.path for job in jobs}
 
     def ready() -> Iterator[Job]:
-        """Jobs that can start, each looked at in the moment in which it is asked for."""
+        """Jobs that can start now; each is looked at when the launcher asks for the next one."""
         for job in jobs:
             path = job.directory.path
             if stop.requested:
@@ -61,7 +66,7 @@ def _drive(
             if found is not None:
                 outcomes[path] = found
             elif job.directory.owner() is None:
-                talk.starts(job, outcomes)
+                reporter.starts(job, outcomes)
                 yield job
 
     def ended_well() -> set[Path]:
@@ -72,10 +77,12 @@ def _drive(
         with closing(launcher.submit(ready(), stop)) as launched:
             for ended in launched:
                 outcome = _outcome(ended)
-                if outcome is not None:
-                    outcomes[ended.job.directory.path] = outcome
-                    talk.ends(ended.job, outcome, outcomes)
-                    prune(jobs, outcomes, ended_well(), keep)
+                if outcome is None:
+                    reporter.leaves(ended.job)
+                    continue
+                outcomes[ended.job.directory.path] = outcome
+                reporter.ends(ended.job, outcome, outcomes)
+                prune(jobs, outcomes, ended_well(), keep)
         if len(outcomes) == before:
             time.sleep(POLL)
     prune(jobs, outcomes, ended_well(), keep)
@@ -85,7 +92,7 @@ def _drive(
 def _without_starting(
     job: Job, outcomes: dict[Path, Outcome], retry_failed: bool
 ) -> Outcome | None:
-    """What becomes of a job that need not, or cannot, be started; None for the others."""
+    """The outcome of a job that need not, or must not, be started; None for the others."""
     now = state(job)
     if now == "done":
         return Outcome("found done")
@@ -99,7 +106,7 @@ def _without_starting(
 
 
 def _outcome(ended: Ended) -> Outcome | None:
-    """What became of the job; None where another process was making the same run."""
+    """What became of a job that has ended; None if another process was making the same run."""
     job, code = ended.job, ended.exit_code
     if code == IN_USE:
         return None

@@ -1,7 +1,7 @@
-"""Fetches what the runs of a grid read and this machine lacks: models, rows, a suite's tasks.
+"""Downloads what the runs of a grid read and this machine lacks: models, rows, a suite's tasks.
 
-Each is fetched by the function that a run calls, in a process of its own, so that a run later finds
-exactly what was fetched. A second process, without the network, then looks for all of it.
+Each is fetched by the function that a run calls, so that a run later finds exactly that. Called in
+a process of its own; a second one, without the network, then checks that all of it is found.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NO_NETWORK = {"HF_HUB_OFFLINE": "1", "DATASETS_VERBOSITY": "error"}
 
 @dataclass(frozen=True)
 class Need:
-    """Something that runs read: a model, a dataset's rows, or a suite's tasks."""
+    """Something that runs read. `kind`: model, dataset (its rows) or suite (its tasks)."""
 
     kind: str
     name: str
@@ -66,7 +66,7 @@ def places(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Inside, processes that are started have these values."""
+    """Inside, this process and those that it starts have these environment variables."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -79,16 +79,11 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def sizes(needs: Sequence[Need]) -> list[int | None]:
-    """Bytes of each on the hub, as far as it says; None where it does not or is not asked."""
-    return [_size(need) for need in needs]
-
-
 def fetch(need: Need) -> tuple[str, int]:
-    """Where it came from in words, and the bytes that the caches have grown by.
+    """Fetch it; (where it came from in words, the bytes by which the caches have grown).
 
     Raises:
-        UserError: It cannot be had.
+        UserError: It cannot be fetched.
     """
     before = _cached()
     words = _get(need)
@@ -96,7 +91,7 @@ def fetch(need: Need) -> tuple[str, int]:
 
 
 def check(needs: Sequence[Need]) -> list[str]:
-    """What cannot be found, in lines."""
+    """What cannot be found: one line each."""
     found = []
     for need in needs:
         try:
@@ -106,7 +101,8 @@ def check(needs: Sequence[Need]) -> list[str]:
     return found
 
 
-def _size(need: Need) -> int | None:
+def size_on_hub(need: Need) -> int | None:
+    """Bytes on the hub; None if the hub does not say, or need not be asked."""
     from fnmatch import fnmatch
 
     from huggingface_hub import HfApi

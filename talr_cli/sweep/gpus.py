@@ -1,40 +1,50 @@
-"""The GPUs of this machine, as the driver's tool tells them: torch is not imported for it."""
+"""The GPUs of this machine, as nvidia-smi lists them: torch is not imported for it."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from functools import cache
 from itertools import takewhile
 
+PATIENCE = 30.0  # seconds: with a broken GPU nvidia-smi may never answer
+_NAME = re.compile(r"\d+|(GPU|MIG)-.+")
+
 
 @cache
-def _driver() -> dict[str, int | None]:
-    """{index: bytes of memory}; None where the driver does not say, as the CPU's is the GPU's."""
-    query = ["nvidia-smi", "--query-gpu=index,memory.total", "--format=csv,noheader,nounits"]
+def _listed() -> list[tuple[str, str, int | None]]:
+    """(index, UUID, bytes of memory) of each GPU; None where it shares the machine's memory."""
+    query = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
     try:
-        listing = subprocess.run(query, capture_output=True, text=True, check=False)
-    except OSError:
-        return {}
-    if listing.returncode:
-        return {}
-    pairs = (line.split(", ") for line in listing.stdout.splitlines() if ", " in line)
-    return {
-        index: int(mebibytes) * 2**20 if mebibytes.isdecimal() else None
-        for index, mebibytes in pairs
-    }
+        answer = subprocess.run(
+            query, capture_output=True, text=True, check=False, timeout=PATIENCE
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    if answer.returncode:
+        return []
+    rows = [line.split(", ") for line in answer.stdout.splitlines()]
+    return [
+        (index, uuid, int(mebibytes) * 2**20 if mebibytes.isdecimal() else None)
+        for index, uuid, mebibytes in (row for row in rows if len(row) == 3)
+    ]
 
 
 def gpu_names() -> list[str]:
-    """Of the GPUs that may be used, as CUDA_VISIBLE_DEVICES takes them: -1 ends its list."""
+    """The GPUs that may be used, by the names that CUDA_VISIBLE_DEVICES takes."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        return list(_driver())
-    names = (name.strip() for name in visible.split(","))
-    return [name for name in takewhile(lambda name: name != "-1", names) if name]
+        return [index for index, _, _ in _listed()]
+    # CUDA ignores all that follows a name that is none: -1, or NoDevFiles of older SLURMs.
+    return list(takewhile(_NAME.fullmatch, (name.strip() for name in visible.split(","))))
 
 
 def gpu_memory() -> list[int]:
-    """Bytes of each GPU that may be used and whose memory the driver knows by its index."""
-    known = (_driver().get(name) for name in gpu_names())
-    return [memory for memory in known if memory is not None]
+    """Bytes of each GPU that may be used, as far as nvidia-smi knows; a part (MIG) is unknown."""
+    return [
+        memory
+        for name in gpu_names()
+        for index, uuid, memory in _listed()
+        if memory is not None and (name == index or uuid.startswith(name))
+    ]

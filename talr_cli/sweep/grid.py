@@ -1,7 +1,7 @@
 """Overrides -> the configs of a sweep's runs. The grammar and the product of the lists are Hydra's.
 
-Composing a config takes Hydra a tenth of a second. So each choice of groups is composed once, and
-values such as a learning rate or a seed are set in copies, by Hydra's own function.
+Hydra takes a tenth of a second to compose a config. So each combination of groups is composed only
+once; values such as a learning rate or a seed are then set in copies, by Hydra's own function.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ _GROUPS_OF_EVAL = ("model", "dataset", "suite", "distributed", "logger")
 
 @dataclass(frozen=True)
 class Point:
-    """A point of the grid: what is typed for it, its `train` config, the choice of each group.
+    """A point of the grid: its overrides, its `train` config, and the choice of each group.
 
-    `composed` is the config before it was typed.
+    `composed` is the config as Hydra made it, before it became a `TrainConfig`.
     """
 
     overrides: tuple[str, ...]
@@ -56,9 +56,12 @@ class Point:
 
 
 def points(overrides: Sequence[str], config_dir: Path | None) -> list[Point]:
-    """The runs that the overrides name, each with its config.
+    """The runs that the overrides stand for: one for each combination of their lists.
 
-    An experiment may bring lists along in `hydra.sweeper.params`; what is typed overrides them.
+    An experiment may have lists too, in `hydra.sweeper.params`; typed overrides replace them.
+
+    Raises:
+        UserError: A value is wrong, a list is empty, or there are more than MOST_RUNS runs.
     """
     with composition.composing("train", config_dir) as also:
         loader = GlobalHydra.instance().config_loader()
@@ -97,7 +100,7 @@ def points(overrides: Sequence[str], config_dir: Path | None) -> list[Point]:
 
 
 def _check_size(overrides: Sequence[Override]) -> None:
-    """Refuse lists without a value, and a product of lists that can only be a slip."""
+    """Refuse empty lists, and so many runs that the user cannot have meant it."""
     counts: dict[str, int] = {}
     for one in overrides:
         if one.is_discrete_sweep():
@@ -115,7 +118,7 @@ def _check_size(overrides: Sequence[Override]) -> None:
 
 
 def _compose(overrides: Sequence[str], of_hydra: str) -> tuple[DictConfig, Any]:
-    """(the `train` config, a value of Hydra's own config); the latter is taken out, being large."""
+    """(the `train` config, one value of Hydra's own config), without the rest of Hydra's config."""
     config = compose("train", list(overrides), return_hydra_config=True)
     value = OmegaConf.select(config.hydra, of_hydra)
     if value is not None:
@@ -127,7 +130,7 @@ def _compose(overrides: Sequence[str], of_hydra: str) -> tuple[DictConfig, Any]:
 
 
 def scoring_key(point: Point) -> str:
-    """The same for runs that are compared with the same scores of the same base model."""
+    """Equal for runs that are compared with the same scores of the same base model."""
     values = {key: plain(getattr(point.config, key)) for key in _OF_EVAL}
     values["dataset"] = scored_values(point.config.dataset, values["dataset"])
     return json.dumps(values)
@@ -136,10 +139,10 @@ def scoring_key(point: Point) -> str:
 def base_overrides(
     point: Point, config_dir: Path | None, of_points: bool = False
 ) -> tuple[tuple[str, ...], EvalConfig]:
-    """(overrides, config) of the `talr eval` that scores a run's base as the run is scored.
+    """(overrides, config) of the `talr eval` that scores a run's base model as the run is scored.
 
     Args:
-        of_points: Score it as the points along the training are: by `score_suite`, `apart`.
+        of_points: Score the base as the points along the training: by `score_suite`, `apart`.
     """
     choices = {**point.choices, **({"suite": point.composed.score_suite} if of_points else {})}
     groups = [f"{group}={choices[group]}" for group in _GROUPS_OF_EVAL]
@@ -159,7 +162,7 @@ def base_overrides(
 
 
 def base_command(overrides: Sequence[str], config_dir: Path | None) -> str:
-    """What is typed to score the base model of the run that these overrides of `train` make."""
+    """The command that scores the base model of the run that `talr train OVERRIDES` makes."""
     if not any(one.startswith("experiment=") for one in overrides):
         keys = [re.split(r"[=.@]", one.lstrip("+~"))[0] for one in overrides]
         own = [one for one, key in zip(overrides, keys, strict=True) if key in _OF_EVAL]
@@ -180,7 +183,7 @@ def _as_composed(overrides: Sequence[str], config_dir: Path | None) -> list[str]
 
 
 def _differences(key: str, before: Any, after: Any) -> list[str]:
-    """The overrides that make `before`, the value of `key`, into `after`."""
+    """The overrides that change `before`, the value of `key`, into `after`."""
     if before == after:
         return []
     if not (isinstance(before, DictConfig) and isinstance(after, DictConfig) and after):
@@ -215,6 +218,6 @@ def _lines(overrides: Sequence[Override]) -> list[str]:
 
 
 def _needs_composing(override: Override, loader: Any) -> bool:
-    """Whether it changes which files are read, or Hydra's own values; others are set later."""
+    """Whether it chooses a group's file, or is a value of Hydra's own; others are set later."""
     key = override.key_or_group
     return key.startswith("hydra") or bool(loader.get_group_options(key))

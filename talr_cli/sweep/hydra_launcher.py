@@ -1,7 +1,7 @@
-"""Jobs through a launcher of Hydra: SLURM by submitit, a Ray cluster.
+"""Starts jobs by a launcher of Hydra: on SLURM through submitit, or on a Ray cluster.
 
-Hydra's launchers call a function for each job, on the machine where it is made; the function here
-starts the job's own process, as on one machine, and answers with its exit code.
+Such a launcher calls a function for each job, on the machine where it runs. The function here
+starts the job's own process, as `Local` does, and returns its exit code.
 """
 
 from __future__ import annotations
@@ -38,12 +38,19 @@ _SIGNALS_OF_SUBMITIT = {signal.SIGUSR1, signal.SIGUSR2}
 
 
 class HydraLauncher:
-    """`name` is slurm, submitit or ray; `overrides` are those of `hydra.launcher`."""
+    """A launcher of Hydra, as talr's Launcher."""
 
     def __init__(
         self, name: str, overrides: Sequence[str], folder: Path, config_dir: Path | None
     ) -> None:
-        """`folder`: what the launcher itself writes goes there."""
+        """Args:
+            name: slurm, submitit or ray.
+            overrides: Those of `hydra.launcher`.
+            folder: Where the launcher writes its own files.
+
+        Raises:
+            UserError: It is not installed.
+        """
         self._name = name
         chosen = f"hydra/launcher=talr_{name}"
         try:
@@ -69,11 +76,11 @@ class HydraLauncher:
             ) from error
 
     def refusal(self) -> str | None:
-        """Why no job of these settings would ever start, where the launcher can be asked."""
+        """Why no job with these settings would ever start; None if it would, or nobody can say."""
         return refusal(self._settings()) if self._name == "slurm" else None
 
     def submit(self, jobs: Iterable[Job], stop: Stop) -> Generator[Ended, None, None]:
-        """All at once: the cluster decides which run when. Ray leaves those on it running."""
+        """Submit all jobs at once: the cluster decides when each runs."""
         batch = list(jobs)
         if not batch or stop.requested:
             return
@@ -100,7 +107,7 @@ class HydraLauncher:
             yield Ended(job, code, seconds)
 
     def _watch(self, stop: Stop) -> Queue | None:
-        """What tells submitit and the user how jobs of SLURM are."""
+        """What tells submitit and the user the states of SLURM's jobs."""
         if self._name != "slurm":
             return None
         import submitit
@@ -115,7 +122,7 @@ class HydraLauncher:
 
 
 def _code(job: Job, stop: Stop) -> int:
-    """The exit code of a job that the launcher does not report, judged by its run's files."""
+    """The exit code of a job of which the launcher reports none, by the files of its run."""
     if is_finished(job):
         return 0
     if job.directory.read_status().state in ("failed", "diverged"):
@@ -125,7 +132,7 @@ def _code(job: Job, stop: Stop) -> int:
 
 @dataclass
 class _Make:
-    """Called by Hydra's launcher, with the number of a job."""
+    """The function that Hydra's launcher calls with the number of a job."""
 
     jobs: Sequence[Job]
     folder: Path

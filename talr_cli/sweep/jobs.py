@@ -16,29 +16,29 @@ from typing import Literal, Protocol, cast
 
 from talr_cli.interruption import Stop
 from talr_cli.run.config import EvalConfig, TrainConfig
-from talr_cli.runs.disk import make_folder
+from talr_cli.runs.disk import make_folder, writing
 from talr_cli.runs.run_directory import REASON_LINES, RunDirectory
 
 INTERRUPTED = 130  # exit code of a run that was asked to end
-# Where a job stands before a sweep; `elsewhere`: another process makes it, and is waited for.
+# The state of a job before a sweep; `elsewhere`: another process makes it, and is waited for.
 State = Literal["done", "to resume", "failed", "to do", "elsewhere"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """`talr COMMAND OVERRIDES`, and the run directory in which all that it does is seen."""
+    """`talr COMMAND OVERRIDES`, and the directory of the run that it makes or scores."""
 
     command: str
     overrides: tuple[str, ...]
     config: TrainConfig | EvalConfig
     directory: RunDirectory
     points: tuple[tuple[TrainConfig, RunDirectory], ...] = ()  # runs that its training also makes
-    needs: RunDirectory | None = None  # the run that this one is merged of
-    also: bool = False  # nobody asked for it, but another job needs it
+    needs: RunDirectory | None = None  # the run whose weights this one merges with the base's
+    also: bool = False  # not asked for, but another job needs it
 
     @property
     def runs(self) -> Iterator[tuple[TrainConfig, RunDirectory]]:
-        """Every run that a training makes; none of an evaluation."""
+        """Every run that the job makes; none for an evaluation."""
         yield from self.points
         if self.command == "train":
             yield cast(TrainConfig, self.config), self.directory
@@ -55,15 +55,18 @@ class Job:
         return "\n".join(text.strip().splitlines()[-REASON_LINES:])
 
     def start(self, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """Start it in this folder, with its output added to its log.
+        """Start its process, whose output is added to its log.
 
-        It does not see the Ctrl-C that reaches every process of a terminal: whoever started it
+        The process does not hear Ctrl-C, which reaches every process of a terminal: the sweep
         decides, and passes it on as SIGTERM.
+
+        Args:
+            environment: Variables beside those of this process.
         """
         make_folder(self.directory.path)
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            with self.log.open("ab") as log:
+            with writing(self.log), self.log.open("ab") as log:
                 return subprocess.Popen(
                     [sys.executable, "-m", "talr_cli.cli", self.command, *self.overrides],
                     stdin=subprocess.DEVNULL,
@@ -98,13 +101,13 @@ class Outcome:
 
 
 class Launcher(Protocol):
-    """Where jobs are made."""
+    """Where jobs are run."""
 
     def submit(self, jobs: Iterable[Job], stop: Stop) -> Generator[Ended, None, None]:
-        """Start the jobs in this order, as far as there is room; yields each as it ends.
+        """Start the jobs in this order, as there is room; yields each when it has ended.
 
-        A launcher takes the next job only when it has room for it, since the iterable decides at
-        that moment what is still to be made. A requested stop is passed on to running jobs as
-        SIGTERM, and their end is awaited; closing the iterator ends them at once.
+        A launcher takes the next job only when it has room for it: the iterable decides at that
+        moment which one that is. A requested stop is passed on to running jobs as SIGTERM, and
+        their end is awaited; closing the iterator ends them at once.
         """
         ...

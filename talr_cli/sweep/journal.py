@@ -1,7 +1,7 @@
-"""The trials of a search, in a file that several processes share and that survives their kills.
+"""The trials of a search, in a file that several processes share, and that survives their death.
 
-Optuna keeps the trials. A process that makes a trial holds a lock file for it, so that the others
-see which trials were abandoned, and take those over.
+Optuna keeps the trials. The process that runs a trial holds a lock file for it, so that others see
+which trials were abandoned, and take them over.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
 from talr_cli.errors import InUseError, UserError
-from talr_cli.runs.disk import make_folder
+from talr_cli.runs.disk import make_folder, writing
 from talr_cli.runs.lease import hold
 from talr_cli.runs.reading import read_file
 from talr_cli.sweep.space import Dimension
@@ -51,7 +51,8 @@ class Journal:
         try:
             with suppress(FileNotFoundError):
                 read_file(file)  # Optuna would wait for a pipe
-            backend = JournalFileBackend(str(file), lock_obj=lock)
+            with writing(file):
+                backend = JournalFileBackend(str(file), lock_obj=lock)
             self.study = optuna.create_study(
                 study_name=self.name,
                 storage=JournalStorage(backend),
@@ -72,8 +73,8 @@ class Journal:
     def next_trial(self, n_trials: int) -> Iterator[Trial | None]:
         """A trial for this process: an abandoned one, or a new one up to `n_trials`; else None.
 
-        Its values depend only on the seed and the trials before it, not on which process asks, nor
-        on how often that was started.
+        Its values depend only on the seed and on the trials before it, neither on the process that
+        asks nor on how often that was started.
         """
         with ExitStack() as own:
             for left in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -105,7 +106,7 @@ class Journal:
 
 
 class _Lock:
-    """One writer at a time. The system lets go of it when a process is killed."""
+    """Optuna's lock of the journal; the system releases it when its process is killed."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -122,7 +123,7 @@ class _Lock:
 
 
 def _cut_torn_line(file: Path) -> None:
-    """Drop what a process has left that was killed while it wrote."""
+    """Remove the part of a line that a process was writing when it was killed."""
     content = read_file(file) if file.exists() else b""
     whole = content.rfind(b"\n") + 1
     if whole < len(content):

@@ -1,4 +1,4 @@
-"""Jobs on this machine, several at a time: one GPU each, or a share of the CPU's cores."""
+"""Runs jobs on this machine, several at a time: one GPU each, or a share of the CPU's cores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GRACE = 3.0  # seconds from asking a process to end at once to killing it
 
 
 class Local:
-    """`workers` jobs at a time."""
+    """A Launcher that runs `workers` jobs at a time."""
 
     def __init__(self, workers: int, device: str) -> None:
         self._free = [_environment(number, workers, device) for number in range(workers)]
@@ -46,10 +46,11 @@ class Local:
                 if not ended:
                     time.sleep(POLL)
         finally:
-            _end(list(running))
+            end(list(running))
 
 
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ask processes to end, and kill those that have not ended after GRACE seconds."""
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + GRACE
@@ -61,13 +62,13 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def sharing(workers: int, device: str) -> int:
-    """How many runs share the memory of the fullest GPU, or of a machine: all plan alike."""
+    """How many runs at most share one GPU, or the machine where there is none."""
     gpus = [] if device == "cpu" else gpu_names()
     return -(-workers // max(1, len(gpus)))
 
 
 def _environment(number: int, workers: int, device: str) -> dict[str, str]:
-    """What sets the worker `number` apart from the others."""
+    """The environment variables of worker `number`: its GPUs, or its share of the cores."""
     gpus = [] if device == "cpu" else gpu_names()
     if gpus:
         # All of the worker's share, which a run with distributed=ddp takes.
@@ -75,5 +76,11 @@ def _environment(number: int, workers: int, device: str) -> dict[str, str]:
         return {"CUDA_VISIBLE_DEVICES": ",".join(share), WORKERS: str(sharing(workers, device))}
     if workers == 1:
         return {}
-    threads = max(1, len(os.sched_getaffinity(0)) // workers)
-    return {"OMP_NUM_THREADS": str(threads), WORKERS: str(workers)}
+    return {"OMP_NUM_THREADS": str(max(1, cores() // workers)), WORKERS: str(workers)}
+
+
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

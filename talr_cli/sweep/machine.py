@@ -1,6 +1,6 @@
-"""What this machine has, and what would stop an experiment on it: found without starting one.
+"""What this machine has, and what would stop runs on it.
 
-Looks, and makes nothing: no model is loaded, nothing is fetched. The hub is asked for one answer.
+Only looks: no model is loaded and nothing is fetched. The hub is asked once whether it answers.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from talr_cli.config.commands import SweepConfig
 from talr_cli.config.help import choices_of
 from talr_cli.errors import UserError
 from talr_cli.evaluation.config import SuiteConfig
+from talr_cli.models.device_memory import machine_memory
 from talr_cli.models.sources import ModelSource, cache_dir
 from talr_cli.run.config import TrainConfig
 from talr_cli.runs.listing import as_size
 from talr_cli.sweep.gpus import gpu_memory, gpu_names
 from talr_cli.sweep.grid import Point, points
+from talr_cli.sweep.local import cores
 from talr_cli.sweep.needs import free_bytes
 from talr_cli.sweep.plan import find_models, make_plan, model_key
 from talr_cli.tracking.wandb import is_logged_in
@@ -43,7 +45,7 @@ State = Literal["ok", "note", "problem"]
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, how it is, and in words, a line each; a problem is what stops a run."""
+    """What was checked, the result, and details in lines; a `problem` would stop a run."""
 
     name: str
     state: State
@@ -55,8 +57,7 @@ def of_machine(runs_dir: Path) -> Iterator[Check]:
     yield Check("talr", "ok", f"{__version__}, Python {platform.python_version()}")
     yield from _packages()
     yield _gpu()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    yield Check("memory", "ok", f"{as_size(memory)}, {os.cpu_count()} cores")
+    yield Check("memory", "ok", f"{as_size(machine_memory())}, {cores()} cores")
     for name, folder in (("runs", runs_dir), ("cache", cache_dir()), ("hub cache", _hub_cache())):
         free = free_bytes(folder)
         state: State = "ok" if free > LITTLE else "note"
@@ -68,7 +69,7 @@ def of_machine(runs_dir: Path) -> Iterator[Check]:
 
 
 def of_experiments(reachable: bool) -> Iterator[Check]:
-    """What would stop each experiment that comes with talr: one check an experiment.
+    """What would stop each experiment that comes with talr: one check for each.
 
     Args:
         reachable: Whether the hub answers.
@@ -82,9 +83,9 @@ def of_experiments(reachable: bool) -> Iterator[Check]:
 def lacking(
     grid: Sequence[Point], models: Mapping[str, ModelSource | None], launcher: str
 ) -> tuple[list[str], list[str]]:
-    """What will stop runs of a grid, and what may: what they read of the hub, the GPU they ask for.
+    """(what will stop runs of a grid, what may stop them): downloads without a hub, missing GPUs.
 
-    The hub is asked for one answer, where something is to be had from it.
+    The hub is asked only if something has to be downloaded.
     """
     away = dict.fromkeys(reason for one in grid for reason in _away(one, models, False))
     suites = dict.fromkeys(
@@ -102,7 +103,7 @@ def lacking(
 
 
 def _away(point: Point, models: Mapping[str, ModelSource | None], reachable: bool) -> Iterator[str]:
-    """The model and the rows of a run that are on the hub only."""
+    """The model and the rows of a run, if they would have to be downloaded and cannot be."""
     config = point.config
     if models[model_key(config)] is None and not reachable and not _has_package(point):
         yield f"{config.model.path} is not here, and the hub cannot be reached"
@@ -110,7 +111,7 @@ def _away(point: Point, models: Mapping[str, ModelSource | None], reachable: boo
 
 
 def _lacks_gpu(config: TrainConfig) -> Iterator[str]:
-    """What is asked of GPUs that are not here."""
+    """Whether a run asks for GPUs that are not here."""
     gpus, wanted = len(gpu_names()), config.distributed.processes
     unseen = any(Path("/dev", name).exists() for name in _DRIVERS)  # the driver's tool is not here
     if config.device == "cuda" and not gpus and not unseen:
@@ -120,16 +121,15 @@ def _lacks_gpu(config: TrainConfig) -> Iterator[str]:
 
 
 def hub() -> Check:
-    """Whether the hub may be asked, and answers."""
+    """Whether the hub can be reached, and whether the user is logged in."""
     from huggingface_hub import constants, get_token
 
     if constants.HF_HUB_OFFLINE:
         return Check(
             "hub", "note", "offline, as HF_HUB_OFFLINE is set: what is in its cache is had"
         )
-    # The token is for the hub's own client and is not sent here.
-    asked = urllib.request.Request(constants.ENDPOINT, method="HEAD")
-    try:
+    try:  # without the token, which is for the hub's own client
+        asked = urllib.request.Request(constants.ENDPOINT, method="HEAD")
         with urllib.request.urlopen(asked, timeout=PATIENCE):
             pass
     except urllib.error.HTTPError:
@@ -142,7 +142,7 @@ def hub() -> Check:
 
 
 def _packages() -> Iterator[Check]:
-    """What talr was tested with, against what is installed."""
+    """Whether the installed packages are those that talr needs."""
     wrong = [reason for one in _requirements(None) if (reason := _lacking(one))]
     torch = _version("torch") or "none"
     detail = f"all here; torch {torch}, transformers {_version('transformers')}"
@@ -165,7 +165,7 @@ def _provided() -> list[str]:
 
 
 def _requirements(extra: str | None) -> list[Requirement]:
-    """Of talr itself, or those that `extra` adds."""
+    """The packages that talr needs, or those that `extra` adds."""
     try:
         found = [Requirement(one) for one in metadata.requires("talr") or []]
     except metadata.PackageNotFoundError:
@@ -239,7 +239,7 @@ def _hub_cache() -> Path:
 
 
 def _stopped(experiment: str, reachable: bool) -> Iterator[str]:
-    """The reasons why a sweep of it would not start or not come to its end."""
+    """The reasons why a sweep of the experiment would not start, or would fail."""
     try:
         grid = points([f"experiment={experiment}", *_ONE_RUN], None)
         models = find_models(grid, fetch=False)

@@ -1,7 +1,7 @@
-"""What the jobs of a plan will take and what they lack, as far as it is known beforehand.
+"""What the jobs of a plan will need (disk, time, memory), and what they lack.
 
-Everything is read from the headers of weight files, from finished runs and from the machine; what
-is not known is None. Memory is estimated as `talr train` does.
+It is estimated from the headers of weight files, from finished runs and from the machine; what is
+unknown is None. Memory is estimated as `talr train` does.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ CHECKPOINTS = 3
 
 @dataclass(frozen=True)
 class Weights:
-    """The size of a model: numbers, and bytes of each as stored."""
+    """The size of a model: how many numbers it has, and the bytes of each as stored."""
 
     numbers: int
     bytes_each: int
@@ -52,11 +52,11 @@ class Weights:
 
 @dataclass(frozen=True)
 class Place:
-    """Another machine where runs are made.
+    """The machines of a cluster where runs are made.
 
     Attributes:
-        gpus: Of one run; 0 for none.
-        memory: Bytes of each GPU, or of a machine without any; None where it is not known.
+        gpus: How many GPUs a run has.
+        memory: Bytes of each GPU, or of a machine without any; None: unknown.
     """
 
     gpus: int
@@ -64,7 +64,7 @@ class Place:
 
 
 def weights_of(source: ModelSource | None) -> Weights | None:
-    """From the headers of the safetensors; None where they are not here."""
+    """The size of a model, by the headers of its safetensors; None if they are not here."""
     if source is None:
         return None
     numbers, widths = 0, [1]
@@ -81,10 +81,12 @@ def disk_bytes(
     keep: str,
     workers: int,
 ) -> int | None:
-    """The most disk that the jobs still to be made will take at any time.
+    """The most bytes of disk that the unfinished jobs will take at any time.
 
     Args:
         sizes: {run directory: size of its model}.
+        keep: Which models stay on disk, as in `prune`.
+        workers: How many jobs run at a time, each with its checkpoints.
     """
     models, checkpoints = [0], [0]
     averaged = {job.needs.path for job in jobs if job.needs is not None}
@@ -110,9 +112,9 @@ def disk_bytes(
 
 
 def seconds_of(jobs: Sequence[Job], states: Sequence[State], workers: int) -> float | None:
-    """How long the jobs still to be made take, by the finished runs of their study.
+    """Seconds that the unfinished jobs will take, judged by the finished runs of their study.
 
-    Training and evaluation only. None where a model on a dataset has no finished run to go by.
+    Training and evaluation only. None if there is no finished run of some model on some dataset.
     """
     total = 0.0
     finished: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -152,7 +154,7 @@ def _seconds(job: Job, finished: Sequence[dict[str, Any]]) -> float | None:
 
 
 def left_of(job: Job) -> tuple[float, int]:
-    """(the share of its steps up to which a job has to train, the runs that it has to score)."""
+    """(share of its steps that a job has to train, how many runs it has to score)."""
     left = [(config, place) for config, place in job.runs if not is_done(config, place)]
     lacking = [config.at for config, place in left if lacks_weights(config, place)]
     return max(lacking, default=0.0), len(left)
@@ -164,30 +166,25 @@ def missing(
     shapes: Mapping[Path, Shape | None],
     place: Place | None = None,
 ) -> list[str]:
-    """Why jobs cannot be made: files that are not there, a machine that is too small.
+    """Why jobs cannot be made: files or packages are missing, or a machine is too small.
 
     Args:
-        place: Where runs are made; None: here.
+        place: Where runs are made; None: on this machine.
     """
     found: dict[str, None] = {}
     for job, now in zip(jobs, states, strict=True):
         if now != "done":
             found |= dict.fromkeys(_missing_data(job.config))
             found |= dict.fromkeys(_missing_memory(job, shapes[job.directory.path], place))
-            found |= dict.fromkeys(_missing_tracker(job.config))
+            try:
+                check_installed(job.config.logger)
+            except UserError as error:
+                found[str(error)] = None
     return list(found)
 
 
-def _missing_tracker(config: TrainConfig | EvalConfig) -> list[str]:
-    try:
-        check_installed(config.logger)
-    except UserError as error:
-        return [str(error)]
-    return []
-
-
 def notes(jobs: Sequence[Job], unknown: Sequence[str]) -> list[str]:
-    """What the user may want to know before the sweep; no run fails for it."""
+    """What the user may want to know before the sweep, though no run fails for it."""
     found = [
         f"{name}: its weights are not here yet and will be fetched; its runs cannot be looked up"
         for name in unknown
@@ -222,7 +219,7 @@ def _same_names(jobs: Sequence[Job]) -> Iterator[str]:
 
 
 def free_bytes(folder: Path) -> int:
-    """Of the disk on which `folder` is, or will be."""
+    """Free bytes of the disk on which `folder` is, or will be."""
     while not folder.exists():
         folder = folder.absolute().parent
     return shutil.disk_usage(folder).free
@@ -256,9 +253,9 @@ def memory_of(
     place: Place | None = None,
     together: int = 1,
 ) -> str | None:
-    """The memory of the run that takes the most, in words, if all rows had max_length tokens.
+    """A sentence about the run that needs the most memory, if all rows had max_length tokens.
 
-    None where no training is left to do, or no model is known.
+    None if no training is left to do, or no model is known.
 
     Args:
         together: How many runs share the memory of a GPU, or of the machine.
@@ -284,16 +281,14 @@ def memory_of(
         return f"up to {total} {what}, {longest}); {usable} are usable{shared}"
     most = _longest_rows(config, shape, place, math.inf)
     more = f"; up to {gib(most.memory.total)} with {most.rows}" * (most.rows != plan.rows)
-    return (
-        f"at least {gib(plan.memory.total)} {what}{more}), {longest}; with "
-        "slurm.gpu_memory=GIB it is checked"
-    )
+    checked = "; with slurm.gpu_memory=GIB and detach=true it is checked" * (place is not None)
+    return f"at least {gib(plan.memory.total)} {what}{more}), {longest}{checked}"
 
 
 def _longest_rows(
     config: TrainConfig, shape: Shape, place: Place | None, there: float
 ) -> planner.Plan:
-    """How a batch is cut up for so much memory when every row is as long as may be."""
+    """How a batch of rows of max_length tokens is cut up to fit into `there` bytes."""
     how, trainer = _arithmetic(config, place), config.trainer
     has_kernel = how.device == "cuda" and how.half and not how.eager
     rows = planner.Rows.alike(trainer.max_length, trainer.batch_size, has_kernel)
@@ -302,18 +297,16 @@ def _longest_rows(
 
 
 def _memory_there(config: TrainConfig, place: Place | None) -> tuple[float | None, str]:
+    """(bytes of the smallest GPU, or of the machine; None: unknown, what that is in words)."""
     if place is not None:
         return place.memory, f"is what {'each GPU' if place.gpus else 'a machine'} there has"
-    gpus = gpu_memory() if config.device != "cpu" else []
-    return (
-        (min(gpus), "is what each GPU has")
-        if gpus
-        else (machine_memory(), "is what this machine has")
-    )
+    if config.device == "cpu" or not gpu_names():
+        return machine_memory(), "is what this machine has"
+    return min(gpu_memory(), default=None), "is what each GPU has"
 
 
 def _arithmetic(config: TrainConfig, place: Place | None) -> Arithmetic:
-    """As well as it is known without torch: `auto` is taken as half precision on GPUs."""
+    """The arithmetic, as far as it is known without torch: `auto` is half precision on GPUs."""
     gpus = len(gpu_names()) if place is None else place.gpus
     gpus = 0 if config.device == "cpu" else gpus
     ranks = config.distributed.processes or max(1, gpus)
@@ -330,7 +323,7 @@ def _arithmetic(config: TrainConfig, place: Place | None) -> Arithmetic:
 
 
 def _training(job: Job) -> TrainConfig | None:
-    """The config of a job that trains."""
+    """The config of a job that trains; None for other jobs."""
     trains = job.command == "train" and job.needs is None
     return job.config if trains and isinstance(job.config, TrainConfig) else None
 

@@ -1,4 +1,4 @@
-"""What a sweep has to do: its jobs, each once, in an order that makes what others need first."""
+"""The plan of a sweep: its jobs, each once, and before each those that it needs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,15 @@ _NOT_HERE = ModelSource(Path(), "not here yet", "not here yet")
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs and where each stands, what they will take and what they lack."""
+    """The jobs and their states, what they will need and what they lack.
+
+    Attributes:
+        seconds: For all that is left to do; None: unknown.
+        disk: Bytes of disk at most; None: unknown.
+        free: Bytes of disk that are free.
+        memory: A sentence about the largest run.
+        missing: Why jobs cannot be made; the sweep does not start then.
+    """
 
     jobs: list[Job]
     states: list[State]
@@ -63,7 +71,7 @@ def find_models(points: Sequence[Point], fetch: bool) -> dict[str, ModelSource |
 
 
 def _resolve(config: ModelConfig, quiet: bool) -> ModelSource:
-    """`resolve`, in a process of its own that shows what it is at."""
+    """`resolve`, in a process of its own that shows its progress."""
     progress.log_above_the_line()
     if quiet:
         progress.be_quiet()
@@ -108,7 +116,7 @@ def make_plan(
 
 
 def _place(options: SweepConfig) -> needs.Place | None:
-    """Where the runs are made; None: on this machine."""
+    """The cluster where runs are made; None: this machine."""
     if options.launcher in ("local", "submitit"):
         return None
     if not options.detach:
@@ -119,7 +127,7 @@ def _place(options: SweepConfig) -> needs.Place | None:
 
 
 def model_key(config: TrainConfig | EvalConfig) -> str:
-    """Tells the models of a sweep apart."""
+    """A key that is equal for equal models."""
     return json.dumps(plain(config.model), sort_keys=True)
 
 
@@ -155,7 +163,7 @@ def jobs_of(
 
 
 def state(job: Job) -> State:
-    """What the job's run directory says, now."""
+    """The job's state, by its run directory."""
     directory = job.directory
     if is_finished(job):
         return "done"

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import shutil
+import logging
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from talr_cli.errors import InUseError
+from talr_cli.errors import InUseError, UserError
 from talr_cli.report.pareto import pareto_front
 from talr_cli.run.config import TrainConfig
+from talr_cli.runs.leftovers import remove
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.study import load_pair
 from talr_cli.sweep.jobs import Job
 
+log = logging.getLogger(__name__)
+
 
 def prune(jobs: Sequence[Job], ended: Collection[Path], done: Collection[Path], keep: str) -> None:
-    """Delete what `keep` does not keep of the jobs that are done.
+    """Delete the models of finished jobs that `keep` does not keep.
 
-    `final` keeps every model. `ends` keeps those of whole trainings and their averages, not the
-    points along them. `best` keeps those on the Pareto front of the study's runs of the same model
-    and dataset. `none` keeps none. A model that is still to be averaged stays until that has ended.
-    A run that is beaten once stays beaten, so that nothing has to wait for the end of the study.
+    A model that is still to be averaged stays until that has ended. A run that is beaten once stays
+    beaten, so nothing has to wait for the end of the study.
+
+    Args:
+        ended: The directories of the jobs that have ended, and in `done` of those that ended well.
+        keep: `final` keeps every model; `ends` those of whole trainings and their averages, not of
+            points along them; `best` those on the Pareto front of the study's runs of the same
+            model and dataset; `none` none.
     """
     if keep == "final":
         return
@@ -36,9 +42,14 @@ def prune(jobs: Sequence[Job], ended: Collection[Path], done: Collection[Path], 
             )
             if kept or not directory.model.exists():
                 continue
-            with suppress(InUseError), directory.lock():
-                shutil.rmtree(directory.model)
-                shutil.rmtree(directory.adapter, ignore_errors=True)
+            try:
+                with directory.lock():  # another sweep may have deleted it meanwhile
+                    remove(directory.model)
+                    remove(directory.adapter)
+            except InUseError:
+                continue
+            except UserError as error:
+                log.warning("a model that keep=%s does not keep stays: %s", keep, error)
 
 
 def _is_best(config: TrainConfig, directory: RunDirectory) -> bool:

@@ -1,7 +1,7 @@
-"""The values of a space with the best domain score, while general ability stays within a bound.
+"""Searches a space of values for the best domain score at a bounded loss of general ability.
 
 Each trial is a run of the study as `talr train` makes it: found again, resumed, owned by one
-process. Optuna chooses what is tried, by domain scores and how far general ones exceed the bound.
+process. Optuna chooses the next values, by the domain scores and the general losses so far.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from talr_cli.sweep.drive import drive
 from talr_cli.sweep.grid import Point, points
 from talr_cli.sweep.jobs import Job, Launcher
 from talr_cli.sweep.journal import Journal
+from talr_cli.sweep.local import end
 from talr_cli.sweep.plan import find_models, jobs_of, model_key
 from talr_cli.sweep.space import Dimension
 
-# What exceeding the bound costs, in points of domain score for each point of general score, where
-# trials are compared before their end. Optuna's pruner takes a single number, and no gain on the
-# domain should make up for it.
+# Points of domain score that each point of general loss beyond the bound costs, where trials are
+# pruned. Optuna's pruner takes a single number, and no gain on the domain should make up for it.
 PENALTY = 10.0
 BOUND = "general loss beyond the bound"
 # A trial's attributes: what was typed for it, and the directory of its run.
@@ -63,9 +63,8 @@ class Search:
         return journal
 
     def _study(self) -> Path:
-        """The folder of the study; the first values of the space also check the command."""
-        first = [_first(one) for one in self.space]
-        config = self._point([*self.fixed, *first]).config
+        """The folder of the study; composing the first values also checks the command."""
+        config = self._point([*self.fixed, *(one.first for one in self.space)]).config
         if not config.eval:
             raise UserError("a search needs scores: leave eval=false out")
         return study_path(Path(config.runs_dir), config.study)
@@ -77,7 +76,7 @@ class Search:
         return found[0]
 
     def _make(self, journal: Journal, trial: Trial, stop: Stop) -> None:
-        """Make the trial's run and report its scores; a stop leaves the trial to be resumed."""
+        """Make the trial's run and report its scores; after a stop the trial can be resumed."""
         chosen = [one.suggest(trial) for one in self.space]
         log.info("trial %d of %d: %s", trial.number + 1, self.options.n_trials, " ".join(chosen))
         point = self._point([*self.fixed, *chosen])
@@ -116,7 +115,7 @@ class Search:
     def _is_pruned(
         self, trial: Trial, job: Job, point: Point, launcher: Launcher, stop: Stop
     ) -> bool:
-        """Train from point to point of `score_at`; whether one of them ends the trial."""
+        """Train from point to point of `score_at`; whether the pruner ends the trial at one."""
         if not self.options.prune or point.config.merge is not None:
             return False
         known = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
@@ -137,7 +136,7 @@ class Search:
         return False
 
     def _scores(self, directory: RunDirectory, point: Point) -> tuple[float, float]:
-        """(domain score, loss of general score)."""
+        """(domain score, loss of general score against the base)."""
         results = directory.read_results()
         if results is None:
             raise UserError(f"{directory.path} has no scores")
@@ -154,39 +153,37 @@ class Search:
 
 
 def _train_until(job: Job, point: RunDirectory, stop: Stop) -> None:
-    """Train until the weights of the point are saved; the training then stops with a checkpoint.
+    """Train until the weights of the point are saved, then stop the training at a checkpoint.
 
-    The point is not scored while the training runs, which has planned with all of the memory.
+    The point is scored after that, since the training has planned with all of the memory.
     """
     if point.model.exists():
         return
     log.info("training up to a point of it: %s", job.log)
     process = job.start({})
-    while process.poll() is None:
-        if stop.requested or (point.model.exists() and point.read_status().state != "pending"):
-            process.terminate()
-            process.wait()
-            break
-        time.sleep(POLL)
+    try:
+        while process.poll() is None:
+            if stop.requested or (point.model.exists() and point.read_status().state != "pending"):
+                process.terminate()
+                process.wait()
+            else:
+                time.sleep(POLL)
+    finally:  # a second Ctrl-C reaches this process alone
+        end([process])
 
 
 def _score(job: Job, launcher: Launcher, stop: Stop) -> None:
-    """Score the weights of a point, which are there, as those of its training's end will be."""
+    """Score the saved weights of a point."""
     log.info("scoring the point: %s", job.log)
     for _ in launcher.submit([job], stop):
         pass
 
 
-def _first(one: Dimension) -> str:
-    low = getattr(one, "low", None)
-    return f"{one.key}={one.values[0] if low is None else low}"  # type: ignore[union-attr]
-
-
 def _base_score(bases: Sequence[Results], results: Results) -> float:
-    """General score of the model before training, asked what the run was asked.
+    """The base model's general score, measured as that of the run.
 
     Raises:
-        UserError: It was asked something else, or is another model of the same name.
+        UserError: It was measured otherwise, or is another model of the same name.
     """
     reasons = []
     for base in bases:

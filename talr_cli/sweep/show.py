@@ -11,6 +11,7 @@ from talr_cli.models.device_memory import gib
 from talr_cli.printable import printable
 from talr_cli.run.config import TrainConfig
 from talr_cli.run.whole import is_done
+from talr_cli.runs.study import study_command
 from talr_cli.statistics.power import power_text
 from talr_cli.streams import folded
 from talr_cli.sweep.detached import Submission
@@ -25,7 +26,7 @@ _LATER = {"failed": "failed (retry_failed=true)", "elsewhere": "running elsewher
 
 
 def show_plan(plan: Plan) -> None:
-    """Every job with its state, then what they take and what is missing."""
+    """Print every job with its state, then what the jobs need."""
     from talr_cli.report.tables.screen import print_cells  # rich takes its time
 
     pairs = _pairs(plan)
@@ -37,7 +38,7 @@ def show_plan(plan: Plan) -> None:
 
 
 def plan_cells(plan: Plan) -> Cells:
-    """A line for each job; model and dataset where there are several."""
+    """A row for each job; with columns of model and dataset where there are several."""
     from talr_cli.report.tables.cells import Cells, Column, named, pair_columns
 
     columns = [Column("run", "run"), Column("state", "state"), Column("shares", "shares")]
@@ -55,7 +56,7 @@ def _pairs(plan: Plan) -> list[tuple[str, str]]:
 
 
 def show_summary(jobs: Sequence[Job], outcomes: Mapping[Path, Outcome]) -> None:
-    """What became of the jobs; the reason of each that is not done."""
+    """Print what became of the jobs, and the reason of each that is not done."""
     counts = Counter(outcome.word for outcome in outcomes.values())
     counts["left"] = len(jobs) - len(outcomes)
     print("sweep: " + ", ".join(f"{count} {word}" for word, count in counts.items() if count))
@@ -66,14 +67,16 @@ def show_summary(jobs: Sequence[Job], outcomes: Mapping[Path, Outcome]) -> None:
 
 
 def show_submissions(submissions: Sequence[Submission]) -> None:
-    """What was submitted and what was not, and what to type next."""
+    """Print what was submitted and what was not, and the next commands."""
     counts = Counter(one.word for one in submissions)
     print("sweep: " + ", ".join(f"{count} {word}" for word, count in counts.items()))
     numbers = [one.number for one in submissions if one.word == "submitted" and one.number]
     if numbers:
         print(f"jobs: {', '.join(numbers)}")
-    for study in dict.fromkeys(one.job.config.study for one in submissions):
-        print(f"next: talr status study={study}; talr logs RUN; talr stop study={study}")
+    studies = ((one.job.config.runs_dir, one.job.config.study) for one in submissions)
+    for where in dict.fromkeys(studies):
+        status, stop = (study_command(command, *where) for command in ("status", "stop"))
+        print(printable(f"next: {status}; talr logs RUN; {stop}"))
 
 
 def _totals(plan: Plan) -> Iterator[str]:

@@ -1,6 +1,6 @@
-"""SLURM's commands: what they are asked and what they answer. Knows jobs, and no runs.
+"""Calls SLURM's commands. Knows jobs, but nothing of runs.
 
-What they refuse is said in one line, with what to type where that is known.
+What a command refuses becomes a UserError of one line, with the remedy where that is known.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _REMEDIES = {  # by what SLURM's line has in it, the first that fits
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job of the queue; one that ended is still there for some minutes."""
+    """A job of the queue; a job stays there for some minutes after its end."""
 
     number: str
     state: str
@@ -68,7 +68,7 @@ class QueuedJob:
 
     @property
     def ends(self) -> bool:
-        """Its processes are gone or going; it may be queued again."""
+        """Whether its processes are ending; it may be queued again."""
         return self.state == "COMPLETING"
 
 
@@ -76,8 +76,11 @@ def submit(script: str, after: Sequence[str] = ()) -> str:
     """Submit a batch script; the number of its job.
 
     Args:
-        after: Numbers of jobs that have to end well before it starts. When one does not, SLURM
-            takes this one out of the queue.
+        after: Numbers of jobs that must succeed before it starts. If one fails, SLURM cancels this
+            one too.
+
+    Raises:
+        UserError: SLURM refuses it, or does not answer.
     """
     command = ["sbatch", "--parsable"]
     if after:
@@ -91,9 +94,9 @@ def submit(script: str, after: Sequence[str] = ()) -> str:
 
 
 def refusal(script: str, partition: str | None, minutes: int) -> str | None:
-    """Why the cluster would never start a job of this script; None where it would.
+    """Why the cluster would never start a job of this script; None if it would.
 
-    sbatch takes a time limit over the partition's: such a job waits for ever.
+    sbatch itself accepts a time limit above the partition's; such a job waits for ever.
     """
     try:
         _answer(["sbatch", "--test-only"], script)
@@ -147,9 +150,8 @@ def how_they_ended(numbers: Sequence[str]) -> dict[str, str] | None:
     except UserError:
         return None
     pairs = (line.split("|")[:2] for line in listing.splitlines() if "|" in line)
-    return {
-        number: state.split()[0] for number, state in pairs if state.strip()
-    }  # CANCELLED by 1000
+    # A state may have more words: CANCELLED by 1000.
+    return {number: state.split()[0] for number, state in pairs if state.strip()}
 
 
 def cancel(numbers: Sequence[str]) -> None:
@@ -187,7 +189,7 @@ def _answer(command: Sequence[str], script: str = "", no_matter: Sequence[str] =
     """The standard output of a command that gets `script` on its input.
 
     Args:
-        no_matter: Words of refusals that are ignored.
+        no_matter: Lines of its errors with one of these words are ignored.
     """
     try:
         done = subprocess.run(
@@ -219,7 +221,7 @@ def _answer(command: Sequence[str], script: str = "", no_matter: Sequence[str] =
 
 
 def refused(command: str, lines: Sequence[str]) -> UserError:
-    """What a command of SLURM has said, in one line, with what to type where that is known."""
+    """The error for what a command of SLURM has said: one line, with the remedy if known."""
     said = lines[-1].removeprefix(f"{command}: ").removeprefix("error: ")
     words = " ".join(lines).lower()
     remedy = next((text for word, text in _REMEDIES.items() if word in words), None)
@@ -227,7 +229,7 @@ def refused(command: str, lines: Sequence[str]) -> UserError:
 
 
 def _minutes(limit: str) -> float | None:
-    """Of a limit as sinfo writes it, [[days-]hours:]minutes:seconds; None where it has none."""
+    """Minutes of a limit as sinfo writes it, [[days-]hours:]minutes:seconds; None: no limit."""
     days, _, clock = limit.rpartition("-")
     with suppress(ValueError):
         parts = [int(part) for part in clock.split(":")]

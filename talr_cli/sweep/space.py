@@ -1,4 +1,4 @@
-"""What a search may try: the lists and intervals of its command line, as Optuna knows them.
+"""The space of a search: the lists and intervals of its command line, as Optuna's dimensions.
 
 The grammar is Hydra's: interval(1e-6,1e-3), tag(log,interval(...)), choice(a,b), a,b, range(0,5).
 """
@@ -31,30 +31,38 @@ class Interval:
     high: float
     log: bool
 
+    @property
+    def first(self) -> str:
+        """The override with the first value of the dimension."""
+        return f"{self.key}={self.low}"
+
     def suggest(self, trial: Trial) -> str:
-        """What is typed for the value that this trial has; the same whenever it is asked."""
+        """The override with this trial's value; asked again, it is the same."""
         if isinstance(self.low, int) and isinstance(self.high, int):
             return f"{self.key}={trial.suggest_int(self.key, self.low, self.high, log=self.log)}"
         return f"{self.key}={trial.suggest_float(self.key, self.low, self.high, log=self.log)!r}"
 
 
 @dataclass(frozen=True)
-class Steps:
-    """Ordered values, where neighbours are alike."""
-
+class _Values:
     key: str
     values: tuple[str, ...]
+
+    @property
+    def first(self) -> str:
+        """As above."""
+        return f"{self.key}={self.values[0]}"
+
+
+class Steps(_Values):
+    """Ordered values, of which neighbours are similar."""
 
     def suggest(self, trial: Trial) -> str:
         return f"{self.key}={self.values[trial.suggest_int(self.key, 0, len(self.values) - 1)]}"
 
 
-@dataclass(frozen=True)
-class Names:
+class Names(_Values):
     """Values without an order."""
-
-    key: str
-    values: tuple[str, ...]
 
     def suggest(self, trial: Trial) -> str:
         return f"{self.key}={trial.suggest_categorical(self.key, self.values)}"
@@ -66,7 +74,7 @@ Dimension = Interval | Steps | Names
 def space_of(
     overrides: Sequence[str], config_dir: Path | None
 ) -> tuple[list[Dimension], list[str]]:
-    """What is searched, and the overrides that all trials have.
+    """(the dimensions of the search, the overrides that all trials share).
 
     Raises:
         UserError: Nothing is to be searched, or an interval is empty.

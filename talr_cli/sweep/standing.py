@@ -1,4 +1,4 @@
-"""Where the runs of a study stand: by their files, and by SLURM's queue where there is one.
+"""The states of a study's runs, by their files and by SLURM's queue where there is one.
 
 The files say what has finished or failed, the queue what waits or runs, and a run's lease what runs
 without a queue.
@@ -23,7 +23,7 @@ State = Literal["done", "running", "waiting", "stopped", "failed", "diverged", "
 
 @dataclass(frozen=True)
 class Standing:
-    """A run, the number of its last job, and in words where or why."""
+    """A run and its state, the number of its last job, and where it runs or why it does not."""
 
     path: Path
     state: State
@@ -33,7 +33,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Overview:
-    """The runs of a study; `notes` say what could not be asked."""
+    """The runs of a study; `notes` say what could not be found out."""
 
     runs: list[Standing]
     notes: list[str]

@@ -1,7 +1,7 @@
-"""What a sweep that waits for its jobs asks SLURM: whether they can start, and their states.
+"""For a sweep that waits for its SLURM jobs: whether they can start, and their states.
 
-Hydra's launcher submits them by submitit, which reads their states from the accounting. A cluster
-may keep none, so the queue is asked instead.
+Hydra's launcher submits them through submitit, which reads their states from SLURM's accounting. A
+cluster may have none, so the queue is asked instead.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _OPTIONS = {
     "constraint": "constraint",
     "exclude": "exclude",
 }
-# {a detached sweep's option in a remedy: the same for a sweep that waits}; longer ones first.
+# {option of a detached sweep: the same for a sweep that waits}; longer ones first.
 _WORDS = {
     "slurm.options=[--qos=NAME]": "hydra.launcher.qos=NAME",
     "slurm.gpus=0": "hydra.launcher.gpus_per_node=null",
@@ -52,7 +52,7 @@ _WORDS = {
 
 
 def refusal(settings: Mapping[str, Any]) -> str | None:
-    """Why the cluster would never start a job with these settings of `hydra.launcher`."""
+    """Why the cluster would never start a job with these settings of `hydra.launcher`, or None."""
     asked = {option: settings.get(key) for key, option in _OPTIONS.items()}
     memory = settings.get("mem_gb")
     asked["mem"] = None if memory is None else f"{memory}G"
@@ -70,17 +70,17 @@ def _directive(name: str, value: Any) -> str:
 
 
 def typed_here(line: str) -> str:
-    """A line that names values of a detached sweep, with those of one that waits."""
+    """The line with each option of a detached sweep replaced by that of a sweep that waits."""
     for word, own in _WORDS.items():
         line = line.replace(word, own)
     return line
 
 
 class Queue:
-    """Takes the place of submitit's watcher of jobs, by what `squeue` says.
+    """Replaces submitit's watcher of jobs, and asks `squeue`.
 
-    submitit asks it every second while there are jobs. So it is also what tells the user about
-    them, and what passes a requested stop on.
+    submitit asks it every second while there are jobs. So it also tells the user about them, and
+    passes a requested stop on.
     """
 
     def __init__(self, name: str, stop: Stop, clock: Callable[[], float] = time.monotonic) -> None:
@@ -97,9 +97,9 @@ class Queue:
         return not self._states
 
     def register_job(self, job_id: str) -> None:
-        """Called by submitit for each job: NUMBER, or NUMBER_TASK for one of an array.
+        """Called by submitit for each job: NUMBER, or NUMBER_TASK for a task of an array.
 
-        submitit registers an array as a job too, before its tasks.
+        submitit also registers the array itself, before its tasks.
         """
         array, _, task = job_id.partition("_")
         if task:

@@ -1,7 +1,7 @@
-"""What is tracked of a run, and how: three calls, start, log and finish, whoever hears them.
+"""What is logged to a tracker (W&B, MLflow, TensorBoard), by three calls: start, log and finish.
 
 Tracking is a convenience: `metrics.jsonl` and `results.json` hold everything already, so whatever
-goes wrong here is one warning.
+goes wrong here is only a warning.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from talr_cli.errors import UserError, install
 from talr_cli.fields import value
 
 SCORE_SECTIONS = ("general", "domain", "drift", "weights", "training")
-SAMPLES = 50  # answers in the table
+SAMPLES = 50  # answers in the tracker's table
 # Metrics that are renamed so that a tracker's curves say their unit.
 _UNITS = {
     "loss": "loss_nats_per_token",
@@ -38,15 +38,20 @@ class LoggerConfig:
     """`auto` means online for a user who is logged in, else offline, unless WANDB_MODE is set."""
 
     name: str = value(
-        "where curves and scores go", "wandb", choices=("wandb", "tensorboard", "mlflow", "none")
+        "where curves and scores are logged",
+        "wandb",
+        choices=("wandb", "tensorboard", "mlflow", "none"),
     )
-    project: str = value("of W&B", "talr")
-    entity: str | None = value("of W&B, a user or a team; null: your default one", None)
+    project: str = value("the W&B project", "talr")
+    entity: str | None = value("the W&B user or team; null: your default one", None)
     mode: str = value(
-        "of W&B; auto: online when logged in", "auto", choices=("auto", "online", "offline")
+        "the W&B mode; auto: online when logged in, else offline",
+        "auto",
+        choices=("auto", "online", "offline"),
     )
     uri: str | None = value(
-        "of MLflow's server or store; null: MLFLOW_TRACKING_URI, or else mlflow.db in the study",
+        "MLflow's server or store; null: MLFLOW_TRACKING_URI, or else mlflow.db in the "
+        "study's folder",
         None,
         may_be_empty=False,
     )
@@ -54,13 +59,13 @@ class LoggerConfig:
 
 @dataclass(frozen=True)
 class About:
-    """What a tracker is told of a run.
+    """What a tracker is told of a run at its start.
 
     Attributes:
         group: The study.
-        job_type, tags: By which runs are sorted and filtered; an empty tag is none.
-        directory: The run's, in a folder of its model and dataset, in that of the study.
-        history: What a run that goes on has logged before: rows of metrics, each with its "step".
+        job_type, tags: For sorting and filtering runs; empty tags are left out.
+        directory: The run's: STUDY/MODEL__DATASET/RUN.
+        history: What a resumed run has logged before: rows of metrics, each with its "step".
     """
 
     logger: LoggerConfig
@@ -74,7 +79,7 @@ class About:
     history: Sequence[Mapping[str, Any]] = ()
 
     def past(self) -> list[tuple[int, dict[str, Any]]]:
-        """(step, metrics by the names that they have in a tracker) of the history."""
+        """(step, metrics by their names in a tracker) of the history."""
         return [
             (row["step"], curves({key: one for key, one in row.items() if key != "step"}))
             for row in self.history
@@ -82,7 +87,7 @@ class About:
 
 
 class Backend(Protocol):
-    """A run of a tracker, which has been started; it may raise whatever it likes."""
+    """A started run of a tracker; it may raise anything."""
 
     title: str
 
@@ -97,12 +102,12 @@ class Backend(Protocol):
         samples: Sequence[Mapping[str, Any]],
         plot: Path | None,
     ) -> None:
-        """Write scores by their paths, general tasks, answers of the domain, the picture; close."""
+        """Write scores by path, general tasks, answers to the domain's rows, the picture; close."""
         ...
 
 
 class Tracker:
-    """Passes calls on to a backend whose errors fail no run; without one, does nothing."""
+    """Passes calls on to a backend, whose errors become warnings; without one, does nothing."""
 
     def __init__(self, backend: Backend | None = None) -> None:
         self._backend = backend
@@ -154,10 +159,10 @@ class Tracker:
 
 
 def check_installed(logger: LoggerConfig) -> None:
-    """Refuse a tracker that is asked for and is not installed, before anything is made.
+    """Refuse a tracker that is not installed, before anything is made.
 
     Raises:
-        UserError: It is not.
+        UserError: It is not installed.
     """
     extra = EXTRAS.get(logger.name)
     if extra is not None and importlib.util.find_spec(logger.name) is None:
@@ -165,12 +170,12 @@ def check_installed(logger: LoggerConfig) -> None:
 
 
 def curves(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """A training's metrics of one step by the names that they have in a tracker."""
+    """A training's metrics of one step, by their names in a tracker."""
     return {f"train/{_UNITS.get(name, name)}": one for name, one in metrics.items()}
 
 
 def point_scores(results: Mapping[str, Any]) -> dict[str, float]:
-    """The scores of weights along a training and their errors, the general one by its suite."""
+    """The scores of a point along a training and their errors; the general one by its suite."""
     sections = {"domain": results["domain"]}
     if results["general"]:
         sections[f"general/{results['general']['suite']}"] = results["general"]
@@ -188,7 +193,7 @@ def point_scores(results: Mapping[str, Any]) -> dict[str, float]:
 def flat_scores(results: Mapping[str, Any]) -> dict[str, float]:
     """Every number of the results but items' scores, by path: {"general/score": 0.41, ...}.
 
-    Names of drift say its unit.
+    The names of drift have its unit.
     """
 
     def numbers(prefix: str, value: Any) -> Iterator[tuple[str, float]]:

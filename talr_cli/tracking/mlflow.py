@@ -14,8 +14,8 @@ from talr_cli.tracking.base import About
 STORE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"
 RUN_ID = "talr.id"
-LONGEST = 500  # characters of a parameter, all that a store takes for sure
-AT_ONCE = 1000  # numbers that a call takes
+LONGEST = 500  # characters of a parameter that every store takes
+AT_ONCE = 1000  # metrics that a call takes
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Mlflow:
 
 
 def start(about: About) -> Mlflow:
-    """Make the run anew, with what it has logged before: MLflow keeps each point of a step."""
+    """Make the run anew, with its history: a resumed run would log some steps twice."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow import MlflowClient
     from mlflow.entities import Param, RunTag
@@ -73,13 +73,8 @@ def start(about: About) -> Mlflow:
     study = about.directory.parents[1].resolve()
     own_store = f"sqlite:///{study / STORE}"
     client = MlflowClient(about.logger.uri or os.environ.get("MLFLOW_TRACKING_URI") or own_store)
-    experiment = client.get_experiment_by_name(about.group)
-    if experiment is None:
-        kept_here = client.tracking_uri == own_store
-        place = (study / ARTIFACTS).as_uri() if kept_here else None
-        number = client.create_experiment(about.group, artifact_location=place)
-    else:
-        number = experiment.experiment_id
+    kept_here = client.tracking_uri == own_store
+    number = _experiment(client, about.group, (study / ARTIFACTS).as_uri() if kept_here else None)
     for before in client.search_runs([number], f"tags.`{RUN_ID}` = '{about.run_id}'"):
         client.delete_run(before.info.run_id)
     run = client.create_run(number, run_name=about.name, tags={RUN_ID: about.run_id})
@@ -94,8 +89,23 @@ def start(about: About) -> Mlflow:
     return own
 
 
+def _experiment(client: Any, name: str, artifacts: str | None) -> str:
+    """The number of the experiment, which is made where it is not there."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client.create_experiment(name, artifact_location=artifacts)
+        except MlflowException:
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return found.experiment_id  # perhaps made by another run of the study in this moment
+
+
 def _flat(prefix: str, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each value under its path, as it is typed."""
+    """(path, text) of each value of a config."""
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
             yield from _flat(f"{prefix}{key}.", value)

@@ -1,4 +1,4 @@
-"""Which tracker hears of a run."""
+"""Starts the tracker that a run's config names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def start_tracking(about: About) -> Tracker:
-    """Start, or go on with, what is tracked of the run, by the logger that its config names."""
+    """Start or resume tracking a run; without its tracker if that cannot start."""
     start = STARTS.get(about.logger.name)
     if start is None:
         return Tracker()

@@ -55,7 +55,7 @@ class TensorBoard:
 
 
 def start(about: About) -> TensorBoard:
-    """Write the files of the run anew: those of a killed process may end within a record."""
+    """Write the run's files anew: those of a killed process may end within a record."""
     from torch.utils.tensorboard import SummaryWriter
 
     folder = about.directory / FOLDER

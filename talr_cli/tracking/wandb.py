@@ -1,4 +1,4 @@
-"""Weights & Biases: the only place that talks to it. Nothing prompts, nothing waits long for it."""
+"""Weights & Biases: the only place that calls it. Nothing prompts the user or waits for long."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from talr_cli.tracking.base import About, one_line
 
@@ -54,7 +55,7 @@ class Wandb:
 
 
 def start(about: About) -> Wandb | None:
-    """Start, or go on with, the run; its files lie in wandb/. None where W&B is switched off."""
+    """Start or resume the run; its files are in wandb/. None if W&B is switched off."""
     # Its own telemetry calls home even for an offline run, and keeps a process from ending.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
@@ -64,43 +65,16 @@ def start(about: About) -> Wandb | None:
     if mode == "disabled":
         return None
 
-    def start(mode: str) -> Any:
-        return wandb.init(
-            id=about.run_id,
-            name=about.name,
-            group=about.group,
-            job_type=about.job_type,
-            tags=sorted({tag[:LONGEST_TAG] for tag in about.tags if tag}),
-            project=about.logger.project,
-            entity=about.logger.entity,
-            config=dict(about.config),
-            dir=about.directory,
-            mode=mode,  # type: ignore[arg-type]
-            resume="allow" if mode == "online" else None,
-            reinit="create_new",
-            settings=wandb.Settings(
-                silent=True,
-                console="off",
-                init_timeout=INIT_TIMEOUT,
-                finish_timeout=FINISH_TIMEOUT,
-                finish_timeout_raises=True,
-                save_code=False,
-                disable_code=True,
-                disable_git=True,
-                x_disable_stats=True,
-            ),
-        )
-
     if mode == "online":
         try:
-            run = start("online")
+            run = _init(about, mode)
         except Exception as error:
             mode, reason = "offline", one_line(error)
             # W&B's service still holds the id of the run that it could not start.
             wandb.teardown()
             wandb.setup(wandb.Settings(silent=True))
     if mode == "offline":
-        run = start("offline")
+        run = _init(about, mode)
         sync = f"wandb sync {shlex.quote(run.settings.sync_dir)}"
         log.info("W&B is offline (%s); to upload this run: %s", reason, sync)
     run.define_metric("step", hidden=True)
@@ -113,20 +87,51 @@ def start(about: About) -> Wandb | None:
     return own
 
 
+def _init(about: About, mode: str) -> Any:
+    """W&B's own run, `online` or `offline`."""
+    import wandb
+
+    return wandb.init(
+        id=about.run_id,
+        name=about.name,
+        group=about.group,
+        job_type=about.job_type,
+        tags=sorted({tag[:LONGEST_TAG] for tag in about.tags if tag}),
+        project=about.logger.project,
+        entity=about.logger.entity,
+        config=dict(about.config),
+        dir=about.directory,
+        mode=mode,  # type: ignore[arg-type]
+        resume="allow" if mode == "online" else None,
+        reinit="create_new",
+        settings=wandb.Settings(
+            silent=True,
+            console="off",
+            init_timeout=INIT_TIMEOUT,
+            finish_timeout=FINISH_TIMEOUT,
+            finish_timeout_raises=True,
+            save_code=False,
+            disable_code=True,
+            disable_git=True,
+            x_disable_stats=True,
+        ),
+    )
+
+
 def is_logged_in() -> bool:
-    """Whether W&B has a key, as far as that is known without importing or asking it."""
+    """Whether W&B has a key, as far as that is known without importing it."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").rpartition("//")[2]
     try:
+        host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
         return netrc.netrc(file).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
+    except (OSError, netrc.NetrcParseError, ValueError):  # also what is no address or no text
         return False
 
 
 def _choose_mode(wanted: str) -> tuple[str, str]:
-    """(mode, reason); as in wandb itself, what is configured goes before the environment."""
+    """(mode, reason); as in wandb itself, the config goes before the environment."""
     import wandb
 
     if wanted == "offline":

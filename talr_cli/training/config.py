@@ -15,60 +15,67 @@ class TrainerConfig:
 
     epochs: float = value("passes over the training rows", above=0)
     max_steps: int | None = value(
-        "optimizer steps, in the place of epochs where it is given", None, at_least=1
+        "optimizer steps; where given, it replaces epochs", None, at_least=1
     )
     batch_size: int = value("sequences per optimizer step, over all processes", at_least=1)
     micro_batch_size: Any = value(
-        "sequences per forward pass of a process; auto or null: chosen for the free memory",
+        "sequences per forward pass of one process; auto or null: chosen for the free memory",
         "auto",
         or_auto=True,
         at_least=1,
         identity=False,  # how a batch is cut up for memory changes no gradient
     )
     max_length: int = value(
-        "tokens of a row; longer ones are cut, and bad when no target is left", 4096, at_least=2
+        "the most tokens of a row; longer rows are cut, and are bad rows if no target token "
+        "is left",
+        4096,
+        at_least=2,
     )
-    max_grad_norm: float = value("gradients are scaled down to this Euclidean norm", 1.0, above=0)
+    max_grad_norm: float = value("clip the gradients to this Euclidean norm", 1.0, above=0)
     precision: str = value(
-        "arithmetic; bf16 and fp16 (with loss scaling) are autocast, the weights stay fp32; auto: "
-        "bf16 where it is native, else fp16 on CUDA GPUs and fp32 elsewhere",
+        "precision of the arithmetic; bf16 and fp16 (with loss scaling) are autocast and "
+        "keep the weights in fp32; auto: bf16 where the hardware has it, else fp16 on CUDA "
+        "GPUs and fp32 elsewhere",
         "auto",
         choices=("auto", "bf16", "fp16", "fp32"),
     )
     save_dtype: str = value(
-        "what the checkpoint is saved and scored in; auto: the base checkpoint's",
+        "dtype in which the model is saved and scored; auto: that of the base checkpoint",
         "auto",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     padding_free: bool | None = value(
-        "rows joined instead of padded; null: on a CPU, and where a GPU has a kernel for it",
+        "join rows instead of padding them; null: on a CPU, and where a GPU has a kernel for it",
         None,
         identity=False,
     )
     gradient_checkpointing: Any = value(
-        "activations computed again in the backward pass, for memory; auto: where that is faster "
-        "than fewer sequences at once",
+        "compute activations again in the backward pass to save memory; auto: where that is "
+        "faster than fewer sequences at once",
         "auto",
         choices=("auto", True, False),
         identity=False,
     )
     compile: bool = value(
-        "decoder layers through torch.compile: the same numbers but for rounding, after a wait of "
-        "up to minutes",
+        "compile the decoder layers with torch.compile: the same numbers up to rounding, "
+        "after up to some minutes of compilation",
         False,
         identity=False,
     )
     deterministic: bool = value(
-        "on CUDA GPUs: sums have a fixed order, so that a run that was killed goes on to the same "
-        "bits; false: attention's gradient is added up in any order, by estimate up to a few "
-        "percent of a step faster",
+        "on CUDA GPUs: sum in a fixed order, so that a killed run resumes to exactly the "
+        "same weights; false: attention's gradient is summed in any order, by estimate up to "
+        "a few percent of a step faster",
         True,
         identity=False,  # results differ by rounding only
     )
     checkpoint_every_epoch: bool = value(
-        "what an interrupted run goes on from; deleted at the end", True, identity=False
+        "save a checkpoint after every epoch, from which an interrupted run resumes; deleted "
+        "at the end",
+        True,
+        identity=False,
     )
-    validate: bool = value("loss on the validation rows after every epoch", False)
+    validate: bool = value("compute the loss on the validation rows after every epoch", False)
 
     def __post_init__(self) -> None:
         if self.gradient_checkpointing in (0, 1):

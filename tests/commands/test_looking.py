@@ -21,6 +21,7 @@ from talr_cli.runs.listing import as_size, find_run
 from talr_cli.runs.run_directory import LOCK
 from talr_cli.runs.study import scored_runs
 from talr_cli.statistics.pairs import name_of
+from talr_cli.sweep import machine
 
 SFT, TALR = results("sft", id="11111111"), results("talr", 2e-4, domain=(0.5, 0.03), id="22222222")
 
@@ -266,6 +267,15 @@ def test_doctor_names_what_would_stop_an_experiment(study, tmp_path, monkeypatch
     assert stopped["state"] == "problem"
     assert "ncbi/MedCalc-Bench-v1.0 is not here" in stopped["detail"]
     assert "suite=paper" in stopped["detail"]
+
+
+@pytest.mark.parametrize("address", ["http://two words", "http://hub:port", "hub", "http://[::1"])
+def test_an_address_that_is_none_is_a_hub_that_is_not_reached(address, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    found = machine.hub()
+    assert found.state == "problem"
+    assert f"{address} cannot be reached" in found.detail
 
 
 def test_sizes_have_two_digits_at_least():

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from talr_cli.errors import UserError
 from talr_cli.sweep.apart import apart
 
 
@@ -27,3 +28,8 @@ def test_an_interrupt_ends_the_call_and_not_only_the_waiting_for_it(tmp_path):
         interrupted()
     assert not end.exists()
     assert not set(multiprocessing.active_children()) - others
+
+
+def test_a_process_that_is_killed_is_said_in_one_line():
+    with pytest.raises(UserError, match="was killed"), apart() as ask:
+        ask(os._exit, 9)

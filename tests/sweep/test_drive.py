@@ -1,10 +1,14 @@
-"""What becomes of jobs whose launcher could not start them."""
+"""What becomes of jobs whose launcher could not start them, or that another process makes."""
+
+import pytest
 
 from talr_cli.config import composition
+from talr_cli.errors import IN_USE
 from talr_cli.interruption import Stop
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.sweep.drive import drive
 from talr_cli.sweep.jobs import Ended, Job
+from talr_cli.sweep.reporter import Reporter
 
 
 class Refused:
@@ -15,9 +19,40 @@ class Refused:
             yield Ended(job, 1, 0.0)
 
 
-def test_a_job_that_a_cluster_refused_has_failed(tmp_path):
+class Elsewhere:
+    """Another process owns the run when the job starts, and has finished it when it ends."""
+
+    def submit(self, jobs, stop):
+        for job in jobs:
+            job.directory.write_status("failed", "by the other process")
+            yield Ended(job, IN_USE, 0.0)
+
+
+@pytest.fixture
+def job(tmp_path):
     config = composition.load("train", [f"runs_dir={tmp_path}", "model=tiny"])
     run = RunDirectory(tmp_path / "default" / "tiny__medcalc-mini" / "sft-lr1")
-    outcomes = drive([Job("train", (), config, run)], Refused(), False, "final", Stop())
+    run.path.parent.mkdir(parents=True)
+    return Job("train", (), config, run)
+
+
+def test_a_job_that_a_cluster_refused_has_failed(job):
+    outcomes = drive([job], Refused(), False, "final", Stop())
     assert [one.word for one in outcomes.values()] == ["failed"]
-    assert run.read_status().state == "failed"
+    assert job.directory.read_status().state == "failed"
+
+
+def test_a_job_that_another_process_makes_does_not_run_here(job, monkeypatch):
+    job.directory.path.mkdir()
+    monkeypatch.setattr("talr_cli.sweep.drive.POLL", 0)
+    lines, leaves = [], Reporter.leaves
+
+    def listen(self, left):
+        leaves(self, left)
+        lines.append(self.line())
+
+    monkeypatch.setattr(Reporter, "leaves", listen)
+    outcomes = drive([job], Elsewhere(), False, "final", Stop())
+    assert lines == ["sweep 0/1 done"]
+    (outcome,) = outcomes.values()
+    assert (outcome.word, outcome.reason.split(" (")[0]) == ("failed", "by the other process")

@@ -1,32 +1,82 @@
-"""What the driver's tool says of GPUs, in each of the forms that it has."""
+"""Which GPUs a sweep sees, and how much memory it takes them to have, by what nvidia-smi says."""
+
+import os
 
 import pytest
 
-from talr_cli.sweep import gpus
+from talr_cli.sweep import gpus, local
+from talr_cli.sweep.gpus import gpu_memory, gpu_names
+from talr_cli.sweep.local import sharing
+
+TWO = "0, GPU-aa11, 24576\n1, GPU-bb22, 81920"
+GIB = 2**30
+
+
+@pytest.fixture
+def driver(tmp_path, monkeypatch):
+    """Puts an nvidia-smi that prints so on the path."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def put(listing):
+        file = tmp_path / "nvidia-smi"
+        file.write_text(f"#!/bin/sh\ncat <<'END'\n{listing}\nEND\n")
+        file.chmod(0o755)
+        gpus._listed.cache_clear()
+
+    yield put
+    gpus._listed.cache_clear()
 
 
 @pytest.mark.parametrize(
-    ("said", "visible", "names", "memory"),
+    ("visible", "names", "memory"),
     [
-        ("0, 81559\n1, 40960\n", None, ["0", "1"], [81559 * 2**20, 40960 * 2**20]),
-        ("0, 81559\n1, 40960\n", "1, GPU-7", ["1", "GPU-7"], [40960 * 2**20]),
-        ("0, 81559\n1, 40960\n", "-1", [], []),
-        ("0, 81559\n1, 40960\n", "1,-1,0", ["1"], [40960 * 2**20]),
-        ("0, [N/A]\n", None, ["0"], []),  # the CPU's memory is the GPU's: GB10, Jetson
-        ("No devices were found\n", None, [], []),
+        (None, ["0", "1"], [24, 80]),
+        ("1", ["1"], [80]),
+        ("GPU-bb22,GPU-aa11", ["GPU-bb22", "GPU-aa11"], [80, 24]),
+        ("GPU-b", ["GPU-b"], [80]),  # CUDA takes the beginning of a UUID
+        ("MIG-cc33", ["MIG-cc33"], []),  # a part of a GPU: not listed
+        ("", [], []),
+        ("-1", [], []),
+        ("0,-1,1", ["0"], [24]),  # CUDA's guide: what follows an index that is none is invisible
+        ("NoDevFiles", [], []),  # SLURM's word for no GPU
     ],
 )
-def test_gpus_are_told_by_the_driver(said, visible, names, memory, tmp_path, monkeypatch):
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text(f"#!/bin/sh\ncat <<END\n{said}END\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+def test_gpus_are_those_that_cuda_would_show(driver, monkeypatch, visible, names, memory):
+    driver(TWO)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    gpus._driver.cache_clear()
-    try:
-        assert gpus.gpu_names() == names
-        assert gpus.gpu_memory() == memory
-    finally:
-        gpus._driver.cache_clear()
+    assert gpu_names() == names
+    assert gpu_memory() == [size * GIB for size in memory]
+
+
+@pytest.mark.parametrize("unknown", ["[N/A]", "[Not Supported]"])
+def test_a_gpu_that_shares_the_memory_of_its_machine_is_one(driver, unknown):
+    driver(f"0, GPU-aa11, {unknown}")
+    assert gpu_names() == ["0"]
+    assert gpu_memory() == []
+
+
+def test_lines_that_name_no_gpu_are_left_out(driver):
+    driver(f"Warning: persistence mode is off\n{TWO}")
+    assert gpu_names() == ["0", "1"]
+
+
+def test_workers_share_the_machine_where_no_gpu_is_visible(driver, monkeypatch):
+    driver(TWO)
+    assert sharing(4, "auto") == 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert sharing(4, "auto") == 4
+
+
+def test_a_driver_that_does_not_answer_is_no_gpu(driver, tmp_path, monkeypatch):
+    driver(TWO)
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr(gpus, "PATIENCE", 0.1)
+    assert gpu_names() == []
+
+
+def test_cores_are_shared_where_the_system_does_not_say_which_are_ours(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert local._environment(0, 4, "cpu")["OMP_NUM_THREADS"] == "2"

@@ -164,6 +164,12 @@ def test_wandb_without_a_login_is_noted(tmp_path, monkeypatch):
     assert "offline" in needs.notes([one], [])[0]
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
     assert needs.notes([one], []) == []
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example:8080/")
+    assert "offline" in needs.notes([one], [])[0]
+    (tmp_path / "netrc").write_text("machine wandb.example:8080 login user password secret\n")
+    assert needs.notes([one], []) == []
+    (tmp_path / "netrc").write_bytes(b"machine \xff\xfe\n")
+    assert "offline" in needs.notes([one], [])[0]
     one.config.logger.name = "none"
     (tmp_path / "netrc").unlink()
     assert needs.notes([one], []) == []

@@ -1,10 +1,14 @@
 """What keep=best deletes: models that a run of the same base model, asked the same, has beaten."""
 
+import shutil
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 from synthetic_study import results
 
+from talr_cli.errors import UserError
+from talr_cli.runs.leftovers import remove
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.sweep.jobs import Job
 from talr_cli.sweep.prune import prune
@@ -58,3 +62,29 @@ def test_only_what_is_beaten_by_its_like_is_deleted(study):
     assert left(study, "final") == {*study}
     assert left(study, "best") == {*study} - {"beaten"}
     assert left(study, "none") == set()
+
+
+def test_two_sweeps_of_a_study_may_delete_the_same_model(study, monkeypatch):
+    lock = RunDirectory.lock
+
+    @contextmanager
+    def after_another_sweep(self):
+        shutil.rmtree(self.model)
+        with lock(self):
+            yield
+
+    monkeypatch.setattr(RunDirectory, "lock", after_another_sweep)
+    assert left(study, "none") == set()
+
+
+def test_a_model_that_cannot_be_deleted_does_not_end_the_sweep(study, monkeypatch, caplog):
+    kept = study["beaten"].directory.model
+
+    def read_only(path):
+        if path == kept:
+            raise UserError(f"cannot write {path}: permission denied")
+        remove(path)
+
+    monkeypatch.setattr("talr_cli.sweep.prune.remove", read_only)
+    assert left(study, "none") == {"beaten"}
+    assert f"stays: cannot write {kept}: permission denied" in caplog.text

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import re
+import subprocess
 import time
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from talr_cli.errors import UserError
 from talr_cli.interruption import Stop
 from talr_cli.models.sources import ModelSource
 from talr_cli.run.record import scoring_identity
+from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.sweep.grid import points
-from talr_cli.sweep.jobs import Ended
+from talr_cli.sweep.jobs import Ended, Job
 from talr_cli.sweep.plan import model_key
 from talr_cli.sweep.space import Interval, Names, Steps, space_of
 
@@ -189,6 +191,28 @@ def test_a_trial_that_is_worse_than_the_usual_one_at_a_point_is_not_trained_on(
     assert all(one.intermediate_values.keys() == {250} for one in pruned)
     trained = {run for _, run in made(tmp_path)}
     assert len(trained) == len(done)
+
+
+class ImpatientStop:
+    """Ctrl-C a second time, after the first."""
+
+    asked = 0
+
+    @property
+    def requested(self):
+        self.asked += 1
+        if self.asked > 1:
+            raise KeyboardInterrupt
+        return False
+
+
+def test_no_training_outlives_a_search_that_is_stopped_at_once(tmp_path, monkeypatch):
+    training = subprocess.Popen(["sleep", "60"])
+    monkeypatch.setattr(Job, "start", lambda self, environment: training)
+    run = RunDirectory(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        module._train_until(Job("train", (), None, run), run, ImpatientStop())
+    assert training.returncode is not None
 
 
 def test_the_space_is_what_is_typed_in_hydras_grammar():

@@ -248,7 +248,7 @@ def test_a_run_that_a_process_makes_is_not_submitted(cluster, capsys):
 def test_a_dry_run_says_what_the_start_would_say(overrides, expected, cluster, monkeypatch, no_hub):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cluster.parent / "hub"))
     put(cluster, "nvidia-smi", "exit 9")
-    gpus._driver.cache_clear()
+    gpus._listed.cache_clear()
     lines = [one for one in GRID if not one.startswith("device=cpu")]
     detached = () if "launcher=local" in overrides else DETACHED
     for also in ((), ("--dry-run",)):
@@ -395,6 +395,18 @@ def test_stop_takes_out_what_waits_and_asks_what_runs(cluster, capsys):
     assert typed(cluster, "scancel")[2:] == ["scancel 3", "scancel 1 2"]
     with pytest.raises(UserError, match="no study runs/nothing"):
         stop.main(["study=nothing"])
+
+
+def test_what_to_type_next_finds_a_study_wherever_it_lies(cluster, capsys):
+    submit("runs_dir=my runs")
+    said = capsys.readouterr().out
+    next_ones = said.splitlines()[-1].removeprefix("next: ").split("; ")
+    assert next_ones[0] == "talr status study=default 'runs_dir=my runs'"
+    status.main(shlex.split(next_ones[0])[2:])
+    set_states(cluster, "RUNNING", "RUNNING", "PENDING")
+    stop.main(shlex.split(next_ones[2])[2:])
+    assert "see talr status study=default 'runs_dir=my runs'; " in capsys.readouterr().out
+    assert typed(cluster, "scancel")[0] == "scancel 3"
 
 
 # The second job is queued again before it is asked to end.

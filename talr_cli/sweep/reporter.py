@@ -1,6 +1,6 @@
-"""What a sweep reports as it goes on: a line at each start and end, and how far it is in all.
+"""What a running sweep tells the user: a line at each start and end of a job, and its progress.
 
-Knows what lies in run directories; does not decide what is made, nor where.
+Knows what lies in run directories; does not decide which jobs run, nor where.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Kind = tuple[str, bool]
 log = logging.getLogger(__name__)
 
 
-class Talk:
+class Reporter:
     """Reports the jobs of a sweep, of which `workers` run at a time."""
 
     def __init__(self, jobs: Sequence[Job], workers: int) -> None:
@@ -32,8 +32,8 @@ class Talk:
         self._running: dict[Path, tuple[Job, float]] = {}
         self._ended: set[Path] = set()
         self._seen: set[Path] = set()
-        self._took: dict[Kind, list[float]] = {}  # seconds of the jobs that were made here
-        self._seconds: float | None = None  # estimated at the time `_known`: what was left then
+        self._took: dict[Kind, list[float]] = {}  # seconds of the jobs that ended here
+        self._seconds: float | None = None  # that were left at the time `_known`, as estimated
         self._known = 0.0
 
     def _look(self, outcomes: Mapping[Path, Outcome]) -> None:
@@ -52,15 +52,19 @@ class Talk:
         self._known = time.monotonic()
 
     def starts(self, job: Job, outcomes: Mapping[Path, Outcome]) -> None:
-        """A launcher takes the job."""
+        """The launcher starts the job."""
         self._look(outcomes)
         number = len(self._ended) + len(self._running) + 1
         self._running[job.directory.path] = (job, time.time())
         log.info("%d/%d starts: %s", number, len(self._jobs), job.log)
 
-    def ends(self, job: Job, outcome: Outcome, outcomes: Mapping[Path, Outcome]) -> None:
-        """The job has ended, in this way."""
+    def leaves(self, job: Job) -> None:
+        """The job does not run here, since another process makes the same run."""
         self._running.pop(job.directory.path, None)
+
+    def ends(self, job: Job, outcome: Outcome, outcomes: Mapping[Path, Outcome]) -> None:
+        """The job has ended with this outcome."""
+        self.leaves(job)
         if outcome.word == "done":
             self._took.setdefault(_kind(job), []).append(outcome.seconds)
         self._look(outcomes)
@@ -74,7 +78,7 @@ class Talk:
             log.info("%s", outcome.reason)
 
     def line(self) -> str:
-        """How far all of it is; the run that started first in more words."""
+        """The progress of the sweep in one line, and that of the run that started first."""
         parts = [f"sweep {len(self._ended)}/{len(self._jobs)} done"]
         left = self._left()
         if left is not None and left > 0:
@@ -92,7 +96,7 @@ class Talk:
         return self._seconds - (time.monotonic() - self._known)
 
     def _at(self, job: Job, since: float) -> str:
-        """What the job is doing, by the progress that it wrote last, in any of its runs."""
+        """What the job is doing, by the latest progress file of its runs."""
         folders = [job.directory.path, *(directory.path for _, directory in job.runs)]
         for folder in dict.fromkeys(folders):
             found = progress.read(folder, since)
@@ -107,12 +111,12 @@ class Talk:
 
 
 def _kind(job: Job) -> Kind:
-    """The kind of a job, within which jobs take alike: scoring a base, training, averaging."""
+    """The kind of a job: jobs of one kind take about as long (scoring, training, averaging)."""
     return job.command, job.needs is None
 
 
 def _scores(job: Job, jobs: Sequence[Job]) -> str:
-    """A run's scores, with their change from the base where the two were measured alike."""
+    """A run's scores, and their change from the base where both were measured in the same way."""
     results = _read(job.directory)
     if results is None:
         return ""
@@ -144,5 +148,5 @@ def _read(directory: RunDirectory) -> dict[str, Any] | None:
 
 
 def _short(job: Job) -> str:
-    """The name of its run without the identity, which nobody reads on a line."""
+    """The name of its run without the hash at its end."""
     return job.directory.path.name.rpartition("-")[0]
