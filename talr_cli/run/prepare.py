@@ -168,8 +168,10 @@ def _check_adapter(config: TrainConfig, source: ModelSource) -> None:
             adapted = config.parts.adapter.wrap(model, config.model.path)
     except NotImplementedError:
         return  # it cannot be made without weights: the training will judge it
-    except (TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
+    except UserError:
+        raise
+    except Exception as error:  # of PEFT and of Python's, by what the values are
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"the adapter cannot be put on {config.model.name}: {reason}") from error
     if is_changed(adapted.get_output_embeddings()):
         raise UserError(

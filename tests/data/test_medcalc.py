@@ -12,9 +12,11 @@ from talr_cli.run.identity import identity
 
 
 def test_every_real_row_is_read_and_its_own_answer_is_right(real_data):
-    loaded = MedCalc(
+    own = MedCalc(
         path=str(real_data / "medcalc_train.csv"), test_path=str(real_data / "medcalc_dev.csv")
-    ).load()
+    )
+    loaded = own.load()
+    assert own.load_test().test == loaded.test
     assert len(loaded.train) + len(loaded.validation) == 1006
     assert len(loaded.test) == 419
     for example in (*loaded.train, *loaded.test):
@@ -23,7 +25,9 @@ def test_every_real_row_is_read_and_its_own_answer_is_right(real_data):
 
 def test_one_file_is_split_by_patient_note(real_data):
     path = real_data / "medcalc_dev.csv"
-    loaded = MedCalc(path=str(path)).load()
+    own = MedCalc(path=str(path))
+    loaded = own.load()
+    assert own.load_test().test == loaded.test, "a share of its only file"
     with path.open(newline="") as file:
         note = {row["Row Number"]: row["Note ID"] for row in csv.DictReader(file)}
     notes = [

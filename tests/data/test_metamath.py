@@ -85,6 +85,7 @@ def test_the_real_gsm8k_rows_and_their_gold_answers(files, real_data):
     files["test_path"] = str(real_data / "gsm8k_test.jsonl")
     loaded = MetaMath(**files).load()
     assert len(loaded.test) == 1319
+    assert MetaMath(**files).load_test().test == loaded.test
     for example in loaded.test:
         assert loaded.scorer(example.completion, example.reference).correct, example.id
 
