@@ -1,8 +1,8 @@
-"""Several seeds of one setting, and what they score together.
+"""Runs of one setting that differ in their seed: which they are, and their mean score.
 
 A standard deviation over seeds says how far another seed may lie; the standard error of a run says
-how far other test items may lie. Knows results only, which name a method and an lr, and have a
-hash of every other setting, if they are not older than it.
+how far its score on other test items may lie. Knows results only: they name method and learning
+rate, and have a hash of all other settings, `setting`, which those of earlier versions lack.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from talr_cli.printable import rate_text
 from talr_cli.statistics.estimates import Estimate, estimate_of, mean_and_deviation
 from talr_cli.statistics.pairs import (
+    PARTS,
     Results,
     is_base,
     measured_alike,
@@ -27,8 +28,10 @@ from talr_cli.statistics.pairs import (
 class SeedGroup:
     """Runs of one method and lr, measured alike, that differ in their seed only.
 
-    `share` of their steps were made when the weights were taken; `setting` is a hash of all else
-    that they were made with, None of results that do not have it.
+    Attributes:
+        label: As `method_label`.
+        share: As `share_trained`.
+        setting: The hash of everything else they were made with; None where it is not known.
     """
 
     label: str
@@ -38,7 +41,7 @@ class SeedGroup:
     setting: str | None = None
 
     def estimate(self, part: str) -> Estimate | None:
-        """Mean and standard deviation of the domain or general score; one run: its own error."""
+        """Mean and standard deviation of the domain or general score; of one run its own error."""
         scored = [found for one in self.runs if (found := estimate_of(one[part]))]
         if len(scored) == 1:
             return scored[0]
@@ -46,10 +49,10 @@ class SeedGroup:
 
 
 def seed_groups(runs: Sequence[Results]) -> list[SeedGroup]:
-    """The tuned runs of one model and dataset, in the order of the table.
+    """The fine-tuned runs of one model and dataset by setting, in the order of the runs.
 
-    Where a seed occurs twice, the runs differ in a setting that these results do not have: each of
-    them is then a group of its own.
+    Where a seed occurs twice the runs differ in something that these results do not record: each
+    of them is then a group of its own.
     """
     groups: list[list[Results]] = []
     for one in runs:
@@ -79,23 +82,23 @@ def seed_groups(runs: Sequence[Results]) -> list[SeedGroup]:
 
 
 def setting_of(runs: Sequence[Results]) -> str | None:
-    """The hash of what runs of one setting were made with; None where none of them has it."""
+    """The hash of the settings of runs that share them; None where no run has it."""
     return next((one["setting"] for one in runs if one.get("setting")), None)
 
 
 def only_settings(groups: Sequence[SeedGroup]) -> dict[tuple[str, float, float], SeedGroup]:
-    """{(method, rate, share): setting}, where there is one alone: of others a name says nothing."""
-    times = Counter(map(_place, groups))
+    """{(label, lr, share): setting}, without those of which a name has several."""
+    times = Counter(map(_name, groups))
     return {
         (one.label, one.lr, one.share): one
         for one in groups
-        if one.lr is not None and times[_place(one)] == 1
+        if one.lr is not None and times[_name(one)] == 1
     }
 
 
 def ambiguous_lines(runs: Sequence[Results]) -> list[str]:
     """A line for each method and rate that `only_settings` leaves out."""
-    times = Counter(map(_place, whole_trainings(runs)))
+    times = Counter(map(_name, whole_trainings(runs)))
     return [
         f"{label} at lr {rate_text(lr)}: its runs are of {count} settings, which differ in more "
         "than the seed"
@@ -104,12 +107,12 @@ def ambiguous_lines(runs: Sequence[Results]) -> list[str]:
     ]
 
 
-def _place(group: SeedGroup) -> tuple[str, float | None, float]:
+def _name(group: SeedGroup) -> tuple[str, float | None, float]:
     return group.label, group.lr, group.share
 
 
 def whole_trainings(runs: Sequence[Results]) -> list[SeedGroup]:
-    """Of `seed_groups` those that were trained to their end."""
+    """The `seed_groups` without points along a training."""
     return [one for one in seed_groups(runs) if one.share == 1]
 
 
@@ -119,13 +122,12 @@ def _belongs(one: Results, other: Results) -> bool:
         and _rate(one) == _rate(other)
         and len({each["setting"] for each in (one, other) if each.get("setting")}) < 2
         and all(
-            measured_alike(one, other, part) or not one[part] or not other[part]
-            for part in ("domain", "general")
+            measured_alike(one, other, part) or not one[part] or not other[part] for part in PARTS
         )
     )
 
 
 def _rate(one: Results) -> float | None:
-    """lr as it is written: rates that differ in the last bit, as of a search, are one."""
+    """The learning rate as it is written: of a search rates may differ in the last bit."""
     lr = one["run"]["lr"]
     return None if lr is None else float(rate_text(lr))
