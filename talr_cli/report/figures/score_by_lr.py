@@ -17,8 +17,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from talr_cli.printable import rate_text
 from talr_cli.report.figures.looks import (
     EDGE,
-    Look,
     broken,
+    errors_said,
     faint_grid,
     look_of,
     new_figure,
@@ -29,7 +29,7 @@ from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import PARTS, Results, is_base, score_of
 from talr_cli.statistics.seeds import SeedGroup, whole_trainings
 
-SPREAD = 0.5  # of the gap between two lrs: methods stand side by side in it
+SPREAD = 0.5  # the share of the gap between two rates in which methods stand side by side
 MOST_TICKS = 8
 
 
@@ -45,18 +45,14 @@ def plot_score_by_lr(groups: Sequence[Group], folder: Path) -> list[Path]:
 
 
 def _draw(group: Group, settings: Sequence[SeedGroup], parts: Sequence[str]) -> Figure:
-    looks = {label: look_of(label) for label in ordered({one.label for one in settings})}
     lrs = sorted({one.lr for one in settings if one.lr is not None})
     figure = new_figure(6.4, 3.0 * len(parts) + 1.3)
     panels = figure.subplots(len(parts), 1, squeeze=False)[:, 0]
     for axes, part in zip(panels, parts, strict=True):
-        _draw_part(axes, part, group.runs, settings, looks, lrs)
-    errors = "error bars: 1 s.e. over items"
-    if any(len(one.runs) > 1 for one in settings):
-        errors += "; of several seeds: 1 s.d."
+        _draw_part(axes, part, group.runs, settings, lrs)
     figure.legend(
         *panels[0].get_legend_handles_labels(),
-        title=errors,
+        title=errors_said(any(len(one.runs) > 1 for one in settings)),
         loc="outside lower center",
         ncols=4,
         columnspacing=1.2,
@@ -74,30 +70,32 @@ def _draw_part(
     part: str,
     runs: Sequence[Results],
     settings: Sequence[SeedGroup],
-    looks: dict[str, Look],
     lrs: Sequence[float],
 ) -> None:
+    """One panel: a line for each method, or for each of the settings that a method's name has."""
     base = next((one for one in runs if is_base(one)), None)
     level = score_of(base, part) if base else None
     if level is not None:
         axes.axhline(level, color="0.4", linestyle=":", zorder=1, label="base model")
     width = _gap(lrs) * SPREAD
-    for place, (label, look) in enumerate(looks.items()):
-        # Side by side, or error bars at the same lr hide each other.
-        shift = 10 ** (width * ((place + 0.5) / len(looks) - 0.5))
-        line = sorted(
-            (one.lr * shift, estimate.score, estimate.stderr or 0.0)
-            for one in settings
-            if one.label == label and one.lr is not None and (estimate := one.estimate(part))
-        )
-        if not line:
-            continue
-        rates, scores, errors = zip(*line, strict=True)
+    labels = ordered({one.label for one in settings})
+    lines: dict[tuple[str, str | None], list[tuple[float, float, float]]] = {}
+    for one in settings:
+        estimate = one.estimate(part)
+        if estimate is not None and one.lr is not None:
+            # Side by side, or error bars at the same lr hide each other.
+            shift = 10 ** (width * ((labels.index(one.label) + 0.5) / len(labels) - 0.5))
+            line = lines.setdefault((one.label, one.setting), [])
+            line.append((one.lr * shift, estimate.score, estimate.stderr or 0.0))
+    named = set()
+    for label, setting in sorted(lines, key=lambda key: labels.index(key[0])):
+        look = look_of(label)
+        rates, scores, errors = zip(*sorted(lines[label, setting]), strict=True)
         axes.errorbar(
             rates,
             scores,
             yerr=errors,
-            label=broken(label),
+            label=None if label in named else broken(label),
             color=look.color,
             linestyle=look.line,
             linewidth=1.2,
@@ -108,6 +106,7 @@ def _draw_part(
             ecolor="0.45",
             elinewidth=0.8,
         )
+        named.add(label)
     axes.set_xscale("log")
     margin = max(_gap(lrs) * 0.6, 0.1)
     axes.set_xlim(lrs[0] / 10**margin, lrs[-1] * 10**margin)
@@ -123,6 +122,6 @@ def _draw_part(
 
 
 def _gap(lrs: Sequence[float]) -> float:
-    """The smallest distance between two learning rates, in decades."""
+    """The smallest distance between two learning rates, in decades; 1 of a single rate."""
     gaps = [math.log10(b / a) for a, b in itertools.pairwise(lrs)]
     return min(gaps, default=1.0)
