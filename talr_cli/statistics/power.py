@@ -37,6 +37,11 @@ def smallest_difference(tasks: Sequence[tuple[float, int]]) -> float | None:
 
     if len(tasks) == 1 and tasks[0][1] <= _MANY:
         return _by_exact_test(*tasks[0])
+    sizes = [n for _, n in tasks]
+    # As `Difference.is_distinguishable`: every task needs two items, and too few random signs are
+    # all alike by chance.
+    if min(sizes) < 2 or 0.5 ** (sum(sizes) - 1) >= LEVEL:
+        return None
 
     def missing(change: float) -> float:
         """By how much a change falls short of what is found at its variance."""
@@ -44,7 +49,7 @@ def smallest_difference(tasks: Sequence[tuple[float, int]]) -> float | None:
         return _QUANTILES * math.sqrt(sum(variances)) / len(tasks) - change
 
     # Not from 0: there a score of 0 or 1 has no noise.
-    least = 1 / max(n for _, n in tasks)
+    least = 1 / max(sizes)
     most = max(max(score, 1 - score) for score, _ in tasks)
     if missing(most) >= 0:
         return None
