@@ -14,6 +14,7 @@ from talr_cli.config.differences import differences
 from talr_cli.config.help import shown
 from talr_cli.errors import UserError
 from talr_cli.printable import printable
+from talr_cli.report.typed import overrides
 from talr_cli.runs.listing import Found, as_size, find_run
 from talr_cli.runs.samples import read_samples
 from talr_cli.runs.study import load_beside
@@ -65,7 +66,7 @@ def _command(found: Found) -> str | None:
     if not run.overrides.exists() or not run.config.exists():
         return None
     command = "train" if "trainer" in run.read_config() else "eval"
-    return shlex.join(["talr", command, *run.read_overrides()])
+    return shlex.join(["talr", command, *overrides(run)])
 
 
 def _print(

@@ -6,7 +6,6 @@ Reads the files in run directories beside results.json; what is missing or damag
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,13 +15,12 @@ from talr_cli.errors import UserError
 from talr_cli.printable import rate_text
 from talr_cli.report.figures.looks import ordered
 from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_cells, pair_columns
+from talr_cli.report.typed import overrides
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import Results, is_base, short
 
 _AXES = ("method", "lr", "seed")
-_QUOTED = re.compile(r"'([A-Za-z/][\w./@-]*)'")  # Hydra takes it for the same text without quotes
-_NO_TEXT = {"true", "false", "null", "nan", "inf"}  # these need their quotes to be text
 
 
 def asks_for_claims(runs: Mapping[Path, Results]) -> bool:
@@ -42,10 +40,10 @@ def commands(runs: Mapping[Path, Results]) -> list[str]:
     evaluated: list[str] = []
     trained: dict[tuple[str, ...], dict[tuple[str, ...], None]] = {}
     for path, one in runs.items():
-        typed = _typed(path)
-        if typed is None:
+        try:
+            typed = overrides(RunDirectory(path))
+        except UserError:
             continue
-        typed = [_QUOTED.sub(_unquoted, line) for line in typed]
         if is_base(one):
             evaluated.append(shlex.join(["talr", "eval", *typed]))
             continue
@@ -127,10 +125,6 @@ def _grid(rest: Sequence[str], points: Sequence[tuple[str, ...]]) -> Iterator[st
         yield shlex.join(["talr", "train" if size == 1 else "sweep", *rest, *lists])
 
 
-def _unquoted(quoted: re.Match[str]) -> str:
-    return quoted[0] if quoted[1].lower() in _NO_TEXT else quoted[1]
-
-
 def _number(text: str) -> tuple[float, str]:
     try:
         return float(text), text
@@ -171,14 +165,6 @@ def _data_lines(group: Group, runs: Mapping[Path, Results]) -> Iterator[list[Cel
         suite = f"suite {general['suite']}, metric {task['metric'].removesuffix(',none')}"
         asked = short(task["items_hash"])
         yield [*pair_cells(group), named(name), named(task["n"]), named(asked), named(suite)]
-
-
-def _typed(path: Path) -> list[str] | None:
-    """The overrides that a run was made with; None where they are not known."""
-    try:
-        return RunDirectory(path).read_overrides()
-    except UserError:
-        return None
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from talr_cli.errors import UserError
 from talr_cli.printable import printable
+from talr_cli.report.typed import overrides
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.scorers.user import file_hash
 from talr_cli.statistics.pairs import Results
@@ -37,6 +38,6 @@ def _command(path: Path, one: Results) -> str:
     """The command that made the run: repeated, it finds the weights and scores them again."""
     command = "eval" if one["run"]["lr"] is None else "train"
     try:
-        return shlex.join(["talr", command, *RunDirectory(path).read_overrides()])
+        return shlex.join(["talr", command, *overrides(RunDirectory(path))])
     except UserError:
         return f"talr {command}, with what was typed to make {path}"

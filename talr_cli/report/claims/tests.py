@@ -29,7 +29,7 @@ class Test:
 
     Attributes:
         measured: What was measured, in words.
-        wrong_if_yes: p of the hypothesis that the statement is false: yes is wrong so often.
+        wrong_if_yes: p of the hypothesis that the statement is false.
         wrong_if_no: p of the hypothesis that it is true.
         needs_seeds: The deviation between runs of one setting is not known.
     """
@@ -201,7 +201,7 @@ def _no_setting_has_both(pair: Pair, names: Sequence[str]) -> Test:
     """Whether a setting has the best domain score and the base model's general score at once.
 
     A setting falls short on either score at half of the level. For the best domain score it is
-    compared with every other setting, so that picking the best on these items costs nothing.
+    compared with every other setting, which corrects for picking the best on these items.
     """
     has_both, short = {}, {}
     needs_seeds = False
