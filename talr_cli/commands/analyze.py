@@ -51,7 +51,7 @@ def analyze(composed: Composed[AnalyzeConfig]) -> None:
     import torch
 
     from talr_cli.report import hard_tokens
-    from talr_cli.statistics.steps import easy_share_by_epoch
+    from talr_cli.statistics.easy_share import easy_share_by_epoch
     from talr_cli.training.base_losses import target_losses
 
     log.info("analyze: %d rows under %s", len(encoded), source.origin)

@@ -38,7 +38,7 @@ def print_recommendations(composed: Composed[RecommendConfig]) -> int:
     runs = scored_runs(Path(config.runs_dir), config.study)
     from talr_cli.report.as_json import check_target, give
     from talr_cli.report.recommend import NothingWithin, recommend
-    from talr_cli.report.recommend_text import as_lines, none_told, told
+    from talr_cli.report.recommend_text import as_lines, told
     from talr_cli.report.stale import stale_lines
     from talr_cli.statistics.groups import comparable
 
@@ -55,11 +55,7 @@ def print_recommendations(composed: Composed[RecommendConfig]) -> int:
             print(line)
         for title, found in groups.items():
             print(f"{printable(title)}:")
-            if isinstance(found, NothingWithin):
-                sentences = none_told(found, config.max_general_loss)
-            else:
-                sentences = told(found, config.max_general_loss)
-            for line in as_lines(sentences):
+            for line in as_lines(told(found, config.max_general_loss)):
                 is_command = line.startswith("export")
                 print(f"  {line}" if is_command else folded(f"  {line}", hang=9))
 

@@ -1,6 +1,6 @@
-"""What `json=` gives of a command: one object, as docs/json.md describes it.
+"""What a command gives for `json=`: one object, as docs/json.md describes it.
 
-Knows where it goes; what is in it is the command's affair.
+Knows where it goes; the content is the command's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ SCHEMA = 1
 def give(
     command: str, target: str | None, content: Mapping[str, Any], show: Callable[[], None]
 ) -> None:
-    """Show it to people, and write it to the file `target`; to `-` alone instead of people."""
+    """Show what a command found, and write it as JSON.
+
+    Args:
+        target: A file; `-` for the standard output, where nothing else is shown then; or None.
+        show: Prints it for people.
+    """
     if target != "-":
         show()
     if target is None:
@@ -35,13 +40,13 @@ def give(
 
 
 def check_target(target: str | None) -> None:
-    """Raise UserError where the file cannot be made, before anything takes its time."""
+    """Raise UserError where the file's folder is missing, before the command takes its time."""
     if target not in (None, "-") and not Path(str(target)).absolute().parent.is_dir():
         raise UserError(f"json={target}: {Path(str(target)).parent} is not a directory")
 
 
 def rows_of(cells: Cells) -> list[dict[str, Any]]:
-    """A table as it is in its CSV: {key: value} of every row, in full precision."""
+    """{key: value} of every row of a table, as its CSV has them, in full precision."""
     return [dict(_values(cells, place)) for place in range(len(cells.rows))]
 
 

@@ -1,11 +1,10 @@
-"""A few answers that changed, to be read: what was asked, what was answered before and after."""
+"""A few of the answers that changed, to be read: the prompt, the answers before and after."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from talr_cli.printable import printable
 from talr_cli.report import html
 
 MOST = 10
@@ -13,14 +12,16 @@ LONGEST = 1200  # characters of a prompt or an answer that are shown
 
 
 def chosen(flips: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The flipped items that are shown, MOST of them: each task and direction in turn.
+    """The flipped items that are shown, at most MOST: each task and direction in turn.
 
-    Lost items come first, and those whose texts are known.
+    Lost items come before won ones; items without a sample are not shown.
     """
     kinds: dict[tuple[bool, bool, str], list[dict[str, Any]]] = {}
-    for flip in sorted(flips, key=lambda one: one["output_b"] is None):
+    for flip in flips:
+        if flip["output_b"] is None:
+            continue
         is_won = flip["b"] > flip["a"]
-        # What was forgotten in general comes before what was missed on the domain.
+        # Of the lost the general tasks come first, of the won the domain.
         is_last = (flip["part"] == "domain") != is_won
         kinds.setdefault((is_won, is_last, flip["part"]), []).append(flip)
     queues = [kinds[key] for key in sorted(kinds)]
@@ -31,16 +32,17 @@ def chosen(flips: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def as_section(flips: Sequence[dict[str, Any]], before: str, after: str) -> str:
-    """The part of the page.
+    """The section of the page.
 
     Args:
+        flips: As `flipped_items` gives them.
         before, after: What the two models are called.
     """
     counts = [sum(1 for one in flips if (one["b"] - one["a"]) * sign > 0) for sign in (1, -1)]
-    shown = chosen([one for one in flips if one["output_b"] is not None])
+    shown = chosen(flips)
     told = f"{len(shown)} of them, each task and direction in turn; all" if shown else "All"
     intro = (
-        f"{after} against {before}. Items right before and wrong now: {counts[1]}; the reverse: "
+        f"{after} against {before}. Lost, items that score lower now: {counts[1]}; won: "
         f"{counts[0]}. {told} of them: talr compare ... flips=FILE. Numbers are scores of the item."
     )
     body = [html.paragraph(intro), *(_article(one, before, after) for one in shown)]
@@ -56,7 +58,7 @@ def _article(flip: dict[str, Any], before: str, after: str) -> str:
     )
     prompt = html.text_block(_cut(flip["prompt"]))
     return (
-        f'<article class="{way}"><h4>{html.text(printable(title))}</h4>{prompt}'
+        f'<article class="{way}"><h4>{html.text(title)}</h4>{prompt}'
         f'<div class="answers">{answers}</div></article>'
     )
 

@@ -13,12 +13,11 @@ from typing import Any
 
 from talr_cli.printable import printable
 from talr_cli.report.guesses import likeliest
-from talr_cli.report.tables.comparison import parts_of
 from talr_cli.runs.samples import read_items
 from talr_cli.statistics.paired import UnpairedError, paired_items
-from talr_cli.statistics.pairs import Results, section_of
+from talr_cli.statistics.pairs import Results, parts_of, section_of
 
-MOST = 20  # ids of one part and direction
+MOST = 20  # ids that are listed of one part and direction
 WIDTH = 100  # characters of a line where there is no terminal
 
 
@@ -28,12 +27,10 @@ def flipped_items(
     """{part, id, a, b, prompt, output_a, output_b} of each item; a and b are its scores.
 
     Args:
-        before, after: Run directory and results. Parts that cannot be paired have no flips.
+        before, after: Run directory and results of each. Parts that cannot be paired are left out.
     """
     flips = []
-    for part in parts_of(before[1], after[1]):
-        if part == "general":
-            continue  # its items are those of its tasks
+    for part in parts_of(before[1]):
         try:
             pairs = paired_items(before[1], after[1], part)
         except UnpairedError:
@@ -89,22 +86,22 @@ def _texts(sample: dict[str, Any], part: str, section: Mapping[str, Any]) -> tup
         texts = (sample["arguments"][0][0], _output(sample, section))
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("a prompt and an answer are text")
-    "".join(texts).encode()  # halves of characters cannot be shown
+    "".join(texts).encode()  # lone surrogates cannot be shown
     return texts
 
 
 def _output(sample: dict[str, Any], section: Mapping[str, Any]) -> str:
-    """What lm-eval took for the answer: the generated text, or the choice that it scored."""
+    """The answer to an item of lm-eval: the generated text, or the choice that was scored."""
     responses, asked = sample["resps"], sample["arguments"]
     if isinstance(responses[0][0], str):
         return responses[0][0]
     prompt, answer = asked[likeliest(sample, section)[1]][:2]
-    # Where choices stand in the prompts (winogrande) all of them go on alike.
+    # Of some tasks (winogrande) the choices stand in the prompts and all go on alike.
     return answer if any(one[1] != answer for one in asked) else prompt
 
 
 def _short(text: str | None, room: int) -> str:
-    """One line: the end of the text, where a prompt has its question and an output its answer."""
+    """One line: the end of the text, where a prompt has its question and an answer its result."""
     if text is None:
         return "(not in samples/)"
     line = printable(" ".join(text.split()))

@@ -1,4 +1,4 @@
-"""The mark of a method beside its name on the page: that of the pictures, as a little drawing."""
+"""The mark of a method that the page has beside its name: its marker in the pictures, as SVG."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from talr_cli.report.figures.looks import look_of
 
 @functools.cache
 def glyph(label: str) -> str:
-    """Markup of the mark that goes before the label of a run."""
+    """Markup of the mark of a run.
+
+    Args:
+        label: As `run_label`.
+    """
     method = label.partition(" @")[0]
-    marker, color = ("*", "currentColor") if method == "base" else _look(method)
-    style = MarkerStyle(marker)
+    look = look_of(method)
+    style = MarkerStyle("*" if method == "base" else look.marker)
+    color = "currentColor" if method == "base" else to_hex(look.color)
     polygons = style.get_path().transformed(style.get_transform()).to_polygons()
     outline = [np.asarray(polygon, float) for polygon in polygons]
     reach = float(np.abs(np.concatenate(outline)).max())
@@ -28,8 +33,3 @@ def glyph(label: str) -> str:
         '<svg class="mark" viewBox="0 0 16 16" width="11" height="11" aria-hidden="true">'
         f'<path d="{lines}" fill="{color}"/></svg>'
     )
-
-
-def _look(method: str) -> tuple[str, str]:
-    look = look_of(method)
-    return look.marker, to_hex(look.color)

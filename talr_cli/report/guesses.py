@@ -1,4 +1,4 @@
-"""Among how many answers each item's was chosen, and which one it was: from samples/ of runs."""
+"""From how many choices each item's answer was chosen, and which one: from samples/ of runs."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from talr_cli.runs.samples import read_items
-from talr_cli.statistics.abilities import Guesses, parts_of
+from talr_cli.statistics.abilities import Guesses
 from talr_cli.statistics.groups import Group
-from talr_cli.statistics.pairs import Results, is_base, section_of
+from talr_cli.statistics.pairs import Results, is_base, parts_of, section_of
 
-Choice = tuple[int, Hashable]  # among how many answers, and which one
+Choice = tuple[int, Hashable]  # number of choices (1: the answer was written), the chosen one
 
 
 def guesses_of(group: Group, runs: Mapping[Path, Results]) -> Guesses:
-    """Of every run of the group against its base model; parts without samples are missing.
+    """The guesses of every run of the group; parts without samples are missing.
 
     Args:
-        runs: The results by run directory.
+        runs: The results of the study by run directory.
     """
     own = group.by_path(runs)
     places = [path for path, one in own.items() if one is group.base]
@@ -43,7 +43,7 @@ def guesses_of(group: Group, runs: Mapping[Path, Results]) -> Guesses:
 def _moved(
     path: Path, one: Results, part: str, section: Mapping[str, Any], base: Mapping[str, Choice]
 ) -> frozenset[str] | None:
-    """The items that are wrong both times with another answer; None where that is not known."""
+    """The items that base model and run have wrong, with different answers; None if not known."""
     before, after = section.get("items") or {}, (section_of(one, part) or {}).get("items") or {}
     wrong = {
         key
@@ -61,7 +61,7 @@ def _moved(
 def _chosen(
     path: Path, part: str, section: Mapping[str, Any], wanted: Collection[str]
 ) -> dict[str, Choice]:
-    """Of the wanted items; those without a sample, or with a damaged one, are missing."""
+    """{item: choice} of the wanted items; those without a sample, or a damaged one, are missing."""
 
     def choice(sample: Mapping[str, Any]) -> Choice | None:
         try:
@@ -74,22 +74,26 @@ def _chosen(
 
 
 def _choice(sample: Mapping[str, Any], part: str, section: Mapping[str, Any]) -> Choice:
-    """Raises ValueError, TypeError or LookupError where it cannot be known."""
+    """What a sample says was chosen.
+
+    Raises:
+        ValueError, TypeError, LookupError: The sample is damaged.
+    """
     if part == "domain":
         if section.get("answer_by") != "likelihood":
             return 1, None
         return len(sample["log_probabilities"]), str(sample["output"])
     if isinstance(sample["resps"][0][0], str):
         return 1, None
-    among, place = likeliest(sample, section)
-    return among, place
+    return likeliest(sample, section)
 
 
 def likeliest(sample: Mapping[str, Any], section: Mapping[str, Any]) -> tuple[int, int]:
-    """Of how many answers that lm-eval weighed, and the place of the one that was scored.
+    """The number of choices that lm-eval compared, and the index of the one it scored.
 
     Args:
-        section: Of the task in results.json: its metric says by what answers were compared.
+        sample: A line of samples/.
+        section: Of the task in results.json: its metric says how choices are compared.
 
     Raises:
         ValueError, TypeError, LookupError: The sample is damaged.
@@ -99,7 +103,7 @@ def likeliest(sample: Mapping[str, Any], section: Mapping[str, Any]) -> tuple[in
     scores = [float(response[0][0]) for response in responses]
     metric = section.get("metric", "").partition(",")[0]
     if any("acc_mutual_info" in each for each in section.get("all", {})):
-        # Each answer was scored a second time, without its question.
+        # Behind the choices they stand a second time, without the question.
         among = len(scores) // 2
         answers, scores, alone = answers[:among], scores[:among], scores[among:]
         if metric == "acc_mutual_info":

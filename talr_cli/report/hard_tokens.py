@@ -1,6 +1,6 @@
-"""What a model finds hard in the rows that it is trained on: figures, a histogram, a page.
+"""Which target tokens a model finds hard: numbers, a histogram and a page, for `talr analyze`.
 
-Knows the probabilities and weights of target tokens; does not know how they were computed.
+Knows the losses of target tokens; does not know how they were computed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.methods.base import HARD_TOKEN_PROBABILITY, Objective, TargetTokens
-from talr_cli.runs.disk import writing
+from talr_cli.report.figures.looks import new_figure, save
 
 if TYPE_CHECKING:
     import torch
@@ -33,10 +33,10 @@ def weigh(
 ) -> list[dict[str, Any]]:
     """One record per row: its target tokens, their probabilities and the objective's weights.
 
-    TALR's tau is the median over all these rows: what a batch of all of them would have.
+    TALR's tau is the median over all these rows, as if they were one batch.
 
     Args:
-        losses: -log p of the targets, a tensor[N] for each row.
+        losses: -log p of the target tokens, a tensor [tokens] for each row.
     """
     import torch
 
@@ -61,7 +61,7 @@ def weigh(
 
 
 def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Counts and quantiles over all target tokens."""
+    """Counts, the share of hard tokens, median probability and mean weight of all target tokens."""
     probabilities = sorted(p for record in records for p in record["p"])
     weights = [weight for record in records for weight in record["weight"]]
     n = len(probabilities)
@@ -75,7 +75,7 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def as_text(figures: dict[str, Any]) -> str:
-    """The summary in lines."""
+    """The `summary` in lines."""
     lines = [
         f"{figures['tokens']} target tokens of {figures['rows']} rows: "
         f"{100 * figures['hard_share']:.1f} % hard (p < {HARD_TOKEN_PROBABILITY}), "
@@ -90,13 +90,9 @@ def as_text(figures: dict[str, Any]) -> str:
 
 
 def plot_histogram(records: Sequence[dict[str, Any]], folder: Path) -> None:
-    """histogram.png and .svg: how many target tokens have which probability."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    """histogram.png and .svg: the share of target tokens against their probability."""
     probabilities = [p for record in records for p in record["p"]]
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7, 4)
     axes = figure.add_subplot()
     axes.hist(
         probabilities,
@@ -110,9 +106,7 @@ def plot_histogram(records: Sequence[dict[str, Any]], folder: Path) -> None:
     axes.set_xlim(0, 1)
     axes.set_xlabel("probability of the target token")
     axes.set_ylabel("share of the target tokens")
-    with writing(folder):
-        figure.savefig(folder / "histogram.png", dpi=150)
-        figure.savefig(folder / "histogram.svg", metadata={"Date": None})
+    save(figure, folder, "histogram")
 
 
 def html_page(records: Sequence[dict[str, Any]], figures: dict[str, Any]) -> str:

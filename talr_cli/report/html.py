@@ -1,7 +1,7 @@
-"""The report as one HTML file that needs nothing else: no network, no other file, no script.
+"""Markup of the report's page, one HTML file that needs no network and no other file.
 
-Knows tables and pictures; does not know what they show. What a browser may do is limited by the
-page's own policy (page.html): nothing is loaded, only the page's script runs, to sort tables.
+Knows tables and pictures; does not know what they show. The template, page.html, has a policy for
+the browser: nothing is loaded, and only the page's own script runs, which sorts tables.
 """
 
 import base64
@@ -19,7 +19,12 @@ TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def page(title: str, summary: str, body: Iterable[str]) -> str:
-    """The whole page; `body` is markup, everything else is text."""
+    """The whole page.
+
+    Args:
+        title, summary: Text.
+        body: Markup, as from the other functions here.
+    """
     template = string.Template(TEMPLATE.read_text(encoding="utf-8"))
     return template.substitute(title=text(title), summary=text(summary), body="\n".join(body))
 
@@ -43,26 +48,28 @@ def anchor(title: str) -> str:
 
 
 def folded(title: str, body: Iterable[str]) -> str:
-    """What is shown when its title is clicked, and on paper."""
+    """A section that is shown when its title is clicked, and on paper."""
     content = "\n".join(body)
     return f"<details>\n<summary>{text(title)}</summary>\n{content}\n</details>"
 
 
 def paragraph(words: str) -> str:
+    """A paragraph of text."""
     return f"<p>{text(words)}</p>"
 
 
 def note(words: str) -> str:
-    """A paragraph that says how something is to be read."""
+    """A paragraph that says how to read what stands above it."""
     return f'<p class="note">{text(words)}</p>'
 
 
 def small(words: str) -> str:
+    """Text in small letters."""
     return f"<small>{text(words)}</small>"
 
 
 def text_block(words: str) -> str:
-    """Text of others in its own lines."""
+    """Text of others with its own line ends."""
     return f"<pre>{escape(printable_lines(words))}</pre>"
 
 
@@ -72,7 +79,11 @@ def code_block(lines: Iterable[str]) -> str:
 
 
 def definitions(told: Iterable[tuple[str, str]], lead: bool = False) -> str:
-    """What is said of each word; with `lead` the first of it is what matters."""
+    """A list of words, each with what is said of it.
+
+    Args:
+        lead: Whether the first is shown larger, as the one that matters.
+    """
     lines = "".join(f"<dt>{text(word)}</dt><dd>{text(said)}</dd>" for word, said in told)
     kind = ' class="lead"' if lead else ""
     return f"<dl{kind}>{lines}</dl>"
@@ -88,7 +99,7 @@ def picture(svg: Path, caption: str) -> str:
 
 
 def table(cells: Cells) -> str:
-    """A table whose cells carry the values that its columns are sorted by; methods have marks."""
+    """A table; its cells carry the values to sort by, and methods have their marks."""
     columns, rows = cells.shown()
     header = "".join(
         f'<th scope="col"{_align(column)}>{text(column.title)}</th>' for column in columns

@@ -1,4 +1,4 @@
-"""Text of others in Markdown: it is shown as it is, and neither links nor breaks a table."""
+"""Text of others in Markdown: it is shown as it is, makes no link and breaks no table."""
 
 import re
 

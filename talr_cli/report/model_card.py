@@ -1,6 +1,6 @@
 """The model card of an exported run: its scores beside the base model's, and how it was made.
 
-Knows a run directory and the results of its neighbours; the licence is the user's to state.
+Knows a run directory and the results beside it; the licence is the user's to state.
 """
 
 from __future__ import annotations
@@ -33,28 +33,24 @@ LICENCE = (
     "the base model and of the training data apply."
 )
 NO_BASE = "The base model was not scored."
+_ABOUT_SCORES = (
+    "Score ± one standard error; changes with their 95% intervals, a paired bootstrap over the "
+    "test items. The general score is the plain mean of its tasks."
+)
 
 
 def model_card(run: RunDirectory, title: str) -> str:
     """README.md of the exported model.
 
     Args:
-        title: Its name; that of the folder it is exported to.
+        run: A trained run that was scored.
+        title: The name of the model, which is that of the folder it is exported to.
     """
     results = run.read_results()
     assert results is not None
     config = run.read_config()
-    base, without_base = _base_of(run)
-    made, training = results["run"], results["training"] or {}
-    setting = {
-        "method": run_label(results),
-        "learning rate": named(made["lr"]).text,
-        "seed": made["seed"],
-        **{name: f"{training[key]:.4g}" for name, key in _MADE.items() if key in training},
-        "sequences per optimizer step": config["trainer"]["batch_size"],
-        "training data": _data_name(config),
-        **{f"made with {name}": version for name, version in results["versions"].items()},
-    }
+    base, why_none = _base_of(run)
+    about = escaped(why_none) if base is None else _about_scores(results, base)
     parts = [
         _front_matter(config),
         f"# {escaped(title)}",
@@ -63,16 +59,11 @@ def model_card(run: RunDirectory, title: str) -> str:
         LICENCE,
         "## Scores",
         as_markdown(_scores(results, base)),
-        " ".join(
-            [
-                escaped(without_base) if base is None else _about_scores(results, base),
-                *_quick_looks(results),
-            ]
-        ),
+        " ".join([about, *_quick_looks(results)]),
         "## Use",
         _usage(config, title),
         "## How it was made",
-        "\n".join(f"- {escaped(name)}: {escaped(str(value))}" for name, value in setting.items()),
+        _how_made(results, config),
         f"Commands:\n\n    {made_by(run)}\n"
         f"    {command_line(['talr', 'export', f'run={run.path}', f'out={title}'])}",
         f"Identity of the run: `{run.read_identity()}`.",
@@ -80,10 +71,19 @@ def model_card(run: RunDirectory, title: str) -> str:
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
-_ABOUT_SCORES = (
-    "Score ± one standard error; changes with their 95% intervals, a paired bootstrap over the "
-    "test items. The general score is the plain mean of its tasks."
-)
+def _how_made(results: Results, config: Mapping[str, Any]) -> str:
+    """A list of method, learning rate and the like."""
+    training = results["training"] or {}
+    lines = {
+        "method": run_label(results),
+        "learning rate": named(results["run"]["lr"]).text,
+        "seed": results["run"]["seed"],
+        **{name: f"{training[key]:.4g}" for name, key in _MADE.items() if key in training},
+        "sequences per optimizer step": config["trainer"]["batch_size"],
+        "training data": _data_name(config),
+        **{f"made with {name}": version for name, version in results["versions"].items()},
+    }
+    return "\n".join(f"- {escaped(name)}: {escaped(str(value))}" for name, value in lines.items())
 
 
 def _front_matter(config: Mapping[str, Any]) -> str:
@@ -108,7 +108,7 @@ def _data_name(config: Mapping[str, Any]) -> str:
 
 
 def _base_of(run: RunDirectory) -> tuple[Results | None, str]:
-    """The base model's results, which lie beside the run's; without them, why there are none."""
+    """The base model's results, which lie beside the run's; if there are none also why."""
     found = load_beside(run.path)
     own = found[run.path.resolve()]
     for group in comparable(found.values()):
@@ -125,7 +125,7 @@ def _about_scores(results: Results, base: Results) -> str:
 
 
 def _quick_looks(results: Results) -> list[str]:
-    """Of what only a part was asked; such a score is none of the benchmark's."""
+    """A sentence on each score that only a part of the items was asked for."""
     asked = {
         "domain": "Of the test rows only {} were asked.",
         "general": "Of each task only the first {} items were asked.",
@@ -185,7 +185,7 @@ def _change(base: Results | None, results: Results, part: str) -> Cell:
 
 
 def _literal(value: Any) -> str:
-    """As Python writes it, in a fenced block that it does not end."""
+    """A value as Python code, without backticks, which would end the block of code."""
     text = json.dumps(value) if isinstance(value, str) else repr(value)
     return text.replace("`", "\\x60")
 

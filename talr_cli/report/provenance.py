@@ -1,12 +1,11 @@
 """How the runs of a study were made: what was typed, from which data, with which versions, when.
 
-Reads what lies in run directories beside the results; what is missing or damaged is left out.
+Reads the files in run directories beside results.json; what is missing or damaged is left out.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,16 @@ from talr_cli.report.figures.looks import ordered
 from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_cells, pair_columns
 from talr_cli.runs.reading import read_text
 from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.runs.typed import overrides
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import Results, is_base, short
 
 _AXES = ("method", "lr", "seed")
-_QUOTED = re.compile(r"'([A-Za-z/][\w./@-]*)'")  # in Hydra's grammar
-_NO_TEXT = {"true", "false", "null", "nan", "inf"}
 
 
 def asks_for_claims(runs: Mapping[Path, Results]) -> bool:
-    """Whether a run was made in a study whose claims are tested: `claims=true`."""
-    # To parse every config of a large study takes its time.
+    """Whether a run was made with `claims=true`."""
+    # Parsing every config of a large study is slow, so their texts are searched first.
     return any(
         "claims: true" in _text(RunDirectory(path).config) and _config(path).get("claims") is True
         for path in runs
@@ -35,14 +33,14 @@ def asks_for_claims(runs: Mapping[Path, Results]) -> bool:
 
 
 def commands(runs: Mapping[Path, Results]) -> list[str]:
-    """What makes these runs again; where they are a whole grid, that of a sweep."""
+    """The commands that make these runs again, as few as there can be: a sweep for a whole grid."""
     evaluated: list[str] = []
     trained: dict[tuple[str, ...], dict[tuple[str, ...], None]] = {}
     for path, one in runs.items():
-        typed = _typed(path)
-        if typed is None:
+        try:
+            typed = overrides(RunDirectory(path))
+        except UserError:
             continue
-        typed = [_QUOTED.sub(_unquoted, line) for line in typed]
         if is_base(one):
             evaluated.append(command_line(["talr", "eval", *typed]))
             continue
@@ -57,7 +55,7 @@ def commands(runs: Mapping[Path, Results]) -> list[str]:
 
 
 def data_cells(groups: Sequence[Group], runs: Mapping[Path, Results]) -> Cells:
-    """A line for each set of rows: where they come from, how many, and a hash of what was asked."""
+    """A line for each set of rows: how many they are, a hash of them, where they come from."""
     columns = [
         *pair_columns(len(groups)),
         Column("rows", "rows of"),
@@ -69,7 +67,7 @@ def data_cells(groups: Sequence[Group], runs: Mapping[Path, Results]) -> Cells:
 
 
 def made_with(runs: Mapping[Path, Results]) -> list[tuple[str, str]]:
-    """(what, which) of versions, machines and the time in which the runs were made."""
+    """(what, which) of the time in which runs were made, of versions and machines."""
     found: dict[str, dict[str, None]] = {}
     times = []
     for path, one in runs.items():
@@ -97,7 +95,12 @@ def made_with(runs: Mapping[Path, Results]) -> list[tuple[str, str]]:
 
 
 def _grid(rest: Sequence[str], points: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    """One command for points that are a whole grid, else for each method, for each set of seeds."""
+    """One command if the points are a whole grid; else one for each method, or set of seeds.
+
+    Args:
+        rest: The other values that all points were made with.
+        points: Values of _AXES.
+    """
     methods, rates, seeds = (list(dict.fromkeys(values)) for values in zip(*points, strict=True))
     axes = [ordered(methods), sorted(rates, key=_number), sorted(seeds, key=_number)]
     size = len(axes[0]) * len(axes[1]) * len(axes[2])
@@ -120,11 +123,6 @@ def _grid(rest: Sequence[str], points: Sequence[tuple[str, ...]]) -> Iterator[st
         yield command_line(["talr", "train" if size == 1 else "sweep", *rest, *lists])
 
 
-def _unquoted(quoted: re.Match[str]) -> str:
-    """Text that is the same without its quotes."""
-    return quoted[0] if quoted[1].lower() in _NO_TEXT else quoted[1]
-
-
 def _number(text: str) -> tuple[float, str]:
     try:
         return float(text), text
@@ -141,6 +139,7 @@ def _value(values: Mapping[str, str], axis: str) -> str:
 
 
 def _data_lines(group: Group, runs: Mapping[Path, Results]) -> Iterator[list[Cell]]:
+    """Training rows, the domain's test rows, and the items of each task."""
     own = group.by_path(runs)
     trained = [path for path, one in own.items() if one["training"] and not is_base(one)]
     dataset = _config((trained or list(own))[0]).get("dataset")
@@ -164,13 +163,6 @@ def _data_lines(group: Group, runs: Mapping[Path, Results]) -> Iterator[list[Cel
         suite = f"suite {general['suite']}, metric {task['metric'].removesuffix(',none')}"
         asked = short(task["items_hash"])
         yield [*pair_cells(group), named(name), named(task["n"]), named(asked), named(suite)]
-
-
-def _typed(path: Path) -> list[str] | None:
-    try:
-        return RunDirectory(path).read_overrides()
-    except UserError:
-        return None
 
 
 def _config(path: Path) -> dict[str, Any]:

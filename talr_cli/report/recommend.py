@@ -1,10 +1,9 @@
 """Which run of a study to ship: the best domain score among those that forget little enough.
 
-How sure that is of the checkpoint that is shipped comes from a bootstrap over test items, the same
-draws for all runs: whether the bound still holds, and which run would have been picked. Resampling
-picks anew each time, so that the choice of a maximum is part of what is repeated. How sure it is of
-the setting, if everything is trained again with another seed, has the deviation between runs
-besides, where the study knows it.
+How sure that is of the checkpoint comes from a bootstrap over test items, with the same draws for
+all runs: how often it keeps within the bound, and how often it would be picked. Each resample picks
+anew, so that taking a maximum is part of what is repeated. How sure it is of the setting, if all
+are trained again with other seeds, takes in the deviation between runs, where the study tells it.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from talr_cli.errors import UserError
 from talr_cli.statistics.groups import Group
@@ -26,20 +26,18 @@ from talr_cli.statistics.pairs import (
     point,
     score_of,
     section_of,
+    tasks_of,
 )
 from talr_cli.statistics.seeds import seed_groups
 from talr_cli.statistics.settings import deviation
 
-if TYPE_CHECKING:
-    import numpy as np
-
 RESAMPLES = 4000
-TOLERANCE = 1e-9  # of rounding: a loss of the bound itself is within it
+TOLERANCE = 1e-9  # for rounding: a loss as large as the bound is within it
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A run within the bound, and in which share of the resamples it is the one to pick."""
+    """A run within the bound, and the share of the resamples that pick it."""
 
     path: Path
     results: Results
@@ -51,11 +49,11 @@ class Again:
     """What further trainings would come to, over seeds and items.
 
     Attributes:
-        holds: How likely another run of the recommended setting keeps within the bound.
-        picked: How likely its setting is the one to pick, when all are trained again.
+        holds: Probability that another run of the recommended setting keeps within the bound.
+        picked: Probability that its setting is picked when all are trained again.
         seeds: How many runs the recommended setting has.
-        deviation: Between runs of one setting, of the domain and the general score.
-        source: What that is known from.
+        deviation: Standard deviation between runs of one setting, of domain and general score.
+        source: What the deviation is known from.
     """
 
     holds: float
@@ -70,16 +68,17 @@ class Recommendation:
     """The run to ship of one model and dataset, and what speaks for and against it.
 
     Attributes:
-        candidates: The runs within the bound, the recommended one first, then by domain score.
+        candidates: The runs within the bound by domain score, the recommended one first.
         runs: How many runs were compared.
         gain, loss: Change of the domain and the general score from the base model.
-        given_up: Domain score against the best run without the bound; None where it is this one.
-        unbound: That run.
+        given_up: The domain score less that of the best run without the bound; None where that is
+            the recommended run.
+        unbound: The best run without the bound.
         holds: Share of the resamples in which the recommended run keeps within the bound.
+        optimism: What picking the best adds to a domain score by chance: the mean over resamples
+            of the score of the picked run there, less its score on all items.
         left_out: Runs that were not compared, each with the reason.
-        again: Of further trainings; None where no setting has several seeds.
-        optimism: By how much the domain score of the picked run exceeds, on average over the
-            resamples, what the run has on all items: what picking the best is worth by chance.
+        again: What further trainings would come to; None where no setting has several seeds.
     """
 
     candidates: list[Candidate]
@@ -96,7 +95,7 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class NothingWithin:
-    """No run keeps within the bound; the nearest, and what it loses."""
+    """No run keeps within the bound: the one that loses least, and how much."""
 
     nearest: Path
     loss: float
@@ -105,41 +104,37 @@ class NothingWithin:
 def recommend(
     group: Group, runs: Mapping[Path, Results], bound: float
 ) -> Recommendation | NothingWithin:
-    """Of a group of comparable runs, whose base model is among them.
+    """The run of a group of comparable runs to ship.
 
     Args:
-        runs: the results by run directory.
-        bound: of the general score, the most that may be lost.
+        runs: The results of the study by run directory.
+        bound: The most that may be lost of the general score.
 
     Raises:
-        UserError: Nothing can be compared.
+        UserError: Nothing can be compared with a base model.
     """
     base, trained, left_out = _compared(group, runs)
-    # Of equal domain scores the first in this order is picked, here and in every resample.
-    places = sorted(trained, key=lambda path: -point(trained[path])[1])
-    compared = [trained[path] for path in places]
+    # By general score: of equal domain scores the first run is picked, here and in each resample.
+    paths = sorted(trained, key=lambda path: -point(trained[path])[1])
+    compared = [trained[path] for path in paths]
     losses = [point(base)[1] - point(one)[1] for one in compared]
-    within = [place for place, loss in enumerate(losses) if loss <= bound + TOLERANCE]
+    within = [index for index, loss in enumerate(losses) if loss <= bound + TOLERANCE]
     if not within:
         nearest = min(range(len(compared)), key=losses.__getitem__)
-        return NothingWithin(places[nearest], losses[nearest])
+        return NothingWithin(paths[nearest], losses[nearest])
     scores = [point(one)[0] for one in compared]
-    order = sorted(within, key=lambda place: -scores[place])
+    order = sorted(within, key=lambda index: -scores[index])
     chosen = order[0]
     unbound = max(range(len(compared)), key=scores.__getitem__)
-
-    import numpy as np
-
     generator = np.random.default_rng(0)
     domain = resampled([*compared, base], ["domain"], generator)
-    tasks = [f"general/{task}" for task in sorted(base["general"]["tasks"])]
-    general = resampled([*compared, base], tasks, generator)
+    general = resampled([*compared, base], sorted(tasks_of(base)), generator)
     keeps = general[:, -1:] - general[:, :-1] <= bound + TOLERANCE  # [RESAMPLES, runs]
     picks = np.where(keeps, domain[:, :-1], -np.inf).argmax(axis=1)[keeps.any(axis=1)]
     shares = np.bincount(picks, minlength=len(compared)) / RESAMPLES
     resampled_best = domain[keeps.any(axis=1), picks]
     return Recommendation(
-        candidates=[Candidate(places[one], compared[one], float(shares[one])) for one in order],
+        candidates=[Candidate(paths[one], compared[one], float(shares[one])) for one in order],
         runs=len(compared),
         gain=difference(base, compared[chosen], "domain"),
         loss=difference(base, compared[chosen], "general"),
@@ -157,7 +152,11 @@ def recommend(
 def _compared(
     group: Group, runs: Mapping[Path, Results]
 ) -> tuple[Results, dict[Path, Results], dict[Path, str]]:
-    """The base model, the runs that can be compared with it, and why others cannot."""
+    """The base model, the runs that can be compared with it, and why others cannot.
+
+    Raises:
+        UserError: The base model was not scored, or there is no such run.
+    """
     name = group.title
     own = group.by_path(runs)
     base = next((one for one in own.values() if is_base(one) and has_both_scores(one)), None)
@@ -189,31 +188,30 @@ def _again(
     general: np.ndarray,
     bound: float,
 ) -> Again | None:
-    """Of a study with one further training of each setting, on other items.
+    """What a study with one further training of each setting, on other items, would come to.
 
     Args:
+        chosen: The index of the recommended run.
         domain, general: As `resampled`, of the compared runs and the base model.
     """
-    import numpy as np
-
     of_domain, of_general = (
         deviation(group.runs, "domain"),
         deviation(group.runs, "general"),
     )
     if of_domain is None or of_general is None:
         return None
-    places = {id(one): place for place, one in enumerate(compared)}
-    members = [[places[id(one)] for one in setting.runs] for setting in seed_groups(compared)]
+    index = {id(one): number for number, one in enumerate(compared)}
+    members = [[index[id(one)] for one in setting.runs] for setting in seed_groups(compared)]
     generator = np.random.default_rng(1)
-    # A mean of few runs is not known either, nor is the deviation itself.
-    spread = np.sqrt([1 + 1 / len(places) for places in members])
+    # Of a new run against the mean of the known ones; the deviation is an estimate too.
+    spread = np.sqrt([1 + 1 / len(runs) for runs in members])
     scores = []
     for of_runs, found in zip((domain, general), (of_domain, of_general), strict=True):
-        means = np.stack([of_runs[:, places].mean(axis=1) for places in members], axis=1)
+        means = np.stack([of_runs[:, runs].mean(axis=1) for runs in members], axis=1)
         factor = np.sqrt(found.df / generator.chisquare(found.df, (RESAMPLES, 1)))
         noise = found.variance**0.5 * factor * generator.normal(size=means.shape)
         scores.append(means + spread * noise)
-    own = next(number for number, places in enumerate(members) if chosen in places)
+    own = next(number for number, runs in enumerate(members) if chosen in runs)
     keeps = general[:, -1:] - scores[1] <= bound + TOLERANCE  # [RESAMPLES, settings]
     picks = np.where(keeps, scores[0], -np.inf).argmax(axis=1)
     return Again(
@@ -230,11 +228,9 @@ def resampled(
 ) -> np.ndarray:
     """Scores [RESAMPLES, runs], the plain mean over `parts`, on the same draws of items.
 
-    With the noise of one more item on which two runs disagree: a few items on which all agree
-    would else be sure of everything.
+    The noise of one more item on which two runs disagree is added: else a few items on which all
+    runs agree would leave no doubt.
     """
-    import numpy as np
-
     total = np.zeros((RESAMPLES, len(runs)))
     for part in parts:
         sections = [section_of(one, part) or {} for one in runs]

@@ -1,4 +1,4 @@
-"""How a recommendation is written, for the terminal and the page. Does not know how it was made."""
+"""How a recommendation is written, for the terminal and the page."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from talr_cli.statistics.pairs import Results, point, run_label
 
 ALTERNATIVES = 3
 
-Told = Sequence[tuple[str, str]]  # what a sentence is of, and the sentence
+Told = Sequence[tuple[str, str]]  # of each sentence a word for what it is about, and the sentence
 
 
 def as_lines(told: Told) -> list[str]:
-    """For the terminal."""
+    """The sentences as lines for the terminal."""
     return [printable(f"{word:8} {text}") for word, text in told]
 
 
-def none_told(found: NothingWithin, bound: float) -> Told:
-    """What is said where no run keeps within the bound."""
-    return [
-        ("ship", f"nothing: no run loses at most {bound:g} of the general score"),
-        (
-            "nearest",
-            f"{found.nearest.name}, which loses {found.loss:z.3f}; raise max_general_loss or "
-            "train at a smaller lr",
-        ),
-    ]
+def told(found: Recommendation | NothingWithin, bound: float) -> Told:
+    """What is said of one model and dataset; changes with their 95% intervals.
 
-
-def told(found: Recommendation, bound: float) -> Told:
-    """What is said of one model and dataset; changes with their 95% intervals."""
+    Args:
+        bound: The most that may be lost of the general score.
+    """
+    if isinstance(found, NothingWithin):
+        return [
+            ("ship", f"nothing: no run loses at most {bound:g} of the general score"),
+            (
+                "nearest",
+                f"{found.nearest.name}, which loses {found.loss:z.3f}; raise max_general_loss or "
+                "train at a smaller lr",
+            ),
+        ]
     chosen, *others = found.candidates
     domain, general = point(chosen.results)
     lines = [("ship", chosen.path.name)]
@@ -86,8 +87,8 @@ def told(found: Recommendation, bound: float) -> Told:
 def _again(again: Again | None) -> str:
     if again is None:
         return (
-            "of the method nothing is known: no setting has several seeds that would tell how far "
-            "another training lies"
+            "how another training of this setting would do is not known: no setting has several "
+            "seeds, which would tell"
         )
     domain, general = again.deviation
     seeds = f"{again.seeds} seed{'s' * (again.seeds > 1)}"

@@ -1,7 +1,4 @@
-"""The run of a group that a report speaks of: the one to ship, or what comes nearest to one.
-
-Knows the bound that a report takes, which `talr recommend` may set.
-"""
+"""The run of a group that a report is about: the one to ship, or the one that comes nearest."""
 
 from __future__ import annotations
 
@@ -21,9 +18,11 @@ BOUND = 0.02  # of the general score, as in conf/recommend.yaml
 
 @dataclass(frozen=True)
 class Shipping:
-    """What is recommended, the run that this is about and its base model, by their directories.
+    """What is recommended for a group.
 
-    `abilities` are the run's, against the base model.
+    Attributes:
+        run, base: Directory and results of the run that this is about, and of its base model.
+        abilities: What the run lost and won against the base model.
     """
 
     found: Recommendation | NothingWithin
@@ -33,13 +32,17 @@ class Shipping:
 
 
 def shipping(group: Group, runs: Mapping[Path, Results]) -> Shipping | None:
-    """Of a group of `runs` (results by run directory); None where nothing can be compared."""
+    """What to ship of a group; None where nothing can be compared.
+
+    Args:
+        runs: The results of the study by run directory.
+    """
     try:
         found = recommend(group, runs, BOUND)
     except UserError:
         return None
     path = found.nearest if isinstance(found, NothingWithin) else found.candidates[0].path
     base = next(place for place, one in group.by_path(runs).items() if one is group.base)
-    narrow = replace(group, runs=[runs[base], runs[path]])  # reads the answers of these two
+    narrow = replace(group, runs=[runs[base], runs[path]])  # only their samples are read
     known = abilities_of(runs[base], runs[path], guesses_of(narrow, runs))
     return Shipping(found, (path, runs[path]), (base, runs[base]), known)

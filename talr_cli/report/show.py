@@ -1,4 +1,4 @@
-"""What a command says of a run when it is done."""
+"""What `talr train` and `talr eval` print of runs when they are done."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,22 +11,22 @@ from talr_cli.statistics.pairs import Results, is_base
 
 
 def show(directories: Sequence[RunDirectory], score_base: Callable[[], str] | None = None) -> None:
-    """Print what the runs scored and where they lie; of the last one the parts of its scores.
+    """Print what the runs scored and where they lie; of the last one also every task's scores.
 
-    The base models of the study stand beside them: changes are measured from their scores.
+    The scored base model stands beside them, as changes are from its scores.
 
     Args:
-        score_base: Says what is typed to score a base model that has no scores yet.
+        score_base: Returns the command that scores the base model; called where it has no scores.
     """
     found = [results for one in directories if (results := one.read_results()) is not None]
     if found:
         # rich and matplotlib take their time
         from talr_cli.report.tables.categories import category_cells
         from talr_cli.report.tables.screen import print_cells
-        from talr_cli.report.tables.table import print_table
+        from talr_cli.report.tables.table import results_cells
 
         groups = _with_their_base(directories[-1], found)
-        print_table(groups)
+        print_cells(results_cells(groups))
         if score_base is not None and any(group.base is None for group in groups):
             print(f"to fill the –: {printable(score_base())}")
         for line in task_lines(found[-1]["general"] or {}):
@@ -38,6 +38,7 @@ def show(directories: Sequence[RunDirectory], score_base: Callable[[], str] | No
 
 
 def _with_their_base(directory: RunDirectory, found: Sequence[Results]) -> list[Group]:
+    """The groups of these results, with the base models that lie beside the directory."""
     own = {one["run"]["id"] for one in found}
     bases = [
         one
@@ -49,7 +50,7 @@ def _with_their_base(directory: RunDirectory, found: Sequence[Results]) -> list[
 
 
 def task_lines(general: dict[str, Any]) -> list[str]:
-    """A line for each task of the general score: what counts, then its other metrics."""
+    """A line for each task of the general score: the metric that counts, then the others."""
     lines = []
     for name, task in general.get("tasks", {}).items():
         error = "" if task["stderr"] is None else f" ± {task['stderr']:.3f}"

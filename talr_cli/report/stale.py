@@ -1,4 +1,4 @@
-"""Scores by a scorer of the user's own that has changed since: which they are, what to type."""
+"""Runs whose scorer, the user's own, has changed since: which they are, how to score again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from talr_cli.statistics.pairs import Results
 
 
 def stale_lines(runs: Mapping[Path, Results]) -> list[str]:
-    """A line for each scorer that has changed, and one for each run that it has scored before."""
+    """A line for each scorer that has changed, then the commands that score its runs again."""
     stale: dict[str, list[Path]] = {}
     for path, one in runs.items():
         domain = one["domain"] or {}
@@ -34,6 +34,7 @@ def stale_lines(runs: Mapping[Path, Results]) -> list[str]:
 
 
 def _command(path: Path) -> str:
+    """The command that made the run: repeated, it finds the weights and scores them again."""
     try:
         return made_by(RunDirectory(path))
     except UserError:

@@ -1,7 +1,7 @@
 """Everything that is written about a study: tables, pictures, and one page with all of them.
 
-Reads results.json of each run, metrics.jsonl for the curves and claim 4, samples/ for answers and
-for how many there were to choose from, and what else says how runs were made.
+The page is written here, top down; its parts come from tables/, figures/ and the files beside this
+one, which read results.json of each run, its metrics, its samples and how it was made.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from talr_cli.report.figures.tradeoff import plot_tradeoff
 from talr_cli.report.flips import flipped_items
 from talr_cli.report.guesses import guesses_of
 from talr_cli.report.provenance import commands, data_cells, made_with
-from talr_cli.report.recommend import NothingWithin
-from talr_cli.report.recommend_text import none_told, told
+from talr_cli.report.recommend_text import told
 from talr_cli.report.shipping import BOUND, Shipping, shipping
 from talr_cli.report.tables import abilities as ability_tables
 from talr_cli.report.tables import methods as methods_table
 from talr_cli.report.tables.categories import categories_cells
-from talr_cli.report.tables.cells import Cells, as_csv, as_markdown
+from talr_cli.report.tables.cells import as_csv, as_markdown
 from talr_cli.report.tables.cost import cost_cells
 from talr_cli.report.tables.latex import as_latex
 from talr_cli.report.tables.matched import LEGEND as MATCHED
@@ -91,7 +90,7 @@ class Report:
 
     Attributes:
         shipped: By the group's title, where there is something to compare.
-        findings: About the published claims, where they were asked for.
+        findings: On the published claims, where they were asked for.
     """
 
     page: Path
@@ -102,52 +101,47 @@ class Report:
 def write_report(
     runs: Mapping[Path, Results], study: str, folder: Path, claims: bool = False
 ) -> Report:
-    """Write the report of the runs (results by run directory) to `folder`.
+    """Write the report of the runs to `folder`.
 
-    report.html holds everything; the tables also lie there as .md, .csv and .tex, the pictures
-    as .png and .svg, and with `claims`, where they can be tested, claims.md.
+    report.html holds everything; the tables are also there as .md, .csv and .tex, the pictures
+    as .png and .svg, and the claims, where they can be tested, as claims.md.
+
+    Args:
+        runs: The results by run directory.
+        study: Its name.
+        claims: Whether the published claims are tested.
     """
     groups = comparable(runs.values())
-    known = [(group, abilities(group, guesses_of(group, runs))) for group in groups]
+    known = {group.title: abilities(group, guesses_of(group, runs)) for group in groups}
     make_folder(folder)
-    tables = _tables(groups)
-    tables["methods"] = methods_table.methods_cells(groups)
-    if (cells := ability_tables.abilities_cells(known)) is not None:
-        tables["abilities"] = cells
-    for name, cells in tables.items():
-        for suffix, render in ((".md", as_markdown), (".csv", as_csv), (".tex", as_latex)):
-            write_text(folder / f"{name}{suffix}", render(cells))
-    pictures = [
-        *plot_tradeoff(groups, folder),
-        *plot_along(groups, folder),
-        *plot_matched(groups, folder),
-        *plot_score_by_lr(groups, folder),
-        *plot_curves(groups, runs, folder),
-    ]
-    drawn = {path.stem: path for path in pictures if path.suffix == ".svg"}
-    titles = [group.title for group in groups] + [_MADE]
+    _write_tables(groups, known, folder)
+    pictures = _draw(groups, runs, folder)
     shipped = {
         group.title: chosen for group in groups if (chosen := shipping(group, runs)) is not None
     }
-    sections = [
-        html.section(group.title, _body(group, shipped.get(group.title), drawn, found, study))
-        for group, found in known
-    ]
-    sections.append(html.section(_MADE, _made(groups, runs)))
+    sections = {
+        group.title: _group(group, shipped.get(group.title), pictures, known[group.title], study)
+        for group in groups
+    }
+    sections[_MADE] = _made(groups, runs)
+    page = [html.section(title, body) for title, body in sections.items()]
+    titles = [*sections]
     tested = findings(runs) if claims else []
     if tested:
         published = published_cells(groups)
         write_text(folder / "claims.md", claims_text.as_document(tested, published))
-        sections.append(claims_text.as_section(tested, published))
+        page.append(claims_text.as_section(tested, published))
         titles.append(claims_text.TITLE)
-    page = folder / "report.html"
-    body = [html.contents(titles), *sections]
-    write_text(page, html.page(f"Study {study}", _summary(list(runs.values())), body))
-    return Report(page, shipped, tested)
+    file = folder / "report.html"
+    summary = _summary(list(runs.values()))
+    write_text(file, html.page(f"Study {study}", summary, [html.contents(titles), *page]))
+    return Report(file, shipped, tested)
 
 
-def _tables(groups: Sequence[Group]) -> dict[str, Cells]:
-    """{file name: table} of those that have something to say."""
+def _write_tables(
+    groups: Sequence[Group], known: Mapping[str, Sequence[Ability]], folder: Path
+) -> None:
+    """Every table that has something to say, in each format."""
     tables = {
         "table": results_cells(groups),
         "matched": matched_cells(groups),
@@ -155,45 +149,52 @@ def _tables(groups: Sequence[Group]) -> dict[str, Cells]:
         "seeds": seeds_cells(groups),
         "cost": cost_cells(groups),
         "published": published_cells(groups),
+        "methods": methods_table.methods_cells(groups),
+        "abilities": ability_tables.abilities_cells(
+            [(group, known[group.title]) for group in groups]
+        ),
     }
-    return {name: cells for name, cells in tables.items() if cells is not None}
+    for name, cells in tables.items():
+        if cells is not None:
+            for suffix, render in ((".md", as_markdown), (".csv", as_csv), (".tex", as_latex)):
+                write_text(folder / f"{name}{suffix}", render(cells))
 
 
-def _body(
+def _draw(groups: Sequence[Group], runs: Mapping[Path, Results], folder: Path) -> dict[str, Path]:
+    """Draw every picture; {name: its SVG}."""
+    files = [
+        *plot_tradeoff(groups, folder),
+        *plot_along(groups, folder),
+        *plot_matched(groups, folder),
+        *plot_score_by_lr(groups, folder),
+        *plot_curves(groups, runs, folder),
+    ]
+    return {path.stem: path for path in files if path.suffix == ".svg"}
+
+
+def _group(
     group: Group,
     chosen: Shipping | None,
-    drawn: Mapping[str, Path],
+    pictures: Mapping[str, Path],
     known: Sequence[Ability],
     study: str,
 ) -> Iterator[str]:
-    tables = _tables([group])
+    """The sections of one group."""
     yield from _ship(group, chosen, study)
-    pictures = list(_pictures(group, drawn, _TRADEOFF))
-    if "matched" in tables:
-        pictures += [html.table(tables["matched"]), html.note(MATCHED)]
-    if pictures:
-        yield html.section("What is gained and what is lost", pictures, 3)
-    power = power_text(group.base) if group.base else ""
-    yield html.section(
-        "Methods by learning rate",
-        [
-            html.table(methods_table.methods_cells([group])),
-            html.note(methods_table.LEGEND),
-            *([html.note(f"≈ 0 does not say that nothing changed: {power}.")] if power else []),
-            *_pictures(group, drawn, _BY_RATE),
-            html.folded("Every run", [html.table(tables["table"]), html.note(_RESULTS)]),
-            *(html.note(line) for line in left_out_lines([group])),
-        ],
-        3,
-    )
-    yield from _abilities(group, chosen, known, tables)
+    gained = list(_pictures(group, pictures, _TRADEOFF))
+    if (matched := matched_cells([group])) is not None:
+        gained += [html.table(matched), html.note(MATCHED)]
+    if gained:
+        yield html.section("What is gained and what is lost", gained, 3)
+    yield html.section("Methods by learning rate", _methods(group, pictures), 3)
+    if lost := list(_abilities(group, chosen, known)):
+        yield html.section("Which abilities were lost", lost, 3)
     if chosen is not None and (flips := flipped_items(chosen.base, chosen.run)):
         yield examples.as_section(flips, "base model", chosen.run[0].name)
-    curves = list(_pictures(group, drawn, _CURVES))
-    if curves:
+    if curves := list(_pictures(group, pictures, _CURVES)):
         yield html.section("Curves", curves, 3)
-    if "cost" in tables:
-        yield html.section("Cost", [html.table(tables["cost"]), html.note(_COST)], 3)
+    if (cost := cost_cells([group])) is not None:
+        yield html.section("Cost", [html.table(cost), html.note(_COST)], 3)
 
 
 def _ship(group: Group, chosen: Shipping | None, study: str) -> Iterator[str]:
@@ -202,43 +203,41 @@ def _ship(group: Group, chosen: Shipping | None, study: str) -> Iterator[str]:
         why = html.paragraph("The base model was not scored, so that changes are unknown.")
         yield html.section("Which run to ship", [why], 3)
     elif chosen is not None:
-        found = chosen.found
-        if isinstance(found, NothingWithin):
-            sentences = none_told(found, BOUND)
-        else:
-            sentences = told(found, BOUND)
         bound = (
             f"With another bound on what may be lost: talr recommend study={study} "
             "max_general_loss=..."
         )
-        body = [html.definitions(sentences, lead=True), html.note(bound)]
+        body = [html.definitions(told(chosen.found, BOUND), lead=True), html.note(bound)]
         yield html.section("Which run to ship", body, 3)
 
 
-def _abilities(
-    group: Group, chosen: Shipping | None, known: Sequence[Ability], tables: Mapping[str, Cells]
-) -> Iterator[str]:
-    body = []
+def _methods(group: Group, pictures: Mapping[str, Path]) -> Iterator[str]:
+    yield html.table(methods_table.methods_cells([group]))
+    yield html.note(methods_table.LEGEND)
+    if group.base is not None and (power := power_text(group.base)):
+        yield html.note(f"≈ 0 does not say that nothing changed: {power}.")
+    yield from _pictures(group, pictures, _BY_RATE)
+    yield html.folded("Every run", [html.table(results_cells([group])), html.note(_RESULTS)])
+    yield from map(html.note, left_out_lines([group]))
+
+
+def _abilities(group: Group, chosen: Shipping | None, known: Sequence[Ability]) -> Iterator[str]:
     if chosen is not None and (own := ability_tables.of_one_cells(chosen.abilities)) is not None:
-        body += [html.paragraph(f"Of {chosen.run[0].name}, this checkpoint:"), html.table(own)]
-    every = ability_tables.abilities_cells([(group, known)])
-    if every is not None:
-        body += [
-            html.note(ability_tables.LEGEND),
-            html.folded("Of every method and learning rate, seeds averaged", [html.table(every)]),
-        ]
-    if "categories" in tables:
-        categories = [html.table(tables["categories"]), html.note(_CATEGORIES)]
-        body.append(html.folded("Domain by category", categories))
-    if body:
-        yield html.section("Which abilities were lost", body, 3)
+        yield html.paragraph(f"Of {chosen.run[0].name}, this checkpoint:")
+        yield html.table(own)
+    if (every := ability_tables.abilities_cells([(group, known)])) is not None:
+        yield html.note(ability_tables.LEGEND)
+        yield html.folded("Of every method and learning rate, seeds averaged", [html.table(every)])
+    if (categories := categories_cells([group])) is not None:
+        body = [html.table(categories), html.note(_CATEGORIES)]
+        yield html.folded("Domain by category", body)
 
 
 def _pictures(
-    group: Group, drawn: Mapping[str, Path], captions: Mapping[str, str]
+    group: Group, pictures: Mapping[str, Path], captions: Mapping[str, str]
 ) -> Iterator[str]:
     for name, caption in captions.items():
-        path = drawn.get(f"{name}-{group.file_name}")
+        path = pictures.get(f"{name}-{group.file_name}")
         if path is not None:
             yield html.picture(path, caption)
 
@@ -254,5 +253,8 @@ def _made(groups: Sequence[Group], runs: Mapping[Path, Results]) -> Iterator[str
 
 def _summary(results: Sequence[Results]) -> str:
     tuned = sum(not is_base(one) for one in results)
+    bases = len({one["run"]["base"] for one in results if is_base(one)})
     runs = f"{tuned} {'run' if tuned == 1 else 'runs'}"
-    return f"{runs} and the base model." if tuned < len(results) else f"{runs}."
+    if not bases:
+        return f"{runs}."
+    return f"{runs} and {'the base model' if bases == 1 else f'{bases} base models'}."

@@ -11,6 +11,7 @@ from talr_cli.runs.damage import warn_once
 from talr_cli.runs.listing import find_run
 from talr_cli.runs.results import read_results
 from talr_cli.runs.run_directory import RunDirectory, study_path
+from talr_cli.runs.typed import overrides
 
 SCORES = "scores"  # the folder of a study for scores that need no second computation
 
@@ -87,7 +88,7 @@ def made_by(run: RunDirectory) -> str:
         UserError: It was not kept, or cannot be read.
     """
     command = "train" if "trainer" in run.read_config() else "eval"
-    return command_line(["talr", command, *run.read_overrides()])
+    return command_line(["talr", command, *overrides(run)])
 
 
 def score_command(run: str | Path) -> str:

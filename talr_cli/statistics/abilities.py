@@ -1,13 +1,13 @@
-"""Which abilities were lost: items right before and wrong after, and the reverse, without guesses.
+"""Which abilities were lost: items right before and wrong after, and the reverse, less guessing.
 
 A mean hides that one fact was forgotten where another was learned. So transitions are counted: 1->0
 is forgetting, 0->1 the reverse (Harmon et al. 2025, arXiv 2510.17776, who subtract what independent
 guesses would add). Models repeat most of their guesses, so less has to be subtracted; the form here
 is ours. Let an item have k choices and be guessed both times. A move between any two choices is
-then equally likely: k-1 of them go from the right choice to a wrong one, and (k-1)(k-2) from a
-wrong one to another. The latter can be counted: a share D of the items is wrong both times, with
-different answers. Besides, an item that was known and is guessed now is still right in one of k
-cases. So where a share F of the items is seen to go 1->0,
+then equally likely: k-1 of the moves go from the right choice to a wrong one, and (k-1)(k-2) from
+one wrong choice to another. Of the latter kind a share D of the items is seen: wrong both times,
+with different answers. Besides, an item that was known and is guessed now is still right in one of
+k cases. So where a share F of the items is seen to go 1->0,
 
     known before, guessed after = (F - D / (k-2)) k / (k-1)
 
@@ -15,7 +15,7 @@ and likewise for 0->1. It is a mean over items, each with its own k, and can be 
 The difference of the two is the change of the mean times k / (k-1). A training that teaches other
 wrong answers raises D too, which makes the estimate rather too small. With two choices D cannot be
 seen, and written answers are not guessed: there F is taken as it is. Knows results of one group and
-what was chosen; not where that is known from.
+which answers were chosen; not where these are read.
 """
 
 from __future__ import annotations
@@ -23,28 +23,19 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from talr_cli.statistics.contrasts import Contrast
 from talr_cli.statistics.groups import Group
-from talr_cli.statistics.pairs import (
-    Results,
-    measured_alike,
-    run_label,
-    section_of,
-)
+from talr_cli.statistics.pairs import Results, measured_alike, parts_of, run_label, section_of
 from talr_cli.statistics.seeds import seed_groups
 from talr_cli.statistics.settings import pooled, repeated, with_room
-
-if TYPE_CHECKING:
-    import numpy as np
-
-QUANTITIES = ("change", "lost", "won")
 
 
 @dataclass(frozen=True)
 class Guesses:
-    """What is known of answers that were chosen and not written.
+    """What is known of answers that were chosen among given ones, and so may be guesses.
 
     Attributes:
         choices: {part: {item: number of choices}}; 1 where the answer was written.
@@ -61,9 +52,10 @@ class Ability:
     """What became of the items of `domain` or `general/TASK` in a setting, its seeds averaged.
 
     Attributes:
-        label, lr, seeds: The setting: its method, with the share of a training; how many runs.
-        chance: Mean over items of one in so many choices; None where it is not known and nothing
-            is subtracted.
+        label, lr, seeds: The setting, as `run_label` names it, and its number of runs.
+        n: Number of items.
+        chance: Mean of 1/k over the items, 0 of a written answer; None where it is not known and
+            nothing is subtracted.
         before, after: Shares of items that are right, as they are.
         change: `after` less `before`.
         lost, won: Shares of items, less what guessing makes; `lost_seen`, `won_seen`: as counted.
@@ -85,9 +77,9 @@ class Ability:
 
 
 def abilities(group: Group, guesses: Guesses) -> list[Ability]:
-    """Every setting of the group, part by part; scores other than 0 and 1 are left out.
+    """Every setting of the group, part by part; parts with scores other than 0 and 1 are left out.
 
-    Errors are over items, and over runs where a setting has several seeds.
+    Errors are over items, and over runs where some setting has several seeds.
     """
     base = group.base
     if base is None:
@@ -110,7 +102,7 @@ def abilities(group: Group, guesses: Guesses) -> list[Ability]:
 
 
 def abilities_of(base: Results, one: Results, guesses: Guesses) -> list[Ability]:
-    """As `abilities`, for one checkpoint: errors are over items only."""
+    """As `abilities`, of a single run: errors are over items only."""
     lr = one["run"]["lr"]
     return [
         _ability(part, run_label(one), lr, counted, None)
@@ -121,7 +113,12 @@ def abilities_of(base: Results, one: Results, guesses: Guesses) -> list[Ability]
 
 @dataclass(frozen=True)
 class _Counted:
-    """{quantity: [runs, items]} of a setting, and {quantity: the most that an item can count}."""
+    """What is counted of a setting, for the quantities `change`, `lost` and `won` of `Ability`.
+
+    Attributes:
+        values: {quantity: [runs, items]}.
+        most: {quantity: the most that an item can add}.
+    """
 
     values: Mapping[str, np.ndarray]
     before: float
@@ -132,17 +129,10 @@ class _Counted:
     won_seen: float
 
 
-def parts_of(base: Results) -> list[str]:
-    tasks = (base["general"] or {}).get("tasks", {})
-    return ["domain", *(f"general/{task}" for task in tasks)]
-
-
 def _counted(
     base: Results, runs: Sequence[Results], part: str, guesses: Guesses
 ) -> _Counted | None:
     """None where items are not known, not the same, or not right or wrong."""
-    import numpy as np
-
     sections = [section_of(one, part) or {} for one in (base, *runs)]
     items = [section.get("items") or {} for section in sections]
     keys = [*items[0]]
@@ -180,10 +170,11 @@ def _counted(
 def _between(settings: Sequence[_Counted]) -> dict[str, tuple[float, int]] | None:
     """{quantity: variance between runs, degrees of freedom}; None with one seed of each setting.
 
-    As in `settings.deviation`, so that a change is as sure here as where scores are compared.
+    As in `settings.deviation`, so that a change has the same error as where scores are compared.
     """
-    used = [settings[place] for place in with_room([one.after for one in settings])]
-    found = {key: pooled([one.values[key].mean(axis=1) for one in used]) for key in QUANTITIES}
+    used = [settings[index] for index in with_room([one.after for one in settings])]
+    keys = used[0].values if used else ()
+    found = {key: pooled([one.values[key].mean(axis=1) for one in used]) for key in keys}
     return {key: one for key, one in found.items() if one is not None} or None
 
 
@@ -198,7 +189,7 @@ def _ability(
     contrasts = {}
     for key, values in counted.values.items():
         of_items = values.mean(axis=0)
-        # As if there were one more item: without it a task of which nothing flipped had no error.
+        # As if there were one more item: else a task where nothing flipped would have no error.
         more = counted.most[key] ** 2 / n / (n - 1)
         variance, df = between[key] if between is not None else (0.0, 1)
         contrasts[key] = Contrast(

@@ -1,7 +1,7 @@
-"""An estimate whose error comes from two samples, of items and of runs; tests of it.
+"""A difference of scores whose error comes from two samples, of items and of runs; tests of it.
 
-A test here is one-sided and has a p for either side. Several tests are combined by `all_hold`,
-`any_holds`, `at_least` and `holm`. Knows numbers only.
+Tests are one-sided: a p for either side. `all_hold`, `any_holds`, `at_least` and `holm` combine the
+p-values of several. Knows numbers only.
 """
 
 from __future__ import annotations
@@ -10,26 +10,29 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import gammaincinv, ndtr, roots_legendre
 
-SIDE = 0.025  # the level of each side of a 95% interval
-POWER = 0.8
+from talr_cli.statistics.paired import LEVEL, with_interval
+from talr_cli.statistics.power import POWER
+
+SIDE = LEVEL / 2  # of each side of a 95% interval
 
 
 @dataclass(frozen=True)
 class Contrast:
     """A weighted sum of the scores of several settings.
 
-    Its error is the sum of a normal error over items and of one over runs, whose variance is itself
-    an estimate: the Behrens-Fisher distribution. It keeps its level with the few seeds of a study,
-    which Satterthwaite's degrees of freedom do not.
+    Its error is the sum of a normal one over items and of a Student's t one over runs, whose
+    variance is known from few runs: the Behrens-Fisher distribution (Fisher 1935). It keeps its
+    level with the few seeds of a study; Satterthwaite's degrees of freedom do not.
 
     Attributes:
         items: The variance over test items (or optimizer steps), for these very runs.
-        runs: The variance that other runs of the same settings add; None where it is not known.
+        runs: The variance that other runs of the same settings would add; None where no setting
+            has several runs.
         df: Degrees of freedom of `runs`.
         n: Items or steps.
     """
@@ -42,35 +45,43 @@ class Contrast:
 
     @property
     def error(self) -> float:
-        """Standard error; where `runs` is not known, that of these very checkpoints."""
+        """Standard error, over items and runs; over items alone where `runs` is not known."""
         return math.sqrt(self.items + (self.runs or 0.0))
 
     def interval(self) -> tuple[float, float]:
-        """95%, as `error`."""
+        """The 95% interval, by the same errors as `error`."""
         half = self._quantile(SIDE)
         return self.estimate - half, self.estimate + half
 
     def not_above(self, than: float = 0.0) -> float:
-        """One-sided p of the estimate not being above `than`; 1 where one seed cannot tell."""
+        """p of the hypothesis that the true value is not above `than`; 1 where `runs` is None."""
         return 1.0 if self.runs is None else self._beyond(self.estimate - than)
 
     def not_below(self, than: float = 0.0) -> float:
+        """p of the hypothesis that the true value is not below `than`; 1 where `runs` is None."""
         return 1.0 if self.runs is None else self._beyond(than - self.estimate)
 
     def smallest(self) -> float:
-        """The difference that such runs and items show at the 5% level in 80 of 100 studies."""
+        """The true difference that is found, at the 5% level, in 80 of 100 such studies."""
         return self._quantile(SIDE) + self._quantile(1 - POWER)
 
     def text(self, sign: str = "+") -> str:
-        """`sign` as in a format: empty for a quantity that is no difference."""
+        """The estimate with its interval and n.
+
+        Args:
+            sign: `+`, or empty for a quantity that is no difference.
+        """
         low, high = self.interval()
         told = f"{self.estimate:{sign}z.3f} [{low:{sign}z.3f}, {high:{sign}z.3f}], n {self.n}"
         return told if self.runs is not None else f"{told}, of these checkpoints"
 
+    def change_text(self) -> str:
+        """The estimate with its interval as tables have changes: `≈ 0` where 0 is within it."""
+        low, high = self.interval()
+        return with_interval(self.estimate, low, high) + (" ≈ 0" if low <= 0 <= high else "")
+
     def _beyond(self, lead: float) -> float:
         """Probability of an error larger than `lead`."""
-        from scipy.special import ndtr
-
         if self.error == 0:
             return 0.0 if lead > 0 else 1.0
         if not self.runs:
@@ -80,8 +91,6 @@ class Contrast:
 
     def _quantile(self, beyond: float) -> float:
         """The error that is exceeded with this probability."""
-        from scipy.optimize import brentq
-
         if self.error == 0:
             return 0.0
         far = self.error
@@ -92,34 +101,33 @@ class Contrast:
 
 @functools.cache
 def _factors(df: int) -> tuple[np.ndarray, np.ndarray]:
-    """A quadrature over (true variance / its estimate with `df`): nodes and their weights.
+    """Nodes and weights to average over the ratio of a variance to its estimate, df / chi-squared.
 
-    Nodes are dense where the ratio is large, since tails have to be right where p is multiplied by
-    the number of tests.
+    Gauss-Legendre in the fourth root of the chi-squared probability: nodes are dense where the
+    ratio is large, as p-values far out in the tail are multiplied by the number of tests.
     """
-    from scipy.special import gammaincinv, roots_legendre
-
     nodes, weights = roots_legendre(96)
     nodes = (nodes + 1) / 2
-    share = nodes**4  # of all samples that have a smaller sample variance
+    share = nodes**4  # of samples whose estimate is smaller
     weights = weights / 2 * 4 * nodes**3
     return df / (2 * gammaincinv(df / 2, share)), weights
 
 
 def all_hold(p: Sequence[float]) -> float:
-    """p of not all statements holding (intersection-union: each at the full level)."""
+    """p of the hypothesis that not all statements hold (intersection-union, Berger 1982)."""
     return max(p)
 
 
 def any_holds(p: Sequence[float]) -> float:
-    """p of no statement holding; Bonferroni pays for picking the clearest of several."""
+    """p of the hypothesis that no statement holds (Bonferroni)."""
     return min(1.0, len(p) * min(p))
 
 
 def at_least(count: int, p: Sequence[float]) -> float:
-    """p of fewer than `count` statements holding (partial conjunction, Benjamini and Heller 2008).
+    """p of the hypothesis that fewer than `count` statements hold.
 
-    It is what lets counts be compared: a count of proven statements alone has no error.
+    The partial conjunction of Benjamini and Heller (2008) by Bonferroni. A count of the statements
+    that are proven one by one would have no error of its own.
     """
     if count > len(p):
         return 1.0
@@ -127,7 +135,7 @@ def at_least(count: int, p: Sequence[float]) -> float:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Each p, adjusted so that the chance of any false rejection keeps to the level."""
+    """Each p adjusted so that the chance of any false rejection keeps to the level (Holm 1979)."""
     order = sorted(range(len(p)), key=p.__getitem__)
     adjusted, floor = [0.0] * len(p), 0.0
     for rank, place in enumerate(order):

@@ -5,7 +5,7 @@ A run that was resumed timed only its last part: its time is scaled up to all of
 
 from typing import Any
 
-from talr_cli.statistics.pairs import Results
+from talr_cli.statistics.pairs import PARTS, Results
 
 
 def training_seconds(training: dict[str, Any]) -> float | None:
@@ -15,21 +15,17 @@ def training_seconds(training: dict[str, Any]) -> float | None:
 
 
 def training_hours(training: dict[str, Any]) -> float | None:
-    """Device hours of all steps; None where no step was timed."""
+    """Device hours of all steps, those of all processes together; None where no step was timed."""
     seconds = training_seconds(training)
     return None if seconds is None else seconds * training.get("processes", 1) / 3600
 
 
 def evaluation_seconds(one: Results) -> float:
-    """Wall time of answering and scoring, general and domain."""
-    return sum(part.get("seconds", 0.0) for part in _scored_parts(one))
+    """Wall time of the general and the domain evaluation."""
+    return sum(one[part].get("seconds", 0.0) for part in PARTS if one[part])
 
 
 def evaluation_hours(one: Results) -> float:
-    """Device hours of answering and scoring, general and domain."""
-    parts = _scored_parts(one)
+    """Device hours of the general and the domain evaluation."""
+    parts = [one[part] for part in PARTS if one[part]]
     return sum(part.get("seconds", 0.0) * part.get("processes", 1) for part in parts) / 3600
-
-
-def _scored_parts(one: Results) -> list[dict[str, Any]]:
-    return [one[part] for part in ("domain", "general") if one[part]]

@@ -1,35 +1,53 @@
-"""The share of easy target tokens of settings, as contrasts: over optimizer steps and over runs.
+"""The share of target tokens that are easy, p >= 0.2 when they are trained on; claim 4 is about it.
 
-Knows metrics.jsonl of run directories; does not know what is claimed.
+Read from the metrics of runs: by epoch of one run, or as a contrast over optimizer steps and runs.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.statistics.contrasts import Contrast
-from talr_cli.statistics.steps import steps_by_epoch
+from talr_cli.statistics.items import clustered_error
 
-Steps = dict[int, list[tuple[int, float]]]
+Steps = dict[int, list[tuple[int, float]]]  # as `steps_by_epoch`
 Setting = tuple[str, float]  # method and learning rate
-StepsOf = Mapping[Setting, Mapping[str, Steps]]
+StepsOf = Mapping[Setting, Mapping[str, Steps]]  # by setting, then by name of the run
+Measured = tuple[float, float, int]  # a value, its variance over steps, the number of steps
 
 
 class MetricsError(Exception):
     """Why the metrics of a run do not say what is asked."""
 
 
-@dataclass(frozen=True)
-class Share:
-    """Of one run: the share, its variance over steps, how many they are."""
+def steps_by_epoch(metrics: Sequence[dict[str, Any]]) -> Steps:
+    """{epoch, from 1: (target tokens, share of them that is easy) of each optimizer step}.
 
-    value: float
-    variance: float
-    n: int
+    Args:
+        metrics: Rows of metrics.jsonl.
+    """
+    steps: Steps = defaultdict(list)
+    for row in metrics:
+        epoch, tokens = row.get("epoch"), row.get("target_tokens")
+        hard = row.get("hard_token_share")
+        if tokens and epoch is not None and hard is not None:
+            # A step at epoch 1.0 belongs to the first.
+            steps[max(1, math.ceil(epoch))].append((tokens, 1 - hard))
+    return steps
+
+
+def easy_share_by_epoch(metrics: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
+    """The share of easy target tokens of each epoch, from the rows of a run's metrics.jsonl."""
+    return [
+        {"epoch": epoch, "easy_share": _mean_share(steps)}
+        for epoch, steps in sorted(steps_by_epoch(metrics).items())
+    ]
 
 
 def read_steps(paths: Mapping[Setting, Sequence[Path]]) -> StepsOf:
@@ -41,53 +59,59 @@ def read_steps(paths: Mapping[Setting, Sequence[Path]]) -> StepsOf:
 
 
 def easy_share(runs: StepsOf, setting: Setting, epoch: int) -> Contrast:
-    """Of the target tokens of an epoch those that were not hard when they were trained on.
+    """The share of easy target tokens of an epoch, the mean of the setting's runs.
 
     Args:
-        runs: Of all settings: those with several seeds say how far runs lie apart.
+        runs: Of all settings: those with several seeds tell the deviation between runs.
 
     Raises:
-        MetricsError: The metrics of the runs have not two steps of the epoch.
+        MetricsError: The metrics of a run have fewer than two steps of the epoch.
     """
     return _over_runs(runs, setting, lambda steps, name: _share(steps, epoch, name))
 
 
 def easy_share_rise(runs: StepsOf, setting: Setting) -> Contrast:
-    """From the first epoch to the second; as `easy_share`."""
+    """By how much the share rises from the first epoch to the second; as `easy_share`."""
 
-    def rise(steps: Steps, name: str) -> Share:
+    def rise(steps: Steps, name: str) -> Measured:
         first, second = (_share(steps, epoch, name) for epoch in (1, 2))
-        variance = first.variance + second.variance
-        return Share(second.value - first.value, variance, first.n + second.n)
+        return second[0] - first[0], first[1] + second[1], first[2] + second[2]
 
     return _over_runs(runs, setting, rise)
 
 
-def _over_runs(runs: StepsOf, setting: Setting, measure: Callable[[Steps, str], Share]) -> Contrast:
-    own = [measure(steps, name) for name, steps in runs[setting].items()]
+def _over_runs(
+    runs: StepsOf, setting: Setting, measure: Callable[[Steps, str], Measured]
+) -> Contrast:
+    """The mean over the runs of a setting; the variance between runs is pooled over settings."""
+    values, variances, counts = zip(
+        *(measure(steps, name) for name, steps in runs[setting].items()), strict=True
+    )
     several = []
     for each in runs.values():
         if len(each) > 1:
             try:
-                several.append([measure(steps, name).value for name, steps in each.items()])
+                several.append([measure(steps, name)[0] for name, steps in each.items()])
             except MetricsError:
                 continue
-    count, n = len(own), sum(one.n for one in own)
-    estimate = statistics.fmean(one.value for one in own)
-    items = sum(one.variance for one in own) / count**2
-    df = sum(len(values) - 1 for values in several)
-    if not df:
-        return Contrast(estimate, items, None, 1, n)
-    squares = sum(statistics.variance(values) * (len(values) - 1) for values in several)
-    return Contrast(estimate, items, squares / df / count, df, n)
+    squares = sum(statistics.variance(each) * (len(each) - 1) for each in several)
+    df = sum(len(each) - 1 for each in several)
+    return Contrast(
+        estimate=statistics.fmean(values),
+        items=sum(variances) / len(values) ** 2,
+        runs=squares / df / len(values) if df else None,
+        df=df or 1,
+        n=sum(counts),
+    )
 
 
-def _share(steps: Steps, epoch: int, name: str) -> Share:
+def _share(steps: Steps, epoch: int, name: str) -> Measured:
     own = steps.get(epoch, [])
-    if len(own) < 2:
+    error = clustered_error([count * easy for count, easy in own], [count for count, _ in own])
+    if error is None:
         raise MetricsError(f"no metrics of epoch {epoch} in {name}")
-    tokens = sum(count for count, _ in own)
-    share = sum(count * easy for count, easy in own) / tokens
-    # A ratio of two sums over steps (Cochran 1977, chapter 6).
-    squares = sum((count * (easy - share)) ** 2 for count, easy in own)
-    return Share(share, squares * len(own) / (len(own) - 1) / tokens**2, len(own))
+    return _mean_share(own), error**2, len(own)
+
+
+def _mean_share(steps: Sequence[tuple[int, float]]) -> float:
+    return sum(count * easy for count, easy in steps) / sum(count for count, _ in steps)

@@ -1,4 +1,4 @@
-"""A number and how sure it is: of one score, of a difference, of several seeds.
+"""A number with its error: of one score, of the difference of two, of several seeds.
 
 Knows a section of results.json; does not know which runs may be compared.
 """
@@ -14,9 +14,9 @@ from talr_cli.statistics.paired import LEVEL
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its standard error, which a single item does not have.
+    """A number and its standard error; None where there is a single item.
 
-    Of a change also the two-sided p, and whether it can be told from noise at the 5% level.
+    Of a change also the two-sided p, and whether it is told from noise at the 5% level.
     """
 
     score: float
@@ -25,7 +25,7 @@ class Estimate:
     is_distinguishable: bool | None = None
 
     def __sub__(self, other: "Estimate") -> "Estimate":
-        """The difference of independent estimates, tested as normally distributed."""
+        """The difference of independent estimates, with the p of a z-test."""
         change = self.score - other.score
         if self.stderr is None or other.stderr is None:
             return Estimate(change, None)
@@ -37,7 +37,7 @@ class Estimate:
 
 
 def estimate_of(section: dict[str, Any] | None) -> Estimate | None:
-    """What a part of results.json says of one score; None where there is none."""
+    """The score of a section of results.json; None where there is none."""
     # A score that is null in the file was not finite when it was written.
     if section is None or section["score"] is None:
         return None
@@ -45,7 +45,7 @@ def estimate_of(section: dict[str, Any] | None) -> Estimate | None:
 
 
 def mean_and_deviation(values: Sequence[float]) -> Estimate | None:
-    """Mean and sample standard deviation (n - 1), which one value does not have."""
+    """The mean, with the standard deviation (n - 1) as its error: None for one value."""
     if not values:
         return None
     deviation = statistics.stdev(values) if len(values) > 1 else None

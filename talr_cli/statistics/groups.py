@@ -1,8 +1,8 @@
-"""Like is compared with like: which runs may be set side by side, and why others may not.
+"""Like is compared with like: which runs may be compared, and why others may not.
 
-A group has one model, one dataset, one base model and one way of being asked, by content: two
-models may share a name, and so may two datasets. Every reader of several runs goes through
-`comparable`. Knows results only.
+The runs of a group have one model, one dataset and one base model, and were asked the same, by
+content: two models may share a name, and so may two datasets. Whoever reads several runs asks
+`comparable` for their groups. Knows results only.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _OVER_PROMPTS = ("kl_from_base", "domain_kl_from_base")
 
 @dataclass(frozen=True)
 class Group:
-    """Runs whose scores can be set side by side, and runs of the same names that cannot.
+    """Runs whose scores can be compared, and runs of the same names whose scores cannot.
 
     Attributes:
-        model, dataset: Names; where one name stands for several, with a hash or a setting that
-            tells them apart.
-        file_name: Of what is drawn of the group.
-        runs: The base model first, then by method, lr and seed. Each part that two of them have
-            was measured alike.
+        model, dataset: Names for people; where a name stands for several, with a hash or what
+            differs, in brackets.
+        file_name: The end of the names of the group's pictures.
+        runs: The base model first, then by method, lr and seed. A part that two of them have was
+            measured alike.
         left_out: Runs that were measured otherwise, each with the reason.
         note: Why there is no base model, where another model of this name has one; else empty.
     """
@@ -54,6 +54,7 @@ class Group:
 
     @property
     def title(self) -> str:
+        """What the group is called; no other group of the study has the same title."""
         return f"{self.model} on {self.dataset}"
 
     @property
@@ -63,16 +64,20 @@ class Group:
 
     @property
     def fingerprint(self) -> str:
-        """Of the base model, scored or not."""
+        """The hash of the base model's weights, whether it was scored or not."""
         return self.runs[0]["run"]["base"]
 
     def by_path(self, runs: Mapping[Path, Results]) -> dict[Path, Results]:
-        """Of `runs`, which has the results by run directory, those of the group, in its order."""
+        """{run directory: results} of the group, in its order.
+
+        Args:
+            runs: The results of the study by run directory.
+        """
         places = {id(results): path for path, results in runs.items()}
         return {places[id(one)]: one for one in self.runs}
 
     def left_out_of(self, runs: Mapping[Path, Results]) -> dict[Path, str]:
-        """{run directory: reason} of the runs that are left out; `runs` as in `by_path`."""
+        """{run directory: reason} of the runs that are left out; `runs` is that of the study."""
         places = {id(results): path for path, results in runs.items()}
         return {places[id(one)]: reason for one, reason in self.left_out}
 
@@ -87,10 +92,10 @@ def comparable(results: Iterable[Results]) -> list[Group]:
 
 
 def left_out_lines(groups: Sequence[Group]) -> list[str]:
-    """A line for each run that is compared with no other, and for each base model that lacks.
+    """What is not compared, and why, in lines.
 
-    And for each setting that is not compared with others, as a second one has its name; and for
-    each drift that cannot be compared.
+    These are base models that are missing, runs that were measured otherwise, and methods at a
+    rate whose runs are of several settings, and drifts that were taken over other prompts.
     """
     lines = []
     for group in groups:
@@ -123,10 +128,10 @@ def _drift_lines(group: Group) -> Iterator[str]:
 
 
 def _measured_alike(runs: Sequence[Results]) -> list[Group]:
-    """Runs of the same names and the same base model, by what they were asked.
+    """Groups of runs of the same names and base model, by what they were asked.
 
-    Each score of the base model that was asked otherwise makes a group of its own. Without one
-    what most of the runs were asked counts.
+    Every score of the base model that was asked otherwise makes a group of its own. Without one
+    the group is what most of the runs were asked.
     """
     bases: list[Results] = []
     for one in runs:
@@ -150,8 +155,8 @@ def _measured_alike(runs: Sequence[Results]) -> list[Group]:
 
 
 def _reference(runs: Sequence[Results], base: Results | None) -> dict[str, Results]:
-    """{part: a run that was asked what the others of its group have to have been asked}."""
-    reference = {part: base for part in PARTS if base and base[part]}
+    """{part: a run of the group; the others have to have been asked the same}."""
+    reference: dict[str, Results] = {part: base for part in PARTS if base and base[part]}
     for part in PARTS:
         if part not in reference:
             usual = _most_common([one for one in runs if _conflict(reference, one) is None], part)
@@ -161,7 +166,7 @@ def _reference(runs: Sequence[Results], base: Results | None) -> dict[str, Resul
 
 
 def _conflict(reference: Mapping[str, Results], one: Results) -> str | None:
-    """Why a run does not belong to the runs of `reference`; a part that it has not is no reason."""
+    """Why a run does not belong to the group of `reference`; a part it lacks is no reason."""
     for part, other in reference.items():
         if one[part] and other[part]:
             reason = unlike(other, one, part)
@@ -171,7 +176,7 @@ def _conflict(reference: Mapping[str, Results], one: Results) -> str | None:
 
 
 def _most_common(runs: Sequence[Results], part: str) -> Results | None:
-    """A run whose part was measured as that of most runs; the first of several such."""
+    """The first run whose part was measured as that of most runs; None where no run has it."""
     kinds: list[list[Results]] = []
     for one in runs:
         if one[part]:
@@ -219,7 +224,7 @@ def _named(groups: Sequence[Group]) -> list[Group]:
 
 
 def _what_differs(group: Group, twins: Sequence[Group]) -> str:
-    """Of groups that differ in what they were asked: in which respect."""
+    """In what a group was asked otherwise than its twins, which have the same names and base."""
     for part, key, word in (
         ("domain", "items_hash", "items"),
         ("general", "suite", "suite"),

@@ -1,6 +1,6 @@
-"""What a score is the mean of: it gives the standard error, and lets two runs be compared.
+"""The items that a score is the mean of: what results.json keeps of them, and errors over them.
 
-Knows ids and scores; does not know what the items are, nor how they are compared.
+Knows ids and scores; does not know what the items are, nor how two runs are compared.
 """
 
 import hashlib
@@ -24,8 +24,10 @@ def scored_items(
     item, ids that are not unique.
 
     Args:
-        asked: For each item what was put to the model; the same ids may stand for other items.
-        prompts: In which words it was put, by the model's template; empty or None if not known.
+        ids, scores: Of each item.
+        asked: What each item asks; the same ids may stand for other items.
+        prompts: The text of each prompt, as the model's template words it; empty, or with None,
+            where it is not known.
     """
     try:
         items = {str(key): float(value) for key, value in zip(ids, scores, strict=True)}
@@ -49,21 +51,25 @@ def _hash(ids: Sequence[Any], values: Iterable[Any]) -> str:
 
 
 def span(scores: Any) -> float:
-    """How far two scores of items may lie apart: 1 of accuracies, else as far as these do.
+    """How far the scores of two items can lie apart.
+
+    1 for scores from 0 to 1, even if all are right: another item may be wrong. Else max - min.
 
     Args:
-        scores: An array. That all are right does not say that none can be wrong.
+        scores: An array of any shape.
     """
     low, high = float(scores.min()), float(scores.max())
     return 1.0 if low >= 0 and high <= 1 else high - low
 
 
 def clustered_error(sums: Sequence[float], counts: Sequence[int]) -> float | None:
-    """Linearised standard error of sum(sums) / sum(counts), the items being independent.
+    """Standard error of the ratio sum(sums) / sum(counts), the items being independent.
+
+    The linearised variance of a ratio estimator (Cochran 1977, chapter 6); None of fewer than two.
 
     Args:
-        sums: Sum of the values that each item holds.
-        counts: How many they are, e.g. the tokens of a passage.
+        sums: The sum of the values in each item, e.g. the losses of the tokens of a passage.
+        counts: The number of values in each item.
     """
     n = len(sums)
     if n < 2:

@@ -1,34 +1,32 @@
 """Which method forgets least at an equal domain score: the fair question between methods.
 
-At one learning rate a method that learns less forgets less, which says nothing of the method. So
-each method is a curve from the base model through its learning rates, and through the points along
-each training where there are any; general scores are compared where two curves first reach the same
-gain on the domain. Two methods are compared on the rates and points that both have, so that neither
-is known more closely than the other; where they share fewer than two rates, as an adapter and full
-fine-tuning do, on those of each.
+At one learning rate a method that learns less also forgets less, which says nothing of the method.
+So each method is a curve, domain against general score: from the base model through its learning
+rates, and one along each training that has points. Two methods' general scores are compared where
+their curves first reach the same gain on the domain. Curves go through the rates and points that
+both methods have, so that neither is known more closely; where they share fewer than two rates, as
+an adapter and full fine-tuning often do, through those of each.
 
-Curves are resampled with the errors of their scores, over items and, where the deviation between
-runs is known, over runs: all points of a training deviate together. Between its points a curve is
-not known. Straight lines cut its corners, which favours a method whose points lie closer. So
-intervals are widened by the most that a monotone parabola through both neighbours can lie off the
-line: by the larger of the two curves' values, as both bend the same way.
+Scores are resampled with their errors, over items and, where the deviation between runs is known,
+over runs: all points of a training deviate together. Between two points a curve is unknown. A
+straight line cuts its corners, which favours a method whose points lie closer. So intervals are
+widened by the most that a monotone parabola through both points can lie off the line: by the larger
+of the two curves' values and not their sum, as both bend the same way. This comparison is ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from talr_cli.printable import rate_text
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.paired import LEVEL, with_interval
-from talr_cli.statistics.pairs import has_both_scores, is_base
+from talr_cli.statistics.pairs import PARTS, has_both_scores, is_base
 from talr_cli.statistics.seeds import SeedGroup, only_settings, seed_groups
-from talr_cli.statistics.settings import Part, Scores, scores_of
-
-if TYPE_CHECKING:
-    import numpy as np
+from talr_cli.statistics.settings import Scores, scores_of
 
 REFERENCE = "sft"
 SHARE = 0.75  # of the gain that both methods reach: not where one of them has just turned
@@ -41,11 +39,12 @@ class Matched:
 
     Attributes:
         domain: The score at which they are compared.
-        reference, general: Their general scores there, on average over the curves.
-        low, high: Interval of the difference; the intervals of all compared methods hold together
-            in 95% of studies (Bonferroni), a single one in more.
+        reference, general: The general scores of the reference and the method there, the mean over
+            their curves.
+        low, high: Interval of the difference; those of all compared methods are right together in
+            95% of studies (Bonferroni).
         p: Two-sided, adjusted likewise.
-        curves: What was interpolated along; for each, where they share fewer than two rates.
+        curves: What the curves go through, in words; of both, where that is not the same.
         of_methods: Whether errors include the deviation between runs; else they are those of these
             checkpoints.
     """
@@ -81,7 +80,7 @@ Point = tuple[float, float]  # learning rate and share of the training
 
 
 def matched(group: Group) -> list[Matched]:
-    """Every method against sft, those that keep most first; empty where nothing can be matched."""
+    """Every method against sft, the one that keeps most first; empty where none can be compared."""
     base = next((one for one in group.runs if is_base(one) and has_both_scores(one)), None)
     settings = seed_groups([one for one in group.runs if has_both_scores(one)])
     by_method: dict[str, dict[Point, SeedGroup]] = {}
@@ -113,16 +112,14 @@ def matched(group: Group) -> list[Matched]:
 
 
 def general_at(domain: np.ndarray, general: np.ndarray, gain: float) -> np.ndarray:
-    """General score where a curve first has gained so much on the domain.
+    """The general score where each curve first reaches a gain on the domain.
 
     Args:
-        domain, general: [resamples, points]; the first point is the base model.
+        domain, general: Scores [resamples, points]; the first point is the base model.
 
     Returns:
-        [resamples]; where a resampled curve never gains so much, its value at the most it gains.
+        [resamples]; of a curve that never gains so much, the value where it gains most.
     """
-    import numpy as np
-
     before, after, share, reached = _between(domain, gain)
     every = np.arange(len(domain))
     between = general[every, before] + share * (general[every, after] - general[every, before])
@@ -130,15 +127,14 @@ def general_at(domain: np.ndarray, general: np.ndarray, gain: float) -> np.ndarr
 
 
 def bend_at(domain: np.ndarray, general: np.ndarray, gain: float) -> np.ndarray:
-    """By how much the curve of `general_at` may lie above or below its straight line there.
+    """By how much a curve may lie above or below the straight line that `general_at` follows.
 
-    A parabola through both neighbours that does not turn between them is off by no more.
+    A parabola through both points that does not turn between them is off by at most s (1 - s) times
+    their difference, s being how far it is between them.
 
     Returns:
-        [resamples]; 0 where the curve never gains so much.
+        [resamples]; 0 of a curve that never gains so much.
     """
-    import numpy as np
-
     before, after, share, reached = _between(domain, gain)
     every = np.arange(len(domain))
     step = np.abs(general[every, after] - general[every, before])
@@ -148,9 +144,10 @@ def bend_at(domain: np.ndarray, general: np.ndarray, gain: float) -> np.ndarray:
 def _between(
     domain: np.ndarray, gain: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """For each curve: points before and after it first gains so much, how far between, if ever."""
-    import numpy as np
+    """Where each curve first reaches a gain: the points before and after it, and how far between.
 
+    The last array says whether it reaches the gain at all.
+    """
     gains = domain - domain[:, :1]
     reached = gains >= gain
     every = np.arange(len(gains))
@@ -163,7 +160,10 @@ def _between(
 
 @dataclass(frozen=True)
 class _Draws:
-    """Scores of all settings as measured (first row) and resampled: [1 + DRAWS, settings]."""
+    """Scores of all settings, as measured in the first row, then resampled: [1 + DRAWS, settings].
+
+    `of_methods` as in `Matched`.
+    """
 
     domain: np.ndarray
     general: np.ndarray
@@ -171,21 +171,18 @@ class _Draws:
 
     @classmethod
     def of(cls, scores: Scores) -> _Draws:
-        import numpy as np
-
         generator = np.random.default_rng(0)
         trainings = [name.rpartition(" @")[0] for name in scores.place]
         place = np.unique(trainings, return_inverse=True)[1]
         drawn, known = [], []
-        parts: tuple[Part, ...] = ("domain", "general")
-        for part in parts:
+        for part in PARTS:
             # As in `Scores.contrast`: one more item on which two settings disagree.
             items = scores.items[part] + np.diag(np.full(len(place), scores.unit[part] / 2))
             mean = scores.means[part]
             total = generator.multivariate_normal(mean, items, DRAWS, method="eigh")
             deviation = scores.deviations[part]
             if deviation is not None:
-                # The deviation is an estimate too: errors of runs have the tails of Student's t.
+                # The deviation is itself an estimate: errors of runs are Student's t.
                 chance = generator.chisquare(deviation.df, (DRAWS, 1))
                 error = np.sqrt(deviation.variance * deviation.df / chance)
                 of_training = generator.normal(size=(DRAWS, place.max() + 1))[:, place]
@@ -196,13 +193,11 @@ class _Draws:
         return cls(drawn[0], drawn[1], None not in known)
 
     def most_gain(self, places: Sequence[int]) -> float:
-        """On the domain, of a curve, as it was measured."""
+        """The largest gain on the domain of a curve as it was measured."""
         return float(self.domain[0, places].max() - self.domain[0, places[0]])
 
     def at(self, gain: float, curves: Collection[Sequence[int]]) -> tuple[np.ndarray, float]:
-        """[1 + DRAWS]: the general score at a gain, the curves' mean; how far they may bend."""
-        import numpy as np
-
+        """The general score at a gain [1 + DRAWS], the mean over curves; how far it may bend."""
         along = [(self.domain[:, places], self.general[:, places]) for places in curves]
         values = np.mean([general_at(*curve, gain) for curve in along], axis=0)
         return values, float(np.mean([bend_at(x[:1], y[:1], gain) for x, y in along]))
@@ -210,11 +205,11 @@ class _Draws:
 
 @dataclass(frozen=True)
 class _Compared:
-    """A method against the reference, before it is known how many are compared.
+    """A method against the reference, before it is known how many methods are compared.
 
     Attributes:
         differences: [DRAWS], along straight lines.
-        bend: By how much it may be off, as curves may bend between runs.
+        bend: By how much they may be off, as curves may bend between points.
     """
 
     method: str
@@ -226,9 +221,7 @@ class _Compared:
     curves: str
 
     def told(self, methods: int, of_methods: bool) -> Matched:
-        """With an error that is corrected for so many methods."""
-        import numpy as np
-
+        """With an interval and a p that are corrected for so many methods."""
         side = LEVEL / 2 / methods
         low, high = np.quantile(self.differences, [side, 1 - side])
         below = int((self.differences - self.bend <= 0).sum())
@@ -249,6 +242,11 @@ class _Compared:
 def _against_reference(
     method: str, own: set[Point], reference: set[Point], scores: Scores, drawn: _Draws
 ) -> _Compared | None:
+    """None where one of the two has no curve, or gains nothing on the domain.
+
+    Args:
+        own, reference: The points of the method and of the reference.
+    """
     both = own & reference
     is_shared = len(_rates(both)) > 1
     points = {REFERENCE: both, method: both} if is_shared else {REFERENCE: reference, method: own}
@@ -288,14 +286,14 @@ def _against_reference(
 
 
 def _rates(points: Collection[Point]) -> list[float]:
-    """Of the whole trainings."""
+    """The learning rates of the whole trainings."""
     return sorted(lr for lr, share in points if share == 1)
 
 
 def _curves(method: str, points: Collection[Point], scores: Scores) -> dict[str, list[int]]:
-    """{what it goes along: where it stands in the scores, the base model first}.
+    """{what a curve goes through, in words: places in the scores, the base model's first}.
 
-    A single training is no curve: there is nothing between it and the base model.
+    A single training without points is no curve: nothing is known between it and the base model.
     """
     rates = _rates(points)
     along = {}
@@ -309,7 +307,7 @@ def _curves(method: str, points: Collection[Point], scores: Scores) -> dict[str,
 
 
 def _places(method: str, points: Sequence[Point], scores: Scores) -> list[int]:
-    """Where a curve stands in the scores, the base model first."""
+    """The places of points in the scores, behind that of the base model."""
     return [scores.place["base"], *(scores.place[_name(method, point)] for point in points)]
 
 
@@ -318,7 +316,7 @@ def _name(method: str, point: Point) -> str:
 
 
 def headline(found: Sequence[Matched]) -> str:
-    """The first thing to say of a study with several rates; empty where nothing was matched."""
+    """One line on the method that keeps most and on the verdicts; empty without any comparison."""
     if not found:
         return ""
     best = found[0]

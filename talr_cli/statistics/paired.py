@@ -1,8 +1,8 @@
 """Two runs on the same items: the difference of their scores, and whether it is more than noise.
 
 Two answers to the same item agree more often than answers to different ones, so a paired difference
-is surer than that of two independent scores. Items are taken as a sample of all that could have
-been asked, the two models as they are: another seed is another model. Knows results only.
+has a smaller error than that of two independent scores. Items are a sample of all that could have
+been asked; the two models are taken as they are: another seed is another model. Knows results only.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from talr_cli.statistics.items import span
-from talr_cli.statistics.pairs import Results, score_of, section_of, unlike
+from talr_cli.statistics.pairs import Results, score_of, section_of, tasks_of, unlike
 
 RESAMPLES = 10_000
 LEVEL = 0.05
@@ -29,13 +29,13 @@ class Difference:
     """By how much the second of two runs scored more than the first.
 
     Attributes:
-        difference: Of the scores.
+        difference: The second score less the first.
         low, high: The 95% interval: percentiles of the bootstrap over items. Wider where a task has
             a single item, which says nothing of others.
         p: Two-sided, of the same bootstrap: twice the share of resamples on the rarer side of 0.
-        n, won, lost: Items, and those on which the second scored higher and lower.
-        stderr: Of the difference; None where a task has a single item.
-        sign_flip: p of the sign-flip test: items' changes keep their sizes and get random signs.
+        n, won, lost: Number of items, and of those on which the second scored higher, and lower.
+        stderr: Standard error of the difference; None where a task has a single item.
+        sign_flip: Two-sided p of the permutation test that gives items' changes random signs.
         mcnemar: The same in closed form, McNemar's exact test; None unless this is one task whose
             items are all 0 or 1.
     """
@@ -53,25 +53,21 @@ class Difference:
 
     @property
     def text(self) -> str:
+        """As `with_interval`."""
         return with_interval(self.difference, self.low, self.high)
 
     @property
     def is_distinguishable(self) -> bool:
-        """Whether it is more than noise at the 5% level, by every test that was made.
+        """Whether it is more than noise at the 5% level, by the bootstrap and the exact test.
 
-        With few discordant items the bootstrap finds too much, and the exact test corrects it. A
-        task's only item is no sample of it.
+        The bootstrap finds too much where few items differ. The only item of a task tells nothing.
         """
         exact = self.sign_flip if self.mcnemar is None else self.mcnemar
         return self.stderr is not None and self.p < LEVEL and exact < LEVEL
 
 
 def compare_part(before: Results, after: Results, part: str) -> Difference | None:
-    """The change of one part's score from `before` to `after`; None where it cannot be paired.
-
-    Args:
-        part: `domain`, `general` (the mean of the tasks) or `general/TASK`.
-    """
+    """As `difference`; None where the runs cannot be paired."""
     try:
         return difference(before, after, part)
     except UnpairedError:
@@ -79,12 +75,15 @@ def compare_part(before: Results, after: Results, part: str) -> Difference | Non
 
 
 def with_interval(difference: float, low: float, high: float) -> str:
-    """A difference with its 95% interval, as it is written everywhere; nothing is -0.000."""
+    """A difference with its interval, as it is written everywhere; never -0.000."""
     return f"{difference:+z.3f} [{low:+z.3f}, {high:+z.3f}]"
 
 
 def difference(before: Results, after: Results, part: str) -> Difference:
-    """As `compare_part`.
+    """The change of the score of a part from `before` to `after`.
+
+    Args:
+        part: `domain`, `general` (the mean of the tasks) or `general/TASK`.
 
     Raises:
         UnpairedError: The runs were not measured alike, or their items are unknown or not the same.
@@ -92,7 +91,7 @@ def difference(before: Results, after: Results, part: str) -> Difference:
     _check_alike(before, after, part)
     parts = [part]
     if part == "general":
-        parts = [f"general/{task}" for task in sorted(before["general"].get("tasks", {}))]
+        parts = sorted(tasks_of(before))
     found = paired_difference([[*paired_items(before, after, one).values()] for one in parts])
     first, second = (score_of(one, part) for one in (before, after))
     if first is None or second is None:
@@ -130,7 +129,10 @@ def paired_difference(tasks: Sequence[Sequence[tuple[float, float]]]) -> Differe
     """The plain mean over tasks of the mean difference of their items.
 
     Args:
-        tasks: For each task the scores of its items, before and after.
+        tasks: For each task the scores of its items, (before, after).
+
+    Raises:
+        UnpairedError: There is no task, or one has no items.
     """
     import numpy as np
 
@@ -168,14 +170,14 @@ def paired_difference(tasks: Sequence[Sequence[tuple[float, float]]]) -> Differe
 def _resampled(
     tasks: tuple[tuple[tuple[float, ...], tuple[int, ...]], ...],
 ) -> tuple[float, float, float, float]:
-    """95% interval and p of a mean of tasks (Efron and Tibshirani 1993, chapters 13 and 15).
+    """Ends of the 95% interval, p and `sign_flip` of a mean of tasks.
 
-    Items are resampled within each task. How often each value is drawn is multinomial: the same
-    as drawing items, in any order of them, and quick where scores have few values. The last is the
-    p of `sign_flip`, from as many draws.
+    Percentile interval and test of Efron and Tibshirani (1993, chapters 13 and 15). Items are
+    resampled within each task. How often each value is drawn is multinomial: the same as drawing
+    items one by one, and quick where scores have few values.
 
     Args:
-        tasks: For each task the values that occur among its items, and how often.
+        tasks: For each task the changes that occur among its items, and how often each does.
     """
     import numpy as np
 
@@ -207,7 +209,7 @@ def _resampled(
 
 
 def mcnemar(won: int, lost: int) -> float:
-    """Two-sided p of the exact test: of the items that flipped, half flip each way by chance."""
+    """Two-sided p of McNemar's exact test: by chance items flip either way equally often."""
     flipped = won + lost
     tail = sum(math.comb(flipped, count) for count in range(min(won, lost) + 1))
     return min(1.0, 2 * tail / 2**flipped)

@@ -1,15 +1,38 @@
-"""What results.json says of a run, and whether a score of one run can be set beside another's."""
+"""What results.json says of a run, and whether a score of one run can be compared with another's.
+
+A *part* is what a score is of: `domain`, `general` (the mean of its tasks) or `general/TASK`.
+"""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from talr_cli.runs.names import as_now, run_name
 
-Results = dict[str, Any]
-PARTS = ("domain", "general")
+Results = dict[str, Any]  # the content of a results.json
+PARTS: tuple[Literal["domain", "general"], ...] = ("domain", "general")
+
+# By what a score was measured: where it differs two scores are not compared.
+_MEASURE = (
+    "scorer",
+    "suite",
+    "limit",  # a score of the first items only is no estimate of the same thing
+    "answer_by",
+    "backend",
+    "chat_template",
+    "metric",
+    "version",
+    "definition",
+)
+# The same, of what a model brings along: two models may differ in it, a model and its base may not.
+_OF_MODEL = {
+    "prompts_hash": "was asked by other prompts: model.chat_template, template_arguments or date",
+    "max_new_tokens": "was answered within other numbers of tokens: domain.max_new_tokens",
+    "prompts_cut": "has lost the beginnings of other prompts: suite.max_length",
+}
 
 
 def is_base(results: Results) -> bool:
+    """Whether these are the scores of the base model, before any fine-tuning."""
     return results["run"]["method"] == "base"
 
 
@@ -25,7 +48,7 @@ def averaging_alpha(results: Results) -> float | None:
 
 
 def share_trained(results: Results) -> float:
-    """After which share of its training's steps the weights were taken."""
+    """The share of the training's steps after which the weights were taken; 1 at its end."""
     taken = (results.get("weights") or {}).get("taken")
     return taken["at"] if taken else 1.0
 
@@ -38,18 +61,15 @@ def method_label(results: Results) -> str:
 
 
 def run_label(results: Results) -> str:
-    """As `method_label`, with the share of the steps where the weights were taken before the end.
-
-    It tells apart the models that one training makes.
-    """
+    """As `method_label`, with the share of the steps for a point along a training: `sft @0.5`."""
     share = share_trained(results)
     return method_label(results) + ("" if share == 1 else f" @{share:.3g}")
 
 
 def paths(runs: Iterable[Results]) -> list[list[Results]]:
-    """The runs along each training in their order; a training that was scored once is none.
+    """The points along each training in their order; trainings with a single point are left out.
 
-    Models averaged by one alpha from the points of one training are a path too.
+    Models that are averaged from the points of one training by the same alpha are a path too.
     """
     found: dict[tuple[str, str], list[Results]] = {}
     for one in runs:
@@ -58,18 +78,19 @@ def paths(runs: Iterable[Results]) -> list[list[Results]]:
 
 
 def training_of(results: Results) -> str:
-    """The training that the weights are of, by its run's name: one for its points and averages."""
+    """The name of the run whose training the weights come from, also of points and averages."""
     taken, averaged = (results.get("weights") or {}).get("taken"), averaged_from(results)
     return as_now((taken or averaged or {"of": name_of(results)})["of"])
 
 
 def name_of(results: Results) -> str:
-    """What the run's directory is called."""
+    """The name of the run's directory."""
     run = results["run"]
     return run_name(run["method"], run["lr"], run["seed"], share_trained(results), run["id"])
 
 
 def has_both_scores(results: Results) -> bool:
+    """Whether the domain and the general score are known."""
     return all(score_of(results, part) is not None for part in PARTS)
 
 
@@ -79,20 +100,20 @@ def point(results: Results) -> tuple[float, float]:
 
 
 def score_of(results: Results, part: str) -> float | None:
-    """The score of a part as in `section_of`; None where it is not measured or not a number."""
+    """The score of a part; None where it was not measured or is not a number."""
     section = section_of(results, part)
     return section["score"] if section else None
 
 
 def measured_alike(one: Results, other: Results, part: str) -> bool:
-    """Whether both were scored by the same measure on the same items."""
+    """Whether both were scored by the same measure on the same items, from the same base model."""
     return unlike(one, other, part) is None
 
 
 def unlike(one: Results, other: Results, part: str) -> str | None:
-    """Why the scores of a part, as in `section_of`, cannot be compared; None where they can.
+    """Why the scores of a part cannot be compared; None where they can.
 
-    Content decides: what the base models are made of and what was asked, whatever their names.
+    Hashes of the base models' weights and of the items decide, never names.
     """
     bases = one["run"]["base"], other["run"]["base"]
     if bases[0] != bases[1]:
@@ -103,11 +124,12 @@ def unlike(one: Results, other: Results, part: str) -> str | None:
 def measured_otherwise(
     one: Results, other: Results, part: str, of_model: bool = False
 ) -> str | None:
-    """As `unlike`, whatever the base models are.
+    """As `unlike`, for runs of any two base models.
 
     Args:
-        of_model: Whether what belongs to a model counts too: how its prompts are written, how long
-            all may be. What either does not say counts for nothing: it is older.
+        of_model: Whether the model's own settings are compared too: how prompts are written, how
+            long answers may be. A value that either lacks is not: earlier versions did not
+            record it.
     """
     first, second = section_of(one, part), section_of(other, part)
     if not first or not second:
@@ -115,24 +137,21 @@ def measured_otherwise(
     datasets = one["run"]["dataset"], other["run"]["dataset"]
     if part == "domain" and datasets[0] != datasets[1]:
         return f"domain is {datasets[0]} and {datasets[1]}"
-    # A quick look at the first items is no estimate of the same thing.
     for key in _MEASURE:
-        # What does not say its backend was scored when there was one.
-        one_way, other_way = (
+        # Earlier versions had one backend only, and recorded neither template nor scorer.
+        values = [
             section.get(key, "hf" if key == "backend" else None) for section in (first, second)
-        )
-        if one_way != other_way and part == "domain" and key == "definition":
-            if one_way is None or other_way is None:
-                continue  # of results from before it was recorded nobody knows
+        ]
+        is_scorer = key == "definition" and part == "domain"
+        if values[0] == values[1] or (None in values and (is_scorer or key == "chat_template")):
+            continue
+        if is_scorer:
             return (
-                f"domain was scored by two versions of {first['scorer']} ({one_way} and "
-                f"{other_way}); to score again: the command that made each (`talr show RUN`), "
+                f"domain was scored by two versions of {first['scorer']} ({values[0]} and "
+                f"{values[1]}); to score again: the command that made each (`talr show RUN`), "
                 "which trains nothing again"
             )
-        if key == "chat_template" and None in (one_way, other_way):
-            continue  # one of them was scored when it was not recorded
-        if one_way != other_way:
-            return f"{part} was scored by {key}={one_way} and {key}={other_way}"
+        return f"{part} was scored by {key}={values[0]} and {key}={values[1]}"
     asked = first.get("items_hash"), second.get("items_hash")
     if asked[0] != asked[1]:
         return f"{part} was scored on other items ({short(asked[0])} and {short(asked[1])})"
@@ -144,7 +163,7 @@ def measured_otherwise(
         if reason is not None:
             return reason
     for key, reason in _OF_MODEL.items() if of_model else ():
-        values = first.get(key), second.get(key)
+        values = [first.get(key), second.get(key)]
         if values[0] != values[1] and None not in values:
             return f"{part} {reason} ({short(str(values[0]))} and {short(str(values[1]))})"
     return None
@@ -167,29 +186,23 @@ def _both_differ(one: Results, other: Results, key: str) -> bool:
 
 
 def short(fingerprint: str | None) -> str:
-    """As much of a hash as tells two apart for people."""
+    """The first characters of a hash, enough for people to tell two apart."""
     return (fingerprint or "unknown")[:8]
 
 
 def section_of(results: Results, part: str) -> dict[str, Any] | None:
-    """What results.json says of `domain`, of `general` or of `general/TASK`."""
+    """What results.json says of a part; None where it was not scored."""
     section, _, task = part.partition("/")
     if not task or not results[section]:
         return results[section]
     return results[section].get("tasks", {}).get(task)
 
 
-def points_alike(one: Results, other: Results) -> bool:
-    """Whether both scores of the one can be set beside those of the other."""
-    return all(measured_alike(one, other, part) for part in PARTS)
+def tasks_of(results: Results) -> list[str]:
+    """`general/TASK` of each task of the general score, in the order of the suite."""
+    return [f"general/{task}" for task in (results["general"] or {}).get("tasks", {})]
 
 
-_OF_MODEL = {
-    "prompts_hash": "was asked by other prompts: model.chat_template, template_arguments or date",
-    "max_new_tokens": "was answered within other numbers of tokens: domain.max_new_tokens",
-    "prompts_cut": "has lost the beginnings of other prompts: suite.max_length",
-}
-_MEASURE = (
-    *("scorer", "suite", "limit", "answer_by", "backend", "chat_template", "metric", "version"),
-    "definition",
-)
+def parts_of(results: Results) -> list[str]:
+    """The parts that have items: `domain` and `general/TASK` of each task."""
+    return ["domain", *tasks_of(results)]

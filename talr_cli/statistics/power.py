@@ -1,7 +1,7 @@
-"""The smallest difference of two checkpoints that the test items can show, before any training.
+"""The smallest difference between two checkpoints that the test items can show.
 
-Knows the scores of a base model and how many items they are of. Where methods are compared the
-deviation between runs comes on top: scripts/simulate_study.py has both.
+Knows the scores of a base model and the number of items: it can be told before any training. The
+deviation between runs comes on top where methods are compared: scripts/simulate_study.py.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _MANY = 5_000  # items from which on the exact test and the normal one agree
 
 
 def smallest_difference(tasks: Sequence[tuple[float, int]]) -> float | None:
-    """The smallest change of a mean of accuracies that is seen at the 5% level with 80% power.
+    """The smallest change of a mean of accuracies that is found at the 5% level with 80% power.
 
-    Both models answer the same items (Connor 1987, with the discordant share of two answers that
-    are correlated by AGREEMENT). Each task is taken to change by as much, towards the middle, where
-    the variance is larger. A single task is tested by McNemar's exact test, as `talr compare` does,
-    the mean of several by its normal error.
+    Both models answer the same items; how many answers differ follows from their correlation,
+    AGREEMENT (Connor 1987). Every task is taken to change by as much, towards 0.5, where the
+    variance is larger. A single task is tested by McNemar's exact test, as `talr compare` does,
+    the mean of several tasks by a z-test.
 
     Args:
         tasks: Score before, between 0 and 1, and number of items of each task.
@@ -37,14 +37,19 @@ def smallest_difference(tasks: Sequence[tuple[float, int]]) -> float | None:
 
     if len(tasks) == 1 and tasks[0][1] <= _MANY:
         return _by_exact_test(*tasks[0])
+    sizes = [n for _, n in tasks]
+    # As `Difference.is_distinguishable`: every task needs two items, and too few random signs are
+    # all alike by chance.
+    if min(sizes) < 2 or 0.5 ** (sum(sizes) - 1) >= LEVEL:
+        return None
 
     def missing(change: float) -> float:
-        """By how much a change is smaller than what is seen at its variance."""
+        """By how much a change falls short of what is found at its variance."""
         variances = [_variance(score, change) / n for score, n in tasks]
         return _QUANTILES * math.sqrt(sum(variances)) / len(tasks) - change
 
     # Not from 0: there a score of 0 or 1 has no noise.
-    least = 1 / max(n for _, n in tasks)
+    least = 1 / max(sizes)
     most = max(max(score, 1 - score) for score, _ in tasks)
     if missing(most) >= 0:
         return None
@@ -58,13 +63,13 @@ def _by_exact_test(score: float, n: int) -> float | None:
     from scipy.stats import binom
 
     flipped = np.arange(n + 1)
-    # By the number of items that flip: the most that may go the rarer way in a significant test;
-    # -1 where no split is significant.
+    # For each number of items that flip the most that may flip the rarer way in a significant
+    # test; -1 where no split is significant.
     rarer = binom.ppf(LEVEL / 2, flipped, 0.5) - 1
 
     def missing(change: float) -> float:
         """By how much the power at this change falls short of POWER."""
-        share = min(1.0, _variance(score, change) + change**2)  # of the items: those that flip
+        share = min(1.0, _variance(score, change) + change**2)  # that items flip
         seen = binom.cdf(rarer, flipped, max(0.0, 1 - change / share) / 2)
         return POWER - float(binom.pmf(flipped, n, share) @ seen)
 
@@ -77,13 +82,13 @@ def _variance(score: float, change: float) -> float:
     after = min(1.0, score + change) if score <= 0.5 else max(0.0, score - change)
     before_variance, after_variance = (one * (1 - one) for one in (score, after))
     shared = AGREEMENT * math.sqrt(before_variance * after_variance)
-    # It is smallest where no more items flip than the mean needs, all of them one way.
+    # The variance where no more items flip than the change needs, all of them one way.
     least = change * (1 - change)
     return max(before_variance + after_variance - 2 * shared, least)
 
 
 def smallest_of(section: dict[str, Any] | None) -> float | None:
-    """As `smallest_difference`, for a part of results.json; None also where it is no accuracy."""
+    """As `smallest_difference`, for a section of results.json; None also if it is no accuracy."""
     if not section:
         return None
     tasks = list(section.get("tasks", {}).values()) or [section]
@@ -94,7 +99,7 @@ def smallest_of(section: dict[str, Any] | None) -> float | None:
 
 
 def power_text(base: Results) -> str:
-    """One sentence; empty where nothing is known."""
+    """The smallest changes of both scores in a sentence; empty where none is known."""
     told = []
     for part in PARTS:
         size = smallest_of(base[part])

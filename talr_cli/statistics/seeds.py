@@ -1,8 +1,8 @@
-"""Several seeds of one setting, and what they score together.
+"""Runs of one setting that differ in their seed: which they are, and their mean score.
 
 A standard deviation over seeds says how far another seed may lie; the standard error of a run says
-how far other test items may lie. Knows results only, which name a method and an lr, and have a
-hash of every other setting, if they are not older than it.
+how far its score on other test items may lie. Knows results only: they name method and learning
+rate, and have a hash of all other settings, `setting`, which those of earlier versions lack.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 from talr_cli.printable import rate_text
 from talr_cli.statistics.estimates import Estimate, estimate_of, mean_and_deviation
 from talr_cli.statistics.pairs import (
+    PARTS,
     Results,
     is_base,
     measured_alike,
@@ -24,25 +24,14 @@ from talr_cli.statistics.pairs import (
 )
 
 
-class OfSetting(Protocol):
-    """What a line may go through: a method by its label, a hash of all but rate, seed and share."""
-
-    @property
-    def label(self) -> str: ...
-
-    @property
-    def setting(self) -> str | None: ...
-
-
-S = TypeVar("S", bound=OfSetting)
-
-
 @dataclass(frozen=True)
 class SeedGroup:
     """Runs of one method and lr, measured alike, that differ in their seed only.
 
-    `share` of their steps were made when the weights were taken; `setting` is a hash of all else
-    that they were made with, None of results that do not have it.
+    Attributes:
+        label: As `method_label`.
+        share: As `share_trained`.
+        setting: The hash of everything else they were made with; None where it is not known.
     """
 
     label: str
@@ -52,7 +41,7 @@ class SeedGroup:
     setting: str | None = None
 
     def estimate(self, part: str) -> Estimate | None:
-        """Mean and standard deviation of the domain or general score; one run: its own error."""
+        """Mean and standard deviation of the domain or general score; of one run its own error."""
         scored = [found for one in self.runs if (found := estimate_of(one[part]))]
         if len(scored) == 1:
             return scored[0]
@@ -60,10 +49,10 @@ class SeedGroup:
 
 
 def seed_groups(runs: Sequence[Results]) -> list[SeedGroup]:
-    """The tuned runs of one model and dataset, in the order of the table.
+    """The fine-tuned runs of one model and dataset by setting, in the order of the runs.
 
-    Where a seed occurs twice, the runs differ in a setting that these results do not have: each of
-    them is then a group of its own.
+    Where a seed occurs twice the runs differ in something that these results do not record: each
+    of them is then a group of its own.
     """
     groups: list[list[Results]] = []
     for one in runs:
@@ -93,23 +82,23 @@ def seed_groups(runs: Sequence[Results]) -> list[SeedGroup]:
 
 
 def setting_of(runs: Sequence[Results]) -> str | None:
-    """The hash of what runs of one setting were made with; None where none of them has it."""
+    """The hash of the settings of runs that share them; None where no run has it."""
     return next((one["setting"] for one in runs if one.get("setting")), None)
 
 
-def curves(settings: Sequence[S]) -> list[list[S]]:
+def curves(settings: Sequence[SeedGroup]) -> list[list[SeedGroup]]:
     """The settings of each method, those together that differ in rate and share of the steps alone.
 
     Through these a line may go. Methods stand in the order of their first setting, the longest of a
     method's curves first. What older results do not say counts for nothing.
     """
-    by_method: dict[str, list[S]] = {}
+    by_method: dict[str, list[SeedGroup]] = {}
     for one in settings:
         by_method.setdefault(one.label, []).append(one)
-    found: list[list[S]] = []
+    found: list[list[SeedGroup]] = []
     for of_method in by_method.values():
         several = len({one.setting for one in of_method} - {None}) > 1
-        alike: dict[str | None, list[S]] = {}
+        alike: dict[str | None, list[SeedGroup]] = {}
         for one in of_method:
             alike.setdefault(one.setting if several else None, []).append(one)
         found += sorted(alike.values(), key=len, reverse=True)
@@ -121,12 +110,12 @@ def only_settings(groups: Sequence[SeedGroup]) -> dict[tuple[str, float, float],
 
     Of a method those of its longest curve; none, where several are as long.
     """
-    times = Counter(map(_place, groups))
+    times = Counter(map(_name, groups))
     return {
         (one.label, one.lr, one.share): one
         for of_method in _by_method(groups).values()
         for one in _longest(of_method)
-        if one.lr is not None and times[_place(one)] == 1
+        if one.lr is not None and times[_name(one)] == 1
     }
 
 
@@ -145,10 +134,10 @@ def _longest(of_method: Sequence[list[SeedGroup]]) -> list[SeedGroup]:
 def ambiguous_lines(runs: Sequence[Results]) -> list[str]:
     """A line for each method, or for each of its rates, that `only_settings` leaves out."""
     settings = whole_trainings(runs)
-    times = Counter(map(_place, settings))
+    times = Counter(map(_name, settings))
     lines = [
         f"{label} at lr {rate_text(lr)}: its runs are of {count} settings, which differ in more "
-        "than the seed" + _in_data([one for one in settings if _place(one) == (label, lr, share)])
+        "than the seed" + _in_data([one for one in settings if _name(one) == (label, lr, share)])
         for (label, lr, share), count in times.items()
         if lr is not None and count > 1
     ]
@@ -168,12 +157,12 @@ def _in_data(settings: Sequence[SeedGroup]) -> str:
     return ", their training data too" if len(known) > 1 else ""
 
 
-def _place(group: SeedGroup) -> tuple[str, float | None, float]:
+def _name(group: SeedGroup) -> tuple[str, float | None, float]:
     return group.label, group.lr, group.share
 
 
 def whole_trainings(runs: Sequence[Results]) -> list[SeedGroup]:
-    """Of `seed_groups` those that were trained to their end."""
+    """The `seed_groups` without points along a training."""
     return [one for one in seed_groups(runs) if one.share == 1]
 
 
@@ -183,13 +172,12 @@ def _belongs(one: Results, other: Results) -> bool:
         and _rate(one) == _rate(other)
         and len({each["setting"] for each in (one, other) if each.get("setting")}) < 2
         and all(
-            measured_alike(one, other, part) or not one[part] or not other[part]
-            for part in ("domain", "general")
+            measured_alike(one, other, part) or not one[part] or not other[part] for part in PARTS
         )
     )
 
 
 def _rate(one: Results) -> float | None:
-    """lr as it is written: rates that differ in the last bit, as of a search, are one."""
+    """The learning rate as it is written: of a search rates may differ in the last bit."""
     lr = one["run"]["lr"]
     return None if lr is None else float(rate_text(lr))

@@ -18,12 +18,12 @@ def test_each_task_and_direction_has_its_turn():
     found = chosen(flips)
     assert len(found) == MOST
     kinds = [(one["part"], one["b"] > one["a"]) for one in found]
-    # What was forgotten in general first; what has no texts after what has.
+    # What was forgotten in general first; what has no texts not at all.
     assert kinds[:4] == [
         ("general/a", False), ("general/b", False), ("domain", False), ("domain", True)
     ]  # fmt: skip
     assert found[1]["id"] == "1"
-    assert kinds.count(("domain", True)) == 3
+    assert kinds.count(("domain", True)) == 4
     assert chosen(flips[:4]) == flips[:4]
 
 
@@ -31,7 +31,7 @@ def test_texts_of_others_stand_there_as_they_are():
     text = as_section([flip("domain", EVIL, 1, 0, text=EVIL)], "base model", EVIL)
     assert "<script>" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;\n\\x1b[31m &amp; more" in text
-    assert "Items right before and wrong now: 1; the reverse: 0." in text
+    assert "Lost, items that score lower now: 1; won: 0." in text
     counted = as_section([flip("domain", 1, 1, 0, text=None)], "a", "b")
     assert "<article" not in counted  # an item without its texts is no example
-    assert "wrong now: 1; the reverse: 0. All of them: talr compare" in counted
+    assert "score lower now: 1; won: 0. All of them: talr compare" in counted

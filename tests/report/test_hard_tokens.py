@@ -7,7 +7,7 @@ import pytest
 from command_line import talr, train
 
 from talr_cli.report.hard_tokens import html_page, summary
-from talr_cli.statistics.steps import easy_share_by_epoch
+from talr_cli.statistics.easy_share import easy_share_by_epoch
 
 RECORDS = [
     {"row": 0, "tokens": ["a", " <b>", "&"], "p": [0.9, 0.1, 0.5], "weight": [0.8, 0.01, 0.3]},

@@ -168,6 +168,7 @@ def test_the_page_has_a_part_and_pictures_for_each(tmp_path):
     write_study(tmp_path, [*TWO_BASES, TWO_SETS[2]], steps=4)
     page = write_report(load_runs(tmp_path, "s"), "s", tmp_path / "report").page
     text = page.read_text(encoding="utf-8")
+    assert " and 2 base models.</p>" in text
     for base in ("aaaa", "bbbb"):
         assert text.count(f">\n<h2>small ({base}) on medcalc</h2>") == 1
         for name in ("tradeoff", "score-by-lr", "loss"):

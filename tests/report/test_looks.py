@@ -81,6 +81,7 @@ def test_averages_are_shades_of_one_colour():
 
 
 def test_shades_go_from_light_to_dark_and_stay_visible_on_white():
+    assert shades((0.1, 0.2, 0.3), 1) == [(0.1, 0.2, 0.3)]
     for count in (1, 2, 6):
         sums = [sum(shade) for shade in shades(look_of("flow").color, count)]
         assert sums == sorted(sums, reverse=True)

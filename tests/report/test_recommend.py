@@ -215,7 +215,7 @@ def test_the_command_says_what_to_ship_and_what_is_missing(tmp_path):
     assert done.returncode == 1, done.stderr
     assert done.stderr == ""
     assert "small on other:\n  ship     nothing: no run loses at most 0.02" in done.stdout
-    assert "again    of the method nothing is known" in done.stdout
+    assert "again    how another training of this setting would do is not known" in done.stdout
     assert "ship     talr-lr1e-6-s0-talr" in done.stdout
     assert "talr export run=runs/s/small__medcalc/talr-lr1e-6-s0-talr out=" in done.stdout
     done = talr("recommend", "study=s", "max_general_loss=0.5", cwd=tmp_path, logger=None)

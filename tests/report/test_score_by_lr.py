@@ -57,6 +57,19 @@ def test_all_settings_are_drawn_and_methods_do_not_hide_each_other():
             assert len(set(nearest)) == len(lr), label
 
 
+def test_settings_of_one_name_are_two_lines_of_one_look_with_one_name():
+    runs = [
+        results("sft", lr, domain=(score, 0.03), id=f"{setting}{lr}") | {"setting": setting}
+        for setting, scores in (("one", (0.3, 0.4)), ("ten", (0.5, 0.6)))
+        for lr, score in zip((1e-6, 1e-5), scores, strict=True)
+    ]
+    domain = panels([BASE, *runs])[0]
+    lines = [bar.lines[0] for bar in domain.containers]
+    assert [line.get_ydata().tolist() for line in lines] == [[0.3, 0.4], [0.5, 0.6]]
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 1
+    assert domain.get_legend_handles_labels()[1].count("sft") == 1
+
+
 def test_a_score_that_no_run_has_has_no_panel(tmp_path):
     runs = [results("sft", general=None), results("talr", 1e-5, general=None)]
     plot_score_by_lr(comparable([BASE, *runs]), tmp_path)

@@ -10,8 +10,8 @@ from scipy import stats
 from synthetic_study import scored
 
 from talr_cli.report.tables.cells import as_csv, as_markdown
-from talr_cli.report.tables.screen import fitted
-from talr_cli.report.tables.table import estimate_cell, print_table, results_cells
+from talr_cli.report.tables.screen import fitted, print_cells
+from talr_cli.report.tables.table import estimate_cell, results_cells
 from talr_cli.report.tables.table import study_rows as rows_of_groups
 from talr_cli.statistics.contrasts import Contrast
 from talr_cli.statistics.estimates import Estimate
@@ -190,7 +190,7 @@ def test_terminal_table_has_the_same_cells():
 
 
 def test_printed_into_a_pipe_no_cell_is_folded(capsys):
-    print_table(comparable([BASE, results()]))
+    print_cells(results_cells(comparable([BASE, results()])))
     assert "│ 0.300 ± 0.030 │ +0.100 ± 0.036 │" in capsys.readouterr().out
 
 

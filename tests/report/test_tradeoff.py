@@ -98,6 +98,20 @@ def test_the_rates_of_a_method_are_joined_in_their_order():
     assert [line for line in lines if len(line) == 4 and numpy.allclose(line, expected)]
 
 
+def test_rates_are_joined_within_one_setting_only():
+    """Runs of one epoch and of ten have the same name, and are two lines."""
+    runs = []
+    for setting, down in (("one", 0.0), ("ten", 0.1)):
+        for lr, domain, general in ((1e-6, 0.25, 0.45), (1e-5, 0.3, 0.4)):
+            runs.append(results("sft", lr, domain, general - down) | {"setting": setting})
+    lines = [tuple(map(tuple, line.get_xydata())) for line in drawn([BASE, *runs]).get_lines()]
+    assert ((0.25, 0.45), (0.3, 0.4)) in lines
+    assert ((0.25, 0.35), (0.3, 0.3)) in [
+        tuple((round(x, 9), round(y, 9)) for x, y in line) for line in lines
+    ]
+    assert not [line for line in lines if len(line) == 4]
+
+
 @pytest.mark.parametrize("spread", [0.003, 0.02])
 def test_labels_of_twelve_runs_do_not_overlap(spread):
     cases = itertools.product(METHODS[:3], [1e-6, 5e-6, 1e-5, 5e-5])

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from synthetic_study import results, scored
 
-from talr_cli.statistics.paired import mcnemar
+from talr_cli.statistics.paired import mcnemar, paired_difference
 from talr_cli.statistics.power import power_text, smallest_difference, smallest_of
 
 
@@ -68,6 +68,18 @@ def test_more_items_show_less_and_a_handful_nothing():
     assert sizes == sorted(sizes, reverse=True)
     assert smallest_difference([(0.5, 3)]) is None
     assert smallest_difference([(0.0, 100)]) > 0.05  # items that turn right are noise too
+
+
+@pytest.mark.parametrize("sizes", [(2, 3), (1, 40), (1, 1), (2, 2, 1)])
+def test_of_several_tasks_too_few_items_show_nothing_as_in_a_comparison(sizes):
+    """Not even all items won are told from none."""
+    assert smallest_difference([(0.0, n) for n in sizes]) is None
+    assert not paired_difference([[(0.0, 1.0)] * n for n in sizes]).is_distinguishable
+
+
+def test_six_items_of_several_tasks_can_show_something():
+    assert smallest_difference([(0.0, 3), (0.0, 3)]) is not None
+    assert paired_difference([[(0.0, 1.0)] * 3] * 2).is_distinguishable
 
 
 @pytest.mark.parametrize(

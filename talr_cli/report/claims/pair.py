@@ -1,4 +1,4 @@
-"""The settings of a model and dataset as the claims ask for them: by method and learning rate.
+"""The settings of one model and dataset by method and learning rate, as claims ask for them.
 
 Knows which of them can be compared; does not know what is claimed.
 """
@@ -19,25 +19,32 @@ from talr_cli.statistics.settings import Part, Scores, scores_of
 
 
 class NotTestable(Exception):  # noqa: N818
-    """Why these runs say nothing of a claim."""
+    """Why a claim cannot be tested with these runs."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The settings of a group that have both scores, by method and learning rate."""
+    """The settings of a group that have both scores.
+
+    Attributes:
+        by_method: {method: {learning rate: setting}}.
+        paths: {(method, learning rate): run directories}.
+        others: {dataset: pairs} of the same model and base model, this one among them.
+    """
 
     group: Group
     by_method: dict[str, dict[float, SeedGroup]]
     paths: dict[tuple[str, float], list[Path]]
-    others: Mapping[str, list[Pair]]  # of the same model and base model, by dataset
+    others: Mapping[str, list[Pair]]
 
     @property
     def dataset(self) -> str:
-        """Its name, which several groups may share."""
+        """The dataset's plain name, which several groups may share."""
         return self.group.runs[0]["run"]["dataset"]
 
     @cached_property
     def scores(self) -> Scores:
+        """Of all settings, named as by `at`, and of the base model."""
         base = next((one for one in self.group.runs if is_base(one) and has_both_scores(one)), None)
         settings = {
             at(method, lr): seeds
@@ -64,15 +71,13 @@ class Pair:
         return rates
 
     def check_base(self) -> None:
+        """Raise NotTestable where the base model's scores are not known."""
         if "base" not in self.scores.place:
             raise NotTestable(self.scores.left_out.get("base", "the base model was not scored"))
 
-    def contrast(self, part: Part, weights: Mapping[str, float]) -> Contrast:
-        return self.scores.contrast(part, weights)
-
     def lead(self, part: Part, one: str, other: str) -> Contrast:
-        """Of a setting over another."""
-        return self.contrast(part, {one: 1, other: -1})
+        """The score of a setting less that of another."""
+        return self.scores.contrast(part, {one: 1, other: -1})
 
     def between_runs(self) -> str:
         """What is known of the deviation between runs of one setting."""
@@ -86,17 +91,20 @@ class Pair:
         return f"{told}, from {source}"
 
     def gains(self, names: Sequence[str]) -> bool:
-        """Whether any of these settings surely learned: the clearest of them has to pay for it."""
+        """Whether it is sure that one of these settings gained on the domain (Bonferroni)."""
         leads = [self.lead("domain", name, "base") for name in names]
-        # Of one seed it is asked whether these very checkpoints did.
+        # With one seed of everything it is asked whether these very checkpoints did.
         known = [replace(one, runs=one.runs or 0.0) for one in leads]
         return any_holds([one.not_above() for one in known]) < SIDE
 
 
 def gather_pairs(runs: Mapping[Path, Results]) -> list[Pair]:
-    """Of each group of comparable runs those that have both scores.
+    """A pair for each group of comparable runs, of whole trainings that have both scores.
 
-    Where runs of one method and rate differ in another setting, none of them counts.
+    Methods and rates whose runs are of several settings are left out.
+
+    Args:
+        runs: The results by run directory.
     """
     of_model: dict[tuple[str, str], dict[str, list[Pair]]] = {}
     pairs = []
@@ -116,5 +124,5 @@ def gather_pairs(runs: Mapping[Path, Results]) -> list[Pair]:
 
 
 def at(method: str, lr: float) -> str:
-    """What the setting is called in the scores of a pair."""
+    """The name of a setting in the scores of a pair."""
     return f"{method} {rate_text(lr)}"

@@ -1,7 +1,7 @@
-"""What is asked of the runs for each claim of the study; verdicts.py has claims and verdicts.
+"""The tests of each claim of the study; the claims themselves and verdicts are in verdicts.py.
 
-A test has a p for its statement and one against it, both over seeds and items. Where a best of
-several is spoken of, each of them is compared and all comparisons are paid for.
+A test has two p-values, for its statement and against it, over seeds and items. Where a statement
+is about the best of several, each of them is compared and p is corrected for all comparisons.
 """
 
 from __future__ import annotations
@@ -14,20 +14,24 @@ from talr_cli.printable import rate_text
 from talr_cli.report.claims.pair import NotTestable, Pair, at
 from talr_cli.statistics.contrasts import SIDE, Contrast, all_hold, any_holds, at_least, holm
 from talr_cli.statistics.easy_share import easy_share, easy_share_rise, read_steps
-from talr_cli.statistics.settings import Part
+from talr_cli.statistics.pairs import PARTS
 
 Answer = Literal["yes", "no", "open", "one seed"]
 
-LITTLE = 0.25  # of the domain gain is little to give up
-MARGIN = 0.02  # of a score is as good as nothing lost
-NAMED = 4  # runs at most
+LITTLE = 0.25  # the share of the domain gain that is little to give up
+MARGIN = 0.02  # of a score: a smaller loss counts as none
+NAMED = 4  # settings that are named; more are counted
 
 
 @dataclass(frozen=True)
 class Test:
-    """One statement of a claim: what was measured, and the p's of taking it for true and for false.
+    """One statement of a claim.
 
-    `needs_seeds` where nothing is known of how far another run of the same settings would lie.
+    Attributes:
+        measured: What was measured, in words.
+        wrong_if_yes: p of the hypothesis that the statement is false.
+        wrong_if_no: p of the hypothesis that it is true.
+        needs_seeds: The deviation between runs of one setting is not known.
     """
 
     statement: str
@@ -38,7 +42,7 @@ class Test:
 
 
 def answers(tests: Sequence[Test]) -> list[Answer]:
-    """Each on its own for `yes`; `no` at one level for all tests of the claim (Holm)."""
+    """The answers to the tests of a claim: `yes` each at the full level, `no` corrected by Holm."""
     against = holm([test.wrong_if_no for test in tests])
     found: list[Answer] = []
     for test, wrong in zip(tests, against, strict=True):
@@ -68,10 +72,10 @@ def _small_rates_suffice(pair: Pair) -> Iterator[Test]:
     )
     yield _test(
         f"general score: lr {lowest} loses less than half of what {highest} loses",
-        pair.contrast("general", {small: 1, "base": -0.5, large: -0.5}),
+        pair.scores.contrast("general", {small: 1, "base": -0.5, large: -0.5}),
     )
     kept = {
-        lr: pair.contrast("domain", {small: 1} | _less(name))
+        lr: pair.scores.contrast("domain", {small: 1, name: LITTLE - 1, "base": -LITTLE})
         for lr, name in names.items()
         if name != small
     }
@@ -80,11 +84,6 @@ def _small_rates_suffice(pair: Pair) -> Iterator[Test]:
         f"domain score: lr {lowest} has over {1 - LITTLE:.0%} of the gain of every other rate",
         {"the base": gain, **{rate_text(lr): one for lr, one in kept.items()}},
     )
-
-
-def _less(name: str) -> dict[str, float]:
-    """What is taken off the smallest rate's domain score: most of the gain of another rate."""
-    return {name: -(1 - LITTLE), "base": -LITTLE}
 
 
 # Claim 2
@@ -104,7 +103,8 @@ def _labels_widen_the_front(pair: Pair) -> Iterator[Test]:
     if explained.rates("sft", 3) != rates:
         raise NotTestable("the two datasets were trained at different learning rates")
     with_labels, with_words = _Front.of(pair, rates), _Front.of(explained, rates)
-    # More on the front: so many of the statements "on with labels" and "off with words" are true.
+    # More rates are on the front with labels than with words exactly if more of the statements "on
+    # with labels" and "off with words" are true than there are rates.
     needed = len(rates) + 1
     yield Test(
         "more learning rates are on the front with labels than with explanations",
@@ -124,9 +124,10 @@ def _labels_widen_the_front(pair: Pair) -> Iterator[Test]:
 
 @dataclass(frozen=True)
 class _Front:
-    """Of each rate the p of not being on the front, and of not being off it.
+    """{rate: p of the hypothesis that it is not on the Pareto front, and that it is not off it}.
 
-    Off is what another rate beats on both scores; on what every other rate trails on one at least.
+    A rate is off the front where another rate is better on both scores, and on it where every other
+    rate is worse on one of them.
     """
 
     not_on: dict[float, float]
@@ -142,7 +143,7 @@ class _Front:
             for other in rates:
                 if other == lr:
                     continue
-                leads = [pair.lead(part, at("sft", lr), at("sft", other)) for part in _SCORES]
+                leads = [pair.lead(part, at("sft", lr), at("sft", other)) for part in PARTS]
                 needs_seeds |= any(one.runs is None for one in leads)
                 ahead.append(any_holds([one.not_above() for one in leads]))
                 behind.append(all_hold([one.not_below() for one in leads]))
@@ -150,6 +151,7 @@ class _Front:
         return cls(not_on, not_off, needs_seeds)
 
     def text(self) -> str:
+        """Which rates are on the front, off it, or cannot be told."""
         surely = [lr for lr, p in self.not_on.items() if p < SIDE]
         off = [lr for lr, p in self.not_off.items() if p < SIDE]
         unknown = [lr for lr in self.not_on if lr not in surely and lr not in off]
@@ -157,11 +159,8 @@ class _Front:
         return ", ".join(f"{word} {_listed(rates)}" for word, rates in said if rates)
 
 
-_SCORES: tuple[Part, Part] = ("domain", "general")
-
-
 def _listed(rates: Sequence[float]) -> str:
-    return " and ".join(f"{rate_text(lr)}" for lr in rates)
+    return " and ".join(map(rate_text, rates))
 
 
 # Claim 3
@@ -193,7 +192,7 @@ def _talr_balances_best(pair: Pair) -> Iterator[Test]:
     yield _test(
         f"general score: talr's lead over sft is larger at lr {rate_text(larger)} than at "
         f"{rate_text(small)}",
-        pair.contrast("general", growth),
+        pair.scores.contrast("general", growth),
         f"; the lead is {shown}",
     )
 
@@ -201,8 +200,8 @@ def _talr_balances_best(pair: Pair) -> Iterator[Test]:
 def _no_setting_has_both(pair: Pair, names: Sequence[str]) -> Test:
     """Whether a setting has the best domain score and the base model's general score at once.
 
-    Half of the level of falling short goes to either score. Best is what all others trail, whoever
-    it is: choosing it on these items is paid for by comparing with every one of them.
+    A setting falls short on either score at half of the level. For the best domain score it is
+    compared with every other setting, which corrects for picking the best on these items.
     """
     has_both, short = {}, {}
     needs_seeds = False
@@ -261,12 +260,12 @@ TESTS: dict[int, Callable[[Pair], Iterator[Test]]] = {
 
 
 def _test(statement: str, contrast: Contrast, note: str = "") -> Test:
-    """Whether it is above 0."""
+    """Whether a contrast is above 0."""
     return _of_several(statement, {"": contrast}, note)
 
 
 def _of_several(statement: str, contrasts: Mapping[str, Contrast], note: str = "") -> Test:
-    """Whether all are above 0; shown is the one that comes nearest to denying it."""
+    """Whether all of several contrasts are above 0; the least clear of them is shown."""
     above = {name: one.not_above() for name, one in contrasts.items()}
     below = [one.not_below() for one in contrasts.values()]
     name = min(contrasts, key=lambda each: contrasts[each].estimate / (contrasts[each].error or 1))

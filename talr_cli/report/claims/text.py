@@ -46,7 +46,7 @@ def verdict_cells(findings: Sequence[Finding]) -> Cells:
 
 
 def test_cells(findings: Sequence[Finding]) -> Cells | None:
-    """A line for each test that was made; None where none was."""
+    """A line for each test; None where there is none."""
     columns = [
         Column("statement", "statement"),
         *pair_columns(len({(one.model, one.dataset) for one in findings})),
@@ -75,7 +75,7 @@ def as_lines(findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def as_document(findings: Sequence[Finding], published: Cells | None) -> str:
-    """claims.md."""
+    """The file claims.md."""
     parts = [f"# {TITLE}", as_markdown(verdict_cells(findings)), *_deviations(findings), _HOW]
     for number, claim in CLAIMS.items():
         parts += [f"## Claim {number}", f"{claim.text}", f"Test: {claim.test}"]
@@ -88,7 +88,7 @@ def as_document(findings: Sequence[Finding], published: Cells | None) -> str:
 
 
 def as_section(findings: Sequence[Finding], published: Cells | None) -> str:
-    """The part of the page."""
+    """The section of the page."""
     body = [html.table(verdict_cells(findings))]
     body += [html.paragraph(line) for line in [*_deviations(findings), _HOW]]
     for number, claim in CLAIMS.items():
@@ -103,14 +103,14 @@ def as_section(findings: Sequence[Finding], published: Cells | None) -> str:
 
 
 def _deviations(findings: Sequence[Finding]) -> Iterator[str]:
-    """A line for each model and dataset."""
+    """What is known of the deviation between runs, a line for each model and dataset."""
     lines = {(one.model, one.dataset): one.between_runs for one in findings}
     for (model, dataset), line in lines.items():
         yield printable(f"Deviation between runs of one setting, {model} on {dataset}: {line}.")
 
 
 def _why(finding: Finding) -> str:
-    """The tests that decided it, or why there are none."""
+    """The tests that decided a verdict, or why there are none."""
     if finding.verdict == "not testable here":
         return finding.reason
     if finding.verdict == "holds":

@@ -1,11 +1,10 @@
 """The study's four claims (arXiv 2509.20758), and a verdict on each from the runs of a study.
 
-A claim holds when all of its tests (tests.py) say yes: each may then be at the full level, since
-one that is wrong is enough to be wrong (intersection-union). It does not hold when one says no, at
-one level for all of them (Holm). Between them it is `undecided`: the runs are there and the noise
-of items or of runs is too large. With one seed of everything nothing is known of the noise of runs,
-and no verdict is given. `not testable here` means that the study has not the runs, or that nothing
-was learned of which the claim speaks. The wording of the tests is ours.
+A claim holds when all of its tests (tests.py) say yes, each at the full level (intersection-union).
+It does not hold when one says no, at one level for all of them (Holm). Else it is `undecided`: the
+runs are there, but the noise of items or of runs is too large. With one seed of everything nothing
+is known of the noise of runs, and there is no verdict. `not testable here` means that the study
+lacks the runs, or that nothing was learned that could be given up. The tests are ours.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ Verdict = Literal["holds", "does not hold", "undecided", "undecided: one seed", 
 
 @dataclass(frozen=True)
 class Claim:
-    """What the study says, and what is asked of the runs."""
+    """What the study says, and how it is tested here."""
 
     text: str
     test: str
@@ -73,10 +72,11 @@ CLAIMS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """What the runs of one model and dataset say of one claim; `reason` where it is not tested.
+    """What the runs of one model and dataset say of one claim.
 
     Attributes:
         answers: One for each of the tests.
+        reason: Why it is not testable; else empty.
         between_runs: What is known of the deviation between runs of one setting.
     """
 
@@ -91,7 +91,7 @@ class Finding:
 
 
 def findings(runs: Mapping[Path, Results]) -> list[Finding]:
-    """Claim by claim, for each model and dataset; empty where no learning rates are compared.
+    """Claim by claim, for each model and dataset; empty where sft has not two learning rates.
 
     Args:
         runs: the results by run directory; claim 4 reads the metrics there.

@@ -1,4 +1,4 @@
-"""Scores against optimizer steps: what trainings did to domain, general score and drift.
+"""Domain score, general score and drift against optimizer steps, along each training.
 
 One picture for each group of comparable runs that has points along a training; seeds are averaged.
 Knows results only.
@@ -20,17 +20,24 @@ from talr_cli.report.figures.looks import (
     EDGE,
     LINES,
     broken,
+    errors_said,
     faint_grid,
     method_looks,
     new_figure,
-    ordered,
     save,
 )
+from talr_cli.statistics.estimates import estimate_of
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import Results, method_label, paths
 from talr_cli.statistics.seeds import setting_of
 
-FEW = 12  # of more settings error bars and thick lines hide each other
+FEW = 12  # settings: error bars and thick lines of more would hide each other
+PANELS = {
+    "domain": "domain score",
+    "general": "general score",
+    "kl_from_base": "KL from base\n(nats per token)",
+}
+Curve = list[tuple[int, float, float]]  # (step, score, its error)
 
 
 def plot_along(groups: Sequence[Group], folder: Path) -> list[Path]:
@@ -44,40 +51,41 @@ def plot_along(groups: Sequence[Group], folder: Path) -> list[Path]:
 
 
 def _trainings(runs: Sequence[Results]) -> list[list[Results]]:
-    """The scored weights of each training, in their order; those whose steps are known."""
+    """The points of each training in their order, of runs whose number of steps is known."""
     known = [one for one in runs if (one.get("training") or {}).get("steps")]
     return [path for path in paths(known) if len(path) > 1]
 
 
 def draw_along(group: Group, trainings: Sequence[Sequence[Results]]) -> Figure:
-    """Three panels, a line for each method and rate, from the base model at step 0 on."""
+    """Three panels, with a line for each method and rate from the base model at step 0 on.
+
+    Args:
+        trainings: The points of each.
+    """
     looks = method_looks(group.runs)
     rates = sorted({path[0]["run"]["lr"] for path in trainings})
-    lines: dict[float, Any] = {lr: LINES[place % len(LINES)] for place, lr in enumerate(rates)}
-    panels: dict[str, str] = {
-        "domain": "domain score",
-        "general": "general score",
-        "kl_from_base": "KL from base\n(nats per token)",
-    }
-    settings: dict[tuple[str, float, str], list[Sequence[Results]]] = {}
+    lines = {lr: LINES[place % len(LINES)] for place, lr in enumerate(rates)}
+    seeds: dict[tuple[str, float, str], list[Sequence[Results]]] = {}
     for path in trainings:
         made_with = setting_of(path) or ""
-        settings.setdefault((method_label(path[0]), _lr(path[0]), made_with), []).append(path)
-    shown = [
-        one
-        for label in ordered({label for label, *_ in settings})
-        for one in sorted(settings)
-        if one[0] == label
-    ]
+        seeds.setdefault((method_label(path[0]), path[0]["run"]["lr"], made_with), []).append(path)
+    legend = [*looks]
+    settings = sorted(seeds, key=lambda one: (legend.index(one[0]), *one[1:]))
+    styles: dict[tuple[str, float], dict[str, Any]] = {
+        (label, lr): {
+            "color": looks[label].color,
+            "marker": looks[label].marker,
+            "linestyle": lines[lr],
+        }
+        for label, lr, _ in settings
+    }
+    crowded = len(settings) > FEW
     figure = new_figure(6.4, 7.4)
-    drawn = figure.subplots(len(panels), 1, sharex=True)
-    for axes, (part, title) in zip(drawn, panels.items(), strict=True):
-        for one in shown:
-            label, lr, _ = one
-            look = looks[label]
-            style = {"color": look.color, "marker": look.marker, "linestyle": lines[lr]}
-            paths = [_values(group.base, path, part) for path in settings[one]]
-            _draw_line(axes, _averaged(paths), style, len(settings) > FEW)
+    drawn = figure.subplots(len(PANELS), 1, sharex=True)
+    for axes, (part, title) in zip(drawn, PANELS.items(), strict=True):
+        for one in settings:
+            curves = [_curve(group.base, path, part) for path in seeds[one]]
+            _draw_line(axes, _averaged(curves), styles[one[:2]], crowded)
         before = _measured(group.base, part) if group.base else None
         if before is not None and part != "kl_from_base":
             axes.axhline(before[0], color="0.4", linestyle=":", linewidth=1, zorder=1)
@@ -86,40 +94,27 @@ def draw_along(group: Group, trainings: Sequence[Sequence[Results]]) -> Figure:
         faint_grid(axes)
     drawn[-1].set_xlabel("optimizer step", fontsize=9)
     figure.suptitle(broken(group.title, 65), fontsize=10)
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=looks[method].color,
-            marker=looks[method].marker,
-            linestyle=lines[lr],
-            markersize=5,
-            label=broken(f"{method}, lr {rate_text(lr)}"),
-        )
-        for method, lr in dict.fromkeys((method, lr) for method, lr, _ in shown)
-    ]
-    several = any(len(paths) > 1 for paths in settings.values())
-    errors = "error bars: 1 s.e. over items" + ("; of several seeds: 1 s.d." if several else "")
     figure.legend(
-        handles=handles,
+        handles=[
+            Line2D([], [], markersize=5, label=broken(f"{label}, lr {rate_text(lr)}"), **style)
+            for (label, lr), style in styles.items()
+        ],
         loc="outside lower center",
         ncols=3,
         frameon=False,
         fontsize=8,
         handlelength=3.5,
-        title=None if len(settings) > FEW else errors,
+        title=None if crowded else errors_said(any(len(each) > 1 for each in seeds.values())),
         title_fontsize=8,
     )
     return figure
 
 
-def _averaged(
-    paths: Sequence[list[tuple[int, float, float]]],
-) -> list[tuple[int, float, float]]:
+def _averaged(curves: Sequence[Curve]) -> Curve:
     """The mean of the seeds at each step that all have, with their deviation; one seed as it is."""
-    if len(paths) == 1:
-        return paths[0]
-    known = [{step: (score, error) for step, score, error in path} for path in paths]
+    if len(curves) == 1:
+        return curves[0]
+    known = [{step: (score, error) for step, score, error in curve} for curve in curves]
     steps = sorted(set.intersection(*({*one} for one in known)))
     found = []
     for step in steps:
@@ -130,14 +125,8 @@ def _averaged(
     return found
 
 
-def _lr(results: Results) -> float:
-    return float(results["run"]["lr"])
-
-
-def _values(
-    base: Results | None, path: Sequence[Results], part: str
-) -> list[tuple[int, float, float]]:
-    """(step, score, its error) of each scored point; the base model is step 0, its KL nothing."""
+def _curve(base: Results | None, path: Sequence[Results], part: str) -> Curve:
+    """The scored points of a training, behind the base model at step 0, whose KL is 0."""
     start = (0.0, 0.0) if part == "kl_from_base" else base and _measured(base, part)
     found = [(0, *start)] if start else []
     for one in path:
@@ -148,21 +137,16 @@ def _values(
 
 
 def _measured(results: Results, part: str) -> tuple[float, float] | None:
-    """A score and its error, 0 where it has none."""
-    section = results.get(part)
-    if part == "kl_from_base":
-        section = (results.get("drift") or {}).get(part)
-    if not section or section.get("score") is None:
-        return None
-    return section["score"], section.get("stderr") or 0.0
+    """The score of one of PANELS and its error, 0 where it has none."""
+    section = (results["drift"] or {}).get(part) if part == "kl_from_base" else results[part]
+    found = estimate_of(section)
+    return None if found is None else (found.score, found.stderr or 0.0)
 
 
-def _draw_line(
-    axes: Axes, values: Sequence[tuple[int, float, float]], style: dict[str, Any], crowded: bool
-) -> None:
-    if len(values) < 2:
+def _draw_line(axes: Axes, curve: Curve, style: dict[str, Any], crowded: bool) -> None:
+    if len(curve) < 2:
         return
-    steps, scores, errors = zip(*values, strict=True)
+    steps, scores, errors = zip(*curve, strict=True)
     axes.errorbar(
         steps,
         scores,

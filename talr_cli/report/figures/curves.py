@@ -1,6 +1,6 @@
-"""How training went, step by step: loss, token weights, hard tokens; small multiples by method.
+"""How training went, step by step: loss, token weights, easy tokens; a panel for each method.
 
-The one part of a report that does not come from results.json: curves are in metrics.jsonl.
+Reads metrics.jsonl of the run directories.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import Results
 from talr_cli.statistics.seeds import SeedGroup, whole_trainings
 
-BINS = 60  # points of a line; more steps are averaged
-FEW_POINTS = 12  # are marked
+BINS = 60  # points of a line at most; steps are averaged to so many
+FEW_POINTS = 12  # so many points of a line are marked, not more
 PANEL = 1.9  # inches high
 
 
@@ -68,7 +68,7 @@ STATISTICS = (
 
 @dataclass(frozen=True)
 class Line:
-    """A statistic over the steps of the runs of one setting."""
+    """A statistic against the steps of the runs of one setting: steps [points], values [points]."""
 
     label: str
     lr: float | None
@@ -97,7 +97,11 @@ def plot_curves(groups: Sequence[Group], runs: Mapping[Path, Results], folder: P
 def binned(
     steps: np.ndarray, values: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """At most BINS points of equal width in steps: mean step, and weighted mean of the values."""
+    """At most BINS points of equal width in steps: mean steps, and weighted means of the values.
+
+    Args:
+        steps, values, weights: [N].
+    """
     if len(np.unique(steps)) <= BINS:
         places = np.unique(steps, return_inverse=True)[1]
     else:
@@ -109,7 +113,7 @@ def binned(
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """{metric: array[3, N] of step, value and number of tokens} of a run; empty without metrics."""
+    """{metric: array[3, N] of steps, values and numbers of tokens} of a run."""
     rows = RunDirectory(path).read_metrics()
     found = {}
     for statistic in STATISTICS:
@@ -126,7 +130,10 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 def _lines(
     groups: Sequence[SeedGroup], metrics: Mapping[int, dict[str, np.ndarray]], statistic: Statistic
 ) -> list[Line]:
-    """One line for each setting: seeds are averaged like further steps."""
+    """One line for each setting that recorded the statistic; the steps of all seeds are binned.
+
+    Of token weights, methods that give every token the weight 1 are left out.
+    """
     lines = []
     for group in groups:
         recorded = [metrics[id(one)] for one in group.runs]
@@ -165,10 +172,7 @@ def _draw(lines: Sequence[Line], statistic: Statistic, pair: str) -> Figure:
         axes.set_xlabel("optimizer step", fontsize=8)
     values = np.concatenate([line.values for line in lines])
     if statistic.logarithmic and values.min() > 0 and values.max() > 5 * values.min():
-        panels[0].set_yscale("log")
-        panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        panels[0].yaxis.set_minor_locator(NullLocator())
+        _make_logarithmic(panels[0])
     figure.supylabel(statistic.label, fontsize=9)
     figure.suptitle(broken(pair, 20 * columns + 20), fontsize=10)
     handles = [
@@ -184,6 +188,14 @@ def _draw(lines: Sequence[Line], statistic: Statistic, pair: str) -> Figure:
         handlelength=3.5,
     )
     return figure
+
+
+def _make_logarithmic(axes: Axes) -> None:
+    """A logarithmic y axis, here and in the panels that share it, with numbers such as 0.05."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _draw_line(axes: Axes, line: Line, color: Any, style: Any) -> None:

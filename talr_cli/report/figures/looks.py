@@ -1,9 +1,9 @@
-"""What all pictures of a report share: the look of a method, the ways to write a picture.
+"""What all pictures of a report share: how a method looks, and how a picture is written.
 
 Colour, marker and line belong to the method, whatever else is in the picture: a study that grows
 keeps its looks. Known methods have the colours of Okabe and Ito (2008) first, then those of Tol
-(2021), which stay apart for colour-blind eyes; where two come close their markers differ. A method
-of somebody's own has a look that its name makes.
+(2021), which colour-blind eyes tell apart; where two come close their markers differ. The look of a
+user's own method follows from its name.
 """
 
 import colorsys
@@ -27,8 +27,8 @@ from talr_cli.runs.atomic import write_bytes
 from talr_cli.statistics.pairs import Results, is_base, method_label
 
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)), (0, (1, 3)))
-# Color and marker; the line is that of the place. sft and talr, which are compared most, lie far
-# apart.
+# Color and marker; the line follows from the place in the list. sft and talr, which are compared
+# most, lie far apart.
 KNOWN = {
     "sft": ("#0072B2", "o"),
     "talr": ("#D55E00", "D"),
@@ -43,7 +43,7 @@ KNOWN = {
     "kl": ("#AA4499", "p"),
     "replay": ("#7A4F2B", "d"),
     "asft": ("#117733", "8"),
-    # No more markers are told apart at a glance: from here on they come again, in other colours.
+    # There are no more markers that are told apart at a glance: from here on they are used again.
     "stm": ("#A6761D", "^"),
     "tailsft": ("#1B9E77", "X"),
     "talr-base": ("#7570B3", "s"),
@@ -58,7 +58,7 @@ KNOWN = {
     "self-replay": ("#5B8C5A", "H"),
 }
 OWN_MARKERS = "sX^vPd<>hp8"  # not the circle of sft nor the diamond of talr
-# Hues of a method of somebody's own, in turns of the colour circle: not near those of sft and talr.
+# Hues (from 0 to 1) of a user's own methods: not near those of sft and talr.
 OWN_HUES = ((0.15, 0.48), (0.66, 0.97))
 EDGE = "#222222"
 NAME_WIDTH = 26  # characters; longer names are broken
@@ -74,14 +74,14 @@ class Look:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure (inches) that belongs to no window and to no global state."""
+    """An empty figure (in inches) without a window and without pyplot's global state."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def faint_grid(axes: Axes) -> None:
-    """Lines behind the data that help to read a value off."""
+    """Lines behind the data."""
     axes.grid(color="0.92", linewidth=0.8)
     axes.set_axisbelow(True)
 
@@ -99,18 +99,18 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 
 def method_looks(results: Sequence[Results]) -> dict[str, Look]:
-    """{method label: its look} of these runs without the base model, known methods first."""
+    """{method label: its look} of these runs but the base model, in the order of `ordered`."""
     labels = {method_label(one) for one in results if not is_base(one)}
     return {label: look_of(label) for label in ordered(labels)}
 
 
 def ordered(labels: Iterable[str]) -> list[str]:
-    """Labels of methods as legends have them: known methods first, then by name."""
+    """Labels of methods in the order of legends: known methods first, then by name."""
     return sorted(labels, key=_order)
 
 
 def look_of(label: str) -> Look:
-    """Of a method by its label; averages by another alpha than a half are lighter or darker."""
+    """The look of a method by its label; averages by an alpha above a half are darker."""
     method, _, alpha = label.partition(" α=")
     if method in KNOWN:
         shade, marker = KNOWN[method]
@@ -121,8 +121,16 @@ def look_of(label: str) -> Look:
 
 
 def shades(color: tuple[float, float, float], n: int) -> list[tuple[float, float, float]]:
-    """n shades of a colour from light to dark, all of them visible as a line on white."""
-    return [_towards(color, 0.5 - 0.75 * place / max(1, n - 1)) for place in range(n)]
+    """n shades of a colour from light to dark, all visible as a line on white; one is itself."""
+    if n == 1:
+        return [color]
+    return [_towards(color, 0.5 - 0.75 * place / (n - 1)) for place in range(n)]
+
+
+def errors_said(several_seeds: bool) -> str:
+    """What the error bars of a picture are, for its legend."""
+    several = "; of several seeds: 1 s.d." if several_seeds else ""
+    return f"error bars: 1 s.e. over items{several}"
 
 
 def _order(label: str) -> tuple[int, str]:
@@ -142,7 +150,7 @@ def _own(method: str) -> tuple[tuple[float, float, float], str, Any]:
 
 
 def _towards(color: tuple[float, float, float], share: float) -> tuple[float, float, float]:
-    """So much of the way to white, or below 0 to black."""
+    """A colour moved towards white by a share from 0 to 1, towards black by one from 0 to -1."""
     end = 1.0 if share > 0 else 0.0
     red, green, blue = (part + (end - part) * abs(share) for part in color)
     return red, green, blue

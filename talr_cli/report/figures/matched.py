@@ -1,6 +1,6 @@
-"""The picture of the comparison at an equal domain score: a line for each method against sft.
+"""The picture of methods at an equal domain score: a line for each method against sft.
 
-Knows what `statistics.matched` found, which says what the numbers mean.
+What the numbers mean is said in `statistics.matched`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from talr_cli.statistics.matched import REFERENCE, Matched, matched
 
 
 def plot_matched(groups: Sequence[Group], folder: Path) -> list[Path]:
-    """Draw it as .png and .svg for each group whose methods can be matched; the files written."""
+    """Draw each group whose methods can be compared, as .png and .svg; the files written."""
     files = []
     for group in groups:
         found = matched(group)
@@ -26,7 +26,7 @@ def plot_matched(groups: Sequence[Group], folder: Path) -> list[Path]:
 
 
 def draw_matched(found: Sequence[Matched], title: str) -> Figure:
-    """The difference of the general score with its interval, the method that keeps most on top."""
+    """The differences of the general score with their intervals, the best method on top."""
     figure = new_figure(6.4, 1.5 + 0.42 * len(found))
     axes = figure.add_subplot()
     names = [f"{broken(one.method)}, at {one.domain:.3f}" for one in found]
@@ -43,7 +43,7 @@ def draw_matched(found: Sequence[Matched], title: str) -> Figure:
             markeredgecolor=EDGE,
             markeredgewidth=0.8,
             elinewidth=2.2,
-            # What noise alone could make is drawn open.
+            # What is not told from noise is drawn open.
             markerfacecolor=look.color if one.verdict.startswith("forgets") else "white",
         )
     axes.set_yticks(range(len(found)), names)
@@ -51,8 +51,8 @@ def draw_matched(found: Sequence[Matched], title: str) -> Figure:
     axes.margins(x=0.08)
     faint_grid(axes)
     axes.set_xlabel(
-        f"general score against {REFERENCE} (line at 0) at the same domain score;\n"
-        "intervals that are right together in 95%, filled: told from noise"
+        f"general score less that of {REFERENCE} (line at 0) at the same domain score;\n"
+        "95% intervals for all methods together; filled: told from noise"
     )
     axes.set_title(broken(title, 65), fontsize=10)
     return figure

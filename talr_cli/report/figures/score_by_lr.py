@@ -17,8 +17,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from talr_cli.printable import rate_text
 from talr_cli.report.figures.looks import (
     EDGE,
-    Look,
     broken,
+    errors_said,
     faint_grid,
     look_of,
     new_figure,
@@ -29,7 +29,7 @@ from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import PARTS, Results, is_base, score_of
 from talr_cli.statistics.seeds import SeedGroup, curves, whole_trainings
 
-SPREAD = 0.5  # of the gap between two lrs: methods stand side by side in it
+SPREAD = 0.5  # the share of the gap between two rates in which methods stand side by side
 MOST_TICKS = 8
 
 
@@ -45,18 +45,14 @@ def plot_score_by_lr(groups: Sequence[Group], folder: Path) -> list[Path]:
 
 
 def _draw(group: Group, settings: Sequence[SeedGroup], parts: Sequence[str]) -> Figure:
-    looks = {label: look_of(label) for label in ordered({one.label for one in settings})}
     lrs = sorted({one.lr for one in settings if one.lr is not None})
     figure = new_figure(6.4, 3.0 * len(parts) + 1.3)
     panels = figure.subplots(len(parts), 1, squeeze=False)[:, 0]
     for axes, part in zip(panels, parts, strict=True):
-        _draw_part(axes, part, group.runs, settings, looks, lrs)
-    errors = "error bars: 1 s.e. over items"
-    if any(len(one.runs) > 1 for one in settings):
-        errors += "; of several seeds: 1 s.d."
+        _draw_part(axes, part, group.runs, settings, lrs)
     figure.legend(
         *panels[0].get_legend_handles_labels(),
-        title=errors,
+        title=errors_said(any(len(one.runs) > 1 for one in settings)),
         loc="outside lower center",
         ncols=4,
         columnspacing=1.2,
@@ -74,17 +70,19 @@ def _draw_part(
     part: str,
     runs: Sequence[Results],
     settings: Sequence[SeedGroup],
-    looks: dict[str, Look],
     lrs: Sequence[float],
 ) -> None:
+    """One panel: a line for each method, or for each of the settings that a method's name has."""
     base = next((one for one in runs if is_base(one)), None)
     level = score_of(base, part) if base else None
     if level is not None:
         axes.axhline(level, color="0.4", linestyle=":", zorder=1, label="base model")
     width = _gap(lrs) * SPREAD
-    for place, (label, look) in enumerate(looks.items()):
+    labels = ordered({one.label for one in settings})
+    for index, label in enumerate(labels):
+        look = look_of(label)
         # Side by side, or error bars at the same lr hide each other.
-        shift = 10 ** (width * ((place + 0.5) / len(looks) - 0.5))
+        shift = 10 ** (width * ((index + 0.5) / len(labels) - 0.5))
         own = [one for one in settings if one.label == label and one.estimate(part)]
         for number, curve in enumerate(curves(own)):
             line = sorted(
@@ -123,6 +121,6 @@ def _draw_part(
 
 
 def _gap(lrs: Sequence[float]) -> float:
-    """The smallest distance between two learning rates, in decades."""
+    """The smallest distance between two learning rates, in decades; 1 of a single rate."""
     gaps = [math.log10(b / a) for a, b in itertools.pairwise(lrs)]
     return min(gaps, default=1.0)

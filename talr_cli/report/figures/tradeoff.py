@@ -1,4 +1,4 @@
-"""The picture of a study: what each setting gained on the domain against what it kept elsewhere.
+"""The picture of a study: domain score against general score, a mark for each setting.
 
 One picture for each group of comparable runs. Seeds are averaged; the rates of a method are joined,
 and so are the points along each training. Knows results only; does not decide which run is best.
@@ -7,8 +7,8 @@ and so are the points along each training. Knows results only; does not decide w
 import itertools
 import logging
 import math
+import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,42 +24,27 @@ from talr_cli.report.figures.looks import (
     EDGE,
     Look,
     broken,
+    errors_said,
     faint_grid,
     look_of,
     method_looks,
     new_figure,
     save,
 )
-from talr_cli.statistics.estimates import Estimate
+from talr_cli.report.pareto import dominates
+from talr_cli.statistics.estimates import Estimate, estimate_of
 from talr_cli.statistics.groups import Group
-from talr_cli.statistics.pairs import Results, has_both_scores, is_base, point
+from talr_cli.statistics.pairs import PARTS, Results, has_both_scores, is_base, point
 from talr_cli.statistics.seeds import SeedGroup, curves, seed_groups
 
-LABELLED = 12  # settings; with more, labels hide the points that they name
-FEW = 24  # settings; with more, dots of their seeds are a fog
+LABELLED = 12  # settings: labels of more would hide the points that they name
+FEW = 24  # settings: the dots of more seeds would be a fog
 FRONT = "Pareto front"
 SMALLEST, LARGEST = 5.5, 11.5  # points; the marker of the lowest and of the highest lr
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A method at a learning rate, after a share of its training: the mean of its seeds.
-
-    Errors are those of the score over items, or with several seeds their standard deviation.
-    """
-
-    label: str
-    lr: float | None
-    share: float
-    domain: Estimate
-    general: Estimate
-    seeds: list[tuple[float, float]]
-    setting: str | None
-
-    @property
-    def point(self) -> tuple[float, float]:
-        return self.domain.score, self.general.score
+Point = tuple[float, float]  # domain and general score
 
 
 def plot_tradeoff(groups: Sequence[Group], folder: Path) -> list[Path]:
@@ -74,10 +59,10 @@ def plot_tradeoff(groups: Sequence[Group], folder: Path) -> list[Path]:
 
 
 def draw_tradeoff(group: Group) -> Figure:
-    """The runs of a group; those without both scores only keep their look."""
+    """The runs of a group that have both scores, of which there has to be one."""
     results = [one for one in group.runs if has_both_scores(one)]
     base = next((one for one in results if is_base(one)), None)
-    settings = [_setting(one) for one in seed_groups(results)]
+    settings = seed_groups(results)
     figure = new_figure(6.4, 6.2)
     axes = figure.add_subplot()
     general, domain = results[0]["general"], results[0]["domain"]
@@ -89,29 +74,27 @@ def draw_tradeoff(group: Group) -> Figure:
     ends = [one for one in settings if one.share == 1]
     sizes = _sizes(ends)
     crowded = len(ends) > LABELLED
-    _draw_front(axes, [*([point(base)] if base else []), *(one.point for one in settings)])
+    places = [*([point(base)] if base else []), *map(_mean, settings)]
+    _draw_front(axes, places)
     _draw_paths(axes, base, settings)
     _draw_rates(axes, ends, seeds=len(ends) <= FEW)
     if base is not None:
         axes.axvline(base["domain"]["score"], color="0.4", linestyle=":", zorder=1)
         axes.axhline(base["general"]["score"], color="0.4", linestyle=":", zorder=1)
-        errors = base["domain"]["stderr"], base["general"]["stderr"]
-        look: dict[str, Any] = {"marker": "*", "color": "black", "markersize": 16, "zorder": 4}
-        _draw_point(axes, point(base), errors, crowded, look)
+        star: dict[str, Any] = {"marker": "*", "color": "black", "markersize": 16, "zorder": 4}
+        _draw_point(axes, point(base), [estimate_of(base[part]) for part in PARTS], crowded, star)
     for one in ends:
         own = look_of(one.label)
         look = {"marker": own.marker, "color": own.color, "markersize": sizes[one.lr], "zorder": 3}
-        _draw_point(axes, one.point, (one.domain.stderr, one.general.stderr), crowded, look)
+        _draw_point(axes, _mean(one), [one.estimate(part) for part in PARTS], crowded, look)
     axes.margins(0.08)
-    looks = method_looks(results)
     handles = [
-        *_legend_handles(looks, sizes, with_base=base is not None),
+        *_legend_handles(method_looks(results), sizes, with_base=base is not None),
         *[line for line in axes.get_lines() if line.get_label() == FRONT][:1],
     ]
-    several = any(len(one.seeds) > 1 for one in settings)
     axes.legend(
         handles=handles,
-        title="error bars: 1 s.e. over items" + ("; of several seeds: 1 s.d." if several else ""),
+        title=errors_said(any(len(one.runs) > 1 for one in settings)),
         loc="upper center",
         bbox_to_anchor=(0.5, -0.11),
         ncols=4,
@@ -123,30 +106,28 @@ def draw_tradeoff(group: Group) -> Figure:
     )
     if not crowded:
         figure.canvas.draw()  # labels are placed in pixels, which are known only now
-        taken = [*([point(base)] if base else []), *(one.point for one in settings)]
-        _label_points(axes, ends, blocked=taken)
+        _label_points(axes, ends, blocked=places)
     return figure
 
 
-def _setting(group: SeedGroup) -> Setting:
-    domain, general = (group.estimate(part) for part in ("domain", "general"))
-    if domain is None or general is None:
-        raise ValueError("a setting without both scores has no place")
-    seeds = [point(one) for one in group.runs]
-    return Setting(group.label, group.lr, group.share, domain, general, seeds, group.setting)
+def _mean(setting: SeedGroup) -> Point:
+    """The mean of the seeds of a setting whose runs have both scores."""
+    domain, general = zip(*map(point, setting.runs), strict=True)
+    return statistics.fmean(domain), statistics.fmean(general)
 
 
 def _draw_point(
     axes: Axes,
-    place: tuple[float, float],
-    errors: tuple[float | None, float | None],
+    place: Point,
+    estimates: Sequence[Estimate | None],
     crowded: bool,
     look: dict[str, Any],
 ) -> None:
+    xerr, yerr = (None if one is None else one.stderr for one in estimates)
     axes.errorbar(
         *place,
-        xerr=errors[0],
-        yerr=errors[1],
+        xerr=xerr,
+        yerr=yerr,
         ecolor=(0.3, 0.3, 0.3, 0.15 if crowded else 0.5),
         elinewidth=0.8,
         markeredgecolor=EDGE,
@@ -155,22 +136,22 @@ def _draw_point(
     )
 
 
-def _draw_rates(axes: Axes, ends: Iterable[Setting], seeds: bool) -> None:
+def _draw_rates(axes: Axes, ends: Iterable[SeedGroup], seeds: bool) -> None:
     """Each curve through its learning rates, the lowest first, and if asked a dot a seed."""
     for settings in curves([one for one in ends if one.lr is not None]):
         look = look_of(settings[0].label)
-        x, y = zip(*(one.point for one in sorted(settings, key=_rate)), strict=True)
+        x, y = zip(*map(_mean, sorted(settings, key=lambda one: one.lr or 0.0)), strict=True)
         if len(x) > 1:
             axes.plot(x, y, color=look.color, linestyle=look.line, linewidth=1.6, zorder=2.2)
-        dots = [seed for one in settings if len(one.seeds) > 1 for seed in one.seeds]
+        dots = [point(run) for one in settings if len(one.runs) > 1 for run in one.runs]
         if dots and seeds:
             x, y = zip(*dots, strict=True)
             axes.scatter(x, y, s=7, color=look.color, alpha=0.45, linewidths=0, zorder=2.4)
 
 
-def _draw_paths(axes: Axes, base: Results | None, settings: Sequence[Setting]) -> None:
+def _draw_paths(axes: Axes, base: Results | None, settings: Sequence[SeedGroup]) -> None:
     """Each training from the base model on, through its points: a small mark each."""
-    by_training: dict[tuple[str, float | None, str | None], list[Setting]] = {}
+    by_training: dict[tuple[str, float | None, str | None], list[SeedGroup]] = {}
     for one in settings:
         by_training.setdefault((one.label, one.lr, one.setting), []).append(one)
     start = [point(base)] if base is not None else []
@@ -179,9 +160,9 @@ def _draw_paths(axes: Axes, base: Results | None, settings: Sequence[Setting]) -
             continue
         look = look_of(label)
         path = sorted(path, key=lambda one: one.share)
-        x, y = zip(*start, *(one.point for one in path), strict=True)
+        x, y = zip(*start, *map(_mean, path), strict=True)
         axes.plot(x, y, color=look.color, linestyle=":", linewidth=1, alpha=0.8, zorder=2)
-        early = [one.point for one in path if one.share < 1]
+        early = [_mean(one) for one in path if one.share < 1]
         x, y = zip(*early, strict=True)
         axes.plot(
             x,
@@ -196,25 +177,17 @@ def _draw_paths(axes: Axes, base: Results | None, settings: Sequence[Setting]) -
         )
 
 
-def _draw_front(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
-    """The edge of what the settings reach."""
-    best = [
-        (x, y)
-        for x, y in points
-        if not any(u >= x and v >= y and (u, v) != (x, y) for u, v in points)
-    ]
+def _draw_front(axes: Axes, points: Sequence[Point]) -> None:
+    """The Pareto front of the points, as steps."""
+    best = [one for one in points if not any(dominates(other, one) for other in points)]
     if len(best) > 1:
         x, y = zip(*sorted(best, key=lambda one: (one[0], -one[1])), strict=True)
         look: dict[str, Any] = {"color": "0.8", "linewidth": 4}  # unlike an error bar
         axes.plot(x, y, drawstyle="steps-pre", label=FRONT, zorder=1.5, **look)
 
 
-def _rate(setting: Setting) -> float:
-    return setting.lr or 0.0
-
-
-def _sizes(settings: Sequence[Setting]) -> dict[float | None, float]:
-    """{lr: marker size}, even in the logarithm of lr; no lr is drawn like the lowest."""
+def _sizes(settings: Sequence[SeedGroup]) -> dict[float | None, float]:
+    """{lr: marker size}, linear in the logarithm of lr; without lr that of the lowest."""
     known = sorted({one.lr for one in settings if one.lr is not None})
     sizes: dict[float | None, float] = {None: SMALLEST}
     for lr in known:
@@ -243,10 +216,8 @@ def _legend_handles(
     return handles
 
 
-def _label_points(
-    axes: Axes, ends: Sequence[Setting], blocked: Sequence[tuple[float, float]]
-) -> None:
-    """Name each point beside it, at the nearest place that covers no point and no label."""
+def _label_points(axes: Axes, ends: Sequence[SeedGroup], blocked: Sequence[Point]) -> None:
+    """Name each setting beside its mark, where the name covers no point and no other name."""
     radius = LARGEST
     taken = [
         Bbox.from_bounds(x - radius, y - radius, 2 * radius, 2 * radius)
@@ -259,7 +230,7 @@ def _label_points(
         lr = "" if one.lr is None else f" {rate_text(one.lr)}"
         label = axes.annotate(
             f"{broken(one.label)}{lr}",
-            one.point,
+            _mean(one),
             xytext=(0, 0),
             textcoords="offset points",
             fontsize=8,

@@ -1,4 +1,4 @@
-"""The table "which ability was lost": a line for each task, and each setting or one checkpoint."""
+"""The tables of which abilities were lost: a line for each task, of each setting or of one run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_cells,
 from talr_cli.statistics.abilities import Ability
 from talr_cli.statistics.contrasts import Contrast
 from talr_cli.statistics.groups import Group
-from talr_cli.statistics.paired import with_interval
 
 LEGEND = (
     "lost: share of the items that were right before and are wrong after (1->0); won: the "
@@ -43,7 +42,7 @@ _COLUMNS = (
 
 
 def abilities_cells(found: Sequence[tuple[Group, Sequence[Ability]]]) -> Cells | None:
-    """A line for each task and setting; None where there is nothing to tell."""
+    """A line for each task and setting; None where there are none."""
     lines = [
         [
             *pair_cells(group),
@@ -54,7 +53,7 @@ def abilities_cells(found: Sequence[tuple[Group, Sequence[Ability]]]) -> Cells |
             *_line(one),
         ]
         for group, known in found
-        for one in in_order(known)
+        for one in _in_order(known)
     ]
     columns = [
         *pair_columns(len(found)),
@@ -68,13 +67,13 @@ def abilities_cells(found: Sequence[tuple[Group, Sequence[Ability]]]) -> Cells |
 
 
 def of_one_cells(found: Sequence[Ability]) -> Cells | None:
-    """A line for each task, of one checkpoint."""
+    """A line for each task of one run; None where there are none."""
     lines = [[_task(one), *_line(one)] for one in found]
     return Cells([Column("task", "task"), *_COLUMNS], lines) if lines else None
 
 
-def in_order(found: Sequence[Ability]) -> list[Ability]:
-    """By task, method and rate, methods as legends have them."""
+def _in_order(found: Sequence[Ability]) -> list[Ability]:
+    """By task, then method (in the order of legends), rate and point of the training."""
     tasks = list(dict.fromkeys(one.part for one in found))
     methods = ordered({_method(one) for one in found})
     return sorted(
@@ -112,10 +111,11 @@ def _line(one: Ability) -> list[Cell]:
 
 
 def contrast_cells(one: Contrast, signed: bool = True) -> list[Cell]:
-    """An estimate with its 95% interval, and both ends for programs; ≈ 0 where 0 is within."""
+    """An estimate with its 95% interval, and both ends for programs.
+
+    Args:
+        signed: Whether it is a change, which may be ≈ 0, and not a share.
+    """
     low, high = one.interval()
-    if signed:
-        text = with_interval(one.estimate, low, high) + (" ≈ 0" if low <= 0 <= high else "")
-    else:
-        text = f"{one.estimate:z.3f} [{low:z.3f}, {high:z.3f}]"
+    text = one.change_text() if signed else f"{one.estimate:z.3f} [{low:z.3f}, {high:z.3f}]"
     return [Cell(text, one.estimate), Cell(value=low), Cell(value=high)]

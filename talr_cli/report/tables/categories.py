@@ -1,6 +1,6 @@
-"""Domain scores by category, where the data set has categories: of a study, and of one run.
+"""Domain scores by category, where the dataset has categories: of a study, and of one run.
 
-Scores by calculator stand in results.json alone: they are too many for a table.
+Scores by calculator are in results.json only: they are too many for a table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from talr_cli.statistics.pairs import Results, run_label
 
 
 def categories_cells(groups: Sequence[Group]) -> Cells | None:
-    """One line a run, one column a category; None where there are none."""
+    """One line a run, one column a category; None without categories."""
     scored = [
         (group, one, categories)
         for group in groups
@@ -50,7 +50,7 @@ def categories_cells(groups: Sequence[Group]) -> Cells | None:
 
 
 def category_cells(one: Results) -> Cells | None:
-    """The categories of one run, a line each; None where there are none."""
+    """The categories of one run, a line each; None without categories."""
     categories = _categories(one)
     if not categories:
         return None

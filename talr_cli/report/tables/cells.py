@@ -1,4 +1,4 @@
-"""A table before it has a format, and its formats: Markdown and CSV; LaTeX and HTML lie elsewhere.
+"""A table before it has a format, and as Markdown and CSV; latex.py and html.py have the others.
 
 Knows text and numbers; does not know what they mean.
 """
@@ -17,14 +17,17 @@ from talr_cli.statistics.groups import Group
 
 MISSING = "–"
 
-_FORMULA = tuple("=+-@")
-
 
 @dataclass(frozen=True)
 class Column:
-    """`error` names the CSV column of the uncertainty; without a title a column is in CSV only.
+    """A column of a table.
 
-    A narrow terminal may go without those to `spare`, from the last on.
+    Attributes:
+        key: Its name in CSV and JSON.
+        title: Its name for people; without one it is in CSV and JSON only.
+        number: Whether it is aligned to the right.
+        error: The CSV column of the cells' errors; None where they have none.
+        spare: Whether a narrow terminal may go without it; the last such column goes first.
     """
 
     key: str
@@ -36,7 +39,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What people read, and what programs read and sort by."""
+    """What people read, and what programs read and sort by: the value and its error."""
 
     text: str = MISSING
     value: Any = None
@@ -45,7 +48,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Cells:
-    """rows[i][j] belongs to columns[j]."""
+    """A table; rows[i][j] belongs to columns[j]."""
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
@@ -61,14 +64,14 @@ class Cells:
 
 
 def named(value: Any) -> Cell:
-    """The cell of a name or a setting."""
+    """The cell of a name or a number that people read as it is."""
     if value is None:
         return Cell()
     return Cell(rate_text(value) if isinstance(value, float) else str(value), value)
 
 
 def pair_columns(pairs: int) -> tuple[Column, Column]:
-    """Model and dataset, which people need to see only where there are several pairs of them."""
+    """Model and dataset; people see them only where there are several pairs of them."""
     return (
         Column("model", "model" if pairs > 1 else ""),
         Column("dataset", "dataset" if pairs > 1 else ""),
@@ -76,7 +79,7 @@ def pair_columns(pairs: int) -> tuple[Column, Column]:
 
 
 def pair_cells(group: Group) -> tuple[Cell, Cell]:
-    """The cells of `pair_columns`: people read what tells groups apart, programs the names."""
+    """The cells of `pair_columns`: the group's names for people, the plain names for programs."""
     first = next(iter(group.runs), None) or group.left_out[0][0]
     run = first["run"]
     return Cell(group.model, run["model"]), Cell(group.dataset, run["dataset"])
@@ -94,7 +97,7 @@ def as_markdown(cells: Cells) -> str:
 
 
 def as_csv(cells: Cells) -> str:
-    """For programs: full precision, each uncertainty in a column of its own."""
+    """For programs: full precision, each error in a column of its own."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     header: list[str] = []
@@ -110,5 +113,5 @@ def as_csv(cells: Cells) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name for a program: a spreadsheet would compute one that begins like a formula."""
-    return f"'{printable(name)}" if name[:1] in _FORMULA else printable(name)
+    """A text that a spreadsheet does not take for a formula."""
+    return f"'{printable(name)}" if name.startswith(("=", "+", "-", "@")) else printable(name)

@@ -1,12 +1,12 @@
-"""The table of two runs: both scores of every part, and whether their difference is noise."""
+"""The table of two runs: both scores of each part, and whether their difference is noise."""
 
 from __future__ import annotations
 
-from talr_cli.report.tables.cells import MISSING, Cell, Cells, Column
+from talr_cli.report.tables.cells import Cell, Cells, Column
 from talr_cli.report.tables.table import estimate_cell
 from talr_cli.statistics.estimates import estimate_of
 from talr_cli.statistics.paired import Difference, UnpairedError, difference
-from talr_cli.statistics.pairs import Results, section_of
+from talr_cli.statistics.pairs import PARTS, Results, section_of, tasks_of
 from talr_cli.statistics.power import AGREEMENT, smallest_of
 
 LEGEND = (
@@ -35,16 +35,11 @@ _COLUMNS = (
 )
 
 
-def parts_of(*runs: Results) -> list[str]:
-    """What any of the runs was scored on: `domain`, `general`, and `general/TASK` of each task."""
-    tasks = (task for one in runs for task in (one["general"] or {}).get("tasks", {}))
-    parts = ["domain", "general", *(f"general/{task}" for task in dict.fromkeys(tasks))]
-    return [part for part in parts if any(section_of(one, part) for one in runs)]
-
-
 def comparison_cells(before: Results, after: Results) -> Cells:
-    """One line a part; where the two cannot be paired it says why."""
-    return Cells(_COLUMNS, [_line(before, after, part) for part in parts_of(before, after)])
+    """One line for each part that either run was scored on; where they cannot be paired, why."""
+    parts = dict.fromkeys([*PARTS, *tasks_of(before), *tasks_of(after)])
+    scored = [part for part in parts if section_of(before, part) or section_of(after, part)]
+    return Cells(_COLUMNS, [_line(before, after, part) for part in scored])
 
 
 def _line(before: Results, after: Results, part: str) -> list[Cell]:
@@ -55,7 +50,7 @@ def _line(before: Results, after: Results, part: str) -> list[Cell]:
         found = difference(before, after, part)
     except UnpairedError as reason:
         why = f"not comparable: {reason}"
-        return [name, *scores, *[Cell(MISSING)] * 8, Cell(why, why)]
+        return [name, *scores, *[Cell()] * 8, Cell(why, why)]
     told = ("differs", "differs") if found.is_distinguishable else ("≈ 0", "noise")
     return [name, *scores, *_difference_cells(found), _shows(before, part), Cell(*told)]
 

@@ -1,7 +1,6 @@
-"""What the runs of a study cost: hours of the device, speed, memory, method by method.
+"""What the runs of a study cost: device hours, speed and memory, method by method.
 
-An averaged model costs what the training of the run it averages costs, and the points along a
-training cost nothing beside its end.
+Models that come from one training, averages and points along it, count its cost once.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from talr_cli.statistics.durations import evaluation_hours, training_hours
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import Results, share_trained, training_of
 
-COLUMNS = (
+_COLUMNS = (
     Column("method", "method"),
     Column("device", "device"),
     Column("trainings", "trainings", number=True),
@@ -38,11 +37,7 @@ def cost_cells(groups: Sequence[Group]) -> Cells | None:
                 like.setdefault(key, []).append(one)
         for (method, device), members in like.items():
             lines.append([*pair_cells(group), *_line(method, device, members)])
-    columns = [
-        *pair_columns(len(groups)),
-        *COLUMNS,
-    ]
-    return Cells(columns, lines) if lines else None
+    return Cells([*pair_columns(len(groups)), *_COLUMNS], lines) if lines else None
 
 
 def _line(method: str, device: str, runs: Sequence[Results]) -> list[Cell]:
@@ -64,7 +59,7 @@ def _line(method: str, device: str, runs: Sequence[Results]) -> list[Cell]:
 
 
 def _device(training: dict[str, Any]) -> str:
-    """Its name, and how many; empty for runs that did not record it."""
+    """The number of devices and their name; empty where it was not recorded."""
     name, processes = training.get("device", ""), training.get("processes", 1)
     return f"{processes} × {name}" if processes > 1 else name
 

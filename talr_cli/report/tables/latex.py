@@ -1,4 +1,4 @@
-"""A table in LaTeX, to be taken into a paper with \\input.
+"""A table in LaTeX, for \\input in a paper.
 
 Knows LaTeX's special characters and the booktabs rules; nothing about the content.
 """
@@ -7,7 +7,7 @@ import re
 
 from talr_cli.report.tables.cells import Cell, Cells
 
-PAGE = 45  # rows; more are broken over pages
+PAGE = 45  # rows; a table with more is broken over pages
 _CHARACTERS = {
     "\\": r"\textbackslash{}",
     "{": r"\{",

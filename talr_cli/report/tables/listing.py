@@ -12,12 +12,18 @@ from talr_cli.report.tables.table import estimate_cell
 from talr_cli.runs.listing import Found, as_size, parts_of
 from talr_cli.runs.status import State
 from talr_cli.statistics.estimates import estimate_of
-from talr_cli.statistics.pairs import Results
+from talr_cli.statistics.pairs import PARTS, Results
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A run as it lies there; `results` is None where it was not scored, `size` in bytes."""
+    """A run directory.
+
+    Attributes:
+        reason: The last line of why it failed or diverged, if it did.
+        results: None where it was not scored.
+        parts: {file or folder in it: bytes}.
+    """
 
     study: str
     path: Path
@@ -28,11 +34,12 @@ class Listed:
 
     @property
     def size(self) -> int:
+        """In bytes."""
         return sum(self.parts.values())
 
 
 def listed(found: Found) -> Listed:
-    """What is read of a run for the table."""
+    """Read a run directory for the table."""
     run = found.directory
     status, results = run.read_status(), run.read_results()
     reason = (status.reason or "").strip().splitlines()
@@ -42,7 +49,7 @@ def listed(found: Found) -> Listed:
 
 
 def list_cells(runs: Sequence[Listed]) -> Cells:
-    """One line a run; the pair of model and dataset where there are several."""
+    """One line a run; people see the pair of model and dataset where there are several."""
     several = len({one.path.parent for one in runs}) > 1
     columns = [
         Column("study"),
@@ -86,7 +93,7 @@ def _line(one: Listed) -> list[Cell]:
         named(one.path.parent.name),
         named(one.path.name),
         named(one.state),
-        *(estimate_cell(part, estimate_of(scores[part])) for part in ("domain", "general")),
+        *(estimate_cell(part, estimate_of(scores[part])) for part in PARTS),
         Cell(as_size(one.size), one.size),
         named(one.reason),
         named(str(one.path)),

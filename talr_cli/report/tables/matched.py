@@ -1,4 +1,4 @@
-"""The table of methods at an equal domain score."""
+"""The table of methods at an equal domain score, as `statistics.matched` compares them."""
 
 from __future__ import annotations
 

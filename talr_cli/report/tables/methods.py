@@ -1,7 +1,7 @@
-"""The table of methods by learning rate: seeds averaged, changes from the base model, noise marked.
+"""The table of methods by learning rate: seeds averaged, changes from the base model.
 
-Changes are contrasts over items and runs where both scores of a setting are known item by item.
-Where they are not, they are differences of independent means, whose error is an upper bound.
+Changes are contrasts over items and runs where the scores of the items are known. Where they are
+not, they are differences of independent means, whose error is an upper bound if answers agree.
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ LEGEND = (
     "setting it is unknown, and intervals speak of these checkpoints. ≈ 0: not told from noise. "
     "KL from the base model in nats per token."
 )
-_PARTS: tuple[Part, ...] = ("domain", "general")
 
 
 @dataclass(frozen=True)
 class Line:
-    """A setting in the table; `runs` are its seeds."""
+    """The base model or a setting; `runs` are its seeds, `changes` are by part."""
 
     group: Group
     label: str
@@ -43,17 +42,21 @@ class Line:
 
 
 def method_lines(group: Group) -> list[Line]:
-    """The base model, then methods as legends have them, each by its rates and points."""
-    settings = seed_groups(group.runs)
-    names = {id(one): f"{place}" for place, one in enumerate(settings)}
-    whole = {names[id(one)]: one for one in settings if all(map(has_both_scores, one.runs))}
+    """The base model, then methods in the order of legends, each by its rates and points."""
+    # Two settings may have one label, so they are named by their place.
+    settings = {str(place): one for place, one in enumerate(seed_groups(group.runs))}
+    whole = {name: one for name, one in settings.items() if all(map(has_both_scores, one.runs))}
     base = group.base if group.base and has_both_scores(group.base) else None
     scores = scores_of(whole, base, group.runs) if base and whole else None
-    labels = ordered({one.label for one in settings})
-    order = sorted(settings, key=lambda one: (labels.index(one.label), one.lr or 0.0, one.share))
+    labels = ordered({one.label for one in settings.values()})
     lines = [Line(group, "base", None, [group.base], {})] if group.base else []
-    for one in order:
-        changes = {part: _change(one, names[id(one)], group.base, scores, part) for part in _PARTS}
+    for name, one in sorted(
+        settings.items(),
+        key=lambda named: (labels.index(named[1].label), named[1].lr or 0.0, named[1].share),
+    ):
+        changes: dict[Part, Contrast | None] = {
+            part: _change(one, name, group.base, scores, part) for part in PARTS
+        }
         lines.append(Line(group, run_label(one.runs[0]), one.lr, one.runs, changes))
     return lines
 
@@ -64,9 +67,9 @@ def methods_cells(groups: Sequence[Group]) -> Cells:
 
 
 def fewer_cells(groups: Sequence[Group], most: int) -> tuple[Cells, str]:
-    """As `methods_cells`, and of more lines than `most` the best of each method; what is left out.
+    """As `methods_cells`; of more lines than `most` the best of each method, and words that say so.
 
-    Best is the rate, or the point of a training, with the highest domain score.
+    Best is the rate, or the point along a training, with the highest domain score.
     """
     every = [one for group in groups for one in method_lines(group)]
     if len(every) <= most:
@@ -122,6 +125,11 @@ def _cells(groups: Sequence[Group], lines_of: Sequence[Line]) -> Cells:
 def _change(
     setting: SeedGroup, name: str, base: Results | None, scores: Scores | None, part: Part
 ) -> Contrast | None:
+    """The change of a part from the base model; None where it is not known.
+
+    Args:
+        name: Of the setting in `scores`.
+    """
     if scores is not None and name in scores.place and "base" in scores.place:
         return scores.contrast(part, {name: 1, "base": -1})
     if base is None or not all(measured_alike(one, base, part) for one in setting.runs):

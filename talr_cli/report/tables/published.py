@@ -1,6 +1,6 @@
-"""The study's published numbers (arXiv 2509.20758, MedCalc-Bench), beside those of a study.
+"""Published numbers (arXiv 2509.20758, MedCalc-Bench) beside those of a study.
 
-Knows labels of methods and names of models as in conf/; does not judge what the difference says.
+Knows labels of methods and names of models as in conf/; does not judge the differences.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ PUBLISHED = (
 
 
 def published_cells(groups: Sequence[Group]) -> Cells | None:
-    """A line for each published number that the runs have a counterpart of; None without any."""
+    """A line for each published setting that the runs have too; None without any."""
     ours = [one for one in groups if one.runs[0]["run"]["dataset"] == DATASET]
     measured = [(one.runs[0]["run"]["model"], one.model, _measured(one)) for one in ours]
     measured.append((MEAN, MEAN, _mean_of_models(ours)))
@@ -98,7 +98,7 @@ def _published(score: float) -> Cell:
 
 
 def _measured(group: Group) -> dict[Setting, Estimates]:
-    """Both scores of each whole training, on the suite of the study."""
+    """Both scores of each whole training that was scored by the published suite."""
     suite = [one for one in group.runs if (one["general"] or {}).get("suite") == SUITE]
     return {
         (label, lr): {part: seeds.estimate(part) for part in PARTS}
@@ -107,7 +107,7 @@ def _measured(group: Group) -> dict[Setting, Estimates]:
 
 
 def _mean_of_models(groups: Sequence[Group]) -> dict[Setting, Estimates]:
-    """The mean of each setting over the models of the study: all of them, asked the same."""
+    """The mean of each setting over the published models; none unless all were asked the same."""
     by_model: dict[str, list[Group]] = {}
     for group in groups:
         by_model.setdefault(group.runs[0]["run"]["model"], []).append(group)

@@ -1,7 +1,7 @@
 """A table on a terminal of any width: no number is cut and no name is broken.
 
-What does not fit gets a lighter frame, then loses the columns that can be spared, which is said;
-where that is not enough every row becomes a block of its own, which lacks nothing.
+A table that does not fit gets a lighter frame, then loses the columns that can be spared, which is
+said; where that is not enough, every row becomes a block of lines with all its columns.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from rich.text import Text
 
 from talr_cli.report.tables.cells import Cell, Cells, Column
 
-ENDLESS = 200  # columns of a file or a pipe, which has no width that cells should be folded to
+ENDLESS = 200  # the width in a file or a pipe, to which cells need not be folded
 _GAP = 3  # between two values of a block
 _INDENT = 2
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """What stands around cells: `each` characters a column, `more` or fewer in all."""
+    """How a table is framed; that takes `each` characters a column and `more` in all."""
 
     box: box.Box
     padding: tuple[int, int, int, int]
@@ -42,7 +42,7 @@ _FRAMES = (
 
 
 def print_cells(cells: Cells) -> None:
-    """To standard output."""
+    """Print a table to standard output."""
     console = Console(width=None if sys.stdout.isatty() else ENDLESS)
     console.print(fitted(cells, console.width))
 
@@ -69,7 +69,7 @@ def fitted(cells: Cells, width: int) -> RenderableType:
 def _table(
     columns: Sequence[Column], rows: Sequence[Sequence[Cell]], frame: _Frame, width: int
 ) -> Table | None:
-    """None where it does not fit: words are folded at blanks, and nothing else is."""
+    """The table in a frame, texts folded at blanks only; None where it does not fit."""
     widths, least = [], []
     for place, column in enumerate(columns):
         texts = [column.title, *(row[place].text for row in rows)]
@@ -94,7 +94,7 @@ def _table(
 def _blocks(
     columns: Sequence[Column], rows: Sequence[Sequence[Cell]], width: int
 ) -> RenderableType:
-    """A block for each row: its names, and below them its values, each under those above it."""
+    """A block for each row: the columns before the first number, and below them the others."""
     numbers = [place for place, column in enumerate(columns) if column.number]
     first = numbers[0] if numbers else 1
     body = range(first, len(columns))

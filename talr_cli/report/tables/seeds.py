@@ -1,4 +1,4 @@
-"""The table of several seeds: mean and standard deviation of the scores of each setting."""
+"""The table of seeds: mean and standard deviation of the scores of each setting."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from talr_cli.statistics.seeds import seed_groups
 
 
 def seeds_cells(groups: Sequence[Group]) -> Cells | None:
-    """One line for each method and lr; None where nothing was run with several seeds."""
+    """One line for each setting; None where none has several seeds."""
     lines, several = [], False
     for group in groups:
         rows = dict(zip(map(id, group.runs), study_rows([group]), strict=False))
@@ -42,7 +42,7 @@ def seeds_cells(groups: Sequence[Group]) -> Cells | None:
 
 
 def _cell(key: str, members: Sequence[Row]) -> Cell:
-    """Of the seeds that have this estimate; how many, where not all have it."""
+    """Mean and deviation over the seeds that have this estimate; how many, where not all do."""
     estimates = [row.estimates[key] for row in members]
     values = [estimate.score for estimate in estimates if estimate is not None]
     cell = estimate_cell(key, mean_and_deviation(values))

@@ -1,7 +1,7 @@
-"""The table of a study: scores, change against the base model, drift; for people and for tools.
+"""The table of a study's runs: scores, changes from the base model, drift.
 
 Changes are paired differences on the same items. Results that lack the items' scores are compared
-as two independent estimates, whose error is an upper bound wherever answers agree.
+as two independent estimates, whose error is an upper bound as long as answers agree.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,6 @@ from talr_cli.report.tables.cells import (
     pair_cells,
     pair_columns,
 )
-from talr_cli.report.tables.screen import print_cells
 from talr_cli.statistics.estimates import Estimate, estimate_of
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.paired import compare_part
@@ -46,21 +45,24 @@ _DRIFT = ("cross_entropy", "kl_from_base", "domain_kl_from_base")
 
 @dataclass(frozen=True)
 class Row:
-    """One run; an estimate that was not made is None, and so is the front's without both scores.
+    """One run of the table.
 
     Attributes:
-        group: The runs it belongs to.
-        left_out: Why it is set beside none of them; empty for nearly all.
+        left_out: Why it is compared with no other run of the group; empty for nearly all.
+        estimates: By the keys of COLUMNS; None where one is not known.
+        on_front: Whether it is on the Pareto front; None without both scores.
     """
 
     group: Group
+    results: Results
     left_out: str
-    run: dict[str, Any]
-    label: str  # the method, with what tells apart the models of one training
-    alpha: float | None
-    share: float  # of the training's steps
-    estimates: dict[str, Estimate | None]  # by the keys of COLUMNS
+    estimates: dict[str, Estimate | None]
     on_front: bool | None
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """What results.json says the run is: method, lr, seed and the like."""
+        return self.results["run"]
 
 
 def study_rows(groups: Sequence[Group]) -> list[Row]:
@@ -78,18 +80,7 @@ def study_rows(groups: Sequence[Group]) -> list[Row]:
                 **{key: estimate_of(drift.get(key)) for key in _DRIFT},
             }
             on_front = None if left_out or not has_both_scores(one) else id(one) in front
-            rows.append(
-                Row(
-                    group=group,
-                    left_out=left_out,
-                    run=one["run"],
-                    label=run_label(one),
-                    alpha=averaging_alpha(one),
-                    share=share_trained(one),
-                    estimates=estimates,
-                    on_front=on_front,
-                )
-            )
+            rows.append(Row(group, one, left_out, estimates, on_front))
     return rows
 
 
@@ -98,7 +89,7 @@ def results_cells(groups: Sequence[Group]) -> Cells:
     rows = study_rows(groups)
     titles = dict(COLUMNS)
     if not any(row.estimates["domain_kl_from_base"] for row in rows):
-        titles["domain_kl_from_base"] = ""  # of scores that are older than it
+        titles["domain_kl_from_base"] = ""  # earlier versions did not measure it
     columns = [
         Column("id"),
         *pair_columns(len(groups)),
@@ -125,9 +116,9 @@ def results_cells(groups: Sequence[Group]) -> Cells:
                 named(run["id"]),
                 *pair_cells(row.group),
                 named(run["base"]),
-                Cell(row.label, run["method"]),
-                named(row.alpha),
-                named(row.share),
+                Cell(run_label(row.results), run["method"]),
+                named(averaging_alpha(row.results)),
+                named(share_trained(row.results)),
                 named(run["lr"]),
                 named(run["seed"]),
                 *(estimate_cell(key, row.estimates[key]) for key in COLUMNS),
@@ -140,7 +131,11 @@ def results_cells(groups: Sequence[Group]) -> Cells:
 
 
 def estimate_cell(key: str, estimate: Estimate | None) -> Cell:
-    """How an estimate of one of COLUMNS is written."""
+    """How an estimate is written.
+
+    Args:
+        key: One of COLUMNS.
+    """
     if estimate is None:
         return Cell()
     sign = "+" if key.endswith("_change") else ""
@@ -157,11 +152,6 @@ def _test_cells(change: Estimate | None) -> list[Cell]:
     if change is None:
         return [Cell(), Cell()]
     return [Cell(value=change.p), Cell(value=change.is_distinguishable)]
-
-
-def print_table(groups: Sequence[Group]) -> None:
-    """The table of the runs, to standard output."""
-    print_cells(results_cells(groups))
 
 
 def _change(one: Results, base: Results | None, section: str) -> Estimate | None:
