@@ -34,8 +34,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from talr_cli import progress
 from talr_cli.config.commands import COMMANDS, conf_dir
-from talr_cli.config.help import choices_of, help_text
-from talr_cli.config.mistakes import no_key, no_option, one_line
+from talr_cli.config.help import help_text
+from talr_cli.config.mistakes import check_choices, no_key, no_option, one_line
 from talr_cli.config.quoting import quoted, with_quoted_paths
 from talr_cli.config.typed import schema, typed_config
 from talr_cli.errors import UserError
@@ -205,28 +205,6 @@ def untyped(
 
 def _parsed(overrides: Iterable[str]) -> list[Override]:
     return OverridesParser.create().parse_overrides(list(overrides))
-
-
-def check_choices(overrides: Iterable[Override], config_dir: Path | None) -> None:
-    """Refuse a group that is given anything but the name of one of its choices.
-
-    Hydra fails on a number or null, and of several names it makes one config. An experiment may be
-    made of several.
-
-    Raises:
-        UserError: It names the choices.
-    """
-    for one in overrides:
-        group, is_one = one.key_or_group, not (one.is_sweep_override() or one.is_delete())
-        value = one.value() if is_one else ""
-        several = isinstance(value, list) and group != "experiment"
-        if several or value is None or isinstance(value, int | float):
-            choices = choices_of(group, config_dir)
-            if choices:
-                raise UserError(
-                    f"{one.input_line}: {group} takes one of its choices: {', '.join(choices)}"
-                    f"{'; a sweep takes several without brackets' if several else ''}"
-                )
 
 
 @contextmanager

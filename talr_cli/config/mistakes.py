@@ -1,18 +1,21 @@
-"""Turns Hydra's errors into one line that names the mistake and the nearest valid name."""
+"""What Hydra refuses, and should: in one line, with the mistake and the nearest valid name."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import get_origin, get_type_hints
 
 import yaml
+from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from talr_cli.config.commands import COMMANDS, conf_dir
+from talr_cli.config.help import choices_of
+from talr_cli.errors import UserError
 
 # Options of Hydra's that talr shows; of the others none is meant by who mistypes one.
 _OPTIONS = ("--help", "--cfg", "--config-dir", "--multirun")
@@ -47,6 +50,28 @@ def one_line(error: Exception, command: str, known: Callable[[], Sequence[str]])
         several = "; several of a sweep are a,b" if "of type 'list' could" in match[1] else ""
         return f"{match[2]}: {match[1]}{several}; {see}"
     return f"{text.rstrip('.')}; {see}"
+
+
+def check_choices(overrides: Iterable[Override], config_dir: Path | None) -> None:
+    """Refuse a group that is given anything but the name of one of its choices.
+
+    Hydra fails on a number or null, and of several names it makes one config. An experiment may be
+    made of several.
+
+    Raises:
+        UserError: It names the choices.
+    """
+    for one in overrides:
+        group, is_one = one.key_or_group, not (one.is_sweep_override() or one.is_delete())
+        value = one.value() if is_one else ""
+        several = isinstance(value, list) and group != "experiment"
+        if several or value is None or isinstance(value, int | float):
+            choices = choices_of(group, config_dir)
+            if choices:
+                raise UserError(
+                    f"{one.input_line}: {group} takes one of its choices: {', '.join(choices)}"
+                    f"{'; a sweep takes several without brackets' if several else ''}"
+                )
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

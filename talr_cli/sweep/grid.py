@@ -24,6 +24,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from talr_cli.config import composition
+from talr_cli.config.mistakes import check_choices
 from talr_cli.config.quoting import with_quoted_paths
 from talr_cli.config.typed import as_asked_here, typed_config
 from talr_cli.data.base import scored_values
@@ -72,7 +73,7 @@ def points(overrides: Sequence[str], config_dir: Path | None) -> list[Point]:
             raise UserError("experiment takes one value in a sweep: it may bring a grid of its own")
         params: dict[str, str] = {}
         if any(one.key_or_group == "experiment" for one in typed):
-            composition.check_choices(fixed, config_dir)
+            check_choices(fixed, config_dir)
             groups = _lines([one for one in fixed if _needs_composing(one, loader)])
             params = _compose([*also, *groups], of_hydra="sweeper.params")[1] or {}
         # Later ones replace earlier ones of the same key.
@@ -80,7 +81,7 @@ def points(overrides: Sequence[str], config_dir: Path | None) -> list[Point]:
         _check_size(every)
         (lists,) = BasicSweeper.split_arguments(every, None)
         parsed = {line: parse([line])[0] for line in {line for lines in lists for line in lines}}
-        composition.check_choices(parsed.values(), config_dir)
+        check_choices(parsed.values(), config_dir)
         keys = {one.key_or_group: one for one in parsed.values()}  # each is looked up once: 50 ms
         composing = {key for key, one in keys.items() if _needs_composing(one, loader)}
         whole = {line for line, one in parsed.items() if one.key_or_group in composing}

@@ -162,11 +162,11 @@ def test_answers_are_shown_without_what_they_would_do(tmp_path, caplog):
 
 @pytest.mark.parametrize("argument", ["a b", "it's", "x\ny", "a\\b\n'c'", "größe", "$HOME `id`"])
 def test_a_command_of_a_card_is_one_line_that_a_shell_reads_back(argument):
-    line = command_line("printf", "%s", argument)
+    line = command_line(["printf", "%s", argument])
     assert not acts(line)
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
     assert done.stdout == argument
-    assert command_line("talr", "lr=1e-5") == shlex.join(["talr", "lr=1e-5"])
+    assert command_line(["talr", "lr=1e-5"]) == shlex.join(["talr", "lr=1e-5"])
 
 
 def test_a_card_of_hostile_names_is_a_card(tmp_path):
