@@ -125,13 +125,13 @@ class RunDirectory:
         """The resolved config that was written, as plain data.
 
         Raises:
-            UserError: It cannot be read, or is that of another run.
+            UserError: It cannot be read, or is of another run.
         """
         found: dict[str, Any] = from_yaml(self.config, dict)
         held = _IDENTITY.match(read_text(self.config).partition("\n")[0])
         if held is not None and is_of_another(self.path.absolute().name, held[1]):
             raise UserError(
-                f"{self.config} is that of another run, {held[1][:8]}: put back its own"
+                f"{self.config} is of another run, {held[1][:8]}: put back its own"
             )
         return found
 
