@@ -130,9 +130,7 @@ class RunDirectory:
         found: dict[str, Any] = from_yaml(self.config, dict)
         held = _IDENTITY.match(read_text(self.config).partition("\n")[0])
         if held is not None and is_of_another(self.path.absolute().name, held[1]):
-            raise UserError(
-                f"{self.config} is of another run, {held[1][:8]}: put back its own"
-            )
+            raise UserError(f"{self.config} is of another run, {held[1][:8]}: put back its own")
         return found
 
     def read_overrides(self) -> list[str]:
