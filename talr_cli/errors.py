@@ -50,6 +50,11 @@ def install(extra: str) -> str:
     return f"pip install {' '.join(wanted)}"
 
 
+def reason_of(error: BaseException, most: int | None = None) -> str:
+    """What an exception says in one line of at most so many characters, or else its name."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def of_run(error: Exception, folder: Path) -> None:
     """Let an exception know in which run it ended: its traceback belongs there."""
     vars(error)["run"] = folder

@@ -323,6 +323,7 @@ COMMANDS: dict[str, type] = {  # in the order of docs/config.md
     "logs": LogsConfig,
     "stop": StopConfig,
 }
+OF_GRIDS = ("sweep", "search", "fetch")  # they take the values of `train` too
 
 
 def conf_dir() -> Path:

@@ -33,7 +33,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from talr_cli import progress
-from talr_cli.config.commands import COMMANDS, conf_dir
+from talr_cli.config.commands import COMMANDS, OF_GRIDS, conf_dir
 from talr_cli.config.help import help_text
 from talr_cli.config.mistakes import check_choices, no_key, no_option, one_line
 from talr_cli.config.quoting import quoted, with_quoted_paths
@@ -42,7 +42,6 @@ from talr_cli.errors import UserError
 from talr_cli.scorers.user import look_in_current_folder
 
 Config = TypeVar("Config")
-_OF_GRIDS = ("sweep", "search", "fetch")  # they take the values of `train` too
 
 
 @dataclass(frozen=True)
@@ -158,9 +157,7 @@ def of_grid(command: str, kind: type[Config], arguments: Sequence[str]) -> OfGri
     if any(one.startswith("-") for one in overrides):
         run(command, lambda composed: None, arguments)
         return None
-    for at, one in enumerate(overrides):
-        if "=" not in one and not one.startswith("~"):
-            raise _without_key(command, overrides, at)
+    _require_keys(command, overrides)
     keys = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     own = tuple(one for one in overrides if one.partition("=")[0].partition(".")[0] in keys)
     with composing(command, config_dir) as also:
@@ -176,11 +173,10 @@ def composed(
 ) -> Composed[Any]:
     """What `run` hands to its task, for a caller in Python; raises the same errors."""
     look_in_current_folder()
-    for at, one in enumerate(overrides):
+    for one in overrides:
         if not isinstance(one, str):
             raise UserError(f"{one!r} is not a text of the form key=value")
-        if "=" not in one and not one.startswith("~"):
-            raise _without_key(command, overrides, at)
+    _require_keys(command, overrides)
     typed = with_quoted_paths(command, overrides)
     held = tuple(hold(typed))
     own = [one for one in typed if one not in held]
@@ -306,7 +302,7 @@ def _checked(
     keys = iter(positional)
     overrides = []
     for at, override in enumerate(namespace.overrides):
-        if "=" not in override and not override.startswith("~"):
+        if not _has_key(override):
             key = next(keys, None)
             if key is None:
                 raise _without_key(command, namespace.overrides, at)
@@ -316,6 +312,16 @@ def _checked(
     return options, with_quoted_paths(command, overrides)
 
 
+def _require_keys(command: str, overrides: Sequence[str]) -> None:
+    for at, one in enumerate(overrides):
+        if not _has_key(one):
+            raise _without_key(command, overrides, at)
+
+
+def _has_key(override: str) -> bool:
+    return "=" in override or override.startswith("~")
+
+
 def _without_key(command: str, words: Sequence[str], at: int) -> UserError:
     guess = no_key(words, at, _known_keys(command))
     see = f"see `talr {command} --help`"
@@ -323,7 +329,7 @@ def _without_key(command: str, words: Sequence[str], at: int) -> UserError:
 
 
 def _known_keys(command: str) -> list[str]:
-    of_runs = ("train",) * (command in _OF_GRIDS)
+    of_runs = ("train",) * (command in OF_GRIDS)
     with composing(command, None):
         configs = [compose(one) for one in (command, *of_runs)]
     keys: list[str] = []

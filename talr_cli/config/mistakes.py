@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from talr_cli.config.commands import COMMANDS, conf_dir
+from talr_cli.config.commands import COMMANDS, OF_GRIDS, conf_dir
 from talr_cli.config.help import choices_of
 from talr_cli.errors import UserError
 
@@ -176,7 +176,7 @@ def _takes_any_key(place: str, kind: type) -> bool:
 
 
 def _unknown(key: str, command: str, known: Sequence[str], see: str) -> str:
-    kind = COMMANDS["train" if command in ("sweep", "search", "fetch") else command]
+    kind = COMMANDS["train" if command in OF_GRIDS else command]
     if _takes_any_key(key.rpartition(".")[0], kind):
         return f"{key} is not there yet: a new key has a plus, +{key}=VALUE; {see}"
     groups = {one.partition(".")[0] for one in known if "." in one}

@@ -33,7 +33,7 @@ from talr_cli.evaluation.data_parallel import free_the_others
 from talr_cli.evaluation.generation import Request
 from talr_cli.evaluation.memory import set_aside
 from talr_cli.models.saving import end_tokens
-from talr_cli.runs.atomic import read_object
+from talr_cli.runs.atomic import ANOTHER, read_object
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ class Vllm:
                 f"suite.backend=vllm scores whole models and {checkpoint} is an adapter: "
                 "use suite.backend=hf"
             )
-        stored = read_object(checkpoint / "config.json", "take another copy of it")
+        stored = read_object(checkpoint / "config.json", ANOTHER)
         says = stored.get("tie_word_embeddings")
         if says and getattr(model.config, "tie_word_embeddings", says) != says:
             raise UserError(

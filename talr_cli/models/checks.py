@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, reason_of
 from talr_cli.models.adapter import is_adapter, resolve_base
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.loading import without_weights
 from talr_cli.models.sources import ModelSource
-from talr_cli.runs.atomic import read_object
+from talr_cli.runs.atomic import ANOTHER, read_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -80,7 +80,7 @@ def _config(source: ModelSource, config: ModelConfig) -> Any:
             source.directory, trust_remote_code=config.trust_remote_code
         )
     except Exception as error:  # what the file says goes into transformers' and torch's classes
-        reason = _one_line(error)
+        reason = reason_of(error, most=200)
         if "custom code" in reason:
             reason += " If you trust it, set model.trust_remote_code=true."
         raise UserError(f"cannot load {source.origin}: {reason}") from error
@@ -108,7 +108,7 @@ def _check_quantised(
     except Exception as error:  # each quantizer has its own ways to say no
         raise UserError(
             f"the weights of {source.origin} are quantised ({method}) and cannot be read here: "
-            f"{_one_line(error)}; install that or give the unquantised model"
+            f"{reason_of(error, most=200)}; install that or give the unquantised model"
         ) from error
     if to_train:  # transformers dequantises some as it reads them, but does not save them so
         raise UserError(
@@ -141,7 +141,7 @@ def _refusal(settings: Any, config: ModelConfig, attention: str) -> str | None:
         with torch.device("meta"):
             make(own, attn_implementation=attention, **arguments)
     except Exception as error:  # each model class raises its own
-        return _one_line(error)
+        return reason_of(error, most=200)
     return None
 
 
@@ -192,7 +192,7 @@ def same_tokens(
     """
     from transformers import AutoTokenizer
 
-    theirs = read_object(other.directory / "config.json", "take another copy of it")
+    theirs = read_object(other.directory / "config.json", ANOTHER)
     if _text(settings).get("vocab_size") != _text(theirs).get("vocab_size"):
         return False
     try:
@@ -257,7 +257,3 @@ def check_length(
 
 def _text(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     return settings.get("text_config") or settings
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, reason_of
 from talr_cli.models.adapter import check_adapter, merged, say_untied, whole
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.saving import cast
 from talr_cli.models.sources import ModelSource
 from talr_cli.models.weight_files import stored_kind
-from talr_cli.runs.atomic import read_object
+from talr_cli.runs.atomic import ANOTHER, read_object
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +83,7 @@ def _refused(source: ModelSource) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # a damaged file raises errors of any kind in them
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = reason_of(error, most=300)
         if "custom code" in reason:
             reason += " If you trust it, set model.trust_remote_code=true."
         raise UserError(f"cannot load {source.origin}: {reason}") from error
@@ -142,7 +142,7 @@ def _check_fit(
     """
     generation = source.directory / "generation_config.json"
     if generation.exists():
-        read_object(generation, "take another copy of it")  # transformers would do without it
+        read_object(generation, ANOTHER)  # transformers would do without it
     for name in ("eos_token_id", "bos_token_id", "pad_token_id"):  # what answers begin and end by
         ids = getattr(model.generation_config, name)
         numbers = ids if isinstance(ids, list) else [0 if ids is None else ids]

@@ -18,8 +18,8 @@ from typing import Any
 
 from talr_cli.errors import UserError
 from talr_cli.models.sources import ModelSource
-from talr_cli.models.weight_files import ANOTHER, weight_files
-from talr_cli.runs.atomic import read_object
+from talr_cli.models.weight_files import weight_files
+from talr_cli.runs.atomic import ANOTHER, read_object
 
 Tensor = tuple[tuple[int, ...], int]  # its shape, and the bytes of each number as stored
 

@@ -27,7 +27,7 @@ from talr_cli.errors import UserError, install
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.other_formats import as_hub_id, what_lacks
 from talr_cli.runs import manifest
-from talr_cli.runs.atomic import made_whole, read_packed, write_packed
+from talr_cli.runs.atomic import ANOTHER, made_whole, read_packed, write_packed
 from talr_cli.runs.identity import file_digest
 from talr_cli.runs.lease import hold
 
@@ -114,7 +114,7 @@ def _say_stand_in(path: str, origin: str) -> None:
     log.warning("model: %s cannot be reached, using %s", path, origin)
 
 
-def directory_source(path: Path, remedy: str = "take another copy of it") -> ModelSource:
+def directory_source(path: Path, remedy: str = ANOTHER) -> ModelSource:
     """The model in a folder; one whose manifest finds it damaged is refused, with `remedy`."""
     manifest.check(path, remedy)
     lacks = what_lacks(path)

@@ -6,7 +6,7 @@ import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, reason_of
 from talr_cli.models.adapter import whole
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.sources import ModelSource
@@ -43,7 +43,7 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> PreTrainedTokeni
     except Exception as error:  # a damaged file raises errors of any kind
         if not _has_words(source.directory):
             raise UserError(lacks) from error
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = reason_of(error, most=200)
         if "tiktoken" in reason:  # transformers' last attempt at a tokenizer.model
             reason += " Most are sentencepiece's: `pip install sentencepiece` reads those."
         raise UserError(f"cannot load the tokenizer of {source.origin}: {reason}") from error

@@ -8,11 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from talr_cli.errors import UserError
-from talr_cli.runs.atomic import read_object
+from talr_cli.runs.atomic import ANOTHER, read_object
 
 SINGLE = "model.safetensors"
 INDEX = f"{SINGLE}.index.json"
-ANOTHER = "take another copy of it"  # what to do about a damaged one
 _KINDS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 

@@ -16,7 +16,7 @@ from talr_cli.models import device_memory
 from talr_cli.models.checks import length_switch
 from talr_cli.models.shape import Shape, shape_of
 from talr_cli.run.prepare import Run
-from talr_cli.runs.atomic import read_object
+from talr_cli.runs.atomic import ANOTHER, read_object
 from talr_cli.training import planner
 from talr_cli.training.arithmetic import Arithmetic
 from talr_cli.training.config import TrainerConfig
@@ -82,7 +82,7 @@ def cut_up(run: Run, half: bool) -> TrainerConfig:
 def _one_by_one_if_need_be(run: Run) -> TrainerConfig:
     """The trainer's config, with single rows if a long one would change others' positions."""
     trainer = run.config.trainer
-    settings = read_object(run.source.directory / "config.json", "take another copy of it")
+    settings = read_object(run.source.directory / "config.json", ANOTHER)
     switch = length_switch(settings)
     longest = max(len(row.input_ids) for row in (*run.rows, *run.general))
     if switch is None or longest <= switch or trainer.micro_batch_size == 1:

@@ -23,8 +23,7 @@ def identity(config: TrainConfig | EvalConfig, model_fingerprint: str) -> str:
     content = identity_of(config)
     content["model"]["fingerprint"] = model_fingerprint
     if isinstance(config, EvalConfig):
-        every = identity_of(config.dataset, whole=True)
-        content["dataset"] = scored_values(config.dataset, every)
+        content["dataset"] = scored_data(config.dataset)
     if isinstance(config, TrainConfig) and config.objective.sees_a_pass:
         rows, all_rows = config.trainer.rows_at_once, config.trainer.batch_size
         if rows not in (None, all_rows):  # untyped, batches are not cut up under such an objective
@@ -36,6 +35,11 @@ def identity(config: TrainConfig | EvalConfig, model_fingerprint: str) -> str:
         own = own_scorer(config.dataset)
         files |= {} if own is None else {"scorer": own}
     return run_identity(content, files)
+
+
+def scored_data(dataset: Dataset) -> dict[str, Any]:
+    """The values, and the files by content, that test rows and their scorer may depend on."""
+    return scored_values(dataset, identity_of(dataset, whole=True))
 
 
 def setting_identity(config: TrainConfig, model_fingerprint: str) -> str:

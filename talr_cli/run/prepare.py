@@ -18,7 +18,7 @@ from talr_cli.data.base import Splits
 from talr_cli.data.duplicates import check_overlap
 from talr_cli.data.encoding import rows_of_dataset, rows_to_train
 from talr_cli.data.rendering import Rendered, Renderer, load_renderer
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, reason_of
 from talr_cli.evaluation.self_score import check_tests
 from talr_cli.methods.checks import check_objective, check_schedule
 from talr_cli.methods.method import Method
@@ -171,7 +171,7 @@ def _check_adapter(config: TrainConfig, source: ModelSource) -> None:
     except UserError:
         raise
     except Exception as error:  # of PEFT and of Python's, by what the values are
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason_of(error)
         raise UserError(f"the adapter cannot be put on {config.model.name}: {reason}") from error
     if is_changed(adapted.get_output_embeddings()):
         raise UserError(

@@ -6,15 +6,15 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from talr_cli.data.base import Example, Splits, scored_values
+from talr_cli.data.base import Example, Splits
 from talr_cli.data.choices import possible_completions
 from talr_cli.data.splitting import even_share
 from talr_cli.evaluation.config import DomainEvalConfig
 from talr_cli.evaluation.general.local_data import files_below, files_read, task_folder
-from talr_cli.fields import identity_of, plain
+from talr_cli.fields import plain
 from talr_cli.models.sources import ModelSource
 from talr_cli.run.config import EvalConfig, TrainConfig
-from talr_cli.run.identity import own_scorer
+from talr_cli.run.identity import own_scorer, scored_data
 from talr_cli.runs.environment import package_versions
 from talr_cli.runs.identity import run_identity
 from talr_cli.runs.results import SCHEMA
@@ -42,7 +42,7 @@ def scoring_identity(config: TrainConfig | EvalConfig) -> str:
     settings: Any = {
         "suite": plain(config.suite),
         "domain": plain(config.domain),
-        "dataset": scored_values(config.dataset, identity_of(config.dataset, whole=True)),
+        "dataset": scored_data(config.dataset),
         "versions": package_versions(),
     }
     for section in ("suite", "domain"):

@@ -27,6 +27,7 @@ from talr_cli.runs.manifest import fsync, seal
 from talr_cli.runs.reading import read_file, read_text
 
 BUILDING = ".building-"
+ANOTHER = "take another copy of it"  # what to do about a damaged file of somebody else's
 FORGOTTEN = 3600.0  # seconds, in which no living process leaves a temporary file untouched
 log = logging.getLogger(__name__)
 

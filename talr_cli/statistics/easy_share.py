@@ -15,6 +15,7 @@ from typing import Any
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.statistics.contrasts import Contrast
 from talr_cli.statistics.items import clustered_error
+from talr_cli.statistics.settings import pooled
 
 Steps = dict[int, list[tuple[int, float]]]  # as `steps_by_epoch`
 Setting = tuple[str, float]  # method and learning rate
@@ -94,13 +95,12 @@ def _over_runs(
                 several.append([measure(steps, name)[0] for name, steps in each.items()])
             except MetricsError:
                 continue
-    squares = sum(statistics.variance(each) * (len(each) - 1) for each in several)
-    df = sum(len(each) - 1 for each in several)
+    between = pooled(several)
     return Contrast(
         estimate=statistics.fmean(values),
         items=sum(variances) / len(values) ** 2,
-        runs=squares / df / len(values) if df else None,
-        df=df or 1,
+        runs=None if between is None else between[0] / len(values),
+        df=1 if between is None else between[1],
         n=sum(counts),
     )
 

@@ -20,7 +20,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
-from talr_cli.errors import InUseError, UserError
+from talr_cli.errors import InUseError, UserError, reason_of
 from talr_cli.runs.disk import make_folder, writing
 from talr_cli.runs.lease import hold
 from talr_cli.runs.reading import read_file
@@ -62,7 +62,7 @@ class Journal:
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=2),
             )
         except _DAMAGE as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = reason_of(error)
             raise UserError(
                 f"{file} is damaged ({reason}): delete it, and the same command makes the same "
                 "trials again, of which it finds the runs that are done"

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import torch
 
+from talr_cli.errors import reason_of
+
 
 def tried(error: Callable[[], float]) -> tuple[float, str]:
     """(how far off a kernel is, that in words).
@@ -20,7 +22,7 @@ def tried(error: Callable[[], float]) -> tuple[float, str]:
     try:
         off = error()
     except Exception as failed:  # compilers and kernels raise errors of any kind
-        return float("inf"), " ".join(str(failed).split()) or type(failed).__name__
+        return float("inf"), reason_of(failed)
     return off, f"it is off by {off:.2g}"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from lm_eval.tasks._index import Entry, Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, reason_of
 
 Index = Mapping[str, Entry]  # of a TaskManager: what it knows by name
 
@@ -73,7 +73,7 @@ def passed_over(folder: Path) -> list[str]:
             if not isinstance(load_yaml(file, resolve_func=False), dict):
                 raise TypeError("it holds no task")
         except Exception as error:  # of YAML, of the files that it includes, of its own functions
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = reason_of(error)
             found.append(f"{file} cannot be read ({reason})")
     return found
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from talr_cli.evaluation.config import SuiteConfig
 from talr_cli.evaluation.general import mini, ours
 from talr_cli.models.sources import cache_dir
-from talr_cli.runs.atomic import made_whole
+from talr_cli.runs.atomic import ANOTHER, made_whole
 from talr_cli.runs.places import files_at
 
 EMBEDDED = {"mini": mini.TASK_DIR, "ours": ours.TASK_DIR}
@@ -125,6 +125,4 @@ def _unpack(task: str, archive: Path, folder: Path) -> None:
         with made_whole(folder) as building, zipfile.ZipFile(archive) as file:
             file.extractall(building / "tokenizers")
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise MissingDataError(
-            f"{task}: {archive} is damaged ({error}): take another copy of it"
-        ) from error
+        raise MissingDataError(f"{task}: {archive} is damaged ({error}): {ANOTHER}") from error
