@@ -1,7 +1,7 @@
 #!/bin/bash
 {{options}}
 # Made by `talr sweep launcher=slurm detach=true`. Your own: slurm.template=FILE, with these marks.
-set -u
+set -u +o posix
 cd {{folder}} || exit 1
 # Modules are loaded here.
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
@@ -21,12 +21,9 @@ for try in 1 2 3 4 5 6; do
     # the interpreter, and the interpreter of the image in the place of this one.
     srun --nodes={{nodes}} --ntasks={{nodes}} {{python}} {{arguments}} &
     step=$!
-    wait "$step"
+    while kill -0 "$step" 2>/dev/null; do wait "$step"; done # a signal ends a waiting
+    wait "$step" # bash, unless it follows POSIX, keeps the code of what has ended
     code=$?
-    while kill -0 "$step" 2>/dev/null; do # a signal has ended the waiting
-        wait "$step"
-        code=$?
-    done
     [ "$code" = 75 ] && [ -z "$out_of_time" ] || break
     # In use: who was killed on another node counts as alive for two minutes.
     sleep 30 & # beside the script, which hears of its time limit meanwhile

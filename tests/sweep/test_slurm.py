@@ -126,10 +126,12 @@ def test_a_template_of_ones_own_has_the_same_marks(cluster):
         script(job, SlurmConfig(template="nowhere.sh"))
 
 
-# srun is the run: it ends with 130 when it is asked to. scancel asks it, as SLURM does.
+# srun is the run: it ends with 130 when it is asked to. scancel asks it, as SLURM does, and is back
+# before it ends or after.
 LIVING = {
     "srun": "echo $$ > step; trap 'exit 130' TERM; for i in $(seq 400); do sleep 0.05; done",
-    "scancel": 'kill -TERM "$(cat step)"',
+    "scancel": """kill -TERM "$(cat step)"
+[ -z "$SLOW" ] || while kill -0 "$(cat step)" 2>&-; do sleep 0.01; done""",
     "scontrol": "",
 }
 
@@ -144,12 +146,13 @@ def started(cluster, **more):
 @pytest.mark.parametrize(
     ("asks", "restarts", "requeued"), [("USR1", 0, 1), ("USR1", 100, 0), ("stop", 0, 0)]
 )
+@pytest.mark.parametrize("slow", ["", "yes"])
 def test_a_job_out_of_time_is_queued_again_and_one_that_is_stopped_is_not(
-    asks, restarts, requeued, cluster
+    slow, asks, restarts, requeued, cluster
 ):
     for name, body in LIVING.items():
         put(cluster, name, body)
-    process = started(cluster, SLURM_RESTART_COUNT=str(restarts))
+    process = started(cluster, SLURM_RESTART_COUNT=str(restarts), SLOW=slow, POSIXLY_CORRECT="")
     step = cluster.parent / "step"
     while not (step.exists() and step.read_text().strip()):
         time.sleep(0.01)
