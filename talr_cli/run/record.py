@@ -93,6 +93,19 @@ def would_replace_fuller(config: TrainConfig | EvalConfig, directory: RunDirecto
     return False
 
 
+def is_based_on(base: ModelSource, directory: RunDirectory) -> bool:
+    """Whether what was trained or scored in `directory` has this base; also where none is known."""
+    recorded = (directory.read_training() or {}).get("base")
+    if recorded is None and (results := directory.read_results()) is not None:
+        recorded = results["run"]["base"]
+    return recorded in (None, base_id(base))
+
+
+def base_id(base: ModelSource) -> str:
+    """What results call a base, by its content."""
+    return hashlib.sha256(base.fingerprint.encode()).hexdigest()[:8]
+
+
 def domain_rows(domain: DomainEvalConfig, splits: Splits) -> list[Example]:
     """The test rows that are scored.
 
@@ -121,13 +134,14 @@ def results(
         scores: The parts that `evaluate` returns.
     """
     trained = directory.read_training() or {"weights": None, "training": None}
+    trained.pop("base", None)
     return {
         "schema": SCHEMA,
         "run": {
             "id": made.identity[:8],
             "study": config.study,
             "model": config.model.name,
-            "base": hashlib.sha256(base.fingerprint.encode()).hexdigest()[:8],
+            "base": base_id(base),
             "origin": base.origin,
             "dataset": config.dataset.name,
             "method": made.method,
