@@ -43,5 +43,7 @@ def evaluated(composed: Composed[EvalConfig]) -> RunDirectory:
     if run is None:
         return score_checkpoint(composed.config, composed.arguments)
     found = of_run("eval", composed, run)
-    own = own_run(run, found.stored) if found.is_own else None  # None: its own scores stay
+    own = None  # then its own scores stay
+    if found.is_own:
+        own = own_run(run, found.stored, found.config.runs_dir)
     return score_checkpoint(found.config, composed.arguments, own)

@@ -27,6 +27,7 @@ from talr_cli.run.identity import identity
 from talr_cli.run.record import Made
 from talr_cli.run.score import score
 from talr_cli.run.track import track
+from talr_cli.runs.listing import place_of
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.samples import read_samples
 from talr_cli.statistics.pairs import Results
@@ -41,11 +42,13 @@ class OwnRun:
 
     Attributes:
         made: What the model is.
+        runs_dir: The folder that its study lies in.
         model: What the run's results call its base.
     """
 
     directory: RunDirectory
     made: Made
+    runs_dir: Path
     study: str
     model: str
 
@@ -77,7 +80,7 @@ def score_checkpoint(
     if run is not None:
         if record.is_based_on(base, run.directory):
             model = replace(config.model, name=run.model)
-            config = replace(config, study=run.study, model=model)
+            config = replace(config, runs_dir=str(run.runs_dir), study=run.study, model=model)
         else:
             log.warning(
                 "%s was trained from another model than model.path=%s is: the scores go to a "
@@ -219,12 +222,17 @@ def own_directory(config: EvalConfig, own_id: str, name: str) -> RunDirectory:
     )
 
 
-def own_run(run: RunDirectory, stored: Mapping[str, Any]) -> OwnRun:
-    """What a run's model is, by its config."""
+def own_run(run: RunDirectory, stored: Mapping[str, Any], runs_dir: str) -> OwnRun:
+    """What a run's model is, by its config, and which study it is of, by where it lies.
+
+    Args:
+        runs_dir: Where its study is taken to be if it was taken out of it.
+    """
     run_id = run.read_identity()
     assert run_id is not None  # its config has been read
     made = Made(run_id, *(stored[key] for key in ("method", "lr", "seed")))
-    return OwnRun(run, made, stored["study"], stored["model"]["name"])
+    folder, study = place_of(run) or (Path(runs_dir), stored["study"])
+    return OwnRun(run, made, folder, study, stored["model"]["name"])
 
 
 def checkpoint_name(ckpt: str | None) -> str:

@@ -134,7 +134,8 @@ def results(
         scores: The parts that `evaluate` returns.
     """
     trained = directory.read_training() or {"weights": None, "training": None}
-    trained.pop("base", None)
+    for checked in ("base", "model"):
+        trained.pop(checked, None)
     return {
         "schema": SCHEMA,
         "run": {

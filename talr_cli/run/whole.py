@@ -122,6 +122,7 @@ def _make_and_evaluate(
             log.info("training: done before, evaluating")
         else:
             directory.write_status("training")
+            directory.training.unlink(missing_ok=True)  # of weights that are not there any more
             make_model(run, tracker)
         directory.write_status("trained")
         for point in points:
