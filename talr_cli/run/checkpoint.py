@@ -93,7 +93,7 @@ def score_checkpoint(
     if _found(config, directory, base):
         return directory
     if not is_own:
-        _warn_of_other_measure(config, directory)
+        record.warn_of_replaced(config, directory)
     from talr_cli.evaluation.general.tasks import load_tasks
 
     # Before anything is written: what the suite and the tokenizer lack.
@@ -157,20 +157,6 @@ def _found(config: EvalConfig, directory: RunDirectory, base: ModelSource) -> bo
     if found:
         log.info("found these scores: %s", directory.results)
     return found
-
-
-def _warn_of_other_measure(config: EvalConfig, directory: RunDirectory) -> None:
-    results = directory.read_results() or {}
-    for part, key, value, now in (
-        ("general", "suite", "suite", config.suite.name),
-        ("domain", "answer_by", "domain.answer_by", config.domain.answer_by),
-    ):
-        before = (results.get(part) or {}).get(key)
-        if before not in (None, now):
-            log.warning(
-                "the scores by %s=%s in %s are replaced by those by %s=%s: apart=true keeps both",
-                *(value, before, directory.path, value, now),
-            )
 
 
 def _has_base(

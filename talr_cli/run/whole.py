@@ -59,6 +59,9 @@ def run_to_end(run: Run, make_model: MakeModel, points: Sequence[Run] = ()) -> R
                 f"{directory.path} is scored on more items, and that stays: leave limit out; "
                 f"a quick look is `{score_command(directory.path)} limit=N`"
             )
+        if config.eval:
+            _check_domain_stays(run)
+            record.warn_of_replaced(config, directory)
         tasks = tasks or _tasks(config)  # the run was done before, and is not any more
         directory.prepare(plain(config), run.overrides, run.identity)
         try:
@@ -74,6 +77,17 @@ def run_to_end(run: Run, make_model: MakeModel, points: Sequence[Run] = ()) -> R
             of_run(error, directory.path)
             raise
     return directory
+
+
+def _check_domain_stays(run: Run) -> None:
+    """Refuse to score a run without the domain's rows where it was scored on them."""
+    scored = run.directory.read_results()
+    is_left = run.splits.scorer is not None and record.domain_rows(run.config.domain, run.splits)
+    if scored is not None and scored["domain"] is not None and not is_left:
+        raise UserError(
+            f"{run.directory.path} has a domain score, and there are no test rows or no scorer "
+            f"now: type them as before, or delete {run.directory.results} to go on without"
+        )
 
 
 def is_done(config: TrainConfig, directory: RunDirectory) -> bool:

@@ -11,7 +11,7 @@ from synthetic_study import scored
 
 from talr_cli.commands import eval as eval_command
 from talr_cli.commands import train as train_command
-from talr_cli.run.checkpoint import _warn_of_other_measure
+from talr_cli.run import record
 from talr_cli.runs.run_directory import RunDirectory
 
 
@@ -30,7 +30,7 @@ def test_what_is_measured_otherwise_is_said_to_be_replaced(typed, said, tmp_path
     directory = RunDirectory(tmp_path)
     directory.write_results(results)
     as_before = ["suite.name=s", "domain.answer_by=likelihood"]
-    _warn_of_other_measure(config("eval", *as_before, *typed), directory)
+    record.warn_of_replaced(config("eval", *as_before, *typed), directory)
     warned = [one.getMessage() for one in caplog.records if "are replaced" in one.getMessage()]
     assert len(warned) == len(said)
     for line, part in zip(warned, said, strict=True):
