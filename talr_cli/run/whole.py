@@ -27,7 +27,8 @@ from talr_cli.run.variants import is_merged
 from talr_cli.runs.disk import make_folder
 from talr_cli.runs.run_directory import RunDirectory, study_path
 from talr_cli.runs.samples import read_samples
-from talr_cli.runs.study import load_results, score_command
+from talr_cli.runs.study import load_results
+from talr_cli.runs.to_type import score_command
 from talr_cli.statistics.groups import Group, comparable
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from pathlib import Path
 from talr_cli.errors import UserError
 from talr_cli.runs.names import begins, file_name, is_but_for_identity
 from talr_cli.runs.run_directory import RunDirectory, study_path
+from talr_cli.runs.to_type import study_command
 
 # How a run's name may fit what was typed; the first that any does decides.
 _FITS: tuple[Callable[[str, str], bool], ...] = (str.__eq__, is_but_for_identity, begins)
@@ -67,7 +68,8 @@ def find_run(name: str, runs_dir: Path, study: str | None) -> Found:
         if any((folder / sign).exists() for sign in _SIGNS):
             return Found(folder.absolute().parents[1].name, RunDirectory(folder))
     if "/" in name:
-        raise UserError(f"{name} is no run's directory: `talr list` names the runs")
+        names = study_command("list", runs_dir, study)
+        raise UserError(f"{name} is no run's directory: `{names}` names the runs")
     try:
         runs = runs_in(runs_dir, study)
     except UserError as none:
