@@ -10,7 +10,7 @@ from pathlib import Path
 from talr_cli.config import composition
 from talr_cli.config.commands import ExportConfig
 from talr_cli.config.composition import Composed
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, kind_and_reason
 from talr_cli.printable import printable
 from talr_cli.runs.listing import find_run
 from talr_cli.runs.run_directory import RunDirectory
@@ -54,7 +54,7 @@ def export(composed: Composed[ExportConfig]) -> None:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{run.config} is not the config of the run that {run.results} is of "
-            f"({type(error).__name__}: {error}): it is damaged, so put back a copy"
+            f"({kind_and_reason(error)}): it is damaged, so put back a copy"
         ) from error
     with made_whole(out) as building:
         shutil.copytree(run.model, building, dirs_exist_ok=True)

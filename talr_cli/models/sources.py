@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from talr_cli.errors import UserError, install
+from talr_cli.errors import UserError, install, reason_of
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.other_formats import as_hub_id, what_lacks
 from talr_cli.runs import manifest
@@ -291,7 +291,7 @@ def _check_random(settings: dict[str, Any]) -> None:
         with torch.device("meta"):
             LlamaForCausalLM(LlamaConfig(**settings))
     except Exception as error:  # transformers, its type checks and torch raise their own
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         shown = ", ".join(f"{name}={value}" for name, value in settings.items())
         raise UserError(f"model.random_init: no Llama can be made of {shown} ({reason})") from error
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, reason_of
 from talr_cli.runs.reading import read_text
 
 # What PyYAML raises for a value that is none of its tag, as `!!bool perhaps`.
@@ -33,7 +33,7 @@ def from_yaml(path: Path, kind: type) -> tuple[str, Any]:
         if not isinstance(content, kind):
             raise ValueError("it holds something else")
     except (*_NOT_PLAIN, OSError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise UserError(f"{path} cannot be read ({reason}): restore or delete its run") from error
     return text, content
 

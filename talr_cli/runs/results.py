@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, reason_of
 from talr_cli.printable import printable
 from talr_cli.runs.names import of_another
 from talr_cli.runs.reading import read_text
@@ -39,7 +39,7 @@ def read_results(path: Path) -> dict[str, Any]:
         _RESULTS(results, "")
         _check_means(results)
     except (OSError, ValueError, OverflowError, RecursionError) as error:
-        reason = printable(" ".join(str(error).split()))
+        reason = printable(reason_of(error))
         raise UserError(f"{path} is damaged ({reason}): {_how_to_score(path.parent)}") from error
     stranger = of_another(path.absolute().parent.name, results["run"]["id"])
     if stranger is not None:
