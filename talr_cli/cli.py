@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from talr_cli import __version__, progress, streams
-from talr_cli.errors import TRACEBACK, UserError, run_of
+from talr_cli.errors import TRACEBACK, UserError, kind_and_reason, run_of
 from talr_cli.interruption import interrupt
 from talr_cli.printable import command_line, printable, printable_lines
 
@@ -94,7 +94,7 @@ def main() -> int:
             print(_traceback(error), file=sys.stderr)
         else:
             where = f"in {file}, or shown with -v"
-        _say(f"{_named(error)} (where it comes from: {where})")
+        _say(f"{kind_and_reason(error, _LONGEST)} (where it comes from: {where})")
         return 1
     failure = streams.failure_of_output()
     if failure is None or code or (arguments[:1] and _is_making(arguments)):
@@ -135,13 +135,6 @@ def _say(text: str) -> None:
     rank = os.environ.get("RANK", "0")
     said = printable(text)  # it may hold names from files
     print(f"talr: {f'rank {rank}: ' * (rank != '0')}{said}", file=sys.stderr)
-
-
-def _named(error: Exception) -> str:
-    message = " ".join(str(error).split())
-    if len(message) > _LONGEST:
-        message = f"{message[:_LONGEST]} ..."
-    return f"{type(error).__name__}: {message}".removesuffix(": ")
 
 
 def _kept(error: Exception) -> Path | None:

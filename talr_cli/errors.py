@@ -55,6 +55,14 @@ def reason_of(error: BaseException, most: int | None = None) -> str:
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
+def kind_and_reason(error: BaseException, most: int | None = None) -> str:
+    """`ValueError: what it says` in one line, of which at most so many characters."""
+    said = " ".join(str(error).split())
+    if most is not None and len(said) > most:
+        said = f"{said[:most]} ..."
+    return f"{type(error).__name__}: {said}".removesuffix(": ")
+
+
 def of_run(error: Exception, folder: Path) -> None:
     """Let an exception know in which run it ended: its traceback belongs there."""
     vars(error)["run"] = folder

@@ -10,7 +10,7 @@ from talr_cli.config.composition import Composed
 from talr_cli.config.stored import for_the_run, of_run
 from talr_cli.models.checkpoints import run_of
 from talr_cli.report.show import show
-from talr_cli.run.checkpoint import follow_scoring, made_of, score_checkpoint
+from talr_cli.run.checkpoint import follow_scoring, own_run, score_checkpoint
 from talr_cli.run.config import EvalConfig
 from talr_cli.runs.run_directory import RunDirectory
 
@@ -39,13 +39,11 @@ def evaluate_checkpoint(composed: Composed[EvalConfig]) -> None:
 
 def evaluated(composed: Composed[EvalConfig]) -> RunDirectory:
     """The directory with the scores of `ckpt`, made now or found."""
-    config, run, made = composed.config, run_of(composed.config.ckpt), None
-    if run is not None:
-        found = of_run("eval", composed, run)
-        config = found.config
-        if found.is_own:
-            config.study = found.made["study"]
-            made = made_of(run, *(found.made[key] for key in ("method", "lr", "seed")))
-        else:
-            run = None  # its own scores stay as they are
-    return score_checkpoint(config, composed.arguments, run, made)
+    run = run_of(composed.config.ckpt)
+    if run is None:
+        return score_checkpoint(composed.config, composed.arguments)
+    found = of_run("eval", composed, run)
+    own = None  # then its own scores stay
+    if found.is_own:
+        own = own_run(run, found.stored, found.config.runs_dir)
+    return score_checkpoint(found.config, composed.arguments, own)

@@ -10,11 +10,12 @@ from pathlib import Path
 from talr_cli.config import composition
 from talr_cli.config.commands import ExportConfig
 from talr_cli.config.composition import Composed
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, kind_and_reason
 from talr_cli.printable import printable
 from talr_cli.runs.listing import find_run
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.study import made_by, score_command
+from talr_cli.runs.study import made_by
+from talr_cli.runs.to_type import score_command, study_command
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -28,7 +29,8 @@ def export(composed: Composed[ExportConfig]) -> None:
     if not run.path.exists():
         run = find_run(config.run, Path(config.runs_dir), config.study).directory
     if not run.config.exists():
-        raise UserError(f"run={config.run} is no run directory: `talr list` names the runs")
+        names = study_command("list", config.runs_dir, config.study)
+        raise UserError(f"run={config.run} is no run directory: `{names}` names the runs")
     if "trainer" not in run.read_config():
         raise UserError(f"run={config.run} holds the scores of a checkpoint, not a trained model")
     if out.exists() or out.is_symlink():
@@ -52,7 +54,7 @@ def export(composed: Composed[ExportConfig]) -> None:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{run.config} is not the config of the run that {run.results} is of "
-            f"({type(error).__name__}: {error}): it is damaged, so put back a copy"
+            f"({kind_and_reason(error)}): it is damaged, so put back a copy"
         ) from error
     with made_whole(out) as building:
         shutil.copytree(run.model, building, dirs_exist_ok=True)

@@ -38,7 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     places = {} if options.folder is None else fetching.places(Path(options.folder))
     with fetching.environment(places):
         _fetch(needs, Path(options.folder or "."))
-    _say_how_to_go_on(places, typed.of_runs)
+    folder = () if typed.config_dir is None else (f"--config-dir={typed.config_dir}",)
+    _say_how_to_go_on(places, [*folder, *typed.of_runs])
     return 0
 
 
@@ -62,11 +63,11 @@ def _fetch(needs: Sequence[Need], folder: Path) -> None:
         raise UserError(f"fetched, but not found without a network: {'; '.join(lacking)}")
 
 
-def _say_how_to_go_on(places: Mapping[str, str], of_runs: Sequence[str]) -> None:
+def _say_how_to_go_on(places: Mapping[str, str], typed: Sequence[str]) -> None:
     print("all is here, and was found again without a network. Where there is none:")
     values = {**places, "HF_HUB_OFFLINE": "1"}
     print("  export " + " ".join(f"{name}={shlex.quote(one)}" for name, one in values.items()))
-    print(printable(f"  {command_line(['talr', 'sweep', *of_runs])}"))
+    print(f"  {command_line(['talr', 'sweep', *typed])}")
 
 
 def _is_of_sweep(override: str) -> bool:

@@ -15,7 +15,7 @@ from talr_cli.errors import UserError
 from talr_cli.printable import printable_lines
 from talr_cli.runs.listing import find_run
 from talr_cli.runs.reading import opened
-from talr_cli.runs.study import study_command
+from talr_cli.runs.to_type import study_command
 
 POLL = 0.5  # seconds between looks for what was added
 
@@ -28,7 +28,8 @@ def logs(composed: Composed[LogsConfig]) -> None:
     """Print the end of a run's newest log, and with `follow` each line that is added."""
     config = composed.config
     if config.run is None:
-        raise UserError("a run is needed: talr logs RUN; `talr list` names them")
+        names = study_command("list", config.runs_dir, config.study)
+        raise UserError(f"a run is needed: talr logs RUN; `{names}` names them")
     run = find_run(config.run, Path(config.runs_dir), config.study)
     files = [run.path / f"{command}.log" for command in ("train", "eval")]
     there = [file for file in files if file.exists()]

@@ -16,7 +16,7 @@ from talr_cli.runs.study import scored_runs, study_path
 from talr_cli.streams import folded
 
 if TYPE_CHECKING:
-    from talr_cli.report.study_report import Shipping
+    from talr_cli.report.study_report import Report, Shipping
     from talr_cli.report.tables.cells import Cells
     from talr_cli.statistics.groups import Group
 
@@ -53,7 +53,6 @@ def show_report(
     from talr_cli.report.provenance import asks_for_claims
     from talr_cli.report.stale import stale_lines
     from talr_cli.report.study_report import write_report
-    from talr_cli.report.tables.abilities import of_one_cells
     from talr_cli.report.tables.table import results_cells
     from talr_cli.statistics.groups import comparable, left_out_lines
 
@@ -63,12 +62,7 @@ def show_report(
     with progress.work("writing the report"):
         cells, left_out = results_cells(groups), left_out_lines(groups)
         made = write_report(runs, study, study_path(runs_dir, study) / "report", tested)
-    lost = {
-        title: of_one
-        for title, chosen in made.shipped.items()
-        if (of_one := of_one_cells(chosen.abilities)) is not None
-    }
-    headlines = _headlines(groups)
+    headlines, lost = _headlines(groups), _lost(made)
 
     def show() -> None:
         for line in headlines:
@@ -82,18 +76,27 @@ def show_report(
             print(line)
         print(f"report: {made.page}")
 
+    abilities = {
+        title: {"run": str(made.shipped[title].run[0]), "tasks": rows_of(of_one)}
+        for title, of_one in lost.items()
+    }
     content = {
         "headlines": headlines,
         "runs": rows_of(cells),
         "left_out": left_out,
-        "abilities": {
-            title: {"run": str(made.shipped[title].run[0]), "tasks": rows_of(of_one)}
-            for title, of_one in lost.items()
-        },
+        "abilities": abilities,
         "claims": [asdict(one) for one in made.findings],
         "page": str(made.page),
     }
     give("report", target, content, show)
+
+
+def _lost(made: Report) -> dict[str, Cells]:
+    """{title of a group: which abilities the run to ship has lost}, where that is known."""
+    from talr_cli.report.tables.abilities import of_one_cells
+
+    told = {title: of_one_cells(chosen.abilities) for title, chosen in made.shipped.items()}
+    return {title: cells for title, cells in told.items() if cells is not None}
 
 
 def _headlines(groups: Sequence[Group]) -> list[str]:

@@ -13,7 +13,7 @@ from talr_cli.config.commands import SearchConfig
 from talr_cli.errors import UserError, install
 from talr_cli.interruption import stop_requests
 from talr_cli.printable import printable
-from talr_cli.runs.study import study_command
+from talr_cli.runs.to_type import study_command
 from talr_cli.sweep.local import Local
 from talr_cli.sweep.space import space_of
 
@@ -72,5 +72,5 @@ def _show(study: Study, folder: Path, options: SearchConfig) -> int:
     typed = best.user_attrs[TYPED]
     print(printable(f"best: trial {best.number + 1}, domain {best.value:.3f}: {typed}"))
     print(printable(f"run directory: {best.user_attrs[RUN]}"))
-    print(printable(f"next: {study_command('recommend', folder.parent, folder.name)}"))
+    print(f"next: {study_command('recommend', folder.parent, folder.name)}")
     return 0

@@ -16,6 +16,7 @@ from talr_cli.printable import printable
 from talr_cli.runs.listing import Found, as_size, find_run
 from talr_cli.runs.samples import read_samples
 from talr_cli.runs.study import load_beside, made_by
+from talr_cli.runs.to_type import study_command
 from talr_cli.streams import folded
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def show(composed: Composed[ShowConfig]) -> None:
     """Print what is known of a run, in whatever state it is."""
     config = composed.config
     if config.run is None:
-        raise UserError("a run is needed: talr show RUN; `talr list` names them")
+        names = study_command("list", config.runs_dir, config.study)
+        raise UserError(f"a run is needed: talr show RUN; `{names}` names them")
     from talr_cli.report.as_json import check_target, give, rows_of
     from talr_cli.report.tables.listing import list_cells, listed
 

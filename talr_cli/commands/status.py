@@ -12,7 +12,7 @@ from talr_cli.config import composition
 from talr_cli.config.commands import StatusConfig
 from talr_cli.config.composition import Composed
 from talr_cli.printable import printable
-from talr_cli.runs.study import study_command
+from talr_cli.runs.to_type import study_command
 from talr_cli.sweep.standing import Overview, Standing, overview
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _print(found: Overview, report: str) -> None:
     if counts["stopped"] or counts["never started"]:
         print("the same `talr sweep` again submits what is left")
     elif counts.keys() == {"done"}:
-        print(printable(f"next: {report}"))
+        print(f"next: {report}")
 
 
 def _cells(runs: Sequence[Standing]) -> Cells:

@@ -9,9 +9,8 @@ from talr_cli.config import composition
 from talr_cli.config.commands import StopConfig
 from talr_cli.config.composition import Composed
 from talr_cli.errors import UserError
-from talr_cli.printable import printable
 from talr_cli.runs.run_directory import study_path
-from talr_cli.runs.study import study_command
+from talr_cli.runs.to_type import study_command
 from talr_cli.sweep import slurm
 from talr_cli.sweep.detached import queue_of
 
@@ -25,7 +24,8 @@ def stop(composed: Composed[StopConfig]) -> None:
     config = composed.config
     folder = study_path(Path(config.runs_dir), config.study)
     if not folder.is_dir():
-        raise UserError(f"no study {folder}: `talr list` names those that are here")
+        names = study_command("list", config.runs_dir, None)
+        raise UserError(f"no study {folder}: `{names}` names those that are here")
     jobs = [job for job in queue_of(folder).values() if not job.is_over]
     waiting = [job.number for job in jobs if job.waits]
     running = [job.number for job in jobs if not job.waits and not job.ends]
@@ -50,4 +50,4 @@ def stop(composed: Composed[StopConfig]) -> None:
     print(f"{len(running)} running jobs are {how}")
     if jobs:
         status = study_command("status", config.runs_dir, config.study)
-        print(printable(f"see {status}; the same `talr sweep` again goes on"))
+        print(f"see {status}; the same `talr sweep` again goes on")

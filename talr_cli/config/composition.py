@@ -24,7 +24,6 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -38,7 +37,7 @@ from talr_cli.config.help import help_text
 from talr_cli.config.mistakes import check_choices, no_key, no_option, one_line
 from talr_cli.config.quoting import quoted, with_quoted_paths
 from talr_cli.config.typed import schema, typed_config
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, reason_of
 from talr_cli.scorers.user import look_in_current_folder
 
 Config = TypeVar("Config")
@@ -85,17 +84,17 @@ def run(
     _register_schemas()
     look_in_current_folder()  # for the classes that a user's own config names
     options, overrides = _checked(command, arguments, positional)
-    held = tuple(hold(overrides))
-    arguments = [*options, *(one for one in overrides if one not in held)]
+    config_dir, held = take_config_dir(options)[0], tuple(hold(overrides))
+    own = tuple(one for one in overrides if one not in held)
     # Without it Hydra prints its errors itself and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = [f"talr {command}", *arguments]
+    sys.argv = [f"talr {command}", *options, *own]
     failures: list[Exception] = []
 
     # Hydra prints a line of its own for every exception of a job, so exceptions bypass it.
     def guarded(config: DictConfig) -> Any:
         try:
-            composed = _composed(command, config, held)
+            composed = _composed(command, config, own, held, config_dir)
             if getattr(composed.config, "quiet", False):
                 progress.be_quiet()
             return task(composed)
@@ -104,9 +103,7 @@ def run(
 
     decorate = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
     with _mistakes_told(command):
-        check_choices(
-            _parsed(one for one in overrides if one not in held), take_config_dir(options)[0]
-        )
+        check_choices(_parsed(own), config_dir)
         decorate(guarded)()
         if failures:
             raise failures[0]
@@ -179,13 +176,10 @@ def composed(
     _require_keys(command, overrides)
     typed = with_quoted_paths(command, overrides)
     held = tuple(hold(typed))
-    own = [one for one in typed if one not in held]
+    own = tuple(one for one in typed if one not in held)
     with composing(command, config_dir) as also:
         config = untyped(command, own, also, config_dir)
-        values: Any = OmegaConf.to_container(config, resolve=True)
-        made = typed_config(command, config, own, also)
-    added = () if config_dir is None else (f"--config-dir={config_dir}",)
-    return Composed(made, (*own, *held), (*added, *own, *held), values, config_dir)
+        return _composed(command, config, own, held, config_dir, also)
 
 
 def untyped(
@@ -246,23 +240,26 @@ def take_config_dir(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
     return folder, rest
 
 
-def _composed(command: str, config: DictConfig, held: tuple[str, ...]) -> Composed[Any]:
-    about_run = HydraConfig.get()
-    overrides = tuple(about_run.overrides.task)
-    folders = [
-        source.path
-        for source in about_run.runtime.config_sources
-        if source.provider == "command-line"
-    ]
-    added = tuple(f"--config-dir={folder}" for folder in folders)
+def _composed(
+    command: str,
+    config: DictConfig,
+    own: tuple[str, ...],
+    held: tuple[str, ...],
+    config_dir: Path | None,
+    also: Sequence[str] = (),
+) -> Composed[Any]:
+    """What a command's task is given.
+
+    Args:
+        own: The overrides that `config` was composed with.
+        held: Those that only the task knows the values of.
+        also: As `typed_config` takes it.
+    """
     values: Any = OmegaConf.to_container(config, resolve=True)
-    return Composed(
-        typed_config(command, config, overrides),
-        (*overrides, *held),
-        (*added, *overrides, *held),
-        values,
-        Path(folders[0]) if folders else None,
-    )
+    made = typed_config(command, config, own, also)
+    overrides = (*own, *held)
+    added = () if config_dir is None else (f"--config-dir={config_dir}",)
+    return Composed(made, overrides, (*added, *overrides), values, config_dir)
 
 
 @cache  # Hydra's store belongs to the process, and filling it is a tenth of a config's time
@@ -278,7 +275,7 @@ def _mistakes_told(command: str) -> Iterator[None]:
     try:
         yield
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise UserError(f"a file is not YAML: {reason}") from error
     except (HydraException, OmegaConfBaseException) as error:
         if isinstance(error.__cause__, UserError):

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from talr_cli.config.mistakes import nearest
 from talr_cli.data.base import Dataset
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, kind_and_reason
 from talr_cli.fields import at_home, problems
 from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
 from talr_cli.methods.optimizers import Optimizer
@@ -133,7 +133,7 @@ def _class(key: str, target: Any, is_stored: bool) -> type:
     try:
         found = getattr(module_as_it_is(module_name), name)
     except Exception as error:  # whatever the user's module raises
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        reason = kind_and_reason(error)
         raise UserError(
             f"{key}: {target} cannot be imported ({reason}); install its module, or run talr in "
             "the folder that it lies in"

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from talr_cli.config.composition import Composed
-from talr_cli.config.typed import build
+from talr_cli.config.typed import build, own_names
 from talr_cli.errors import UserError
 from talr_cli.fields import at_home, identity_of
 from talr_cli.models.checkpoints import run_of
@@ -33,12 +33,12 @@ class OfRun(Generic[Config]):
 
     Attributes:
         is_own: Whether the rows are the run's own, and are put to the model as they were.
-        made: The run's lr, seed, method and study.
+        stored: The run's own config, as plain values.
     """
 
     config: Config
     is_own: bool
-    made: Mapping[str, Any]
+    stored: Mapping[str, Any]
 
 
 def for_the_run(overrides: Sequence[str]) -> list[str]:
@@ -80,13 +80,14 @@ def of_run(command: str, composed: Composed[Config], run: RunDirectory) -> OfRun
         values["model"] = _checked_model(run, values["model"], "model.trust_remote_code" in given)
         if "model.chat_template" not in given:
             values["model"]["chat_template"] = None  # it is in model/; the file may be another now
+    if {"model", "model.path"} & given:
+        own_names(values, given)
     kept = [group for group in GROUPS if group not in given]
     config = build(command, values, stored=kept)
     is_own = values["dataset"] == stored["dataset"] and _asked_alike(
         run, values["model"], _checked_model(run, stored["model"], trusted=True)
     )
-    made = {key: stored.get(key) for key in ("lr", "seed", "method", "study")}
-    return OfRun(config, is_own, made)
+    return OfRun(config, is_own, stored)
 
 
 def _asked_alike(run: RunDirectory, model: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:

@@ -49,7 +49,7 @@ def typed_config(
         UserError: It names every value that is missing or wrong.
     """
     values: Any = OmegaConf.to_container(config, resolve=True)
-    _own_names(values, {one.partition("=")[0].lstrip("+") for one in overrides})
+    own_names(values, {one.partition("=")[0].lstrip("+") for one in overrides})
     if isinstance(values.get("score_suite"), str):
         named = compose(command, [*also, f"suite={values['score_suite']}"]).suite
         suite: Any = OmegaConf.to_container(named, resolve=True)
@@ -79,7 +79,7 @@ def build(command: str, values: Mapping[str, Any], stored: Sequence[str] = ()) -
     return config
 
 
-def _own_names(values: dict[str, Any], given: set[str]) -> None:
+def own_names(values: dict[str, Any], given: set[str]) -> None:
     """Drop a preset's name and package where another model's path was typed."""
     model = values.get("model")
     if not model:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from talr_cli.data.rows import Row
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, reason_of
 from talr_cli.runs.places import files_at
 
 log = logging.getLogger(__name__)
@@ -288,7 +288,7 @@ def _parquet(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Ro
     except UnicodeDecodeError as error:
         raise UserError(f"{path} has a text after row {line} that is not UTF-8") from error
     except (pyarrow.ArrowException, ValueError, OverflowError) as error:  # dates without a year
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise UserError(f"{path} is not a Parquet file, or not a whole one: {reason}") from error
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.data.base import Example, Message
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, reason_of
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.sources import ModelSource
 from talr_cli.models.tokenizer import IGNORED, load_tokenizer
@@ -120,8 +120,7 @@ class Renderer:
                 **self.arguments,
             )
         except Exception as error:  # a template may divide by zero, call itself without end, ...
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise RowError(f"the chat template refuses it: {reason[0]}") from error
+            raise RowError(f"the chat template refuses it: {reason_of(error)}") from error
         if not isinstance(text, str):
             raise TypeError(f"the chat template gave {type(text).__name__}, not text")
         return text
@@ -139,7 +138,7 @@ class Renderer:
         except BaseException as error:
             if type(error).__name__ != "PanicException":  # Rust's, of which there is no class here
                 raise
-            raise RowError(f"the tokenizer fails on it: {' '.join(str(error).split())}") from error
+            raise RowError(f"the tokenizer fails on it: {reason_of(error)}") from error
 
     def encode(self, example: Example) -> Rendered:
         """A training row: the conversation's tokens, labels on the trained turns.

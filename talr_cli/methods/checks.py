@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, kind_and_reason
 from talr_cli.fields import target_of
 from talr_cli.methods.base import Objective, Step, TargetTokens
 from talr_cli.methods.schedules import Schedule
@@ -45,7 +45,8 @@ def check_objective(objective: Objective) -> None:
             weights = objective.over_step(weights, tokens, Step(number=0, total=1, seed=0))
     except Exception as error:  # whatever the user's code raises
         raise UserError(
-            f"objective: {name} failed on made-up targets with {_reason(error)}; -v shows where"
+            f"objective: {name} failed on made-up targets with {kind_and_reason(error)}; "
+            "-v shows where"
         ) from error
     shape = getattr(weights, "shape", None)
     if shape != made_up.shape:
@@ -75,7 +76,7 @@ def check_schedule(schedule: Schedule) -> None:
             share = tried.share(step, steps)
         except Exception as error:  # whatever the user's code raises
             raise UserError(
-                f"schedule: {name} failed at step {step} of {steps} with {_reason(error)}; "
+                f"schedule: {name} failed at step {step} of {steps} with {kind_and_reason(error)}; "
                 "-v shows where"
             ) from error
         if not isinstance(share, int | float) or not (math.isfinite(share) and share >= 0):
@@ -83,7 +84,3 @@ def check_schedule(schedule: Schedule) -> None:
                 f"schedule: {name} gave {share!r} at step {step} of {steps}: a share of lr is a "
                 "finite number and not negative"
             )
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

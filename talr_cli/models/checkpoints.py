@@ -38,6 +38,7 @@ def run_of(ckpt: str | None) -> RunDirectory | None:
 def checkpoint(ckpt: str, run: RunDirectory | None, model: ModelConfig) -> ModelSource:
     """The weights that `ckpt` names: those of its run, of a directory, or of the hub."""
     if run is not None:
+        run.check_own_model()
         return directory_source(run.model, MODEL_REMEDY)
     try:
         return resolve(replace(model, path=ckpt, revision=None, package=None, random_init=None))

@@ -179,6 +179,15 @@ def check_vocabulary(
         )
 
 
+def check_top_k(settings: Mapping[str, Any], top_k: int | None) -> None:
+    """Refuse to look at more of the likeliest tokens than the model knows."""
+    size = _text(settings).get("vocab_size")
+    if top_k is not None and size is not None and top_k > size:
+        raise UserError(
+            f"objective.top_k={top_k}: the model has {size} tokens in all; null takes all of them"
+        )
+
+
 def same_tokens(
     settings: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, other: ModelSource
 ) -> bool:

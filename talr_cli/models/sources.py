@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from talr_cli.errors import UserError, install
+from talr_cli.errors import UserError, install, reason_of
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.other_formats import as_hub_id, what_lacks
 from talr_cli.runs import manifest
@@ -79,8 +79,8 @@ def resolve_here(config: ModelConfig) -> ModelSource | None:
         source = _package(config.package)
     if source is None or config.random_init is None:
         return source
-    settings = dict(config.random_init)
-    return ModelSource(_random_folder(settings), _random_fingerprint(source, settings), "random")
+    fingerprint = _random_fingerprint(source, dict(config.random_init))
+    return ModelSource(_random_folder(fingerprint), fingerprint, "random")
 
 
 def find(config: ModelConfig) -> ModelSource:
@@ -266,11 +266,11 @@ def _random(source: ModelSource, settings: dict[str, Any]) -> ModelSource:
         UserError: There is no Llama of these settings.
     """
     fingerprint = _random_fingerprint(source, settings)
-    folder = _random_folder(settings)
-    if not _is_made(folder, fingerprint):
+    folder = _random_folder(fingerprint)
+    if not _is_whole(folder):
         _check_random(settings)  # torch and transformers take seconds to import
         with _one_maker(folder):
-            if not _is_made(folder, fingerprint):
+            if not _is_whole(folder):
                 _make_random(source, settings, folder, fingerprint)
     return ModelSource(folder, fingerprint, "random weights")
 
@@ -291,7 +291,7 @@ def _check_random(settings: dict[str, Any]) -> None:
         with torch.device("meta"):
             LlamaForCausalLM(LlamaConfig(**settings))
     except Exception as error:  # transformers, its type checks and torch raise their own
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         shown = ", ".join(f"{name}={value}" for name, value in settings.items())
         raise UserError(f"model.random_init: no Llama can be made of {shown} ({reason})") from error
 
@@ -320,12 +320,6 @@ def _make_random(
         (building / "source.json").write_text(json.dumps({"fingerprint": fingerprint}))
 
 
-def _is_made(folder: Path, fingerprint: str) -> bool:
-    if not _is_whole(folder):
-        return False
-    return json.loads((folder / "source.json").read_text())["fingerprint"] == fingerprint
-
-
 def _is_whole(folder: Path) -> bool:
     """Whether a model of the cache is there; one that is damaged is named and made again."""
     if not (folder / "source.json").exists():
@@ -345,6 +339,6 @@ def _random_fingerprint(source: ModelSource, settings: dict[str, Any]) -> str:
     return f"random {json.dumps(settings, sort_keys=True)} {source.fingerprint}"
 
 
-def _random_folder(settings: dict[str, Any]) -> Path:
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+def _random_folder(fingerprint: str) -> Path:
+    digest = hashlib.sha256(fingerprint.encode()).hexdigest()
     return cache_dir() / "models" / f"random-{digest[:16]}"

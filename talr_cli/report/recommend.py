@@ -162,7 +162,7 @@ def _compared(
     base = next((one for one in own.values() if is_base(one) and has_both_scores(one)), None)
     if base is None:
         why = group.note or "the base model was not scored"
-        raise UserError(f"{name}: {why}: `talr eval` scores it")
+        raise UserError(f"{name}: {why}: `talr eval` with its model and dataset scores it")
     trained, left_out = {}, group.left_out_of(runs)
     for path, one in own.items():
         if one["training"]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
-from talr_cli.printable import printable, rate_text
+from talr_cli.printable import command_line, printable, rate_text
 from talr_cli.report.recommend import Again, NothingWithin, Recommendation
 from talr_cli.statistics.pairs import Results, point, run_label
 
@@ -79,7 +78,7 @@ def told(found: Recommendation | NothingWithin, bound: float) -> Told:
             )
         )
     lines += [("left out:", f"{path.name}: {reason}") for path, reason in found.left_out.items()]
-    export = shlex.join(["talr", "export", f"run={chosen.path}", "out=DIRECTORY"])
+    export = command_line(["talr", "export", f"run={chosen.path}", "out=DIRECTORY"])
     lines.append(("export", export))
     return lines
 

@@ -36,6 +36,7 @@ from talr_cli.report.tables.seeds import seeds_cells
 from talr_cli.report.tables.table import results_cells
 from talr_cli.runs.atomic import write_text
 from talr_cli.runs.disk import make_folder
+from talr_cli.runs.to_type import study_command
 from talr_cli.statistics.abilities import Ability, abilities
 from talr_cli.statistics.groups import Group, comparable, left_out_lines
 from talr_cli.statistics.pairs import Results, is_base
@@ -119,8 +120,11 @@ def write_report(
     shipped = {
         group.title: chosen for group in groups if (chosen := shipping(group, runs)) is not None
     }
+    recommend = study_command("recommend", next(iter(runs)).parents[2], study)
     sections = {
-        group.title: _group(group, shipped.get(group.title), pictures, known[group.title], study)
+        group.title: _group(
+            group, shipped.get(group.title), pictures, known[group.title], recommend
+        )
         for group in groups
     }
     sections[_MADE] = _made(groups, runs)
@@ -177,10 +181,10 @@ def _group(
     chosen: Shipping | None,
     pictures: Mapping[str, Path],
     known: Sequence[Ability],
-    study: str,
+    recommend: str,
 ) -> Iterator[str]:
     """The sections of one group."""
-    yield from _ship(group, chosen, study)
+    yield from _ship(group, chosen, recommend)
     gained = list(_pictures(group, pictures, _TRADEOFF))
     if (matched := matched_cells([group])) is not None:
         gained += [html.table(matched), html.note(MATCHED)]
@@ -197,16 +201,13 @@ def _group(
         yield html.section("Cost", [html.table(cost), html.note(_COST)], 3)
 
 
-def _ship(group: Group, chosen: Shipping | None, study: str) -> Iterator[str]:
+def _ship(group: Group, chosen: Shipping | None, recommend: str) -> Iterator[str]:
     """Which run to ship and how sure that is, or why that is not known."""
     if group.base is None:
         why = html.paragraph("The base model was not scored, so that changes are unknown.")
         yield html.section("Which run to ship", [why], 3)
     elif chosen is not None:
-        bound = (
-            f"With another bound on what may be lost: talr recommend study={study} "
-            "max_general_loss=..."
-        )
+        bound = f"With another bound on what may be lost: {recommend} max_general_loss=..."
         body = [html.definitions(told(chosen.found, BOUND), lead=True), html.note(bound)]
         yield html.section("Which run to ship", body, 3)
 

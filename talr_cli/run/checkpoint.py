@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from talr_cli.run.identity import identity
 from talr_cli.run.record import Made
 from talr_cli.run.score import score
 from talr_cli.run.track import track
+from talr_cli.runs.listing import place_of
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.samples import read_samples
 from talr_cli.statistics.pairs import Results
@@ -35,16 +36,32 @@ from talr_cli.tracking.base import check_installed
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class OwnRun:
+    """A run whose model is scored as the run itself was.
+
+    Attributes:
+        made: What the model is.
+        runs_dir: The folder that its study lies in.
+        model: What the run's results call its base.
+    """
+
+    directory: RunDirectory
+    made: Made
+    runs_dir: Path
+    study: str
+    model: str
+
+
 def score_checkpoint(
-    config: EvalConfig, overrides: Sequence[str], run: RunDirectory | None, made: Made | None
+    config: EvalConfig, overrides: Sequence[str], run: OwnRun | None = None
 ) -> RunDirectory:
     """Score `config.ckpt`; the directory with the scores.
 
     Args:
         overrides: What the user typed, --config-dir included.
         run: The run whose model is scored on its own data, so that the scores go into its
-            directory; None: they go into one of their own.
-        made: What that model is; None: it is named by its path alone.
+            directory; None: they go into one of their own, and it is named by its path alone.
 
     Raises:
         UserError: Something is missing or does not fit; nothing is written then.
@@ -59,11 +76,24 @@ def score_checkpoint(
     )
     settings = check_loads(source, config.model, to_train=False)
     check_weights(source, settings, config.model)
-    directory, made = _place(config, source, run, made)
-    if _found(config, directory):
+    fingerprint = source.fingerprint
+    if run is not None:
+        if record.is_based_on(base, run.directory):
+            model = replace(config.model, name=run.model)
+            config = replace(config, runs_dir=str(run.runs_dir), study=run.study, model=model)
+        else:
+            log.warning(
+                "%s was trained from another model than model.path=%s is: the scores go to a "
+                "folder of their own",
+                *(run.directory.path, config.model.path),
+            )
+            fingerprint, run = f"{fingerprint} {base.fingerprint}", None
+    directory, made = _place(config, identity(config, fingerprint), run)
+    is_own = run is None or directory is not run.directory
+    if _found(config, directory, base):
         return directory
-    if directory is run:
-        _warn_of_other_measure(config, directory)
+    if not is_own:
+        record.warn_of_replaced(config, directory)
     from talr_cli.evaluation.general.tasks import load_tasks
 
     # Before anything is written: what the suite and the tokenizer lack.
@@ -86,9 +116,8 @@ def score_checkpoint(
         device=device,
     )
     with directory.lock(), progress.in_folder(directory.path):
-        if not _found(config, directory):  # by another process, meanwhile
+        if not _found(config, directory, base):  # by another process, meanwhile
             log.info("checkpoint: %s", source.origin)
-            is_own = directory is not run
             if is_own:
                 directory.prepare(plain(config), overrides, made.identity)
             results = _scored(scoring, directory, is_own)
@@ -108,41 +137,26 @@ def _scored(scoring: Callable[[], Results], directory: RunDirectory, is_own: boo
         raise
 
 
-def _place(
-    config: EvalConfig, source: ModelSource, run: RunDirectory | None, made: Made | None
-) -> tuple[RunDirectory, Made]:
+def _place(config: EvalConfig, own_id: str, run: OwnRun | None) -> tuple[RunDirectory, Made]:
     """(the directory of the scores, what they are of): the run's, or a directory of their own."""
     name = checkpoint_name(config.ckpt)
-    if config.apart:
-        run, made = None, None
-    directory = own_directory(config, source, name) if run is None else run
+    if run is None or config.apart:
+        directory, made = own_directory(config, own_id, name), Made(own_id, name)
+    else:
+        directory, made = run.directory, run.made
     if record.would_replace_fuller(config, directory):
         log.info("the scores in %s are of more items and stay as they are", directory.path)
-        made, name = None, f"{name}-limit{config.suite.limit or config.domain.limit}"
-        directory = own_directory(config, source, name)
-    return directory, made or Made(identity(config, source.fingerprint), name)
+        name = f"{name}-limit{config.suite.limit or config.domain.limit}"
+        directory, made = own_directory(config, own_id, name), Made(own_id, name)
+    return directory, made
 
 
-def _found(config: EvalConfig, directory: RunDirectory) -> bool:
+def _found(config: EvalConfig, directory: RunDirectory, base: ModelSource) -> bool:
     """Whether the wanted scores are there already; if so, says it."""
-    found = record.is_scored(config, directory)
+    found = record.is_scored(config, directory) and record.is_based_on(base, directory)
     if found:
         log.info("found these scores: %s", directory.results)
     return found
-
-
-def _warn_of_other_measure(config: EvalConfig, directory: RunDirectory) -> None:
-    results = directory.read_results() or {}
-    for part, key, value, now in (
-        ("general", "suite", "suite", config.suite.name),
-        ("domain", "answer_by", "domain.answer_by", config.domain.answer_by),
-    ):
-        before = (results.get(part) or {}).get(key)
-        if before not in (None, now):
-            log.warning(
-                "the scores by %s=%s in %s are replaced by those by %s=%s: apart=true keeps both",
-                *(value, before, directory.path, value, now),
-            )
 
 
 def _has_base(
@@ -180,26 +194,31 @@ def follow_scoring(config: EvalConfig) -> None:
         follower.answer(order)
 
 
-def own_directory(config: EvalConfig, source: ModelSource, name: str | None = None) -> RunDirectory:
+def own_directory(config: EvalConfig, own_id: str, name: str) -> RunDirectory:
     """The directory of a checkpoint's scores that do not go into that of its run."""
     return RunDirectory.for_run(
         Path(config.runs_dir),
         study=config.study,
         model=config.model.name,
         dataset=config.dataset.name,
-        method=(name or checkpoint_name(config.ckpt))
-        + (f"-{config.suite.name}" if config.apart else ""),
+        method=name + (f"-{config.suite.name}" if config.apart else ""),
         lr=None,
         seed=None,
-        identity=identity(config, source.fingerprint),
+        identity=own_id,
     )
 
 
-def made_of(run: RunDirectory, method: str, lr: float | None, seed: int | None) -> Made:
-    """What a run's model is, by its config."""
+def own_run(run: RunDirectory, stored: Mapping[str, Any], runs_dir: str) -> OwnRun:
+    """What a run's model is, by its config, and which study it is of, by where it lies.
+
+    Args:
+        runs_dir: Where its study is taken to be if it was taken out of it.
+    """
     run_id = run.read_identity()
     assert run_id is not None  # its config has been read
-    return Made(run_id, method, lr, seed)
+    made = Made(run_id, *(stored[key] for key in ("method", "lr", "seed")))
+    folder, study = place_of(run) or (Path(runs_dir), stored["study"])
+    return OwnRun(run, made, folder, study, stored["model"]["name"])
 
 
 def checkpoint_name(ckpt: str | None) -> str:

@@ -28,6 +28,8 @@ from talr_cli.run.fit import cut_up
 from talr_cli.run.identity import data_identity, setting_identity
 from talr_cli.run.own_rows import with_own_rows
 from talr_cli.run.prepare import Run, place
+from talr_cli.run.record import base_id
+from talr_cli.runs import manifest
 from talr_cli.runs.atomic import made_whole, write_json
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking.base import Tracker
@@ -312,5 +314,7 @@ def _record(run: Run, training: Mapping[str, Any], weights: Mapping[str, Any]) -
         "weights": weights,
         "setting": setting,
         "trained_on": data_identity(run.config),
+        "base": base_id(run.source),
+        "model": manifest.digest(run.directory.model),
     }
     write_json(run.directory.training, made)

@@ -24,7 +24,13 @@ from talr_cli.methods.checks import check_objective, check_schedule
 from talr_cli.methods.method import Method
 from talr_cli.methods.replay import Replay, SelfReplay
 from talr_cli.models.adapter import is_changed
-from talr_cli.models.checks import check_length, check_loads, check_vocabulary, check_weights
+from talr_cli.models.checks import (
+    check_length,
+    check_loads,
+    check_top_k,
+    check_vocabulary,
+    check_weights,
+)
 from talr_cli.models.frozen import check_base_dtype
 from talr_cli.models.loading import choose_device, choose_precision, without_weights
 from talr_cli.models.sources import ModelSource, resolve
@@ -101,6 +107,7 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     source = resolve(config.model)
     settings = check_loads(source, config.model, to_train=True)
     check_weights(source, settings, config.model)
+    check_top_k(settings, config.objective.top_k)
     _check_adapter(config, source)
     renderer = load_renderer(source, config.model)
     rows = _training_rows(config, splits, renderer)
@@ -158,14 +165,16 @@ def place(config: TrainConfig, source: ModelSource) -> tuple[str, RunDirectory]:
 
 
 def _check_adapter(config: TrainConfig, source: ModelSource) -> None:
-    """Refuse an adapter of the head, or one that fits no module; loads no weights."""
-    if config.parts.adapter is None:
+    """Refuse an adapter of the head, or one that fits not what it names; loads no weights."""
+    adapter = config.parts.adapter
+    if adapter is None:
         return
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the training shows them
             model = without_weights(source, config.model)
-            adapted = config.parts.adapter.wrap(model, config.model.path)
+            modules = [name for name, _ in model.named_modules()]
+            adapted = adapter.wrap(model, config.model.path)
     except NotImplementedError:
         return  # it cannot be made without weights: the training will judge it
     except UserError:
@@ -173,6 +182,11 @@ def _check_adapter(config: TrainConfig, source: ModelSource) -> None:
     except Exception as error:  # of PEFT and of Python's, by what the values are
         reason = reason_of(error)
         raise UserError(f"the adapter cannot be put on {config.model.name}: {reason}") from error
+    named = getattr(adapter, "target_modules", None)
+    for one in named if isinstance(named, Sequence) and not isinstance(named, str) else ():
+        # PEFT is content where it finds any of them.
+        if not any(f".{name}".endswith(f".{one}") for name in modules):
+            raise UserError(f"adapter.target_modules: {config.model.name} has no module {one!r}")
     if is_changed(adapted.get_output_embeddings()):
         raise UserError(
             "adapter.target_modules names the model's head, whose adapter would not be trained: "

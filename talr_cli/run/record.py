@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ from talr_cli.runs.environment import package_versions
 from talr_cli.runs.identity import run_identity
 from talr_cli.runs.results import SCHEMA
 from talr_cli.runs.run_directory import RunDirectory
+
+log = logging.getLogger(__name__)
 
 # Settings that change no score: they are about memory, or about where files lie.
 _NO_MATTER = (
@@ -93,6 +96,37 @@ def would_replace_fuller(config: TrainConfig | EvalConfig, directory: RunDirecto
     return False
 
 
+def warn_of_replaced(config: TrainConfig | EvalConfig, directory: RunDirectory) -> None:
+    """Say which scores in `directory` give way to those of another measure."""
+    results = directory.read_results() or {}
+    for part, key, value, now in (
+        ("general", "suite", "suite", config.suite.name),
+        ("domain", "answer_by", "domain.answer_by", config.domain.answer_by),
+    ):
+        before = (results.get(part) or {}).get(key)
+        if before not in (None, now):
+            log.warning(
+                "the scores by %s=%s in %s are replaced by those by %s=%s: `talr eval ckpt=RUN "
+                "apart=true` keeps both",
+                *(value, before, directory.path, value, now),
+            )
+    if results.get("drift") and not config.suite.drift:
+        log.warning("the drift in %s is replaced by none: suite.drift=false", directory.path)
+
+
+def is_based_on(base: ModelSource, directory: RunDirectory) -> bool:
+    """Whether what was trained or scored in `directory` has this base; also where none is known."""
+    recorded = (directory.read_training() or {}).get("base")
+    if recorded is None and (results := directory.read_results()) is not None:
+        recorded = results["run"]["base"]
+    return recorded in (None, base_id(base))
+
+
+def base_id(base: ModelSource) -> str:
+    """What results call a base, by its content."""
+    return hashlib.sha256(base.fingerprint.encode()).hexdigest()[:8]
+
+
 def domain_rows(domain: DomainEvalConfig, splits: Splits) -> list[Example]:
     """The test rows that are scored.
 
@@ -121,13 +155,15 @@ def results(
         scores: The parts that `evaluate` returns.
     """
     trained = directory.read_training() or {"weights": None, "training": None}
+    for checked in ("base", "model"):
+        trained.pop(checked, None)
     return {
         "schema": SCHEMA,
         "run": {
             "id": made.identity[:8],
             "study": config.study,
             "model": config.model.name,
-            "base": hashlib.sha256(base.fingerprint.encode()).hexdigest()[:8],
+            "base": base_id(base),
             "origin": base.origin,
             "dataset": config.dataset.name,
             "method": made.method,

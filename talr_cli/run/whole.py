@@ -27,7 +27,8 @@ from talr_cli.run.variants import is_merged
 from talr_cli.runs.disk import make_folder
 from talr_cli.runs.run_directory import RunDirectory, study_path
 from talr_cli.runs.samples import read_samples
-from talr_cli.runs.study import load_results, score_command
+from talr_cli.runs.study import load_results
+from talr_cli.runs.to_type import score_command
 from talr_cli.statistics.groups import Group, comparable
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ def run_to_end(run: Run, make_model: MakeModel, points: Sequence[Run] = ()) -> R
                 f"{directory.path} is scored on more items, and that stays: leave limit out; "
                 f"a quick look is `{score_command(directory.path)} limit=N`"
             )
+        if config.eval:
+            _check_domain_stays(run)
+            record.warn_of_replaced(config, directory)
         tasks = tasks or _tasks(config)  # the run was done before, and is not any more
         directory.prepare(plain(config), run.overrides, run.identity)
         try:
@@ -74,6 +78,17 @@ def run_to_end(run: Run, make_model: MakeModel, points: Sequence[Run] = ()) -> R
             of_run(error, directory.path)
             raise
     return directory
+
+
+def _check_domain_stays(run: Run) -> None:
+    """Refuse to score a run without the domain's rows where it was scored on them."""
+    scored = run.directory.read_results()
+    is_left = run.splits.scorer is not None and record.domain_rows(run.config.domain, run.splits)
+    if scored is not None and scored["domain"] is not None and not is_left:
+        raise UserError(
+            f"{run.directory.path} has a domain score, and there are no test rows or no scorer "
+            f"now: type them as before, or delete {run.directory.results} to go on without"
+        )
 
 
 def is_done(config: TrainConfig, directory: RunDirectory) -> bool:
@@ -122,6 +137,7 @@ def _make_and_evaluate(
             log.info("training: done before, evaluating")
         else:
             directory.write_status("training")
+            directory.training.unlink(missing_ok=True)  # of weights that are not there any more
             make_model(run, tracker)
         directory.write_status("trained")
         for point in points:

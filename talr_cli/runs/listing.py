@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from talr_cli.errors import UserError
-from talr_cli.runs.names import begins, is_but_for_identity
+from talr_cli.runs.names import begins, file_name, is_but_for_identity
 from talr_cli.runs.run_directory import RunDirectory, study_path
+from talr_cli.runs.to_type import study_command
 
 # How a run's name may fit what was typed; the first that any does decides.
 _FITS: tuple[Callable[[str, str], bool], ...] = (str.__eq__, is_but_for_identity, begins)
@@ -67,7 +68,8 @@ def find_run(name: str, runs_dir: Path, study: str | None) -> Found:
         if any((folder / sign).exists() for sign in _SIGNS):
             return Found(folder.absolute().parents[1].name, RunDirectory(folder))
     if "/" in name:
-        raise UserError(f"{name} is no run's directory: `talr list` names the runs")
+        names = study_command("list", runs_dir, study)
+        raise UserError(f"{name} is no run's directory: `{names}` names the runs")
     try:
         runs = runs_in(runs_dir, study)
     except UserError as none:
@@ -82,6 +84,14 @@ def find_run(name: str, runs_dir: Path, study: str | None) -> Found:
         base = "; `talr eval` scores a base model" if name == "base" and not found else ""
         raise UserError(f"{what} with {name} in {where}: {which} {names}{base}")
     return found[0]
+
+
+def place_of(run: RunDirectory) -> tuple[Path, str] | None:
+    """(runs_dir, study) that a run lies in now; None for one that was taken out of its study."""
+    folder = run.path.resolve()
+    study = folder.parents[1].name if len(folder.parents) > 2 else ""
+    is_there = "__" in folder.parent.name and study and file_name(study) == study
+    return (folder.parents[2], study) if is_there else None
 
 
 def size_of(path: Path) -> int:

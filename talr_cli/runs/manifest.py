@@ -77,6 +77,14 @@ def damage(folder: Path) -> str | None:
     return None
 
 
+def digest(folder: Path) -> str | None:
+    """What tells a sealed folder from others by its content; None for one without a manifest."""
+    try:
+        return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
 def check(folder: Path, remedy: str) -> None:
     """Refuse a folder that is damaged; one without a manifest is not ours, or of an older version.
 

@@ -30,10 +30,19 @@ def is_but_for_identity(name: str, typed: str) -> bool:
     return re.fullmatch(re.escape(as_now(typed)) + "-[0-9a-f]{8}", as_now(name)) is not None
 
 
-def is_of_another(name: str, identity: str) -> bool:
-    """Whether a directory's name ends with the identity of another run than this one."""
-    own = _IDENTITY.search(name)
-    return own is not None and own[1] != identity[:8]
+def of_another(name: str, identity: str) -> str | None:
+    """Why what has this identity is not of the run that the directory is named after; None: it is.
+
+    A name that ends with no identity is that of any run.
+    """
+    own, found = _IDENTITY.search(name), identity[:8]
+    if own is None or own[1] == found:
+        return None
+    return (
+        f"is of the run {found}, in a directory that is named after {own[1]}: a copied directory "
+        f"needs a name that ends with -{found}, or without eight such digits; an exchanged file "
+        "has to be put back"
+    )
 
 
 def as_now(name: str) -> str:

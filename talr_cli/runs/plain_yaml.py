@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, reason_of
 from talr_cli.runs.reading import read_text
 
 # What PyYAML raises for a value that is none of its tag, as `!!bool perhaps`.
@@ -21,20 +21,21 @@ def as_yaml(value: Any) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def from_yaml(path: Path, kind: type) -> Any:
-    """The content of a file, which is a `kind`.
+def from_yaml(path: Path, kind: type) -> tuple[str, Any]:
+    """(a file's text, its content, which is a `kind`).
 
     Raises:
         UserError: It cannot be read, or holds something else.
     """
     try:
-        content = yaml.load(read_text(path), _Loader)
+        text = read_text(path)
+        content = yaml.load(text, _Loader)
         if not isinstance(content, kind):
             raise ValueError("it holds something else")
     except (*_NOT_PLAIN, OSError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise UserError(f"{path} cannot be read ({reason}): restore or delete its run") from error
-    return content
+    return text, content
 
 
 class _Dumper(yaml.SafeDumper):

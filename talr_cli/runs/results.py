@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, reason_of
 from talr_cli.printable import printable
-from talr_cli.runs.names import is_of_another
+from talr_cli.runs.names import of_another
 from talr_cli.runs.reading import read_text
 
 SCHEMA = 2
@@ -26,7 +26,7 @@ def read_results(path: Path) -> dict[str, Any]:
     """The content of a results.json.
 
     Raises:
-        UserError: It cannot be read, is damaged, or is of another version.
+        UserError: It cannot be read, is damaged, or is of another version or run.
     """
     try:
         results = json.loads(read_text(path), parse_constant=_no_number)
@@ -38,11 +38,12 @@ def read_results(path: Path) -> dict[str, Any]:
             )
         _RESULTS(results, "")
         _check_means(results)
-        if is_of_another(path.absolute().parent.name, results["run"]["id"]):
-            raise ValueError(f"it is of another run, {results['run']['id']}")
     except (OSError, ValueError, OverflowError, RecursionError) as error:
-        reason = printable(" ".join(str(error).split()))
+        reason = printable(reason_of(error))
         raise UserError(f"{path} is damaged ({reason}): {_how_to_score(path.parent)}") from error
+    stranger = of_another(path.absolute().parent.name, results["run"]["id"])
+    if stranger is not None:
+        raise UserError(f"{path} {stranger}")
     return results
 
 

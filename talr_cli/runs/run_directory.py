@@ -29,7 +29,7 @@ from talr_cli.runs.environment import collect_environment
 from talr_cli.runs.lease import Owner, hold, owner
 from talr_cli.runs.manifest import MANIFEST
 from talr_cli.runs.metrics import read_metrics
-from talr_cli.runs.names import earlier_name, file_name, is_of_another, run_name
+from talr_cli.runs.names import earlier_name, file_name, of_another, run_name
 from talr_cli.runs.plain_yaml import as_yaml, from_yaml
 from talr_cli.runs.process import process_start
 from talr_cli.runs.reading import read_text
@@ -110,6 +110,7 @@ class RunDirectory:
         if not self.status.exists():
             self.write_status("pending")
         self._drop_damaged_model()
+        self.check_own_model()
         checkpoints.keep_whole(self.checkpoints)
 
     def _held_identity(self, expected: str) -> str | None:
@@ -127,15 +128,15 @@ class RunDirectory:
         Raises:
             UserError: It cannot be read, or is of another run.
         """
-        found: dict[str, Any] = from_yaml(self.config, dict)
-        held = _IDENTITY.match(read_text(self.config).partition("\n")[0])
-        if held is not None and is_of_another(self.path.absolute().name, held[1]):
-            raise UserError(f"{self.config} is of another run, {held[1][:8]}: put back its own")
+        text, found = from_yaml(self.config, dict)
+        held = _IDENTITY.match(text.partition("\n")[0])
+        if held and (stranger := of_another(self.path.absolute().name, held[1])):
+            raise UserError(f"{self.config} {stranger}")
         return found
 
     def read_overrides(self) -> list[str]:
         """What was typed; raises as `read_config`."""
-        return [str(one) for one in from_yaml(self.overrides, list)]
+        return [str(one) for one in from_yaml(self.overrides, list)[1]]
 
     def read_identity(self) -> str | None:
         """The full identity of the run that lies here; None where there is none yet."""
@@ -221,8 +222,19 @@ class RunDirectory:
     # Model and checkpoints
 
     def check_model(self) -> None:
-        """Refuse a model/ that is damaged, before it is used."""
+        """Refuse a model/ that is damaged, or another run's, before it is used."""
         manifest.check(self.model, MODEL_REMEDY)
+        self.check_own_model()
+
+    def check_own_model(self) -> None:
+        """Refuse a model/ that is not the one which training.json says was saved."""
+        saved = (self.read_training() or {}).get("model")
+        now = manifest.digest(self.model)
+        if saved is not None and now is not None and now != saved:
+            raise UserError(
+                f"{self.model} is not what {self.training} is of, but another run's: put back its "
+                "own, or delete both and train this run again"
+            )
 
     def last_checkpoint(self) -> tuple[int, Path] | None:
         """Step and folder of the newest finished checkpoint; `prepare` has left whole ones only."""

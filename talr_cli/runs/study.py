@@ -1,6 +1,5 @@
 """The runs of a study, found by looking: there is no index that could be wrong."""
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from talr_cli.runs.damage import warn_once
 from talr_cli.runs.listing import find_run
 from talr_cli.runs.results import read_results
 from talr_cli.runs.run_directory import RunDirectory, study_path
+from talr_cli.runs.to_type import score_command, study_command
 from talr_cli.runs.typed import overrides
 
 SCORES = "scores"  # the folder of a study for scores that need no second computation
@@ -45,7 +45,8 @@ def scored_runs(runs_dir: Path, study: str) -> dict[Path, dict[str, Any]]:
             raise UserError(f"no results under {folder} can be read: score the runs again")
         others = sorted({path.parts[-4] for path in runs_dir.glob("*/*/*/results.json")})
         here = f"; studies with scores: {', '.join(others)}" if others else ""
-        raise UserError(f"no scored run under {folder}: run `talr train study={study}` first{here}")
+        train = study_command("train", runs_dir, study)
+        raise UserError(f"no scored run under {folder}: run `{train}` first{here}")
     return runs
 
 
@@ -89,17 +90,6 @@ def made_by(run: RunDirectory) -> str:
     """
     command = "train" if "trainer" in run.read_config() else "eval"
     return command_line(["talr", command, *overrides(run)])
-
-
-def score_command(run: str | Path) -> str:
-    """What scores a run that lies there."""
-    return shlex.join(["talr", "eval", f"ckpt={run}"])
-
-
-def study_command(command: str, runs_dir: Path | str, study: str) -> str:
-    """`talr COMMAND` on a study, wherever it lies."""
-    elsewhere = [] if str(runs_dir) == "runs" else [f"runs_dir={runs_dir}"]
-    return shlex.join(["talr", command, f"study={study}", *elsewhere])
 
 
 def _not_scored(run: str | Path) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, kind_and_reason
 from talr_cli.runs.identity import code_digest, file_digest
 from talr_cli.scorers.base import Scorer, Verdict
 
@@ -69,7 +69,8 @@ class UserScorer:
             judged = self._judge(output, reference)
         except (Exception, SystemExit) as error:  # whatever the user's code raises
             raise UserError(
-                f"dataset.scorer={self.name} failed with {_named(error)}{self._place(error)}"
+                f"dataset.scorer={self.name} failed with "
+                f"{kind_and_reason(error, _LONGEST)}{self._place(error)}"
             ) from error
         if not isinstance(judged, Verdict):
             return Verdict(self._checked(judged, judged), None)
@@ -114,7 +115,8 @@ def scorer_at(path: str) -> UserScorer:
     except (Exception, SystemExit) as error:  # whatever the user's module raises
         raise UserError(
             f"dataset.scorer={path}: the module {module_name} cannot be imported "
-            f"({_named(error)}); install it, or run talr in the folder that it lies in"
+            f"({kind_and_reason(error, _LONGEST)}); install it, or run talr in the folder that "
+            "it lies in"
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
@@ -171,11 +173,6 @@ def look_in_current_folder() -> None:
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.append(folder)
-
-
-def _named(error: BaseException) -> str:
-    """An exception in one line."""
-    return _one_line(f"{type(error).__name__}: {error}")
 
 
 def _one_line(text: str) -> str:

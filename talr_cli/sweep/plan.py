@@ -16,8 +16,9 @@ from talr_cli.models.config import ModelConfig
 from talr_cli.models.device_memory import gib
 from talr_cli.models.shape import shape_of
 from talr_cli.models.sources import ModelSource, resolve, resolve_here
-from talr_cli.run.checkpoint import own_directory
+from talr_cli.run.checkpoint import checkpoint_name, own_directory
 from talr_cli.run.config import EvalConfig, TrainConfig
+from talr_cli.run.identity import identity
 from talr_cli.run.prepare import place
 from talr_cli.run.record import is_scored
 from talr_cli.run.variants import along, is_merged, of_alpha, without_merge
@@ -185,7 +186,9 @@ def _base_job(
     point: Point, source: ModelSource, config_dir: Path | None, of_points: bool = False
 ) -> Job:
     overrides, config = base_overrides(point, config_dir, of_points)
-    return Job("eval", _typed(overrides, config_dir), config, own_directory(config, source))
+    base_id = identity(config, source.fingerprint)
+    directory = own_directory(config, base_id, checkpoint_name(None))
+    return Job("eval", _typed(overrides, config_dir), config, directory)
 
 
 def _run_jobs(point: Point, source: ModelSource, config_dir: Path | None) -> list[Job]:

@@ -11,7 +11,7 @@ from talr_cli.models.device_memory import gib
 from talr_cli.printable import printable
 from talr_cli.run.config import TrainConfig
 from talr_cli.run.whole import is_done
-from talr_cli.runs.study import study_command
+from talr_cli.runs.to_type import study_command
 from talr_cli.statistics.power import power_text
 from talr_cli.streams import folded
 from talr_cli.sweep.detached import Submission
@@ -76,7 +76,7 @@ def show_submissions(submissions: Sequence[Submission]) -> None:
     studies = ((one.job.config.runs_dir, one.job.config.study) for one in submissions)
     for where in dict.fromkeys(studies):
         status, stop = (study_command(command, *where) for command in ("status", "stop"))
-        print(printable(f"next: {status}; talr logs RUN; {stop}"))
+        print(f"next: {status}; {study_command('logs', *where, 'RUN')}; {stop}")
 
 
 def _totals(plan: Plan) -> Iterator[str]:

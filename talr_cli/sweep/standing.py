@@ -6,14 +6,16 @@ without a queue.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from talr_cli.errors import UserError
 from talr_cli.runs.listing import runs_in
 from talr_cli.runs.run_directory import RunDirectory, study_path
+from talr_cli.runs.to_type import study_command
 from talr_cli.sweep import slurm
 from talr_cli.sweep.detached import queue_of, submitted
 from talr_cli.sweep.slurm import QueuedJob
@@ -61,15 +63,20 @@ def overview(runs_dir: Path, study: str) -> Overview:
     ends = slurm.how_they_ended(lost) if not notes else None
     if lost and ends is None and not notes:
         notes.append("how jobs ended is known for minutes only: this cluster keeps no accounting")
+    logs = partial(study_command, "logs", runs_dir, study)
     runs = [
-        _standing(RunDirectory(path), queue.get(path), numbers.get(path), ends or {})
+        _standing(RunDirectory(path), queue.get(path), numbers.get(path), ends or {}, logs)
         for path in sorted(found | queue.keys())
     ]
     return Overview(runs, notes)
 
 
 def _standing(
-    run: RunDirectory, job: QueuedJob | None, number: str | None, ends: Mapping[str, str]
+    run: RunDirectory,
+    job: QueuedJob | None,
+    number: str | None,
+    ends: Mapping[str, str],
+    logs: Callable[[str], str],
 ) -> Standing:
     number = number if job is None else job.number
     status, owner = run.read_status(), run.owner()
@@ -89,7 +96,7 @@ def _standing(
     how = f"its job ended: {end}" if end else "no job and no process makes it"
     if status.state == "pending":
         said = any((run.path / name).exists() for name in ("train.log", "eval.log"))
-        where = f": talr logs {run.path.name}" if said else ""
+        where = f": {logs(run.path.name)}" if said else ""
         return Standing(run.path, "never started", number, f"{how}{where}")
     return Standing(run.path, "stopped", number, f"{how}, {_progress(run)}")
 

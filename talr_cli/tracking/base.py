@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from talr_cli.errors import UserError, install
+from talr_cli.errors import UserError, install, kind_and_reason
 from talr_cli.fields import value
 
 SCORE_SECTIONS = ("general", "domain", "drift", "weights", "training")
@@ -154,7 +154,9 @@ class Tracker:
             self._give_up(backend, error)
 
     def _give_up(self, backend: Backend, error: Exception) -> None:
-        log.warning("%s failed, going on without it: %s", backend.title, one_line(error))
+        log.warning(
+            "%s failed, going on without it: %s", backend.title, kind_and_reason(error, 200)
+        )
         self._backend = None
 
 
@@ -212,8 +214,3 @@ def flat_scores(results: Mapping[str, Any]) -> dict[str, float]:
         for section in SCORE_SECTIONS
         for key, number in numbers(section, results[section])
     }
-
-
-def one_line(error: Exception) -> str:
-    """An exception, for a warning."""
-    return f"{type(error).__name__}: {error}".partition("\n")[0]

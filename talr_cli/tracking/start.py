@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from talr_cli.errors import kind_and_reason
 from talr_cli.tracking import mlflow, tensorboard, wandb
-from talr_cli.tracking.base import About, Backend, Tracker, one_line
+from talr_cli.tracking.base import About, Backend, Tracker
 
 # A tracker is a file of this room with a `start`; each imports its library there.
 STARTS: dict[str, Callable[[About], Backend | None]] = {
@@ -27,5 +28,7 @@ def start_tracking(about: About) -> Tracker:
         return Tracker(start(about))
     except Exception as error:  # whatever its library raises: tracking fails no run
         title = {"wandb": "W&B"}.get(about.logger.name, about.logger.name)
-        log.warning("%s could not start, going on without it: %s", title, one_line(error))
+        log.warning(
+            "%s could not start, going on without it: %s", title, kind_and_reason(error, 200)
+        )
         return Tracker()

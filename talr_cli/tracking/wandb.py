@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from talr_cli.tracking.base import About, one_line
+from talr_cli.errors import kind_and_reason
+from talr_cli.tracking.base import About
 
 INIT_TIMEOUT = 10.0  # seconds, after which an unreachable server means offline
 LONGEST_TAG = 64  # characters
@@ -69,7 +70,7 @@ def start(about: About) -> Wandb | None:
         try:
             run = _init(about, mode)
         except Exception as error:
-            mode, reason = "offline", one_line(error)
+            mode, reason = "offline", kind_and_reason(error, 200)
             # W&B's service still holds the id of the run that it could not start.
             wandb.teardown()
             wandb.setup(wandb.Settings(silent=True))

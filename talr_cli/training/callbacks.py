@@ -86,19 +86,21 @@ class StopOnRequest(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.is_last(state) or ranks.any_of(self._stop.requested):  # all after the same step
+        if self.is_last(args, state) or ranks.any_of(
+            self._stop.requested
+        ):  # all after the same step
             control.should_training_stop = True
 
-    def is_last(self, state: TrainerState) -> bool:
+    def is_last(self, args: TrainingArguments, state: TrainerState) -> bool:
         """Whether the training is at its end."""
-        return state.global_step >= step_at(self._at, state.max_steps)
+        return state.global_step >= step_at(self._at, args, state.max_steps)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         # Reached from within an epoch too, and the only place: a checkpoint that is written twice
         # would be a torn one in between.
-        if control.should_training_stop and not self.is_last(state):
+        if control.should_training_stop and not self.is_last(args, state):
             control.should_save = True
             if state.epoch is not None and not state.epoch.is_integer():
                 control.should_evaluate = False
@@ -114,7 +116,7 @@ class ShowProgress(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        steps = step_at(self._at, state.max_steps)
+        steps = step_at(self._at, args, state.max_steps)
         self._work = self.shown.enter_context(
             progress.work("training", total=steps, done=state.global_step)
         )

@@ -129,7 +129,7 @@ def train(
         trainer.add_callback(KeepWeights(trainer, points, load_plain, taken))
     with show.shown:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if not last.is_last(trainer.state):
+    if not last.is_last(trainer.args, trainer.state):
         raise KeyboardInterrupt
     training = _training(trainer, step)
     if trainer.mean is not None:

@@ -5,6 +5,7 @@ Knows the trainer; does not know what becomes of a copy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -20,8 +21,17 @@ from talr_cli.training.trainer import MethodTrainer
 Keep = Callable[[Any, dict[str, Any]], Callable[[], None]]
 
 
-def step_at(share: float, steps: int) -> int:
-    """The step that ends this share of the steps: the nearest one, and at least the first."""
+def step_at(share: float, args: TrainingArguments, steps: int) -> int:
+    """The step that ends this share of a training: the nearest one, and at least the first.
+
+    Args:
+        steps: Those of the whole training. Of epochs they are rounded up, and the share is taken of
+            the epochs themselves: the end of a whole epoch is the end of its last step.
+    """
+    epochs = args.num_train_epochs
+    if share < 1 <= epochs and args.max_steps < 0:
+        in_epoch = math.floor(steps / epochs + 1e-9)
+        return max(1, round(share * epochs * in_epoch))
     return max(1, round(share * steps))
 
 
@@ -50,7 +60,7 @@ class KeepWeights(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         for share, keep in self._points.items():
-            if step_at(share, state.max_steps) == state.global_step:
+            if step_at(share, args, state.max_steps) == state.global_step:
                 training = self._training()
                 mean = self._trainer.mean
                 final = mean.in_place_of_weights(self._trainer.model) if mean else nullcontext()

@@ -1,13 +1,16 @@
 """`talr fetch` from a hub of this machine, and the same arguments after that hub has gone."""
 
 import json
+import shlex
 import shutil
 
 import pytest
 from command_line import talr
 from hub_server import hub
 
+from talr_cli.commands import fetch
 from talr_cli.config import composition
+from talr_cli.config.commands import SweepConfig
 from talr_cli.sweep import fetching
 from talr_cli.sweep.grid import points
 
@@ -134,3 +137,17 @@ def test_arguments_of_a_sweep_are_taken_and_offline_is_refused(monkeypatch, tmp_
     assert (done.returncode, done.stdout) == (2, "")
     assert "talr: HF_HUB_OFFLINE=1 forbids what is to be done" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_to_be_typed_next_has_the_folder_of_ones_own_choices(tmp_path, capsys, monkeypatch):
+    """Without it there would be no such model."""
+    folder = tmp_path / "my conf"
+    (folder / "model").mkdir(parents=True)
+    (folder / "model/own.yaml").write_text(f"defaults: [tiny]\npath: {tmp_path}\n")
+    monkeypatch.setattr(fetch, "_fetch", lambda needs, folder: None)
+    assert fetch.main(["--config-dir", str(folder), "model=own", "method=sft,talr"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    grid = composition.of_grid("sweep", SweepConfig, shlex.split(line)[2:])
+    assert [one.config.model.path for one in points(grid.of_runs, grid.config_dir)] == 2 * [
+        str(tmp_path)
+    ]

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +14,9 @@ import pytest
 import torch
 from command_line import LONG_ROWS, SMALL, rows, same, sealed, talr, train, weights
 from test_tracking import curve, read_log
+
+from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.runs.study import made_by
 
 
 @pytest.fixture(scope="module")
@@ -245,13 +250,19 @@ def test_the_offline_wandb_file_holds_the_whole_run(tmp_path):
     assert log["summary"]["general/score"] == pytest.approx(results["general"]["score"])
 
 
-def test_paths_in_results_need_nothing_but_the_folder(run, tmp_path):
-    """A run directory can be moved: nothing in it is found by an absolute path."""
-    moved = tmp_path / "moved"
-    (run.parents[3] / "runs").rename(moved)
-    try:
-        short = [one for one in SMALL if one.startswith(("suite.", "domain.", "device="))]
-        done = talr("eval", f"ckpt={moved / Path(*run.parts[-3:])}", *short, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-    finally:
-        moved.rename(run.parents[3] / "runs")
+def test_a_study_can_be_moved_and_renamed(run, tmp_path):
+    """Nothing in it is found by an absolute path, or by what it was called."""
+    moved = shutil.copytree(run.parents[1], tmp_path / "elsewhere" / "else")
+    there = moved / Path(*run.parts[-2:])
+    asked = [one for one in SMALL if one.startswith(("suite.", "domain.", "device="))]
+    asked.append("domain.max_new_tokens=5")  # scored anew
+    done = talr("eval", f"ckpt={there}", *asked, "suite.tasks=[mini_knowledge]", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    scored = json.loads((there / "results.json").read_text())
+    assert (scored["run"]["study"], [*scored["general"]["tasks"]]) == ("else", ["mini_knowledge"])
+    command = made_by(RunDirectory(there))
+    assert command.endswith(f" study=else runs_dir={moved.parent}")
+    done = talr(*shlex.split(command)[1:], "eval=false", cwd=tmp_path, logger=None)
+    assert done.returncode == 0, done.stderr
+    assert "found this run done" in done.stderr
+    assert {one.name for one in tmp_path.iterdir()} == {"elsewhere"}

@@ -156,7 +156,7 @@ def test_what_is_typed_goes_before_what_is_stored(run):
     assert found.is_own
     assert found.config.dataset.test_rows == 5
     assert found.config.model.name == "tiny"
-    assert found.made["lr"] == 1e-5
+    assert found.stored["lr"] == 1e-5
     assert of_run("eval", composed("model.attention=eager"), stored).is_own
     asked_otherwise = of_run("eval", composed("model.template_arguments={think: false}"), stored)
     assert not asked_otherwise.is_own

@@ -139,6 +139,71 @@ def test_a_helper_of_a_task_is_part_of_what_the_task_is(tmp_path):
     assert definition(load_tasks(suite).loaded["mine"], None) not in (before, changed)
 
 
+@pytest.mark.parametrize(
+    ("kind", "judge", "metric", "known"),
+    [
+        ("generate_until", "{'good': 1.0, 'long': len(results[0])}", "long", None),
+        ("generate_until", "{'good': 1.0, 'long': len(results[0])}", "goood", "good,none; long"),
+        ("generate_until", "{'good': results[0][0]}", "unknown", None),  # fails on no answer
+        ("multiple_choice", "{'liked': max(results)[0], 'n': len(results)}", "n", None),
+        ("multiple_choice", "{'liked': max(results)[0], 'n': len(results)}", "m", "liked,none"),
+    ],
+)
+def test_a_metric_that_a_function_of_ones_own_does_not_give_is_refused_before_any_answer(
+    kind, judge, metric, known, tmp_path
+):
+    (tmp_path / "mine.yaml").write_text(
+        "task: mine\ncustom_dataset: !function judge.items\ntest_split: test\n"
+        f"output_type: {kind}\ndoc_to_text: q\ndoc_to_target: 0\n"
+        f"{'doc_to_choice: [a, b]' * (kind == 'multiple_choice')}\n"
+        "process_results: !function judge.judge\n"
+        "metric_list: [{metric: good, aggregation: mean, higher_is_better: true}]\n"
+    )
+    (tmp_path / "judge.py").write_text(
+        "from datasets import Dataset\n"
+        "def items(**_): return {'test': Dataset.from_list([{'q': 'Hi'}])}\n"
+        f"def judge(doc, results): return {judge}\n"
+    )
+    typed = ("suite.tasks=[mine]", f"suite.task_dir={tmp_path}", f"+suite.metrics.mine={metric}")
+    if known is None:
+        load_tasks(config("eval", *typed).suite)
+        return
+    with pytest.raises(UserError, match=f"^suite.metrics: {metric}: mine has .*{known}"):
+        load_tasks(config("eval", *typed).suite)
+
+
+@pytest.mark.parametrize(("sampler", "most"), [("default", 2), ("first_n", 2)])
+@pytest.mark.parametrize("split", ["test", "dev"])
+def test_more_examples_than_there_are_to_show_are_refused(sampler, most, split, tmp_path):
+    """Of three rows; an item of the rows that are scored is not shown its own answer."""
+    most += split == "dev"
+    (tmp_path / "mine.yaml").write_text(
+        f"task: mine\ncustom_dataset: !function own.items\ntest_split: test\nfewshot_split: {split}"
+        f"\nfewshot_config: {{sampler: {sampler}}}\noutput_type: generate_until\n"
+        "doc_to_text: q\ndoc_to_target: '{{q}}'\n"
+        "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n"
+    )
+    (tmp_path / "own.py").write_text(
+        "from datasets import Dataset\n"
+        "rows = Dataset.from_list([{'q': str(one)} for one in range(3)])\n"
+        "def items(**_): return {'test': rows, 'dev': rows}\n"
+    )
+
+    def load(shots):
+        typed = ("suite.tasks=[mine]", f"suite.task_dir={tmp_path}", f"+suite.shots.mine={shots}")
+        (task,) = load_tasks(
+            config("eval", *typed, "+suite.metrics.mine=exact_match").suite
+        ).loaded.values()
+        return task
+
+    task = load(most)
+    task.set_fewshot_seed(1)
+    shown = task.fewshot_context(task.eval_docs[0], most)
+    assert shown.count("\n\n") == most
+    with pytest.raises(UserError, match=f"show {most + 1} examples, and there are {most}"):
+        load(most + 1)
+
+
 def test_so_is_the_content_of_a_folder_of_tasks(tmp_path):
     (tmp_path / "mine.yaml").write_text("task: mine\n")
     own = config("eval", f"suite.task_dir={tmp_path}")

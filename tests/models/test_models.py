@@ -59,6 +59,15 @@ print("torch" in sys.modules)
     assert done.stdout.split() == [str(tiny_source.directory), "False"]
 
 
+def test_random_models_with_other_tokenizers_do_not_take_each_others_place(
+    tiny_source, tiny_config, tmp_path, monkeypatch
+):
+    """One of them may be in use by a run while the other is made."""
+    monkeypatch.setenv("TALR_CACHE", str(tmp_path))
+    other = replace(tiny_config, path=str(tiny_source.directory), package=None)
+    assert sources.resolve(other).directory.name != tiny_source.directory.name
+
+
 def test_an_adapter_is_merged_into_its_base(tiny_source, tiny_config, tmp_path):
     base = loading.load_model(tiny_source, tiny_config, torch.float32, "cpu")
     torch.manual_seed(0)

@@ -1,6 +1,8 @@
 """The run to ship: against the rule written out, and against a bootstrap drawn item by item."""
 
+import re
 import shlex
+from html import unescape
 from pathlib import Path
 
 import numpy
@@ -12,6 +14,8 @@ from talr_cli.errors import UserError
 from talr_cli.report import recommend as recommending
 from talr_cli.report.pareto import pareto_front
 from talr_cli.report.recommend_text import told
+from talr_cli.report.study_report import write_report
+from talr_cli.runs.study import load_runs
 from talr_cli.statistics.groups import comparable
 from talr_cli.statistics.pairs import run_label
 
@@ -257,3 +261,13 @@ def test_what_a_run_that_keeps_all_has_gained_is_said(domain, but):
     """The only run within the bound may be worse than the base."""
     found = recommend(named([BASE, run("sft", domain, 0.7), run("talr", 0.9, 0.1)]), 0.02)
     assert dict(told(found, 0.02)).get("but") == but
+
+
+def test_the_page_tells_a_command_that_finds_the_study(tmp_path):
+    write_study(tmp_path / "my runs", RUNS, steps=2)
+    runs = load_runs(tmp_path / "my runs", "s")
+    page = write_report(runs, "s", tmp_path / "my runs" / "s" / "report").page
+    (line,) = re.findall(r"be lost: (talr recommend .*?)<", unescape(page.read_text("utf-8")))
+    assert shlex.split(line) == [
+        *("talr", "recommend", "study=s", f"runs_dir={tmp_path}/my runs", "max_general_loss=..."),
+    ]

@@ -1,10 +1,17 @@
-"""Scores of a run that others replace."""
+"""Scores of a run that others replace, and those that must not be taken for its own."""
+
+import json
+import shutil
 
 import pytest
+from command_line import SMALL
 from conftest import config
+from safetensors.torch import load_file, save_file
 from synthetic_study import scored
 
-from talr_cli.run.checkpoint import _warn_of_other_measure
+from talr_cli.commands import eval as eval_command
+from talr_cli.commands import train as train_command
+from talr_cli.run import record
 from talr_cli.runs.run_directory import RunDirectory
 
 
@@ -23,8 +30,62 @@ def test_what_is_measured_otherwise_is_said_to_be_replaced(typed, said, tmp_path
     directory = RunDirectory(tmp_path)
     directory.write_results(results)
     as_before = ["suite.name=s", "domain.answer_by=likelihood"]
-    _warn_of_other_measure(config("eval", *as_before, *typed), directory)
+    record.warn_of_replaced(config("eval", *as_before, *typed), directory)
     warned = [one.getMessage() for one in caplog.records if "are replaced" in one.getMessage()]
     assert len(warned) == len(said)
     for line, part in zip(warned, said, strict=True):
         assert line.startswith(f"the scores by {part}")
+
+
+@pytest.fixture
+def base(tiny_source, tmp_path):
+    """The tiny model in a folder, which a user would type."""
+    return shutil.copytree(tiny_source.directory, tmp_path / "base")
+
+
+@pytest.fixture
+def other(base):
+    """A model of the same shape and tokens, with other weights."""
+    other = shutil.copytree(base, base.with_name("other"))
+    weights = {name: 3 * one for name, one in load_file(base / "model.safetensors").items()}
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    for listed in other.glob("*manifest*"):
+        listed.unlink()
+    return other
+
+
+ASKED = (
+    *(one for one in SMALL if one.startswith(("suite.", "domain.", "device="))),
+    *("logger=none", "suite.tasks=[mini_arithmetic]", "suite.limit=1", "domain.max_new_tokens=1"),
+)
+
+
+def test_scores_of_a_run_against_another_base_are_not_taken_for_its_own(
+    base, other, tmp_path, monkeypatch, caplog
+):
+    """Drift from a model that the run was not trained from is another number."""
+    monkeypatch.chdir(tmp_path)
+    typed = (f"model.path={base}", "model.random_init=null", "model.name=b", "trainer.max_steps=1")
+    train_command.main(
+        [*SMALL, *ASKED, *typed, "lr=1e-3", "study=s", "eval=false", "dataset.test_rows=2"]
+    )
+    (run,) = map(RunDirectory, (tmp_path / "runs/s").glob("b__*/sft-*"))
+    moved = shutil.copytree(base, tmp_path / "elsewhere")
+
+    eval_command.main([*ASKED, f"ckpt={run.path}", f"model.path={other}"])
+    assert "trained from another model" in caplog.text
+    assert not run.results.exists()
+    eval_command.main([*ASKED, f"ckpt={run.path}", f"model.path={moved}"])  # the same model
+    own = run.read_results()
+    eval_command.main([*ASKED, f"ckpt={run.path}", f"model.path={other}"])
+    assert "found these scores" in caplog.text
+    assert run.read_results() == own
+
+    (file,) = (tmp_path / "runs/default").glob("other__*/*/results.json")
+    beside = json.loads(file.read_text())
+    assert (own["run"]["model"], own["run"]["method"], own["run"]["study"]) == ("b", "sft", "s")
+    assert (beside["run"]["model"], beside["run"]["method"]) == ("other", run.path.name)
+    assert beside["run"]["base"] != own["run"]["base"]
+    assert beside["domain"]["items"] == own["domain"]["items"]
+    near, far = (one["drift"]["kl_from_base"]["score"] for one in (own, beside))
+    assert far > 2 * near

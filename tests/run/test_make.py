@@ -2,9 +2,11 @@
 
 import gc
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+from synthetic_study import scored
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from talr_cli.config import composition
@@ -53,6 +55,20 @@ def test_steps_count_once_where_a_kill_came_before_the_record_of_the_training(tm
     assert [row["step"] for row in again.read_metrics()] == [1, 2]
     assert [row["loss"] for row in again.read_metrics()] == [row["loss"] for row in rows]
     assert again.read_training()["training"]["steps"] == 2
+
+
+@pytest.mark.parametrize("lacking", [{"test": []}, {"scorer": None}], ids=str)
+def test_a_domain_score_is_not_dropped_for_want_of_rows_to_score(lacking, tmp_path, caplog):
+    run = ready(tmp_path, "suite.drift=false")
+    run.directory.prepare({}, [], run.identity)
+    before = scored("sft", [1, 0], {"one": [1, 0]}, id=run.identity[:8])
+    run.directory.write_results(before)
+    run.directory.write_status("evaluated")
+    without = replace(run, splits=replace(run.splits, **lacking))
+    with pytest.raises(UserError, match="has a domain score, and there are no test rows or no sc"):
+        run_to_end(without, training_of())
+    assert run.directory.read_results() == before
+    assert run.directory.read_status().state == "evaluated"
 
 
 def test_what_needs_saying_once_is_not_said_at_every_save(tmp_path, caplog, recwarn):

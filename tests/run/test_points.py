@@ -1,6 +1,8 @@
 """Points along a training: each is the training that ends there, and none is trained twice."""
 
 import json
+import math
+from types import SimpleNamespace
 
 import pytest
 from command_line import SMALL, same, weights
@@ -12,6 +14,7 @@ from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.study import load_results
 from talr_cli.statistics.groups import comparable
 from talr_cli.statistics.pairs import paths, run_label
+from talr_cli.training.points import step_at
 
 FAST = (*SMALL, "logger=none", "suite.tasks=[mini_python]", "suite.drift=false", "lr=1e-3")
 
@@ -69,6 +72,26 @@ def test_a_point_does_not_change_the_dropout_of_the_steps_behind_it(train):
     _, whole = train(*typed, "score_at=[0.5]", "study=together")
     assert undisturbed.path.name == whole.path.name
     assert same(weights(undisturbed.path), weights(whole.path))
+
+
+def test_an_epoch_ends_with_its_last_step_however_many_epochs_there_are(train):
+    """8 rows, 4 a step: 2 steps an epoch, and 2.05 epochs are 5 steps, the begun one counted."""
+    short = ("dataset.train_rows=8", "trainer.epochs=2.05")
+    runs = train("eval=false", "score_at=epoch", *short)
+    assert [trained(run)["training"]["steps"] for run in runs] == [2, 4, 5]
+
+
+@pytest.mark.parametrize("epochs", [1.1, 2, 2.05, 2.1, 2.5, 3, 7.001, 9.99])
+@pytest.mark.parametrize("rows", [5, 24, 30, 1001])
+def test_points_at_epochs_are_whole_passes_over_the_rows(epochs, rows):
+    in_epoch = -(-rows // 4)
+    whole = math.ceil(epochs * in_epoch)  # as transformers has it
+    args = SimpleNamespace(num_train_epochs=epochs, max_steps=-1)
+    for epoch in range(1, math.ceil(epochs)):
+        assert step_at(epoch / epochs, args, whole) == epoch * in_epoch
+    assert step_at(1.0, args, whole) == whole
+    args.max_steps = whole  # then epochs say nothing
+    assert step_at(0.5, args, whole) == round(whole / 2)
 
 
 def test_values_of_points_are_said_to_be_unused_where_there_is_none(train, caplog):

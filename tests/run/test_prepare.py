@@ -1,20 +1,25 @@
-"""What is refused before a run is begun: an adapter that does not fit its model."""
+"""What is refused before a run is begun: what does not fit its model."""
 
 import pytest
 from conftest import config
 
 from talr_cli.errors import UserError
-from talr_cli.run.prepare import _check_adapter
+from talr_cli.models.checks import check_top_k
+from talr_cli.run.prepare import _check_adapter, prepare
 
 
 @pytest.mark.parametrize(
     ("modules", "said"),
     [
         ("[nosuch]", r"cannot be put on tiny: .*'nosuch'"),
+        ("[q_proj,v_prj]", "tiny has no module 'v_prj'"),
+        ("[q_proj,q_pro]", "tiny has no module 'q_pro'"),
+        ("[proj]", "cannot be put on tiny: "),
         ("5", "cannot be put on tiny: "),
         ("'[*'", "cannot be put on tiny: "),  # no regular expression
         ("[lm_head]", "names the model's head"),
         ("[q_proj]", None),
+        ("[self_attn.q_proj,model.layers.1.mlp.up_proj]", None),
     ],
 )
 def test_an_adapter_that_does_not_fit_is_one_line(modules, said, tiny_source):
@@ -25,3 +30,16 @@ def test_an_adapter_that_does_not_fit_is_one_line(modules, said, tiny_source):
     with pytest.raises(UserError, match=said) as error:
         _check_adapter(asked, tiny_source)
     assert "\n" not in str(error.value)
+
+
+def test_more_of_the_likeliest_tokens_than_the_model_has_are_refused(tmp_path, tokenizer):
+    typed = ("model=tiny", "method=eaft", "device=cpu", "logger=none", f"runs_dir={tmp_path}")
+    with pytest.raises(
+        UserError, match=f"top_k={len(tokenizer) + 1}: the model has {len(tokenizer)}"
+    ):
+        prepare(config("train", *typed, f"objective.top_k={len(tokenizer) + 1}"))
+    assert not [*tmp_path.iterdir()]
+    check_top_k({"text_config": {"vocab_size": 20}}, 20)
+    check_top_k({"vocab_size": 20}, None)
+    with pytest.raises(UserError):
+        check_top_k({"text_config": {"vocab_size": 20}}, 21)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from synthetic_study import results
 
 from talr_cli.errors import UserError
 from talr_cli.runs import lease
-from talr_cli.runs.atomic import BUILDING, read_packed, write_packed
+from talr_cli.runs.atomic import BUILDING, made_whole, read_packed, write_packed
+from talr_cli.runs.manifest import MANIFEST, digest
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.samples import read_samples
 
@@ -92,10 +94,48 @@ def test_files_of_another_run_are_not_taken_for_its_own(run, caplog):
     assert run.read_config() == {"lr": 1e-6}
     run.write_results(results("dft", id="f" * 8))
     assert run.read_results() is None
-    assert "results.json is damaged (it is of another run, ffffffff)" in caplog.text
+    assert "results.json is of the run ffffffff, in a directory that is named" in caplog.text
     run.config.write_text(f"# run identity: {'f' * 64}\nlr: 1e-05\n")
-    with pytest.raises(UserError, match=r"config\.yaml is of another run, ffffffff"):
+    with pytest.raises(UserError, match=r"config\.yaml is of the run ffffffff"):
         run.read_config()
+
+
+def test_a_copied_directory_is_no_damage_and_says_how_it_may_be_called(run, tmp_path, caplog):
+    run.prepare({"lr": 1e-6}, [], IDENTITY)
+    run.write_results(results("sft", id=IDENTITY[:8]))
+    for name in ("mine", f"mine-{IDENTITY[:8]}"):
+        copy = RunDirectory(shutil.copytree(run.path, tmp_path / name))
+        assert copy.read_config() == run.read_config()
+        assert copy.read_results() == run.read_results()
+    copy = RunDirectory(shutil.copytree(run.path, tmp_path / f"{run.path.name}-deadbeef"))
+    said = f"named after deadbeef: a copied directory needs a name that ends with -{IDENTITY[:8]}"
+    with pytest.raises(UserError, match=said):
+        copy.read_config()
+    assert copy.read_results() is None
+    assert said in caplog.text
+    assert "is damaged" not in caplog.text
+
+
+def test_a_model_of_another_run_is_not_taken_for_its_own(tmp_path):
+    one, other = (RunDirectory(tmp_path / name) for name in ("one", "other"))
+    for run in (one, other):
+        with made_whole(run.model) as building:
+            (building / "model.safetensors").write_text(run.path.name)
+        made = {"training": {}, "weights": {}, "model": digest(run.model)}
+        run.training.write_text(json.dumps(made))
+        run.check_model()
+    one.model.rename(tmp_path / "aside")
+    other.model.rename(one.model)
+    (tmp_path / "aside").rename(other.model)
+    for run in (one, other):
+        for refuse in (run.check_model, lambda run=run: run.prepare({}, [], IDENTITY)):
+            with pytest.raises(UserError, match=r"training\.json is of, but another run's"):
+                refuse()
+    (one.model / MANIFEST).unlink()  # to use it as it is
+    one.check_model()
+    del made["model"]  # of a version before
+    other.training.write_text(json.dumps(made))
+    other.check_model()
 
 
 @damaged

@@ -15,6 +15,7 @@ from talr_cli.printable import rate_text
 from talr_cli.runs.names import begins
 from talr_cli.runs.process import process_start
 from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.runs.typed import overrides
 
 IDENTITY = "0123abcd" + "0" * 56
 
@@ -207,6 +208,7 @@ TRAIN_FOREVER = """
 import sys, time
 from pathlib import Path
 from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.runs.typed import overrides
 run = RunDirectory(Path(sys.argv[1]))
 with run.lock():
     run.write_status("training")
@@ -325,6 +327,7 @@ def test_forked_worker_that_outlives_a_killed_trainer_does_not_hold_the_lock(run
 import os, sys, time
 from pathlib import Path
 from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.runs.typed import overrides
 with RunDirectory(Path(sys.argv[1])).lock():
     if os.fork() == 0:
         print(os.getpid(), flush=True)
@@ -344,3 +347,30 @@ with RunDirectory(Path(sys.argv[1])).lock():
             pass
     finally:
         os.kill(worker, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("made", "there", "now"),
+    [
+        (("s", "runs"), "runs/s", []),
+        (("s", "runs"), "project/runs/s", []),  # to be typed in that folder
+        (("s", "runs"), "runs/t", ["study=t"]),
+        (("s", "runs"), "moved/s", ["runs_dir={root}/moved"]),
+        (("s", "my runs"), "my runs/s", []),
+        (("s", "{root}/runs"), "runs/s", []),
+        (("s", "/nowhere/runs"), "runs/t", ["study=t", "runs_dir={root}/runs"]),
+    ],
+)
+def test_what_was_typed_finds_the_run_where_its_study_lies_now(made, there, now, tmp_path):
+    study, runs_dir = (one.format(root=tmp_path) for one in made)
+    typed = ["lr=1e-3", f"study={study}", f"runs_dir={runs_dir}"]
+    run = RunDirectory(tmp_path / there / "m__d" / "sft-01234567")
+    values = {"lr": 1e-3, "study": study, "runs_dir": runs_dir, "model": {"name": "study: x"}}
+    run.prepare(values, typed, "01234567" + "0" * 56)
+    now = [one.format(root=tmp_path) for one in now]
+    keys = {one.partition("=")[0] for one in now}
+    kept = [one for one in typed if one.partition("=")[0] not in keys]
+    assert overrides(run) == [*kept, *now]
+    alone = RunDirectory(tmp_path / "sft-01234567")
+    alone.prepare(values, typed, "01234567" + "0" * 56)
+    assert overrides(alone) == typed

@@ -5,9 +5,25 @@ Knows tasks of the harness; does not know answers or scores.
 
 from __future__ import annotations
 
+from typing import Any
+
 from lm_eval.api.task import ConfigurableTask, Task
 
 from talr_cli.errors import UserError
+
+
+def require_shots(task: Task) -> None:
+    """Refuse more examples than there are to show."""
+    number, sampler = task.get_config("num_fewshot"), getattr(task, "sampler", None)
+    if not number or sampler is None:
+        return
+    # Where examples come from what is scored, the item itself is none.
+    is_among = task.fewshot_cfg.split == task.config.test_split
+    there = len(sampler.fewshot_docs()) - is_among
+    if number > there:
+        raise UserError(
+            f"suite.shots: {task.task_name} is to show {number} examples, and there are {there}"
+        )
 
 
 def require_metric(task: Task, metric: str) -> None:
@@ -15,8 +31,11 @@ def require_metric(task: Task, metric: str) -> None:
     name, _, filter_name = metric.partition(",")
     filters = [one.name for one in getattr(task, "_filters", [])]
     names = [*task.aggregation()]
+    if name not in names and not _gives_what_it_lists(task):
+        given = _given(task)
+        names += sorted(given - {*names}) if given else [name]
     no_filter = filters and (filter_name or "none") not in filters
-    if no_filter or (name not in names and _gives_what_it_lists(task)):
+    if no_filter or name not in names:
         known = "; ".join(f"{each},{one}" for one in filters for each in names)
         raise UserError(f"suite.metrics: {metric}: {task.task_name} has {known}")
     if task.higher_is_better().get(name) is False:
@@ -41,3 +60,24 @@ def _gives_what_it_lists(task: Task) -> bool:
     return task.OUTPUT_TYPE != "generate_until" or all(
         getattr(one, "__module__", "") == "lm_eval.api.metrics" for one in metrics
     )
+
+
+def _given(task: Task) -> set[str]:
+    """The metrics that a task gives of made-up answers to its first item; none where it fails."""
+    of_kind: dict[Any, Any] = {"generate_until": "", "loglikelihood_rolling": -1.0}
+    answer = of_kind.get(task.OUTPUT_TYPE, (-1.0, False))
+    try:
+        item = next(iter(task.eval_docs))
+        asked = task.construct_requests(doc=item, ctx="", metadata=(task.task_name, 0, 1))
+        requests = asked if isinstance(asked, list) else [asked]
+        for request in requests:
+            request.resps = [answer]
+        for ensemble in task._filters:
+            ensemble.apply(requests)
+        return {
+            metric
+            for key in requests[0].filtered_resps
+            for metric in task.process_results(item, [one.filtered_resps[key] for one in requests])
+        }
+    except Exception:  # its functions are others' code: what answers it takes is not known
+        return set()

@@ -38,7 +38,7 @@ from talr_cli.evaluation.general.local_data import (
     split_file,
     task_folder,
 )
-from talr_cli.evaluation.general.metrics import require_metric
+from talr_cli.evaluation.general.metrics import require_metric, require_shots
 from talr_cli.evaluation.sandbox.code_eval import in_place_of_code_eval
 from talr_cli.evaluation.sandbox.outside import require_sandbox
 from talr_cli.evaluation.vllm import find_vllm
@@ -101,6 +101,7 @@ def load_tasks(suite: SuiteConfig) -> Tasks:
                     knows = next(one for one in managers if task in one.task_index)
                     loaded[task] = _load(knows, task, name, settings[task], suite)
                     require_metric(loaded[task], suite.metrics[name])
+                    require_shots(loaded[task])
             except MissingDataError as error:  # a group without one of its tasks is another measure
                 missing[name] = str(error) if name in tasks else f"{name}: {error}"
                 continue
