@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from talr_cli import __version__, progress, streams
-from talr_cli.errors import TRACEBACK, UserError, run_of
+from talr_cli.errors import TRACEBACK, UserError, place_of, run_of
 from talr_cli.interruption import interrupt
 from talr_cli.printable import command_line, printable, printable_lines
 
@@ -141,7 +141,7 @@ def _named(error: Exception) -> str:
     message = " ".join(str(error).split())
     if len(message) > _LONGEST:
         message = f"{message[:_LONGEST]} ..."
-    return f"{type(error).__name__}: {message}".removesuffix(": ")
+    return f"{type(error).__name__}: {message}".removesuffix(": ") + place_of(error)
 
 
 def _kept(error: Exception) -> Path | None:

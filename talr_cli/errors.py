@@ -1,10 +1,15 @@
 """The exceptions that are printed to the user as a single line, and the one that ends a run."""
 
 import shlex
+import sysconfig
+import traceback
 from importlib import metadata
 from pathlib import Path
 
 TRACEBACK = "traceback.txt"  # in a run's folder, of the exception that ended it
+_LONGEST = 200  # characters of an exception of the user's code
+_OURS = (f"{Path(__file__).parent}/", f"{sysconfig.get_path('stdlib')}/")
+_INSTALLED = {"site-packages", "dist-packages"}
 IN_USE = 75  # exit code (EX_TEMPFAIL of sysexits.h)
 
 
@@ -53,6 +58,31 @@ def install(extra: str) -> str:
 def reason_of(error: BaseException, most: int | None = None) -> str:
     """What an exception says in one line of at most so many characters, or else its name."""
     return " ".join(str(error).split())[:most] or type(error).__name__
+
+
+def failure_of(error: BaseException) -> str:
+    """What code of the user's raised, in one line: `KIND: message at FILE:LINE`."""
+    said = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    said = said if len(said) <= _LONGEST else f"{said[:_LONGEST]} ..."
+    return said + place_of(error)
+
+
+def place_of(error: BaseException) -> str:
+    """` at FILE:LINE`, the innermost line of the user's own code; empty where there is none.
+
+    That of an installed package counts where it was called by talr itself.
+    """
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" at {error.filename}:{error.lineno}"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(("<", *_OURS))
+    ]
+    own = [frame for frame in frames if not _INSTALLED & set(Path(frame.filename).parts)]
+    if not own:
+        return ""
+    return f" at {own[-1].filename}:{own[-1].lineno}"
 
 
 def of_run(error: Exception, folder: Path) -> None:
