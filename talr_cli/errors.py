@@ -62,7 +62,7 @@ def reason_of(error: BaseException, most: int | None = None) -> str:
 
 def failure_of(error: BaseException) -> str:
     """What code of the user's raised, in one line: `KIND: message at FILE:LINE`."""
-    said = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    said = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
     said = said if len(said) <= _LONGEST else f"{said[:_LONGEST]} ..."
     return said + place_of(error)
 
