@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,9 +10,11 @@ import pytest
 import torch
 from command_line import SMALL
 
-from talr_cli import api
+from talr_cli import api, ranks
 from talr_cli.config.parts import make
+from talr_cli.data.encoding import digest
 from talr_cli.data.loading import load
+from talr_cli.data.rendering import Rendered
 from talr_cli.errors import UserError
 from talr_cli.methods.base import Objective, TargetTokens
 from talr_cli.methods.checks import (
@@ -336,3 +339,14 @@ def test_a_scorer_of_own_rows_may_answer_as_a_function_does(part):
         text = dataset().replace("Verdict(True, output)", answer)
         scorer = load(part("dataset", text)).scorer
         assert judged(scorer, "4", {"answer": "4"}).correct == correct
+
+
+def test_processes_that_read_rows_in_another_order_do_not_train_them(monkeypatch):
+    """The order of a set differs between processes; ranks would take rows twice, and others not."""
+    one, other = Rendered([1, 2, 3], [-100, 2, 3]), Rendered([1, 2], [-100, 2])
+    assert digest([one, other]) == digest([replace(one), replace(other)])
+    assert digest([one, other]) != digest([other, one])
+    assert digest([one]) != digest([replace(one, labels=[1, 2, 3])])
+    monkeypatch.setattr(ranks, "gather", lambda values: [*values, digest([other, one])])
+    with pytest.raises(UserError, match="differ in the rows"):
+        ranks.agree(digest([one, other]), "the rows")
