@@ -1,9 +1,16 @@
 """talr: fine-tune on a domain, measure what was forgotten, ship the best trade-off."""
 
 import os
+import sys
 
 __version__ = "0.1.0"
 
 # torch looks at it once, before a process's first matrix product on a GPU. Without it such products
 # are refused where the same bits are wanted: training/determinism.py.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+# `python -m talr_cli.cli`, as jobs and ranks are started, looks in the current folder first, where
+# a random.py of the user's would be taken for Python's. Under `talr` it is not, so it is looked in
+# last. argv[0] is "-m" for as long as Python looks for the module that it is to run.
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from talr_cli import __version__, progress, streams
-from talr_cli.errors import TRACEBACK, UserError, kind_and_reason, run_of
+from talr_cli.errors import TRACEBACK, UserError, failure_of, run_of
 from talr_cli.interruption import interrupt
 from talr_cli.printable import command_line, printable, printable_lines
 
@@ -63,7 +63,6 @@ _MAKING = ("train", "sweep", "search", "eval", "analyze", "export", "fetch")
 _GOING_ON = ("train", "sweep", "search", "eval")  # they find what is done
 _ASKING = {"-h", "--help", "-c", "--cfg", "-i", "--info", "--dry-run"}
 _BROKEN_PIPE = 141  # exit code: as of a program that SIGPIPE has ended
-_LONGEST = 300  # characters of an exception's message
 
 
 def main() -> int:
@@ -94,7 +93,7 @@ def main() -> int:
             print(_traceback(error), file=sys.stderr)
         else:
             where = f"in {file}, or shown with -v"
-        _say(f"{kind_and_reason(error, _LONGEST)} (where it comes from: {where})")
+        _say(f"{failure_of(error)} (where it comes from: {where})")
         return 1
     failure = streams.failure_of_output()
     if failure is None or code or (arguments[:1] and _is_making(arguments)):

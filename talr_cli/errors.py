@@ -1,10 +1,15 @@
 """The exceptions that are printed to the user as a single line, and the one that ends a run."""
 
 import shlex
+import sysconfig
+import traceback
 from importlib import metadata
 from pathlib import Path
 
 TRACEBACK = "traceback.txt"  # in a run's folder, of the exception that ended it
+_LONGEST = 300  # characters of an exception that are shown
+_OURS = (f"{Path(__file__).parent}/", f"{sysconfig.get_path('stdlib')}/")
+_INSTALLED = {"site-packages", "dist-packages"}
 IN_USE = 75  # exit code (EX_TEMPFAIL of sysexits.h)
 
 
@@ -55,12 +60,33 @@ def reason_of(error: BaseException, most: int | None = None) -> str:
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
-def kind_and_reason(error: BaseException, most: int | None = None) -> str:
-    """`ValueError: what it says` in one line, of which at most so many characters."""
-    said = " ".join(str(error).split())
-    if most is not None and len(said) > most:
-        said = f"{said[:most]} ..."
-    return f"{type(error).__name__}: {said}".removesuffix(": ")
+def kind_and_reason(error: BaseException) -> str:
+    """`ValueError: what it says` in one line."""
+    said = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]} ..."
+
+
+def failure_of(error: BaseException) -> str:
+    """What code of the user's raised, in one line: `KIND: message at FILE:LINE`."""
+    return kind_and_reason(error) + place_of(error)
+
+
+def place_of(error: BaseException) -> str:
+    """` at FILE:LINE`, the innermost line of the user's own code; empty where there is none.
+
+    That of an installed package counts where it was called by talr itself.
+    """
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" at {error.filename}:{error.lineno}"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(("<", *_OURS))
+    ]
+    own = [frame for frame in frames if not _INSTALLED & set(Path(frame.filename).parts)]
+    if not own:
+        return ""
+    return f" at {own[-1].filename}:{own[-1].lineno}"
 
 
 def of_run(error: Exception, folder: Path) -> None:

@@ -190,6 +190,11 @@ def target_of(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
+def is_own(kind: type) -> bool:
+    """Whether a class is the user's own: none of talr's."""
+    return kind.__module__.partition(".")[0] != "talr_cli"
+
+
 def identity_of(settings: Any, whole: bool = False) -> dict[str, Any]:
     """As `plain`, of the values that belong to a run's identity, or all; files by content.
 

@@ -12,6 +12,7 @@ from talr_cli.config.commands import AnalyzeConfig
 from talr_cli.config.composition import Composed
 from talr_cli.config.stored import for_the_run, of_run
 from talr_cli.data.encoding import rows_of_dataset
+from talr_cli.data.loading import load
 from talr_cli.data.rendering import load_renderer
 from talr_cli.errors import UserError
 from talr_cli.models.checkpoints import checkpoint, run_of
@@ -39,7 +40,7 @@ def analyze(composed: Composed[AnalyzeConfig]) -> None:
             "talr analyze colours tokens by weights that follow from their probabilities alone: "
             "objective=sft, talr, dft, infosft"
         )
-    rows = config.dataset.load().train[: config.rows]
+    rows = load(config.dataset).train[: config.rows]
     device = choose_device(config.device)
     model = config.model
     source = resolve(model) if config.ckpt is None else checkpoint(config.ckpt, run, model)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from talr_cli import progress, ranks
 from talr_cli.config import composition
 from talr_cli.config.composition import Composed
+from talr_cli.data.encoding import digest
 from talr_cli.report.show import show
 from talr_cli.run.config import TrainConfig
 from talr_cli.run.make import average, follow, training_of
@@ -18,6 +19,8 @@ from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.sweep.grid import base_command
 
 log = logging.getLogger(__name__)
+
+_ROWS = "the rows that they read, or their order (sort what comes from a set, draw by a seed)"
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -51,6 +54,8 @@ def trained(composed: Composed[TrainConfig]) -> list[RunDirectory]:
         with ranks.one_per_node_first():
             run = prepare(tuned[-1], composed.arguments)
         ranks.agree(run.identity, "what is to be trained")
+        if ranks.world_size() > 1:
+            ranks.agree(digest([*run.rows, *run.general, *run.validation]), _ROWS)
         runs = [*(beside(run, config) for config in tuned[:-1]), run]
         if ranks.is_main():
             made = _run(runs, along(wanted))

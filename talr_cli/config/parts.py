@@ -19,13 +19,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from talr_cli.config.mistakes import nearest
 from talr_cli.data.base import Dataset
-from talr_cli.errors import UserError, kind_and_reason
+from talr_cli.errors import UserError, failure_of
 from talr_cli.fields import at_home, problems
 from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
+from talr_cli.methods.checks import check_merge
 from talr_cli.methods.optimizers import Optimizer
 from talr_cli.methods.replay import OtherRows
 from talr_cli.methods.schedules import Schedule
-from talr_cli.scorers.user import UserScorer, module_as_it_is
+from talr_cli.scorers.user import UserScorer, found_at, module_as_it_is
 
 # The protocol or base class of each part, by its key.
 KINDS: dict[str, type] = {
@@ -85,8 +86,17 @@ def _made(key: str, kind: type, given: Mapping[str, Any]) -> tuple[Any, list[str
         return None, found
     for name, one in objects.items():
         container[name] = _user_object(f"{key}.{name}", one)
-    part = kind(**at_home(kind, container))
-    lines = _missing_lines(part, KINDS[key])
+    try:
+        part = kind(**at_home(kind, container))
+        lines = _missing_lines(part, KINDS[key])
+        if key == "merge" and not lines:
+            check_merge(part)
+    except UserError:
+        raise
+    except Exception as error:  # whatever the user's class raises
+        raise UserError(
+            f"{key}: {kind.__module__}.{kind.__name__} cannot be made ({failure_of(error)})"
+        ) from error
     if lines:
         raise UserError(
             f"{key}: {kind.__module__}.{kind.__name__} is no {KINDS[key].__name__.lower()}: it "
@@ -101,10 +111,11 @@ def _missing_lines(part: Any, wanted: type) -> list[str]:
     if not getattr(wanted, "_is_protocol", False):
         if not isinstance(part, wanted):
             return [f"class {kind.__name__}({wanted.__name__}):"]
-        needed = _NEEDED.get(wanted.__name__, ())
-        return [
-            _line(wanted, name) for name in needed if getattr(kind, name) is getattr(wanted, name)
-        ]
+        lacks = {name for name, own in vars(wanted).items() if getattr(kind, name, own) is own}
+        lines = [_line(wanted, name) for name in _NEEDED.get(wanted.__name__, ()) if name in lacks]
+        if wanted is Regulariser and not lines and {"loss", "add_gradient"} <= lacks:
+            lines = [f"{_line(wanted, 'add_gradient')}` or `{_line(wanted, 'loss')}"]
+        return lines
     names = [*getattr(wanted, "__annotations__", {}), *vars(wanted)]
     public = (name for name in names if not name.startswith("_"))
     return [_line(wanted, name) for name in public if not hasattr(part, name)]
@@ -124,20 +135,12 @@ def _line(wanted: type, name: str) -> str:
 def _class(key: str, target: Any, is_stored: bool) -> type:
     if not isinstance(target, str):
         raise UserError(f"{key} names no class: its file needs a line `_target_: module.Class`")
-    module_name, _, name = target.rpartition(".")
     if is_stored and not target.startswith(TRUSTED[key]):
         raise UserError(
             f"{key}: the run's stored config names {target}, and only talr's own classes are made "
             f"from a file: type {key}=CHOICE to use it all the same"
         )
-    try:
-        found = getattr(module_as_it_is(module_name), name)
-    except Exception as error:  # whatever the user's module raises
-        reason = kind_and_reason(error)
-        raise UserError(
-            f"{key}: {target} cannot be imported ({reason}); install its module, or run talr in "
-            "the folder that it lies in"
-        ) from error
+    found = found_at(f"{key}._target_", target)
     if not isinstance(found, type) or not dataclasses.is_dataclass(found):
         raise UserError(f"{key}: {target} is not a dataclass: write a class with @dataclass above")
     return found

@@ -74,14 +74,6 @@ class Dataset(Protocol):
     def load(self) -> Splits: ...
 
 
-def load_test(dataset: Dataset) -> Splits:
-    """The rows to score and their scorer; training rows only where a dataset needs them for that.
-
-    A dataset says so by a method `load_test`.
-    """
-    return getattr(dataset, "load_test", dataset.load)()
-
-
 def scored_values(dataset: Dataset, values: Mapping[str, Any]) -> dict[str, Any]:
     """Of a dataset's values those that its test rows and its scorer may depend on.
 

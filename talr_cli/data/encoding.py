@@ -5,7 +5,9 @@ Knows how a row may fail: it is too long, the template refuses it, or drops part
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -140,6 +142,14 @@ def rows_of_dataset(
         max_bad_share=getattr(dataset, "max_bad_share", 0.0),
         limit=limit,
     )
+
+
+def digest(rows: Sequence[Rendered]) -> str:
+    """SHA-256 (hex) of the tokens and labels of the rows, in their order."""
+    found = hashlib.sha256()
+    for row in rows:
+        found.update(array("q", (len(row.labels), *row.input_ids, *row.labels)))
+    return found.hexdigest()
 
 
 def _warn(encoded: Encoded, total: int, what: str, limit: str) -> None:

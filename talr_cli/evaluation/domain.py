@@ -29,7 +29,7 @@ from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.vllm import Vllm
 from talr_cli.scorers.base import Scorer, Summarizer, Verdict
 from talr_cli.scorers.thoughts import without_thoughts
-from talr_cli.scorers.user import definition_of
+from talr_cli.scorers.user import definition_of, judged
 from talr_cli.statistics.items import scored_items
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def evaluate_domain(
         model, renderer, examples, max_new_tokens, size, answer_by, share, vllm
     )
     verdicts = [
-        scorer(without_thoughts(output), example.reference)
+        judged(scorer, without_thoughts(output), example.reference)
         for example, output in zip(examples, outputs, strict=True)
     ]
     results = {
@@ -138,6 +138,7 @@ def _sample(
 ) -> dict[str, Any]:
     """What is kept of a row: what was asked, answered and found."""
     return {
+        **verdict.detail,
         "id": example.id,
         "group": example.group,
         "category": example.category,
@@ -146,7 +147,6 @@ def _sample(
         "parsed": verdict.parsed,
         "correct": verdict.correct,
         "reference": dict(example.reference),
-        **verdict.detail,
         **detail,
     }
 

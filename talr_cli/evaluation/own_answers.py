@@ -25,6 +25,7 @@ from talr_cli.models.sources import cache_dir
 from talr_cli.runs.identity import run_identity
 from talr_cli.scorers.base import Scorer
 from talr_cli.scorers.thoughts import without_thoughts
+from talr_cli.scorers.user import judged
 
 PIECE = 128  # prompts whose answers are written together
 
@@ -67,7 +68,7 @@ def right_answers(
             ended = dict.fromkeys(text for text, cut in own if not cut and text.strip())
             for number, text in enumerate(ended):
                 try:
-                    verdict = scorer(without_thoughts(text), example.reference)
+                    verdict = judged(scorer, without_thoughts(text), example.reference)
                 except (ValueError, LookupError) as error:  # a row lacks what the scorer needs
                     unjudged.append(f"{example.id}: {error}")
                     break

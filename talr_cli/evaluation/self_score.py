@@ -18,6 +18,7 @@ from talr_cli.evaluation.config import DomainEvalConfig
 from talr_cli.models.checks import check_length, check_vocabulary
 from talr_cli.scorers.base import Scorer
 from talr_cli.scorers.thoughts import without_thoughts
+from talr_cli.scorers.user import judged
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def self_score(renderer: Renderer, examples: Sequence[Example], scorer: Scorer) 
         rows += 1
         output = renderer.answer(targets)
         try:
-            verdict = scorer(without_thoughts(output), example.reference)
+            verdict = judged(scorer, without_thoughts(output), example.reference)
         except ValueError as error:
             failed.append(f"{example.id}: {error}")
             continue

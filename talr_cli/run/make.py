@@ -20,6 +20,7 @@ from talr_cli.errors import UserError
 from talr_cli.fields import plain
 from talr_cli.interruption import Stop, stop_requests
 from talr_cli.methods.averaging import interpolate, same_tensors
+from talr_cli.methods.checks import share_of_weight
 from talr_cli.models import device_memory
 from talr_cli.run import out_of_memory
 from talr_cli.run.config import TrainConfig
@@ -139,11 +140,11 @@ def _shares(run: Run, alpha: float) -> Callable[[str], float]:
     """{name of a tensor: share of its change that is kept}, as a function."""
     from talr_cli.models import loading
 
-    share_of = getattr(run.config.merge, "share_of", None)
-    if share_of is None:
+    merge: Any = run.config.merge
+    if not hasattr(merge, "share_of"):
         return lambda tensor: alpha
     text = loading.without_weights(run.source, run.config.model).config.get_text_config()
-    return partial(share_of, layers=text.num_hidden_layers)
+    return partial(share_of_weight, merge, layers=text.num_hidden_layers)
 
 
 def setting_of(config: TrainConfig, device: str) -> Setting:

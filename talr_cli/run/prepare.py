@@ -17,9 +17,11 @@ from talr_cli import ranks
 from talr_cli.data.base import Splits
 from talr_cli.data.duplicates import check_overlap
 from talr_cli.data.encoding import rows_of_dataset, rows_to_train
+from talr_cli.data.loading import load
 from talr_cli.data.rendering import Rendered, Renderer, load_renderer
-from talr_cli.errors import UserError, reason_of
+from talr_cli.errors import UserError, failure_of, place_of, reason_of
 from talr_cli.evaluation.self_score import check_tests
+from talr_cli.fields import target_of
 from talr_cli.methods.checks import check_objective, check_schedule
 from talr_cli.methods.method import Method
 from talr_cli.methods.replay import Replay, SelfReplay
@@ -92,7 +94,7 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     check_objective(config.objective)
     check_schedule(config.schedule)
     ranks.per_rank(trainer.batch_size, trainer.rows_at_once, ranks.world_size())
-    splits = config.dataset.load()
+    splits = load(config.dataset)
     tests = domain_rows(config.domain, splits)  # refuses what could not be scored after training
     device = choose_device(config.device)
     precision, why = choose_precision(trainer.precision, device)
@@ -180,13 +182,21 @@ def _check_adapter(config: TrainConfig, source: ModelSource) -> None:
     except UserError:
         raise
     except Exception as error:  # of PEFT and of Python's, by what the values are
-        reason = reason_of(error)
+        reason = failure_of(error) if place_of(error) else reason_of(error)
         raise UserError(f"the adapter cannot be put on {config.model.name}: {reason}") from error
     named = getattr(adapter, "target_modules", None)
     for one in named if isinstance(named, Sequence) and not isinstance(named, str) else ():
         # PEFT is content where it finds any of them.
         if not any(f".{name}".endswith(f".{one}") for name in modules):
             raise UserError(f"adapter.target_modules: {config.model.name} has no module {one!r}")
+    name = target_of(type(adapter))
+    if not hasattr(adapted, "merge_and_unload"):
+        raise UserError(
+            f"adapter: wrap of {name} gave {type(adapted).__name__}: it gives the model with "
+            "adapters, as get_peft_model of PEFT does"
+        )
+    if not any(one.requires_grad for one in adapted.parameters()):
+        raise UserError(f"adapter: wrap of {name} leaves no weight to train: all are frozen")
     if is_changed(adapted.get_output_embeddings()):
         raise UserError(
             "adapter.target_modules names the model's head, whose adapter would not be trained: "

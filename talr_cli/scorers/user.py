@@ -5,25 +5,26 @@ Knows how to find and to check it; what it calls right is its own affair.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib
 import importlib.util
 import json
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from talr_cli.errors import UserError, kind_and_reason
+from talr_cli.errors import UserError, failure_of, place_of
+from talr_cli.fields import is_own, target_of
 from talr_cli.runs.identity import code_digest, file_digest
 from talr_cli.scorers.base import Scorer, Verdict
 
 _SHAPE = (
     "give a function (output: str, reference: Mapping) -> bool, a number from 0 to 1, or Verdict"
 )
-_LONGEST = 200  # characters of an exception or of an answer in an error
+_LONGEST = 200  # characters of an answer in an error
 _IMPORTED: dict[str, str] = {}  # {module: digest of the file that it was made of}
 
 
@@ -31,7 +32,7 @@ class UserScorer:
     """Calls `judge(output, reference)`, which answers with a bool, a number in [0, 1] or a Verdict.
 
     `name` is the dotted path of the function or of the object's class: by it the scores of two are
-    told apart. Numbers of NumPy and of PyTorch are numbers here.
+    told apart. Numbers of NumPy and of PyTorch are numbers here. `option` is how the user chose it.
 
     Raises:
         UserError: The answer is of another kind or out of range, or `judge` raised an exception or
@@ -45,9 +46,11 @@ class UserScorer:
         judge: Callable[[str, Mapping[str, Any]], Any],
         name: str,
         settings: Mapping[str, Any] | None = None,
+        option: str = "dataset.scorer=",
     ) -> None:
         """`settings` are those that an object was made with."""
         self.name = name
+        self._said = f"{option}{name}"
         self._judge = judge
         self._settings = settings or {}
 
@@ -68,14 +71,12 @@ class UserScorer:
         try:
             judged = self._judge(output, reference)
         except (Exception, SystemExit) as error:  # whatever the user's code raises
-            raise UserError(
-                f"dataset.scorer={self.name} failed with "
-                f"{kind_and_reason(error, _LONGEST)}{self._place(error)}"
-            ) from error
+            called = "" if place_of(error) else f", called as {self.name}(output, reference)"
+            raise UserError(f"{self._said} failed with {failure_of(error)}{called}") from error
         if not isinstance(judged, Verdict):
             return Verdict(self._checked(judged, judged), None)
         parsed = None if judged.parsed is None else str(judged.parsed)
-        return Verdict(self._checked(judged.correct, judged), parsed)
+        return Verdict(self._checked(judged.correct, judged), parsed, self._kept(judged.detail))
 
     def _checked(self, score: Any, answer: Any) -> bool | float:
         if getattr(score, "ndim", None) == 0:  # a number of NumPy's or PyTorch's
@@ -85,17 +86,30 @@ class UserScorer:
         if isinstance(score, int | float) and 0 <= score <= 1:  # and so not NaN
             return float(score)
         raise UserError(
-            f"dataset.scorer={self.name} answered with {_one_line(repr(answer))} of type "
+            f"{self._said} answered with {_one_line(repr(answer))} of type "
             f"{type(answer).__name__}: {_SHAPE}"
         )
 
-    def _place(self, error: BaseException) -> str:
-        """` at FILE:LINE`: the innermost line of the file that `judge` stands in."""
-        frames = traceback.extract_tb(error.__traceback__)[1:]
-        if not frames:  # it was never entered
-            return f", called as {self.name}(output, reference)"
-        own = [frame for frame in frames if frame.filename == frames[0].filename]
-        return f" at {own[-1].filename}:{own[-1].lineno}"
+    def _kept(self, detail: Any) -> Mapping[str, Any]:
+        try:
+            kept = json.loads(json.dumps(dict(detail)))
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{self._said} gave a detail that JSON cannot hold: {_one_line(str(error))}"
+            ) from error
+        return dict(kept)
+
+
+def judged(scorer: Scorer, output: str, reference: Mapping[str, Any]) -> Verdict:
+    """What a scorer says of an output; of one that is not talr's own it is checked.
+
+    Raises:
+        UserError: As `UserScorer`.
+    """
+    named: Any = scorer if hasattr(scorer, "__qualname__") else type(scorer)  # a function has it
+    if is_own(named):
+        scorer = UserScorer(scorer, target_of(named), option="the scorer ")
+    return scorer(output, reference)
 
 
 def scorer_at(path: str) -> UserScorer:
@@ -110,20 +124,57 @@ def scorer_at(path: str) -> UserScorer:
             f"dataset.scorer={path} names a file: type {name}, in the folder that it lies in"
         )
     module_name, _, function_name = path.rpartition(".")
+    function = found_at("dataset.scorer", path)
+    if not callable(function):
+        where = getattr(sys.modules[module_name], "__file__", None) or module_name
+        raise UserError(
+            f"dataset.scorer={path}: {function_name} is not a function in {where}: {_SHAPE}"
+        )
+    return UserScorer(function, path)
+
+
+def found_at(option: str, path: str) -> Any:
+    """What a dotted path names, in a module that is installed or lies in the current folder.
+
+    Raises:
+        UserError: The module cannot be imported, or has no such name.
+    """
+    module_name, _, name = path.rpartition(".")
     try:
         module = module_as_it_is(module_name)
     except (Exception, SystemExit) as error:  # whatever the user's module raises
+        advice = ""
+        if isinstance(error, ModuleNotFoundError) and _is_within(module_name, error.name):
+            advice = "; install it, or run talr in the folder that it lies in"
+        elif isinstance(error, ImportError) and "relative import" in str(error):
+            advice = "; write `import NAME` for a file beside it"
         raise UserError(
-            f"dataset.scorer={path}: the module {module_name} cannot be imported "
-            f"({kind_and_reason(error, _LONGEST)}); install it, or run talr in the folder that "
-            "it lies in"
+            f"{option}={path}: the module {module_name} cannot be imported "
+            f"({failure_of(error)}){advice}{_other_file(module_name)}"
         ) from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        found = "is not a function" if hasattr(module, function_name) else "is not there"
+    if not hasattr(module, name):
+        near = difflib.get_close_matches(name, vars(module), n=1)
+        guess = f" (did you mean {near[0]}?)" if near else ""
         where = getattr(module, "__file__", None) or module_name
-        raise UserError(f"dataset.scorer={path}: {function_name} {found} in {where}: {_SHAPE}")
-    return UserScorer(function, path)
+        raise UserError(
+            f"{option}={path}: {name} is not there in {where}{guess}{_other_file(module_name)}"
+        )
+    return getattr(module, name)
+
+
+def _is_within(module: str, missing: str | None) -> bool:
+    """Whether what was missing is the module itself or a package that it is in."""
+    return missing is not None and f"{module}.".startswith(f"{missing}.")
+
+
+def _other_file(module: str) -> str:
+    """What to do where a file of the current folder has the name of another module."""
+    top = module.partition(".")[0]
+    own = next((one for one in (Path(f"{top}.py"), Path(top)) if one.exists()), None)
+    origin = getattr(sys.modules.get(top), "__file__", None)
+    if own is None or origin is None or Path(origin).is_relative_to(own.absolute()):
+        return ""
+    return f"; {own} is not looked at, as another module has its name: give it a name of its own"
 
 
 def source_file(path: str) -> Path | None:

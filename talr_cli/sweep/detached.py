@@ -205,7 +205,7 @@ def _arguments(job: Job, config: SlurmConfig) -> str:
         return own
     each = config.gpus or 1
     return (
-        f"-m torch.distributed.run --nnodes={config.nodes} --nproc-per-node={each} "
+        f"-P -m torch.distributed.run --nnodes={config.nodes} --nproc-per-node={each} "
         f'--rdzv-backend=c10d --rdzv-endpoint="$head:$(({PORT} + SLURM_JOB_ID % 1000))" '
         f'--rdzv-id="$SLURM_JOB_ID" {own}'
     )

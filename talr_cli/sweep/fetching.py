@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from talr_cli.data.base import Dataset
+from talr_cli.data.loading import load
 from talr_cli.errors import UserError
 from talr_cli.evaluation.config import SuiteConfig
 from talr_cli.fields import plain
@@ -132,7 +133,7 @@ def _get(need: Need) -> str:
         return resolve(config).origin
     if isinstance(config, SuiteConfig):
         return _tasks(config)
-    splits = config.load()
+    splits = load(config)
     return f"{len(splits.train)} training rows, {len(splits.test)} test rows"
 
 

@@ -154,9 +154,7 @@ class Tracker:
             self._give_up(backend, error)
 
     def _give_up(self, backend: Backend, error: Exception) -> None:
-        log.warning(
-            "%s failed, going on without it: %s", backend.title, kind_and_reason(error, 200)
-        )
+        log.warning("%s failed, going on without it: %s", backend.title, kind_and_reason(error))
         self._backend = None
 
 

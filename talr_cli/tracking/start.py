@@ -28,7 +28,5 @@ def start_tracking(about: About) -> Tracker:
         return Tracker(start(about))
     except Exception as error:  # whatever its library raises: tracking fails no run
         title = {"wandb": "W&B"}.get(about.logger.name, about.logger.name)
-        log.warning(
-            "%s could not start, going on without it: %s", title, kind_and_reason(error, 200)
-        )
+        log.warning("%s could not start, going on without it: %s", title, kind_and_reason(error))
         return Tracker()

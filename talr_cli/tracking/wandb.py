@@ -70,7 +70,7 @@ def start(about: About) -> Wandb | None:
         try:
             run = _init(about, mode)
         except Exception as error:
-            mode, reason = "offline", kind_and_reason(error, 200)
+            mode, reason = "offline", kind_and_reason(error)
             # W&B's service still holds the id of the run that it could not start.
             wandb.teardown()
             wandb.setup(wandb.Settings(silent=True))

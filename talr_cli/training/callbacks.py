@@ -53,7 +53,7 @@ class RecordSteps(TrainerCallback):
         }
         self._directory.append_metrics(state.global_step, metrics)
         self._tracker.log(state.global_step, metrics)
-        for name in ("loss", "weighted_loss", "grad_norm"):
+        for name in ("loss", "penalty", "weighted_loss", "grad_norm"):
             if not math.isfinite(metrics.get(name, 0.0)):
                 raise DivergedError(f"{name} is {metrics[name]} at step {state.global_step}")
         if "loss" in metrics:

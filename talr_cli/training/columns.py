@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from talr_cli.data.rendering import Rendered
 from talr_cli.errors import UserError
 from talr_cli.methods.base import Objective
+from talr_cli.methods.checks import checked
 from talr_cli.methods.method import Method
 from talr_cli.methods.replay import spread
 from talr_cli.models.tokenizer import IGNORED
@@ -100,8 +101,11 @@ def columns_of(
             100 * taken / (taken + sum(domain_targets)),
         )
     if objective.weighs_sequences:
-        weights = objective.sequence_weights(base.losses([*rows, *general])).tolist()
-        _add(columns, others, "sequence_weight", weights)
+        of_base = base.losses([*rows, *general])
+        weights = checked(
+            objective, "sequence_weights", objective.sequence_weights(of_base), of_base
+        )
+        _add(columns, others, "sequence_weight", weights.tolist())
     if objective.sees_base:
         losses = base.target_losses([*rows, *general])
         _add(columns, others, "base_log_probs", [(-one).tolist() for one in losses])
@@ -130,7 +134,7 @@ def _masked(
     losses = base.target_losses([*rows, *general])
     found = []
     for row, own in zip((*rows, *general), losses, strict=True):
-        keeps = iter(objective.kept(own).tolist())
+        keeps = iter(checked(objective, "kept", objective.kept(own), own, torch.bool).tolist())
         labels = [IGNORED if one == IGNORED or not next(keeps) else one for one in row.labels]
         found.append(replace(row, labels=labels))
     parts = []

@@ -9,6 +9,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from talr_cli.methods.checks import share_of_rate
 from talr_cli.methods.schedules import Schedule
 
 
@@ -21,7 +22,10 @@ class StepRates(LambdaLR):
 
     def __init__(self, optimizer: Optimizer, schedule: Schedule, steps: int) -> None:
         # The schedule is no attribute: those are written to checkpoints.
-        super().__init__(optimizer, lambda step: schedule.share(step, steps))
+        # After the last step torch asks for the rate of one that is not made.
+        super().__init__(
+            optimizer, lambda step: share_of_rate(schedule, min(step, steps - 1), steps)
+        )
 
     def ask_again(self) -> None:
         """The rate of the step that is about to be made: the schedule has seen its loss."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch.distributed.tensor import DTensor
 
-from talr_cli.methods.base import HARD_TOKEN_PROBABILITY, TargetTokens
+from talr_cli.methods.base import HARD_TOKEN_PROBABILITY, Objective, TargetTokens
+from talr_cli.methods.checks import check_least_weight, checked_penalty
 
 
 class StepStatistics:
@@ -35,25 +37,39 @@ class StepStatistics:
         self._tau = tau
         self._tokens += input_tokens
 
-    def add_penalty(self, value: torch.Tensor) -> None:
-        """A regulariser's part of the step's loss, on this rank."""
+    def add_penalty(self, penalty: Any, parts: torch.Tensor | int, method: str) -> None:
+        """A regulariser's part of the step's loss on this rank, to be divided; by which method.
+
+        Raises:
+            UserError: It is none.
+        """
+        value = checked_penalty(method, penalty).detach() / parts
         self._penalty = value if self._penalty is None else self._penalty + value
 
     def flush(
-        self, accelerator: Accelerator, loss_scale: torch.Tensor | None = None
+        self,
+        accelerator: Accelerator,
+        objective: Objective,
+        loss_scale: torch.Tensor | None = None,
     ) -> dict[str, float]:
         """Metrics since the last flush; empty when nothing was added. All ranks must call.
 
         They are copied to the host together: each copy makes it wait for the device.
+
+        Raises:
+            UserError: The objective has given a negative weight, or none to a finite loss.
         """
         if not self._losses:
             return {}
-        losses = gather_ragged(torch.cat(self._losses), accelerator)
-        weights = gather_ragged(torch.cat(self._weights), accelerator)
+        own_losses, own_weights = torch.cat(self._losses), torch.cat(self._weights)
+        no_number = own_losses.isfinite() & ~own_weights.isfinite()
+        losses = gather_ragged(own_losses, accelerator)
+        weights = gather_ragged(own_weights.masked_fill(no_number, -torch.inf), accelerator)
         penalty = self._penalty
         found = {
             "loss": losses.mean(),
             "hard_token_share": (losses.neg().exp() < HARD_TOKEN_PROBABILITY).float().mean(),
+            "least_weight": weights.min(),
             "weight_mean": weights.mean(),
             "weight_p10": weights.quantile(0.1),
             "weight_p50": weights.quantile(0.5),
@@ -71,8 +87,9 @@ class StepStatistics:
         }
         read = torch.stack(list(there.values())).tolist()
         now = time.perf_counter()
-        metrics = {
-            **dict(zip(there, read, strict=True)),
+        metrics = dict(zip(there, read, strict=True))
+        check_least_weight(objective, metrics.pop("least_weight"))
+        metrics |= {
             "target_tokens": len(losses),
             "tokens_per_second": self._tokens * accelerator.num_processes / (now - self._since),
         }

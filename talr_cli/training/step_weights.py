@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from talr_cli.methods.base import Objective, Step, TargetTokens
+from talr_cli.methods.checks import checked
 from talr_cli.training.temperature import StepTemperature
 
 # The optional fields of TargetTokens that have a value for each target.
@@ -45,19 +46,22 @@ class StepWeights:
         """weights[N] of the next micro-batch, without gradient, and its tau."""
         tau = self.temperature.of(tokens)
         if not self._objective.looks_at_step:
-            return self._objective.weights(tokens, tau).detach(), tau
+            return self._weights(tokens, tau), tau
         if not self._known:
             self._known = self._over_step([tokens], [tau])
         return self._known.pop(0), tau
+
+    def _weights(self, tokens: TargetTokens, tau: torch.Tensor | None) -> torch.Tensor:
+        if not len(tokens.log_probs):  # a rank's share of an epoch's last batch may be empty
+            return tokens.log_probs.detach()
+        weights = self._objective.weights(tokens, tau)
+        return checked(self._objective, "weights", weights, tokens.log_probs).detach()
 
     def _over_step(
         self, batches: Sequence[TargetTokens], taus: Sequence[torch.Tensor | None]
     ) -> list[torch.Tensor]:
         """The weights of this rank's micro-batches, made of all that the step has."""
-        weights = [
-            self._objective.weights(tokens, tau).detach()
-            for tokens, tau in zip(batches, taus, strict=True)
-        ]
+        weights = [self._weights(tokens, tau) for tokens, tau in zip(batches, taus, strict=True)]
         names = [name for name in VALUES if getattr(batches[0], name) is not None]
         shares: list[torch.Tensor] = []  # of all micro-batches and ranks, in the order of the rows
         sequences: list[int] = []  # how many each has
@@ -83,7 +87,8 @@ class StepWeights:
             counts=sequence.new_zeros(first).index_add(0, sequence, ones),
             **{name: whole[:, 3 + number] for number, name in enumerate(names)},
         )
-        made = self._objective.over_step(whole[:, 0], tokens, self._step).detach()
+        made = self._objective.over_step(whole[:, 0], tokens, self._step)
+        made = checked(self._objective, "over_step", made, whole[:, 0]).detach()
         parts = made.split([len(share) for share in shares])
         return [parts[one].to(weights[0]) for one in own]
 

@@ -244,7 +244,7 @@ class MethodTrainer(SFTTrainer):
             with autocast():
                 penalty = self.regulariser.loss(self.model, inputs, hidden)
             if penalty is not None:
-                self.statistics.add_penalty(penalty.detach() / targets)
+                self.statistics.add_penalty(penalty, targets, "loss")
                 total = total + penalty
         return total / targets * self.accelerator.num_processes
 
@@ -266,7 +266,7 @@ class MethodTrainer(SFTTrainer):
             penalty = self.regulariser.add_gradient(self.model)
             self._scale_gradients(divide=False)
             if penalty is not None:
-                self.statistics.add_penalty(penalty / self.accelerator.num_processes)
+                self.statistics.add_penalty(penalty, self.args.world_size, "add_gradient")
         if self.schedule is not None and self.schedule.follows_loss:
             self._follow_loss(self.schedule)
         return loss
@@ -298,7 +298,7 @@ class MethodTrainer(SFTTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self.model.training:
             logs["weighted_loss"] = logs.pop("loss")
-            logs |= self.statistics.flush(self.accelerator, self._loss_scale())
+            logs |= self.statistics.flush(self.accelerator, self.objective, self._loss_scale())
             # With too large a scale the gradient is no number: the step was left out and the scale
             # halved. Where even 1 is too large, it is one that diverges.
             if logs.get("loss_scale", 0) >= 1 and not math.isfinite(logs.get("grad_norm", 0)):

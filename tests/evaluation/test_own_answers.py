@@ -31,6 +31,8 @@ EXAMPLES = [
 class Even:
     """Whatever is said, rows of an even number are right; one row cannot be judged."""
 
+    __module__ = "talr_cli.scorers.even"  # what the user's own raise ends the run
+
     def __call__(self, output, reference):
         if reference.get("number") == 5:
             raise ValueError("an unknown form")

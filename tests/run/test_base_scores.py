@@ -5,7 +5,7 @@ import json
 import pytest
 from conftest import config
 
-from talr_cli.data.base import load_test
+from talr_cli.data.loading import load_test
 from talr_cli.run.identity import data_identity, identity
 from talr_cli.run.record import scoring_identity
 from talr_cli.sweep.grid import points, scoring_key

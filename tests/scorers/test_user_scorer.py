@@ -136,7 +136,7 @@ def test_a_verdict_is_passed_on(folder):
             "own_scorers.weights.takes_one",
             r"TypeError: takes_one\(\) takes 1 .* called as",
         ),
-        ("own_scorers.quits.f", r"cannot be imported \(SystemExit: 3\)"),
+        ("own_scorers.quits.f", r"cannot be imported \(SystemExit: 3 at .*quits.py:1\)"),
         (".within", "cannot be imported"),
         ("./judges.py", "names a file: type judges.FUNCTION"),
     ],
