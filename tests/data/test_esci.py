@@ -231,6 +231,7 @@ def test_the_drawn_rows_depend_on_data_seed_alone_and_grow_by_addition(tmp_path)
         assert set(few) != set(drawn(split, **{f"{split}_rows": 10}, data_seed=1))
         assert set(few) <= set(drawn(split))
     assert len(drawn("validation", validation_rows=3)) == 3
+    assert len(drawn("validation", validation_rows=1)) == 1
 
 
 def test_the_drawn_rows_do_not_move_a_query(tmp_path):

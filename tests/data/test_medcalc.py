@@ -61,6 +61,7 @@ def test_the_benchmarks_own_prompt_asks_for_json_and_the_target_is_that_json(rea
             f"Here is the patient note:\n{note}\n\nHere is the task:\n{question}\n\n"
         )
         record = json.loads(example.completion)
+        assert "\\u" not in example.completion, "letters are written as they are"
         keys = ["step_by_step_thinking", "answer"] if target == "explanation" else ["answer"]
         assert list(record) == keys
         for key in keys:

@@ -247,6 +247,14 @@ def test_the_mark_shows_what_is_trained(renderer):
     assert shown.endswith("⟦Two and three make five.\nAnswer: 5<|im_end|>⟧")
 
 
+def test_an_added_token_that_is_not_special_is_a_text_of_rows():
+    tokenizer = chatml("qwen2_5.jinja")
+    tokenizer.add_tokens([AddedToken("<tool_call>", special=False)])
+    rendered = Renderer(tokenizer, {}).encode(Example("x", EXAMPLE.messages, "So <tool_call>"))
+    assert decode(tokenizer, rendered.targets) == "So <tool_call><|im_end|>"
+    assert rendered.special == ""
+
+
 def test_an_answer_that_names_the_end_token_is_trained_whole():
     """Also where the template has no turn end of its own."""
     tokenizer = chatml("qwen2_5.jinja")
@@ -411,7 +419,7 @@ def test_tools_calls_and_reasoning_reach_the_template():
     assert '"name": "add", "arguments": {"a": 2}' in target
     assert target.endswith("<|im_end|>")
     assert '"parameters": {}' in renderer.prompt(example.messages, example.tools)
-    assert (rendered.lost, rendered.added) == ("", "")
+    assert (rendered.lost, rendered.added, rendered.special) == ("", "", "")
     plain = chatml("qwen2_5.jinja")
     plain.chat_template = plain.chat_template.replace("tool_calls", "nothing")
     assert Renderer(plain, {}).encode(example).lost in ("add", "Sums are for tools.")
