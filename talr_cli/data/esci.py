@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from talr_cli.data.base import Example, Splits, check_target
 from talr_cli.data.duplicates import unique_ids
@@ -119,7 +119,8 @@ class Esci:
     def load_test(self) -> Splits:
         """The test rows alone, where they have a file or a split of their own."""
         check_paths(self.path, self.test_path)
-        return self._load(self._test_sources())
+        others_unread = replace(self, train_rows=None, validation_rows=None)
+        return others_unread._load(self._test_sources())
 
     @property
     def unscored(self) -> tuple[str, ...]:

@@ -208,15 +208,30 @@ class Renderer:
         if self._ending and start < end and whole.startswith(as_last[:end]):
             return end
         content = conversation[turn]["content"].strip()
-        after = whole.find(content, start) + len(content)
+        begin = whole.find(content, self._header_end(whole, start, example, turn))
+        after = begin + len(content)
         ends = [(at, token) for token in self._specials() if (at := whole.find(token, after)) >= 0]
-        if not (self._ending and content and content in whole[start:] and ends):
+        if not (self._ending and content and begin >= 0 and ends):
             raise RowError(
                 "an earlier answer of it, which is to be trained too, is not in the chat "
                 "template's text, or has no end there: model.chat_template=FILE gives another"
             )
         at, token = min(ends, key=lambda end: (end[0], -len(end[1])))
         return at + len(self._ending if whole.startswith(self._ending, at) else token)
+
+    def _header_end(self, whole: str, start: int, example: Example, turn: int) -> int:
+        """Where what the template writes before an earlier answer ends; `start` if that is unknown.
+
+        The answer's own text may stand there: gpt-oss writes `final` before every answer.
+        """
+        content = example.messages[turn]["content"].strip()
+        bare: Message = {"role": "assistant", "content": content}
+        try:
+            alone = self._text([*example.messages[:turn], bare], example.tools)
+        except RowError:
+            return start
+        begin = alone.rfind(content, start, len(alone) - len(self._after))
+        return begin if begin > start and whole.startswith(alone[:begin]) else start
 
     def _turn_end(self) -> tuple[str, str]:
         """(what the template writes after an answer, the part of that which is trained).

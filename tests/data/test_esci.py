@@ -3,6 +3,7 @@
 import csv
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -13,6 +14,7 @@ from talr_cli.data.choices import possible_completions
 from talr_cli.data.esci import Esci, comparison
 from talr_cli.data.splitting import hashed_split
 from talr_cli.errors import UserError
+from talr_cli.run.identity import scored_data
 from talr_cli.scorers.esci import LABELS
 
 SPLITS = ("train", "validation", "test")
@@ -106,6 +108,27 @@ def test_a_test_file_holds_all_test_rows(tmp_path):
     assert len(loaded.train) + len(loaded.validation) == 80
     assert not queries(loaded.train) & queries(loaded.validation)
     assert loaded.validation
+
+
+@pytest.mark.parametrize("has_test_file", [False, True])
+def test_values_that_test_rows_may_depend_on_count_for_scores(tmp_path, has_test_file):
+    """And no others, or a base would be scored anew for every number of training rows."""
+    first, second, test = (
+        write(tmp_path / f"{name}.jsonl", [row(n, small_version=n % 2) for n in range(begin, 200)])
+        for name, begin in (("a", 0), ("b", 40), ("c", 80))
+    )
+    one = Esci(path=first, test_path=test if has_test_file else None)
+    changed = {
+        **{"path": second, "test_share": 0.4, "validation_share": 0.3, "data_seed": 1},
+        **{"train_rows": 9, "validation_rows": 1, "test_rows": 9, "small_version": True},
+        **{"target": "explanation", "max_overlap": 0.5, "locale": None, "test_path": first},
+    }
+    free = {"train_rows", "validation_rows", "validation_share", "max_overlap"}
+    free |= {"path", "test_share"} if has_test_file else set()
+    for name, value in changed.items():
+        other = replace(one, **{name: value})
+        assert (scored_data(other) == scored_data(one)) == (name in free), name
+        assert name not in free or other.load_test().test == one.load_test().test, name
 
 
 def test_the_three_kinds_of_files_give_the_same_rows(tmp_path):
@@ -208,6 +231,7 @@ def test_the_drawn_rows_depend_on_data_seed_alone_and_grow_by_addition(tmp_path)
         assert set(few) != set(drawn(split, **{f"{split}_rows": 10}, data_seed=1))
         assert set(few) <= set(drawn(split))
     assert len(drawn("validation", validation_rows=3)) == 3
+    assert len(drawn("validation", validation_rows=1)) == 1
 
 
 def test_the_drawn_rows_do_not_move_a_query(tmp_path):

@@ -157,6 +157,13 @@ def test_sharegpts_calls_are_calls(tmp_path):
     assert example.turns == (1,)
 
 
+@pytest.mark.parametrize("given", [{}, {"arguments": None}, {"arguments": ""}, {"arguments": "{}"}])
+def test_a_call_may_have_no_arguments(tmp_path, given):
+    row = {"messages": [ASKED, {"role": "assistant", "tool_calls": [{"name": "now", **given}]}]}
+    called = {"type": "function", "function": {"name": "now", "arguments": {}}}
+    assert one(tmp_path, row, scorer="none").reply["tool_calls"] == [called]
+
+
 def test_a_call_can_be_what_is_trained_and_not_what_is_compared(tmp_path):
     call = {"role": "assistant", "tool_calls": [CALL]}
     row = {"messages": [ASKED, call]}
@@ -252,6 +259,7 @@ def message(**values):
         ({"messages": [{**ASKED, "weight": 1}, ANSWERED]}, "has a user message with weight=1"),
         ({"messages": [{**ASKED, "reasoning_content": "x"}, ANSWERED]}, "with reasoning_content"),
         ({"messages": [ASKED]}, "do not end with the assistant's answer"),
+        ({"messages": "[]", "system": "s"}, "do not end with the assistant's answer"),
         ({"messages": ["a", "b"]}, "has messages that are not objects"),
         ({"messages": "a"}, "has messages that are not JSON"),
         (

@@ -8,7 +8,7 @@ from conftest import config
 
 from talr_cli.data.medcalc import MedCalc
 from talr_cli.errors import UserError
-from talr_cli.run.identity import identity
+from talr_cli.run.identity import identity, scored_data
 
 
 def test_every_real_row_is_read_and_its_own_answer_is_right(real_data):
@@ -61,6 +61,7 @@ def test_the_benchmarks_own_prompt_asks_for_json_and_the_target_is_that_json(rea
             f"Here is the patient note:\n{note}\n\nHere is the task:\n{question}\n\n"
         )
         record = json.loads(example.completion)
+        assert "\\u" not in example.completion, "letters are written as they are"
         keys = ["step_by_step_thinking", "answer"] if target == "explanation" else ["answer"]
         assert list(record) == keys
         for key in keys:
@@ -93,6 +94,13 @@ def test_another_prompt_and_another_version_are_other_runs():
     assert len({identity(one, "m") for one in (base, *changed)}) == 5
 
 
+def test_a_share_of_the_file_counts_for_scores_where_test_rows_are_one(real_data):
+    path, test = (str(real_data / f"medcalc_{name}.csv") for name in ("train", "dev"))
+    for given in ({}, {"path": path}, {"path": path, "test_path": test}):
+        one, other = (scored_data(MedCalc(**given, test_share=share)) for share in (0.2, 0.3))
+        assert (one != other) == (given == {"path": path})
+
+
 def test_an_unknown_prompt_is_refused():
     with pytest.raises(UserError, match=r"dataset\.prompt=ours is not plain or official"):
         MedCalc(prompt="ours").load()
@@ -101,16 +109,19 @@ def test_an_unknown_prompt_is_refused():
 def test_a_broken_record_is_named(tmp_path, real_data):
     with (real_data / "medcalc_dev.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))[:3]
-    rows[1]["Ground Truth Answer"] = "rather high"
-    rows[2]["Ground Truth Explanation"] = ""
-    with (tmp_path / "broken.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    with pytest.raises(UserError) as error:
-        MedCalc(path=str(tmp_path / "broken.csv")).load()
-    assert "unknown form: rather high" in str(error.value)
-    assert "has no Ground Truth Explanation" in str(error.value)
+    for name in ("good", "broken"):
+        with (tmp_path / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        rows[1]["Ground Truth Answer"] = "rather high"
+        rows[2]["Ground Truth Explanation"] = ""
+    own = MedCalc(path=str(tmp_path / "good.csv"), test_path=str(tmp_path / "broken.csv"))
+    for load in (MedCalc(path=own.test_path).load, own.load, own.load_test):
+        with pytest.raises(UserError) as error:
+            load()
+        assert "unknown form: rather high" in str(error.value)
+        assert "has no Ground Truth Explanation" in str(error.value)
 
 
 def test_a_missing_column_is_named(tmp_path):

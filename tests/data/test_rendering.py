@@ -247,6 +247,14 @@ def test_the_mark_shows_what_is_trained(renderer):
     assert shown.endswith("⟦Two and three make five.\nAnswer: 5<|im_end|>⟧")
 
 
+def test_an_added_token_that_is_not_special_is_a_text_of_rows():
+    tokenizer = chatml("qwen2_5.jinja")
+    tokenizer.add_tokens([AddedToken("<tool_call>", special=False)])
+    rendered = Renderer(tokenizer, {}).encode(Example("x", EXAMPLE.messages, "So <tool_call>"))
+    assert decode(tokenizer, rendered.targets) == "So <tool_call><|im_end|>"
+    assert rendered.special == ""
+
+
 def test_an_answer_that_names_the_end_token_is_trained_whole():
     """Also where the template has no turn end of its own."""
     tokenizer = chatml("qwen2_5.jinja")
@@ -366,23 +374,36 @@ def test_an_earlier_turn_ends_where_the_template_ends_it():
     renderer = Renderer(tokenizer, {})
     ask = {"role": "user", "content": "Yes"}
     call = {"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
-    answers = (
-        {"role": "assistant", "content": "Yes"},
-        {"role": "assistant", "content": "", "tool_calls": [call]},
-    )
+    calling = {"role": "assistant", "content": "", "tool_calls": [call]}
     back = {"role": "tool", "name": "f", "tool_call_id": "1", "content": "Back"}
-    rows = (
-        ((ask, answers[0], ask), ["<|channel|>final<|message|>Yes<|end|>"]),
-        (
-            (ask, answers[1], back),
-            [' to=functions.f<|channel|>commentary json<|message|>{"a": 1}<|call|>'],
-        ),
-    )
+    called = ' to=functions.f<|channel|>commentary json<|message|>{"a": 1}<|call|>'
+    rows = [((ask, calling, back), called)]
+    # `final` and `l` stand before every answer too, and the thoughts of earlier ones are left out.
+    for text in ("Yes", "final", "l"):
+        for thought in ({}, {"thinking": f"Hm. {text}"}):
+            answer = {"role": "assistant", "content": text, **thought}
+            rows.append(((ask, answer, ask), f"<|channel|>final<|message|>{text}<|end|>"))
     for messages, before in rows:
         rendered = renderer.encode(Example("x", messages, "Done", turns=(1,)))
-        assert decode(tokenizer, rendered.targets) == "".join(
-            [*before, "<|channel|>final<|message|>Done<|return|>"]
-        )
+        trained = decode(tokenizer, rendered.targets)
+        assert trained == before + "<|channel|>final<|message|>Done<|return|>"
+
+
+def test_an_earlier_turn_that_the_template_rewrites_is_refused():
+    tokenizer = chatml("qwen2_5.jinja")
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content if loop.last or m.role =="
+        " 'user' else m.content | upper }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    renderer = Renderer(tokenizer, {})
+    ask = {"role": "user", "content": "Is it?"}
+    messages = (ask, {"role": "assistant", "content": "Yes"}, ask)
+    with pytest.raises(RowError, match=r"an earlier answer of it, .* is not in the chat"):
+        renderer.encode(Example("x", messages, "No", turns=(1,)))
+    assert (
+        decode(tokenizer, renderer.encode(Example("x", messages, "No")).targets) == "No<|im_end|>"
+    )
 
 
 def test_tools_calls_and_reasoning_reach_the_template():
@@ -398,7 +419,7 @@ def test_tools_calls_and_reasoning_reach_the_template():
     assert '"name": "add", "arguments": {"a": 2}' in target
     assert target.endswith("<|im_end|>")
     assert '"parameters": {}' in renderer.prompt(example.messages, example.tools)
-    assert (rendered.lost, rendered.added) == ("", "")
+    assert (rendered.lost, rendered.added, rendered.special) == ("", "", "")
     plain = chatml("qwen2_5.jinja")
     plain.chat_template = plain.chat_template.replace("tool_calls", "nothing")
     assert Renderer(plain, {}).encode(example).lost in ("add", "Sums are for tools.")

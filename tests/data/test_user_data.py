@@ -29,6 +29,9 @@ def write(path, *lines):
 def test_both_forms_of_a_row(tmp_path):
     path = write(tmp_path / "a.jsonl", GOOD, CONVERSATION)
     first, second = Jsonl(train=path).load().train
+    assert Jsonl(train=path).name == Jsonl(train=[path, "b.csv"]).name == "a"
+    assert Jsonl(hub_id="someone/rows").name == "rows"
+    assert Jsonl(train=".hidden").name == ".hidden"
     assert first.messages == ({"role": "user", "content": "What is 2 + 2?"},)
     assert (first.completion, first.reference["answer"]) == ("It is 4.", "4")
     assert [message["role"] for message in second.messages] == ["system", "user"]

@@ -11,9 +11,11 @@ import transformers as hf
 from small_models import SIZE
 
 from talr_cli.data.rendering import Rendered
+from talr_cli.evaluation.choosing import _read_each
 from talr_cli.evaluation.continuations import Choices, read_once
 from talr_cli.evaluation.drift import predictions
 from talr_cli.evaluation.generation import Request, greedy
+from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.reading import takes_padding
 from talr_cli.models.checks import length_switch
 from talr_cli.run.fit import _one_by_one_if_need_be
@@ -72,6 +74,14 @@ def test_answers_are_of_each_row_alone(model):
     assert takes_padding(model, SWITCH)
     assert not takes_padding(model, SWITCH + 1)
     assert read_once(model, [Choices(row, [[5, 6], [7]]) for row in ROWS], 8, None) is None
+
+
+def test_choices_are_judged_each_alone(model, alone):
+    rows = [Rendered(row, [-100] * 5 + row[5:]) for row in ROWS]
+    found = _read_each(model, [[row] for row in rows], 0, BatchSize(8))
+    for (total,), row, log_probs in zip(found, ROWS, alone, strict=True):
+        expected = log_probs[4:-1].gather(1, torch.tensor(row[5:])[:, None]).sum()
+        assert total == pytest.approx(float(expected), rel=1e-4)
 
 
 @pytest.mark.parametrize(

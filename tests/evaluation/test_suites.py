@@ -143,6 +143,7 @@ def test_a_group_counts_as_one_task_of_all_its_items(own_group, tiny_source, tin
     assert both["stderr"] == pytest.approx((right / 8 * (1 - right / 8) / 7) ** 0.5)
     assert len(together.samples["both"]) == len(together.prompts) == 8
     assert both["definition"] not in {one["definition"] for one in apart.values()}
+    assert both["prompts_cut"] == 0
 
 
 @pytest.mark.parametrize("text", ["group: [both", "- both", "\x00"])

@@ -1,13 +1,17 @@
 """Two runs are one run exactly where nothing that counts differs."""
 
+import hashlib
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talr_cli.runs.identity import file_digest, run_identity
+from talr_cli.runs.identity import code_digest, file_digest, run_identity
+from talr_cli.runs.run_directory import RunDirectory
 
 
 def test_spelling_of_a_number_and_order_of_keys_do_not_matter():
@@ -47,6 +51,19 @@ def test_content_of_a_file_counts_and_its_place_does_not(tmp_path: Path):
     assert identity != run_identity({}, {"test": first})
     assert identity != run_identity({}, {})
     assert file_digest(first) == file_digest(moved)
+
+
+def test_the_file_of_code_counts_but_for_talrs_own_and_pythons():
+    own = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    for made in (sys.modules[__name__], Own, Own(), test_any_changed_value_is_another_run):
+        assert code_digest(made) == own
+    assert code_digest(pytest) == file_digest(Path(pytest.__file__))
+    for made in (RunDirectory, json, Path, 1, ModuleType("of_a_notebook")):
+        assert code_digest(made) is None
+
+
+class Own:
+    """A class of another package."""
 
 
 def test_identity_is_stable_over_versions():

@@ -67,6 +67,7 @@ def test_a_sealed_folder_is_whole(folder):
 def test_any_damage_is_named(folder, name, harm):
     harm(folder / name)
     assert Path(name).name in damage(folder)
+    assert damage(folder).endswith(" is missing") == (harm is gone)
     with pytest.raises(UserError, match=rf"checkpoint-6 is damaged: .*{Path(name).name}.*; do it"):
         check(folder, "do it")
 

@@ -75,6 +75,8 @@ def test_a_run_that_an_earlier_version_named_is_found(tmp_path):
         assert begins(old.name, "talr-lr")
         assert not begins(old.name, "talr-lr3")
         run_in(tmp_path, lr=lr, method="sft").path.mkdir()
+        (folder / f"talr-lr{now}-s3-0123abcd").mkdir()
+        assert run_in(tmp_path, lr=lr).path != old
 
 
 @pytest.mark.parametrize(

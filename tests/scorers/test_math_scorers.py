@@ -57,6 +57,14 @@ def test_the_answer_scores_1_in_every_form_and_0_when_off_by_one(gsm8k_rows):
                 assert not gsm8k(output, {"answer": answer}).correct, output
 
 
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("2\\frac{1}{2}", "2.5"), ("2\\dfrac{3}{2}", "3"), ("2\\frac22", "2"), ("2\\frac02", "0")],
+)
+def test_a_number_before_a_fraction_is_added_where_that_is_a_part_of_one(written, value):
+    assert gsm8k(f"The answer is ${written}$.", {"answer": value}).correct
+
+
 def test_off_by_one_in_ten_million_is_wrong():
     assert not gsm8k("The answer is: 10000001", {"answer": "10000000"}).correct
 

@@ -289,6 +289,7 @@ def test_a_percentage_is_also_a_share():
     assert score("53.1%", decimal(53.1, 50, 56)).correct
     assert score("53.1%", decimal(0.531, 0.5, 0.56)).correct
     assert not score("53.1", decimal(0.531, 0.5, 0.56)).correct
+    assert not score("53.1%", decimal(5.31, 5, 5.6)).correct
 
 
 def test_decimals_count_up_to_the_limits_themselves():

@@ -54,6 +54,15 @@ def test_whole_numbers_are_equal_or_they_are_not(number, more):
     assert Numeric()(f"{number}.0000001", {"answer": number}).correct
 
 
+@pytest.mark.parametrize(
+    ("output", "answer", "correct"),
+    [("3.1415926", "3.14159", True), ("3.1416", "3.14159", False), ("1000000", "1000000.9", True),
+     ("1000000", "1000001.5", False), ("1000000.9", "1000000", True)],
+)  # fmt: skip
+def test_other_numbers_are_equal_to_a_millionth(output, answer, correct):
+    assert Numeric()(output, {"answer": answer}).correct == correct
+
+
 @pytest.mark.parametrize("answer", ["5 ft 3 in", "1e400", "5-6", "0x10"])
 def test_what_is_no_number_is_never_right(answer):
     for output in (answer, "5", "3", "inf", "0", f"Answer: {answer}"):

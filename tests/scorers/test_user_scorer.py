@@ -1,5 +1,6 @@
 """A scorer of the user's own: found in the current folder, checked before the training."""
 
+import hashlib
 import json
 import math
 import re
@@ -101,7 +102,7 @@ def test_an_object_with_settings_of_its_own_judges_too(folder):
     )
     (folder / "number.jsonl").write_text(json.dumps({**ROW, "completion": "71"}) + "\n")
     look_in_current_folder()
-    verdicts, identities = [], set()
+    verdicts, identities, definitions = [], set(), set()
     for tolerance in (2, 5):
         composed = config(
             "train", "dataset=jsonl", "dataset.train=number.jsonl", "dataset.test=number.jsonl",
@@ -111,8 +112,12 @@ def test_an_object_with_settings_of_its_own_judges_too(folder):
         assert scorer.name == "objects.Near"
         verdicts += [scorer(output, {"answer": "70"}).correct for output in ("72", "74")]
         identities.add(scoring_identity(composed))
+        definitions.add(scorer.definition)
     assert verdicts == [True, False, True, True]
-    assert len(identities) == 2
+    assert len(identities) == len(definitions) == 2
+    file = hashlib.sha256((folder / "objects.py").read_bytes()).hexdigest()[:8]
+    assert {definition.partition("-")[0] for definition in definitions} == {file}
+    assert UserScorer(len, "objects.Near").definition == file
 
 
 def test_a_verdict_is_passed_on(folder):
