@@ -227,6 +227,40 @@ def test_the_share_of_easy_tokens_has_the_interval_of_a_bootstrap_over_steps(tmp
         easy_share(steps, talr, 9)
 
 
+def test_the_share_of_easy_tokens_takes_in_how_far_seeds_lie_apart():
+    draw = numpy.random.default_rng(1)
+
+    def trained(steps=40):
+        tokens, easy = draw.integers(50, 150, steps), draw.normal(0.7, 0.1, steps)
+        return {1: list(zip(tokens.tolist(), easy.tolist(), strict=True))}
+
+    def share(steps):
+        tokens, easy = numpy.array(steps).T
+        return (tokens * easy).sum() / tokens.sum()
+
+    def jackknife(steps):
+        left = [share(steps[:place] + steps[place + 1 :]) for place in range(len(steps))]
+        return (len(steps) - 1) * numpy.var(left)
+
+    talr = ("talr", 1e-5)
+    runs = {
+        talr: {"a": trained(), "b": trained(), "c": trained(30)},
+        ("sft", 1e-5): {"d": trained(), "e": trained()},
+        ("dft", 1e-5): {"f": trained()},
+        ("l2", 1e-5): {"g": trained(), "h": trained(1)},  # of one step nothing is known
+    }
+    found = easy_share(runs, talr, 1)
+    own, other = ([share(one[1]) for one in runs[key].values()] for key in (talr, ("sft", 1e-5)))
+    between = (2 * numpy.var(own, ddof=1) + numpy.var(other, ddof=1)) / 3
+    assert found.estimate == pytest.approx(numpy.mean(own))
+    assert found.runs == pytest.approx(between / 3)
+    assert (found.df, found.n) == (3, 110)
+    of_steps = sum(jackknife(one[1]) for one in runs[talr].values())
+    assert found.items == pytest.approx(of_steps / 9, rel=0.03)
+    with pytest.raises(MetricsError, match="epoch 1 in h"):
+        easy_share(runs, ("l2", 1e-5), 1)
+
+
 def test_with_one_seed_methods_are_left_undecided_and_it_says_why(tmp_path):
     found = verdicts(tmp_path, world(seeds=1))
     for claim in (1, 3, 4):

@@ -161,6 +161,8 @@ def test_a_single_item_says_nothing_and_equal_answers_not_all():
     alone = scores(runs([1] * 4000)).contrast("general", {"two": 1, "one": -1})
     # As if there were a fifth item, half won and half lost: 1 / n / (n - 1), of a task in two.
     assert alike.items - alone.items == pytest.approx(1 / 4 / 3 / 4, rel=1e-3)
+    twice = scores(runs([1] * 4)).contrast("general", {"two": 2, "one": -2})
+    assert twice.items == pytest.approx(4 * alike.items)
 
 
 def test_points_along_trainings_are_asked_where_no_training_was_repeated():
@@ -233,6 +235,12 @@ def test_without_items_the_error_is_students(df):
     for than in (0.9, 0.5, -1.0, -3.0):
         assert found.not_above(than) == pytest.approx(stats.t.sf((1 - than) / 0.2, df), rel=1e-2)
     assert found.not_below() == pytest.approx(1 - found.not_above())
+
+
+def test_without_any_error_a_lead_is_sure():
+    found = Contrast(0.1, 0.0, 0.0, 1, 5)
+    assert (found.not_above(), found.not_below(), found.not_above(0.1)) == (0, 1, 1)
+    assert found.interval() == (0.1, 0.1)
 
 
 def test_with_both_it_is_the_sum_of_a_normal_and_students_error():
