@@ -68,6 +68,26 @@ def test_in_the_studys_world_its_claims_hold(tmp_path):
         assert found[number, dataset].verdict == "holds", found[number, dataset]
     for dataset in ("medcalc", "esci"):
         assert found[2, dataset].verdict == "not testable here"
+    # By hand from the scores above.
+    measured = {
+        (number, test.statement): test.measured
+        for number, dataset in ((1, "esci"), (2, "esci-label"), (3, "medcalc"))
+        for test in found[number, dataset].tests
+    }
+    for (number, statement), begin in {
+        (1, "general score: lr 1e-6 is above 2e-5"): "+0.360 [",
+        (1, "general score: lr 1e-6 loses less than half of what 2e-5 loses"): "+0.150 [",
+        (2, "lr 5e-6 is on the front with labels"): "on 1e-6 and 5e-6 and 2e-5",
+        (3, "mean of both scores: talr at lr 5e-6 is above every other method"): "+0.045 [",
+    }.items():
+        assert measured[number, statement].startswith(begin)
+    (labels, *_), (all_short, _, growth) = (
+        [measured[key] for key in measured if key[0] == number] for number in (2, 3)
+    )
+    assert labels.endswith("; explanations: on 1e-6, off 5e-6 and 2e-5")
+    assert all_short == "9 of 9 settings surely fall short"
+    assert growth.startswith("+0.080 [")
+    assert growth.endswith("the lead is +0.020 at 1e-6, +0.100 at 5e-6, +0.150 at 2e-5")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +164,10 @@ def test_runs_without_items_are_not_compared(tmp_path):
 def test_a_run_that_was_scored_otherwise_does_not_spoil_the_rest(tmp_path):
     odd = run("flow", 2e-5, (0.9, 0.9), id="odd")
     odd["general"]["suite"] = "another"
-    assert verdicts(tmp_path, [*world(), odd])[3, "medcalc"].verdict == "holds"
+    blind = run("dft", 5e-6, (0.9, 0.9), id="blind")
+    blind["domain"]["items"] = None
+    alone = run("talr", 1e-6, (0.9, 0.9), id="alone", dataset="other")
+    assert verdicts(tmp_path, [*world(), odd, blind, alone])[3, "medcalc"].verdict == "holds"
 
 
 def test_runs_that_differ_in_another_setting_do_not_count(tmp_path):

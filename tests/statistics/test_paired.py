@@ -206,6 +206,24 @@ def test_what_was_measured_otherwise_is_refused(part, key):
         difference(one, other, part)
 
 
+@pytest.mark.parametrize(("part", "key"), [("domain", "definition"), ("general", "chat_template")])
+def test_what_earlier_versions_did_not_record_is_not_compared(part, key):
+    one, other = runs()
+    one[part][key] = "this"
+    assert difference(one, other, part) == difference(*runs(), part)
+    other[part][key] = "that"
+    with pytest.raises(UnpairedError, match="this"):
+        difference(one, other, part)
+
+
+def test_of_two_datasets_the_general_score_alone_is_compared():
+    one, other = runs()
+    other["run"]["dataset"] = "esci"
+    with pytest.raises(UnpairedError, match="domain is medcalc and esci"):
+        difference(one, other, "domain")
+    assert difference(one, other, "general") == difference(*runs(), "general")
+
+
 def test_results_without_items_are_not_paired():
     one, other = results("base"), results("sft")
     with pytest.raises(UnpairedError, match="items of domain are not in"):
