@@ -63,9 +63,12 @@ def test_a_rate_that_one_of_two_methods_lacks_is_on_neither_curve():
 
 
 def test_a_method_that_only_learns_less_is_not_said_to_forget_less():
-    (one,) = found(*straight("sft", 0.5, (0.2, 0.3, 0.4)), *straight("talr", 0.5, (0.1, 0.2, 0.3)))
+    runs = [*straight("sft", 0.5, (0.2, 0.3, 0.4)), *straight("talr", 0.5, (0.1, 0.2, 0.3))]
+    (one,) = found(*runs)
     assert one.difference == pytest.approx(0, abs=0.003)
     assert one.verdict == "not distinguishable"
+    ((*_, p, _, _),) = matched_cells(comparable([run("base", None, BASE), *runs])).rows
+    assert float(p.text) == pytest.approx(one.p, abs=5e-4)
 
 
 def test_between_runs_it_is_numpys_interpolation():
