@@ -120,6 +120,17 @@ def test_labels_that_narrow_the_front_speak_against_claim_2(tmp_path):
     assert verdicts(tmp_path, runs)[2, "medcalc-label"].verdict == "does not hold"
 
 
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [({"sft": (*EXPLAINED["sft"][:2], LABELS["sft"][2])}, "yes"), (LABELS, "open")],
+    ids=["one-less", "as-many"],
+)
+def test_one_rate_more_on_the_front_is_enough_for_claim_2(tmp_path, words, answer):
+    """With labels all three are on it; in words two, as the first beats the second, or three."""
+    found = verdicts(tmp_path, [*world(words), *world(LABELS, dataset="medcalc-label")])
+    assert found[2, "medcalc-label"].answers == (answer, "yes")
+
+
 def test_few_items_leave_it_undecided(tmp_path):
     """Two dozen items tell a gain of the domain, and no difference between methods."""
     found = verdicts(tmp_path, world(n=24))

@@ -115,7 +115,7 @@ def test_the_sign_flip_test_is_mcnemars_of_one_accuracy():
 
 def test_of_graded_scores_the_sign_flip_test_counts_all_signs():
     """Those as far out as what was measured among them, whatever the order of the sum."""
-    losses = numpy.array([0.1, 0.2, 0.3, 0.7, 0.7, 0.9])
+    losses = numpy.array([0.1, 0.2, 0.3, 0.7, 0.7, 2.0])
     signs = numpy.array(list(itertools.product([1, -1], repeat=6)))
     for change in (-losses, losses, losses * [-1, -1, -1, 1, 1, 1]):
         as_far = abs(signs @ losses) > abs(change.sum()) - 1e-9

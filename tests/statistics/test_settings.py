@@ -8,6 +8,7 @@ from scipy import stats
 from synthetic_study import scored
 
 from talr_cli.statistics.contrasts import Contrast, all_hold, any_holds, at_least, holm
+from talr_cli.statistics.paired import difference
 from talr_cli.statistics.seeds import SeedGroup, whole_trainings
 from talr_cli.statistics.settings import deviation, scores_of
 
@@ -68,6 +69,19 @@ def test_the_error_is_that_of_a_bootstrap_over_seeds_then_items(part):
         )
     )
     assert found.error == pytest.approx(numpy.std(resampled), rel=0.1)
+
+
+def test_over_items_alone_the_error_is_that_of_the_paired_difference():
+    """With one more item of each task, on which the two disagree."""
+    runs, _ = study(4, 1, 0.05)
+    found = scores(runs)
+    errors = {part: difference(*runs, part).stderr for part in ("domain", "general")}
+    errors["both"] = math.hypot(*errors.values()) / 2
+    more = {"domain": 1 / 90 / 89, "general": (1 / 60 / 59 + 1 / 40 / 39) / 4}
+    more["both"] = sum(more.values()) / 4
+    for part, error in errors.items():
+        items = found.contrast(part, {"two": 1, "one": -1}).items
+        assert items == pytest.approx(error**2 + more[part])
 
 
 @pytest.mark.parametrize(("seeds", "spread"), [(2, 0.0), (2, 0.06), (3, 0.03)])
