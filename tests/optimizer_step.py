@@ -132,12 +132,13 @@ def shuffled_weights(scored, batch):
 
 
 def tailsft_weights(scored, batch):
-    """Half of the rows stay: those whose loss has fallen least since the base."""
+    """Three in five rows stay: those whose loss has fallen least since the base."""
     fallen = [
         -sum(row["base_log_probs"]) / len(row["base_log_probs"]) - float(losses.mean())
         for row, (losses, _) in zip(batch, scored, strict=True)
     ]
-    stay = sorted(range(len(batch)), key=lambda number: fallen[number])[: len(batch) // 2]
+    count = len(batch) - round(0.4 * len(batch))
+    stay = sorted(range(len(batch)), key=lambda number: fallen[number])[:count]
     targets = [len(losses) for losses, _ in scored]
     share = sum(targets[number] for number in stay) / sum(targets)
     return [
@@ -152,7 +153,7 @@ OBJECTIVES = {
     "talr": (Talr(tau_estimator="exact"), talr_weights),
     "talr-base": (Talr(probabilities="base"), talr_base_weights),
     "talr-shuffled": (Talr(tau_estimator="exact", shuffle_weights=True), shuffled_weights),
-    "tailsft": (TailSft(schedule="static"), tailsft_weights),
+    "tailsft": (TailSft(fraction=0.4, schedule="static"), tailsft_weights),
     "flow": (
         Flow(),
         lambda scored, batch: [

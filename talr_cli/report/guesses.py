@@ -20,15 +20,15 @@ def guesses_of(group: Group, runs: Mapping[Path, Results]) -> Guesses:
     Args:
         runs: The results of the study by run directory.
     """
-    own = group.by_path(runs)
-    places = [path for path, one in own.items() if one is group.base]
-    if group.base is None or not places:
+    if group.base is None:
         return Guesses({}, {})
+    own = group.by_path(runs)
+    of_base, *_ = own
     choices: dict[str, dict[str, int]] = {}
     moved: dict[str, dict[str, frozenset[str]]] = {}
     for part in parts_of(group.base):
         section = section_of(group.base, part) or {}
-        base = _chosen(places[0], part, section, section.get("items") or {})
+        base = _chosen(of_base, part, section, section.get("items") or {})
         if not base:
             continue
         choices[part] = {key: among for key, (among, _) in base.items()}

@@ -9,6 +9,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,8 @@ def _over_runs(
     several = []
     for each in runs.values():
         if len(each) > 1:
-            try:
+            with suppress(MetricsError):
                 several.append([measure(steps, name)[0] for name, steps in each.items()])
-            except MetricsError:
-                continue
     between = pooled(several)
     return Contrast(
         estimate=statistics.fmean(values),

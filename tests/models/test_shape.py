@@ -64,6 +64,8 @@ def test_experts_are_counted_and_no_experts_of_other_layers_are_taken_for_the_fi
     found = of_settings(settings, {**TENSORS, **matrices})
     assert (found.inner, found.experts.layers, found.experts.listed) == (32, 12, True)
     assert found.experts.weights == 12 * 4 * 3 * 16 * 64
+    shared = {**settings, "shared_expert_intermediate_size": 24}
+    assert of_settings(shared, {**TENSORS, **matrices}).inner == 2 * 16 + 24
     counts = {one.name: one.count for one in found.matrices}
     assert counts == {"q_proj": 1} | dict.fromkeys(
         (f"experts.{name}_proj" for name in ("gate", "up", "down")), 48

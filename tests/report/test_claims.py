@@ -68,6 +68,26 @@ def test_in_the_studys_world_its_claims_hold(tmp_path):
         assert found[number, dataset].verdict == "holds", found[number, dataset]
     for dataset in ("medcalc", "esci"):
         assert found[2, dataset].verdict == "not testable here"
+    # By hand from the scores above.
+    measured = {
+        (number, test.statement): test.measured
+        for number, dataset in ((1, "esci"), (2, "esci-label"), (3, "medcalc"))
+        for test in found[number, dataset].tests
+    }
+    for (number, statement), begin in {
+        (1, "general score: lr 1e-6 is above 2e-5"): "+0.360 [",
+        (1, "general score: lr 1e-6 loses less than half of what 2e-5 loses"): "+0.150 [",
+        (2, "lr 5e-6 is on the front with labels"): "on 1e-6 and 5e-6 and 2e-5",
+        (3, "mean of both scores: talr at lr 5e-6 is above every other method"): "+0.045 [",
+    }.items():
+        assert measured[number, statement].startswith(begin)
+    (labels, *_), (all_short, _, growth) = (
+        [measured[key] for key in measured if key[0] == number] for number in (2, 3)
+    )
+    assert labels.endswith("; explanations: on 1e-6, off 5e-6 and 2e-5")
+    assert all_short == "9 of 9 settings surely fall short"
+    assert growth.startswith("+0.080 [")
+    assert growth.endswith("the lead is +0.020 at 1e-6, +0.100 at 5e-6, +0.150 at 2e-5")
 
 
 @pytest.mark.parametrize(
@@ -98,6 +118,17 @@ def test_a_claim_that_fails_is_said_to_fail(tmp_path, claim, methods):
 def test_labels_that_narrow_the_front_speak_against_claim_2(tmp_path):
     runs = [*world(LABELS), *world(EXPLAINED, dataset="medcalc-label")]
     assert verdicts(tmp_path, runs)[2, "medcalc-label"].verdict == "does not hold"
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [({"sft": (*EXPLAINED["sft"][:2], LABELS["sft"][2])}, "yes"), (LABELS, "open")],
+    ids=["one-less", "as-many"],
+)
+def test_one_rate_more_on_the_front_is_enough_for_claim_2(tmp_path, words, answer):
+    """With labels all three are on it; in words two, as the first beats the second, or three."""
+    found = verdicts(tmp_path, [*world(words), *world(LABELS, dataset="medcalc-label")])
+    assert found[2, "medcalc-label"].answers == (answer, "yes")
 
 
 def test_few_items_leave_it_undecided(tmp_path):
@@ -144,7 +175,10 @@ def test_runs_without_items_are_not_compared(tmp_path):
 def test_a_run_that_was_scored_otherwise_does_not_spoil_the_rest(tmp_path):
     odd = run("flow", 2e-5, (0.9, 0.9), id="odd")
     odd["general"]["suite"] = "another"
-    assert verdicts(tmp_path, [*world(), odd])[3, "medcalc"].verdict == "holds"
+    blind = run("dft", 5e-6, (0.9, 0.9), id="blind")
+    blind["domain"]["items"] = None
+    alone = run("talr", 1e-6, (0.9, 0.9), id="alone", dataset="other")
+    assert verdicts(tmp_path, [*world(), odd, blind, alone])[3, "medcalc"].verdict == "holds"
 
 
 def test_runs_that_differ_in_another_setting_do_not_count(tmp_path):
@@ -225,6 +259,40 @@ def test_the_share_of_easy_tokens_has_the_interval_of_a_bootstrap_over_steps(tmp
         assert found.runs is None  # of one run
     with pytest.raises(MetricsError, match="epoch 9"):
         easy_share(steps, talr, 9)
+
+
+def test_the_share_of_easy_tokens_takes_in_how_far_seeds_lie_apart():
+    draw = numpy.random.default_rng(1)
+
+    def trained(steps=40):
+        tokens, easy = draw.integers(50, 150, steps), draw.normal(0.7, 0.1, steps)
+        return {1: list(zip(tokens.tolist(), easy.tolist(), strict=True))}
+
+    def share(steps):
+        tokens, easy = numpy.array(steps).T
+        return (tokens * easy).sum() / tokens.sum()
+
+    def jackknife(steps):
+        left = [share(steps[:place] + steps[place + 1 :]) for place in range(len(steps))]
+        return (len(steps) - 1) * numpy.var(left)
+
+    talr = ("talr", 1e-5)
+    runs = {
+        talr: {"a": trained(), "b": trained(), "c": trained(30)},
+        ("sft", 1e-5): {"d": trained(), "e": trained()},
+        ("dft", 1e-5): {"f": trained()},
+        ("l2", 1e-5): {"g": trained(), "h": trained(1)},  # of one step nothing is known
+    }
+    found = easy_share(runs, talr, 1)
+    own, other = ([share(one[1]) for one in runs[key].values()] for key in (talr, ("sft", 1e-5)))
+    between = (2 * numpy.var(own, ddof=1) + numpy.var(other, ddof=1)) / 3
+    assert found.estimate == pytest.approx(numpy.mean(own))
+    assert found.runs == pytest.approx(between / 3)
+    assert (found.df, found.n) == (3, 110)
+    of_steps = sum(jackknife(one[1]) for one in runs[talr].values())
+    assert found.items == pytest.approx(of_steps / 9, rel=0.03)
+    with pytest.raises(MetricsError, match="epoch 1 in h"):
+        easy_share(runs, ("l2", 1e-5), 1)
 
 
 def test_with_one_seed_methods_are_left_undecided_and_it_says_why(tmp_path):

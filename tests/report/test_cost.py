@@ -29,6 +29,16 @@ def test_device_hours_are_those_of_all_gpus():
     assert float(line["evaluation_hours"]) == pytest.approx(0.02)  # 2 · 36 s
 
 
+def test_speed_is_the_mean_and_memory_the_most_of_what_is_known():
+    slow, fast, old = (trained(seed=seed) for seed in range(3))
+    slow["training"] |= {"tokens_per_second": 500.0, "peak_memory_gib": 7.5}
+    old["training"] |= {"tokens_per_second": None, "peak_memory_gib": None}
+    (line,) = cost(fast, slow, old)
+    assert (line["tokens_per_second"], line["peak_memory_gib"]) == ("750.0", "7.5")
+    (line,) = cost(old)
+    assert (line["tokens_per_second"], line["peak_memory_gib"]) == ("", "")
+
+
 def test_evaluation_hours_are_those_of_all_gpus():
     one = trained()
     one["domain"]["processes"] = 4

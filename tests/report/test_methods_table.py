@@ -8,7 +8,7 @@ import pytest
 from synthetic_study import BASE, results, scored
 
 from talr_cli.report.tables.cells import as_csv, as_markdown
-from talr_cli.report.tables.methods import methods_cells
+from talr_cli.report.tables.methods import fewer_cells, methods_cells
 from talr_cli.statistics.groups import comparable
 from talr_cli.statistics.paired import difference
 
@@ -40,6 +40,7 @@ def test_seeds_are_averaged_and_changes_are_from_the_base_on_the_same_items():
     ]
     for row in rows[1:]:
         own = [one for one in runs if one["run"]["method"] == row["method"]]
+        assert float(row["kl_from_base"]) == pytest.approx(0.01)
         for part in ("domain", "general"):
             changes = [difference(runs[0], one, part).difference for one in own]
             assert float(row[part]) == pytest.approx(
@@ -50,6 +51,26 @@ def test_seeds_are_averaged_and_changes_are_from_the_base_on_the_same_items():
             assert low < numpy.mean(changes) < high
             assert ("≈ 0" in lines[rows.index(row)]) or low > 0 or high < 0
     assert lines[0].startswith("| base | – | 1 | 0.")
+
+
+def test_of_many_settings_the_best_of_each_method_is_kept():
+    """By the domain score, the mean of its seeds; in the order of all."""
+    runs = [BASE]
+    for method, scores in (("sft", (0.3, 0.5, 0.4)), ("talr", (0.45, 0.2, 0.1))):
+        for lr, score in zip((1e-6, 5e-6, 2e-5), scores, strict=True):
+            for seed, off in enumerate((-0.2, 0.2)):
+                one = results(method, lr, seed, (score + off, 0.03), id=f"{method}{lr}{seed}")
+                runs.append(one)
+    groups = comparable(runs)
+    cells, said = fewer_cells(groups, 6)
+    kept = list(csv.DictReader(io.StringIO(as_csv(cells))))
+    assert [(row["method"], row["lr"]) for row in kept] == [
+        ("base", ""),
+        ("sft", "5e-06"),
+        ("talr", "1e-06"),
+    ]
+    assert said.endswith("of 7 settings")
+    assert fewer_cells(groups, 7) == (methods_cells(groups), "")
 
 
 def test_noise_is_marked_and_what_is_none_is_not():

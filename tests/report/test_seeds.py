@@ -104,6 +104,8 @@ def test_what_a_name_does_not_tell_apart_is_left_out_where_methods_are_compared_
         "left out where methods are compared: talr at lr 1e-6: its runs are of 2 settings, which "
         "differ in more than the seed"
     ]
+    group.runs[-1]["trained_on"], group.runs[-2]["trained_on"] = "a", "b"
+    assert left_out_lines([group])[0].endswith(", their training data too")
 
 
 def at_rates(setting, rates, **more):

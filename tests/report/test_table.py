@@ -10,6 +10,7 @@ from scipy import stats
 from synthetic_study import scored
 
 from talr_cli.report.tables.cells import as_csv, as_markdown
+from talr_cli.report.tables.comparison import comparison_cells
 from talr_cli.report.tables.screen import fitted, print_cells
 from talr_cli.report.tables.table import estimate_cell, results_cells
 from talr_cli.report.tables.table import study_rows as rows_of_groups
@@ -107,6 +108,24 @@ def test_what_is_not_distinguishable_from_noise_is_marked():
     rows = list(csv.DictReader(io.StringIO(csv_table(paired_study()))))
     assert [row["domain_change_distinguishable"] for row in rows] == ["", "False", "True"]
     assert float(rows[2]["domain_change_p"]) < 0.001
+
+
+def test_two_runs_side_by_side_have_the_numbers_of_their_difference():
+    base, sft, talr = paired_study()
+    domain, *_ = comparison_cells(base, talr).rows
+    texts = [cell.text for cell in domain]
+    assert texts[1:4] == ["0.300 ± 0.046", "0.500 ± 0.050", "+0.200"]
+    assert texts[5:10] == ["< 0.001", "< 0.001", "100", "20", "0"]
+    assert texts[-1] == "differs"
+    domain, *_ = comparison_cells(base, sft).rows
+    assert domain[6].text == "0.062"  # McNemar: 2 / 2^5
+    assert float(domain[5].text) == pytest.approx(domain[5].value, abs=5e-4)
+    assert domain[-1].text == "≈ 0"
+    base["general"] = None  # what either was scored on has a line
+    assert [row[0].text for row in comparison_cells(base, sft).rows] == [
+        *("domain", "general", "a", "b")
+    ]
+    assert len(comparison_cells(sft, base).rows) == 4
 
 
 def test_without_items_a_change_is_tested_as_one_of_independent_scores():

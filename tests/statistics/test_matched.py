@@ -50,10 +50,25 @@ def test_straight_curves_differ_by_their_slopes_whatever_their_rates_gain():
     assert one.curves == "3 rates"
 
 
+def test_a_rate_that_one_of_two_methods_lacks_is_on_neither_curve():
+    """It is known more closely nowhere: sft's middle rate, where it loses most, says nothing."""
+    rates = (1e-6, 2e-5)
+    runs = straight("sft", 0.5, (0.2, 0.4), rates=rates)
+    runs += straight("talr", 0.3, (0.2, 0.4), rates=rates)
+    (one,) = found(*runs, *(run("sft", 5e-6, (0.45, 0.2), seed) for seed in (0, 1)))
+    gain = SHARE * 0.4
+    assert one.reference == pytest.approx(0.7 - 0.5 * gain, abs=0.003)
+    assert one.general == pytest.approx(0.7 - 0.3 * gain, abs=0.003)
+    assert one.curves == "2 rates"
+
+
 def test_a_method_that_only_learns_less_is_not_said_to_forget_less():
-    (one,) = found(*straight("sft", 0.5, (0.2, 0.3, 0.4)), *straight("talr", 0.5, (0.1, 0.2, 0.3)))
+    runs = [*straight("sft", 0.5, (0.2, 0.3, 0.4)), *straight("talr", 0.5, (0.1, 0.2, 0.3))]
+    (one,) = found(*runs)
     assert one.difference == pytest.approx(0, abs=0.003)
     assert one.verdict == "not distinguishable"
+    ((*_, p, _, _),) = matched_cells(comparable([run("base", None, BASE), *runs])).rows
+    assert float(p.text) == pytest.approx(one.p, abs=5e-4)
 
 
 def test_between_runs_it_is_numpys_interpolation():

@@ -1,6 +1,7 @@
 """Paired differences against formulas, scipy, and what must not change them."""
 
 import copy
+import itertools
 import math
 import random
 
@@ -112,6 +113,16 @@ def test_the_sign_flip_test_is_mcnemars_of_one_accuracy():
     assert found.sign_flip == pytest.approx(found.mcnemar, abs=0.01)
 
 
+def test_of_graded_scores_the_sign_flip_test_counts_all_signs():
+    """Those as far out as what was measured among them, whatever the order of the sum."""
+    losses = numpy.array([0.1, 0.2, 0.3, 0.7, 0.7, 2.0])
+    signs = numpy.array(list(itertools.product([1, -1], repeat=6)))
+    for change in (-losses, losses, losses * [-1, -1, -1, 1, 1, 1]):
+        as_far = abs(signs @ losses) > abs(change.sum()) - 1e-9
+        found = compared((numpy.ones(6), 1 + change))
+        assert found.sign_flip == pytest.approx(as_far.mean(), abs=0.01)
+
+
 def test_a_single_item_is_no_sample():
     found = compared(([0.0], [1.0]))
     assert not found.is_distinguishable
@@ -119,6 +130,13 @@ def test_a_single_item_is_no_sample():
     graded = compared(([0.2], [0.9]), answers(400))
     assert not graded.is_distinguishable
     assert graded.high - graded.low > 1
+    # Beyond 0 to 1 it is as far as the two scores lie apart.
+    large = compared(([0.5], [1.5]))
+    assert (large.low, large.high) == (0, 2)
+    larger = compared(([0.5], [4.5]))
+    assert (larger.low, larger.high) == (0, 8)
+    small = compared(([1.0], [1.75]))
+    assert (small.low, small.high) == (0, 1.5)
 
 
 def test_equal_answers_differ_by_nothing():
@@ -128,6 +146,9 @@ def test_equal_answers_differ_by_nothing():
     assert (found.won, found.lost, found.mcnemar) == (0, 0, 1)
     opposite = compared(([0.0] * 3, [1.0] * 3), ([1.0] * 3, [0.0] * 3))
     assert (opposite.difference, opposite.p) == (0, 1)
+    # But for rounding: 0.1 + 0.2 is not 0.3.
+    rounded = compared(*(([0.0] * 3, [change] * 3) for change in (0.1, 0.2, -0.3)))
+    assert (rounded.low, rounded.high, rounded.p, rounded.sign_flip) == (0, 0, 1, 1)
 
 
 def runs():
@@ -183,6 +204,24 @@ def test_what_was_measured_otherwise_is_refused(part, key):
     other[part][key] = "other"
     with pytest.raises(UnpairedError, match=f"{key}=other"):
         difference(one, other, part)
+
+
+@pytest.mark.parametrize(("part", "key"), [("domain", "definition"), ("general", "chat_template")])
+def test_what_earlier_versions_did_not_record_is_not_compared(part, key):
+    one, other = runs()
+    one[part][key] = "this"
+    assert difference(one, other, part) == difference(*runs(), part)
+    other[part][key] = "that"
+    with pytest.raises(UnpairedError, match="this"):
+        difference(one, other, part)
+
+
+def test_of_two_datasets_the_general_score_alone_is_compared():
+    one, other = runs()
+    other["run"]["dataset"] = "esci"
+    with pytest.raises(UnpairedError, match="domain is medcalc and esci"):
+        difference(one, other, "domain")
+    assert difference(one, other, "general") == difference(*runs(), "general")
 
 
 def test_results_without_items_are_not_paired():

@@ -77,9 +77,10 @@ def test_of_several_tasks_too_few_items_show_nothing_as_in_a_comparison(sizes):
     assert not paired_difference([[(0.0, 1.0)] * n for n in sizes]).is_distinguishable
 
 
-def test_six_items_of_several_tasks_can_show_something():
-    assert smallest_difference([(0.0, 3), (0.0, 3)]) is not None
-    assert paired_difference([[(0.0, 1.0)] * 3] * 2).is_distinguishable
+@pytest.mark.parametrize("sizes", [(3, 3), (2, 4)])
+def test_six_items_of_several_tasks_can_show_something(sizes):
+    assert smallest_difference([(0.0, n) for n in sizes]) is not None
+    assert paired_difference([[(0.0, 1.0)] * n for n in sizes]).is_distinguishable
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,9 @@ def test_seeds_are_averaged_and_make_it_speak_of_rates():
 
 def test_without_two_rates_there_is_nothing_to_say():
     assert line(sft(1e-6, 30, 38), sft(1e-6, 20, 38, seed=1)) == ""
+    unknown = sft(2e-5, 30, 18)
+    unknown["domain"]["items"] = None
+    assert line(sft(1e-6, 30, 38), unknown) == ""
 
 
 def test_a_point_along_a_training_is_no_rate_of_its_own():

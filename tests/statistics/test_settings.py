@@ -8,6 +8,7 @@ from scipy import stats
 from synthetic_study import scored
 
 from talr_cli.statistics.contrasts import Contrast, all_hold, any_holds, at_least, holm
+from talr_cli.statistics.paired import difference
 from talr_cli.statistics.seeds import SeedGroup, whole_trainings
 from talr_cli.statistics.settings import deviation, scores_of
 
@@ -68,6 +69,19 @@ def test_the_error_is_that_of_a_bootstrap_over_seeds_then_items(part):
         )
     )
     assert found.error == pytest.approx(numpy.std(resampled), rel=0.1)
+
+
+def test_over_items_alone_the_error_is_that_of_the_paired_difference():
+    """With one more item of each task, on which the two disagree."""
+    runs, _ = study(4, 1, 0.05)
+    found = scores(runs)
+    errors = {part: difference(*runs, part).stderr for part in ("domain", "general")}
+    errors["both"] = math.hypot(*errors.values()) / 2
+    more = {"domain": 1 / 90 / 89, "general": (1 / 60 / 59 + 1 / 40 / 39) / 4}
+    more["both"] = sum(more.values()) / 4
+    for part, error in errors.items():
+        items = found.contrast(part, {"two": 1, "one": -1}).items
+        assert items == pytest.approx(error**2 + more[part])
 
 
 @pytest.mark.parametrize(("seeds", "spread"), [(2, 0.0), (2, 0.06), (3, 0.03)])
@@ -161,6 +175,8 @@ def test_a_single_item_says_nothing_and_equal_answers_not_all():
     alone = scores(runs([1] * 4000)).contrast("general", {"two": 1, "one": -1})
     # As if there were a fifth item, half won and half lost: 1 / n / (n - 1), of a task in two.
     assert alike.items - alone.items == pytest.approx(1 / 4 / 3 / 4, rel=1e-3)
+    twice = scores(runs([1] * 4)).contrast("general", {"two": 2, "one": -2})
+    assert twice.items == pytest.approx(4 * alike.items)
 
 
 def test_points_along_trainings_are_asked_where_no_training_was_repeated():
@@ -233,6 +249,12 @@ def test_without_items_the_error_is_students(df):
     for than in (0.9, 0.5, -1.0, -3.0):
         assert found.not_above(than) == pytest.approx(stats.t.sf((1 - than) / 0.2, df), rel=1e-2)
     assert found.not_below() == pytest.approx(1 - found.not_above())
+
+
+def test_without_any_error_a_lead_is_sure():
+    found = Contrast(0.1, 0.0, 0.0, 1, 5)
+    assert (found.not_above(), found.not_below(), found.not_above(0.1)) == (0, 1, 1)
+    assert found.interval() == (0.1, 0.1)
 
 
 def test_with_both_it_is_the_sum_of_a_normal_and_students_error():
