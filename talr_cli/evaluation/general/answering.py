@@ -51,6 +51,8 @@ class Answering(HFLM):
     ) -> None:
         super().__init__(model, tokenizer=renderer.tokenizer, batch_size=rows, **settings)
         self._ends = set(end_tokens(model, renderer.end_of_turn))
+        # By their text: a text that is no token has the id of <unk>, which may be an end token.
+        self._end_texts = set(renderer.tokenizer.convert_ids_to_tokens([*self._ends]))
         self._rows = rows
         self._asked = 0  # requests of the call that is answered now
         self._generate = generate or self._greedy
@@ -73,7 +75,7 @@ class Answering(HFLM):
         self, context: torch.Tensor, max_length: int, stop: list[str], settings: Mapping[str, Any]
     ) -> torch.Tensor:
         tokenizer: Any = self.tokenizer
-        strings = [text for text in stop if tokenizer.convert_tokens_to_ids(text) not in self._ends]
+        strings = [text for text in stop if text not in self._end_texts]
         new_tokens = max_length - context.shape[1]
         answers = self._generate(
             [

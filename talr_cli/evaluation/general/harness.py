@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -40,6 +41,8 @@ from talr_cli.evaluation.sandbox.code_eval import in_place_of_code_eval
 log = logging.getLogger(__name__)
 
 lm_eval.api.task.tqdm = partial(tqdm, disable=True)  # the evaluation has a bar of its own
+# It would fork this process, which holds a model, once for each core, to resample in one of them.
+os.environ.setdefault("DISABLE_MULTIPROC", "1")
 
 
 def run_task(harness_model: HarnessModel, task: Task, suite: SuiteConfig) -> dict[str, Any]:
@@ -227,8 +230,8 @@ def longest_sequence(suite: SuiteConfig, model_config: PretrainedConfig) -> int 
 
 
 def _plain(value: Any) -> Any:
-    """numpy's numbers as Python's, anything else that JSON does not know as text."""
-    return value.item() if hasattr(value, "item") else str(value)
+    """numpy's numbers and arrays as Python's, anything else that JSON does not know as text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 @contextmanager
