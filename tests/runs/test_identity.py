@@ -1,5 +1,6 @@
 """Two runs are one run exactly where nothing that counts differs."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talr_cli.runs.identity import file_digest, run_identity
+from talr_cli.runs.identity import LARGE, file_digest, run_identity
 
 
 def test_spelling_of_a_number_and_order_of_keys_do_not_matter():
@@ -47,6 +48,19 @@ def test_content_of_a_file_counts_and_its_place_does_not(tmp_path: Path):
     assert identity != run_identity({}, {"test": first})
     assert identity != run_identity({}, {})
     assert file_digest(first) == file_digest(moved)
+
+
+def test_a_large_file_is_read_once_for_all_runs_of_a_plan_until_it_changes(tmp_path, monkeypatch):
+    read, digest = [], hashlib.file_digest
+    monkeypatch.setattr(
+        hashlib, "file_digest", lambda file, kind: read.append(file.name) or digest(file, kind)
+    )
+    rows = tmp_path / "rows.jsonl"
+    for content in (b"a" * LARGE, b"b" * LARGE):
+        rows.write_bytes(content)
+        found = {file_digest(rows) for _ in range(3)}
+        assert found == {hashlib.sha256(content).hexdigest()}
+    assert read == [str(rows)] * 2
 
 
 def test_identity_is_stable_over_versions():
