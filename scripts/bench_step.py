@@ -106,8 +106,8 @@ def build(options: argparse.Namespace) -> tuple[Any, str]:
     config.trainer.checkpoint_every_epoch = False
     source = sources.resolve(config.model)
     renderer = load_renderer(source, config.model)
-    rows = encode_all(config.dataset.load().train, renderer, 4096).rows
-    rows = [row for row in rows if len(row.input_ids) <= options.longest]
+    every = encode_all(config.dataset.load().train, renderer, 4096).rows
+    rows = [row for row in every if len(row.input_ids) <= options.longest]
     if options.tokens:
         rows.sort(key=lambda row: abs(len(row.input_ids) - options.tokens))
     rows = rows[: options.batch * options.steps]

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from talr_cli import progress
 from talr_cli.data.base import Dataset, Example
@@ -20,6 +22,40 @@ log = logging.getLogger(__name__)
 
 NAMED = 20  # the most rows that a message names
 SHOWN = 60  # characters of a text
+
+
+class TokenRows(Sequence[Rendered]):
+    """Rows as tokens, in eight bytes a token with its label: lists of Python's take fifty.
+
+    What `Rendered` says beside them of a row's text is not kept.
+    """
+
+    def __init__(self, rows: Iterable[Rendered] = ()) -> None:
+        self._ids, self._labels = array("i"), array("i")
+        self._ends = array("q", [0])
+        for row in rows:
+            self.append(row)
+
+    def append(self, row: Rendered) -> None:
+        self._ids.extend(row.input_ids)
+        self._labels.extend(row.labels)
+        self._ends.append(len(self._ids))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        place = range(len(self))[index]
+        if isinstance(place, range):
+            return [self[one] for one in place]
+        row = slice(self._ends[place], self._ends[place + 1])
+        return Rendered(self._ids[row].tolist(), self._labels[row].tolist())
+
+    def shuffled(self, seed: int) -> TokenRows:
+        """The rows in an order by `seed`."""
+        order = [*range(len(self))]
+        random.Random(seed).shuffle(order)
+        return TokenRows(self[one] for one in order)
 
 
 @dataclass(frozen=True)
@@ -34,7 +70,7 @@ class Encoded:
         special: Rows with a token in their texts that only a template should write, with it.
     """
 
-    rows: list[Rendered]
+    rows: TokenRows
     cut: int
     without_target: list[str]
     refused: list[str]
@@ -45,7 +81,7 @@ class Encoded:
 
 def encode_all(examples: Sequence[Example], renderer: Renderer, max_length: int) -> Encoded:
     """Render rows, cut to `max_length` tokens."""
-    rows: list[Rendered] = []
+    rows = TokenRows()
     cut = apart = 0
     without_target, refused, added, special = [], [], [], []
     for example in progress.each("rendering rows", examples):
@@ -84,7 +120,7 @@ def rows_to_train(
     skip: bool | None = False,
     max_bad_share: float = 0.0,
     limit: str = "trainer.max_length",
-) -> list[Rendered]:
+) -> TokenRows:
     """The rows as tokens; says what is cut, added or left out.
 
     Args:
@@ -130,7 +166,7 @@ def rows_of_dataset(
     max_length: int,
     what: str = "training rows",
     limit: str = "trainer.max_length",
-) -> list[Rendered]:
+) -> TokenRows:
     """As `rows_to_train`; bad rows are left out where the dataset's values say so."""
     on_bad_row = getattr(dataset, "on_bad_row", None)
     return rows_to_train(

@@ -28,12 +28,11 @@ from talr_cli.models.config import ModelConfig
 from talr_cli.models.other_formats import as_hub_id, what_lacks
 from talr_cli.runs import manifest
 from talr_cli.runs.atomic import ANOTHER, made_whole, read_packed, write_packed
-from talr_cli.runs.identity import file_digest
+from talr_cli.runs.identity import LARGE, file_digest
 from talr_cli.runs.lease import hold
 
 log = logging.getLogger(__name__)
 
-LARGE = 2**24  # bytes, from which on a file's digest is worth remembering
 # Weights as safetensors only, the tokenizer in any of its forms.
 WANTED = ("*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 

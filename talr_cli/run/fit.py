@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from talr_cli import ranks
@@ -74,7 +75,7 @@ def cut_up(run: Run, half: bool) -> TrainerConfig:
         plan = _plan(run, shape, how, trainer, free)
     log.info("%s", plan.line(max(1, trainer.batch_size // how.ranks)))
     if not plan.fits:
-        longest = max(len(row.input_ids) for row in (*run.rows, *run.general))
+        longest = max(len(row.input_ids) for row in chain(run.rows, run.general))
         log.warning("%s", planner.warning(plan, shape, run.method, how, longest))
     return replace(trainer, micro_batch_size=plan.rows, gradient_checkpointing=plan.checkpointing)
 
@@ -84,7 +85,7 @@ def _one_by_one_if_need_be(run: Run) -> TrainerConfig:
     trainer = run.config.trainer
     settings = read_object(run.source.directory / "config.json", ANOTHER)
     switch = length_switch(settings)
-    longest = max(len(row.input_ids) for row in (*run.rows, *run.general))
+    longest = max(len(row.input_ids) for row in chain(run.rows, run.general))
     if switch is None or longest <= switch or trainer.micro_batch_size == 1:
         return trainer
     log.info(

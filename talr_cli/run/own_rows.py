@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from dataclasses import replace
 from functools import partial
 
@@ -41,8 +40,7 @@ def with_own_rows(run: Run) -> tuple[Run, dict[str, int]]:
     # An answer that the template would change is left out: it would not be the base's own.
     rows = rows_to_train(
         examples, run.renderer, limit, "answers of the base", skip=True, max_bad_share=1.0
-    )
-    random.Random(run.config.seed).shuffle(rows)
+    ).shuffled(run.config.seed)
     facts = {"own_answers": asked, "own_rows": len(rows)}
     if replay.share == 1:
         return replace(run, rows=rows, general=[]), facts

@@ -6,10 +6,9 @@ Mistakes that the user can put right are found here.
 from __future__ import annotations
 
 import logging
-import random
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +54,7 @@ class Run:
 
     Attributes:
         overrides: What the user typed for it, --config-dir included.
+        splits: What is scored; the training rows too where the base is to answer them.
         rows: To be trained on.
         general: Rows that are mixed in (replay).
         source: The base model.
@@ -63,14 +63,14 @@ class Run:
     config: TrainConfig
     overrides: Sequence[str]
     splits: Splits
-    rows: list[Rendered]
-    general: list[Rendered]
+    rows: Sequence[Rendered]
+    general: Sequence[Rendered]
     renderer: Renderer
     source: ModelSource
     directory: RunDirectory
     identity: str
     device: str
-    validation: list[Rendered] = field(default_factory=list)
+    validation: Sequence[Rendered] = ()
 
     @property
     def method(self) -> Method:
@@ -128,6 +128,8 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     found = found if config.device == "auto" else "as asked for"
     log.info("device: %s (%s), precision: %s (%s)", device, found, precision, why)
     run_id, directory = place(config, source)
+    if not isinstance(config.replay, SelfReplay):
+        splits = replace(splits, train=[], validation=[])  # their texts are not needed any more
     return Run(
         config,
         overrides,
@@ -204,7 +206,7 @@ def _check_adapter(config: TrainConfig, source: ModelSource) -> None:
         )
 
 
-def _replay_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> list[Rendered]:
+def _replay_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> Sequence[Rendered]:
     """The general rows to mix in, in the order in which they are taken."""
     if isinstance(config.replay, SelfReplay) and splits.scorer is None:
         raise UserError(
@@ -219,11 +221,10 @@ def _replay_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> lis
     )
     if not rows:
         raise UserError(f"replay.path={config.replay.path} has no row with a target token")
-    random.Random(config.seed).shuffle(rows)  # they are taken in order, often not all
-    return rows
+    return rows.shuffled(config.seed)  # they are taken in order, often not all
 
 
-def _training_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> list[Rendered]:
+def _training_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> Sequence[Rendered]:
     rows = rows_of_dataset(config.dataset, splits.train, renderer, config.trainer.max_length)
     if not rows:
         raise UserError(f"dataset={config.dataset.name} has no training row")
@@ -232,7 +233,7 @@ def _training_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> l
     return rows
 
 
-def _validation_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> list[Rendered]:
+def _validation_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> Sequence[Rendered]:
     """Those whose loss is asked for."""
     dataset, limit = config.dataset, config.trainer.max_length
     if config.trainer.validate:

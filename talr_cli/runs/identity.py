@@ -7,9 +7,12 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+LARGE = 2**24  # bytes, from which on a file's digest is worth remembering
 
 
 def run_identity(config: Mapping[str, Any], files: Mapping[str, Path]) -> str:
@@ -27,9 +30,26 @@ def run_identity(config: Mapping[str, Any], files: Mapping[str, Path]) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file's content."""
+    """SHA-256 (hex) of a file's content.
+
+    A process reads a large one once, however many runs it plans, until the file changes.
+    """
+    stat = path.stat()
+    if stat.st_size < LARGE:
+        return _digest(path)
+    return _remembered(
+        path, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    )
+
+
+def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def _remembered(path: Path, *seen: int) -> str:
+    return _digest(path)
 
 
 def code_digest(made: Any) -> str | None:

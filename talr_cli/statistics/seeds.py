@@ -55,15 +55,18 @@ def seed_groups(runs: Sequence[Results]) -> list[SeedGroup]:
     of them is then a group of its own.
     """
     groups: list[list[Results]] = []
+    named: dict[tuple[str, float | None], list[list[Results]]] = {}
     for one in runs:
         if not is_base(one):
+            namesakes = named.setdefault((run_label(one), _rate(one)), [])
             home = next(
-                (group for group in groups if all(_belongs(one, other) for other in group)), None
+                (group for group in namesakes if all(_belongs(one, other) for other in group)), None
             )
             if home is None:
-                groups.append([one])
-            else:
-                home.append(one)
+                home = []
+                namesakes.append(home)
+                groups.append(home)
+            home.append(one)
     found = []
     for group in groups:
         distinct = len({one["run"]["seed"] for one in group}) == len(group)
@@ -167,13 +170,9 @@ def whole_trainings(runs: Sequence[Results]) -> list[SeedGroup]:
 
 
 def _belongs(one: Results, other: Results) -> bool:
-    return (
-        run_label(one) == run_label(other)
-        and _rate(one) == _rate(other)
-        and len({each["setting"] for each in (one, other) if each.get("setting")}) < 2
-        and all(
-            measured_alike(one, other, part) or not one[part] or not other[part] for part in PARTS
-        )
+    """Whether two runs of one method, rate and share of the steps are of one setting."""
+    return len({each["setting"] for each in (one, other) if each.get("setting")}) < 2 and all(
+        measured_alike(one, other, part) or not one[part] or not other[part] for part in PARTS
     )
 
 

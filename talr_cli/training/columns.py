@@ -9,11 +9,14 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from talr_cli.data.encoding import TokenRows
 from talr_cli.data.rendering import Rendered
 from talr_cli.errors import UserError
 from talr_cli.methods.base import Objective
@@ -83,9 +86,9 @@ def columns_of(
     """
     objective, facts = method.objective, {}
     if objective.masks_targets:
-        before = sum(len(row.targets) for row in (*rows, *general))
+        before = sum(len(row.targets) for row in chain(rows, general))
         rows, general = _masked(objective, rows, general, base)
-        after = sum(len(row.targets) for row in (*rows, *general))
+        after = sum(len(row.targets) for row in chain(rows, general))
         facts["masked_share"] = 1 - after / before
         log.info("masked by the objective: %.1f%% of the targets", 100 * facts["masked_share"])
     columns, others = token_columns(rows), [token_row(row) for row in general]
@@ -101,20 +104,24 @@ def columns_of(
             100 * taken / (taken + sum(domain_targets)),
         )
     if objective.weighs_sequences:
-        of_base = base.losses([*rows, *general])
+        of_base = base.losses(TokenRows(chain(rows, general)))
         weights = checked(
             objective, "sequence_weights", objective.sequence_weights(of_base), of_base
         )
         _add(columns, others, "sequence_weight", weights.tolist())
     if objective.sees_base:
-        losses = base.target_losses([*rows, *general])
-        _add(columns, others, "base_log_probs", [(-one).tolist() for one in losses])
+        losses = base.target_losses(TokenRows(chain(rows, general)))
+        _add(columns, others, "base_log_probs", [(-one).numpy() for one in losses])
     return Columns(columns, others, facts)
 
 
 def token_columns(rows: Sequence[Rendered]) -> dict[str, list[Any]]:
-    """The columns of a dataset of these rows."""
-    return {"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]}
+    """The columns of a dataset of these rows; as arrays, which take little memory."""
+    columns: dict[str, list[Any]] = {"input_ids": [], "labels": []}
+    for row in rows:
+        columns["input_ids"].append(np.array(row.input_ids, np.int32))
+        columns["labels"].append(np.array(row.labels, np.int32))
+    return columns
 
 
 def _add(
@@ -129,17 +136,18 @@ def _add(
 
 def _masked(
     objective: Objective, rows: Sequence[Rendered], general: Sequence[Rendered], base: Base
-) -> tuple[list[Rendered], list[Rendered]]:
+) -> tuple[TokenRows, TokenRows]:
     """The rows whose labels are the targets that the objective keeps; rows without any are gone."""
-    losses = base.target_losses([*rows, *general])
-    found = []
-    for row, own in zip((*rows, *general), losses, strict=True):
-        keeps = iter(checked(objective, "kept", objective.kept(own), own, torch.bool).tolist())
-        labels = [IGNORED if one == IGNORED or not next(keeps) else one for one in row.labels]
-        found.append(replace(row, labels=labels))
+    losses = iter(base.target_losses(TokenRows(chain(rows, general))))
     parts = []
-    for some, what in ((found[: len(rows)], "training"), (found[len(rows) :], "replay")):
-        left = [row for row in some if row.targets]
+    for some, what in ((rows, "training"), (general, "replay")):
+        left = TokenRows()
+        for row, own in zip(some, losses, strict=False):
+            keeps = iter(checked(objective, "kept", objective.kept(own), own, torch.bool).tolist())
+            labels = [IGNORED if one == IGNORED or not next(keeps) else one for one in row.labels]
+            masked = replace(row, labels=labels)
+            if masked.targets:
+                left.append(masked)
         if some and not left:
             raise UserError(
                 f"objective={type(objective).__name__.lower()} masks every target of the {what} "

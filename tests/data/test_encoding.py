@@ -1,10 +1,13 @@
 """Rows that cannot be trained are named, refused or left out; what the template does is said."""
 
+import random
+import tracemalloc
+
 import pytest
 
 from talr_cli.data.base import Example
 from talr_cli.data.encoding import encode_all, rows_to_train
-from talr_cli.data.rendering import Renderer
+from talr_cli.data.rendering import Rendered, Renderer
 from talr_cli.errors import UserError
 
 EXAMPLE = Example("one", ({"role": "user", "content": "What is 2 + 3?"},), "Answer: 5")
@@ -19,6 +22,25 @@ def test_long_rows_are_cut_and_those_without_a_target_are_named(renderer):
     assert encoded.cut == 1
     assert len(encoded.without_target) == 1
     assert encoded.without_target[0].startswith("prompt (5")
+
+
+def test_rows_take_few_bytes_a_token_and_are_what_was_rendered(renderer):
+    """Half a gigabyte of text is 150 million tokens, in each process of a training."""
+    examples = [
+        Example(str(n), EXAMPLE.messages, " ".join(map(str, range(n, n + 400)))) for n in range(50)
+    ]
+    expected = [renderer.encode(example) for example in examples]
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    rows = encode_all(examples, renderer, max_length=1000).rows
+    taken = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert taken < 12 * sum(len(row.input_ids) for row in rows)
+    assert [*rows] == [Rendered(row.cut(1000).input_ids, row.cut(1000).labels) for row in expected]
+    assert rows[-1] == rows[49:][0] == [*rows][49]
+    order = [*range(50)]
+    random.Random(3).shuffle(order)
+    assert [*rows.shuffled(3)] == [rows[index] for index in order]
 
 
 @pytest.fixture

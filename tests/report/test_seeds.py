@@ -11,6 +11,7 @@ from talr_cli.report.figures import score_by_lr
 from talr_cli.report.figures.tradeoff import draw_tradeoff
 from talr_cli.report.tables.cells import as_csv, as_markdown
 from talr_cli.report.tables.seeds import seeds_cells
+from talr_cli.statistics import seeds as statistics_of_seeds
 from talr_cli.statistics.groups import comparable, left_out_lines
 from talr_cli.statistics.seeds import (
     ambiguous_lines,
@@ -52,6 +53,18 @@ def test_the_error_of_a_single_run_is_its_own():
     assert alone.estimate("domain").stderr == 0.05
     (three,) = seed_groups(seeds())
     assert three.estimate("domain").stderr == pytest.approx(numpy.std(DOMAIN, ddof=1))
+
+
+def test_runs_of_many_rates_are_not_each_compared_with_all(monkeypatch):
+    """A search makes a thousand; a report asks for their settings some forty times."""
+    label, asked = statistics_of_seeds.run_label, []
+    monkeypatch.setattr(
+        statistics_of_seeds, "run_label", lambda one: asked.append(one) or label(one)
+    )
+    runs = [results("sft", lr=1e-6 * (1 + n), seed=seed) for n in range(60) for seed in range(2)]
+    settings = seed_groups(runs)
+    assert [one.runs for one in settings] == [runs[n : n + 2] for n in range(0, 120, 2)]
+    assert len(asked) <= 2 * len(runs)
 
 
 def test_a_seed_that_was_not_scored_is_left_out_and_said():

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talr_cli.runs.identity import code_digest, file_digest, run_identity
+from talr_cli.runs.identity import LARGE, code_digest, file_digest, run_identity
 from talr_cli.runs.run_directory import RunDirectory
 
 
@@ -64,6 +64,19 @@ def test_the_file_of_code_counts_but_for_talrs_own_and_pythons():
 
 class Own:
     """A class of another package."""
+
+
+def test_a_large_file_is_read_once_for_all_runs_of_a_plan_until_it_changes(tmp_path, monkeypatch):
+    read, digest = [], hashlib.file_digest
+    monkeypatch.setattr(
+        hashlib, "file_digest", lambda file, kind: read.append(file.name) or digest(file, kind)
+    )
+    rows = tmp_path / "rows.jsonl"
+    for content in (b"a" * LARGE, b"b" * LARGE):
+        rows.write_bytes(content)
+        found = {file_digest(rows) for _ in range(3)}
+        assert found == {hashlib.sha256(content).hexdigest()}
+    assert read == [str(rows)] * 2
 
 
 def test_identity_is_stable_over_versions():

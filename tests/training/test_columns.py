@@ -4,12 +4,13 @@ import logging
 
 import pytest
 import torch
+from datasets import Dataset
 from optimizer_step import gradient, reference, relative, rows, toy, trainer_gradient
 
 from talr_cli.data.rendering import Rendered
 from talr_cli.errors import UserError
 from talr_cli.methods.method import Method
-from talr_cli.methods.objectives import Stm, TailSft
+from talr_cli.methods.objectives import Sft, Stm, TailSft
 from talr_cli.methods.replay import Replay
 from talr_cli.training.collator import Collator
 from talr_cli.training.columns import Base, columns_of
@@ -46,6 +47,15 @@ def test_stm_trains_the_mean_over_the_targets_that_are_kept(base, tmp_path, capl
     assert f"masked by the objective: {100 * share:.1f}% of the targets" in caplog.text
     gone = sum(not any(own) for own in kept.split([len(row.targets) for row in ROWS]))
     assert len(batch) == len(ROWS) - gone
+
+
+def test_the_trainers_rows_take_eight_bytes_a_token(base):
+    made = Dataset.from_dict(columns_of(Method(Sft()), ROWS, [], base).rows)
+    assert made[:] == {
+        "input_ids": [row.input_ids for row in ROWS],
+        "labels": [row.labels for row in ROWS],
+    }
+    assert {str(one.feature.dtype) for one in made.features.values()} == {"int32"}
 
 
 def test_an_objective_that_masks_all_is_refused_in_a_line(base):
