@@ -1,5 +1,6 @@
 """The pages of the project: links that lead somewhere, commands that exist, one version."""
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -51,6 +52,20 @@ def test_a_heading_stands_after_a_blank_line():
         for page in PAGES
         for found in re.findall(r"[^\n]\n(#+ .*)", CODE.sub("", page.read_text(encoding="utf-8")))
     ]
+    assert not joined
+
+
+def test_a_list_stands_after_a_blank_line():
+    """The site shows others as a paragraph."""
+    item = re.compile(r"(?:- |\d+\. )")
+    joined = []
+    for page in PAGES:
+        lines = CODE.sub("\n", page.read_text(encoding="utf-8")).splitlines()
+        joined += [
+            f"{page.name}: {line}"
+            for above, line in itertools.pairwise(lines)
+            if item.match(line) and above.strip() and not item.match(above) and above[0] != " "
+        ]
     assert not joined
 
 
