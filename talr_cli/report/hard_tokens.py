@@ -128,7 +128,7 @@ def html_page(records: Sequence[dict[str, Any]], figures: dict[str, Any]) -> str
     rows = []
     for record in records[:SHOWN_ROWS]:
         spans = [
-            f'<span style="background:rgba(31,119,180,{weight / greatest:.2f})" '
+            f'<span style="background:rgba(31,119,180,{0.6 * weight / greatest:.2f})" '
             f'title="p {p:.3f}, weight {weight:.3f}">{html.escape(token)}</span>'
             for token, p, weight in zip(
                 record["tokens"], record["p"], record["weight"], strict=True

@@ -5,10 +5,19 @@ from pathlib import Path
 
 import numpy
 import pytest
-from synthetic_study import results
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from synthetic_study import results, study, write_study
 
 from talr_cli.config.commands import conf_dir
-from talr_cli.report.figures.looks import KNOWN, look_of, method_looks, ordered, shades
+from talr_cli.report.figures.curves import plot_curves
+from talr_cli.report.figures.looks import KNOWN, broken, look_of, method_looks, ordered, shades
+from talr_cli.report.figures.matched import draw_matched
+from talr_cli.report.figures.score_by_lr import plot_score_by_lr
+from talr_cli.report.figures.tradeoff import plot_tradeoff
+from talr_cli.runs.study import load_runs
+from talr_cli.statistics.groups import comparable
+from talr_cli.statistics.matched import Matched
 
 # Machado, Oliveira and Fernandes (2009), severity 1: linear RGB as protanopes, deuteranopes and
 # tritanopes see it.
@@ -86,3 +95,64 @@ def test_shades_go_from_light_to_dark_and_stay_visible_on_white():
         sums = [sum(shade) for shade in shades(look_of("flow").color, count)]
         assert sums == sorted(sums, reverse=True)
         assert max(sums) < 2.7
+
+
+LONG = [
+    "sft",
+    "averaging",
+    "a-method-of-mine_with-a-name-of-many-parts-v12",
+    "talr+lora+kl+replay+ema",
+]
+
+
+def cut_off(figure):
+    """The texts of a picture that do not lie in it as a whole; numbers at the axes aside."""
+    figure.canvas.draw()
+    ticks = {
+        label
+        for axes in figure.axes
+        for label in (*axes.get_xticklabels(), *axes.get_yticklabels())
+    }
+    shown = [
+        one
+        for one in {*figure.findobj(Text)} - ticks
+        if one.get_visible() and one.get_text().strip()
+    ]
+    assert shown
+    width, height = figure.bbox.size
+    return [
+        one.get_text()
+        for one in shown
+        if (box := Text.get_window_extent(one)).x0 < -1
+        or box.y0 < -1
+        or box.x1 > width + 1
+        or box.y1 > height + 1
+    ]
+
+
+def test_no_text_is_cut_off_however_long_the_names(tmp_path, monkeypatch):
+    names = {"model": "a-model-" * 8 + "it", "dataset": "tickets-" * 8}
+    runs = [one | {"run": one["run"] | names} for one in study(8, methods=LONG)]
+    write_study(tmp_path, runs, steps=4)
+    found = {}
+
+    def look(figure, file, **options):
+        if figure not in found:  # of each there are two files
+            found[figure] = cut_off(figure)
+
+    monkeypatch.setattr(Figure, "savefig", look)
+    by_path = load_runs(tmp_path, "s")
+    groups = comparable([*by_path.values()])
+    plot_tradeoff(groups, tmp_path)
+    plot_score_by_lr(groups, tmp_path)
+    plot_curves(groups, by_path, tmp_path)
+    assert len(found) >= 5
+    assert not [*itertools.chain(*found.values())]
+    compared = [Matched(name, 0.5, 0.4, 0.4, -0.1, 0.1, 1.0, "", False) for name in LONG]
+    assert not cut_off(draw_matched(compared, "a model on a dataset"))
+
+
+def test_names_are_broken_between_their_parts_and_rates_are_not():
+    assert broken("talr+lora+kl+replay+ema+finch") == "talr+lora+kl+replay+ema+\nfinch"
+    assert broken("a-name-of-many_parts, lr 2e-4", 28) == "a-name-of-many_parts, lr\n2e-4"
+    assert broken("x" * 30, 20) == "x" * 20 + "\n" + "x" * 10

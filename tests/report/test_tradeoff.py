@@ -132,7 +132,7 @@ def test_labels_of_twelve_runs_do_not_overlap(spread):
 def test_many_runs_have_no_labels_but_a_legend():
     axes = drawn(study(200))
     assert not axes.texts
-    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    legend = [text.get_text() for text in axes.figure.legends[0].get_texts()]
     assert legend[0] == "base model"
     assert set(METHODS) < set(legend)
     assert "lr 1e-6" in legend

@@ -22,6 +22,7 @@ from talr_cli.report.figures.looks import (
     broken,
     errors_said,
     faint_grid,
+    legend_below,
     method_looks,
     new_figure,
     save,
@@ -94,14 +95,13 @@ def draw_along(group: Group, trainings: Sequence[Sequence[Results]]) -> Figure:
         faint_grid(axes)
     drawn[-1].set_xlabel("optimizer step", fontsize=9)
     figure.suptitle(broken(group.title, 65), fontsize=10)
-    figure.legend(
-        handles=[
+    legend_below(
+        figure,
+        [
             Line2D([], [], markersize=5, label=broken(f"{label}, lr {rate_text(lr)}"), **style)
             for (label, lr), style in styles.items()
         ],
-        loc="outside lower center",
-        ncols=3,
-        frameon=False,
+        columns=3,
         fontsize=8,
         handlelength=3.5,
         title=None if crowded else errors_said(any(len(each) > 1 for each in seeds.values())),

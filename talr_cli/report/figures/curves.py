@@ -22,6 +22,7 @@ from talr_cli.report.figures.looks import (
     LINES,
     broken,
     faint_grid,
+    legend_below,
     look_of,
     new_figure,
     ordered,
@@ -162,7 +163,7 @@ def _draw(lines: Sequence[Line], statistic: Statistic, pair: str) -> Figure:
                 if line.lr is not None:
                     color = shades(color, len(rates))[rates.index(line.lr)]
                 _draw_line(axes, line, color, styles.get(line.lr or 0.0, "-"))
-        axes.set_title(broken(label, 26), fontsize=9)
+        axes.set_title(broken(label, 22), fontsize=9)
         faint_grid(axes)
         axes.tick_params(labelsize=8)
     for axes in panels[len(labels) :]:
@@ -179,14 +180,7 @@ def _draw(lines: Sequence[Line], statistic: Statistic, pair: str) -> Figure:
         Line2D([], [], color=grey, linestyle=styles[lr], label=f"lr {rate_text(lr)}")
         for lr, grey in zip(rates, shades((0.4, 0.4, 0.4), len(rates)), strict=True)
     ]
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=4,
-        frameon=False,
-        fontsize=8,
-        handlelength=3.5,
-    )
+    legend_below(figure, handles, columns=4, fontsize=8, handlelength=3.5)
     return figure
 
 

@@ -10,7 +10,7 @@ import colorsys
 import hashlib
 import io
 import math
-import textwrap
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from talr_cli.printable import printable
 from talr_cli.runs.atomic import write_bytes
@@ -84,6 +85,17 @@ def faint_grid(axes: Axes) -> None:
     """Lines behind the data."""
     axes.grid(color="0.92", linewidth=0.8)
     axes.set_axisbelow(True)
+
+
+def legend_below(figure: Figure, handles: Sequence[Line2D], columns: int, **look: Any) -> None:
+    """A legend under all panels, of at most so many columns: fewer where they are too wide."""
+    for count in range(columns, 0, -1):
+        legend = figure.legend(
+            handles=handles, loc="outside lower center", ncols=count, frameon=False, **look
+        )
+        if legend.get_window_extent().width <= figure.bbox.width or count == 1:
+            return
+        legend.remove()
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -157,9 +169,19 @@ def _towards(color: tuple[float, float, float], share: float) -> tuple[float, fl
 
 
 def broken(name: str, width: int = NAME_WIDTH) -> str:
-    """A name in lines of at most `width` characters; a $ in it does not begin a formula."""
-    name = printable(name)
-    return ("\n".join(textwrap.wrap(name, width)) or name).replace("$", r"\$")
+    """A name in lines of at most `width` characters; a $ in it does not begin a formula.
+
+    Lines end behind a space or one of -+_/ where they can, but not inside a rate.
+    """
+    lines = [""]
+    for word in re.split(r"(?<=[\s+_/])|(?<=-)(?!\d)", printable(name)):
+        if lines[-1] and len((lines[-1] + word).rstrip()) > width:
+            lines.append("")
+        while len(word.rstrip()) > width:
+            lines[-1:] = [word[:width], ""]
+            word = word[width:]
+        lines[-1] += word
+    return "\n".join(line.strip() for line in lines).replace("$", r"\$")
 
 
 def panel_grid(panels: int) -> tuple[int, int]:

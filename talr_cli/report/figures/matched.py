@@ -50,9 +50,11 @@ def draw_matched(found: Sequence[Matched], title: str) -> Figure:
     axes.set_ylim(len(found) - 0.4, -0.6)
     axes.margins(x=0.08)
     faint_grid(axes)
-    axes.set_xlabel(
+    # Under the whole figure: under the axes alone, beside long names, it would be cut off.
+    figure.supxlabel(
         f"general score less that of {REFERENCE} (line at 0) at the same domain score;\n"
-        "95% intervals for all methods together; filled: told from noise"
+        "95% intervals for all methods together; filled: told from noise",
+        fontsize=10,
     )
     axes.set_title(broken(title, 65), fontsize=10)
     return figure

@@ -20,6 +20,7 @@ from talr_cli.report.figures.looks import (
     broken,
     errors_said,
     faint_grid,
+    legend_below,
     look_of,
     new_figure,
     ordered,
@@ -50,18 +51,18 @@ def _draw(group: Group, settings: Sequence[SeedGroup], parts: Sequence[str]) -> 
     panels = figure.subplots(len(parts), 1, squeeze=False)[:, 0]
     for axes, part in zip(panels, parts, strict=True):
         _draw_part(axes, part, group.runs, settings, lrs)
-    figure.legend(
-        *panels[0].get_legend_handles_labels(),
+    handles, _ = panels[0].get_legend_handles_labels()
+    legend_below(
+        figure,
+        handles,
+        columns=4,
         title=errors_said(any(len(one.runs) > 1 for one in settings)),
-        loc="outside lower center",
-        ncols=4,
         columnspacing=1.2,
-        frameon=False,
         handlelength=3.0,
         fontsize=9,
         title_fontsize=9,
     )
-    figure.suptitle(broken(group.title, 65))
+    figure.suptitle(broken(group.title, 65), fontsize=10)
     return figure
 
 

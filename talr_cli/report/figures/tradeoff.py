@@ -26,6 +26,7 @@ from talr_cli.report.figures.looks import (
     broken,
     errors_said,
     faint_grid,
+    legend_below,
     look_of,
     method_looks,
     new_figure,
@@ -66,7 +67,8 @@ def draw_tradeoff(group: Group) -> Figure:
     figure = new_figure(6.4, 6.2)
     axes = figure.add_subplot()
     general, domain = results[0]["general"], results[0]["domain"]
-    axes.set_title(broken(f"{group.title}, general suite: {general['suite']}", 65))
+    title = broken(f"{group.title}, general suite: {general['suite']}", 65)
+    axes.set_title(title, fontsize=10)
     axes.set_xlabel(broken(f"domain {domain['metric']}", 65))
     axes.set_ylabel(broken(f"general score ({general['formula']})", 65))
     faint_grid(axes)
@@ -92,15 +94,13 @@ def draw_tradeoff(group: Group) -> Figure:
         *_legend_handles(method_looks(results), sizes, with_base=base is not None),
         *[line for line in axes.get_lines() if line.get_label() == FRONT][:1],
     ]
-    axes.legend(
-        handles=handles,
+    legend_below(
+        figure,
+        handles,
+        columns=4,
         title=errors_said(any(len(one.runs) > 1 for one in settings)),
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.11),
-        ncols=4,
         columnspacing=1.2,
         handletextpad=0.4,
-        frameon=False,
         fontsize=9,
         title_fontsize=9,
     )
@@ -247,7 +247,7 @@ def _label_points(axes: Axes, ends: Sequence[SeedGroup], blocked: Sequence[Point
             )
             box = _text_box(label)
             free = not any(box.overlaps(other) for other in taken)
-            if free and inside.x0 < box.x0 and box.x1 < inside.x1:
+            if free and all(inside.contains(*corner) for corner in box.corners()):
                 break
         taken.append(_text_box(label))
 
