@@ -34,7 +34,7 @@ def analyze(composed: Composed[AnalyzeConfig]) -> None:
     if run is not None:
         config = of_run("analyze", composed, run).config
     objective = config.objective
-    if objective.reads_base or objective.looks_at_step or objective.outputs:
+    if objective.needs_base_losses or objective.looks_at_step or objective.outputs:
         raise UserError(
             "talr analyze colours tokens by weights that follow from their probabilities alone: "
             "objective=sft, talr, dft, infosft"

@@ -23,7 +23,7 @@ from talr_cli.errors import UserError
 from talr_cli.fields import at_home, problems
 from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
 from talr_cli.methods.optimizers import Optimizer
-from talr_cli.methods.replay import OtherRows
+from talr_cli.methods.replay import ReplayedRows
 from talr_cli.methods.schedules import Schedule
 from talr_cli.scorers.user import UserScorer, module_as_it_is
 
@@ -34,7 +34,7 @@ KINDS: dict[str, type] = {
     "adapter": Adapter,
     "regulariser": Regulariser,
     "merge": Merge,
-    "replay": OtherRows,
+    "replay": ReplayedRows,
     "schedule": Schedule,
     "optimizer": Optimizer,
 }

@@ -1,7 +1,7 @@
-"""Whether an objective and a schedule answer as they should, before a model is loaded for them.
+"""Tries an objective and a schedule on made-up targets and steps, before a model is loaded.
 
-They are asked about made-up targets and steps. So a part that a user wrote fails here within a
-second and not at the first batch, and nothing is trained with one that answers nonsense.
+A part that a user wrote fails here within a second instead of at the first batch, and nothing is
+trained with a part that returns nonsense.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from talr_cli.methods.schedules import Schedule
 
 
 def check_objective(objective: Objective) -> None:
-    """Refuse an objective that fails, or does not give each target a weight of its own.
+    """Refuse an objective that raises, or does not give each target a finite weight >= 0.
 
     Raises:
-        UserError: What it did.
+        UserError: Says what the objective did.
     """
     import torch
 
@@ -36,13 +36,13 @@ def check_objective(objective: Objective) -> None:
     try:
         losses = tokens.sequence_losses()
         if objective.masks_targets:
-            objective.kept(-made_up).tolist()
+            objective.target_mask(-made_up).tolist()
         if objective.weighs_sequences:
             tokens.sequence_weights = objective.sequence_weights(losses)[tokens.sequence]
         has_tau = objective.tau_scope != "none"
         weights = objective.weights(tokens, objective.temperature(losses) if has_tau else None)
         if objective.looks_at_step:
-            weights = objective.over_step(weights, tokens, Step(number=0, total=1, seed=0))
+            weights = objective.step_weights(weights, tokens, Step(number=0, total=1, seed=0))
     except Exception as error:  # whatever the user's code raises
         raise UserError(
             f"objective: {name} failed on made-up targets with {_reason(error)}; -v shows where"
@@ -62,16 +62,16 @@ def check_objective(objective: Objective) -> None:
 
 
 def check_schedule(schedule: Schedule) -> None:
-    """Refuse a schedule that fails, or gives no share of the learning rate at some step.
+    """Refuse a schedule that raises, or gives a step a share that is not finite and >= 0.
 
     Raises:
-        UserError: What it did.
+        UserError: Says what the schedule did.
     """
     name, tried, steps = target_of(type(schedule)), copy.deepcopy(schedule), 4
     for step in range(steps):
         try:
             if tried.follows_loss:
-                tried.see(2.0)
+                tried.observe(2.0)
             share = tried.share(step, steps)
         except Exception as error:  # whatever the user's code raises
             raise UserError(

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from talr_cli import ranks
-from talr_cli.methods.replay import spread
+from talr_cli.methods.replay import assign_replayed_rows
 from talr_cli.models import device_memory
 from talr_cli.models.checks import length_switch
 from talr_cli.models.shape import Shape, shape_of
@@ -134,7 +134,9 @@ def _taken_along(run: Run) -> tuple[list[list[int]], list[int]]:
     if run.method.replay is None or not run.general:
         return [[] for _ in run.rows], [0] * len(run.rows)
     targets = [len(row.targets) for row in run.general]
-    taken = spread([len(row.targets) for row in run.rows], targets, run.method.replay.share)
+    taken = assign_replayed_rows(
+        [len(row.targets) for row in run.rows], targets, run.method.replay.share
+    )
     return (
         [[len(run.general[index].input_ids) for index in some] for some in taken],
         [sum(targets[index] for index in some) for some in taken],

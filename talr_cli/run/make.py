@@ -19,7 +19,7 @@ from talr_cli import progress, ranks
 from talr_cli.errors import UserError
 from talr_cli.fields import plain
 from talr_cli.interruption import Stop, stop_requests
-from talr_cli.methods.averaging import interpolate, same_tensors
+from talr_cli.methods.averaging import have_same_tensor_names, interpolate
 from talr_cli.models import device_memory
 from talr_cli.run import out_of_memory
 from talr_cli.run.config import TrainConfig
@@ -110,7 +110,7 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
             raise UserError(f"{tuned.training} is missing: delete {tuned.model} to train it again")
         base, config = run.source.directory, run.config.model
         with tempfile.TemporaryDirectory() as exported, made_whole(run.directory.model) as into:
-            if not same_tensors(base, tuned.model):
+            if not have_same_tensor_names(base, tuned.model):
                 # Names on disk may differ from those that transformers saves; and an adapter on the
                 # embedding has given the run a head of its own.
                 base, whole = Path(exported), run.load_base()

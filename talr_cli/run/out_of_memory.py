@@ -51,7 +51,7 @@ def _way_out(config: TrainConfig) -> str:
     trainer, regulariser = config.trainer, config.regulariser
     same = []
     micro = trainer.micro_batch_size if isinstance(trainer.micro_batch_size, int) else None
-    may_cut = not config.objective.sees_a_pass
+    may_cut = not config.objective.depends_on_micro_batch
     if may_cut and trainer.batch_size > ranks.world_size() and micro != 1:
         # Without one, the planner has overestimated what fits: 1 row is the safe choice.
         less = max(size for size in range(1, micro) if micro % size == 0) if micro else 1

@@ -18,7 +18,7 @@ from talr_cli.data.rendering import Rendered
 from talr_cli.errors import UserError
 from talr_cli.methods.base import Objective
 from talr_cli.methods.method import Method
-from talr_cli.methods.replay import spread
+from talr_cli.methods.replay import assign_replayed_rows
 from talr_cli.models.tokenizer import IGNORED
 from talr_cli.training.base_losses import base_losses, base_target_losses
 from talr_cli.training.collator import token_row
@@ -92,7 +92,9 @@ def columns_of(
         domain_targets, general_targets = (
             [len(row.targets) for row in some] for some in (rows, general)
         )
-        columns["replay"] = spread(domain_targets, general_targets, method.replay.share)
+        columns["replay"] = assign_replayed_rows(
+            domain_targets, general_targets, method.replay.share
+        )
         taken = sum(general_targets[index] for some in columns["replay"] for index in some)
         log.info(
             "replay: %d general rows an epoch, %.1f%% of the target tokens",
@@ -130,7 +132,7 @@ def _masked(
     losses = base.target_losses([*rows, *general])
     found = []
     for row, own in zip((*rows, *general), losses, strict=True):
-        keeps = iter(objective.kept(own).tolist())
+        keeps = iter(objective.target_mask(own).tolist())
         labels = [IGNORED if one == IGNORED or not next(keeps) else one for one in row.labels]
         found.append(replace(row, labels=labels))
     parts = []

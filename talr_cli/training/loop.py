@@ -25,7 +25,7 @@ from trl import SFTConfig
 from talr_cli.data.rendering import Rendered
 from talr_cli.errors import UserError
 from talr_cli.interruption import Stop
-from talr_cli.methods.adapters import warn_of_low_rate
+from talr_cli.methods.adapters import warn_of_low_lr
 from talr_cli.methods.averaging import Ema
 from talr_cli.methods.method import Method
 from talr_cli.methods.optimizers import Optimizer
@@ -196,7 +196,7 @@ def make_trainer(
     adapted: Any = model
     if method.adapter is not None:
         adapted = method.adapter.wrap(model, base_path)
-        warn_of_low_rate(setting.lr)
+        warn_of_low_lr(setting.lr)
     arguments = trainer_arguments(setting, directory)
     # A part that a text batch does not reach, such as a vision tower, has no gradient to wait for.
     arguments.ddp_find_unused_parameters = model.config.get_text_config() is not model.config
@@ -210,7 +210,7 @@ def make_trainer(
     return MethodTrainer(
         model=adapted,
         args=arguments,
-        optimizer_cls_and_kwargs=setting.optimizer.maker(setting.lr),
+        optimizer_cls_and_kwargs=setting.optimizer.class_and_arguments(setting.lr),
         objective=method.objective,
         # Copies: a schedule remembers this training's losses and a regulariser holds the base's
         # weights, and the config's own objects outlive the trainer.

@@ -11,7 +11,7 @@ from dataclasses import astuple, dataclass
 
 from talr_cli.methods.averaging import Ema
 from talr_cli.methods.method import Method
-from talr_cli.methods.regularisers import CHUNK, L2, Kl
+from talr_cli.methods.regularisers import CHUNK_SIZE, L2, Kl
 from talr_cli.models.shape import Shape
 from talr_cli.training.arithmetic import (
     FP32,
@@ -75,7 +75,7 @@ def step_memory(shape: Shape, method: Method, how: Arithmetic, one: Pass) -> Mem
             method.regulariser.theta0_dtype, shape.stored_bytes
         )
         theta_0 = kept * trained / _parts(how)
-        theta_0 += FP32 * min(CHUNK[how.device], trained)
+        theta_0 += FP32 * min(CHUNK_SIZE[how.device], trained)
     if isinstance(method.regulariser, Kl) and method.adapter is None:
         base = (shape.stored_bytes if how.half else FP32) * shape.weights
     # These three differ from moment to moment; the rest is there all the time.
@@ -114,6 +114,7 @@ def _moments(
         forward = scored = backward = layers + copies
         scored += ends
     logits = _logits(shape, method, how, one)
+    update = how.optimizer.temporary_bytes(trained // _parts(how), shape.head, how.device)
     # DDP's gradient stays where it is sent from.
     ddp = how.ranks > 1 and not how.sharded
     before = gradient if one.accumulates or ddp else 0
@@ -129,7 +130,11 @@ def _moments(
         # The embedding, last of all: where it is the head, two gradients and then their sum; on a
         # CPU, in one process, one alone.
         (gradient, 0, made * (2 * shape.tied * (not alone) + one.accumulates)),
-        (gradient, how.optimizer.working(trained // _parts(how), shape.head, how.device), 0),
+        (
+            gradient,
+            how.optimizer.temporary_bytes(trained // _parts(how), shape.head, how.device),
+            0,
+        ),
     ]
 
 
@@ -150,8 +155,8 @@ def _state(shape: Shape, method: Method, how: Arithmetic) -> float:
     """Bytes of the optimizer's state; embedding and head may be kept otherwise than the rest."""
     trained = trained_numbers(shape, method)
     if method.adapter is not None:
-        return how.optimizer.state(trained)
-    return how.optimizer.state(trained, shape.head, 0 if shape.tied else shape.head)
+        return how.optimizer.state_bytes(trained)
+    return how.optimizer.state_bytes(trained, shape.head, 0 if shape.tied else shape.head)
 
 
 def _logits(shape: Shape, method: Method, how: Arithmetic, one: Pass) -> float:

@@ -117,7 +117,7 @@ def choose(
     sizes = [n for n in range(batch, 0, -1) if batch % n == 0]
     if typed is not None:
         sizes = [typed]
-    elif method.objective.sees_a_pass:
+    elif method.objective.depends_on_micro_batch:
         sizes = [batch]  # no other is free
     ways = [again] if isinstance(again, bool) else [False, True]
     plans = []

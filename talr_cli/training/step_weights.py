@@ -64,10 +64,10 @@ class StepWeights:
         own: list[int] = []  # which of them are this rank's
         for tokens, weight in zip(batches, weights, strict=True):
             known = [tokens.log_probs.detach(), *(getattr(tokens, name) for name in names)]
-            columns = [weight, tokens.places(), *known]
+            columns = [weight, tokens.sequence_index(), *known]
             values = torch.stack([one.to(weight) for one in columns], dim=1)
             own.append(len(shares) + self._accelerator.process_index)
-            for share, count in self._of_ranks(values, len(tokens.sizes())):
+            for share, count in self._of_ranks(values, len(tokens.target_counts())):
                 shares.append(share)
                 sequences.append(count)
         # A row belongs to one share: those of different shares are different sequences.
@@ -83,7 +83,7 @@ class StepWeights:
             counts=sequence.new_zeros(first).index_add(0, sequence, ones),
             **{name: whole[:, 3 + number] for number, name in enumerate(names)},
         )
-        made = self._objective.over_step(whole[:, 0], tokens, self._step).detach()
+        made = self._objective.step_weights(whole[:, 0], tokens, self._step).detach()
         parts = made.split([len(share) for share in shares])
         return [parts[one].to(weights[0]) for one in own]
 

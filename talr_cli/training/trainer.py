@@ -206,7 +206,7 @@ class MethodTrainer(SFTTrainer):
 
     def _score_without_gradient(self, batch: Any) -> TargetTokens:
         inputs = self._prepare_inputs(dict(batch))
-        if self.objective.sees_base_alone:
+        if self.objective.sees_only_base:
             return base_tokens(inputs)
         training = self.model.training
         self.model.eval()
@@ -274,7 +274,7 @@ class MethodTrainer(SFTTrainer):
     def _follow_loss(self, schedule: Schedule) -> None:
         """Let the schedule see the loss of the step, once it is whole."""
         if self.accelerator.sync_gradients:
-            schedule.see(float(self.accelerator.reduce(self._step_loss, "sum")))
+            schedule.observe(float(self.accelerator.reduce(self._step_loss, "sum")))
             self._step_loss = 0.0
             rates: Any = self.lr_scheduler
             rates.ask_again()

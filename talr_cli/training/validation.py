@@ -21,7 +21,7 @@ class ValidationLoss:
 
     def add(self, tokens: TargetTokens) -> None:
         """A batch of this rank. All ranks must call."""
-        counts = tokens.sizes()
+        counts = tokens.target_counts()
         rows = torch.stack([tokens.sequence_losses().float() * counts, counts.float()], dim=1)
         if self._accelerator.num_processes > 1:
             # Every rank has as many rows, the first ones twice if need be: there they are left out.

@@ -14,7 +14,7 @@ from optimizer_step import rows, stub_tokenizer, trainer_gradient
 from small_models import made
 
 from talr_cli.errors import UserError
-from talr_cli.methods.adapters import Lora, warn_of_low_rate
+from talr_cli.methods.adapters import Lora, warn_of_low_lr
 from talr_cli.methods.objectives import Sft
 from talr_cli.models import loading, saving, sources
 from talr_cli.models.frozen import check_base_dtype, is_whole, load_frozen
@@ -116,8 +116,8 @@ def test_qlora_saves_the_checkpoints_own_weights_and_the_adapters(tiny_config, t
 
 
 def test_a_rate_of_full_fine_tuning_is_warned_of(caplog):
-    warn_of_low_rate(2e-4)
+    warn_of_low_lr(2e-4)
     assert not caplog.text
-    warn_of_low_rate(2e-5)
+    warn_of_low_lr(2e-5)
     assert "lr=2e-5 is a rate for training all weights" in caplog.text
     assert "try lr=2e-4" in caplog.text

@@ -97,7 +97,7 @@ def test_a_batch_that_fits_stays_whole_on_a_cpu(config):
 
 def test_an_objective_that_looks_at_a_pass_keeps_its_batch_whole(config):
     looking = composition.load("train", ["method=talr", "objective.tau_scope=microbatch"])
-    assert looking.parts.objective.sees_a_pass
+    assert looking.parts.objective.depends_on_micro_batch
     one = choose(QWEN, looking.parts, config.trainer, GPU, ALIKE, 60 * GIB)
     assert (one.rows, one.checkpointing) == (16, True)
 
