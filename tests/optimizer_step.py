@@ -221,7 +221,7 @@ def trainer_gradient(
         train_dataset=Dataset.from_list(batch),
     )
     trainer.train()
-    trainer.leave_model_as_loaded()
+    trainer.restore_model()
     return seen["gradient"], seen["loss"]
 
 

@@ -48,7 +48,7 @@ def _there(device: str) -> float:
 def _check_state(run: Run, shape: Shape, there: float) -> None:
     where = "of the GPU are free" if run.device == "cuda" else "is what this machine has"
     how = _arithmetic(run, half=True)
-    planner.check_state(run.config.model.name, shape, run.method, how, there, where)
+    planner.check_minimum(run.config.model.name, shape, run.method, how, there, where)
 
 
 def cut_up(run: Run, half: bool) -> TrainerConfig:
@@ -75,7 +75,7 @@ def cut_up(run: Run, half: bool) -> TrainerConfig:
     log.info("%s", plan.line(max(1, trainer.batch_size // how.ranks)))
     if not plan.fits:
         longest = max(len(row.input_ids) for row in (*run.rows, *run.general))
-        log.warning("%s", planner.warning(plan, shape, run.method, how, longest))
+        log.warning("%s", planner.overrun_warning(plan, shape, run.method, how, longest))
     return replace(trainer, micro_batch_size=plan.rows, gradient_checkpointing=plan.checkpointing)
 
 
@@ -101,14 +101,14 @@ def _plan(
     attention = run.config.model.attention
     joined, varlen = expected_kernel(shape, trainer, attention, how.half, run.device)
     along, of_along = _taken_along(run)
-    rows = planner.Rows(
+    rows = planner.RowLengths(
         [len(row.input_ids) for row in run.rows],
         [len(row.targets) + more for row, more in zip(run.rows, of_along, strict=True)],
         joined=joined,
         along=along,
         varlen=varlen,
     )
-    return planner.choose(shape, run.method, trainer, how, rows, free)
+    return planner.choose_plan(shape, run.method, trainer, how, rows, free)
 
 
 def expected_kernel(
@@ -122,7 +122,7 @@ def expected_kernel(
 
     flash = attention not in ("sdpa", "eager")
     of_torch = device == "cuda" and attention == "sdpa" and half
-    kernel = flash or (of_torch and varlen.kernel() is not None)
+    kernel = flash or (of_torch and varlen.find_kernel() is not None)
     joined = trainer.padding_free
     if joined is None:
         joined = shape.linear is None and (kernel or device == "cpu")

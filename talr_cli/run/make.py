@@ -188,7 +188,7 @@ def _trained(
     deterministic: bool,
 ) -> tuple[Any, dict[str, Any]] | None:
     """As `_train`; `facts` go into the `training` results as they are."""
-    from talr_cli.training.determinism import same_bits
+    from talr_cli.training.determinism import deterministic_sums
     from talr_cli.training.loop import TrainingData, make_trainer, train
 
     config, renderer = run.config, run.renderer
@@ -200,8 +200,8 @@ def _trained(
         return model if adapter is None else adapter.wrap(model, config.model.path)
 
     setting = setting_of(config, run.device)
-    setting = replace(setting, trainer=cut_up(run, setting.half is not None))
-    model = _load_to_train(run, setting.half)
+    setting = replace(setting, trainer=cut_up(run, setting.autocast_dtype is not None))
+    model = _load_to_train(run, setting.autocast_dtype)
     trainer = make_trainer(
         setting,
         model,
@@ -214,7 +214,7 @@ def _trained(
         config.model.path,
     )
     keeps = {point.config.at: partial(_keep, point, stop) for point in points}
-    with same_bits(deterministic, model, run.device):
+    with deterministic_sums(deterministic, model, run.device):
         return train(trainer, run.directory, tracker, stop, load_plain, config.at, keeps)
 
 

@@ -35,14 +35,14 @@ def told(run: Run) -> Iterator[None]:
 
 
 def _numbers(run: Run, error: Exception) -> str:
-    from talr_cli.training.spent import peak_memory
+    from talr_cli.training.spent import peak_memory_gib
 
     match = _BYTES.search(str(error))
     wanted = "" if match is None else f" for {float(match[1]) * _UNITS[match[2]] / 2**30:.2f} GiB"
     where = "the GPU's" if run.device == "cuda" else "this machine's"
     return (
         f"training ran out of {where} memory: there was no room{wanted} more, "
-        f"{peak_memory(run.device):.2f} GiB were taken at most"
+        f"{peak_memory_gib(run.device):.2f} GiB were taken at most"
     )
 
 

@@ -1,4 +1,4 @@
-"""What is logged for an optimizer step, gathered over its micro-batches and ranks."""
+"""The metrics that are logged for an optimizer step, over its micro-batches and ranks."""
 
 from __future__ import annotations
 
@@ -30,28 +30,29 @@ class StepStatistics:
         tau: torch.Tensor | None,
         input_tokens: int,
     ) -> None:
+        """Add a micro-batch of this rank: its targets, their weights[N] and its tau."""
         self._losses.append(-tokens.log_probs.detach().float())
         self._weights.append(weights.detach().float())
         self._tau = tau
         self._tokens += input_tokens
 
     def add_penalty(self, value: torch.Tensor) -> None:
-        """A regulariser's part of the step's loss, on this rank."""
+        """Add this rank's part of a regulariser's penalty."""
         self._penalty = value if self._penalty is None else self._penalty + value
 
     def flush(
         self, accelerator: Accelerator, loss_scale: torch.Tensor | None = None
     ) -> dict[str, float]:
-        """Metrics since the last flush; empty when nothing was added. All ranks must call.
+        """The metrics since the last flush, empty if nothing was added. All ranks must call.
 
-        They are copied to the host together: each copy makes it wait for the device.
+        They are copied to the host in one go, since every copy makes it wait for the device.
         """
         if not self._losses:
             return {}
         losses = gather_ragged(torch.cat(self._losses), accelerator)
         weights = gather_ragged(torch.cat(self._weights), accelerator)
         penalty = self._penalty
-        found = {
+        metrics = {
             "loss": losses.mean(),
             "hard_token_share": (losses.neg().exp() < HARD_TOKEN_PROBABILITY).float().mean(),
             "weight_mean": weights.mean(),
@@ -63,25 +64,25 @@ class StepStatistics:
             "grad_norm": self.grad_norm,
             "loss_scale": loss_scale,
         }
-        # The norm of gradients that FSDP2 has split up is split up too.
-        there = {
-            name: (one.full_tensor() if isinstance(one, DTensor) else one).float()
-            for name, one in found.items()
-            if one is not None
+        # The norm of sharded gradients is a sharded tensor itself.
+        tensors = {
+            name: (metric.full_tensor() if isinstance(metric, DTensor) else metric).float()
+            for name, metric in metrics.items()
+            if metric is not None
         }
-        read = torch.stack(list(there.values())).tolist()
-        now = time.perf_counter()
-        metrics = {
-            **dict(zip(there, read, strict=True)),
+        numbers = torch.stack(list(tensors.values())).tolist()
+        seconds = time.perf_counter() - self._since
+        flushed = {
+            **dict(zip(tensors, numbers, strict=True)),
             "target_tokens": len(losses),
-            "tokens_per_second": self._tokens * accelerator.num_processes / (now - self._since),
+            "tokens_per_second": self._tokens * accelerator.num_processes / seconds,
         }
         self.__init__()  # type: ignore[misc]
-        return metrics
+        return flushed
 
 
 def gather_ragged(values: torch.Tensor, accelerator: Accelerator) -> torch.Tensor:
-    """values[N] of every rank, N differing between ranks, joined in rank order."""
+    """The values[N] of all ranks, whose N may differ, concatenated in the order of ranks."""
     if accelerator.num_processes == 1:
         return values
     padded = accelerator.pad_across_processes(values, pad_index=float("nan"))

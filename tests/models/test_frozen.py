@@ -18,7 +18,7 @@ from talr_cli.methods.adapters import Lora, warn_of_low_lr
 from talr_cli.methods.objectives import Sft
 from talr_cli.models import loading, saving, sources
 from talr_cli.models.frozen import check_base_dtype, is_whole, load_frozen
-from talr_cli.training.points import copy_of
+from talr_cli.training.points import gather_model
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_an_adapter_is_merged_in_fp32_whatever_its_base_was_held_in(stored):
         )
 
     trainer = SimpleNamespace(model=held, accelerator=Accelerator(cpu=True))
-    copy = copy_of(trainer, load_plain)
+    copy = gather_model(trainer, load_plain)
     assert is_whole(copy)
     merged = copy.merge_and_unload().state_dict()
     assert same(whole.merge_and_unload().state_dict(), merged)
