@@ -173,9 +173,9 @@ def _has_base(
 def follow_scoring(config: EvalConfig) -> None:
     """What the other ranks do: compute their share of what rank 0 orders."""
     from talr_cli.evaluation.data_parallel import Follower
-    from talr_cli.evaluation.evaluate import load_ready
+    from talr_cli.evaluation.evaluate import load_to_score
 
-    follower = Follower(partial(load_ready, device=choose_device(config.device)))
+    follower = Follower(partial(load_to_score, device=choose_device(config.device)))
     for order in ranks.orders():
         follower.answer(order)
 

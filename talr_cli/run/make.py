@@ -79,10 +79,10 @@ def follow(runs: Sequence[Run]) -> None:
         runs: All runs that rank 0 may order to be trained.
     """
     from talr_cli.evaluation.data_parallel import Follower
-    from talr_cli.evaluation.evaluate import load_ready
+    from talr_cli.evaluation.evaluate import load_to_score
 
     known = {one.identity: one for one in runs}
-    follower = Follower(partial(load_ready, device=runs[0].device))
+    follower = Follower(partial(load_to_score, device=runs[0].device))
     for order in ranks.orders():
         if isinstance(order, tuple) and order[0] == TRAIN:
             _, which, points = order

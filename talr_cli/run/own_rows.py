@@ -53,10 +53,10 @@ def with_own_rows(run: Run) -> tuple[Run, dict[str, int]]:
 def _right(run: Run, replay: SelfReplay) -> tuple[list[Example], int]:
     """(the right answers, how many answers were drawn)."""
     from talr_cli.evaluation.domain import answer_budget
-    from talr_cli.evaluation.evaluate import load_ready
-    from talr_cli.evaluation.generation import DRAWN_AT_ONCE
+    from talr_cli.evaluation.evaluate import load_to_score
+    from talr_cli.evaluation.generation import SAMPLED_AT_ONCE
     from talr_cli.evaluation.memory import BatchSize
-    from talr_cli.evaluation.own_answers import right_answers
+    from talr_cli.evaluation.own_answers import correct_answers
     from talr_cli.models.checks import check_loads
 
     scorer = run.splits.scorer
@@ -64,8 +64,8 @@ def _right(run: Run, replay: SelfReplay) -> tuple[list[Example], int]:
         raise ValueError("replay=self without a scorer")
     config, renderer = run.config, run.renderer
     asked = [one for one in run.splits.train if _is_rendered(renderer, one)]
-    found = right_answers(
-        partial(load_ready, run.source, config.model, run.device),
+    found = correct_answers(
+        partial(load_to_score, run.source, config.model, run.device),
         f"{run.source.fingerprint} {run.device}",
         check_loads(run.source, config.model, to_train=True),
         renderer,
@@ -74,7 +74,7 @@ def _right(run: Run, replay: SelfReplay) -> tuple[list[Example], int]:
         replay.max_new_tokens or answer_budget(asked, renderer),
         replay.samples,
         replay.temperature,
-        BatchSize(DRAWN_AT_ONCE),
+        BatchSize(SAMPLED_AT_ONCE),
     )
     give_back()  # the base, before another copy of it is loaded
     return found, len(asked) * replay.samples

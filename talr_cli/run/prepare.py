@@ -19,7 +19,7 @@ from talr_cli.data.duplicates import check_overlap
 from talr_cli.data.encoding import rows_of_dataset, rows_to_train
 from talr_cli.data.rendering import Rendered, Renderer, load_renderer
 from talr_cli.errors import UserError, reason_of
-from talr_cli.evaluation.self_score import check_tests
+from talr_cli.evaluation.self_score import check_test_rows
 from talr_cli.methods.checks import check_objective, check_schedule
 from talr_cli.methods.method import Method
 from talr_cli.methods.replay import Replay, SelfReplay
@@ -114,7 +114,7 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
         lacks = "scorer" if splits.scorer is None else "test rows: dataset.test=FILE gives them"
         log.warning("there will be no domain score: the dataset has no %s", lacks)
     if config.eval and splits.scorer is not None:
-        check_tests(settings, renderer, tests, splits.scorer, config.domain)
+        check_test_rows(settings, renderer, tests, splits.scorer, config.domain)
     found = "auto: no GPU is seen" if device == "cpu" else "auto: the GPU"
     found = found if config.device == "auto" else "as asked for"
     log.info("device: %s (%s), precision: %s (%s)", device, found, precision, why)

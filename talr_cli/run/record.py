@@ -10,7 +10,7 @@ from talr_cli.data.base import Example, Splits
 from talr_cli.data.choices import possible_completions
 from talr_cli.data.splitting import even_share
 from talr_cli.evaluation.config import DomainEvalConfig
-from talr_cli.evaluation.general.local_data import files_below, files_read, task_folder
+from talr_cli.evaluation.general.local_data import files_below, local_data_files, task_folder
 from talr_cli.fields import plain
 from talr_cli.models.sources import ModelSource
 from talr_cli.run.config import EvalConfig, TrainConfig
@@ -50,7 +50,7 @@ def scoring_identity(config: TrainConfig | EvalConfig) -> str:
             settings[section].pop(key, None)
     if config.suite.drift:
         settings["drift"] = "over prompts spread evenly"  # it was over the first of many
-    files = files_read(config.suite)
+    files = local_data_files(config.suite)
     suite = settings["suite"]
     if suite["task_dir"] not in (None, "mini"):
         files |= files_below(task_folder(suite["task_dir"]))

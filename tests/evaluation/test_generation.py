@@ -25,9 +25,9 @@ from talr_cli.evaluation.choosing import _read_each
 from talr_cli.evaluation.config import DomainEvalConfig
 from talr_cli.evaluation.domain import answer_budget, evaluate_domain
 from talr_cli.evaluation.general.suite import evaluate_general
-from talr_cli.evaluation.generation import Request, greedy
+from talr_cli.evaluation.generation import Request, generate_batch
 from talr_cli.evaluation.memory import BatchSize
-from talr_cli.evaluation.reading import cache_name, takes_padding
+from talr_cli.evaluation.reading import cache_name, ignores_padding
 from talr_cli.evaluation.self_score import check_prompts
 from talr_cli.models import loading
 from talr_cli.models.row_batches import batches_of
@@ -152,11 +152,11 @@ def test_what_a_generation_config_asks_for_changes_no_answer(model, renderer, ca
     model.generation_config = asked
     assert answers() == expected
     assert model.generation_config is asked
-    said = generation.not_inherited(model)
+    said = generation.ignored_settings(model)
     for name in {*WISHES, *banned, *biased} - {"do_sample", "use_cache"}:
         assert f"{name}=" in said
     model.generation_config = own
-    assert generation.not_inherited(model) == ""
+    assert generation.ignored_settings(model) == ""
 
 
 def test_an_answer_is_cut_where_the_budget_ends_before_it(model, renderer):
@@ -174,7 +174,7 @@ def test_a_row_that_has_ended_leaves_the_batch():
     model.register_forward_pre_hook(
         lambda module, args, kwargs: read.append(len(kwargs["input_ids"])), with_kwargs=True
     )
-    greedy(model, [Request((5, 6, 7), budget) for budget in (1, 5, 3)], ends=())
+    generate_batch(model, [Request((5, 6, 7), budget) for budget in (1, 5, 3)], ends=())
     assert read == [3, 2, 2, 1, 1]
 
 
@@ -184,8 +184,8 @@ def test_rows_of_other_lengths_change_no_answer(kind):
     model, lengths = small_models.made(kind), (20, 7, 12, 7)
     ids = small_models.token_ids(rows=4, length=20).tolist()
     rows = [Request(tuple(row[:length]), 6) for row, length in zip(ids, lengths, strict=True)]
-    assert takes_padding(model) == (kind == "llama")
-    for row, (answer, cut) in zip(rows, greedy(model, rows, ends=()), strict=True):
+    assert ignores_padding(model) == (kind == "llama")
+    for row, (answer, cut) in zip(rows, generate_batch(model, rows, ends=()), strict=True):
         tokens = list(row.prompt)
         for _ in range(6):
             logits = model(torch.tensor([tokens]), use_cache=False).logits[0, -1]

@@ -11,10 +11,10 @@ import transformers as hf
 from small_models import SIZE
 
 from talr_cli.data.rendering import Rendered
-from talr_cli.evaluation.continuations import Choices, read_once
+from talr_cli.evaluation.continuations import Choices, continuation_likelihoods
 from talr_cli.evaluation.drift import predictions
-from talr_cli.evaluation.generation import Request, greedy
-from talr_cli.evaluation.reading import takes_padding
+from talr_cli.evaluation.generation import Request, generate_batch
+from talr_cli.evaluation.reading import ignores_padding
 from talr_cli.models.checks import length_switch
 from talr_cli.run.fit import _one_by_one_if_need_be
 from talr_cli.training.base_losses import target_losses
@@ -68,10 +68,13 @@ def test_drift_and_losses_are_of_each_row_alone(model, alone):
 
 def test_answers_are_of_each_row_alone(model):
     rows = [Request(tuple(row), 6) for row in ROWS]
-    assert greedy(model, rows, ()) == [greedy(model, [row], ())[0] for row in rows]
-    assert takes_padding(model, SWITCH)
-    assert not takes_padding(model, SWITCH + 1)
-    assert read_once(model, [Choices(row, [[5, 6], [7]]) for row in ROWS], 8, None) is None
+    assert generate_batch(model, rows, ()) == [generate_batch(model, [row], ())[0] for row in rows]
+    assert ignores_padding(model, SWITCH)
+    assert not ignores_padding(model, SWITCH + 1)
+    assert (
+        continuation_likelihoods(model, [Choices(row, [[5, 6], [7]]) for row in ROWS], 8, None)
+        is None
+    )
 
 
 @pytest.mark.parametrize(
