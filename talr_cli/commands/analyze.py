@@ -11,7 +11,7 @@ from talr_cli.config import composition
 from talr_cli.config.commands import AnalyzeConfig
 from talr_cli.config.composition import Composed
 from talr_cli.config.stored import for_the_run, of_run
-from talr_cli.data.encoding import rows_of_dataset
+from talr_cli.data.encoding import encode_dataset_rows
 from talr_cli.data.rendering import load_renderer
 from talr_cli.errors import UserError
 from talr_cli.models.checkpoints import checkpoint, run_of
@@ -44,7 +44,9 @@ def analyze(composed: Composed[AnalyzeConfig]) -> None:
     model = config.model
     source = resolve(model) if config.ckpt is None else checkpoint(config.ckpt, run, model)
     renderer = load_renderer(source, model)
-    encoded = rows_of_dataset(config.dataset, rows, renderer, config.max_length, limit="max_length")
+    encoded = encode_dataset_rows(
+        config.dataset, rows, renderer, config.max_length, limit="max_length"
+    )
     if not encoded:
         raise UserError(f"dataset={config.dataset.name} has no training row")
 

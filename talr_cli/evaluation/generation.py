@@ -103,7 +103,7 @@ def decode_answers(
     """Decode answers; `found` are their tokens, as `generate_batch` returns them."""
     return [
         Answer(
-            renderer.text_of(tokens),
+            renderer.decode(tokens),
             cut,
             row.max_new_tokens < max_new_tokens,
         )

@@ -119,6 +119,6 @@ def _answer_piece(
 
     file = cache_dir() / "own_answers" / f"{key}.json.gz"
     texts = [
-        (renderer.text_of(tokens), cut) for tokens, cut in cached_answers(file, repeated, answer)
+        (renderer.decode(tokens), cut) for tokens, cut in cached_answers(file, repeated, answer)
     ]
     return [texts[place : place + samples] for place in range(0, len(texts), samples)]

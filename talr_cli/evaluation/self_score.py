@@ -56,7 +56,7 @@ def self_score(renderer: Renderer, examples: Sequence[Example], scorer: Scorer) 
         if not example.completion.strip() and example.reply_fields:
             continue
         rows += 1
-        output = renderer.answer(targets)
+        output = renderer.decode_answer(targets)
         try:
             verdict = scorer(without_thoughts(output), example.reference)
         except ValueError as error:

@@ -192,7 +192,7 @@ def _trained(
     from talr_cli.training.loop import TrainingData, make_trainer, train
 
     config, renderer = run.config, run.renderer
-    shown = renderer.marked(run.rows[0])
+    shown = renderer.mark_targets(run.rows[0])
     log.info("one training row, trained tokens between ⟦ and ⟧:\n%s", shown)
 
     def load_plain() -> Any:

@@ -9,7 +9,7 @@ from functools import partial
 
 from talr_cli import ranks
 from talr_cli.data.base import Example
-from talr_cli.data.encoding import rows_to_train
+from talr_cli.data.encoding import encode_training_rows
 from talr_cli.data.rendering import Renderer, RowError
 from talr_cli.errors import UserError
 from talr_cli.methods.replay import SelfReplay
@@ -39,14 +39,14 @@ def with_own_rows(run: Run) -> tuple[Run, dict[str, int]]:
         )
     limit = run.config.trainer.max_length
     # An answer that the template would change is left out: it would not be the base's own.
-    rows = rows_to_train(
+    rows = encode_training_rows(
         examples, run.renderer, limit, "answers of the base", skip=True, max_bad_share=1.0
     )
     random.Random(run.config.seed).shuffle(rows)
     facts = {"own_answers": asked, "own_rows": len(rows)}
     if replay.share == 1:
         return replace(run, rows=rows, general=[]), facts
-    log.info("one of them, trained tokens between ⟦ and ⟧:\n%s", run.renderer.marked(rows[0]))
+    log.info("one of them, trained tokens between ⟦ and ⟧:\n%s", run.renderer.mark_targets(rows[0]))
     return replace(run, general=rows), facts
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from talr_cli import ranks
 from talr_cli.data.base import Splits
 from talr_cli.data.duplicates import check_overlap
-from talr_cli.data.encoding import rows_of_dataset, rows_to_train
+from talr_cli.data.encoding import encode_dataset_rows, encode_training_rows
 from talr_cli.data.rendering import Rendered, Renderer, load_renderer
 from talr_cli.errors import UserError, reason_of
 from talr_cli.evaluation.self_score import check_test_rows
@@ -190,7 +190,7 @@ def _replay_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> lis
         )
     if not isinstance(config.replay, Replay):
         return []
-    rows = rows_to_train(
+    rows = encode_training_rows(
         config.replay.examples(), renderer, config.trainer.max_length, "replay rows", skip=None
     )
     if not rows:
@@ -200,7 +200,7 @@ def _replay_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> lis
 
 
 def _training_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> list[Rendered]:
-    rows = rows_of_dataset(config.dataset, splits.train, renderer, config.trainer.max_length)
+    rows = encode_dataset_rows(config.dataset, splits.train, renderer, config.trainer.max_length)
     if not rows:
         raise UserError(f"dataset={config.dataset.name} has no training row")
     # Rows that are not scored may be those that are trained on.
@@ -212,7 +212,7 @@ def _validation_rows(config: TrainConfig, splits: Splits, renderer: Renderer) ->
     """Those whose loss is asked for."""
     dataset, limit = config.dataset, config.trainer.max_length
     if config.trainer.validate:
-        rows = rows_of_dataset(dataset, splits.validation, renderer, limit, "validation rows")
+        rows = encode_dataset_rows(dataset, splits.validation, renderer, limit, "validation rows")
         if not rows:
             where = ": dataset.validation=FILE gives them" * hasattr(dataset, "validation")
             raise UserError(

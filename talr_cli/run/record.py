@@ -8,7 +8,7 @@ from typing import Any
 
 from talr_cli.data.base import Example, Splits
 from talr_cli.data.choices import possible_completions
-from talr_cli.data.splitting import even_share
+from talr_cli.data.splitting import sample_evenly
 from talr_cli.evaluation.config import DomainEvalConfig
 from talr_cli.evaluation.general.local_data import files_below, local_data_files, task_folder
 from talr_cli.fields import plain
@@ -99,7 +99,7 @@ def domain_rows(domain: DomainEvalConfig, splits: Splits) -> list[Example]:
     Raises:
         UserError: Answers are chosen by likelihood, and a row has no choices.
     """
-    tests = even_share(splits.test, domain.limit)
+    tests = sample_evenly(splits.test, domain.limit)
     if domain.answer_by == "likelihood":
         possible_completions(tests)
     return tests

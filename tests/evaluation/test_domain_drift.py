@@ -185,7 +185,9 @@ def test_a_gpu_that_does_not_hold_both_holds_the_base_alone(free, events, monkey
         def __del__(self):
             seen.append("gone")
 
-    found = evaluate._in_place_of(OnGpu(seen), Base, lambda base: seen.append("asked") or 5)
+    found = evaluate._run_with_other_model(
+        OnGpu(seen), Base, lambda base: seen.append("asked") or 5
+    )
     assert found == 5
     assert seen[: len(events)] == events
     assert seen.count("gone") == 1

@@ -21,7 +21,7 @@ from talr_cli.data.base import Example
 from talr_cli.data.rendering import Rendered
 from talr_cli.errors import UserError
 from talr_cli.evaluation import generation
-from talr_cli.evaluation.choosing import _read_each
+from talr_cli.evaluation.choosing import _read_separately
 from talr_cli.evaluation.config import DomainEvalConfig
 from talr_cli.evaluation.domain import answer_budget, evaluate_domain
 from talr_cli.evaluation.general.suite import evaluate_general
@@ -72,7 +72,7 @@ def alone(model, renderer, example, stops=()):
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
 @pytest.mark.parametrize("most_tokens", [1, 300, 10**9])
 def test_answers_do_not_depend_on_the_batch(model, renderer, monkeypatch, batch_size, most_tokens):
-    monkeypatch.setattr(generation, "_cached_tokens", lambda model: most_tokens)
+    monkeypatch.setattr(generation, "_most_cached_tokens", lambda model: most_tokens)
     examples = questions()
     # Some rows end early: by a token that a row of the middle says.
     stop = alone(model, renderer, examples[3])[4]
@@ -105,7 +105,7 @@ def test_batches_hold_every_row_once_and_keep_to_both_limits(lengths, most_rows,
 
 
 def test_the_cache_of_a_full_batch_is_as_large_as_the_weights(model):
-    tokens = generation._cached_tokens(model)
+    tokens = generation._most_cached_tokens(model)
     output = model(torch.zeros(1, 7, dtype=torch.long), use_cache=True)
     cache = output[cache_name(output)]
     numbers = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
@@ -203,7 +203,7 @@ def test_rows_of_other_lengths_change_no_likelihood(kind):
         ]
         for row, length in zip(ids, (20, 9, 14), strict=True)
     ]
-    found = _read_each(model, answers, 0, BatchSize(4))
+    found = _read_separately(model, answers, 0, BatchSize(4))
     for own, totals in zip(answers, found, strict=True):
         for one, total in zip(own, totals, strict=True):
             with torch.no_grad():
