@@ -213,7 +213,7 @@ def missing(keep: str) -> Iterator[str]:
         for model in SHAPES
     }
     for model, config in configs.items():
-        if sources.resolve_here(config) is None:
+        if sources.resolve_offline(config) is None:
             yield from cannot_be_had(model, config.path)
     for hub_id, name in [*data_sets(), *BENCHMARKS]:
         yield from cannot_be_loaded(hub_id, name)

@@ -138,7 +138,7 @@ def make_trainer(
     from transformers import PrinterCallback
 
     from talr_cli.config import composition
-    from talr_cli.models.frozen import rounded
+    from talr_cli.models.frozen import round_layers
     from talr_cli.models.sources import ModelSource
     from talr_cli.run.make import setting_of
     from talr_cli.runs.run_directory import RunDirectory
@@ -153,7 +153,7 @@ def make_trainer(
     folder = Path(tempfile.mkdtemp())
     setting = setting_of(config, device)
     if getattr(config.adapter, "base_dtype", None) == "auto" and setting.autocast_dtype is not None:
-        model = rounded(model, setting.autocast_dtype)
+        model = round_layers(model, setting.autocast_dtype)
     tokenizer = byte_tokenizer()
     if of_trl:
         trainer = trl_trainer(setting, folder, method.removeprefix("trl-"), model, tokenizer, rows)

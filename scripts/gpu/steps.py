@@ -167,7 +167,7 @@ def _planned(
     """(overrides that `talr train` chooses for `auto`, its estimate in GiB for the seen passes)."""
     from talr_cli.config import composition
     from talr_cli.models.device_memory import free_memory
-    from talr_cli.models.shape import of_settings
+    from talr_cli.models.shape import shape_from_config
     from talr_cli.run.fit import expected_kernel
     from talr_cli.run.make import setting_of
     from talr_cli.training import planner
@@ -178,7 +178,7 @@ def _planned(
     method, trainer = config.parts, config.trainer
     plain = random_model(settings, "meta")
     sizes = {name: (tuple(one.shape), 2) for name, one in plain.named_parameters()}
-    shape = of_settings(plain.config.to_dict(), sizes)
+    shape = shape_from_config(plain.config.to_dict(), sizes)
     assert shape is not None
     half = setting_of(config, device).autocast_dtype is not None
     how = Arithmetic(device, half, config.optimizer, deterministic=trainer.deterministic)

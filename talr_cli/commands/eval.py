@@ -8,7 +8,7 @@ from talr_cli import progress, ranks
 from talr_cli.config import composition
 from talr_cli.config.composition import Composed
 from talr_cli.config.stored import for_the_run, of_run
-from talr_cli.models.checkpoints import run_of
+from talr_cli.models.checkpoints import find_run
 from talr_cli.report.show import show
 from talr_cli.run.checkpoint import follow_scoring, made_of, score_checkpoint
 from talr_cli.run.config import EvalConfig
@@ -39,7 +39,7 @@ def evaluate_checkpoint(composed: Composed[EvalConfig]) -> None:
 
 def evaluated(composed: Composed[EvalConfig]) -> RunDirectory:
     """The directory with the scores of `ckpt`, made now or found."""
-    config, run, made = composed.config, run_of(composed.config.ckpt), None
+    config, run, made = composed.config, find_run(composed.config.ckpt), None
     if run is not None:
         found = of_run("eval", composed, run)
         config = found.config

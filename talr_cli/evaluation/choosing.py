@@ -19,7 +19,7 @@ from talr_cli.evaluation.continuations import Choices, continuation_likelihoods
 from talr_cli.evaluation.generation import require_room
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.reading import ignores_padding, pad_left
-from talr_cli.models.checks import positions
+from talr_cli.models.checks import max_positions
 
 
 @torch.inference_mode()
@@ -45,7 +45,7 @@ def choice_likelihoods(
         [renderer.encode(replace(example, completion=completion)) for completion in own.values()]
         for example, own in rows
     ]
-    most = positions(model.config.to_dict()) or sys.maxsize
+    most = max_positions(model.config.to_dict()) or sys.maxsize
     for (example, _), own in zip(rows, answers, strict=True):
         require_room(example, max(len(one.input_ids) for one in own), most)
     totals = _read_shared(model, answers, batch_size)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from talr_cli import ranks
 from talr_cli.data.rendering import Renderer
 from talr_cli.models.config import ModelConfig
-from talr_cli.models.device_memory import give_back
+from talr_cli.models.device_memory import release_memory
 from talr_cli.models.sources import ModelSource
 
 if TYPE_CHECKING:
@@ -77,11 +77,11 @@ class Follower:
         """Answer this rank's share of an order, or free the model."""
         if isinstance(order, str):
             self._source = self._model = None
-            give_back()
+            release_memory()
             return
         if order.source != self._source:
             self._model = None
-            give_back()
+            release_memory()
             self._model = self._load(order.source, order.model_config)
             self._source = order.source
         _answer_share(order, self._model)

@@ -22,7 +22,7 @@ from talr_cli.evaluation.base_answers import Tokens, cached_answers
 from talr_cli.evaluation.drift import AskBase
 from talr_cli.evaluation.generation import generate_tokens, make_request, sampler
 from talr_cli.evaluation.memory import BatchSize
-from talr_cli.models.checks import positions
+from talr_cli.models.checks import max_positions
 from talr_cli.runs.identity import run_identity
 
 PROMPTS = 64  # spread evenly over the rows
@@ -52,7 +52,7 @@ def prompts_with_base_answers(
         fingerprint: Identifies the base's weights.
         ask_base: Calls a function with the base, if the answers are not cached.
     """
-    most = positions(settings)
+    most = max_positions(settings)
     budget = min(max_new_tokens, MOST_TOKENS)
     spread = [make_request(renderer, one, budget, most) for one in spread_evenly(examples, PROMPTS)]
     rows = [one for one in spread if one.max_new_tokens > 0]

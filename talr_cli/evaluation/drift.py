@@ -24,9 +24,9 @@ from torch.nn.functional import linear
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from talr_cli import progress
-from talr_cli.models.checks import positions
-from talr_cli.models.head import as_logits, backbone, head_is_plain, head_logits
-from talr_cli.models.row_batches import batches_for
+from talr_cli.models.checks import max_positions
+from talr_cli.models.head import backbone, head_is_plain, head_logits, scale_logits
+from talr_cli.models.row_batches import make_batches_for
 from talr_cli.models.weight_files import files_of_tensors
 from talr_cli.runs.atomic import write_bytes
 from talr_cli.runs.disk import make_folder
@@ -123,7 +123,7 @@ def cross_entropy(
 
     A passage that is longer than the model's positions is truncated.
     """
-    most = positions(model.config.to_dict())
+    most = max_positions(model.config.to_dict())
     sequences: list[list[int]] = [tokenizer(passage).input_ids[:most] for passage in passages]
     nexts = torch.tensor([token for ids in sequences for token in (*ids[1:], ids[0])])
     parts = zip(
@@ -175,7 +175,7 @@ def predictions(
     firsts = [0] * len(sequences) if starts is None else starts
     plain = head_is_plain(model)
     states: list[Any] = [None] * len(sequences)
-    batches = batches_for(model, [len(one) for one in sequences], TOKENS_AT_ONCE)
+    batches = make_batches_for(model, [len(one) for one in sequences], TOKENS_AT_ONCE)
     for number, batch in enumerate(batches):
         progress.reach(number / len(batches))
         width = len(sequences[batch[0]])
@@ -228,7 +228,7 @@ def _load_head(
 def _logits(
     weight: torch.Tensor, bias: torch.Tensor | None, text: Any, hidden: torch.Tensor
 ) -> torch.Tensor:
-    return as_logits(linear(hidden, weight, bias), text)
+    return scale_logits(linear(hidden, weight, bias), text)
 
 
 def _digest(hidden: torch.Tensor) -> str:

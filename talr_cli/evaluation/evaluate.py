@@ -33,8 +33,8 @@ from talr_cli.evaluation.general.tasks import Tasks
 from talr_cli.evaluation.generation import SAMPLED_AT_ONCE, ignored_settings, make_requests
 from talr_cli.evaluation.memory import BatchSize, has_room_for_another, moved_to_cpu
 from talr_cli.evaluation.vllm import Vllm
-from talr_cli.models.adapter import content
-from talr_cli.models.checks import positions
+from talr_cli.models.adapter import weights_identity
+from talr_cli.models.checks import max_positions
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.loading import bf16_is_fast, load_model
 from talr_cli.models.settings import without_router_loss
@@ -94,7 +94,7 @@ def evaluate(
                 vllm.announce(make_requests(model, renderer, rows, budget))
 
         log.info("evaluation: suite %s", suite.name)
-        weights = content(source, model_config)
+        weights = weights_identity(source, model_config)
         kept = ScoreCache(scores, weights)
         general = evaluate_general(model, renderer, suite, tasks, kept, distribute, vllm)
         results["general"] = {**general.results, "processes": processes}
@@ -110,9 +110,11 @@ def evaluate(
             log.info("evaluation: the domain has nothing to score")
 
         if suite.drift:
-            is_base = weights == content(base, model_config)
+            is_base = weights == weights_identity(base, model_config)
             from_base = _Base(base, model_config, scores, is_base)
-            prompts = _drift_prompts(general.prompts, renderer, positions(model.config.to_dict()))
+            prompts = _drift_prompts(
+                general.prompts, renderer, max_positions(model.config.to_dict())
+            )
             along = from_base.answers(model, renderer, rows, budget)
             with progress.share(drifted, label="drift"):
                 results["drift"] = _measure_drift(model, renderer, from_base, prompts, along)

@@ -25,8 +25,8 @@ from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.reading import cache_name, ignores_padding, is_plain_cache, pad_left
-from talr_cli.models.checks import positions
-from talr_cli.models.row_batches import batches_of
+from talr_cli.models.checks import max_positions
+from talr_cli.models.row_batches import make_batches
 from talr_cli.models.saving import end_tokens
 
 # logits[B, V] in fp32 -> tokens[B], the next token of each row.
@@ -78,7 +78,7 @@ def make_requests(
     Raises:
         UserError: A prompt leaves no room for an answer.
     """
-    most = positions(model.config.to_dict())
+    most = max_positions(model.config.to_dict())
     found = [make_request(renderer, one, max_new_tokens, most) for one in examples]
     for example, one in zip(examples, found, strict=True):
         require_room(example, len(one.prompt) + 1, most or sys.maxsize)
@@ -122,7 +122,7 @@ def generate(
     """Greedy answers, in the order of `examples`.
 
     Args:
-        batch_size: The most rows in a batch; batches of long rows are smaller, see `batches_of`.
+        batch_size: The most rows in a batch; batches of long rows are smaller, see `make_batches`.
     """
     rows = make_requests(model, renderer, examples, max_new_tokens)
     found = generate_tokens(model, renderer, rows, batch_size)
@@ -170,7 +170,7 @@ def generate_tokens(
         for index, one in zip(batch, answers, strict=True):
             found[index] = one
 
-    for batch in batches_of(lengths, batch_size.current, _most_cached_tokens(model)):
+    for batch in make_batches(lengths, batch_size.current, _most_cached_tokens(model)):
         batch_size.in_batches(batch, answer)
     return found
 

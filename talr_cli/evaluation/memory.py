@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from talr_cli.models.checks import positions
-from talr_cli.models.device_memory import free_memory, give_back, ran_out
-from talr_cli.models.shape import Shape, of_settings
+from talr_cli.models.checks import max_positions
+from talr_cli.models.device_memory import free_memory, is_out_of_memory, release_memory
+from talr_cli.models.shape import Shape, shape_from_config
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -55,7 +55,7 @@ class BatchSize:
             try:
                 return work(self.current)
             except RuntimeError as error:
-                if self.current == 1 or not ran_out(error):
+                if self.current == 1 or not is_out_of_memory(error):
                     raise
             # Outside of the handler, where the exception's frames would keep tensors alive.
             self._halve()
@@ -77,7 +77,7 @@ class BatchSize:
             "out of memory with %d rows at once: going on with %d", self.current, self.current // 2
         )
         self.current //= 2
-        give_back()
+        release_memory()
 
 
 @contextmanager
@@ -94,7 +94,7 @@ def moved_to_cpu(model: Any) -> Iterator[None]:
 def _move(model: Any, device: Any) -> None:
     with torch.inference_mode(False):  # tensors created in that mode could not be trained
         model.to(device)
-    give_back()
+    release_memory()
 
 
 def has_room_for_another(model: Any) -> bool:
@@ -114,7 +114,7 @@ def rows_that_fit(model: Any, tokens: int) -> int:
     shape, each = shape_of_model(model), model.dtype.itemsize
     if shape is None:
         return min(UNKNOWN, MOST[device])
-    longest = positions(model.config.to_dict()) or tokens
+    longest = max_positions(model.config.to_dict()) or tokens
     eager = model.config._attn_implementation == "eager"
     rows = free_memory(device) / row_bytes(shape, min(tokens, longest), each, eager)
     return 2 ** int(math.log2(min(max(rows, 1), MOST[device])))
@@ -125,7 +125,7 @@ def shape_of_model(model: Any) -> Shape | None:
     tensors = {
         name: (tuple(one.shape), one.element_size()) for name, one in model.named_parameters()
     }
-    return of_settings(model.config.get_text_config(decoder=True).to_dict(), tensors)
+    return shape_from_config(model.config.get_text_config(decoder=True).to_dict(), tensors)
 
 
 def row_bytes(shape: Shape, tokens: int, each: int, eager: bool = False) -> float:
@@ -141,7 +141,7 @@ def row_bytes(shape: Shape, tokens: int, each: int, eager: bool = False) -> floa
     if shape.linear is not None:  # without special kernels such a layer is computed in fp32
         states += LINEAR_STATES * 4 * shape.linear.values * tokens
     if shape.experts is not None:  # a token's state is copied for each of its experts
-        states += EXPERT_STATES * each * shape.experts.taken * shape.hidden * tokens
+        states += EXPERT_STATES * each * shape.experts.per_token * shape.hidden * tokens
     pairs = (1 + each) * tokens**2  # the attention mask, which left padding requires
     if eager:
         pairs += EAGER_PAIRS * each * shape.heads * tokens**2

@@ -25,7 +25,7 @@ from talr_cli.evaluation.generation import (
     sampler,
 )
 from talr_cli.evaluation.memory import BatchSize
-from talr_cli.models.checks import positions
+from talr_cli.models.checks import max_positions
 from talr_cli.models.sources import cache_dir
 from talr_cli.runs.identity import run_identity
 from talr_cli.scorers.base import Scorer
@@ -61,7 +61,7 @@ def correct_answers(
         samples: How many answers are sampled for each prompt.
         temperature: The sampling temperature; 0: greedy, and `samples` is 1.
     """
-    most = positions(settings)
+    most = max_positions(settings)
     every = [(one, make_request(renderer, one, max_new_tokens, most)) for one in examples]
     asked = [(one, what) for one, what in every if what.max_new_tokens > 0]
     model = cache(load)

@@ -17,8 +17,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from talr_cli.models.head import logits_off
-from talr_cli.models.row_batches import rows_are_apart
+from talr_cli.models.head import logit_distance
+from talr_cli.models.row_batches import can_batch_lengths
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def ignores_padding(model: Any, longest: int = 0) -> bool:
     Args:
         longest: The tokens of the longest row, with its answer.
     """
-    if not rows_are_apart(model, longest):
+    if not can_batch_lengths(model, longest):
         return False
     if model not in _TAKES_PADDING:
         vocabulary = model.config.get_text_config(decoder=True).vocab_size
@@ -118,7 +118,7 @@ def ignores_padding(model: Any, longest: int = 0) -> bool:
             logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **where).logits
             found.append(logits[-1, -1].float())
         close = 1e-3 if model.dtype == torch.float32 else 0.1
-        _TAKES_PADDING[model] = logits_off(*found) <= close
+        _TAKES_PADDING[model] = logit_distance(*found) <= close
         if not _TAKES_PADDING[model]:
             log.info("rows of different lengths are read one by one: this model counts padding")
     return _TAKES_PADDING[model]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.fields import value
-from talr_cli.models.adapter import peft_quiet
+from talr_cli.models.adapter import quiet_peft
 from talr_cli.printable import rate_text
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Oft:
 def _add_adapter(model: PreTrainedModel, config: PeftConfig, base_path: str) -> Any:
     from peft import get_peft_model
 
-    with peft_quiet():
+    with quiet_peft():
         adapted: Any = get_peft_model(model, config)
     # By itself PEFT names the folder that the model was loaded from, such as one of a cache.
     adapted.peft_config["default"].base_model_name_or_path = base_path

@@ -13,7 +13,7 @@ from typing import Any
 from talr_cli import ranks
 from talr_cli.methods.replay import assign_replayed_rows
 from talr_cli.models import device_memory
-from talr_cli.models.checks import length_switch
+from talr_cli.models.checks import rope_switch_length
 from talr_cli.models.shape import Shape, shape_of
 from talr_cli.run.prepare import Run
 from talr_cli.runs.atomic import ANOTHER, read_object
@@ -83,7 +83,7 @@ def _one_by_one_if_need_be(run: Run) -> TrainerConfig:
     """The trainer's config, with single rows if a long one would change others' positions."""
     trainer = run.config.trainer
     settings = read_object(run.source.directory / "config.json", ANOTHER)
-    switch = length_switch(settings)
+    switch = rope_switch_length(settings)
     longest = max(len(row.input_ids) for row in (*run.rows, *run.general))
     if switch is None or longest <= switch or trainer.micro_batch_size == 1:
         return trainer

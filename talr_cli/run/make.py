@@ -58,7 +58,7 @@ def training_of(points: Sequence[Run] = ()) -> MakeModel:
         with stop_requests(STOPPING) as stop, warnings.catch_warnings():
             # PEFT says so at every save of an adapter; which tokens there are was checked before.
             warnings.filterwarnings("ignore", "Could not find a config file in")
-            # And of a head that is the embedding it says what `merge` sees to.
+            # And of a head that is the embedding it says what `merge_adapter` sees to.
             warnings.filterwarnings("ignore", "Model with `tie_word_embeddings=True`")
             warnings.filterwarnings("ignore", "Input and output embeddings are no longer tied")
             with out_of_memory.told(run):
@@ -67,7 +67,7 @@ def training_of(points: Sequence[Run] = ()) -> MakeModel:
                 raise RuntimeError("only the first rank owns a run")
             _save(run, *trained)
         del trained
-        device_memory.give_back()  # what scores may be another process
+        device_memory.release_memory()  # what scores may be another process
 
     return make
 
@@ -100,7 +100,7 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
 
     def make(run: Run, tracker: Tracker) -> None:
         from talr_cli.models import loading, sources
-        from talr_cli.models.adapter import is_tied, untied
+        from talr_cli.models.adapter import is_tied, untie
         from talr_cli.training.loop import weight_changes
 
         log.info("averaging: %g of %s", alpha, tuned.path)
@@ -114,8 +114,8 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
                 # Names on disk may differ from those that transformers saves; and an adapter on the
                 # embedding has given the run a head of its own.
                 base, whole = Path(exported), run.load_base()
-                made = loading.without_weights(sources.directory_source(tuned.model), config)
-                (whole if is_tied(made) else untied(whole)).save_pretrained(base)
+                made = loading.load_without_weights(sources.directory_source(tuned.model), config)
+                (whole if is_tied(made) else untie(whole)).save_pretrained(base)
             for file in tuned.model.iterdir():
                 if file.suffix != ".safetensors":
                     shutil.copy2(file, into)
@@ -140,7 +140,7 @@ def _shares(run: Run, alpha: float) -> Callable[[str], float]:
     share_of = getattr(run.config.merge, "share_of", None)
     if share_of is None:
         return lambda tensor: alpha
-    text = loading.without_weights(run.source, run.config.model).config.get_text_config()
+    text = loading.load_without_weights(run.source, run.config.model).config.get_text_config()
     return partial(share_of, layers=text.num_hidden_layers)
 
 
@@ -172,7 +172,7 @@ def _train(
         found = str(error)
     # Not inside of `except`, where the error keeps the model in memory.
     log.warning(MAY_DIFFER, f"{found}; the training begins again without one")
-    device_memory.give_back()
+    device_memory.release_memory()
     if ranks.is_main():
         step, _ = run.directory.last_checkpoint() or (0, None)
         run.directory.cut_metrics(step)
@@ -234,7 +234,7 @@ def _load_to_train(run: Run, half: torch.dtype | None) -> Any:
     if ranks.is_sharded(config.distributed):
         return _load_fp32(run, "cpu")  # FSDP2 splits up weights of one dtype
     if config.optimizer.bf16_weights:
-        return saving.cast(_load_fp32(run, "cpu"), torch.bfloat16).to(run.device)
+        return saving.cast_weights(_load_fp32(run, "cpu"), torch.bfloat16).to(run.device)
     if base_dtype == "float32":
         return _load_fp32(run, run.device)
     return load_frozen(run.source, config.model, base_dtype, half, run.device)
@@ -264,7 +264,7 @@ def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
     import torch
 
     from talr_cli.models import loading, saving
-    from talr_cli.models.adapter import merge
+    from talr_cli.models.adapter import merge_adapter
     from talr_cli.models.head import causal_lm
     from talr_cli.training.loop import weight_changes
 
@@ -273,7 +273,7 @@ def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
     if trained is not model:
         with made_whole(directory.adapter) as building:
             trained.save_pretrained(building)
-        model = merge(trained)
+        model = merge_adapter(trained)
     if config.trainer.save_dtype == "auto":
         save_dtype = loading.stored_dtype(run.source)
     else:
@@ -288,7 +288,7 @@ def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
         100 * changes["changed_share_saved"],
     )
     with progress.work("saving the model"):
-        saving.cast(model, save_dtype)
+        saving.cast_weights(model, save_dtype)
         saving.save_model(
             model,
             run.renderer.tokenizer,

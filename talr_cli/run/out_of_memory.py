@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from talr_cli import ranks
 from talr_cli.errors import UserError
 from talr_cli.methods.regularisers import L2
-from talr_cli.models.device_memory import ran_out
+from talr_cli.models.device_memory import is_out_of_memory
 from talr_cli.run.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def told(run: Run) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not ran_out(error):
+        if not is_out_of_memory(error):
             raise
         raise UserError(f"{_numbers(run, error)}: {_way_out(run.config)}") from error
 

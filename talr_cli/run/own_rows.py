@@ -13,7 +13,7 @@ from talr_cli.data.encoding import encode_training_rows
 from talr_cli.data.rendering import Renderer, RowError
 from talr_cli.errors import UserError
 from talr_cli.methods.replay import SelfReplay
-from talr_cli.models.device_memory import give_back
+from talr_cli.models.device_memory import release_memory
 from talr_cli.run.prepare import Run
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def _right(run: Run, replay: SelfReplay) -> tuple[list[Example], int]:
         replay.temperature,
         BatchSize(SAMPLED_AT_ONCE),
     )
-    give_back()  # the base, before another copy of it is loaded
+    release_memory()  # the base, before another copy of it is loaded
     return found, len(asked) * replay.samples
 
 

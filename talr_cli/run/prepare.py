@@ -23,11 +23,11 @@ from talr_cli.evaluation.self_score import check_test_rows
 from talr_cli.methods.checks import check_objective, check_schedule
 from talr_cli.methods.method import Method
 from talr_cli.methods.replay import Replay, SelfReplay
-from talr_cli.models.adapter import is_changed
+from talr_cli.models.adapter import has_adapter
 from talr_cli.models.checks import check_length, check_loads, check_vocabulary, check_weights
 from talr_cli.models.frozen import check_base_dtype
-from talr_cli.models.loading import choose_device, choose_precision, without_weights
-from talr_cli.models.sources import ModelSource, resolve
+from talr_cli.models.loading import choose_device, choose_precision, load_without_weights
+from talr_cli.models.sources import ModelSource, resolve_model
 from talr_cli.run.config import TrainConfig
 from talr_cli.run.identity import identity
 from talr_cli.run.record import domain_rows
@@ -98,7 +98,7 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
         from talr_cli.training.compiled import check_compiler
 
         check_compiler(device, sharded)
-    source = resolve(config.model)
+    source = resolve_model(config.model)
     settings = check_loads(source, config.model, to_train=True)
     check_weights(source, settings, config.model)
     _check_adapter(config, source)
@@ -164,7 +164,7 @@ def _check_adapter(config: TrainConfig, source: ModelSource) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the training shows them
-            model = without_weights(source, config.model)
+            model = load_without_weights(source, config.model)
             adapted = config.parts.adapter.wrap(model, config.model.path)
     except NotImplementedError:
         return  # it cannot be made without weights: the training will judge it
@@ -173,7 +173,7 @@ def _check_adapter(config: TrainConfig, source: ModelSource) -> None:
     except Exception as error:  # of PEFT and of Python's, by what the values are
         reason = reason_of(error)
         raise UserError(f"the adapter cannot be put on {config.model.name}: {reason}") from error
-    if is_changed(adapted.get_output_embeddings()):
+    if has_adapter(adapted.get_output_embeddings()):
         raise UserError(
             "adapter.target_modules names the model's head, whose adapter would not be trained: "
             "losses are computed from the head's own matrix; leave it out"

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from talr_cli import progress
 from talr_cli.data.rendering import IGNORED, Rendered
 from talr_cli.models.head import TARGETS_AT_ONCE, head_logits, target_hidden
-from talr_cli.models.row_batches import batches_for
+from talr_cli.models.row_batches import make_batches_for
 from talr_cli.models.sources import cache_dir
 from talr_cli.runs.atomic import read_packed, write_bytes, write_packed
 from talr_cli.runs.lease import hold
@@ -182,4 +182,4 @@ def target_losses(
 
 def batches_of_like_length(rows: Sequence[Rendered], model: PreTrainedModel) -> list[list[int]]:
     """Batches of row indices, similar lengths together and the longest first."""
-    return batches_for(model, [len(row.input_ids) for row in rows], TOKENS_AT_ONCE)
+    return make_batches_for(model, [len(row.input_ids) for row in rows], TOKENS_AT_ONCE)

@@ -18,7 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.utils.generic import is_flash_attention_requested
 
 from talr_cli.errors import UserError
-from talr_cli.models.frozen import is_whole
+from talr_cli.models.frozen import is_fp32
 from talr_cli.models.head import backbone, model_inputs
 from talr_cli.training import varlen
 from talr_cli.training.collator import Collator
@@ -96,7 +96,7 @@ def keeps_rows_apart(model: PreTrainedModel, dtype: torch.dtype | None = None) -
     )
     kernel = model.config._attn_implementation
     # Flash attention takes half precision only; weights of several dtypes need autocast.
-    half = is_flash_attention_requested(model.config) or not is_whole(model)
+    half = is_flash_attention_requested(model.config) or not is_fp32(model)
     half = half or (model.device.type == "cuda" and dtype is not None)
     model.eval()
     try:

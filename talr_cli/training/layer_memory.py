@@ -53,7 +53,7 @@ def _of_matrices(shape: Shape, method: Method, how: Arithmetic) -> float:
     each = HALF if how.half else FP32
     inner = shape.inner
     if shape.experts is not None:
-        inner -= shape.experts.taken * shape.experts.inner
+        inner -= shape.experts.per_token * shape.experts.inner
     chosen = adapted_matrices(shape, method)
     mlp = 3 * (FP32 if isinstance(method.adapter, Oft) else each) * inner * shape.layers
     inputs = count_inputs(chosen)
@@ -77,7 +77,7 @@ def _of_experts(shape: Shape, method: Method, how: Arithmetic) -> float:
     numbers = (6 if experts.clamped else 3) * experts.inner + shape.hidden
     if method.adapter is None:
         numbers += experts.inner + shape.hidden  # the inputs of their matrices, for the gradient
-    return bytes_per_unquantised_weight(method, how) * experts.layers * experts.taken * numbers
+    return bytes_per_unquantised_weight(method, how) * experts.layers * experts.per_token * numbers
 
 
 def _adapted_experts(shape: Shape, method: Method, how: Arithmetic) -> float:
@@ -117,7 +117,7 @@ def temporary_layer_bytes(
     each = HALF if how.half else FP32
     mlp: float = (3 * shape.inner + 3 * shape.hidden) * each
     if shape.experts is not None:
-        numbers = shape.experts.taken * (3 * shape.experts.inner + 2 * shape.hidden)
+        numbers = shape.experts.per_token * (3 * shape.experts.inner + 2 * shape.hidden)
         mlp = 3 * each * shape.hidden + bytes_per_unquantised_weight(method, how) * numbers
     attention: float = 0
     if how.eager:

@@ -30,7 +30,7 @@ from talr_cli.methods.averaging import Ema
 from talr_cli.methods.method import Method
 from talr_cli.methods.optimizers import Optimizer
 from talr_cli.methods.schedules import Schedule
-from talr_cli.models.frozen import is_whole
+from talr_cli.models.frozen import is_fp32
 from talr_cli.models.head import causal_lm, check_head
 from talr_cli.models.loading import choose_precision
 from talr_cli.models.sources import ModelSource
@@ -140,7 +140,7 @@ def train(
     training = _training_results(trainer, step)
     if trainer.mean is not None:
         trainer.mean.swap(trainer.model)
-    is_as_loaded = is_whole(trainer.model) and not trainer.is_fsdp_enabled
+    is_as_loaded = is_fp32(trainer.model) and not trainer.is_fsdp_enabled
     model = trainer.model if is_as_loaded else gather_model(trainer, load_plain)
     if not trainer.accelerator.is_main_process:
         return None

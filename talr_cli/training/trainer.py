@@ -29,7 +29,7 @@ from trl import SFTTrainer
 from talr_cli.methods.base import Objective, Regulariser, Step, TargetTokens
 from talr_cli.methods.schedules import Schedule
 from talr_cli.models.head import causal_lm
-from talr_cli.models.settings import loaded_settings, restore, without_router_loss
+from talr_cli.models.settings import loaded_settings, restore_settings, without_router_loss
 from talr_cli.runs.atomic import write_json
 from talr_cli.runs.checkpoints import keep_newest
 from talr_cli.runs.disk import writing
@@ -122,7 +122,7 @@ class MethodTrainer(SFTTrainer):
         restore_attention(model)
         undo_compilation(model)
         set_sparse_embedding(model, sparse=False)
-        restore(model, self._loaded)
+        restore_settings(model, self._loaded)
 
     def get_train_dataloader(self) -> DataLoader:
         args, rows = self.args, self.train_dataset

@@ -30,7 +30,7 @@ from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.reading import cache_name, ignores_padding
 from talr_cli.evaluation.self_score import check_prompts
 from talr_cli.models import loading
-from talr_cli.models.row_batches import batches_of
+from talr_cli.models.row_batches import make_batches
 from talr_cli.scorers.text import ExactMatch
 
 NEW_TOKENS = 12
@@ -91,7 +91,7 @@ def test_answers_do_not_depend_on_the_batch(model, renderer, monkeypatch, batch_
 
 @given(st.lists(st.integers(1, 50)), st.integers(min_value=1, max_value=6), st.integers(1, 200))
 def test_batches_hold_every_row_once_and_keep_to_both_limits(lengths, most_rows, most_tokens):
-    batches = batches_of(lengths, most_rows, most_tokens)
+    batches = make_batches(lengths, most_rows, most_tokens)
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     for batch in batches:
         width = max(lengths[index] for index in batch)

@@ -15,7 +15,7 @@ from talr_cli.evaluation.continuations import Choices, continuation_likelihoods
 from talr_cli.evaluation.drift import predictions
 from talr_cli.evaluation.generation import Request, generate_batch
 from talr_cli.evaluation.reading import ignores_padding
-from talr_cli.models.checks import length_switch
+from talr_cli.models.checks import rope_switch_length
 from talr_cli.run.fit import _one_by_one_if_need_be
 from talr_cli.training.base_losses import target_losses
 from talr_cli.training.config import TrainerConfig
@@ -90,7 +90,7 @@ def test_answers_are_of_each_row_alone(model):
     ],
 )
 def test_the_length_is_read_from_the_config(settings, switch):
-    assert length_switch(settings) == switch
+    assert rope_switch_length(settings) == switch
 
 
 def test_longer_rows_are_trained_one_by_one(model, tmp_path):

@@ -144,7 +144,7 @@ def test_lm_eval_loads_the_tasks_offline_from_any_folder(tmp_path):
 @pytest.mark.slow
 def test_the_real_base_model_can_lose_and_gain_on_every_task():
     config = composition.load("eval", [])
-    source = sources.resolve(config.model)
+    source = sources.resolve_model(config.model)
     renderer = Renderer(load_tokenizer(source, config.model), {})
     model = prepare_to_score(loading.load_model(source, config.model, "auto", "cpu"))
     for name, task in evaluate_general(model, renderer, config.suite).results["tasks"].items():

@@ -8,7 +8,7 @@ from small_models import made, token_ids
 
 from talr_cli.evaluation import memory
 from talr_cli.evaluation.reading import read_texts
-from talr_cli.models.shape import of_settings
+from talr_cli.models.shape import shape_from_config
 
 ROWS, TOKENS = 3, 40
 
@@ -61,7 +61,7 @@ def qwen_3b():
         "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36,
         "num_attention_heads": 16, "num_key_value_heads": 2, "vocab_size": 151936,
     }  # fmt: skip
-    return of_settings(settings, {"w": ((3_085_938_688,), 2)})
+    return shape_from_config(settings, {"w": ((3_085_938_688,), 2)})
 
 
 @pytest.mark.parametrize(

@@ -424,7 +424,7 @@ def test_the_real_engine_answers_as_we_do(renderer, tmp_path):
     # vLLM's kernels for the CPU know no heads of 16 numbers, as model=tiny has.
     heads = ("hidden_size=128", "num_attention_heads=2", "num_key_value_heads=1")
     made = config("train", "model=tiny", *(f"model.random_init.{one}" for one in heads)).model
-    model = loading.load_model(sources.resolve(made), made, torch.float32, "cpu").eval()
+    model = loading.load_model(sources.resolve_model(made), made, torch.float32, "cpu").eval()
     draw = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         if parameter.dim() == 2:

@@ -17,7 +17,7 @@ from talr_cli import progress
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.continuations import Choices, continuation_likelihoods
 from talr_cli.evaluation.generation import Request, generate_batch, without_generation_config
-from talr_cli.models.row_batches import rows_are_apart
+from talr_cli.models.row_batches import can_batch_lengths
 from talr_cli.models.saving import end_tokens
 
 # Settings that a greedy task may have: without do_sample they have no effect.
@@ -119,7 +119,7 @@ class Answering(HFLM):
         self._asked = len(requests)
         longest = max(len(context) + len(answer) for _, context, answer in requests)
         together: Any = self.batch_size_per_gpu  # type: ignore[has-type]
-        if not rows_are_apart(self.model, min(longest, self.max_length)):
+        if not can_batch_lengths(self.model, min(longest, self.max_length)):
             self.batch_size_per_gpu = 1
         try:
             return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
