@@ -25,7 +25,7 @@ from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
 from talr_cli.methods.optimizers import Optimizer
 from talr_cli.methods.replay import ReplayedRows
 from talr_cli.methods.schedules import Schedule
-from talr_cli.scorers.user import UserScorer, module_as_it_is
+from talr_cli.scorers.user import UserScorer, import_current
 
 # The protocol or base class of each part, by its key.
 KINDS: dict[str, type] = {
@@ -131,7 +131,7 @@ def _class(key: str, target: Any, is_stored: bool) -> type:
             f"from a file: type {key}=CHOICE to use it all the same"
         )
     try:
-        found = getattr(module_as_it_is(module_name), name)
+        found = getattr(import_current(module_name), name)
     except Exception as error:  # whatever the user's module raises
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise UserError(
@@ -152,7 +152,7 @@ def _user_object(key: str, values: Any) -> UserScorer:
     target = values["_target_"]
     try:
         with suppress(ModuleNotFoundError):  # it may be a class's method; else `instantiate` raises
-            module_as_it_is(str(target).rpartition(".")[0])
+            import_current(str(target).rpartition(".")[0])
         judge = instantiate(values)
     except Exception as error:  # whatever the user's module raises
         if isinstance(error.__cause__, UserError):

@@ -30,7 +30,7 @@ from talr_cli.data.rows import BadRows, Row
 from talr_cli.errors import UserError
 from talr_cli.fields import value
 from talr_cli.scorers.base import Scorer
-from talr_cli.scorers.choice import plain
+from talr_cli.scorers.choice import normalise_choice
 from talr_cli.scorers.text import SCORERS
 from talr_cli.scorers.user import UserScorer, scorer_at
 
@@ -231,8 +231,10 @@ def _choices(values: dict[str, Any]) -> list[Any]:
     choices = parse_json_column("choices", values.get("choices"))
     if not isinstance(choices, list) or not choices:
         raise ValueError("has no list of choices, which dataset.scorer=choice needs")
-    if not all(isinstance(one, str | int | float) and plain(str(one)) for one in choices):
+    if not all(
+        isinstance(one, str | int | float) and normalise_choice(str(one)) for one in choices
+    ):
         raise ValueError("has choices that are not all texts or numbers")
-    if len({plain(str(one)) for one in choices}) < len(choices):
+    if len({normalise_choice(str(one)) for one in choices}) < len(choices):
         raise ValueError("has two choices that are read alike")
     return choices

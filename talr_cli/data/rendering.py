@@ -20,7 +20,7 @@ from talr_cli.errors import UserError
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.sources import ModelSource
 from talr_cli.models.tokenizer import IGNORED, load_tokenizer
-from talr_cli.scorers.thoughts import marks_among
+from talr_cli.scorers.thoughts import thought_marks_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -76,7 +76,7 @@ class Renderer:
         self.arguments = arguments
         self._special_texts = frozenset(self._special_tokens())
         unseen = set(tokenizer.all_special_tokens) | self._special_texts
-        self.thought_marks = marks_among(unseen)
+        self.thought_marks = thought_marks_in(unseen)
         self._mark_ids = set(self._ids_of(self.thought_marks))
         self._unseen_ids = set(self._ids_of(unseen - self.thought_marks))
         try:

@@ -1,6 +1,6 @@
-"""A scorer that the user wrote: a function named in the config by its dotted path, or an object.
+"""Scorers that the user wrote: a function that the config names by its dotted path, or an object.
 
-Knows how to find and to check it; what it calls right is its own affair.
+Knows how to find, call and check it; does not know how it judges.
 """
 
 from __future__ import annotations
@@ -23,22 +23,21 @@ from talr_cli.scorers.base import Scorer, Verdict
 _SHAPE = (
     "give a function (output: str, reference: Mapping) -> bool, a number from 0 to 1, or Verdict"
 )
-_LONGEST = 200  # characters of an exception or of an answer in an error
-_IMPORTED: dict[str, str] = {}  # {module: digest of the file that it was made of}
+_LONGEST = 200  # the most characters of an exception or of a returned value in an error
+_IMPORTED: dict[str, str] = {}  # {module: digest of the file that it was imported from}
 
 
 class UserScorer:
-    """Calls `judge(output, reference)`, which answers with a bool, a number in [0, 1] or a Verdict.
+    """Calls `judge(output, reference)`, which returns a bool, a number in [0, 1] or a Verdict.
 
-    `name` is the dotted path of the function or of the object's class: by it the scores of two are
-    told apart. Numbers of NumPy and of PyTorch are numbers here.
+    The scores of two scorers are distinguished by `name`, the dotted path of the function or of the
+    object's class. Numbers may also be NumPy's or PyTorch's.
 
     Raises:
-        UserError: The answer is of another kind or out of range, or `judge` raised an exception or
-            wanted to end the program.
+        UserError: `judge` returned something else, raised an exception, or called sys.exit.
     """
 
-    metric = "score"  # seldom, and not for every model, all 0 or 1: no accuracy
+    metric = "score"  # not "accuracy", as the values need not be 0 or 1
 
     def __init__(
         self,
@@ -46,14 +45,14 @@ class UserScorer:
         name: str,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        """`settings` are those that an object was made with."""
+        """`settings` are the arguments that an object was created with."""
         self.name = name
         self._judge = judge
         self._settings = settings or {}
 
     @property
     def definition(self) -> str | None:
-        """FILE or FILE-SETTINGS, hashes of what it is made of; None where it stands in no file."""
+        """Hashes of its file and settings, as FILE or FILE-SETTINGS; None if it is in no file."""
         file = file_hash(self.name)
         if file is None or not self._settings:
             return file
@@ -61,22 +60,22 @@ class UserScorer:
         return f"{file}-{hashlib.sha256(made_with).hexdigest()[:8]}"
 
     def as_config(self) -> dict[str, Any]:
-        """What a config names it by."""
+        """The config values that name it."""
         return {"_target_": self.name, **self._settings}
 
     def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:
         try:
             judged = self._judge(output, reference)
-        except (Exception, SystemExit) as error:  # whatever the user's code raises
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise UserError(
-                f"dataset.scorer={self.name} failed with {_named(error)}{self._place(error)}"
+                f"dataset.scorer={self.name} failed with {_describe(error)}{self._place(error)}"
             ) from error
         if not isinstance(judged, Verdict):
-            return Verdict(self._checked(judged, judged), None)
+            return Verdict(self._check_score(judged, judged), None)
         parsed = None if judged.parsed is None else str(judged.parsed)
-        return Verdict(self._checked(judged.correct, judged), parsed)
+        return Verdict(self._check_score(judged.correct, judged), parsed)
 
-    def _checked(self, score: Any, answer: Any) -> bool | float:
+    def _check_score(self, score: Any, answer: Any) -> bool | float:
         if getattr(score, "ndim", None) == 0:  # a number of NumPy's or PyTorch's
             score = score.item()
         if isinstance(score, bool):
@@ -89,19 +88,22 @@ class UserScorer:
         )
 
     def _place(self, error: BaseException) -> str:
-        """` at FILE:LINE`: the innermost line of the file that `judge` stands in."""
+        """` at FILE:LINE`: the innermost line of the file in which `judge` is."""
         frames = traceback.extract_tb(error.__traceback__)[1:]
-        if not frames:  # it was never entered
+        if not frames:  # the call itself failed
             return f", called as {self.name}(output, reference)"
         own = [frame for frame in frames if frame.filename == frames[0].filename]
         return f" at {own[-1].filename}:{own[-1].lineno}"
 
 
 def scorer_at(path: str) -> UserScorer:
-    """The scorer of a function; its module may be installed or lie in the current folder.
+    """The scorer for a function, whose module may be installed or in the current folder.
+
+    Args:
+        path: The dotted path of the function.
 
     Raises:
-        UserError: The path names nothing that can be called.
+        UserError: The path does not name anything that can be called.
     """
     if path.endswith(".py") or "/" in path:
         name = f"{Path(path).name.partition('.')[0]}.FUNCTION"
@@ -110,11 +112,11 @@ def scorer_at(path: str) -> UserScorer:
         )
     module_name, _, function_name = path.rpartition(".")
     try:
-        module = module_as_it_is(module_name)
+        module = import_current(module_name)
     except (Exception, SystemExit) as error:  # whatever the user's module raises
         raise UserError(
             f"dataset.scorer={path}: the module {module_name} cannot be imported "
-            f"({_named(error)}); install it, or run talr in the folder that it lies in"
+            f"({_describe(error)}); install it, or run talr in the folder that it lies in"
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
@@ -125,28 +127,28 @@ def scorer_at(path: str) -> UserScorer:
 
 
 def source_file(path: str) -> Path | None:
-    """The file that holds the function of a dotted path; None where there is no such file."""
+    """The file of the function with a dotted path; None if there is no such file."""
     module_name = path.rpartition(".")[0]
     if not module_name:
         return None
     look_in_current_folder()
     try:
         spec = importlib.util.find_spec(module_name)
-    except (ImportError, ValueError):  # __main__ has no place that is known
+    except (ImportError, ValueError):  # as for __main__
         return None
     return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
 
 
 def file_hash(path: str) -> str | None:
-    """Of the file that holds the function of a dotted path now; None where there is no such."""
+    """A hash of the current content of that file; None if there is no such file."""
     file = source_file(path)
     return None if file is None else file_digest(file)[:8]
 
 
-def module_as_it_is(name: str) -> ModuleType:
-    """Import a module of the user's, anew where its file was edited: a notebook goes on for days.
+def import_current(name: str) -> ModuleType:
+    """Import a module of the user's, again if its file was edited, as a notebook may run for days.
 
-    What is computed is then what the file says, whose content counts for identities.
+    So the code that runs is always that of the file, whose content counts for identities.
     """
     look_in_current_folder()
     module = importlib.import_module(name)
@@ -158,7 +160,7 @@ def module_as_it_is(name: str) -> ModuleType:
 
 
 def definition_of(scorer: Scorer) -> str | None:
-    """By what two versions of a scorer are told apart; None for one of talr's own."""
+    """What distinguishes two versions of a scorer; None for one of talr's own."""
     if isinstance(scorer, UserScorer):
         return scorer.definition
     code = code_digest(scorer)
@@ -166,15 +168,15 @@ def definition_of(scorer: Scorer) -> str | None:
 
 
 def look_in_current_folder() -> None:
-    """Let modules in the current folder be imported by the names that a config gives them."""
-    # Last, so that a file of the user's never stands in for an installed package.
+    """Let modules in the current folder be imported."""
+    # Last, so that a file of the user's never replaces an installed package.
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.append(folder)
 
 
-def _named(error: BaseException) -> str:
-    """An exception in one line."""
+def _describe(error: BaseException) -> str:
+    """An exception as one line."""
     return _one_line(f"{type(error).__name__}: {error}")
 
 
