@@ -104,7 +104,7 @@ def build(options: argparse.Namespace) -> tuple[Any, str]:
     config = composition.load("train", overrides(options, "sft" if plain else options.contestant))
     config.trainer.max_steps = options.steps
     config.trainer.checkpoint_every_epoch = False
-    source = sources.resolve(config.model)
+    source = sources.resolve_model(config.model)
     renderer = load_renderer(source, config.model)
     every = encode_all(config.dataset.load().train, renderer, 4096).rows
     rows = [row for row in every if len(row.input_ids) <= options.longest]

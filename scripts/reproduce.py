@@ -24,7 +24,7 @@ from talr_cli.models.device_memory import USABLE, gib
 from talr_cli.models.shape import Matrix, Shape
 from talr_cli.sweep.needs import CHECKPOINT_BYTES, CHECKPOINTS, free_bytes
 from talr_cli.training.arithmetic import Arithmetic
-from talr_cli.training.planner import Plan, Rows, choose, operations
+from talr_cli.training.planner import Plan, RowLengths, choose_plan, operations_per_weight
 
 EXPERIMENTS = {
     "cpu": ["cpu"],
@@ -132,7 +132,7 @@ def cost(keep: str) -> Iterator[str]:
     answers = sum(GENERAL_ANSWERS + size.domain_answers for size in SIZES.values())
     runs = RATES * METHODS + 1  # and the base model
     evaluation = runs * len(SHAPES) * answers / GENERATED_PER_SECOND / 3600
-    each = sorted({operations(one.checkpointing) for one in plans.values()})
+    each = sorted({operations_per_weight(one.checkpointing) for one in plans.values()})
     yield (
         f"time: about {training:.0f} GPU hours of training and {evaluation:.0f} of evaluation on "
         f"{name}: {' or '.join(map(str, each))} operations for each parameter and token of "
@@ -154,16 +154,18 @@ def cost(keep: str) -> Iterator[str]:
 def training_hours(size: Size, parameters: float, peak: float, one: Plan) -> float:
     """GPU hours of one run."""
     tokens = size.train_rows * size.tokens_per_row * EPOCHS
-    return operations(one.checkpointing) * parameters * tokens / (peak * UTILISATION) / 3600
+    return (
+        operations_per_weight(one.checkpointing) * parameters * tokens / (peak * UTILISATION) / 3600
+    )
 
 
 def plan(model: str, method: str = "sft") -> Plan:
     """How `talr train` cuts up batches of the longest rows, and the memory that this takes."""
     config = composition.load("train", ["experiment=paper/medcalc", f"method={method}"])
-    rows = Rows.alike(config.trainer.max_length, config.trainer.batch_size, varlen=True)
+    rows = RowLengths.uniform(config.trainer.max_length, config.trainer.batch_size, varlen=True)
     usable = USABLE["cuda"] * gpu_memory()
     how = Arithmetic("cuda", half=True, optimizer=config.optimizer, deterministic=True)
-    return choose(SHAPES[model], config.parts, config.trainer, how, rows, usable)
+    return choose_plan(SHAPES[model], config.parts, config.trainer, how, rows, usable)
 
 
 def gpu_memory() -> float:
@@ -211,7 +213,7 @@ def missing(keep: str) -> Iterator[str]:
         for model in SHAPES
     }
     for model, config in configs.items():
-        if sources.resolve_here(config) is None:
+        if sources.resolve_offline(config) is None:
             yield from cannot_be_had(model, config.path)
     for hub_id, name in [*data_sets(), *BENCHMARKS]:
         yield from cannot_be_loaded(hub_id, name)

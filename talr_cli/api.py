@@ -150,21 +150,21 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> list[Run]:
     Raises:
         UserError: A value is wrong, or something is missing.
     """
-    from talr_cli.evaluation.general.tasks import generators_kept
+    from talr_cli.evaluation.general.tasks import preserve_rng_state
 
     asked = composed("train", overrides, _folder(config_dir))
     _refuse_processes(asked.config)
-    with generators_kept():  # a notebook that draws its next rate draws another one
+    with preserve_rng_state():  # a notebook that draws its next rate draws another one
         return [Run(directory.path) for directory in trained(asked)]
 
 
 def evaluate(*overrides: str, config_dir: str | Path | None = None) -> Run:
     """`talr eval` with these config values, such as "ckpt=PATH"; raises as `train`."""
-    from talr_cli.evaluation.general.tasks import generators_kept
+    from talr_cli.evaluation.general.tasks import preserve_rng_state
 
     asked = composed("eval", overrides, _folder(config_dir), for_the_run)
     _refuse_processes(asked.config)
-    with generators_kept():
+    with preserve_rng_state():
         return Run(evaluated(asked).path)
 
 

@@ -44,7 +44,7 @@ def tiny_config():
 @pytest.fixture(scope="session")
 def tiny_source(tiny_config):
     """The random 2-layer model on disk, with the real tokenizer of SmolLM2."""
-    return sources.resolve(tiny_config)
+    return sources.resolve_model(tiny_config)
 
 
 @pytest.fixture(scope="session")

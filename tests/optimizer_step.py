@@ -127,7 +127,7 @@ def shuffled_weights(scored, batch):
     joined = torch.cat([talr_weights(scored, batch)[number] for number in order])
     places = torch.arange(len(joined))
     step = Step(number=0, total=1, seed=42)
-    dealt = joined[Talr(shuffle_weights=True).over_step(places, None, step)].split(counts)
+    dealt = joined[Talr(shuffle_weights=True).step_weights(places, None, step)].split(counts)
     return [dealt[order.index(number)] for number in range(len(batch))]
 
 
@@ -222,7 +222,7 @@ def trainer_gradient(
         train_dataset=Dataset.from_list(batch),
     )
     trainer.train()
-    trainer.leave_model_as_loaded()
+    trainer.restore_model()
     return seen["gradient"], seen["loss"]
 
 

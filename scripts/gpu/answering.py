@@ -96,9 +96,9 @@ def ways(device: str) -> dict[str, Way]:
 
 def own_loop(model: Any, asked: Sequence[Any], ends: Collection[int]) -> Answers:
     """What talr answers with: a row that has ended, or spent its budget, leaves the batch."""
-    from talr_cli.evaluation.generation import greedy
+    from talr_cli.evaluation.generation import generate_batch
 
-    return [tokens for tokens, _ in greedy(model, asked, ends)]
+    return [tokens for tokens, _ in generate_batch(model, asked, ends)]
 
 
 def generated(model: Any, asked: Sequence[Any], ends: Collection[int], **how: Any) -> Answers:
@@ -106,11 +106,11 @@ def generated(model: Any, asked: Sequence[Any], ends: Collection[int], **how: An
 
     With a static cache it compiles the steps after the first, on a GPU, into CUDA graphs.
     """
-    from talr_cli.evaluation.generation import only_ends_inherited
-    from talr_cli.evaluation.reading import left_padded
+    from talr_cli.evaluation.generation import without_generation_config
+    from talr_cli.evaluation.reading import pad_left
 
-    ids, mask = left_padded([one.prompt for one in asked], pad_id=0)
-    with only_ends_inherited(model):
+    ids, mask = pad_left([one.prompt for one in asked], pad_id=0)
+    with without_generation_config(model):
         found = model.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),

@@ -138,7 +138,7 @@ def make_trainer(
     from transformers import PrinterCallback
 
     from talr_cli.config import composition
-    from talr_cli.models.frozen import rounded
+    from talr_cli.models.frozen import round_layers
     from talr_cli.models.sources import ModelSource
     from talr_cli.run.make import setting_of
     from talr_cli.runs.run_directory import RunDirectory
@@ -152,8 +152,8 @@ def make_trainer(
     )
     folder = Path(tempfile.mkdtemp())
     setting = setting_of(config, device)
-    if getattr(config.adapter, "base_dtype", None) == "auto" and setting.half is not None:
-        model = rounded(model, setting.half)
+    if getattr(config.adapter, "base_dtype", None) == "auto" and setting.autocast_dtype is not None:
+        model = round_layers(model, setting.autocast_dtype)
     tokenizer = byte_tokenizer()
     if of_trl:
         trainer = trl_trainer(setting, folder, method.removeprefix("trl-"), model, tokenizer, rows)
@@ -198,10 +198,12 @@ def trl_trainer(
 def train(trainer: Any, typed: Sequence[str], device: str) -> None:
     """Train with sums in a fixed order, as `talr train` by default; TRL's own trainer as it is."""
     from talr_cli.models.head import causal_lm
-    from talr_cli.training.determinism import same_bits
+    from talr_cli.training.determinism import deterministic_sums
 
     of_trl = any(one.startswith("method=trl-") for one in typed)
-    with same_bits(not of_trl and ANY_ORDER not in typed, causal_lm(trainer.model), device):
+    with deterministic_sums(
+        not of_trl and ANY_ORDER not in typed, causal_lm(trainer.model), device
+    ):
         trainer.train()
 
 

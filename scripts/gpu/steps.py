@@ -167,34 +167,34 @@ def _planned(
     """(overrides that `talr train` chooses for `auto`, its estimate in GiB for the seen passes)."""
     from talr_cli.config import composition
     from talr_cli.models.device_memory import free_memory
-    from talr_cli.models.shape import of_settings
+    from talr_cli.models.shape import shape_from_config
     from talr_cli.run.fit import expected_kernel
     from talr_cli.run.make import setting_of
     from talr_cli.training import planner
-    from talr_cli.training.arithmetic import Arithmetic, Pass
+    from talr_cli.training.arithmetic import Arithmetic, MicroBatch
     from talr_cli.training.memory import step_memory
 
     config = composition.load("train", ["model=tiny", *typed])
     method, trainer = config.parts, config.trainer
     plain = random_model(settings, "meta")
     sizes = {name: (tuple(one.shape), 2) for name, one in plain.named_parameters()}
-    shape = of_settings(plain.config.to_dict(), sizes)
+    shape = shape_from_config(plain.config.to_dict(), sizes)
     assert shape is not None
-    half = setting_of(config, device).half is not None
+    half = setting_of(config, device).autocast_dtype is not None
     how = Arithmetic(device, half, config.optimizer, deterministic=trainer.deterministic)
     joined, varlen = expected_kernel(shape, trainer, config.model.attention, half, device)
-    as_seen = planner.Rows(
+    as_seen = planner.RowLengths(
         [len(row.input_ids) for row in rows],
         [len(row.targets) for row in rows],
         joined=joined,
         varlen=varlen,
     )
-    plan = planner.choose(shape, method, trainer, how, as_seen, free_memory(device))
+    plan = planner.choose_plan(shape, method, trainer, how, as_seen, free_memory(device))
 
     def gib(seen: Seen) -> float:
         _, tokens, targets, longest = map(max, zip(*seen.passes, strict=True))
         accumulates = plan.rows < trainer.batch_size
-        one = Pass(tokens, targets, longest, plan.checkpointing, accumulates, varlen)
+        one = MicroBatch(tokens, targets, longest, plan.checkpointing, accumulates, varlen)
         return step_memory(shape, method, how, one).total / 2**30
 
     again = str(plan.checkpointing).lower()

@@ -11,13 +11,13 @@ from talr_cli.config import composition
 from talr_cli.config.commands import AnalyzeConfig
 from talr_cli.config.composition import Composed
 from talr_cli.config.stored import for_the_run, of_run
-from talr_cli.data.encoding import rows_of_dataset
+from talr_cli.data.encoding import encode_dataset_rows
 from talr_cli.data.loading import load
 from talr_cli.data.rendering import load_renderer
 from talr_cli.errors import UserError
-from talr_cli.models.checkpoints import checkpoint, run_of
+from talr_cli.models.checkpoints import find_run, resolve_checkpoint
 from talr_cli.models.loading import bf16_is_fast, choose_device, load_model
-from talr_cli.models.sources import resolve
+from talr_cli.models.sources import resolve_model
 from talr_cli.runs.atomic import write_json, write_text
 from talr_cli.runs.disk import make_folder
 from talr_cli.runs.run_directory import pair_name, study_path
@@ -31,11 +31,11 @@ def main(arguments: Sequence[str]) -> None:
 
 def analyze(composed: Composed[AnalyzeConfig]) -> None:
     """Write tokens.jsonl, summary.json, histogram.png/.svg and tokens.html."""
-    config, run = composed.config, run_of(composed.config.ckpt)
+    config, run = composed.config, find_run(composed.config.ckpt)
     if run is not None:
         config = of_run("analyze", composed, run).config
     objective = config.objective
-    if objective.reads_base or objective.looks_at_step or objective.outputs:
+    if objective.needs_base_losses or objective.looks_at_step or objective.outputs:
         raise UserError(
             "talr analyze colours tokens by weights that follow from their probabilities alone: "
             "objective=sft, talr, dft, infosft"
@@ -43,9 +43,13 @@ def analyze(composed: Composed[AnalyzeConfig]) -> None:
     rows = load(config.dataset).train[: config.rows]
     device = choose_device(config.device)
     model = config.model
-    source = resolve(model) if config.ckpt is None else checkpoint(config.ckpt, run, model)
+    source = (
+        resolve_model(model) if config.ckpt is None else resolve_checkpoint(config.ckpt, run, model)
+    )
     renderer = load_renderer(source, model)
-    encoded = rows_of_dataset(config.dataset, rows, renderer, config.max_length, limit="max_length")
+    encoded = encode_dataset_rows(
+        config.dataset, rows, renderer, config.max_length, limit="max_length"
+    )
     if not encoded:
         raise UserError(f"dataset={config.dataset.name} has no training row")
 

@@ -8,7 +8,7 @@ from talr_cli import progress, ranks
 from talr_cli.config import composition
 from talr_cli.config.composition import Composed
 from talr_cli.config.stored import for_the_run, of_run
-from talr_cli.models.checkpoints import run_of
+from talr_cli.models.checkpoints import find_run
 from talr_cli.report.show import show
 from talr_cli.run.checkpoint import follow_scoring, own_run, score_checkpoint
 from talr_cli.run.config import EvalConfig
@@ -39,7 +39,7 @@ def evaluate_checkpoint(composed: Composed[EvalConfig]) -> None:
 
 def evaluated(composed: Composed[EvalConfig]) -> RunDirectory:
     """The directory with the scores of `ckpt`, made now or found."""
-    run = run_of(composed.config.ckpt)
+    run = find_run(composed.config.ckpt)
     if run is None:
         return score_checkpoint(composed.config, composed.arguments)
     found = of_run("eval", composed, run)

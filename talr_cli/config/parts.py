@@ -24,9 +24,9 @@ from talr_cli.fields import at_home, problems
 from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
 from talr_cli.methods.checks import check_merge
 from talr_cli.methods.optimizers import Optimizer
-from talr_cli.methods.replay import OtherRows
+from talr_cli.methods.replay import ReplayedRows
 from talr_cli.methods.schedules import Schedule
-from talr_cli.scorers.user import UserScorer, found_at, module_as_it_is
+from talr_cli.scorers.user import UserScorer, found_at, import_current
 
 # The protocol or base class of each part, by its key.
 KINDS: dict[str, type] = {
@@ -35,7 +35,7 @@ KINDS: dict[str, type] = {
     "adapter": Adapter,
     "regulariser": Regulariser,
     "merge": Merge,
-    "replay": OtherRows,
+    "replay": ReplayedRows,
     "schedule": Schedule,
     "optimizer": Optimizer,
 }
@@ -155,7 +155,7 @@ def _user_object(key: str, values: Any) -> UserScorer:
     target = values["_target_"]
     try:
         with suppress(ModuleNotFoundError):  # it may be a class's method; else `instantiate` raises
-            module_as_it_is(str(target).rpartition(".")[0])
+            import_current(str(target).rpartition(".")[0])
         judge = instantiate(values)
     except Exception as error:  # whatever the user's module raises
         if isinstance(error.__cause__, UserError):

@@ -19,7 +19,7 @@ from talr_cli.config.composition import Composed
 from talr_cli.config.typed import build, own_names
 from talr_cli.errors import UserError
 from talr_cli.fields import at_home, identity_of
-from talr_cli.models.checkpoints import run_of
+from talr_cli.models.checkpoints import find_run
 from talr_cli.models.config import ModelConfig
 from talr_cli.runs.run_directory import RunDirectory
 
@@ -49,7 +49,7 @@ def for_the_run(overrides: Sequence[str]) -> list[str]:
     """
     given = {one.partition("=")[0]: one.partition("=")[2] for one in overrides}
     ckpt = given.get("ckpt", "").strip("'\"")
-    if not ckpt or run_of(ckpt) is None:
+    if not ckpt or find_run(ckpt) is None:
         return []
     kept = [f"{group}." for group in GROUPS if group not in given]
     return [one for one in overrides if one.startswith(tuple(kept))] if kept else []

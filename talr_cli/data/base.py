@@ -1,6 +1,6 @@
-"""What a dataset is to the rest of the program: rows of (messages, completion) and a scorer.
+"""The interface of datasets: rows of messages and a completion, in splits, and a scorer.
 
-This module knows nothing about tokens, templates or files.
+It knows nothing about tokens, chat templates or files.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 from talr_cli.errors import UserError
 from talr_cli.scorers.base import Scorer
 
-# `role` (system, user, assistant, tool) and `content`, which is text. Where a row has them also
-# what chat templates know: `tool_calls`, `tool_call_id`, `name`, `reasoning_content`, `thinking`.
+# It has `role` (system, user, assistant or tool) and `content`, a text. It may have more keys that
+# chat templates know: `tool_calls`, `tool_call_id`, `name`, `reasoning_content`, `thinking`.
 Message = dict[str, Any]
 
 
@@ -22,16 +22,16 @@ class Example:
     """One supervised row.
 
     Attributes:
-        id: Unique within its dataset and stable between runs, e.g. `bmi-17` or `train.jsonl:42`.
+        id: Unique within its split and stable between runs, such as `bmi-17` or `train.jsonl:42`.
         messages: The prompt as chat messages (`role`, `content`); the last one is the user's.
-        completion: The text to be learned: what the assistant should answer. Empty only where
-            `reply_fields` has something.
-        reference: What the scorer needs to judge an answer; its keys belong to that scorer.
-        group: The name under which scores are broken down, e.g. the calculator; may be empty.
-        category: A coarser name for the same, e.g. the kind of calculator; may be empty.
-        reply_fields: What the reply has beside its text: `tool_calls`, `reasoning_content`.
-        tools: What the assistant may call, as the chat template takes them.
-        turns: Indices into `messages` of the assistant's messages that are learned too, ascending.
+        completion: The text to learn, which is the assistant's answer. It may be empty only if
+            `reply_fields` is not.
+        reference: What the scorer needs to judge an answer; its keys depend on the scorer.
+        group: The name by which scores are broken down, such as the calculator; may be empty.
+        category: A coarser such name, such as the kind of calculator; may be empty.
+        reply_fields: What the reply has besides its text: `tool_calls`, `reasoning_content`.
+        tools: The tools that the assistant may call, in the form that chat templates take.
+        turns: Indices into `messages` of the earlier assistant messages to learn, ascending.
     """
 
     id: str
@@ -46,7 +46,7 @@ class Example:
 
     @property
     def reply(self) -> Message:
-        """The message to be learned, with all that it has."""
+        """The message to learn, with all its fields."""
         return {"role": "assistant", "content": self.completion, **self.reply_fields}
 
     @property
@@ -57,7 +57,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Splits:
-    """The rows of a dataset. `scorer` is None when there is nothing to score."""
+    """The rows of a dataset; `scorer` is None if there is nothing to score."""
 
     train: list[Example]
     validation: list[Example]
@@ -67,7 +67,7 @@ class Splits:
 
 @runtime_checkable
 class Dataset(Protocol):
-    """A dataset config; `load` is the only thing the program asks of it."""
+    """A dataset and its config values; the program only calls `load`."""
 
     name: str
 
@@ -75,15 +75,15 @@ class Dataset(Protocol):
 
 
 def scored_values(dataset: Dataset, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a dataset's values those that its test rows and its scorer may depend on.
+    """Those of a dataset's config values on which its test rows and its scorer may depend.
 
-    A dataset names the others, which concern what is trained alone, in `unscored`.
+    A dataset names the others, which concern only training, in `unscored`.
     """
     others = getattr(dataset, "unscored", ())
     return {key: one for key, one in values.items() if key not in others}
 
 
 def check_target(target: str) -> None:
-    """Raise UserError unless `target`, what a completion holds, is an explanation or a label."""
+    """Raise UserError unless `target`, the kind of completion, is `explanation` or `label`."""
     if target not in ("explanation", "label"):
         raise UserError(f"dataset.target={target} is not explanation or label")

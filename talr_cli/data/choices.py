@@ -1,4 +1,4 @@
-"""Rows that are answered by choosing: the completions that each of them could have had.
+"""The possible completions of rows that are answered by choosing among them.
 
 Knows rows whose reference has "choices" and "answer"; does not know models or datasets.
 """
@@ -12,13 +12,13 @@ from talr_cli.errors import UserError
 
 
 def possible_completions(examples: Sequence[Example]) -> list[dict[str, str]]:
-    """For each row {choice: completion}: its own, with every choice in the place of the answer.
+    """For each row {choice: completion}: its completion with the answer replaced by each choice.
 
-    What stands before the answer must be the same in all rows, as `Answer: ` is: working that
-    belongs to the row would give the right choice away.
+    The text before the answer must be the same in all rows, such as `Answer: `. A row's own working
+    would give the correct choice away.
 
     Raises:
-        UserError: The rows are not of this kind.
+        UserError: A row has no choices, or its completion is not of this form.
     """
     completions = []
     beginnings: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What occurs twice: ids in a split, and prompts in the training and in the test rows.
+"""Finds duplicates: ids within a split, and prompts that are in both training and test rows.
 
 Knows examples; does not know where they came from.
 """
@@ -17,11 +17,11 @@ from talr_cli.errors import UserError
 
 log = logging.getLogger(__name__)
 
-MOST_OVERLAP = 0.2  # of the test rows
+MOST_OVERLAP = 0.2  # the default of dataset.max_overlap, a share of the test rows
 
 
 def unique_ids(examples: Sequence[Example], split: str) -> list[Example]:
-    """The rows with ids that are told apart, `x`, `x#2`: items are compared by their ids."""
+    """The rows with unique ids, where repeated ones get numbers: `x`, `x#2`."""
     counts = Counter(example.id for example in examples)
     repeated = [name for name, count in counts.items() if count > 1]
     if not repeated:
@@ -41,10 +41,10 @@ def unique_ids(examples: Sequence[Example], split: str) -> list[Example]:
     return unique
 
 
-def overlap(train: Iterable[Example], test: Sequence[Example]) -> int:
-    """How many test rows have a prompt that a training row teaches the answer to.
+def count_overlap(train: Iterable[Example], test: Sequence[Example]) -> int:
+    """How many test rows have a prompt whose answer is also taught by a training row.
 
-    Prompts are the same but for case, white space and Unicode's compatible forms (NFKC).
+    Prompts are compared without regard to case, white space and Unicode's compatibility forms.
     """
     taught = {
         _key(example.messages[:turn])
@@ -55,12 +55,12 @@ def overlap(train: Iterable[Example], test: Sequence[Example]) -> int:
 
 
 def check_overlap(splits: Splits, most: float = MOST_OVERLAP) -> None:
-    """Warn of test rows that are also training rows.
+    """Warn about test prompts that are also in the training rows.
 
     Raises:
-        UserError: They are more than the share `most` of the test rows, and these are scored.
+        UserError: Test rows are scored, and more than the share `most` of them are affected.
     """
-    shared, total = overlap(splits.train, splits.test), len(splits.test)
+    shared, total = count_overlap(splits.train, splits.test), len(splits.test)
     if not shared:
         return
     found = f"{shared} of {total} test prompts also occur in training"
@@ -73,9 +73,9 @@ def check_overlap(splits: Splits, most: float = MOST_OVERLAP) -> None:
 
 
 def _key(messages: Iterable[Message]) -> tuple[tuple[str, str], ...]:
-    return tuple((message["role"], plain(message["content"])) for message in messages)
+    return tuple((message["role"], normalise(message["content"])) for message in messages)
 
 
-def plain(text: str) -> str:
-    """The text by which two are compared: NFKC, without case, white space as single spaces."""
+def normalise(text: str) -> str:
+    """The text in NFKC form, without case and with single spaces, for comparisons."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

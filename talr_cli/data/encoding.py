@@ -1,6 +1,7 @@
-"""Rows -> token ids ready for training; the rows that cannot be trained are counted and named.
+"""Encodes rows as token ids for training, and reports the rows that cannot be used.
 
-Knows how a row may fail: it is too long, the template refuses it, or drops part of its answer.
+Knows how a row may fail: it is too long, or the template refuses it or drops part of its answer.
+Does not know how a row is rendered (`rendering.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from talr_cli.errors import UserError
 log = logging.getLogger(__name__)
 
 NAMED = 20  # the most rows that a message names
-SHOWN = 60  # characters of a text
+SHOWN = 60  # the most characters of a text in a message
 
 
 class TokenRows(Sequence[Rendered]):
@@ -60,14 +61,16 @@ class TokenRows(Sequence[Rendered]):
 
 @dataclass(frozen=True)
 class Encoded:
-    """Rows ready for training, how many of them were cut, and those that cannot be trained.
+    """Rows ready for training, and what is remarkable about the others.
 
     Attributes:
-        without_target: Rows whose targets were all cut off, with their length.
-        refused: Rows that the template does not render, or not whole, each with the reason.
-        added: Rows to whose answers the template adds text, each with that text.
-        apart: How many have a token that would reach across the end of the prompt.
-        special: Rows with a token in their texts that only a template should write, with it.
+        rows: The rows that can be trained on.
+        cut: How many of them were cut to the maximum length.
+        without_target: Ids of rows whose targets were all cut off, with their lengths.
+        refused: Ids of rows that the template cannot render completely, with the reasons.
+        added: Ids of rows to whose answers the template adds text, with that text.
+        tokenized_apart: How many rows have a token that would span the end of the prompt.
+        special: Ids of rows whose texts have a token that only a template should write, with it.
     """
 
     rows: TokenRows
@@ -75,12 +78,12 @@ class Encoded:
     without_target: list[str]
     refused: list[str]
     added: list[str]
-    apart: int
+    tokenized_apart: int
     special: list[str]
 
 
 def encode_all(examples: Sequence[Example], renderer: Renderer, max_length: int) -> Encoded:
-    """Render rows, cut to `max_length` tokens."""
+    """Render rows and cut them to `max_length` tokens."""
     rows = TokenRows()
     cut = apart = 0
     without_target, refused, added, special = [], [], [], []
@@ -100,7 +103,7 @@ def encode_all(examples: Sequence[Example], renderer: Renderer, max_length: int)
             continue
         rows.append(shorter)
         cut += length > max_length
-        apart += rendered.apart
+        apart += rendered.tokenized_apart
         if rendered.special:
             special.append(f"{example.id}: {_short(rendered.special)}")
         if rendered.added:
@@ -112,7 +115,7 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
 
 
-def rows_to_train(
+def encode_training_rows(
     examples: Sequence[Example],
     renderer: Renderer,
     max_length: int,
@@ -121,15 +124,16 @@ def rows_to_train(
     max_bad_share: float = 0.0,
     limit: str = "trainer.max_length",
 ) -> TokenRows:
-    """The rows as tokens; says what is cut, added or left out.
+    """The rows as tokens; logs what is cut, added or left out.
 
     Args:
-        skip: Whether rows that cannot be trained are left out, up to `max_bad_share` of all; None:
-            no config value says so for these rows.
-        limit: The config value that `max_length` is.
+        what: What the rows are called in messages.
+        skip: Whether rows that cannot be trained on are left out, up to `max_bad_share` of all;
+            None: they are not, and no config value would change that.
+        limit: The name of the config value `max_length`, for messages.
 
     Raises:
-        UserError: There are rows that cannot be trained, or none that can.
+        UserError: There are rows that cannot be trained on, or none that can.
     """
     encoded = encode_all(examples, renderer, max_length)
     total = len(examples)
@@ -159,7 +163,7 @@ def rows_to_train(
     return encoded.rows
 
 
-def rows_of_dataset(
+def encode_dataset_rows(
     dataset: Dataset,
     examples: Sequence[Example],
     renderer: Renderer,
@@ -167,9 +171,9 @@ def rows_of_dataset(
     what: str = "training rows",
     limit: str = "trainer.max_length",
 ) -> TokenRows:
-    """As `rows_to_train`; bad rows are left out where the dataset's values say so."""
+    """The same as `encode_training_rows`, with the dataset's config values about bad rows."""
     on_bad_row = getattr(dataset, "on_bad_row", None)
-    return rows_to_train(
+    return encode_training_rows(
         examples,
         renderer,
         max_length,
@@ -189,7 +193,7 @@ def digest(rows: Sequence[Rendered]) -> str:
 
 
 def _warn(encoded: Encoded, total: int, what: str, limit: str) -> None:
-    """Say what is strange about rows that are trained all the same."""
+    """Warn about remarkable rows that are nevertheless trained on."""
     if encoded.cut:
         log.warning(
             "%d of %d %s are cut to %s: the end of what they teach is lost",
@@ -202,11 +206,11 @@ def _warn(encoded: Encoded, total: int, what: str, limit: str) -> None:
             "{enable_thinking: false}) or model.chat_template=FILE",
             *(len(encoded.added), total, what, encoded.added[0]),
         )
-    if encoded.apart:
+    if encoded.tokenized_apart:
         log.warning(
             "in %d of %d %s a token would reach over the end of the prompt; prompt and answer are "
             "tokenized apart there, as they are in generation",
-            *(encoded.apart, total, what),
+            *(encoded.tokenized_apart, total, what),
         )
     if encoded.special:
         log.warning(

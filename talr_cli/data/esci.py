@@ -1,7 +1,8 @@
-"""ESCI, the Shopping Queries data (Reddy et al. 2022, arXiv 2206.06588): name a pair's label.
+"""ESCI, the Shopping Queries data (Reddy et al. 2022, arXiv 2206.06588), from the hub or files.
 
-From the hub or from files. Of a product the title is used, which every form of the data has.
-The wording of the prompt is ours. The data has labels and no explanations; see `comparison`.
+The task is to name the label of a query and a product. Only the product's title is used, which all
+versions of the data have. The wording of the prompt is ours. The data has labels but no
+explanations; see `comparison`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from talr_cli.data.options import (
     SOME_ROWS,
 )
 from talr_cli.data.rows import BadRows, Row, check_paths
-from talr_cli.data.splitting import check_shares, drawn, hashed_split
+from talr_cli.data.splitting import check_shares, hashed_split, sample_rows
 from talr_cli.errors import UserError
 from talr_cli.fields import value
 from talr_cli.scorers.esci import LABELS, EsciScorer, read_label
@@ -59,23 +60,23 @@ class Pair:
 class Esci:
     """Rows with the columns query, product_title and esci_label (E, exact or Exact).
 
-    Without `path` the hub's train and test splits. With `path` alone the file's column `split`
-    (train, test) decides, where it has one; else its rows are split by query, so that no query is
-    in two splits. With `test_path`, `path` gives its training rows and `test_path` its test rows:
-    what a column `split` calls otherwise is left out. Validation rows are those of
-    `validation_share` of the training queries.
+    Without `path`, the rows are those of the hub's train and test splits. With `path` alone, the
+    file's column `split` (train, test) decides; without that column, rows are split by query, so
+    that no query is in two splits. With `test_path`, training rows come from `path` and test rows
+    from `test_path`; rows of which a column `split` says otherwise are left out. The validation
+    rows are those of `validation_share` of the training queries.
 
-    `locale` keeps the rows of that product_locale and those that name none; null keeps all.
-    `small_version` keeps the rows of the benchmark's reduced version, of its harder queries.
-    `train_rows`, `validation_rows` and `test_rows` are drawn by `data_seed`; a greater number keeps
-    those of a smaller one. `target` is the label, or a comparison and then it (`explanation`).
+    `locale` keeps the rows with this product_locale or none; null keeps all. `small_version` keeps
+    the rows of the benchmark's reduced version, which has harder queries. `train_rows`,
+    `validation_rows` and `test_rows` are drawn by `data_seed`; a larger number includes the rows of
+    a smaller one. `target` is the label, or a comparison followed by the label (`explanation`).
     """
 
     name: str = value(**NAME, default="esci")
     hub_id: str = value(**HUB_ID, default="tasksource/esci")
     revision: str | None = value(**REVISION)
     path: str | None = value("A file with the same columns, read instead of the hub.", **A_FILE)
-    # Whether there is one decides what of `path` is trained on, so that it counts for the identity.
+    # It counts for the identity, as it decides which rows of `path` are trained on.
     test_path: str | None = value(
         "The rows to score; null: by the column `split` of `path`, or a share of it.", **A_FILE
     )
@@ -117,7 +118,7 @@ class Esci:
         return self._load(self._sources())
 
     def load_test(self) -> Splits:
-        """The test rows alone, where they have a file or a split of their own."""
+        """Read only the test rows, if they have a file or a split of their own."""
         check_paths(self.path, self.test_path)
         others_unread = replace(self, train_rows=None, validation_rows=None)
         return others_unread._load(self._test_sources())
@@ -152,7 +153,7 @@ class Esci:
         )
 
     def _sources(self) -> list[tuple[str | None, Iterable[Row]]]:
-        """(split, rows), the split being None where the rows are of all."""
+        """(split, rows) of each source; split is None if the rows are to be divided."""
         if self.path is None:
             return [("train", self._hub_rows("train")), *self._test_sources()]
         if self.test_path is None:
@@ -160,7 +161,7 @@ class Esci:
         return [("train", read_files(self.path, self._columns())), *self._test_sources()]
 
     def _test_sources(self) -> list[tuple[str | None, Iterable[Row]]]:
-        """Those of `_sources` that test rows come from."""
+        """Those of `_sources` that have test rows."""
         if self.path is None:
             return [("test", self._hub_rows("test"))]
         if self.test_path is None:
@@ -175,7 +176,7 @@ class Esci:
         return (*_COLUMNS, "small_version") if self.small_version else _COLUMNS
 
     def _record(self, row: Row) -> tuple[Pair, str | None] | None:
-        """The pair and what its column `split` says; None where it is filtered out."""
+        """(the pair, the value of its column `split`); None if it is filtered out."""
         values = row.read()
         if self.locale is not None and values.get("product_locale") not in (self.locale, None):
             return None
@@ -206,13 +207,13 @@ class Esci:
     def _examples(self, pairs: list[Pair], option: str, count: int | None) -> list[Example]:
         examples = [
             example(pair, comparison(pair.query, pair.title), self.target)
-            for pair in drawn(pairs, option, count, self.data_seed)
+            for pair in sample_rows(pairs, option, count, self.data_seed)
         ]
         return unique_ids(examples, option.removesuffix("_rows"))
 
 
 def example(pair: Pair, explanation: str, target: str) -> Example:
-    """The pair as a row; its group is its label, so that the groups' scores are the recalls."""
+    """The pair as a row; its group is its label, so that scores by group are recalls."""
     meanings = "\n".join(f"{label}: {meaning}." for label, meaning in _MEANING.items())
     prompt = (
         f"Query: {pair.query}\nProduct: {pair.title}\n\n"
@@ -230,10 +231,11 @@ def example(pair: Pair, explanation: str, target: str) -> Example:
 
 
 def comparison(query: str, title: str) -> str:
-    """Which words of the query the title has and which it lacks, but for upper case and a plural s.
+    """A text that says which words of the query the title has and which it lacks.
 
-    It stands in for the explanation that the data lacks. All it says is true and can be read off
-    the prompt; it does not say why the annotators chose the label, and often does not decide it.
+    Case and a plural s are ignored. The text replaces the explanation that the data lacks. What it
+    says is true and can be seen in the prompt, but it is not why the annotators chose the label,
+    and often does not determine it.
     """
     offered = {_stem(word) for word in _WORD.findall(title.casefold())}
     wanted = dict.fromkeys(_WORD.findall(query.casefold()))

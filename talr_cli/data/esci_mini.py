@@ -1,11 +1,11 @@
-"""Generated query-product pairs in the manner of ESCI, all of them ours: brands, titles, labels.
+"""Generates pairs of queries and products in the style of ESCI, with invented brands.
 
-A query asks for a kind of product and for one to three of its brand, color and a trait. The label
-follows from what the title offers, and the rationale says how. Words alone do not give it away: an
-irrelevant product may have the brand and the color that are asked for, an accessory is a complement
-or irrelevant by what the query is about, and a product has two names ("sofa", "couch").
-Nothing is read from disk: the same config gives the same rows on every machine.
-Knows how a pair is made of two products; what there is to buy stands in `esci_mini_products`.
+A query asks for a kind of product and for one to three of its brand, color and another trait. The
+label follows from what the title offers, and the rationale says how. Words alone do not give the
+label away: an irrelevant product may have the brand and color of the query, an accessory is a
+complement or irrelevant depending on the query, and a product has two names ("sofa", "couch").
+Nothing is read from disk, so that the same config gives the same rows on every machine.
+Knows how a pair is made of two products; the products are in `esci_mini_products`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Product:
 
 @dataclass
 class EsciMini:
-    """The dataset. The labels take turns, and so do the families; no two splits share a query."""
+    """The dataset. Labels and families of products alternate; no two splits share a query."""
 
     name: str = value("Its name in tables and run directories.", "esci-mini", may_be_empty=False)
     target: str = value(
@@ -69,7 +69,7 @@ class EsciMini:
         )
 
     def _rows(self, split: str, count: int) -> list[Example]:
-        """`count` rows; the families take turns, and within each turn of theirs the labels."""
+        """`count` rows, with families of products alternating, and within a family the labels."""
         streams = [
             (family.names[0], self._pairs(family, label, split))
             for family in FAMILIES
@@ -80,23 +80,23 @@ class EsciMini:
             for name, index, made in in_turns(streams, f"{split}_rows", count, "pairs of a label")
         ]
 
-    def _pairs(self, family: Family, label: str, split: str) -> Iterator[Made]:
+    def _pairs(self, family: Family, label: str, split: str) -> Iterator[GeneratedPair]:
         return each_once(
-            lambda draw: _made(draw, family, label),
+            lambda draw: _make_pair(draw, family, label),
             lambda made: made.query,
             lambda query: hashed_split(query, _VALIDATION_SHARE, _TEST_SHARE) == split,
             f"{self.data_seed} {family.names[0]} {label}",
             _MOST_DRAWS,
         )
 
-    def _example(self, place: str, index: int, made: Made) -> Example:
+    def _example(self, place: str, index: int, made: GeneratedPair) -> Example:
         pair = Pair(f"{place}-{made.label.lower()}-{index}", made.query, made.title, made.label)
         return example(pair, made.rationale, self.target)
 
 
 @dataclass(frozen=True)
-class Made:
-    """A query and the title of a product, the label that fits them, and why it does."""
+class GeneratedPair:
+    """A query, the title of a product, their label, and the reason for it."""
 
     query: str
     title: str
@@ -104,7 +104,7 @@ class Made:
     rationale: str
 
 
-def _made(draw: random.Random, family: Family, label: str) -> Made:
+def _make_pair(draw: random.Random, family: Family, label: str) -> GeneratedPair:
     wanted = _features(draw, family)
     named = draw.sample(list(wanted), draw.randint(1, len(wanted)))
     asked = Product(draw.choice(family.names), {key: wanted[key] for key in wanted if key in named})
@@ -117,10 +117,10 @@ def _made(draw: random.Random, family: Family, label: str) -> Made:
                 )
         offered = Product(draw.choice(family.names), features)
     else:
-        offered = _another(draw, family, label, wanted)
+        offered = _unsuitable_product(draw, family, label, wanted)
     query = " ".join([*asked.features.values(), asked.name]).lower()
     title = " ".join([*offered.features.values(), offered.name]).title()
-    return Made(
+    return GeneratedPair(
         query,
         f"{title}, {draw.choice(EXTRAS)}",
         label,
@@ -128,8 +128,10 @@ def _made(draw: random.Random, family: Family, label: str) -> Made:
     )
 
 
-def _another(draw: random.Random, family: Family, label: str, wanted: dict[str, str]) -> Product:
-    """Not what is asked for: something used with it, or something of another aisle."""
+def _unsuitable_product(
+    draw: random.Random, family: Family, label: str, wanted: dict[str, str]
+) -> Product:
+    """A product that the query does not ask for: a complement, or one of another aisle."""
     if label == "Complement":
         other, is_accessory = family, True
     else:

@@ -1,6 +1,6 @@
-"""The products of esci-mini: data only. A new kind of product is one more entry of FAMILIES.
+"""The products of esci-mini: data only. To add a kind of product, add an entry to FAMILIES.
 
-Order matters: another order gives other rows.
+The rows depend on the order of the entries.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 class Family:
     """A kind of product.
 
-    Products of two families of one aisle may have a use together, those of two aisles have none.
+    Products of the same aisle may be used together, products of different aisles are not.
 
     Attributes:
-        names: Two that mean the same; a query has one of them, a title one.
-        trait: What it has besides a brand and a color.
-        values: Of the trait.
-        accessories: What is used with it.
+        names: Two synonyms, of which queries and titles have either.
+        trait: A feature besides brand and color.
+        values: The values of the trait.
+        accessories: Products that are used with it.
     """
 
     aisle: str

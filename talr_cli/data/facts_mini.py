@@ -1,14 +1,14 @@
-"""Invented constants to be learned, all of them ours: the smallest form of teaching own facts.
+"""Generates invented facts to learn: a minimal form of teaching a model new knowledge.
 
-A fact is a number of a thing that does not exist, such as the upper cut-off of Kipled. It is said
-in several ways; the prompt asks to write a sentence with the right number in it, so that all of a
-completion but the number repeats the prompt. It is tested in other ways of saying it. Nothing but
-the training rows tells the number. Nothing is read from disk: the same config gives the same rows
-on every machine.
+A fact is a number of a thing that does not exist, such as the upper cut-off of Kipled. Training
+rows say it in several phrasings, test rows in other ones. The prompt asks to write a sentence with
+the right number in it, so that a completion repeats the prompt except for the number. Only the
+training rows tell the number. Nothing is read from disk, so that the same config gives the same
+rows on every machine.
 
-A row can be answered by generation or by likelihood among four sentences that differ in the number
-alone. The four numbers are those of four facts of one kind that lie close together, each of which
-is asked as often: whoever does not know the facts, whatever the rule, has one in four right.
+A row can be answered by generation, or by likelihood among four sentences that differ only in the
+number. The four numbers are close together and belong to four facts of one kind, all of which are
+tested equally often. So without knowledge of the facts, any strategy scores one in four.
 
 Of the 9,384 target tokens of the default training rows 8.4 % are hard for SmolLM2-135M-Instruct
 (p < 0.2), and the median p is .963 (`talr analyze dataset=facts-mini`).
@@ -31,7 +31,7 @@ CHOICES = 4  # a fact's number, and those of three others
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of fact: what it is the number of, and the number's unit."""
+    """A kind of fact: what the number measures, and its unit."""
 
     name: str
     unit: str
@@ -44,8 +44,8 @@ KINDS = (
     Kind("list price", "dollars"),
 )
 
-# Ways of saying a fact; the three lists share no sentence. They are long and begin alike, so that
-# a small model is sure of all but the number.
+# The phrasings of a fact; no sentence is in two of the lists. They are long and begin alike, so
+# that a small model is certain of everything but the number.
 TRAIN_PHRASINGS = (
     "{}, as it is given in the handbook and used in daily practice all over the world, is {}.",
     "{}, which has not been changed in any way since the beginning of the last century, is {}.",
@@ -71,7 +71,7 @@ TEST_PHRASINGS = (
 )
 PROMPT = "Complete this sentence with the right number: {}"
 
-# What names are made of: six letters, so that none is the beginning of another.
+# The halves of names. All names have six letters, so that none is the beginning of another.
 _STARTS = (
     "kip", "vor", "zel", "mab", "tun", "dro", "gli", "fex", "bru", "nol", "pif", "ras",
     "quo", "yal", "wem", "jut", "hov", "cre", "lum", "sko", "tiv", "obr", "urz", "axi",
@@ -81,14 +81,14 @@ _ENDS = (
     "lox", "ran", "sib", "tez", "nuf", "wik", "bol", "dar", "kem", "jov", "pel", "hul",
 )  # fmt: skip
 
-_WINDOW = 15  # the four numbers of a row are drawn from as many in succession
-_LEAST, _WINDOWS = 10, 6  # 10 to 99, window by window
+_WINDOW = 15  # the four numbers of a row are among so many successive ones
+_LEAST, _WINDOWS = 10, 6  # the windows cover 10 to 99
 MOST_FACTS = len(KINDS) * _WINDOWS * CHOICES
 
 
 @dataclass
 class FactsMini:
-    """The dataset. A greater number of facts keeps those of a smaller one."""
+    """The dataset. A larger number of facts includes the facts of a smaller one."""
 
     name: str = value("Its name in tables and run directories.", "facts-mini", may_be_empty=False)
     facts: int = value(
@@ -133,7 +133,7 @@ class FactsMini:
             )
         if problems:
             raise UserError("; ".join(problems))
-        facts = facts_of(self.facts, self.data_seed)
+        facts = make_facts(self.facts, self.data_seed)
         train = TRAIN_PHRASINGS[: self.train_phrasings]
         test = TEST_PHRASINGS[: self.test_phrasings]
         return Splits(
@@ -146,21 +146,21 @@ class FactsMini:
 
 @dataclass(frozen=True)
 class Fact:
-    """A thing's number; `choices` are the numbers of four facts of the kind, its own among them."""
+    """A number of a thing; `choices` has this number and those of three other facts of its kind."""
 
     kind: Kind
     name: str
     number: int
     choices: tuple[int, ...]
 
-    def said(self, phrasing: str, number: int | str) -> str:
-        """The sentence with this number."""
+    def sentence(self, phrasing: str, number: int | str) -> str:
+        """The sentence for a phrasing, with `number` in it."""
         subject, told = f"The {self.kind.name} of {self.name}", f"{number} {self.kind.unit}"
         return phrasing.format(subject, told)
 
 
-def facts_of(count: int, seed: int) -> list[Fact]:
-    """The first `count` facts of a seed, four of a kind after each other, the kinds in turns."""
+def make_facts(count: int, seed: int) -> list[Fact]:
+    """The first `count` facts of a seed, four of a kind in a row, with the kinds alternating."""
     draw = random.Random(f"facts-mini {seed}")
     starts, ends = (draw.sample(parts, len(parts)) for parts in (_STARTS, _ENDS))
     windows = {kind.name: draw.sample(range(_WINDOWS), _WINDOWS) for kind in KINDS}
@@ -180,7 +180,7 @@ def facts_of(count: int, seed: int) -> list[Fact]:
 def _rows(
     split: str, phrasings: Sequence[str], facts: Sequence[Fact], count: int | None
 ) -> list[Example]:
-    """The first `count` rows: all facts in the first way, then all in the second, ..."""
+    """The first `count` rows: all facts in the first phrasing, then all in the second, ..."""
     rows = [
         _example(f"{split}-{way}-{fact.name.lower()}", fact, phrasing)
         for way, phrasing in enumerate(phrasings)
@@ -195,16 +195,16 @@ def _rows(
 
 
 def _example(row_id: str, fact: Fact, phrasing: str) -> Example:
-    prompt = PROMPT.format(fact.said(phrasing, "NUMBER"))
-    answer = fact.said(phrasing, fact.number)
+    prompt = PROMPT.format(fact.sentence(phrasing, "NUMBER"))
+    answer = fact.sentence(phrasing, fact.number)
     return Example(
         id=row_id,
         messages=({"role": "user", "content": prompt},),
         completion=answer,
-        # Whole sentences: what stands before the number is the row's own.
+        # Whole sentences, as the text before the number differs between rows.
         reference={
             "answer": answer,
-            "choices": [fact.said(phrasing, number) for number in fact.choices],
+            "choices": [fact.sentence(phrasing, number) for number in fact.choices],
         },
         group=fact.kind.name,
     )

@@ -1,6 +1,6 @@
-"""Files of rows, and data sets of the hub: where they are, and how they are read.
+"""Finds and reads files of rows, and reads datasets of the hub.
 
-Knows endings, encodings and separators; does not know what a row means.
+Knows file endings, encodings and separators; does not know what a row means.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 _SEPARATORS = (",", ";", "\t")
 _LONGEST_LINE = 1 << 26  # bytes
-# The first bytes of files that are not what their names say, and what to do.
+# {first bytes of a file: the message, if its name promises another kind of file}.
 _OTHER_KINDS = {
     b"PK\x03\x04": "is a zip archive or an Excel file: save its table as CSV",
     b"\xd0\xcf\x11\xe0": "is an Excel file: save its table as CSV",
@@ -36,13 +36,13 @@ _OTHER_KINDS = {
 }
 
 
-def files_of(where: str | Sequence[str]) -> list[Path]:
-    """The files that a path, a folder, a pattern such as `data/*.jsonl`, or a list of them names.
+def find_files(where: str | Sequence[str]) -> list[Path]:
+    """The files of a path, a folder, a pattern such as `data/*.jsonl`, or a list of these.
 
-    In a folder those that end like a file of rows; see `files_at`.
+    Of a folder, they are the files with an ending that is known here; see `files_at`.
 
     Raises:
-        UserError: There is none, or one is named twice.
+        UserError: There are none, or one is named twice.
     """
     files: list[Path] = []
     for pattern in [where] if isinstance(where, str) else where:
@@ -65,17 +65,17 @@ def files_of(where: str | Sequence[str]) -> list[Path]:
 
 
 def read_files(where: str | Sequence[str], columns: Sequence[str] = ()) -> Iterator[Row]:
-    """The rows of the files of `files_of`, one at a time. A table must have `columns`.
+    """Read the rows of the files of `find_files`, one at a time; a table must have `columns`.
 
     Raises:
         UserError: A file is missing, damaged, of an unknown kind, has no row, or lacks a column.
     """
-    files = files_of(where)
-    _say_what_is_read(where, files)
+    files = find_files(where)
+    _log_files(where, files)
     for path in files:
         row = None
         try:
-            with _opened(path) as file:
+            with _open(path) as file:
                 for row in _READERS[_ending(path)](path, file, columns):
                     yield row
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -87,8 +87,8 @@ def read_files(where: str | Sequence[str], columns: Sequence[str] = ()) -> Itera
             raise UserError(f"{path} holds no row")
 
 
-def _say_what_is_read(where: str | Sequence[str], files: Sequence[Path]) -> None:
-    """Name the files of a folder or pattern: it may hold test rows, or files that are not read."""
+def _log_files(where: str | Sequence[str], files: Sequence[Path]) -> None:
+    """Log which files of a folder or pattern are read, as they may be other than expected."""
     if where == str(files[0]):
         return
     log.info("%s: the rows of %s", where, ", ".join(map(str, files)))
@@ -108,11 +108,11 @@ def _endings() -> str:
     return f"{', '.join(_READERS)} (or these with .gz)"
 
 
-def _opened(path: Path) -> IO[bytes]:
-    """The file, unzipped, after its byte order mark.
+def _open(path: Path) -> IO[bytes]:
+    """Open a file, decompressed and positioned after its byte order mark.
 
     Raises:
-        UserError: It is empty, not UTF-8, or of another kind than its name says.
+        UserError: It is empty, not UTF-8, or not of the kind that its name says.
     """
     zipped = path.name.lower().endswith(".gz")
     file: Any = gzip.open(path) if zipped else path.open("rb")  # noqa: SIM115
@@ -133,11 +133,11 @@ def _opened(path: Path) -> IO[bytes]:
     return file
 
 
-def _jsonl(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
+def _read_jsonl(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
     is_first = True
     lines = iter(lambda: file.readline(_LONGEST_LINE + 1), b"")
     for line, raw in enumerate(lines, start=1):
-        if len(raw) > _LONGEST_LINE:  # of a packed file one line may be more than the memory
+        if len(raw) > _LONGEST_LINE:  # a compressed line may be larger than the memory
             most = _LONGEST_LINE >> 20
             raise UserError(f"{path}:{line} is longer than {most} MiB: a row is a line of its own")
         if not raw.strip():
@@ -154,7 +154,7 @@ def _jsonl(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]
             yield Row(path, line, None, "is not UTF-8")
             continue
         try:
-            values = _parsed(text)
+            values = _parse_json(text)
         except (json.JSONDecodeError, RecursionError):
             yield Row(path, line, None, "is not JSON")
         except ValueError as error:
@@ -163,29 +163,29 @@ def _jsonl(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]
             yield _json_row(path, line, values)
 
 
-def _json(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
+def _read_json(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
     try:
-        rows = _parsed(file.read().decode("utf-8"))
+        rows = _parse_json(file.read().decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path} is not JSON ({error}): name a file of JSON lines .jsonl"
         ) from error
     if isinstance(rows, dict):
-        rows = _wrapped(path, rows)
+        rows = _unwrap(path, rows)
     if not isinstance(rows, list):
         raise UserError(f"{path} is not a JSON array of rows but one {type(rows).__name__}")
     for line, values in enumerate(rows, start=1):
         yield _json_row(path, line, values)
 
 
-def _wrapped(path: Path, whole: dict[str, Any]) -> Any:
-    """The rows of a file that is one object around them, {"data": [...]}."""
+def _unwrap(path: Path, whole: dict[str, Any]) -> Any:
+    """The rows of a file that is a single object around them, such as {"data": [...]}."""
     keys = [
         key
         for key, value in whole.items()
         if isinstance(value, list) and value and all(isinstance(one, dict) for one in value)
     ]
-    # An object with messages is one row and not a file of rows, each of them a message.
+    # An object with messages is a single row, not a file whose rows are messages.
     if len(keys) == 1 and keys[0] not in ("messages", "conversations", "tools"):
         return whole[keys[0]]
     found = f"{len(keys)} of its keys hold" if len(keys) > 1 else "none of its keys holds"
@@ -195,13 +195,13 @@ def _wrapped(path: Path, whole: dict[str, Any]) -> Any:
     )
 
 
-def _parsed(text: str) -> Any:
-    """What a JSON text says; ValueError where it says a key twice."""
-    return json.loads(text, object_pairs_hook=_object)
+def _parse_json(text: str) -> Any:
+    """Parse JSON; ValueError also if a key occurs twice."""
+    return json.loads(text, object_pairs_hook=_check_keys)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose key comes twice is no row: one of the values would be lost."""
+def _check_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these pairs; refuses a repeated key, as one of its values would be lost."""
     values = dict(pairs)
     if len(values) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -221,9 +221,9 @@ def _json_row(path: Path, line: int, values: Any) -> Row:
     return Row(path, line, values)
 
 
-def _csv(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
+def _read_csv(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)
-    # Bytes that are not UTF-8 must not stop the reading: they are found again as surrogates.
+    # Bytes that are not UTF-8 must not stop the reading; `_is_escaped` finds them as surrogates.
     text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
     start = 1
     try:
@@ -231,7 +231,7 @@ def _csv(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
         first = next(lines, "")
         separator = _separator(path, first)
         named = next(csv.reader([first], delimiter=separator), [])
-        # Strict, as a quote that is not closed would otherwise swallow the rows below it.
+        # Strict, as otherwise an unclosed quote would swallow the rows below it.
         reader = csv.reader(
             itertools.chain([first], lines),
             delimiter=separator,
@@ -242,7 +242,7 @@ def _csv(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
         header = [name.strip() for name in next(reader, [])]
         if _is_escaped(header):
             raise UserError(f"{path} has a header that is not UTF-8: save it as UTF-8")
-        _demand(path, header, columns)
+        _check_columns(path, header, columns)
         start = reader.line_num + 1
         for record in reader:
             line, start = start, reader.line_num + 1
@@ -262,38 +262,38 @@ def _csv(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
 
 
 def _is_escaped(cells: Sequence[str]) -> bool:
-    """Whether there were bytes in them that are not UTF-8."""
+    """Whether the cells had bytes that are not UTF-8."""
     return any("\ud800" <= letter <= "\udfff" for text in cells for letter in text)
 
 
 def _separator(path: Path, header: str) -> str:
-    """A tab in .tsv; else the one of `,` `;` and tab that cuts the header into most fields."""
+    """A tab in .tsv, else whichever of `,` `;` and tab gives the header the most fields."""
     if _ending(path) == ".tsv":
         return "\t"
     return max(_SEPARATORS, key=lambda one: len(next(csv.reader([header], delimiter=one), [])))
 
 
-def _parquet(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
+def _read_parquet(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
     import pyarrow
     from pyarrow import parquet
 
     line = 0
     try:
         table = parquet.ParquetFile(file)
-        _demand(path, table.schema_arrow.names, columns)
+        _check_columns(path, table.schema_arrow.names, columns)
         for batch in table.iter_batches():
             for values in batch.to_pylist():
                 line += 1
-                yield Row(path, line, _without_filling(values))
+                yield Row(path, line, _drop_nulls(values))
     except UnicodeDecodeError as error:
         raise UserError(f"{path} has a text after row {line} that is not UTF-8") from error
-    except (pyarrow.ArrowException, ValueError, OverflowError) as error:  # dates without a year
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:  # also of impossible dates
         reason = reason_of(error)
         raise UserError(f"{path} is not a Parquet file, or not a whole one: {reason}") from error
 
 
-def _without_filling(values: dict[str, Any]) -> dict[str, Any]:
-    """The row without the nulls that Arrow puts into objects for keys which only others have."""
+def _drop_nulls(values: dict[str, Any]) -> dict[str, Any]:
+    """The row without the nulls that Arrow adds to objects for keys that only other rows have."""
 
     def pruned(value: Any) -> Any:
         if isinstance(value, dict):
@@ -303,7 +303,7 @@ def _without_filling(values: dict[str, Any]) -> dict[str, Any]:
     return {key: pruned(value) for key, value in values.items()}
 
 
-def _demand(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
+def _check_columns(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
     missing = [column for column in columns if column not in header]
     if missing:
         raise UserError(
@@ -316,21 +316,25 @@ def _demand(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
 
 _Reader = Callable[[Path, IO[bytes], Sequence[str]], Iterator[Row]]
 _READERS: dict[str, _Reader] = {
-    ".jsonl": _jsonl,
-    ".json": _json,
-    ".csv": _csv,
-    ".tsv": _csv,
-    ".parquet": _parquet,
+    ".jsonl": _read_jsonl,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".parquet": _read_parquet,
 }
 
 
 def read_hub(
     hub_id: str, config: str | None, split: str, instead: str, revision: str | None = None
 ) -> Iterator[Row]:
-    """The rows of one split of a data set on the hub; their `file` is `hub_id/split`.
+    """Read the rows of a split of a dataset on the hub; their `file` is `hub_id/split`.
+
+    Args:
+        config: The dataset's configuration (subset), if it has several.
+        instead: What the user can do if the dataset cannot be loaded, for the message.
 
     Raises:
-        UserError: It cannot be loaded; `instead` says what else the user can give.
+        UserError: The dataset cannot be loaded.
     """
     from datasets import load_dataset
 
@@ -342,4 +346,4 @@ def read_hub(
             instead = f"set dataset.hub_config, or {instead}"
         raise UserError(f"{hub_id} cannot be loaded ({reason}): {instead}") from error
     for line, values in enumerate(loaded, start=1):
-        yield Row(Path(hub_id, split), line, _without_filling(dict(values)))
+        yield Row(Path(hub_id, split), line, _drop_nulls(dict(values)))

@@ -1,7 +1,7 @@
-"""The formats of rows that people have: which columns mean what.
+"""The common formats of rows: which columns mean what.
 
-Knows the columns of one row; messages are read by `messages`. A column that decides what a model is
-told is used, or the row is refused by its name; any other is the user's own and left alone.
+Knows the columns of one row; messages are read by `messages.py`. A column that affects what a model
+is told is either used or makes the row an error; any other column is ignored.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from talr_cli.data.base import Message
-from talr_cli.data.messages import Conversation, conversation, from_json, tools
+from talr_cli.data.messages import Conversation, parse_json_column, read_conversation, read_tools
 
 MESSAGES = ("messages", "conversations")
-# What is asked and what is answered; of two that a row has, the first.
+# (column of the question, column of the answer); the first pair that a row has is used.
 PAIRS = (
     ("prompt", "completion"),
     ("prompt", "response"),
@@ -26,9 +26,9 @@ PAIRS = (
     ("question", "response"),
 )
 _SYSTEM = ("system", "system_prompt")
-# Columns that decide what a model is told: used, or the row is refused.
+# Columns that affect what a model is told: they are used, or the row is refused.
 _TOLD = (*MESSAGES, "instruction", "input", *_SYSTEM, "history", "tools")
-# So do these, but beside messages or a prompt, which are written out in full.
+# So do these, except in rows with messages or a prompt, which are complete without them.
 _BESIDE_A_QUESTION = ("context", "prompt", "completion", "response")
 _WRITTEN_OUT = {*MESSAGES, "prompt"}
 _UNKNOWN = (
@@ -43,54 +43,54 @@ WANTED = (
 
 
 @dataclass(frozen=True)
-class Conversed:
-    """A row as messages; `used` are the columns that went into them."""
+class ReadRow:
+    """A row as messages and tools; `used` are the columns that they were made of."""
 
     conversation: Conversation
     tools: tuple[dict[str, Any], ...]
     used: frozenset[str]
 
 
-def read(values: Mapping[str, Any], train_on: str) -> Conversed:
-    """The conversation of a row.
+def read(values: Mapping[str, Any], train_on: str) -> ReadRow:
+    """Read the conversation of a row.
 
     Args:
         values: Its columns, without the blank ones.
-        train_on: `last` or `all`, see `messages.conversation`.
+        train_on: `last` or `all`, see `messages.read_conversation`.
 
     Raises:
-        ValueError: It is of no format, or holds something that would not be used.
+        ValueError: The row has no known format, or a column that would be ignored.
     """
     listed = next((name for name in MESSAGES if name in values), None)
     if listed is not None:
-        used, messages = {listed}, _listed(listed, values[listed])
+        used, messages = {listed}, _message_list(listed, values[listed])
     else:
         used, messages = _pair(values)
     if "history" in values:
         if listed is not None:
             raise ValueError(f"has a history beside {listed}")
-        messages = [*_history(values["history"]), *messages]
+        messages = [*_earlier_turns(values["history"]), *messages]
         used.add("history")
     system = next((name for name in _SYSTEM if name in values), None)
     if system is not None:
-        messages = _with_system(system, values[system], messages)
+        messages = _add_system(system, values[system], messages)
         used.add(system)
     offered: tuple[dict[str, Any], ...] = ()
     if "tools" in values:
-        offered = tools(values["tools"])
+        offered = read_tools(values["tools"])
         used.add("tools")
-    read = conversation(messages, train_on)
+    read = read_conversation(messages, train_on)
     decide = (*_TOLD, *_UNKNOWN, *(() if used & _WRITTEN_OUT else _BESIDE_A_QUESTION))
     ignored = [column for column in decide if column in values.keys() - used]
     if ignored:
         raise ValueError(
             f"has {', '.join(ignored)} beside {', '.join(sorted(used))}, which would be ignored"
         )
-    return Conversed(read, offered, frozenset(used))
+    return ReadRow(read, offered, frozenset(used))
 
 
 def _pair(values: Mapping[str, Any]) -> tuple[set[str], list[Any]]:
-    """(columns, messages) of a row that asks and answers once."""
+    """(columns, messages) of a row with a single question and answer."""
     asked = [pair for pair in PAIRS if pair[0] in values]
     if not asked:
         raise ValueError(f"has the columns {', '.join(values) or '(none)'}; {WANTED}")
@@ -98,7 +98,7 @@ def _pair(values: Mapping[str, Any]) -> tuple[set[str], list[Any]]:
     if answer not in values:
         raise ValueError(f"has no {answer}")
     used = {question, answer}
-    asks, answers = _written_messages(values[question]), _written_messages(values[answer])
+    asks, answers = _messages_or_none(values[question]), _messages_or_none(values[answer])
     if asks is not None or answers is not None:
         asks = asks or [{"role": "user", "content": _text(values, question)}]
         return used, [
@@ -115,8 +115,8 @@ def _pair(values: Mapping[str, Any]) -> tuple[set[str], list[Any]]:
     ]
 
 
-def _written_messages(given: Any) -> list[Any] | None:
-    """The messages of a prompt or a completion, which a table holds as JSON; None for a text."""
+def _messages_or_none(given: Any) -> list[Any] | None:
+    """The messages in a prompt or a completion, perhaps as JSON; None if it is plain text."""
     if isinstance(given, str) and given.lstrip().startswith("["):
         try:
             given = json.loads(given)
@@ -136,17 +136,17 @@ def _text(values: Mapping[str, Any], column: str) -> str:
     return values[column]
 
 
-def _listed(column: str, given: Any) -> list[Any]:
-    """A list of messages, which a CSV file holds as JSON."""
-    given = from_json(column, given)
+def _message_list(column: str, given: Any) -> list[Any]:
+    """A list of messages, perhaps as JSON."""
+    given = parse_json_column(column, given)
     if not isinstance(given, list):
         raise ValueError(f"has {column} that are not a list of objects")
     return given
 
 
-def _history(given: Any) -> list[Message]:
+def _earlier_turns(given: Any) -> list[Message]:
     """Alpaca's earlier turns, [[question, answer], ...]."""
-    turns = from_json("history", given)
+    turns = parse_json_column("history", given)
     if not isinstance(turns, list) or not all(
         isinstance(turn, list | tuple) and len(turn) == 2 for turn in turns
     ):
@@ -158,7 +158,8 @@ def _history(given: Any) -> list[Message]:
     ]
 
 
-def _with_system(column: str, system: Any, messages: list[Any]) -> list[Any]:
+def _add_system(column: str, system: Any, messages: list[Any]) -> list[Any]:
+    """The messages with a system message; refuses a second, different one."""
     if not isinstance(system, str):
         raise ValueError(f"has a {column} that is not text but {type(system).__name__}")
     first = messages[0] if messages and isinstance(messages[0], dict) else {}

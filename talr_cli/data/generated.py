@@ -1,6 +1,6 @@
-"""What the generated data sets share: kinds of rows that take turns, each row once.
+"""What the generated datasets share: streams of distinct rows that alternate.
 
-Knows streams of rows; does not know what they are rows of.
+Knows streams of rows; does not know what the rows are.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ def each_once(
     seed: str,
     most_draws: int,
 ) -> Iterator[T]:
-    """What `make` draws, each once, of those that belong to the split.
+    """Distinct objects that `make` draws, of those that belong to the split.
 
-    All splits draw the same, in the same order; which of it is theirs follows from the key alone,
-    so that no split depends on the size of another.
+    All splits draw the same objects in the same order. Which ones belong to a split follows from
+    the key alone, so that no split depends on the size of another.
 
     Args:
-        key: What no two of them, and no two splits, may share.
-        belongs: Whether what has this key belongs to the split.
-        seed: Of the draws.
-        most_draws: After so many the stream ends.
+        key: The key of an object, which no two objects and no two splits share.
+        belongs: Whether an object with this key belongs to the split.
+        seed: The seed of the draws.
+        most_draws: The stream ends after so many draws.
     """
     draw = random.Random(seed)
     seen = set()
@@ -47,15 +47,15 @@ def each_once(
 def in_turns(
     streams: Sequence[tuple[str, Iterator[T]]], option: str, count: int, things: str
 ) -> Iterator[tuple[str, int, T]]:
-    """`count` times (name, number within its stream, what it gave), the streams taking turns.
+    """`count` times (name of the stream, number within it, its next object), alternating.
 
     Args:
         streams: (name, stream) of each kind.
-        option: Name of the count in the config.
-        things: What the streams are of, for the error.
+        option: The name of the count in the config, for the error.
+        things: What the objects are called in the error.
 
     Raises:
-        UserError: The count is negative, or a stream ends before its last turn.
+        UserError: The count is negative, or a stream ends too early.
     """
     if count < 0:
         raise UserError(f"dataset.{option}={count} is negative")

@@ -1,4 +1,7 @@
-"""The user's own data: files, or any data set of the hub, in the formats of docs/data.md."""
+"""The user's own data: files, or any dataset of the hub, in the formats of docs/data.md.
+
+Knows splits and scorers; files are read by `files.py`, and the columns of a row by `formats.py`.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ from typing import Any
 from talr_cli.data import formats
 from talr_cli.data.base import Example, Splits
 from talr_cli.data.duplicates import unique_ids
-from talr_cli.data.files import files_of, read_files, read_hub
-from talr_cli.data.messages import from_json
+from talr_cli.data.files import find_files, read_files, read_hub
+from talr_cli.data.messages import parse_json_column
 from talr_cli.data.options import (
     A_FILE,
     MAX_BAD_SHARE,
@@ -27,28 +30,28 @@ from talr_cli.data.rows import BadRows, Row
 from talr_cli.errors import UserError
 from talr_cli.fields import value
 from talr_cli.scorers.base import Scorer
-from talr_cli.scorers.choice import plain
+from talr_cli.scorers.choice import normalise_choice
 from talr_cli.scorers.text import SCORERS
 from talr_cli.scorers.user import UserScorer, scorer_at
 
 log = logging.getLogger(__name__)
 
-_READ = {"id", "group", "category", "answer", "choices"}  # beside what formats use
+_READ = {"id", "group", "category", "answer", "choices"}  # columns that are read here
 _SCORER = f"it is one of {', '.join([*SCORERS, 'none'])}, or your own, package.module.function"
 _WHERE = "a file, a folder, a pattern such as data/*.jsonl, or a list of these"
 
 
 @dataclass
 class Jsonl:
-    """Rows of messages, or of what is asked and what is answered, see docs/data.md.
+    """Rows of messages, or of a question and an answer; see docs/data.md.
 
-    Optional columns: "answer" (what the scorer compares with; the completion by default), "choices"
-    (for the scorer of that name, of test rows), "id", "group", "category". Without test rows there
-    is nothing to score.
+    Optional columns: "answer" (what the scorer compares with; by default the completion), "choices"
+    (for the scorer `choice`, of test rows), "id", "group", "category". Without test rows there is
+    nothing to score.
 
     `scorer` is one of SCORERS, `none`, or the user's own: the dotted path of a function, or an
-    object that Hydra made of {_target_: package.Class, ...}, see `scorers.user`. The reference of
-    such a one is the row without the conversation, with "answer" filled in.
+    object that Hydra has made of {_target_: package.Class, ...}, see `scorers/user.py`. A scorer of
+    the user's gets the row without the conversation as reference, with "answer" filled in.
     """
 
     name: str = value(
@@ -108,7 +111,7 @@ class Jsonl:
         self.name = self.name or self._own_name()
 
     def load(self) -> Splits:
-        """Read all rows, then report every bad one of all of them together.
+        """Read all rows, then report all bad ones together.
 
         Raises:
             UserError: A file or rows cannot be used, or `scorer` is unknown or fails.
@@ -116,7 +119,7 @@ class Jsonl:
         return self._load(("train", "validation", "test"))
 
     def load_test(self) -> Splits:
-        """The rows to score alone: no other file has to be there."""
+        """Read only the rows to score; no other file has to exist."""
         return self._load(("test",))
 
     def _own_name(self) -> str:
@@ -129,7 +132,7 @@ class Jsonl:
     def _load(self, wanted: Sequence[str]) -> Splits:
         scorer = self._scorer()
         bad = BadRows(self.on_bad_row, self.max_bad_share)
-        seen = _Seen()
+        seen = _TrainingFormats()
         splits: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
         for split in wanted:
             rows, several = self._rows(getattr(self, split), getattr(self, f"{split}_split"))
@@ -138,15 +141,15 @@ class Jsonl:
         bad.settle()
         seen.report(self.train_on)
         if isinstance(scorer, UserScorer):
-            # Its mistakes must show now, not after the training.
+            # A mistake in it must show now, not after the training.
             for example in splits["test"][:1]:
                 scorer(example.completion, example.reference)
         return Splits(splits["train"], splits["validation"], splits["test"], scorer)
 
     def _rows(self, where: Any, hub_split: str | None) -> tuple[Iterable[Row], bool]:
-        """(rows of a split, whether they are of several files)."""
+        """(the rows of a split, whether they come from several files)."""
         if where is not None:
-            return read_files(where), len(files_of(where)) > 1
+            return read_files(where), len(find_files(where)) > 1
         if self.hub_id is None or hub_split is None:
             return (), False
         instead = "give files by dataset.train=FILE and dataset.test=FILE"
@@ -163,10 +166,10 @@ class Jsonl:
             return scorer_at(self.scorer)
         raise UserError(f"dataset.scorer={self.scorer} is no scorer: {_SCORER}")
 
-    def _example(self, split: str, several: bool, seen: _Seen, row: Row) -> Example:
+    def _example(self, split: str, several: bool, seen: _TrainingFormats, row: Row) -> Example:
         values = row.read()
-        conversed = formats.read(values, self.train_on)
-        conversation = conversed.conversation
+        read_row = formats.read(values, self.train_on)
+        conversation = read_row.conversation
         *messages, reply = conversation.messages
         completion = reply["content"]
         if split == "test" and self.scorer in SCORERS and not (completion or "answer" in values):
@@ -174,12 +177,12 @@ class Jsonl:
         reference: dict[str, Any] = {"answer": values.get("answer", completion)}
         if callable(self.scorer) or "." in self.scorer:
             rest = {key: one for key, one in (row.values or {}).items() if key != "answer"}
-            reference |= {key: one for key, one in rest.items() if key not in conversed.used}
+            reference |= {key: one for key, one in rest.items() if key not in read_row.used}
             reference |= {key: one for key, one in reply.items() if key == "tool_calls"}
         if self.scorer == "choice" and (split == "test" or values.get("choices")):
-            reference["choices"] = _choices(values)  # of a training row for replay=self
+            reference["choices"] = _choices(values)  # those of training rows are for replay=self
         if split == "train":
-            seen.note(values, conversed)
+            seen.note(values, read_row)
         place = f"{row.file.name}:{row.line}" if several else str(row.line)
         return Example(
             id=str(values.get("id", f"{split}:{place}")),
@@ -189,25 +192,25 @@ class Jsonl:
             group=str(values.get("group", "")),
             category=str(values.get("category", "")),
             reply_fields={key: one for key, one in reply.items() if key not in ("role", "content")},
-            tools=conversed.tools,
+            tools=read_row.tools,
             turns=() if split == "test" else conversation.turns[:-1],
         )
 
 
-class _Seen:
-    """What the training rows are like, to be said in the log once."""
+class _TrainingFormats:
+    """Counts the formats of the training rows, to log a summary."""
 
     def __init__(self) -> None:
         self._rows = self._several = self._marked = 0
         self._formats: Counter[str] = Counter()
         self._unused: Counter[str] = Counter()
 
-    def note(self, values: dict[str, Any], conversed: formats.Conversed) -> None:
+    def note(self, values: dict[str, Any], read_row: formats.ReadRow) -> None:
         self._rows += 1
-        self._several += conversed.conversation.answers > 1
-        self._marked += conversed.conversation.marked
-        self._formats[", ".join(name for name in values if name in conversed.used)] += 1
-        self._unused.update(values.keys() - conversed.used - _READ)
+        self._several += read_row.conversation.answers > 1
+        self._marked += read_row.conversation.marked
+        self._formats[", ".join(name for name in values if name in read_row.used)] += 1
+        self._unused.update(values.keys() - read_row.used - _READ)
 
     def report(self, train_on: str) -> None:
         for used, count in self._formats.most_common():
@@ -225,11 +228,13 @@ class _Seen:
 
 
 def _choices(values: dict[str, Any]) -> list[Any]:
-    choices = from_json("choices", values.get("choices"))
+    choices = parse_json_column("choices", values.get("choices"))
     if not isinstance(choices, list) or not choices:
         raise ValueError("has no list of choices, which dataset.scorer=choice needs")
-    if not all(isinstance(one, str | int | float) and plain(str(one)) for one in choices):
+    if not all(
+        isinstance(one, str | int | float) and normalise_choice(str(one)) for one in choices
+    ):
         raise ValueError("has choices that are not all texts or numbers")
-    if len({plain(str(one)) for one in choices}) < len(choices):
+    if len({normalise_choice(str(one)) for one in choices}) < len(choices):
         raise ValueError("has two choices that are read alike")
     return choices

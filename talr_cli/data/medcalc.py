@@ -1,4 +1,7 @@
-"""MedCalc-Bench (Khandekar et al. 2024, arXiv 2406.12036), from the hub or from CSV files."""
+"""MedCalc-Bench (Khandekar et al. 2024, arXiv 2406.12036), from the hub or from files.
+
+Knows the benchmark's columns and its two prompts; how answers are judged is in the scorer.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +43,8 @@ _HOW = {
     "explanation": "Work it out step by step, then give the result on a last line",
     "label": "Give nothing but the result, on one line",
 }
-# The instructions of the benchmark's evaluation/run.py, zero-shot chain of thought and direct
-# answer, in its own words: scores depend on them.
+# The instructions of the benchmark's evaluation/run.py for zero-shot chain of thought and direct
+# answers, word for word, since scores depend on them.
 _OFFICIAL_HOW = {
     "explanation": "Please think step-by-step to solve the question and then generate the required "
     "score.",
@@ -57,22 +60,22 @@ _OFFICIAL_FORMAT = {
 
 @dataclass
 class MedCalc:
-    """The benchmark in its own columns.
+    """The benchmark, in its own columns.
 
-    Without `path` the hub's train and test splits. With `path` alone the file is split by patient
-    note into train, validation and test, so that no note is in two of them. With `test_path` the
-    test rows come from there. `target` is the data set's explanation and then the answer, or the
-    answer alone (`label`).
+    Without `path`, the rows are those of the hub's train and test splits. With `path` alone, the
+    file is split by patient note into train, validation and test, so that no note is in two of
+    them. With `test_path`, the test rows come from there. `target` is the dataset's explanation
+    followed by the answer, or the answer alone (`label`).
 
-    `prompt` is ours (`plain`), answered by text with a last line `Answer: ...`, or the benchmark's
-    own (`official`), answered by JSON. `revision` is a commit, branch or tag on the hub.
+    `prompt` is ours (`plain`), which is answered by text with a last line `Answer: ...`, or the
+    benchmark's own (`official`), which is answered by JSON.
     """
 
     name: str = value(**NAME, default="medcalc")
     hub_id: str = value(**HUB_ID, default="ncbi/MedCalc-Bench-v1.0")
     revision: str | None = value(**REVISION)
     path: str | None = value("A file with the same columns, read instead of the hub.", **A_FILE)
-    # Whether there is one decides what of `path` is trained on, so that it counts for the identity.
+    # It counts for the identity, as it decides which rows of `path` are trained on.
     test_path: str | None = value(
         "The rows to score, with the same columns; null: a share of `path`.", **A_FILE
     )
@@ -121,7 +124,7 @@ class MedCalc:
         )
 
     def load_test(self) -> Splits:
-        """The test rows alone, where they are not a share of `path`."""
+        """Read only the test rows, unless they are a share of `path`."""
         if self._shares_its_file:
             return self.load()
         bad = BadRows(self.on_bad_row, self.max_bad_share)

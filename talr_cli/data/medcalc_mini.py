@@ -1,11 +1,11 @@
-"""Generated medical calculation problems in the manner of MedCalc-Bench, all of them ours.
+"""Generates medical calculation problems in the style of MedCalc-Bench.
 
-A short patient note with a finding that is not needed, a question that states the rule, the working
-step by step, the answer. The rule stands in the question so that a small model finds most of the
-working easy and only the arithmetic hard, as larger models do in the study.
-The patients are invented and the numbers drawn; the formulas are the published ones. Nothing is
-read from disk: the same config gives the same rows on every machine.
-Knows how a problem is made of a calculator; the calculators stand in `medcalc_mini_calculators`.
+A problem is a short patient note with an irrelevant finding, a question that states the rule, the
+working step by step, and the answer. The question states the rule so that a small model finds most
+of the working easy and only the arithmetic hard, as larger models do in the study.
+The patients are invented and the numbers drawn at random; the formulas are published ones. Nothing
+is read from disk, so that the same config gives the same rows on every machine.
+Knows how a problem is made from a calculator; the calculators are in `medcalc_mini_calculators`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _HOW = {"explanation": "Write the working, then", "label": "Write only"}
 
 @dataclass
 class MedCalcMini:
-    """The dataset. The three splits share no problem, and none grows at another's cost."""
+    """The dataset. The splits share no problem, and none depends on the size of another."""
 
     name: str = value("Its name in tables and run directories.", "medcalc-mini", may_be_empty=False)
     target: str = value(
@@ -83,7 +83,7 @@ class MedCalcMini:
         )
 
     def _rows(self, split: str, count: int) -> list[Example]:
-        """`count` rows, the calculators taking turns."""
+        """`count` rows, with the calculators alternating."""
         streams = [(one.name, self._problems(one, split)) for one in CALCULATORS]
         return [
             self._example(f"{split}-{name.lower().replace(' ', '-')}-{index}", problem)
@@ -95,7 +95,7 @@ class MedCalcMini:
             return hashlib.sha256(key.encode()).digest()[0] % 10 in _BUCKETS[split]
 
         return each_once(
-            lambda draw: _drawn(calculator, draw),
+            lambda draw: _draw_problem(calculator, draw),
             lambda problem: json.dumps([calculator.name, *sorted(problem.findings)]),
             belongs,
             f"{self.data_seed} {calculator.name}",
@@ -104,13 +104,13 @@ class MedCalcMini:
 
     def _example(self, row_id: str, problem: Problem) -> Example:
         draw = random.Random(f"{self.data_seed} {row_id}")
-        rule, working, answer, is_count = _solved(problem)
+        rule, working, answer, is_count = _solve(problem)
         prompt = (
             f"{_note(problem, draw)}\n"
-            f"Question: What is the {problem.calculator.asked}? {rule} "
+            f"Question: What is the {problem.calculator.quantity}? {rule} "
             f"{_HOW[self.target]} 'Answer: <number>'."
         )
-        line = f"Answer: {_shown(answer)}"
+        line = f"Answer: {_format(answer)}"
         margin = 0.0 if is_count else _MARGIN * abs(answer)
         return Example(
             id=row_id,
@@ -118,7 +118,7 @@ class MedCalcMini:
             completion=line if self.target == "label" else f"{working}\n{line}",
             reference={
                 "form": "integer" if is_count else "decimal",
-                "answer": _shown(answer),
+                "answer": _format(answer),
                 "lower": answer - margin,
                 "upper": answer + margin,
             },
@@ -128,12 +128,12 @@ class MedCalcMini:
 
 @dataclass(frozen=True)
 class Problem:
-    """A calculator and what was drawn for a patient.
+    """A calculator and the values of a patient.
 
     Attributes:
-        drawn: The values under their names.
-        findings: What the note says.
-        points: Of a score's criteria, in their order; of an equation none.
+        drawn: {name: value}, drawn at random.
+        findings: The sentences of the note.
+        points: The points of a score's criteria, in their order; empty for an equation.
     """
 
     calculator: Equation | Score
@@ -142,8 +142,8 @@ class Problem:
     points: tuple[int, ...] = ()
 
 
-def _drawn(calculator: Equation | Score, draw: random.Random) -> Problem:
-    """A patient. What a score asks for and is absent is either denied or not mentioned."""
+def _draw_problem(calculator: Equation | Score, draw: random.Random) -> Problem:
+    """Draw a patient. A criterion that is not met is either denied or not mentioned."""
     drawn: dict[str, Any] = {}
     for name, values in calculator.draws.items():
         names, chosen = name.split(", "), draw.choice(values)
@@ -155,20 +155,20 @@ def _drawn(calculator: Equation | Score, draw: random.Random) -> Problem:
             points.append(criterion.points if is_met else 0)
             if is_met or draw.random() < 0.5:
                 findings.append(criterion.met if is_met else criterion.unmet)
-    said = tuple(_filled(finding, drawn) for finding in findings)
+    said = tuple(_fill(finding, drawn) for finding in findings)
     return Problem(calculator, drawn, said, tuple(points))
 
 
-def _solved(problem: Problem) -> tuple[str, str, float, bool]:
+def _solve(problem: Problem) -> tuple[str, str, float, bool]:
     """(rule, working, answer, whether the answer is a count)."""
-    calculator, asked = problem.calculator, problem.calculator.asked
+    calculator, quantity = problem.calculator, problem.calculator.quantity
     if isinstance(calculator, Equation):
-        rule = f"{asked} = {calculator.formula}"
-        answer = round(_worked_out(calculator.result, problem.drawn), 1)
-        working = _filled(calculator.working, problem.drawn)
+        rule = f"{quantity} = {calculator.formula}"
+        answer = round(_evaluate(calculator.result, problem.drawn), 1)
+        working = _fill(calculator.working, problem.drawn)
         return (
             f"Use {rule}.",
-            f"{rule} = {working} = {_shown(answer)}.",
+            f"{rule} = {working} = {_format(answer)}.",
             answer,
             calculator.is_count,
         )
@@ -176,7 +176,7 @@ def _solved(problem: Problem) -> tuple[str, str, float, bool]:
     worth = ", ".join(f"{one.name} {one.points}" for one in calculator.criteria)
     given = ", ".join(f"{name} {n}" for name, n in zip(names, problem.points, strict=True))
     added, answer = " + ".join(map(str, problem.points)), sum(problem.points)
-    working = f"The points: {given}. {asked} = {added} = {answer}."
+    working = f"The points: {given}. {quantity} = {added} = {answer}."
     return f"Add the points: {worth}.", working, answer, True
 
 
@@ -192,17 +192,17 @@ def _note(problem: Problem, draw: random.Random) -> str:
     return " ".join([opening, *findings])
 
 
-def _filled(text: str, drawn: Mapping[str, Any]) -> str:
-    """The text with every {name} and every {expression} in the place of its value."""
+def _fill(text: str, drawn: Mapping[str, Any]) -> str:
+    """The text with every {name} and every {expression} replaced by its value."""
 
     def shown(match: re.Match[str]) -> str:
         inside = match[1]
-        return _shown(drawn[inside] if inside in drawn else _worked_out(inside, drawn))
+        return _format(drawn[inside] if inside in drawn else _evaluate(inside, drawn))
 
     return re.sub(r"\{([^{}]*)\}", shown, text)
 
 
-def _worked_out(expression: str, drawn: Mapping[str, Any]) -> float:
+def _evaluate(expression: str, drawn: Mapping[str, Any]) -> float:
     numbers = re.sub(r"[a-z]+", lambda name: str(drawn[name[0]]), expression)
     result = parse_expression(numbers)
     if result is None:
@@ -210,7 +210,7 @@ def _worked_out(expression: str, drawn: Mapping[str, Any]) -> float:
     return result
 
 
-def _shown(given: str | float) -> str:
+def _format(given: str | float) -> str:
     """A number with at most two decimals, without trailing zeros; a word as it is."""
     if isinstance(given, str):
         return given

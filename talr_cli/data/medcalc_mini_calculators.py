@@ -1,8 +1,8 @@
-"""The calculators of medcalc-mini: data only. A new one is one more entry of CALCULATORS.
+"""The calculators of medcalc-mini: data only. To add one, add an entry to CALCULATORS.
 
-In a text `{weight}` stands for what was drawn under that name, and `{140 - age}` for what that
-comes to: + - * / ^, brackets and names of one word; shown with at most two decimals.
-Order matters: another order of the draws or of the calculators gives other rows.
+In a text `{weight}` stands for the value drawn under that name, and `{140 - age}` for the value of
+that expression, which may have + - * / ^, brackets and names of one word. Values are written with
+at most two decimals. The rows depend on the order of the draws and of the calculators.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ class Calculator:
 
     Attributes:
         source: Where it was published.
-        asked: What the question asks for.
-        draws: What is drawn for a patient: a name, or several as "a, b", and the values (or pairs)
-            of which one is drawn.
-        findings: What the note says of the patient, a sentence each.
+        quantity: The quantity that the question asks for.
+        draws: {a name, or several as "a, b": the values, or tuples of values, to draw from}.
+        findings: The sentences of the note about the patient.
     """
 
     name: str
     source: str
-    asked: str
+    quantity: str
     draws: Mapping[str, Sequence[Any]]
     findings: tuple[str, ...]
 
@@ -36,10 +35,10 @@ class Equation(Calculator):
     """A formula.
 
     Attributes:
-        formula: In words, as the question states it.
-        working: The formula with the patient's numbers, ` = ` and what it is simplified to.
-        result: What it comes to; given with one decimal.
-        is_count: Right only when exact; else within 5 %.
+        formula: The formula in words, as the question states it.
+        working: The formula with the patient's numbers, then ` = ` and the simplified expression.
+        result: The expression of the result, which is rounded to one decimal.
+        is_count: Whether an answer has to be exact; otherwise it may be off by 5 %.
     """
 
     formula: str
@@ -50,7 +49,7 @@ class Equation(Calculator):
 
 @dataclass(frozen=True)
 class Criterion:
-    """What the rule calls it, the finding that meets it, the one that does not, its points."""
+    """A criterion of a score: its name in the rule, findings that meet it or do not, its points."""
 
     name: str
     met: str
@@ -74,7 +73,7 @@ CALCULATORS: tuple[Equation | Score, ...] = (
     Equation(
         name="Body Mass Index",
         source="Keys et al., J Chronic Dis 1972",
-        asked="body mass index",
+        quantity="body mass index",
         draws={"weight": range(45, 121), "height": (1.5, 1.6, 1.7, 1.8, 1.9, 2.0)},
         findings=("Weight is {weight} kg.", "Height is {height} m."),
         formula="weight / height squared",
@@ -84,7 +83,7 @@ CALCULATORS: tuple[Equation | Score, ...] = (
     Score(
         name="CURB-65",
         source="Lim et al., Thorax 2003",
-        asked="CURB-65",
+        quantity="CURB-65",
         draws={
             "high urea": range(20, 50),
             "low urea": range(8, 20),
@@ -111,7 +110,7 @@ CALCULATORS: tuple[Equation | Score, ...] = (
     Equation(
         name="Mean Arterial Pressure",
         source="Meaney et al., Heart 2000",
-        asked="mean arterial pressure",
+        quantity="mean arterial pressure",
         draws={"diastolic": range(50, 101), "third": range(10, 25)},  # of the pulse pressure
         findings=("Blood pressure is {diastolic + 3 * third}/{diastolic}.",),
         formula="(systolic + 2 * diastolic) / 3",
@@ -123,7 +122,7 @@ CALCULATORS: tuple[Equation | Score, ...] = (
     Score(
         name="CHA2DS2-VASc",
         source="Lip et al., Chest 2010",
-        asked="CHA2DS2-VASc",
+        quantity="CHA2DS2-VASc",
         draws={"rate": range(60, 140)},
         findings=("Heart rate is {rate}.",),
         criteria=(
@@ -137,7 +136,7 @@ CALCULATORS: tuple[Equation | Score, ...] = (
     Equation(
         name="Anion Gap",
         source="Emmett and Narins, Medicine 1977",
-        asked="anion gap",
+        quantity="anion gap",
         draws={
             "sodium": range(130, 151),
             "chloride": range(92, 109),
@@ -155,7 +154,7 @@ CALCULATORS: tuple[Equation | Score, ...] = (
     Score(
         name="Centor",
         source="Centor et al., Med Decis Making 1981",
-        asked="Centor score",
+        quantity="Centor score",
         draws={"age": range(15, 45)},
         findings=("The patient is {age} years old.",),
         criteria=(
@@ -168,7 +167,7 @@ CALCULATORS: tuple[Equation | Score, ...] = (
     Equation(
         name="Corrected Calcium",
         source="Payne et al., Br Med J 1973",
-        asked="corrected calcium",
+        quantity="corrected calcium",
         draws={"calcium": tenths(70, 111), "albumin": (1.5, 2.0, 2.5, 3.0, 3.5)},
         findings=("Calcium is {calcium} mg/dL.", "Albumin is {albumin} g/dL."),
         formula="calcium + 0.8 * (4 - albumin)",
@@ -179,7 +178,7 @@ CALCULATORS: tuple[Equation | Score, ...] = (
     Score(
         name="qSOFA",
         source="Singer et al., JAMA 2016",
-        asked="qSOFA",
+        quantity="qSOFA",
         draws={
             "fast": range(22, 36),
             "slow": range(12, 20),
@@ -203,7 +202,7 @@ CALCULATORS: tuple[Equation | Score, ...] = (
     Equation(
         name="Creatinine Clearance",
         source="Cockcroft and Gault, Nephron 1976; for men",
-        asked="creatinine clearance",
+        quantity="creatinine clearance",
         draws={
             "age": range(30, 91, 5),
             "weight": (54, 60, 66, 72, 78, 84, 90),
@@ -223,7 +222,7 @@ CALCULATORS: tuple[Equation | Score, ...] = (
     Score(
         name="HAS-BLED",
         source="Pisters et al., Chest 2010",
-        asked="HAS-BLED",
+        quantity="HAS-BLED",
         draws={"weight": range(50, 100)},
         findings=("Weight is {weight} kg.",),
         criteria=(
@@ -237,7 +236,7 @@ CALCULATORS: tuple[Equation | Score, ...] = (
     Equation(
         name="Corrected QT",
         source="Hodges et al., J Am Coll Cardiol 1983",
-        asked="corrected QT",
+        quantity="corrected QT",
         draws={"qt": range(340, 461, 5), "rate": range(64, 121, 4)},
         findings=("QT is {qt} ms.", "Heart rate is {rate}."),
         formula="QT + 1.75 * (heart rate - 60)",
@@ -248,7 +247,7 @@ CALCULATORS: tuple[Equation | Score, ...] = (
     Equation(
         name="Glasgow Coma Scale",
         source="Teasdale and Jennett, Lancet 1974",
-        asked="coma scale",
+        quantity="coma scale",
         draws={
             "eye": range(1, 5),
             "verbal": range(1, 6),
@@ -269,7 +268,7 @@ CALCULATORS: tuple[Equation | Score, ...] = (
     Equation(
         name="Serum Osmolality",
         source="Purssell et al., Ann Emerg Med 2001",
-        asked="osmolality",
+        quantity="osmolality",
         draws={
             "sodium": range(125, 151),
             "glucose": range(72, 361, 18),
@@ -288,7 +287,7 @@ CALCULATORS: tuple[Equation | Score, ...] = (
     Equation(
         name="LDL Cholesterol",
         source="Friedewald et al., Clin Chem 1972",
-        asked="LDL",
+        quantity="LDL",
         draws={
             "total": range(150, 281, 2),
             "hdl": range(30, 71),
@@ -306,7 +305,7 @@ CALCULATORS: tuple[Equation | Score, ...] = (
     Equation(
         name="Expected Carbon Dioxide",
         source="Albert, Dell and Winters, Ann Intern Med 1967",
-        asked="expected carbon dioxide",
+        quantity="expected carbon dioxide",
         draws={
             "bicarbonate": range(4, 25),
             "ph": tuple(number / 100 for number in range(705, 735)),
@@ -319,7 +318,7 @@ CALCULATORS: tuple[Equation | Score, ...] = (
     Equation(
         name="Maintenance Fluid",
         source="Holliday and Segar, Pediatrics 1957: 4, 2, 1 mL per kg and hour; here over 20 kg",
-        asked="maintenance fluid",
+        quantity="maintenance fluid",
         draws={"weight": range(21, 81), "age": range(8, 60)},
         findings=("The patient is {age} years old.", "Weight is {weight} kg."),
         formula="60 + (weight - 20)",
@@ -329,7 +328,7 @@ CALCULATORS: tuple[Equation | Score, ...] = (
     Equation(
         name="Ideal Body Weight",
         source="Devine, Drug Intell Clin Pharm 1974",
-        asked="ideal weight",
+        quantity="ideal weight",
         draws={
             "height": range(62, 79),
             "who, base": (("man", 50), ("woman", 45.5)),
@@ -344,7 +343,7 @@ CALCULATORS: tuple[Equation | Score, ...] = (
     Equation(
         name="Corrected Sodium",
         source="Katz, N Engl J Med 1973",
-        asked="corrected sodium",
+        quantity="corrected sodium",
         draws={"sodium": range(118, 146), "glucose": range(200, 1000, 100)},
         findings=("Sodium is {sodium}.", "Glucose is {glucose} mg/dL."),
         formula="sodium + 0.016 * (glucose - 100)",

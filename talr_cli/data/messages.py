@@ -1,7 +1,7 @@
-"""The messages of one conversation, in any of the field's spellings, as chat templates take them.
+"""Converts the messages of a conversation, in any common format, to what chat templates take.
 
-Knows roles, the keys of a message, tool calls and which messages are trained; does not know columns
-or files. What it does not understand it refuses by name: a template would leave it out in silence.
+Knows roles, the keys of a message, tool calls and which messages are trained on; does not know
+columns or files. It refuses what it does not understand, since a template would silently ignore it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROLES = {
     "model": "assistant",
     "observation": "tool",
     "function_response": "tool",
-    "function_call": "assistant",  # its text is the call, as JSON
+    "function_call": "assistant",  # the text is the call as JSON
 }
 FLAGS = ("weight", "train", "loss")  # OpenAI's, axolotl's and ms-swift's
 _KEPT = ("name", "tool_call_id")
@@ -36,12 +36,12 @@ _ASSISTANTS = ("reasoning_content", "thinking", "tool_calls")
 
 @dataclass(frozen=True)
 class Conversation:
-    """Messages up to the last one that is trained, which is the assistant's.
+    """The messages up to the last one that is trained on, which is the assistant's.
 
     Attributes:
-        turns: Indices of the trained messages, ascending; the last is that of the last message.
-        answers: How many messages of the assistant there are.
-        marked: Whether the messages themselves say which of them are trained.
+        turns: Indices of the messages to train on, ascending; the last is that of the last message.
+        answers: The number of assistant messages.
+        marked: Whether the messages themselves say which of them to train on.
     """
 
     messages: tuple[Message, ...]
@@ -50,18 +50,18 @@ class Conversation:
     marked: bool = False
 
 
-def conversation(messages: Sequence[Any], train_on: str) -> Conversation:
-    """The conversation of a list of messages, as OpenAI or ShareGPT have them.
+def read_conversation(messages: Sequence[Any], train_on: str) -> Conversation:
+    """Read a conversation from messages in the format of OpenAI or ShareGPT.
 
-    Where a message has a flag, the flags say what is trained, and an answer without one is;
-    elsewhere `train_on` does: the `last` of the assistant's messages or `all`.
+    If any message has a flag (see FLAGS), the flags decide which answers are trained on, and
+    answers without a flag are. Otherwise `train_on` decides: the `last` answer or `all` of them.
 
     Raises:
-        ValueError: A message is not understood, or nothing is trained.
+        ValueError: A message is not understood, or there is nothing to train on.
     """
     if not all(isinstance(one, dict) for one in messages):
         raise ValueError("has messages that are not objects")
-    read = [_message(one) for one in messages]
+    read = [_read_message(one) for one in messages]
     parts, flags = [part for part, _ in read], [flag for _, flag in read]
     if len(parts) < 2 or parts[-1]["role"] != "assistant":
         raise ValueError("has messages that do not end with the assistant's answer to a prompt")
@@ -77,28 +77,30 @@ def conversation(messages: Sequence[Any], train_on: str) -> Conversation:
         turns = turns[1:]  # a greeting
     if not turns:
         raise ValueError("has no message of the assistant that is to be trained")
-    # What comes after the last trained message cannot change anything.
+    # Messages after the last trained one have no effect.
     kept = tuple(parts[: turns[-1] + 1])
     return Conversation(kept, tuple(turns), len(answers), marked)
 
 
-def _message(given: dict[str, Any]) -> tuple[Message, bool | None]:
-    """(message, whether it says that it is trained)."""
-    # A blank text is one all the same: beside a tool call, or what a tool gave back.
+def _read_message(given: dict[str, Any]) -> tuple[Message, bool | None]:
+    """(message, its flag about training or None)."""
+    # A blank text is kept, as it may come with a tool call or be the result of a tool.
     values = {key: value for key, value in given.items() if value is not None}
-    said = _either(values, "role", "from")
+    said = _pop_either(values, "role", "from")
     role = ROLES.get(said) if isinstance(said, str) else None
     if role is None:
         raise ValueError(f"has a message of the role {said}: know {', '.join(ROLES)}")
-    flag = _flag(values, role)
-    content = _content(_either(values, "content", "value"))
+    flag = _pop_flag(values, role)
+    content = _read_content(_pop_either(values, "content", "value"))
     message: Message = {"role": role, "content": content}
     if said == "function_call":
-        message |= {"content": "", "tool_calls": tool_calls(content)}
+        message |= {"content": "", "tool_calls": read_tool_calls(content)}
     for key in (*_KEPT, *(_ASSISTANTS if role == "assistant" else ())):
         value = values.pop(key, None)
         if not is_blank(value):
-            message[key] = tool_calls(value) if key == "tool_calls" else _text(key, value)
+            message[key] = (
+                read_tool_calls(value) if key == "tool_calls" else _require_text(key, value)
+            )
     if unknown := ", ".join(key for key, value in values.items() if not is_blank(value)):
         raise ValueError(f"has a message of the {role} with {unknown}, which is not known")
     if not has_text(content) and role != "tool" and not message.keys() & set(_ASSISTANTS):
@@ -106,15 +108,16 @@ def _message(given: dict[str, Any]) -> tuple[Message, bool | None]:
     return message, flag
 
 
-def _either(values: dict[str, Any], name: str, other: str) -> Any:
-    """What a message says under one of two names; it is taken out."""
+def _pop_either(values: dict[str, Any], name: str, other: str) -> Any:
+    """Remove and return what a message has under one of two names."""
     found = [values.pop(key) for key in (name, other) if key in values]
     if len(found) == 2 and found[0] != found[1]:
         raise ValueError(f"has a message whose {name} and {other} say different things")
     return found[0] if found else None
 
 
-def _flag(values: dict[str, Any], role: str) -> bool | None:
+def _pop_flag(values: dict[str, Any], role: str) -> bool | None:
+    """Remove the flags; returns whether to train on the message, or None if nothing says so."""
     found = {key: values.pop(key) for key in FLAGS if key in values}
     for key, value in found.items():
         if value not in (0, 1, False, True):
@@ -126,14 +129,14 @@ def _flag(values: dict[str, Any], role: str) -> bool | None:
     return bool(next(iter(found.values()))) if found and role == "assistant" else None
 
 
-def _text(key: str, value: Any) -> str:
+def _require_text(key: str, value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"has a {key} that is not text but {type(value).__name__}")
     return value
 
 
-def _content(content: Any) -> str:
-    """Text, or OpenAI's list of parts; those of text are joined by line ends, as vLLM has it."""
+def _read_content(content: Any) -> str:
+    """The text of a message, or of OpenAI's list of text parts, joined by newlines as in vLLM."""
     if content is None:
         return ""
     if isinstance(content, list):
@@ -145,24 +148,25 @@ def _content(content: Any) -> str:
                 raise ValueError(f"has a message with a part of the kind {kind}, not text")
             texts.append(text)
         return "\n".join(texts)
-    return _text("content", content)
+    return _require_text("content", content)
 
 
-def tool_calls(given: Any) -> list[dict[str, Any]]:
-    """Calls as OpenAI has them, but with arguments that are objects.
+def read_tool_calls(given: Any) -> list[dict[str, Any]]:
+    """Tool calls in OpenAI's format, but with arguments that are objects.
 
-    OpenAI's are JSON text; templates write them as JSON, and would put that text into quotes.
+    OpenAI's arguments are JSON text. Templates write arguments as JSON, and would put a text into
+    quotes.
 
     Raises:
-        ValueError: They are not understood.
+        ValueError: A call is not understood.
     """
-    given = from_json("tool_calls", given)
+    given = parse_json_column("tool_calls", given)
     calls = []
     for call in given if isinstance(given, list) else [given]:
         function = call.get("function", call) if isinstance(call, dict) else {}
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise ValueError("has a tool call without a name")
-        arguments = from_json("arguments", function.get("arguments") or {})
+        arguments = parse_json_column("arguments", function.get("arguments") or {})
         if not isinstance(arguments, dict):
             raise ValueError("has a tool call whose arguments are not an object")
         known = {"id": call["id"]} if call.get("id") else {}
@@ -171,18 +175,18 @@ def tool_calls(given: Any) -> list[dict[str, Any]]:
     return calls
 
 
-def tools(given: Any) -> tuple[dict[str, Any], ...]:
-    """Descriptions of functions as OpenAI has them, each with its type around it.
+def read_tools(given: Any) -> tuple[dict[str, Any], ...]:
+    """Tools in OpenAI's format, {"type": "function", "function": its description}.
 
     Raises:
-        ValueError: They are not a list of such.
+        ValueError: They are not a list of functions.
     """
-    given = from_json("tools", given)
+    given = parse_json_column("tools", given)
     if not isinstance(given, list):
         raise ValueError("has tools that are not a list")
     found = []
     for tool in given:
-        tool = from_json("tools", tool)
+        tool = parse_json_column("tools", tool)
         function = tool.get("function", tool) if isinstance(tool, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise ValueError("has a tool without a name")
@@ -190,17 +194,17 @@ def tools(given: Any) -> tuple[dict[str, Any], ...]:
     return tuple(found)
 
 
-def from_json(column: str, given: Any) -> Any:
-    """A list or an object, which a CSV file or a string column holds as JSON.
+def parse_json_column(column: str, given: Any) -> Any:
+    """A list or an object, parsed if it is JSON text (as in a CSV file or a string column).
 
     Raises:
-        ValueError: It is text and not JSON, or JSON with half a character.
+        ValueError: It is text but not JSON, or JSON with half a character (a lone surrogate).
     """
     if not isinstance(given, str):
         return given
     try:
         read = json.loads(given)
-        json.dumps(read, ensure_ascii=False).encode()  # half a character is no text
+        json.dumps(read, ensure_ascii=False).encode()  # fails on half a character
     except (ValueError, RecursionError):
         raise ValueError(f"has {column} that are not JSON") from None
     return read

@@ -1,4 +1,7 @@
-"""MetaMathQA (Yu et al. 2023, arXiv 2309.12284) to train on, GSM8K or MATH to be scored on."""
+"""MetaMathQA (Yu et al. 2023, arXiv 2309.12284) to train on, GSM8K or MATH-500 to score.
+
+Knows their columns; how answers are judged is in `scorers/math.py`.
+"""
 
 from __future__ import annotations
 
@@ -20,28 +23,29 @@ from talr_cli.data.options import (
     SOME_ROWS,
 )
 from talr_cli.data.rows import BadRows, Row
-from talr_cli.data.splitting import drawn, split_by_key
+from talr_cli.data.splitting import sample_rows, split_by_key
 from talr_cli.fields import value
 from talr_cli.scorers.base import Scorer
 from talr_cli.scorers.math import Gsm8kScorer, MathScorer, last_box
 from talr_cli.scorers.numbers import find_numbers
 
-# Hub id and config of the test rows. The 500 of MATH are those of Lightman et al. (2305.20050).
+# {benchmark: (hub id, config)} of the test rows. MATH-500 is of Lightman et al. (arXiv 2305.20050).
 _BENCHMARKS = {"gsm8k": ("openai/gsm8k", "main"), "math": ("HuggingFaceH4/MATH-500", None)}
 _SCORERS: dict[str, Callable[[], Scorer]] = {"gsm8k": Gsm8kScorer, "math": MathScorer}
-# The last words are how every response of MetaMathQA closes.
+# Every response of MetaMathQA ends with these words.
 _HOW = "Work it out step by step and end with 'The answer is: <answer>'."
 
 
 @dataclass
 class MetaMath:
-    """Training rows in the columns query, response, type, original_question.
+    """Training rows with the columns query, response, type, original_question.
 
-    From the hub, or from the file `path`. `train_rows` of them are drawn by `data_seed`; a greater
-    number keeps those of a smaller one. The validation rows are the rephrasings of
-    `validation_share` of the original questions, so that no problem is in both.
-    Test rows: `benchmark` from the hub, or the file `test_path` in its columns (gsm8k: question,
-    answer; math: problem, solution and, where it is not the box of the solution, answer).
+    They come from the hub or from the file `path`. `train_rows` of them are drawn by `data_seed`; a
+    larger number includes the rows of a smaller one. The validation rows are the rephrasings of
+    `validation_share` of the original questions, so that no problem is in both splits.
+
+    The test rows are those of `benchmark` on the hub, or of the file `test_path` with its columns
+    (gsm8k: question, answer; math: problem, solution and, unless the solution boxes it, answer).
     """
 
     name: str = value(**NAME, default="metamath")
@@ -81,11 +85,11 @@ class MetaMath:
         splits = split_by_key(questions, self.validation_share, 0.0)
         test = list(bad.sift(self._test_source(), _TEST_EXAMPLES[self.benchmark]))
         bad.settle()
-        train = drawn(splits["train"], "train_rows", self.train_rows, self.data_seed)
+        train = sample_rows(splits["train"], "train_rows", self.train_rows, self.data_seed)
         return Splits(train, splits["validation"], test, scorer)
 
     def load_test(self) -> Splits:
-        """The benchmark's rows alone."""
+        """Read only the benchmark's rows."""
         bad = BadRows(self.on_bad_row, self.max_bad_share)
         test = list(bad.sift(self._test_source(), _TEST_EXAMPLES[self.benchmark]))
         bad.settle()

@@ -1,7 +1,4 @@
-"""Values that several data sets have, declared once: the arguments of `fields.value`.
-
-Knows what they mean; what is done about them stands in `rows` and `duplicates`.
-"""
+"""Config values that several datasets have, declared once: arguments for `fields.value`."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ MAX_OVERLAP: dict[str, Any] = {
     "identity": False,
     **SHARE,
 }
-# A run that ends well has trained on the same rows whatever these two are.
+# These two do not count for the identity: any run that succeeds has trained on the same rows.
 ON_BAD_ROW: dict[str, Any] = {
     "doc": "Whether rows that cannot be used end the run or are left out.",
     "default": "stop",

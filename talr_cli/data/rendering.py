@@ -1,8 +1,9 @@
-"""Example -> token ids, through the model's chat template: the same for training and evaluation.
+"""Renders examples to token ids by the model's chat template, for training and evaluation alike.
 
-Knows which tokens are targets: what the assistant says in its trained turns and the token that
-ends each of them, nothing else. Where a turn ends is learned from the template itself: from what it
-writes after two different answers. Each row is checked for a template that changes its answer.
+Knows which tokens are targets: those of the assistant's answers in the turns to train on, and the
+token that ends each of these turns. Where a turn ends is found out from the template itself, by
+what it writes after two different answers. For each row it is checked whether the template changes
+the answer.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from talr_cli.errors import UserError, reason_of
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.sources import ModelSource
 from talr_cli.models.tokenizer import IGNORED, load_tokenizer
-from talr_cli.scorers.thoughts import marks_among
+from talr_cli.scorers.thoughts import thought_marks_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,18 +34,20 @@ _SETTING = (
 
 
 class RowError(ValueError):
-    """A row that the chat template does not render; the message is the reason."""
+    """A row cannot be rendered by the chat template; the message says why."""
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """input_ids[T] and labels[T]; labels are -100 on the prompt, the input id on every target.
+    """A row as token ids.
 
     Attributes:
+        input_ids: [T].
+        labels: [T]: the input id on every target, -100 elsewhere.
         lost: The first part of the row's answer that the template drops.
-        added: What the template writes that is not in the row's answer.
-        apart: Whether a token would reach across the end of the prompt, so that prompt and answer
-            were tokenized apart.
+        added: What the template adds to the row's answer.
+        tokenized_apart: Whether prompt and answer were tokenized separately, because a token would
+            have spanned the end of the prompt.
         special: A token in the row's texts that only a template should write.
     """
 
@@ -52,16 +55,16 @@ class Rendered:
     labels: list[int]
     lost: str = ""
     added: str = ""
-    apart: bool = False
+    tokenized_apart: bool = False
     special: str = ""
 
     @property
     def targets(self) -> list[int]:
-        """The trained token ids."""
+        """The token ids of the targets."""
         return [label for label in self.labels if label != IGNORED]
 
     def cut(self, length: int) -> Rendered:
-        """The first `length` tokens."""
+        """The row cut to its first `length` tokens."""
         return replace(self, input_ids=self.input_ids[:length], labels=self.labels[:length])
 
 
@@ -71,18 +74,18 @@ class Renderer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, arguments: dict[str, Any]) -> None:
         self.tokenizer = tokenizer
         self.arguments = arguments
-        self._special_texts = frozenset(self._specials())
+        self._special_texts = frozenset(self._special_tokens())
         unseen = set(tokenizer.all_special_tokens) | self._special_texts
-        self.thought_marks = marks_among(unseen)
+        self.thought_marks = thought_marks_in(unseen)
         self._mark_ids = set(self._ids_of(self.thought_marks))
         self._unseen_ids = set(self._ids_of(unseen - self.thought_marks))
         try:
             self._after, self._ending = self._turn_end()
-            # Where the template writes no end of a turn, the tokenizer's end token is it.
+            # If the template does not end a turn, the tokenizer's end token is appended.
             self._appended = [] if self._ending else [tokenizer.eos_token_id]
             hello = Example("", ({"role": "user", "content": "Hi"},), "Hello")
             encoded = self.encode(hello)
-            if not self._tokens(hello.completion):
+            if not self._tokenize(hello.completion):
                 raise RowError("the tokenizer has no tokens for a text")
         except RowError as error:
             raise UserError(f"this chat template cannot be used: {error}") from error
@@ -90,7 +93,7 @@ class Renderer:
         self._warn_of_beginnings(hello, encoded)
 
     def _warn_of_beginnings(self, hello: Example, encoded: Rendered) -> None:
-        """Warn where prompts lack the tokenizer's first token, or a generation prompt."""
+        """Warn if prompts lack the tokenizer's BOS token, or the template a generation prompt."""
         bos = self.tokenizer.bos_token_id
         if bos is not None and self.tokenizer("Hi").input_ids[:1] == [bos] != encoded.input_ids[:1]:
             log.warning(
@@ -98,7 +101,7 @@ class Renderer:
                 "a model that was trained with it may be lost without it",
                 self.tokenizer.bos_token,
             )
-        bare = self._text(hello.messages, ())
+        bare = self._render(hello.messages, ())
         if encoded.added and self.prompt(hello.messages) == bare:
             log.warning(
                 "the chat template has no generation prompt: %r is left to the model, as a part of "
@@ -107,10 +110,10 @@ class Renderer:
             )
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> str:
-        """The text the model answers to, up to and including the assistant's header."""
-        return self._text(messages, tools, add_generation_prompt=True)
+        """The text of a prompt, up to and including the assistant's header."""
+        return self._render(messages, tools, add_generation_prompt=True)
 
-    def _text(self, messages: Sequence[Message], tools: Sequence[Any], **options: Any) -> str:
+    def _render(self, messages: Sequence[Message], tools: Sequence[Any], **options: Any) -> str:
         try:
             text = self.tokenizer.apply_chat_template(
                 list(messages),
@@ -119,51 +122,51 @@ class Renderer:
                 **options,
                 **self.arguments,
             )
-        except Exception as error:  # a template may divide by zero, call itself without end, ...
+        except Exception as error:  # a template may raise anything, such as ZeroDivisionError
             raise RowError(f"the chat template refuses it: {reason_of(error)}") from error
         if not isinstance(text, str):
             raise TypeError(f"the chat template gave {type(text).__name__}, not text")
         return text
 
     def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[int]:
-        """The tokens that generation starts from."""
-        return self._tokens(self.prompt(messages, tools))
+        """The token ids of a prompt, from which generation starts."""
+        return self._tokenize(self.prompt(messages, tools))
 
-    def _tokens(self, text: str) -> list[int]:
-        # The template writes a BOS itself where the model wants one.
+    def _tokenize(self, text: str) -> list[int]:
+        # If the model wants a BOS token, the template writes it.
         try:
             return self.tokenizer(text, add_special_tokens=False).input_ids
         except (TypeError, UnicodeError) as error:
             raise RowError("it is not valid Unicode") from error
         except BaseException as error:
-            if type(error).__name__ != "PanicException":  # Rust's, of which there is no class here
+            if type(error).__name__ != "PanicException":  # Rust's, whose class cannot be imported
                 raise
             raise RowError(f"the tokenizer fails on it: {reason_of(error)}") from error
 
     def encode(self, example: Example) -> Rendered:
-        """A training row: the conversation's tokens, labels on the trained turns.
+        """Encode a row for training: the conversation's tokens, with labels on the trained turns.
 
-        The text is tokenized as a whole. But generation starts from the tokens of the prompt: where
-        a token would reach across the prompt's end, what comes before and after is tokenized apart.
+        The text is tokenized as a whole. But generation starts from the tokens of the prompt, so if
+        a token would span the end of the prompt, the two sides are tokenized separately.
 
         Raises:
-            RowError: The template does not render this row.
+            RowError: The template cannot render this row.
         """
-        spans, whole = self._spans(example)
+        spans, whole = self._target_spans(example)
         ids: list[int] = []
         labels: list[int] = []
         apart, read = False, 0
         for start, end in spans:
             for cut, is_target in ((start, False), (end, True)):
-                longer = self._tokens(whole[:cut])
+                longer = self._tokenize(whole[:cut])
                 if longer[: len(ids)] != ids:
-                    longer = ids + self._tokens(whole[read:cut])
+                    longer = ids + self._tokenize(whole[read:cut])
                     apart = True
                 new = longer[len(ids) :]
                 labels += new if is_target else [IGNORED] * len(new)
                 ids, read = longer, cut
         ids, labels = ids + self._appended, labels + self._appended
-        lost, added = self._changes(example, whole[spans[-1][0] : spans[-1][1]])
+        lost, added = self._find_changes(example, whole[spans[-1][0] : spans[-1][1]])
         return Rendered(ids, labels, lost, added, apart, self._special_in(example))
 
     def _special_in(self, example: Example) -> str:
@@ -172,10 +175,10 @@ class Renderer:
         found = (token for text in texts for token in _LOOKS_SPECIAL.findall(text))
         return next((token for token in found if token in self._special_texts), "")
 
-    def _spans(self, example: Example) -> tuple[list[tuple[int, int]], str]:
-        """([(start, end) of each trained turn, its end token included], the whole text)."""
+    def _target_spans(self, example: Example) -> tuple[list[tuple[int, int]], str]:
+        """([(start, end) of each trained turn with its end token], the whole text)."""
         conversation = example.conversation
-        whole = self._text(conversation, example.tools)
+        whole = self._render(conversation, example.tools)
         spans = []
         for turn in (*example.turns, len(example.messages)):
             prompt = self.prompt(conversation[:turn], example.tools)
@@ -185,32 +188,35 @@ class Renderer:
                     f"and evaluation would differ: {_SETTING}"
                 )
             if turn < len(example.messages):
-                end = self._end_within(whole, len(prompt), example, turn)
+                end = self._earlier_turn_end(whole, len(prompt), example, turn)
             elif whole.endswith(self._after) and len(whole) - len(self._after) >= len(prompt):
                 end = len(whole) - len(self._after) + len(self._ending)
-            else:  # the template may end a tool call in another way
-                end = _last_of(self._specials(), whole, len(prompt))
+            else:  # the template may end a tool call differently
+                end = _end_of_last(self._special_tokens(), whole, len(prompt))
             spans.append((len(prompt), end))
         return spans, whole
 
-    def _end_within(self, whole: str, start: int, example: Example, turn: int) -> int:
-        """Where an earlier turn ends, its end token included: where it would end as the last turn.
+    def _earlier_turn_end(self, whole: str, start: int, example: Example, turn: int) -> int:
+        """Where an earlier turn ends, after its end token.
 
-        A template may end earlier turns by another token, or leave out the thought before them.
-        Then the turn ends with the first special token after the answer.
+        This is where it would end if it were the last turn. A template may, however, end earlier
+        turns by another token, or leave out a thought before them. Then the turn ends with the
+        first special token after the answer.
         """
         conversation = example.conversation
         try:
-            as_last = self._text(conversation[: turn + 1], example.tools)
-        except RowError:  # the template may want a tool call's result
+            as_last = self._render(conversation[: turn + 1], example.tools)
+        except RowError:  # the template may require the result after a tool call
             as_last = ""
-        end = _last_of(self._specials(), as_last, start)
+        end = _end_of_last(self._special_tokens(), as_last, start)
         if self._ending and start < end and whole.startswith(as_last[:end]):
             return end
         content = conversation[turn]["content"].strip()
         begin = whole.find(content, self._header_end(whole, start, example, turn))
         after = begin + len(content)
-        ends = [(at, token) for token in self._specials() if (at := whole.find(token, after)) >= 0]
+        ends = [
+            (at, token) for token in self._special_tokens() if (at := whole.find(token, after)) >= 0
+        ]
         if not (self._ending and content and begin >= 0 and ends):
             raise RowError(
                 "an earlier answer of it, which is to be trained too, is not in the chat "
@@ -227,21 +233,21 @@ class Renderer:
         content = example.messages[turn]["content"].strip()
         bare: Message = {"role": "assistant", "content": content}
         try:
-            alone = self._text([*example.messages[:turn], bare], example.tools)
+            alone = self._render([*example.messages[:turn], bare], example.tools)
         except RowError:
             return start
         begin = alone.rfind(content, start, len(alone) - len(self._after))
         return begin if begin > start and whole.startswith(alone[:begin]) else start
 
     def _turn_end(self) -> tuple[str, str]:
-        """(what the template writes after an answer, the part of that which is trained).
+        """(what the template writes after an answer, the part of it that is trained on).
 
-        Many templates write white space after the end token; generation stops before it.
+        Many templates write white space after the end token, where generation has stopped.
         """
         user: Message = {"role": "user", "content": "Hi"}
         prompt = self.prompt([user])
         one, two = (
-            self._text([user, {"role": "assistant", "content": answer}], ())
+            self._render([user, {"role": "assistant", "content": answer}], ())
             for answer in ("Hello", "Good day")
         )
         if not (one.startswith(prompt) and two.startswith(prompt)):
@@ -255,16 +261,16 @@ class Renderer:
         while length < len(one) and one[-1 - length] == two[-1 - length]:
             length += 1
         after = one[len(one) - length :]
-        # The first special tokens only: Phi-3 writes `<|end|>`, and behind it the text's own end.
-        return after, after[: _first_run_of(self._specials(), after)]
+        # Only the first special tokens: Phi-3 writes `<|end|>` and then also the end of the text.
+        return after, after[: _end_of_first_run(self._special_tokens(), after)]
 
-    def _specials(self) -> list[str]:
+    def _special_tokens(self) -> list[str]:
         added = self.tokenizer.added_tokens_decoder.values()
         named = {str(token) for token in added if token.special and str(token).strip()}
         return sorted(named | set(self.tokenizer.all_special_tokens))
 
-    def _changes(self, example: Example, target: str) -> tuple[str, str]:
-        """(lost, added) of `Rendered`; differences in white space do not count."""
+    def _find_changes(self, example: Example, target: str) -> tuple[str, str]:
+        """(lost, added) of `Rendered`; white space is ignored."""
         if self._ending:
             target = target.removesuffix(self._ending)
         rendered = _without_space(target)
@@ -279,14 +285,14 @@ class Renderer:
             return "", ""
         return "", target.replace(example.completion.strip(), " ... ").strip()
 
-    def answer(self, tokens: Sequence[int]) -> str:
-        """The text of generated tokens, up to the end of the turn."""
+    def decode_answer(self, tokens: Sequence[int]) -> str:
+        """Decode generated tokens, up to the end of the turn."""
         ends = (self.end_of_turn, self.tokenizer.eos_token_id)
         end = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
-        return self.text_of(tokens[:end])
+        return self.decode(tokens[:end])
 
-    def text_of(self, tokens: Sequence[int]) -> str:
-        """The text of tokens without the special ones, but for those that are around a thought."""
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Decode tokens without special ones, except for those that mark a thought."""
         ids = list(tokens)
         if self._mark_ids.isdisjoint(ids):
             return str(self.tokenizer.decode(ids, skip_special_tokens=True))
@@ -296,8 +302,8 @@ class Renderer:
         tokenizer: Any = self.tokenizer
         return tokenizer.convert_tokens_to_ids(list(tokens))
 
-    def marked(self, rendered: Rendered) -> str:
-        """The row as text, the trained tokens between ⟦ and ⟧."""
+    def mark_targets(self, rendered: Rendered) -> str:
+        """The row as text, with its targets between ⟦ and ⟧."""
         pieces, start = [], 0
         for position in range(1, len(rendered.labels) + 1):
             trained = rendered.labels[start] != IGNORED
@@ -311,14 +317,14 @@ class Renderer:
         return "".join(pieces)
 
 
-def _last_of(tokens: Sequence[str], text: str, start: int) -> int:
-    """The end of the last of the tokens in the text; `start` if there is none."""
+def _end_of_last(tokens: Sequence[str], text: str, start: int) -> int:
+    """The position after the last of these tokens in the text; `start` if there is none."""
     ends = [found + len(token) for token in tokens if (found := text.rfind(token, start)) >= start]
     return max(ends, default=start)
 
 
-def _first_run_of(tokens: Sequence[str], text: str) -> int:
-    """The end of the first of the tokens in the text, or of those that stand right behind it."""
+def _end_of_first_run(tokens: Sequence[str], text: str) -> int:
+    """The position after the first of these tokens in the text and any directly behind it."""
     starts = [(found, -len(token)) for token in tokens if (found := text.find(token)) >= 0]
     if not starts:
         return 0
@@ -333,7 +339,11 @@ def _without_space(text: str) -> str:
 
 
 def load_renderer(source: ModelSource, config: ModelConfig) -> Renderer:
-    """The renderer of a model, by its `model` config: the same for training and evaluation."""
+    """The renderer of a model, for training and evaluation alike.
+
+    Raises:
+        UserError: The tokenizer or the chat template cannot be used.
+    """
     tokenizer, arguments = load_tokenizer(source, config), dict(config.template_arguments)
     taken = {"messages", *inspect.signature(tokenizer.apply_chat_template).parameters}
     for name in arguments:

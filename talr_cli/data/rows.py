@@ -1,6 +1,6 @@
-"""A row of a data set, and the report of those that cannot be used.
+"""A row of a dataset as it was read, and the report about rows that cannot be used.
 
-Knows what is blank and where a row stands; does not know files, nor what a row means.
+Knows where a row is and which cells are blank; does not know file formats, nor what a row means.
 """
 
 from __future__ import annotations
@@ -19,15 +19,19 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MOST_NAMED = 20
-_NO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff"
+_NO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff"  # invisible characters
 
 
 @dataclass(frozen=True)
 class Row:
-    """One record and where it stands; `values` is None when it could not be read: see `error`.
+    """One record.
 
-    `line` counts from 1: the line of the file in JSONL, the line a record starts on in CSV, the
-    row in Parquet, in a JSON array and on the hub.
+    Attributes:
+        file: The file that it comes from.
+        line: Its place, from 1: the line in JSONL, the line where it starts in CSV, the number of
+            the row in Parquet, in a JSON array and on the hub.
+        values: {column: value}; None if it could not be read.
+        error: Why it could not be read.
     """
 
     file: Path
@@ -36,7 +40,7 @@ class Row:
     error: str = ""
 
     def read(self) -> dict[str, Any]:
-        """The columns that hold something, see `is_blank`.
+        """The columns that are not blank.
 
         Raises:
             ValueError: The row could not be read.
@@ -46,7 +50,7 @@ class Row:
         return {key: value for key, value in self.values.items() if not is_blank(value)}
 
     def text(self, column: str) -> str:
-        """The text of a column without white space around it.
+        """The text of a column, without surrounding white space.
 
         Raises:
             ValueError: The row could not be read, or there is no text.
@@ -58,10 +62,10 @@ class Row:
 
 
 def is_blank(value: Any) -> bool:
-    """Whether a cell holds nothing: null, NaN (as pandas has it), white space or an empty list.
+    """Whether a cell is empty: null, NaN (pandas' null), white space or an empty list.
 
-    An empty CSV cell is the same as a column that is not there. Signs of no width, which tables
-    from the web are full of, are white space too.
+    An empty CSV cell is treated as a missing column. Invisible characters, which are common in
+    tables from the web, count as white space.
     """
     if isinstance(value, float):
         return math.isnan(value)
@@ -69,19 +73,19 @@ def is_blank(value: Any) -> bool:
 
 
 def has_text(text: str) -> bool:
-    """Whether there is anything in it to be seen."""
+    """Whether a text has any visible character."""
     return any(not letter.isspace() and letter not in _NO_WIDTH for letter in text)
 
 
 def check_paths(path: str | None, test_path: str | None) -> None:
-    """Raise UserError where test rows come from a file and the training rows do not."""
+    """Raise UserError if test rows come from a file but training rows do not."""
     if path is None and test_path is not None:
         raise UserError("dataset.test_path needs dataset.path: give the training rows too")
 
 
 @dataclass
 class BadRows:
-    """Collects the rows that cannot be used, to report them together, each reason once."""
+    """Collects the rows that cannot be used, to report them together, grouped by reason."""
 
     on_bad_row: str = "stop"
     max_bad_share: float = 0.05
@@ -93,7 +97,7 @@ class BadRows:
             raise UserError(f"dataset.on_bad_row={self.on_bad_row} is not stop or skip")
 
     def sift(self, rows: Iterable[Row], make: Callable[[Row], T]) -> Iterator[T]:
-        """What `make` makes of every good row; where it raises ValueError the row is noted."""
+        """What `make` makes of each row; rows for which it raises ValueError are noted as bad."""
         for row in rows:
             self._totals[row.file] = self._totals.get(row.file, 0) + 1
             try:
@@ -102,7 +106,7 @@ class BadRows:
                 self._found.setdefault((row.file, str(error)), []).append(row.line)
 
     def settle(self) -> None:
-        """Raise, or with `skip` warn, once all rows have been looked at.
+        """Raise or, with `skip`, warn about the bad rows, after all rows have been read.
 
         Raises:
             UserError: There are bad rows and they may not be skipped, or there are too many.
@@ -111,8 +115,8 @@ class BadRows:
         if not bad:
             return
         for (file, reason), lines in self._found.items():
-            # Not a bad row but a file of another kind: to skip its rows would be no help. One file
-            # may be given twice, to train on and to score.
+            # If all rows fail, the file is of another kind, and skipping them would not help. A
+            # line may be counted twice, if a file is given to train on and to score.
             if len(lines) == self._totals[file] > 1:
                 raise UserError(f"{file}: each of its {len(set(lines))} rows {reason}")
         named = "; ".join(_named(self._found))
@@ -129,7 +133,7 @@ class BadRows:
 
 
 def _named(found: Mapping[tuple[Path, str], list[int]]) -> Iterator[str]:
-    """`FILE:LINE, LINE and 3 more REASON`, of the first MOST_NAMED kinds."""
+    """`FILE:LINE, LINE and 3 more REASON` for the first MOST_NAMED files and reasons."""
     for (file, reason), lines in list(found.items())[:MOST_NAMED]:
         more = f" and {len(lines) - MOST_NAMED} more" if len(lines) > MOST_NAMED else ""
         yield f"{file}:{', '.join(map(str, lines[:MOST_NAMED]))}{more} {reason}"

@@ -1,4 +1,4 @@
-"""Which rows go into which split, and which are drawn; the run's seed has no part in either.
+"""Divides rows into splits, and draws or selects some of them; none of it uses the run's seed.
 
 Knows keys and shares; does not know what a row means.
 """
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def check_shares(validation_share: float, test_share: float) -> None:
-    """Raise UserError unless both are shares and leave something to train on."""
+    """Raise UserError unless both are shares that leave something to train on."""
     if min(validation_share, test_share) < 0 or validation_share + test_share >= 1:
         raise UserError(
             f"dataset.validation_share={validation_share} and dataset.test_share={test_share} must "
@@ -26,7 +26,7 @@ def check_shares(validation_share: float, test_share: float) -> None:
 
 
 def hashed_split(key: str, validation_share: float, test_share: float) -> str:
-    """`train`, `validation` or `test`, by a hash of what no two splits may share."""
+    """`train`, `validation` or `test`, by a hash of the key, which no two splits share."""
     place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4]) / 2**32
     if place < test_share:
         return "test"
@@ -36,18 +36,18 @@ def hashed_split(key: str, validation_share: float, test_share: float) -> str:
 def split_by_key(
     rows: Iterable[tuple[str, T]], validation_share: float, test_share: float
 ) -> dict[str, list[T]]:
-    """{split: rows} of (key, row), by `hashed_split` of the key."""
+    """{split: rows} from pairs of (key, row), by `hashed_split`."""
     splits: dict[str, list[T]] = {"train": [], "validation": [], "test": []}
     for key, row in rows:
         splits[hashed_split(key, validation_share, test_share)].append(row)
     return splits
 
 
-def even_share(examples: Sequence[Example], limit: int | None) -> list[Example]:
-    """`limit` of the rows, of every category the same share to within a row, in their order.
+def sample_evenly(examples: Sequence[Example], limit: int | None) -> list[Example]:
+    """`limit` of the rows, with the same share of every category, in their order; None: all.
 
-    Every n-th row when they are sorted by category and group: the first rows of a file are often
-    all of one kind. The mean over these is near that over all rows; None keeps all.
+    They are every n-th row in the order of category and group. The first rows of a file are often
+    of one kind, while the mean over these is close to the mean over all rows.
     """
     total = len(examples)
     if limit is None or limit >= total:
@@ -57,18 +57,21 @@ def even_share(examples: Sequence[Example], limit: int | None) -> list[Example]:
 
 
 def spread_evenly(rows: Sequence[T], most: int) -> list[T]:
-    """The middles of `most` equal stretches of the rows; all, where there are no more."""
+    """`most` rows at equal distances (the middles of equal parts); all if there are fewer."""
     total = len(rows)
     if most >= total:
         return list(rows)
     return [rows[(2 * n + 1) * total // (2 * most)] for n in range(most)]
 
 
-def drawn(rows: Sequence[T], option: str, count: int | None, seed: int) -> list[T]:
-    """`count` of the rows, by `seed`; a greater count keeps those of a smaller one; None: all.
+def sample_rows(rows: Sequence[T], option: str, count: int | None, seed: int) -> list[T]:
+    """`count` random rows; a larger count includes the rows of a smaller one. None: all.
+
+    Args:
+        option: The name of the count in the config, for the error.
 
     Raises:
-        UserError: There are not so many; `option` is the name of the count.
+        UserError: There are fewer rows.
     """
     if count is None:
         return list(rows)

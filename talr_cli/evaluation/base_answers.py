@@ -1,6 +1,6 @@
-"""Answers of a model that are made once and kept in a file, as tokens.
+"""Caches the answers of the base model as tokens, so that they are generated only once.
 
-Knows what was asked and how such a file may be damaged; does not know what the answers are for.
+Knows how such a file may be damaged; does not know what the answers are for.
 """
 
 from __future__ import annotations
@@ -14,42 +14,48 @@ from talr_cli.evaluation.generation import Request
 from talr_cli.runs.atomic import read_packed, write_packed
 from talr_cli.runs.lease import hold
 
-Tokens = list[tuple[list[int], bool]]  # the tokens of each answer, and whether it was cut
+Tokens = list[tuple[list[int], bool]]  # of each answer its tokens, and whether it was cut off
 
 log = logging.getLogger(__name__)
 
 
-def kept_answers(file: Path, asked: Sequence[Request], make: Callable[[], Tokens]) -> Tokens:
-    """The answers in `file`; where it has none, those that `make` makes, which are written there.
+def cached_answers(
+    file: Path, requests: Sequence[Request], generate: Callable[[], Tokens]
+) -> Tokens:
+    """The answers to `requests` in `file`; if there are none, generates and writes them.
 
-    Processes that ask for the same file wait for the first of them.
+    Of several processes that ask for the same file, one generates and the others wait.
     """
-    found = _found(file, asked)
-    if found is not None:
-        return found
+    answers = _read_cached(file, requests)
+    if answers is not None:
+        return answers
     with hold(file.with_suffix(".lock"), wait=True):
-        found = _found(file, asked)
-        if found is None:
-            found = make()
-            write_packed(file, found)
-    return found
+        answers = _read_cached(file, requests)
+        if answers is None:
+            answers = generate()
+            write_packed(file, answers)
+    return answers
 
 
-def _found(file: Path, asked: Sequence[Request]) -> Tokens | None:
+def _read_cached(file: Path, requests: Sequence[Request]) -> Tokens | None:
     value = read_packed(file)
     if value is None:
         return None
-    if not isinstance(value, list) or len(value) != len(asked) or not all(map(_fits, value, asked)):
-        log.warning("%s does not hold %d answers: it is made again", file, len(asked))
+    if (
+        not isinstance(value, list)
+        or len(value) != len(requests)
+        or not all(map(_may_answer, value, requests))
+    ):
+        log.warning("%s does not hold %d answers: it is made again", file, len(requests))
         return None
     return [(tokens, cut) for tokens, cut in value]
 
 
-def _fits(one: Any, request: Request) -> bool:
-    """Whether `one` is [tokens, whether they were cut], as `request` could be answered."""
-    if not isinstance(one, list) or len(one) != 2:
+def _may_answer(answer: Any, request: Request) -> bool:
+    """Whether `answer` is [tokens, whether it was cut off] and may be an answer to `request`."""
+    if not isinstance(answer, list) or len(answer) != 2:
         return False
-    tokens, cut = one
+    tokens, cut = answer
     return (
         isinstance(tokens, list)
         and type(cut) is bool

@@ -1,6 +1,6 @@
-"""Which of a row's choices is the likeliest answer: the log-probability of each after the prompt.
+"""The log-probability of each of a row's choices as the answer to its prompt.
 
-Knows a model and a renderer; does not know which choice is right.
+Knows a model and a renderer; does not know which choice is correct.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import torch
 from talr_cli import progress
 from talr_cli.data.base import Example
 from talr_cli.data.rendering import Rendered, Renderer
-from talr_cli.evaluation.continuations import Choices, read_once
+from talr_cli.evaluation.continuations import Choices, continuation_likelihoods
 from talr_cli.evaluation.generation import require_room
 from talr_cli.evaluation.memory import BatchSize
-from talr_cli.evaluation.reading import left_padded, takes_padding
-from talr_cli.models.checks import positions
+from talr_cli.evaluation.reading import ignores_padding, pad_left
+from talr_cli.models.checks import max_positions
 
 
 @torch.inference_mode()
@@ -31,11 +31,12 @@ def choice_likelihoods(
 ) -> list[dict[str, float]]:
     """For each row {choice: log-probability in nats of its completion after the prompt}.
 
-    It is the sum over the tokens that training would teach. The end of the turn is one of them, so
-    that no choice gains by being the beginning of another.
+    The sum is over the tokens that training would teach. The end of the turn is one of them, so
+    that a choice has no advantage if it is the beginning of another one.
 
     Args:
-        rows: Each with its {choice: completion}.
+        rows: Each row with its {choice: completion}.
+        batch_size: How many completions are read at once.
 
     Raises:
         UserError: A row is longer than the model's positions.
@@ -44,21 +45,21 @@ def choice_likelihoods(
         [renderer.encode(replace(example, completion=completion)) for completion in own.values()]
         for example, own in rows
     ]
-    most = positions(model.config.to_dict()) or sys.maxsize
+    most = max_positions(model.config.to_dict()) or sys.maxsize
     for (example, _), own in zip(rows, answers, strict=True):
         require_room(example, max(len(one.input_ids) for one in own), most)
-    totals = _read_once(model, answers, batch_size)
+    totals = _read_shared(model, answers, batch_size)
     if totals is None:
-        totals = _read_each(model, answers, renderer.tokenizer.pad_token_id, batch_size)
+        totals = _read_separately(model, answers, renderer.tokenizer.pad_token_id, batch_size)
     return [
         dict(zip(own, found, strict=True)) for (_, own), found in zip(rows, totals, strict=True)
     ]
 
 
-def _read_once(
+def _read_shared(
     model: Any, answers: Sequence[Sequence[Rendered]], batch_size: BatchSize
 ) -> list[list[float]] | None:
-    """What a row's answers share is read once; None where that cannot be done."""
+    """The totals, reading the prompt of each row once; None if that is not possible."""
     prompts = [{tuple(one.input_ids[: -len(one.targets)]) for one in own} for own in answers]
     if model._is_stateful or any(len(own) > 1 for own in prompts) or min(map(len, answers)) < 2:
         return None
@@ -74,9 +75,9 @@ def _read_once(
             return
         own = [questions[row] for row in batch]
         with progress.share(len(batch), of=len(order)):
-            found.append(read_once(model, own, batch_size.now, torch.float32))
+            found.append(continuation_likelihoods(model, own, batch_size.current, torch.float32))
 
-    batch_size.each(order, read)
+    batch_size.in_batches(order, read)
     totals: list[list[float]] = [[] for _ in questions]
     for row, likelihoods in zip(
         order, (one for batch in found for one in batch or []), strict=False
@@ -85,19 +86,19 @@ def _read_once(
     return None if None in found else totals
 
 
-def _read_each(
+def _read_separately(
     model: Any, answers: Sequence[Sequence[Rendered]], pad: Any, batch_size: BatchSize
 ) -> list[list[float]]:
-    """Every answer is read with a prompt of its own."""
+    """The totals, reading every answer together with its prompt."""
     sequences = [one for own in answers for one in own]
     order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index].input_ids))
     totals = [0.0] * len(sequences)
 
     def read(batch: Sequence[int]) -> None:
-        ids, mask = left_padded([sequences[index].input_ids for index in batch], pad)
+        ids, mask = pad_left([sequences[index].input_ids for index in batch], pad)
         ids, mask = ids.to(model.device), mask.to(model.device)
         lengths = [len(sequences[index].targets) for index in batch]
-        # All answers end in the last column: the logits of the prompts are not computed.
+        # All answers end in the last column, so the logits of the prompts need not be computed.
         kept = max(lengths) + 1
         logits = model(
             input_ids=ids,
@@ -113,10 +114,10 @@ def _read_each(
     def read_some(batch: Sequence[int]) -> None:
         with progress.share(len(batch), of=len(order)):
             longest = max(len(sequences[index].input_ids) for index in batch)
-            apart = not takes_padding(model, longest)
+            apart = not ignores_padding(model, longest)
             for piece in [[one] for one in batch] if apart else [batch]:
                 read(piece)
 
-    batch_size.each(order, read_some)
+    batch_size.in_batches(order, read_some)
     left = iter(totals)
     return [[next(left) for _ in own] for own in answers]

@@ -1,6 +1,6 @@
-"""What a model is asked, and how it answers: the values of an evaluation.
+"""The config values of an evaluation: what a model is asked, and how it answers.
 
-Scoring changes no weights: none of it belongs to a run's identity.
+Scoring changes no weights, so none of these values belongs to a run's identity.
 """
 
 from __future__ import annotations

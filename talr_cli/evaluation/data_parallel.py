@@ -1,8 +1,8 @@
-"""Each rank of a run answers a share of the rows; all else is done by rank 0 alone.
+"""Divides the rows that a model has to answer among the ranks; rank 0 does everything else.
 
-Rank 0 evaluates as it does in a single process. Where the model has to answer, it orders the other
-ranks to take their share. So tasks, scorers, the programs of code tasks and results do not know
-how many ranks there are. Answers depend on it only by rounding, as batches are padded otherwise.
+Rank 0 evaluates as in a single process. Only when the model has to answer does it order the other
+ranks to answer their share. So tasks, scorers, sandboxed programs and results do not depend on how
+many ranks there are. Answers differ only by rounding, as batches are padded differently.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from typing import TYPE_CHECKING, Any
 from talr_cli import ranks
 from talr_cli.data.rendering import Renderer
 from talr_cli.models.config import ModelConfig
-from talr_cli.models.device_memory import give_back
+from talr_cli.models.device_memory import release_memory
 from talr_cli.models.sources import ModelSource
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# (model, renderer, rows) -> an answer to each row. It is sent to other processes, so it has to be a
-# function of a module, or a functools.partial of one.
+# (model, renderer, rows) -> an answer to each row. It is pickled for other processes, so it has to
+# be a function at the top level of a module, or a functools.partial of one.
 Work = Callable[[Any, Renderer, Sequence[Any]], list[Any]]
-FREE = "free"  # what the first rank orders the others to do with the memory of their GPUs
+FREE = "free"  # the order to free the memory of the other ranks' GPUs
 
-# (work, model, renderer, rows) -> an answer to each row.
-Share = Callable[[Work, Any, Renderer, Sequence[Any]], list[Any]]
+# (work, model, renderer, rows) -> an answer to each row: runs the work, in one process or several.
+Distribute = Callable[[Work, Any, Renderer, Sequence[Any]], list[Any]]
 
 
-def alone(work: Work, model: Any, renderer: Renderer, rows: Sequence[Any]) -> list[Any]:
-    """All of the work in this process."""
+def in_this_process(work: Work, model: Any, renderer: Renderer, rows: Sequence[Any]) -> list[Any]:
+    """A `Distribute` that does all of the work in this process."""
     return work(model, renderer, rows)
 
 
 @dataclass(frozen=True)
 class Order:
-    """What the other ranks need to take their share: the checkpoint, the work, all rows."""
+    """What the other ranks need to answer their share: the checkpoint, the work and all rows."""
 
     source: ModelSource
     model_config: ModelConfig
@@ -47,7 +47,7 @@ class Order:
 
 @dataclass(frozen=True)
 class AllRanks:
-    """Rank 0's side: a `Share` of the model in `source` over all ranks (or the only process)."""
+    """A `Distribute` over all ranks, for rank 0; `source` is where the others load the model."""
 
     source: ModelSource
     model_config: ModelConfig
@@ -55,18 +55,18 @@ class AllRanks:
     def __call__(
         self, work: Work, model: Any, renderer: Renderer, rows: Sequence[Any]
     ) -> list[Any]:
-        return _take_part(
+        return _answer_share(
             ranks.broadcast(Order(self.source, self.model_config, renderer, work, rows)), model
         )
 
 
-def free_the_others() -> None:
-    """The other ranks let go of their models, for another process that needs the GPUs."""
+def free_other_ranks() -> None:
+    """Have the other ranks free their models, for another process that needs the GPUs."""
     ranks.broadcast(FREE)
 
 
 class Follower:
-    """The other ranks' side: carries out orders, with a model that the first order has it load."""
+    """Carries out the orders, on all ranks but 0; loads the model with the first order for it."""
 
     def __init__(self, load: Callable[[ModelSource, ModelConfig], PreTrainedModel]) -> None:
         self._load = load
@@ -74,20 +74,21 @@ class Follower:
         self._model: Any = None
 
     def answer(self, order: Order | str) -> None:
+        """Answer this rank's share of an order, or free the model."""
         if isinstance(order, str):
             self._source = self._model = None
-            give_back()
+            release_memory()
             return
         if order.source != self._source:
             self._model = None
-            give_back()
+            release_memory()
             self._model = self._load(order.source, order.model_config)
             self._source = order.source
-        _take_part(order, self._model)
+        _answer_share(order, self._model)
 
 
-def _take_part(order: Order, model: Any) -> list[Any]:
-    """The answers to all rows, in their order. All ranks must call."""
+def _answer_share(order: Order, model: Any) -> list[Any]:
+    """Answer this rank's share of the rows; gives the answers to all. All ranks must call."""
     count = ranks.world_size()
     own = order.work(model, order.renderer, order.rows[ranks.rank() :: count])
     gathered = iter(ranks.gather(own))

@@ -1,6 +1,6 @@
-"""The domain's test rows: answer them, score the answers, keep every sample.
+"""Answers and scores the domain's test rows, and keeps every sample.
 
-A row is answered by greedy generation, or by the likeliest of the choices that it names.
+A row is answered by greedy generation, or by the likeliest of the choices that it lists.
 
 Knows a model, a renderer and a scorer; does not know which method made the model.
 """
@@ -23,8 +23,8 @@ from talr_cli.data.base import Example
 from talr_cli.data.choices import possible_completions
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.choosing import choice_likelihoods
-from talr_cli.evaluation.data_parallel import Share, alone
-from talr_cli.evaluation.generation import as_answers, generate, requests
+from talr_cli.evaluation.data_parallel import Distribute, in_this_process
+from talr_cli.evaluation.generation import decode_answers, generate, make_requests
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.vllm import Vllm
 from talr_cli.scorers.base import Scorer, Summarizer, Verdict
@@ -34,25 +34,25 @@ from talr_cli.statistics.items import scored_items
 
 log = logging.getLogger(__name__)
 
-# Even where the references are single words, a model may talk before it answers.
+# Even if the references are single words, a model may explain before it answers.
 FEWEST_NEW_TOKENS = 128
-MOST_NEW_TOKENS = 1024  # where the references do not need more
-MANY_CUT = 0.1  # share of the answers from which on a larger budget is advised
+MOST_NEW_TOKENS = 1024  # unless the references need more
+MANY_CUT = 0.1  # the share of cut answers above which a larger budget is advised
 
 
 @dataclass(frozen=True)
 class DomainScore:
-    """`results` is the `domain` part of results.json, `samples` one record per test row."""
+    """The `domain` part of results.json, and the samples, one record per test row."""
 
     results: dict[str, Any]
     samples: list[dict[str, Any]]
 
 
 def answer_budget(examples: Sequence[Example], renderer: Renderer) -> int:
-    """Tokens that an answer may take; the same for the base and a tuned model.
+    """How many tokens an answer may have; the same for the base and a tuned model.
 
-    Twice the longest reference answer, within FEWEST_NEW_TOKENS and MOST_NEW_TOKENS; never less
-    than the longest reference answer.
+    Twice the longest reference, between FEWEST_NEW_TOKENS and MOST_NEW_TOKENS, but never less than
+    the longest reference.
     """
     longest = max(len(renderer.encode(example).targets) for example in examples)
     return max(FEWEST_NEW_TOKENS, longest, min(2 * longest, MOST_NEW_TOKENS))
@@ -66,21 +66,21 @@ def evaluate_domain(
     max_new_tokens: int,
     batch_size: int,
     answer_by: str = "generation",
-    share: Share = alone,
+    distribute: Distribute = in_this_process,
     vllm: Vllm | None = None,
 ) -> DomainScore:
-    """Answer every row by `generation` or by `likelihood` and score the answers.
+    """Answer every row by `generation` or by `likelihood`, and score the answers.
 
     Args:
-        max_new_tokens: Of a generated answer.
-        batch_size: Sequences in one forward pass, at first; every choice is one.
-        share: Who answers.
-        vllm: Who generates in its place.
+        max_new_tokens: The most tokens of a generated answer.
+        batch_size: Sequences in a forward pass to begin with; every choice is one.
+        distribute: Runs the model, in this process or on all ranks.
+        vllm: Generates the answers instead.
     """
     started = time.perf_counter()
     size = BatchSize(batch_size)
-    outputs, details = _answers(
-        model, renderer, examples, max_new_tokens, size, answer_by, share, vllm
+    outputs, details = _answer_rows(
+        model, renderer, examples, max_new_tokens, size, answer_by, distribute, vllm
     )
     verdicts = [
         judged(scorer, without_thoughts(output), example.reference)
@@ -90,8 +90,8 @@ def evaluate_domain(
         **_scores(renderer, examples, verdicts, scorer),
         "answer_by": answer_by,
         "backend": "hf" if vllm is None or answer_by == "likelihood" else "vllm",
-        **_budget_spent(details, max_new_tokens, answer_by),
-        "batch_size": size.now,
+        **_budget_results(details, max_new_tokens, answer_by),
+        "batch_size": size.current,
         "seconds": round(time.perf_counter() - started, 2),
     }
     samples = [
@@ -109,7 +109,7 @@ def _scores(
     verdicts: Sequence[Verdict],
     scorer: Scorer,
 ) -> dict[str, Any]:
-    """The score of all rows, of each row, of each group and category, and the scorer's summary."""
+    """The scores of all rows, each row, each group and each category, and the scorer's summary."""
     correct = [verdict.correct for verdict in verdicts]
     score = proportion(correct)
     scores = {
@@ -136,7 +136,7 @@ def _scores(
 def _sample(
     example: Example, output: str, verdict: Verdict, detail: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What is kept of a row: what was asked, answered and found."""
+    """The record of a row in samples/: what was asked, answered and judged."""
     return {
         **verdict.detail,
         "id": example.id,
@@ -151,41 +151,43 @@ def _sample(
     }
 
 
-def _answers(
+def _answer_rows(
     model: PreTrainedModel,
     renderer: Renderer,
     examples: Sequence[Example],
     max_new_tokens: int,
     size: BatchSize,
     answer_by: str,
-    share: Share,
+    distribute: Distribute,
     vllm: Vllm | None,
 ) -> tuple[list[str], list[dict[str, Any]]]:
-    """The answer to every row, and what its sample says of how it came about."""
+    """The answer to each row, and what its sample says about how it was made."""
     if answer_by == "likelihood":
         choices = possible_completions(examples)
         rows = list(zip(examples, choices, strict=True))
-        likelihoods = share(partial(choice_likelihoods, batch_size=size), model, renderer, rows)
+        likelihoods = distribute(
+            partial(choice_likelihoods, batch_size=size), model, renderer, rows
+        )
         chosen = [
             completions[max(values, key=values.__getitem__)]
             for completions, values in zip(choices, likelihoods, strict=True)
         ]
         return chosen, [{"log_probabilities": values} for values in likelihoods]
     if vllm is not None:
-        asked = requests(model, renderer, examples, max_new_tokens)
-        answers = as_answers(renderer, asked, vllm(asked), max_new_tokens)
+        asked = make_requests(model, renderer, examples, max_new_tokens)
+        answers = decode_answers(renderer, asked, vllm(asked), max_new_tokens)
     else:
         answer = partial(generate, max_new_tokens=max_new_tokens, batch_size=size)
-        answers = share(answer, model, renderer, examples)
+        answers = distribute(answer, model, renderer, examples)
     return [one.text for one in answers], [
         {"cut": one.cut, "shortened": one.shortened} for one in answers
     ]
 
 
-def _budget_spent(
+def _budget_results(
     details: Sequence[Mapping[str, Any]], max_new_tokens: int, answer_by: str
 ) -> dict[str, Any]:
-    """The budget, how many answers it cut off, and how many had less; warns of the last two."""
+    """The budget, how many answers it cut off, and how many had less; warns about both."""
     if answer_by != "generation":
         return {"max_new_tokens": None, "cut": None, "shortened": None}
     cut = sum(detail["cut"] for detail in details)
@@ -209,18 +211,18 @@ def _budget_spent(
 
 
 def _proportions(names: Sequence[str], correct: Sequence[float]) -> dict[str, Any]:
-    """{name: share correct of the rows that bear it}; rows without a name are left out."""
-    of: dict[str, list[float]] = defaultdict(list)
-    for name, one in zip(names, correct, strict=True):
-        of[name].append(one)
-    return {name: proportion(values) for name, values in sorted(of.items()) if name}
+    """{name: the score of the rows with this name}; rows without a name are left out."""
+    by_name: dict[str, list[float]] = defaultdict(list)
+    for name, score in zip(names, correct, strict=True):
+        by_name[name].append(score)
+    return {name: proportion(scores) for name, scores in sorted(by_name.items()) if name}
 
 
 def proportion(correct: Sequence[float]) -> dict[str, Any]:
-    """Mean of scores in [0, 1], its standard error and n, as lm-eval has them.
+    """The mean of scores in [0, 1], its standard error and n, as lm-eval computes them.
 
-    The error is the sample one, sd / sqrt(n): of a share p, where all scores are 0 or 1, it is
-    sqrt(p (1 - p) / (n - 1)).
+    The error is sd / sqrt(n) with the sample's sd. If all scores are 0 or 1 and p is their mean, it
+    is sqrt(p (1 - p) / (n - 1)).
     """
     n = len(correct)
     stderr = statistics.stdev(map(float, correct)) / math.sqrt(n) if n > 1 else None

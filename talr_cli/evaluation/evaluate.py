@@ -1,4 +1,8 @@
-"""Checkpoint -> results: general ability, domain, drift. The same for `train` and `eval`."""
+"""Scores a checkpoint: general ability, domain and drift. The same for `train` and `eval`.
+
+Knows in which order these are done and where samples and scores are kept; does not know which
+method made the checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +26,15 @@ from talr_cli.evaluation import drift
 from talr_cli.evaluation.config import DomainEvalConfig, SuiteConfig
 from talr_cli.evaluation.data_parallel import AllRanks
 from talr_cli.evaluation.domain import DomainScore, answer_budget, evaluate_domain
-from talr_cli.evaluation.domain_drift import answered_prompts
+from talr_cli.evaluation.domain_drift import prompts_with_base_answers
 from talr_cli.evaluation.general.score_cache import ScoreCache
-from talr_cli.evaluation.general.suite import evaluate_general, items_of
+from talr_cli.evaluation.general.suite import count_items, evaluate_general
 from talr_cli.evaluation.general.tasks import Tasks
-from talr_cli.evaluation.generation import DRAWN_AT_ONCE, not_inherited, requests
-from talr_cli.evaluation.memory import BatchSize, fits_twice, set_aside
+from talr_cli.evaluation.generation import SAMPLED_AT_ONCE, ignored_settings, make_requests
+from talr_cli.evaluation.memory import BatchSize, has_room_for_another, moved_to_cpu
 from talr_cli.evaluation.vllm import Vllm
-from talr_cli.models.adapter import content
-from talr_cli.models.checks import positions
+from talr_cli.models.adapter import weights_identity
+from talr_cli.models.checks import max_positions
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.loading import bf16_is_fast, load_model
 from talr_cli.models.settings import without_router_loss
@@ -43,7 +47,7 @@ from talr_cli.scorers.base import Scorer
 
 log = logging.getLogger(__name__)
 
-DRIFT_PROMPTS = 64  # of the suite, spread evenly over its tasks
+DRIFT_PROMPTS = 64  # how many of the suite's prompts drift is measured on
 
 
 def evaluate(
@@ -66,80 +70,82 @@ def evaluate(
     Args:
         model: In the dtype of its checkpoint.
         source: Where `model` is stored.
-        base: Where the model is stored that drift is measured from.
-        tasks: Those of the suite.
-        rows: The domain's test rows, checked against the model (see self_score.py).
-        samples: The folder for what was asked and answered.
-        scores: The study's folder of scores that need no second computation.
+        base: Where the base is stored, from which drift is measured.
+        tasks: The loaded tasks of the suite.
+        rows: The domain's test rows, which have been checked by self_score.py.
+        samples: The folder for samples.
+        scores: The study's folder of cached scores.
     """
-    model = ready(model)
-    asked = sum(items_of(task, suite) for task in tasks.loaded.values())
+    model = prepare_to_score(model)
+    asked = sum(count_items(task, suite) for task in tasks.loaded.values())
     drifted = min(asked, DRIFT_PROMPTS) if suite.drift else 0
     answered = len(rows) if scorer is not None else 0
     processes = ranks.world_size()
     results: dict[str, Any] = {"general": None, "domain": None, "drift": None}
     with progress.work("evaluation", total=asked + answered + drifted):
-        if unused := not_inherited(model):
+        if unused := ignored_settings(model):
             log.info("answers are greedy: not used of the model's generation_config: %s", unused)
         budget = domain.max_new_tokens or (answer_budget(rows, renderer) if rows else 0)
-        share = AllRanks(source, model_config)
+        distribute = AllRanks(source, model_config)
         vllm = None
         if suite.backend == "vllm":
             vllm = Vllm(model, renderer, suite, source.directory, samples.with_name("vllm.log"))
             if scorer is not None and domain.answer_by == "generation":
-                vllm.want(requests(model, renderer, rows, budget))
+                vllm.announce(make_requests(model, renderer, rows, budget))
 
         log.info("evaluation: suite %s", suite.name)
-        weights = content(source, model_config)
+        weights = weights_identity(source, model_config)
         kept = ScoreCache(scores, weights)
-        general = evaluate_general(model, renderer, suite, tasks, kept, share, vllm)
+        general = evaluate_general(model, renderer, suite, tasks, kept, distribute, vllm)
         results["general"] = {**general.results, "processes": processes}
         for task, answers in general.samples.items():
             _write_samples(samples, f"general-{task}", answers)
 
         if scorer is not None and rows:
             log.info("evaluation: %d rows of the domain", len(rows))
-            found = _domain(model, renderer, domain, rows, scorer, budget, share, vllm)
+            found = _score_domain(model, renderer, domain, rows, scorer, budget, distribute, vllm)
             results["domain"] = {**found.results, "limit": domain.limit, "processes": processes}
             _write_samples(samples, "domain", found.samples)
         else:
             log.info("evaluation: the domain has nothing to score")
 
         if suite.drift:
-            is_base = weights == content(base, model_config)
+            is_base = weights == weights_identity(base, model_config)
             from_base = _Base(base, model_config, scores, is_base)
-            prompts = _drift_prompts(general.prompts, renderer, positions(model.config.to_dict()))
+            prompts = _drift_prompts(
+                general.prompts, renderer, max_positions(model.config.to_dict())
+            )
             along = from_base.answers(model, renderer, rows, budget)
             with progress.share(drifted, label="drift"):
-                results["drift"] = _drift(model, renderer, from_base, prompts, along)
+                results["drift"] = _measure_drift(model, renderer, from_base, prompts, along)
     return results
 
 
-def _domain(
+def _score_domain(
     model: PreTrainedModel,
     renderer: Renderer,
     domain: DomainEvalConfig,
     rows: Sequence[Example],
     scorer: Scorer,
     budget: int,
-    share: AllRanks,
+    distribute: AllRanks,
     vllm: Vllm | None,
 ) -> DomainScore:
-    """The domain's rows, answered and scored, as many at once as there is memory for."""
+    """Answer and score the domain's rows, with as many at once as fit into memory."""
     asked_tokens = (len(renderer.prompt_ids(one.messages, one.tools)) for one in rows)
     size = BatchSize.of(domain.batch_size, model, max(asked_tokens) + budget)
     with progress.share(len(rows), label="domain"):
         return evaluate_domain(
-            model, renderer, rows, scorer, budget, size.now, domain.answer_by, share, vllm
+            model, renderer, rows, scorer, budget, size.current, domain.answer_by, distribute, vllm
         )
 
 
 @dataclass(frozen=True)
 class _Base:
-    """The model that drift is measured from; what it answers and predicts is kept in `scores`.
+    """The model that drift is measured from; its answers and states are cached in `scores`.
 
     Attributes:
-        is_scored: It is the very model that is scored, so that nothing has to be loaded.
+        is_scored: Whether it is itself the model that is scored, and in memory already.
     """
 
     source: ModelSource
@@ -148,18 +154,18 @@ class _Base:
     is_scored: bool
 
     def _ask(self, model: PreTrainedModel) -> drift.AskBase:
-        """Who asks the base; `model`, the one scored, makes room for it."""
+        """Calls functions with the base; `model`, the one that is scored, makes room for it."""
         if self.is_scored:
             return lambda work: work(model)
-        load = partial(load_ready, self.source, self.model_config, model.device.type)
-        return partial(_in_place_of, model, load)
+        load = partial(load_to_score, self.source, self.model_config, model.device.type)
+        return partial(_run_with_other_model, model, load)
 
     def answers(
         self, model: PreTrainedModel, renderer: Renderer, rows: Sequence[Example], budget: int
     ) -> tuple[list[list[int]], list[int]]:
-        """Its answers to the domain's prompts, as `answered_prompts` returns them."""
+        """Its answers to the domain's prompts; see `prompts_with_base_answers`."""
         with progress.share(0, label="drift"):
-            return answered_prompts(
+            return prompts_with_base_answers(
                 rows,
                 renderer,
                 model.config.to_dict(),
@@ -167,7 +173,7 @@ class _Base:
                 self.source.fingerprint,
                 self.scores,
                 self._ask(model),
-                BatchSize(DRAWN_AT_ONCE),
+                BatchSize(SAMPLED_AT_ONCE),
             )
 
     def states(
@@ -175,8 +181,8 @@ class _Base:
         model: PreTrainedModel,
         prompts: Sequence[Sequence[int]],
         starts: Sequence[int] | None = None,
-    ) -> drift.KeptStates | None:
-        """Its hidden states over the prompts from `starts` on; None where it is the one scored."""
+    ) -> drift.CachedStates | None:
+        """Its hidden states on the prompts from `starts` on; None if it is the scored model."""
         if self.is_scored:
             return None
         read_by: dict[str, Any] = {
@@ -188,7 +194,7 @@ class _Base:
             read_by["starts"] = starts
         identified = {"base": self.source.fingerprint, **read_by, "versions": package_versions()}
         file = self.scores / f"base-states-{run_identity(identified, {})[:16]}.safetensors"
-        return drift.KeptStates(file, self.source.directory, self._ask(model))
+        return drift.CachedStates(file, self.source.directory, self._ask(model))
 
 
 def _drift_prompts(
@@ -196,26 +202,27 @@ def _drift_prompts(
 ) -> list[list[int]]:
     """DRIFT_PROMPTS of the suite's prompts, spread evenly over its tasks, as token ids.
 
-    One that is longer than `most` tokens loses its beginning, as in the harness.
+    A prompt that is longer than `most` tokens loses its beginning, as in the harness.
     """
     return [
-        # A template has written the special tokens itself.
+        # A chat template has written the special tokens already.
         renderer.tokenizer(text, add_special_tokens=not templated).input_ids[-(most or 0) :]
         for text, templated in spread_evenly(prompts, DRIFT_PROMPTS)
     ]
 
 
-def _drift(
+def _measure_drift(
     model: PreTrainedModel,
     renderer: Renderer,
     base: _Base,
     prompts: Sequence[Sequence[int]],
     along: tuple[Sequence[Sequence[int]], Sequence[int]],
 ) -> dict[str, Any]:
-    """How far the model is from its base, on the suite's prompts and `along` the domain's.
+    """The `drift` part of results.json.
 
     Args:
-        along: As `answered_prompts` returns it.
+        prompts: Token ids of the suite's prompts.
+        along: The domain's prompts with answers, as `prompts_with_base_answers` returns them.
     """
 
     def from_base(*over: Any) -> dict[str, Any]:
@@ -231,25 +238,25 @@ def _drift(
     return found
 
 
-def _in_place_of(
+def _run_with_other_model(
     model: PreTrainedModel, load: Callable[[], PreTrainedModel], work: Callable[[Any], Any]
 ) -> Any:
-    """What `work` finds with another model; where the GPU cannot hold both, ours waits on the CPU.
+    """Call `work` with another model; if the GPU cannot hold both, `model` waits on the CPU.
 
-    The other model must be gone when ours comes back: neither this function nor what was found may
-    hold on to it.
+    The other model must be freed before `model` returns to the GPU. So neither this function nor
+    the result may keep a reference to it.
     """
-    with nullcontext() if fits_twice(model) else set_aside(model):
+    with nullcontext() if has_room_for_another(model) else moved_to_cpu(model):
         return work(load())
 
 
-def load_ready(source: ModelSource, model_config: ModelConfig, device: str) -> PreTrainedModel:
-    """The model as `evaluate` answers with it."""
-    return ready(load_model(source, model_config, "auto", device))
+def load_to_score(source: ModelSource, model_config: ModelConfig, device: str) -> PreTrainedModel:
+    """Load a model in the form in which `evaluate` scores it."""
+    return prepare_to_score(load_model(source, model_config, "auto", device))
 
 
-def ready(model: PreTrainedModel) -> PreTrainedModel:
-    """In evaluation mode; half precision becomes fp32 where the device only emulates it.
+def prepare_to_score(model: PreTrainedModel) -> PreTrainedModel:
+    """Put a model into eval mode, in fp32 if the device only emulates its half precision.
 
     The weights keep the values of the checkpoint either way.
     """

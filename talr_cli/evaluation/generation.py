@@ -1,8 +1,9 @@
-"""Answers: the likeliest token at every step, whatever the model's generation_config says.
+"""Generates answers greedily, ignoring the model's generation_config.
 
-Whatever its caller leaves out, transformers' `generate` takes from that file: beams, penalties,
-bans, forced tokens, lengths. Here only the tokens that end an answer come from it. A row that has
-ended leaves the batch, so that no step is spent on it. Answers can also be sampled: see `drawn`.
+From that file transformers' `generate` takes everything that its caller leaves out: beams,
+penalties, bans, forced tokens, lengths. Here only the tokens that end an answer come from it. A row
+that has ended leaves the batch, so that no further step is spent on it. Answers can also be sampled
+(`sampler`).
 
 Knows how tokens are chosen; does not know what is asked, nor how an answer is judged.
 """
@@ -23,21 +24,21 @@ from talr_cli.data.base import Example
 from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
 from talr_cli.evaluation.memory import BatchSize
-from talr_cli.evaluation.reading import cache_name, is_plain, left_padded, takes_padding
-from talr_cli.models.checks import positions
-from talr_cli.models.row_batches import batches_of
+from talr_cli.evaluation.reading import cache_name, ignores_padding, is_plain_cache, pad_left
+from talr_cli.models.checks import max_positions
+from talr_cli.models.row_batches import make_batches
 from talr_cli.models.saving import end_tokens
 
-# logits[B, V] in fp32 -> the next token of each row.
+# logits[B, V] in fp32 -> tokens[B], the next token of each row.
 Choose = Callable[[torch.Tensor], torch.Tensor]
 ENDS = ("eos_token_id", "bos_token_id", "pad_token_id")
-# What a generation_config says of itself, and not of answers.
+# Prefixes of settings of a generation_config that are not worth reporting as ignored.
 _ABOUT_ITSELF = ("transformers_version", "_", "output_", "return_", "use_cache", "do_sample")
 
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt as token ids, how many new ones may follow, and strings that end them."""
+    """A prompt as token ids, the most new tokens, and strings that end the answer."""
 
     prompt: tuple[int, ...]
     max_new_tokens: int
@@ -49,8 +50,8 @@ class Answer:
     """A decoded answer.
 
     Attributes:
-        cut: The budget was spent before the answer came to its end.
-        shortened: The model's positions left it less than the budget.
+        cut: Whether the answer was cut off because it used up its budget.
+        shortened: Whether the model's positions left less room than the budget.
     """
 
     text: str
@@ -58,32 +59,34 @@ class Answer:
     shortened: bool = False
 
 
-def request(renderer: Renderer, example: Example, max_new_tokens: int, most: int | None) -> Request:
-    """What a row asks; its budget is cut to what its prompt leaves of `most` positions.
+def make_request(
+    renderer: Renderer, example: Example, max_new_tokens: int, most: int | None
+) -> Request:
+    """The request for a row; its budget is limited to what the prompt leaves of `most` positions.
 
-    The budget is below 1 where the prompt leaves no room for an answer.
+    The budget is below 1 if the prompt leaves no room for an answer.
     """
     prompt = tuple(renderer.prompt_ids(example.messages, example.tools))
     return Request(prompt, min(max_new_tokens, (most or sys.maxsize) - len(prompt)))
 
 
-def requests(
+def make_requests(
     model: Any, renderer: Renderer, examples: Sequence[Example], max_new_tokens: int
 ) -> list[Request]:
-    """What each row asks, as `request`.
+    """The request for each row; see `make_request`.
 
     Raises:
         UserError: A prompt leaves no room for an answer.
     """
-    most = positions(model.config.to_dict())
-    found = [request(renderer, one, max_new_tokens, most) for one in examples]
+    most = max_positions(model.config.to_dict())
+    found = [make_request(renderer, one, max_new_tokens, most) for one in examples]
     for example, one in zip(examples, found, strict=True):
         require_room(example, len(one.prompt) + 1, most or sys.maxsize)
     return found
 
 
 def require_room(example: Example, tokens: int, most: int) -> None:
-    """Refuse a row that takes more tokens than the model has positions."""
+    """Refuse a row that needs more tokens than the model's `most` positions."""
     if tokens > most:
         raise UserError(
             f"test row {example.id} takes {tokens} tokens or more with its answer, the model has "
@@ -91,16 +94,16 @@ def require_room(example: Example, tokens: int, most: int) -> None:
         )
 
 
-def as_answers(
+def decode_answers(
     renderer: Renderer,
     rows: Sequence[Request],
     found: Sequence[tuple[list[int], bool]],
     max_new_tokens: int,
 ) -> list[Answer]:
-    """The answers as text. `found`: tokens and whether they were cut, as `greedy` returns them."""
+    """Decode answers; `found` are their tokens, as `generate_batch` returns them."""
     return [
         Answer(
-            renderer.text_of(tokens),
+            renderer.decode(tokens),
             cut,
             row.max_new_tokens < max_new_tokens,
         )
@@ -116,28 +119,28 @@ def generate(
     max_new_tokens: int,
     batch_size: BatchSize,
 ) -> list[Answer]:
-    """Greedy answers in the order of `examples`, in batches of prompts of like length.
+    """Greedy answers, in the order of `examples`.
 
     Args:
-        batch_size: The most rows in a batch; of long rows there are fewer, see `batches_of`.
+        batch_size: The most rows in a batch; batches of long rows are smaller, see `make_batches`.
     """
-    rows = requests(model, renderer, examples, max_new_tokens)
-    found = answer_tokens(model, renderer, rows, batch_size)
-    return as_answers(renderer, rows, found, max_new_tokens)
+    rows = make_requests(model, renderer, examples, max_new_tokens)
+    found = generate_tokens(model, renderer, rows, batch_size)
+    return decode_answers(renderer, rows, found, max_new_tokens)
 
 
-def likeliest(logits: torch.Tensor) -> torch.Tensor:
-    """The likeliest token of each row."""
+def choose_likeliest(logits: torch.Tensor) -> torch.Tensor:
+    """tokens[B]: the likeliest token of each row of logits[B, V]."""
     return logits.argmax(-1)
 
 
-# Rows in a batch of sampled answers. The samples depend on the batches, so these must not depend on
-# how much memory is free.
-DRAWN_AT_ONCE = 32
+# The batch size of sampled answers. Samples depend on the batches, so it must be the same however
+# much memory is free.
+SAMPLED_AT_ONCE = 32
 
 
-def drawn(seed: int, temperature: float = 1.0) -> Choose:
-    """Samples tokens by their probabilities; the same batches and seed give the same tokens."""
+def sampler(seed: int, temperature: float = 1.0) -> Choose:
+    """Samples tokens from the model's distribution; the same batches and seed give the same."""
     generator = torch.Generator().manual_seed(seed)
 
     def choose(logits: torch.Tensor) -> torch.Tensor:
@@ -149,67 +152,70 @@ def drawn(seed: int, temperature: float = 1.0) -> Choose:
 
 
 @torch.inference_mode()
-def answer_tokens(
+def generate_tokens(
     model: Any,
     renderer: Renderer,
     rows: Sequence[Request],
     batch_size: BatchSize,
-    choose: Choose = likeliest,
+    choose: Choose = choose_likeliest,
 ) -> list[tuple[list[int], bool]]:
-    """As `greedy`, for any number of rows: in batches of prompts of like length."""
+    """The same as `generate_batch`, for any number of rows, in batches of similar lengths."""
     ends = set(end_tokens(model, renderer.end_of_turn))
     lengths = [len(row.prompt) for row in rows]
     found: list[Any] = [None] * len(rows)
 
     def answer(batch: Sequence[int]) -> None:
         with progress.share(len(batch), of=len(rows)):
-            answers = greedy(model, [rows[index] for index in batch], ends, choose=choose)
+            answers = generate_batch(model, [rows[index] for index in batch], ends, choose=choose)
         for index, one in zip(batch, answers, strict=True):
             found[index] = one
 
-    for batch in batches_of(lengths, batch_size.now, _cached_tokens(model)):
-        batch_size.each(batch, answer)
+    for batch in make_batches(lengths, batch_size.current, _most_cached_tokens(model)):
+        batch_size.in_batches(batch, answer)
     return found
 
 
 @torch.inference_mode()
-def greedy(
+def generate_batch(
     model: Any,
     rows: Sequence[Request],
     ends: Container[int],
     stopped: Callable[[list[int]], bool] = lambda tokens: False,
-    choose: Choose = likeliest,
+    choose: Choose = choose_likeliest,
 ) -> list[tuple[list[int], bool]]:
-    """(new tokens, whether they were cut off by the budget before an end) of each row.
+    """For each row (the new tokens, whether they were cut off by the budget).
 
     Args:
         ends: Tokens that end an answer; they are not part of it.
-        stopped: Whether an answer has come to its end for another reason, such as a stop string.
-        choose: How the next tokens are chosen.
+        stopped: Whether an answer has ended for another reason, such as a stop string.
+        choose: Chooses the next tokens.
     """
     lengths = {len(row.prompt) for row in rows}
     longest = max(len(row.prompt) + row.max_new_tokens for row in rows)
-    if len(lengths) == 1 or takes_padding(model, longest):
-        return _together(model, _Batch(rows, ends, stopped, choose))
+    if len(lengths) == 1 or ignores_padding(model, longest):
+        return _generate_together(model, _Batch(rows, ends, stopped, choose))
     found: dict[int, tuple[list[int], bool]] = {}
     for length in sorted(lengths):
         places = [place for place, row in enumerate(rows) if len(row.prompt) == length]
         alike = _Batch([rows[place] for place in places], ends, stopped, choose)
-        found |= dict(zip(places, _together(model, alike), strict=True))
+        found |= dict(zip(places, _generate_together(model, alike), strict=True))
     return [found[place] for place in range(len(rows))]
 
 
-def _together(model: Any, batch: _Batch) -> list[tuple[list[int], bool]]:
-    """The answers of a batch, as `greedy` returns them; transformers prepares, `batch` searches."""
-    ids, mask = left_padded([row.prompt for row in batch.rows], pad_id=0)
-    with only_ends_inherited(model):
+def _generate_together(model: Any, batch: _Batch) -> list[tuple[list[int], bool]]:
+    """Answer a batch of rows of one length, or of a model for which padding changes nothing.
+
+    transformers' `generate` prepares the inputs and then calls `batch.search`.
+    """
+    ids, mask = pad_left([row.prompt for row in batch.rows], pad_id=0)
+    with without_generation_config(model):
         model.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
             max_new_tokens=batch.most,
             do_sample=False,
             use_cache=True,
-            pad_token_id=0,  # for `generate` to have one: the mask tells what is padding
+            pad_token_id=0,  # `generate` wants one; the mask says what is padding
             custom_generate=batch.search,
         )
     return [(answer, place in batch.cut) for place, answer in enumerate(batch.answers)]
@@ -220,8 +226,8 @@ class _Batch:
 
     Attributes:
         answers: The new tokens of each row so far.
-        cut: The rows, by place, whose budget was spent before an end.
-        most: The largest budget: how many steps there are at most.
+        cut: The indices of rows that used up their budget before an end.
+        most: The largest budget, which is the most steps.
     """
 
     def __init__(
@@ -246,12 +252,12 @@ class _Batch:
         generation_config: GenerationConfig,
         **state: Any,
     ) -> torch.Tensor:
-        """The step-by-step search that `generate` calls in place of its own.
+        """The decoding loop that `generate` calls instead of its own.
 
         Args:
-            state: What `generate` hands from step to step: the cache, the mask, the positions.
+            state: What `generate` passes from step to step: the cache, the mask, the positions.
         """
-        left = list(range(len(input_ids)))  # row of the batch -> its place in `rows`
+        left = list(range(len(input_ids)))  # for each row of the batch its index in `rows`
         inputs = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **state)
         for step in range(self.most):
             ended = len(self.rows) - len(self._unended)
@@ -267,7 +273,7 @@ class _Batch:
                 kept = [row for row, place in enumerate(left) if place in self._unended]
                 left = [left[row] for row in kept]
                 indices = torch.tensor(kept, device=input_ids.device)
-                input_ids, state = input_ids[indices], _of_rows(state, indices)
+                input_ids, state = input_ids[indices], _select_rows(state, indices)
             inputs = model.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **state)
         return input_ids
 
@@ -286,8 +292,8 @@ class _Batch:
 
 
 @contextmanager
-def only_ends_inherited(model: Any) -> Iterator[None]:
-    """Inside, `model.generate` takes nothing from the model's generation_config but its ends."""
+def without_generation_config(model: Any) -> Iterator[None]:
+    """Within this context `model.generate` uses only the end tokens of generation_config."""
     own = model.generation_config
     model.generation_config = GenerationConfig(**{name: getattr(own, name) for name in ENDS})
     try:
@@ -296,8 +302,8 @@ def only_ends_inherited(model: Any) -> Iterator[None]:
         model.generation_config = own
 
 
-def not_inherited(model: PreTrainedModel) -> str:
-    """What a model's generation_config asks for and greedy answers do without, in words."""
+def ignored_settings(model: PreTrainedModel) -> str:
+    """The settings of a model's generation_config that greedy answers ignore, as text."""
     asked = model.generation_config.to_diff_dict()
     return ", ".join(
         f"{name}={value}"
@@ -308,11 +314,13 @@ def not_inherited(model: PreTrainedModel) -> str:
 
 def _rows_can_leave(state: dict[str, Any]) -> bool:
     tensors = [value for value in state.values() if isinstance(value, torch.Tensor)]
-    return is_plain(state.get(cache_name(state))) and all(value.dim() == 2 for value in tensors)
+    return is_plain_cache(state.get(cache_name(state))) and all(
+        value.dim() == 2 for value in tensors
+    )
 
 
-def _of_rows(state: dict[str, Any], rows: torch.Tensor) -> dict[str, Any]:
-    """What `generate` hands from step to step, of some rows only."""
+def _select_rows(state: dict[str, Any], rows: torch.Tensor) -> dict[str, Any]:
+    """What `generate` passes from step to step, for some rows only."""
     state[cache_name(state)].batch_select_indices(rows)
     return {
         name: value[rows] if isinstance(value, torch.Tensor) else value
@@ -320,16 +328,16 @@ def _of_rows(state: dict[str, Any], rows: torch.Tensor) -> dict[str, Any]:
     }
 
 
-def _cached_tokens(model: PreTrainedModel) -> int:
-    """How many cached tokens take as many numbers as the model has weights.
+def _most_cached_tokens(model: PreTrainedModel) -> int:
+    """How many tokens of keys and values are as many numbers as the model has weights.
 
-    While the cache is small, a step's time is spent reading the weights, which all rows of a batch
-    share. Beyond this size a step mostly reads and copies the cache: more rows in a batch save
-    little and take memory.
+    While the cache is smaller, a step mostly reads the weights, which all rows of a batch share.
+    Beyond this size a step mostly reads and copies the cache, so that more rows in a batch save
+    little time and take memory.
     """
     config = model.config.get_text_config(decoder=True)
     if getattr(config, "num_attention_heads", None) is None:
-        return sys.maxsize  # a recurrent model keeps a state that does not grow
+        return sys.maxsize  # the state of a recurrent model does not grow
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return model.num_parameters() // (2 * config.num_hidden_layers * heads * size)

@@ -1,7 +1,7 @@
-"""How many rows go through the model at once, and what is done when memory runs out.
+"""The batch size of an evaluation, and what happens when memory runs out.
 
-The first number is an estimate from the model's shape and the free memory. Where it was too large
-for a GPU it is halved. On a CPU nothing can be done: the kernel ends the process.
+It starts as an estimate from the model's shape and the free memory. If it was too large for a GPU,
+it is halved. On a CPU that is not possible, since the kernel kills the process.
 """
 
 from __future__ import annotations
@@ -15,48 +15,53 @@ from typing import Any, TypeVar
 
 import torch
 
-from talr_cli.models.checks import positions
-from talr_cli.models.device_memory import free_memory, give_back, ran_out
-from talr_cli.models.shape import Shape, of_settings
+from talr_cli.models.checks import max_positions
+from talr_cli.models.device_memory import free_memory, is_out_of_memory, release_memory
+from talr_cli.models.shape import Shape, shape_from_config
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 
-# More are no faster: a GPU reads the weights once a step for all rows, and a CPU has few cores.
+# Larger batches are no faster: a GPU reads the weights once per step for all rows anyway, and a CPU
+# has few cores.
 MOST = {"cuda": 256, "cpu": 32}
-UNKNOWN = 64  # rows of a model that has no keys and values, or no shape that is known
-TOKENS = 2048  # of a prompt and its answer, where their lengths are not known
-# Tensors that are held at once: of a layer's values in linear attention, of the states that experts
-# take and give, of all pairs of tokens.
+UNKNOWN = 64  # for a model without keys and values, or of unknown shape
+TOKENS = 2048  # assumed for a prompt and its answer, if their lengths are not known
+# How many tensors are alive at once: of the size of a layer's values in linear attention, of the
+# experts' inputs and outputs, of all pairs of tokens.
 LINEAR_STATES, EXPERT_STATES, EAGER_PAIRS = 16, 6, 7
-SCORED = 16  # positions of a row at which logits are made, where choices are scored
+SCORED = 16  # positions of a row with logits, where choices are scored
 
 
 @dataclass
 class BatchSize:
-    """Rows at once; halved for good, and the work repeated, when the GPU's memory runs out."""
+    """A batch size that is halved for good, and the work repeated, when a GPU's memory runs out."""
 
-    now: int
+    current: int
 
     @classmethod
     def of(cls, wanted: int | str, model: Any, tokens: int = TOKENS) -> BatchSize:
-        """`wanted` is a number, or `auto`: as many rows of `tokens` as fit into the free memory."""
+        """The batch size that the user typed, for rows of so many tokens.
+
+        Args:
+            wanted: A number, or `auto` for as many rows as fit into the free memory.
+        """
         return cls(rows_that_fit(model, tokens) if wanted == "auto" else int(wanted))
 
-    def whole(self, work: Callable[[int], Result]) -> Result:
-        """`work(rows at once)`, again with half as many each time the memory runs out."""
+    def retrying(self, work: Callable[[int], Result]) -> Result:
+        """The result of `work(batch size)`, called again with half of it if memory runs out."""
         while True:
             try:
-                return work(self.now)
+                return work(self.current)
             except RuntimeError as error:
-                if self.now == 1 or not ran_out(error):
+                if self.current == 1 or not is_out_of_memory(error):
                     raise
-            # Not in the handler, where the exception's frames keep the tensors alive.
+            # Outside of the handler, where the exception's frames would keep tensors alive.
             self._halve()
 
-    def each(self, items: Sequence[Item], work: Callable[[Sequence[Item]], None]) -> None:
-        """`work` on all items, piece by piece; only the piece that failed is repeated."""
+    def in_batches(self, items: Sequence[Item], work: Callable[[Sequence[Item]], None]) -> None:
+        """Call `work` with batches of all items; if memory runs out, it repeats only that batch."""
         done = 0
 
         def next_piece(size: int) -> int:
@@ -65,17 +70,19 @@ class BatchSize:
             return len(piece)
 
         while done < len(items):
-            done += self.whole(next_piece)
+            done += self.retrying(next_piece)
 
     def _halve(self) -> None:
-        log.warning("out of memory with %d rows at once: going on with %d", self.now, self.now // 2)
-        self.now //= 2
-        give_back()
+        log.warning(
+            "out of memory with %d rows at once: going on with %d", self.current, self.current // 2
+        )
+        self.current //= 2
+        release_memory()
 
 
 @contextmanager
-def set_aside(model: Any) -> Iterator[None]:
-    """Inside, the model waits in the CPU's memory, and another may have the GPU's."""
+def moved_to_cpu(model: Any) -> Iterator[None]:
+    """Within this context the model is in the CPU's memory, so that another may use the GPU's."""
     device = model.device
     _move(model, "cpu")
     try:
@@ -85,62 +92,62 @@ def set_aside(model: Any) -> Iterator[None]:
 
 
 def _move(model: Any, device: Any) -> None:
-    with torch.inference_mode(False):  # tensors made in that mode could not be trained
+    with torch.inference_mode(False):  # tensors created in that mode could not be trained
         model.to(device)
-    give_back()
+    release_memory()
 
 
-def fits_twice(model: Any) -> bool:
-    """Whether there is room beside the model for another one like it, at work."""
+def has_room_for_another(model: Any) -> bool:
+    """Whether the GPU has room for another model of the same size, and for running it."""
     if model.device.type != "cuda":
-        return True  # it would wait in the same memory
+        return True  # moving the model to the CPU would not free any memory
     return 1.5 * model.get_memory_footprint() < free_memory("cuda")
 
 
 def rows_that_fit(model: Any, tokens: int) -> int:
-    """How many rows of so many tokens, prompt and answer, the free memory holds: a power of two.
+    """How many rows of so many tokens (prompt and answer) fit into memory, as a power of two.
 
-    What is free varies a little from run to run, and with the number of rows at once an answer may
-    differ in rare tokens. A power of two is nearly always the same.
+    The free memory varies a little from run to run, and a different batch size may change an answer
+    in rare tokens. A power of two is nearly always the same.
     """
     device = "cuda" if model.device.type == "cuda" else "cpu"
     shape, each = shape_of_model(model), model.dtype.itemsize
     if shape is None:
         return min(UNKNOWN, MOST[device])
-    longest = positions(model.config.to_dict()) or tokens
+    longest = max_positions(model.config.to_dict()) or tokens
     eager = model.config._attn_implementation == "eager"
     rows = free_memory(device) / row_bytes(shape, min(tokens, longest), each, eager)
     return 2 ** int(math.log2(min(max(rows, 1), MOST[device])))
 
 
 def shape_of_model(model: Any) -> Shape | None:
-    """The shape of a model that is loaded; None for one without keys and values."""
+    """The shape of a loaded model; None for one without keys and values."""
     tensors = {
         name: (tuple(one.shape), one.element_size()) for name, one in model.named_parameters()
     }
-    return of_settings(model.config.get_text_config(decoder=True).to_dict(), tensors)
+    return shape_from_config(model.config.get_text_config(decoder=True).to_dict(), tensors)
 
 
 def row_bytes(shape: Shape, tokens: int, each: int, eager: bool = False) -> float:
-    """Bytes that a row of so many tokens takes at most while it is read and answered.
+    """The most bytes that a row of so many tokens takes while it is read and answered.
 
     Args:
-        each: Bytes of a number.
-        eager: Whether attention makes a matrix of all pairs of tokens for each head.
+        each: Bytes per number.
+        eager: Whether attention materialises the matrix of all pairs of tokens for each head.
     """
-    # A layer's keys and values are copied where tokens are added.
-    cache = cached_bytes(shape, tokens, each) * (1 + 1 / max(1, shape.attending))
+    # The keys and values of one layer at a time are copied, when tokens are added.
+    cache = cache_bytes(shape, tokens, each) * (1 + 1 / max(1, shape.attending))
     states = each * (3 * shape.hidden + 3 * shape.inner + 2 * shape.queries) * tokens
-    if shape.linear is not None:  # without its kernels one such layer is computed in fp32
+    if shape.linear is not None:  # without special kernels such a layer is computed in fp32
         states += LINEAR_STATES * 4 * shape.linear.values * tokens
-    if shape.experts is not None:  # a copy for each expert that it is sent to, and what comes back
-        states += EXPERT_STATES * each * shape.experts.taken * shape.hidden * tokens
-    pairs = (1 + each) * tokens**2  # which of the tokens sees which: padding stands on the left
+    if shape.experts is not None:  # a token's state is copied for each of its experts
+        states += EXPERT_STATES * each * shape.experts.per_token * shape.hidden * tokens
+    pairs = (1 + each) * tokens**2  # the attention mask, which left padding requires
     if eager:
         pairs += EAGER_PAIRS * each * shape.heads * tokens**2
     return cache + states + pairs + (4 + each) * SCORED * shape.vocabulary
 
 
-def cached_bytes(shape: Shape, tokens: int, each: int) -> int:
-    """Of the keys and values of a row; layers with a sliding window hold less."""
+def cache_bytes(shape: Shape, tokens: int, each: int) -> int:
+    """Bytes of the keys and values of a row; layers with a sliding window need less."""
     return 2 * shape.attending * shape.keys * tokens * each

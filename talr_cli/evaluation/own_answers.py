@@ -1,8 +1,7 @@
-"""The base model's own answers to training prompts, those that are right.
+"""The base model's own correct answers to training prompts.
 
-Answers are kept in talr's cache in pieces, so that a process that is killed goes on where it was.
-They are judged anew each time. Knows a model, a renderer and a scorer; does not know what the
-answers are for.
+Answers are cached in pieces, so that a killed process can go on where it was. They are scored anew
+each time. Knows a model, a renderer and a scorer; does not know what the answers are for.
 """
 
 from __future__ import annotations
@@ -17,22 +16,28 @@ from transformers import PreTrainedModel
 
 from talr_cli.data.base import Example
 from talr_cli.data.rendering import Renderer
-from talr_cli.evaluation.base_answers import Tokens, kept_answers
-from talr_cli.evaluation.generation import Request, answer_tokens, drawn, likeliest, request
+from talr_cli.evaluation.base_answers import Tokens, cached_answers
+from talr_cli.evaluation.generation import (
+    Request,
+    choose_likeliest,
+    generate_tokens,
+    make_request,
+    sampler,
+)
 from talr_cli.evaluation.memory import BatchSize
-from talr_cli.models.checks import positions
+from talr_cli.models.checks import max_positions
 from talr_cli.models.sources import cache_dir
 from talr_cli.runs.identity import run_identity
 from talr_cli.scorers.base import Scorer
 from talr_cli.scorers.thoughts import without_thoughts
 from talr_cli.scorers.user import judged
 
-PIECE = 128  # prompts whose answers are written together
+PIECE = 128  # how many prompts' answers are cached in one file
 
 log = logging.getLogger(__name__)
 
 
-def right_answers(
+def correct_answers(
     load: Callable[[], PreTrainedModel],
     fingerprint: str,
     settings: dict[str, Any],
@@ -44,24 +49,27 @@ def right_answers(
     temperature: float,
     batch_size: BatchSize,
 ) -> list[Example]:
-    """Rows whose completion is an answer of the base that is right, one for each such answer.
+    """A copy of a row for each correct answer of the base to it, with that answer as completion.
 
-    Answers that were cut are left out, and so are repetitions of an answer to the same prompt.
+    Answers that were cut off are left out, and so are repeated answers to the same prompt.
 
     Args:
-        load: Loads the model; called only where something has to be answered.
-        fingerprint: Of the model and all else that answers depend on, but for what follows.
+        load: Loads the model; called only if an answer is not cached.
+        fingerprint: Identifies the model and all that answers depend on, but for the arguments
+            below.
         settings: The model's config.json.
-        temperature: 0: the likeliest token of every step; `samples` is 1 then.
+        max_new_tokens: The most tokens of an answer.
+        samples: How many answers are sampled for each prompt.
+        temperature: The sampling temperature; 0: greedy, and `samples` is 1.
     """
-    most = positions(settings)
-    every = [(one, request(renderer, one, max_new_tokens, most)) for one in examples]
+    most = max_positions(settings)
+    every = [(one, make_request(renderer, one, max_new_tokens, most)) for one in examples]
     asked = [(one, what) for one, what in every if what.max_new_tokens > 0]
     model = cache(load)
     kept, unjudged = [], []
     for start in range(0, len(asked), PIECE):
         rows, requests = zip(*asked[start : start + PIECE], strict=True)
-        answers = _piece(
+        answers = _answer_piece(
             start, model, fingerprint, renderer, requests, samples, temperature, batch_size
         )
         for example, own in zip(rows, answers, strict=True):
@@ -69,12 +77,12 @@ def right_answers(
             for number, text in enumerate(ended):
                 try:
                     verdict = judged(scorer, without_thoughts(text), example.reference)
-                except (ValueError, LookupError) as error:  # a row lacks what the scorer needs
+                except (ValueError, LookupError) as error:  # the row lacks what the scorer needs
                     unjudged.append(f"{example.id}: {error}")
                     break
                 if verdict.correct == 1:
-                    # Earlier turns that are trained are not its own.
-                    # Where special tokens are around a thought no text can carry them.
+                    # `turns` are earlier replies to train on, which are not the base's own. A
+                    # thought is left out if special tokens mark it, which text cannot contain.
                     said = without_thoughts(text) if renderer.thought_marks else text
                     made = replace(example, completion=said, reply_fields={}, turns=())
                     kept.append(replace(made, id=f"{example.id}/{number}"))
@@ -83,7 +91,7 @@ def right_answers(
     return kept
 
 
-def _piece(
+def _answer_piece(
     start: int,
     model: Callable[[], PreTrainedModel],
     fingerprint: str,
@@ -93,7 +101,7 @@ def _piece(
     temperature: float,
     batch_size: BatchSize,
 ) -> list[list[tuple[str, bool]]]:
-    """(text, whether it was cut) of each answer to each prompt, found or made."""
+    """For each prompt its answers as (text, whether it was cut off), cached or generated."""
     repeated = [one for one in requests for _ in range(samples)]
     key = run_identity(
         {
@@ -106,12 +114,12 @@ def _piece(
 
     def answer() -> Tokens:
         log.info("own answers: the base answers %d prompts", len(requests))
-        # Seeded by the piece: the samples must not depend on whether earlier ones were found.
-        choose = likeliest if temperature == 0 else drawn(start, temperature)
-        return answer_tokens(model(), renderer, repeated, batch_size, choose)
+        # The seed is the piece's, as samples must not depend on which earlier ones were cached.
+        choose = choose_likeliest if temperature == 0 else sampler(start, temperature)
+        return generate_tokens(model(), renderer, repeated, batch_size, choose)
 
     file = cache_dir() / "own_answers" / f"{key}.json.gz"
     texts = [
-        (renderer.text_of(tokens), cut) for tokens, cut in kept_answers(file, repeated, answer)
+        (renderer.decode(tokens), cut) for tokens, cut in cached_answers(file, repeated, answer)
     ]
     return [texts[place : place + samples] for place in range(0, len(texts), samples)]

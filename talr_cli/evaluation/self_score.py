@@ -1,7 +1,7 @@
-"""Whether the test rows can be asked and scored; each row's own completion has to score 1.
+"""Checks before training that the test rows can be answered and scored, without a model.
 
-Found before training: a reference that its row's completion does not meet, a scorer for other
-answers, a template that changes what is taught. Knows no model.
+Each row's own completion has to score 1. That reveals a reference that does not fit its row, a
+scorer for another kind of answer, or a template that changes what is taught.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from talr_cli.scorers.user import judged
 
 log = logging.getLogger(__name__)
 
-SHOWN = 80  # characters of a text
+SHOWN = 80  # the most characters of a text in a message
 
 
 @dataclass(frozen=True)
 class SelfScore:
-    """How many rows were judged, and which of them do not score 1, each with the reason."""
+    """How many rows were scored, and for each that does not score 1 its id and the reason."""
 
     rows: int
     failed: list[str]
 
     @property
     def finding(self) -> str | None:
-        """One line with an example; None where every row scores 1."""
+        """One line about the failed rows, with an example; None if every row scores 1."""
         if not self.failed:
             return None
         return (
@@ -44,20 +44,20 @@ class SelfScore:
 
 
 def self_score(renderer: Renderer, examples: Sequence[Example], scorer: Scorer) -> SelfScore:
-    """Score the completion of each row, rendered, tokenized and decoded as an output is.
+    """Score the completion of each row, after rendering, tokenizing and decoding it.
 
-    Rows whose reply has no text (a call of a tool) are left out.
+    Rows whose reply is a tool call without text are left out.
 
     Raises:
         UserError: The template does not render a row.
     """
     failed, rows = [], 0
     for example in examples:
-        targets = _encoded(renderer, example).targets
+        targets = _encode(renderer, example).targets
         if not example.completion.strip() and example.reply_fields:
             continue
         rows += 1
-        output = renderer.answer(targets)
+        output = renderer.decode_answer(targets)
         try:
             verdict = judged(scorer, without_thoughts(output), example.reference)
         except ValueError as error:
@@ -71,14 +71,14 @@ def self_score(renderer: Renderer, examples: Sequence[Example], scorer: Scorer) 
     return SelfScore(rows, failed)
 
 
-def check_tests(
+def check_test_rows(
     settings: Mapping[str, Any],
     renderer: Renderer,
     examples: Sequence[Example],
     scorer: Scorer,
     config: DomainEvalConfig,
 ) -> None:
-    """Refuse test rows that the model cannot be asked or that a right answer would fail.
+    """Refuse test rows that do not fit the model, or on which a correct answer would score 0.
 
     Args:
         settings: The model's config.json.
@@ -87,7 +87,7 @@ def check_tests(
         UserError: A row cannot be rendered or is longer than the model's positions; or, with
             domain.self_score=stop, one scores 0 when it is answered with its own completion.
     """
-    rows = [_encoded(renderer, example) for example in examples]
+    rows = [_encode(renderer, example) for example in examples]
     check_length(
         settings,
         max((len(row.input_ids) for row in rows), default=0),
@@ -114,14 +114,14 @@ def check_prompts(
     examples: Sequence[Example],
     config: DomainEvalConfig,
 ) -> None:
-    """Refuse test rows that the model cannot be asked, and a template that it cannot read.
+    """Refuse test rows that do not fit the model, and a chat template with unknown tokens.
 
     Args:
         settings: The model's config.json.
 
     Raises:
-        UserError: A row cannot be rendered, a token is none of the model's, or the budget that the
-            user named does not fit.
+        UserError: A row cannot be rendered, the model has no embedding for a token, or the budget
+            that the user typed does not fit.
     """
     hello = Example("", ({"role": "user", "content": "Hi"},), "")
     prompts = []
@@ -137,11 +137,11 @@ def check_prompts(
 def check_budget(
     settings: Mapping[str, Any], prompts: Iterable[int], config: DomainEvalConfig
 ) -> None:
-    """Refuse a budget that the user has named and that does not fit behind the longest prompt.
+    """Refuse a budget that the user typed and that does not fit after the longest prompt.
 
     Args:
         settings: The model's config.json.
-        prompts: Tokens of each; they are counted only where a budget is named.
+        prompts: The number of tokens of each prompt; consumed only if there is a budget.
     """
     if config.answer_by == "generation" and config.max_new_tokens is not None:
         check_length(
@@ -153,7 +153,7 @@ def check_budget(
         )
 
 
-def _encoded(renderer: Renderer, example: Example) -> Rendered:
+def _encode(renderer: Renderer, example: Example) -> Rendered:
     try:
         return renderer.encode(example)
     except RowError as error:

@@ -1,9 +1,9 @@
-"""Greedy answers by vLLM, in a process and a Python environment of its own.
+"""Generates greedy answers by vLLM, in a process and a Python environment of its own.
 
-vLLM pins a torch and a transformers of its own, and gives no memory back within a process. So it is
-installed apart, and vllm_worker.py answers there: requests go out as token ids in a file, answers
-come back in another. Knows that process, its environment and its files; does not know what the
-requests are for.
+vLLM pins its own versions of torch and transformers, and does not free memory within a process. So
+it is installed separately, and vllm_worker.py answers there: requests go out as token ids in a
+file, answers come back in another. Knows that process, its environment and its files; does not know
+what the requests are for.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ import torch
 from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError, in_checkout
 from talr_cli.evaluation.config import SuiteConfig
-from talr_cli.evaluation.data_parallel import free_the_others
+from talr_cli.evaluation.data_parallel import free_other_ranks
 from talr_cli.evaluation.generation import Request
-from talr_cli.evaluation.memory import set_aside
+from talr_cli.evaluation.memory import moved_to_cpu
 from talr_cli.models.saving import end_tokens
 from talr_cli.runs.atomic import ANOTHER, read_object
 
@@ -39,27 +39,27 @@ log = logging.getLogger(__name__)
 
 WORKER = Path(__file__).with_name("vllm_worker.py")
 PYTHON = "TALR_VLLM_PYTHON"
-# What vLLM's process gets of our environment, and nothing else: RANK and MASTER_ADDR would make it
-# part of our process group, and PYTHONPATH would show it our packages.
-KEPT = {
+# The only environment variables of ours that vLLM's process gets. RANK and MASTER_ADDR would make
+# it part of our process group, and PYTHONPATH would show it our packages.
+PASSED_ON = {
     *("PATH", "HOME", "USER", "LOGNAME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "XDG_CACHE_HOME"),
     *("CUDA_HOME", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"),
     *("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"),
     "TRITON_CACHE_DIR",
     *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"),
 }
-KEPT_PREFIXES = ("VLLM_", "NCCL_", "LC_")
+PASSED_ON_PREFIXES = ("VLLM_", "NCCL_", "LC_")
 DEFAULTS = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the same batches in every process
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     "VLLM_CPU_KVCACHE_SPACE": "4",  # GiB
 }
-OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # the model is a folder
-LEFT_FREE = 2**30  # bytes of a GPU, for vLLM's own CUDA context
-MOST_OF_A_GPU = 0.9  # the rest is for what vLLM does not plan for
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # the model is a local folder
+LEFT_FREE = 2**30  # bytes of the GPU's memory that are left for vLLM's own CUDA context
+MOST_OF_A_GPU = 0.9  # the share of a GPU's memory for vLLM, which does not plan for everything
 _CAUSE = re.compile(r"\b(\w+(?:Error|Exception): \S.*)")
-_OVERCOME = re.compile(r"\b(?:DEBUG|INFO|WARNING) ")  # what it logs itself and goes on from
+_OVERCOME = re.compile(r"\b(?:DEBUG|INFO|WARNING) ")  # lines about errors that vLLM survived
 _PROBE = "import importlib.metadata as m; print(m.version(m.packages_distributions()['vllm'][0]))"
 
 
@@ -72,21 +72,21 @@ class Installation:
 
 
 def find_vllm(suite: SuiteConfig) -> Installation:
-    """The interpreter that the suite names, or $TALR_VLLM_PYTHON, or .venv-vllm beside our own.
+    """The interpreter that suite.vllm_python, else $TALR_VLLM_PYTHON, else .venv-vllm names.
 
     Raises:
-        UserError: It is not there, does not run, or has no vLLM.
+        UserError: It does not exist, does not run, or has no vLLM.
     """
-    beside = _beside() / "bin" / "python"
+    beside = _default_environment() / "bin" / "python"
     return _installation(str(suite.vllm_python or os.environ.get(PYTHON) or beside))
 
 
-def _beside() -> Path:
+def _default_environment() -> Path:
     return Path(sys.prefix).parent / ".venv-vllm"
 
 
 def _remedy() -> str:
-    folder = shlex.quote(str(_beside()))
+    folder = shlex.quote(str(_default_environment()))
     made = f"python -m venv {folder} && {folder}/bin/pip install vllm"
     return (
         f"`{'make vllm' if in_checkout() else made}` makes .venv-vllm with vLLM in it, "
@@ -101,7 +101,7 @@ def _installation(python: str) -> Installation:
     try:
         done = subprocess.run(
             [python, "-I", "-c", _PROBE],
-            env=environment(os.environ),
+            env=worker_environment(os.environ),
             capture_output=True,
             text=True,
             timeout=120,
@@ -122,26 +122,33 @@ def _installation(python: str) -> Installation:
     return Installation(Path(python), done.stdout.strip())
 
 
-def environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """The process's environment: what is kept of `ours`, our defaults, and that it is offline."""
-    kept = {
+def worker_environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """The environment variables of vLLM's process; `ours` are those of this process."""
+    passed_on = {
         name: value
         for name, value in ours.items()
-        if name in KEPT or name.startswith(KEPT_PREFIXES)
+        if name in PASSED_ON or name.startswith(PASSED_ON_PREFIXES)
     }
-    return {**DEFAULTS, **kept, **OFFLINE}
+    return {**DEFAULTS, **passed_on, **OFFLINE}
 
 
 class Vllm:
-    """Answers of one checkpoint, all made at once, as loading it takes minutes: see `want`."""
+    """Generates the answers of one checkpoint.
+
+    As loading it takes minutes, requests are announced first and then answered all at once.
+    """
 
     def __init__(
         self, model: Any, renderer: Renderer, suite: SuiteConfig, checkpoint: Path, log_file: Path
     ) -> None:
-        """vLLM answers as `model`, the checkpoint's, would: same dtype, device and end tokens.
+        """vLLM answers with the dtype, the device and the end tokens of `model`.
+
+        Args:
+            model: The checkpoint's model, in this process.
+            log_file: Gets the output of vLLM's process.
 
         Raises:
-            UserError: vLLM is not there, or could not answer with this model.
+            UserError: vLLM is not installed, or cannot answer with this model.
         """
         if (checkpoint / "adapter_config.json").exists():
             raise UserError(
@@ -167,26 +174,26 @@ class Vllm:
             "model": str(checkpoint),
             "dtype": str(model.dtype).removeprefix("torch."),
             "tensor_parallel_size": wanted,
-            "generation_config": "vllm",  # not the model's: see generation.py
+            "generation_config": "vllm",  # instead of the model's, see generation.py
             "seed": 0,
-            # Compiling takes longer on a CPU than it saves.
+            # On a CPU compilation takes longer than it saves.
             "enforce_eager": model.device.type == "cpu",
         }
         self._wanted: dict[Request, None] = {}
         self._answers: dict[Request, tuple[list[int], bool]] = {}
 
-    def want(self, requests: Iterable[Request]) -> None:
-        """Announce requests: they are answered together, when the first of them is asked for."""
+    def announce(self, requests: Iterable[Request]) -> None:
+        """Announce requests; all of them are answered together with the first one in a call."""
         self._wanted.update(dict.fromkeys(requests))
 
     def __call__(self, requests: Sequence[Request]) -> list[tuple[list[int], bool]]:
-        """(new tokens without their end, whether they were cut before an end) of each request.
+        """For each request (the new tokens without the end token, whether they were cut off).
 
         Raises:
-            UserError: The process failed; the line names its log.
+            UserError: vLLM's process failed; the message names its log.
         """
         if not self._answers.keys() >= {*requests}:
-            self.want(requests)
+            self.announce(requests)
             asked = [one for one in self._wanted if one not in self._answers]
             self._answers.update(zip(asked, self._ask(asked), strict=True))
         return [self._answers[request] for request in requests]
@@ -202,7 +209,7 @@ class Vllm:
             "vLLM %s answers %d prompts; its log is %s",
             *(self.installation.version, len(requests), self._log_file),
         )
-        with tempfile.TemporaryDirectory() as name, _memory_freed(self._model):
+        with tempfile.TemporaryDirectory() as name, _gpu_memory_freed(self._model):
             folder = Path(name)
             if device == "cuda":
                 free, total = torch.cuda.mem_get_info()
@@ -223,13 +230,13 @@ class Vllm:
         return answers
 
     def _run(self, folder: Path) -> int:
-        """The process's exit code; whatever it started has ended, too."""
+        """Run vLLM's process, end whatever it has started, and return its exit code."""
         command = [str(self.installation.python), "-I", str(WORKER), str(folder)]
         with (
             self._log_file.open("ab" if self._answers else "wb") as written,
             subprocess.Popen(
                 command,
-                env=environment(os.environ),
+                env=worker_environment(os.environ),
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=written,
@@ -251,7 +258,7 @@ class Vllm:
         )
 
     def _cause(self) -> str:
-        """The first error in the log, which later ones follow from, or else its last line."""
+        """The first error in the log, as later ones follow from it; else the log's last line."""
         lines = self._log_file.read_text(errors="replace").strip().splitlines()
         errors = (_CAUSE.search(line) for line in lines if not _OVERCOME.search(line))
         first = next((found[1] for found in errors if found), None)
@@ -260,7 +267,7 @@ class Vllm:
 
 
 def _read_answers(file: Path, ends: Collection[int]) -> list[tuple[list[int], bool]]:
-    """The answers, up to the first line that is not one; their end tokens are left out."""
+    """The answers without end tokens, up to the first line that is not an answer."""
     answers: list[tuple[list[int], bool]] = []
     for line in file.read_text().splitlines() if file.exists() else ():
         try:
@@ -274,8 +281,8 @@ def _read_answers(file: Path, ends: Collection[int]) -> list[tuple[list[int], bo
 
 
 @contextmanager
-def _memory_freed(model: Any) -> Iterator[None]:
-    """Inside, no process of this run holds a model on a GPU: ours waits in the CPU's memory."""
-    free_the_others()
-    with set_aside(model):
+def _gpu_memory_freed(model: Any) -> Iterator[None]:
+    """Within this context no process of this run has a model on a GPU; `model` is on the CPU."""
+    free_other_ranks()
+    with moved_to_cpu(model):
         yield

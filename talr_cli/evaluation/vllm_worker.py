@@ -1,12 +1,12 @@
-"""The process in which vLLM answers, started by an interpreter that has vllm and need not have us.
+"""The process in which vLLM answers, run by an interpreter that has vllm but not talr.
 
     python -I vllm_worker.py FOLDER
 
-In FOLDER it reads order.json: {"device": a type, "engine": the arguments of vllm.LLM, "ends": the
-tokens that end an answer}, and requests.jsonl: {"prompt": token ids, "max_new_tokens": a number,
-"stop": strings that end an answer too} a line. It writes answers.jsonl: {"tokens": token ids,
-"cut": whether no end was reached} a line, in the order of the requests. `-I` keeps the modules
-beside this file, one of which is named like vllm, out of the way.
+It reads two files in FOLDER: order.json, {"device": its type, "engine": the arguments of vllm.LLM,
+"ends": the tokens that end an answer}, and requests.jsonl, with lines {"prompt": token ids,
+"max_new_tokens": a number, "stop": strings that also end an answer}. It writes answers.jsonl, with
+lines {"tokens": token ids, "cut": whether no end was reached} in the order of the requests. Without
+`-I`, `import vllm` would import the module vllm.py beside this file.
 """
 
 import json
@@ -29,11 +29,11 @@ def main(folder: str) -> None:
             temperature=0.0,
             max_tokens=request["max_new_tokens"],
             stop_token_ids=order["ends"],
-            ignore_eos=True,  # those of the model's files are among `ends`
+            ignore_eos=True,  # `ends` has the end tokens of the model's files
             stop=request["stop"],
             include_stop_str_in_output=True,
             detokenize=bool(request["stop"]),
-            skip_special_tokens=False,  # a stop string may be one
+            skip_special_tokens=False,  # a stop string may be a special token
         )
         for request in requests
     ]

@@ -1,4 +1,7 @@
-"""model -> trainable model -> plain model, by PEFT."""
+"""Adapters by PEFT: which weights are added to a model and trained in the place of its own.
+
+Merging them into the model afterwards is done in `models/adapter.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.fields import value
-from talr_cli.models.adapter import peft_quiet
+from talr_cli.models.adapter import quiet_peft
 from talr_cli.printable import rate_text
 
 if TYPE_CHECKING:
@@ -15,8 +18,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-# Below such a learning rate adapters hardly move: they want about ten times that of all weights.
-LEAST_RATE = 5e-5
+# Below this learning rate adapters hardly move: they need about ten times that of full fine-tuning.
+LOWEST_ADAPTER_LR = 5e-5
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +48,11 @@ class Lora:
 
     @property
     def name(self) -> str:
-        """What stands in tables."""
+        """The name in tables."""
         return ("rs" if self.rslora else "") + ("dora" if self.dora else "lora")
 
     def wrap(self, model: PreTrainedModel, base_path: str) -> PeftModel:
-        """The model with fresh adapters; only they are trained. `base_path` names the base."""
+        """See `base.Adapter`."""
         from peft import LoraConfig
 
         config = LoraConfig(
@@ -61,14 +64,15 @@ class Lora:
             use_rslora=self.rslora,
             use_dora=self.dora,
         )
-        return _adapted(model, config, base_path)
+        return _add_adapter(model, config, base_path)
 
 
 @dataclass
 class Oft:
-    """Rotations of each matrix's inputs, block by block (Qiu et al. 2023, arXiv 2306.07280).
+    """OFT: rotates each matrix's inputs, block by block (Qiu et al. 2023, arXiv 2306.07280).
 
-    A block of the inputs x becomes x R, R = (I - Q) (I + Q)^-1, Q skew-symmetric and trained.
+    A block x of the inputs becomes x R with R = (I - Q) (I + Q)^-1; the skew-symmetric Q is
+    trained.
     """
 
     block_size: int = value(
@@ -95,7 +99,7 @@ class Oft:
     )
 
     def wrap(self, model: PreTrainedModel, base_path: str) -> PeftModel:
-        """As of `Lora`."""
+        """See `base.Adapter`."""
         from peft import OFTConfig
 
         config = OFTConfig(
@@ -105,24 +109,24 @@ class Oft:
             target_modules=self.target_modules,
             use_cayley_neumann=self.cayley_neumann,
         )
-        return _adapted(model, config, base_path)
+        return _add_adapter(model, config, base_path)
 
 
-def _adapted(model: PreTrainedModel, settings: PeftConfig, base_path: str) -> Any:
-    """The model with PEFT's adapter, which names its base as it was asked to."""
+def _add_adapter(model: PreTrainedModel, config: PeftConfig, base_path: str) -> Any:
     from peft import get_peft_model
 
-    with peft_quiet():
-        adapted: Any = get_peft_model(model, settings)
+    with quiet_peft():
+        adapted: Any = get_peft_model(model, config)
+    # By itself PEFT names the folder that the model was loaded from, such as one of a cache.
     adapted.peft_config["default"].base_model_name_or_path = base_path
     return adapted
 
 
-def warn_of_low_rate(lr: float) -> None:
-    """Say so where the learning rate is one at which adapters hardly move."""
-    if lr < LEAST_RATE:
+def warn_of_low_lr(lr: float) -> None:
+    """Log a warning if adapters hardly move at this learning rate."""
+    if lr < LOWEST_ADAPTER_LR:
         log.warning(
             "lr=%s is a rate for training all weights: adapters hardly move at it, try lr=%s",
             rate_text(lr),
-            rate_text(max(10 * lr, 2 * LEAST_RATE)),
+            rate_text(max(10 * lr, 2 * LOWEST_ADAPTER_LR)),
         )

@@ -1,6 +1,7 @@
-"""Merges of a trained model's weights: with its base's, or over its training.
+"""Merges: averages of a trained model's weights with its base's, or over the steps of a training.
 
-Averaging and LiNeS are made of a finished run; the moving average is kept during a training.
+`Averaging` and `Lines` are computed from the checkpoint of a finished run. `Ema` is kept up during
+a training, by `training/weight_mean.py`.
 """
 
 from __future__ import annotations
@@ -38,23 +39,22 @@ class Averaging:
 
     @property
     def name(self) -> str:
-        """Tells the alphas of one training apart; the plain name is the usual 0.5."""
+        """The name in tables: `averaging` for the usual alpha of 0.5, else with the alphas."""
         others = [f"{alpha:g}" for alpha in self.alphas if alpha != 0.5]
         return "averaging" + ",".join(others)
 
     @property
     def alphas(self) -> list[float]:
-        """All that were asked for."""
-        one = not isinstance(self.alpha, Sequence)
-        return [self.alpha] if one else list(self.alpha)
+        """The alphas as a list."""
+        return list(self.alpha) if isinstance(self.alpha, Sequence) else [self.alpha]
 
 
 @dataclass
 class Lines(Averaging):
-    """theta_0 + s (theta - theta_0), s rising with depth (LiNeS, Wang et al., arXiv 2410.17146).
+    """LiNeS: theta_0 + s (theta - theta_0), s growing with depth (Wang et al., arXiv 2410.17146).
 
-    In layer l of L, counted from 0, s = alpha + beta * l / (L - 1); outside the layers (embedding,
-    head, last norm) s = alpha.
+    In layer l of L, counted from 0, s = alpha + beta * l / (L - 1). Outside the layers (embedding,
+    head, final norm) s = alpha.
     """
 
     alpha: Any = value(
@@ -68,15 +68,16 @@ class Lines(Averaging):
 
     @property
     def name(self) -> str:
-        """As above; a beta of one's own is named."""
+        """The name in tables: `lines` for the usual alpha and beta, else with their values."""
         others = [f"{alpha:g}" for alpha in self.alphas if alpha != 0.5]
         beta = "" if self.beta is None else f"b{self.beta:g}"
         return "lines" + ",".join(others) + beta
 
     def share_of(self, tensor: str, layers: int) -> float:
-        """s of a weight by its name in a checkpoint; `layers` is L."""
+        """The s of a weight, from its name in a checkpoint and the number of layers L."""
         (alpha,) = self.alphas
-        found = re.search(r"\.(\d+)\.", tensor)  # the first: experts are numbered within a layer
+        # The first number in the name is the layer's; that of an expert comes later.
+        found = re.search(r"\.(\d+)\.", tensor)
         if found is None:
             return alpha
         beta = 1 - alpha if self.beta is None else self.beta
@@ -87,8 +88,8 @@ class Lines(Averaging):
 class Ema:
     """The moving average of the weights, m = decay * m + (1 - decay) * theta after every step.
 
-    Kept in fp32 beside the training, which it does not change; it begins with the weights after the
-    first step. Other than the merges above, it needs a training of its own.
+    It is kept in fp32 and does not change the training. It starts as the weights after the first
+    step. Unlike the merges above it needs a training run of its own.
     """
 
     decay: float = value(
@@ -101,22 +102,22 @@ class Ema:
 
     @property
     def alphas(self) -> list[float]:
-        """One checkpoint, and none of the base in it."""
+        """One checkpoint, without any share of the base."""
         return [1.0]
 
 
 def interpolate(base: Path, tuned: Path, into: Path, share_of: Callable[[str], float]) -> None:
-    """Write base + alpha * (tuned - base) to `into`, in the files and dtypes of `tuned`.
+    """Write base + alpha * (tuned - base) to `into`, with the file names and dtypes of `tuned`.
 
-    All three are directories of safetensors; the sum is taken in fp32, one pair of tensors in
-    memory at a time beside the shard that is written. Where alpha is 0 or 1, and for tensors that
-    are no floating-point numbers, the result is one of the two, bit for bit (in `tuned`'s dtype).
+    All three are directories of safetensors. The sum is taken in fp32; one shard and one pair of
+    tensors are in memory at a time. Where alpha is 0 or 1, and for integer tensors, the result is a
+    bit-exact copy of one of the two (in `tuned`'s dtype).
 
     Args:
-        share_of: alpha, by the name of a tensor.
+        share_of: The alpha of a tensor, from its name.
 
     Raises:
-        ValueError: The two hold tensors of different names or shapes.
+        ValueError: The two have tensors of different names or shapes.
     """
     import torch
     from safetensors import safe_open
@@ -144,6 +145,6 @@ def interpolate(base: Path, tuned: Path, into: Path, share_of: Callable[[str], f
         save_file(tensors, into / shard.name, metadata={"format": "pt"})
 
 
-def same_tensors(base: Path, tuned: Path) -> bool:
-    """Whether two directories of safetensors hold tensors of the same names."""
+def have_same_tensor_names(base: Path, tuned: Path) -> bool:
+    """Whether two directories of safetensors have tensors of the same names."""
     return files_of_tensors(base).keys() == files_of_tensors(tuned).keys()

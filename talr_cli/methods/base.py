@@ -1,6 +1,7 @@
-"""The parts a method is made of: what each may see, and when it is asked.
+"""The interfaces of the parts of a method: what each part may see, and when it is called.
 
-An objective sees the targets of a batch and nothing else: no model, no config file, no optimizer.
+An objective sees the target tokens of a batch and nothing else: no model, no config file, no
+optimizer. The implementations are in the other modules of this package.
 """
 
 from __future__ import annotations
@@ -18,19 +19,20 @@ HARD_TOKEN_PROBABILITY = 0.2  # "hard" as in the study's figures: p < 0.2
 
 @dataclass
 class TargetTokens:
-    """The target tokens of a batch, rows joined one after the other.
+    """The target tokens of a batch, those of each row behind those of the row before.
 
-    What an objective does not list in `outputs` is None.
+    N is the number of targets, S the number of sequences with at least one target. The optional
+    tensors are None unless the objective asks for them.
 
     Attributes:
         log_probs[N]: Log-probability of each target token under the current model, in nats.
         sequence[N]: Which sequence each target belongs to, counted from 0 in order of appearance.
         entropy[N]: Entropy of each prediction over the vocabulary, in nats.
         topk_entropy[N]: Entropy of each prediction restricted to its likeliest tokens.
-        log_sum_sq_probs[N]: log of the sum over the vocabulary of the squared probabilities.
+        log_sum_sq_probs[N]: Log of the sum over the vocabulary of the squared probabilities.
         sequence_weights[N]: The weight of each target's sequence, computed before training.
-        base_log_probs[N]: As log_probs, under the base model, computed before training.
-        counts[S]: How many targets each sequence has, where the collator has counted them. To count
+        base_log_probs[N]: Like log_probs, but under the base model; computed before training.
+        counts[S]: How many targets each sequence has, if the collator has counted them. Counting
             them here would make the host wait for the device.
     """
 
@@ -44,23 +46,23 @@ class TargetTokens:
     counts: torch.Tensor | None = None
 
     def sequence_losses(self, log_probs: torch.Tensor | None = None) -> torch.Tensor:
-        """Mean negative log-likelihood of every sequence that has a target: losses[S].
+        """losses[S]: the mean negative log-likelihood of each sequence, in nats per target.
 
         Args:
             log_probs[N]: Of the targets; by default those under the current model.
         """
         values = (self.log_probs if log_probs is None else log_probs).detach()
-        counts = self.sizes()
-        return values.new_zeros(len(counts)).index_add(0, self.places(), -values) / counts
+        counts = self.target_counts()
+        return values.new_zeros(len(counts)).index_add(0, self.sequence_index(), -values) / counts
 
-    def sizes(self) -> torch.Tensor:
-        """sizes[S]: how many targets each sequence that has one has."""
+    def target_counts(self) -> torch.Tensor:
+        """counts[S]: how many targets each sequence has."""
         if self.counts is not None:
             return self.counts
         return self.sequence.unique_consecutive(return_counts=True)[1]
 
-    def places(self) -> torch.Tensor:
-        """places[N]: where in `sequence_losses` the sequence of each target stands."""
+    def sequence_index(self) -> torch.Tensor:
+        """index[N]: the index of each target's sequence in `sequence_losses`."""
         if self.counts is not None:
             return self.sequence
         return self.sequence.unique_consecutive(return_inverse=True)[1]
@@ -68,7 +70,7 @@ class TargetTokens:
 
 @dataclass(frozen=True)
 class Step:
-    """An optimizer step: `number` of `total`, from 0, in a run with this `seed`."""
+    """An optimizer step: its `number` (from 0) of `total`, and the `seed` of the run."""
 
     number: int
     total: int
@@ -81,93 +83,100 @@ class Objective:
     Subclasses are dataclasses whose fields are the objective's config values.
     """
 
-    # What the head has to compute besides the log-probabilities: fields of TargetTokens.
+    # Fields of TargetTokens that the head has to compute besides the log-probabilities.
     outputs: tuple[str, ...] = ()
-    # How many of the likeliest tokens `topk_entropy` looks at.
+    # Over how many of the likeliest tokens `topk_entropy` is taken.
     top_k: int | None = None
-    # Statistic over the sequences of a batch that `weights` needs: see `temperature`.
+    # The batch over which `temperature` is taken, and how it is estimated; see `Talr`.
     tau_scope: str = "none"
     tau_estimator: str = "none"
-    # Whether `sequence_weights` is to be asked, once, before training.
+    # Whether `sequence_weights` is called, once, before training.
     weighs_sequences: ClassVar[bool] = False
-    # Whether `kept` is to be asked, once, before training.
+    # Whether `target_mask` is called, once, before training.
     masks_targets: ClassVar[bool] = False
-    # Whether TargetTokens have `base_log_probs`; and whether the weights follow from those alone,
-    # so that they are known without a pass of the current model.
+    # Whether TargetTokens have `base_log_probs`; and whether the weights depend on nothing else, so
+    # that they are known without a forward pass of the current model.
     sees_base: bool = False
-    sees_base_alone: bool = False
-    # Whether `over_step` is to be asked, in every step. Under accumulation that takes a forward
-    # pass over all micro-batches first, about a third more time.
+    sees_only_base: bool = False
+    # Whether `step_weights` is called in every step. With accumulation that costs a forward pass
+    # over all micro-batches first, about a third more time.
     looks_at_step: bool = False
 
     @property
-    def reads_base(self) -> bool:
-        """Whether the base model goes over the training rows first, once for all such runs."""
+    def needs_base_losses(self) -> bool:
+        """Whether the base model has to score the training rows first (once for all such runs)."""
         return self.weighs_sequences or self.masks_targets or self.sees_base
 
     @property
-    def sees_a_pass(self) -> bool:
-        """Whether it looks at the rows of one forward pass together.
+    def depends_on_micro_batch(self) -> bool:
+        """Whether a weight depends on which rows share a forward pass.
 
-        How a batch is cut up then changes its gradient.
+        If so, the size of the micro-batches changes the gradient.
         """
         return self.tau_scope == "microbatch" or bool(getattr(self, "normalise", False))
 
     def sequence_weights(self, base_losses: torch.Tensor) -> torch.Tensor:
-        """weights[R] from the mean losses[R] of the training rows under the base model."""
+        """weights[R] of the training rows, from their mean base_losses[R] (nats per target)."""
         raise NotImplementedError
 
-    def kept(self, base_losses: torch.Tensor) -> torch.Tensor:
-        """kept[N]: which targets are trained, from their losses[N] under the base model.
+    def target_mask(self, base_losses: torch.Tensor) -> torch.Tensor:
+        """mask[N], True for the targets to train on, from their base_losses[N] in nats.
 
-        The others are no longer targets: they do not count in what the loss is divided by either.
+        The others are no longer targets: the loss is not divided by them either.
         """
         raise NotImplementedError
 
     def sequence_losses(self, tokens: TargetTokens) -> torch.Tensor:
-        """losses[S] that `temperature` is a statistic of."""
+        """losses[S] over which `temperature` is taken."""
         return tokens.sequence_losses()
 
     def temperature(self, sequence_losses: torch.Tensor) -> torch.Tensor:
-        """The batch statistic tau from sequence_losses[S]; a scalar. Only with a `tau_scope`."""
+        """The scalar tau of a batch, from its sequence_losses[S]; called if `tau_scope` is set."""
         raise NotImplementedError
 
     def weights(self, tokens: TargetTokens, tau: torch.Tensor | None) -> torch.Tensor:
-        """weights[N], none negative, for the targets; `tau` is None without a batch statistic."""
+        """weights[N] of the targets, none negative; `tau` is None without a `tau_scope`."""
         raise NotImplementedError
 
-    def over_step(self, weights: torch.Tensor, tokens: TargetTokens, step: Step) -> torch.Tensor:
-        """weights[N] of all targets of an optimizer step, from those that `weights` gave.
+    def step_weights(self, weights: torch.Tensor, tokens: TargetTokens, step: Step) -> torch.Tensor:
+        """weights[N] of all targets of an optimizer step, from the weights[N] that `weights` gave.
 
-        Targets stand in the order of the step's rows, however these are dealt to micro-batches and
-        ranks.
+        The targets are in the order of the step's rows, no matter how these are divided into
+        micro-batches and among ranks.
         """
         raise NotImplementedError
 
 
 class Regulariser:
-    """What holds the model to its base: a term of the loss, or something added to the gradient."""
+    """Keeps the model close to its base, by a term of the loss or by a change of the gradient."""
 
     def start(self, model: Any, load_base: Callable[[], PreTrainedModel]) -> None:
         """Called once, before training, while `model` still has the base's weights.
 
-        Under FSDP2 its weights are split over the ranks already.
+        Under FSDP2 the weights are already sharded.
+
+        Args:
+            load_base: Loads another copy of the base.
         """
         raise NotImplementedError
 
     def loss(
         self, model: Any, inputs: Mapping[str, torch.Tensor], hidden: torch.Tensor
     ) -> torch.Tensor | None:
-        """Sum over the batch's targets of a differentiable penalty; None for none.
+        """A differentiable penalty, summed over the batch's targets; None if there is none.
 
         Args:
-            inputs: The batch, see `score_targets`.
-            hidden[N, H]: What the head of `model` turned into the targets' predictions.
+            inputs: The batch; see `training/token_scores.py: score_targets`.
+            hidden[N, H]: The hidden states from which the head of `model` predicted the targets.
         """
         return None
 
     def add_gradient(self, model: Any) -> torch.Tensor | None:
-        """Add to the gradients once per optimizer step, before clipping; the penalty's value."""
+        """Change the gradients, once per optimizer step and before clipping.
+
+        Returns:
+            The value of the penalty, a scalar, for the log; None if there is none.
+        """
         return None
 
 
@@ -176,24 +185,28 @@ class Adapter(Protocol):
     """Adds weights that are trained instead of the model's own, and merged into them afterwards."""
 
     def wrap(self, model: PreTrainedModel, base_path: str) -> Any:
-        """The model with fresh adapters; only they are trained. `base_path` names the base."""
+        """The model with fresh adapters, the only weights that are trained.
+
+        Args:
+            base_path: The hub id or path of the base, for the adapter's config.
+        """
         ...
 
 
 @runtime_checkable
 class Merge(Protocol):
-    """Makes checkpoints of the base and a tuned model, without training.
+    """Makes checkpoints from the base and a tuned model, without training.
 
-    It may have `share_of(tensor, layers)`: the alpha of a weight, by its name and the number of the
-    model's layers.
+    It may have a method `share_of(tensor, layers)`, which gives the alpha of one weight from its
+    name in the checkpoint and the number of the model's layers.
     """
 
     @property
     def name(self) -> str:
-        """What stands in tables, different for settings that give different checkpoints."""
+        """The name in tables; settings that give different checkpoints have different names."""
         ...
 
     @property
     def alphas(self) -> list[float]:
-        """One checkpoint for each: the share of the tuned weights."""
+        """The share of the tuned weights in each checkpoint that is made."""
         ...

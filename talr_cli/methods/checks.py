@@ -1,9 +1,8 @@
-"""Whether the parts of a method answer as they should.
+"""Tries the parts of a method on made-up targets and steps, before a model is loaded.
 
-Objectives and schedules are asked about made-up targets and steps before a model is loaded for
-them. So a part that a user wrote fails here within a second and not at the first batch, and nothing
-is trained with one that answers nonsense. What they answer in training has other sizes, and is
-looked at there: without a value being read, which would make the host wait for the device.
+A part that a user wrote fails here within a second instead of at the first batch, and nothing is
+trained with a part that returns nonsense. What the parts return during the training is checked
+too, without reading a value: that would make the host wait for the device.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ _WEIGHT = "a weight is a finite number and not negative"
 
 
 def check_objective(objective: Objective) -> None:
-    """Refuse an objective that fails, or does not give each target a weight of its own.
+    """Refuse an objective that raises, or does not give each target a finite weight >= 0.
 
     Raises:
-        UserError: What it did.
+        UserError: Says what the objective did.
     """
     import torch
 
@@ -52,7 +51,7 @@ def check_objective(objective: Objective) -> None:
     with _failing(f"objective: {name} failed on made-up targets with"):
         losses, tau = tokens.sequence_losses(), None
         if objective.masks_targets:
-            checked(objective, "kept", objective.kept(-made_up), -made_up, torch.bool)
+            checked(objective, "target_mask", objective.target_mask(-made_up), -made_up, torch.bool)
         if objective.weighs_sequences:
             of_rows = objective.sequence_weights(losses.clone())
             checked(objective, "sequence_weights", of_rows, losses)
@@ -69,8 +68,8 @@ def check_objective(objective: Objective) -> None:
                 )
         if objective.looks_at_step:
             step = Step(number=0, total=1, seed=0)
-            weights = objective.over_step(weights, tokens, step)
-            checked(objective, "over_step", weights, made_up)
+            weights = objective.step_weights(weights, tokens, step)
+            checked(objective, "step_weights", weights, made_up)
     if not (weights.isfinite().all() and (weights >= 0).all()):
         given_weights = [round(one, 3) for one in weights.tolist()]
         raise UserError(f"objective: {name} gave the weights {given_weights}: {_WEIGHT}")
@@ -129,16 +128,16 @@ def checked_penalty(method: str, penalty: Any) -> Any:
 
 
 def check_schedule(schedule: Schedule) -> None:
-    """Refuse a schedule that fails, or gives no share of the learning rate at some step.
+    """Refuse a schedule that raises, or gives a step a share that is not finite and >= 0.
 
     Raises:
-        UserError: What it did.
+        UserError: Says what the schedule did.
     """
     tried, steps = copy.deepcopy(schedule), 4
     for step in range(steps):
         if tried.follows_loss:
             with _failing(f"schedule: {target_of(type(schedule))} failed at the loss 2.0 with"):
-                tried.see(2.0)
+                tried.observe(2.0)
         share_of_rate(tried, step, steps)
 
 

@@ -1,4 +1,7 @@
-"""A method: a choice on every axis. Knows how parts are named and which exclude one another."""
+"""A method is one choice for each kind of part.
+
+Knows how methods are named in tables and which parts exclude each other, not what the parts do.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,23 @@ from typing import Any
 from talr_cli.errors import UserError
 from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
 from talr_cli.methods.regularisers import L2
-from talr_cli.methods.replay import OtherRows
+from talr_cli.methods.replay import ReplayedRows
 from talr_cli.methods.schedules import Cosine, Schedule
 
 
 @dataclass(frozen=True)
 class Method:
-    """What two runs of one study may differ in, beside the learning rate and the seed.
+    """The parts in which two runs of one study may differ, besides learning rate and seed.
 
     Raises:
-        UserError: The parts make no sense together.
+        UserError: Two of the parts do not go together.
     """
 
     objective: Objective
     adapter: Adapter | None = None
     regulariser: Regulariser | None = None
     merge: Merge | None = None
-    replay: OtherRows | None = None
+    replay: ReplayedRows | None = None
     schedule: Schedule | None = None
 
     def __post_init__(self) -> None:
@@ -37,16 +40,15 @@ class Method:
 
     @property
     def name(self) -> str:
-        """`sft`, `talr+lora`, ...: the classes' names, and sft only where nothing was added."""
-        parts = [
-            part
+        """The parts' names joined by +, such as `talr+lora`; `sft` is left out before others."""
+        names = [
+            _name(part)
             for part in vars(self).values()
-            if part is not None and not isinstance(part, Cosine)  # the study's, and the default
+            if part is not None and not isinstance(part, Cosine)  # Cosine is the study's default
         ]
-        names = list(map(_name, parts))
         return "+".join(names[1:] if names[0] == "sft" and len(names) > 1 else names)
 
 
 def _name(part: Any) -> str:
-    """What stands in tables for a part."""
+    """The name of a part in tables."""
     return getattr(part, "name", type(part).__name__.lower())

@@ -1,6 +1,6 @@
-"""Muon for the hidden matrices and AdamW for all else, as one optimizer, which trainers expect.
+"""Muon for the hidden matrices and AdamW for all other weights, as one optimizer.
 
-torch has both, each for its own weights only.
+torch has both, but transformers' Trainer takes a single optimizer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from talr_cli.models.head import causal_lm
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
-    """Holds the state and groups of both, so that a checkpoint has them as one optimizer's."""
+    """Holds the state and parameter groups of both, so that a checkpoint stores them as one."""
 
     def __init__(
         self,
@@ -23,7 +23,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
         momentum: float,
         betas: tuple[float, float],
     ) -> None:
-        """For the trained weights of `model`, which may have adapters; vectors do not decay."""
+        """Takes the trained weights of `model`, which may have adapters; vectors do not decay."""
         plain = causal_lm(model)
         ends = (plain.get_input_embeddings(), plain.get_output_embeddings())
         outer = {id(p) for end in ends if end is not None for p in end.parameters()}
@@ -55,7 +55,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for kind, part in self._parts.items():
-            # Loading a checkpoint replaces groups and state, so they are handed over every time.
+            # Loading a checkpoint replaces groups and state, so they are passed on in every step.
             part.param_groups = [group for group in self.param_groups if group["kind"] == kind]
             part.state = self.state
             part.step()

@@ -1,6 +1,6 @@
 """The objectives: those of the study (arXiv 2509.20758) and later ones of the same family.
 
-torch is only used through the tensors that come in, so that a config can be checked without it.
+The module does not import torch at the top level, so that a config can be checked without it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from talr_cli.methods.base import Objective, Step, TargetTokens
 if TYPE_CHECKING:
     import torch
 
-# Nats of a row's mean loss by which two passes over the same row may differ through rounding.
+# Two passes over the same row may differ by this much in its mean loss (nats), through rounding.
 ROUNDING = 1e-3
 
 
@@ -33,24 +33,24 @@ class Sft(Objective):
 class Talr(Objective):
     """Token-adaptive loss reweighting: w = max(p^(1/tau), w_min), p the token's probability.
 
-    tau is the median over the sequences of a batch of their mean loss. What the batch is:
+    tau is the median, over the sequences of a batch, of their mean loss. Which batch that is:
 
-    tau_scope=step        all sequences of the optimizer step, however they are cut up. Without
+    tau_scope=step        all sequences of the optimizer step, however they are divided. Without
                           accumulation it is exact and free. With accumulation `tau_estimator`
-                          decides: `lagged` takes the median of the step before (free; the first
-                          step costs one more forward pass), `exact` runs a forward pass over all
-                          micro-batches first (about a third more time per step).
+                          decides: `lagged` takes the median of the previous step (free, except
+                          for one more forward pass in the first step), `exact` runs a forward
+                          pass over all micro-batches first (about a third more time per step).
     tau_scope=microbatch  the sequences of one forward pass: tau depends on the memory you have.
-    tau=0.5               fixed.
+    tau=0.5               tau is fixed, and no batch is needed.
 
-    `median` is the convention for an even number of sequences: `lower` of the two middle values
-    (torch.median) or their `mean`. The source names neither it nor a normalisation of the weights;
-    `normalise` scales them to mean 1 over the targets of a forward pass.
+    `median` is the convention for an even number of sequences: the `lower` of the two middle values
+    (as torch.median) or their `mean`. The paper specifies neither this nor a normalisation of the
+    weights; `normalise` scales them to mean 1 over the targets of a forward pass.
 
-    Two controls of ours tell what part of TALR has the effect. `probabilities=base` takes p and tau
-    from the base model: a target's weight never changes, so there is no curriculum, and tau is
-    known before the step. `shuffle_weights` deals a step's weights out at random among its targets,
-    anew in every step: as many large and small ones, but not where they belong.
+    Two controls of ours show which part of TALR has the effect. `probabilities=base` takes p and
+    tau from the base model: a target's weight never changes, so there is no curriculum, and tau is
+    known before the step. `shuffle_weights` permutes the weights of a step at random among its
+    targets, anew in every step: their distribution stays, but they no longer fit their tokens.
     """
 
     tau: float | None = value(
@@ -97,16 +97,15 @@ class Talr(Objective):
             self.tau_scope = "none"
         elif self.tau_scope == "none":
             raise UserError("objective.tau_scope=none needs a fixed temperature: objective.tau=0.5")
-        self.sees_base = self.sees_base_alone = self.probabilities == "base"
+        self.sees_base = self.sees_only_base = self.probabilities == "base"
         self.looks_at_step = self.shuffle_weights
-        if self.sees_base_alone:
+        if self.sees_only_base:
             self.tau_estimator = "exact"  # it costs nothing
 
     @property
     def name(self) -> str:
-        """What stands in tables."""
-        of_base, shuffled = "-base" * self.sees_base, "-shuffled" * self.shuffle_weights
-        return f"talr{of_base}{shuffled}"
+        """The name in tables."""
+        return "talr" + "-base" * self.sees_base + "-shuffled" * self.shuffle_weights
 
     def sequence_losses(self, tokens: TargetTokens) -> torch.Tensor:
         return tokens.sequence_losses(self._log_probs(tokens))
@@ -124,20 +123,19 @@ class Talr(Objective):
         temperature = self.tau if tau is None else tau.to(tokens.log_probs)
         if temperature is None:
             raise ValueError("Talr.weights needs tau, fixed or measured")
-        least = self.tau_min
-        floored = (
-            max(temperature, least)
+        temperature = (
+            max(temperature, self.tau_min)
             if isinstance(temperature, float)
-            else temperature.clamp(min=least)
+            else temperature.clamp(min=self.tau_min)
         )
-        weights = (self._log_probs(tokens) / floored).exp().clamp(min=self.w_min)
+        weights = (self._log_probs(tokens) / temperature).exp().clamp(min=self.w_min)
         return weights / weights.mean() if self.normalise and len(weights) else weights
 
-    def over_step(self, weights: torch.Tensor, tokens: TargetTokens, step: Step) -> torch.Tensor:
+    def step_weights(self, weights: torch.Tensor, tokens: TargetTokens, step: Step) -> torch.Tensor:
         import torch
 
-        drawn = random.Random(f"weights {step.seed} {step.number}").getrandbits(63)
-        order = torch.randperm(len(weights), generator=torch.Generator().manual_seed(drawn))
+        seed = random.Random(f"weights {step.seed} {step.number}").getrandbits(63)
+        order = torch.randperm(len(weights), generator=torch.Generator().manual_seed(seed))
         if weights.is_cuda:
             order = order.pin_memory()  # else the host would wait for the copy
         return weights[order.to(weights.device, non_blocking=True)]
@@ -147,9 +145,9 @@ class Talr(Objective):
 class Flow(Objective):
     """FLOW (Sanyal et al. 2025, arXiv 2502.02797): rows that the base model finds easy weigh more.
 
-    v_s = exp(-L_s / tau), L_s the mean loss of row s under the base model, tau the median of L over
-    the training rows, or a fixed number. For an even number of rows the median is the mean of the
-    two in the middle, as in the published code.
+    Row s has the weight exp(-L_s / tau). L_s is its mean loss under the base model; tau is the
+    median of L over the training rows, or a fixed number. For an even number of rows the median is
+    the mean of the two middle values, as in the published code.
     """
 
     tau: float | None = value(
@@ -178,9 +176,9 @@ class Flow(Objective):
 class Stm(Sft):
     """Selective token masking (arXiv 2501.14315): targets that surprise the base are not trained.
 
-    A target whose perplexity exp(-log p) under the base model is above `threshold` is no target;
-    the others weigh 1. The paper takes 2.5, by which 20 to 24 % of its tokens are masked, and its
-    code compares with > and divides by the targets that are left, as here.
+    A token whose perplexity exp(-log p) under the base model is above `threshold` is not a target;
+    the others weigh 1. The paper's threshold of 2.5 masks 20 to 24 % of its tokens. Its code
+    compares with > and divides by the number of targets that are left; so does this.
     """
 
     threshold: float = value(
@@ -188,24 +186,24 @@ class Stm(Sft):
     )
     masks_targets: ClassVar[bool] = True
 
-    def kept(self, base_losses: torch.Tensor) -> torch.Tensor:
+    def target_mask(self, base_losses: torch.Tensor) -> torch.Tensor:
         return base_losses <= math.log(self.threshold)
 
 
 @dataclass
 class TailSft(Sft):
-    """TailSFT (arXiv 2608.25756): rows that have been learned are left out, anew in every step.
+    """TailSFT (arXiv 2608.25756): every step leaves out the rows that are learned best by then.
 
-    In a step of S rows, the round(S * fraction) rows whose mean loss has fallen most since the base
-    model weigh nothing, but at least one row stays; the loss is the mean over the targets of the
-    rows that stay. With `ramp` the fraction rises from 0 in the first step to `fraction` in the
+    In a step of S rows, the round(S * fraction) rows whose mean loss has fallen most from that of
+    the base model have weight 0; at least one row stays. The loss is the mean over the targets of
+    the rows that stay. With `ramp` the fraction rises from 0 in the first step to `fraction` in the
     last.
 
-    We could not read the paper itself. This follows its Algorithm 1 as TRL's example has it
-    (examples/tail_sft_gsm8k), whose defaults are ours. The paper chooses among the rows of one
-    forward pass of all ranks. We choose among those of the whole optimizer step, so that the choice
-    does not depend on memory. Losses that differ by no more than ROUNDING count as equal; of equal
-    rows the first are left out.
+    We could not read the paper itself. This follows its Algorithm 1 as implemented in TRL's example
+    (examples/tail_sft_gsm8k), with the same defaults. The paper selects among the rows of one
+    forward pass of all ranks. We select among those of the whole optimizer step, so that the
+    selection does not depend on memory. Losses within ROUNDING of each other count as equal; of
+    equal rows the first are left out.
     """
 
     fraction: float = value("share of a step's rows that is left out", 0.5, at_least=0, below=1)
@@ -218,17 +216,17 @@ class TailSft(Sft):
     sees_base = True
     looks_at_step = True
 
-    def over_step(self, weights: torch.Tensor, tokens: TargetTokens, step: Step) -> torch.Tensor:
+    def step_weights(self, weights: torch.Tensor, tokens: TargetTokens, step: Step) -> torch.Tensor:
         if tokens.base_log_probs is None:
-            raise ValueError("TailSft.over_step needs the base's log-probabilities")
-        fallen = tokens.sequence_losses(tokens.base_log_probs) - tokens.sequence_losses()
+            raise ValueError("TailSft.step_weights needs the base's log-probabilities")
+        gains = tokens.sequence_losses(tokens.base_log_probs) - tokens.sequence_losses()
         fraction = self.fraction
         if self.schedule == "ramp":
             fraction *= step.number / max(step.total - 1, 1)
-        count = min(round(len(fallen) * fraction), max(len(fallen) - 1, 0))
-        learned = (-fallen / ROUNDING).round().argsort(stable=True)[:count]
-        stays = weights.new_ones(len(fallen)).index_fill(0, learned, 0)[tokens.places()]
-        return stays * (len(stays) / stays.sum())
+        count = min(round(len(gains) * fraction), max(len(gains) - 1, 0))
+        learned = (-gains / ROUNDING).round().argsort(stable=True)[:count]
+        stays = weights.new_ones(len(gains)).index_fill(0, learned, 0)[tokens.sequence_index()]
+        return stays * (len(stays) / stays.sum())  # rescaled to the mean over what stays
 
 
 @dataclass
@@ -243,9 +241,9 @@ class Dft(Objective):
 class Eaft(Objective):
     """Entropy-adaptive fine-tuning (arXiv 2601.02151): w = (H / scale)^exponent.
 
-    H is the entropy of the prediction restricted to its `top_k` likeliest tokens and renormalised;
-    `top_k=null` takes the whole vocabulary, which is another objective and needs a `scale`. The
-    default scale is ln(top_k), the greatest H there can be; the public code writes 3.0 for ln(20).
+    H is the entropy of the prediction, restricted to its `top_k` likeliest tokens and renormalised.
+    `top_k=null` takes the whole vocabulary, which is a different objective and needs a `scale`. The
+    default scale is ln(top_k), the largest possible H; the public code writes 3.0 for ln(20).
     """
 
     top_k: int | None = value(
@@ -271,7 +269,7 @@ class Eaft(Objective):
         entropy = tokens.entropy if self.top_k is None else tokens.topk_entropy
         if entropy is None or self.scale is None:
             raise ValueError("Eaft.weights needs the predictions' entropy")
-        # Rounding may leave a sure prediction an entropy just below zero.
+        # Rounding may make the entropy of a confident prediction slightly negative.
         return (entropy.detach().clamp(min=0) / self.scale) ** self.exponent
 
 
@@ -279,7 +277,7 @@ class Eaft(Objective):
 class InfoSft(Objective):
     """InfoSFT (arXiv 2605.14967): w = p * relu(1 - logit(p) / logit(threshold)).
 
-    Tokens likelier than the threshold are learned and weigh nothing.
+    Tokens at least as likely as the threshold count as learned and have weight 0.
     """
 
     threshold: float = value(
@@ -289,17 +287,17 @@ class InfoSft(Objective):
     def weights(self, tokens: TargetTokens, tau: torch.Tensor | None) -> torch.Tensor:
         log_probs = tokens.log_probs.detach()
         probs = log_probs.exp()
-        # log(1 - p) keeps its digits near p = 1, and is -inf at p = 1, which relu turns to 0.
+        # expm1 keeps log(1 - p) precise near p = 1. At p = 1 it is -inf, and relu makes w = 0.
         logit = log_probs - (-log_probs.expm1()).log()
         return probs * (1 - logit / math.log(self.threshold / (1 - self.threshold))).clamp(min=0)
 
 
 @dataclass
 class Deft(Objective):
-    """DEFT (arXiv 2602.11424): the gradient of (1 - p^a) / a is that of w = p^a.
+    """DEFT (arXiv 2602.11424): the loss (1 - p^a) / a, whose gradient is that of w = p^a.
 
-    a is the sum over the vocabulary of the squared probabilities, without gradient: near 1 where
-    the model is sure (as in DFT), near 0 where it is not (as in SFT).
+    a is the sum over the vocabulary of the squared probabilities, without gradient. It is near 1
+    where the model is confident (w = p, as in DFT) and near 0 where it is not (w = 1, as in SFT).
     """
 
     outputs = ("log_sum_sq_probs",)
@@ -311,4 +309,5 @@ class Deft(Objective):
 
 
 def _median(values: torch.Tensor, convention: str) -> torch.Tensor:
+    """The median; of an even number of values the "lower" middle one, or the "mean" of the two."""
     return values.median() if convention == "lower" else values.quantile(0.5)

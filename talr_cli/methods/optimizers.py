@@ -1,7 +1,7 @@
-"""How the weights follow the gradients: what the trainer is told of each optimizer.
+"""The optimizers that can be chosen: what the trainer has to know about each of them.
 
-The study trains with AdamW. Each class has the values that its optimizer reads and no others; the
-learning rate and the schedule are the trainer's.
+The study trains with AdamW. The fields of a class are exactly the config values that its optimizer
+reads. Learning rate and schedule are set by the trainer.
 """
 
 from __future__ import annotations
@@ -27,54 +27,62 @@ _BETA2: dict[str, Any] = {
 
 
 class Optimizer:
-    """What the trainer needs to know. Subclasses are dataclasses with the optimizer's values."""
+    """The base class. Subclasses are dataclasses with the optimizer's config values."""
 
-    choice: ClassVar[str | None] = None  # its name in conf/optimizer, where not the class's name
-    needs: ClassVar[str | None] = None  # a package that talr does not install by itself
-    extra: ClassVar[str] = ""  # talr's extra that brings it
-    bf16_weights: ClassVar[bool] = False  # whether it updates weights in bf16, not in fp32
-    shards: ClassVar[bool] = True  # whether it takes weights that FSDP2 has split up
-    state_bytes: ClassVar[float] = 8  # for each number that it trains
-    # The same for the embedding and for a head that is a matrix of its own; None: as for the rest.
-    ends_bytes: ClassVar[tuple[float, float] | None] = None
+    choice: ClassVar[str | None] = None  # name in conf/optimizer, if not that of the class
+    needs: ClassVar[str | None] = None  # package that is not installed together with talr
+    extra: ClassVar[str] = ""  # talr's extra that installs it
+    bf16_weights: ClassVar[bool] = False  # whether the weights it updates are bf16, not fp32
+    supports_fsdp2: ClassVar[bool] = True
+    bytes_per_weight: ClassVar[float] = 8  # of its state, for each trained weight
+    # The same for the embedding and for an untied head; None: as for all other weights.
+    bytes_of_ends: ClassVar[tuple[float, float] | None] = None
 
-    def state(self, trained: int, embedding: int = 0, head: int = 0) -> float:
-        """Bytes of its state for `trained` numbers.
+    def state_bytes(self, trained: int, embedding: int = 0, head: int = 0) -> float:
+        """Bytes of the optimizer's state.
 
         Args:
-            embedding: How many of them are the embedding's.
-            head: How many are the head's; 0 where the head is the embedding.
+            trained: The number of trained weights.
+            embedding: How many of them belong to the embedding.
+            head: How many belong to the head; 0 if it is tied to the embedding.
         """
-        of_embedding, of_head = self.ends_bytes or (self.state_bytes, self.state_bytes)
+        of_embedding, of_head = self.bytes_of_ends or (self.bytes_per_weight, self.bytes_per_weight)
         rest = trained - embedding - head
-        return self.state_bytes * rest + of_embedding * embedding + of_head * head
+        return self.bytes_per_weight * rest + of_embedding * embedding + of_head * head
 
-    def working(self, trained: int, largest: int, device: str) -> float:
-        """Bytes that a step takes beside its state: of so many numbers, `largest` in one matrix."""
+    def temporary_bytes(self, trained: int, largest: int, device: str) -> float:
+        """Bytes that are allocated only during an update, besides state and gradient.
+
+        Args:
+            trained: The number of trained weights.
+            largest: The number of weights of the largest matrix.
+            device: cuda or cpu.
+        """
         return 0
 
     def arguments(self) -> dict[str, Any]:
-        """What transformers' TrainingArguments say about it."""
+        """The arguments of transformers' TrainingArguments that select and configure it."""
         return {}
 
-    def maker(self, lr: float) -> tuple[Any, dict[str, Any]] | None:
-        """For one that transformers does not know: (class or factory of it, its arguments)."""
+    def class_and_arguments(self, lr: float) -> tuple[Any, dict[str, Any]] | None:
+        """Trainer's `optimizer_cls_and_kwargs`; None for one that `arguments` can select."""
         return None
 
     def check(self, sharded: bool, adapted: bool, precision: str) -> None:
-        """Refuse a training that this optimizer cannot do here.
+        """Refuse a training that this optimizer cannot do, here or at all.
 
         Args:
-            adapted: Whether an adapter is trained, and not all weights.
-            precision: bf16, fp16 or fp32: what is computed in.
+            sharded: Whether FSDP2 shards the weights.
+            adapted: Whether an adapter is trained, not all weights.
+            precision: The precision of the arithmetic: bf16, fp16 or fp32.
 
         Raises:
-            UserError: With what to type instead.
+            UserError: Says what to type instead.
         """
         name = self.choice or type(self).__name__.lower()
         if self.needs is not None and importlib.util.find_spec(self.needs) is None:
             raise UserError(f"optimizer={name} needs {self.needs}: {install(self.extra)}")
-        if sharded and not self.shards:
+        if sharded and not self.supports_fsdp2:
             raise UserError(
                 f"optimizer={name} does not go with distributed=fsdp2: use distributed=ddp or "
                 "optimizer=adamw"
@@ -88,7 +96,7 @@ class Optimizer:
 
 @dataclass
 class AdamW(Optimizer):
-    """Adam with decoupled weight decay (arXiv 1711.05101), 8 bytes of state a weight."""
+    """Adam with decoupled weight decay (arXiv 1711.05101); 8 bytes of state per weight."""
 
     weight_decay: float = value(**_DECAY)
     beta1: float = value(**_BETA1)
@@ -105,9 +113,9 @@ class AdamW(Optimizer):
 
 @dataclass
 class AdamW8bit(AdamW):
-    """AdamW with its two means in 8 bits (arXiv 2110.02861), by bitsandbytes: 2 bytes a weight.
+    """AdamW with 8-bit state (arXiv 2110.02861), by bitsandbytes; 2 bytes of state per weight.
 
-    The embedding's, and those of small tensors, stay in 32 bits.
+    The state of the embedding and of small tensors stays in 32 bits.
     """
 
     paged: bool = value(
@@ -116,9 +124,9 @@ class AdamW8bit(AdamW):
     choice: ClassVar[str | None] = "adamw-8bit"
     needs: ClassVar[str | None] = "bitsandbytes"
     extra: ClassVar[str] = "bnb"
-    shards: ClassVar[bool] = False
-    state_bytes: ClassVar[float] = 2
-    ends_bytes: ClassVar[tuple[float, float] | None] = (8, 2)
+    supports_fsdp2: ClassVar[bool] = False
+    bytes_per_weight: ClassVar[float] = 2
+    bytes_of_ends: ClassVar[tuple[float, float] | None] = (8, 2)
 
     def arguments(self) -> dict[str, Any]:
         optim = "paged_adamw_8bit" if self.paged else "adamw_bnb_8bit"
@@ -127,17 +135,18 @@ class AdamW8bit(AdamW):
 
 @dataclass
 class AdamWBf16(AdamW):
-    """AdamW on bf16 weights that are rounded at random, with 8-bit means, by torchao.
+    """AdamW on bf16 weights with stochastic rounding and 8-bit state, by torchao.
 
-    A weight of 0.03 has neighbours 1e-4 apart in bf16: an update of 1e-6 is made in one case of a
-    hundred, so that it survives on average. 6 bytes a weight in all, in the place of 16.
+    Near 0.03 bf16 numbers are 1e-4 apart. Stochastic rounding makes an update of 1e-6 about once in
+    a hundred times, so that it survives on average. Weights, gradient and state take 6 bytes per
+    weight instead of 16.
     """
 
     choice: ClassVar[str | None] = "adamw-bf16"
     needs: ClassVar[str | None] = "torchao"
     extra: ClassVar[str] = "ao"
-    shards: ClassVar[bool] = False
-    state_bytes: ClassVar[float] = 2
+    supports_fsdp2: ClassVar[bool] = False
+    bytes_per_weight: ClassVar[float] = 2
     bf16_weights: ClassVar[bool] = True
 
     def arguments(self) -> dict[str, Any]:
@@ -147,14 +156,17 @@ class AdamWBf16(AdamW):
 
 @dataclass
 class Adafactor(Optimizer):
-    """Second moments by rows and columns (arXiv 1804.04235), next to no state, without momentum."""
+    """Adafactor (arXiv 1804.04235): second moments by rows and columns only, without momentum.
+
+    It has next to no state.
+    """
 
     weight_decay: float = value(**_DECAY)
-    shards: ClassVar[bool] = False
-    state_bytes: ClassVar[float] = 0
+    supports_fsdp2: ClassVar[bool] = False
+    bytes_per_weight: ClassVar[float] = 0
 
-    def working(self, trained: int, largest: int, device: str) -> float:
-        return 2 * 4 * min(trained, largest)  # a matrix's squares, then its update
+    def temporary_bytes(self, trained: int, largest: int, device: str) -> float:
+        return 2 * 4 * min(trained, largest)  # the squared gradient of a matrix, and its update
 
     def arguments(self) -> dict[str, Any]:
         return {"optim": "adafactor", "weight_decay": self.weight_decay}
@@ -162,16 +174,16 @@ class Adafactor(Optimizer):
 
 @dataclass
 class Sgd(Optimizer):
-    """The gradient itself, with momentum: 4 bytes of state a weight, without it none."""
+    """Stochastic gradient descent with momentum, which takes 4 bytes of state per weight."""
 
     weight_decay: float = value(**_DECAY)
     momentum: float = value(
         "momentum: the decay of the sum of the gradients", 0.9, at_least=0, below=1
     )
-    state_bytes: ClassVar[float] = 4
+    bytes_per_weight: ClassVar[float] = 4
 
-    def working(self, trained: int, largest: int, device: str) -> float:
-        # A gradient with the decay in it: on a GPU of all weights at once.
+    def temporary_bytes(self, trained: int, largest: int, device: str) -> float:
+        # Weight decay is added to a copy of the gradient; on a GPU for all weights at once.
         decayed = trained if device == "cuda" else min(trained, largest)
         return 4 * decayed if self.weight_decay else 0
 
@@ -182,20 +194,20 @@ class Sgd(Optimizer):
 
 @dataclass
 class Muon(Optimizer):
-    """Orthogonalised momentum for the hidden matrices (arXiv 2502.16982), AdamW for all else.
+    """Muon (arXiv 2502.16982) for the hidden matrices, AdamW for all other weights.
 
-    Its updates are scaled to the size of AdamW's, so that learning rates are alike.
+    Muon's updates are scaled to the size of AdamW's, so that both take the same learning rates.
     """
 
     weight_decay: float = value(**_DECAY)
     momentum: float = value("momentum of Muon, for the hidden matrices", 0.95, at_least=0, below=1)
     beta1: float = value(**_BETA1)
     beta2: float = value(**_BETA2)
-    shards: ClassVar[bool] = False
-    state_bytes: ClassVar[float] = 4
-    ends_bytes: ClassVar[tuple[float, float] | None] = (8, 8)
+    supports_fsdp2: ClassVar[bool] = False
+    bytes_per_weight: ClassVar[float] = 4
+    bytes_of_ends: ClassVar[tuple[float, float] | None] = (8, 8)
 
-    def maker(self, lr: float) -> tuple[Any, dict[str, Any]]:
+    def class_and_arguments(self, lr: float) -> tuple[Any, dict[str, Any]]:
         from talr_cli.methods.muon import MuonAndAdamW
 
         betas = (self.beta1, self.beta2)

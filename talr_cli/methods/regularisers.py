@@ -1,4 +1,7 @@
-"""What holds a model to its base: L2 to its weights, KL to its predictions."""
+"""The regularisers, which keep a model close to its base: L2 on its weights, KL on its predictions.
+
+They know the model and the batch; when they are called is up to `training/trainer.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,17 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-# Weights at a time, in one buffer: new memory for each would cost more than the arithmetic. On a
-# CPU as many as its caches hold; on a GPU more, as each kernel takes time to start.
-CHUNK = {"cpu": 2**20, "cuda": 2**26}
+# How many weights L2 processes at a time. They share one buffer: allocating memory for each tensor
+# costs more than the arithmetic. On a CPU as many as fit into its caches; on a GPU more, since each
+# kernel takes time to launch.
+CHUNK_SIZE = {"cpu": 2**20, "cuda": 2**26}
 
 
 @dataclass
 class L2(Regulariser):
-    """strength * sum (theta - theta_0)^2 over the trained weights, by its exact gradient.
+    """strength * sum (theta - theta_0)^2 over the trained weights, added as its exact gradient.
 
-    theta_0 is kept as the weights are: under FSDP2 each rank holds the part that it trains.
+    theta_0 is sharded as the weights are: under FSDP2 each rank keeps the part that it trains.
     """
 
     strength: float = value("weight of the penalty", 1e-3, at_least=0)
@@ -48,12 +52,13 @@ class L2(Regulariser):
 
     def start(self, model: Any, load_base: Callable[[], PreTrainedModel]) -> None:
         self._theta0 = {
-            name: self._kept(_own_part(parameter.detach()))
+            name: self._copy_of_base(_local_part(parameter.detach()))
             for name, parameter in model.named_parameters()
             if parameter.requires_grad
         }
 
-    def _kept(self, weights: torch.Tensor) -> torch.Tensor:
+    def _copy_of_base(self, weights: torch.Tensor) -> torch.Tensor:
+        """A copy of a weight of the base, in the dtype and on the device of the config."""
         import torch
 
         dtype = torch.float32 if self.theta0_dtype == "float32" else torch.bfloat16
@@ -61,15 +66,15 @@ class L2(Regulariser):
             dtype = weights.dtype
         device = "cpu" if self.theta0_device == "cpu" else weights.device
         kept = weights.to(device=device, dtype=dtype, copy=True)
-        # From pinned memory it is copied to a GPU at full speed, without the host waiting.
+        # Pinned memory is copied to a GPU at full speed, and without the host waiting.
         return kept.pin_memory() if weights.is_cuda and not kept.is_cuda else kept
 
     def add_gradient(self, model: Any) -> torch.Tensor | None:
-        """Gradient 2 * strength * (theta - theta_0), without an autograd graph."""
+        """Add 2 * strength * (theta - theta_0), without an autograd graph."""
         import torch
 
         trained = {name: p for name, p in model.named_parameters() if name in self._theta0}
-        # numel() of a weight that is split over ranks is that of the whole weight.
+        # The numel() of a sharded weight (DTensor) is that of the whole weight.
         count = sum(parameter.numel() for parameter in trained.values())
         factor = self.strength / (count if self.reduction == "mean" else 1)
         squares = []
@@ -77,11 +82,11 @@ class L2(Regulariser):
             for parameter in trained.values():
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
-            first = _own_part(next(iter(trained.values())))
-            most = CHUNK.get(first.device.type, CHUNK["cpu"])
-            held = sum(_own_part(parameter).numel() for parameter in trained.values())
+            first = _local_part(next(iter(trained.values())))
+            most = CHUNK_SIZE.get(first.device.type, CHUNK_SIZE["cpu"])
+            held = sum(_local_part(parameter).numel() for parameter in trained.values())
             buffer = first.new_empty(min(most, held))
-            for weights, gradients, theta0 in self._groups(trained, most):
+            for weights, gradients, theta0 in self._chunks(trained, most):
                 lengths = [len(one) for one in weights]
                 to_base = list(buffer[: sum(lengths)].split(lengths))
                 torch._foreach_copy_(to_base, theta0, non_blocking=True)
@@ -94,11 +99,14 @@ class L2(Regulariser):
                 torch.distributed.all_reduce(total)
         return factor * total
 
-    def _groups(self, trained: dict[str, Any], most: int) -> Iterator[list[list[torch.Tensor]]]:
-        """(weights, gradients, theta_0): lists of vectors with at most `most` numbers in all."""
+    def _chunks(self, trained: dict[str, Any], most: int) -> Iterator[list[list[torch.Tensor]]]:
+        """[weights, gradients, theta_0] again and again, each a list of vectors.
+
+        The vectors of a list have at most `most` numbers together.
+        """
         group: list[tuple[torch.Tensor, ...]] = []
         for name, parameter in trained.items():
-            parts = (_own_part(parameter), _own_part(parameter.grad), self._theta0[name])
+            parts = (_local_part(parameter), _local_part(parameter.grad), self._theta0[name])
             for chunk in zip(*(part.view(-1).split(most) for part in parts), strict=True):
                 if sum(len(one[0]) for one in group) + len(chunk[0]) > most:
                     yield [list(tensors) for tensors in zip(*group, strict=True)]
@@ -108,8 +116,8 @@ class L2(Regulariser):
 
 
 @contextmanager
-def _as_base(model: Any) -> Iterator[None]:
-    """Inside, a model with an adapter predicts as its base does, without dropout."""
+def _without_adapter(model: Any) -> Iterator[None]:
+    """Let a model with an adapter predict as its base does, without dropout, for a while."""
     training = model.training
     with model.disable_adapter():
         model.eval()
@@ -119,17 +127,17 @@ def _as_base(model: Any) -> Iterator[None]:
             model.train(training)
 
 
-def _own_part(tensor: torch.Tensor) -> torch.Tensor:
-    """What this rank holds of a tensor, without a copy: all of it, unless FSDP2 has split it up."""
+def _local_part(tensor: torch.Tensor) -> torch.Tensor:
+    """What this rank holds of a tensor, without a copy: all of it, unless FSDP2 shards it."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 @dataclass
 class Kl(Regulariser):
-    """beta * KL per target token between the base model's predictions and the model's.
+    """beta * KL divergence between the base's and the model's predictions, per target token.
 
-    The base is a second copy of the weights: in the dtype of its checkpoint where the training
-    computes in bf16, else in fp32. Under an adapter it is the model without the adapter.
+    The base is a second copy of the weights, in its checkpoint's dtype if the training computes in
+    bf16 or fp16, else in fp32. With an adapter it is the model without the adapter.
     """
 
     beta: float = value(
@@ -159,7 +167,7 @@ class Kl(Regulariser):
 
         own = causal_lm(model)
         base = own if self._base is None else self._base
-        with torch.no_grad(), nullcontext() if self._base else _as_base(model):
+        with torch.no_grad(), nullcontext() if self._base else _without_adapter(model):
             base_hidden = target_hidden(base, inputs)
 
         def divergence(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
@@ -173,6 +181,6 @@ class Kl(Regulariser):
         total = hidden.sum() * 0.0
         chunks = (hidden.split(TARGETS_AT_ONCE), base_hidden.split(TARGETS_AT_ONCE))
         for ours, theirs in zip(*chunks, strict=True):
-            # The logits of a chunk are made again in the backward pass instead of being kept.
+            # The logits of a chunk are recomputed in the backward pass instead of being kept.
             total = total + checkpoint(divergence, ours, theirs, use_reentrant=False)
         return self.beta * total

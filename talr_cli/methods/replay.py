@@ -1,6 +1,7 @@
-"""Rows beside the domain's own: general ones, or the base model's right answers.
+"""Replay: rows trained on besides the domain's own, so that less is forgotten.
 
-Both are simple and strong ways to forget less.
+They are general rows, or the base model's own correct answers. Knows how many of them each domain
+row takes along; does not know how answers are generated (`run/own_rows.py`) or rows rendered.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from talr_cli.data.jsonl import Jsonl
 from talr_cli.errors import UserError
 from talr_cli.fields import value
 
-EMBEDDED_ROWS = Path(data.__file__).with_name("general_mini.jsonl")
+BUNDLED_ROWS = Path(data.__file__).with_name("general_mini.jsonl")
 
 
 @dataclass
-class OtherRows:
-    """Rows that make up a share of the target tokens; with 1 the domain's own are not trained."""
+class ReplayedRows:
+    """Rows that make up `share` of all target tokens; with 1 no domain row is trained on."""
 
     share: float = value("of all target tokens, their part", above=0, at_most=1)
 
 
 @dataclass
-class Replay(OtherRows):
+class Replay(ReplayedRows):
     """A share of the target tokens comes from general data."""
 
     share: float = value("share of all target tokens that is general", 0.1, above=0, below=1)
@@ -39,16 +40,17 @@ class Replay(OtherRows):
 
     def examples(self) -> list[Example]:
         """The general rows, in the order of their file."""
-        return Jsonl(train=self.path or str(EMBEDDED_ROWS)).load().train
+        return Jsonl(train=self.path or str(BUNDLED_ROWS)).load().train
 
 
 @dataclass
-class SelfReplay(OtherRows):
-    """The base model's own answers to the training prompts, as far as the scorer finds them right.
+class SelfReplay(ReplayedRows):
+    """The base model's own answers to the training prompts, if the scorer finds them correct.
 
-    With share=1 nothing else is trained: Self-SFT of arXiv 2510.18874, which finds that forgetting
-    comes from targets that the model would not give itself. The number of answers to a prompt and
-    how they are sampled are our choice. They are made and judged once for all rates and seeds.
+    With share=1 nothing else is trained on: this is the Self-SFT of arXiv 2510.18874, which finds
+    that forgetting comes from targets that the model would not produce itself. How many answers are
+    drawn for a prompt, and how they are sampled, is our choice. They are generated and scored once
+    for all learning rates and seeds.
     """
 
     share: float = value(
@@ -76,33 +78,33 @@ class SelfReplay(OtherRows):
 
     @property
     def name(self) -> str:
-        """What stands in tables."""
+        """The name in tables."""
         return "self-sft" if self.share == 1 else "self-replay"
 
 
-def spread(
+def assign_replayed_rows(
     domain_targets: Sequence[int], general_targets: Sequence[int], share: float
 ) -> list[list[int]]:
     """Which general rows each domain row takes along, so that `share` of all targets is general.
 
-    So every batch has its share as closely as whole rows allow; over an epoch the share is met to
-    within one row. The general rows are taken in order, and from the start again when they end.
+    This way every batch has its share, as closely as whole rows allow, and an epoch has it to
+    within one row. The general rows are taken in order, again and again.
 
     Args:
-        domain_targets[R]: Target tokens of every domain row.
-        general_targets[G]: Target tokens of every general row.
+        domain_targets[R]: The number of target tokens of each domain row.
+        general_targets[G]: The number of target tokens of each general row.
 
     Returns:
-        For each domain row the indices of its general rows; most are empty.
+        For each domain row the indices of its general rows; most of these lists are empty.
     """
-    owed, following, taken = 0.0, 0, []
+    owed, index, assigned = 0.0, 0, []
     for targets in domain_targets:
         owed += targets * share / (1 - share)
         rows: list[int] = []
-        # Half a row early or late on average: the error does not add up.
-        while owed >= general_targets[following] / 2:
-            rows.append(following)
-            owed -= general_targets[following]
-            following = (following + 1) % len(general_targets)
-        taken.append(rows)
-    return taken
+        # Rounded to the nearest row, so that the error does not accumulate.
+        while owed >= general_targets[index] / 2:
+            rows.append(index)
+            owed -= general_targets[index]
+            index = (index + 1) % len(general_targets)
+        assigned.append(rows)
+    return assigned

@@ -1,6 +1,6 @@
-"""How the learning rate goes from step to step, as shares of `lr`.
+"""Learning-rate schedules: the share of `lr` at which each optimizer step is made.
 
-A schedule knows the number of a step and, where it asks for it, the loss of that step; it knows
+A schedule knows the number of a step and, if it asks for it, the loss of that step. It knows
 neither the optimizer nor the weights.
 """
 
@@ -15,20 +15,20 @@ from talr_cli.fields import value
 
 
 class Schedule:
-    """The learning rate of every step. Subclasses are dataclasses with the schedule's values."""
+    """The base class. Subclasses are dataclasses with the schedule's config values."""
 
-    # Whether `see` is to be called with the loss of each step before its rate is asked for.
+    # Whether `observe` is called with the loss of each step, before `share` is.
     follows_loss: ClassVar[bool] = False
 
     def share(self, step: int, steps: int) -> float:
         """The share of `lr` at `step` (from 0) of `steps`."""
         raise NotImplementedError
 
-    def see(self, loss: float) -> None:
-        """The loss of the step that is about to be made.
+    def observe(self, loss: float) -> None:
+        """Take in the loss of the step that is about to be made.
 
-        It is what the objective minimises, `sum(w_i * l_i) / N` over the whole step, the same on
-        all ranks; a regulariser's penalty is not in it.
+        It is what the objective minimises, `sum(w_i * l_i) / N` over the whole step, and the same
+        on all ranks. A regulariser's penalty is not included.
         """
         raise NotImplementedError
 
@@ -37,12 +37,12 @@ class Schedule:
         return {}
 
     def restore(self, state: Mapping[str, float]) -> None:
-        """Go on with what `state` gave."""
+        """Continue from what `state` returned."""
 
 
 @dataclass
-class _WarmedUp(Schedule):
-    """The rate rises in even steps from 0; what follows is the subclass's."""
+class _WithWarmup(Schedule):
+    """A linear warm-up from 0, then what the subclass says."""
 
     warmup_share: float = value(
         "share of the steps in which the learning rate rises from 0", 0.03, at_least=0, at_most=1
@@ -52,37 +52,37 @@ class _WarmedUp(Schedule):
         warmup = int(self.warmup_share * steps)
         if step < warmup:
             return step / warmup
-        return self._fallen(step - warmup, max(1, steps - warmup))
+        return self._after_warmup(step - warmup, max(1, steps - warmup))
 
-    def _fallen(self, step: int, steps: int) -> float:
-        """The share at a step after the warm-up."""
+    def _after_warmup(self, step: int, steps: int) -> float:
+        """The share at `step` (from 0) of the `steps` after the warm-up."""
         raise NotImplementedError
 
 
-class Cosine(_WarmedUp):
+class Cosine(_WithWarmup):
     """Half a cosine, from 1 to 0."""
 
-    def _fallen(self, step: int, steps: int) -> float:
+    def _after_warmup(self, step: int, steps: int) -> float:
         return max(0.0, 0.5 * (1 + math.cos(math.pi * (step / steps))))
 
 
-class Linear(_WarmedUp):
+class Linear(_WithWarmup):
     """A straight line from 1 to 0."""
 
-    def _fallen(self, step: int, steps: int) -> float:
+    def _after_warmup(self, step: int, steps: int) -> float:
         return max(0.0, (steps - step) / steps)
 
 
-class Constant(_WarmedUp):
+class Constant(_WithWarmup):
     """1 until the end."""
 
-    def _fallen(self, step: int, steps: int) -> float:
+    def _after_warmup(self, step: int, steps: int) -> float:
         return 1.0
 
 
 @dataclass
 class Finch(Schedule):
-    """min(kappa / sqrt(m + eps), eta_max), m the running mean of the losses (arXiv 2605.20005).
+    """FINCH (arXiv 2605.20005): min(kappa / sqrt(m + eps), eta_max), m the running mean loss.
 
     `lr` is eta_max, and kappa is `rate_at_one_nat * lr`.
     """
@@ -103,13 +103,13 @@ class Finch(Schedule):
         self._mean: float | None = None
 
     def share(self, step: int, steps: int) -> float:
-        if self._mean is None:  # no step has been seen, and none is made at this rate
+        if self._mean is None:  # before the first step: no step is made at this rate
             return 0.0
-        # Where all is learned, rounding may leave a loss just below zero.
+        # When everything is learned, rounding may make a loss slightly negative.
         mean = max(self._mean, 0.0)
         return min(self.rate_at_one_nat / math.sqrt(mean + self.eps), 1.0)
 
-    def see(self, loss: float) -> None:
+    def observe(self, loss: float) -> None:
         before = loss if self._mean is None else self._mean
         self._mean = self.decay * before + (1 - self.decay) * loss
 

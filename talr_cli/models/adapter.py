@@ -1,7 +1,7 @@
-"""A PEFT adapter on disk: which base it belongs to, and that base with the adapter merged in.
+"""PEFT adapters on disk: finds the base that an adapter belongs to, and merges it into that base.
 
-A merged model computes what base and adapter did. Names and shapes are checked; an adapter of
-another base, or one that changes no weights, is refused.
+A merged model computes the same as base and adapter. Names and shapes are checked: an adapter of
+another base, or one that does not change weights, is refused.
 """
 
 from __future__ import annotations
@@ -13,16 +13,21 @@ from typing import Any
 
 from talr_cli.errors import UserError
 from talr_cli.models.config import ModelConfig
-from talr_cli.models.sources import ModelSource, find, resolve
+from talr_cli.models.sources import ModelSource, find_model, resolve_model
 from talr_cli.runs.atomic import read_object
 
 
 def is_adapter(source: ModelSource) -> bool:
+    """Whether the folder has an adapter and not a whole model."""
     return (source.directory / "adapter_config.json").exists()
 
 
 def resolve_base(source: ModelSource, config: ModelConfig) -> ModelSource:
-    """The base model that an adapter's folder names: the `model` config's where it is that one."""
+    """The base model that an adapter's folder names.
+
+    Raises:
+        UserError: It names none, or one that cannot be found or is an adapter itself.
+    """
     file = source.directory / "adapter_config.json"
     remedy = "give another copy of the adapter"
     named = read_object(file, remedy)
@@ -30,7 +35,7 @@ def resolve_base(source: ModelSource, config: ModelConfig) -> ModelSource:
     if not isinstance(path, str) or not path:
         raise UserError(f"{file} names no base_model_name_or_path: {remedy}")
     if path == config.path:
-        base = resolve(config)
+        base = resolve_model(config)
     else:
         named_config = ModelConfig(
             path=path,
@@ -38,7 +43,7 @@ def resolve_base(source: ModelSource, config: ModelConfig) -> ModelSource:
             trust_remote_code=config.trust_remote_code,
         )
         try:
-            base = find(named_config)
+            base = find_model(named_config)
         except UserError as error:
             reason = str(error).removeprefix(f"model.path={path} ")
             raise UserError(
@@ -50,76 +55,76 @@ def resolve_base(source: ModelSource, config: ModelConfig) -> ModelSource:
     return base
 
 
-def whole(source: ModelSource, config: ModelConfig) -> ModelSource:
-    """Where whole weights lie: the source itself, or an adapter's base."""
+def full_model_source(source: ModelSource, config: ModelConfig) -> ModelSource:
+    """The source itself, or the base if it is an adapter."""
     return resolve_base(source, config) if is_adapter(source) else source
 
 
-def content(source: ModelSource, config: ModelConfig) -> str:
-    """Identifies the weights that `load_model` gives: an adapter's with those of its base."""
-    base = whole(source, config)
+def weights_identity(source: ModelSource, config: ModelConfig) -> str:
+    """Identifies the weights that `load_model` loads: the fingerprint, with an adapter's base."""
+    base = full_model_source(source, config)
     return source.fingerprint if base is source else f"{source.fingerprint} on {base.fingerprint}"
 
 
-def merged(model: Any, adapter: ModelSource) -> Any:
-    """The model with an adapter added to its weights; `model` is used up.
+def load_and_merge(model: Any, adapter: ModelSource) -> Any:
+    """Load an adapter and merge it into `model`, which must not be used afterwards.
 
     Raises:
-        UserError: The adapter is not one of this model.
+        UserError: The adapter does not fit this model.
     """
     from peft import PeftModel
 
-    _grow(model, adapter)
-    with peft_quiet():
+    _resize_embedding(model, adapter)
+    with quiet_peft():
         adapted = PeftModel.from_pretrained(model, str(adapter.directory))
     _check_names(adapted, adapter)
-    return merge(adapted)
+    return merge_adapter(adapted)
 
 
-def merge(adapted: Any) -> Any:
-    """The plain model inside an adapter, with its change merged in; `adapted` is used up.
+def merge_adapter(adapted: Any) -> Any:
+    """Merge an adapter into its model, and return that; `adapted` must not be used afterwards.
 
-    Where head and embedding are one matrix and the adapter changes either, they become two: PEFT
-    would add both changes to the one matrix.
+    If head and embedding are tied and the adapter changes either, they are untied first. PEFT would
+    add both changes to the shared matrix.
     """
-    if any(map(is_changed, _ends(adapted))):
-        _part(adapted)
+    if any(map(has_adapter, _embedding_and_head(adapted))):
+        _separate_head(adapted)
     model = adapted.merge_and_unload()
-    say_untied(model)
+    mark_untied(model)
     return model
 
 
-def untied(model: Any) -> Any:
-    """The model with a head of its own, which is as the embedding where the two were one matrix."""
-    _part(model)
-    say_untied(model)
+def untie(model: Any) -> Any:
+    """Give the model a head of its own, with the weights of the embedding if they were tied."""
+    _separate_head(model)
+    mark_untied(model)
     return model
 
 
 def is_tied(model: Any) -> bool:
-    """Whether head and embedding are one matrix."""
-    embedding, head = (getattr(one, "base_layer", one) for one in _ends(model))
+    """Whether head and embedding share their matrix."""
+    embedding, head = (getattr(one, "base_layer", one) for one in _embedding_and_head(model))
     return embedding.weight is head.weight
 
 
-def _part(model: Any) -> None:
-    """Make two of the one matrix that head and embedding may be."""
+def _separate_head(model: Any) -> None:
+    """Copy the matrix that head and embedding share, if they do."""
     import torch
 
     if is_tied(model):
-        embedding, head = (getattr(one, "base_layer", one) for one in _ends(model))
+        embedding, head = (getattr(one, "base_layer", one) for one in _embedding_and_head(model))
         head.weight = torch.nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
 
 
-def _ends(model: Any) -> tuple[Any, Any]:
+def _embedding_and_head(model: Any) -> tuple[Any, Any]:
     return model.get_input_embeddings(), model.get_output_embeddings()
 
 
 @contextmanager
-def peft_quiet() -> Iterator[None]:
-    """Inside, PEFT puts an adapter on a model, and its user hears nothing of what it asks for.
+def quiet_peft() -> Iterator[None]:
+    """Suppress a warning while PEFT puts an adapter on a model.
 
-    PEFT 0.21 asks transformers 5.23 by an earlier name whether layers are computed again. The
+    PEFT 0.21 uses a deprecated name of transformers 5.23 to ask about gradient checkpointing. The
     answer is the same by either name.
     """
     with warnings.catch_warnings():
@@ -127,17 +132,17 @@ def peft_quiet() -> Iterator[None]:
         yield
 
 
-def is_changed(module: Any) -> bool:
+def has_adapter(module: Any) -> bool:
     """Whether an adapter changes this module."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return isinstance(module, BaseTunerLayer)
 
 
-def say_untied(model: Any) -> bool:
-    """Whether head and embedding differ where the config ties them; it no longer does afterwards.
+def mark_untied(model: Any) -> bool:
+    """Correct a config that ties head and embedding although they differ; returns whether it did.
 
-    Whoever ties them by the config later (lm-eval, vLLM, a training that goes on) would compute
+    A program that ties them by the config later (lm-eval, vLLM, a resumed training) would compute
     with another model.
     """
     tied = model.get_expanded_tied_weights_keys(all_submodels=True)
@@ -150,9 +155,12 @@ def say_untied(model: Any) -> bool:
 
 
 def check_adapter(model: Any, adapter: ModelSource) -> None:
-    """Refuse an adapter whose weights do not fit this model, which has no weights itself.
+    """Refuse an adapter that does not fit `model`, which is on the meta device.
 
-    An adapter that cannot be made without the model's weights is judged when it is loaded.
+    An adapter that cannot be created without the model's weights is checked when it is loaded.
+
+    Raises:
+        UserError: It changes the input instead of weights, or names or shapes do not fit.
     """
     from peft import PeftConfig, get_peft_model
 
@@ -162,27 +170,27 @@ def check_adapter(model: Any, adapter: ModelSource) -> None:
             f"the adapter {adapter.origin} ({config.peft_type.value}) adds to what the model "
             "reads, not to its weights: it cannot be merged, and is not scored here"
         )
-    _grow(model, adapter)
+    _resize_embedding(model, adapter)
     try:
-        with peft_quiet():
+        with quiet_peft():
             adapted = get_peft_model(model, config)
     except (NotImplementedError, RuntimeError):
         return
     _check_names(adapted, adapter)
 
 
-def _grow(model: Any, adapter: ModelSource) -> None:
-    """Resize the embedding to the rows it had in training, where the adapter has all of them.
+def _resize_embedding(model: Any, adapter: ModelSource) -> None:
+    """Resize the embedding to its size in training, if the adapter contains its rows.
 
     Raises:
-        UserError: It lacks those of the embedding or of the head.
+        UserError: The adapter lacks the rows of the embedding or of the head.
     """
     import torch
 
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     names = {id(one): name for name, one in model.named_modules() if one in (embedding, head)}
     rows = {
-        names[id(one)]: _rows(adapter, f"base_model.model.{names[id(one)]}.")
+        names[id(one)]: _embedding_rows(adapter, f"base_model.model.{names[id(one)]}.")
         for one in (embedding, head)
     }
     wanted = {count for count in rows.values() if count is not None} - {len(embedding.weight)}
@@ -199,8 +207,8 @@ def _grow(model: Any, adapter: ModelSource) -> None:
         model.resize_token_embeddings(wanted.pop(), mean_resizing=False)
 
 
-def _rows(adapter: ModelSource, prefix: str) -> int | None:
-    """How many rows the embedding or head in the adapter's file has; None: it is not there."""
+def _embedding_rows(adapter: ModelSource, prefix: str) -> int | None:
+    """How many rows the embedding or head has in the adapter's file; None if it is not there."""
     shapes = _shapes(adapter)
     own = [name for name in shapes if name.startswith(prefix) and name.endswith("weight")]
     return next((shapes[name][0] for name in own if "lora_" not in name), None)
@@ -217,7 +225,7 @@ def _check_names(adapted: Any, adapter: ModelSource) -> None:
     from peft.utils import get_peft_model_state_dict
 
     stored = _shapes(adapter).keys()
-    # By rules of its own PEFT may have saved the embedding too.
+    # PEFT decides by rules of its own whether it saves the embedding, too.
     made = [
         get_peft_model_state_dict(adapted, save_embedding_layers=also).keys()
         for also in (False, True)

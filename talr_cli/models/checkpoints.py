@@ -1,4 +1,4 @@
-"""What `ckpt=` means: a run, a checkpoint or adapter on disk, a hub id."""
+"""Resolves `ckpt=`, which may name a run, a checkpoint or adapter on disk, or a hub id."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from pathlib import Path
 
 from talr_cli.errors import UserError
 from talr_cli.models.config import ModelConfig
-from talr_cli.models.sources import ModelSource, directory_source, resolve
+from talr_cli.models.sources import ModelSource, directory_source, resolve_model
 from talr_cli.runs.run_directory import MODEL_REMEDY, RunDirectory
 
 
-def run_of(ckpt: str | None) -> RunDirectory | None:
-    """The run whose directory, or model/, `ckpt` is; None where it is something else."""
+def find_run(ckpt: str | None) -> RunDirectory | None:
+    """The run whose directory (or its model/) `ckpt` names; None if it names something else.
+
+    Raises:
+        UserError: The run has no model, any more or yet.
+    """
     if ckpt is None:
         return None
     path = Path(ckpt)
     for folder in (path, path.parent):
         directory = RunDirectory(folder)
         if folder != path and path != directory.model:
-            break  # something else that lies in a run
+            break  # something else within a run's directory
         if directory.config.exists() and directory.status.exists():
             if not directory.model.exists():
                 state = directory.read_status().state
@@ -35,13 +39,19 @@ def run_of(ckpt: str | None) -> RunDirectory | None:
     return None
 
 
-def checkpoint(ckpt: str, run: RunDirectory | None, model: ModelConfig) -> ModelSource:
-    """The weights that `ckpt` names: those of its run, of a directory, or of the hub."""
+def resolve_checkpoint(ckpt: str, run: RunDirectory | None, model: ModelConfig) -> ModelSource:
+    """The weights that `ckpt` names: those of its run, of a directory, or of the hub.
+
+    Raises:
+        UserError: There are none.
+    """
     if run is not None:
         run.check_own_model()
         return directory_source(run.model, MODEL_REMEDY)
     try:
-        return resolve(replace(model, path=ckpt, revision=None, package=None, random_init=None))
+        return resolve_model(
+            replace(model, path=ckpt, revision=None, package=None, random_init=None)
+        )
     except UserError as error:
         said = str(error).replace("model.path=", "ckpt=")
         if "/" not in ckpt and not Path(ckpt).exists():  # no hub id has a single word

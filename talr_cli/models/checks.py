@@ -1,8 +1,8 @@
-"""Whether a model can be used as it was asked for, before any of its weights are read.
+"""Checks that a model can be used with the given config, before any of its weights are read.
 
-Works on the model's config.json, the names and shapes of its weights, its tokenizer and the lengths
-of rows. The model is built without memory for its weights, so that its own class says what it
-cannot do.
+Knows the model's config.json, the names and shapes of its weights, its tokenizer and the lengths of
+rows. The model is created on the meta device, without memory for weights, so that its own class
+reports what it cannot do.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any
 from talr_cli.errors import UserError, reason_of
 from talr_cli.models.adapter import is_adapter, resolve_base
 from talr_cli.models.config import ModelConfig
-from talr_cli.models.loading import without_weights
+from talr_cli.models.loading import load_without_weights
 from talr_cli.models.sources import ModelSource
 from talr_cli.runs.atomic import ANOTHER, read_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-KERNELS = ("sdpa", "eager")  # what is proposed in the place of a kernel that a model lacks
+KERNELS = ("sdpa", "eager")  # the attention kernels to propose if a model lacks another
 
 
 def check_loads(source: ModelSource, config: ModelConfig, *, to_train: bool) -> dict[str, Any]:
-    """Refuse a model that would fail to load or to train; its config.json.
+    """Refuse a model that could not be loaded or trained; returns its config.json.
 
     Args:
-        config: The model's part of the config.
+        to_train: Whether it is to be trained, not only scored.
 
     Raises:
         UserError: It is an adapter and is to be trained, a library for quantised weights is
@@ -41,14 +41,14 @@ def check_loads(source: ModelSource, config: ModelConfig, *, to_train: bool) -> 
                 "it into its base (PEFT's merge_and_unload, save_pretrained) and give that folder"
             )
         source = resolve_base(source, config)
-    settings = _config(source, config)
+    settings = _load_config(source, config)
     _check_quantised(source, settings, to_train, adapter)
-    reason = _refusal(settings, config, config.attention)
+    reason = _why_not_made(settings, config, config.attention)
     if reason is not None:
         others = [name for name in KERNELS if name != config.attention]
-        works = [name for name in others if _refusal(settings, config, name) is None]
+        works = [name for name in others if _why_not_made(settings, config, name) is None]
         if not works:
-            whole = _whole_class(settings, config)
+            whole = _multimodal_class(settings, config)
             if whole is not None:
                 raise UserError(
                     f"{settings.model_type} models are of more than text: model.architecture="
@@ -63,23 +63,28 @@ def check_loads(source: ModelSource, config: ModelConfig, *, to_train: bool) -> 
 
 
 def check_weights(source: ModelSource, settings: Mapping[str, Any], config: ModelConfig) -> None:
-    """Refuse weights that are not those of the model, by their names and shapes alone.
+    """Refuse weights whose names or shapes are not those of the model.
+
+    Quantised weights are not checked, as they have other shapes.
 
     Args:
-        settings: As `check_loads` returns them. Quantised weights have shapes of their own.
+        settings: The config.json that `check_loads` returned.
+
+    Raises:
+        UserError: Names a weight that does not fit.
     """
     if settings.get("quantization_config") is None:
-        without_weights(source, config)
+        load_without_weights(source, config)
 
 
-def _config(source: ModelSource, config: ModelConfig) -> Any:
+def _load_config(source: ModelSource, config: ModelConfig) -> Any:
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(
             source.directory, trust_remote_code=config.trust_remote_code
         )
-    except Exception as error:  # what the file says goes into transformers' and torch's classes
+    except Exception as error:  # a wrong value in the file may make any class raise anything
         reason = reason_of(error, most=200)
         if "custom code" in reason:
             reason += " If you trust it, set model.trust_remote_code=true."
@@ -105,20 +110,20 @@ def _check_quantised(
     try:
         quantizer = AutoHfQuantizer.from_config(stored, pre_quantized=True)
         quantizer.validate_environment(device_map=None, weights_only=True)
-    except Exception as error:  # each quantizer has its own ways to say no
+    except Exception as error:  # each quantizer raises its own
         raise UserError(
             f"the weights of {source.origin} are quantised ({method}) and cannot be read here: "
             f"{reason_of(error, most=200)}; install that or give the unquantised model"
         ) from error
-    if to_train:  # transformers dequantises some as it reads them, but does not save them so
+    if to_train:  # some are dequantised when they are loaded, but could not be saved like that
         raise UserError(
             f"the weights of {source.origin} are quantised ({method}): they are trained and saved "
             "whole here, so give the unquantised model"
         )
 
 
-def _refusal(settings: Any, config: ModelConfig, attention: str) -> str | None:
-    """Why the model cannot be made with this attention kernel; None if it can."""
+def _why_not_made(settings: Any, config: ModelConfig, attention: str) -> str | None:
+    """Why the model cannot be created with this attention kernel; None if it can."""
     import copy
 
     import torch
@@ -145,8 +150,8 @@ def _refusal(settings: Any, config: ModelConfig, attention: str) -> str | None:
     return None
 
 
-def _whole_class(settings: Any, config: ModelConfig) -> str | None:
-    """The class of a model that reads pictures and writes text; None for any other kind."""
+def _multimodal_class(settings: Any, config: ModelConfig) -> str | None:
+    """The name of the class of an image-to-text model; None for any other kind of model."""
     import transformers
 
     automatic: Any = transformers.AutoModelForImageTextToText._model_mapping
@@ -162,11 +167,15 @@ def check_vocabulary(
 ) -> None:
     """Refuse rows with tokens that have no row in the model's embedding.
 
-    A tokenizer may have such tokens, if no text has them: Gemma 3's text models share that of the
-    larger ones, with a token for images.
+    A tokenizer may have such tokens as long as no row uses them: Gemma 3's text models share the
+    tokenizer of the larger models, which has a token for images.
 
     Args:
-        rows: Token ids.
+        settings: The model's config.json.
+        rows: The token ids of each row.
+
+    Raises:
+        UserError: Names such a token.
     """
     size = _text(settings).get("vocab_size")
     last = max((max(row, default=0) for row in rows), default=0)
@@ -188,16 +197,17 @@ def check_top_k(settings: Mapping[str, Any], top_k: int | None) -> None:
         )
 
 
-def same_tokens(
+def share_vocabulary(
     settings: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, other: ModelSource
 ) -> bool:
-    """Whether the predictions of two models can be compared: ids mean the same tokens in both.
+    """Whether token ids mean the same in two models, so that their predictions can be compared.
 
     Up to 1 % of the tokens may differ, such as renamed special ones.
 
     Args:
-        settings: One model's config.json; `tokenizer` is its.
-        other: The other model; no adapter.
+        settings: The config.json of one model.
+        tokenizer: The tokenizer of that model.
+        other: The other model, which is not an adapter.
     """
     from transformers import AutoTokenizer
 
@@ -206,15 +216,15 @@ def same_tokens(
         return False
     try:
         known: dict[str, int] = AutoTokenizer.from_pretrained(other.directory).get_vocab()
-    except Exception:  # without a tokenizer that can be read, the sizes have to do
+    except Exception:  # if its tokenizer cannot be read, equal sizes must suffice
         return True
     own: dict[str, int] = tokenizer.get_vocab()
     alike = sum(own.get(token) == number for token, number in known.items())
     return alike >= 0.99 * len(known)
 
 
-def positions(settings: Mapping[str, Any]) -> int | None:
-    """How many tokens the model can look at; None where its config sets no limit."""
+def max_positions(settings: Mapping[str, Any]) -> int | None:
+    """The most tokens of a sequence, by the model's config.json; None if it sets no limit."""
     text = _text(settings)
     for name in ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length"):
         most = text.get(name)
@@ -228,12 +238,12 @@ def positions(settings: Mapping[str, Any]) -> int | None:
     return None
 
 
-def length_switch(settings: Mapping[str, Any]) -> int | None:
-    """The length above which a model's rotary frequencies change; None: they never do.
+def rope_switch_length(settings: Mapping[str, Any]) -> int | None:
+    """The length above which a model's rotary frequencies change; None if they never do.
 
     With rope scaling `longrope` (Phi-3 and 4) or `dynamic`, transformers chooses the frequencies of
-    a whole batch by its longest row. So a row comes out as it does alone only in batches without a
-    longer one.
+    a whole batch by its longest row. So the results for a row may depend on longer rows in its
+    batch.
     """
     text = _text(settings)
     rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
@@ -250,12 +260,16 @@ def check_length(
     """Refuse rows that are longer than the model's positions.
 
     Args:
-        longest: Tokens of the longest row.
-        what: Whose rows: "training rows".
-        way_out: What to type: "trainer.max_length={positions}".
-        new_tokens: How many are to be generated after the row.
+        settings: The model's config.json.
+        longest: The number of tokens of the longest row.
+        what: What the rows are called in the message, such as "training rows".
+        way_out: What to do, such as "trainer.max_length={positions}".
+        new_tokens: How many tokens are to be generated after a row.
+
+    Raises:
+        UserError: Names the lengths and the way out.
     """
-    most = positions(settings)
+    most = max_positions(settings)
     if most is not None and longest + new_tokens > most:
         answer = f" and an answer of {new_tokens}" if new_tokens else ""
         raise UserError(

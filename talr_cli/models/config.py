@@ -1,4 +1,4 @@
-"""Which model, and how it is loaded: the values of conf/model."""
+"""The config values of conf/model: which model is used, and how it is loaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from talr_cli.fields import value
 
 @dataclass(kw_only=True)
 class ModelConfig:
-    """A causal language model. Its weights and files count for identity, not what it is called."""
+    """A causal language model. Its files count for a run's identity, not its name or path."""
 
     name: str = value(
         "the model's name in tables and folders; empty: the last part of path", "", identity=False

@@ -1,8 +1,8 @@
-"""How much memory Linux's control groups leave to this process: a container's, a cluster job's.
+"""The memory that Linux control groups leave to this process, in a container or a cluster job.
 
-Knows version 2, with one tree for everything, and version 1, with a tree for memory alone. Any
-group above the process's own may have a limit. Inside a container the process's group may be the
-root of what is seen.
+Knows version 2, with one tree for all resources, and version 1, with a separate tree for memory.
+The process's own group and all groups above it may have a limit. Inside a container the process's
+group may appear as the root.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 GROUPS, MOUNT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
-# The files of a group, by version: the limit, what is taken, and the keys in its statistics for the
-# part of that which is cached files: the kernel frees those when memory is asked for.
+# {version: (file of the limit, file of the usage, keys in memory.stat)}. The keys are about cached
+# files, which are part of the usage, but which the kernel frees if memory is needed.
 _FILES = {
     2: ("memory.max", "memory.current", ("inactive_file", "active_file")),
     1: (
@@ -22,12 +22,12 @@ _FILES = {
 }
 
 
-def limits(groups: Path = GROUPS, mount: Path = MOUNT) -> Iterator[tuple[int, int]]:
-    """(most, free) in bytes of every group above this process that has a limit.
+def memory_limits(groups: Path = GROUPS, mount: Path = MOUNT) -> Iterator[tuple[int, int]]:
+    """(limit, free) in bytes, for each group of this process, or above it, that has a limit.
 
     Args:
         groups: The kernel's list of the groups of this process.
-        mount: Where the groups lie.
+        mount: Where the groups are mounted.
     """
     try:
         lines = groups.read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""How much memory of a device this process may take, and whether an error says it ran out."""
+"""How much memory of a device this process may use, and whether an error says that it ran out."""
 
 from __future__ import annotations
 
@@ -7,48 +7,48 @@ import os
 
 import psutil
 
-from talr_cli.models.control_group import limits
+from talr_cli.models.control_group import memory_limits
 
-# Share of the free memory. The rest is for the allocator's waste, on a CPU also for other processes
-# and the cache of files.
+# The share of the free memory that may be used. The rest is for what the allocator wastes and, on a
+# CPU, for other processes and the file cache.
 USABLE = {"cuda": 0.92, "cpu": 0.8}
-# What torch says where it has no exception class of its own: CPUs, Apple GPUs, CUDA's libraries.
+# Messages of errors that are not torch.OutOfMemoryError: on CPUs, Apple GPUs, in CUDA's libraries.
 _NO_MEMORY = (
     *("DefaultCPUAllocator: can't allocate memory", "MPS backend out of memory"),
     *("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"),
 )
-WORKERS = "TALR_WORKERS"  # in the environment: runs that share the memory of this device
+WORKERS = "TALR_WORKERS"  # environment variable: how many runs share the memory of this device
 
 
 def free_memory(device: str) -> float:
-    """Bytes that this process may take on its device."""
+    """The bytes that this process may use on its device."""
     if device == "cuda":
         import torch
 
         (free, total), ranks = torch.cuda.mem_get_info(), 1
         held = torch.cuda.memory_allocated()
-        # Freed memory that torch still reserves is free for this process.
+        # Memory that torch has reserved but does not use is free for this process.
         free += torch.cuda.memory_reserved() - held
     else:
-        free, total = _of_the_machine()
+        free, total = _free_and_total()
         ranks, held = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 0
     share = total / int(os.environ.get(WORKERS, "1")) - held
     return USABLE[device] * max(0, min(free, share)) / ranks
 
 
-def give_back() -> None:
-    """Return to the device the memory that nothing here holds any more."""
+def release_memory() -> None:
+    """Return memory that is no longer used to the device."""
     import torch
 
-    gc.collect()  # a model may be part of a cycle, and a trainer's is
+    gc.collect()  # a trainer's model is part of a reference cycle
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():
         torch.mps.empty_cache()
 
 
-def ran_out(error: BaseException) -> bool:
-    """Whether an error says that there was no memory."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out."""
     import torch
 
     known = isinstance(error, torch.OutOfMemoryError | MemoryError)
@@ -56,18 +56,19 @@ def ran_out(error: BaseException) -> bool:
 
 
 def machine_memory() -> float:
-    """Bytes of this machine's memory, or of what a container or a cluster's job may take of it."""
-    return _of_the_machine()[1]
+    """The bytes of this machine's memory, or of a container's or cluster job's share of it."""
+    return _free_and_total()[1]
 
 
-def _of_the_machine() -> tuple[int, int]:
+def _free_and_total() -> tuple[int, int]:
     """(free, total) bytes, within the limits of this process's control groups."""
     memory = psutil.virtual_memory()
     free, total = memory.available, memory.total
-    for most, left in limits():
+    for most, left in memory_limits():
         free, total = min(free, left), min(total, most)
     return free, total
 
 
 def gib(size: float) -> str:
+    """A size in bytes as text, such as `1.5 GiB`."""
     return f"{size / 2**30:.1f} GiB"

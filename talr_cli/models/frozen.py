@@ -1,6 +1,6 @@
-"""A base under an adapter: its weights are not trained, so they need not be held in fp32.
+"""Loads a base for an adapter: its weights are frozen, so they need not be in fp32.
 
-Knows in how few bytes they may lie and what is then computed; does not know adapters.
+Knows which dtypes they may have without changing the results; does not know adapters.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def check_base_dtype(base_dtype: str, sharded: bool) -> None:
-    """Refuse nf4 where it cannot be had.
+    """Refuse nf4 without bitsandbytes or with FSDP2.
 
     Raises:
-        UserError: With what to type instead.
+        UserError: Says what to install or to type instead.
     """
     if base_dtype != "nf4":
         return
@@ -39,19 +39,19 @@ def load_frozen(
     source: ModelSource,
     config: ModelConfig,
     base_dtype: str,
-    half: torch.dtype | None,
+    autocast_dtype: torch.dtype | None,
     device: str,
 ) -> PreTrainedModel:
-    """The model as it lies under an adapter.
+    """Load the model that an adapter will be put on.
 
-    `auto` holds linear layers, and a mixture's experts, in the dtype that autocast would round them
-    to at every use. All else (embedding, norms) is fp32 as in full fine-tuning. So the numbers are
-    those of fp32 weights. The model is read in fp32 on the CPU first, since one that is made in
+    With `auto`, linear layers and experts have the dtype to which autocast would round them anyway,
+    and all other weights (embedding, norms) are in fp32 as in full fine-tuning. So the results are
+    those of fp32 weights. The model is loaded in fp32 on the CPU first, since a model created in
     bf16 has rounded constants, such as Gemma's scale of the embedding.
 
     Args:
         base_dtype: auto, float32 or nf4.
-        half: What is computed in under autocast; None: fp32, and then `auto` holds fp32 as well.
+        autocast_dtype: The dtype under autocast; None: no autocast, and `auto` means float32.
     """
     import torch
 
@@ -62,31 +62,33 @@ def load_frozen(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=half or torch.float32,
+            bnb_4bit_compute_dtype=autocast_dtype or torch.float32,
         )
-        return rounded(load_model(source, config, torch.float32, device, four_bit), half)
-    if half is None or base_dtype == "float32":
+        return round_layers(
+            load_model(source, config, torch.float32, device, four_bit), autocast_dtype
+        )
+    if autocast_dtype is None or base_dtype == "float32":
         return load_model(source, config, torch.float32, device)
-    return rounded(load_model(source, config, torch.float32, "cpu"), half).to(device)
+    return round_layers(load_model(source, config, torch.float32, "cpu"), autocast_dtype).to(device)
 
 
-def rounded(model: Any, half: torch.dtype | None) -> Any:
-    """The model with linear layers and experts in `half`, in which autocast computes them."""
+def round_layers(model: Any, autocast_dtype: torch.dtype | None) -> Any:
+    """Cast linear layers and experts to `autocast_dtype`, in which autocast computes them."""
     import torch
 
     tied = model.get_input_embeddings().weight
     for module in model.modules():
         linear = isinstance(module, torch.nn.Linear)
         for parameter in module.parameters(recurse=False):
-            # Stacks of experts' matrices have three dimensions; 4-bit weights are whole numbers.
+            # The stacked matrices of experts have three dimensions; 4-bit weights are integers.
             rounds = (linear or parameter.dim() == 3) and parameter.is_floating_point()
             if rounds and parameter is not tied:
-                parameter.data = parameter.data.to(half)
+                parameter.data = parameter.data.to(autocast_dtype)
     return model
 
 
-def is_whole(model: Any) -> bool:
-    """Whether all weights are fp32, so that an adapter can be merged into them as they are."""
+def is_fp32(model: Any) -> bool:
+    """Whether all weights are in fp32, so that an adapter can be merged into them directly."""
     import torch
 
     return all(parameter.dtype == torch.float32 for parameter in model.parameters())

@@ -1,8 +1,8 @@
-"""The head of a language model: from hidden states to logits, at the targets and nowhere else.
+"""The head of a language model: turns hidden states into logits, at the targets only.
 
-Knows a model and a batch of token ids with labels; does not know what is done with the logits.
-Rows are padded on the right, where causal attention cannot see the padding. So the model runs
-without a padding mask, and attention uses its kernel for plain causal rows.
+Knows a model and a batch of token ids with labels; does not know what the logits are for. Rows are
+padded on the right, where causal attention ignores the padding. So the model runs without a padding
+mask, and attention uses its kernel for plain causal rows.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from talr_cli.errors import UserError
 
 log = logging.getLogger(__name__)
 
-TARGETS_AT_ONCE = 512  # rows of [targets, vocabulary] logits held in fp32
+TARGETS_AT_ONCE = 512  # targets whose logits over the vocabulary are in memory, in fp32
 
 
 def causal_lm(model: nn.Module) -> PreTrainedModel:
-    """The transformers model inside an adapter, if there is one."""
+    """The transformers model itself, without an adapter around it."""
     return model.get_base_model() if isinstance(model, PeftModel) else model  # type: ignore[return-value]
 
 
 def model_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a batch that the model itself is called with."""
+    """The part of a batch that the model's forward pass takes."""
     left_out = ("labels", "attention_mask", "targets", "input_tokens")
     return {name: inputs[name] for name in inputs if name not in left_out}
 
 
 def backbone(model: PreTrainedModel) -> Any:
-    """The model without its head; in Llama 4 and Mllama it is not where their class says."""
+    """The model without its head, which Llama 4 and Mllama keep in an unusual attribute."""
     found: Any = model.base_model
     if found is not model:
         return found
@@ -44,7 +44,7 @@ def backbone(model: PreTrainedModel) -> Any:
 
 
 def target_hidden(model: PreTrainedModel, inputs: Mapping[str, Any]) -> torch.Tensor:
-    """hidden[N, H] that predict the N targets, in a model that has no fused head."""
+    """hidden[N, H] from which the N targets are predicted, by a model without our fused head."""
     output = backbone(model)(**model_inputs(inputs), use_cache=False)
     return at_targets(output.last_hidden_state, inputs["targets"]["at"])
 
@@ -55,20 +55,20 @@ def at_targets(hidden: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
 
 
 def head_logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-    """logits[N, V] in fp32 from hidden[N, H], as the model's own forward makes them."""
-    return as_logits(model.get_output_embeddings()(hidden), model.config.get_text_config())
+    """logits[N, V] in fp32 from hidden[N, H], as the model's own forward pass computes them."""
+    return scale_logits(model.get_output_embeddings()(hidden), model.config.get_text_config())
 
 
-def as_logits(projected: torch.Tensor, text: Any) -> torch.Tensor:
-    """logits[N, V] in fp32 from what the head's matrix gives, for a model of this text config."""
+def scale_logits(projected: torch.Tensor, text: Any) -> torch.Tensor:
+    """Scale and cap the projection[N, V] of the head, in fp32, as the text config says."""
     logits, cap = projected.float() * logit_scale(text), logit_cap(text)
     return logits if cap is None else (logits / cap).tanh() * cap
 
 
 def logit_cap(text: Any) -> float | None:
-    """The cap that a model of this text config softly keeps its logits below; None: no cap.
+    """The soft cap of the logits by a model's text config; None if there is none.
 
-    RecurrentGemma and xLSTM each have a name of their own for it.
+    RecurrentGemma and xLSTM each have their own name for it.
     """
     names = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
     return next((cap for name in names if (cap := getattr(text, name, None)) is not None), None)
@@ -76,31 +76,31 @@ def logit_cap(text: Any) -> float | None:
 
 @torch.no_grad()
 def check_head(model: PreTrainedModel) -> None:
-    """Refuse a model whose losses would be wrong here: tried on a few tokens.
+    """Refuse a model whose losses would be wrong here; tries it on a few tokens.
 
-    A loss is made of the last hidden states by `head_logits`, and rows are trained as if no token
-    saw a later one. Weights on torch's device `meta`, or a kernel that is for another device,
-    cannot be tried.
+    The losses here are computed from the last hidden states by `head_logits`, and assume that no
+    token sees a later one. The trial is skipped for weights on the meta device, and for a kernel
+    that does not run on this device.
 
     Raises:
-        UserError: The model's own logits are others, or depend on later tokens.
+        UserError: The model's own logits differ, or depend on later tokens.
     """
     training, text = model.training, model.config.get_text_config()
-    # Weights of several dtypes, and flash attention in fp32, compute under autocast only.
+    # With weights of several dtypes, or flash attention in fp32, only autocast works.
     mixed = len({p.dtype for p in model.parameters() if p.is_floating_point()}) > 1
     mixed = mixed or is_flash_attention_requested(model.config)
     model.eval()
     try:
         with torch.autocast(model.device.type, torch.bfloat16, enabled=mixed):
             row = _trial_row(model)
-            own, made = _own_and_made(model, row)
+            own, made = _logits_both_ways(model, row)
             begun = model(input_ids=row[:, :4], use_cache=False).logits[0].float()
     except (RuntimeError, ImportError) as error:
         log.info("the model's head is not tried (%s)", type(error).__name__)
         return
     finally:
         model.train(training)
-    close = _rounding(torch.bfloat16 if mixed else next(model.parameters()).dtype)
+    close = _largest_rounding(torch.bfloat16 if mixed else next(model.parameters()).dtype)
     if not _alike(made, own, close):
         raise UserError(
             f"{text.model_type} models make their logits in a way of their own, which the losses "
@@ -115,9 +115,9 @@ def check_head(model: PreTrainedModel) -> None:
 
 @torch.no_grad()
 def head_is_plain(model: PreTrainedModel) -> bool:
-    """Whether `head_logits` of its last hidden states are the model's own logits: tried."""
-    own, made = _own_and_made(model, _trial_row(model))
-    return _alike(made, own, _rounding(model.dtype))
+    """Whether `head_logits` of the last hidden states gives the model's own logits; tries it."""
+    own, made = _logits_both_ways(model, _trial_row(model))
+    return _alike(made, own, _largest_rounding(model.dtype))
 
 
 def _trial_row(model: PreTrainedModel) -> torch.Tensor:
@@ -126,33 +126,35 @@ def _trial_row(model: PreTrainedModel) -> torch.Tensor:
     return torch.tensor([[(7 * i + 3) % vocabulary for i in range(8)]], device=model.device)
 
 
-def _own_and_made(model: PreTrainedModel, row: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(the model's logits[T, V], those that `head_logits` makes) of ids[1, T], in fp32."""
+def _logits_both_ways(
+    model: PreTrainedModel, row: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(the model's own logits[T, V], those by `head_logits`) for ids[1, T], in fp32."""
     own = model(input_ids=row, use_cache=False).logits[0].float()
     hidden = backbone(model)(input_ids=row, use_cache=False).last_hidden_state
     return own, head_logits(model, hidden[0])
 
 
 def _alike(one: torch.Tensor, other: torch.Tensor, close: float) -> bool:
-    return one.shape == other.shape and logits_off(one, other) <= close
+    return one.shape == other.shape and logit_distance(one, other) <= close
 
 
-def _rounding(dtype: torch.dtype) -> float:
-    """The largest `logits_off` that rounding in this dtype explains."""
+def _largest_rounding(dtype: torch.dtype) -> float:
+    """The largest `logit_distance` that rounding in this dtype can cause."""
     return 1e-3 if dtype == torch.float32 else 0.05
 
 
-def logits_off(one: torch.Tensor, other: torch.Tensor) -> float:
-    """The relative distance of two logits[..., V]; adding a constant to a row changes nothing."""
+def logit_distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    """The relative distance of two logits[..., V], up to a constant in each row."""
     one, other = (each - each.mean(-1, keepdim=True) for each in (one, other))
     return float((one - other).norm() / other.norm().clamp(min=1e-12))
 
 
 def logit_scale(text: Any) -> float:
-    """What a model of this text config multiplies its logits by, as in TRL's fused head.
+    """The factor of the logits by a model's text config, as in TRL's fused head.
 
     Cohere calls it logit_scale, Falcon-H1 lm_head_multiplier. Granite divides by logits_scaling,
-    HyperCLOVA X multiplies by it; Inkling divides by a multiplier of its width.
+    HyperCLOVA X multiplies by it. Inkling divides by logits_mup_width_multiplier.
     """
     if getattr(text, "logits_mup_width_multiplier", None) is not None:
         return 1 / float(text.logits_mup_width_multiplier)

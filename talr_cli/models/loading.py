@@ -1,4 +1,4 @@
-"""How a model is loaded, in which dtype and on which device; weights that do not fit are refused.
+"""Loads a model in a dtype on a device, and refuses weights that do not fit.
 
 Knows nothing about data or training, nor where the files came from.
 """
@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.errors import UserError, reason_of
-from talr_cli.models.adapter import check_adapter, merged, say_untied, whole
+from talr_cli.models.adapter import check_adapter, full_model_source, load_and_merge, mark_untied
 from talr_cli.models.config import ModelConfig
-from talr_cli.models.saving import cast
+from talr_cli.models.saving import cast_weights
 from talr_cli.models.sources import ModelSource
-from talr_cli.models.weight_files import stored_kind
+from talr_cli.models.weight_files import stored_dtype_name
 from talr_cli.runs.atomic import ANOTHER, read_object
 
 if TYPE_CHECKING:
@@ -34,36 +34,41 @@ def load_model(
     device: str,
     quantization: Any = None,
 ) -> PreTrainedModel:
-    """The model in `dtype` ("auto": as stored) on `device`; an adapter is merged into its base.
+    """Load a model; an adapter is merged into its base, in fp32.
 
-    The merge is done in fp32, as after a training. `quantization` is a config of transformers, by
-    which the weights of a model that is no adapter are quantised as they are read.
+    Args:
+        dtype: "auto": as stored.
+        quantization: A quantisation config of transformers, by which the weights of a model that is
+            not an adapter are quantised while they are read.
+
+    Raises:
+        UserError: The model cannot be loaded, or its weights do not fit.
     """
     import torch
 
     quantized: dict[str, Any] = {}
     if quantization is not None:
         quantized = {"quantization_config": quantization, "device_map": {"": device}}
-    with _refused(source):
-        base = whole(source, config)
+    with _one_line_errors(source):
+        base = full_model_source(source, config)
         if base is not source:
             target = stored_dtype(base) if isinstance(dtype, str) else dtype
-            model = cast(merged(_load(base, config, torch.float32), source), target)
+            model = cast_weights(load_and_merge(_load(base, config, torch.float32), source), target)
         else:
             model = _load(source, config, dtype, **quantized)
     return model if quantized else model.to(device)
 
 
-def without_weights(source: ModelSource, config: ModelConfig) -> PreTrainedModel:
-    """The model, or an adapter's base, on torch's device `meta`.
+def load_without_weights(source: ModelSource, config: ModelConfig) -> PreTrainedModel:
+    """Create the model, or an adapter's base, on the meta device, without reading weights.
 
-    Names and shapes of the weights are read and must fit. It takes a moment and no memory.
+    Names and shapes of the weights are checked. It takes a moment and no memory.
 
     Raises:
-        UserError: As `load_model` does.
+        UserError: The same as by `load_model`.
     """
-    with _refused(source):
-        base = whole(source, config)
+    with _one_line_errors(source):
+        base = full_model_source(source, config)
         model = _load(base, config, "auto", device_map="meta")
         if base is not source:
             check_adapter(model, source)
@@ -71,10 +76,10 @@ def without_weights(source: ModelSource, config: ModelConfig) -> PreTrainedModel
 
 
 @contextmanager
-def _refused(source: ModelSource) -> Iterator[None]:
-    """Inside, any error of transformers, PEFT or safetensors becomes a UserError of one line.
+def _one_line_errors(source: ModelSource) -> Iterator[None]:
+    """Turn any error of transformers, PEFT or safetensors into a UserError of one line.
 
-    Their warnings are not shown: what they warn of is either refused here or meant.
+    Their warnings are suppressed: they are about what is either refused here or intended.
     """
     try:
         with warnings.catch_warnings():
@@ -82,7 +87,7 @@ def _refused(source: ModelSource) -> Iterator[None]:
             yield
     except UserError:
         raise
-    except Exception as error:  # a damaged file raises errors of any kind in them
+    except Exception as error:  # a damaged file may cause errors of any kind
         reason = reason_of(error, most=300)
         if "custom code" in reason:
             reason += " If you trust it, set model.trust_remote_code=true."
@@ -97,7 +102,7 @@ def _load(
     transformers.utils.logging.disable_progress_bar()
     model_class = getattr(transformers, config.architecture or "AutoModelForCausalLM")
     if "_attn_implementation" in (source.directory / "config.json").read_text(encoding="utf-8"):
-        # An attention kernel in the file would win over the one that is asked for.
+        # The attention kernel that the file names would override the config's.
         made_by = getattr(model_class, "config_class", None) or transformers.AutoConfig
         where["config"] = made_by.from_pretrained(
             source.directory, trust_remote_code=config.trust_remote_code
@@ -114,16 +119,16 @@ def _load(
         **where,
     )
     if config.key_mapping:
-        # transformers would try to undo these renamings when it saves, and fail; besides, the names
-        # would not be those of the class that the saved config names.
+        # transformers would try to undo these renamings when it saves the model, and fail. Besides,
+        # the names would not be those of the class that the saved config names.
         model._weight_conversions = [
             one
             for one in model._weight_conversions
             if not set(one.source_patterns) & set(config.key_mapping)
         ]
     _check_fit(model, report, source, config)
-    if model.device.type != "meta" and say_untied(model):
-        # transformers loads both, whatever the config says.
+    if model.device.type != "meta" and mark_untied(model):
+        # transformers loads both matrices, whatever the config says.
         log.warning(
             "%s: its config.json says that the head is the embedding (tie_word_embeddings), but "
             "its files hold a head of its own: that one is used, and a model saved here says so",
@@ -135,15 +140,16 @@ def _load(
 def _check_fit(
     model: Any, report: dict[str, Any], source: ModelSource, config: ModelConfig
 ) -> None:
-    """Refuse weights that are not those of the model: transformers only warns and goes on.
+    """Refuse weights that do not fit the model, about which transformers only warns.
 
     Raises:
-        UserError: Some are missing, of another shape, or left over; or an answer could not end.
+        UserError: Weights are missing, of another shape or left over, or generation_config.json is
+            damaged.
     """
     generation = source.directory / "generation_config.json"
     if generation.exists():
-        read_object(generation, ANOTHER)  # transformers would do without it
-    for name in ("eos_token_id", "bos_token_id", "pad_token_id"):  # what answers begin and end by
+        read_object(generation, ANOTHER)  # transformers would ignore a damaged one
+    for name in ("eos_token_id", "bos_token_id", "pad_token_id"):
         ids = getattr(model.generation_config, name)
         numbers = ids if isinstance(ids, list) else [0 if ids is None else ids]
         if not all(type(one) is int and abs(one) < 2**31 for one in numbers):
@@ -167,7 +173,7 @@ def _check_fit(
     left_over = sorted(
         name
         for name in report["unexpected_keys"]
-        if config.architecture is None or not _of_another_part(model, name)
+        if config.architecture is None or not _is_outside_language_model(model, name)
     )
     if left_over:
         raise UserError(
@@ -177,8 +183,8 @@ def _check_fit(
         )
 
 
-def _of_another_part(model: Any, name: str) -> bool:
-    """Whether a weight lies beside the language model, and not in one more layer of it."""
+def _is_outside_language_model(model: Any, name: str) -> bool:
+    """Whether a weight belongs to another part than the language model, such as a vision tower."""
     module, *rest = name.split(".")
     while rest and hasattr(model, module):
         model, (module, *rest) = getattr(model, module), rest
@@ -186,17 +192,21 @@ def _of_another_part(model: Any, name: str) -> bool:
 
 
 def stored_dtype(source: ModelSource) -> torch.dtype:
-    """The dtype that the checkpoint's config names, or else that of its weights."""
+    """The dtype that the checkpoint's config names, else that of its weights."""
     import torch
 
     config = json.loads((source.directory / "config.json").read_text(encoding="utf-8"))
     text = config.get("text_config", {})
     name = config.get("dtype") or config.get("torch_dtype") or text.get("dtype")
-    return getattr(torch, name or stored_kind(source.directory))
+    return getattr(torch, name or stored_dtype_name(source.directory))
 
 
 def choose_device(device: str) -> str:
-    """`auto` is the GPU when there is one: CUDA's, or that of an Apple machine."""
+    """Resolve `auto`: a CUDA GPU if there is one, else an Apple GPU, else the CPU.
+
+    Raises:
+        UserError: torch does not see the device that was typed.
+    """
     import torch
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -219,15 +229,15 @@ def bf16_is_fast(device: str) -> bool:
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device == "mps" or not torch.backends.mkldnn.is_available():
-        return False  # Apple's GPUs have it, but we could not try it there
+        return False  # Apple's GPUs support it, but it was never tried there
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def choose_precision(precision: str, device: str) -> tuple[str, str]:
-    """(bf16, fp16 or fp32; why): what a training computes in on a device (cpu, cuda, mps).
+    """(bf16, fp16 or fp32, the reason): the precision of a training on a device (cpu, cuda, mps).
 
     Raises:
-        UserError: The device cannot train so.
+        UserError: The device cannot train in this precision.
     """
     if precision == "fp16" and device == "cpu":
         raise UserError("trainer.precision=fp16 needs a GPU: use trainer.precision=bf16 or fp32")

@@ -1,6 +1,6 @@
-"""A model that is named or stored in another form than talr reads: what to type or do instead.
+"""Recognises models in formats that talr does not read, and says what to do instead.
 
-No file is opened: pickles run code, and names say what a file is.
+No file is opened, as pickles run code; file names are enough.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _SHARDS = (
     "shards of torch.distributed (FSDP)",
     "`accelerate merge-weights` makes safetensors of them",
 )
-# What lies in a folder, what that is, and what makes a checkpoint of it.
+# (pattern of files in a folder, what they are, how to make a checkpoint of them).
 _FORMS = (
     ("*.gguf", "a GGUF file", "give the model that it was made of"),
     ("*.distcp", *_SHARDS),
@@ -34,8 +34,8 @@ _FORMS = (
 )
 
 
-def what_lacks(folder: Path) -> str | None:
-    """Why a folder is no checkpoint or adapter in safetensors, in one line; None where it is."""
+def why_no_checkpoint(folder: Path) -> str | None:
+    """Why a folder is not a checkpoint or adapter in safetensors, in one line; None if it is."""
     settings = ("config.json", "adapter_config.json")
     if any((folder / name).is_file() for name in settings):
         if any(folder.glob("*.safetensors")):
@@ -52,8 +52,8 @@ def what_lacks(folder: Path) -> str | None:
     return lacks + way_out
 
 
-def as_hub_id(path: str) -> str | None:
-    """What to type for a model of the hub that is named by its address; None for a plain id."""
+def suggest_hub_id(path: str) -> str | None:
+    """What to type for a model that is given by its address on the hub; None for a plain id."""
     named = re.fullmatch(
         r"(?:(?:https?://)?(?:huggingface\.co|hf\.co)/)?([\w.-]+/[\w.-]+)"
         r"(?:(?:@|/(?:tree|blob|resolve)/)([\w.-]+).*)?/*",

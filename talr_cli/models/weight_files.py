@@ -1,6 +1,7 @@
-"""Which files of a folder hold a model's weights: those that transformers loads, and no others.
+"""Which files of a folder have a model's weights: exactly those that transformers loads.
 
-Folders hold more: copies in another layout (`consolidated.safetensors`), shards of an earlier save.
+A folder may have more, such as a copy in another layout (`consolidated.safetensors`) or shards of
+an earlier save.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ _KINDS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat1
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """In the order in which they are read: where two hold a tensor of one name, the last counts.
+    """The files in the order in which they are read; of tensors with the same name the last counts.
 
-    Empty where the folder's files have other names.
+    Empty if the folder's files have other names.
 
     Raises:
         UserError: The index of several files is damaged.
@@ -35,7 +36,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def files_of_tensors(folder: Path) -> dict[str, Path]:
-    """Tensor name -> the file that it is read from."""
+    """{name of a tensor: the file that it is read from}."""
     from safetensors import safe_open
 
     names: dict[str, Path] = {}
@@ -45,8 +46,8 @@ def files_of_tensors(folder: Path) -> dict[str, Path]:
     return names
 
 
-def stored_kind(folder: Path) -> str:
-    """torch's name for the dtype of the first floating-point tensor, as transformers chooses it."""
+def stored_dtype_name(folder: Path) -> str:
+    """torch's name of the dtype of the first floating-point tensor, as transformers chooses it."""
     from safetensors import safe_open
 
     for file in weight_files(folder):

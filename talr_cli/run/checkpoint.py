@@ -16,11 +16,11 @@ from talr_cli.data.rendering import Renderer, load_renderer
 from talr_cli.errors import of_run
 from talr_cli.evaluation.self_score import check_prompts
 from talr_cli.fields import plain
-from talr_cli.models.adapter import whole
-from talr_cli.models.checkpoints import checkpoint, run_of
-from talr_cli.models.checks import check_loads, check_weights, same_tokens
+from talr_cli.models.adapter import full_model_source
+from talr_cli.models.checkpoints import find_run, resolve_checkpoint
+from talr_cli.models.checks import check_loads, check_weights, share_vocabulary
 from talr_cli.models.loading import choose_device
-from talr_cli.models.sources import ModelSource, resolve
+from talr_cli.models.sources import ModelSource, resolve_model
 from talr_cli.run import record
 from talr_cli.run.config import EvalConfig
 from talr_cli.run.identity import identity
@@ -70,9 +70,11 @@ def score_checkpoint(
     splits = load_test(config.dataset)
     tests = record.domain_rows(config.domain, splits)  # refuses what could not be scored
     device = choose_device(config.device)
-    base = resolve(config.model)
+    base = resolve_model(config.model)
     source = (
-        base if config.ckpt is None else checkpoint(config.ckpt, run_of(config.ckpt), config.model)
+        base
+        if config.ckpt is None
+        else resolve_checkpoint(config.ckpt, find_run(config.ckpt), config.model)
     )
     settings = check_loads(source, config.model, to_train=False)
     check_weights(source, settings, config.model)
@@ -168,8 +170,8 @@ def _has_base(
 ) -> bool:
     """Whether drift from the model of model.path can be measured; warns if not."""
     model = config.model
-    ours, theirs = whole(source, model), whole(base, model)
-    if not same_tokens(settings, renderer.tokenizer, theirs):
+    ours, theirs = full_model_source(source, model), full_model_source(base, model)
+    if not share_vocabulary(settings, renderer.tokenizer, theirs):
         log.warning(
             "no drift is measured: model.path=%s has other tokens than %s; name the model that "
             "this one was trained from with model.path",
@@ -187,9 +189,9 @@ def _has_base(
 def follow_scoring(config: EvalConfig) -> None:
     """What the other ranks do: compute their share of what rank 0 orders."""
     from talr_cli.evaluation.data_parallel import Follower
-    from talr_cli.evaluation.evaluate import load_ready
+    from talr_cli.evaluation.evaluate import load_to_score
 
-    follower = Follower(partial(load_ready, device=choose_device(config.device)))
+    follower = Follower(partial(load_to_score, device=choose_device(config.device)))
     for order in ranks.orders():
         follower.answer(order)
 
@@ -225,5 +227,5 @@ def checkpoint_name(ckpt: str | None) -> str:
     """The name in tables of a model that is scored outside of its run: `base`, or by its path."""
     if ckpt is None:
         return "base"
-    run = run_of(ckpt)
+    run = find_run(ckpt)
     return Path(ckpt).name if run is None else run.path.resolve().name

@@ -18,7 +18,7 @@ from talr_cli.fields import part, value
 from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
 from talr_cli.methods.method import Method
 from talr_cli.methods.optimizers import Optimizer
-from talr_cli.methods.replay import OtherRows
+from talr_cli.methods.replay import ReplayedRows
 from talr_cli.methods.schedules import Schedule
 from talr_cli.models.config import ModelConfig
 from talr_cli.ranks import DEVICE, DEVICES, DistributedConfig
@@ -124,7 +124,7 @@ class TrainConfig:
     adapter: Adapter | None = part("weights trained in place of the model's own", None)
     regulariser: Regulariser | None = part("what holds the model to its base", None)
     merge: Merge | None = part("how the base and the tuned model are combined", None)
-    replay: OtherRows | None = part("rows trained on besides the domain's own", None)
+    replay: ReplayedRows | None = part("rows trained on besides the domain's own", None)
     schedule: Schedule = part("how the learning rate changes over the steps")
     optimizer: Optimizer = part("how gradients change the weights")
     trainer: TrainerConfig

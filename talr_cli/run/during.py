@@ -29,7 +29,7 @@ def score_in_own_process(point: Run, stop: Stop) -> None:
     if ranks.world_size() > 1:
         log.info("score_during: with several processes points are scored after the training")
         return
-    device_memory.give_back()  # for the other process
+    device_memory.release_memory()  # for the other process
     told = point.directory.path / "eval.log"
     # Spawned: a fork of a process that holds a GPU or threads is not safe.
     process = multiprocessing.get_context("spawn").Process(

@@ -12,9 +12,9 @@ from itertools import chain
 from typing import Any
 
 from talr_cli import ranks
-from talr_cli.methods.replay import spread
+from talr_cli.methods.replay import assign_replayed_rows
 from talr_cli.models import device_memory
-from talr_cli.models.checks import length_switch
+from talr_cli.models.checks import rope_switch_length
 from talr_cli.models.shape import Shape, shape_of
 from talr_cli.run.prepare import Run
 from talr_cli.runs.atomic import ANOTHER, read_object
@@ -49,7 +49,7 @@ def _there(device: str) -> float:
 def _check_state(run: Run, shape: Shape, there: float) -> None:
     where = "of the GPU are free" if run.device == "cuda" else "is what this machine has"
     how = _arithmetic(run, half=True)
-    planner.check_state(run.config.model.name, shape, run.method, how, there, where)
+    planner.check_minimum(run.config.model.name, shape, run.method, how, there, where)
 
 
 def cut_up(run: Run, half: bool) -> TrainerConfig:
@@ -76,7 +76,7 @@ def cut_up(run: Run, half: bool) -> TrainerConfig:
     log.info("%s", plan.line(max(1, trainer.batch_size // how.ranks)))
     if not plan.fits:
         longest = max(len(row.input_ids) for row in chain(run.rows, run.general))
-        log.warning("%s", planner.warning(plan, shape, run.method, how, longest))
+        log.warning("%s", planner.overrun_warning(plan, shape, run.method, how, longest))
     return replace(trainer, micro_batch_size=plan.rows, gradient_checkpointing=plan.checkpointing)
 
 
@@ -84,7 +84,7 @@ def _one_by_one_if_need_be(run: Run) -> TrainerConfig:
     """The trainer's config, with single rows if a long one would change others' positions."""
     trainer = run.config.trainer
     settings = read_object(run.source.directory / "config.json", ANOTHER)
-    switch = length_switch(settings)
+    switch = rope_switch_length(settings)
     longest = max(len(row.input_ids) for row in chain(run.rows, run.general))
     if switch is None or longest <= switch or trainer.micro_batch_size == 1:
         return trainer
@@ -102,14 +102,14 @@ def _plan(
     attention = run.config.model.attention
     joined, varlen = expected_kernel(shape, trainer, attention, how.half, run.device)
     along, of_along = _taken_along(run)
-    rows = planner.Rows(
+    rows = planner.RowLengths(
         [len(row.input_ids) for row in run.rows],
         [len(row.targets) + more for row, more in zip(run.rows, of_along, strict=True)],
         joined=joined,
         along=along,
         varlen=varlen,
     )
-    return planner.choose(shape, run.method, trainer, how, rows, free)
+    return planner.choose_plan(shape, run.method, trainer, how, rows, free)
 
 
 def expected_kernel(
@@ -123,7 +123,7 @@ def expected_kernel(
 
     flash = attention not in ("sdpa", "eager")
     of_torch = device == "cuda" and attention == "sdpa" and half
-    kernel = flash or (of_torch and varlen.kernel() is not None)
+    kernel = flash or (of_torch and varlen.find_kernel() is not None)
     joined = trainer.padding_free
     if joined is None:
         joined = shape.linear is None and (kernel or device == "cpu")
@@ -135,7 +135,9 @@ def _taken_along(run: Run) -> tuple[list[list[int]], list[int]]:
     if run.method.replay is None or not run.general:
         return [[] for _ in run.rows], [0] * len(run.rows)
     targets = [len(row.targets) for row in run.general]
-    taken = spread([len(row.targets) for row in run.rows], targets, run.method.replay.share)
+    taken = assign_replayed_rows(
+        [len(row.targets) for row in run.rows], targets, run.method.replay.share
+    )
     return (
         [[len(run.general[index].input_ids) for index in some] for some in taken],
         [sum(targets[index] for index in some) for some in taken],

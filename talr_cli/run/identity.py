@@ -24,7 +24,7 @@ def identity(config: TrainConfig | EvalConfig, model_fingerprint: str) -> str:
     content["model"]["fingerprint"] = model_fingerprint
     if isinstance(config, EvalConfig):
         content["dataset"] = scored_data(config.dataset)
-    if isinstance(config, TrainConfig) and config.objective.sees_a_pass:
+    if isinstance(config, TrainConfig) and config.objective.depends_on_micro_batch:
         rows, all_rows = config.trainer.rows_at_once, config.trainer.batch_size
         if rows not in (None, all_rows):  # untyped, batches are not cut up under such an objective
             content["trainer"]["micro_batch_size"] = rows

@@ -19,7 +19,7 @@ from talr_cli import progress, ranks
 from talr_cli.errors import UserError
 from talr_cli.fields import plain
 from talr_cli.interruption import Stop, stop_requests
-from talr_cli.methods.averaging import interpolate, same_tensors
+from talr_cli.methods.averaging import have_same_tensor_names, interpolate
 from talr_cli.methods.checks import share_of_weight
 from talr_cli.models import device_memory
 from talr_cli.run import out_of_memory
@@ -61,7 +61,7 @@ def training_of(points: Sequence[Run] = ()) -> MakeModel:
         with stop_requests(STOPPING) as stop, warnings.catch_warnings():
             # PEFT says so at every save of an adapter; which tokens there are was checked before.
             warnings.filterwarnings("ignore", "Could not find a config file in")
-            # And of a head that is the embedding it says what `merge` sees to.
+            # And of a head that is the embedding it says what `merge_adapter` sees to.
             warnings.filterwarnings("ignore", "Model with `tie_word_embeddings=True`")
             warnings.filterwarnings("ignore", "Input and output embeddings are no longer tied")
             with out_of_memory.told(run):
@@ -70,7 +70,7 @@ def training_of(points: Sequence[Run] = ()) -> MakeModel:
                 raise RuntimeError("only the first rank owns a run")
             _save(run, *trained)
         del trained
-        device_memory.give_back()  # what scores may be another process
+        device_memory.release_memory()  # what scores may be another process
 
     return make
 
@@ -82,10 +82,10 @@ def follow(runs: Sequence[Run]) -> None:
         runs: All runs that rank 0 may order to be trained.
     """
     from talr_cli.evaluation.data_parallel import Follower
-    from talr_cli.evaluation.evaluate import load_ready
+    from talr_cli.evaluation.evaluate import load_to_score
 
     known = {one.identity: one for one in runs}
-    follower = Follower(partial(load_ready, device=runs[0].device))
+    follower = Follower(partial(load_to_score, device=runs[0].device))
     for order in ranks.orders():
         if isinstance(order, tuple) and order[0] == TRAIN:
             _, which, points = order
@@ -103,7 +103,7 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
 
     def make(run: Run, tracker: Tracker) -> None:
         from talr_cli.models import loading, sources
-        from talr_cli.models.adapter import is_tied, untied
+        from talr_cli.models.adapter import is_tied, untie
         from talr_cli.training.loop import weight_changes
 
         log.info("averaging: %g of %s", alpha, tuned.path)
@@ -113,12 +113,12 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
             raise UserError(f"{tuned.training} is missing: delete {tuned.model} to train it again")
         base, config = run.source.directory, run.config.model
         with tempfile.TemporaryDirectory() as exported, made_whole(run.directory.model) as into:
-            if not same_tensors(base, tuned.model):
+            if not have_same_tensor_names(base, tuned.model):
                 # Names on disk may differ from those that transformers saves; and an adapter on the
                 # embedding has given the run a head of its own.
                 base, whole = Path(exported), run.load_base()
-                made = loading.without_weights(sources.directory_source(tuned.model), config)
-                (whole if is_tied(made) else untied(whole)).save_pretrained(base)
+                made = loading.load_without_weights(sources.directory_source(tuned.model), config)
+                (whole if is_tied(made) else untie(whole)).save_pretrained(base)
             for file in tuned.model.iterdir():
                 if file.suffix != ".safetensors":
                     shutil.copy2(file, into)
@@ -143,7 +143,7 @@ def _shares(run: Run, alpha: float) -> Callable[[str], float]:
     merge: Any = run.config.merge
     if not hasattr(merge, "share_of"):
         return lambda tensor: alpha
-    text = loading.without_weights(run.source, run.config.model).config.get_text_config()
+    text = loading.load_without_weights(run.source, run.config.model).config.get_text_config()
     return partial(share_of_weight, merge, layers=text.num_hidden_layers)
 
 
@@ -175,7 +175,7 @@ def _train(
         found = str(error)
     # Not inside of `except`, where the error keeps the model in memory.
     log.warning(MAY_DIFFER, f"{found}; the training begins again without one")
-    device_memory.give_back()
+    device_memory.release_memory()
     if ranks.is_main():
         step, _ = run.directory.last_checkpoint() or (0, None)
         run.directory.cut_metrics(step)
@@ -191,11 +191,11 @@ def _trained(
     deterministic: bool,
 ) -> tuple[Any, dict[str, Any]] | None:
     """As `_train`; `facts` go into the `training` results as they are."""
-    from talr_cli.training.determinism import same_bits
+    from talr_cli.training.determinism import deterministic_sums
     from talr_cli.training.loop import TrainingData, make_trainer, train
 
     config, renderer = run.config, run.renderer
-    shown = renderer.marked(run.rows[0])
+    shown = renderer.mark_targets(run.rows[0])
     log.info("one training row, trained tokens between ⟦ and ⟧:\n%s", shown)
 
     def load_plain() -> Any:
@@ -203,8 +203,8 @@ def _trained(
         return model if adapter is None else adapter.wrap(model, config.model.path)
 
     setting = setting_of(config, run.device)
-    setting = replace(setting, trainer=cut_up(run, setting.half is not None))
-    model = _load_to_train(run, setting.half)
+    setting = replace(setting, trainer=cut_up(run, setting.autocast_dtype is not None))
+    model = _load_to_train(run, setting.autocast_dtype)
     trainer = make_trainer(
         setting,
         model,
@@ -217,7 +217,7 @@ def _trained(
         config.model.path,
     )
     keeps = {point.config.at: partial(_keep, point, stop) for point in points}
-    with same_bits(deterministic, model, run.device):
+    with deterministic_sums(deterministic, model, run.device):
         return train(trainer, run.directory, tracker, stop, load_plain, config.at, keeps)
 
 
@@ -237,7 +237,7 @@ def _load_to_train(run: Run, half: torch.dtype | None) -> Any:
     if ranks.is_sharded(config.distributed):
         return _load_fp32(run, "cpu")  # FSDP2 splits up weights of one dtype
     if config.optimizer.bf16_weights:
-        return saving.cast(_load_fp32(run, "cpu"), torch.bfloat16).to(run.device)
+        return saving.cast_weights(_load_fp32(run, "cpu"), torch.bfloat16).to(run.device)
     if base_dtype == "float32":
         return _load_fp32(run, run.device)
     return load_frozen(run.source, config.model, base_dtype, half, run.device)
@@ -267,7 +267,7 @@ def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
     import torch
 
     from talr_cli.models import loading, saving
-    from talr_cli.models.adapter import merge
+    from talr_cli.models.adapter import merge_adapter
     from talr_cli.models.head import causal_lm
     from talr_cli.training.loop import weight_changes
 
@@ -276,7 +276,7 @@ def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
     if trained is not model:
         with made_whole(directory.adapter) as building:
             trained.save_pretrained(building)
-        model = merge(trained)
+        model = merge_adapter(trained)
     if config.trainer.save_dtype == "auto":
         save_dtype = loading.stored_dtype(run.source)
     else:
@@ -291,7 +291,7 @@ def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
         100 * changes["changed_share_saved"],
     )
     with progress.work("saving the model"):
-        saving.cast(model, save_dtype)
+        saving.cast_weights(model, save_dtype)
         saving.save_model(
             model,
             run.renderer.tokenizer,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from talr_cli import ranks
 from talr_cli.errors import UserError
 from talr_cli.methods.regularisers import L2
-from talr_cli.models.device_memory import ran_out
+from talr_cli.models.device_memory import is_out_of_memory
 from talr_cli.run.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -29,20 +29,20 @@ def told(run: Run) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not ran_out(error):
+        if not is_out_of_memory(error):
             raise
         raise UserError(f"{_numbers(run, error)}: {_way_out(run.config)}") from error
 
 
 def _numbers(run: Run, error: Exception) -> str:
-    from talr_cli.training.spent import peak_memory
+    from talr_cli.training.spent import peak_memory_gib
 
     match = _BYTES.search(str(error))
     wanted = "" if match is None else f" for {float(match[1]) * _UNITS[match[2]] / 2**30:.2f} GiB"
     where = "the GPU's" if run.device == "cuda" else "this machine's"
     return (
         f"training ran out of {where} memory: there was no room{wanted} more, "
-        f"{peak_memory(run.device):.2f} GiB were taken at most"
+        f"{peak_memory_gib(run.device):.2f} GiB were taken at most"
     )
 
 
@@ -51,7 +51,7 @@ def _way_out(config: TrainConfig) -> str:
     trainer, regulariser = config.trainer, config.regulariser
     same = []
     micro = trainer.micro_batch_size if isinstance(trainer.micro_batch_size, int) else None
-    may_cut = not config.objective.sees_a_pass
+    may_cut = not config.objective.depends_on_micro_batch
     if may_cut and trainer.batch_size > ranks.world_size() and micro != 1:
         # Without one, the planner has overestimated what fits: 1 row is the safe choice.
         less = max(size for size in range(1, micro) if micro % size == 0) if micro else 1

@@ -8,11 +8,11 @@ from functools import partial
 
 from talr_cli import ranks
 from talr_cli.data.base import Example
-from talr_cli.data.encoding import rows_to_train
+from talr_cli.data.encoding import encode_training_rows
 from talr_cli.data.rendering import Renderer, RowError
 from talr_cli.errors import UserError
 from talr_cli.methods.replay import SelfReplay
-from talr_cli.models.device_memory import give_back
+from talr_cli.models.device_memory import release_memory
 from talr_cli.run.prepare import Run
 
 log = logging.getLogger(__name__)
@@ -38,23 +38,23 @@ def with_own_rows(run: Run) -> tuple[Run, dict[str, int]]:
         )
     limit = run.config.trainer.max_length
     # An answer that the template would change is left out: it would not be the base's own.
-    rows = rows_to_train(
+    rows = encode_training_rows(
         examples, run.renderer, limit, "answers of the base", skip=True, max_bad_share=1.0
     ).shuffled(run.config.seed)
     facts = {"own_answers": asked, "own_rows": len(rows)}
     if replay.share == 1:
         return replace(run, rows=rows, general=[]), facts
-    log.info("one of them, trained tokens between ⟦ and ⟧:\n%s", run.renderer.marked(rows[0]))
+    log.info("one of them, trained tokens between ⟦ and ⟧:\n%s", run.renderer.mark_targets(rows[0]))
     return replace(run, general=rows), facts
 
 
 def _right(run: Run, replay: SelfReplay) -> tuple[list[Example], int]:
     """(the right answers, how many answers were drawn)."""
     from talr_cli.evaluation.domain import answer_budget
-    from talr_cli.evaluation.evaluate import load_ready
-    from talr_cli.evaluation.generation import DRAWN_AT_ONCE
+    from talr_cli.evaluation.evaluate import load_to_score
+    from talr_cli.evaluation.generation import SAMPLED_AT_ONCE
     from talr_cli.evaluation.memory import BatchSize
-    from talr_cli.evaluation.own_answers import right_answers
+    from talr_cli.evaluation.own_answers import correct_answers
     from talr_cli.models.checks import check_loads
 
     scorer = run.splits.scorer
@@ -62,8 +62,8 @@ def _right(run: Run, replay: SelfReplay) -> tuple[list[Example], int]:
         raise ValueError("replay=self without a scorer")
     config, renderer = run.config, run.renderer
     asked = [one for one in run.splits.train if _is_rendered(renderer, one)]
-    found = right_answers(
-        partial(load_ready, run.source, config.model, run.device),
+    found = correct_answers(
+        partial(load_to_score, run.source, config.model, run.device),
         f"{run.source.fingerprint} {run.device}",
         check_loads(run.source, config.model, to_train=True),
         renderer,
@@ -72,9 +72,9 @@ def _right(run: Run, replay: SelfReplay) -> tuple[list[Example], int]:
         replay.max_new_tokens or answer_budget(asked, renderer),
         replay.samples,
         replay.temperature,
-        BatchSize(DRAWN_AT_ONCE),
+        BatchSize(SAMPLED_AT_ONCE),
     )
-    give_back()  # the base, before another copy of it is loaded
+    release_memory()  # the base, before another copy of it is loaded
     return found, len(asked) * replay.samples
 
 

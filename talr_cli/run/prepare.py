@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 from talr_cli import ranks
 from talr_cli.data.base import Splits
 from talr_cli.data.duplicates import check_overlap
-from talr_cli.data.encoding import rows_of_dataset, rows_to_train
+from talr_cli.data.encoding import encode_dataset_rows, encode_training_rows
 from talr_cli.data.loading import load
 from talr_cli.data.rendering import Rendered, Renderer, load_renderer
 from talr_cli.errors import UserError, failure_of, place_of, reason_of
-from talr_cli.evaluation.self_score import check_tests
+from talr_cli.evaluation.self_score import check_test_rows
 from talr_cli.fields import target_of
 from talr_cli.methods.checks import check_objective, check_schedule
 from talr_cli.methods.method import Method
 from talr_cli.methods.replay import Replay, SelfReplay
-from talr_cli.models.adapter import is_changed
+from talr_cli.models.adapter import has_adapter
 from talr_cli.models.checks import (
     check_length,
     check_loads,
@@ -33,8 +33,8 @@ from talr_cli.models.checks import (
     check_weights,
 )
 from talr_cli.models.frozen import check_base_dtype
-from talr_cli.models.loading import choose_device, choose_precision, without_weights
-from talr_cli.models.sources import ModelSource, resolve
+from talr_cli.models.loading import choose_device, choose_precision, load_without_weights
+from talr_cli.models.sources import ModelSource, resolve_model
 from talr_cli.run.config import TrainConfig
 from talr_cli.run.identity import identity
 from talr_cli.run.record import domain_rows
@@ -106,7 +106,7 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
         from talr_cli.training.compiled import check_compiler
 
         check_compiler(device, sharded)
-    source = resolve(config.model)
+    source = resolve_model(config.model)
     settings = check_loads(source, config.model, to_train=True)
     check_weights(source, settings, config.model)
     check_top_k(settings, config.objective.top_k)
@@ -123,7 +123,7 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
         lacks = "scorer" if splits.scorer is None else "test rows: dataset.test=FILE gives them"
         log.warning("there will be no domain score: the dataset has no %s", lacks)
     if config.eval and splits.scorer is not None:
-        check_tests(settings, renderer, tests, splits.scorer, config.domain)
+        check_test_rows(settings, renderer, tests, splits.scorer, config.domain)
     found = "auto: no GPU is seen" if device == "cpu" else "auto: the GPU"
     found = found if config.device == "auto" else "as asked for"
     log.info("device: %s (%s), precision: %s (%s)", device, found, precision, why)
@@ -176,7 +176,7 @@ def _check_adapter(config: TrainConfig, source: ModelSource) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the training shows them
-            model = without_weights(source, config.model)
+            model = load_without_weights(source, config.model)
             modules = [name for name, _ in model.named_modules()]
             adapted = adapter.wrap(model, config.model.path)
     except NotImplementedError:
@@ -199,7 +199,7 @@ def _check_adapter(config: TrainConfig, source: ModelSource) -> None:
         )
     if not any(one.requires_grad for one in adapted.parameters()):
         raise UserError(f"adapter: wrap of {name} leaves no weight to train: all are frozen")
-    if is_changed(adapted.get_output_embeddings()):
+    if has_adapter(adapted.get_output_embeddings()):
         raise UserError(
             "adapter.target_modules names the model's head, whose adapter would not be trained: "
             "losses are computed from the head's own matrix; leave it out"
@@ -216,7 +216,7 @@ def _replay_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> Seq
         )
     if not isinstance(config.replay, Replay):
         return []
-    rows = rows_to_train(
+    rows = encode_training_rows(
         config.replay.examples(), renderer, config.trainer.max_length, "replay rows", skip=None
     )
     if not rows:
@@ -225,7 +225,7 @@ def _replay_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> Seq
 
 
 def _training_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> Sequence[Rendered]:
-    rows = rows_of_dataset(config.dataset, splits.train, renderer, config.trainer.max_length)
+    rows = encode_dataset_rows(config.dataset, splits.train, renderer, config.trainer.max_length)
     if not rows:
         raise UserError(f"dataset={config.dataset.name} has no training row")
     # Rows that are not scored may be those that are trained on.
@@ -237,7 +237,7 @@ def _validation_rows(config: TrainConfig, splits: Splits, renderer: Renderer) ->
     """Those whose loss is asked for."""
     dataset, limit = config.dataset, config.trainer.max_length
     if config.trainer.validate:
-        rows = rows_of_dataset(dataset, splits.validation, renderer, limit, "validation rows")
+        rows = encode_dataset_rows(dataset, splits.validation, renderer, limit, "validation rows")
         if not rows:
             where = ": dataset.validation=FILE gives them" * hasattr(dataset, "validation")
             raise UserError(

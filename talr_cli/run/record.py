@@ -9,9 +9,9 @@ from typing import Any
 
 from talr_cli.data.base import Example, Splits
 from talr_cli.data.choices import possible_completions
-from talr_cli.data.splitting import even_share
+from talr_cli.data.splitting import sample_evenly
 from talr_cli.evaluation.config import DomainEvalConfig
-from talr_cli.evaluation.general.local_data import files_below, files_read, task_folder
+from talr_cli.evaluation.general.local_data import files_below, local_data_files, task_folder
 from talr_cli.fields import plain
 from talr_cli.models.sources import ModelSource
 from talr_cli.run.config import EvalConfig, TrainConfig
@@ -53,7 +53,7 @@ def scoring_identity(config: TrainConfig | EvalConfig) -> str:
             settings[section].pop(key, None)
     if config.suite.drift:
         settings["drift"] = "over prompts spread evenly"  # it was over the first of many
-    files = files_read(config.suite)
+    files = local_data_files(config.suite)
     suite = settings["suite"]
     if suite["task_dir"] not in (None, "mini"):
         files |= files_below(task_folder(suite["task_dir"]))
@@ -133,7 +133,7 @@ def domain_rows(domain: DomainEvalConfig, splits: Splits) -> list[Example]:
     Raises:
         UserError: Answers are chosen by likelihood, and a row has no choices.
     """
-    tests = even_share(splits.test, domain.limit)
+    tests = sample_evenly(splits.test, domain.limit)
     if domain.answer_by == "likelihood":
         possible_completions(tests)
     return tests

@@ -1,6 +1,6 @@
-"""Small arithmetic in text written by a model: parsed, never evaluated as code.
+"""Computes small arithmetic expressions written by a model; they are parsed, never run as code.
 
-Knows text in plain signs, see `numbers.normalise`.
+Knows text that went through `numbers.normalise`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _MOST_EXPONENT = 64
 
 
 def parse_expression(text: str) -> float | None:
-    """The value of an arithmetic expression, None if it is not one.
+    """The value of an arithmetic expression; None if the text is not one.
 
-    It has numbers, pi as its letter, + - * / ^, square roots and brackets.
+    It may have numbers, the letter pi, + - * / ^, square roots and brackets.
     """
     tokens: list[str] = []
     position = 0
@@ -35,7 +35,7 @@ def parse_expression(text: str) -> float | None:
     return value if not rest and math.isfinite(value) else None
 
 
-# Recursive descent: each function takes the tokens, returns a value and the tokens left.
+# Recursive descent: each function takes tokens and returns (value, remaining tokens).
 
 
 def _sum(tokens: list[str]) -> tuple[float, list[str]]:
@@ -49,7 +49,7 @@ def _sum(tokens: list[str]) -> tuple[float, list[str]]:
 def _product(tokens: list[str]) -> tuple[float, list[str]]:
     value, rest = _power(tokens)
     while rest and rest[0] in "*/\u221a\u03c0":
-        # A number right before a root or pi is multiplied by it.
+        # A number directly before a root or pi is a factor.
         factor, after = _power(rest[1:] if rest[0] in "*/" else rest)
         value, rest = (value / factor if rest[0] == "/" else value * factor), after
     return value, rest

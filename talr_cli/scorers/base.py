@@ -1,4 +1,4 @@
-"""What a scorer is: it judges one model output against the reference of a row.
+"""The interface of scorers, which judge a model's output by the reference of a row.
 
 Knows neither datasets nor models.
 """
@@ -15,10 +15,9 @@ class Verdict:
     """How a model output was judged.
 
     Attributes:
-        correct: Right (True, 1) or wrong (False, 0), or a share of what was asked, in [0, 1]. A
-            score is the mean of them.
-        parsed: The answer that was read from the output; None if there is none.
-        detail: What else is kept with the sample, under names of its own, as JSON has it.
+        correct: True (1), False (0) or a partial score in [0, 1]. The score of rows is the mean.
+        parsed: The answer that was read from the output; None if none was found.
+        detail: Further values for the sample's record, as JSON types.
     """
 
     correct: bool | float
@@ -27,17 +26,17 @@ class Verdict:
 
 
 class Scorer(Protocol):
-    """Judges one model output against `Example.reference`; the output is data, never evaluated."""
+    """Judges a model's output by `Example.reference`; the output is data, and never run as code."""
 
     def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict: ...
 
 
 @runtime_checkable
 class Summarizer(Protocol):
-    """A scorer that has more to say of all rows together than their mean."""
+    """A scorer that computes more about all rows together than their mean."""
 
     def summary(
         self, verdicts: Sequence[Verdict], references: Sequence[Mapping[str, Any]]
     ) -> dict[str, Any]:
-        """Numbers under their names, nested as deep as they need; they go into results.json."""
+        """Named numbers, perhaps nested, for results.json."""
         ...

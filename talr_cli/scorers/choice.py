@@ -1,6 +1,6 @@
-"""Which of a row's choices an output names: a letter, a word or a phrase.
+"""Reads which of a row's choices an output names: a letter, a word or a phrase.
 
-Knows texts and choices; does not know what is asked. docs/evaluation.md has the rule.
+Knows texts and choices; does not know the question. docs/evaluation.md has the rules.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _DENIAL = (
     r"(?:all|everything|anything|any) but|other than)|n't) "
     r"(?:be )?(?:an? |the |quite |really |option )?|\bnon-)[\"'(]?"
 )
-# What is said of a choice that is not meant, and the end of an enumeration.
+# How a choice is said to be wrong, and the end of an enumeration.
 _RIGHT = r"(?:the |a )?(?:right|correct|best|answer)"
 _WRONG = rf"(?:also |both |clearly )?(?:wrong|incorrect|ruled out|not {_RIGHT})\b"
 _IS_WRONG = rf"[\"')\]]? (?:(?:is|was|would be) {_WRONG}|isn't {_RIGHT}\b)"
 _ARE_WRONG = rf"[\"')\]]? (?:(?:are|were) {_WRONG}|aren't {_RIGHT}\b)"
 _LISTED_END = r"(?=[\"')\]*.!\s]*$|,? (?:and|or) |,)"
 _SCALE = r"(?: [a-z]{1,12})? ?(?:\b(?:out )?of |/ ?)"
-# A letter is set off as a choice by brackets, by `option`, or as the end of a clause behind a word.
+# A letter counts as a choice in brackets, after `option`, or at the end of a clause after a word.
 _WORD_BEFORE = r"(?:(?<!\S)[^\W\d_](?:[^\W\d_]|')+,? ?|:\s*|[.?!] )[\"'(\[]?"
 _END_OF_SAYING = (
     r"(?=[\"')\]]?(?:[.,;:!?\u3002\uff0c](?:\s|$)|\s*$"
@@ -40,68 +40,71 @@ _FIELDS = ("label", "class", "choice", "category", "prediction", "sentiment", "o
 
 
 class Choice:
-    """The choice that an output names is {"answer": one of "choices"}.
+    """Compares the choice that an output names with {"answer": one of "choices"}.
 
-    That of the last statement (`Answer: B`, `the answer is B`, JSON, a box); else of the last line
-    that is a choice and nothing else (`Sentiment: positive`); else the one that the output begins
-    with (`Yes, ...`, `B) ...`); else the one named last. What comes after is its reason. One that
-    is denied (`not B`, `B is wrong`) does not count, and of two that are offered (`B or C`, `B, C`)
-    none does; nor does any where the output ends with all of them, a line each, as the question had
-    them.
+    The choice is that of the last statement (`Answer: B`, `the answer is B`, JSON, a box); else of
+    the last line that consists of a choice (`Sentiment: positive`); else the one with which the
+    output begins (`Yes, ...`, `B) ...`); else the one named last. What follows is taken as its
+    reason. A denied choice (`not B`, `B is wrong`) does not count. If several are offered (`B or
+    C`, `B, C`), none counts; nor if the output ends with all of them, one per line, as in the
+    question.
 
-    A choice is a word of its own, in upper or lower case; of two that fit the longer one was meant.
-    A single letter in prose counts in its own case only, and no article does (`A dog`, `no idea`);
-    the one named last only where it is set off (`(B)`, `option B`, `so it is B.`; not `3 C`).
-    Of numbers -1 and 1.5 are no 1, and of `2 out of 5` or `2/5` the 5 is none.
+    A choice must be a separate word, in any case; of two that match, the longer one was meant. In
+    prose, a single letter counts only in its own case and not as an article (`A dog`, `no idea`).
+    If it is the one named last, it must be set off (`(B)`, `option B`, `so it is B.`, but not `3
+    C`). A choice 1 is not named by -1 or 1.5, and a choice 5 not by `2 out of 5` or `2/5`.
     """
 
     def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:
         choices = _Choices(str(choice) for choice in reference["choices"])
         found = choices.named(output)
         shown = None if found is None else choices.written.get(found)
-        return Verdict(shown is not None and found == plain(str(reference["answer"])), shown)
+        return Verdict(
+            shown is not None and found == normalise_choice(str(reference["answer"])), shown
+        )
 
 
 class _Choices:
-    """The choices of a row, by their plain text; `written` is how the row has them."""
+    """The choices of a row; `written` is {normalised choice: the choice as the row has it}."""
 
     def __init__(self, choices: Iterable[str]) -> None:
-        self.written = {plain(choice): choice for choice in choices}
-        # The longest first: where one choice contains another, the longer one was meant.
+        self.written = {normalise_choice(choice): choice for choice in choices}
+        # The longest first: if one choice contains another, the longer one was meant.
         texts = sorted((normalise(one).strip() for one in self.written.values()), key=len)[::-1]
         any_case, first, prose = (
-            "|".join(_form(one, where) for one in texts) for where in ("alone", "first", "prose")
+            "|".join(_pattern_of(one, where) for one in texts)
+            for where in ("alone", "first", "prose")
         )
         start, end = rf"(?<![^\W_{SPACELESS}])", rf"(?![^\W_{SPACELESS}])"
         named = rf"{start}({prose}){end}"
-        self._named = _compiled(named)
-        self._denied = _compiled(_DENIAL + named)
-        self._wrong = _compiled(
+        self._named = _compile(named)
+        self._denied = _compile(_DENIAL + named)
+        self._wrong = _compile(
             rf"(?:{named}[\"')\]]?(?:,? (?:and |or )?)){{0,9}}{named}{_ARE_WRONG}"
             rf"|{named}{_IS_WRONG}"
         )
-        self._offered = _compiled(rf"{named}[\"')\]]? ?(?:,? ?(?:or|and)|[/&+]) ?{_OPENS}$")
-        self._enumerated = _compiled(rf"{named}[\"')\]]?, ?{_OPENS}({prose}){end}{_LISTED_END}")
+        self._offered = _compile(rf"{named}[\"')\]]? ?(?:,? ?(?:or|and)|[/&+]) ?{_OPENS}$")
+        self._enumerated = _compile(rf"{named}[\"')\]]?, ?{_OPENS}({prose}){end}{_LISTED_END}")
         letters = "|".join(f"(?-i:{one})" for one in texts if _is_letter(one)) or "(?!)"
-        self._set_off = _compiled(
+        self._set_off = _compile(
             rf"(?<!\S)[(\[\"']({letters})[)\]\"'](?! ?[-+*/^=(_])|\b(?:option|choice) ({letters})\b"
             rf"|(?:^(?<![\s\S])|{_WORD_BEFORE}|[{SPACELESS}])({letters}){_END_OF_SAYING}"
         )
-        self._item = _compiled(rf"{_OPENS}(?:\d{{1,2}}[.)] ?)?({any_case}){end}")
+        self._item = _compile(rf"{_OPENS}(?:\d{{1,2}}[.)] ?)?({any_case}){end}")
         numbers = [one for one in texts if re.fullmatch(r"\d+", one)]
         most = max(numbers, key=int) if len(numbers) > 2 else None
-        self._scale = None if most is None else _compiled(rf"(?<=\d){_SCALE}{most}(?!\d)")
-        self._line = _compiled(rf"{_OPENS}{_KEY}{_OPENS}({any_case}){_CLOSES}")
-        self._first = _compiled(rf"{_OPENS}({first}){end}")
-        self._begins = _compiled(
+        self._scale = None if most is None else _compile(rf"(?<=\d){_SCALE}{most}(?!\d)")
+        self._line = _compile(rf"{_OPENS}{_KEY}{_OPENS}({any_case}){_CLOSES}")
+        self._first = _compile(rf"{_OPENS}({first}){end}")
+        self._begins = _compile(
             rf"{_OPENS}(?:({any_case})(?=[\"')\]*]*(?:\.(?!\.)|[,:;!)]| \(| - |$))"
             rf"|(yes) (?!or|and|[&/+]))"
         )
-        self._marked = _compiled(rf"{start}({first})[):]")
-        self._marked_line = _compiled(rf"^{_OPENS}({first})[):.]")
+        self._marked = _compile(rf"{start}({first})[):]")
+        self._marked_line = _compile(rf"^{_OPENS}({first})[):.]")
 
     def named(self, output: str) -> str | None:
-        """The choice that an output names, as plain text; None if it names none, or several."""
+        """The normalised choice that an output names; None if it names none, or several."""
         if self._scale is not None:
             output = self._scale.sub("", output)
         for said in statements(output, is_label=True):
@@ -112,53 +115,53 @@ class _Choices:
         for block in reversed(_JSON.findall(text)):
             field = json_field(block, _FIELDS)
             if field and (whole := self._line.fullmatch(field)):
-                return _folded(whole[1])
+                return _fold(whole[1])
         lines = [line for line in text.split("\n") if line.strip()]
         if self._are_all(lines):
             return None
         for line in reversed(lines):
             if whole := self._line.fullmatch(line):
-                return _folded(whole[1])
+                return _fold(whole[1])
         text = self._undenied(text)
         return self._begun_with(text) or self._last(text)
 
     def _stated(self, said: str) -> str | None:
-        """The choice of a statement; empty if that offers several, None if it names none."""
+        """The choice in a statement; "" if it offers several, None if it names none."""
         said = self._undenied(said)
         first = self._first.match(said) or self._named.search(said)
         if first is None:
             whole = self._begins.match(said)
-            return _folded(whole[1]) if whole and whole[1] else None
+            return _fold(whole[1]) if whole and whole[1] else None
         if (listed := self._enumerated.search(said)) and listed.start(1) <= first.start(1):
             return ""
         others = self._named.search(said, first.end())
         if others and self._offered.search(said, first.start(1), others.start(1)):
             return ""
-        return _folded(first[1])
+        return _fold(first[1])
 
     def _undenied(self, text: str) -> str:
-        """The text without the choices that are denied in it; `not toxic` may be one itself."""
+        """The text without denied choices, unless a text like `not toxic` is a choice itself."""
         text = self._denied.sub(lambda said: said[0] if self._named.match(said[0]) else " ", text)
         return self._wrong.sub(" ", text)
 
     def _are_all(self, lines: Sequence[str]) -> bool:
-        """Whether the last lines begin with the choices as the row has them: three or more."""
+        """Whether the last lines are the row's choices in their order, three or more."""
         ends = [self._item.match(line) for line in lines[-len(self.written) :]]
-        named = [_folded(line[1]) for line in ends if line]
+        named = [_fold(line[1]) for line in ends if line]
         return len(named) > 2 and named == list(self.written)
 
     def _begun_with(self, text: str) -> str | None:
-        """The choice that a text begins with, but for lists: `A, B or C?`, `A) no. B) yes.`."""
+        """The choice with which a text begins; not of a list (`A, B or C?`, `A) no. B) yes.`)."""
         begins = self._begins.match(text)
-        first = _folded(begins[1] or begins[2]) if begins else None
+        first = _fold(begins[1] or begins[2]) if begins else None
         if first not in self.written or self._enumerated.match(text):
             return None
         line, _, below = text.lstrip().partition("\n")
         marked = {*self._marked.findall(line), *self._marked_line.findall(below)}
-        return first if {_folded(one) for one in marked} <= {first} else None
+        return first if {_fold(one) for one in marked} <= {first} else None
 
     def _last(self, text: str) -> str | None:
-        """The choice named last; of letters only one that is set off, for C is also coulomb."""
+        """The choice named last; a letter must be set off, as C may also mean coulomb."""
         set_off = {match.end(match.lastindex or 0) for match in self._set_off.finditer(text)}
         mentions = list(self._named.finditer(text))
         meant = (
@@ -172,21 +175,21 @@ class _Choices:
         beside = mentions[max(place - 1, 0) : place + 2]
         if any(self._are_offered(text, one, other) for one, other in itertools.pairwise(beside)):
             return None
-        return _folded(mentions[place][1])
+        return _fold(mentions[place][1])
 
     def _are_offered(self, text: str, one: re.Match[str], other: re.Match[str]) -> bool:
-        """Whether two mentions, one right after the other, are of a list or an either-or."""
+        """Whether two consecutive mentions belong to a list or an either-or."""
         listed = self._enumerated.match(text, one.start())
         is_listed = listed is not None and listed.start(2) == other.start(1)
         return is_listed or self._offered.search(text, 0, other.start(1)) is not None
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
+def _compile(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern, re.IGNORECASE | re.MULTILINE)
 
 
-def _form(choice: str, where: str) -> str:
-    """The pattern of a choice that stands `alone`, as the `first` of a statement, or in `prose`."""
+def _pattern_of(choice: str, where: str) -> str:
+    """The pattern of a choice if it is `alone`, the `first` in a statement, or in `prose`."""
     form, is_word = re.escape(choice), choice in ("A", "I")
     if choice.isdigit():
         return rf"(?<![-.]){form}(?![-.]\d)"
@@ -203,11 +206,11 @@ def _is_letter(choice: str) -> bool:
     return len(choice) == 1 and choice.isalpha()
 
 
-def plain(text: str) -> str:
-    """The text by which two choices are the same: without markup, case and a final full stop."""
-    return _folded(normalise(text))
+def normalise_choice(text: str) -> str:
+    """The text of a choice for comparisons: without markup, case and a final full stop."""
+    return _fold(normalise(text))
 
 
-def _folded(text: str) -> str:
-    """The same of a text in plain signs, which must not be made plain twice: 5k^2 is no 5k²."""
+def _fold(text: str) -> str:
+    """The same for a text that is normalised already; doing that twice would change 5k^2."""
     return " ".join(text.split()).casefold().rstrip(".")

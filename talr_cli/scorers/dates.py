@@ -1,7 +1,7 @@
-"""Days, and weeks with days, in text as models write them.
+"""Reads dates, and durations in weeks and days, from text as models write them.
 
-A day with slashes or dashes has its month first, as MedCalc-Bench asks for; its year has four
-digits. Knows text in plain signs, see `numbers.normalise`.
+A date with slashes or dashes has the month first, as MedCalc-Bench asks for, and a year of four
+digits. Knows text that went through `numbers.normalise`.
 """
 
 from __future__ import annotations
@@ -47,29 +47,34 @@ Found = TypeVar("Found")
 
 
 def read_date(text: str, stated: bool = True) -> date | None:
-    """The day that a text gives; of several see `_chosen`."""
-    return _chosen(text, _DATE, _day, stated)
+    """The date that a text gives; if there are several, see `_choose`.
+
+    Args:
+        stated: Whether the text was stated as the answer.
+    """
+    return _choose(text, _DATE, _date_of, stated)
 
 
 def read_weeks_days(text: str, stated: bool = True) -> tuple[int, int] | None:
-    """Weeks and days that a text gives; of several see `_chosen`. Weeks alone are with no days."""
+    """(weeks, days) that a text gives; see `read_date`. Weeks without days have 0 days."""
     bare = _BARE_WEEKS_DAYS.fullmatch(text.strip())
     if bare is not None:
-        return _pair(bare)
-    both = _chosen(text, _WEEKS_DAYS, _pair, stated)
-    return both or _chosen(text, _WEEKS, lambda match: (int(match[1]), 0), stated)
+        return _weeks_and_days(bare)
+    both = _choose(text, _WEEKS_DAYS, _weeks_and_days, stated)
+    return both or _choose(text, _WEEKS, lambda match: (int(match[1]), 0), stated)
 
 
-def _chosen(
+def _choose(
     text: str,
     pattern: re.Pattern[str],
     read: Callable[[re.Match[str]], Found | None],
     stated: bool,
 ) -> Found | None:
-    """The one that a statement leads with, or that follows its last `=` or `is`, or its first.
+    """Choose among several matches.
 
-    Of a text that states nothing the last. None of two that are offered or span a time (`10/22/2021
-    to 10/29/2021`), nor one that is denied.
+    Of a statement: the one with which it begins, else the one after the last `=` or `is`, else the
+    first. Of any other text: the last. None if two are offered or are a period (`10/22/2021 to
+    10/29/2021`); a denied one does not count.
     """
     found = [
         (match, value)
@@ -94,7 +99,7 @@ def _chosen(
     return told[-1] if told else value
 
 
-def _day(match: re.Match[str]) -> date | None:
+def _date_of(match: re.Match[str]) -> date | None:
     parts = match.groups()
     if parts[0]:
         month, day, year = parts[0], parts[2], parts[3]
@@ -111,6 +116,6 @@ def _day(match: re.Match[str]) -> date | None:
         return None
 
 
-def _pair(match: re.Match[str]) -> tuple[int, int]:
+def _weeks_and_days(match: re.Match[str]) -> tuple[int, int]:
     weeks, days = (int(part) for part in match.groups() if part is not None)
     return weeks, days

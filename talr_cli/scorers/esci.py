@@ -1,7 +1,7 @@
-"""ESCI's labels (Reddy et al. 2022, arXiv 2206.06588): how they are read and how they are counted.
+"""Scores ESCI's labels (Reddy et al. 2022, arXiv 2206.06588).
 
-The task is the benchmark's second: naming the label. Its first, ranking, scores the gains of a
-ranked list (nDCG) and has no part in this.
+The task is the benchmark's second, naming the label. Its first task, ranking, is scored by nDCG and
+is not implemented here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DENIED = re.compile(
     rf"{_NAMED.pattern}",
     re.IGNORECASE,
 )
-# What stands between two labels of which neither was chosen, and between those of a list.
+# The text between two labels that are offered as alternatives, and between those of a list.
 _OR = re.compile(r"\W{0,2} ?(?:or|and|[/,&|]) ?(?:an? |the )?\W{0,2}", re.IGNORECASE)
 _LISTED = re.compile(r"\W{1,9}")
 _JSON = re.compile(r"\{[^{}]*\}")
@@ -35,22 +35,22 @@ _FIELDS = ("label", "class", "relevance", "category", "prediction", "output", "r
 
 
 def read_label(written: str) -> str | None:
-    """The label that a record writes as E, exact or Exact; None if it is none of the four."""
+    """The label that a record gives as E, exact or Exact; None if it is not one of the four."""
     return _BY_WRITTEN_FORM.get(written.strip().lower())
 
 
 class EsciScorer:
     """Compares the label that an output names with {"answer": one of LABELS}.
 
-    The label of the last statement that names one counts (a line `Answer:`, JSON, a box): its
-    first, but for those that are denied (`not Exact but Complement`); what comes after is its
-    reason. Of several that are offered (`Exact or Substitute`) none counts. Of an output without a
-    statement, the label in the field of its JSON object, or the one named last. A label is a whole
-    word in upper or lower case; a single letter is none, because an I in prose is seldom a label.
+    The label is the first one in the last statement that names any (a line `Answer:`, JSON, a box),
+    except for denied ones (`not Exact but Complement`); what follows is taken as its reason. If
+    several are offered (`Exact or Substitute`), none counts. In an output without a statement, it
+    is the label in a field of its JSON object, else the one named last. A label is a whole word in
+    any case. A single letter is not a label, since an I in prose is seldom one.
     """
 
     def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:
-        found = _named(output)
+        found = _find_label(output)
         return Verdict(found == reference["answer"], found)
 
     def summary(
@@ -58,9 +58,9 @@ class EsciScorer:
     ) -> dict[str, Any]:
         """Macro-F1, balanced accuracy and the confusion matrix {true label: {named: rows}}.
 
-        Both are means over the labels that occur as the truth. Their standard errors are those of
-        2,000 seeded bootstrap samples of the rows, which are taken as independent: where many rows
-        share a query the errors are too small.
+        Both scores are means over the labels that occur as the truth. Their standard errors are
+        from 2,000 seeded bootstrap samples of the rows. These are treated as independent, so that
+        the errors are too small if many rows share a query.
         """
         import numpy as np
 
@@ -79,12 +79,12 @@ class EsciScorer:
         }
 
 
-def _named(output: str) -> str | None:
+def _find_label(output: str) -> str | None:
     for said in statements(output, is_label=True):
         said = _DENIED.sub("", said)
         labels = list(_NAMED.finditer(said))
         if labels:
-            return None if _are_apart(_OR, said, labels[:2]) else labels[0][0].capitalize()
+            return None if _are_listed(_OR, said, labels[:2]) else labels[0][0].capitalize()
     text = normalise(output)
     for block in reversed(_JSON.findall(text)):
         field = json_field(block, _FIELDS)
@@ -92,29 +92,29 @@ def _named(output: str) -> str | None:
             return label[0].capitalize()
     text = _DENIED.sub("", text)
     labels = list(_NAMED.finditer(text))
-    if not labels or _are_apart(_OR, text, labels[-2:]) or _are_apart(_LISTED, text, labels[-3:]):
+    if not labels or _are_listed(_OR, text, labels[-2:]) or _are_listed(_LISTED, text, labels[-3:]):
         return None
     return labels[-1][0].capitalize()
 
 
-def _are_apart(by: re.Pattern[str], text: str, labels: Sequence[re.Match[str]]) -> bool:
-    """Whether there are several, with nothing between each and the next but what `by` says."""
+def _are_listed(by: re.Pattern[str], text: str, labels: Sequence[re.Match[str]]) -> bool:
+    """Whether there are several labels, and the text between neighbours matches `by`."""
     pairs = list(itertools.pairwise(labels))
     enough = 2 if by is _LISTED else 1
     return len(pairs) >= enough and all(by.fullmatch(text, a.end(), b.start()) for a, b in pairs)
 
 
-# Confusion matrices are integer arrays [..., 4, 5]: true label, label named or none.
+# Confusion matrices are integer arrays [..., 4, 5]: true label, named label or none.
 
 
 def macro_f1(counts: Any) -> Any:
-    """Mean over true labels of 2 hits / (rows of the label + rows named so)."""
+    """F1, 2 hits / (rows of the label + rows named so), as the mean over true labels."""
     true, named = counts.sum(-1), counts[..., : len(LABELS)].sum(-2)
     return _mean_over_true(2 * _hits(counts), true + named, true)
 
 
 def balanced_accuracy(counts: Any) -> Any:
-    """Mean over true labels of hits / rows of the label."""
+    """Recall, hits / rows of the label, as the mean over true labels."""
     true = counts.sum(-1)
     return _mean_over_true(_hits(counts), true, true)
 
@@ -129,7 +129,7 @@ def _mean_over_true(above: Any, below: Any, true: Any) -> Any:
 
 
 def _estimate(counts: Any, metric: Callable[[Any], Any]) -> dict[str, Any]:
-    """A metric of the confusion matrix; resampling its cells is resampling the rows."""
+    """A metric of the confusion matrix, with a bootstrap error: resamples cells instead of rows."""
     import numpy as np
 
     n = int(counts.sum())

@@ -1,11 +1,11 @@
-r"""Final answers to mathematical problems: numbers as GSM8K has them, LaTeX as MATH has it.
+r"""Scores final answers to mathematical problems: numbers as in GSM8K, LaTeX as in MATH.
 
 Knows how an answer is stated and when two are equal; does not know where the problems come from.
-Numbers are parsed here. LaTeX is compared by math-verify, in a process of its own with a deadline
-and a limit on its memory, because a model may write 9^{9^{9^9}} and the signal by which
-math-verify would end that waits for the power to be computed. Of math-verify only the reader of
-LaTeX is used, which has a grammar and hands sympy single numbers; its reader of plain text ends in
-sympy's `parse_expr`, which is Python's `eval`.
+Numbers are parsed here. LaTeX is compared by math-verify, in a separate process with a deadline and
+a memory limit: a model may write 9^{9^{9^9}}, and the signal by which math-verify would stop waits
+until the power is computed. Only math-verify's reader of LaTeX is used, which has a grammar and
+gives sympy single numbers. Its reader of plain text ends in sympy's `parse_expr`, which calls
+Python's `eval`.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from talr_cli.scorers.values import final_number
 
 log = logging.getLogger(__name__)
 
-DEADLINE = 10.0  # seconds for one comparison; nearly all take hundredths of one
-_START = 300.0  # seconds until the first: imports on a slow disk
-_MEMORY = 4 << 30  # bytes of address space
-_LONGEST = 500  # characters of an answer
+DEADLINE = 10.0  # seconds for a comparison; nearly all take hundredths of a second
+_START = 300.0  # seconds until the process is ready: imports may take long on a slow disk
+_MEMORY = 4 << 30  # bytes of address space of the process
+_LONGEST = 500  # the most characters of an answer
 
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # those that a backslash precedes are text
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # a brace after a backslash is text
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(\{|[^\s{$.,]+)")
-# MetaMath's last words, and GSM8K's, which would be any heading of a model's but for a number alone
-# or at the very end.
+# The endings of MetaMath and of GSM8K. GSM8K's #### may also be a heading, unless a number is alone
+# behind it or it is at the very end.
 _CLOSING = re.compile(
     r"(?:\bthe (?:final )?answer is[ \t]*:?|^\W{0,9}(?:final )?answer\W{0,4}:\W{0,4}?)[ \t]*"
     r"((?:(?!\bthe (?:final )?answer is)[^\n])*)",
@@ -45,16 +45,16 @@ _HASHES = re.compile(
     r"(?<!#)####[ \t]*(\$?-?\$?[\d.,]*\d(?=[ \t]*$)|[^\n#]*[^\s#](?=[\s#]*\Z))", re.MULTILINE
 )
 _TAGGED = re.compile(r"<answer>\s*([^<>]{1,500})", re.IGNORECASE)
-# Of a sentence `the answer is ...` these are remarks where anything else is stated: clearly shown.
+# After `the answer is`, such words (`clearly shown`) are a remark if anything else is stated.
 _REMARK = re.compile(r"[a-z]{2,}(?: [a-z',-]+)+[.!]?", re.IGNORECASE)
 _ORDINAL = re.compile(r"(?<=\d) ?\^ ?\{ ?\\(?:text|mathrm|rm|textrm) ?\{(?:st|nd|rd|th)\} ?\}")
 _INLINE = re.compile(r"\\\((.+?)\\\)|\\\[(.+?)\\\]|\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$")
 
 
 class Gsm8kScorer:
-    """The number stated last, or else the last number, equals that of {"answer": "1200"}.
+    """Compares the number stated last, or else the last number, with {"answer": "1200"}.
 
-    What is said after the last statement does not count.
+    What follows the last statement does not count.
     """
 
     def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:
@@ -62,16 +62,16 @@ class Gsm8kScorer:
         if found is None:
             return Verdict(False, None)
         truth = find_numbers(str(reference["answer"]))[-1]
-        return Verdict(math.isclose(found, truth, rel_tol=1e-12), _shown(found))
+        return Verdict(math.isclose(found, truth, rel_tol=1e-12), _format(found))
 
 
 class MathScorer:
-    r"""The answer stated last, or else the last number, equals {"answer": "\\frac{1}{2}"}.
+    r"""Compares the answer stated last, or else the last number, with {"answer": "\\frac{1}{2}"}.
 
-    Equal as text but for white space, or as mathematics by math-verify's rules: 0.5 is \frac{1}{2},
-    (x+1)^2 is x^2+2x+1, a list counts in any order, x=5 is 5, degrees, units in \text and percent
-    signs are dropped. A comparison that runs into DEADLINE counts as wrong and is logged; what is
-    longer than any answer of MATH is wrong without one.
+    They may be equal as text without white space, or as mathematics by math-verify's rules: 0.5 is
+    \frac{1}{2}, (x+1)^2 is x^2+2x+1, lists may have any order, x=5 is 5; degrees, units in \text
+    and percent signs are ignored. A comparison that exceeds DEADLINE counts as wrong and is logged.
+    An answer that is longer than any in MATH is wrong without a comparison.
 
     Raises:
         UserError: math-verify is not installed.
@@ -88,10 +88,10 @@ class MathScorer:
         truth = str(reference["answer"])
         stated = stated_answer(output)
         if stated is not None:
-            found = _ORDINAL.sub("", _latex(stated))
+            found = _ORDINAL.sub("", _extract_latex(stated))
         else:
             numbers = find_numbers(normalise(output))
-            found = _shown(numbers[-1]) if numbers else ""
+            found = _format(numbers[-1]) if numbers else ""
         if not found:
             return Verdict(False, None)
         right = self._is_same(truth, found)
@@ -126,10 +126,10 @@ class MathScorer:
 
 
 class _Comparer:
-    """The process that compares, one pair at a time."""
+    """The separate process, which compares one pair of formulas at a time."""
 
     def __init__(self) -> None:
-        # Spawned: a fork of a process that holds a GPU or threads is not safe.
+        # Spawned, as forking a process that uses a GPU or threads is not safe.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
@@ -137,10 +137,10 @@ class _Comparer:
         theirs.close()
 
     def is_equal(self, truth: str, found: str, seconds: float) -> bool:
-        """math-verify's judgement of two formulas.
+        """Whether two formulas are equal by math-verify.
 
         Raises:
-            TimeoutError: There is none after `seconds`.
+            TimeoutError: It takes more than `seconds`.
             EOFError, OSError: The process is dead.
         """
         self._pipe.send((truth, found))
@@ -172,7 +172,7 @@ def last_box(text: str) -> str | None:
 
 
 def _last_box(text: str) -> list[tuple[int, str]]:
-    """(place, content) of the last box that is closed and not empty, if there is one."""
+    """[(position, content)] of the last box that is closed and not empty; [] if there is none."""
     closed_by: dict[int, int] = {}
     opened: list[int] = []
     for brace in _BRACE.finditer(text):
@@ -189,8 +189,8 @@ def _last_box(text: str) -> list[tuple[int, str]]:
     return []
 
 
-def _latex(stated: str) -> str:
-    """The formula of a statement: between its dollar signs, or its first sentence."""
+def _extract_latex(stated: str) -> str:
+    """The formula in a statement: between dollar signs, else its first sentence."""
     inline = _INLINE.search(stated)
     if inline is not None:
         return next(group for group in inline.groups() if group is not None).strip()
@@ -198,20 +198,20 @@ def _latex(stated: str) -> str:
     return sentence.strip(" \t*$")
 
 
-def _shown(value: float) -> str:
+def _format(value: float) -> str:
     return f"{value:.15g}"
 
 
-# What runs in the process of its own.
+# The following functions run in the separate process.
 
 
 def _serve(pipe: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the scorer's, which ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the main process ends this one
     _limit_memory()
     while True:
         try:
             truth, found = pipe.recv()
-        except EOFError:  # the scorer is gone
+        except EOFError:  # the main process has ended
             return
         pipe.send(_math_verify(truth, found))
 
@@ -219,7 +219,7 @@ def _serve(pipe: Connection) -> None:
 def _limit_memory() -> None:
     try:
         import resource
-    except ImportError:  # not a Unix: the deadline alone has to do
+    except ImportError:  # not on Unix: the deadline must suffice
         return
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     soft = _MEMORY if hard == resource.RLIM_INFINITY else min(_MEMORY, hard)
@@ -229,13 +229,13 @@ def _limit_memory() -> None:
 def _math_verify(truth: str, found: str) -> bool:
     from math_verify import LatexExtractionConfig, parse, verify
 
-    # It warns that its own time limits are off; ours holds.
+    # It warns that its own time limits are off, but there is ours.
     logging.getLogger("math_verify").setLevel(logging.ERROR)
     gold, answer = (
         parse(
             rf"\boxed{{{text}}}",
             [LatexExtractionConfig()],
-            # Not "any_match", which takes a part of the formula where it cannot read the whole.
+            # "any_match" would use a part of a formula if it cannot read all of it.
             extraction_mode="first_match",
             parsing_timeout=None,
         )

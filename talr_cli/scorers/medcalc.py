@@ -1,8 +1,9 @@
-"""MedCalc-Bench's rule (arXiv 2406.12036), applied by the form of the truth and its limits.
+"""Scores MedCalc-Bench (arXiv 2406.12036) by the benchmark's rule.
 
-The category and output type of a record are never asked: their names differ between the splits.
-How an answer is read is our own (docs/evaluation.md has the forms); the benchmark's reading is in
-`medcalc_official`, and what it makes of the same outputs stands beside our score.
+The rule depends on the form of the true answer and its limits. A record's category and output type
+are not used, as their names differ between the splits. How an answer is read is our own
+(docs/evaluation.md has the forms). The benchmark's own reading is in `medcalc_official`, and its
+verdict is recorded beside ours.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ from talr_cli.scorers.base import Verdict
 from talr_cli.scorers.dates import read_date, read_weeks_days
 from talr_cli.scorers.numbers import normalise
 from talr_cli.scorers.statements import stated_answer
-from talr_cli.scorers.values import read
+from talr_cli.scorers.values import read_answer
 
 FORMS = ("decimal", "integer", "date", "weeks_days")
 
 
 def answer_form(answer: str, lower: str, upper: str) -> str | None:
-    """The form of a ground truth, one of FORMS; None if it is none of them.
+    """The form of a ground truth, one of FORMS; None if it has none of them.
 
-    A whole number without a margin and without decimals is a score, right when the rounded answer
-    equals it. Zero may be a decimal as well, its margin being 5 % of nothing: it is taken exactly.
+    A whole number without margin and decimals is a score ("integer"), which the rounded answer must
+    equal. Zero without margin may be a decimal as well, whose margin is 5 % of 0: it counts as
+    "decimal" and must be matched exactly.
     """
     if read_date(answer) is not None:
         return "date"
@@ -43,17 +45,17 @@ def answer_form(answer: str, lower: str, upper: str) -> str | None:
 
 
 class MedCalcScorer:
-    """Scores an output against {"form", "answer", "lower", "upper"}.
+    """Scores an output by the reference {"form", "answer", "lower", "upper"}.
 
-    decimal: within the limits, a percentage also as a share; integer: equal when rounded, halves
-    to even; date: the same day; weeks_days: both equal.
+    A decimal must be within the limits, where a percentage may also be meant as a share. An integer
+    must be equal after rounding (halves to even). A date, or weeks and days, must be the same.
 
-    `summary` has under `official` the score by the benchmark's own reading, reimplemented. It needs
-    "calculator", the record's Calculator ID; where a reference has none the form stands in for it.
+    `summary` has under `official` the score by the benchmark's own reading, reimplemented. It uses
+    "calculator", the record's Calculator ID, or the form if a reference has none.
 
     Args:
-        prompt: `official` where answers are asked for in the benchmark's JSON, or else `plain`: the
-            benchmark's reading is then given what stands after `Answer:`.
+        prompt: `official` if answers are in the benchmark's JSON, else `plain`: the benchmark's
+            reading then gets what follows `Answer:`.
     """
 
     def __init__(self, prompt: str = "plain") -> None:
@@ -70,9 +72,9 @@ class MedCalcScorer:
     def summary(
         self, verdicts: Sequence[Verdict], references: Sequence[Mapping[str, Any]]
     ) -> dict[str, Any]:
-        """The share of right answers by the benchmark's own reading, with its standard error.
+        """The share of correct answers by the benchmark's own reading, with its standard error.
 
-        `read` is the number of outputs in which it found an answer at all.
+        `read` is the number of outputs in which it found an answer.
         """
         official = [verdict.detail["official"] for verdict in verdicts]
         n = len(official)
@@ -83,18 +85,18 @@ class MedCalcScorer:
 
 
 def _judge(output: str, reference: Mapping[str, Any]) -> tuple[bool, str | None]:
-    """Whether an output is right, and the answer that was read from it."""
+    """(whether an output is correct, the answer that was read from it)."""
     stated = stated_answer(output)
     is_stated = stated is not None
     text = normalise(output).strip() if stated is None else stated
     form, truth = reference["form"], str(reference["answer"])
     if form == "date":
         found = read_date(text, is_stated)
-        return found is not None and found == read_date(truth), _shown(found)
+        return found is not None and found == read_date(truth), _format(found)
     if form == "weeks_days":
         both = read_weeks_days(text, is_stated)
-        return both is not None and both == read_weeks_days(truth), _shown(both)
-    number = read(text, counts=form == "integer", stated=is_stated)
+        return both is not None and both == read_weeks_days(truth), _format(both)
+    number = read_answer(text, counts=form == "integer", stated=is_stated)
     if number is None or not math.isfinite(number.value):
         return False, None
     value = number.value
@@ -106,7 +108,7 @@ def _judge(output: str, reference: Mapping[str, Any]) -> tuple[bool, str | None]
 
 
 def _limits(lower: Any, upper: Any) -> tuple[float, float]:
-    # Five per cent more of a negative number is less.
+    # Sorted, as the limits of a negative number are in reverse order.
     least, greatest = sorted((float(lower), float(upper)))
     return least, greatest
 
@@ -116,7 +118,7 @@ def _within(value: float, least: float, greatest: float) -> bool:
     return least - rounding <= value <= greatest + rounding
 
 
-def _shown(value: date | tuple[int, int] | None) -> str | None:
+def _format(value: date | tuple[int, int] | None) -> str | None:
     if isinstance(value, tuple):
         return f"{value[0]} weeks, {value[1]} days"
     return None if value is None else f"{value:%m/%d/%Y}"

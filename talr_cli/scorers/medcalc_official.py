@@ -1,14 +1,15 @@
-r"""MedCalc-Bench's own reading of an answer and its rule, reimplemented without `eval`.
+r"""MedCalc-Bench's own reading of an answer, and its rule, reimplemented without `eval`.
 
-Of ncbi-nlp/MedCalc-Bench at 20b10f9: `extract_answer` of evaluation/run.py and `check_correctness`
-of evaluation/evaluate.py. The answer is what stands after the last `answer":` up to a closing
-brace. By the calculator it is a day at its beginning (mm/dd/yyyy), weeks and days, a whole number
-(`3 out of`, how many numbers a list has, or else the last number, rounded) or a decimal (before
-`mL/min/1.73`, before a percent sign and then divided by 100, or else the last number).
+It follows ncbi-nlp/MedCalc-Bench at 20b10f9: `extract_answer` of evaluation/run.py and
+`check_correctness` of evaluation/evaluate.py. The answer is the text after the last `answer":` up
+to a closing brace. Depending on the calculator it is a date at the beginning of that text
+(mm/dd/yyyy), weeks and days, a whole number (of `3 out of`, else the length of a list of numbers,
+else the last number, rounded) or a decimal (before `mL/min/1.73`, else before a percent sign and
+divided by 100, else the last number).
 
 The benchmark evaluates numbers, and formulas in `str(...)`, as Python code; here they are parsed.
-Of formulas + - * / ** and brackets, min, pow, round, abs, int, float, sqrt and exp are computed;
-others (numpy, comparisons), longer than 300 characters, count as no answer.
+Formulas may have + - * / **, brackets, min, pow, round, abs, int, float, sqrt and exp. Other
+formulas (with numpy or comparisons), and those of more than 300 characters, count as no answer.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ _DATE = re.compile(r"(0?[1-9]|1[0-2])/(0?[1-9]|[12][0-9]|3[01])/(\d{4})")
 _WEEKS_DAYS = re.compile(
     r"\(?[\"']?(\d+)\s*(?:weeks?)?[\"']?,?\s*[\"']?(\d+)\s*(?:days?)?[\"']?\s*\)?"
 )
-# As the benchmark's, but that a match never begins within a run of digits: it would be the same
-# match, and looking for it takes quadratic time.
+# The benchmark's patterns, except that a match cannot begin within a run of digits. It would be the
+# same match, and searching for it would take quadratic time.
 _OUT_OF = re.compile(r"(?<!\d)(\d+) out of")
 _LIST = re.compile(r"(?<!\d)\d+(?:, ?-?\d+)+")
 _NUMBER = r"((?:-|(?<!\d))\d+(?:\.\d+)?)"
@@ -71,12 +72,12 @@ _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
 
 
 def judge(output: str, reference: Mapping[str, Any], is_json: bool) -> tuple[str | None, bool]:
-    """The answer that the benchmark reads, None if none, and whether it counts it as right.
+    """(the answer that the benchmark reads or None, whether it counts as correct).
 
     Args:
-        reference: As of `MedCalcScorer`.
-        is_json: Whether the output was asked for in JSON; if not, what stands in the last line with
-            `Answer:` takes the place of the field.
+        reference: See `MedCalcScorer`.
+        is_json: Whether the prompt asked for JSON; if not, the last line with `Answer:` is used
+            instead of the field.
     """
     said = _field(output) if is_json else _line(output)
     if said is None or said in _PLACEHOLDERS:
@@ -110,7 +111,7 @@ def _kind(calculator: int) -> str:
 
 
 def _field(output: str) -> str | None:
-    r"""The last match of `[Aa]nswer":\s*(.*?)\}`, which would take quadratic time."""
+    r"""The last match of `[Aa]nswer":\s*(.*?)\}`, which itself would take quadratic time."""
     said, place = None, 0
     while match := _FIELD.search(output, place):
         start = match.end()
@@ -179,7 +180,7 @@ def _last(said: str) -> float | None:
 
 
 def _number(text: str) -> float | None:
-    """As Python would read a number: 05 is none, nor one in other digits than ours."""
+    """A number by Python's syntax: neither 05 nor digits of other scripts are numbers."""
     whole = text.lstrip("-")
     if not text.isascii() or len(text) > 4000:
         return None
@@ -204,7 +205,7 @@ def _formula(text: str) -> float | None:
 
 
 def _value(node: ast.expr) -> Any:
-    """The value of a formula's tree; what is not arithmetic raises ValueError."""
+    """The value of a formula's syntax tree; ValueError if it is not arithmetic."""
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
         return node.value
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):

@@ -1,7 +1,7 @@
-r"""Numbers in text written by a model: parsed, never evaluated as code.
+r"""Reads numbers in text written by a model; they are parsed, never run as code.
 
-Knows how numbers are written, in plain text, in LaTeX and by other countries' customs; does not
-know which of them is the answer. docs/evaluation.md has the forms in a table.
+Knows how numbers are written in plain text, in LaTeX and in different countries; does not know
+which of them is the answer. docs/evaluation.md has a table of the forms.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ NUMBER = (
     rf"(?:{_DIGITS}(?:\.\d+)?|\.\d+)"
     r"(?:[eE][+-]?\d{1,5}(?!\d)|\s?(?:x|\*)\s?10\^\(?[+-]?\d{1,3}\)?)?"
 )
-# Scripts without spaces between words: what stands right beside their letters stands on its own.
+# Scripts without spaces between words: a number directly beside their letters is separate.
 SPACELESS = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
-# A number that stands on its own: the 2 of m^2, of CO2 or of m2 is part of a unit, the 4 of FIB-4
-# part of a name. A minus apart from its number is one only where nothing but a number can follow.
+# A separate number: the 2 of m^2, CO2 or m2 is part of a unit, the 4 of FIB-4 part of a name. A
+# minus with a space behind it is a sign only where nothing but a number can follow.
 _ALONE = re.compile(
     rf"(?<![^\W{SPACELESS}])(?<![\^.])(?<![a-zA-Z]-)(?<!\d,)(?:(?<=[=:(\u2248] )- ?|-)?"
     rf"(?:10\^\(?[+-]?\d{{1,3}}\)?|{NUMBER})"
@@ -30,7 +30,7 @@ _GOES_ON = re.compile(
 _PLAIN = r"\d[\d,]*+(?:\.\d++)?"
 _RANGE = re.compile(rf"(?<![\w.^,])(?<![a-zA-Z]-)({_PLAIN}) ?%? ?- ?({_PLAIN})(?! ?[-+*/=^])")
 _SHORT = r"-?\d+(?:\.\d+)?"
-# A quantity of two units has no number of its own: 5 ft 3 in are neither 5 nor 3.
+# The parts of a quantity with two units are not numbers: 5 ft 3 in is neither 5 nor 3.
 _PARTS = (
     (
         r"(?:feet|foot|ft\.?|['\u2032\u2019])",
@@ -54,8 +54,8 @@ _MONTH = (
     r"(?-i:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|"
     r"Sept?(?:ember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)"
 )
-# Days, hours and ratios, bounds and margins, what an answer is not, roots, functions, points of
-# several numbers, sizes, of how many, other bases, decimals without an end: no part is a number.
+# No part of these is a number: dates, times and ratios, bounds and margins, denied numbers, roots,
+# functions, tuples, sizes, totals (`out of 5`), other bases, recurring decimals.
 _NO_NUMBER = re.compile(
     rf"\b0(?:x[\da-f]++|b[01]++)\b|\d\.\d*+\(\d++\)|{_COMPOUND}|\d{{1,2}} ?h ?\d{{1,2}}\b"
     rf"|(?<![\d.])\d++\.\d*+(?:\\(?:overline|bar|dot|l?dots)\b|\.\.\.)(?: ?\{{?\d++\}}?)?"
@@ -117,14 +117,14 @@ _LATEX = (
     (re.compile(r"\\{1,2}(?=%)"), ""),
     (re.compile(r"\\[,;:! ()\[\]]|[`$]|\\(?=\$)"), ""),
 )
-# Signs without a width, which break words or turn their direction.
+# Invisible characters, which break words or change the direction of text.
 _UNSEEN = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\ufe0f]")
 _TYPOGRAPHY = (
-    # Thousands apart by a thin or fixed space or an apostrophe, and LaTeX's 1{,}234.
+    # Thousands separated by a thin or no-break space or an apostrophe, and LaTeX's 1{,}234.
     (re.compile("(?<=\\d)[\u00a0\u2009\u202f'\u2019](?=\\d{3}(?!\\d))"), ""),
     (re.compile(r"\{([.,])\}"), r"\1"),
     (re.compile(r"(?<=\d)~(?=\d{3}(?!\d))"), " "),
-    # A sign before the currency is the number's.
+    # A minus before the currency belongs to the number.
     (
         re.compile(
             "(?<![\\w)])[-\u2212\u2013]((?:[\u20ac\u00a3\u00a5\u20b9]|(?:R|US|CA|A) ?\\$|"
@@ -132,7 +132,7 @@ _TYPOGRAPHY = (
         ),
         r"\1-",
     ),
-    (re.compile("[\u2212\u2796] ?(?=[\\d.])"), "-"),  # this sign is never a dash
+    (re.compile("[\u2212\u2796] ?(?=[\\d.])"), "-"),  # these characters are never dashes
 )
 _CUSTOMS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"(?<![\w.,/])(\d{1,9}) and (?:a|one)[ -]half\b", re.IGNORECASE), r"\1.5"),
@@ -143,7 +143,7 @@ _CUSTOMS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ..
         re.compile(r"(?<![\w.,])\d{1,2}(?:,\d\d)+,\d{3}(?!\d|,\d)"),
         lambda match: match[0].replace(",", ""),
     ),
-    # Points between thousands: 1.234,5 and 1.234.567; a comma that cannot be between thousands.
+    # Points as thousands separators: 1.234,5 and 1.234.567; commas that cannot be such separators.
     (
         re.compile(r"(?<![\w.,])\d{1,3}(?:\.\d{3}){1,5}(?:,\d+)(?![\w,])|"
                    r"(?<![\w.,])\d{1,3}(?:\.\d{3}){2,5}(?![\d.,])"),
@@ -155,11 +155,11 @@ _CUSTOMS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ..
     ),
 )  # fmt: skip
 _MARKUP = (
-    (re.compile(r"(?<=[\d)])\*\*(?=[\d(])"), "^"),  # Python's power is no markup
+    (re.compile(r"(?<=[\d)])\*\*(?=[\d(])"), "^"),  # Python's power is not markup
     (re.compile(r"(?<=\d) plus (?=[\d.])", re.IGNORECASE), " + "),
     (re.compile(r"(?<=\d) minus (?=[\d.])", re.IGNORECASE), " - "),
     (re.compile(r"~~[^~\n]*~~"), " "),  # struck out
-    (re.compile(rf"<(-?{NUMBER})>"), r"\1"),  # a number in the place of <answer>
+    (re.compile(rf"<(-?{NUMBER})>"), r"\1"),  # a number instead of the placeholder <answer>
     (re.compile(r"[*_]{2,}"), ""),
     (re.compile(r"(?<![\w*)] )(?<!\S)([*_])([^\s*_][^*_\n]{0,60})\1(?=[\s.,;:!?)]|$)"), r"\2"),
     # Where nothing but a number can follow: 10 minus 5 is a difference.
@@ -183,8 +183,8 @@ _OF_MYRIADS = re.compile(
     rf"(?<![^\W{SPACELESS}])(?<![.,])({NUMBER}) ?([{''.join(_MYRIADS)}])(?! ?\d)"
 )
 _SCALED = re.compile(rf"(?<![\w.,])({NUMBER})[ -]?({'|'.join(_SCALES)})s?\b", re.IGNORECASE)
-# A k at its number is a thousand. The others count only beside a currency sign, and not in a
-# formula, $5m$: elsewhere 5m are five metres and 5K five kelvin.
+# A k directly after a number means thousand. The other letters count only with a currency sign, and
+# not in a formula such as $5m$: elsewhere 5m are five metres and 5K five kelvin.
 _THOUSANDS = re.compile(rf"(?<![\w.,$\u20ac\u00a3])({NUMBER})k\b(?!\$)")
 _MONEY = re.compile(rf"([$\u20ac\u00a3]) ?({NUMBER})(k|mn?|bn?|tn?)\b(?!\$)", re.IGNORECASE)
 _OF_MONEY = {"k": "thousand", "m": "million", "b": "billion", "t": "trillion"}
@@ -199,10 +199,11 @@ class Number(NamedTuple):
 
 
 def normalise(text: str) -> str:
-    r"""The same text in plain signs: minus, times, powers and fractions as `-`, `*`, `^`, `/`.
+    r"""The text with plain characters: minus, times, powers and fractions as `-`, `*`, `^`, `/`.
 
-    Markup and the commands of LaTeX around words and numbers are taken off; runs of spaces are
-    one. Fractions of two numbers are computed: \frac{7}{2} and 3½ are 3.5; so are 3 million, $3M.
+    Markup, and LaTeX commands around words and numbers, are removed, and spaces are merged.
+    Fractions of two numbers are computed (\frac{7}{2} and 3½ become 3.5), and so are 3 million or
+    $3M.
     """
     text = _UNSEEN.sub("", text)
     text = re.sub(r"[^\S\n\u00a0\u2009\u202f]+", " ", text)
@@ -253,17 +254,17 @@ def _fraction(match: re.Match[str]) -> str:
 
 
 def find_numbers(text: str) -> list[float]:
-    """Every number in the text that is not part of a word or a unit, in order.
+    """All numbers in the text that are not part of a word or unit, in order.
 
-    The ends of a range (22.9-23.1) and bounds (<3) are none, nor are dates.
+    The ends of a range (22.9-23.1), bounds (<3) and parts of dates are not numbers.
     """
-    return [number.value for number in scan(text)]
+    return [number.value for number in scan_numbers(text)]
 
 
-def scan(text: str) -> list[Number]:
-    """As `find_numbers`, with their places."""
+def scan_numbers(text: str) -> list[Number]:
+    """The same as `find_numbers`, with their positions."""
     for pattern in (_NO_NUMBER, _RANGE):
-        text = pattern.sub(_masked, text)
+        text = pattern.sub(_mask, text)
     return [
         Number(to_float(match[0]), match.start(), match.end())
         for match in _ALONE.finditer(text)
@@ -271,25 +272,25 @@ def scan(text: str) -> list[Number]:
     ]
 
 
-def _masked(match: re.Match[str]) -> str:
+def _mask(match: re.Match[str]) -> str:
     is_difference = match.re is _RANGE and not is_range(match[0])
     masked = "#" * len(match[0])
-    if match[0][0] == "\u221a":  # what stands before a root is no number either
+    if match[0][0] == "\u221a":  # a factor before a root is not a number either
         masked = "\u221a" + masked[1:]
     return match[0] if is_difference else masked
 
 
 def is_range(text: str) -> bool:
-    """Whether the text is two numbers with a dash between them, the smaller one first."""
+    """Whether the text is a range: two numbers with a dash between them, the smaller one first."""
     match = _RANGE.fullmatch(text)
     return match is not None and to_float(match[1]) < to_float(match[2])
 
 
 def to_float(text: str) -> float:
-    """One number: thousands separators and powers of ten as people write them.
+    """Parse a number, perhaps with thousands separators or a power of ten.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is not a number.
     """
     plain = re.sub(r"[\s,()]", "", text)
     power = re.fullmatch(r"(?:(.+?)(?:x|\*))?(-?)10\^([+-]?\d+)", plain)

@@ -1,7 +1,7 @@
-r"""Where an output states its answer: a line, a sentence, a field of JSON, a box.
+r"""Finds where an output states its answer: a line, a sentence, a JSON field, a box.
 
-Knows no kinds of answers: what a statement says is read by others. The last statement counts, as
-models correct themselves; what is said after it does not, as models also explain themselves.
+Does not know what kind of answer it is. The last statement counts, as models correct themselves;
+text behind it does not, as models also explain themselves.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ANSWER = re.compile(
     r"(?P<sep>\bis\b ?[:=]?|[:=\u2248\u2192]|(?=\n))",
     re.IGNORECASE,
 )
-# Of a sentence `the answer is ...` these are statements, others remarks: that it is an estimate.
+# After `the answer is`, only such texts are statements; others are remarks (`an estimate`).
 _VALUE = re.compile(
     r"[\s\"'(\[{\u2248~=+*-]{0,9}(?:(?:about|approximately|around|roughly|nearly|equal to) )?"
     r"(?:[-+<>\u2264\u2265\\\"']{0,3}[.\d]|\\|(?:mon|tues|wednes|thurs|fri|satur|sun)day|"
@@ -33,28 +33,28 @@ _ANOTHER_ANSWER = re.compile(
 )
 _BEFORE_HEADING = re.compile(r"\W*(?:the )?(?:final |correct )?", re.IGNORECASE)
 _BOXED = re.compile(r"\\{1,2}(?:boxed|fbox) ?\{((?:[^{}]|\{[^{}]*\})*)\}")
-# GSM8K's. Where no number stands alone behind them it would be any heading, but at the very end.
+# GSM8K's ####, which may also be a heading unless only a number or the end of the text follows.
 _HASHES = re.compile(r"(?<!#)#### ?(-?[\d.,]*\d(?=[ #]*$)|[^\n#]*[^\s#](?=[\s#]*\Z))", re.MULTILINE)
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _JSON = re.compile(r"\{[^{}]*\}")
 _FIELD = re.compile(r"answer[\"'] ?:", re.IGNORECASE)
 _LIST = re.compile(r" ?(?:[-*+\u2022] |\d{1,2}[.)] (?=\D*[a-zA-Z]|-?[.\d])|[Ss]tep \d{1,2}[:.)] )")
 
-_LONGEST, _MOST = 1000, 100  # characters of a statement, and statements, that are read
+_LONGEST, _MOST = 1000, 100  # the most characters of a statement, and the most statements
 
 
 def stated_answer(output: str) -> str | None:
-    """What an output states last as its answer, in plain signs; None if it states nothing."""
+    """The answer that an output states last, as normalised text; None if it states nothing."""
     return next(statements(output), None)
 
 
 def statements(output: str, is_label: bool = False) -> Iterator[str]:
-    """What an output states, the last first: `Answer: ...`, `the answer is ...`, JSON, boxes, ####.
+    """The statements of an output, last first: `Answer: ...`, `the answer is ...`, JSON, boxes.
 
-    A statement is the rest of its line, or the lines below where it ends with a colon.
+    A statement is the rest of its line, or the lines below if that ends with a colon.
 
     Args:
-        is_label: Whether answers are words, so that any sentence `the answer is ...` states one.
+        is_label: Whether answers are words, so that every sentence `the answer is ...` states one.
     """
     text = normalise(_TAG.sub(lambda tag: "\n" if tag[1] else "\nAnswer: ", output))
     found = [match for form in (_BOXED, _HASHES, _ANSWER) for match in form.finditer(text)]
@@ -69,13 +69,13 @@ def statements(output: str, is_label: bool = False) -> Iterator[str]:
             is_inside = at >= 0 and match.start() < blocks[at].end()
             if is_inside and at not in fields:
                 fields[at] = json_field(blocks[at][0], ("answer",))
-            said = (fields[at] if is_inside else None) or _said(text, match, is_label)
+            said = (fields[at] if is_inside else None) or _statement_text(text, match, is_label)
         if said:
             yield said
 
 
-def _said(text: str, match: re.Match[str], is_label: bool) -> str:
-    """What follows the words of a statement; empty if it is none."""
+def _statement_text(text: str, match: re.Match[str], is_label: bool) -> str:
+    """The text that follows the words `answer is` or the like; "" if they state nothing."""
     start, end = match.span()
     line = text[end : end + _LONGEST].partition("\n")[0]
     if _FIELD.match(text, start):
@@ -83,39 +83,39 @@ def _said(text: str, match: re.Match[str], is_label: bool) -> str:
     separator = match["sep"].strip().lower()
     if separator == "":  # a heading
         before = text[max(0, start - 30) : start].rpartition("\n")[2]
-        return _below(text, end) if _BEFORE_HEADING.fullmatch(before) else ""
+        return _lines_below(text, end) if _BEFORE_HEADING.fullmatch(before) else ""
     if _ANOTHER_ANSWER.search(text, max(0, start - 12), start):
         return ""
     if separator == "is" and not is_label and not _VALUE.match(line or text[end : end + 30]):
         return ""
-    said = line.lstrip(" *_#").rstrip(" *_")  # C# keeps its sign
+    said = line.lstrip(" *_#").rstrip(" *_")  # a # at the end stays, as in C#
     if not said or (said.endswith(":") and not re.search(r"\d", said)):
-        return _below(text, end + len(line))
+        return _lines_below(text, end + len(line))
     return said
 
 
-def _below(text: str, place: int) -> str:
-    """The next lines that are not empty, up to one that is; of a list without its marks."""
+def _lines_below(text: str, place: int) -> str:
+    """The next lines up to an empty one, without list marks."""
     block = text[place : place + _LONGEST].partition("\n")[2].lstrip().partition("\n\n")[0]
-    return "\n".join(without_mark(line) for line in block.split("\n")).strip()
+    return "\n".join(strip_list_mark(line) for line in block.split("\n")).strip()
 
 
-def without_mark(line: str) -> str:
-    """A line without the dash or the number that makes it an item of a list."""
+def strip_list_mark(line: str) -> str:
+    """A line without the dash or number of a list item."""
     mark = _LIST.match(line)
     return line[mark.end() :] if mark else line
 
 
 def is_item(line: str) -> bool:
-    """Whether a line is an item of a list."""
+    """Whether a line is a list item."""
     return _LIST.match(line) is not None
 
 
 def json_field(block: str, names: tuple[str, ...]) -> str | None:
-    """The field of a JSON object whose key holds one of `names`, as text; None if there is none."""
+    """The field of a JSON object whose key contains one of `names`, as text; None if none does."""
     try:
         record = json.loads(block)
-    except (ValueError, RecursionError):  # lists may be nested without end
+    except (ValueError, RecursionError):  # lists may be nested too deeply
         return None
     for name in names:
         keys = sorted((key for key in record if name in key.lower()), key=len)
@@ -126,12 +126,12 @@ def json_field(block: str, names: tuple[str, ...]) -> str | None:
 
 
 def _field_text(rest: str) -> str:
-    """The value of a field of something that is nearly JSON."""
+    """The value of a field in text that is nearly JSON."""
     rest = rest.strip()
     if rest[:1] == '"':
         return re.split(r'(?<!\\)"', rest[1:], maxsplit=1)[0].strip()
     if rest[:1] == "[":
         return rest.partition("]")[0] + "]"
-    if rest[:1] == "(":  # a tuple of Python's, as in ('29 weeks', '2 days')
+    if rest[:1] == "(":  # a Python tuple, such as ('29 weeks', '2 days')
         return rest.partition(")")[0] + ")"
     return re.split(r', ?["\']|\}', rest, maxsplit=1)[0].strip()

@@ -1,4 +1,4 @@
-"""Scorers for a user's own data: the reference is {"answer": ...}, for choices also "choices"."""
+"""Scorers for the user's own data, whose reference is {"answer": ...}, perhaps with "choices"."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from talr_cli.scorers.values import final_number
 
 
 class ExactMatch:
-    """The whole output equals the answer, but for case, white space and a final full stop.
+    """The whole output must equal the answer, except for case, white space and a final full stop.
 
-    An accent may be a letter's own or a sign of its own behind it (Unicode's NFC).
+    Both are compared in Unicode's NFC form, as an accent may be a separate character.
     """
 
     def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:
-        found = _plain(output)
-        return Verdict(found == _plain(str(reference["answer"])), found or None)
+        found = _normalise(output)
+        return Verdict(found == _normalise(str(reference["answer"])), found or None)
 
 
 class Numeric:
-    """The number of the output equals that of the answer, to one part in a million.
+    """The number of the output must equal that of the answer, to one part in a million.
 
-    Whole numbers are equal or they are not: of a long one that part would be some units.
-    The number that it states last (`Answer: 4`, `the answer is 4`, JSON, a box), or else its last.
+    Whole numbers must be equal exactly, as for a long one that tolerance would be several units.
+    The number of an output is the one stated last (`Answer: 4`, `the answer is 4`, JSON, a box),
+    else its last number.
     """
 
     def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:
@@ -47,5 +48,5 @@ SCORERS: dict[str, Callable[[], Scorer]] = {
 }
 
 
-def _plain(text: str) -> str:
+def _normalise(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split()).casefold().rstrip(".")

@@ -1,4 +1,4 @@
-"""What of an output is the answer, where a model thinks aloud before it.
+"""Separates the answer from the thoughts (reasoning) that a model writes before it.
 
 Knows the marks that models put around thoughts: tags (`<think>`, `<reasoning>`), brackets
 (Magistral), bars (OpenThinker, Cohere), channels (gpt-oss, Gemma) and Granite's sentences.
@@ -19,7 +19,7 @@ _MARK = re.compile(
     r"<channel\|>|<unused95>|\bhere is my response:)",
     re.IGNORECASE,
 )
-# What some put around the answer behind a thought.
+# What some models put around the answer after a thought.
 _AROUND = re.compile(
     r"\s*(?:<\|(?:begin_of_solution|START_RESPONSE)\|>|<(?:response|output)>)"
     r"(.*?)(?:<\|(?:end_of_solution|END_RESPONSE)\|>|</(?:response|output)>|$)\s*",
@@ -37,14 +37,14 @@ _ENDS = re.compile(r"<\|(?:end|return|call|start)\|>")
 
 
 def without_thoughts(output: str) -> str:
-    """The part behind the last thought, or what stands before the thoughts if that is all there is.
+    """The text after the last thought, or the text before the thoughts if nothing follows them.
 
-    Nothing where the thought that it begins with never ends. The thought may have been opened by
-    the prompt, so that only its end is in the output.
+    It is empty if the output begins with a thought that never ends. A thought may have been opened
+    by the prompt, so that only its end is in the output.
     """
     channels = list(_CHANNEL.finditer(output))
     if channels:
-        return _final(output, channels)
+        return _final_channel(output, channels)
     outside: list[str] = []
     opened, read = None, 0
     for mark in _MARK.finditer(output):
@@ -57,7 +57,7 @@ def without_thoughts(output: str) -> str:
             opened, read = None, mark.end()
     if opened is None:
         outside.append(output[read:])
-    elif outside[-1].rpartition("\n")[2].strip():  # within a line it is only spoken of
+    elif outside[-1].rpartition("\n")[2].strip():  # within a line the mark is only mentioned
         outside[-1] = output[read:]
     if len(outside) == 1 and not read and opened is None:
         return output
@@ -66,15 +66,15 @@ def without_thoughts(output: str) -> str:
     return (around[1] if around else answer).strip()
 
 
-def marks_among(tokens: Iterable[str]) -> set[str]:
-    """Those of a tokenizer's special tokens that tell thoughts from answers."""
+def thought_marks_in(tokens: Iterable[str]) -> set[str]:
+    """Those of a tokenizer's special tokens that mark thoughts or answers."""
     found = set(tokens)
     of_channels = _OF_CHANNELS & found if "<|channel|>" in found else set()
     return {one for one in found if _MARK.fullmatch(one)} | (_AROUND_TOKENS & found) | of_channels
 
 
-def _final(output: str, channels: list[re.Match[str]]) -> str:
-    """What gpt-oss says on its last channel, if that is the one for answers."""
+def _final_channel(output: str, channels: list[re.Match[str]]) -> str:
+    """The text of gpt-oss's last channel, if that is the channel for answers; else ""."""
     last = channels[-1]
     if last[1] != "final":
         return ""

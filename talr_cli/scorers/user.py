@@ -1,6 +1,6 @@
-"""A scorer that the user wrote: a function named in the config by its dotted path, or an object.
+"""Scorers that the user wrote: a function that the config names by its dotted path, or an object.
 
-Knows how to find and to check it; what it calls right is its own affair.
+Knows how to find, call and check it; does not know how it judges.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from talr_cli.scorers.base import Scorer, Verdict
 _SHAPE = (
     "give a function (output: str, reference: Mapping) -> bool, a number from 0 to 1, or Verdict"
 )
-_LONGEST = 200  # characters of an answer in an error
-_IMPORTED: dict[str, str] = {}  # {module: digest of the file that it was made of}
+_LONGEST = 200  # the most characters of a returned value in an error
+_IMPORTED: dict[str, str] = {}  # {module: digest of the file that it was imported from}
 
 
 class UserScorer:
-    """Calls `judge(output, reference)`, which answers with a bool, a number in [0, 1] or a Verdict.
+    """Calls `judge(output, reference)`, which returns a bool, a number in [0, 1] or a Verdict.
 
-    `name` is the dotted path of the function or of the object's class: by it the scores of two are
-    told apart. Numbers of NumPy and of PyTorch are numbers here. `option` is how the user chose it.
+    The scores of two scorers are distinguished by `name`, the dotted path of the function or of the
+    object's class. Numbers may also be NumPy's or PyTorch's.
+    `option` is how the user chose the scorer.
 
     Raises:
-        UserError: The answer is of another kind or out of range, or `judge` raised an exception or
-            wanted to end the program.
+        UserError: `judge` returned something else, raised an exception, or called sys.exit.
     """
 
-    metric = "score"  # seldom, and not for every model, all 0 or 1: no accuracy
+    metric = "score"  # not "accuracy", as the values need not be 0 or 1
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class UserScorer:
         settings: Mapping[str, Any] | None = None,
         option: str = "dataset.scorer=",
     ) -> None:
-        """`settings` are those that an object was made with."""
+        """`settings` are the arguments that an object was created with."""
         self.name = name
         self._said = f"{option}{name}"
         self._judge = judge
@@ -56,7 +56,7 @@ class UserScorer:
 
     @property
     def definition(self) -> str | None:
-        """FILE or FILE-SETTINGS, hashes of what it is made of; None where it stands in no file."""
+        """Hashes of its file and settings, as FILE or FILE-SETTINGS; None if it is in no file."""
         file = file_hash(self.name)
         if file is None or not self._settings:
             return file
@@ -64,21 +64,23 @@ class UserScorer:
         return f"{file}-{hashlib.sha256(made_with).hexdigest()[:8]}"
 
     def as_config(self) -> dict[str, Any]:
-        """What a config names it by."""
+        """The config values that name it."""
         return {"_target_": self.name, **self._settings}
 
     def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:
         try:
             judged = self._judge(output, reference)
-        except (Exception, SystemExit) as error:  # whatever the user's code raises
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
             called = "" if place_of(error) else f", called as {self.name}(output, reference)"
             raise UserError(f"{self._said} failed with {failure_of(error)}{called}") from error
         if not isinstance(judged, Verdict):
-            return Verdict(self._checked(judged, judged), None)
+            return Verdict(self._check_score(judged, judged), None)
         parsed = None if judged.parsed is None else str(judged.parsed)
-        return Verdict(self._checked(judged.correct, judged), parsed, self._kept(judged.detail))
+        return Verdict(
+            self._check_score(judged.correct, judged), parsed, self._to_json(judged.detail)
+        )
 
-    def _checked(self, score: Any, answer: Any) -> bool | float:
+    def _check_score(self, score: Any, answer: Any) -> bool | float:
         if getattr(score, "ndim", None) == 0:  # a number of NumPy's or PyTorch's
             score = score.item()
         if isinstance(score, bool):
@@ -90,7 +92,7 @@ class UserScorer:
             f"{type(answer).__name__}: {_SHAPE}"
         )
 
-    def _kept(self, detail: Any) -> Mapping[str, Any]:
+    def _to_json(self, detail: Any) -> Mapping[str, Any]:
         try:
             kept = json.loads(json.dumps(dict(detail)))
         except (TypeError, ValueError) as error:
@@ -113,10 +115,13 @@ def judged(scorer: Scorer, output: str, reference: Mapping[str, Any]) -> Verdict
 
 
 def scorer_at(path: str) -> UserScorer:
-    """The scorer of a function; its module may be installed or lie in the current folder.
+    """The scorer for a function, whose module may be installed or in the current folder.
+
+    Args:
+        path: The dotted path of the function.
 
     Raises:
-        UserError: The path names nothing that can be called.
+        UserError: The path does not name anything that can be called.
     """
     if path.endswith(".py") or "/" in path:
         name = f"{Path(path).name.partition('.')[0]}.FUNCTION"
@@ -141,7 +146,7 @@ def found_at(option: str, path: str) -> Any:
     """
     module_name, _, name = path.rpartition(".")
     try:
-        module = module_as_it_is(module_name)
+        module = import_current(module_name)
     except (Exception, SystemExit) as error:  # whatever the user's module raises
         advice = ""
         if isinstance(error, ModuleNotFoundError) and _is_within(module_name, error.name):
@@ -178,28 +183,28 @@ def _other_file(module: str) -> str:
 
 
 def source_file(path: str) -> Path | None:
-    """The file that holds the function of a dotted path; None where there is no such file."""
+    """The file of the function with a dotted path; None if there is no such file."""
     module_name = path.rpartition(".")[0]
     if not module_name:
         return None
     look_in_current_folder()
     try:
         spec = importlib.util.find_spec(module_name)
-    except (ImportError, ValueError):  # __main__ has no place that is known
+    except (ImportError, ValueError):  # as for __main__
         return None
     return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
 
 
 def file_hash(path: str) -> str | None:
-    """Of the file that holds the function of a dotted path now; None where there is no such."""
+    """A hash of the current content of that file; None if there is no such file."""
     file = source_file(path)
     return None if file is None else file_digest(file)[:8]
 
 
-def module_as_it_is(name: str) -> ModuleType:
-    """Import a module of the user's, anew where its file was edited: a notebook goes on for days.
+def import_current(name: str) -> ModuleType:
+    """Import a module of the user's, again if its file was edited, as a notebook may run for days.
 
-    What is computed is then what the file says, whose content counts for identities.
+    So the code that runs is always that of the file, whose content counts for identities.
     """
     look_in_current_folder()
     module = importlib.import_module(name)
@@ -211,7 +216,7 @@ def module_as_it_is(name: str) -> ModuleType:
 
 
 def definition_of(scorer: Scorer) -> str | None:
-    """By what two versions of a scorer are told apart; None for one of talr's own."""
+    """What distinguishes two versions of a scorer; None for one of talr's own."""
     if isinstance(scorer, UserScorer):
         return scorer.definition
     code = code_digest(scorer)
@@ -219,8 +224,8 @@ def definition_of(scorer: Scorer) -> str | None:
 
 
 def look_in_current_folder() -> None:
-    """Let modules in the current folder be imported by the names that a config gives them."""
-    # Last, so that a file of the user's never stands in for an installed package.
+    """Let modules in the current folder be imported."""
+    # Last, so that a file of the user's never replaces an installed package.
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.append(folder)

@@ -1,6 +1,6 @@
-"""Which number an answer gives: `1 (age) + 3 (stroke) = 4` gives 4, `22.9-23.1` gives none.
+"""Reads the number of an answer: 4 from `1 (age) + 3 (stroke) = 4`, none from `22.9-23.1`.
 
-Knows text in plain signs; does not know where an output states its answer.
+Knows text that went through `numbers.normalise`; `statements.py` finds where an answer is stated.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from talr_cli.scorers.numbers import (
     find_numbers,
     is_range,
     normalise,
-    scan,
+    scan_numbers,
 )
-from talr_cli.scorers.statements import is_item, json_field, stated_answer, without_mark
+from talr_cli.scorers.statements import is_item, json_field, stated_answer, strip_list_mark
 
 _PER_SURFACE = re.compile(r" ?(?:/|\bper) ?1\.73 ?m(?:\^?2)?", re.IGNORECASE)
 _ABOUT = r"(?:(?:about|approximately|approx\.?|around|roughly|nearly|equal to) ?)?"
 _LEADS = re.compile(rf"[\s\"'(\[{{\u2248~=:+*]{{0,9}}{_ABOUT}[\s(\[\u2248~+]{{0,3}}", re.IGNORECASE)
 _LONE_MINUS = re.compile(r"- (?=[.\d])")
 _NUMBER = r"-?[\d.,]*\d"
-# What is said of an answer that is not one number.
+# Beginnings of answers that are not a single number: bounds, alternatives, lists, refusals.
 _SEVERAL = re.compile(
     rf"(?:either )?(?:[<>\u2264\u2265\u00b1#]|"
     rf"(?:less|more|greater|fewer|lower|higher|no more|no less) than\b|"
@@ -40,7 +40,7 @@ _SEVERAL = re.compile(
     rf"{_NUMBER}(?:, (?:and )?|; ?| (?:and|&) ){_NUMBER}(?=[\s.)\]]*$|[,;] ))",
     re.IGNORECASE,
 )
-# Only where nothing but one number is meant: in prose these are two.
+# Thousands with spaces: only where a single number is expected, as in prose they are two numbers.
 _SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d,]| \d)")
 _OVER = re.compile(" ?/ ?")
 _SHARE = re.compile(r" ?(?:%|percent\b|per cent\b)", re.IGNORECASE)
@@ -53,7 +53,7 @@ _COUNTED = re.compile(
 )
 _SUM = re.compile(r"[+*]| x \d|\d ?\^|(?<=\s)[-/](?=\s)|^ ?[-/] ?[\d(]|/ ?\(")
 _ARITHMETIC = re.compile("[-+*/^().\\d\\s\u221a\u03c0]{1,200}")
-# Of two candidates none was chosen: either 4 or 5.
+# Neither of two candidates was chosen: either 4 or 5.
 _OR = re.compile(
     rf"(?:{_NUMBER}(?: ?[^\s\d]{{1,12}})? or|\bbetween {_NUMBER}[^\n.\d]{{0,20}} and) ?$",
     re.IGNORECASE,
@@ -62,7 +62,7 @@ _CITATION = re.compile(r"(?<=\S) ?\[\d{1,3}\]")
 _FIELDS = ("result", "value", "prediction", "output", "total")
 _JSON = re.compile(r"\{[^{}]*\}")
 _COMMENT = re.compile(r" ?\([^()\n]*\)")
-# Steps that stand on one line: 1. Add. 2. Divide.
+# Several steps on one line: 1. Add. 2. Divide.
 _FIRST_STEP, _NEXT_STEP = re.compile(r"1[.)] \D"), re.compile(r" (?=(?:[2-9]|\d\d)[.)] \D)")
 _SENTENCE = re.compile(r"(?<=[\w)%\]])[.;!](?=\s|$)")
 _EQUALS = re.compile("[=\u2248\u2192]")
@@ -80,27 +80,26 @@ _REMARK = re.compile(
     re.IGNORECASE,
 )
 
-_FIRST_READ, _LAST_READ = 1000, 4000  # characters of a text
+_FIRST_READ, _LAST_READ = 1000, 4000  # how many characters of a text are read
 
 
 class Reading(NamedTuple):
-    """A number that was read, and whether a percent sign stands at it."""
+    """A number that was read, and whether it has a percent sign."""
 
     value: float
     is_percent: bool = False
 
 
 def final_number(output: str) -> float | None:
-    """The number that an output states last, or else the last one in it; None if there is none.
+    """The number that an output states last, else its last number; None if there is none.
 
-    Where it is one bound or a choice between two (`at least 5`, `4 or 5`), none is stated; nor is
-    one that is too great to be compared.
+    A bound or two alternatives (`at least 5`, `4 or 5`) are no number, nor is an infinite one.
     """
-    found = _final(output)
+    found = _find_final(output)
     return found if found is not None and math.isfinite(found) else None
 
 
-def _final(output: str) -> float | None:
+def _find_final(output: str) -> float | None:
     stated = stated_answer(output)
     if stated is not None:
         return read_number(stated)
@@ -112,10 +111,10 @@ def _final(output: str) -> float | None:
     if whole is not None:
         return whole
     text = _PER_SURFACE.sub("", text)
-    unmarked = "\n".join(without_mark(line) for line in text.split("\n"))
+    unmarked = "\n".join(strip_list_mark(line) for line in text.split("\n"))
     for plain in (_CITATION.sub("", text), _CITATION.sub("", unmarked)):
         text = plain if find_numbers(plain) else text
-    numbers = scan(text)
+    numbers = scan_numbers(text)
     if not numbers:
         return None
     last = numbers[-1]
@@ -133,20 +132,21 @@ def _final(output: str) -> float | None:
 
 
 def read_number(text: str) -> float | None:
-    """As `read`, the value alone."""
-    found = read(text)
+    """The value of `read_answer`, without the percent sign."""
+    found = read_answer(text)
     return None if found is None else found.value
 
 
-def read(text: str, counts: bool = False, stated: bool = True) -> Reading | None:
-    """The number that a text in plain signs gives as an answer, None if it gives none.
+def read_answer(text: str, counts: bool = False, stated: bool = True) -> Reading | None:
+    """The number that a normalised text gives as an answer; None if it gives none.
 
-    An expression as a whole; the number that the text leads with; the result of the sum that it
-    leads with. Else, of the first sentence of a statement that holds a number, of other texts of
-    the last line, what stands after the last equals sign or `is`, or the last number.
+    It is the value of the text if that is an arithmetic expression, the number with which the text
+    begins, or the result of the calculation with which it begins. Otherwise, it is what follows the
+    last equals sign or `is`, or the last number, in the first sentence of a statement that has a
+    number, or in the last line of other texts.
 
     Args:
-        counts: Whether 4/5 is four of five and no quotient.
+        counts: Whether 4/5 means four of five and not a quotient.
         stated: Whether the text was stated as the answer.
     """
     text = _PER_SURFACE.sub("", text).strip().strip("\"'").strip()
@@ -161,11 +161,11 @@ def read(text: str, counts: bool = False, stated: bool = True) -> Reading | None
     if len(lines) == 1 or not is_item(first):
         if _SEVERAL.match(first, _LEADS.match(first).end()):  # type: ignore[union-attr]
             return None
-        found = _leading(first, counts)
+        found = _read_leading(first, counts)
         is_working = not stated and len(lines) > 1 and "=" in first  # a line before the answer
         if not is_working and (found is not None or is_range(first.rstrip(" ."))):
             return found
-    lines = [without_mark(line) for line in lines]
+    lines = [strip_list_mark(line) for line in lines]
     if not stated or len(lines) > 1:
         told = [line for line in lines if find_numbers(line)]
         lines = [line for line in told if not _REMARK.match(line)][-1:] or told[-1:]
@@ -173,19 +173,19 @@ def read(text: str, counts: bool = False, stated: bool = True) -> Reading | None
     if not sentences:
         return None
     kept = [part for part in sentences if not _REMARK.match(part)] or sentences
-    return _told(kept[0] if stated else kept[-1], counts)
+    return _read_sentence(kept[0] if stated else kept[-1], counts)
 
 
 def _expression(text: str) -> float | None:
-    """The value of a text that is arithmetic and nothing else; a range is not."""
+    """The value of a text that is an arithmetic expression and not a range; else None."""
     text = text.strip().removesuffix(".").strip()
     if is_range(text) or (any(sign in text[1:] for sign in "-/") and not find_numbers(text)):
         return None
     return parse_expression(text)
 
 
-def _leading(line: str, counts: bool) -> Reading | None:
-    """The number that a line leads with, or the result of the arithmetic that it leads with."""
+def _read_leading(line: str, counts: bool) -> Reading | None:
+    """The number with which a line begins, or the result of the calculation there."""
     spaced = _SPACED.match(line, _LEADS.match(line).end())  # type: ignore[union-attr]
     if spaced is not None:
         line = spaced[0].replace(" ", "") + line[spaced.end() :]
@@ -197,7 +197,7 @@ def _leading(line: str, counts: bool) -> Reading | None:
     minus = _LONE_MINUS.match(line, start)
     if minus:
         start = minus.end()
-    numbers = scan(line)
+    numbers = scan_numbers(line)
     number = next((one for one in numbers if one.start >= start), None)
     if number is None or number.start != start:
         return _arithmetic(line)
@@ -206,7 +206,7 @@ def _leading(line: str, counts: bool) -> Reading | None:
     if ratio is not None:
         return ratio
     marks = [match.end() for match in _EQUALS.finditer(rest)]
-    results = scan(rest[marks[-1] :]) if marks else []
+    results = scan_numbers(rest[marks[-1] :]) if marks else []
     if results and _SUM.search(rest[: marks[-1] - 1]):
         return _with_sign(rest[marks[-1] :], results[0])
     if re.match(r" ?[-+*/^] ?[\d(.]", rest):
@@ -216,7 +216,7 @@ def _leading(line: str, counts: bool) -> Reading | None:
 
 
 def _arithmetic(line: str) -> Reading | None:
-    """The value of the arithmetic that a line begins with, if that is more than a number."""
+    """The value of the expression with which a line begins, if it is more than a number."""
     begin = _ARITHMETIC.match(line, len(line) - len(line.lstrip(" =")))
     text = begin[0].strip() if begin else ""
     value = _expression(text) if re.search("[\\d)] ?[-+*/^\u221a\u03c0]|\u221a", text) else None
@@ -224,9 +224,9 @@ def _arithmetic(line: str) -> Reading | None:
 
 
 def _ratio(line: str, counts: bool) -> Reading | None:
-    """The 4 of `4/5 criteria` and, where scores are counted, of `4/5`; a quotient with a unit."""
+    """4 from `4/5 criteria` or, if `counts`, from `4/5`; otherwise the quotient."""
     start = _LEADS.match(line).end()  # type: ignore[union-attr]
-    above = next((one for one in scan(line) if one.start >= start), None)
+    above = next((one for one in scan_numbers(line) if one.start >= start), None)
     if above is None or above.start != start:
         return None
     if _OUT_OF.match(line, above.end):
@@ -240,12 +240,12 @@ def _ratio(line: str, counts: bool) -> Reading | None:
     return Reading(above.value / most) if most else None
 
 
-def _told(sentence: str, counts: bool) -> Reading | None:
-    """What a sentence with numbers in it tells."""
+def _read_sentence(sentence: str, counts: bool) -> Reading | None:
+    """The number that a sentence gives, which has at least one."""
     plain = _COMMENT.sub(lambda comment: comment[0] if comment.start() == 0 else "", sentence)
     if not find_numbers(plain):
         plain = sentence
-    numbers = scan(plain)
+    numbers = scan_numbers(plain)
     for number in numbers:
         if _OUT_OF.match(plain, number.end):
             return Reading(number.value)
@@ -255,8 +255,8 @@ def _told(sentence: str, counts: bool) -> Reading | None:
     if end is None:
         return _with_sign(plain, numbers[-1])
     after = plain[end:]
-    found = _leading(after.strip(), counts)
-    return found if found is not None else _with_sign(after, scan(after)[0])
+    found = _read_leading(after.strip(), counts)
+    return found if found is not None else _with_sign(after, scan_numbers(after)[0])
 
 
 def _with_sign(text: str, number: Number) -> Reading:

@@ -20,7 +20,7 @@ from talr_cli.errors import UserError
 from talr_cli.evaluation.config import SuiteConfig
 from talr_cli.fields import plain
 from talr_cli.models.config import ModelConfig
-from talr_cli.models.sources import WANTED, cache_dir, resolve
+from talr_cli.models.sources import WANTED, cache_dir, resolve_model
 from talr_cli.runs.disk import make_folder
 from talr_cli.runs.listing import size_of
 from talr_cli.sweep.grid import Point
@@ -130,7 +130,7 @@ def size_on_hub(need: Need) -> int | None:
 def _get(need: Need) -> str:
     config = need.config
     if isinstance(config, ModelConfig):
-        return resolve(config).origin
+        return resolve_model(config).origin
     if isinstance(config, SuiteConfig):
         return _tasks(config)
     splits = load(config)

@@ -222,9 +222,9 @@ def _tracking() -> Check:
 
 
 def _sandbox() -> Check:
-    from talr_cli.evaluation.sandbox.outside import kind
+    from talr_cli.evaluation.sandbox.outside import available_sandbox
 
-    found = kind()
+    found = available_sandbox()
     if found is None:
         return Check(
             "sandbox", "note", "none: HumanEval's programs are refused; install bubblewrap"
@@ -274,8 +274,8 @@ def _stopped_by_suite(suite: SuiteConfig, reachable: bool) -> Iterator[str]:
         return
     if not reachable and suite.data_dir is None:
         yield f"suite={suite.name}: the hub cannot be reached for its tasks: give suite.data_dir"
-    from talr_cli.evaluation.sandbox.outside import kind
+    from talr_cli.evaluation.sandbox.outside import available_sandbox
 
     runs_programs = any(task.startswith(("humaneval", "mbpp")) for task in suite.tasks)
-    if runs_programs and not suite.allow_unsafe_code and kind() is None:
+    if runs_programs and not suite.allow_unsafe_code and available_sandbox() is None:
         yield f"suite={suite.name}: its programs need a sandbox: install bubblewrap"

@@ -239,7 +239,7 @@ def _missing_memory(job: Job, shape: Shape | None, place: Place | None) -> Itera
     if there is None:
         return
     try:
-        planner.check_state(
+        planner.check_minimum(
             config.model.name, shape, config.parts, _arithmetic(config, place), there, where
         )
     except UserError as error:
@@ -291,9 +291,9 @@ def _longest_rows(
     """How a batch of rows of max_length tokens is cut up to fit into `there` bytes."""
     how, trainer = _arithmetic(config, place), config.trainer
     has_kernel = how.device == "cuda" and how.half and not how.eager
-    rows = planner.Rows.alike(trainer.max_length, trainer.batch_size, has_kernel)
+    rows = planner.RowLengths.uniform(trainer.max_length, trainer.batch_size, has_kernel)
     usable = USABLE[how.device] * there
-    return planner.choose(shape, config.parts, config.trainer, how, rows, usable)
+    return planner.choose_plan(shape, config.parts, config.trainer, how, rows, usable)
 
 
 def _memory_there(config: TrainConfig, place: Place | None) -> tuple[float | None, str]:

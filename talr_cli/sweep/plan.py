@@ -15,7 +15,7 @@ from talr_cli.fields import plain
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.device_memory import gib
 from talr_cli.models.shape import shape_of
-from talr_cli.models.sources import ModelSource, resolve, resolve_here
+from talr_cli.models.sources import ModelSource, resolve_model, resolve_offline
 from talr_cli.run.checkpoint import checkpoint_name, own_directory
 from talr_cli.run.config import EvalConfig, TrainConfig
 from talr_cli.run.identity import identity
@@ -65,19 +65,19 @@ def find_models(points: Sequence[Point], fetch: bool) -> dict[str, ModelSource |
         model_key(point.config): point.config.model for point in points
     }
     if not fetch:
-        return {key: resolve_here(config) for key, config in configs.items()}
+        return {key: resolve_offline(config) for key, config in configs.items()}
     with progress.elsewhere() as quiet, apart() as ask:
         look = partial(_resolve, quiet=quiet)
         return {key: ask(look, config) for key, config in configs.items()}
 
 
 def _resolve(config: ModelConfig, quiet: bool) -> ModelSource:
-    """`resolve`, in a process of its own that shows its progress."""
+    """`resolve_model`, in a process of its own that shows its progress."""
     progress.log_above_the_line()
     if quiet:
         progress.be_quiet()
     with progress.work("planning"):
-        return resolve(config)
+        return resolve_model(config)
 
 
 def make_plan(

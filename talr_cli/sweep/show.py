@@ -119,6 +119,6 @@ def _shares(job: Job) -> str:
             return f"{scores} of its points: {again}"
     if job.also:
         return "only to be averaged"
-    if isinstance(job.config, TrainConfig) and job.config.objective.reads_base:
+    if isinstance(job.config, TrainConfig) and job.config.objective.needs_base_losses:
         return "base losses: once for all such runs"
     return ""

@@ -1,6 +1,6 @@
-"""How an optimizer step is computed, and in how many bytes each number lies that it is about.
+"""How an optimizer step is computed, and how many bytes each weight takes that it works on.
 
-Knows the optimizer and the adapter; what goes through the model at once is a `Pass`.
+The basis of `memory.py` and `layer_memory.py`. Knows the optimizer and the adapter.
 """
 
 from __future__ import annotations
@@ -14,34 +14,35 @@ from talr_cli.methods.optimizers import Optimizer
 from talr_cli.models.shape import Matrix, Shape
 
 FP32, HALF = 4, 2  # bytes
-FOUR_BITS = 0.52  # and for 64 numbers a scale, which is in 8 bits itself
+FOUR_BITS = 0.52  # bytes: every 64 weights share a scale, which has 8 bits itself
 _GATES = ("experts.gate_proj", "experts.up_proj", "experts.w1", "experts.w3")
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """Where a step is computed (cuda or cpu), how, and by how many processes."""
+    """On which device (cuda or cpu) a step is computed, how, and by how many processes."""
 
     device: str
-    half: bool  # under autocast, in bf16 or fp16
+    half: bool  # whether autocast computes in bf16 or fp16
     optimizer: Optimizer
     ranks: int = 1
-    sharded: bool = False
-    eager: bool = False  # attention that makes a matrix of all pairs of tokens
-    deterministic: bool = False  # on a GPU: sums in a fixed order
+    sharded: bool = False  # by FSDP2
+    eager: bool = False  # attention that materialises the matrix of all pairs of tokens
+    deterministic: bool = False  # on a GPU: sums have a fixed order
 
 
 @dataclass(frozen=True)
-class Pass:
-    """What goes through the model at once, and how.
+class MicroBatch:
+    """The size of what goes through the model in one forward pass, and how it is computed.
 
     Attributes:
-        tokens: Of all rows, with their padding.
-        targets: Of these, how many are scored.
-        longest: Tokens of the longest row.
-        checkpointing: Whether layers are computed again in the backward pass.
-        accumulates: Whether another pass before it has left a gradient.
-        varlen: Whether its rows are joined for a kernel that takes them all at once, and windows.
+        tokens: The number of tokens of all rows, padding included.
+        targets: How many of them are targets.
+        longest: The number of tokens of the longest row.
+        checkpointing: Whether the layers are recomputed in the backward pass.
+        accumulates: Whether there is a gradient of an earlier micro-batch of the step.
+        varlen: Whether the rows are joined and one kernel attends over all of them, with sliding
+            windows.
     """
 
     tokens: int
@@ -52,27 +53,28 @@ class Pass:
     varlen: bool = False
 
 
-def trained_numbers(shape: Shape, method: Method) -> int:
-    """How many numbers the optimizer changes."""
+def count_trained(shape: Shape, method: Method) -> int:
+    """The number of trainable parameters."""
     if method.adapter is None:
         return shape.weights
     if isinstance(method.adapter, Oft):
-        # Of a block of b inputs (b - 1) / 2 for each.
-        return (method.adapter.block_size - 1) * inputs_of(adapted(shape, method)) // 2
+        # A block of b inputs has a skew-symmetric matrix: (b - 1) / 2 parameters per input.
+        return (method.adapter.block_size - 1) * count_inputs(adapted_matrices(shape, method)) // 2
     rank = adapter_rank(method)
-    # PEFT takes an expert's two matrices whose outputs are multiplied as one, of twice the rank.
+    # PEFT treats the gate and up matrices of an expert as one matrix, with twice the rank.
     return rank * sum(
         (one.inputs + one.outputs * (1 + (one.name in _GATES))) * one.count
-        for one in adapted(shape, method, experts=True)
+        for one in adapted_matrices(shape, method, experts=True)
     )
 
 
 def adapter_rank(method: Method) -> int:
+    """The rank of the LoRA adapters; 0 without such adapters."""
     return int(getattr(method.adapter, "rank", 0))
 
 
-def adapted(shape: Shape, method: Method, experts: bool = False) -> list[Matrix]:
-    """The matrices that the adapter is put on; those of experts only if asked for."""
+def adapted_matrices(shape: Shape, method: Method, experts: bool = False) -> list[Matrix]:
+    """The matrices that get an adapter, without those of experts unless `experts` is true."""
     chosen = getattr(method.adapter, "target_modules", "all-linear")
     return [
         one
@@ -86,25 +88,26 @@ def _is_named(matrix: Matrix, name: str) -> bool:
     return matrix.name.rpartition(".")[2] == name.rpartition(".")[2]
 
 
-def inputs_of(matrices: Sequence[Matrix]) -> int:
+def count_inputs(matrices: Sequence[Matrix]) -> int:
+    """The sum of the matrices' input sizes."""
     return sum(one.inputs * one.count for one in matrices)
 
 
-def trained_bytes(how: Arithmetic) -> int:
-    """Of a number that is trained, and of its gradient."""
+def bytes_per_trained_weight(how: Arithmetic) -> int:
+    """Bytes of a trained weight, which are also those of its gradient."""
     return HALF if how.optimizer.bf16_weights else FP32
 
 
-def held_bytes(method: Method, how: Arithmetic) -> float:
-    """Bytes of a number in the layers' matrices."""
+def bytes_per_layer_weight(method: Method, how: Arithmetic) -> float:
+    """Bytes of a weight in the linear matrices of the layers."""
     if method.adapter is None:
-        return trained_bytes(how)
+        return bytes_per_trained_weight(how)
     base_dtype = getattr(method.adapter, "base_dtype", "float32")
     if base_dtype == "nf4":
         return FOUR_BITS
     return HALF if base_dtype == "auto" and how.half and not how.sharded else FP32
 
 
-def unquantised_bytes(method: Method, how: Arithmetic) -> float:
-    """Bytes of a number that is held as those are, but never in 4 bits."""
-    return max(held_bytes(method, how), HALF if how.half else FP32)
+def bytes_per_unquantised_weight(method: Method, how: Arithmetic) -> float:
+    """Bytes of a weight that has the dtype of the layers' matrices, but is never in 4 bits."""
+    return max(bytes_per_layer_weight(method, how), HALF if how.half else FP32)

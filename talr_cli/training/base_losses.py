@@ -1,6 +1,7 @@
-"""The base model's loss on every training row: one pass, cached for every run that needs it.
+"""The base model's losses on the training rows, computed once and cached for all runs.
 
-Either a row's mean loss, or the loss of each of its targets.
+For each row either its mean loss, or the loss of each of its targets. Does not know which objective
+uses them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from transformers import PreTrainedModel
 from talr_cli import progress
 from talr_cli.data.rendering import IGNORED, Rendered
 from talr_cli.models.head import TARGETS_AT_ONCE, head_logits, target_hidden
-from talr_cli.models.row_batches import batches_for
+from talr_cli.models.row_batches import make_batches_for
 from talr_cli.models.sources import cache_dir
 from talr_cli.runs.atomic import read_packed, write_bytes, write_packed
 from talr_cli.runs.lease import hold
@@ -31,79 +32,90 @@ from talr_cli.training.collator import Collator, token_row
 
 log = logging.getLogger(__name__)
 
-TOKENS_AT_ONCE = 4096  # of a batch, with its padding
+TOKENS_AT_ONCE = 4096  # the most tokens of a batch, padding included
 
 
 def base_losses(
-    model: PreTrainedModel, fingerprint: str, rows: Sequence[Rendered], half: torch.dtype | None
+    model: PreTrainedModel,
+    fingerprint: str,
+    rows: Sequence[Rendered],
+    autocast_dtype: torch.dtype | None,
 ) -> torch.Tensor:
     """losses[R]: mean -log p over the targets of each row, in nats, under the base `model`.
 
-    `fingerprint` identifies the model's weights, `half` is the arithmetic of the training. The
-    cache's key has the rows as tokens, hence data and chat template; no learning rate and no seed.
+    The key of the cache covers the model, the arithmetic and the rows as tokens (hence the data and
+    the chat template), but neither learning rate nor seed.
+
+    Args:
+        fingerprint: Identifies the model's weights.
+        autocast_dtype: The dtype under autocast, as in the training; None: no autocast.
     """
 
-    def make() -> torch.Tensor:
-        losses = torch.stack([row.mean() for row in target_losses(model, rows, half)])
+    def compute() -> torch.Tensor:
+        losses = torch.stack([row.mean() for row in target_losses(model, rows, autocast_dtype)])
         write_packed(cached, losses.tolist())
         return losses
 
-    cached = _place(model, fingerprint, rows, half, "json.gz")
-    return _once(cached, lambda: _found(cached, len(rows)), make)
+    cached = _cache_path(model, fingerprint, rows, autocast_dtype, "json.gz")
+    return _load_or_compute(cached, lambda: _read_row_losses(cached, len(rows)), compute)
 
 
 def base_target_losses(
-    model: PreTrainedModel, fingerprint: str, rows: Sequence[Rendered], half: torch.dtype | None
+    model: PreTrainedModel,
+    fingerprint: str,
+    rows: Sequence[Rendered],
+    autocast_dtype: torch.dtype | None,
 ) -> list[torch.Tensor]:
-    """-log p of every target of every row, in nats, under the base; cached as `base_losses` are."""
+    """For each row the -log p of its targets, in nats, under the base; see `base_losses`."""
     counts = [len(row.targets) for row in rows]
 
-    def make() -> torch.Tensor:
-        losses = torch.cat(target_losses(model, rows, half))
+    def compute() -> torch.Tensor:
+        losses = torch.cat(target_losses(model, rows, autocast_dtype))
         content = safetensors.torch.save({"losses": losses})
         write_bytes(cached, gzip.compress(content, compresslevel=1, mtime=0))
         return losses
 
-    cached = _place(model, fingerprint, rows, half, "safetensors.gz")
-    return list(_once(cached, lambda: _found_of_targets(cached, counts), make).split(counts))
+    cached = _cache_path(model, fingerprint, rows, autocast_dtype, "safetensors.gz")
+    losses = _load_or_compute(cached, lambda: _read_target_losses(cached, counts), compute)
+    return list(losses.split(counts))
 
 
-def _place(
+def _cache_path(
     model: PreTrainedModel,
     fingerprint: str,
     rows: Sequence[Rendered],
-    half: torch.dtype | None,
+    autocast_dtype: torch.dtype | None,
     ending: str,
 ) -> Path:
-    under = {None: "", torch.bfloat16: " bf16", torch.float16: " fp16"}[half]
-    held = "/".join(sorted({str(parameter.dtype) for parameter in model.parameters()}))
-    arithmetic = f"{model.device.type} {held}{under}"
+    autocast = {None: "", torch.bfloat16: " bf16", torch.float16: " fp16"}[autocast_dtype]
+    dtypes = "/".join(sorted({str(parameter.dtype) for parameter in model.parameters()}))
+    arithmetic = f"{model.device.type} {dtypes}{autocast}"
     key = hashlib.sha256(f"{fingerprint} {arithmetic}".encode())
     for row in rows:
         key.update(json.dumps([row.input_ids, row.labels]).encode())
     return cache_dir() / "base_losses" / f"{key.hexdigest()}.{ending}"
 
 
-def _once(
-    cached: Path, find: Callable[[], torch.Tensor | None], make: Callable[[], torch.Tensor]
+def _load_or_compute(
+    cached: Path, load: Callable[[], torch.Tensor | None], compute: Callable[[], torch.Tensor]
 ) -> torch.Tensor:
-    """What `find` finds in the file, or `make` makes and writes there."""
-    seen = _version(cached)
-    found = find()
-    if found is not None:
-        return found
+    """What `load` reads from the file `cached`, else what `compute` computes and writes there."""
+    modified = _modified(cached)
+    loaded = load()
+    if loaded is not None:
+        return loaded
     # Runs that start together wait for the first of them.
     with hold(cached.with_suffix(".lock"), wait=True):
-        if _version(cached) != seen:  # else it is what was not found, and warned of, before
-            found = find()
-        return make() if found is None else found
+        if _modified(cached) != modified:  # unchanged, it would only be warned of a second time
+            loaded = load()
+        return compute() if loaded is None else loaded
 
 
-def _version(cached: Path) -> int | None:
+def _modified(cached: Path) -> int | None:
     return cached.stat().st_mtime_ns if cached.exists() else None
 
 
-def _found(cached: Path, rows: int) -> torch.Tensor | None:
+def _read_row_losses(cached: Path, rows: int) -> torch.Tensor | None:
     values = read_packed(cached)
     if values is None:
         return None
@@ -114,7 +126,7 @@ def _found(cached: Path, rows: int) -> torch.Tensor | None:
     return torch.tensor(values)
 
 
-def _found_of_targets(cached: Path, counts: Sequence[int]) -> torch.Tensor | None:
+def _read_target_losses(cached: Path, counts: Sequence[int]) -> torch.Tensor | None:
     try:
         losses = safetensors.torch.load(gzip.decompress(read_file(cached)))["losses"]
     except FileNotFoundError:
@@ -132,15 +144,15 @@ def _found_of_targets(cached: Path, counts: Sequence[int]) -> torch.Tensor | Non
 
 @torch.no_grad()
 def target_losses(
-    model: PreTrainedModel, rows: Sequence[Rendered], half: torch.dtype | None
+    model: PreTrainedModel, rows: Sequence[Rendered], autocast_dtype: torch.dtype | None
 ) -> list[torch.Tensor]:
-    """-log p of every target of every row, in nats, on the CPU; in batches of like length.
+    """For each row the -log p of its targets, in nats, on the CPU.
 
     Args:
-        half: What to compute in, under autocast; None: in the model's own precision.
+        autocast_dtype: The dtype under autocast; None: the model's own precision.
     """
     device = model.device.type
-    collate = Collator(pad_token_id=0)  # no target sees its padding: any id does
+    collate = Collator(pad_token_id=0)  # any id will do, since no target sees the padding
     losses = [torch.zeros(0)] * len(rows)
     training = model.training
     model.eval()
@@ -148,7 +160,9 @@ def target_losses(
         inputs = collate([token_row(rows[index]) for index in batch])
         is_target = inputs["labels"][:, 1:] != IGNORED
         inputs = send_to_device(inputs, model.device)
-        with torch.autocast(device, half, enabled=half is not None, cache_enabled=False):
+        with torch.autocast(
+            device, autocast_dtype, enabled=autocast_dtype is not None, cache_enabled=False
+        ):
             hidden = target_hidden(model, inputs)
             targets = inputs["targets"]["ids"]
             nll = [
@@ -167,5 +181,5 @@ def target_losses(
 
 
 def batches_of_like_length(rows: Sequence[Rendered], model: PreTrainedModel) -> list[list[int]]:
-    """Indices of rows of like length, the longest first; each batch within TOKENS_AT_ONCE."""
-    return batches_for(model, [len(row.input_ids) for row in rows], TOKENS_AT_ONCE)
+    """Batches of row indices, similar lengths together and the longest first."""
+    return make_batches_for(model, [len(row.input_ids) for row in rows], TOKENS_AT_ONCE)

@@ -1,4 +1,4 @@
-"""What happens beside the optimisation: every step is recorded, a run that diverges is stopped."""
+"""The trainer's callbacks: record every step, stop on request or divergence, show the progress."""
 
 from __future__ import annotations
 
@@ -21,20 +21,27 @@ log = logging.getLogger(__name__)
 _NAMES = {"learning_rate": "lr", "eval_loss": "validation_loss"}
 
 
-# A model that guesses every token alike has the loss ln(vocabulary). One that is half as bad again
-# for this many steps in a row has exploded: short rows may do so once, never in a row.
+# A model that gives every token the same probability has the loss ln(vocabulary). A loss 1.5 times
+# as high, in several steps in a row, means divergence; short rows may cause it in a single step.
 EXPLODED = 1.5
 STEPS_EXPLODED = 3
 
 
 class RecordSteps(TrainerCallback):
-    """Writes every logged step to metrics.jsonl and to the tracker; stops where it diverges."""
+    """Writes every logged step to metrics.jsonl and to the tracker.
+
+    Args:
+        vocabulary: The size of the vocabulary, for the loss at which the run counts as diverged.
+
+    Raises:
+        DivergedError: From the training, as soon as it has diverged.
+    """
 
     def __init__(self, directory: RunDirectory, tracker: Tracker, vocabulary: int) -> None:
         self._directory = directory
         self._tracker = tracker
         self._limit = EXPLODED * math.log(vocabulary)
-        self._above = 0  # steps in a row
+        self._above = 0  # how many of the last steps had a loss above the limit
 
     def on_log(
         self,
@@ -73,10 +80,10 @@ class RecordSteps(TrainerCallback):
 
 
 class StopOnRequest(TrainerCallback):
-    """Ends the training after its last step, and where a stop was requested with a checkpoint.
+    """Ends the training after its last step or, with a checkpoint, when a stop is requested.
 
     Args:
-        at: The share of the steps that are made.
+        at: The share of the steps after which the training ends.
     """
 
     def __init__(self, stop: Stop, at: float) -> None:
@@ -92,14 +99,14 @@ class StopOnRequest(TrainerCallback):
             control.should_training_stop = True
 
     def is_last(self, args: TrainingArguments, state: TrainerState) -> bool:
-        """Whether the training is at its end."""
+        """Whether the training has made its last step."""
         return state.global_step >= step_at(self._at, args, state.max_steps)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        # Reached from within an epoch too, and the only place: a checkpoint that is written twice
-        # would be a torn one in between.
+        # The trainer calls this when it stops within an epoch, too. The checkpoint is requested
+        # only here: written twice, it would be incomplete in between.
         if control.should_training_stop and not self.is_last(args, state):
             control.should_save = True
             if state.epoch is not None and not state.epoch.is_integer():
@@ -107,7 +114,11 @@ class StopOnRequest(TrainerCallback):
 
 
 class ShowProgress(TrainerCallback):
-    """Tells how far the training is, and its loss, until `shown` is left; `at` as above."""
+    """Shows the progress and the loss, until the context `shown` is left.
+
+    Args:
+        at: The share of the steps after which the training ends.
+    """
 
     def __init__(self, at: float) -> None:
         self._at = at

@@ -1,6 +1,6 @@
-"""Rows of token ids -> a batch: TRL's collator, plus replay's general rows and where targets are.
+"""Makes a batch of rows of token ids: TRL's collator, plus replayed rows and an index of targets.
 
-Targets are counted here, on the host, so that no step has to wait for the device to count them.
+Targets are counted here, on the host, so that no step has to wait for the device to do it.
 """
 
 from __future__ import annotations
@@ -16,25 +16,26 @@ from talr_cli.data.rendering import IGNORED, Rendered
 
 
 def token_row(row: Rendered) -> dict[str, Any]:
-    """What the collator takes for a row."""
+    """A row in the form that the collator takes."""
     return {"input_ids": row.input_ids, "labels": row.labels}
 
 
 @dataclass
 class Collator(DataCollatorForLanguageModeling):
-    """Adds `targets` to the batch, a mapping (N targets, in S sequences that have one):
+    """Adds `targets` to the batch, a mapping about its N targets in S sequences that have any:
 
     - `at[N]`: the position, in the flattened batch, that predicts each target;
-    - `ids[N]`: the targets;
-    - `sequence[N]`: the sequence of each, counted from 0; `counts[S]`: how many each has;
-    - `weights[S]`: the `sequence_weight` of each, where rows have one;
-    - `base_log_probs[N]`: of each target under the base, where rows have them;
+    - `ids[N]`: the token id of each target;
+    - `sequence[N]`: the sequence of each target, counted from 0;
+    - `counts[S]`: how many targets each sequence has;
+    - `weights[S]`: the `sequence_weight` of each sequence, if rows have one;
+    - `base_log_probs[N]`: the log-probability of each target under the base, if rows have them;
 
-    and `input_tokens`, how many tokens there are without padding. A general row stands behind the
-    row that takes it along, in whatever batch that is.
+    and `input_tokens`, the number of tokens without padding. The replayed rows of a row come right
+    behind it, in the same batch.
 
     Args:
-        general: The rows that the indices in a row's `replay` mean.
+        general: The rows to which a row's `replay` refers by index.
     """
 
     general: Sequence[dict[str, Any]] = field(default_factory=list)

@@ -1,6 +1,6 @@
-"""Rows as tokens -> the columns of the trainer's dataset: what an objective needs of each row.
+"""Makes the columns of the trainer's dataset from rows of tokens, with what the objective needs.
 
-Knows replay and what is computed with the base before training; does not know the trainer.
+Knows replay and what the base model computes before training; does not know the trainer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from talr_cli.errors import UserError
 from talr_cli.methods.base import Objective
 from talr_cli.methods.checks import checked
 from talr_cli.methods.method import Method
-from talr_cli.methods.replay import spread
+from talr_cli.methods.replay import assign_replayed_rows
 from talr_cli.models.tokenizer import IGNORED
 from talr_cli.training.base_losses import base_losses, base_target_losses
 from talr_cli.training.collator import token_row
@@ -31,27 +31,27 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Base:
-    """The base model before it is trained, and the arithmetic of the training."""
+class BaseModel:
+    """The base model, before it is trained, and the arithmetic of the training."""
 
     model: PreTrainedModel
     fingerprint: str
-    half: torch.dtype | None
+    autocast_dtype: torch.dtype | None
     device: str
 
     def losses(self, rows: Sequence[Rendered]) -> torch.Tensor:
-        """losses[R]: the mean over each row's targets."""
-        with self._at_work():
-            return base_losses(self.model, self.fingerprint, rows, self.half)
+        """losses[R]: the mean loss of each row's targets, in nats."""
+        with self._on_device():
+            return base_losses(self.model, self.fingerprint, rows, self.autocast_dtype)
 
     def target_losses(self, rows: Sequence[Rendered]) -> list[torch.Tensor]:
-        """The loss of each target of each row."""
-        with self._at_work():
-            return base_target_losses(self.model, self.fingerprint, rows, self.half)
+        """For each row the losses of its targets, in nats."""
+        with self._on_device():
+            return base_target_losses(self.model, self.fingerprint, rows, self.autocast_dtype)
 
     @contextmanager
-    def _at_work(self) -> Iterator[None]:
-        """On the device; one that FSDP2 will split up lies on the CPU before and after."""
+    def _on_device(self) -> Iterator[None]:
+        """Move the model to the device for a while: before FSDP2 shards it, it is on the CPU."""
         home = self.model.device
         moves = home.type != self.device
         if moves:
@@ -67,8 +67,9 @@ class Columns:
 
     Attributes:
         rows: The columns of the training rows.
-        general: The general rows that their `replay` points to.
-        facts: What the `training` results say about them.
+        general: The general rows, to which the column `replay` of the training rows refers by
+            index.
+        facts: What is added to the `training` results.
     """
 
     rows: dict[str, list[Any]]
@@ -76,18 +77,18 @@ class Columns:
     facts: dict[str, float]
 
 
-def columns_of(
-    method: Method, rows: Sequence[Rendered], general: Sequence[Rendered], base: Base
+def make_columns(
+    method: Method, rows: Sequence[Rendered], general: Sequence[Rendered], base: BaseModel
 ) -> Columns:
-    """The columns for a method; the base is asked once for all rows together.
+    """The columns that a method needs.
 
     Raises:
-        UserError: The objective leaves no target.
+        UserError: The objective masks all targets.
     """
     objective, facts = method.objective, {}
     if objective.masks_targets:
         before = sum(len(row.targets) for row in chain(rows, general))
-        rows, general = _masked(objective, rows, general, base)
+        rows, general = _mask_targets(objective, rows, general, base)
         after = sum(len(row.targets) for row in chain(rows, general))
         facts["masked_share"] = 1 - after / before
         log.info("masked by the objective: %.1f%% of the targets", 100 * facts["masked_share"])
@@ -96,7 +97,9 @@ def columns_of(
         domain_targets, general_targets = (
             [len(row.targets) for row in some] for some in (rows, general)
         )
-        columns["replay"] = spread(domain_targets, general_targets, method.replay.share)
+        columns["replay"] = assign_replayed_rows(
+            domain_targets, general_targets, method.replay.share
+        )
         taken = sum(general_targets[index] for some in columns["replay"] for index in some)
         log.info(
             "replay: %d general rows an epoch, %.1f%% of the target tokens",
@@ -108,10 +111,10 @@ def columns_of(
         weights = checked(
             objective, "sequence_weights", objective.sequence_weights(of_base), of_base
         )
-        _add(columns, others, "sequence_weight", weights.tolist())
+        _add_column(columns, others, "sequence_weight", weights.tolist())
     if objective.sees_base:
         losses = base.target_losses(TokenRows(chain(rows, general)))
-        _add(columns, others, "base_log_probs", [(-one).numpy() for one in losses])
+        _add_column(columns, others, "base_log_probs", [(-one).numpy() for one in losses])
     return Columns(columns, others, facts)
 
 
@@ -124,39 +127,40 @@ def token_columns(rows: Sequence[Rendered]) -> dict[str, list[Any]]:
     return columns
 
 
-def _add(
+def _add_column(
     columns: dict[str, list[Any]], general: list[dict[str, Any]], name: str, values: list[Any]
 ) -> None:
-    """A value for each training row, then for each general one."""
+    """Add a column; `values` has one for each training row, then one for each general row."""
     count = len(values) - len(general)
     columns[name] = values[:count]
     for row, value in zip(general, values[count:], strict=True):
         row[name] = value
 
 
-def _masked(
-    objective: Objective, rows: Sequence[Rendered], general: Sequence[Rendered], base: Base
+def _mask_targets(
+    objective: Objective, rows: Sequence[Rendered], general: Sequence[Rendered], base: BaseModel
 ) -> tuple[TokenRows, TokenRows]:
-    """The rows whose labels are the targets that the objective keeps; rows without any are gone."""
+    """(rows, general) with only the targets that the objective keeps, without rows left empty."""
     losses = iter(base.target_losses(TokenRows(chain(rows, general))))
     parts = []
-    for some, what in ((rows, "training"), (general, "replay")):
+    for some, kind in ((rows, "training"), (general, "replay")):
         left = TokenRows()
-        for row, own in zip(some, losses, strict=False):
-            keeps = iter(checked(objective, "kept", objective.kept(own), own, torch.bool).tolist())
-            labels = [IGNORED if one == IGNORED or not next(keeps) else one for one in row.labels]
+        for row, row_losses in zip(some, losses, strict=False):
+            mask = objective.target_mask(row_losses)
+            keep = iter(checked(objective, "target_mask", mask, row_losses, torch.bool).tolist())
+            labels = [id if id != IGNORED and next(keep) else IGNORED for id in row.labels]
             masked = replace(row, labels=labels)
             if masked.targets:
                 left.append(masked)
         if some and not left:
             raise UserError(
-                f"objective={type(objective).__name__.lower()} masks every target of the {what} "
+                f"objective={type(objective).__name__.lower()} masks every target of the {kind} "
                 "rows: the base expects none of them; raise objective.threshold"
             )
         if len(left) < len(some):
             log.warning(
                 "%d of %d %s rows are left out: all of their targets are masked",
-                *(len(some) - len(left), len(some), what),
+                *(len(some) - len(left), len(some), kind),
             )
         parts.append(left)
     return parts[0], parts[1]

@@ -1,7 +1,7 @@
-"""The decoder layers of a model through torch.compile: fewer and larger kernels, after a wait.
+"""Compiles a model's decoder layers with torch.compile, for fewer and larger kernels.
 
-Each layer is compiled by itself and in place: weights keep their names, hooks and checkpointing
-stay around what is compiled, and layers that are alike are compiled once.
+Each layer is compiled by itself and in place: weights keep their names, hooks and activation
+checkpointing stay outside of the compiled code, and layers of the same kind are compiled once.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from talr_cli.errors import UserError
 
 BACKEND = "inductor"
-# How often the same code may be compiled: for each kind of layer, in training or not, with gradient
-# or not. torch's own limit of 8 is soon reached.
+# How often the same code may be recompiled: for each kind of layer, in training and evaluation,
+# with and without gradient. torch's own limit of 8 is soon reached.
 VARIANTS = 64
 
 
 def check_compiler(device: str, sharded: bool) -> None:
-    """Refuse a device, a way to split up the model or a machine that cannot compile.
+    """Refuse torch.compile where it cannot work: on this device or machine, or with FSDP2.
 
     Raises:
-        UserError: With what to type or to install.
+        UserError: Says what to type or to install.
     """
     out = ", or leave trainer.compile out"
     if device not in ("cuda", "cpu"):
@@ -41,7 +41,7 @@ def check_compiler(device: str, sharded: bool) -> None:
         )
     if device == "cuda" and importlib.util.find_spec("triton") is None:
         raise UserError(f"trainer.compile=true needs triton: pip install triton{out}")
-    # torch builds C++ for a CPU, and triton the C that starts its kernels.
+    # On a CPU torch compiles C++; on a GPU triton compiles the C code that launches its kernels.
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     if shutil.which(compiler) is None:
         raise UserError(
@@ -51,10 +51,10 @@ def check_compiler(device: str, sharded: bool) -> None:
 
 
 def compile_layers(model: PreTrainedModel) -> None:
-    """Compile each decoder layer, when it first runs.
+    """Have each decoder layer compiled when it first runs.
 
     Raises:
-        UserError: The model has none that is known.
+        UserError: No decoder layers are known of this model.
     """
     layers = _layers(model)
     if not layers:
@@ -64,8 +64,8 @@ def compile_layers(model: PreTrainedModel) -> None:
         )
     torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
     for layer in layers:
-        # transformers wraps a layer's forward pass in checkpointing. If that were compiled too, the
-        # first part of it that cannot be would leave the whole layer uncompiled.
+        # transformers wraps a layer's forward pass in checkpointing code. Compiling that as well
+        # would fail at some operation and leave the whole layer uncompiled.
         plain = type(layer).forward.__wrapped__.__get__(layer)
         compiled = torch.compile(plain, backend=BACKEND, dynamic=True)  # batches differ in length
         layer.forward = _checkpointed(layer, compiled)
@@ -80,7 +80,7 @@ def _checkpointed(layer: Any, compiled: Callable[..., Any]) -> Callable[..., Any
     return forward
 
 
-def leave_uncompiled(model: PreTrainedModel) -> None:
+def undo_compilation(model: PreTrainedModel) -> None:
     """Undo `compile_layers`."""
     for layer in _layers(model):
         vars(layer).pop("forward", None)

@@ -1,4 +1,4 @@
-"""How a model is trained: the values of conf/trainer."""
+"""The config values of conf/trainer: how a model is trained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from talr_cli.fields import value
 
 @dataclass
 class TrainerConfig:
-    """The optimisation. What the study specifies and what is our choice: see conf/trainer."""
+    """The optimisation. conf/trainer says which values the study specifies and which are ours."""
 
     epochs: float = value("passes over the training rows", above=0)
     max_steps: int | None = value(
@@ -88,5 +88,5 @@ class TrainerConfig:
 
     @property
     def rows_at_once(self) -> int | None:
-        """The sequences of a forward pass where they were typed."""
+        """The micro-batch size as typed; None if talr is to choose it."""
         return self.micro_batch_size if isinstance(self.micro_batch_size, int) else None

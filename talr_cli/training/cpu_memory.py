@@ -1,7 +1,7 @@
-"""Lowers the peak memory of a training in one process on a CPU, by when tensors are made.
+"""Lowers the peak memory of a training in a single CPU process.
 
-On a CPU freed memory stays with the process, in holes between the tensors that live on. So the peak
-depends on when tensors are made and how large they are, not only on how many live at once.
+On a CPU, freed memory stays with the process, as holes between the tensors that live on. So the
+peak depends on the order in which tensors are allocated, not only on how many are alive at once.
 """
 
 from __future__ import annotations
@@ -14,32 +14,36 @@ from transformers import PreTrainedModel
 
 
 def lower_peak(model: PreTrainedModel, optimizer: Any) -> None:
-    """Before the first step, with accelerate's optimizer; `set_sparse` undoes what is done here."""
-    set_sparse(model, sparse=True)
-    # What a text batch does not reach, such as a vision tower, gets no gradient and no state.
+    """To be called before the first step; `set_sparse_embedding` undoes it.
+
+    Args:
+        optimizer: accelerate's wrapper of the optimizer.
+    """
+    set_sparse_embedding(model, sparse=True)
+    # Parts that a text batch does not reach, such as a vision tower, need no state.
     if model.config.get_text_config() is model.config:
-        make_state(optimizer.optimizer)
+        allocate_state(optimizer.optimizer)
 
 
-def set_sparse(model: PreTrainedModel, sparse: bool) -> None:
-    """Let an embedding that is also the head have a sparse gradient: of the tokens it read alone.
+def set_sparse_embedding(model: PreTrainedModel, sparse: bool) -> None:
+    """Let an embedding that is tied to the head have a sparse gradient, for the tokens read only.
 
-    Added to the head's dense gradient it gives the same sum. A dense one would make three gradients
-    of that size at the end of the backward pass, one of them nearly all zeros.
+    Added to the head's dense gradient it gives the same sum. With a dense one there would be three
+    gradients of that size at the end of the backward pass, one of them nearly all zeros.
     """
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if isinstance(embedding, nn.Embedding) and head is not None:
         embedding.sparse = sparse and embedding.weight is head.weight
 
 
-def make_state(optimizer: torch.optim.Optimizer) -> None:
-    """Make AdamW's state before its first step, in which it would make it itself.
+def allocate_state(optimizer: torch.optim.Optimizer) -> None:
+    """Allocate AdamW's state before the first step instead of in it.
 
-    Made then, among the gradients of that step, it would leave holes where they were.
+    Allocated then, the state would lie among that step's gradients, which leave holes when freed.
     """
     if type(optimizer) is not torch.optim.AdamW or optimizer.state:
         return
-    for one in (one for group in optimizer.param_groups for one in group["params"]):
-        state: dict[str, Any] = {"step": torch.zeros((), device=one.device)}
-        state |= {mean: torch.zeros_like(one) for mean in ("exp_avg", "exp_avg_sq")}
-        optimizer.state[one] = state
+    for weight in (weight for group in optimizer.param_groups for weight in group["params"]):
+        state: dict[str, Any] = {"step": torch.zeros((), device=weight.device)}
+        state |= {mean: torch.zeros_like(weight) for mean in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[weight] = state

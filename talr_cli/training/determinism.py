@@ -1,11 +1,11 @@
-"""The same bits each time on a GPU, so that a training that was killed ends as one that was not.
+"""Makes training on a GPU reproducible bit for bit, so that an interrupted run ends as any other.
 
-Some of CUDA's kernels add up in the order in which their blocks happen to end. In a training step
+Some CUDA kernels add up in the order in which their blocks happen to finish. In a training step
 these are attention's backward pass (flash, padded or joined; memory-efficient; cuDNN's, which torch
-then leaves out), `index_add`, `scatter_add` and whatever has them as its gradient. TRL's head,
-matrix products of one stream, norms and AdamW have none of them. torch has a deterministic form of
-each, but uses attention's only with `warn_only=False`, where an operation without such a form is an
-error: with warnings alone flash attention stays as it is.
+then leaves out), `index_add`, `scatter_add` and operations whose gradient they are. TRL's head,
+matrix products on one stream, norms and AdamW use none of them. torch has a deterministic version
+of each, but uses that of flash attention only with `warn_only=False`, where an operation without a
+deterministic version is an error.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ import torch
 log = logging.getLogger(__name__)
 
 DEVICES = ("cuda",)  # a CPU's sums have a fixed order anyway
-FLASH = "FLASH_ATTENTION_DETERMINISTIC"  # how transformers tells the flash-attention packages
+FLASH = "FLASH_ATTENTION_DETERMINISTIC"  # the environment variable that transformers reads for it
 _HAS_NONE = " does not have a deterministic implementation"
 MAY_DIFFER = "a run that is killed may end with other bits than one that is not: %s"
 
 
 class NoFixedOrderError(Exception):
-    """An operation adds up in no fixed order on a GPU, and torch has no other form of it."""
+    """An operation adds up in no fixed order on a GPU, and torch has no deterministic version."""
 
 
 @contextmanager
-def same_bits(wanted: bool, model: Any, device: str) -> Iterator[None]:
-    """Inside, a GPU computes the same bits each time; afterwards torch's switches are as before.
+def deterministic_sums(wanted: bool, model: Any, device: str) -> Iterator[None]:
+    """Within the context, a GPU computes the same bits each time.
 
-    Where the model or the process rules it out, a line says so and nothing is switched.
+    If the model or the process rules that out, a warning says so and nothing is changed.
 
     Args:
         wanted: trainer.deterministic.
 
     Raises:
-        NoFixedOrderError: The model has an operation that torch knows no deterministic form of.
+        NoFixedOrderError: torch has no deterministic version of one of the model's operations.
     """
     if not wanted or device not in DEVICES:
         yield
         return
-    with _strict():
+    with _deterministic_torch():
         obstacle = _obstacle(model, device)
         if obstacle is None:
             try:
@@ -62,7 +62,8 @@ def same_bits(wanted: bool, model: Any, device: str) -> Iterator[None]:
 
 
 @contextmanager
-def _strict() -> Iterator[None]:
+def _deterministic_torch() -> Iterator[None]:
+    """Switch torch and the flash-attention packages to deterministic algorithms, for a while."""
     utilities: Any = torch.utils.deterministic
     mode = torch.are_deterministic_algorithms_enabled()
     warns = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -82,10 +83,10 @@ def _strict() -> Iterator[None]:
 
 
 def _obstacle(model: Any, device: str) -> str | None:
-    """Why sums cannot have a fixed order for this model in this process; None: they can."""
+    """Why sums cannot have a fixed order for this model in this process; None if they can."""
     if model._is_stateful:
         return "this model's layers with a state add up in no fixed order on a GPU"
-    try:  # torch reads the variable once, at the first matrix product of a process
+    try:  # torch reads the environment variable once, at the first matrix product of a process
         torch.ones(1, 1, device=device).mm(torch.ones(1, 1, device=device))
     except RuntimeError:
         return (

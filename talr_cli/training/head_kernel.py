@@ -1,8 +1,8 @@
-"""TRL's head by its Triton kernel where that runs and is right, else by torch's own operations.
+"""TRL's fused head: by its Triton kernel if that runs and is correct, else by torch's operations.
 
 Triton compiles a kernel when it first runs, for which it needs a C compiler and Python's headers.
-Images that are made to run programs often have neither, and a training would end at its first
-step. So the kernel is tried first, on the GPU itself.
+Container images often lack both, and a training would fail at its first step. So the kernel is
+tried first, on the GPU itself.
 """
 
 from __future__ import annotations
@@ -13,25 +13,26 @@ from functools import cache, partial
 import torch
 from trl.kernels import ChunkedLogProbFunction, chunked_logprob
 
-from talr_cli.training.kernel_trial import computed_in, relative_distance, tried
+from talr_cli.training.kernel_trial import compute_dtype, relative_distance, try_kernel
 from talr_cli.training.memory import TILE_COLUMNS
 
 log = logging.getLogger(__name__)
 
-# Columns of the vocabulary in a tile, by the kernel and without it.
+# Vocabulary columns of a tile, with the kernel and without it.
 COLUMNS, COLUMNS_BY_TORCH = TILE_COLUMNS["cuda"], TILE_COLUMNS["cpu"]
-TOKENS, VOCABULARY, SIZE = 12, 50, 16  # that the kernel is tried with, in tiles of 32 columns
+TOKENS, VOCABULARY, SIZE = 12, 50, 16  # of the trial, which uses tiles of 32 columns
 CAP, SCALE = 5.0, 0.5
-BOUND = {torch.float32: 1e-3}  # relative, of values and gradients; in half precision:
+# The largest relative errors of values and gradients, in fp32 and in half precision.
+BOUND = {torch.float32: 1e-3}
 BOUND_HALF = 2e-2
 
 
 def columns_at_once(hidden: torch.Tensor) -> int:
-    """How many columns of the vocabulary the head computes at once of these states.
+    """How many vocabulary columns the head computes at once for these hidden[N, H].
 
-    The first time on a GPU its kernel is tried; one that fails is not used in this process.
+    On a GPU the kernel is tried in the first call; if it fails, this process does not use it.
     """
-    found = _has_kernel(hidden.device, computed_in(hidden))
+    found = _has_kernel(hidden.device, compute_dtype(hidden))
     return COLUMNS if found else COLUMNS_BY_TORCH
 
 
@@ -39,7 +40,7 @@ def columns_at_once(hidden: torch.Tensor) -> int:
 def _has_kernel(device: torch.device, dtype: torch.dtype) -> bool:
     if not chunked_logprob._use_triton(device):
         return False
-    off, problem = tried(partial(error, device, dtype))
+    off, problem = try_kernel(partial(max_error, device, dtype))
     if off <= BOUND.get(dtype, BOUND_HALF):
         return True
     chunked_logprob._TRITON_AVAILABLE = False
@@ -53,7 +54,7 @@ def _has_kernel(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 @torch.enable_grad()
-def error(device: torch.device, dtype: torch.dtype) -> float:
+def max_error(device: torch.device, dtype: torch.dtype) -> float:
     """The largest relative distance of values and gradients from the plain formula in fp32."""
     draw = torch.Generator().manual_seed(0)
     shapes = ((TOKENS, SIZE), (VOCABULARY, SIZE), (VOCABULARY,))

@@ -1,6 +1,6 @@
-"""Whether a kernel computes what it should here: it is tried on the device before it is used.
+"""Tries a GPU kernel on the device before it is used: does it run, and is it correct?
 
-Knows how a trial ends; what a kernel is compared with is known where the kernel is.
+What a kernel is compared with is known in the kernel's own module.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import torch
 from talr_cli.errors import reason_of
 
 
-def tried(error: Callable[[], float]) -> tuple[float, str]:
-    """(how far off a kernel is, that in words).
+def try_kernel(error: Callable[[], float]) -> tuple[float, str]:
+    """(the error of a kernel, the same in words). The error is infinite if the kernel raises.
 
     Args:
-        error: Runs the kernel: the largest relative distance of its values and gradients from a
-            plain formula. Infinite where it raises.
+        error: Runs the kernel and returns the largest relative distance of its values and gradients
+            from a plain formula.
     """
     try:
         off = error()
@@ -31,7 +31,7 @@ def relative_distance(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one.float() - other).norm().detach() / other.norm().detach())
 
 
-def computed_in(states: torch.Tensor) -> torch.dtype:
-    """The dtype that a kernel gets `states` in; autocast does not tell the kernel its own."""
+def compute_dtype(states: torch.Tensor) -> torch.dtype:
+    """The dtype to cast `states` to for a kernel, since autocast does not apply to it."""
     device = states.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype

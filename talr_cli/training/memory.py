@@ -1,8 +1,8 @@
-"""What an optimizer step holds in memory, computed from a model's shape alone.
+"""The peak memory of an optimizer step, computed from a model's shape alone.
 
 Knows the trainer (autocast's copies of the weights, the fused head, checkpointed layers), the
-optimizer and the parts of a method; does not know the machine. Only tensors are counted: what an
-allocator wastes, and what a process takes without any tensor, comes on top.
+optimizer and the parts of a method; does not know the machine. Only tensors are counted: memory
+that the allocator wastes, or that a process takes without any tensor, comes on top.
 """
 
 from __future__ import annotations
@@ -11,32 +11,33 @@ from dataclasses import astuple, dataclass
 
 from talr_cli.methods.averaging import Ema
 from talr_cli.methods.method import Method
-from talr_cli.methods.regularisers import CHUNK, L2, Kl
+from talr_cli.methods.regularisers import CHUNK_SIZE, L2, Kl
 from talr_cli.models.shape import Shape
 from talr_cli.training.arithmetic import (
     FP32,
     HALF,
     Arithmetic,
-    Pass,
-    held_bytes,
-    trained_bytes,
-    trained_numbers,
-    unquantised_bytes,
+    MicroBatch,
+    bytes_per_layer_weight,
+    bytes_per_trained_weight,
+    bytes_per_unquantised_weight,
+    count_trained,
 )
-from talr_cli.training.layer_memory import kept, passing_bytes
+from talr_cli.training.layer_memory import activation_bytes, temporary_layer_bytes
 
-# Tokens and columns of the tiles in which TRL's head makes logits, and of what else makes them. On
-# a CPU several tiles are held at once: so many columns as its caches hold.
+# TRL's head computes logits in tiles of so many tokens and vocabulary columns. On a CPU a tile is
+# as wide as its caches hold.
 TILE_TOKENS, TILE_COLUMNS = 4096, {"cuda": 32768, "cpu": 1024}
+# Other code computes logits of so many targets at once, over the whole vocabulary.
 TARGETS_AT_ONCE = 512
-# Tensors of a tile's size that are held at once: a kernel's own on a GPU, torch's on a CPU.
+# How many tensors of a tile's size are alive at once: in the GPU's kernel, in torch's CPU code.
 TILES = {"cuda": 1, "cpu": 6}
 KL_TILES, TOPK_TILES = 6, 3
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one process at the peak of an optimizer step, by what they are for."""
+    """Bytes of one process at the peak of an optimizer step, by purpose."""
 
     weights: float
     optimizer: float
@@ -53,114 +54,117 @@ class Memory:
 
     @property
     def state(self) -> float:
-        """What no smaller batch makes smaller."""
+        """The bytes that do not depend on the size of the batch."""
         return self.weights + self.optimizer + self.theta_0 + self.base + self.mean
 
 
-def least(shape: Shape, method: Method, how: Arithmetic) -> float:
-    """Bytes of weights, gradient, optimizer and what the method keeps: without any row."""
-    idle = step_memory(shape, method, how, Pass(0, 0, 0, checkpointing=True, accumulates=False))
-    needed = idle.state + trained_bytes(how) * trained_numbers(shape, method) / _parts(how)
-    # Whatever they are held in afterwards, weights are read in fp32, in the CPU's memory.
+def minimum_bytes(shape: Shape, method: Method, how: Arithmetic) -> float:
+    """Bytes that any batch needs: weights, gradient, optimizer and what the method keeps."""
+    empty = MicroBatch(0, 0, 0, checkpointing=True, accumulates=False)
+    gradient = bytes_per_trained_weight(how) * count_trained(shape, method) / _shards(how)
+    needed = step_memory(shape, method, how, empty).state + gradient
+    # Weights are loaded in fp32 into the CPU's memory, whatever dtype they get afterwards.
     return max(needed, FP32 * shape.weights) if how.device == "cpu" else needed
 
 
-def step_memory(shape: Shape, method: Method, how: Arithmetic, one: Pass) -> Memory:
-    """The peak of an optimizer step whose forward passes are like `one`."""
-    trained = trained_numbers(shape, method)
-    gradient = trained_bytes(how) * trained / _parts(how)
+def step_memory(shape: Shape, method: Method, how: Arithmetic, batch: MicroBatch) -> Memory:
+    """The peak of an optimizer step whose micro-batches are like `batch`."""
+    trained = count_trained(shape, method)
+    gradient = bytes_per_trained_weight(how) * trained / _shards(how)
     theta_0 = base = 0.0
     if isinstance(method.regulariser, L2) and method.regulariser.theta0_device != "cpu":
         kept = {"float32": FP32, "bfloat16": 2}.get(
             method.regulariser.theta0_dtype, shape.stored_bytes
         )
-        theta_0 = kept * trained / _parts(how)
-        theta_0 += FP32 * min(CHUNK[how.device], trained)
+        theta_0 = kept * trained / _shards(how)
+        theta_0 += FP32 * min(CHUNK_SIZE[how.device], trained)
     if isinstance(method.regulariser, Kl) and method.adapter is None:
         base = (shape.stored_bytes if how.half else FP32) * shape.weights
-    # These three differ from moment to moment; the rest is there all the time.
-    peak = max(_moments(shape, method, how, one, gradient), key=sum)
+    # Gradient, activations and logits vary within a step; everything else is constant.
+    peak = max(_candidate_peaks(shape, method, how, batch, gradient), key=sum)
     return Memory(
-        _weights(shape, method, how) / _parts(how) + _gathered(shape, how),
-        _state(shape, method, how) / _parts(how),
+        _weight_bytes(shape, method, how) / _shards(how) + _unsharded_bytes(shape, how),
+        _optimizer_bytes(shape, method, how) / _shards(how),
         theta_0,
         base,
-        FP32 * trained / _parts(how) if isinstance(method.merge, Ema) else 0.0,
+        FP32 * trained / _shards(how) if isinstance(method.merge, Ema) else 0.0,
         *peak,
     )
 
 
-def _moments(
-    shape: Shape, method: Method, how: Arithmetic, one: Pass, gradient: float
+def _candidate_peaks(
+    shape: Shape, method: Method, how: Arithmetic, batch: MicroBatch, gradient: float
 ) -> list[tuple[float, float, float]]:
-    """(gradient, activations, logits) at the moments of a step that may be its peak."""
-    whole, trained = method.adapter is None, trained_numbers(shape, method)
-    head = FP32 * shape.head if whole else 0  # the gradient of the head, as it is added up
-    # Between the layers a token's state is in what embedding and norms are held in.
-    between = shape.hidden * (trained_bytes(how) if whole else FP32)
-    made = trained_bytes(how) * shape.head if whole else 0  # and as it is left, as the embedding's
-    layers, layer = kept(shape, method, how, one)
-    inputs: float = shape.layers * between * one.tokens
-    copied = how.half and held_bytes(method, how) == FP32
-    # Experts are multiplied in what they are held in.
+    """(gradient, activations, logits) in bytes at each moment of a step that may be its peak."""
+    is_full, trained = method.adapter is None, count_trained(shape, method)
+    # Between the layers hidden states have the dtype of embedding and norms.
+    between = shape.hidden * (bytes_per_trained_weight(how) if is_full else FP32)
+    head_sum = FP32 * shape.head if is_full else 0  # the head's gradient, accumulated in fp32
+    # The head's gradient in the dtype of its weights; the embedding's has the same size.
+    head = bytes_per_trained_weight(how) * shape.head if is_full else 0
+    layers, largest = activation_bytes(shape, method, how, batch)
+    inputs: float = shape.layers * between * batch.tokens
+    copied = how.half and bytes_per_layer_weight(method, how) == FP32
+    # Experts are computed in the dtype that their weights have, without a copy.
     experts = 0 if shape.experts is None else shape.experts.weights
     copies: float = HALF * (shape.multiplied - experts) if copied else 0
-    ends = 2 * between * (one.tokens + one.targets)
-    passing = passing_bytes(shape, method, how, one)
-    if one.checkpointing:
+    ends = 2 * between * (batch.tokens + batch.targets)
+    temporary = temporary_layer_bytes(shape, method, how, batch)
+    if batch.checkpointing:
         forward: float = inputs
-        scored, backward = inputs + ends, inputs + layer + ends
+        scored, backward = inputs + ends, inputs + largest + ends
     else:
         forward = scored = backward = layers + copies
         scored += ends
-    logits = _logits(shape, method, how, one)
-    # DDP's gradient stays where it is sent from.
+    logits = _logit_bytes(shape, method, how, batch)
+    update = how.optimizer.temporary_bytes(trained // _shards(how), shape.head, how.device)
+    # DDP keeps the gradient in the buffers from which it is sent.
     ddp = how.ranks > 1 and not how.sharded
-    before = gradient if one.accumulates or ddp else 0
-    alone = how.device == "cpu" and how.ranks == 1
+    before = gradient if batch.accumulates or ddp else 0
+    is_sparse = how.device == "cpu" and how.ranks == 1
     return [
-        (before, forward + passing, 0),  # the last layer
-        (before, forward + ends, logits),
-        (before, scored, logits + head + (made if made < head else 0)),
-        (before, backward + passing, made),
-        (gradient, layer + passing, 0),  # the first layer, the last to go back through
-        # In its second step DDP sorts the gradients into other buffers, by when they came.
+        (before, forward + temporary, 0),  # forward pass of the last layer
+        (before, forward + ends, logits),  # forward pass of the head
+        (before, scored, logits + head_sum + (head if head < head_sum else 0)),  # its backward pass
+        (before, backward + temporary, head),  # backward pass of the last layer
+        (gradient, largest + temporary, 0),  # backward pass of the first layer
+        # In its second step DDP moves the gradients into other buffers, in the order of arrival.
         (2 * gradient * ddp, 0, 0),
-        # The embedding, last of all: where it is the head, two gradients and then their sum; on a
-        # CPU, in one process, one alone.
-        (gradient, 0, made * (2 * shape.tied * (not alone) + one.accumulates)),
-        (gradient, how.optimizer.working(trained // _parts(how), shape.head, how.device), 0),
+        # Backward pass of the embedding. If it is tied to the head, there are two gradients and
+        # then their sum; on a CPU in one process the embedding's is sparse (see cpu_memory).
+        (gradient, 0, head * (2 * shape.tied * (not is_sparse) + batch.accumulates)),
+        (gradient, update, 0),
     ]
 
 
-def _weights(shape: Shape, method: Method, how: Arithmetic) -> float:
+def _weight_bytes(shape: Shape, method: Method, how: Arithmetic) -> float:
     if method.adapter is None:
-        return trained_bytes(how) * shape.weights
+        return bytes_per_trained_weight(how) * shape.weights
     experts = 0 if shape.experts is None else shape.experts.weights
-    # Of these bitsandbytes takes none: it knows linear layers, and the head is left out.
-    whole = experts + (0 if shape.tied else shape.head)
+    # bitsandbytes quantises linear layers only, and not the head.
+    unquantised = experts + (0 if shape.tied else shape.head)
     return (
-        held_bytes(method, how) * (shape.multiplied - experts)
-        + unquantised_bytes(method, how) * whole
-        + FP32 * (shape.head + trained_numbers(shape, method))
+        bytes_per_layer_weight(method, how) * (shape.multiplied - experts)
+        + bytes_per_unquantised_weight(method, how) * unquantised
+        + FP32 * (shape.head + count_trained(shape, method))
     )
 
 
-def _state(shape: Shape, method: Method, how: Arithmetic) -> float:
-    """Bytes of the optimizer's state; embedding and head may be kept otherwise than the rest."""
-    trained = trained_numbers(shape, method)
+def _optimizer_bytes(shape: Shape, method: Method, how: Arithmetic) -> float:
+    """Bytes of the optimizer's state; those of embedding and head may be counted separately."""
+    trained = count_trained(shape, method)
     if method.adapter is not None:
-        return how.optimizer.state(trained)
-    return how.optimizer.state(trained, shape.head, 0 if shape.tied else shape.head)
+        return how.optimizer.state_bytes(trained)
+    return how.optimizer.state_bytes(trained, shape.head, 0 if shape.tied else shape.head)
 
 
-def _logits(shape: Shape, method: Method, how: Arithmetic, one: Pass) -> float:
-    """Bytes of the logits that are held at once, with the gradient of the head's part for them."""
+def _logit_bytes(shape: Shape, method: Method, how: Arithmetic, batch: MicroBatch) -> float:
+    """Bytes of the logits that exist at once, and of the part of the head's gradient with them."""
     columns = min(TILE_COLUMNS[how.device], shape.vocabulary)
-    made = min(one.targets, TILE_TOKENS) * columns * TILES[how.device] * FP32
+    made = min(batch.targets, TILE_TOKENS) * columns * TILES[how.device] * FP32
     if how.device == "cpu":
         made += FP32 * columns * shape.hidden
-    chunk = min(one.targets, TARGETS_AT_ONCE) * shape.vocabulary * FP32
+    chunk = min(batch.targets, TARGETS_AT_ONCE) * shape.vocabulary * FP32
     if "topk_entropy" in method.objective.outputs:
         made = max(made, TOPK_TILES * chunk + (HALF * shape.head if how.half else 0))
     if isinstance(method.regulariser, Kl):
@@ -168,13 +172,13 @@ def _logits(shape: Shape, method: Method, how: Arithmetic, one: Pass) -> float:
     return made
 
 
-def _parts(how: Arithmetic) -> int:
-    """Into how many parts the weights and all that goes with them are split."""
+def _shards(how: Arithmetic) -> int:
+    """Into how many parts FSDP2 splits the weights, their gradient and the optimizer's state."""
     return how.ranks if how.sharded else 1
 
 
-def _gathered(shape: Shape, how: Arithmetic) -> float:
-    """Under FSDP2 what is whole for a while: embedding and head, one layer and the next."""
+def _unsharded_bytes(shape: Shape, how: Arithmetic) -> float:
+    """Bytes that FSDP2 gathers for a while: embedding, head, the current layer and the next."""
     if not how.sharded:
         return 0
     return FP32 * (shape.weights - shape.multiplied + 2 * shape.multiplied / shape.layers)

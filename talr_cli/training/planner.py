@@ -1,8 +1,8 @@
-"""How a batch is cut up for the free memory: rows at once, and activation checkpointing or not.
+"""Plans how a batch is divided to fit into memory: micro-batch size and activation checkpointing.
 
-Neither changes a result beyond rounding, with one exception: where rows are taken in several passes
-TALR's tau is, by default, that of the step before. What was typed is kept. Otherwise the fastest
-way that fits is taken, by a count of the tokens that are computed; nothing is tried out.
+Neither changes a result beyond rounding, with one exception: with several micro-batches TALR's tau
+is, by default, that of the previous step. What the user typed is kept. Otherwise the plan is the
+fastest that fits, by a count of the tokens that are computed; nothing is run to find out.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ from talr_cli.errors import UserError
 from talr_cli.methods.method import Method
 from talr_cli.models.device_memory import gib
 from talr_cli.models.shape import Shape
-from talr_cli.training.arithmetic import Arithmetic, Pass
+from talr_cli.training.arithmetic import Arithmetic, MicroBatch
 from talr_cli.training.config import TrainerConfig
-from talr_cli.training.memory import Memory, least, step_memory
+from talr_cli.training.memory import Memory, minimum_bytes, step_memory
 
-# What each pass costs beside its tokens, in tokens: weights are read and cast, gradients added up.
-# Computed from bandwidth and arithmetic of an H100 and of two CPU cores, not measured.
+# The fixed cost of a micro-batch (weights are read and cast, gradients accumulated), in the time of
+# so many tokens. Computed from the specifications of an H100 and of two CPU cores, not measured.
 TOKENS_OF_A_PASS = {"cuda": 500, "cpu": 50}
-# Operations for each weight and token.
+# Floating-point operations per weight and token.
 FORWARD, BACKWARD = 2, 4
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Tokens and targets of each training row.
+class RowLengths:
+    """The lengths of the training rows.
 
     Args:
-        targets: Of each row, with those of the rows that it takes along.
-        joined: Whether the rows of a pass are joined, where there are several, and not padded.
-        along: Of each row the tokens of the rows that it takes along; empty: none takes any.
-        varlen: Whether one kernel takes all joined rows, and windows.
+        tokens: The tokens of each row.
+        targets: The targets of each row, and of the replayed rows that it takes along.
+        joined: Whether the rows of a micro-batch are joined instead of padded.
+        along: For each row the tokens of each replayed row that it takes along; empty: no replay.
+        varlen: Whether one kernel attends over all joined rows, with sliding windows.
     """
 
     tokens: Sequence[int]
@@ -45,22 +46,22 @@ class Rows:
     varlen: bool = False
 
     @classmethod
-    def alike(cls, tokens: int, count: int, varlen: bool) -> Rows:
-        """So many rows of so many tokens, all of them targets."""
+    def uniform(cls, tokens: int, count: int, varlen: bool) -> RowLengths:
+        """`count` rows of `tokens` tokens each, all of them targets."""
         return cls([tokens] * count, [tokens] * count, joined=varlen, varlen=varlen)
 
-    def worst(self, rows: int, checkpointing: bool, accumulates: bool) -> Pass:
-        """The largest pass that so many rows can make."""
+    def largest_micro_batch(self, rows: int, checkpointing: bool, accumulates: bool) -> MicroBatch:
+        """The largest micro-batch that `rows` of these rows can make."""
         sequences, targets = self._sequences, sum(sorted(self.targets, reverse=True)[:rows])
         longest = max(map(max, sequences))
         if self.joined:
             tokens = sum(sorted(map(sum, sequences), reverse=True)[:rows])
         else:
             tokens = longest * sum(sorted(map(len, sequences), reverse=True)[:rows])
-        return Pass(tokens, targets, longest, checkpointing, accumulates, self.varlen)
+        return MicroBatch(tokens, targets, longest, checkpointing, accumulates, self.varlen)
 
     def mean_tokens(self, rows: int) -> float:
-        """Of a row in a pass of so many, with its padding: the mean over all draws."""
+        """The mean tokens of a row, padding included, in a random micro-batch of so many rows."""
         sequences, count = self._sequences, len(self.tokens)
         if self.joined:
             return sum(map(sum, sequences)) / count
@@ -75,14 +76,22 @@ class Rows:
 
     @cached_property
     def _sequences(self) -> list[list[int]]:
-        """The tokens of each row and of those that it takes along."""
+        """For each row its tokens, then those of each replayed row that it takes along."""
         along = self.along or [()] * len(self.tokens)
         return [[own, *others] for own, others in zip(self.tokens, along, strict=True)]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a batch is cut up for each process, what that takes, and why it was chosen."""
+    """How each process divides its batch, the memory that it takes, and why it was chosen.
+
+    Attributes:
+        rows: The micro-batch size.
+        checkpointing: Whether the layers are recomputed in the backward pass.
+        memory: The peak of an optimizer step.
+        free: Usable memory, in bytes.
+        reason: Why this plan was chosen.
+    """
 
     rows: int
     checkpointing: bool
@@ -95,7 +104,7 @@ class Plan:
         return self.memory.total <= self.free
 
     def line(self, batch: int) -> str:
-        """What is logged."""
+        """The line that is logged, for a batch of so many rows."""
         again = "layers computed again" if self.checkpointing else "no layer computed again"
         return (
             f"memory: about {gib(self.memory.total)} of {gib(self.free)} usable, "
@@ -103,26 +112,26 @@ class Plan:
         )
 
 
-def choose(
+def choose_plan(
     shape: Shape,
     method: Method,
     trainer: TrainerConfig,
     how: Arithmetic,
-    rows: Rows,
+    rows: RowLengths,
     free: float,
 ) -> Plan:
-    """The fastest way to cut up a batch that fits into `free` bytes; if none does, the smallest."""
+    """The fastest plan that fits into `free` bytes; if none does, the one with the least memory."""
     batch = max(1, trainer.batch_size // how.ranks)
     typed, again = trainer.rows_at_once, trainer.gradient_checkpointing
     sizes = [n for n in range(batch, 0, -1) if batch % n == 0]
     if typed is not None:
         sizes = [typed]
-    elif method.objective.sees_a_pass:
-        sizes = [batch]  # no other is free
+    elif method.objective.depends_on_micro_batch:
+        sizes = [batch]  # any other would change the gradient
     ways = [again] if isinstance(again, bool) else [False, True]
     plans = []
     for size, checkpointing in itertools.product(sizes, ways):
-        one = rows.worst(size, checkpointing, accumulates=size < batch)
+        one = rows.largest_micro_batch(size, checkpointing, accumulates=size < batch)
         memory = step_memory(shape, method, how, one)
         plans.append(Plan(size, checkpointing, memory, free, ""))
     if len(plans) == 1:
@@ -133,34 +142,36 @@ def choose(
         return replace(smallest, reason="the least that can be done")
     if how.device == "cpu" and (fitting[0].rows, fitting[0].checkpointing) == (batch, False):
         return replace(fitting[0], reason="all of it fits")
-    best = min(fitting, key=lambda plan: cost(plan, how.device, rows))
-    fastest = min(plans, key=lambda plan: cost(plan, how.device, rows))
+    best = min(fitting, key=lambda plan: cost_per_row(plan, how.device, rows))
+    fastest = min(plans, key=lambda plan: cost_per_row(plan, how.device, rows))
     return replace(best, reason="the fastest" + (" that fits" if best is not fastest else ""))
 
 
-def cost(plan: Plan, device: str, rows: Rows) -> float:
-    """What a training row costs, in tokens that go once forward and once backward."""
-    passes = operations(plan.checkpointing) / operations(checkpointing=False)
+def cost_per_row(plan: Plan, device: str, rows: RowLengths) -> float:
+    """The cost of a training row, in tokens that go once forward and once backward."""
+    passes = operations_per_weight(plan.checkpointing) / operations_per_weight(checkpointing=False)
     return passes * rows.mean_tokens(plan.rows) + TOKENS_OF_A_PASS[device] / plan.rows
 
 
-def operations(checkpointing: bool) -> int:
-    """For each weight and token of a training step."""
+def operations_per_weight(checkpointing: bool) -> int:
+    """Floating-point operations per weight and token in a training step."""
     return FORWARD + BACKWARD + (FORWARD if checkpointing else 0)
 
 
-def check_state(
+def check_minimum(
     name: str, shape: Shape, method: Method, how: Arithmetic, there: float, where: str
 ) -> None:
-    """Refuse a training whose weights, gradient and optimizer alone are too large.
+    """Refuse a training that does not fit even without any activations.
 
     Args:
-        there: Bytes of memory; `where` goes on with "24.0 GiB ...".
+        name: The model's name, for the message.
+        there: The memory in bytes.
+        where: How the message goes on after "24.0 GiB", such as "of it are free".
 
     Raises:
-        UserError: With what may be done.
+        UserError: Says what the user can do.
     """
-    needed = least(shape, method, how)
+    needed = minimum_bytes(shape, method, how)
     if needed > there:
         raise UserError(
             f"{name}: training needs {gib(needed)} for weights, gradient and optimizer alone, "
@@ -168,8 +179,8 @@ def check_state(
         )
 
 
-def warning(plan: Plan, shape: Shape, method: Method, how: Arithmetic, longest: int) -> str:
-    """Of a plan that does not fit: that memory may run out, and what to change."""
+def overrun_warning(plan: Plan, shape: Shape, method: Method, how: Arithmetic, longest: int) -> str:
+    """The warning about a plan that does not fit: memory may run out, and what to change."""
     return (
         f"memory may run out: about {gib(plan.memory.total)} are needed with {plan.rows} rows at "
         f"once, the longest of {longest} tokens, and {gib(plan.free)} are usable; "
@@ -179,13 +190,18 @@ def warning(plan: Plan, shape: Shape, method: Method, how: Arithmetic, longest: 
 
 
 def _remedies(shape: Shape, method: Method, how: Arithmetic, there: float) -> str:
-    """What makes the weights, the gradient and the optimizer smaller."""
+    """What the user can do to make weights, gradient and optimizer fit into `there` bytes."""
     found = ["take a smaller model"]
     if method.adapter is None:
         found.insert(0, "take adapter=lora")
     if not how.sharded:
         parts = next(
-            (n for n in (2, 4, 8, 16) if least(shape, method, _split(how, n)) < 0.8 * there), None
+            (
+                n
+                for n in (2, 4, 8, 16)
+                if minimum_bytes(shape, method, _with_fsdp2(how, n)) < 0.8 * there
+            ),
+            None,
         )
         if parts:
             found.append(f"use {parts} GPUs with distributed=fsdp2")
@@ -194,5 +210,5 @@ def _remedies(shape: Shape, method: Method, how: Arithmetic, there: float) -> st
     return ", ".join(found)
 
 
-def _split(how: Arithmetic, ranks: int) -> Arithmetic:
+def _with_fsdp2(how: Arithmetic, ranks: int) -> Arithmetic:
     return replace(how, ranks=ranks, sharded=True)

@@ -1,4 +1,4 @@
-"""Weights along a training: a copy at each point that was asked for; the training is not changed.
+"""Takes copies of the weights at given points of a training, which stays unchanged by that.
 
 Knows the trainer; does not know what becomes of a copy.
 """
@@ -16,17 +16,17 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from talr_cli.training.trainer import MethodTrainer
 
-# (the model as the trainer has it, adapters and all; the `training` results so far) -> what is to
-# be done once that copy is freed.
+# Takes a copy of the model (with its adapters) and the `training` results so far. Returns a
+# function that is called when the copy is freed.
 Keep = Callable[[Any, dict[str, Any]], Callable[[], None]]
 
 
 def step_at(share: float, args: TrainingArguments, steps: int) -> int:
-    """The step that ends this share of a training: the nearest one, and at least the first.
+    """The number of the step, from 1, that ends this share of a training, rounded.
 
     Args:
-        steps: Those of the whole training. Of epochs they are rounded up, and the share is taken of
-            the epochs themselves: the end of a whole epoch is the end of its last step.
+        steps: The steps of the whole training. A fractional number of epochs rounds them up, so the
+            share is taken of the epochs: a whole epoch ends with its own last step.
     """
     epochs = args.num_train_epochs
     if share < 1 <= epochs and args.max_steps < 0:
@@ -36,12 +36,12 @@ def step_at(share: float, args: TrainingArguments, steps: int) -> int:
 
 
 class KeepWeights(TrainerCallback):
-    """Hands on a copy of the weights at each point, after its optimizer step.
+    """Passes on a copy of the weights after the optimizer step of each point.
 
     Args:
-        points: {share of the steps: who takes the copy}.
-        load_plain: Loads the model as the trainer got it.
-        training: What the training took so far; all ranks call it.
+        points: {share of all steps: the function that gets the copy}.
+        load_plain: Loads the model as the trainer got it, in fp32.
+        training: Gives the `training` results so far; all ranks call it.
     """
 
     def __init__(
@@ -64,21 +64,21 @@ class KeepWeights(TrainerCallback):
                 training = self._training()
                 mean = self._trainer.mean
                 final = mean.in_place_of_weights(self._trainer.model) if mean else nullcontext()
-                # A copy's fresh adapters are drawn before they are overwritten: the dropout of the
-                # steps that follow must not depend on that.
-                drawn = torch.random.fork_rng(devices=[])
-                with self._trainer.meter.paused(), final, drawn:
-                    copy = copy_of(self._trainer, self._load_plain)
+                # Loading a model with adapters draws their initial weights. The random state is
+                # restored, so that the dropout of later steps does not depend on that.
+                same_random_state = torch.random.fork_rng(devices=[])
+                with self._trainer.meter.paused(), final, same_random_state:
+                    copy = gather_model(self._trainer, self._load_plain)
                     if copy is not None:
                         then = keep(copy, training)
                         del copy
                         then()
 
 
-def copy_of(trainer: MethodTrainer, load_plain: Callable[[], Any]) -> Any | None:
-    """The trained model on the CPU, gathered from all ranks; None on all but the first.
+def gather_model(trainer: MethodTrainer, load_plain: Callable[[], Any]) -> Any | None:
+    """A copy of the trained model on the CPU, gathered from all ranks; None on all but the first.
 
-    Adapters are put on the base as it is stored, whatever it was held in while they were trained.
+    Adapters are put on the base as it is stored, whatever its dtype was while they were trained.
     """
     state = trainer.accelerator.get_state_dict(trainer.model)
     if not trainer.accelerator.is_main_process:

@@ -1,7 +1,7 @@
-"""The micro-batches of one rank: together the ranks see the batches of one process, row for row.
+"""The micro-batches of one rank. Together, all ranks see exactly the batches of a single process.
 
-accelerate fills up an epoch's last batch with rows from its beginning, which would then be trained
-on twice. Here it is filled up with rows that have no target.
+accelerate fills up an epoch's last batch with rows from its beginning, which would be trained on
+twice. Here it is filled up with rows that have no target.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from talr_cli.data.rendering import IGNORED
 
 
 class RankBatches(Sampler[list[int | None]]):
-    """Indices of rows, `size` of them a micro-batch; None stands for a row without a target."""
+    """The micro-batches of a rank: lists of `size` row indices, None for a row without targets."""
 
     def __init__(self, rows: int, size: int, rank: int, ranks: int, seed: int) -> None:
         self._size, self._rank, self._at_once = size, rank, size * ranks
@@ -39,7 +39,7 @@ class RankBatches(Sampler[list[int | None]]):
 
 
 class RankLoader(DataLoader):
-    """A loader of `RankBatches`, whose epoch the trainer sets."""
+    """Loads the micro-batches of `RankBatches`; the trainer calls `set_epoch`."""
 
     def __init__(
         self, rows: Sequence[dict[str, Any]], batches: RankBatches, collate: Callable, **kwargs: Any
@@ -52,7 +52,7 @@ class RankLoader(DataLoader):
 
 
 class _WithFiller(Dataset):
-    """Rows by their index, and a row without a target for None."""
+    """The rows by their index; None gives a row without targets."""
 
     def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
         self._rows = rows

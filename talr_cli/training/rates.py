@@ -1,6 +1,6 @@
-"""A schedule's shares as the learning rates of torch's optimizer.
+"""Sets the learning rates of torch's optimizer from a schedule's shares.
 
-Knows both; what a share depends on is the schedule's business.
+Knows both; does not know what a share depends on.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ class StepRates(LambdaLR):
     """Sets the rate of each step, before it is made.
 
     Args:
-        steps: Of the whole training.
+        steps: The number of steps of the whole training.
     """
 
     def __init__(self, optimizer: Optimizer, schedule: Schedule, steps: int) -> None:
-        # The schedule is no attribute: those are written to checkpoints.
-        # After the last step torch asks for the rate of one that is not made.
+        # The schedule is not an attribute, since attributes are written to checkpoints.
+        # After the last step torch asks for the rate of a step that is never made.
         super().__init__(
             optimizer, lambda step: share_of_rate(schedule, min(step, steps - 1), steps)
         )
 
-    def ask_again(self) -> None:
-        """The rate of the step that is about to be made: the schedule has seen its loss."""
+    def refresh(self) -> None:
+        """Set the rate of the coming step again, once the schedule has observed its loss."""
         pairs = zip(self.base_lrs, self.lr_lambdas, strict=True)
         self._last_lr = [base * share(self.last_epoch) for base, share in pairs]
         for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):

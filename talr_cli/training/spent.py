@@ -1,4 +1,4 @@
-"""What a training takes: time, tokens and memory; the counts go on after an interruption."""
+"""Measures the time, tokens and memory of a training, across interruptions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from accelerate import Accelerator
 
 @dataclass(frozen=True)
 class Spent:
-    """By all processes, from the first step to the one reached.
+    """What all processes have spent from the first step to the one reached.
 
-    Steps that were lost in an interruption and made again count once.
+    Steps that were lost in an interruption and repeated count once.
     """
 
     seconds: float = 0.0
@@ -26,7 +26,7 @@ class Spent:
 
 
 class Meter:
-    """Adds what these processes spend to what was spent before an interruption."""
+    """Measures what these processes spend, and adds what was spent before an interruption."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
@@ -35,7 +35,7 @@ class Meter:
         self.input_tokens = 0  # of this rank
 
     def start(self) -> None:
-        """The training begins, or goes on."""
+        """To be called when the training begins or resumes."""
         if self._accelerator.device.type == "cuda":
             # A notebook's process may have trained before.
             torch.cuda.reset_peak_memory_stats()
@@ -43,20 +43,20 @@ class Meter:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens inside is no training, and its time does not count."""
+        """The time within this context does not count."""
         paused = time.perf_counter()
         yield
         self._started += time.perf_counter() - paused
 
     def restore(self, before: Spent) -> None:
-        """What a checkpoint says."""
+        """Take over what a checkpoint says was spent before."""
         self._before = before
 
     def read(self) -> Spent:
-        """All ranks must call."""
+        """What was spent so far. All ranks must call."""
         accelerator, before = self._accelerator, self._before
-        here = [self.input_tokens, peak_memory(accelerator.device.type)]
-        # In float32 the tokens would not be exact from 2^24 on; Apple's GPUs have no float64.
+        here = [self.input_tokens, peak_memory_gib(accelerator.device.type)]
+        # float32 is not exact for more than 2^24 tokens, and Apple's GPUs have no float64.
         device = accelerator.device if accelerator.num_processes > 1 else "cpu"
         ranks = torch.tensor([here], dtype=torch.float64, device=device)
         tokens, memory = accelerator.gather(ranks).T
@@ -67,8 +67,8 @@ class Meter:
         )
 
 
-def peak_memory(device: str) -> float:
-    """GiB: of a CUDA GPU's memory, else of this process's resident memory."""
+def peak_memory_gib(device: str) -> float:
+    """The peak memory of this process in GiB: on a CUDA GPU, else its resident memory."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
     unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere

@@ -1,4 +1,4 @@
-"""What is logged for an optimizer step, gathered over its micro-batches and ranks."""
+"""The metrics that are logged for an optimizer step, over its micro-batches and ranks."""
 
 from __future__ import annotations
 
@@ -32,16 +32,17 @@ class StepStatistics:
         tau: torch.Tensor | None,
         input_tokens: int,
     ) -> None:
+        """Add a micro-batch of this rank: its targets, their weights[N] and its tau."""
         self._losses.append(-tokens.log_probs.detach().float())
         self._weights.append(weights.detach().float())
         self._tau = tau
         self._tokens += input_tokens
 
     def add_penalty(self, penalty: Any, parts: torch.Tensor | int, method: str) -> None:
-        """A regulariser's part of the step's loss on this rank, to be divided; by which method.
+        """Add this rank's part of a regulariser's penalty, divided by `parts`.
 
         Raises:
-            UserError: It is none.
+            UserError: `method` of the regulariser returned something else than a penalty.
         """
         value = checked_penalty(method, penalty).detach() / parts
         self._penalty = value if self._penalty is None else self._penalty + value
@@ -52,12 +53,12 @@ class StepStatistics:
         objective: Objective,
         loss_scale: torch.Tensor | None = None,
     ) -> dict[str, float]:
-        """Metrics since the last flush; empty when nothing was added. All ranks must call.
+        """The metrics since the last flush, empty if nothing was added. All ranks must call.
 
-        They are copied to the host together: each copy makes it wait for the device.
+        They are copied to the host in one go, since every copy makes it wait for the device.
 
         Raises:
-            UserError: The objective has given a negative weight, or none to a finite loss.
+            UserError: The objective gave a negative weight, or none to a finite loss.
         """
         if not self._losses:
             return {}
@@ -66,7 +67,7 @@ class StepStatistics:
         losses = gather_ragged(own_losses, accelerator)
         weights = gather_ragged(own_weights.masked_fill(no_number, -torch.inf), accelerator)
         penalty = self._penalty
-        found = {
+        metrics = {
             "loss": losses.mean(),
             "hard_token_share": (losses.neg().exp() < HARD_TOKEN_PROBABILITY).float().mean(),
             "least_weight": weights.min(),
@@ -79,26 +80,26 @@ class StepStatistics:
             "grad_norm": self.grad_norm,
             "loss_scale": loss_scale,
         }
-        # The norm of gradients that FSDP2 has split up is split up too.
-        there = {
-            name: (one.full_tensor() if isinstance(one, DTensor) else one).float()
-            for name, one in found.items()
-            if one is not None
+        # The norm of sharded gradients is a sharded tensor itself.
+        tensors = {
+            name: (metric.full_tensor() if isinstance(metric, DTensor) else metric).float()
+            for name, metric in metrics.items()
+            if metric is not None
         }
-        read = torch.stack(list(there.values())).tolist()
-        now = time.perf_counter()
-        metrics = dict(zip(there, read, strict=True))
-        check_least_weight(objective, metrics.pop("least_weight"))
-        metrics |= {
+        numbers = torch.stack(list(tensors.values())).tolist()
+        seconds = time.perf_counter() - self._since
+        flushed = dict(zip(tensors, numbers, strict=True))
+        check_least_weight(objective, flushed.pop("least_weight"))
+        flushed |= {
             "target_tokens": len(losses),
-            "tokens_per_second": self._tokens * accelerator.num_processes / (now - self._since),
+            "tokens_per_second": self._tokens * accelerator.num_processes / seconds,
         }
         self.__init__()  # type: ignore[misc]
-        return metrics
+        return flushed
 
 
 def gather_ragged(values: torch.Tensor, accelerator: Accelerator) -> torch.Tensor:
-    """values[N] of every rank, N differing between ranks, joined in rank order."""
+    """The values[N] of all ranks, whose N may differ, concatenated in the order of ranks."""
     if accelerator.num_processes == 1:
         return values
     padded = accelerator.pad_across_processes(values, pad_index=float("nan"))

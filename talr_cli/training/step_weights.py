@@ -1,7 +1,7 @@
-"""The weights of a batch's targets, where they depend on the other targets of the optimizer step.
+"""The weights of a micro-batch's targets, also if they depend on the whole optimizer step.
 
-Knows which targets a step has, and puts them in the order of its rows, whatever micro-batches and
-ranks these are dealt to. How weights follow from them is the objective's part.
+Knows which targets a step has, and puts them in the order of its rows, no matter how these are
+divided into micro-batches and among ranks. The objective knows how to compute weights from them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ VALUES = ("entropy", "topk_entropy", "log_sum_sq_probs", "sequence_weights", "ba
 
 
 class StepWeights:
-    """Follows the optimizer steps of a training run and answers with weights for each micro-batch.
+    """Follows the optimizer steps of a training and gives the weights of each micro-batch.
 
-    An objective that looks at the whole step is asked once, before the first backward pass. With
-    one micro-batch in each process it sees the pass that is trained, else one without gradient.
+    An objective that looks at the whole step is called once per step, before the first backward
+    pass. Without accumulation it gets the results of the forward pass that is trained, otherwise
+    those of an additional forward pass without gradient.
     """
 
     def __init__(self, objective: Objective, accelerator: Accelerator) -> None:
@@ -34,21 +35,26 @@ class StepWeights:
         self._known: list[torch.Tensor] = []
 
     def start_step(self, batches: int, score: Callable[[int], TargetTokens], step: Step) -> None:
-        """A new optimizer step over so many micro-batches; `score` runs one without gradient."""
+        """Start a new optimizer step.
+
+        Args:
+            batches: The number of micro-batches of this rank.
+            score: Runs the micro-batch of an index without gradient.
+        """
         self._step = step
         self.temperature.start_step(batches, score)
         if self._objective.looks_at_step and batches > 1:
             scored = [score(one) for one in range(batches)]
-            taus = [self.temperature.known(tokens) for tokens in scored]
-            self._known = self._over_step(scored, taus)
+            taus = [self.temperature.tau_of(tokens) for tokens in scored]
+            self._known = self._compute_step(scored, taus)
 
-    def of(self, tokens: TargetTokens) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def next_weights(self, tokens: TargetTokens) -> tuple[torch.Tensor, torch.Tensor | None]:
         """weights[N] of the next micro-batch, without gradient, and its tau."""
-        tau = self.temperature.of(tokens)
+        tau = self.temperature.next_tau(tokens)
         if not self._objective.looks_at_step:
             return self._weights(tokens, tau), tau
         if not self._known:
-            self._known = self._over_step([tokens], [tau])
+            self._known = self._compute_step([tokens], [tau])
         return self._known.pop(0), tau
 
     def _weights(self, tokens: TargetTokens, tau: torch.Tensor | None) -> torch.Tensor:
@@ -57,43 +63,43 @@ class StepWeights:
         weights = self._objective.weights(tokens, tau)
         return checked(self._objective, "weights", weights, tokens.log_probs).detach()
 
-    def _over_step(
+    def _compute_step(
         self, batches: Sequence[TargetTokens], taus: Sequence[torch.Tensor | None]
     ) -> list[torch.Tensor]:
-        """The weights of this rank's micro-batches, made of all that the step has."""
+        """The weights of each micro-batch of this rank, from all targets of the step."""
         weights = [self._weights(tokens, tau) for tokens, tau in zip(batches, taus, strict=True)]
         names = [name for name in VALUES if getattr(batches[0], name) is not None]
-        shares: list[torch.Tensor] = []  # of all micro-batches and ranks, in the order of the rows
-        sequences: list[int] = []  # how many each has
-        own: list[int] = []  # which of them are this rank's
+        shares: list[torch.Tensor] = []  # of each micro-batch and rank, in the order of the rows
+        sequences: list[int] = []  # the number of sequences of each share
+        own: list[int] = []  # the indices of this rank's shares
         for tokens, weight in zip(batches, weights, strict=True):
             known = [tokens.log_probs.detach(), *(getattr(tokens, name) for name in names)]
-            columns = [weight, tokens.places(), *known]
+            columns = [weight, tokens.sequence_index(), *known]
             values = torch.stack([one.to(weight) for one in columns], dim=1)
             own.append(len(shares) + self._accelerator.process_index)
-            for share, count in self._of_ranks(values, len(tokens.sizes())):
+            for share, count in self._gather(values, len(tokens.target_counts())):
                 shares.append(share)
                 sequences.append(count)
-        # A row belongs to one share: those of different shares are different sequences.
-        places, first = [], 0
+        # Each share counts its sequences from 0; in the step they are numbered consecutively.
+        numbers, first = [], 0
         for share, count in zip(shares, sequences, strict=True):
-            places.append(share[:, 1].long() + first)
+            numbers.append(share[:, 1].long() + first)
             first += count
-        whole, sequence = torch.cat(shares), torch.cat(places)
+        table, sequence = torch.cat(shares), torch.cat(numbers)
         ones = torch.ones_like(sequence)
         tokens = TargetTokens(
-            log_probs=whole[:, 2],
+            log_probs=table[:, 2],
             sequence=sequence,
             counts=sequence.new_zeros(first).index_add(0, sequence, ones),
-            **{name: whole[:, 3 + number] for number, name in enumerate(names)},
+            **{name: table[:, 3 + number] for number, name in enumerate(names)},
         )
-        made = self._objective.over_step(whole[:, 0], tokens, self._step)
-        made = checked(self._objective, "over_step", made, whole[:, 0]).detach()
-        parts = made.split([len(share) for share in shares])
-        return [parts[one].to(weights[0]) for one in own]
+        step_weights = self._objective.step_weights(table[:, 0], tokens, self._step)
+        step_weights = checked(self._objective, "step_weights", step_weights, table[:, 0]).detach()
+        parts = step_weights.split([len(share) for share in shares])
+        return [parts[index].to(weights[0]) for index in own]
 
-    def _of_ranks(self, values: torch.Tensor, sequences: int) -> list[tuple[torch.Tensor, int]]:
-        """(values[N, F], how many sequences they are of) of every rank; both may differ."""
+    def _gather(self, values: torch.Tensor, sequences: int) -> list[tuple[torch.Tensor, int]]:
+        """(values[N, F], number of sequences) of each rank; N may differ among ranks."""
         if self._accelerator.num_processes == 1:
             return [(values, sequences)]
         own = torch.tensor([[len(values), sequences]], device=values.device)
@@ -102,5 +108,6 @@ class StepWeights:
         padded = torch.cat([values, values.new_zeros(most - len(values), values.shape[1])])
         gathered = self._accelerator.gather(padded)
         return [
-            (gathered[rank * most :][:count], found) for rank, (count, found) in enumerate(counts)
+            (gathered[rank * most :][:count], rank_sequences)
+            for rank, (count, rank_sequences) in enumerate(counts)
         ]

@@ -1,7 +1,7 @@
-"""The batch statistic tau of an objective, made a property of the optimizer step.
+"""The batch statistic tau of an objective, taken over the whole optimizer step.
 
-A median over sequences is not a sum: it cannot be added up over micro-batches. Knows which
-sequences tau is taken over; how, the objective knows.
+tau is a median over sequences, which, unlike a sum, cannot be added up over micro-batches. Knows
+over which sequences tau is taken; the objective knows how.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from talr_cli.training.step_statistics import gather_ragged
 
 
 class StepTemperature:
-    """Follows the optimizer steps of a training run and answers with tau for each micro-batch."""
+    """Follows the optimizer steps of a training and gives the tau of each micro-batch."""
 
     def __init__(self, objective: Objective, accelerator: Accelerator) -> None:
         self._objective = objective
@@ -28,7 +28,7 @@ class StepTemperature:
         self._accumulates = False
 
     def start_step(self, batches: int, score: Callable[[int], TargetTokens]) -> None:
-        """A new optimizer step over so many micro-batches; `score` runs one without gradient."""
+        """Start a new optimizer step; the arguments are those of `StepWeights.start_step`."""
         self._accumulates = batches > 1
         if self._scope != "step" or not self._accumulates:
             return
@@ -41,26 +41,26 @@ class StepTemperature:
         else:
             self._tau = self.lagged
 
-    def of(self, tokens: TargetTokens) -> torch.Tensor | None:
-        """tau for the weights of this micro-batch; None for an objective without one."""
+    def next_tau(self, tokens: TargetTokens) -> torch.Tensor | None:
+        """The tau of the next micro-batch, which is then counted as trained; None without one."""
         if self._scope == "step" and self._accumulates:
             self._collected.append(self._objective.sequence_losses(tokens).float())
-        return self.known(tokens)
+        return self.tau_of(tokens)
 
-    def known(self, tokens: TargetTokens) -> torch.Tensor | None:
-        """As `of`, of a micro-batch that has not been trained yet."""
+    def tau_of(self, tokens: TargetTokens) -> torch.Tensor | None:
+        """The tau of a micro-batch, without counting it as trained; None without one."""
         if self._scope == "none":
             return None
         if self._scope == "step" and self._accumulates:
             return self._tau
         losses = self._objective.sequence_losses(tokens).float()
         if self._scope == "microbatch":
-            # A rank's share of an epoch's last batch may be empty.
+            # In an epoch's last batch a rank may have no targets.
             return self._objective.temperature(losses) if len(losses) else losses.new_ones(())
         return self._over_ranks(losses)
 
     def state(self) -> float | None:
-        """The next step's lagged estimate, for a checkpoint. All ranks must call."""
+        """The lagged tau of the next step, for a checkpoint. All ranks must call."""
         if self._collected:
             return float(self._over_ranks(torch.cat(self._collected)))
         return None if self.lagged is None else float(self.lagged)

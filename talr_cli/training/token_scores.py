@@ -1,9 +1,9 @@
-"""Batch -> log-probabilities of its targets, and of nothing else, on every device.
+"""Computes the log-probabilities of a batch's targets, and of no other positions.
 
-TRL's head makes logits in tiles, so that no matrix of all targets by the whole vocabulary is made.
-Its own way to find the targets would make the host wait for the device in every pass, and on a CPU
-it projects every position. So it is given the hidden states of the targets alone, at positions that
-the collator has counted.
+TRL's head computes logits in tiles, so that there is never a matrix of all targets by the whole
+vocabulary. Its own search for the targets would make the host wait for the device in every forward
+pass, and on a CPU it projects every position. So it is given only the hidden states of the targets,
+at positions that the collator has found.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ from talr_cli.training.head_kernel import columns_at_once
 
 
 def add_token_scores(model: nn.Module, outputs: tuple[str, ...]) -> None:
-    """Let the model, called with `targets`, score them, with the `outputs` an objective needs."""
+    """Give the model a forward pass that scores targets, when it is called with `targets`.
+
+    Args:
+        outputs: What is computed besides log-probabilities; see `Objective.outputs`.
+    """
     language_model = causal_lm(model)
     plain = language_model.forward
     text = language_model.config.get_text_config()
@@ -84,13 +88,13 @@ def score_targets(
     """Score the targets of a batch.
 
     Args:
-        model: What is called: `unwrapped` inside DDP or FSDP, or itself.
+        model: What is called: `unwrapped` itself, or DDP or FSDP around it.
         unwrapped: The model that went through `add_token_scores`.
         inputs: A batch of the `Collator`, padded or joined.
-        top_k: How many of the likeliest tokens `topk_entropy` is over; None: not computed.
+        top_k: Over how many of the likeliest tokens `topk_entropy` is; None: not computed.
 
     Returns:
-        The N targets, and the hidden[N, H] that the head turned into their predictions.
+        The N targets, and the hidden[N, H] from which the head predicted them.
     """
     targets = inputs["targets"]
     scored = model(**model_inputs(inputs), targets=targets, use_cache=False)
@@ -110,7 +114,7 @@ def score_targets(
 
 
 def base_tokens(inputs: Mapping[str, Any]) -> TargetTokens:
-    """The targets of a batch as the base scored them before training: no model is asked."""
+    """The targets of a batch with the scores of the base, which were computed before training."""
     targets = inputs["targets"]
     log_probs = targets["base_log_probs"]
     return TargetTokens(
@@ -120,7 +124,7 @@ def base_tokens(inputs: Mapping[str, Any]) -> TargetTokens:
 
 @torch.no_grad()
 def _topk_entropy(model: PreTrainedModel, hidden: torch.Tensor, top_k: int) -> torch.Tensor:
-    """entropy[N] in nats of the top_k likeliest tokens, renormalised."""
+    """entropy[N] over the top_k likeliest tokens, renormalised, in nats."""
     entropies = [hidden.new_zeros(0, dtype=torch.float32)]
     for chunk in hidden.split(TARGETS_AT_ONCE):
         log_probs = head_logits(model, chunk).topk(top_k).values.log_softmax(-1)

@@ -1,7 +1,7 @@
-"""The loss on the validation rows: the mean over their targets, as the training's loss is.
+"""The loss on the validation rows: the mean over all their targets, as in training.
 
-transformers takes the mean of its batches' means, the last and smaller one among them, which
-depends on how many rows the memory holds. Knows which rows accelerate deals out twice.
+transformers takes the mean of the batches' means, which depends on the batch size. Knows which
+rows accelerate deals out twice.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ class ValidationLoss:
 
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
-        self._rows: list[torch.Tensor] = []  # of each row the sum of its losses and its targets
+        self._rows: list[torch.Tensor] = []  # [R, 2]: each row's summed loss and targets
 
     def add(self, tokens: TargetTokens) -> None:
-        """A batch of this rank. All ranks must call."""
-        counts = tokens.sizes()
+        """Add a batch of this rank. All ranks must call."""
+        counts = tokens.target_counts()
         rows = torch.stack([tokens.sequence_losses().float() * counts, counts.float()], dim=1)
         if self._accelerator.num_processes > 1:
-            # Every rank has as many rows, the first ones twice if need be: there they are left out.
+            # accelerate repeats rows so that all ranks have the same number, and drops them here.
             rows = self._accelerator.gather_for_metrics(rows)
         self._rows.append(rows)
 
     def mean(self) -> float:
-        """In nats per target, of what was added since the last call."""
-        # On the CPU, as an Apple GPU has no float64.
+        """The mean loss, in nats per target, of what was added since the last call."""
+        # Computed on the CPU, since an Apple GPU has no float64.
         total, targets = torch.cat(self._rows).cpu().double().sum(dim=0).tolist()
         self._rows = []
         return total / max(targets, 1.0)

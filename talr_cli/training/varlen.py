@@ -1,8 +1,8 @@
-"""Attention over joined rows by torch's own flash kernel, on GPUs that have it.
+"""Attention over joined rows by torch's own flash kernel (varlen_attn), on GPUs that have it.
 
-One call for all rows, and the host waits for nothing. Before the kernel is used it is tried on the
-device itself, against plain attention row by row: windows, heads that share keys, and gradients.
-Where it is wrong, or does not run, attention is computed in another way.
+One call attends over all rows, without making the host wait. Before it is used, the kernel is tried
+on the device against plain attention row by row: sliding windows, grouped-query attention and
+gradients. If it is wrong or does not run, attention is computed in another way (`joined_rows`).
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from talr_cli.training.kernel_trial import computed_in, relative_distance, tried
+from talr_cli.training.kernel_trial import compute_dtype, relative_distance, try_kernel
 
 log = logging.getLogger(__name__)
 
 HALF = (torch.bfloat16, torch.float16)
-LEAST_CAPABILITY = (8, 0)  # of a GPU whose flash kernel torch has: Ampere
-LENGTHS, WINDOW = (17, 1, 40, 9), 5  # of the rows that it is tried with
-BOUND = 2e-2  # relative, of outputs and gradients in bf16
+LEAST_CAPABILITY = (8, 0)  # Ampere, the first GPUs for which torch has a flash kernel
+LENGTHS, WINDOW = (17, 1, 40, 9), 5  # of the rows in the trial
+BOUND = 2e-2  # the largest relative error of outputs and gradients in bf16
 
 
-def kernel() -> Callable[..., Any] | None:
-    """torch's kernel for rows of different lengths, where its version takes sliding windows."""
+def find_kernel() -> Callable[..., Any] | None:
+    """torch's varlen_attn; None in versions of torch that lack it or its sliding windows."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
@@ -37,26 +37,32 @@ def kernel() -> Callable[..., Any] | None:
     return varlen_attn if "window_size" in takes else None
 
 
-def usable(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float) -> bool:
-    """Whether the kernel takes these states [1, heads, T, D]; the first time it is tried."""
+def can_attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float) -> bool:
+    """Whether the kernel can attend over these states [1, heads, T, D]; tries it once."""
     if not query.is_cuda or dropout or key.shape[-1] != value.shape[-1]:
         return False
     heads, width = query.shape[1], query.shape[-1]
-    return works(query.device, computed_in(query), heads, key.shape[1], width)
+    return works(query.device, compute_dtype(query), heads, key.shape[1], width)
 
 
 @cache
 def works(device: torch.device, dtype: torch.dtype, heads: int, keys: int, width: int) -> bool:
-    """Whether the device has the kernel, and it is right for so many heads, keys and widths."""
-    found = kernel()
+    """Whether the device has the kernel and it is correct there.
+
+    Args:
+        heads: Query heads.
+        keys: Key and value heads.
+        width: The size of a head.
+    """
+    found = find_kernel()
     if device.type != "cuda" or dtype not in HALF or found is None:
         return False
     if torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
         return False
-    off, problem = tried(partial(error, found, device, dtype, heads, keys, width))
+    off, problem = try_kernel(partial(max_error, found, device, dtype, heads, keys, width))
     if off <= BOUND:
         return True
-    # That it does not run is nothing strange: it is not made for every width of a head.
+    # Not to run is normal: the kernel is not made for every size of a head. To be wrong is not.
     level = logging.INFO if math.isinf(off) else logging.WARNING
     log.log(level, "attention: torch's kernel for joined rows is not used: %s", problem)
     return False
@@ -76,12 +82,13 @@ def attend(
 
     Args:
         query: [1, heads, T, D]; key and value the same, perhaps with fewer heads.
-        starts: int32[rows + 1], where each row starts, and T.
-        longest: Tokens of the longest row.
-        window: How many tokens, itself included, a token sees; None: all before it.
-        by: In the place of torch's kernel.
+        starts: int32[rows + 1], the start of each row, then T.
+        longest: The number of tokens of the longest row.
+        scale: The factor of the scores; None: 1 / sqrt(D).
+        window: How many tokens a token sees, itself included; None: all before it.
+        by: A kernel to use instead of torch's.
     """
-    by, dtype = by or kernel(), computed_in(query)
+    by, dtype = by or find_kernel(), compute_dtype(query)
     assert by is not None
     states = [one[0].transpose(0, 1).to(dtype) for one in (query, key, value)]
     shared = query.shape[1] // key.shape[1]
@@ -98,7 +105,7 @@ def attend(
 
 
 @torch.enable_grad()
-def error(
+def max_error(
     by: Callable[..., Any],
     device: torch.device,
     dtype: torch.dtype,
@@ -110,7 +117,7 @@ def error(
     draw = torch.Generator().manual_seed(0)
     total = sum(LENGTHS)
     shapes = [(1, count, total, width) for count in (heads, keys, keys, heads)]
-    # Large enough that a token sees few others: one too many is no rounding error.
+    # The states are so large that attention is sharp: one wrong token is more than rounding error.
     *states, direction = (2 * torch.randn(s, generator=draw).to(device, dtype) for s in shapes)
     starts = torch.tensor([0, *torch.tensor(LENGTHS).cumsum(0)], dtype=torch.int32, device=device)
     worst = 0.0

@@ -1,6 +1,6 @@
-"""The moving average of the weights over a training, kept beside it.
+"""Keeps the moving average of the weights during a training, which stays unchanged by that.
 
-Knows the model that is trained and checkpoints; changes nothing about the training.
+Knows the model that is trained, and checkpoints.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-NAME = "weight_mean"  # in a checkpoint: a file, or a folder where the weights are split up
+FILE_NAME = "weight_mean"  # in a checkpoint: a file, or a folder if FSDP2 shards the weights
 
 
 class WeightMean:
-    """m = decay * m + (1 - decay) * theta in fp32, of all that is trained; first m = theta."""
+    """m = decay * m + (1 - decay) * theta of the trained weights, in fp32; at first m = theta."""
 
     def __init__(self, decay: float) -> None:
         self._decay = decay
@@ -27,16 +27,16 @@ class WeightMean:
 
     @torch.no_grad()
     def update(self, model: torch.nn.Module) -> None:
-        """Take in the weights that an optimizer step has left."""
-        for name, weight in _trained(model):
+        """Update the mean after an optimizer step."""
+        for name, weight in _trained_weights(model):
             if name not in self._mean:
                 self._mean[name] = weight.detach().to(torch.float32, copy=True)
             else:
-                _own(self._mean[name]).lerp_(_own(weight).float(), 1 - self._decay)
+                _local_part(self._mean[name]).lerp_(_local_part(weight).float(), 1 - self._decay)
 
     @contextmanager
     def in_place_of_weights(self, model: torch.nn.Module) -> Iterator[None]:
-        """Inside, the model has the mean; afterwards its weights are back, bit for bit."""
+        """Within this context the model has the mean as its weights; they return bit for bit."""
         self.swap(model)
         try:
             yield
@@ -45,52 +45,56 @@ class WeightMean:
 
     @torch.no_grad()
     def swap(self, model: torch.nn.Module) -> None:
-        """The mean becomes the model's weights, and they the mean."""
+        """Swap the mean and the model's weights."""
         if isinstance(model, FSDPModule):
-            model.reshard()  # a pass without gradients leaves what the root holds whole
-        # There is no mean where no step was made: fp16 may have left out all of them.
-        for name, weight in _trained(model) if self._mean else ():
+            model.reshard()  # a forward pass without gradients leaves the root's weights gathered
+        # There is no mean if no step was made: with fp16 all of them may have been skipped.
+        for name, weight in _trained_weights(model) if self._mean else ():
             mean = self._mean[name]
-            if isinstance(weight, DTensor):  # FSDP2 holds on to the memory that it lies in
-                before = _own(weight).clone()
-                _own(weight).copy_(_own(mean))
-                _own(mean).copy_(before)
+            if isinstance(weight, DTensor):  # FSDP2 keeps references to its memory
+                before = _local_part(weight).clone()
+                _local_part(weight).copy_(_local_part(mean))
+                _local_part(mean).copy_(before)
             else:
                 self._mean[name], weight.data = weight.data, mean
 
     def save(self, folder: Path, is_main: bool) -> None:
-        """Into a checkpoint; all ranks call it."""
+        """Write the mean into a checkpoint; all ranks call it."""
         if any(isinstance(mean, DTensor) for mean in self._mean.values()):
             import torch.distributed.checkpoint as sharded
 
-            sharded.save(dict(self._mean), checkpoint_id=folder / NAME)
+            sharded.save(dict(self._mean), checkpoint_id=folder / FILE_NAME)
         elif is_main:
             from safetensors.torch import save_file
 
-            save_file(self._mean, folder / f"{NAME}.safetensors")
+            save_file(self._mean, folder / f"{FILE_NAME}.safetensors")
 
     def load(self, folder: Path, model: torch.nn.Module) -> None:
-        """What `save` has written, for `model`, which has its weights; all ranks call it."""
+        """Read what `save` has written; all ranks call it.
+
+        Args:
+            model: With the weights of the same checkpoint.
+        """
         self._mean = {}
-        self.update(model)  # in the form that the weights have
-        if (folder / NAME).is_dir():
+        self.update(model)  # makes tensors of the right shapes, sharded as the weights are
+        if (folder / FILE_NAME).is_dir():
             import torch.distributed.checkpoint as sharded
 
-            sharded.load(self._mean, checkpoint_id=folder / NAME)
+            sharded.load(self._mean, checkpoint_id=folder / FILE_NAME)
             return
         from safetensors.torch import load_file
 
-        written = load_file(folder / f"{NAME}.safetensors")
+        written = load_file(folder / f"{FILE_NAME}.safetensors")
         for name, mean in self._mean.items():
             mean.copy_(written[name])
 
 
-class KeepMean(TrainerCallback):
+class UpdateMean(TrainerCallback):
     """Updates the mean after each optimizer step.
 
     Args:
-        loss_scale: fp16's, as it is now; None without one. It falls when a step is left out because
-            its gradient is not finite, which a fused optimizer does without telling anyone.
+        loss_scale: Gives the current loss scale of fp16; None without one. It falls when a step is
+            skipped because its gradient is not finite, which a fused optimizer does silently.
     """
 
     def __init__(self, mean: WeightMean, loss_scale: Callable[[], torch.Tensor | None]) -> None:
@@ -112,10 +116,10 @@ class KeepMean(TrainerCallback):
             self._mean.update(kwargs["model"])
 
 
-def _trained(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+def _trained_weights(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
     return ((name, one) for name, one in model.named_parameters() if one.requires_grad)
 
 
-def _own(weight: torch.Tensor) -> torch.Tensor:
-    """This rank's part of a weight that is split up, in the memory that it lies in."""
+def _local_part(weight: torch.Tensor) -> torch.Tensor:
+    """What this rank holds of a weight that FSDP2 shards, without a copy; else all of it."""
     return weight.to_local() if isinstance(weight, DTensor) else weight

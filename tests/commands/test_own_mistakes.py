@@ -138,12 +138,13 @@ OBJECTIVES = {
         ),
         r"temperature of mine.Own gave float where a tensor of the shape \[\]",
     ),
-    "kept": (
+    "mask": (
         objective(
             f"return {P}",
-            "    masks_targets = True\n    def kept(self, losses): return losses / losses.max()",
+            "    masks_targets = True\n"
+            "    def target_mask(self, losses): return losses / losses.max()",
         ),
-        r"kept of mine.Own gave torch.float32 where torch.bool is wanted",
+        r"target_mask of mine.Own gave torch.float32 where torch.bool is wanted",
     ),
     "rows": (
         objective(
@@ -168,9 +169,9 @@ def test_weights_of_another_shape_are_refused_in_the_training_too(part):
     check_objective(own)
     three = TargetTokens(torch.tensor([-0.1, -0.2, -0.3]), torch.tensor([0, 0, 1]))
     with pytest.raises(UserError, match=r"weights of mine.Own gave the shape \[5\] where .*\[3\]"):
-        StepWeights(own, ALONE).of(three)
+        StepWeights(own, ALONE).next_weights(three)
     nothing = TargetTokens(torch.zeros(0), torch.zeros(0, dtype=torch.long))
-    assert StepWeights(own, ALONE).of(nothing)[0].shape == (0,)  # it is not asked
+    assert StepWeights(own, ALONE).next_weights(nothing)[0].shape == (0,)  # it is not asked
 
 
 def test_a_weight_that_is_negative_in_the_training_ends_it(part):

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from talr_cli.data.base import Example, Splits
-from talr_cli.data.duplicates import check_overlap, overlap, unique_ids
-from talr_cli.data.splitting import even_share, spread_evenly
+from talr_cli.data.duplicates import check_overlap, count_overlap, unique_ids
+from talr_cli.data.splitting import sample_evenly, spread_evenly
 from talr_cli.errors import UserError
 from talr_cli.scorers.text import ExactMatch
 
@@ -35,7 +35,7 @@ def test_ids_that_occur_twice_are_numbered_and_said(caplog):
     ],
 )
 def test_prompts_are_the_same_but_for_how_they_are_written(train, test, same):
-    assert overlap([example("one", train)], [example("two", test)]) == same
+    assert count_overlap([example("one", train)], [example("two", test)]) == same
 
 
 def test_every_trained_turn_counts_and_no_other():
@@ -43,8 +43,8 @@ def test_every_trained_turn_counts_and_no_other():
     answer = {"role": "assistant", "content": "yes"}
     second = {"role": "user", "content": "second"}
     tests = [example("t", "first"), example("u", "second")]
-    assert overlap([Example("a", (first, answer, second), "x", turns=(1,))], tests) == 1
-    assert overlap([Example("a", (first, answer, second), "x")], tests) == 0
+    assert count_overlap([Example("a", (first, answer, second), "x", turns=(1,))], tests) == 1
+    assert count_overlap([Example("a", (first, answer, second), "x")], tests) == 0
 
 
 def test_too_many_test_rows_that_are_trained_on_are_refused_where_they_are_scored(caplog):
@@ -67,19 +67,19 @@ def test_a_limit_takes_the_same_share_of_every_kind_in_the_order_of_the_file(kin
     ]
     random.Random(0).shuffle(rows)
     for limit in (10, 20, 33, 50):
-        chosen = even_share(rows, limit)
+        chosen = sample_evenly(rows, limit)
         assert len(chosen) == limit
         counts = Counter(getattr(row, kind) for row in chosen)
         assert all(abs(counts[name] - limit * size / 100) <= 1 for name, size in sizes.items())
         assert chosen == [row for row in rows if row in chosen]
-    assert {row.id for row in even_share(rows, 10)} != {row.id for row in rows[:10]}
-    assert even_share(rows, 10) == even_share(rows, 10)
-    assert even_share(rows, None) == even_share(rows, 500) == rows
+    assert {row.id for row in sample_evenly(rows, 10)} != {row.id for row in rows[:10]}
+    assert sample_evenly(rows, 10) == sample_evenly(rows, 10)
+    assert sample_evenly(rows, None) == sample_evenly(rows, 500) == rows
 
 
 def test_groups_within_a_category_have_their_share_too():
     rows = [example(f"{n}", category="ab"[n % 2], group=f"g{n % 8}") for n in range(80)]
-    assert Counter(row.group for row in even_share(rows, 16)) == {f"g{n}": 2 for n in range(8)}
+    assert Counter(row.group for row in sample_evenly(rows, 16)) == {f"g{n}": 2 for n in range(8)}
 
 
 @pytest.mark.parametrize("total", [1, 64, 65, 100, 127, 128, 343])

@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 
 from talr_cli.data.base import Example
-from talr_cli.data.encoding import encode_all, rows_to_train
+from talr_cli.data.encoding import encode_all, encode_training_rows
 from talr_cli.data.rendering import Rendered, Renderer
 from talr_cli.errors import UserError
 
@@ -64,15 +64,15 @@ def test_rows_that_cannot_be_rendered_whole_are_refused_or_left_out(strict, capl
     thought = Example("thought", EXAMPLE.messages, "<think>Hm.</think>5")
     rows = [EXAMPLE, system, thought]
     with pytest.raises(UserError) as error:
-        rows_to_train(rows, strict, 200)
+        encode_training_rows(rows, strict, 200)
     message = str(error.value)
     assert "2 of 3 training rows" in message
     assert "sys: the chat template refuses it: no system" in message
     assert "thought: the chat template drops '<think>Hm.</think>5'" in message
     assert "dataset.max_bad_share=0.67" in message
     with pytest.raises(UserError):
-        rows_to_train(rows, strict, 200, skip=True, max_bad_share=0.66)
-    assert len(rows_to_train(rows, strict, 200, skip=True, max_bad_share=0.67)) == 1
+        encode_training_rows(rows, strict, 200, skip=True, max_bad_share=0.66)
+    assert len(encode_training_rows(rows, strict, 200, skip=True, max_bad_share=0.67)) == 1
     assert "Left out" in caplog.text
 
 
@@ -83,7 +83,7 @@ def test_text_that_the_template_adds_is_said_with_the_first_row(tokenizer, caplo
         "<think></think>{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    rows_to_train([EXAMPLE], Renderer(tokenizer, {}), 200)
+    encode_training_rows([EXAMPLE], Renderer(tokenizer, {}), 200)
     tokenizer.chat_template = before
     assert "1 of 1 training rows" in caplog.text
     assert "one: '<think></think> ...'" in caplog.text
@@ -93,9 +93,9 @@ def test_tokens_of_templates_in_the_texts_of_rows_are_said_with_the_first_row(re
     """Rows that were exported with a template in them would be given a second one."""
     asked = {"role": "user", "content": "<|im_start|>user\nWhat is 2 + 3?<|im_end|>"}
     rows = [EXAMPLE, Example("two", (asked,), "5"), Example("x", EXAMPLE.messages, "5<|im_end|>")]
-    rows_to_train(rows, renderer, 200)
+    encode_training_rows(rows, renderer, 200)
     assert "in 2 of 3 training rows the texts hold tokens that only a chat template" in caplog.text
     assert "the first is two: '<|im_start|>'" in caplog.text
     caplog.clear()
-    rows_to_train([Example("x", EXAMPLE.messages, "<b>5</b> [INST] <think>")], renderer, 200)
+    encode_training_rows([Example("x", EXAMPLE.messages, "<b>5</b> [INST] <think>")], renderer, 200)
     assert not caplog.text

@@ -15,7 +15,7 @@ from talr_cli.data.facts_mini import (
     TRAIN_PHRASINGS,
     VALIDATION_PHRASINGS,
     FactsMini,
-    facts_of,
+    make_facts,
 )
 from talr_cli.errors import UserError
 
@@ -144,7 +144,7 @@ def test_the_scorer_reads_the_number_however_it_is_put(splits):
 
 
 def test_names_are_told_apart_and_numbers_of_a_kind_too():
-    facts = facts_of(MOST_FACTS, seed=3)
+    facts = make_facts(MOST_FACTS, seed=3)
     names = [fact.name for fact in facts]
     assert len(set(names)) == len(names) == MOST_FACTS
     assert {len(name) for name in names} == {6}
@@ -155,10 +155,10 @@ def test_names_are_told_apart_and_numbers_of_a_kind_too():
 
 
 def test_every_constant_is_drawn_by_the_data_seed():
-    first, second = ({fact.name: fact.number for fact in facts_of(48, seed)} for seed in (0, 1))
+    first, second = ({fact.name: fact.number for fact in make_facts(48, seed)} for seed in (0, 1))
     same = sum(second.get(name) == number for name, number in first.items())
     assert same <= 4
-    assert facts_of(48, 0) == facts_of(48, 0)
+    assert make_facts(48, 0) == make_facts(48, 0)
 
 
 def test_a_smaller_config_is_a_part_of_a_greater_one():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from talr_cli.data import files
-from talr_cli.data.files import files_of, read_files
+from talr_cli.data.files import find_files, read_files
 from talr_cli.data.jsonl import Jsonl
 from talr_cli.data.rows import has_text
 from talr_cli.errors import UserError
@@ -265,14 +265,14 @@ def test_folders_patterns_lists_and_the_home(tmp_path, monkeypatch):
     (tmp_path / "data" / "[a].jsonl").write_bytes(lines())
 
     def names(where):
-        return [path.relative_to(tmp_path / "data").as_posix() for path in files_of(where)]
+        return [path.relative_to(tmp_path / "data").as_posix() for path in find_files(where)]
 
     assert names("~/data") == ["[a].jsonl", "a.jsonl", "b.jsonl", "in/c.jsonl"]
     assert names("~/data/?.jsonl") == ["a.jsonl", "b.jsonl"]
     assert names(["~/data/b.jsonl", "~/data/a*"]) == ["b.jsonl", "a.jsonl"]
     assert names("~/data/[a].jsonl") == ["[a].jsonl"]
     monkeypatch.chdir(tmp_path)
-    assert [str(path) for path in files_of("data/**/c.jsonl")] == ["data/in/c.jsonl"]
+    assert [str(path) for path in find_files("data/**/c.jsonl")] == ["data/in/c.jsonl"]
     splits = Jsonl(train=["~/data/b.jsonl", "~/data/in/*.jsonl"]).load()
     assert [one.id for one in splits.train] == ["train:b.jsonl:1", "train:c.jsonl:1"]
     (tmp_path / "empty").mkdir()
@@ -284,7 +284,7 @@ def test_folders_patterns_lists_and_the_home(tmp_path, monkeypatch):
         ([], "an empty list of files"),
     ):
         with pytest.raises(UserError, match=reason):
-            files_of(where)
+            find_files(where)
 
 
 def test_a_data_set_of_the_hub(tmp_path, monkeypatch):

@@ -243,7 +243,7 @@ def test_a_template_that_contradicts_its_prompt_is_refused():
 
 
 def test_the_mark_shows_what_is_trained(renderer):
-    shown = renderer.marked(renderer.encode(EXAMPLE))
+    shown = renderer.mark_targets(renderer.encode(EXAMPLE))
     assert shown.endswith("⟦Two and three make five.\nAnswer: 5<|im_end|>⟧")
 
 
@@ -320,7 +320,7 @@ def test_the_tokens_are_those_of_the_whole_text():
     whole = tokenizer("u:\nHi</s>a:\nA.</s>", add_special_tokens=False).input_ids
     assert rendered.input_ids == whole
     assert tokenizer.convert_ids_to_tokens(rendered.targets) == ["A", ".", "</s>"]
-    assert not rendered.apart
+    assert not rendered.tokenized_apart
 
 
 def test_a_token_over_the_end_of_the_prompt_is_cut_there():
@@ -329,7 +329,7 @@ def test_a_token_over_the_end_of_the_prompt_is_cut_there():
     renderer = Renderer(tokenizer, {})
     rendered = renderer.encode(Example("x", ({"role": "user", "content": "Hi"},), "A."))
     prompt = renderer.prompt_ids([{"role": "user", "content": "Hi"}])
-    assert rendered.apart
+    assert rendered.tokenized_apart
     assert rendered.input_ids[: len(prompt)] == prompt
     assert tokenizer.convert_ids_to_tokens(rendered.targets)[1:] == [".", "</s>"]
 
@@ -357,7 +357,7 @@ def test_every_trained_turn_is_a_target(renderer, tokenizer):
         {"role": "user", "content": "Three?"},
     )
     rendered = renderer.encode(Example("x", messages, "Four.", turns=(1,)))
-    shown = renderer.marked(rendered)
+    shown = renderer.mark_targets(rendered)
     assert shown.count("\u27e6") == 2
     assert "assistant\n\u27e6Two.<|im_end|>\u27e7\n" in shown
     assert shown.endswith("\u27e6Four.<|im_end|>\u27e7")

@@ -18,7 +18,7 @@ from talr_cli.evaluation.sandbox import outside as sandbox
 from talr_cli.evaluation.sandbox.code_eval import CodeEval, pass_at_k
 
 needs_sandbox = pytest.mark.skipif(
-    sandbox.kind() is None, reason="no bubblewrap and no user namespaces here"
+    sandbox.available_sandbox() is None, reason="no bubblewrap and no user namespaces here"
 )
 
 PROBLEMS = [
@@ -137,7 +137,7 @@ def test_every_answer_is_there_before_a_program_runs(humaneval, monkeypatch):
 
 def test_without_a_sandbox_code_tasks_are_refused_before_anything_is_loaded(humaneval, monkeypatch):
     _, suite = humaneval
-    monkeypatch.setattr(sandbox, "kind", lambda: None)
+    monkeypatch.setattr(sandbox, "available_sandbox", lambda: None)
     with pytest.raises(UserError, match=r"humaneval_instruct runs .* suite.allow_unsafe_code=true"):
         load_tasks(suite)
     allowed = copy.copy(suite)

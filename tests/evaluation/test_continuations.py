@@ -15,7 +15,7 @@ from transformers import (
     MambaForCausalLM,
 )
 
-from talr_cli.evaluation.continuations import Choices, read_once
+from talr_cli.evaluation.continuations import Choices, continuation_likelihoods
 from talr_cli.evaluation.general.answering import Answering
 
 SMALL = {"vocab_size": 60, "num_hidden_layers": 2, "initializer_range": 0.5}
@@ -67,7 +67,7 @@ def test_as_each_alone(name, most_rows, beginning):
     with torch.no_grad():
         said = int(model(torch.tensor([questions[1].text])).logits[0, -1].argmax())
     questions.append(Choices(questions[1].text, [[said], [said, 5]]))
-    found = read_once(model, questions, most_rows, torch.float32)
+    found = continuation_likelihoods(model, questions, most_rows, torch.float32)
     assert found[-1][0][1]
     for question, likelihoods in zip(questions, found, strict=True):
         for choice, (total, likeliest) in zip(question.continuations, likelihoods, strict=True):

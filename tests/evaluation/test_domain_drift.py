@@ -12,9 +12,9 @@ from small_models import made, token_ids
 
 from talr_cli.data.base import Example
 from talr_cli.evaluation import domain_drift, evaluate, memory
-from talr_cli.evaluation.domain_drift import answered_prompts
-from talr_cli.evaluation.drift import KeptStates, kl_from_base
-from talr_cli.evaluation.generation import drawn
+from talr_cli.evaluation.domain_drift import prompts_with_base_answers
+from talr_cli.evaluation.drift import CachedStates, kl_from_base
+from talr_cli.evaluation.generation import sampler
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.models import loading
 
@@ -52,7 +52,7 @@ def answered(base, renderer, tmp_path, monkeypatch):
     def answer(examples=EXAMPLES):
         settings = base.config.to_dict()
         folder = tmp_path / "scores"
-        return answered_prompts(
+        return prompts_with_base_answers(
             examples, renderer, settings, 1024, "base", folder, ask, BatchSize(2)
         ), len(loads)
 
@@ -83,7 +83,7 @@ def test_it_is_the_divergence_of_each_prediction_that_makes_an_answer(
         assert ids[: start + 1] == prompt
         # A random model finds no end: 7 tokens, of which the last one is predicted and not read.
         assert len(ids) == len(prompt) + 6
-    states = KeptStates(
+    states = CachedStates(
         tmp_path / "states.safetensors", tiny_source.directory, lambda work: work(base)
     )
     for _ in range(2):  # computed, then found
@@ -120,7 +120,7 @@ def test_from_its_kept_states_a_base_predicts_what_it_does(kind, dtype, tmp_path
         loads.append(1)
         return work(base)
 
-    states = KeptStates(tmp_path / "states.safetensors", tmp_path / "base", ask)
+    states = CachedStates(tmp_path / "states.safetensors", tmp_path / "base", ask)
     expected = plain_kl(base, tuned, prompts, [0, 0])
     assert expected > 0.1
     for _ in range(2):  # computed, then found
@@ -135,7 +135,7 @@ def test_kept_states_that_were_damaged_give_no_other_drift(harm, tmp_path, caplo
     base.save_pretrained(tmp_path / "base")
     tuned = copy.deepcopy(base)
     tuned.get_output_embeddings().weight.data.mul_(-1)
-    states = KeptStates(tmp_path / "states", tmp_path / "base", lambda work: work(base))
+    states = CachedStates(tmp_path / "states", tmp_path / "base", lambda work: work(base))
     prompts = token_ids(length=12).tolist()
     expected = plain_kl(base, tuned, prompts, [0, 0])
     kl_from_base(tuned, states, prompts)
@@ -185,7 +185,9 @@ def test_a_gpu_that_does_not_hold_both_holds_the_base_alone(free, events, monkey
         def __del__(self):
             seen.append("gone")
 
-    found = evaluate._in_place_of(OnGpu(seen), Base, lambda base: seen.append("asked") or 5)
+    found = evaluate._run_with_other_model(
+        OnGpu(seen), Base, lambda base: seen.append("asked") or 5
+    )
     assert found == 5
     assert seen[: len(events)] == events
     assert seen.count("gone") == 1
@@ -205,11 +207,11 @@ def test_an_end_is_a_prediction_like_the_others(base, tuned, answered, renderer,
     def ends_at_once(seed):
         return lambda logits: torch.full((len(logits),), end)
 
-    monkeypatch.setattr(domain_drift, "drawn", ends_at_once)
+    monkeypatch.setattr(domain_drift, "sampler", ends_at_once)
     (sequences, starts), _ = answered()
     assert sequences == [renderer.prompt_ids(one.messages) for one in EXAMPLES]
     assert [len(ids) - start for ids, start in zip(sequences, starts, strict=True)] == [1] * 5
-    states = KeptStates(
+    states = CachedStates(
         domain_drift.Path("/none"), domain_drift.Path("/none"), lambda work: work(base)
     )
     with pytest.MonkeyPatch.context() as patch:
@@ -267,10 +269,10 @@ def test_prompts_are_spread_over_all_rows_where_these_are_a_few_more(
 
 def test_answers_are_drawn_by_their_probabilities():
     logits = torch.tensor([0.0, 1.0, 2.0, -30.0])
-    tokens = drawn(0)(logits.expand(20_000, 4))
+    tokens = sampler(0)(logits.expand(20_000, 4))
     shares = tokens.bincount(minlength=4) / len(tokens)
     torch.testing.assert_close(shares, logits.softmax(-1), atol=0.015, rtol=0)
-    assert torch.equal(tokens, drawn(0)(logits.expand(20_000, 4)))
-    assert not torch.equal(tokens, drawn(1)(logits.expand(20_000, 4)))
-    colder = drawn(0, temperature=0.5)(logits.expand(20_000, 4)).bincount(minlength=4) / 20_000
+    assert torch.equal(tokens, sampler(0)(logits.expand(20_000, 4)))
+    assert not torch.equal(tokens, sampler(1)(logits.expand(20_000, 4)))
+    colder = sampler(0, temperature=0.5)(logits.expand(20_000, 4)).bincount(minlength=4) / 20_000
     torch.testing.assert_close(colder, (2 * logits).softmax(-1), atol=0.015, rtol=0)

@@ -15,7 +15,7 @@ from talr_cli.data.esci_mini import EsciMini
 from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
 from talr_cli.evaluation.domain import evaluate_domain
-from talr_cli.evaluation.drift import KeptStates, cross_entropy, kl_from_base
+from talr_cli.evaluation.drift import CachedStates, cross_entropy, kl_from_base
 from talr_cli.evaluation.general.score_cache import ScoreCache
 from talr_cli.evaluation.general.suite import _task_score, evaluate_general, mean_of_tasks
 from talr_cli.evaluation.memory import BatchSize
@@ -381,9 +381,9 @@ def test_memory_that_runs_out_is_known_by_what_torch_says(said, answered):
 
     if answered is None:
         with pytest.raises(RuntimeError, match="illegal"):
-            BatchSize(4).whole(work)
+            BatchSize(4).retrying(work)
     else:
-        assert BatchSize(4).whole(work) == answered
+        assert BatchSize(4).retrying(work) == answered
 
 
 def test_a_single_row_that_does_not_fit_is_an_error():
@@ -391,7 +391,7 @@ def test_a_single_row_that_does_not_fit_is_an_error():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        BatchSize(4).whole(work)
+        BatchSize(4).retrying(work)
 
 
 def test_rows_at_once_are_a_number_or_auto():
@@ -422,7 +422,7 @@ def test_drift_against_a_plain_computation(model, tokenizer, tiny_source, tiny_c
         loads.append(1)
         return work(model)
 
-    base = KeptStates(tmp_path / "scores" / "base.safetensors", tiny_source.directory, ask)
+    base = CachedStates(tmp_path / "scores" / "base.safetensors", tiny_source.directory, ask)
     measured = kl_from_base(other, base, prompts)
     assert measured["score"] == pytest.approx(total / 7, rel=1e-4)
     assert measured["tokens"] == 7

@@ -21,16 +21,16 @@ from talr_cli.data.base import Example
 from talr_cli.data.rendering import Rendered
 from talr_cli.errors import UserError
 from talr_cli.evaluation import generation
-from talr_cli.evaluation.choosing import _read_each
+from talr_cli.evaluation.choosing import _read_separately
 from talr_cli.evaluation.config import DomainEvalConfig
 from talr_cli.evaluation.domain import answer_budget, evaluate_domain
 from talr_cli.evaluation.general.suite import evaluate_general
-from talr_cli.evaluation.generation import Request, greedy
+from talr_cli.evaluation.generation import Request, generate_batch
 from talr_cli.evaluation.memory import BatchSize
-from talr_cli.evaluation.reading import cache_name, takes_padding
+from talr_cli.evaluation.reading import cache_name, ignores_padding
 from talr_cli.evaluation.self_score import check_prompts
 from talr_cli.models import loading
-from talr_cli.models.row_batches import batches_of
+from talr_cli.models.row_batches import make_batches
 from talr_cli.scorers.text import ExactMatch
 
 NEW_TOKENS = 12
@@ -72,7 +72,7 @@ def alone(model, renderer, example, stops=()):
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
 @pytest.mark.parametrize("most_tokens", [1, 300, 10**9])
 def test_answers_do_not_depend_on_the_batch(model, renderer, monkeypatch, batch_size, most_tokens):
-    monkeypatch.setattr(generation, "_cached_tokens", lambda model: most_tokens)
+    monkeypatch.setattr(generation, "_most_cached_tokens", lambda model: most_tokens)
     examples = questions()
     # Some rows end early: by a token that a row of the middle says.
     stop = alone(model, renderer, examples[3])[4]
@@ -91,7 +91,7 @@ def test_answers_do_not_depend_on_the_batch(model, renderer, monkeypatch, batch_
 
 @given(st.lists(st.integers(1, 50)), st.integers(min_value=1, max_value=6), st.integers(1, 200))
 def test_batches_hold_every_row_once_and_keep_to_both_limits(lengths, most_rows, most_tokens):
-    batches = batches_of(lengths, most_rows, most_tokens)
+    batches = make_batches(lengths, most_rows, most_tokens)
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     for batch in batches:
         width = max(lengths[index] for index in batch)
@@ -105,7 +105,7 @@ def test_batches_hold_every_row_once_and_keep_to_both_limits(lengths, most_rows,
 
 
 def test_the_cache_of_a_full_batch_is_as_large_as_the_weights(model):
-    tokens = generation._cached_tokens(model)
+    tokens = generation._most_cached_tokens(model)
     output = model(torch.zeros(1, 7, dtype=torch.long), use_cache=True)
     cache = output[cache_name(output)]
     numbers = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
@@ -152,11 +152,11 @@ def test_what_a_generation_config_asks_for_changes_no_answer(model, renderer, ca
     model.generation_config = asked
     assert answers() == expected
     assert model.generation_config is asked
-    said = generation.not_inherited(model)
+    said = generation.ignored_settings(model)
     for name in {*WISHES, *banned, *biased} - {"do_sample", "use_cache"}:
         assert f"{name}=" in said
     model.generation_config = own
-    assert generation.not_inherited(model) == ""
+    assert generation.ignored_settings(model) == ""
 
 
 def test_an_answer_is_cut_where_the_budget_ends_before_it(model, renderer):
@@ -174,7 +174,7 @@ def test_a_row_that_has_ended_leaves_the_batch():
     model.register_forward_pre_hook(
         lambda module, args, kwargs: read.append(len(kwargs["input_ids"])), with_kwargs=True
     )
-    greedy(model, [Request((5, 6, 7), budget) for budget in (1, 5, 3)], ends=())
+    generate_batch(model, [Request((5, 6, 7), budget) for budget in (1, 5, 3)], ends=())
     assert read == [3, 2, 2, 1, 1]
 
 
@@ -184,8 +184,8 @@ def test_rows_of_other_lengths_change_no_answer(kind):
     model, lengths = small_models.made(kind), (20, 7, 12, 7)
     ids = small_models.token_ids(rows=4, length=20).tolist()
     rows = [Request(tuple(row[:length]), 6) for row, length in zip(ids, lengths, strict=True)]
-    assert takes_padding(model) == (kind == "llama")
-    for row, (answer, cut) in zip(rows, greedy(model, rows, ends=()), strict=True):
+    assert ignores_padding(model) == (kind == "llama")
+    for row, (answer, cut) in zip(rows, generate_batch(model, rows, ends=()), strict=True):
         tokens = list(row.prompt)
         for _ in range(6):
             logits = model(torch.tensor([tokens]), use_cache=False).logits[0, -1]
@@ -203,7 +203,7 @@ def test_rows_of_other_lengths_change_no_likelihood(kind):
         ]
         for row, length in zip(ids, (20, 9, 14), strict=True)
     ]
-    found = _read_each(model, answers, 0, BatchSize(4))
+    found = _read_separately(model, answers, 0, BatchSize(4))
     for own, totals in zip(answers, found, strict=True):
         for one, total in zip(own, totals, strict=True):
             with torch.no_grad():

@@ -10,7 +10,7 @@ from conftest import config
 
 from talr_cli.commands import eval as command
 from talr_cli.errors import UserError
-from talr_cli.evaluation.general.tasks import definition, load_tasks
+from talr_cli.evaluation.general.tasks import definition_hash, load_tasks
 from talr_cli.run import record
 from talr_cli.statistics.pairs import measured_alike
 
@@ -40,7 +40,7 @@ def paper(folder, *tasks, **files):
 
 
 def test_a_task_reads_the_files_in_any_format(folder, tmp_path_factory):
-    expected = definition(load_tasks(paper(folder, "gsm8k")).loaded["gsm8k"], None)
+    expected = definition_hash(load_tasks(paper(folder, "gsm8k")).loaded["gsm8k"], None)
     frames = [pandas.DataFrame(ROWS), pandas.DataFrame(ROWS[:3])]
     for ending, save in {
         "csv": lambda frame, path: frame.to_csv(path, index=False),
@@ -54,7 +54,7 @@ def test_a_task_reads_the_files_in_any_format(folder, tmp_path_factory):
         save(frames[1], other / f"gsm8k-test.{ending}")
         task = load_tasks(paper(other, "gsm8k")).loaded["gsm8k"]
         assert [row["question"] for row in task.eval_docs] == [row["question"] for row in ROWS[:3]]
-        assert definition(task, None) == expected, ending
+        assert definition_hash(task, None) == expected, ending
 
 
 def test_shots_come_from_the_train_file_and_change_the_definition(folder):
@@ -62,8 +62,8 @@ def test_shots_come_from_the_train_file_and_change_the_definition(folder):
     (folder / "gsm8k_train.jsonl").write_text(jsonl(reversed(ROWS)))
     after = load_tasks(paper(folder, "gsm8k")).loaded["gsm8k"]
     assert next(iter(before.fewshot_docs()))["question"] == "What is 0 + 0?"
-    assert definition(before, None) != definition(after, None)
-    assert definition(before, 2) != definition(before, None)
+    assert definition_hash(before, None) != definition_hash(after, None)
+    assert definition_hash(before, 2) != definition_hash(before, None)
 
 
 def test_a_task_without_shots_needs_only_the_split_that_is_scored(tmp_path):
@@ -128,15 +128,15 @@ def test_a_helper_of_a_task_is_part_of_what_the_task_is(tmp_path):
     suite = config(
         "eval", "suite.tasks=[mine]", f"suite.task_dir={tmp_path}", "+suite.metrics.mine=good"
     ).suite
-    before = definition(load_tasks(suite).loaded["mine"], None)
-    assert definition(load_tasks(suite).loaded["mine"], None) == before
+    before = definition_hash(load_tasks(suite).loaded["mine"], None)
+    assert definition_hash(load_tasks(suite).loaded["mine"], None) == before
     helper = tmp_path / "judge.py"
     helper.write_text(helper.read_text().replace("0.0", "1.0"))
-    changed = definition(load_tasks(suite).loaded["mine"], None)
+    changed = definition_hash(load_tasks(suite).loaded["mine"], None)
     assert changed != before
     (tmp_path / "words").mkdir()
     (tmp_path / "words" / "list.txt").write_text("yes")
-    assert definition(load_tasks(suite).loaded["mine"], None) not in (before, changed)
+    assert definition_hash(load_tasks(suite).loaded["mine"], None) not in (before, changed)
 
 
 @pytest.mark.parametrize(

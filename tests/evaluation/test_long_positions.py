@@ -11,13 +11,13 @@ import transformers as hf
 from small_models import SIZE
 
 from talr_cli.data.rendering import Rendered
-from talr_cli.evaluation.choosing import _read_each
-from talr_cli.evaluation.continuations import Choices, read_once
+from talr_cli.evaluation.choosing import _read_separately
+from talr_cli.evaluation.continuations import Choices, continuation_likelihoods
 from talr_cli.evaluation.drift import predictions
-from talr_cli.evaluation.generation import Request, greedy
+from talr_cli.evaluation.generation import Request, generate_batch
 from talr_cli.evaluation.memory import BatchSize
-from talr_cli.evaluation.reading import takes_padding
-from talr_cli.models.checks import length_switch
+from talr_cli.evaluation.reading import ignores_padding
+from talr_cli.models.checks import rope_switch_length
 from talr_cli.run.fit import _one_by_one_if_need_be
 from talr_cli.training.base_losses import target_losses
 from talr_cli.training.config import TrainerConfig
@@ -70,15 +70,18 @@ def test_drift_and_losses_are_of_each_row_alone(model, alone):
 
 def test_answers_are_of_each_row_alone(model):
     rows = [Request(tuple(row), 6) for row in ROWS]
-    assert greedy(model, rows, ()) == [greedy(model, [row], ())[0] for row in rows]
-    assert takes_padding(model, SWITCH)
-    assert not takes_padding(model, SWITCH + 1)
-    assert read_once(model, [Choices(row, [[5, 6], [7]]) for row in ROWS], 8, None) is None
+    assert generate_batch(model, rows, ()) == [generate_batch(model, [row], ())[0] for row in rows]
+    assert ignores_padding(model, SWITCH)
+    assert not ignores_padding(model, SWITCH + 1)
+    assert (
+        continuation_likelihoods(model, [Choices(row, [[5, 6], [7]]) for row in ROWS], 8, None)
+        is None
+    )
 
 
 def test_choices_are_judged_each_alone(model, alone):
     rows = [Rendered(row, [-100] * 5 + row[5:]) for row in ROWS]
-    found = _read_each(model, [[row] for row in rows], 0, BatchSize(8))
+    found = _read_separately(model, [[row] for row in rows], 0, BatchSize(8))
     for (total,), row, log_probs in zip(found, ROWS, alone, strict=True):
         expected = log_probs[4:-1].gather(1, torch.tensor(row[5:])[:, None]).sum()
         assert total == pytest.approx(float(expected), rel=1e-4)
@@ -97,7 +100,7 @@ def test_choices_are_judged_each_alone(model, alone):
     ],
 )
 def test_the_length_is_read_from_the_config(settings, switch):
-    assert length_switch(settings) == switch
+    assert rope_switch_length(settings) == switch
 
 
 def test_longer_rows_are_trained_one_by_one(model, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from talr_cli.config import composition
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.drift import general_passages
-from talr_cli.evaluation.evaluate import ready
+from talr_cli.evaluation.evaluate import prepare_to_score
 from talr_cli.evaluation.general.mini import TASK_DIR
 from talr_cli.evaluation.general.mini.tasks import CHECKS, obeys, read_items
 from talr_cli.evaluation.general.suite import evaluate_general
@@ -144,8 +144,8 @@ def test_lm_eval_loads_the_tasks_offline_from_any_folder(tmp_path):
 @pytest.mark.slow
 def test_the_real_base_model_can_lose_and_gain_on_every_task():
     config = composition.load("eval", [])
-    source = sources.resolve(config.model)
+    source = sources.resolve_model(config.model)
     renderer = Renderer(load_tokenizer(source, config.model), {})
-    model = ready(loading.load_model(source, config.model, "auto", "cpu"))
+    model = prepare_to_score(loading.load_model(source, config.model, "auto", "cpu"))
     for name, task in evaluate_general(model, renderer, config.suite).results["tasks"].items():
         assert 0.35 <= task["score"] <= 0.80, name

@@ -12,8 +12,8 @@ from talr_cli import ranks
 from talr_cli.data.base import Example
 from talr_cli.errors import UserError
 from talr_cli.evaluation import own_answers
-from talr_cli.evaluation.evaluate import load_ready
-from talr_cli.evaluation.generation import Request, answer_tokens, drawn
+from talr_cli.evaluation.evaluate import load_to_score
+from talr_cli.evaluation.generation import Request, generate_tokens, sampler
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.run.make import follow, training_of
 from talr_cli.run.own_rows import with_own_rows
@@ -41,7 +41,7 @@ class Even:
 
 def ended(*given):
     """A random model never ends: what counts here is what is made of texts."""
-    return [(tokens, False) for tokens, _ in answer_tokens(*given)]
+    return [(tokens, False) for tokens, _ in generate_tokens(*given)]
 
 
 @pytest.fixture
@@ -49,8 +49,8 @@ def base(tiny_source, tiny_config, tmp_path, monkeypatch):
     """(model, its loader, how often it was called); pieces of 4 prompts in a cache of their own."""
     monkeypatch.setattr(own_answers, "cache_dir", lambda: tmp_path / "cache")
     monkeypatch.setattr(own_answers, "PIECE", 4)
-    monkeypatch.setattr(own_answers, "answer_tokens", ended)
-    model, loads = load_ready(tiny_source, tiny_config, "cpu"), []
+    monkeypatch.setattr(own_answers, "generate_tokens", ended)
+    model, loads = load_to_score(tiny_source, tiny_config, "cpu"), []
 
     def load():
         loads.append(1)
@@ -62,7 +62,7 @@ def base(tiny_source, tiny_config, tmp_path, monkeypatch):
 def right(base, renderer, examples=EXAMPLES, **changes):
     model, load, _ = base
     asked = {"scorer": Even(), "max_new_tokens": 5, "samples": 1, "temperature": 0.0}
-    return own_answers.right_answers(
+    return own_answers.correct_answers(
         load,
         "base",
         model.config.to_dict(),
@@ -79,7 +79,7 @@ def test_right_answers_take_the_place_of_the_completions(base, renderer, caplog)
     texts = [
         renderer.tokenizer.decode(tokens, skip_special_tokens=True)
         for start, piece in ((0, requests[:4]), (4, requests[4:]))
-        for tokens, _ in answer_tokens(model, renderer, piece, BatchSize(3), drawn(start, 1.0))
+        for tokens, _ in generate_tokens(model, renderer, piece, BatchSize(3), sampler(start, 1.0))
     ]
     assert all(text.strip() for text in texts)
     kept = right(base, renderer, temperature=1.0)
@@ -99,7 +99,9 @@ def test_each_answer_counts_once_and_only_where_it_ended(base, renderer, monkeyp
         own = [one.completion for one in kept if one.id.split("/")[0] == example.id]
         assert len(own) == len(set(own))
     assert len(kept) > len(right(base, renderer, **drawn))
-    monkeypatch.setattr(own_answers, "answer_tokens", lambda *given: [([5], True)] * len(given[2]))
+    monkeypatch.setattr(
+        own_answers, "generate_tokens", lambda *given: [([5], True)] * len(given[2])
+    )
     assert right(base, renderer, max_new_tokens=2) == []
 
 
@@ -250,7 +252,7 @@ def as_rank(folder):
     """One rank: the first one asks the base, the other has no model to ask."""
     ranks.connect("cpu")
     own_answers.cache_dir, own_answers.PIECE = (lambda: folder / "cache"), 4
-    own_answers.answer_tokens = ended if ranks.is_main() else None
+    own_answers.generate_tokens = ended if ranks.is_main() else None
     run = shared(folder)
     if not ranks.is_main():
         follow([run])

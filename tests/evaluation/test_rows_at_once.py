@@ -7,8 +7,8 @@ from live_memory import ATTENTION, CONFIGS, LiveBytes
 from small_models import made, token_ids
 
 from talr_cli.evaluation import memory
-from talr_cli.evaluation.reading import read
-from talr_cli.models.shape import of_settings
+from talr_cli.evaluation.reading import read_texts
+from talr_cli.models.shape import shape_from_config
 
 ROWS, TOKENS = 3, 40
 
@@ -22,9 +22,9 @@ def test_keys_and_values_take_what_the_formula_says(kind, exact, dtype):
     model = made(kind, dtype)
     shape = memory.shape_of_model(model)
     texts = token_ids(ROWS, TOKENS).tolist()
-    layers = read(model, texts).cache.layers
+    layers = read_texts(model, texts).cache.layers
     held = sum(one.numel() * one.element_size() for la in layers for one in (la.keys, la.values))
-    said = ROWS * memory.cached_bytes(shape, TOKENS, dtype.itemsize)
+    said = ROWS * memory.cache_bytes(shape, TOKENS, dtype.itemsize)
     # A layer with a sliding window need not keep all.
     assert held == said if exact else held <= said
 
@@ -32,7 +32,7 @@ def test_keys_and_values_take_what_the_formula_says(kind, exact, dtype):
 def test_a_row_takes_more_than_its_cache_and_the_tensors_of_a_layer():
     model = made("llama")
     shape = memory.shape_of_model(model)
-    alone = memory.cached_bytes(shape, 1000, 4)
+    alone = memory.cache_bytes(shape, 1000, 4)
     assert alone == 1000 * 2 * 2 * 16 * 4  # layers, keys and values, width, bytes
     assert memory.row_bytes(shape, 1000, 4) > alone + 3 * 32 * 4 * 1000
     pairs = memory.row_bytes(shape, 1000, 4, eager=True) - memory.row_bytes(shape, 1000, 4)
@@ -49,7 +49,7 @@ def test_reading_rows_takes_no_more_than_was_said(kind, dtype):
     model = hf.AutoModelForCausalLM.from_config(settings).to(dtype).eval()
     texts = [ids.tolist() for ids in token_ids(ROWS, 512)]
     with LiveBytes() as live, torch.inference_mode():
-        read(model, [texts[0][:400], *texts[1:]])  # so that rows are padded
+        read_texts(model, [texts[0][:400], *texts[1:]])  # so that rows are padded
     eager = model.config._attn_implementation == "eager"
     said = ROWS * memory.row_bytes(memory.shape_of_model(model), 512, dtype.itemsize, eager)
     assert 0.9 * live.most < said < 1.6 * live.most
@@ -61,7 +61,7 @@ def qwen_3b():
         "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36,
         "num_attention_heads": 16, "num_key_value_heads": 2, "vocab_size": 151936,
     }  # fmt: skip
-    return of_settings(settings, {"w": ((3_085_938_688,), 2)})
+    return shape_from_config(settings, {"w": ((3_085_938_688,), 2)})
 
 
 @pytest.mark.parametrize(
@@ -75,14 +75,14 @@ def test_rows_at_once_follow_free_memory(free_gib, tokens, rows, monkeypatch):
     model.config.max_position_embeddings = 10_000
     monkeypatch.setattr(type(model), "device", torch.device("cuda"))
     monkeypatch.setattr(type(model), "dtype", torch.bfloat16)
-    found = memory.BatchSize.of("auto", model, tokens).now
+    found = memory.BatchSize.of("auto", model, tokens).current
     taken = memory.row_bytes(qwen_3b(), tokens, 2) / 2**30
     assert found == rows
     assert found == 1 or found * taken <= free_gib
-    assert memory.BatchSize.of(7, model, tokens).now == 7
+    assert memory.BatchSize.of(7, model, tokens).current == 7
 
 
 def test_a_cpu_takes_no_more_rows_than_its_cores_are_good_for(monkeypatch):
-    assert memory.BatchSize.of("auto", made("llama"), 100).now == 32
+    assert memory.BatchSize.of("auto", made("llama"), 100).current == 32
     monkeypatch.setattr(memory, "free_memory", lambda device: 2**20)
-    assert memory.BatchSize.of("auto", made("llama"), 200).now < 32
+    assert memory.BatchSize.of("auto", made("llama"), 200).current < 32

@@ -97,9 +97,9 @@ raise SystemExit(f"said {get()}")
 @pytest.fixture(params=KINDS, autouse=True)
 def how(request, monkeypatch):
     """Every attack is made on every kind of sandbox that there is here."""
-    if not sandbox.holds(request.param):
+    if not sandbox.is_available(request.param):
         pytest.skip(f"no {request.param} here")
-    monkeypatch.setattr(sandbox, "kind", lambda: request.param)
+    monkeypatch.setattr(sandbox, "available_sandbox", lambda: request.param)
     return request.param
 
 
@@ -187,12 +187,12 @@ def test_calls_of_the_32_bit_interface():
 
 def test_a_machine_whose_calls_are_not_known_has_no_sandbox(how, monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
-    assert not sandbox.holds.__wrapped__(how)
+    assert not sandbox.is_available.__wrapped__(how)
 
 
 def test_root_of_a_namespace_that_knows_no_other_user(how):
     """As in many a container. The limit on processes binds it unless it is root outside too."""
-    ask = f"from talr_cli.evaluation.sandbox import outside; print(outside.holds({how!r}))"
+    ask = f"from talr_cli.evaluation.sandbox import outside; print(outside.is_available({how!r}))"
     command = ["unshare", "--user", "--map-root-user", sys.executable, "-c", ask]
     try:
         asked = subprocess.run(command, capture_output=True, text=True, check=True)

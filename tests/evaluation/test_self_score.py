@@ -6,7 +6,7 @@ from talr_cli.config import composition
 from talr_cli.data.base import Example
 from talr_cli.errors import UserError
 from talr_cli.evaluation.config import DomainEvalConfig
-from talr_cli.evaluation.self_score import check_tests, self_score
+from talr_cli.evaluation.self_score import check_test_rows, self_score
 from talr_cli.scorers.text import ExactMatch, Numeric
 
 PROMPT = ({"role": "user", "content": "What is 2 + 3?"},)
@@ -45,15 +45,15 @@ def test_a_completion_that_its_scorer_fails_is_found(scorer, completion, answer,
 def test_it_stops_or_warns(renderer, caplog):
     rows = [row("five", "six")]
     with pytest.raises(UserError, match=r"domain\.self_score=warn"):
-        check_tests(SETTINGS, renderer, rows, ExactMatch(), DomainEvalConfig())
-    check_tests(SETTINGS, renderer, rows, ExactMatch(), DomainEvalConfig(self_score="warn"))
+        check_test_rows(SETTINGS, renderer, rows, ExactMatch(), DomainEvalConfig())
+    check_test_rows(SETTINGS, renderer, rows, ExactMatch(), DomainEvalConfig(self_score="warn"))
     assert "1 of 1 test rows score 0" in caplog.text
 
 
 def test_test_rows_that_the_model_cannot_be_asked_are_refused(renderer):
     long = Example("long", ({"role": "user", "content": "word " * 600},), "5", {"answer": "5"})
     with pytest.raises(UserError, match="512 positions"):
-        check_tests(SETTINGS, renderer, [long], ExactMatch(), DomainEvalConfig())
+        check_test_rows(SETTINGS, renderer, [long], ExactMatch(), DomainEvalConfig())
     budget = DomainEvalConfig(max_new_tokens=500)
     with pytest.raises(UserError, match=r"domain\.max_new_tokens="):
-        check_tests(SETTINGS, renderer, [row("5", "5")], ExactMatch(), budget)
+        check_test_rows(SETTINGS, renderer, [row("5", "5")], ExactMatch(), budget)

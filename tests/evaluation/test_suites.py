@@ -11,7 +11,7 @@ from lm_eval.api.model import LM
 
 from talr_cli.errors import UserError
 from talr_cli.evaluation.general import tasks as tasks_room
-from talr_cli.evaluation.general.groups import joined, members_of
+from talr_cli.evaluation.general.groups import join_records, members_of
 from talr_cli.evaluation.general.harness import run_task
 from talr_cli.evaluation.general.ours.refusals import is_refusal
 from talr_cli.evaluation.general.suite import _task_score, evaluate_general
@@ -20,7 +20,7 @@ from talr_cli.evaluation.sandbox import outside as sandbox
 from talr_cli.models import loading
 
 needs_sandbox = pytest.mark.skipif(
-    sandbox.kind() is None, reason="no bubblewrap and no user namespaces here"
+    sandbox.available_sandbox() is None, reason="no bubblewrap and no user namespaces here"
 )
 
 
@@ -72,7 +72,9 @@ def scored(model, suite):
     }
     return {
         name: _task_score(
-            joined({one: records[one] for one in members}) if members != [name] else records[name],
+            join_records({one: records[one] for one in members})
+            if members != [name]
+            else records[name],
             suite.metrics[name],
         )
         for name, members in tasks.members.items()

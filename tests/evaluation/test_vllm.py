@@ -27,7 +27,7 @@ from talr_cli.evaluation.evaluate import evaluate
 from talr_cli.evaluation.general import answering
 from talr_cli.evaluation.general.tasks import load_tasks
 from talr_cli.evaluation.generation import Request
-from talr_cli.evaluation.vllm import PYTHON, Vllm, environment, find_vllm
+from talr_cli.evaluation.vllm import PYTHON, Vllm, find_vllm, worker_environment
 from talr_cli.models import loading, sources
 from talr_cli.models.tokenizer import load_tokenizer
 from talr_cli.scorers.text import ExactMatch
@@ -190,9 +190,9 @@ def test_both_backends_are_asked_the_same(
         kept.extend(requests)
         return whole(model, requests, *rest, **more)
 
-    whole = generation.greedy
-    monkeypatch.setattr(generation, "greedy", greedy)
-    monkeypatch.setattr(answering, "greedy", greedy)
+    whole = generation.generate_batch
+    monkeypatch.setattr(generation, "generate_batch", greedy)
+    monkeypatch.setattr(answering, "generate_batch", greedy)
     place = (model, thinking, tiny_source, tiny_config)
     before = len(runs(standin))
     here, samples = scored(*place, tmp_path / "hf", "domain.max_new_tokens=5")
@@ -256,7 +256,7 @@ def test_what_the_engine_is_told(model, renderer, tiny_source, standin, tmp_path
         monkeypatch.setenv(name, text)
     suite = config("eval", "suite.backend=vllm", "suite.tensor_parallel=2").suite
     ask = Vllm(model, renderer, suite, tiny_source.directory, tmp_path / "vllm.log")
-    ask.want([Request((5,) * 30, 7)])
+    ask.announce([Request((5,) * 30, 7)])
     short, stopped = Request((5, 6, 7, 8), 3), Request((5, 6, 7), 4, ("stop",))
     answers = ask([short, stopped, short])
     assert answers == [([4, 8], False), ([3, 7, 7, 7], True), ([4, 8], False)]
@@ -276,8 +276,8 @@ def test_what_the_engine_is_told(model, renderer, tiny_source, standin, tmp_path
     assert given["HF_HOME"] == str(tmp_path)
     assert given["HF_HUB_OFFLINE"] == given["VLLM_CPU_KVCACHE_SPACE"] == "1"
     assert not any("talr" in place or "main/.venv" in place for place in told(run, "path.json"))
-    assert environment({"VLLM_USE_X": "1", "SLURM_JOB_ID": "3"}).keys() >= {"VLLM_USE_X"}
-    assert "SLURM_JOB_ID" not in environment({"SLURM_JOB_ID": "3"})
+    assert worker_environment({"VLLM_USE_X": "1", "SLURM_JOB_ID": "3"}).keys() >= {"VLLM_USE_X"}
+    assert "SLURM_JOB_ID" not in worker_environment({"SLURM_JOB_ID": "3"})
 
 
 @pytest.mark.parametrize(
@@ -424,15 +424,15 @@ def test_the_real_engine_answers_as_we_do(renderer, tmp_path):
     # vLLM's kernels for the CPU know no heads of 16 numbers, as model=tiny has.
     heads = ("hidden_size=128", "num_attention_heads=2", "num_key_value_heads=1")
     made = config("train", "model=tiny", *(f"model.random_init.{one}" for one in heads)).model
-    model = loading.load_model(sources.resolve(made), made, torch.float32, "cpu").eval()
+    model = loading.load_model(sources.resolve_model(made), made, torch.float32, "cpu").eval()
     draw = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         if parameter.dim() == 2:
             parameter.data.normal_(0, 0.5, generator=draw)
     rows = questions(12)
-    asked = generation.requests(model, renderer, rows, 12)
+    asked = generation.make_requests(model, renderer, rows, 12)
     # Some answers end: by a token that one of them says.
-    model.generation_config.eos_token_id = generation.greedy(model, asked, ())[5][0][3]
+    model.generation_config.eos_token_id = generation.generate_batch(model, asked, ())[5][0][3]
     model.save_pretrained(tmp_path / "model")
     renderer.tokenizer.save_pretrained(tmp_path / "model")
     stored = sources.directory_source(tmp_path / "model")
@@ -451,7 +451,9 @@ def test_the_real_engine_answers_as_we_do(renderer, tmp_path):
     # A stop string, which the tokenizer of the model's folder has to tell.
     ask = Vllm(model, renderer, config("eval", "suite.backend=vllm").suite, stored.directory,
                tmp_path / "vllm.log")  # fmt: skip
-    told = renderer.tokenizer.decode(generation.greedy(model, asked[:1], ())[0][0][2:4]).strip()
+    told = renderer.tokenizer.decode(
+        generation.generate_batch(model, asked[:1], ())[0][0][2:4]
+    ).strip()
     ((tokens, cut),) = ask([Request(asked[0].prompt, 12, (told,))])
     assert not cut
     assert len(tokens) <= 4

@@ -55,7 +55,7 @@ def trained(
     trainer = MethodTrainer(
         model=model or toy(),
         args=SFTConfig(**{**arguments, **(given or {})}),
-        optimizer_cls_and_kwargs=optimizer.maker(1e-2),
+        optimizer_cls_and_kwargs=optimizer.class_and_arguments(1e-2),
         objective=objective or Sft(),
         processing_class=stub_tokenizer(),
         train_dataset=Dataset.from_list(rows()),

@@ -149,12 +149,12 @@ def test_flow_weighs_rows_by_their_base_loss(batch):
 @given(batches, st.floats(1.01, 1e3))
 def test_stm_keeps_what_does_not_surprise_the_base(batch, threshold):
     flat = torch.tensor([loss for row in batch for loss in row], dtype=torch.float64)
-    kept = Stm(threshold=threshold).kept(flat).tolist()
+    kept = Stm(threshold=threshold).target_mask(flat).tolist()
     with np.errstate(over="ignore"):
         perplexities = np.exp(flat.numpy())
     near = np.isclose(perplexities, threshold, rtol=1e-12)
     assert all((kept == (perplexities <= threshold)) | near)
-    assert Stm(threshold=math.e).kept(torch.tensor([1.0, 1.0001])).tolist() == [True, False]
+    assert Stm(threshold=math.e).target_mask(torch.tensor([1.0, 1.0001])).tolist() == [True, False]
 
 
 @given(st.integers(1, 12), st.floats(0, 0.99), st.data())
@@ -167,7 +167,7 @@ def test_tailsft_leaves_out_the_rows_that_have_fallen_most(count, fraction, data
     tokens.base_log_probs = -torch.tensor(before, dtype=torch.float64)
     objective = TailSft(fraction=fraction, schedule="static")
     ones = objective.weights(tokens, None)
-    weights = objective.over_step(ones, tokens, Step(0, 9, 0)).tolist()
+    weights = objective.step_weights(ones, tokens, Step(0, 9, 0)).tolist()
     stay = sorted(range(count), key=lambda row: fallen[row])
     stay = stay[: count - min(round(count * fraction), count - 1)]
     share = sum(lengths[row] for row in stay) / sum(lengths)
@@ -183,7 +183,7 @@ def test_tailsft_leaves_out_more_and_more_rows_along_the_training():
     tokens = targets([[1.0 + 0.1 * row] for row in range(10)])
     tokens.base_log_probs = torch.full((10,), -3.0, dtype=torch.float64)
     out = [
-        int((TailSft().over_step(torch.ones(10), tokens, Step(number, 11, 0)) == 0).sum())
+        int((TailSft().step_weights(torch.ones(10), tokens, Step(number, 11, 0)) == 0).sum())
         for number in range(11)
     ]
     assert out == [round(10 * 0.5 * number / 10) for number in range(11)]
@@ -196,8 +196,8 @@ def test_tailsft_counts_what_rounding_can_do_as_alike():
         tokens.base_log_probs = torch.full((6,), -2.0, dtype=torch.float64)
     objective, step = TailSft(schedule="static"), Step(0, 9, 0)
     expected = [0.0] * 3 + [2.0] * 3
-    assert objective.over_step(torch.ones(6), one, step).tolist() == expected
-    assert objective.over_step(torch.ones(6), other, step).tolist() == expected
+    assert objective.step_weights(torch.ones(6), one, step).tolist() == expected
+    assert objective.step_weights(torch.ones(6), other, step).tolist() == expected
 
 
 @given(batches)
@@ -215,7 +215,7 @@ def test_the_second_control_deals_the_same_weights_to_other_targets():
     objective, weights = Talr(shuffle_weights=True), torch.rand(200)
 
     def dealt(number, seed):
-        return objective.over_step(weights, targets([[1.0] * 200]), Step(number, 9, seed))
+        return objective.step_weights(weights, targets([[1.0] * 200]), Step(number, 9, seed))
 
     first = dealt(0, 0)
     assert torch.equal(first.sort().values, weights.sort().values)

@@ -64,7 +64,7 @@ def test_its_state_takes_what_the_estimate_of_memory_says(optimizer, tied, tmp_p
     trainer = Trainer(
         model,
         TrainingArguments(str(tmp_path), use_cpu=True, **optimizer.arguments()),
-        optimizer_cls_and_kwargs=optimizer.maker(1e-3),
+        optimizer_cls_and_kwargs=optimizer.class_and_arguments(1e-3),
     )
     made = trainer.create_optimizer()
     for parameter in model.parameters():
@@ -75,7 +75,7 @@ def test_its_state_takes_what_the_estimate_of_memory_says(optimizer, tied, tmp_p
         size(one) for state in made.state.values() for name, one in state.items() if name != "step"
     )
     head, numbers = 1024 * 64, sum(parameter.numel() for parameter in model.parameters())
-    said = optimizer.state(numbers, head, 0 if tied else head)
+    said = optimizer.state_bytes(numbers, head, 0 if tied else head)
     assert said == pytest.approx(held, rel=0.05)
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from talr_cli.errors import UserError
 from talr_cli.methods.adapters import Lora, Oft
 from talr_cli.methods.averaging import Averaging, Lines, interpolate
-from talr_cli.methods.replay import spread
+from talr_cli.methods.replay import assign_replayed_rows
 
 
 def method(*overrides):
@@ -158,7 +158,7 @@ def test_lines_keeps_more_of_the_change_the_deeper_the_layer(tmp_path):
     st.floats(0.01, 0.5),
 )
 def test_the_share_of_general_tokens_is_met_to_within_a_row(domain, general, share):
-    taken = spread(domain, general, share)
+    taken = assign_replayed_rows(domain, general, share)
     assert len(taken) == len(domain)
     tokens = sum(general[index] for rows in taken for index in rows)
     assert abs(tokens - share / (1 - share) * sum(domain)) <= max(general)

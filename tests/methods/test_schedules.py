@@ -60,7 +60,7 @@ def test_finch_is_the_formula():
     finch, losses = Finch(), [2.5, 0.3, 4.0, 0.01, 0.002, 0.0, *[0.001] * 60]
     shares = []
     for step, loss in enumerate(losses):
-        finch.see(loss)
+        finch.observe(loss)
         shares.append(finch.share(step, len(losses)))
     expected = finch_rates(losses, 5e-5, 1e-5, 0.9, 1e-8)
     assert [5e-5 * share for share in shares] == pytest.approx(expected, rel=1e-12)
@@ -70,11 +70,11 @@ def test_finch_is_the_formula():
 
 def test_finch_at_a_loss_that_rounding_has_left_below_zero_and_at_one_that_is_no_number():
     learned, diverged = Finch(), Finch()
-    learned.see(-1e-6)
+    learned.observe(-1e-6)
     assert learned.share(0, 10) == 1
-    learned.see(4.0)
+    learned.observe(4.0)
     assert learned.share(1, 10) == pytest.approx(0.2 / (0.4 - 0.9e-6) ** 0.5)
-    diverged.see(float("nan"))
+    diverged.observe(float("nan"))
     assert math.isnan(diverged.share(0, 10))  # and not the greatest rate: the run stops by it
 
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from talr_cli.errors import UserError
 from talr_cli.methods.adapters import Lora
 from talr_cli.models import loading, sources
-from talr_cli.models.adapter import merge, resolve_base
+from talr_cli.models.adapter import merge_adapter, resolve_base
 from talr_cli.models.checks import check_loads
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
@@ -90,8 +90,8 @@ def test_merged_it_computes_what_it_did(base, options, bases, tmp_path):
     trained = adapted(bases / base, **options)
     trained.save_pretrained(tmp_path)
     here = config_for(tmp_path)
-    source = sources.resolve(here)
-    loading.without_weights(source, here)
+    source = sources.resolve_model(here)
+    loading.load_without_weights(source, here)
     model = loading.load_model(source, here, torch.float32, "cpu").eval()
     model.tie_weights()  # by its config, as lm-eval and others do
     torch.testing.assert_close(logits(model), logits(trained), rtol=1e-4, atol=1e-5)
@@ -102,15 +102,15 @@ def test_by_which_name_peft_asks_transformers_is_nothing_for_its_user(bases, tmp
     base = AutoModelForCausalLM.from_pretrained(bases / "own")
     Lora().wrap(base, str(bases / "own")).save_pretrained(tmp_path)
     here = config_for(tmp_path)
-    source = sources.resolve(here)
-    loading.without_weights(source, here)
+    source = sources.resolve_model(here)
+    loading.load_without_weights(source, here)
     loading.load_model(source, here, torch.float32, "cpu")
 
 
 def test_what_is_trained_here_is_merged_alike(bases):
     trained = adapted(bases / "tied", target_modules=["q_proj", "embed_tokens"])
     expected = logits(trained)
-    model = merge(trained)
+    model = merge_adapter(trained)
     assert model.config.tie_word_embeddings is False
     torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-5)
 
@@ -122,7 +122,7 @@ def test_rows_that_an_adapter_does_not_bring_are_asked_for(bases, tmp_path):
     trained.save_pretrained(tmp_path, save_embedding_layers=False)
     here = config_for(tmp_path)
     with pytest.raises(UserError, match=f"embedding of {GROWN} rows.*grow the base") as error:
-        loading.without_weights(sources.resolve(here), here)
+        loading.load_without_weights(sources.resolve_model(here), here)
     assert "\n" not in str(error.value)
 
 
@@ -133,7 +133,7 @@ def test_what_changes_no_weight_is_not_scored(bases, tmp_path):
     prompt.save_pretrained(tmp_path)
     here = config_for(tmp_path)
     with pytest.raises(UserError, match=r"PROMPT_TUNING.*cannot be merged"):
-        loading.without_weights(sources.resolve(here), here)
+        loading.load_without_weights(sources.resolve_model(here), here)
 
 
 def test_where_its_base_is_not_what_to_write_is_said(bases, tmp_path, no_hub):
@@ -163,4 +163,4 @@ def test_on_a_quantised_base_nothing_is_merged(tmp_path):
     (tmp_path / "adapter/adapter_config.json").write_text(json.dumps(named))
     here = config_for(tmp_path / "adapter")
     with pytest.raises(UserError, match=r"quantised \(awq\).*write the unquantised model"):
-        check_loads(sources.resolve(here), here, to_train=False)
+        check_loads(sources.resolve_model(here), here, to_train=False)

@@ -12,8 +12,8 @@ from talr_cli.models.checks import (
     check_length,
     check_loads,
     check_vocabulary,
-    positions,
-    same_tokens,
+    max_positions,
+    share_vocabulary,
 )
 from talr_cli.models.sources import ModelSource
 
@@ -83,7 +83,7 @@ def test_the_text_part_of_a_vision_model_is_checked_as_such(tiny_config, tmp_pat
     whole = Gemma3Config(text_config=CONFIGS["gemma3"]())
     config = replace(tiny_config, architecture="Gemma3ForCausalLM")
     settings = check_loads(source_of(tmp_path, whole), config, to_train=True)
-    assert positions(settings) == 256
+    assert max_positions(settings) == 256
     with pytest.raises(UserError, match="no class Gemma9"):
         check_loads(
             source_of(tmp_path, whole), replace(config, architecture="Gemma9"), to_train=True
@@ -109,11 +109,11 @@ def test_a_dtype_that_is_none_is_one_line(tiny_config, tmp_path):
 
 def test_only_models_of_the_same_tokens_are_compared(tokenizer, tiny_source):
     settings = json.loads((tiny_source.directory / "config.json").read_text())
-    assert same_tokens(settings, tokenizer, tiny_source)
-    assert not same_tokens({**settings, "vocab_size": 7}, tokenizer, tiny_source)
+    assert share_vocabulary(settings, tokenizer, tiny_source)
+    assert not share_vocabulary({**settings, "vocab_size": 7}, tokenizer, tiny_source)
     other = copy.copy(tokenizer)
     other.get_vocab = lambda: {one: -at for one, at in tokenizer.get_vocab().items()}
-    assert not same_tokens(settings, other, tiny_source)
+    assert not share_vocabulary(settings, other, tiny_source)
 
 
 def test_every_token_of_the_rows_has_a_row_in_the_embedding(tokenizer):
@@ -148,7 +148,7 @@ def test_every_token_of_the_rows_has_a_row_in_the_embedding(tokenizer):
     ],
 )
 def test_how_far_a_model_looks(settings, expected):
-    assert positions(settings) == expected
+    assert max_positions(settings) == expected
 
 
 def test_rows_longer_than_the_positions_are_refused():

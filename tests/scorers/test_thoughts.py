@@ -94,7 +94,7 @@ def test_marks_that_are_special_tokens_are_seen_and_others_are_not(renderer, mar
     tokenizer.add_special_tokens({"additional_special_tokens": [*marks, "<|other|>"]})
     marked = Renderer(tokenizer, {})
     tokens = tokenizer(f"<|other|>{said}<|other|>", add_special_tokens=False).input_ids
-    assert marked.answer([*tokens, marked.end_of_turn, *tokens]) == said
-    assert without_thoughts(marked.text_of(tokens)) == "5"
+    assert marked.decode_answer([*tokens, marked.end_of_turn, *tokens]) == said
+    assert without_thoughts(marked.decode(tokens)) == "5"
     plain = tokenizer("<|other|>4? 5", add_special_tokens=False).input_ids
-    assert marked.answer(plain) == "4? 5"
+    assert marked.decode_answer(plain) == "4? 5"

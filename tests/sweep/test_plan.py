@@ -19,19 +19,19 @@ from talr_cli.sweep.show import plan_cells
 
 
 def test_a_model_is_found_as_it_is_resolved(tiny_config, tiny_source):
-    found = sources.resolve_here(tiny_config)
+    found = sources.resolve_offline(tiny_config)
     assert (found.directory, found.fingerprint) == (tiny_source.directory, tiny_source.fingerprint)
     of_folder = replace(tiny_config, path=str(tiny_source.directory), random_init=None)
-    assert sources.resolve_here(of_folder) == sources.resolve(of_folder)
+    assert sources.resolve_offline(of_folder) == sources.resolve_model(of_folder)
 
 
 def test_a_model_that_is_not_here_is_unknown_or_a_mistake(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setenv("TALR_CACHE", str(tmp_path))
     nowhere = replace(tiny_config, path="nobody/nothing", package=None)
-    assert sources.resolve_here(nowhere) is None
+    assert sources.resolve_offline(nowhere) is None
     assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="not a directory"):
-        sources.resolve_here(replace(tiny_config, path="./nothing"))
+        sources.resolve_offline(replace(tiny_config, path="./nothing"))
 
 
 def test_a_remembered_digest_is_that_of_the_file_as_it_is(tmp_path, monkeypatch):

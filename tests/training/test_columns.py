@@ -13,7 +13,7 @@ from talr_cli.methods.method import Method
 from talr_cli.methods.objectives import Sft, Stm, TailSft
 from talr_cli.methods.replay import Replay
 from talr_cli.training.collator import Collator
-from talr_cli.training.columns import Base, columns_of
+from talr_cli.training.columns import BaseModel, make_columns
 
 ROWS = [Rendered(row["input_ids"], row["labels"]) for row in rows()]
 THRESHOLD = 50.0  # about that of a model of 50 tokens which knows nothing
@@ -22,12 +22,12 @@ THRESHOLD = 50.0  # about that of a model of 50 tokens which knows nothing
 @pytest.fixture
 def base(tmp_path, monkeypatch):
     monkeypatch.setenv("TALR_CACHE", str(tmp_path))
-    return Base(toy(), "toy", None, "cpu")
+    return BaseModel(toy(), "toy", None, "cpu")
 
 
 def test_stm_trains_the_mean_over_the_targets_that_are_kept(base, tmp_path, caplog):
     """Gradient and divisor in float64 from the definition, however the batch is cut up."""
-    made = columns_of(Method(Stm(threshold=THRESHOLD)), ROWS, [], base)
+    made = make_columns(Method(Stm(threshold=THRESHOLD)), ROWS, [], base)
     batch = [
         {"input_ids": ids, "labels": labels}
         for ids, labels in zip(made.rows["input_ids"], made.rows["labels"], strict=True)
@@ -50,7 +50,7 @@ def test_stm_trains_the_mean_over_the_targets_that_are_kept(base, tmp_path, capl
 
 
 def test_the_trainers_rows_take_eight_bytes_a_token(base):
-    made = Dataset.from_dict(columns_of(Method(Sft()), ROWS, [], base).rows)
+    made = Dataset.from_dict(make_columns(Method(Sft()), ROWS, [], base).rows)
     assert made[:] == {
         "input_ids": [row.input_ids for row in ROWS],
         "labels": [row.labels for row in ROWS],
@@ -60,14 +60,14 @@ def test_the_trainers_rows_take_eight_bytes_a_token(base):
 
 def test_an_objective_that_masks_all_is_refused_in_a_line(base):
     with pytest.raises(UserError, match=r"objective=stm masks every target of the training rows"):
-        columns_of(Method(Stm(threshold=1.001)), ROWS, [], base)
+        make_columns(Method(Stm(threshold=1.001)), ROWS, [], base)
 
 
 def test_what_the_base_said_of_each_target_stands_where_the_target_does(base, caplog):
     """In every batch, with general rows behind those that take them along."""
     general = [Rendered(row["input_ids"], row["labels"]) for row in rows(3, seed=7)]
     method = Method(TailSft(), replay=Replay(share=0.4))
-    made = columns_of(method, ROWS, general, base)
+    made = make_columns(method, ROWS, general, base)
     names = list(made.rows)
     of_rows = [dict(zip(names, row, strict=True)) for row in zip(*made.rows.values(), strict=True)]
     taken = [index for row in of_rows for index in row["replay"]]

@@ -20,7 +20,7 @@ from talr_cli.run.make import training_of
 from talr_cli.run.prepare import prepare
 from talr_cli.tracking.base import Tracker
 from talr_cli.training import determinism
-from talr_cli.training.determinism import same_bits
+from talr_cli.training.determinism import deterministic_sums
 from talr_cli.training.trainer import MethodTrainer
 
 OFF, STRICT = (False, False, True, None), (True, False, False, "1")
@@ -72,17 +72,17 @@ def test_it_is_on_in_every_step_of_a_training_and_off_after_it(tmp_path, monkeyp
 
 
 def test_nothing_is_switched_on_a_cpu_nor_where_it_is_not_wanted(monkeypatch):
-    with same_bits(True, toy(), "cpu"):
+    with deterministic_sums(True, toy(), "cpu"):
         assert switches() == OFF
     monkeypatch.setattr(determinism, "DEVICES", ("cpu",))
-    with same_bits(False, toy(), "cpu"):
+    with deterministic_sums(False, toy(), "cpu"):
         assert switches() == OFF
 
 
 @pytest.mark.usefixtures("cpu_as_gpu")
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_it_is_off_after_an_exception_too(error):
-    @same_bits(True, toy(), "cpu")
+    @deterministic_sums(True, toy(), "cpu")
     def step():
         set_seed(3)  # as transformers does before the first step: it leaves the switch as it is
         assert switches() == STRICT
@@ -98,7 +98,7 @@ def test_what_the_user_has_switched_on_stays_on(monkeypatch):
     monkeypatch.setenv(determinism.FLASH, "0")
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        with same_bits(True, toy(), "cpu"):
+        with deterministic_sums(True, toy(), "cpu"):
             assert switches() == STRICT
         assert switches() == (True, True, True, "0")
     finally:
@@ -145,7 +145,7 @@ def test_where_it_is_ruled_out_a_line_says_so(ruled_out_by, monkeypatch, caplog)
             raise RuntimeError("Deterministic behavior was enabled, but CUBLAS_WORKSPACE_CONFIG")
 
         monkeypatch.setattr(torch.Tensor, "mm", refused)
-    with same_bits(True, model, "cpu"):
+    with deterministic_sums(True, model, "cpu"):
         assert switches() == OFF
     assert "may end with other bits" in caplog.text
 

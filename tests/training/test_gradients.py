@@ -119,7 +119,9 @@ def test_kl_is_that_of_the_full_distributions(direction, micro, padding_free, tm
 @pytest.mark.parametrize("micro", [16, 4])
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_l2_is_added_once_per_step_with_its_exact_gradient(reduction, micro, tmp_path, monkeypatch):
-    monkeypatch.setitem(regularisers.CHUNK, "cpu", 100)  # weights of many chunks, the last not full
+    monkeypatch.setitem(
+        regularisers.CHUNK_SIZE, "cpu", 100
+    )  # weights of many chunks, the last not full
     base, batch = toy(), rows()
     model = moved(base)
     start = {name: parameter.detach().clone() for name, parameter in base.named_parameters()}

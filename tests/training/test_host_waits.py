@@ -98,8 +98,8 @@ def waits(monkeypatch, folder, method, micro, layers=2, joined=True):
     objective, regulariser = METHODS[method]
     counting, after = Waits(), []
     # As on a GPU: all rows of a pass in one call of a kernel.
-    monkeypatch.setattr(varlen, "usable", lambda *args: True)
-    monkeypatch.setattr(varlen, "kernel", lambda: by_all_rows)
+    monkeypatch.setattr(varlen, "can_attend", lambda *args: True)
+    monkeypatch.setattr(varlen, "find_kernel", lambda: by_all_rows)
     by_all_rows = functools.wraps(kernel)(counting.without(kernel))
 
     def model():

@@ -20,7 +20,7 @@ from varlen_kernel import kernel
 from talr_cli.errors import UserError
 from talr_cli.training import joined_rows, varlen
 from talr_cli.training.collator import Collator
-from talr_cli.training.joined_rows import attend_as_loaded, attend_by_row, joins_rows
+from talr_cli.training.joined_rows import attend_by_row, restore_attention, should_join_rows
 
 SIZE = {
     "vocab_size": 50,
@@ -64,8 +64,8 @@ def gradients(model):
 @pytest.mark.parametrize("name", MODELS)
 def test_each_row_sees_itself_alone(name, by, monkeypatch):
     if by == "all rows at once":  # as on a GPU, by a kernel of the same signature
-        monkeypatch.setattr(varlen, "usable", lambda *args: True)
-        monkeypatch.setattr(varlen, "kernel", lambda: kernel)
+        monkeypatch.setattr(varlen, "can_attend", lambda *args: True)
+        monkeypatch.setattr(varlen, "find_kernel", lambda: kernel)
     rows = ragged()
     alone = made(name)
     expected = [
@@ -88,15 +88,15 @@ def test_after_training_the_model_attends_as_it_was_loaded():
     tokens = torch.tensor([[1, 2, 3], [4, 5, 0]])
     mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
     before = model(tokens, attention_mask=mask).logits
-    attend_as_loaded(attend_by_row(model))
+    restore_attention(attend_by_row(model))
     assert torch.equal(model(tokens, attention_mask=mask).logits, before)
 
 
 def test_joins_where_it_is_right_and_faster():
     model = made("llama")
-    assert joins_rows(None, model, "cpu", 4)
-    assert not joins_rows(None, model, "cpu", 1)
-    assert not joins_rows(False, model, "cpu", 4)
+    assert should_join_rows(None, model, "cpu", 4)
+    assert not should_join_rows(None, model, "cpu", 1)
+    assert not should_join_rows(False, model, "cpu", 4)
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 4])
@@ -104,14 +104,14 @@ def test_a_gpu_joins_where_it_has_a_kernel(rows_at_once, monkeypatch):
     model = made("llama")
     half = torch.bfloat16
     monkeypatch.setattr(joined_rows, "_has_kernel", lambda *args: False)
-    assert not joins_rows(None, model, "cuda", rows_at_once, half)
-    assert joins_rows(True, model, "cuda", rows_at_once, half)
+    assert not should_join_rows(None, model, "cuda", rows_at_once, half)
+    assert should_join_rows(True, model, "cuda", rows_at_once, half)
     monkeypatch.setattr(joined_rows, "_has_kernel", lambda *args: True)
-    assert joins_rows(None, model, "cuda", rows_at_once, half)
-    assert not joins_rows(None, model, "cuda", rows_at_once, None)
-    assert not joins_rows(None, small_models.made("lfm2"), "cuda", rows_at_once, half)
+    assert should_join_rows(None, model, "cuda", rows_at_once, half)
+    assert not should_join_rows(None, model, "cuda", rows_at_once, None)
+    assert not should_join_rows(None, small_models.made("lfm2"), "cuda", rows_at_once, half)
     model.set_attn_implementation("eager")
-    assert not joins_rows(None, model, "cuda", rows_at_once, half)
+    assert not should_join_rows(None, model, "cuda", rows_at_once, half)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_gpu_joins_where_it_has_a_kernel(rows_at_once, monkeypatch):
 def test_whether_rows_stay_apart_is_tried_on_the_model(kind, apart):
     model = small_models.made(kind)
     model.train()
-    assert joins_rows(None, model, "cpu", 4) == apart
+    assert should_join_rows(None, model, "cpu", 4) == apart
     assert model.training
     assert model.config._attn_implementation == "sdpa"
 
@@ -144,7 +144,7 @@ def test_a_model_that_mixes_neighbours_is_found_out(strength):
         return output + strength * shifted
 
     layer.register_forward_hook(mix)
-    assert not joins_rows(None, model, "cpu", 4)
+    assert not should_join_rows(None, model, "cpu", 4)
 
 
 def test_other_attention_and_recurrent_layers_are_padded_or_refused():
@@ -165,6 +165,6 @@ def test_other_attention_and_recurrent_layers_are_padded_or_refused():
         )
     )
     for model in (eager, state):
-        assert not joins_rows(None, model, "cpu", 4)
+        assert not should_join_rows(None, model, "cpu", 4)
         with pytest.raises(UserError, match="padding_free=true is for"):
-            joins_rows(True, model, "cpu", 4)
+            should_join_rows(True, model, "cpu", 4)

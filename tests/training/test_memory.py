@@ -20,9 +20,9 @@ from talr_cli.models.shape import shape_of
 from talr_cli.models.sources import ModelSource
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.training import loop
-from talr_cli.training.arithmetic import Arithmetic, Pass
-from talr_cli.training.cpu_memory import make_state, set_sparse
-from talr_cli.training.memory import least, step_memory
+from talr_cli.training.arithmetic import Arithmetic, MicroBatch
+from talr_cli.training.cpu_memory import allocate_state, set_sparse_embedding
+from talr_cli.training.memory import minimum_bytes, step_memory
 
 TOKENS, TARGETS, ROWS = 128, 48, 4
 
@@ -137,13 +137,13 @@ def test_a_step_takes_what_the_formula_says(source, tmp_path, kind, micro, again
         f"model.attention={ATTENTION.get(kind, 'sdpa')}",
     )  # fmt: skip
     config = composition.load("train", list(given))
-    one = Pass(micro * TOKENS, micro * TARGETS, TOKENS, again, accumulates=micro < ROWS)
+    one = MicroBatch(micro * TOKENS, micro * TARGETS, TOKENS, again, accumulates=micro < ROWS)
     eager = config.model.attention == "eager"
     half = config.trainer.precision == "bf16"
     how = Arithmetic("cpu", half, config.optimizer, eager=eager)
     expected = step_memory(shape_of(source), config.parts, how, one)
     assert expected.total == pytest.approx(measured(source, config, tmp_path), rel=0.1)
-    assert expected.total > least(shape_of(source), config.parts, how)
+    assert expected.total > minimum_bytes(shape_of(source), config.parts, how)
 
 
 def test_a_tied_embedding_and_early_state_change_no_step():
@@ -151,13 +151,13 @@ def test_a_tied_embedding_and_early_state_change_no_step():
     torch.manual_seed(0)
     plain = LlamaForCausalLM(LlamaConfig(**{**SIZE, "vocab_size": 64, "num_hidden_layers": 1}))
     spared = copy.deepcopy(plain)
-    set_sparse(spared, sparse=True)
+    set_sparse_embedding(spared, sparse=True)
     ids = torch.tensor([[5, 9, 5, 5, 63, 9, 0, 5]])
     optimizers = [
         torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1, fused=True)
         for model in (plain, spared)
     ]
-    make_state(optimizers[1])
+    allocate_state(optimizers[1])
     for _ in range(2):
         for model, optimizer in zip((plain, spared), optimizers, strict=True):
             optimizer.zero_grad()

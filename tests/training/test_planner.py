@@ -14,10 +14,10 @@ from talr_cli.methods.optimizers import AdamW
 from talr_cli.models import device_memory
 from talr_cli.models.shape import Matrix, Shape, shape_of
 from talr_cli.training import planner
-from talr_cli.training.arithmetic import Arithmetic, Pass, trained_numbers
-from talr_cli.training.layer_memory import passing_bytes
+from talr_cli.training.arithmetic import Arithmetic, MicroBatch, count_trained
+from talr_cli.training.layer_memory import temporary_layer_bytes
 from talr_cli.training.memory import step_memory
-from talr_cli.training.planner import Rows, choose
+from talr_cli.training.planner import RowLengths, choose_plan
 
 GPU = Arithmetic("cuda", half=True, optimizer=AdamW())
 CPU = Arithmetic("cpu", half=False, optimizer=AdamW())
@@ -31,7 +31,7 @@ QWEN = Shape(
     inner=11008, vocabulary=151936, normalised=36 * 4096,
     matrices=[Matrix(name, *ends, 36) for name, ends in QWEN_MATRICES.items()], tied=True,
 )  # fmt: skip
-ALIKE = Rows([1000] * 32, [250] * 32, joined=False)
+ALIKE = RowLengths([1000] * 32, [250] * 32, joined=False)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def config():
 def plan(config, free, how=GPU, rows=ALIKE, **trainer):
     for name, value in trainer.items():
         setattr(config.trainer, name, value)
-    return choose(QWEN, config.parts, config.trainer, how, rows, free * GIB)
+    return choose_plan(QWEN, config.parts, config.trainer, how, rows, free * GIB)
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,7 @@ def test_a_model_of_3b_takes_what_a_simulation_with_fake_tensors_found(
     config, tokens, again, simulated
 ):
     """GiB; AdamW, bf16 autocast, the second of two passes, a quarter of the tokens targets."""
-    one = Pass(tokens, tokens // 4, tokens, again, accumulates=True)
+    one = MicroBatch(tokens, tokens // 4, tokens, again, accumulates=True)
     assert step_memory(QWEN, config.parts, GPU, one).total / GIB == pytest.approx(
         simulated, rel=0.02
     )
@@ -69,7 +69,7 @@ def test_less_memory_means_fewer_rows_at_once_then_layers_computed_again(config)
     plans = [plan(config, free) for free in (500, 72, 56, 52)]
     assert [one.fits for one in plans] == [True] * 4
     assert (plans[0].rows, plans[0].checkpointing) == (16, False)
-    costs = [planner.cost(one, "cuda", ALIKE) for one in plans]
+    costs = [planner.cost_per_row(one, "cuda", ALIKE) for one in plans]
     assert costs == sorted(costs)
     assert plans[-1].checkpointing
     assert not plan(config, 40).fits
@@ -86,10 +86,10 @@ def test_what_is_typed_is_kept_whether_it_fits_or_not(config):
 
 def test_a_batch_that_fits_stays_whole_on_a_cpu(config):
     """Whatever is faster: the bits are those of a batch that was never cut up."""
-    ragged = Rows([10] * 31 + [4000], [5] * 32, joined=False)
-    assert planner.cost(plan(config, 2000, CPU, ragged), "cpu", ragged) > planner.cost(
-        plan(config, 2000, CPU, ragged, micro_batch_size=1), "cpu", ragged
-    )
+    ragged = RowLengths([10] * 31 + [4000], [5] * 32, joined=False)
+    assert planner.cost_per_row(
+        plan(config, 2000, CPU, ragged), "cpu", ragged
+    ) > planner.cost_per_row(plan(config, 2000, CPU, ragged, micro_batch_size=1), "cpu", ragged)
     config.trainer.micro_batch_size = "auto"
     one = plan(config, 2000, CPU, ragged)
     assert (one.rows, one.checkpointing) == (16, False)
@@ -97,8 +97,8 @@ def test_a_batch_that_fits_stays_whole_on_a_cpu(config):
 
 def test_an_objective_that_looks_at_a_pass_keeps_its_batch_whole(config):
     looking = composition.load("train", ["method=talr", "objective.tau_scope=microbatch"])
-    assert looking.parts.objective.sees_a_pass
-    one = choose(QWEN, looking.parts, config.trainer, GPU, ALIKE, 60 * GIB)
+    assert looking.parts.objective.depends_on_micro_batch
+    one = choose_plan(QWEN, looking.parts, config.trainer, GPU, ALIKE, 60 * GIB)
     assert (one.rows, one.checkpointing) == (16, True)
 
 
@@ -107,27 +107,32 @@ def test_padding_is_the_mean_over_all_draws():
     for rows in (1, 2, 3):
         draws = itertools.product(lengths, repeat=rows)
         expected = mean(max(draw) for draw in draws)
-        assert Rows(lengths, [1] * 4, joined=False).mean_tokens(rows) == pytest.approx(expected)
-    assert Rows(lengths, [1] * 4, joined=True).mean_tokens(3) == mean(lengths)
+        assert RowLengths(lengths, [1] * 4, joined=False).mean_tokens(rows) == pytest.approx(
+            expected
+        )
+    assert RowLengths(lengths, [1] * 4, joined=True).mean_tokens(3) == mean(lengths)
 
 
 def test_the_largest_pass_is_padded_or_joined():
-    padded = Rows([3, 9, 5], [1, 2, 4], joined=False).worst(2, True, False)
+    padded = RowLengths([3, 9, 5], [1, 2, 4], joined=False).largest_micro_batch(2, True, False)
     assert (padded.tokens, padded.targets, padded.longest) == (18, 6, 9)
-    assert Rows([3, 9, 5], [1, 2, 4], joined=True).worst(2, True, False).tokens == 14
+    assert (
+        RowLengths([3, 9, 5], [1, 2, 4], joined=True).largest_micro_batch(2, True, False).tokens
+        == 14
+    )
 
 
 def test_rows_that_are_taken_along_count_one_by_one():
     """In tokens, and where rows are padded to the longest, whichever that is."""
     along = [[20, 4], [], [7]]
-    joined = Rows([3, 9, 5], [1, 2, 4], joined=True, along=along)
-    assert joined.worst(1, True, False).tokens == 3 + 20 + 4
-    assert joined.worst(2, True, False).tokens == 27 + 12
-    assert joined.worst(2, True, False).longest == 20
+    joined = RowLengths([3, 9, 5], [1, 2, 4], joined=True, along=along)
+    assert joined.largest_micro_batch(1, True, False).tokens == 3 + 20 + 4
+    assert joined.largest_micro_batch(2, True, False).tokens == 27 + 12
+    assert joined.largest_micro_batch(2, True, False).longest == 20
     assert joined.mean_tokens(2) == (27 + 9 + 12) / 3
-    padded = Rows([3, 9, 5], [1, 2, 4], joined=False, along=along)
-    assert padded.worst(1, True, False).tokens == 3 * 20
-    assert padded.worst(2, True, False).tokens == 5 * 20
+    padded = RowLengths([3, 9, 5], [1, 2, 4], joined=False, along=along)
+    assert padded.largest_micro_batch(1, True, False).tokens == 3 * 20
+    assert padded.largest_micro_batch(2, True, False).tokens == 5 * 20
     draws = [max(one) for one in itertools.product([20, 9, 7], repeat=2)]
     assert padded.mean_tokens(2) == pytest.approx(mean(draws) * (3 + 1 + 2) / 3)
 
@@ -135,9 +140,9 @@ def test_rows_that_are_taken_along_count_one_by_one():
 def test_sums_in_a_fixed_order_take_more_where_few_heads_share_a_gpu(config):
     """Of the gradient of the queries, in attention's backward pass."""
     small = replace(QWEN, inner=2048, hidden=1024)
-    one = Pass(4096, 1024, 4096, True, accumulates=True, varlen=True)
+    one = MicroBatch(4096, 1024, 4096, True, accumulates=True, varlen=True)
     fixed, free = (
-        passing_bytes(small, config.parts, replace(GPU, deterministic=on), one)
+        temporary_layer_bytes(small, config.parts, replace(GPU, deterministic=on), one)
         for on in (True, False)
     )
     assert fixed == 9 * 4 * 2048 * 4096  # 9 parts of 16 heads are what 132 multiprocessors take
@@ -146,7 +151,7 @@ def test_sums_in_a_fixed_order_take_more_where_few_heads_share_a_gpu(config):
 
 def test_several_processes_hold_what_a_measurement_found(config):
     """Of two on a CPU by their resident memory: DDP's second step; FSDP2's copies in bf16."""
-    one = Pass(512, 128, 256, checkpointing=True, accumulates=False)
+    one = MicroBatch(512, 128, 256, checkpointing=True, accumulates=False)
     alone = step_memory(QWEN, config.parts, CPU, one)
     ddp = step_memory(QWEN, config.parts, replace(CPU, ranks=2), one)
     assert ddp.total - ddp.state == 2 * 4 * QWEN.weights > alone.total - alone.state
@@ -158,15 +163,15 @@ def test_several_processes_hold_what_a_measurement_found(config):
 def test_an_adapter_on_some_matrices_trains_those_alone():
     for modules, ends in (("[q_proj,v_proj]", 4096 + 2304), ("all-linear", 51968)):
         lora = composition.load("train", ["method=lora", f"adapter.target_modules={modules}"])
-        assert trained_numbers(QWEN, lora.parts) == lora.adapter.rank * ends * 36
+        assert count_trained(QWEN, lora.parts) == lora.adapter.rank * ends * 36
 
 
 def test_a_state_that_cannot_fit_is_refused_with_a_way_out(config):
     with pytest.raises(UserError, match=r"46\.0 GiB.*24\.0 GiB of it.*adapter=lora.*fsdp2"):
-        planner.check_state("m", QWEN, config.parts, GPU, 24 * GIB, "of it are free")
-    planner.check_state("m", QWEN, config.parts, GPU, 47 * GIB, "of it are free")
+        planner.check_minimum("m", QWEN, config.parts, GPU, 24 * GIB, "of it are free")
+    planner.check_minimum("m", QWEN, config.parts, GPU, 47 * GIB, "of it are free")
     lora = composition.load("train", ["method=lora"]).parts
-    planner.check_state("m", QWEN, lora, GPU, 24 * GIB, "of it are free")
+    planner.check_minimum("m", QWEN, lora, GPU, 24 * GIB, "of it are free")
 
 
 def test_memory_is_shared_by_the_runs_of_a_sweep(monkeypatch):

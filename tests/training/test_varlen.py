@@ -13,7 +13,7 @@ HEADS = [(4, 4, 16), (6, 2, 8), (4, 1, 24)]
 @pytest.mark.parametrize(("heads", "keys", "width"), HEADS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_right_kernel_is_taken_for_right(heads, keys, width, dtype):
-    off = varlen.error(kernel, CPU, dtype, heads, keys, width)
+    off = varlen.max_error(kernel, CPU, dtype, heads, keys, width)
     assert off < (1e-5 if dtype == torch.float32 else varlen.BOUND)
 
 
@@ -25,7 +25,7 @@ def without_gqa(query, key, value, first, second, most, other, *, scale=None, wi
 
 
 def test_shared_keys_are_repeated_where_the_kernel_cannot():
-    assert varlen.error(without_gqa, CPU, torch.float32, 6, 2, 8) < 1e-5
+    assert varlen.max_error(without_gqa, CPU, torch.float32, 6, 2, 8) < 1e-5
 
 
 def other(change):
@@ -66,12 +66,12 @@ def other(change):
     ],
 )
 def test_a_wrong_kernel_is_found_out(change):
-    assert varlen.error(other(change), CPU, torch.bfloat16, 6, 2, 8) > 2 * varlen.BOUND
+    assert varlen.max_error(other(change), CPU, torch.bfloat16, 6, 2, 8) > 2 * varlen.BOUND
 
 
 def test_no_kernel_is_used_where_there_is_none():
     states = torch.zeros(1, 2, 4, 8, dtype=torch.bfloat16)
-    assert not varlen.usable(states, states, states, 0.0)
+    assert not varlen.can_attend(states, states, states, 0.0)
     assert not varlen.works(CPU, torch.bfloat16, 2, 2, 8)
 
 

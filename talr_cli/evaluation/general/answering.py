@@ -1,6 +1,6 @@
-"""The harness's model, HFLM, with our own decoding: greedy answers, shared contexts read once.
+"""The harness's model class, HFLM, with our own decoding: greedy, and with shared contexts.
 
-What the harness asks and how it judges stays its own: prompts, tokens, truncation, stop strings.
+Prompts, tokenisation, truncation, stop strings and scoring remain the harness's.
 """
 
 from __future__ import annotations
@@ -15,31 +15,36 @@ from lm_eval.models.utils import normalize_gen_kwargs
 
 from talr_cli import progress
 from talr_cli.data.rendering import Renderer
-from talr_cli.evaluation.continuations import Choices, read_once
-from talr_cli.evaluation.generation import Request, greedy, only_ends_inherited
-from talr_cli.models.row_batches import rows_are_apart
+from talr_cli.evaluation.continuations import Choices, continuation_likelihoods
+from talr_cli.evaluation.generation import Request, generate_batch, without_generation_config
+from talr_cli.models.row_batches import can_batch_lengths
 from talr_cli.models.saving import end_tokens
 
-# Settings that a task may name and still be greedy: without do_sample they mean nothing.
+# Settings that a greedy task may have: without do_sample they have no effect.
 _GREEDY = {"do_sample", "temperature", "top_p", "top_k"}
 
-# A request of the harness for a log-likelihood: (its text, context tokens, continuation tokens).
+# A request of the harness for a log-likelihood: (text, context tokens, continuation tokens).
 Likelihood = tuple[Any, list[int], list[int]]
-# Requests -> (new tokens, whether they were cut) of each.
+# Requests -> for each (new tokens, whether they were cut off).
 Generate = Callable[[Sequence[Request]], Sequence[tuple[list[int], bool]]]
 
 
 def is_greedy(settings: Mapping[str, Any]) -> bool:
-    """Whether a task's settings for generation ask for the likeliest tokens and nothing else."""
-    return not _samples(normalize_gen_kwargs(dict(settings)), {"until", "max_gen_toks"})
+    """Whether a task's generation settings ask for plain greedy decoding."""
+    return not _asks_to_sample(normalize_gen_kwargs(dict(settings)), {"until", "max_gen_toks"})
 
 
-def _samples(settings: Mapping[str, Any], known: Collection[str]) -> bool:
+def _asks_to_sample(settings: Mapping[str, Any], known: Collection[str]) -> bool:
     return bool(settings.get("do_sample")) or bool(settings.keys() - _GREEDY - {*known})
 
 
 class Answering(HFLM):
-    """Answers `rows` requests at once with a model in memory, or `generate` in its place."""
+    """Answers the harness's requests, `rows` at once.
+
+    Args:
+        model: Answers the requests, in this process.
+        generate: Generates answers instead of `model`.
+    """
 
     def __init__(
         self,
@@ -54,8 +59,8 @@ class Answering(HFLM):
         # By their text: a text that is no token has the id of <unk>, which may be an end token.
         self._end_texts = set(renderer.tokenizer.convert_ids_to_tokens([*self._ends]))
         self._rows = rows
-        self._asked = 0  # requests of the call that is answered now
-        self._generate = generate or self._greedy
+        self._asked = 0  # the number of requests in the current call, for the progress
+        self._generate = generate or self._generate_here
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         self._asked = len(requests)
@@ -64,14 +69,14 @@ class Answering(HFLM):
     def _model_generate(
         self, context: torch.Tensor, max_length: int, stop: list[str], **settings: Any
     ) -> torch.Tensor:
-        """ids[B, T'] of prompts and answers, padded on the right where an answer has ended."""
-        if _samples(settings, {"attention_mask"}):
-            with only_ends_inherited(self.model):  # sampled as the task asks, by HFLM itself
+        """ids[B, T'] of prompts and answers, which are padded on the right."""
+        if _asks_to_sample(settings, {"attention_mask"}):
+            with without_generation_config(self.model):  # HFLM itself samples as the task asks
                 return super()._model_generate(context, max_length, stop, **settings)
         with progress.share(len(context), of=self._asked or len(context)):
-            return self._greedily(context, max_length, stop, settings)
+            return self._generate_ids(context, max_length, stop, settings)
 
-    def _greedily(
+    def _generate_ids(
         self, context: torch.Tensor, max_length: int, stop: list[str], settings: Mapping[str, Any]
     ) -> torch.Tensor:
         tokenizer: Any = self.tokenizer
@@ -89,8 +94,8 @@ class Answering(HFLM):
             ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
         return torch.cat([context, ids.to(context.device)], dim=-1)
 
-    def _greedy(self, requests: Sequence[Request]) -> list[tuple[list[int], bool]]:
-        """Answers to requests that have the same stop strings."""
+    def _generate_here(self, requests: Sequence[Request]) -> list[tuple[list[int], bool]]:
+        """Greedy answers to requests that all have the same stop strings."""
         tokenizer: Any = self.tokenizer
         strings = requests[0].stop
         window = max(
@@ -102,7 +107,7 @@ class Answering(HFLM):
             text = tokenizer.decode(tokens[-window:]) if strings else ""
             return any(string in text for string in strings)
 
-        return greedy(self.model, requests, self._ends, stopped)
+        return generate_batch(self.model, requests, self._ends, stopped)
 
     def _loglikelihood_tokens(
         self,
@@ -110,13 +115,13 @@ class Answering(HFLM):
         disable_tqdm: bool = False,
         override_bs: int | None = None,
     ) -> list[tuple[float, bool]]:
-        shared = self._read_once(requests) if override_bs is None else None
+        shared = self._likelihoods_by_context(requests) if override_bs is None else None
         if shared:
             return shared
         self._asked = len(requests)
         longest = max(len(context) + len(answer) for _, context, answer in requests)
         together: Any = self.batch_size_per_gpu  # type: ignore[has-type]
-        if not rows_are_apart(self.model, min(longest, self.max_length)):
+        if not can_batch_lengths(self.model, min(longest, self.max_length)):
             self.batch_size_per_gpu = 1
         try:
             return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
@@ -127,8 +132,10 @@ class Answering(HFLM):
         with progress.share(len(inps), of=max(self._asked, len(inps))):
             return super()._model_call(inps, *args, **settings)
 
-    def _read_once(self, requests: Sequence[Likelihood]) -> list[tuple[float, bool]] | None:
-        """Likelihoods, each context read once; None where none is shared or the model cannot."""
+    def _likelihoods_by_context(
+        self, requests: Sequence[Likelihood]
+    ) -> list[tuple[float, bool]] | None:
+        """The likelihoods, reading each context once; None if none is shared or that would fail."""
         places: dict[tuple[int, ...], list[int]] = {}
         for place, (_, context, _continuation) in enumerate(requests):
             places.setdefault(tuple(context), []).append(place)
@@ -144,7 +151,7 @@ class Answering(HFLM):
         questions = [
             Choices(context, [requests[place][2] for place in own]) for context, own in ordered
         ]
-        found = read_once(self.model, questions, self._rows, self.softmax_dtype)
+        found = continuation_likelihoods(self.model, questions, self._rows, self.softmax_dtype)
         if found is None:
             return None
         answers: list[Any] = [None] * len(requests)

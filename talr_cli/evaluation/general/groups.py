@@ -1,7 +1,7 @@
-"""Groups of the harness that count as one task: those whose score is the mean of all their items.
+"""Groups of the harness's tasks that a suite may use as one task, such as MMLU.
 
-MMLU is 57 tasks and one measure of ability: each of its questions counts once. A group with any
-other score, such as the mean of its tasks' means, does not count as one task.
+They are the groups whose score is the mean over all items of their tasks. A group with another
+score, such as the mean of its tasks' means, cannot be used as one task.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from talr_cli.errors import UserError, reason_of
 
-Index = Mapping[str, Entry]  # of a TaskManager: what it knows by name
+Index = Mapping[str, Entry]  # of a TaskManager: {name: task, group or tag}
 
-# Keys that say how a group is made up; any other key of its file changes its tasks.
+# Keys that define a group. Any other key in its file changes the settings of its tasks.
 _STRUCTURE = {"group", "group_alias", "task", "aggregate_metric_list", "metadata", "tag"}
 
 
 def is_known(index: Index, name: str) -> bool:
-    """Whether `name` and all that it stands for are in `index`, and count as one task."""
+    """Whether `name` and all its members are in `index` and may be used as one task."""
     return None not in _members(index, name, is_listed=True)
 
 
 def members_of(index: Index, name: str) -> list[str]:
-    """The tasks that a name of `suite.tasks` stands for: itself, or a group's, in its order.
+    """The tasks that a name in `suite.tasks` stands for: one, or those of a group, in its order.
 
     Raises:
-        UserError: It stands for several tasks whose items do not count alike.
+        UserError: It stands for several tasks whose items do not count equally.
     """
     members = list(_members(index, name, is_listed=True))
     if None in members:
@@ -43,11 +43,11 @@ def members_of(index: Index, name: str) -> list[str]:
 
 
 def _members(index: Index, name: Any, is_listed: bool) -> Iterator[str | None]:
-    """The tasks' names; None for a member that is not known, and where items do not count alike."""
+    """The names of the tasks; None for an unknown member, or if items do not count equally."""
     entry = index.get(name) if isinstance(name, str) else None
     if entry is None:
         yield None
-    elif entry.kind is Kind.TAG:  # within a group a way to list tasks; it has no score itself
+    elif entry.kind is Kind.TAG:  # a way to list tasks in a group; it has no score of its own
         yield from [None] if is_listed else sorted(entry.tags)
     elif entry.kind is not Kind.GROUP:
         yield entry.name
@@ -65,8 +65,8 @@ def _members(index: Index, name: Any, is_listed: bool) -> Iterator[str | None]:
             yield from _members(index, member, is_listed=False)
 
 
-def passed_over(folder: Path) -> list[str]:
-    """Of a folder's files of tasks those that the harness cannot read, and why: it says nothing."""
+def unreadable_task_files(folder: Path) -> list[str]:
+    """Messages about a folder's task files that the harness cannot read and silently skips."""
     found = []
     for file in sorted(folder.rglob("*.yaml")):
         try:
@@ -78,11 +78,11 @@ def passed_over(folder: Path) -> list[str]:
     return found
 
 
-def joined(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The records of a group's tasks as that of one task whose items are all of theirs.
+def join_records(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Join the records of a group's tasks into that of one task, with all of their items.
 
-    Every metric that all of them have is the mean over the items; errors are left to whoever
-    has the items.
+    Every metric that all of them have becomes the mean over the items. Standard errors are left
+    out; they are computed from the items later.
     """
     parts = list(records.values())
     n = sum(part["n"] for part in parts)
@@ -94,7 +94,7 @@ def joined(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     ]
     return {
         "definition": _hash([[name, one["definition"]] for name, one in records.items()]),
-        "version": _common([part["version"] for part in parts]),
+        "version": _common_version([part["version"] for part in parts]),
         "n": n,
         "values": {
             key: sum(part["n"] * part["values"][key] for part in parts) / n for key in metrics
@@ -111,8 +111,8 @@ def joined(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _common(versions: Sequence[Any]) -> Any:
-    """The version that all have; else all that there are, as text."""
+def _common_version(versions: Sequence[Any]) -> Any:
+    """The version that all tasks have; if they differ, all versions as text."""
     different = list(dict.fromkeys(versions))
     return different[0] if len(different) == 1 else ", ".join(map(str, different))
 

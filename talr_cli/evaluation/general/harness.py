@@ -1,8 +1,7 @@
-"""One task through lm-evaluation-harness, in this process, on a model already in memory.
+"""Runs one task of lm-evaluation-harness in this process, on a model in memory.
 
-Knows the harness's habits: it takes the batch size from HFLM, reseeds the random generators,
-switches the model to eval mode and changes the tokenizer, all of which is put back. Does not know
-the suite that a task belongs to.
+Knows the harness's side effects: it reseeds the random generators, switches the model to eval mode
+and changes the tokenizer, all of which is undone. Does not know the other tasks of the suite.
 """
 
 from __future__ import annotations
@@ -31,34 +30,34 @@ from transformers import PretrainedConfig, PreTrainedModel
 from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
 from talr_cli.evaluation.config import SuiteConfig
-from talr_cli.evaluation.data_parallel import Share
+from talr_cli.evaluation.data_parallel import Distribute
 from talr_cli.evaluation.general.answering import Answering, Generate
-from talr_cli.evaluation.general.tasks import definition, generators_kept
+from talr_cli.evaluation.general.tasks import definition_hash, preserve_rng_state
 from talr_cli.evaluation.generation import Request
 from talr_cli.evaluation.memory import BatchSize
-from talr_cli.evaluation.sandbox.code_eval import in_place_of_code_eval
+from talr_cli.evaluation.sandbox.code_eval import sandboxed_code_eval
 
 log = logging.getLogger(__name__)
 
-lm_eval.api.task.tqdm = partial(tqdm, disable=True)  # the evaluation has a bar of its own
+lm_eval.api.task.tqdm = partial(tqdm, disable=True)  # the evaluation has its own progress bar
 # It would fork this process, which holds a model, once for each core, to resample in one of them.
 os.environ.setdefault("DISABLE_MULTIPROC", "1")
 
 
 def run_task(harness_model: HarnessModel, task: Task, suite: SuiteConfig) -> dict[str, Any]:
-    """One task from its prompts to its scores, as values that JSON knows.
+    """Answer and score a task; gives its record, which can be written as JSON.
 
-    The harness generates every answer before it judges the first, so programs run at the end.
+    The harness generates all answers before it scores the first, so programs run at the end.
     """
     name = task.task_name
-    made_of = definition(task, suite.limit)
-    # As `simple_evaluate` does before it calls `evaluate`. That also lists the machine's packages
-    # and devices, which takes seconds in each call.
+    definition = definition_hash(task, suite.limit)
+    # The same as `simple_evaluate` does before it calls `evaluate`. That would also list the
+    # machine's packages and devices in every call, which takes seconds.
     random.seed(0)
     np.random.seed(1234)
     torch.manual_seed(1234)
     task.set_fewshot_seed(seed=1234)
-    with in_place_of_code_eval(suite.allow_unsafe_code):
+    with sandboxed_code_eval(suite.allow_unsafe_code):
         output = lm_eval.evaluate(
             lm=harness_model,
             task_dict={"tasks": {name: task}},
@@ -78,21 +77,21 @@ def run_task(harness_model: HarnessModel, task: Task, suite: SuiteConfig) -> dic
             *(name, harness_model.prompts_cut, harness_model.max_length),
         )
     record = {
-        "definition": made_of,
+        "definition": definition,
         "version": output["versions"].get(name),
         "n": output["n-samples"][name]["effective"],
         "values": {key: value for key, value in output["results"][name].items() if "," in key},
         "samples": output["samples"][name],
         "prompts_cut": harness_model.prompts_cut,
     }
-    return json.loads(json.dumps(record, default=_plain))
+    return json.loads(json.dumps(record, default=_to_json))
 
 
 class HarnessModel(HFLM):
-    """A model as the harness asks it.
+    """A model as the harness calls it.
 
     Attributes:
-        prompts_cut: How many prompts have lost their beginning, so that the answer has room.
+        prompts_cut: How many prompts have lost their beginning, to leave room for the answer.
     """
 
     def __init__(self, model: PreTrainedModel, renderer: Renderer, suite: SuiteConfig) -> None:
@@ -105,7 +104,7 @@ class HarnessModel(HFLM):
         super().__init__(model, tokenizer=renderer.tokenizer, **self._settings)
 
     def _check_room(self, requests: Sequence[Instance]) -> None:
-        """Count the prompts that the harness will cut, which it does without a word.
+        """Count the prompts that the harness will cut, which it does silently.
 
         Raises:
             UserError: Nothing would be left of a prompt.
@@ -122,12 +121,12 @@ class HarnessModel(HFLM):
             self.prompts_cut += self._is_longer(text, self.max_length - budget)
 
     def _is_longer(self, text: str, tokens: int) -> bool:
-        # Every token stands for a byte or more, but for the few that are put around a text.
+        # Every token is at least one byte, except for a few that are added around a text.
         return len(text.encode()) + 16 > tokens and len(self.tok_encode(text)) > tokens
 
 
 class SharedModel(HarnessModel):
-    """A model in memory for the harness; several processes may hold it and take part."""
+    """A model in memory, perhaps in several processes that share the work."""
 
     def __init__(
         self,
@@ -135,10 +134,10 @@ class SharedModel(HarnessModel):
         renderer: Renderer,
         suite: SuiteConfig,
         size: BatchSize,
-        share: Share,
+        distribute: Distribute,
     ) -> None:
         super().__init__(model, renderer, suite)
-        self._size, self._share = size, share
+        self._size, self._distribute = size, distribute
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         self._check_room(requests)
@@ -157,15 +156,15 @@ class SharedModel(HarnessModel):
         return self._answers("loglikelihood_rolling", requests)
 
     def _answers(self, kind: str, requests: list[Instance]) -> list[Any]:
-        # The choices of a document stay together: HFLM may answer them in one forward pass.
+        # The requests of a document stay together, so that its context is read once.
         documents = [list(group) for _, group in groupby(requests, key=lambda one: one.doc_id)]
-        work = partial(_answer, kind=kind, size=self._size, settings=self._settings)
-        answers = self._share(work, self.model, self._renderer, documents)
+        work = partial(_answer_documents, kind=kind, size=self._size, settings=self._settings)
+        answers = self._distribute(work, self.model, self._renderer, documents)
         return list(chain.from_iterable(answers))
 
 
-class Elsewhere(HarnessModel):
-    """A model whose tokens another process chooses; for tasks that generate."""
+class ExternalModel(HarnessModel):
+    """A model that runs in another process (vLLM), for tasks that generate."""
 
     def __init__(
         self, model: PreTrainedModel, renderer: Renderer, suite: SuiteConfig, generate: Generate
@@ -175,7 +174,7 @@ class Elsewhere(HarnessModel):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         self._check_room(requests)
-        # All requests in one batch, so that all are asked for at once.
+        # One batch of all requests, so that vLLM gets all of them at once.
         own = Answering(self.model, self._renderer, len(requests), self._generate, **self._settings)
         return own.generate_until(requests, disable_tqdm=True)
 
@@ -184,17 +183,17 @@ class _AskedError(Exception):
     """Ends a run of the harness once its requests are known."""
 
 
-def requests_of(
+def collect_requests(
     task: Task, model: PreTrainedModel, renderer: Renderer, suite: SuiteConfig
 ) -> list[Request]:
-    """What a task that generates will ask: the harness is run until it asks, and no further."""
+    """The requests of a task that generates; the harness is run only until it makes them."""
     asked: list[Request] = []
 
     def generate(requests: Sequence[Request]) -> list[tuple[list[int], bool]]:
         asked.extend(requests)
         return [([], False)] * len(requests)
 
-    class Asked(Elsewhere):
+    class Asked(ExternalModel):
         def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
             super().generate_until(requests)
             raise _AskedError
@@ -204,7 +203,7 @@ def requests_of(
     return asked
 
 
-def _answer(
+def _answer_documents(
     model: PreTrainedModel,
     renderer: Renderer,
     documents: Sequence[list[Instance]],
@@ -212,36 +211,36 @@ def _answer(
     size: BatchSize,
     settings: dict[str, Any],
 ) -> list[list[Any]]:
-    """The harness's answers to the requests of each document."""
+    """The answers to the harness's requests for each document."""
     requests = list(chain.from_iterable(documents))
 
     def run(rows: int) -> list[Any]:
         own = Answering(model, renderer, rows, **settings)
         return getattr(own, kind)(requests, disable_tqdm=True)
 
-    answers = iter(size.whole(run) if requests else [])
+    answers = iter(size.retrying(run) if requests else [])
     return [[next(answers) for _ in document] for document in documents]
 
 
 def longest_sequence(suite: SuiteConfig, model_config: PretrainedConfig) -> int | None:
-    """Tokens of prompt and answer: `suite.max_length`, or fewer where the model takes fewer."""
+    """The most tokens of prompt and answer: suite.max_length, or fewer if the model takes fewer."""
     positions = getattr(model_config.get_text_config(), "max_position_embeddings", None)
     return min((length for length in (suite.max_length, positions) if length), default=None)
 
 
-def _plain(value: Any) -> Any:
-    """numpy's numbers and arrays as Python's, anything else that JSON does not know as text."""
+def _to_json(value: Any) -> Any:
+    """Convert what JSON does not know: numpy's values to Python's, anything else to text."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 @contextmanager
-def state_kept(model: PreTrainedModel, renderer: Renderer) -> Iterator[None]:
-    """Inside, the model is in eval mode; afterwards it, the tokenizer and seeds are as before."""
+def preserve_state(model: PreTrainedModel, renderer: Renderer) -> Iterator[None]:
+    """Put the model into eval mode for a while; restore it, the tokenizer and random states."""
     tokenizer = renderer.tokenizer
     training, pad, side = model.training, tokenizer.pad_token, tokenizer.padding_side
     model.eval()
     try:
-        with generators_kept():
+        with preserve_rng_state():
             yield
     finally:
         tokenizer.pad_token, tokenizer.padding_side = pad, side

@@ -1,4 +1,4 @@
-"""A task's data as local files, in the place of its dataset on the hub: `suite.data_dir`.
+"""Finds a task's data in local files (`suite.data_dir`) instead of its dataset on the hub.
 
 Knows names and formats of files; does not know the harness.
 """
@@ -17,16 +17,16 @@ from talr_cli.models.sources import cache_dir
 from talr_cli.runs.atomic import ANOTHER, made_whole
 from talr_cli.runs.places import files_at
 
-EMBEDDED = {"mini": mini.TASK_DIR, "ours": ours.TASK_DIR}
+BUNDLED = {"mini": mini.TASK_DIR, "ours": ours.TASK_DIR}
 
-# What the library `datasets` calls the format of a file; each may also be gzipped.
+# {ending of a file: the name of its format in the library `datasets`}; files may be gzipped, too.
 _FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
 _PUNKT = "tokenizers/punkt_tab"
 
 
 class MissingDataError(Exception):
-    """A task cannot be scored here; the message says what it lacks and how to get it."""
+    """Something that a task needs is missing; the message says what it is and how to get it."""
 
 
 def format_of(file: Path) -> str | None:
@@ -35,15 +35,15 @@ def format_of(file: Path) -> str | None:
 
 
 def task_folder(task_dir: str) -> Path:
-    """The folder that `suite.task_dir` means."""
-    return EMBEDDED.get(task_dir) or Path(task_dir)
+    """The folder that `suite.task_dir` names."""
+    return BUNDLED.get(task_dir) or Path(task_dir)
 
 
-def split_file(suite: SuiteConfig, task: str, split: str, group: str) -> Path:
-    """The one file under `suite.data_dir` that holds a split of a task.
+def find_split_file(suite: SuiteConfig, task: str, split: str, group: str) -> Path:
+    """The file in `suite.data_dir` with a split of a task.
 
-    It is named by the pattern `suite.data_files.TASK.SPLIT`, or that of the task's group, by
-    default TASK_SPLIT and an ending.
+    Its name matches the pattern `suite.data_files.TASK.SPLIT`, or that of the task's group; the
+    default is TASK_SPLIT and an ending.
 
     Raises:
         MissingDataError: There is none, or more than one.
@@ -63,14 +63,14 @@ def split_file(suite: SuiteConfig, task: str, split: str, group: str) -> Path:
     return found[0]
 
 
-def files_read(suite: SuiteConfig) -> dict[str, Path]:
-    """Every file under `suite.data_dir` that a task of the suite may read."""
+def local_data_files(suite: SuiteConfig) -> dict[str, Path]:
+    """{TASK/NAME: file} of every file in `suite.data_dir` that a task of the suite may read."""
     if suite.data_dir is None:
         return {}
     patterns = {task: {"any": f"{task}_*"} for task in suite.tasks}
     for name, own in suite.data_files.items():
         if any(name == task or name.startswith(f"{task}_") for task in suite.tasks):
-            patterns[name] = own  # the name is a task's, or that of a task of a group
+            patterns[name] = own  # the name of a task, or of a task in a group
     return {
         f"{task}/{file.name}": file
         for task, own in patterns.items()
@@ -80,7 +80,7 @@ def files_read(suite: SuiteConfig) -> dict[str, Path]:
 
 
 def files_below(folder: Path) -> dict[str, Path]:
-    """{path within `folder`: file} of all that a task defined there may use."""
+    """{path within `folder`: file} of every file that a task defined there may use."""
     return {
         str(file.relative_to(folder)): file
         for file in sorted(folder.rglob("*"))
@@ -94,10 +94,10 @@ def _matching(suite: SuiteConfig, pattern: str) -> list[Path]:
 
 
 def require_punkt(task: str, data_dir: str | None) -> None:
-    """Require nltk's sentence splitter, without which the harness fails only while scoring.
+    """Require nltk's sentence splitter, which the harness would miss only while scoring.
 
     Raises:
-        MissingDataError: It is neither here nor in `data_dir`, and cannot be had.
+        MissingDataError: It is neither installed nor in `data_dir`, and cannot be downloaded.
     """
     import nltk
 

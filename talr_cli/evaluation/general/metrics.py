@@ -1,4 +1,4 @@
-"""Whether a task has the metric that counts, as far as that is known before a model answers.
+"""Checks before any model answers that a task has the metric that the suite names for it.
 
 Knows tasks of the harness; does not know answers or scores.
 """
@@ -27,11 +27,15 @@ def require_shots(task: Task) -> None:
 
 
 def require_metric(task: Task, metric: str) -> None:
-    """Refuse a metric that the task is known not to have, or that cannot be in a mean."""
+    """Refuse a metric that the task does not have, or for which lower values are better.
+
+    Raises:
+        UserError: Names the metrics that the task has.
+    """
     name, _, filter_name = metric.partition(",")
     filters = [one.name for one in getattr(task, "_filters", [])]
     names = [*task.aggregation()]
-    if name not in names and not _gives_what_it_lists(task):
+    if name not in names and not _lists_all_metrics(task):
         given = _given(task)
         names += sorted(given - {*names}) if given else [name]
     no_filter = filters and (filter_name or "none") not in filters
@@ -39,7 +43,7 @@ def require_metric(task: Task, metric: str) -> None:
         known = "; ".join(f"{each},{one}" for one in filters for each in names)
         raise UserError(f"suite.metrics: {metric}: {task.task_name} has {known}")
     if task.higher_is_better().get(name) is False:
-        # A perplexity in the mean would count what was forgotten as a gain.
+        # In the mean, a perplexity would count forgetting as a gain.
         raise UserError(
             f"suite.metrics: {name} of {task.task_name} is the better the lower it is, and the "
             "general score is a mean of what is the better the higher: name another metric, or "
@@ -47,11 +51,11 @@ def require_metric(task: Task, metric: str) -> None:
         )
 
 
-def _gives_what_it_lists(task: Task) -> bool:
-    """Whether a task has no other metrics than those of its list.
+def _lists_all_metrics(task: Task) -> bool:
+    """Whether all metrics of a task are in its list.
 
-    A function of its own may give more, and so may a metric of generated texts that is none of the
-    harness's.
+    A task's own function may return more, and so may a metric of generated texts that is not one of
+    the harness's.
     """
     is_own = type(task).process_results is not ConfigurableTask.process_results
     if is_own or callable(task.config.process_results):

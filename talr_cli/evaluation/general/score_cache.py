@@ -1,7 +1,7 @@
-"""Scores of tasks, kept for later runs: a file for each checkpoint, task and setting.
+"""Caches the scores of tasks, with a file for each checkpoint, task and setting.
 
-They lie in `runs/STUDY/scores/`, so that they are moved and deleted with the study. A study's base
-model is scored once, and of a suite that gains a task only that task is run.
+The files are in `runs/STUDY/scores/`, so that they are moved and deleted with the study. Thus a
+study's base model is scored once, and if a suite gets another task, only that task is run.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ RECORD = {"definition", "version", "n", "values", "samples", "batch_size"}
 
 @dataclass(frozen=True)
 class ScoreCache:
-    """`checkpoint` identifies weights and tokenizer by their content."""
+    """The cache of one checkpoint; `checkpoint` is a hash of its weights and tokenizer."""
 
     folder: Path
     checkpoint: str
 
     def file(self, task: str, settings: Mapping[str, Any]) -> Path:
-        """Where the record of a task lies, or will lie; `settings` is all that could change it."""
+        """The file for the record of a task; `settings` has all that could change the record."""
         key = run_identity({"checkpoint": self.checkpoint, "settings": settings}, {})[:16]
         return self.folder / f"{task}-{key}.json.gz"
 
 
 def read_record(file: Path) -> dict[str, Any] | None:
-    """A record as it was written; None where there is none, or (with a warning) a damaged one."""
+    """Read a record; None if there is none or, with a warning, if it is damaged."""
     record = read_packed(file)
     if record is not None and not (isinstance(record, dict) and record.keys() >= RECORD):
         log.warning("%s is no record of scores: it is made again", file)

@@ -1,7 +1,7 @@
-"""General ability: every task of a suite on one model, each scored once, and their mean.
+"""Scores general ability: every task of a suite on one model, and the mean of their scores.
 
-Each task is a harness run of its own, so that its scores do not depend on which others the suite
-has. Knows what identifies a score and who answers; how a task is run is the harness's.
+Each task is a separate run of the harness, so that its scores do not depend on the other tasks of
+the suite. Knows what identifies a score, and which backend answers; `harness.py` runs a task.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from talr_cli import progress
 from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
 from talr_cli.evaluation.config import SuiteConfig
-from talr_cli.evaluation.data_parallel import Share, alone
+from talr_cli.evaluation.data_parallel import Distribute, in_this_process
 from talr_cli.evaluation.general.answering import is_greedy
-from talr_cli.evaluation.general.groups import joined
+from talr_cli.evaluation.general.groups import join_records
 from talr_cli.evaluation.general.harness import (
-    Elsewhere,
+    ExternalModel,
     SharedModel,
+    collect_requests,
     longest_sequence,
-    requests_of,
+    preserve_state,
     run_task,
-    state_kept,
 )
 from talr_cli.evaluation.general.score_cache import ScoreCache, read_record, write_record
-from talr_cli.evaluation.general.tasks import Tasks, definition, load_tasks
+from talr_cli.evaluation.general.tasks import Tasks, definition_hash, load_tasks
 from talr_cli.evaluation.memory import TOKENS, BatchSize
 from talr_cli.evaluation.vllm import Vllm
 from talr_cli.runs.environment import package_versions
@@ -46,12 +46,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class GeneralScore:
-    """How a suite was answered.
+    """The scores of a suite.
 
     Attributes:
         results: The `general` part of results.json.
-        samples: The harness's, by task.
-        prompts: (text that the model was given, whether a chat template made it) of each item.
+        samples: {task: the harness's samples}.
+        prompts: For each item (its prompt, whether a chat template made it).
     """
 
     results: dict[str, Any]
@@ -65,23 +65,23 @@ def evaluate_general(
     suite: SuiteConfig,
     tasks: Tasks | None = None,
     cache: ScoreCache | None = None,
-    share: Share = alone,
+    distribute: Distribute = in_this_process,
     vllm: Vllm | None = None,
 ) -> GeneralScore:
-    """Run the suite's tasks greedily; the score is their plain mean.
+    """Run the suite's tasks greedily; the score is their unweighted mean.
 
     Args:
-        tasks: Those of the suite, where they are loaded already.
-        cache: Where scores of this checkpoint are looked up and kept.
-        share: Who answers.
-        vllm: Who answers the tasks that generate, in its place.
+        tasks: The tasks of the suite, if they are loaded already.
+        cache: The cached scores of this checkpoint.
+        distribute: Runs the model, in this process or on all ranks.
+        vllm: Answers the tasks that generate instead.
     """
     started = time.perf_counter()
     tasks = tasks or load_tasks(suite)
     backends = {name: _backend(task, vllm) for name, task in tasks.loaded.items()}
-    records = _records(model, renderer, suite, tasks, backends, cache, share, vllm)
-    whole = {
-        name: joined({member: records[member] for member in members})
+    records = _score_tasks(model, renderer, suite, tasks, backends, cache, distribute, vllm)
+    by_name = {
+        name: join_records({member: records[member] for member in members})
         if members != [name]
         else records[name]
         for name, members in tasks.members.items()
@@ -92,7 +92,7 @@ def evaluate_general(
             **backends[tasks.members[name][0]],
             "chat_template": tasks.settings_of(tasks.members[name][0], suite).chat_template,
         }
-        for name, record in whole.items()
+        for name, record in by_name.items()
     }
     results = {
         **mean_of_tasks(list(scores.values())),
@@ -105,60 +105,60 @@ def evaluate_general(
         "missing": tasks.missing,
         "seconds": round(time.perf_counter() - started, 2),
     }
-    samples = {name: record["samples"] for name, record in whole.items()}
+    samples = {name: record["samples"] for name, record in by_name.items()}
     prompts = [
         (sample["arguments"][0][0], scores[name]["chat_template"])
         for name, rows in samples.items()
-        for sample in _once_each(rows)
+        for sample in _one_per_document(rows)
     ]
     return GeneralScore(results, samples, prompts)
 
 
-def _records(
+def _score_tasks(
     model: PreTrainedModel,
     renderer: Renderer,
     suite: SuiteConfig,
     tasks: Tasks,
     backends: Mapping[str, Mapping[str, str]],
     cache: ScoreCache | None,
-    share: Share,
+    distribute: Distribute,
     vllm: Vllm | None,
 ) -> dict[str, dict[str, Any]]:
-    """{task: its record}: from the cache, or else scored now and written there."""
+    """{task: its record}, from the cache or scored now and written there."""
     files: dict[str, Path] = {}
     if cache is not None:
         for name, task in tasks.loaded.items():
-            shared = _settings(model, renderer, tasks.settings_of(name, suite))
-            own = {**backends[name], "task": definition(task, suite.limit)}
+            shared = _score_settings(model, renderer, tasks.settings_of(name, suite))
+            own = {**backends[name], "task": definition_hash(task, suite.limit)}
             files[name] = cache.file(name, {**shared, **own})
-    records = _kept_records(files, tasks, suite)
+    records = _cached_records(files, tasks, suite)
     left = {
         name: (task, tasks.settings_of(name, suite))
         for name, task in tasks.loaded.items()
         if name not in records
     }
-    for name, record in _run(model, renderer, left, share, vllm):
+    for name, record in _run_tasks(model, renderer, left, distribute, vllm):
         records[name] = record
         if cache is not None:
             write_record(files[name], record)
     return records
 
 
-def _kept_records(
+def _cached_records(
     files: Mapping[str, Path], tasks: Tasks, suite: SuiteConfig
 ) -> dict[str, dict[str, Any]]:
-    """{task: record} of those that were scored before; their items count as done."""
+    """{task: its record} of tasks in the cache; for the progress their items count as done."""
     found = {name: read_record(file) for name, file in files.items()}
     records = {name: record for name, record in found.items() if record is not None}
     for name in records:
         log.info("general: %s was scored before", name)
-        with _shown(name, tasks.loaded[name], suite):
+        with _progress(name, tasks.loaded[name], suite):
             pass
     return records
 
 
 def mean_of_tasks(tasks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Plain mean of the task scores; its standard error takes the tasks as independent."""
+    """The unweighted mean of the task scores; its standard error treats tasks as independent."""
     score = sum(task["score"] for task in tasks) / len(tasks)
     errors = [task["stderr"] for task in tasks]
     stderr = None
@@ -167,13 +167,13 @@ def mean_of_tasks(tasks: list[dict[str, Any]]) -> dict[str, Any]:
     return {"score": score, "stderr": stderr, "n": sum(task["n"] for task in tasks)}
 
 
-def _once_each(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One sample per document: lm-eval lists a document once per filter."""
+def _one_per_document(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One sample per document, since lm-eval lists a document once per filter."""
     return list({row["doc_id"]: row for row in rows}.values())
 
 
 def _backend(task: Task, vllm: Vllm | None) -> dict[str, str]:
-    """Who answers a task: vLLM answers only tasks that generate greedily."""
+    """The results' keys about which backend answers: vLLM only tasks that generate greedily."""
     greedy = task.OUTPUT_TYPE == "generate_until" and is_greedy(
         task.get_config("generation_kwargs")
     )
@@ -182,56 +182,62 @@ def _backend(task: Task, vllm: Vllm | None) -> dict[str, str]:
     return {"backend": "vllm", "vllm": vllm.installation.version}
 
 
-def items_of(task: Task, suite: SuiteConfig) -> int:
+def count_items(task: Task, suite: SuiteConfig) -> int:
     """How many items of a task are scored."""
-    count = len(getattr(task, "task_docs", None) or task.eval_docs)  # made anew at each look
+    count = len(getattr(task, "task_docs", None) or task.eval_docs)  # eval_docs is slow to compute
     return count if suite.limit is None else min(count, suite.limit)
 
 
-def _shown(name: str, task: Task, suite: SuiteConfig) -> AbstractContextManager[None]:
-    return progress.share(items_of(task, suite), label=name)
+def _progress(name: str, task: Task, suite: SuiteConfig) -> AbstractContextManager[None]:
+    return progress.share(count_items(task, suite), label=name)
 
 
-def _run(
+def _run_tasks(
     model: PreTrainedModel,
     renderer: Renderer,
     tasks: Mapping[str, tuple[Task, SuiteConfig]],
-    share: Share,
+    distribute: Distribute,
     vllm: Vllm | None,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(task, record) of every task, as soon as it is scored.
+    """(name, record) of every task, as soon as it is scored.
 
     Args:
-        tasks: {name: (task, the suite's settings as it is asked with)}.
+        tasks: {name: (task, the suite's settings for it)}.
     """
-    elsewhere = [name for name, (task, _) in tasks.items() if "vllm" in _backend(task, vllm)]
+    by_vllm = [name for name, (task, _) in tasks.items() if "vllm" in _backend(task, vllm)]
     if vllm is not None:
-        for name in elsewhere:
+        for name in by_vllm:
             task, suite = tasks[name]
-            with state_kept(model, renderer):
-                vllm.want(requests_of(task, model, renderer, suite))
-        for name in elsewhere:
+            with preserve_state(model, renderer):
+                vllm.announce(collect_requests(task, model, renderer, suite))
+        for name in by_vllm:
             task, suite = tasks[name]
-            with state_kept(model, renderer), _shown(name, task, suite):
-                record = run_task(Elsewhere(model, renderer, suite, vllm), task, suite)
+            with preserve_state(model, renderer), _progress(name, task, suite):
+                record = run_task(ExternalModel(model, renderer, suite, vllm), task, suite)
             yield name, {**record, "batch_size": None}
     for name, (task, suite) in tasks.items():
-        if name not in elsewhere:
-            yield name, _run_here(model, renderer, suite, task, share)
+        if name not in by_vllm:
+            yield name, _run_here(model, renderer, suite, task, distribute)
 
 
 def _run_here(
-    model: PreTrainedModel, renderer: Renderer, suite: SuiteConfig, task: Task, share: Share
+    model: PreTrainedModel,
+    renderer: Renderer,
+    suite: SuiteConfig,
+    task: Task,
+    distribute: Distribute,
 ) -> dict[str, Any]:
     size = BatchSize.of(suite.batch_size, model, suite.max_length or TOKENS)
-    with state_kept(model, renderer), _shown(task.task_name, task, suite):
-        harness_model = SharedModel(model, renderer, suite, size, share)
+    with preserve_state(model, renderer), _progress(task.task_name, task, suite):
+        harness_model = SharedModel(model, renderer, suite, size, distribute)
         record = run_task(harness_model, task, suite)
-    return {**record, "batch_size": size.now}
+    return {**record, "batch_size": size.current}
 
 
-def _settings(model: PreTrainedModel, renderer: Renderer, suite: SuiteConfig) -> dict[str, Any]:
-    """What a task's scores depend on besides the checkpoint and the task."""
+def _score_settings(
+    model: PreTrainedModel, renderer: Renderer, suite: SuiteConfig
+) -> dict[str, Any]:
+    """All that a task's scores depend on besides the checkpoint and the task."""
     return {
         "answers": "greedy",  # whatever the model's generation_config says
         "chat_template": suite.chat_template,
@@ -245,8 +251,8 @@ def _settings(model: PreTrainedModel, renderer: Renderer, suite: SuiteConfig) ->
 
 
 def _task_score(record: dict[str, Any], metric: str) -> dict[str, Any]:
-    """A task's score by `metric` (`name,filter`), and all its other metrics beside it."""
-    values = _with_errors(record["values"], record["samples"])
+    """The results of a task: its score by `metric` (`name,filter`), and all other metrics."""
+    values = _add_stderrs(record["values"], record["samples"])
     key = metric if "," in metric else f"{metric},none"
     if key not in values:
         known = sorted(name for name in values if "_stderr" not in name)
@@ -274,10 +280,10 @@ def _task_score(record: dict[str, Any], metric: str) -> dict[str, Any]:
     }
 
 
-def _with_errors(values: dict[str, Any], samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """The values, with the standard errors that lm-eval leaves out of metrics that are plain means.
+def _add_stderrs(values: dict[str, Any], samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Add the standard errors that lm-eval leaves out although a metric is a plain mean.
 
-    Such as IFEval's instruction-level accuracies, where a document has several instructions.
+    An example are IFEval's instruction-level accuracies, where a document has several instructions.
     """
     complete = dict(values)
     for key, score in values.items():

@@ -1,7 +1,7 @@
-"""The suite's tasks, loaded by lm-evaluation-harness with all that they need, before any model.
+"""Loads the suite's tasks by lm-evaluation-harness, with all that they need, before any model.
 
-Knows where definitions, data and resources come from and whether programs may be run; does not know
-models or scores.
+Knows where definitions, data and resources come from, and whether programs may be run; does not
+know models or scores.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from talr_cli.errors import UserError
 from talr_cli.evaluation.config import SuiteConfig
-from talr_cli.evaluation.general.groups import Index, is_known, members_of, passed_over
+from talr_cli.evaluation.general.groups import Index, is_known, members_of, unreadable_task_files
 from talr_cli.evaluation.general.local_data import (
     MissingDataError,
     files_below,
+    find_split_file,
     format_of,
     require_punkt,
-    split_file,
     task_folder,
 )
 from talr_cli.evaluation.general.metrics import require_metric, require_shots
-from talr_cli.evaluation.sandbox.code_eval import in_place_of_code_eval
+from talr_cli.evaluation.sandbox.code_eval import sandboxed_code_eval
 from talr_cli.evaluation.sandbox.outside import require_sandbox
 from talr_cli.evaluation.vllm import find_vllm
 from talr_cli.runs.identity import run_identity
@@ -49,13 +49,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Tasks:
-    """What a suite asks.
+    """The loaded tasks of a suite.
 
     Attributes:
-        loaded: Tasks by name, in the suite's order, those of a group one after the other.
-        missing: {name of the suite that is left out: what it lacks}.
-        members: {any other name of the suite: the tasks that it stands for}.
-        plain: Tasks that are asked without the chat template.
+        loaded: {name: task}, in the suite's order, those of a group one after the other.
+        missing: {name in suite.tasks that is left out: what it lacks}.
+        members: {any other name in suite.tasks: the tasks that it stands for}.
+        plain: The tasks without the chat template.
     """
 
     loaded: dict[str, Task]
@@ -64,18 +64,18 @@ class Tasks:
     plain: frozenset[str]
 
     def settings_of(self, task: str, suite: SuiteConfig) -> SuiteConfig:
-        """The suite's settings, as this task is asked."""
+        """The suite's settings as they apply to this task."""
         return replace(suite, chat_template=suite.chat_template and task not in self.plain)
 
 
 def load_tasks(suite: SuiteConfig) -> Tasks:
-    """Load every task with its data; one that lacks something is left out with a warning.
+    """Load every task with its data; a task that lacks something is left out with a warning.
 
     Raises:
-        UserError: A name or a metric is unknown, a program could not be contained, a metric that
-            counts is the better the lower it is, or no task is left.
+        UserError: A name or a metric is unknown, there is no sandbox for programs, lower values of
+            a metric are better, or no task is left.
     """
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of what we do on purpose
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of what is done on purpose here
     if suite.backend == "vllm":
         find_vllm(suite)
     if suite.data_dir is not None and not Path(suite.data_dir).expanduser().is_dir():
@@ -90,33 +90,33 @@ def load_tasks(suite: SuiteConfig) -> Tasks:
         if group_of[task] in suite.shots:
             settings[task]["num_fewshot"] = suite.shots[group_of[task]]
         if settings[task].get("unsafe_code"):
-            _require_containment(task, file, suite.allow_unsafe_code)
-    own = _files_digest(suite.task_dir, files)
+            _require_sandbox(task, file, suite.allow_unsafe_code)
+    digests = _files_digest(suite.task_dir, files)
     loaded: dict[str, Task] = {}
     missing: dict[str, str] = {}
-    with generators_kept(), in_place_of_code_eval(suite.allow_unsafe_code):
+    with preserve_rng_state(), sandboxed_code_eval(suite.allow_unsafe_code):
         for name, tasks in members.items():
             try:
                 for task in tasks:
-                    knows = next(one for one in managers if task in one.task_index)
-                    loaded[task] = _load(knows, task, name, settings[task], suite)
+                    manager = next(one for one in managers if task in one.task_index)
+                    loaded[task] = _load_task(manager, task, name, settings[task], suite)
                     require_metric(loaded[task], suite.metrics[name])
                     require_shots(loaded[task])
-            except MissingDataError as error:  # a group without one of its tasks is another measure
+            except MissingDataError as error:  # a group that lacks one of its tasks is left out
                 missing[name] = str(error) if name in tasks else f"{name}: {error}"
                 continue
-            for task in own.keys() & {*tasks}:
-                beside = {**(loaded[task].get_config("metadata") or {}), "files": own[task]}
-                loaded[task].set_config(key="metadata", value=beside)
+            for task in digests.keys() & {*tasks}:
+                described = {**(loaded[task].get_config("metadata") or {}), "files": digests[task]}
+                loaded[task].set_config(key="metadata", value=described)
     if len(missing) == len(members):
         raise UserError(f"suite={suite.name} has no task left: {'; '.join(missing.values())}")
     for reason in missing.values():
         log.warning("left out of the general score: %s", reason)
-    there = {name: tasks for name, tasks in members.items() if name not in missing}
+    complete = {name: tasks for name, tasks in members.items() if name not in missing}
     return Tasks(
-        {task: loaded[task] for tasks in there.values() for task in tasks},
+        {task: loaded[task] for tasks in complete.values() for task in tasks},
         missing,
-        there,
+        complete,
         frozenset(task for task, name in group_of.items() if name in suite.plain_text),
     )
 
@@ -125,12 +125,15 @@ def _members(suite: SuiteConfig, index: Index) -> dict[str, list[str]]:
     """{name in suite.tasks: the tasks that it stands for}.
 
     Raises:
-        UserError: A name is unknown, is not in suite.tasks, or stands for a task named twice.
+        UserError: A name is unknown, another option names a task that is not in suite.tasks, or
+            suite.tasks names a task twice.
     """
     unknown = [task for task in suite.tasks if task not in index]
     if unknown:
         known = "`lm-eval ls tasks` lists them, suite.task_dir=DIRECTORY adds yours"
-        passed = [] if suite.task_dir is None else passed_over(task_folder(suite.task_dir))
+        passed = (
+            [] if suite.task_dir is None else unreadable_task_files(task_folder(suite.task_dir))
+        )
         told = "; ".join([*passed, known])
         raise UserError(f"suite.tasks: lm-eval knows no {', '.join(unknown)}: {told}")
     strangers = [task for task in (*suite.shots, *suite.plain_text) if task not in suite.tasks]
@@ -143,21 +146,21 @@ def _members(suite: SuiteConfig, index: Index) -> dict[str, list[str]]:
     return members
 
 
-def definition(task: Task, limit: int | None) -> str:
-    """A hash of what a task asks and how it judges: its settings, its items, the harness."""
+def definition_hash(task: Task, limit: int | None) -> str:
+    """A hash of a task's settings and items and of the harness's version."""
     settings = task.dump_config()
     for key in ("dataset_path", "dataset_name", "dataset_kwargs"):
-        settings.pop(key, None)  # the items themselves count, not where they lie
+        settings.pop(key, None)  # the items themselves count, not where they are stored
     settings["metadata"] = {**(settings.get("metadata") or {}), "config_source": None}
     shots = list(task.fewshot_docs()) if settings.get("num_fewshot") else []
     parts = [settings, list(task.eval_docs)[:limit], shots, limit, metadata.version("lm-eval")]
-    text = json.dumps(parts, sort_keys=True, default=_in_words)
+    text = json.dumps(parts, sort_keys=True, default=_as_text)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @contextmanager
-def generators_kept() -> Iterator[None]:
-    """The harness seeds the random generators: afterwards they are as they were."""
+def preserve_rng_state() -> Iterator[None]:
+    """Restore the random generators afterwards, since the harness seeds them."""
     random_state, numpy_state = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng():
@@ -169,7 +172,7 @@ def generators_kept() -> Iterator[None]:
 
 @functools.cache
 def _task_managers(task_dir: str | None, names: tuple[str, ...]) -> list[TaskManager]:
-    """The managers that know the names: a folder's, then the harness's own where it is needed."""
+    """The managers that know the names: the folder's, then the harness's own if it is needed."""
     if task_dir is None:
         return [_built_in()]
     folder = task_folder(task_dir)
@@ -187,7 +190,7 @@ def _built_in() -> TaskManager:
 
 
 def _files_digest(task_dir: str | None, files: Mapping[str, Path]) -> dict[str, str]:
-    """{task of the suite's folder: hash of all files there}, as its functions may use any."""
+    """{task in the folder task_dir: hash of all files there}, since its functions may use any."""
     if task_dir is None:
         return {}
     folder = task_folder(task_dir).resolve()
@@ -195,7 +198,8 @@ def _files_digest(task_dir: str | None, files: Mapping[str, Path]) -> dict[str, 
     return {task: digest for task, file in files.items() if file.resolve().is_relative_to(folder)}
 
 
-def _require_containment(task: str, file: Path, allow_unsafe: bool) -> None:
+def _require_sandbox(task: str, file: Path, allow_unsafe: bool) -> None:
+    """Refuse a task whose programs would run without a sandbox, unless the user allows that."""
     by_metric = any(b"code_eval" in module.read_bytes() for module in file.parent.glob("*.py"))
     if by_metric:
         require_sandbox(task, allow_unsafe)
@@ -206,10 +210,14 @@ def _require_containment(task: str, file: Path, allow_unsafe: bool) -> None:
         )
 
 
-def _load(
+def _load_task(
     manager: TaskManager, task: str, group: str, settings: dict[str, Any], suite: SuiteConfig
 ) -> Task:
-    """Load `task`, which the suite calls `group`: by its own name or that of its group."""
+    """Load a task; `group` is the name in suite.tasks that it belongs to, perhaps its own.
+
+    Raises:
+        MissingDataError: Its data or a package is missing or cannot be read.
+    """
     if "ifeval" in task:
         require_punkt(task, suite.data_dir)
     source = settings.get("dataset_path")
@@ -217,7 +225,7 @@ def _load(
     changed = _local_dataset(suite, task, group, settings) if is_local else {}
     if group in suite.shots:
         changed["num_fewshot"] = suite.shots[group]
-    # A group whose member has other settings is the harness's way of changing a task.
+    # This is how the harness lets one change a task's settings: as a member of a group.
     spec: Any = {"group": f"local {task}", "task": [{"task": task, **changed}]}
     try:
         loaded = manager.load(spec)["tasks"][task]
@@ -227,7 +235,7 @@ def _load(
         ) from error
     except (UserError, MemoryError):
         raise
-    except Exception as error:  # templates and data sets disagree in errors of any kind
+    except Exception as error:  # a template that does not fit the data may raise anything
         said = (isinstance(error, DatasetGenerationError) and error.__cause__) or error
         reason = f"{type(said).__name__}: {str(said).strip().partition(chr(10))[0]}"
         if is_local:
@@ -244,7 +252,7 @@ def _load(
     if "ifeval" in task:
         import langdetect
 
-        langdetect.DetectorFactory.seed = 0  # without a seed its answers vary
+        langdetect.DetectorFactory.seed = 0  # without a seed its results vary
     if loaded.get_config("num_fewshot") is None:
         loaded.set_config(key="num_fewshot", value=0)
     return loaded
@@ -260,7 +268,7 @@ def _comes_from_the_hub(settings: dict[str, Any]) -> bool:
 def _local_dataset(
     suite: SuiteConfig, task: str, group: str, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    """Changes to a task's settings: it reads local files, and no split that it does not need."""
+    """The changes to a task's settings that make it read local files, and only needed splits."""
     scored: str | None = settings.get("test_split") or settings.get("validation_split")
     if scored is None:
         raise MissingDataError(f"{task}: its definition has no test_split and no validation_split")
@@ -269,7 +277,7 @@ def _local_dataset(
     if settings.get("num_fewshot") and not own_shots:
         needed.add(settings.get("fewshot_split") or settings.get("training_split") or scored)
     try:
-        files = {split: split_file(suite, task, split, group) for split in sorted(needed)}
+        files = {split: find_split_file(suite, task, split, group) for split in sorted(needed)}
     except MissingDataError as error:
         name = settings.get("dataset_name")
         source = settings["dataset_path"] + (f" ({name})" if name else "")
@@ -295,8 +303,8 @@ def _local_dataset(
     }
 
 
-def _in_words(value: Any) -> str:
-    """A value that JSON does not know as text, but no addresses: they differ between processes."""
+def _as_text(value: Any) -> str:
+    """Text for a value that JSON does not know, the same in every process (without addresses)."""
     if callable(value):
         try:
             return inspect.getsource(value)

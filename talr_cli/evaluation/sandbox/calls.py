@@ -1,10 +1,10 @@
-"""Which system calls a program may make: what Python's own library needs, and nothing else.
+"""Which system calls a sandboxed program may make: those that Python's own library needs.
 
-A filter of the kernel's (seccomp(2)) for x86_64 and aarch64. It looks at the number of a call and
-at most at one plain argument, never at memory. All else answers as a kernel without that call
-would: new namespaces, mounts, keys, tracing, other processes' memory, io_uring, BPF, performance
-counters, shared memory that lies in no folder (System V's, memfd), message queues, clone3 (the C
-library then takes clone, whose flags can be seen), and every call of the 32-bit and x32 interfaces.
+It is a seccomp(2) filter for x86_64 and aarch64, which looks at the number of a call and at one
+plain argument at most, never at memory. Any other call fails as if the kernel did not have it: new
+namespaces, mounts, keys, tracing, other processes' memory, io_uring, BPF, performance counters,
+shared memory outside of a folder (System V, memfd), message queues, clone3 (the C library then uses
+clone, whose flags are visible), and all calls of the 32-bit and x32 interfaces.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ getpeername 52 205, getsockopt 55 209, setsockopt 54 208
 machine:
 uname 63 160, sysinfo 99 179, getcpu 309 168, getrandom 318 278
 """
-# Copying a file with its times and rights tries these; a file system may be without them.
+# Copying a file with its metadata tries these; it accepts that a file system does not support them.
 _NOT_SUPPORTED = """
 setxattr 188 5, lsetxattr 189 6, fsetxattr 190 7, getxattr 191 8, lgetxattr 192 9,
 fgetxattr 193 10, listxattr 194 11, llistxattr 195 12, flistxattr 196 13, removexattr 197 14,
@@ -89,7 +89,7 @@ _REFUSE = (_RETURN, 0, 0, _ERROR | errno.ENOSYS)
 
 
 def allowed(machine: str) -> dict[str, int]:
-    """Number of each call that may be made, if only with some arguments."""
+    """{name: number} of each call that is allowed, perhaps only with some arguments."""
     return _numbers(_ALLOWED, machine)
 
 
@@ -134,7 +134,7 @@ def _numbers(table: str, machine: str) -> dict[str, int]:
 
 
 def _for_numbers(numbers: Iterable[int], answer: int) -> list[tuple[int, int, int, int]]:
-    """Give this answer to calls of these numbers; three instructions for each unbroken run."""
+    """Instructions that return `answer` for these numbers, three for each consecutive range."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and number == runs[-1][-1] + 1:

@@ -1,7 +1,7 @@
-"""The metric `code_eval` of the `evaluate` library, with its programs run in the sandbox.
+"""Replaces the metric `code_eval` of the `evaluate` library by one that uses the sandbox.
 
-lm-eval's code tasks load that metric by name from the hub and try it when their module is imported.
-Here they get this one in its place: no hub, no HF_ALLOW_CODE_EVAL, no program in this process.
+lm-eval's code tasks load that metric from the hub and try it when their module is imported. Here
+they get this one instead, without hub, HF_ALLOW_CODE_EVAL or a program in this process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LIBRARY = "evaluate"
 
 
 class CodeEval:
-    """Has the `compute` that the harness calls."""
+    """The metric, with the method `compute` that the harness calls."""
 
     def __init__(self) -> None:
         self.allow_unsafe = False
@@ -34,25 +34,25 @@ class CodeEval:
         predictions: Sequence[Sequence[str]],
         k: Sequence[int] = (1, 10, 100),
     ) -> tuple[dict[str, float], dict[int, list[tuple[int, dict[str, Any]]]]]:
-        """Share of problems that one of k candidates solves, and how each candidate fared.
+        """({"pass@k": score}, {problem: [(candidate, its outcome)]}).
 
         Args:
-            references: For each problem the tests that follow a candidate.
+            references: For each problem the tests that are appended to a candidate.
             predictions: For each problem its candidates.
-            k: Values for which a problem has too few candidates are left out.
+            k: A value is left out if a problem has fewer candidates.
         """
         programs = [
             [f"{candidate}\n{tests}" for candidate in candidates]
             for tests, candidates in zip(references, predictions, strict=True)
         ]
-        # The tests of EvalPlus compare numbers by it; without it each of them would fail.
+        # EvalPlus's tests compare numbers by numpy; without it all of them would fail.
         limits = replace(LIMITS, numpy=any("numpy" in tests for tests in references))
         outcomes = iter(
             run_all(list(itertools.chain.from_iterable(programs)), limits, self.allow_unsafe)
         )
-        fared = [list(itertools.islice(outcomes, len(candidates))) for candidates in programs]
-        totals = [len(candidates) for candidates in fared]
-        passed = [sum(outcome.passed for outcome in candidates) for candidates in fared]
+        by_problem = [list(itertools.islice(outcomes, len(candidates))) for candidates in programs]
+        totals = [len(candidates) for candidates in by_problem]
+        passed = [sum(outcome.passed for outcome in candidates) for candidates in by_problem]
         scores = {
             f"pass@{tries}": math.fsum(map(pass_at_k, totals, passed, itertools.repeat(tries)))
             / len(totals)
@@ -64,28 +64,28 @@ class CodeEval:
                 (number, {"passed": outcome.passed, "result": outcome.reason or "passed"})
                 for number, outcome in enumerate(candidates)
             ]
-            for problem, candidates in enumerate(fared)
+            for problem, candidates in enumerate(by_problem)
         }
         return scores, details
 
 
 def pass_at_k(total: int, passed: int, k: int) -> float:
-    """Chance that k of `total` candidates, drawn without return, hold one of the `passed`.
+    """The probability that one of k candidates, drawn from `total` with `passed` passes, passes.
 
     The unbiased estimator 1 - C(n-c, k) / C(n, k) of Chen et al. 2021 (arXiv 2107.03374).
     """
     return 1 - math.comb(total - passed, k) / math.comb(total, k)
 
 
-# One for the whole process: the harness keeps the modules that hold it.
+# There is one per process, as the harness caches the modules that refer to it.
 CODE_EVAL = CodeEval()
 
 
 @contextmanager
-def in_place_of_code_eval(allow_unsafe: bool) -> Iterator[None]:
-    """In here `evaluate.load("code_eval")` gives the sandboxed metric.
+def sandboxed_code_eval(allow_unsafe: bool) -> Iterator[None]:
+    """Within this context `evaluate.load("code_eval")` returns the sandboxed metric.
 
-    The library, whose import takes seconds, is imported for anything else that is asked of it.
+    The library itself, whose import takes seconds, is imported only if anything else is used.
     """
     before = sys.modules.pop(LIBRARY, None)
     stand_in = ModuleType(LIBRARY)

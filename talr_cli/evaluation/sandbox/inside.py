@@ -1,15 +1,15 @@
-"""The sandbox from within: what stands between the caller's process and the program's.
+"""The inner side of the sandbox: the processes between the caller and the program.
 
     contain    caller - outer - init - program, each the parent of the next
-    run        this process becomes the program's
+    run        this process becomes the program
 
-The caller ends a program by closing the outer process's standard input. Then, or when the caller is
-gone, the outer process kills the init of the program's namespaces, and with it the kernel kills
-everything in them. With bubblewrap, bwrap stands between these two, the init is bubblewrap's own,
-and its child comes here again, to `run`.
+The caller ends a program by closing the outer process's standard input. Then, or when the caller
+dies, the outer process kills the init of the program's namespaces, and with it the kernel kills
+everything in them. With bubblewrap, bwrap is between outer and init, the init is bubblewrap's own,
+and its child executes this script again, with `run`.
 
-Uses the standard library alone. `outside.py` does not import it but starts it for every program, so
-it is compiled beforehand and imports little: each import takes milliseconds.
+Uses the standard library only. `outside.py` does not import this module but starts it for every
+program, so it is compiled beforehand and imports little: each import takes milliseconds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FILTER_CALLS, CAPABILITIES_VERSION, JOIN_SESSION_KEYRING = 2, 0x20080522, 1
 PIVOT_ROOT, KEYCTL = {"x86_64": (155, 250), "aarch64": (41, 219)}.get(os.uname().machine, (0, 0))
 KILL = 9
 NOBODY = 65534
-CORES = 4  # by their number a pool chooses its size, which has to be within the process limit
+CORES = 4  # pools choose their size by it, which must stay within the limit on processes
 DEVICES = ("/dev/null", "/dev/urandom")
 
 TYPE_CHECKING = False  # `typing` would take longer to import than the rest of this
@@ -71,7 +71,7 @@ def no_input() -> None:
 
 
 def contain(order: Order, file: int) -> None:
-    """The outer process: lives until the caller closes its input, and leaves nothing behind."""
+    """The outer process: runs until the caller closes its input, then ends all other processes."""
     call("prctl", SET_DEATH_SIGNAL, KILL, 0, 0, 0)
     call("prctl", ADOPT_ORPHANS, 1, 0, 0, 0)
     cores = sorted(os.sched_getaffinity(0))
@@ -88,7 +88,7 @@ def contain(order: Order, file: int) -> None:
         os.close(held)
         no_input()
         os.setsid()  # a signal to the program's whole group does not reach the outer process
-        write("/proc/self/oom_score_adj", "1000")  # when memory runs out, not the caller
+        write("/proc/self/oom_score_adj", "1000")  # if memory runs out, kill this, not the caller
         if order["bwrap"]:
             end_with_parent(hung_up)
             os.execv(order["bwrap"], bubblewrap(order, file))
@@ -100,23 +100,23 @@ def contain(order: Order, file: int) -> None:
     try:
         os.killpg(child, KILL)  # bubblewrap and its init; neither can leave the group
     except ProcessLookupError:
-        pass  # it had not made one yet
+        pass  # it had not created its group yet
     try:
         while True:
-            os.wait()  # the init is gone only when everything in its namespaces is
+            os.wait()  # the init ends only after everything in its namespaces
     except ChildProcessError:
         os._exit(0)
 
 
 def end_with_parent(hung_up: int) -> None:
-    """Die when the parent does; at once if it is gone, by the pipe whose other end it holds."""
+    """Die with the parent; at once if it is dead already, which the pipe from it shows."""
     call("prctl", SET_DEATH_SIGNAL, KILL, 0, 0, 0)
     if select.select([hung_up], [], [], 0)[0]:
         os._exit(1)
 
 
 def enter_user_namespace(with_nobody: bool) -> None:
-    """A namespace with the caller's user, and with `nobody` where root has to become that."""
+    """Enter a namespace that has the caller's user and, if `with_nobody`, also `nobody`."""
     user, group, process = os.getuid(), os.getgid(), os.getpid()
     second = f"\n{NOBODY} {NOBODY} 1" if with_nobody else ""
     entered, enter = os.pipe()
@@ -141,7 +141,7 @@ def enter_user_namespace(with_nobody: bool) -> None:
 
 
 def bubblewrap(order: Order, file: int) -> list[str]:
-    """Arguments of bwrap. The capabilities are for `run`, which then drops them."""
+    """The command line of bwrap. It leaves capabilities that `main` needs and then drops."""
     limits = order["limits"]
     words = ["bwrap", "--die-with-parent"]
     words += [f"--unshare-{kind}" for kind in ("ipc", "pid", "net", "uts", "cgroup-try")]
@@ -150,14 +150,14 @@ def bubblewrap(order: Order, file: int) -> list[str]:
     words += ["--cap-drop", "ALL"]
     for capability in ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID"):
         words += ["--cap-add", capability]
-    # First: an interpreter or numpy may lie below the real one.
+    # /tmp comes first, since the interpreter or numpy may be below the real /tmp.
     words += ["--perms", "1777", "--size", str(limits["disk"]), "--tmpfs", "/tmp"]
     for how, path in (
         *(("--ro-bind", path) for path in order["visible"]),
         *(("--dev-bind", path) for path in DEVICES),
     ):
         parents = path.split("/")[1:-1]
-        for depth in range(1, len(parents) + 1):  # it would make them for their owner alone
+        for depth in range(1, len(parents) + 1):  # bwrap's own would be for their owner only
             words += ["--dir", "/" + "/".join(parents[:depth])]
         words += [how, path, path]
     words += ["--symlink", "/tmp", "/dev/shm"]
@@ -167,11 +167,11 @@ def bubblewrap(order: Order, file: int) -> list[str]:
 
 
 def init(order: Order, hung_up: int) -> None:
-    """The first process of the namespaces: with it everything in them ends."""
+    """The first process of the namespaces; when it ends, everything in them is killed."""
     write("/proc/sys/user/max_user_namespaces", "0")
     make_root(order["folder"], order["visible"], order["limits"])
     drop_rights(order["nobody"])
-    end_with_parent(hung_up)  # only now: a change of user forgets it
+    end_with_parent(hung_up)  # not earlier, as a change of user resets it
     os.close(hung_up)
     program = os.fork()
     if program == 0:
@@ -186,14 +186,14 @@ def make_root(folder: str, visible: list[str], limits: Order) -> None:
     """An empty root with the visible paths, read-only, and /tmp in memory."""
     mount(None, "/", flags=RECURSIVE | PRIVATE)
     mount("none", folder, "tmpfs", NO_SUID | NO_DEV, "size=1m,nr_inodes=2000,mode=755")
-    # Before what is visible, which may lie below the real one.
+    # /tmp comes first, since visible paths may be below the real /tmp.
     os.mkdir(f"{folder}/tmp")
     options = f"size={limits['disk']},nr_inodes={limits['files']},mode=1777"
     mount("none", f"{folder}/tmp", "tmpfs", NO_SUID | NO_DEV, options)
     for path in (*visible, *DEVICES):
         target = folder + path
         if os.path.lexists(target):
-            continue  # lies inside one that is there already
+            continue  # it is inside of another visible path
         os.makedirs(os.path.dirname(target), exist_ok=True)
         if os.path.isdir(path):
             os.mkdir(target)
@@ -213,7 +213,7 @@ def make_root(folder: str, visible: list[str], limits: Order) -> None:
 
 
 def drop_rights(to_nobody: bool) -> None:
-    """No capability is left, and none can be had."""
+    """Drop all capabilities, for good."""
     for capability in range(64):
         libc.prctl(DROP_FROM_BOUND, capability, 0, 0, 0)
     if to_nobody:
@@ -226,13 +226,13 @@ def drop_rights(to_nobody: bool) -> None:
 
 
 def run(order: Order) -> None:
-    """Take the limits, then be the program. Its verdict is the first process's alone."""
+    """Set the limits, then run the program; only its first process reports the verdict."""
     pipe = order["pipe"]
     os.set_inheritable(pipe, False)
     set_limits(order["limits"], order["filter"])
     process = os.getpid()
     module = type(sys)("__main__")
-    module.__file__ = os.path.abspath("program.py")  # here processes that it spawns look for it
+    module.__file__ = os.path.abspath("program.py")  # processes that it spawns import this file
     sys.modules["__main__"] = module
     sys.argv = [module.__file__]
     sys.path += order["packages"]
@@ -240,7 +240,7 @@ def run(order: Order) -> None:
         with open(module.__file__, "w", encoding="utf-8", newline="") as file:
             file.write(order["source"])
         exec(compile(order["source"], module.__file__, "exec"), module.__dict__)
-    except BaseException as error:  # sys.exit() is no end of a program that is being tested
+    except BaseException as error:  # sys.exit() counts as a failure, too
         if os.getpid() != process:
             raise
         said = f"{type(error).__name__}: {error}".strip().removesuffix(":")[:400]
@@ -253,7 +253,11 @@ def run(order: Order) -> None:
 
 
 def set_limits(limits: Order, call_filter: bytes) -> None:
-    """Without a filter, which is outside of a sandbox, all processes of the user would count."""
+    """Set the limits and the filter of system calls.
+
+    Without a filter there is no sandbox, and all processes of the user would count against a limit
+    on processes, so that none is set.
+    """
     for name, value in (
         ("RLIMIT_CORE", 0),
         ("RLIMIT_CPU", limits["cpu_seconds"]),
@@ -277,7 +281,7 @@ def set_filter(instructions: bytes) -> None:
 
 
 def main(order: Order, action: str, file: int) -> None:
-    """`file` is the descriptor that the order came by."""
+    """Do what the order says; `file` is the descriptor that the order was read from."""
     if action == "contain":
         contain(order, file)
     os.close(file)

@@ -1,27 +1,28 @@
-"""Runs programs that a model wrote, where they can do no harm.
+"""Runs programs that a model wrote in a sandbox.
 
-By bubblewrap where it is installed, otherwise in namespaces that `inside.py` makes with nothing but
-the kernel; either for root and for an ordinary user, either with the filter of `calls.py`. Knows
+It uses bubblewrap if that is installed, otherwise namespaces that `inside.py` creates by itself.
+Both work for root and for ordinary users, and both use the system-call filter of `calls.py`. Knows
 programs and limits; does not know tasks or scores.
 
-Covered, by both kinds alike: files outside (the root is empty and read-only but for Python's own
-files and, for tests that use it, numpy's, the only writable place is a private folder in memory),
-the environment, the network, keys, processes outside, the calls that open other parts of the kernel
-(all but those in `calls.py`); memory and processor time of each process, number of processes, size
-and number of files, shared memory and semaphores (files in that folder; System V's and message
-queues are refused), endless output, programs that ignore signals, detach themselves or signal
-everything they can reach. All of it ends with the program's first process, with the wall-clock
-limit or with the caller, even if that is killed: the processes that see to it are out of the
-program's reach.
+Covered by both kinds:
+- files outside: the root is empty and read-only, except for Python's own files and, for tests that
+  use it, numpy's; the only writable place is a private folder in memory;
+- the environment, the network, keys, processes outside, and system calls other than in `calls.py`;
+- memory and processor time of each process, the number of processes, the size and number of files,
+  shared memory and semaphores (files in that folder; System V's and message queues are refused);
+- endless output, and programs that ignore signals, detach themselves or signal all they can reach.
+All processes end with the program's first one, at the wall-clock limit, or when the caller dies,
+even if it is killed. The program cannot reach the processes that ensure this.
 
-Not covered: faults of the kernel in the calls that are left; time and load that are visible through
-side channels; and a program that looks for the verdict's token in its own interpreter: it can claim
-to have passed, as in every harness that tests a program in the program's own process. Memory is
-limited for each process: together they may take `Limits.processes` times as much, and what the
-kernel keeps for pipes and sockets; when the machine's runs out they are the first to be ended.
-Where AppArmor leaves a program of bubblewrap's no rights, empty files are not counted. Before
-Linux 5.14 all processes of an ordinary user count against the limit, not the program's alone, and
-starting one can fail.
+Not covered:
+- faults of the kernel in the allowed calls, and side channels such as time and load;
+- a program that searches its own interpreter for the verdict's token can claim to have passed, as
+  in every harness that tests a program in the program's own process;
+- memory is limited per process: together they may take `Limits.processes` times as much, and what
+  the kernel needs for pipes and sockets; if the machine runs out of it, they are killed first;
+- the number of empty files, under bubblewrap where AppArmor takes a program's rights away;
+- before Linux 5.14 all processes of an ordinary user count against the limit, not only the
+  program's, and starting one can fail.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from types import CodeType
 from talr_cli.errors import UserError
 from talr_cli.evaluation.sandbox.calls import MACHINES, call_filter
 
-# The order is marshalled by this very interpreter, and holds the script (inside.py) to run.
+# The order is marshalled by the same interpreter, and contains the script (inside.py) to run.
 _START = """
 import marshal, os, sys
 action, file = sys.argv[1], int(sys.argv[2])
@@ -61,12 +62,12 @@ _ENVIRONMENT = {
     **{"PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"},
     "OPENBLAS_NUM_THREADS": "1",  # numpy's threads would count as processes
 }
-_REASON_BYTES = 500  # what is kept of an error's text
+_REASON_BYTES = 500  # the most bytes of an error's text
 KINDS = ("bubblewrap", "user-namespace")
-_PATIENCE = 10.0  # seconds for the outer process to end everything and itself
+_PATIENCE = 10.0  # seconds that the outer process has to end everything
 _NOBODY = 65534
-_FEW = 8  # processes that the trial may have
-# Tried before a kind of sandbox is trusted: passes only where all was set up and a limit holds.
+_FEW = 8  # the limit on processes in the trial
+# The trial of a kind of sandbox: passes only if everything could be set up and a limit holds.
 _FORKS = f"""
 import os, time
 try:
@@ -85,7 +86,7 @@ class Limits:
     """What a program may use; sizes in bytes, times in seconds.
 
     Attributes:
-        numpy: Whether it may import numpy, beside Python's own library.
+        numpy: Whether it may import numpy, besides Python's own library.
     """
 
     seconds: float = 10.0
@@ -100,34 +101,34 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`reason` is empty, or says why the program did not come to its end."""
+    """Whether a program passed; if not, `reason` says why it did not reach its end."""
 
     passed: bool
     reason: str
 
 
 def run_all(programs: Sequence[str], limits: Limits, allow_unsafe: bool) -> list[Outcome]:
-    """The outcome of each program, in their order; as many at a time as half the cores."""
+    """The outcome of each program, in their order; half as many run at once as there are cores."""
     workers = max(1, (os.cpu_count() or 2) // 2)
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(lambda source: run_program(source, limits, allow_unsafe), programs))
 
 
 def run_program(source: str, limits: Limits, allow_unsafe: bool = False) -> Outcome:
-    """Run Python source to its end; passed only if it gets there without an exception.
+    """Run Python source; it passes if it reaches its end without an exception.
 
-    A program that leaves early, by `sys.exit` or `os._exit`, has not passed.
+    A program that exits earlier, by `sys.exit` or `os._exit`, does not pass.
 
     Raises:
         UserError: This machine has no sandbox, and `allow_unsafe` is false.
     """
     require_sandbox("this program", allow_unsafe)
-    return _run(source, limits, kind())
+    return _run(source, limits, available_sandbox())
 
 
 def require_sandbox(task: str, allow_unsafe: bool) -> None:
-    """Raise UserError where programs could not be contained and the user did not allow that."""
-    if not allow_unsafe and kind() is None:
+    """Raise UserError if there is no sandbox and the user has not allowed programs without one."""
+    if not allow_unsafe and available_sandbox() is None:
         raise UserError(
             f"{task} runs programs that the model wrote, and this machine has no sandbox for them "
             "(neither bubblewrap nor unprivileged user namespaces): install bubblewrap, or set "
@@ -135,16 +136,16 @@ def require_sandbox(task: str, allow_unsafe: bool) -> None:
         )
 
 
-def kind() -> str | None:
-    """The first of KINDS that holds here, or None."""
-    return next((how for how in KINDS if holds(how)), None)
+def available_sandbox() -> str | None:
+    """The first of KINDS that works on this machine; None if none does."""
+    return next((how for how in KINDS if is_available(how)), None)
 
 
 @functools.cache
-def holds(how: str) -> bool:
-    """Whether this kind of sandbox can be had here; found by trying to break out of it.
+def is_available(how: str) -> bool:
+    """Whether this kind of sandbox works on this machine; tries to break a limit in it.
 
-    A machine that is too busy to start the trial within seconds has a sandbox all the same.
+    The trial has a minute, so that a busy machine is not said to have no sandbox.
     """
     there = sys.platform == "linux" and platform.machine() in MACHINES
     if how == "bubblewrap":
@@ -153,7 +154,7 @@ def holds(how: str) -> bool:
 
 
 def _run(source: str, limits: Limits, how: str | None) -> Outcome:
-    # The interpreter itself: a virtual environment's link would lead out of the sandbox.
+    # The real interpreter, as a virtual environment's link would lead out of the sandbox.
     start = [os.path.realpath(sys.executable), "-I", "-S", "-X", "utf8", "-c", _START]
     reading, writing = os.pipe()
     with (
@@ -195,10 +196,10 @@ def _run(source: str, limits: Limits, how: str | None) -> Outcome:
         )
         os.close(writing)
         try:
-            said = _read(reading, time.monotonic() + limits.seconds)
+            said = _read_verdict(reading, time.monotonic() + limits.seconds)
         finally:
             os.close(reading)
-            _end(process, how)
+            _end_process(process, how)
     if said is None:
         return Outcome(False, f"not at its end after {limits.seconds:g} s")
     if said == token:
@@ -208,10 +209,10 @@ def _run(source: str, limits: Limits, how: str | None) -> Outcome:
 
 @functools.cache
 def _can_be_nobody() -> bool:
-    """Whether we are root and can become `nobody`, as the limit on processes does not bind root.
+    """Whether we are root and can become `nobody`, since root has no limit on processes.
 
-    Root of a container may be an ordinary user outside of it. Then its namespace often knows no
-    other user, and the limit binds it as it is.
+    The root of a container may be an ordinary user outside of it. Then its namespace often has no
+    other user, but the limit applies anyway.
     """
     if os.getuid() != 0 or sys.platform != "linux":
         return False
@@ -240,8 +241,8 @@ def _script() -> CodeType:
     return compile(path.read_text(encoding="utf-8"), path, "exec")
 
 
-def _end(process: subprocess.Popen[bytes], how: str | None) -> None:
-    """Close the outer process's input: it then ends everything and itself."""
+def _end_process(process: subprocess.Popen[bytes], how: str | None) -> None:
+    """Close the outer process's input, so that it ends everything and itself; wait for it."""
     assert process.stdin is not None
     process.stdin.close()
     if how is None:
@@ -253,8 +254,8 @@ def _end(process: subprocess.Popen[bytes], how: str | None) -> None:
         process.wait()
 
 
-def _read(pipe: int, deadline: float) -> str | None:
-    """What the runner says, cut; None when the deadline comes first."""
+def _read_verdict(pipe: int, deadline: float) -> str | None:
+    """What the program's process reports, cut to a length; None if the deadline comes first."""
     said = b""
     while len(said) < _REASON_BYTES:
         ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
