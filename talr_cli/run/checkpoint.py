@@ -79,23 +79,24 @@ def score_checkpoint(
     settings = check_loads(source, config.model, to_train=False)
     check_weights(source, settings, config.model)
     fingerprint = source.fingerprint
+    if run is not None and not record.is_based_on(base, run.directory):
+        log.warning(
+            "%s was trained from another model than model.path=%s is: the scores go to a folder "
+            "of their own",
+            *(run.directory.path, config.model.path),
+        )
+        fingerprint, run = f"{fingerprint} {base.fingerprint}", None
     if run is not None:
-        if record.is_based_on(base, run.directory):
-            model = replace(config.model, name=run.model)
-            config = replace(config, runs_dir=str(run.runs_dir), study=run.study, model=model)
-        else:
-            log.warning(
-                "%s was trained from another model than model.path=%s is: the scores go to a "
-                "folder of their own",
-                *(run.directory.path, config.model.path),
-            )
-            fingerprint, run = f"{fingerprint} {base.fingerprint}", None
+        model = replace(config.model, name=run.model)
+        config = replace(config, runs_dir=str(run.runs_dir), study=run.study, model=model)
     directory, made = _place(config, identity(config, fingerprint), run)
     is_own = run is None or directory is not run.directory
     if _found(config, directory, base):
         return directory
     if not is_own:
         record.warn_of_replaced(config, directory)
+    elif not record.is_based_on(base, directory):
+        log.warning("the scores in %s, beside another base, are replaced", directory.path)
     from talr_cli.evaluation.general.tasks import load_tasks
 
     # Before anything is written: what the suite and the tokenizer lack.

@@ -6,7 +6,7 @@ import pytest
 from conftest import config
 
 from talr_cli.errors import UserError
-from talr_cli.run.checkpoint import score_checkpoint
+from talr_cli.run.checkpoint import own_run, score_checkpoint
 from talr_cli.run.make import training_of
 from talr_cli.run.prepare import prepare
 from talr_cli.run.whole import run_to_end
@@ -25,7 +25,7 @@ def scored(directory):
 def test_a_look_at_the_first_items_has_a_place_of_its_own(tmp_path):
     def score(*overrides):
         made = config("eval", *TINY, f"runs_dir={tmp_path}", *overrides)
-        return score_checkpoint(made, overrides, None, None)
+        return score_checkpoint(made, overrides)
 
     first, more = score("limit=1"), score("limit=2")
     assert first.path == more.path  # of more items: they take the place
@@ -49,6 +49,6 @@ def test_a_run_is_not_scored_on_fewer_items(tmp_path):
         train("limit=1")
     assert run.results.read_bytes() == kept
     made = config("eval", *TINY, f"runs_dir={tmp_path}", "limit=1", f"ckpt={run.path}")
-    look = score_checkpoint(made, [], run, None)
+    look = score_checkpoint(made, [], own_run(run, run.read_config(), made.runs_dir))
     assert look.path != run.path
     assert run.results.read_bytes() == kept

@@ -1,4 +1,4 @@
-"""Checks before any model answers that a task has the metric that the suite names for it.
+"""Checks before any model answers that a task has what the suite asks of it.
 
 Knows tasks of the harness; does not know answers or scores.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lm_eval.api.samplers import ContextSampler, FirstNSampler
 from lm_eval.api.task import ConfigurableTask, Task
 
 from talr_cli.errors import UserError
@@ -14,9 +15,10 @@ from talr_cli.errors import UserError
 
 def require_shots(task: Task) -> None:
     """Refuse more examples than there are to show."""
-    number, sampler = task.get_config("num_fewshot"), getattr(task, "sampler", None)
-    if not number or sampler is None:
-        return
+    number: int | None = task.get_config("num_fewshot")
+    sampler: Any = getattr(task, "sampler", None)
+    if not number or type(sampler) not in (ContextSampler, FirstNSampler):
+        return  # of a sampler of the task's own it is not known where examples come from
     # Where examples come from what is scored, the item itself is none.
     is_among = task.fewshot_cfg.split == task.config.test_split
     there = len(sampler.fewshot_docs()) - is_among
@@ -35,11 +37,13 @@ def require_metric(task: Task, metric: str) -> None:
     name, _, filter_name = metric.partition(",")
     filters = [one.name for one in getattr(task, "_filters", [])]
     names = [*task.aggregation()]
-    if name not in names and not _lists_all_metrics(task):
+    is_there = name in names
+    if not is_there and not _lists_all_metrics(task):
         given = _given(task)
-        names += sorted(given - {*names}) if given else [name]
+        names += sorted(given - {*names})
+        is_there = name in given or not given
     no_filter = filters and (filter_name or "none") not in filters
-    if no_filter or name not in names:
+    if no_filter or not is_there:
         known = "; ".join(f"{each},{one}" for one in filters for each in names)
         raise UserError(f"suite.metrics: {metric}: {task.task_name} has {known}")
     if task.higher_is_better().get(name) is False:
