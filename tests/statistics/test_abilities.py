@@ -93,6 +93,8 @@ def test_seeds_are_averaged_and_their_deviation_is_in_the_error():
     found = next(one for one in abilities(group, NONE) if one.part == "domain")
     lost = [float((before & ~one).mean()) for one in after]
     assert (found.seeds, found.chance) == (3, None)
+    assert found.after == pytest.approx(numpy.mean(after))
+    assert found.change.estimate == pytest.approx(found.after - found.before)
     assert found.lost.estimate == pytest.approx(numpy.mean(lost))
     assert found.lost.runs == pytest.approx(numpy.var(lost, ddof=1) / 3)
     assert found.lost.df == 2
@@ -127,6 +129,7 @@ def test_a_change_is_as_sure_as_where_methods_are_compared():
 
 def test_scores_that_are_neither_right_nor_wrong_have_no_transitions():
     assert of_one([1, 0.5, 0, 1], [1, 0, 0, 1]) == {}
+    assert of_one([1, 0], [0, 0])["domain"].lost.estimate == 0.5
     assert of_one([1, 0, 0, 1], [1, 0.25, 0, 1]) == {}
 
 

@@ -235,6 +235,18 @@ def test_a_path_that_gains_too_little_is_no_part_of_the_mean():
     assert one.reference == pytest.approx(0.7 - 0.5 * SHARE * 0.4, abs=0.003)
 
 
+def test_a_path_that_one_of_two_methods_does_not_go_far_enough_is_of_neither():
+    rates = (1e-6, 2e-5)
+    runs = straight("sft", 0.5, (0.35, 0.4), rates=rates)
+    runs += straight("talr", 0.3, (0.1, 0.4), rates=rates)
+    for seed in (0, 1):
+        runs.append(run("sft", 1e-6, (0.4, 0.6), seed, share=0.5))
+        runs.append(run("talr", 1e-6, (0.25, 0.685), seed, share=0.5))
+    (one,) = found(*runs)
+    assert one.curves == "2 rates"
+    assert one.difference == pytest.approx(0.2 * SHARE * 0.4, abs=0.003)
+
+
 def test_the_table_names_each_method_and_the_headline_the_best():
     runs = straight("sft", 0.5, (0.2, 0.3, 0.4))
     for method, slope in (("l2", 0.6), ("talr", 0.1)):

@@ -1,5 +1,6 @@
 """Errors over runs and items: against a bootstrap over both, against coverage, and their limits."""
 
+import copy
 import math
 
 import numpy
@@ -188,6 +189,10 @@ def test_points_along_trainings_are_asked_where_no_training_was_repeated():
     found = deviation(runs, "domain")
     assert found.df == 1
     assert "points along trainings" in found.source
+    sooner = copy.deepcopy(early)  # of a training the last point counts, wherever it stands
+    for one, score in zip(sooner, (0.1, 0.9), strict=True):
+        one["weights"]["taken"]["at"], one["domain"]["score"] = 0.25, score
+    assert deviation([*runs, *sooner], "domain") == found
 
 
 def test_averages_say_nothing_of_the_deviation():

@@ -140,6 +140,23 @@ def test_l2_is_added_once_per_step_with_its_exact_gradient(reduction, micro, tmp
     assert relative(actual, expected) < 1e-5
 
 
+def test_l2_pulls_back_weights_that_no_row_has_reached():
+    """As those of an expert that no token took: a step leaves them without a gradient."""
+    model = toy()
+    regulariser = L2(strength=0.3, reduction="sum")
+    regulariser.start(model, lambda: model)
+    for parameter in model.parameters():
+        parameter.data += 1.0
+    model.lm_head.weight.grad = torch.full_like(model.lm_head.weight, 5.0)
+    penalty = regulariser.add_gradient(model)
+    for name, parameter in model.named_parameters():
+        own = 5.0 if name == "model.embed_tokens.weight" else 0.0  # the head's too
+        expected = torch.full_like(parameter, own + 2 * 0.3)
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-4)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert float(penalty) == pytest.approx(0.3 * count, rel=1e-4)
+
+
 def test_theta0_is_kept_in_half_precision_only_where_that_is_exact():
     model = toy()
     with torch.no_grad():
