@@ -32,7 +32,7 @@ def said(role, words):
 
 
 def conversations(count=12):
-    """Rows with a system prompt, with earlier turns, longer than LONGEST, one of them in its prompt."""
+    """Rows with a system prompt, with earlier turns, longer than LONGEST; one by its prompt."""
     found = []
     for n in range(count):
         prompt = [said("user", range(n, 2 * n + 3))]
