@@ -17,7 +17,12 @@ from talr_cli.errors import UserError
 from talr_cli.evaluation.domain import evaluate_domain
 from talr_cli.evaluation.drift import CachedStates, cross_entropy, kl_from_base
 from talr_cli.evaluation.general.score_cache import ScoreCache
-from talr_cli.evaluation.general.suite import _task_score, evaluate_general, mean_of_tasks
+from talr_cli.evaluation.general.suite import (
+    _task_score,
+    _warn_of_scales,
+    evaluate_general,
+    mean_of_tasks,
+)
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.models import loading
 from talr_cli.statistics.items import scored_items
@@ -150,6 +155,23 @@ def test_the_mean_takes_the_tasks_as_independent():
     mean = mean_of_tasks(tasks)
     assert mean == {"score": pytest.approx(0.4), "stderr": pytest.approx(0.025), "n": 30}
     assert mean_of_tasks([*tasks, {"score": 1.0, "stderr": None, "n": 1}])["stderr"] is None
+
+
+@pytest.mark.parametrize(
+    ("score", "items", "is_named"),
+    [(27.5, None, True), (0.9, {"a": 1.8, "b": 0.0}, True), (1.0, {"a": 1.0}, False)],
+)
+def test_a_task_that_outweighs_the_others_is_named(score, items, is_named, caplog):
+    """BLEU counts up to 100: an accuracy beside it is a hundredth of their mean."""
+    other = {"metric": "acc,none", "score": 0.5, "items": {"a": 0.0, "b": 1.0}}
+    translated = {"metric": "bleu,none", "score": score, "items": items}
+    _warn_of_scales({"translated": translated})
+    assert not caplog.messages
+    _warn_of_scales({"other": other, "translated": translated})
+    assert [
+        message.startswith(f"general: translated (bleu {score:.3g}) goes beyond 1")
+        for message in caplog.messages
+    ] == [True] * is_named
 
 
 def test_unknown_tasks_and_metrics_are_named(model, renderer):

@@ -94,6 +94,7 @@ def evaluate_general(
         }
         for name, record in by_name.items()
     }
+    _warn_of_scales(scores)
     results = {
         **mean_of_tasks(list(scores.values())),
         "formula": suite.formula,
@@ -155,6 +156,21 @@ def _cached_records(
         with _progress(name, tasks.loaded[name], suite):
             pass
     return records
+
+
+def _warn_of_scales(scores: Mapping[str, Mapping[str, Any]]) -> None:
+    """Say which tasks outweigh the others in the mean: those that are not counted from 0 to 1."""
+    found = [
+        f"{name} ({task['metric'].partition(',')[0]} {task['score']:.3g})"
+        for name, task in scores.items()
+        if max(task["score"], *(task["items"] or {}).values(), 0) > 1
+    ]
+    if found and len(scores) > 1:
+        log.warning(
+            "general: %s goes beyond 1, so that the mean says little of the other tasks: make it a "
+            "suite of its own",
+            ", ".join(found),
+        )
 
 
 def mean_of_tasks(tasks: list[dict[str, Any]]) -> dict[str, Any]:
