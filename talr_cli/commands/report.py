@@ -122,7 +122,8 @@ def _print_runs(groups: Sequence[Group], cells: Cells, file: Path) -> None:
         return
     fewer, said = fewer_cells(groups, MOST)
     print_cells(fewer)
-    print(f"seeds averaged{f'; {said}' if said else ''}; all {len(cells.rows)} runs: {file}")
+    said = f"; {said}" if said else ""
+    print(folded(f"seeds averaged{said}; all {len(cells.rows)} runs: {file}"))
 
 
 def _print_lost(title: str, chosen: Shipping, of_one: Cells) -> None:

@@ -121,7 +121,7 @@ def html_page(records: Sequence[dict[str, Any]], figures: dict[str, Any]) -> str
         record = records[number]
         before = "".join(record["tokens"][max(0, place - CONTEXT) : place])
         hardest.append(
-            f"<tr><td>{p:.4f}</td><td>{record['weight'][place]:.3f}</td><td>{record['row']}</td>"
+            f"<tr><td>{p:.2g}</td><td>{record['weight'][place]:.3f}</td><td>{record['row']}</td>"
             f"<td>{html.escape(before)}<mark>{html.escape(record['tokens'][place])}</mark></td></tr>"
         )
     greatest = max(weight for record in records for weight in record["weight"]) or 1.0

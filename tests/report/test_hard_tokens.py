@@ -65,3 +65,10 @@ def test_a_run_is_analyzed_on_its_own_rows(tmp_path):
     assert {path.name for path in folder.iterdir()} >= {
         *("tokens.jsonl", "tokens.html", "histogram.png", "histogram.svg")
     }
+
+
+def test_small_probabilities_are_told_apart():
+    record = {"row": 0, "tokens": ["a", "b"], "p": [2e-7, 3e-5], "weight": [0.01, 0.01]}
+    page = html_page([record], summary([record]))
+    assert "<td>2e-07</td>" in page
+    assert "<td>3e-05</td>" in page
