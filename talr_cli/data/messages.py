@@ -117,7 +117,7 @@ def _either(values: dict[str, Any], name: str, other: str) -> Any:
 def _flag(values: dict[str, Any], role: str) -> bool | None:
     found = {key: values.pop(key) for key in FLAGS if key in values}
     for key, value in found.items():
-        if value not in (0, 1, False, True):
+        if value not in (0, 1):  # nor False or True, which are equal to them
             raise ValueError(f"has a message with {key}={value}: only 0 and 1 are known")
         if value and role != "assistant":
             raise ValueError(f"has a {role} message with {key}={value}: only answers are trained")

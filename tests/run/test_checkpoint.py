@@ -5,6 +5,7 @@ from conftest import config
 from synthetic_study import scored
 
 from talr_cli.run.checkpoint import _warn_of_other_measure
+from talr_cli.run.record import would_replace_fuller
 from talr_cli.runs.run_directory import RunDirectory
 
 
@@ -28,3 +29,28 @@ def test_what_is_measured_otherwise_is_said_to_be_replaced(typed, said, tmp_path
     assert len(warned) == len(said)
     for line, part in zip(warned, said, strict=True):
         assert line.startswith(f"the scores by {part}")
+
+
+@pytest.mark.parametrize("part", ["general", "domain"])
+@pytest.mark.parametrize(
+    ("before", "now", "fuller"),
+    [
+        (None, 5, True),
+        (None, None, False),
+        (6, 5, True),
+        (5, 5, False),
+        (4, 5, False),
+        (6, None, False),
+    ],
+)
+def test_scores_of_more_items_are_known_before_they_are_replaced(
+    part, before, now, fuller, tmp_path
+):
+    results = scored("sft", [1, 0], {"one": [1, 0]}, id="1")
+    other = "domain" if part == "general" else "general"
+    results[part]["limit"], results[other] = before, None
+    directory, section = RunDirectory(tmp_path), "suite" if part == "general" else "domain"
+    asked = config("eval", f"{section}.limit={'null' if now is None else now}")
+    assert not would_replace_fuller(asked, directory)
+    directory.write_results(results)
+    assert would_replace_fuller(asked, directory) == fuller
