@@ -5,7 +5,7 @@ from conftest import config
 from synthetic_study import scored
 
 from talr_cli.run.checkpoint import _warn_of_other_measure
-from talr_cli.run.record import would_replace_fuller
+from talr_cli.run.record import is_scored, scoring_identity, would_replace_fuller
 from talr_cli.runs.run_directory import RunDirectory
 
 
@@ -54,3 +54,23 @@ def test_scores_of_more_items_are_known_before_they_are_replaced(
     assert not would_replace_fuller(asked, directory)
     directory.write_results(results)
     assert would_replace_fuller(asked, directory) == fuller
+
+
+def test_scores_are_those_asked_for_where_all_that_they_depend_on_is_the_same(tmp_path):
+    directory, asked = RunDirectory(tmp_path), config("eval")
+    assert not is_scored(asked, directory)
+    results = scored("sft", [1, 0], {"one": [1, 0]}, id="1")
+    results["scoring"], results["general"]["missing"] = scoring_identity(asked), {}
+    directory.write_results(results)
+    for same in ("suite.batch_size=3", "domain.batch_size=3", "runs_dir=elsewhere"):
+        assert is_scored(config("eval", same), directory)
+    for other in (
+        "suite.limit=3",
+        "domain.limit=3",
+        "domain.max_new_tokens=7",
+        "dataset.data_seed=1",
+    ):
+        assert not is_scored(config("eval", other), directory)
+    results["general"]["missing"] = {"ifeval": "its data"}  # which is there by now
+    directory.write_results(results)
+    assert not is_scored(asked, directory)
