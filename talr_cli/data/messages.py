@@ -120,7 +120,7 @@ def _pop_flag(values: dict[str, Any], role: str) -> bool | None:
     """Remove the flags; returns whether to train on the message, or None if nothing says so."""
     found = {key: values.pop(key) for key in FLAGS if key in values}
     for key, value in found.items():
-        if value not in (0, 1, False, True):
+        if value not in (0, 1):  # nor False or True, which are equal to them
             raise ValueError(f"has a message with {key}={value}: only 0 and 1 are known")
         if value and role != "assistant":
             raise ValueError(f"has a {role} message with {key}={value}: only answers are trained")

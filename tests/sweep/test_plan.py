@@ -14,7 +14,7 @@ from talr_cli.errors import UserError
 from talr_cli.models import sources
 from talr_cli.report.tables.screen import fitted
 from talr_cli.sweep.grid import points
-from talr_cli.sweep.plan import find_models, jobs_of, make_plan
+from talr_cli.sweep.plan import find_models, jobs_of, make_plan, state
 from talr_cli.sweep.show import plan_cells
 
 
@@ -101,6 +101,19 @@ def test_what_is_taken_along_a_training_is_made_with_it_and_averaged(tiny_source
     assert averaged[0].overrides[-3:] == ("score_at=null", "at=0.25", "merge.alpha=0.5")
     assert {job.needs for job in averaged} == {tuned.directory}
     assert not list(base.runs)
+
+
+def test_a_run_has_the_state_that_its_files_say(tiny_source):
+    grid = points(["model=tiny", "lr=1e-3", "eval=false"], None)
+    (run,) = jobs_of(grid, find_models(grid, fetch=False), None)
+    found = [state(run)]
+    run.directory.model.mkdir(parents=True)
+    for written in ("training", "failed", "diverged", "trained", "evaluated"):
+        run.directory.write_status(written)
+        found.append(state(run))
+    assert found == ["to do", "to resume", "failed", "failed", "done", "done"]
+    run.directory.model.rmdir()
+    assert state(run) == "to resume"
 
 
 def test_a_run_that_is_asked_for_and_averaged_is_one(tiny_source):

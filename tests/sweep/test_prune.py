@@ -64,6 +64,21 @@ def test_only_what_is_beaten_by_its_like_is_deleted(study):
     assert left(study, "none") == set()
 
 
+def test_a_model_stays_until_its_average_has_ended(study, tmp_path):
+    tuned = study["beaten"]
+    average = RunDirectory(tmp_path / "s" / "small__medcalc" / "average")
+    jobs = [tuned, Job("train", (), tuned.config, average, needs=tuned.directory)]
+    done = {tuned.directory.path}
+    tuned.directory.adapter.mkdir()
+    prune(jobs, done, done, "none")
+    assert tuned.directory.model.exists()
+    prune(jobs, {*done, average.path}, set(), "none")  # it has failed, and so has the average
+    assert tuned.directory.model.exists()
+    prune(jobs, {*done, average.path}, done, "none")
+    assert not tuned.directory.model.exists()
+    assert not tuned.directory.adapter.exists()
+
+
 def test_two_sweeps_of_a_study_may_delete_the_same_model(study, monkeypatch):
     lock = RunDirectory.lock
 
