@@ -6,6 +6,7 @@ the same config values. What goes wrong in the user's hands is a `talr_cli.error
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# Random generators, the filters of warnings and the device that transformers makes a model on
+# belong to the process: two runs in two of its threads would disturb each other's numbers.
+_ONE_AT_A_TIME = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -152,20 +157,22 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> list[Run]:
     """
     from talr_cli.evaluation.general.tasks import preserve_rng_state
 
-    asked = composed("train", overrides, _folder(config_dir))
-    _refuse_processes(asked.config)
-    with preserve_rng_state():  # a notebook that draws its next rate draws another one
-        return [Run(directory.path) for directory in trained(asked)]
+    with _ONE_AT_A_TIME:
+        asked = composed("train", overrides, _folder(config_dir))
+        _refuse_processes(asked.config)
+        with preserve_rng_state():  # a notebook that draws its next rate draws another one
+            return [Run(directory.path) for directory in trained(asked)]
 
 
 def evaluate(*overrides: str, config_dir: str | Path | None = None) -> Run:
     """`talr eval` with these config values, such as "ckpt=PATH"; raises as `train`."""
     from talr_cli.evaluation.general.tasks import preserve_rng_state
 
-    asked = composed("eval", overrides, _folder(config_dir), for_the_run)
-    _refuse_processes(asked.config)
-    with preserve_rng_state():
-        return Run(evaluated(asked).path)
+    with _ONE_AT_A_TIME:
+        asked = composed("eval", overrides, _folder(config_dir), for_the_run)
+        _refuse_processes(asked.config)
+        with preserve_rng_state():
+            return Run(evaluated(asked).path)
 
 
 def _folder(config_dir: str | Path | None) -> Path | None:

@@ -3,6 +3,8 @@
 import json
 import random
 import re
+import threading
+import time
 from pathlib import Path
 
 import numpy
@@ -75,3 +77,26 @@ def test_mistakes_are_of_one_kind(tmp_path, monkeypatch):
         api.train("lrr=1")
     with pytest.raises(UserError, match="no scored run"):
         api.study("none")
+
+
+def test_threads_wait_for_one_another(tmp_path, monkeypatch):
+    """Else they would draw from the same random generators: other weights for the same run."""
+    monkeypatch.chdir(tmp_path)
+    inside, most = [], []
+
+    def slow(asked):
+        inside.append(asked)
+        most.append(len(inside))
+        time.sleep(0.05)
+        inside.remove(asked)
+        return []
+
+    monkeypatch.setattr(api, "trained", slow)
+    threads = [
+        threading.Thread(target=api.train, args=("model=tiny", f"lr={lr}")) for lr in (1e-5, 2e-5)
+    ]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert most == [1, 1]
