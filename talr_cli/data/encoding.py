@@ -29,28 +29,31 @@ class TokenRows(Sequence[Rendered]):
     """Rows as tokens, in eight bytes a token with its label: lists of Python's take fifty.
 
     What `Rendered` says beside them of a row's text is not kept.
+
+    Attributes:
+        ids, labels: Those of all rows, one row behind the other.
+        bounds: Where each row begins, and where the last one ends.
     """
 
     def __init__(self, rows: Iterable[Rendered] = ()) -> None:
-        self._ids, self._labels = array("i"), array("i")
-        self._ends = array("q", [0])
+        self.ids, self.labels, self.bounds = array("i"), array("i"), array("q", [0])
         for row in rows:
             self.append(row)
 
     def append(self, row: Rendered) -> None:
-        self._ids.extend(row.input_ids)
-        self._labels.extend(row.labels)
-        self._ends.append(len(self._ids))
+        self.ids.extend(row.input_ids)
+        self.labels.extend(row.labels)
+        self.bounds.append(len(self.ids))
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return len(self.bounds) - 1
 
     def __getitem__(self, index: Any) -> Any:
         place = range(len(self))[index]
         if isinstance(place, range):
             return [self[one] for one in place]
-        row = slice(self._ends[place], self._ends[place + 1])
-        return Rendered(self._ids[row].tolist(), self._labels[row].tolist())
+        row = slice(self.bounds[place], self.bounds[place + 1])
+        return Rendered(self.ids[row].tolist(), self.labels[row].tolist())
 
     def shuffled(self, seed: int) -> TokenRows:
         """The rows in an order by `seed`."""

@@ -17,7 +17,7 @@ import numpy as np
 from talr_cli.errors import UserError
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.items import span
-from talr_cli.statistics.paired import Difference, UnpairedError, difference
+from talr_cli.statistics.paired import Difference, UnpairedError, difference, paired_tasks
 from talr_cli.statistics.pairs import (
     PARTS,
     Results,
@@ -249,7 +249,7 @@ def _why_not(base: Results, one: Results) -> str | None:
         for part in PARTS:
             if score_of(one, part) is None:
                 return f"{part} was not scored"
-            difference(base, one, part)
+            paired_tasks(base, one, part)
     except UnpairedError as reason:
         return str(reason)
     return None

@@ -86,26 +86,36 @@ def difference(before: Results, after: Results, part: str) -> Difference:
         part: `domain`, `general` (the mean of the tasks) or `general/TASK`.
 
     Raises:
+        UnpairedError: As in `paired_tasks`.
+    """
+    return paired_difference(paired_tasks(before, after, part))
+
+
+def paired_tasks(before: Results, after: Results, part: str) -> list[list[tuple[float, float]]]:
+    """What `paired_difference` takes, for a part of two runs.
+
+    Raises:
         UnpairedError: The runs were not measured alike, or their items are unknown or not the same.
     """
     _check_alike(before, after, part)
-    parts = [part]
-    if part == "general":
-        parts = sorted(tasks_of(before))
-    found = paired_difference([[*paired_items(before, after, one).values()] for one in parts])
+    parts = sorted(tasks_of(before)) if part == "general" else [part]
+    tasks = [[*paired_items(before, after, one).values()] for one in parts]
+    if not tasks or not all(tasks):
+        raise UnpairedError("there are no items")
     first, second = (score_of(one, part) for one in (before, after))
     if first is None or second is None:
         raise UnpairedError(f"a score of {part} is not a number")
-    if not math.isclose(found.difference, second - first, abs_tol=1e-9):
+    changes = (math.fsum(new - old for old, new in task) / len(task) for task in tasks)
+    if not math.isclose(sum(changes) / len(tasks), second - first, abs_tol=1e-9):
         raise UnpairedError(f"{part} is not the mean of its items")
-    return found
+    return tasks
 
 
 def paired_items(before: Results, after: Results, part: str) -> dict[str, tuple[float, float]]:
     """{item: its score before and after} of `domain` or of `general/TASK`.
 
     Raises:
-        UnpairedError: As in `difference`.
+        UnpairedError: As in `paired_tasks`.
     """
     _check_alike(before, after, part)
     first, second = ((section_of(one, part) or {}).get("items") for one in (before, after))
@@ -129,15 +139,10 @@ def paired_difference(tasks: Sequence[Sequence[tuple[float, float]]]) -> Differe
     """The plain mean over tasks of the mean difference of their items.
 
     Args:
-        tasks: For each task the scores of its items, (before, after).
-
-    Raises:
-        UnpairedError: There is no task, or one has no items.
+        tasks: For each task the scores of its items, (before, after); at least one.
     """
     import numpy as np
 
-    if not tasks or not all(tasks):
-        raise UnpairedError("there are no items")
     changes = [np.diff(task).ravel() for task in tasks]
     sizes = [len(change) for change in changes]
     won = sum(int((change > 0).sum()) for change in changes)

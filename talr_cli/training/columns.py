@@ -6,14 +6,16 @@ Knows replay and what the base model computes before training; does not know the
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
 import numpy as np
+import pyarrow
 import torch
+from datasets import Dataset
 from transformers import PreTrainedModel
 
 from talr_cli.data.encoding import TokenRows
@@ -72,7 +74,7 @@ class Columns:
         facts: What is added to the `training` results.
     """
 
-    rows: dict[str, list[Any]]
+    rows: dict[str, Any]
     general: list[dict[str, Any]]
     facts: dict[str, float]
 
@@ -118,17 +120,23 @@ def make_columns(
     return Columns(columns, others, facts)
 
 
-def token_columns(rows: Sequence[Rendered]) -> dict[str, list[Any]]:
-    """The columns of a dataset of these rows; as arrays, which take little memory."""
-    columns: dict[str, list[Any]] = {"input_ids": [], "labels": []}
-    for row in rows:
-        columns["input_ids"].append(np.array(row.input_ids, np.int32))
-        columns["labels"].append(np.array(row.labels, np.int32))
-    return columns
+def token_columns(rows: Sequence[Rendered]) -> dict[str, Any]:
+    """The columns of a dataset of these rows, in the memory in which `TokenRows` has them."""
+    rows = rows if isinstance(rows, TokenRows) else TokenRows(rows)
+    bounds = pyarrow.array(np.frombuffer(rows.bounds, np.int64))
+    return {
+        name: pyarrow.LargeListArray.from_arrays(bounds, np.frombuffer(values, np.int32))
+        for name, values in (("input_ids", rows.ids), ("labels", rows.labels))
+    }
+
+
+def dataset_of(columns: Mapping[str, Any]) -> Dataset:
+    """The dataset of these columns; `Dataset.from_dict` would copy all rows to take a digest."""
+    return Dataset(pyarrow.table(dict(columns)), fingerprint="rows")
 
 
 def _add_column(
-    columns: dict[str, list[Any]], general: list[dict[str, Any]], name: str, values: list[Any]
+    columns: dict[str, Any], general: list[dict[str, Any]], name: str, values: list[Any]
 ) -> None:
     """Add a column; `values` has one for each training row, then one for each general row."""
     count = len(values) - len(general)

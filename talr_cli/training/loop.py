@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from accelerate import DistributedType, PartialState
-from datasets import Dataset
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
 from trl import SFTConfig
@@ -45,7 +44,7 @@ from talr_cli.ranks import (
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking.base import Tracker
 from talr_cli.training.callbacks import RecordSteps, ShowProgress, StopOnRequest
-from talr_cli.training.columns import BaseModel, make_columns, token_columns
+from talr_cli.training.columns import BaseModel, dataset_of, make_columns, token_columns
 from talr_cli.training.config import TrainerConfig
 from talr_cli.training.joined_rows import should_join_rows
 from talr_cli.training.points import Keep, KeepWeights, gather_model
@@ -232,8 +231,8 @@ def make_trainer(
         compiled=setting.trainer.compile,
         facts={**data.facts, **columns.facts},
         processing_class=tokenizer,
-        train_dataset=Dataset.from_dict(columns.rows),
-        eval_dataset=Dataset.from_dict(token_columns(data.validation)) if data.validation else None,
+        train_dataset=dataset_of(columns.rows),
+        eval_dataset=dataset_of(token_columns(data.validation)) if data.validation else None,
     )
 
 

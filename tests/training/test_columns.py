@@ -4,16 +4,16 @@ import logging
 
 import pytest
 import torch
-from datasets import Dataset
 from optimizer_step import gradient, reference, relative, rows, toy, trainer_gradient
 
+from talr_cli.data.encoding import TokenRows
 from talr_cli.data.rendering import Rendered
 from talr_cli.errors import UserError
 from talr_cli.methods.method import Method
 from talr_cli.methods.objectives import Sft, Stm, TailSft
 from talr_cli.methods.replay import Replay
 from talr_cli.training.collator import Collator
-from talr_cli.training.columns import BaseModel, make_columns
+from talr_cli.training.columns import BaseModel, dataset_of, make_columns
 
 ROWS = [Rendered(row["input_ids"], row["labels"]) for row in rows()]
 THRESHOLD = 50.0  # about that of a model of 50 tokens which knows nothing
@@ -28,10 +28,7 @@ def base(tmp_path, monkeypatch):
 def test_stm_trains_the_mean_over_the_targets_that_are_kept(base, tmp_path, caplog):
     """Gradient and divisor in float64 from the definition, however the batch is cut up."""
     made = make_columns(Method(Stm(threshold=THRESHOLD)), ROWS, [], base)
-    batch = [
-        {"input_ids": ids, "labels": labels}
-        for ids, labels in zip(made.rows["input_ids"], made.rows["labels"], strict=True)
-    ]
+    batch = [*dataset_of(made.rows)]
     model = toy()
     scored = torch.cat([reference(model, row)[0] for row in rows()])
     kept = scored.detach().exp() <= THRESHOLD
@@ -49,13 +46,17 @@ def test_stm_trains_the_mean_over_the_targets_that_are_kept(base, tmp_path, capl
     assert len(batch) == len(ROWS) - gone
 
 
-def test_the_trainers_rows_take_eight_bytes_a_token(base):
-    made = Dataset.from_dict(make_columns(Method(Sft()), ROWS, [], base).rows)
+def test_the_trainers_rows_are_the_memory_of_the_rendered_ones(base):
+    """A copy of a million rows, or a digest of one, is gigabytes in each process."""
+    rendered = TokenRows(ROWS)
+    made = dataset_of(make_columns(Method(Sft()), rendered, [], base).rows)
     assert made[:] == {
         "input_ids": [row.input_ids for row in ROWS],
         "labels": [row.labels for row in ROWS],
     }
-    assert {str(one.feature.dtype) for one in made.features.values()} == {"int32"}
+    for name, values in (("input_ids", rendered.ids), ("labels", rendered.labels)):
+        (held,) = made.data[name].chunks
+        assert held.values.buffers()[1].address == values.buffer_info()[0]
 
 
 def test_an_objective_that_masks_all_is_refused_in_a_line(base):
@@ -68,8 +69,7 @@ def test_what_the_base_said_of_each_target_stands_where_the_target_does(base, ca
     general = [Rendered(row["input_ids"], row["labels"]) for row in rows(3, seed=7)]
     method = Method(TailSft(), replay=Replay(share=0.4))
     made = make_columns(method, ROWS, general, base)
-    names = list(made.rows)
-    of_rows = [dict(zip(names, row, strict=True)) for row in zip(*made.rows.values(), strict=True)]
+    of_rows = [*dataset_of(made.rows)]
     taken = [index for row in of_rows for index in row["replay"]]
     assert len(taken) > 3
 
