@@ -1,30 +1,30 @@
-"""The exceptions that are printed to the user as a single line, and the one that ends a run."""
+"""The exceptions that are printed to the user as a single line, and the one for diverged runs."""
 
 import shlex
 from importlib import metadata
 from pathlib import Path
 
-TRACEBACK = "traceback.txt"  # in a run's folder, of the exception that ended it
+TRACEBACK = "traceback.txt"  # the file in a run's folder about the exception that ended it
 IN_USE = 75  # exit code (EX_TEMPFAIL of sysexits.h)
 
 
 class UserError(Exception):
-    """Something the user can put right: what is wrong, where, and what to do.
+    """Something that the user can correct: the message says what is wrong, where, and what to do.
 
-    The command line prints the message as one line and exits with its code; no traceback.
+    The command line prints the message as one line, without traceback, and exits with its code.
     """
 
     exit_code = 2
 
 
 class InUseError(UserError):
-    """Another process makes this run: a sweep waits for it."""
+    """Another process is making this run; a sweep waits for it."""
 
     exit_code = IN_USE
 
 
 class DivergedError(Exception):
-    """Training has left the finite numbers, or what makes sense; recorded as the run's state."""
+    """The training has diverged: a loss, gradient or weight is not finite or much too large."""
 
 
 def in_checkout() -> bool:
@@ -32,10 +32,10 @@ def in_checkout() -> bool:
     return (Path(__file__).parents[1] / "pyproject.toml").is_file()
 
 
-def install(extra: str) -> str:
-    """What is typed to have what only some need: in a checkout the extra, elsewhere its packages.
+def install_command(extra: str) -> str:
+    """The command that installs the packages of one of talr's extras.
 
-    talr is on no package index: an extra of it can be named where its files are, and only there.
+    In a checkout it names the extra, elsewhere its packages, as talr is not on a package index.
     """
     if in_checkout():
         return f"pip install -e '.[{extra}]'"
@@ -51,16 +51,16 @@ def install(extra: str) -> str:
 
 
 def reason_of(error: BaseException, most: int | None = None) -> str:
-    """What an exception says in one line of at most so many characters, or else its name."""
+    """An exception's message as one line of at most `most` characters; its class if it has none."""
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
-def of_run(error: Exception, folder: Path) -> None:
-    """Let an exception know in which run it ended: its traceback belongs there."""
+def attach_run(error: Exception, folder: Path) -> None:
+    """Note on an exception which run's folder its traceback should be written to."""
     vars(error)["run"] = folder
 
 
-def run_of(error: Exception) -> Path | None:
-    """The folder of the run that it ended, if it was in one."""
+def attached_run(error: Exception) -> Path | None:
+    """The folder that `attach_run` has noted, if any."""
     folder = vars(error).get("run")
     return folder if isinstance(folder, Path) else None

@@ -4,11 +4,11 @@ from talr_cli import errors
 
 
 def test_an_extra_is_named_where_talrs_files_are_and_its_packages_elsewhere(monkeypatch):
-    assert errors.install("math") == "pip install -e '.[math]'"
+    assert errors.install_command("math") == "pip install -e '.[math]'"
     monkeypatch.setattr(errors, "__file__", "/site-packages/talr_cli/errors.py")
     monkeypatch.setattr(
         errors.metadata,
         "requires",
         lambda name: ["torch>=2", 'math-verify<0.10,>=0.9; extra == "math"', 'ray; extra == "ray"'],
     )
-    assert errors.install("math") == "pip install 'math-verify<0.10,>=0.9'"
+    assert errors.install_command("math") == "pip install 'math-verify<0.10,>=0.9'"

@@ -10,7 +10,7 @@ from talr_cli.config.composition import Composed
 from talr_cli.config.stored import for_the_run, of_run
 from talr_cli.models.checkpoints import find_run
 from talr_cli.report.show import show
-from talr_cli.run.checkpoint import follow_scoring, made_of, score_checkpoint
+from talr_cli.run.checkpoint import describe_run, follow_scoring, score_checkpoint
 from talr_cli.run.config import EvalConfig
 from talr_cli.runs.run_directory import RunDirectory
 
@@ -24,7 +24,7 @@ def evaluate_checkpoint(composed: Composed[EvalConfig]) -> None:
     config = composed.config
     missing = ranks.missing_ranks(config.distributed, config.device)
     if missing:
-        ranks.start("eval", composed.arguments, missing)
+        ranks.start_ranks("eval", composed.arguments, missing)
         return
     ranks.connect(config.device)
     with ranks.ended_by_main():
@@ -34,7 +34,7 @@ def evaluate_checkpoint(composed: Composed[EvalConfig]) -> None:
             show([found])
         else:
             follow_scoring(config)
-    ranks.leave()
+    ranks.disconnect()
 
 
 def evaluated(composed: Composed[EvalConfig]) -> RunDirectory:
@@ -45,7 +45,7 @@ def evaluated(composed: Composed[EvalConfig]) -> RunDirectory:
         config = found.config
         if found.is_own:
             config.study = found.made["study"]
-            made = made_of(run, *(found.made[key] for key in ("method", "lr", "seed")))
+            made = describe_run(run, *(found.made[key] for key in ("method", "lr", "seed")))
         else:
             run = None  # its own scores stay as they are
     return score_checkpoint(config, composed.arguments, run, made)

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from talr_cli.config.mistakes import nearest
 from talr_cli.data.base import Dataset
 from talr_cli.errors import UserError
-from talr_cli.fields import at_home, problems
+from talr_cli.fields import expand_home, problems
 from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
 from talr_cli.methods.optimizers import Optimizer
 from talr_cli.methods.replay import ReplayedRows
@@ -85,7 +85,7 @@ def _made(key: str, kind: type, given: Mapping[str, Any]) -> tuple[Any, list[str
         return None, found
     for name, one in objects.items():
         container[name] = _user_object(f"{key}.{name}", one)
-    part = kind(**at_home(kind, container))
+    part = kind(**expand_home(kind, container))
     lines = _missing_lines(part, KINDS[key])
     if lines:
         raise UserError(

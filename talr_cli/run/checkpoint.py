@@ -1,4 +1,7 @@
-"""Scores any checkpoint: of a run, an adapter, from the hub, or the base model itself."""
+"""Scores any checkpoint: that of a run, an adapter, one of the hub, or the base model itself.
+
+Knows where the scores go and when they exist already; `score.py` scores.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import Any
 from talr_cli import progress, ranks
 from talr_cli.data.base import load_test
 from talr_cli.data.rendering import Renderer, load_renderer
-from talr_cli.errors import of_run
+from talr_cli.errors import attach_run
 from talr_cli.evaluation.self_score import check_prompts
 from talr_cli.fields import plain
 from talr_cli.models.adapter import full_model_source
@@ -24,9 +27,9 @@ from talr_cli.models.sources import ModelSource, resolve_model
 from talr_cli.run import record
 from talr_cli.run.config import EvalConfig
 from talr_cli.run.identity import identity
-from talr_cli.run.record import Made
+from talr_cli.run.record import ModelInfo
 from talr_cli.run.score import score
-from talr_cli.run.track import track
+from talr_cli.run.track import start_tracker
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.samples import read_samples
 from talr_cli.statistics.pairs import Results
@@ -36,15 +39,15 @@ log = logging.getLogger(__name__)
 
 
 def score_checkpoint(
-    config: EvalConfig, overrides: Sequence[str], run: RunDirectory | None, made: Made | None
+    config: EvalConfig, overrides: Sequence[str], run: RunDirectory | None, made: ModelInfo | None
 ) -> RunDirectory:
-    """Score `config.ckpt`; the directory with the scores.
+    """Score `config.ckpt`; returns the directory with the scores.
 
     Args:
         overrides: What the user typed, --config-dir included.
         run: The run whose model is scored on its own data, so that the scores go into its
-            directory; None: they go into one of their own.
-        made: What that model is; None: it is named by its path alone.
+            directory; None: they go into a directory of their own.
+        made: Which model it is; None: it is named by its path.
 
     Raises:
         UserError: Something is missing or does not fit; nothing is written then.
@@ -61,8 +64,8 @@ def score_checkpoint(
     )
     settings = check_loads(source, config.model, to_train=False)
     check_weights(source, settings, config.model)
-    directory, made = _place(config, source, run, made)
-    if _found(config, directory):
+    directory, made = _choose_directory(config, source, run, made)
+    if _has_scores(config, directory):
         return directory
     if directory is run:
         _warn_of_other_measure(config, directory)
@@ -88,32 +91,34 @@ def score_checkpoint(
         device=device,
     )
     with directory.lock(), progress.in_folder(directory.path):
-        if not _found(config, directory):  # by another process, meanwhile
+        if not _has_scores(config, directory):  # by another process, meanwhile
             log.info("checkpoint: %s", source.origin)
             is_own = directory is not run
             if is_own:
                 directory.prepare(plain(config), overrides, made.identity)
-            results = _scored(scoring, directory, is_own)
+            results = _score_or_record_failure(scoring, directory, is_own)
             answers = read_samples(directory.samples, "domain")
-            track(config, directory, made.identity).finish(results, samples=answers)
+            start_tracker(config, directory, made.identity).finish(results, samples=answers)
     return directory
 
 
-def _scored(scoring: Callable[[], Results], directory: RunDirectory, is_own: bool) -> Results:
-    """Score; a failure is kept in a directory of the scores' own, not in that of a trained run."""
+def _score_or_record_failure(
+    scoring: Callable[[], Results], directory: RunDirectory, is_own: bool
+) -> Results:
+    """Score; a failure is recorded if the directory is the scores' own, not a trained run's."""
     try:
         return scoring()
     except Exception as error:
         if is_own:
             directory.write_status("failed", traceback.format_exc())
-        of_run(error, directory.path)
+        attach_run(error, directory.path)
         raise
 
 
-def _place(
-    config: EvalConfig, source: ModelSource, run: RunDirectory | None, made: Made | None
-) -> tuple[RunDirectory, Made]:
-    """(the directory of the scores, what they are of): the run's, or a directory of their own."""
+def _choose_directory(
+    config: EvalConfig, source: ModelSource, run: RunDirectory | None, made: ModelInfo | None
+) -> tuple[RunDirectory, ModelInfo]:
+    """(the directory of the scores, which model they are of)."""
     name = checkpoint_name(config.ckpt)
     if config.apart:
         run, made = None, None
@@ -122,11 +127,11 @@ def _place(
         log.info("the scores in %s are of more items and stay as they are", directory.path)
         made, name = None, f"{name}-limit{config.suite.limit or config.domain.limit}"
         directory = own_directory(config, source, name)
-    return directory, made or Made(identity(config, source.fingerprint), name)
+    return directory, made or ModelInfo(identity(config, source.fingerprint), name)
 
 
-def _found(config: EvalConfig, directory: RunDirectory) -> bool:
-    """Whether the wanted scores are there already; if so, says it."""
+def _has_scores(config: EvalConfig, directory: RunDirectory) -> bool:
+    """Whether the wanted scores exist already, which is then logged."""
     found = record.is_scored(config, directory)
     if found:
         log.info("found these scores: %s", directory.results)
@@ -173,7 +178,7 @@ def _has_base(
 
 
 def follow_scoring(config: EvalConfig) -> None:
-    """What the other ranks do: compute their share of what rank 0 orders."""
+    """On the other ranks: answer their share of what rank 0 orders."""
     from talr_cli.evaluation.data_parallel import Follower
     from talr_cli.evaluation.evaluate import load_to_score
 
@@ -183,7 +188,7 @@ def follow_scoring(config: EvalConfig) -> None:
 
 
 def own_directory(config: EvalConfig, source: ModelSource, name: str | None = None) -> RunDirectory:
-    """The directory of a checkpoint's scores that do not go into that of its run."""
+    """The directory for scores that do not go into the directory of a run."""
     return RunDirectory.for_run(
         Path(config.runs_dir),
         study=config.study,
@@ -197,11 +202,11 @@ def own_directory(config: EvalConfig, source: ModelSource, name: str | None = No
     )
 
 
-def made_of(run: RunDirectory, method: str, lr: float | None, seed: int | None) -> Made:
-    """What a run's model is, by its config."""
+def describe_run(run: RunDirectory, method: str, lr: float | None, seed: int | None) -> ModelInfo:
+    """Which model a run's is, by its config."""
     run_id = run.read_identity()
     assert run_id is not None  # its config has been read
-    return Made(run_id, method, lr, seed)
+    return ModelInfo(run_id, method, lr, seed)
 
 
 def checkpoint_name(ckpt: str | None) -> str:
