@@ -5,8 +5,8 @@ import sys
 
 __version__ = "0.1.0"
 
-# torch looks at it once, before a process's first matrix product on a GPU. Without it such products
-# are refused where the same bits are wanted: training/determinism.py.
+# torch reads it once, before a process's first matrix product on a GPU. Without it, such products
+# are errors under deterministic algorithms (training/determinism.py).
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 # `python -m talr_cli.cli`, as jobs and ranks are started, looks in the current folder first, where

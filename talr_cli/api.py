@@ -1,7 +1,7 @@
-"""talr from Python and from notebooks: studies as data frames, runs, and making them.
+"""The Python interface, for scripts and notebooks: read studies and runs, train and evaluate.
 
-A study is read from its run directories, as the command line reads it; training and evaluating take
-the same config values. What goes wrong in the user's hands is a `talr_cli.errors.UserError`.
+A study is read from its run directories, as on the command line; training and evaluation take the
+same config values. Mistakes that the user can correct raise `talr_cli.errors.UserError`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ONE_AT_A_TIME = threading.RLock()
 
 @dataclass(frozen=True)
 class Run:
-    """A run as it lies on disk; everything is read when it is asked for.
+    """A run on disk; everything is read when it is accessed.
 
     Attributes:
         path: Its directory.
@@ -59,13 +59,13 @@ class Run:
         return self._directory.read_results()
 
     def metrics(self) -> pd.DataFrame:
-        """A row for every step and every validation."""
+        """A data frame with a row for each step and each validation."""
         import pandas as pd
 
         return pd.DataFrame(self._directory.read_metrics())
 
     def samples(self, part: str = "domain") -> pd.DataFrame:
-        """A row for every item: what was asked, answered and judged.
+        """A data frame with a row for each item: what was asked, answered and judged.
 
         Args:
             part: `domain`, or `general/TASK`.
@@ -75,10 +75,10 @@ class Run:
         return pd.DataFrame(read_samples(self._directory.samples, part))
 
     def model(self, device: str = "auto") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """The checkpoint as it was scored, and its tokenizer.
+        """(the model as it was scored, its tokenizer).
 
         Raises:
-            UserError: There is none, or it is damaged.
+            UserError: There is no checkpoint, or it is damaged.
         """
         from transformers import AutoTokenizer
 
@@ -99,7 +99,7 @@ class Run:
 
 
 def study(name: str = "default", runs_dir: str | Path = "runs") -> pd.DataFrame:
-    """A row for each scored run, with the columns of the report's table.csv and the run's path.
+    """A data frame with a row for each scored run: the columns of table.csv, and the run's path.
 
     Raises:
         UserError: The study has no scored run.
@@ -119,16 +119,19 @@ def study(name: str = "default", runs_dir: str | Path = "runs") -> pd.DataFrame:
 
 
 def run(name: str | Path, study: str | None = None, runs_dir: str | Path = "runs") -> Run:
-    """A run by its directory, or by what its name begins with in a study, or in any.
+    """Find a run by its directory, or by the beginning of its name.
+
+    Args:
+        study: The study to search; None: all studies.
 
     Raises:
-        UserError: There is none, or there are several.
+        UserError: There is no such run, or there are several.
     """
     return Run(find_run(str(name), Path(runs_dir), study).path)
 
 
 def pictures(name: str = "default", runs_dir: str | Path = "runs") -> dict[str, Figure]:
-    """Domain against general score of each model and dataset: {title: figure}.
+    """{title: figure}: domain against general score, for each model and dataset.
 
     Raises:
         UserError: The study has no scored run.
@@ -148,9 +151,10 @@ def pictures(name: str = "default", runs_dir: str | Path = "runs") -> dict[str, 
 def train(*overrides: str, config_dir: str | Path | None = None) -> list[Run]:
     """`talr train` with these config values, such as "method=talr" and "lr=1e-6", in this process.
 
+    A run that is done already is not made again.
+
     Returns:
-        The runs that it came to: one, or more with `score_at` or several alphas of a merge. A run
-        that is there already is found.
+        The run, or several with `score_at` or several alphas of a merge.
 
     Raises:
         UserError: A value is wrong, or something is missing.
@@ -160,12 +164,12 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> list[Run]:
     with _ONE_AT_A_TIME:
         asked = composed("train", overrides, _folder(config_dir))
         _refuse_processes(asked.config)
-        with preserve_rng_state():  # a notebook that draws its next rate draws another one
+        with preserve_rng_state():  # else random numbers in a notebook would repeat after each run
             return [Run(directory.path) for directory in trained(asked)]
 
 
 def evaluate(*overrides: str, config_dir: str | Path | None = None) -> Run:
-    """`talr eval` with these config values, such as "ckpt=PATH"; raises as `train`."""
+    """`talr eval` with these config values, such as "ckpt=PATH"; raises the same as `train`."""
     from talr_cli.evaluation.general.tasks import preserve_rng_state
 
     with _ONE_AT_A_TIME:

@@ -1,4 +1,7 @@
-"""argv -> subcommand. Imports nothing heavy, so that `talr --help` is instant."""
+"""The command line: runs the subcommand and prints errors as one line.
+
+Imports nothing heavy, so that `talr --help` is instant.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from talr_cli import __version__, progress, streams
-from talr_cli.errors import TRACEBACK, UserError, failure_of, run_of
+from talr_cli.errors import TRACEBACK, UserError, attached_run, failure_of
 from talr_cli.interruption import interrupt
 from talr_cli.printable import command_line, printable, printable_lines
 
@@ -58,30 +61,30 @@ resolved config. -v shows where in the code an error comes from. Exit code:
 2 something that you can put right, 75 in use, 130 interrupted.
 """
 
-# What these make is worth more than what they print.
+# Commands whose result matters more than what they print: a failure to print is not an error.
 _MAKING = ("train", "sweep", "search", "eval", "analyze", "export", "fetch")
-_GOING_ON = ("train", "sweep", "search", "eval")  # they find what is done
+_GOING_ON = ("train", "sweep", "search", "eval")  # repeated, they go on where they were
 _ASKING = {"-h", "--help", "-c", "--cfg", "-i", "--info", "--dry-run"}
-_BROKEN_PIPE = 141  # exit code: as of a program that SIGPIPE has ended
+_BROKEN_PIPE = 141  # the exit code of a program that SIGPIPE has ended
 
 
 def main() -> int:
-    """Run the command line; returns the exit code (2 for anything the user can put right)."""
+    """Run the command line; returns the exit code (2 for mistakes that the user can correct)."""
     streams.make_lenient()
     progress.log_above_the_line()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # bars of the libraries, one line a frame
+        os.environ.setdefault("TQDM_DISABLE", "1")  # else libraries' bars print a line per update
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
         signal.signal(signal.SIGTERM, interrupt)
     arguments = [one for one in sys.argv[1:] if one != "-v"]
     verbose = "-v" in sys.argv[1:]
     try:
-        code = _answer(arguments)
+        code = _dispatch(arguments)
     except UserError as error:
         if verbose:
             print(_traceback(error), file=sys.stderr)
-        _say(str(error))
+        _print_error(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") == "0":
@@ -89,29 +92,29 @@ def main() -> int:
         return 130
     except Exception as error:  # a fault of ours, or of a library
         where = "above"
-        if verbose or (file := _kept(error)) is None:
+        if verbose or (file := _save_traceback(error)) is None:
             print(_traceback(error), file=sys.stderr)
         else:
             where = f"in {file}, or shown with -v"
-        _say(f"{failure_of(error)} (where it comes from: {where})")
+        _print_error(f"{failure_of(error)} (where it comes from: {where})")
         return 1
     failure = streams.failure_of_output()
     if failure is None or code or (arguments[:1] and _is_making(arguments)):
         return code
     if failure.errno == errno.EPIPE:
         return _BROKEN_PIPE
-    _say(f"cannot write to the standard output: {failure.strerror}")
+    _print_error(f"cannot write to the standard output: {failure.strerror}")
     return 2
 
 
 def _how_to_go_on(typed: list[str]) -> str:
-    """What Ctrl-C leaves to be typed."""
+    """The part of the message after Ctrl-C that says what to type."""
     if not typed or typed[0] not in _GOING_ON or not _is_making(typed):
         return ""
     return f"; to go on: {printable(command_line(['talr', *typed]))}"
 
 
-def _answer(arguments: list[str]) -> int:
+def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP, end="")
         return 0
@@ -130,17 +133,17 @@ def _traceback(error: Exception) -> str:
     return printable_lines("".join(traceback.format_exception(error)))
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     rank = os.environ.get("RANK", "0")
     said = printable(text)  # it may hold names from files
     print(f"talr: {f'rank {rank}: ' * (rank != '0')}{said}", file=sys.stderr)
 
 
-def _kept(error: Exception) -> Path | None:
-    """The file that has the traceback now: in the run's folder if it is a run's; None: in none."""
+def _save_traceback(error: Exception) -> Path | None:
+    """Write the traceback to a file, in the run's folder if possible; None if that fails."""
     text = _traceback(error)
     with suppress(OSError):
-        if (run := run_of(error)) is not None:
+        if (run := attached_run(error)) is not None:
             (run / TRACEBACK).write_text(text, encoding="utf-8", errors="backslashreplace")
             return run / TRACEBACK
     with suppress(OSError):
@@ -167,7 +170,7 @@ def _run(command: str, arguments: list[str]) -> int:
     module = f"talr_cli.commands.{command}"
     if not _is_making([command, *arguments]):
         return importlib.import_module(module).main(arguments) or 0
-    with progress.work("starting"):  # torch and its like take seconds
+    with progress.work("starting"):  # importing torch and others takes seconds
         found = importlib.import_module(module)
     return found.main(arguments) or 0
 

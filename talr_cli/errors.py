@@ -1,4 +1,4 @@
-"""The exceptions that are printed to the user as a single line, and the one that ends a run."""
+"""The exceptions that are printed to the user as a single line, and the one for diverged runs."""
 
 import shlex
 import sysconfig
@@ -6,30 +6,30 @@ import traceback
 from importlib import metadata
 from pathlib import Path
 
-TRACEBACK = "traceback.txt"  # in a run's folder, of the exception that ended it
-_LONGEST = 300  # characters of an exception that are shown
+TRACEBACK = "traceback.txt"  # the file in a run's folder about the exception that ended it
+_LONGEST = 300  # the most characters of an exception that are shown
 _OURS = (f"{Path(__file__).parent}/", f"{sysconfig.get_path('stdlib')}/")
 _INSTALLED = {"site-packages", "dist-packages"}
 IN_USE = 75  # exit code (EX_TEMPFAIL of sysexits.h)
 
 
 class UserError(Exception):
-    """Something the user can put right: what is wrong, where, and what to do.
+    """Something that the user can correct: the message says what is wrong, where, and what to do.
 
-    The command line prints the message as one line and exits with its code; no traceback.
+    The command line prints the message as one line, without traceback, and exits with its code.
     """
 
     exit_code = 2
 
 
 class InUseError(UserError):
-    """Another process makes this run: a sweep waits for it."""
+    """Another process is making this run; a sweep waits for it."""
 
     exit_code = IN_USE
 
 
 class DivergedError(Exception):
-    """Training has left the finite numbers, or what makes sense; recorded as the run's state."""
+    """The training has diverged: a loss, gradient or weight is not finite or much too large."""
 
 
 def in_checkout() -> bool:
@@ -37,10 +37,10 @@ def in_checkout() -> bool:
     return (Path(__file__).parents[1] / "pyproject.toml").is_file()
 
 
-def install(extra: str) -> str:
-    """What is typed to have what only some need: in a checkout the extra, elsewhere its packages.
+def install_command(extra: str) -> str:
+    """The command that installs the packages of one of talr's extras.
 
-    talr is on no package index: an extra of it can be named where its files are, and only there.
+    In a checkout it names the extra, elsewhere its packages, as talr is not on a package index.
     """
     if in_checkout():
         return f"pip install -e '.[{extra}]'"
@@ -56,26 +56,23 @@ def install(extra: str) -> str:
 
 
 def reason_of(error: BaseException, most: int | None = None) -> str:
-    """What an exception says in one line of at most so many characters, or else its name."""
+    """An exception's message as one line of at most `most` characters; its class if it has none."""
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
 def kind_and_reason(error: BaseException) -> str:
-    """`ValueError: what it says` in one line."""
+    """`ValueError: its message` in one line."""
     said = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
     return said if len(said) <= _LONGEST else f"{said[:_LONGEST]} ..."
 
 
 def failure_of(error: BaseException) -> str:
-    """What code of the user's raised, in one line: `KIND: message at FILE:LINE`."""
+    """What the user's code raised, in one line: `KIND: message at FILE:LINE`."""
     return kind_and_reason(error) + place_of(error)
 
 
 def place_of(error: BaseException) -> str:
-    """` at FILE:LINE`, the innermost line of the user's own code; empty where there is none.
-
-    That of an installed package counts where it was called by talr itself.
-    """
+    """` at FILE:LINE`, the innermost line of the user's own code; empty if there is none."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" at {error.filename}:{error.lineno}"
     frames = [
@@ -89,12 +86,12 @@ def place_of(error: BaseException) -> str:
     return f" at {own[-1].filename}:{own[-1].lineno}"
 
 
-def of_run(error: Exception, folder: Path) -> None:
-    """Let an exception know in which run it ended: its traceback belongs there."""
+def attach_run(error: Exception, folder: Path) -> None:
+    """Note on an exception which run's folder its traceback should be written to."""
     vars(error)["run"] = folder
 
 
-def run_of(error: Exception) -> Path | None:
-    """The folder of the run that it ended, if it was in one."""
+def attached_run(error: Exception) -> Path | None:
+    """The folder that `attach_run` has noted, if any."""
     folder = vars(error).get("run")
     return folder if isinstance(folder, Path) else None

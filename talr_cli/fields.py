@@ -1,8 +1,8 @@
-"""What a config value may be and means, said once, where it is declared.
+"""Declares config values: their meaning, range and part in a run's identity, in one place.
 
-A config is made of dataclasses that stand in the rooms that read them. Each of their fields comes
-from `value` or `part`: from there come the checks, the run's identity, `--help` and docs/config.md.
-Knows dataclass fields; does not know Hydra, nor which configs there are.
+A config consists of dataclasses that are in the packages that read them. Each field is declared by
+`value` or `part`, on which checks, the run's identity, `--help` and docs/config.md are based. Knows
+dataclass fields; does not know Hydra, nor which configs there are.
 """
 
 from __future__ import annotations
@@ -18,21 +18,23 @@ from talr_cli.printable import rate_text
 from talr_cli.runs.identity import code_digest, file_digest
 from talr_cli.runs.places import files_at
 
-REQUIRED: Any = "???"  # a value that has to be given, as YAML files write it
+REQUIRED: Any = "???"  # marks a required value, as in YAML files
 _META = "talr"
 
 
 @dataclass(frozen=True)
 class About:
-    """What is known of a value; of a number the bounds, with `above` and `below` left out.
+    """The declaration of a config value.
 
     Attributes:
         doc: What it means, with its unit, in a sentence.
-        identity: Whether it belongs to a run's identity: whether it can change the weights.
-        is_file: Whether it names a file, whose content counts for the identity and not its path.
-        is_path: Whether it names a place on disk.
-        is_part: Whether it is an object that the config names by a class.
+        above: An exclusive lower bound; `at_least` is an inclusive one.
+        below: An exclusive upper bound; `at_most` is an inclusive one.
         or_auto: Whether it may also be `auto`.
+        identity: Whether it belongs to a run's identity, because it can change the weights.
+        is_file: Whether it names a file, whose content counts for the identity, not its path.
+        is_path: Whether it names another place on disk.
+        is_part: Whether it is an object that the config names by its class.
     """
 
     doc: str
@@ -55,7 +57,7 @@ class About:
 
     @property
     def allowed(self) -> str:
-        """The choices or the range in words; empty where every value of the type will do."""
+        """The choices or the range in words; "" if any value of the type is allowed."""
         if self.choices is not None:
             return " | ".join(map(str, self.choices))
         bounds = (
@@ -107,11 +109,11 @@ def value(
     factory: Callable[[], Any] | None = None,
     **about: Any,
 ) -> Any:
-    """A field of a config dataclass.
+    """Declare a field of a config dataclass.
 
     Args:
-        factory: Makes the default, where it is a list or a mapping.
-        about: Of `About`.
+        factory: Makes the default, if it is a list or a mapping.
+        about: Attributes of `About`.
     """
     metadata = {_META: About(doc, **about)}
     if factory is not None:
@@ -120,15 +122,15 @@ def value(
 
 
 def part(doc: str, default: Any = REQUIRED, **about: Any) -> Any:
-    """A field that holds an object, which the config names by its class: a dataset, an objective.
+    """Declare a field with an object that the config names by its class, such as a dataset.
 
-    Its own fields are described in that class.
+    The object's own values are declared in that class.
     """
     return value(doc, default, is_part=True, **about)
 
 
 def about(field: dataclasses.Field[Any]) -> About:
-    """What is known of a field; of one that was declared without it, nothing."""
+    """The declaration of a field; an empty one if it has none."""
     return field.metadata.get(_META, About(""))
 
 
@@ -151,9 +153,9 @@ def problems(kind: type, values: Mapping[str, Any], prefix: str = "") -> Iterato
 
 
 def plain(settings: Any) -> Any:
-    """A config as YAML and JSON know it; a part names its class by `_target_`.
+    """A config as plain values for YAML and JSON; a part names its class by `_target_`.
 
-    An object that is no dataclass says by `as_config()` what it was made of.
+    An object that is not a dataclass returns its values by `as_config()`.
     """
     if hasattr(settings, "as_config"):
         return settings.as_config()
@@ -172,15 +174,15 @@ def plain(settings: Any) -> Any:
     return values
 
 
-def at_home(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with the `~` of their paths made the user's home."""
+def expand_home(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, with `~` in paths replaced by the user's home."""
     paths = {field.name for field in dataclasses.fields(kind) if about(field).names_a_place}
-    return {name: _at_home(one) if name in paths else one for name, one in values.items()}
+    return {name: _expand(one) if name in paths else one for name, one in values.items()}
 
 
-def _at_home(path: Any) -> Any:
+def _expand(path: Any) -> Any:
     if isinstance(path, list):
-        return [_at_home(one) for one in path]
+        return [_expand(one) for one in path]
     is_from_home = isinstance(path, str) and path.startswith("~")
     return str(Path(path).expanduser()) if is_from_home else path
 
@@ -196,9 +198,12 @@ def is_own(kind: type) -> bool:
 
 
 def identity_of(settings: Any, whole: bool = False) -> dict[str, Any]:
-    """As `plain`, of the values that belong to a run's identity, or all; files by content.
+    """The values that belong to a run's identity, as by `plain`, with files by their content.
 
-    So counts the file of a class of the user's own: what it computes is no value.
+    The file of a class of the user's own counts as well, as its code is not a config value.
+
+    Args:
+        whole: Whether to include the other values, too.
     """
     code = code_digest(type(settings))
     values: dict[str, Any] = {} if code is None else {"_code_": code}
@@ -207,7 +212,7 @@ def identity_of(settings: Any, whole: bool = False) -> dict[str, Any]:
         if not (known.identity or whole):
             continue
         if known.is_file and value is not None:
-            values[field.name] = _content(value)
+            values[field.name] = _content_digest(value)
         elif dataclasses.is_dataclass(value):
             values[field.name] = identity_of(value, whole)
             if known.is_part:
@@ -228,9 +233,9 @@ def files_of(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield from files_of(value, f"{key}.")
 
 
-def _content(value: str | list[str]) -> Any:
-    """Of a file its digest, of a folder or a pattern its files'; of anything else itself."""
+def _content_digest(value: str | list[str]) -> Any:
+    """The digest of a file, or those of a folder's or pattern's files; any other value itself."""
     if isinstance(value, list):
-        return [_content(one) for one in value]
+        return [_content_digest(one) for one in value]
     found = [f"content {file_digest(path)}" for path in files_at(value)]
     return value if not found else found[0] if Path(value).is_file() else found

@@ -1,6 +1,6 @@
-"""Ctrl-C and SIGTERM: the first asks for a clean stop, the second stops at once.
+"""Handles Ctrl-C and SIGTERM: the first asks for a clean stop, the second stops at once.
 
-Both signals mean the same everywhere. Outside `stop_requests` the first one stops at once too.
+Both signals mean the same everywhere. Outside of `stop_requests` the first also stops at once.
 """
 
 from __future__ import annotations
@@ -20,25 +20,28 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Stop:
-    """Whether a stop was asked for."""
+    """Whether a stop was requested."""
 
     requested: bool = False
 
 
 def interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
-    """A handler: what Ctrl-C does in Python."""
+    """A signal handler that raises KeyboardInterrupt, as Python does for Ctrl-C."""
     raise KeyboardInterrupt
 
 
 @contextmanager
 def stop_requests(promise: str) -> Iterator[Stop]:
-    """Inside, the first signal only sets `requested`; leaving raises KeyboardInterrupt for it.
+    """Within this context the first signal only sets `requested`.
 
-    `promise` is what the user is told then: what is still done.
+    At its end KeyboardInterrupt is raised if there was a signal.
+
+    Args:
+        promise: What the user is told after the signal: what is still done.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
-        yield stop  # signals are the main thread's
+        yield stop  # only the main thread can handle signals
         return
 
     def handle(signal_number: int, frame: FrameType | None) -> None:
@@ -47,7 +50,7 @@ def stop_requests(promise: str) -> Iterator[Stop]:
         stop.requested = True
         log.info("%s; once more stops at once", promise)
 
-    # A shell that starts a job in the background has Ctrl-C ignored for it.
+    # For a job in the background the shell ignores Ctrl-C, which must stay so.
     heard = [one for one in _STOPS if signal.getsignal(one) is not signal.SIG_IGN]
     before = {one: signal.signal(one, handle) for one in heard}
     try:

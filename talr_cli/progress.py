@@ -1,8 +1,8 @@
-"""How far the work is: whoever works says it, as one says something to a log; here it is shown.
+"""Shows the progress of the work, which any code reports here, as it would log a message.
 
-On a terminal there is one live line, elsewhere a plain line at each tenth and after a long silence.
-A file in the run's folder has the same for those who watch from outside, such as a sweep. A thread
-shows it all, twice a second: the work sets numbers, and nothing waits for a terminal.
+On a terminal there is one live line; elsewhere a plain line at every tenth and after a long
+silence. A file in the run's folder has the same for other processes, such as a sweep. A thread
+shows it twice a second: the work only sets numbers, and never waits for a terminal.
 
 Does not know what the work is, nor who watches.
 """
@@ -24,13 +24,13 @@ from typing import Any, TextIO, TypeVar
 
 from talr_cli.printable import printable, printable_lines
 
-TICK = 0.5  # seconds between looks at the work
+TICK = 0.5  # seconds between updates of what is shown
 WRITE = 2.0  # seconds between writes of the file
-HASTE = 5.0  # seconds between plain lines at the least: short work says nothing
-SILENCE = 30.0  # seconds after which a plain line is due; each time twice as long, up to LONGEST
+HASTE = 5.0  # the least seconds between plain lines; short work prints none
+SILENCE = 30.0  # seconds after which a plain line is due; doubles every time, up to LONGEST
 LONGEST = 300.0
-FILE = ".progress.tmp"  # where a kill leaves one, it goes as other temporary files do
-BAR = 20  # characters
+FILE = ".progress.tmp"  # if a kill leaves it behind, it is deleted as other temporary files are
+BAR = 20  # characters of the bar
 
 Item = TypeVar("Item")
 log = logging.getLogger(__name__)
@@ -38,13 +38,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Work:
-    """What this process is at.
+    """A piece of work of this process.
 
     Attributes:
-        total: How many items it has; 0: nobody knows.
-        done: How many of them are done, parts of one included.
-        label: What it is at within the work.
-        text: Says it all in place of the above.
+        what: Its name.
+        total: The number of its items; 0: unknown.
+        done: How many items are done, perhaps with a fraction.
+        label: What is done at the moment.
+        text: Gives the whole text to show, instead of the above.
     """
 
     what: str
@@ -56,7 +57,7 @@ class Work:
 
     def __post_init__(self) -> None:
         self.first = self.done
-        self.ranges = [(0.0, float(self.total))]  # (begin, size) of what is divided up further
+        self.ranges = [(0.0, float(self.total))]  # (begin, size) of each nested `share`
         self.said, self.pause, self.tenth = self.started, SILENCE, self._tenths()
 
     @property
@@ -65,12 +66,12 @@ class Work:
 
     @property
     def left(self) -> float | None:
-        """Seconds, by the pace so far."""
+        """The estimated seconds that are left, by the pace so far; None if nothing is done."""
         made = self.done - self.first
         return None if made <= 0 else self.seconds / made * (self.total - self.done)
 
     def line(self, width: int = 0) -> str:
-        """In words; with a bar in front where it is to fill a terminal of this `width`."""
+        """The progress as text, with a bar for a terminal if `width` is its number of columns."""
         if self.text is not None:
             return self.text()
         parts = [f"{int(self.done)}/{self.total}"] if self.total else []
@@ -98,14 +99,14 @@ class Work:
 
 
 def clock(seconds: float) -> str:
-    """0:07, 12:34, 1:02:03."""
+    """Seconds as 0:07, 12:34 or 1:02:03."""
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class _Shown:
-    """What is shown of this process."""
+    """The state of what is shown of this process."""
 
     def __init__(self) -> None:
         self.works: list[Work] = []  # the last one is shown
@@ -126,7 +127,7 @@ class _Shown:
             self._thread.start()
 
     def end(self, work: Work) -> None:
-        if work in self.works:  # one that was left open ends with what it is part of
+        if work in self.works:  # unfinished work within it ends, too
             del self.works[self.works.index(work) :]
         if not self.works and self._thread is not None:
             self._end.set()
@@ -149,7 +150,7 @@ class _Shown:
         if is_live():
             self.draw(work)
         elif work.plain_is_due():
-            log.info("%s", work.line())  # not under the lock: a log has one of its own
+            log.info("%s", work.line())  # without our lock, as logging has its own
 
     def draw(self, work: Work) -> None:
         width = shutil.get_terminal_size().columns
@@ -169,7 +170,7 @@ class _Shown:
                 self._is_drawn = False
 
     def _others_draw(self) -> bool:
-        """Whether a library has a bar on the terminal now, such as one of a download."""
+        """Whether a library shows a bar now, such as that of a download."""
         bars = sys.modules.get("tqdm.std")
         return bars is not None and any(not one.disable for one in list(bars.tqdm._instances))
 
@@ -183,21 +184,21 @@ def is_live() -> bool:
 
 
 def be_quiet() -> None:
-    """Show nothing of the work from now on, and of what is logged the warnings only."""
+    """Show no progress from now on, and log only warnings."""
     _shown.quiet = True
     logging.getLogger("talr_cli").setLevel(logging.WARNING)
     os.environ["TQDM_DISABLE"] = "1"  # bars of the libraries
 
 
 class _AsText(logging.Formatter):
-    """Messages hold names and rows of others: what they would do to a terminal is spelt out."""
+    """Escapes control characters, as messages may contain names and rows from files."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable_lines(super().format(record))
 
 
 class _AboveTheLine(logging.StreamHandler[TextIO]):
-    """A message takes the place of the live line, which comes back below it."""
+    """Prints a message in the place of the live line, which reappears below it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         with line_cleared():
@@ -205,7 +206,7 @@ class _AboveTheLine(logging.StreamHandler[TextIO]):
 
 
 def log_above_the_line() -> None:
-    """Show what is logged in this process: of talr the notices too, of libraries the warnings."""
+    """Set up logging: talr's messages from INFO on, those of libraries from WARNING on."""
     handler = _AboveTheLine(sys.stderr)
     handler.setFormatter(_AsText())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
@@ -213,8 +214,8 @@ def log_above_the_line() -> None:
 
 
 @contextmanager
-def elsewhere() -> Iterator[bool]:
-    """Inside, another process has the terminal; yields whether it is to be quiet, as this is."""
+def shown_by_another_process() -> Iterator[bool]:
+    """Leave the terminal to another process for a while; yields whether that should be quiet."""
     _shown.is_elsewhere = True
     _shown.clear()
     try:
@@ -225,7 +226,7 @@ def elsewhere() -> Iterator[bool]:
 
 @contextmanager
 def line_cleared() -> Iterator[None]:
-    """Inside, the terminal's line is free for a message; the live line comes back by itself."""
+    """Clear the live line for a message; it reappears by itself."""
     with _shown.lock:
         _shown.clear()
         yield
@@ -233,7 +234,7 @@ def line_cleared() -> Iterator[None]:
 
 @contextmanager
 def in_folder(folder: Path) -> Iterator[None]:
-    """Inside, what is done is written there too, for those who watch from outside."""
+    """Within this context the progress is also written to `folder`, for other processes."""
     before, _shown.folder = _shown.folder, folder
     try:
         yield
@@ -247,8 +248,8 @@ def in_folder(folder: Path) -> Iterator[None]:
 def work(
     what: str, total: int = 0, done: float = 0.0, text: Callable[[], str] | None = None
 ) -> Iterator[Work]:
-    """Inside, this is what the process is at; what it was at before waits meanwhile."""
-    with _at(Work(what, total, done, text=text)) as own:
+    """Show this work within the context, instead of the work around it."""
+    with _working_on(Work(what, total, done, text=text)) as own:
         yield own
     if total and text is None and not _shown.quiet and os.environ.get("RANK", "0") == "0":
         parts = [f"{int(own.done)}/{total}", own.label, clock(own.seconds)]
@@ -256,15 +257,15 @@ def work(
 
 
 def each(what: str, items: Sequence[Item]) -> Iterator[Item]:
-    """The items; meanwhile they are what the process is at."""
-    with _at(Work(what, len(items))) as own:
+    """Iterate over the items and show that as work."""
+    with _working_on(Work(what, len(items))) as own:
         for item in items:
             yield item
             own.done += 1
 
 
 @contextmanager
-def _at(own: Work) -> Iterator[Work]:
+def _working_on(own: Work) -> Iterator[Work]:
     _shown.begin(own)
     try:
         yield own
@@ -274,9 +275,11 @@ def _at(own: Work) -> Iterator[Work]:
 
 @contextmanager
 def share(part: float, of: float | None = None, label: str | None = None) -> Iterator[None]:
-    """Inside, `part` of the `of` parts of the innermost share is done; without work, nothing is.
+    """Within this context, `part` out of `of` of the enclosing share is done.
 
-    Without `of`, so many items of the work are done.
+    Args:
+        of: The size of the enclosing share; None: `part` is a number of items of the work.
+        label: What is shown meanwhile.
     """
     if not _shown.works:
         yield
@@ -290,14 +293,14 @@ def share(part: float, of: float | None = None, label: str | None = None) -> Ite
         yield
         own.done = begin + own.ranges[-1][1]
     except BaseException:
-        own.done = begin  # it may be tried again, with fewer rows at once
+        own.done = begin  # the caller may try again, with a smaller batch
         raise
     finally:
         own.ranges.pop()
 
 
 def reach(fraction: float) -> None:
-    """So much of the innermost share is done."""
+    """Report that this fraction of the innermost share is done."""
     if _shown.works:
         own = _shown.works[-1]
         begin, size = own.ranges[-1]
@@ -305,13 +308,10 @@ def reach(fraction: float) -> None:
 
 
 def read(folder: Path, since: float = 0.0) -> dict[str, Any] | None:
-    """What the process that works in `folder` has written there last; None where there is nothing.
+    """{what, label, done, total, left (seconds or None)}, as last written to `folder`; else None.
 
     Args:
-        since: Seconds of the clock; what is older is of another process, which was killed.
-
-    Returns:
-        what, label, done, total, and left, in seconds or None.
+        since: A time of the clock; an older file is of an earlier process that was killed.
     """
     try:
         if not (folder / FILE).is_file() or (folder / FILE).stat().st_mtime < since:
@@ -330,7 +330,7 @@ def read(folder: Path, since: float = 0.0) -> dict[str, Any] | None:
 
 
 def _write(path: Path, work: Work) -> None:
-    """Whole or not at all, but not forced to the disk: it is old in two seconds."""
+    """Write the file atomically, but without fsync, as it is outdated in two seconds."""
     content = {
         "what": work.what,
         "label": work.label,
@@ -341,9 +341,9 @@ def _write(path: Path, work: Work) -> None:
     temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
     try:
         temporary.unlink(missing_ok=True)
-        with temporary.open("x", encoding="utf-8") as file:  # never through a link of others
+        with temporary.open("x", encoding="utf-8") as file:  # "x" never follows a link
             file.write(json.dumps(content))
         temporary.replace(path)
     except OSError:
-        with suppress(OSError):  # a full disk or a folder that is gone: nobody watches then
+        with suppress(OSError):  # the disk is full or the folder was deleted
             temporary.unlink(missing_ok=True)

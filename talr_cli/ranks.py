@@ -1,8 +1,8 @@
-"""The processes (ranks) of one run: started, connected, and let go at the end.
+"""The processes (ranks) of a run: starts, connects and disconnects them.
 
-Each rank runs `talr train` or `talr eval` itself, whether it was started here, by torchrun or by
-`accelerate launch`. Rank 0 owns the run: it alone locks, writes and tracks. The others hear from it
-what there is to do. Knows nothing about models or data.
+Each rank runs `talr train` or `talr eval`, whether it was started here, by torchrun or by
+`accelerate launch`. Rank 0 owns the run: only it locks, writes and tracks, and it orders the others
+what to do. Knows nothing about models or data.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from talr_cli.fields import value
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DEVICE = "auto: a CUDA GPU, or mps on an Apple machine, where there is one; else the CPU"
-# A rank that dies takes the others along at once; this is for one that downloads a large model.
+# How long ranks wait for each other, as one may download a large model. If one dies, the others end
+# at once anyway.
 PATIENCE = timedelta(hours=3)
 FAREWELL_SECONDS = 10
 STOPPING_SECONDS = 120  # to finish a step and write a checkpoint
@@ -45,12 +46,12 @@ class DistributedConfig:
 
 
 def world_size() -> int:
-    """How many ranks make this run together."""
+    """The number of ranks of this run."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
-    """The number of this one, from 0."""
+    """The number of this rank, from 0."""
     return int(os.environ.get("RANK", "0"))
 
 
@@ -60,12 +61,16 @@ def is_main() -> bool:
 
 
 def is_sharded(distributed: DistributedConfig) -> bool:
-    """Whether the ranks split the model up between them."""
+    """Whether the model is sharded among the ranks."""
     return world_size() > 1 and distributed.strategy == "fsdp2"
 
 
 def missing_ranks(distributed: DistributedConfig, device: str) -> int:
-    """How many processes this run needs that nobody has started yet; 0 to go on in this one."""
+    """How many processes have to be started for this run; 0 if this process can go on.
+
+    Raises:
+        UserError: There are fewer GPUs than processes, or none for which to start any.
+    """
     wanted = distributed.processes
     if world_size() > 1 or wanted == 1:
         return 0
@@ -83,7 +88,7 @@ def missing_ranks(distributed: DistributedConfig, device: str) -> int:
     return wanted if wanted > 1 else 0
 
 
-def start(command: str, arguments: Sequence[str], processes: int) -> None:
+def start_ranks(command: str, arguments: Sequence[str], processes: int) -> None:
     """Run `talr COMMAND` with these arguments as so many ranks on this machine, to their end.
 
     Raises:
@@ -119,10 +124,10 @@ def per_rank(batch: int, micro_batch: int | None, ranks: int) -> tuple[int, int]
 
     Args:
         batch: Sequences per optimizer step, over all ranks.
-        micro_batch: What the first of the results is to be; None: as many as there are.
+        micro_batch: Sequences per forward pass of a rank; None: all of its share.
 
     Raises:
-        UserError: The batch cannot be cut up so.
+        UserError: The batch cannot be divided like that.
     """
     micro = micro_batch or max(1, batch // ranks)
     if batch % (ranks * micro):
@@ -135,7 +140,7 @@ def per_rank(batch: int, micro_batch: int | None, ranks: int) -> tuple[int, int]
 
 
 def connect(device: str) -> None:
-    """Join the other ranks and take this one's GPU; nothing to do for the only process."""
+    """Connect to the other ranks and select this rank's GPU; a single process does nothing."""
     if world_size() > 1:
         from accelerate import PartialState
 
@@ -147,7 +152,7 @@ def connect(device: str) -> None:
 
 @contextmanager
 def ended_by_main() -> Iterator[None]:
-    """Inside, the other ranks end without a word when rank 0 has ended: it has said why."""
+    """Let the other ranks exit silently if rank 0 has ended, which has printed the reason."""
     if is_main():
         yield
         return
@@ -158,13 +163,13 @@ def ended_by_main() -> Iterator[None]:
     except RuntimeError as error:
         if not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
             raise
-        time.sleep(FAREWELL_SECONDS)  # rank 0 is to end first, so that its exit code counts
+        time.sleep(FAREWELL_SECONDS)  # rank 0 must exit first, so that its exit code counts
         raise SystemExit(1) from None
 
 
 @contextmanager
 def one_per_node_first() -> Iterator[None]:
-    """What is inside is done by one rank of each machine, then by the others, who find it done."""
+    """Let one rank of each machine do something first; the others then find it done."""
     if world_size() == 1:
         yield
         return
@@ -174,8 +179,8 @@ def one_per_node_first() -> Iterator[None]:
         yield
 
 
-def agree(value: Any, what: str) -> None:
-    """Refuse to go on unless `value` is the same on all ranks. All ranks must call."""
+def require_agreement(value: Any, what: str) -> None:
+    """Raise UserError unless `value` is the same on all ranks. All ranks must call."""
     if len(set(gather([value]))) > 1:
         raise UserError(f"the processes of this run differ in {what}: {value} and others")
 
@@ -190,12 +195,12 @@ def broadcast(value: Any = None) -> Any:
 
 
 def orders() -> Iterator[Any]:
-    """What rank 0 broadcasts, up to None: for the other ranks, between what all of them do."""
+    """What rank 0 broadcasts, until None; for the other ranks."""
     return iter(broadcast, None)
 
 
 def gather(values: list[Any]) -> list[Any]:
-    """The values of all ranks, those of rank 0 first. All ranks must call."""
+    """The values of all ranks, in the order of ranks. All ranks must call."""
     if world_size() == 1:
         return values
     from accelerate.utils import gather_object
@@ -204,7 +209,7 @@ def gather(values: list[Any]) -> list[Any]:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether it is true on any rank. All ranks must call."""
+    """Whether `flag` is true on any rank. All ranks must call."""
     if world_size() == 1:
         return flag
     import torch
@@ -215,8 +220,8 @@ def any_of(flag: bool) -> bool:
     return bool(count)
 
 
-def leave() -> None:
-    """The end of what the ranks do together, of the others' `orders` too. All ranks must call."""
+def disconnect() -> None:
+    """Disconnect, which also ends the `orders` of the other ranks. All ranks must call."""
     if world_size() > 1:
         import torch
 

@@ -1,7 +1,7 @@
-"""Standard output and error as commands may rely on them: writing there never fails.
+"""Standard output and error to which writing never fails.
 
-A reader that went away (`| head`), a closed or full device, an encoding without the character:
-none of these ends a training. What went wrong is remembered for the exit code.
+A closed pipe (`| head`), a closed or full device, or an encoding without a character must not end a
+training. What went wrong is remembered for the exit code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 
 class Lenient(io.FileIO):
-    """A file whose writes never fail; from the first failure on they go nowhere."""
+    """A file whose writes never fail; after the first failure they are discarded."""
 
     failure: OSError | None = None
 
@@ -30,16 +30,16 @@ class Lenient(io.FileIO):
                 break
             if written is not None:
                 return written
-            select.select([], [self], [])  # another program made the device non-blocking
+            select.select([], [self], [])  # another program has made the device non-blocking
         return size
 
 
 def make_lenient() -> None:
-    """Put lenient streams in the place of Python's own; those that a caller put in stay."""
+    """Replace Python's own streams by lenient ones; streams that a caller has set stay."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
-        except OSError:  # closed: the next file to be opened would get its number, and our prints
+        except OSError:  # closed: the next opened file would get its number, and our output
             os.open(os.devnull, os.O_RDWR)
     for number, name in ((1, "stdout"), (2, "stderr")):
         before = getattr(sys, name)
@@ -47,17 +47,17 @@ def make_lenient() -> None:
             setattr(sys, name, _lenient(number, before))
 
 
-def width() -> int | None:
-    """Characters in a line of the terminal that the standard output is; None where it is none."""
+def terminal_width() -> int | None:
+    """The characters per line of the terminal; None if standard output is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def folded(line: str, hang: int = 2) -> str:
-    """A line of words as it fits the terminal, broken at blanks only; elsewhere it stays one line.
+def fold_line(line: str, hang: int = 2) -> str:
+    """Wrap a line of words to the terminal, at blanks only; without a terminal it stays one line.
 
-    Not for what is to be copied, such as a command.
+    Not for text that will be copied, such as a command.
     """
-    columns = width()
+    columns = terminal_width()
     if columns is None or len(line) <= columns:
         return line
     begin = line[: len(line) - len(line.lstrip())]
@@ -72,7 +72,7 @@ def folded(line: str, hang: int = 2) -> str:
 
 
 def failure_of_output() -> OSError | None:
-    """Flush the standard output; what has kept some of it from being written."""
+    """Flush standard output; returns the error that prevented some of it, if any."""
     try:
         sys.stdout.flush()
     except OSError as error:

@@ -66,7 +66,7 @@ def test_another_process_may_have_the_terminal_meanwhile(shown, monkeypatch):
     monkeypatch.setattr(progress, "is_live", lambda: True)
     monkeypatch.setattr(shown, "draw", drawn.append)
     with progress.work("planning"):
-        with progress.elsewhere() as quiet:
+        with progress.shown_by_another_process() as quiet:
             assert not quiet
             time.sleep(0.2)
             drawn.clear()  # of a look that had begun before

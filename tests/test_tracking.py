@@ -14,7 +14,7 @@ import pytest
 from wandb.proto import wandb_internal_pb2
 
 from talr_cli.errors import UserError
-from talr_cli.run.track import changes
+from talr_cli.run.track import score_changes
 from talr_cli.tracking.base import About, LoggerConfig, Tracker, check_installed, flat_scores
 from talr_cli.tracking.start import start_tracking
 
@@ -411,11 +411,11 @@ def test_changes_are_paired_and_there_are_none_where_runs_are_unlike():
         }
 
     base, run = scored("base", [1, 0, 0, 0]), scored("sft", [1, 1, 0, 0])
-    found = changes(base, run)
+    found = score_changes(base, run)
     assert found["change/domain"] == found["change/general/sums"] == pytest.approx(0.25)
     assert found["change/domain_stderr"] == pytest.approx(0.25)  # one of four items
-    assert changes(base, base) == changes(None, run) == {}
-    assert changes(base, scored("sft", [1, 1, 0, 0], "paper")).keys() == {
+    assert score_changes(base, base) == score_changes(None, run) == {}
+    assert score_changes(base, scored("sft", [1, 1, 0, 0], "paper")).keys() == {
         "change/domain",
         "change/domain_stderr",
         "change/general/sums",

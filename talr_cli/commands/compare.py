@@ -13,7 +13,7 @@ from talr_cli.errors import UserError
 from talr_cli.printable import printable
 from talr_cli.runs.atomic import write_text
 from talr_cli.runs.study import load_run
-from talr_cli.streams import folded, width
+from talr_cli.streams import fold_line, terminal_width
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -46,8 +46,8 @@ def compare(composed: Composed[CompareConfig]) -> None:
         if otherwise is not None:
             print(f"of one name, but {otherwise}")
         print_cells(cells)
-        print(folded(comparison.LEGEND, hang=0))
-        print(flips.as_text(flipped, config.examples, width() or flips.WIDTH), end="")
+        print(fold_line(comparison.LEGEND, hang=0))
+        print(flips.as_text(flipped, config.examples, terminal_width() or flips.WIDTH), end="")
 
     content = {
         "a": str(before[0]),

@@ -24,7 +24,7 @@ def evaluate_checkpoint(composed: Composed[EvalConfig]) -> None:
     config = composed.config
     missing = ranks.missing_ranks(config.distributed, config.device)
     if missing:
-        ranks.start("eval", composed.arguments, missing)
+        ranks.start_ranks("eval", composed.arguments, missing)
         return
     ranks.connect(config.device)
     with ranks.ended_by_main():
@@ -34,7 +34,7 @@ def evaluate_checkpoint(composed: Composed[EvalConfig]) -> None:
             show([found])
         else:
             follow_scoring(config)
-    ranks.leave()
+    ranks.disconnect()
 
 
 def evaluated(composed: Composed[EvalConfig]) -> RunDirectory:

@@ -10,7 +10,7 @@ from talr_cli.config.commands import ListConfig
 from talr_cli.config.composition import Composed
 from talr_cli.printable import printable
 from talr_cli.runs.listing import as_size, runs_in
-from talr_cli.streams import folded
+from talr_cli.streams import fold_line
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -34,7 +34,7 @@ def list_runs(composed: Composed[ListConfig]) -> None:
             print(f"{printable(study)}: {count}, {as_size(sum(one.size for one in own))}")
             print_cells(list_cells(own))
             for line in namesake_lines(own):
-                print(folded(printable(line)))
+                print(fold_line(printable(line)))
         print(f"all: {as_size(sum(one.size for one in runs))} in {config.runs_dir}")
 
     give("list", config.json, {"runs": rows_of(list_cells(runs))}, show)

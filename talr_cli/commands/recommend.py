@@ -13,7 +13,7 @@ from talr_cli.config.composition import Composed
 from talr_cli.errors import UserError
 from talr_cli.printable import printable
 from talr_cli.runs.study import scored_runs
-from talr_cli.streams import folded
+from talr_cli.streams import fold_line
 
 if TYPE_CHECKING:
     from talr_cli.report.recommend import Recommendation
@@ -57,7 +57,7 @@ def print_recommendations(composed: Composed[RecommendConfig]) -> int:
             print(f"{printable(title)}:")
             for line in as_lines(told(found, config.max_general_loss)):
                 is_command = line.startswith("export")
-                print(f"  {line}" if is_command else folded(f"  {line}", hang=9))
+                print(f"  {line}" if is_command else fold_line(f"  {line}", hang=9))
 
     made = {title: one for title, one in groups.items() if not isinstance(one, NothingWithin)}
     content = {

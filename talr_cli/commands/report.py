@@ -13,7 +13,7 @@ from talr_cli.config.commands import ReportConfig
 from talr_cli.config.composition import Composed
 from talr_cli.printable import printable
 from talr_cli.runs.study import scored_runs, study_path
-from talr_cli.streams import folded
+from talr_cli.streams import fold_line
 
 if TYPE_CHECKING:
     from talr_cli.report.study_report import Report, Shipping
@@ -66,7 +66,7 @@ def show_report(
 
     def show() -> None:
         for line in headlines:
-            print(folded(printable(line)))
+            print(fold_line(printable(line)))
         _print_runs(groups, cells, made.page.parent / "table.md")
         for line in [*left_out, *stale_lines(runs)]:
             print(line)
@@ -123,7 +123,7 @@ def _print_runs(groups: Sequence[Group], cells: Cells, file: Path) -> None:
     fewer, said = fewer_cells(groups, MOST)
     print_cells(fewer)
     said = f"; {said}" if said else ""
-    print(folded(f"seeds averaged{said}; all {len(cells.rows)} runs: {file}"))
+    print(fold_line(f"seeds averaged{said}; all {len(cells.rows)} runs: {file}"))
 
 
 def _print_lost(title: str, chosen: Shipping, of_one: Cells) -> None:
@@ -135,5 +135,5 @@ def _print_lost(title: str, chosen: Shipping, of_one: Cells) -> None:
     what = "the nearest to one to ship" if nearest else "the run to ship"
     said = f"{title}, {chosen.run[0].name} ({what}) against the base model"
     print()
-    print(folded(printable(f"which abilities were lost: {said}")))
+    print(fold_line(printable(f"which abilities were lost: {said}")))
     print_cells(of_one)

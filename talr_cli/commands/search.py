@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from talr_cli import progress
 from talr_cli.config import composition
 from talr_cli.config.commands import SearchConfig
-from talr_cli.errors import UserError, install
+from talr_cli.errors import UserError, install_command
 from talr_cli.interruption import stop_requests
 from talr_cli.printable import printable
 from talr_cli.runs.to_type import study_command
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     options, config_dir = typed.options, typed.config_dir
     if importlib.util.find_spec("optuna") is None:
-        raise UserError(f"talr search needs Optuna: {install('optuna')}")
+        raise UserError(f"talr search needs Optuna: {install_command('optuna')}")
     if options.quiet:
         progress.be_quiet()
     with progress.work("planning"):

@@ -17,7 +17,7 @@ from talr_cli.runs.listing import Found, as_size, find_run
 from talr_cli.runs.samples import read_samples
 from talr_cli.runs.study import load_beside, made_by
 from talr_cli.runs.to_type import study_command
-from talr_cli.streams import folded
+from talr_cli.streams import fold_line
 
 if TYPE_CHECKING:
     from talr_cli.report.tables.listing import Listed
@@ -86,14 +86,14 @@ def _print(
         print(f"made by  {command}")
     print("\nvalues that differ from the defaults" + ("" if values else ": none"))
     for key, (now, usual) in values.items():
-        print(folded(f"  {printable(f'{key}={shown(now)}')}  ({printable(shown(usual))})"))
+        print(fold_line(f"  {printable(f'{key}={shown(now)}')}  ({printable(shown(usual))})"))
     print("\nscores" + ("" if one.results else ": none yet"))
     if one.results is not None:
         print_cells(results_cells(_beside_base(one)))
         for line in task_lines(one.results["general"] or {}):
             print(printable(line))
     for line in _answer_lines(answers):
-        print(folded(line, hang=8))
+        print(fold_line(line, hang=8))
     print("\nfiles")
     for name, size in one.parts.items():
         print(f"  {printable(name):18} {as_size(size):>9}")

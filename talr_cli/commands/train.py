@@ -11,10 +11,10 @@ from talr_cli.config.composition import Composed
 from talr_cli.data.encoding import digest
 from talr_cli.report.show import show
 from talr_cli.run.config import TrainConfig
-from talr_cli.run.make import average, follow, training_of
-from talr_cli.run.prepare import Run, beside, prepare
-from talr_cli.run.variants import along, is_merged, of_alpha, warn_of_unused, without_merge
-from talr_cli.run.whole import is_done, lacks_weights, run_to_end
+from talr_cli.run.execute import is_done, lacks_weights, run_to_end
+from talr_cli.run.make import follow_training, make_by_averaging, make_by_training
+from talr_cli.run.prepare import Run, prepare, prepare_variant
+from talr_cli.run.variants import is_merged, points_along, warn_of_unused, with_alpha, without_merge
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.sweep.grid import base_command
 
@@ -45,23 +45,23 @@ def trained(composed: Composed[TrainConfig]) -> list[RunDirectory]:
     if missing:
         # refuses a batch that cannot be cut up
         ranks.per_rank(trainer.batch_size, trainer.rows_at_once, missing)
-        ranks.start("train", composed.arguments, missing)
+        ranks.start_ranks("train", composed.arguments, missing)
         return made
     ranks.connect(wanted.device)
     with ranks.ended_by_main(), progress.work("talr train"):
         warn_of_unused(wanted)
-        tuned = along(without_merge(wanted) if is_merged(wanted) else wanted)
+        tuned = points_along(without_merge(wanted) if is_merged(wanted) else wanted)
         with ranks.one_per_node_first():
             run = prepare(tuned[-1], composed.arguments)
-        ranks.agree(run.identity, "what is to be trained")
+        ranks.require_agreement(run.identity, "what is to be trained")
         if ranks.world_size() > 1:
-            ranks.agree(digest([*run.rows, *run.general, *run.validation]), _ROWS)
-        runs = [*(beside(run, config) for config in tuned[:-1]), run]
+            ranks.require_agreement(digest([*run.rows, *run.general, *run.validation]), _ROWS)
+        runs = [*(prepare_variant(run, config) for config in tuned[:-1]), run]
         if ranks.is_main():
-            made = _run(runs, along(wanted))
+            made = _run(runs, points_along(wanted))
         else:
-            follow(runs)
-    ranks.leave()
+            follow_training(runs)
+    ranks.disconnect()
     return made
 
 
@@ -74,17 +74,17 @@ def _run(runs: Sequence[Run], wanted: Sequence[TrainConfig]) -> list[RunDirector
                 "weights along the way were not kept: training again up to %g of the steps",
                 to_train[-1].config.at,
             )
-        run_to_end(to_train[-1], training_of(to_train[:-1]), to_train[:-1])
+        run_to_end(to_train[-1], make_by_training(to_train[:-1]), to_train[:-1])
     made = []
     for run, config in zip(runs, wanted, strict=True):
         if any(run is one for one in to_train) and is_done(run.config, run.directory):
             tuned = run.directory  # made just now
         else:
-            tuned = run_to_end(run, training_of())
+            tuned = run_to_end(run, make_by_training())
         if config.merge is None or not is_merged(config):
             made.append(tuned)
             continue
         for alpha in config.merge.alphas:
-            averaged = beside(run, of_alpha(config, alpha))
-            made.append(run_to_end(averaged, average(tuned, alpha)))
+            averaged = prepare_variant(run, with_alpha(config, alpha))
+            made.append(run_to_end(averaged, make_by_averaging(tuned, alpha)))
     return made

@@ -150,4 +150,4 @@ def _indented(text: str, column: int) -> list[str]:
 
 
 def _width() -> int:
-    return min(LONGEST, streams.width() or LONGEST)
+    return min(LONGEST, streams.terminal_width() or LONGEST)

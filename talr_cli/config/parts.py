@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from talr_cli.config.mistakes import nearest
 from talr_cli.data.base import Dataset
 from talr_cli.errors import UserError, failure_of
-from talr_cli.fields import at_home, problems
+from talr_cli.fields import expand_home, problems
 from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
 from talr_cli.methods.checks import check_merge
 from talr_cli.methods.optimizers import Optimizer
@@ -87,7 +87,7 @@ def _made(key: str, kind: type, given: Mapping[str, Any]) -> tuple[Any, list[str
     for name, one in objects.items():
         container[name] = _user_object(f"{key}.{name}", one)
     try:
-        part = kind(**at_home(kind, container))
+        part = kind(**expand_home(kind, container))
         lines = _missing_lines(part, KINDS[key])
         if key == "merge" and not lines:
             check_merge(part)

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from talr_cli.config.composition import Composed
 from talr_cli.config.typed import build, own_names
 from talr_cli.errors import UserError
-from talr_cli.fields import at_home, identity_of
+from talr_cli.fields import expand_home, identity_of
 from talr_cli.models.checkpoints import find_run
 from talr_cli.models.config import ModelConfig
 from talr_cli.runs.run_directory import RunDirectory
@@ -94,7 +94,7 @@ def _asked_alike(run: RunDirectory, model: Mapping[str, Any], stored: Mapping[st
     """Whether prompts are worded as the run's: by its template, with its values, on its day."""
     template = model["chat_template"]
     one, other = (
-        identity_of(ModelConfig(**at_home(ModelConfig, {**values, "chat_template": None})))
+        identity_of(ModelConfig(**expand_home(ModelConfig, {**values, "chat_template": None})))
         for values in (model, stored)
     )
     return one == other and (template is None or _is_saved(run, Path(template).expanduser()))

@@ -16,7 +16,7 @@ from talr_cli.config.commands import COMMANDS
 from talr_cli.config.mistakes import nearest
 from talr_cli.config.parts import make
 from talr_cli.errors import UserError
-from talr_cli.fields import about, at_home, problems
+from talr_cli.fields import about, expand_home, problems
 
 
 def schema(kind: type) -> type:
@@ -119,7 +119,7 @@ def _build(
     if len(found) > before:
         return None
     try:
-        return kind(**built, **at_home(kind, plain))
+        return kind(**built, **expand_home(kind, plain))
     except UserError as error:  # values that do not go together
         found.append(str(error))
         return None

@@ -10,7 +10,7 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from talr_cli.errors import UserError, install
+from talr_cli.errors import UserError, install_command
 from talr_cli.fields import value
 
 _DECAY: dict[str, Any] = {
@@ -81,7 +81,7 @@ class Optimizer:
         """
         name = self.choice or type(self).__name__.lower()
         if self.needs is not None and importlib.util.find_spec(self.needs) is None:
-            raise UserError(f"optimizer={name} needs {self.needs}: {install(self.extra)}")
+            raise UserError(f"optimizer={name} needs {self.needs}: {install_command(self.extra)}")
         if sharded and not self.supports_fsdp2:
             raise UserError(
                 f"optimizer={name} does not go with distributed=fsdp2: use distributed=ddp or "

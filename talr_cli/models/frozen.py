@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from talr_cli.errors import UserError, install
+from talr_cli.errors import UserError, install_command
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.loading import load_model
 from talr_cli.models.sources import ModelSource
@@ -27,7 +27,7 @@ def check_base_dtype(base_dtype: str, sharded: bool) -> None:
     if base_dtype != "nf4":
         return
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError(f"adapter.base_dtype=nf4 needs bitsandbytes: {install('bnb')}")
+        raise UserError(f"adapter.base_dtype=nf4 needs bitsandbytes: {install_command('bnb')}")
     if sharded:
         raise UserError(
             "adapter.base_dtype=nf4 does not go with distributed=fsdp2: use distributed=ddp, or "

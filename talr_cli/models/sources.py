@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from talr_cli.errors import UserError, install, reason_of
+from talr_cli.errors import UserError, install_command, reason_of
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.other_formats import suggest_hub_id, why_no_checkpoint
 from talr_cli.runs import manifest
@@ -245,7 +245,7 @@ def _convert_gguf(gguf: Path, folder: Path, source: dict[str, str]) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if importlib.util.find_spec("gguf") is None:
-        raise UserError(f"reading a GGUF model needs the package gguf: {install('demo')}")
+        raise UserError(f"reading a GGUF model needs the package gguf: {install_command('demo')}")
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
     # transformers refuses to save a model that it still takes for a quantized one.

@@ -1,4 +1,7 @@
-"""Scores any checkpoint: of a run, an adapter, from the hub, or the base model itself."""
+"""Scores any checkpoint: that of a run, an adapter, one of the hub, or the base model itself.
+
+Knows where the scores go and when they exist already; `score.py` scores.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import Any
 from talr_cli import progress, ranks
 from talr_cli.data.loading import load_test
 from talr_cli.data.rendering import Renderer, load_renderer
-from talr_cli.errors import of_run
+from talr_cli.errors import attach_run
 from talr_cli.evaluation.self_score import check_prompts
 from talr_cli.fields import plain
 from talr_cli.models.adapter import full_model_source
@@ -24,9 +27,9 @@ from talr_cli.models.sources import ModelSource, resolve_model
 from talr_cli.run import record
 from talr_cli.run.config import EvalConfig
 from talr_cli.run.identity import identity
-from talr_cli.run.record import Made
+from talr_cli.run.record import ModelInfo
 from talr_cli.run.score import score
-from talr_cli.run.track import track
+from talr_cli.run.track import start_tracker
 from talr_cli.runs.listing import place_of
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.samples import read_samples
@@ -47,7 +50,7 @@ class OwnRun:
     """
 
     directory: RunDirectory
-    made: Made
+    made: ModelInfo
     runs_dir: Path
     study: str
     model: str
@@ -56,12 +59,13 @@ class OwnRun:
 def score_checkpoint(
     config: EvalConfig, overrides: Sequence[str], run: OwnRun | None = None
 ) -> RunDirectory:
-    """Score `config.ckpt`; the directory with the scores.
+    """Score `config.ckpt`; returns the directory with the scores.
 
     Args:
         overrides: What the user typed, --config-dir included.
         run: The run whose model is scored on its own data, so that the scores go into its
-            directory; None: they go into one of their own, and it is named by its path alone.
+            directory; None: they go into a directory of their own, and the model is named by its
+            path.
 
     Raises:
         UserError: Something is missing or does not fit; nothing is written then.
@@ -89,9 +93,9 @@ def score_checkpoint(
     if run is not None:
         model = replace(config.model, name=run.model)
         config = replace(config, runs_dir=str(run.runs_dir), study=run.study, model=model)
-    directory, made = _place(config, identity(config, fingerprint), run)
+    directory, made = _choose_directory(config, identity(config, fingerprint), run)
     is_own = run is None or directory is not run.directory
-    if _found(config, directory, base):
+    if _has_scores(config, directory, base):
         return directory
     if not is_own:
         record.warn_of_replaced(config, directory)
@@ -119,43 +123,47 @@ def score_checkpoint(
         device=device,
     )
     with directory.lock(), progress.in_folder(directory.path):
-        if not _found(config, directory, base):  # by another process, meanwhile
+        if not _has_scores(config, directory, base):  # by another process, meanwhile
             log.info("checkpoint: %s", source.origin)
             if is_own:
                 directory.prepare(plain(config), overrides, made.identity)
-            results = _scored(scoring, directory, is_own)
+            results = _score_or_record_failure(scoring, directory, is_own)
             answers = read_samples(directory.samples, "domain")
-            track(config, directory, made.identity).finish(results, samples=answers)
+            start_tracker(config, directory, made.identity).finish(results, samples=answers)
     return directory
 
 
-def _scored(scoring: Callable[[], Results], directory: RunDirectory, is_own: bool) -> Results:
-    """Score; a failure is kept in a directory of the scores' own, not in that of a trained run."""
+def _score_or_record_failure(
+    scoring: Callable[[], Results], directory: RunDirectory, is_own: bool
+) -> Results:
+    """Score; a failure is recorded if the directory is the scores' own, not a trained run's."""
     try:
         return scoring()
     except Exception as error:
         if is_own:
             directory.write_status("failed", traceback.format_exc())
-        of_run(error, directory.path)
+        attach_run(error, directory.path)
         raise
 
 
-def _place(config: EvalConfig, own_id: str, run: OwnRun | None) -> tuple[RunDirectory, Made]:
-    """(the directory of the scores, what they are of): the run's, or a directory of their own."""
+def _choose_directory(
+    config: EvalConfig, own_id: str, run: OwnRun | None
+) -> tuple[RunDirectory, ModelInfo]:
+    """(the directory of the scores, which model they are of)."""
     name = checkpoint_name(config.ckpt)
     if run is None or config.apart:
-        directory, made = own_directory(config, own_id, name), Made(own_id, name)
+        directory, made = own_directory(config, own_id, name), ModelInfo(own_id, name)
     else:
         directory, made = run.directory, run.made
     if record.would_replace_fuller(config, directory):
         log.info("the scores in %s are of more items and stay as they are", directory.path)
         name = f"{name}-limit{config.suite.limit or config.domain.limit}"
-        directory, made = own_directory(config, own_id, name), Made(own_id, name)
+        directory, made = own_directory(config, own_id, name), ModelInfo(own_id, name)
     return directory, made
 
 
-def _found(config: EvalConfig, directory: RunDirectory, base: ModelSource) -> bool:
-    """Whether the wanted scores are there already; if so, says it."""
+def _has_scores(config: EvalConfig, directory: RunDirectory, base: ModelSource) -> bool:
+    """Whether the wanted scores exist already, which is then logged."""
     found = record.is_scored(config, directory) and record.is_based_on(base, directory)
     if found:
         log.info("found these scores: %s", directory.results)
@@ -188,7 +196,7 @@ def _has_base(
 
 
 def follow_scoring(config: EvalConfig) -> None:
-    """What the other ranks do: compute their share of what rank 0 orders."""
+    """On the other ranks: answer their share of what rank 0 orders."""
     from talr_cli.evaluation.data_parallel import Follower
     from talr_cli.evaluation.evaluate import load_to_score
 
@@ -198,7 +206,7 @@ def follow_scoring(config: EvalConfig) -> None:
 
 
 def own_directory(config: EvalConfig, own_id: str, name: str) -> RunDirectory:
-    """The directory of a checkpoint's scores that do not go into that of its run."""
+    """The directory for scores that do not go into the directory of a run."""
     return RunDirectory.for_run(
         Path(config.runs_dir),
         study=config.study,
@@ -212,14 +220,14 @@ def own_directory(config: EvalConfig, own_id: str, name: str) -> RunDirectory:
 
 
 def own_run(run: RunDirectory, stored: Mapping[str, Any], runs_dir: str) -> OwnRun:
-    """What a run's model is, by its config, and which study it is of, by where it lies.
+    """Which model a run's is, by its config, and its study, by where the run's directory is.
 
     Args:
-        runs_dir: Where its study is taken to be if it was taken out of it.
+        runs_dir: The directory of its study, if the run's directory is in none.
     """
     run_id = run.read_identity()
     assert run_id is not None  # its config has been read
-    made = Made(run_id, *(stored[key] for key in ("method", "lr", "seed")))
+    made = ModelInfo(run_id, *(stored[key] for key in ("method", "lr", "seed")))
     folder, study = place_of(run) or (Path(runs_dir), stored["study"])
     return OwnRun(run, made, folder, study, stored["model"]["name"])
 

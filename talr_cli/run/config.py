@@ -1,7 +1,7 @@
-"""The configs of `talr train` and `talr eval`, of which runs are made.
+"""The configs of `talr train` and `talr eval`.
 
-They are here and not in config/, so that a run can be made whoever composed its config. Their
-parts are in the rooms that read them.
+They are here and not in config/, so that a run can be made from a config that was composed in any
+way. Their parts are declared in the packages that read them.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class TrainConfig:
             self.suite, self.score_suite = self.score_suite, None
 
     def _shares(self, wanted: Any) -> list[float]:
-        """`score_at` as ascending shares of the steps, without 1, the whole training."""
+        """`score_at` as ascending shares of the steps, without 1 (the whole training)."""
         trainer = self.trainer
         if wanted == "epoch":
             if trainer.max_steps is not None:
@@ -164,7 +164,7 @@ class TrainConfig:
 
     @property
     def parts(self) -> Method:
-        """The method that the parts make up."""
+        """The parts as a method."""
         return Method(
             self.objective,
             self.adapter,

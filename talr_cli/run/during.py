@@ -1,7 +1,7 @@
 """Scores a point along a training in another process, while the training waits.
 
-So scoring changes neither the training's random state, nor its peak memory, nor what it computes,
-and frees all its memory when it ends. What fails here is scored after the training.
+So scoring does not change the training's random state, peak memory or results, and frees all its
+memory when it ends. A point for which it fails is scored after the training.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _LOOK = 0.5  # seconds between looks at whether a stop was requested
 
 
 def score_in_own_process(point: Run, stop: Stop) -> None:
-    """Score the saved weights of a point, and wait for it; a requested stop ends it."""
+    """Score the saved weights of a point and wait for that; a requested stop ends it."""
     if ranks.world_size() > 1:
         log.info("score_during: with several processes points are scored after the training")
         return
     device_memory.release_memory()  # for the other process
     told = point.directory.path / "eval.log"
-    # Spawned: a fork of a process that holds a GPU or threads is not safe.
+    # Spawned, as forking a process that uses a GPU or threads is not safe.
     process = multiprocessing.get_context("spawn").Process(
         target=_score, args=(replace(point, rows=[], general=[], validation=[]), str(told))
     )
@@ -59,19 +59,19 @@ def score_in_own_process(point: Run, stop: Stop) -> None:
 
 
 def _score(point: Run, told: str) -> None:
-    """The process: scores the point; all its output goes to the file `told`."""
-    from talr_cli.run.whole import run_to_end
+    """What the process runs: scores the point, with all output in the file `told`."""
+    from talr_cli.run.execute import run_to_end
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the training decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the training process decides
     signal.signal(signal.SIGTERM, interrupt)
     file = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(file, stream.fileno())
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("talr_cli").setLevel(logging.INFO)
-    run_to_end(point, not_again)
+    run_to_end(point, refuse_to_make)
 
 
-def not_again(run: Run, tracker: Tracker) -> None:
-    """A `MakeModel` for runs that have their weights: called only if these are gone."""
+def refuse_to_make(run: Run, tracker: Tracker) -> None:
+    """A `MakeModel` for runs that have their weights; called only if these have disappeared."""
     raise RuntimeError(f"{run.directory.model} has gone")

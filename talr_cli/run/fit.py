@@ -1,4 +1,4 @@
-"""Whether a run fits into memory, and how its batches are cut up so that it does.
+"""Checks whether a run fits into memory, and decides how its batches are divided so that it does.
 
 Knows the run and the machine; the estimates come from training/planner.py.
 """
@@ -26,18 +26,18 @@ log = logging.getLogger(__name__)
 
 
 def check_fits(run: Run) -> None:
-    """Refuse a training that does not fit however its batches are cut up.
+    """Refuse a training that does not fit, however its batches are divided.
 
     Raises:
-        UserError: Weights, gradient and optimizer alone are too large.
+        UserError: Weights, gradient and optimizer state alone are too large.
     """
     shape = shape_of(run.source)
     if shape is not None:
-        _check_state(run, shape, _there(run.device))
+        _check_state(run, shape, _memory_for_state(run.device))
 
 
-def _there(device: str) -> float:
-    """Bytes of memory that the state of a training has to fit into."""
+def _memory_for_state(device: str) -> float:
+    """The bytes of memory into which weights, gradient and optimizer state have to fit."""
     if device == "cuda":
         import torch
 
@@ -52,26 +52,30 @@ def _check_state(run: Run, shape: Shape, there: float) -> None:
     planner.check_minimum(run.config.model.name, shape, run.method, how, there, where)
 
 
-def cut_up(run: Run, half: bool) -> TrainerConfig:
+def plan_batches(run: Run, half: bool) -> TrainerConfig:
     """The trainer's config with `micro_batch_size` and `gradient_checkpointing` decided.
 
-    A resumed run is cut up as when it began. All ranks must call it: they take what fits the one
-    with the least free memory.
+    A resumed run divides its batches as before. All ranks must call it; the choice is what fits the
+    rank with the least free memory.
+
+    Args:
+        half: Whether autocast computes in bf16 or fp16.
 
     Raises:
-        UserError: Of several ranks one has too little for weights, gradient and optimizer alone.
+        UserError: One of several ranks has too little memory even for weights, gradient and
+            optimizer state.
     """
-    trainer = _one_by_one_if_need_be(run)
+    trainer = _single_rows_if_needed(run)
     shape = shape_of(run.source)
     if shape is None:
         log.info("memory: not known for this kind of model; batches are not cut up")
         return replace(trainer, gradient_checkpointing=trainer.gradient_checkpointing is True)
-    if ranks.world_size() > 1:  # of the first rank it is known
-        _check_state(run, shape, min(ranks.gather([_there(run.device)])))
+    if ranks.world_size() > 1:  # only the first rank was checked before
+        _check_state(run, shape, min(ranks.gather([_memory_for_state(run.device)])))
     how = _arithmetic(run, half)
     free = min(ranks.gather([device_memory.free_memory(how.device)]))
-    plan = _plan(run, shape, how, _as_begun(run, trainer), free)
-    if not plan.fits:  # it may have begun on another machine
+    plan = _plan(run, shape, how, _with_choices_of_checkpoint(run, trainer), free)
+    if not plan.fits:  # the run may have begun on another machine
         plan = _plan(run, shape, how, trainer, free)
     log.info("%s", plan.line(max(1, trainer.batch_size // how.ranks)))
     if not plan.fits:
@@ -80,8 +84,8 @@ def cut_up(run: Run, half: bool) -> TrainerConfig:
     return replace(trainer, micro_batch_size=plan.rows, gradient_checkpointing=plan.checkpointing)
 
 
-def _one_by_one_if_need_be(run: Run) -> TrainerConfig:
-    """The trainer's config, with single rows if a long one would change others' positions."""
+def _single_rows_if_needed(run: Run) -> TrainerConfig:
+    """The trainer's config, with a micro-batch of 1 if a long row would change the others."""
     trainer = run.config.trainer
     settings = read_object(run.source.directory / "config.json", ANOTHER)
     switch = rope_switch_length(settings)
@@ -101,7 +105,7 @@ def _plan(
 ) -> planner.Plan:
     attention = run.config.model.attention
     joined, varlen = expected_kernel(shape, trainer, attention, how.half, run.device)
-    along, of_along = _taken_along(run)
+    along, of_along = _replay_lengths(run)
     rows = planner.RowLengths(
         [len(row.input_ids) for row in run.rows],
         [len(row.targets) + more for row, more in zip(run.rows, of_along, strict=True)],
@@ -115,9 +119,9 @@ def _plan(
 def expected_kernel(
     shape: Shape, trainer: TrainerConfig, attention: str, half: bool, device: str
 ) -> tuple[bool, bool]:
-    """(whether rows will be joined, whether one kernel takes them all), as expected.
+    """(whether rows will probably be joined, whether one kernel will attend over all of them).
 
-    Whether that kernel works is tried when the model is loaded.
+    Whether that kernel works is tried only when the model is loaded.
     """
     from talr_cli.training import varlen
 
@@ -130,8 +134,8 @@ def expected_kernel(
     return joined, kernel and (flash or joined)
 
 
-def _taken_along(run: Run) -> tuple[list[list[int]], list[int]]:
-    """For each training row: (the lengths of the general rows added to it, all their targets)."""
+def _replay_lengths(run: Run) -> tuple[list[list[int]], list[int]]:
+    """For each training row ([lengths of the replayed rows with it], [number of their targets])."""
     if run.method.replay is None or not run.general:
         return [[] for _ in run.rows], [0] * len(run.rows)
     targets = [len(row.targets) for row in run.general]
@@ -144,8 +148,8 @@ def _taken_along(run: Run) -> tuple[list[list[int]], list[int]]:
     )
 
 
-def _as_begun(run: Run, trainer: TrainerConfig) -> TrainerConfig:
-    """The config with the choices of the newest checkpoint in place of `auto`."""
+def _with_choices_of_checkpoint(run: Run, trainer: TrainerConfig) -> TrainerConfig:
+    """The trainer's config with the choices of the newest checkpoint instead of `auto`."""
     from talr_cli.training.trainer import STATE
 
     _, folder = ranks.broadcast(run.directory.last_checkpoint()) or (0, None)

@@ -43,20 +43,17 @@ def scored_data(dataset: Dataset) -> dict[str, Any]:
 
 
 def setting_identity(config: TrainConfig, model_fingerprint: str) -> str:
-    """A hash that runs share which differ only in seed, learning rate and share of their steps.
-
-    The seed by which rows are drawn does not count either.
-    """
-    alike = replace(config, lr=1.0, seed=0, at=1.0, dataset=_whichever_rows(config.dataset))
+    """A hash of everything but seed, learning rate, share of the steps and the dataset's seed."""
+    alike = replace(config, lr=1.0, seed=0, at=1.0, dataset=_with_any_data_seed(config.dataset))
     return identity(alike, model_fingerprint)[:8]
 
 
 def data_identity(config: TrainConfig) -> str:
-    """Of what runs share that were trained on the same data, by its content."""
-    return run_identity(identity_of(_whichever_rows(config.dataset)), {})[:8]
+    """A hash of the training data, by content, without the seed by which rows are drawn."""
+    return run_identity(identity_of(_with_any_data_seed(config.dataset)), {})[:8]
 
 
-def _whichever_rows(dataset: Any) -> Any:
+def _with_any_data_seed(dataset: Any) -> Any:
     return replace(dataset, data_seed=0) if hasattr(dataset, "data_seed") else dataset
 
 

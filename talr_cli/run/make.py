@@ -1,6 +1,6 @@
-"""Makes the weights of a run, by training or by averaging the base and a trained run; saves them.
+"""Makes and saves the weights of a run, by training or by averaging a trained run with its base.
 
-Knows what model/ and training.json hold; does not know how a run is scored.
+Knows the content of model/ and training.json; does not know how a run is scored.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from talr_cli.models import device_memory
 from talr_cli.run import out_of_memory
 from talr_cli.run.config import TrainConfig
 from talr_cli.run.during import score_in_own_process
-from talr_cli.run.fit import cut_up
+from talr_cli.run.fit import plan_batches
 from talr_cli.run.identity import data_identity, setting_identity
 from talr_cli.run.own_rows import with_own_rows
-from talr_cli.run.prepare import Run, place
+from talr_cli.run.prepare import Run, place_run
 from talr_cli.run.record import base_id
 from talr_cli.runs import manifest
 from talr_cli.runs.atomic import made_whole, write_json
@@ -42,44 +42,44 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TRAIN = "train"  # what the first rank orders the others to do
+TRAIN = "train"  # the order of the first rank to the others
 STOPPING = "stopping: finishing the step and writing a checkpoint"
 
 # Makes the weights of a run and saves them in model/, with training.json.
 MakeModel = Callable[[Run, Tracker], None]
 
 
-def training_of(points: Sequence[Run] = ()) -> MakeModel:
-    """Makes a model by training it and saving it in the dtype that is asked for.
+def make_by_training(points: Sequence[Run] = ()) -> MakeModel:
+    """A function that trains a model and saves it in the dtype of the config.
 
     Args:
-        points: Runs whose weights are taken during the training, and saved in their directories.
+        points: Runs whose weights are copied during the training and saved in their directories.
     """
 
     def make(run: Run, tracker: Tracker) -> None:
         ranks.broadcast((TRAIN, run.identity, [one.identity for one in points]))
         with stop_requests(STOPPING) as stop, warnings.catch_warnings():
-            # PEFT says so at every save of an adapter; which tokens there are was checked before.
+            # PEFT warns so whenever an adapter is saved; the vocabulary was checked before.
             warnings.filterwarnings("ignore", "Could not find a config file in")
-            # And of a head that is the embedding it says what `merge_adapter` sees to.
+            # These are about a head tied to the embedding, which `merge_adapter` takes care of.
             warnings.filterwarnings("ignore", "Model with `tie_word_embeddings=True`")
             warnings.filterwarnings("ignore", "Input and output embeddings are no longer tied")
-            with out_of_memory.told(run):
+            with out_of_memory.explain_out_of_memory(run):
                 trained = _train(run, tracker, stop, points)
             if trained is None:
                 raise RuntimeError("only the first rank owns a run")
             _save(run, *trained)
         del trained
-        device_memory.release_memory()  # what scores may be another process
+        device_memory.release_memory()  # another process may score the model
 
     return make
 
 
-def follow(runs: Sequence[Run]) -> None:
-    """What the other ranks do: compute along with rank 0, and write nothing.
+def follow_training(runs: Sequence[Run]) -> None:
+    """On the other ranks: train and answer together with rank 0, without writing anything.
 
     Args:
-        runs: All runs that rank 0 may order to be trained.
+        runs: All runs whose training rank 0 may order.
     """
     from talr_cli.evaluation.data_parallel import Follower
     from talr_cli.evaluation.evaluate import load_to_score
@@ -89,16 +89,16 @@ def follow(runs: Sequence[Run]) -> None:
     for order in ranks.orders():
         if isinstance(order, tuple) and order[0] == TRAIN:
             _, which, points = order
-            with stop_requests(STOPPING) as stop, out_of_memory.told(known[which]):
+            with stop_requests(STOPPING) as stop, out_of_memory.explain_out_of_memory(known[which]):
                 _train(known[which], Tracker(), stop, [known[one] for one in points])
         else:
             follower.answer(order)
 
 
-def average(tuned: RunDirectory, alpha: float) -> MakeModel:
-    """Makes (1 - alpha) * base + alpha * the model of the finished run `tuned`.
+def make_by_averaging(tuned: RunDirectory, alpha: float) -> MakeModel:
+    """A function that makes (1 - alpha) * base + alpha * the model of the finished run `tuned`.
 
-    A merge that has a `share_of` has another alpha for each tensor.
+    If the merge has a method `share_of`, that gives the alpha of each tensor.
     """
 
     def make(run: Run, tracker: Tracker) -> None:
@@ -122,7 +122,7 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
             for file in tuned.model.iterdir():
                 if file.suffix != ".safetensors":
                     shutil.copy2(file, into)
-            interpolate(base, tuned.model, into, _shares(run, alpha))
+            interpolate(base, tuned.model, into, _share_function(run, alpha))
         saved = sources.directory_source(run.directory.model)
         model = loading.load_model(saved, config, "auto", "cpu")
         untuned = _load_fp32(run, "cpu")
@@ -136,8 +136,8 @@ def average(tuned: RunDirectory, alpha: float) -> MakeModel:
     return make
 
 
-def _shares(run: Run, alpha: float) -> Callable[[str], float]:
-    """{name of a tensor: share of its change that is kept}, as a function."""
+def _share_function(run: Run, alpha: float) -> Callable[[str], float]:
+    """A function that gives the alpha of a tensor, from its name."""
     from talr_cli.models import loading
 
     merge: Any = run.config.merge
@@ -148,7 +148,7 @@ def _shares(run: Run, alpha: float) -> Callable[[str], float]:
 
 
 def setting_of(config: TrainConfig, device: str) -> Setting:
-    """The training's setting for this config, before its batches are cut up."""
+    """The settings of the training, before it is decided how batches are divided."""
     from talr_cli.training.loop import Setting
 
     return Setting(
@@ -170,19 +170,19 @@ def _train(
 
     run, facts = with_own_rows(run)
     try:
-        return _trained(run, facts, tracker, stop, points, run.config.trainer.deterministic)
+        return _train_once(run, facts, tracker, stop, points, run.config.trainer.deterministic)
     except NoFixedOrderError as error:
         found = str(error)
-    # Not inside of `except`, where the error keeps the model in memory.
+    # Not within `except`, where the error would keep the model in memory.
     log.warning(MAY_DIFFER, f"{found}; the training begins again without one")
     device_memory.release_memory()
     if ranks.is_main():
         step, _ = run.directory.last_checkpoint() or (0, None)
         run.directory.cut_metrics(step)
-    return _trained(run, facts, tracker, stop, points, deterministic=False)
+    return _train_once(run, facts, tracker, stop, points, deterministic=False)
 
 
-def _trained(
+def _train_once(
     run: Run,
     facts: Mapping[str, float],
     tracker: Tracker,
@@ -190,7 +190,11 @@ def _trained(
     points: Sequence[Run],
     deterministic: bool,
 ) -> tuple[Any, dict[str, Any]] | None:
-    """As `_train`; `facts` go into the `training` results as they are."""
+    """One attempt of `_train`.
+
+    Args:
+        facts: What is added to the `training` results.
+    """
     from talr_cli.training.determinism import deterministic_sums
     from talr_cli.training.loop import TrainingData, make_trainer, train
 
@@ -203,7 +207,7 @@ def _trained(
         return model if adapter is None else adapter.wrap(model, config.model.path)
 
     setting = setting_of(config, run.device)
-    setting = replace(setting, trainer=cut_up(run, setting.autocast_dtype is not None))
+    setting = replace(setting, trainer=plan_batches(run, setting.autocast_dtype is not None))
     model = _load_to_train(run, setting.autocast_dtype)
     trainer = make_trainer(
         setting,
@@ -216,16 +220,16 @@ def _trained(
         run.load_base,
         config.model.path,
     )
-    keeps = {point.config.at: partial(_keep, point, stop) for point in points}
+    keeps = {point.config.at: partial(_keep_point, point, stop) for point in points}
     with deterministic_sums(deterministic, model, run.device):
         return train(trainer, run.directory, tracker, stop, load_plain, config.at, keeps)
 
 
 def _load_to_train(run: Run, half: torch.dtype | None) -> Any:
-    """The model to train, in the dtype and on the device that the config asks for.
+    """Load the model to train, in the dtype and on the device of the config.
 
-    Weights are fp32, since a bf16 weight of 0.03 would swallow an update of 1e-6. The exceptions
-    are frozen weights, and an optimizer that rounds bf16 weights at random.
+    Weights are in fp32, since a bf16 weight of 0.03 would swallow an update of 1e-6. The exceptions
+    are frozen weights, and an optimizer with stochastic rounding.
     """
     import torch
 
@@ -235,7 +239,7 @@ def _load_to_train(run: Run, half: torch.dtype | None) -> Any:
     config = run.config
     base_dtype = getattr(run.method.adapter, "base_dtype", "float32")
     if ranks.is_sharded(config.distributed):
-        return _load_fp32(run, "cpu")  # FSDP2 splits up weights of one dtype
+        return _load_fp32(run, "cpu")  # FSDP2 needs weights of a single dtype
     if config.optimizer.bf16_weights:
         return saving.cast_weights(_load_fp32(run, "cpu"), torch.bfloat16).to(run.device)
     if base_dtype == "float32":
@@ -251,8 +255,12 @@ def _load_fp32(run: Run, device: str) -> Any:
     return loading.load_model(run.source, run.config.model, torch.float32, device)
 
 
-def _keep(point: Run, stop: Stop, model: Any, training: dict[str, Any]) -> Callable[[], None]:
-    """Save the weights of `point`, which a longer training has reached; what to call after that."""
+def _keep_point(point: Run, stop: Stop, model: Any, training: dict[str, Any]) -> Callable[[], None]:
+    """Save the weights of `point`, which a longer training has reached.
+
+    Returns:
+        What to call when the copy of the model is freed.
+    """
     log.info("keeping the weights at step %d: %s", training["steps"], point.directory.path)
     with point.directory.lock():
         point.directory.prepare(plain(point.config), point.overrides, point.identity)
@@ -263,7 +271,7 @@ def _keep(point: Run, stop: Stop, model: Any, training: dict[str, Any]) -> Calla
 
 
 def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
-    """Write model/, training.json and, if there is one, adapter/. Changes `trained`."""
+    """Write model/, training.json and perhaps adapter/; `trained` must not be used afterwards."""
     import torch
 
     from talr_cli.models import loading, saving
@@ -301,14 +309,14 @@ def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
         )
     weights: dict[str, Any] = {"save_dtype": str(save_dtype).removeprefix("torch."), **changes}
     if config.at < 1:
-        _, whole = place(replace(config, at=1.0), run.source)
+        _, whole = place_run(replace(config, at=1.0), run.source)
         weights["taken"] = {"at": config.at, "of": whole.path.name}
     _record(run, training, weights)
     shutil.rmtree(directory.checkpoints, ignore_errors=True)
 
 
 def _record(run: Run, training: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
-    """Write training.json, which results.json takes over."""
+    """Write training.json, whose content goes into results.json."""
     setting = setting_identity(run.config, run.source.fingerprint)
     made = {
         "training": training,

@@ -1,6 +1,6 @@
-"""Turns running out of memory in training into one line: the numbers, and what would need less.
+"""Turns an out-of-memory error of a training into one line: the numbers, and what would help.
 
-On a CPU the kernel may also kill the process without a word.
+On a CPU the kernel may instead kill the process silently.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
 @contextmanager
-def told(run: Run) -> Iterator[None]:
-    """Inside, running out of memory raises a UserError that says what to change."""
+def explain_out_of_memory(run: Run) -> Iterator[None]:
+    """Turn running out of memory into a UserError that says what to change."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -47,13 +47,13 @@ def _numbers(run: Run, error: Exception) -> str:
 
 
 def _way_out(config: TrainConfig) -> str:
-    """What to type to need less memory: first what gives the same weights."""
+    """What to type to need less memory, beginning with what gives the same weights."""
     trainer, regulariser = config.trainer, config.regulariser
     same = []
     micro = trainer.micro_batch_size if isinstance(trainer.micro_batch_size, int) else None
     may_cut = not config.objective.depends_on_micro_batch
     if may_cut and trainer.batch_size > ranks.world_size() and micro != 1:
-        # Without one, the planner has overestimated what fits: 1 row is the safe choice.
+        # If none was typed, the planner overestimated what fits: a single row is safe.
         less = max(size for size in range(1, micro) if micro % size == 0) if micro else 1
         same.append(f"trainer.micro_batch_size={less}")
     if trainer.gradient_checkpointing is not True:

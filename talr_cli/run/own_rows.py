@@ -1,4 +1,4 @@
-"""The rows of replay=self: right answers of the base model, made before the training."""
+"""The rows of replay=self: the base model's own correct answers, generated before the training."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ log = logging.getLogger(__name__)
 
 
 def with_own_rows(run: Run) -> tuple[Run, dict[str, int]]:
-    """(the run with these rows, what its `training` results say of them).
+    """(the run with these rows, what is added to its `training` results).
 
-    All ranks must call it: the first one makes the answers, the others wait for them.
+    All ranks must call it: the first generates the answers, the others wait for them.
 
     Raises:
-        UserError: No answer of the base is right.
+        UserError: No answer of the base is correct.
     """
     replay = run.config.replay
     if not isinstance(replay, SelfReplay):
         return run, {}
-    examples, asked = ranks.broadcast(_right(run, replay) if ranks.is_main() else None)
+    examples, asked = ranks.broadcast(_correct_answers(run, replay) if ranks.is_main() else None)
     log.info("own answers: %d of %d are right and kept", len(examples), asked)
     if not examples:
         raise UserError(
@@ -37,7 +37,7 @@ def with_own_rows(run: Run) -> tuple[Run, dict[str, int]]:
             "train on: ask for more with replay.samples=N, or take another replay"
         )
     limit = run.config.trainer.max_length
-    # An answer that the template would change is left out: it would not be the base's own.
+    # An answer that the template would change is left out, as it would not be the base's own.
     rows = encode_training_rows(
         examples, run.renderer, limit, "answers of the base", skip=True, max_bad_share=1.0
     ).shuffled(run.config.seed)
@@ -48,8 +48,8 @@ def with_own_rows(run: Run) -> tuple[Run, dict[str, int]]:
     return replace(run, general=rows), facts
 
 
-def _right(run: Run, replay: SelfReplay) -> tuple[list[Example], int]:
-    """(the right answers, how many answers were drawn)."""
+def _correct_answers(run: Run, replay: SelfReplay) -> tuple[list[Example], int]:
+    """(rows with the correct answers, how many answers were generated)."""
     from talr_cli.evaluation.domain import answer_budget
     from talr_cli.evaluation.evaluate import load_to_score
     from talr_cli.evaluation.generation import SAMPLED_AT_ONCE
@@ -79,7 +79,7 @@ def _right(run: Run, replay: SelfReplay) -> tuple[list[Example], int]:
 
 
 def _is_rendered(renderer: Renderer, example: Example) -> bool:
-    """Whether the template takes a row; the training leaves out the others too."""
+    """Whether the template can render a row; others are not trained on either."""
     try:
         renderer.encode(example)
     except RowError:

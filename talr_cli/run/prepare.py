@@ -1,6 +1,6 @@
-"""A config -> everything that is known before a model is loaded. Nothing is written yet.
+"""Prepares a run: everything that can be done before a model is loaded, without writing anything.
 
-Mistakes that the user can put right are found here.
+Mistakes that the user can correct are found here.
 """
 
 from __future__ import annotations
@@ -50,14 +50,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is ready to be made.
+    """A run that is ready to be trained and scored.
 
     Attributes:
         overrides: What the user typed for it, --config-dir included.
-        splits: What is scored; the training rows too where the base is to answer them.
-        rows: To be trained on.
-        general: Rows that are mixed in (replay).
+        splits: What is scored; also the training rows, if the base is to answer them.
+        rows: The training rows.
+        general: The rows for replay.
         source: The base model.
+        validation: The rows for the validation loss.
     """
 
     config: TrainConfig
@@ -84,7 +85,7 @@ class Run:
 
 
 def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
-    """Read the data, find the model, render the rows, find the run's place.
+    """Read the data, find the model, render the rows, find the run's directory.
 
     Raises:
         UserError: Something is missing or does not fit.
@@ -127,7 +128,7 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     found = "auto: no GPU is seen" if device == "cpu" else "auto: the GPU"
     found = found if config.device == "auto" else "as asked for"
     log.info("device: %s (%s), precision: %s (%s)", device, found, precision, why)
-    run_id, directory = place(config, source)
+    run_id, directory = place_run(config, source)
     if not isinstance(config.replay, SelfReplay):
         splits = replace(splits, train=[], validation=[])  # their texts are not needed any more
     return Run(
@@ -145,14 +146,14 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     )
 
 
-def beside(run: Run, config: TrainConfig) -> Run:
-    """The run of `config`, a variant of `run`: nothing is read again."""
-    run_id, directory = place(config, run.source)
+def prepare_variant(run: Run, config: TrainConfig) -> Run:
+    """The run of `config`, a variant of `run`, without reading anything again."""
+    run_id, directory = place_run(config, run.source)
     return replace(run, config=config, directory=directory, identity=run_id)
 
 
-def place(config: TrainConfig, source: ModelSource) -> tuple[str, RunDirectory]:
-    """The run's identity and its directory."""
+def place_run(config: TrainConfig, source: ModelSource) -> tuple[str, RunDirectory]:
+    """(the run's identity, its directory)."""
     run_id = identity(config, source.fingerprint)
     directory = RunDirectory.for_run(
         Path(config.runs_dir),
@@ -169,21 +170,21 @@ def place(config: TrainConfig, source: ModelSource) -> tuple[str, RunDirectory]:
 
 
 def _check_adapter(config: TrainConfig, source: ModelSource) -> None:
-    """Refuse an adapter of the head, or one that fits not what it names; loads no weights."""
+    """Refuse an adapter of the head or of modules that do not exist, without loading weights."""
     adapter = config.parts.adapter
     if adapter is None:
         return
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the training shows them
+            warnings.simplefilter("ignore")  # they are shown when the training begins
             model = load_without_weights(source, config.model)
             modules = [name for name, _ in model.named_modules()]
             adapted = adapter.wrap(model, config.model.path)
     except NotImplementedError:
-        return  # it cannot be made without weights: the training will judge it
+        return  # it cannot be created without weights, so the training will show
     except UserError:
         raise
-    except Exception as error:  # of PEFT and of Python's, by what the values are
+    except Exception as error:  # a wrong value may make PEFT raise anything
         reason = failure_of(error) if place_of(error) else reason_of(error)
         raise UserError(f"the adapter cannot be put on {config.model.name}: {reason}") from error
     named = getattr(adapter, "target_modules", None)
@@ -228,13 +229,13 @@ def _training_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> S
     rows = encode_dataset_rows(config.dataset, splits.train, renderer, config.trainer.max_length)
     if not rows:
         raise UserError(f"dataset={config.dataset.name} has no training row")
-    # Rows that are not scored may be those that are trained on.
+    # If nothing is scored, test rows may also be training rows.
     check_overlap(splits, getattr(config.dataset, "max_overlap", 1.0) if config.eval else 1.0)
     return rows
 
 
 def _validation_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> Sequence[Rendered]:
-    """Those whose loss is asked for."""
+    """The rows for the validation loss, if the config asks for it."""
     dataset, limit = config.dataset, config.trainer.max_length
     if config.trainer.validate:
         rows = encode_dataset_rows(dataset, splits.validation, renderer, limit, "validation rows")

@@ -1,4 +1,7 @@
-"""results.json: what was scored, by which settings, and whether that is there already."""
+"""The content of results.json, and whether the results of a config exist already.
+
+Knows which settings scores depend on; does not know how scores are computed.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from talr_cli.runs.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
 
-# Settings that change no score: they are about memory, or about where files lie.
+# Settings that do not change scores: they are about memory, or about where files are.
 _NO_MATTER = (
     *("batch_size", "tensor_parallel", "data_dir", "data_files", "allow_unsafe_code"),
     *("vllm_python", "self_score"),
@@ -31,8 +34,8 @@ _NO_MATTER = (
 
 
 @dataclass(frozen=True)
-class Made:
-    """What a scored checkpoint is; without lr and seed if it was not trained by talr."""
+class ModelInfo:
+    """Which model was scored; without lr and seed if talr has not trained it."""
 
     identity: str
     method: str
@@ -52,13 +55,13 @@ def scoring_identity(config: TrainConfig | EvalConfig) -> str:
         for key in _NO_MATTER:
             settings[section].pop(key, None)
     if config.suite.drift:
-        settings["drift"] = "over prompts spread evenly"  # it was over the first of many
+        settings["drift"] = "over prompts spread evenly"  # earlier versions used the first prompts
     files = local_data_files(config.suite)
     suite = settings["suite"]
     if suite["task_dir"] not in (None, "mini"):
         files |= files_below(task_folder(suite["task_dir"]))
         suite["task_dir"] = "folder"
-    # Left out where unused, so that scores made before they existed are found.
+    # Left out if unused, so that scores from before these settings existed are found.
     for later in ("shots", "plain_text"):
         if not suite[later]:
             del suite[later]
@@ -71,7 +74,7 @@ def scoring_identity(config: TrainConfig | EvalConfig) -> str:
 def is_scored(config: TrainConfig | EvalConfig, directory: RunDirectory) -> bool:
     """Whether the results in `directory` are those that this config would give.
 
-    If tasks were left out of them, only if this machine would leave out the same tasks.
+    If tasks were left out, this machine must leave out the same tasks.
     """
     results = directory.read_results()
     if results is None or results["scoring"] != scoring_identity(config):
@@ -85,7 +88,7 @@ def is_scored(config: TrainConfig | EvalConfig, directory: RunDirectory) -> bool
 
 
 def would_replace_fuller(config: TrainConfig | EvalConfig, directory: RunDirectory) -> bool:
-    """Whether the results in `directory` are of more items than this config scores."""
+    """Whether the results in `directory` cover more items than this config would score."""
     results = directory.read_results() or {}
     for part, limit in (("general", config.suite.limit), ("domain", config.domain.limit)):
         scored = results.get(part)
@@ -141,7 +144,7 @@ def domain_rows(domain: DomainEvalConfig, splits: Splits) -> list[Example]:
 
 def results(
     config: TrainConfig | EvalConfig,
-    made: Made,
+    made: ModelInfo,
     base: ModelSource,
     checkpoint: ModelSource,
     directory: RunDirectory,
@@ -150,9 +153,9 @@ def results(
     """The content of results.json.
 
     Args:
-        base: The model that the checkpoint was tuned from, or is.
-        checkpoint: What was scored.
-        scores: The parts that `evaluate` returns.
+        base: The model that the checkpoint was tuned from, or the checkpoint itself.
+        checkpoint: The model that was scored.
+        scores: The parts that `evaluate` has returned.
     """
     trained = directory.read_training() or {"weights": None, "training": None}
     for checked in ("base", "model"):

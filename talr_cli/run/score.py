@@ -1,7 +1,7 @@
-"""Scores a stored model as a config asks, and writes its scores.
+"""Scores a stored model by a config and writes the scores.
 
-The same for a run that was just trained and for any checkpoint. Knows where scores go; what the
-model is asked and how answers are judged is known by evaluation/.
+It is the same for a run that was just trained and for any checkpoint. Knows where scores go; how a
+model is scored is known by evaluation/.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def score(
     config: TrainConfig | EvalConfig,
-    made: record.Made,
+    made: record.ModelInfo,
     directory: RunDirectory,
     *,
     source: ModelSource,
@@ -39,11 +39,11 @@ def score(
     """Evaluate the model in `source`; write samples and results.json, and return its content.
 
     Args:
-        made: What the model is.
+        made: Which model it is.
         directory: Where samples and results go.
-        base: The model that drift is measured from.
-        suite: The config's, without what cannot be measured here.
-        tasks: The suite's tasks.
+        base: The model from which drift is measured.
+        suite: The config's suite, without what cannot be measured here.
+        tasks: The loaded tasks of the suite.
     """
     from talr_cli.evaluation.evaluate import evaluate
 

@@ -1,4 +1,4 @@
-"""Starts the tracker of a run, or of a checkpoint's scores, under its names on disk."""
+"""Starts the tracker of a run or of a checkpoint's scores, with the names that it has on disk."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from talr_cli.tracking.base import Tracker
 
 
-def changes(base: Results | None, results: Results) -> dict[str, float]:
-    """The paired changes of the scores from the base model's, and their errors, for a tracker."""
+def score_changes(base: Results | None, results: Results) -> dict[str, float]:
+    """Paired differences of the scores from the base's, with their errors, for a tracker."""
     if base is None or is_base(results):
         return {}
     found = {}
@@ -30,8 +30,10 @@ def changes(base: Results | None, results: Results) -> dict[str, float]:
     return found
 
 
-def track(config: TrainConfig | EvalConfig, directory: RunDirectory, identity: str) -> Tracker:
-    """Start or resume tracking `directory`."""
+def start_tracker(
+    config: TrainConfig | EvalConfig, directory: RunDirectory, identity: str
+) -> Tracker:
+    """Start or resume the tracker for `directory`."""
     from talr_cli.tracking.base import About
     from talr_cli.tracking.start import start_tracking
 

@@ -1,6 +1,7 @@
-"""The runs that a config stands for: points along its training, and the merges of each.
+"""The runs that a config stands for: the points along its training, and the merges of each.
 
-Each is a run of its own, with an identity, a directory and scores. One training makes all points.
+Each is a separate run, with its own identity, directory and scores. A single training makes all
+points.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from talr_cli.run.config import TrainConfig
 log = logging.getLogger(__name__)
 
 
-def along(config: TrainConfig) -> list[TrainConfig]:
-    """The points of one training, the earliest first; the last is the whole training.
+def points_along(config: TrainConfig) -> list[TrainConfig]:
+    """The configs of the points of a training, in order; the last is that of the whole training.
 
-    A config that takes its weights early (`at`) stands only for itself.
+    A config with `at` below 1 stands only for itself.
     """
     whole = replace(config, score_at=None)
     return [*(replace(whole, at=share) for share in config.score_at), whole]
 
 
 def warn_of_unused(config: TrainConfig) -> None:
-    """Say which values of the points along a training are not used."""
+    """Warn about values for points along a training that have no effect."""
     for name in ("score_during", "score_suite"):
         if getattr(config, name) and not config.score_at:
             log.warning("%s is not used: score_at names no point along the training", name)
@@ -34,23 +35,23 @@ def warn_of_unused(config: TrainConfig) -> None:
 
 
 def is_merged(config: TrainConfig) -> bool:
-    """Whether the run is made from a finished one; a moving average (`Ema`) is trained."""
+    """Whether the run is made from a finished one; a moving average (`Ema`) is not."""
     return config.merge is not None and not isinstance(config.merge, Ema)
 
 
 def without_merge(config: TrainConfig) -> TrainConfig:
-    """The run that is to be merged; it need not be scored."""
+    """The config of the run that is to be merged, which need not be scored."""
     return _renamed(config, merge=None, eval=False)
 
 
-def of_alpha(config: TrainConfig, alpha: float) -> TrainConfig:
-    """The run for one alpha of its merge."""
+def with_alpha(config: TrainConfig, alpha: float) -> TrainConfig:
+    """The config for one alpha of its merge."""
     merge: Any = config.merge
     return _renamed(config, merge=replace(merge, alpha=alpha))
 
 
 def _renamed(config: TrainConfig, **changes: Any) -> TrainConfig:
-    """The config with changes; a name that was built from the parts' names is built anew."""
+    """The config with changes; a method name that was built from the parts is built again."""
     if config.method == config.parts.name:
         changes["method"] = ""
     return replace(config, **changes)

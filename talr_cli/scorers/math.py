@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
-from talr_cli.errors import UserError, install
+from talr_cli.errors import UserError, install_command
 from talr_cli.scorers.base import Verdict
 from talr_cli.scorers.numbers import find_numbers, normalise
 from talr_cli.scorers.values import final_number
@@ -80,7 +80,7 @@ class MathScorer:
     def __init__(self) -> None:
         if importlib.util.find_spec("math_verify") is None:
             raise UserError(
-                f"scoring answers in LaTeX needs the package math-verify: {install('math')}"
+                f"scoring answers in LaTeX needs the package math-verify: {install_command('math')}"
             )
         self._comparer: _Comparer | None = None
 

@@ -22,7 +22,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 
 from talr_cli.config import composition
-from talr_cli.errors import UserError, install
+from talr_cli.errors import UserError, install_command
 from talr_cli.interruption import Stop
 from talr_cli.sweep.jobs import INTERRUPTED, Ended, Job
 from talr_cli.sweep.plan import is_finished
@@ -72,7 +72,7 @@ class HydraLauncher:
             if "Could not load 'hydra/launcher/" not in str(error):
                 raise
             raise UserError(
-                f"launcher={name} is not installed: {install(_EXTRAS[name])}"
+                f"launcher={name} is not installed: {install_command(_EXTRAS[name])}"
             ) from error
 
     def refusal(self) -> str | None:

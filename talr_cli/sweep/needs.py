@@ -22,7 +22,7 @@ from talr_cli.models.device_memory import USABLE, gib, machine_memory
 from talr_cli.models.shape import Shape, tensors_of
 from talr_cli.models.sources import ModelSource
 from talr_cli.run.config import EvalConfig, TrainConfig
-from talr_cli.run.whole import is_done, lacks_weights
+from talr_cli.run.execute import is_done, lacks_weights
 from talr_cli.runs.places import files_at
 from talr_cli.runs.study import load_results, of_pair
 from talr_cli.statistics.durations import evaluation_seconds, training_seconds

@@ -18,11 +18,11 @@ from talr_cli.models.shape import shape_of
 from talr_cli.models.sources import ModelSource, resolve_model, resolve_offline
 from talr_cli.run.checkpoint import checkpoint_name, own_directory
 from talr_cli.run.config import EvalConfig, TrainConfig
+from talr_cli.run.execute import is_done
 from talr_cli.run.identity import identity
-from talr_cli.run.prepare import place
+from talr_cli.run.prepare import place_run
 from talr_cli.run.record import is_scored
-from talr_cli.run.variants import along, is_merged, of_alpha, without_merge
-from talr_cli.run.whole import is_done
+from talr_cli.run.variants import is_merged, points_along, with_alpha, without_merge
 from talr_cli.sweep import needs
 from talr_cli.sweep.apart import apart
 from talr_cli.sweep.grid import Point, base_overrides, scoring_key
@@ -66,7 +66,7 @@ def find_models(points: Sequence[Point], fetch: bool) -> dict[str, ModelSource |
     }
     if not fetch:
         return {key: resolve_offline(config) for key, config in configs.items()}
-    with progress.elsewhere() as quiet, apart() as ask:
+    with progress.shown_by_another_process() as quiet, apart() as ask:
         look = partial(_resolve, quiet=quiet)
         return {key: ask(look, config) for key, config in configs.items()}
 
@@ -205,11 +205,11 @@ def _run_jobs(point: Point, source: ModelSource, config_dir: Path | None) -> lis
         (*kept, "merge=none", "eval=false"), without_merge(config), source, config_dir, also=True
     )
     jobs = [tuned]
-    for taken in along(config):
+    for taken in points_along(config):
         early = ("score_at=null", f"at={taken.at}") if config.score_at else ()
         for alpha in config.merge.alphas:
             overrides = (*point.overrides, *early, f"merge.alpha={alpha}")
-            averaged = of_alpha(taken, alpha)
+            averaged = with_alpha(taken, alpha)
             jobs.append(_run_job(overrides, averaged, source, config_dir, needs=tuned.directory))
     return jobs
 
@@ -221,7 +221,7 @@ def _run_job(
     config_dir: Path | None,
     **more: Any,
 ) -> Job:
-    *points, (_, directory) = ((one, place(one, source)[1]) for one in along(config))
+    *points, (_, directory) = ((one, place_run(one, source)[1]) for one in points_along(config))
     return Job("train", _typed(overrides, config_dir), config, directory, tuple(points), **more)
 
 

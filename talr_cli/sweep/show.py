@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, cast
 from talr_cli.models.device_memory import gib
 from talr_cli.printable import printable
 from talr_cli.run.config import TrainConfig
-from talr_cli.run.whole import is_done
+from talr_cli.run.execute import is_done
 from talr_cli.runs.to_type import study_command
 from talr_cli.statistics.power import power_text
-from talr_cli.streams import folded
+from talr_cli.streams import fold_line
 from talr_cli.sweep.detached import Submission
 from talr_cli.sweep.jobs import Job, Outcome
 from talr_cli.sweep.needs import left_of
@@ -34,7 +34,7 @@ def show_plan(plan: Plan) -> None:
         print(printable("{} on {}:".format(*pairs[0])))
     print_cells(plan_cells(plan))
     for line in _totals(plan):
-        print(folded(line))
+        print(fold_line(line))
 
 
 def plan_cells(plan: Plan) -> Cells:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from talr_cli.errors import UserError, install, kind_and_reason
+from talr_cli.errors import UserError, install_command, kind_and_reason
 from talr_cli.fields import value
 
 SCORE_SECTIONS = ("general", "domain", "drift", "weights", "training")
@@ -166,7 +166,7 @@ def check_installed(logger: LoggerConfig) -> None:
     """
     extra = EXTRAS.get(logger.name)
     if extra is not None and importlib.util.find_spec(logger.name) is None:
-        raise UserError(f"logger={logger.name} is not installed: {install(extra)}")
+        raise UserError(f"logger={logger.name} is not installed: {install_command(extra)}")
 
 
 def curves(metrics: Mapping[str, Any]) -> dict[str, Any]:

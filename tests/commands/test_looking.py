@@ -130,9 +130,9 @@ def test_a_name_may_be_typed_without_its_identity(study):
 def test_words_are_folded_to_a_terminal_and_paths_are_not_broken(monkeypatch):
     path = "runs/demo/" + "x" * 60
     line = f"  why      {'a word and ' * 9}{path}"
-    assert streams.folded(line) == line  # where there is no terminal
-    monkeypatch.setattr(streams, "width", lambda: 40)
-    first, *others = streams.folded(line, hang=9).splitlines()
+    assert streams.fold_line(line) == line  # where there is no terminal
+    monkeypatch.setattr(streams, "terminal_width", lambda: 40)
+    first, *others = streams.fold_line(line, hang=9).splitlines()
     assert first.startswith("  why      a word")
     assert all(other.startswith(" " * 11) for other in others)
     assert [one for one in (first, *others) if len(one) > 40] == [" " * 11 + path]

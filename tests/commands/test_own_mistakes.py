@@ -350,4 +350,4 @@ def test_processes_that_read_rows_in_another_order_do_not_train_them(monkeypatch
     assert digest([one]) != digest([replace(one, labels=[1, 2, 3])])
     monkeypatch.setattr(ranks, "gather", lambda values: [*values, digest([other, one])])
     with pytest.raises(UserError, match="differ in the rows"):
-        ranks.agree(digest([one, other]), "the rows")
+        ranks.require_agreement(digest([one, other]), "the rows")

@@ -189,6 +189,6 @@ def test_the_page_of_all_values_is_current():
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_help_fits_a_terminal(command, monkeypatch):
-    monkeypatch.setattr(streams, "width", lambda: 80)
+    monkeypatch.setattr(streams, "terminal_width", lambda: 80)
     lines = help_text(command, COMMANDS[command], composed(command), None).splitlines()
     assert [line for line in [*lines, *HELP.splitlines()] if len(line) > 80] == []

@@ -17,7 +17,7 @@ from talr_cli.data.files import find_files, read_files
 from talr_cli.data.jsonl import Jsonl
 from talr_cli.data.rows import has_text
 from talr_cli.errors import UserError
-from talr_cli.fields import at_home, identity_of
+from talr_cli.fields import expand_home, identity_of
 
 ROWS = [{"prompt": f"größer; {n}\tor not, {n}?", "completion": f"ja {n}"} for n in range(3)]
 
@@ -328,7 +328,7 @@ def test_the_content_of_every_file_counts_wherever_it_lies(tmp_path, monkeypatch
         (tmp_path / f"{name}.jsonl").write_bytes(lines())
 
     def ids(train):
-        files = at_home(Jsonl, {"train": train, "test": "~/test.jsonl"})
+        files = expand_home(Jsonl, {"train": train, "test": "~/test.jsonl"})
         return tuple(
             json.dumps(identity_of(Jsonl(name="x", **files), whole)) for whole in (False, True)
         )

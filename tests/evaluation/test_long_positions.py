@@ -18,7 +18,7 @@ from talr_cli.evaluation.generation import Request, generate_batch
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.reading import ignores_padding
 from talr_cli.models.checks import rope_switch_length
-from talr_cli.run.fit import _one_by_one_if_need_be
+from talr_cli.run.fit import _single_rows_if_needed
 from talr_cli.training.base_losses import target_losses
 from talr_cli.training.config import TrainerConfig
 
@@ -113,4 +113,4 @@ def test_longer_rows_are_trained_one_by_one(model, tmp_path):
             rows=[SimpleNamespace(input_ids=row)],
             general=[],
         )
-        assert _one_by_one_if_need_be(run).micro_batch_size == at_once
+        assert _single_rows_if_needed(run).micro_batch_size == at_once

@@ -15,7 +15,7 @@ from talr_cli.evaluation import own_answers
 from talr_cli.evaluation.evaluate import load_to_score
 from talr_cli.evaluation.generation import Request, generate_tokens, sampler
 from talr_cli.evaluation.memory import BatchSize
-from talr_cli.run.make import follow, training_of
+from talr_cli.run.make import follow_training, make_by_training
 from talr_cli.run.own_rows import with_own_rows
 from talr_cli.run.prepare import prepare
 from talr_cli.runs.run_directory import RunDirectory
@@ -177,7 +177,7 @@ def test_a_run_trains_on_them(base, share, tmp_path):
         assert row.targets not in [one.targets for one in run.rows]
     with run.directory.lock():
         run.directory.prepare({}, [], run.identity)
-        training_of()(run, Tracker())
+        make_by_training()(run, Tracker())
     training = run.directory.read_training()["training"]
     assert {name: training[name] for name in facts} == facts
     assert training["rows"] == (facts["own_rows"] if share == 1 else 6)
@@ -198,7 +198,7 @@ def test_two_ranks_train_on_what_the_first_one_has_kept(base, tmp_path):
     alone = shared(tmp_path / "alone")
     with alone.directory.lock():
         alone.directory.prepare({}, [], alone.identity)
-        training_of()(alone, Tracker())
+        make_by_training()(alone, Tracker())
     in_two_ranks(as_rank, tmp_path / "together")
     (model,) = (tmp_path / "together").glob("*/*/*/model")
     together = RunDirectory(model.parent)
@@ -255,9 +255,9 @@ def as_rank(folder):
     own_answers.generate_tokens = ended if ranks.is_main() else None
     run = shared(folder)
     if not ranks.is_main():
-        follow([run])
+        follow_training([run])
     else:
         with run.directory.lock():
             run.directory.prepare({}, [], run.identity)
-            training_of()(run, Tracker())
-    ranks.leave()
+            make_by_training()(run, Tracker())
+    ranks.disconnect()

@@ -7,9 +7,9 @@ from conftest import config
 
 from talr_cli.errors import UserError
 from talr_cli.run.checkpoint import own_run, score_checkpoint
-from talr_cli.run.make import training_of
+from talr_cli.run.execute import run_to_end
+from talr_cli.run.make import make_by_training
 from talr_cli.run.prepare import prepare
-from talr_cli.run.whole import run_to_end
 
 TINY = (
     *("model=tiny", "device=cpu", "logger=none", "dataset.train_rows=4", "dataset.test_rows=3"),
@@ -41,7 +41,7 @@ def test_a_look_at_the_first_items_has_a_place_of_its_own(tmp_path):
 def test_a_run_is_not_scored_on_fewer_items(tmp_path):
     def train(*overrides):
         made = config("train", *TINY, f"runs_dir={tmp_path}", "trainer.max_steps=1", *overrides)
-        return run_to_end(prepare(made), training_of())
+        return run_to_end(prepare(made), make_by_training())
 
     run = train("limit=2")
     kept = run.results.read_bytes()

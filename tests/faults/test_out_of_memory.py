@@ -10,7 +10,7 @@ from conftest import config
 from in_process import talr_here
 
 from talr_cli.fields import identity_of
-from talr_cli.run.out_of_memory import told
+from talr_cli.run.out_of_memory import explain_out_of_memory
 from talr_cli.run.prepare import Run
 
 HUNGRY = """
@@ -80,7 +80,7 @@ def test_the_run_goes_on_from_its_checkpoint_with_what_the_line_names(tmp_path):
 def advice(error, *overrides):
     run = Run(config("train", "model=tiny", *overrides), *[None] * 8, device="cpu")
     try:
-        with told(run):
+        with explain_out_of_memory(run):
             raise error
     except Exception as found:
         return found

@@ -28,7 +28,7 @@ def begun(tmp_path, *overrides):
 
 
 def chosen(run):
-    trainer = fit.cut_up(run, half=False)
+    trainer = fit.plan_batches(run, half=False)
     return trainer.micro_batch_size, trainer.gradient_checkpointing
 
 

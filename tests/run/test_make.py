@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreT
 
 from talr_cli.config import composition
 from talr_cli.errors import UserError
+from talr_cli.run.execute import run_to_end
 from talr_cli.run.identity import identity
-from talr_cli.run.make import average, training_of
+from talr_cli.run.make import make_by_averaging, make_by_training
 from talr_cli.run.prepare import prepare
-from talr_cli.run.whole import run_to_end
 from talr_cli.tracking.base import Tracker
 from talr_cli.training.trainer import MethodTrainer
 
@@ -38,7 +38,7 @@ def test_model_and_optimizer_are_gone_when_the_training_is_saved(tmp_path):
     before = alive()
     with run.directory.lock():
         run.directory.prepare({}, [], run.identity)
-        training_of()(run, Tracker())
+        make_by_training()(run, Tracker())
     assert (run.directory.model / "model.safetensors").exists()
     assert alive() <= before
 
@@ -46,11 +46,11 @@ def test_model_and_optimizer_are_gone_when_the_training_is_saved(tmp_path):
 def test_steps_count_once_where_a_kill_came_before_the_record_of_the_training(tmp_path):
     """model/ is there and training.json is not: the training is made again, from its start here."""
     run = ready(tmp_path, "eval=false", "trainer.max_steps=2")
-    first = run_to_end(run, training_of())
+    first = run_to_end(run, make_by_training())
     rows, weights = first.read_metrics(), (first.model / "model.safetensors").read_bytes()
     first.training.unlink()
     first.status.unlink()
-    again = run_to_end(run, training_of())
+    again = run_to_end(run, make_by_training())
     assert (again.model / "model.safetensors").read_bytes() == weights
     assert [row["step"] for row in again.read_metrics()] == [1, 2]
     assert [row["loss"] for row in again.read_metrics()] == [row["loss"] for row in rows]
@@ -66,7 +66,7 @@ def test_a_domain_score_is_not_dropped_for_want_of_rows_to_score(lacking, tmp_pa
     run.directory.write_status("evaluated")
     without = replace(run, splits=replace(run.splits, **lacking))
     with pytest.raises(UserError, match="has a domain score, and there are no test rows or no sc"):
-        run_to_end(without, training_of())
+        run_to_end(without, make_by_training())
     assert run.directory.read_results() == before
     assert run.directory.read_status().state == "evaluated"
 
@@ -74,7 +74,7 @@ def test_a_domain_score_is_not_dropped_for_want_of_rows_to_score(lacking, tmp_pa
 def test_what_needs_saying_once_is_not_said_at_every_save(tmp_path, caplog, recwarn):
     """Where the hub is not reached, by PEFT and by us."""
     typed = ("eval=false", "trainer.epochs=2", "trainer.batch_size=4", "method=lora")
-    run_to_end(ready(tmp_path, *typed), training_of())
+    run_to_end(ready(tmp_path, *typed), make_by_training())
     ready(tmp_path, *typed)
     assert not [one for one in recwarn if "Could not find a config file" in str(one.message)]
     assert caplog.text.count("cannot be reached, using") <= 1
@@ -85,9 +85,9 @@ def test_what_an_adapter_on_a_tied_embedding_has_made_is_averaged_with_its_base(
     """The run has a head of its own: the base's is its embedding."""
     typed = ("eval=false", "trainer.max_steps=2", "lr=1e-2", "adapter=lora", "adapter.rank=2")
     typed = (*typed, "adapter.target_modules=[embed_tokens,q_proj]", "trainer.save_dtype=float32")
-    tuned = run_to_end(ready(tmp_path, *typed), training_of())
+    tuned = run_to_end(ready(tmp_path, *typed), make_by_training())
     run = ready(tmp_path, *typed, f"merge={merge}")
-    merged = run_to_end(run, average(tuned, 0.5))
+    merged = run_to_end(run, make_by_averaging(tuned, 0.5))
     base, theta, found = (
         {
             name: one.float()

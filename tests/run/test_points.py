@@ -120,19 +120,19 @@ def test_points_of_a_finished_run_are_trained_to_the_last_of_them_only(train):
 @pytest.mark.slow
 def test_a_killed_training_goes_on_with_the_points_that_are_left(train, tmp_path, monkeypatch):
     typed = ("method=talr", "eval=false", "score_at=[0.25,0.75]")
-    keep = make._keep
+    keep = make._keep_point
 
     def killed_at_the_second(point, *rest):
         if point.config.at == 0.75:
             raise ZeroDivisionError
         return keep(point, *rest)
 
-    monkeypatch.setattr(make, "_keep", killed_at_the_second)
+    monkeypatch.setattr(make, "_keep_point", killed_at_the_second)
     with pytest.raises(ZeroDivisionError):
         train(*typed, "study=killed")
     (first,) = map(RunDirectory, (tmp_path / "runs/killed").glob("*/*-at0.25-*"))
     kept = when(first)
-    monkeypatch.setattr(make, "_keep", keep)
+    monkeypatch.setattr(make, "_keep_point", keep)
     early, late, whole = train(*typed, "study=killed")
     assert (early.path, when(early)) == (first.path, kept)
     assert trained(late)["training"]["resumed_from_step"] == 6

@@ -16,7 +16,7 @@ from transformers import set_seed
 
 from talr_cli.config import composition
 from talr_cli.methods.regularisers import L2, Kl
-from talr_cli.run.make import training_of
+from talr_cli.run.make import make_by_training
 from talr_cli.run.prepare import prepare
 from talr_cli.tracking.base import Tracker
 from talr_cli.training import determinism
@@ -52,7 +52,7 @@ def trained(folder, *typed):
     run = prepared(folder, *typed)
     with run.directory.lock():
         run.directory.prepare({}, [], run.identity)
-        training_of()(run, Tracker())
+        make_by_training()(run, Tracker())
     return run
 
 

@@ -1,6 +1,6 @@
-"""One run from its config to its results: make the weights, save, score, record.
+"""Executes a run up to its results: makes the weights, saves, scores and records them.
 
-Knows the order of these steps and what a run directory holds after each; other modules do them.
+Knows the order of these steps and the state of the run directory after each; other modules do them.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from talr_cli import progress
-from talr_cli.errors import DivergedError, UserError, of_run
+from talr_cli.errors import DivergedError, UserError, attach_run
 from talr_cli.fields import plain
 from talr_cli.models.sources import directory_source
 from talr_cli.run import record
 from talr_cli.run.config import TrainConfig
-from talr_cli.run.during import not_again
+from talr_cli.run.during import refuse_to_make
 from talr_cli.run.fit import check_fits
 from talr_cli.run.make import MakeModel
 from talr_cli.run.prepare import Run
 from talr_cli.run.score import score
-from talr_cli.run.track import changes, track
+from talr_cli.run.track import score_changes, start_tracker
 from talr_cli.run.variants import is_merged
 from talr_cli.runs.disk import make_folder
 from talr_cli.runs.run_directory import RunDirectory, study_path
@@ -39,14 +39,19 @@ log = logging.getLogger(__name__)
 
 
 def run_to_end(run: Run, make_model: MakeModel, points: Sequence[Run] = ()) -> RunDirectory:
-    """Do what is left to do of a run; its directory.
+    """Do what is left to do of a run; returns its directory.
 
     Args:
-        points: Runs whose weights are points of its training: they are scored and tracked with it.
-            If that fails there is a warning, and it is scored when that run itself is asked for.
+        make_model: Makes and saves the weights, if they do not exist yet.
+        points: Runs whose weights are points of this training, and which are scored and tracked
+            with it. If that fails, there is a warning, and the run of the point is scored when it
+            is executed itself.
+
+    Raises:
+        UserError: Data or memory is missing, the run diverged, or it has scores of more items.
     """
     config, directory = run.config, run.directory
-    # Before anything is written: whether the suite's data and the memory are there.
+    # Before anything is written, check the suite's data and the memory.
     done = is_done(config, directory)
     tasks = None if done else _tasks(config)
     if not done and not is_merged(config) and not _is_trained(directory):
@@ -63,7 +68,7 @@ def run_to_end(run: Run, make_model: MakeModel, points: Sequence[Run] = ()) -> R
         if config.eval:
             _check_domain_stays(run)
             record.warn_of_replaced(config, directory)
-        tasks = tasks or _tasks(config)  # the run was done before, and is not any more
+        tasks = tasks or _tasks(config)  # if the run was done before, but is not any more
         directory.prepare(plain(config), run.overrides, run.identity)
         try:
             _make_and_evaluate(run, make_model, tasks, points)
@@ -75,7 +80,7 @@ def run_to_end(run: Run, make_model: MakeModel, points: Sequence[Run] = ()) -> R
                 directory.write_status("diverged", str(error))
                 raise UserError(f"{directory.path} diverged: {error}; try a smaller lr") from error
             directory.write_status("failed", traceback.format_exc())
-            of_run(error, directory.path)
+            attach_run(error, directory.path)
             raise
     return directory
 
@@ -92,7 +97,7 @@ def _check_domain_stays(run: Run) -> None:
 
 
 def is_done(config: TrainConfig, directory: RunDirectory) -> bool:
-    """Whether the run's results are there, scored as this config asks for."""
+    """Whether the run's results exist, scored as by this config."""
     state = directory.read_status().state
     if not config.eval:
         return state in ("trained", "evaluated") and directory.model.exists()
@@ -100,19 +105,19 @@ def is_done(config: TrainConfig, directory: RunDirectory) -> bool:
 
 
 def lacks_weights(config: TrainConfig, directory: RunDirectory) -> bool:
-    """Whether something is left to do of a run and its trained weights are missing."""
+    """Whether a run is not done and its trained weights are missing."""
     if is_done(config, directory):
         return False
     return not _is_trained(directory)
 
 
 def _is_trained(directory: RunDirectory) -> bool:
-    """Whether its weights are there, and training.json, which is written after them."""
+    """Whether its weights exist, and training.json, which is written after them."""
     return directory.model.exists() and directory.read_training() is not None
 
 
 def _tasks(config: TrainConfig) -> Tasks | None:
-    """The suite's tasks; loaded before hours of training to find out what they lack."""
+    """The suite's tasks, loaded before the training to find out what they lack."""
     if not config.eval:
         return None
     from talr_cli.evaluation.general.tasks import load_tasks
@@ -130,7 +135,7 @@ def _make_and_evaluate(
     is_trained = _is_trained(directory)
     if not is_trained:
         directory.cut_metrics(step)
-    tracker = track(config, directory, run.identity)
+    tracker = start_tracker(config, directory, run.identity)
     results, picture, changed = None, None, {}
     try:
         if is_trained:
@@ -145,7 +150,7 @@ def _make_and_evaluate(
         if tasks is not None:
             results = score(
                 config,
-                record.Made(run.identity, config.method, config.lr, config.seed),
+                record.ModelInfo(run.identity, config.method, config.lr, config.seed),
                 directory,
                 source=directory_source(directory.model),
                 base=run.source,
@@ -158,8 +163,8 @@ def _make_and_evaluate(
             if points:
                 tracker.log_point(results)
             own = _groups_of(config, run.identity[:8])
-            picture = _picture(config, own)
-            changed = changes(own[0].base if own else None, results)
+            picture = _plot_tradeoff(config, own)
+            changed = score_changes(own[0].base if own else None, results)
     finally:
         answers = [] if results is None else read_samples(directory.samples, "domain")
         tracker.finish(results, picture, changed, answers)
@@ -167,8 +172,8 @@ def _make_and_evaluate(
 
 def _score_point(point: Run, tracker: Tracker) -> None:
     try:
-        directory = run_to_end(point, not_again)
-    except Exception as error:  # the training that made it must not fail with it
+        directory = run_to_end(point, refuse_to_make)
+    except Exception as error:  # the training that reached the point must not fail
         log.warning("%s is not scored yet: %s", point.directory.path, error)
         return
     results = directory.read_results()
@@ -177,13 +182,13 @@ def _score_point(point: Run, tracker: Tracker) -> None:
 
 
 def _groups_of(config: TrainConfig, run_id: str) -> list[Group]:
-    """The study's groups of comparable runs, as they are now, that this run is in."""
+    """The study's groups of comparable runs that include this run."""
     groups = comparable(load_results(Path(config.runs_dir), config.study))
     return [group for group in groups if any(one["run"]["id"] == run_id for one in group.runs)]
 
 
-def _picture(config: TrainConfig, own: Sequence[Group]) -> Path | None:
-    """The picture (PNG) of the trade-off of a run and those like it; None if there is none."""
+def _plot_tradeoff(config: TrainConfig, own: Sequence[Group]) -> Path | None:
+    """Plot the trade-off of a run and its group; the PNG file, or None if there is none."""
     from talr_cli.report.figures.tradeoff import plot_tradeoff
 
     folder = study_path(Path(config.runs_dir), config.study) / "report"
