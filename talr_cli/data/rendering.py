@@ -13,6 +13,7 @@ import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby, takewhile
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.data.base import Example, Message
@@ -203,20 +204,18 @@ class Renderer:
         turns by another token, or leave out a thought before them. Then the turn ends with the
         first special token after the answer.
         """
-        conversation = example.conversation
+        conversation, specials = example.conversation, self._special_tokens()
         try:
             as_last = self._render(conversation[: turn + 1], example.tools)
         except RowError:  # the template may require the result after a tool call
             as_last = ""
-        end = _end_of_last(self._special_tokens(), as_last, start)
+        end = _end_of_last(specials, as_last, start)
         if self._ending and start < end and whole.startswith(as_last[:end]):
             return end
         content = conversation[turn]["content"].strip()
         begin = whole.find(content, self._header_end(whole, start, example, turn))
         after = begin + len(content)
-        ends = [
-            (at, token) for token in self._special_tokens() if (at := whole.find(token, after)) >= 0
-        ]
+        ends = [(at, token) for token in specials if (at := whole.find(token, after)) >= 0]
         if not (self._ending and content and begin >= 0 and ends):
             raise RowError(
                 "an earlier answer of it, which is to be trained too, is not in the chat "
@@ -257,10 +256,8 @@ class Renderer:
             )
         if one == two:
             raise RowError("it leaves out what a message says where that is a text")
-        length = 0
-        while length < len(one) and one[-1 - length] == two[-1 - length]:
-            length += 1
-        after = one[len(one) - length :]
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(one[::-1], two[::-1], strict=False))
+        after = one[len(one) - len([*same]) :]
         # Only the first special tokens: Phi-3 writes `<|end|>` and then also the end of the text.
         return after, after[: _end_of_first_run(self._special_tokens(), after)]
 
@@ -304,16 +301,11 @@ class Renderer:
 
     def mark_targets(self, rendered: Rendered) -> str:
         """The row as text, with its targets between ⟦ and ⟧."""
-        pieces, start = [], 0
-        for position in range(1, len(rendered.labels) + 1):
-            trained = rendered.labels[start] != IGNORED
-            if (
-                position == len(rendered.labels)
-                or (rendered.labels[position] != IGNORED) != trained
-            ):
-                text = str(self.tokenizer.decode(rendered.input_ids[start:position]))
-                pieces.append(f"⟦{text}⟧" if trained else text)
-                start = position
+        pieces = []
+        tokens = zip(rendered.input_ids, rendered.labels, strict=True)
+        for trained, stretch in groupby(tokens, key=lambda token: token[1] != IGNORED):
+            text = str(self.tokenizer.decode([input_id for input_id, _ in stretch]))
+            pieces.append(f"⟦{text}⟧" if trained else text)
         return "".join(pieces)
 
 

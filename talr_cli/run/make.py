@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talr_cli import progress, ranks
+from talr_cli.data.encoding import digest
 from talr_cli.errors import UserError
 from talr_cli.fields import plain
 from talr_cli.interruption import Stop, stop_requests
@@ -32,6 +33,7 @@ from talr_cli.run.prepare import Run, place_run
 from talr_cli.run.record import base_id
 from talr_cli.runs import manifest
 from talr_cli.runs.atomic import made_whole, write_json
+from talr_cli.runs.checkpoints import require_rows
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking.base import Tracker
 
@@ -57,6 +59,7 @@ def make_by_training(points: Sequence[Run] = ()) -> MakeModel:
     """
 
     def make(run: Run, tracker: Tracker) -> None:
+        require_rows(run.directory.checkpoints, digest([*run.rows, *run.general]))
         ranks.broadcast((TRAIN, run.identity, [one.identity for one in points]))
         with stop_requests(STOPPING) as stop, warnings.catch_warnings():
             # PEFT warns so whenever an adapter is saved; the vocabulary was checked before.

@@ -9,9 +9,14 @@ import re
 import shutil
 from pathlib import Path
 
+from talr_cli.errors import UserError
+from talr_cli.runs.atomic import write_text
+from talr_cli.runs.disk import make_folder
 from talr_cli.runs.manifest import MANIFEST, damage
+from talr_cli.runs.reading import read_text
 
 KEPT = 2  # should the newest be damaged, there is one more
+ROWS = "rows.sha256"  # the file beside them with the digest of the rows they were trained on
 _NAME = re.compile(r"checkpoint-(\d+)$")
 log = logging.getLogger(__name__)
 
@@ -50,3 +55,18 @@ def keep_newest(folder: Path) -> None:
     """Remove all finished ones but the newest KEPT."""
     for _, path in finished(folder)[KEPT:]:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def require_rows(folder: Path, digest: str) -> None:
+    """Refuse to resume with other rows than those that the checkpoints were trained on.
+
+    Rows of the hub may have changed since, and a data set of the user's own may draw its order.
+    """
+    if not finished(folder):
+        make_folder(folder)
+        write_text(folder / ROWS, digest)
+    elif (folder / ROWS).exists() and read_text(folder / ROWS) != digest:
+        raise UserError(
+            f"{folder} was trained on other rows, or in another order: bring those rows back, or "
+            "delete it to train from the start"
+        )

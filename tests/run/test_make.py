@@ -15,6 +15,7 @@ from talr_cli.run.execute import run_to_end
 from talr_cli.run.identity import identity
 from talr_cli.run.make import make_by_averaging, make_by_training
 from talr_cli.run.prepare import prepare
+from talr_cli.runs.checkpoints import finished
 from talr_cli.tracking.base import Tracker
 from talr_cli.training.trainer import MethodTrainer
 
@@ -55,6 +56,26 @@ def test_steps_count_once_where_a_kill_came_before_the_record_of_the_training(tm
     assert [row["step"] for row in again.read_metrics()] == [1, 2]
     assert [row["loss"] for row in again.read_metrics()] == [row["loss"] for row in rows]
     assert again.read_training()["training"]["steps"] == 2
+
+
+def test_a_killed_training_goes_on_with_its_own_rows_alone(tmp_path):
+    """Rows of the hub may be others by then, and a data set of a user's own may shuffle them."""
+
+    class Kill(Tracker):
+        def log(self, step, metrics):
+            if step == 2:
+                raise KeyboardInterrupt
+
+    run = ready(tmp_path, "eval=false", "trainer.epochs=3", "trainer.batch_size=4")
+    with run.directory.lock():
+        run.directory.prepare({}, [], run.identity)
+        with pytest.raises(KeyboardInterrupt):
+            make_by_training()(run, Kill())
+    assert [step for step, _ in finished(run.directory.checkpoints)] == [1]
+    with pytest.raises(UserError, match="was trained on other rows, or in another order"):
+        run_to_end(replace(run, rows=[*run.rows][::-1]), make_by_training())
+    done = run_to_end(run, make_by_training())
+    assert done.read_training()["training"]["resumed_from_step"] == 1
 
 
 @pytest.mark.parametrize("lacking", [{"test": []}, {"scorer": None}], ids=str)
