@@ -65,7 +65,7 @@ def test_random_models_with_other_tokenizers_do_not_take_each_others_place(
     """One of them may be in use by a run while the other is made."""
     monkeypatch.setenv("TALR_CACHE", str(tmp_path))
     other = replace(tiny_config, path=str(tiny_source.directory), package=None)
-    assert sources.resolve(other).directory.name != tiny_source.directory.name
+    assert sources.resolve_model(other).directory.name != tiny_source.directory.name
 
 
 def test_an_adapter_is_merged_into_its_base(tiny_source, tiny_config, tmp_path):

@@ -40,7 +40,7 @@ def test_tau_is_the_median_of_the_step_or_of_the_one_before_that_was_cut_up(esti
     for step, tau in zip(STEPS, expected, strict=True):
         batches = [targets(batch) for batch in step]
         temperature.start_step(len(batches), lambda one, b=batches: scored.append(b) or b[one])
-        found = [float(temperature.of(tokens)) for tokens in batches]
+        found = [float(temperature.next_tau(tokens)) for tokens in batches]
         assert found == pytest.approx([tau] * len(batches))
         if goes_on:
             state = temperature.state()
