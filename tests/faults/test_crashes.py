@@ -38,9 +38,8 @@ def test_a_run_keeps_the_traceback_until_it_is_begun_again(failing, tmp_path):
     line = said.splitlines()[-1]
     assert code == 1
     assert "Traceback" not in said
-    assert line.startswith(
-        r"talr: LookupError: nothing to \x1b[31mhold on to (where it comes from:"
-    )
+    assert line.startswith(r"talr: LookupError: nothing to \x1b[31mhold on to at ")
+    assert f"{tmp_path}/penalty_a.py:11 (where it comes from: in " in line
     (run,) = tmp_path.glob("runs/*/*/*")
     kept = run / "traceback.txt"
     assert str(kept.relative_to(tmp_path)) in line
@@ -95,4 +94,7 @@ def test_where_no_file_can_be_made_it_is_shown(tmp_path, monkeypatch):
     code, said = talr_here("report", cwd=tmp_path)
     assert code == 1
     assert "Traceback" in said
-    assert said.splitlines()[-1] == "talr: ZeroDivisionError (where it comes from: above)"
+    place = f"{__file__}:{fails.__code__.co_firstlineno + 1}"
+    assert said.splitlines()[-1] == (
+        f"talr: ZeroDivisionError at {place} (where it comes from: above)"
+    )
