@@ -145,6 +145,7 @@ def test_what_is_to_be_typed_next_has_the_folder_of_ones_own_choices(tmp_path, c
     (folder / "model").mkdir(parents=True)
     (folder / "model/own.yaml").write_text(f"defaults: [tiny]\npath: {tmp_path}\n")
     monkeypatch.setattr(fetch, "_fetch", lambda needs, folder: None)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     assert fetch.main(["--config-dir", str(folder), "model=own", "method=sft,talr"]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
     grid = composition.of_grid("sweep", SweepConfig, shlex.split(line)[2:])
