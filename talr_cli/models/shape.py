@@ -29,6 +29,7 @@ _OTHER_PARTS = ("vision", "visual", "audio", "multi_modal", "mm_", "mtp.")
 # The names of attention layers in configs, and parts of the names of values about recurrent layers.
 _ATTENTION = ("full_attention", "sliding_attention", "chunked_attention", "attention")
 _STATES = ("mamba", "ssm", "rwkv", "lru_width", "hybrid_override_pattern")
+_SHARED = re.compile(r"\bshared_(?:experts?|mlp)\.(?:down_proj|output_linear)\.weight$")
 _OF_A_LAYER = re.compile(r"(?:^|\.)(\d+)\.(.+)$")
 
 
@@ -169,8 +170,11 @@ def shape_from_config(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
     inner = _first_number(text, "intermediate_size", "n_inner", "ffn_dim") or 4 * hidden
     experts = _experts(text, tensors, inner)
     if experts is not None:
-        shared = _first_number(text, "shared_expert_intermediate_size") or 0
-        inner = experts.per_token * experts.inner + shared
+        # Configs have many names for the size of shared experts, so it is read off their weights.
+        shared = [
+            math.prod(size) // hidden for name, (size, _) in tensors.items() if _SHARED.search(name)
+        ]
+        inner = experts.per_token * experts.inner + max(shared, default=0)
     parts = {name: found for name in tensors if (found := _OF_A_LAYER.search(name))}
     matrices = Counter(
         (_module(found[2]), tensors[name][0])

@@ -64,8 +64,11 @@ def test_experts_are_counted_and_no_experts_of_other_layers_are_taken_for_the_fi
     found = shape_from_config(settings, {**TENSORS, **matrices})
     assert (found.inner, found.experts.layers, found.experts.listed) == (32, 12, True)
     assert found.experts.weights == 12 * 4 * 3 * 16 * 64
-    shared = {**settings, "shared_expert_intermediate_size": 24}
-    assert shape_from_config(shared, {**TENSORS, **matrices}).inner == 2 * 16 + 24
+    # As Qwen2-MoE, DeepSeek-V3 and Granite name them.
+    for name in ("shared_expert.down_proj", "shared_experts.down_proj", "shared_mlp.output_linear"):
+        shared = {f"model.layers.{layer}.mlp.{name}.weight": ((64, 24), 2) for layer in (3, 4)}
+        found_too = shape_from_config(settings, {**TENSORS, **matrices, **shared})
+        assert found_too.inner == 2 * 16 + 24
     counts = {one.name: one.count for one in found.matrices}
     assert counts == {"q_proj": 1} | dict.fromkeys(
         (f"experts.{name}_proj" for name in ("gate", "up", "down")), 48
