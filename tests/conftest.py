@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 from pathlib import Path
 
 os.environ["WANDB_MODE"] = "offline"
@@ -68,6 +69,18 @@ def real_data():
     if not REAL_DATA.is_dir():
         pytest.skip("the real data sets are not here")
     return REAL_DATA
+
+
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch):
+    """The current folder of a user, whose modules no other test finds imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", None)):
+            del sys.modules[name]
 
 
 @pytest.fixture

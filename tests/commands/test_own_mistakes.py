@@ -45,11 +45,8 @@ ROW = (
 
 
 @pytest.fixture
-def part(tmp_path, monkeypatch):
+def part(own_folder):
     """Write a class `Own` of a group into a file of its own, and make it as the user does."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    before = set(sys.modules)
 
     def made(group, text, name="mine", target=None):
         Path(f"{name}.py").write_text(f"{IMPORTS}{text}\n")
@@ -58,10 +55,7 @@ def part(tmp_path, monkeypatch):
             raise UserError(*problems)
         return found
 
-    yield made
-    for name in set(sys.modules) - before:
-        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", None)):
-            del sys.modules[name]
+    return made
 
 
 def objective(weights, more=""):

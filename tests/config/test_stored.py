@@ -18,9 +18,8 @@ from talr_cli.runs.run_directory import RunDirectory
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(own_folder, tmp_path):
     """Writes the config of a run, changed, into its directory."""
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(
         "from pathlib import Path\n"
         "Path('EXECUTED').touch()\n"
