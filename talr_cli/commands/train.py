@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import chain
 
 from talr_cli import progress, ranks
 from talr_cli.config import composition
@@ -55,7 +56,8 @@ def trained(composed: Composed[TrainConfig]) -> list[RunDirectory]:
             run = prepare(tuned[-1], composed.arguments)
         ranks.require_agreement(run.identity, "what is to be trained")
         if ranks.world_size() > 1:
-            ranks.require_agreement(digest([*run.rows, *run.general, *run.validation]), _ROWS)
+            rows = chain(run.rows, run.general, run.validation)
+            ranks.require_agreement(digest(rows), _ROWS)
         runs = [*(prepare_variant(run, config) for config in tuned[:-1]), run]
         if ranks.is_main():
             made = _run(runs, points_along(wanted))

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from talr_cli.config.mistakes import nearest
 from talr_cli.data.base import Dataset
-from talr_cli.errors import UserError, failure_of
+from talr_cli.errors import UserError, failure_of, reason_of
 from talr_cli.fields import expand_home, problems
 from talr_cli.methods.base import Adapter, Merge, Objective, Regulariser
 from talr_cli.methods.checks import check_merge
@@ -76,7 +76,7 @@ def _made(key: str, kind: type, given: Mapping[str, Any]) -> tuple[Any, list[str
             if name not in objects:
                 typed[name] = value
     except OmegaConfBaseException as error:
-        reason = " ".join(str(error).split()).partition(" full_key:")[0]
+        reason = reason_of(error).partition(" full_key:")[0]
         raise UserError(
             f"{key}.{getattr(error, 'key', None) or kind.__name__}: {reason}"
         ) from error
@@ -160,7 +160,7 @@ def _user_object(key: str, values: Any) -> UserScorer:
     except Exception as error:  # whatever the user's module raises
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
-        reason = " ".join(str(error.__cause__ or error).split())
+        reason = reason_of(error.__cause__ or error)
         raise UserError(f"{key}: {target} cannot be made ({reason})") from error
     if not callable(judge):
         raise UserError(f"{key}: {target} is not callable: it is called with (output, reference)")

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from talr_cli.config.composition import Composed
 from talr_cli.config.typed import build, own_names
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, reason_of
 from talr_cli.fields import expand_home, identity_of
 from talr_cli.models.checkpoints import find_run
 from talr_cli.models.config import ModelConfig
@@ -121,7 +121,7 @@ def _checked_model(run: RunDirectory, values: dict[str, Any], trusted: bool) -> 
     try:
         merged = OmegaConf.merge(OmegaConf.structured(ModelConfig), values)
     except OmegaConfBaseException as error:
-        reason = " ".join(str(error).split()).partition(" full_key:")[0]
+        reason = reason_of(error).partition(" full_key:")[0]
         raise UserError(f"{run.config}: model: {reason}: the run is damaged") from error
     checked: Any = OmegaConf.to_container(merged)
     if checked["trust_remote_code"] and not trusted:

@@ -187,7 +187,7 @@ def encode_dataset_rows(
     )
 
 
-def digest(rows: Sequence[Rendered]) -> str:
+def digest(rows: Iterable[Rendered]) -> str:
     """SHA-256 (hex) of the tokens and labels of the rows, in their order."""
     found = hashlib.sha256()
     for row in rows:
