@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 TRACEBACK = "traceback.txt"  # the file in a run's folder about the exception that ended it
-_LONGEST = 300  # the most characters of an exception that are shown
+_MAX_CHARS = 300  # the most characters of an exception that are shown
 _OURS = (f"{Path(__file__).parent}/", f"{sysconfig.get_path('stdlib')}/")
 _INSTALLED = {"site-packages", "dist-packages"}
 IN_USE = 75  # exit code (EX_TEMPFAIL of sysexits.h)
@@ -55,23 +55,23 @@ def install_command(extra: str) -> str:
     return f"pip install {' '.join(wanted)}"
 
 
-def reason_of(error: BaseException, most: int | None = None) -> str:
+def reason_of(error: BaseException, max_chars: int | None = None) -> str:
     """An exception's message as one line of at most `most` characters; its class if it has none."""
-    return " ".join(str(error).split())[:most] or type(error).__name__
+    return " ".join(str(error).split())[:max_chars] or type(error).__name__
 
 
 def kind_and_reason(error: BaseException) -> str:
     """`ValueError: its message` in one line."""
     said = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
-    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]} ..."
+    return said if len(said) <= _MAX_CHARS else f"{said[:_MAX_CHARS]} ..."
 
 
 def failure_of(error: BaseException) -> str:
     """What the user's code raised, in one line: `KIND: message at FILE:LINE`."""
-    return kind_and_reason(error) + place_of(error)
+    return kind_and_reason(error) + location_in_user_code(error)
 
 
-def place_of(error: BaseException) -> str:
+def location_in_user_code(error: BaseException) -> str:
     """` at FILE:LINE`, the innermost line of the user's own code; empty if there is none."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" at {error.filename}:{error.lineno}"

@@ -23,7 +23,7 @@ _META = "talr"
 
 
 @dataclass(frozen=True)
-class About:
+class Declaration:
     """The declaration of a config value.
 
     Attributes:
@@ -115,7 +115,7 @@ def value(
         factory: Makes the default, if it is a list or a mapping.
         about: Attributes of `About`.
     """
-    metadata = {_META: About(doc, **about)}
+    metadata = {_META: Declaration(doc, **about)}
     if factory is not None:
         return dataclasses.field(default_factory=factory, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -129,9 +129,9 @@ def part(doc: str, default: Any = REQUIRED, **about: Any) -> Any:
     return value(doc, default, is_part=True, **about)
 
 
-def about(field: dataclasses.Field[Any]) -> About:
+def declaration_of(field: dataclasses.Field[Any]) -> Declaration:
     """The declaration of a field; an empty one if it has none."""
-    return field.metadata.get(_META, About(""))
+    return field.metadata.get(_META, Declaration(""))
 
 
 def problems(kind: type, values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -146,7 +146,7 @@ def problems(kind: type, values: Mapping[str, Any], prefix: str = "") -> Iterato
         if found == REQUIRED:
             yield f"{key} is required: type {key}=VALUE"
             continue
-        reason = about(field).problem(found)
+        reason = declaration_of(field).problem(found)
         if reason is not None:
             shown = rate_text(found) if isinstance(found, float) and abs(found) < 0.01 else found
             yield f"{key} {reason}" if found == "" else f"{key}={shown} {reason}"
@@ -169,14 +169,16 @@ def plain(settings: Any) -> Any:
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         values[field.name] = plain(value)
-        if about(field).is_part and dataclasses.is_dataclass(value):
+        if declaration_of(field).is_part and dataclasses.is_dataclass(value):
             values[field.name] = {"_target_": target_of(type(value)), **values[field.name]}
     return values
 
 
 def expand_home(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values, with `~` in paths replaced by the user's home."""
-    paths = {field.name for field in dataclasses.fields(kind) if about(field).names_a_place}
+    paths = {
+        field.name for field in dataclasses.fields(kind) if declaration_of(field).names_a_place
+    }
     return {name: _expand(one) if name in paths else one for name, one in values.items()}
 
 
@@ -197,7 +199,7 @@ def is_own(kind: type) -> bool:
     return kind.__module__.partition(".")[0] != "talr_cli"
 
 
-def identity_of(settings: Any, whole: bool = False) -> dict[str, Any]:
+def identity_of(settings: Any, include_all: bool = False) -> dict[str, Any]:
     """The values that belong to a run's identity, as by `plain`, with files by their content.
 
     The file of a class of the user's own counts as well, as its code is not a config value.
@@ -208,13 +210,13 @@ def identity_of(settings: Any, whole: bool = False) -> dict[str, Any]:
     code = code_digest(type(settings))
     values: dict[str, Any] = {} if code is None else {"_code_": code}
     for field in dataclasses.fields(settings):
-        value, known = getattr(settings, field.name), about(field)
-        if not (known.identity or whole):
+        value, known = getattr(settings, field.name), declaration_of(field)
+        if not (known.identity or include_all):
             continue
         if known.is_file and value is not None:
             values[field.name] = _content_digest(value)
         elif dataclasses.is_dataclass(value):
-            values[field.name] = identity_of(value, whole)
+            values[field.name] = identity_of(value, include_all)
             if known.is_part:
                 values[field.name]["_target_"] = target_of(type(value))
         else:
@@ -226,7 +228,7 @@ def files_of(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """(key, path) of every file that a config names, parts included."""
     for field in dataclasses.fields(settings):
         value, key = getattr(settings, field.name), f"{prefix}{field.name}"
-        if about(field).is_file and value is not None:
+        if declaration_of(field).is_file and value is not None:
             for path in [value] if isinstance(value, str) else value:
                 yield key, path
         elif dataclasses.is_dataclass(value):

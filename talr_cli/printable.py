@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 
 _CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}  # controls, surrogates, line and paragraph separators
-_UNSEEN = set("\u00ad\u200b\u2060\ufeff")  # two names that differ by them would look alike
+_INVISIBLE = set("\u00ad\u200b\u2060\ufeff")  # two names that differ by them would look alike
 _DIRECTIONS = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -51,6 +51,6 @@ def rate_text(rate: float) -> str:
 
 
 def _escape(character: str) -> str:
-    if character in _DIRECTIONS | _UNSEEN or unicodedata.category(character) in _CATEGORIES:
+    if character in _DIRECTIONS | _INVISIBLE or unicodedata.category(character) in _CATEGORIES:
         return character.encode("unicode_escape").decode("ascii")
     return character

@@ -22,7 +22,7 @@ from unittest import mock
 import torch
 from safetensors.torch import load_file
 
-from talr_cli.runs.manifest import damage
+from talr_cli.runs.manifest import find_damage
 from talr_cli.sweep import jobs
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -170,7 +170,7 @@ def train(*overrides, cwd, logger="none"):
 
 def sealed(folder, pattern):
     """The manifests that are written to their end, not only begun: from these a run goes on."""
-    return [path for path in folder.glob(pattern) if damage(path.parent) is None]
+    return [path for path in folder.glob(pattern) if find_damage(path.parent) is None]
 
 
 def weights(run):

@@ -17,7 +17,7 @@ from synthetic_study import write_study
 
 from talr_cli import api
 from talr_cli.errors import UserError
-from talr_cli.runs.listing import runs_in
+from talr_cli.runs.listing import find_runs
 
 PAGE = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -29,7 +29,7 @@ def here(tmp_path, monkeypatch):
     write_study(Path("runs"), synthetic(6))
     Path("runs/s").rename("runs/demo")
     answer = {"id": "1", "output": "x", "parsed": None, "correct": False}
-    for found in runs_in(Path("runs"), "demo"):
+    for found in find_runs(Path("runs"), "demo"):
         found.directory.samples.mkdir()
         (found.directory.samples / "domain.jsonl").write_text(json.dumps(answer) + "\n")
         found.directory.config.write_text("lr: 1.0e-06\n")

@@ -13,7 +13,7 @@ from talr_cli.models.sources import cache_dir
 from talr_cli.printable import printable
 from talr_cli.runs import leftovers
 from talr_cli.runs.leftovers import Leftover
-from talr_cli.runs.listing import as_size, runs_in
+from talr_cli.runs.listing import find_runs, format_size
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -40,16 +40,16 @@ def clean(composed: Composed[CleanConfig]) -> None:
 def _leftovers(config: CleanConfig) -> list[Leftover]:
     runs_dir = Path(config.runs_dir)
     try:
-        runs = runs_in(runs_dir, config.study)
+        runs = find_runs(runs_dir, config.study)
     except UserError:
         if config.study is not None:
             raise
         runs = []  # the cache may be worth it all the same
-    found = [one for run in runs for one in leftovers.of_run(run, config.models)]
+    found = [one for run in runs for one in leftovers.run_leftovers(run, config.models)]
     for study in dict.fromkeys(run.study for run in runs):
-        found += leftovers.of_scores(runs_dir / study, config.unused_days)
+        found += leftovers.unused_scores(runs_dir / study, config.unused_days)
     if config.study is None:
-        found += leftovers.of_cache(cache_dir(), config.unused_days, config.models)
+        found += leftovers.cache_leftovers(cache_dir(), config.unused_days, config.models)
     return found
 
 
@@ -59,8 +59,8 @@ def _print(found: Sequence[Leftover], gone: Sequence[Leftover], dry_run: bool) -
         for one in found:
             if one.why == why:
                 in_use = "" if dry_run or one in gone else "  in use now, kept"
-                print(f"  {as_size(one.size):>9}  {printable(str(one.path))}{in_use}")
-    size = as_size(sum(one.size for one in (found if dry_run else gone)))
+                print(f"  {format_size(one.size):>9}  {printable(str(one.path))}{in_use}")
+    size = format_size(sum(one.size for one in (found if dry_run else gone)))
     if not found:
         print("everything here is needed: there is nothing to delete")
     elif dry_run:

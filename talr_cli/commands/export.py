@@ -14,7 +14,7 @@ from talr_cli.errors import UserError, kind_and_reason
 from talr_cli.printable import printable
 from talr_cli.runs.listing import find_run
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.study import made_by
+from talr_cli.runs.study import command_of_run
 from talr_cli.runs.to_type import score_command, study_command
 
 
@@ -38,12 +38,12 @@ def export(composed: Composed[ExportConfig]) -> None:
     if out.absolute().resolve().is_relative_to(run.path.resolve()):
         raise UserError(f"out={config.out} lies in the run itself: choose a folder outside of it")
     from talr_cli.report.model_card import model_card
-    from talr_cli.runs.atomic import made_whole
+    from talr_cli.runs.atomic import atomic_folder
 
     if not run.model.exists():
         raise UserError(
             f"{run.path} has no model, as it is {run.read_status().state} or its model was "
-            f"deleted: train it with `{made_by(run)} eval=false`"
+            f"deleted: train it with `{command_of_run(run)} eval=false`"
         )
     if run.read_results() is None:
         raise UserError(f"{run.path} was not scored: run `{score_command(run.path)}` first")
@@ -56,7 +56,7 @@ def export(composed: Composed[ExportConfig]) -> None:
             f"{run.config} is not the config of the run that {run.results} is of "
             f"({kind_and_reason(error)}): it is damaged, so put back a copy"
         ) from error
-    with made_whole(out) as building:
+    with atomic_folder(out) as building:
         shutil.copytree(run.model, building, dirs_exist_ok=True)
         (building / "README.md").write_text(card, encoding="utf-8")
     print(f"exported: {printable(str(out))}")

@@ -12,7 +12,7 @@ from talr_cli.config import composition
 from talr_cli.config.commands import FetchConfig, SweepConfig
 from talr_cli.errors import UserError
 from talr_cli.printable import command_line, printable
-from talr_cli.runs.listing import as_size
+from talr_cli.runs.listing import format_size
 from talr_cli.sweep import fetching
 from talr_cli.sweep.apart import apart
 from talr_cli.sweep.fetching import Need
@@ -49,14 +49,14 @@ def _fetch(needs: Sequence[Need], folder: Path) -> None:
         known, free = sum(size or 0 for size in sizes), free_bytes(folder)
         if known > free:
             raise UserError(
-                f"{as_size(known)} are to be fetched, {as_size(free)} are free in {folder}"
+                f"{format_size(known)} are to be fetched, {format_size(free)} are free in {folder}"
             )
         for number, (need, size) in enumerate(zip(needs, sizes, strict=True), start=1):
-            on_hub = "" if size is None else f", {as_size(size)} on the hub"
+            on_hub = "" if size is None else f", {format_size(size)} on the hub"
             head = f"{number}/{len(needs)} {need.kind} {printable(need.name)}"
             print(f"{head}{on_hub} ...", flush=True)
             words, grown = ask(fetching.fetch, need)
-            print(f"{head}: {printable(words)}, {as_size(grown)} fetched", flush=True)
+            print(f"{head}: {printable(words)}, {format_size(grown)} fetched", flush=True)
     with fetching.environment(fetching.NO_NETWORK), apart() as ask:
         lacking = ask(fetching.check, needs)
     if lacking:

@@ -9,7 +9,7 @@ from talr_cli.config import composition
 from talr_cli.config.commands import ListConfig
 from talr_cli.config.composition import Composed
 from talr_cli.printable import printable
-from talr_cli.runs.listing import as_size, runs_in
+from talr_cli.runs.listing import find_runs, format_size
 from talr_cli.streams import fold_line
 
 
@@ -25,16 +25,16 @@ def list_runs(composed: Composed[ListConfig]) -> None:
     from talr_cli.report.tables.screen import print_cells
 
     check_target(config.json)
-    runs = [listed(one) for one in runs_in(Path(config.runs_dir), config.study)]
+    runs = [listed(one) for one in find_runs(Path(config.runs_dir), config.study)]
 
     def show() -> None:
         for study in dict.fromkeys(one.study for one in runs):
             own = [one for one in runs if one.study == study]
             count = f"{len(own)} {'run' if len(own) == 1 else 'runs'}"
-            print(f"{printable(study)}: {count}, {as_size(sum(one.size for one in own))}")
+            print(f"{printable(study)}: {count}, {format_size(sum(one.size for one in own))}")
             print_cells(list_cells(own))
             for line in namesake_lines(own):
                 print(fold_line(printable(line)))
-        print(f"all: {as_size(sum(one.size for one in runs))} in {config.runs_dir}")
+        print(f"all: {format_size(sum(one.size for one in runs))} in {config.runs_dir}")
 
     give("list", config.json, {"runs": rows_of(list_cells(runs))}, show)

@@ -14,7 +14,7 @@ from talr_cli.config.composition import Composed
 from talr_cli.errors import UserError
 from talr_cli.printable import printable_lines
 from talr_cli.runs.listing import find_run
-from talr_cli.runs.reading import opened
+from talr_cli.runs.reading import open_regular_file
 from talr_cli.runs.to_type import study_command
 
 POLL = 0.5  # seconds between looks for what was added
@@ -54,7 +54,10 @@ def _parts(file: Path, lines: int, follow: bool) -> Iterator[str]:
 
 
 def _of(file: Path, lines: int, follow: bool) -> Iterator[str]:
-    with opened(file) as raw, TextIOWrapper(raw, "utf-8", "replace", newline="\n") as log:
+    with (
+        open_regular_file(file) as raw,
+        TextIOWrapper(raw, "utf-8", "replace", newline="\n") as log,
+    ):
         yield "".join(log.readlines()[-lines:])
         while follow:
             added = log.read()

@@ -13,9 +13,9 @@ from talr_cli.config.differences import differences
 from talr_cli.config.help import shown
 from talr_cli.errors import UserError
 from talr_cli.printable import printable
-from talr_cli.runs.listing import Found, as_size, find_run
+from talr_cli.runs.listing import FoundRun, find_run, format_size
 from talr_cli.runs.samples import read_samples
-from talr_cli.runs.study import load_beside, made_by
+from talr_cli.runs.study import command_of_run, load_siblings
 from talr_cli.runs.to_type import study_command
 from talr_cli.streams import fold_line
 
@@ -54,21 +54,21 @@ def show(composed: Composed[ShowConfig]) -> None:
     give("show", config.json, content, lambda: _print(one, found, values, answers))
 
 
-def _values(found: Found) -> dict[str, tuple[Any, Any]]:
+def _values(found: FoundRun) -> dict[str, tuple[Any, Any]]:
     if not found.directory.config.exists():
         return {}
     return differences(found.directory.read_config())
 
 
-def _command(found: Found) -> str | None:
+def _command(found: FoundRun) -> str | None:
     """The command that makes or finds the run again; None if that was not kept."""
     run = found.directory
-    return made_by(run) if run.overrides.exists() and run.config.exists() else None
+    return command_of_run(run) if run.overrides.exists() and run.config.exists() else None
 
 
 def _print(
     one: Listed,
-    found: Found,
+    found: FoundRun,
     values: Mapping[str, tuple[Any, Any]],
     answers: Sequence[Mapping[str, Any]],
 ) -> None:
@@ -96,7 +96,7 @@ def _print(
         print(fold_line(line, hang=8))
     print("\nfiles")
     for name, size in one.parts.items():
-        print(f"  {printable(name):18} {as_size(size):>9}")
+        print(f"  {printable(name):18} {format_size(size):>9}")
 
 
 def _beside_base(one: Listed) -> list[Group]:
@@ -106,7 +106,7 @@ def _beside_base(one: Listed) -> list[Group]:
     from talr_cli.statistics.groups import comparable
     from talr_cli.statistics.pairs import is_base
 
-    runs = load_beside(one.path)
+    runs = load_siblings(one.path)
     own = next((each for path, each in runs.items() if path.name == one.path.name), one.results)
     for group in comparable([*(each for each in runs.values() if each is not own), own or {}]):
         if any(each is own for each in group.runs):

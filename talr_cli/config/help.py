@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 from talr_cli import streams
 from talr_cli.config.commands import conf_dir
-from talr_cli.fields import About, about
+from talr_cli.fields import Declaration, declaration_of
 from talr_cli.printable import rate_text
 from talr_cli.scorers.user import look_in_current_folder
 
@@ -30,7 +30,7 @@ class Described:
 
     key: str
     value: Any
-    about: About
+    about: Declaration
 
     @property
     def sentence(self) -> str:
@@ -64,7 +64,7 @@ def describe(
     """
     types = get_type_hints(kind)
     for field in dataclasses.fields(kind):
-        key, known, found = f"{prefix}{field.name}", about(field), values.get(field.name)
+        key, known, found = f"{prefix}{field.name}", declaration_of(field), values.get(field.name)
         if known.is_part:
             if found:
                 target = found.get("_target_", "")

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from talr_cli.config.commands import COMMANDS
-from talr_cli.fields import about
+from talr_cli.fields import declaration_of
 
 
 def quoted(value: str) -> str:
@@ -69,7 +69,7 @@ def _places(kind: type, prefix: str = "") -> Iterator[str]:
     """The keys of a config that name places on disk."""
     types = get_type_hints(kind)
     for field in dataclasses.fields(kind):
-        if about(field).names_a_place:
+        if declaration_of(field).names_a_place:
             yield f"{prefix}{field.name}"
         elif dataclasses.is_dataclass(types[field.name]):
             yield from _places(types[field.name], f"{prefix}{field.name}.")

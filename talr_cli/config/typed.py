@@ -16,7 +16,7 @@ from talr_cli.config.commands import COMMANDS
 from talr_cli.config.mistakes import nearest
 from talr_cli.config.parts import make
 from talr_cli.errors import UserError
-from talr_cli.fields import about, expand_home, problems
+from talr_cli.fields import declaration_of, expand_home, problems
 
 
 def schema(kind: type) -> type:
@@ -24,7 +24,7 @@ def schema(kind: type) -> type:
     parts = [
         (field.name, Any, dataclasses.field(default=None))
         for field in dataclasses.fields(kind)
-        if about(field).is_part
+        if declaration_of(field).is_part
     ]
     return dataclasses.make_dataclass(kind.__name__, parts, bases=(kind,), kw_only=True)
 
@@ -108,7 +108,7 @@ def _build(
     for field in dataclasses.fields(kind):
         key = f"{prefix}{field.name}"
         value = values.get(field.name)
-        if about(field).is_part:
+        if declaration_of(field).is_part:
             built[field.name], wrong = make(key, value or {}, key in stored)
             found += wrong
         elif dataclasses.is_dataclass(types[field.name]):

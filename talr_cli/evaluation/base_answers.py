@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from talr_cli.evaluation.generation import Request
-from talr_cli.runs.atomic import read_packed, write_packed
+from talr_cli.runs.atomic import read_gzip_json, write_gzip_json
 from talr_cli.runs.lease import hold
 
 Tokens = list[tuple[list[int], bool]]  # of each answer its tokens, and whether it was cut off
@@ -33,12 +33,12 @@ def cached_answers(
         answers = _read_cached(file, requests)
         if answers is None:
             answers = generate()
-            write_packed(file, answers)
+            write_gzip_json(file, answers)
     return answers
 
 
 def _read_cached(file: Path, requests: Sequence[Request]) -> Tokens | None:
-    value = read_packed(file)
+    value = read_gzip_json(file)
     if value is None:
         return None
     if (

@@ -33,7 +33,7 @@ from talr_cli.evaluation.data_parallel import free_other_ranks
 from talr_cli.evaluation.generation import Request
 from talr_cli.evaluation.memory import moved_to_cpu
 from talr_cli.models.saving import end_tokens
-from talr_cli.runs.atomic import ANOTHER, read_object
+from talr_cli.runs.atomic import NEW_COPY, read_json_object
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ class Vllm:
                 f"suite.backend=vllm scores whole models and {checkpoint} is an adapter: "
                 "use suite.backend=hf"
             )
-        stored = read_object(checkpoint / "config.json", ANOTHER)
+        stored = read_json_object(checkpoint / "config.json", NEW_COPY)
         says = stored.get("tie_word_embeddings")
         if says and getattr(model.config, "tie_word_embeddings", says) != says:
             raise UserError(

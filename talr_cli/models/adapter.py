@@ -14,7 +14,7 @@ from typing import Any
 from talr_cli.errors import UserError
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.sources import ModelSource, find_model, resolve_model
-from talr_cli.runs.atomic import read_object
+from talr_cli.runs.atomic import read_json_object
 
 
 def is_adapter(source: ModelSource) -> bool:
@@ -30,7 +30,7 @@ def resolve_base(source: ModelSource, config: ModelConfig) -> ModelSource:
     """
     file = source.directory / "adapter_config.json"
     remedy = "give another copy of the adapter"
-    named = read_object(file, remedy)
+    named = read_json_object(file, remedy)
     path = named.get("base_model_name_or_path")
     if not isinstance(path, str) or not path:
         raise UserError(f"{file} names no base_model_name_or_path: {remedy}")

@@ -15,7 +15,7 @@ from talr_cli.models.adapter import is_adapter, resolve_base
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.loading import load_without_weights
 from talr_cli.models.sources import ModelSource
-from talr_cli.runs.atomic import ANOTHER, read_object
+from talr_cli.runs.atomic import NEW_COPY, read_json_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -85,7 +85,7 @@ def _load_config(source: ModelSource, config: ModelConfig) -> Any:
             source.directory, trust_remote_code=config.trust_remote_code
         )
     except Exception as error:  # a wrong value in the file may make any class raise anything
-        reason = reason_of(error, most=200)
+        reason = reason_of(error, max_chars=200)
         if "custom code" in reason:
             reason += " If you trust it, set model.trust_remote_code=true."
         raise UserError(f"cannot load {source.origin}: {reason}") from error
@@ -113,7 +113,7 @@ def _check_quantised(
     except Exception as error:  # each quantizer raises its own
         raise UserError(
             f"the weights of {source.origin} are quantised ({method}) and cannot be read here: "
-            f"{reason_of(error, most=200)}; install that or give the unquantised model"
+            f"{reason_of(error, max_chars=200)}; install that or give the unquantised model"
         ) from error
     if to_train:  # some are dequantised when they are loaded, but could not be saved like that
         raise UserError(
@@ -146,7 +146,7 @@ def _why_not_made(settings: Any, config: ModelConfig, attention: str) -> str | N
         with torch.device("meta"):
             make(own, attn_implementation=attention, **arguments)
     except Exception as error:  # each model class raises its own
-        return reason_of(error, most=200)
+        return reason_of(error, max_chars=200)
     return None
 
 
@@ -211,7 +211,7 @@ def share_vocabulary(
     """
     from transformers import AutoTokenizer
 
-    theirs = read_object(other.directory / "config.json", ANOTHER)
+    theirs = read_json_object(other.directory / "config.json", NEW_COPY)
     if _text(settings).get("vocab_size") != _text(theirs).get("vocab_size"):
         return False
     try:

@@ -18,7 +18,7 @@ from talr_cli.models.config import ModelConfig
 from talr_cli.models.saving import cast_weights
 from talr_cli.models.sources import ModelSource
 from talr_cli.models.weight_files import stored_dtype_name
-from talr_cli.runs.atomic import ANOTHER, read_object
+from talr_cli.runs.atomic import NEW_COPY, read_json_object
 
 if TYPE_CHECKING:
     import torch
@@ -88,7 +88,7 @@ def _one_line_errors(source: ModelSource) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # a damaged file may cause errors of any kind
-        reason = reason_of(error, most=300)
+        reason = reason_of(error, max_chars=300)
         if "custom code" in reason:
             reason += " If you trust it, set model.trust_remote_code=true."
         raise UserError(f"cannot load {source.origin}: {reason}") from error
@@ -148,7 +148,7 @@ def _check_fit(
     """
     generation = source.directory / "generation_config.json"
     if generation.exists():
-        read_object(generation, ANOTHER)  # transformers would ignore a damaged one
+        read_json_object(generation, NEW_COPY)  # transformers would ignore a damaged one
     for name in ("eos_token_id", "bos_token_id", "pad_token_id"):
         ids = getattr(model.generation_config, name)
         numbers = ids if isinstance(ids, list) else [0 if ids is None else ids]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.errors import DivergedError
-from talr_cli.runs.atomic import made_whole
+from talr_cli.runs.atomic import atomic_folder
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +68,7 @@ def save_model(
     _check_finite(model)
     own: Any = model.generation_config
     own.eos_token_id = end_tokens(model, end_of_turn)
-    with made_whole(folder) as building:
+    with atomic_folder(folder) as building:
         # Many models are published with settings (such as a temperature without do_sample) that
         # transformers reads but refuses to save once anything in them has changed.
         model.generation_config = GenerationConfig()

@@ -18,7 +18,7 @@ from typing import Any
 from talr_cli.errors import UserError
 from talr_cli.models.sources import ModelSource
 from talr_cli.models.weight_files import weight_files
-from talr_cli.runs.atomic import ANOTHER, read_object
+from talr_cli.runs.atomic import NEW_COPY, read_json_object
 
 Tensor = tuple[tuple[int, ...], int]  # (its shape, the bytes of each number as stored)
 
@@ -147,7 +147,7 @@ def shape_of(source: ModelSource | None) -> Shape | None:
     """
     if source is None or not (source.directory / "config.json").is_file():
         return None
-    settings = read_object(source.directory / "config.json", ANOTHER)
+    settings = read_json_object(source.directory / "config.json", NEW_COPY)
     tensors = _language_model_tensors(source)
     try:
         return shape_from_config(settings.get("text_config") or settings, tensors)
@@ -306,5 +306,5 @@ def _header(file: Path) -> dict[str, Any]:
             ):
                 raise ValueError(f"a header with another shape of {name}")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{file} is damaged ({error}): {ANOTHER}") from error
+        raise UserError(f"{file} is damaged ({error}): {NEW_COPY}") from error
     return header

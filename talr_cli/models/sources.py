@@ -27,7 +27,7 @@ from talr_cli.errors import UserError, install_command, reason_of
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.other_formats import suggest_hub_id, why_no_checkpoint
 from talr_cli.runs import manifest
-from talr_cli.runs.atomic import ANOTHER, made_whole, read_packed, write_packed
+from talr_cli.runs.atomic import NEW_COPY, atomic_folder, read_gzip_json, write_gzip_json
 from talr_cli.runs.identity import LARGE, file_digest
 from talr_cli.runs.lease import hold
 
@@ -113,7 +113,7 @@ def _warn_of_stand_in(path: str, origin: str) -> None:
     log.warning("model: %s cannot be reached, using %s", path, origin)
 
 
-def directory_source(path: Path, remedy: str = ANOTHER) -> ModelSource:
+def directory_source(path: Path, remedy: str = NEW_COPY) -> ModelSource:
     """The model in a folder; UserError, with `remedy`, if it is damaged or not a checkpoint."""
     manifest.check(path, remedy)
     lacks = why_no_checkpoint(path)
@@ -136,13 +136,13 @@ def _digest(file: Path) -> str:
     seen = f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
     name = f"{hashlib.sha256(seen.encode()).hexdigest()}.json.gz"
     remembered = cache_dir() / "digests" / name
-    digest = read_packed(remembered)
+    digest = read_gzip_json(remembered)
     if isinstance(digest, str):
         return digest
     digest = file_digest(file)
     with suppress(OSError, UserError):  # a cache that cannot be written costs only time
         remembered.parent.mkdir(parents=True, exist_ok=True)
-        write_packed(remembered, digest)
+        write_gzip_json(remembered, digest)
     return digest
 
 
@@ -252,7 +252,7 @@ def _convert_gguf(gguf: Path, folder: Path, source: dict[str, str]) -> None:
     del model.config.quantization_config
     model.hf_quantizer = None
     model.is_quantized = False
-    with made_whole(folder) as building:
+    with atomic_folder(folder) as building:
         model.save_pretrained(building)
         AutoTokenizer.from_pretrained(**where).save_pretrained(building)
         (building / "source.json").write_text(json.dumps(source))
@@ -313,7 +313,7 @@ def _make_random(
                 **settings,
             )
         )
-    with made_whole(folder) as building:
+    with atomic_folder(folder) as building:
         model.save_pretrained(building)
         tokenizer.save_pretrained(building)
         (building / "source.json").write_text(json.dumps({"fingerprint": fingerprint}))
@@ -323,7 +323,7 @@ def _is_cached(folder: Path) -> bool:
     """Whether a model of the cache is there; one that is damaged is named and made again."""
     if not (folder / "source.json").exists():
         return False
-    found = manifest.damage(folder) if (folder / manifest.MANIFEST).exists() else None
+    found = manifest.find_damage(folder) if (folder / manifest.MANIFEST).exists() else None
     if found is not None:
         log.warning("%s is damaged: %s; it is made again", folder, found)
     return found is None

@@ -10,7 +10,7 @@ from talr_cli.errors import UserError, reason_of
 from talr_cli.models.adapter import full_model_source
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.sources import ModelSource
-from talr_cli.runs.atomic import read_object
+from talr_cli.runs.atomic import read_json_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,7 +43,7 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> PreTrainedTokeni
     except Exception as error:  # a damaged file may cause errors of any kind
         if not _has_vocabulary(source.directory):
             raise UserError(lacks) from error
-        reason = reason_of(error, most=200)
+        reason = reason_of(error, max_chars=200)
         if "tiktoken" in reason:  # transformers' last attempt at a tokenizer.model
             reason += " Most are sentencepiece's: `pip install sentencepiece` reads those."
         raise UserError(f"cannot load the tokenizer of {source.origin}: {reason}") from error
@@ -53,7 +53,7 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> PreTrainedTokeni
         tokenizer.chat_template = _read_template(Path(config.chat_template).expanduser())
     older = source.directory / "chat_template.json"  # of models that read pictures too
     if tokenizer.chat_template is None and older.is_file():
-        tokenizer.chat_template = read_object(older, "give model.chat_template=FILE").get(
+        tokenizer.chat_template = read_json_object(older, "give model.chat_template=FILE").get(
             "chat_template"
         )
     if tokenizer.chat_template is None:

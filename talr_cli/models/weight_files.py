@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from talr_cli.errors import UserError
-from talr_cli.runs.atomic import ANOTHER, read_object
+from talr_cli.runs.atomic import NEW_COPY, read_json_object
 
 SINGLE = "model.safetensors"
 INDEX = f"{SINGLE}.index.json"
@@ -28,10 +28,10 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / SINGLE]
     if not (folder / INDEX).is_file():
         return []
-    named = read_object(folder / INDEX, ANOTHER).get("weight_map")
+    named = read_json_object(folder / INDEX, NEW_COPY).get("weight_map")
     names = list(named.values()) if isinstance(named, dict) else []
     if not names or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{folder / INDEX} names no files of weights: {ANOTHER}")
+        raise UserError(f"{folder / INDEX} names no files of weights: {NEW_COPY}")
     return [folder / name for name in sorted(set(names))]
 
 

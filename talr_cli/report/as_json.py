@@ -13,7 +13,7 @@ from typing import Any
 from talr_cli import __version__
 from talr_cli.errors import UserError
 from talr_cli.report.tables.cells import Cells
-from talr_cli.runs.atomic import finite, write_text
+from talr_cli.runs.atomic import nan_to_null, write_text
 
 SCHEMA = 1
 
@@ -32,7 +32,7 @@ def give(
     if target is None:
         return
     head = {"schema": SCHEMA, "command": command, "talr": __version__}
-    text = json.dumps(finite({**head, **content}), indent=2, allow_nan=False)
+    text = json.dumps(nan_to_null({**head, **content}), indent=2, allow_nan=False)
     if target == "-":
         print(text)
         return

@@ -14,7 +14,7 @@ from talr_cli.printable import command_line, printable
 from talr_cli.report.markdown import code, escaped
 from talr_cli.report.tables.cells import Cell, Cells, Column, as_markdown, named
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.study import load_beside, made_by
+from talr_cli.runs.study import command_of_run, load_siblings
 from talr_cli.statistics.groups import comparable
 from talr_cli.statistics.paired import UnpairedError, difference
 from talr_cli.statistics.pairs import (
@@ -64,7 +64,7 @@ def model_card(run: RunDirectory, title: str) -> str:
         _usage(config, title),
         "## How it was made",
         _how_made(results, config),
-        f"Commands:\n\n    {made_by(run)}\n"
+        f"Commands:\n\n    {command_of_run(run)}\n"
         f"    {command_line(['talr', 'export', f'run={run.path}', f'out={title}'])}",
         f"Identity of the run: `{run.read_identity()}`.",
     ]
@@ -109,7 +109,7 @@ def _data_name(config: Mapping[str, Any]) -> str:
 
 def _base_of(run: RunDirectory) -> tuple[Results | None, str]:
     """The base model's results, which lie beside the run's; if there are none also why."""
-    found = load_beside(run.path)
+    found = load_siblings(run.path)
     own = found[run.path.resolve()]
     for group in comparable(found.values()):
         if any(one is own for one in [*group.runs, *(one for one, _ in group.left_out)]):

@@ -16,7 +16,7 @@ from talr_cli.report.figures.looks import ordered
 from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_cells, pair_columns
 from talr_cli.runs.reading import read_text
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.typed import overrides
+from talr_cli.runs.typed import current_overrides
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import Results, is_base, short
 
@@ -38,7 +38,7 @@ def commands(runs: Mapping[Path, Results]) -> list[str]:
     trained: dict[tuple[str, ...], dict[tuple[str, ...], None]] = {}
     for path, one in runs.items():
         try:
-            typed = overrides(RunDirectory(path))
+            typed = current_overrides(RunDirectory(path))
         except UserError:
             continue
         if is_base(one):

@@ -5,7 +5,7 @@ from typing import Any
 
 from talr_cli.printable import printable
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.study import load_beside
+from talr_cli.runs.study import load_siblings
 from talr_cli.statistics.groups import Group, comparable
 from talr_cli.statistics.pairs import Results, is_base
 
@@ -42,7 +42,7 @@ def _with_their_base(directory: RunDirectory, found: Sequence[Results]) -> list[
     own = {one["run"]["id"] for one in found}
     bases = [
         one
-        for one in load_beside(directory.path).values()
+        for one in load_siblings(directory.path).values()
         if is_base(one) and one["run"]["id"] not in own
     ]
     groups = comparable([*bases, *found])

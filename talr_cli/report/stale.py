@@ -8,7 +8,7 @@ from pathlib import Path
 from talr_cli.errors import UserError
 from talr_cli.printable import printable
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.study import made_by
+from talr_cli.runs.study import command_of_run
 from talr_cli.scorers.user import file_hash
 from talr_cli.statistics.pairs import Results
 
@@ -36,6 +36,6 @@ def stale_lines(runs: Mapping[Path, Results]) -> list[str]:
 def _command(path: Path) -> str:
     """The command that made the run: repeated, it finds the weights and scores them again."""
     try:
-        return made_by(RunDirectory(path))
+        return command_of_run(RunDirectory(path))
     except UserError:
         return f"the command that made {path}"

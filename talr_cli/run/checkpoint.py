@@ -30,7 +30,7 @@ from talr_cli.run.identity import identity
 from talr_cli.run.record import ModelInfo
 from talr_cli.run.score import score
 from talr_cli.run.track import start_tracker
-from talr_cli.runs.listing import place_of
+from talr_cli.runs.listing import study_location
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.samples import read_samples
 from talr_cli.statistics.pairs import Results
@@ -228,7 +228,7 @@ def own_run(run: RunDirectory, stored: Mapping[str, Any], runs_dir: str) -> OwnR
     run_id = run.read_identity()
     assert run_id is not None  # its config has been read
     made = ModelInfo(run_id, *(stored[key] for key in ("method", "lr", "seed")))
-    folder, study = place_of(run) or (Path(runs_dir), stored["study"])
+    folder, study = study_location(run) or (Path(runs_dir), stored["study"])
     return OwnRun(run, made, folder, study, stored["model"]["name"])
 
 

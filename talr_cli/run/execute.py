@@ -134,7 +134,7 @@ def _make_and_evaluate(
     step, _ = directory.last_checkpoint() or (0, None)
     is_trained = _is_trained(directory)
     if not is_trained:
-        directory.cut_metrics(step)
+        directory.drop_metrics_after(step)
     tracker = start_tracker(config, directory, run.identity)
     results, picture, changed = None, None, {}
     try:

@@ -17,7 +17,7 @@ from talr_cli.models import device_memory
 from talr_cli.models.checks import rope_switch_length
 from talr_cli.models.shape import Shape, shape_of
 from talr_cli.run.prepare import Run
-from talr_cli.runs.atomic import ANOTHER, read_object
+from talr_cli.runs.atomic import NEW_COPY, read_json_object
 from talr_cli.training import planner
 from talr_cli.training.arithmetic import Arithmetic
 from talr_cli.training.config import TrainerConfig
@@ -87,7 +87,7 @@ def plan_batches(run: Run, half: bool) -> TrainerConfig:
 def _single_rows_if_needed(run: Run) -> TrainerConfig:
     """The trainer's config, with a micro-batch of 1 if a long row would change the others."""
     trainer = run.config.trainer
-    settings = read_object(run.source.directory / "config.json", ANOTHER)
+    settings = read_json_object(run.source.directory / "config.json", NEW_COPY)
     switch = rope_switch_length(settings)
     longest = max(len(row.input_ids) for row in chain(run.rows, run.general))
     if switch is None or longest <= switch or trainer.micro_batch_size == 1:

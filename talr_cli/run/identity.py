@@ -39,7 +39,7 @@ def identity(config: TrainConfig | EvalConfig, model_fingerprint: str) -> str:
 
 def scored_data(dataset: Dataset) -> dict[str, Any]:
     """The values, and the files by content, that test rows and their scorer may depend on."""
-    return scored_values(dataset, identity_of(dataset, whole=True))
+    return scored_values(dataset, identity_of(dataset, include_all=True))
 
 
 def setting_identity(config: TrainConfig, model_fingerprint: str) -> str:

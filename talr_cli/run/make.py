@@ -33,8 +33,8 @@ from talr_cli.run.own_rows import with_own_rows
 from talr_cli.run.prepare import Run, place_run
 from talr_cli.run.record import base_id
 from talr_cli.runs import manifest
-from talr_cli.runs.atomic import made_whole, write_json
-from talr_cli.runs.checkpoints import require_rows
+from talr_cli.runs.atomic import atomic_folder, write_json
+from talr_cli.runs.checkpoints import check_same_rows
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking.base import Tracker
 
@@ -60,7 +60,7 @@ def make_by_training(points: Sequence[Run] = ()) -> MakeModel:
     """
 
     def make(run: Run, tracker: Tracker) -> None:
-        require_rows(run.directory.checkpoints, digest(chain(run.rows, run.general)))
+        check_same_rows(run.directory.checkpoints, digest(chain(run.rows, run.general)))
         ranks.broadcast((TRAIN, run.identity, [one.identity for one in points]))
         with stop_requests(STOPPING) as stop, warnings.catch_warnings():
             # PEFT warns so whenever an adapter is saved; the vocabulary was checked before.
@@ -116,7 +116,7 @@ def make_by_averaging(tuned: RunDirectory, alpha: float) -> MakeModel:
         if done is None:
             raise UserError(f"{tuned.training} is missing: delete {tuned.model} to train it again")
         base, config = run.source.directory, run.config.model
-        with tempfile.TemporaryDirectory() as exported, made_whole(run.directory.model) as into:
+        with tempfile.TemporaryDirectory() as exported, atomic_folder(run.directory.model) as into:
             if not have_same_tensor_names(base, tuned.model):
                 # Names on disk may differ from those that transformers saves; and an adapter on the
                 # embedding has given the run a head of its own.
@@ -182,7 +182,7 @@ def _train(
     device_memory.release_memory()
     if ranks.is_main():
         step, _ = run.directory.last_checkpoint() or (0, None)
-        run.directory.cut_metrics(step)
+        run.directory.drop_metrics_after(step)
     return _train_once(run, facts, tracker, stop, points, deterministic=False)
 
 
@@ -286,7 +286,7 @@ def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
     config, directory = run.config, run.directory
     model = causal_lm(trained)
     if trained is not model:
-        with made_whole(directory.adapter) as building:
+        with atomic_folder(directory.adapter) as building:
             trained.save_pretrained(building)
         model = merge_adapter(trained)
     if config.trainer.save_dtype == "auto":

@@ -18,7 +18,7 @@ from talr_cli.data.duplicates import check_overlap
 from talr_cli.data.encoding import encode_dataset_rows, encode_training_rows
 from talr_cli.data.loading import load
 from talr_cli.data.rendering import Rendered, Renderer, load_renderer
-from talr_cli.errors import UserError, failure_of, place_of, reason_of
+from talr_cli.errors import UserError, failure_of, location_in_user_code, reason_of
 from talr_cli.evaluation.self_score import check_test_rows
 from talr_cli.fields import target_of
 from talr_cli.methods.checks import check_objective, check_schedule
@@ -185,7 +185,7 @@ def _check_adapter(config: TrainConfig, source: ModelSource) -> None:
     except UserError:
         raise
     except Exception as error:  # a wrong value may make PEFT raise anything
-        reason = failure_of(error) if place_of(error) else reason_of(error)
+        reason = failure_of(error) if location_in_user_code(error) else reason_of(error)
         raise UserError(f"the adapter cannot be put on {config.model.name}: {reason}") from error
     named = getattr(adapter, "target_modules", None)
     for one in named if isinstance(named, Sequence) and not isinstance(named, str) else ():

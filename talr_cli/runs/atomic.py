@@ -1,7 +1,6 @@
-"""Files and folders that are either the old or the new version, whatever happens to the writer.
+"""Writes files and folders atomically: after a crash there is the old or the new version.
 
-Knows about bytes on disk; does not know what they mean. All raise UserError where the system does
-not let them write.
+Knows nothing of what they contain. All functions raise UserError if the system refuses to write.
 """
 
 import errno
@@ -22,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from talr_cli.errors import UserError
-from talr_cli.runs.disk import writing
+from talr_cli.runs.disk import explain_write_errors
 from talr_cli.runs.manifest import fsync, seal
 from talr_cli.runs.reading import read_file, read_text
 
 BUILDING = ".building-"
-ANOTHER = "take another copy of it"  # what to do about a damaged file of somebody else's
-FORGOTTEN = 3600.0  # seconds, in which no living process leaves a temporary file untouched
+NEW_COPY = "replace it with a new copy"  # the remedy for a damaged file that talr did not write
+ABANDONED_AFTER = 3600.0  # seconds; no living process leaves a temporary file alone for so long
 log = logging.getLogger(__name__)
 
 
@@ -41,8 +40,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` with `content`: temporary file in the same folder, fsync, rename."""
     # Not tempfile: its files are readable by their owner only, and rename keeps that.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    with writing(path):
-        _remove_forgotten(path)
+    with explain_write_errors(path):
+        _remove_abandoned(path)
         try:
             with temporary.open("wb") as file:
                 file.write(content)
@@ -55,21 +54,21 @@ def write_bytes(path: Path, content: bytes) -> None:
         fsync(path.parent)
 
 
-def _remove_forgotten(path: Path) -> None:
-    """What processes that were killed while they wrote `path` have left."""
+def _remove_abandoned(path: Path) -> None:
+    """Remove the temporary files of processes that were killed while they wrote `path`."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}.tmp"):
         with suppress(OSError):
-            if time.time() - left.stat().st_mtime > FORGOTTEN:
+            if time.time() - left.stat().st_mtime > ABANDONED_AFTER:
                 left.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
     """Replace `path` with `value` as indented JSON; NaN and infinities become null."""
-    write_text(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(nan_to_null(value), indent=2, allow_nan=False) + "\n")
 
 
-def read_object(path: Path, remedy: str) -> dict[str, Any]:
-    """A JSON object. Raises UserError: it is none; `remedy` says what to do."""
+def read_json_object(path: Path, remedy: str) -> dict[str, Any]:
+    """The JSON object in a file; UserError, with `remedy`, if the file holds something else."""
     try:
         found = json.loads(read_text(path))
         if not isinstance(found, dict):
@@ -79,26 +78,26 @@ def read_object(path: Path, remedy: str) -> dict[str, Any]:
     return found
 
 
-def write_packed(path: Path, value: Any) -> None:
+def write_gzip_json(path: Path, value: Any) -> None:
     """Replace `path` with `value` as JSON in gzip, which has a checksum."""
     write_bytes(path, gzip.compress(json.dumps(value).encode(), mtime=0))
 
 
-def read_packed(path: Path) -> Any:
-    """What `write_packed` wrote; None where there is nothing, or nothing whole, which is said."""
+def read_gzip_json(path: Path) -> Any:
+    """What `write_gzip_json` wrote; None if there is no file, or, with a warning, a damaged one."""
     try:
         return json.loads(gzip.decompress(read_file(path)))
     except FileNotFoundError:
         return None
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
-        log.warning("%s cannot be read (%s): it is made again", path, error)
+        log.warning("%s cannot be read (%s): it is computed again", path, error)
         return None
 
 
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Add one line of JSON in a single write; NaN and infinities become null."""
-    line = (json.dumps(finite(value), allow_nan=False) + "\n").encode()
-    with writing(path):
+    """Append one line of JSON in a single write; NaN and infinities become null."""
+    line = (json.dumps(nan_to_null(value), allow_nan=False) + "\n").encode()
+    with explain_write_errors(path):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             if os.write(file, line) < len(line):
@@ -108,15 +107,14 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def made_whole(folder: Path) -> Iterator[Path]:
-    """A folder, to be filled inside, that appears under its name only when all of it is there.
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yields a temporary folder, which is sealed (see `manifest`) and then renamed to `folder`.
 
-    It is sealed (see `manifest`). A kill in the instant between the two renames that put it in the
-    place of an old one leaves neither.
+    An existing folder is replaced by two renames; a kill between them leaves neither version.
     """
     building = folder.with_name(f"{BUILDING}{folder.name}-{uuid.uuid4().hex}")
     aside = folder.with_name(f"{BUILDING}{folder.name}-{uuid.uuid4().hex}")
-    with writing(folder):
+    with explain_write_errors(folder):
         if folder.exists() and not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -128,9 +126,9 @@ def made_whole(folder: Path) -> Iterator[Path]:
             building.rmdir()
             raise
     try:
-        with suppress(OSError):  # no locks here: it is then cleaned up by its owner only
+        with suppress(OSError):  # a file system without locks: only we clean up then
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with writing(folder):
+        with explain_write_errors(folder):
             yield building
             seal(building)
             if folder.exists():
@@ -149,7 +147,7 @@ def made_whole(folder: Path) -> Iterator[Path]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """What processes that died while they made `folder` have left; those that live keep theirs."""
+    """Remove the temporary folders of dead processes that were making `folder`."""
     for left in folder.parent.glob(f"{BUILDING}{folder.name}-*"):
         with suppress(OSError):
             file = os.open(left, os.O_RDONLY)
@@ -160,15 +158,15 @@ def remove_unfinished(folder: Path) -> None:
                 os.close(file)
 
 
-def finite(value: Any) -> Any:
-    """The value with null for NaN and infinities.
+def nan_to_null(value: Any) -> Any:
+    """The value with None in place of NaN and infinities.
 
-    JSON has none, and strict readers (browsers, jq, R) reject a whole file for one.
+    JSON has neither, and strict readers (browsers, jq, R) reject a whole file for one.
     """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: nan_to_null(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [nan_to_null(item) for item in value]
     return value

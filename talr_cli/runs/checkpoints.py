@@ -1,7 +1,6 @@
-"""The checkpoints that a training can go on from: which are there, and which of them are whole.
+"""The checkpoints from which a training can resume: which exist, and which are intact.
 
-Knows that each is a folder `checkpoint-STEP` with a manifest, which is written last; not what else
-is in it.
+Each is a folder `checkpoint-STEP` whose manifest is written last; does not know what else is in it.
 """
 
 import logging
@@ -12,17 +11,17 @@ from pathlib import Path
 from talr_cli.errors import UserError
 from talr_cli.runs.atomic import write_text
 from talr_cli.runs.disk import make_folder
-from talr_cli.runs.manifest import MANIFEST, damage
+from talr_cli.runs.manifest import MANIFEST, find_damage
 from talr_cli.runs.reading import read_text
 
-KEPT = 2  # should the newest be damaged, there is one more
-ROWS = "rows.sha256"  # the file beside them with the digest of the rows they were trained on
+MAX_KEPT = 2  # the second is for when the newest is damaged
+ROWS = "rows.sha256"  # the file beside them with the digest of the training rows
 _NAME = re.compile(r"checkpoint-(\d+)$")
 log = logging.getLogger(__name__)
 
 
 def finished(folder: Path) -> list[tuple[int, Path]]:
-    """Step and folder of those that were written to their end, the newest first."""
+    """(step, folder) of the completely written checkpoints, newest first."""
     found = [
         (int(name[1]), path.parent)
         for path in folder.glob(f"checkpoint-*/{MANIFEST}")
@@ -31,42 +30,42 @@ def finished(folder: Path) -> list[tuple[int, Path]]:
     return sorted(found, reverse=True)
 
 
-def keep_whole(folder: Path) -> None:
-    """Remove unfinished ones, and damaged ones that are newer than the newest whole one.
+def remove_unusable(folder: Path) -> None:
+    """Remove unfinished checkpoints, and damaged ones newer than the newest intact one.
 
-    They are named, with what is taken instead.
+    Each is logged, with what is used instead.
     """
     candidates = finished(folder)
     unfinished = set(folder.glob("checkpoint-*")) - {path for _, path in candidates}
-    useless = dict.fromkeys(unfinished, "was not written to its end")
-    instead = "no other is there, starting again"
+    unusable = dict.fromkeys(unfinished, "is incomplete")
+    fallback = "there is no other, so the training starts from the beginning"
     for step, path in candidates:
-        found = damage(path)
-        if found is None:
-            instead = f"going on from step {step}"
+        damage = find_damage(path)
+        if damage is None:
+            fallback = f"going on from step {step}"
             break
-        useless[path] = f"is damaged: {found}"
-    for path, why in useless.items():
-        log.warning("%s %s; %s", path, why, instead)
+        unusable[path] = f"is damaged: {damage}"
+    for path, reason in unusable.items():
+        log.warning("%s %s; %s", path, reason, fallback)
         shutil.rmtree(path, ignore_errors=True)
 
 
-def keep_newest(folder: Path) -> None:
-    """Remove all finished ones but the newest KEPT."""
-    for _, path in finished(folder)[KEPT:]:
+def remove_old(folder: Path) -> None:
+    """Remove all finished checkpoints except the newest MAX_KEPT."""
+    for _, path in finished(folder)[MAX_KEPT:]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def require_rows(folder: Path, digest: str) -> None:
-    """Refuse to resume with other rows than those that the checkpoints were trained on.
+def check_same_rows(folder: Path, digest: str) -> None:
+    """Refuse to resume with rows other than those that the checkpoints were trained on.
 
-    Rows of the hub may have changed since, and a data set of the user's own may draw its order.
+    A hub dataset may have changed since, and a user's own dataset may shuffle its rows.
     """
     if not finished(folder):
         make_folder(folder)
         write_text(folder / ROWS, digest)
     elif (folder / ROWS).exists() and read_text(folder / ROWS) != digest:
         raise UserError(
-            f"{folder} was trained on other rows, or in another order: bring those rows back, or "
-            "delete it to train from the start"
+            f"{folder} was trained on other rows, or in another order: restore those rows, or "
+            "delete it to train from the beginning"
         )

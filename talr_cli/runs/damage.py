@@ -1,4 +1,4 @@
-"""Damaged files are named in one line, once in a process, however often they are read."""
+"""Warnings about damaged files: one line per file, logged once per process."""
 
 import functools
 import logging
@@ -13,8 +13,8 @@ def warn_once(message: str) -> None:
     log.warning("%s", message)
 
 
-def warn_of_lines(file: Path, numbers: Sequence[int]) -> None:
-    """Say which lines of a file, counted from 1, are left out; nothing where there are none."""
+def warn_of_damaged_lines(file: Path, numbers: Sequence[int]) -> None:
+    """Warn that these lines of a file (counted from 1) are skipped."""
     if numbers:
         more = f" and {len(numbers) - 1} more" if len(numbers) > 1 else ""
         warn_once(f"{file}: line {numbers[0]}{more} damaged, left out")

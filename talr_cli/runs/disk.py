@@ -1,4 +1,4 @@
-"""Places that cannot be written, in the user's words: which one, why, and what to do."""
+"""Turns errors of writing to disk into messages for the user: which path, why, and what to do."""
 
 import errno
 import os
@@ -10,14 +10,14 @@ from pathlib import Path
 
 from talr_cli.errors import UserError
 
-_ELSEWHERE = "get the right to write there or choose another folder, and repeat the command"
-_ROOM = "make room and repeat the command"
-_SERVER = "its server does not answer: repeat the command when it does"
-_FILES = "too many files are open: end other programs, or allow more by `ulimit -n`"
+_ELSEWHERE = "get write permission or choose another folder, and repeat the command"
+_ROOM = "free some space and repeat the command"
+_SERVER = "its file server does not answer: repeat the command when it does"
+_FILES = "too many files are open: close other programs, or raise the limit with `ulimit -n`"
 _REASONS = {
     errno.ENOSPC: f"the disk is full: {_ROOM}",
-    errno.EDQUOT: f"your quota of disk space is used up: {_ROOM}",
-    errno.EFBIG: "files may not become so large there: choose another folder",
+    errno.EDQUOT: f"your disk quota is used up: {_ROOM}",
+    errno.EFBIG: "the file would be too large for that disk: choose another folder",
     errno.EROFS: f"its file system is read-only: {_ELSEWHERE}",
     errno.EACCES: f"permission denied: {_ELSEWHERE}",
     errno.EPERM: f"permission denied: {_ELSEWHERE}",
@@ -25,30 +25,29 @@ _REASONS = {
     errno.EEXIST: "it is a file, not a folder: move it away or choose another folder",
     errno.ENOTDIR: "it is a file, not a folder: move it away or choose another folder",
     errno.ENAMETOOLONG: "its name is too long: choose a shorter one",
-    errno.ENXIO: "it is no file: move it away",
-    errno.ELOOP: "it is a link in a circle: move it away",
-    errno.ESTALE: "its file system has lost it: repeat the command",
+    errno.ENXIO: "it is not a regular file: move it away",
+    errno.ELOOP: "it is a circular link: move it away",
+    errno.ESTALE: "the file server no longer knows it: repeat the command",
     errno.ETIMEDOUT: _SERVER,
     errno.EHOSTDOWN: _SERVER,
-    errno.EBUSY: "something else uses it: end that, and repeat the command",
+    errno.EBUSY: "another program is using it: close that, and repeat the command",
     errno.EMFILE: _FILES,
     errno.ENFILE: _FILES,
-    errno.EIO: "the system could not: check the disk, and your quota of it",
+    errno.EIO: "an input/output error: check the disk and your quota",
 }
-_NO_FOLDER = "there is no such folder: make it and repeat the command"
-# What Rust (safetensors, tokenizers) and wrapped Python errors say in place of an errno.
-_NUMBER = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")
-# torch.save keeps the reason to itself.
-_OF_TORCH = ("PytorchStreamWriter", "inline_container.cc", "iostream error")
-_NEARLY_NOTHING = 2**24  # bytes
+_NO_FOLDER = "the folder does not exist: create it and repeat the command"
+# The errno in messages of Rust libraries (safetensors, tokenizers) and of wrapped Python errors.
+_ERRNO_IN_MESSAGE = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")
+_TORCH_MESSAGES = ("PytorchStreamWriter", "inline_container.cc", "iostream error")  # without errno
+_NEARLY_FULL = 2**24  # free bytes
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Inside, `path` or what is in its folder is written.
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Wrap code that writes `path`, or something else in its folder.
 
     Raises:
-        UserError: The system does not let us. Any other error is left as it is.
+        UserError: The system refuses to write. Other errors pass unchanged.
     """
     try:
         yield
@@ -66,38 +65,34 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, where they are not there.
-
-    Raises:
-        UserError: The system does not let us.
-    """
-    with writing(path):
+    """Create a folder and its parents if they do not exist; UserError if the system refuses."""
+    with explain_write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
 
 
 def _errno(path: Path, error: Exception) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
-        named = error.filename
-        # Another file, which was read while this one was written.
-        if isinstance(named, str | os.PathLike) and not _is_near(Path(named), path):
+        failed = error.filename
+        # The error may be about another file, which was read while this one was written.
+        if isinstance(failed, str | os.PathLike) and not _is_near(Path(failed), path):
             return None
         return error.errno
-    found = _NUMBER.search(str(error))
-    if found is not None:
-        return int(found[1] or found[2])
-    if any(sign in str(error) for sign in _OF_TORCH):
-        full = shutil.disk_usage(path.parent).free < _NEARLY_NOTHING
-        return errno.ENOSPC if full else errno.EIO
+    match = _ERRNO_IN_MESSAGE.search(str(error))
+    if match is not None:
+        return int(match[1] or match[2])
+    if any(text in str(error) for text in _TORCH_MESSAGES):
+        is_full = shutil.disk_usage(path.parent).free < _NEARLY_FULL
+        return errno.ENOSPC if is_full else errno.EIO
     return None
 
 
-def _is_near(named: Path, path: Path) -> bool:
-    """Whether it is in the folder of `path`, below it, or one of the folders above."""
-    named, folder = named.absolute(), path.absolute().parent
-    return named.is_relative_to(folder) or folder.is_relative_to(named)
+def _is_near(other: Path, path: Path) -> bool:
+    """Whether `other` is in or below the folder of `path`, or is one of the folders above it."""
+    other, folder = other.absolute(), path.absolute().parent
+    return other.is_relative_to(folder) or folder.is_relative_to(other)
 
 
 def _not_a_folder(path: Path) -> Path:
-    """The part of `path` that should be a folder and is something else."""
-    found = (one for one in (path, *path.parents) if one.exists() and not one.is_dir())
-    return next(found, path)
+    """The part of `path` that should be a folder but is not."""
+    others = (part for part in (path, *path.parents) if part.exists() and not part.is_dir())
+    return next(others, path)

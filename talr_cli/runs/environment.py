@@ -1,4 +1,4 @@
-"""What a run was made with: Python, packages, hardware, and the commit it was started from."""
+"""Records the environment of a run: Python, packages, hardware and the git commit."""
 
 import platform
 import subprocess
@@ -40,7 +40,7 @@ def package_versions() -> dict[str, str | None]:
     return {package: _version(package) for package in PACKAGES}
 
 
-@cache  # a run asks ten times, and each answer is read from a file
+@cache  # a run asks ten times, and each lookup reads a file
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -68,6 +68,6 @@ def _git_commit() -> str | None:
         answer = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
         )
-    except OSError:  # git itself is not installed, or may not be run
+    except OSError:  # git is not installed
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None

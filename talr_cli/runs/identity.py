@@ -1,6 +1,6 @@
 """The identity of a run: a hash of everything that can change its result.
 
-Knows how to hash; which parts of the config count is decided by the caller.
+Knows how to hash; the caller decides which parts of the config count.
 """
 
 import hashlib
@@ -12,14 +12,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-LARGE = 2**24  # bytes, from which on a file's digest is worth remembering
+LARGE = 2**24  # bytes; the digest of a file from this size on is cached
 
 
 def run_identity(config: Mapping[str, Any], files: Mapping[str, Path]) -> str:
-    """SHA-256 (hex) of the resolved config and of the content of the files it reads.
+    """SHA-256 (hex) of the resolved config and of the content of its files; 8 digits are its id.
 
-    `files` maps a role ("train") to a path: the content counts, where it lies does not.
-    The first 8 digits are the run's short id.
+    Args:
+        files: {role, such as "train": path}; the content of a file counts, its path does not.
     """
     parts = {
         "config": config,
@@ -30,14 +30,11 @@ def run_identity(config: Mapping[str, Any], files: Mapping[str, Path]) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file's content.
-
-    A process reads a large one once, however many runs it plans, until the file changes.
-    """
+    """SHA-256 (hex) of a file's content; a large file is read again only if it has changed."""
     stat = path.stat()
     if stat.st_size < LARGE:
         return _digest(path)
-    return _remembered(
+    return _cached_digest(
         path, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
     )
 
@@ -48,16 +45,16 @@ def _digest(path: Path) -> str:
 
 
 @cache
-def _remembered(path: Path, *seen: int) -> str:
+def _cached_digest(path: Path, *stat: int) -> str:
     return _digest(path)
 
 
-def code_digest(made: Any) -> str | None:
-    """SHA-256 (hex) of the file of a module, or of that which a class, object or function is of.
+def code_digest(item: Any) -> str | None:
+    """SHA-256 (hex) of the source file of a module, or of a class, object or function in one.
 
-    None where there is no file, and for talr's own and Python's: they have versions.
+    None if there is no file, and for talr's and Python's own modules, which have versions.
     """
-    module = made.__name__ if isinstance(made, ModuleType) else getattr(made, "__module__", "")
+    module = item.__name__ if isinstance(item, ModuleType) else getattr(item, "__module__", "")
     package = module.partition(".")[0]
     file = getattr(sys.modules.get(module), "__file__", None)
     if package == "talr_cli" or package in sys.stdlib_module_names or file is None:

@@ -1,10 +1,10 @@
-"""One owner at a time, among the processes of one machine and of several, that survives a crash.
+"""A lock that one process holds at a time, on one machine or several, and that survives crashes.
 
-On one machine flock decides: the system lets go of it when the process dies. Some network file
-systems do not share it between machines, so that the owner also leaves a file that says who it is,
-and touches it as long as it lives. A file of another machine that nobody touched for `STALE`
-seconds, by the clock of the file system, belongs to nobody. An owner's file that cannot be
-understood names nobody either, but where flock is missing: there it may be half written.
+On one machine flock decides: the system releases it when the process dies. Some network file
+systems do not share flock between machines, so the owner also writes a file that says who it is,
+and touches it as long as it lives. The file of another machine is stale if nobody has touched it
+for `STALE` seconds by the clock of the file system. So is a file that cannot be parsed, unless
+there is no flock: then it may be half written.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from talr_cli.errors import IN_USE, InUseError
-from talr_cli.runs.disk import writing
+from talr_cli.runs.disk import explain_write_errors
 from talr_cli.runs.process import process_start
 from talr_cli.runs.reading import read_text
 
-BEAT = 10.0  # seconds between two touches
-STALE = 120.0  # seconds; also covers the minute for which NFS may show an old time
-POLL = 1.0  # seconds between two tries to get what another process has
+HEARTBEAT = 10.0  # seconds between two touches
+STALE = 120.0  # seconds; NFS may show a time that is a minute old
+POLL = 1.0  # seconds between two attempts while another process holds the lock
 
 log = logging.getLogger(__name__)
 _held: set[int] = set()  # open files with a flock
-_tokens: set[str] = set()  # of the owners that this process is
+_tokens: set[str] = set()  # of the leases that this process holds
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A process, wherever it runs. `kernel` tells boots of machines apart."""
+    """A process on some machine; `kernel` identifies a boot of it."""
 
     host: str = field(default_factory=socket.gethostname)
-    kernel: str = field(default_factory=lambda: _kernel())
+    kernel: str = field(default_factory=lambda: _boot_id())
     processes: str = field(default_factory=lambda: _process_namespace())
     pid: int = field(default_factory=os.getpid)
     start: str | None = field(default_factory=lambda: process_start(os.getpid()))
@@ -54,18 +54,18 @@ class Owner:
 
 @contextmanager
 def hold(path: Path, wait: bool = False) -> Iterator[None]:
-    """Own `path`, a file made for that, while inside; with `wait` as soon as nobody else does.
+    """Hold the lock file `path` within this context; `wait` until another process releases it.
 
     Raises:
-        InUseError: Another process owns it.
-        UserError: The system does not let us write there.
+        InUseError: Another process holds it.
+        UserError: The system refuses to write there.
     """
     me = Owner()
-    with writing(path):
+    with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = _open(path)
     done = threading.Event()
-    told = False
+    logged = False
     try:
         while True:
             try:
@@ -74,20 +74,20 @@ def hold(path: Path, wait: bool = False) -> Iterator[None]:
             except InUseError as error:
                 if not wait:
                     raise
-                if not told:
+                if not logged:
                     log.info("waiting: %s", error)
-                    told = True
+                    logged = True
                 time.sleep(POLL)
         _held.add(file)
         _tokens.add(me.token)
         try:
-            threading.Thread(target=_beat, args=(path, me, done), daemon=True).start()
+            threading.Thread(target=_keep_alive, args=(path, me, done), daemon=True).start()
             yield
         finally:
             done.set()
             _tokens.discard(me.token)
-            if _read(path) == me:
-                with suppress(OSError):  # found to be a dead one's by the next
+            if _read_owner(path) == me:
+                with suppress(OSError):  # else the next process finds that its owner is dead
                     _owner_file(path).unlink()
     finally:
         _held.discard(file)
@@ -95,9 +95,9 @@ def hold(path: Path, wait: bool = False) -> Iterator[None]:
 
 
 def owner(path: Path) -> Owner | None:
-    """The living owner of `path`; looking does not disturb it."""
-    found = _read(path)
-    return found if found is not None and _lives(path, found) else None
+    """The living process that holds `path`, or None; the lock is not taken for it."""
+    found = _read_owner(path)
+    return found if found is not None and _is_alive(path, found) else None
 
 
 def _open(path: Path) -> int:
@@ -106,80 +106,84 @@ def _open(path: Path) -> int:
     except PermissionError:
         if not path.exists():
             raise
-        # Another user's, who shares the folder with us but not the file: flock needs no more.
+        # The file belongs to another user of a shared folder; flock only needs to read it.
         return os.open(path, os.O_RDONLY)
 
 
 def _flock(path: Path, file: int) -> bool:
-    """Whether this process now has the system's lock; False where the system has none."""
+    """Whether this process now has the flock; False if the file system does not support it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise _in_use(path, _read(path)) from None
+        raise _in_use(path, _read_owner(path)) from None
     except OSError:
         return False
     return True
 
 
 def _claim(path: Path, has_flock: bool, me: Owner) -> None:
-    """Put the owner's file in place, in that of a dead owner if need be."""
+    """Create the owner file, replacing that of a dead owner."""
     target = _owner_file(path)
-    with writing(target):
+    with explain_write_errors(target):
         while True:
             try:
                 with target.open("x", encoding="utf-8") as file:
                     json.dump(asdict(me), file)
                 return
             except FileExistsError:
-                found = _read(path)
-            if _lives(path, found, has_flock):
+                found = _read_owner(path)
+            if _is_alive(path, found, has_flock):
                 raise _in_use(path, found)
-            # Only one of several that come to this point gets the file away; another may by then
-            # have put its own in place, and gets it back.
+            # Of several processes here, one moves the file away. By then another may have created
+            # its own file, which is moved back.
             aside = target.with_name(f"{target.name}.{me.token}")
             with suppress(FileNotFoundError):
                 target.rename(aside)
-                if _read_file(aside) != found and not target.exists():
+                if _parse_owner_file(aside) != found and not target.exists():
                     aside.rename(target)
                 aside.unlink(missing_ok=True)
 
 
-def _beat(path: Path, me: Owner, done: threading.Event) -> None:
-    while not done.wait(BEAT):
-        found = _read(path)
+def _keep_alive(path: Path, me: Owner, done: threading.Event) -> None:
+    while not done.wait(HEARTBEAT):
+        found = _read_owner(path)
         if found == me:
             with suppress(OSError):
                 os.utime(_owner_file(path))
         elif found is not None and not done.is_set():
-            # It was suspended for so long that others took it for dead. Two must not write.
-            log.error("%s: taken over by %s while this process stood still", path.parent, found)
+            # We were suspended for so long that others took us for dead. Two must not write.
+            log.error("%s: taken over by %s while this process was suspended", path.parent, found)
             os._exit(IN_USE)
 
 
-def _lives(path: Path, found: Owner | None, has_flock: bool = False) -> bool:
-    """Whether the owner that the file names still lives; None: it cannot be understood.
+def _is_alive(path: Path, found: Owner | None, has_flock: bool = False) -> bool:
+    """Whether the owner in the file is still alive.
 
-    `has_flock`: this process has the system's lock.
+    Args:
+        found: The owner; None: the file cannot be parsed.
+        has_flock: Whether this process has the flock.
     """
     if found is None and has_flock:
         return False
-    if found is not None and found.kernel == _kernel():
+    if found is not None and found.kernel == _boot_id():
         if found.processes == _process_namespace():
-            if found.pid == os.getpid():  # it could not take its file away
+            if (
+                found.pid == os.getpid()
+            ):  # perhaps an earlier lease, whose file could not be deleted
                 return found.token in _tokens
             return found.start is not None and process_start(found.pid) == found.start
-        if has_flock:  # in another container of this machine it would have it
+        if has_flock:  # an owner in another container of this machine would have it
             return False
     try:
-        # Opening makes NFS ask the server.
+        # Opening the file makes NFS ask the server.
         with _owner_file(path).open("rb") as file:
-            return _now(path.parent) - os.fstat(file.fileno()).st_mtime < STALE
+            return _file_system_time(path.parent) - os.fstat(file.fileno()).st_mtime < STALE
     except FileNotFoundError:
         return False
 
 
-def _now(folder: Path) -> float:
-    """The time by the clock of the file system; by ours where nothing can be written to ask it."""
+def _file_system_time(folder: Path) -> float:
+    """The time by the clock of the file system; by our own if nothing can be written there."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             return os.fstat(file.fileno()).st_mtime
@@ -191,11 +195,11 @@ def _owner_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.owner")
 
 
-def _read(path: Path) -> Owner | None:
-    return _read_file(_owner_file(path))
+def _read_owner(path: Path) -> Owner | None:
+    return _parse_owner_file(_owner_file(path))
 
 
-def _read_file(file: Path) -> Owner | None:
+def _parse_owner_file(file: Path) -> Owner | None:
     try:
         found = Owner(**json.loads(read_text(file)))
     except (OSError, ValueError, TypeError, RecursionError):
@@ -210,13 +214,13 @@ def _in_use(path: Path, found: Owner | None) -> InUseError:
     )
 
 
-def _kernel() -> str:
+def _boot_id() -> str:
     boot = Path("/proc/sys/kernel/random/boot_id")
     return boot.read_text().strip() if boot.exists() else socket.gethostname()
 
 
 def _process_namespace() -> str:
-    """Containers of one machine have process numbers of their own."""
+    """The namespace of process ids, as containers of one machine have their own."""
     namespace = Path("/proc/self/ns/pid")
     return str(namespace.readlink()) if namespace.exists() else ""
 
@@ -228,5 +232,5 @@ def _close_inherited() -> None:
     _tokens.clear()
 
 
-# A forked worker shares the lock: outliving a killed owner, it would keep what it owned.
+# A forked worker inherits the lock, and would keep it after its killed parent.
 os.register_at_fork(after_in_child=_close_inherited)

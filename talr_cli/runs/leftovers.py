@@ -1,6 +1,6 @@
-"""What lies on disk and nothing needs any more, and deleting it.
+"""Finds and deletes files on disk that are no longer needed.
 
-Knows run directories and folders of caches; a run that a process makes now is nobody else's.
+Knows run directories and caches; leaves alone the runs that a process is working on.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 
 from talr_cli.errors import InUseError
 from talr_cli.runs.atomic import BUILDING
-from talr_cli.runs.disk import writing
+from talr_cli.runs.disk import explain_write_errors
 from talr_cli.runs.lease import hold
-from talr_cli.runs.listing import Found, size_of
+from talr_cli.runs.listing import FoundRun, size_on_disk
 from talr_cli.runs.run_directory import DAMAGED, LOCK, UNFINISHED
 from talr_cli.runs.study import SCORES
 
@@ -26,7 +26,7 @@ DAY = 86400.0  # seconds
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file or a folder, why nothing needs it, its bytes, and the run that it belongs to."""
+    """A file or folder, why it is not needed, its size in bytes, and the run it belongs to."""
 
     path: Path
     why: str
@@ -34,41 +34,41 @@ class Leftover:
     run: Path | None = None
 
 
-def of_run(found: Found, models: bool) -> Iterator[Leftover]:
-    """The leftovers of one run; none while a process makes it.
+def run_leftovers(found: FoundRun, models: bool) -> Iterator[Leftover]:
+    """The leftovers of one run; none while a process is working on it.
 
     Args:
-        models: Whether the weights of a scored run count as one.
+        models: Whether to include the weights of scored runs.
     """
     run = found.directory
     if run.owner() is not None:
         return
     is_scored = run.results.exists() and run.read_results() is not None
-    is_made = run.training.exists() and (run.model.exists() or is_scored)
+    is_trained = run.training.exists() and (run.model.exists() or is_scored)
     reasons: dict[Path, str] = {}
-    if run.checkpoints.exists() and is_made:
+    if run.checkpoints.exists() and is_trained:
         reasons[run.checkpoints] = "checkpoints of finished runs"
     reasons |= dict.fromkeys(run.path.glob(f"*{DAMAGED}"), "damaged, and put aside")
     for pattern in UNFINISHED:
         reasons |= dict.fromkeys(run.path.glob(pattern), "left by a process that was killed")
-    if models and is_made and is_scored:
+    if models and is_trained and is_scored:
         for weights in (run.model, run.adapter):
             if weights.exists():
                 reasons[weights] = "models of scored runs"
     for path, why in reasons.items():
-        yield Leftover(path, why, size_of(path), run.path)
+        yield Leftover(path, why, size_on_disk(path), run.path)
 
 
-def of_scores(study: Path, days: float) -> Iterator[Leftover]:
-    """Scores kept in a study that nobody has read for so long; they can be made again."""
-    yield from _unused(study / SCORES, days, "scores of tasks that nobody reads")
+def unused_scores(study: Path, days: float) -> Iterator[Leftover]:
+    """The cached scores of a study that were not read for so many days."""
+    yield from _unused(study / SCORES, days, "cached scores that nobody reads")
 
 
-def of_cache(cache: Path, days: float, models: bool) -> Iterator[Leftover]:
-    """The entries of talr's own cache that nobody has read for so long.
+def cache_leftovers(cache: Path, days: float, models: bool) -> Iterator[Leftover]:
+    """The entries of talr's own cache that were not read for so many days.
 
     Args:
-        models: Whether converted and random models count too.
+        models: Whether to include converted and random models.
     """
     for kind in ("base_losses", "own_answers", "digests"):
         yield from _unused(cache / kind, days, "cache entries that nobody reads")
@@ -76,34 +76,33 @@ def of_cache(cache: Path, days: float, models: bool) -> Iterator[Leftover]:
         is_unfinished = path.name.startswith(BUILDING)
         if path.is_dir() and (is_unfinished or models) and _days_unused(path) > max(days, 1):
             why = "left by a process that was killed" if is_unfinished else "models of the cache"
-            yield Leftover(path, why, size_of(path))
+            yield Leftover(path, why, size_on_disk(path))
 
 
 def delete(leftovers: Iterable[Leftover]) -> list[Leftover]:
-    """Delete them but those of runs that a process has begun to make meanwhile; what is gone.
+    """Delete them, except those of runs that a process is working on by now.
+
+    Returns:
+        Those that were deleted.
 
     Raises:
-        UserError: The system does not let us.
+        UserError: The system refuses to delete one.
     """
-    gone = []
-    for one in leftovers:
+    deleted = []
+    for leftover in leftovers:
         with suppress(InUseError):
-            if one.run is None:
-                remove(one.path)
+            if leftover.run is None:
+                remove(leftover.path)
             else:
-                with hold(one.run / LOCK):
-                    remove(one.path)
-            gone.append(one)
-    return gone
+                with hold(leftover.run / LOCK):
+                    remove(leftover.path)
+            deleted.append(leftover)
+    return deleted
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder with all that is in it; one that is not there is gone already.
-
-    Raises:
-        UserError: The system does not let us.
-    """
-    with writing(path):
+    """Delete a file or a whole folder, if it exists; UserError if the system refuses."""
+    with explain_write_errors(path):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -113,16 +112,16 @@ def remove(path: Path) -> None:
 def _unused(folder: Path, days: float, why: str) -> Iterator[Leftover]:
     for path in sorted(folder.glob("*")):
         if path.is_file() and _days_unused(path) > days:
-            yield Leftover(path, why, size_of(path))
+            yield Leftover(path, why, size_on_disk(path))
 
 
 def _days_unused(path: Path) -> float:
-    """Since it, or anything in it, was read or written, by the file system's own times."""
+    """Days since it, or anything in it, was read or written, by the file system's times."""
     newest = 0.0
     files = [path, *path.rglob("*")] if path.is_dir() else [path]
     for file in files:
         with suppress(OSError):
             times = os.lstat(file)
-            read = 0.0 if file.is_dir() else times.st_atime  # a look into a folder is no use of it
+            read = 0.0 if file.is_dir() else times.st_atime  # listing a folder is not using it
             newest = max(newest, times.st_mtime, read)
     return (time.time() - newest) / DAY

@@ -1,7 +1,7 @@
-"""Whether a folder is whole: a list of its files with their sizes and digests, written last.
+"""The manifest of a folder: its files with sizes and digests, written last, to detect damage.
 
-The digest finds damage, not malice: XXH3 (128 bits) takes 0.1 s per GiB where SHA-256 takes 0.7 s
-with the processor's own instructions for it, and several seconds without.
+The digest detects damage, not malice: XXH3 (128 bits) takes 0.1 s per GiB, SHA-256 0.7 s with the
+processor's SHA instructions and several seconds without.
 """
 
 import errno
@@ -21,9 +21,9 @@ DIGEST = "xxh3_128"
 
 
 def seal(folder: Path) -> None:
-    """Make what lies in `folder`, and its place, outlive a power loss; then write its manifest.
+    """Flush a folder to disk, then write its manifest.
 
-    The files become as readable as the folder is: safetensors makes its own for their owner only.
+    Files get the permissions of the folder, as safetensors makes them readable only by their owner.
     """
     manifest = folder / MANIFEST
     manifest.unlink(missing_ok=True)
@@ -48,20 +48,20 @@ def seal(folder: Path) -> None:
     fsync(folder.parent)
 
 
-def damage(folder: Path) -> str | None:
-    """What differs in `folder` from what was sealed, in words; None where it is whole.
+def find_damage(folder: Path) -> str | None:
+    """How a folder differs from its manifest, in words; None if it is intact.
 
-    Files that came later are no damage.
+    Files that were added later are not damage.
 
     Raises:
-        UserError: It may not be read.
+        UserError: A file may not be read.
     """
     try:
-        files = _listed(folder / MANIFEST)
+        files = _listed_files(folder / MANIFEST)
         for name, written in files.items():
             size = (folder / name).stat().st_size
             if size != written["bytes"]:
-                return f"{name} has {size} bytes, {written['bytes']} were written"
+                return f"{name} has {size} bytes instead of {written['bytes']}"
         for name, written in files.items():
             if _digest(folder / name) != written[DIGEST]:
                 return f"{name} is not what was written"
@@ -73,12 +73,12 @@ def damage(folder: Path) -> str | None:
             return f"{name} is missing"
         return f"{name} cannot be read ({error.strerror})"
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return f"{MANIFEST} cannot be understood"
+        return f"{MANIFEST} cannot be parsed"
     return None
 
 
 def digest(folder: Path) -> str | None:
-    """What tells a sealed folder from others by its content; None for one without a manifest."""
+    """A hash of the content of a sealed folder; None if it has no manifest."""
     try:
         return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
     except OSError:
@@ -86,18 +86,17 @@ def digest(folder: Path) -> str | None:
 
 
 def check(folder: Path, remedy: str) -> None:
-    """Refuse a folder that is damaged; one without a manifest is not ours, or of an older version.
+    """Raise UserError, with `remedy`, if a folder is damaged.
 
-    Raises:
-        UserError: What is wrong with it, and `remedy`.
+    A folder without a manifest is accepted: it is not talr's, or of an older version.
     """
-    found = damage(folder) if (folder / MANIFEST).exists() else None
-    if found is not None:
-        raise UserError(f"{folder} is damaged: {found}; {remedy}")
+    damage = find_damage(folder) if (folder / MANIFEST).exists() else None
+    if damage is not None:
+        raise UserError(f"{folder} is damaged: {damage}; {remedy}")
 
 
 def fsync(path: Path) -> None:
-    """What is written of a file, or the names in a folder, outlive a power loss from here on."""
+    """Flush a file, or the names in a folder, to disk, so that they survive a power loss."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
@@ -105,7 +104,7 @@ def fsync(path: Path) -> None:
         os.close(opened)
 
 
-def _listed(manifest: Path) -> dict[str, dict[str, Any]]:
+def _listed_files(manifest: Path) -> dict[str, dict[str, Any]]:
     files = json.loads(read_text(manifest))["files"]
     if any(Path(name).is_absolute() or ".." in Path(name).parts for name in files):
         raise ValueError("a name outside of the folder")

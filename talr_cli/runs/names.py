@@ -1,4 +1,4 @@
-"""What a run's directory is called, now and by versions before. Knows names only."""
+"""The names of run directories, also those of earlier versions of talr. Knows only names."""
 
 from __future__ import annotations
 
@@ -11,52 +11,57 @@ _RATE = re.compile(r"-lr(\d[\d.]*(?:e[+-]?\d+)?)(?=-|$)")
 
 
 def run_name(method: str, lr: float | None, seed: int | None, at: float, identity: str) -> str:
-    """The name of a run's directory; `at` is the share of its training that was made."""
+    """The name of a run's directory; `at` is the share of the training steps."""
     return _name(method, None if lr is None else rate_text(lr), seed, at, identity)
 
 
-def earlier_name(method: str, lr: float | None, seed: int | None, at: float, identity: str) -> str:
-    """As `run_name`, where rates were `0.0002` and `2e-05`."""
+def legacy_run_name(
+    method: str, lr: float | None, seed: int | None, at: float, identity: str
+) -> str:
+    """The same as `run_name` in earlier versions, which wrote rates as `0.0002` and `2e-05`."""
     return _name(method, None if lr is None else f"{lr:g}", seed, at, identity)
 
 
-def begins(name: str, typed: str) -> bool:
-    """Whether a directory's name begins with what was typed, however either writes its rate."""
-    return name.startswith(typed) or as_now(name).startswith(as_now(typed))
+def begins_with(name: str, typed: str) -> bool:
+    """Whether a run's name begins with what was typed, in either notation of the rate."""
+    return name.startswith(typed) or with_current_rate(name).startswith(with_current_rate(typed))
 
 
-def is_but_for_identity(name: str, typed: str) -> bool:
-    """Whether what was typed is all of a directory's name but for the identity at its end."""
-    return re.fullmatch(re.escape(as_now(typed)) + "-[0-9a-f]{8}", as_now(name)) is not None
+def matches_without_identity(name: str, typed: str) -> bool:
+    """Whether what was typed is a run's full name without the identity at its end."""
+    return (
+        re.fullmatch(re.escape(with_current_rate(typed)) + "-[0-9a-f]{8}", with_current_rate(name))
+        is not None
+    )
 
 
-def of_another(name: str, identity: str) -> str | None:
-    """Why what has this identity is not of the run that the directory is named after; None: it is.
+def wrong_identity(name: str, identity: str) -> str | None:
+    """Why a file with this identity does not belong into a directory of this name, or None.
 
-    A name that ends with no identity is that of any run.
+    A directory whose name does not end with an identity may hold any run.
     """
     own, found = _IDENTITY.search(name), identity[:8]
     if own is None or own[1] == found:
         return None
     return (
-        f"is of the run {found}, in a directory that is named after {own[1]}: a copied directory "
-        f"needs a name that ends with -{found}, or without eight such digits; an exchanged file "
-        "has to be put back"
+        f"belongs to run {found}, but its directory is named after run {own[1]}: if the directory "
+        f"was copied, let its name end with -{found} or without an identity; if the file was "
+        "swapped, restore the original"
     )
 
 
-def as_now(name: str) -> str:
-    """A directory's name with its rate as it is written today."""
+def with_current_rate(name: str) -> str:
+    """A run's name with its rate in the current notation."""
     return _RATE.sub(lambda match: f"-lr{rate_text(float(match[1]))}", name)
 
 
-def file_name(name: str) -> str:
-    """The name with what a file system or a shell could stumble over replaced."""
+def safe_name(name: str) -> str:
+    """The name with characters replaced that file systems or shells may not accept."""
     return re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).strip(".-")
 
 
 def _name(method: str, rate: str | None, seed: int | None, at: float, identity: str) -> str:
-    parts = [file_name(method)]
+    parts = [safe_name(method)]
     if rate is not None:
         parts.append(f"lr{rate}")
     if seed is not None:

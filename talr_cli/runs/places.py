@@ -1,7 +1,4 @@
-"""The files that a path, a folder or a pattern names.
-
-Knows names on disk; does not know what the files hold.
-"""
+"""Finds the files that a path, folder or glob pattern stands for. Does not read them."""
 
 from __future__ import annotations
 
@@ -12,10 +9,10 @@ from talr_cli.errors import UserError
 
 
 def files_at(pattern: str) -> list[Path]:
-    """The files of a path, a folder with the folders within it, or a pattern, in order of names.
+    """The files of a path, of a folder and its subfolders, or of a glob pattern, sorted by name.
 
-    `~` is the home. What is hidden in a folder is left out; a file whose name looks like a pattern
-    is that file. Empty where there is none.
+    `~` is expanded; hidden files in a folder are left out. A file whose name looks like a pattern
+    is that file. Empty if there is no file.
 
     Raises:
         UserError: There is no such home, a folder may not be read, or the name is too long.
@@ -24,7 +21,7 @@ def files_at(pattern: str) -> list[Path]:
         return _found(Path(pattern).expanduser())
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{pattern[:200]} cannot be looked for: {reason}") from error
+        raise UserError(f"cannot look for {pattern[:200]}: {reason}") from error
 
 
 def _found(path: Path) -> list[Path]:
@@ -34,6 +31,6 @@ def _found(path: Path) -> list[Path]:
         inside = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
         shown = (file for file in inside if not any(part.startswith(".") for part in file.parts))
         return sorted(path / file for file in shown)
-    # As a shell has it `*` matches nothing that is hidden, which it does for Path.glob.
+    # Not Path.glob: there `*` also matches hidden files, other than in a shell.
     matching = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
     return sorted(file for file in matching if file.is_file())

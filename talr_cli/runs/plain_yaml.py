@@ -1,6 +1,6 @@
-"""A run's YAML files: plain values, written without anchors, and read without what acts.
+"""Reads and writes a run's YAML files: plain values only, without aliases.
 
-An alias stands for a value that may hold others, and a few lines of them for more than any memory.
+Nested aliases are refused because a few lines of them can expand to more than fits into memory.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ import yaml
 from talr_cli.errors import UserError, reason_of
 from talr_cli.runs.reading import read_text
 
-# What PyYAML raises for a value that is none of its tag, as `!!bool perhaps`.
-_NOT_PLAIN = (ValueError, LookupError, TypeError, AttributeError)
+# What PyYAML raises if a value does not fit its tag, as in `!!bool perhaps`.
+_BAD_VALUE = (ValueError, LookupError, TypeError, AttributeError)
 
 
-def as_yaml(value: Any) -> str:
+def to_yaml(value: Any) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def from_yaml(path: Path, kind: type) -> tuple[str, Any]:
-    """(a file's text, its content, which is a `kind`).
+def read_yaml(path: Path, kind: type) -> tuple[str, Any]:
+    """(text of a file, its parsed content).
 
     Raises:
-        UserError: It cannot be read, or holds something else.
+        UserError: It cannot be read, or its content is not a `kind`.
     """
     try:
         text = read_text(path)
         content = yaml.load(text, _Loader)
         if not isinstance(content, kind):
-            raise ValueError("it holds something else")
-    except (*_NOT_PLAIN, OSError, RecursionError, yaml.YAMLError) as error:
+            raise ValueError("its content has the wrong type")
+    except (*_BAD_VALUE, OSError, RecursionError, yaml.YAMLError) as error:
         reason = reason_of(error)
         raise UserError(f"{path} cannot be read ({reason}): restore or delete its run") from error
     return text, content

@@ -1,15 +1,15 @@
-"""Whether a process still lives: its number and its start, since numbers are used again."""
+"""Identifies processes by their start time, since process ids are reused."""
 
 import subprocess
 from pathlib import Path
 
 
 def process_start(pid: int) -> str | None:
-    """When process `pid` started, as text that is only good for comparing; None if it is gone."""
+    """When process `pid` started, as text for comparison only; None if it has ended."""
     if Path("/proc/self/stat").exists():
         try:
             stat = Path(f"/proc/{pid}/stat").read_text()
-        except OSError:  # also where it is no number that a process can have
+        except OSError:  # also if `pid` is out of range
             return None
         # The command name, in parentheses, may itself contain spaces and parentheses.
         fields = stat.rpartition(")")[2].split()

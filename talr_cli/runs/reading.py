@@ -1,7 +1,4 @@
-"""Reading a small file of a run, where something else may lie under its name.
-
-A pipe would be waited for without end, a device read without end.
-"""
+"""Reads regular files only: reading a pipe or a device in their place might never end."""
 
 from __future__ import annotations
 
@@ -15,28 +12,28 @@ from typing import BinaryIO
 
 
 def read_file(path: Path) -> bytes:
-    """The content of a file; raises as `opened`."""
-    with opened(path) as file:
+    """The content of a file; raises the same as `open_regular_file`."""
+    with open_regular_file(path) as file:
         return file.read()
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
-    """A file, to be read inside.
+def open_regular_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading within this context.
 
     Raises:
-        ValueError: What lies there is no file but a folder, a pipe, a device, a link in a circle.
-        OSError: It is not there, or may not be read.
+        ValueError: It is a folder, a pipe, a device or a circular link.
+        OSError: It does not exist, or may not be read.
     """
     try:
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise ValueError("it is no file") from error
+            raise ValueError("it is not a regular file") from error
         raise
     try:
         if not stat.S_ISREG(os.fstat(number).st_mode):
-            raise ValueError("it is no file")
+            raise ValueError("it is not a regular file")
         with open(number, "rb", closefd=False) as file:
             yield file
     finally:
@@ -44,5 +41,5 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def read_text(path: Path, errors: str = "strict") -> str:
-    """As `read_file`, in UTF-8; ValueError where it is not that."""
+    """The content of a file as UTF-8 text; ValueError if it is not UTF-8."""
     return read_file(path).decode("utf-8", errors).replace("\r\n", "\n")

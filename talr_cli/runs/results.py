@@ -1,6 +1,6 @@
-"""What a results.json has to hold, and reading one: a file that is damaged gives no number at all.
+"""Reads results.json and checks its content: a damaged file is refused as a whole.
 
-Knows the parts that are read later and their types; does not know what the scores mean.
+Knows the fields that are read later and their types; does not know what the scores mean.
 """
 
 from __future__ import annotations
@@ -13,82 +13,82 @@ from typing import Any
 
 from talr_cli.errors import UserError, reason_of
 from talr_cli.printable import printable
-from talr_cli.runs.names import of_another
+from talr_cli.runs.names import wrong_identity
 from talr_cli.runs.reading import read_text
 
 SCHEMA = 2
-TOLERANCE = 1e-6  # between a score and the mean that it is
+TOLERANCE = 1e-6  # between a score and the mean of its items
 
-Check = Callable[[Any, str], None]  # value and where it stands; raises ValueError
+Check = Callable[[Any, str], None]  # takes a value and its path; raises ValueError
 
 
 def read_results(path: Path) -> dict[str, Any]:
     """The content of a results.json.
 
     Raises:
-        UserError: It cannot be read, is damaged, or is of another version or run.
+        UserError: It cannot be read, is damaged, or belongs to another version or run.
     """
     try:
-        results = json.loads(read_text(path), parse_constant=_no_number)
+        results = json.loads(read_text(path), parse_constant=_reject_constant)
         _dict(results, "it")
         if type(results.get("schema")) is int and results["schema"] != SCHEMA:
             raise UserError(
-                f"{path} is of another version of talr (schema {results['schema']}, not {SCHEMA}) "
-                f"and does not say what it can be compared with: {_how_to_score(path.parent)}"
+                f"{path} was written by another version of talr (schema {results['schema']}, not "
+                f"{SCHEMA}) and cannot be compared: {_rescore_hint(path.parent)}"
             )
         _RESULTS(results, "")
         _check_means(results)
     except (OSError, ValueError, OverflowError, RecursionError) as error:
         reason = printable(reason_of(error))
-        raise UserError(f"{path} is damaged ({reason}): {_how_to_score(path.parent)}") from error
-    stranger = of_another(path.absolute().parent.name, results["run"]["id"])
-    if stranger is not None:
-        raise UserError(f"{path} {stranger}")
+        raise UserError(f"{path} is damaged ({reason}): {_rescore_hint(path.parent)}") from error
+    mismatch = wrong_identity(path.absolute().parent.name, results["run"]["id"])
+    if mismatch is not None:
+        raise UserError(f"{path} {mismatch}")
     return results
 
 
-def _how_to_score(run: Path) -> str:
-    typed = f"repeat the command whose arguments are in {run / 'overrides.yaml'}"
-    return f"{typed}: it only scores again" if (run / "model").is_dir() else typed
+def _rescore_hint(run: Path) -> str:
+    hint = f"repeat the command whose arguments are in {run / 'overrides.yaml'}"
+    return f"{hint}: it only scores again" if (run / "model").is_dir() else hint
 
 
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number")
+def _reject_constant(text: str) -> float:
+    raise ValueError(f"{text} is not a number")
 
 
 def _check_means(results: Mapping[str, Any]) -> None:
-    """Scores are what they are the mean of: one that was changed on the way is found out."""
+    """Check that each score is the mean of its items, to detect a score that was edited."""
     tasks = (results["general"] or {}).get("tasks", {})
     sections = {"domain": results["domain"], **{f"general.{name}": tasks[name] for name in tasks}}
-    for place, section in sections.items():
+    for path, section in sections.items():
         if section and section["items"] and len(section["items"]) != section["n"]:
-            raise ValueError(f"{place}: n is {section['n']}, not {len(section['items'])}")
+            raise ValueError(f"{path}: n is {section['n']}, not {len(section['items'])}")
         if section and section["items"] and section["score"] is not None:
-            _mean(section["score"], list(section["items"].values()), place)
+            _check_mean(section["score"], list(section["items"].values()), path)
     scores = [task["score"] for task in tasks.values()]
     if scores and None not in scores and results["general"]["score"] is not None:
-        _mean(results["general"]["score"], scores, "general")
+        _check_mean(results["general"]["score"], scores, "general")
 
 
-def _mean(score: float, values: list[float], place: str) -> None:
+def _check_mean(score: float, values: list[float], path: str) -> None:
     mean = math.fsum(values) / len(values)
     if not math.isclose(score, mean, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
-        raise ValueError(f"{place}: the score {score:g} is not the mean {mean:g} of its parts")
+        raise ValueError(f"{path}: the score {score:g} is not the mean {mean:g} of its parts")
 
 
 # Checks
 
 
 def _is(what: str, test: Callable[[Any], bool]) -> Check:
-    def check(value: Any, place: str) -> None:
+    def check(value: Any, path: str) -> None:
         if not test(value):
-            raise ValueError(f"{place} is {json.dumps(value)[:40]}, not {what}")
+            raise ValueError(f"{path} is {json.dumps(value)[:40]}, not {what}")
 
     return check
 
 
 def _or_null(check: Check) -> Check:
-    return lambda value, place: None if value is None else check(value, place)
+    return lambda value, path: None if value is None else check(value, path)
 
 
 def _is_number(value: Any) -> bool:
@@ -105,29 +105,29 @@ _truth = _is("true or false", lambda value: type(value) is bool)
 _dict = _is("an object", lambda value: isinstance(value, dict))
 
 
-def _of(check: Check) -> Check:
-    """An object whose values all pass."""
+def _values(check: Check) -> Check:
+    """Checks that a value is an object whose values all pass `check`."""
 
-    def check_all(value: Any, place: str) -> None:
-        _dict(value, place)
+    def check_all(value: Any, path: str) -> None:
+        _dict(value, path)
         for key, one in value.items():
-            check(one, f"{place}.{key}")
+            check(one, f"{path}.{key}")
 
     return check_all
 
 
 def _object(fields: Mapping[str, Check], optional: Mapping[str, Check] | None = None) -> Check:
-    """An object with these keys, and perhaps others that nobody reads."""
+    """Checks that a value is an object with these keys; other keys are ignored."""
 
-    def check(value: Any, place: str) -> None:
-        _dict(value, place)
+    def check(value: Any, path: str) -> None:
+        _dict(value, path)
         for key, check_one in fields.items():
             if key not in value:
-                raise ValueError(f"{place}.{key}".lstrip(".") + " is missing")
-            check_one(value[key], f"{place}.{key}".lstrip("."))
+                raise ValueError(f"{path}.{key}".lstrip(".") + " is missing")
+            check_one(value[key], f"{path}.{key}".lstrip("."))
         for key, check_one in (optional or {}).items():
             if key in value:
-                check_one(value[key], f"{place}.{key}")
+                check_one(value[key], f"{path}.{key}")
 
     return check
 
@@ -136,11 +136,11 @@ _ESTIMATE = {"score": _or_null(_number), "stderr": _or_null(_amount), "n": _coun
 _SCORED = {
     **_ESTIMATE,
     "metric": _text,
-    "items": _or_null(_of(_number)),  # None where the score is not their mean
+    "items": _or_null(_values(_number)),  # None if the score is not their mean
     "items_hash": _text,
 }
-# What every score may say of how it was made.
-_MADE = {
+# What every score may record about how it was measured.
+_PROVENANCE = {
     "seconds": _amount,
     "processes": _count,
     "limit": _or_null(_count),
@@ -148,7 +148,9 @@ _MADE = {
     "prompts_hash": _or_null(_text),
     "definition": _or_null(_text),
 }
-_TASK = _object({**_SCORED, "all": _of(_or_null(_number))}, {**_MADE, "chat_template": _truth})
+_TASK = _object(
+    {**_SCORED, "all": _values(_or_null(_number))}, {**_PROVENANCE, "chat_template": _truth}
+)
 _RESULTS = _object(
     {
         "schema": _count,
@@ -157,7 +159,7 @@ _RESULTS = _object(
                 "id": _text,
                 "model": _text,
                 "dataset": _text,
-                "base": _text,  # of the weights of the base model
+                "base": _text,  # a hash of the weights of the base model
                 "method": _text,
                 "lr": _or_null(_positive),
                 "seed": _or_null(_is("a whole number", lambda value: type(value) is int)),
@@ -168,8 +170,8 @@ _RESULTS = _object(
             _object(
                 {**_SCORED, "scorer": _text},
                 {
-                    **_MADE,
-                    "categories": _of(_object(_ESTIMATE)),
+                    **_PROVENANCE,
+                    "categories": _values(_object(_ESTIMATE)),
                     "answer_by": _text,
                     "max_new_tokens": _or_null(_count),
                 },
@@ -177,11 +179,11 @@ _RESULTS = _object(
         ),
         "general": _or_null(
             _object(
-                {**_ESTIMATE, "formula": _text, "suite": _text, "tasks": _of(_TASK)},
-                {**_MADE, "missing": _of(_text)},
+                {**_ESTIMATE, "formula": _text, "suite": _text, "tasks": _values(_TASK)},
+                {**_PROVENANCE, "missing": _values(_text)},
             )
         ),
-        "drift": _or_null(_of(_object(_ESTIMATE))),
+        "drift": _or_null(_values(_object(_ESTIMATE))),
         "training": _or_null(
             _object(
                 {"steps": _count, "resumed_from_step": _count, "seconds": _amount},
@@ -205,8 +207,9 @@ _RESULTS = _object(
                 },
             )
         ),
-        "versions": _of(_or_null(_text)),
+        "versions": _values(_or_null(_text)),
     },
-    # What tells runs of one name apart: hashes of all but rate and seed, and of the training data.
+    # Hashes of all settings but rate and seed, and of the training data: they tell runs of the same
+    # name apart.
     {"setting": _text, "trained_on": _text},
 )

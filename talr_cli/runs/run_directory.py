@@ -1,10 +1,10 @@
-"""One run on disk: its place, its files, its status, and the lock that gives it one owner.
+"""The directory of a run: its path, files and status, and the lock that gives it one owner.
 
     <runs>/<study>/<model>__<dataset>/<method>-lr<lr>-s<seed>-<id8>/
       config.yaml  overrides.yaml  env.json  status.json  metrics.jsonl  training.json
       results.json  samples/  model/  adapter/  checkpoints/  wandb/
 
-Does not know how a run is trained or scored, nor which config values make its identity.
+Does not know how a run is trained or scored, nor which config values its identity depends on.
 """
 
 import json
@@ -22,36 +22,42 @@ from typing import Any
 
 from talr_cli.errors import TRACEBACK, UserError
 from talr_cli.runs import checkpoints, manifest
-from talr_cli.runs.atomic import BUILDING, append_json_line, read_object, write_json, write_text
+from talr_cli.runs.atomic import (
+    BUILDING,
+    append_json_line,
+    read_json_object,
+    write_json,
+    write_text,
+)
 from talr_cli.runs.damage import warn_once
-from talr_cli.runs.disk import make_folder, writing
+from talr_cli.runs.disk import explain_write_errors, make_folder
 from talr_cli.runs.environment import collect_environment
 from talr_cli.runs.lease import Owner, hold, owner
 from talr_cli.runs.manifest import MANIFEST
 from talr_cli.runs.metrics import read_metrics
-from talr_cli.runs.names import earlier_name, file_name, of_another, run_name
-from talr_cli.runs.plain_yaml import as_yaml, from_yaml
+from talr_cli.runs.names import legacy_run_name, run_name, safe_name, wrong_identity
+from talr_cli.runs.plain_yaml import read_yaml, to_yaml
 from talr_cli.runs.process import process_start
 from talr_cli.runs.reading import read_text
 from talr_cli.runs.results import read_results
 from talr_cli.runs.status import State, Status
 
 REASON_LINES = 20
-LONGEST_NAME = 255  # bytes: of most file systems
+LONGEST_NAME = 255  # bytes, on most file systems
 LOCK = ".lock"
 MODEL_REMEDY = (
     "delete it and make it again with `talr train ... eval=false`, or delete its "
     f"{MANIFEST} to use it as it is"
 )
-# What a killed process leaves in a run, as patterns.
+# Patterns of the files that a killed process leaves in a run.
 UNFINISHED = (f"{BUILDING}*", ".*.tmp", "samples/.*.tmp")
-DAMAGED = ".damaged"  # what the name of a thing ends with that was put aside
+DAMAGED = ".damaged"  # suffix of damaged files and folders that were put aside
 _IDENTITY = re.compile(r"# run identity: ([0-9a-f]{64})$")
 log = logging.getLogger(__name__)
 
 
 class RunDirectory:
-    """The files of one run. Making the object touches nothing on disk."""
+    """The files of one run. Creating the object does not touch the disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -81,39 +87,39 @@ class RunDirectory:
         at: float = 1.0,
         identity: str,
     ) -> "RunDirectory":
-        """The directory that belongs to this run; the base model has neither lr nor seed.
+        """The directory of this run, perhaps under the name that an earlier version gave it.
 
-        One that an earlier version of talr has named is found.
+        The base model has neither lr nor seed.
         """
         folder = study_path(runs_dir, study) / pair_name(model, dataset)
-        now, before = (
-            folder / name(method, lr, seed, at, identity) for name in (run_name, earlier_name)
+        current, legacy = (
+            folder / name(method, lr, seed, at, identity) for name in (run_name, legacy_run_name)
         )
-        return cls(before if before.is_dir() and not now.exists() else now)
+        return cls(legacy if legacy.is_dir() and not current.exists() else current)
 
     def prepare(self, config: Mapping[str, Any], overrides: Sequence[str], identity: str) -> None:
-        """Make the directory and write what the run is; refuse one that holds another run.
+        """Create the directory and write the run's config; refuse a directory of another run.
 
-        What is damaged of what it goes on from is named and put out of the way: a checkpoint for
-        the one before, model/ for a training from the start.
+        A damaged checkpoint or model/ is logged and removed or put aside, so that the run resumes
+        from an earlier checkpoint or from the beginning.
         """
-        held = self._held_identity(identity)
-        if held is not None and held != identity:
+        stored = self._stored_identity(identity)
+        if stored is not None and stored != identity:
             raise UserError(
-                f"{self.path} holds a different run (identity {held[:8]}, not {identity[:8]}): "
+                f"{self.path} holds a different run (identity {stored[:8]}, not {identity[:8]}): "
                 "delete it or choose another study"
             )
         make_folder(self.path)
-        write_text(self.config, f"# run identity: {identity}\n{as_yaml(dict(config))}")
-        write_text(self.overrides, as_yaml(list(overrides)))
+        write_text(self.config, f"# run identity: {identity}\n{to_yaml(dict(config))}")
+        write_text(self.overrides, to_yaml(list(overrides)))
         write_json(self.environment, collect_environment())
         if not self.status.exists():
             self.write_status("pending")
-        self._drop_damaged_model()
+        self._put_damaged_model_aside()
         self.check_own_model()
-        checkpoints.keep_whole(self.checkpoints)
+        checkpoints.remove_unusable(self.checkpoints)
 
-    def _held_identity(self, expected: str) -> str | None:
+    def _stored_identity(self, expected: str) -> str | None:
         try:
             return self.read_identity()
         except UserError as error:
@@ -123,23 +129,23 @@ class RunDirectory:
             return None
 
     def read_config(self) -> dict[str, Any]:
-        """The resolved config that was written, as plain data.
+        """The stored resolved config, as plain data.
 
         Raises:
-            UserError: It cannot be read, or is of another run.
+            UserError: It cannot be read, or belongs to another run.
         """
-        text, found = from_yaml(self.config, dict)
-        held = _IDENTITY.match(text.partition("\n")[0])
-        if held and (stranger := of_another(self.path.absolute().name, held[1])):
-            raise UserError(f"{self.config} {stranger}")
-        return found
+        text, config = read_yaml(self.config, dict)
+        stored = _IDENTITY.match(text.partition("\n")[0])
+        if stored and (mismatch := wrong_identity(self.path.absolute().name, stored[1])):
+            raise UserError(f"{self.config} {mismatch}")
+        return config
 
     def read_overrides(self) -> list[str]:
-        """What was typed; raises as `read_config`."""
-        return [str(one) for one in from_yaml(self.overrides, list)[1]]
+        """The overrides that were typed; raises the same as `read_config`."""
+        return [str(one) for one in read_yaml(self.overrides, list)[1]]
 
     def read_identity(self) -> str | None:
-        """The full identity of the run that lies here; None where there is none yet."""
+        """The full identity of the run in this directory; None if there is no run yet."""
         if not self.config.exists():
             return None
         try:
@@ -148,8 +154,7 @@ class RunDirectory:
             raise UserError(
                 f"{self.config} cannot be read ({error}): delete {self.path}"
             ) from error
-        first_line = content.partition("\n")[0]
-        match = _IDENTITY.match(first_line)
+        match = _IDENTITY.match(content.partition("\n")[0])
         if match is None:
             raise UserError(
                 f"{self.config} does not begin with its run identity: delete {self.path}"
@@ -159,7 +164,7 @@ class RunDirectory:
     # Status
 
     def write_status(self, state: State, reason: str | None = None) -> None:
-        """Record a step of the run's life by this process; of `reason` the last lines are kept."""
+        """Record the run's new state, set by this process, with the last lines of `reason`."""
         times = dict((self._written_status() or Status()).times)
         times[state] = datetime.now(UTC).isoformat(timespec="seconds")
         if reason is not None:
@@ -169,9 +174,9 @@ class RunDirectory:
         write_json(self.status, asdict(status))
 
     def read_status(self) -> Status:
-        """The status, corrected for a trainer of this host that died without a word.
+        """The status; `interrupted` if a training process of this host has died.
 
-        In place of a damaged one, what the other files say.
+        If status.json is damaged, the state follows from the other files.
         """
         status = self._written_status() or Status(self._state_of_files())
         if status.state != "training" or status.host != socket.gethostname():
@@ -181,9 +186,9 @@ class RunDirectory:
         return status
 
     def _written_status(self) -> Status | None:
-        """As it was written, or as the files say; None for a damaged one, with a warning."""
+        """The content of status.json; by the other files if it is missing; None if damaged."""
         try:
-            return Status.of(json.loads(read_text(self.status)))
+            return Status.from_json(json.loads(read_text(self.status)))
         except (FileNotFoundError, NotADirectoryError):
             return Status(self._state_of_files())
         except (ValueError, TypeError, RecursionError) as error:
@@ -204,17 +209,16 @@ class RunDirectory:
         """Add the row of one optimiser step."""
         append_json_line(self.metrics, {"step": step, **metrics})
 
-    def keep_metrics(self) -> None:
-        """The rows so far outlive a power loss: a training may go on after them."""
+    def sync_metrics(self) -> None:
+        """Flush the rows to disk, before a checkpoint after which they are not written again."""
         if self.metrics.exists():
             manifest.fsync(self.metrics)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All whole rows; a last line torn by a crash is left out, damaged ones with a warning."""
         return read_metrics(self.metrics)
 
-    def cut_metrics(self, step: int) -> None:
-        """Going on from `step`: drop the rows after it, which are about to be written again."""
+    def drop_metrics_after(self, step: int) -> None:
+        """Drop the rows after `step`, from which the training resumes."""
         if self.metrics.exists():
             kept = [row for row in self.read_metrics() if row["step"] <= step]
             write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
@@ -222,35 +226,32 @@ class RunDirectory:
     # Model and checkpoints
 
     def check_model(self) -> None:
-        """Refuse a model/ that is damaged, or another run's, before it is used."""
+        """Raise UserError if model/ is damaged or belongs to another run."""
         manifest.check(self.model, MODEL_REMEDY)
         self.check_own_model()
 
     def check_own_model(self) -> None:
-        """Refuse a model/ that is not the one which training.json says was saved."""
+        """Raise UserError if model/ is not the one that was saved with training.json."""
         saved = (self.read_training() or {}).get("model")
-        now = manifest.digest(self.model)
-        if saved is not None and now is not None and now != saved:
+        current = manifest.digest(self.model)
+        if saved is not None and current is not None and current != saved:
             raise UserError(
-                f"{self.model} is not what {self.training} is of, but another run's: put back its "
-                "own, or delete both and train this run again"
+                f"{self.model} does not belong to {self.training}, but to another run: restore the "
+                "original, or delete both and train this run again"
             )
 
     def last_checkpoint(self) -> tuple[int, Path] | None:
-        """Step and folder of the newest finished checkpoint; `prepare` has left whole ones only."""
+        """(step, folder) of the newest finished checkpoint; intact, if `prepare` was called."""
         return next(iter(checkpoints.finished(self.checkpoints)), None)
 
-    def _drop_damaged_model(self) -> None:
+    def _put_damaged_model_aside(self) -> None:
         if not (self.model / MANIFEST).exists():
-            return  # there is none, or one of an older version
-        found = manifest.damage(self.model)
-        if found is not None:
-            aside = _put_aside(self.model)
+            return  # there is no model, or one of an older version
+        damage = manifest.find_damage(self.model)
+        if damage is not None:
             log.warning(
                 "%s is damaged: %s; it is kept as %s, and made again",
-                self.model,
-                found,
-                aside.name,
+                *(self.model, damage, _put_aside(self.model).name),
             )
 
     # Results
@@ -259,7 +260,7 @@ class RunDirectory:
         write_json(self.results, results)
 
     def read_results(self) -> dict[str, Any] | None:
-        """The scores; None where there are none, or none that can be read: the log says so."""
+        """The content of results.json; None if there is none or, with a warning, a damaged one."""
         if not self.results.exists():
             return None
         try:
@@ -269,40 +270,38 @@ class RunDirectory:
             return None
 
     def read_training(self) -> dict[str, Any] | None:
-        """The content of training.json: {training, weights, setting}; None where there is none.
+        """The content of training.json: {training, weights, setting}; None if there is none.
 
         Raises:
             UserError: It is damaged.
         """
         if not self.training.exists():
             return None
-        again = "put back a copy, or delete it and model/ and train this run again"
-        found = read_object(self.training, again)
+        remedy = "restore a copy, or delete it and model/ and train this run again"
+        found = read_json_object(self.training, remedy)
         if not {"training", "weights"} <= found.keys():
-            raise UserError(f"{self.training} lacks what a training has taken: {again}")
+            raise UserError(f"{self.training} lacks `training` or `weights`: {remedy}")
         return found
 
     # Ownership
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Own the run while inside; InUseError where another process does.
+        """Own the run within this context; InUseError if another process does.
 
-        What earlier owners left when they were killed is removed first, and what can be made again
-        and is damaged is put aside.
+        First removes what killed processes have left, and puts damaged results and status aside.
         """
         with hold(self.path / LOCK):
-            self._clean()
+            self._clean_up()
             yield
 
-    def _clean(self) -> None:
-        for left in (
-            path for pattern in (*UNFINISHED, TRACEBACK) for path in self.path.glob(pattern)
-        ):
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
+    def _clean_up(self) -> None:
+        for pattern in (*UNFINISHED, TRACEBACK):
+            for path in self.path.glob(pattern):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
         if self.model.exists() and self.training.exists():
             shutil.rmtree(self.checkpoints, ignore_errors=True)
         try:
@@ -318,31 +317,31 @@ class RunDirectory:
             self.write_status(self._state_of_files())
 
     def owner(self) -> Owner | None:
-        """The process that makes this run now."""
+        """The process that is working on this run, if any."""
         return owner(self.path / LOCK)
 
 
 def study_path(runs_dir: Path, study: str) -> Path:
     """The folder of a study."""
-    if not study or file_name(study) != study:
+    if not study or safe_name(study) != study:
         raise UserError(f"study={study!r} must be a folder name: letters, digits and . _ + - only")
     if len(study) > LONGEST_NAME:
         raise UserError(
-            f"study={study[:20]}... has {len(study)} characters, a folder's name at most "
+            f"study={study[:20]}... has {len(study)} characters, and a folder name may have "
             f"{LONGEST_NAME}: choose a shorter one"
         )
     return runs_dir / study
 
 
 def pair_name(model: str, dataset: str) -> str:
-    """The folder of the runs of one model on one dataset."""
-    return f"{file_name(model)}__{file_name(dataset)}"
+    """The name of the folder for the runs of one model on one dataset."""
+    return f"{safe_name(model)}__{safe_name(dataset)}"
 
 
 def _put_aside(path: Path) -> Path:
-    """Rename something damaged, so that it can be made again; the new path."""
+    """Rename a damaged file or folder, so that it can be made again; returns the new path."""
     aside = path.with_name(path.name + DAMAGED)
-    with writing(path):
+    with explain_write_errors(path):
         if aside.is_dir() and not aside.is_symlink():
             shutil.rmtree(aside)
         path.rename(aside)

@@ -1,4 +1,4 @@
-"""What a run was asked and answered, for the domain and each task: JSON lines in `samples/`."""
+"""Reads a run's prompts and answers, for the domain and each task: JSON lines in `samples/`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from talr_cli.runs.damage import warn_of_lines, warn_once
-from talr_cli.runs.reading import opened
+from talr_cli.runs.damage import warn_of_damaged_lines, warn_once
+from talr_cli.runs.reading import open_regular_file
 
 T = TypeVar("T")
 _DOC_ID = re.compile(rb'\{"doc_id": (\d+)[,}]')
 
 
 def read_samples(folder: Path, part: str) -> list[dict[str, Any]]:
-    """The records of `domain` or of `general/TASK`; empty where the run kept none.
+    """The records of `domain` or of `general/TASK`; empty if the run has none.
 
-    Damaged lines are left out, and a line of the log says so.
+    Damaged lines are left out with a warning.
     """
     found: list[dict[str, Any]] = []
 
@@ -27,26 +27,27 @@ def read_samples(folder: Path, part: str) -> list[dict[str, Any]]:
             _check(record)
         found.append(record)
 
-    _each(folder, part, take)
+    _for_each_record(folder, part, take)
     return found
 
 
 def read_items(
     folder: Path, part: str, wanted: Collection[str], read: Callable[[dict[str, Any]], T]
 ) -> dict[str, T]:
-    """{item: what `read` makes of its record}, of the wanted items; as `read_samples` otherwise.
+    """{item: result of `read` for its record} of the wanted items.
 
-    Files of benchmarks are large: lines of other items are not parsed.
+    The files of benchmarks are large, so the lines of other items are not parsed.
 
     Args:
-        read: Raises ValueError, TypeError or LookupError where a record is damaged.
+        part: The same as for `read_samples`.
+        read: Raises ValueError, TypeError or LookupError if a record is damaged.
     """
     key = "id" if part == "domain" else "doc_id"
     found: dict[str, T] = {}
 
     def take(record: dict[str, Any]) -> None:
         item = str(record[key])
-        if item in wanted and found.get(item) is None:  # lm-eval lists one once for each filter
+        if item in wanted and found.get(item) is None:  # lm-eval has a record for each filter
             found[item] = read(record)
 
     def is_other(line: bytes) -> bool:
@@ -54,23 +55,23 @@ def read_items(
         return number is not None and number[1].decode() not in wanted
 
     if wanted:
-        _each(folder, part, take, is_other)
+        _for_each_record(folder, part, take, is_other)
     return found
 
 
-def _each(
+def _for_each_record(
     folder: Path,
     part: str,
     take: Callable[[dict[str, Any]], None],
     is_left_out: Callable[[bytes], bool] = lambda line: False,
 ) -> None:
-    """Give every record to `take`; lines that are damaged or that it fails on are named."""
+    """Call `take` with every record; warn of lines that are damaged or on which it fails."""
     file = folder / f"{part.replace('/', '-')}.jsonl"
     if not file.exists():
         return
     damaged = []
     try:
-        with opened(file) as lines:
+        with open_regular_file(file) as lines:
             for number, line in enumerate(lines, 1):
                 if is_left_out(line):
                     continue
@@ -83,11 +84,11 @@ def _each(
                     damaged.append(number)
     except ValueError as error:
         warn_once(f"{file} cannot be read ({error}): left out")
-    warn_of_lines(file, damaged)
+    warn_of_damaged_lines(file, damaged)
 
 
 def _check(record: dict[str, Any]) -> None:
-    """A record of the domain, which is shown to people; raises TypeError where it cannot be."""
+    """Raise TypeError if a record of the domain cannot be shown."""
     messages = record.get("messages") or []
     if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
         raise TypeError("no messages")

@@ -1,4 +1,4 @@
-"""Where a run stands: the content of status.json."""
+"""The status of a run: the content of status.json."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -8,7 +8,7 @@ State = Literal["pending", "training", "trained", "evaluated", "interrupted", "f
 
 @dataclass
 class Status:
-    """Where a run stands, who said so, and since when (UTC, per state)."""
+    """The state of a run, which process set it, and when each state was set (UTC)."""
 
     state: State = "pending"
     reason: str | None = None
@@ -18,14 +18,14 @@ class Status:
     times: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, value: Any) -> "Status":
-        """From JSON. Raises ValueError or TypeError: it is no status."""
+    def from_json(cls, value: Any) -> "Status":
+        """Parse JSON; ValueError or TypeError if it is not a status."""
         status = cls(**value)
         texts = (status.reason, status.process_start, status.host)
         if status.state not in get_args(State):
             raise ValueError(f"state {status.state!r}")
         if any(text is not None and type(text) is not str for text in texts):
-            raise TypeError("a text of another type")
+            raise TypeError("a value that should be text is not")
         if not (status.pid is None or type(status.pid) is int) or type(status.times) is not dict:
-            raise TypeError("a value of another type")
+            raise TypeError("pid or times has the wrong type")
         return status

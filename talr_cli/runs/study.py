@@ -1,4 +1,4 @@
-"""The runs of a study, found by looking: there is no index that could be wrong."""
+"""Loads the runs of a study from disk; there is no index that could become wrong."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,55 +11,53 @@ from talr_cli.runs.listing import find_run
 from talr_cli.runs.results import read_results
 from talr_cli.runs.run_directory import RunDirectory, study_path
 from talr_cli.runs.to_type import score_command, study_command
-from talr_cli.runs.typed import overrides
+from talr_cli.runs.typed import current_overrides
 
-SCORES = "scores"  # the folder of a study for scores that need no second computation
+SCORES = "scores"  # the folder of a study in which task scores are cached
 
 
 def load_results(runs_dir: Path, study: str) -> list[dict[str, Any]]:
-    """The content of every `results.json` of a study, in the order of the paths."""
+    """The content of every `results.json` of a study, ordered by path."""
     return list(load_runs(runs_dir, study).values())
 
 
 def load_pair(runs_dir: Path, study: str, model: str, dataset: str) -> list[dict[str, Any]]:
-    """Of `load_results` those of one model on one dataset."""
-    return of_pair(load_results(runs_dir, study), model, dataset)
+    """The results in a study of one model on one dataset."""
+    return filter_pair(load_results(runs_dir, study), model, dataset)
 
 
-def of_pair(results: Sequence[dict[str, Any]], model: str, dataset: str) -> list[dict[str, Any]]:
+def filter_pair(
+    results: Sequence[dict[str, Any]], model: str, dataset: str
+) -> list[dict[str, Any]]:
     """The results of one model on one dataset."""
     pair = (model, dataset)
     return [one for one in results if (one["run"]["model"], one["run"]["dataset"]) == pair]
 
 
 def scored_runs(runs_dir: Path, study: str) -> dict[Path, dict[str, Any]]:
-    """As `load_runs`, of which there must be one.
-
-    Raises:
-        UserError: The study has no scored run.
-    """
+    """The same as `load_runs`; UserError if the study has no scored run."""
     runs = load_runs(runs_dir, study)
     if not runs:
         folder = study_path(runs_dir, study)
         if any(folder.glob("*/*/results.json")):
-            raise UserError(f"no results under {folder} can be read: score the runs again")
+            raise UserError(f"no results in {folder} can be read: score the runs again")
         others = sorted({path.parts[-4] for path in runs_dir.glob("*/*/*/results.json")})
         here = f"; studies with scores: {', '.join(others)}" if others else ""
         train = study_command("train", runs_dir, study)
-        raise UserError(f"no scored run under {folder}: run `{train}` first{here}")
+        raise UserError(f"there is no scored run in {folder}: run `{train}` first{here}")
     return runs
 
 
 def load_runs(runs_dir: Path, study: str) -> dict[Path, dict[str, Any]]:
-    """{run directory: content of its `results.json`} of a study, in the order of the paths.
+    """{run directory: content of its `results.json`} of a study, ordered by path.
 
-    What cannot be read is left out, and named in a line of the log.
+    Files that cannot be read are left out with a warning.
     """
     return _load(study_path(runs_dir, study), "*/*/results.json")
 
 
-def load_beside(run: Path) -> dict[Path, dict[str, Any]]:
-    """As `load_runs`, of the run directories that lie where `run` lies, itself among them."""
+def load_siblings(run: Path) -> dict[Path, dict[str, Any]]:
+    """The same as `load_runs`, for the run directories in the folder of `run`, itself included."""
     return _load(run.resolve().parent, "*/results.json")
 
 
@@ -67,14 +65,14 @@ def load_run(name: str, runs_dir: Path, study: str | None) -> tuple[Path, dict[s
     """The directory of a scored run, and the content of its `results.json`.
 
     Args:
-        name: A run directory, its model/, or what the name of a run in the study begins with; in
-            any where `study` is None.
+        name: A run directory, its model/, or the beginning of a run's name.
+        study: The study to search; None: all studies.
 
     Raises:
-        UserError: There is none, there are several, or it has no scores.
+        UserError: There is no such run, there are several, or it has no scores.
     """
-    beside = (Path(name), Path(name).parent)
-    if Path(name).exists() and not any((one / "results.json").exists() for one in beside):
+    folders = (Path(name), Path(name).parent)
+    if Path(name).exists() and not any((one / "results.json").exists() for one in folders):
         raise UserError(_not_scored(name))
     run = find_run(name, runs_dir, study).path
     if not (run / "results.json").exists():
@@ -82,14 +80,14 @@ def load_run(name: str, runs_dir: Path, study: str | None) -> tuple[Path, dict[s
     return run, read_results(run / "results.json")
 
 
-def made_by(run: RunDirectory) -> str:
-    """The command that made a run; typed again it finds what is there, and scores what it asks.
+def command_of_run(run: RunDirectory) -> str:
+    """The command that made a run; repeated, it finds the run and scores it if needed.
 
     Raises:
         UserError: It was not kept, or cannot be read.
     """
     command = "train" if "trainer" in run.read_config() else "eval"
-    return command_line(["talr", command, *overrides(run)])
+    return command_line(["talr", command, *current_overrides(run)])
 
 
 def _not_scored(run: str | Path) -> str:

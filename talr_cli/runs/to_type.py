@@ -1,4 +1,4 @@
-"""The commands that a user is told to type next, as they work where the studies lie."""
+"""Builds the commands that messages suggest, with the folder of the studies if it is unusual."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from pathlib import Path
 
 from talr_cli.printable import command_line
 
-USUAL = "runs"  # the runs_dir of conf/, which need not be typed
+DEFAULT_RUNS_DIR = "runs"  # as in conf/, so it need not be typed
 
 
 def score_command(run: str | Path) -> str:
-    """What scores a run that lies there."""
+    """The command that scores the run in this directory."""
     return command_line(["talr", "eval", f"ckpt={run}"])
 
 
-def study_command(command: str, runs_dir: Path | str, study: str | None, *typed: str) -> str:
-    """`talr COMMAND` on a study, wherever it lies, or on all that lie there (None).
+def study_command(command: str, runs_dir: Path | str, study: str | None, *arguments: str) -> str:
+    """`talr COMMAND` for a study; None: for all studies in `runs_dir`.
 
     Args:
-        typed: What else is typed, before the study.
+        arguments: Come before the study.
     """
-    of_study = [] if study is None else [f"study={study}"]
-    elsewhere = [] if str(runs_dir) == USUAL else [f"runs_dir={runs_dir}"]
-    return command_line(["talr", command, *typed, *of_study, *elsewhere])
+    values = [] if study is None else [f"study={study}"]
+    values += [] if str(runs_dir) == DEFAULT_RUNS_DIR else [f"runs_dir={runs_dir}"]
+    return command_line(["talr", command, *arguments, *values])

@@ -1,54 +1,54 @@
-"""What was typed to make a run, so that it can be typed again, from what its directory keeps."""
+"""The overrides that were typed for a run, as they would have to be typed now."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from talr_cli.runs.listing import place_of
+from talr_cli.runs.listing import study_location
 from talr_cli.runs.reading import read_text
 from talr_cli.runs.run_directory import RunDirectory
 
-_QUOTED = re.compile(r"'([A-Za-z/][\w./@-]*)'")  # Hydra takes it for the same text without quotes
-_PLACE = re.compile(r"^(study|runs_dir): '?([^'\n]*)'?$", re.MULTILINE)
-_NO_TEXT = {"true", "false", "null", "nan", "inf"}  # these need their quotes to be text
+_QUOTED = re.compile(r"'([A-Za-z/][\w./@-]*)'")  # to Hydra it is the same text without quotes
+_LOCATION = re.compile(r"^(study|runs_dir): '?([^'\n]*)'?$", re.MULTILINE)
+_NEED_QUOTES = {"true", "false", "null", "nan", "inf"}  # without quotes they are not text
 
 
-def overrides(run: RunDirectory) -> list[str]:
+def current_overrides(run: RunDirectory) -> list[str]:
     """The overrides of a run, without quotes that Hydra does not need.
 
-    Of one whose study was copied, moved or renamed those that find it where it lies now.
+    If its study was copied, moved or renamed, `study` and `runs_dir` are those of today.
 
     Raises:
         UserError: They cannot be read.
     """
     typed = [_QUOTED.sub(_unquoted, line) for line in run.read_overrides()]
-    now = _moved(run)
-    return [one for one in typed if one.partition("=")[0] not in now] + [
-        f"{key}={value}" for key, value in now.items()
+    moved = _moved_to(run)
+    return [one for one in typed if one.partition("=")[0] not in moved] + [
+        f"{key}={value}" for key, value in moved.items()
     ]
 
 
-def _moved(run: RunDirectory) -> dict[str, str]:
-    """The study and runs_dir of a run, as far as they are others than when it was made."""
-    place = place_of(run)
-    if place is None:
+def _moved_to(run: RunDirectory) -> dict[str, str]:
+    """The study and runs_dir of a run, if they have changed since it was made."""
+    location = study_location(run)
+    if location is None:
         return {}
-    runs_dir, study = place
-    try:  # to parse all of it would take a large study's report half its time
-        made = dict(_PLACE.findall(read_text(run.config, "replace")))
+    runs_dir, study = location
+    try:  # parsing the YAML would take half of the time of a large study's report
+        stored = dict(_LOCATION.findall(read_text(run.config, "replace")))
     except (OSError, ValueError):
         return {}
-    now = {}
-    if made.get("study", study) != study:
-        now["study"] = study
-    before = Path(made.get("runs_dir", runs_dir)).expanduser()
-    # A relative one is looked for from where its project lies by now.
-    at = Path(*runs_dir.parts[-len(before.parts) :]) if not before.is_absolute() else runs_dir
-    if at != before and before.resolve() != runs_dir:
-        now["runs_dir"] = str(runs_dir)
-    return now
+    moved = {}
+    if stored.get("study", study) != study:
+        moved["study"] = study
+    before = Path(stored.get("runs_dir", runs_dir)).expanduser()
+    # A relative runs_dir has not changed if the whole project was moved.
+    now = runs_dir if before.is_absolute() else Path(*runs_dir.parts[-len(before.parts) :])
+    if now != before and before.resolve() != runs_dir:
+        moved["runs_dir"] = str(runs_dir)
+    return moved
 
 
 def _unquoted(quoted: re.Match[str]) -> str:
-    return quoted[0] if quoted[1].lower() in _NO_TEXT else quoted[1]
+    return quoted[0] if quoted[1].lower() in _NEED_QUOTES else quoted[1]

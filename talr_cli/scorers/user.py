@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from talr_cli.errors import UserError, failure_of, place_of
+from talr_cli.errors import UserError, failure_of, location_in_user_code
 from talr_cli.fields import is_own, target_of
 from talr_cli.runs.identity import code_digest, file_digest
 from talr_cli.scorers.base import Scorer, Verdict
@@ -71,7 +71,11 @@ class UserScorer:
         try:
             judged = self._judge(output, reference)
         except (Exception, SystemExit) as error:  # the user's code may raise anything
-            called = "" if place_of(error) else f", called as {self.name}(output, reference)"
+            called = (
+                ""
+                if location_in_user_code(error)
+                else f", called as {self.name}(output, reference)"
+            )
             raise UserError(f"{self._said} failed with {failure_of(error)}{called}") from error
         if not isinstance(judged, Verdict):
             return Verdict(self._check_score(judged, judged), None)

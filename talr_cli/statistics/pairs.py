@@ -6,7 +6,7 @@ A *part* is what a score is of: `domain`, `general` (the mean of its tasks) or `
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from talr_cli.runs.names import as_now, run_name
+from talr_cli.runs.names import run_name, with_current_rate
 
 Results = dict[str, Any]  # the content of a results.json
 PARTS: tuple[Literal["domain", "general"], ...] = ("domain", "general")
@@ -80,7 +80,7 @@ def paths(runs: Iterable[Results]) -> list[list[Results]]:
 def training_of(results: Results) -> str:
     """The name of the run whose training the weights come from, also of points and averages."""
     taken, averaged = (results.get("weights") or {}).get("taken"), averaged_from(results)
-    return as_now((taken or averaged or {"of": name_of(results)})["of"])
+    return with_current_rate((taken or averaged or {"of": name_of(results)})["of"])
 
 
 def name_of(results: Results) -> str:

@@ -22,7 +22,7 @@ from talr_cli.fields import plain
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.sources import WANTED, cache_dir, resolve_model
 from talr_cli.runs.disk import make_folder
-from talr_cli.runs.listing import size_of
+from talr_cli.runs.listing import size_on_disk
 from talr_cli.sweep.grid import Point
 
 # `datasets` would warn of each request that it does not make.
@@ -157,4 +157,4 @@ def _cached() -> int:
 
     places = {Path(constants.HF_HOME), Path(constants.HF_HUB_CACHE), cache_dir()}
     outer = [one for one in places if not any(one != o and one.is_relative_to(o) for o in places)]
-    return sum(size_of(place) for place in outer)
+    return sum(size_on_disk(place) for place in outer)

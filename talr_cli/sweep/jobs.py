@@ -16,7 +16,7 @@ from typing import Literal, Protocol, cast
 
 from talr_cli.interruption import Stop
 from talr_cli.run.config import EvalConfig, TrainConfig
-from talr_cli.runs.disk import make_folder, writing
+from talr_cli.runs.disk import explain_write_errors, make_folder
 from talr_cli.runs.run_directory import REASON_LINES, RunDirectory
 
 INTERRUPTED = 130  # exit code of a run that was asked to end
@@ -66,7 +66,7 @@ class Job:
         make_folder(self.directory.path)
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            with writing(self.log), self.log.open("ab") as log:
+            with explain_write_errors(self.log), self.log.open("ab") as log:
                 return subprocess.Popen(
                     [sys.executable, "-m", "talr_cli.cli", self.command, *self.overrides],
                     stdin=subprocess.DEVNULL,

@@ -21,7 +21,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
 from talr_cli.errors import InUseError, UserError, reason_of
-from talr_cli.runs.disk import make_folder, writing
+from talr_cli.runs.disk import explain_write_errors, make_folder
 from talr_cli.runs.lease import hold
 from talr_cli.runs.reading import read_file
 from talr_cli.sweep.space import Dimension
@@ -51,7 +51,7 @@ class Journal:
         try:
             with suppress(FileNotFoundError):
                 read_file(file)  # Optuna would wait for a pipe
-            with writing(file):
+            with explain_write_errors(file):
                 backend = JournalFileBackend(str(file), lock_obj=lock)
             self.study = optuna.create_study(
                 study_name=self.name,

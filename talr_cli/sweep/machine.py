@@ -26,7 +26,7 @@ from talr_cli.evaluation.config import SuiteConfig
 from talr_cli.models.device_memory import machine_memory
 from talr_cli.models.sources import ModelSource, cache_dir
 from talr_cli.run.config import TrainConfig
-from talr_cli.runs.listing import as_size
+from talr_cli.runs.listing import format_size
 from talr_cli.sweep.gpus import gpu_memory, gpu_names
 from talr_cli.sweep.grid import Point, points
 from talr_cli.sweep.local import cores
@@ -57,11 +57,11 @@ def of_machine(runs_dir: Path) -> Iterator[Check]:
     yield Check("talr", "ok", f"{__version__}, Python {platform.python_version()}")
     yield from _packages()
     yield _gpu()
-    yield Check("memory", "ok", f"{as_size(machine_memory())}, {cores()} cores")
+    yield Check("memory", "ok", f"{format_size(machine_memory())}, {cores()} cores")
     for name, folder in (("runs", runs_dir), ("cache", cache_dir()), ("hub cache", _hub_cache())):
         free = free_bytes(folder)
         state: State = "ok" if free > LITTLE else "note"
-        yield Check(f"disk of {name}", state, f"{as_size(free)} free in {folder}")
+        yield Check(f"disk of {name}", state, f"{format_size(free)} free in {folder}")
     yield hub()
     yield _tracking()
     yield _sandbox()
@@ -199,7 +199,7 @@ def _version(package: str) -> str | None:
 def _gpu() -> Check:
     if not gpu_names():
         return Check("GPU", "note", "none that the driver shows: runs are made on the CPU")
-    memory = ", ".join(as_size(one) for one in gpu_memory()) or "memory unknown"
+    memory = ", ".join(format_size(one) for one in gpu_memory()) or "memory unknown"
     import torch  # seconds, and only where there is something to be asked
 
     if not torch.cuda.is_available():

@@ -24,7 +24,7 @@ from talr_cli.models.sources import ModelSource
 from talr_cli.run.config import EvalConfig, TrainConfig
 from talr_cli.run.execute import is_done, lacks_weights
 from talr_cli.runs.places import files_at
-from talr_cli.runs.study import load_results, of_pair
+from talr_cli.runs.study import filter_pair, load_results
 from talr_cli.statistics.durations import evaluation_seconds, training_seconds
 from talr_cli.statistics.pairs import share_trained
 from talr_cli.sweep.gpus import gpu_memory, gpu_names
@@ -132,7 +132,7 @@ def seconds_of(jobs: Sequence[Job], states: Sequence[State], workers: int) -> fl
 
 
 def _seconds(job: Job, finished: Sequence[dict[str, Any]]) -> float | None:
-    alike = of_pair(finished, job.config.model.name, job.config.dataset.name)
+    alike = filter_pair(finished, job.config.model.name, job.config.dataset.name)
     evaluation = [evaluation_seconds(one) for one in alike]
     if not evaluation:
         return None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from talr_cli.errors import UserError
-from talr_cli.runs.listing import runs_in
+from talr_cli.runs.listing import find_runs
 from talr_cli.runs.run_directory import RunDirectory, study_path
 from talr_cli.runs.to_type import study_command
 from talr_cli.sweep import slurm
@@ -48,7 +48,7 @@ def overview(runs_dir: Path, study: str) -> Overview:
         UserError: The study has no run.
     """
     folder = study_path(runs_dir, study)
-    found = {one.path.resolve() for one in runs_in(runs_dir, study)}
+    found = {one.path.resolve() for one in find_runs(runs_dir, study)}
     numbers, queue, notes = submitted(folder), {}, []
     try:
         queue = queue_of(folder)

@@ -25,7 +25,7 @@ from talr_cli.data.rendering import IGNORED, Rendered
 from talr_cli.models.head import TARGETS_AT_ONCE, head_logits, target_hidden
 from talr_cli.models.row_batches import make_batches_for
 from talr_cli.models.sources import cache_dir
-from talr_cli.runs.atomic import read_packed, write_bytes, write_packed
+from talr_cli.runs.atomic import read_gzip_json, write_bytes, write_gzip_json
 from talr_cli.runs.lease import hold
 from talr_cli.runs.reading import read_file
 from talr_cli.training.collator import Collator, token_row
@@ -53,7 +53,7 @@ def base_losses(
 
     def compute() -> torch.Tensor:
         losses = torch.stack([row.mean() for row in target_losses(model, rows, autocast_dtype)])
-        write_packed(cached, losses.tolist())
+        write_gzip_json(cached, losses.tolist())
         return losses
 
     cached = _cache_path(model, fingerprint, rows, autocast_dtype, "json.gz")
@@ -116,7 +116,7 @@ def _modified(cached: Path) -> int | None:
 
 
 def _read_row_losses(cached: Path, rows: int) -> torch.Tensor | None:
-    values = read_packed(cached)
+    values = read_gzip_json(cached)
     if values is None:
         return None
     if type(values) is not list or len(values) != rows or {type(one) for one in values} != {float}:

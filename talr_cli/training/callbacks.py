@@ -76,7 +76,7 @@ class RecordSteps(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero:
-            self._directory.keep_metrics()
+            self._directory.sync_metrics()
 
 
 class StopOnRequest(TrainerCallback):

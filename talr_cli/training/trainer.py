@@ -31,8 +31,8 @@ from talr_cli.methods.schedules import Schedule
 from talr_cli.models.head import causal_lm
 from talr_cli.models.settings import loaded_settings, restore_settings, without_router_loss
 from talr_cli.runs.atomic import write_json
-from talr_cli.runs.checkpoints import keep_newest
-from talr_cli.runs.disk import writing
+from talr_cli.runs.checkpoints import remove_old
+from talr_cli.runs.disk import explain_write_errors
 from talr_cli.runs.manifest import MANIFEST, seal
 from talr_cli.training.collator import Collator
 from talr_cli.training.compiled import compile_layers, undo_compilation
@@ -309,7 +309,7 @@ class MethodTrainer(SFTTrainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Add what transformers does not save, then the manifest, once all ranks have written."""
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
-        with writing(folder):
+        with explain_write_errors(folder):
             if self.args.should_save:
                 (folder / MANIFEST).unlink(missing_ok=True)  # if one exists, it is rewritten
             super()._save_checkpoint(model, trial)
@@ -328,7 +328,7 @@ class MethodTrainer(SFTTrainer):
             if self.args.should_save:
                 write_json(folder / STATE, state)
                 seal(folder)
-                keep_newest(folder.parent)
+                remove_old(folder.parent)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)

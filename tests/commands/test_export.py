@@ -90,5 +90,5 @@ def test_nothing_is_overwritten(study, tmp_path):
 def test_what_is_no_trained_run_is_named(study, tmp_path):
     base = next(study.parent.glob("base-*"))
     assert "not a trained model" in export(base, "shipped", tmp_path).stderr
-    assert "no run under runs" in export("nowhere", "shipped", tmp_path).stderr
+    assert "there is no run in runs" in export("nowhere", "shipped", tmp_path).stderr
     assert "out is required" in talr("export", f"run={study}", cwd=tmp_path, logger=None).stderr

@@ -17,7 +17,7 @@ from talr_cli.config import composition
 from talr_cli.errors import UserError
 from talr_cli.fields import plain
 from talr_cli.runs.lease import hold
-from talr_cli.runs.listing import as_size, find_run
+from talr_cli.runs.listing import find_run, format_size
 from talr_cli.runs.run_directory import LOCK
 from talr_cli.runs.study import scored_runs
 from talr_cli.statistics.pairs import name_of
@@ -104,10 +104,10 @@ def test_list_has_every_run_scored_or_not(study, capsys):
 
 def test_an_empty_place_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    none = "no run under runs: `talr train` makes one"
+    none = "there is no run in runs: `talr train` makes one"
     with pytest.raises(UserError, match=f"^{none}"):
         list_command.main([])
-    with pytest.raises(UserError, match=f"^tlar is no run's directory, and {none}"):
+    with pytest.raises(UserError, match=f"^tlar is not a run directory, and {none}"):
         show.main(["tlar"])
     assert not list(tmp_path.iterdir())
 
@@ -120,7 +120,7 @@ def test_a_name_may_be_typed_without_its_identity(study):
     assert find_run("talr-lr2e-4-s0-at", Path("runs"), None).path == beside
     with pytest.raises(UserError, match="2 runs begin with talr-lr2e-4") as several:
         find_run("talr-lr2e-4", Path("runs"), None)
-    named = str(several.value).rpartition("give one of ")[2].split(", ")
+    named = str(several.value).rpartition("choose one of ")[2].split(", ")
     assert [find_run(one, Path("runs"), None).path for one in named] == [
         study["talr"].path,
         beside,
@@ -167,9 +167,9 @@ def test_a_run_without_scores_or_config_is_shown_too(study, capsys):
     assert "state    failed" in text
     assert "reason   ValueError: no" in text
     assert "scores: none yet" in text
-    with pytest.raises(UserError, match=r"3 runs begin|no directory and no run begins with x"):
+    with pytest.raises(UserError, match=r"3 runs begin|no run begins with x"):
         show.main(["x"])
-    with pytest.raises(UserError, match=r"^/nope is no run's directory: `talr list`"):
+    with pytest.raises(UserError, match=r"^/nope is not a run directory: `talr list`"):
         show.main(["/nope"])  # a place is no name, wherever runs lie
 
 
@@ -280,7 +280,7 @@ def test_an_address_that_is_none_is_a_hub_that_is_not_reached(address, monkeypat
 
 def test_sizes_have_two_digits_at_least():
     sizes = {0: "0 B", 999: "999 B", 1000: "1.0 KiB", 20 * 2**10: "20 KiB", 3 * 2**31: "6.0 GiB"}
-    assert {size: as_size(size) for size in sizes} == sizes
+    assert {size: format_size(size) for size in sizes} == sizes
 
 
 def test_where_a_study_has_no_scores_those_that_have_are_named(study):

@@ -55,7 +55,7 @@ def test_the_pages_command_makes_its_runs(here):
     runs = api.train(*command(), *SMALL, "suite.drift=false", config_dir="mine")
     (averaged,) = runs
     assert averaged.path.name.startswith("focal+pull+ladder0.5+halving-")
-    made_by_command = study.made_by(RunDirectory(averaged.path))
+    made_by_command = study.command_of_run(RunDirectory(averaged.path))
     assert made_by_command.startswith("talr train --config-dir=mine model=small dataset=doubles ")
     assert averaged.results["weights"]["averaged"]["alpha"] == 0.5
     assert averaged.results["general"]["tasks"].keys() == {"capitals"}

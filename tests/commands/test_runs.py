@@ -16,7 +16,7 @@ from command_line import LONG_ROWS, SMALL, rows, same, sealed, talr, train, weig
 from test_tracking import curve, read_log
 
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.study import made_by
+from talr_cli.runs.study import command_of_run
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +260,7 @@ def test_a_study_can_be_moved_and_renamed(run, tmp_path):
     assert done.returncode == 0, done.stderr
     scored = json.loads((there / "results.json").read_text())
     assert (scored["run"]["study"], [*scored["general"]["tasks"]]) == ("else", ["mini_knowledge"])
-    command = made_by(RunDirectory(there))
+    command = command_of_run(RunDirectory(there))
     assert command.endswith(f" study=else runs_dir={moved.parent}")
     done = talr(*shlex.split(command)[1:], "eval=false", cwd=tmp_path, logger=None)
     assert done.returncode == 0, done.stderr

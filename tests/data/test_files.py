@@ -119,7 +119,7 @@ def test_a_line_without_an_end_is_not_read_to_its_end(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("where", ["~nobody-of-this-name/a.jsonl", "a" * 5000, "a/" * 3000])
 def test_a_path_that_no_system_knows_is_one_line(where):
-    with pytest.raises(UserError, match="cannot be looked for"):
+    with pytest.raises(UserError, match="cannot look for"):
         list(read_files(where))
 
 

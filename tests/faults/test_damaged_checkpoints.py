@@ -86,7 +86,7 @@ def test_damage_to_any_file_costs_one_checkpoint(run, how, caplog):
             assert run.last_checkpoint()[0] == STEPS - EPOCH_STEPS, name
             assert not newest.exists()
             unfinished = (name, how) == (MANIFEST, "missing")
-            said = "was not written to its end" if unfinished else "is damaged"
+            said = "is incomplete" if unfinished else "is damaged"
             assert f"checkpoint-6 {said}" in caplog.text
             assert "going on from step 4" in caplog.text
         shutil.rmtree(newest, ignore_errors=True)
@@ -113,7 +113,7 @@ def test_without_a_whole_one_it_starts_again_and_says_so(run, whole, caplog):
     assert equal(state, whole[1])
     for name in ("checkpoint-4", "checkpoint-6"):
         assert f"{name} is damaged: optimizer.pt is not what was written" in caplog.text
-    assert "starting again" in caplog.text
+    assert "starts from the beginning" in caplog.text
 
 
 def test_a_training_counts_on_over_an_interruption(run, whole):

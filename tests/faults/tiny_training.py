@@ -10,7 +10,7 @@ from trl import SFTConfig
 from talr_cli.interruption import Stop
 from talr_cli.methods.objectives import Sft
 from talr_cli.methods.optimizers import AdamW
-from talr_cli.runs.atomic import made_whole, write_json
+from talr_cli.runs.atomic import atomic_folder, write_json
 from talr_cli.tracking.base import Tracker
 from talr_cli.training.loop import train
 from talr_cli.training.trainer import MethodTrainer
@@ -71,7 +71,7 @@ def command(run):
         run.prepare({}, [], IDENTITY)
         if not (run.model.exists() and run.read_training()):
             model, training = trained(run)
-            with made_whole(run.model) as building:
+            with atomic_folder(run.model) as building:
                 model.save_pretrained(building)
             write_json(run.training, {"training": training, "weights": {}})
             shutil.rmtree(run.checkpoints)

@@ -96,7 +96,7 @@ def test_a_damaged_file_is_named_before_anything_is_loaded(name, content, tmp_pa
     if name == INDEX:
         (tmp_path / SINGLE).rename(tmp_path / "other.safetensors")
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=r"(config\.json|safetensors).*: take another copy of it"):
+    with pytest.raises(UserError, match=r"(config\.json|safetensors).*: replace it with a new"):
         shape_of(directory_source(tmp_path))
 
 

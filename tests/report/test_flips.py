@@ -68,4 +68,7 @@ def test_a_pipe_in_the_place_of_samples_is_damage_and_not_waited_for(tmp_path, c
     runs = dict(sides)
     (group,) = comparable(runs.values())
     assert guesses_of(group, runs).choices == {}
-    assert "sft/samples/general-a.jsonl cannot be read (it is no file): left out" in caplog.text
+    assert (
+        "sft/samples/general-a.jsonl cannot be read (it is not a regular file): left out"
+        in caplog.text
+    )

@@ -241,7 +241,7 @@ def test_the_commands_say_what_is_left_out(tmp_path, capsys, caplog):
     damaged.write_text(json.dumps({**results, "schema": 1}))
     show_report(tmp_path / "runs", "s", load_runs(tmp_path / "runs", "s"))
     line, *_ = (one.getMessage() for one in caplog.records if one.levelname == "WARNING")
-    assert "results.json is of another version of talr (schema 1, not 2)" in line
+    assert "results.json was written by another version of talr (schema 1, not 2)" in line
     assert "left out: talr-lr1e-6-s0-easy: domain was" in capsys.readouterr().out
 
 

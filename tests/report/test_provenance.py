@@ -11,7 +11,7 @@ from talr_cli.report.provenance import asks_for_claims, commands, data_cells, ma
 from talr_cli.report.tables.cells import as_markdown
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.study import load_runs
-from talr_cli.runs.typed import overrides
+from talr_cli.runs.typed import current_overrides
 from talr_cli.statistics.groups import comparable
 
 
@@ -70,7 +70,7 @@ def test_quotes_that_say_nothing_are_left_out(tmp_path):
     typed = ["talr", "eval", "study=facts", "suite.tasks=[a,'null']", "x='1'", "y='a b'"]
     assert shlex.split(line) == typed
     (file,) = tmp_path.rglob("overrides.yaml")
-    assert overrides(RunDirectory(file.parent)) == typed[2:]
+    assert current_overrides(RunDirectory(file.parent)) == typed[2:]
 
 
 def test_rows_say_where_they_are_from(tmp_path):

@@ -10,7 +10,7 @@ from synthetic_study import results
 
 from talr_cli.errors import UserError
 from talr_cli.runs import lease
-from talr_cli.runs.atomic import BUILDING, made_whole, read_packed, write_packed
+from talr_cli.runs.atomic import BUILDING, atomic_folder, read_gzip_json, write_gzip_json
 from talr_cli.runs.manifest import MANIFEST, digest
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.samples import read_samples
@@ -94,9 +94,9 @@ def test_files_of_another_run_are_not_taken_for_its_own(run, caplog):
     assert run.read_config() == {"lr": 1e-6}
     run.write_results(results("dft", id="f" * 8))
     assert run.read_results() is None
-    assert "results.json is of the run ffffffff, in a directory that is named" in caplog.text
+    assert "results.json belongs to run ffffffff, but its directory is named" in caplog.text
     run.config.write_text(f"# run identity: {'f' * 64}\nlr: 1e-05\n")
-    with pytest.raises(UserError, match=r"config\.yaml is of the run ffffffff"):
+    with pytest.raises(UserError, match=r"config\.yaml belongs to run ffffffff"):
         run.read_config()
 
 
@@ -108,7 +108,7 @@ def test_a_copied_directory_is_no_damage_and_says_how_it_may_be_called(run, tmp_
         assert copy.read_config() == run.read_config()
         assert copy.read_results() == run.read_results()
     copy = RunDirectory(shutil.copytree(run.path, tmp_path / f"{run.path.name}-deadbeef"))
-    said = f"named after deadbeef: a copied directory needs a name that ends with -{IDENTITY[:8]}"
+    said = f"after run deadbeef: if the directory was copied, let its name end with -{IDENTITY[:8]}"
     with pytest.raises(UserError, match=said):
         copy.read_config()
     assert copy.read_results() is None
@@ -119,7 +119,7 @@ def test_a_copied_directory_is_no_damage_and_says_how_it_may_be_called(run, tmp_
 def test_a_model_of_another_run_is_not_taken_for_its_own(tmp_path):
     one, other = (RunDirectory(tmp_path / name) for name in ("one", "other"))
     for run in (one, other):
-        with made_whole(run.model) as building:
+        with atomic_folder(run.model) as building:
             (building / "model.safetensors").write_text(run.path.name)
         made = {"training": {}, "weights": {}, "model": digest(run.model)}
         run.training.write_text(json.dumps(made))
@@ -129,7 +129,7 @@ def test_a_model_of_another_run_is_not_taken_for_its_own(tmp_path):
     (tmp_path / "aside").rename(other.model)
     for run in (one, other):
         for refuse in (run.check_model, lambda run=run: run.prepare({}, [], IDENTITY)):
-            with pytest.raises(UserError, match=r"training\.json is of, but another run's"):
+            with pytest.raises(UserError, match=r"training\.json, but to another run"):
                 refuse()
     (one.model / MANIFEST).unlink()  # to use it as it is
     one.check_model()
@@ -186,7 +186,7 @@ def test_damaged_rows_of_metrics_are_left_out_with_one_warning(run, caplog):
     assert run.read_metrics() == rows
     (warning,) = caplog.records
     assert warning.getMessage() == f"{run.metrics}: line 2 and 5 more damaged, left out"
-    run.cut_metrics(3)
+    run.drop_metrics_after(3)
     assert [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()] == [1, 2, 3]
 
 
@@ -226,10 +226,10 @@ def test_what_kills_left_goes_with_the_next_owner(run):
 @pytest.mark.parametrize("how", ["flipped", "torn", "empty"])
 def test_a_cached_value_is_whole_or_made_again(tmp_path, how, caplog):
     path = tmp_path / "losses.json.gz"
-    assert read_packed(path) is None
+    assert read_gzip_json(path) is None
     values = torch.rand(1000).tolist()
-    write_packed(path, values)
-    assert read_packed(path) == values
+    write_gzip_json(path, values)
+    assert read_gzip_json(path) == values
     content = path.read_bytes()
     for place in range(10, len(content), 97):
         changed = {
@@ -238,7 +238,7 @@ def test_a_cached_value_is_whole_or_made_again(tmp_path, how, caplog):
             "empty": b"",
         }[how]
         path.write_bytes(changed)
-        assert read_packed(path) is None
+        assert read_gzip_json(path) is None
         assert str(path) in caplog.text
 
 
@@ -276,7 +276,7 @@ def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(run, make, c
                 read()
     if make is not circle:  # a link to nothing is nothing
         for read in (run.read_identity, run.read_training):
-            with pytest.raises(UserError, match="it is no file"):
+            with pytest.raises(UserError, match="it is not a regular file"):
                 read()
     if make is not folder:
         with run.lock():

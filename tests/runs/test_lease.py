@@ -180,7 +180,7 @@ def test_of_several_that_take_over_at_once_one_wins(path):
 
 
 def test_an_owner_that_was_taken_for_dead_ends(path):
-    beat = "from talr_cli.runs import lease; lease.BEAT = 0.1\n"
+    beat = "from talr_cli.runs import lease; lease.HEARTBEAT = 0.1\n"
     child = subprocess.Popen(
         [sys.executable, "-c", beat + HOLD, str(path)], stdout=subprocess.PIPE, stderr=-1
     )

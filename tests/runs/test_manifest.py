@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from talr_cli.errors import UserError
-from talr_cli.runs.atomic import made_whole
-from talr_cli.runs.manifest import MANIFEST, check, damage, seal
+from talr_cli.runs.atomic import atomic_folder
+from talr_cli.runs.manifest import MANIFEST, check, find_damage, seal
 
 
 @pytest.fixture
@@ -57,17 +57,17 @@ def test_a_sealed_folder_is_whole(folder):
     }
     # XXH3_128bits of no input, from the reference implementation's own test vectors.
     assert listed["scheduler.pt"]["xxh3_128"] == "99aa06d3014798d86001c324468d497f"
-    assert damage(folder) is None
+    assert find_damage(folder) is None
     (folder / "notes.txt").write_text("mine")
-    assert damage(folder) is None
+    assert find_damage(folder) is None
 
 
 @pytest.mark.parametrize("harm", [flipped, half_zeros, torn, gone])
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer_0/__1_0.distcp"])
 def test_any_damage_is_named(folder, name, harm):
     harm(folder / name)
-    assert Path(name).name in damage(folder)
-    assert damage(folder).endswith(" is missing") == (harm is gone)
+    assert Path(name).name in find_damage(folder)
+    assert find_damage(folder).endswith(" is missing") == (harm is gone)
     with pytest.raises(UserError, match=rf"checkpoint-6 is damaged: .*{Path(name).name}.*; do it"):
         check(folder, "do it")
 
@@ -75,17 +75,17 @@ def test_any_damage_is_named(folder, name, harm):
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"files": []}', '{"files": {"a": 1}}', "\x00"])
 def test_a_damaged_manifest_is_damage(folder, text):
     (folder / MANIFEST).write_text(text)
-    assert damage(folder) is not None
+    assert find_damage(folder) is not None
 
 
 def test_a_manifest_does_not_lead_out_of_its_folder(folder):
     (folder / MANIFEST).write_text('{"files": {"../secret": {"bytes": 1, "xxh3_128": "x"}}}')
-    assert "cannot be understood" in damage(folder)
+    assert "cannot be parsed" in find_damage(folder)
 
 
 def test_a_folder_without_a_manifest_is_unfinished_but_not_refused(folder):
     (folder / MANIFEST).unlink()
-    assert MANIFEST in damage(folder)
+    assert MANIFEST in find_damage(folder)
     check(folder, "")  # a model from elsewhere has none
 
 
@@ -93,7 +93,7 @@ def test_a_folder_without_a_manifest_is_unfinished_but_not_refused(folder):
 def test_files_are_as_readable_as_the_umask_says(tmp_path, umask, mode):
     before = os.umask(umask)
     try:
-        with made_whole(tmp_path / "model") as building:
+        with atomic_folder(tmp_path / "model") as building:
             save_file({"a": torch.zeros(3)}, building / "model.safetensors")
             (building / "deep").mkdir(mode=0o700)
             (building / "deep" / "tokenizer.json").touch(mode=0o600)
@@ -109,9 +109,9 @@ def test_files_are_as_readable_as_the_umask_says(tmp_path, umask, mode):
 
 def test_an_old_folder_is_replaced_and_kept_where_the_new_one_fails(tmp_path):
     for number in (1, 2):
-        with made_whole(tmp_path / "model") as building:
+        with atomic_folder(tmp_path / "model") as building:
             (building / f"{number}.txt").write_text("x")
-    with pytest.raises(ZeroDivisionError), made_whole(tmp_path / "model") as building:
+    with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "model") as building:
         (building / "3.txt").write_text(f"{1 / 0}")
     assert {path.name for path in (tmp_path / "model").iterdir()} == {"2.txt", MANIFEST}
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -119,7 +119,7 @@ def test_an_old_folder_is_replaced_and_kept_where_the_new_one_fails(tmp_path):
 
 @pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.ENOSPC])
 def test_a_new_folder_that_cannot_take_its_place_gives_it_back(tmp_path, monkeypatch, number):
-    with made_whole(tmp_path / "model") as building:
+    with atomic_folder(tmp_path / "model") as building:
         (building / "1.txt").write_text("x")
     rename = Path.rename
 
@@ -129,18 +129,21 @@ def test_a_new_folder_that_cannot_take_its_place_gives_it_back(tmp_path, monkeyp
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(UserError, match="cannot write"), made_whole(tmp_path / "model") as building:
+    with (
+        pytest.raises(UserError, match="cannot write"),
+        atomic_folder(tmp_path / "model") as building,
+    ):
         (building / "2.txt").write_text("x")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
-    assert damage(tmp_path / "model") is None
+    assert find_damage(tmp_path / "model") is None
     assert (tmp_path / "model" / "1.txt").exists()
 
 
 MAKE = """
 import sys, time
 from pathlib import Path
-from talr_cli.runs.atomic import made_whole
-with made_whole(Path(sys.argv[1])) as building:
+from talr_cli.runs.atomic import atomic_folder
+with atomic_folder(Path(sys.argv[1])) as building:
     (building / "half.txt").write_text("x")
     print("making", flush=True)
     time.sleep(120)
@@ -160,10 +163,10 @@ def test_what_a_killed_maker_leaves_goes_and_what_a_living_one_makes_stays(tmp_p
         makers[0].send_signal(signal.SIGKILL)
         makers[0].wait()
         assert len(list(tmp_path.glob(".building-*/half.txt"))) == 2
-        with made_whole(tmp_path / "model") as building:
+        with atomic_folder(tmp_path / "model") as building:
             (building / "whole.txt").write_text("x")
         assert len(list(tmp_path.glob(".building-*/half.txt"))) == 1
-        assert damage(tmp_path / "model") is None
+        assert find_damage(tmp_path / "model") is None
     finally:
         for maker in makers:
             maker.kill()

@@ -11,9 +11,9 @@ import pytest
 from namespaces import run_inside
 
 from talr_cli.errors import UserError
-from talr_cli.runs.atomic import append_json_line, made_whole, write_json
+from talr_cli.runs.atomic import append_json_line, atomic_folder, write_json
 from talr_cli.runs.lease import hold
-from talr_cli.runs.manifest import damage, seal
+from talr_cli.runs.manifest import find_damage, seal
 
 # In a namespace of its own: a disk of 1 MiB, and one that cannot be written.
 MOUNT = """
@@ -32,17 +32,17 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from talr_cli.errors import UserError
-from talr_cli.runs.atomic import append_json_line, made_whole, write_bytes, write_json
-from talr_cli.runs.disk import writing
+from talr_cli.runs.atomic import append_json_line, atomic_folder, write_bytes, write_json
+from talr_cli.runs.disk import explain_write_errors
 from talr_cli.runs.lease import hold, owner
 large = torch.zeros(2**19)
 
 def made(how):
-    with made_whole(Path("full/model")) as building:
+    with atomic_folder(Path("full/model")) as building:
         how(building)
 
 def checkpoint():
-    with writing(Path("full/checkpoint-1")):
+    with explain_write_errors(Path("full/checkpoint-1")):
         torch.save(large, "full/optimizer.pt")
 
 def held():
@@ -60,7 +60,7 @@ attempt("torch", checkpoint)
 Path("full/optimizer.pt").unlink(missing_ok=True)
 attempt("bytes", lambda: write_bytes(Path("full/a.bin"), bytes(2**21)))
 attempt("fixed", lambda: write_json(Path("fixed/status.json"), {}))
-attempt("fixed made", lambda: made_whole(Path("fixed/model")).__enter__())
+attempt("fixed made", lambda: atomic_folder(Path("fixed/model")).__enter__())
 attempt("line", lambda: append_json_line(Path("fixed/metrics.jsonl"), {}))
 attempt("lock", held)
 print("owner:", owner(Path("fixed/.lock")))
@@ -79,7 +79,9 @@ def test_full_and_read_only_disks(tmp_path):
         "torch": "full/checkpoint-1",
         "bytes": "full/a.bin",
     }.items():
-        assert said[name].startswith(f"cannot write {path}: the disk is full: make room"), name
+        assert said[name].startswith(f"cannot write {path}: the disk is full: free some space"), (
+            name
+        )
     for name, path in {
         "fixed": "fixed/status.json",
         "fixed made": "fixed/model",
@@ -97,8 +99,8 @@ def test_full_and_read_only_disks(tmp_path):
     [
         lambda path: write_json(path / "a.json", {}),
         lambda path: append_json_line(path / "a.jsonl", {}),
-        lambda path: made_whole(path).__enter__(),
-        lambda path: made_whole(path / "deep" / "model").__enter__(),
+        lambda path: atomic_folder(path).__enter__(),
+        lambda path: atomic_folder(path / "deep" / "model").__enter__(),
         lambda path: hold(path / ".lock").__enter__(),
     ],
     ids=["json", "line", "folder", "deep", "lock"],
@@ -116,7 +118,7 @@ def test_a_folder_where_a_file_should_be(tmp_path):
     (tmp_path / "a.json").mkdir()
     with pytest.raises(UserError, match=r"a\.json: it is a folder, not a file"):
         write_json(tmp_path / "a.json", {})
-    with pytest.raises(UserError, match="there is no such folder"):
+    with pytest.raises(UserError, match="the folder does not exist"):
         write_json(tmp_path / "absent" / "a.json", {})
 
 
@@ -139,9 +141,9 @@ def test_forgotten_temporary_files_go_with_the_next_writing(tmp_path):
         (errno.ESTALE, "repeat the command"),
         (errno.EMFILE, "ulimit -n"),
         (errno.ENFILE, "ulimit -n"),
-        (errno.ETIMEDOUT, "its server does not answer"),
-        (errno.EBUSY, "something else uses it"),
-        (errno.EDQUOT, "your quota of disk space"),
+        (errno.ETIMEDOUT, "its file server does not answer"),
+        (errno.EBUSY, "another program is using it"),
+        (errno.EDQUOT, "your disk quota"),
     ],
 )
 def test_what_a_file_system_of_others_may_say(tmp_path, monkeypatch, number, said):
@@ -161,7 +163,7 @@ def test_an_error_of_something_else_stays_what_it_is(tmp_path):
     with (
         tempfile.TemporaryDirectory() as other,
         pytest.raises(IsADirectoryError),
-        made_whole(tmp_path / "model"),
+        atomic_folder(tmp_path / "model"),
     ):
         Path(other).read_text()
 
@@ -236,5 +238,5 @@ def test_what_may_not_be_read_or_written_is_said_and_is_no_damage(shared):
 
     said = as_another_user(held, group)
     assert said.startswith(f"UserError: cannot write {folder}/.lock: permission denied")
-    said = as_another_user(lambda: damage(made), group)
+    said = as_another_user(lambda: find_damage(made), group)
     assert said == f"UserError: cannot read {made}/optimizer.pt: permission denied"

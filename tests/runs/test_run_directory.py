@@ -12,10 +12,10 @@ import pytest
 
 from talr_cli.errors import UserError
 from talr_cli.printable import rate_text
-from talr_cli.runs.names import begins
+from talr_cli.runs.names import begins_with
 from talr_cli.runs.process import process_start
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.typed import overrides
+from talr_cli.runs.typed import current_overrides
 
 IDENTITY = "0123abcd" + "0" * 56
 
@@ -70,10 +70,10 @@ def test_a_run_that_an_earlier_version_named_is_found(tmp_path):
         old.mkdir(parents=True)
         assert run_in(tmp_path, lr=lr).path == old
         assert run_in(tmp_path, lr=lr, seed=4).path.name == f"talr-lr{now}-s4-0123abcd"
-        assert begins(old.name, f"talr-lr{now}")
-        assert begins(f"talr-lr{now}-s3-0123abcd", f"talr-lr{before}-s3")
-        assert begins(old.name, "talr-lr")
-        assert not begins(old.name, "talr-lr3")
+        assert begins_with(old.name, f"talr-lr{now}")
+        assert begins_with(f"talr-lr{now}-s3-0123abcd", f"talr-lr{before}-s3")
+        assert begins_with(old.name, "talr-lr")
+        assert not begins_with(old.name, "talr-lr3")
         run_in(tmp_path, lr=lr, method="sft").path.mkdir()
         (folder / f"talr-lr{now}-s3-0123abcd").mkdir()
         assert run_in(tmp_path, lr=lr).path != old
@@ -210,7 +210,7 @@ TRAIN_FOREVER = """
 import sys, time
 from pathlib import Path
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.typed import overrides
+from talr_cli.runs.typed import current_overrides
 run = RunDirectory(Path(sys.argv[1]))
 with run.lock():
     run.write_status("training")
@@ -281,7 +281,7 @@ def test_resumed_curve_has_every_step_once(run):
         file.write('{"step": 8, "lo')
     assert [row["step"] for row in run.read_metrics()] == [1, 2, 3, 4, 5, 6, 7]
 
-    run.cut_metrics(5)
+    run.drop_metrics_after(5)
     for step in range(6, 9):
         run.append_metrics(step, {"loss": 0.0})
     rows = run.read_metrics()
@@ -297,7 +297,7 @@ def test_line_torn_inside_a_number_is_not_read_as_a_smaller_number(run):
 
 
 def test_cutting_a_run_that_has_no_metrics(run):
-    run.cut_metrics(0)
+    run.drop_metrics_after(0)
     assert run.read_metrics() == []
 
 
@@ -329,7 +329,7 @@ def test_forked_worker_that_outlives_a_killed_trainer_does_not_hold_the_lock(run
 import os, sys, time
 from pathlib import Path
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.typed import overrides
+from talr_cli.runs.typed import current_overrides
 with RunDirectory(Path(sys.argv[1])).lock():
     if os.fork() == 0:
         print(os.getpid(), flush=True)
@@ -372,7 +372,7 @@ def test_what_was_typed_finds_the_run_where_its_study_lies_now(made, there, now,
     now = [one.format(root=tmp_path) for one in now]
     keys = {one.partition("=")[0] for one in now}
     kept = [one for one in typed if one.partition("=")[0] not in keys]
-    assert overrides(run) == [*kept, *now]
+    assert current_overrides(run) == [*kept, *now]
     alone = RunDirectory(tmp_path / "sft-01234567")
     alone.prepare(values, typed, "01234567" + "0" * 56)
-    assert overrides(alone) == typed
+    assert current_overrides(alone) == typed

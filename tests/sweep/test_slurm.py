@@ -498,7 +498,7 @@ def test_logs_are_the_end_of_what_a_run_printed(cluster, capsys):
     assert capsys.readouterr().out == "second\n\\x1b[31mthird\n"
     (run / "train.log").unlink()
     os.mkfifo(run / "train.log")
-    with pytest.raises(UserError, match=r"train\.log cannot be read \(it is no file\)"):
+    with pytest.raises(UserError, match=r"train\.log cannot be read \(it is not a regular file\)"):
         logs.main([run.name])
 
 

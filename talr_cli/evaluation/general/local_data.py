@@ -14,7 +14,7 @@ from pathlib import Path
 from talr_cli.evaluation.config import SuiteConfig
 from talr_cli.evaluation.general import mini, ours
 from talr_cli.models.sources import cache_dir
-from talr_cli.runs.atomic import ANOTHER, made_whole
+from talr_cli.runs.atomic import NEW_COPY, atomic_folder
 from talr_cli.runs.places import files_at
 
 BUNDLED = {"mini": mini.TASK_DIR, "ours": ours.TASK_DIR}
@@ -122,7 +122,7 @@ def require_punkt(task: str, data_dir: str | None) -> None:
 
 def _unpack(task: str, archive: Path, folder: Path) -> None:
     try:
-        with made_whole(folder) as building, zipfile.ZipFile(archive) as file:
+        with atomic_folder(folder) as building, zipfile.ZipFile(archive) as file:
             file.extractall(building / "tokenizers")
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise MissingDataError(f"{task}: {archive} is damaged ({error}): {ANOTHER}") from error
+        raise MissingDataError(f"{task}: {archive} is damaged ({error}): {NEW_COPY}") from error

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from talr_cli.runs.atomic import read_packed, write_packed
+from talr_cli.runs.atomic import read_gzip_json, write_gzip_json
 from talr_cli.runs.disk import make_folder
 from talr_cli.runs.identity import run_identity
 
@@ -36,7 +36,7 @@ class ScoreCache:
 
 def read_record(file: Path) -> dict[str, Any] | None:
     """Read a record; None if there is none or, with a warning, if it is damaged."""
-    record = read_packed(file)
+    record = read_gzip_json(file)
     if record is not None and not (isinstance(record, dict) and record.keys() >= RECORD):
         log.warning("%s is no record of scores: it is made again", file)
         return None
@@ -45,4 +45,4 @@ def read_record(file: Path) -> dict[str, Any] | None:
 
 def write_record(file: Path, record: Mapping[str, Any]) -> None:
     make_folder(file.parent)
-    write_packed(file, record)
+    write_gzip_json(file, record)

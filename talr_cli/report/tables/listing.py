@@ -9,7 +9,7 @@ from typing import Any
 
 from talr_cli.report.tables.cells import Cell, Cells, Column, named
 from talr_cli.report.tables.table import estimate_cell
-from talr_cli.runs.listing import Found, as_size, parts_of
+from talr_cli.runs.listing import FoundRun, format_size, sizes_of_parts
 from talr_cli.runs.status import State
 from talr_cli.statistics.estimates import estimate_of
 from talr_cli.statistics.pairs import PARTS, Results
@@ -38,13 +38,18 @@ class Listed:
         return sum(self.parts.values())
 
 
-def listed(found: Found) -> Listed:
+def listed(found: FoundRun) -> Listed:
     """Read a run directory for the table."""
     run = found.directory
     status, results = run.read_status(), run.read_results()
     reason = (status.reason or "").strip().splitlines()
     return Listed(
-        found.study, run.path, status.state, reason[-1] if reason else None, results, parts_of(run)
+        found.study,
+        run.path,
+        status.state,
+        reason[-1] if reason else None,
+        results,
+        sizes_of_parts(run),
     )
 
 
@@ -94,7 +99,7 @@ def _line(one: Listed) -> list[Cell]:
         named(one.path.name),
         named(one.state),
         *(estimate_cell(part, estimate_of(scores[part])) for part in PARTS),
-        Cell(as_size(one.size), one.size),
+        Cell(format_size(one.size), one.size),
         named(one.reason),
         named(str(one.path)),
     ]
