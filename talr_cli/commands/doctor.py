@@ -11,7 +11,7 @@ from talr_cli.config import composition
 from talr_cli.config.commands import DoctorConfig
 from talr_cli.config.composition import Composed
 from talr_cli.printable import printable
-from talr_cli.sweep.machine import Check, of_experiments, of_machine
+from talr_cli.sweep.machine import Check, experiment_checks, machine_checks
 
 WIDTH = 80
 _MARKS = {"ok": "ok  ", "note": "note", "problem": "STOP"}
@@ -27,9 +27,9 @@ def doctor(composed: Composed[DoctorConfig]) -> None:
     from talr_cli.report.as_json import check_target, give
 
     check_target(config.json)
-    checks = list(of_machine(Path(config.runs_dir)))
+    checks = list(machine_checks(Path(config.runs_dir)))
     reachable = any(one.name == "hub" and one.state == "ok" for one in checks)
-    checks += of_experiments(reachable)
+    checks += experiment_checks(reachable)
     content = {"checks": [asdict(one) for one in checks]}
     give("doctor", config.json, content, lambda: _print(checks))
 

@@ -14,9 +14,9 @@ from talr_cli.errors import UserError
 from talr_cli.printable import command_line, printable
 from talr_cli.runs.listing import format_size
 from talr_cli.sweep import fetching
-from talr_cli.sweep.apart import apart
-from talr_cli.sweep.fetching import Need
-from talr_cli.sweep.grid import points
+from talr_cli.sweep.apart import worker_process
+from talr_cli.sweep.fetching import Resource
+from talr_cli.sweep.grid import expand_grid
 from talr_cli.sweep.needs import free_bytes
 
 
@@ -32,19 +32,19 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     options = typed.options
     of_runs = [one for one in typed.of_runs if not _is_of_sweep(one)]
-    needs = fetching.needs_of(points(of_runs, typed.config_dir))
+    needs = fetching.resources_of(expand_grid(of_runs, typed.config_dir))
     if os.environ.get("HF_HUB_OFFLINE") == "1":
         raise UserError("HF_HUB_OFFLINE=1 forbids what is to be done: unset HF_HUB_OFFLINE")
-    places = {} if options.folder is None else fetching.places(Path(options.folder))
-    with fetching.environment(places):
+    places = {} if options.folder is None else fetching.cache_variables(Path(options.folder))
+    with fetching.environment_variables(places):
         _fetch(needs, Path(options.folder or "."))
     folder = () if typed.config_dir is None else (f"--config-dir={typed.config_dir}",)
     _say_how_to_go_on(places, [*folder, *typed.of_runs])
     return 0
 
 
-def _fetch(needs: Sequence[Need], folder: Path) -> None:
-    with apart() as ask:
+def _fetch(needs: Sequence[Resource], folder: Path) -> None:
+    with worker_process() as ask:
         sizes = [ask(fetching.size_on_hub, need) for need in needs]
         known, free = sum(size or 0 for size in sizes), free_bytes(folder)
         if known > free:
@@ -57,8 +57,8 @@ def _fetch(needs: Sequence[Need], folder: Path) -> None:
             print(f"{head}{on_hub} ...", flush=True)
             words, grown = ask(fetching.fetch, need)
             print(f"{head}: {printable(words)}, {format_size(grown)} fetched", flush=True)
-    with fetching.environment(fetching.NO_NETWORK), apart() as ask:
-        lacking = ask(fetching.check, needs)
+    with fetching.environment_variables(fetching.NO_NETWORK), worker_process() as ask:
+        lacking = ask(fetching.find_missing, needs)
     if lacking:
         raise UserError(f"fetched, but not found without a network: {'; '.join(lacking)}")
 

@@ -15,7 +15,7 @@ from talr_cli.interruption import stop_requests
 from talr_cli.printable import printable
 from talr_cli.runs.to_type import study_command
 from talr_cli.sweep.local import Local
-from talr_cli.sweep.space import space_of
+from talr_cli.sweep.space import parse_space
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.quiet:
         progress.be_quiet()
     with progress.work("planning"):
-        space, fixed = space_of(typed.of_runs, config_dir)
+        space, fixed = parse_space(typed.of_runs, config_dir)
         from talr_cli.sweep.search import Search
 
         search = Search(space, fixed, config_dir, options, lambda device: Local(1, device))
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
 def _show(study: Study, folder: Path, options: SearchConfig) -> int:
     from optuna.trial import TrialState
 
-    from talr_cli.sweep.search import BOUND, RUN, TYPED
+    from talr_cli.sweep.search import BOUND, OVERRIDES, RUN
 
     trials = study.get_trials(deepcopy=False)
     counts = {
@@ -69,7 +69,7 @@ def _show(study: Study, folder: Path, options: SearchConfig) -> int:
     if best is None or best.constraints.get(BOUND, 1.0) > 0:
         print(f"best: none loses at most {options.max_general_loss:g} of the general score")
         return 1
-    typed = best.user_attrs[TYPED]
+    typed = best.user_attrs[OVERRIDES]
     print(printable(f"best: trial {best.number + 1}, domain {best.value:.3f}: {typed}"))
     print(printable(f"run directory: {best.user_attrs[RUN]}"))
     print(f"next: {study_command('recommend', folder.parent, folder.name)}")

@@ -13,7 +13,7 @@ from talr_cli.config.commands import StatusConfig
 from talr_cli.config.composition import Composed
 from talr_cli.printable import printable
 from talr_cli.runs.to_type import study_command
-from talr_cli.sweep.standing import Overview, Standing, overview
+from talr_cli.sweep.standing import Overview, RunState, study_overview
 
 if TYPE_CHECKING:
     from talr_cli.report.tables.cells import Cells
@@ -29,7 +29,7 @@ def status(composed: Composed[StatusConfig]) -> None:
     from talr_cli.report.as_json import check_target, give
 
     check_target(config.json)
-    found = overview(Path(config.runs_dir), config.study)
+    found = study_overview(Path(config.runs_dir), config.study)
     runs = [{**asdict(one), "path": str(one.path)} for one in found.runs]
     content = {"study": config.study, "runs": runs, "notes": found.notes}
     report = study_command("report", config.runs_dir, config.study)
@@ -50,7 +50,7 @@ def _print(found: Overview, report: str) -> None:
         print(f"next: {report}")
 
 
-def _cells(runs: Sequence[Standing]) -> Cells:
+def _cells(runs: Sequence[RunState]) -> Cells:
     from talr_cli.report.tables.cells import Cells, Column, named
 
     columns = [

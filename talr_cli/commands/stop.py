@@ -12,7 +12,7 @@ from talr_cli.errors import UserError
 from talr_cli.runs.run_directory import study_path
 from talr_cli.runs.to_type import study_command
 from talr_cli.sweep import slurm
-from talr_cli.sweep.detached import queue_of
+from talr_cli.sweep.detached import queued_jobs
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -26,9 +26,9 @@ def stop(composed: Composed[StopConfig]) -> None:
     if not folder.is_dir():
         names = study_command("list", config.runs_dir, None)
         raise UserError(f"no study {folder}: `{names}` names those that are here")
-    jobs = [job for job in queue_of(folder).values() if not job.is_over]
-    waiting = [job.number for job in jobs if job.waits]
-    running = [job.number for job in jobs if not job.waits and not job.ends]
+    jobs = [job for job in queued_jobs(folder).values() if not job.has_ended]
+    waiting = [job.number for job in jobs if job.is_waiting]
+    running = [job.number for job in jobs if not job.is_waiting and not job.is_ending]
     refusals: list[UserError] = []
 
     def tell(how: Callable[[Sequence[str]], None], numbers: Sequence[str]) -> None:
@@ -38,11 +38,11 @@ def stop(composed: Composed[StopConfig]) -> None:
             refusals.append(error)
 
     # One that ends may be on its way back into the queue: that is what is cancelled.
-    tell(slurm.cancel, [*waiting, *(job.number for job in jobs if job.ends)])
-    tell(slurm.cancel if config.now else slurm.ask_to_end, running)
+    tell(slurm.cancel, [*waiting, *(job.number for job in jobs if job.is_ending)])
+    tell(slurm.cancel if config.now else slurm.request_stop, running)
     # And one whose time was over before it was asked to end is back there.
-    now = [job for job in queue_of(folder).values() if job.number in running]
-    tell(slurm.cancel, [job.number for job in now if job.waits or job.ends])
+    now = [job for job in queued_jobs(folder).values() if job.number in running]
+    tell(slurm.cancel, [job.number for job in now if job.is_waiting or job.is_ending])
     if refusals:
         raise refusals[0]
     print(f"{len(waiting)} waiting jobs are out of the queue")

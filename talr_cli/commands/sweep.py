@@ -17,13 +17,13 @@ from talr_cli.printable import printable, printable_lines
 from talr_cli.runs.study import load_runs, study_path
 from talr_cli.runs.to_type import study_command
 from talr_cli.sweep import slurm
-from talr_cli.sweep.detached import script, submit
-from talr_cli.sweep.drive import drive
-from talr_cli.sweep.grid import Point, points
+from talr_cli.sweep.detached import batch_script, submit
+from talr_cli.sweep.drive import run_jobs
+from talr_cli.sweep.grid import Point, expand_grid
 from talr_cli.sweep.hydra_launcher import HydraLauncher
 from talr_cli.sweep.jobs import Launcher
 from talr_cli.sweep.local import Local
-from talr_cli.sweep.machine import lacking
+from talr_cli.sweep.machine import find_obstacles
 from talr_cli.sweep.plan import Plan, find_models, make_plan
 from talr_cli.sweep.show import show_plan, show_submissions, show_summary
 
@@ -49,11 +49,11 @@ def main(arguments: Sequence[str]) -> int:
     if options.quiet:
         progress.be_quiet()
     with progress.work("planning"):
-        grid = points([one for one in given.of_runs if one not in of_launcher], config_dir)
+        grid = expand_grid([one for one in given.of_runs if one not in of_launcher], config_dir)
         models = find_models(grid, fetch=not dry_run)
         plan = make_plan(grid, models, config_dir, options)
         if any(now != "done" for now in plan.states):
-            stops, doubts = lacking(grid, models, options.launcher)
+            stops, doubts = find_obstacles(grid, models, options.launcher)
             plan = replace(plan, missing=[*plan.missing, *stops], notes=[*plan.notes, *doubts])
     if options.detach:
         return _detach(plan, options, dry_run)
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     if dry_run:
         return 0
     with stop_requests("stopping: the runs finish their step; no more are started") as stop:
-        outcomes = drive(
+        outcomes = run_jobs(
             plan.jobs, launcher, options.retry_failed, options.keep, stop, options.workers
         )
         if stop.requested:
@@ -139,7 +139,7 @@ def _detach(plan: Plan, options: SweepConfig, dry_run: bool) -> int:
     left = [job for job, now in zip(plan.jobs, plan.states, strict=True) if now != "done"]
     missing = list(plan.missing)
     if left:
-        text = script(left[0], options.slurm)
+        text = batch_script(left[0], options.slurm)
         refused = slurm.refusal(text, options.slurm.partition, options.slurm.minutes)
         missing += [] if refused is None else [refused]
     if missing:

@@ -1,1 +1,1 @@
-"""Many runs of one study: which runs a grid has, what is left to do, and where they are started."""
+"""Runs the grid of a study: which runs it has, what is left to do, and where jobs are started."""

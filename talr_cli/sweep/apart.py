@@ -1,4 +1,4 @@
-"""Function calls in another process, so that nothing stays imported or set in this one."""
+"""Calls functions in another process, so that nothing stays imported or set in this one."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from talr_cli.errors import UserError
 
 
 @contextmanager
-def apart() -> Iterator[Callable[[Callable[[Any], Any], Any], Any]]:
-    """Yields ask(function, argument), which calls the function in another process.
+def worker_process() -> Iterator[Callable[[Callable[[Any], Any], Any], Any]]:
+    """Yields call(function, argument), which runs the function in the worker process.
 
-    All calls go to the same process. It is for the hub's client, which reads its environment when
-    it is imported, and for whatever imports torch. Ctrl-C ends that process too: left alone, it
-    would first finish the file that it downloads.
+    All calls go to the same process. It is for the hub's client, which reads its environment
+    variables at import, and for code that imports torch. Ctrl-C also ends the worker, which would
+    otherwise finish its download first.
 
     Raises:
-        UserError: Something has killed that process.
+        UserError: The worker was killed.
     """
     others = set(active_children())
     with ProcessPoolExecutor(1, get_context("spawn")) as process:

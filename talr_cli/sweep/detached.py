@@ -1,8 +1,8 @@
-"""The jobs of a sweep that does not wait for them: one batch script each, submitted to SLURM.
+"""Submits the jobs of a detached sweep to SLURM, one batch script each.
 
-SLURM keeps their order. What was submitted is read from its queue, where a job's comment is its run
-directory, so scripts that were submitted by hand are seen as well. A study also keeps the numbers
-of its jobs, to ask the accounting how they ended.
+SLURM keeps their order by dependencies. Submitted jobs are found in its queue by their comment, the
+run directory, so scripts that were submitted by hand are found as well. A file of the study keeps
+the job numbers, by which the accounting knows how the jobs ended.
 """
 
 from __future__ import annotations
@@ -26,41 +26,41 @@ from talr_cli.runs.reading import read_text
 from talr_cli.runs.run_directory import study_path
 from talr_cli.sweep import slurm
 from talr_cli.sweep.jobs import Job
-from talr_cli.sweep.plan import Plan, state
+from talr_cli.sweep.plan import Plan, job_state
 from talr_cli.sweep.slurm import QueuedJob
 
 log = logging.getLogger(__name__)
 
-FOLDER = ".slurm"  # of a study
+FOLDER = ".slurm"  # in the folder of a study
 TEMPLATE = Path(__file__).with_name("job.sh")
 PORT = 29400  # the first of 1000 ports on which the processes of several nodes may meet
-_MARK = re.compile(r"\{\{(\w+)\}\}")
+_PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What became of a job at its submission, and its number in the queue if it has one.
+    """The result for a job, and its number in the queue if it has one.
 
-    `word`: submitted, in the queue, found done, running elsewhere, failed before or not submitted.
+    `result`: submitted, in the queue, found done, running elsewhere, failed before, not submitted.
     """
 
     job: Job
-    word: str
+    result: str
     number: str | None = None
     detail: str = ""
 
     @property
     def is_good(self) -> bool:
-        return self.word not in ("failed before", "not submitted")
+        return self.result not in ("failed before", "not submitted")
 
 
 def job_name(study: str) -> str:
-    """What all jobs of a study are called in the queue."""
+    """The name in the queue of all jobs of a study."""
     return f"talr-{study}"
 
 
-def queue_of(study_folder: Path) -> dict[Path, QueuedJob]:
-    """{run directory: its last job} of a study, as far as the queue still knows."""
+def queued_jobs(study_folder: Path) -> dict[Path, QueuedJob]:
+    """{run directory: its last job} of a study, as far as SLURM's queue still lists it."""
     folder = study_folder.resolve()
     found: dict[Path, QueuedJob] = {}
     for job in slurm.jobs_named(job_name(study_folder.name)):
@@ -68,28 +68,31 @@ def queue_of(study_folder: Path) -> dict[Path, QueuedJob]:
         if not path.is_relative_to(folder):
             continue
         known = found.get(path)
-        # A job that is not over counts before one that is, then the later one.
-        if known is None or (known.is_over, -int(known.number)) > (job.is_over, -int(job.number)):
+        # A job that has not ended is preferred, then the later one.
+        if known is None or (known.has_ended, -int(known.number)) > (
+            job.has_ended,
+            -int(job.number),
+        ):
             found[path] = job
     return found
 
 
-def submitted(study_folder: Path) -> dict[Path, str]:
+def submitted_jobs(study_folder: Path) -> dict[Path, str]:
     """{run directory: the number of the last job that was submitted for it}."""
     numbers: dict[Path, str] = {}
     with suppress(FileNotFoundError, ValueError):
-        for line in read_text(_record(study_folder), "replace").splitlines():
-            with suppress(ValueError, TypeError, KeyError, RecursionError):  # a torn line
+        for line in read_text(_submissions_file(study_folder), "replace").splitlines():
+            with suppress(ValueError, TypeError, KeyError, RecursionError):  # an incomplete line
                 one = json.loads(line)
                 numbers[study_folder.resolve() / str(one["run"])] = str(one["job"])
     return numbers
 
 
-def script(job: Job, config: SlurmConfig) -> str:
+def batch_script(job: Job, config: SlurmConfig) -> str:
     """The batch script of a job.
 
     Raises:
-        UserError: The template cannot be read, lacks a mark or has an unknown one.
+        UserError: The template cannot be read, or a placeholder is missing or unknown.
     """
     file = TEMPLATE if config.template is None else Path(config.template)
     try:
@@ -104,20 +107,20 @@ def script(job: Job, config: SlurmConfig) -> str:
         "arguments": _arguments(job, config),
         "requeues": str(config.requeues),
     }
-    unknown = set(_MARK.findall(template)) - known.keys()
-    missing = {"options", "arguments"} - set(_MARK.findall(template))
+    unknown = set(_PLACEHOLDER.findall(template)) - known.keys()
+    missing = {"options", "arguments"} - set(_PLACEHOLDER.findall(template))
     if unknown or missing:
-        marks = ", ".join(f"{{{{{mark}}}}}" for mark in sorted(unknown or missing))
-        verb = "is no mark" if unknown else "is missing"
-        raise UserError(f"slurm.template={file}: {marks} {verb}; there are {', '.join(known)}")
-    return _MARK.sub(lambda mark: known[mark[1]], template)
+        names = ", ".join(f"{{{{{name}}}}}" for name in sorted(unknown or missing))
+        verb = "is not a placeholder" if unknown else "is missing"
+        raise UserError(f"slurm.template={file}: {names} {verb}; there are {', '.join(known)}")
+    return _PLACEHOLDER.sub(lambda match: known[match[1]], template)
 
 
 def submit(plan: Plan, config: SlurmConfig) -> list[Submission]:
-    """Submit what is left to do of a plan, each job after the one that it needs.
+    """Submit the unfinished jobs of a plan, each after the one that it depends on.
 
-    Jobs that are in the queue already, whoever submitted them, are left alone. Two processes that
-    submit the same study at the same time wait for one another.
+    Jobs that are already in the queue, whoever submitted them, are left alone. Of two processes
+    that submit the same study at the same time, one waits for the other.
     """
     found: list[Submission] = []
     for folder in dict.fromkeys(_study(job) for job in plan.jobs):
@@ -126,7 +129,7 @@ def submit(plan: Plan, config: SlurmConfig) -> list[Submission]:
         with hold(folder / FOLDER / ".lock", wait=True):
             for one in _submissions(jobs, folder, plan.retry_failed, config):
                 found.append(one)
-                words = " ".join(filter(None, (one.word, one.number, one.detail)))
+                words = " ".join(filter(None, (one.result, one.number, one.detail)))
                 log.info("%s: %s", one.job.directory.path, words)
     return found
 
@@ -134,27 +137,27 @@ def submit(plan: Plan, config: SlurmConfig) -> list[Submission]:
 def _submissions(
     jobs: Sequence[Job], folder: Path, retry_failed: bool, config: SlurmConfig
 ) -> Iterator[Submission]:
-    queue = {path: job for path, job in queue_of(folder).items() if not job.is_over}
+    queue = {path: job for path, job in queued_jobs(folder).items() if not job.has_ended}
     numbers: dict[Path, str] = {path: job.number for path, job in queue.items()}
-    bad: set[Path] = set()  # runs that will not be made
+    failed: set[Path] = set()  # runs that will not be made
     for job in jobs:
         path = job.directory.path.resolve()
-        now = state(job)
-        need = None if job.needs is None else job.needs.path.resolve()
-        if now == "done":
+        state = job_state(job)
+        needed = None if job.depends_on is None else job.depends_on.path.resolve()
+        if state == "done":
             yield Submission(job, "found done")
         elif path in queue:
             yield Submission(job, "in the queue", queue[path].number)
-        elif now == "elsewhere":
+        elif state == "elsewhere":
             yield Submission(job, "running elsewhere", detail=str(job.directory.owner()))
-        elif now == "failed" and not retry_failed:
-            bad.add(path)
+        elif state == "failed" and not retry_failed:
+            failed.add(path)
             yield Submission(job, "failed before", detail="retry_failed=true tries again")
-        elif need in bad:
-            bad.add(path)
-            yield Submission(job, "not submitted", detail=f"{need and need.name} has failed")
+        elif needed in failed:
+            failed.add(path)
+            yield Submission(job, "not submitted", detail=f"{needed and needed.name} has failed")
         else:
-            after = [numbers[need]] if need in numbers else []
+            after = [numbers[needed]] if needed in numbers else []
             numbers[path] = _submit(job, folder, after, config)
             detail = f"after {after[0]}" if after else ""
             yield Submission(job, "submitted", numbers[path], detail)
@@ -165,11 +168,11 @@ def _submit(job: Job, folder: Path, after: Sequence[str], config: SlurmConfig) -
     make_folder(run.path)
     if not run.status.exists():
         run.write_status("pending")
-    text = script(job, config)
+    text = batch_script(job, config)
     write_text(folder / FOLDER / f"{run.path.name}.sh", text)
     number = slurm.submit(text, after)
-    own = str(run.path.resolve().relative_to(folder.resolve()))
-    append_json_line(_record(folder), {"job": number, "run": own})
+    name = str(run.path.resolve().relative_to(folder.resolve()))
+    append_json_line(_submissions_file(folder), {"job": number, "run": name})
     return number
 
 
@@ -177,8 +180,8 @@ def _options(job: Job, config: SlurmConfig) -> Iterator[str]:
     run = job.directory.path.resolve()
     log_file = str(job.log.resolve()).replace("%", "%%")
     yield f"--job-name={job_name(_study(job).name)}"
-    yield f'--comment="{_in_quotes(str(run))}"'
-    yield f'--output="{_in_quotes(log_file)}"'
+    yield f'--comment="{_escape_quotes(str(run))}"'
+    yield f'--output="{_escape_quotes(log_file)}"'
     yield "--open-mode=append"
     yield "--requeue"
     yield f"--signal=B:USR1@{config.grace}"
@@ -199,19 +202,19 @@ def _options(job: Job, config: SlurmConfig) -> Iterator[str]:
 
 
 def _arguments(job: Job, config: SlurmConfig) -> str:
-    """The interpreter's arguments; on several nodes torchrun starts the processes of each."""
-    own = shlex.join(["-m", "talr_cli.cli", job.command, *job.overrides])
+    """The arguments of Python; with several nodes, torchrun starts the processes of each."""
+    arguments = shlex.join(["-m", "talr_cli.cli", job.command, *job.overrides])
     if config.nodes == 1:
-        return own
-    each = config.gpus or 1
+        return arguments
     return (
-        f"-P -m torch.distributed.run --nnodes={config.nodes} --nproc-per-node={each} "
-        f'--rdzv-backend=c10d --rdzv-endpoint="$head:$(({PORT} + SLURM_JOB_ID % 1000))" '
-        f'--rdzv-id="$SLURM_JOB_ID" {own}'
+        f"-P -m torch.distributed.run --nnodes={config.nodes} "
+        f"--nproc-per-node={config.gpus or 1} --rdzv-backend=c10d "
+        f'--rdzv-endpoint="$head:$(({PORT} + SLURM_JOB_ID % 1000))" '
+        f'--rdzv-id="$SLURM_JOB_ID" {arguments}'
     )
 
 
-def _in_quotes(text: str) -> str:
+def _escape_quotes(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
@@ -219,5 +222,5 @@ def _study(job: Job) -> Path:
     return study_path(Path(job.config.runs_dir), job.config.study)
 
 
-def _record(study_folder: Path) -> Path:
+def _submissions_file(study_folder: Path) -> Path:
     return study_folder / FOLDER / "jobs.jsonl"

@@ -1,4 +1,4 @@
-"""Runs the jobs of a plan to the end, even if some fail, and says what became of each."""
+"""Runs the jobs of a plan, even if some fail, and returns the outcome of each."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from talr_cli import progress
 from talr_cli.errors import IN_USE
 from talr_cli.interruption import Stop
 from talr_cli.runs.disk import make_folder
-from talr_cli.sweep.jobs import INTERRUPTED, Ended, Job, Launcher, Outcome
-from talr_cli.sweep.plan import state
+from talr_cli.sweep.jobs import INTERRUPTED, EndedJob, Job, Launcher, Outcome
+from talr_cli.sweep.plan import job_state
 from talr_cli.sweep.prune import prune
 from talr_cli.sweep.reporter import Reporter
 
-POLL = 2.0  # seconds between looks at runs that another process makes
+POLL = 2.0  # seconds between checks of runs that other processes are making
 
 
-def drive(
+def run_jobs(
     jobs: Sequence[Job],
     launcher: Launcher,
     retry_failed: bool,
@@ -27,21 +27,21 @@ def drive(
     stop: Stop,
     workers: int = 1,
 ) -> dict[Path, Outcome]:
-    """Do what is left to do of the jobs; {run directory: what became of it}.
+    """Run the unfinished jobs; returns {run directory: outcome}.
 
-    A job waits for the run that it needs, and for another process that makes the same run; if that
-    process ends without having finished it, the job is started here. After a requested stop, jobs
-    that were not started have no outcome.
+    A job waits for the run that it depends on, and for another process that makes the same run. If
+    that process ends without finishing the run, the job is started here. After a requested stop,
+    jobs that were not started have no outcome.
 
     Args:
-        workers: How many jobs the launcher runs at a time, to estimate the time that is left.
+        workers: How many jobs the launcher runs at a time, to estimate the remaining time.
     """
     reporter = Reporter(jobs, workers)
     with progress.work("sweep", text=reporter.line):
-        return _drive(jobs, launcher, retry_failed, keep, stop, reporter)
+        return _run_jobs(jobs, launcher, retry_failed, keep, stop, reporter)
 
 
-def _drive(
+def _run_jobs(
     jobs: Sequence[Job],
     launcher: Launcher,
     retry_failed: bool,
@@ -53,20 +53,20 @@ def _drive(
     paths = {job.directory.path for job in jobs}
 
     def ready() -> Iterator[Job]:
-        """Jobs that can start now; each is looked at when the launcher asks for the next one."""
+        """The jobs that can start now, checked when the launcher asks for the next one."""
         for job in jobs:
             path = job.directory.path
             if stop.requested:
                 return
             if path in outcomes:
                 continue
-            if job.needs is not None and job.needs.path in paths - outcomes.keys():
+            if job.depends_on is not None and job.depends_on.path in paths - outcomes.keys():
                 continue
-            found = _without_starting(job, outcomes, retry_failed)
+            found = _outcome_without_starting(job, outcomes, retry_failed)
             if found is not None:
                 outcomes[path] = found
             elif job.directory.owner() is None:
-                reporter.starts(job, outcomes)
+                reporter.job_started(job, outcomes)
                 yield job
 
     def ended_well() -> set[Path]:
@@ -78,10 +78,10 @@ def _drive(
             for ended in launched:
                 outcome = _outcome(ended)
                 if outcome is None:
-                    reporter.leaves(ended.job)
+                    reporter.job_left(ended.job)
                     continue
                 outcomes[ended.job.directory.path] = outcome
-                reporter.ends(ended.job, outcome, outcomes)
+                reporter.job_ended(ended.job, outcome, outcomes)
                 prune(jobs, outcomes, ended_well(), keep)
         if len(outcomes) == before:
             time.sleep(POLL)
@@ -89,24 +89,24 @@ def _drive(
     return outcomes
 
 
-def _without_starting(
+def _outcome_without_starting(
     job: Job, outcomes: dict[Path, Outcome], retry_failed: bool
 ) -> Outcome | None:
     """The outcome of a job that need not, or must not, be started; None for the others."""
-    now = state(job)
-    if now == "done":
+    state = job_state(job)
+    if state == "done":
         return Outcome("found done")
-    need = None if job.needs is None else outcomes.get(job.needs.path)
-    if job.needs is not None and need is not None and not need.is_good:
-        return Outcome("not started", f"{job.needs.path.name}: {need.word}")
-    if now == "failed" and not retry_failed:
+    needed = None if job.depends_on is None else outcomes.get(job.depends_on.path)
+    if job.depends_on is not None and needed is not None and not needed.is_good:
+        return Outcome("not started", f"{job.depends_on.path.name}: {needed.result}")
+    if state == "failed" and not retry_failed:
         status = job.directory.read_status()
         return Outcome(status.state, f"{status.reason} (before; retry_failed=true tries again)")
     return None
 
 
-def _outcome(ended: Ended) -> Outcome | None:
-    """What became of a job that has ended; None if another process was making the same run."""
+def _outcome(ended: EndedJob) -> Outcome | None:
+    """The outcome of a job that has ended; None if another process was making the same run."""
     job, code = ended.job, ended.exit_code
     if code == IN_USE:
         return None
@@ -119,8 +119,8 @@ def _outcome(ended: Ended) -> Outcome | None:
         return Outcome("failed", f"killed by signal {-code}\n{last_lines}", ended.seconds)
     status = job.directory.read_status()
     if status.state not in ("failed", "diverged"):
-        # It ended before the run began, for example because a data file is missing, or before
-        # anything was started at all: a cluster may refuse a job.
+        # The process ended before the run began, for example because a data file is missing; or it
+        # never started, as when a cluster refuses a job.
         make_folder(job.directory.path)
         job.directory.write_status("failed", last_lines)
         return Outcome("failed", last_lines, ended.seconds)

@@ -1,7 +1,7 @@
-"""Downloads what the runs of a grid read and this machine lacks: models, rows, a suite's tasks.
+"""Downloads what the runs of a grid need: models, datasets and the tasks of a suite.
 
-Each is fetched by the function that a run calls, so that a run later finds exactly that. Called in
-a process of its own; a second one, without the network, then checks that all of it is found.
+Each is loaded by the function that a run calls, so that the run finds exactly that in the cache.
+This happens in a worker process; a second one, without network, then checks that all is found.
 """
 
 from __future__ import annotations
@@ -25,49 +25,49 @@ from talr_cli.runs.disk import make_folder
 from talr_cli.runs.listing import size_on_disk
 from talr_cli.sweep.grid import Point
 
-# `datasets` would warn of each request that it does not make.
+# `datasets` would warn about each request that it skips.
 NO_NETWORK = {"HF_HUB_OFFLINE": "1", "DATASETS_VERBOSITY": "error"}
 
 
 @dataclass(frozen=True)
-class Need:
-    """Something that runs read. `kind`: model, dataset (its rows) or suite (its tasks)."""
+class Resource:
+    """Something that runs need. `kind`: model, dataset (its rows) or suite (its tasks)."""
 
     kind: str
     name: str
     config: ModelConfig | Dataset | SuiteConfig
 
 
-def needs_of(points: Sequence[Point]) -> list[Need]:
-    """What the runs of a grid read, each once."""
-    found: dict[str, Need] = {}
+def resources_of(points: Sequence[Point]) -> list[Resource]:
+    """The resources that the runs of a grid need, each once."""
+    found: dict[str, Resource] = {}
     for point in points:
         config = point.config
         dataset: Any = config.dataset
         wanted = [
-            Need("model", config.model.path, config.model),
-            Need("dataset", getattr(dataset, "hub_id", None) or dataset.name, dataset),
+            Resource("model", config.model.path, config.model),
+            Resource("dataset", getattr(dataset, "hub_id", None) or dataset.name, dataset),
         ]
         if config.eval:
-            wanted.append(Need("suite", config.suite.name, config.suite))
+            wanted.append(Resource("suite", config.suite.name, config.suite))
         for need in wanted:
             found.setdefault(json.dumps([need.kind, plain(need.config)], sort_keys=True), need)
     return list(found.values())
 
 
-def places(folder: Path) -> dict[str, str]:
-    """The environment in which everything that is fetched lies below a folder."""
-    at = folder.absolute()
+def cache_variables(folder: Path) -> dict[str, str]:
+    """The environment variables that put all caches into a folder."""
+    folder = folder.absolute()
     return {
-        "HF_HOME": str(at / "huggingface"),
-        "TALR_CACHE": str(at / "talr"),
-        "NLTK_DATA": str(at / "nltk"),
+        "HF_HOME": str(folder / "huggingface"),
+        "TALR_CACHE": str(folder / "talr"),
+        "NLTK_DATA": str(folder / "nltk"),
     }
 
 
 @contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Inside, this process and those that it starts have these environment variables."""
+def environment_variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set these environment variables within this context, also for processes started in it."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -80,45 +80,45 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def fetch(need: Need) -> tuple[str, int]:
-    """Fetch it; (where it came from in words, the bytes by which the caches have grown).
+def fetch(need: Resource) -> tuple[str, int]:
+    """Download a resource if needed; UserError if that fails.
 
-    Raises:
-        UserError: It cannot be fetched.
+    Returns:
+        (where it came from in words, the bytes by which the caches have grown).
     """
-    before = _cached()
-    words = _get(need)
-    return words, max(0, _cached() - before)
+    before = _cache_bytes()
+    words = _load(need)
+    return words, max(0, _cache_bytes() - before)
 
 
-def check(needs: Sequence[Need]) -> list[str]:
-    """What cannot be found: one line each."""
+def find_missing(needs: Sequence[Resource]) -> list[str]:
+    """One line for each resource that cannot be found."""
     found = []
     for need in needs:
         try:
-            _get(need)
+            _load(need)
         except UserError as error:
             found.append(str(error))
     return found
 
 
-def size_on_hub(need: Need) -> int | None:
-    """Bytes on the hub; None if the hub does not say, or need not be asked."""
+def size_on_hub(need: Resource) -> int | None:
+    """The resource's bytes on the hub; None if unknown, or if it does not come from the hub."""
     from fnmatch import fnmatch
 
     from huggingface_hub import HfApi
 
     config: Any = need.config
-    is_here = getattr(config, "path", None) is not None and (
+    is_local = getattr(config, "path", None) is not None and (
         need.kind == "dataset" or Path(config.path).expanduser().is_dir()
     )
-    if is_here or need.kind == "suite" or "/" not in need.name:
+    if is_local or need.kind == "suite" or "/" not in need.name:
         return None
     ask = HfApi().model_info if need.kind == "model" else HfApi().dataset_info
     wanted = WANTED if need.kind == "model" else ("*",)
     try:
         info = ask(need.name, revision=config.revision, files_metadata=True)
-    except Exception:  # the client has a dozen kinds; fetching it will say what is wrong
+    except Exception:  # the client raises many kinds; fetching will report what is wrong
         return None
     return sum(
         one.size or 0
@@ -127,23 +127,23 @@ def size_on_hub(need: Need) -> int | None:
     )
 
 
-def _get(need: Need) -> str:
+def _load(need: Resource) -> str:
     config = need.config
     if isinstance(config, ModelConfig):
         return resolve_model(config).origin
     if isinstance(config, SuiteConfig):
-        return _tasks(config)
+        return _load_suite(config)
     splits = load(config)
     return f"{len(splits.train)} training rows, {len(splits.test)} test rows"
 
 
-def _tasks(suite: SuiteConfig) -> str:
+def _load_suite(suite: SuiteConfig) -> str:
     import nltk
 
     from talr_cli.evaluation.general.tasks import load_tasks
 
     if folder := os.environ.get("NLTK_DATA"):
-        make_folder(Path(folder))  # nltk takes no folder that is not there
+        make_folder(Path(folder))  # nltk ignores a folder that does not exist
         if folder not in nltk.data.path:
             nltk.data.path.insert(0, folder)
     tasks = load_tasks(suite)
@@ -152,7 +152,7 @@ def _tasks(suite: SuiteConfig) -> str:
     return f"{len(tasks.loaded)} tasks"
 
 
-def _cached() -> int:
+def _cache_bytes() -> int:
     from huggingface_hub import constants
 
     places = {Path(constants.HF_HOME), Path(constants.HF_HUB_CACHE), cache_dir()}

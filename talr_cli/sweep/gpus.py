@@ -1,4 +1,4 @@
-"""The GPUs of this machine, as nvidia-smi lists them: torch is not imported for it."""
+"""The GPUs of this machine, as listed by nvidia-smi, without importing torch."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ import subprocess
 from functools import cache
 from itertools import takewhile
 
-PATIENCE = 30.0  # seconds: with a broken GPU nvidia-smi may never answer
+TIMEOUT = 30.0  # seconds: with a broken GPU nvidia-smi may never answer
 _NAME = re.compile(r"\d+|(GPU|MIG)-.+")
 
 
 @cache
-def _listed() -> list[tuple[str, str, int | None]]:
-    """(index, UUID, bytes of memory) of each GPU; None where it shares the machine's memory."""
+def _query() -> list[tuple[str, str, int | None]]:
+    """(index, UUID, bytes of memory) of each GPU; None if it shares the machine's memory."""
     query = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(
-            query, capture_output=True, text=True, check=False, timeout=PATIENCE
-        )
+        answer = subprocess.run(query, capture_output=True, text=True, check=False, timeout=TIMEOUT)
     except (OSError, subprocess.TimeoutExpired):
         return []
     if answer.returncode:
@@ -32,19 +30,19 @@ def _listed() -> list[tuple[str, str, int | None]]:
 
 
 def gpu_names() -> list[str]:
-    """The GPUs that may be used, by the names that CUDA_VISIBLE_DEVICES takes."""
+    """The usable GPUs, by the names that CUDA_VISIBLE_DEVICES takes."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        return [index for index, _, _ in _listed()]
-    # CUDA ignores all that follows a name that is none: -1, or NoDevFiles of older SLURMs.
+        return [index for index, _, _ in _query()]
+    # CUDA ignores everything after an invalid name, such as -1, or NoDevFiles of older SLURMs.
     return list(takewhile(_NAME.fullmatch, (name.strip() for name in visible.split(","))))
 
 
 def gpu_memory() -> list[int]:
-    """Bytes of each GPU that may be used, as far as nvidia-smi knows; a part (MIG) is unknown."""
+    """Bytes of each usable GPU, as far as nvidia-smi knows; that of a MIG part is unknown."""
     return [
         memory
         for name in gpu_names()
-        for index, uuid, memory in _listed()
+        for index, uuid, memory in _query()
         if memory is not None and (name == index or uuid.startswith(name))
     ]

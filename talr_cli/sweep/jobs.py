@@ -1,6 +1,6 @@
-"""A job: one process that makes one run, or scores one base model.
+"""A job: a process that makes a run or scores a base model.
 
-Does not know which jobs a sweep has, nor where they are started.
+Does not know which jobs a sweep has, nor where they run.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from talr_cli.run.config import EvalConfig, TrainConfig
 from talr_cli.runs.disk import explain_write_errors, make_folder
 from talr_cli.runs.run_directory import REASON_LINES, RunDirectory
 
-INTERRUPTED = 130  # exit code of a run that was asked to end
-# The state of a job before a sweep; `elsewhere`: another process makes it, and is waited for.
+INTERRUPTED = 130  # exit code of a run that was asked to stop
+# The state of a job before a sweep; `elsewhere`: another process is making the run.
 State = Literal["done", "to resume", "failed", "to do", "elsewhere"]
 
 
@@ -32,9 +32,9 @@ class Job:
     overrides: tuple[str, ...]
     config: TrainConfig | EvalConfig
     directory: RunDirectory
-    points: tuple[tuple[TrainConfig, RunDirectory], ...] = ()  # runs that its training also makes
-    needs: RunDirectory | None = None  # the run whose weights this one merges with the base's
-    also: bool = False  # not asked for, but another job needs it
+    points: tuple[tuple[TrainConfig, RunDirectory], ...] = ()  # runs along its training
+    depends_on: RunDirectory | None = None  # the run whose weights it merges with the base's
+    is_dependency: bool = False  # whether it is made only because another job depends on it
 
     @property
     def runs(self) -> Iterator[tuple[TrainConfig, RunDirectory]]:
@@ -48,20 +48,20 @@ class Job:
         return self.directory.path / f"{self.command}.log"
 
     def last_lines(self) -> str:
-        """The end of its log."""
+        """The last lines of its log."""
         if not self.log.exists():
             return ""
         text = self.log.read_text(encoding="utf-8", errors="replace")
         return "\n".join(text.strip().splitlines()[-REASON_LINES:])
 
     def start(self, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """Start its process, whose output is added to its log.
+        """Start its process, which appends its output to the log.
 
-        The process does not hear Ctrl-C, which reaches every process of a terminal: the sweep
-        decides, and passes it on as SIGTERM.
+        The process ignores Ctrl-C, which reaches every process of a terminal: the sweep decides,
+        and passes it on as SIGTERM.
 
         Args:
-            environment: Variables beside those of this process.
+            environment: Additional environment variables.
         """
         make_folder(self.directory.path)
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -79,7 +79,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Ended:
+class EndedJob:
     """A job that has ended, with the exit code of its process (-N: killed by signal N)."""
 
     job: Job
@@ -89,25 +89,25 @@ class Ended:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: done, found done, failed, diverged, interrupted or not started."""
+    """The result of a job: done, found done, failed, diverged, interrupted or not started."""
 
-    word: str
+    result: str
     reason: str = ""
     seconds: float = 0.0
 
     @property
     def is_good(self) -> bool:
-        return self.word in ("done", "found done")
+        return self.result in ("done", "found done")
 
 
 class Launcher(Protocol):
     """Where jobs are run."""
 
-    def submit(self, jobs: Iterable[Job], stop: Stop) -> Generator[Ended, None, None]:
-        """Start the jobs in this order, as there is room; yields each when it has ended.
+    def submit(self, jobs: Iterable[Job], stop: Stop) -> Generator[EndedJob, None, None]:
+        """Start the jobs in this order when there is room; yields each when it has ended.
 
-        A launcher takes the next job only when it has room for it: the iterable decides at that
-        moment which one that is. A requested stop is passed on to running jobs as SIGTERM, and
-        their end is awaited; closing the iterator ends them at once.
+        A launcher takes the next job only when it has room for it, as the iterable decides at that
+        moment which one it is. A requested stop is passed on to running jobs as SIGTERM, and they
+        are waited for; closing the iterator ends them at once.
         """
         ...

@@ -1,7 +1,7 @@
-"""The trials of a search, in a file that several processes share, and that survives their death.
+"""The trials of a search, in a file that several processes share and that survives a crash.
 
-Optuna keeps the trials. The process that runs a trial holds a lock file for it, so that others see
-which trials were abandoned, and take them over.
+Optuna stores the trials. A process holds a lock file for the trial that it runs, so that others see
+which trials were abandoned and take them over.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from talr_cli.runs.lease import hold
 from talr_cli.runs.reading import read_file
 from talr_cli.sweep.space import Dimension
 
-FOLDER = "search"  # in that of the study
+FOLDER = "search"  # in the folder of the study
 FILE = "journal.jsonl"
-# What Optuna raises for lines that it has not written.
-_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError)
-# Overrides that do not change what a trial scores.
-NO_MATTER = ("study=", "runs_dir=", "device=", "logger=", "logger.")
+# What Optuna raises if a line of the journal is damaged.
+_READ_ERRORS = (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError)
+# Overrides that do not change the scores of a trial.
+IRRELEVANT_KEYS = ("study=", "runs_dir=", "device=", "logger=", "logger.")
 
 
 class Journal:
@@ -41,16 +41,16 @@ class Journal:
         self, study: Path, space: Sequence[Dimension], fixed: Sequence[str], seed: int
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        of_trials = sorted(one for one in fixed if not one.startswith(NO_MATTER))
-        asked = json.dumps([[asdict(one) for one in space], of_trials, seed])
-        self.name = hashlib.sha256(asked.encode()).hexdigest()[:8]
+        relevant = sorted(one for one in fixed if not one.startswith(IRRELEVANT_KEYS))
+        key = json.dumps([[asdict(one) for one in space], relevant, seed])
+        self.name = hashlib.sha256(key.encode()).hexdigest()[:8]
         self.folder = study / FOLDER
         make_folder(self.folder)
         file = self.folder / FILE
-        lock: Any = _Lock(file)  # the class that it asks for is not public
+        lock: Any = _Lock(file)  # Optuna's base class is not public
         try:
             with suppress(FileNotFoundError):
-                read_file(file)  # Optuna would wait for a pipe
+                read_file(file)  # refuses a pipe, on which Optuna would block
             with explain_write_errors(file):
                 backend = JournalFileBackend(str(file), lock_obj=lock)
             self.study = optuna.create_study(
@@ -58,14 +58,14 @@ class Journal:
                 storage=JournalStorage(backend),
                 direction="maximize",
                 load_if_exists=True,
-                # A median needs two trials at least.
+                # A median needs at least two trials.
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=2),
             )
-        except _DAMAGE as error:
+        except _READ_ERRORS as error:
             reason = reason_of(error)
             raise UserError(
-                f"{file} is damaged ({reason}): delete it, and the same command makes the same "
-                "trials again, of which it finds the runs that are done"
+                f"{file} is damaged ({reason}): delete it and repeat the command, which makes the "
+                "same trials again and finds the runs that are done"
             ) from error
         self._seed = seed
 
@@ -73,40 +73,41 @@ class Journal:
     def next_trial(self, n_trials: int) -> Iterator[Trial | None]:
         """A trial for this process: an abandoned one, or a new one up to `n_trials`; else None.
 
-        Its values depend only on the seed and on the trials before it, neither on the process that
-        asks nor on how often that was started.
+        Its values depend only on the seed and the earlier trials, not on the process that asks nor
+        on how often that was restarted.
         """
-        with ExitStack() as own:
-            for left in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        with ExitStack() as locks:
+            for running in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                number = running.number
                 try:
-                    own.enter_context(self._held(left.number))
+                    locks.enter_context(self._trial_lock(number))
                 except InUseError:
                     continue
-                if self.study.get_trials(deepcopy=False)[left.number].state == TrialState.RUNNING:
-                    self._seed_for(left.number)
-                    yield Trial(self.study, left._trial_id)
+                if self.study.get_trials(deepcopy=False)[number].state == TrialState.RUNNING:
+                    self._seed_sampler(number)
+                    yield Trial(self.study, running._trial_id)
                     return
-                own.pop_all().close()  # another process has made it meanwhile
+                locks.pop_all().close()  # another process has finished it meanwhile
             with hold(self.folder / f"{self.name}.lock", wait=True):
                 number = len(self.study.get_trials(deepcopy=False))
                 if number >= n_trials:
                     trial = None
                 else:
-                    self._seed_for(number)
+                    self._seed_sampler(number)
                     trial = self.study.ask()
-                    own.enter_context(self._held(trial.number))
+                    locks.enter_context(self._trial_lock(trial.number))
             yield trial
 
-    def _seed_for(self, number: int) -> None:
+    def _seed_sampler(self, number: int) -> None:
         digest = hashlib.sha256(f"{self._seed} {number}".encode()).digest()
         self.study.sampler = TPESampler(seed=int.from_bytes(digest[:4]))
 
-    def _held(self, number: int) -> AbstractContextManager[None]:
+    def _trial_lock(self, number: int) -> AbstractContextManager[None]:
         return hold(self.folder / f"{self.name}-{number}.lock")
 
 
 class _Lock:
-    """Optuna's lock of the journal; the system releases it when its process is killed."""
+    """The lock of the journal for Optuna; the system releases it when the process is killed."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -115,17 +116,17 @@ class _Lock:
     def acquire(self) -> bool:
         self._held = hold(self._file.with_suffix(".lock"), wait=True)
         self._held.__enter__()
-        _cut_torn_line(self._file)
+        _remove_incomplete_line(self._file)
         return True
 
     def release(self) -> None:
         self._held.__exit__(None, None, None)
 
 
-def _cut_torn_line(file: Path) -> None:
+def _remove_incomplete_line(file: Path) -> None:
     """Remove the part of a line that a process was writing when it was killed."""
     content = read_file(file) if file.exists() else b""
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
+    complete = content.rfind(b"\n") + 1
+    if complete < len(content):
         with file.open("rb+") as opened:
-            opened.truncate(whole)
+            opened.truncate(complete)

@@ -1,4 +1,4 @@
-"""Runs jobs on this machine, several at a time: one GPU each, or a share of the CPU's cores."""
+"""Runs jobs on this machine, several at a time: each with a GPU, or a share of the CPU cores."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from contextlib import suppress
 from talr_cli.interruption import Stop
 from talr_cli.models.device_memory import WORKERS
 from talr_cli.sweep.gpus import gpu_names
-from talr_cli.sweep.jobs import Ended, Job
+from talr_cli.sweep.jobs import EndedJob, Job
 
-POLL = 0.2  # seconds between looks at the processes
-GRACE = 3.0  # seconds from asking a process to end at once to killing it
+POLL = 0.2  # seconds between checks of the processes
+GRACE = 3.0  # seconds between terminating and killing a process
 
 
 class Local:
@@ -23,10 +23,10 @@ class Local:
     def __init__(self, workers: int, device: str) -> None:
         self._free = [_environment(number, workers, device) for number in range(workers)]
 
-    def submit(self, jobs: Iterable[Job], stop: Stop) -> Generator[Ended, None, None]:
+    def submit(self, jobs: Iterable[Job], stop: Stop) -> Generator[EndedJob, None, None]:
         waiting = iter(jobs)
         running: dict[subprocess.Popen[bytes], tuple[Job, dict[str, str], float]] = {}
-        told = False
+        stopping = False
         try:
             while True:
                 while self._free and (job := next(waiting, None)) is not None:
@@ -34,23 +34,23 @@ class Local:
                     running[job.start(environment)] = (job, environment, time.monotonic())
                 if not running:
                     return
-                if stop.requested and not told:
-                    told = True
+                if stop.requested and not stopping:
+                    stopping = True
                     for process in running:
                         process.terminate()
                 ended = [process for process in running if process.poll() is not None]
                 for process in ended:
                     job, environment, started = running.pop(process)
                     self._free.append(environment)
-                    yield Ended(job, process.returncode, time.monotonic() - started)
+                    yield EndedJob(job, process.returncode, time.monotonic() - started)
                 if not ended:
                     time.sleep(POLL)
         finally:
-            end(list(running))
+            terminate(list(running))
 
 
-def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ask processes to end, and kill those that have not ended after GRACE seconds."""
+def terminate(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Terminate processes, and kill those that have not ended after GRACE seconds."""
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + GRACE
@@ -61,8 +61,8 @@ def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
         process.wait()
 
 
-def sharing(workers: int, device: str) -> int:
-    """How many runs at most share one GPU, or the machine where there is none."""
+def runs_per_gpu(workers: int, device: str) -> int:
+    """How many runs share a GPU at most; without GPUs, the machine."""
     gpus = [] if device == "cpu" else gpu_names()
     return -(-workers // max(1, len(gpus)))
 
@@ -71,15 +71,18 @@ def _environment(number: int, workers: int, device: str) -> dict[str, str]:
     """The environment variables of worker `number`: its GPUs, or its share of the cores."""
     gpus = [] if device == "cpu" else gpu_names()
     if gpus:
-        # All of the worker's share, which a run with distributed=ddp takes.
+        # A run with distributed=ddp takes all of the worker's share.
         share = gpus[number::workers] or [gpus[number % len(gpus)]]
-        return {"CUDA_VISIBLE_DEVICES": ",".join(share), WORKERS: str(sharing(workers, device))}
+        return {
+            "CUDA_VISIBLE_DEVICES": ",".join(share),
+            WORKERS: str(runs_per_gpu(workers, device)),
+        }
     if workers == 1:
         return {}
-    return {"OMP_NUM_THREADS": str(max(1, cores() // workers)), WORKERS: str(workers)}
+    return {"OMP_NUM_THREADS": str(max(1, cpu_cores() // workers)), WORKERS: str(workers)}
 
 
-def cores() -> int:
+def cpu_cores() -> int:
     """The CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))

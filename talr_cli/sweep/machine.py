@@ -1,6 +1,6 @@
-"""What this machine has, and what would stop runs on it.
+"""Checks what this machine has, and what would stop runs on it.
 
-Only looks: no model is loaded and nothing is fetched. The hub is asked once whether it answers.
+No model is loaded and nothing is downloaded. The hub is asked once whether it answers.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from talr_cli.models.sources import ModelSource, cache_dir
 from talr_cli.run.config import TrainConfig
 from talr_cli.runs.listing import format_size
 from talr_cli.sweep.gpus import gpu_memory, gpu_names
-from talr_cli.sweep.grid import Point, points
-from talr_cli.sweep.local import cores
+from talr_cli.sweep.grid import Point, expand_grid
+from talr_cli.sweep.local import cpu_cores
 from talr_cli.sweep.needs import free_bytes
 from talr_cli.sweep.plan import find_models, make_plan, model_key
 from talr_cli.tracking.wandb import is_logged_in
 
-PATIENCE = 5.0  # seconds for an answer of the hub
-LITTLE = 10 * 2**30  # bytes of free disk: a model of 3 billion weights has 6 GB
-_DRIVERS = ("nvidiactl", "nvmap", "dxg", "kfd")  # in /dev: NVIDIA's, on a Jetson, in WSL; AMD's
-# One run of each model and dataset of an experiment has what all of them need.
+TIMEOUT = 5.0  # seconds for an answer of the hub
+LOW_DISK = 10 * 2**30  # bytes; a model with 3 billion weights takes 6 GB
+# Device files of GPU drivers: NVIDIA's, on a Jetson, in WSL; AMD's.
+_DRIVERS = ("nvidiactl", "nvmap", "dxg", "kfd")
+# One run for each model and dataset of an experiment needs what all of its runs need.
 _ONE_RUN = ("method=sft", "lr=1e-5", "seed=0")
 
 State = Literal["ok", "note", "problem"]
@@ -45,95 +46,97 @@ State = Literal["ok", "note", "problem"]
 
 @dataclass(frozen=True)
 class Check:
-    """What was checked, the result, and details in lines; a `problem` would stop a run."""
+    """What was checked, the result, and lines with details; a `problem` would stop a run."""
 
     name: str
     state: State
     detail: str
 
 
-def of_machine(runs_dir: Path) -> Iterator[Check]:
-    """Versions, GPU, memory, disk, hub, W&B, sandbox, optional packages."""
+def machine_checks(runs_dir: Path) -> Iterator[Check]:
+    """Check versions, GPU, memory, disk, hub, W&B, sandbox and optional packages."""
     yield Check("talr", "ok", f"{__version__}, Python {platform.python_version()}")
-    yield from _packages()
-    yield _gpu()
-    yield Check("memory", "ok", f"{format_size(machine_memory())}, {cores()} cores")
+    yield from _check_packages()
+    yield _check_gpu()
+    yield Check("memory", "ok", f"{format_size(machine_memory())}, {cpu_cores()} cores")
     for name, folder in (("runs", runs_dir), ("cache", cache_dir()), ("hub cache", _hub_cache())):
         free = free_bytes(folder)
-        state: State = "ok" if free > LITTLE else "note"
+        state: State = "ok" if free > LOW_DISK else "note"
         yield Check(f"disk of {name}", state, f"{format_size(free)} free in {folder}")
-    yield hub()
-    yield _tracking()
-    yield _sandbox()
-    yield from _extras()
+    yield check_hub()
+    yield _check_tracking()
+    yield _check_sandbox()
+    yield from _extra_checks()
 
 
-def of_experiments(reachable: bool) -> Iterator[Check]:
-    """What would stop each experiment that comes with talr: one check for each.
+def experiment_checks(reachable: bool) -> Iterator[Check]:
+    """One check for each experiment that comes with talr: what would stop it.
 
     Args:
         reachable: Whether the hub answers.
     """
     for name in choices_of("experiment", None):
-        found = dict.fromkeys(_stopped(name, reachable))
-        detail = "\n".join(found) or "nothing that is known beforehand would stop it"
+        found = dict.fromkeys(_experiment_problems(name, reachable))
+        detail = "\n".join(found) or "nothing known in advance would stop it"
         yield Check(f"experiment={name}", "problem" if found else "ok", detail)
 
 
-def lacking(
+def find_obstacles(
     grid: Sequence[Point], models: Mapping[str, ModelSource | None], launcher: str
 ) -> tuple[list[str], list[str]]:
     """(what will stop runs of a grid, what may stop them): downloads without a hub, missing GPUs.
 
-    The hub is asked only if something has to be downloaded.
+    The hub is contacted only if something has to be downloaded.
     """
-    away = dict.fromkeys(reason for one in grid for reason in _away(one, models, False))
+    downloads = dict.fromkeys(
+        reason for point in grid for reason in _missing_downloads(point, models, False)
+    )
     suites = dict.fromkeys(
         f"suite={suite.name}: the hub cannot be reached: its tasks are read from the cache, where "
         "`talr fetch` or an earlier run has put them"
-        for suite in (one.config.suite for one in grid if one.config.eval)
+        for suite in (point.config.suite for point in grid if point.config.eval)
         if suite.task_dir != "mini" and suite.data_dir is None
     )
-    if (away or suites) and hub().state == "ok":
-        away, suites = {}, {}
-    stops = list(away)
+    if (downloads or suites) and check_hub().state == "ok":
+        downloads, suites = {}, {}
+    certain = list(downloads)
     if launcher == "local":
-        stops += dict.fromkeys(reason for one in grid for reason in _lacks_gpu(one.config))
-    return stops, list(suites)
+        certain += dict.fromkeys(reason for one in grid for reason in _missing_gpus(one.config))
+    return certain, list(suites)
 
 
-def _away(point: Point, models: Mapping[str, ModelSource | None], reachable: bool) -> Iterator[str]:
-    """The model and the rows of a run, if they would have to be downloaded and cannot be."""
+def _missing_downloads(
+    point: Point, models: Mapping[str, ModelSource | None], reachable: bool
+) -> Iterator[str]:
+    """The model and the rows of a run, if they have to be downloaded and cannot be."""
     config = point.config
-    if models[model_key(config)] is None and not reachable and not _has_package(point):
-        yield f"{config.model.path} is not here, and the hub cannot be reached"
-    yield from _stopped_by_data(config, reachable)
+    if models[model_key(config)] is None and not reachable and not _is_packaged(point):
+        yield f"{config.model.path} is not in the cache, and the hub cannot be reached"
+    yield from _missing_data(config, reachable)
 
 
-def _lacks_gpu(config: TrainConfig) -> Iterator[str]:
-    """Whether a run asks for GPUs that are not here."""
+def _missing_gpus(config: TrainConfig) -> Iterator[str]:
+    """Which GPUs a run asks for that this machine does not have."""
     gpus, wanted = len(gpu_names()), config.distributed.processes
-    unseen = any(Path("/dev", name).exists() for name in _DRIVERS)  # the driver's tool is not here
-    if config.device == "cuda" and not gpus and not unseen:
+    has_driver = any(Path("/dev", name).exists() for name in _DRIVERS)  # perhaps no nvidia-smi
+    if config.device == "cuda" and not gpus and not has_driver:
         yield "device=cuda, and nvidia-smi shows no GPU: device=auto takes what there is"
     if wanted is not None and config.device != "cpu" and wanted > gpus > 0:
         yield f"distributed.processes={wanted}, but {gpus} GPUs are visible"
 
 
-def hub() -> Check:
+def check_hub() -> Check:
     """Whether the hub can be reached, and whether the user is logged in."""
     from huggingface_hub import constants, get_token
 
     if constants.HF_HUB_OFFLINE:
-        return Check(
-            "hub", "note", "offline, as HF_HUB_OFFLINE is set: what is in its cache is had"
-        )
+        return Check("hub", "note", "offline, as HF_HUB_OFFLINE is set: only its cache is used")
     try:  # without the token, which is for the hub's own client
         asked = urllib.request.Request(constants.ENDPOINT, method="HEAD")
-        with urllib.request.urlopen(asked, timeout=PATIENCE):
+        with urllib.request.urlopen(asked, timeout=TIMEOUT):
             pass
     except urllib.error.HTTPError:
-        pass  # an answer
+        pass  # it has answered
     except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         return Check("hub", "problem", f"{constants.ENDPOINT} cannot be reached ({reason})")
@@ -141,22 +144,22 @@ def hub() -> Check:
     return Check("hub", "ok", f"{constants.ENDPOINT} answers, {login}")
 
 
-def _packages() -> Iterator[Check]:
-    """Whether the installed packages are those that talr needs."""
-    wrong = [reason for one in _requirements(None) if (reason := _lacking(one))]
+def _check_packages() -> Iterator[Check]:
+    """Check that the packages that talr needs are installed."""
+    wrong = [reason for one in _requirements(None) if (reason := _package_problem(one))]
     torch = _version("torch") or "none"
-    detail = f"all here; torch {torch}, transformers {_version('transformers')}"
+    detail = f"all installed; torch {torch}, transformers {_version('transformers')}"
     yield Check("packages", "problem" if wrong else "ok", ", ".join(wrong) or detail)
 
 
-def _extras() -> Iterator[Check]:
-    for extra in _provided():
-        lacks = [reason for one in _requirements(extra) if (reason := _lacking(one))]
+def _extra_checks() -> Iterator[Check]:
+    for extra in _extra_names():
+        lacks = [reason for one in _requirements(extra) if (reason := _package_problem(one))]
         detail = ", ".join(lacks) if lacks else "installed"
         yield Check(f"optional: {extra}", "note" if lacks else "ok", detail)
 
 
-def _provided() -> list[str]:
+def _extra_names() -> list[str]:
     try:
         extras = metadata.metadata("talr").get_all("Provides-Extra") or []
     except metadata.PackageNotFoundError:  # run from its folder
@@ -180,7 +183,7 @@ def _is_of(requirement: Requirement, extra: str) -> bool:
     return requirement.marker is not None and requirement.marker.evaluate({"extra": extra})
 
 
-def _lacking(requirement: Requirement) -> str | None:
+def _package_problem(requirement: Requirement) -> str | None:
     version = _version(requirement.name)
     if version is None:
         return f"{requirement.name} is not installed"
@@ -196,23 +199,23 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _gpu() -> Check:
+def _check_gpu() -> Check:
     if not gpu_names():
-        return Check("GPU", "note", "none that the driver shows: runs are made on the CPU")
+        return Check("GPU", "note", "none shown by the driver: runs use the CPU")
     memory = ", ".join(format_size(one) for one in gpu_memory()) or "memory unknown"
-    import torch  # seconds, and only where there is something to be asked
+    import torch  # takes seconds, so only if there is a GPU
 
     if not torch.cuda.is_available():
         return Check(
             "GPU",
             "problem",
-            f"{memory}: the driver shows it, torch {torch.__version__} does not use it: "
+            f"{memory}: the driver shows it, but torch {torch.__version__} cannot use it: "
             "install a torch that is built for this driver's CUDA",
         )
     return Check("GPU", "ok", f"{torch.cuda.get_device_name(0)}: {memory}")
 
 
-def _tracking() -> Check:
+def _check_tracking() -> Check:
     mode = os.environ.get("WANDB_MODE")
     if mode:
         return Check("W&B", "ok", f"WANDB_MODE={mode}")
@@ -221,13 +224,13 @@ def _tracking() -> Check:
     return Check("W&B", "note", "not logged in (`wandb login`): runs are logged offline")
 
 
-def _sandbox() -> Check:
+def _check_sandbox() -> Check:
     from talr_cli.evaluation.sandbox.outside import available_sandbox
 
     found = available_sandbox()
     if found is None:
         return Check(
-            "sandbox", "note", "none: HumanEval's programs are refused; install bubblewrap"
+            "sandbox", "note", "none: HumanEval's programs are not run; install bubblewrap"
         )
     return Check("sandbox", "ok", f"{found}, for programs that a model wrote")
 
@@ -238,10 +241,10 @@ def _hub_cache() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
-def _stopped(experiment: str, reachable: bool) -> Iterator[str]:
+def _experiment_problems(experiment: str, reachable: bool) -> Iterator[str]:
     """The reasons why a sweep of the experiment would not start, or would fail."""
     try:
-        grid = points([f"experiment={experiment}", *_ONE_RUN], None)
+        grid = expand_grid([f"experiment={experiment}", *_ONE_RUN], None)
         models = find_models(grid, fetch=False)
     except UserError as error:
         yield str(error)
@@ -249,27 +252,27 @@ def _stopped(experiment: str, reachable: bool) -> Iterator[str]:
     yield from make_plan(grid, models, None, SweepConfig()).missing
     for point in grid:
         config = point.config
-        yield from _away(point, models, reachable)
-        yield from _stopped_by_suite(config.suite, reachable)
+        yield from _missing_downloads(point, models, reachable)
+        yield from _suite_problems(config.suite, reachable)
 
 
-def _has_package(point: Point) -> bool:
+def _is_packaged(point: Point) -> bool:
     package = point.config.model.package
     return package is not None and _version(package) is not None
 
 
-def _stopped_by_data(config: TrainConfig, reachable: bool) -> Iterator[str]:
+def _missing_data(config: TrainConfig, reachable: bool) -> Iterator[str]:
     hub_id, files = getattr(config.dataset, "hub_id", None), getattr(config.dataset, "path", None)
     if hub_id is None or files is not None or reachable:
         return
     if not (_hub_cache() / f"datasets--{hub_id.replace('/', '--')}").exists():
         yield (
-            f"{hub_id} is not here, and the hub cannot be reached: give dataset.path and "
+            f"{hub_id} is not in the cache, and the hub cannot be reached: give dataset.path and "
             "dataset.test_path"
         )
 
 
-def _stopped_by_suite(suite: SuiteConfig, reachable: bool) -> Iterator[str]:
+def _suite_problems(suite: SuiteConfig, reachable: bool) -> Iterator[str]:
     if suite.task_dir == "mini":
         return
     if not reachable and suite.data_dir is None:

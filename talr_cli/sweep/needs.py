@@ -1,7 +1,7 @@
-"""What the jobs of a plan will need (disk, time, memory), and what they lack.
+"""Estimates what the jobs of a plan need (disk, time, memory), and what is missing.
 
-It is estimated from the headers of weight files, from finished runs and from the machine; what is
-unknown is None. Memory is estimated as `talr train` does.
+The estimates come from the headers of weight files, from finished runs and from the machine; an
+unknown is None. Memory is estimated as in `talr train`.
 """
 
 from __future__ import annotations
@@ -34,54 +34,52 @@ from talr_cli.tracking.wandb import is_logged_in
 from talr_cli.training import planner
 from talr_cli.training.arithmetic import Arithmetic
 
-_SAVED = {"float32": 4, "bfloat16": 2, "float16": 2}
-# A checkpoint to go on from: fp32 weights and AdamW's two moments. Two are kept, and for a moment
-# there is a third.
-CHECKPOINT_BYTES = 12
-MEAN_BYTES = 4  # more, where a moving average of the weights is kept
-CHECKPOINTS = 3
+_DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+CHECKPOINT_BYTES = 12  # per parameter: its fp32 value and AdamW's two moments
+MEAN_BYTES = 4  # more with a moving average of the weights
+CHECKPOINTS = 3  # two are kept, and while one is written there is a third
 
 
 @dataclass(frozen=True)
-class Weights:
-    """The size of a model: how many numbers it has, and the bytes of each as stored."""
+class ModelSize:
+    """The number of a model's parameters, and the bytes of each as stored."""
 
-    numbers: int
+    parameters: int
     bytes_each: int
 
 
 @dataclass(frozen=True)
-class Place:
-    """The machines of a cluster where runs are made.
+class Cluster:
+    """The machines of a cluster that runs the jobs.
 
     Attributes:
         gpus: How many GPUs a run has.
-        memory: Bytes of each GPU, or of a machine without any; None: unknown.
+        memory: Bytes of each GPU, or of a machine without GPUs; None: unknown.
     """
 
     gpus: int
     memory: float | None
 
 
-def weights_of(source: ModelSource | None) -> Weights | None:
-    """The size of a model, by the headers of its safetensors; None if they are not here."""
+def model_size(source: ModelSource | None) -> ModelSize | None:
+    """The size of a model by the headers of its safetensors; None if it is not on this machine."""
     if source is None:
         return None
-    numbers, widths = 0, [1]
+    parameters, widths = 0, [1]
     for _, (shape, width) in tensors_of(source):
-        numbers += math.prod(shape)
+        parameters += math.prod(shape)
         widths.append(width)
-    return Weights(numbers, max(widths)) if numbers else None
+    return ModelSize(parameters, max(widths)) if parameters else None
 
 
-def disk_bytes(
+def estimate_disk(
     jobs: Sequence[Job],
     states: Sequence[State],
-    sizes: Mapping[Path, Weights | None],
+    sizes: Mapping[Path, ModelSize | None],
     keep: str,
     workers: int,
 ) -> int | None:
-    """The most bytes of disk that the unfinished jobs will take at any time.
+    """The peak bytes of disk that the unfinished jobs will take; None if a size is unknown.
 
     Args:
         sizes: {run directory: size of its model}.
@@ -89,37 +87,37 @@ def disk_bytes(
         workers: How many jobs run at a time, each with its checkpoints.
     """
     models, checkpoints = [0], [0]
-    averaged = {job.needs.path for job in jobs if job.needs is not None}
+    averaged = {job.depends_on.path for job in jobs if job.depends_on is not None}
     kept = 0
-    for job, now in zip(jobs, states, strict=True):
+    for job, state in zip(jobs, states, strict=True):
         config = job.config
-        if not isinstance(config, TrainConfig) or now == "done":
+        if not isinstance(config, TrainConfig) or state == "done":
             continue
         size = sizes[job.directory.path]
         if size is None:
             return None
-        width = _SAVED.get(config.trainer.save_dtype, size.bytes_each)
-        models.append(size.numbers * width)
+        model = size.parameters * _DTYPE_BYTES.get(config.trainer.save_dtype, size.bytes_each)
+        models.append(model)
         runs = list(job.runs)
         if keep != "none" or job.directory.path in averaged:
             ends = [one for one, _ in runs if one.at == 1]
-            alone = keep == "ends" and job.directory.path not in averaged
-            kept += size.numbers * width * len(ends if alone else runs)
-        if _trains_all(job) and config.trainer.checkpoint_every_epoch:
+            only_ends = keep == "ends" and job.directory.path not in averaged
+            kept += model * len(ends if only_ends else runs)
+        if config.adapter is None and config.trainer.checkpoint_every_epoch:
             each = CHECKPOINT_BYTES + MEAN_BYTES * isinstance(config.merge, Ema)
-            checkpoints.append(CHECKPOINTS * each * size.numbers)
+            checkpoints.append(CHECKPOINTS * each * size.parameters)
     return kept + workers * (max(models) + max(checkpoints))
 
 
-def seconds_of(jobs: Sequence[Job], states: Sequence[State], workers: int) -> float | None:
-    """Seconds that the unfinished jobs will take, judged by the finished runs of their study.
+def estimate_seconds(jobs: Sequence[Job], states: Sequence[State], workers: int) -> float | None:
+    """Seconds of training and evaluation of the unfinished jobs, by the finished runs of the study.
 
-    Training and evaluation only. None if there is no finished run of some model on some dataset.
+    None if there is no finished run for some model and dataset.
     """
     total = 0.0
     finished: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for job, now in zip(jobs, states, strict=True):
-        if now == "done":
+    for job, state in zip(jobs, states, strict=True):
+        if state == "done":
             continue
         study = (job.config.runs_dir, job.config.study)
         if study not in finished:
@@ -132,50 +130,50 @@ def seconds_of(jobs: Sequence[Job], states: Sequence[State], workers: int) -> fl
 
 
 def _seconds(job: Job, finished: Sequence[dict[str, Any]]) -> float | None:
-    alike = filter_pair(finished, job.config.model.name, job.config.dataset.name)
-    evaluation = [evaluation_seconds(one) for one in alike]
+    similar = filter_pair(finished, job.config.model.name, job.config.dataset.name)
+    evaluation = [evaluation_seconds(one) for one in similar]
     if not evaluation:
         return None
-    trains = job.command == "train" and job.needs is None
+    trains = job.command == "train" and job.depends_on is None
     evaluates = job.command == "eval" or (isinstance(job.config, TrainConfig) and job.config.eval)
-    own = job.directory.path.name.rpartition("-lr")[0]
-    trained = [one for one in alike if one["training"] and share_trained(one) == 1]
-    same_method = [one for one in trained if one["run"]["method"] == own]
+    method = job.directory.path.name.rpartition("-lr")[0]
+    trained = [one for one in similar if one["training"] and share_trained(one) == 1]
+    same_method = [one for one in trained if one["run"]["method"] == method]
     training = [training_seconds(one["training"]) for one in same_method or trained]
     known = [seconds for seconds in training if seconds is not None]
     if trains and not known:
         return None
     share, scored = 1.0, 1
     if trains:
-        share, scored = left_of(job)
+        share, scored = remaining_work(job)
     return (share * statistics.mean(known) if trains else 0.0) + (
         scored * statistics.mean(evaluation) if evaluates else 0.0
     )
 
 
-def left_of(job: Job) -> tuple[float, int]:
-    """(share of its steps that a job has to train, how many runs it has to score)."""
-    left = [(config, place) for config, place in job.runs if not is_done(config, place)]
-    lacking = [config.at for config, place in left if lacks_weights(config, place)]
-    return max(lacking, default=0.0), len(left)
+def remaining_work(job: Job) -> tuple[float, int]:
+    """(share of its steps that a job still has to train, how many runs it still has to score)."""
+    left = [(config, directory) for config, directory in job.runs if not is_done(config, directory)]
+    untrained = [config.at for config, directory in left if lacks_weights(config, directory)]
+    return max(untrained, default=0.0), len(left)
 
 
-def missing(
+def find_missing(
     jobs: Sequence[Job],
     states: Sequence[State],
     shapes: Mapping[Path, Shape | None],
-    place: Place | None = None,
+    cluster: Cluster | None = None,
 ) -> list[str]:
-    """Why jobs cannot be made: files or packages are missing, or a machine is too small.
+    """Why jobs cannot run: files or packages are missing, or there is too little memory.
 
     Args:
-        place: Where runs are made; None: on this machine.
+        cluster: Where the jobs run; None: on this machine.
     """
     found: dict[str, None] = {}
-    for job, now in zip(jobs, states, strict=True):
-        if now != "done":
+    for job, state in zip(jobs, states, strict=True):
+        if state != "done":
             found |= dict.fromkeys(_missing_data(job.config))
-            found |= dict.fromkeys(_missing_memory(job, shapes[job.directory.path], place))
+            found |= dict.fromkeys(_missing_memory(job, shapes[job.directory.path], cluster))
             try:
                 check_installed(job.config.logger)
             except UserError as error:
@@ -184,21 +182,21 @@ def missing(
 
 
 def notes(jobs: Sequence[Job], unknown: Sequence[str]) -> list[str]:
-    """What the user may want to know before the sweep, though no run fails for it."""
+    """Notes for the user about things that do not stop the sweep."""
     found = [
-        f"{name}: its weights are not here yet and will be fetched; its runs cannot be looked up"
+        f"{name}: its weights will be downloaded; until then, finished runs cannot be found"
         for name in unknown
     ]
     loggers = [job.config.logger for job in jobs]
     if any(one.name == "wandb" and one.mode == "auto" for one in loggers) and not (
         os.environ.get("WANDB_MODE") or is_logged_in()
     ):
-        found.append("W&B: not logged in (`wandb login`), runs are logged offline")
+        found.append("W&B: not logged in (`wandb login`), so runs are logged offline")
     return [*found, *_same_names(jobs)]
 
 
 def _same_names(jobs: Sequence[Job]) -> Iterator[str]:
-    """A line for what is swept beside what names show: tables could not tell such runs apart."""
+    """A note if runs of the same name have different values, as tables cannot tell them apart."""
     named: dict[str, list[set[str]]] = {}
     for job in jobs:
         if job.command == "eval":
@@ -213,13 +211,13 @@ def _same_names(jobs: Sequence[Job]) -> Iterator[str]:
     }
     if differ:
         yield (
-            f"runs of one name differ in {', '.join(sorted(differ))}: a preset for each value "
-            "gives them names of their own (docs/studies.md)"
+            f"runs of the same name differ in {', '.join(sorted(differ))}: a preset for each value "
+            "gives each its own name (docs/studies.md)"
         )
 
 
 def free_bytes(folder: Path) -> int:
-    """Free bytes of the disk on which `folder` is, or will be."""
+    """Free bytes of the disk that holds `folder`, which need not exist yet."""
     while not folder.exists():
         folder = folder.absolute().parent
     return shutil.disk_usage(folder).free
@@ -231,83 +229,83 @@ def _missing_data(config: TrainConfig | EvalConfig) -> Iterator[str]:
             yield f"{key}={path} does not exist"
 
 
-def _missing_memory(job: Job, shape: Shape | None, place: Place | None) -> Iterator[str]:
-    config = _training(job)
+def _missing_memory(job: Job, shape: Shape | None, cluster: Cluster | None) -> Iterator[str]:
+    config = _training_config(job)
     if config is None or shape is None:
         return
-    there, where = _memory_there(config, place)
-    if there is None:
+    available, where = _available_memory(config, cluster)
+    if available is None:
         return
     try:
         planner.check_minimum(
-            config.model.name, shape, config.parts, _arithmetic(config, place), there, where
+            config.model.name, shape, config.parts, _arithmetic(config, cluster), available, where
         )
     except UserError as error:
         yield str(error)
 
 
-def memory_of(
+def describe_memory(
     jobs: Sequence[Job],
     states: Sequence[State],
     shapes: Mapping[Path, Shape | None],
-    place: Place | None = None,
-    together: int = 1,
+    cluster: Cluster | None = None,
+    runs_per_gpu: int = 1,
 ) -> str | None:
     """A sentence about the run that needs the most memory, if all rows had max_length tokens.
 
-    None if no training is left to do, or no model is known.
+    None if no training is left to do, or if no model's shape is known.
 
     Args:
-        together: How many runs share the memory of a GPU, or of the machine.
+        runs_per_gpu: How many runs share the memory of a GPU, or of the machine.
     """
     found = []
-    for job, now in zip(jobs, states, strict=True):
-        config, shape = _training(job), shapes[job.directory.path]
-        if now != "done" and config is not None and shape is not None:
-            there = _memory_there(config, place)[0]
-            there = None if there is None else there / together
-            least = _longest_rows(config, shape, place, 0.0 if there is None else there)
-            found.append((config, shape, least, there))
+    for job, state in zip(jobs, states, strict=True):
+        config, shape = _training_config(job), shapes[job.directory.path]
+        if state != "done" and config is not None and shape is not None:
+            available = _available_memory(config, cluster)[0]
+            available = None if available is None else available / runs_per_gpu
+            plan = _plan_longest_rows(config, shape, cluster, available or 0.0)
+            found.append((config, shape, plan, available))
     if not found:
         return None
-    config, shape, plan, there = max(found, key=lambda one: one[2].memory.total)
+    config, shape, plan, available = max(found, key=lambda one: one[2].memory.total)
     again = " with layers computed again" if plan.checkpointing else ""
     rows = f"{plan.rows} of {config.trainer.batch_size} rows at once{again}"
     longest = f"if all had max_length={config.trainer.max_length} tokens"
     what = f"a run ({config.model.name}, {config.method}: {rows}"
-    if there is not None:
+    if available is not None:
         total, usable = gib(plan.memory.total), gib(plan.free)
-        shared = f", as {together} runs share it" * (together > 1)
+        shared = f", as {runs_per_gpu} runs share it" * (runs_per_gpu > 1)
         return f"up to {total} {what}, {longest}); {usable} are usable{shared}"
-    most = _longest_rows(config, shape, place, math.inf)
-    more = f"; up to {gib(most.memory.total)} with {most.rows}" * (most.rows != plan.rows)
-    checked = "; with slurm.gpu_memory=GIB and detach=true it is checked" * (place is not None)
+    largest = _plan_longest_rows(config, shape, cluster, math.inf)
+    more = f"; up to {gib(largest.memory.total)} with {largest.rows}" * (largest.rows != plan.rows)
+    checked = "; with slurm.gpu_memory=GIB and detach=true it is checked" * (cluster is not None)
     return f"at least {gib(plan.memory.total)} {what}{more}), {longest}{checked}"
 
 
-def _longest_rows(
-    config: TrainConfig, shape: Shape, place: Place | None, there: float
+def _plan_longest_rows(
+    config: TrainConfig, shape: Shape, cluster: Cluster | None, available: float
 ) -> planner.Plan:
-    """How a batch of rows of max_length tokens is cut up to fit into `there` bytes."""
-    how, trainer = _arithmetic(config, place), config.trainer
+    """The plan for a batch of rows with max_length tokens each, with `available` bytes."""
+    how, trainer = _arithmetic(config, cluster), config.trainer
     has_kernel = how.device == "cuda" and how.half and not how.eager
     rows = planner.RowLengths.uniform(trainer.max_length, trainer.batch_size, has_kernel)
-    usable = USABLE[how.device] * there
+    usable = USABLE[how.device] * available
     return planner.choose_plan(shape, config.parts, config.trainer, how, rows, usable)
 
 
-def _memory_there(config: TrainConfig, place: Place | None) -> tuple[float | None, str]:
+def _available_memory(config: TrainConfig, cluster: Cluster | None) -> tuple[float | None, str]:
     """(bytes of the smallest GPU, or of the machine; None: unknown, what that is in words)."""
-    if place is not None:
-        return place.memory, f"is what {'each GPU' if place.gpus else 'a machine'} there has"
+    if cluster is not None:
+        return cluster.memory, f"is what {'each GPU' if cluster.gpus else 'a machine'} there has"
     if config.device == "cpu" or not gpu_names():
         return machine_memory(), "is what this machine has"
     return min(gpu_memory(), default=None), "is what each GPU has"
 
 
-def _arithmetic(config: TrainConfig, place: Place | None) -> Arithmetic:
-    """The arithmetic, as far as it is known without torch: `auto` is half precision on GPUs."""
-    gpus = len(gpu_names()) if place is None else place.gpus
+def _arithmetic(config: TrainConfig, cluster: Cluster | None) -> Arithmetic:
+    """The arithmetic as far as it is known without torch: `auto` is half precision on GPUs."""
+    gpus = len(gpu_names()) if cluster is None else cluster.gpus
     gpus = 0 if config.device == "cpu" else gpus
     ranks = config.distributed.processes or max(1, gpus)
     precision = config.trainer.precision
@@ -322,11 +320,7 @@ def _arithmetic(config: TrainConfig, place: Place | None) -> Arithmetic:
     )
 
 
-def _training(job: Job) -> TrainConfig | None:
+def _training_config(job: Job) -> TrainConfig | None:
     """The config of a job that trains; None for other jobs."""
-    trains = job.command == "train" and job.needs is None
+    trains = job.command == "train" and job.depends_on is None
     return job.config if trains and isinstance(job.config, TrainConfig) else None
-
-
-def _trains_all(job: Job) -> bool:
-    return isinstance(job.config, TrainConfig) and job.config.adapter is None

@@ -1,4 +1,4 @@
-"""The plan of a sweep: its jobs, each once, and before each those that it needs."""
+"""The plan of a sweep: its jobs, each once and after those that it depends on."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from talr_cli.run.prepare import place_run
 from talr_cli.run.record import is_scored
 from talr_cli.run.variants import is_merged, points_along, with_alpha, without_merge
 from talr_cli.sweep import needs
-from talr_cli.sweep.apart import apart
+from talr_cli.sweep.apart import worker_process
 from talr_cli.sweep.grid import Point, base_overrides, scoring_key
 from talr_cli.sweep.jobs import Job, State
-from talr_cli.sweep.local import sharing
+from talr_cli.sweep.local import runs_per_gpu
 
-_NOT_HERE = ModelSource(Path(), "not here yet", "not here yet")
+_UNKNOWN_MODEL = ModelSource(Path(), "not here yet", "not here yet")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs and their states, what they will need and what they lack.
+    """The jobs and their states, what they need and what is missing.
 
     Attributes:
-        seconds: For all that is left to do; None: unknown.
-        disk: Bytes of disk at most; None: unknown.
-        free: Bytes of disk that are free.
-        memory: A sentence about the largest run.
-        missing: Why jobs cannot be made; the sweep does not start then.
+        seconds: For the unfinished jobs; None: unknown.
+        disk: The peak bytes of disk that the jobs take; None: unknown.
+        free: The free bytes of disk.
+        memory: A sentence about the run that needs the most memory.
+        missing: Why jobs cannot run; if there are reasons, the sweep does not start.
     """
 
     jobs: list[Job]
@@ -56,23 +56,23 @@ class Plan:
 
 
 def find_models(points: Sequence[Point], fetch: bool) -> dict[str, ModelSource | None]:
-    """{key of a model config: its source}; None for one that is not here, without `fetch`.
+    """{key of a model config: its source}; without `fetch`, None for a model that is not cached.
 
-    Fetching is done in another process, which may import torch: this one has to stay small for as
-    long as the sweep goes on.
+    Downloads happen in another process, which may import torch: this one has to stay small for as
+    long as the sweep lasts.
     """
     configs: dict[str, ModelConfig] = {
         model_key(point.config): point.config.model for point in points
     }
     if not fetch:
         return {key: resolve_offline(config) for key, config in configs.items()}
-    with progress.shown_by_another_process() as quiet, apart() as ask:
-        look = partial(_resolve, quiet=quiet)
-        return {key: ask(look, config) for key, config in configs.items()}
+    with progress.shown_by_another_process() as quiet, worker_process() as call:
+        resolve = partial(_resolve_in_worker, quiet=quiet)
+        return {key: call(resolve, config) for key, config in configs.items()}
 
 
-def _resolve(config: ModelConfig, quiet: bool) -> ModelSource:
-    """`resolve_model`, in a process of its own that shows its progress."""
+def _resolve_in_worker(config: ModelConfig, quiet: bool) -> ModelSource:
+    """`resolve_model` in the worker process, which shows its progress."""
     progress.log_above_the_line()
     if quiet:
         progress.be_quiet()
@@ -86,20 +86,20 @@ def make_plan(
     config_dir: Path | None,
     options: SweepConfig,
 ) -> Plan:
-    """The plan for the runs of `points`, with the options of the sweep."""
-    jobs = jobs_of(points, sources, config_dir)
-    states = [state(job) for job in jobs]
-    weights = {key: needs.weights_of(source) for key, source in sources.items()}
-    sizes = {job.directory.path: weights[model_key(job.config)] for job in jobs}
-    disk = needs.disk_bytes(jobs, states, sizes, options.keep, options.workers)
+    """The plan of a sweep over these points."""
+    jobs = make_jobs(points, sources, config_dir)
+    states = [job_state(job) for job in jobs]
+    size_by_model = {key: needs.model_size(source) for key, source in sources.items()}
+    sizes = {job.directory.path: size_by_model[model_key(job.config)] for job in jobs}
+    disk = needs.estimate_disk(jobs, states, sizes, options.keep, options.workers)
     free = needs.free_bytes(Path(points[0].config.runs_dir))
-    known = {key: shape_of(source) for key, source in sources.items()}
-    shapes = {job.directory.path: known[model_key(job.config)] for job in jobs}
-    place = _place(options)
-    together = 1
+    shape_by_model = {key: shape_of(source) for key, source in sources.items()}
+    shapes = {job.directory.path: shape_by_model[model_key(job.config)] for job in jobs}
+    cluster = _cluster(options)
+    sharing = 1
     if options.launcher == "local":
-        together = sharing(options.workers, points[0].config.device)
-    missing = needs.missing(jobs, states, shapes, place)
+        sharing = runs_per_gpu(options.workers, points[0].config.device)
+    missing = needs.find_missing(jobs, states, shapes, cluster)
     if disk is not None and disk > free:
         missing.append(f"disk: up to {gib(disk)} are needed, {gib(free)} are free")
     unknown = [json.loads(key)["path"] for key, source in sources.items() if source is None]
@@ -107,24 +107,24 @@ def make_plan(
         jobs,
         states,
         options.retry_failed,
-        needs.seconds_of(jobs, states, options.workers),
+        needs.estimate_seconds(jobs, states, options.workers),
         disk,
         free,
-        needs.memory_of(jobs, states, shapes, place, together),
+        needs.describe_memory(jobs, states, shapes, cluster, sharing),
         needs.notes(jobs, unknown),
         missing,
     )
 
 
-def _place(options: SweepConfig) -> needs.Place | None:
-    """The cluster where runs are made; None: this machine."""
+def _cluster(options: SweepConfig) -> needs.Cluster | None:
+    """The cluster that runs the jobs; None: this machine."""
     if options.launcher in ("local", "submitit"):
         return None
     if not options.detach:
-        return needs.Place(1, None)  # its launcher's options are its own
-    wanted = options.slurm
-    memory = None if wanted.gpu_memory is None else wanted.gpu_memory * 2**30
-    return needs.Place(wanted.gpus * wanted.nodes, memory if wanted.gpus else None)
+        return needs.Cluster(1, None)  # the options of Hydra's launcher are not known here
+    slurm = options.slurm
+    memory = None if slurm.gpu_memory is None else slurm.gpu_memory * 2**30
+    return needs.Cluster(slurm.gpus * slurm.nodes, memory if slurm.gpus else None)
 
 
 def model_key(config: TrainConfig | EvalConfig) -> str:
@@ -132,48 +132,49 @@ def model_key(config: TrainConfig | EvalConfig) -> str:
     return json.dumps(plain(config.model), sort_keys=True)
 
 
-def jobs_of(
+def make_jobs(
     points: Sequence[Point], sources: Mapping[str, ModelSource | None], config_dir: Path | None
 ) -> list[Job]:
     """Every base model to be scored, then every run, each once."""
     bases: dict[str, Job] = {}
     runs: dict[Path, Job] = {}
     for point in points:
-        source = sources[model_key(point.config)] or _NOT_HERE
-        scored_as = scoring_key(point)
-        if point.config.eval and scored_as not in bases:
-            bases[scored_as] = _base_job(point, source, config_dir)
+        source = sources[model_key(point.config)] or _UNKNOWN_MODEL
+        key = scoring_key(point)
+        if point.config.eval and key not in bases:
+            bases[key] = _base_job(point, source, config_dir)
         if point.config.eval and point.config.score_at and point.composed.score_suite:
-            by_points = f"{scored_as} {point.composed.score_suite}"
-            if by_points not in bases:
-                bases[by_points] = _base_job(point, source, config_dir, of_points=True)
+            key_of_points = f"{key} {point.composed.score_suite}"
+            if key_of_points not in bases:
+                bases[key_of_points] = _base_job(point, source, config_dir, for_points=True)
         for job in _run_jobs(point, source, config_dir):
-            known = runs.get(job.directory.path)
-            # Where a run is both needed and asked for, it is also scored.
-            if known is None or (known.also and not job.also):
+            planned = runs.get(job.directory.path)
+            # A run that is both a dependency and asked for is also scored.
+            if planned is None or (planned.is_dependency and not job.is_dependency):
                 runs[job.directory.path] = job
-    # Runs that are only needed for averages are not made once the averages are there.
-    to_merge = {job.needs.path for job in runs.values() if job.needs and not is_finished(job)}
+    # Runs that are only needed for averages are not made if all the averages exist.
+    to_merge = {
+        job.depends_on.path for job in runs.values() if job.depends_on and not is_finished(job)
+    }
     trained, merged = [], []
     for job in runs.values():
-        if job.needs is not None:
+        if job.depends_on is not None:
             merged.append(job)
-        elif not job.also or job.directory.path in to_merge:
+        elif not job.is_dependency or job.directory.path in to_merge:
             trained.append(job)
     return [*bases.values(), *trained, *merged]
 
 
-def state(job: Job) -> State:
-    """The job's state, by its run directory."""
-    directory = job.directory
+def job_state(job: Job) -> State:
+    """The state of a job, by its run directory."""
     if is_finished(job):
         return "done"
-    if directory.owner() is not None:
+    if job.directory.owner() is not None:
         return "elsewhere"
-    written = directory.read_status()
-    if written.state in ("failed", "diverged"):
+    state = job.directory.read_status().state
+    if state in ("failed", "diverged"):
         return "failed"
-    return "to do" if written.state == "pending" else "to resume"
+    return "to do" if state == "pending" else "to resume"
 
 
 def is_finished(job: Job) -> bool:
@@ -183,34 +184,36 @@ def is_finished(job: Job) -> bool:
 
 
 def _base_job(
-    point: Point, source: ModelSource, config_dir: Path | None, of_points: bool = False
+    point: Point, source: ModelSource, config_dir: Path | None, for_points: bool = False
 ) -> Job:
-    overrides, config = base_overrides(point, config_dir, of_points)
+    overrides, config = base_overrides(point, config_dir, for_points)
     base_id = identity(config, source.fingerprint)
     directory = own_directory(config, base_id, checkpoint_name(None))
-    return Job("eval", _typed(overrides, config_dir), config, directory)
+    return Job("eval", _with_config_dir(overrides, config_dir), config, directory)
 
 
 def _run_jobs(point: Point, source: ModelSource, config_dir: Path | None) -> list[Job]:
-    """The run of a point; for a merge, the run that is merged and one run for each alpha.
+    """The job of a point; for a merge, the run that is merged and a run for each alpha.
 
-    Points along the training are made by it, and each of them is merged.
+    The training also makes the points along it, and each of them is merged.
     """
     config = point.config
     if config.merge is None or not is_merged(config):
         return [_run_job(point.overrides, config, source, config_dir)]
     dropped = ("merge=", "merge.", "eval=")
     kept = [one for one in point.overrides if not one.lstrip("+").startswith(dropped)]
-    tuned = _run_job(
-        (*kept, "merge=none", "eval=false"), without_merge(config), source, config_dir, also=True
-    )
+    overrides = (*kept, "merge=none", "eval=false")
+    unmerged = without_merge(config)
+    tuned = _run_job(overrides, unmerged, source, config_dir, is_dependency=True)
     jobs = [tuned]
-    for taken in points_along(config):
-        early = ("score_at=null", f"at={taken.at}") if config.score_at else ()
+    for along in points_along(config):
+        early = ("score_at=null", f"at={along.at}") if config.score_at else ()
         for alpha in config.merge.alphas:
             overrides = (*point.overrides, *early, f"merge.alpha={alpha}")
-            averaged = with_alpha(taken, alpha)
-            jobs.append(_run_job(overrides, averaged, source, config_dir, needs=tuned.directory))
+            averaged = with_alpha(along, alpha)
+            jobs.append(
+                _run_job(overrides, averaged, source, config_dir, depends_on=tuned.directory)
+            )
     return jobs
 
 
@@ -222,10 +225,11 @@ def _run_job(
     **more: Any,
 ) -> Job:
     *points, (_, directory) = ((one, place_run(one, source)[1]) for one in points_along(config))
-    return Job("train", _typed(overrides, config_dir), config, directory, tuple(points), **more)
+    overrides = _with_config_dir(overrides, config_dir)
+    return Job("train", overrides, config, directory, tuple(points), **more)
 
 
-def _typed(overrides: tuple[str, ...], config_dir: Path | None) -> tuple[str, ...]:
+def _with_config_dir(overrides: tuple[str, ...], config_dir: Path | None) -> tuple[str, ...]:
     if config_dir is None:
         return overrides
     return ("--config-dir", str(config_dir.resolve()), *overrides)

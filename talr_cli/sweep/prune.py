@@ -1,4 +1,4 @@
-"""Deletes the weights of runs that are done, as `keep` says. Scores, curves and samples stay."""
+"""Deletes the weights of finished runs according to `keep`; scores, curves and samples stay."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ log = logging.getLogger(__name__)
 def prune(jobs: Sequence[Job], ended: Collection[Path], done: Collection[Path], keep: str) -> None:
     """Delete the models of finished jobs that `keep` does not keep.
 
-    A model that is still to be averaged stays until that has ended. A run that is beaten once stays
-    beaten, so nothing has to wait for the end of the study.
+    A model that is still to be averaged stays until then. A run that is dominated once stays
+    dominated, so nothing has to wait for the end of the study.
 
     Args:
-        ended: The directories of the jobs that have ended, and in `done` of those that ended well.
-        keep: `final` keeps every model; `ends` those of whole trainings and their averages, not of
-            points along them; `best` those on the Pareto front of the study's runs of the same
-            model and dataset; `none` none.
+        ended: The directories of the jobs that have ended.
+        done: The directories of those that succeeded.
+        keep: `final` keeps every model; `ends` keeps those of whole trainings and their averages,
+            not of points along them; `best` keeps those on the Pareto front of the study's runs
+            with the same model and dataset; `none` keeps none.
     """
     if keep == "final":
         return
-    needed = {job.needs.path for job in jobs if job.needs and job.directory.path not in ended}
+    needed = {
+        job.depends_on.path for job in jobs if job.depends_on and job.directory.path not in ended
+    }
     for job in jobs:
         path = job.directory.path
         if job.command != "train" or path not in done or path in needed:
@@ -49,12 +52,12 @@ def prune(jobs: Sequence[Job], ended: Collection[Path], done: Collection[Path], 
             except InUseError:
                 continue
             except UserError as error:
-                log.warning("a model that keep=%s does not keep stays: %s", keep, error)
+                log.warning("a model could not be deleted despite keep=%s: %s", keep, error)
 
 
 def _is_best(config: TrainConfig, directory: RunDirectory) -> bool:
     results = load_pair(Path(config.runs_dir), config.study, config.model.name, config.dataset.name)
     own = directory.read_results()
     if own is None:
-        return True  # nothing is deleted for scores that cannot be read
+        return True  # scores that cannot be read are no reason to delete a model
     return any(one["run"]["id"] == own["run"]["id"] for one in pareto_front(results))

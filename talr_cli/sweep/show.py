@@ -16,18 +16,18 @@ from talr_cli.statistics.power import power_text
 from talr_cli.streams import fold_line
 from talr_cli.sweep.detached import Submission
 from talr_cli.sweep.jobs import Job, Outcome
-from talr_cli.sweep.needs import left_of
+from talr_cli.sweep.needs import remaining_work
 from talr_cli.sweep.plan import Plan
 
 if TYPE_CHECKING:
     from talr_cli.report.tables.cells import Cells
 
-_LATER = {"failed": "failed (retry_failed=true)", "elsewhere": "running elsewhere"}
+_STATES = {"failed": "failed (retry_failed=true)", "elsewhere": "running elsewhere"}
 
 
 def show_plan(plan: Plan) -> None:
     """Print every job with its state, then what the jobs need."""
-    from talr_cli.report.tables.screen import print_cells  # rich takes its time
+    from talr_cli.report.tables.screen import print_cells  # importing rich is slow
 
     pairs = _pairs(plan)
     if len(pairs) == 1:
@@ -38,15 +38,15 @@ def show_plan(plan: Plan) -> None:
 
 
 def plan_cells(plan: Plan) -> Cells:
-    """A row for each job; with columns of model and dataset where there are several."""
+    """A row for each job; with columns for model and dataset if there are several."""
     from talr_cli.report.tables.cells import Cells, Column, named, pair_columns
 
     columns = [Column("run", "run"), Column("state", "state"), Column("shares", "shares")]
     rows = []
-    for job, now in zip(plan.jobs, plan.states, strict=True):
-        config, later = job.config, now if plan.retry_failed else _LATER.get(now, now)
-        words = (config.model.name, config.dataset.name, job.directory.path.name, later)
-        rows.append([named(word) for word in (*words, _shares(job))])
+    for job, state in zip(plan.jobs, plan.states, strict=True):
+        config, shown = job.config, state if plan.retry_failed else _STATES.get(state, state)
+        values = (config.model.name, config.dataset.name, job.directory.path.name, shown)
+        rows.append([named(value) for value in (*values, _shares(job))])
     return Cells([*pair_columns(len(_pairs(plan))), *columns], rows)
 
 
@@ -56,27 +56,27 @@ def _pairs(plan: Plan) -> list[tuple[str, str]]:
 
 
 def show_summary(jobs: Sequence[Job], outcomes: Mapping[Path, Outcome]) -> None:
-    """Print what became of the jobs, and the reason of each that is not done."""
-    counts = Counter(outcome.word for outcome in outcomes.values())
+    """Print the numbers of outcomes, and the reason of each job that is not done."""
+    counts = Counter(outcome.result for outcome in outcomes.values())
     counts["left"] = len(jobs) - len(outcomes)
-    print("sweep: " + ", ".join(f"{count} {word}" for word, count in counts.items() if count))
+    print("sweep: " + ", ".join(f"{count} {result}" for result, count in counts.items() if count))
     for path, outcome in outcomes.items():
         if not outcome.is_good:
             reason = (outcome.reason.strip().splitlines() or ["no reason given"])[-1]
-            print(f"  {outcome.word}: {path}: {reason}")
+            print(f"  {outcome.result}: {path}: {reason}")
 
 
 def show_submissions(submissions: Sequence[Submission]) -> None:
     """Print what was submitted and what was not, and the next commands."""
-    counts = Counter(one.word for one in submissions)
-    print("sweep: " + ", ".join(f"{count} {word}" for word, count in counts.items()))
-    numbers = [one.number for one in submissions if one.word == "submitted" and one.number]
+    counts = Counter(one.result for one in submissions)
+    print("sweep: " + ", ".join(f"{count} {result}" for result, count in counts.items()))
+    numbers = [one.number for one in submissions if one.result == "submitted" and one.number]
     if numbers:
         print(f"jobs: {', '.join(numbers)}")
     studies = ((one.job.config.runs_dir, one.job.config.study) for one in submissions)
-    for where in dict.fromkeys(studies):
-        status, stop = (study_command(command, *where) for command in ("status", "stop"))
-        print(f"next: {status}; {study_command('logs', *where, 'RUN')}; {stop}")
+    for study in dict.fromkeys(studies):
+        status, stop = (study_command(command, *study) for command in ("status", "stop"))
+        print(f"next: {status}; {study_command('logs', *study, 'RUN')}; {stop}")
 
 
 def _totals(plan: Plan) -> Iterator[str]:
@@ -93,9 +93,9 @@ def _totals(plan: Plan) -> Iterator[str]:
     if plan.memory is not None:
         yield f"memory: {plan.memory}"
     for job in plan.jobs:
-        scored = job.directory.read_results() if job.command == "eval" else None
-        if scored is not None and (told := power_text(scored)):
-            yield f"power: {job.config.model.name} on {job.config.dataset.name}: {told}"
+        results = job.directory.read_results() if job.command == "eval" else None
+        if results is not None and (power := power_text(results)):
+            yield f"power: {job.config.model.name} on {job.config.dataset.name}: {power}"
     for note in plan.notes:
         yield f"note: {note}"
 
@@ -108,16 +108,16 @@ def _duration(seconds: float) -> str:
 def _shares(job: Job) -> str:
     if job.command == "eval":
         return "base scores: once for all runs"
-    if job.needs is not None:
-        return f"weights of {job.needs.path.name}"
+    if job.depends_on is not None:
+        return f"weights of {job.depends_on.path.name}"
     if job.points and is_done(cast(TrainConfig, job.config), job.directory):
-        share, scores = left_of(job)
+        share, scores = remaining_work(job)
         if scores:
             again = (
                 f"trained again to {share:g} of its steps" if share else "their weights are kept"
             )
             return f"{scores} of its points: {again}"
-    if job.also:
+    if job.is_dependency:
         return "only to be averaged"
     if isinstance(job.config, TrainConfig) and job.config.objective.needs_base_losses:
         return "base losses: once for all such runs"

@@ -1,4 +1,4 @@
-"""The space of a search: the lists and intervals of its command line, as Optuna's dimensions.
+"""Parses the space of a search: the lists and intervals of its command line, for Optuna.
 
 The grammar is Hydra's: interval(1e-6,1e-3), tag(log,interval(...)), choice(a,b), a,b, range(0,5).
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Interval:
-    """Numbers from `low` to `high`; whole ones where both are."""
+    """Numbers from `low` to `high`; integers if both are."""
 
     key: str
     low: float
@@ -37,7 +37,7 @@ class Interval:
         return f"{self.key}={self.low}"
 
     def suggest(self, trial: Trial) -> str:
-        """The override with this trial's value; asked again, it is the same."""
+        """The override with this trial's value, the same at every call."""
         if isinstance(self.low, int) and isinstance(self.high, int):
             return f"{self.key}={trial.suggest_int(self.key, self.low, self.high, log=self.log)}"
         return f"{self.key}={trial.suggest_float(self.key, self.low, self.high, log=self.log)!r}"
@@ -50,34 +50,34 @@ class _Values:
 
     @property
     def first(self) -> str:
-        """As above."""
+        """The override with the first value."""
         return f"{self.key}={self.values[0]}"
 
 
-class Steps(_Values):
+class OrderedValues(_Values):
     """Ordered values, of which neighbours are similar."""
 
     def suggest(self, trial: Trial) -> str:
         return f"{self.key}={self.values[trial.suggest_int(self.key, 0, len(self.values) - 1)]}"
 
 
-class Names(_Values):
+class Categories(_Values):
     """Values without an order."""
 
     def suggest(self, trial: Trial) -> str:
         return f"{self.key}={trial.suggest_categorical(self.key, self.values)}"
 
 
-Dimension = Interval | Steps | Names
+Dimension = Interval | OrderedValues | Categories
 
 
-def space_of(
+def parse_space(
     overrides: Sequence[str], config_dir: Path | None
 ) -> tuple[list[Dimension], list[str]]:
     """(the dimensions of the search, the overrides that all trials share).
 
     Raises:
-        UserError: Nothing is to be searched, or an interval is empty.
+        UserError: There is no dimension, or an interval or a list is empty.
     """
     dimensions: list[Dimension] = []
     fixed: list[str] = []
@@ -93,18 +93,18 @@ def space_of(
             if isinstance(sweep, IntervalSweep):
                 if sweep.start is None or sweep.end is None or not sweep.start < sweep.end:
                     raise UserError(
-                        f"{one.input_line} is no interval from a number to a larger one"
+                        f"{one.input_line} is not an interval from a number to a larger one"
                     )
                 dimensions.append(Interval(key, sweep.start, sweep.end, "log" in sweep.tags))
                 continue
             values = tuple(one.sweep_string_iterator())
             if not values:
-                raise UserError(f"{one.input_line} names nothing: no value, no choice fits")
-            kind = Steps if isinstance(sweep, RangeSweep) else Names
+                raise UserError(f"{one.input_line} matches no value and no choice")
+            kind = OrderedValues if isinstance(sweep, RangeSweep) else Categories
             dimensions.append(kind(key, values))
     if not dimensions:
         raise UserError(
-            "nothing is to be searched: type an interval or a list, such as "
+            "there is nothing to search: type an interval or a list, such as "
             "'lr=tag(log,interval(1e-6,1e-3))' or 'method=choice(sft,talr)'"
         )
     return dimensions, fixed

@@ -1,7 +1,7 @@
-"""The states of a study's runs, by their files and by SLURM's queue where there is one.
+"""The states of a study's runs, by their files and by SLURM's queue, if there is one.
 
-The files say what has finished or failed, the queue what waits or runs, and a run's lease what runs
-without a queue.
+The files show what has finished or failed, the queue what waits or runs, and a run's lease what
+runs without a queue.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from talr_cli.runs.listing import find_runs
 from talr_cli.runs.run_directory import RunDirectory, study_path
 from talr_cli.runs.to_type import study_command
 from talr_cli.sweep import slurm
-from talr_cli.sweep.detached import queue_of, submitted
+from talr_cli.sweep.detached import queued_jobs, submitted_jobs
 from talr_cli.sweep.slurm import QueuedJob
 
 State = Literal["done", "running", "waiting", "stopped", "failed", "diverged", "never started"]
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A run and its state, the number of its last job, and where it runs or why it does not."""
+class RunState:
+    """A run, its state, the number of its last job, and where it runs or why it does not."""
 
     path: Path
     state: State
@@ -35,13 +35,13 @@ class Standing:
 
 @dataclass(frozen=True)
 class Overview:
-    """The runs of a study; `notes` say what could not be found out."""
+    """The runs of a study; `notes` say what is unknown."""
 
-    runs: list[Standing]
+    runs: list[RunState]
     notes: list[str]
 
 
-def overview(runs_dir: Path, study: str) -> Overview:
+def study_overview(runs_dir: Path, study: str) -> Overview:
     """The state of every run of a study that has a directory or a job.
 
     Raises:
@@ -49,60 +49,60 @@ def overview(runs_dir: Path, study: str) -> Overview:
     """
     folder = study_path(runs_dir, study)
     found = {one.path.resolve() for one in find_runs(runs_dir, study)}
-    numbers, queue, notes = submitted(folder), {}, []
+    numbers, queue, notes = submitted_jobs(folder), {}, []
     try:
-        queue = queue_of(folder)
+        queue = queued_jobs(folder)
     except UserError as error:
         if numbers:
-            notes.append(f"the queue is not seen: {error}")
+            notes.append(f"the queue cannot be read: {error}")
     lost = [
         numbers[path]
         for path in numbers
         if path not in queue and not _is_settled(RunDirectory(path))
     ]
-    ends = slurm.how_they_ended(lost) if not notes else None
+    ends = slurm.final_states(lost) if not notes else None
     if lost and ends is None and not notes:
-        notes.append("how jobs ended is known for minutes only: this cluster keeps no accounting")
+        notes.append("this cluster keeps no accounting: the end of a job is known for minutes only")
     logs = partial(study_command, "logs", runs_dir, study)
     runs = [
-        _standing(RunDirectory(path), queue.get(path), numbers.get(path), ends or {}, logs)
+        _run_state(RunDirectory(path), queue.get(path), numbers.get(path), ends or {}, logs)
         for path in sorted(found | queue.keys())
     ]
     return Overview(runs, notes)
 
 
-def _standing(
+def _run_state(
     run: RunDirectory,
     job: QueuedJob | None,
     number: str | None,
     ends: Mapping[str, str],
     logs: Callable[[str], str],
-) -> Standing:
+) -> RunState:
     number = number if job is None else job.number
     status, owner = run.read_status(), run.owner()
     reason = (status.reason or "").strip().splitlines()[-1:]
-    if job is not None and not job.is_over:
-        if job.waits:
-            return Standing(run.path, "waiting", number, _why(job))
-        return Standing(run.path, "running", number, f"on {job.nodes}, {_progress(run)}")
+    if job is not None and not job.has_ended:
+        if job.is_waiting:
+            return RunState(run.path, "waiting", number, _waiting_reason(job))
+        return RunState(run.path, "running", number, f"on {job.nodes}, {_progress(run)}")
     if owner is not None:
-        return Standing(run.path, "running", None, f"{owner}, {_progress(run)}")
+        return RunState(run.path, "running", None, f"{owner}, {_progress(run)}")
     if _is_settled(run):
         state: State = "done"
         if status.state in ("failed", "diverged"):
             state = "diverged" if status.state == "diverged" else "failed"
-        return Standing(run.path, state, number, "".join(reason))
+        return RunState(run.path, state, number, "".join(reason))
     end = ends.get(number or "") if job is None else job.state
-    how = f"its job ended: {end}" if end else "no job and no process makes it"
+    how = f"its job ended: {end}" if end else "no job or process is working on it"
     if status.state == "pending":
-        said = any((run.path / name).exists() for name in ("train.log", "eval.log"))
-        where = f": {logs(run.path.name)}" if said else ""
-        return Standing(run.path, "never started", number, f"{how}{where}")
-    return Standing(run.path, "stopped", number, f"{how}, {_progress(run)}")
+        has_log = any((run.path / name).exists() for name in ("train.log", "eval.log"))
+        where = f": {logs(run.path.name)}" if has_log else ""
+        return RunState(run.path, "never started", number, f"{how}{where}")
+    return RunState(run.path, "stopped", number, f"{how}, {_progress(run)}")
 
 
 def _is_settled(run: RunDirectory) -> bool:
-    """Whether nothing is left to do of it, as far as its files say."""
+    """Whether nothing is left to do for the run, by its files."""
     status = run.read_status().state
     if status == "trained":
         try:
@@ -112,14 +112,14 @@ def _is_settled(run: RunDirectory) -> bool:
     return status in ("evaluated", "failed", "diverged")
 
 
-def _why(job: QueuedJob) -> str:
-    words = {
-        "None": "not looked at yet",
-        "Dependency": "for the run that it needs",
+def _waiting_reason(job: QueuedJob) -> str:
+    reasons = {
+        "None": "not considered yet",
+        "Dependency": "for the run that it depends on",
         "BeginTime": "queued again, starts soon",
-        "PartitionTimeLimit": "for ever: its time limit is over the partition's",
+        "PartitionTimeLimit": "forever: its time limit is above the partition's",
     }
-    return words.get(job.reason, job.reason)
+    return reasons.get(job.reason, job.reason)
 
 
 def _progress(run: RunDirectory) -> str:

@@ -1,7 +1,7 @@
 """For a sweep that waits for its SLURM jobs: whether they can start, and their states.
 
-Hydra's launcher submits them through submitit, which reads their states from SLURM's accounting. A
-cluster may have none, so the queue is asked instead.
+Hydra's launcher submits them through submitit, which reads their states from SLURM's accounting.
+Not every cluster has accounting, so the queue is read instead.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from talr_cli.sweep import slurm
 
 log = logging.getLogger(__name__)
 
-POLL = 10.0  # seconds between looks at the queue
-_FORGOTTEN = "gone from the queue"  # a job that ended some minutes ago
-# {key of hydra.launcher: option of sbatch}: what decides whether a job can ever start.
+POLL = 10.0  # seconds between requests to the queue
+_GONE = "gone from the queue"  # a job that ended some minutes ago
+# {key of hydra.launcher: option of sbatch} that decide whether a job can ever start.
 _OPTIONS = {
     "partition": "partition",
     "account": "account",
@@ -39,8 +39,8 @@ _OPTIONS = {
     "constraint": "constraint",
     "exclude": "exclude",
 }
-# {option of a detached sweep: the same for a sweep that waits}; longer ones first.
-_WORDS = {
+# {option of a detached sweep: that of a sweep that waits}; longer ones first.
+_LAUNCHER_OPTIONS = {
     "slurm.options=[--qos=NAME]": "hydra.launcher.qos=NAME",
     "slurm.gpus=0": "hydra.launcher.gpus_per_node=null",
     "slurm.gpus": "hydra.launcher.gpus_per_node",
@@ -53,43 +53,43 @@ _WORDS = {
 
 def refusal(settings: Mapping[str, Any]) -> str | None:
     """Why the cluster would never start a job with these settings of `hydra.launcher`, or None."""
-    asked = {option: settings.get(key) for key, option in _OPTIONS.items()}
+    options = {option: settings.get(key) for key, option in _OPTIONS.items()}
     memory = settings.get("mem_gb")
-    asked["mem"] = None if memory is None else f"{memory}G"
-    asked |= dict(settings.get("additional_parameters") or {})
-    lines = [_directive(name, value) for name, value in asked.items() if value is not None]
+    options["mem"] = None if memory is None else f"{memory}G"
+    options |= dict(settings.get("additional_parameters") or {})
+    lines = [_directive(name, value) for name, value in options.items() if value is not None]
     script = "\n".join(["#!/bin/bash", *lines, "true", ""])
-    found = slurm.refusal(script, settings.get("partition"), int(settings["timeout_min"]))
-    return None if found is None else typed_here(found)
+    reason = slurm.refusal(script, settings.get("partition"), int(settings["timeout_min"]))
+    return None if reason is None else as_launcher_options(reason)
 
 
 def _directive(name: str, value: Any) -> str:
-    """As submitit writes an option: `true` is one without a value, such as --exclusive."""
+    """An option as submitit writes it: with `true` it has no value, such as --exclusive."""
     line = f"#SBATCH --{name.replace('_', '-')}"
     return line if value is True else f"{line}={shlex.quote(str(value))}"
 
 
-def typed_here(line: str) -> str:
-    """The line with each option of a detached sweep replaced by that of a sweep that waits."""
-    for word, own in _WORDS.items():
-        line = line.replace(word, own)
-    return line
+def as_launcher_options(message: str) -> str:
+    """Replace each option of a detached sweep in a message by that of a sweep that waits."""
+    for detached, waiting in _LAUNCHER_OPTIONS.items():
+        message = message.replace(detached, waiting)
+    return message
 
 
-class Queue:
-    """Replaces submitit's watcher of jobs, and asks `squeue`.
+class SlurmWatcher:
+    """Replaces submitit's watcher of jobs by one that calls `squeue`.
 
-    submitit asks it every second while there are jobs. So it also tells the user about them, and
-    passes a requested stop on.
+    submitit calls it every second while there are jobs, so it also logs their states and passes on
+    a requested stop.
     """
 
     def __init__(self, name: str, stop: Stop, clock: Callable[[], float] = time.monotonic) -> None:
-        """`name`: of the jobs in the queue."""
+        """`name`: the name of the jobs in the queue."""
         self._name, self._stop, self._clock = name, stop, clock
-        self._states: dict[str, tuple[str, str]] = {}  # of each job: its state and the reason
-        self._asked_to_end: set[str] = set()
-        self._looked = -POLL
-        self._told = ""
+        self._states: dict[str, tuple[str, str]] = {}  # {job: (state, reason)}
+        self._stopping: set[str] = set()
+        self._polled_at = -POLL
+        self._logged = ""
 
     @property
     def is_empty(self) -> bool:
@@ -108,53 +108,53 @@ class Queue:
 
     def get_info(self, job_id: str, mode: str = "standard") -> dict[str, str]:
         if mode != "cache":
-            self._look()
-        return {"State": self._states.get(job_id, (_FORGOTTEN, ""))[0]}
+            self._poll()
+        return {"State": self._states.get(job_id, (_GONE, ""))[0]}
 
     def get_state(self, job_id: str, mode: str = "standard") -> str:
         return self.get_info(job_id, mode)["State"]
 
     def is_done(self, job_id: str, mode: str = "standard") -> bool:
-        return _is_over(self.get_state(job_id, mode))
+        return _has_ended(self.get_state(job_id, mode))
 
-    def end(self) -> None:
-        """Take all out of the queue, those that run too."""
-        slurm.cancel([job for job, (state, _) in self._states.items() if not _is_over(state)])
+    def cancel_all(self) -> None:
+        """Remove all jobs from the queue, including running ones."""
+        slurm.cancel([job for job, (state, _) in self._states.items() if not _has_ended(state)])
 
-    def _look(self) -> None:
-        stops = self._stop.requested and not self._asked_to_end
+    def _poll(self) -> None:
+        must_stop = self._stop.requested and not self._stopping
         now = self._clock()
-        if now - self._looked < POLL and not stops:
+        if now - self._polled_at < POLL and not must_stop:
             return
-        self._looked = now
+        self._polled_at = now
         try:
-            found = slurm.states_of(self._name)
-            self._states = {job: found.get(job, (_FORGOTTEN, "")) for job in self._states}
+            found = slurm.job_states(self._name)
+            self._states = {job: found.get(job, (_GONE, "")) for job in self._states}
             if self._stop.requested:
-                self._end_in_time()
+                self._pass_stop_on()
         except UserError as error:
-            self._tell(str(error))
+            self._log_change(str(error))
             return
         counts = Counter(
-            state.lower() + (f" ({reason})" if state in slurm.WAITS else "")
+            state.lower() + (f" ({reason})" if state in slurm.WAITING else "")
             for state, reason in self._states.values()
         )
-        self._tell(", ".join(f"{count} {words}" for words, count in sorted(counts.items())))
+        self._log_change(", ".join(f"{count} {words}" for words, count in sorted(counts.items())))
 
-    def _end_in_time(self) -> None:
-        """Take waiting jobs out of the queue and ask running ones to end, once."""
-        left = {job: state for job, (state, _) in self._states.items() if not _is_over(state)}
-        waiting = [job for job, state in left.items() if state in slurm.WAITS]
-        running = [job for job in left if job not in self._asked_to_end.union(waiting)]
-        self._asked_to_end |= left.keys()
+    def _pass_stop_on(self) -> None:
+        """Remove waiting jobs from the queue and ask running ones to stop, once."""
+        left = {job: state for job, (state, _) in self._states.items() if not _has_ended(state)}
+        waiting = [job for job, state in left.items() if state in slurm.WAITING]
+        running = [job for job in left if job not in self._stopping.union(waiting)]
+        self._stopping |= left.keys()
         slurm.cancel(waiting)
-        slurm.ask_to_end(running)
+        slurm.request_stop(running)
 
-    def _tell(self, words: str) -> None:
-        if words != self._told:
-            log.info("SLURM: %s", words)
-        self._told = words
+    def _log_change(self, text: str) -> None:
+        if text != self._logged:
+            log.info("SLURM: %s", text)
+        self._logged = text
 
 
-def _is_over(state: str) -> bool:
-    return state == _FORGOTTEN or state in slurm.OVER
+def _has_ended(state: str) -> bool:
+    return state == _GONE or state in slurm.ENDED

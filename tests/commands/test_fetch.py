@@ -12,7 +12,7 @@ from talr_cli.commands import fetch
 from talr_cli.config import composition
 from talr_cli.config.commands import SweepConfig
 from talr_cli.sweep import fetching
-from talr_cli.sweep.grid import points
+from talr_cli.sweep.grid import expand_grid
 
 TASK = """
 task: lab_questions
@@ -85,7 +85,7 @@ def test_what_was_fetched_is_all_that_a_sweep_reads(lab, monkeypatch):
     # The hub is gone: what is typed is what fetch has said.
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    for name, place in fetching.places(at / "share").items():
+    for name, place in fetching.cache_variables(at / "share").items():
         monkeypatch.setenv(name, place)
         assert f"{name}={place}" in done.stdout
     made = talr("sweep", *ARGUMENTS, cwd=at)
@@ -115,7 +115,9 @@ def test_a_gated_model_is_said_to_be_one(lab):
 
 
 def needs(*overrides):
-    return [(one.kind, one.name) for one in fetching.needs_of(points(list(overrides), None))]
+    return [
+        (one.kind, one.name) for one in fetching.resources_of(expand_grid(list(overrides), None))
+    ]
 
 
 def test_each_thing_is_fetched_once():
@@ -149,6 +151,6 @@ def test_what_is_to_be_typed_next_has_the_folder_of_ones_own_choices(tmp_path, c
     assert fetch.main(["--config-dir", str(folder), "model=own", "method=sft,talr"]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
     grid = composition.of_grid("sweep", SweepConfig, shlex.split(line)[2:])
-    assert [one.config.model.path for one in points(grid.of_runs, grid.config_dir)] == 2 * [
+    assert [one.config.model.path for one in expand_grid(grid.of_runs, grid.config_dir)] == 2 * [
         str(tmp_path)
     ]

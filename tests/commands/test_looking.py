@@ -265,7 +265,7 @@ def test_doctor_names_what_would_stop_an_experiment(study, tmp_path, monkeypatch
     assert checks["hub"]["state"] == "note"
     stopped = checks["experiment=paper/medcalc"]
     assert stopped["state"] == "problem"
-    assert "ncbi/MedCalc-Bench-v1.0 is not here" in stopped["detail"]
+    assert "ncbi/MedCalc-Bench-v1.0 is not in the cache" in stopped["detail"]
     assert "suite=paper" in stopped["detail"]
 
 
@@ -273,7 +273,7 @@ def test_doctor_names_what_would_stop_an_experiment(study, tmp_path, monkeypatch
 def test_an_address_that_is_none_is_a_hub_that_is_not_reached(address, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
-    found = machine.hub()
+    found = machine.check_hub()
     assert found.state == "problem"
     assert f"{address} cannot be reached" in found.detail
 

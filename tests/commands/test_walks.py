@@ -21,7 +21,7 @@ from test_fetch import ARGUMENTS, lab  # noqa: F401  a hub of this machine
 
 from talr_cli.config.composition import take_config_dir
 from talr_cli.sweep.grid import base_command
-from talr_cli.sweep.standing import overview
+from talr_cli.sweep.standing import study_overview
 
 ROOT = Path(__file__).parents[2]
 FILE = re.compile(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", re.DOTALL)
@@ -250,7 +250,7 @@ def wait_for(what, folder, holds):
     """Until `holds` of how the runs of the study stand."""
     deadline = time.monotonic() + PATIENCE
     while True:
-        runs = overview(folder / "runs", "lab").runs
+        runs = study_overview(folder / "runs", "lab").runs
         if holds({one.state for one in runs}):
             return
         stand = [f"{one.path.name}: {one.state}, {one.detail}" for one in runs]

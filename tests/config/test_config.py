@@ -20,7 +20,7 @@ from talr_cli.config.page import page
 from talr_cli.errors import UserError
 from talr_cli.fields import plain
 from talr_cli.run.identity import identity, setting_identity
-from talr_cli.sweep.grid import points
+from talr_cli.sweep.grid import expand_grid
 
 SOURCES = [
     path.read_text(encoding="utf-8") for path in Path(talr_cli.__file__).parent.rglob("*.py")
@@ -96,7 +96,7 @@ def test_a_group_takes_the_name_of_one_choice(typed):
     with pytest.raises(UserError, match=told):
         composition.load("train", ["model=tiny", typed])
     with pytest.raises(UserError, match=told):
-        points(["model=tiny", "adapter=null,none" if group == "adapter" else typed], None)
+        expand_grid(["model=tiny", "adapter=null,none" if group == "adapter" else typed], None)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

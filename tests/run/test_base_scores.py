@@ -8,7 +8,7 @@ from conftest import config
 from talr_cli.data.loading import load_test
 from talr_cli.run.identity import data_identity, identity
 from talr_cli.run.record import scoring_identity
-from talr_cli.sweep.grid import points, scoring_key
+from talr_cli.sweep.grid import expand_grid, scoring_key
 
 ROW = {"prompt": "2 + 2?", "completion": "4"}
 
@@ -65,8 +65,8 @@ def test_a_file_that_test_rows_are_a_share_of_counts(tmp_path, dataset):
 
 def test_a_sweep_over_the_number_of_training_rows_scores_its_base_once():
     typed = ["model=tiny", "dataset=medcalc-mini", "lr=1e-4"]
-    assert len({*map(scoring_key, points([*typed, "dataset.train_rows=4,8"], None))}) == 1
-    assert len({*map(scoring_key, points([*typed, "dataset.test_rows=4,8"], None))}) == 2
+    assert len({*map(scoring_key, expand_grid([*typed, "dataset.train_rows=4,8"], None))}) == 1
+    assert len({*map(scoring_key, expand_grid([*typed, "dataset.test_rows=4,8"], None))}) == 2
 
 
 def test_trainings_on_other_data_are_told_apart_whatever_else_is_alike(tmp_path):

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from talr_cli.errors import UserError
-from talr_cli.sweep.apart import apart
+from talr_cli.sweep.apart import worker_process
 
 
 @pytest.mark.usefixtures("ctrl_c")
@@ -19,7 +19,7 @@ def test_an_interrupt_ends_the_call_and_not_only_the_waiting_for_it(tmp_path):
     others = set(multiprocessing.active_children())
 
     def interrupted():
-        with apart() as ask:
+        with worker_process() as ask:
             assert ask(abs, -1) == 1  # it has started
             threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
             ask(exec, long)
@@ -31,5 +31,5 @@ def test_an_interrupt_ends_the_call_and_not_only_the_waiting_for_it(tmp_path):
 
 
 def test_a_process_that_is_killed_is_said_in_one_line():
-    with pytest.raises(UserError, match="was killed"), apart() as ask:
+    with pytest.raises(UserError, match="was killed"), worker_process() as ask:
         ask(os._exit, 9)

@@ -6,8 +6,8 @@ from talr_cli.config import composition
 from talr_cli.errors import IN_USE
 from talr_cli.interruption import Stop
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.sweep.drive import drive
-from talr_cli.sweep.jobs import Ended, Job
+from talr_cli.sweep.drive import run_jobs
+from talr_cli.sweep.jobs import EndedJob, Job
 from talr_cli.sweep.reporter import Reporter
 
 
@@ -16,7 +16,7 @@ class Refused:
 
     def submit(self, jobs, stop):
         for job in list(jobs):
-            yield Ended(job, 1, 0.0)
+            yield EndedJob(job, 1, 0.0)
 
 
 class Elsewhere:
@@ -25,7 +25,7 @@ class Elsewhere:
     def submit(self, jobs, stop):
         for job in jobs:
             job.directory.write_status("failed", "by the other process")
-            yield Ended(job, IN_USE, 0.0)
+            yield EndedJob(job, IN_USE, 0.0)
 
 
 @pytest.fixture
@@ -37,22 +37,22 @@ def job(tmp_path):
 
 
 def test_a_job_that_a_cluster_refused_has_failed(job):
-    outcomes = drive([job], Refused(), False, "final", Stop())
-    assert [one.word for one in outcomes.values()] == ["failed"]
+    outcomes = run_jobs([job], Refused(), False, "final", Stop())
+    assert [one.result for one in outcomes.values()] == ["failed"]
     assert job.directory.read_status().state == "failed"
 
 
 def test_a_job_that_another_process_makes_does_not_run_here(job, monkeypatch):
     job.directory.path.mkdir()
     monkeypatch.setattr("talr_cli.sweep.drive.POLL", 0)
-    lines, leaves = [], Reporter.leaves
+    lines, leaves = [], Reporter.job_left
 
     def listen(self, left):
         leaves(self, left)
         lines.append(self.line())
 
-    monkeypatch.setattr(Reporter, "leaves", listen)
-    outcomes = drive([job], Elsewhere(), False, "final", Stop())
+    monkeypatch.setattr(Reporter, "job_left", listen)
+    outcomes = run_jobs([job], Elsewhere(), False, "final", Stop())
     assert lines == ["sweep 0/1 done"]
     (outcome,) = outcomes.values()
-    assert (outcome.word, outcome.reason.split(" (")[0]) == ("failed", "by the other process")
+    assert (outcome.result, outcome.reason.split(" (")[0]) == ("failed", "by the other process")

@@ -6,7 +6,7 @@ import pytest
 
 from talr_cli.sweep import gpus, local
 from talr_cli.sweep.gpus import gpu_memory, gpu_names
-from talr_cli.sweep.local import sharing
+from talr_cli.sweep.local import runs_per_gpu
 
 TWO = "0, GPU-aa11, 24576\n1, GPU-bb22, 81920"
 GIB = 2**30
@@ -22,10 +22,10 @@ def driver(tmp_path, monkeypatch):
         file = tmp_path / "nvidia-smi"
         file.write_text(f"#!/bin/sh\ncat <<'END'\n{listing}\nEND\n")
         file.chmod(0o755)
-        gpus._listed.cache_clear()
+        gpus._query.cache_clear()
 
     yield put
-    gpus._listed.cache_clear()
+    gpus._query.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -64,15 +64,15 @@ def test_lines_that_name_no_gpu_are_left_out(driver):
 
 def test_workers_share_the_machine_where_no_gpu_is_visible(driver, monkeypatch):
     driver(TWO)
-    assert sharing(4, "auto") == 2
+    assert runs_per_gpu(4, "auto") == 2
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert sharing(4, "auto") == 4
+    assert runs_per_gpu(4, "auto") == 4
 
 
 def test_a_driver_that_does_not_answer_is_no_gpu(driver, tmp_path, monkeypatch):
     driver(TWO)
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexec sleep 60\n")
-    monkeypatch.setattr(gpus, "PATIENCE", 0.1)
+    monkeypatch.setattr(gpus, "TIMEOUT", 0.1)
     assert gpu_names() == []
 
 

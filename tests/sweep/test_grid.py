@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from talr_cli.config import composition
 from talr_cli.config.typed import typed_config
 from talr_cli.errors import UserError
-from talr_cli.sweep.grid import base_command, base_overrides, points
+from talr_cli.sweep.grid import base_command, base_overrides, expand_grid
 
 
 def container(config):
@@ -19,7 +19,7 @@ def container(config):
 
 def test_lists_ranges_choices_and_globs_give_their_product():
     methods = ("sft", "asft", "infosft", "self-sft", "tailsft")
-    found = points(["method=glob(*sft)", "seed=range(0,3)", "lr=choice(1e-6,2e-5)"], None)
+    found = expand_grid(["method=glob(*sft)", "seed=range(0,3)", "lr=choice(1e-6,2e-5)"], None)
     seen = {(one.config.lr, one.config.seed, one.choices["method"]) for one in found}
     assert seen == set(itertools.product((1e-6, 2e-5), (0, 1, 2), methods))
     assert len(found) == len(seen)
@@ -35,7 +35,7 @@ def test_each_config_is_the_one_that_its_overrides_compose_to():
         "++dataset.data_seed=3",
         "merge=none,averaging",
     ]
-    for point in points(lists, None):
+    for point in expand_grid(lists, None):
         with composition.composing("train", None):
             alone = compose("train", list(point.overrides))
             assert container(point.composed) == container(alone)
@@ -57,18 +57,18 @@ def mine(tmp_path):
 
 
 def test_an_experiment_brings_its_grid_and_typed_values_go_before_it(mine):
-    found = points(["experiment=grid"], mine)
+    found = expand_grid(["experiment=grid"], mine)
     assert len(found) == 8
     assert {one.config.trainer.epochs for one in found} == {7}
     assert {one.config.lr for one in found} == {1e-6, 5e-6}
-    found = points(["experiment=grid", "lr=1e-2", "seed=4,5,6"], mine)
+    found = expand_grid(["experiment=grid", "lr=1e-2", "seed=4,5,6"], mine)
     assert {(one.config.lr, one.config.seed) for one in found} == {(1e-2, s) for s in (4, 5, 6)}
     assert len(found) == 6
 
 
 def test_several_experiments_at_once_are_refused(mine):
     with pytest.raises(UserError, match="experiment takes one value"):
-        points(["experiment=grid,demo"], mine)
+        expand_grid(["experiment=grid,demo"], mine)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_several_experiments_at_once_are_refused(mine):
 )
 def test_a_mistake_is_a_user_error(typed, expected):
     with pytest.raises(UserError, match=expected):
-        points(typed, None)
+        expand_grid(typed, None)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_mistake_is_a_user_error(typed, expected):
     ids=str,
 )
 def test_the_base_is_scored_with_the_settings_of_the_run(typed):
-    (point,) = points([*typed, "lr=1e-3", "method=talr"], None)
+    (point,) = expand_grid([*typed, "lr=1e-3", "method=talr"], None)
     lines, config = base_overrides(point, None)
     with composition.composing("eval", None):
         composed = typed_config("eval", compose("eval", list(lines)), lines)
@@ -115,5 +115,5 @@ def test_the_base_is_scored_with_the_settings_of_the_run(typed):
 def test_what_is_typed_to_score_the_base_scores_it_as_the_run_is(typed):
     talr, command, *overrides = shlex.split(base_command(typed, None))
     assert (talr, command) == ("talr", "eval")
-    (point,) = points(typed, None)
+    (point,) = expand_grid(typed, None)
     assert composition.load("eval", overrides) == base_overrides(point, None)[1]

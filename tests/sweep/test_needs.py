@@ -11,10 +11,10 @@ from talr_cli.models.device_memory import machine_memory
 from talr_cli.models.shape import Matrix, Shape
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.sweep import needs, show
-from talr_cli.sweep.grid import points
+from talr_cli.sweep.grid import expand_grid
 from talr_cli.sweep.jobs import Job
-from talr_cli.sweep.needs import Weights
-from talr_cli.sweep.plan import find_models, jobs_of
+from talr_cli.sweep.needs import ModelSize
+from talr_cli.sweep.plan import find_models, make_jobs
 
 
 def job(tmp_path, name, *overrides, command="train", **more):
@@ -25,15 +25,15 @@ def job(tmp_path, name, *overrides, command="train", **more):
 
 def test_the_size_of_a_model_is_read_from_its_files(tiny_source):
     tensors = load_file(tiny_source.directory / "model.safetensors").values()
-    found = needs.weights_of(tiny_source)
-    assert found.numbers == sum(tensor.numel() for tensor in tensors)
+    found = needs.model_size(tiny_source)
+    assert found.parameters == sum(tensor.numel() for tensor in tensors)
     assert {tensor.element_size() for tensor in tensors} == {found.bytes_each}
 
 
 def disk(jobs, keep, workers=1, states=None):
-    size = Weights(1000, 2)
+    size = ModelSize(1000, 2)
     sizes = {one.directory.path: size for one in jobs}
-    return needs.disk_bytes(jobs, states or ["to do"] * len(jobs), sizes, keep, workers)
+    return needs.estimate_disk(jobs, states or ["to do"] * len(jobs), sizes, keep, workers)
 
 
 def test_disk_counts_what_is_kept_and_what_is_written_meanwhile(tmp_path):
@@ -43,11 +43,11 @@ def test_disk_counts_what_is_kept_and_what_is_written_meanwhile(tmp_path):
     assert disk([sft, talr], "final", states=["done", "to do"]) == 2000 + meanwhile
     assert disk([sft, talr], "none") == meanwhile
     assert disk([sft, talr], "none", workers=2) == 2 * meanwhile
-    average = job(tmp_path, "averaging-lr1", "method=averaging", needs=sft.directory)
+    average = job(tmp_path, "averaging-lr1", "method=averaging", depends_on=sft.directory)
     assert disk([sft, talr, average], "none") == 2000 + meanwhile
     lora = job(tmp_path, "lora-lr1", "method=lora", "trainer.save_dtype=float32")
     assert disk([lora], "final") == 4000 + 4000
-    assert needs.disk_bytes([sft], ["to do"], {sft.directory.path: None}, "final", 1) is None
+    assert needs.estimate_disk([sft], ["to do"], {sft.directory.path: None}, "final", 1) is None
 
 
 def write_results(directory, method, seconds, training):
@@ -62,24 +62,24 @@ def test_time_is_that_of_finished_runs_and_else_unknown(tmp_path):
     finished, slow = job(tmp_path, "sft-lr1"), job(tmp_path, "talr-lr1", "method=talr")
     sft, talr, base = (job(tmp_path, f"{name}-lr2") for name in ("sft", "talr", "base"))
     base = Job("eval", (), base.config, base.directory)
-    average = job(tmp_path, "averaging-lr2", "method=averaging", needs=sft.directory)
+    average = job(tmp_path, "averaging-lr2", "method=averaging", depends_on=sft.directory)
     todo = ["to do"]
-    assert needs.seconds_of([sft], todo, 1) is None
+    assert needs.estimate_seconds([sft], todo, 1) is None
     timed = {"steps": 10, "resumed_from_step": 0}
     write_results(finished.directory, "sft", 5, {**timed, "seconds": 100})
     write_results(slow.directory, "talr", 15, {**timed, "seconds": 300})
     evaluation = (2 * 5 + 2 * 15) / 2
-    assert needs.seconds_of([sft], todo, 1) == pytest.approx(100 + evaluation)
-    assert needs.seconds_of([sft, talr], todo * 2, 2) == pytest.approx(400 / 2 + evaluation)
-    assert needs.seconds_of([base, average], todo * 2, 1) == pytest.approx(2 * evaluation)
-    assert needs.seconds_of([sft], ["done"], 1) == 0
+    assert needs.estimate_seconds([sft], todo, 1) == pytest.approx(100 + evaluation)
+    assert needs.estimate_seconds([sft, talr], todo * 2, 2) == pytest.approx(400 / 2 + evaluation)
+    assert needs.estimate_seconds([base, average], todo * 2, 1) == pytest.approx(2 * evaluation)
+    assert needs.estimate_seconds([sft], ["done"], 1) == 0
     # A point of a training took a part of its time.
     early = job(tmp_path, "sft-lr1-at0.5")
     write_results(early.directory, "sft", 10, {**timed, "seconds": 50})
     scored = early.directory.read_results()
     scored["weights"]["taken"] = {"at": 0.5, "of": "sft-lr1"}
     early.directory.write_results(scored)
-    assert needs.seconds_of([sft], todo, 1) == pytest.approx(100 + (10 + 30 + 20) / 3)
+    assert needs.estimate_seconds([sft], todo, 1) == pytest.approx(100 + (10 + 30 + 20) / 3)
 
 
 @pytest.mark.parametrize(
@@ -90,10 +90,10 @@ def test_points_that_a_finished_training_is_given_cost_what_is_left_of_them(
 ):
     monkeypatch.chdir(tmp_path)
     typed = ["model=tiny", "eval=false", "lr=1e-3", "score_at=[0.25,0.5]", f"method={method}"]
-    grid = points(typed, None)
-    run, *_ = jobs_of(grid, find_models(grid, fetch=False), None)
+    grid = expand_grid(typed, None)
+    run, *_ = make_jobs(grid, find_models(grid, fetch=False), None)
     early, late = (directory for _, directory in run.points)
-    assert needs.left_of(run) == (1.0, 3)
+    assert needs.remaining_work(run) == (1.0, 3)
 
     def is_trained(directory):
         directory.model.mkdir(parents=True)
@@ -101,12 +101,12 @@ def test_points_that_a_finished_training_is_given_cost_what_is_left_of_them(
         directory.write_status("trained")
 
     is_trained(run.directory)
-    assert needs.left_of(run) == (0.5, 2)
+    assert needs.remaining_work(run) == (0.5, 2)
     assert show._shares(run) == "2 of its points: trained again to 0.5 of its steps"
     is_trained(late)
-    assert needs.left_of(run) == (0.25, 1)
+    assert needs.remaining_work(run) == (0.25, 1)
     is_trained(early)
-    assert needs.left_of(run) == (0.0, 0)
+    assert needs.remaining_work(run) == (0.0, 0)
     assert show._shares(run) == in_the_end
 
 
@@ -120,39 +120,41 @@ def test_a_model_that_cannot_fit_is_named(tmp_path):
     full, lora = job(tmp_path, "sft-lr1", "device=cpu"), job(tmp_path, "lora", "method=lora")
     for numbers, lacks in ((memory // 16 - 10**6, 0), (memory // 16 + 10**6, 1)):
         shapes = {one.directory.path: model(int(numbers)) for one in (full, lora)}
-        found = needs.missing([full], ["to do"], shapes)
+        found = needs.find_missing([full], ["to do"], shapes)
         assert len(found) == lacks
     assert "adapter=lora" in found[0]
-    assert needs.missing([lora], ["to do"], shapes) == []
-    assert needs.missing([full], ["done"], shapes) == []
+    assert needs.find_missing([lora], ["to do"], shapes) == []
+    assert needs.find_missing([full], ["done"], shapes) == []
 
 
 def test_memory_is_stated_for_the_run_that_takes_the_most(tmp_path):
     small, kl = job(tmp_path, "sft-lr1", "device=cpu"), job(tmp_path, "kl-lr1", "method=kl")
     shapes = {one.directory.path: model(10**8) for one in (small, kl)}
-    stated = needs.memory_of([small, kl], ["to do"] * 2, shapes)
+    stated = needs.describe_memory([small, kl], ["to do"] * 2, shapes)
     assert "kl" in stated
     assert "max_length=4096" in stated
-    assert needs.memory_of([small], ["done"], shapes) is None
-    assert needs.memory_of([small], ["to do"], {small.directory.path: None}) is None
+    assert needs.describe_memory([small], ["done"], shapes) is None
+    assert needs.describe_memory([small], ["to do"], {small.directory.path: None}) is None
 
 
 def test_memory_of_another_machine_is_that_which_was_said(tmp_path):
     one = job(tmp_path, "sft-lr1", "trainer.batch_size=8")
     shapes = {one.directory.path: model(10**9)}
-    unknown, small = needs.Place(1, None), needs.Place(1, 15e9)
-    assert needs.missing([one], ["to do"], shapes, unknown) == []
+    unknown, small = needs.Cluster(1, None), needs.Cluster(1, 15e9)
+    assert needs.find_missing([one], ["to do"], shapes, unknown) == []
     # Weights, gradient and Adam's two moments: 16 bytes a weight.
-    (lacks,) = needs.missing([one], ["to do"], shapes, small)
+    (lacks,) = needs.find_missing([one], ["to do"], shapes, small)
     assert "14.0 GiB is what each GPU there has" in lacks
-    assert needs.missing([one], ["to do"], shapes, needs.Place(1, 17e9)) == []
+    assert needs.find_missing([one], ["to do"], shapes, needs.Cluster(1, 17e9)) == []
     small = {one.directory.path: model(10**7)}
-    stated = needs.memory_of([one], ["to do"], small, unknown)
+    stated = needs.describe_memory([one], ["to do"], small, unknown)
     assert "1 of 8 rows at once with layers computed again; up to" in stated
     assert "with 8), if all had max_length=4096 tokens; with slurm.gpu_memory=GIB" in stated
-    known = needs.memory_of([one], ["to do"], shapes, needs.Place(1, 80 * 2**30))
+    known = needs.describe_memory([one], ["to do"], shapes, needs.Cluster(1, 80 * 2**30))
     assert f"{0.92 * 80:.1f} GiB are usable" in known
-    shared = needs.memory_of([one], ["to do"], shapes, needs.Place(1, 80 * 2**30), together=2)
+    shared = needs.describe_memory(
+        [one], ["to do"], shapes, needs.Cluster(1, 80 * 2**30), runs_per_gpu=2
+    )
     assert f"{0.92 * 40:.1f} GiB are usable, as 2 runs share it" in shared
 
 
@@ -189,5 +191,5 @@ def test_runs_that_names_do_not_tell_apart_are_noted(tmp_path):
         for number, (seed, w) in enumerate([(0, 0.1), (1, 0.1), (0, 0.2), (1, 0.2)])
     ]
     (note,) = needs.notes(jobs, [])
-    assert note.startswith("runs of one name differ in objective.w_min:")
+    assert note.startswith("runs of the same name differ in objective.w_min:")
     assert needs.notes(jobs[:2], []) == []

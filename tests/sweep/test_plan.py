@@ -13,8 +13,8 @@ from talr_cli.config import composition
 from talr_cli.errors import UserError
 from talr_cli.models import sources
 from talr_cli.report.tables.screen import fitted
-from talr_cli.sweep.grid import points
-from talr_cli.sweep.plan import find_models, jobs_of, make_plan, state
+from talr_cli.sweep.grid import expand_grid
+from talr_cli.sweep.plan import find_models, job_state, make_jobs, make_plan
 from talr_cli.sweep.show import plan_cells
 
 
@@ -49,9 +49,11 @@ def test_a_remembered_digest_is_that_of_the_file_as_it_is(tmp_path, monkeypatch)
 
 
 def plan(*overrides):
-    grid = points(["model=tiny", *overrides], None)
-    jobs = jobs_of(grid, find_models(grid, fetch=False), None)
-    return [(job.command, job.directory.path.name.rpartition("-")[0], job.also) for job in jobs]
+    grid = expand_grid(["model=tiny", *overrides], None)
+    jobs = make_jobs(grid, find_models(grid, fetch=False), None)
+    return [
+        (job.command, job.directory.path.name.rpartition("-")[0], job.is_dependency) for job in jobs
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -71,14 +73,14 @@ def test_all_averages_share_one_run_which_is_trained_first(tiny_source):
 
 
 def test_the_base_is_scored_as_points_are_too_where_they_have_a_suite_of_their_own(tiny_source):
-    grid = points(
+    grid = expand_grid(
         [
             *("model=tiny", "lr=1e-3", "suite.name=short", "suite.tasks=[mini_python]", "limit=3"),
             *("score_at=[0.5]", "score_suite=mini"),
         ],
         None,
     )
-    usual, by_points, run = jobs_of(grid, find_models(grid, fetch=False), None)
+    usual, by_points, run = make_jobs(grid, find_models(grid, fetch=False), None)
     assert usual.directory.path.name.startswith("base-")
     assert by_points.directory.path.name.startswith("base-mini-")
     assert by_points.overrides[-1] == "apart=true"
@@ -92,28 +94,28 @@ def test_the_base_is_scored_as_points_are_too_where_they_have_a_suite_of_their_o
 
 
 def test_what_is_taken_along_a_training_is_made_with_it_and_averaged(tiny_source):
-    grid = points(["model=tiny", "method=averaging", "lr=1e-3", "score_at=[0.25]"], None)
-    base, tuned, *averaged = jobs_of(grid, find_models(grid, fetch=False), None)
+    grid = expand_grid(["model=tiny", "method=averaging", "lr=1e-3", "score_at=[0.25]"], None)
+    base, tuned, *averaged = make_jobs(grid, find_models(grid, fetch=False), None)
     (early, place), (whole, _) = tuned.runs
     assert (early.at, whole.at, tuned.directory.path.name[:14]) == (0.25, 1.0, "sft-lr1e-3-s0-")
     assert place.path.name.startswith("sft-lr1e-3-s0-at0.25-")
     assert [job.config.at for job in averaged] == [0.25, 1.0]
     assert averaged[0].overrides[-3:] == ("score_at=null", "at=0.25", "merge.alpha=0.5")
-    assert {job.needs for job in averaged} == {tuned.directory}
+    assert {job.depends_on for job in averaged} == {tuned.directory}
     assert not list(base.runs)
 
 
 def test_a_run_has_the_state_that_its_files_say(tiny_source):
-    grid = points(["model=tiny", "lr=1e-3", "eval=false"], None)
-    (run,) = jobs_of(grid, find_models(grid, fetch=False), None)
-    found = [state(run)]
+    grid = expand_grid(["model=tiny", "lr=1e-3", "eval=false"], None)
+    (run,) = make_jobs(grid, find_models(grid, fetch=False), None)
+    found = [job_state(run)]
     run.directory.model.mkdir(parents=True)
     for written in ("training", "failed", "diverged", "trained", "evaluated"):
         run.directory.write_status(written)
-        found.append(state(run))
+        found.append(job_state(run))
     assert found == ["to do", "to resume", "failed", "failed", "done", "done"]
     run.directory.model.rmdir()
-    assert state(run) == "to resume"
+    assert job_state(run) == "to resume"
 
 
 def test_a_run_that_is_asked_for_and_averaged_is_one(tiny_source):
@@ -133,7 +135,7 @@ def test_the_same_run_written_twice_is_made_once(tiny_source):
 
 
 def test_names_are_whole_on_a_narrow_terminal(tiny_source):
-    grid = points(["model=tiny", "method=averaging,flow", "lr=1e-3"], None)
+    grid = expand_grid(["model=tiny", "method=averaging,flow", "lr=1e-3"], None)
     models = find_models(grid, fetch=False)
     made = make_plan(grid, models, None, composition.load("sweep", []))
     file = io.StringIO()

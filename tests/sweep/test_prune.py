@@ -67,7 +67,7 @@ def test_only_what_is_beaten_by_its_like_is_deleted(study):
 def test_a_model_stays_until_its_average_has_ended(study, tmp_path):
     tuned = study["beaten"]
     average = RunDirectory(tmp_path / "s" / "small__medcalc" / "average")
-    jobs = [tuned, Job("train", (), tuned.config, average, needs=tuned.directory)]
+    jobs = [tuned, Job("train", (), tuned.config, average, depends_on=tuned.directory)]
     done = {tuned.directory.path}
     tuned.directory.adapter.mkdir()
     prune(jobs, done, done, "none")
@@ -102,4 +102,4 @@ def test_a_model_that_cannot_be_deleted_does_not_end_the_sweep(study, monkeypatc
 
     monkeypatch.setattr("talr_cli.sweep.prune.remove", read_only)
     assert left(study, "none") == {"beaten"}
-    assert f"stays: cannot write {kept}: permission denied" in caplog.text
+    assert f"keep=none: cannot write {kept}: permission denied" in caplog.text

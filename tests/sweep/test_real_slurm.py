@@ -18,7 +18,7 @@ from command_line import talr
 from slurm_cluster import lacking, slurm
 
 from talr_cli.sweep.detached import TEMPLATE
-from talr_cli.sweep.standing import overview
+from talr_cli.sweep.standing import study_overview
 
 pytestmark = [
     pytest.mark.slow,
@@ -63,7 +63,7 @@ def sweep(folder, *overrides, code=0):
 
 def standing():
     """{beginning of the run's name: how it stands}; printed as it changes."""
-    runs = overview(Path("runs"), "default").runs
+    runs = study_overview(Path("runs"), "default").runs
     return {one.path.name.partition("-")[0]: one for one in runs}
 
 
@@ -106,7 +106,7 @@ def test_a_study_is_submitted_once_and_comes_to_its_end(folder):
     print(said)
     assert "sweep: 3 submitted" in said
     assert standing()["averaging"].state == "waiting"
-    assert standing()["averaging"].detail == "for the run that it needs"
+    assert standing()["averaging"].detail == "for the run that it depends on"
     again = sweep(folder, "method=sft,averaging")
     assert "submitted" not in again
     assert len(jobs()) == 3
@@ -216,7 +216,7 @@ def test_a_sweep_that_waits_takes_its_jobs_along_when_it_is_stopped(folder):
     assert json.loads((run / "status.json").read_text())["state"] == "interrupted"
     assert list(run.glob("checkpoints/checkpoint-*"))
     assert not jobs("--states=PENDING,RUNNING")
-    assert {one.state for one in overview(Path("runs"), "default").runs} == {"stopped"}
+    assert {one.state for one in study_overview(Path("runs"), "default").runs} == {"stopped"}
 
 
 @with_submitit

@@ -20,17 +20,17 @@ from talr_cli.interruption import Stop
 from talr_cli.models.sources import ModelSource
 from talr_cli.run.record import scoring_identity
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.sweep.grid import points
-from talr_cli.sweep.jobs import Ended, Job
+from talr_cli.sweep.grid import expand_grid
+from talr_cli.sweep.jobs import EndedJob, Job
 from talr_cli.sweep.plan import model_key
-from talr_cli.sweep.space import Interval, Names, Steps, space_of
+from talr_cli.sweep.space import Categories, Interval, OrderedValues, parse_space
 
 pytest.importorskip("optuna")
 
 from talr_cli.sweep import search as module
 from talr_cli.sweep.search import BOUND, RUN, Search
 
-SPACE = [Interval("lr", 1e-5, 1e-2, log=True), Names("method", ("sft", "l2"))]
+SPACE = [Interval("lr", 1e-5, 1e-2, log=True), Categories("method", ("sft", "l2"))]
 FIXED = ["model=tiny", "logger=none", "device=cpu"]
 BEST = 1e-3  # the rate
 BASE = 0.6  # its general score
@@ -68,7 +68,7 @@ class Scores:
                 file.write(f"{os.getpid()} {job.directory.path}\n")
             time.sleep(0.02)
             write_scores(job.config, job.directory)
-            yield Ended(job, 0, 0.02)
+            yield EndedJob(job, 0, 0.02)
 
 
 @pytest.fixture
@@ -169,7 +169,9 @@ def test_a_trial_that_is_worse_than_the_usual_one_at_a_point_is_not_trained_on(
         point.model.mkdir(parents=True)
 
     def score(job, launcher, stop):
-        (alone,) = points([one for one in job.overrides if not one.startswith("score_at=[")], None)
+        (alone,) = expand_grid(
+            [one for one in job.overrides if not one.startswith("score_at=[")], None
+        )
         assert alone.config == job.config, "what is typed makes the point and nothing else"
         write_scores(job.config, job.directory)
 
@@ -217,17 +219,17 @@ def test_no_training_outlives_a_search_that_is_stopped_at_once(tmp_path, monkeyp
 
 def test_the_space_is_what_is_typed_in_hydras_grammar():
     typed = ["lr=tag(log,interval(1e-6,1e-3))", "seed=range(0,6,2)", "method=sft,l2", "model=tiny"]
-    space, fixed = space_of(typed, None)
+    space, fixed = parse_space(typed, None)
     assert space == [
         Interval("lr", 1e-6, 1e-3, log=True),
-        Steps("seed", ("0", "2", "4")),
-        Names("method", ("sft", "l2")),
+        OrderedValues("seed", ("0", "2", "4")),
+        Categories("method", ("sft", "l2")),
     ]
     assert fixed == ["model=tiny"]
-    with pytest.raises(UserError, match="nothing is to be searched"):
-        space_of(["lr=1e-5"], None)
-    with pytest.raises(UserError, match="no interval from a number to a larger one"):
-        space_of(["lr=interval(1e-3,1e-6)"], None)
+    with pytest.raises(UserError, match="there is nothing to search"):
+        parse_space(["lr=1e-5"], None)
+    with pytest.raises(UserError, match="not an interval from a number to a larger one"):
+        parse_space(["lr=interval(1e-3,1e-6)"], None)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import yaml
 
 from talr_cli.config import composition
 from talr_cli.config.commands import SweepConfig
-from talr_cli.sweep.grid import points
+from talr_cli.sweep.grid import expand_grid
 
 TASK = yaml.safe_load((Path(__file__).parents[2] / "scripts/skypilot.yaml").read_text("utf-8"))
 
@@ -19,7 +19,7 @@ def test_its_command_is_a_sweep_that_goes_on_in_the_bucket():
     )
     assert (program.rpartition("/")[2], command) == ("talr", "sweep")
     given = composition.of_grid("sweep", SweepConfig, typed)
-    grid = points(given.of_runs, None)
+    grid = expand_grid(given.of_runs, None)
     assert len(grid) == 6
     assert {one.config.runs_dir for one in grid} == set(TASK["file_mounts"])
 

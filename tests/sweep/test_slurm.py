@@ -21,10 +21,10 @@ from talr_cli.errors import UserError
 from talr_cli.runs.lease import hold
 from talr_cli.runs.run_directory import LOCK, RunDirectory
 from talr_cli.sweep import gpus, slurm
-from talr_cli.sweep.detached import TEMPLATE, queue_of, script
-from talr_cli.sweep.grid import points
-from talr_cli.sweep.plan import find_models, jobs_of
-from talr_cli.sweep.standing import overview
+from talr_cli.sweep.detached import TEMPLATE, batch_script, queued_jobs
+from talr_cli.sweep.grid import expand_grid
+from talr_cli.sweep.plan import find_models, make_jobs
+from talr_cli.sweep.standing import study_overview
 
 GRID = ("model=tiny", "method=sft,averaging", "lr=1e-3", "logger=none", "device=cpu")
 DETACHED = ("launcher=slurm", "detach=true", "slurm.gpus=0", "slurm.minutes=30")
@@ -51,8 +51,8 @@ def set_states(cluster, *states):
 
 
 def planned(*overrides):
-    grid = points([*GRID, *overrides], None)
-    return jobs_of(grid, find_models(grid, fetch=False), None)
+    grid = expand_grid([*GRID, *overrides], None)
+    return make_jobs(grid, find_models(grid, fetch=False), None)
 
 
 # The batch script
@@ -63,7 +63,7 @@ def test_a_script_asks_for_what_was_typed_and_runs_the_run(cluster):
     config = SlurmConfig(
         partition="gpu", minutes=90, gpus=2, cpus=3, memory="64G", options=["--qos=high"]
     )
-    text = script(tuned, config)
+    text = batch_script(tuned, config)
     lines = text.splitlines()
     asked = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH")]
     assert lines[0] == "#!/bin/bash"
@@ -79,8 +79,8 @@ def test_a_script_asks_for_what_was_typed_and_runs_the_run(cluster):
     at = words.index("-m")
     assert words[at - 1] == sys.executable
     assert words[at + 1 :] == ["talr_cli.cli", "train", *tuned.overrides]
-    assert "merge.alpha=0.5" in script(averaged, config)
-    none = script(tuned, SlurmConfig(gpus=0))
+    assert "merge.alpha=0.5" in batch_script(averaged, config)
+    none = batch_script(tuned, SlurmConfig(gpus=0))
     assert "gpus-per-node" not in none
     assert "--partition" not in none
 
@@ -90,7 +90,7 @@ def test_names_that_a_shell_or_slurm_would_take_apart_stay_whole(cluster, monkey
     folder.mkdir()
     monkeypatch.chdir(folder)
     job = planned("eval=false")[0]
-    text = script(job, SlurmConfig())
+    text = batch_script(job, SlurmConfig())
     said = subprocess.run(
         ["bash", "-c", text.partition("{ ")[0].split("export SRUN")[0] + "pwd"],
         capture_output=True,
@@ -103,7 +103,7 @@ def test_names_that_a_shell_or_slurm_would_take_apart_stay_whole(cluster, monkey
 
 def test_several_nodes_meet_at_the_first(cluster):
     job = planned("distributed=fsdp2")[1]
-    text = script(job, SlurmConfig(nodes=2, gpus=4))
+    text = batch_script(job, SlurmConfig(nodes=2, gpus=4))
     assert "srun --nodes=2 --ntasks=2 " in text
     assert "-m torch.distributed.run --nnodes=2 --nproc-per-node=4 " in text
     assert '--rdzv-endpoint="$head:$((29400 + SLURM_JOB_ID % 1000))"' in text
@@ -114,16 +114,16 @@ def test_a_template_of_ones_own_has_the_same_marks(cluster):
     own = cluster.parent / "own.sh"
     job = planned()[0]
     own.write_text("#!/bin/sh\n{{options}}\nmodule load x\nsrun singularity exec i {{arguments}}\n")
-    text = script(job, SlurmConfig(template=str(own)))
+    text = batch_script(job, SlurmConfig(template=str(own)))
     assert "srun singularity exec i -m talr_cli.cli eval " in text
     own.write_text("{{options}} {{arguments}} {{nonsense}}")
-    with pytest.raises(UserError, match=r"\{\{nonsense\}\} is no mark; there are options"):
-        script(job, SlurmConfig(template=str(own)))
+    with pytest.raises(UserError, match=r"\{\{nonsense\}\} is not a placeholder; there are"):
+        batch_script(job, SlurmConfig(template=str(own)))
     own.write_text("#!/bin/sh\n{{options}}")
     with pytest.raises(UserError, match=r"\{\{arguments\}\} is missing"):
-        script(job, SlurmConfig(template=str(own)))
+        batch_script(job, SlurmConfig(template=str(own)))
     with pytest.raises(UserError, match=r"nowhere\.sh cannot be read"):
-        script(job, SlurmConfig(template="nowhere.sh"))
+        batch_script(job, SlurmConfig(template="nowhere.sh"))
 
 
 # srun is the run: it ends with 130 when it is asked to. scancel asks it, as SLURM does, and is back
@@ -138,7 +138,7 @@ LIVING = {
 
 def started(cluster, **more):
     """The process of a job's script, as SLURM begins it."""
-    text = script(planned("eval=false")[0], SlurmConfig())
+    text = batch_script(planned("eval=false")[0], SlurmConfig())
     environment = {**os.environ, "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1", **more}
     return subprocess.Popen(["bash", "-c", text], env=environment, cwd=cluster.parent)
 
@@ -201,7 +201,7 @@ def test_a_plan_is_submitted_once_and_in_its_order(cluster, capsys):
     base, tuned, averaged = typed(cluster, "sbatch")
     assert (base, tuned) == ("sbatch --parsable", "sbatch --parsable")
     assert averaged == "sbatch --parsable --dependency=afterok:2 --kill-on-invalid-dep=yes"
-    assert {job.number for job in queue_of(STUDY).values()} == {"1", "2", "3"}
+    assert {job.number for job in queued_jobs(STUDY).values()} == {"1", "2", "3"}
     assert submit() == 0
     assert "sweep: 3 in the queue" in capsys.readouterr().out
     assert len(typed(cluster, "sbatch")) == 3
@@ -243,15 +243,21 @@ def test_a_run_that_a_process_makes_is_not_submitted(cluster, capsys):
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (("dataset=metamath",), "meta-math/MetaMathQA is not here, and the hub cannot be reached"),
-        (("model.path=no/model", "model.package=null"), "no/model is not here, and the hub"),
+        (
+            ("dataset=metamath",),
+            "meta-math/MetaMathQA is not in the cache, and the hub",
+        ),
+        (
+            ("model.path=no/model", "model.package=null"),
+            "no/model is not in the cache, and the hub",
+        ),
         (("launcher=local", "device=cuda"), "device=cuda, and nvidia-smi shows no GPU"),
     ],
 )
 def test_a_dry_run_says_what_the_start_would_say(overrides, expected, cluster, monkeypatch, no_hub):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cluster.parent / "hub"))
     put(cluster, "nvidia-smi", "exit 9")
-    gpus._listed.cache_clear()
+    gpus._query.cache_clear()
     lines = [one for one in GRID if not one.startswith("device=cpu")]
     detached = () if "launcher=local" in overrides else DETACHED
     for also in ((), ("--dry-run",)):
@@ -283,7 +289,7 @@ def test_a_dry_run_shows_the_script_and_leaves_nothing(cluster, capsys):
         (("hydra.launcher.partition=x",), "with detach=true type slurm.KEY=VALUE"),
         (("slurm.minutes=2",), "slurm.grace=120 s leave nothing of slurm.minutes=2"),
         (("slurm.options=[qos]",), "'qos' is no option"),
-        (("slurm.minutes=61",), "61 minutes are more than the 60 that the partition main gives"),
+        (("slurm.minutes=61",), "61 minutes are more than the 60 that the partition main allows"),
     ],
 )
 def test_what_cannot_be_is_one_line(overrides, expected, cluster):
@@ -306,7 +312,7 @@ def test_what_cannot_be_is_one_line(overrides, expected, cluster):
         (
             "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy "
             "(job submit limit, user's size and/or time limits)",
-            "the same command again",
+            "repeat the command later",
         ),
     ],
 )
@@ -341,7 +347,7 @@ def test_limits_are_read_as_sinfo_writes_them(limit, minutes, cluster):
 
 
 def states(study="default"):
-    found = overview(Path("runs"), study)
+    found = study_overview(Path("runs"), study)
     return {one.path.name.partition("-")[0]: (one.state, one.detail) for one in found.runs}
 
 
@@ -351,7 +357,7 @@ def test_status_is_told_by_files_and_queue(cluster, capsys):
     set_states(cluster, "COMPLETED", "RUNNING", "PENDING")
     runs = {
         one.path.name.partition("-")[0]: RunDirectory(one.path)
-        for one in overview(Path("runs"), "default").runs
+        for one in study_overview(Path("runs"), "default").runs
     }
     runs["base"].write_status("evaluated")
     runs["sft"].write_status("training")
@@ -366,8 +372,8 @@ def test_status_is_told_by_files_and_queue(cluster, capsys):
     assert states()["averaging"][1].startswith("its job ended: CANCELLED: talr logs averaging-")
     # The queue forgets, and this cluster has no accounting.
     (cluster / "queue").write_text("")
-    assert states()["sft"] == ("stopped", "no job and no process makes it, step 12")
-    assert "keeps no accounting" in "".join(overview(Path("runs"), "default").notes)
+    assert states()["sft"] == ("stopped", "no job or process is working on it, step 12")
+    assert "keeps no accounting" in "".join(study_overview(Path("runs"), "default").notes)
     put(cluster, "sacct", 'echo "2|CANCELLED by 1000"')
     assert states()["sft"] == ("stopped", "its job ended: CANCELLED, step 12")
     capsys.readouterr()
@@ -383,7 +389,7 @@ def test_status_of_a_study_without_slurm_is_that_of_its_files(cluster, monkeypat
     run.path.mkdir(parents=True)
     run.write_status("interrupted", "stopped by the user")
     monkeypatch.setenv("PATH", "/nowhere")
-    found = overview(Path("runs"), "default")
+    found = study_overview(Path("runs"), "default")
     assert [one.state for one in found.runs] == ["stopped"]
     assert found.notes == []
 
@@ -457,7 +463,7 @@ def test_a_site_that_says_more_than_the_number(cluster):
     put(cluster, "sbatch", "echo '--> Verifying your allocation: OK'; echo; echo '17;one'")
     assert slurm.submit("#!/bin/bash") == "17"
     put(cluster, "sbatch", "echo 'Submitted, thank you'")
-    with pytest.raises(UserError, match="no number of a job but 'Submitted, thank you'"):
+    with pytest.raises(UserError, match="'Submitted, thank you' instead of a job number"):
         slurm.submit("#!/bin/bash")
     put(cluster, "sbatch", "true")
     with pytest.raises(UserError, match="no number"):
@@ -466,16 +472,16 @@ def test_a_site_that_says_more_than_the_number(cluster):
 
 def test_what_a_queue_and_an_accounting_say_amiss_is_left_out(cluster):
     submit()
-    run = next(iter(queue_of(STUDY)))
+    run = next(iter(queued_jobs(STUDY)))
     with (cluster / "queue").open("a") as queue:
         queue.write(f"JOBID|STATE|REASON|NODES|{run}\n|RUNNING|None|n1|{run}\n||||\n|||\n")
         queue.write(f"-3|RUNNING|None|n1|{run}\n1_[2-4]|PENDING|None||{run}\n")
-    assert {job.number for job in queue_of(STUDY).values()} == {"1", "2", "3"}
+    assert {job.number for job in queued_jobs(STUDY).values()} == {"1", "2", "3"}
     put(cluster, "sacct", "printf '1| \\n2|\\n|COMPLETED\\n3|FAILED\\nslurm: banner\\n'")
-    assert slurm.how_they_ended(["1", "2", "3"])["3"] == "FAILED"
+    assert slurm.final_states(["1", "2", "3"])["3"] == "FAILED"
     (cluster / "queue").write_text("")
     (STUDY / ".slurm" / "jobs.jsonl").write_bytes(b'\xff\xfe\n[1]\n{"run": 3}\n' + b"[" * 10**5)
-    assert states()["sft"] == ("never started", "no job and no process makes it")
+    assert states()["sft"] == ("never started", "no job or process is working on it")
 
 
 def test_what_others_write_into_the_queue_is_no_error(cluster):
@@ -483,7 +489,7 @@ def test_what_others_write_into_the_queue_is_no_error(cluster):
     set_states(cluster, "REQUEUE_HOLD", "CONFIGURING", "RUNNING")
     with (cluster / "queue").open("ab") as queue:
         queue.write(b"9|RUNNING|None|n1|caf\xe9\n")
-    assert {job.number for job in queue_of(STUDY).values()} == {"1", "2", "3"}
+    assert {job.number for job in queued_jobs(STUDY).values()} == {"1", "2", "3"}
     assert [states()[name][0] for name in ("base", "sft")] == ["waiting", "waiting"]
 
 

@@ -10,7 +10,7 @@ from talr_cli.interruption import Stop
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.sweep import hydra_launcher
 from talr_cli.sweep.jobs import Job
-from talr_cli.sweep.waiting import POLL, Queue, refusal
+from talr_cli.sweep.waiting import POLL, SlurmWatcher, refusal
 
 SETTINGS = {"timeout_min": 50, "gpus_per_node": 1, "mem_gb": 4, "additional_parameters": {"x": 7}}
 
@@ -46,7 +46,7 @@ def test_what_can_never_start_is_refused_in_the_words_of_its_launcher(cluster):
     asked = (cluster.parent / "asked").read_text().splitlines()
     assert {"#SBATCH --exclusive", "#SBATCH --mail-user='a b'"} <= {*asked}  # as submitit has them
     long = refusal({**SETTINGS, "timeout_min": 1440})
-    assert "1440 minutes are more than the 60 that the partition main gives" in long
+    assert "1440 minutes are more than the 60 that the partition main allows" in long
     assert "hydra.launcher.timeout_min=60" in long
     assert "another hydra.launcher.partition" in long
     put(cluster, "sbatch", "cat > asked; echo 'Invalid generic resource (gres)' >&2; exit 1")
@@ -57,7 +57,7 @@ def test_submitit_hears_of_its_jobs_from_the_queue(cluster, caplog):
     """And so does the user, once each time that something changes."""
     caplog.set_level(logging.INFO)
     clock = Clock()
-    queue = Queue("talr", Stop(), clock)
+    queue = SlurmWatcher("talr", Stop(), clock)
     assert queue.is_empty
     queue_is(cluster, "7_0|RUNNING|None", "7_1|PENDING|Resources", "8|COMPLETED|None", "nonsense")
     for job in ("7", "7_0", "7_1"):  # an array, then its tasks
@@ -85,7 +85,7 @@ def test_submitit_hears_of_its_jobs_from_the_queue(cluster, caplog):
 
 def test_a_stop_takes_out_what_waits_and_asks_what_runs_once(cluster):
     clock, stop = Clock(), Stop()
-    queue = Queue("talr", stop, clock)
+    queue = SlurmWatcher("talr", stop, clock)
     queue_is(cluster, "7_0|RUNNING|None", "7_1|PENDING|None", "7_2|COMPLETED|None")
     for job in ("7_0", "7_1", "7_2"):
         queue.register_job(job)
@@ -96,7 +96,7 @@ def test_a_stop_takes_out_what_waits_and_asks_what_runs_once(cluster):
         queue.is_done("7_0")
     assert typed(cluster, "scancel") == ["scancel 7_1", "scancel --signal=TERM 7_0"]
     assert typed(cluster, "scontrol") == ["scontrol update JobId=7_0 Requeue=0"]
-    queue.end()
+    queue.cancel_all()
     assert typed(cluster, "scancel")[2:] == ["scancel 7_0 7_1"]
 
 
@@ -114,4 +114,4 @@ def test_a_job_that_the_cluster_ended_is_what_its_files_say(
     run.write_status(state)
     job = Job("train", (), config, run, points=())
     monkeypatch.setattr(hydra_launcher, "is_finished", lambda job: state == "trained")
-    assert hydra_launcher._code(job, Stop(requested=stopped)) == code
+    assert hydra_launcher._exit_code_by_files(job, Stop(requested=stopped)) == code
