@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talr_cli import ranks
-from talr_cli.commands.eval import evaluated
-from talr_cli.commands.train import trained
+from talr_cli.commands.eval import score_or_find
+from talr_cli.commands.train import make_runs
 from talr_cli.config.composition import composed
 from talr_cli.config.stored import for_the_run
 from talr_cli.errors import UserError
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Random generators, the filters of warnings and the device that transformers makes a model on
-# belong to the process: two runs in two of its threads would disturb each other's numbers.
+# Random generators, warning filters and transformers' default device belong to the process, so two
+# runs in two threads would disturb each other's numbers.
 _ONE_AT_A_TIME = threading.RLock()
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run on disk; everything is read when it is accessed.
+    """A run on disk; everything is read on access.
 
     Attributes:
         path: Its directory.
@@ -162,10 +162,10 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> list[Run]:
     from talr_cli.evaluation.general.tasks import preserve_rng_state
 
     with _ONE_AT_A_TIME:
-        asked = composed("train", overrides, _folder(config_dir))
-        _refuse_processes(asked.config)
+        composition = composed("train", overrides, _folder(config_dir))
+        _refuse_processes(composition.config)
         with preserve_rng_state():  # else random numbers in a notebook would repeat after each run
-            return [Run(directory.path) for directory in trained(asked)]
+            return [Run(directory.path) for directory in make_runs(composition)]
 
 
 def evaluate(*overrides: str, config_dir: str | Path | None = None) -> Run:
@@ -173,10 +173,10 @@ def evaluate(*overrides: str, config_dir: str | Path | None = None) -> Run:
     from talr_cli.evaluation.general.tasks import preserve_rng_state
 
     with _ONE_AT_A_TIME:
-        asked = composed("eval", overrides, _folder(config_dir), for_the_run)
-        _refuse_processes(asked.config)
+        composition = composed("eval", overrides, _folder(config_dir), for_the_run)
+        _refuse_processes(composition.config)
         with preserve_rng_state():
-            return Run(evaluated(asked).path)
+            return Run(score_or_find(composition).path)
 
 
 def _folder(config_dir: str | Path | None) -> Path | None:
@@ -186,5 +186,5 @@ def _folder(config_dir: str | Path | None) -> Path | None:
 def _refuse_processes(config: TrainConfig | EvalConfig) -> None:
     if ranks.missing_ranks(config.distributed, config.device):
         raise UserError(
-            "several GPUs need processes of their own: use `talr train` and `talr eval` for them"
+            "several GPUs need a process each: use `talr train` and `talr eval` for that"
         )

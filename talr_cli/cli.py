@@ -23,23 +23,23 @@ from talr_cli.printable import command_line, printable, printable_lines
 
 COMMANDS = {
     "train": "train one run, evaluate it, write its run directory",
-    "sweep": "train the runs of a grid, go on with them, report",
-    "search": "the best values of a space, within a bound on what is lost",
+    "sweep": "train or resume the runs of a grid, report",
+    "search": "search for the best values, within a bound on the general loss",
     "eval": "score a checkpoint, an adapter, a hub id or a run directory",
     "compare": "whether two runs differ by more than noise, and on which items",
     "analyze": "which tokens of the training rows a checkpoint finds hard",
     "report": "tables, pictures and an HTML page of a study",
-    "recommend": "the run of a study to ship, and how sure that is",
+    "recommend": "which run of a study to ship, and how sure that is",
     "export": "a run's model as a plain checkpoint with a model card",
     "list": "the runs of each study, their states, scores and sizes",
     "show": "a run: how it was made, its scores, some answers, its files",
-    "clean": "delete what nothing needs; --dry-run shows it",
-    "fetch": "what runs with these arguments read, where a network is",
-    "status": "where the runs of a detached sweep stand",
-    "logs": "what a run of a sweep prints",
-    "stop": "end a detached sweep: its jobs that wait, and those that run",
+    "clean": "delete files that are not needed; --dry-run shows them",
+    "fetch": "download what runs with these arguments need",
+    "status": "the states of the runs of a detached sweep",
+    "logs": "the output of a run of a sweep",
+    "stop": "stop a detached sweep: its waiting and its running jobs",
     "doctor": "this machine, and what would stop an experiment on it",
-    "completion": "the script that completes words in bash, zsh or fish",
+    "completion": "the script for completion in bash, zsh or fish",
 }
 
 HELP = f"""talr {__version__}: fine-tune on a domain, measure what it cost, ship the best of it.
@@ -57,21 +57,21 @@ Examples:
 
 `talr COMMAND --help` lists every choice; `talr COMMAND --cfg job` prints the
 resolved config. -v shows where in the code an error comes from. Exit code:
-0 done, 1 a fault of the program or a run of a sweep that is not done,
-2 something that you can put right, 75 in use, 130 interrupted.
+0 done, 1 an error of the program or an unfinished run of a sweep,
+2 an error that you can correct, 75 in use, 130 interrupted.
 """
 
-# Commands whose result matters more than what they print: a failure to print is not an error.
-_MAKING = ("train", "sweep", "search", "eval", "analyze", "export", "fetch")
-_GOING_ON = ("train", "sweep", "search", "eval")  # repeated, they go on where they were
-_ASKING = {"-h", "--help", "-c", "--cfg", "-i", "--info", "--dry-run"}
+# Commands whose results matter more than their output: a failure to print is not an error.
+_PRODUCING = ("train", "sweep", "search", "eval", "analyze", "export", "fetch")
+_RESUMABLE = ("train", "sweep", "search", "eval")  # if repeated, they resume
+_INFO_FLAGS = {"-h", "--help", "-c", "--cfg", "-i", "--info", "--dry-run"}
 _BROKEN_PIPE = 141  # the exit code of a program that SIGPIPE has ended
 
 
 def main() -> int:
     """Run the command line; returns the exit code (2 for mistakes that the user can correct)."""
     streams.make_lenient()
-    progress.log_above_the_line()
+    progress.set_up_logging()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # else libraries' bars print a line per update
@@ -88,9 +88,9 @@ def main() -> int:
         return error.exit_code
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") == "0":
-            print(f"talr: interrupted{_how_to_go_on(sys.argv[1:])}", file=sys.stderr)
+            print(f"talr: interrupted{_resume_hint(sys.argv[1:])}", file=sys.stderr)
         return 130
-    except Exception as error:  # a fault of ours, or of a library
+    except Exception as error:  # a bug of ours or of a library
         where = "above"
         if verbose or (file := _save_traceback(error)) is None:
             print(_traceback(error), file=sys.stderr)
@@ -99,7 +99,7 @@ def main() -> int:
         _print_error(f"{failure_of(error)} (where it comes from: {where})")
         return 1
     failure = streams.failure_of_output()
-    if failure is None or code or (arguments[:1] and _is_making(arguments)):
+    if failure is None or code or (arguments[:1] and _produces_results(arguments)):
         return code
     if failure.errno == errno.EPIPE:
         return _BROKEN_PIPE
@@ -107,9 +107,9 @@ def main() -> int:
     return 2
 
 
-def _how_to_go_on(typed: list[str]) -> str:
-    """The part of the message after Ctrl-C that says what to type."""
-    if not typed or typed[0] not in _GOING_ON or not _is_making(typed):
+def _resume_hint(typed: list[str]) -> str:
+    """The part of the message after Ctrl-C that says how to go on."""
+    if not typed or typed[0] not in _RESUMABLE or not _produces_results(typed):
         return ""
     return f"; to go on: {printable(command_line(['talr', *typed]))}"
 
@@ -123,8 +123,8 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"talr {__version__}")
         return 0
     if command not in COMMANDS:
-        near = difflib.get_close_matches(command, COMMANDS, n=1)
-        guess = f" (did you mean {near[0]}?)" if near else ""
+        matches = difflib.get_close_matches(command, COMMANDS, n=1)
+        guess = f" (did you mean {matches[0]}?)" if matches else ""
         raise UserError(f"unknown command {command!r}{guess}; see `talr --help`")
     return _run(command, arguments)
 
@@ -135,8 +135,8 @@ def _traceback(error: Exception) -> str:
 
 def _print_error(text: str) -> None:
     rank = os.environ.get("RANK", "0")
-    said = printable(text)  # it may hold names from files
-    print(f"talr: {f'rank {rank}: ' * (rank != '0')}{said}", file=sys.stderr)
+    text = printable(text)  # it may contain names from files
+    print(f"talr: {f'rank {rank}: ' * (rank != '0')}{text}", file=sys.stderr)
 
 
 def _save_traceback(error: Exception) -> Path | None:
@@ -160,19 +160,19 @@ def _save_traceback(error: Exception) -> Path | None:
     return None
 
 
-def _is_making(arguments: list[str]) -> bool:
-    return arguments[0] in _MAKING and not _ASKING & set(arguments)
+def _produces_results(arguments: list[str]) -> bool:
+    return arguments[0] in _PRODUCING and not _INFO_FLAGS & set(arguments)
 
 
 def _run(command: str, arguments: list[str]) -> int:
     if command == "train" and {"-m", "--multirun"} & set(arguments):
         command = "sweep"
     module = f"talr_cli.commands.{command}"
-    if not _is_making([command, *arguments]):
+    if not _produces_results([command, *arguments]):
         return importlib.import_module(module).main(arguments) or 0
     with progress.work("starting"):  # importing torch and others takes seconds
-        found = importlib.import_module(module)
-    return found.main(arguments) or 0
+        imported = importlib.import_module(module)
+    return imported.main(arguments) or 0
 
 
 if __name__ == "__main__":

@@ -33,26 +33,26 @@ class DivergedError(Exception):
 
 
 def in_checkout() -> bool:
-    """Whether talr runs from a checkout, which has a Makefile, and not from where pip put it."""
+    """Whether talr runs from a checkout, which has a Makefile, and not from an installed wheel."""
     return (Path(__file__).parents[1] / "pyproject.toml").is_file()
 
 
 def install_command(extra: str) -> str:
-    """The command that installs the packages of one of talr's extras.
+    """The command that installs one of talr's extras.
 
-    In a checkout it names the extra, elsewhere its packages, as talr is not on a package index.
+    Outside of a checkout it names the extra's packages, as talr is not on a package index.
     """
     if in_checkout():
         return f"pip install -e '.[{extra}]'"
     from packaging.requirements import Requirement
 
-    named = [Requirement(one) for one in metadata.requires("talr") or ()]
-    wanted = [
+    requirements = [Requirement(line) for line in metadata.requires("talr") or ()]
+    packages = [
         shlex.quote(f"{one.name}{one.specifier}")
-        for one in named
+        for one in requirements
         if one.marker and one.marker.evaluate({"extra": extra})
     ]
-    return f"pip install {' '.join(wanted)}"
+    return f"pip install {' '.join(packages)}"
 
 
 def reason_of(error: BaseException, max_chars: int | None = None) -> str:
@@ -62,12 +62,12 @@ def reason_of(error: BaseException, max_chars: int | None = None) -> str:
 
 def kind_and_reason(error: BaseException) -> str:
     """`ValueError: its message` in one line."""
-    said = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
-    return said if len(said) <= _MAX_CHARS else f"{said[:_MAX_CHARS]} ..."
+    line = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    return line if len(line) <= _MAX_CHARS else f"{line[:_MAX_CHARS]} ..."
 
 
 def failure_of(error: BaseException) -> str:
-    """What the user's code raised, in one line: `KIND: message at FILE:LINE`."""
+    """An exception of the user's code in one line: `KIND: message at FILE:LINE`."""
     return kind_and_reason(error) + location_in_user_code(error)
 
 

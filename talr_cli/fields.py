@@ -1,8 +1,8 @@
-"""Declares config values: their meaning, range and part in a run's identity, in one place.
+"""Declares config values: their meaning, range and role in a run's identity, in one place.
 
-A config consists of dataclasses that are in the packages that read them. Each field is declared by
-`value` or `part`, on which checks, the run's identity, `--help` and docs/config.md are based. Knows
-dataclass fields; does not know Hydra, nor which configs there are.
+The dataclasses of configs are in the packages that read them. Each field is declared by `value` or
+`part`, on which checks, the run's identity, `--help` and docs/config.md are based. Knows dataclass
+fields; does not know Hydra, nor which configs there are.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ class Declaration:
             return f"is not one of {', '.join(map(str, self.choices))}"
         if self.or_auto and (isinstance(value, bool) or not isinstance(value, int)):
             return "is neither a whole number nor auto"
-        endless = math.isnan if self.may_be_infinite else lambda one: not math.isfinite(one)
-        if isinstance(value, float) and endless(value):
+        is_invalid = math.isnan if self.may_be_infinite else lambda one: not math.isfinite(one)
+        if isinstance(value, float) and is_invalid(value):
             return "is not a finite number"
         if isinstance(value, int | float) and not isinstance(value, bool):
             outside = (
@@ -138,8 +138,8 @@ def problems(kind: type, values: Mapping[str, Any], prefix: str = "") -> Iterato
     """What is wrong with the values of a config dataclass, as `key=value is ...`.
 
     Args:
-        values: By the names of the fields.
-        prefix: Goes before each key, such as `trainer.`
+        values: {name of the field: value}.
+        prefix: Is put before each key, such as `trainer.`
     """
     for field in dataclasses.fields(kind):
         found, key = values.get(field.name), f"{prefix}{field.name}"
@@ -195,17 +195,17 @@ def target_of(kind: type) -> str:
 
 
 def is_own(kind: type) -> bool:
-    """Whether a class is the user's own: none of talr's."""
+    """Whether a class is the user's own, not talr's."""
     return kind.__module__.partition(".")[0] != "talr_cli"
 
 
 def identity_of(settings: Any, include_all: bool = False) -> dict[str, Any]:
-    """The values that belong to a run's identity, as by `plain`, with files by their content.
+    """The values that belong to a run's identity, as from `plain`, with files by their content.
 
-    The file of a class of the user's own counts as well, as its code is not a config value.
+    For a class of the user's own, its source file counts as well.
 
     Args:
-        whole: Whether to include the other values, too.
+        include_all: Whether to include the other values, too.
     """
     code = code_digest(type(settings))
     values: dict[str, Any] = {} if code is None else {"_code_": code}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
 
-_STOPS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 log = logging.getLogger(__name__)
 
 
@@ -37,7 +37,7 @@ def stop_requests(promise: str) -> Iterator[Stop]:
     At its end KeyboardInterrupt is raised if there was a signal.
 
     Args:
-        promise: What the user is told after the signal: what is still done.
+        promise: The message after the signal, which says what is still done.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -50,13 +50,13 @@ def stop_requests(promise: str) -> Iterator[Stop]:
         stop.requested = True
         log.info("%s; once more stops at once", promise)
 
-    # For a job in the background the shell ignores Ctrl-C, which must stay so.
-    heard = [one for one in _STOPS if signal.getsignal(one) is not signal.SIG_IGN]
-    before = {one: signal.signal(one, handle) for one in heard}
+    # A shell lets background jobs ignore Ctrl-C, which must stay so.
+    handled = [one for one in _SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
+    previous = {one: signal.signal(one, handle) for one in handled}
     try:
         yield stop
     finally:
-        for one, handler in before.items():
+        for one, handler in previous.items():
             signal.signal(one, handler)
     if stop.requested:
         raise KeyboardInterrupt

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 
 _CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}  # controls, surrogates, line and paragraph separators
-_INVISIBLE = set("\u00ad\u200b\u2060\ufeff")  # two names that differ by them would look alike
+_INVISIBLE = set("\u00ad\u200b\u2060\ufeff")  # names that differ only in these look the same
 _DIRECTIONS = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -36,7 +36,7 @@ def _shell_word(word: str) -> str:
     if printable(word) != word:
         plain = word.replace("\\", "\\\\").replace("'", "\\'")
         return f"$'{printable(plain)}'"
-    # shlex writes each ' as '"'"', which is hard to read. Between " only these characters act.
+    # shlex writes each ' as '"'"', which is hard to read. Within " only these are special.
     if "'" in word and not re.search(r'["$`\\!]', word):
         return f'"{word}"'
     return shlex.quote(word)

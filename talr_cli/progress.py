@@ -1,4 +1,4 @@
-"""Shows the progress of the work, which any code reports here, as it would log a message.
+"""Shows the progress of the work, which any code reports here in the way that it logs messages.
 
 On a terminal there is one live line; elsewhere a plain line at every tenth and after a long
 silence. A file in the run's folder has the same for other processes, such as a sweep. A thread
@@ -26,10 +26,10 @@ from talr_cli.printable import printable, printable_lines
 
 TICK = 0.5  # seconds between updates of what is shown
 WRITE = 2.0  # seconds between writes of the file
-HASTE = 5.0  # the least seconds between plain lines; short work prints none
-SILENCE = 30.0  # seconds after which a plain line is due; doubles every time, up to LONGEST
-LONGEST = 300.0
-FILE = ".progress.tmp"  # if a kill leaves it behind, it is deleted as other temporary files are
+MIN_INTERVAL = 5.0  # seconds between plain lines at least; short work prints none
+FIRST_SILENCE = 30.0  # seconds until a plain line is due; doubles each time up to MAX_SILENCE
+MAX_SILENCE = 300.0
+FILE = ".progress.tmp"  # if a kill leaves it behind, it is deleted like other temporary files
 BAR = 20  # characters of the bar
 
 Item = TypeVar("Item")
@@ -45,7 +45,7 @@ class Work:
         total: The number of its items; 0: unknown.
         done: How many items are done, perhaps with a fraction.
         label: What is done at the moment.
-        text: Gives the whole text to show, instead of the above.
+        text: Returns the text to show instead of the above.
     """
 
     what: str
@@ -58,7 +58,7 @@ class Work:
     def __post_init__(self) -> None:
         self.first = self.done
         self.ranges = [(0.0, float(self.total))]  # (begin, size) of each nested `share`
-        self.said, self.pause, self.tenth = self.started, SILENCE, self._tenths()
+        self.printed_at, self.silence, self.tenth = self.started, FIRST_SILENCE, self._tenths()
 
     @property
     def seconds(self) -> float:
@@ -67,8 +67,8 @@ class Work:
     @property
     def left(self) -> float | None:
         """The estimated seconds that are left, by the pace so far; None if nothing is done."""
-        made = self.done - self.first
-        return None if made <= 0 else self.seconds / made * (self.total - self.done)
+        done = self.done - self.first
+        return None if done <= 0 else self.seconds / done * (self.total - self.done)
 
     def line(self, width: int = 0) -> str:
         """The progress as text, with a bar for a terminal if `width` is its number of columns."""
@@ -86,12 +86,12 @@ class Work:
 
     def plain_is_due(self) -> bool:
         """Whether a plain line is due now."""
-        tenth, silent = self._tenths(), time.monotonic() - self.said
-        if silent < (self.pause if tenth == self.tenth else HASTE):
+        tenth, elapsed = self._tenths(), time.monotonic() - self.printed_at
+        if elapsed < (self.silence if tenth == self.tenth else MIN_INTERVAL):
             return False
         if tenth == self.tenth:
-            self.pause = min(2 * self.pause, LONGEST)
-        self.tenth, self.said = tenth, time.monotonic()
+            self.silence = min(2 * self.silence, MAX_SILENCE)
+        self.tenth, self.printed_at = tenth, time.monotonic()
         return True
 
     def _tenths(self) -> int:
@@ -106,13 +106,13 @@ def clock(seconds: float) -> str:
 
 
 class _Shown:
-    """The state of what is shown of this process."""
+    """The state of this process's progress display."""
 
     def __init__(self) -> None:
         self.works: list[Work] = []  # the last one is shown
         self.folder: Path | None = None
         self.quiet = False
-        self.is_elsewhere = False
+        self.is_paused = False
         self.lock = threading.RLock()  # of the live line
         self._is_drawn = False
         self._written = 0.0
@@ -145,7 +145,7 @@ class _Shown:
         if self.folder is not None and time.monotonic() - self._written > WRITE:
             self._written = time.monotonic()
             _write(self.folder / FILE, work)
-        if self.quiet or self.is_elsewhere:
+        if self.quiet or self.is_paused:
             return
         if is_live():
             self.draw(work)
@@ -156,7 +156,7 @@ class _Shown:
         width = shutil.get_terminal_size().columns
         text = printable(work.line(width))[: width - 1]
         with self.lock:
-            if self._others_draw():
+            if self._library_bar_shown():
                 return
             sys.stderr.write(f"\r{text}\x1b[K")
             sys.stderr.flush()
@@ -169,8 +169,8 @@ class _Shown:
                 sys.stderr.flush()
                 self._is_drawn = False
 
-    def _others_draw(self) -> bool:
-        """Whether a library shows a bar now, such as that of a download."""
+    def _library_bar_shown(self) -> bool:
+        """Whether a library shows a bar now, for example of a download."""
         bars = sys.modules.get("tqdm.std")
         return bars is not None and any(not one.disable for one in list(bars.tqdm._instances))
 
@@ -190,14 +190,14 @@ def be_quiet() -> None:
     os.environ["TQDM_DISABLE"] = "1"  # bars of the libraries
 
 
-class _AsText(logging.Formatter):
+class _EscapingFormatter(logging.Formatter):
     """Escapes control characters, as messages may contain names and rows from files."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable_lines(super().format(record))
 
 
-class _AboveTheLine(logging.StreamHandler[TextIO]):
+class _LineClearingHandler(logging.StreamHandler[TextIO]):
     """Prints a message in the place of the live line, which reappears below it."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -205,10 +205,10 @@ class _AboveTheLine(logging.StreamHandler[TextIO]):
             super().emit(record)
 
 
-def log_above_the_line() -> None:
+def set_up_logging() -> None:
     """Set up logging: talr's messages from INFO on, those of libraries from WARNING on."""
-    handler = _AboveTheLine(sys.stderr)
-    handler.setFormatter(_AsText())
+    handler = _LineClearingHandler(sys.stderr)
+    handler.setFormatter(_EscapingFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("talr_cli").setLevel(logging.INFO)
 
@@ -216,12 +216,12 @@ def log_above_the_line() -> None:
 @contextmanager
 def shown_by_another_process() -> Iterator[bool]:
     """Leave the terminal to another process for a while; yields whether that should be quiet."""
-    _shown.is_elsewhere = True
+    _shown.is_paused = True
     _shown.clear()
     try:
         yield _shown.quiet
     finally:
-        _shown.is_elsewhere = False
+        _shown.is_paused = False
 
 
 @contextmanager
@@ -311,7 +311,7 @@ def read(folder: Path, since: float = 0.0) -> dict[str, Any] | None:
     """{what, label, done, total, left (seconds or None)}, as last written to `folder`; else None.
 
     Args:
-        since: A time of the clock; an older file is of an earlier process that was killed.
+        since: A Unix time; an older file was left by an earlier process that was killed.
     """
     try:
         if not (folder / FILE).is_file() or (folder / FILE).stat().st_mtime < since:

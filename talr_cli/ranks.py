@@ -23,11 +23,11 @@ from talr_cli.fields import value
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DEVICE = "auto: a CUDA GPU, or mps on an Apple machine, where there is one; else the CPU"
-# How long ranks wait for each other, as one may download a large model. If one dies, the others end
-# at once anyway.
-PATIENCE = timedelta(hours=3)
-FAREWELL_SECONDS = 10
-STOPPING_SECONDS = 120  # to finish a step and write a checkpoint
+# How long ranks wait for each other, as one may download a large model. If a rank dies, the others
+# end at once anyway.
+TIMEOUT = timedelta(hours=3)
+EXIT_DELAY = 10
+SHUTDOWN_TIMEOUT = 120  # to finish a step and write a checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -89,10 +89,10 @@ def missing_ranks(distributed: DistributedConfig, device: str) -> int:
 
 
 def start_ranks(command: str, arguments: Sequence[str], processes: int) -> None:
-    """Run `talr COMMAND` with these arguments as so many ranks on this machine, to their end.
+    """Run `talr COMMAND` with these arguments as ranks on this machine, and wait for them.
 
     Raises:
-        SystemExit: A rank failed or was stopped, and has said why.
+        SystemExit: A rank failed or was stopped, and has printed why.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -108,7 +108,7 @@ def start_ranks(command: str, arguments: Sequence[str], processes: int) -> None:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
-        shutdown_timeout=STOPPING_SECONDS,
+        shutdown_timeout=SHUTDOWN_TIMEOUT,
     )
     try:
         elastic_launch(launch, sys.executable)("-m", "talr_cli.cli", command, *arguments)
@@ -144,15 +144,15 @@ def connect(device: str) -> None:
     if world_size() > 1:
         from accelerate import PartialState
 
-        PartialState(cpu=device == "cpu", timeout=PATIENCE)
+        PartialState(cpu=device == "cpu", timeout=TIMEOUT)
         if not is_main():
             for name in ("talr_cli", "lm_eval"):
                 logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @contextmanager
-def ended_by_main() -> Iterator[None]:
-    """Let the other ranks exit silently if rank 0 has ended, which has printed the reason."""
+def exit_with_main() -> Iterator[None]:
+    """Let the other ranks exit silently if rank 0 has exited, as it has printed the reason."""
     if is_main():
         yield
         return
@@ -163,7 +163,7 @@ def ended_by_main() -> Iterator[None]:
     except RuntimeError as error:
         if not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
             raise
-        time.sleep(FAREWELL_SECONDS)  # rank 0 must exit first, so that its exit code counts
+        time.sleep(EXIT_DELAY)  # rank 0 must exit first, so that its exit code counts
         raise SystemExit(1) from None
 
 
@@ -195,7 +195,7 @@ def broadcast(value: Any = None) -> Any:
 
 
 def orders() -> Iterator[Any]:
-    """What rank 0 broadcasts, until None; for the other ranks."""
+    """On the other ranks: the objects that rank 0 broadcasts, until None."""
     return iter(broadcast, None)
 
 

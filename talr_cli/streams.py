@@ -1,4 +1,4 @@
-"""Standard output and error to which writing never fails.
+"""Standard output and error streams to which writing never fails.
 
 A closed pipe (`| head`), a closed or full device, or an encoding without a character must not end a
 training. What went wrong is remembered for the exit code.
@@ -39,7 +39,7 @@ def make_lenient() -> None:
     for number in (0, 1, 2):
         try:
             os.fstat(number)
-        except OSError:  # closed: the next opened file would get its number, and our output
+        except OSError:  # closed: the next opened file would get its number and our output
             os.open(os.devnull, os.O_RDWR)
     for number, name in ((1, "stdout"), (2, "stderr")):
         before = getattr(sys, name)

@@ -91,7 +91,7 @@ def test_threads_wait_for_one_another(tmp_path, monkeypatch):
         inside.remove(asked)
         return []
 
-    monkeypatch.setattr(api, "trained", slow)
+    monkeypatch.setattr(api, "make_runs", slow)
     threads = [
         threading.Thread(target=api.train, args=("model=tiny", f"lr={lr}")) for lr in (1e-5, 2e-5)
     ]

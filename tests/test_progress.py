@@ -89,7 +89,7 @@ def test_the_time_left_is_by_what_was_made_here():
 
 
 def test_a_log_has_a_line_at_each_tenth_and_after_a_silence(shown, caplog, monkeypatch):
-    monkeypatch.setattr(progress, "HASTE", 0.0)
+    monkeypatch.setattr(progress, "MIN_INTERVAL", 0.0)
     caplog.set_level(logging.INFO, logger="talr_cli")
     with progress.work("training", total=20) as work:
         for step in range(1, 21):
@@ -103,13 +103,13 @@ def test_a_log_has_a_line_at_each_tenth_and_after_a_silence(shown, caplog, monke
     work = progress.Work("rendering rows", total=2, done=1)
     work.tenth = 0
     assert not work.plain_is_due(), "it is over in a moment"
-    work.said -= progress.HASTE
+    work.printed_at -= progress.MIN_INTERVAL
     assert work.plain_is_due()
     work = progress.Work("loading the model")
     assert not work.plain_is_due()
-    work.said -= progress.SILENCE + 1
+    work.printed_at -= progress.FIRST_SILENCE + 1
     assert work.plain_is_due()
-    work.said -= progress.SILENCE + 1
+    work.printed_at -= progress.FIRST_SILENCE + 1
     assert not work.plain_is_due(), "the pauses grow"
 
 
@@ -146,8 +146,8 @@ WORK = """
 import logging, time
 from talr_cli import progress
 progress.TICK = 0.02
-progress.HASTE = 0.0
-progress.log_above_the_line()
+progress.MIN_INTERVAL = 0.0
+progress.set_up_logging()
 log = logging.getLogger("talr_cli")
 with progress.work("evaluation", total=8):
     for number in range(8):
@@ -218,8 +218,8 @@ def test_a_terminal_that_cannot_go_back_gets_plain_lines():
 
 
 def test_what_is_interrupted_says_how_to_go_on():
-    said = cli._how_to_go_on(["sweep", "lr=1e-6,2e-5", "study=my study"])
+    said = cli._resume_hint(["sweep", "lr=1e-6,2e-5", "study=my study"])
     assert said == "; to go on: talr sweep lr=1e-6,2e-5 'study=my study'"
-    assert cli._how_to_go_on(["sweep", "lr=1e-6", "--dry-run"]) == ""
-    assert cli._how_to_go_on(["report", "study=s"]) == ""
-    assert cli._how_to_go_on([]) == ""
+    assert cli._resume_hint(["sweep", "lr=1e-6", "--dry-run"]) == ""
+    assert cli._resume_hint(["report", "study=s"]) == ""
+    assert cli._resume_hint([]) == ""

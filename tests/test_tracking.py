@@ -15,7 +15,7 @@ from wandb.proto import wandb_internal_pb2
 
 from talr_cli.errors import UserError
 from talr_cli.run.track import score_changes
-from talr_cli.tracking.base import About, LoggerConfig, Tracker, check_installed, flat_scores
+from talr_cli.tracking.base import LoggerConfig, RunInfo, Tracker, check_installed, flat_scores
 from talr_cli.tracking.start import start_tracking
 
 LOSS = "train/loss_nats_per_token"
@@ -66,12 +66,12 @@ SAMPLE = {
 SCRIPT = """
 import json, logging, sys
 from pathlib import Path
-from talr_cli.tracking.base import About, LoggerConfig
+from talr_cli.tracking.base import RunInfo, LoggerConfig
 from talr_cli.tracking.start import start_tracking
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
 options = json.loads(sys.argv[1])
 tracker = start_tracking(
-    About(
+    RunInfo(
         LoggerConfig(**options["logger"]), run_id="deadbeef", name="talr-lr1e-6-s0",
         group="study-x", job_type="train", tags=["m", "", "t" * 70, "m"],
         config={"lr": 1e-6, "model": {"name": "m"}},
@@ -283,10 +283,10 @@ def test_no_tracking_does_not_import_the_client(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from talr_cli.tracking.base import About, LoggerConfig
+from talr_cli.tracking.base import RunInfo, LoggerConfig
 from talr_cli.tracking.start import start_tracking
 tracker = start_tracking(
-    About(
+    RunInfo(
         LoggerConfig("none"), run_id="x", name="x", group="x", job_type="train", tags=[],
         config={}, directory=Path("."),
     )
@@ -317,7 +317,7 @@ def tracked(folder: Path, logger: str, first: int = 1, history: Any = ()) -> Non
     plot = folder / "trade-off.png"
     Figure(figsize=(2, 1), dpi=20).savefig(plot)
     config = {"lr": 1e-6, "model": {"name": "m"}}
-    about = About(
+    about = RunInfo(
         LoggerConfig(logger),
         "deadbeef",
         "talr-lr1e-6-s0",

@@ -1,4 +1,4 @@
-"""`talr clean`: delete files that nothing needs; models only if asked for, scores never."""
+"""`talr clean`: delete files that are not needed; models only if asked for, scores never."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from talr_cli.runs.listing import find_runs, format_size
 
 
 def main(arguments: Sequence[str]) -> None:
-    given = ["dry_run=true" if one == "--dry-run" else one for one in arguments]
-    composition.run("clean", clean, given)
+    overrides = ["dry_run=true" if one == "--dry-run" else one for one in arguments]
+    composition.run("clean", clean, overrides)
 
 
 def clean(composed: Composed[CleanConfig]) -> None:
-    """Find the leftovers, delete them unless `dry_run`, and say what that comes to."""
+    """Find the leftovers, delete them unless `dry_run`, and print what is freed."""
     config = composed.config
     from talr_cli.report.as_json import check_target, give
 
     check_target(config.json)
     found = _leftovers(config)
-    gone = [] if config.dry_run else leftovers.delete(found)
-    deleted = {one.path for one in gone}
+    deleted = [] if config.dry_run else leftovers.delete(found)
+    paths = {one.path for one in deleted}
     items = [
-        {"path": str(one.path), "why": one.why, "bytes": one.size, "deleted": one.path in deleted}
+        {"path": str(one.path), "why": one.why, "bytes": one.size, "deleted": one.path in paths}
         for one in found
     ]
-    give("clean", config.json, {"items": items}, lambda: _print(found, gone, config.dry_run))
+    give("clean", config.json, {"items": items}, lambda: _print(found, deleted, config.dry_run))
 
 
 def _leftovers(config: CleanConfig) -> list[Leftover]:
@@ -44,7 +44,7 @@ def _leftovers(config: CleanConfig) -> list[Leftover]:
     except UserError:
         if config.study is not None:
             raise
-        runs = []  # the cache may be worth it all the same
+        runs = []  # there may still be leftovers in the cache
     found = [one for run in runs for one in leftovers.run_leftovers(run, config.models)]
     for study in dict.fromkeys(run.study for run in runs):
         found += leftovers.unused_scores(runs_dir / study, config.unused_days)
@@ -53,17 +53,17 @@ def _leftovers(config: CleanConfig) -> list[Leftover]:
     return found
 
 
-def _print(found: Sequence[Leftover], gone: Sequence[Leftover], dry_run: bool) -> None:
+def _print(found: Sequence[Leftover], deleted: Sequence[Leftover], dry_run: bool) -> None:
     for why in dict.fromkeys(one.why for one in found):
         print(f"{why}:")
         for one in found:
             if one.why == why:
-                in_use = "" if dry_run or one in gone else "  in use now, kept"
+                in_use = "" if dry_run or one in deleted else "  in use, so kept"
                 print(f"  {format_size(one.size):>9}  {printable(str(one.path))}{in_use}")
-    size = format_size(sum(one.size for one in (found if dry_run else gone)))
+    size = format_size(sum(one.size for one in (found if dry_run else deleted)))
     if not found:
-        print("everything here is needed: there is nothing to delete")
+        print("there is nothing to delete: all files are needed")
     elif dry_run:
-        print(f"{size} would be freed: nothing is deleted yet")
+        print(f"{size} would be freed: nothing was deleted")
     else:
         print(f"{size} freed")

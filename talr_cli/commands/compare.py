@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def compare(composed: Composed[CompareConfig]) -> None:
-    """Print the differences and some flipped items; write all of these to `config.flips`."""
+    """Print the differences and some flipped items; write all flipped items to `config.flips`."""
     config = composed.config
     if config.a is None or config.b is None:
         raise UserError("two runs are needed: talr compare A B; see `talr compare --help`")
@@ -44,7 +44,7 @@ def compare(composed: Composed[CompareConfig]) -> None:
     def show() -> None:
         print(f"A: {printable(str(before[0]))}\nB: {printable(str(after[0]))}")
         if otherwise is not None:
-            print(f"of one name, but {otherwise}")
+            print(f"the runs have the same name, but {otherwise}")
         print_cells(cells)
         print(fold_line(comparison.LEGEND, hang=0))
         print(flips.as_text(flipped, config.examples, terminal_width() or flips.WIDTH), end="")

@@ -1,4 +1,4 @@
-"""`talr completion bash|zsh|fish`: the script by which a shell completes words of talr.
+"""`talr completion bash|zsh|fish`: the script with which a shell completes talr's arguments.
 
 The scripts call `talr completion words LINE` with the line up to the cursor.
 """
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from talr_cli.errors import UserError
 
-# Bash breaks words at = and :, and replaces only what comes after them.
+# Bash splits words at = and :, and replaces only what follows them.
 _BASH = r"""_talr() {
     local line="${COMP_LINE:0:COMP_POINT}" word cut one IFS=$'\n'
     word="${line##*[[:space:]]}"
@@ -45,7 +45,7 @@ complete -c talr -f -a '(__talr_words)'
 SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 HELP = """talr completion bash|zsh|fish
 
-  eval "$(talr completion bash)"        bash, here; in ~/.bashrc for good
+  eval "$(talr completion bash)"        bash, for this shell; or in ~/.bashrc
   eval "$(talr completion zsh)"         zsh, or in ~/.zshrc
   talr completion fish | source         fish, or into ~/.config/fish/completions/talr.fish
 """
@@ -68,5 +68,5 @@ def main(arguments: Sequence[str]) -> None:
         case ["-h" | "--help"]:
             print(HELP, end="")
         case other:
-            given = " ".join(other) or "no shell"
-            raise UserError(f"{given}: type talr completion bash, zsh or fish")
+            arguments_text = " ".join(other) or "no shell"
+            raise UserError(f"{arguments_text}: type talr completion bash, zsh or fish")

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def doctor(composed: Composed[DoctorConfig]) -> None:
-    """Print the checks; a problem is no failure, since a machine may still do other things."""
+    """Print the checks; a problem is not an error, as it may not concern what the user wants."""
     config = composed.config
     from talr_cli.report.as_json import check_target, give
 
@@ -43,4 +43,4 @@ def _print(checks: Sequence[Check]) -> None:
             shown = printable(line)
             print(textwrap.fill(shown, WIDTH, initial_indent=head, subsequent_indent=f"{rest}  "))
             head = rest
-    print("\nSTOP: has to be put right for that; note: runs go on without it.")
+    print("\nSTOP: must be fixed before such a run; note: runs work without it.")

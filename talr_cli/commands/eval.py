@@ -1,4 +1,4 @@
-"""`talr eval`: the scores of any checkpoint. Without `ckpt`, of the base model itself."""
+"""`talr eval`: score any checkpoint; without `ckpt`, the base model."""
 
 from __future__ import annotations
 
@@ -20,30 +20,29 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def evaluate_checkpoint(composed: Composed[EvalConfig]) -> None:
-    """Score `ckpt` and write the scores to its run directory or to one of its own."""
+    """Score `ckpt`; the scores go into the directory of its run, or into a separate one."""
     config = composed.config
     missing = ranks.missing_ranks(config.distributed, config.device)
     if missing:
         ranks.start_ranks("eval", composed.arguments, missing)
         return
     ranks.connect(config.device)
-    with ranks.ended_by_main():
+    with ranks.exit_with_main():
         if ranks.is_main():
             with progress.work("talr eval"):
-                found = evaluated(composed)
-            show([found])
+                directory = score_or_find(composed)
+            show([directory])
         else:
             follow_scoring(config)
     ranks.disconnect()
 
 
-def evaluated(composed: Composed[EvalConfig]) -> RunDirectory:
-    """The directory with the scores of `ckpt`, made now or found."""
+def score_or_find(composed: Composed[EvalConfig]) -> RunDirectory:
+    """Score `ckpt`, unless these scores exist already; returns the directory with the scores."""
     run = find_run(composed.config.ckpt)
     if run is None:
         return score_checkpoint(composed.config, composed.arguments)
     found = of_run("eval", composed, run)
-    own = None  # then its own scores stay
-    if found.is_own:
-        own = own_run(run, found.stored, found.config.runs_dir)
+    # With another dataset, the scores go elsewhere, and those of the run stay.
+    own = own_run(run, found.stored, found.config.runs_dir) if found.is_own else None
     return score_checkpoint(found.config, composed.arguments, own)

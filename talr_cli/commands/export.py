@@ -23,20 +23,20 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def export(composed: Composed[ExportConfig]) -> None:
-    """Copy model/ of the run, which is merged and has its tokenizer, and add the card."""
+    """Copy the run's model/, which is merged and has its tokenizer, and add a model card."""
     config = composed.config
     run, out = RunDirectory(Path(config.run)), Path(config.out)
     if not run.path.exists():
         run = find_run(config.run, Path(config.runs_dir), config.study).directory
     if not run.config.exists():
-        names = study_command("list", config.runs_dir, config.study)
-        raise UserError(f"run={config.run} is no run directory: `{names}` names the runs")
+        list_command = study_command("list", config.runs_dir, config.study)
+        raise UserError(f"run={config.run} is not a run directory: `{list_command}` lists the runs")
     if "trainer" not in run.read_config():
         raise UserError(f"run={config.run} holds the scores of a checkpoint, not a trained model")
     if out.exists() or out.is_symlink():
         raise UserError(f"out={config.out} exists: choose another folder or delete it")
     if out.absolute().resolve().is_relative_to(run.path.resolve()):
-        raise UserError(f"out={config.out} lies in the run itself: choose a folder outside of it")
+        raise UserError(f"out={config.out} is inside the run itself: choose another folder")
     from talr_cli.report.model_card import model_card
     from talr_cli.runs.atomic import atomic_folder
 
@@ -53,8 +53,8 @@ def export(composed: Composed[ExportConfig]) -> None:
         card = model_card(run, out.name)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{run.config} is not the config of the run that {run.results} is of "
-            f"({kind_and_reason(error)}): it is damaged, so put back a copy"
+            f"{run.config} does not fit {run.results} ({kind_and_reason(error)}): it is damaged, "
+            "so restore a copy"
         ) from error
     with atomic_folder(out) as building:
         shutil.copytree(run.model, building, dirs_exist_ok=True)
@@ -63,17 +63,16 @@ def export(composed: Composed[ExportConfig]) -> None:
 
 
 def _check_files(run: RunDirectory) -> None:
-    """Refuse a run of which something is a link out of it: that may lead to any file of the user.
+    """Raise UserError if a link leads out of the run, as it may lead to any file of the user.
 
-    Raises:
-        UserError: It, or something that is neither a file nor a folder.
+    The same for what is neither a file nor a folder.
     """
-    home = run.path.resolve()
+    folder = run.path.resolve()
     for path in (*run.path.iterdir(), *run.model.rglob("*")):
-        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(home):
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(folder):
             raise UserError(
-                f"{path} is a link out of the run, to {path.readlink()}, and what lies there is "
-                "not exported: put the file itself in its place, or delete the link"
+                f"{path} is a link out of the run, to {path.readlink()}, whose content is not "
+                "exported: replace it by the file itself, or delete the link"
             )
         if path.is_relative_to(run.model) and not (path.is_file() or path.is_dir()):
             raise UserError(f"{path} is neither a file nor a folder: delete it")

@@ -1,10 +1,10 @@
-"""`talr fetch`: download what `talr train` or `talr sweep` with these arguments reads."""
+"""`talr fetch`: download what `talr train` or `talr sweep` with these arguments needs."""
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -21,57 +21,54 @@ from talr_cli.sweep.needs import free_bytes
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code: 0 if all is here and was found again without a network.
+    """Exit code: 0 if everything is cached and was found without network access.
 
     Raises:
-        UserError: Something cannot be fetched; what was fetched before it stays.
+        UserError: Something cannot be downloaded; what was downloaded before stays.
     """
     arguments = [one for one in arguments if one not in ("-m", "--multirun")]
     typed = composition.of_grid("fetch", FetchConfig, arguments)
     if typed is None:
         return 0
     options = typed.options
-    of_runs = [one for one in typed.of_runs if not _is_of_sweep(one)]
-    needs = fetching.resources_of(expand_grid(of_runs, typed.config_dir))
+    of_runs = [one for one in typed.of_runs if not _is_sweep_option(one)]
+    resources = fetching.resources_of(expand_grid(of_runs, typed.config_dir))
     if os.environ.get("HF_HUB_OFFLINE") == "1":
-        raise UserError("HF_HUB_OFFLINE=1 forbids what is to be done: unset HF_HUB_OFFLINE")
-    places = {} if options.folder is None else fetching.cache_variables(Path(options.folder))
-    with fetching.environment_variables(places):
-        _fetch(needs, Path(options.folder or "."))
+        raise UserError("HF_HUB_OFFLINE=1 forbids downloads: unset HF_HUB_OFFLINE")
+    variables = {} if options.folder is None else fetching.cache_variables(Path(options.folder))
+    with fetching.environment_variables(variables):
+        _fetch(resources, Path(options.folder or "."))
     folder = () if typed.config_dir is None else (f"--config-dir={typed.config_dir}",)
-    _say_how_to_go_on(places, [*folder, *typed.of_runs])
+    print("everything is cached, and was found without network access. To run without a network:")
+    variables["HF_HUB_OFFLINE"] = "1"
+    print("  export " + " ".join(f"{name}={shlex.quote(one)}" for name, one in variables.items()))
+    print(f"  {command_line(['talr', 'sweep', *folder, *typed.of_runs])}")
     return 0
 
 
-def _fetch(needs: Sequence[Resource], folder: Path) -> None:
-    with worker_process() as ask:
-        sizes = [ask(fetching.size_on_hub, need) for need in needs]
+def _fetch(resources: Sequence[Resource], folder: Path) -> None:
+    with worker_process() as call:
+        sizes = [call(fetching.size_on_hub, resource) for resource in resources]
         known, free = sum(size or 0 for size in sizes), free_bytes(folder)
         if known > free:
             raise UserError(
-                f"{format_size(known)} are to be fetched, {format_size(free)} are free in {folder}"
+                f"{format_size(known)} have to be downloaded, and {format_size(free)} are free in "
+                f"{folder}"
             )
-        for number, (need, size) in enumerate(zip(needs, sizes, strict=True), start=1):
+        for number, (resource, size) in enumerate(zip(resources, sizes, strict=True), start=1):
             on_hub = "" if size is None else f", {format_size(size)} on the hub"
-            head = f"{number}/{len(needs)} {need.kind} {printable(need.name)}"
+            head = f"{number}/{len(resources)} {resource.kind} {printable(resource.name)}"
             print(f"{head}{on_hub} ...", flush=True)
-            words, grown = ask(fetching.fetch, need)
-            print(f"{head}: {printable(words)}, {format_size(grown)} fetched", flush=True)
-    with fetching.environment_variables(fetching.NO_NETWORK), worker_process() as ask:
-        lacking = ask(fetching.find_missing, needs)
-    if lacking:
-        raise UserError(f"fetched, but not found without a network: {'; '.join(lacking)}")
+            origin, grown = call(fetching.fetch, resource)
+            print(f"{head}: {printable(origin)}, {format_size(grown)} fetched", flush=True)
+    with fetching.environment_variables(fetching.NO_NETWORK), worker_process() as call:
+        missing = call(fetching.find_missing, resources)
+    if missing:
+        raise UserError(f"fetched, but not found without a network: {'; '.join(missing)}")
 
 
-def _say_how_to_go_on(places: Mapping[str, str], typed: Sequence[str]) -> None:
-    print("all is here, and was found again without a network. Where there is none:")
-    values = {**places, "HF_HUB_OFFLINE": "1"}
-    print("  export " + " ".join(f"{name}={shlex.quote(one)}" for name, one in values.items()))
-    print(f"  {command_line(['talr', 'sweep', *typed])}")
-
-
-def _is_of_sweep(override: str) -> bool:
-    """Whether it is an option of the sweep, which does not change what runs read."""
+def _is_sweep_option(override: str) -> bool:
+    """Whether it is an option of the sweep, which does not change what runs need."""
     key = override.partition("=")[0].lstrip("+~")
     names = {field.name for field in fields(SweepConfig)}
     return key.partition(".")[0] in names or key.startswith("hydra.launcher.")

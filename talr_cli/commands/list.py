@@ -1,4 +1,4 @@
-"""`talr list`: the runs of each study, their states, their scores and their size on disk."""
+"""`talr list`: the runs of each study, their states, scores and sizes on disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def list_runs(composed: Composed[ListConfig]) -> None:
-    """Print one table for each study, also with runs that were never scored."""
+    """Print a table for each study, including runs that were never scored."""
     config = composed.config
     from talr_cli.report.as_json import check_target, give, rows_of
     from talr_cli.report.tables.listing import list_cells, listed, namesake_lines

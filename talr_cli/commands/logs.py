@@ -17,7 +17,7 @@ from talr_cli.runs.listing import find_run
 from talr_cli.runs.reading import open_regular_file
 from talr_cli.runs.to_type import study_command
 
-POLL = 0.5  # seconds between looks for what was added
+POLL = 0.5  # seconds between checks for new lines
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -25,43 +25,37 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def logs(composed: Composed[LogsConfig]) -> None:
-    """Print the end of a run's newest log, and with `follow` each line that is added."""
+    """Print the end of a run's newest log, and with `follow` also each new line."""
     config = composed.config
     if config.run is None:
-        names = study_command("list", config.runs_dir, config.study)
-        raise UserError(f"a run is needed: talr logs RUN; `{names}` names them")
+        list_command = study_command("list", config.runs_dir, config.study)
+        raise UserError(f"a run is needed: talr logs RUN; `{list_command}` lists them")
     run = find_run(config.run, Path(config.runs_dir), config.study)
     files = [run.path / f"{command}.log" for command in ("train", "eval")]
-    there = [file for file in files if file.exists()]
-    if not there:
+    existing = [file for file in files if file.exists()]
+    if not existing:
         status = study_command("status", config.runs_dir, run.study)
         raise UserError(
-            f"{run.path} has no log: a run has one when a sweep or its job has started it "
-            f"(`{status}`), one of `talr train` says all on its terminal"
+            f"{run.path} has no log: a run has one if a sweep or its job has started it "
+            f"(`{status}`); `talr train` prints everything on its terminal"
         )
-    for text in _parts(
-        max(there, key=lambda file: file.stat().st_mtime), config.lines, config.follow
-    ):
+    newest = max(existing, key=lambda file: file.stat().st_mtime)
+    for text in _read_log(newest, config.lines, config.follow):
         sys.stdout.write(printable_lines(text))
         sys.stdout.flush()
 
 
-def _parts(file: Path, lines: int, follow: bool) -> Iterator[str]:
+def _read_log(file: Path, lines: int, follow: bool) -> Iterator[str]:
     try:
-        yield from _of(file, lines, follow)
+        with (
+            open_regular_file(file) as raw,
+            TextIOWrapper(raw, "utf-8", "replace", newline="\n") as log,
+        ):
+            yield "".join(log.readlines()[-lines:])
+            while follow:
+                if added := log.read():
+                    yield added
+                else:
+                    time.sleep(POLL)
     except ValueError as error:
         raise UserError(f"{file} cannot be read ({error}): delete it") from error
-
-
-def _of(file: Path, lines: int, follow: bool) -> Iterator[str]:
-    with (
-        open_regular_file(file) as raw,
-        TextIOWrapper(raw, "utf-8", "replace", newline="\n") as log,
-    ):
-        yield "".join(log.readlines()[-lines:])
-        while follow:
-            added = log.read()
-            if added:
-                yield added
-            else:
-                time.sleep(POLL)

@@ -1,4 +1,4 @@
-"""`talr recommend`: the run of a study to ship, why, what it gives up and how sure that is."""
+"""`talr recommend`: which run of a study to ship, why, at what cost, and how sure that is."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code: 0 if each model and dataset has a run to ship, 1 if one has none."""
+    """Exit code: 0 if there is a run to ship for each model and dataset, else 1."""
     codes: list[int] = []
     composition.run(
         "recommend", lambda composed: codes.append(print_recommendations(composed)), arguments
@@ -29,10 +29,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def print_recommendations(composed: Composed[RecommendConfig]) -> int:
-    """Print one for each model and dataset of the study; the exit code.
+    """Print a recommendation for each model and dataset of the study; returns the exit code.
 
     Raises:
-        UserError: Runs of a model and dataset cannot be compared; the others are printed before.
+        UserError: Some runs cannot be compared; the other recommendations are printed first.
     """
     config = composed.config
     runs = scored_runs(Path(config.runs_dir), config.study)
@@ -61,7 +61,7 @@ def print_recommendations(composed: Composed[RecommendConfig]) -> int:
 
     made = {title: one for title, one in groups.items() if not isinstance(one, NothingWithin)}
     content = {
-        "recommended": [as_record(*one) for one in made.items()],
+        "recommended": [to_json(*one) for one in made.items()],
         "none_within": [title for title in groups if title not in made],
         "failed": failures,
     }
@@ -71,7 +71,7 @@ def print_recommendations(composed: Composed[RecommendConfig]) -> int:
     return 1 if content["none_within"] else 0
 
 
-def as_record(title: str, found: Recommendation) -> dict[str, Any]:
+def to_json(title: str, found: Recommendation) -> dict[str, Any]:
     """The recommendation for one model and dataset, for JSON."""
     from talr_cli.statistics.pairs import point
 

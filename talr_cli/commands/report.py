@@ -1,4 +1,4 @@
-"""`talr report`: what a study found, as tables, pictures and one page with all of them."""
+"""`talr report`: the results of a study as tables, pictures and a page with all of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from talr_cli.report.tables.cells import Cells
     from talr_cli.statistics.groups import Group
 
-MOST = 24  # runs that are printed one by one
+MAX_ROWS = 24  # the most runs that are printed individually
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def report(composed: Composed[ReportConfig]) -> None:
-    """Read the results of the study's runs; write report/ beside them."""
+    """Read the results of the study's runs, and write report/ into the study's folder."""
     config = composed.config
     runs_dir = Path(config.runs_dir)
     runs = scored_runs(runs_dir, config.study)
@@ -45,8 +45,8 @@ def show_report(
     """Print the main results of scored runs, and write all of them to the study's report/.
 
     Args:
-        target: The file of `json=`.
-        claims: Whether the published claims are tested; None: if the runs ask for it.
+        target: The file for `json=`.
+        claims: Whether to test the published claims; None: if the runs' configs ask for it.
     """
     from talr_cli.report.as_json import check_target, give, rows_of
     from talr_cli.report.claims.text import as_lines
@@ -62,7 +62,7 @@ def show_report(
     with progress.work("writing the report"):
         cells, left_out = results_cells(groups), left_out_lines(groups)
         made = write_report(runs, study, study_path(runs_dir, study) / "report", tested)
-    headlines, lost = _headlines(groups), _lost(made)
+    headlines, lost = _headlines(groups), _lost_abilities(made)
 
     def show() -> None:
         for line in headlines:
@@ -91,49 +91,49 @@ def show_report(
     give("report", target, content, show)
 
 
-def _lost(made: Report) -> dict[str, Cells]:
-    """{title of a group: which abilities the run to ship has lost}, where that is known."""
+def _lost_abilities(made: Report) -> dict[str, Cells]:
+    """{title of a group: the abilities that the run to ship has lost}, where they are known."""
     from talr_cli.report.tables.abilities import of_one_cells
 
-    told = {title: of_one_cells(chosen.abilities) for title, chosen in made.shipped.items()}
-    return {title: cells for title, cells in told.items() if cells is not None}
+    lost = {title: of_one_cells(chosen.abilities) for title, chosen in made.shipped.items()}
+    return {title: cells for title, cells in lost.items() if cells is not None}
 
 
 def _headlines(groups: Sequence[Group]) -> list[str]:
-    """For each group: how methods compare at an equal domain score, and a method over its rates."""
+    """For each group, how methods compare at an equal domain score, and how rates compare."""
     from talr_cli.statistics.matched import headline, matched
     from talr_cli.statistics.rates import rates_line
 
     return [
-        f"{group.title}: {told}"
+        f"{group.title}: {text}"
         for group in groups
-        for told in (headline(matched(group)), rates_line(group))
-        if told
+        for text in (headline(matched(group)), rates_line(group))
+        if text
     ]
 
 
 def _print_runs(groups: Sequence[Group], cells: Cells, file: Path) -> None:
-    """Print all runs, or of more than MOST methods and rates; `file` has all of them."""
+    """Print all runs, or methods and rates if there are too many runs; `file` has all of them."""
     from talr_cli.report.tables.methods import fewer_cells
     from talr_cli.report.tables.screen import print_cells
 
-    if len(cells.rows) <= MOST:
+    if len(cells.rows) <= MAX_ROWS:
         print_cells(cells)
         return
-    fewer, said = fewer_cells(groups, MOST)
+    fewer, note = fewer_cells(groups, MAX_ROWS)
     print_cells(fewer)
-    said = f"; {said}" if said else ""
-    print(fold_line(f"seeds averaged{said}; all {len(cells.rows)} runs: {file}"))
+    note = f"; {note}" if note else ""
+    print(fold_line(f"seeds averaged{note}; all {len(cells.rows)} runs: {file}"))
 
 
 def _print_lost(title: str, chosen: Shipping, of_one: Cells) -> None:
-    """Print which abilities the run to ship has lost."""
+    """Print the abilities that the run to ship has lost."""
     from talr_cli.report.recommend import NothingWithin
     from talr_cli.report.tables.screen import print_cells
 
     nearest = isinstance(chosen.found, NothingWithin)
-    what = "the nearest to one to ship" if nearest else "the run to ship"
-    said = f"{title}, {chosen.run[0].name} ({what}) against the base model"
+    role = "the nearest to one to ship" if nearest else "the run to ship"
+    run = f"{title}, {chosen.run[0].name} ({role}) against the base model"
     print()
-    print(fold_line(printable(f"which abilities were lost: {said}")))
+    print(fold_line(printable(f"which abilities were lost: {run}")))
     print_cells(of_one)

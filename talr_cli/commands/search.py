@@ -1,4 +1,4 @@
-"""`talr search`: try values of a space, each trial a run of the study, and name the best."""
+"""`talr search`: search a space for the best values; each trial is a run of the study."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code: 0 if a trial keeps within the bound, 1 if none does.
+    """Exit code: 0 if a trial stays within the bound on the general loss, else 1.
 
     Raises:
-        KeyboardInterrupt: It was stopped before its end.
+        KeyboardInterrupt: The user stopped it.
     """
     typed = composition.of_grid("search", SearchConfig, arguments)
     if typed is None:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         from talr_cli.sweep.search import Search
 
         search = Search(space, fixed, config_dir, options, lambda device: Local(1, device))
-    promise = "stopping: the run finishes its step; the trial is gone on with"
+    promise = "stopping: the run finishes its step; the next search resumes the trial"
     with stop_requests(promise) as stop, progress.work("talr search"):
         journal = search.run(stop)
     return _show(journal.study, journal.folder.parent, options)
@@ -53,24 +53,24 @@ def _show(study: Study, folder: Path, options: SearchConfig) -> int:
 
     trials = study.get_trials(deepcopy=False)
     counts = {
-        word: sum(one.state == state for one in trials)
-        for word, state in (
+        name: sum(one.state == state for one in trials)
+        for name, state in (
             ("done", TrialState.COMPLETE),
             ("ended early", TrialState.PRUNED),
             ("failed", TrialState.FAIL),
             ("made by other processes", TrialState.RUNNING),
         )
     }
-    print("search: " + ", ".join(f"{count} {word}" for word, count in counts.items() if count))
+    print("search: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count))
     try:
         best = study.best_trial
     except ValueError:
         best = None
     if best is None or best.constraints.get(BOUND, 1.0) > 0:
-        print(f"best: none loses at most {options.max_general_loss:g} of the general score")
+        print(f"best: no trial loses at most {options.max_general_loss:g} of the general score")
         return 1
-    typed = best.user_attrs[OVERRIDES]
-    print(printable(f"best: trial {best.number + 1}, domain {best.value:.3f}: {typed}"))
+    values = best.user_attrs[OVERRIDES]
+    print(printable(f"best: trial {best.number + 1}, domain {best.value:.3f}: {values}"))
     print(printable(f"run directory: {best.user_attrs[RUN]}"))
     print(f"next: {study_command('recommend', folder.parent, folder.name)}")
     return 0

@@ -1,4 +1,4 @@
-"""`talr show RUN`: how a run was made, what it scored, some of its answers, its files."""
+"""`talr show RUN`: how a run was made, its scores, some of its answers, its files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from talr_cli.report.tables.listing import Listed
     from talr_cli.statistics.groups import Group
 
-LONGEST = 300  # characters of a prompt or an answer that are shown
+MAX_CHARS = 300  # of a prompt or an answer
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -31,11 +31,11 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def show(composed: Composed[ShowConfig]) -> None:
-    """Print what is known of a run, in whatever state it is."""
+    """Print what is known about a run, whatever its state."""
     config = composed.config
     if config.run is None:
-        names = study_command("list", config.runs_dir, config.study)
-        raise UserError(f"a run is needed: talr show RUN; `{names}` names them")
+        list_command = study_command("list", config.runs_dir, config.study)
+        raise UserError(f"a run is needed: talr show RUN; `{list_command}` lists them")
     from talr_cli.report.as_json import check_target, give, rows_of
     from talr_cli.report.tables.listing import list_cells, listed
 
@@ -46,7 +46,7 @@ def show(composed: Composed[ShowConfig]) -> None:
     content = {
         "run": rows_of(list_cells([one]))[0],
         "made_by": _command(found),
-        "values": {key: {"value": now, "default": usual} for key, (now, usual) in values.items()},
+        "values": {key: {"value": one, "default": usual} for key, (one, usual) in values.items()},
         "results": one.results,
         "samples": answers,
         "files": one.parts,
@@ -61,7 +61,7 @@ def _values(found: FoundRun) -> dict[str, tuple[Any, Any]]:
 
 
 def _command(found: FoundRun) -> str | None:
-    """The command that makes or finds the run again; None if that was not kept."""
+    """The command that makes or finds the run; None if it was not kept."""
     run = found.directory
     return command_of_run(run) if run.overrides.exists() and run.config.exists() else None
 
@@ -100,7 +100,7 @@ def _print(
 
 
 def _beside_base(one: Listed) -> list[Group]:
-    """The run and the base model that it can be compared with."""
+    """The run, with the base model that it can be compared with."""
     from dataclasses import replace
 
     from talr_cli.statistics.groups import comparable
@@ -124,10 +124,10 @@ def _answer_lines(answers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         messages = answer.get("messages") or [{}]
         verdict = f"{answer.get('correct')}, read as {answer.get('parsed')}"
         yield f"  {printable(str(answer.get('id')))}: {printable(verdict)}"
-        yield f"    prompt  {_short(messages[-1].get('content'))}"
-        yield f"    answer  {_short(answer.get('output'))}"
+        yield f"    prompt  {_shorten(messages[-1].get('content'))}"
+        yield f"    answer  {_shorten(answer.get('output'))}"
 
 
-def _short(text: Any) -> str:
+def _shorten(text: Any) -> str:
     line = printable(" ".join(str(text).split()))
-    return line if len(line) <= LONGEST else f"… {line[-LONGEST:]}"
+    return line if len(line) <= MAX_CHARS else f"… {line[-MAX_CHARS:]}"

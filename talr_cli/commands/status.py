@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def status(composed: Composed[StatusConfig]) -> None:
-    """Print one line for each run, how many are in each state, and what to do next."""
+    """Print a line for each run, the number of runs in each state, and what to do next."""
     config = composed.config
     from talr_cli.report.as_json import check_target, give
 
@@ -45,7 +45,7 @@ def _print(found: Overview, report: str) -> None:
     for note in found.notes:
         print(f"note: {printable(note)}")
     if counts["stopped"] or counts["never started"]:
-        print("the same `talr sweep` again submits what is left")
+        print("next: repeat `talr sweep` to submit the rest")
     elif counts.keys() == {"done"}:
         print(f"next: {report}")
 

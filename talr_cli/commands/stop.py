@@ -20,34 +20,34 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def stop(composed: Composed[StopConfig]) -> None:
-    """Cancel waiting jobs first, so that none starts in the place of one that ends."""
+    """Cancel waiting jobs first, so that none starts when a running one ends."""
     config = composed.config
     folder = study_path(Path(config.runs_dir), config.study)
     if not folder.is_dir():
-        names = study_command("list", config.runs_dir, None)
-        raise UserError(f"no study {folder}: `{names}` names those that are here")
+        list_command = study_command("list", config.runs_dir, None)
+        raise UserError(f"there is no study {folder}: `{list_command}` lists the studies")
     jobs = [job for job in queued_jobs(folder).values() if not job.has_ended]
     waiting = [job.number for job in jobs if job.is_waiting]
     running = [job.number for job in jobs if not job.is_waiting and not job.is_ending]
-    refusals: list[UserError] = []
+    errors: list[UserError] = []
 
-    def tell(how: Callable[[Sequence[str]], None], numbers: Sequence[str]) -> None:
+    def attempt(action: Callable[[Sequence[str]], None], numbers: Sequence[str]) -> None:
         try:
-            how(numbers)
-        except UserError as error:  # somebody else's job does not keep the others
-            refusals.append(error)
+            action(numbers)
+        except UserError as error:  # go on with the others, as one may be another user's job
+            errors.append(error)
 
-    # One that ends may be on its way back into the queue: that is what is cancelled.
-    tell(slurm.cancel, [*waiting, *(job.number for job in jobs if job.is_ending)])
-    tell(slurm.cancel if config.now else slurm.request_stop, running)
-    # And one whose time was over before it was asked to end is back there.
-    now = [job for job in queued_jobs(folder).values() if job.number in running]
-    tell(slurm.cancel, [job.number for job in now if job.is_waiting or job.is_ending])
-    if refusals:
-        raise refusals[0]
-    print(f"{len(waiting)} waiting jobs are out of the queue")
-    how = "ended" if config.now else "asked to end: they write a checkpoint first"
-    print(f"{len(running)} running jobs are {how}")
+    # An ending job may be about to be queued again, so it is cancelled, too.
+    attempt(slurm.cancel, [*waiting, *(job.number for job in jobs if job.is_ending)])
+    attempt(slurm.cancel if config.now else slurm.request_stop, running)
+    # A job whose time ran out before it was asked to stop is now queued again.
+    left = [job for job in queued_jobs(folder).values() if job.number in running]
+    attempt(slurm.cancel, [job.number for job in left if job.is_waiting or job.is_ending])
+    if errors:
+        raise errors[0]
+    print(f"{len(waiting)} waiting jobs were removed from the queue")
+    action = "cancelled" if config.now else "asked to stop: they write a checkpoint first"
+    print(f"{len(running)} running jobs were {action}")
     if jobs:
         status = study_command("status", config.runs_dir, config.study)
-        print(f"see {status}; the same `talr sweep` again goes on")
+        print(f"see {status}; repeat `talr sweep` to go on")

@@ -1,4 +1,4 @@
-"""`talr sweep`: the runs of a grid, each in a process of its own, then the study's report."""
+"""`talr sweep`: run a grid, each run in its own process, then report the study."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ _FLAGS = ("-m", "--multirun", "--dry-run")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code: 0 if every run is done, or in SLURM's queue; 1 if one is not.
+    """Exit code: 0 if every run is done or in SLURM's queue, else 1.
 
     Raises:
-        KeyboardInterrupt: It was stopped before its end.
+        KeyboardInterrupt: The user stopped it.
     """
     dry_run = "--dry-run" in arguments
     arguments = [one for one in arguments if one not in _FLAGS]
-    given = composition.of_grid("sweep", SweepConfig, arguments)
-    if given is None:
+    typed = composition.of_grid("sweep", SweepConfig, arguments)
+    if typed is None:
         return 0
-    options, config_dir = given.options, given.config_dir
-    of_launcher = [one for one in given.of_runs if one.lstrip("+~").startswith("hydra.launcher.")]
-    _check_options(options, given.own, of_launcher)
+    options, config_dir = typed.options, typed.config_dir
+    of_launcher = [one for one in typed.of_runs if one.lstrip("+~").startswith("hydra.launcher.")]
+    _check_options(options, typed.own, of_launcher)
     if options.quiet:
         progress.be_quiet()
     with progress.work("planning"):
-        grid = expand_grid([one for one in given.of_runs if one not in of_launcher], config_dir)
+        grid = expand_grid([one for one in typed.of_runs if one not in of_launcher], config_dir)
         models = find_models(grid, fetch=not dry_run)
         plan = make_plan(grid, models, config_dir, options)
-        if any(now != "done" for now in plan.states):
-            stops, doubts = find_obstacles(grid, models, options.launcher)
-            plan = replace(plan, missing=[*plan.missing, *stops], notes=[*plan.notes, *doubts])
+        if any(state != "done" for state in plan.states):
+            certain, possible = find_obstacles(grid, models, options.launcher)
+            plan = replace(plan, missing=[*plan.missing, *certain], notes=[*plan.notes, *possible])
     if options.detach:
         return _detach(plan, options, dry_run)
     launcher = _launcher(plan, grid, options, of_launcher, config_dir)
@@ -85,7 +85,7 @@ def _launcher(
     """The launcher of the jobs.
 
     Raises:
-        UserError: The plan or the launcher lacks something.
+        UserError: Something is missing, so that no job could run.
     """
     launcher: Launcher
     missing = list(plan.missing)
@@ -94,7 +94,7 @@ def _launcher(
     else:
         study = study_path(Path(grid[0].config.runs_dir), grid[0].config.study)
         launcher = HydraLauncher(options.launcher, of_launcher, study, config_dir)
-        if any(now != "done" for now in plan.states):
+        if any(state != "done" for state in plan.states):
             missing += filter(None, [launcher.refusal()])
     if missing:
         raise UserError("; ".join(missing))
@@ -102,25 +102,25 @@ def _launcher(
 
 
 def _report(grid: Sequence[Point]) -> list[str]:
-    """Report each study of the grid that has scores; the next command for each."""
+    """Report each study of the grid that has scores; returns the next command for each."""
     commands = []
     studies = dict.fromkeys((one.config.runs_dir, one.config.study) for one in grid)
     for runs_dir, name in studies:
         runs = load_runs(Path(runs_dir), name)
         if runs:
-            asked = any(one.config.claims for one in grid if one.config.study == name)
-            show_report(Path(runs_dir), name, runs, claims=asked or None)
+            claims = any(one.config.claims for one in grid if one.config.study == name)
+            show_report(Path(runs_dir), name, runs, claims=claims or None)
             commands.append(study_command("recommend", runs_dir, name))
     return commands
 
 
 def _check_options(options: SweepConfig, own: Sequence[str], of_launcher: Sequence[str]) -> None:
-    """Refuse options of another launcher than the chosen one."""
+    """Raise UserError if there are options for another launcher than the chosen one."""
     of_slurm = [one for one in own if one.startswith("slurm.")]
     if of_launcher and options.launcher == "local":
         raise UserError(
-            f"{of_launcher[0]} is for launcher=slurm, submitit or ray: launcher=local, which "
-            "starts the jobs here, has no such options"
+            f"{of_launcher[0]} is for launcher=slurm, submitit or ray: launcher=local, which runs "
+            "the jobs on this machine, has no such options"
         )
     if of_launcher and options.detach:
         raise UserError(
@@ -129,19 +129,19 @@ def _check_options(options: SweepConfig, own: Sequence[str], of_launcher: Sequen
         )
     if of_slurm and not options.detach:
         raise UserError(
-            f"{of_slurm[0]} is for launcher=slurm detach=true: a sweep that waits for its jobs has "
-            "hydra.launcher.KEY=VALUE"
+            f"{of_slurm[0]} is for launcher=slurm detach=true: for a sweep that waits for its jobs "
+            "type hydra.launcher.KEY=VALUE"
         )
 
 
 def _detach(plan: Plan, options: SweepConfig, dry_run: bool) -> int:
-    """Submit what is left to do and return; with `dry_run` show the script of the first job."""
-    left = [job for job, now in zip(plan.jobs, plan.states, strict=True) if now != "done"]
+    """Submit the unfinished jobs; with `dry_run` only show the script of the first one."""
+    left = [job for job, state in zip(plan.jobs, plan.states, strict=True) if state != "done"]
     missing = list(plan.missing)
     if left:
         text = batch_script(left[0], options.slurm)
-        refused = slurm.refusal(text, options.slurm.partition, options.slurm.minutes)
-        missing += [] if refused is None else [refused]
+        reason = slurm.refusal(text, options.slurm.partition, options.slurm.minutes)
+        missing += [] if reason is None else [reason]
     if missing:
         raise UserError("; ".join(missing))
     show_plan(plan)

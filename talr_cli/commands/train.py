@@ -1,4 +1,4 @@
-"""`talr train`: one run, from config to results; more with points along it or with a merge."""
+"""`talr train`: a run, from config to results; several with points along it or with a merge."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from talr_cli.sweep.grid import base_command
 
 log = logging.getLogger(__name__)
 
-_ROWS = "the rows that they read, or their order (sort what comes from a set, draw by a seed)"
+_ROWS = "their rows or the order of these (sort what comes from a set, shuffle with a seed)"
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -29,64 +29,64 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def train(composed: Composed[TrainConfig]) -> None:
-    """Train one run, or go on with it, or find it done; evaluate it unless `eval=false`."""
-    made = trained(composed)
-    if made:
-        show(made, lambda: base_command(composed.overrides, composed.config_dir))
+    """Train a run, resume it or find it done; evaluate it unless `eval=false`."""
+    directories = make_runs(composed)
+    if directories:
+        show(directories, lambda: base_command(composed.overrides, composed.config_dir))
 
 
-def trained(composed: Composed[TrainConfig]) -> list[RunDirectory]:
-    """The directories of the runs that the config stands for, made or found.
+def make_runs(composed: Composed[TrainConfig]) -> list[RunDirectory]:
+    """Make the runs of the config, or find them done; returns their directories.
 
-    Empty in the ranks behind the first one, and where other processes were started as ranks.
+    Empty on all ranks but the first, and if other processes were started as ranks.
     """
-    made: list[RunDirectory] = []
-    wanted, trainer = composed.config, composed.config.trainer
-    missing = ranks.missing_ranks(wanted.distributed, wanted.device)
+    directories: list[RunDirectory] = []
+    config, trainer = composed.config, composed.config.trainer
+    missing = ranks.missing_ranks(config.distributed, config.device)
     if missing:
-        # refuses a batch that cannot be cut up
+        # refuses a batch that cannot be divided
         ranks.per_rank(trainer.batch_size, trainer.rows_at_once, missing)
         ranks.start_ranks("train", composed.arguments, missing)
-        return made
-    ranks.connect(wanted.device)
-    with ranks.ended_by_main(), progress.work("talr train"):
-        warn_of_unused(wanted)
-        tuned = points_along(without_merge(wanted) if is_merged(wanted) else wanted)
+        return directories
+    ranks.connect(config.device)
+    with ranks.exit_with_main(), progress.work("talr train"):
+        warn_of_unused(config)
+        tuned = points_along(without_merge(config) if is_merged(config) else config)
         with ranks.one_per_node_first():
             run = prepare(tuned[-1], composed.arguments)
-        ranks.require_agreement(run.identity, "what is to be trained")
+        ranks.require_agreement(run.identity, "what they train")
         if ranks.world_size() > 1:
             rows = chain(run.rows, run.general, run.validation)
             ranks.require_agreement(digest(rows), _ROWS)
-        runs = [*(prepare_variant(run, config) for config in tuned[:-1]), run]
+        runs = [*(prepare_variant(run, point) for point in tuned[:-1]), run]
         if ranks.is_main():
-            made = _run(runs, points_along(wanted))
+            directories = _finish_runs(runs, points_along(config))
         else:
             follow_training(runs)
     ranks.disconnect()
-    return made
+    return directories
 
 
-def _run(runs: Sequence[Run], wanted: Sequence[TrainConfig]) -> list[RunDirectory]:
-    """Finish the runs along a training, and the averages that are wanted of each."""
+def _finish_runs(runs: Sequence[Run], configs: Sequence[TrainConfig]) -> list[RunDirectory]:
+    """Finish the runs along a training, and the averages of each that its config asks for."""
     to_train = [one for one in runs if lacks_weights(one.config, one.directory)]
     if to_train:
         if runs[-1] not in to_train:
             log.info(
-                "weights along the way were not kept: training again up to %g of the steps",
+                "weights along the training were not kept: training again up to %g of the steps",
                 to_train[-1].config.at,
             )
         run_to_end(to_train[-1], make_by_training(to_train[:-1]), to_train[:-1])
-    made = []
-    for run, config in zip(runs, wanted, strict=True):
+    directories = []
+    for run, config in zip(runs, configs, strict=True):
         if any(run is one for one in to_train) and is_done(run.config, run.directory):
             tuned = run.directory  # made just now
         else:
             tuned = run_to_end(run, make_by_training())
         if config.merge is None or not is_merged(config):
-            made.append(tuned)
+            directories.append(tuned)
             continue
         for alpha in config.merge.alphas:
             averaged = prepare_variant(run, with_alpha(config, alpha))
-            made.append(run_to_end(averaged, make_by_averaging(tuned, alpha)))
-    return made
+            directories.append(run_to_end(averaged, make_by_averaging(tuned, alpha)))
+    return directories

@@ -44,13 +44,13 @@ class OwnRun:
     """A run whose model is scored as the run itself was.
 
     Attributes:
-        made: What the model is.
-        runs_dir: The folder that its study lies in.
-        model: What the run's results call its base.
+        info: Which model it is.
+        runs_dir: The folder of its study.
+        model: The name of its base model in the run's results.
     """
 
     directory: RunDirectory
-    made: ModelInfo
+    info: ModelInfo
     runs_dir: Path
     study: str
     model: str
@@ -93,17 +93,17 @@ def score_checkpoint(
     if run is not None:
         model = replace(config.model, name=run.model)
         config = replace(config, runs_dir=str(run.runs_dir), study=run.study, model=model)
-    directory, made = _choose_directory(config, identity(config, fingerprint), run)
+    directory, info = _choose_directory(config, identity(config, fingerprint), run)
     is_own = run is None or directory is not run.directory
     if _has_scores(config, directory, base):
         return directory
     if not is_own:
-        record.warn_of_replaced(config, directory)
+        record.warn_of_replaced(config, directory, directory.read_results())
     elif not record.is_based_on(base, directory):
-        log.warning("the scores in %s, beside another base, are replaced", directory.path)
+        log.warning("the scores in %s, of another base model, are replaced", directory.path)
     from talr_cli.evaluation.general.tasks import load_tasks
 
-    # Before anything is written: what the suite and the tokenizer lack.
+    # Find out what the suite or the tokenizer lacks before anything is written.
     tasks, renderer = load_tasks(config.suite), load_renderer(source, config.model)
     check_prompts(settings, renderer, tests, config.domain)
     suite = config.suite
@@ -112,7 +112,7 @@ def score_checkpoint(
     scoring = partial(
         score,
         config,
-        made,
+        info,
         directory,
         source=source,
         base=base,
@@ -126,10 +126,10 @@ def score_checkpoint(
         if not _has_scores(config, directory, base):  # by another process, meanwhile
             log.info("checkpoint: %s", source.origin)
             if is_own:
-                directory.prepare(plain(config), overrides, made.identity)
+                directory.prepare(plain(config), overrides, info.identity)
             results = _score_or_record_failure(scoring, directory, is_own)
             answers = read_samples(directory.samples, "domain")
-            start_tracker(config, directory, made.identity).finish(results, samples=answers)
+            start_tracker(config, directory, info.identity).finish(results, samples=answers)
     return directory
 
 
@@ -152,19 +152,20 @@ def _choose_directory(
     """(the directory of the scores, which model they are of)."""
     name = checkpoint_name(config.ckpt)
     if run is None or config.apart:
-        directory, made = own_directory(config, own_id, name), ModelInfo(own_id, name)
+        directory, info = own_directory(config, own_id, name), ModelInfo(own_id, name)
     else:
-        directory, made = run.directory, run.made
-    if record.would_replace_fuller(config, directory):
+        directory, info = run.directory, run.info
+    if record.covers_more(directory.read_results(), config):
         log.info("the scores in %s are of more items and stay as they are", directory.path)
         name = f"{name}-limit{config.suite.limit or config.domain.limit}"
-        directory, made = own_directory(config, own_id, name), ModelInfo(own_id, name)
-    return directory, made
+        directory, info = own_directory(config, own_id, name), ModelInfo(own_id, name)
+    return directory, info
 
 
 def _has_scores(config: EvalConfig, directory: RunDirectory, base: ModelSource) -> bool:
-    """Whether the wanted scores exist already, which is then logged."""
-    found = record.is_scored(config, directory) and record.is_based_on(base, directory)
+    """Whether the scores exist already, which is then logged."""
+    found = record.is_scored(config, directory.read_results())
+    found = found and record.is_based_on(base, directory)
     if found:
         log.info("found these scores: %s", directory.results)
     return found
@@ -196,7 +197,7 @@ def _has_base(
 
 
 def follow_scoring(config: EvalConfig) -> None:
-    """On the other ranks: answer their share of what rank 0 orders."""
+    """On the other ranks: generate their share of the answers that rank 0 orders."""
     from talr_cli.evaluation.data_parallel import Follower
     from talr_cli.evaluation.evaluate import load_to_score
 
@@ -220,20 +221,20 @@ def own_directory(config: EvalConfig, own_id: str, name: str) -> RunDirectory:
 
 
 def own_run(run: RunDirectory, stored: Mapping[str, Any], runs_dir: str) -> OwnRun:
-    """Which model a run's is, by its config, and its study, by where the run's directory is.
+    """The `OwnRun` of a run: its model by the config, its study by the location of the directory.
 
     Args:
-        runs_dir: The directory of its study, if the run's directory is in none.
+        runs_dir: The folder of the study, if the directory is not in one.
     """
     run_id = run.read_identity()
     assert run_id is not None  # its config has been read
-    made = ModelInfo(run_id, *(stored[key] for key in ("method", "lr", "seed")))
+    info = ModelInfo(run_id, *(stored[key] for key in ("method", "lr", "seed")))
     folder, study = study_location(run) or (Path(runs_dir), stored["study"])
-    return OwnRun(run, made, folder, study, stored["model"]["name"])
+    return OwnRun(run, info, folder, study, stored["model"]["name"])
 
 
 def checkpoint_name(ckpt: str | None) -> str:
-    """The name in tables of a model that is scored outside of its run: `base`, or by its path."""
+    """The name in tables of a model without a run of its own: `base`, or from its path."""
     if ckpt is None:
         return "base"
     run = find_run(ckpt)

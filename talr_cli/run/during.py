@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 from talr_cli import ranks
 from talr_cli.interruption import Stop, interrupt
@@ -21,7 +22,7 @@ from talr_cli.tracking.base import Tracker
 
 log = logging.getLogger(__name__)
 
-_LOOK = 0.5  # seconds between looks at whether a stop was requested
+_POLL = 0.5  # seconds between checks for a requested stop
 
 
 def score_in_own_process(point: Run, stop: Stop) -> None:
@@ -30,15 +31,15 @@ def score_in_own_process(point: Run, stop: Stop) -> None:
         log.info("score_during: with several processes points are scored after the training")
         return
     device_memory.release_memory()  # for the other process
-    told = point.directory.path / "eval.log"
+    log_file = point.directory.path / "eval.log"
     # Spawned, as forking a process that uses a GPU or threads is not safe.
     process = multiprocessing.get_context("spawn").Process(
-        target=_score, args=(replace(point, rows=[], general=[], validation=[]), str(told))
+        target=_score, args=(replace(point, rows=[], general=[], validation=[]), log_file)
     )
     try:
         process.start()
         while process.is_alive() and not stop.requested:
-            process.join(_LOOK)
+            process.join(_POLL)
     except Exception as error:  # pickling an object of the user's own may raise anything
         log.warning("not scored during the training, but after it: %s", error)
         return
@@ -50,7 +51,7 @@ def score_in_own_process(point: Run, stop: Stop) -> None:
         return
     results = point.directory.read_results()
     if process.exitcode != 0 or results is None:
-        log.warning("not scored during the training, but after it; why: %s", told)
+        log.warning("not scored during the training, but after it; why: %s", log_file)
         return
     scores = [
         f"{part} {results[part]['score']:.3f}" for part in ("domain", "general") if results[part]
@@ -58,13 +59,13 @@ def score_in_own_process(point: Run, stop: Stop) -> None:
     log.info("scored at %g of the steps: %s", point.config.at, ", ".join(scores))
 
 
-def _score(point: Run, told: str) -> None:
-    """What the process runs: scores the point, with all output in the file `told`."""
+def _score(point: Run, log_file: Path) -> None:
+    """Runs in the process: scores the point, with all output in `log_file`."""
     from talr_cli.run.execute import run_to_end
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the training process decides
     signal.signal(signal.SIGTERM, interrupt)
-    file = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    file = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(file, stream.fileno())
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -74,4 +75,4 @@ def _score(point: Run, told: str) -> None:
 
 def refuse_to_make(run: Run, tracker: Tracker) -> None:
     """A `MakeModel` for runs that have their weights; called only if these have disappeared."""
-    raise RuntimeError(f"{run.directory.model} has gone")
+    raise RuntimeError(f"{run.directory.model} has disappeared")

@@ -30,6 +30,7 @@ from talr_cli.runs.samples import read_samples
 from talr_cli.runs.study import load_results
 from talr_cli.runs.to_type import score_command
 from talr_cli.statistics.groups import Group, comparable
+from talr_cli.statistics.pairs import Results
 
 if TYPE_CHECKING:
     from talr_cli.evaluation.general.tasks import Tasks
@@ -51,24 +52,25 @@ def run_to_end(run: Run, make_model: MakeModel, points: Sequence[Run] = ()) -> R
         UserError: Data or memory is missing, the run diverged, or it has scores of more items.
     """
     config, directory = run.config, run.directory
-    # Before anything is written, check the suite's data and the memory.
+    # Check the suite's data and the memory before anything is written.
     done = is_done(config, directory)
-    tasks = None if done else _tasks(config)
+    tasks = None if done else _load_tasks(config)
     if not done and not is_merged(config) and not _is_trained(directory):
         check_fits(run)
     with directory.lock(), progress.in_folder(directory.path):
         if is_done(config, directory):
             log.info("found this run done: %s", directory.path)
             return directory
-        if config.eval and record.would_replace_fuller(config, directory):
-            raise UserError(
-                f"{directory.path} is scored on more items, and that stays: leave limit out; "
-                f"a quick look is `{score_command(directory.path)} limit=N`"
-            )
         if config.eval:
-            _check_domain_stays(run)
-            record.warn_of_replaced(config, directory)
-        tasks = tasks or _tasks(config)  # if the run was done before, but is not any more
+            results = directory.read_results()
+            if record.covers_more(results, config):
+                raise UserError(
+                    f"{directory.path} is scored on more items, and that stays: leave limit out; "
+                    f"a quick look is `{score_command(directory.path)} limit=N`"
+                )
+            _check_domain_stays(run, results)
+            record.warn_of_replaced(config, directory, results)
+        tasks = tasks or _load_tasks(config)  # if the run was done before, but is not any more
         directory.prepare(plain(config), run.overrides, run.identity)
         try:
             _make_and_evaluate(run, make_model, tasks, points)
@@ -85,11 +87,10 @@ def run_to_end(run: Run, make_model: MakeModel, points: Sequence[Run] = ()) -> R
     return directory
 
 
-def _check_domain_stays(run: Run) -> None:
-    """Refuse to score a run without the domain's rows where it was scored on them."""
-    scored = run.directory.read_results()
-    is_left = run.splits.scorer is not None and record.domain_rows(run.config.domain, run.splits)
-    if scored is not None and scored["domain"] is not None and not is_left:
+def _check_domain_stays(run: Run, results: Results | None) -> None:
+    """Raise UserError if the run has a domain score and would not be scored on the domain again."""
+    can_score = run.splits.scorer is not None and record.domain_rows(run.config.domain, run.splits)
+    if results is not None and results["domain"] is not None and not can_score:
         raise UserError(
             f"{run.directory.path} has a domain score, and there are no test rows or no scorer "
             f"now: type them as before, or delete {run.directory.results} to go on without"
@@ -101,7 +102,7 @@ def is_done(config: TrainConfig, directory: RunDirectory) -> bool:
     state = directory.read_status().state
     if not config.eval:
         return state in ("trained", "evaluated") and directory.model.exists()
-    return state == "evaluated" and record.is_scored(config, directory)
+    return state == "evaluated" and record.is_scored(config, directory.read_results())
 
 
 def lacks_weights(config: TrainConfig, directory: RunDirectory) -> bool:
@@ -116,7 +117,7 @@ def _is_trained(directory: RunDirectory) -> bool:
     return directory.model.exists() and directory.read_training() is not None
 
 
-def _tasks(config: TrainConfig) -> Tasks | None:
+def _load_tasks(config: TrainConfig) -> Tasks | None:
     """The suite's tasks, loaded before the training to find out what they lack."""
     if not config.eval:
         return None
@@ -136,7 +137,7 @@ def _make_and_evaluate(
     if not is_trained:
         directory.drop_metrics_after(step)
     tracker = start_tracker(config, directory, run.identity)
-    results, picture, changed = None, None, {}
+    results, picture, changes = None, None, {}
     try:
         if is_trained:
             log.info("training: done before, evaluating")
@@ -162,12 +163,12 @@ def _make_and_evaluate(
             )
             if points:
                 tracker.log_point(results)
-            own = _groups_of(config, run.identity[:8])
-            picture = _plot_tradeoff(config, own)
-            changed = score_changes(own[0].base if own else None, results)
+            groups = _groups_with(config, run.identity[:8])
+            picture = _plot_tradeoff(config, groups)
+            changes = score_changes(groups[0].base if groups else None, results)
     finally:
         answers = [] if results is None else read_samples(directory.samples, "domain")
-        tracker.finish(results, picture, changed, answers)
+        tracker.finish(results, picture, changes, answers)
 
 
 def _score_point(point: Run, tracker: Tracker) -> None:
@@ -181,17 +182,17 @@ def _score_point(point: Run, tracker: Tracker) -> None:
         tracker.log_point(results)
 
 
-def _groups_of(config: TrainConfig, run_id: str) -> list[Group]:
+def _groups_with(config: TrainConfig, run_id: str) -> list[Group]:
     """The study's groups of comparable runs that include this run."""
     groups = comparable(load_results(Path(config.runs_dir), config.study))
     return [group for group in groups if any(one["run"]["id"] == run_id for one in group.runs)]
 
 
-def _plot_tradeoff(config: TrainConfig, own: Sequence[Group]) -> Path | None:
-    """Plot the trade-off of a run and its group; the PNG file, or None if there is none."""
+def _plot_tradeoff(config: TrainConfig, groups: Sequence[Group]) -> Path | None:
+    """Plot the trade-off of a run's groups; returns the PNG file, or None if there is none."""
     from talr_cli.report.figures.tradeoff import plot_tradeoff
 
     folder = study_path(Path(config.runs_dir), config.study) / "report"
     make_folder(folder)
-    pictures = plot_tradeoff(own, folder)
+    pictures = plot_tradeoff(groups, folder)
     return next((picture for picture in pictures if picture.suffix == ".png"), None)

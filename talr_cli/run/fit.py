@@ -46,10 +46,10 @@ def _memory_for_state(device: str) -> float:
     return device_memory.machine_memory()
 
 
-def _check_state(run: Run, shape: Shape, there: float) -> None:
+def _check_state(run: Run, shape: Shape, available: float) -> None:
     where = "of the GPU are free" if run.device == "cuda" else "is what this machine has"
     how = _arithmetic(run, half=True)
-    planner.check_minimum(run.config.model.name, shape, run.method, how, there, where)
+    planner.check_minimum(run.config.model.name, shape, run.method, how, available, where)
 
 
 def plan_batches(run: Run, half: bool) -> TrainerConfig:
@@ -68,13 +68,13 @@ def plan_batches(run: Run, half: bool) -> TrainerConfig:
     trainer = _single_rows_if_needed(run)
     shape = shape_of(run.source)
     if shape is None:
-        log.info("memory: not known for this kind of model; batches are not cut up")
+        log.info("memory: unknown for this kind of model, so batches are not divided")
         return replace(trainer, gradient_checkpointing=trainer.gradient_checkpointing is True)
     if ranks.world_size() > 1:  # only the first rank was checked before
         _check_state(run, shape, min(ranks.gather([_memory_for_state(run.device)])))
     how = _arithmetic(run, half)
     free = min(ranks.gather([device_memory.free_memory(how.device)]))
-    plan = _plan(run, shape, how, _with_choices_of_checkpoint(run, trainer), free)
+    plan = _plan(run, shape, how, _with_checkpoint_choices(run, trainer), free)
     if not plan.fits:  # the run may have begun on another machine
         plan = _plan(run, shape, how, trainer, free)
     log.info("%s", plan.line(max(1, trainer.batch_size // how.ranks)))
@@ -148,7 +148,7 @@ def _replay_lengths(run: Run) -> tuple[list[list[int]], list[int]]:
     )
 
 
-def _with_choices_of_checkpoint(run: Run, trainer: TrainerConfig) -> TrainerConfig:
+def _with_checkpoint_choices(run: Run, trainer: TrainerConfig) -> TrainerConfig:
     """The trainer's config with the choices of the newest checkpoint instead of `auto`."""
     from talr_cli.training.trainer import STATE
 
@@ -165,16 +165,13 @@ def _with_choices_of_checkpoint(run: Run, trainer: TrainerConfig) -> TrainerConf
 
 
 def _arithmetic(run: Run, half: bool) -> Arithmetic:
-    sharded = ranks.is_sharded(run.config.distributed)
-    eager = run.config.model.attention == "eager"
-    optimizer = run.config.optimizer
-    device = "cuda" if run.device == "cuda" else "cpu"  # an Apple GPU has the CPU's memory
+    config = run.config
     return Arithmetic(
-        device,
+        "cuda" if run.device == "cuda" else "cpu",  # an Apple GPU shares the CPU's memory
         half,
-        optimizer,
+        config.optimizer,
         ranks.world_size(),
-        sharded,
-        eager,
-        run.config.trainer.deterministic,
+        ranks.is_sharded(config.distributed),
+        config.model.attention == "eager",
+        config.trainer.deterministic,
     )

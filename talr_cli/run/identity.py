@@ -26,7 +26,7 @@ def identity(config: TrainConfig | EvalConfig, model_fingerprint: str) -> str:
         content["dataset"] = scored_data(config.dataset)
     if isinstance(config, TrainConfig) and config.objective.depends_on_micro_batch:
         rows, all_rows = config.trainer.rows_at_once, config.trainer.batch_size
-        if rows not in (None, all_rows):  # untyped, batches are not cut up under such an objective
+        if rows not in (None, all_rows):  # by default, such an objective gets undivided batches
             content["trainer"]["micro_batch_size"] = rows
     files: dict[str, Path] = {}
     if isinstance(config, TrainConfig) and isinstance(config.replay, SelfReplay):

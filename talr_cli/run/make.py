@@ -30,7 +30,7 @@ from talr_cli.run.during import score_in_own_process
 from talr_cli.run.fit import plan_batches
 from talr_cli.run.identity import data_identity, setting_identity
 from talr_cli.run.own_rows import with_own_rows
-from talr_cli.run.prepare import Run, place_run
+from talr_cli.run.prepare import Run, locate_run
 from talr_cli.run.record import base_id
 from talr_cli.runs import manifest
 from talr_cli.runs.atomic import atomic_folder, write_json
@@ -112,30 +112,29 @@ def make_by_averaging(tuned: RunDirectory, alpha: float) -> MakeModel:
 
         log.info("averaging: %g of %s", alpha, tuned.path)
         tuned.check_model()
-        done = tuned.read_training()
-        if done is None:
+        training = tuned.read_training()
+        if training is None:
             raise UserError(f"{tuned.training} is missing: delete {tuned.model} to train it again")
         base, config = run.source.directory, run.config.model
         with tempfile.TemporaryDirectory() as exported, atomic_folder(run.directory.model) as into:
             if not have_same_tensor_names(base, tuned.model):
-                # Names on disk may differ from those that transformers saves; and an adapter on the
-                # embedding has given the run a head of its own.
-                base, whole = Path(exported), run.load_base()
-                made = loading.load_without_weights(sources.directory_source(tuned.model), config)
-                (whole if is_tied(made) else untie(whole)).save_pretrained(base)
+                # Names on disk may differ from those that transformers saves, and an adapter on the
+                # embedding unties the head.
+                base, model = Path(exported), run.load_base()
+                saved = loading.load_without_weights(sources.directory_source(tuned.model), config)
+                (model if is_tied(saved) else untie(model)).save_pretrained(base)
             for file in tuned.model.iterdir():
                 if file.suffix != ".safetensors":
                     shutil.copy2(file, into)
             interpolate(base, tuned.model, into, _share_function(run, alpha))
-        saved = sources.directory_source(run.directory.model)
-        model = loading.load_model(saved, config, "auto", "cpu")
-        untuned = _load_fp32(run, "cpu")
+        source = sources.directory_source(run.directory.model)
+        averaged = loading.load_model(source, config, "auto", "cpu")
         weights = {
-            **done["weights"],
+            **training["weights"],
             "averaged": {"alpha": alpha, "of": tuned.path.name},
-            **weight_changes(model, untuned, model.dtype),
+            **weight_changes(averaged, _load_fp32(run, "cpu"), averaged.dtype),
         }
-        _record(run, done["training"], weights)
+        _record(run, training["training"], weights)
 
     return make
 
@@ -313,7 +312,7 @@ def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
         )
     weights: dict[str, Any] = {"save_dtype": str(save_dtype).removeprefix("torch."), **changes}
     if config.at < 1:
-        _, whole = place_run(replace(config, at=1.0), run.source)
+        _, whole = locate_run(replace(config, at=1.0), run.source)
         weights["taken"] = {"at": config.at, "of": whole.path.name}
     _record(run, training, weights)
     shutil.rmtree(directory.checkpoints, ignore_errors=True)
@@ -321,13 +320,12 @@ def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
 
 def _record(run: Run, training: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
     """Write training.json, whose content goes into results.json."""
-    setting = setting_identity(run.config, run.source.fingerprint)
-    made = {
+    content = {
         "training": training,
         "weights": weights,
-        "setting": setting,
+        "setting": setting_identity(run.config, run.source.fingerprint),
         "trained_on": data_identity(run.config),
         "base": base_id(run.source),
         "model": manifest.digest(run.directory.model),
     }
-    write_json(run.directory.training, made)
+    write_json(run.directory.training, content)

@@ -128,7 +128,7 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     found = "auto: no GPU is seen" if device == "cpu" else "auto: the GPU"
     found = found if config.device == "auto" else "as asked for"
     log.info("device: %s (%s), precision: %s (%s)", device, found, precision, why)
-    run_id, directory = place_run(config, source)
+    run_id, directory = locate_run(config, source)
     if not isinstance(config.replay, SelfReplay):
         splits = replace(splits, train=[], validation=[])  # their texts are not needed any more
     return Run(
@@ -148,11 +148,11 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
 
 def prepare_variant(run: Run, config: TrainConfig) -> Run:
     """The run of `config`, a variant of `run`, without reading anything again."""
-    run_id, directory = place_run(config, run.source)
+    run_id, directory = locate_run(config, run.source)
     return replace(run, config=config, directory=directory, identity=run_id)
 
 
-def place_run(config: TrainConfig, source: ModelSource) -> tuple[str, RunDirectory]:
+def locate_run(config: TrainConfig, source: ModelSource) -> tuple[str, RunDirectory]:
     """(the run's identity, its directory)."""
     run_id = identity(config, source.fingerprint)
     directory = RunDirectory.for_run(

@@ -23,11 +23,12 @@ from talr_cli.runs.environment import package_versions
 from talr_cli.runs.identity import run_identity
 from talr_cli.runs.results import SCHEMA
 from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.statistics.pairs import Results
 
 log = logging.getLogger(__name__)
 
-# Settings that do not change scores: they are about memory, or about where files are.
-_NO_MATTER = (
+# Settings that do not change scores, as they are about memory or the location of files.
+_IRRELEVANT = (
     *("batch_size", "tensor_parallel", "data_dir", "data_files", "allow_unsafe_code"),
     *("vllm_python", "self_score"),
 )
@@ -52,7 +53,7 @@ def scoring_identity(config: TrainConfig | EvalConfig) -> str:
         "versions": package_versions(),
     }
     for section in ("suite", "domain"):
-        for key in _NO_MATTER:
+        for key in _IRRELEVANT:
             settings[section].pop(key, None)
     if config.suite.drift:
         settings["drift"] = "over prompts spread evenly"  # earlier versions used the first prompts
@@ -71,12 +72,11 @@ def scoring_identity(config: TrainConfig | EvalConfig) -> str:
     return run_identity(settings, files)[:8]
 
 
-def is_scored(config: TrainConfig | EvalConfig, directory: RunDirectory) -> bool:
-    """Whether the results in `directory` are those that this config would give.
+def is_scored(config: TrainConfig | EvalConfig, results: Results | None) -> bool:
+    """Whether these results are those that this config would give.
 
     If tasks were left out, this machine must leave out the same tasks.
     """
-    results = directory.read_results()
     if results is None or results["scoring"] != scoring_identity(config):
         return False
     missing = (results["general"] or {}).get("missing")
@@ -87,11 +87,10 @@ def is_scored(config: TrainConfig | EvalConfig, directory: RunDirectory) -> bool
     return load_tasks(config.suite).missing.keys() == missing.keys()
 
 
-def would_replace_fuller(config: TrainConfig | EvalConfig, directory: RunDirectory) -> bool:
-    """Whether the results in `directory` cover more items than this config would score."""
-    results = directory.read_results() or {}
+def covers_more(results: Results | None, config: TrainConfig | EvalConfig) -> bool:
+    """Whether these results cover more items than this config would score."""
     for part, limit in (("general", config.suite.limit), ("domain", config.domain.limit)):
-        scored = results.get(part)
+        scored = (results or {}).get(part)
         if scored is not None and limit is not None:
             before = scored.get("limit")
             if before is None or before > limit:
@@ -99,9 +98,11 @@ def would_replace_fuller(config: TrainConfig | EvalConfig, directory: RunDirecto
     return False
 
 
-def warn_of_replaced(config: TrainConfig | EvalConfig, directory: RunDirectory) -> None:
-    """Say which scores in `directory` give way to those of another measure."""
-    results = directory.read_results() or {}
+def warn_of_replaced(
+    config: TrainConfig | EvalConfig, directory: RunDirectory, results: Results | None
+) -> None:
+    """Warn if results in `directory` are replaced by scores that are measured in another way."""
+    results = results or {}
     for part, key, value, now in (
         ("general", "suite", "suite", config.suite.name),
         ("domain", "answer_by", "domain.answer_by", config.domain.answer_by),
@@ -118,7 +119,7 @@ def warn_of_replaced(config: TrainConfig | EvalConfig, directory: RunDirectory) 
 
 
 def is_based_on(base: ModelSource, directory: RunDirectory) -> bool:
-    """Whether what was trained or scored in `directory` has this base; also where none is known."""
+    """Whether the model trained or scored in `directory` has this base, or no known one."""
     recorded = (directory.read_training() or {}).get("base")
     if recorded is None and (results := directory.read_results()) is not None:
         recorded = results["run"]["base"]
@@ -126,7 +127,7 @@ def is_based_on(base: ModelSource, directory: RunDirectory) -> bool:
 
 
 def base_id(base: ModelSource) -> str:
-    """What results call a base, by its content."""
+    """The id of a base model in results, by its content."""
     return hashlib.sha256(base.fingerprint.encode()).hexdigest()[:8]
 
 
@@ -142,9 +143,9 @@ def domain_rows(domain: DomainEvalConfig, splits: Splits) -> list[Example]:
     return tests
 
 
-def results(
+def make_results(
     config: TrainConfig | EvalConfig,
-    made: ModelInfo,
+    info: ModelInfo,
     base: ModelSource,
     checkpoint: ModelSource,
     directory: RunDirectory,
@@ -155,7 +156,7 @@ def results(
     Args:
         base: The model that the checkpoint was tuned from, or the checkpoint itself.
         checkpoint: The model that was scored.
-        scores: The parts that `evaluate` has returned.
+        scores: The return value of `evaluate`.
     """
     trained = directory.read_training() or {"weights": None, "training": None}
     for checked in ("base", "model"):
@@ -163,15 +164,15 @@ def results(
     return {
         "schema": SCHEMA,
         "run": {
-            "id": made.identity[:8],
+            "id": info.identity[:8],
             "study": config.study,
             "model": config.model.name,
             "base": base_id(base),
             "origin": base.origin,
             "dataset": config.dataset.name,
-            "method": made.method,
-            "lr": made.lr,
-            "seed": made.seed,
+            "method": info.method,
+            "lr": info.lr,
+            "seed": info.seed,
             "checkpoint": str(checkpoint.directory),
         },
         "scoring": scoring_identity(config),

@@ -1,7 +1,7 @@
-"""Scores a stored model by a config and writes the scores.
+"""Scores a stored model as a config says, and writes the scores.
 
-It is the same for a run that was just trained and for any checkpoint. Knows where scores go; how a
-model is scored is known by evaluation/.
+It does the same for a run that was just trained and for any checkpoint. Knows where scores go;
+evaluation/ knows how to score.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def score(
     config: TrainConfig | EvalConfig,
-    made: record.ModelInfo,
+    info: record.ModelInfo,
     directory: RunDirectory,
     *,
     source: ModelSource,
@@ -39,7 +39,7 @@ def score(
     """Evaluate the model in `source`; write samples and results.json, and return its content.
 
     Args:
-        made: Which model it is.
+        info: Which model it is.
         directory: Where samples and results go.
         base: The model from which drift is measured.
         suite: The config's suite, without what cannot be measured here.
@@ -61,7 +61,7 @@ def score(
         samples=directory.samples,
         scores=study_path(Path(config.runs_dir), config.study) / SCORES,
     )
-    results = record.results(config, made, base, source, directory, scores)
+    results = record.make_results(config, info, base, source, directory, scores)
     directory.write_results(results)
     directory.write_status("evaluated")
     return results

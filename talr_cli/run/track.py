@@ -34,14 +34,14 @@ def start_tracker(
     config: TrainConfig | EvalConfig, directory: RunDirectory, identity: str
 ) -> Tracker:
     """Start or resume the tracker for `directory`."""
-    from talr_cli.tracking.base import About
+    from talr_cli.tracking.base import RunInfo
     from talr_cli.tracking.start import start_tracking
 
     tags = [config.model.name, config.dataset.name, f"suite {config.suite.name}"]
     if isinstance(config, TrainConfig):
         tags += [config.method, f"lr {rate_text(config.lr)}", f"seed {config.seed}"]
     return start_tracking(
-        About(
+        RunInfo(
             config.logger,
             run_id=identity[:8],
             name=directory.path.name,

@@ -20,7 +20,7 @@ from talr_cli.run.checkpoint import checkpoint_name, own_directory
 from talr_cli.run.config import EvalConfig, TrainConfig
 from talr_cli.run.execute import is_done
 from talr_cli.run.identity import identity
-from talr_cli.run.prepare import place_run
+from talr_cli.run.prepare import locate_run
 from talr_cli.run.record import is_scored
 from talr_cli.run.variants import is_merged, points_along, with_alpha, without_merge
 from talr_cli.sweep import needs
@@ -73,7 +73,7 @@ def find_models(points: Sequence[Point], fetch: bool) -> dict[str, ModelSource |
 
 def _resolve_in_worker(config: ModelConfig, quiet: bool) -> ModelSource:
     """`resolve_model` in the worker process, which shows its progress."""
-    progress.log_above_the_line()
+    progress.set_up_logging()
     if quiet:
         progress.be_quiet()
     with progress.work("planning"):
@@ -179,7 +179,7 @@ def job_state(job: Job) -> State:
 
 def is_finished(job: Job) -> bool:
     if isinstance(job.config, EvalConfig):
-        return is_scored(job.config, job.directory)
+        return is_scored(job.config, job.directory.read_results())
     return all(is_done(config, directory) for config, directory in job.runs)
 
 
@@ -224,7 +224,7 @@ def _run_job(
     config_dir: Path | None,
     **more: Any,
 ) -> Job:
-    *points, (_, directory) = ((one, place_run(one, source)[1]) for one in points_along(config))
+    *points, (_, directory) = ((one, locate_run(one, source)[1]) for one in points_along(config))
     overrides = _with_config_dir(overrides, config_dir)
     return Job("train", overrides, config, directory, tuple(points), **more)
 

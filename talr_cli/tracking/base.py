@@ -1,7 +1,7 @@
-"""What is logged to a tracker (W&B, MLflow, TensorBoard), by three calls: start, log and finish.
+"""The interface of trackers (W&B, MLflow, TensorBoard): start, log and finish.
 
-Tracking is a convenience: `metrics.jsonl` and `results.json` hold everything already, so whatever
-goes wrong here is only a warning.
+Tracking is a convenience, as `metrics.jsonl` and `results.json` hold everything already. So errors
+here are only warnings.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from talr_cli.errors import UserError, install_command, kind_and_reason
 from talr_cli.fields import value
 
 SCORE_SECTIONS = ("general", "domain", "drift", "weights", "training")
-SAMPLES = 50  # answers in the tracker's table
-# Metrics that are renamed so that a tracker's curves say their unit.
+SAMPLES = 50  # answers in a tracker's table
+# Metrics that are renamed so that a tracker's curves show their unit.
 _UNITS = {
     "loss": "loss_nats_per_token",
     "weighted_loss": "weighted_loss_nats_per_token",
@@ -27,7 +27,7 @@ _UNITS = {
     "tau": "tau_nats_per_token",
     "lr": "learning_rate",
 }
-# The extras of the loggers that talr does not install by itself.
+# {logger: extra} of the loggers that talr does not install by default.
 EXTRAS = {"tensorboard": "tensorboard", "mlflow": "mlflow"}
 
 log = logging.getLogger(__name__)
@@ -58,14 +58,14 @@ class LoggerConfig:
 
 
 @dataclass(frozen=True)
-class About:
-    """What a tracker is told of a run at its start.
+class RunInfo:
+    """What a tracker needs to know about a run at its start.
 
     Attributes:
         group: The study.
         job_type, tags: For sorting and filtering runs; empty tags are left out.
-        directory: The run's: STUDY/MODEL__DATASET/RUN.
-        history: What a resumed run has logged before: rows of metrics, each with its "step".
+        directory: The run's directory, STUDY/MODEL__DATASET/RUN.
+        history: The rows of metrics that a resumed run has logged before, each with its "step".
     """
 
     logger: LoggerConfig
@@ -78,8 +78,8 @@ class About:
     directory: Path
     history: Sequence[Mapping[str, Any]] = ()
 
-    def past(self) -> list[tuple[int, dict[str, Any]]]:
-        """(step, metrics by their names in a tracker) of the history."""
+    def history_curves(self) -> list[tuple[int, dict[str, Any]]]:
+        """(step, {name in a tracker: value}) for each row of the history."""
         return [
             (row["step"], curves({key: one for key, one in row.items() if key != "step"}))
             for row in self.history
@@ -102,12 +102,12 @@ class Backend(Protocol):
         samples: Sequence[Mapping[str, Any]],
         plot: Path | None,
     ) -> None:
-        """Write scores by path, general tasks, answers to the domain's rows, the picture; close."""
+        """Log scores by path, general tasks, answers to the domain's rows and the plot; close."""
         ...
 
 
 class Tracker:
-    """Passes calls on to a backend, whose errors become warnings; without one, does nothing."""
+    """Passes calls on to a backend, turning errors into warnings; without one, does nothing."""
 
     def __init__(self, backend: Backend | None = None) -> None:
         self._backend = backend
@@ -117,7 +117,7 @@ class Tracker:
         self._add(step, curves(metrics))
 
     def log_point(self, results: Mapping[str, Any]) -> None:
-        """Add the scores of weights along the training, with their errors, at their step."""
+        """Add the scores of a point along the training, with standard errors, at its step."""
         self._add(results["training"]["steps"], point_scores(results))
 
     def _add(self, step: int, values: Mapping[str, Any]) -> None:
@@ -125,7 +125,7 @@ class Tracker:
             return
         try:
             self._backend.log(step, values)
-        except Exception as error:  # whatever its library raises: tracking fails no run
+        except Exception as error:  # a library may raise anything, and no run may fail for that
             self._give_up(self._backend, error)
 
     def finish(
@@ -135,11 +135,11 @@ class Tracker:
         changes: Mapping[str, float] | None = None,
         samples: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Write the final scores, the tables of tasks and of answers and the plot; close the run.
+        """Log the final scores, the tables of tasks and answers and the plot; close the run.
 
         Args:
-            changes: Of the scores, against those of the base model.
-            samples: The domain's, as they lie in samples/; the first of them are shown.
+            changes: Differences of the scores from the base model's.
+            samples: The records of the domain from samples/, of which the first are shown.
         """
         if self._backend is None:
             return
@@ -159,23 +159,19 @@ class Tracker:
 
 
 def check_installed(logger: LoggerConfig) -> None:
-    """Refuse a tracker that is not installed, before anything is made.
-
-    Raises:
-        UserError: It is not installed.
-    """
+    """Raise UserError if the tracker is not installed."""
     extra = EXTRAS.get(logger.name)
     if extra is not None and importlib.util.find_spec(logger.name) is None:
         raise UserError(f"logger={logger.name} is not installed: {install_command(extra)}")
 
 
 def curves(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """A training's metrics of one step, by their names in a tracker."""
+    """The metrics of a training step, by their names in a tracker."""
     return {f"train/{_UNITS.get(name, name)}": one for name, one in metrics.items()}
 
 
 def point_scores(results: Mapping[str, Any]) -> dict[str, float]:
-    """The scores of a point along a training and their errors; the general one by its suite."""
+    """The scores of a point along a training and their standard errors, by name in a tracker."""
     sections = {"domain": results["domain"]}
     if results["general"]:
         sections[f"general/{results['general']['suite']}"] = results["general"]
@@ -191,9 +187,9 @@ def point_scores(results: Mapping[str, Any]) -> dict[str, float]:
 
 
 def flat_scores(results: Mapping[str, Any]) -> dict[str, float]:
-    """Every number of the results but items' scores, by path: {"general/score": 0.41, ...}.
+    """{path, such as general/score: number} of the results, without the scores of items.
 
-    The names of drift have its unit.
+    The names of drift include its unit.
     """
 
     def numbers(prefix: str, value: Any) -> Iterator[tuple[str, float]]:

@@ -1,4 +1,4 @@
-"""MLflow: a run of the experiment named after the study, on a server or in a file of the study."""
+"""Logs to MLflow: a run in an experiment named after the study, on a server or in a local file."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from talr_cli.tracking.base import About
+from talr_cli.tracking.base import RunInfo
 
 STORE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"
 RUN_ID = "talr.id"
-LONGEST = 500  # characters of a parameter that every store takes
-AT_ONCE = 1000  # metrics that a call takes
+MAX_CHARS = 500  # of a parameter, which every store accepts
+MAX_METRICS = 1000  # per call
+MAX_PARAMS = 100  # per call
 
 log = logging.getLogger(__name__)
 
@@ -60,37 +61,37 @@ class Mlflow:
             for name, number in metrics.items()
             if isinstance(number, int | float)
         ]
-        for first in range(0, len(points), AT_ONCE):
-            self._client.log_batch(self._run_id, metrics=points[first : first + AT_ONCE])
+        for first in range(0, len(points), MAX_METRICS):
+            self._client.log_batch(self._run_id, metrics=points[first : first + MAX_METRICS])
 
 
-def start(about: About) -> Mlflow:
-    """Make the run anew, with its history: a resumed run would log some steps twice."""
+def start(info: RunInfo) -> Mlflow:
+    """Create the run anew, with its history, as a resumed run would log some steps twice."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow import MlflowClient
     from mlflow.entities import Param, RunTag
 
-    study = about.directory.parents[1].resolve()
+    study = info.directory.parents[1].resolve()
     own_store = f"sqlite:///{study / STORE}"
-    client = MlflowClient(about.logger.uri or os.environ.get("MLFLOW_TRACKING_URI") or own_store)
-    kept_here = client.tracking_uri == own_store
-    number = _experiment(client, about.group, (study / ARTIFACTS).as_uri() if kept_here else None)
-    for before in client.search_runs([number], f"tags.`{RUN_ID}` = '{about.run_id}'"):
-        client.delete_run(before.info.run_id)
-    run = client.create_run(number, run_name=about.name, tags={RUN_ID: about.run_id})
-    own = Mlflow(client, run.info.run_id)
-    parameters = [Param(key, text[:LONGEST]) for key, text in _flat("", about.config)]
-    tags = [RunTag("talr.directory", str(about.directory))]
-    client.log_batch(run.info.run_id, params=parameters[:100], tags=tags)
-    for first in range(100, len(parameters), 100):
-        client.log_batch(run.info.run_id, params=parameters[first : first + 100])
-    own._log_all(about.past())
-    log.info("MLflow: experiment %s at %s", about.group, client.tracking_uri)
-    return own
+    client = MlflowClient(info.logger.uri or os.environ.get("MLFLOW_TRACKING_URI") or own_store)
+    is_local = client.tracking_uri == own_store
+    experiment = _experiment(client, info.group, (study / ARTIFACTS).as_uri() if is_local else None)
+    for earlier in client.search_runs([experiment], f"tags.`{RUN_ID}` = '{info.run_id}'"):
+        client.delete_run(earlier.info.run_id)
+    run = client.create_run(experiment, run_name=info.name, tags={RUN_ID: info.run_id})
+    backend = Mlflow(client, run.info.run_id)
+    parameters = [Param(key, text[:MAX_CHARS]) for key, text in _flat("", info.config)]
+    tags = [RunTag("talr.directory", str(info.directory))]
+    client.log_batch(run.info.run_id, params=parameters[:MAX_PARAMS], tags=tags)
+    for first in range(MAX_PARAMS, len(parameters), MAX_PARAMS):
+        client.log_batch(run.info.run_id, params=parameters[first : first + MAX_PARAMS])
+    backend._log_all(info.history_curves())
+    log.info("MLflow: experiment %s at %s", info.group, client.tracking_uri)
+    return backend
 
 
 def _experiment(client: Any, name: str, artifacts: str | None) -> str:
-    """The number of the experiment, which is made where it is not there."""
+    """The id of the experiment, which is created if it does not exist."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
@@ -101,7 +102,7 @@ def _experiment(client: Any, name: str, artifacts: str | None) -> str:
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
-    return found.experiment_id  # perhaps made by another run of the study in this moment
+    return found.experiment_id  # another run of the study may have created it just now
 
 
 def _flat(prefix: str, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""TensorBoard: event files in the run's tensorboard/, for `tensorboard --logdir runs/STUDY`."""
+"""Logs to TensorBoard: event files in tensorboard/, for `tensorboard --logdir runs/STUDY`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from talr_cli.tracking.base import About
+from talr_cli.tracking.base import RunInfo
 
 FOLDER = "tensorboard"
 
@@ -54,23 +54,23 @@ class TensorBoard:
         self._writer.close()
 
 
-def start(about: About) -> TensorBoard:
-    """Write the run's files anew: those of a killed process may end within a record."""
+def start(info: RunInfo) -> TensorBoard:
+    """Write the run's files anew, as those of a killed process may end within a record."""
     from torch.utils.tensorboard import SummaryWriter
 
-    folder = about.directory / FOLDER
+    folder = info.directory / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
-    own = TensorBoard(SummaryWriter(str(folder)))
-    text = yaml.safe_dump(dict(about.config), sort_keys=False, allow_unicode=True)
-    own._writer.add_text("config", f"```yaml\n{text}```")
-    for step, metrics in about.past():
-        own.log(step, metrics)
-    log.info("TensorBoard: tensorboard --logdir %s", about.directory.parents[1])
-    return own
+    backend = TensorBoard(SummaryWriter(str(folder)))
+    text = yaml.safe_dump(dict(info.config), sort_keys=False, allow_unicode=True)
+    backend._writer.add_text("config", f"```yaml\n{text}```")
+    for step, metrics in info.history_curves():
+        backend.log(step, metrics)
+    log.info("TensorBoard: tensorboard --logdir %s", info.directory.parents[1])
+    return backend
 
 
 def _as_table(tasks: Mapping[str, Any]) -> str:
-    """In Markdown, which TensorBoard shows."""
+    """A Markdown table, which TensorBoard renders."""
     columns = ("metric", "score", "stderr", "n")
     rows = [[name, *(str(task.get(column)) for column in columns)] for name, task in tasks.items()]
     lines = [["task", *columns], ["---"] * (len(columns) + 1), *rows]

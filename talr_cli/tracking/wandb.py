@@ -1,4 +1,4 @@
-"""Weights & Biases: the only place that calls it. Nothing prompts the user or waits for long."""
+"""Logs to Weights & Biases, without prompting the user or waiting for long."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from talr_cli.errors import kind_and_reason
-from talr_cli.tracking.base import About
+from talr_cli.tracking.base import RunInfo
 
 INIT_TIMEOUT = 10.0  # seconds, after which an unreachable server means offline
 LONGEST_TAG = 64  # characters
-FINISH_TIMEOUT = 60.0  # seconds for the last upload; what is left stays on disk
+FINISH_TIMEOUT = 60.0  # seconds for the last upload; the rest stays on disk
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ class Wandb:
         self._run = run
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        # As a metric of its own: W&B's counter only grows, and drops the steps that a run
-        # resumed from a checkpoint writes again.
+        # The step is a metric, as W&B's own counter only grows and drops the steps that a resumed
+        # run writes again.
         self._run.log({"step": step, **metrics})
 
     def finish(
@@ -55,53 +55,53 @@ class Wandb:
         self._run.finish()
 
 
-def start(about: About) -> Wandb | None:
-    """Start or resume the run; its files are in wandb/. None if W&B is switched off."""
-    # Its own telemetry calls home even for an offline run, and keeps a process from ending.
+def start(info: RunInfo) -> Wandb | None:
+    """Start or resume the run, with its files in wandb/; None if W&B is disabled."""
+    # W&B's telemetry connects even for an offline run, and keeps the process from ending.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
     wandb.setup(wandb.Settings(silent=True))
-    mode, reason = _choose_mode(about.logger.mode)
+    mode, reason = _choose_mode(info.logger.mode)
     if mode == "disabled":
         return None
 
     if mode == "online":
         try:
-            run = _init(about, mode)
+            run = _init(info, mode)
         except Exception as error:
             mode, reason = "offline", kind_and_reason(error)
             # W&B's service still holds the id of the run that it could not start.
             wandb.teardown()
             wandb.setup(wandb.Settings(silent=True))
     if mode == "offline":
-        run = _init(about, mode)
+        run = _init(info, mode)
         sync = f"wandb sync {shlex.quote(run.settings.sync_dir)}"
         log.info("W&B is offline (%s); to upload this run: %s", reason, sync)
     run.define_metric("step", hidden=True)
     run.define_metric("*", step_metric="step")
-    own = Wandb(run)
+    backend = Wandb(run)
     if mode == "offline":
-        # Uploading a second offline part of a run replaces the first: make it whole.
-        for step, metrics in about.past():
-            own.log(step, metrics)
-    return own
+        # Uploading a second offline part replaces the first, so this part has the history as well.
+        for step, metrics in info.history_curves():
+            backend.log(step, metrics)
+    return backend
 
 
-def _init(about: About, mode: str) -> Any:
-    """W&B's own run, `online` or `offline`."""
+def _init(info: RunInfo, mode: str) -> Any:
+    """The run object of W&B; `mode` is online or offline."""
     import wandb
 
     return wandb.init(
-        id=about.run_id,
-        name=about.name,
-        group=about.group,
-        job_type=about.job_type,
-        tags=sorted({tag[:LONGEST_TAG] for tag in about.tags if tag}),
-        project=about.logger.project,
-        entity=about.logger.entity,
-        config=dict(about.config),
-        dir=about.directory,
+        id=info.run_id,
+        name=info.name,
+        group=info.group,
+        job_type=info.job_type,
+        tags=sorted({tag[:LONGEST_TAG] for tag in info.tags if tag}),
+        project=info.logger.project,
+        entity=info.logger.entity,
+        config=dict(info.config),
+        dir=info.directory,
         mode=mode,  # type: ignore[arg-type]
         resume="allow" if mode == "online" else None,
         reinit="create_new",
@@ -127,12 +127,12 @@ def is_logged_in() -> bool:
     try:
         host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
         return netrc.netrc(file).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError, ValueError):  # also what is no address or no text
+    except (OSError, netrc.NetrcParseError, ValueError):  # an invalid address or encoding, too
         return False
 
 
 def _choose_mode(wanted: str) -> tuple[str, str]:
-    """(mode, reason); as in wandb itself, the config goes before the environment."""
+    """(mode, reason); as in wandb itself, the config takes precedence over the environment."""
     import wandb
 
     if wanted == "offline":
@@ -162,7 +162,7 @@ def _sample_table(samples: Sequence[Mapping[str, Any]]) -> Any:
     columns: list[str | int] = ["id", "prompt", "answer", "read as", "score", "reference"]
     rows = []
     for one in samples:
-        asked = "\n\n".join(str(turn["content"]) for turn in one["messages"])
-        told = (one["id"], asked, one["output"], one["parsed"] or "")
-        rows.append([*map(str, told), float(one["correct"]), json.dumps(one["reference"])])
+        prompt = "\n\n".join(str(turn["content"]) for turn in one["messages"])
+        texts = (one["id"], prompt, one["output"], one["parsed"] or "")
+        rows.append([*map(str, texts), float(one["correct"]), json.dumps(one["reference"])])
     return wandb.Table(columns=columns, data=rows)

@@ -101,7 +101,7 @@ def test_what_cannot_be_had_is_one_line(lab):
     assert done.returncode == 2
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("talr: "))
     assert "lab_questions: its data lab/questions cannot be had from the hub" in line
-    assert "all is here" not in done.stdout
+    assert "everything is cached" not in done.stdout
 
 
 @pytest.mark.slow
@@ -137,7 +137,7 @@ def test_arguments_of_a_sweep_are_taken_and_offline_is_refused(monkeypatch, tmp_
     more = ("launcher=slurm", "detach=true", "slurm.partition=x", "hydra.launcher.partition=y")
     done = talr("fetch", "model=tiny", "lr=1e-5,1e-4", *more, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "talr: HF_HUB_OFFLINE=1 forbids what is to be done" in done.stderr
+    assert "talr: HF_HUB_OFFLINE=1 forbids downloads" in done.stderr
     assert not list(tmp_path.iterdir())
 
 

@@ -75,7 +75,7 @@ def test_runs_of_one_name_are_said_to_differ_and_in_what(tmp_path, monkeypatch, 
     assert "2 runs are called sft-lr1e-6-s0 and differ in a value or in what they" in said(
         list_command, capsys
     )
-    assert "of one name, but they differ in more than rate and seed" in said(
+    assert "the runs have the same name, but they differ in more than rate and seed" in said(
         compare, capsys, *names
     )
     for one, data in zip(made, "ab", strict=True):
@@ -208,10 +208,7 @@ def test_models_go_only_where_that_is_asked_for(study, capsys):
 
 def test_where_all_is_needed_it_says_so(study, capsys):
     said(clean, capsys)
-    assert (
-        said(clean, capsys, "--dry-run")
-        == "everything here is needed: there is nothing to delete\n"
-    )
+    assert said(clean, capsys, "--dry-run") == "there is nothing to delete: all files are needed\n"
 
 
 def test_a_run_in_use_is_left_alone(study, capsys):

@@ -235,7 +235,7 @@ def test_with_the_wheel_alone(tmp_path):
         "compare": "B - A on the same items",
         "analyze": "analysis: ",
         "report": "report: runs/default/report/report.html",
-        "clean": "is needed|would be freed",
+        "clean": "files are needed|would be freed",
     }
     assert [command[1] for command in walk.left] == list(expected)
     for command in walk.left:
@@ -287,7 +287,7 @@ def test_a_cluster_without_internet(lab, tmp_path, monkeypatch):  # noqa: F811
         return done.stdout
 
     fetched = typed("talr", "fetch")
-    assert "all is here, and was found again without a network" in fetched
+    assert "everything is cached, and was found without network access" in fetched
     for line in (walk.left.pop(0), walk.left.pop(0)):
         assert line[0] == "export"
         for name, value in (word.split("=") for word in line[1:]):

@@ -103,7 +103,7 @@ def test_nothing_is_exported_into_the_run(out, run, tmp_path):
         "export", f"run={run.path}", f"out={out.replace('{run}', str(run.path))}", cwd=tmp_path
     )
     assert code == 2
-    assert "lies in the run itself" in said
+    assert "is inside the run itself" in said
 
 
 @pytest.mark.parametrize("section", [{"trainer": {}}, {"dataset": 3}, {"model": None}])
@@ -112,5 +112,5 @@ def test_a_config_of_another_shape_is_named(section, run, tmp_path):
     run.prepare({**CONFIG, **section}, [], "f" * 64)
     code, said = export(run, tmp_path)
     assert code == 2, said
-    assert f"{run.config} is not the config of the run" in said
+    assert f"{run.config} does not fit" in said
     assert not (tmp_path / "new").exists()

@@ -12,7 +12,7 @@ from synthetic_study import scored
 from talr_cli.commands import eval as eval_command
 from talr_cli.commands import train as train_command
 from talr_cli.run import record
-from talr_cli.run.record import is_scored, scoring_identity, would_replace_fuller
+from talr_cli.run.record import covers_more, is_scored, scoring_identity
 from talr_cli.runs.run_directory import RunDirectory
 
 
@@ -31,7 +31,7 @@ def test_what_is_measured_otherwise_is_said_to_be_replaced(typed, said, tmp_path
     directory = RunDirectory(tmp_path)
     directory.write_results(results)
     as_before = ["suite.name=s", "domain.answer_by=likelihood"]
-    record.warn_of_replaced(config("eval", *as_before, *typed), directory)
+    record.warn_of_replaced(config("eval", *as_before, *typed), directory, directory.read_results())
     warned = [one.getMessage() for one in caplog.records if "are replaced" in one.getMessage()]
     assert len(warned) == len(said)
     for line, part in zip(warned, said, strict=True):
@@ -112,26 +112,26 @@ def test_scores_of_more_items_are_known_before_they_are_replaced(
     results[part]["limit"], results[other] = before, None
     directory, section = RunDirectory(tmp_path), "suite" if part == "general" else "domain"
     asked = config("eval", f"{section}.limit={'null' if now is None else now}")
-    assert not would_replace_fuller(asked, directory)
+    assert not covers_more(directory.read_results(), asked)
     directory.write_results(results)
-    assert would_replace_fuller(asked, directory) == fuller
+    assert covers_more(directory.read_results(), asked) == fuller
 
 
 def test_scores_are_those_asked_for_where_all_that_they_depend_on_is_the_same(tmp_path):
     directory, asked = RunDirectory(tmp_path), config("eval")
-    assert not is_scored(asked, directory)
+    assert not is_scored(asked, directory.read_results())
     results = scored("sft", [1, 0], {"one": [1, 0]}, id="1")
     results["scoring"], results["general"]["missing"] = scoring_identity(asked), {}
     directory.write_results(results)
     for same in ("suite.batch_size=3", "domain.batch_size=3", "runs_dir=elsewhere"):
-        assert is_scored(config("eval", same), directory)
+        assert is_scored(config("eval", same), directory.read_results())
     for other in (
         "suite.limit=3",
         "domain.limit=3",
         "domain.max_new_tokens=7",
         "dataset.data_seed=1",
     ):
-        assert not is_scored(config("eval", other), directory)
+        assert not is_scored(config("eval", other), directory.read_results())
     results["general"]["missing"] = {"ifeval": "its data"}  # which is there by now
     directory.write_results(results)
-    assert not is_scored(asked, directory)
+    assert not is_scored(asked, directory.read_results())

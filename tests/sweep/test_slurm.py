@@ -402,7 +402,7 @@ def test_stop_takes_out_what_waits_and_asks_what_runs(cluster, capsys):
     assert typed(cluster, "scontrol") == ["scontrol update JobId=1,2 Requeue=0"]
     stop.main(["study=default", "now=true"])
     assert typed(cluster, "scancel")[2:] == ["scancel 3", "scancel 1 2"]
-    with pytest.raises(UserError, match="no study runs/nothing"):
+    with pytest.raises(UserError, match="there is no study runs/nothing"):
         stop.main(["study=nothing"])
 
 
