@@ -87,8 +87,8 @@ class Run:
         from talr_cli.models.sources import directory_source
 
         stored = self.config["model"]
-        taken = {key: stored[key] for key in ("architecture", "key_mapping", "attention")}
-        config = ModelConfig(path=str(self._directory.model), **taken)
+        values = {key: stored[key] for key in ("architecture", "key_mapping", "attention")}
+        config = ModelConfig(path=str(self._directory.model), **values)
         source = directory_source(self._directory.model)
         tokenizer: Any = AutoTokenizer.from_pretrained(self._directory.model)
         return load_model(source, config, "auto", choose_device(device)), tokenizer

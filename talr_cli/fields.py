@@ -210,14 +210,14 @@ def identity_of(settings: Any, include_all: bool = False) -> dict[str, Any]:
     code = code_digest(type(settings))
     values: dict[str, Any] = {} if code is None else {"_code_": code}
     for field in dataclasses.fields(settings):
-        value, known = getattr(settings, field.name), declaration_of(field)
-        if not (known.identity or include_all):
+        value, declared = getattr(settings, field.name), declaration_of(field)
+        if not (declared.identity or include_all):
             continue
-        if known.is_file and value is not None:
+        if declared.is_file and value is not None:
             values[field.name] = _content_digest(value)
         elif dataclasses.is_dataclass(value):
             values[field.name] = identity_of(value, include_all)
-            if known.is_part:
+            if declared.is_part:
                 values[field.name]["_target_"] = target_of(type(value))
         else:
             values[field.name] = plain(value)

@@ -258,19 +258,19 @@ def work(
 
 def each(what: str, items: Sequence[Item]) -> Iterator[Item]:
     """Iterate over the items and show that as work."""
-    with _working_on(Work(what, len(items))) as own:
+    with _working_on(Work(what, len(items))) as current:
         for item in items:
             yield item
-            own.done += 1
+            current.done += 1
 
 
 @contextmanager
-def _working_on(own: Work) -> Iterator[Work]:
-    _shown.begin(own)
+def _working_on(current: Work) -> Iterator[Work]:
+    _shown.begin(current)
     try:
-        yield own
+        yield current
     finally:
-        _shown.end(own)
+        _shown.end(current)
 
 
 @contextmanager
@@ -284,27 +284,27 @@ def share(part: float, of: float | None = None, label: str | None = None) -> Ite
     if not _shown.works:
         yield
         return
-    own = _shown.works[-1]
-    begin, (_, size) = own.done, own.ranges[-1]
-    own.ranges.append((begin, part if of is None else size * part / of))
+    current = _shown.works[-1]
+    begin, (_, size) = current.done, current.ranges[-1]
+    current.ranges.append((begin, part if of is None else size * part / of))
     if label is not None:
-        own.label = label
+        current.label = label
     try:
         yield
-        own.done = begin + own.ranges[-1][1]
+        current.done = begin + current.ranges[-1][1]
     except BaseException:
-        own.done = begin  # the caller may try again, with a smaller batch
+        current.done = begin  # the caller may try again, with a smaller batch
         raise
     finally:
-        own.ranges.pop()
+        current.ranges.pop()
 
 
 def reach(fraction: float) -> None:
     """Report that this fraction of the innermost share is done."""
     if _shown.works:
-        own = _shown.works[-1]
-        begin, size = own.ranges[-1]
-        own.done = begin + size * fraction
+        current = _shown.works[-1]
+        begin, size = current.ranges[-1]
+        current.done = begin + size * fraction
 
 
 def read(folder: Path, since: float = 0.0) -> dict[str, Any] | None:

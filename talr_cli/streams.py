@@ -42,9 +42,9 @@ def make_lenient() -> None:
         except OSError:  # closed: the next opened file would get its number and our output
             os.open(os.devnull, os.O_RDWR)
     for number, name in ((1, "stdout"), (2, "stderr")):
-        before = getattr(sys, name)
-        if before is getattr(sys, f"__{name}__"):
-            setattr(sys, name, _lenient(number, before))
+        stream = getattr(sys, name)
+        if stream is getattr(sys, f"__{name}__"):
+            setattr(sys, name, _lenient(number, stream))
 
 
 def terminal_width() -> int | None:
@@ -60,12 +60,12 @@ def fold_line(line: str, hang: int = 2) -> str:
     columns = terminal_width()
     if columns is None or len(line) <= columns:
         return line
-    begin = line[: len(line) - len(line.lstrip())]
+    indent = line[: len(line) - len(line.lstrip())]
     return textwrap.fill(
         line.lstrip(),
         columns,
-        initial_indent=begin,
-        subsequent_indent=begin + " " * hang,
+        initial_indent=indent,
+        subsequent_indent=indent + " " * hang,
         break_long_words=False,
         break_on_hyphens=False,
     )
@@ -81,11 +81,11 @@ def failure_of_output() -> OSError | None:
     return raw.failure if isinstance(raw, Lenient) else None
 
 
-def _lenient(number: int, before: io.TextIOWrapper | None) -> io.TextIOWrapper:
-    at_once = before is not None and (before.line_buffering or before.write_through)
+def _lenient(number: int, stream: io.TextIOWrapper | None) -> io.TextIOWrapper:
+    line_buffering = stream is not None and (stream.line_buffering or stream.write_through)
     return io.TextIOWrapper(
         io.BufferedWriter(Lenient(number, "w", closefd=False)),
-        encoding="utf-8" if before is None else before.encoding,
+        encoding="utf-8" if stream is None else stream.encoding,
         errors="backslashreplace",
-        line_buffering=at_once,
+        line_buffering=line_buffering,
     )

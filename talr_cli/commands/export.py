@@ -13,9 +13,9 @@ from talr_cli.config.composition import Composed
 from talr_cli.errors import UserError, kind_and_reason
 from talr_cli.printable import printable
 from talr_cli.runs.listing import find_run
+from talr_cli.runs.next_command import score_command, study_command
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.study import command_of_run
-from talr_cli.runs.to_type import score_command, study_command
 
 
 def main(arguments: Sequence[str]) -> None:

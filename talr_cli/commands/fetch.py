@@ -14,10 +14,10 @@ from talr_cli.errors import UserError
 from talr_cli.printable import command_line, printable
 from talr_cli.runs.listing import format_size
 from talr_cli.sweep import fetching
-from talr_cli.sweep.apart import worker_process
 from talr_cli.sweep.fetching import Resource
 from talr_cli.sweep.grid import expand_grid
 from talr_cli.sweep.needs import free_bytes
+from talr_cli.sweep.worker_process import worker_process
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,8 +31,8 @@ def main(arguments: Sequence[str]) -> int:
     if typed is None:
         return 0
     options = typed.options
-    of_runs = [one for one in typed.of_runs if not _is_sweep_option(one)]
-    resources = fetching.resources_of(expand_grid(of_runs, typed.config_dir))
+    run_overrides = [one for one in typed.of_runs if not _is_sweep_option(one)]
+    resources = fetching.resources_of(expand_grid(run_overrides, typed.config_dir))
     if os.environ.get("HF_HUB_OFFLINE") == "1":
         raise UserError("HF_HUB_OFFLINE=1 forbids downloads: unset HF_HUB_OFFLINE")
     variables = {} if options.folder is None else fetching.cache_variables(Path(options.folder))

@@ -14,8 +14,8 @@ from talr_cli.config.composition import Composed
 from talr_cli.errors import UserError
 from talr_cli.printable import printable_lines
 from talr_cli.runs.listing import find_run
+from talr_cli.runs.next_command import study_command
 from talr_cli.runs.reading import open_regular_file
-from talr_cli.runs.to_type import study_command
 
 POLL = 0.5  # seconds between checks for new lines
 

@@ -32,7 +32,7 @@ def print_recommendations(composed: Composed[RecommendConfig]) -> int:
     """Print a recommendation for each model and dataset of the study; returns the exit code.
 
     Raises:
-        UserError: Some runs cannot be compared; the other recommendations are printed first.
+        UserError: Some runs cannot be compared; the other shipped are printed first.
     """
     config = composed.config
     runs = scored_runs(Path(config.runs_dir), config.study)
@@ -59,10 +59,10 @@ def print_recommendations(composed: Composed[RecommendConfig]) -> int:
                 is_command = line.startswith("export")
                 print(f"  {line}" if is_command else fold_line(f"  {line}", hang=9))
 
-    made = {title: one for title, one in groups.items() if not isinstance(one, NothingWithin)}
+    shipped = {title: one for title, one in groups.items() if not isinstance(one, NothingWithin)}
     content = {
-        "recommended": [to_json(*one) for one in made.items()],
-        "none_within": [title for title in groups if title not in made],
+        "recommended": [to_json(*one) for one in shipped.items()],
+        "none_within": [title for title in groups if title not in shipped],
         "failed": failures,
     }
     give("recommend", config.json, content, show)

@@ -61,23 +61,23 @@ def show_report(
     tested = asks_for_claims(runs) if claims is None else claims
     with progress.work("writing the report"):
         cells, left_out = results_cells(groups), left_out_lines(groups)
-        made = write_report(runs, study, study_path(runs_dir, study) / "report", tested)
-    headlines, lost = _headlines(groups), _lost_abilities(made)
+        written = write_report(runs, study, study_path(runs_dir, study) / "report", tested)
+    headlines, lost = _headlines(groups), _lost_abilities(written)
 
     def show() -> None:
         for line in headlines:
             print(fold_line(printable(line)))
-        _print_runs(groups, cells, made.page.parent / "table.md")
+        _print_runs(groups, cells, written.page.parent / "table.md")
         for line in [*left_out, *stale_lines(runs)]:
             print(line)
         for title, of_one in lost.items():
-            _print_lost(title, made.shipped[title], of_one)
-        for line in as_lines(made.findings):
+            _print_lost(title, written.shipped[title], of_one)
+        for line in as_lines(written.findings):
             print(line)
-        print(f"report: {made.page}")
+        print(f"report: {written.page}")
 
     abilities = {
-        title: {"run": str(made.shipped[title].run[0]), "tasks": rows_of(of_one)}
+        title: {"run": str(written.shipped[title].run[0]), "tasks": rows_of(of_one)}
         for title, of_one in lost.items()
     }
     content = {
@@ -85,17 +85,17 @@ def show_report(
         "runs": rows_of(cells),
         "left_out": left_out,
         "abilities": abilities,
-        "claims": [asdict(one) for one in made.findings],
-        "page": str(made.page),
+        "claims": [asdict(one) for one in written.findings],
+        "page": str(written.page),
     }
     give("report", target, content, show)
 
 
-def _lost_abilities(made: Report) -> dict[str, Cells]:
+def _lost_abilities(written: Report) -> dict[str, Cells]:
     """{title of a group: the abilities that the run to ship has lost}, where they are known."""
     from talr_cli.report.tables.abilities import of_one_cells
 
-    lost = {title: of_one_cells(chosen.abilities) for title, chosen in made.shipped.items()}
+    lost = {title: of_one_cells(chosen.abilities) for title, chosen in written.shipped.items()}
     return {title: cells for title, cells in lost.items() if cells is not None}
 
 

@@ -13,7 +13,7 @@ from talr_cli.config.commands import SearchConfig
 from talr_cli.errors import UserError, install_command
 from talr_cli.interruption import stop_requests
 from talr_cli.printable import printable
-from talr_cli.runs.to_type import study_command
+from talr_cli.runs.next_command import study_command
 from talr_cli.sweep.local import Local
 from talr_cli.sweep.space import parse_space
 

@@ -14,9 +14,9 @@ from talr_cli.config.help import shown
 from talr_cli.errors import UserError
 from talr_cli.printable import printable
 from talr_cli.runs.listing import FoundRun, find_run, format_size
+from talr_cli.runs.next_command import study_command
 from talr_cli.runs.samples import read_samples
 from talr_cli.runs.study import command_of_run, load_siblings
-from talr_cli.runs.to_type import study_command
 from talr_cli.streams import fold_line
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ def _print(
     if command is not None:
         print(f"made by  {command}")
     print("\nvalues that differ from the defaults" + ("" if values else ": none"))
-    for key, (now, usual) in values.items():
-        print(fold_line(f"  {printable(f'{key}={shown(now)}')}  ({printable(shown(usual))})"))
+    for key, (value, usual) in values.items():
+        print(fold_line(f"  {printable(f'{key}={shown(value)}')}  ({printable(shown(usual))})"))
     print("\nscores" + ("" if one.results else ": none yet"))
     if one.results is not None:
         print_cells(results_cells(_beside_base(one)))

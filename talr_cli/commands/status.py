@@ -12,8 +12,8 @@ from talr_cli.config import composition
 from talr_cli.config.commands import StatusConfig
 from talr_cli.config.composition import Composed
 from talr_cli.printable import printable
-from talr_cli.runs.to_type import study_command
-from talr_cli.sweep.standing import Overview, RunState, study_overview
+from talr_cli.runs.next_command import study_command
+from talr_cli.sweep.overview import Overview, RunState, study_overview
 
 if TYPE_CHECKING:
     from talr_cli.report.tables.cells import Cells

@@ -9,8 +9,8 @@ from talr_cli.config import composition
 from talr_cli.config.commands import StopConfig
 from talr_cli.config.composition import Composed
 from talr_cli.errors import UserError
+from talr_cli.runs.next_command import study_command
 from talr_cli.runs.run_directory import study_path
-from talr_cli.runs.to_type import study_command
 from talr_cli.sweep import slurm
 from talr_cli.sweep.detached import queued_jobs
 

@@ -14,8 +14,8 @@ from talr_cli.config.commands import SweepConfig
 from talr_cli.errors import UserError
 from talr_cli.interruption import stop_requests
 from talr_cli.printable import printable, printable_lines
+from talr_cli.runs.next_command import study_command
 from talr_cli.runs.study import load_runs, study_path
-from talr_cli.runs.to_type import study_command
 from talr_cli.sweep import slurm
 from talr_cli.sweep.detached import batch_script, submit
 from talr_cli.sweep.drive import run_jobs

@@ -16,7 +16,7 @@ from talr_cli.report.figures.looks import ordered
 from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_cells, pair_columns
 from talr_cli.runs.reading import read_text
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.typed import current_overrides
+from talr_cli.runs.stored_overrides import current_overrides
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import Results, is_base, short
 

@@ -36,7 +36,7 @@ from talr_cli.report.tables.seeds import seeds_cells
 from talr_cli.report.tables.table import results_cells
 from talr_cli.runs.atomic import write_text
 from talr_cli.runs.disk import make_folder
-from talr_cli.runs.to_type import study_command
+from talr_cli.runs.next_command import study_command
 from talr_cli.statistics.abilities import Ability, abilities
 from talr_cli.statistics.groups import Group, comparable, left_out_lines
 from talr_cli.statistics.pairs import Results, is_base

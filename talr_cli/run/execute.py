@@ -25,10 +25,10 @@ from talr_cli.run.score import score
 from talr_cli.run.track import score_changes, start_tracker
 from talr_cli.run.variants import is_merged
 from talr_cli.runs.disk import make_folder
+from talr_cli.runs.next_command import score_command
 from talr_cli.runs.run_directory import RunDirectory, study_path
 from talr_cli.runs.samples import read_samples
 from talr_cli.runs.study import load_results
-from talr_cli.runs.to_type import score_command
 from talr_cli.statistics.groups import Group, comparable
 from talr_cli.statistics.pairs import Results
 

@@ -105,12 +105,12 @@ def _plan(
 ) -> planner.Plan:
     attention = run.config.model.attention
     joined, varlen = expected_kernel(shape, trainer, attention, how.half, run.device)
-    along, of_along = _replay_lengths(run)
+    replay_lengths, replay_targets = _replay_lengths(run)
     rows = planner.RowLengths(
         [len(row.input_ids) for row in run.rows],
-        [len(row.targets) + more for row, more in zip(run.rows, of_along, strict=True)],
+        [len(row.targets) + more for row, more in zip(run.rows, replay_targets, strict=True)],
         joined=joined,
-        along=along,
+        along=replay_lengths,
         varlen=varlen,
     )
     return planner.choose_plan(shape, run.method, trainer, how, rows, free)
@@ -139,12 +139,12 @@ def _replay_lengths(run: Run) -> tuple[list[list[int]], list[int]]:
     if run.method.replay is None or not run.general:
         return [[] for _ in run.rows], [0] * len(run.rows)
     targets = [len(row.targets) for row in run.general]
-    taken = assign_replayed_rows(
+    assigned = assign_replayed_rows(
         [len(row.targets) for row in run.rows], targets, run.method.replay.share
     )
     return (
-        [[len(run.general[index].input_ids) for index in some] for some in taken],
-        [sum(targets[index] for index in some) for some in taken],
+        [[len(run.general[index].input_ids) for index in some] for some in assigned],
+        [sum(targets[index] for index in some) for some in assigned],
     )
 
 
@@ -153,15 +153,16 @@ def _with_checkpoint_choices(run: Run, trainer: TrainerConfig) -> TrainerConfig:
     from talr_cli.training.trainer import STATE
 
     _, folder = ranks.broadcast(run.directory.last_checkpoint()) or (0, None)
-    begun: dict[str, Any] = {}
+    state: dict[str, Any] = {}
     if folder is not None:
-        begun = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    rows = trainer.rows_at_once or begun.get("rows_at_once")
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    rows = trainer.rows_at_once or state.get("rows_at_once")
     if rows is None or trainer.batch_size % (rows * ranks.world_size()):
         return trainer
-    again = trainer.gradient_checkpointing
-    again = again if isinstance(again, bool) else begun.get("checkpointing", again)
-    return replace(trainer, micro_batch_size=rows, gradient_checkpointing=again)
+    checkpointing = trainer.gradient_checkpointing
+    if not isinstance(checkpointing, bool):
+        checkpointing = state.get("checkpointing", checkpointing)
+    return replace(trainer, micro_batch_size=rows, gradient_checkpointing=checkpointing)
 
 
 def _arithmetic(run: Run, half: bool) -> Arithmetic:

@@ -44,8 +44,8 @@ def scored_data(dataset: Dataset) -> dict[str, Any]:
 
 def setting_identity(config: TrainConfig, model_fingerprint: str) -> str:
     """A hash of everything but seed, learning rate, share of the steps and the dataset's seed."""
-    alike = replace(config, lr=1.0, seed=0, at=1.0, dataset=_with_any_data_seed(config.dataset))
-    return identity(alike, model_fingerprint)[:8]
+    neutral = replace(config, lr=1.0, seed=0, at=1.0, dataset=_with_any_data_seed(config.dataset))
+    return identity(neutral, model_fingerprint)[:8]
 
 
 def data_identity(config: TrainConfig) -> str:

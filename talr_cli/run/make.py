@@ -88,13 +88,16 @@ def follow_training(runs: Sequence[Run]) -> None:
     from talr_cli.evaluation.data_parallel import Follower
     from talr_cli.evaluation.evaluate import load_to_score
 
-    known = {one.identity: one for one in runs}
+    by_id = {one.identity: one for one in runs}
     follower = Follower(partial(load_to_score, device=runs[0].device))
     for order in ranks.orders():
         if isinstance(order, tuple) and order[0] == TRAIN:
-            _, which, points = order
-            with stop_requests(STOPPING) as stop, out_of_memory.explain_out_of_memory(known[which]):
-                _train(known[which], Tracker(), stop, [known[one] for one in points])
+            _, run_id, points = order
+            with (
+                stop_requests(STOPPING) as stop,
+                out_of_memory.explain_out_of_memory(by_id[run_id]),
+            ):
+                _train(by_id[run_id], Tracker(), stop, [by_id[one] for one in points])
         else:
             follower.answer(order)
 
@@ -223,9 +226,9 @@ def _train_once(
         run.load_base,
         config.model.path,
     )
-    keeps = {point.config.at: partial(_keep_point, point, stop) for point in points}
+    keep_at = {point.config.at: partial(_keep_point, point, stop) for point in points}
     with deterministic_sums(deterministic, model, run.device):
-        return train(trainer, run.directory, tracker, stop, load_plain, config.at, keeps)
+        return train(trainer, run.directory, tracker, stop, load_plain, config.at, keep_at)
 
 
 def _load_to_train(run: Run, half: torch.dtype | None) -> Any:
@@ -269,8 +272,8 @@ def _keep_point(point: Run, stop: Stop, model: Any, training: dict[str, Any]) ->
         point.directory.prepare(plain(point.config), point.overrides, point.identity)
         _save(point, model, training)
         point.directory.write_status("trained")
-    now = point.config.score_during and point.config.eval
-    return partial(score_in_own_process, point, stop) if now else lambda: None
+    score_now = point.config.score_during and point.config.eval
+    return partial(score_in_own_process, point, stop) if score_now else lambda: None
 
 
 def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
@@ -312,8 +315,8 @@ def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
         )
     weights: dict[str, Any] = {"save_dtype": str(save_dtype).removeprefix("torch."), **changes}
     if config.at < 1:
-        _, whole = locate_run(replace(config, at=1.0), run.source)
-        weights["taken"] = {"at": config.at, "of": whole.path.name}
+        _, full_run = locate_run(replace(config, at=1.0), run.source)
+        weights["taken"] = {"at": config.at, "of": full_run.path.name}
     _record(run, training, weights)
     shutil.rmtree(directory.checkpoints, ignore_errors=True)
 

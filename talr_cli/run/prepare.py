@@ -98,15 +98,8 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     splits = load(config.dataset)
     tests = domain_rows(config.domain, splits)  # refuses what could not be scored after training
     device = choose_device(config.device)
-    precision, why = choose_precision(trainer.precision, device)
-    sharded, adapted = ranks.is_sharded(config.distributed), config.adapter is not None
-    config.optimizer.check(sharded, adapted, precision)
-    base_dtype = getattr(config.adapter, "base_dtype", "float32")
-    check_base_dtype(base_dtype, sharded)
-    if trainer.compile:
-        from talr_cli.training.compiled import check_compiler
-
-        check_compiler(device, sharded)
+    precision, reason = choose_precision(trainer.precision, device)
+    _check_training(config, device, precision)
     source = resolve_model(config.model)
     settings = check_loads(source, config.model, to_train=True)
     check_weights(source, settings, config.model)
@@ -127,7 +120,7 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
         check_test_rows(settings, renderer, tests, splits.scorer, config.domain)
     found = "auto: no GPU is seen" if device == "cpu" else "auto: the GPU"
     found = found if config.device == "auto" else "as asked for"
-    log.info("device: %s (%s), precision: %s (%s)", device, found, precision, why)
+    log.info("device: %s (%s), precision: %s (%s)", device, found, precision, reason)
     run_id, directory = locate_run(config, source)
     if not isinstance(config.replay, SelfReplay):
         splits = replace(splits, train=[], validation=[])  # their texts are not needed any more
@@ -167,6 +160,17 @@ def locate_run(config: TrainConfig, source: ModelSource) -> tuple[str, RunDirect
         identity=run_id,
     )
     return run_id, directory
+
+
+def _check_training(config: TrainConfig, device: str, precision: str) -> None:
+    """Raise UserError if optimizer, adapter or compiler do not work on this device."""
+    sharded = ranks.is_sharded(config.distributed)
+    config.optimizer.check(sharded, config.adapter is not None, precision)
+    check_base_dtype(getattr(config.adapter, "base_dtype", "float32"), sharded)
+    if config.trainer.compile:
+        from talr_cli.training.compiled import check_compiler
+
+        check_compiler(device, sharded)
 
 
 def _check_adapter(config: TrainConfig, source: ModelSource) -> None:

@@ -92,8 +92,8 @@ def covers_more(results: Results | None, config: TrainConfig | EvalConfig) -> bo
     for part, limit in (("general", config.suite.limit), ("domain", config.domain.limit)):
         scored = (results or {}).get(part)
         if scored is not None and limit is not None:
-            before = scored.get("limit")
-            if before is None or before > limit:
+            previous_limit = scored.get("limit")
+            if previous_limit is None or previous_limit > limit:
                 return True
     return False
 
@@ -103,16 +103,16 @@ def warn_of_replaced(
 ) -> None:
     """Warn if results in `directory` are replaced by scores that are measured in another way."""
     results = results or {}
-    for part, key, value, now in (
+    for part, key, value, current in (
         ("general", "suite", "suite", config.suite.name),
         ("domain", "answer_by", "domain.answer_by", config.domain.answer_by),
     ):
-        before = (results.get(part) or {}).get(key)
-        if before not in (None, now):
+        previous = (results.get(part) or {}).get(key)
+        if previous not in (None, current):
             log.warning(
                 "the scores by %s=%s in %s are replaced by those by %s=%s: `talr eval ckpt=RUN "
                 "apart=true` keeps both",
-                *(value, before, directory.path, value, now),
+                *(value, previous, directory.path, value, current),
             )
     if results.get("drift") and not config.suite.drift:
         log.warning("the drift in %s is replaced by none: suite.drift=false", directory.path)

@@ -21,8 +21,8 @@ def points_along(config: TrainConfig) -> list[TrainConfig]:
 
     A config with `at` below 1 stands only for itself.
     """
-    whole = replace(config, score_at=None)
-    return [*(replace(whole, at=share) for share in config.score_at), whole]
+    full = replace(config, score_at=None)
+    return [*(replace(full, at=share) for share in config.score_at), full]
 
 
 def warn_of_unused(config: TrainConfig) -> None:

@@ -56,10 +56,10 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def _remove_abandoned(path: Path) -> None:
     """Remove the temporary files of processes that were killed while they wrote `path`."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}.tmp"):
+    for file in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}.tmp"):
         with suppress(OSError):
-            if time.time() - left.stat().st_mtime > ABANDONED_AFTER:
-                left.unlink()
+            if time.time() - file.stat().st_mtime > ABANDONED_AFTER:
+                file.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -148,12 +148,12 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 def remove_unfinished(folder: Path) -> None:
     """Remove the temporary folders of dead processes that were making `folder`."""
-    for left in folder.parent.glob(f"{BUILDING}{folder.name}-*"):
+    for unfinished in folder.parent.glob(f"{BUILDING}{folder.name}-*"):
         with suppress(OSError):
-            file = os.open(left, os.O_RDONLY)
+            file = os.open(unfinished, os.O_RDONLY)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(left, ignore_errors=True)
+                shutil.rmtree(unfinished, ignore_errors=True)
             finally:
                 os.close(file)
 

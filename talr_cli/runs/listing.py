@@ -12,8 +12,8 @@ from pathlib import Path
 
 from talr_cli.errors import UserError
 from talr_cli.runs.names import begins_with, matches_without_identity, safe_name
+from talr_cli.runs.next_command import study_command
 from talr_cli.runs.run_directory import RunDirectory, study_path
-from talr_cli.runs.to_type import study_command
 
 # How a run's name may match what was typed; the first of these that finds runs counts.
 _MATCHERS: tuple[Callable[[str, str], bool], ...] = (

@@ -8,10 +8,10 @@ from talr_cli.errors import UserError
 from talr_cli.printable import command_line
 from talr_cli.runs.damage import warn_once
 from talr_cli.runs.listing import find_run
+from talr_cli.runs.next_command import score_command, study_command
 from talr_cli.runs.results import read_results
 from talr_cli.runs.run_directory import RunDirectory, study_path
-from talr_cli.runs.to_type import score_command, study_command
-from talr_cli.runs.typed import current_overrides
+from talr_cli.runs.stored_overrides import current_overrides
 
 SCORES = "scores"  # the folder of a study in which task scores are cached
 

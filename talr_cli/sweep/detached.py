@@ -67,13 +67,9 @@ def queued_jobs(study_folder: Path) -> dict[Path, QueuedJob]:
         path = Path(job.comment)
         if not path.is_relative_to(folder):
             continue
-        known = found.get(path)
+        best = found.setdefault(path, job)
         # A job that has not ended is preferred, then the later one.
-        if known is None or (known.has_ended, -int(known.number)) > (
-            job.has_ended,
-            -int(job.number),
-        ):
-            found[path] = job
+        found[path] = min(best, job, key=lambda one: (one.has_ended, -int(one.number)))
     return found
 
 
@@ -99,7 +95,7 @@ def batch_script(job: Job, config: SlurmConfig) -> str:
         template = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"slurm.template={file} cannot be read ({error})") from error
-    known = {
+    values = {
         "options": "\n".join(f"#SBATCH {option}" for option in _options(job, config)),
         "folder": shlex.quote(str(Path.cwd())),
         "nodes": str(config.nodes),
@@ -107,13 +103,13 @@ def batch_script(job: Job, config: SlurmConfig) -> str:
         "arguments": _arguments(job, config),
         "requeues": str(config.requeues),
     }
-    unknown = set(_PLACEHOLDER.findall(template)) - known.keys()
+    unknown = set(_PLACEHOLDER.findall(template)) - values.keys()
     missing = {"options", "arguments"} - set(_PLACEHOLDER.findall(template))
     if unknown or missing:
         names = ", ".join(f"{{{{{name}}}}}" for name in sorted(unknown or missing))
         verb = "is not a placeholder" if unknown else "is missing"
-        raise UserError(f"slurm.template={file}: {names} {verb}; there are {', '.join(known)}")
-    return _PLACEHOLDER.sub(lambda match: known[match[1]], template)
+        raise UserError(f"slurm.template={file}: {names} {verb}; there are {', '.join(values)}")
+    return _PLACEHOLDER.sub(lambda match: values[match[1]], template)
 
 
 def submit(plan: Plan, config: SlurmConfig) -> list[Submission]:

@@ -54,18 +54,9 @@ class HydraLauncher:
         self._name = name
         chosen = f"hydra/launcher=talr_{name}"
         try:
-            with composition.composing("sweep", config_dir) as also:
-                self._config = compose(
-                    "sweep",
-                    [
-                        *also,
-                        chosen,
-                        f"hydra.sweep.dir={folder}",
-                        "hydra.sweep.subdir=.",
-                        *overrides,
-                    ],
-                    return_hydra_config=True,
-                )
+            with composition.composing("sweep", config_dir) as extra:
+                lines = [*extra, chosen, f"hydra.sweep.dir={folder}", "hydra.sweep.subdir=."]
+                self._config = compose("sweep", [*lines, *overrides], return_hydra_config=True)
                 loader = GlobalHydra.instance().config_loader()
                 self._context = HydraContext(loader, Callbacks())
         except UserError as error:

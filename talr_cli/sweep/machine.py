@@ -132,8 +132,8 @@ def check_hub() -> Check:
     if constants.HF_HUB_OFFLINE:
         return Check("hub", "note", "offline, as HF_HUB_OFFLINE is set: only its cache is used")
     try:  # without the token, which is for the hub's own client
-        asked = urllib.request.Request(constants.ENDPOINT, method="HEAD")
-        with urllib.request.urlopen(asked, timeout=TIMEOUT):
+        request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+        with urllib.request.urlopen(request, timeout=TIMEOUT):
             pass
     except urllib.error.HTTPError:
         pass  # it has answered

@@ -24,10 +24,10 @@ from talr_cli.run.prepare import locate_run
 from talr_cli.run.record import is_scored
 from talr_cli.run.variants import is_merged, points_along, with_alpha, without_merge
 from talr_cli.sweep import needs
-from talr_cli.sweep.apart import worker_process
 from talr_cli.sweep.grid import Point, base_overrides, scoring_key
 from talr_cli.sweep.jobs import Job, State
 from talr_cli.sweep.local import runs_per_gpu
+from talr_cli.sweep.worker_process import worker_process
 
 _UNKNOWN_MODEL = ModelSource(Path(), "not here yet", "not here yet")
 

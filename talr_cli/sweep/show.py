@@ -11,7 +11,7 @@ from talr_cli.models.device_memory import gib
 from talr_cli.printable import printable
 from talr_cli.run.config import TrainConfig
 from talr_cli.run.execute import is_done
-from talr_cli.runs.to_type import study_command
+from talr_cli.runs.next_command import study_command
 from talr_cli.statistics.power import power_text
 from talr_cli.streams import fold_line
 from talr_cli.sweep.detached import Submission

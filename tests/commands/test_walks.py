@@ -21,7 +21,7 @@ from test_fetch import ARGUMENTS, lab  # noqa: F401  a hub of this machine
 
 from talr_cli.config.composition import take_config_dir
 from talr_cli.sweep.grid import base_command
-from talr_cli.sweep.standing import study_overview
+from talr_cli.sweep.overview import study_overview
 
 ROOT = Path(__file__).parents[2]
 FILE = re.compile(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", re.DOTALL)

@@ -10,8 +10,8 @@ from synthetic_study import BASE, results, training, write_study
 from talr_cli.report.provenance import asks_for_claims, commands, data_cells, made_with
 from talr_cli.report.tables.cells import as_markdown
 from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.runs.stored_overrides import current_overrides
 from talr_cli.runs.study import load_runs
-from talr_cli.runs.typed import current_overrides
 from talr_cli.statistics.groups import comparable
 
 

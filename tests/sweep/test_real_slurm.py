@@ -18,7 +18,7 @@ from command_line import talr
 from slurm_cluster import lacking, slurm
 
 from talr_cli.sweep.detached import TEMPLATE
-from talr_cli.sweep.standing import study_overview
+from talr_cli.sweep.overview import study_overview
 
 pytestmark = [
     pytest.mark.slow,

@@ -23,8 +23,8 @@ from talr_cli.runs.run_directory import LOCK, RunDirectory
 from talr_cli.sweep import gpus, slurm
 from talr_cli.sweep.detached import TEMPLATE, batch_script, queued_jobs
 from talr_cli.sweep.grid import expand_grid
+from talr_cli.sweep.overview import study_overview
 from talr_cli.sweep.plan import find_models, make_jobs
-from talr_cli.sweep.standing import study_overview
 
 GRID = ("model=tiny", "method=sft,averaging", "lr=1e-3", "logger=none", "device=cpu")
 DETACHED = ("launcher=slurm", "detach=true", "slurm.gpus=0", "slurm.minutes=30")

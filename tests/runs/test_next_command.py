@@ -7,8 +7,8 @@ import pytest
 
 from talr_cli.config import composition
 from talr_cli.runs.listing import find_run
+from talr_cli.runs.next_command import score_command, study_command
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.to_type import score_command, study_command
 
 FOLDERS = ["runs", "my runs", "/data/it's here", "a=b,c", "$HOME/x", "äö", "(1)"]
 

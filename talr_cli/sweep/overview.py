@@ -14,8 +14,8 @@ from typing import Literal
 
 from talr_cli.errors import UserError
 from talr_cli.runs.listing import find_runs
+from talr_cli.runs.next_command import study_command
 from talr_cli.runs.run_directory import RunDirectory, study_path
-from talr_cli.runs.to_type import study_command
 from talr_cli.sweep import slurm
 from talr_cli.sweep.detached import queued_jobs, submitted_jobs
 from talr_cli.sweep.slurm import QueuedJob

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from talr_cli.errors import UserError
-from talr_cli.sweep.apart import worker_process
+from talr_cli.sweep.worker_process import worker_process
 
 
 @pytest.mark.usefixtures("ctrl_c")
