@@ -85,8 +85,7 @@ def score_checkpoint(
     fingerprint = source.fingerprint
     if run is not None and not record.is_based_on(base, run.directory):
         log.warning(
-            "%s was trained from another model than model.path=%s is: the scores go to a folder "
-            "of their own",
+            "%s was not trained from model.path=%s, so the scores go to a folder of their own",
             *(run.directory.path, config.model.path),
         )
         fingerprint, run = f"{fingerprint} {base.fingerprint}", None
@@ -183,14 +182,14 @@ def _has_base(
     ours, theirs = full_model_source(source, model), full_model_source(base, model)
     if not share_vocabulary(settings, renderer.tokenizer, theirs):
         log.warning(
-            "no drift is measured: model.path=%s has other tokens than %s; name the model that "
+            "drift is not measured: model.path=%s has other tokens than %s; name the model that "
             "this one was trained from with model.path",
             *(model.path, config.ckpt),
         )
         return False
     if ours is not source and ours.fingerprint != theirs.fingerprint:
         log.warning(
-            "the adapter is one of %s, and drift is measured from model.path=%s",
+            "the adapter belongs to %s, but drift is measured from model.path=%s",
             *(ours.origin, model.path),
         )
     return True

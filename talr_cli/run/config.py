@@ -159,7 +159,7 @@ class TrainConfig:
                     f"score_at={wanted} must be `epoch`, or shares of the steps within (0, 1]"
                 )
         if found and self.at != 1:
-            raise UserError(f"score_at goes along the whole training: leave at={self.at:g} out")
+            raise UserError(f"score_at is for the whole training: leave out at={self.at:g}")
         return sorted({float(share) for share in found if share < 1})
 
     @property

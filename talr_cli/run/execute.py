@@ -65,8 +65,8 @@ def run_to_end(run: Run, make_model: MakeModel, points: Sequence[Run] = ()) -> R
             results = directory.read_results()
             if record.covers_more(results, config):
                 raise UserError(
-                    f"{directory.path} is scored on more items, and that stays: leave limit out; "
-                    f"a quick look is `{score_command(directory.path)} limit=N`"
+                    f"{directory.path} has scores of more items, which stay: leave out limit; for "
+                    f"a quick look type `{score_command(directory.path)} limit=N`"
                 )
             _check_domain_stays(run, results)
             record.warn_of_replaced(config, directory, results)
@@ -93,7 +93,7 @@ def _check_domain_stays(run: Run, results: Results | None) -> None:
     if results is not None and results["domain"] is not None and not can_score:
         raise UserError(
             f"{run.directory.path} has a domain score, and there are no test rows or no scorer "
-            f"now: type them as before, or delete {run.directory.results} to go on without"
+            f"now: give them as before, or delete {run.directory.results} to go on without"
         )
 
 

@@ -30,7 +30,7 @@ def with_own_rows(run: Run) -> tuple[Run, dict[str, int]]:
     if not isinstance(replay, SelfReplay):
         return run, {}
     examples, asked = ranks.broadcast(_correct_answers(run, replay) if ranks.is_main() else None)
-    log.info("own answers: %d of %d are right and kept", len(examples), asked)
+    log.info("own answers: %d of %d are correct and kept", len(examples), asked)
     if not examples:
         raise UserError(
             f"replay=self: none of {asked} answers of the base is right, so there is nothing to "

@@ -193,14 +193,14 @@ def _check_adapter(config: TrainConfig, source: ModelSource) -> None:
         raise UserError(f"the adapter cannot be put on {config.model.name}: {reason}") from error
     named = getattr(adapter, "target_modules", None)
     for one in named if isinstance(named, Sequence) and not isinstance(named, str) else ():
-        # PEFT is content where it finds any of them.
+        # PEFT accepts a list of which it finds only some.
         if not any(f".{name}".endswith(f".{one}") for name in modules):
             raise UserError(f"adapter.target_modules: {config.model.name} has no module {one!r}")
     name = target_of(type(adapter))
     if not hasattr(adapted, "merge_and_unload"):
         raise UserError(
-            f"adapter: wrap of {name} gave {type(adapted).__name__}: it gives the model with "
-            "adapters, as get_peft_model of PEFT does"
+            f"adapter: wrap of {name} returned {type(adapted).__name__}: it must return the model "
+            "with adapters, as PEFT's get_peft_model does"
         )
     if not any(one.requires_grad for one in adapted.parameters()):
         raise UserError(f"adapter: wrap of {name} leaves no weight to train: all are frozen")
@@ -215,7 +215,7 @@ def _replay_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> Seq
     """The general rows to mix in, in the order in which they are taken."""
     if isinstance(config.replay, SelfReplay) and splits.scorer is None:
         raise UserError(
-            "replay=self keeps the answers that the scorer finds right, and dataset="
+            "replay=self keeps the answers that the scorer finds correct, and dataset="
             f"{config.dataset.name} has none: name one with dataset.scorer=NAME, or take "
             "another replay"
         )
@@ -250,5 +250,5 @@ def _validation_rows(config: TrainConfig, splits: Splits, renderer: Renderer) ->
             )
         return rows
     if splits.validation and getattr(dataset, "validation", None) is not None:
-        log.info("the validation rows are not used: trainer.validate=true is for their loss")
+        log.info("the validation rows are not used: trainer.validate=true computes their loss")
     return []

@@ -115,7 +115,7 @@ def warn_of_replaced(
                 *(value, previous, directory.path, value, current),
             )
     if results.get("drift") and not config.suite.drift:
-        log.warning("the drift in %s is replaced by none: suite.drift=false", directory.path)
+        log.warning("the drift in %s will be removed: suite.drift=false", directory.path)
 
 
 def is_based_on(base: ModelSource, directory: RunDirectory) -> bool:

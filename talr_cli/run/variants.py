@@ -31,7 +31,7 @@ def warn_of_unused(config: TrainConfig) -> None:
         if getattr(config, name) and not config.score_at:
             log.warning("%s is not used: score_at names no point along the training", name)
     if config.score_during and config.score_at and is_merged(config):
-        log.warning("score_during is not used: what is merged of a point is scored at the end")
+        log.warning("score_during is not used: the merges of points are scored at the end")
 
 
 def is_merged(config: TrainConfig) -> bool:

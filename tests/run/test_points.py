@@ -101,7 +101,7 @@ def test_values_of_points_are_said_to_be_unused_where_there_is_none(train, caplo
     assert "score_suite is not used: score_at names no point" in caplog.text
     caplog.clear()
     train(*typed, "score_during=true", "score_at=[0.5]", "merge=averaging")
-    assert "what is merged of a point is scored at the end" in caplog.text
+    assert "the merges of points are scored at the end" in caplog.text
     assert "names no point" not in caplog.text
 
 
