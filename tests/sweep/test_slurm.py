@@ -466,7 +466,7 @@ def test_a_site_that_says_more_than_the_number(cluster):
     with pytest.raises(UserError, match="'Submitted, thank you' instead of a job number"):
         slurm.submit("#!/bin/bash")
     put(cluster, "sbatch", "true")
-    with pytest.raises(UserError, match="no number"):
+    with pytest.raises(UserError, match="instead of a job number"):
         slurm.submit("#!/bin/bash")
 
 
