@@ -63,7 +63,7 @@ def make_by_training(points: Sequence[Run] = ()) -> MakeModel:
         check_same_rows(run.directory.checkpoints, digest(chain(run.rows, run.general)))
         ranks.broadcast((TRAIN, run.identity, [one.identity for one in points]))
         with stop_requests(STOPPING) as stop, warnings.catch_warnings():
-            # PEFT warns so whenever an adapter is saved; the vocabulary was checked before.
+            # PEFT gives this warning whenever an adapter is saved; the vocabulary was checked.
             warnings.filterwarnings("ignore", "Could not find a config file in")
             # These are about a head tied to the embedding, which `merge_adapter` takes care of.
             warnings.filterwarnings("ignore", "Model with `tie_word_embeddings=True`")

@@ -1,1 +1,1 @@
-"""What a run leaves on disk: identity, directory, status, and the results of a study."""
+"""The files of runs on disk: identity, directory, status, locks and results."""

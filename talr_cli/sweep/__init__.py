@@ -1,1 +1,1 @@
-"""Runs the grid of a study: which runs it has, what is left to do, and where jobs are started."""
+"""Runs the grids and searches of a study: their runs, the plan of jobs, and their launchers."""
