@@ -21,11 +21,6 @@ def load_results(runs_dir: Path, study: str) -> list[dict[str, Any]]:
     return list(load_runs(runs_dir, study).values())
 
 
-def load_pair(runs_dir: Path, study: str, model: str, dataset: str) -> list[dict[str, Any]]:
-    """The results in a study of one model on one dataset."""
-    return filter_pair(load_results(runs_dir, study), model, dataset)
-
-
 def filter_pair(
     results: Sequence[dict[str, Any]], model: str, dataset: str
 ) -> list[dict[str, Any]]:

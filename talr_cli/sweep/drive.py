@@ -37,18 +37,6 @@ def run_jobs(
         workers: How many jobs the launcher runs at a time, to estimate the remaining time.
     """
     reporter = Reporter(jobs, workers)
-    with progress.work("sweep", text=reporter.line):
-        return _run_jobs(jobs, launcher, retry_failed, keep, stop, reporter)
-
-
-def _run_jobs(
-    jobs: Sequence[Job],
-    launcher: Launcher,
-    retry_failed: bool,
-    keep: str,
-    stop: Stop,
-    reporter: Reporter,
-) -> dict[Path, Outcome]:
     outcomes: dict[Path, Outcome] = {}
     paths = {job.directory.path for job in jobs}
 
@@ -69,23 +57,24 @@ def _run_jobs(
                 reporter.job_started(job, outcomes)
                 yield job
 
-    def ended_well() -> set[Path]:
+    def succeeded() -> set[Path]:
         return {path for path, outcome in outcomes.items() if outcome.is_good}
 
-    while len(outcomes) < len(jobs) and not stop.requested:
-        before = len(outcomes)
-        with closing(launcher.submit(ready(), stop)) as launched:
-            for ended in launched:
-                outcome = _outcome(ended)
-                if outcome is None:
-                    reporter.job_left(ended.job)
-                    continue
-                outcomes[ended.job.directory.path] = outcome
-                reporter.job_ended(ended.job, outcome, outcomes)
-                prune(jobs, outcomes, ended_well(), keep)
-        if len(outcomes) == before:
-            time.sleep(POLL)
-    prune(jobs, outcomes, ended_well(), keep)
+    with progress.work("sweep", text=reporter.line):
+        while len(outcomes) < len(jobs) and not stop.requested:
+            before = len(outcomes)
+            with closing(launcher.submit(ready(), stop)) as launched:
+                for ended in launched:
+                    outcome = _outcome(ended)
+                    if outcome is None:
+                        reporter.job_left(ended.job)
+                        continue
+                    outcomes[ended.job.directory.path] = outcome
+                    reporter.job_ended(ended.job, outcome, outcomes)
+                    prune(jobs, outcomes, succeeded(), keep)
+            if len(outcomes) == before:
+                time.sleep(POLL)
+        prune(jobs, outcomes, succeeded(), keep)
     return outcomes
 
 

@@ -11,7 +11,7 @@ from talr_cli.report.pareto import pareto_front
 from talr_cli.run.config import TrainConfig
 from talr_cli.runs.leftovers import remove
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.study import load_pair
+from talr_cli.runs.study import filter_pair, load_results
 from talr_cli.sweep.jobs import Job
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,8 @@ def prune(jobs: Sequence[Job], ended: Collection[Path], done: Collection[Path], 
 
 
 def _is_best(config: TrainConfig, directory: RunDirectory) -> bool:
-    results = load_pair(Path(config.runs_dir), config.study, config.model.name, config.dataset.name)
+    study = load_results(Path(config.runs_dir), config.study)
+    results = filter_pair(study, config.model.name, config.dataset.name)
     own = directory.read_results()
     if own is None:
         return True  # scores that cannot be read are no reason to delete a model
