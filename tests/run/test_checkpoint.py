@@ -74,7 +74,7 @@ def test_scores_of_a_run_against_another_base_are_not_taken_for_its_own(
     moved = shutil.copytree(base, tmp_path / "elsewhere")
 
     eval_command.main([*ASKED, f"ckpt={run.path}", f"model.path={other}"])
-    assert "trained from another model" in caplog.text
+    assert "was not trained from model.path=" in caplog.text
     assert not run.results.exists()
     eval_command.main([*ASKED, f"ckpt={run.path}", f"model.path={moved}"])  # the same model
     own = run.read_results()

@@ -187,7 +187,7 @@ def test_points_are_scored_while_the_training_waits_and_by_a_suite_of_their_own(
         (["score_suite=minni"], "suite=minni"),
         (["score_at=[0.5,2]"], r"score_at=\[0.5, 2\] must be"),
         (["score_at=last"], "score_at=last must be"),
-        (["score_at=[0.5]", "at=0.5"], "leave at=0.5 out"),
+        (["score_at=[0.5]", "at=0.5"], "leave out at=0.5"),
         (["score_at=epoch", "trainer.max_steps=3"], "leave trainer.max_steps out"),
         (["at=0"], "at=0 is outside"),
     ],
