@@ -48,7 +48,7 @@ def show_report(
         target: The file of `json=`.
         claims: Whether the published claims are tested; None: if the runs ask for it.
     """
-    from talr_cli.report.as_json import check_target, give, rows_of
+    from talr_cli.report.as_json import check_target, emit, rows_of
     from talr_cli.report.claims.text import as_lines
     from talr_cli.report.provenance import asks_for_claims
     from talr_cli.report.stale import stale_lines
@@ -88,7 +88,7 @@ def show_report(
         "claims": [asdict(one) for one in made.findings],
         "page": str(made.page),
     }
-    give("report", target, content, show)
+    emit("report", target, content, show)
 
 
 def _lost(made: Report) -> dict[str, Cells]:
