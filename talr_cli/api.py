@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from talr_cli import ranks
 from talr_cli.commands.eval import score_or_find
 from talr_cli.commands.train import make_runs
-from talr_cli.config.composition import composed
-from talr_cli.config.stored import for_the_run
+from talr_cli.config.composition import compose_config
+from talr_cli.config.stored import overrides_of_run
 from talr_cli.errors import UserError
 from talr_cli.run.config import EvalConfig, TrainConfig
 from talr_cli.runs.listing import find_run
@@ -162,7 +162,7 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> list[Run]:
     from talr_cli.evaluation.general.tasks import preserve_rng_state
 
     with _ONE_AT_A_TIME:
-        composition = composed("train", overrides, _folder(config_dir))
+        composition = compose_config("train", overrides, _folder(config_dir))
         _refuse_processes(composition.config)
         with preserve_rng_state():  # else random numbers in a notebook would repeat after each run
             return [Run(directory.path) for directory in make_runs(composition)]
@@ -173,7 +173,7 @@ def evaluate(*overrides: str, config_dir: str | Path | None = None) -> Run:
     from talr_cli.evaluation.general.tasks import preserve_rng_state
 
     with _ONE_AT_A_TIME:
-        composition = composed("eval", overrides, _folder(config_dir), for_the_run)
+        composition = compose_config("eval", overrides, _folder(config_dir), overrides_of_run)
         _refuse_processes(composition.config)
         with preserve_rng_state():
             return Run(score_or_find(composition).path)

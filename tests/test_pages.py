@@ -127,12 +127,12 @@ def composed(command, words):
     """What the words come to, of a grid its first run."""
     if command in OF_RUNS:
         words = [word for word in words if word != "--dry-run"]
-        given = composition.of_grid(command, CONFIGS[command], words)
+        given = composition.split_grid_arguments(command, CONFIGS[command], words)
         composed(OF_RUNS[command], [first(word) for word in given.of_runs])
         return
     keys = iter(POSITIONAL.get(command, ()))
     words = [word if "=" in word else f"{next(keys)}={word}" for word in words]
-    composition.composed(command, words)
+    composition.compose_config(command, words)
 
 
 def first(word):

@@ -10,7 +10,7 @@ from pathlib import Path
 from talr_cli.config import composition
 from talr_cli.config.commands import AnalyzeConfig
 from talr_cli.config.composition import Composed
-from talr_cli.config.stored import for_the_run, of_run
+from talr_cli.config.stored import overrides_of_run, run_config
 from talr_cli.data.encoding import encode_dataset_rows
 from talr_cli.data.loading import load
 from talr_cli.data.rendering import load_renderer
@@ -26,14 +26,14 @@ log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> None:
-    composition.run("analyze", analyze, arguments, hold=for_the_run)
+    composition.run("analyze", analyze, arguments, hold=overrides_of_run)
 
 
 def analyze(composed: Composed[AnalyzeConfig]) -> None:
     """Write tokens.jsonl, summary.json, histogram.png/.svg and tokens.html."""
     config, run = composed.config, find_run(composed.config.ckpt)
     if run is not None:
-        config = of_run("analyze", composed, run).config
+        config = run_config("analyze", composed, run).config
     objective = config.objective
     if objective.needs_base_losses or objective.looks_at_step or objective.outputs:
         raise UserError(

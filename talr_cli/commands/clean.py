@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> None:
 def clean(composed: Composed[CleanConfig]) -> None:
     """Find the leftovers, delete them unless `dry_run`, and print what is freed."""
     config = composed.config
-    from talr_cli.report.as_json import check_target, give
+    from talr_cli.report.as_json import check_target, emit
 
     check_target(config.json)
     found = _leftovers(config)
@@ -34,7 +34,7 @@ def clean(composed: Composed[CleanConfig]) -> None:
         {"path": str(one.path), "why": one.why, "bytes": one.size, "deleted": one.path in paths}
         for one in found
     ]
-    give("clean", config.json, {"items": items}, lambda: _print(found, deleted, config.dry_run))
+    emit("clean", config.json, {"items": items}, lambda: _print(found, deleted, config.dry_run))
 
 
 def _leftovers(config: CleanConfig) -> list[Leftover]:

@@ -31,15 +31,15 @@ def compare(composed: Composed[CompareConfig]) -> None:
         load_run(name, Path(config.runs_dir), config.study) for name in (config.a, config.b)
     )
     from talr_cli.report import flips
-    from talr_cli.report.as_json import check_target, give, rows_of
+    from talr_cli.report.as_json import check_target, emit, rows_of
     from talr_cli.report.tables import comparison
     from talr_cli.report.tables.screen import print_cells
-    from talr_cli.statistics.pairs import made_otherwise
+    from talr_cli.statistics.pairs import setting_mismatch
 
     check_target(config.json)
     cells = comparison.comparison_cells(before[1], after[1])
     flipped = flips.flipped_items(before, after)
-    otherwise = made_otherwise(before[1], after[1])
+    otherwise = setting_mismatch(before[1], after[1])
 
     def show() -> None:
         print(f"A: {printable(str(before[0]))}\nB: {printable(str(after[0]))}")
@@ -56,7 +56,7 @@ def compare(composed: Composed[CompareConfig]) -> None:
         "parts": rows_of(cells),
         "flips": flipped,
     }
-    give("compare", config.json, content, show)
+    emit("compare", config.json, content, show)
     if config.flips is not None:
         lines = (json.dumps(flip, ensure_ascii=False) + "\n" for flip in flipped)
         write_text(Path(config.flips), "".join(lines))

@@ -24,14 +24,14 @@ def main(arguments: Sequence[str]) -> None:
 def doctor(composed: Composed[DoctorConfig]) -> None:
     """Print the checks; a problem is not an error, as it may not concern what the user wants."""
     config = composed.config
-    from talr_cli.report.as_json import check_target, give
+    from talr_cli.report.as_json import check_target, emit
 
     check_target(config.json)
     checks = list(machine_checks(Path(config.runs_dir)))
     reachable = any(one.name == "hub" and one.state == "ok" for one in checks)
     checks += experiment_checks(reachable)
     content = {"checks": [asdict(one) for one in checks]}
-    give("doctor", config.json, content, lambda: _print(checks))
+    emit("doctor", config.json, content, lambda: _print(checks))
 
 
 def _print(checks: Sequence[Check]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from talr_cli import progress, ranks
 from talr_cli.config import composition
 from talr_cli.config.composition import Composed
-from talr_cli.config.stored import for_the_run, of_run
+from talr_cli.config.stored import overrides_of_run, run_config
 from talr_cli.models.checkpoints import find_run
 from talr_cli.report.show import show
 from talr_cli.run.checkpoint import follow_scoring, own_run, score_checkpoint
@@ -16,7 +16,7 @@ from talr_cli.runs.run_directory import RunDirectory
 
 
 def main(arguments: Sequence[str]) -> None:
-    composition.run("eval", evaluate_checkpoint, arguments, hold=for_the_run)
+    composition.run("eval", evaluate_checkpoint, arguments, hold=overrides_of_run)
 
 
 def evaluate_checkpoint(composed: Composed[EvalConfig]) -> None:
@@ -42,7 +42,7 @@ def score_or_find(composed: Composed[EvalConfig]) -> RunDirectory:
     run = find_run(composed.config.ckpt)
     if run is None:
         return score_checkpoint(composed.config, composed.arguments)
-    found = of_run("eval", composed, run)
+    found = run_config("eval", composed, run)
     # With another dataset, the scores go elsewhere, and those of the run stay.
     own = own_run(run, found.stored, found.config.runs_dir) if found.is_own else None
     return score_checkpoint(found.config, composed.arguments, own)

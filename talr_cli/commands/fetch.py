@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
         UserError: Something cannot be downloaded; what was downloaded before stays.
     """
     arguments = [one for one in arguments if one not in ("-m", "--multirun")]
-    typed = composition.of_grid("fetch", FetchConfig, arguments)
+    typed = composition.split_grid_arguments("fetch", FetchConfig, arguments)
     if typed is None:
         return 0
     options = typed.options

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> None:
 def list_runs(composed: Composed[ListConfig]) -> None:
     """Print a table for each study, including runs that were never scored."""
     config = composed.config
-    from talr_cli.report.as_json import check_target, give, rows_of
+    from talr_cli.report.as_json import check_target, emit, rows_of
     from talr_cli.report.tables.listing import list_cells, listed, namesake_lines
     from talr_cli.report.tables.screen import print_cells
 
@@ -37,4 +37,4 @@ def list_runs(composed: Composed[ListConfig]) -> None:
                 print(fold_line(printable(line)))
         print(f"all: {format_size(sum(one.size for one in runs))} in {config.runs_dir}")
 
-    give("list", config.json, {"runs": rows_of(list_cells(runs))}, show)
+    emit("list", config.json, {"runs": rows_of(list_cells(runs))}, show)

@@ -36,9 +36,9 @@ def print_recommendations(composed: Composed[RecommendConfig]) -> int:
     """
     config = composed.config
     runs = scored_runs(Path(config.runs_dir), config.study)
-    from talr_cli.report.as_json import check_target, give
+    from talr_cli.report.as_json import check_target, emit
     from talr_cli.report.recommend import NothingWithin, recommend
-    from talr_cli.report.recommend_text import as_lines, told
+    from talr_cli.report.recommend_text import as_lines, as_sentences
     from talr_cli.report.stale import stale_lines
     from talr_cli.statistics.groups import comparable
 
@@ -55,7 +55,7 @@ def print_recommendations(composed: Composed[RecommendConfig]) -> int:
             print(line)
         for title, found in groups.items():
             print(f"{printable(title)}:")
-            for line in as_lines(told(found, config.max_general_loss)):
+            for line in as_lines(as_sentences(found, config.max_general_loss)):
                 is_command = line.startswith("export")
                 print(f"  {line}" if is_command else fold_line(f"  {line}", hang=9))
 
@@ -65,7 +65,7 @@ def print_recommendations(composed: Composed[RecommendConfig]) -> int:
         "none_within": [title for title in groups if title not in shipped],
         "failed": failures,
     }
-    give("recommend", config.json, content, show)
+    emit("recommend", config.json, content, show)
     if failures:
         raise UserError("; ".join(failures))
     return 1 if content["none_within"] else 0
@@ -73,11 +73,11 @@ def print_recommendations(composed: Composed[RecommendConfig]) -> int:
 
 def to_json(title: str, found: Recommendation) -> dict[str, Any]:
     """The recommendation for one model and dataset, for JSON."""
-    from talr_cli.statistics.pairs import point
+    from talr_cli.statistics.pairs import both_scores
 
     candidates = [
         {"path": str(one.path), "picked": one.picked}
-        | dict(zip(("domain", "general"), point(one.results), strict=True))
+        | dict(zip(("domain", "general"), both_scores(one.results), strict=True))
         for one in found.candidates
     ]
     return {

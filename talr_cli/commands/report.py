@@ -48,7 +48,7 @@ def show_report(
         target: The file for `json=`.
         claims: Whether to test the published claims; None: if the runs' configs ask for it.
     """
-    from talr_cli.report.as_json import check_target, give, rows_of
+    from talr_cli.report.as_json import check_target, emit, rows_of
     from talr_cli.report.claims.text import as_lines
     from talr_cli.report.provenance import asks_for_claims
     from talr_cli.report.stale import stale_lines
@@ -88,7 +88,7 @@ def show_report(
         "claims": [asdict(one) for one in written.findings],
         "page": str(written.page),
     }
-    give("report", target, content, show)
+    emit("report", target, content, show)
 
 
 def _lost_abilities(written: Report) -> dict[str, Cells]:

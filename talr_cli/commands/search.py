@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         KeyboardInterrupt: The user stopped it.
     """
-    typed = composition.of_grid("search", SearchConfig, arguments)
+    typed = composition.split_grid_arguments("search", SearchConfig, arguments)
     if typed is None:
         return 0
     options, config_dir = typed.options, typed.config_dir

@@ -36,7 +36,7 @@ def show(composed: Composed[ShowConfig]) -> None:
     if config.run is None:
         list_command = study_command("list", config.runs_dir, config.study)
         raise UserError(f"a run is needed: talr show RUN; `{list_command}` lists them")
-    from talr_cli.report.as_json import check_target, give, rows_of
+    from talr_cli.report.as_json import check_target, emit, rows_of
     from talr_cli.report.tables.listing import list_cells, listed
 
     check_target(config.json)
@@ -51,7 +51,7 @@ def show(composed: Composed[ShowConfig]) -> None:
         "samples": answers,
         "files": one.parts,
     }
-    give("show", config.json, content, lambda: _print(one, found, values, answers))
+    emit("show", config.json, content, lambda: _print(one, found, values, answers))
 
 
 def _values(found: FoundRun) -> dict[str, tuple[Any, Any]]:

@@ -26,14 +26,14 @@ def main(arguments: Sequence[str]) -> None:
 def status(composed: Composed[StatusConfig]) -> None:
     """Print a line for each run, the number of runs in each state, and what to do next."""
     config = composed.config
-    from talr_cli.report.as_json import check_target, give
+    from talr_cli.report.as_json import check_target, emit
 
     check_target(config.json)
     found = study_overview(Path(config.runs_dir), config.study)
     runs = [{**asdict(one), "path": str(one.path)} for one in found.runs]
     content = {"study": config.study, "runs": runs, "notes": found.notes}
     report = study_command("report", config.runs_dir, config.study)
-    give("status", config.json, content, lambda: _print(found, report))
+    emit("status", config.json, content, lambda: _print(found, report))
 
 
 def _print(found: Overview, report: str) -> None:

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     dry_run = "--dry-run" in arguments
     arguments = [one for one in arguments if one not in _FLAGS]
-    typed = composition.of_grid("sweep", SweepConfig, arguments)
+    typed = composition.split_grid_arguments("sweep", SweepConfig, arguments)
     if typed is None:
         return 0
     options, config_dir = typed.options, typed.config_dir

@@ -1,9 +1,10 @@
-"""The config class of every command. Those of `train` and `eval` are in run/, which makes runs."""
+"""The config class of every command; those of `train` and `eval` are in run/."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from talr_cli.data.base import Dataset
 from talr_cli.errors import UserError
@@ -13,61 +14,69 @@ from talr_cli.models.config import ModelConfig
 from talr_cli.ranks import DEVICE, DEVICES
 from talr_cli.run.config import QUIET, EvalConfig, TrainConfig
 
+A_PATH = {"may_be_empty": False, "is_path": True}
+RUNS_DIR: dict[str, Any] = {"doc": "the folder that holds the studies", **A_PATH}
+RUN: dict[str, Any] = {"doc": "the run: its directory, or the beginning of its name", **A_PATH}
+JSON: dict[str, Any] = {
+    "doc": "also write the result to this file as JSON (docs/json.md); - prints it instead of the "
+    "text",
+    "default": None,
+    **A_PATH,
+}
+
 
 @dataclass(kw_only=True)
 class StudyConfig:
     """The values of commands that read a study."""
 
     study: str = value("the study: a folder in runs_dir", may_be_empty=False)
-    runs_dir: str = value("the folder that holds the studies", may_be_empty=False, is_path=True)
-
-
-JSON = "also write the result to this file as JSON (docs/json.md); - prints it instead of the text"
+    runs_dir: str = value(**RUNS_DIR)
 
 
 @dataclass(kw_only=True)
 class ReadingConfig(StudyConfig):
     """The values of commands that read a study and show a table."""
 
-    json: str | None = value(JSON, None, may_be_empty=False, is_path=True)
+    json: str | None = value(**JSON)
 
 
 @dataclass(kw_only=True)
 class AnyStudyConfig:
-    """The values of commands that show runs of one study or of all."""
+    """The values of commands that read runs of one study or of all."""
 
     study: str | None = value(
         "the study: a folder in runs_dir; null: all of them", None, may_be_empty=False
     )
-    runs_dir: str = value("the folder that holds the studies", may_be_empty=False, is_path=True)
-    json: str | None = value(JSON, None, may_be_empty=False, is_path=True)
+    runs_dir: str = value(**RUNS_DIR)
 
 
 @dataclass(kw_only=True)
-class ListConfig(AnyStudyConfig):
+class ReadingAnyConfig(AnyStudyConfig):
+    """The values of commands that show runs of one study or of all."""
+
+    json: str | None = value(**JSON)
+
+
+@dataclass(kw_only=True)
+class ListConfig(ReadingAnyConfig):
     """`talr list`."""
 
 
 @dataclass(kw_only=True)
-class ShowConfig(AnyStudyConfig):
+class ShowConfig(ReadingAnyConfig):
     """`talr show RUN`."""
 
-    run: str | None = value(
-        "the run: its directory, or the beginning of its name",
-        None,
-        is_path=True,
-        may_be_empty=False,
-    )
-    samples: int = value("how many answers are shown", 2, at_least=0)
+    run: str | None = value(**RUN, default=None)
+    samples: int = value("how many answers to show", 2, at_least=0)
 
 
 @dataclass(kw_only=True)
-class CleanConfig(AnyStudyConfig):
+class CleanConfig(ReadingAnyConfig):
     """`talr clean`."""
 
     dry_run: bool = value("show what would be deleted, but delete nothing", False)
     unused_days: float = value(
-        "delete entries of the caches that were not read for this many days", 30.0, at_least=0
+        "delete cache entries that have not been read for this many days", 30.0, at_least=0
     )
     models: bool = value(
         "also delete the models and adapters of scored runs, and unused models of the cache", False
@@ -81,15 +90,18 @@ class DoctorConfig:
     runs_dir: str = value(
         "the folder that holds the studies; its disk is checked", may_be_empty=False, is_path=True
     )
-    json: str | None = value(JSON, None, may_be_empty=False, is_path=True)
+    json: str | None = value(**JSON)
 
 
 @dataclass(kw_only=True)
 class FetchConfig:
-    """`talr fetch`, beside the values of `talr train`."""
+    """`talr fetch`, in addition to the values of `talr train`."""
 
     folder: str | None = value(
-        "where to put all of it; null: the usual caches", None, is_path=True, may_be_empty=False
+        "the folder for all downloads; null: the usual caches",
+        None,
+        is_path=True,
+        may_be_empty=False,
     )
 
 
@@ -99,21 +111,12 @@ class StatusConfig(ReadingConfig):
 
 
 @dataclass(kw_only=True)
-class LogsConfig:
+class LogsConfig(AnyStudyConfig):
     """`talr logs RUN`."""
 
-    run: str | None = value(
-        "the run: its directory, or the beginning of its name",
-        None,
-        is_path=True,
-        may_be_empty=False,
-    )
-    study: str | None = value(
-        "the study: a folder in runs_dir; null: all of them", None, may_be_empty=False
-    )
-    runs_dir: str = value("the folder that holds the studies", may_be_empty=False, is_path=True)
-    lines: int = value("how many lines of the end are shown", 40, at_least=1)
-    follow: bool = value("go on showing new lines, until Ctrl-C", False)
+    run: str | None = value(**RUN, default=None)
+    lines: int = value("how many of the last lines are shown", 40, at_least=1)
+    follow: bool = value("keep showing new lines until Ctrl-C", False)
 
 
 @dataclass(kw_only=True)
@@ -121,7 +124,7 @@ class StopConfig(StudyConfig):
     """`talr stop`."""
 
     now: bool = value(
-        "end running jobs at once: the work since their last checkpoint is lost", False
+        "stop running jobs at once; the work since their last checkpoint is lost", False
     )
 
 
@@ -138,9 +141,11 @@ class AnalyzeConfig(StudyConfig):
     device: str = value(DEVICE, "auto", choices=DEVICES)
     quiet: bool = value(QUIET, False)
     rows: int | None = value(
-        "how many of the training rows, from the first on; null: all", None, at_least=1
+        "number of training rows, from the first one; null: all", None, at_least=1
     )
-    max_length: int = value("the most tokens of a row; longer rows are cut", 4096, at_least=2)
+    max_length: int = value(
+        "maximum number of tokens of a row; longer rows are cut", 4096, at_least=2
+    )
     model: ModelConfig
     dataset: Dataset = part("the rows")
     objective: Objective = part("the objective whose token weights are shown")
@@ -162,29 +167,23 @@ class RecommendConfig(ReadingConfig):
     """`talr recommend`."""
 
     max_general_loss: float = value(
-        "how much of the base's general score the run to ship may lose at most",
+        "the largest acceptable loss of general score against the base model",
         at_least=0,
         at_most=1,
     )
 
 
 @dataclass(kw_only=True)
-class ExportConfig:
+class ExportConfig(AnyStudyConfig):
     """`talr export`."""
 
-    run: str = value(
-        "a run: its directory, or the beginning of its name", may_be_empty=False, is_path=True
-    )
-    study: str | None = value(
-        "the study: a folder in runs_dir; null: all of them", None, may_be_empty=False
-    )
-    runs_dir: str = value("the folder that holds the studies", may_be_empty=False, is_path=True)
+    run: str = value(**RUN)
     out: str = value("the folder to create", may_be_empty=False, is_path=True)
 
 
 @dataclass(kw_only=True)
 class SlurmConfig:
-    """What each job of a detached sweep asks of SLURM."""
+    """The resources of each job of a detached sweep on SLURM."""
 
     partition: str | None = value(
         "the partition of the jobs; null: the cluster's default", None, may_be_empty=False
@@ -214,13 +213,13 @@ class SlurmConfig:
         at_most=65535,
     )
     requeues: int = value(
-        "how often a job that reached its time limit is queued again at most", 100, at_least=0
+        "how often a job may be queued again after its time limit", 100, at_least=0
     )
     options: list[str] = value(
         "more options for sbatch, such as [--qos=high,--exclusive]", factory=list
     )
     template: str | None = value(
-        "a batch script of your own to use instead of talr's: docs/clusters.md",
+        "your own batch script instead of talr's: docs/clusters.md",
         None,
         is_path=True,
         may_be_empty=False,
@@ -229,7 +228,7 @@ class SlurmConfig:
     def __post_init__(self) -> None:
         if self.grace >= 60 * self.minutes:
             raise UserError(
-                f"slurm.grace={self.grace} s leave nothing of slurm.minutes={self.minutes}"
+                f"slurm.grace={self.grace} s is no shorter than slurm.minutes={self.minutes}"
             )
         for option in self.options:
             if not option.startswith("-") or "\n" in option:
@@ -238,7 +237,7 @@ class SlurmConfig:
 
 @dataclass(kw_only=True)
 class SweepConfig:
-    """`talr sweep`, beside the values of `talr train`."""
+    """`talr sweep`, in addition to the values of `talr train`."""
 
     launcher: str = value(
         "where runs are started: on this machine or a cluster (docs/clusters.md)",
@@ -257,45 +256,46 @@ class SweepConfig:
         choices=("final", "ends", "best", "none"),
     )
     detach: bool = value("with launcher=slurm: submit the jobs and return", False)
-    slurm: SlurmConfig = value("what a detached job asks of SLURM", factory=SlurmConfig)
+    slurm: SlurmConfig = value("resources of a detached job on SLURM", factory=SlurmConfig)
 
     def __post_init__(self) -> None:
         if self.detach and self.launcher != "slurm":
             raise UserError(f"detach=true needs launcher=slurm, not launcher={self.launcher}")
         if self.detach and self.keep != "final":
             raise UserError(
-                f"keep={self.keep} deletes models while a sweep goes on, and a detached one has "
-                "nobody to do it: leave it out, `talr clean models=true` deletes them later"
+                f"keep={self.keep} deletes models during a sweep, which a detached sweep cannot "
+                "do: leave it out; `talr clean models=true` deletes them later"
             )
 
 
 @dataclass(kw_only=True)
 class SearchConfig:
-    """`talr search`, beside the values of `talr train`."""
+    """`talr search`, in addition to the values of `talr train`."""
 
     n_trials: int = value(
         "how many trials in all, over all processes that share the search", 20, at_least=1
     )
     max_general_loss: float = value(
-        "how much of the base's general score a trial may lose", 0.02, at_least=0, at_most=1
+        "the largest acceptable loss of general score against the base model",
+        0.02,
+        at_least=0,
+        at_most=1,
     )
     prune: bool = value(
-        "stop a trial at a point of score_at where it is worse than the median trial", True
+        "stop a trial at a point of score_at if it is worse than the median trial", True
     )
     search_seed: int = value("random seed of the values that are tried", 0, at_least=0)
     quiet: bool = value(QUIET, False)
 
 
 @dataclass(kw_only=True)
-class CompareConfig(AnyStudyConfig):
+class CompareConfig(ReadingAnyConfig):
     """`talr compare A B`."""
 
-    a: str | None = value(
-        "a run: its directory, or the beginning of its name", None, is_path=True, may_be_empty=False
-    )
+    a: str | None = value(**RUN, default=None)
     b: str | None = value("the run to compare with it", None, is_path=True, may_be_empty=False)
     examples: int = value(
-        "how many flipped items are shown of the domain and of each task", 2, at_least=0
+        "how many flipped items to show for the domain and for each task", 2, at_least=0
     )
     flips: str | None = value(
         "write all flipped items to this file (JSON lines), with prompts and both outputs",
@@ -323,11 +323,11 @@ COMMANDS: dict[str, type] = {  # in the order of docs/config.md
     "logs": LogsConfig,
     "stop": StopConfig,
 }
-OF_GRIDS = ("sweep", "search", "fetch")  # they take the values of `train` too
+OF_GRIDS = ("sweep", "search", "fetch")  # also take the values of `train`
 
 
 def conf_dir() -> Path:
-    """conf/: inside the package when installed from a wheel, else at the top of a checkout."""
+    """The folder conf/: inside the package if installed from a wheel, else in the checkout."""
     package = Path(__file__).parents[1]
     packaged = package / "conf"
     return packaged if packaged.is_dir() else package.parent / "conf"

@@ -1,4 +1,4 @@
-"""How the last word of a command line may be completed.
+"""Completions of the last word of a command line.
 
 Knows commands, groups, values and their choices; does not know the shells.
 """
@@ -13,15 +13,14 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from talr_cli.config.commands import COMMANDS
-from talr_cli.config.composition import composing, take_config_dir, untyped
+from talr_cli.config.composition import compose_untyped, composing, take_config_dir
 from talr_cli.config.help import Described, choices_of, describe, groups
 from talr_cli.errors import UserError
 
 SHELLS = ("bash", "zsh", "fish")
 _FLAGS = ("--help", "--cfg", "--config-dir")
-_DRY = ("sweep", "clean")
-_OF_RUNS = ("show", "compare")  # take runs without a key
-_SWITCH = ("true", "false")
+_WITH_DRY_RUN = ("sweep", "clean")
+_WITH_RUNS = ("show", "compare")  # take runs without a key
 
 
 def words(line: str) -> list[str]:
@@ -41,19 +40,19 @@ def words(line: str) -> list[str]:
     if arguments and arguments[-1] in ("--config-dir", "-cd"):
         return _paths(word)
     if word.startswith("-"):
-        return _beginning(word, [*_FLAGS, *(["--dry-run"] if command in _DRY else [])])
-    config_dir, arguments = _own_folder(arguments)
+        return _beginning(word, [*_FLAGS, *(["--dry-run"] if command in _WITH_DRY_RUN else [])])
+    config_dir, arguments = _split_config_dir(arguments)
     if "=" in word:
         return _values(command, word, arguments, config_dir)
     found = _keys(command, word, arguments, config_dir)
-    if command in _OF_RUNS:
+    if command in _WITH_RUNS:
         found += _beginning(word, _runs(arguments))
     return found
 
 
 def _split(line: str) -> list[str]:
-    """The words of a line as the shell splits it; the last one is being typed, and may be empty."""
-    for ending in ("", "'", '"'):  # a quote that is not closed yet
+    """The words of a line as the shell splits it; the last one is incomplete and may be empty."""
+    for ending in ("", "'", '"'):  # closes an open quote
         try:
             found = shlex.split(line + ending)
         except ValueError:
@@ -66,7 +65,7 @@ def _beginning(word: str, known: Sequence[str]) -> list[str]:
     return [one for one in known if one.startswith(word)]
 
 
-def _own_folder(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
+def _split_config_dir(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
     try:
         folder, rest = take_config_dir(arguments)
     except UserError:
@@ -77,16 +76,15 @@ def _own_folder(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
 def _described(
     command: str, arguments: Sequence[str], config_dir: Path | None
 ) -> tuple[list[Described], Mapping[str, Any]]:
-    """The command's values with the typed ones in place, or the defaults if those are wrong."""
-    given = [one for one in arguments if "=" in one and not one.startswith("-")]
-    given = [one for one in given if "," not in one]  # lists of a sweep
-    for overrides in (given, []):
+    """The command's values with the typed ones, or the defaults if those are wrong."""
+    typed = [one for one in arguments if "=" in one and not one.startswith("-")]
+    for overrides in ([one for one in typed if "," not in one], []):  # without lists of a sweep
         try:
             with composing(command, config_dir) as also:
-                config = untyped(command, overrides, also, config_dir)
+                config = compose_untyped(command, overrides, also, config_dir)
                 values: Any = OmegaConf.to_container(config)
                 return list(describe(COMMANDS[command], values)), values
-        except (UserError, ImportError, AttributeError):  # also of the user's own class
+        except (UserError, ImportError, AttributeError):  # also from a user's class
             continue
     return [], {}
 
@@ -145,7 +143,7 @@ def _allowed(described: Described, word: str) -> Iterator[str]:
     if known.choices is not None:
         yield from _beginning(word, [str(one) for one in known.choices])
     elif isinstance(described.value, bool):
-        yield from _beginning(word, _SWITCH)
+        yield from _beginning(word, ("true", "false"))
     elif known.names_a_place:
         yield from _paths(word)
 

@@ -1,8 +1,8 @@
-"""Command line -> typed config. Composition and --cfg are Hydra's own.
+"""From the command line to a typed config, composed by Hydra.
 
-Added to Hydra: paths need no quotes, errors become one line, and the result is the command's
-dataclass with its parts as objects, all of whose problems are reported together. Nothing here
-imports torch: a config is checked before anything is loaded.
+talr adds to Hydra: paths need no quotes, errors are one line, and the result is the command's
+dataclass with its parts as objects, whose problems are all reported together. Nothing here imports
+torch, so that a config is checked before anything is loaded.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from omegaconf.errors import OmegaConfBaseException
 from talr_cli import progress
 from talr_cli.config.commands import COMMANDS, OF_GRIDS, conf_dir
 from talr_cli.config.help import help_text
-from talr_cli.config.mistakes import check_choices, no_key, no_option, one_line
+from talr_cli.config.mistakes import check_choices, explain, guess_key, guess_option
 from talr_cli.config.quoting import quoted, with_quoted_paths
 from talr_cli.config.typed import schema, typed_config
 from talr_cli.errors import UserError, reason_of
@@ -45,13 +45,13 @@ Config = TypeVar("Config")
 
 @dataclass(frozen=True)
 class Composed(Generic[Config]):
-    """A command's config, and what it was made of.
+    """A command's config, and its sources.
 
     Attributes:
-        overrides: What the user typed.
-        arguments: With these another process composes the same config.
-        values: The config as plain values, before it became a dataclass.
-        config_dir: The folder of the user's own groups, if there is one.
+        overrides: The overrides that the user typed.
+        arguments: The arguments with which another process composes the same config.
+        values: The config as plain values.
+        config_dir: The folder of the user's own groups, or None.
     """
 
     config: Config
@@ -68,11 +68,11 @@ def run(
     positional: Sequence[str] = (),
     hold: Callable[[Sequence[str]], Sequence[str]] = lambda overrides: (),
 ) -> None:
-    """Compose conf/<command>.yaml with the arguments and hand the config to `task`.
+    """Compose conf/<command>.yaml with the arguments and pass the config to `task`.
 
     Args:
-        positional: The keys of arguments that are typed without a key, in their order.
-        hold: Picks the overrides that Hydra must not see, as only `task` knows their values.
+        positional: The keys of arguments that are typed without a key, in order.
+        hold: Selects the overrides that are kept from Hydra, as only `task` knows their keys.
 
     Raises:
         UserError: An option, group, name or value is wrong.
@@ -86,23 +86,23 @@ def run(
     options, overrides = _checked(command, arguments, positional)
     config_dir, held = take_config_dir(options)[0], tuple(hold(overrides))
     own = tuple(one for one in overrides if one not in held)
-    # Without it Hydra prints its errors itself and exits with 1.
+    # Otherwise Hydra prints its errors itself and exits with code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"talr {command}", *options, *own]
     failures: list[Exception] = []
 
-    # Hydra prints a line of its own for every exception of a job, so exceptions bypass it.
+    # Exceptions bypass Hydra, which would print a line of its own for them.
     def guarded(config: DictConfig) -> Any:
         try:
             composed = _composed(command, config, own, held, config_dir)
             if getattr(composed.config, "quiet", False):
                 progress.be_quiet()
             return task(composed)
-        except Exception as error:  # any kind: raised again below
+        except Exception as error:  # raised again below
             failures.append(error)
 
     decorate = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
-    with _mistakes_told(command):
+    with _as_user_errors(command):
         check_choices(_parsed(own), config_dir)
         decorate(guarded)()
         if failures:
@@ -110,31 +110,31 @@ def run(
 
 
 def show_help(command: str, arguments: Sequence[str]) -> bool:
-    """Print a command's help if the arguments ask for it; whether they did."""
+    """Print a command's help if the arguments ask for it; returns whether they do."""
     if not {"-h", "--help"} & set(arguments):
         return False
     config_dir, rest = take_config_dir(arguments)
     overrides = [one for one in rest if not one.startswith("-") and "=" in one]
     with composing(command, config_dir) as also:
-        config = untyped(command, overrides, also, config_dir)
+        config = compose_untyped(command, overrides, also, config_dir)
         values: Any = OmegaConf.to_container(config)
         print(help_text(command, COMMANDS[command], values, config_dir), end="")
     return True
 
 
 def load(command: str, overrides: Sequence[str]) -> Any:
-    """The typed config of a command without running it."""
+    """The typed config of a command, which is not run."""
     with composing(command, None):
-        return typed_config(command, untyped(command, overrides), overrides)
+        return typed_config(command, compose_untyped(command, overrides), overrides)
 
 
 @dataclass(frozen=True)
-class OfGrid(Generic[Config]):
+class GridArguments(Generic[Config]):
     """The arguments of a command that works on the runs of a grid.
 
     Attributes:
-        options: The command's own config.
-        own: The overrides of these options.
+        options: The config of the command itself.
+        own: The overrides of the command itself.
         of_runs: The overrides of the runs.
         config_dir: As in `Composed`.
     """
@@ -145,10 +145,12 @@ class OfGrid(Generic[Config]):
     config_dir: Path | None
 
 
-def of_grid(command: str, kind: type[Config], arguments: Sequence[str]) -> OfGrid[Config] | None:
-    """Separate the command's own values, the fields of `kind`, from those of the runs.
+def split_grid_arguments(
+    command: str, kind: type[Config], arguments: Sequence[str]
+) -> GridArguments[Config] | None:
+    """Separate the overrides of the command itself, the fields of `kind`, from those of the runs.
 
-    None if something else was asked for, such as --help; that is then done.
+    Returns None after an option such as --help has been handled.
     """
     config_dir, overrides = take_config_dir(arguments)
     if any(one.startswith("-") for one in overrides):
@@ -158,17 +160,19 @@ def of_grid(command: str, kind: type[Config], arguments: Sequence[str]) -> OfGri
     keys = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     own = tuple(one for one in overrides if one.partition("=")[0].partition(".")[0] in keys)
     with composing(command, config_dir) as also:
-        options = typed_config(command, untyped(command, own, also, config_dir), own)
-    return OfGrid(options, own, tuple(one for one in overrides if one not in own), config_dir)
+        options = typed_config(command, compose_untyped(command, own, also, config_dir), own)
+    return GridArguments(
+        options, own, tuple(one for one in overrides if one not in own), config_dir
+    )
 
 
-def composed(
+def compose_config(
     command: str,
     overrides: Sequence[str],
     config_dir: Path | None = None,
     hold: Callable[[Sequence[str]], Sequence[str]] = lambda overrides: (),
 ) -> Composed[Any]:
-    """What `run` hands to its task, for a caller in Python; raises the same errors."""
+    """What `run` passes to its task, for callers in Python; raises the same errors."""
     look_in_current_folder()
     for one in overrides:
         if not isinstance(one, str):
@@ -178,17 +182,17 @@ def composed(
     held = tuple(hold(typed))
     own = tuple(one for one in typed if one not in held)
     with composing(command, config_dir) as also:
-        config = untyped(command, own, also, config_dir)
+        config = compose_untyped(command, own, also, config_dir)
         return _composed(command, config, own, held, config_dir, also)
 
 
-def untyped(
+def compose_untyped(
     command: str,
     overrides: Sequence[str],
     also: Sequence[str] = (),
     config_dir: Path | None = None,
 ) -> DictConfig:
-    """A command's config as Hydra composes it; within `composing`, which yields `also`."""
+    """A command's config as Hydra composes it. Call it inside `composing`, which yields `also`."""
     check_choices(_parsed(overrides), config_dir)
     return compose(command, [*also, *overrides])
 
@@ -199,7 +203,7 @@ def _parsed(overrides: Iterable[str]) -> list[Override]:
 
 @contextmanager
 def composing(command: str, config_dir: Path | None) -> Iterator[list[str]]:
-    """Inside, Hydra's compose works; yields the overrides that make it find `config_dir` too.
+    """A context for Hydra's compose; yields the overrides that make it search `config_dir` too.
 
     Raises:
         UserError: An option, group, name or value is wrong.
@@ -211,27 +215,23 @@ def composing(command: str, config_dir: Path | None) -> Iterator[list[str]]:
     outer = get_gh_backup()  # a running command may compose another config
     GlobalHydra.instance().clear()
     try:
-        yield from _composing(command, also)
+        with (
+            _as_user_errors(command),
+            initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())),
+        ):
+            yield also
     finally:
         restore_gh_from_backup(outer)
-
-
-def _composing(command: str, also: list[str]) -> Iterator[list[str]]:
-    with (
-        _mistakes_told(command),
-        initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())),
-    ):
-        yield also
 
 
 def take_config_dir(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
     """The folder of --config-dir, and the other arguments."""
     rest, folder = [], None
-    waiting = iter(arguments)
-    for one in waiting:
+    remaining = iter(arguments)
+    for one in remaining:
         name, _, value = one.partition("=")
         if name in ("--config-dir", "-cd"):
-            given = value or next(waiting, None)
+            given = value or next(remaining, None)
             if given is None:
                 raise UserError("--config-dir needs a folder")
             folder = Path(given)
@@ -248,12 +248,12 @@ def _composed(
     config_dir: Path | None,
     also: Sequence[str] = (),
 ) -> Composed[Any]:
-    """What a command's task is given.
+    """What a command's task gets.
 
     Args:
         own: The overrides that `config` was composed with.
-        held: Those that only the task knows the values of.
-        also: As `typed_config` takes it.
+        held: The overrides that were kept from Hydra.
+        also: As for `typed_config`.
     """
     values: Any = OmegaConf.to_container(config, resolve=True)
     made = typed_config(command, config, own, also)
@@ -262,16 +262,17 @@ def _composed(
     return Composed(made, overrides, (*added, *overrides), values, config_dir)
 
 
-@cache  # Hydra's store belongs to the process, and filling it is a tenth of a config's time
+@cache  # Hydra's store is global, and filling it takes a tenth of the time of a composition
 def _register_schemas() -> None:
-    """Register the dataclasses with Hydra, which checks names and types against them."""
+    """Register the dataclasses with Hydra, which then checks names and types."""
     store = ConfigStore.instance()
     for command, kind in COMMANDS.items():
         store.store(f"{command}_schema", schema(kind))
 
 
 @contextmanager
-def _mistakes_told(command: str) -> Iterator[None]:
+def _as_user_errors(command: str) -> Iterator[None]:
+    """Turn errors of Hydra, OmegaConf and YAML into UserErrors."""
     try:
         yield
     except yaml.YAMLError as error:
@@ -280,18 +281,18 @@ def _mistakes_told(command: str) -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
-        raise UserError(one_line(error, command, lambda: _known_keys(command))) from error
+        raise UserError(explain(error, command, lambda: _known_keys(command))) from error
 
 
 def _checked(
     command: str, arguments: Sequence[str], positional: Sequence[str] = ()
 ) -> tuple[list[str], list[str]]:
-    """(options, overrides) of the arguments: Hydra takes options only before overrides."""
+    """(options, overrides) of the arguments, as Hydra takes options only before overrides."""
     parser = get_args_parser()
 
     def fail(message: str) -> NoReturn:
         match = re.search(r"unrecognized arguments: (\S+)", message)
-        guess = no_option(match[1], arguments, _known_keys(command)) if match else ""
+        guess = guess_option(match[1], arguments, _known_keys(command)) if match else ""
         raise UserError(f"{message}{guess}; see `talr {command} --help`")
 
     parser.error = fail  # type: ignore[method-assign]
@@ -320,7 +321,7 @@ def _has_key(override: str) -> bool:
 
 
 def _without_key(command: str, words: Sequence[str], at: int) -> UserError:
-    guess = no_key(words, at, _known_keys(command))
+    guess = guess_key(words, at, _known_keys(command))
     see = f"see `talr {command} --help`"
     return UserError(f"{words[at]!r} is not of the form key=value{guess}; {see}")
 

@@ -1,4 +1,4 @@
-"""Where a stored config differs from the defaults: what the user chose for this run.
+"""How a run's stored config differs from the defaults.
 
 A run's files are data: no object is made from them, and only talr's own classes are looked up.
 """
@@ -16,25 +16,27 @@ from talr_cli.fields import REQUIRED, plain
 
 
 def differences(stored: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """{key: (value, default)} where the config of a run differs; None: there is no default.
+    """{key: (value, default)} of the values that differ; the default is None if there is none.
 
-    A part of another class than the default's is compared with the defaults of its own class.
+    A part is compared with the defaults of its own class.
     """
     command = "train" if "trainer" in stored else "eval"
-    usual = dict(_flat(plain(load(command, []))))
-    found = {}
+    defaults = dict(_flat(plain(load(command, []))))
     for section in TRUSTED:
-        usual |= dict(_of_class(section, stored.get(section), usual))
-    for key, value in _flat(stored):
-        if key not in usual or usual[key] != value:
-            found[key] = (value, usual.get(key))
-    return found
+        defaults |= dict(_class_defaults(section, stored.get(section), defaults))
+    return {
+        key: (value, defaults.get(key))
+        for key, value in _flat(stored)
+        if key not in defaults or defaults[key] != value
+    }
 
 
-def _of_class(section: str, values: Any, usual: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The defaults of a part that has another class than usual; none if it is not talr's."""
+def _class_defaults(
+    section: str, values: Any, defaults: Mapping[str, Any]
+) -> Iterator[tuple[str, Any]]:
+    """The defaults of a part whose class is not the default one; none if it is not talr's."""
     target = values.get("_target_") if isinstance(values, Mapping) else None
-    if target is None or target == usual.get(f"{section}._target_"):
+    if target is None or target == defaults.get(f"{section}._target_"):
         return
     if not isinstance(target, str) or not target.startswith(TRUSTED[section]):
         return

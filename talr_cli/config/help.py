@@ -1,4 +1,4 @@
-"""What `--help` and docs/config.md say about a command's values, read from their declarations."""
+"""The text of `--help` and docs/config.md about config values, from their declarations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONGEST = 100  # characters of a line
 INDENT = 4
 FLAGS = (
     "Flags: --cfg job (print the config), --config-dir DIR (add your own groups),\n"
-    "--hydra-help (all of Hydra's), -v (where in the code an error comes from)\n"
+    "--hydra-help (Hydra's own flags), -v (print the traceback of an error)\n"
 )
 
 
@@ -34,14 +34,14 @@ class Described:
 
     @property
     def sentence(self) -> str:
-        """What it means, and what it may be."""
+        """Its meaning and its allowed values."""
         allowed = self.about.allowed
         doc = self.about.doc.removesuffix(".")
         return f"{doc} ({allowed})" if allowed else doc
 
 
 def help_text(command: str, kind: type, values: Mapping[str, Any], config_dir: Path | None) -> str:
-    """The help of a command, with the values that its arguments lead to."""
+    """The help of a command, with the values that result from its arguments."""
     first = (conf_dir() / f"{command}.yaml").read_text(encoding="utf-8").partition("defaults:")[0]
     usage = "\n".join(line.removeprefix("#").removeprefix(" ") for line in first.splitlines())
     parts = [usage.strip(), ""]
@@ -57,7 +57,7 @@ def help_text(command: str, kind: type, values: Mapping[str, Any], config_dir: P
 def describe(
     kind: type, values: Mapping[str, Any], prefix: str = "", identity: bool = True
 ) -> Iterator[Described]:
-    """Every value of a config, in the order in which it is declared.
+    """Every value of a config, in the order of declaration.
 
     Args:
         identity: False if no value of `kind` belongs to a run's identity.
@@ -79,14 +79,14 @@ def describe(
 
 
 def class_of(target: str) -> type:
-    """The class that a part names by `_target_`."""
+    """The class with this dotted name, from a part's `_target_`."""
     module, _, name = target.rpartition(".")
     look_in_current_folder()
     return getattr(importlib.import_module(module), name)
 
 
 def _choices(values: Mapping[str, Any], config_dir: Path | None) -> Iterator[list[str]]:
-    """The choices of each of the command's groups, as lines."""
+    """The choices of each group of the command, as lines."""
     for group in groups(config_dir):
         top = group.partition("/")[0]
         if top in values or (top in ("method", "experiment") and "objective" in values):
@@ -94,14 +94,14 @@ def _choices(values: Mapping[str, Any], config_dir: Path | None) -> Iterator[lis
 
 
 def groups(config_dir: Path | None) -> list[str]:
-    """The groups of the shipped config and of the user's own."""
+    """The groups of the shipped config and of the user's own one."""
     folders = [conf_dir(), *([config_dir] if config_dir else [])]
     found = {path.name for folder in folders for path in folder.iterdir() if path.is_dir()}
     return sorted(found - {"hydra", "__pycache__"})
 
 
 def choices_of(group: str, config_dir: Path | None) -> list[str]:
-    """The choices of a group, also those in its subfolders."""
+    """The choices of a group, with those in subfolders."""
     folders = [conf_dir() / group, *([config_dir / group] if config_dir else [])]
     return sorted(
         {
@@ -126,7 +126,7 @@ def shown(value: Any) -> str:
 
 
 def _lines(head: str, text: str) -> list[str]:
-    """The text beside its head, or below it if that is long."""
+    """The text next to its head, or below a long head."""
     column = min(40, _width() // 2)
     if len(head) + 2 > column:
         return [*_wrapped(head), *_indented(text, column)]

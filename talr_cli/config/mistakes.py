@@ -1,4 +1,4 @@
-"""What Hydra refuses, and should: in one line, with the mistake and the nearest valid name."""
+"""Error messages about the command line: one line with the mistake and the nearest valid name."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from talr_cli.config.commands import COMMANDS, OF_GRIDS, conf_dir
 from talr_cli.config.help import choices_of
 from talr_cli.errors import UserError
 
-# Options of Hydra's that talr shows; of the others none is meant by who mistypes one.
+# The options that are suggested for a mistyped one.
 _OPTIONS = ("--help", "--cfg", "--config-dir", "--multirun")
 
 
-def one_line(error: Exception, command: str, known: Callable[[], Sequence[str]]) -> str:
-    """What an error of Hydra or OmegaConf says to the user.
+def explain(error: Exception, command: str, known: Callable[[], Sequence[str]]) -> str:
+    """An error of Hydra or OmegaConf in one line for the user.
 
     Args:
-        known: Gives all keys of the command's config.
+        known: Returns all keys of the command's config.
     """
     see = f"see `talr {command} --help`"
     text = " ".join(str(error).split())
@@ -34,32 +34,34 @@ def one_line(error: Exception, command: str, known: Callable[[], Sequence[str]])
         return _no_choice(error.missing_cfg_file or "", error.options)
     if isinstance(error, OverrideParseException):
         reason = re.split(r" (?:expecting|See https?:) ?", text)[0].rstrip(".")
-        quotes = "a text with signs in it needs quotes within quotes, \"key='...'\""
+        quotes = "a text with special characters needs quotes inside quotes, \"key='...'\""
         return f"{error.override!r} cannot be read ({reason}): {quotes}; {see}"
     if match := re.search(r"Ambiguous value for argument '(.*?)' 1\.", text):
-        sweep = "; several values are for `talr sweep`" if command == "train" else ""
-        return f"{match[1]} has a comma: a list stands in [], decimals have a point{sweep}; {see}"
+        sweep = "; `talr sweep` takes several values" if command == "train" else ""
+        return (
+            f"{match[1]} has a comma: write a list in [], and a decimal with a point{sweep}; {see}"
+        )
     if match := re.search(r"Could not override '([^']+)'", text):
         return _unknown(match[1], command, known(), see)
     if match := re.search(r"Key '([^']+)' (?:is )?not in '?\w+'?.*?full_key: (\S+)", text):
         return _unknown(match[2], command, known(), see)
     if isinstance(cause, OmegaConfBaseException):
         text = " ".join(str(cause).split())
-    # omegaconf: what is wrong, then full_key and object_type.
+    # OmegaConf's message: the problem, then full_key and object_type.
     if match := re.search(r"^(.*?) full_key: (\S+)", text):
-        several = "; several of a sweep are a,b" if "of type 'list' could" in match[1] else ""
+        several = "; in a sweep, write a,b" if "of type 'list' could" in match[1] else ""
         return f"{match[2]}: {match[1]}{several}; {see}"
     return f"{text.rstrip('.')}; {see}"
 
 
 def check_choices(overrides: Iterable[Override], config_dir: Path | None) -> None:
-    """Refuse a group that is given anything but the name of one of its choices.
+    """Refuse a value of a group that is not the name of one of its choices.
 
-    Hydra fails on a number or null, and of several names it makes one config. An experiment may be
-    made of several.
+    Hydra itself fails on a number or null, and merges several names into one config, which only an
+    experiment may be.
 
     Raises:
-        UserError: It names the choices.
+        UserError: Names the choices.
     """
     for one in overrides:
         group, is_one = one.key_or_group, not (one.is_sweep_override() or one.is_delete())
@@ -77,7 +79,7 @@ def check_choices(overrides: Iterable[Override], config_dir: Path | None) -> Non
 def nearest(name: str, known: Sequence[str]) -> str:
     """` (did you mean ...?)` with the most similar known name; empty if none is similar.
 
-    Of a nested key the last part counts most: `leraning_rate` is no `trainer.validate`.
+    The last part of a nested key counts most.
     """
     name = name.lower()
     parent, _, own = name.rpartition(".")
@@ -92,8 +94,8 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def no_option(typed: str, arguments: Sequence[str], known: Sequence[str]) -> str:
-    """What was meant by an option that there is not, such as `--lr 1e-5`."""
+def guess_option(typed: str, arguments: Sequence[str], known: Sequence[str]) -> str:
+    """A guess at what an unknown option means, such as `--lr 1e-5`."""
     if typed == "--dry-run":
         return " (`talr sweep` has it)"
     name, _, value = typed.lstrip("-").partition("=")
@@ -106,8 +108,8 @@ def no_option(typed: str, arguments: Sequence[str], known: Sequence[str]) -> str
     return f" (values have no dashes: {key}={value})"
 
 
-def no_key(words: Sequence[str], at: int, known: Sequence[str]) -> str:
-    """What was meant by `words[at]`, which is not of the form key=value."""
+def guess_key(words: Sequence[str], at: int, known: Sequence[str]) -> str:
+    """A guess at what `words[at]` means, which is not of the form key=value."""
     word, before, after = words[at], words[at - 1] if at else "", words[at + 1 :]
     key = _key_called(word, known)
     meant = None
@@ -127,25 +129,25 @@ def no_key(words: Sequence[str], at: int, known: Sequence[str]) -> str:
 
 
 def _key_called(name: str, known: Sequence[str]) -> str | None:
-    """The key that somebody calls so: `lr`, `learning_rate`, `epochs`."""
+    """The key with this name or alias, such as `learning_rate` or `epochs`; None without any."""
     name = name.lower()
     last = {key.rpartition(".")[2]: key for key in reversed(known)}
-    return name if name in known else _OTHER_NAMES.get(name, last.get(name))
+    return name if name in known else _ALIASES.get(name, last.get(name))
 
 
 def _no_choice(path: str, options: Sequence[str]) -> str:
-    """`path` is where the choice would lie: GROUP/NAME."""
+    """The message for a missing choice, which would be at `path`: GROUP/NAME."""
     group, _, name = path.partition("/")
     if group == "hydra":
         group, _, name = path.rpartition("/")
     if group == "model" and "/" in name:
-        return f"model={name} does not exist: a folder or a model of the hub is model.path={name}"
+        return f"model={name} does not exist: for a folder or a hub model, type model.path={name}"
     if group == "dataset" and Path(name).suffix:
         own = f"dataset=jsonl dataset.train={name} dataset.test=FILE"
-        return f"dataset={name} does not exist: rows of your own are {own}"
+        return f"dataset={name} does not exist: for your own rows, type {own}"
     if group == "dataset" and "/" in name:
         own = f"dataset=jsonl dataset.hub_id={name} dataset.test_split=test"
-        return f"dataset={name} does not exist: rows of the hub are {own}"
+        return f"dataset={name} does not exist: for a data set on the hub, type {own}"
     folder = conf_dir() / group
     inner = [f"{file.parent.name}/{file.stem}" for file in sorted(folder.glob("*/*.yaml"))]
     options = [*options, *inner]
@@ -167,7 +169,7 @@ def _keys_of_choices() -> dict[str, list[str]]:
 
 
 def _takes_any_key(place: str, kind: type) -> bool:
-    """Whether the value at `place` of a config, such as suite.metrics, is a mapping of its own."""
+    """Whether the value at `place`, such as suite.metrics, is a mapping with free keys."""
     name, _, rest = place.partition(".")
     found = get_type_hints(kind).get(name)
     if rest:
@@ -178,7 +180,7 @@ def _takes_any_key(place: str, kind: type) -> bool:
 def _unknown(key: str, command: str, known: Sequence[str], see: str) -> str:
     kind = COMMANDS["train" if command in OF_GRIDS else command]
     if _takes_any_key(key.rpartition(".")[0], kind):
-        return f"{key} is not there yet: a new key has a plus, +{key}=VALUE; {see}"
+        return f"{key} does not exist yet: to add a key, type +{key}=VALUE; {see}"
     groups = {one.partition(".")[0] for one in known if "." in one}
     of_choices = {
         one: choices
@@ -189,14 +191,13 @@ def _unknown(key: str, command: str, known: Sequence[str], see: str) -> str:
         choices = " or ".join(of_choices[key])
         return f"{key} is a value of {choices}, which is not chosen; {see}"
     known = [*known, *of_choices]
-    # A name that other programs have for it, such as learning_rate.
-    others = difflib.get_close_matches(key.rpartition(".")[2], _OTHER_NAMES, n=1, cutoff=0.85)
-    if others and _OTHER_NAMES[others[0]] != key:
-        return f"{key} is not a config value (did you mean {_OTHER_NAMES[others[0]]}?); {see}"
+    aliases = difflib.get_close_matches(key.rpartition(".")[2], _ALIASES, n=1, cutoff=0.85)
+    if aliases and _ALIASES[aliases[0]] != key:
+        return f"{key} is not a config value (did you mean {_ALIASES[aliases[0]]}?); {see}"
     return f"{key} is not a config value{nearest(key, known)}; {see}"
 
 
-_OTHER_NAMES = {
+_ALIASES = {  # names of other programs
     "learning_rate": "lr",
     "schedule": "schedule",
     "warmup_share": "schedule.warmup_share",

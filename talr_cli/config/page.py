@@ -1,4 +1,4 @@
-"""Makes docs/config.md: every value of every command, from their declarations.
+"""Writes docs/config.md: every value of every command, from the declarations.
 
 python -m talr_cli.config.page > docs/config.md
 """
@@ -19,11 +19,11 @@ from talr_cli.config.parts import KINDS
 
 HEAD = """# Config
 
-Every value, with its default, what it means and what it may be. `talr COMMAND --help` says the same
-with the values that the rest of the command line leads to. This page is made from the code:
+Every value, with its default, meaning and allowed values. `talr COMMAND --help` shows the same,
+with the values that result from the rest of the command line. This page is made from the code:
 `python -m talr_cli.config.page > docs/config.md`.
 
-Values marked * do not change the trained weights: they do not count for a run's identity.
+Values marked * do not change the trained weights, and do not count for a run's identity.
 """
 
 
@@ -50,13 +50,13 @@ def page() -> str:
 
 def _group(group: str) -> Iterator[str]:
     """The values of every class that the choices of a group name."""
-    done = set()
+    seen = set()
     for choice in choices_of(group, None):
         values = _composed(f"{group}/{choice}")[group]
         target = values.get("_target_") if values else None
-        if target is None or target in done:
+        if target is None or target in seen:
             continue
-        done.add(target)
+        seen.add(target)
         kind = class_of(target)
         if dataclasses.fields(kind):
             yield f"\n### {group}={choice}\n"

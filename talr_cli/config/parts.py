@@ -1,8 +1,7 @@
-"""Makes the objects that a config names by their class: a dataset, an objective and so on.
+"""Makes the parts that a config names by class, such as a dataset or an objective.
 
-Each is a dataclass whose values are checked before it is made. What the user types, or has in YAML
-files of their own, may name any class; what was read from a run's files only talr's own classes
-(`TRUSTED`).
+Each part is a dataclass, whose values are checked first. Overrides and YAML files of the user may
+name any class; the files of a run may name only talr's own classes (`TRUSTED`).
 """
 
 from __future__ import annotations
@@ -39,18 +38,17 @@ KINDS: dict[str, type] = {
     "schedule": Schedule,
     "optimizer": Optimizer,
 }
-# The packages whose classes a stored config may name. Each holds such parts and nothing that acts
-# when it is made.
+# The packages whose classes a stored config may name. Making one of them has no side effects.
 TRUSTED = dict.fromkeys(KINDS, "talr_cli.methods.") | {"dataset": "talr_cli.data."}
-# The methods that a subclass has to have of its own.
+# The methods that a subclass has to define.
 _NEEDED = {"Objective": ("weights",), "Regulariser": ("start",), "Schedule": ("share",)}
 
 
 def make(key: str, values: Mapping[str, Any], is_stored: bool) -> tuple[Any, list[str]]:
-    """(the part of a config under `key`, what is wrong with its values); one of them is empty.
+    """(the part of a config under `key`, problems of its values); one of the two is empty.
 
     Args:
-        values: With `_target_`, the class; an empty mapping stands for no part.
+        values: Contain the class as `_target_`; empty if there is no part.
         is_stored: Whether they were read from a run's files, not typed by the user.
     """
     if not values:
@@ -69,7 +67,7 @@ def _made(key: str, kind: type, given: Mapping[str, Any]) -> tuple[Any, list[str
             raise UserError(f"{key}.{name} is not a value of {kind.__name__}{nearest(name, names)}")
     objects = {name: one for name, one in given.items() if _names_a_class(one)}
     try:
-        # The types of the class's fields: OmegaConf converts what fits and refuses the rest.
+        # OmegaConf converts values to the types of the fields, or refuses them.
         typed = OmegaConf.structured(kind)
         OmegaConf.set_struct(typed, True)
         for name, value in given.items():
@@ -93,20 +91,20 @@ def _made(key: str, kind: type, given: Mapping[str, Any]) -> tuple[Any, list[str
             check_merge(part)
     except UserError:
         raise
-    except Exception as error:  # whatever the user's class raises
+    except Exception as error:  # a user's class may raise anything
         raise UserError(
             f"{key}: {kind.__module__}.{kind.__name__} cannot be made ({failure_of(error)})"
         ) from error
     if lines:
         raise UserError(
             f"{key}: {kind.__module__}.{kind.__name__} is no {KINDS[key].__name__.lower()}: it "
-            f"lacks {' and '.join(f'`{one}`' for one in lines)}; docs/extending.md has a whole one"
+            f"lacks {' and '.join(f'`{one}`' for one in lines)}; docs/extending.md has an example"
         )
     return part, []
 
 
 def _missing_lines(part: Any, wanted: type) -> list[str]:
-    """The beginnings of the Python lines that a class lacks to be a `wanted`."""
+    """The first lines of the members that the class of a part lacks to be a `wanted`."""
     kind = type(part)
     if not getattr(wanted, "_is_protocol", False):
         if not isinstance(part, wanted):
@@ -137,12 +135,12 @@ def _class(key: str, target: Any, is_stored: bool) -> type:
         raise UserError(f"{key} names no class: its file needs a line `_target_: module.Class`")
     if is_stored and not target.startswith(TRUSTED[key]):
         raise UserError(
-            f"{key}: the run's stored config names {target}, and only talr's own classes are made "
-            f"from a file: type {key}=CHOICE to use it all the same"
+            f"{key}: the run's stored config names {target}, but only talr's own classes are "
+            f"loaded from a file: type {key}=CHOICE to use it anyway"
         )
     found = found_at(f"{key}._target_", target)
     if not isinstance(found, type) or not dataclasses.is_dataclass(found):
-        raise UserError(f"{key}: {target} is not a dataclass: write a class with @dataclass above")
+        raise UserError(f"{key}: {target} is not a dataclass: decorate the class with @dataclass")
     return found
 
 
@@ -151,13 +149,13 @@ def _names_a_class(value: Any) -> bool:
 
 
 def _user_object(key: str, values: Any) -> UserScorer:
-    """The only object inside a part: a scorer with settings of its own."""
+    """The only object that a part may contain: a scorer with settings."""
     target = values["_target_"]
     try:
-        with suppress(ModuleNotFoundError):  # it may be a class's method; else `instantiate` raises
+        with suppress(ModuleNotFoundError):  # for a method of a class; else `instantiate` raises
             import_current(str(target).rpartition(".")[0])
         judge = instantiate(values)
-    except Exception as error:  # whatever the user's module raises
+    except Exception as error:  # a user's module may raise anything
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
         reason = reason_of(error.__cause__ or error)

@@ -1,6 +1,6 @@
-"""Quotes paths on the command line, so that Hydra's grammar takes any character in them.
+"""Quotes paths on the command line, so that they may have characters of Hydra's grammar.
 
-dataset.train=/data/a=b/it's (new).jsonl
+Example: dataset.train=/data/a=b/it's (new).jsonl
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from talr_cli.fields import declaration_of
 
 
 def quoted(value: str) -> str:
-    """The value as text in Hydra's grammar, whatever characters it has."""
-    # In quotes a backslash is one, unless a quote follows.
+    """The value as a quoted text of Hydra's grammar."""
+    # Inside quotes, backslashes are literal unless a quote follows.
     escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value)
     return f"'{escaped}'"
 
 
 def with_quoted_paths(command: str, overrides: Sequence[str]) -> list[str]:
-    """The overrides with their paths quoted, so that any character may stand in one."""
+    """The overrides with their paths quoted."""
     places = set(_places(COMMANDS[command]))
-    takes_lists = command == "train"  # as a sweep takes it: `a,b` are two values
+    takes_lists = command == "train"  # also from a sweep, where `a,b` are two values
     return [_with_quoted_path(one, places, takes_lists) for one in overrides]
 
 
@@ -44,7 +44,7 @@ def _with_quoted_path(override: str, places: set[str], takes_lists: bool) -> str
         return override
     if is_place or value.startswith(("~/", "/", "./", "../")):
         return f"{key}={quoted(value)}"
-    if value.startswith("["):  # a list of paths: `~` is no letter in Hydra's grammar
+    if value.startswith("["):  # a list of paths, where Hydra's grammar does not allow `~`
         from_home = re.compile(r"(?<=[\[, ])~/[^,\[\]'\"]*")
         return f"{key}={from_home.sub(lambda path: quoted(path[0]), value)}"
     return override
@@ -66,7 +66,7 @@ def _parses(override: str) -> bool:
 
 
 def _places(kind: type, prefix: str = "") -> Iterator[str]:
-    """The keys of a config that name places on disk."""
+    """The keys of a config whose values are paths."""
     types = get_type_hints(kind)
     for field in dataclasses.fields(kind):
         if declaration_of(field).names_a_place:

@@ -1,7 +1,7 @@
-"""The config that evaluates or analyses a run: with its model and dataset, unless others are typed.
+"""The config to score or analyze a run, with the run's model and dataset unless others are typed.
 
-A run's files are data, perhaps from somebody else: only talr's own classes are made from them, and
-other code runs only if the user types its name again.
+A run's files are data, perhaps from another person: only talr's own classes are loaded from them,
+and other code runs only if the user types its name again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from talr_cli.config.composition import Composed
-from talr_cli.config.typed import build, own_names
+from talr_cli.config.typed import build, drop_preset_name
 from talr_cli.errors import UserError, reason_of
 from talr_cli.fields import expand_home, identity_of
 from talr_cli.models.checkpoints import find_run
@@ -28,12 +28,12 @@ GROUPS = ("model", "dataset")
 
 
 @dataclass(frozen=True)
-class OfRun(Generic[Config]):
+class StoredConfig(Generic[Config]):
     """A config with a run's model and dataset.
 
     Attributes:
-        is_own: Whether the rows are the run's own, and are put to the model as they were.
-        stored: The run's own config, as plain values.
+        is_own: Whether the rows and the prompts are the same as in the run.
+        stored: The run's config as plain values.
     """
 
     config: Config
@@ -41,11 +41,10 @@ class OfRun(Generic[Config]):
     stored: Mapping[str, Any]
 
 
-def for_the_run(overrides: Sequence[str]) -> list[str]:
-    """The overrides that change the stored model or dataset of the run that is scored.
+def overrides_of_run(overrides: Sequence[str]) -> list[str]:
+    """The overrides of the stored model or dataset of the run that is scored.
 
-    Hydra must not see them: `dataset.scorer` may be a value of the run's dataset, but not of the
-    default one.
+    They are kept from Hydra: the run's dataset may have values that the default one lacks.
     """
     given = {one.partition("=")[0]: one.partition("=")[2] for one in overrides}
     ckpt = given.get("ckpt", "").strip("'\"")
@@ -55,8 +54,8 @@ def for_the_run(overrides: Sequence[str]) -> list[str]:
     return [one for one in overrides if one.startswith(tuple(kept))] if kept else []
 
 
-def of_run(command: str, composed: Composed[Config], run: RunDirectory) -> OfRun[Config]:
-    """The config of `command` with the model and the dataset of `run`, changed by what was typed.
+def run_config(command: str, composed: Composed[Config], run: RunDirectory) -> StoredConfig[Config]:
+    """The config of `command` with the model and dataset of `run`, changed by the typed overrides.
 
     Raises:
         UserError: The run's config is damaged, or names code that the user has to type again.
@@ -79,19 +78,20 @@ def of_run(command: str, composed: Composed[Config], run: RunDirectory) -> OfRun
     if "model" not in given:
         values["model"] = _checked_model(run, values["model"], "model.trust_remote_code" in given)
         if "model.chat_template" not in given:
-            values["model"]["chat_template"] = None  # it is in model/; the file may be another now
+            # It is saved in model/; its file may have changed.
+            values["model"]["chat_template"] = None
     if {"model", "model.path"} & given:
-        own_names(values, given)
+        drop_preset_name(values, given)
     kept = [group for group in GROUPS if group not in given]
     config = build(command, values, stored=kept)
-    is_own = values["dataset"] == stored["dataset"] and _asked_alike(
+    is_own = values["dataset"] == stored["dataset"] and _same_prompts(
         run, values["model"], _checked_model(run, stored["model"], trusted=True)
     )
-    return OfRun(config, is_own, stored)
+    return StoredConfig(config, is_own, stored)
 
 
-def _asked_alike(run: RunDirectory, model: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
-    """Whether prompts are worded as the run's: by its template, with its values, on its day."""
+def _same_prompts(run: RunDirectory, model: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
+    """Whether prompts are those of the run: by its template, with its variables and its date."""
     template = model["chat_template"]
     one, other = (
         identity_of(ModelConfig(**expand_home(ModelConfig, {**values, "chat_template": None})))
@@ -101,7 +101,7 @@ def _asked_alike(run: RunDirectory, model: Mapping[str, Any], stored: Mapping[st
 
 
 def _is_saved(run: RunDirectory, template: Path) -> bool:
-    """Whether the run's model has this template, perhaps with a day put before it."""
+    """Whether the run's model has this template, perhaps with a date before it."""
     try:
         saved = (run.model / "chat_template.jinja").read_text(encoding="utf-8")
         return saved.endswith(template.read_text(encoding="utf-8"))
@@ -117,7 +117,7 @@ def _read(run: RunDirectory) -> dict[str, Any]:
 
 
 def _checked_model(run: RunDirectory, values: dict[str, Any], trusted: bool) -> dict[str, Any]:
-    """The stored values of the model, if their names and types are right."""
+    """The stored values of the model, after a check of their names and types."""
     try:
         merged = OmegaConf.merge(OmegaConf.structured(ModelConfig), values)
     except OmegaConfBaseException as error:
@@ -126,8 +126,8 @@ def _checked_model(run: RunDirectory, values: dict[str, Any], trusted: bool) -> 
     checked: Any = OmegaConf.to_container(merged)
     if checked["trust_remote_code"] and not trusted:
         raise UserError(
-            f"{run.config} wants to run the code that comes with {checked['path']}: if you trust "
-            "it, type model.trust_remote_code=true"
+            f"{run.config} would run the code that comes with {checked['path']}: if you trust it, "
+            "type model.trust_remote_code=true"
         )
     return checked
 

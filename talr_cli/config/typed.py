@@ -1,4 +1,4 @@
-"""A composed config -> the dataclass of its command, with its parts as objects.
+"""From a composed config to the dataclass of its command, with its parts as objects.
 
 All problems are reported together. Knows plain values and dataclasses, not the command line.
 """
@@ -20,7 +20,7 @@ from talr_cli.fields import declaration_of, expand_home, problems
 
 
 def schema(kind: type) -> type:
-    """The dataclass in a form that OmegaConf takes: parts, of whatever class, are of type Any."""
+    """The dataclass in a form for OmegaConf, with parts of any class typed as Any."""
     parts = [
         (field.name, Any, dataclasses.field(default=None))
         for field in dataclasses.fields(kind)
@@ -29,8 +29,8 @@ def schema(kind: type) -> type:
     return dataclasses.make_dataclass(kind.__name__, parts, bases=(kind,), kw_only=True)
 
 
-# The values of a suite that belong to this machine or command, not to the suite itself.
-_OF_EVERY_SUITE = (
+# The values of a suite that depend on the machine or the command, not on the suite.
+_MACHINE_VALUES = (
     *("limit", "data_dir", "batch_size", "backend", "vllm_python", "tensor_parallel"),
     "allow_unsafe_code",
 )
@@ -42,25 +42,25 @@ def typed_config(
     """The dataclass of a command from its composed config; call it inside `composing`.
 
     Args:
-        overrides: What the user typed.
+        overrides: The overrides that the user typed.
         also: The overrides that make Hydra find the user's own groups.
 
     Raises:
-        UserError: It names every value that is missing or wrong.
+        UserError: Names every value that is missing or wrong.
     """
     values: Any = OmegaConf.to_container(config, resolve=True)
-    own_names(values, {one.partition("=")[0].lstrip("+") for one in overrides})
+    drop_preset_name(values, {one.partition("=")[0].lstrip("+") for one in overrides})
     if isinstance(values.get("score_suite"), str):
         named = compose(command, [*also, f"suite={values['score_suite']}"]).suite
         suite: Any = OmegaConf.to_container(named, resolve=True)
-        values["score_suite"] = suite | as_asked_here(suite, values["suite"])
+        values["score_suite"] = suite | machine_values(suite, values["suite"])
     return build(command, values)
 
 
-def as_asked_here(suite: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of `other` that `suite` takes over, as they are of this machine or command."""
+def machine_values(suite: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `other` that depend on the machine or the command, for `suite` to take over."""
     kept = {"data_dir"} if suite["data_dir"] is not None else set()
-    return {key: other[key] for key in _OF_EVERY_SUITE if key not in kept}
+    return {key: other[key] for key in _MACHINE_VALUES if key not in kept}
 
 
 def build(command: str, values: Mapping[str, Any], stored: Sequence[str] = ()) -> Any:
@@ -70,7 +70,7 @@ def build(command: str, values: Mapping[str, Any], stored: Sequence[str] = ()) -
         stored: The keys of the parts that were read from a run's files, not typed by the user.
 
     Raises:
-        UserError: It names every value that is missing or wrong.
+        UserError: Names every value that is missing or wrong.
     """
     found: list[str] = []
     config = _build(COMMANDS[command], values, "", stored, found)
@@ -79,8 +79,8 @@ def build(command: str, values: Mapping[str, Any], stored: Sequence[str] = ()) -
     return config
 
 
-def own_names(values: dict[str, Any], given: set[str]) -> None:
-    """Drop a preset's name and package where another model's path was typed."""
+def drop_preset_name(values: dict[str, Any], given: set[str]) -> None:
+    """Drop a preset's name and package if the path of another model was typed."""
     model = values.get("model")
     if not model:
         return
@@ -96,13 +96,13 @@ def _build(
     types = get_type_hints(kind)
     before = len(found)
     names = [field.name for field in dataclasses.fields(kind)]
-    # Hydra allows keys to be added with + and taken away with ~.
+    # Hydra allows to add keys with + and to delete them with ~.
     for name in values:
         if name not in names:
             found.append(f"{prefix}{name} is not a config value{nearest(name, names)}")
     for name in names:
         if name not in values:
-            found.append(f"{prefix}{name} cannot be taken away: give it another value")
+            found.append(f"{prefix}{name} cannot be deleted: give it another value")
     built: dict[str, Any] = {}
     plain: dict[str, Any] = {}
     for field in dataclasses.fields(kind):
@@ -120,6 +120,6 @@ def _build(
         return None
     try:
         return kind(**built, **expand_home(kind, plain))
-    except UserError as error:  # values that do not go together
+    except UserError as error:  # values that contradict each other
         found.append(str(error))
         return None

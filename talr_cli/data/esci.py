@@ -75,32 +75,32 @@ class Esci:
     name: str = value(**NAME, default="esci")
     hub_id: str = value(**HUB_ID, default="tasksource/esci")
     revision: str | None = value(**REVISION)
-    path: str | None = value("A file with the same columns, read instead of the hub.", **A_FILE)
+    path: str | None = value("a file with the same columns, read instead of the hub", **A_FILE)
     # It counts for the identity, as it decides which rows of `path` are trained on.
     test_path: str | None = value(
-        "The rows to score; null: by the column `split` of `path`, or a share of it.", **A_FILE
+        "the rows to score; null: by the column `split` of `path`, or a share of it", **A_FILE
     )
     target: str = value(
-        "What a completion holds: an explanation that compares words, and the label; or the "
-        "label only.",
+        "what a completion holds: an explanation that compares words, and the label; or the "
+        "label only",
         "label",
         choices=("explanation", "label"),
     )
-    locale: str | None = value("Only rows of this locale (us, es or jp); null: all.", "us")
-    small_version: bool = value("Use only the reduced version, with harder queries.", False)
-    train_rows: int | None = value("Rows to train on, drawn by data_seed; null: all.", **SOME_ROWS)
+    locale: str | None = value("only rows of this locale (us, es or jp); null: all", "us")
+    small_version: bool = value("use only the reduced version, with harder queries", False)
+    train_rows: int | None = value("rows to train on, drawn by data_seed; null: all", **SOME_ROWS)
     validation_rows: int | None = value(
-        "Rows for the validation loss, drawn by data_seed; null: all.", **SOME_ROWS
+        "rows for the validation loss, drawn by data_seed; null: all", **SOME_ROWS
     )
     test_rows: int | None = value(
-        "Rows to score, drawn by data_seed; null: all.", **SOME_ROWS, identity=False
+        "rows to score, drawn by data_seed; null: all", **SOME_ROWS, identity=False
     )
     data_seed: int = value(**DATA_SEED)
     validation_share: float = value(
-        "Share of the training queries that is used for validation.", 0.05, **SHARE
+        "share of the training queries that is used for validation", 0.05, **SHARE
     )
     test_share: float = value(
-        "Share of the queries of `path` to score, where nothing else says which.", 0.2, **SHARE
+        "share of the queries of `path` to score, if no other value selects them", 0.2, **SHARE
     )
     max_overlap: float = value(**MAX_OVERLAP)
     on_bad_row: str = value(**ON_BAD_ROW)

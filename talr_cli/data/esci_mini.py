@@ -41,16 +41,16 @@ class Product:
 class EsciMini:
     """The dataset. Labels and families of products alternate; no two splits share a query."""
 
-    name: str = value("Its name in tables and run directories.", "esci-mini", may_be_empty=False)
+    name: str = value("its name in tables and run directories", "esci-mini", may_be_empty=False)
     target: str = value(
-        "What a completion holds: the rationale and the label, or the label only.",
+        "what a completion holds: the rationale and the label, or the label only",
         "explanation",
         choices=("explanation", "label"),
     )
-    train_rows: int = value("Rows to train on.", 160, at_least=0)
-    validation_rows: int = value("Rows for the validation loss.", 32, at_least=0)
-    test_rows: int = value("Rows to score.", 80, at_least=1, identity=False)
-    data_seed: int = value("Which pairs are drawn; `seed` does not change the data.", 0)
+    train_rows: int = value("rows to train on", 160, at_least=0)
+    validation_rows: int = value("rows for the validation loss", 32, at_least=0)
+    test_rows: int = value("rows to score", 80, at_least=1, identity=False)
+    data_seed: int = value("which pairs are drawn; `seed` does not change the data", 0)
 
     unscored = ("train_rows", "validation_rows")
 

@@ -90,32 +90,32 @@ MOST_FACTS = len(KINDS) * _WINDOWS * CHOICES
 class FactsMini:
     """The dataset. A larger number of facts includes the facts of a smaller one."""
 
-    name: str = value("Its name in tables and run directories.", "facts-mini", may_be_empty=False)
+    name: str = value("its name in tables and run directories", "facts-mini", may_be_empty=False)
     facts: int = value(
-        "Facts to be learned, a multiple of 4.", 48, at_least=CHOICES, at_most=MOST_FACTS
+        "facts to be learned, a multiple of 4", 48, at_least=CHOICES, at_most=MOST_FACTS
     )
     train_phrasings: int = value(
-        "Ways of saying each fact to train on.", 6, at_least=1, at_most=len(TRAIN_PHRASINGS)
+        "phrasings of each fact to train on", 6, at_least=1, at_most=len(TRAIN_PHRASINGS)
     )
     test_phrasings: int = value(
-        "Other ways of saying each fact to test on.",
+        "other phrasings of each fact to test on",
         6,
         at_least=1,
         at_most=len(TEST_PHRASINGS),
         identity=False,
     )
     train_rows: int | None = value(
-        "Rows to train on, spread evenly over the facts; null: every fact in every way.",
+        "rows to train on, spread evenly over the facts; null: every fact in every phrasing",
         None,
         at_least=0,
     )
     validation_rows: int | None = value(
-        "Rows for the validation loss; null: every fact once.", None, at_least=0
+        "rows for the validation loss; null: every fact once", None, at_least=0
     )
     test_rows: int | None = value(
-        "Rows to score; null: every fact in every other way.", None, at_least=1, identity=False
+        "rows to score; null: every fact in every other phrasing", None, at_least=1, identity=False
     )
-    data_seed: int = value("Which names and numbers are drawn; `seed` does not change them.", 0)
+    data_seed: int = value("which names and numbers are drawn; `seed` does not change them", 0)
 
     unscored = ("train_phrasings", "train_rows", "validation_rows")
 

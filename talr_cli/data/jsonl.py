@@ -55,38 +55,38 @@ class Jsonl:
     """
 
     name: str = value(
-        "Its name in tables and run directories; empty: that of the training file.",
+        "its name in tables and run directories; empty: that of the training file",
         "",
         identity=False,
     )
-    train: Any = value(f"Training rows: {_WHERE}.", **A_FILE)
-    test: Any = value(f"Rows to score: {_WHERE}.", **SCORED_FILE)
-    validation: Any = value(f"Rows for the validation loss: {_WHERE}.", **A_FILE)
+    train: Any = value(f"training rows: {_WHERE}", **A_FILE)
+    test: Any = value(f"rows to score: {_WHERE}", **SCORED_FILE)
+    validation: Any = value(f"rows for the validation loss: {_WHERE}", **A_FILE)
     hub_id: str | None = value(
-        "A data set on the hub, for the splits that no file is given for.",
+        "a data set on the hub, for the splits without a file",
         None,
         may_be_empty=False,
     )
     hub_config: str | None = value(
-        "The configuration (subset) of that data set, where it has several.", None
+        "the configuration (subset) of that data set, if it has several", None
     )
     revision: str | None = value(**REVISION)
-    train_split: str = value("The split of it that holds the training rows.", "train")
+    train_split: str = value("the split of it that holds the training rows", "train")
     test_split: str | None = value(
-        "The split of it that holds the rows to score, such as test; null: none.",
+        "the split of it that holds the rows to score, such as test; null: none",
         None,
         identity=False,
     )
     validation_split: str | None = value(
-        "The split of it that holds the validation rows; null: none.", None
+        "the split of it that holds the validation rows; null: none", None
     )
     train_on: str = value(
-        "Which answers of a row are trained on, where its messages do not say so themselves.",
+        "which answers of a row are trained on, unless its messages select them",
         "last",
         choices=("last", "all"),
     )
     scorer: Any = value(
-        f"{' | '.join([*SCORERS, 'none'])} | your own: package.module.function.",
+        f"{' | '.join([*SCORERS, 'none'])} | your own: package.module.function",
         "exact_match",
         identity=False,
     )

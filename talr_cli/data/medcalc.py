@@ -74,26 +74,26 @@ class MedCalc:
     name: str = value(**NAME, default="medcalc")
     hub_id: str = value(**HUB_ID, default="ncbi/MedCalc-Bench-v1.0")
     revision: str | None = value(**REVISION)
-    path: str | None = value("A file with the same columns, read instead of the hub.", **A_FILE)
+    path: str | None = value("a file with the same columns, read instead of the hub", **A_FILE)
     # It counts for the identity, as it decides which rows of `path` are trained on.
     test_path: str | None = value(
-        "The rows to score, with the same columns; null: a share of `path`.", **A_FILE
+        "the rows to score, with the same columns; null: a share of `path`", **A_FILE
     )
     target: str = value(
-        "What a completion holds: the explanation and the answer, or the answer only.",
+        "what a completion holds: the explanation and the answer, or the answer only",
         "explanation",
         choices=("explanation", "label"),
     )
     prompt: str = value(
-        "The prompt: plain is our own, official is the benchmark's, which asks for JSON.",
+        "the prompt: plain is our own, official is the benchmark's, which asks for JSON",
         "plain",
         choices=("plain", "official"),
     )
     validation_share: float = value(
-        "Share of the training notes that is used for validation.", 0.05, **SHARE
+        "share of the training notes that is used for validation", 0.05, **SHARE
     )
     test_share: float = value(
-        "Share of the notes of `path` to score, where there is no `test_path`.", 0.2, **SHARE
+        "share of the notes of `path` to score, if there is no `test_path`", 0.2, **SHARE
     )
     max_overlap: float = value(**MAX_OVERLAP)
     on_bad_row: str = value(**ON_BAD_ROW)

@@ -55,16 +55,16 @@ _HOW = {"explanation": "Write the working, then", "label": "Write only"}
 class MedCalcMini:
     """The dataset. The splits share no problem, and none depends on the size of another."""
 
-    name: str = value("Its name in tables and run directories.", "medcalc-mini", may_be_empty=False)
+    name: str = value("its name in tables and run directories", "medcalc-mini", may_be_empty=False)
     target: str = value(
-        "What a completion holds: the working and the answer, or the answer only.",
+        "what a completion holds: the working and the answer, or the answer only",
         "explanation",
         choices=("explanation", "label"),
     )
-    train_rows: int = value("Rows to train on.", 160, at_least=0)
-    validation_rows: int = value("Rows for the validation loss.", 32, at_least=0)
-    test_rows: int = value("Rows to score.", 72, at_least=1, identity=False)
-    data_seed: int = value("Which problems are drawn; `seed` does not change the data.", 0)
+    train_rows: int = value("rows to train on", 160, at_least=0)
+    validation_rows: int = value("rows for the validation loss", 32, at_least=0)
+    test_rows: int = value("rows to score", 72, at_least=1, identity=False)
+    data_seed: int = value("which problems are drawn; `seed` does not change the data", 0)
 
     unscored = ("train_rows", "validation_rows")
 

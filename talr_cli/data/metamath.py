@@ -51,17 +51,17 @@ class MetaMath:
     name: str = value(**NAME, default="metamath")
     hub_id: str = value(**HUB_ID, default="meta-math/MetaMathQA")
     revision: str | None = value(**REVISION)
-    path: str | None = value("A file with the same columns, read instead of the hub.", **A_FILE)
-    train_rows: int | None = value("Rows to train on, drawn by data_seed; null: all.", **SOME_ROWS)
+    path: str | None = value("a file with the same columns, read instead of the hub", **A_FILE)
+    train_rows: int | None = value("rows to train on, drawn by data_seed; null: all", **SOME_ROWS)
     data_seed: int = value(**DATA_SEED)
     validation_share: float = value(
-        "Share of the original questions that is used for validation.", 0.01, at_least=0, below=1
+        "share of the original questions that is used for validation", 0.01, at_least=0, below=1
     )
     benchmark: str = value(
-        "The benchmark that is scored.", "gsm8k", choices=tuple(_BENCHMARKS), identity=False
+        "the benchmark that is scored", "gsm8k", choices=tuple(_BENCHMARKS), identity=False
     )
     test_path: str | None = value(
-        "A file with the benchmark's columns, read instead of the hub.", **SCORED_FILE
+        "a file with the benchmark's columns, read instead of the hub", **SCORED_FILE
     )
     max_overlap: float = value(**MAX_OVERLAP)
     on_bad_row: str = value(**ON_BAD_ROW)

@@ -12,7 +12,7 @@ from talr_cli.errors import UserError
 from talr_cli.fields import value
 
 _ROWS_AT_ONCE: dict[str, Any] = {
-    "doc": "Rows per batch to begin with; halved when the GPU runs out of memory.",
+    "doc": "initial number of rows per batch; halved if the GPU runs out of memory",
     "default": "auto",
     "or_auto": True,
     "at_least": 1,
@@ -24,91 +24,91 @@ _ROWS_AT_ONCE: dict[str, Any] = {
 class SuiteConfig:
     """General ability: lm-evaluation-harness tasks, and the model's drift from the base."""
 
-    name: str = value("The suite's name in tables.", identity=False, may_be_empty=False)
+    name: str = value("the suite's name in tables", identity=False, may_be_empty=False)
     tasks: list[str] = value(
-        "Names of lm-evaluation-harness tasks; `lm-eval ls subtasks` lists them. A group "
-        "whose score is the mean of all its items, such as mmlu, counts as one task.",
+        "names of lm-evaluation-harness tasks; `lm-eval ls subtasks` lists them. A group "
+        "whose score is the mean of all its items, such as mmlu, counts as one task",
         identity=False,
     )
     metrics: dict[str, str] = value(
-        "The metric that counts for each task: {task: metric} or {task: 'metric,filter'}.",
+        "the metric of each task: {task: metric} or {task: 'metric,filter'}",
         identity=False,
     )
     formula: str = value(
-        "How the tasks' scores make the general score: their unweighted mean.",
+        "how the tasks' scores make the general score: their unweighted mean",
         "mean of tasks",
         choices=("mean of tasks",),
         identity=False,
     )
     task_dir: str | None = value(
-        "A folder of task YAMLs; `mini` and `ours` come with talr; null: lm-eval's own tasks only.",
+        "a folder of task YAMLs; `mini` and `ours` come with talr; null: lm-eval's own tasks only",
         None,
         is_path=True,
         identity=False,
     )
     data_dir: str | None = value(
-        "A folder with the tasks' data, read instead of the hub.",
+        "a folder with the tasks' data, read instead of the hub",
         None,
         is_path=True,
         identity=False,
     )
     data_files: dict[str, dict[str, str]] = value(
-        "{task: {split: pattern of its file in data_dir}}, where the file is not called "
-        "TASK_SPLIT and an ending. An entry for a group holds for each of its tasks.",
+        "{task: {split: pattern of its file in data_dir}}, for files not called TASK_SPLIT with an "
+        "ending; an entry for a group applies to each of its tasks",
         factory=dict,
         identity=False,
     )
     shots: dict[str, int] = value(
-        "{task: number of solved examples before each question}, instead of the task's own number.",
+        "{task: number of solved examples before each question}, instead of the task's own number",
         factory=dict,
         identity=False,
     )
     limit: int | None = value(
-        "Score only the first N items of each task: a quick look, noted in the results and "
-        "never compared with full scores.",
+        "score only the first N items of each task: a quick look, noted in the results and "
+        "never compared with full scores",
         None,
         at_least=1,
         identity=False,
     )
     batch_size: Any = value(**_ROWS_AT_ONCE)
     max_length: int | None = value(
-        "The most tokens of a prompt and its answer together; null: as many as the model takes.",
+        "maximum number of tokens of a prompt and its answer together; null: that of the model",
         None,
         at_least=2,
         identity=False,
     )
     chat_template: bool = value(
-        "Whether prompts go through the model's chat template.", True, identity=False
+        "whether prompts go through the model's chat template", True, identity=False
     )
     plain_text: list[str] = value(
-        "Tasks that never use the chat template.", factory=list, identity=False
+        "tasks that never use the chat template", factory=list, identity=False
     )
     backend: str = value(
-        "What generates the answers: transformers (hf) or vLLM; likelihoods are always "
-        "computed by hf.",
+        "what generates the answers: transformers (hf) or vLLM; likelihoods are always "
+        "computed by hf",
         "hf",
         choices=("hf", "vllm"),
         identity=False,
     )
     vllm_python: str | None = value(
-        "The Python interpreter that has vLLM; null: $TALR_VLLM_PYTHON, or .venv-vllm beside "
-        "the environment of talr.",
+        "the Python interpreter that has vLLM; null: $TALR_VLLM_PYTHON, or .venv-vllm beside "
+        "the environment of talr",
         None,
         is_path=True,
         identity=False,
     )
     tensor_parallel: int = value(
-        "How many GPUs vLLM spreads the model over.", 1, at_least=1, identity=False
+        "how many GPUs vLLM spreads the model over", 1, at_least=1, identity=False
     )
     allow_unsafe_code: bool = value(
-        "Run programs that the model wrote even where this machine has no sandbox for them.",
+        "run programs that the model wrote even where this machine has no sandbox for them",
         False,
         identity=False,
     )
     drift: bool = value(
-        "Also measure drift from the base model, in nats per token: the cross-entropy on a "
+        "also measure drift from the base model, in nats per token: the cross-entropy on a "
         "fixed text, and the KL on the suite's prompts and along the base's answers to the "
-        "domain's prompts.",
+        "domain's prompts",
         True,
         identity=False,
     )
@@ -133,27 +133,28 @@ class DomainEvalConfig:
     """How the domain's test rows are answered."""
 
     answer_by: str = value(
-        "`generation`: greedy decoding; `likelihood`: the likeliest of a row's choices.",
+        "`generation`: greedy decoding; `likelihood`: the likeliest of a row's choices",
         "generation",
         choices=("generation", "likelihood"),
         identity=False,
     )
     max_new_tokens: int | None = value(
-        "The most tokens of a generated answer; null: twice the longest reference, at least 128.",
+        "maximum number of tokens of a generated answer; null: twice the longest reference, at "
+        "least 128",
         None,
         at_least=1,
         identity=False,
     )
     batch_size: Any = value(**_ROWS_AT_ONCE)
     limit: int | None = value(
-        "Score only N test rows, over all categories: a quick look, noted in the results and "
-        "never compared with full scores.",
+        "score only N test rows, over all categories: a quick look, noted in the results and "
+        "never compared with full scores",
         None,
         at_least=1,
         identity=False,
     )
     self_score: str = value(
-        "What to do before training if a test row's own completion would score 0.",
+        "what to do before training if a test row's own completion would score 0",
         "stop",
         choices=("stop", "warn"),
         identity=False,

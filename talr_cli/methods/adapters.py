@@ -76,13 +76,13 @@ class Oft:
     """
 
     block_size: int = value(
-        "how many inputs of a matrix are rotated together; where their number is no multiple "
-        "of it, the nearest size that divides it",
+        "number of inputs of a matrix that are rotated together; if their number is not a "
+        "multiple of it, the nearest divisor is used",
         32,
         at_least=2,
     )
     dropout: float = value(
-        "share of the blocks that are left unrotated in a forward pass", 0.0, at_least=0, below=1
+        "share of the blocks that are not rotated in a forward pass", 0.0, at_least=0, below=1
     )
     target_modules: Any = value(
         "`all-linear` (all but the head), or a list of module names", "all-linear"

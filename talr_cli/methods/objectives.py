@@ -65,14 +65,14 @@ class Talr(Objective):
         choices=("step", "microbatch", "none"),
     )
     tau_estimator: str = value(
-        "with gradient accumulation: lagged takes the median of the step before, exact adds "
-        "a forward pass",
+        "with gradient accumulation: the median of the previous step (lagged), or of this step by "
+        "another forward pass (exact)",
         "lagged",
         choices=("lagged", "exact"),
     )
     tau_min: float = value("lower bound of the temperature, as in the paper", 1e-6, above=0)
     median: str = value(
-        "of an even number of losses: the lower of the two in the middle, or their mean; the "
+        "for an even number of losses: the lower of the two middle ones, or their mean; the "
         "paper does not say",
         "lower",
         choices=("lower", "mean"),
@@ -82,13 +82,13 @@ class Talr(Objective):
     )
     normalise: bool = value("scale the token weights to mean 1; the paper does not", False)
     probabilities: str = value(
-        "the model whose probabilities make the weights: the current one, as in the paper, "
+        "the model whose probabilities determine the weights: the current one, as in the paper, "
         "or the base",
         "current",
         choices=("current", "base"),
     )
     shuffle_weights: bool = value(
-        "a control experiment: deal the weights out at random among the target tokens of a step",
+        "a control experiment: permute the weights at random among the target tokens of a step",
         False,
     )
 
@@ -156,7 +156,7 @@ class Flow(Objective):
         above=0,
     )
     median: str = value(
-        "of an even number of losses: the lower of the two in the middle, or their mean",
+        "for an even number of losses: the lower of the two middle ones, or their mean",
         "mean",
         choices=("lower", "mean"),
     )
@@ -206,7 +206,7 @@ class TailSft(Sft):
     equal rows the first are left out.
     """
 
-    fraction: float = value("share of a step's rows that is left out", 0.5, at_least=0, below=1)
+    fraction: float = value("share of a step's rows that are left out", 0.5, at_least=0, below=1)
     schedule: str = value(
         "ramp: from none in the first step to `fraction` in the last; static: `fraction` in "
         "every step",
@@ -252,7 +252,7 @@ class Eaft(Objective):
         at_least=2,
     )
     scale: float | None = value(
-        "divide the entropy (nats) by this; null: ln(top_k), the greatest there can be",
+        "divide the entropy (nats) by this; null: ln(top_k), the largest possible entropy",
         None,
         above=0,
     )

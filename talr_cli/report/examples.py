@@ -1,4 +1,4 @@
-"""A few of the answers that changed, to be read: the prompt, the answers before and after."""
+"""The report's section of changed answers: the prompt, and the answers before and after."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 from talr_cli.report import html
 
 MOST = 10
-LONGEST = 1200  # characters of a prompt or an answer that are shown
+LONGEST = 1200  # characters shown of a prompt or an answer
 
 
 def chosen(flips: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The flipped items that are shown, at most MOST: each task and direction in turn.
+    """At most MOST flipped items to show: one of each task and direction in turn.
 
-    Lost items come before won ones; items without a sample are not shown.
+    Lost items come before won ones. Items without a sample are not shown.
     """
     kinds: dict[tuple[bool, bool, str], list[dict[str, Any]]] = {}
     for flip in flips:
         if flip["output_b"] is None:
             continue
         is_won = flip["b"] > flip["a"]
-        # Of the lost the general tasks come first, of the won the domain.
+        # General tasks come first among the lost items, the domain among the won ones.
         is_last = (flip["part"] == "domain") != is_won
         kinds.setdefault((is_won, is_last, flip["part"]), []).append(flip)
     queues = [kinds[key] for key in sorted(kinds)]
@@ -32,18 +32,19 @@ def chosen(flips: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def as_section(flips: Sequence[dict[str, Any]], before: str, after: str) -> str:
-    """The section of the page.
+    """The section as HTML.
 
     Args:
-        flips: As `flipped_items` gives them.
-        before, after: What the two models are called.
+        flips: As from `flipped_items`.
+        before, after: The names of the two models.
     """
-    counts = [sum(1 for one in flips if (one["b"] - one["a"]) * sign > 0) for sign in (1, -1)]
+    won, lost = (sum((one["b"] - one["a"]) * sign > 0 for one in flips) for sign in (1, -1))
     shown = chosen(flips)
-    told = f"{len(shown)} of them, each task and direction in turn; all" if shown else "All"
+    selection = f"Shown are {len(shown)}, taken from each task in turn. " if shown else ""
     intro = (
-        f"{after} against {before}. Lost, items that score lower now: {counts[1]}; won: "
-        f"{counts[0]}. {told} of them: talr compare ... flips=FILE. Numbers are scores of the item."
+        f"{after} against {before}. Items that score lower now (lost): {lost}; higher (won): "
+        f"{won}. {selection}`talr compare A B flips=FILE` writes all of them. Numbers are the "
+        "scores of the item."
     )
     body = [html.paragraph(intro), *(_article(one, before, after) for one in shown)]
     return html.section("Answers that changed", body, 3)
@@ -64,7 +65,7 @@ def _article(flip: dict[str, Any], before: str, after: str) -> str:
 
 
 def _cut(text: str | None) -> str:
-    """The end of a text, where a prompt has its question and an answer its result."""
+    """The end of the text, where a prompt has its question and an answer its result."""
     if text is None:
         return "(not in samples/)"
     return text if len(text) <= LONGEST else f"… {text[-LONGEST:]}"

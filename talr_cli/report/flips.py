@@ -1,6 +1,6 @@
-"""The items that two runs scored differently, and what each of the runs answered.
+"""The items on which two runs have different scores, with both answers.
 
-Reads results.json for the scores and samples/ for the texts, which a run may have lost.
+Scores come from results.json, texts from samples/, which may be missing.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from talr_cli.runs.samples import read_items
 from talr_cli.statistics.paired import UnpairedError, paired_items
 from talr_cli.statistics.pairs import Results, parts_of, section_of
 
-MOST = 20  # ids that are listed of one part and direction
-WIDTH = 100  # characters of a line where there is no terminal
+MOST = 20  # ids that are listed per part and direction
+WIDTH = 100  # characters of a line without a terminal
 
 
 def flipped_items(
     before: tuple[Path, Results], after: tuple[Path, Results]
 ) -> list[dict[str, Any]]:
-    """{part, id, a, b, prompt, output_a, output_b} of each item; a and b are its scores.
+    """{part, id, a, b, prompt, output_a, output_b} of each flipped item; a and b are its scores.
+
+    Parts that cannot be paired are left out.
 
     Args:
-        before, after: Run directory and results of each. Parts that cannot be paired are left out.
+        before, after: The run directory and the results of each run.
     """
     flips = []
     for part in parts_of(before[1]):
@@ -55,7 +57,7 @@ def flipped_items(
 
 
 def as_text(flips: Sequence[dict[str, Any]], examples: int, width: int = WIDTH) -> str:
-    """The ids, by part and direction, and the texts of the first `examples` of each part."""
+    """The ids by part and direction, and the texts of the first `examples` items of each part."""
     lines = []
     for part in dict.fromkeys(flip["part"] for flip in flips):
         own = [flip for flip in flips if flip["part"] == part]
@@ -75,7 +77,7 @@ def as_text(flips: Sequence[dict[str, Any]], examples: int, width: int = WIDTH) 
 
 
 def _texts(sample: dict[str, Any], part: str, section: Mapping[str, Any]) -> tuple[str, str]:
-    """The prompt of the item, and the answer.
+    """The prompt and the answer of an item.
 
     Raises:
         ValueError, TypeError, LookupError: The sample is damaged.
@@ -86,22 +88,22 @@ def _texts(sample: dict[str, Any], part: str, section: Mapping[str, Any]) -> tup
         texts = (sample["arguments"][0][0], _output(sample, section))
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("a prompt and an answer are text")
-    "".join(texts).encode()  # lone surrogates cannot be shown
+    "".join(texts).encode()  # fails for lone surrogates, which cannot be printed
     return texts
 
 
 def _output(sample: dict[str, Any], section: Mapping[str, Any]) -> str:
     """The answer to an item of lm-eval: the generated text, or the choice that was scored."""
-    responses, asked = sample["resps"], sample["arguments"]
+    responses, arguments = sample["resps"], sample["arguments"]
     if isinstance(responses[0][0], str):
         return responses[0][0]
-    prompt, answer = asked[likeliest(sample, section)[1]][:2]
-    # Of some tasks (winogrande) the choices stand in the prompts and all go on alike.
-    return answer if any(one[1] != answer for one in asked) else prompt
+    prompt, answer = arguments[likeliest(sample, section)[1]][:2]
+    # In some tasks (winogrande) the prompts contain the choices, and all continuations are equal.
+    return answer if any(one[1] != answer for one in arguments) else prompt
 
 
 def _short(text: str | None, room: int) -> str:
-    """One line: the end of the text, where a prompt has its question and an answer its result."""
+    """The end of the text on one line: there a prompt has its question, an answer its result."""
     if text is None:
         return "(not in samples/)"
     line = printable(" ".join(text.split()))

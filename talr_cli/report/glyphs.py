@@ -1,4 +1,4 @@
-"""The mark of a method that the page has beside its name: its marker in the pictures, as SVG."""
+"""The mark next to a method's name on the page: its marker in the figures, as SVG."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from talr_cli.report.figures.looks import look_of
 
 @functools.cache
 def glyph(label: str) -> str:
-    """Markup of the mark of a run.
+    """The mark of a run as SVG markup.
 
     Args:
         label: As `run_label`.

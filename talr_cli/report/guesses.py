@@ -1,4 +1,4 @@
-"""From how many choices each item's answer was chosen, and which one: from samples/ of runs."""
+"""The number of choices of each item and the chosen one, read from samples/ of runs."""
 
 from __future__ import annotations
 
@@ -9,29 +9,25 @@ from typing import Any
 from talr_cli.runs.samples import read_items
 from talr_cli.statistics.abilities import Guesses
 from talr_cli.statistics.groups import Group
-from talr_cli.statistics.pairs import Results, is_base, parts_of, section_of
+from talr_cli.statistics.pairs import Results, RunsByPath, is_base, parts_of, section_of
 
-Choice = tuple[int, Hashable]  # number of choices (1: the answer was written), the chosen one
+Choice = tuple[int, Hashable]  # number of choices (1: the answer was generated), the chosen one
 
 
-def guesses_of(group: Group, runs: Mapping[Path, Results]) -> Guesses:
-    """The guesses of every run of the group; parts without samples are missing.
-
-    Args:
-        runs: The results of the study by run directory.
-    """
+def guesses_of(group: Group, runs: RunsByPath) -> Guesses:
+    """The guesses of all runs of the group; parts without samples are missing."""
     if group.base is None:
         return Guesses({}, {})
     own = group.by_path(runs)
-    of_base, *_ = own
+    base_path = next(iter(own))
     choices: dict[str, dict[str, int]] = {}
     moved: dict[str, dict[str, frozenset[str]]] = {}
     for part in parts_of(group.base):
         section = section_of(group.base, part) or {}
-        base = _chosen(of_base, part, section, section.get("items") or {})
+        base = _chosen(base_path, part, section, section.get("items") or {})
         if not base:
             continue
-        choices[part] = {key: among for key, (among, _) in base.items()}
+        choices[part] = {key: number for key, (number, _) in base.items()}
         for path, one in own.items():
             if not is_base(one):
                 known = _moved(path, one, part, section, base)
@@ -43,12 +39,12 @@ def guesses_of(group: Group, runs: Mapping[Path, Results]) -> Guesses:
 def _moved(
     path: Path, one: Results, part: str, section: Mapping[str, Any], base: Mapping[str, Choice]
 ) -> frozenset[str] | None:
-    """The items that base model and run have wrong, with different answers; None if not known."""
+    """Items that base model and run both have wrong, with different answers; None if unknown."""
     before, after = section.get("items") or {}, (section_of(one, part) or {}).get("items") or {}
     wrong = {
         key
-        for key, (among, _) in base.items()
-        if among > 2 and before.get(key) == 0 and after.get(key) == 0
+        for key, (number, _) in base.items()
+        if number > 2 and before.get(key) == 0 and after.get(key) == 0
     }
     if not wrong:
         return frozenset()
@@ -61,20 +57,20 @@ def _moved(
 def _chosen(
     path: Path, part: str, section: Mapping[str, Any], wanted: Collection[str]
 ) -> dict[str, Choice]:
-    """{item: choice} of the wanted items; those without a sample, or a damaged one, are missing."""
+    """{item: choice} of the wanted items; items without an intact sample are missing."""
 
     def choice(sample: Mapping[str, Any]) -> Choice | None:
         try:
             return _choice(sample, part, section)
         except (ValueError, TypeError, LookupError):
-            return None  # nor has a text that was weighed as a whole any choice
+            return None  # also for a task that scores a whole text, which has no choices
 
     found = read_items(path / "samples", part, wanted, choice)
     return {key: one for key, one in found.items() if one is not None}
 
 
 def _choice(sample: Mapping[str, Any], part: str, section: Mapping[str, Any]) -> Choice:
-    """What a sample says was chosen.
+    """The choice that a sample records.
 
     Raises:
         ValueError, TypeError, LookupError: The sample is damaged.
@@ -89,11 +85,11 @@ def _choice(sample: Mapping[str, Any], part: str, section: Mapping[str, Any]) ->
 
 
 def likeliest(sample: Mapping[str, Any], section: Mapping[str, Any]) -> tuple[int, int]:
-    """The number of choices that lm-eval compared, and the index of the one it scored.
+    """The number of choices that lm-eval compared, and the index of the chosen one.
 
     Args:
         sample: A line of samples/.
-        section: Of the task in results.json: its metric says how choices are compared.
+        section: The task's section in results.json; its metric says how choices are compared.
 
     Raises:
         ValueError, TypeError, LookupError: The sample is damaged.
@@ -103,11 +99,11 @@ def likeliest(sample: Mapping[str, Any], section: Mapping[str, Any]) -> tuple[in
     scores = [float(response[0][0]) for response in responses]
     metric = section.get("metric", "").partition(",")[0]
     if any("acc_mutual_info" in each for each in section.get("all", {})):
-        # Behind the choices they stand a second time, without the question.
-        among = len(scores) // 2
-        answers, scores, alone = answers[:among], scores[:among], scores[among:]
+        # The choices are followed by the same choices without the question.
+        number = len(scores) // 2
+        answers, scores, unconditional = answers[:number], scores[:number], scores[number:]
         if metric == "acc_mutual_info":
-            scores = [score - other for score, other in zip(scores, alone, strict=True)]
+            scores = [score - other for score, other in zip(scores, unconditional, strict=True)]
     if metric in ("acc_norm", "acc_bytes"):
         texts = (answer.strip() for answer in answers)
         lengths = (len(one.encode()) if metric == "acc_bytes" else len(one) for one in texts)

@@ -1,13 +1,13 @@
-"""Which target tokens a model finds hard: numbers, a histogram and a page, for `talr analyze`.
+"""Which target tokens a model finds hard, for `talr analyze`: numbers, a histogram and a page.
 
-Knows the losses of target tokens; does not know how they were computed.
+Takes the losses of the target tokens; does not compute them.
 """
 
 from __future__ import annotations
 
 import html
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from talr_cli.data.rendering import Rendered
 
-HARDEST = 30  # listed on the page
-CONTEXT = 12  # tokens before each of them
-SHOWN_ROWS = 20  # written out in colour
+HARDEST = 30  # tokens listed on the page
+CONTEXT = 12  # tokens shown before each of them
+SHOWN_ROWS = 20  # rows shown in colour
 
 
 def weigh(
@@ -31,12 +31,12 @@ def weigh(
     objective: Objective,
     tokenizer: PreTrainedTokenizerBase,
 ) -> list[dict[str, Any]]:
-    """One record per row: its target tokens, their probabilities and the objective's weights.
+    """A record for each row: its target tokens, their probabilities and the objective's weights.
 
-    TALR's tau is the median over all these rows, as if they were one batch.
+    TALR's tau is the median over all rows, as if they were one batch.
 
     Args:
-        losses: -log p of the target tokens, a tensor [tokens] for each row.
+        losses: -log p of the target tokens, one tensor [tokens] per row.
     """
     import torch
 
@@ -61,7 +61,7 @@ def weigh(
 
 
 def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Counts, the share of hard tokens, median probability and mean weight of all target tokens."""
+    """Counts, the share of hard tokens, the median probability and the mean token weight."""
     probabilities = sorted(p for record in records for p in record["p"])
     weights = [weight for record in records for weight in record["weight"]]
     n = len(probabilities)
@@ -75,7 +75,7 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def as_text(figures: dict[str, Any]) -> str:
-    """The `summary` in lines."""
+    """The `summary` as lines for people."""
     lines = [
         f"{figures['tokens']} target tokens of {figures['rows']} rows: "
         f"{100 * figures['hard_share']:.1f} % hard (p < {HARD_TOKEN_PROBABILITY}), "
@@ -84,7 +84,7 @@ def as_text(figures: dict[str, Any]) -> str:
     for epoch in figures.get("easy_share_by_epoch", ()):
         lines.append(
             f"epoch {epoch['epoch']}: {100 * epoch['easy_share']:.1f} % of the tokens "
-            f"with p >= {HARD_TOKEN_PROBABILITY} when they were trained on"
+            f"had p >= {HARD_TOKEN_PROBABILITY} when they were trained on"
         )
     return "\n".join(lines)
 
@@ -111,30 +111,6 @@ def plot_histogram(records: Sequence[dict[str, Any]], folder: Path) -> None:
 
 def html_page(records: Sequence[dict[str, Any]], figures: dict[str, Any]) -> str:
     """The hardest tokens in context, and the first rows with every token coloured by its weight."""
-    ranked = sorted(
-        (p, number, place)
-        for number, record in enumerate(records)
-        for place, p in enumerate(record["p"])
-    )
-    hardest = []
-    for p, number, place in ranked[:HARDEST]:
-        record = records[number]
-        before = "".join(record["tokens"][max(0, place - CONTEXT) : place])
-        hardest.append(
-            f"<tr><td>{p:.2g}</td><td>{record['weight'][place]:.3f}</td><td>{record['row']}</td>"
-            f"<td>{html.escape(before)}<mark>{html.escape(record['tokens'][place])}</mark></td></tr>"
-        )
-    greatest = max(weight for record in records for weight in record["weight"]) or 1.0
-    rows = []
-    for record in records[:SHOWN_ROWS]:
-        spans = [
-            f'<span style="background:rgba(31,119,180,{0.6 * weight / greatest:.2f})" '
-            f'title="p {p:.3f}, weight {weight:.3f}">{html.escape(token)}</span>'
-            for token, p, weight in zip(
-                record["tokens"], record["p"], record["weight"], strict=True
-            )
-        ]
-        rows.append(f"<h3>row {record['row']}</h3><pre>{''.join(spans)}</pre>")
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Hard tokens</title>'
         "<style>body{font:15px sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
@@ -143,6 +119,38 @@ def html_page(records: Sequence[dict[str, Any]], figures: dict[str, Any]) -> str
         f"<h1>Hard tokens</h1><p>{html.escape(as_text(figures)).replace(chr(10), '<br>')}</p>"
         "<h2>The hardest</h2><table><tr><th>p</th><th>weight</th><th>row</th>"
         "<th>in context</th></tr>"
-        f"{''.join(hardest)}</table><h2>Weights</h2><p>The darker, the more a token weighs; "
-        f"hover for its figures.</p>{''.join(rows)}</html>\n"
+        f"{''.join(_hardest_rows(records))}</table><h2>Weights</h2><p>The darker a token, the "
+        "larger its weight; hover over it for the numbers.</p>"
+        f"{''.join(_coloured_rows(records))}</html>\n"
     )
+
+
+def _hardest_rows(records: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """A table row for each of the hardest tokens."""
+    ranked = sorted(
+        (p, number, position)
+        for number, record in enumerate(records)
+        for position, p in enumerate(record["p"])
+    )
+    for p, number, position in ranked[:HARDEST]:
+        record = records[number]
+        before = "".join(record["tokens"][max(0, position - CONTEXT) : position])
+        token = record["tokens"][position]
+        yield (
+            f"<tr><td>{p:.2g}</td><td>{record['weight'][position]:.3f}</td><td>{record['row']}</td>"
+            f"<td>{html.escape(before)}<mark>{html.escape(token)}</mark></td></tr>"
+        )
+
+
+def _coloured_rows(records: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The first rows, each token on a background as strong as its weight."""
+    largest = max(weight for record in records for weight in record["weight"]) or 1.0
+    for record in records[:SHOWN_ROWS]:
+        spans = [
+            f'<span style="background:rgba(31,119,180,{0.6 * weight / largest:.2f})" '
+            f'title="p {p:.3f}, weight {weight:.3f}">{html.escape(token)}</span>'
+            for token, p, weight in zip(
+                record["tokens"], record["p"], record["weight"], strict=True
+            )
+        ]
+        yield f"<h3>row {record['row']}</h3><pre>{''.join(spans)}</pre>"

@@ -1,7 +1,7 @@
-"""Markup of the report's page, one HTML file that needs no network and no other file.
+"""Markup of the report's page: one HTML file that needs no network and no other file.
 
-Knows tables and pictures; does not know what they show. The template, page.html, has a policy for
-the browser: nothing is loaded, and only the page's own script runs, which sorts tables.
+Knows tables and figures; does not know what they show. The template, page.html, has a content
+security policy: nothing is loaded, and only the page's own script runs, which sorts tables.
 """
 
 import base64
@@ -23,14 +23,14 @@ def page(title: str, summary: str, body: Iterable[str]) -> str:
 
     Args:
         title, summary: Text.
-        body: Markup, as from the other functions here.
+        body: Markup from the other functions here.
     """
     template = string.Template(TEMPLATE.read_text(encoding="utf-8"))
     return template.substitute(title=text(title), summary=text(summary), body="\n".join(body))
 
 
 def section(title: str, body: Iterable[str], level: int = 2) -> str:
-    """A heading and what belongs to it."""
+    """A section with its heading."""
     content = "\n".join(body)
     name = f' id="{anchor(title)}"' if level == 2 else ""
     return f"<section{name}>\n<h{level}>{text(title)}</h{level}>\n{content}\n</section>"
@@ -43,12 +43,12 @@ def contents(titles: Sequence[str]) -> str:
 
 
 def anchor(title: str) -> str:
-    """The name by which a section is linked to."""
+    """The id by which links find a section."""
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
 
 
 def folded(title: str, body: Iterable[str]) -> str:
-    """A section that is shown when its title is clicked, and on paper."""
+    """A section that is shown after a click on its title, and in print."""
     content = "\n".join(body)
     return f"<details>\n<summary>{text(title)}</summary>\n{content}\n</details>"
 
@@ -59,7 +59,7 @@ def paragraph(words: str) -> str:
 
 
 def note(words: str) -> str:
-    """A paragraph that says how to read what stands above it."""
+    """A paragraph that explains what is above it."""
     return f'<p class="note">{text(words)}</p>'
 
 
@@ -69,28 +69,28 @@ def small(words: str) -> str:
 
 
 def text_block(words: str) -> str:
-    """Text of others with its own line ends."""
+    """Untrusted text with its own line breaks."""
     return f"<pre>{escape(printable_lines(words))}</pre>"
 
 
 def code_block(lines: Iterable[str]) -> str:
-    """Commands, a line each."""
+    """Commands, one per line."""
     return f'<pre class="code">{escape(chr(10).join(map(printable, lines)))}</pre>'
 
 
-def definitions(told: Iterable[tuple[str, str]], lead: bool = False) -> str:
-    """A list of words, each with what is said of it.
+def definitions(terms: Iterable[tuple[str, str]], lead: bool = False) -> str:
+    """A list of terms and their descriptions.
 
     Args:
-        lead: Whether the first is shown larger, as the one that matters.
+        lead: Whether the first one is shown larger.
     """
-    lines = "".join(f"<dt>{text(word)}</dt><dd>{text(said)}</dd>" for word, said in told)
+    lines = "".join(f"<dt>{text(term)}</dt><dd>{text(about)}</dd>" for term, about in terms)
     kind = ' class="lead"' if lead else ""
     return f"<dl{kind}>{lines}</dl>"
 
 
-def picture(svg: Path, caption: str) -> str:
-    """An SVG file as a data URI: inline, the ids of two pictures would clash."""
+def figure(svg: Path, caption: str) -> str:
+    """An SVG file as a data URI, as the ids of two inline SVGs would clash."""
     data = base64.b64encode(svg.read_bytes()).decode("ascii")
     return (
         f'<figure><div class="wide" tabindex="0"><img src="data:image/svg+xml;base64,{data}" '
@@ -99,7 +99,7 @@ def picture(svg: Path, caption: str) -> str:
 
 
 def table(cells: Cells) -> str:
-    """A table; its cells carry the values to sort by, and methods have their marks."""
+    """A table whose cells have the values to sort by, and whose methods have their marks."""
     columns, rows = cells.shown()
     header = "".join(
         f'<th scope="col"{_align(column)}>{text(column.title)}</th>' for column in columns
@@ -112,7 +112,7 @@ def table(cells: Cells) -> str:
 
 
 def text(words: str) -> str:
-    """Text of others in one line, as markup that shows it."""
+    """Untrusted text on one line, escaped."""
     return escape(printable(words))
 
 

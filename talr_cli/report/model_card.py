@@ -1,6 +1,6 @@
-"""The model card of an exported run: its scores beside the base model's, and how it was made.
+"""The model card of an exported run: its scores, those of the base model, and how it was made.
 
-Knows a run directory and the results beside it; the licence is the user's to state.
+Reads the run directory and the results next to it. The user has to state the licence.
 """
 
 from __future__ import annotations
@@ -21,30 +21,31 @@ from talr_cli.statistics.pairs import (
     PARTS,
     Results,
     measured_alike,
+    mismatch,
     run_label,
     section_of,
-    unlike,
 )
 
-# What was made, and not what was asked for: by max_steps or at a point it is less than `epochs`.
+# What was trained, which max_steps or a point along the training makes less than the `epochs`
+# asked.
 _MADE = {"epochs": "epochs", "optimizer steps": "steps"}
 LICENCE = (
-    "To be stated by whoever publishes this model, here and as `license:` above: the licences of "
+    "State the licence here and as `license:` above when you publish this model: the licences of "
     "the base model and of the training data apply."
 )
 NO_BASE = "The base model was not scored."
 _ABOUT_SCORES = (
-    "Score ± one standard error; changes with their 95% intervals, a paired bootstrap over the "
-    "test items. The general score is the plain mean of its tasks."
+    "Score ± one standard error; changes with their 95% intervals from a paired bootstrap over the "
+    "test items. The general score is the unweighted mean of its tasks."
 )
 
 
 def model_card(run: RunDirectory, title: str) -> str:
-    """README.md of the exported model.
+    """The README.md of the exported model.
 
     Args:
         run: A trained run that was scored.
-        title: The name of the model, which is that of the folder it is exported to.
+        title: The name of the model, which is the name of its folder.
     """
     results = run.read_results()
     assert results is not None
@@ -59,7 +60,7 @@ def model_card(run: RunDirectory, title: str) -> str:
         LICENCE,
         "## Scores",
         as_markdown(_scores(results, base)),
-        " ".join([about, *_quick_looks(results)]),
+        " ".join([about, *_limit_notes(results)]),
         "## Use",
         _usage(config, title),
         "## How it was made",
@@ -72,7 +73,7 @@ def model_card(run: RunDirectory, title: str) -> str:
 
 
 def _how_made(results: Results, config: Mapping[str, Any]) -> str:
-    """A list of method, learning rate and the like."""
+    """A list of the method, learning rate, data and versions."""
     training = results["training"] or {}
     lines = {
         "method": run_label(results),
@@ -108,7 +109,7 @@ def _data_name(config: Mapping[str, Any]) -> str:
 
 
 def _base_of(run: RunDirectory) -> tuple[Results | None, str]:
-    """The base model's results, which lie beside the run's; if there are none also why."""
+    """The base model's results from the same study, or None and the reason why there are none."""
     found = load_siblings(run.path)
     own = found[run.path.resolve()]
     for group in comparable(found.values()):
@@ -119,19 +120,19 @@ def _base_of(run: RunDirectory) -> tuple[Results | None, str]:
 
 
 def _about_scores(results: Results, base: Results) -> str:
-    reasons = [unlike(base, results, part) for part in PARTS if results[part]]
+    reasons = [mismatch(base, results, part) for part in PARTS if results[part]]
     left_out = [f"Left out: the base model's score where {why}." for why in reasons if why]
     return " ".join([_ABOUT_SCORES, *map(escaped, left_out)])
 
 
-def _quick_looks(results: Results) -> list[str]:
-    """A sentence on each score that only a part of the items was asked for."""
-    asked = {
-        "domain": "Of the test rows only {} were asked.",
-        "general": "Of each task only the first {} items were asked.",
+def _limit_notes(results: Results) -> list[str]:
+    """A sentence for each score that covers only some of the items."""
+    notes = {
+        "domain": "Only {} of the test rows were scored.",
+        "general": "Only the first {} items of each task were scored.",
     }
-    limits = {part: (results[part] or {}).get("limit") for part in asked}
-    return [asked[part].format(limit) for part, limit in limits.items() if limit is not None]
+    limits = {part: (results[part] or {}).get("limit") for part in notes}
+    return [notes[part].format(limit) for part, limit in limits.items() if limit is not None]
 
 
 def _scores(results: Results, base: Results | None) -> Cells:
@@ -185,7 +186,7 @@ def _change(base: Results | None, results: Results, part: str) -> Cell:
 
 
 def _literal(value: Any) -> str:
-    """A value as Python code, without backticks, which would end the block of code."""
+    """A value as Python code without backticks, which would end the code block."""
     text = json.dumps(value) if isinstance(value, str) else repr(value)
     return text.replace("`", "\\x60")
 

@@ -1,30 +1,30 @@
-"""The Pareto front of a study: runs that no other run beats on domain and general score at once.
+"""The Pareto front of a study: the runs that no other run dominates in domain and general score.
 
-Takes the scores as they are: within their errors, neighbours of the front may belong to it.
+Errors are ignored: a run close to the front may belong to it.
 """
 
 from collections.abc import Sequence
 
-from talr_cli.statistics.pairs import PARTS, Results, has_both_scores, measured_alike, point
+from talr_cli.statistics.pairs import PARTS, Results, both_scores, has_both_scores, measured_alike
 
 
 def pareto_front(results: Sequence[Results]) -> list[Results]:
-    """The runs of one model and dataset that none dominates, in the order of their domain score.
+    """The runs of one model and dataset that no other dominates, sorted by domain score.
 
-    The base model takes part. Only runs that were measured alike dominate each other; equal runs
-    are on the front together.
+    The base model is included. A run can only dominate a run that was measured in the same way.
+    Runs with equal scores are on the front together.
     """
     scored = [one for one in results if has_both_scores(one)]
     front = [
         one
         for one in scored
         if not any(
-            dominates(point(other), point(one))
+            dominates(both_scores(other), both_scores(one))
             and all(measured_alike(one, other, part) for part in PARTS)
             for other in scored
         )
     ]
-    return sorted(front, key=lambda one: (point(one)[0], -point(one)[1]))
+    return sorted(front, key=lambda one: (both_scores(one)[0], -both_scores(one)[1]))
 
 
 def dominates(one: tuple[float, float], other: tuple[float, float]) -> bool:

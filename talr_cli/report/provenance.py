@@ -1,6 +1,6 @@
-"""How the runs of a study were made: what was typed, from which data, with which versions, when.
+"""How the runs of a study were made: commands, data, versions and times.
 
-Reads the files in run directories beside results.json; what is missing or damaged is left out.
+Reads the files next to results.json in run directories; missing or damaged ones are left out.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from talr_cli.runs.reading import read_text
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.stored_overrides import current_overrides
 from talr_cli.statistics.groups import Group
-from talr_cli.statistics.pairs import Results, is_base, short
+from talr_cli.statistics.pairs import RunsByPath, is_base, short_hash
 
 _AXES = ("method", "lr", "seed")
 
 
-def asks_for_claims(runs: Mapping[Path, Results]) -> bool:
+def asks_for_claims(runs: RunsByPath) -> bool:
     """Whether a run was made with `claims=true`."""
-    # Parsing every config of a large study is slow, so their texts are searched first.
+    # Parsing all configs of a large study is slow, so their text is searched first.
     return any(
         "claims: true" in _text(RunDirectory(path).config) and _config(path).get("claims") is True
         for path in runs
     )
 
 
-def commands(runs: Mapping[Path, Results]) -> list[str]:
-    """The commands that make these runs again, as few as there can be: a sweep for a whole grid."""
+def commands(runs: RunsByPath) -> list[str]:
+    """The commands that make these runs again, with one sweep for a whole grid."""
     evaluated: list[str] = []
     trained: dict[tuple[str, ...], dict[tuple[str, ...], None]] = {}
     for path, one in runs.items():
@@ -54,8 +54,8 @@ def commands(runs: Mapping[Path, Results]) -> list[str]:
     return lines
 
 
-def data_cells(groups: Sequence[Group], runs: Mapping[Path, Results]) -> Cells:
-    """A line for each set of rows: how many they are, a hash of them, where they come from."""
+def data_cells(groups: Sequence[Group], runs: RunsByPath) -> Cells:
+    """A row for each set of rows: their number, hash and source."""
     columns = [
         *pair_columns(len(groups)),
         Column("rows", "rows of"),
@@ -66,8 +66,8 @@ def data_cells(groups: Sequence[Group], runs: Mapping[Path, Results]) -> Cells:
     return Cells(columns, [line for group in groups for line in _data_lines(group, runs)])
 
 
-def made_with(runs: Mapping[Path, Results]) -> list[tuple[str, str]]:
-    """(what, which) of the time in which runs were made, of versions and machines."""
+def made_with(runs: RunsByPath) -> list[tuple[str, str]]:
+    """(name, values) of the time, the versions and the machines of the runs."""
     found: dict[str, dict[str, None]] = {}
     times = []
     for path, one in runs.items():
@@ -87,18 +87,18 @@ def made_with(runs: Mapping[Path, Results]) -> list[tuple[str, str]]:
         made = _json(path / "status.json").get("times")
         if isinstance(made, dict):
             times += [time for time in made.values() if isinstance(time, str)]
-    told = [(name, ", ".join(sorted(each))) for name, each in found.items()]
+    values = [(name, ", ".join(sorted(each))) for name, each in found.items()]
     if times:
         first, last = (time[:16].replace("T", " ") for time in (min(times), max(times)))
-        told.insert(0, ("made", f"{first} to {last} UTC"))
-    return told
+        values.insert(0, ("made", f"{first} to {last} UTC"))
+    return values
 
 
 def _grid(rest: Sequence[str], points: Sequence[tuple[str, ...]]) -> Iterator[str]:
     """One command if the points are a whole grid; else one for each method, or set of seeds.
 
     Args:
-        rest: The other values that all points were made with.
+        rest: The other overrides, which are the same for all points.
         points: Values of _AXES.
     """
     methods, rates, seeds = (list(dict.fromkeys(values)) for values in zip(*points, strict=True))
@@ -138,31 +138,31 @@ def _value(values: Mapping[str, str], axis: str) -> str:
         return value
 
 
-def _data_lines(group: Group, runs: Mapping[Path, Results]) -> Iterator[list[Cell]]:
-    """Training rows, the domain's test rows, and the items of each task."""
+def _data_lines(group: Group, runs: RunsByPath) -> Iterator[list[Cell]]:
+    """The training rows, the test rows, and the items of each task."""
     own = group.by_path(runs)
     trained = [path for path, one in own.items() if one["training"] and not is_base(one)]
     dataset = _config((trained or list(own))[0]).get("dataset")
     settings = dataset if isinstance(dataset, dict) else {}
-    said = ", ".join(
+    values = ", ".join(
         f"{key}={value}"
         for key, value in settings.items()
         if value is not None and key not in ("_target_", "name")
     )
-    source = f"{group.dataset}{f' ({said})' if said else ''}"
+    source = f"{group.dataset}{f' ({values})' if values else ''}"
     rows = {one["training"].get("rows") for one in group.runs if one["training"]} - {None}
     for count in sorted(rows):
         yield [*pair_cells(group), named("training"), named(count), Cell(), named(source)]
     first = group.base or group.runs[0]
     if first["domain"]:
-        asked = short(first["domain"]["items_hash"])
+        digest = short_hash(first["domain"]["items_hash"])
         n = first["domain"]["n"]
-        yield [*pair_cells(group), named("domain test"), named(n), named(asked), named(source)]
+        yield [*pair_cells(group), named("domain test"), named(n), named(digest), named(source)]
     general = first["general"] or {"tasks": {}}
     for name, task in general["tasks"].items():
         suite = f"suite {general['suite']}, metric {task['metric'].removesuffix(',none')}"
-        asked = short(task["items_hash"])
-        yield [*pair_cells(group), named(name), named(task["n"]), named(asked), named(suite)]
+        digest = short_hash(task["items_hash"])
+        yield [*pair_cells(group), named(name), named(task["n"]), named(digest), named(suite)]
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -1,14 +1,14 @@
-"""Which run of a study to ship: the best domain score among those that forget little enough.
+"""Which run of a study to ship: the best domain score among the runs that forget little enough.
 
-How sure that is of the checkpoint comes from a bootstrap over test items, with the same draws for
-all runs: how often it keeps within the bound, and how often it would be picked. Each resample picks
-anew, so that taking a maximum is part of what is repeated. How sure it is of the setting, if all
-are trained again with other seeds, takes in the deviation between runs, where the study tells it.
+A bootstrap over test items, with the same draws for all runs, tells how certain the choice of the
+checkpoint is: how often it keeps within the bound, and how often it is picked. Each resample picks
+again, so that the effect of taking a maximum is included. How certain the choice of the setting is,
+if everything is trained again with other seeds, also needs the variance between runs, if known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,23 +21,24 @@ from talr_cli.statistics.paired import Difference, UnpairedError, difference, pa
 from talr_cli.statistics.pairs import (
     PARTS,
     Results,
+    RunsByPath,
+    both_scores,
     has_both_scores,
     is_base,
-    point,
     score_of,
     section_of,
     tasks_of,
 )
 from talr_cli.statistics.seeds import seed_groups
-from talr_cli.statistics.settings import deviation
+from talr_cli.statistics.settings import run_variance
 
 RESAMPLES = 4000
-TOLERANCE = 1e-9  # for rounding: a loss as large as the bound is within it
+TOLERANCE = 1e-9  # a loss equal to the bound, up to rounding, is within it
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A run within the bound, and the share of the resamples that pick it."""
+    """A run within the bound, and the share of resamples that pick it."""
 
     path: Path
     results: Results
@@ -46,14 +47,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Again:
-    """What further trainings would come to, over seeds and items.
+    """What to expect if everything is trained again, over seeds and items.
 
     Attributes:
         holds: Probability that another run of the recommended setting keeps within the bound.
-        picked: Probability that its setting is picked when all are trained again.
-        seeds: How many runs the recommended setting has.
-        deviation: Standard deviation between runs of one setting, of domain and general score.
-        source: What the deviation is known from.
+        picked: Probability that this setting is picked again.
+        seeds: Number of runs of the recommended setting.
+        deviation: Standard deviations between runs of one setting, of domain and general score.
+        source: The settings from which they are estimated.
     """
 
     holds: float
@@ -65,20 +66,20 @@ class Again:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The run to ship of one model and dataset, and what speaks for and against it.
+    """The run to ship for one model and dataset, and how certain and costly the choice is.
 
     Attributes:
-        candidates: The runs within the bound by domain score, the recommended one first.
-        runs: How many runs were compared.
+        candidates: The runs within the bound, sorted by domain score; the first is recommended.
+        runs: Number of runs that were compared.
         gain, loss: Change of the domain and the general score from the base model.
-        given_up: The domain score less that of the best run without the bound; None where that is
-            the recommended run.
+        given_up: The domain score minus that of the best run without the bound; None if that is the
+            recommended run.
         unbound: The best run without the bound.
-        holds: Share of the resamples in which the recommended run keeps within the bound.
-        optimism: What picking the best adds to a domain score by chance: the mean over resamples
-            of the score of the picked run there, less its score on all items.
+        holds: Share of resamples in which the recommended run keeps within the bound.
+        optimism: How much picking the best run inflates its domain score: the mean over resamples
+            of the picked run's score in the resample minus its score on all items.
         left_out: Runs that were not compared, each with the reason.
-        again: What further trainings would come to; None where no setting has several seeds.
+        again: What to expect of further trainings; None if no setting has several seeds.
     """
 
     candidates: list[Candidate]
@@ -95,34 +96,31 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class NothingWithin:
-    """No run keeps within the bound: the one that loses least, and how much."""
+    """No run keeps within the bound: the run that loses least, and its loss."""
 
     nearest: Path
     loss: float
 
 
-def recommend(
-    group: Group, runs: Mapping[Path, Results], bound: float
-) -> Recommendation | NothingWithin:
-    """The run of a group of comparable runs to ship.
+def recommend(group: Group, runs: RunsByPath, bound: float) -> Recommendation | NothingWithin:
+    """The run of a group to ship.
 
     Args:
-        runs: The results of the study by run directory.
-        bound: The most that may be lost of the general score.
+        bound: The largest acceptable loss of the general score.
 
     Raises:
-        UserError: Nothing can be compared with a base model.
+        UserError: No run can be compared with a base model.
     """
-    base, trained, left_out = _compared(group, runs)
-    # By general score: of equal domain scores the first run is picked, here and in each resample.
-    paths = sorted(trained, key=lambda path: -point(trained[path])[1])
+    base, trained, left_out = _comparable_runs(group, runs)
+    # Sorted by general score, as the first of the runs with equal domain scores is picked.
+    paths = sorted(trained, key=lambda path: -both_scores(trained[path])[1])
     compared = [trained[path] for path in paths]
-    losses = [point(base)[1] - point(one)[1] for one in compared]
+    losses = [both_scores(base)[1] - both_scores(one)[1] for one in compared]
     within = [index for index, loss in enumerate(losses) if loss <= bound + TOLERANCE]
     if not within:
         nearest = min(range(len(compared)), key=losses.__getitem__)
         return NothingWithin(paths[nearest], losses[nearest])
-    scores = [point(one)[0] for one in compared]
+    scores = [both_scores(one)[0] for one in compared]
     order = sorted(within, key=lambda index: -scores[index])
     chosen = order[0]
     unbound = max(range(len(compared)), key=scores.__getitem__)
@@ -149,24 +147,23 @@ def recommend(
     )
 
 
-def _compared(
-    group: Group, runs: Mapping[Path, Results]
+def _comparable_runs(
+    group: Group, runs: RunsByPath
 ) -> tuple[Results, dict[Path, Results], dict[Path, str]]:
-    """The base model, the runs that can be compared with it, and why others cannot.
+    """The base model, the runs that can be compared with it, and {run: reason} of the others.
 
     Raises:
         UserError: The base model was not scored, or there is no such run.
     """
-    name = group.title
     own = group.by_path(runs)
     base = next((one for one in own.values() if is_base(one) and has_both_scores(one)), None)
     if base is None:
         why = group.note or "the base model was not scored"
-        raise UserError(f"{name}: {why}: `talr eval` with its model and dataset scores it")
+        raise UserError(f"{group.title}: {why}: `talr eval` with its model and dataset scores it")
     trained, left_out = {}, group.left_out_of(runs)
     for path, one in own.items():
         if one["training"]:
-            reason = _why_not(base, one)
+            reason = _unpaired_reason(base, one)
             if reason is None:
                 trained[path] = one
             else:
@@ -174,7 +171,7 @@ def _compared(
     if not trained:
         reasons = [f"{path.name}: {reason}" for path, reason in left_out.items()]
         raise UserError(
-            f"{name}: no run can be compared with the base model: "
+            f"{group.title}: no run can be compared with the base model: "
             f"{'; '.join(reasons) or 'there is none'}"
         )
     return base, trained, left_out
@@ -188,29 +185,27 @@ def _again(
     general: np.ndarray,
     bound: float,
 ) -> Again | None:
-    """What a study with one further training of each setting, on other items, would come to.
+    """What to expect of one further training of each setting, scored on other items.
 
     Args:
         chosen: The index of the recommended run.
-        domain, general: As `resampled`, of the compared runs and the base model.
+        domain, general: As from `resampled`, for the compared runs and the base model.
     """
-    of_domain, of_general = (
-        deviation(group.runs, "domain"),
-        deviation(group.runs, "general"),
-    )
+    of_domain, of_general = (run_variance(group.runs, part) for part in PARTS)
     if of_domain is None or of_general is None:
         return None
     index = {id(one): number for number, one in enumerate(compared)}
     members = [[index[id(one)] for one in setting.runs] for setting in seed_groups(compared)]
     generator = np.random.default_rng(1)
-    # Of a new run against the mean of the known ones; the deviation is an estimate too.
-    spread = np.sqrt([1 + 1 / len(runs) for runs in members])
+    # The error of a new run against the mean of the known ones, in standard deviations. The
+    # variance is itself an estimate, hence the chi-squared factor.
+    scale = np.sqrt([1 + 1 / len(runs) for runs in members])
     scores = []
-    for of_runs, found in zip((domain, general), (of_domain, of_general), strict=True):
+    for of_runs, between in zip((domain, general), (of_domain, of_general), strict=True):
         means = np.stack([of_runs[:, runs].mean(axis=1) for runs in members], axis=1)
-        factor = np.sqrt(found.df / generator.chisquare(found.df, (RESAMPLES, 1)))
-        noise = found.variance**0.5 * factor * generator.normal(size=means.shape)
-        scores.append(means + spread * noise)
+        factor = np.sqrt(between.df / generator.chisquare(between.df, (RESAMPLES, 1)))
+        noise = between.variance**0.5 * factor * generator.normal(size=means.shape)
+        scores.append(means + scale * noise)
     own = next(number for number, runs in enumerate(members) if chosen in runs)
     keeps = general[:, -1:] - scores[1] <= bound + TOLERANCE  # [RESAMPLES, settings]
     picks = np.where(keeps, scores[0], -np.inf).argmax(axis=1)
@@ -226,10 +221,10 @@ def _again(
 def resampled(
     runs: Sequence[Results], parts: Sequence[str], generator: np.random.Generator
 ) -> np.ndarray:
-    """Scores [RESAMPLES, runs], the plain mean over `parts`, on the same draws of items.
+    """Scores [RESAMPLES, runs], the unweighted mean over `parts`, on the same draws of items.
 
-    The noise of one more item on which two runs disagree is added: else a few items on which all
-    runs agree would leave no doubt.
+    Noise of one more item, on which two runs disagree, is added. Without it, a few items on which
+    all runs agree would leave no uncertainty.
     """
     total = np.zeros((RESAMPLES, len(runs)))
     for part in parts:
@@ -238,13 +233,13 @@ def resampled(
         scores = np.array([[section["items"][key] for section in sections] for key in keys])
         drawn = generator.multinomial(len(keys), np.full(len(keys), 1 / len(keys)), RESAMPLES)
         total += drawn @ scores / len(keys)
-        more = span(scores) ** 2 / 2 / len(keys) / max(1, len(keys) - 1)
-        total += more**0.5 * generator.normal(size=total.shape)
+        extra = span(scores) ** 2 / 2 / len(keys) / max(1, len(keys) - 1)
+        total += extra**0.5 * generator.normal(size=total.shape)
     return total / len(parts)
 
 
-def _why_not(base: Results, one: Results) -> str | None:
-    """Why a run cannot be recommended; None where it can."""
+def _unpaired_reason(base: Results, one: Results) -> str | None:
+    """Why a run cannot be compared with the base model; None if it can."""
     try:
         for part in PARTS:
             if score_of(one, part) is None:

@@ -1,25 +1,25 @@
-"""How a recommendation is written, for the terminal and the page."""
+"""The text of a recommendation, for the terminal and the page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from talr_cli.printable import command_line, printable, rate_text
-from talr_cli.report.recommend import Again, NothingWithin, Recommendation
-from talr_cli.statistics.pairs import Results, point, run_label
+from talr_cli.report.recommend import Again, Candidate, NothingWithin, Recommendation
+from talr_cli.statistics.pairs import Results, both_scores, run_label
 
 ALTERNATIVES = 3
 
-Told = Sequence[tuple[str, str]]  # of each sentence a word for what it is about, and the sentence
+Sentences = Sequence[tuple[str, str]]  # a word that names the topic, and the sentence
 
 
-def as_lines(told: Told) -> list[str]:
+def as_lines(sentences: Sentences) -> list[str]:
     """The sentences as lines for the terminal."""
-    return [printable(f"{word:8} {text}") for word, text in told]
+    return [printable(f"{topic:8} {text}") for topic, text in sentences]
 
 
-def told(found: Recommendation | NothingWithin, bound: float) -> Told:
-    """What is said of one model and dataset; changes with their 95% intervals.
+def as_sentences(found: Recommendation | NothingWithin, bound: float) -> Sentences:
+    """The recommendation for one model and dataset; changes have their 95% intervals.
 
     Args:
         bound: The most that may be lost of the general score.
@@ -29,72 +29,68 @@ def told(found: Recommendation | NothingWithin, bound: float) -> Told:
             ("ship", f"nothing: no run loses at most {bound:g} of the general score"),
             (
                 "nearest",
-                f"{found.nearest.name}, which loses {found.loss:z.3f}; raise max_general_loss or "
-                "train at a smaller lr",
+                f"{found.nearest.name} loses {found.loss:z.3f}; raise max_general_loss, or train "
+                "at a smaller lr",
             ),
         ]
     chosen, *others = found.candidates
-    domain, general = point(chosen.results)
-    lines = [("ship", chosen.path.name)]
+    domain, general = both_scores(chosen.results)
+    sentences = [("ship", chosen.path.name)]
     if found.gain.difference < 0 and found.gain.is_distinguishable:
-        lines.append(("but", "it lost on the domain: the base model does better"))
+        sentences.append(("but", "it lost on the domain: the base model does better"))
     elif found.gain.difference <= 0:
-        lines.append(("but", "it gained nothing on the domain: the base model does as well"))
+        sentences.append(("but", "it gained nothing on the domain: the base model is as good"))
     elif not found.gain.is_distinguishable:
-        lines.append(("but", "its gain on the domain may be noise"))
-    lines += [
+        sentences.append(("but", "its gain on the domain may be noise"))
+    costs = "nothing: it has the best domain score of all runs"
+    if found.given_up is not None:
+        best = _setting(found.unbound)
+        costs = (
+            f"{found.given_up.text} on the domain against {best}, the best run without the bound"
+        )
+    export = command_line(["talr", "export", f"run={chosen.path}", "out=DIRECTORY"])
+    return [
+        *sentences,
         (
             "sure",
-            f"of this checkpoint: on resampled test items it keeps within the bound in "
-            f"{found.holds:.0%} and is picked again in {chosen.picked:.0%}; picking the best adds "
-            f"{found.optimism:z.3f} to a domain score by chance",
+            f"for this checkpoint: on resampled test items, it keeps within the bound in "
+            f"{found.holds:.0%} of resamples and is picked again in {chosen.picked:.0%}; picking "
+            f"the best run inflates its domain score by {found.optimism:z.3f} on average",
         ),
         ("again", _again(found.again)),
         (
             "why",
-            f"the best domain score of {len(found.candidates)} of {found.runs} runs: those that "
-            f"lose at most {bound:g} of the general score",
+            f"it has the best domain score of the {len(found.candidates)} runs (of {found.runs}) "
+            f"that lose at most {bound:g} of the general score",
         ),
         ("domain", f"{domain:.3f}, {found.gain.text} from the base"),
         ("general", f"{general:.3f}, {found.loss.text} from the base"),
+        ("costs", costs),
+        *(("or", _alternative(one)) for one in others[:ALTERNATIVES]),
+        *(("left out:", f"{path.name}: {reason}") for path, reason in found.left_out.items()),
+        ("export", export),
     ]
-    if found.given_up is None:
-        lines.append(("costs", "nothing of the domain score: it is the best without the bound too"))
-    else:
-        lines.append(
-            (
-                "costs",
-                f"{found.given_up.text} on the domain against {_setting(found.unbound)}, the best "
-                "without the bound",
-            )
-        )
-    for other in others[:ALTERNATIVES]:
-        domain, general = point(other.results)
-        lines.append(
-            (
-                "or",
-                f"{_setting(other.results)}: domain {domain:.3f}, general {general:.3f}, picked in "
-                f"{other.picked:.0%}",
-            )
-        )
-    lines += [("left out:", f"{path.name}: {reason}") for path, reason in found.left_out.items()]
-    export = command_line(["talr", "export", f"run={chosen.path}", "out=DIRECTORY"])
-    lines.append(("export", export))
-    return lines
+
+
+def _alternative(candidate: Candidate) -> str:
+    domain, general = both_scores(candidate.results)
+    scores = f"domain {domain:.3f}, general {general:.3f}"
+    return f"{_setting(candidate.results)}: {scores}, picked in {candidate.picked:.0%}"
 
 
 def _again(again: Again | None) -> str:
     if again is None:
         return (
-            "how another training of this setting would do is not known: no setting has several "
-            "seeds, which would tell"
+            "it is not known how another training of this setting would do: no setting has several "
+            "seeds"
         )
     domain, general = again.deviation
     seeds = f"{again.seeds} seed{'s' * (again.seeds > 1)}"
     return (
         f"over seeds and items: another run of this setting ({seeds} so far) keeps within the "
-        f"bound in {again.holds:.0%} and its setting is picked in {again.picked:.0%}; runs "
-        f"deviate by {domain:.3f} and {general:.3f}, known from {again.source}"
+        f"bound with probability {again.holds:.0%}, and this setting is picked with probability "
+        f"{again.picked:.0%}; the standard deviation between runs is {domain:.3f} (domain) and "
+        f"{general:.3f} (general), estimated from {again.source}"
     )
 
 

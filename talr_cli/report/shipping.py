@@ -1,8 +1,8 @@
-"""The run of a group that a report is about: the one to ship, or the one that comes nearest."""
+"""The run that the report describes in detail: the one to ship, or the nearest to it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,17 +11,17 @@ from talr_cli.report.guesses import guesses_of
 from talr_cli.report.recommend import NothingWithin, Recommendation, recommend
 from talr_cli.statistics.abilities import Ability, abilities_of
 from talr_cli.statistics.groups import Group
-from talr_cli.statistics.pairs import Results
+from talr_cli.statistics.pairs import Results, RunsByPath
 
 BOUND = 0.02  # of the general score, as in conf/recommend.yaml
 
 
 @dataclass(frozen=True)
 class Shipping:
-    """What is recommended for a group.
+    """The recommendation for a group, and the details of its run.
 
     Attributes:
-        run, base: Directory and results of the run that this is about, and of its base model.
+        run, base: Directory and results of the run and of its base model.
         abilities: What the run lost and won against the base model.
     """
 
@@ -31,18 +31,14 @@ class Shipping:
     abilities: Sequence[Ability]
 
 
-def shipping(group: Group, runs: Mapping[Path, Results]) -> Shipping | None:
-    """What to ship of a group; None where nothing can be compared.
-
-    Args:
-        runs: The results of the study by run directory.
-    """
+def shipping(group: Group, runs: RunsByPath) -> Shipping | None:
+    """The recommendation for a group; None if nothing can be compared."""
     try:
         found = recommend(group, runs, BOUND)
     except UserError:
         return None
     path = found.nearest if isinstance(found, NothingWithin) else found.candidates[0].path
-    base = next(place for place, one in group.by_path(runs).items() if one is group.base)
-    narrow = replace(group, runs=[runs[base], runs[path]])  # only their samples are read
-    known = abilities_of(runs[base], runs[path], guesses_of(narrow, runs))
+    base = next(one for one, results in group.by_path(runs).items() if results is group.base)
+    pair = replace(group, runs=[runs[base], runs[path]])  # so that only their samples are read
+    known = abilities_of(runs[base], runs[path], guesses_of(pair, runs))
     return Shipping(found, (path, runs[path]), (base, runs[base]), known)

@@ -1,4 +1,4 @@
-"""What `talr train` and `talr eval` print of runs when they are done."""
+"""What `talr train` and `talr eval` print about finished runs."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,16 +11,16 @@ from talr_cli.statistics.pairs import Results, is_base
 
 
 def show(directories: Sequence[RunDirectory], score_base: Callable[[], str] | None = None) -> None:
-    """Print what the runs scored and where they lie; of the last one also every task's scores.
+    """Print the scores and directories of runs, and for the last run the scores of every task.
 
-    The scored base model stands beside them, as changes are from its scores.
+    The base model is printed too if it was scored, as changes are relative to it.
 
     Args:
-        score_base: Returns the command that scores the base model; called where it has no scores.
+        score_base: Returns the command that scores the base model; called if it was not scored.
     """
     found = [results for one in directories if (results := one.read_results()) is not None]
     if found:
-        # rich and matplotlib take their time
+        # Imported here, as rich and matplotlib are slow to import.
         from talr_cli.report.tables.categories import category_cells
         from talr_cli.report.tables.screen import print_cells
         from talr_cli.report.tables.table import results_cells
@@ -28,7 +28,7 @@ def show(directories: Sequence[RunDirectory], score_base: Callable[[], str] | No
         groups = _with_their_base(directories[-1], found)
         print_cells(results_cells(groups))
         if score_base is not None and any(group.base is None for group in groups):
-            print(f"to fill the –: {printable(score_base())}")
+            print(f"for the missing changes (–), score the base model: {printable(score_base())}")
         for line in task_lines(found[-1]["general"] or {}):
             print(printable(line))
         if (categories := category_cells(found[-1])) is not None:
@@ -38,7 +38,7 @@ def show(directories: Sequence[RunDirectory], score_base: Callable[[], str] | No
 
 
 def _with_their_base(directory: RunDirectory, found: Sequence[Results]) -> list[Group]:
-    """The groups of these results, with the base models that lie beside the directory."""
+    """The groups of these results, with the base models of the same study."""
     own = {one["run"]["id"] for one in found}
     bases = [
         one
@@ -50,7 +50,7 @@ def _with_their_base(directory: RunDirectory, found: Sequence[Results]) -> list[
 
 
 def task_lines(general: dict[str, Any]) -> list[str]:
-    """A line for each task of the general score: the metric that counts, then the others."""
+    """A line for each task of the general score: its chosen metric, then the others."""
     lines = []
     for name, task in general.get("tasks", {}).items():
         error = "" if task["stderr"] is None else f" ± {task['stderr']:.3f}"
@@ -59,9 +59,9 @@ def task_lines(general: dict[str, Any]) -> list[str]:
             for metric, value in task["all"].items()
             if "_stderr" not in metric and metric != task["metric"]
         ]
-        beside = f" (beside it: {', '.join(others)})" if others else ""
+        more = f" (also: {', '.join(others)})" if others else ""
         lines.append(
-            f"{name}: {_named(task['metric'], task['score'])}{error}, n = {task['n']}{beside}"
+            f"{name}: {_named(task['metric'], task['score'])}{error}, n = {task['n']}{more}"
         )
     return lines + [f"left out: {reason}" for reason in general.get("missing", {}).values()]
 

@@ -1,8 +1,7 @@
-"""Runs whose scorer, the user's own, has changed since: which they are, how to score again."""
+"""Runs whose scorer, a user's own, has changed since they were scored."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from talr_cli.errors import UserError
@@ -10,11 +9,11 @@ from talr_cli.printable import printable
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.study import command_of_run
 from talr_cli.scorers.user import file_hash
-from talr_cli.statistics.pairs import Results
+from talr_cli.statistics.pairs import RunsByPath
 
 
-def stale_lines(runs: Mapping[Path, Results]) -> list[str]:
-    """A line for each scorer that has changed, then the commands that score its runs again."""
+def stale_lines(runs: RunsByPath) -> list[str]:
+    """A line for each changed scorer, followed by the commands that score its runs again."""
     stale: dict[str, list[Path]] = {}
     for path, one in runs.items():
         domain = one["domain"] or {}
@@ -28,13 +27,12 @@ def stale_lines(runs: Mapping[Path, Results]) -> list[str]:
     for name, paths in stale.items():
         count = f"{len(paths)} run{'s' * (len(paths) > 1)}"
         lines.append(f"{name} has changed since it scored {count}; to score again:")
-        commands = map(_command, paths)
-        lines += dict.fromkeys(f"  {command}" for command in commands)
+        lines += dict.fromkeys(f"  {_command(path)}" for path in paths)
     return [printable(line) for line in lines]
 
 
 def _command(path: Path) -> str:
-    """The command that made the run: repeated, it finds the weights and scores them again."""
+    """The command that made the run; repeated, it scores the existing weights again."""
     try:
         return command_of_run(RunDirectory(path))
     except UserError:

@@ -1,7 +1,7 @@
-"""Everything that is written about a study: tables, pictures, and one page with all of them.
+"""The report of a study: tables, figures, and one page with all of them.
 
-The page is written here, top down; its parts come from tables/, figures/ and the files beside this
-one, which read results.json of each run, its metrics, its samples and how it was made.
+This module assembles the page from top to bottom. Its parts come from tables/, figures/ and the
+other modules of this package, which read the files of each run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from talr_cli.report.figures.tradeoff import plot_tradeoff
 from talr_cli.report.flips import flipped_items
 from talr_cli.report.guesses import guesses_of
 from talr_cli.report.provenance import commands, data_cells, made_with
-from talr_cli.report.recommend_text import told
+from talr_cli.report.recommend_text import as_sentences
 from talr_cli.report.shipping import BOUND, Shipping, shipping
 from talr_cli.report.tables import abilities as ability_tables
 from talr_cli.report.tables import methods as methods_table
@@ -39,59 +39,60 @@ from talr_cli.runs.disk import make_folder
 from talr_cli.runs.next_command import study_command
 from talr_cli.statistics.abilities import Ability, abilities
 from talr_cli.statistics.groups import Group, comparable, left_out_lines
-from talr_cli.statistics.pairs import Results, is_base
+from talr_cli.statistics.pairs import Results, RunsByPath, is_base
 from talr_cli.statistics.power import power_text
 
-# What the names of the pictures begin with, and what is said of them.
+# Captions by the first part of the figures' file names.
 _TRADEOFF = {
     "tradeoff": "Domain against general score: up and to the right is better. A mark is a "
-    "method at a learning rate, the mean of its seeds (small dots, where there are few); lines "
-    "join the rates of a method. Dotted: from the base model through the points along each "
-    "training. The crossing dotted lines are the base model's scores; the grey steps are the "
-    "Pareto front of the marks as they are, whatever their errors.",
+    "method at a learning rate, averaged over seeds (small dots, if there are few); lines join the "
+    "learning rates of a method. Dotted lines go from the base model through the points along each "
+    "training. The crossing dotted lines mark the base model's scores; the grey steps are the "
+    "Pareto front of the marks, regardless of errors.",
     "matched": "Which method forgets least at an equal domain score: the general score of each "
-    "method less that of sft, where both have gained the same on the domain (given beside the "
-    "name).",
+    "method minus that of sft, where both have the same gain on the domain (the domain score is "
+    "next to the name).",
 }
 _BY_RATE = {
-    "score-by-lr": "Score against learning rate. Methods stand side by side around each rate.",
+    "score-by-lr": "Score against learning rate. Methods are drawn side by side at each rate.",
 }
 _CURVES = {
-    "along": "Scores along trainings, from the base model at step 0 to the end, the mean of the "
-    "seeds; the grey dotted lines are the base model's. At a point the learning rate has not come "
-    "down as at the end.",
-    "loss": "Training loss, unweighted, averaged over short stretches of steps and over seeds.",
+    "along": "Scores along trainings, from the base model at step 0 to the end, averaged over "
+    "seeds; the grey dotted lines mark the base model's scores. At a point before the end, the "
+    "learning rate has not yet decayed fully.",
+    "loss": "Unweighted training loss, averaged over short ranges of steps and over seeds.",
     "validation-loss": "Loss on the validation rows.",
-    "token-weights": "Mean weight that the objective gave to a target token; methods that weigh "
-    "every token 1 are left out.",
+    "token-weights": "Mean weight of a target token in the objective; methods that give every "
+    "token the weight 1 are left out.",
     "easy-tokens": "Share of the target tokens that were not hard when they were trained on.",
     "tau": "TALR's temperature.",
 }
 _RESULTS = (
-    "Score ± one standard error. Δ is the change from the base model on the same items, paired; "
-    "where results do not hold the items, its error takes the two scores as independent. ≈ 0: not "
-    "distinguishable from noise at the 5% level (paired bootstrap, and McNemar's exact test or, of "
-    "several tasks and of partial credit, signs flipped at random). Drift is from the base model, "
-    "in nats per token: CE the cross-entropy on a general text, KL that of base and run. Pareto: "
-    "no run of the table that was measured alike is better on one score and as good on the other. "
-    "Errors are of these checkpoints, over test items."
+    "Score ± one standard error. Δ is the paired change from the base model on the same items; if "
+    "the results lack the items, its error treats the two scores as independent. ≈ 0: not "
+    "distinguishable from noise at the 5% level (paired bootstrap, and McNemar's exact test or, "
+    "for several tasks and for partial credit, a permutation test of signs). Drift is measured "
+    "from the base model in nats per token: CE is the cross-entropy on a general text, KL the "
+    "divergence between base model and run. Pareto: no comparable run of the table is better on "
+    "one score and at least as good on the other. Errors are those of these checkpoints, over test "
+    "items."
 )
 _CATEGORIES = "Domain score of the test rows of each category ± one standard error."
 _COST = (
-    "Hours are device hours of training: those of all GPUs, or of the machine on a CPU, where the "
-    "memory is that of the process. A resumed run is scaled up from the part that was timed. "
-    "Averages of one run, and points along it, share its training."
+    "Hours are device hours of training, summed over GPUs; on a CPU they are those of the machine, "
+    "and memory is that of the process. For a resumed run they are scaled up from the timed part. "
+    "Averages of a run and points along it share its training."
 )
 _MADE = "How it was made"
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was written, and found for it.
+    """What was written, and the results that it shows.
 
     Attributes:
-        shipped: By the group's title, where there is something to compare.
-        findings: On the published claims, where they were asked for.
+        shipped: By the title of the group, if there is something to compare.
+        findings: On the published claims, if they are tested.
     """
 
     page: Path
@@ -99,32 +100,27 @@ class Report:
     findings: Sequence[Finding]
 
 
-def write_report(
-    runs: Mapping[Path, Results], study: str, folder: Path, claims: bool = False
-) -> Report:
+def write_report(runs: RunsByPath, study: str, folder: Path, claims: bool = False) -> Report:
     """Write the report of the runs to `folder`.
 
-    report.html holds everything; the tables are also there as .md, .csv and .tex, the pictures
-    as .png and .svg, and the claims, where they can be tested, as claims.md.
+    report.html has everything. The tables are also written as .md, .csv and .tex, the figures as
+    .png and .svg, and the claims, if they can be tested, as claims.md.
 
     Args:
-        runs: The results by run directory.
-        study: Its name.
-        claims: Whether the published claims are tested.
+        study: The name of the study.
+        claims: Whether to test the published claims.
     """
     groups = comparable(runs.values())
     known = {group.title: abilities(group, guesses_of(group, runs)) for group in groups}
     make_folder(folder)
     _write_tables(groups, known, folder)
-    pictures = _draw(groups, runs, folder)
+    figures = _draw(groups, runs, folder)
     shipped = {
         group.title: chosen for group in groups if (chosen := shipping(group, runs)) is not None
     }
     recommend = study_command("recommend", next(iter(runs)).parents[2], study)
     sections = {
-        group.title: _group(
-            group, shipped.get(group.title), pictures, known[group.title], recommend
-        )
+        group.title: _group(group, shipped.get(group.title), figures, known[group.title], recommend)
         for group in groups
     }
     sections[_MADE] = _made(groups, runs)
@@ -145,7 +141,7 @@ def write_report(
 def _write_tables(
     groups: Sequence[Group], known: Mapping[str, Sequence[Ability]], folder: Path
 ) -> None:
-    """Every table that has something to say, in each format."""
+    """Write every table that is not empty, in each format."""
     tables = {
         "table": results_cells(groups),
         "matched": matched_cells(groups),
@@ -164,8 +160,8 @@ def _write_tables(
                 write_text(folder / f"{name}{suffix}", render(cells))
 
 
-def _draw(groups: Sequence[Group], runs: Mapping[Path, Results], folder: Path) -> dict[str, Path]:
-    """Draw every picture; {name: its SVG}."""
+def _draw(groups: Sequence[Group], runs: RunsByPath, folder: Path) -> dict[str, Path]:
+    """Draw all figures; {name: SVG file}."""
     files = [
         *plot_tradeoff(groups, folder),
         *plot_along(groups, folder),
@@ -179,74 +175,73 @@ def _draw(groups: Sequence[Group], runs: Mapping[Path, Results], folder: Path) -
 def _group(
     group: Group,
     chosen: Shipping | None,
-    pictures: Mapping[str, Path],
+    figures: Mapping[str, Path],
     known: Sequence[Ability],
     recommend: str,
 ) -> Iterator[str]:
     """The sections of one group."""
     yield from _ship(group, chosen, recommend)
-    gained = list(_pictures(group, pictures, _TRADEOFF))
+    gained = list(_figures(group, figures, _TRADEOFF))
     if (matched := matched_cells([group])) is not None:
         gained += [html.table(matched), html.note(MATCHED)]
     if gained:
         yield html.section("What is gained and what is lost", gained, 3)
-    yield html.section("Methods by learning rate", _methods(group, pictures), 3)
+    yield html.section("Methods by learning rate", _methods(group, figures), 3)
     if lost := list(_abilities(group, chosen, known)):
         yield html.section("Which abilities were lost", lost, 3)
     if chosen is not None and (flips := flipped_items(chosen.base, chosen.run)):
         yield examples.as_section(flips, "base model", chosen.run[0].name)
-    if curves := list(_pictures(group, pictures, _CURVES)):
+    if curves := list(_figures(group, figures, _CURVES)):
         yield html.section("Curves", curves, 3)
     if (cost := cost_cells([group])) is not None:
         yield html.section("Cost", [html.table(cost), html.note(_COST)], 3)
 
 
 def _ship(group: Group, chosen: Shipping | None, recommend: str) -> Iterator[str]:
-    """Which run to ship and how sure that is, or why that is not known."""
+    """Which run to ship and how certain that is, or why it is not known."""
     if group.base is None:
-        why = html.paragraph("The base model was not scored, so that changes are unknown.")
+        why = html.paragraph("The base model was not scored, so changes are unknown.")
         yield html.section("Which run to ship", [why], 3)
     elif chosen is not None:
-        bound = f"With another bound on what may be lost: {recommend} max_general_loss=..."
-        body = [html.definitions(told(chosen.found, BOUND), lead=True), html.note(bound)]
+        bound = f"For another bound on the loss: {recommend} max_general_loss=..."
+        body = [html.definitions(as_sentences(chosen.found, BOUND), lead=True), html.note(bound)]
         yield html.section("Which run to ship", body, 3)
 
 
-def _methods(group: Group, pictures: Mapping[str, Path]) -> Iterator[str]:
+def _methods(group: Group, figures: Mapping[str, Path]) -> Iterator[str]:
     yield html.table(methods_table.methods_cells([group]))
     yield html.note(methods_table.LEGEND)
     if group.base is not None and (power := power_text(group.base)):
-        yield html.note(f"≈ 0 does not say that nothing changed: {power}.")
-    yield from _pictures(group, pictures, _BY_RATE)
+        yield html.note(f"≈ 0 does not mean that nothing changed: {power}.")
+    yield from _figures(group, figures, _BY_RATE)
     yield html.folded("Every run", [html.table(results_cells([group])), html.note(_RESULTS)])
     yield from map(html.note, left_out_lines([group]))
 
 
 def _abilities(group: Group, chosen: Shipping | None, known: Sequence[Ability]) -> Iterator[str]:
     if chosen is not None and (own := ability_tables.of_one_cells(chosen.abilities)) is not None:
-        yield html.paragraph(f"Of {chosen.run[0].name}, this checkpoint:")
+        yield html.paragraph(f"For the checkpoint {chosen.run[0].name}:")
         yield html.table(own)
     if (every := ability_tables.abilities_cells([(group, known)])) is not None:
         yield html.note(ability_tables.LEGEND)
-        yield html.folded("Of every method and learning rate, seeds averaged", [html.table(every)])
+        yield html.folded("Every method and learning rate, seeds averaged", [html.table(every)])
     if (categories := categories_cells([group])) is not None:
         body = [html.table(categories), html.note(_CATEGORIES)]
         yield html.folded("Domain by category", body)
 
 
-def _pictures(
-    group: Group, pictures: Mapping[str, Path], captions: Mapping[str, str]
+def _figures(
+    group: Group, figures: Mapping[str, Path], captions: Mapping[str, str]
 ) -> Iterator[str]:
     for name, caption in captions.items():
-        path = pictures.get(f"{name}-{group.file_name}")
+        path = figures.get(f"{name}-{group.file_name}")
         if path is not None:
-            yield html.picture(path, caption)
+            yield html.figure(path, caption)
 
 
-def _made(groups: Sequence[Group], runs: Mapping[Path, Results]) -> Iterator[str]:
-    """What was typed, from which data, with what and when."""
-    typed = commands(runs)
-    if typed:
+def _made(groups: Sequence[Group], runs: RunsByPath) -> Iterator[str]:
+    """The commands, the data, the versions and the times of the runs."""
+    if typed := commands(runs):
         yield html.section("Commands", [html.code_block(typed)], 3)
     yield html.section("Data", [html.table(data_cells(groups, runs))], 3)
     yield html.section("Versions and time", [html.definitions(made_with(runs))], 3)

@@ -73,7 +73,7 @@ class TrainConfig:
 
     lr: float = value("peak learning rate", above=0)
     seed: int = value(
-        "random seed of the order of the rows, of initialisation and dropout",
+        "random seed for the order of rows, initialisation and dropout",
         at_least=0,
         at_most=2**32 - 1,
     )

@@ -1,21 +1,22 @@
-"""Which abilities were lost: items right before and wrong after, and the reverse, less guessing.
+"""Which abilities were lost: items right before and wrong after, and the reverse, minus guessing.
 
-A mean hides that one fact was forgotten where another was learned. So transitions are counted: 1->0
-is forgetting, 0->1 the reverse (Harmon et al. 2025, arXiv 2510.17776, who subtract what independent
-guesses would add). Models repeat most of their guesses, so less has to be subtracted; the form here
-is ours. Let an item have k choices and be guessed both times. A move between any two choices is
-then equally likely: k-1 of the moves go from the right choice to a wrong one, and (k-1)(k-2) from
-one wrong choice to another. Of the latter kind a share D of the items is seen: wrong both times,
-with different answers. Besides, an item that was known and is guessed now is still right in one of
-k cases. So where a share F of the items is seen to go 1->0,
+A mean score hides that one fact was forgotten while another was learned. So transitions are
+counted: 1->0 is forgetting, 0->1 the reverse (Harmon et al. 2025, arXiv 2510.17776). That paper
+subtracts the transitions of independent guesses. But models repeat most of their guesses, so less
+has to be subtracted. The correction here is ours. Suppose an item has k choices and is guessed both
+times. If the guess changes, each ordered pair of choices is equally likely: k-1 pairs go from the
+right choice to a wrong one, and (k-1)(k-2) from one wrong choice to another. The second kind can be
+observed: let D be the share of items that are wrong both times with different answers. Also, an
+item that was known before and is guessed now is still right in one of k cases. So if a share F of
+the items is observed to go 1->0, then
 
     known before, guessed after = (F - D / (k-2)) k / (k-1)
 
-and likewise for 0->1. It is a mean over items, each with its own k, and can be below 0 by chance.
-The difference of the two is the change of the mean times k / (k-1). A training that teaches other
-wrong answers raises D too, which makes the estimate rather too small. With two choices D cannot be
-seen, and written answers are not guessed: there F is taken as it is. Knows results of one group and
-which answers were chosen; not where these are read.
+and likewise for 0->1. This is a mean over items, each with its own k, and can be below 0 by chance.
+The difference of the two is the change of the mean score times k / (k-1). If training teaches other
+wrong answers, D rises too, and the estimate is too small. With two choices D cannot be observed,
+and generated answers are not guesses: in both cases F is used as it is. Knows results of one group
+and the chosen answers; does not know where these are read.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ from talr_cli.statistics.contrasts import Contrast
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import Results, measured_alike, parts_of, run_label, section_of
 from talr_cli.statistics.seeds import seed_groups
-from talr_cli.statistics.settings import pooled, repeated, with_room
+from talr_cli.statistics.settings import informative, pooled_variance, replicated
 
 
 @dataclass(frozen=True)
 class Guesses:
-    """What is known of answers that were chosen among given ones, and so may be guesses.
+    """The answers that may be guesses, as they were chosen among given ones.
 
     Attributes:
-        choices: {part: {item: number of choices}}; 1 where the answer was written.
-        moved: {id of a run: {part: items that the run and the base model both have wrong, with
-            different answers}}; parts where that is not known are missing.
+        choices: {part: {item: number of choices}}; 1 for a generated answer.
+        moved: {run id: {part: items that the run and the base model both have wrong, with different
+            answers}}; parts without this information are missing.
     """
 
     choices: Mapping[str, Mapping[str, int]]
@@ -49,16 +50,16 @@ class Guesses:
 
 @dataclass(frozen=True)
 class Ability:
-    """What became of the items of `domain` or `general/TASK` in a setting, its seeds averaged.
+    """The transitions of the items of `domain` or `general/TASK` in a setting, averaged over seeds.
 
     Attributes:
         label, lr, seeds: The setting, as `run_label` names it, and its number of runs.
         n: Number of items.
-        chance: Mean of 1/k over the items, 0 of a written answer; None where it is not known and
-            nothing is subtracted.
-        before, after: Shares of items that are right, as they are.
-        change: `after` less `before`.
-        lost, won: Shares of items, less what guessing makes; `lost_seen`, `won_seen`: as counted.
+        chance: Mean of 1/k over the items, 0 for a generated answer; None if the choices are not
+            known, so that nothing is subtracted.
+        before, after: Shares of right items, not corrected for guessing.
+        change: `after` minus `before`.
+        lost, won: Shares of items, corrected for guessing; `lost_seen`, `won_seen`: as counted.
     """
 
     part: str
@@ -79,7 +80,7 @@ class Ability:
 def abilities(group: Group, guesses: Guesses) -> list[Ability]:
     """Every setting of the group, part by part; parts with scores other than 0 and 1 are left out.
 
-    Errors are over items, and over runs where some setting has several seeds.
+    Errors are over items, and over runs if some setting has several seeds.
     """
     base = group.base
     if base is None:
@@ -88,51 +89,51 @@ def abilities(group: Group, guesses: Guesses) -> list[Ability]:
     found = []
     for part in parts_of(base):
         known = [
-            (setting, counted)
+            (setting, transitions)
             for setting in settings
-            if (counted := _counted(base, setting.runs, part, guesses)) is not None
+            if (transitions := _transitions(base, setting.runs, part, guesses)) is not None
         ]
-        asked = {id(one) for one in repeated([setting for setting, _ in known])[0]}
-        between = _between([counted for setting, counted in known if id(setting) in asked])
+        several = {id(one) for one in replicated([setting for setting, _ in known])[0]}
+        between = _run_variances([one for setting, one in known if id(setting) in several])
         found += [
-            _ability(part, run_label(setting.runs[0]), setting.lr, counted, between)
-            for setting, counted in known
+            _ability(part, run_label(setting.runs[0]), setting.lr, transitions, between)
+            for setting, transitions in known
         ]
     return found
 
 
 def abilities_of(base: Results, one: Results, guesses: Guesses) -> list[Ability]:
-    """As `abilities`, of a single run: errors are over items only."""
+    """As `abilities`, for a single run: errors are over items only."""
     lr = one["run"]["lr"]
     return [
-        _ability(part, run_label(one), lr, counted, None)
+        _ability(part, run_label(one), lr, transitions, None)
         for part in parts_of(base)
-        if (counted := _counted(base, [one], part, guesses)) is not None
+        if (transitions := _transitions(base, [one], part, guesses)) is not None
     ]
 
 
 @dataclass(frozen=True)
-class _Counted:
-    """What is counted of a setting, for the quantities `change`, `lost` and `won` of `Ability`.
+class _Transitions:
+    """The transitions of a setting; the quantities are `change`, `lost` and `won` of `Ability`.
 
     Attributes:
         values: {quantity: [runs, items]}.
-        most: {quantity: the most that an item can add}.
+        bounds: {quantity: the largest absolute value of an item}.
     """
 
     values: Mapping[str, np.ndarray]
     before: float
     after: Sequence[float]  # of each run
     chance: float | None
-    most: Mapping[str, float]
+    bounds: Mapping[str, float]
     lost_seen: float
     won_seen: float
 
 
-def _counted(
+def _transitions(
     base: Results, runs: Sequence[Results], part: str, guesses: Guesses
-) -> _Counted | None:
-    """None where items are not known, not the same, or not right or wrong."""
+) -> _Transitions | None:
+    """None if the items are unknown, not the same, or have scores other than 0 and 1."""
     sections = [section_of(one, part) or {} for one in (base, *runs)]
     items = [section.get("items") or {} for section in sections]
     keys = [*items[0]]
@@ -152,7 +153,7 @@ def _counted(
     factor = np.where(k > 2, k / np.maximum(k - 1, 1), 1.0)
     moved = np.array([[key in own for key in keys] for own in (each or () for each in moves)])
     guessed = np.where(k > 2, moved / np.maximum(k - 2, 1), 0.0)
-    return _Counted(
+    return _Transitions(
         values={
             "change": right - before,
             "lost": factor * (lost - guessed),
@@ -161,20 +162,20 @@ def _counted(
         before=float(before.mean()),
         after=right.mean(axis=1).tolist(),
         chance=float(np.where(k > 1, 1 / k, 0.0).mean()) if is_known else None,
-        most={"change": 1.0, "lost": float(factor.mean()), "won": float(factor.mean())},
+        bounds={"change": 1.0, "lost": float(factor.mean()), "won": float(factor.mean())},
         lost_seen=float(lost.mean()),
         won_seen=float(won.mean()),
     )
 
 
-def _between(settings: Sequence[_Counted]) -> dict[str, tuple[float, int]] | None:
-    """{quantity: variance between runs, degrees of freedom}; None with one seed of each setting.
+def _run_variances(settings: Sequence[_Transitions]) -> dict[str, tuple[float, int]] | None:
+    """{quantity: (variance between runs, degrees of freedom)}; None with one seed per setting.
 
-    As in `settings.deviation`, so that a change has the same error as where scores are compared.
+    Estimated as in `settings.run_variance`, so that a change has the same error in all tables.
     """
-    used = [settings[index] for index in with_room([one.after for one in settings])]
+    used = [settings[index] for index in informative([one.after for one in settings])]
     keys = used[0].values if used else ()
-    found = {key: pooled([one.values[key].mean(axis=1) for one in used]) for key in keys}
+    found = {key: pooled_variance([one.values[key].mean(axis=1) for one in used]) for key in keys}
     return {key: one for key, one in found.items() if one is not None} or None
 
 
@@ -182,20 +183,20 @@ def _ability(
     part: str,
     label: str,
     lr: float | None,
-    counted: _Counted,
+    transitions: _Transitions,
     between: Mapping[str, tuple[float, int]] | None,
 ) -> Ability:
-    runs, n = counted.values["change"].shape
+    runs, n = transitions.values["change"].shape
     contrasts = {}
-    for key, values in counted.values.items():
+    for key, values in transitions.values.items():
         of_items = values.mean(axis=0)
-        # As if there were one more item: else a task where nothing flipped would have no error.
-        more = counted.most[key] ** 2 / n / (n - 1)
+        # One more item is added: a task without transitions would otherwise have no error.
+        extra = transitions.bounds[key] ** 2 / n / (n - 1)
         variance, df = between[key] if between is not None else (0.0, 1)
         contrasts[key] = Contrast(
             estimate=float(of_items.mean()),
-            items=float(of_items.var(ddof=1)) / n + more,
-            runs=variance / runs if between is not None else None,
+            item_variance=float(of_items.var(ddof=1)) / n + extra,
+            run_variance=variance / runs if between is not None else None,
             df=df,
             n=n,
         )
@@ -205,10 +206,10 @@ def _ability(
         lr=lr,
         seeds=runs,
         n=n,
-        chance=counted.chance,
-        before=counted.before,
-        after=statistics.fmean(counted.after),
-        lost_seen=counted.lost_seen,
-        won_seen=counted.won_seen,
+        chance=transitions.chance,
+        before=transitions.before,
+        after=statistics.fmean(transitions.after),
+        lost_seen=transitions.lost_seen,
+        won_seen=transitions.won_seen,
         **contrasts,
     )

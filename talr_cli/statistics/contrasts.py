@@ -1,7 +1,5 @@
-"""A difference of scores whose error comes from two samples, of items and of runs; tests of it.
-
-Tests are one-sided: a p for either side. `all_hold`, `any_holds`, `at_least` and `holm` combine the
-p-values of several. Knows numbers only.
+"""A contrast of scores with its error over items and over runs, one-sided tests of it, and
+procedures that combine the p-values of several tests. Knows numbers only.
 """
 
 from __future__ import annotations
@@ -18,116 +16,116 @@ from scipy.special import gammaincinv, ndtr, roots_legendre
 from talr_cli.statistics.paired import LEVEL, with_interval
 from talr_cli.statistics.power import POWER
 
-SIDE = LEVEL / 2  # of each side of a 95% interval
+ONE_SIDED = LEVEL / 2  # on each side of a 95% interval
 
 
 @dataclass(frozen=True)
 class Contrast:
     """A weighted sum of the scores of several settings.
 
-    Its error is the sum of a normal one over items and of a Student's t one over runs, whose
-    variance is known from few runs: the Behrens-Fisher distribution (Fisher 1935). It keeps its
-    level with the few seeds of a study; Satterthwaite's degrees of freedom do not.
+    The error over items is normal. The error over runs is Student's t, as its variance is estimated
+    from few runs. Their sum has the Behrens-Fisher distribution (Fisher 1935), whose tests keep
+    their level with the few seeds of a study; Satterthwaite's degrees of freedom do not.
 
     Attributes:
-        items: The variance over test items (or optimizer steps), for these very runs.
-        runs: The variance that other runs of the same settings would add; None where no setting
-            has several runs.
-        df: Degrees of freedom of `runs`.
-        n: Items or steps.
+        item_variance: The variance over test items (or optimizer steps), with these runs fixed.
+        run_variance: The variance that other runs of the same settings would add; None if no
+            setting has several runs.
+        df: Degrees of freedom of `run_variance`.
+        n: Number of items or steps.
     """
 
     estimate: float
-    items: float
-    runs: float | None
+    item_variance: float
+    run_variance: float | None
     df: int
     n: int
 
     @property
-    def error(self) -> float:
-        """Standard error, over items and runs; over items alone where `runs` is not known."""
-        return math.sqrt(self.items + (self.runs or 0.0))
+    def standard_error(self) -> float:
+        """Over items and runs; over items only if `run_variance` is not known."""
+        return math.sqrt(self.item_variance + (self.run_variance or 0.0))
 
     def interval(self) -> tuple[float, float]:
-        """The 95% interval, by the same errors as `error`."""
-        half = self._quantile(SIDE)
+        """The 95% interval, from the same variances as `standard_error`."""
+        half = self._critical_error(ONE_SIDED)
         return self.estimate - half, self.estimate + half
 
-    def not_above(self, than: float = 0.0) -> float:
-        """p of the hypothesis that the true value is not above `than`; 1 where `runs` is None."""
-        return 1.0 if self.runs is None else self._beyond(self.estimate - than)
+    def p_greater(self, bound: float = 0.0) -> float:
+        """p of the test that the true value is above `bound`; 1 if `run_variance` is None."""
+        return 1.0 if self.run_variance is None else self._tail(self.estimate - bound)
 
-    def not_below(self, than: float = 0.0) -> float:
-        """p of the hypothesis that the true value is not below `than`; 1 where `runs` is None."""
-        return 1.0 if self.runs is None else self._beyond(than - self.estimate)
+    def p_less(self, bound: float = 0.0) -> float:
+        """p of the test that the true value is below `bound`; 1 if `run_variance` is None."""
+        return 1.0 if self.run_variance is None else self._tail(bound - self.estimate)
 
-    def smallest(self) -> float:
-        """The true difference that is found, at the 5% level, in 80 of 100 such studies."""
-        return self._quantile(SIDE) + self._quantile(1 - POWER)
+    def detectable(self) -> float:
+        """The true difference that such a study finds at the 5% level with 80% power."""
+        return self._critical_error(ONE_SIDED) + self._critical_error(1 - POWER)
 
     def text(self, sign: str = "+") -> str:
         """The estimate with its interval and n.
 
         Args:
-            sign: `+`, or empty for a quantity that is no difference.
+            sign: `+` for a difference, empty for any other quantity.
         """
         low, high = self.interval()
-        told = f"{self.estimate:{sign}z.3f} [{low:{sign}z.3f}, {high:{sign}z.3f}], n {self.n}"
-        return told if self.runs is not None else f"{told}, of these checkpoints"
+        text = f"{self.estimate:{sign}z.3f} [{low:{sign}z.3f}, {high:{sign}z.3f}], n {self.n}"
+        return text if self.run_variance is not None else f"{text}, of these checkpoints"
 
     def change_text(self) -> str:
-        """The estimate with its interval as tables have changes: `≈ 0` where 0 is within it."""
+        """The estimate with its interval as in tables, and `≈ 0` if the interval includes 0."""
         low, high = self.interval()
         return with_interval(self.estimate, low, high) + (" ≈ 0" if low <= 0 <= high else "")
 
-    def _beyond(self, lead: float) -> float:
-        """Probability of an error larger than `lead`."""
-        if self.error == 0:
-            return 0.0 if lead > 0 else 1.0
-        if not self.runs:
-            return float(ndtr(-lead / self.error))
-        factors, weights = _factors(self.df)
-        return float(weights @ ndtr(-lead / (self.items + self.runs * factors) ** 0.5))
+    def _tail(self, error: float) -> float:
+        """The probability of an error larger than `error`."""
+        if self.standard_error == 0:
+            return 0.0 if error > 0 else 1.0
+        if not self.run_variance:
+            return float(ndtr(-error / self.standard_error))
+        ratios, weights = _variance_ratios(self.df)
+        variances = self.item_variance + self.run_variance * ratios
+        return float(weights @ ndtr(-error / variances**0.5))
 
-    def _quantile(self, beyond: float) -> float:
-        """The error that is exceeded with this probability."""
-        if self.error == 0:
+    def _critical_error(self, probability: float) -> float:
+        """The error that is exceeded with this probability: the inverse of `_tail`."""
+        if self.standard_error == 0:
             return 0.0
-        far = self.error
-        while self._beyond(far) > beyond:
-            far *= 2
-        return float(brentq(lambda lead: self._beyond(lead) - beyond, 0.0, far, rtol=1e-6))
+        upper = self.standard_error
+        while self._tail(upper) > probability:
+            upper *= 2
+        return float(brentq(lambda error: self._tail(error) - probability, 0.0, upper, rtol=1e-6))
 
 
 @functools.cache
-def _factors(df: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights to average over the ratio of a variance to its estimate, df / chi-squared.
+def _variance_ratios(df: int) -> tuple[np.ndarray, np.ndarray]:
+    """Values and weights to average over the ratio of a variance to its estimate, df / chi-squared.
 
-    Gauss-Legendre in the fourth root of the chi-squared probability: nodes are dense where the
-    ratio is large, as p-values far out in the tail are multiplied by the number of tests.
+    Gauss-Legendre quadrature in the fourth root of the chi-squared probability. Its nodes are dense
+    where the ratio is large: small p-values have to be exact, as corrections multiply them.
     """
     nodes, weights = roots_legendre(96)
     nodes = (nodes + 1) / 2
-    share = nodes**4  # of samples whose estimate is smaller
     weights = weights / 2 * 4 * nodes**3
-    return df / (2 * gammaincinv(df / 2, share)), weights
+    return df / (2 * gammaincinv(df / 2, nodes**4)), weights
 
 
-def all_hold(p: Sequence[float]) -> float:
-    """p of the hypothesis that not all statements hold (intersection-union, Berger 1982)."""
+def intersection_union(p: Sequence[float]) -> float:
+    """p of the test that all statements hold (Berger 1982)."""
     return max(p)
 
 
-def any_holds(p: Sequence[float]) -> float:
-    """p of the hypothesis that no statement holds (Bonferroni)."""
+def bonferroni(p: Sequence[float]) -> float:
+    """p of the test that at least one statement holds."""
     return min(1.0, len(p) * min(p))
 
 
-def at_least(count: int, p: Sequence[float]) -> float:
-    """p of the hypothesis that fewer than `count` statements hold.
+def partial_conjunction(count: int, p: Sequence[float]) -> float:
+    """p of the test that at least `count` statements hold (Benjamini and Heller 2008, Bonferroni).
 
-    The partial conjunction of Benjamini and Heller (2008) by Bonferroni. A count of the statements
-    that are proven one by one would have no error of its own.
+    To count the statements that are significant one by one would not control the error of the
+    count.
     """
     if count > len(p):
         return 1.0
@@ -135,7 +133,7 @@ def at_least(count: int, p: Sequence[float]) -> float:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Each p adjusted so that the chance of any false rejection keeps to the level (Holm 1979)."""
+    """p-values adjusted for the family-wise error rate (Holm 1979)."""
     order = sorted(range(len(p)), key=p.__getitem__)
     adjusted, floor = [0.0] * len(p), 0.0
     for rank, place in enumerate(order):

@@ -1,4 +1,4 @@
-"""The share of target tokens that are easy, p >= 0.2 when they are trained on; claim 4 is about it.
+"""The share of easy target tokens: those with p >= 0.2 when they are trained on (claim 4).
 
 Read from the metrics of runs: by epoch of one run, or as a contrast over optimizer steps and runs.
 """
@@ -16,20 +16,20 @@ from typing import Any
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.statistics.contrasts import Contrast
 from talr_cli.statistics.items import clustered_error
-from talr_cli.statistics.settings import pooled
+from talr_cli.statistics.settings import pooled_variance
 
-Steps = dict[int, list[tuple[int, float]]]  # as `steps_by_epoch`
+Steps = dict[int, list[tuple[int, float]]]  # as `steps_by_epoch` returns
 Setting = tuple[str, float]  # method and learning rate
 StepsOf = Mapping[Setting, Mapping[str, Steps]]  # by setting, then by name of the run
-Measured = tuple[float, float, int]  # a value, its variance over steps, the number of steps
+Estimated = tuple[float, float, int]  # an estimate, its variance over steps, the number of steps
 
 
 class MetricsError(Exception):
-    """Why the metrics of a run do not say what is asked."""
+    """Why the metrics of a run do not give the share."""
 
 
 def steps_by_epoch(metrics: Sequence[dict[str, Any]]) -> Steps:
-    """{epoch, from 1: (target tokens, share of them that is easy) of each optimizer step}.
+    """{epoch, from 1: [(number of target tokens, share of easy ones) of each optimizer step]}.
 
     Args:
         metrics: Rows of metrics.jsonl.
@@ -39,13 +39,13 @@ def steps_by_epoch(metrics: Sequence[dict[str, Any]]) -> Steps:
         epoch, tokens = row.get("epoch"), row.get("target_tokens")
         hard = row.get("hard_token_share")
         if tokens and epoch is not None and hard is not None:
-            # A step at epoch 1.0 belongs to the first.
+            # A step that ends at epoch 1.0 belongs to the first epoch.
             steps[max(1, math.ceil(epoch))].append((tokens, 1 - hard))
     return steps
 
 
 def easy_share_by_epoch(metrics: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
-    """The share of easy target tokens of each epoch, from the rows of a run's metrics.jsonl."""
+    """The share of easy target tokens in each epoch, from the rows of a run's metrics.jsonl."""
     return [
         {"epoch": epoch, "easy_share": _mean_share(steps)}
         for epoch, steps in sorted(steps_by_epoch(metrics).items())
@@ -61,10 +61,11 @@ def read_steps(paths: Mapping[Setting, Sequence[Path]]) -> StepsOf:
 
 
 def easy_share(runs: StepsOf, setting: Setting, epoch: int) -> Contrast:
-    """The share of easy target tokens of an epoch, the mean of the setting's runs.
+    """The share of easy target tokens in an epoch, averaged over the setting's runs.
 
     Args:
-        runs: Of all settings: those with several seeds tell the deviation between runs.
+        runs: Those of all settings; the variance between runs is estimated from the settings that
+            have several seeds.
 
     Raises:
         MetricsError: The metrics of a run have fewer than two steps of the epoch.
@@ -73,9 +74,9 @@ def easy_share(runs: StepsOf, setting: Setting, epoch: int) -> Contrast:
 
 
 def easy_share_rise(runs: StepsOf, setting: Setting) -> Contrast:
-    """By how much the share rises from the first epoch to the second; as `easy_share`."""
+    """The rise of the share from the first epoch to the second; as `easy_share`."""
 
-    def rise(steps: Steps, name: str) -> Measured:
+    def rise(steps: Steps, name: str) -> Estimated:
         first, second = (_share(steps, epoch, name) for epoch in (1, 2))
         return second[0] - first[0], first[1] + second[1], first[2] + second[2]
 
@@ -83,28 +84,28 @@ def easy_share_rise(runs: StepsOf, setting: Setting) -> Contrast:
 
 
 def _over_runs(
-    runs: StepsOf, setting: Setting, measure: Callable[[Steps, str], Measured]
+    runs: StepsOf, setting: Setting, estimate: Callable[[Steps, str], Estimated]
 ) -> Contrast:
     """The mean over the runs of a setting; the variance between runs is pooled over settings."""
     values, variances, counts = zip(
-        *(measure(steps, name) for name, steps in runs[setting].items()), strict=True
+        *(estimate(steps, name) for name, steps in runs[setting].items()), strict=True
     )
     several = []
     for each in runs.values():
         if len(each) > 1:
             with suppress(MetricsError):
-                several.append([measure(steps, name)[0] for name, steps in each.items()])
-    between = pooled(several)
+                several.append([estimate(steps, name)[0] for name, steps in each.items()])
+    between = pooled_variance(several)
     return Contrast(
         estimate=statistics.fmean(values),
-        items=sum(variances) / len(values) ** 2,
-        runs=None if between is None else between[0] / len(values),
+        item_variance=sum(variances) / len(values) ** 2,
+        run_variance=None if between is None else between[0] / len(values),
         df=1 if between is None else between[1],
         n=sum(counts),
     )
 
 
-def _share(steps: Steps, epoch: int, name: str) -> Measured:
+def _share(steps: Steps, epoch: int, name: str) -> Estimated:
     own = steps.get(epoch, [])
     error = clustered_error([count * easy for count, easy in own], [count for count, _ in own])
     if error is None:

@@ -1,4 +1,4 @@
-"""A number with its error: of one score, of the difference of two, of several seeds.
+"""An estimate with its standard error: a score, a difference of scores, or a mean over seeds.
 
 Knows a section of results.json; does not know which runs may be compared.
 """
@@ -14,9 +14,10 @@ from talr_cli.statistics.paired import LEVEL
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its standard error; None where there is a single item.
+    """A score or a change of it, and its standard error (None for a single item).
 
-    Of a change also the two-sided p, and whether it is told from noise at the 5% level.
+    `p` and `is_distinguishable` are those of a change: its two-sided p-value, and whether it is
+    distinguishable from noise at the 5% level.
     """
 
     score: float
@@ -25,7 +26,7 @@ class Estimate:
     is_distinguishable: bool | None = None
 
     def __sub__(self, other: "Estimate") -> "Estimate":
-        """The difference of independent estimates, with the p of a z-test."""
+        """The difference of two independent estimates, with the p-value of a z-test."""
         change = self.score - other.score
         if self.stderr is None or other.stderr is None:
             return Estimate(change, None)
@@ -37,15 +38,14 @@ class Estimate:
 
 
 def estimate_of(section: dict[str, Any] | None) -> Estimate | None:
-    """The score of a section of results.json; None where there is none."""
-    # A score that is null in the file was not finite when it was written.
+    """The score of a section of results.json; None if there is none, or if it was not finite."""
     if section is None or section["score"] is None:
         return None
     return Estimate(section["score"], section["stderr"])
 
 
 def mean_and_deviation(values: Sequence[float]) -> Estimate | None:
-    """The mean, with the standard deviation (n - 1) as its error: None for one value."""
+    """The mean, with the standard deviation (n - 1) in place of the error; None for one value."""
     if not values:
         return None
     deviation = statistics.stdev(values) if len(values) > 1 else None

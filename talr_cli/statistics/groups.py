@@ -1,8 +1,8 @@
-"""Like is compared with like: which runs may be compared, and why others may not.
+"""Which runs may be compared, and why others may not.
 
-The runs of a group have one model, one dataset and one base model, and were asked the same, by
-content: two models may share a name, and so may two datasets. Whoever reads several runs asks
-`comparable` for their groups. Knows results only.
+The runs of a group have the same model, dataset and base model, and were asked the same questions.
+Base models and questions are compared by content, as two models may share a name, and so may two
+datasets. Code that compares runs gets its groups from `comparable`. Knows results only.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from talr_cli.runs.run_directory import pair_name
 from talr_cli.statistics.pairs import (
     PARTS,
     Results,
+    RunsByPath,
     averaging_alpha,
     is_base,
     measured_alike,
+    mismatch,
     name_of,
     share_trained,
-    short,
-    unlike,
+    short_hash,
 )
 from talr_cli.statistics.seeds import ambiguous_lines
 
-# Of drift, what is taken over prompts of the suite and of the domain.
+# The kinds of drift that are measured on prompts of the suite and of the domain.
 _OVER_PROMPTS = ("kl_from_base", "domain_kl_from_base")
 
 
@@ -36,13 +37,13 @@ class Group:
     """Runs whose scores can be compared, and runs of the same names whose scores cannot.
 
     Attributes:
-        model, dataset: Names for people; where a name stands for several, with a hash or what
-            differs, in brackets.
-        file_name: The end of the names of the group's pictures.
-        runs: The base model first, then by method, lr and seed. A part that two of them have was
-            measured alike.
-        left_out: Runs that were measured otherwise, each with the reason.
-        note: Why there is no base model, where another model of this name has one; else empty.
+        model, dataset: Names for people. If several models or datasets share a name, a hash or what
+            differs follows in brackets.
+        file_name: The last part of the names of the group's figures.
+        runs: The base model first, then by method, lr and seed. A part that two runs have was
+            measured in the same way.
+        left_out: Runs that were measured in another way, each with the reason.
+        note: Why there is no base model although another model of this name has one; else empty.
     """
 
     model: str
@@ -54,12 +55,12 @@ class Group:
 
     @property
     def title(self) -> str:
-        """What the group is called; no other group of the study has the same title."""
+        """The group's name, which is unique in the study."""
         return f"{self.model} on {self.dataset}"
 
     @property
     def base(self) -> Results | None:
-        """The base model; None where it was not scored."""
+        """The results of the base model; None if it was not scored."""
         return next((one for one in self.runs if is_base(one)), None)
 
     @property
@@ -67,23 +68,19 @@ class Group:
         """The hash of the base model's weights, whether it was scored or not."""
         return self.runs[0]["run"]["base"]
 
-    def by_path(self, runs: Mapping[Path, Results]) -> dict[Path, Results]:
-        """{run directory: results} of the group, in its order.
+    def by_path(self, runs: RunsByPath) -> dict[Path, Results]:
+        """{run directory: results} of the group, in its order."""
+        paths = {id(results): path for path, results in runs.items()}
+        return {paths[id(one)]: one for one in self.runs}
 
-        Args:
-            runs: The results of the study by run directory.
-        """
-        places = {id(results): path for path, results in runs.items()}
-        return {places[id(one)]: one for one in self.runs}
-
-    def left_out_of(self, runs: Mapping[Path, Results]) -> dict[Path, str]:
+    def left_out_of(self, runs: RunsByPath) -> dict[Path, str]:
         """{run directory: reason} of the runs that are left out; `runs` is that of the study."""
-        places = {id(results): path for path, results in runs.items()}
-        return {places[id(one)]: reason for one, reason in self.left_out}
+        paths = {id(results): path for path, results in runs.items()}
+        return {paths[id(one)]: reason for one, reason in self.left_out}
 
 
 def comparable(results: Iterable[Results]) -> list[Group]:
-    """The groups of these runs, in the order of their names; every run is in one of them."""
+    """The groups of these runs, sorted by name; every run is in exactly one of them."""
     same_names: dict[tuple[str, ...], list[Results]] = {}
     for one in sorted(results, key=_order):
         run = one["run"]
@@ -92,10 +89,10 @@ def comparable(results: Iterable[Results]) -> list[Group]:
 
 
 def left_out_lines(groups: Sequence[Group]) -> list[str]:
-    """What is not compared, and why, in lines.
+    """Lines that say what is not compared, and why.
 
-    These are base models that are missing, runs that were measured otherwise, and methods at a
-    rate whose runs are of several settings, and drifts that were taken over other prompts.
+    These are missing base models, runs that were measured in another way, methods at a rate whose
+    runs are of several settings, and drifts that were measured on other prompts.
     """
     lines = []
     for group in groups:
@@ -103,7 +100,7 @@ def left_out_lines(groups: Sequence[Group]) -> list[str]:
             lines.append(f"left out: changes of {group.title}: {group.note}")
         lines += [f"left out: {name_of(one)}: {printable(why)}" for one, why in group.left_out]
         lines += [
-            f"left out where methods are compared: {printable(why)}"
+            f"left out of the comparison of methods: {printable(why)}"
             for why in ambiguous_lines(group.runs)
         ]
         lines += _drift_lines(group)
@@ -111,42 +108,42 @@ def left_out_lines(groups: Sequence[Group]) -> list[str]:
 
 
 def _drift_lines(group: Group) -> Iterator[str]:
-    """A line for each run whose drift was taken over other prompts than that of most."""
+    """A line for each run whose drift was measured on other prompts than that of most runs."""
     for key in _OVER_PROMPTS:
-        over = {}
+        measured = {}
         for one in group.runs:
             section = (one["drift"] or {}).get(key) or {}
             if "tokens" in section:
-                over[name_of(one)] = f"{section['tokens']} tokens of {section['n']} prompts"
-        ((of_most, _),) = Counter(over.values()).most_common(1) or [("", 0)]
+                measured[name_of(one)] = f"{section['tokens']} tokens of {section['n']} prompts"
+        ((usual, _),) = Counter(measured.values()).most_common(1) or [("", 0)]
         yield from (
-            f"not to be compared: {key} of {name} is over {own}, that of most over {of_most}; to "
-            "score again: the command that made it (`talr show RUN`)"
-            for name, own in over.items()
-            if own != of_most
+            f"not comparable: {key} of {name} is over {own}, that of most runs over {usual}; to "
+            "score it again, repeat the command that made it (`talr show RUN`)"
+            for name, own in measured.items()
+            if own != usual
         )
 
 
 def _measured_alike(runs: Sequence[Results]) -> list[Group]:
-    """Groups of runs of the same names and base model, by what they were asked.
+    """Groups of runs with the same names and base model, by how they were measured.
 
-    Every score of the base model that was asked otherwise makes a group of its own. Without one
-    the group is what most of the runs were asked.
+    Each way in which the base model was measured makes a group. If the base model was not scored,
+    the group is measured in the way of most runs.
     """
     bases: list[Results] = []
     for one in runs:
-        known = (_conflict(dict.fromkeys(PARTS, base), one) is None for base in bases)
+        known = (_group_mismatch(dict.fromkeys(PARTS, base), one) is None for base in bases)
         if is_base(one) and not any(known):
             bases.append(one)
     references = [_reference(runs, base) for base in bases] or [_reference(runs, None)]
     members: list[list[Results]] = [[] for _ in references]
     left_out: list[list[tuple[Results, str]]] = [[] for _ in references]
     for one in runs:
-        conflicts = [_conflict(reference, one) for reference in references]
-        if None in conflicts:
-            members[conflicts.index(None)].append(one)
+        reasons = [_group_mismatch(reference, one) for reference in references]
+        if None in reasons:
+            members[reasons.index(None)].append(one)
         else:
-            left_out[0].append((one, conflicts[0] or ""))
+            left_out[0].append((one, reasons[0] or ""))
     run = runs[0]["run"]
     return [
         Group(run["model"], run["dataset"], "", own, other)
@@ -155,41 +152,41 @@ def _measured_alike(runs: Sequence[Results]) -> list[Group]:
 
 
 def _reference(runs: Sequence[Results], base: Results | None) -> dict[str, Results]:
-    """{part: a run of the group; the others have to have been asked the same}."""
+    """{part: the run of the group that others are compared with}."""
     reference: dict[str, Results] = {part: base for part in PARTS if base and base[part]}
     for part in PARTS:
         if part not in reference:
-            usual = _most_common([one for one in runs if _conflict(reference, one) is None], part)
+            alike = [one for one in runs if _group_mismatch(reference, one) is None]
+            usual = _most_common(alike, part)
             if usual is not None:
                 reference[part] = usual
     return reference
 
 
-def _conflict(reference: Mapping[str, Results], one: Results) -> str | None:
-    """Why a run does not belong to the group of `reference`; a part it lacks is no reason."""
+def _group_mismatch(reference: Mapping[str, Results], one: Results) -> str | None:
+    """Why a run does not belong to the group of `reference`; parts that it lacks do not count."""
     for part, other in reference.items():
         if one[part] and other[part]:
-            reason = unlike(other, one, part)
+            reason = mismatch(other, one, part)
             if reason is not None:
                 return reason
     return None
 
 
 def _most_common(runs: Sequence[Results], part: str) -> Results | None:
-    """The first run whose part was measured as that of most runs; None where no run has it."""
+    """The first run whose part was measured as in most runs; None if no run has it."""
     kinds: list[list[Results]] = []
     for one in runs:
         if one[part]:
-            home = next((kind for kind in kinds if measured_alike(kind[0], one, part)), None)
-            if home is None:
-                kinds.append([one])
-            else:
-                home.append(one)
+            same = (kind for kind in kinds if measured_alike(kind[0], one, part))
+            if (kind := next(same, None)) is None:
+                kinds.append(kind := [])
+            kind.append(one)
     return max(kinds, key=len)[0] if kinds else None
 
 
 def _named(groups: Sequence[Group]) -> list[Group]:
-    """The groups with names that tell them apart."""
+    """The groups with distinct names."""
     bases: dict[str, set[str]] = {}
     for group in groups:
         bases.setdefault(group.model, set()).add(group.fingerprint)
@@ -198,18 +195,18 @@ def _named(groups: Sequence[Group]) -> list[Group]:
         names = group.model, group.dataset
         namesakes = [one for one in groups if (one.model, one.dataset) == names]
         twins = [one for one in namesakes if one.fingerprint == group.fingerprint]
-        known = short(group.fingerprint) if len(bases[group.model]) > 1 else ""
+        known = short_hash(group.fingerprint) if len(bases[group.model]) > 1 else ""
         asked = _what_differs(group, twins) if len(twins) > 1 else ""
         file_name = "-".join(filter(None, [pair_name(group.model, group.dataset), known]))
         taken[file_name] += 1
         if taken[file_name] > 1:
             file_name += f"-{taken[file_name]}"
-        others = sorted({short(one.fingerprint) for one in namesakes if one.base is not None})
+        others = sorted({short_hash(one.fingerprint) for one in namesakes if one.base is not None})
         note = ""
         if group.base is None and others:
             note = (
-                f"its base ({short(group.fingerprint)}) was not scored; what was is another model "
-                f"({', '.join(others)})"
+                f"its base ({short_hash(group.fingerprint)}) was not scored; the one that was is "
+                f"another model ({', '.join(others)})"
             )
         named.append(
             replace(
@@ -224,7 +221,7 @@ def _named(groups: Sequence[Group]) -> list[Group]:
 
 
 def _what_differs(group: Group, twins: Sequence[Group]) -> str:
-    """In what a group was asked otherwise than its twins, which have the same names and base."""
+    """How a group was measured differently from its twins, which have the same names and base."""
     for part, key, word in (
         ("domain", "items_hash", "items"),
         ("general", "suite", "suite"),

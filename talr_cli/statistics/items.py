@@ -1,4 +1,4 @@
-"""The items that a score is the mean of: what results.json keeps of them, and errors over them.
+"""The items that a score is the mean of: their entries in results.json, and errors over items.
 
 Knows ids and scores; does not know what the items are, nor how two runs are compared.
 """
@@ -18,16 +18,16 @@ def scored_items(
     score: float,
     prompts: Iterable[Any] = (),
 ) -> dict[str, Any]:
-    """The entries of results.json: {item id: score}, and hashes of what was asked and how.
+    """The entries of results.json: {item id: score}, and hashes of the questions and prompts.
 
-    `items` is None where `score` is not the mean of its items: corpus BLEU, several values for an
-    item, ids that are not unique.
+    `items` is None if `score` is not the mean over items, as for corpus BLEU, for several values
+    per item, and for ids that are not unique.
 
     Args:
-        ids, scores: Of each item.
-        asked: What each item asks; the same ids may stand for other items.
-        prompts: The text of each prompt, as the model's template words it; empty, or with None,
-            where it is not known.
+        ids, scores: One of each item.
+        asked: The content of each item, as two data sets may use the same ids.
+        prompts: The text of each prompt after the chat template; empty, or with None among them, if
+            it is not known.
     """
     try:
         items = {str(key): float(value) for key, value in zip(ids, scores, strict=True)}
@@ -36,24 +36,24 @@ def scored_items(
     is_mean = len(items) == len(ids) > 0 and math.isclose(
         sum(items.values()) / len(items), score, abs_tol=1e-9
     )
-    read = [*prompts]
+    texts = [*prompts]
     return {
         "items": items if is_mean else None,
         "items_hash": _hash(ids, asked),
-        "prompts_hash": _hash(ids, read) if read and None not in read else None,
+        "prompts_hash": _hash(ids, texts) if texts and None not in texts else None,
     }
 
 
 def _hash(ids: Sequence[Any], values: Iterable[Any]) -> str:
     pairs = zip(ids, values, strict=True)
-    lines = sorted(json.dumps([str(key), what], sort_keys=True, default=str) for key, what in pairs)
+    lines = sorted(json.dumps([str(key), one], sort_keys=True, default=str) for key, one in pairs)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def span(scores: Any) -> float:
-    """How far the scores of two items can lie apart.
+    """The range of the scores.
 
-    1 for scores from 0 to 1, even if all are right: another item may be wrong. Else max - min.
+    1 for scores within [0, 1], even if all are equal, as other items may differ; else max - min.
 
     Args:
         scores: An array of any shape.
@@ -63,9 +63,10 @@ def span(scores: Any) -> float:
 
 
 def clustered_error(sums: Sequence[float], counts: Sequence[int]) -> float | None:
-    """Standard error of the ratio sum(sums) / sum(counts), the items being independent.
+    """Standard error of the ratio sum(sums) / sum(counts) of independent items.
 
-    The linearised variance of a ratio estimator (Cochran 1977, chapter 6); None of fewer than two.
+    The linearised variance of a ratio estimator (Cochran 1977, chapter 6). None for fewer than two
+    items.
 
     Args:
         sums: The sum of the values in each item, e.g. the losses of the tokens of a passage.

@@ -1,8 +1,8 @@
 """Two runs on the same items: the difference of their scores, and whether it is more than noise.
 
-Two answers to the same item agree more often than answers to different ones, so a paired difference
-has a smaller error than that of two independent scores. Items are a sample of all that could have
-been asked; the two models are taken as they are: another seed is another model. Knows results only.
+Two answers to the same item agree more often than answers to different items, so a paired
+difference has a smaller error than that of two independent scores. Items are a sample of all
+possible questions. The two models are fixed: another seed is another model. Knows results only.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from talr_cli.statistics.items import span
-from talr_cli.statistics.pairs import Results, score_of, section_of, tasks_of, unlike
+from talr_cli.statistics.pairs import Results, mismatch, score_of, section_of, tasks_of
 
 RESAMPLES = 10_000
 LEVEL = 0.05
-_MOST_COUNTS = 10_000_000  # numbers in memory at once
+_MAX_COUNTS = 10_000_000  # numbers in memory at once
 
 
 class UnpairedError(Exception):
@@ -26,18 +26,18 @@ class UnpairedError(Exception):
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much the second of two runs scored more than the first.
+    """The difference of the scores of two runs on the same items.
 
     Attributes:
-        difference: The second score less the first.
-        low, high: The 95% interval: percentiles of the bootstrap over items. Wider where a task has
-            a single item, which says nothing of others.
-        p: Two-sided, of the same bootstrap: twice the share of resamples on the rarer side of 0.
-        n, won, lost: Number of items, and of those on which the second scored higher, and lower.
-        stderr: Standard error of the difference; None where a task has a single item.
-        sign_flip: Two-sided p of the permutation test that gives items' changes random signs.
-        mcnemar: The same in closed form, McNemar's exact test; None unless this is one task whose
-            items are all 0 or 1.
+        difference: The second score minus the first.
+        low, high: The 95% percentile interval of the bootstrap over items. It is widened for a task
+            with a single item, which says nothing about others.
+        p: Two-sided, from the same bootstrap: twice the share of resamples on the rarer side of 0.
+        n, won, lost: Number of items, and of items on which the second scored higher, and lower.
+        stderr: Standard error of the difference; None if a task has a single item.
+        sign_flip: Two-sided p of the permutation test that flips the signs of items' changes.
+        mcnemar: Two-sided p of McNemar's exact test, the same in closed form; None unless this is
+            one task whose items are all 0 or 1.
     """
 
     difference: float
@@ -53,21 +53,22 @@ class Difference:
 
     @property
     def text(self) -> str:
-        """As `with_interval`."""
+        """The difference with its interval, as `with_interval` writes it."""
         return with_interval(self.difference, self.low, self.high)
 
     @property
     def is_distinguishable(self) -> bool:
-        """Whether it is more than noise at the 5% level, by the bootstrap and the exact test.
+        """Whether it is more than noise at the 5% level, by the bootstrap and by the exact test.
 
-        The bootstrap finds too much where few items differ. The only item of a task tells nothing.
+        The bootstrap alone has too many false positives if few items differ. False if a task has a
+        single item.
         """
         exact = self.sign_flip if self.mcnemar is None else self.mcnemar
         return self.stderr is not None and self.p < LEVEL and exact < LEVEL
 
 
 def compare_part(before: Results, after: Results, part: str) -> Difference | None:
-    """As `difference`; None where the runs cannot be paired."""
+    """As `difference`; None if the runs cannot be paired."""
     try:
         return difference(before, after, part)
     except UnpairedError:
@@ -75,7 +76,7 @@ def compare_part(before: Results, after: Results, part: str) -> Difference | Non
 
 
 def with_interval(difference: float, low: float, high: float) -> str:
-    """A difference with its interval, as it is written everywhere; never -0.000."""
+    """A difference with its interval, as all tables write it; never -0.000."""
     return f"{difference:+z.3f} [{low:+z.3f}, {high:+z.3f}]"
 
 
@@ -92,10 +93,11 @@ def difference(before: Results, after: Results, part: str) -> Difference:
 
 
 def paired_tasks(before: Results, after: Results, part: str) -> list[list[tuple[float, float]]]:
-    """What `paired_difference` takes, for a part of two runs.
+    """The scores of the items in each task of a part, as `paired_difference` takes them.
 
     Raises:
-        UnpairedError: The runs were not measured alike, or their items are unknown or not the same.
+        UnpairedError: The runs were not measured in the same way, or their items are unknown or
+            not the same.
     """
     _check_alike(before, after, part)
     parts = sorted(tasks_of(before)) if part == "general" else [part]
@@ -130,16 +132,16 @@ def paired_items(before: Results, after: Results, part: str) -> dict[str, tuple[
 
 
 def _check_alike(before: Results, after: Results, part: str) -> None:
-    reason = unlike(before, after, part)
+    reason = mismatch(before, after, part)
     if reason is not None:
         raise UnpairedError(reason)
 
 
 def paired_difference(tasks: Sequence[Sequence[tuple[float, float]]]) -> Difference:
-    """The plain mean over tasks of the mean difference of their items.
+    """The unweighted mean over tasks of the mean difference of their items.
 
     Args:
-        tasks: For each task the scores of its items, (before, after); at least one.
+        tasks: For each task the scores (before, after) of its items; at least one task.
     """
     import numpy as np
 
@@ -152,7 +154,7 @@ def paired_difference(tasks: Sequence[Sequence[tuple[float, float]]]) -> Differe
         variances = (change.var(ddof=1) / len(change) for change in changes)
         stderr = math.sqrt(sum(variances)) / len(tasks)
     counted = [np.unique(change, return_counts=True) for change in changes]
-    low, high, p, sign_flip = _resampled(
+    low, high, p, sign_flip = _bootstrap(
         tuple((tuple(v.tolist()), tuple(n.tolist())) for v, n in counted)
     )
     single = sum(span(np.array(task)) for task in tasks if len(task) == 1) / len(tasks)
@@ -171,18 +173,18 @@ def paired_difference(tasks: Sequence[Sequence[tuple[float, float]]]) -> Differe
     )
 
 
-@functools.cache  # several parts of a report ask for the same
-def _resampled(
+@functools.cache  # several parts of a report need the same result
+def _bootstrap(
     tasks: tuple[tuple[tuple[float, ...], tuple[int, ...]], ...],
 ) -> tuple[float, float, float, float]:
-    """Ends of the 95% interval, p and `sign_flip` of a mean of tasks.
+    """The 95% interval, p and `sign_flip` of a mean over tasks.
 
-    Percentile interval and test of Efron and Tibshirani (1993, chapters 13 and 15). Items are
-    resampled within each task. How often each value is drawn is multinomial: the same as drawing
-    items one by one, and quick where scores have few values.
+    Percentile interval and permutation test of Efron and Tibshirani (1993, chapters 13 and 15).
+    Items are resampled within each task. How often each value is drawn is multinomial, which equals
+    drawing items one by one and is fast if the changes have few values.
 
     Args:
-        tasks: For each task the changes that occur among its items, and how often each does.
+        tasks: For each task the distinct changes of its items, and how often each occurs.
     """
     import numpy as np
 
@@ -192,29 +194,29 @@ def _resampled(
     for values, counts in tasks:
         n = sum(counts)
         measured += float(np.dot(values, counts)) / n
-        sizes, place = np.unique(np.abs(values), return_inverse=True)
-        changed = np.bincount(place, counts).astype(int)
-        at_once = max(1, _MOST_COUNTS // len(values))  # of partial credit each item has its own
+        sizes, index = np.unique(np.abs(values), return_inverse=True)
+        changed = np.bincount(index, counts).astype(int)
+        at_once = max(1, _MAX_COUNTS // len(values))  # with partial credit, each item has its own
         for start in range(0, RESAMPLES, at_once):
             part = total[start : start + at_once]
             drawn = generator.multinomial(n, np.divide(counts, n), size=len(part))
             part += drawn @ values / n
-            up = coin.binomial(changed, 0.5, size=(len(part), len(sizes)))
-            flipped[start : start + at_once] += (2 * up - changed) @ sizes / n
-    means = (total / len(tasks)).round(12)  # tasks that cancel out leave rounding errors, not 0
+            positive = coin.binomial(changed, 0.5, size=(len(part), len(sizes)))
+            flipped[start : start + at_once] += (2 * positive - changed) @ sizes / n
+    means = (total / len(tasks)).round(12)  # opposite changes sum to a rounding error, not to 0
     rarer = min(int((means <= 0).sum()), int((means >= 0).sum()))
     low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
-    as_far = int((np.abs(flipped).round(12) >= abs(round(measured, 12))).sum())
+    as_extreme = int((np.abs(flipped).round(12) >= abs(round(measured, 12))).sum())
     return (
         float(low),
         float(high),
         min(1.0, 2 * (1 + rarer) / (1 + RESAMPLES)),
-        (1 + as_far) / (1 + RESAMPLES),
+        (1 + as_extreme) / (1 + RESAMPLES),
     )
 
 
 def mcnemar(won: int, lost: int) -> float:
-    """Two-sided p of McNemar's exact test: by chance items flip either way equally often."""
+    """Two-sided p of McNemar's exact test: by chance, items flip equally often either way."""
     flipped = won + lost
     tail = sum(math.comb(flipped, count) for count in range(min(won, lost) + 1))
     return min(1.0, 2 * tail / 2**flipped)

@@ -1,21 +1,23 @@
-"""What results.json says of a run, and whether a score of one run can be compared with another's.
+"""What results.json says about a run, and whether the scores of two runs can be compared.
 
-A *part* is what a score is of: `domain`, `general` (the mean of its tasks) or `general/TASK`.
+A *part* is what a score measures: `domain`, `general` (the mean of its tasks) or `general/TASK`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from talr_cli.runs.names import run_name, with_current_rate
 
 Results = dict[str, Any]  # the content of a results.json
+RunsByPath = Mapping[Path, Results]  # the results of a study by run directory
 PARTS: tuple[Literal["domain", "general"], ...] = ("domain", "general")
 
-# By what a score was measured: where it differs two scores are not compared.
+# How a score was measured. Scores that differ in one of these are not compared.
 _MEASURE = (
     "scorer",
     "suite",
-    "limit",  # a score of the first items only is no estimate of the same thing
+    "limit",  # a score over the first items only is another quantity
     "answer_by",
     "backend",
     "chat_template",
@@ -23,11 +25,11 @@ _MEASURE = (
     "version",
     "definition",
 )
-# The same, of what a model brings along: two models may differ in it, a model and its base may not.
+# Settings of the model: two base models may differ in them, a model and its base may not.
 _OF_MODEL = {
-    "prompts_hash": "was asked by other prompts: model.chat_template, template_arguments or date",
-    "max_new_tokens": "was answered within other numbers of tokens: domain.max_new_tokens",
-    "prompts_cut": "has lost the beginnings of other prompts: suite.max_length",
+    "prompts_hash": "used other prompts: model.chat_template, template_arguments or date",
+    "max_new_tokens": "had another limit on answers: domain.max_new_tokens",
+    "prompts_cut": "had the beginnings of other prompts cut off: suite.max_length",
 }
 
 
@@ -37,24 +39,24 @@ def is_base(results: Results) -> bool:
 
 
 def averaged_from(results: Results) -> dict[str, Any] | None:
-    """The `alpha` of an averaged model and the run it is made `of`; None for any other run."""
+    """The `alpha` of an averaged model and the run it is made `of`; None for other runs."""
     return (results.get("weights") or {}).get("averaged")
 
 
 def averaging_alpha(results: Results) -> float | None:
-    """The share of the tuned weights in an averaged model; None for any other run."""
+    """The share of the fine-tuned weights in an averaged model; None for other runs."""
     averaged = averaged_from(results)
     return averaged["alpha"] if averaged else None
 
 
 def share_trained(results: Results) -> float:
-    """The share of the training's steps after which the weights were taken; 1 at its end."""
+    """The share of the training steps after which the weights were taken; 1 at the end."""
     taken = (results.get("weights") or {}).get("taken")
     return taken["at"] if taken else 1.0
 
 
 def method_label(results: Results) -> str:
-    """The method's name, with the alpha of an averaged model."""
+    """The method's name, with alpha for an averaged model."""
     alpha = averaging_alpha(results)
     method = results["run"]["method"]
     return method if alpha is None else f"{method} α={alpha:g}"
@@ -66,19 +68,19 @@ def run_label(results: Results) -> str:
     return method_label(results) + ("" if share == 1 else f" @{share:.3g}")
 
 
-def paths(runs: Iterable[Results]) -> list[list[Results]]:
+def trajectories(runs: Iterable[Results]) -> list[list[Results]]:
     """The points along each training in their order; trainings with a single point are left out.
 
-    Models that are averaged from the points of one training by the same alpha are a path too.
+    Averages with the same alpha of the points of one training are a trajectory too.
     """
     found: dict[tuple[str, str], list[Results]] = {}
     for one in runs:
         found.setdefault((training_of(one), method_label(one)), []).append(one)
-    return [sorted(path, key=share_trained) for path in found.values() if len(path) > 1]
+    return [sorted(points, key=share_trained) for points in found.values() if len(points) > 1]
 
 
 def training_of(results: Results) -> str:
-    """The name of the run whose training the weights come from, also of points and averages."""
+    """The name of the run whose training made the weights, also for points and averages."""
     taken, averaged = (results.get("weights") or {}).get("taken"), averaged_from(results)
     return with_current_rate((taken or averaged or {"of": name_of(results)})["of"])
 
@@ -94,41 +96,39 @@ def has_both_scores(results: Results) -> bool:
     return all(score_of(results, part) is not None for part in PARTS)
 
 
-def point(results: Results) -> tuple[float, float]:
-    """Domain and general score of a run that has both."""
+def both_scores(results: Results) -> tuple[float, float]:
+    """The domain and the general score of a run that has both."""
     return results["domain"]["score"], results["general"]["score"]
 
 
 def score_of(results: Results, part: str) -> float | None:
-    """The score of a part; None where it was not measured or is not a number."""
+    """The score of a part; None if it was not measured or is not a number."""
     section = section_of(results, part)
     return section["score"] if section else None
 
 
 def measured_alike(one: Results, other: Results, part: str) -> bool:
-    """Whether both were scored by the same measure on the same items, from the same base model."""
-    return unlike(one, other, part) is None
+    """Whether both have the same base model and were scored in the same way on the same items."""
+    return mismatch(one, other, part) is None
 
 
-def unlike(one: Results, other: Results, part: str) -> str | None:
-    """Why the scores of a part cannot be compared; None where they can.
+def mismatch(one: Results, other: Results, part: str) -> str | None:
+    """Why the scores of a part cannot be compared; None if they can.
 
-    Hashes of the base models' weights and of the items decide, never names.
+    Base models and items are compared by hash, never by name.
     """
     bases = one["run"]["base"], other["run"]["base"]
     if bases[0] != bases[1]:
-        return f"its base is another model ({short(bases[0])} and {short(bases[1])})"
-    return measured_otherwise(one, other, part, of_model=True)
+        return f"its base is another model ({short_hash(bases[0])} and {short_hash(bases[1])})"
+    return measure_mismatch(one, other, part, of_model=True)
 
 
-def measured_otherwise(
-    one: Results, other: Results, part: str, of_model: bool = False
-) -> str | None:
-    """As `unlike`, for runs of any two base models.
+def measure_mismatch(one: Results, other: Results, part: str, of_model: bool = False) -> str | None:
+    """As `mismatch`, for runs of any two base models.
 
     Args:
-        of_model: Whether the model's own settings are compared too: how prompts are written, how
-            long answers may be. A value that either lacks is not: earlier versions did not
+        of_model: Whether settings of the model are compared too, such as the prompts and the limit
+            on answers. A value that one of them lacks is ignored, as earlier versions did not
             record it.
     """
     first, second = section_of(one, part), section_of(other, part)
@@ -137,6 +137,30 @@ def measured_otherwise(
     datasets = one["run"]["dataset"], other["run"]["dataset"]
     if part == "domain" and datasets[0] != datasets[1]:
         return f"domain is {datasets[0]} and {datasets[1]}"
+    reason = _scoring_mismatch(first, second, part)
+    if reason is not None:
+        return reason
+    items = [short_hash(section.get("items_hash")) for section in (first, second)]
+    if first.get("items_hash") != second.get("items_hash"):
+        return f"{part} was scored on other items ({items[0]} and {items[1]})"
+    tasks, other_tasks = first.get("tasks", {}), second.get("tasks", {})
+    if tasks.keys() != other_tasks.keys():
+        return f"{part} is of the tasks {', '.join(tasks)} and of {', '.join(other_tasks)}"
+    for task in tasks:
+        reason = measure_mismatch(one, other, f"{part}/{task}", of_model)
+        if reason is not None:
+            return reason
+    for key, reason in _OF_MODEL.items() if of_model else ():
+        values = [first.get(key), second.get(key)]
+        if values[0] != values[1] and None not in values:
+            return (
+                f"{part} {reason} ({short_hash(str(values[0]))} and {short_hash(str(values[1]))})"
+            )
+    return None
+
+
+def _scoring_mismatch(first: dict[str, Any], second: dict[str, Any], part: str) -> str | None:
+    """How the sections of two runs differ in the values of _MEASURE; None if they do not."""
     for key in _MEASURE:
         # Earlier versions had one backend only, and recorded neither template nor scorer.
         values = [
@@ -148,29 +172,15 @@ def measured_otherwise(
         if is_scorer:
             return (
                 f"domain was scored by two versions of {first['scorer']} ({values[0]} and "
-                f"{values[1]}); to score again: the command that made each (`talr show RUN`), "
-                "which trains nothing again"
+                f"{values[1]}); to score again, repeat the command that made each "
+                "(`talr show RUN`), which does not train again"
             )
         return f"{part} was scored by {key}={values[0]} and {key}={values[1]}"
-    asked = first.get("items_hash"), second.get("items_hash")
-    if asked[0] != asked[1]:
-        return f"{part} was scored on other items ({short(asked[0])} and {short(asked[1])})"
-    tasks, other_tasks = first.get("tasks", {}), second.get("tasks", {})
-    if tasks.keys() != other_tasks.keys():
-        return f"{part} is of the tasks {', '.join(tasks)} and of {', '.join(other_tasks)}"
-    for task in tasks:
-        reason = measured_otherwise(one, other, f"{part}/{task}", of_model)
-        if reason is not None:
-            return reason
-    for key, reason in _OF_MODEL.items() if of_model else ():
-        values = [first.get(key), second.get(key)]
-        if values[0] != values[1] and None not in values:
-            return f"{part} {reason} ({short(str(values[0]))} and {short(str(values[1]))})"
     return None
 
 
-def made_otherwise(one: Results, other: Results) -> str | None:
-    """In what runs differ whose method, rate and seed do not say it; None: in nothing known."""
+def setting_mismatch(one: Results, other: Results) -> str | None:
+    """How two runs of the same label differ beyond lr and seed; None if they are not known to."""
     if run_label(one) != run_label(other):
         return None
     if _both_differ(one, other, "trained_on"):
@@ -185,13 +195,13 @@ def _both_differ(one: Results, other: Results, key: str) -> bool:
     return None not in values and values[0] != values[1]
 
 
-def short(fingerprint: str | None) -> str:
-    """The first characters of a hash, enough for people to tell two apart."""
+def short_hash(fingerprint: str | None) -> str:
+    """The first characters of a hash, enough to tell two apart."""
     return (fingerprint or "unknown")[:8]
 
 
 def section_of(results: Results, part: str) -> dict[str, Any] | None:
-    """What results.json says of a part; None where it was not scored."""
+    """The section of results.json about a part; None if it was not scored."""
     section, _, task = part.partition("/")
     if not task or not results[section]:
         return results[section]

@@ -1,7 +1,7 @@
-"""The smallest difference between two checkpoints that the test items can show.
+"""The smallest difference between two checkpoints that the test items can detect.
 
-Knows the scores of a base model and the number of items: it can be told before any training. The
-deviation between runs comes on top where methods are compared: scripts/simulate_study.py.
+It follows from the base model's scores and the number of items, so it is known before any training.
+A comparison of methods also has the variance between runs: see scripts/simulate_study.py.
 """
 
 from __future__ import annotations
@@ -14,100 +14,101 @@ from talr_cli.statistics.paired import LEVEL
 from talr_cli.statistics.pairs import PARTS, Results
 
 POWER = 0.8
-AGREEMENT = 0.5  # correlation of a base's and its tuned model's answers, see docs/cpu-study.md
-_QUANTILES = 1.959964 + 0.841621  # two-sided 5%, and POWER
-_MANY = 5_000  # items from which on the exact test and the normal one agree
+CORRELATION = 0.5  # of the answers of a base model and its fine-tuned one: docs/cpu-study.md
+_QUANTILES = 1.959964 + 0.841621  # normal quantiles of a two-sided 5% level and of POWER
+_MANY = 5_000  # from this number of items on, the exact test and the normal one agree
 
 
-def smallest_difference(tasks: Sequence[tuple[float, int]]) -> float | None:
-    """The smallest change of a mean of accuracies that is found at the 5% level with 80% power.
+def detectable_difference(tasks: Sequence[tuple[float, int]]) -> float | None:
+    """The smallest change of a mean of accuracies that is detected at the 5% level with 80% power.
 
-    Both models answer the same items; how many answers differ follows from their correlation,
-    AGREEMENT (Connor 1987). Every task is taken to change by as much, towards 0.5, where the
-    variance is larger. A single task is tested by McNemar's exact test, as `talr compare` does,
-    the mean of several tasks by a z-test.
+    Both models answer the same items; how many answers differ follows from CORRELATION (Connor
+    1987). All tasks are assumed to change equally, towards 0.5, where the variance is larger. A
+    single task is tested by McNemar's exact test, as in `talr compare`, the mean of several tasks
+    by a z-test.
 
     Args:
-        tasks: Score before, between 0 and 1, and number of items of each task.
+        tasks: For each task the score before, between 0 and 1, and the number of items.
 
     Returns:
-        None where no change is large enough.
+        None if no possible change is large enough.
     """
     from scipy.optimize import brentq
 
     if len(tasks) == 1 and tasks[0][1] <= _MANY:
         return _by_exact_test(*tasks[0])
     sizes = [n for _, n in tasks]
-    # As `Difference.is_distinguishable`: every task needs two items, and too few random signs are
-    # all alike by chance.
+    # As in `Difference.is_distinguishable`: every task needs two items, and with too few items all
+    # random signs are often equal.
     if min(sizes) < 2 or 0.5 ** (sum(sizes) - 1) >= LEVEL:
         return None
 
-    def missing(change: float) -> float:
-        """By how much a change falls short of what is found at its variance."""
+    def shortfall(change: float) -> float:
+        """How much a change lacks to be detected, given its variance."""
         variances = [_variance(score, change) / n for score, n in tasks]
         return _QUANTILES * math.sqrt(sum(variances)) / len(tasks) - change
 
-    # Not from 0: there a score of 0 or 1 has no noise.
-    least = 1 / max(sizes)
-    most = max(max(score, 1 - score) for score, _ in tasks)
-    if missing(most) >= 0:
+    # Not from 0, as a score of 0 or 1 has no variance there.
+    low = 1 / max(sizes)
+    high = max(max(score, 1 - score) for score, _ in tasks)
+    if shortfall(high) >= 0:
         return None
-    return least if missing(least) <= 0 else float(brentq(missing, least, most))
+    return low if shortfall(low) <= 0 else float(brentq(shortfall, low, high))
 
 
 def _by_exact_test(score: float, n: int) -> float | None:
-    """As `smallest_difference`, for one task of n items."""
+    """As `detectable_difference`, for one task of n items and McNemar's exact test."""
     import numpy as np
     from scipy.optimize import brentq
     from scipy.stats import binom
 
     flipped = np.arange(n + 1)
-    # For each number of items that flip the most that may flip the rarer way in a significant
-    # test; -1 where no split is significant.
+    # For each number of flipped items: how many may flip in the rarer direction at most, so that
+    # the test is significant; -1 if it never is.
     rarer = binom.ppf(LEVEL / 2, flipped, 0.5) - 1
 
-    def missing(change: float) -> float:
-        """By how much the power at this change falls short of POWER."""
-        share = min(1.0, _variance(score, change) + change**2)  # that items flip
-        seen = binom.cdf(rarer, flipped, max(0.0, 1 - change / share) / 2)
-        return POWER - float(binom.pmf(flipped, n, share) @ seen)
+    def shortfall(change: float) -> float:
+        """How much the power at this change lacks to POWER."""
+        share = min(1.0, _variance(score, change) + change**2)  # of the items that flip
+        detected = binom.cdf(rarer, flipped, max(0.0, 1 - change / share) / 2)
+        return POWER - float(binom.pmf(flipped, n, share) @ detected)
 
-    most = max(score, 1 - score)
-    return None if missing(most) > 0 else float(brentq(missing, 1e-6, most))
+    high = max(score, 1 - score)
+    return None if shortfall(high) > 0 else float(brentq(shortfall, 1e-6, high))
 
 
 def _variance(score: float, change: float) -> float:
-    """Variance of the difference of two answers to an item, where the mean moves by `change`."""
+    """Variance of the difference of two answers to an item, if the mean changes by `change`."""
     after = min(1.0, score + change) if score <= 0.5 else max(0.0, score - change)
     before_variance, after_variance = (one * (1 - one) for one in (score, after))
-    shared = AGREEMENT * math.sqrt(before_variance * after_variance)
-    # The variance where no more items flip than the change needs, all of them one way.
-    least = change * (1 - change)
-    return max(before_variance + after_variance - 2 * shared, least)
+    covariance = CORRELATION * math.sqrt(before_variance * after_variance)
+    # The lower bound: no more items flip than the change needs, all in the same direction.
+    return max(before_variance + after_variance - 2 * covariance, change * (1 - change))
 
 
-def smallest_of(section: dict[str, Any] | None) -> float | None:
-    """As `smallest_difference`, for a section of results.json; None also if it is no accuracy."""
+def detectable_difference_of(section: dict[str, Any] | None) -> float | None:
+    """As `detectable_difference`, for a section of results.json; None if it is not an accuracy."""
     if not section:
         return None
     tasks = list(section.get("tasks", {}).values()) or [section]
     scores = [(one["score"], one["n"]) for one in tasks]
     if not all(score is not None and 0 <= score <= 1 and n for score, n in scores):
         return None
-    return smallest_difference(scores)
+    return detectable_difference(scores)
 
 
 def power_text(base: Results) -> str:
-    """The smallest changes of both scores in a sentence; empty where none is known."""
-    told = []
-    for part in PARTS:
-        size = smallest_of(base[part])
-        if size is not None:
-            told.append(f"{size:.3f} of the {part} score ({base[part]['n']} items)")
-    if not told:
+    """The smallest detectable changes of both scores in a sentence; empty if none is known."""
+    sizes = {part: detectable_difference_of(base[part]) for part in PARTS}
+    known = [
+        f"{size:.3f} of the {part} score ({base[part]['n']} items)"
+        for part, size in sizes.items()
+        if size is not None
+    ]
+    if not known:
         return ""
     return (
-        f"the smallest change from the base's score that so many items show: {', '.join(told)} "
-        f"(5% level, {POWER:.0%} of studies, the same items, answers correlated by {AGREEMENT:g})"
+        "the smallest change from the base model's score that these items can detect: "
+        f"{', '.join(known)} (5% level, {POWER:.0%} power, paired items, correlation of answers "
+        f"{CORRELATION:g})"
     )

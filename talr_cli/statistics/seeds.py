@@ -1,8 +1,8 @@
-"""Runs of one setting that differ in their seed: which they are, and their mean score.
+"""Runs of one setting that differ only in their seed, and their mean score.
 
-A standard deviation over seeds says how far another seed may lie; the standard error of a run says
-how far its score on other test items may lie. Knows results only: they name method and learning
-rate, and have a hash of all other settings, `setting`, which those of earlier versions lack.
+The standard deviation over seeds says how much another seed may differ; the standard error of a run
+says how much its score may differ on other test items. Knows results only: they have the method,
+the learning rate and a hash of all other values, `setting`, which results of earlier versions lack.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from talr_cli.statistics.pairs import (
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """Runs of one method and lr, measured alike, that differ in their seed only.
+    """Runs of one method and lr, measured in the same way, that differ only in their seed.
 
     Attributes:
         label: As `method_label`.
         share: As `share_trained`.
-        setting: The hash of everything else they were made with; None where it is not known.
+        setting: The hash of all other values; None if it is not known.
     """
 
     label: str
@@ -41,7 +41,7 @@ class SeedGroup:
     setting: str | None = None
 
     def estimate(self, part: str) -> Estimate | None:
-        """Mean and standard deviation of the domain or general score; of one run its own error."""
+        """Mean and standard deviation of the domain or general score; for one run its own error."""
         scored = [found for one in self.runs if (found := estimate_of(one[part]))]
         if len(scored) == 1:
             return scored[0]
@@ -51,49 +51,41 @@ class SeedGroup:
 def seed_groups(runs: Sequence[Results]) -> list[SeedGroup]:
     """The fine-tuned runs of one model and dataset by setting, in the order of the runs.
 
-    Where a seed occurs twice the runs differ in something that these results do not record: each
-    of them is then a group of its own.
+    If a seed occurs twice, the runs differ in something that is not recorded, and each of them
+    becomes a group of its own.
     """
     groups: list[list[Results]] = []
     named: dict[tuple[str, float | None], list[list[Results]]] = {}
     for one in runs:
         if not is_base(one):
-            namesakes = named.setdefault((run_label(one), _rate(one)), [])
-            home = next(
-                (group for group in namesakes if all(_belongs(one, other) for other in group)), None
-            )
-            if home is None:
-                home = []
-                namesakes.append(home)
-                groups.append(home)
-            home.append(one)
+            namesakes = named.setdefault((run_label(one), _rounded_rate(one)), [])
+            for group in namesakes:
+                if all(_is_same_setting(one, other) for other in group):
+                    group.append(one)
+                    break
+            else:
+                namesakes.append([one])
+                groups.append(namesakes[-1])
     found = []
     for group in groups:
+        first = group[0]
+        key = method_label(first), _rounded_rate(first), share_trained(first)
         distinct = len({one["run"]["seed"] for one in group}) == len(group)
-        for members in [group] if distinct else [[one] for one in group]:
-            first = group[0]
-            found.append(
-                SeedGroup(
-                    method_label(first),
-                    _rate(first),
-                    share_trained(first),
-                    members,
-                    setting_of(group),
-                )
-            )
+        members = [group] if distinct else [[one] for one in group]
+        found += [SeedGroup(*key, each, setting_of(group)) for each in members]
     return found
 
 
 def setting_of(runs: Sequence[Results]) -> str | None:
-    """The hash of the settings of runs that share them; None where no run has it."""
+    """The hash of the setting that these runs share; None if none of them has it."""
     return next((one["setting"] for one in runs if one.get("setting")), None)
 
 
 def curves(settings: Sequence[SeedGroup]) -> list[list[SeedGroup]]:
-    """The settings of each method, those together that differ in rate and share of the steps alone.
+    """The settings of each method, grouped into those that differ only in rate and share of steps.
 
-    Through these a line may go. Methods stand in the order of their first setting, the longest of a
-    method's curves first. What older results do not say counts for nothing.
+    A line may join the settings of such a curve. Methods come in the order of their first setting,
+    and the longest curve of a method comes first. A missing `setting` matches any other.
     """
     by_method: dict[str, list[SeedGroup]] = {}
     for one in settings:
@@ -108,10 +100,10 @@ def curves(settings: Sequence[SeedGroup]) -> list[list[SeedGroup]]:
     return found
 
 
-def only_settings(groups: Sequence[SeedGroup]) -> dict[tuple[str, float, float], SeedGroup]:
-    """{(method, rate, share): setting}, where there is one alone: of others a name says nothing.
+def unambiguous_settings(groups: Sequence[SeedGroup]) -> dict[tuple[str, float, float], SeedGroup]:
+    """{(method, rate, share): setting}, for the keys that stand for exactly one setting.
 
-    Of a method those of its longest curve; none, where several are as long.
+    Only the longest curve of a method counts, and none if several are the longest.
     """
     times = Counter(map(_name, groups))
     return {
@@ -135,8 +127,8 @@ def _longest(of_method: Sequence[list[SeedGroup]]) -> list[SeedGroup]:
 
 
 def ambiguous_lines(runs: Sequence[Results]) -> list[str]:
-    """A line for each method, or for each of its rates, that `only_settings` leaves out."""
-    settings = whole_trainings(runs)
+    """A line for each method, or rate of a method, that `unambiguous_settings` leaves out."""
+    settings = final_settings(runs)
     times = Counter(map(_name, settings))
     lines = [
         f"{label} at lr {rate_text(lr)}: its runs are of {count} settings, which differ in more "
@@ -150,7 +142,7 @@ def ambiguous_lines(runs: Sequence[Results]) -> list[str]:
             kept = len(_longest(of_method)) or "none"
             lines.append(
                 f"{label}: its rates are of {len(of_method)} settings, which differ in more than "
-                f"rate and seed{_in_data(every)}; of one setting, and compared: {kept}"
+                f"rate and seed{_in_data(every)}; compared (those of one setting): {kept}"
             )
     return lines
 
@@ -164,19 +156,19 @@ def _name(group: SeedGroup) -> tuple[str, float | None, float]:
     return group.label, group.lr, group.share
 
 
-def whole_trainings(runs: Sequence[Results]) -> list[SeedGroup]:
-    """The `seed_groups` without points along a training."""
+def final_settings(runs: Sequence[Results]) -> list[SeedGroup]:
+    """The `seed_groups` at the end of training, without points along it."""
     return [one for one in seed_groups(runs) if one.share == 1]
 
 
-def _belongs(one: Results, other: Results) -> bool:
+def _is_same_setting(one: Results, other: Results) -> bool:
     """Whether two runs of one method, rate and share of the steps are of one setting."""
     return len({each["setting"] for each in (one, other) if each.get("setting")}) < 2 and all(
         measured_alike(one, other, part) or not one[part] or not other[part] for part in PARTS
     )
 
 
-def _rate(one: Results) -> float | None:
-    """The learning rate as it is written: of a search rates may differ in the last bit."""
+def _rounded_rate(one: Results) -> float | None:
+    """The learning rate as it is written, as rates of a search may differ in the last bit."""
     lr = one["run"]["lr"]
     return None if lr is None else float(rate_text(lr))

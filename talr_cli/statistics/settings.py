@@ -1,10 +1,10 @@
-"""Scores of settings (a method at a learning rate): each is a sample of runs on a sample of items.
+"""Scores of settings (a method at a learning rate), each measured on a sample of runs and items.
 
-The variance of a weighted sum of settings is the one over items, for the given runs, plus the one
-over runs: the moment estimate of a model with crossed random effects of runs and items. The
-interaction of run and item is in both terms and counts twice, so that the estimate is rather too
-large, like that of the bootstrap over runs and items (Owen 2007). The deviation between runs is
-taken to be the same for all settings of a group. Knows results of one group.
+The variance of a contrast of settings is the sum of two terms: over items with the runs fixed, and
+over runs. This is the moment estimate in a model with crossed random effects of runs and items.
+Both terms contain the interaction of run and item, so the estimate is slightly too large, as is
+that of a bootstrap over runs and items (Owen 2007). All settings of a group are assumed to have the
+same variance between runs. Knows results of one group.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from talr_cli.statistics.pairs import (
     Results,
     averaging_alpha,
     has_both_scores,
+    mismatch,
     parts_of,
     section_of,
-    unlike,
 )
 from talr_cli.statistics.seeds import SeedGroup, seed_groups
 
@@ -32,8 +32,8 @@ Part = Literal["domain", "general", "both"]  # both: the plain mean of the two
 
 
 @dataclass(frozen=True)
-class Deviation:
-    """The variance between runs of one setting, its degrees of freedom, what it is known from."""
+class RunVariance:
+    """The variance between runs of one setting, its degrees of freedom, and where it comes from."""
 
     variance: float
     df: int
@@ -42,65 +42,68 @@ class Deviation:
 
 @dataclass(frozen=True)
 class Scores:
-    """Settings of a group on the same items, the base model among them where it was scored.
+    """The scores of settings on the same items, with the base model's if it was scored.
 
     Attributes:
-        place: {name of a setting: its index in the arrays}; the base model is `base`.
-        runs: [settings]: number of runs; 0 for the base model, which is no sample.
+        index: {name of a setting: its index in the arrays}; the base model is `base`.
+        run_counts: Number of runs [settings]; 0 for the base model, which is not a sample.
         means: {part: mean scores [settings]}.
-        items: {part: covariance over items of the mean scores [settings, settings]}.
-        unit: {part: the variance that one more item, on which two settings disagree, would add}.
-        sizes: {part: number of items}.
-        deviations: {part: deviation between runs; None where no setting has several}.
-        left_out: {name: why} of the settings whose items are not known or not the same.
+        item_covariance: {part: covariance over items of the mean scores [settings, settings]}.
+        extra_item: {part: the variance that one more item would add, on which settings disagree}.
+        item_counts: {part: number of items}.
+        run_variances: {part: variance between runs; None if no setting has several}.
+        left_out: {name: reason} of the settings whose items are unknown or not the same.
     """
 
-    place: Mapping[str, int]
-    runs: np.ndarray
+    index: Mapping[str, int]
+    run_counts: np.ndarray
     means: Mapping[Part, np.ndarray]
-    items: Mapping[Part, np.ndarray]
-    unit: Mapping[Part, float]
-    sizes: Mapping[Part, int]
-    deviations: Mapping[Part, Deviation | None]
+    item_covariance: Mapping[Part, np.ndarray]
+    extra_item: Mapping[Part, float]
+    item_counts: Mapping[Part, int]
+    run_variances: Mapping[Part, RunVariance | None]
     left_out: Mapping[str, str]
 
     def contrast(self, part: Part, weights: Mapping[str, float]) -> Contrast:
         """The weighted sum of the mean scores of settings.
 
         Args:
-            weights: By name of a setting.
+            weights: By name of the setting.
         """
-        vector = np.zeros(len(self.place))
+        vector = np.zeros(len(self.index))
         for name, weight in weights.items():
-            vector[self.place[name]] += weight
-        # As if there were one more item, half won and half lost (Agresti and Min 2005): without
-        # it a few items that all went one way would have no variance at all.
-        more = self.unit[part] * (np.abs(vector).sum() / 2) ** 2
-        items = float(vector @ self.items[part] @ vector) + more
-        deviation = self.deviations[part]
-        n = self.sizes[part]
-        sampled = (self.runs > 0) & (vector != 0)
-        spread = float((vector[sampled] ** 2 / self.runs[sampled]).sum())
-        runs = None
-        if deviation is not None or not sampled.any():
-            runs = deviation.variance * spread if deviation is not None else 0.0
-        df = deviation.df if deviation is not None else 1
-        return Contrast(float(vector @ self.means[part]), items, runs, df, n)
+            vector[self.index[name]] += weight
+        # One more item is added, half won and half lost (Agresti and Min 2005): a few items that
+        # all changed in the same direction would otherwise have no variance.
+        extra = self.extra_item[part] * (np.abs(vector).sum() / 2) ** 2
+        between = self.run_variances[part]
+        sampled = (self.run_counts > 0) & (vector != 0)
+        of_runs = None if sampled.any() else 0.0
+        if between is not None:
+            squares = float((vector[sampled] ** 2 / self.run_counts[sampled]).sum())
+            of_runs = between.variance * squares
+        return Contrast(
+            estimate=float(vector @ self.means[part]),
+            item_variance=float(vector @ self.item_covariance[part] @ vector) + extra,
+            run_variance=of_runs,
+            df=between.df if between is not None else 1,
+            n=self.item_counts[part],
+        )
 
 
 def scores_of(
     settings: Mapping[str, SeedGroup], base: Results | None, everything: Sequence[Results]
 ) -> Scores:
-    """The scores of settings that were measured alike.
+    """The scores of those settings that can be compared item by item.
 
     Args:
         settings: By name.
-        everything: All runs of the group, which tell the deviation between runs.
+        everything: All runs of the group, for the variance between runs.
     """
     members = {name: group.runs for name, group in settings.items()}
     if base is not None:
         members = {"base": [base], **members}
-    kept, left_out, keys = _paired(members)
+    kept, left_out, keys = _on_same_items(members)
     tasks = {
         part: np.array([_matrix(runs, part, keys[part]).mean(axis=0) for runs in kept.values()])
         for part in keys
@@ -109,77 +112,78 @@ def scores_of(
     weights = _weights(list(keys))
     means: dict[Part, np.ndarray] = {}
     covariance: dict[Part, np.ndarray] = {}
-    unit: dict[Part, float] = {}
-    sizes: dict[Part, int] = {}
+    extra_item: dict[Part, float] = {}
+    item_counts: dict[Part, int] = {}
     for part, of_tasks in weights.items():
         means[part] = sum(weight * tasks[task].mean(axis=1) for task, weight in of_tasks.items())
         covariance[part] = sum(
             weight**2 * np.atleast_2d(np.cov(tasks[task])) / n[task]
             for task, weight in of_tasks.items()
         )
-        unit[part] = sum(
+        extra_item[part] = sum(
             weight**2 * span(tasks[task]) ** 2 / n[task] / (n[task] - 1)
             for task, weight in of_tasks.items()
         )
-        sizes[part] = sum(n[task] for task in of_tasks)
+        item_counts[part] = sum(n[task] for task in of_tasks)
     return Scores(
-        place={name: number for number, name in enumerate(kept)},
-        runs=np.array([0 if name == "base" else len(runs) for name, runs in kept.items()]),
+        index={name: number for number, name in enumerate(kept)},
+        run_counts=np.array([0 if name == "base" else len(runs) for name, runs in kept.items()]),
         means=means,
-        items=covariance,
-        unit=unit,
-        sizes=sizes,
-        deviations={part: deviation(everything, part) for part in weights},
+        item_covariance=covariance,
+        extra_item=extra_item,
+        item_counts=item_counts,
+        run_variances={part: run_variance(everything, part) for part in weights},
         left_out=left_out,
     )
 
 
-def deviation(runs: Sequence[Results], part: Part) -> Deviation | None:
-    """The deviation between runs of one setting, pooled over the settings that have several seeds.
-
-    None where there are none.
-    """
-    asked, kind = repeated(seed_groups([one for one in runs if has_both_scores(one)]))
+def run_variance(runs: Sequence[Results], part: Part) -> RunVariance | None:
+    """The variance between runs, pooled over the settings with several seeds; None without any."""
+    several, kind = replicated(seed_groups([one for one in runs if has_both_scores(one)]))
     sections = PARTS if part == "both" else (part,)
     scores = [
         [sum(one[section]["score"] for section in sections) / len(sections) for one in group.runs]
-        for group in asked
+        for group in several
     ]
-    used = with_room(scores)
-    found = pooled([scores[index] for index in used])
+    used = informative(scores)
+    found = pooled_variance([scores[index] for index in used])
     if found is None:
         return None
     variance, df = found
-    methods = sorted({asked[index].label for index in used})
+    methods = sorted({several[index].label for index in used})
     source = f"{len(used)} {kind} with several seeds, of {', '.join(methods)}: df {df}"
-    return Deviation(variance, df, source)
+    return RunVariance(variance, df, source)
 
 
-def with_room(scores: Sequence[Sequence[float]]) -> list[int]:
-    """The indices of the settings that tell how far runs lie apart, by the scores of their runs.
+def informative(scores: Sequence[Sequence[float]]) -> list[int]:
+    """The indices of the settings from whose scores the variance between runs is estimated.
 
-    Settings whose runs have all items right, or all wrong, cannot deviate: they are left out as
-    long as there are others.
+    The runs of a setting that have all items right, or all wrong, cannot vary. Such settings are
+    left out, unless there are no others.
+
+    Args:
+        scores: The scores of the runs of each setting.
     """
     used = [index for index, values in enumerate(scores) if {*values} not in ({0.0}, {1.0})]
     return used or [*range(len(scores))]
 
 
-def pooled(values: Sequence[Sequence[float]]) -> tuple[float, int] | None:
-    """(variance within settings, its degrees of freedom), of a value of each setting's runs.
+def pooled_variance(values: Sequence[Sequence[float]]) -> tuple[float, int] | None:
+    """(pooled variance within settings, degrees of freedom); None if no setting has several runs.
 
-    None where no setting has several runs.
+    Args:
+        values: One of each run, by setting.
     """
     df = sum(len(one) - 1 for one in values)
     squares = sum(float(np.var(one)) * len(one) for one in values)
     return (squares / df, df) if df else None
 
 
-def repeated(groups: Sequence[SeedGroup]) -> tuple[list[SeedGroup], str]:
-    """The settings that tell the deviation between runs, and what to call them.
+def replicated(groups: Sequence[SeedGroup]) -> tuple[list[SeedGroup], str]:
+    """The settings with several seeds, for the variance between runs, and what to call them.
 
-    Averaged models are left out: they deviate less than the models they are made of. Points along
-    trainings, the last of each, count only where no whole training has several seeds.
+    Averaged models are left out, as they vary less than the models that they are made of. If no
+    setting has several seeds at the end of training, the last points along trainings count.
     """
     several = [
         group for group in groups if averaging_alpha(group.runs[0]) is None and len(group.runs) > 1
@@ -191,16 +195,16 @@ def repeated(groups: Sequence[SeedGroup]) -> tuple[list[SeedGroup], str]:
     return (whole, "settings") if whole else ([*last.values()], "points along trainings")
 
 
-def _paired(
+def _on_same_items(
     members: Mapping[str, list[Results]],
 ) -> tuple[dict[str, list[Results]], dict[str, str], dict[str, list[str]]]:
-    """The settings whose items are known and the same, why others are not, {part: item ids}."""
+    """The settings that share their items, {name: reason} of the others, and {part: item ids}."""
     kept: dict[str, list[Results]] = {}
     left_out: dict[str, str] = {}
     keys: dict[str, list[str]] = {}
     first: Results | None = None
     for name, runs in members.items():
-        reason = next(filter(None, (_why_not(one, first or one) for one in runs)), None)
+        reason = next(filter(None, (_item_mismatch(one, first or one) for one in runs)), None)
         if reason is not None:
             left_out[name] = reason
             continue
@@ -211,11 +215,11 @@ def _paired(
     return kept, left_out, keys
 
 
-def _why_not(one: Results, first: Results) -> str | None:
-    """Why a run cannot be set beside the first, item by item; None where it can."""
+def _item_mismatch(one: Results, first: Results) -> str | None:
+    """Why a run cannot be compared with the first item by item; None if it can."""
     if one is not first:
         for section in PARTS:
-            reason = unlike(first, one, section)
+            reason = mismatch(first, one, section)
             if reason is not None:
                 return reason
     for part in sorted(parts_of(first)):
@@ -234,12 +238,12 @@ def _items(one: Results, part: str) -> dict[str, float]:
 
 
 def _matrix(runs: Sequence[Results], part: str, keys: Sequence[str]) -> np.ndarray:
-    """Scores [runs, items]."""
+    """The scores [runs, items]."""
     return np.array([[items[key] for key in keys] for items in (_items(one, part) for one in runs)])
 
 
 def _weights(parts: Sequence[str]) -> dict[Part, dict[str, float]]:
-    """{part: {`domain` or `general/TASK`: its weight in the score}}."""
+    """{part: {`domain` or `general/TASK`: its weight in the part's score}}."""
     tasks = [part for part in parts if part != "domain"]
     if not tasks:
         return {}

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from talr_cli.config import composition
 from talr_cli.config.mistakes import check_choices
 from talr_cli.config.quoting import with_quoted_paths
-from talr_cli.config.typed import as_asked_here, typed_config
+from talr_cli.config.typed import machine_values, typed_config
 from talr_cli.data.base import scored_values
 from talr_cli.errors import UserError
 from talr_cli.fields import plain
@@ -153,7 +153,7 @@ def base_overrides(
     for key in _EVAL_KEYS:
         wanted = point.composed[key]
         if for_points and key == "suite":
-            wanted = OmegaConf.merge(base.suite, as_asked_here(base.suite, wanted))
+            wanted = OmegaConf.merge(base.suite, machine_values(base.suite, wanted))
         lines += _differences(key, base[key], wanted)
         OmegaConf.update(base, key, wanted, merge=False)
     if for_points:

@@ -20,7 +20,7 @@ from talr_cli.interruption import Stop
 from talr_cli.models.sources import ModelSource
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.study import load_results, study_path
-from talr_cli.statistics.pairs import PARTS, Results, is_base, score_of, unlike
+from talr_cli.statistics.pairs import PARTS, Results, is_base, mismatch, score_of
 from talr_cli.sweep.drive import run_jobs
 from talr_cli.sweep.grid import Point, expand_grid
 from talr_cli.sweep.jobs import Job, Launcher
@@ -188,7 +188,7 @@ def _base_score(bases: Sequence[Results], results: Results) -> float:
     """
     reasons = []
     for base in bases:
-        reason = unlike(base, results, "general")
+        reason = mismatch(base, results, "general")
         score = score_of(base, "general")
         if reason is None and score is not None:
             return score

@@ -14,9 +14,7 @@ class TrainerConfig:
     """The optimisation. conf/trainer says which values the study specifies and which are ours."""
 
     epochs: float = value("passes over the training rows", above=0)
-    max_steps: int | None = value(
-        "optimizer steps; where given, it replaces epochs", None, at_least=1
-    )
+    max_steps: int | None = value("number of optimizer steps; replaces epochs", None, at_least=1)
     batch_size: int = value("sequences per optimizer step, over all processes", at_least=1)
     micro_batch_size: Any = value(
         "sequences per forward pass of one process; auto or null: chosen for the free memory",
@@ -26,16 +24,16 @@ class TrainerConfig:
         identity=False,  # how a batch is cut up for memory changes no gradient
     )
     max_length: int = value(
-        "the most tokens of a row; longer rows are cut, and are bad rows if no target token "
-        "is left",
+        "maximum number of tokens of a row; longer rows are cut, and are bad rows if no target "
+        "token is left",
         4096,
         at_least=2,
     )
     max_grad_norm: float = value("clip the gradients to this Euclidean norm", 1.0, above=0)
     precision: str = value(
-        "precision of the arithmetic; bf16 and fp16 (with loss scaling) are autocast and "
-        "keep the weights in fp32; auto: bf16 where the hardware has it, else fp16 on CUDA "
-        "GPUs and fp32 elsewhere",
+        "precision of the arithmetic; bf16 and fp16 (with loss scaling) are autocast and keep the "
+        "weights in fp32; auto: bf16 if the hardware supports it, else fp16 on CUDA GPUs and fp32 "
+        "elsewhere",
         "auto",
         choices=("auto", "bf16", "fp16", "fp32"),
     )
@@ -45,27 +43,27 @@ class TrainerConfig:
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     padding_free: bool | None = value(
-        "join rows instead of padding them; null: on a CPU, and where a GPU has a kernel for it",
+        "join rows instead of padding them; null: on a CPU, and on a GPU with a kernel for it",
         None,
         identity=False,
     )
     gradient_checkpointing: Any = value(
-        "compute activations again in the backward pass to save memory; auto: where that is "
-        "faster than fewer sequences at once",
+        "compute activations again in the backward pass to save memory; auto: if that is faster "
+        "than fewer sequences at once",
         "auto",
         choices=("auto", True, False),
         identity=False,
     )
     compile: bool = value(
-        "compile the decoder layers with torch.compile: the same numbers up to rounding, "
-        "after up to some minutes of compilation",
+        "compile the decoder layers with torch.compile: results are equal up to rounding; "
+        "compilation takes up to a few minutes",
         False,
         identity=False,
     )
     deterministic: bool = value(
-        "on CUDA GPUs: sum in a fixed order, so that a killed run resumes to exactly the "
-        "same weights; false: attention's gradient is summed in any order, by estimate up to "
-        "a few percent of a step faster",
+        "on CUDA GPUs: sum in a fixed order, so that a killed run resumes to exactly the same "
+        "weights; false: the gradient of attention is summed in any order, which may be a few "
+        "percent faster",
         True,
         identity=False,  # results differ by rounding only
     )

@@ -8,7 +8,7 @@ from command_line import talr
 from commands.test_command_line import imported_by
 from synthetic_study import results, scored, write_study
 
-from talr_cli.statistics.power import smallest_difference
+from talr_cli.statistics.power import detectable_difference
 
 
 def right(*numbers, n=40):
@@ -61,7 +61,7 @@ def test_two_runs_part_by_part(study):
     assert low == pytest.approx(0.275 - 1.96 * numpy.sqrt(0.26 / 40), abs=0.03)
     assert low < 0.275 < high
     mcnemar = 2 * (1 + 13) / 2**13  # at most one of 13 flips the rarer way
-    shows = f"{smallest_difference([(0.2, 40)]):.3f}"
+    shows = f"{detectable_difference([(0.2, 40)]):.3f}"
     assert domain[5:] == [f"{mcnemar:.3f}", "40", "12", "1", shows, "differs"]
     assert table["sums"][2] == "-0.025"
     assert table["sums"][-5:-2] == ["40", "0", "1"]

@@ -150,7 +150,7 @@ def test_what_is_to_be_typed_next_has_the_folder_of_ones_own_choices(tmp_path, c
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     assert fetch.main(["--config-dir", str(folder), "model=own", "method=sft,talr"]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
-    grid = composition.of_grid("sweep", SweepConfig, shlex.split(line)[2:])
+    grid = composition.split_grid_arguments("sweep", SweepConfig, shlex.split(line)[2:])
     assert [one.config.model.path for one in expand_grid(grid.of_runs, grid.config_dir)] == 2 * [
         str(tmp_path)
     ]

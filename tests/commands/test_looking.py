@@ -72,7 +72,7 @@ def test_runs_of_one_name_are_said_to_differ_and_in_what(tmp_path, monkeypatch, 
     made = [results("sft", id=f"{n}" * 8) | {"setting": f"s{n}"} for n in (1, 2)]
     write_study(tmp_path / "runs", made)
     names = [name_of(one) for one in made]
-    assert "2 runs are called sft-lr1e-6-s0 and differ in a value or in what they" in said(
+    assert "2 runs are called sft-lr1e-6-s0 and differ in a value or in their" in said(
         list_command, capsys
     )
     assert "the runs have the same name, but they differ in more than rate and seed" in said(
@@ -81,7 +81,7 @@ def test_runs_of_one_name_are_said_to_differ_and_in_what(tmp_path, monkeypatch, 
     for one, data in zip(made, "ab", strict=True):
         one["trained_on"] = data
         find_run(name_of(one), Path("runs"), "s").directory.write_results(one)
-    assert "differ in what they were trained on" in said(list_command, capsys)
+    assert "differ in their training data" in said(list_command, capsys)
     told = as_json(compare, capsys, *names)["made_otherwise"]
     assert told == "they were trained on other data"
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from talr_cli import api
-from talr_cli.config.composition import composed
+from talr_cli.config.composition import compose_config
 from talr_cli.errors import UserError
 from talr_cli.methods.base import TargetTokens
 from talr_cli.run.identity import identity
@@ -71,7 +71,7 @@ def test_the_pages_command_makes_its_runs(here):
 
 def made_by(*overrides):
     """The config that the page's files make now, and the identities of a training and of scores."""
-    config = composed("train", overrides, Path("mine")).config
+    config = compose_config("train", overrides, Path("mine")).config
     return config, identity(config, "model"), scoring_identity(config)
 
 

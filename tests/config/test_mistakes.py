@@ -28,13 +28,13 @@ TYPED = {
     ("export", "sft-lr1e-5"): "(did you mean run=sft-lr1e-5?)",
     ("eval", "sft-lr1e-5"): "(did you mean ckpt=sft-lr1e-5?)",
     # one's own model and rows in the place of a choice
-    ("train", "model=org/name"): "a folder or a model of the hub is model.path=org/name",
+    ("train", "model=org/name"): "for a folder or a hub model, type model.path=org/name",
     ("train", "model=/folder/name"): "model.path=/folder/name",
     ("train", "dataset=rows.csv"): "dataset=jsonl dataset.train=rows.csv dataset.test=FILE",
     ("train", "dataset=org/rows"): "dataset=jsonl dataset.hub_id=org/rows dataset.test_split=test",
     ("train", "experiment=paper/esc"): "experiment=paper/esc does not exist (did you mean paper/",
     ("train", "method=SFT"): "(did you mean sft?)",
-    ("eval", "suite.metrics.mine=acc"): "a new key has a plus, +suite.metrics.mine=VALUE",
+    ("eval", "suite.metrics.mine=acc"): "to add a key, type +suite.metrics.mine=VALUE",
     (
         "eval",
         "suite.tasks=[mine,mini_python]",
@@ -52,9 +52,9 @@ TYPED = {
     ): "text_column is not a config value;",
     ("report", "dataset.train=rows.csv"): "dataset.train is not a config value; see",
     # lists and signs
-    ("train", "method=sft,talr"): "several values are for `talr sweep`",
-    ("train", "lr=0,5"): "lr=0,5 has a comma: a list stands in [], decimals have a point",
-    ("sweep", "seed=[0,1]", "--dry-run"): "to Integer; several of a sweep are a,b; see",
+    ("train", "method=sft,talr"): "`talr sweep` takes several values",
+    ("train", "lr=0,5"): "lr=0,5 has a comma: write a list in [], and a decimal with a point",
+    ("sweep", "seed=[0,1]", "--dry-run"): "to Integer; in a sweep, write a,b; see",
     ("train", "lr=1e-5,"): "'lr=1e-5,' cannot be read (mismatched input '<EOF>')",
 }
 

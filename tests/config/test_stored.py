@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from talr_cli.config import composition
 from talr_cli.config.composition import Composed
-from talr_cli.config.stored import of_run
+from talr_cli.config.stored import run_config
 from talr_cli.config.typed import typed_config
 from talr_cli.errors import UserError
 from talr_cli.fields import plain
@@ -58,14 +58,14 @@ def test_a_run_is_asked_by_the_template_that_was_saved_with_it(run, tmp_path):
     stored.model.mkdir()
     (stored.model / "chat_template.jinja").write_text("{# a day #}{{ messages }}")
     for typed in ((), (f"model.chat_template={template}",), ("model=tiny",)):
-        assert of_run("eval", composed(*typed), stored).is_own
+        assert run_config("eval", composed(*typed), stored).is_own
     template.write_text("{{ messages }}, changed")
-    found = of_run("eval", composed(), stored)
+    found = run_config("eval", composed(), stored)
     assert found.is_own
     assert found.config.model.chat_template is None
-    assert not of_run("eval", composed(f"model.chat_template={template}"), stored).is_own
+    assert not run_config("eval", composed(f"model.chat_template={template}"), stored).is_own
     template.unlink()
-    assert of_run("eval", composed(), stored).is_own
+    assert run_config("eval", composed(), stored).is_own
 
 
 TARGETS = [
@@ -89,7 +89,7 @@ JSONL = ("dataset=jsonl", "dataset.train=rows.jsonl")
 @pytest.mark.parametrize("target", TARGETS, ids=str)
 def test_a_dataset_of_any_other_class_is_refused(run, target):
     with pytest.raises(UserError):
-        of_run("eval", composed(), run(dataset=lambda one: {**one, "_target_": target}))
+        run_config("eval", composed(), run(dataset=lambda one: {**one, "_target_": target}))
     assert not Path("EXECUTED").exists()
 
 
@@ -107,17 +107,17 @@ def test_a_dataset_of_any_other_class_is_refused(run, target):
 def test_a_scorer_of_the_users_own_has_to_be_typed_again(run, scorer):
     stored = run(*JSONL, dataset=lambda one: {**one, "scorer": scorer})
     with pytest.raises(UserError, match=r"type dataset\.scorer again"):
-        of_run("eval", composed(), stored)
+        run_config("eval", composed(), stored)
     assert not Path("EXECUTED").exists()
-    found = of_run("eval", composed("dataset.scorer=mine.judge"), stored)
+    found = run_config("eval", composed("dataset.scorer=mine.judge"), stored)
     assert found.config.dataset.load().scorer("x", {}).correct
 
 
 def test_code_that_comes_with_a_model_has_to_be_typed_again(run):
     stored = run(model=lambda one: {**one, "trust_remote_code": True})
     with pytest.raises(UserError, match=r"type model\.trust_remote_code=true"):
-        of_run("eval", composed(), stored)
-    found = of_run("eval", composed("model.trust_remote_code=true"), stored)
+        run_config("eval", composed(), stored)
+    found = run_config("eval", composed("model.trust_remote_code=true"), stored)
     assert found.config.model.trust_remote_code
 
 
@@ -137,7 +137,7 @@ def test_code_that_comes_with_a_model_has_to_be_typed_again(run):
 )
 def test_a_damaged_config_is_one_line(run, sections):
     with pytest.raises(UserError):
-        of_run("eval", composed(), run(**sections))
+        run_config("eval", composed(), run(**sections))
 
 
 def test_yaml_that_makes_objects_is_not_read_as_such(run, tmp_path):
@@ -145,22 +145,23 @@ def test_yaml_that_makes_objects_is_not_read_as_such(run, tmp_path):
     text = stored.config.read_text()
     stored.config.write_text(f"{text}x: !!python/object/apply:os.system ['touch EXECUTED']\n")
     with pytest.raises(UserError):
-        of_run("eval", composed(), stored)
+        run_config("eval", composed(), stored)
     assert not Path("EXECUTED").exists()
 
 
 def test_what_is_typed_goes_before_what_is_stored(run):
     stored = run("dataset.test_rows=5")
-    found = of_run("eval", composed(), stored)
+    found = run_config("eval", composed(), stored)
     assert found.is_own
     assert found.config.dataset.test_rows == 5
     assert found.config.model.name == "tiny"
     assert found.stored["lr"] == 1e-5
-    assert of_run("eval", composed("model.attention=eager"), stored).is_own
-    asked_otherwise = of_run("eval", composed("model.template_arguments={think: false}"), stored)
-    assert not asked_otherwise.is_own
-    assert asked_otherwise.config.model.template_arguments == {"think": False}
-    other = of_run("eval", composed("dataset.test_rows=6"), stored)
+    assert run_config("eval", composed("model.attention=eager"), stored).is_own
+    other = run_config("eval", composed("model.template_arguments={think: false}"), stored)
+    assert not other.is_own
+    assert other.config.model.template_arguments == {"think": False}
+    other = run_config("eval", composed("dataset.test_rows=6"), stored)
     assert not other.is_own
     assert other.config.dataset.test_rows == 6
-    assert of_run("eval", composed("dataset=esci-mini"), stored).config.dataset.name == "esci-mini"
+    other = run_config("eval", composed("dataset=esci-mini"), stored)
+    assert other.config.dataset.name == "esci-mini"

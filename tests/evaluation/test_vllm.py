@@ -31,7 +31,7 @@ from talr_cli.evaluation.vllm import PYTHON, Vllm, find_vllm, worker_environment
 from talr_cli.models import loading, sources
 from talr_cli.models.tokenizer import load_tokenizer
 from talr_cli.scorers.text import ExactMatch
-from talr_cli.statistics.pairs import measured_otherwise
+from talr_cli.statistics.pairs import measure_mismatch
 
 # Answers with the number of the prompt's tokens, then with its last token up to the budget; an
 # even prompt's answer is ended. What it is told lies beside it, a folder a run.
@@ -234,14 +234,14 @@ def test_both_backends_are_asked_the_same(
     made = {"base": "b", "dataset": "d"}
     for part in ("general", "domain"):
         one, other = {"run": made, **here}, {"run": made, **there}
-        assert measured_otherwise(one, other, part) == (
+        assert measure_mismatch(one, other, part) == (
             f"{part} was scored by backend=hf and backend=vllm"
         )
         # Results of before there was a choice.
         for section in (one[part], *one[part].get("tasks", {}).values()):
             del section["backend"]
-        assert "backend=hf" in measured_otherwise(one, other, part)
-        assert measured_otherwise(one, {"run": made, **here}, part) is None
+        assert "backend=hf" in measure_mismatch(one, other, part)
+        assert measure_mismatch(one, {"run": made, **here}, part) is None
     # Nothing is asked again, so that no process starts.
     scored(*place, tmp_path / "again", "suite.backend=vllm", rows=[])
     assert len(runs(standin)) == before + 1

@@ -85,7 +85,7 @@ def test_in_the_studys_world_its_claims_hold(tmp_path):
         [measured[key] for key in measured if key[0] == number] for number in (2, 3)
     )
     assert labels.endswith("; explanations: on 1e-6, off 5e-6 and 2e-5")
-    assert all_short == "9 of 9 settings surely fall short"
+    assert all_short == "9 of 9 settings fall short"
     assert growth.startswith("+0.080 [")
     assert growth.endswith("the lead is +0.020 at 1e-6, +0.100 at 5e-6, +0.150 at 2e-5")
 
@@ -137,7 +137,7 @@ def test_few_items_leave_it_undecided(tmp_path):
     assert found[3, "medcalc"].verdict == "undecided"
     assert {*found[3, "medcalc"].answers} >= {"open"}
     (open_,) = (t for t in found[3, "medcalc"].tests if "mean of both" in t.statement)
-    assert "; shows ±0." in open_.measured
+    assert "; detectable: ±0." in open_.measured
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_the_share_of_easy_tokens_has_the_interval_of_a_bootstrap_over_steps(tmp
     ):
         limits = numpy.quantile(expected, [0.025, 0.975])
         assert found.interval() == pytest.approx(limits, abs=0.003)
-        assert found.runs is None  # of one run
+        assert found.run_variance is None  # of one run
     with pytest.raises(MetricsError, match="epoch 9"):
         easy_share(steps, talr, 9)
 
@@ -287,10 +287,10 @@ def test_the_share_of_easy_tokens_takes_in_how_far_seeds_lie_apart():
     own, other = ([share(one[1]) for one in runs[key].values()] for key in (talr, ("sft", 1e-5)))
     between = (2 * numpy.var(own, ddof=1) + numpy.var(other, ddof=1)) / 3
     assert found.estimate == pytest.approx(numpy.mean(own))
-    assert found.runs == pytest.approx(between / 3)
+    assert found.run_variance == pytest.approx(between / 3)
     assert (found.df, found.n) == (3, 110)
     of_steps = sum(jackknife(one[1]) for one in runs[talr].values())
-    assert found.items == pytest.approx(of_steps / 9, rel=0.03)
+    assert found.item_variance == pytest.approx(of_steps / 9, rel=0.03)
     with pytest.raises(MetricsError, match="epoch 1 in h"):
         easy_share(runs, ("l2", 1e-5), 1)
 

@@ -31,7 +31,7 @@ def test_texts_of_others_stand_there_as_they_are():
     text = as_section([flip("domain", EVIL, 1, 0, text=EVIL)], "base model", EVIL)
     assert "<script>" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;\n\\x1b[31m &amp; more" in text
-    assert "Lost, items that score lower now: 1; won: 0." in text
+    assert "Items that score lower now (lost): 1; higher (won): 0." in text
     counted = as_section([flip("domain", 1, 1, 0, text=None)], "a", "b")
     assert "<article" not in counted  # an item without its texts is no example
-    assert "score lower now: 1; won: 0. All of them: talr compare" in counted
+    assert "(lost): 1; higher (won): 0. `talr compare A B flips=FILE` writes all" in counted

@@ -16,7 +16,7 @@ from synthetic_study import results, scored, write_study
 from talr_cli.printable import command_line, printable
 from talr_cli.report.claims.text import as_document, as_lines
 from talr_cli.report.claims.verdicts import Finding
-from talr_cli.report.figures.looks import broken
+from talr_cli.report.figures.looks import wrapped
 from talr_cli.report.flips import as_text, flipped_items
 from talr_cli.report.markdown import code, escaped
 from talr_cli.report.model_card import _data_name, _usage, model_card
@@ -132,7 +132,7 @@ def test_a_report_of_hostile_names_is_whole(tmp_path):
 
 
 def test_a_name_in_a_picture_is_no_formula_and_no_line_end():
-    shown = broken(EVIL, 500)
+    shown = wrapped(EVIL, 500)
     assert not acts(shown)
     assert r"\$f\$" in shown
     figure = matplotlib.figure.Figure()

@@ -220,7 +220,7 @@ def test_a_card_says_what_was_trained_and_not_what_was_asked_for(card):
 def test_a_card_without_its_base_does_not_show_that_of_a_namesake(card):
     text = card(NO_BASE)
     assert "| domain: medcalc, accuracy | – | 0.800 ± 0.052 | – |" in text
-    assert "its base (bbbb) was not scored; what was is another model (aaaa)" in text
+    assert "its base (bbbb) was not scored; the one that was is another model (aaaa)" in text
 
 
 def test_a_card_of_a_run_on_other_items_shows_no_base_score_beside_it(card):

@@ -11,7 +11,7 @@ from synthetic_study import results, study, write_study
 
 from talr_cli.config.commands import conf_dir
 from talr_cli.report.figures.curves import plot_curves
-from talr_cli.report.figures.looks import KNOWN, broken, look_of, method_looks, ordered, shades
+from talr_cli.report.figures.looks import KNOWN, look_of, method_looks, ordered, shades, wrapped
 from talr_cli.report.figures.matched import draw_matched
 from talr_cli.report.figures.score_by_lr import plot_score_by_lr
 from talr_cli.report.figures.tradeoff import plot_tradeoff
@@ -153,6 +153,6 @@ def test_no_text_is_cut_off_however_long_the_names(tmp_path, monkeypatch):
 
 
 def test_names_are_broken_between_their_parts_and_rates_are_not():
-    assert broken("talr+lora+kl+replay+ema+finch") == "talr+lora+kl+replay+ema+\nfinch"
-    assert broken("a-name-of-many_parts, lr 2e-4", 28) == "a-name-of-many_parts, lr\n2e-4"
-    assert broken("x" * 30, 20) == "x" * 20 + "\n" + "x" * 10
+    assert wrapped("talr+lora+kl+replay+ema+finch") == "talr+lora+kl+replay+ema+\nfinch"
+    assert wrapped("a-name-of-many_parts, lr 2e-4", 28) == "a-name-of-many_parts, lr\n2e-4"
+    assert wrapped("x" * 30, 20) == "x" * 20 + "\n" + "x" * 10

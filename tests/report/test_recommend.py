@@ -14,7 +14,7 @@ from synthetic_study import scored, write_study
 from talr_cli.errors import UserError
 from talr_cli.report import recommend as recommending
 from talr_cli.report.pareto import pareto_front
-from talr_cli.report.recommend_text import told
+from talr_cli.report.recommend_text import as_sentences
 from talr_cli.report.study_report import write_report
 from talr_cli.runs.study import load_runs
 from talr_cli.statistics import paired
@@ -80,8 +80,8 @@ def test_what_is_given_up_is_a_paired_difference():
 
 def test_only_the_run_to_ship_is_resampled_against_others(monkeypatch):
     """Of a thousand runs it took eight minutes to find out which of them have the same items."""
-    resampled, found = paired._resampled, []
-    monkeypatch.setattr(paired, "_resampled", lambda tasks: found.append(tasks) or resampled(tasks))
+    resampled, found = paired._bootstrap, []
+    monkeypatch.setattr(paired, "_bootstrap", lambda tasks: found.append(tasks) or resampled(tasks))
     runs = [*RUNS, *(run(f"r{n}", 0.3 + n / 400, 0.68 + n / 400) for n in range(8))]
     assert recommend(named(runs), 0.02).runs == len(runs) - 1
     assert len(found) == 3  # gain, loss, what is given up
@@ -155,7 +155,7 @@ def test_another_training_has_the_deviation_between_runs_besides():
 def test_the_command_that_is_named_can_be_typed():
     place = Path("it's, new [1]/s")
     found = recommend({place / path: one for path, one in named(RUNS).items()}, 0.02)
-    lines = dict(told(found, 0.02))
+    lines = dict(as_sentences(found, 0.02))
     chosen = f"run={found.candidates[0].path}"
     assert shlex.split(lines["export"]) == ["talr", "export", chosen, "out=DIRECTORY"]
 
@@ -232,7 +232,7 @@ def test_the_command_says_what_to_ship_and_what_is_missing(tmp_path):
     assert done.returncode == 1, done.stderr
     assert done.stderr == ""
     assert "small on other:\n  ship     nothing: no run loses at most 0.02" in done.stdout
-    assert "again    how another training of this setting would do is not known" in done.stdout
+    assert "again    it is not known how another training of this setting would do" in done.stdout
     assert "ship     talr-lr1e-6-s0-talr" in done.stdout
     assert "talr export run=runs/s/small__medcalc/talr-lr1e-6-s0-talr out=" in done.stdout
     done = talr("recommend", "study=s", "max_general_loss=0.5", cwd=tmp_path, logger=None)
@@ -264,8 +264,8 @@ def test_runs_of_two_settings_are_no_seeds_of_each_other():
     ("domain", "but"),
     [
         (0.1, "it lost on the domain: the base model does better"),
-        (0.19, "it gained nothing on the domain: the base model does as well"),
-        (0.2, "it gained nothing on the domain: the base model does as well"),
+        (0.19, "it gained nothing on the domain: the base model is as good"),
+        (0.2, "it gained nothing on the domain: the base model is as good"),
         (0.21, "its gain on the domain may be noise"),
         (0.4, None),
     ],
@@ -273,14 +273,14 @@ def test_runs_of_two_settings_are_no_seeds_of_each_other():
 def test_what_a_run_that_keeps_all_has_gained_is_said(domain, but):
     """The only run within the bound may be worse than the base."""
     found = recommend(named([BASE, run("sft", domain, 0.7), run("talr", 0.9, 0.1)]), 0.02)
-    assert dict(told(found, 0.02)).get("but") == but
+    assert dict(as_sentences(found, 0.02)).get("but") == but
 
 
 def test_the_page_tells_a_command_that_finds_the_study(tmp_path):
     write_study(tmp_path / "my runs", RUNS, steps=2)
     runs = load_runs(tmp_path / "my runs", "s")
     page = write_report(runs, "s", tmp_path / "my runs" / "s" / "report").page
-    (line,) = re.findall(r"be lost: (talr recommend .*?)<", unescape(page.read_text("utf-8")))
+    (line,) = re.findall(r"on the loss: (talr recommend .*?)<", unescape(page.read_text("utf-8")))
     assert shlex.split(line) == [
         *("talr", "recommend", "study=s", f"runs_dir={tmp_path}/my runs", "max_general_loss=..."),
     ]

@@ -16,9 +16,9 @@ from talr_cli.statistics.groups import comparable, left_out_lines
 from talr_cli.statistics.seeds import (
     ambiguous_lines,
     curves,
-    only_settings,
+    final_settings,
     seed_groups,
-    whole_trainings,
+    unambiguous_settings,
 )
 
 DOMAIN = [0.31, 0.35, 0.28]
@@ -111,10 +111,10 @@ def test_seeds_of_two_settings_that_share_a_name_are_not_averaged():
 def test_what_a_name_does_not_tell_apart_is_left_out_where_methods_are_compared_and_said():
     runs = [BASE, *made_with("three", (0, 1)), *made_with("ten", (2,)), results("sft")]
     groups = seed_groups(runs)
-    assert [one.label for one in only_settings(groups).values()] == ["sft"]
+    assert [one.label for one in unambiguous_settings(groups).values()] == ["sft"]
     (group,) = comparable(runs)
     assert left_out_lines([group]) == [
-        "left out where methods are compared: talr at lr 1e-6: its runs are of 2 settings, which "
+        "left out of the comparison of methods: talr at lr 1e-6: its runs are of 2 settings, which "
         "differ in more than the seed"
     ]
     group.runs[-1]["trained_on"], group.runs[-2]["trained_on"] = "a", "b"
@@ -129,10 +129,10 @@ def test_one_curve_is_of_one_setting_and_what_is_left_out_of_it_is_said():
     """As after `talr search`, whose trials differ in more than the rate."""
     found = [run for n, lr in enumerate((1e-6, 2e-6, 5e-6)) for run in at_rates(f"s{n}", [lr])]
     assert [len(curve) for curve in curves(seed_groups(found))] == [1, 1, 1]
-    assert only_settings(seed_groups(found)) == {}
+    assert unambiguous_settings(seed_groups(found)) == {}
     assert ambiguous_lines(found) == [
-        "talr: its rates are of 3 settings, which differ in more than rate and seed; of one "
-        "setting, and compared: none"
+        "talr: its rates are of 3 settings, which differ in more than rate and seed; compared "
+        "(those of one setting): none"
     ]
     grid = at_rates("s0", [1e-6, 1e-5], trained_on="a")
     mixed = [*grid, *at_rates("s1", [2e-6], trained_on="b")]
@@ -140,10 +140,10 @@ def test_one_curve_is_of_one_setting_and_what_is_left_out_of_it_is_said():
         [1e-6, 1e-5],
         [2e-6],
     ]
-    assert [lr for _, lr, _ in only_settings(seed_groups(mixed))] == [1e-6, 1e-5]
+    assert [lr for _, lr, _ in unambiguous_settings(seed_groups(mixed))] == [1e-6, 1e-5]
     assert ambiguous_lines(mixed) == [
         "talr: its rates are of 2 settings, which differ in more than rate and seed, their "
-        "training data too; of one setting, and compared: 2"
+        "training data too; compared (those of one setting): 2"
     ]
     assert ambiguous_lines(grid) == []
     older = results("talr", lr=2e-6, id="old")  # does not say of which setting it is
@@ -153,7 +153,7 @@ def test_one_curve_is_of_one_setting_and_what_is_left_out_of_it_is_said():
 def test_pictures_join_points_of_one_setting_alone():
     runs = [BASE, *at_rates("s0", [1e-6, 1e-5]), *at_rates("s1", [2e-6])]
     (group,) = comparable(runs)
-    settings = whole_trainings(group.runs)
+    settings = final_settings(group.runs)
     figure = score_by_lr._draw(group, settings, ["domain"])
     drawn = [len(bar.lines[0].get_xdata()) for bar in figure.axes[0].containers]
     assert drawn == [2, 1]

@@ -13,7 +13,7 @@ from talr_cli.run import make
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.study import load_results
 from talr_cli.statistics.groups import comparable
-from talr_cli.statistics.pairs import paths, run_label
+from talr_cli.statistics.pairs import run_label, trajectories
 from talr_cli.training.points import step_at
 
 FAST = (*SMALL, "logger=none", "suite.tasks=[mini_python]", "suite.drift=false", "lr=1e-3")
@@ -157,7 +157,7 @@ def test_each_point_is_scored_compared_and_averaged(train, tmp_path):
     # The same weights, so the same answers.
     by_label = {run_label(one): one["domain"]["items"] for one in found}
     assert by_label["averaging1 α=1 @0.5"] == by_label["sft @0.5"]
-    along = [[run_label(one) for one in path] for path in paths(found)]
+    along = [[run_label(one) for one in path] for path in trajectories(found)]
     assert sorted(along) == [
         ["averaging α=0.5 @0.5", "averaging α=0.5"],
         ["averaging1 α=1 @0.5", "averaging1 α=1"],

@@ -18,7 +18,7 @@ def typed(line):
     program, command, *arguments = shlex.split(line)
     assert program == "talr"
     given = [one if "=" in one else f"run={one}" for one in arguments]
-    return composition.composed(command, given).config
+    return composition.compose_config(command, given).config
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -32,7 +32,7 @@ def test_written_answers_are_counted_as_they_are():
     # One more item of the largest value, beside the variance of those that are there.
     values = numpy.array([0, 1, 1, 1, 0, 0, 0, 0, 0, 0])
     error = math.sqrt(values.var(ddof=1) / 10 + 1 / 10 / 9)
-    assert found.lost.error == pytest.approx(error)
+    assert found.lost.standard_error == pytest.approx(error)
     assert found.lost.interval() == pytest.approx([0.3 - 1.959964 * error, 0.3 + 1.959964 * error])
 
 
@@ -96,10 +96,10 @@ def test_seeds_are_averaged_and_their_deviation_is_in_the_error():
     assert found.after == pytest.approx(numpy.mean(after))
     assert found.change.estimate == pytest.approx(found.after - found.before)
     assert found.lost.estimate == pytest.approx(numpy.mean(lost))
-    assert found.lost.runs == pytest.approx(numpy.var(lost, ddof=1) / 3)
+    assert found.lost.run_variance == pytest.approx(numpy.var(lost, ddof=1) / 3)
     assert found.lost.df == 2
     (alone,) = comparable([base, runs[0]])
-    assert abilities(alone, NONE)[0].lost.runs is None
+    assert abilities(alone, NONE)[0].lost.run_variance is None
 
 
 def test_a_change_is_as_sure_as_where_methods_are_compared():
@@ -123,7 +123,7 @@ def test_a_change_is_as_sure_as_where_methods_are_compared():
     for one, other in zip(found, changes, strict=True):
         assert astuple(one.change) == pytest.approx(astuple(other))
     first, second = (float(one["domain"]["score"]) for one in runs[:2])
-    assert found[1].change.runs == pytest.approx((first - second) ** 2 / 2 / 2)
+    assert found[1].change.run_variance == pytest.approx((first - second) ** 2 / 2 / 2)
     assert found[1].change.df == 1
 
 

@@ -6,7 +6,7 @@ import pytest
 from synthetic_study import results, scored
 
 from talr_cli.statistics.groups import comparable, left_out_lines
-from talr_cli.statistics.pairs import measured_otherwise, name_of
+from talr_cli.statistics.pairs import measure_mismatch, name_of
 
 
 def run(method, asked="one", base="aaaa0000", lr=1e-6, **where):
@@ -48,7 +48,7 @@ def test_a_model_without_a_base_never_gets_that_of_its_namesake():
     assert [group.base is None for group in groups] == [False, True]
     assert left_out_lines(groups) == [
         "left out: changes of small (bbbb1111) on medcalc: its base (bbbb1111) was not scored; "
-        "what was is another model (aaaa0000)"
+        "the one that was is another model (aaaa0000)"
     ]
 
 
@@ -124,10 +124,10 @@ def test_the_same_model_under_two_names_is_shown_twice():
 @pytest.mark.parametrize(
     ("where", "key", "values", "why"),
     [
-        ("domain", "max_new_tokens", (128, 64), "domain was answered within other numbers"),
-        ("domain", "prompts_hash", ("a" * 16, "b" * 16), "domain was asked by other prompts"),
-        ("general", "prompts_hash", ("a" * 16, "b" * 16), "general/a was asked by other prompts"),
-        ("general", "prompts_cut", (0, 7), "general/a has lost the beginnings of other prompts"),
+        ("domain", "max_new_tokens", (128, 64), "domain had another limit on answers"),
+        ("domain", "prompts_hash", ("a" * 16, "b" * 16), "domain used other prompts"),
+        ("general", "prompts_hash", ("a" * 16, "b" * 16), "general/a used other prompts"),
+        ("general", "prompts_cut", (0, 7), "general/a had the beginnings of other prompts cut off"),
     ],
 )
 def test_what_was_asked_in_other_words_is_not_compared(where, key, values, why):
@@ -141,7 +141,7 @@ def test_what_was_asked_in_other_words_is_not_compared(where, key, values, why):
     ((_, told),) = group.left_out
     assert told.startswith(why)
     # Models have templates and positions of their own: their means may stand side by side.
-    assert measured_otherwise(base, other, where) is None
+    assert measure_mismatch(base, other, where) is None
 
 
 def test_drift_over_other_prompts_is_said_not_to_be_compared():
@@ -152,7 +152,7 @@ def test_drift_over_other_prompts_is_said_not_to_be_compared():
     (group,) = comparable(runs)
     (line,) = left_out_lines([group])
     assert line.startswith(
-        "not to be compared: kl_from_base of talr-lr1e-6-s0-odd is over 850 tokens of 64 prompts, "
-        "that of most over 900 tokens of 64 prompts"
+        "not comparable: kl_from_base of talr-lr1e-6-s0-odd is over 850 tokens of 64 prompts, "
+        "that of most runs over 900 tokens of 64 prompts"
     )
     assert left_out_lines(comparable(runs[:2])) == []

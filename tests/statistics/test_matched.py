@@ -7,7 +7,14 @@ from synthetic_study import results, scored
 from talr_cli.report.tables.cells import as_markdown
 from talr_cli.report.tables.matched import matched_cells
 from talr_cli.statistics.groups import comparable
-from talr_cli.statistics.matched import SHARE, _Draws, bend_at, general_at, headline, matched
+from talr_cli.statistics.matched import (
+    GAIN_SHARE,
+    _Draws,
+    bend_bound,
+    general_at,
+    headline,
+    matched,
+)
 from talr_cli.statistics.seeds import seed_groups
 from talr_cli.statistics.settings import scores_of
 
@@ -43,7 +50,7 @@ def found(*runs):
 def test_straight_curves_differ_by_their_slopes_whatever_their_rates_gain():
     """The method's rates gain less each: at one rate it would seem to forget far less."""
     (one,) = found(*straight("sft", 0.5, (0.2, 0.3, 0.4)), *straight("talr", 0.4, (0.1, 0.2, 0.3)))
-    gain = SHARE * 0.3
+    gain = GAIN_SHARE * 0.3
     assert one.domain == pytest.approx(0.2 + gain)
     assert one.reference == pytest.approx(0.7 - 0.5 * gain, abs=0.003)
     assert one.difference == pytest.approx(0.1 * gain, abs=0.003)
@@ -56,7 +63,7 @@ def test_a_rate_that_one_of_two_methods_lacks_is_on_neither_curve():
     runs = straight("sft", 0.5, (0.2, 0.4), rates=rates)
     runs += straight("talr", 0.3, (0.2, 0.4), rates=rates)
     (one,) = found(*runs, *(run("sft", 5e-6, (0.45, 0.2), seed) for seed in (0, 1)))
-    gain = SHARE * 0.4
+    gain = GAIN_SHARE * 0.4
     assert one.reference == pytest.approx(0.7 - 0.5 * gain, abs=0.003)
     assert one.general == pytest.approx(0.7 - 0.3 * gain, abs=0.003)
     assert one.curves == "2 rates"
@@ -97,8 +104,8 @@ def test_a_parabola_that_does_not_turn_is_within_the_bend():
         for curve in (0.7 - 0.1 * share**2, 0.6 + 0.1 * (1 - share) ** 2):
             off = abs(curve - line)
             general = numpy.array([[0.7, 0.6, 0.1]])
-            assert bend_at(domain, general, gain) == pytest.approx(off)
-    assert bend_at(domain, numpy.array([[0.7, 0.6, 0.1]]), 0.5) == 0  # never gains so much
+            assert bend_bound(domain, general, gain) == pytest.approx(off)
+    assert bend_bound(domain, numpy.array([[0.7, 0.6, 0.1]]), 0.5) == 0  # never gains so much
 
 
 def test_runs_that_lie_closer_on_the_same_curve_do_not_forget_less():
@@ -131,7 +138,7 @@ def test_the_points_of_a_training_deviate_together():
     scores = scores_of(settings, run("base", None, BASE, n=4000), runs)
     drawn = _Draws.of(scores)
     point, end, other = (
-        drawn.domain[1:, scores.place[f"sft {name}"]]
+        drawn.domain[1:, scores.index[f"sft {name}"]]
         for name in ("5e-06 @0.5", "5e-06 @1.0", "1e-06 @1.0")
     )
     assert numpy.corrcoef(point, end)[0, 1] > 0.9
@@ -170,7 +177,7 @@ def test_the_interval_has_the_runs_and_the_items_in_it():
     half = (one.high - one.low) / 2
     bend = 0.5 * 0.2 * share * (1 - share)
     assert half == pytest.approx(1.96 * of_runs**0.5 + bend, rel=0.25)
-    assert one.of_methods
+    assert one.over_runs
 
 
 def test_one_seed_is_of_checkpoints():
@@ -186,7 +193,7 @@ def test_points_along_a_training_are_a_curve_too():
         runs += [run(method, 5e-6, (0.3, 0.7 - slope * 0.1), seed, share=0.5) for seed in (0, 1)]
     (one,) = found(*runs)
     assert one.curves == "2 rates, 2 points of 5e-6"
-    assert one.difference == pytest.approx(0.3 * SHARE * 0.4, abs=0.005)
+    assert one.difference == pytest.approx(0.3 * GAIN_SHARE * 0.4, abs=0.005)
     assert one.verdict == "forgets less"
 
 
@@ -207,7 +214,7 @@ def test_methods_that_share_no_two_rates_go_along_their_own(shared):
     own = (*shared, 1e-4, 2e-4)
     runs += straight("lora", 0.2, (0.1, 0.2, 0.3)[-len(own) :], rates=own)
     (one,) = found(*runs)
-    gain = SHARE * 0.3
+    gain = GAIN_SHARE * 0.3
     assert one.domain == pytest.approx(0.2 + gain)
     assert one.general == pytest.approx(0.7 - 0.2 * gain, abs=0.003)
     assert one.reference == pytest.approx(0.7 - 0.5 * gain, abs=0.003)
@@ -219,8 +226,8 @@ def test_one_rate_of_each_is_enough_where_there_are_points_along_it():
     """Either path is straight; they gain the same at other shares of the steps."""
     runs = path("sft", 1e-6, 0.5, (0.1, 0.2, 0.4)) + path("finch", 5e-6, 0.3, (0.05, 0.3))
     (one,) = found(*runs)
-    assert one.domain == pytest.approx(0.2 + SHARE * 0.3)
-    assert one.difference == pytest.approx(0.2 * SHARE * 0.3, abs=0.004)
+    assert one.domain == pytest.approx(0.2 + GAIN_SHARE * 0.3)
+    assert one.difference == pytest.approx(0.2 * GAIN_SHARE * 0.3, abs=0.004)
     assert one.curves == "2 points of 5e-6; of sft 3 points of 1e-6"
     ends = [one for one in runs if "taken" not in one["weights"]]
     assert found(*ends) == []
@@ -232,7 +239,7 @@ def test_a_path_that_gains_too_little_is_no_part_of_the_mean():
     runs += path("lora", 1e-4, 0.2, (0.2, 0.4))
     (one,) = found(*runs)
     assert one.curves == "2 points of 1e-4; of sft 2 rates, 2 points of 2e-5"
-    assert one.reference == pytest.approx(0.7 - 0.5 * SHARE * 0.4, abs=0.003)
+    assert one.reference == pytest.approx(0.7 - 0.5 * GAIN_SHARE * 0.4, abs=0.003)
 
 
 def test_a_path_that_one_of_two_methods_does_not_go_far_enough_is_of_neither():
@@ -244,7 +251,7 @@ def test_a_path_that_one_of_two_methods_does_not_go_far_enough_is_of_neither():
         runs.append(run("talr", 1e-6, (0.25, 0.685), seed, share=0.5))
     (one,) = found(*runs)
     assert one.curves == "2 rates"
-    assert one.difference == pytest.approx(0.2 * SHARE * 0.4, abs=0.003)
+    assert one.difference == pytest.approx(0.2 * GAIN_SHARE * 0.4, abs=0.003)
 
 
 def test_the_table_names_each_method_and_the_headline_the_best():

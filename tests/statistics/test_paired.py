@@ -67,8 +67,8 @@ def test_the_memory_at_hand_changes_no_number(monkeypatch):
     draw = random.Random(4)
     pairs = [(draw.random(), draw.random()) for _ in range(50)]
     whole = paired_difference([pairs])
-    paired._resampled.cache_clear()
-    monkeypatch.setattr(paired, "_MOST_COUNTS", 50 * 333)
+    paired._bootstrap.cache_clear()
+    monkeypatch.setattr(paired, "_MAX_COUNTS", 50 * 333)
     assert paired_difference([pairs]) == whole
 
 

@@ -8,7 +8,7 @@ from scipy import stats
 from synthetic_study import results, scored
 
 from talr_cli.statistics.paired import mcnemar, paired_difference
-from talr_cli.statistics.power import power_text, smallest_difference, smallest_of
+from talr_cli.statistics.power import detectable_difference, detectable_difference_of, power_text
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from talr_cli.statistics.power import power_text, smallest_difference, smallest_
 )
 def test_it_is_seen_in_80_of_100_studies(score, n):
     """Pairs of answers with the correlation that is assumed, judged as `talr compare` does."""
-    size = smallest_difference([(score, n)])
+    size = detectable_difference([(score, n)])
     after = score + size if score <= 0.5 else score - size
     joint = score * after + 0.5 * math.sqrt(score * (1 - score) * after * (1 - after))
     joint = min(joint, score, after)  # where so strong a correlation cannot be
@@ -29,7 +29,7 @@ def test_it_is_seen_in_80_of_100_studies(score, n):
 def test_the_mean_of_several_tasks_is_seen_in_80_of_100_studies():
     """By the error of the mean of two tasks."""
     tasks = [(0.3, 120), (0.5, 60)]
-    size, draw = smallest_difference(tasks), numpy.random.default_rng(0)
+    size, draw = detectable_difference(tasks), numpy.random.default_rng(0)
     mean, variance = numpy.zeros(4000), numpy.zeros(4000)
     for score, n in tasks:
         after = score + size
@@ -45,41 +45,41 @@ def test_the_mean_of_several_tasks_is_seen_in_80_of_100_studies():
 @pytest.mark.parametrize("n", [7, 12, 24, 72, 343])
 def test_at_a_score_of_0_the_exact_test_sees_it_in_80_of_100_studies(n):
     """Nothing is lost there: an item flips with the change's probability, and six are enough."""
-    size = smallest_difference([(0.0, n)])
-    assert size == pytest.approx(smallest_difference([(1.0, n)]))
+    size = detectable_difference([(0.0, n)])
+    assert size == pytest.approx(detectable_difference([(1.0, n)]))
     flipped = numpy.random.default_rng(0).binomial(n, size, 20_000)
     seen = [stats.binomtest(0, int(one)).pvalue < 0.05 for one in range(n + 1) if one]
     power = numpy.array([False, *seen])[flipped].mean()
     assert power == pytest.approx(0.8, abs=0.01)
-    assert smallest_difference([(0.0, 5)]) is None
+    assert detectable_difference([(0.0, 5)]) is None
 
 
 def test_many_items_have_the_normal_formula():
     n = 10**6
     variance = 2 * 0.3 * 0.7 * 0.5
     expected = (stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) * math.sqrt(variance / n)
-    assert smallest_difference([(0.3, n)]) == pytest.approx(expected, rel=0.01)
-    four = smallest_difference([(0.3, n)] * 4)
+    assert detectable_difference([(0.3, n)]) == pytest.approx(expected, rel=0.01)
+    four = detectable_difference([(0.3, n)] * 4)
     assert four == pytest.approx(expected / 2, rel=0.01)
 
 
 def test_more_items_show_less_and_a_handful_nothing():
-    sizes = [smallest_difference([(0.2, n)]) for n in (20, 72, 343, 1047)]
+    sizes = [detectable_difference([(0.2, n)]) for n in (20, 72, 343, 1047)]
     assert sizes == sorted(sizes, reverse=True)
-    assert smallest_difference([(0.5, 3)]) is None
-    assert smallest_difference([(0.0, 100)]) > 0.05  # items that turn right are noise too
+    assert detectable_difference([(0.5, 3)]) is None
+    assert detectable_difference([(0.0, 100)]) > 0.05  # items that turn right are noise too
 
 
 @pytest.mark.parametrize("sizes", [(2, 3), (1, 40), (1, 1), (2, 2, 1)])
 def test_of_several_tasks_too_few_items_show_nothing_as_in_a_comparison(sizes):
     """Not even all items won are told from none."""
-    assert smallest_difference([(0.0, n) for n in sizes]) is None
+    assert detectable_difference([(0.0, n) for n in sizes]) is None
     assert not paired_difference([[(0.0, 1.0)] * n for n in sizes]).is_distinguishable
 
 
 @pytest.mark.parametrize("sizes", [(3, 3), (2, 4)])
 def test_six_items_of_several_tasks_can_show_something(sizes):
-    assert smallest_difference([(0.0, n) for n in sizes]) is not None
+    assert detectable_difference([(0.0, n) for n in sizes]) is not None
     assert paired_difference([[(0.0, 1.0)] * n for n in sizes]).is_distinguishable
 
 
@@ -94,21 +94,21 @@ def test_six_items_of_several_tasks_can_show_something(sizes):
 )
 def test_it_is_found_or_there_is_none_whatever_the_scores(tasks):
     """The change that is found is just as large as its own error asks for."""
-    size = smallest_difference(tasks)
+    size = detectable_difference(tasks)
     if size is not None:
         assert 0 < size <= 1
-        assert smallest_difference([(score, 4 * n) for score, n in tasks]) < size
+        assert detectable_difference([(score, 4 * n) for score, n in tasks]) < size
 
 
 def test_the_parts_of_a_base_model():
     base = scored("base", [1, 0] * 36, {"a": [1] * 30 + [0] * 30, "b": [1, 0, 0] * 20})
-    assert smallest_of(base["domain"]) == smallest_difference([(0.5, 72)])
-    general = smallest_of(base["general"])
-    assert general == smallest_difference([(0.5, 60), (1 / 3, 60)])
+    assert detectable_difference_of(base["domain"]) == detectable_difference([(0.5, 72)])
+    general = detectable_difference_of(base["general"])
+    assert general == detectable_difference([(0.5, 60), (1 / 3, 60)])
     assert f"{general:.3f} of the general score (120 items)" in power_text(base)
 
 
 def test_a_score_that_is_no_accuracy_has_none():
     base = results("base", domain=(12.5, 1.0), general=None)
-    assert smallest_of(base["domain"]) is None
+    assert detectable_difference_of(base["domain"]) is None
     assert power_text(base) == ""

@@ -8,10 +8,16 @@ import pytest
 from scipy import stats
 from synthetic_study import scored
 
-from talr_cli.statistics.contrasts import Contrast, all_hold, any_holds, at_least, holm
+from talr_cli.statistics.contrasts import (
+    Contrast,
+    bonferroni,
+    holm,
+    intersection_union,
+    partial_conjunction,
+)
 from talr_cli.statistics.paired import difference
-from talr_cli.statistics.seeds import SeedGroup, whole_trainings
-from talr_cli.statistics.settings import deviation, scores_of
+from talr_cli.statistics.seeds import SeedGroup, final_settings
+from talr_cli.statistics.settings import run_variance, scores_of
 
 
 def right(draw, easy, score):
@@ -37,7 +43,7 @@ def study(seed, seeds, spread, methods=("one", "two"), score=0.5, sizes=(90, 60,
 
 
 def scores(runs, base=None):
-    return scores_of({one.label: one for one in whole_trainings(runs)}, base, runs)
+    return scores_of({one.label: one for one in final_settings(runs)}, base, runs)
 
 
 @pytest.mark.parametrize("part", ["domain", "general", "both"])
@@ -69,7 +75,7 @@ def test_the_error_is_that_of_a_bootstrap_over_seeds_then_items(part):
             w * (tables["two", t].mean() - tables["one", t].mean()) for t, w in weight[part].items()
         )
     )
-    assert found.error == pytest.approx(numpy.std(resampled), rel=0.1)
+    assert found.standard_error == pytest.approx(numpy.std(resampled), rel=0.1)
 
 
 def test_over_items_alone_the_error_is_that_of_the_paired_difference():
@@ -81,7 +87,7 @@ def test_over_items_alone_the_error_is_that_of_the_paired_difference():
     more = {"domain": 1 / 90 / 89, "general": (1 / 60 / 59 + 1 / 40 / 39) / 4}
     more["both"] = sum(more.values()) / 4
     for part, error in errors.items():
-        items = found.contrast(part, {"two": 1, "one": -1}).items
+        items = found.contrast(part, {"two": 1, "one": -1}).item_variance
         assert items == pytest.approx(error**2 + more[part])
 
 
@@ -100,16 +106,16 @@ def test_a_base_model_is_no_sample_of_runs():
     runs, base = study(3, 3, 0.05)
     found = scores(runs, base)
     alone = found.contrast("domain", {"one": 1, "base": -1})
-    assert alone.runs == pytest.approx(found.deviations["domain"].variance / 3)
+    assert alone.run_variance == pytest.approx(found.run_variances["domain"].variance / 3)
     mix = found.contrast("domain", {"one": 0.5, "two": 0.5, "base": -1})
-    assert mix.runs == pytest.approx(found.deviations["domain"].variance * 0.5 / 3)
+    assert mix.run_variance == pytest.approx(found.run_variances["domain"].variance * 0.5 / 3)
 
 
 def test_one_seed_speaks_of_checkpoints_and_has_no_p():
     runs, base = study(4, 1, 0.05)
     found = scores(runs, base).contrast("domain", {"one": 1, "base": -1})
-    assert found.runs is None
-    assert found.not_above() == found.not_below() == 1
+    assert found.run_variance is None
+    assert found.p_greater() == found.p_less() == 1
     assert "of these checkpoints" in found.text()
     low, high = found.interval()
     assert low < found.estimate < high
@@ -117,7 +123,7 @@ def test_one_seed_speaks_of_checkpoints_and_has_no_p():
 
 def test_a_pooled_deviation_is_the_mean_of_the_variances_and_says_whose():
     runs, _ = study(5, 3, 0.05)
-    found = deviation(runs, "general")
+    found = run_variance(runs, "general")
     by_method = [
         [one["general"]["score"] for one in runs if one["run"]["method"] == method]
         for method in ("one", "two")
@@ -130,15 +136,15 @@ def test_a_pooled_deviation_is_the_mean_of_the_variances_and_says_whose():
 def test_settings_without_room_to_deviate_do_not_dilute_the_deviation():
     """All right with every seed: as in a study whose domain is learned at most rates."""
     runs, _ = study(5, 3, 0.05)
-    alone = deviation(runs, "domain")
+    alone = run_variance(runs, "domain")
     for method in ("three", "four"):
         for seed in range(3):
             one = scored(method, [1] * 90, {"a": [1] * 60, "b": [1] * 40}, seed=seed)
             one["run"]["id"] = f"{method}{seed}"
             runs.append(one)
-    found = deviation(runs, "domain")
+    found = run_variance(runs, "domain")
     assert (found.variance, found.df) == (pytest.approx(alone.variance), alone.df)
-    assert deviation(runs[6:], "domain").variance == 0  # there is nothing else to know it from
+    assert run_variance(runs[6:], "domain").variance == 0  # there is nothing else to know it from
 
 
 def test_rates_that_differ_in_the_last_bit_are_one():
@@ -146,7 +152,7 @@ def test_rates_that_differ_in_the_last_bit_are_one():
     for one in runs:
         one["run"]["lr"] = 1e-5
     runs[1]["run"]["lr"] = math.nextafter(1e-5, 1)
-    groups = whole_trainings(runs)
+    groups = final_settings(runs)
     assert [(one.label, one.lr, len(one.runs)) for one in groups] == [
         ("one", 1e-5, 2),
         ("two", 1e-5, 2),
@@ -170,14 +176,14 @@ def test_a_single_item_says_nothing_and_equal_answers_not_all():
     for one in one_item:
         one["general"]["tasks"]["b"]["items"] = {"0": 1.0}
     single = scores(one_item)
-    assert not single.place
+    assert not single.index
     assert "single item" in single.left_out["two"]
     alike = scores(runs([1] * 4)).contrast("general", {"two": 1, "one": -1})
     alone = scores(runs([1] * 4000)).contrast("general", {"two": 1, "one": -1})
     # As if there were a fifth item, half won and half lost: 1 / n / (n - 1), of a task in two.
-    assert alike.items - alone.items == pytest.approx(1 / 4 / 3 / 4, rel=1e-3)
+    assert alike.item_variance - alone.item_variance == pytest.approx(1 / 4 / 3 / 4, rel=1e-3)
     twice = scores(runs([1] * 4)).contrast("general", {"two": 2, "one": -2})
-    assert twice.items == pytest.approx(4 * alike.items)
+    assert twice.item_variance == pytest.approx(4 * alike.item_variance)
 
 
 def test_points_along_trainings_are_asked_where_no_training_was_repeated():
@@ -186,20 +192,20 @@ def test_points_along_trainings_are_asked_where_no_training_was_repeated():
     for one in early:
         one["weights"]["taken"] = {"at": 0.5, "of": one["run"]["id"]}
     runs = [one for one in runs if one["run"]["method"] == "one" or one["run"]["seed"] == 0]
-    found = deviation(runs, "domain")
+    found = run_variance(runs, "domain")
     assert found.df == 1
     assert "points along trainings" in found.source
     sooner = copy.deepcopy(early)  # of a training the last point counts, wherever it stands
     for one, score in zip(sooner, (0.1, 0.9), strict=True):
         one["weights"]["taken"]["at"], one["domain"]["score"] = 0.25, score
-    assert deviation([*runs, *sooner], "domain") == found
+    assert run_variance([*runs, *sooner], "domain") == found
 
 
 def test_averages_say_nothing_of_the_deviation():
     runs, _ = study(7, 2, 0.05)
     for one in runs:
         one["weights"]["averaged"] = {"alpha": 0.5, "of": one["run"]["id"]}
-    assert deviation(runs, "domain") is None
+    assert run_variance(runs, "domain") is None
 
 
 def test_a_few_items_that_all_went_one_way_are_not_sure():
@@ -211,7 +217,7 @@ def test_a_few_items_that_all_went_one_way_are_not_sure():
         for seed in (0, 1)
     ]
     found = scores(runs).contrast("domain", {"two": 1, "one": -1})
-    assert found.not_above() > 0.025
+    assert found.p_greater() > 0.025
 
 
 def test_a_setting_of_other_items_is_left_out_and_said():
@@ -223,18 +229,19 @@ def test_a_setting_of_other_items_is_left_out_and_said():
         "two": SeedGroup("two", 1e-6, 1.0, runs[2:]),
     }
     found = scores_of(group, base, runs)
-    assert list(found.place) == ["base", "one"]
+    assert list(found.index) == ["base", "one"]
     assert "items of domain are not in" in found.left_out["two"]
 
 
 def test_several_tests_make_one():
-    assert all_hold([0.01, 0.2]) == 0.2
-    assert any_holds([0.01, 0.2]) == pytest.approx(0.02)
+    assert intersection_union([0.01, 0.2]) == 0.2
+    assert bonferroni([0.01, 0.2]) == pytest.approx(0.02)
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])  # by hand
     # Of 6 statements 4 hold: the three largest p's are of any three, times 3.
-    assert at_least(4, [0.001, 0.2, 0.002, 0.9, 0.003, 0.004]) == pytest.approx(3 * 0.004)
-    assert at_least(1, [0.01, 0.2]) == any_holds([0.01, 0.2])
-    assert at_least(2, [0.01, 0.2]) == all_hold([0.01, 0.2])
+    found = partial_conjunction(4, [0.001, 0.2, 0.002, 0.9, 0.003, 0.004])
+    assert found == pytest.approx(3 * 0.004)
+    assert partial_conjunction(1, [0.01, 0.2]) == bonferroni([0.01, 0.2])
+    assert partial_conjunction(2, [0.01, 0.2]) == intersection_union([0.01, 0.2])
 
 
 def test_counting_proven_statements_keeps_its_level():
@@ -242,7 +249,7 @@ def test_counting_proven_statements_keeps_its_level():
     draw = numpy.random.default_rng(0)
     p = draw.uniform(size=(4000, 6))
     p[:, :3] = 0.0  # three hold for sure: the fourth decides
-    assert numpy.mean([at_least(4, row) < 0.05 for row in p]) <= 0.055
+    assert numpy.mean([partial_conjunction(4, row) < 0.05 for row in p]) <= 0.055
 
 
 @pytest.mark.parametrize("df", [1, 2, 5, 30])
@@ -252,13 +259,13 @@ def test_without_items_the_error_is_students(df):
     assert high - 1 == pytest.approx(0.2 * stats.t.ppf(0.975, df), rel=1e-3)
     assert 1 - low == pytest.approx(high - 1)
     for than in (0.9, 0.5, -1.0, -3.0):
-        assert found.not_above(than) == pytest.approx(stats.t.sf((1 - than) / 0.2, df), rel=1e-2)
-    assert found.not_below() == pytest.approx(1 - found.not_above())
+        assert found.p_greater(than) == pytest.approx(stats.t.sf((1 - than) / 0.2, df), rel=1e-2)
+    assert found.p_less() == pytest.approx(1 - found.p_greater())
 
 
 def test_without_any_error_a_lead_is_sure():
     found = Contrast(0.1, 0.0, 0.0, 1, 5)
-    assert (found.not_above(), found.not_below(), found.not_above(0.1)) == (0, 1, 1)
+    assert (found.p_greater(), found.p_less(), found.p_greater(0.1)) == (0, 1, 1)
     assert found.interval() == (0.1, 0.1)
 
 
@@ -267,7 +274,7 @@ def test_with_both_it_is_the_sum_of_a_normal_and_students_error():
     draw = numpy.random.default_rng(0)
     both = 0.03**0.5 * draw.normal(size=400_000) + 0.02**0.5 * draw.standard_t(3, size=400_000)
     for lead in (0.1, 0.4, 0.8):
-        assert found.not_below(lead) == pytest.approx(numpy.mean(both > lead), rel=0.05)
+        assert found.p_less(lead) == pytest.approx(numpy.mean(both > lead), rel=0.05)
 
 
 def test_the_smallest_difference_is_seen_in_80_of_100_studies():
@@ -276,7 +283,7 @@ def test_the_smallest_difference_is_seen_in_80_of_100_studies():
     draw = numpy.random.default_rng(1)
     seen = []
     for _ in range(1500):
-        estimate = found.smallest() + found.error * draw.normal()
+        estimate = found.detectable() + found.standard_error * draw.normal()
         runs_found = runs * draw.chisquare(df) / df
-        seen.append(Contrast(estimate, items, runs_found, df, 100).not_above() < 0.025)
+        seen.append(Contrast(estimate, items, runs_found, df, 100).p_greater() < 0.025)
     assert numpy.mean(seen) == pytest.approx(0.8, abs=0.03)

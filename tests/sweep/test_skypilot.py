@@ -18,7 +18,7 @@ def test_its_command_is_a_sweep_that_goes_on_in_the_bucket():
         TASK["run"].strip().replace("$ARGUMENTS", TASK["envs"]["ARGUMENTS"])
     )
     assert (program.rpartition("/")[2], command) == ("talr", "sweep")
-    given = composition.of_grid("sweep", SweepConfig, typed)
+    given = composition.split_grid_arguments("sweep", SweepConfig, typed)
     grid = expand_grid(given.of_runs, None)
     assert len(grid) == 6
     assert {one.config.runs_dir for one in grid} == set(TASK["file_mounts"])

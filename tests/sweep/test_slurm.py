@@ -287,7 +287,7 @@ def test_a_dry_run_shows_the_script_and_leaves_nothing(cluster, capsys):
         (("keep=best",), "keep=best deletes models"),
         (("detach=false",), "slurm.gpus=0 is for launcher=slurm detach=true"),
         (("hydra.launcher.partition=x",), "with detach=true type slurm.KEY=VALUE"),
-        (("slurm.minutes=2",), "slurm.grace=120 s leave nothing of slurm.minutes=2"),
+        (("slurm.minutes=2",), "slurm.grace=120 s is no shorter than slurm.minutes=2"),
         (("slurm.options=[qos]",), "'qos' is no option"),
         (("slurm.minutes=61",), "61 minutes are more than the 60 that the partition main allows"),
     ],

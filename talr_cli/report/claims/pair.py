@@ -1,6 +1,6 @@
-"""The settings of one model and dataset by method and learning rate, as claims ask for them.
+"""The settings of one model and dataset by method and learning rate, for the tests of claims.
 
-Knows which of them can be compared; does not know what is claimed.
+Knows which settings can be compared; does not know the claims.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from functools import cached_property
 from pathlib import Path
 
 from talr_cli.printable import rate_text
-from talr_cli.statistics.contrasts import SIDE, Contrast, any_holds
+from talr_cli.statistics.contrasts import ONE_SIDED, Contrast, bonferroni
 from talr_cli.statistics.groups import Group, comparable
-from talr_cli.statistics.pairs import Results, has_both_scores, is_base
-from talr_cli.statistics.seeds import SeedGroup, only_settings, whole_trainings
+from talr_cli.statistics.pairs import RunsByPath, has_both_scores, is_base
+from talr_cli.statistics.seeds import SeedGroup, final_settings, unambiguous_settings
 from talr_cli.statistics.settings import Part, Scores, scores_of
 
 
@@ -44,7 +44,7 @@ class Pair:
 
     @cached_property
     def scores(self) -> Scores:
-        """Of all settings, named as by `at`, and of the base model."""
+        """The scores of the base model and of all settings, which `at` names."""
         base = next((one for one in self.group.runs if is_base(one) and has_both_scores(one)), None)
         settings = {
             at(method, lr): seeds
@@ -59,11 +59,11 @@ class Pair:
         Raises:
             NotTestable: There are fewer than `least`.
         """
-        there = sorted(self.by_method.get(method, {}))
+        trained = sorted(self.by_method.get(method, {}))
         left_out = self.scores.left_out
-        rates = [lr for lr in there if at(method, lr) not in left_out]
+        rates = [lr for lr in trained if at(method, lr) not in left_out]
         if len(rates) < least:
-            reasons = [left_out[at(method, lr)] for lr in there if at(method, lr) in left_out]
+            reasons = [left_out[at(method, lr)] for lr in trained if at(method, lr) in left_out]
             why = f": {reasons[0]}" if reasons else ""
             raise NotTestable(
                 f"needs {least} learning rates of {method}, there are {len(rates)}{why}"
@@ -71,49 +71,46 @@ class Pair:
         return rates
 
     def check_base(self) -> None:
-        """Raise NotTestable where the base model's scores are not known."""
-        if "base" not in self.scores.place:
+        """Raise NotTestable if the base model's scores are not known."""
+        if "base" not in self.scores.index:
             raise NotTestable(self.scores.left_out.get("base", "the base model was not scored"))
 
     def lead(self, part: Part, one: str, other: str) -> Contrast:
-        """The score of a setting less that of another."""
+        """The score of a setting minus that of another."""
         return self.scores.contrast(part, {one: 1, other: -1})
 
     def between_runs(self) -> str:
-        """What is known of the deviation between runs of one setting."""
-        known = {part: found for part, found in self.scores.deviations.items() if found}
+        """The standard deviation between runs of one setting, in words."""
+        known = {part: one for part, one in self.scores.run_variances.items() if one}
         if not known:
             return "unknown, as no setting has several seeds"
         source = next(iter(known.values())).source
-        told = ", ".join(
-            f"{part} {found.variance**0.5:.3f}" for part, found in known.items() if part != "both"
+        values = ", ".join(
+            f"{part} {one.variance**0.5:.3f}" for part, one in known.items() if part != "both"
         )
-        return f"{told}, from {source}"
+        return f"{values}, from {source}"
 
     def gains(self, names: Sequence[str]) -> bool:
-        """Whether it is sure that one of these settings gained on the domain (Bonferroni)."""
+        """Whether one of these settings gained significantly on the domain (Bonferroni)."""
         leads = [self.lead("domain", name, "base") for name in names]
-        # With one seed of everything it is asked whether these very checkpoints did.
-        known = [replace(one, runs=one.runs or 0.0) for one in leads]
-        return any_holds([one.not_above() for one in known]) < SIDE
+        # With one seed per setting, the test is about these checkpoints.
+        known = [replace(one, run_variance=one.run_variance or 0.0) for one in leads]
+        return bonferroni([one.p_greater() for one in known]) < ONE_SIDED
 
 
-def gather_pairs(runs: Mapping[Path, Results]) -> list[Pair]:
-    """A pair for each group of comparable runs, of whole trainings that have both scores.
+def gather_pairs(runs: RunsByPath) -> list[Pair]:
+    """A pair for each group of comparable runs, with the settings that have both scores.
 
-    Methods and rates whose runs are of several settings are left out.
-
-    Args:
-        runs: The results by run directory.
+    Points along trainings are left out, and methods and rates whose runs are of several settings.
     """
     of_model: dict[tuple[str, str], dict[str, list[Pair]]] = {}
     pairs = []
     for group in comparable(runs.values()):
         place = {id(results): path for path, results in group.by_path(runs).items()}
-        settings = whole_trainings([one for one in group.runs if has_both_scores(one)])
+        settings = final_settings([one for one in group.runs if has_both_scores(one)])
         by_method: dict[str, dict[float, SeedGroup]] = {}
         paths = {}
-        for (label, lr, _), one in only_settings(settings).items():
+        for (label, lr, _), one in unambiguous_settings(settings).items():
             by_method.setdefault(label, {})[lr] = one
             paths[label, lr] = [place[id(run)] for run in one.runs]
         others = of_model.setdefault((group.model, group.fingerprint), {})

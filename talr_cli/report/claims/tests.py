@@ -1,7 +1,7 @@
-"""The tests of each claim of the study; the claims themselves and verdicts are in verdicts.py.
+"""The tests of each claim of the paper; the claims themselves and verdicts are in verdicts.py.
 
-A test has two p-values, for its statement and against it, over seeds and items. Where a statement
-is about the best of several, each of them is compared and p is corrected for all comparisons.
+A test has two p-values over seeds and items, for its statement and for the opposite. If a statement
+is about the best of several settings, all of them are compared, and p is corrected accordingly.
 """
 
 from __future__ import annotations
@@ -12,15 +12,22 @@ from typing import Literal
 
 from talr_cli.printable import rate_text
 from talr_cli.report.claims.pair import NotTestable, Pair, at
-from talr_cli.statistics.contrasts import SIDE, Contrast, all_hold, any_holds, at_least, holm
+from talr_cli.statistics.contrasts import (
+    ONE_SIDED,
+    Contrast,
+    bonferroni,
+    holm,
+    intersection_union,
+    partial_conjunction,
+)
 from talr_cli.statistics.easy_share import easy_share, easy_share_rise, read_steps
 from talr_cli.statistics.pairs import PARTS
 
 Answer = Literal["yes", "no", "open", "one seed"]
 
-LITTLE = 0.25  # the share of the domain gain that is little to give up
-MARGIN = 0.02  # of a score: a smaller loss counts as none
-NAMED = 4  # settings that are named; more are counted
+LITTLE = 0.25  # giving up less than this share of the domain gain counts as little
+MARGIN = 0.02  # a smaller loss of a score counts as none
+NAMED = 4  # this many settings are named, further ones are counted
 
 
 @dataclass(frozen=True)
@@ -28,10 +35,10 @@ class Test:
     """One statement of a claim.
 
     Attributes:
-        measured: What was measured, in words.
+        measured: The measured quantity, in words.
         wrong_if_yes: p of the hypothesis that the statement is false.
         wrong_if_no: p of the hypothesis that it is true.
-        needs_seeds: The deviation between runs of one setting is not known.
+        needs_seeds: Whether the variance between runs of one setting is unknown.
     """
 
     statement: str
@@ -42,16 +49,16 @@ class Test:
 
 
 def answers(tests: Sequence[Test]) -> list[Answer]:
-    """The answers to the tests of a claim: `yes` each at the full level, `no` corrected by Holm."""
+    """The answers of a claim's tests: each `yes` at the full level, `no` corrected by Holm."""
     against = holm([test.wrong_if_no for test in tests])
     found: list[Answer] = []
     for test, wrong in zip(tests, against, strict=True):
         if test.needs_seeds:
             found.append("one seed")
-        elif test.wrong_if_yes < SIDE:
+        elif test.wrong_if_yes < ONE_SIDED:
             found.append("yes")
         else:
-            found.append("no" if wrong < SIDE else "open")
+            found.append("no" if wrong < ONE_SIDED else "open")
     return found
 
 
@@ -79,7 +86,7 @@ def _small_rates_suffice(pair: Pair) -> Iterator[Test]:
         for lr, name in names.items()
         if name != small
     }
-    gain = pair.lead("domain", small, "base")  # where it is the best itself, it has to gain
+    gain = pair.lead("domain", small, "base")  # needed if it is the best rate itself
     yield _of_several(
         f"domain score: lr {lowest} has over {1 - LITTLE:.0%} of the gain of every other rate",
         {"the base": gain, **{rate_text(lr): one for lr, one in kept.items()}},
@@ -103,14 +110,14 @@ def _labels_widen_the_front(pair: Pair) -> Iterator[Test]:
     if explained.rates("sft", 3) != rates:
         raise NotTestable("the two datasets were trained at different learning rates")
     with_labels, with_words = _Front.of(pair, rates), _Front.of(explained, rates)
-    # More rates are on the front with labels than with words exactly if more of the statements "on
-    # with labels" and "off with words" are true than there are rates.
+    # More rates are on the front with labels than with explanations exactly if more of the
+    # statements "on with labels" and "off with explanations" are true than there are rates.
     needed = len(rates) + 1
     yield Test(
         "more learning rates are on the front with labels than with explanations",
         f"labels: {with_labels.text()}; explanations: {with_words.text()}",
-        at_least(needed, [*with_labels.not_on.values(), *with_words.not_off.values()]),
-        at_least(needed, [*with_words.not_on.values(), *with_labels.not_off.values()]),
+        partial_conjunction(needed, [*with_labels.not_on.values(), *with_words.not_off.values()]),
+        partial_conjunction(needed, [*with_words.not_on.values(), *with_labels.not_off.values()]),
         with_labels.needs_seeds or with_words.needs_seeds,
     )
     yield Test(
@@ -124,10 +131,10 @@ def _labels_widen_the_front(pair: Pair) -> Iterator[Test]:
 
 @dataclass(frozen=True)
 class _Front:
-    """{rate: p of the hypothesis that it is not on the Pareto front, and that it is not off it}.
+    """For each rate, p of the hypotheses that it is not on the Pareto front, and not off it.
 
-    A rate is off the front where another rate is better on both scores, and on it where every other
-    rate is worse on one of them.
+    A rate is off the front if another rate is better on both scores, and on it if every other rate
+    is worse on one of them.
     """
 
     not_on: dict[float, float]
@@ -144,23 +151,22 @@ class _Front:
                 if other == lr:
                     continue
                 leads = [pair.lead(part, at("sft", lr), at("sft", other)) for part in PARTS]
-                needs_seeds |= any(one.runs is None for one in leads)
-                ahead.append(any_holds([one.not_above() for one in leads]))
-                behind.append(all_hold([one.not_below() for one in leads]))
-            not_on[lr], not_off[lr] = all_hold(ahead), any_holds(behind)
+                needs_seeds |= any(one.run_variance is None for one in leads)
+                ahead.append(bonferroni([one.p_greater() for one in leads]))
+                behind.append(intersection_union([one.p_less() for one in leads]))
+            not_on[lr], not_off[lr] = intersection_union(ahead), bonferroni(behind)
         return cls(not_on, not_off, needs_seeds)
 
     def text(self) -> str:
-        """Which rates are on the front, off it, or cannot be told."""
-        surely = [lr for lr, p in self.not_on.items() if p < SIDE]
-        off = [lr for lr, p in self.not_off.items() if p < SIDE]
-        unknown = [lr for lr in self.not_on if lr not in surely and lr not in off]
-        said = (("on", surely), ("off", off), ("cannot be told", unknown))
-        return ", ".join(f"{word} {_listed(rates)}" for word, rates in said if rates)
-
-
-def _listed(rates: Sequence[float]) -> str:
-    return " and ".join(map(rate_text, rates))
+        """Which rates are on the front, off it, or undecided."""
+        on = [lr for lr, p in self.not_on.items() if p < ONE_SIDED]
+        off = [lr for lr, p in self.not_off.items() if p < ONE_SIDED]
+        undecided = [lr for lr in self.not_on if lr not in on and lr not in off]
+        return ", ".join(
+            f"{word} {' and '.join(map(rate_text, rates))}"
+            for word, rates in (("on", on), ("off", off), ("undecided", undecided))
+            if rates
+        )
 
 
 # Claim 3
@@ -170,16 +176,16 @@ def _talr_balances_best(pair: Pair) -> Iterator[Test]:
     pair.check_base()
     rates = [lr for lr in pair.rates("talr") if lr in pair.rates("sft")]
     if len(rates) < 2:
-        raise NotTestable("talr and sft have not two learning rates in common")
+        raise NotTestable("talr and sft have fewer than two learning rates in common")
     small, larger = rates[:2]
-    names = [name for name in pair.scores.place if name != "base"]
+    names = [name for name in pair.scores.index if name != "base"]
     if not pair.gains(names):
         raise NotTestable("no run gains on the domain beyond noise: there is no trade-off")
     yield _no_setting_has_both(pair, names)
     rivals = [
         method
         for method in pair.by_method
-        if method != "talr" and at(method, larger) in pair.scores.place
+        if method != "talr" and at(method, larger) in pair.scores.index
     ]
     yield _of_several(
         f"mean of both scores: talr at lr {rate_text(larger)} is above every other method",
@@ -198,34 +204,34 @@ def _talr_balances_best(pair: Pair) -> Iterator[Test]:
 
 
 def _no_setting_has_both(pair: Pair, names: Sequence[str]) -> Test:
-    """Whether a setting has the best domain score and the base model's general score at once.
+    """The test that no setting has both the best domain score and the base's general score.
 
-    A setting falls short on either score at half of the level. For the best domain score it is
-    compared with every other setting, which corrects for picking the best on these items.
+    A setting falls short on either score at half of the level. Its domain score is compared with
+    that of every other setting, so that the choice of the best one on these items is corrected for.
     """
     has_both, short = {}, {}
     needs_seeds = False
     for name in names:
         general = pair.lead("general", "base", name)
         domain = [pair.lead("domain", other, name) for other in names if other != name]
-        needs_seeds |= general.runs is None
-        below = [general.not_above()]
-        below += [any_holds([one.not_above() for one in domain])] if domain else []
-        short[name] = any_holds(below)
-        has_both[name] = all_hold([one.not_below(MARGIN) for one in (general, *domain)])
-    surely = [name for name in names if short[name] < SIDE]
-    measured = f"{len(surely)} of {len(names)} settings surely fall short"
-    both = [name for name in names if has_both[name] * len(names) < SIDE]
-    unknown = [name for name in names if name not in surely and name not in both]
-    for said, some in (("have both", both), ("cannot be told", unknown)):
+        needs_seeds |= general.run_variance is None
+        below = [general.p_greater()]
+        below += [bonferroni([one.p_greater() for one in domain])] if domain else []
+        short[name] = bonferroni(below)
+        has_both[name] = intersection_union([one.p_less(MARGIN) for one in (general, *domain)])
+    falling = [name for name in names if short[name] < ONE_SIDED]
+    measured = f"{len(falling)} of {len(names)} settings fall short"
+    both = [name for name in names if has_both[name] * len(names) < ONE_SIDED]
+    undecided = [name for name in names if name not in falling and name not in both]
+    for word, some in (("have both", both), ("undecided", undecided)):
         if some:
             more = f" and {len(some) - NAMED} more" if len(some) > NAMED else ""
-            measured += f"; {said}: {', '.join(some[:NAMED])}{more}"
+            measured += f"; {word}: {', '.join(some[:NAMED])}{more}"
     return Test(
         "no setting has the best domain score and the base's general score",
         measured,
-        all_hold(list(short.values())),
-        any_holds(list(has_both.values())),
+        intersection_union(list(short.values())),
+        bonferroni(list(has_both.values())),
         needs_seeds,
     )
 
@@ -241,9 +247,9 @@ def _tokens_are_easy_and_become_easier(pair: Pair) -> Iterator[Test]:
     yield Test(
         f"over half of the tokens are easy in the first epoch of sft at lr {rate_text(sft)}",
         easy.text(sign=""),
-        easy.not_above(0.5),
-        easy.not_below(0.5),
-        easy.runs is None,
+        easy.p_greater(0.5),
+        easy.p_less(0.5),
+        easy.run_variance is None,
     )
     for lr in pair.rates("talr", 1):
         rise = easy_share_rise(trained, ("talr", lr))
@@ -260,23 +266,25 @@ TESTS: dict[int, Callable[[Pair], Iterator[Test]]] = {
 
 
 def _test(statement: str, contrast: Contrast, note: str = "") -> Test:
-    """Whether a contrast is above 0."""
+    """The test that a contrast is above 0."""
     return _of_several(statement, {"": contrast}, note)
 
 
 def _of_several(statement: str, contrasts: Mapping[str, Contrast], note: str = "") -> Test:
-    """Whether all of several contrasts are above 0; the least clear of them is shown."""
-    above = {name: one.not_above() for name, one in contrasts.items()}
-    below = [one.not_below() for one in contrasts.values()]
-    name = min(contrasts, key=lambda each: contrasts[each].estimate / (contrasts[each].error or 1))
+    """The test that all of several contrasts are above 0; shows the least clear one of them."""
+    p_yes = intersection_union([one.p_greater() for one in contrasts.values()])
+    p_no = bonferroni([one.p_less() for one in contrasts.values()])
+    name = min(
+        contrasts, key=lambda each: contrasts[each].estimate / (contrasts[each].standard_error or 1)
+    )
     nearest = contrasts[name]
     against = f" against {name}" if len(contrasts) > 1 else ""
-    open_ = all_hold(list(above.values())) >= SIDE and any_holds(below) >= SIDE
-    shows = f"; shows ±{nearest.smallest():.3f}" if open_ and nearest.runs is not None else ""
+    is_open = min(p_yes, p_no) >= ONE_SIDED and nearest.run_variance is not None
+    detectable = f"; detectable: ±{nearest.detectable():.3f}" if is_open else ""
     return Test(
         statement,
-        f"{nearest.text()}{against}{shows}{note}",
-        all_hold(list(above.values())),
-        any_holds(below),
-        any(one.runs is None for one in contrasts.values()),
+        f"{nearest.text()}{against}{detectable}{note}",
+        p_yes,
+        p_no,
+        any(one.run_variance is None for one in contrasts.values()),
     )

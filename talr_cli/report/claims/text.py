@@ -1,4 +1,4 @@
-"""How the findings on the study's claims are written: lines, Markdown, HTML."""
+"""The text of the findings on the paper's claims: lines, Markdown, HTML."""
 
 from __future__ import annotations
 
@@ -7,46 +7,37 @@ from collections.abc import Iterator, Sequence
 from talr_cli.printable import printable
 from talr_cli.report import html
 from talr_cli.report.claims.verdicts import CLAIMS, Finding
-from talr_cli.report.tables.cells import Cell, Cells, Column, as_markdown, named, pair_columns
+from talr_cli.report.tables.cells import Cells, Column, as_markdown, named, pair_columns
 from talr_cli.report.tables.published import SOURCE
 
 TITLE = "The study's claims"
 _HOW = (
-    "Measured are differences with their 95% intervals, over test items and over runs: the "
-    "deviation between seeds of one setting is pooled over all settings that have several (noted "
-    "above), so that intervals speak of methods and not of these checkpoints. A claim holds when "
-    "all of its tests say yes, each one-sided at 2.5% (intersection-union). It does not hold when "
-    "one says no, at 2.5% for all tests of the claim together (Holm). Else it is undecided; "
-    "±, where a test is open: the difference that such items and runs show in 80 of 100 studies. "
-    "Where every setting has one seed, what is measured speaks of these checkpoints on other "
-    "items, and methods are left undecided: another seed may say otherwise."
+    "Differences have 95% intervals over test items and over runs: the variance between seeds is "
+    "pooled over all settings that have several (given above), so that intervals are about methods "
+    "and not about these checkpoints. A claim holds if all of its tests say yes, each one-sided at "
+    "2.5% (intersection-union). It does not hold if one of them says no, at 2.5% for all tests of "
+    "the claim together (Holm). Otherwise it is undecided; for an open test, the detectable "
+    "difference is the one that such items and runs find with 80% power. With one seed per "
+    "setting, intervals are about these checkpoints, and methods are undecided: another seed may "
+    "give another result."
 )
 PUBLISHED = f"Published numbers ({SOURCE}) and ours"
 
 
 def verdict_cells(findings: Sequence[Finding]) -> Cells:
-    """A line for each claim, model and dataset."""
+    """A row for each claim, model and dataset."""
     columns = [
         Column("claim", "claim"),
         *pair_columns(len({(one.model, one.dataset) for one in findings})),
         Column("verdict", "verdict"),
         Column("reason", "why"),
     ]
-    rows = [
-        [
-            Cell(str(one.claim), one.claim),
-            named(one.model),
-            named(one.dataset),
-            named(one.verdict),
-            named(_why(one)),
-        ]
-        for one in findings
-    ]
-    return Cells(columns, rows)
+    rows = [(one.claim, one.model, one.dataset, one.verdict, _why(one)) for one in findings]
+    return Cells(columns, [list(map(named, row)) for row in rows])
 
 
 def test_cells(findings: Sequence[Finding]) -> Cells | None:
-    """A line for each test; None where there is none."""
+    """A row for each test; None if there is none."""
     columns = [
         Column("statement", "statement"),
         *pair_columns(len({(one.model, one.dataset) for one in findings})),
@@ -54,17 +45,11 @@ def test_cells(findings: Sequence[Finding]) -> Cells | None:
         Column("measured", "measured"),
     ]
     rows = [
-        [
-            named(test.statement),
-            named(one.model),
-            named(one.dataset),
-            named(answer),
-            named(test.measured),
-        ]
+        (test.statement, one.model, one.dataset, answer, test.measured)
         for one in findings
         for test, answer in zip(one.tests, one.answers, strict=True)
     ]
-    return Cells(columns, rows) if rows else None
+    return Cells(columns, [list(map(named, row)) for row in rows]) if rows else None
 
 
 def as_lines(findings: Sequence[Finding]) -> Iterator[str]:
@@ -103,21 +88,23 @@ def as_section(findings: Sequence[Finding], published: Cells | None) -> str:
 
 
 def _deviations(findings: Sequence[Finding]) -> Iterator[str]:
-    """What is known of the deviation between runs, a line for each model and dataset."""
+    """The deviation between runs, in a line for each model and dataset."""
     lines = {(one.model, one.dataset): one.between_runs for one in findings}
     for (model, dataset), line in lines.items():
-        yield printable(f"Deviation between runs of one setting, {model} on {dataset}: {line}.")
+        yield printable(
+            f"Standard deviation between runs of one setting, {model} on {dataset}: {line}."
+        )
 
 
 def _why(finding: Finding) -> str:
-    """The tests that decided a verdict, or why there are none."""
+    """The tests that decided the verdict, or why there are none."""
     if finding.verdict == "not testable here":
         return finding.reason
     if finding.verdict == "holds":
         return f"{len(finding.tests)} of {len(finding.tests)} tests"
     if finding.verdict == "undecided: one seed":
-        return "no setting has a second seed that would tell how far runs lie apart"
+        return "no setting has a second seed, so the variance between runs is unknown"
     answer = "no" if finding.verdict == "does not hold" else "open"
     each = zip(finding.tests, finding.answers, strict=True)
-    decisive = [test.statement for test, said in each if said == answer]
+    decisive = [test.statement for test, given in each if given == answer]
     return f"{answer}: {'; '.join(decisive)}"

@@ -1,7 +1,6 @@
 """Domain score, general score and drift against optimizer steps, along each training.
 
-One picture for each group of comparable runs that has points along a training; seeds are averaged.
-Knows results only.
+One figure for each group of comparable runs with points along a training; seeds are averaged.
 """
 
 from __future__ import annotations
@@ -19,30 +18,30 @@ from talr_cli.printable import rate_text
 from talr_cli.report.figures.looks import (
     EDGE,
     LINES,
-    broken,
-    errors_said,
+    error_bar_note,
     faint_grid,
     legend_below,
     method_looks,
     new_figure,
     save,
+    wrapped,
 )
 from talr_cli.statistics.estimates import estimate_of
 from talr_cli.statistics.groups import Group
-from talr_cli.statistics.pairs import Results, method_label, paths
+from talr_cli.statistics.pairs import Results, method_label, trajectories
 from talr_cli.statistics.seeds import setting_of
 
-FEW = 12  # settings: error bars and thick lines of more would hide each other
+FEW = 12  # with more settings, error bars and thick lines would hide each other
 PANELS = {
     "domain": "domain score",
     "general": "general score",
     "kl_from_base": "KL from base\n(nats per token)",
 }
-Curve = list[tuple[int, float, float]]  # (step, score, its error)
+Curve = list[tuple[int, float, float]]  # (step, score, error)
 
 
 def plot_along(groups: Sequence[Group], folder: Path) -> list[Path]:
-    """Draw the groups that have points along a training; the files written."""
+    """Draw the groups that have points along a training; returns the files written."""
     files = []
     for group in groups:
         trainings = _trainings(group.runs)
@@ -52,34 +51,29 @@ def plot_along(groups: Sequence[Group], folder: Path) -> list[Path]:
 
 
 def _trainings(runs: Sequence[Results]) -> list[list[Results]]:
-    """The points of each training in their order, of runs whose number of steps is known."""
-    known = [one for one in runs if (one.get("training") or {}).get("steps")]
-    return [path for path in paths(known) if len(path) > 1]
+    """The points of each training in their order, without runs of an unknown number of steps."""
+    return trajectories(one for one in runs if (one.get("training") or {}).get("steps"))
 
 
 def draw_along(group: Group, trainings: Sequence[Sequence[Results]]) -> Figure:
-    """Three panels, with a line for each method and rate from the base model at step 0 on.
+    """Three panels, with a line from the base model at step 0 for each method and rate.
 
     Args:
-        trainings: The points of each.
+        trainings: The points along each training.
     """
-    looks = method_looks(group.runs)
-    rates = sorted({path[0]["run"]["lr"] for path in trainings})
-    lines = {lr: LINES[place % len(LINES)] for place, lr in enumerate(rates)}
     seeds: dict[tuple[str, float, str], list[Sequence[Results]]] = {}
     for path in trainings:
-        made_with = setting_of(path) or ""
-        seeds.setdefault((method_label(path[0]), path[0]["run"]["lr"], made_with), []).append(path)
+        key = method_label(path[0]), path[0]["run"]["lr"], setting_of(path) or ""
+        seeds.setdefault(key, []).append(path)
+    looks = method_looks(group.runs)
     legend = [*looks]
     settings = sorted(seeds, key=lambda one: (legend.index(one[0]), *one[1:]))
-    styles: dict[tuple[str, float], dict[str, Any]] = {
-        (label, lr): {
-            "color": looks[label].color,
-            "marker": looks[label].marker,
-            "linestyle": lines[lr],
-        }
-        for label, lr, _ in settings
-    }
+    rates = sorted({lr for _, lr, _ in settings})
+    lines = {lr: LINES[index % len(LINES)] for index, lr in enumerate(rates)}
+    styles: dict[tuple[str, float], dict[str, Any]] = {}
+    for label, lr, _ in settings:
+        look = looks[label]
+        styles[label, lr] = {"color": look.color, "marker": look.marker, "linestyle": lines[lr]}
     crowded = len(settings) > FEW
     figure = new_figure(6.4, 7.4)
     drawn = figure.subplots(len(PANELS), 1, sharex=True)
@@ -94,39 +88,39 @@ def draw_along(group: Group, trainings: Sequence[Sequence[Results]]) -> Figure:
         axes.tick_params(labelsize=8)
         faint_grid(axes)
     drawn[-1].set_xlabel("optimizer step", fontsize=9)
-    figure.suptitle(broken(group.title, 65), fontsize=10)
+    figure.suptitle(wrapped(group.title, 65), fontsize=10)
     legend_below(
         figure,
         [
-            Line2D([], [], markersize=5, label=broken(f"{label}, lr {rate_text(lr)}"), **style)
+            Line2D([], [], markersize=5, label=wrapped(f"{label}, lr {rate_text(lr)}"), **style)
             for (label, lr), style in styles.items()
         ],
         columns=3,
         fontsize=8,
         handlelength=3.5,
-        title=None if crowded else errors_said(any(len(each) > 1 for each in seeds.values())),
+        title=None if crowded else error_bar_note(any(len(each) > 1 for each in seeds.values())),
         title_fontsize=8,
     )
     return figure
 
 
 def _averaged(curves: Sequence[Curve]) -> Curve:
-    """The mean of the seeds at each step that all have, with their deviation; one seed as it is."""
+    """Mean and standard deviation over seeds at the steps that all have; one seed unchanged."""
     if len(curves) == 1:
         return curves[0]
     known = [{step: (score, error) for step, score, error in curve} for curve in curves]
     steps = sorted(set.intersection(*({*one} for one in known)))
-    found = []
+    curve = []
     for step in steps:
         scores = [one[step][0] for one in known]
-        # They all begin as the base model.
+        # All seeds start from the base model, whose error is that over items.
         error = statistics.stdev(scores) if step else known[0][step][1]
-        found.append((step, statistics.fmean(scores), error))
-    return found
+        curve.append((step, statistics.fmean(scores), error))
+    return curve
 
 
 def _curve(base: Results | None, path: Sequence[Results], part: str) -> Curve:
-    """The scored points of a training, behind the base model at step 0, whose KL is 0."""
+    """The base model at step 0, whose KL is 0, and the scored points of a training."""
     start = (0.0, 0.0) if part == "kl_from_base" else base and _measured(base, part)
     found = [(0, *start)] if start else []
     for one in path:
@@ -137,7 +131,7 @@ def _curve(base: Results | None, path: Sequence[Results], part: str) -> Curve:
 
 
 def _measured(results: Results, part: str) -> tuple[float, float] | None:
-    """The score of one of PANELS and its error, 0 where it has none."""
+    """The score of one of PANELS and its error, or 0 without an error."""
     section = (results["drift"] or {}).get(part) if part == "kl_from_base" else results[part]
     found = estimate_of(section)
     return None if found is None else (found.score, found.stderr or 0.0)

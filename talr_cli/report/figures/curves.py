@@ -1,4 +1,4 @@
-"""How training went, step by step: loss, token weights, easy tokens; a panel for each method.
+"""Training curves: loss, token weights and easy tokens, with a panel for each method.
 
 Reads metrics.jsonl of the run directories.
 """
@@ -20,7 +20,6 @@ from talr_cli.methods.base import HARD_TOKEN_PROBABILITY
 from talr_cli.printable import rate_text
 from talr_cli.report.figures.looks import (
     LINES,
-    broken,
     faint_grid,
     legend_below,
     look_of,
@@ -29,20 +28,21 @@ from talr_cli.report.figures.looks import (
     panel_grid,
     save,
     shades,
+    wrapped,
 )
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.statistics.groups import Group
-from talr_cli.statistics.pairs import Results
-from talr_cli.statistics.seeds import SeedGroup, whole_trainings
+from talr_cli.statistics.pairs import RunsByPath
+from talr_cli.statistics.seeds import SeedGroup, final_settings
 
-BINS = 60  # points of a line at most; steps are averaged to so many
-FEW_POINTS = 12  # so many points of a line are marked, not more
-PANEL = 1.9  # inches high
+BINS = 60  # the largest number of points of a line, to which steps are averaged
+FEW_POINTS = 12  # up to this number, points of a line are marked
+PANEL = 1.9  # height in inches
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """A quantity of metrics.jsonl: value = offset + factor * metric."""
+    """A quantity from metrics.jsonl: offset + factor * metric."""
 
     metric: str
     file: str
@@ -69,7 +69,7 @@ STATISTICS = (
 
 @dataclass(frozen=True)
 class Line:
-    """A statistic against the steps of the runs of one setting: steps [points], values [points]."""
+    """A statistic against the steps of one setting: steps [points], values [points]."""
 
     label: str
     lr: float | None
@@ -77,16 +77,12 @@ class Line:
     values: np.ndarray
 
 
-def plot_curves(groups: Sequence[Group], runs: Mapping[Path, Results], folder: Path) -> list[Path]:
-    """A picture for each statistic that the runs recorded, for each group; the files written.
-
-    Args:
-        runs: the results by run directory.
-    """
+def plot_curves(groups: Sequence[Group], runs: RunsByPath, folder: Path) -> list[Path]:
+    """Draw each recorded statistic of each group; returns the files written."""
     files = []
     for group in groups:
         metrics = {id(results): _read(path) for path, results in group.by_path(runs).items()}
-        settings = whole_trainings(group.runs)
+        settings = final_settings(group.runs)
         for statistic in STATISTICS:
             lines = _lines(settings, metrics, statistic)
             if lines:
@@ -98,23 +94,23 @@ def plot_curves(groups: Sequence[Group], runs: Mapping[Path, Results], folder: P
 def binned(
     steps: np.ndarray, values: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """At most BINS points of equal width in steps: mean steps, and weighted means of the values.
+    """Mean steps and weighted means of the values in at most BINS bins of equal width.
 
     Args:
         steps, values, weights: [N].
     """
     if len(np.unique(steps)) <= BINS:
-        places = np.unique(steps, return_inverse=True)[1]
+        bins = np.unique(steps, return_inverse=True)[1]
     else:
         width = (steps.max() - steps.min() + 1) / BINS
-        places = np.unique(((steps - steps.min()) / width).astype(int), return_inverse=True)[1]
-    counts = np.bincount(places)
-    totals = np.bincount(places, weights)
-    return np.bincount(places, steps) / counts, np.bincount(places, values * weights) / totals
+        bins = np.unique(((steps - steps.min()) / width).astype(int), return_inverse=True)[1]
+    counts = np.bincount(bins)
+    totals = np.bincount(bins, weights)
+    return np.bincount(bins, steps) / counts, np.bincount(bins, values * weights) / totals
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """{metric: array[3, N] of steps, values and numbers of tokens} of a run."""
+    """{metric: steps, values and numbers of tokens of a run, as an array [3, N]}."""
     rows = RunDirectory(path).read_metrics()
     found = {}
     for statistic in STATISTICS:
@@ -131,9 +127,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 def _lines(
     groups: Sequence[SeedGroup], metrics: Mapping[int, dict[str, np.ndarray]], statistic: Statistic
 ) -> list[Line]:
-    """One line for each setting that recorded the statistic; the steps of all seeds are binned.
+    """A line for each setting that recorded the statistic, with all seeds binned together.
 
-    Of token weights, methods that give every token the weight 1 are left out.
+    For token weights, methods that give every token the weight 1 are left out.
     """
     lines = []
     for group in groups:
@@ -163,19 +159,19 @@ def _draw(lines: Sequence[Line], statistic: Statistic, pair: str) -> Figure:
                 if line.lr is not None:
                     color = shades(color, len(rates))[rates.index(line.lr)]
                 _draw_line(axes, line, color, styles.get(line.lr or 0.0, "-"))
-        axes.set_title(broken(label, 22), fontsize=9)
+        axes.set_title(wrapped(label, 22), fontsize=9)
         faint_grid(axes)
         axes.tick_params(labelsize=8)
     for axes in panels[len(labels) :]:
         axes.remove()
     for axes in panels[max(0, len(labels) - columns) : len(labels)]:
-        axes.tick_params(labelbottom=True)  # where the panel below is missing
+        axes.tick_params(labelbottom=True)  # also if there is no panel below
         axes.set_xlabel("optimizer step", fontsize=8)
     values = np.concatenate([line.values for line in lines])
     if statistic.logarithmic and values.min() > 0 and values.max() > 5 * values.min():
         _make_logarithmic(panels[0])
     figure.supylabel(statistic.label, fontsize=9)
-    figure.suptitle(broken(pair, 20 * columns + 20), fontsize=10)
+    figure.suptitle(wrapped(pair, 20 * columns + 20), fontsize=10)
     handles = [
         Line2D([], [], color=grey, linestyle=styles[lr], label=f"lr {rate_text(lr)}")
         for lr, grey in zip(rates, shades((0.4, 0.4, 0.4), len(rates)), strict=True)
@@ -185,7 +181,7 @@ def _draw(lines: Sequence[Line], statistic: Statistic, pair: str) -> Figure:
 
 
 def _make_logarithmic(axes: Axes) -> None:
-    """A logarithmic y axis, here and in the panels that share it, with numbers such as 0.05."""
+    """Make the y axis logarithmic, also for the panels that share it, with ticks such as 0.05."""
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -1,9 +1,9 @@
-"""What all pictures of a report share: how a method looks, and how a picture is written.
+"""The style of all figures: how a method looks, and how a figure is written.
 
-Colour, marker and line belong to the method, whatever else is in the picture: a study that grows
-keeps its looks. Known methods have the colours of Okabe and Ito (2008) first, then those of Tol
-(2021), which colour-blind eyes tell apart; where two come close their markers differ. The look of a
-user's own method follows from its name.
+Colour, marker and line depend on the method alone, so that they do not change as a study grows.
+Known methods first have the colours of Okabe and Ito (2008), then those of Tol (2021), which are
+safe for colour-blind readers; if two are similar, their markers differ. The look of a user's own
+method is derived from its name.
 """
 
 import colorsys
@@ -28,8 +28,8 @@ from talr_cli.runs.atomic import write_bytes
 from talr_cli.statistics.pairs import Results, is_base, method_label
 
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)), (0, (1, 3)))
-# Color and marker; the line follows from the place in the list. sft and talr, which are compared
-# most, lie far apart.
+# Colour and marker; the line follows from the position in the list. sft and talr, which are
+# compared most often, look most different.
 KNOWN = {
     "sft": ("#0072B2", "o"),
     "talr": ("#D55E00", "D"),
@@ -44,7 +44,7 @@ KNOWN = {
     "kl": ("#AA4499", "p"),
     "replay": ("#7A4F2B", "d"),
     "asft": ("#117733", "8"),
-    # There are no more markers that are told apart at a glance: from here on they are used again.
+    # There are no more clearly distinct markers: from here on they are used again.
     "stm": ("#A6761D", "^"),
     "tailsft": ("#1B9E77", "X"),
     "talr-base": ("#7570B3", "s"),
@@ -58,11 +58,11 @@ KNOWN = {
     "self-sft": ("#FDB462", "8"),
     "self-replay": ("#5B8C5A", "H"),
 }
-OWN_MARKERS = "sX^vPd<>hp8"  # not the circle of sft nor the diamond of talr
-# Hues (from 0 to 1) of a user's own methods: not near those of sft and talr.
+OWN_MARKERS = "sX^vPd<>hp8"  # without the circle of sft and the diamond of talr
+# Hues (from 0 to 1) of a user's own methods, away from those of sft and talr.
 OWN_HUES = ((0.15, 0.48), (0.66, 0.97))
 EDGE = "#222222"
-NAME_WIDTH = 26  # characters; longer names are broken
+NAME_WIDTH = 26  # characters; longer names are wrapped
 
 
 @dataclass(frozen=True)
@@ -75,20 +75,20 @@ class Look:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure (in inches) without a window and without pyplot's global state."""
+    """An empty figure, sized in inches, without a window and pyplot's global state."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def faint_grid(axes: Axes) -> None:
-    """Lines behind the data."""
+    """A light grid behind the data."""
     axes.grid(color="0.92", linewidth=0.8)
     axes.set_axisbelow(True)
 
 
 def legend_below(figure: Figure, handles: Sequence[Line2D], columns: int, **look: Any) -> None:
-    """A legend under all panels, of at most so many columns: fewer where they are too wide."""
+    """A legend below all panels, with at most so many columns, and fewer if they are too wide."""
     for count in range(columns, 0, -1):
         legend = figure.legend(
             handles=handles, loc="outside lower center", ncols=count, frameon=False, **look
@@ -99,30 +99,30 @@ def legend_below(figure: Figure, handles: Sequence[Line2D], columns: int, **look
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write `name`.png and `name`.svg to `folder`; the same figure gives the same bytes."""
+    """Write `name`.png and `name`.svg to `folder`; equal figures give equal bytes."""
     files = []
     for suffix, options in ((".png", {"dpi": 160}), (".svg", {"metadata": {"Date": None}})):
-        picture = io.BytesIO()
+        content = io.BytesIO()
         with matplotlib.rc_context({"svg.hashsalt": name}):
-            figure.savefig(picture, format=suffix[1:], **options)
+            figure.savefig(content, format=suffix[1:], **options)
         files.append(folder / f"{name}{suffix}")
-        write_bytes(files[-1], picture.getvalue())
+        write_bytes(files[-1], content.getvalue())
     return files
 
 
 def method_looks(results: Sequence[Results]) -> dict[str, Look]:
-    """{method label: its look} of these runs but the base model, in the order of `ordered`."""
+    """{method label: its look} of the fine-tuned runs, in the order of `ordered`."""
     labels = {method_label(one) for one in results if not is_base(one)}
     return {label: look_of(label) for label in ordered(labels)}
 
 
 def ordered(labels: Iterable[str]) -> list[str]:
-    """Labels of methods in the order of legends: known methods first, then by name."""
+    """Method labels in the order of legends: known methods first, then by name."""
     return sorted(labels, key=_order)
 
 
 def look_of(label: str) -> Look:
-    """The look of a method by its label; averages by an alpha above a half are darker."""
+    """The look of a method by its label; averages with alpha above a half are darker."""
     method, _, alpha = label.partition(" α=")
     if method in KNOWN:
         shade, marker = KNOWN[method]
@@ -133,15 +133,15 @@ def look_of(label: str) -> Look:
 
 
 def shades(color: tuple[float, float, float], n: int) -> list[tuple[float, float, float]]:
-    """n shades of a colour from light to dark, all visible as a line on white; one is itself."""
+    """n shades of a colour from light to dark, all visible on white; a single one is unchanged."""
     if n == 1:
         return [color]
-    return [_towards(color, 0.5 - 0.75 * place / (n - 1)) for place in range(n)]
+    return [_towards(color, 0.5 - 0.75 * index / (n - 1)) for index in range(n)]
 
 
-def errors_said(several_seeds: bool) -> str:
-    """What the error bars of a picture are, for its legend."""
-    several = "; of several seeds: 1 s.d." if several_seeds else ""
+def error_bar_note(several_seeds: bool) -> str:
+    """The meaning of the error bars, for the legend."""
+    several = "; for several seeds: 1 s.d." if several_seeds else ""
     return f"error bars: 1 s.e. over items{several}"
 
 
@@ -162,16 +162,16 @@ def _own(method: str) -> tuple[tuple[float, float, float], str, Any]:
 
 
 def _towards(color: tuple[float, float, float], share: float) -> tuple[float, float, float]:
-    """A colour moved towards white by a share from 0 to 1, towards black by one from 0 to -1."""
+    """A colour mixed with white by a share from 0 to 1, or with black by a share from 0 to -1."""
     end = 1.0 if share > 0 else 0.0
     red, green, blue = (part + (end - part) * abs(share) for part in color)
     return red, green, blue
 
 
-def broken(name: str, width: int = NAME_WIDTH) -> str:
-    """A name in lines of at most `width` characters; a $ in it does not begin a formula.
+def wrapped(name: str, width: int = NAME_WIDTH) -> str:
+    """A name wrapped to lines of at most `width` characters, with $ escaped for matplotlib.
 
-    Lines end behind a space or one of -+_/ where they can, but not inside a rate.
+    If possible, lines are broken after a space or one of -+_/, but not inside a rate.
     """
     lines = [""]
     for word in re.split(r"(?<=[\s+_/])|(?<=-)(?!\d)", printable(name)):
@@ -185,6 +185,6 @@ def broken(name: str, width: int = NAME_WIDTH) -> str:
 
 
 def panel_grid(panels: int) -> tuple[int, int]:
-    """(rows, columns) of small multiples: at most three beside each other."""
+    """(rows, columns) of a grid of panels, with at most three in a row."""
     columns = min(3, panels)
     return math.ceil(panels / columns), columns

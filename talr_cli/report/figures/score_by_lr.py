@@ -1,6 +1,6 @@
-"""Score against learning rate, a line for each setting: where learning and forgetting set in.
+"""Score against learning rate, with a line for each method.
 
-One picture for each group of comparable runs. Knows results only.
+One figure for each group of comparable runs.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from talr_cli.printable import rate_text
 from talr_cli.report.figures.looks import (
     EDGE,
-    broken,
-    errors_said,
+    error_bar_note,
     faint_grid,
     legend_below,
     look_of,
     new_figure,
     ordered,
     save,
+    wrapped,
 )
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import PARTS, Results, is_base, score_of
-from talr_cli.statistics.seeds import SeedGroup, curves, whole_trainings
+from talr_cli.statistics.seeds import SeedGroup, curves, final_settings
 
-SPREAD = 0.5  # the share of the gap between two rates in which methods stand side by side
+SPREAD = 0.5  # the share of the gap between two rates over which methods are spread
 MOST_TICKS = 8
 
 
 def plot_score_by_lr(groups: Sequence[Group], folder: Path) -> list[Path]:
-    """Draw domain and general score over lr as .png and .svg in `folder`; the files written."""
+    """Draw domain and general score against lr for each group; returns the files written."""
     files = []
     for group in groups:
-        settings = [one for one in whole_trainings(group.runs) if one.lr is not None]
+        settings = [one for one in final_settings(group.runs) if one.lr is not None]
         parts = [part for part in PARTS if any(one.estimate(part) for one in settings)]
         if parts:
             files += save(_draw(group, settings, parts), folder, f"score-by-lr-{group.file_name}")
@@ -56,13 +56,13 @@ def _draw(group: Group, settings: Sequence[SeedGroup], parts: Sequence[str]) -> 
         figure,
         handles,
         columns=4,
-        title=errors_said(any(len(one.runs) > 1 for one in settings)),
+        title=error_bar_note(any(len(one.runs) > 1 for one in settings)),
         columnspacing=1.2,
         handlelength=3.0,
         fontsize=9,
         title_fontsize=9,
     )
-    figure.suptitle(broken(group.title, 65), fontsize=10)
+    figure.suptitle(wrapped(group.title, 65), fontsize=10)
     return figure
 
 
@@ -73,7 +73,7 @@ def _draw_part(
     settings: Sequence[SeedGroup],
     lrs: Sequence[float],
 ) -> None:
-    """One panel: a line for each method, or for each of the settings that a method's name has."""
+    """One panel: a line for each method, or several if its rates are of several settings."""
     base = next((one for one in runs if is_base(one)), None)
     level = score_of(base, part) if base else None
     if level is not None:
@@ -82,7 +82,7 @@ def _draw_part(
     labels = ordered({one.label for one in settings})
     for index, label in enumerate(labels):
         look = look_of(label)
-        # Side by side, or error bars at the same lr hide each other.
+        # Methods are drawn side by side, so that error bars at the same lr do not overlap.
         shift = 10 ** (width * ((index + 0.5) / len(labels) - 0.5))
         own = [one for one in settings if one.label == label and one.estimate(part)]
         for number, curve in enumerate(curves(own)):
@@ -96,7 +96,7 @@ def _draw_part(
                 rates,
                 scores,
                 yerr=errors,
-                label=None if number else broken(label),
+                label=None if number else wrapped(label),
                 color=look.color,
                 linestyle=look.line,
                 linewidth=1.2,
@@ -107,6 +107,13 @@ def _draw_part(
                 ecolor="0.45",
                 elinewidth=0.8,
             )
+    _set_lr_axis(axes, lrs)
+    section = next(one[part] for one in runs if score_of(one, part) is not None)
+    measure = section["metric"] if part == "domain" else f"score ({section['formula']})"
+    axes.set_ylabel(wrapped(f"{part} {measure}", 60))
+
+
+def _set_lr_axis(axes: Axes, lrs: Sequence[float]) -> None:
     axes.set_xscale("log")
     margin = max(_gap(lrs) * 0.6, 0.1)
     axes.set_xlim(lrs[0] / 10**margin, lrs[-1] * 10**margin)
@@ -116,12 +123,9 @@ def _draw_part(
     axes.tick_params(axis="x", labelsize=8, rotation=30 if len(lrs) > 4 else 0)
     faint_grid(axes)
     axes.set_xlabel("learning rate")
-    section = next(one[part] for one in runs if score_of(one, part) is not None)
-    measure = section["metric"] if part == "domain" else f"score ({section['formula']})"
-    axes.set_ylabel(broken(f"{part} {measure}", 60))
 
 
 def _gap(lrs: Sequence[float]) -> float:
-    """The smallest distance between two learning rates, in decades; 1 of a single rate."""
+    """The smallest gap between two learning rates in decades; 1 for a single rate."""
     gaps = [math.log10(b / a) for a, b in itertools.pairwise(lrs)]
     return min(gaps, default=1.0)

@@ -1,7 +1,7 @@
-"""The picture of a study: domain score against general score, a mark for each setting.
+"""Domain score against general score, with a mark for each setting.
 
-One picture for each group of comparable runs. Seeds are averaged; the rates of a method are joined,
-and so are the points along each training. Knows results only; does not decide which run is best.
+One figure for each group of comparable runs. Seeds are averaged. Lines join the rates of a method
+and the points along each training.
 """
 
 import itertools
@@ -23,33 +23,32 @@ from talr_cli.printable import rate_text
 from talr_cli.report.figures.looks import (
     EDGE,
     Look,
-    broken,
-    errors_said,
+    error_bar_note,
     faint_grid,
     legend_below,
     look_of,
     method_looks,
     new_figure,
     save,
+    wrapped,
 )
 from talr_cli.report.pareto import dominates
 from talr_cli.statistics.estimates import Estimate, estimate_of
 from talr_cli.statistics.groups import Group
-from talr_cli.statistics.pairs import PARTS, Results, has_both_scores, is_base, point
+from talr_cli.statistics.pairs import PARTS, Results, both_scores, has_both_scores, is_base
 from talr_cli.statistics.seeds import SeedGroup, curves, seed_groups
 
-LABELLED = 12  # settings: labels of more would hide the points that they name
-FEW = 24  # settings: the dots of more seeds would be a fog
+LABELLED = 12  # with more settings, labels would hide the points that they name
+FEW = 24  # with more settings, single seeds are not drawn
 FRONT = "Pareto front"
-SMALLEST, LARGEST = 5.5, 11.5  # points; the marker of the lowest and of the highest lr
+SMALLEST, LARGEST = 5.5, 11.5  # marker sizes in points for the lowest and the highest lr
 log = logging.getLogger(__name__)
-
 
 Point = tuple[float, float]  # domain and general score
 
 
 def plot_tradeoff(groups: Sequence[Group], folder: Path) -> list[Path]:
-    """Draw domain (x) against general (y) as .png and .svg in `folder`; the files written."""
+    """Draw domain (x) against general score (y) for each group; returns the files written."""
     files = []
     for group in groups:
         if not any(has_both_scores(one) for one in group.runs):
@@ -60,23 +59,23 @@ def plot_tradeoff(groups: Sequence[Group], folder: Path) -> list[Path]:
 
 
 def draw_tradeoff(group: Group) -> Figure:
-    """The runs of a group that have both scores, of which there has to be one."""
+    """The figure of a group, at least one of whose runs has both scores."""
     results = [one for one in group.runs if has_both_scores(one)]
     base = next((one for one in results if is_base(one)), None)
     settings = seed_groups(results)
     figure = new_figure(6.4, 6.2)
     axes = figure.add_subplot()
     general, domain = results[0]["general"], results[0]["domain"]
-    title = broken(f"{group.title}, general suite: {general['suite']}", 65)
+    title = wrapped(f"{group.title}, general suite: {general['suite']}", 65)
     axes.set_title(title, fontsize=10)
-    axes.set_xlabel(broken(f"domain {domain['metric']}", 65))
-    axes.set_ylabel(broken(f"general score ({general['formula']})", 65))
+    axes.set_xlabel(wrapped(f"domain {domain['metric']}", 65))
+    axes.set_ylabel(wrapped(f"general score ({general['formula']})", 65))
     faint_grid(axes)
 
     ends = [one for one in settings if one.share == 1]
     sizes = _sizes(ends)
     crowded = len(ends) > LABELLED
-    places = [*([point(base)] if base else []), *map(_mean, settings)]
+    places = [*([both_scores(base)] if base else []), *map(_mean, settings)]
     _draw_front(axes, places)
     _draw_paths(axes, base, settings)
     _draw_rates(axes, ends, seeds=len(ends) <= FEW)
@@ -84,7 +83,9 @@ def draw_tradeoff(group: Group) -> Figure:
         axes.axvline(base["domain"]["score"], color="0.4", linestyle=":", zorder=1)
         axes.axhline(base["general"]["score"], color="0.4", linestyle=":", zorder=1)
         star: dict[str, Any] = {"marker": "*", "color": "black", "markersize": 16, "zorder": 4}
-        _draw_point(axes, point(base), [estimate_of(base[part]) for part in PARTS], crowded, star)
+        _draw_point(
+            axes, both_scores(base), [estimate_of(base[part]) for part in PARTS], crowded, star
+        )
     for one in ends:
         own = look_of(one.label)
         look = {"marker": own.marker, "color": own.color, "markersize": sizes[one.lr], "zorder": 3}
@@ -98,21 +99,21 @@ def draw_tradeoff(group: Group) -> Figure:
         figure,
         handles,
         columns=4,
-        title=errors_said(any(len(one.runs) > 1 for one in settings)),
+        title=error_bar_note(any(len(one.runs) > 1 for one in settings)),
         columnspacing=1.2,
         handletextpad=0.4,
         fontsize=9,
         title_fontsize=9,
     )
     if not crowded:
-        figure.canvas.draw()  # labels are placed in pixels, which are known only now
+        figure.canvas.draw()  # fixes the layout: labels are placed in pixels
         _label_points(axes, ends, blocked=places)
     return figure
 
 
 def _mean(setting: SeedGroup) -> Point:
-    """The mean of the seeds of a setting whose runs have both scores."""
-    domain, general = zip(*map(point, setting.runs), strict=True)
+    """The scores of a setting, averaged over seeds; its runs have both scores."""
+    domain, general = zip(*map(both_scores, setting.runs), strict=True)
     return statistics.fmean(domain), statistics.fmean(general)
 
 
@@ -137,24 +138,24 @@ def _draw_point(
 
 
 def _draw_rates(axes: Axes, ends: Iterable[SeedGroup], seeds: bool) -> None:
-    """Each curve through its learning rates, the lowest first, and if asked a dot a seed."""
+    """Lines through the learning rates of each curve, and a dot for each seed if `seeds`."""
     for settings in curves([one for one in ends if one.lr is not None]):
         look = look_of(settings[0].label)
         x, y = zip(*map(_mean, sorted(settings, key=lambda one: one.lr or 0.0)), strict=True)
         if len(x) > 1:
             axes.plot(x, y, color=look.color, linestyle=look.line, linewidth=1.6, zorder=2.2)
-        dots = [point(run) for one in settings if len(one.runs) > 1 for run in one.runs]
+        dots = [both_scores(run) for one in settings if len(one.runs) > 1 for run in one.runs]
         if dots and seeds:
             x, y = zip(*dots, strict=True)
             axes.scatter(x, y, s=7, color=look.color, alpha=0.45, linewidths=0, zorder=2.4)
 
 
 def _draw_paths(axes: Axes, base: Results | None, settings: Sequence[SeedGroup]) -> None:
-    """Each training from the base model on, through its points: a small mark each."""
+    """A line along each training from the base model, with a small mark for each point."""
     by_training: dict[tuple[str, float | None, str | None], list[SeedGroup]] = {}
     for one in settings:
         by_training.setdefault((one.label, one.lr, one.setting), []).append(one)
-    start = [point(base)] if base is not None else []
+    start = [both_scores(base)] if base is not None else []
     for (label, *_), path in by_training.items():
         if len({one.share for one in path}) < 2:
             continue
@@ -182,12 +183,12 @@ def _draw_front(axes: Axes, points: Sequence[Point]) -> None:
     best = [one for one in points if not any(dominates(other, one) for other in points)]
     if len(best) > 1:
         x, y = zip(*sorted(best, key=lambda one: (one[0], -one[1])), strict=True)
-        look: dict[str, Any] = {"color": "0.8", "linewidth": 4}  # unlike an error bar
+        look: dict[str, Any] = {"color": "0.8", "linewidth": 4}  # wider than an error bar
         axes.plot(x, y, drawstyle="steps-pre", label=FRONT, zorder=1.5, **look)
 
 
 def _sizes(settings: Sequence[SeedGroup]) -> dict[float | None, float]:
-    """{lr: marker size}, linear in the logarithm of lr; without lr that of the lowest."""
+    """{lr: marker size}, linear in log lr; without an lr the smallest size."""
     known = sorted({one.lr for one in settings if one.lr is not None})
     sizes: dict[float | None, float] = {None: SMALLEST}
     for lr in known:
@@ -206,7 +207,7 @@ def _legend_handles(
         handles.append(Line2D([], [], linestyle="", label="base model", **star))
     for label, look in looks.items():
         own: dict[str, Any] = {"marker": look.marker, "color": look.color, "markersize": 8, **edge}
-        handles.append(Line2D([], [], linestyle=look.line, label=broken(label), **own))
+        handles.append(Line2D([], [], linestyle=look.line, label=wrapped(label), **own))
     lrs = sorted(lr for lr in sizes if lr is not None)
     if len(lrs) > 5:
         lrs = [lrs[0], lrs[len(lrs) // 2], lrs[-1]]
@@ -217,19 +218,19 @@ def _legend_handles(
 
 
 def _label_points(axes: Axes, ends: Sequence[SeedGroup], blocked: Sequence[Point]) -> None:
-    """Name each setting beside its mark, where the name covers no point and no other name."""
+    """Label each setting next to its mark, where the label covers no point and no other label."""
     radius = LARGEST
     taken = [
         Bbox.from_bounds(x - radius, y - radius, 2 * radius, 2 * radius)
         for x, y in axes.transData.transform(blocked)
     ]
     inside = axes.get_window_extent()
-    # Diagonals first: the error bars lie on the others.
+    # Diagonals first, as error bars are horizontal and vertical.
     directions = [(1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)]
     for one in ends:
         lr = "" if one.lr is None else f" {rate_text(one.lr)}"
         label = axes.annotate(
-            f"{broken(one.label)}{lr}",
+            f"{wrapped(one.label)}{lr}",
             _mean(one),
             xytext=(0, 0),
             textcoords="offset points",
@@ -254,5 +255,5 @@ def _label_points(axes: Axes, ends: Sequence[SeedGroup], blocked: Sequence[Point
 
 def _text_box(label: Any) -> Bbox:
     label.update_positions(label.figure.canvas.get_renderer())
-    # The box of an annotation includes its line; only the text must stay clear.
+    # Only the text: the box of an annotation includes its line.
     return Text.get_window_extent(label)

@@ -1,4 +1,4 @@
-"""The tables of which abilities were lost: a line for each task, of each setting or of one run."""
+"""The tables of lost abilities: a row for each task, for every setting or for a single run."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from talr_cli.statistics.contrasts import Contrast
 from talr_cli.statistics.groups import Group
 
 LEGEND = (
-    "lost: share of the items that were right before and are wrong after (1->0); won: the "
-    "reverse (0->1); a mean that stays may hide much of both (after Harmon et al. 2025, arXiv "
-    "2510.17776). Both are less what guessing makes: (F - D / (k-2)) k / (k-1), where F is the "
-    "share of items that flipped as it is seen, D that of items wrong both times with different "
-    "answers, k the number of choices, of which chance is one. That form is ours: a guess that "
-    "is drawn anew moves as often from the right answer to a wrong one as between two wrong "
-    "ones. It can be below 0 by chance. With two choices, with answers that are written (chance "
-    "0) and where samples/ does not say what was chosen (chance –) it is F. before, after: "
-    "items right, as they are. 95% intervals in brackets, over items and, where a setting has "
-    "several seeds, over runs. ≈ 0: not told from noise."
+    "lost: share of the items that were right before and are wrong after (1->0); won: the reverse "
+    "(0->1). An unchanged mean may hide much of both (Harmon et al. 2025, arXiv 2510.17776). Both "
+    "are corrected for guessing: (F - D / (k-2)) k / (k-1), where F is the observed share of items "
+    "that flipped, D the share of items that are wrong both times with different answers, and k "
+    "the number of choices; chance is the mean of 1/k. This form is ours: a new guess moves as "
+    "often from the right answer to a given wrong one as between two wrong ones. It can be below 0 "
+    "by chance. Without a correction it is F: with two choices, for generated answers (chance 0), "
+    "and if samples/ does not have the chosen answers (chance –). before, after: share of right "
+    "items, not corrected. 95% intervals in brackets, over items and, if a setting has several "
+    "seeds, over runs. ≈ 0: not distinguishable from noise."
 )
 _COLUMNS = (
     Column("before", "before", number=True),
@@ -42,7 +42,7 @@ _COLUMNS = (
 
 
 def abilities_cells(found: Sequence[tuple[Group, Sequence[Ability]]]) -> Cells | None:
-    """A line for each task and setting; None where there are none."""
+    """A row for each task and setting; None if there are none."""
     lines = [
         [
             *pair_cells(group),
@@ -67,13 +67,13 @@ def abilities_cells(found: Sequence[tuple[Group, Sequence[Ability]]]) -> Cells |
 
 
 def of_one_cells(found: Sequence[Ability]) -> Cells | None:
-    """A line for each task of one run; None where there are none."""
+    """A row for each task of one run; None if there are none."""
     lines = [[_task(one), *_line(one)] for one in found]
     return Cells([Column("task", "task"), *_COLUMNS], lines) if lines else None
 
 
 def _in_order(found: Sequence[Ability]) -> list[Ability]:
-    """By task, then method (in the order of legends), rate and point of the training."""
+    """Sorted by task, method (in the order of legends), rate and point of the training."""
     tasks = list(dict.fromkeys(one.part for one in found))
     methods = ordered({_method(one) for one in found})
     return sorted(
@@ -103,7 +103,7 @@ def _line(one: Ability) -> list[Cell]:
         *contrast_cells(one.change),
         *contrast_cells(one.lost, signed=False),
         *contrast_cells(one.won, signed=False),
-        Cell(str(one.n), one.n),
+        named(one.n),
         chance,
         Cell(value=one.lost_seen),
         Cell(value=one.won_seen),
@@ -111,10 +111,10 @@ def _line(one: Ability) -> list[Cell]:
 
 
 def contrast_cells(one: Contrast, signed: bool = True) -> list[Cell]:
-    """An estimate with its 95% interval, and both ends for programs.
+    """An estimate with its 95% interval, and both ends of it for programs.
 
     Args:
-        signed: Whether it is a change, which may be ≈ 0, and not a share.
+        signed: True for a change, which is shown with its sign and maybe ≈ 0; False for a share.
     """
     low, high = one.interval()
     text = one.change_text() if signed else f"{one.estimate:z.3f} [{low:z.3f}, {high:z.3f}]"

@@ -1,6 +1,6 @@
-"""Domain scores by category, where the dataset has categories: of a study, and of one run.
+"""Domain scores by category, for a study and for one run, if the dataset has categories.
 
-Scores by calculator are in results.json only: they are too many for a table.
+Scores by calculator are only in results.json, as there are too many for a table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from talr_cli.statistics.pairs import Results, run_label
 
 
 def categories_cells(groups: Sequence[Group]) -> Cells | None:
-    """One line a run, one column a category; None without categories."""
+    """A row for each run, a column for each category; None without categories."""
     scored = [
         (group, one, categories)
         for group in groups
@@ -33,24 +33,22 @@ def categories_cells(groups: Sequence[Group]) -> Cells | None:
         Column("seed", "seed"),
         *(Column(name, name, number=True, error=f"{name}_stderr") for name in names),
     ]
-    lines = []
-    for group, one, categories in scored:
-        run = one["run"]
-        lines.append(
-            [
-                named(run["id"]),
-                *pair_cells(group),
-                named(run_label(one)),
-                named(run["lr"]),
-                named(run["seed"]),
-                *(estimate_cell("domain", estimate_of(categories.get(name))) for name in names),
-            ]
-        )
+    lines = [
+        [
+            named(one["run"]["id"]),
+            *pair_cells(group),
+            named(run_label(one)),
+            named(one["run"]["lr"]),
+            named(one["run"]["seed"]),
+            *(estimate_cell("domain", estimate_of(categories.get(name))) for name in names),
+        ]
+        for group, one, categories in scored
+    ]
     return Cells(columns, lines)
 
 
 def category_cells(one: Results) -> Cells | None:
-    """The categories of one run, a line each; None without categories."""
+    """A row for each category of one run; None without categories."""
     categories = _categories(one)
     if not categories:
         return None

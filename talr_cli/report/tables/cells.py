@@ -1,4 +1,4 @@
-"""A table before it has a format, and as Markdown and CSV; latex.py and html.py have the others.
+"""A table independent of its format, and its Markdown and CSV; see also latex.py and html.py.
 
 Knows text and numbers; does not know what they mean.
 """
@@ -24,10 +24,10 @@ class Column:
 
     Attributes:
         key: Its name in CSV and JSON.
-        title: Its name for people; without one it is in CSV and JSON only.
+        title: Its name for people; a column without title is only in CSV and JSON.
         number: Whether it is aligned to the right.
-        error: The CSV column of the cells' errors; None where they have none.
-        spare: Whether a narrow terminal may go without it; the last such column goes first.
+        error: The CSV column of the cells' errors; None if they have none.
+        spare: Whether a narrow terminal may omit it; the last such column is omitted first.
     """
 
     key: str
@@ -39,7 +39,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What people read, and what programs read and sort by: the value and its error."""
+    """The text for people; the value and its error for programs, which also sort by it."""
 
     text: str = MISSING
     value: Any = None
@@ -53,25 +53,47 @@ class Cells:
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
 
+    def keys(self) -> list[str]:
+        """The names for programs of the values in a row: each column's key, then its error."""
+        return [key for column in self.columns for key in (column.key, column.error) if key]
+
+    def values(self) -> list[list[Any]]:
+        """The values of each row, in the order of `keys`."""
+        return [
+            [
+                value
+                for column, cell in zip(self.columns, row, strict=True)
+                for value in ([cell.value, cell.error] if column.error else [cell.value])
+            ]
+            for row in self.rows
+        ]
+
     def shown(self) -> tuple[list[Column], list[list[Cell]]]:
-        """The columns for people, and their cells; each text in one line."""
-        places = [place for place, column in enumerate(self.columns) if column.title]
-        columns = [self.columns[place] for place in places]
+        """The columns that have a title, and their cells; every text on a single line."""
+        indices = [index for index, column in enumerate(self.columns) if column.title]
+        columns = [self.columns[index] for index in indices]
         return (
             [replace(column, title=printable(column.title)) for column in columns],
-            [[replace(row[i], text=printable(row[i].text)) for i in places] for row in self.rows],
+            [[replace(row[i], text=printable(row[i].text)) for i in indices] for row in self.rows],
         )
 
 
 def named(value: Any) -> Cell:
-    """The cell of a name or a number that people read as it is."""
+    """The cell of a name or a number that is shown as it is."""
     if value is None:
         return Cell()
     return Cell(rate_text(value) if isinstance(value, float) else str(value), value)
 
 
+def p_cell(p: float | None) -> Cell:
+    """The cell of a p-value."""
+    if p is None:
+        return Cell()
+    return Cell("< 0.001" if p < 0.001 else f"{p:.3f}", p)
+
+
 def pair_columns(pairs: int) -> tuple[Column, Column]:
-    """Model and dataset; people see them only where there are several pairs of them."""
+    """Model and dataset, which are shown to people only if there are several pairs."""
     return (
         Column("model", "model" if pairs > 1 else ""),
         Column("dataset", "dataset" if pairs > 1 else ""),
@@ -79,14 +101,14 @@ def pair_columns(pairs: int) -> tuple[Column, Column]:
 
 
 def pair_cells(group: Group) -> tuple[Cell, Cell]:
-    """The cells of `pair_columns`: the group's names for people, the plain names for programs."""
+    """The cells of `pair_columns`: the group's names for people, those of the run for programs."""
     first = next(iter(group.runs), None) or group.left_out[0][0]
     run = first["run"]
     return Cell(group.model, run["model"]), Cell(group.dataset, run["dataset"])
 
 
 def as_markdown(cells: Cells) -> str:
-    """For a README or an issue."""
+    """The table in Markdown."""
     columns, rows = cells.shown()
     table = [
         [markdown.escaped(column.title) for column in columns],
@@ -97,21 +119,15 @@ def as_markdown(cells: Cells) -> str:
 
 
 def as_csv(cells: Cells) -> str:
-    """For programs: full precision, each error in a column of its own."""
+    """The table for programs: in full precision, each error in its own column."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    header: list[str] = []
-    for column in cells.columns:
-        header += [column.key, column.error] if column.error else [column.key]
-    writer.writerow(map(_plain, header))
-    for row in cells.rows:
-        values: list[Any] = []
-        for column, cell in zip(cells.columns, row, strict=True):
-            values += [cell.value, cell.error] if column.error else [cell.value]
-        writer.writerow([_plain(one) if isinstance(one, str) else one for one in values])
+    writer.writerow(map(_no_formula, cells.keys()))
+    for row in cells.values():
+        writer.writerow([_no_formula(one) if isinstance(one, str) else one for one in row])
     return text.getvalue()
 
 
-def _plain(name: str) -> str:
-    """A text that a spreadsheet does not take for a formula."""
+def _no_formula(name: str) -> str:
+    """The text, quoted if a spreadsheet would read it as a formula."""
     return f"'{printable(name)}" if name.startswith(("=", "+", "-", "@")) else printable(name)

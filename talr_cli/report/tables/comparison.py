@@ -1,23 +1,22 @@
-"""The table of two runs: both scores of each part, and whether their difference is noise."""
+"""The table of two runs: both scores of each part, and whether they differ by more than noise."""
 
 from __future__ import annotations
 
-from talr_cli.report.tables.cells import Cell, Cells, Column
+from talr_cli.report.tables.cells import Cell, Cells, Column, p_cell
 from talr_cli.report.tables.table import estimate_cell
 from talr_cli.statistics.estimates import estimate_of
 from talr_cli.statistics.paired import Difference, UnpairedError, difference
 from talr_cli.statistics.pairs import PARTS, Results, section_of, tasks_of
-from talr_cli.statistics.power import AGREEMENT, smallest_of
+from talr_cli.statistics.power import CORRELATION, detectable_difference_of
 
 LEGEND = (
     "B - A on the same items, with the 95% interval and the two-sided p of a paired bootstrap; for "
-    "accuracies also the p of McNemar's exact test. Won: B scored higher; lost: lower. "
-    "≈ 0: not distinguishable from noise at the 5% level, by the bootstrap or by McNemar's test "
-    "(of several tasks and of partial credit by signs flipped at random). general: plain mean of "
-    "the tasks. "
-    "shows: the smallest difference that so many items show in 80 of 100 such comparisons, at A's "
-    f"score, where answers are correlated by {AGREEMENT:g}. A and B are these checkpoints: another "
-    "seed of the same method is another model."
+    "accuracies also the p of McNemar's exact test. won: items on which B scored higher; lost: "
+    "lower. ≈ 0: not distinguishable from noise at the 5% level, by the bootstrap or by McNemar's "
+    "test (for several tasks and for partial credit, a permutation test of signs). general: the "
+    "unweighted mean of the tasks. shows: the smallest difference that this many items detect "
+    f"with 80% power, at A's score and a correlation of answers of {CORRELATION:g}. A and B are "
+    "these checkpoints: another seed of the same method is another model."
 )
 _COLUMNS = (
     Column("part", "part"),
@@ -36,7 +35,7 @@ _COLUMNS = (
 
 
 def comparison_cells(before: Results, after: Results) -> Cells:
-    """One line for each part that either run was scored on; where they cannot be paired, why."""
+    """A row for each part that a run was scored on, with the reason if it is not comparable."""
     parts = dict.fromkeys([*PARTS, *tasks_of(before), *tasks_of(after)])
     scored = [part for part in parts if section_of(before, part) or section_of(after, part)]
     return Cells(_COLUMNS, [_line(before, after, part) for part in scored])
@@ -51,26 +50,20 @@ def _line(before: Results, after: Results, part: str) -> list[Cell]:
     except UnpairedError as reason:
         why = f"not comparable: {reason}"
         return [name, *scores, *[Cell()] * 8, Cell(why, why)]
-    told = ("differs", "differs") if found.is_distinguishable else ("≈ 0", "noise")
-    return [name, *scores, *_difference_cells(found), _shows(before, part), Cell(*told)]
+    verdict = ("differs", "differs") if found.is_distinguishable else ("≈ 0", "noise")
+    return [name, *scores, *_difference_cells(found), _shows(before, part), Cell(*verdict)]
 
 
 def _difference_cells(found: Difference) -> list[Cell]:
     return [
         Cell(f"{found.difference:+z.3f}", found.difference),
         Cell(f"{found.low:+z.3f} .. {found.high:+z.3f}", [found.low, found.high]),
-        _p(found.p),
-        _p(found.mcnemar),
+        p_cell(found.p),
+        p_cell(found.mcnemar),
         *(Cell(str(count), count) for count in (found.n, found.won, found.lost)),
     ]
 
 
 def _shows(before: Results, part: str) -> Cell:
-    size = smallest_of(section_of(before, part))
+    size = detectable_difference_of(section_of(before, part))
     return Cell() if size is None else Cell(f"{size:.3f}", size)
-
-
-def _p(p: float | None) -> Cell:
-    if p is None:
-        return Cell()
-    return Cell("< 0.001" if p < 0.001 else f"{p:.3f}", p)

@@ -1,6 +1,6 @@
-"""What the runs of a study cost: device hours, speed and memory, method by method.
+"""What the runs of a study cost by method: device hours, speed and memory.
 
-Models that come from one training, averages and points along it, count its cost once.
+The cost of a training counts once, also if averages and points along it are runs too.
 """
 
 from __future__ import annotations
@@ -27,46 +27,40 @@ _COLUMNS = (
 
 
 def cost_cells(groups: Sequence[Group]) -> Cells | None:
-    """One line for each method and device; None where no run was trained here."""
+    """A row for each method and device; None if no run was trained by talr."""
     lines = []
     for group in groups:
-        like: dict[tuple[str, str], list[Results]] = {}
+        by_method: dict[tuple[str, str], list[Results]] = {}
         for one in group.runs:
             if one.get("training"):
                 key = (one["run"]["method"], _device(one["training"]))
-                like.setdefault(key, []).append(one)
-        for (method, device), members in like.items():
+                by_method.setdefault(key, []).append(one)
+        for (method, device), members in by_method.items():
             lines.append([*pair_cells(group), *_line(method, device, members)])
     return Cells([*pair_columns(len(groups)), *_COLUMNS], lines) if lines else None
 
 
 def _line(method: str, device: str, runs: Sequence[Results]) -> list[Cell]:
-    longest = {training_of(one): one["training"] for one in sorted(runs, key=share_trained)}
-    trainings = list(longest.values())
-    hours = [training_hours(training) for training in trainings]
-    known = [value for value in hours if value is not None]
-    evaluation = [evaluation_hours(one) for one in runs]
+    by_training = {training_of(one): one["training"] for one in sorted(runs, key=share_trained)}
+    trainings = list(by_training.values())
+    hours = [one for one in map(training_hours, trainings) if one is not None]
+    speeds = _values(trainings, "tokens_per_second")
     return [
         named(method),
-        Cell(device, device) if device else Cell(),
-        Cell(str(len(trainings)), len(trainings)),
-        _number(statistics.fmean(known) if known else None, 3),
-        _number(sum(known) if known else None, 3),
-        _number(_mean(trainings, "tokens_per_second"), 0),
+        named(device or None),
+        named(len(trainings)),
+        _number(statistics.fmean(hours) if hours else None, 3),
+        _number(sum(hours) if hours else None, 3),
+        _number(statistics.fmean(speeds) if speeds else None, 0),
         _number(max(_values(trainings, "peak_memory_gib"), default=None), 2),
-        _number(sum(evaluation), 3),
+        _number(sum(map(evaluation_hours, runs)), 3),
     ]
 
 
 def _device(training: dict[str, Any]) -> str:
-    """The number of devices and their name; empty where it was not recorded."""
+    """The number of devices and their name; empty if it was not recorded."""
     name, processes = training.get("device", ""), training.get("processes", 1)
     return f"{processes} × {name}" if processes > 1 else name
-
-
-def _mean(trainings: Sequence[dict[str, Any]], key: str) -> float | None:
-    values = _values(trainings, key)
-    return statistics.fmean(values) if values else None
 
 
 def _values(trainings: Sequence[dict[str, Any]], key: str) -> list[float]:

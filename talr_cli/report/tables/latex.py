@@ -1,13 +1,13 @@
 """A table in LaTeX, for \\input in a paper.
 
-Knows LaTeX's special characters and the booktabs rules; nothing about the content.
+Knows LaTeX's special characters and the booktabs rules, but nothing about the content.
 """
 
 import re
 
 from talr_cli.report.tables.cells import Cell, Cells
 
-PAGE = 45  # rows; a table with more is broken over pages
+PAGE = 45  # rows; a longer table is broken over pages
 _CHARACTERS = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -22,7 +22,7 @@ _CHARACTERS = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    "[": "{[}",  # after the end of a line, [ and * would be its options
+    "[": "{[}",  # after the end of a row, [ and * would be read as its options
     "*": "{*}",
     "–": "--",
     "±": r"$\pm$",
@@ -36,7 +36,7 @@ _EXPONENT = re.compile(r"e([+-]?)0*(\d+)")
 
 
 def as_latex(cells: Cells) -> str:
-    """A tabular, or a longtable where one page is not enough."""
+    """A tabular, or a longtable if it is longer than a page."""
     columns, rows = cells.shown()
     layout = "".join("r" if column.number else "l" for column in columns)
     header = _line([Cell(column.title) for column in columns])

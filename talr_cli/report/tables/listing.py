@@ -1,4 +1,4 @@
-"""The table of `talr list`: every run directory, whether it has scores or not."""
+"""The table of `talr list`: every run directory, with or without scores."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Listed:
     """A run directory.
 
     Attributes:
-        reason: The last line of why it failed or diverged, if it did.
-        results: None where it was not scored.
-        parts: {file or folder in it: bytes}.
+        reason: The last line of the reason why it failed or diverged, if it did.
+        results: None if it was not scored.
+        parts: {file or folder in the directory: bytes}.
     """
 
     study: str
@@ -34,7 +34,7 @@ class Listed:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """The size in bytes."""
         return sum(self.parts.values())
 
 
@@ -54,7 +54,7 @@ def listed(found: FoundRun) -> Listed:
 
 
 def list_cells(runs: Sequence[Listed]) -> Cells:
-    """One line a run; people see the pair of model and dataset where there are several."""
+    """A row for each run; model and dataset are shown only if there are several pairs."""
     several = len({one.path.parent for one in runs}) > 1
     columns = [
         Column("study"),
@@ -71,23 +71,23 @@ def list_cells(runs: Sequence[Listed]) -> Cells:
 
 
 def namesake_lines(runs: Sequence[Listed]) -> list[str]:
-    """A line for each name that several runs of a folder have but for their identity."""
-    of_name: dict[Path, list[Listed]] = {}
+    """A line for each name that several runs of a folder share up to their identity."""
+    by_name: dict[Path, list[Listed]] = {}
     for one in runs:
         name, _, _ = one.path.name.rpartition("-")
-        of_name.setdefault(one.path.with_name(name), []).append(one)
+        by_name.setdefault(one.path.with_name(name), []).append(one)
     lines = []
-    for path, own in of_name.items():
+    for path, own in by_name.items():
+        if len(own) < 2:
+            continue
         data = {(one.results or {}).get("trained_on") for one in own}
-        if len(own) > 1:
-            what = (
-                "another value" if None not in data else "a value or in what they were trained on"
-            )
-            if len(data - {None}) > 1:
-                what = "what they were trained on"
-            lines.append(
-                f"{len(own)} runs are called {path.name} and differ in {what}: `talr show RUN`"
-            )
+        if len(data - {None}) > 1:
+            what = "their training data"
+        else:
+            what = "a value or in their training data" if None in data else "another value"
+        lines.append(
+            f"{len(own)} runs are called {path.name} and differ in {what}: `talr show RUN`"
+        )
     return lines
 
 

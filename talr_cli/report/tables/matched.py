@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_cells, pair_columns
+from talr_cli.report.tables.cells import (
+    Cell,
+    Cells,
+    Column,
+    named,
+    p_cell,
+    pair_cells,
+    pair_columns,
+)
 from talr_cli.statistics.groups import Group
-from talr_cli.statistics.matched import REFERENCE, SHARE, Matched, matched
+from talr_cli.statistics.matched import GAIN_SHARE, REFERENCE, Matched, matched
 
 LEGEND = (
-    f"Each method against {REFERENCE} where both first have gained the same on the domain "
-    f"({SHARE:.0%} of what the lesser of the two gains), interpolated between the base model, the "
-    "learning rates and, where there are any, the points along each training that both have; where "
-    "they share fewer than two rates, those of each. Intervals are over items and seeds, are wider "
-    "by what curves may bend between runs, and pay for the number of methods: all are right at "
-    "once in 95%, and p is adjusted likewise. With one seed of every setting errors are of these "
-    "checkpoints and methods are left undecided."
+    f"Each method against {REFERENCE} where both first reach the same gain on the domain "
+    f"({GAIN_SHARE:.0%} of the smaller of their largest gains), interpolated between the base "
+    "model, the learning rates and the points along each training that both methods have (or, if "
+    "they share fewer than two rates, those that each of them has). Intervals cover items and "
+    "seeds, include the error of the interpolation, and hold for all methods together in 95% of "
+    "studies; p is adjusted in the same way. With one seed per setting, errors are those of these "
+    "checkpoints, and methods are undecided."
 )
 _COLUMNS = (
     Column("method", "method"),
@@ -32,12 +40,12 @@ _COLUMNS = (
 
 
 def matched_cells(groups: Sequence[Group]) -> Cells | None:
-    """A line for each method; None where none can be matched."""
-    rows = [[*pair_cells(group), *_cells(one)] for group in groups for one in matched(group)]
+    """A row for each method; None if none can be compared."""
+    rows = [[*pair_cells(group), *_line(one)] for group in groups for one in matched(group)]
     return Cells([*pair_columns(len(groups)), *_COLUMNS], rows) if rows else None
 
 
-def _cells(one: Matched) -> list[Cell]:
+def _line(one: Matched) -> list[Cell]:
     return [
         named(one.method),
         Cell(f"{one.domain:.3f}", one.domain),
@@ -46,7 +54,7 @@ def _cells(one: Matched) -> list[Cell]:
         Cell(one.text, one.difference),
         Cell(f"{one.low:z.3f}", one.low),
         Cell(f"{one.high:z.3f}", one.high),
-        Cell("< 0.001" if one.p < 0.001 else f"{one.p:.3f}", one.p),
+        p_cell(one.p),
         named(one.verdict),
         named(one.curves),
     ]

@@ -1,7 +1,7 @@
-"""The table of methods by learning rate: seeds averaged, changes from the base model.
+"""The table of methods by learning rate: scores averaged over seeds, and changes from the base.
 
-Changes are contrasts over items and runs where the scores of the items are known. Where they are
-not, they are differences of independent means, whose error is an upper bound if answers agree.
+If the scores of the items are known, changes are contrasts over items and runs. If not, they are
+differences of independent means, whose error is an upper bound if answers are correlated.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from talr_cli.statistics.settings import Part, Scores, scores_of
 
 LEGEND = (
     "Means over the seeds of each method and learning rate. Δ is the change from the base model "
-    "on the same items with its 95% interval, over items and runs: how far runs of one setting "
-    "lie apart is pooled over all settings that have several seeds; with one seed of every "
-    "setting it is unknown, and intervals speak of these checkpoints. ≈ 0: not told from noise. "
-    "KL from the base model in nats per token."
+    "on the same items with its 95% interval over items and runs. The variance between runs is "
+    "pooled over all settings with several seeds; with one seed per setting it is unknown, and "
+    "intervals are about these checkpoints. ≈ 0: not distinguishable from noise. KL: divergence "
+    "from the base model in nats per token."
 )
 
 
 @dataclass(frozen=True)
 class Line:
-    """The base model or a setting; `runs` are its seeds, `changes` are by part."""
+    """A row: the base model or a setting. `runs` are its seeds; `changes` are by part."""
 
     group: Group
     label: str
@@ -42,8 +42,8 @@ class Line:
 
 
 def method_lines(group: Group) -> list[Line]:
-    """The base model, then methods in the order of legends, each by its rates and points."""
-    # Two settings may have one label, so they are named by their place.
+    """The base model, then methods in the order of legends, sorted by rate and point."""
+    # Named by number, as two settings may have the same label.
     settings = {str(place): one for place, one in enumerate(seed_groups(group.runs))}
     whole = {name: one for name, one in settings.items() if all(map(has_both_scores, one.runs))}
     base = group.base if group.base and has_both_scores(group.base) else None
@@ -62,14 +62,14 @@ def method_lines(group: Group) -> list[Line]:
 
 
 def methods_cells(groups: Sequence[Group]) -> Cells:
-    """A line for the base model and for each setting."""
+    """A row for the base model and for each setting."""
     return _cells(groups, [one for group in groups for one in method_lines(group)])
 
 
 def fewer_cells(groups: Sequence[Group], most: int) -> tuple[Cells, str]:
-    """As `methods_cells`; of more lines than `most` the best of each method, and words that say so.
+    """As `methods_cells`, but if there are more than `most` rows, only the best one per method.
 
-    Best is the rate, or the point along a training, with the highest domain score.
+    Best is the setting with the highest domain score. The text says what is shown, if not all.
     """
     every = [one for group in groups for one in method_lines(group)]
     if len(every) <= most:
@@ -79,8 +79,8 @@ def fewer_cells(groups: Sequence[Group], most: int) -> tuple[Cells, str]:
         of_method.setdefault((one.group.title, one.label.partition(" @")[0]), []).append(one)
     best = [max(lines, key=_domain) for lines in of_method.values()]
     kept = [one for one in every if any(one is each for each in best)]
-    left_out = f"of each method the setting with the best domain score, of {len(every)} settings"
-    return _cells(groups, kept), left_out
+    shown = f"for each method the setting with the best domain score, of {len(every)} settings"
+    return _cells(groups, kept), shown
 
 
 def _domain(line: Line) -> float:
@@ -125,12 +125,12 @@ def _cells(groups: Sequence[Group], lines_of: Sequence[Line]) -> Cells:
 def _change(
     setting: SeedGroup, name: str, base: Results | None, scores: Scores | None, part: Part
 ) -> Contrast | None:
-    """The change of a part from the base model; None where it is not known.
+    """The change of a part from the base model; None if it is not known.
 
     Args:
-        name: Of the setting in `scores`.
+        name: The name of the setting in `scores`.
     """
-    if scores is not None and name in scores.place and "base" in scores.place:
+    if scores is not None and name in scores.index and "base" in scores.index:
         return scores.contrast(part, {name: 1, "base": -1})
     if base is None or not all(measured_alike(one, base, part) for one in setting.runs):
         return None
@@ -141,11 +141,13 @@ def _change(
     errors = [one.stderr for one in known if one.stderr is not None]
     if len(errors) < len(known):
         return None
-    runs = statistics.variance(one.score for one in known) / len(known) if len(known) > 1 else None
+    several = len(known) > 1
     return Contrast(
         estimate=_mean(known) - before.score,
-        items=math.fsum(error**2 for error in errors) / len(errors) + before.stderr**2,
-        runs=runs,
+        item_variance=math.fsum(error**2 for error in errors) / len(errors) + before.stderr**2,
+        run_variance=statistics.variance(one.score for one in known) / len(known)
+        if several
+        else None,
         df=max(1, len(known) - 1),
         n=base[part]["n"],
     )

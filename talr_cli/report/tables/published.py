@@ -1,6 +1,6 @@
-"""Published numbers (arXiv 2509.20758, MedCalc-Bench) beside those of a study.
+"""Published numbers (arXiv 2509.20758, MedCalc-Bench) next to those of a study.
 
-Knows labels of methods and names of models as in conf/; does not judge the differences.
+Methods and models have their names of conf/. The differences are not judged.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from talr_cli.report.tables.cells import Cell, Cells, Column, named
 from talr_cli.report.tables.table import estimate_cell
 from talr_cli.statistics.estimates import Estimate
 from talr_cli.statistics.groups import Group
-from talr_cli.statistics.pairs import PARTS, measured_otherwise
-from talr_cli.statistics.seeds import only_settings, whole_trainings
+from talr_cli.statistics.pairs import PARTS, measure_mismatch
+from talr_cli.statistics.seeds import final_settings, unambiguous_settings
 
 SOURCE = "arXiv 2509.20758, MedCalc-Bench"
 DATASET, SUITE = "medcalc", "paper"
@@ -27,7 +27,7 @@ Estimates = dict[str, Estimate | None]  # by part
 
 @dataclass(frozen=True)
 class Published:
-    """Domain and general score of a method at a learning rate."""
+    """The published scores of a method at a learning rate."""
 
     lr: float
     method: str
@@ -63,7 +63,7 @@ PUBLISHED = (
 
 
 def published_cells(groups: Sequence[Group]) -> Cells | None:
-    """A line for each published setting that the runs have too; None without any."""
+    """A row for each published setting that the study has too; None if there is none."""
     ours = [one for one in groups if one.runs[0]["run"]["dataset"] == DATASET]
     measured = [(one.runs[0]["run"]["model"], one.model, _measured(one)) for one in ours]
     measured.append((MEAN, MEAN, _mean_of_models(ours)))
@@ -98,16 +98,16 @@ def _published(score: float) -> Cell:
 
 
 def _measured(group: Group) -> dict[Setting, Estimates]:
-    """Both scores of each whole training that was scored by the published suite."""
+    """Both scores of each setting, at the end of training, on the published suite."""
     suite = [one for one in group.runs if (one["general"] or {}).get("suite") == SUITE]
     return {
         (label, lr): {part: seeds.estimate(part) for part in PARTS}
-        for (label, lr, _), seeds in only_settings(whole_trainings(suite)).items()
+        for (label, lr, _), seeds in unambiguous_settings(final_settings(suite)).items()
     }
 
 
 def _mean_of_models(groups: Sequence[Group]) -> dict[Setting, Estimates]:
-    """The mean of each setting over the published models; none unless all were asked the same."""
+    """The mean of each setting over the published models; empty unless all are comparable."""
     by_model: dict[str, list[Group]] = {}
     for group in groups:
         by_model.setdefault(group.runs[0]["run"]["model"], []).append(group)
@@ -115,7 +115,7 @@ def _mean_of_models(groups: Sequence[Group]) -> dict[Setting, Estimates]:
     if [one.runs[0]["run"]["model"] for one in found] != list(MODELS):
         return {}
     first, *others = (one.runs[0] for one in found)
-    if any(measured_otherwise(first, one, part) for one in others for part in PARTS):
+    if any(measure_mismatch(first, one, part) for one in others for part in PARTS):
         return {}
     measured = [_measured(one) for one in found]
     shared = [setting for setting in measured[0] if all(setting in one for one in measured)]

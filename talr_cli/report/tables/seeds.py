@@ -13,7 +13,7 @@ from talr_cli.statistics.seeds import seed_groups
 
 
 def seeds_cells(groups: Sequence[Group]) -> Cells | None:
-    """One line for each setting; None where none has several seeds."""
+    """A row for each setting; None if none has several seeds."""
     lines, several = [], False
     for group in groups:
         rows = dict(zip(map(id, group.runs), study_rows([group]), strict=False))
@@ -42,7 +42,7 @@ def seeds_cells(groups: Sequence[Group]) -> Cells | None:
 
 
 def _cell(key: str, members: Sequence[Row]) -> Cell:
-    """Mean and deviation over the seeds that have this estimate; how many, where not all do."""
+    """Mean and standard deviation over the seeds with this estimate; their number if not all."""
     estimates = [row.estimates[key] for row in members]
     values = [estimate.score for estimate in estimates if estimate is not None]
     cell = estimate_cell(key, mean_and_deviation(values))

@@ -1,7 +1,7 @@
 """The table of a study's runs: scores, changes from the base model, drift.
 
-Changes are paired differences on the same items. Results that lack the items' scores are compared
-as two independent estimates, whose error is an upper bound as long as answers agree.
+Changes are paired differences on the same items. Results without the scores of their items are
+compared as independent estimates, whose error is an upper bound if answers are correlated.
 """
 
 from collections.abc import Sequence
@@ -48,9 +48,9 @@ class Row:
     """One run of the table.
 
     Attributes:
-        left_out: Why it is compared with no other run of the group; empty for nearly all.
-        estimates: By the keys of COLUMNS; None where one is not known.
-        on_front: Whether it is on the Pareto front; None without both scores.
+        left_out: Why it is not compared with the other runs of the group; else empty.
+        estimates: By the keys of COLUMNS; None for an unknown one.
+        on_front: Whether it is on the Pareto front; None if it lacks a score.
     """
 
     group: Group
@@ -61,7 +61,7 @@ class Row:
 
     @property
     def run(self) -> dict[str, Any]:
-        """What results.json says the run is: method, lr, seed and the like."""
+        """The section `run` of results.json: method, lr, seed and the like."""
         return self.results["run"]
 
 
@@ -85,7 +85,7 @@ def study_rows(groups: Sequence[Group]) -> list[Row]:
 
 
 def results_cells(groups: Sequence[Group]) -> Cells:
-    """One line a run; model, dataset and front are shown where there are several to tell apart."""
+    """A row for each run; model, dataset and front are shown only if there are several."""
     rows = study_rows(groups)
     titles = dict(COLUMNS)
     if not any(row.estimates["domain_kl_from_base"] for row in rows):
@@ -107,31 +107,30 @@ def results_cells(groups: Sequence[Group]) -> Cells:
         Column("pareto_front", "Pareto" if len(rows) > 1 else "", spare=True),
         Column("left_out"),
     ]
-    lines = []
-    for row in rows:
-        run = row.run
-        front = {None: MISSING, True: "yes", False: "no"}[row.on_front]
-        lines.append(
-            [
-                named(run["id"]),
-                *pair_cells(row.group),
-                named(run["base"]),
-                Cell(run_label(row.results), run["method"]),
-                named(averaging_alpha(row.results)),
-                named(share_trained(row.results)),
-                named(run["lr"]),
-                named(run["seed"]),
-                *(estimate_cell(key, row.estimates[key]) for key in COLUMNS),
-                *(cell for key in _CHANGES for cell in _test_cells(row.estimates[key])),
-                Cell(front, row.on_front),
-                named(row.left_out or None),
-            ]
-        )
-    return Cells(columns, lines)
+    return Cells(columns, [_line(row) for row in rows])
+
+
+def _line(row: Row) -> list[Cell]:
+    run = row.run
+    front = {None: MISSING, True: "yes", False: "no"}[row.on_front]
+    return [
+        named(run["id"]),
+        *pair_cells(row.group),
+        named(run["base"]),
+        Cell(run_label(row.results), run["method"]),
+        named(averaging_alpha(row.results)),
+        named(share_trained(row.results)),
+        named(run["lr"]),
+        named(run["seed"]),
+        *(estimate_cell(key, row.estimates[key]) for key in COLUMNS),
+        *(cell for key in _CHANGES for cell in _test_cells(row.estimates[key])),
+        Cell(front, row.on_front),
+        named(row.left_out or None),
+    ]
 
 
 def estimate_cell(key: str, estimate: Estimate | None) -> Cell:
-    """How an estimate is written.
+    """The cell of an estimate: score ± standard error, and ≈ 0 if it may be noise.
 
     Args:
         key: One of COLUMNS.
@@ -155,7 +154,7 @@ def _test_cells(change: Estimate | None) -> list[Cell]:
 
 
 def _change(one: Results, base: Results | None, section: str) -> Estimate | None:
-    """The difference from the base model, where both were measured in the same way."""
+    """The difference from the base model; None if they were not measured in the same way."""
     if base is None or base is one or not measured_alike(one, base, section):
         return None
     found = compare_part(base, one, section)
