@@ -136,7 +136,7 @@ def _make_and_evaluate(
     if not is_trained:
         directory.cut_metrics(step)
     tracker = start_tracker(config, directory, run.identity)
-    results, picture, changed = None, None, {}
+    results, picture, changed, answers = None, None, {}, []
     try:
         if is_trained:
             log.info("training: done before, evaluating")
@@ -162,11 +162,12 @@ def _make_and_evaluate(
             )
             if points:
                 tracker.log_point(results)
-            own = _groups_of(config, run.identity[:8])
-            picture = _plot_tradeoff(config, own)
-            changed = score_changes(own[0].base if own else None, results)
+            if tracker.is_on:  # nobody else asks for what all runs of the study have to be read for
+                own = _groups_of(config, run.identity[:8])
+                picture = _plot_tradeoff(config, own)
+                changed = score_changes(own[0].base if own else None, results)
+                answers = read_samples(directory.samples, "domain")
     finally:
-        answers = [] if results is None else read_samples(directory.samples, "domain")
         tracker.finish(results, picture, changed, answers)
 
 
