@@ -10,17 +10,22 @@ import hashlib
 import logging
 import random
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from talr_cli import progress
 from talr_cli.data.base import Dataset, Example
-from talr_cli.data.rendering import Rendered, Renderer, RowError
+from talr_cli.data.rendering import Rendered, Renderer, RowError, Written
 from talr_cli.errors import UserError
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
+TOGETHER = (
+    1 << 18
+)  # the most characters that are tokenized in one call, if they are of several rows
 NAMED = 20  # the most rows that a message names
 SHOWN = 60  # the most characters of a text in a message
 
@@ -85,16 +90,54 @@ class Encoded:
     special: list[str]
 
 
+def encode_each(examples: Iterable[Example], renderer: Renderer) -> Iterator[Rendered | RowError]:
+    """What `renderer.encode` returns or raises for each row.
+
+    The texts of many rows are tokenized in one call, which uses all cores.
+    """
+    waiting: list[Written | RowError] = []
+    size = 0
+    for example in examples:
+        row = _or_error(renderer.written, example)
+        own = 0 if isinstance(row, RowError) else sum(map(len, row.texts))
+        if size + own > TOGETHER:
+            yield from _encode_together(waiting, renderer)
+            waiting, size = [], 0
+        waiting.append(row)
+        size += own
+    yield from _encode_together(waiting, renderer)
+
+
+def _encode_together(
+    rows: Sequence[Written | RowError], renderer: Renderer
+) -> Iterator[Rendered | RowError]:
+    texts = [text for row in rows if isinstance(row, Written) for text in row.texts]
+    known: dict[str, list[int]] = {}
+    if texts and len(rows) > 1:
+        # If they cannot be tokenized together, each row shows whether it can be alone.
+        with suppress(RowError):
+            known = dict(zip(texts, renderer.tokenize(texts), strict=True))
+    for row in rows:
+        yield row if isinstance(row, RowError) else _or_error(renderer.encoded, row, known)
+
+
+def _or_error(make: Callable[..., T], *given: Any) -> T | RowError:
+    try:
+        return make(*given)
+    except RowError as error:
+        return error
+
+
 def encode_all(examples: Sequence[Example], renderer: Renderer, max_length: int) -> Encoded:
     """Render rows and cut them to `max_length` tokens."""
     rows = TokenRows()
     cut = apart = 0
     without_target, refused, added, special = [], [], [], []
+    encoded = encode_each(examples, renderer)
     for example in progress.each("rendering rows", examples):
-        try:
-            rendered = renderer.encode(example)
-        except RowError as error:
-            refused.append(f"{example.id}: {error}")
+        rendered = next(encoded)
+        if isinstance(rendered, RowError):
+            refused.append(f"{example.id}: {rendered}")
             continue
         if rendered.lost:
             refused.append(f"{example.id}: the chat template drops {_short(rendered.lost)}")

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _SEPARATORS = (",", ";", "\t")
 _LONGEST_LINE = 1 << 26  # bytes
+_ROWS_AT_ONCE = 1024  # of Parquet; the usual 65536 of long texts take gigabytes
 # {first bytes of a file: the message, if its name promises another kind of file}.
 _OTHER_KINDS = {
     b"PK\x03\x04": "is a zip archive or an Excel file: save its table as CSV",
@@ -281,7 +282,7 @@ def _read_parquet(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterat
     try:
         table = parquet.ParquetFile(file)
         _check_columns(path, table.schema_arrow.names, columns)
-        for batch in table.iter_batches():
+        for batch in table.iter_batches(_ROWS_AT_ONCE):
             for values in batch.to_pylist():
                 line += 1
                 yield Row(path, line, _drop_nulls(values))

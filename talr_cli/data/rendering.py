@@ -11,12 +11,13 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, takewhile
+from itertools import cycle, groupby, takewhile
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.data.base import Example, Message
+from talr_cli.data.turn_ends import end_of_first_run, end_of_last, without_space
 from talr_cli.errors import UserError, reason_of
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.sources import ModelSource
@@ -69,6 +70,20 @@ class Rendered:
         return replace(self, input_ids=self.input_ids[:length], labels=self.labels[:length])
 
 
+@dataclass(frozen=True)
+class Written:
+    """A row's text, and (start, end) of each trained turn with its end token."""
+
+    example: Example
+    whole: str
+    spans: Sequence[tuple[int, int]]
+
+    @property
+    def texts(self) -> list[str]:
+        """The text up to each start and each end, in turn."""
+        return [self.whole[:cut] for span in self.spans for cut in span]
+
+
 class Renderer:
     """A tokenizer with its chat template and the template's arguments."""
 
@@ -86,7 +101,7 @@ class Renderer:
             self._appended = [] if self._ending else [tokenizer.eos_token_id]
             hello = Example("", ({"role": "user", "content": "Hi"},), "Hello")
             encoded = self.encode(hello)
-            if not self._tokenize(hello.completion):
+            if not self.tokenize(hello.completion):
                 raise RowError("the tokenizer has no tokens for a text")
         except RowError as error:
             raise UserError(f"this chat template cannot be used: {error}") from error
@@ -131,12 +146,15 @@ class Renderer:
 
     def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[int]:
         """The token ids of a prompt, from which generation starts."""
-        return self._tokenize(self.prompt(messages, tools))
+        return self.tokenize(self.prompt(messages, tools))
 
-    def _tokenize(self, text: str) -> list[int]:
+    def tokenize(self, text: Any) -> Any:
+        """The token ids of a text, or of each of a list of texts."""
         # If the model wants a BOS token, the template writes it.
         try:
-            return self.tokenizer(text, add_special_tokens=False).input_ids
+            return self.tokenizer(
+                text, add_special_tokens=False, return_attention_mask=False
+            ).input_ids
         except (TypeError, UnicodeError) as error:
             raise RowError("it is not valid Unicode") from error
         except BaseException as error:
@@ -153,22 +171,25 @@ class Renderer:
         Raises:
             RowError: The template cannot render this row.
         """
-        spans, whole = self._target_spans(example)
+        return self.encoded(self.written(example), {})
+
+    def encoded(self, row: Written, known: Mapping[str, list[int]]) -> Rendered:
+        """As `encode`; `known` has the tokens of some texts."""
         ids: list[int] = []
         labels: list[int] = []
         apart, read = False, 0
-        for start, end in spans:
-            for cut, is_target in ((start, False), (end, True)):
-                longer = self._tokenize(whole[:cut])
-                if longer[: len(ids)] != ids:
-                    longer = ids + self._tokenize(whole[read:cut])
-                    apart = True
-                new = longer[len(ids) :]
-                labels += new if is_target else [IGNORED] * len(new)
-                ids, read = longer, cut
+        for text, is_target in zip(row.texts, cycle((False, True)), strict=False):
+            longer = known[text] if text in known else self.tokenize(text)
+            if longer[: len(ids)] != ids:
+                longer = ids + self.tokenize(text[read:])
+                apart = True
+            new = longer[len(ids) :]
+            labels += new if is_target else [IGNORED] * len(new)
+            ids, read = longer, len(text)
         ids, labels = ids + self._appended, labels + self._appended
-        lost, added = self._find_changes(example, whole[spans[-1][0] : spans[-1][1]])
-        return Rendered(ids, labels, lost, added, apart, self._special_in(example))
+        start, end = row.spans[-1]
+        lost, added = self._find_changes(row.example, row.whole[start:end])
+        return Rendered(ids, labels, lost, added, apart, self._special_in(row.example))
 
     def _special_in(self, example: Example) -> str:
         """The first token in a row's texts that only a template should write."""
@@ -176,8 +197,8 @@ class Renderer:
         found = (token for text in texts for token in _LOOKS_SPECIAL.findall(text))
         return next((token for token in found if token in self._special_texts), "")
 
-    def _target_spans(self, example: Example) -> tuple[list[tuple[int, int]], str]:
-        """([(start, end) of each trained turn with its end token], the whole text)."""
+    def written(self, example: Example) -> Written:
+        """The row as the template writes it."""
         conversation = example.conversation
         whole = self._render(conversation, example.tools)
         spans = []
@@ -193,9 +214,9 @@ class Renderer:
             elif whole.endswith(self._after) and len(whole) - len(self._after) >= len(prompt):
                 end = len(whole) - len(self._after) + len(self._ending)
             else:  # the template may end a tool call differently
-                end = _end_of_last(self._special_tokens(), whole, len(prompt))
+                end = end_of_last(self._special_tokens(), whole, len(prompt))
             spans.append((len(prompt), end))
-        return spans, whole
+        return Written(example, whole, spans)
 
     def _earlier_turn_end(self, whole: str, start: int, example: Example, turn: int) -> int:
         """Where an earlier turn ends, after its end token.
@@ -209,7 +230,7 @@ class Renderer:
             as_last = self._render(conversation[: turn + 1], example.tools)
         except RowError:  # the template may require the result after a tool call
             as_last = ""
-        end = _end_of_last(specials, as_last, start)
+        end = end_of_last(specials, as_last, start)
         if self._ending and start < end and whole.startswith(as_last[:end]):
             return end
         content = conversation[turn]["content"].strip()
@@ -259,7 +280,7 @@ class Renderer:
         same = takewhile(lambda pair: pair[0] == pair[1], zip(one[::-1], two[::-1], strict=False))
         after = one[len(one) - len([*same]) :]
         # Only the first special tokens: Phi-3 writes `<|end|>` and then also the end of the text.
-        return after, after[: _end_of_first_run(self._special_tokens(), after)]
+        return after, after[: end_of_first_run(self._special_tokens(), after)]
 
     def _special_tokens(self) -> list[str]:
         added = self.tokenizer.added_tokens_decoder.values()
@@ -270,15 +291,15 @@ class Renderer:
         """(lost, added) of `Rendered`; white space is ignored."""
         if self._ending:
             target = target.removesuffix(self._ending)
-        rendered = _without_space(target)
+        rendered = without_space(target)
         reply = example.reply_fields
         parts = [example.completion, reply.get("reasoning_content") or reply.get("thinking") or ""]
         for call in reply.get("tool_calls") or ():
             parts.append(call["function"]["name"])
         for part in parts:
-            if _without_space(part) not in rendered:
+            if without_space(part) not in rendered:
                 return part.strip(), ""
-        if reply or rendered == _without_space(example.completion):
+        if reply or rendered == without_space(example.completion):
             return "", ""
         return "", target.replace(example.completion.strip(), " ... ").strip()
 
@@ -307,27 +328,6 @@ class Renderer:
             text = str(self.tokenizer.decode([input_id for input_id, _ in stretch]))
             pieces.append(f"⟦{text}⟧" if trained else text)
         return "".join(pieces)
-
-
-def _end_of_last(tokens: Sequence[str], text: str, start: int) -> int:
-    """The position after the last of these tokens in the text; `start` if there is none."""
-    ends = [found + len(token) for token in tokens if (found := text.rfind(token, start)) >= start]
-    return max(ends, default=start)
-
-
-def _end_of_first_run(tokens: Sequence[str], text: str) -> int:
-    """The position after the first of these tokens in the text and any directly behind it."""
-    starts = [(found, -len(token)) for token in tokens if (found := text.find(token)) >= 0]
-    if not starts:
-        return 0
-    end = min(starts)[0] - min(starts)[1]
-    while following := max((len(one) for one in tokens if text.startswith(one, end)), default=0):
-        end += following
-    return end
-
-
-def _without_space(text: str) -> str:
-    return re.sub(r"\s+", "", text)
 
 
 def load_renderer(source: ModelSource, config: ModelConfig) -> Renderer:

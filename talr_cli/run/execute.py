@@ -137,7 +137,7 @@ def _make_and_evaluate(
     if not is_trained:
         directory.drop_metrics_after(step)
     tracker = start_tracker(config, directory, run.identity)
-    results, picture, changes = None, None, {}
+    results, picture, changes, answers = None, None, {}, []
     try:
         if is_trained:
             log.info("training: done before, evaluating")
@@ -163,11 +163,12 @@ def _make_and_evaluate(
             )
             if points:
                 tracker.log_point(results)
-            groups = _groups_with(config, run.identity[:8])
-            picture = _plot_tradeoff(config, groups)
-            changes = score_changes(groups[0].base if groups else None, results)
+            if tracker.is_on:  # all runs of the study are read for this
+                groups = _groups_with(config, run.identity[:8])
+                picture = _plot_tradeoff(config, groups)
+                changes = score_changes(groups[0].base if groups else None, results)
+                answers = read_samples(directory.samples, "domain")
     finally:
-        answers = [] if results is None else read_samples(directory.samples, "domain")
         tracker.finish(results, picture, changes, answers)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import cache
 from pathlib import Path
 
 from talr_cli.errors import InUseError, UserError
@@ -35,15 +36,17 @@ def prune(jobs: Sequence[Job], ended: Collection[Path], done: Collection[Path], 
     needed = {
         job.depends_on.path for job in jobs if job.depends_on and job.directory.path not in ended
     }
+    best = cache(_best)  # this is called whenever a job ends: the study is read once
     for job in jobs:
         path = job.directory.path
         if job.command != "train" or path not in done or path in needed:
             continue
         for config, directory in job.runs:
-            kept = (keep == "ends" and config.at == 1) or (
-                keep == "best" and _is_best(config, directory)
-            )
-            if kept or not directory.model.exists():
+            if not directory.model.exists():
+                continue
+            if (keep == "ends" and config.at == 1) or (
+                keep == "best" and _is_best(config, directory, best)
+            ):
                 continue
             try:
                 with directory.lock():  # another sweep may have deleted it meanwhile
@@ -55,10 +58,18 @@ def prune(jobs: Sequence[Job], ended: Collection[Path], done: Collection[Path], 
                 log.warning("a model could not be deleted despite keep=%s: %s", keep, error)
 
 
-def _is_best(config: TrainConfig, directory: RunDirectory) -> bool:
-    study = load_results(Path(config.runs_dir), config.study)
-    results = filter_pair(study, config.model.name, config.dataset.name)
+def _is_best(
+    config: TrainConfig, directory: RunDirectory, best: Callable[..., frozenset[str]]
+) -> bool:
     own = directory.read_results()
     if own is None:
         return True  # scores that cannot be read are no reason to delete a model
-    return any(one["run"]["id"] == own["run"]["id"] for one in pareto_front(results))
+    pair = (config.model.name, config.dataset.name)
+    return own["run"]["id"] in best(Path(config.runs_dir), config.study, *pair)
+
+
+def _best(runs_dir: Path, study: str, model: str, dataset: str) -> frozenset[str]:
+    """The ids of the runs on the Pareto front."""
+    results = filter_pair(load_results(runs_dir, study), model, dataset)
+    front = pareto_front(results)
+    return frozenset(one["run"]["id"] for one in front)

@@ -112,6 +112,11 @@ class Tracker:
     def __init__(self, backend: Backend | None = None) -> None:
         self._backend = backend
 
+    @property
+    def is_on(self) -> bool:
+        """Whether there is a backend, which has not failed."""
+        return self._backend is not None
+
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Add one point to each curve of the training."""
         self._add(step, curves(metrics))

@@ -132,7 +132,7 @@ def _candidate_peaks(
         (2 * gradient * ddp, 0, 0),
         # Backward pass of the embedding. If it is tied to the head, there are two gradients and
         # then their sum; on a CPU in one process the embedding's is sparse (see cpu_memory).
-        (gradient, 0, head * (2 * shape.tied * (not is_sparse) + batch.accumulates)),
+        (gradient, 0, head * (shape.tied * (1 if is_sparse else 2) + batch.accumulates)),
         (gradient, update, 0),
     ]
 

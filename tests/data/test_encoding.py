@@ -5,9 +5,10 @@ import tracemalloc
 
 import pytest
 
+from talr_cli.data import encoding
 from talr_cli.data.base import Example
-from talr_cli.data.encoding import encode_all, encode_training_rows
-from talr_cli.data.rendering import Rendered, Renderer
+from talr_cli.data.encoding import encode_all, encode_each, encode_training_rows
+from talr_cli.data.rendering import Rendered, Renderer, RowError
 from talr_cli.errors import UserError
 
 EXAMPLE = Example("one", ({"role": "user", "content": "What is 2 + 3?"},), "Answer: 5")
@@ -41,6 +42,44 @@ def test_rows_take_few_bytes_a_token_and_are_what_was_rendered(renderer):
     order = [*range(50)]
     random.Random(3).shuffle(order)
     assert [*rows.shuffled(3)] == [rows[index] for index in order]
+
+
+def test_rows_are_encoded_together_as_they_are_alone(renderer, monkeypatch):
+    """Among them rows of several turns, over the most of one call, with errors, alike."""
+    turn = ({"role": "user", "content": " 1 + 1?\n"}, {"role": "assistant", "content": "\n2"})
+    examples = [
+        EXAMPLE,
+        Example("turns", (*turn, *turn, *turn, *EXAMPLE.messages), "5  \n", turns=(1, 3)),
+        Example("half a letter", EXAMPLE.messages, "\ud800"),
+        Example("long", EXAMPLE.messages, "é 漢字 🙂 " * 100),
+        Example("no messages", ({"content": "Hi"},), "5"),
+        EXAMPLE,
+        Example("special", EXAMPLE.messages, "<|im_start|>5<|im_end|>"),
+    ]
+
+    def alone(example):
+        try:
+            return renderer.encode(example)
+        except RowError as error:
+            return str(error)
+
+    expected = [*map(alone, examples)]
+    assert [type(one).__name__[0] for one in expected] == [*"RRsRsRR"]
+    for characters in (0, 400, 1 << 18):
+        monkeypatch.setattr(encoding, "TOGETHER", characters)
+        for some in (slice(None), slice(0, 2), slice(3, None), slice(4, 5), slice(0, 0)):
+            found = encode_each(examples[some], renderer)
+            together = [str(one) if isinstance(one, RowError) else one for one in found]
+            assert together == expected[some]
+
+
+def test_many_rows_are_tokenized_in_few_calls(renderer, monkeypatch):
+    calls = []
+    tokenize = renderer.tokenize
+    monkeypatch.setattr(renderer, "tokenize", lambda text: calls.append(text) or tokenize(text))
+    examples = [Example(str(n), EXAMPLE.messages, str(n)) for n in range(100)]
+    assert len(encode_all(examples, renderer, 200).rows) == 100
+    assert len(calls) == 1
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import math
+import tracemalloc
 import zlib
 
 import pyarrow as pa
@@ -149,6 +150,19 @@ def test_a_damaged_table_is_one_line(tmp_path):
     refusal(tmp_path / "b.parquet")  # its reason has several lines in Arrow
     (tmp_path / "b.parquet").write_bytes(whole[:-20])
     assert "is not a Parquet file, or not a whole one" in refusal(tmp_path / "b.parquet")
+
+
+def test_rows_of_parquet_are_not_all_in_memory_at_once(tmp_path):
+    texts = [f"{n} {'word ' * 800}" for n in range(8192)]  # 32 MB
+    parquet.write_table(pa.table({"prompt": texts}), tmp_path / "a.parquet")
+    tracemalloc.start()
+    rows = 0
+    for rows, row in enumerate(read_files(str(tmp_path / "a.parquet")), start=1):
+        assert (row.line, row.values) == (rows, {"prompt": texts[rows - 1]})
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert rows == len(texts)
+    assert most < 12 << 20
 
 
 def test_what_a_folder_or_a_pattern_reads_is_said(tmp_path, caplog):

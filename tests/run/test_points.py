@@ -163,6 +163,7 @@ def test_each_point_is_scored_compared_and_averaged(train, tmp_path):
         ["averaging1 α=1 @0.5", "averaging1 α=1"],
         ["sft @0.5", "sft"],
     ]
+    assert not (tmp_path / "runs/s/report").exists()  # logger=none: nobody takes the picture
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from synthetic_study import results
 from talr_cli.errors import UserError
 from talr_cli.runs.leftovers import remove
 from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.runs.study import load_pair
 from talr_cli.sweep.jobs import Job
 from talr_cli.sweep.prune import prune
 
@@ -62,6 +63,22 @@ def test_only_what_is_beaten_by_its_like_is_deleted(study):
     assert left(study, "final") == {*study}
     assert left(study, "best") == {*study} - {"beaten"}
     assert left(study, "none") == set()
+
+
+def test_a_study_is_read_once_for_all_of_its_models(study, monkeypatch):
+    read = []
+
+    def noted(*pair):
+        read.append(pair)
+        return load_pair(*pair)
+
+    monkeypatch.setattr("talr_cli.sweep.prune.load_pair", noted)
+    assert left(study, "best") == {*study} - {"beaten"}
+    assert len(read) == 1
+    for job in study.values():
+        shutil.rmtree(job.directory.model, ignore_errors=True)
+    assert left(study, "best") == set()
+    assert len(read) == 1  # no model is left to be decided on
 
 
 def test_a_model_stays_until_its_average_has_ended(study, tmp_path):
