@@ -161,6 +161,13 @@ LETTERS, WORDS = ["A", "B", "C", "D"], ["yes", "no", "unclear"]
         ('{"final_answer": "B", "not": "A"}', LETTERS, "B"),
         ("\u7b54\u6848\u662fB", LETTERS, "B"),
         ("\u200bB\u200b", LETTERS, "B"),
+        ("\u6b63\u89e3\u306fB\u3067\u3059\u3002", LETTERS, "B"),
+        ("\uc815\ub2f5\uc740 B\uc785\ub2c8\ub2e4.", LETTERS, "B"),
+        ("\u7b54\u6848\u662fB\u9009\u9879\u3002", LETTERS, "B"),
+        ("B, or rather C", LETTERS, "C"),
+        ("Answer: B, or rather C", LETTERS, "C"),
+        ("It is a hit or a miss.", ["hit", "miss"], None),
+        ("It is not exactly a hit.", ["hit", "miss"], None),
         # In prose a letter is a choice only where it is set off as one: C is also coulomb.
         ("It cools from 40 °C to 5° C, and the charge is 3 C", LETTERS, None),
         ("Let A = 3 and B = 4. Then D is the set of all", LETTERS, None),
