@@ -47,7 +47,7 @@ _PARTS = (
 )
 _WHOLE = r"\d++(?:\.\d++)?"
 _COMPOUND = rf"(?<![\d.]){_WHOLE} ?(?:{{}})".format(
-    "|".join(rf"{one},? ?(?:and )?{_WHOLE} ?{other}" for one, other in _PARTS)
+    "|".join(rf"{one}['\"]?,? ?(?:and |['\"])?{_WHOLE} ?{other}" for one, other in _PARTS)
 )
 _FUNCTION = r"(?:log|ln|lg|a(?:rc)?(?:sin|cos|tan)|sin|cos|tan|cot|exp)(?:_?\d++)?"
 _MONTH = (
@@ -120,6 +120,7 @@ _LATEX = (
 # Invisible characters, which break words or change the direction of text.
 _UNSEEN = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\ufe0f]")
 _TYPOGRAPHY = (
+    (re.compile(r"\b(?:US|CA|AU|NZ|HK|NT|[ACRS])\$(?=-?[.\d])"), "$"),  # US$5 is no name, as US5
     # Thousands separated by a thin or no-break space or an apostrophe, and LaTeX's 1{,}234.
     (re.compile("(?<=\\d)[\u00a0\u2009\u202f'\u2019](?=\\d{3}(?!\\d))"), ""),
     (re.compile(r"\{([.,])\}"), r"\1"),

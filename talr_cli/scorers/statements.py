@@ -132,6 +132,8 @@ def _field_text(rest: str) -> str:
         return re.split(r'(?<!\\)"', rest[1:], maxsplit=1)[0].strip()
     if rest[:1] == "[":
         return rest.partition("]")[0] + "]"
+    if rest[:1] == "{":
+        return rest.partition("}")[0] + "}"
     if rest[:1] == "(":  # a Python tuple, such as ('29 weeks', '2 days')
         return rest.partition(")")[0] + ")"
     return re.split(r', ?["\']|\}', rest, maxsplit=1)[0].strip()

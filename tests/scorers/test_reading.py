@@ -86,6 +86,11 @@ def test_the_forms_of_the_docs_are_read_as_they_say(read, form, value):
         ("Answer: ~7", 7),
         ("Answer: three (7) points", 7),
         ("Answer: 1.2.3", None),
+        ("Answer: 50 mg of prednisone is equivalent to 7 mg of dexamethasone.", 7),
+        ("Answer: 7 mmol/L, equivalent to 126 mg/dL", 7),
+        ('{"answer": {"value": 7, "unit": "kg"}}', 7),
+        ("Answer: US$7", 7),
+        ("Answer: ('7 weeks', '2 days')", None),
     ],
 )
 def test_the_statement_counts_and_not_what_is_around_it(read, output, value):
@@ -106,6 +111,8 @@ def test_the_statement_counts_and_not_what_is_around_it(read, output, value):
         ("Step 1: It is 3.\nStep 2: 3 + 4 = 7.\nStep 5: Round to the nearest one.", 7),
         ("It is 70 kg at 3.16 m.\nThis gives a BMI of 7.", 7),
         ("Two times 75 = 150, 6 more to get 156, by 22 to get ~7 mmHg.", 7),
+        ("50 mg of prednisone is equivalent to about 7 mg of dexamethasone, not 9.", 7),
+        ("LDL is 7 mg/dL, calculated from total cholesterol of 200 mg/dL.", 7),
         ("Criterion 8: met.\n\nThus, 7 of the 8 criteria are met.", 7),
     ],
 )
@@ -244,6 +251,12 @@ def test_without_a_statement_the_last_number_is_a_whole_one(output, value):
         ("Answer: 4.2 x 10<sup>1</sup>", 42),
         ("Answer: 101<sub>2</sub>", None),
         ("It is <42", None),
+        ("It costs US$42.", 42),
+        ("**42**\n\n### Explanation\nThere are 6 groups of 7.", 42),
+        ("-42%\n\nBecause it falls by 6 * 7.", -42),
+        ("6\n\n42 of them", 42),
+        ("6\nmore make 42", 42),
+        ("6 groups\n\nAll in all 42", 42),
     ],
 )
 def test_what_others_write_otherwise(said, value):
@@ -286,7 +299,8 @@ def test_a_percent_sign_counts_only_at_the_number(output, is_right):
         "Friday, October 22, 2021", "**10/22/2021**", "2021-10-22T00:00", "October 22,2021",
         "10/22/2021 (conception about 01/29/2021)", "01/15/2021 + 280 days = 10/22/2021",
         "The due date for 01/15/2021 is 10/22/2021", "10/22/2021, not 10/23/2021",
-        "October 22, 2021, or 10/22/2021",
+        "October 22, 2021, or 10/22/2021", "10/22/2021, 40 weeks after 01/15/2021.",
+        "October 22, 2021\n(LMP: 01/15/2021)", "10/22/2021 (period was on 01/15/2021)",
     ],
 )  # fmt: skip
 def test_days_as_models_write_them(form):
@@ -337,6 +351,8 @@ def test_every_month_is_read_in_full_and_short():
         ("17w6d", (17, 6)), ("17 6/7 weeks", (17, 6)), ("17 weeks + 6 days", (17, 6)),
         ("17+6", (17, 6)), ("17⁺⁶ weeks", (17, 6)), ("$17^{+6}$ weeks", (17, 6)),
         ("17 weeks with a remainder of 6 days", (17, 6)),
+        ("17 weeks (6 days)", (17, 6)), ("17 weeks (119 days)", (17, 0)),
+        ('{"weeks": 17, "days": 6}', (17, 6)), ("Weeks: 17, Days: 6", (17, 6)),
         ("17 weeks and 6 days (125 days)", (17, 6)), ("(17, 6)", (17, 6)), ("17 weeks", (17, 0)),
         ("16 weeks 5 days + 8 days = 17 weeks 6 days", (17, 6)), ("17.5 weeks", None),
         ("17 days", None), ("17", None),
