@@ -28,16 +28,16 @@ _DATE = re.compile(
     re.IGNORECASE,
 )
 _WEEKS_DAYS = re.compile(
-    r"(?<!\d)(\d{1,3}) ?(?:weeks?|wks?|w)(?! \(\d\d)\W{0,6}"  # not 4 weeks (28 days)
-    r"(?:(?:and|with)\W{0,3}(?:a remainder of )?)?(\d{1,3})\W{0,2}(?:days?|d)\b"
-    r"|(?<![\d.+])(\d{1,3}) ?(?:\^?\(?\+ ?([0-6])\)?|-?([0-6])/7) ?-?(?:weeks?|wks?|w)\b"
-    r"|\bweeks[\"']?: ?(\d{1,3})\W{1,4}days[\"']?: ?(\d{1,3})\b",
+    r"(?<!\d)(\d{1,2}) ?(?:weeks?|wks?|w)(?! \(\d\d)\W{0,6}"  # not 4 weeks (28 days)
+    r"(?:(?:and|with)\W{0,3}(?:a remainder of )?)?(\d{1,2})\W?(?:days?|d)\b"
+    r"|(?<![\d.+])(\d{1,2}) ?(?:\^?\(?\+ ?([0-6])\)?|-?([0-6])/7) ?-?(?:weeks?|wks?|w)\b"
+    r"|\bweeks\W{1,3}(\d{1,2})\W{1,4}days\W{1,3}(\d{1,2})\b",
     re.IGNORECASE,
 )
 _BARE_WEEKS_DAYS = re.compile(
-    r"(?:[\[(] ?(\d{1,3}), ?(\d{1,3})[\])]|(\d{1,3}) ?\^?\(?\+ ?([0-6]))\W*"
+    r"(?:[\[(] ?(\d{1,2}), ?(\d{1,2})[\])]|(\d{1,2}) ?\^?\(?\+ ?([0-6]))\W*"
 )
-_LEAD = re.compile(r"[\s\"'(\[\u2248~=:]{0,9}(?:(?:about|on|approximately) )?", re.IGNORECASE)
+_LEAD = re.compile(r"\W{0,9}(?:(?:about|on|approximately) )?", re.IGNORECASE)
 _BEFORE = re.compile(r"(?:[=\u2248\u2192:]|\b(?:is|was|be|on|equals)) ?[\"'(\[]?$", re.IGNORECASE)
 # A day from which another one is counted.
 _COUNTED_FROM = re.compile(
@@ -46,7 +46,7 @@ _COUNTED_FROM = re.compile(
 )
 _DENIED = re.compile(r"\bnot (?:on |the )?[\"'(\[]?$", re.IGNORECASE)
 _ANOTHER = re.compile(r"[\"')\],]{0,2} ?(?:or|to|until|through)\b ?[\"'(\[]?", re.IGNORECASE)
-_WEEKS = re.compile(r"(?<![\d.,+/-])(\d{1,3}) ?(?:weeks?|wks?)\b", re.IGNORECASE)
+_WEEKS = re.compile(r"(?<![\d.,+/-])(\d{1,2}) ?(?:weeks?|wks?)\b", re.IGNORECASE)
 _SUM = re.compile(r" ?[-+] ?\d")
 
 Found = TypeVar("Found")

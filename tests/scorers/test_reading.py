@@ -332,7 +332,15 @@ def test_of_two_days_that_are_offered_none_is_the_answer(form, truth):
     assert medcalc(f"Answer: not {another} but {said}", given).correct
 
 
-@pytest.mark.parametrize("text", ["22/10/2021", "22.10.2021", "10/22/21", "02/30/2021", "May 2021"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "22/10/2021", "22.10.2021", "10/22/21", "02/30/2021", "May 2021", "10/22/20211",
+        "110/22/2021", "1/10/22/2021", "1-10-22-2021", "12021-10-22", "2021-10-221",
+        "1-2021-10-22", "1/2021/10/22", "122 October 2021", "October 22, 20211",
+        "Dismay 1, 2021", "Mayor 1, 2021", "1 Mayor 2021",
+    ],
+)  # fmt: skip
 def test_what_is_no_day(text):
     assert read_date(text) is None
 
@@ -340,8 +348,44 @@ def test_what_is_no_day(text):
 def test_every_month_is_read_in_full_and_short():
     for month in range(1, 13):
         day = date(2021, month, 9)
-        for form in (f"{day:%B} 9, 2021", f"{day:%b} 9, 2021", f"9 {day:%b}. 2021"):
+        name = f"{day:%b}"
+        for form in (f"{day:%B} 9, 2021", f"{name} 9, 2021", f"9 {name}. 2021", f"{name}-9-2021"):
             assert read_date(form) == day
+        assert read_date(f"{name}.9,2021") == read_date(f"9{name} 2021") == day
+        assert read_date(f"9 {name}.,2021") == read_date(f"9-{name}-2021") == day
+
+
+@pytest.mark.parametrize("form", ["1st", "2nd", "3rd", "4th"])
+def test_every_ordinal_is_read(form):
+    assert (
+        read_date(f"May {form}, 2021")
+        == read_date(f"{form} May 2021")
+        == date(2021, 5, int(form[0]))
+    )
+
+
+@pytest.mark.parametrize(
+    "lead", ["", "about ", "on ", "approximately ", "= ", "~", "\u2248 ", '("']
+)
+def test_the_day_that_leads_a_statement_is_the_answer(lead):
+    assert read_date(f"{lead}10/22/2021 and the visit is 10/29/2021") == date(2021, 10, 22)
+
+
+@pytest.mark.parametrize(
+    "mark", ["=", "\u2248", "\u2192", ":", "is", "was", "will be", "on", "equals"]
+)
+def test_the_day_behind_a_mark_is_the_answer(mark):
+    assert read_date(f"01/15/2021 + 280 days {mark} 10/22/2021 (01/29/2021)") == date(2021, 10, 22)
+
+
+@pytest.mark.parametrize(
+    "before", ["after ", "since ", "from ", "before ", "LMP ", "LMP: ", "LMP = ", "period was on ",
+               "period (LMP) of ", "period is ", 'from "', "since (", "after ["],
+)  # fmt: skip
+def test_a_day_from_which_another_is_counted_is_not_the_answer(before):
+    text = f"It falls on 10/22/2021, which is 40 weeks {before}01/15/2021"
+    assert read_date(text, stated=False) == date(2021, 10, 22)
+    assert read_date(f"{before}01/15/2021", stated=False) == date(2021, 1, 15)
 
 
 @pytest.mark.parametrize(
@@ -353,6 +397,13 @@ def test_every_month_is_read_in_full_and_short():
         ("17 weeks with a remainder of 6 days", (17, 6)),
         ("17 weeks (6 days)", (17, 6)), ("17 weeks (119 days)", (17, 0)),
         ('{"weeks": 17, "days": 6}', (17, 6)), ("Weeks: 17, Days: 6", (17, 6)),
+        ("Weeks:17, Days:6", (17, 6)), ("Biweeks: 1, days: 6", None),
+        ("17 wks, 6 d", (17, 6)), ("17 week, 6 day", (17, 6)), ("17 wk 6 days", (17, 6)),
+        ('"17 weeks" and "6 days"', (17, 6)), ("17 weeks with 6-days", (17, 6)),
+        ("17 weeks 6 duly", (17, 0)), ("117 weeks 6 days", None), ("3.5+2 weeks", None),
+        ("1+5+2 weeks", None), ("117+6 weeks", None), ("17+6-week", (17, 6)), ("17+6wks", (17, 6)),
+        ("17+6w", (17, 6)), ("17-6/7 wk", (17, 6)), ("17 +6 weekly", None), ("17 +6", (17, 6)),
+        ("[17,6]", (17, 6)), ("( 17, 6)", (17, 6)), ("(17, 12)", (17, 12)),
         ("17 weeks and 6 days (125 days)", (17, 6)), ("(17, 6)", (17, 6)), ("17 weeks", (17, 0)),
         ("16 weeks 5 days + 8 days = 17 weeks 6 days", (17, 6)), ("17.5 weeks", None),
         ("17 days", None), ("17", None),
