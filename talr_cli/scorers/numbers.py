@@ -50,7 +50,7 @@ _COMPOUND = rf"(?<![\d.]){_WHOLE} ?(?:{{}})".format(
     "|".join(rf"{one}['\"]?,? ?(?:and |['\"])?{_WHOLE} ?{other}" for one, other in _PARTS)
 )
 _FUNCTION = r"(?:log|ln|lg|a(?:rc)?(?:sin|cos|tan)|sin|cos|tan|cot|exp)(?:_?\d++)?"
-_MONTH = (
+MONTH = (
     r"(?-i:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|"
     r"Sept?(?:ember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)"
 )
@@ -63,7 +63,7 @@ _NO_NUMBER = re.compile(
     rf"(?:\\{_FUNCTION}|\b{_FUNCTION}(?= ?\()|\b(?:log|ln)(?:_?\d++)?(?= \d))[ ({{]*+-?{_PLAIN}"
     rf"|(?:(?<![\w.,]){_PLAIN} ?)?\\(?:sqrt ?\[[^\[\]\n]*\]|[dt]?binom ?\{{[^{{}}\n]*\}}) ?"
     rf"(?:\{{[^{{}}\n]*\}}|\d)"
-    rf"|\b{_MONTH}\.? \d{{1,2}}(?:, ?\d{{4}})?(?!\d)"
+    rf"|\b{MONTH}\.? \d{{1,2}}(?:, ?\d{{4}})?(?!\d)"
     rf"|(?<![\w.,]){_PLAIN} ?x ?(?!10\^){_PLAIN}|\bout of (?:the |a )?{_PLAIN}"
     rf"|(?<=\d) of (?:the |all )?{_PLAIN}"
     rf"|(?<![\d.])\d{{1,4}}([/-])\d{{1,2}}\1\d{{1,4}}(?!\d)"

@@ -11,10 +11,10 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator
 
-from talr_cli.scorers.numbers import normalise
+from talr_cli.scorers.numbers import MONTH, normalise
 
 _ANSWER = re.compile(
-    r"(?:\b|_|(?<=final))answer\b[\"')]{0,2} ?(?:\([^()\n]{0,40}\) ?)?"
+    r"answer[\"')]? ?(?:\([^)\n]{0,40}\) ?)?"
     r"(?:(?:to|for|of|in) [^\n.:=]{1,60}? ?)?"
     r"(?P<sep>\bis\b ?[:=]?|[:=\u2248\u2192]|(?=\n))",
     re.IGNORECASE,
@@ -22,8 +22,8 @@ _ANSWER = re.compile(
 # After `the answer is`, only such texts are statements; others are remarks (`an estimate`).
 _VALUE = re.compile(
     r"[\s\"'(\[{\u2248~=+*-]{0,9}(?:(?:about|approximately|around|roughly|nearly|equal to) )?"
-    r"(?:[-+<>\u2264\u2265\\\"']{0,3}[.\d]|\\|(?:mon|tues|wednes|thurs|fri|satur|sun)day|"
-    r"(?:jan|feb|mar|apr|may|june?|july?|aug|sep|oct|nov|dec)|"
+    r"(?:[-+<>\u2264\u2265\\\"']{0,3} ?[.\d]|\\|(?:mon|tues|wednes|thurs|fri|satur|sun)day|"
+    rf"{MONTH}\b|"
     r"between \d|(?:less|more|greater|fewer) than|at (?:least|most)|un(?:known|clear|determined)|"
     r"(?:cannot|can't|not|none|impossible|n/a)\b)",
     re.IGNORECASE,

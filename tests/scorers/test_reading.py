@@ -39,6 +39,61 @@ def by_numeric(output):
     return None if parsed is None else float(parsed)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "The answer to 6 * 7 is", "The answer for all of them is", "The answer of 6 * 7 is",
+        "The answer in kg is", "The answer is:", "The answer is =", "Answer to 6 * 7:", "Answer =",
+        "Answer \u2248", "Answer \u2192", "Answer:", "Answer (kg):", "Answer(kg) =", "(Answer):",
+        "final_answer =", "finalAnswer:", "ANSWER:", "The answer will be, as said, answer:",
+    ],
+)  # fmt: skip
+def test_words_that_state_an_answer(words):
+    assert stated_answer(f"Answer: 5\n{words} 42 of 9\nOr 7?") == "42 of 9"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "There are 3 answers:", "Answered:", "The answer to this. It is", "Answer",
+        "this answer:", "that answer:", "an answer:", "any answer:", "such answer:", "each answer:",
+        "previous answer:", "above answer:", "your answer:", "wrong answer:",
+    ],
+)  # fmt: skip
+def test_words_that_state_none(words):
+    assert stated_answer(f"Answer: 5\n{words} 42") == "5"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "42", "-42", "+42", ".5", "<5", ">5", "\u2264 5", "\u2265 5", '"42"', "'42'",
+        "(42)", "[42]",
+        "\u2248 42", "~42", "= 42", "*42*", "about 42", "approximately 42", "around 42",
+        "roughly 42",
+        "nearly 42", "equal to 42", "\\frac12x", "Monday, 10/22/2021", "Tuesday", "Wednesday",
+        "Thursday", "Friday", "Saturday", "Sunday", "between 4 and 5", "less than 5",
+        "more than 5", "greater than 5", "fewer than 5", "at least 5", "at most 5", "unknown",
+        "unclear", "undetermined", "cannot be told", "can't be told", "not given", "none",
+        "impossible to say", "n/a",
+        "May 1, 2021", "Oct. 22, 2021", "September 1",
+    ],
+)  # fmt: skip
+def test_values_that_are_stated_after_is(value):
+    said = stated_answer(f"Answer: 5\nThe answer is {value}")
+    assert said not in (None, "5")
+
+
+@pytest.mark.parametrize(
+    "remark",
+    ["an estimate", "clear", "based on 3 facts", "given above: 4", "betweenness 4", "at last 5",
+     "nonetheless 5", "notable", "decided by 3 facts", "Marked with 3 stars",
+     "impossibly large", "lessened", "the sum of 4 and 5"],
+)  # fmt: skip
+def test_remarks_after_is_state_nothing(remark):
+    assert stated_answer(f"Answer: 5\nThe answer is {remark}") == "5"
+
+
 def test_the_table_of_the_docs_is_long():
     assert len(FORMS) > 30
 
