@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from talr_cli.scorers.numbers import MONTH, normalise
 
 _ANSWER = re.compile(
-    r"answer[\"')]? ?(?:\([^)\n]{0,40}\) ?)?"
+    r"answer[\"')]? ?(?:\([^)\n]{1,40}\) ?)?"
     r"(?:(?:to|for|of|in) [^\n.:=]{1,60}? ?)?"
-    r"(?P<sep>\bis\b ?[:=]?|[:=\u2248\u2192]|(?=\n))",
+    r"(?P<sep>\bis ?[:=]?|[:=\u2248\u2192]|(?=\n))",
     re.IGNORECASE,
 )
 # After `the answer is`, only such texts are statements; others are remarks (`an estimate`).
@@ -29,7 +29,7 @@ _VALUE = re.compile(
     re.IGNORECASE,
 )
 _ANOTHER_ANSWER = re.compile(
-    r"\b(?:this|that|an|any|such|each|previous|above|your|wrong)\s{1,3}$", re.IGNORECASE
+    r"\b(?:this|that|an|any|such|each|previous|above|your|wrong)\s$", re.IGNORECASE
 )
 _BEFORE_HEADING = re.compile(r"\W*(?:the )?(?:final |correct )?", re.IGNORECASE)
 _BOXED = re.compile(r"\\{1,2}(?:boxed|fbox) ?\{((?:[^{}]|\{[^{}]*\})*)\}")

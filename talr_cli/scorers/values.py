@@ -67,12 +67,12 @@ _PROSE = re.compile(r"\W*[^\W\d_]")
 _COMMENT = re.compile(r" ?\([^()\n]*\)")
 # Several steps on one line: 1. Add. 2. Divide.
 _FIRST_STEP, _NEXT_STEP = re.compile(r"1[.)] \D"), re.compile(r" (?=(?:[2-9]|\d\d)[.)] \D)")
-_SENTENCE = re.compile(r"(?<=[\w)%\]])[.;!](?=\s|$)")
+_SENTENCE = re.compile(r"(?<=[\w)%\]])(?<!pprox)[.;!](?=\s|$)")
 _EQUALS = re.compile("[=\u2248\u2192]")
 _SAID = re.compile(
     rf"(?:\b(?:is|was|are|equals|be)|:) [\u2248~]?{_ABOUT}(?=[-(]?\.?\d)|"
     r"\b(?:about|approximately|approx\.?|around|roughly) (?=-?\.?\d)|"
-    r"\b(?:lead(?:s|ing) to|result(?:s|ing) in|giv(?:es|ing)|yield(?:s|ing)|gets?|comes? to|"
+    r"\b(?:lead(?:s|ing)? to|result(?:s|ing)? in|giv(?:es?|ing)|yield(?:s|ing)?|gets?|comes? to|"
     r"totals|total of)\b",
     re.IGNORECASE,
 )

@@ -278,6 +278,10 @@ def test_numbers_as_models_write_them(output, value):
         ("The answer in mL/min is 5", "5"),
         ("Answer (mL/min): 5", "5"),
         ("It is five", None),
+        ('{"answer": "5 \\"kg\\" of 9", "why": "no', '5 \\"kg\\" of 9'),
+        ("{'answer': 5, 'why': 9}", "5"),
+        ("{'answer': 5,'why': 9", "5"),
+        ("{'answer': 5} of 9", "5"),
         ('{"why": "", "answer": {"weeks": 17, "days": 6}}', '{"weeks": 17, "days": 6}'),
     ],
 )

@@ -12,7 +12,7 @@ from talr_cli.scorers.medcalc import MedCalcScorer
 from talr_cli.scorers.numbers import find_numbers, normalise
 from talr_cli.scorers.statements import stated_answer
 from talr_cli.scorers.text import Numeric
-from talr_cli.scorers.values import final_number
+from talr_cli.scorers.values import final_number, read_number
 
 medcalc = MedCalcScorer()
 DOCS = Path(__file__).parents[2] / "docs" / "evaluation.md"
@@ -45,7 +45,8 @@ def by_numeric(output):
         "The answer to 6 * 7 is", "The answer for all of them is", "The answer of 6 * 7 is",
         "The answer in kg is", "The answer is:", "The answer is =", "Answer to 6 * 7:", "Answer =",
         "Answer \u2248", "Answer \u2192", "Answer:", "Answer (kg):", "Answer(kg) =", "(Answer):",
-        "final_answer =", "finalAnswer:", "ANSWER:", "The answer will be, as said, answer:",
+        "final_answer =", "finalAnswer:", "ANSWER:", "The clean answer:",
+        "The answer will be, as said, answer:",
     ],
 )  # fmt: skip
 def test_words_that_state_an_answer(words):
@@ -61,6 +62,8 @@ def test_words_that_state_an_answer(words):
     ],
 )  # fmt: skip
 def test_words_that_state_none(words):
+    assert stated_answer("##### 5") is None
+    assert stated_answer("#### Step 1\nIt is 7") is None
     assert stated_answer(f"Answer: 5\n{words} 42") == "5"
 
 
@@ -121,6 +124,13 @@ def test_the_forms_of_the_docs_are_read_as_they_say(read, form, value):
         ("Answer:\n1. Age: 1 point\n2. Stroke: 2 points\nTotal: 3 points", 3),
         ("Answer:\n- 7 kg/m²\n- Stage: 2", 7),
         ("## Final Answer\n\n7 kg", 7),
+        ("### The Correct Answer\n7 kg of 9", 7),
+        ("The answer\n\n7 kg of 9", 7),
+        ("Answer:\n10. 7 kg of 9", 7),
+        ("\\\\boxed{7}, or 5 less", 7),
+        ("\\fbox{7}, or 5 less", 7),
+        ("####7\n5 less.", 7),
+        ("#### -7\n5 less.", -7),
         ("Answer: as follows:\nBMI = 63 / 3^2 = 7", 7),
         ("**Answer:**\n\n**7** kg", 7),
         ("<answer>7</answer> <b>12</b>", 7),
@@ -141,6 +151,19 @@ def test_the_forms_of_the_docs_are_read_as_they_say(read, form, value):
         ("Answer: ~7", 7),
         ("Answer: three (7) points", 7),
         ("Answer: 1.2.3", None),
+        ("**Final Answer:** $\\boxed{7}$ (of 9)", 7),
+        ("Thus it is \\( \\boxed{\\$7} \\) of 9.", 7),
+        ("\\boxed{x = 7}", 7),
+        ("\\boxed{\\mathbf{7}}", 7),
+        ("\\boxed{\\text{7 apples of 9}}", 7),
+        ("I first thought it was 8, but actually the answer is 7.", 7),
+        ("Answer: 7 (moderate risk, 12\u201316.6%)", 7),
+        ("Answer: HEART score of 7 (moderate risk)", 7),
+        ("Answer: MELD-Na = 7", 7),
+        ("Answer: ~7 mOsm/kg H\u2082O", 7),
+        ("Answer: \uff17", 7),
+        ("Answer: \u0667", 7),
+        ("Answer: >7", None),
         ("Answer: 50 mg of prednisone is equivalent to 7 mg of dexamethasone.", 7),
         ("Answer: 7 mmol/L, equivalent to 126 mg/dL", 7),
         ('{"answer": {"value": 7, "unit": "kg"}}', 7),
@@ -166,6 +189,17 @@ def test_the_statement_counts_and_not_what_is_around_it(read, output, value):
         ("Step 1: It is 3.\nStep 2: 3 + 4 = 7.\nStep 5: Round to the nearest one.", 7),
         ("It is 70 kg at 3.16 m.\nThis gives a BMI of 7.", 7),
         ("Two times 75 = 150, 6 more to get 156, by 22 to get ~7 mmHg.", 7),
+        (
+            "eGFR = 142 \u00d7 min(Scr/\u03ba, 1)^\u03b1 \u00d7 1.012 = 7 mL/min/1.73 m\u00b2",
+            7,
+        ),
+        ("$$\\text{GFR} = 7\\ \\mathrm{mL/min/1.73\\,m^2}$$", 7),
+        ("The BMI is within the normal range (18.5\u201324.9): **7 kg/m\u00b2**", 7),
+        ("GCS = E3 + V4 + M0 = 7", 7),
+        ("GCS 7 (E3V4M0)", 7),
+        ("| Criterion | Points |\n|---|---|\n| CHF | 1 |\n| **Total** | **7** |", 7),
+        ("- CHF: 1\n- HTN: 6\n\nIn all: 1 + 6 = 7\n\nThus it is 7, which means a 4.0% risk.", 7),
+        ("The QTc is approximately 7.1 ms, which is <450 ms (normal for men).", 7.1),
         ("50 mg of prednisone is equivalent to about 7 mg of dexamethasone, not 9.", 7),
         ("LDL is 7 mg/dL, calculated from total cholesterol of 200 mg/dL.", 7),
         ("Criterion 8: met.\n\nThus, 7 of the 8 criteria are met.", 7),
@@ -175,10 +209,82 @@ def test_without_a_statement_medcalc_takes_the_result(output, value):
     assert by_medcalc(output) == value
 
 
+@pytest.mark.parametrize(
+    "bound",
+    [
+        "<", ">", "\u2264", "\u2265", "\u00b1", "#", "less than", "more than", "greater than",
+        "fewer than", "lower than", "higher than", "no more than", "no less than", "at least",
+        "at most", "under", "over", "above", "below", "up to", "between", "unknown, not",
+        "unclear:", "undetermined,", "impossible:", "n/a,", "none of", "insufficient:",
+        "not enough:", "cannot be told by", "can't be told by", "could not be told by",
+        "it cannot be told by", "this is", "either",
+    ],
+)  # fmt: skip
+def test_bounds_and_refusals_are_no_number(bound):
+    assert read_number(f"{bound} 5 kg") == (5 if bound in ("this is", "either") else None)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "point", "points", "criterion", "criteria", "item", "items", "feature", "features",
+        "factor", "factors", "risk factors", "question", "sign", "signs", "symptoms",
+        "conditions", "met",
+    ],
+)  # fmt: skip
+def test_of_things_that_are_counted_the_first_number_is_the_answer(what):
+    assert read_number(f"4/5 {what}") == 4
+    assert read_number("4/5 metres") == 0.8
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "is", "was", "are", "equals", "will be", "is \u2248", "is about", "comes in at: ", "=",
+        "\u2248", "\u2192", "about", "approximately", "approx.", "approx", "around", "roughly",
+        "is equal to", "leads to", "lead to", "leading to", "results in", "resulting in", "gives",
+        "giving", "yields", "yielding", "gets", "we get", "comes to", "totals", "for a total of",
+    ],
+)  # fmt: skip
+def test_what_a_sentence_says_is_its_number(said):
+    assert by_medcalc(f"With 3 of them it {said} 7 kg for 9 people.") == 7
+    assert by_medcalc("With 3 of the total cholesterol it has 7 for 9 people.") == 9
+
+
+@pytest.mark.parametrize(
+    "remark",
+    [
+        "Note:", "Please take", "Remember", "This has", "These have", "That has",
+        "Interpretation:", "Reference:", "Normal:", "Caution:", "Disclaimer:", "It means",
+        "It indicates", "It suggests", "It corresponds to", "**Note** that",
+    ],
+)  # fmt: skip
+def test_the_number_of_a_remark_is_not_the_answer(remark):
+    assert by_medcalc(f"They weigh 7 kg.\n{remark} 9 of them.") == 7
+    assert by_medcalc(f"They weigh 7 kg. {remark} 9 of them.") == 7
+
+
+@pytest.mark.parametrize(
+    "verb", ["gives", "puts it at", "makes", "yields", "results in", "leads to"]
+)
+def test_a_result_is_no_remark(verb):
+    assert by_medcalc(f"They weigh 9 kg.\nThis {verb} 7 kg.") == 7
+
+
+@pytest.mark.parametrize(
+    "unit", ["/1.73 m\u00b2", "/1.73m2", "/ 1.73 m^2", " per 1.73 m\u00b2", "/1.73 m"]
+)
+def test_the_surface_of_a_rate_is_no_number(unit):
+    assert by_medcalc(f"They had 3 of them, and a rate of 7 mL/min{unit}.") == 7
+    assert by_gsm8k(f"They had 3 of them, and a rate of 7 mL/min{unit}.") == 7
+
+
 def test_a_list_mark_is_no_number_and_the_last_number_is_that_of_gsm8k_and_numeric():
     output = "1. History: 1 point\n2. ECG: 2 points\nTotal: 1 (History) + 2 (ECG) + 1 (Age) = 4."
     assert by_gsm8k(output) == by_numeric(output) == 4
     assert by_gsm8k("It weighs 9.671kg") == 9.671
+    assert by_gsm8k("Of 3:\n4. \nDone.") == 4
+    assert by_gsm8k("It is 7.\nStep 10: done") == 7
     assert by_gsm8k("about 20-30 of them, so 5") == 5
     assert by_gsm8k("1. There are 4 + 5 = 9.\n2. None is left over.") == 9
 
