@@ -20,7 +20,8 @@ _KEY = r"(?:[\w *]{1,40}[:=])?"  # Sentiment: positive
 _DENIAL = (
     r"(?:(?:\b(?:not|neither|nor|never|hardly|rather than|instead of|except(?: for)?|"
     r"(?:all|everything|anything|any) but|other than)|n't) "
-    r"(?:be )?(?:an? |the |quite |really |option )?|\bnon-)[\"'(]?"
+    r"(?:be )?(?:exactly |entirely |actually |truly )?(?:an? |the |quite |really |option )?|\bnon-)"
+    r"[\"'(]?"
 )
 # How a choice is said to be wrong, and the end of an enumeration.
 _RIGHT = r"(?:the |a )?(?:right|correct|best|answer)"
@@ -31,12 +32,22 @@ _LISTED_END = r"(?=[\"')\]*.!\s]*$|,? (?:and|or) |,)"
 _SCALE = r"(?: [a-z]{1,12})? ?(?:\b(?:out )?of |/ ?)"
 # A letter counts as a choice in brackets, after `option`, or at the end of a clause after a word.
 _WORD_BEFORE = r"(?:(?<!\S)[^\W\d_](?:[^\W\d_]|')+,? ?|:\s*|[.?!] )[\"'(\[]?"
-_END_OF_SAYING = (
+_END_OF_SAYING = (  # also with the copulas of Japanese and Korean, and the Chinese word for option
     r"(?=[\"')\]]?(?:[.,;:!?\u3002\uff0c](?:\s|$)|\s*$"
-    rf"| (?:because|since|as|is {_RIGHT})\b))"
+    rf"| (?:because|since|as|is {_RIGHT})\b|\u3067\u3059|\uc785\ub2c8\ub2e4|\u9009?\u9879))"
 )
 _JSON = re.compile(r"\{[^{}]*\}")
-_FIELDS = ("label", "class", "choice", "category", "prediction", "sentiment", "output", "result")
+_FIELDS = (
+    "label",
+    "class",
+    "choice",
+    "category",
+    "relevance",
+    "prediction",
+    "sentiment",
+    "output",
+    "result",
+)
 
 
 class Choice:
@@ -56,7 +67,7 @@ class Choice:
     """
 
     def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:
-        choices = _Choices(str(choice) for choice in reference["choices"])
+        choices = Choices(str(choice) for choice in reference["choices"])
         found = choices.named(output)
         shown = None if found is None else choices.written.get(found)
         return Verdict(
@@ -64,7 +75,7 @@ class Choice:
         )
 
 
-class _Choices:
+class Choices:
     """The choices of a row; `written` is {normalised choice: the choice as the row has it}."""
 
     def __init__(self, choices: Iterable[str]) -> None:
@@ -81,9 +92,11 @@ class _Choices:
         self._denied = _compile(_DENIAL + named)
         self._wrong = _compile(
             rf"(?:{named}[\"')\]]?(?:,? (?:and |or )?)){{0,9}}{named}{_ARE_WRONG}"
-            rf"|{named}{_IS_WRONG}"
+            rf"|{named}(?:{_IS_WRONG}|[\"')\]]?,? or rather\b)"
         )
-        self._offered = _compile(rf"{named}[\"')\]]? ?(?:,? ?(?:or|and)|[/&+]) ?{_OPENS}$")
+        self._offered = _compile(
+            rf"{named}[\"')\]]? ?(?:,? ?(?:or|and)|[/&+]) ?(?:an? |the )?{_OPENS}$"
+        )
         self._enumerated = _compile(rf"{named}[\"')\]]?, ?{_OPENS}({prose}){end}{_LISTED_END}")
         letters = "|".join(f"(?-i:{one})" for one in texts if _is_letter(one)) or "(?!)"
         self._set_off = _compile(

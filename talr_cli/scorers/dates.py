@@ -28,19 +28,25 @@ _DATE = re.compile(
     re.IGNORECASE,
 )
 _WEEKS_DAYS = re.compile(
-    r"(?<!\d)(\d{1,3}) ?(?:weeks?|wks?|w)\W{0,6}(?:(?:and|with)\W{0,3}(?:a remainder of )?)?"
-    r"(\d{1,3})\W{0,2}(?:days?|d)\b"
-    r"|(?<![\d.+])(\d{1,3}) ?(?:\^?\(?\+ ?([0-6])\)?|-?([0-6])/7) ?-?(?:weeks?|wks?|w)\b",
+    r"(?<!\d)(\d{1,2}) ?(?:weeks?|wks?|w)(?! \(\d\d)\W{0,6}"  # not 4 weeks (28 days)
+    r"(?:(?:and|with)\W{0,3}(?:a remainder of )?)?(\d{1,2})\W?(?:days?|d)\b"
+    r"|(?<![\d.+])(\d{1,2}) ?(?:\^?\(?\+ ?([0-6])\)?|-?([0-6])/7) ?-?(?:weeks?|wks?|w)\b"
+    r"|\bweeks\W{1,3}(\d{1,2})\W{1,4}days\W{1,3}(\d{1,2})\b",
     re.IGNORECASE,
 )
 _BARE_WEEKS_DAYS = re.compile(
-    r"(?:[\[(] ?(\d{1,3}), ?(\d{1,3})[\])]|(\d{1,3}) ?\^?\(?\+ ?([0-6]))\W*"
+    r"(?:[\[(] ?(\d{1,2}), ?(\d{1,2})[\])]|(\d{1,2}) ?\^?\(?\+ ?([0-6]))\W*"
 )
-_LEAD = re.compile(r"[\s\"'(\[\u2248~=:]{0,9}(?:(?:about|on|approximately) )?", re.IGNORECASE)
+_LEAD = re.compile(r"\W{0,9}(?:(?:about|on|approximately) )?", re.IGNORECASE)
 _BEFORE = re.compile(r"(?:[=\u2248\u2192:]|\b(?:is|was|be|on|equals)) ?[\"'(\[]?$", re.IGNORECASE)
+# A day from which another one is counted.
+_COUNTED_FROM = re.compile(
+    r"\b(?:after|since|from|before|lmp|period)\b\)? ?[:=]?(?: (?:is|was|of|on)){0,2} ?[\"'(\[]?$",
+    re.IGNORECASE,
+)
 _DENIED = re.compile(r"\bnot (?:on |the )?[\"'(\[]?$", re.IGNORECASE)
 _ANOTHER = re.compile(r"[\"')\],]{0,2} ?(?:or|to|until|through)\b ?[\"'(\[]?", re.IGNORECASE)
-_WEEKS = re.compile(r"(?<![\d.,+/-])(\d{1,3}) ?(?:weeks?|wks?)\b", re.IGNORECASE)
+_WEEKS = re.compile(r"(?<![\d.,+/-])(\d{1,2}) ?(?:weeks?|wks?)\b", re.IGNORECASE)
 _SUM = re.compile(r" ?[-+] ?\d")
 
 Found = TypeVar("Found")
@@ -79,7 +85,7 @@ def _choose(
     found = [
         (match, value)
         for match in pattern.finditer(text)
-        if (value := read(match)) and not _DENIED.search(text, 0, match.start())
+        if (value := read(match)) and not _follows(_DENIED, text, match)
     ]
     starts = {match.start(): value for match, value in found}
     if any(
@@ -89,14 +95,20 @@ def _choose(
         return None
     if not found:
         return None
+    found = [one for one in found if not _follows(_COUNTED_FROM, text, one[0])] or found
     if not stated:
         return found[-1][1]
     first, value = found[0]
     leads = first.start() == _LEAD.match(text).end()  # type: ignore[union-attr]
     if leads and not _SUM.match(text, first.end()):
         return value
-    told = [v for m, v in found if _BEFORE.search(text, max(0, m.start() - 12), m.start())]
+    told = [value for match, value in found if _follows(_BEFORE, text, match)]
     return told[-1] if told else value
+
+
+def _follows(before: re.Pattern[str], text: str, match: re.Match[str]) -> bool:
+    """Whether a pattern that ends with `$` matches directly before a match."""
+    return before.search(text, max(0, match.start() - 30), match.start()) is not None
 
 
 def _date_of(match: re.Match[str]) -> date | None:

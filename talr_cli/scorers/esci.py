@@ -6,32 +6,18 @@ is not implemented here.
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from talr_cli.scorers.base import Verdict
-from talr_cli.scorers.numbers import normalise
-from talr_cli.scorers.statements import json_field, statements
+from talr_cli.scorers.choice import Choices
 
 LABELS = ("Exact", "Substitute", "Complement", "Irrelevant")
 NO_LABEL = "none"
 RESAMPLES = 2000
 
 _BY_WRITTEN_FORM = {form.lower(): label for label in LABELS for form in (label, label[0])}
-_NAMED = re.compile(rf"(?<![^\W_])(?:{'|'.join(LABELS)})(?![^\W_])", re.IGNORECASE)
-
-_DENIED = re.compile(
-    rf"\b(?:not|neither|nor|n't|isn't|rather than|instead of) (?:an? |the |quite |really )?"
-    rf"{_NAMED.pattern}",
-    re.IGNORECASE,
-)
-# The text between two labels that are offered as alternatives, and between those of a list.
-_OR = re.compile(r"\W{0,2} ?(?:or|and|[/,&|]) ?(?:an? |the )?\W{0,2}", re.IGNORECASE)
-_LISTED = re.compile(r"\W{1,9}")
-_JSON = re.compile(r"\{[^{}]*\}")
-_FIELDS = ("label", "class", "relevance", "category", "prediction", "output", "result")
+_CHOICES = Choices(LABELS)
 
 
 def read_label(written: str) -> str | None:
@@ -42,15 +28,13 @@ def read_label(written: str) -> str | None:
 class EsciScorer:
     """Compares the label that an output names with {"answer": one of LABELS}.
 
-    The label is the first one in the last statement that names any (a line `Answer:`, JSON, a box),
-    except for denied ones (`not Exact but Complement`); what follows is taken as its reason. If
-    several are offered (`Exact or Substitute`), none counts. In an output without a statement, it
-    is the label in a field of its JSON object, else the one named last. A label is a whole word in
-    any case. A single letter is not a label, since an I in prose is seldom one.
+    The label is read as a choice (`Choice`). A single letter is not a label, since an I in prose is
+    seldom one.
     """
 
     def __call__(self, output: str, reference: Mapping[str, Any]) -> Verdict:
-        found = _find_label(output)
+        named = _CHOICES.named(output)
+        found = None if named is None else _CHOICES.written[named]
         return Verdict(found == reference["answer"], found)
 
     def summary(
@@ -77,31 +61,6 @@ class EsciScorer:
                 for label, row in zip(LABELS, counts.tolist(), strict=True)
             },
         }
-
-
-def _find_label(output: str) -> str | None:
-    for said in statements(output, is_label=True):
-        said = _DENIED.sub("", said)
-        labels = list(_NAMED.finditer(said))
-        if labels:
-            return None if _are_listed(_OR, said, labels[:2]) else labels[0][0].capitalize()
-    text = normalise(output)
-    for block in reversed(_JSON.findall(text)):
-        field = json_field(block, _FIELDS)
-        if field and (label := _NAMED.fullmatch(field.strip(" ."))):
-            return label[0].capitalize()
-    text = _DENIED.sub("", text)
-    labels = list(_NAMED.finditer(text))
-    if not labels or _are_listed(_OR, text, labels[-2:]) or _are_listed(_LISTED, text, labels[-3:]):
-        return None
-    return labels[-1][0].capitalize()
-
-
-def _are_listed(by: re.Pattern[str], text: str, labels: Sequence[re.Match[str]]) -> bool:
-    """Whether there are several labels, and the text between neighbours matches `by`."""
-    pairs = list(itertools.pairwise(labels))
-    enough = 2 if by is _LISTED else 1
-    return len(pairs) >= enough and all(by.fullmatch(text, a.end(), b.start()) for a, b in pairs)
 
 
 # Confusion matrices are integer arrays [..., 4, 5]: true label, named label or none.

@@ -47,10 +47,10 @@ _PARTS = (
 )
 _WHOLE = r"\d++(?:\.\d++)?"
 _COMPOUND = rf"(?<![\d.]){_WHOLE} ?(?:{{}})".format(
-    "|".join(rf"{one},? ?(?:and )?{_WHOLE} ?{other}" for one, other in _PARTS)
+    "|".join(rf"{one}['\"]?,? ?(?:and |['\"])?{_WHOLE} ?{other}" for one, other in _PARTS)
 )
 _FUNCTION = r"(?:log|ln|lg|a(?:rc)?(?:sin|cos|tan)|sin|cos|tan|cot|exp)(?:_?\d++)?"
-_MONTH = (
+MONTH = (
     r"(?-i:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|"
     r"Sept?(?:ember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)"
 )
@@ -63,7 +63,7 @@ _NO_NUMBER = re.compile(
     rf"(?:\\{_FUNCTION}|\b{_FUNCTION}(?= ?\()|\b(?:log|ln)(?:_?\d++)?(?= \d))[ ({{]*+-?{_PLAIN}"
     rf"|(?:(?<![\w.,]){_PLAIN} ?)?\\(?:sqrt ?\[[^\[\]\n]*\]|[dt]?binom ?\{{[^{{}}\n]*\}}) ?"
     rf"(?:\{{[^{{}}\n]*\}}|\d)"
-    rf"|\b{_MONTH}\.? \d{{1,2}}(?:, ?\d{{4}})?(?!\d)"
+    rf"|\b{MONTH}\.? \d{{1,2}}(?:, ?\d{{4}})?(?!\d)"
     rf"|(?<![\w.,]){_PLAIN} ?x ?(?!10\^){_PLAIN}|\bout of (?:the |a )?{_PLAIN}"
     rf"|(?<=\d) of (?:the |all )?{_PLAIN}"
     rf"|(?<![\d.])\d{{1,4}}([/-])\d{{1,2}}\1\d{{1,4}}(?!\d)"
@@ -120,6 +120,7 @@ _LATEX = (
 # Invisible characters, which break words or change the direction of text.
 _UNSEEN = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\ufe0f]")
 _TYPOGRAPHY = (
+    (re.compile(r"\b(?:US|CA|AU|NZ|HK|NT|[ACRS])\$(?=-?[.\d])"), "$"),  # US$5 is no name, as US5
     # Thousands separated by a thin or no-break space or an apostrophe, and LaTeX's 1{,}234.
     (re.compile("(?<=\\d)[\u00a0\u2009\u202f'\u2019](?=\\d{3}(?!\\d))"), ""),
     (re.compile(r"\{([.,])\}"), r"\1"),

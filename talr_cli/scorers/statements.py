@@ -11,25 +11,25 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator
 
-from talr_cli.scorers.numbers import normalise
+from talr_cli.scorers.numbers import MONTH, normalise
 
 _ANSWER = re.compile(
-    r"(?:\b|_|(?<=final))answer\b[\"')]{0,2} ?(?:\([^()\n]{0,40}\) ?)?"
+    r"answer[\"')]? ?(?:\([^)\n]{1,40}\) ?)?"
     r"(?:(?:to|for|of|in) [^\n.:=]{1,60}? ?)?"
-    r"(?P<sep>\bis\b ?[:=]?|[:=\u2248\u2192]|(?=\n))",
+    r"(?P<sep>\bis ?[:=]?|[:=\u2248\u2192]|(?=\n))",
     re.IGNORECASE,
 )
 # After `the answer is`, only such texts are statements; others are remarks (`an estimate`).
 _VALUE = re.compile(
     r"[\s\"'(\[{\u2248~=+*-]{0,9}(?:(?:about|approximately|around|roughly|nearly|equal to) )?"
-    r"(?:[-+<>\u2264\u2265\\\"']{0,3}[.\d]|\\|(?:mon|tues|wednes|thurs|fri|satur|sun)day|"
-    r"(?:jan|feb|mar|apr|may|june?|july?|aug|sep|oct|nov|dec)|"
+    r"(?:[-+<>\u2264\u2265\\\"']{0,3} ?[.\d]|\\|(?:mon|tues|wednes|thurs|fri|satur|sun)day|"
+    rf"{MONTH}\b|"
     r"between \d|(?:less|more|greater|fewer) than|at (?:least|most)|un(?:known|clear|determined)|"
     r"(?:cannot|can't|not|none|impossible|n/a)\b)",
     re.IGNORECASE,
 )
 _ANOTHER_ANSWER = re.compile(
-    r"\b(?:this|that|an|any|such|each|previous|above|your|wrong)\s{1,3}$", re.IGNORECASE
+    r"\b(?:this|that|an|any|such|each|previous|above|your|wrong)\s$", re.IGNORECASE
 )
 _BEFORE_HEADING = re.compile(r"\W*(?:the )?(?:final |correct )?", re.IGNORECASE)
 _BOXED = re.compile(r"\\{1,2}(?:boxed|fbox) ?\{((?:[^{}]|\{[^{}]*\})*)\}")
@@ -132,6 +132,8 @@ def _field_text(rest: str) -> str:
         return re.split(r'(?<!\\)"', rest[1:], maxsplit=1)[0].strip()
     if rest[:1] == "[":
         return rest.partition("]")[0] + "]"
+    if rest[:1] == "{":
+        return rest.partition("}")[0] + "}"
     if rest[:1] == "(":  # a Python tuple, such as ('29 weeks', '2 days')
         return rest.partition(")")[0] + ")"
     return re.split(r', ?["\']|\}', rest, maxsplit=1)[0].strip()

@@ -13,7 +13,7 @@ _MARK = re.compile(
     r"(?<!`)(?:(?P<open>"
     r"<(?:[a-z]{1,20}[_:])?(?:think|thinking|thoughts?|reasoning|scratchpad)>|"
     r"\[THINK\]|\u25c1think\u25b7|<\|(?:begin_of_thought|START_THINKING)\|>|"
-    r"<\|channel>(?:thought\b)?|<unused94>(?:thought\b)?|\bhere is my thought process:)|"
+    r"<\|channel>|<unused94>|\bhere is my thought process:)|"
     r"</(?:[a-z]{1,20}[_:])?(?:think|thinking|thoughts?|reasoning|scratchpad)>|"
     r"\[/THINK\]|\u25c1/think\u25b7|<\|(?:end_of_thought|END_THINKING)\|>|"
     r"<channel\|>|<unused95>|\bhere is my response:)",
@@ -33,7 +33,7 @@ _TAG = re.compile(r"</?\w{1,30}>")
 _CHANNEL = re.compile(
     r"<\|channel\|>\s*(\w*)(?:(?!<\|channel|<\|message).){0,100}<\|message\|>", re.DOTALL
 )
-_ENDS = re.compile(r"<\|(?:end|return|call|start)\|>")
+_ENDS = re.compile(r"<\|(?:end|return|start)\|>")
 
 
 def without_thoughts(output: str) -> str:

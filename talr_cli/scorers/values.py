@@ -61,16 +61,24 @@ _OR = re.compile(
 _CITATION = re.compile(r"(?<=\S) ?\[\d{1,3}\]")
 _FIELDS = ("result", "value", "prediction", "output", "total")
 _JSON = re.compile(r"\{[^{}]*\}")
+# A first paragraph that is a number, above its explanation.
+_NUMBER_ALONE = re.compile(rf"[\u20ac\u00a3\u00a5]?{_NUMBER} ?[%\u20ac\u00a3\u00a5]?\.?")
+_PROSE = re.compile(r"\W*[^\W\d_]")
 _COMMENT = re.compile(r" ?\([^()\n]*\)")
 # Several steps on one line: 1. Add. 2. Divide.
 _FIRST_STEP, _NEXT_STEP = re.compile(r"1[.)] \D"), re.compile(r" (?=(?:[2-9]|\d\d)[.)] \D)")
-_SENTENCE = re.compile(r"(?<=[\w)%\]])[.;!](?=\s|$)")
+_SENTENCE = re.compile(r"(?<=[\w)%\]])(?<!pprox)[.;!](?=\s|$)")
 _EQUALS = re.compile("[=\u2248\u2192]")
 _SAID = re.compile(
     rf"(?:\b(?:is|was|are|equals|be)|:) [\u2248~]?{_ABOUT}(?=[-(]?\.?\d)|"
     r"\b(?:about|approximately|approx\.?|around|roughly) (?=-?\.?\d)|"
-    r"\b(?:lead(?:s|ing) to|result(?:s|ing) in|giv(?:es|ing)|yield(?:s|ing)|gets?|comes? to|"
-    r"totals?)\b",
+    r"\b(?:lead(?:s|ing)? to|result(?:s|ing)? in|giv(?:es?|ing)|yield(?:s|ing)?|gets?|comes? to|"
+    r"totals|total of)\b",
+    re.IGNORECASE,
+)
+# 50 mg of prednisone is equivalent to 7.5 mg: the second was asked for.
+_EQUIVALENT = re.compile(
+    rf"\b(?:is|are|be) (?:approximately |about |roughly )?equivalent to {_ABOUT}(?=\.?\d)",
     re.IGNORECASE,
 )
 _REMARK = re.compile(
@@ -110,6 +118,9 @@ def _find_final(output: str) -> float | None:
     whole = _expression(text)
     if whole is not None:
         return whole
+    alone, _, below = text.partition("\n\n")
+    if _NUMBER_ALONE.fullmatch(alone) and _PROSE.match(below):
+        return read_number(alone)
     text = _PER_SURFACE.sub("", text)
     unmarked = "\n".join(strip_list_mark(line) for line in text.split("\n"))
     for plain in (_CITATION.sub("", text), _CITATION.sub("", unmarked)):
@@ -123,7 +134,8 @@ def _find_final(output: str) -> float | None:
         text, max(0, last.start - 60), last.start
     ):
         return None
-    spaced = [one for one in _SPACED.finditer(text) if one.end() == last.end]
+    near = _SPACED.finditer(text, max(0, last.end - 60))
+    spaced = [one for one in near if one.end() == last.end]
     if spaced:
         return float(spaced[0][0].replace(" ", ""))
     if len(numbers) > 1 and _OVER.fullmatch(text, numbers[-2].end, last.start):
@@ -211,6 +223,8 @@ def _read_leading(line: str, counts: bool) -> Reading | None:
         return _with_sign(rest[marks[-1] :], results[0])
     if re.match(r" ?[-+*/^] ?[\d(.]", rest):
         return _arithmetic(line)
+    if same := _EQUIVALENT.search(rest):
+        return _read_leading(rest[same.end() :], counts)
     value = -number.value if minus else number.value
     return Reading(value, _SHARE.match(line, number.end) is not None)
 

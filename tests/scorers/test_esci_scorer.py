@@ -64,6 +64,10 @@ def test_the_label_named_last_counts_within_the_answer_and_without_one():
         ('{"final_answer": "Exact", "why": "no Substitute"}', "Exact"),
         ("The answer is Complement, rather than Substitute.", "Complement"),
         ("Answer: Exact. Wait, no. Answer: Irrelevant, not exact.", "Irrelevant"),
+        ("Label: Exact\n\nIt fits, so it is not merely a substitute.", "Exact"),
+        ("Irrelevant. It is neither an exact match, a substitute nor a complement.", "Irrelevant"),
+        ("Exact, Substitute, Complement, or Irrelevant? I'd say Exact.", "Exact"),
+        ('{"relevance": "Complement", "why": "no substitute"}', "Complement"),
     ],
 )
 def test_the_label_of_the_answer_counts_and_not_one_in_its_reason(output, label):

@@ -12,7 +12,7 @@ from talr_cli.scorers.medcalc import MedCalcScorer
 from talr_cli.scorers.numbers import find_numbers, normalise
 from talr_cli.scorers.statements import stated_answer
 from talr_cli.scorers.text import Numeric
-from talr_cli.scorers.values import final_number
+from talr_cli.scorers.values import final_number, read_number
 
 medcalc = MedCalcScorer()
 DOCS = Path(__file__).parents[2] / "docs" / "evaluation.md"
@@ -37,6 +37,64 @@ def by_gsm8k(output):
 def by_numeric(output):
     parsed = Numeric()(output, {"answer": "0"}).parsed
     return None if parsed is None else float(parsed)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "The answer to 6 * 7 is", "The answer for all of them is", "The answer of 6 * 7 is",
+        "The answer in kg is", "The answer is:", "The answer is =", "Answer to 6 * 7:", "Answer =",
+        "Answer \u2248", "Answer \u2192", "Answer:", "Answer (kg):", "Answer(kg) =", "(Answer):",
+        "final_answer =", "finalAnswer:", "ANSWER:", "The clean answer:",
+        "The answer will be, as said, answer:",
+    ],
+)  # fmt: skip
+def test_words_that_state_an_answer(words):
+    assert stated_answer(f"Answer: 5\n{words} 42 of 9\nOr 7?") == "42 of 9"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "There are 3 answers:", "Answered:", "The answer to this. It is", "Answer",
+        "this answer:", "that answer:", "an answer:", "any answer:", "such answer:", "each answer:",
+        "previous answer:", "above answer:", "your answer:", "wrong answer:",
+    ],
+)  # fmt: skip
+def test_words_that_state_none(words):
+    assert stated_answer("##### 5") is None
+    assert stated_answer("#### Step 1\nIt is 7") is None
+    assert stated_answer(f"Answer: 5\n{words} 42") == "5"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "42", "-42", "+42", ".5", "<5", ">5", "\u2264 5", "\u2265 5", '"42"', "'42'",
+        "(42)", "[42]",
+        "\u2248 42", "~42", "= 42", "*42*", "about 42", "approximately 42", "around 42",
+        "roughly 42",
+        "nearly 42", "equal to 42", "\\frac12x", "Monday, 10/22/2021", "Tuesday", "Wednesday",
+        "Thursday", "Friday", "Saturday", "Sunday", "between 4 and 5", "less than 5",
+        "more than 5", "greater than 5", "fewer than 5", "at least 5", "at most 5", "unknown",
+        "unclear", "undetermined", "cannot be told", "can't be told", "not given", "none",
+        "impossible to say", "n/a",
+        "May 1, 2021", "Oct. 22, 2021", "September 1",
+    ],
+)  # fmt: skip
+def test_values_that_are_stated_after_is(value):
+    said = stated_answer(f"Answer: 5\nThe answer is {value}")
+    assert said not in (None, "5")
+
+
+@pytest.mark.parametrize(
+    "remark",
+    ["an estimate", "clear", "based on 3 facts", "given above: 4", "betweenness 4", "at last 5",
+     "nonetheless 5", "notable", "decided by 3 facts", "Marked with 3 stars",
+     "impossibly large", "lessened", "the sum of 4 and 5"],
+)  # fmt: skip
+def test_remarks_after_is_state_nothing(remark):
+    assert stated_answer(f"Answer: 5\nThe answer is {remark}") == "5"
 
 
 def test_the_table_of_the_docs_is_long():
@@ -66,6 +124,13 @@ def test_the_forms_of_the_docs_are_read_as_they_say(read, form, value):
         ("Answer:\n1. Age: 1 point\n2. Stroke: 2 points\nTotal: 3 points", 3),
         ("Answer:\n- 7 kg/m²\n- Stage: 2", 7),
         ("## Final Answer\n\n7 kg", 7),
+        ("### The Correct Answer\n7 kg of 9", 7),
+        ("The answer\n\n7 kg of 9", 7),
+        ("Answer:\n10. 7 kg of 9", 7),
+        ("\\\\boxed{7}, or 5 less", 7),
+        ("\\fbox{7}, or 5 less", 7),
+        ("####7\n5 less.", 7),
+        ("#### -7\n5 less.", -7),
         ("Answer: as follows:\nBMI = 63 / 3^2 = 7", 7),
         ("**Answer:**\n\n**7** kg", 7),
         ("<answer>7</answer> <b>12</b>", 7),
@@ -86,6 +151,24 @@ def test_the_forms_of_the_docs_are_read_as_they_say(read, form, value):
         ("Answer: ~7", 7),
         ("Answer: three (7) points", 7),
         ("Answer: 1.2.3", None),
+        ("**Final Answer:** $\\boxed{7}$ (of 9)", 7),
+        ("Thus it is \\( \\boxed{\\$7} \\) of 9.", 7),
+        ("\\boxed{x = 7}", 7),
+        ("\\boxed{\\mathbf{7}}", 7),
+        ("\\boxed{\\text{7 apples of 9}}", 7),
+        ("I first thought it was 8, but actually the answer is 7.", 7),
+        ("Answer: 7 (moderate risk, 12\u201316.6%)", 7),
+        ("Answer: HEART score of 7 (moderate risk)", 7),
+        ("Answer: MELD-Na = 7", 7),
+        ("Answer: ~7 mOsm/kg H\u2082O", 7),
+        ("Answer: \uff17", 7),
+        ("Answer: \u0667", 7),
+        ("Answer: >7", None),
+        ("Answer: 50 mg of prednisone is equivalent to 7 mg of dexamethasone.", 7),
+        ("Answer: 7 mmol/L, equivalent to 126 mg/dL", 7),
+        ('{"answer": {"value": 7, "unit": "kg"}}', 7),
+        ("Answer: US$7", 7),
+        ("Answer: ('7 weeks', '2 days')", None),
     ],
 )
 def test_the_statement_counts_and_not_what_is_around_it(read, output, value):
@@ -106,6 +189,19 @@ def test_the_statement_counts_and_not_what_is_around_it(read, output, value):
         ("Step 1: It is 3.\nStep 2: 3 + 4 = 7.\nStep 5: Round to the nearest one.", 7),
         ("It is 70 kg at 3.16 m.\nThis gives a BMI of 7.", 7),
         ("Two times 75 = 150, 6 more to get 156, by 22 to get ~7 mmHg.", 7),
+        (
+            "eGFR = 142 \u00d7 min(Scr/\u03ba, 1)^\u03b1 \u00d7 1.012 = 7 mL/min/1.73 m\u00b2",
+            7,
+        ),
+        ("$$\\text{GFR} = 7\\ \\mathrm{mL/min/1.73\\,m^2}$$", 7),
+        ("The BMI is within the normal range (18.5\u201324.9): **7 kg/m\u00b2**", 7),
+        ("GCS = E3 + V4 + M0 = 7", 7),
+        ("GCS 7 (E3V4M0)", 7),
+        ("| Criterion | Points |\n|---|---|\n| CHF | 1 |\n| **Total** | **7** |", 7),
+        ("- CHF: 1\n- HTN: 6\n\nIn all: 1 + 6 = 7\n\nThus it is 7, which means a 4.0% risk.", 7),
+        ("The QTc is approximately 7.1 ms, which is <450 ms (normal for men).", 7.1),
+        ("50 mg of prednisone is equivalent to about 7 mg of dexamethasone, not 9.", 7),
+        ("LDL is 7 mg/dL, calculated from total cholesterol of 200 mg/dL.", 7),
         ("Criterion 8: met.\n\nThus, 7 of the 8 criteria are met.", 7),
     ],
 )
@@ -113,10 +209,82 @@ def test_without_a_statement_medcalc_takes_the_result(output, value):
     assert by_medcalc(output) == value
 
 
+@pytest.mark.parametrize(
+    "bound",
+    [
+        "<", ">", "\u2264", "\u2265", "\u00b1", "#", "less than", "more than", "greater than",
+        "fewer than", "lower than", "higher than", "no more than", "no less than", "at least",
+        "at most", "under", "over", "above", "below", "up to", "between", "unknown, not",
+        "unclear:", "undetermined,", "impossible:", "n/a,", "none of", "insufficient:",
+        "not enough:", "cannot be told by", "can't be told by", "could not be told by",
+        "it cannot be told by", "this is", "either",
+    ],
+)  # fmt: skip
+def test_bounds_and_refusals_are_no_number(bound):
+    assert read_number(f"{bound} 5 kg") == (5 if bound in ("this is", "either") else None)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "point", "points", "criterion", "criteria", "item", "items", "feature", "features",
+        "factor", "factors", "risk factors", "question", "sign", "signs", "symptoms",
+        "conditions", "met",
+    ],
+)  # fmt: skip
+def test_of_things_that_are_counted_the_first_number_is_the_answer(what):
+    assert read_number(f"4/5 {what}") == 4
+    assert read_number("4/5 metres") == 0.8
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "is", "was", "are", "equals", "will be", "is \u2248", "is about", "comes in at: ", "=",
+        "\u2248", "\u2192", "about", "approximately", "approx.", "approx", "around", "roughly",
+        "is equal to", "leads to", "lead to", "leading to", "results in", "resulting in", "gives",
+        "giving", "yields", "yielding", "gets", "we get", "comes to", "totals", "for a total of",
+    ],
+)  # fmt: skip
+def test_what_a_sentence_says_is_its_number(said):
+    assert by_medcalc(f"With 3 of them it {said} 7 kg for 9 people.") == 7
+    assert by_medcalc("With 3 of the total cholesterol it has 7 for 9 people.") == 9
+
+
+@pytest.mark.parametrize(
+    "remark",
+    [
+        "Note:", "Please take", "Remember", "This has", "These have", "That has",
+        "Interpretation:", "Reference:", "Normal:", "Caution:", "Disclaimer:", "It means",
+        "It indicates", "It suggests", "It corresponds to", "**Note** that",
+    ],
+)  # fmt: skip
+def test_the_number_of_a_remark_is_not_the_answer(remark):
+    assert by_medcalc(f"They weigh 7 kg.\n{remark} 9 of them.") == 7
+    assert by_medcalc(f"They weigh 7 kg. {remark} 9 of them.") == 7
+
+
+@pytest.mark.parametrize(
+    "verb", ["gives", "puts it at", "makes", "yields", "results in", "leads to"]
+)
+def test_a_result_is_no_remark(verb):
+    assert by_medcalc(f"They weigh 9 kg.\nThis {verb} 7 kg.") == 7
+
+
+@pytest.mark.parametrize(
+    "unit", ["/1.73 m\u00b2", "/1.73m2", "/ 1.73 m^2", " per 1.73 m\u00b2", "/1.73 m"]
+)
+def test_the_surface_of_a_rate_is_no_number(unit):
+    assert by_medcalc(f"They had 3 of them, and a rate of 7 mL/min{unit}.") == 7
+    assert by_gsm8k(f"They had 3 of them, and a rate of 7 mL/min{unit}.") == 7
+
+
 def test_a_list_mark_is_no_number_and_the_last_number_is_that_of_gsm8k_and_numeric():
     output = "1. History: 1 point\n2. ECG: 2 points\nTotal: 1 (History) + 2 (ECG) + 1 (Age) = 4."
     assert by_gsm8k(output) == by_numeric(output) == 4
     assert by_gsm8k("It weighs 9.671kg") == 9.671
+    assert by_gsm8k("Of 3:\n4. \nDone.") == 4
+    assert by_gsm8k("It is 7.\nStep 10: done") == 7
     assert by_gsm8k("about 20-30 of them, so 5") == 5
     assert by_gsm8k("1. There are 4 + 5 = 9.\n2. None is left over.") == 9
 
@@ -244,6 +412,12 @@ def test_without_a_statement_the_last_number_is_a_whole_one(output, value):
         ("Answer: 4.2 x 10<sup>1</sup>", 42),
         ("Answer: 101<sub>2</sub>", None),
         ("It is <42", None),
+        ("It costs US$42.", 42),
+        ("**42**\n\n### Explanation\nThere are 6 groups of 7.", 42),
+        ("-42%\n\nBecause it falls by 6 * 7.", -42),
+        ("6\n\n42 of them", 42),
+        ("6\nmore make 42", 42),
+        ("6 groups\n\nAll in all 42", 42),
     ],
 )
 def test_what_others_write_otherwise(said, value):
@@ -286,7 +460,8 @@ def test_a_percent_sign_counts_only_at_the_number(output, is_right):
         "Friday, October 22, 2021", "**10/22/2021**", "2021-10-22T00:00", "October 22,2021",
         "10/22/2021 (conception about 01/29/2021)", "01/15/2021 + 280 days = 10/22/2021",
         "The due date for 01/15/2021 is 10/22/2021", "10/22/2021, not 10/23/2021",
-        "October 22, 2021, or 10/22/2021",
+        "October 22, 2021, or 10/22/2021", "10/22/2021, 40 weeks after 01/15/2021.",
+        "October 22, 2021\n(LMP: 01/15/2021)", "10/22/2021 (period was on 01/15/2021)",
     ],
 )  # fmt: skip
 def test_days_as_models_write_them(form):
@@ -318,7 +493,15 @@ def test_of_two_days_that_are_offered_none_is_the_answer(form, truth):
     assert medcalc(f"Answer: not {another} but {said}", given).correct
 
 
-@pytest.mark.parametrize("text", ["22/10/2021", "22.10.2021", "10/22/21", "02/30/2021", "May 2021"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "22/10/2021", "22.10.2021", "10/22/21", "02/30/2021", "May 2021", "10/22/20211",
+        "110/22/2021", "1/10/22/2021", "1-10-22-2021", "12021-10-22", "2021-10-221",
+        "1-2021-10-22", "1/2021/10/22", "122 October 2021", "October 22, 20211",
+        "Dismay 1, 2021", "Mayor 1, 2021", "1 Mayor 2021",
+    ],
+)  # fmt: skip
 def test_what_is_no_day(text):
     assert read_date(text) is None
 
@@ -326,8 +509,44 @@ def test_what_is_no_day(text):
 def test_every_month_is_read_in_full_and_short():
     for month in range(1, 13):
         day = date(2021, month, 9)
-        for form in (f"{day:%B} 9, 2021", f"{day:%b} 9, 2021", f"9 {day:%b}. 2021"):
+        name = f"{day:%b}"
+        for form in (f"{day:%B} 9, 2021", f"{name} 9, 2021", f"9 {name}. 2021", f"{name}-9-2021"):
             assert read_date(form) == day
+        assert read_date(f"{name}.9,2021") == read_date(f"9{name} 2021") == day
+        assert read_date(f"9 {name}.,2021") == read_date(f"9-{name}-2021") == day
+
+
+@pytest.mark.parametrize("form", ["1st", "2nd", "3rd", "4th"])
+def test_every_ordinal_is_read(form):
+    assert (
+        read_date(f"May {form}, 2021")
+        == read_date(f"{form} May 2021")
+        == date(2021, 5, int(form[0]))
+    )
+
+
+@pytest.mark.parametrize(
+    "lead", ["", "about ", "on ", "approximately ", "= ", "~", "\u2248 ", '("']
+)
+def test_the_day_that_leads_a_statement_is_the_answer(lead):
+    assert read_date(f"{lead}10/22/2021 and the visit is 10/29/2021") == date(2021, 10, 22)
+
+
+@pytest.mark.parametrize(
+    "mark", ["=", "\u2248", "\u2192", ":", "is", "was", "will be", "on", "equals"]
+)
+def test_the_day_behind_a_mark_is_the_answer(mark):
+    assert read_date(f"01/15/2021 + 280 days {mark} 10/22/2021 (01/29/2021)") == date(2021, 10, 22)
+
+
+@pytest.mark.parametrize(
+    "before", ["after ", "since ", "from ", "before ", "LMP ", "LMP: ", "LMP = ", "period was on ",
+               "period (LMP) of ", "period is ", 'from "', "since (", "after ["],
+)  # fmt: skip
+def test_a_day_from_which_another_is_counted_is_not_the_answer(before):
+    text = f"It falls on 10/22/2021, which is 40 weeks {before}01/15/2021"
+    assert read_date(text, stated=False) == date(2021, 10, 22)
+    assert read_date(f"{before}01/15/2021", stated=False) == date(2021, 1, 15)
 
 
 @pytest.mark.parametrize(
@@ -337,6 +556,15 @@ def test_every_month_is_read_in_full_and_short():
         ("17w6d", (17, 6)), ("17 6/7 weeks", (17, 6)), ("17 weeks + 6 days", (17, 6)),
         ("17+6", (17, 6)), ("17⁺⁶ weeks", (17, 6)), ("$17^{+6}$ weeks", (17, 6)),
         ("17 weeks with a remainder of 6 days", (17, 6)),
+        ("17 weeks (6 days)", (17, 6)), ("17 weeks (119 days)", (17, 0)),
+        ('{"weeks": 17, "days": 6}', (17, 6)), ("Weeks: 17, Days: 6", (17, 6)),
+        ("Weeks:17, Days:6", (17, 6)), ("Biweeks: 1, days: 6", None),
+        ("17 wks, 6 d", (17, 6)), ("17 week, 6 day", (17, 6)), ("17 wk 6 days", (17, 6)),
+        ('"17 weeks" and "6 days"', (17, 6)), ("17 weeks with 6-days", (17, 6)),
+        ("17 weeks 6 duly", (17, 0)), ("117 weeks 6 days", None), ("3.5+2 weeks", None),
+        ("1+5+2 weeks", None), ("117+6 weeks", None), ("17+6-week", (17, 6)), ("17+6wks", (17, 6)),
+        ("17+6w", (17, 6)), ("17-6/7 wk", (17, 6)), ("17 +6 weekly", None), ("17 +6", (17, 6)),
+        ("[17,6]", (17, 6)), ("( 17, 6)", (17, 6)), ("(17, 12)", (17, 12)),
         ("17 weeks and 6 days (125 days)", (17, 6)), ("(17, 6)", (17, 6)), ("17 weeks", (17, 0)),
         ("16 weeks 5 days + 8 days = 17 weeks 6 days", (17, 6)), ("17.5 weeks", None),
         ("17 days", None), ("17", None),

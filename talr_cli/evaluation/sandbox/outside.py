@@ -17,7 +17,8 @@ even if it is killed. The program cannot reach the processes that ensure this.
 Not covered:
 - faults of the kernel in the allowed calls, and side channels such as time and load;
 - a program that searches its own interpreter for the verdict's token can claim to have passed, as
-  in every harness that tests a program in the program's own process;
+  in every harness that tests a program in the program's own process; so can one that returns an
+  object which equals everything, or jumps over the tests by a trace function;
 - memory is limited per process: together they may take `Limits.processes` times as much, and what
   the kernel needs for pipes and sockets; if the machine runs out of it, they are killed first;
 - the number of empty files, under bubblewrap where AppArmor takes a program's rights away;
