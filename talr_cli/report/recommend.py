@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from talr_cli.errors import UserError
+from talr_cli.report.unscored import unscored
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.items import span
 from talr_cli.statistics.paired import Difference, UnpairedError, difference, paired_tasks
@@ -77,7 +78,8 @@ class Recommendation:
         holds: Share of the resamples in which the recommended run keeps within the bound.
         optimism: What picking the best adds to a domain score by chance: the mean over resamples
             of the score of the picked run there, less its score on all items.
-        left_out: Runs that were not compared, each with the reason.
+        left_out: Runs that were not compared, each with the reason; those that diverged or failed
+            too, of which `again` knows nothing.
         again: What further trainings would come to; None where no setting has several seeds.
     """
 
@@ -164,6 +166,7 @@ def _compared(
         why = group.note or "the base model was not scored"
         raise UserError(f"{name}: {why}: `talr eval` with its model and dataset scores it")
     trained, left_out = {}, group.left_out_of(runs)
+    left_out |= unscored(path.parent for path in own)
     for path, one in own.items():
         if one["training"]:
             reason = _why_not(base, one)

@@ -34,6 +34,7 @@ from talr_cli.report.tables.matched import matched_cells
 from talr_cli.report.tables.published import published_cells
 from talr_cli.report.tables.seeds import seeds_cells
 from talr_cli.report.tables.table import results_cells
+from talr_cli.report.unscored import unscored_lines
 from talr_cli.runs.atomic import write_text
 from talr_cli.runs.disk import make_folder
 from talr_cli.runs.to_type import study_command
@@ -138,7 +139,9 @@ def write_report(
         titles.append(claims_text.TITLE)
     file = folder / "report.html"
     summary = _summary(list(runs.values()))
-    write_text(file, html.page(f"Study {study}", summary, [html.contents(titles), *page]))
+    without_scores = map(html.note, unscored_lines(runs))
+    body = [*without_scores, html.contents(titles), *page]
+    write_text(file, html.page(f"Study {study}", summary, body))
     return Report(file, shipped, tested)
 
 
