@@ -1,6 +1,6 @@
 """The smallest difference between two checkpoints that the test items can show.
 
-Knows the scores of a base model and the number of items: it can be told before any training. The
+Knows the scores of a base model's items: it can be told before any training. The
 deviation between runs comes on top where methods are compared: scripts/simulate_study.py.
 """
 
@@ -19,23 +19,29 @@ _QUANTILES = 1.959964 + 0.841621  # two-sided 5%, and POWER
 _MANY = 5_000  # items from which on the exact test and the normal one agree
 
 
-def smallest_difference(tasks: Sequence[tuple[float, int]]) -> float | None:
-    """The smallest change of a mean of accuracies that is found at the 5% level with 80% power.
+def smallest_difference(
+    tasks: Sequence[tuple[float, int]], spreads: Sequence[float] | None = None
+) -> float | None:
+    """The smallest change of a mean of scores that is found at the 5% level with 80% power.
 
     Both models answer the same items; how many answers differ follows from their correlation,
     AGREEMENT (Connor 1987). Every task is taken to change by as much, towards 0.5, where the
-    variance is larger. A single task is tested by McNemar's exact test, as `talr compare` does,
-    the mean of several tasks by a z-test.
+    variance is larger. A single accuracy is tested by McNemar's exact test, as `talr compare` does,
+    partial credit and the mean of several tasks by a z-test.
 
     Args:
         tasks: Score before, between 0 and 1, and number of items of each task.
+        spreads: Of each task the variance of its items, as a share of p (1 - p), that of answers
+            right or wrong, to which it is taken to keep; None: 1 of each.
 
     Returns:
         None where no change is large enough.
     """
     from scipy.optimize import brentq
 
-    if len(tasks) == 1 and tasks[0][1] <= _MANY:
+    spreads = [1.0] * len(tasks) if spreads is None else spreads
+    are_accuracies = min(spreads) == 1
+    if len(tasks) == 1 and tasks[0][1] <= _MANY and are_accuracies:
         return _by_exact_test(*tasks[0])
     sizes = [n for _, n in tasks]
     # As `Difference.is_distinguishable`: every task needs two items, and too few random signs are
@@ -45,11 +51,14 @@ def smallest_difference(tasks: Sequence[tuple[float, int]]) -> float | None:
 
     def missing(change: float) -> float:
         """By how much a change falls short of what is found at its variance."""
-        variances = [_variance(score, change) / n for score, n in tasks]
+        variances = [
+            spread * _variance(score, change) / n
+            for (score, n), spread in zip(tasks, spreads, strict=True)
+        ]
         return _QUANTILES * math.sqrt(sum(variances)) / len(tasks) - change
 
     # Not from 0: there a score of 0 or 1 has no noise.
-    least = 1 / max(sizes)
+    least = 1 / max(sizes) if are_accuracies else 1e-6
     most = max(max(score, 1 - score) for score, _ in tasks)
     if missing(most) >= 0:
         return None
@@ -88,14 +97,25 @@ def _variance(score: float, change: float) -> float:
 
 
 def smallest_of(section: dict[str, Any] | None) -> float | None:
-    """As `smallest_difference`, for a section of results.json; None also if it is no accuracy."""
+    """As `smallest_difference`, of a section of results.json; None also of scores beyond 0 to 1."""
     if not section:
         return None
     tasks = list(section.get("tasks", {}).values()) or [section]
     scores = [(one["score"], one["n"]) for one in tasks]
     if not all(score is not None and 0 <= score <= 1 and n for score, n in scores):
         return None
-    return smallest_difference(scores)
+    return smallest_difference(scores, [*map(_spread, tasks)])
+
+
+def _spread(section: dict[str, Any]) -> float:
+    """The variance of the items as a share of that of answers right or wrong; 1 if not known."""
+    import numpy as np
+
+    items = [*(section["items"] or {}).values()] if "items" in section else []
+    most = section["score"] * (1 - section["score"])
+    if most == 0 or {*items} <= {0, 1}:
+        return 1.0
+    return min(1.0, float(np.var(items)) / most)
 
 
 def power_text(base: Results) -> str:
