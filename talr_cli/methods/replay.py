@@ -87,8 +87,8 @@ def assign_replayed_rows(
 ) -> list[list[int]]:
     """Which general rows each domain row takes along, so that `share` of all targets is general.
 
-    This way every batch has its share, as closely as whole rows allow, and an epoch has it to
-    within one row. The general rows are taken in order, again and again.
+    This way an epoch has its share to within one row, and batches have it on average. The general
+    rows are taken in order, again and again.
 
     Args:
         domain_targets[R]: The number of target tokens of each domain row.
