@@ -96,6 +96,9 @@ def assign_replayed_rows(
 
     Returns:
         For each domain row the indices of its general rows; most of these lists are empty.
+
+    Raises:
+        UserError: All are: the training would be one without replay.
     """
     owed, index, assigned = 0.0, 0, []
     for targets in domain_targets:
@@ -107,4 +110,10 @@ def assign_replayed_rows(
             owed -= general_targets[index]
             index = (index + 1) % len(general_targets)
         assigned.append(rows)
+    if not any(assigned):
+        raise UserError(
+            f"replay.share={share:g} beside the {sum(domain_targets)} target tokens of an epoch is "
+            f"less than half of the first row to replay ({general_targets[0]} tokens): none would "
+            "be; raise replay.share, or train on more rows"
+        )
     return assigned

@@ -114,20 +114,10 @@ def make_columns(
 def _replay(
     share: float, rows: Sequence[Rendered], general: Sequence[Rendered]
 ) -> tuple[list[list[int]], float]:
-    """(the general rows that each row takes along, the share of the targets that they make up).
-
-    Raises:
-        UserError: There are none: the training would be one without replay.
-    """
+    """(the general rows that each row takes along, the share of the targets that they make up)."""
     targets, of_general = ([len(row.targets) for row in some] for some in (rows, general))
     assigned = assign_replayed_rows(targets, of_general, share)
     taken = [of_general[index] for some in assigned for index in some]
-    if not taken:
-        raise UserError(
-            f"replay.share={share:g} beside the {sum(targets)} target tokens of an epoch is less "
-            f"than half of the first row to replay ({of_general[0]} tokens): none would be; raise "
-            "replay.share, or train on more rows"
-        )
     actual = sum(taken) / (sum(taken) + sum(targets))
     log.log(
         logging.INFO if abs(actual - share) <= FAR_OFF * share else logging.WARNING,
