@@ -121,8 +121,8 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
         longest = max((len(row.input_ids) for row in some), default=0)
         check_length(settings, longest, f"{what} rows", "set trainer.max_length={positions}")
     if config.replay is not None and general:
-        targets = ([len(row.targets) for row in some] for some in (rows, general))
-        assign_replayed_rows(*targets, config.replay.share)  # refuses a share that is not a row
+        own, others = ([len(row.targets) for row in some] for some in (rows, general))
+        assign_replayed_rows(own, others, config.replay.share)  # refuses a share that is no row
     if config.eval and (splits.scorer is None or not tests):
         lacks = "scorer" if splits.scorer is None else "test rows: dataset.test=FILE gives them"
         log.warning("there will be no domain score: the dataset has no %s", lacks)
