@@ -54,13 +54,15 @@ def show_report(
     from talr_cli.report.stale import stale_lines
     from talr_cli.report.study_report import write_report
     from talr_cli.report.tables.table import results_cells
+    from talr_cli.report.unscored import unscored_lines
     from talr_cli.statistics.groups import comparable, left_out_lines
 
     check_target(target)
     groups = comparable(runs.values())
     tested = asks_for_claims(runs) if claims is None else claims
     with progress.work("writing the report"):
-        cells, left_out = results_cells(groups), left_out_lines(groups)
+        cells = results_cells(groups)
+        left_out = [*left_out_lines(groups), *unscored_lines(runs)]
         written = write_report(runs, study, study_path(runs_dir, study) / "report", tested)
     headlines, lost = _headlines(groups), _lost_abilities(written)
 

@@ -90,8 +90,8 @@ def assign_replayed_rows(
 ) -> list[list[int]]:
     """Which general rows each domain row takes along, so that `share` of all targets is general.
 
-    This way every batch has its share, as closely as whole rows allow, and an epoch has it to
-    within one row. The general rows are taken in order, again and again.
+    This way an epoch has its share to within one row, and batches have it on average. The general
+    rows are taken in order, again and again.
 
     Args:
         domain_targets[R]: The number of target tokens of each domain row.
@@ -99,6 +99,9 @@ def assign_replayed_rows(
 
     Returns:
         For each domain row the indices of its general rows; most of these lists are empty.
+
+    Raises:
+        UserError: All are: the training would be one without replay.
     """
     owed, index, assigned = 0.0, 0, []
     for targets in domain_targets:
@@ -110,4 +113,10 @@ def assign_replayed_rows(
             owed -= general_targets[index]
             index = (index + 1) % len(general_targets)
         assigned.append(rows)
+    if not any(assigned):
+        raise UserError(
+            f"replay.share={share:g} beside the {sum(domain_targets)} target tokens of an epoch is "
+            f"less than half of the first row to replay ({general_targets[0]} tokens): none would "
+            "be; raise replay.share, or train on more rows"
+        )
     return assigned

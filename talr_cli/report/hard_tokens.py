@@ -51,13 +51,18 @@ def weigh(
         {
             "row": number,
             "tokens": [tokenizer.decode([token]) for token in row.targets],
-            "p": [round(p, 6) for p in (-row_losses).exp().tolist()],
-            "weight": [round(weight, 6) for weight in row_weights.tolist()],
+            "p": _short((-row_losses).exp()),
+            "weight": _short(row_weights),
         }
         for number, (row, row_losses, row_weights) in enumerate(
             zip(rows, losses, weights, strict=True)
         )
     ]
+
+
+def _short(values: torch.Tensor) -> list[float]:
+    """To six significant digits: of places behind the point the hardest tokens would have none."""
+    return [float(f"{value:.6g}") for value in values.tolist()]
 
 
 def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from talr_cli.errors import UserError
+from talr_cli.report.unscored import unscored
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.items import span
 from talr_cli.statistics.paired import Difference, UnpairedError, difference, paired_tasks
@@ -78,7 +79,8 @@ class Recommendation:
         holds: Share of resamples in which the recommended run keeps within the bound.
         optimism: How much picking the best run inflates its domain score: the mean over resamples
             of the picked run's score in the resample minus its score on all items.
-        left_out: Runs that were not compared, each with the reason.
+        left_out: Runs that were not compared, each with the reason; also those that diverged or
+            failed, which `again` does not count.
         again: What to expect of further trainings; None if no setting has several seeds.
     """
 
@@ -161,6 +163,7 @@ def _comparable_runs(
         why = group.note or "the base model was not scored"
         raise UserError(f"{group.title}: {why}: `talr eval` with its model and dataset scores it")
     trained, left_out = {}, group.left_out_of(runs)
+    left_out |= unscored(path.parent for path in own)
     for path, one in own.items():
         if one["training"]:
             reason = _unpaired_reason(base, one)

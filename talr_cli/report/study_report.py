@@ -34,6 +34,7 @@ from talr_cli.report.tables.matched import matched_cells
 from talr_cli.report.tables.published import published_cells
 from talr_cli.report.tables.seeds import seeds_cells
 from talr_cli.report.tables.table import results_cells
+from talr_cli.report.unscored import unscored_lines
 from talr_cli.runs.atomic import write_text
 from talr_cli.runs.disk import make_folder
 from talr_cli.runs.next_command import study_command
@@ -134,7 +135,9 @@ def write_report(runs: RunsByPath, study: str, folder: Path, claims: bool = Fals
         titles.append(claims_text.TITLE)
     file = folder / "report.html"
     summary = _summary(list(runs.values()))
-    write_text(file, html.page(f"Study {study}", summary, [html.contents(titles), *page]))
+    without_scores = map(html.note, unscored_lines(runs))
+    body = [*without_scores, html.contents(titles), *page]
+    write_text(file, html.page(f"Study {study}", summary, body))
     return Report(file, shipped, tested)
 
 

@@ -23,7 +23,7 @@ from talr_cli.evaluation.self_score import check_test_rows
 from talr_cli.fields import target_of
 from talr_cli.methods.checks import check_objective, check_schedule
 from talr_cli.methods.method import Method
-from talr_cli.methods.replay import Replay, SelfReplay
+from talr_cli.methods.replay import Replay, SelfReplay, assign_replayed_rows
 from talr_cli.models.adapter import has_adapter
 from talr_cli.models.checks import (
     check_length,
@@ -113,6 +113,9 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
         check_vocabulary(settings, renderer.tokenizer, (row.input_ids for row in some))
         longest = max((len(row.input_ids) for row in some), default=0)
         check_length(settings, longest, f"{what} rows", "set trainer.max_length={positions}")
+    if config.replay is not None and general:
+        own, others = ([len(row.targets) for row in some] for some in (rows, general))
+        assign_replayed_rows(own, others, config.replay.share)  # refuses a share that is no row
     if config.eval and (splits.scorer is None or not tests):
         lacks = "scorer" if splits.scorer is None else "test rows: dataset.test=FILE gives them"
         log.warning("there will be no domain score: the dataset has no %s", lacks)

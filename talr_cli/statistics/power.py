@@ -1,6 +1,6 @@
 """The smallest difference between two checkpoints that the test items can detect.
 
-It follows from the base model's scores and the number of items, so it is known before any training.
+It follows from the scores of the base model's items, so it is known before any training.
 A comparison of methods also has the variance between runs: see scripts/simulate_study.py.
 """
 
@@ -19,23 +19,29 @@ _QUANTILES = 1.959964 + 0.841621  # normal quantiles of a two-sided 5% level and
 _MANY = 5_000  # from this number of items on, the exact test and the normal one agree
 
 
-def detectable_difference(tasks: Sequence[tuple[float, int]]) -> float | None:
-    """The smallest change of a mean of accuracies that is detected at the 5% level with 80% power.
+def detectable_difference(
+    tasks: Sequence[tuple[float, int]], variance_ratios: Sequence[float] | None = None
+) -> float | None:
+    """The smallest change of a mean of scores that is detected at the 5% level with 80% power.
 
     Both models answer the same items; how many answers differ follows from CORRELATION (Connor
     1987). All tasks are assumed to change equally, towards 0.5, where the variance is larger. A
-    single task is tested by McNemar's exact test, as in `talr compare`, the mean of several tasks
-    by a z-test.
+    single accuracy is tested by McNemar's exact test, as in `talr compare`, partial credit and the
+    mean of several tasks by a z-test.
 
     Args:
         tasks: For each task the score before, between 0 and 1, and the number of items.
+        variance_ratios: For each task the variance of its items divided by p (1 - p), that of
+            answers right or wrong. It is assumed to stay the same. None: 1 for each.
 
     Returns:
         None if no possible change is large enough.
     """
     from scipy.optimize import brentq
 
-    if len(tasks) == 1 and tasks[0][1] <= _MANY:
+    ratios = [1.0] * len(tasks) if variance_ratios is None else variance_ratios
+    are_accuracies = min(ratios) == 1
+    if len(tasks) == 1 and tasks[0][1] <= _MANY and are_accuracies:
         return _by_exact_test(*tasks[0])
     sizes = [n for _, n in tasks]
     # As in `Difference.is_distinguishable`: every task needs two items, and with too few items all
@@ -45,11 +51,14 @@ def detectable_difference(tasks: Sequence[tuple[float, int]]) -> float | None:
 
     def shortfall(change: float) -> float:
         """How much a change lacks to be detected, given its variance."""
-        variances = [_variance(score, change) / n for score, n in tasks]
+        variances = [
+            ratio * _variance(score, change) / n
+            for (score, n), ratio in zip(tasks, ratios, strict=True)
+        ]
         return _QUANTILES * math.sqrt(sum(variances)) / len(tasks) - change
 
     # Not from 0, as a score of 0 or 1 has no variance there.
-    low = 1 / max(sizes)
+    low = 1 / max(sizes) if are_accuracies else 1e-6
     high = max(max(score, 1 - score) for score, _ in tasks)
     if shortfall(high) >= 0:
         return None
@@ -87,14 +96,25 @@ def _variance(score: float, change: float) -> float:
 
 
 def detectable_difference_of(section: dict[str, Any] | None) -> float | None:
-    """As `detectable_difference`, for a section of results.json; None if it is not an accuracy."""
+    """As `detectable_difference`, for a section of results.json; None if a score exceeds 0 to 1."""
     if not section:
         return None
     tasks = list(section.get("tasks", {}).values()) or [section]
     scores = [(one["score"], one["n"]) for one in tasks]
     if not all(score is not None and 0 <= score <= 1 and n for score, n in scores):
         return None
-    return detectable_difference(scores)
+    return detectable_difference(scores, [*map(_variance_ratio, tasks)])
+
+
+def _variance_ratio(section: dict[str, Any]) -> float:
+    """The variance of the items divided by that of answers right or wrong; 1 if not known."""
+    import numpy as np
+
+    items = [*(section["items"] or {}).values()] if "items" in section else []
+    binary = section["score"] * (1 - section["score"])
+    if binary == 0 or {*items} <= {0, 1}:
+        return 1.0
+    return min(1.0, float(np.var(items)) / binary)
 
 
 def power_text(base: Results) -> str:

@@ -31,6 +31,8 @@ from talr_cli.training.collator import token_row
 
 log = logging.getLogger(__name__)
 
+FAR_OFF = 0.25  # of replay.share: few whole rows cannot come closer, which is worth a warning
+
 
 @dataclass(frozen=True)
 class BaseModel:
@@ -85,7 +87,7 @@ def make_columns(
     """The columns that a method needs.
 
     Raises:
-        UserError: The objective masks all targets.
+        UserError: The objective masks all targets, or no row would be replayed.
     """
     objective, facts = method.objective, {}
     if objective.masks_targets:
@@ -96,18 +98,7 @@ def make_columns(
         log.info("masked by the objective: %.1f%% of the targets", 100 * facts["masked_share"])
     columns, others = token_columns(rows), [token_row(row) for row in general]
     if method.replay is not None and general:
-        domain_targets, general_targets = (
-            [len(row.targets) for row in some] for some in (rows, general)
-        )
-        columns["replay"] = assign_replayed_rows(
-            domain_targets, general_targets, method.replay.share
-        )
-        taken = sum(general_targets[index] for some in columns["replay"] for index in some)
-        log.info(
-            "replay: %d general rows an epoch, %.1f%% of the target tokens",
-            sum(map(len, columns["replay"])),
-            100 * taken / (taken + sum(domain_targets)),
-        )
+        columns["replay"], facts["replayed_share"] = _replay(method.replay.share, rows, general)
     if objective.weighs_sequences:
         of_base = base.losses(TokenRows(chain(rows, general)))
         weights = checked(
@@ -118,6 +109,24 @@ def make_columns(
         losses = base.target_losses(TokenRows(chain(rows, general)))
         _add_column(columns, others, "base_log_probs", [(-one).numpy() for one in losses])
     return Columns(columns, others, facts)
+
+
+def _replay(
+    share: float, rows: Sequence[Rendered], general: Sequence[Rendered]
+) -> tuple[list[list[int]], float]:
+    """(the general rows that each row takes along, the share of the targets that they make up)."""
+    targets, of_general = ([len(row.targets) for row in some] for some in (rows, general))
+    assigned = assign_replayed_rows(targets, of_general, share)
+    taken = [of_general[index] for some in assigned for index in some]
+    actual = sum(taken) / (sum(taken) + sum(targets))
+    log.log(
+        logging.INFO if abs(actual - share) <= FAR_OFF * share else logging.WARNING,
+        "replay: %d general rows an epoch, %.1f%% of the target tokens (replay.share=%g)",
+        len(taken),
+        100 * actual,
+        share,
+    )
+    return assigned, actual
 
 
 def token_columns(rows: Sequence[Rendered]) -> dict[str, Any]:

@@ -158,10 +158,16 @@ def test_lines_keeps_more_of_the_change_the_deeper_the_layer(tmp_path):
     st.floats(0.01, 0.5),
 )
 def test_the_share_of_general_tokens_is_met_to_within_a_row(domain, general, share):
-    taken = assign_replayed_rows(domain, general, share)
+    owed = share / (1 - share) * sum(domain)
+    try:
+        taken = assign_replayed_rows(domain, general, share)
+    except UserError:  # no row at all
+        assert owed < general[0] / 2
+        return
     assert len(taken) == len(domain)
     tokens = sum(general[index] for rows in taken for index in rows)
-    assert abs(tokens - share / (1 - share) * sum(domain)) <= max(general)
+    assert tokens > 0
+    assert abs(tokens - owed) <= max(general)
     order = [index for rows in taken for index in rows]
     assert order == [number % len(general) for number in range(len(order))]
 

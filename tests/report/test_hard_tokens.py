@@ -2,11 +2,15 @@
 
 import html.parser
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 from command_line import talr, train
 
-from talr_cli.report.hard_tokens import html_page, summary
+from talr_cli.data.rendering import Rendered
+from talr_cli.methods.objectives import Sft
+from talr_cli.report.hard_tokens import html_page, summary, weigh
 from talr_cli.statistics.easy_share import easy_share_by_epoch
 
 RECORDS = [
@@ -68,7 +72,10 @@ def test_a_run_is_analyzed_on_its_own_rows(tmp_path):
 
 
 def test_small_probabilities_are_told_apart():
-    record = {"row": 0, "tokens": ["a", "b"], "p": [2e-7, 3e-5], "weight": [0.01, 0.01]}
-    page = html_page([record], summary([record]))
-    assert "<td>2e-07</td>" in page
-    assert "<td>3e-05</td>" in page
+    """To six places both were 0, and the first in the row counted as the hardest."""
+    losses = -torch.log(torch.tensor([3e-8, 2e-9, 0.25], dtype=torch.float64))
+    names = SimpleNamespace(decode=lambda ids: "abc"[ids[0]])
+    records = weigh([losses], [Rendered([0, 1, 2], [0, 1, 2])], Sft(), names)
+    assert records[0]["p"] == pytest.approx([3e-8, 2e-9, 0.25], rel=1e-5)
+    page = html_page(records, summary(records))
+    assert page.index("<td>2e-09</td>") < page.index("<td>3e-08</td>")

@@ -1,6 +1,7 @@
 """Two models or two test sets of one name in a study: each reader keeps them apart and says so."""
 
 import csv
+import html
 import io
 import json
 from pathlib import Path
@@ -243,6 +244,37 @@ def test_the_commands_say_what_is_left_out(tmp_path, capsys, caplog):
     line, *_ = (one.getMessage() for one in caplog.records if one.levelname == "WARNING")
     assert "results.json was written by another version of talr (schema 1, not 2)" in line
     assert "left out: talr-lr1e-6-s0-easy: domain was" in capsys.readouterr().out
+
+
+def test_a_seed_that_diverged_is_named_where_the_others_are_averaged(tmp_path, capsys):
+    """Without it the mean is over those that went well, and nothing tells."""
+    kept = [
+        run("base", 0.2, 0.5, id="b"),
+        *(run("sft", 0.4, 0.5, seed=s, id=f"{s}") for s in (0, 1)),
+    ]
+    write_study(tmp_path, kept, steps=2)
+    pair = tmp_path / "s" / "small__medcalc"
+    for name, state, reason in (
+        ("sft-lr1e-6-s2-2", "diverged", "loss is <nan> at step 12"),
+        ("sft-lr1e-6-s3-3", "failed", "Traceback\nKeyError: 1"),
+        ("sft-lr1e-6-s4-4", "interrupted", "stopped by the user"),  # it will have scores
+    ):
+        (pair / name).mkdir()
+        RunDirectory(pair / name).write_status(state, reason)
+    why = "it diverged: loss is <nan> at step 12"
+    lines = [
+        f"left out: sft-lr1e-6-s2-2: {why}",
+        "left out: sft-lr1e-6-s3-3: it failed: KeyError: 1",
+    ]
+    runs = load_runs(tmp_path, "s")
+    show_report(tmp_path, "s", runs, str(tmp_path / "report.json"))
+    assert json.loads((tmp_path / "report.json").read_text())["left_out"] == lines
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in printed if line.startswith("left out")] == lines
+    page = (tmp_path / "s" / "report" / "report.html").read_text()
+    assert all(f'<p class="note">{html.escape(line)}</p>' in page for line in lines)
+    (group,) = comparable(runs.values())
+    assert recommend(group, runs, 0.1).left_out[pair / "sft-lr1e-6-s2-2"] == why
 
 
 def test_scores_of_a_scorer_that_has_changed_are_named_with_what_to_type(tmp_path, monkeypatch):

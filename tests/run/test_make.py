@@ -151,6 +151,8 @@ def test_rows_whose_loss_is_asked_for_are_there_and_whole(tmp_path, caplog):
     replay = ("replay=general", f"replay.path={rows('general.jsonl', 200)}")
     with pytest.raises(UserError, match=r"1 of 1 replay rows .*; raise trainer.max_length$"):
         own(*replay, *skip)
+    with pytest.raises(UserError, match=r"0\.001 beside the \d target .* row to replay"):
+        own("replay=general", f"replay.path={rows('short.jsonl', 3)}", "replay.share=0.001")
     assert not (tmp_path / "runs").exists()
 
 

@@ -42,6 +42,23 @@ def test_the_mean_of_several_tasks_is_seen_in_80_of_100_studies():
     assert numpy.mean(abs(mean) / numpy.sqrt(variance) > 1.96) == pytest.approx(0.8, abs=0.03)
 
 
+@pytest.mark.parametrize(("spread", "n"), [(0.05, 40), (0.4, 150)])
+def test_partial_credit_has_the_error_of_its_own_items(spread, n):
+    """Of scores near their mean far less is seen than if they were all right or wrong."""
+    draw, p = numpy.random.default_rng(0), 0.4
+    graded = p + math.sqrt(p * (1 - p) * spread) * numpy.array([-1, 1] * (n // 2))
+    base = scored("base", graded, {"a": [1, 0] * 30, "b": [0.4, 0.6] * 30})
+    size = detectable_difference_of(base["domain"])
+    assert size < 1.1 * math.sqrt(spread) * detectable_difference([(p, n)])
+    variances = [spread * one * (1 - one) for one in (p, p + size)]
+    deviation = math.sqrt(sum(variances) - math.sqrt(math.prod(variances)))
+    change = draw.normal(size, deviation, (4000, n))
+    found = stats.ttest_1samp(change, 0, axis=1).pvalue < 0.05
+    assert found.mean() == pytest.approx(0.8, abs=0.03)
+    of_two = detectable_difference([(0.5, 60), (0.5, 60)], [1.0, 0.04])
+    assert detectable_difference_of(base["general"]) == pytest.approx(of_two)
+
+
 @pytest.mark.parametrize("n", [7, 12, 24, 72, 343])
 def test_at_a_score_of_0_the_exact_test_sees_it_in_80_of_100_studies(n):
     """Nothing is lost there: an item flips with the change's probability, and six are enough."""

@@ -12,10 +12,13 @@ from talr_cli.errors import UserError
 from talr_cli.methods.method import Method
 from talr_cli.methods.objectives import Sft, Stm, TailSft
 from talr_cli.methods.replay import Replay
+from talr_cli.models.tokenizer import IGNORED
 from talr_cli.training.collator import Collator
 from talr_cli.training.columns import BaseModel, dataset_of, make_columns
 
 ROWS = [Rendered(row["input_ids"], row["labels"]) for row in rows()]
+SHORT = [Rendered([3] * 5, [IGNORED] * 3 + [3] * 2)] * 12
+LONG = [Rendered([3] * 40, [IGNORED] * 10 + [3] * 30)]
 THRESHOLD = 50.0  # about that of a model of 50 tokens which knows nothing
 
 
@@ -62,6 +65,22 @@ def test_the_trainers_rows_are_the_memory_of_the_rendered_ones(base):
 def test_an_objective_that_masks_all_is_refused_in_a_line(base):
     with pytest.raises(UserError, match=r"objective=stm masks every target of the training rows"):
         make_columns(Method(Stm(threshold=1.001)), ROWS, [], base)
+
+
+@pytest.mark.parametrize(("share", "rows", "level"), [(0.4, 1, "WARNING"), (0.8, 3, "INFO")])
+def test_the_share_that_whole_rows_come_to_is_said(share, rows, level, base, caplog):
+    """Beside 24 targets in short rows a general row of 30 is more than half of all."""
+    made = make_columns(Method(Sft(), replay=Replay(share=share)), SHORT, LONG, base)
+    assert sum(map(len, made.rows["replay"])) == rows
+    assert made.facts["replayed_share"] == pytest.approx(30 * rows / (30 * rows + 24))
+    (record,) = (one for one in caplog.records if one.getMessage().startswith("replay"))
+    assert record.levelname == level
+
+
+def test_a_replay_of_no_row_is_refused(base):
+    """It was sft under the name of replay."""
+    with pytest.raises(UserError, match=r"0.25 beside the 24 target .* row to replay \(30 tokens"):
+        make_columns(Method(Sft(), replay=Replay(share=0.25)), SHORT, LONG, base)
 
 
 def test_what_the_base_said_of_each_target_stands_where_the_target_does(base, caplog):
