@@ -17,6 +17,7 @@ from itertools import groupby, takewhile
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.data.base import Example, Message
+from talr_cli.data.texts import end_of_first_run, end_of_last, unseen_in, without_space
 from talr_cli.errors import UserError, reason_of
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.sources import ModelSource
@@ -50,6 +51,7 @@ class Rendered:
         tokenized_apart: Whether prompt and answer were tokenized separately, because a token would
             have spanned the end of the prompt.
         special: A token in the row's texts that only a template should write.
+        unseen: The first part of the row's context that the template drops.
     """
 
     input_ids: list[int]
@@ -58,6 +60,7 @@ class Rendered:
     added: str = ""
     tokenized_apart: bool = False
     special: str = ""
+    unseen: str = ""
 
     @property
     def targets(self) -> list[int]:
@@ -168,7 +171,8 @@ class Renderer:
                 ids, read = longer, cut
         ids, labels = ids + self._appended, labels + self._appended
         lost, added = self._find_changes(example, whole[spans[-1][0] : spans[-1][1]])
-        return Rendered(ids, labels, lost, added, apart, self._special_in(example))
+        special, unseen = self._special_in(example), unseen_in(example, whole)
+        return Rendered(ids, labels, lost, added, apart, special, unseen)
 
     def _special_in(self, example: Example) -> str:
         """The first token in a row's texts that only a template should write."""
@@ -193,7 +197,7 @@ class Renderer:
             elif whole.endswith(self._after) and len(whole) - len(self._after) >= len(prompt):
                 end = len(whole) - len(self._after) + len(self._ending)
             else:  # the template may end a tool call differently
-                end = _end_of_last(self._special_tokens(), whole, len(prompt))
+                end = end_of_last(self._special_tokens(), whole, len(prompt))
             spans.append((len(prompt), end))
         return spans, whole
 
@@ -209,7 +213,7 @@ class Renderer:
             as_last = self._render(conversation[: turn + 1], example.tools)
         except RowError:  # the template may require the result after a tool call
             as_last = ""
-        end = _end_of_last(specials, as_last, start)
+        end = end_of_last(specials, as_last, start)
         if self._ending and start < end and whole.startswith(as_last[:end]):
             return end
         content = conversation[turn]["content"].strip()
@@ -259,7 +263,7 @@ class Renderer:
         same = takewhile(lambda pair: pair[0] == pair[1], zip(one[::-1], two[::-1], strict=False))
         after = one[len(one) - len([*same]) :]
         # Only the first special tokens: Phi-3 writes `<|end|>` and then also the end of the text.
-        return after, after[: _end_of_first_run(self._special_tokens(), after)]
+        return after, after[: end_of_first_run(self._special_tokens(), after)]
 
     def _special_tokens(self) -> list[str]:
         added = self.tokenizer.added_tokens_decoder.values()
@@ -270,15 +274,15 @@ class Renderer:
         """(lost, added) of `Rendered`; white space is ignored."""
         if self._ending:
             target = target.removesuffix(self._ending)
-        rendered = _without_space(target)
+        rendered = without_space(target)
         reply = example.reply_fields
         parts = [example.completion, reply.get("reasoning_content") or reply.get("thinking") or ""]
         for call in reply.get("tool_calls") or ():
             parts.append(call["function"]["name"])
         for part in parts:
-            if _without_space(part) not in rendered:
+            if without_space(part) not in rendered:
                 return part.strip(), ""
-        if reply or rendered == _without_space(example.completion):
+        if reply or rendered == without_space(example.completion):
             return "", ""
         return "", target.replace(example.completion.strip(), " ... ").strip()
 
@@ -307,27 +311,6 @@ class Renderer:
             text = str(self.tokenizer.decode([input_id for input_id, _ in stretch]))
             pieces.append(f"⟦{text}⟧" if trained else text)
         return "".join(pieces)
-
-
-def _end_of_last(tokens: Sequence[str], text: str, start: int) -> int:
-    """The position after the last of these tokens in the text; `start` if there is none."""
-    ends = [found + len(token) for token in tokens if (found := text.rfind(token, start)) >= start]
-    return max(ends, default=start)
-
-
-def _end_of_first_run(tokens: Sequence[str], text: str) -> int:
-    """The position after the first of these tokens in the text and any directly behind it."""
-    starts = [(found, -len(token)) for token in tokens if (found := text.find(token)) >= 0]
-    if not starts:
-        return 0
-    end = min(starts)[0] - min(starts)[1]
-    while following := max((len(one) for one in tokens if text.startswith(one, end)), default=0):
-        end += following
-    return end
-
-
-def _without_space(text: str) -> str:
-    return re.sub(r"\s+", "", text)
 
 
 def load_renderer(source: ModelSource, config: ModelConfig) -> Renderer:

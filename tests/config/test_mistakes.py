@@ -54,8 +54,33 @@ TYPED = {
     # lists and signs
     ("train", "method=sft,talr"): "several values are for `talr sweep`",
     ("train", "lr=0,5"): "lr=0,5 has a comma: a list stands in [], decimals have a point",
-    ("sweep", "seed=[0,1]", "--dry-run"): "to Integer; several of a sweep are a,b; see",
+    ("sweep", "seed=[0,1]", "--dry-run"): "a whole number; several of a sweep are seed=a,b or",
     ("train", "lr=1e-5,"): "'lr=1e-5,' cannot be read (mismatched input '<EOF>')",
+    ("train", "dataset=jsonl", "dataset.train=a=b/c.jsonl"): "there is no file a=b/c.jsonl, and",
+    # a value of another type, in words of its own
+    ("train", "lr=1e-5 1e-4"): "lr=1e-5 1e-4 is not a number; several of a sweep are lr=a,b; see",
+    ("sweep", "seed=0..2"): "seed=0..2 is not a whole number; several of a sweep are seed=a,b or",
+    ("train", "limit=10%"): "limit=10% is not a whole number; see",
+    ("train", "quiet=maybe"): "quiet=maybe is not true or false; see",
+    ("train", "seed=null"): "seed=null is nothing: give a value; see",
+    ("train", "lr=1e6"): "lr=1000000.0 is outside (0, 10]",
+    ("train", "model=tiny", "study=my/study"): "study='my/study' must be a folder name",
+    # names of others
+    ("train", "lr:1e-5"): "(did you mean lr=1e-5?)",
+    ("train", "model_path=folder"): "(did you mean model.path?)",
+    ("train", "train=rows.jsonl"): "(did you mean dataset.train?)",
+    ("train", "adapter=lora", "adapter.r=8"): "(did you mean adapter.rank?)",
+    ("sweep", "rank=8"): "adapter.rank",
+    ("eval", "lora_rank=8"): "lora_rank is not a config value; see",
+    ("report", "learning_rate=1"): "learning_rate is not a config value; see",
+    ("train", "adapter=qlora"): "(that is adapter=lora adapter.base_dtype=nf4)",
+    ("train", "model=llama"): "(did you mean llama3.2-1b?)",
+    ("train", "model=own"): "a folder or a model of the hub is model.path=own",
+    ("train", "dataset=csv"): "rows of your own, csv too, are dataset=jsonl",
+    ("sweep", "dry_run=true"): "the plan is `talr sweep ... --dry-run`",
+    ("sweep", "--dryrun"): "(did you mean --dry-run, of `talr sweep`?)",
+    ("train", "config_dir=mine"): "it is an option, --config-dir FOLDER",
+    ("recommend", "tickets"): "(did you mean study=tickets?)",
 }
 
 
@@ -63,6 +88,7 @@ TYPED = {
 def test_a_beginners_mistake_names_what_to_type(typed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my rows.csv").touch()
+    (tmp_path / "own").mkdir()
     command, *arguments = typed
     with pytest.raises(UserError) as error:
         importlib.import_module(f"talr_cli.commands.{command}").main(arguments)
