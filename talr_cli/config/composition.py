@@ -33,7 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from talr_cli import progress
 from talr_cli.config.commands import COMMANDS, OF_GRIDS, conf_dir
-from talr_cli.config.help import help_text
+from talr_cli.config.help import groups_of, help_text
 from talr_cli.config.mistakes import check_choices, explain, guess_key, guess_option
 from talr_cli.config.quoting import quoted, with_quoted_paths
 from talr_cli.config.typed import schema, typed_config
@@ -330,9 +330,7 @@ def _known_keys(command: str) -> list[str]:
     of_runs = ("train",) * (command in OF_GRIDS)
     with composing(command, None):
         configs = [compose(one) for one in (command, *of_runs)]
-    keys: list[str] = []
-    if any("model" in config for config in configs):
-        keys = [group.name for group in conf_dir().iterdir() if group.is_dir()]
+    keys = [group for one in (command, *of_runs) for group in groups_of(one)]
 
     def walk(node: Any, prefix: str) -> None:
         for key in node:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import yaml
+
 from talr_cli import streams
 from talr_cli.config.commands import conf_dir
 from talr_cli.fields import Declaration, declaration_of
@@ -98,6 +100,14 @@ def groups(config_dir: Path | None) -> list[str]:
     folders = [conf_dir(), *([config_dir] if config_dir else [])]
     found = {path.name for folder in folders for path in folder.iterdir() if path.is_dir()}
     return sorted(found - {"hydra", "__pycache__"})
+
+
+def groups_of(command: str) -> list[str]:
+    """The groups of conf/ of which a command takes a choice, whether or not there is a default."""
+    text = (conf_dir() / f"{command}.yaml").read_text(encoding="utf-8")
+    defaults = (yaml.safe_load(text) or {}).get("defaults", ())
+    named = [next(iter(one)) for one in defaults if isinstance(one, dict)]
+    return [group for group in named if not group.startswith("override ")]
 
 
 def choices_of(group: str, config_dir: Path | None) -> list[str]:

@@ -17,6 +17,7 @@ from talr_cli.config.commands import COMMANDS, OF_GRIDS, conf_dir
 from talr_cli.config.help import choices_of
 from talr_cli.errors import UserError
 
+_TYPES = {"Float": "a number", "Integer": "a whole number", "bool": "true or false"}
 # The options that are suggested for a mistyped one.
 _OPTIONS = ("--help", "--cfg", "--config-dir", "--multirun")
 
@@ -35,7 +36,10 @@ def explain(error: Exception, command: str, known: Callable[[], Sequence[str]]) 
     if isinstance(error, OverrideParseException):
         reason = re.split(r" (?:expecting|See https?:) ?", text)[0].rstrip(".")
         quotes = "a text with special characters needs quotes inside quotes, \"key='...'\""
-        return f"{error.override!r} cannot be read ({reason}): {quotes}; {see}"
+        # A path is quoted for the user if there is something at it (quoting.py).
+        path = str(error.override).partition("=")[2]
+        missing = f"there is no file {path}, and " if Path(path).suffix or "/" in path else ""
+        return f"{error.override!r} cannot be read ({reason}): {missing}{quotes}; {see}"
     if match := re.search(r"Ambiguous value for argument '(.*?)' 1\.", text):
         sweep = "; `talr sweep` takes several values" if command == "train" else ""
         return (
@@ -49,9 +53,23 @@ def explain(error: Exception, command: str, known: Callable[[], Sequence[str]]) 
         text = " ".join(str(cause).split())
     # OmegaConf's message: the problem, then full_key and object_type.
     if match := re.search(r"^(.*?) full_key: (\S+)", text):
-        several = "; in a sweep, write a,b" if "of type 'list' could" in match[1] else ""
-        return f"{match[2]}: {match[1]}{several}; {see}"
+        return f"{_wrong_type(match[2], match[1])}; {see}"
     return f"{text.rstrip('.')}; {see}"
+
+
+def _wrong_type(key: str, reason: str) -> str:
+    """OmegaConf's reason why a value has the wrong type, in terms that users know."""
+    match = re.match(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", reason)
+    match = match or re.match(r"Value '(.*)' is not a valid (bool)", reason)
+    if match and match[2] in _TYPES:
+        value = match[1]
+        are_several = re.search(r"[\s,;\[]|\d\.\.\d|\d-\d", value)
+        counted = f" or {key}=range(a,b)" if match[2] == "Integer" else ""
+        grid = f"; for several values, `talr sweep` takes {key}=a,b{counted}" if are_several else ""
+        return f"{key}={value} is not {_TYPES[match[2]]}{grid}"
+    if "is not Optional" in reason:
+        return f"{key} cannot be null"
+    return f"{key}: {reason}"
 
 
 def check_choices(overrides: Iterable[Override], config_dir: Path | None) -> None:
@@ -86,10 +104,13 @@ def nearest(name: str, known: Sequence[str]) -> str:
     last = {key.rpartition(".")[2]: key for key in reversed(known)}
     beside = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == parent}
     alike = [key for key in known if ("." in key) == ("." in name)]
+    spelled = {key.replace(".", "_"): key for key in known}
     near = (
-        [beside[one] for one in difflib.get_close_matches(own, list(beside), n=1, cutoff=0.6)]
+        [found for found in (last.get(own), spelled.get(name.replace(".", "_"))) if found]
+        or [beside[one] for one in difflib.get_close_matches(own, list(beside), n=1, cutoff=0.6)]
         or [last[one] for one in difflib.get_close_matches(own, list(last), n=1, cutoff=0.75)]
         or difflib.get_close_matches(name, alike, n=1, cutoff=0.75)
+        or [key for key in known if len(name) > 3 and key.startswith(name)]
     )
     return f" (did you mean {near[0]}?)" if near else ""
 
@@ -98,6 +119,8 @@ def guess_option(typed: str, arguments: Sequence[str], known: Sequence[str]) -> 
     """A guess at what an unknown option means, such as `--lr 1e-5`."""
     if typed == "--dry-run":
         return " (`talr sweep` has it)"
+    if _is_dry_run(typed):
+        return " (did you mean --dry-run, which `talr sweep` has?)"
     name, _, value = typed.lstrip("-").partition("=")
     key = _key_called(name.replace("-", "_"), known)
     if key is None:
@@ -106,6 +129,10 @@ def guess_option(typed: str, arguments: Sequence[str], known: Sequence[str]) -> 
     following = arguments[arguments.index(typed) + 1 :] if typed in arguments else ()
     value = value or next(iter(following), "VALUE")
     return f" (values have no dashes: {key}={value})"
+
+
+def _is_dry_run(typed: str) -> bool:
+    return re.sub(r"[-_]", "", typed.lower()) == "dryrun"
 
 
 def guess_key(words: Sequence[str], at: int, known: Sequence[str]) -> str:
@@ -117,6 +144,8 @@ def guess_key(words: Sequence[str], at: int, known: Sequence[str]) -> str:
         meant = f"{word}={after[1]}"
     elif after and after[0].startswith("="):
         meant = f"{word}{after[0]}"
+    elif (colon := re.fullmatch(r"([\w.]+):(.+)", word)) and _key_called(colon[1], known):
+        meant = f"{_key_called(colon[1], known)}={colon[2]}"  # lr:1e-6
     elif before.endswith(("=", ",")):
         meant = f"{before}{word}"
     elif Path(f"{before.partition('=')[2]} {word}").exists():  # a path with a space
@@ -125,6 +154,8 @@ def guess_key(words: Sequence[str], at: int, known: Sequence[str]) -> str:
         meant = f"{key}={after[0]}"
     elif key is None and (named := next((one for one in ("run", "ckpt") if one in known), None)):
         meant = f"{named}={word}"
+    elif key is None and "study" in known and "model" not in known and not before:
+        meant = f"study={word}"
     return f" (did you mean {meant}?)" if meant else ""
 
 
@@ -140,18 +171,22 @@ def _no_choice(path: str, options: Sequence[str]) -> str:
     group, _, name = path.partition("/")
     if group == "hydra":
         group, _, name = path.rpartition("/")
-    if group == "model" and "/" in name:
+    if group == "model" and ("/" in name or Path(name).is_dir()):
         return f"model={name} does not exist: for a folder or a hub model, type model.path={name}"
     if group == "dataset" and Path(name).suffix:
         own = f"dataset=jsonl dataset.train={name} dataset.test=FILE"
         return f"dataset={name} does not exist: for your own rows, type {own}"
+    if group == "dataset" and name.lower() in ("csv", "tsv", "json", "parquet"):
+        own = "dataset=jsonl dataset.train=FILE dataset.test=FILE"
+        return f"dataset={name} does not exist: for your own rows, type {own}; FILE may be {name}"
     if group == "dataset" and "/" in name:
         own = f"dataset=jsonl dataset.hub_id={name} dataset.test_split=test"
         return f"dataset={name} does not exist: for a data set on the hub, type {own}"
     folder = conf_dir() / group
     inner = [f"{file.parent.name}/{file.stem}" for file in sorted(folder.glob("*/*.yaml"))]
     options = [*options, *inner]
-    guess, choices = nearest(name, options), ", ".join(options)
+    other = _CHOICE_ALIASES.get((group, name.lower()))
+    guess, choices = f" (that is {other})" if other else nearest(name, options), ", ".join(options)
     return f"{group}={name} does not exist{guess}; the choices are {choices}"
 
 
@@ -181,7 +216,7 @@ def _unknown(key: str, command: str, known: Sequence[str], see: str) -> str:
     kind = COMMANDS["train" if command in OF_GRIDS else command]
     if _takes_any_key(key.rpartition(".")[0], kind):
         return f"{key} does not exist yet: to add a key, type +{key}=VALUE; {see}"
-    groups = {one.partition(".")[0] for one in known if "." in one}
+    groups = {one.partition(".")[0] for one in known}
     of_choices = {
         one: choices
         for one, choices in _keys_of_choices().items()
@@ -190,14 +225,28 @@ def _unknown(key: str, command: str, known: Sequence[str], see: str) -> str:
     if key in of_choices:
         choices = " or ".join(of_choices[key])
         return f"{key} is a value of {choices}, which is not chosen; {see}"
+    if _is_dry_run(key):
+        return f"{key} is not a config value: `talr sweep ... --dry-run` shows the plan; {see}"
+    if key.replace("_", "-") == "config-dir":
+        return f"{key} is not a config value but an option, --config-dir FOLDER; {see}"
     known = [*known, *of_choices]
-    aliases = difflib.get_close_matches(key.rpartition(".")[2], _ALIASES, n=1, cutoff=0.85)
-    if aliases and _ALIASES[aliases[0]] != key:
-        return f"{key} is not a config value (did you mean {_ALIASES[aliases[0]]}?); {see}"
+    aliases = {name: meant for name, meant in _ALIASES.items() if meant in known}
+    near = difflib.get_close_matches(key.rpartition(".")[2], aliases, n=1, cutoff=0.85)
+    if near and aliases[near[0]] != key:
+        return f"{key} is not a config value (did you mean {aliases[near[0]]}?); {see}"
     return f"{key} is not a config value{nearest(key, known)}; {see}"
 
 
-_ALIASES = {  # names of other programs
+_CHOICE_ALIASES = {  # choices as other programs name them
+    ("adapter", "qlora"): "adapter=lora adapter.base_dtype=nf4",
+    ("method", "qlora"): "method=lora adapter.base_dtype=nf4",
+    ("adapter", "full"): "adapter=none",
+    ("method", "full"): "method=sft",
+    ("logger", "off"): "logger=none",
+    ("logger", "false"): "logger=none",
+}
+
+_ALIASES = {  # keys as other programs name them
     "learning_rate": "lr",
     "schedule": "schedule",
     "warmup_share": "schedule.warmup_share",
@@ -209,5 +258,16 @@ _ALIASES = {  # names of other programs
     "train_file": "dataset.train",
     "test_file": "dataset.test",
     "output_dir": "runs_dir",
+    "warmup": "schedule.warmup_share",
+    "warmup_ratio": "schedule.warmup_share",
+    "r": "adapter.rank",
+    "lora_r": "adapter.rank",
+    "lora_rank": "adapter.rank",
+    "lora_alpha": "adapter.alpha",
+    "lora_dropout": "adapter.dropout",
+    "load_in_4bit": "adapter.base_dtype",
+    "bf16": "trainer.precision",
+    "fp16": "trainer.precision",
+    "report_to": "logger",
     "model_name_or_path": "model.path",
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from hydra import compose
@@ -17,6 +18,7 @@ from talr_cli.config.mistakes import nearest
 from talr_cli.config.parts import make
 from talr_cli.errors import UserError
 from talr_cli.fields import declaration_of, expand_home, problems
+from talr_cli.runs.run_directory import study_path
 
 
 def schema(kind: type) -> type:
@@ -74,6 +76,11 @@ def build(command: str, values: Mapping[str, Any], stored: Sequence[str] = ()) -
     """
     found: list[str] = []
     config = _build(COMMANDS[command], values, "", stored, found)
+    if isinstance(study := values.get("study"), str) and study:
+        try:  # before models and rows are fetched
+            study_path(Path(), study)
+        except UserError as error:
+            found.append(str(error))
     if found:
         raise UserError("; ".join(found))
     return config

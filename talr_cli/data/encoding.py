@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from talr_cli import progress
 from talr_cli.data.base import Dataset, Example
 from talr_cli.data.rendering import Rendered, Renderer, RowError, Written
+from talr_cli.data.rows import to_leave_out
 from talr_cli.errors import UserError
 
 T = TypeVar("T")
@@ -79,6 +80,7 @@ class Encoded:
         added: Ids of rows to whose answers the template adds text, with that text.
         tokenized_apart: How many rows have a token that would span the end of the prompt.
         special: Ids of rows whose texts have a token that only a template should write, with it.
+        unseen: Ids of rows of whose context the template drops a part, with that part.
     """
 
     rows: TokenRows
@@ -88,6 +90,7 @@ class Encoded:
     added: list[str]
     tokenized_apart: int
     special: list[str]
+    unseen: list[str]
 
 
 def encode_each(examples: Iterable[Example], renderer: Renderer) -> Iterator[Rendered | RowError]:
@@ -132,7 +135,7 @@ def encode_all(examples: Sequence[Example], renderer: Renderer, max_length: int)
     """Render rows and cut them to `max_length` tokens."""
     rows = TokenRows()
     cut = apart = 0
-    without_target, refused, added, special = [], [], [], []
+    without_target, refused, added, special, unseen = [], [], [], [], []
     encoded = encode_each(examples, renderer)
     for example in progress.each("rendering rows", examples):
         rendered = next(encoded)
@@ -152,9 +155,11 @@ def encode_all(examples: Sequence[Example], renderer: Renderer, max_length: int)
         apart += rendered.tokenized_apart
         if rendered.special:
             special.append(f"{example.id}: {_short(rendered.special)}")
+        if rendered.unseen:
+            unseen.append(f"{example.id}: {_short(rendered.unseen)}")
         if rendered.added:
             added.append(f"{example.id}: {_short(rendered.added)}")
-    return Encoded(rows, cut, without_target, refused, added, apart, special)
+    return Encoded(rows, cut, without_target, refused, added, apart, special, unseen)
 
 
 def _short(text: str) -> str:
@@ -197,9 +202,7 @@ def encode_training_rows(
         )
     bad = len(encoded.refused) + len(encoded.without_target)
     if bad and not (skip and bad <= max_bad_share * total):
-        share = f"{_rounded_up(bad / total):.2f}"
-        left_out = f"dataset.on_bad_row=skip dataset.max_bad_share={share}"
-        other = "" if skip is None else f"; or leave them out with {left_out}"
+        other = "" if skip is None else f"; or leave them out with {to_leave_out(bad, total)}"
         raise UserError(f"{'; '.join(problems)}{other}")
     for problem in problems:
         log.warning("%s. Left out", problem)
@@ -258,6 +261,12 @@ def _warn(encoded: Encoded, total: int, what: str, limit: str) -> None:
             "tokenized apart there, as they are in generation",
             *(encoded.tokenized_apart, total, what),
         )
+    if encoded.unseen:
+        log.warning(
+            "the chat template leaves out a part of %d of %d %s, which no model sees; the first is "
+            "%s. A template that knows tools and roles is given by model.chat_template=FILE",
+            *(len(encoded.unseen), total, what, encoded.unseen[0]),
+        )
     if encoded.special:
         log.warning(
             "in %d of %d %s the texts hold tokens that only a chat template should write, and that "
@@ -265,10 +274,6 @@ def _warn(encoded: Encoded, total: int, what: str, limit: str) -> None:
             "second one: take it out of them",
             *(len(encoded.special), total, what, encoded.special[0]),
         )
-
-
-def _rounded_up(share: float) -> float:
-    return -int(-share * 100 // 1) / 100
 
 
 def _named(rows: Sequence[str], most: int) -> str:

@@ -6,6 +6,7 @@ Knows file endings, encodings and separators; does not know what a row means.
 from __future__ import annotations
 
 import csv
+import difflib
 import gzip
 import io
 import itertools
@@ -49,7 +50,9 @@ def find_files(where: str | Sequence[str]) -> list[Path]:
     for pattern in [where] if isinstance(where, str) else where:
         found, is_folder = files_at(pattern), Path(pattern).expanduser().is_dir()
         if not found and not is_folder:
-            raise UserError(f"{pattern} does not exist: give the path of a file, {_endings()}")
+            raise UserError(
+                f"{pattern} does not exist{_beside(pattern)}: give the path of a file, {_endings()}"
+            )
         if is_folder:
             found = [file for file in found if _ending(file) in _READERS]
             if not found:
@@ -63,6 +66,17 @@ def find_files(where: str | Sequence[str]) -> list[Path]:
     if not files:
         raise UserError("an empty list of files: name at least one")
     return files
+
+
+def _beside(pattern: str) -> str:
+    """The file that was meant, if one of its folder is called nearly so."""
+    path = Path(pattern.replace("\\", "/")).expanduser()
+    try:
+        names = [one.name for one in path.parent.iterdir() if one.is_file()]
+    except (OSError, ValueError):
+        return ""
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
+    return f" (did you mean {path.parent / near[0]}?)" if near else ""
 
 
 def read_files(where: str | Sequence[str], columns: Sequence[str] = ()) -> Iterator[Row]:

@@ -17,7 +17,7 @@ from itertools import cycle, groupby, takewhile
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.data.base import Example, Message
-from talr_cli.data.turn_ends import end_of_first_run, end_of_last, without_space
+from talr_cli.data.texts import end_of_first_run, end_of_last, unseen_in, without_space
 from talr_cli.errors import UserError, reason_of
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.sources import ModelSource
@@ -51,6 +51,7 @@ class Rendered:
         tokenized_apart: Whether prompt and answer were tokenized separately, because a token would
             have spanned the end of the prompt.
         special: A token in the row's texts that only a template should write.
+        unseen: The first part of the row's context that the template drops.
     """
 
     input_ids: list[int]
@@ -59,6 +60,7 @@ class Rendered:
     added: str = ""
     tokenized_apart: bool = False
     special: str = ""
+    unseen: str = ""
 
     @property
     def targets(self) -> list[int]:
@@ -189,7 +191,8 @@ class Renderer:
         ids, labels = ids + self._appended, labels + self._appended
         start, end = row.spans[-1]
         lost, added = self._find_changes(row.example, row.whole[start:end])
-        return Rendered(ids, labels, lost, added, apart, self._special_in(row.example))
+        special, unseen = self._special_in(row.example), unseen_in(row.example, row.whole)
+        return Rendered(ids, labels, lost, added, apart, special, unseen)
 
     def _special_in(self, example: Example) -> str:
         """The first token in a row's texts that only a template should write."""

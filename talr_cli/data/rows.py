@@ -120,16 +120,20 @@ class BadRows:
             if len(lines) == self._totals[file] > 1:
                 raise UserError(f"{file}: each of its {len(set(lines))} rows {reason}")
         named = "; ".join(_named(self._found))
-        if self.on_bad_row == "stop":
+        few = bad <= self.max_bad_share * total
+        if self.on_bad_row == "stop" or not few:
+            more = "" if few else f", more than dataset.max_bad_share={self.max_bad_share:g}"
+            way = "dataset.on_bad_row=skip" if few else to_leave_out(bad, total)
             raise UserError(
-                f"{bad} of {total} rows are bad: {named}. Mend them, or set dataset.on_bad_row=skip"
-            )
-        if bad > self.max_bad_share * total:
-            raise UserError(
-                f"{bad} of {total} rows are bad, more than dataset.max_bad_share="
-                f"{self.max_bad_share}: {named}"
+                f"{bad} of {total} rows are bad{more}: {named}. Mend them, or leave them out with "
+                f"{way}"
             )
         log.warning("%d of %d rows are bad and left out: %s", bad, total, named)
+
+
+def to_leave_out(bad: int, total: int) -> str:
+    """What to type so that so many bad rows are left out."""
+    return f"dataset.on_bad_row=skip dataset.max_bad_share={-int(-bad * 100 // total) / 100:.2f}"
 
 
 def _named(found: Mapping[tuple[Path, str], list[int]]) -> Iterator[str]:

@@ -54,8 +54,36 @@ TYPED = {
     # lists and signs
     ("train", "method=sft,talr"): "`talr sweep` takes several values",
     ("train", "lr=0,5"): "lr=0,5 has a comma: write a list in [], and a decimal with a point",
-    ("sweep", "seed=[0,1]", "--dry-run"): "to Integer; in a sweep, write a,b; see",
+    ("sweep", "seed=[0,1]", "--dry-run"): "a whole number; for several values, `talr sweep` takes",
     ("train", "lr=1e-5,"): "'lr=1e-5,' cannot be read (mismatched input '<EOF>')",
+    ("train", "dataset=jsonl", "dataset.train=a=b/c.jsonl"): "there is no file a=b/c.jsonl, and",
+    # a value of another type, in words of its own
+    (
+        "train",
+        "lr=1e-5 1e-4",
+    ): "lr=1e-5 1e-4 is not a number; for several values, `talr sweep` takes lr=a,b; see",
+    ("sweep", "seed=0..2"): "takes seed=a,b or seed=range(a,b); see",
+    ("train", "limit=10%"): "limit=10% is not a whole number; see",
+    ("train", "quiet=maybe"): "quiet=maybe is not true or false; see",
+    ("train", "seed=null"): "seed cannot be null; see",
+    ("train", "lr=1e6"): "lr=1000000.0 is outside (0, 10]",
+    ("train", "model=tiny", "study=my/study"): "study='my/study' must be a folder name",
+    # names of others
+    ("train", "lr:1e-5"): "(did you mean lr=1e-5?)",
+    ("train", "model_path=folder"): "(did you mean model.path?)",
+    ("train", "train=rows.jsonl"): "(did you mean dataset.train?)",
+    ("train", "adapter=lora", "adapter.r=8"): "(did you mean adapter.rank?)",
+    ("sweep", "rank=8"): "adapter.rank",
+    ("eval", "lora_rank=8"): "lora_rank is not a config value; see",
+    ("report", "learning_rate=1"): "learning_rate is not a config value; see",
+    ("train", "adapter=qlora"): "(that is adapter=lora adapter.base_dtype=nf4)",
+    ("train", "model=llama"): "(did you mean llama3.2-1b?)",
+    ("train", "model=own"): "for a folder or a hub model, type model.path=own",
+    ("train", "dataset=csv"): "for your own rows, type dataset=jsonl",
+    ("sweep", "dry_run=true"): "`talr sweep ... --dry-run` shows the plan",
+    ("sweep", "--dryrun"): "(did you mean --dry-run, which `talr sweep` has?)",
+    ("train", "config_dir=mine"): "but an option, --config-dir FOLDER",
+    ("recommend", "tickets"): "(did you mean study=tickets?)",
 }
 
 
@@ -63,6 +91,7 @@ TYPED = {
 def test_a_beginners_mistake_names_what_to_type(typed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my rows.csv").touch()
+    (tmp_path / "own").mkdir()
     command, *arguments = typed
     with pytest.raises(UserError) as error:
         importlib.import_module(f"talr_cli.commands.{command}").main(arguments)

@@ -138,3 +138,24 @@ def test_tokens_of_templates_in_the_texts_of_rows_are_said_with_the_first_row(re
     caplog.clear()
     encode_training_rows([Example("x", EXAMPLE.messages, "<b>5</b> [INST] <think>")], renderer, 200)
     assert not caplog.text
+
+
+def test_what_a_template_leaves_out_of_a_context_is_said_with_the_first_row(renderer, caplog):
+    """The template of the test's model, as many, writes texts alone: no tools and no calls."""
+    call = {"type": "function", "function": {"name": "look_up", "arguments": {"id": 7}}}
+    called = {"role": "assistant", "content": "", "tool_calls": [call]}
+    told = {"role": "tool", "content": '{"status": "ok"}'}
+    said = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nWait."}
+    asked = EXAMPLE.messages[0]
+    tool = {"type": "function", "function": {"name": "pay_back", "parameters": {}}}
+    rows = [
+        Example("plain", (asked, said, {"role": "user", "content": " Well?\n"}), "5"),
+        Example("called", (asked, called, told), "5"),
+        Example("tools", (asked,), "5", tools=(tool,)),
+    ]
+    encode_training_rows(rows, renderer, 200)
+    assert "leaves out a part of 2 of 3 training rows, which no model sees" in caplog.text
+    assert "the first is called: 'look_up'" in caplog.text
+    caplog.clear()
+    encode_training_rows(rows[:1], renderer, 200)
+    assert not caplog.text

@@ -114,6 +114,18 @@ def test_bad_rows_may_be_skipped_up_to_a_share(tmp_path, caplog):
         Jsonl(train=path, on_bad_row="skip", max_bad_share=0.09).load()
 
 
+@pytest.mark.parametrize(("good", "share"), [(9, 0.1), (14, 0.07), (19, None)])
+def test_what_is_said_to_leave_out_bad_rows_does_it(tmp_path, good, share):
+    """Both values at once, and the second only where the default does not do."""
+    path = write(tmp_path / "a.jsonl", *[GOOD] * good, {"prompt": "x"})
+    values = {} if share is None else {"max_bad_share": share}
+    typed = "dataset.on_bad_row=skip" + "".join(f" dataset.{k}={v:.2f}" for k, v in values.items())
+    with pytest.raises(UserError) as error:
+        Jsonl(train=path).load()
+    assert str(error.value).endswith(f"leave them out with {typed}")
+    assert len(Jsonl(train=path, on_bad_row="skip", **values).load().train) == good
+
+
 def test_training_rows_can_be_judged_as_test_rows_are(tmp_path):
     """By replay=self; where nothing asks for it, choices may be missing."""
     row = {"prompt": "A or B?", "completion": "B", "choices": ["A", "B"]}
@@ -142,7 +154,8 @@ def test_csv_lines_are_counted_in_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("none.jsonl", None, "does not exist"),
+        ("none.jsonl", None, "none.jsonl does not exist: give"),
+        ("trian.jsonl", None, r"trian.jsonl does not exist \(did you mean \S+/train.jsonl\?\)"),
         ("empty.jsonl", b"", "is empty"),
         ("rows.txt", b"x", "does not end with .jsonl, .json, .csv, .tsv, .parquet"),
         ("rows.parquet", b"not parquet", "is not a Parquet file"),
@@ -151,6 +164,7 @@ def test_csv_lines_are_counted_in_the_file(tmp_path):
     ],
 )
 def test_files_that_cannot_be_used(tmp_path, name, content, expected):
+    (tmp_path / "train.jsonl").write_bytes(b"{}")
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=expected):
