@@ -47,6 +47,9 @@ def show_report(
     Args:
         target: The file of `json=`.
         claims: Whether the published claims are tested; None: if the runs ask for it.
+
+    Raises:
+        UnwritableError: The report/ cannot be written; what is printed was printed.
     """
     from talr_cli.report.as_json import check_target, give, rows_of
     from talr_cli.report.claims.text import as_lines
@@ -67,14 +70,15 @@ def show_report(
     def show() -> None:
         for line in headlines:
             print(fold_line(printable(line)))
-        _print_runs(groups, cells, made.page.parent / "table.md")
+        _print_runs(groups, cells, None if made.refused else made.page.parent / "table.md")
         for line in [*left_out, *stale_lines(runs)]:
             print(line)
         for title, of_one in lost.items():
             _print_lost(title, made.shipped[title], of_one)
         for line in as_lines(made.findings):
             print(line)
-        print(f"report: {made.page}")
+        if made.refused is None:
+            print(f"report: {made.page}")
 
     abilities = {
         title: {"run": str(made.shipped[title].run[0]), "tasks": rows_of(of_one)}
@@ -86,9 +90,11 @@ def show_report(
         "left_out": left_out,
         "abilities": abilities,
         "claims": [asdict(one) for one in made.findings],
-        "page": str(made.page),
+        "page": None if made.refused else str(made.page),
     }
     give("report", target, content, show)
+    if made.refused is not None:
+        raise made.refused
 
 
 def _lost(made: Report) -> dict[str, Cells]:
@@ -112,8 +118,8 @@ def _headlines(groups: Sequence[Group]) -> list[str]:
     ]
 
 
-def _print_runs(groups: Sequence[Group], cells: Cells, file: Path) -> None:
-    """Print all runs, or of more than MOST methods and rates; `file` has all of them."""
+def _print_runs(groups: Sequence[Group], cells: Cells, file: Path | None) -> None:
+    """Print all runs, or of more than MOST methods and rates; `file`, if any, has all of them."""
     from talr_cli.report.tables.methods import fewer_cells
     from talr_cli.report.tables.screen import print_cells
 
@@ -123,7 +129,8 @@ def _print_runs(groups: Sequence[Group], cells: Cells, file: Path) -> None:
     fewer, said = fewer_cells(groups, MOST)
     print_cells(fewer)
     said = f"; {said}" if said else ""
-    print(fold_line(f"seeds averaged{said}; all {len(cells.rows)} runs: {file}"))
+    place = f"; all {len(cells.rows)} runs: {file}" if file else ""
+    print(fold_line(f"seeds averaged{said}{place}"))
 
 
 def _print_lost(title: str, chosen: Shipping, of_one: Cells) -> None:

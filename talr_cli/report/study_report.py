@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from talr_cli.errors import UnwritableError
 from talr_cli.report import examples, html
 from talr_cli.report.claims import text as claims_text
 from talr_cli.report.claims.verdicts import Finding, findings
@@ -83,6 +84,7 @@ _COST = (
     "Averages of one run, and points along it, share its training."
 )
 _MADE = "How it was made"
+_PAGE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,13 @@ class Report:
     """What was written, and found for it.
 
     Attributes:
+        refused: Why not all of it could be written; None: it was.
         shipped: By the group's title, where there is something to compare.
         findings: On the published claims, where they were asked for.
     """
 
     page: Path
+    refused: UnwritableError | None
     shipped: Mapping[str, Shipping]
     findings: Sequence[Finding]
 
@@ -113,13 +117,30 @@ def write_report(
         claims: Whether the published claims are tested.
     """
     groups = comparable(runs.values())
+    shipped = {
+        group.title: chosen for group in groups if (chosen := shipping(group, runs)) is not None
+    }
+    tested = findings(runs) if claims else []
+    refused = None
+    try:
+        _write(groups, runs, study, folder, shipped, tested)
+    except UnwritableError as error:
+        refused = error
+    return Report(folder / _PAGE, refused, shipped, tested)
+
+
+def _write(
+    groups: Sequence[Group],
+    runs: Mapping[Path, Results],
+    study: str,
+    folder: Path,
+    shipped: Mapping[str, Shipping],
+    tested: Sequence[Finding],
+) -> None:
     known = {group.title: abilities(group, guesses_of(group, runs)) for group in groups}
     make_folder(folder)
     _write_tables(groups, known, folder)
     pictures = _draw(groups, runs, folder)
-    shipped = {
-        group.title: chosen for group in groups if (chosen := shipping(group, runs)) is not None
-    }
     recommend = study_command("recommend", next(iter(runs)).parents[2], study)
     sections = {
         group.title: _group(
@@ -130,16 +151,14 @@ def write_report(
     sections[_MADE] = _made(groups, runs)
     page = [html.section(title, body) for title, body in sections.items()]
     titles = [*sections]
-    tested = findings(runs) if claims else []
     if tested:
         published = published_cells(groups)
         write_text(folder / "claims.md", claims_text.as_document(tested, published))
         page.append(claims_text.as_section(tested, published))
         titles.append(claims_text.TITLE)
-    file = folder / "report.html"
     summary = _summary(list(runs.values()))
-    write_text(file, html.page(f"Study {study}", summary, [html.contents(titles), *page]))
-    return Report(file, shipped, tested)
+    content = html.page(f"Study {study}", summary, [html.contents(titles), *page])
+    write_text(folder / _PAGE, content)
 
 
 def _write_tables(

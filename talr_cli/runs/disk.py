@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from talr_cli.errors import UserError
+from talr_cli.errors import UnwritableError, UserError
 
 _ELSEWHERE = "get the right to write there or choose another folder, and repeat the command"
 _ROOM = "make room and repeat the command"
@@ -48,7 +48,7 @@ def writing(path: Path) -> Iterator[None]:
     """Inside, `path` or what is in its folder is written.
 
     Raises:
-        UserError: The system does not let us. Any other error is left as it is.
+        UnwritableError: The system does not let us. Any other error is left as it is.
     """
     try:
         yield
@@ -57,19 +57,19 @@ def writing(path: Path) -> Iterator[None]:
     except Exception as error:
         number = _errno(path, error)
         if isinstance(error, FileNotFoundError) and not path.parent.exists():
-            raise UserError(f"cannot write {path}: {_NO_FOLDER}") from error
+            raise UnwritableError(f"cannot write {path}: {_NO_FOLDER}") from error
         if number not in _REASONS:
             raise
         if number in (errno.EEXIST, errno.ENOTDIR):
             path = _not_a_folder(path)
-        raise UserError(f"cannot write {path}: {_REASONS[number]}") from error
+        raise UnwritableError(f"cannot write {path}: {_REASONS[number]}") from error
 
 
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, where they are not there.
 
     Raises:
-        UserError: The system does not let us.
+        UnwritableError: The system does not let us.
     """
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
