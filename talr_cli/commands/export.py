@@ -57,7 +57,10 @@ def export(composed: Composed[ExportConfig]) -> None:
             f"({kind_and_reason(error)}): it is damaged, so put back a copy"
         ) from error
     with made_whole(out) as building:
-        shutil.copytree(run.model, building, dirs_exist_ok=True)
+        for file in filter(Path.is_file, run.model.rglob("*")):
+            copy = building / file.relative_to(run.model)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)  # no modes: the other file system may have none
         (building / "README.md").write_text(card, encoding="utf-8")
     print(f"exported: {printable(str(out))}")
 

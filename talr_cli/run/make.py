@@ -125,7 +125,7 @@ def make_by_averaging(tuned: RunDirectory, alpha: float) -> MakeModel:
                 (whole if is_tied(made) else untie(whole)).save_pretrained(base)
             for file in tuned.model.iterdir():
                 if file.suffix != ".safetensors":
-                    shutil.copy2(file, into)
+                    shutil.copyfile(file, into / file.name)
             interpolate(base, tuned.model, into, _share_function(run, alpha))
         saved = sources.directory_source(run.directory.model)
         model = loading.load_model(saved, config, "auto", "cpu")
