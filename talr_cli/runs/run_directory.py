@@ -169,14 +169,15 @@ class RunDirectory:
         write_json(self.status, asdict(status))
 
     def read_status(self) -> Status:
-        """The status, corrected for a trainer of this host that died without a word.
-
-        In place of a damaged one, what the other files say.
-        """
+        """The status, or what the files say; corrected for a trainer that died without a word."""
         status = self._written_status() or Status(self._state_of_files())
-        if status.state != "training" or status.host != socket.gethostname():
+        if status.state != "training":
             return status
-        if status.pid is None or process_start(status.pid) != status.process_start:
+        if status.host != socket.gethostname():  # or this host had another name then
+            lives = self.owner() is not None
+        else:
+            lives = status.pid is not None and process_start(status.pid) == status.process_start
+        if not lives:
             status.state = "interrupted"
         return status
 
