@@ -75,8 +75,9 @@ def main() -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # else libraries' bars print a line per update
-    if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
-        signal.signal(signal.SIGTERM, interrupt)
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) is not signal.SIG_IGN:  # as nohup does
+            signal.signal(ending, interrupt)
     arguments = [one for one in sys.argv[1:] if one != "-v"]
     verbose = "-v" in sys.argv[1:]
     try:

@@ -22,6 +22,10 @@ class UserError(Exception):
     exit_code = 2
 
 
+class UnwritableError(UserError):
+    """The system does not let a file be written: what was to write it is as sound as before."""
+
+
 class InUseError(UserError):
     """Another process is making this run; a sweep waits for it."""
 

@@ -1,6 +1,7 @@
-"""Handles Ctrl-C and SIGTERM: the first asks for a clean stop, the second stops at once.
+"""Handles Ctrl-C, SIGTERM and SIGHUP: the first asks for a clean stop, the second stops at once.
 
-Both signals mean the same everywhere. Outside of `stop_requests` the first also stops at once.
+They mean the same everywhere, but that a terminal that is closed may say so twice: a second SIGHUP
+stops nothing. Outside of `stop_requests` the first also stops at once.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 log = logging.getLogger(__name__)
 
 
@@ -23,6 +24,16 @@ class Stop:
     """Whether a stop was requested."""
 
     requested: bool = False
+
+
+def killed_by(number: int) -> str:
+    """That a signal has ended a process, in words."""
+    if number == signal.SIGKILL:
+        return "killed by SIGKILL, as the system does where memory has run out"
+    try:
+        return f"killed by {signal.Signals(number).name}"
+    except ValueError:  # no name, as of real-time signals
+        return f"killed by signal {number}"
 
 
 def interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
@@ -46,6 +57,8 @@ def stop_requests(promise: str) -> Iterator[Stop]:
 
     def handle(signal_number: int, frame: FrameType | None) -> None:
         if stop.requested:
+            if signal_number == signal.SIGHUP:
+                return
             raise KeyboardInterrupt
         stop.requested = True
         log.info("%s; once more stops at once", promise)

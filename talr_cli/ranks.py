@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,6 +21,7 @@ from typing import Any
 
 from talr_cli.errors import UserError
 from talr_cli.fields import value
+from talr_cli.interruption import killed_by
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DEVICE = "auto: a CUDA GPU, or mps on an Apple machine, where there is one; else the CPU"
@@ -93,6 +95,7 @@ def start_ranks(command: str, arguments: Sequence[str], processes: int) -> None:
 
     Raises:
         SystemExit: A rank failed or was stopped, and has printed why.
+        UserError: A rank was killed.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -113,10 +116,28 @@ def start_ranks(command: str, arguments: Sequence[str], processes: int) -> None:
     try:
         elastic_launch(launch, sys.executable)("-m", "talr_cli.cli", command, *arguments)
     except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        raise SystemExit(failure.exitcode) from None
+        which, code = _first_to_end(error.failures)
+        if code < 0:
+            raise UserError(
+                f"rank {which} was {killed_by(-code)}: type the same command to go on"
+            ) from None
+        raise SystemExit(code) from None
     except SignalException:
         raise SystemExit(130) from None
+
+
+def _first_to_end(failures: Mapping[int, Any]) -> tuple[int, int]:
+    """(rank, exit code) of the rank by whose end the others ended.
+
+    Args:
+        failures: torch's ProcessFailure of that rank, and of those that it has then told to end.
+    """
+    first = min(one.timestamp for one in failures.values())
+    codes = {rank: one.exitcode for rank, one in failures.items() if one.timestamp <= first + 1}
+    unasked = {rank: code for rank, code in codes.items() if code not in (130, -signal.SIGTERM)}
+    killed = {rank: code for rank, code in unasked.items() if code < 0}
+    # Rank 0 may have ended as it lost another, which is then the later one.
+    return max((killed or unasked or codes).items())
 
 
 def per_rank(batch: int, micro_batch: int | None, ranks: int) -> tuple[int, int]:
@@ -151,20 +172,31 @@ def connect(device: str) -> None:
 
 
 @contextmanager
-def exit_with_main() -> Iterator[None]:
-    """Let the other ranks exit silently if rank 0 has exited, as it has printed the reason."""
-    if is_main():
-        yield
-        return
-    import torch
+def exit_with_others() -> Iterator[None]:
+    """Let a rank exit without a traceback if another one has ended, for which there is a reason.
 
+    Raises:
+        UserError: On rank 0.
+        SystemExit: On the others. If rank 0 has ended, it has printed the reason.
+    """
     try:
         yield
     except RuntimeError as error:
-        if not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+        if not has_lost_another(error):
             raise
+        if is_main():
+            raise UserError("another rank of this run has ended") from None
         time.sleep(EXIT_DELAY)  # rank 0 must exit first, so that its exit code counts
         raise SystemExit(1) from None
+
+
+def has_lost_another(error: Exception) -> bool:
+    """Whether an exception says that another rank has ended."""
+    if world_size() == 1 or not isinstance(error, RuntimeError):
+        return False
+    import torch
+
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def evaluate_checkpoint(composed: Composed[EvalConfig]) -> None:
         ranks.start_ranks("eval", composed.arguments, missing)
         return
     ranks.connect(config.device)
-    with ranks.exit_with_main():
+    with ranks.exit_with_others():
         if ranks.is_main():
             with progress.work("talr eval"):
                 directory = score_or_find(composed)

@@ -57,7 +57,10 @@ def export(composed: Composed[ExportConfig]) -> None:
             "so restore a copy"
         ) from error
     with atomic_folder(out) as building:
-        shutil.copytree(run.model, building, dirs_exist_ok=True)
+        for file in filter(Path.is_file, run.model.rglob("*")):
+            copy = building / file.relative_to(run.model)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)  # without modes, which the other file system may lack
         (building / "README.md").write_text(card, encoding="utf-8")
     print(f"exported: {printable(str(out))}")
 

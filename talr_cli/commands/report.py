@@ -47,6 +47,9 @@ def show_report(
     Args:
         target: The file for `json=`.
         claims: Whether to test the published claims; None: if the runs' configs ask for it.
+
+    Raises:
+        UnwritableError: The report cannot be written; the results have been printed.
     """
     from talr_cli.report.as_json import check_target, emit, rows_of
     from talr_cli.report.claims.text import as_lines
@@ -69,14 +72,15 @@ def show_report(
     def show() -> None:
         for line in headlines:
             print(fold_line(printable(line)))
-        _print_runs(groups, cells, written.page.parent / "table.md")
+        _print_runs(groups, cells, None if written.error else written.page.parent / "table.md")
         for line in [*left_out, *stale_lines(runs)]:
             print(line)
         for title, of_one in lost.items():
             _print_lost(title, written.shipped[title], of_one)
         for line in as_lines(written.findings):
             print(line)
-        print(f"report: {written.page}")
+        if written.error is None:
+            print(f"report: {written.page}")
 
     abilities = {
         title: {"run": str(written.shipped[title].run[0]), "tasks": rows_of(of_one)}
@@ -88,9 +92,11 @@ def show_report(
         "left_out": left_out,
         "abilities": abilities,
         "claims": [asdict(one) for one in written.findings],
-        "page": str(written.page),
+        "page": None if written.error else str(written.page),
     }
     emit("report", target, content, show)
+    if written.error is not None:
+        raise written.error
 
 
 def _lost_abilities(written: Report) -> dict[str, Cells]:
@@ -114,7 +120,7 @@ def _headlines(groups: Sequence[Group]) -> list[str]:
     ]
 
 
-def _print_runs(groups: Sequence[Group], cells: Cells, file: Path) -> None:
+def _print_runs(groups: Sequence[Group], cells: Cells, file: Path | None) -> None:
     """Print all runs, or methods and rates if there are too many runs; `file` has all of them."""
     from talr_cli.report.tables.methods import fewer_cells
     from talr_cli.report.tables.screen import print_cells
@@ -125,7 +131,8 @@ def _print_runs(groups: Sequence[Group], cells: Cells, file: Path) -> None:
     fewer, note = fewer_cells(groups, MAX_ROWS)
     print_cells(fewer)
     note = f"; {note}" if note else ""
-    print(fold_line(f"seeds averaged{note}; all {len(cells.rows)} runs: {file}"))
+    place = f"; all {len(cells.rows)} runs: {file}" if file else ""
+    print(fold_line(f"seeds averaged{note}{place}"))
 
 
 def _print_lost(title: str, chosen: Shipping, of_one: Cells) -> None:

@@ -68,8 +68,10 @@ def main(arguments: Sequence[str]) -> int:
         )
         if stop.requested:
             show_summary(plan.jobs, outcomes)
-    next_commands = _report(grid)
-    show_summary(plan.jobs, outcomes)
+    try:
+        next_commands = _report(grid)
+    finally:  # a report that cannot be written hides nothing
+        show_summary(plan.jobs, outcomes)
     for command in next_commands:
         print(printable(f"next: {command}"))
     return 0 if all(outcome.is_good for outcome in outcomes.values()) else 1

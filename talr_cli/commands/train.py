@@ -49,7 +49,7 @@ def make_runs(composed: Composed[TrainConfig]) -> list[RunDirectory]:
         ranks.start_ranks("train", composed.arguments, missing)
         return directories
     ranks.connect(config.device)
-    with ranks.exit_with_main(), progress.work("talr train"):
+    with ranks.exit_with_others(), progress.work("talr train"):
         warn_of_unused(config)
         tuned = points_along(without_merge(config) if is_merged(config) else config)
         with ranks.one_per_node_first():

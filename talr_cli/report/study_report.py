@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from talr_cli.errors import UnwritableError
 from talr_cli.report import examples, html
 from talr_cli.report.claims import text as claims_text
 from talr_cli.report.claims.verdicts import Finding, findings
@@ -85,6 +86,7 @@ _COST = (
     "Averages of a run and points along it share its training."
 )
 _MADE = "How it was made"
+_PAGE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,13 @@ class Report:
     """What was written, and the results that it shows.
 
     Attributes:
+        error: Why not everything could be written; None if it was.
         shipped: By the title of the group, if there is something to compare.
         findings: On the published claims, if they are tested.
     """
 
     page: Path
+    error: UnwritableError | None
     shipped: Mapping[str, Shipping]
     findings: Sequence[Finding]
 
@@ -112,13 +116,30 @@ def write_report(runs: RunsByPath, study: str, folder: Path, claims: bool = Fals
         claims: Whether to test the published claims.
     """
     groups = comparable(runs.values())
+    shipped = {
+        group.title: chosen for group in groups if (chosen := shipping(group, runs)) is not None
+    }
+    tested = findings(runs) if claims else []
+    failure = None
+    try:
+        _write(groups, runs, study, folder, shipped, tested)
+    except UnwritableError as error:
+        failure = error
+    return Report(folder / _PAGE, failure, shipped, tested)
+
+
+def _write(
+    groups: Sequence[Group],
+    runs: RunsByPath,
+    study: str,
+    folder: Path,
+    shipped: Mapping[str, Shipping],
+    tested: Sequence[Finding],
+) -> None:
     known = {group.title: abilities(group, guesses_of(group, runs)) for group in groups}
     make_folder(folder)
     _write_tables(groups, known, folder)
     figures = _draw(groups, runs, folder)
-    shipped = {
-        group.title: chosen for group in groups if (chosen := shipping(group, runs)) is not None
-    }
     recommend = study_command("recommend", next(iter(runs)).parents[2], study)
     sections = {
         group.title: _group(group, shipped.get(group.title), figures, known[group.title], recommend)
@@ -127,18 +148,15 @@ def write_report(runs: RunsByPath, study: str, folder: Path, claims: bool = Fals
     sections[_MADE] = _made(groups, runs)
     page = [html.section(title, body) for title, body in sections.items()]
     titles = [*sections]
-    tested = findings(runs) if claims else []
     if tested:
         published = published_cells(groups)
         write_text(folder / "claims.md", claims_text.as_document(tested, published))
         page.append(claims_text.as_section(tested, published))
         titles.append(claims_text.TITLE)
-    file = folder / "report.html"
     summary = _summary(list(runs.values()))
     without_scores = map(html.note, unscored_lines(runs))
     body = [*without_scores, html.contents(titles), *page]
-    write_text(file, html.page(f"Study {study}", summary, body))
-    return Report(file, shipped, tested)
+    write_text(folder / _PAGE, html.page(f"Study {study}", summary, body))
 
 
 def _write_tables(

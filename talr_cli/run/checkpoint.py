@@ -6,7 +6,6 @@ Knows where the scores go and when they exist already; `score.py` scores.
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +25,7 @@ from talr_cli.models.loading import choose_device
 from talr_cli.models.sources import ModelSource, resolve_model
 from talr_cli.run import record
 from talr_cli.run.config import EvalConfig
+from talr_cli.run.execute import record_failure
 from talr_cli.run.identity import identity
 from talr_cli.run.record import ModelInfo
 from talr_cli.run.score import score
@@ -140,8 +140,9 @@ def _score_or_record_failure(
         return scoring()
     except Exception as error:
         if is_own:
-            directory.write_status("failed", traceback.format_exc())
-        attach_run(error, directory.path)
+            record_failure(directory, error)
+        else:
+            attach_run(error, directory.path)
         raise
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from talr_cli import progress
-from talr_cli.errors import DivergedError, UserError, attach_run
+from talr_cli import progress, ranks
+from talr_cli.errors import DivergedError, UnwritableError, UserError, attach_run, reason_of
 from talr_cli.fields import plain
 from talr_cli.models.sources import directory_source
 from talr_cli.run import record
@@ -81,10 +82,19 @@ def run_to_end(run: Run, make_model: MakeModel, points: Sequence[Run] = ()) -> R
             if isinstance(error, DivergedError):
                 directory.write_status("diverged", str(error))
                 raise UserError(f"{directory.path} diverged: {error}; try a smaller lr") from error
-            directory.write_status("failed", traceback.format_exc())
-            attach_run(error, directory.path)
+            record_failure(directory, error)
             raise
     return directory
+
+
+def record_failure(directory: RunDirectory, error: Exception) -> None:
+    """Record what has ended a run: `interrupted` if only disk space or another rank was missing."""
+    attach_run(error, directory.path)
+    if isinstance(error, UnwritableError) or ranks.has_lost_another(error):
+        with suppress(UnwritableError):
+            directory.write_status("interrupted", reason_of(error))
+    else:
+        directory.write_status("failed", "".join(traceback.format_exception(error)))
 
 
 def _check_domain_stays(run: Run, results: Results | None) -> None:

@@ -128,7 +128,7 @@ def make_by_averaging(tuned: RunDirectory, alpha: float) -> MakeModel:
                 (model if is_tied(saved) else untie(model)).save_pretrained(base)
             for file in tuned.model.iterdir():
                 if file.suffix != ".safetensors":
-                    shutil.copy2(file, into)
+                    shutil.copyfile(file, into / file.name)
             interpolate(base, tuned.model, into, _share_function(run, alpha))
         source = sources.directory_source(run.directory.model)
         averaged = loading.load_model(source, config, "auto", "cpu")

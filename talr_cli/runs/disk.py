@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from talr_cli.errors import UserError
+from talr_cli.errors import UnwritableError, UserError
 
 _ELSEWHERE = "get write permission or choose another folder, and repeat the command"
 _ROOM = "free some space and repeat the command"
@@ -47,7 +47,7 @@ def explain_write_errors(path: Path) -> Iterator[None]:
     """Wrap code that writes `path`, or something else in its folder.
 
     Raises:
-        UserError: The system refuses to write. Other errors pass unchanged.
+        UnwritableError: The system refuses to write. Other errors pass unchanged.
     """
     try:
         yield
@@ -56,16 +56,20 @@ def explain_write_errors(path: Path) -> Iterator[None]:
     except Exception as error:
         number = _errno(path, error)
         if isinstance(error, FileNotFoundError) and not path.parent.exists():
-            raise UserError(f"cannot write {path}: {_NO_FOLDER}") from error
+            raise UnwritableError(f"cannot write {path}: {_NO_FOLDER}") from error
         if number not in _REASONS:
             raise
         if number in (errno.EEXIST, errno.ENOTDIR):
             path = _not_a_folder(path)
-        raise UserError(f"cannot write {path}: {_REASONS[number]}") from error
+        raise UnwritableError(f"cannot write {path}: {_REASONS[number]}") from error
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and its parents if they do not exist; UserError if the system refuses."""
+    """Create a folder and its parents if they do not exist.
+
+    Raises:
+        UnwritableError: The system refuses to write.
+    """
     with explain_write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
 

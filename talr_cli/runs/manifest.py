@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from talr_cli.runs.reading import read_text
 
 MANIFEST = "talr.manifest"
 DIGEST = "xxh3_128"
+# What file systems say that cannot fsync a folder, such as some of networks and in user space.
+_NOT_OF_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
 
 def seal(folder: Path) -> None:
@@ -33,7 +36,8 @@ def seal(folder: Path) -> None:
     for part in parts:
         wanted = mode if part.is_dir() else mode & 0o666
         if part.stat().st_mode & 0o777 != wanted:
-            part.chmod(wanted)
+            with suppress(PermissionError):  # the file is ours: the file system has no modes
+                part.chmod(wanted)
         fsync(part)
     fsync(folder)
     listed = {
@@ -100,6 +104,9 @@ def fsync(path: Path) -> None:
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
+    except OSError as error:
+        if not (path.is_dir() and error.errno in _NOT_OF_FOLDERS):
+            raise
     finally:
         os.close(opened)
 

@@ -174,14 +174,18 @@ class RunDirectory:
         write_json(self.status, asdict(status))
 
     def read_status(self) -> Status:
-        """The status; `interrupted` if a training process of this host has died.
+        """The status; `interrupted` if the training process has died without writing it.
 
         If status.json is damaged, the state follows from the other files.
         """
         status = self._written_status() or Status(self._state_of_files())
-        if status.state != "training" or status.host != socket.gethostname():
+        if status.state != "training":
             return status
-        if status.pid is None or process_start(status.pid) != status.process_start:
+        if status.host != socket.gethostname():  # or this host had another name then
+            lives = self.owner() is not None
+        else:
+            lives = status.pid is not None and process_start(status.pid) == status.process_start
+        if not lives:
             status.state = "interrupted"
         return status
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from talr_cli import progress
-from talr_cli.errors import IN_USE
-from talr_cli.interruption import Stop
+from talr_cli.errors import IN_USE, UnwritableError, UserError
+from talr_cli.interruption import Stop, killed_by
+from talr_cli.run.execute import is_done
 from talr_cli.runs.disk import make_folder
+from talr_cli.runs.status import State
 from talr_cli.sweep.jobs import INTERRUPTED, EndedJob, Job, Launcher, Outcome
 from talr_cli.sweep.plan import job_state
 from talr_cli.sweep.prune import prune
 from talr_cli.sweep.reporter import Reporter
 
 POLL = 2.0  # seconds between checks of runs that other processes are making
+_ANOTHER = (
+    "its command has made another run, because a config file, the data or the code has changed "
+    "since the sweep began: start the sweep again to plan anew"
+)
 
 
 def run_jobs(
@@ -100,17 +106,22 @@ def _outcome(ended: EndedJob) -> Outcome | None:
     if code == IN_USE:
         return None
     if code == 0:
-        return Outcome("done", seconds=ended.seconds)
+        if all(is_done(config, directory) for config, directory in job.runs):
+            return Outcome("done", seconds=ended.seconds)
+        return Outcome("failed", _ANOTHER, ended.seconds)
     last_lines = job.last_lines()
     if code == INTERRUPTED:
         return Outcome("interrupted", "goes on when the sweep is started again", ended.seconds)
     if code < 0:
-        return Outcome("failed", f"killed by signal {-code}\n{last_lines}", ended.seconds)
+        reason = f"{killed_by(-code)}; goes on when the sweep is started again"
+        return Outcome("failed", f"{last_lines}\n{reason}", ended.seconds)
     status = job.directory.read_status()
-    if status.state not in ("failed", "diverged"):
-        # The process ended before the run began, for example because a data file is missing; or it
-        # never started, as when a cluster refuses a job.
+    if status.state in ("failed", "diverged"):
+        return Outcome(status.state, status.reason or last_lines, ended.seconds)
+    # The process ended before the run began, for example because a data file is missing; or it
+    # never started, as when a cluster refuses a job; or the disk is full.
+    state: State = "interrupted" if code == UserError.exit_code else "failed"
+    with suppress(UnwritableError):
         make_folder(job.directory.path)
-        job.directory.write_status("failed", last_lines)
-        return Outcome("failed", last_lines, ended.seconds)
-    return Outcome(status.state, status.reason or last_lines, ended.seconds)
+        job.directory.write_status(state, last_lines)
+    return Outcome(state, last_lines, ended.seconds)

@@ -57,14 +57,14 @@ class Job:
     def start(self, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """Start its process, which appends its output to the log.
 
-        The process ignores Ctrl-C, which reaches every process of a terminal: the sweep decides,
-        and passes it on as SIGTERM.
+        The process ignores Ctrl-C and the end of the terminal, which reach every process of it: the
+        sweep decides, and passes them on as SIGTERM.
 
         Args:
             environment: Additional environment variables.
         """
         make_folder(self.directory.path)
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
         try:
             with explain_write_errors(self.log), self.log.open("ab") as log:
                 return subprocess.Popen(

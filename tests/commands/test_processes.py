@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from command_line import LONG_ROWS, SMALL, rows, sealed, talr, train, weights
 from conftest import config
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from talr_cli import ranks
 from talr_cli.errors import UserError
 from talr_cli.run.identity import identity
+from talr_cli.runs.run_directory import RunDirectory
 
 # 22 rows in batches of 4: the last batch of an epoch is half a batch. Without clipping, because
 # the norm that torch computes in fp32 depends on how the weights are cut up.
@@ -158,6 +160,79 @@ def test_killed_ranks_go_on_and_end_with_the_same_weights(strategy, tmp_path):
 
 
 TWO = ("distributed=ddp", "distributed.processes=2")
+# An objective that ends a rank in the midst of its training, until there is a file `spared`.
+ENDS = """
+import os, signal
+from dataclasses import dataclass
+from pathlib import Path
+from talr_cli.fields import value
+from talr_cli.methods.objectives import Sft
+calls = []
+@dataclass
+class Ends(Sft):
+    rank: int = value("whose", 0)
+    kills: bool = value("or raises", True)
+    def weights(self, tokens, tau):
+        calls.append(tokens)
+        if int(os.environ.get("RANK", -1)) == self.rank and len(calls) > 10:
+            if self.kills and not Path("spared").exists():
+                os.kill(os.getpid(), signal.SIGKILL)
+            if not self.kills:
+                raise ValueError("this row is bad")
+        return super().weights(tokens, tau)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rank", "kills", "code", "said"),
+    [
+        (0, True, 2, "talr: rank 0 was killed by SIGKILL, as the system does where memory has"),
+        (1, True, 2, "talr: rank 1 was killed by SIGKILL, as the system does where memory has"),
+        (1, False, 1, "talr: rank 1: ValueError: this row is bad at "),
+    ],
+)
+def test_a_rank_that_ends_is_told_in_a_line(rank, kills, code, said, tmp_path):
+    (tmp_path / "ends.py").write_text(ENDS)
+    (tmp_path / "mine/objective").mkdir(parents=True)
+    keys = f"_target_: ends.Ends\nrank: {rank}\nkills: {kills}\n"
+    (tmp_path / "mine/objective/ends.yaml").write_text(keys)
+    typed = (*COMMON, *TWO, "--config-dir", "mine", "objective=ends")
+    done = talr("train", *SMALL, *typed, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert sum(line.startswith(said) for line in done.stderr.splitlines()) == 1, done.stderr
+    assert "gloo" not in done.stderr
+    assert "Traceback" not in done.stderr
+    (status,) = tmp_path.glob("runs/*/*/*/status.json")
+    assert RunDirectory(status.parent).read_status().state == "interrupted"
+    if kills:
+        (tmp_path / "spared").touch()
+        run = train(*typed, cwd=tmp_path)
+        assert json.loads((run / "training.json").read_text())["training"]["resumed_from_step"]
+
+
+@pytest.mark.parametrize(
+    ("codes", "error", "match"),
+    [
+        ({1: -signal.SIGKILL}, UserError, "rank 1 was killed by SIGKILL, .*: type the same"),
+        # Rank 0 may be seen to have ended at the same time, as it lost the other.
+        ({0: 2, 1: -signal.SIGSEGV}, UserError, "rank 1 was killed by SIGSEGV"),
+        ({0: 2, 1: 1}, SystemExit, "1"),
+        # Those that are left are told to end.
+        ({0: -signal.SIGKILL, 1: 130}, UserError, "rank 0 was killed by SIGKILL"),
+        ({0: 2, 1: -signal.SIGTERM}, SystemExit, "2"),
+        ({0: 130, 1: 130}, SystemExit, "130"),
+    ],
+)
+def test_how_a_rank_ended_is_how_the_run_ends(codes, error, match, monkeypatch):
+    failures = {rank: ProcessFailure(rank, 1, code, "none") for rank, code in codes.items()}
+
+    def fail(*command):
+        raise ChildFailedError("talr", failures)
+
+    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", lambda *settings: fail)
+    with pytest.raises(error, match=match):
+        ranks.start_ranks("train", [], 2)
 
 
 @pytest.mark.slow

@@ -32,9 +32,14 @@ def start(*overrides, cwd):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        # Ctrl-C is heard even where it is ignored for these tests, as in the background.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        # Heard even where they are ignored for these tests, as in the background or under nohup.
+        preexec_fn=_hear,
     )
+
+
+def _hear():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def sweep(*overrides, cwd, logger="none"):
@@ -235,10 +240,19 @@ def test_two_sweeps_on_one_study_train_each_run_once(uninterrupted, tmp_path):
         assert sum(line.startswith("run: ") for line in lines) == 1, "made twice"
 
 
-def test_a_stop_ends_the_step_and_the_sweep_and_is_gone_on_from(uninterrupted, tmp_path):
+@pytest.mark.parametrize(
+    "signals",
+    [
+        [signal.SIGINT],
+        # The terminal is closed: the kernel says so, and the shell.
+        pytest.param([signal.SIGHUP, signal.SIGHUP], marks=pytest.mark.slow),
+    ],
+)
+def test_a_stop_ends_the_step_and_the_sweep_and_is_gone_on_from(uninterrupted, tmp_path, signals):
     process = start(*TRAINED, cwd=tmp_path)
     wait_for("runs/*/*/*/metrics.jsonl", tmp_path, process)
-    os.killpg(process.pid, signal.SIGINT)
+    for one in signals:
+        os.killpg(process.pid, one)
     output = process.communicate()[0]
     assert process.returncode == 130
     assert "sweep: 1 interrupted, 1 left" in output

@@ -1,5 +1,6 @@
 """An export has what lies in the run, and nothing that a link in it leads to."""
 
+import errno
 import os
 
 import pytest
@@ -45,6 +46,20 @@ def test_links_within_the_run_are_copied_as_files(run, tmp_path):
     assert code == 0, said
     assert (tmp_path / "new" / "also.json").read_text() == "{}"
     assert not (tmp_path / "new" / "also.json").is_symlink()
+
+
+def test_an_export_to_a_file_system_without_modes(run, tmp_path, monkeypatch):
+    (run.model / "deep").mkdir(mode=0o700)
+    (run.model / "deep" / "file").touch(mode=0o600)
+
+    def refuse(path, mode, **more):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    code, said = export(run, tmp_path)
+    assert code == 0, said
+    copied = {path.name for path in (tmp_path / "new").rglob("*") if path.is_file()}
+    assert copied == {"config.json", "model.safetensors", "file", "README.md", "talr.manifest"}
 
 
 @pytest.mark.parametrize("where", ["file", "folder", "deep", "chain", "relative", "nowhere"])

@@ -11,6 +11,8 @@ import sys
 import pytest
 from synthetic_study import METHODS, results, scored, study, write_study
 
+from talr_cli.commands.report import show_report
+from talr_cli.errors import UnwritableError
 from talr_cli.report.study_report import write_report
 from talr_cli.runs.study import load_runs
 
@@ -140,6 +142,21 @@ def test_the_same_runs_give_the_same_bytes(tmp_path):
     before = {path.name: path.read_bytes() for path in page.parent.iterdir()}
     write_report(load_runs(tmp_path, "s"), "s", page.parent)
     assert {path.name: path.read_bytes() for path in page.parent.iterdir()} == before
+
+
+def test_what_a_study_found_is_printed_where_its_page_cannot_be_written(tmp_path, capsys):
+    write_study(tmp_path / "runs", study(40, methods=["sft", "talr"]), steps=2)
+    (tmp_path / "runs" / "s" / "report").write_text("mine")
+    asked = tmp_path / "asked.json"
+    runs = load_runs(tmp_path / "runs", "s")
+    with pytest.raises(UnwritableError, match="report: it is a file, not a folder"):
+        show_report(tmp_path / "runs", "s", runs, target=str(asked))
+    said = capsys.readouterr().out
+    assert "┃ method ┃" in said
+    assert str(tmp_path) not in said  # no file is named that is not there
+    content = json.loads(asked.read_text())
+    assert len(content["runs"]) == len(runs)
+    assert content["page"] is None
 
 
 def test_two_hundred_runs_through_the_command(tmp_path):

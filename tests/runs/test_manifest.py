@@ -107,6 +107,28 @@ def test_files_are_as_readable_as_the_umask_says(tmp_path, umask, mode):
     }
 
 
+def test_a_file_system_without_modes_that_cannot_fsync_folders_will_do(tmp_path, monkeypatch):
+    """As FAT and SMB have none, and some of networks and in user space cannot."""
+    fsync, seen = os.fsync, []
+
+    def of_files(file):
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        seen.append(file)
+        fsync(file)
+
+    def refuse(self, mode):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(self))
+
+    monkeypatch.setattr(os, "fsync", of_files)
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with atomic_folder(tmp_path / "model") as building:
+        (building / "deep").mkdir()
+        (building / "deep" / "tokenizer.json").touch(mode=0o600)
+    assert find_damage(tmp_path / "model") is None
+    assert len(seen) == 2  # the file and the manifest
+
+
 def test_an_old_folder_is_replaced_and_kept_where_the_new_one_fails(tmp_path):
     for number in (1, 2):
         with atomic_folder(tmp_path / "model") as building:

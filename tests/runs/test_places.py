@@ -237,6 +237,6 @@ def test_what_may_not_be_read_or_written_is_said_and_is_no_damage(shared):
             pass
 
     said = as_another_user(held, group)
-    assert said.startswith(f"UserError: cannot write {folder}/.lock: permission denied")
+    assert said.startswith(f"UnwritableError: cannot write {folder}/.lock: permission denied")
     said = as_another_user(lambda: find_damage(made), group)
     assert said == f"UserError: cannot read {made}/optimizer.pt: permission denied"

@@ -242,12 +242,13 @@ def test_number_used_again_by_another_process_is_interrupted(run):
     assert run.read_status().state == "interrupted"
 
 
-def test_status_of_another_host_is_believed(run):
-    run.path.mkdir(parents=True)
-    run.write_status("training")
-    written = json.loads(run.status.read_text())
-    run.status.write_text(json.dumps({**written, "host": "elsewhere", "process_start": "1"}))
-    assert run.read_status().state == "training"
+def test_status_of_another_host_is_believed_while_its_owner_lives(run):
+    with run.lock():
+        run.write_status("training")
+        written = json.loads(run.status.read_text())
+        run.status.write_text(json.dumps({**written, "host": "elsewhere", "process_start": "1"}))
+        assert run.read_status().state == "training"
+    assert run.read_status().state == "interrupted"
 
 
 def test_reason_and_times_are_kept(run):

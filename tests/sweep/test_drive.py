@@ -1,4 +1,6 @@
-"""What becomes of jobs whose launcher could not start them, or that another process makes."""
+"""What becomes of jobs that end otherwise than by making their run."""
+
+import signal
 
 import pytest
 
@@ -8,15 +10,22 @@ from talr_cli.interruption import Stop
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.sweep.drive import run_jobs
 from talr_cli.sweep.jobs import EndedJob, Job
+from talr_cli.sweep.plan import job_state
 from talr_cli.sweep.reporter import Reporter
 
 
-class Refused:
-    """A cluster that takes no job: nothing is started, and no folder is made."""
+class Ends:
+    """Each process ends with this exit code and these last words, and without its run."""
+
+    def __init__(self, code, words=None):
+        self.code, self.words = code, words
 
     def submit(self, jobs, stop):
         for job in list(jobs):
-            yield EndedJob(job, 1, 0.0)
+            if self.words is not None:
+                job.directory.path.mkdir()
+                job.log.write_text(self.words)
+            yield EndedJob(job, self.code, 0.0)
 
 
 class Elsewhere:
@@ -36,10 +45,26 @@ def job(tmp_path):
     return Job("train", (), config, run)
 
 
-def test_a_job_that_a_cluster_refused_has_failed(job):
-    outcomes = run_jobs([job], Refused(), False, "final", Stop())
-    assert [one.result for one in outcomes.values()] == ["failed"]
-    assert job.directory.read_status().state == "failed"
+@pytest.mark.parametrize(
+    ("launcher", "word", "reason", "next_time"),
+    [
+        # A cluster that takes no job: nothing is started, and no folder is made.
+        (Ends(1), "failed", "", "failed"),
+        (Ends(1, "it broke"), "failed", "it broke", "failed"),
+        # What can be put right is tried again with the same command.
+        (Ends(2, "the disk is full"), "interrupted", "the disk is full", "to resume"),
+        (Ends(-signal.SIGKILL, "step 3"), "failed", "SIGKILL, as the system does", "to do"),
+        (Ends(-signal.SIGSEGV), "failed", "killed by SIGSEGV; goes on", "to do"),
+        (Ends(-37), "failed", "killed by signal 37; goes on", "to do"),
+        # Its config was edited since the plan, and it has made the run of that.
+        (Ends(0, "run directory: another"), "failed", "has made another run", "to do"),
+    ],
+)
+def test_a_job_that_ends_without_its_run(launcher, word, reason, next_time, job):
+    (outcome,) = run_jobs([job], launcher, False, "final", Stop()).values()
+    assert outcome.result == word
+    assert reason in outcome.reason.splitlines()[-1] if reason else not outcome.reason
+    assert job_state(job) == next_time
 
 
 def test_a_job_that_another_process_makes_does_not_run_here(job, monkeypatch):

@@ -1,0 +1,47 @@
+"""What a signal asks for: an end in good order, or at once."""
+
+import signal
+
+import pytest
+
+from talr_cli.interruption import stop_requests
+
+
+@pytest.fixture
+def heard():
+    """SIGHUP is heard even where it is ignored for these tests, as under nohup."""
+    usual = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, usual)
+
+
+def finishes_its_step(*signals):
+    """Whether a step is finished in which these signals come."""
+    done = False
+    try:
+        with stop_requests("the step is finished") as stop:
+            for one in signals:
+                signal.raise_signal(one)
+            assert stop.requested
+            done = True
+    except KeyboardInterrupt:
+        return done
+    raise AssertionError("it goes on after its end")
+
+
+def test_a_terminal_that_is_closed_says_so_twice_and_asks_once(heard):
+    assert finishes_its_step(signal.SIGHUP)
+    assert finishes_its_step(signal.SIGHUP, signal.SIGHUP)  # from the kernel, and from the shell
+    assert finishes_its_step(signal.SIGTERM, signal.SIGHUP)  # as systemd ends a session
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_any_other_second_signal_ends_at_once(heard, second):
+    assert not finishes_its_step(signal.SIGHUP, second)
+
+
+def test_what_is_ignored_stays_ignored(heard):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    with stop_requests("the step is finished") as stop:
+        signal.raise_signal(signal.SIGHUP)
+    assert not stop.requested
