@@ -17,6 +17,7 @@ from talr_cli.errors import UserError, install_command, kind_and_reason
 from talr_cli.fields import value
 
 SCORE_SECTIONS = ("general", "domain", "drift", "weights", "training")
+TRAINING = "train/"  # what the names of a training's curves begin with
 SAMPLES = 50  # answers in the tracker's table
 # Metrics that are renamed so that a tracker's curves say their unit.
 _UNITS = {
@@ -171,7 +172,7 @@ def check_installed(logger: LoggerConfig) -> None:
 
 def curves(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """A training's metrics of one step, by their names in a tracker."""
-    return {f"train/{_UNITS.get(name, name)}": one for name, one in metrics.items()}
+    return {f"{TRAINING}{_UNITS.get(name, name)}": one for name, one in metrics.items()}
 
 
 def point_scores(results: Mapping[str, Any]) -> dict[str, float]:

@@ -7,13 +7,15 @@ import logging
 import netrc
 import os
 import shlex
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from talr_cli.errors import kind_and_reason
-from talr_cli.tracking.base import About
+from talr_cli.runs.atomic import read_object
+from talr_cli.tracking.base import TRAINING, About
 
 INIT_TIMEOUT = 10.0  # seconds, after which an unreachable server means offline
 LONGEST_TAG = 64  # characters
@@ -27,12 +29,16 @@ class Wandb:
 
     title = "W&B"
 
-    def __init__(self, run: Any) -> None:
+    def __init__(self, run: Any, there: int) -> None:
+        """`there` is how many rows of the run's history W&B has already: the first ones."""
         self._run = run
+        self._there = there
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        # As a metric of its own: W&B's counter only grows, and drops the steps that a run
-        # resumed from a checkpoint writes again.
+        if self._there and any(name.startswith(TRAINING) for name in metrics):
+            self._there -= 1  # rows of the training come before all others
+            return
+        # As a metric of its own: W&B's counter only grows, and drops points of earlier steps.
         self._run.log({"step": step, **metrics})
 
     def finish(
@@ -74,18 +80,36 @@ def start(about: About) -> Wandb | None:
             # W&B's service still holds the id of the run that it could not start.
             wandb.teardown()
             wandb.setup(wandb.Settings(silent=True))
+    there = 0
     if mode == "offline":
+        there = _sent(about)
         run = _init(about, mode)
         sync = f"wandb sync {shlex.quote(run.settings.sync_dir)}"
         log.info("W&B is offline (%s); to upload this run: %s", reason, sync)
     run.define_metric("step", hidden=True)
     run.define_metric("*", step_metric="step")
-    own = Wandb(run)
-    if mode == "offline":
-        # Uploading a second offline part of a run replaces the first: make it whole.
-        for step, metrics in about.past():
-            own.log(step, metrics)
+    # After a kill W&B may have more of the history than the checkpoint, or less.
+    own = Wandb(run, run.starting_step if mode == "online" else there)
+    for step, metrics in about.past():
+        own.log(step, metrics)
     return own
+
+
+def _sent(about: About) -> int:
+    """How many rows of the run's history W&B has from its earlier parts, as far as they tell.
+
+    `wandb sync` appends an offline part to those that it has sent, and writes into each the step
+    that it has come to. A part that was not sent is deleted: the next has all of its rows.
+    """
+    rows = 0
+    for part in about.directory.glob(f"wandb/*run-*-{about.run_id}"):
+        summary = part / "files/wandb-summary.json"
+        if part.name.startswith("offline") and not any(part.glob("*.wandb.synced")):
+            shutil.rmtree(part)
+        elif summary.exists():
+            last = read_object(summary, "delete the folder that it is in").get("_step", -1)
+            rows = max(rows, last + 1)
+    return rows
 
 
 def _init(about: About, mode: str) -> Any:
@@ -103,7 +127,7 @@ def _init(about: About, mode: str) -> Any:
         config=dict(about.config),
         dir=about.directory,
         mode=mode,  # type: ignore[arg-type]
-        resume="allow" if mode == "online" else None,
+        resume="allow",
         reinit="create_new",
         settings=wandb.Settings(
             silent=True,
