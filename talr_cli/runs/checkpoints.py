@@ -9,7 +9,7 @@ import re
 import shutil
 from pathlib import Path
 
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, reason_of
 from talr_cli.runs.atomic import write_text
 from talr_cli.runs.disk import make_folder
 from talr_cli.runs.manifest import MANIFEST, damage
@@ -17,6 +17,7 @@ from talr_cli.runs.reading import read_text
 
 KEPT = 2  # should the newest be damaged, there is one more
 ROWS = "rows.sha256"  # the file beside them with the digest of the rows they were trained on
+_DIGEST = re.compile("[0-9a-f]{64}")
 _NAME = re.compile(r"checkpoint-(\d+)$")
 log = logging.getLogger(__name__)
 
@@ -65,8 +66,21 @@ def require_rows(folder: Path, digest: str) -> None:
     if not finished(folder):
         make_folder(folder)
         write_text(folder / ROWS, digest)
-    elif (folder / ROWS).exists() and read_text(folder / ROWS) != digest:
+    elif (folder / ROWS).exists() and _kept_digest(folder / ROWS) != digest:
         raise UserError(
             f"{folder} was trained on other rows, or in another order: bring those rows back, or "
             "delete it to train from the start"
         )
+
+
+def _kept_digest(file: Path) -> str:
+    try:
+        kept = read_text(file)
+        if not _DIGEST.fullmatch(kept):
+            raise ValueError("it is no digest")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{file} is damaged ({reason_of(error)}): delete it if the rows are as before, "
+            f"or {file.parent} to train from the start"
+        ) from error
+    return kept

@@ -11,6 +11,7 @@ from synthetic_study import results
 from talr_cli.errors import UserError
 from talr_cli.runs import lease
 from talr_cli.runs.atomic import BUILDING, made_whole, read_packed, write_packed
+from talr_cli.runs.checkpoints import ROWS, require_rows
 from talr_cli.runs.manifest import MANIFEST, digest
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.samples import read_samples
@@ -331,6 +332,21 @@ def test_a_number_that_no_process_can_have_is_that_of_none(run):
     status = json.loads(run.status.read_text())
     run.status.write_text(json.dumps({**status, "pid": 10**400}))
     assert run.read_status().state == "interrupted"
+
+
+@damaged
+def test_which_rows_checkpoints_were_trained_on(run, content):
+    digest, other = "a" * 64, "b" * 64
+    require_rows(run.checkpoints, digest)
+    with made_whole(run.checkpoints / "checkpoint-2") as building:
+        (building / "model.safetensors").write_text("weights")
+    require_rows(run.checkpoints, digest)
+    with pytest.raises(UserError, match="was trained on other rows"):
+        require_rows(run.checkpoints, other)
+    (run.checkpoints / ROWS).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{ROWS} is damaged \(.*\): delete it if the rows are"):
+        require_rows(run.checkpoints, digest)
+    assert (run.checkpoints / ROWS).read_bytes() == content
 
 
 def test_nesting_without_end_is_damage(run):
