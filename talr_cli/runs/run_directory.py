@@ -144,12 +144,11 @@ class RunDirectory:
             return None
         try:
             content = read_text(self.config, "replace")
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise UserError(
                 f"{self.config} cannot be read ({error}): delete {self.path}"
             ) from error
-        first_line = content.partition("\n")[0]
-        match = _IDENTITY.match(first_line)
+        match = _IDENTITY.match(content.partition("\n")[0])
         if match is None:
             raise UserError(
                 f"{self.config} does not begin with its run identity: delete {self.path}"
@@ -186,7 +185,7 @@ class RunDirectory:
             return Status.of(json.loads(read_text(self.status)))
         except (FileNotFoundError, NotADirectoryError):
             return Status(self._state_of_files())
-        except (ValueError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             state = self._state_of_files()
             log.warning("%s is damaged (%s): the other files say %s", self.status, error, state)
             return None
@@ -216,6 +215,8 @@ class RunDirectory:
     def cut_metrics(self, step: int) -> None:
         """Going on from `step`: drop the rows after it, which are about to be written again."""
         if self.metrics.exists():
+            if not os.access(self.metrics, os.R_OK):
+                raise UserError(f"{self.metrics} cannot be read: its permissions forbid it")
             kept = [row for row in self.read_metrics() if row["step"] <= step]
             write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
 

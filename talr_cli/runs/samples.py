@@ -81,7 +81,7 @@ def _each(
                     take(record)
                 except (ValueError, TypeError, LookupError, RecursionError):
                     damaged.append(number)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         warn_once(f"{file} cannot be read ({error}): left out")
     warn_of_lines(file, damaged)
 

@@ -1,8 +1,10 @@
 """Each small file of a run, damaged: one line that names it, or it is made again."""
 
+import errno
 import json
 import os
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -284,6 +286,33 @@ def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(run, make, c
             pass
         assert not run.results.exists()
         assert run.read_status().state == ("pending" if make is circle else "trained")
+
+
+def test_what_may_not_be_read_is_named(run, monkeypatch, caplog):
+    """Of another user's run, in a folder that is shared."""
+    files = (run.status, run.metrics, run.results, run.config, run.overrides, run.training)
+    samples = run.samples / "domain.jsonl"
+    run.samples.mkdir()
+    for path in (*files, samples):
+        path.write_text("{}")
+    really = os.open
+
+    def forbidden(path, *rest, **more):
+        if path in (*files, samples):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return really(path, *rest, **more)
+
+    monkeypatch.setattr("os.open", forbidden)
+    monkeypatch.setattr("os.access", lambda path, how: path not in files)
+    assert run.read_status().state == "evaluated"
+    assert read_samples(run.samples, "domain") == run.read_metrics() == []
+    assert run.read_results() is None
+    for name in ("status.json", "domain.jsonl", "metrics.jsonl", "results.json"):
+        assert name in caplog.text
+    cut = partial(run.cut_metrics, 1)
+    for read in (run.read_config, run.read_overrides, run.read_identity, run.read_training, cut):
+        with pytest.raises(UserError, match=r"Permission denied|its permissions forbid it"):
+            read()
 
 
 BOMB = "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(30))
