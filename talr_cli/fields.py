@@ -113,7 +113,7 @@ def value(
 
     Args:
         factory: Makes the default, if it is a list or a mapping.
-        about: Attributes of `About`.
+        about: Attributes of `Declaration`.
     """
     metadata = {_META: Declaration(doc, **about)}
     if factory is not None:

@@ -17,7 +17,8 @@ class Hub:
     """What it serves, below `root`: models/OWNER/NAME and datasets/OWNER/NAME.
 
     `got` has the path of every file that was asked for. `breaks` are names of files of which each
-    is cut off once, after so many bytes. `gated` are names of which no file is given.
+    is cut off once, after so many bytes. `gated` are names of which no file is given; `refused` has
+    the statuses with which names are answered whatever is asked, the last one for ever.
     """
 
     def __init__(self, root):
@@ -25,6 +26,7 @@ class Hub:
         self.got = []
         self.breaks = {}
         self.gated = set()
+        self.refused = {}
         self.url = ""
 
     def files(self, kind, name):
@@ -82,7 +84,17 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._missing("EntryNotFound")
 
+    def _refuses(self, name):
+        statuses = self.hub.refused.get(name, [])
+        if not statuses:
+            return False
+        self._missing("Refused", statuses[0])
+        del statuses[: len(statuses) > 1]
+        return True
+
     def _of_api(self, kind, name, rest):
+        if self._refuses(name):
+            return None
         files = self.hub.files(kind, name)
         if not files:
             return self._missing("RepoNotFound")
@@ -100,6 +112,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self._missing("EntryNotFound")
 
     def _file(self, kind, name, file):
+        if self._refuses(name):
+            return None
         if name in self.hub.gated:
             return self._missing("GatedRepo", 403)
         content = self.hub.files(kind, name).get(file)

@@ -11,14 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import config
 from wandb.proto import wandb_internal_pb2
+from wandb_server import wandb_server
 
 from talr_cli.errors import UserError
-from talr_cli.run.track import score_changes
+from talr_cli.fields import plain
+from talr_cli.run.track import score_changes, start_tracker
+from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking.base import LoggerConfig, RunInfo, Tracker, check_installed, flat_scores
 from talr_cli.tracking.start import start_tracking
 
 LOSS = "train/loss_nats_per_token"
+BEFORE = [{"step": step, "loss": 1 / step} for step in range(1, 16)]
+WHOLE = {step: 1 / step for step in range(1, 36)}
 HANG = 120  # seconds; a guard, not a measurement
 
 RESULTS: dict[str, Any] = {
@@ -80,9 +86,12 @@ tracker = start_tracking(
 )
 for step in range(options["first"], options["first"] + 20):
     tracker.log(step, {"loss": 1 / step, "grad_norm": float(step)})
-tracker.log_point(options["point"])
-plot = Path(options["plot"]) if options["plot"] else None
-tracker.finish(options["results"], plot, {"change/domain": 0.2}, options["samples"])
+if options["scored"]:
+    tracker.log_point(options["point"])
+    plot = Path(options["plot"]) if options["plot"] else None
+    tracker.finish(options["results"], plot, {"change/domain": 0.2}, options["samples"])
+else:
+    tracker.finish()
 """
 
 
@@ -93,6 +102,7 @@ def track(
     first: int = 1,
     history: list[dict[str, Any]] | None = None,
     plot: Path | None = None,
+    scored: bool = True,
     **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """Track 20 steps in a process that knows no login but what `environment` gives it."""
@@ -110,6 +120,7 @@ def track(
         "history": history or [],
         "plot": str(plot) if plot else None,
         "results": RESULTS,
+        "scored": scored,
         "point": POINT,
         "samples": [SAMPLE] * 60,
     }
@@ -218,13 +229,75 @@ def test_without_a_login_everything_is_in_the_offline_log(tmp_path):
     assert any("media/images/trade-off" in file for file in log["files"])
 
 
-def test_resumed_offline_run_has_the_whole_curve_under_the_same_id(tmp_path):
+def test_a_resumed_offline_run_is_one_log_with_the_whole_curve(tmp_path):
     track(tmp_path)
-    before = [{"step": step, "loss": 1 / step} for step in range(1, 16)]
-    track(tmp_path, first=16, history=before)
-    first, second = map(read_log, logs(tmp_path))
-    assert first["run"].run_id == second["run"].run_id == "deadbeef"
-    assert curve(second, LOSS) == {step: 1 / step for step in range(1, 36)}
+    track(tmp_path, first=16, history=BEFORE)
+    (path,) = logs(tmp_path)
+    assert read_log(path)["run"].run_id == "deadbeef"
+    assert curve(read_log(path), LOSS) == WHOLE
+
+
+def on_server(server):
+    """The curve of the only run, in the order of W&B's own steps."""
+    (run,) = server.runs
+    rows = server.history(run)
+    assert [row["_step"] for row in rows] == list(range(len(rows)))
+    return curve({"history": rows}, LOSS)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [pytest.param(0, marks=pytest.mark.slow, id="none"), pytest.param(10, id="fewer"), 20],
+)
+def test_a_resumed_online_run_has_each_step_once_whatever_was_sent_before_the_kill(tmp_path, sent):
+    with wandb_server() as server:
+        key = {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": server.url}
+        server.upsert({"name": "deadbeef", "project": "talr"})
+        rows = [
+            json.dumps({"_step": step - 1, "step": step, LOSS: 1 / step})
+            for step in range(1, sent + 1)
+        ]
+        server.take("deadbeef", {"wandb-history.jsonl": {"offset": 0, "content": rows}})
+        track(tmp_path, first=16, history=BEFORE, **key)
+        assert on_server(server) == WHOLE
+        assert flat_scores(RESULTS).items() <= server.summary("deadbeef").items()
+        assert server.config("deadbeef")["lr"] == 1e-6
+
+
+def sync(folder, server):
+    parts = [str(path.parent) for path in logs(folder)]
+    environment = {**os.environ, "WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": server.url}
+    command = [sys.executable, "-m", "wandb", "sync", *parts]
+    subprocess.run(
+        command, env={**environment, "HOME": str(folder)}, check=True, timeout=HANG, cwd=folder
+    )
+
+
+@pytest.mark.slow  # processes of the client, and of its own service
+@pytest.mark.parametrize("between", [False, True], ids=["at last", "between"])
+def test_what_was_made_offline_in_parts_is_one_run_after_a_sync(tmp_path, between):
+    with wandb_server() as server:
+        track(tmp_path, scored=False)
+        if between:
+            sync(tmp_path, server)
+        track(tmp_path, first=16, history=BEFORE)
+        sync(tmp_path, server)
+        assert on_server(server) == WHOLE
+        assert flat_scores(RESULTS).items() <= server.summary("deadbeef").items()
+        files = {name.partition("_")[0] for name in server.runs["deadbeef"]["files"]}
+        assert {"media/table/answers", "media/table/tasks", "config.yaml"} <= files
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", [401, 403, 500])
+def test_a_server_that_refuses_means_offline(tmp_path, status):
+    with wandb_server() as server:
+        server.refuses = status
+        done = track(tmp_path, WANDB_API_KEY="a" * 40, WANDB_BASE_URL=server.url)
+    (line,) = done.stderr.splitlines()
+    assert "W&B is offline (" in line
+    (path,) = logs(tmp_path)
+    assert len(curve(read_log(path), LOSS)) == 20
 
 
 def test_unreachable_server_means_offline_after_a_bounded_wait(tmp_path):
@@ -334,10 +407,6 @@ def tracked(folder: Path, logger: str, first: int = 1, history: Any = ()) -> Non
     tracker.finish(RESULTS, plot)
 
 
-BEFORE = [{"step": step, "loss": 1 / step} for step in range(1, 16)]
-WHOLE = {step: 1 / step for step in range(1, 36)}
-
-
 def test_tensorboard_has_the_whole_curve_of_a_resumed_run_once(tmp_path):
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator"
@@ -396,6 +465,21 @@ def test_a_tracker_that_is_not_installed_is_one_line_before_anything_is_made(log
     with pytest.raises(UserError, match=rf"logger={logger} .*pip install -e '.\[{logger}\]'"):
         check_installed(LoggerConfig(logger))
     check_installed(LoggerConfig())
+
+
+def test_scores_of_a_runs_model_leave_it_the_training_that_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr("talr_cli.tracking.start.start_tracking", lambda about: about)
+    made = config("train", "model=tiny", "method=talr", "lr=3e-5", "seed=2", "suite=lite")
+    again = config("eval", "model=tiny", "suite.name=quick")
+    run, own = RunDirectory(tmp_path / "talr-deadbeef"), RunDirectory(tmp_path / "hub-deadbeef")
+    run.prepare(plain(made), [], "deadbeef" + "0" * 56)
+    own.prepare(plain(again), [], "deadbeef" + "0" * 56)
+    about = start_tracker(again, run, "deadbeef" + "0" * 56)
+    assert about.job_type == start_tracker(made, run, "deadbeef").job_type == "train"
+    assert about.tags == ["tiny", "medcalc-mini", "suite quick", "talr", "lr 3e-5", "seed 2"]
+    assert (about.config["lr"], about.config["trainer"]) == (3e-5, plain(made.trainer))
+    assert about.config["suite"]["name"] == "quick"
+    assert start_tracker(again, own, "deadbeef").job_type == "eval"
 
 
 def test_changes_are_paired_and_there_are_none_where_runs_are_unlike():

@@ -1,4 +1,4 @@
-"""Finds and reads files of rows, and reads datasets of the hub.
+"""Finds and reads files of rows.
 
 Knows file endings, encodings and separators; does not know what a row means.
 """
@@ -299,7 +299,7 @@ def _read_parquet(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterat
         for batch in table.iter_batches(_ROWS_AT_ONCE):
             for values in batch.to_pylist():
                 line += 1
-                yield Row(path, line, _drop_nulls(values))
+                yield Row(path, line, drop_nulls(values))
     except UnicodeDecodeError as error:
         raise UserError(f"{path} has a text after row {line} that is not UTF-8") from error
     except (pyarrow.ArrowException, ValueError, OverflowError) as error:  # also of impossible dates
@@ -307,7 +307,7 @@ def _read_parquet(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterat
         raise UserError(f"{path} is not a Parquet file, or not a whole one: {reason}") from error
 
 
-def _drop_nulls(values: dict[str, Any]) -> dict[str, Any]:
+def drop_nulls(values: dict[str, Any]) -> dict[str, Any]:
     """The row without the nulls that Arrow adds to objects for keys that only other rows have."""
 
     def pruned(value: Any) -> Any:
@@ -337,28 +337,3 @@ _READERS: dict[str, _Reader] = {
     ".tsv": _read_csv,
     ".parquet": _read_parquet,
 }
-
-
-def read_hub(
-    hub_id: str, config: str | None, split: str, instead: str, revision: str | None = None
-) -> Iterator[Row]:
-    """Read the rows of a split of a dataset on the hub; their `file` is `hub_id/split`.
-
-    Args:
-        config: The dataset's configuration (subset), if it has several.
-        instead: What the user can do if the dataset cannot be loaded, for the message.
-
-    Raises:
-        UserError: The dataset cannot be loaded.
-    """
-    from datasets import load_dataset
-
-    try:
-        loaded = load_dataset(hub_id, config, split=split, revision=revision)
-    except Exception as error:  # the hub's client raises a dozen kinds
-        reason = " ".join(str(error).split("\n")[:2]).strip()
-        if config is None and "config" in reason:
-            instead = f"set dataset.hub_config, or {instead}"
-        raise UserError(f"{hub_id} cannot be loaded ({reason}): {instead}") from error
-    for line, values in enumerate(loaded, start=1):
-        yield Row(Path(hub_id, split), line, _drop_nulls(dict(values)))

@@ -16,7 +16,8 @@ from typing import Any
 from talr_cli.data import formats
 from talr_cli.data.base import Example, Splits
 from talr_cli.data.duplicates import unique_ids
-from talr_cli.data.files import find_files, read_files, read_hub
+from talr_cli.data.files import find_files, read_files
+from talr_cli.data.hub import read_hub
 from talr_cli.data.messages import parse_json_column
 from talr_cli.data.options import (
     A_FILE,

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from talr_cli.data.base import Example, Message, Splits, check_target
 from talr_cli.data.duplicates import unique_ids
-from talr_cli.data.files import read_files, read_hub
+from talr_cli.data.files import read_files
+from talr_cli.data.hub import read_hub
 from talr_cli.data.options import (
     A_FILE,
     HUB_ID,

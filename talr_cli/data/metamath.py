@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from talr_cli.data.base import Example, Message, Splits
-from talr_cli.data.files import read_files, read_hub
+from talr_cli.data.files import read_files
+from talr_cli.data.hub import read_hub
 from talr_cli.data.options import (
     A_FILE,
     DATA_SEED,

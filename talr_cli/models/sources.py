@@ -25,6 +25,7 @@ from typing import Any
 
 from talr_cli.errors import UserError, install_command, reason_of
 from talr_cli.models.config import ModelConfig
+from talr_cli.models.hub import remedy
 from talr_cli.models.other_formats import suggest_hub_id, why_no_checkpoint
 from talr_cli.runs import manifest
 from talr_cli.runs.atomic import NEW_COPY, atomic_folder, read_gzip_json, write_gzip_json
@@ -168,9 +169,10 @@ def _hub(hub_id: str, revision: str | None, with_code: bool) -> ModelSource:
 
 def _unreachable(hub_id: str, error: Exception) -> UserError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    advice = remedy(error) or "check the name, the connection and `hf auth login`"
     return UserError(
         f"model.path={hub_id} is neither a directory nor a model the hub gives us ({reason}): "
-        "check the name, the connection and `hf auth login`, or give a directory"
+        f"{advice}, or give a directory"
     )
 
 
@@ -254,7 +256,9 @@ def _convert_gguf(gguf: Path, folder: Path, source: dict[str, str]) -> None:
     model.is_quantized = False
     with atomic_folder(folder) as building:
         model.save_pretrained(building)
-        AutoTokenizer.from_pretrained(**where).save_pretrained(building)
+        # It saves this argument too, which without a value is that of HF_HUB_OFFLINE.
+        tokenizer = AutoTokenizer.from_pretrained(**where, local_files_only=True)
+        tokenizer.save_pretrained(building)
         (building / "source.json").write_text(json.dumps(source))
 
 

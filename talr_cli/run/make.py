@@ -288,6 +288,8 @@ def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
     config, directory = run.config, run.directory
     model = causal_lm(trained)
     if trained is not model:
+        for one in trained.peft_config.values():
+            one.revision = config.model.revision  # of the base, for those who load it with PEFT
         with atomic_folder(directory.adapter) as building:
             trained.save_pretrained(building)
         model = merge_adapter(trained)

@@ -33,22 +33,30 @@ def score_changes(base: Results | None, results: Results) -> dict[str, float]:
 def start_tracker(
     config: TrainConfig | EvalConfig, directory: RunDirectory, identity: str
 ) -> Tracker:
-    """Start or resume the tracker for `directory`."""
+    """Start or resume the tracker for `directory`.
+
+    If a trained run is scored again, its run in the tracker keeps the tags of the training.
+
+    Raises:
+        UserError: The config in `directory` cannot be read.
+    """
     from talr_cli.tracking.base import RunInfo
     from talr_cli.tracking.start import start_tracking
 
+    made = directory.read_config()
+    is_trained = "trainer" in made
     tags = [config.model.name, config.dataset.name, f"suite {config.suite.name}"]
-    if isinstance(config, TrainConfig):
-        tags += [config.method, f"lr {rate_text(config.lr)}", f"seed {config.seed}"]
+    if is_trained:
+        tags += [made["method"], f"lr {rate_text(made['lr'])}", f"seed {made['seed']}"]
     return start_tracking(
         RunInfo(
             config.logger,
             run_id=identity[:8],
             name=directory.path.name,
             group=config.study,
-            job_type="train" if isinstance(config, TrainConfig) else "eval",
+            job_type="train" if is_trained else "eval",
             tags=tags,
-            config=plain(config),
+            config={**made, **plain(config)},
             directory=directory.path,
             history=directory.read_metrics(),
         )

@@ -73,7 +73,7 @@ def read_json_object(path: Path, remedy: str) -> dict[str, Any]:
         found = json.loads(read_text(path))
         if not isinstance(found, dict):
             raise ValueError("not an object")
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): {remedy}") from error
     return found
 

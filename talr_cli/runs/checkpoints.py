@@ -8,7 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, reason_of
 from talr_cli.runs.atomic import write_text
 from talr_cli.runs.disk import make_folder
 from talr_cli.runs.manifest import MANIFEST, find_damage
@@ -16,6 +16,7 @@ from talr_cli.runs.reading import read_text
 
 MAX_KEPT = 2  # the second is for when the newest is damaged
 ROWS = "rows.sha256"  # the file beside them with the digest of the training rows
+_DIGEST = re.compile("[0-9a-f]{64}")
 _NAME = re.compile(r"checkpoint-(\d+)$")
 log = logging.getLogger(__name__)
 
@@ -64,8 +65,21 @@ def check_same_rows(folder: Path, digest: str) -> None:
     if not finished(folder):
         make_folder(folder)
         write_text(folder / ROWS, digest)
-    elif (folder / ROWS).exists() and read_text(folder / ROWS) != digest:
+    elif (folder / ROWS).exists() and _stored_digest(folder / ROWS) != digest:
         raise UserError(
             f"{folder} was trained on other rows, or in another order: restore those rows, or "
             "delete it to train from the beginning"
         )
+
+
+def _stored_digest(file: Path) -> str:
+    try:
+        stored = read_text(file)
+        if not _DIGEST.fullmatch(stored):
+            raise ValueError("not a digest")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{file} is damaged ({reason_of(error)}): delete it if the rows are as before, "
+            f"or {file.parent} to train from the beginning"
+        ) from error
+    return stored

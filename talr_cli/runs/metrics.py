@@ -16,7 +16,7 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     # Without its newline the last line was cut off, even if it happens to parse.
     try:
         complete, newline, _ = read_file(file).rpartition(b"\n")
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         warn_once(f"{file} cannot be read ({error}): left out")
         return []
     rows = [_parse_row(line) for line in complete.split(b"\n")] if newline else []

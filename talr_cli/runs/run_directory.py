@@ -150,7 +150,7 @@ class RunDirectory:
             return None
         try:
             content = read_text(self.config, "replace")
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise UserError(
                 f"{self.config} cannot be read ({error}): delete {self.path}"
             ) from error
@@ -195,7 +195,7 @@ class RunDirectory:
             return Status.from_json(json.loads(read_text(self.status)))
         except (FileNotFoundError, NotADirectoryError):
             return Status(self._state_of_files())
-        except (ValueError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             state = self._state_of_files()
             log.warning("%s is damaged (%s): the other files say %s", self.status, error, state)
             return None
@@ -224,6 +224,8 @@ class RunDirectory:
     def drop_metrics_after(self, step: int) -> None:
         """Drop the rows after `step`, from which the training resumes."""
         if self.metrics.exists():
+            if not os.access(self.metrics, os.R_OK):
+                raise UserError(f"{self.metrics} cannot be read: its permissions forbid it")
             kept = [row for row in self.read_metrics() if row["step"] <= step]
             write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
 

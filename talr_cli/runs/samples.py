@@ -82,7 +82,7 @@ def _for_each_record(
                     take(record)
                 except (ValueError, TypeError, LookupError, RecursionError):
                     damaged.append(number)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         warn_once(f"{file} cannot be read ({error}): left out")
     warn_of_damaged_lines(file, damaged)
 

@@ -17,6 +17,7 @@ from talr_cli.errors import UserError, install_command, kind_and_reason
 from talr_cli.fields import value
 
 SCORE_SECTIONS = ("general", "domain", "drift", "weights", "training")
+TRAINING = "train/"  # the prefix of the training's curves
 SAMPLES = 50  # answers in a tracker's table
 # Metrics that are renamed so that a tracker's curves show their unit.
 _UNITS = {
@@ -172,7 +173,7 @@ def check_installed(logger: LoggerConfig) -> None:
 
 def curves(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The metrics of a training step, by their names in a tracker."""
-    return {f"train/{_UNITS.get(name, name)}": one for name, one in metrics.items()}
+    return {f"{TRAINING}{_UNITS.get(name, name)}": one for name, one in metrics.items()}
 
 
 def point_scores(results: Mapping[str, Any]) -> dict[str, float]:

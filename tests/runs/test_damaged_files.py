@@ -1,8 +1,10 @@
 """Each small file of a run, damaged: one line that names it, or it is made again."""
 
+import errno
 import json
 import os
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from synthetic_study import results
 from talr_cli.errors import UserError
 from talr_cli.runs import lease
 from talr_cli.runs.atomic import BUILDING, atomic_folder, read_gzip_json, write_gzip_json
+from talr_cli.runs.checkpoints import ROWS, check_same_rows
 from talr_cli.runs.manifest import MANIFEST, digest
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.samples import read_samples
@@ -285,6 +288,33 @@ def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(run, make, c
         assert run.read_status().state == ("pending" if make is circle else "trained")
 
 
+def test_what_may_not_be_read_is_named(run, monkeypatch, caplog):
+    """Of another user's run, in a folder that is shared."""
+    files = (run.status, run.metrics, run.results, run.config, run.overrides, run.training)
+    samples = run.samples / "domain.jsonl"
+    run.samples.mkdir()
+    for path in (*files, samples):
+        path.write_text("{}")
+    really = os.open
+
+    def forbidden(path, *rest, **more):
+        if path in (*files, samples):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return really(path, *rest, **more)
+
+    monkeypatch.setattr("os.open", forbidden)
+    monkeypatch.setattr("os.access", lambda path, how: path not in files)
+    assert run.read_status().state == "evaluated"
+    assert read_samples(run.samples, "domain") == run.read_metrics() == []
+    assert run.read_results() is None
+    for name in ("status.json", "domain.jsonl", "metrics.jsonl", "results.json"):
+        assert name in caplog.text
+    cut = partial(run.cut_metrics, 1)
+    for read in (run.read_config, run.read_overrides, run.read_identity, run.read_training, cut):
+        with pytest.raises(UserError, match=r"Permission denied|its permissions forbid it"):
+            read()
+
+
 BOMB = "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(30))
 
 
@@ -331,6 +361,21 @@ def test_a_number_that_no_process_can_have_is_that_of_none(run):
     status = json.loads(run.status.read_text())
     run.status.write_text(json.dumps({**status, "pid": 10**400}))
     assert run.read_status().state == "interrupted"
+
+
+@damaged
+def test_which_rows_checkpoints_were_trained_on(run, content):
+    digest, other = "a" * 64, "b" * 64
+    check_same_rows(run.checkpoints, digest)
+    with atomic_folder(run.checkpoints / "checkpoint-2") as building:
+        (building / "model.safetensors").write_text("weights")
+    check_same_rows(run.checkpoints, digest)
+    with pytest.raises(UserError, match="was trained on other rows"):
+        check_same_rows(run.checkpoints, other)
+    (run.checkpoints / ROWS).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{ROWS} is damaged \(.*\): delete it if the rows are"):
+        check_same_rows(run.checkpoints, digest)
+    assert (run.checkpoints / ROWS).read_bytes() == content
 
 
 def test_nesting_without_end_is_damage(run):
