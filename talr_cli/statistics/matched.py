@@ -333,4 +333,4 @@ def headline(found: Sequence[Matched]) -> str:
         for verdict in ("forgets less", "forgets more")
         if (names := [one.method for one in found if one.verdict == verdict])
     ]
-    return f"{text}; {'; '.join(verdicts) or 'no method is distinguishable from noise'}"
+    return f"{text}; {'; '.join(verdicts) or 'no difference is distinguishable from noise'}"

@@ -141,7 +141,7 @@ def shades(color: tuple[float, float, float], n: int) -> list[tuple[float, float
 
 def error_bar_note(several_seeds: bool) -> str:
     """The meaning of the error bars, for the legend."""
-    several = "; for several seeds: 1 s.d." if several_seeds else ""
+    several = "; of several seeds: 1 s.d." if several_seeds else ""
     return f"error bars: 1 s.e. over items{several}"
 
 
