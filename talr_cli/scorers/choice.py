@@ -18,7 +18,7 @@ _OPENS = r"(?:[\s\"'(\[*#>]|- ){0,9}(?:(?:option|choice) )?[\"'(\[]?"
 _CLOSES = r"[\"')\]*.!\s]{0,9}"
 _KEY = r"(?:[\w *]{1,40}[:=])?"  # Sentiment: positive
 _DENIAL = (
-    r"(?:(?:\b(?:not|neither|nor|never|hardly|rather than|instead of|except(?: for)?|"
+    r"(?:(?:\b(?:(?:can)?not|neither|nor|never|hardly|rather than|instead of|except(?: for)?|"
     r"(?:all|everything|anything|any) but|other than)|n't) "
     r"(?:be )?(?:exactly |entirely |actually |truly )?(?:an? |the |quite |really |option )?|\bnon-)"
     r"[\"'(]?"
@@ -38,14 +38,7 @@ _END_OF_SAYING = (  # also with the copulas of Japanese and Korean, and the Chin
 )
 _JSON = re.compile(r"\{[^{}]*\}")
 _FIELDS = (
-    "label",
-    "class",
-    "choice",
-    "category",
-    "relevance",
-    "prediction",
-    "sentiment",
-    "output",
+    *("label", "class", "choice", "category", "relevance", "prediction", "sentiment", "output"),
     "result",
 )
 
@@ -56,9 +49,9 @@ class Choice:
     The choice is that of the last statement (`Answer: B`, `the answer is B`, JSON, a box); else of
     the last line that consists of a choice (`Sentiment: positive`); else the one with which the
     output begins (`Yes, ...`, `B) ...`); else the one named last. What follows is taken as its
-    reason. A denied choice (`not B`, `B is wrong`) does not count. If several are offered (`B or
-    C`, `B, C`), none counts; nor if the output ends with all of them, one per line, as in the
-    question.
+    reason. A denied choice (`not B`, `B is wrong`, `B, or rather C`) does not count. If several are
+    offered (`B or C`, `B, C`), none counts; nor if the output ends with all of them, one per line,
+    as in the question.
 
     A choice must be a separate word, in any case; of two that match, the longer one was meant. In
     prose, a single letter counts only in its own case and not as an article (`A dog`, `no idea`).
@@ -91,7 +84,7 @@ class Choices:
         self._named = _compile(named)
         self._denied = _compile(_DENIAL + named)
         self._wrong = _compile(
-            rf"(?:{named}[\"')\]]?(?:,? (?:and |or )?)){{0,9}}{named}{_ARE_WRONG}"
+            rf"(?:{named}[\"')\]]?(?:,? (?:and |or )?[\"'(\[]?)){{0,9}}{named}{_ARE_WRONG}"
             rf"|{named}(?:{_IS_WRONG}|[\"')\]]?,? or rather\b)"
         )
         self._offered = _compile(

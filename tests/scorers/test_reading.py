@@ -225,6 +225,18 @@ def test_bounds_and_refusals_are_no_number(bound):
 
 
 @pytest.mark.parametrize(
+    "about",
+    [
+        "about", "approximately", "approx.", "approx", "around", "roughly", "nearly", "equal to",
+        "= about", "(~",
+    ],
+)  # fmt: skip
+def test_neither_of_two_numbers_is_the_answer_behind_such_words(about):
+    assert read_number(f"{about} 4 or 5 kg") is None
+    assert read_number(f"{about} 4 kg of 5") == 4
+
+
+@pytest.mark.parametrize(
     "what",
     [
         "point", "points", "criterion", "criteria", "item", "items", "feature", "features",

@@ -204,3 +204,24 @@ def test_a_choice_is_the_one_stated_and_not_one_in_its_reason(output, choices, n
     for answer in choices:
         verdict = Choice()(output, {"choices": choices, "answer": answer})
         assert (verdict.parsed, verdict.correct) == (named, answer == named)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "not B", "neither B", "nor B", "never B", "hardly B", "rather than B", "instead of B",
+        "except B", "except for B", "all but B", "everything but B", "anything but B", "any but B",
+        "other than B", "isn't B", "cannot be B", "not exactly B", "not entirely B",
+        "not actually B", "not truly B", "not a B", "not an B", "not the B", "not quite B",
+        "not really B", "not option B", "non-B", 'not "B"', "not (B)", "B is wrong", '"B" is wrong',
+        "B was wrong", "B would be wrong", "B is also wrong", "B is clearly incorrect",
+        "B is ruled out", "B is not right", "B is not the correct one", "B is not a best one",
+        "B isn't right", "B isn't the answer", "B and C are wrong", "B, C were both incorrect",
+        "B, and C aren't right", '"B" and "C" are ruled out',
+    ],
+)  # fmt: skip
+def test_a_choice_that_is_denied_is_not_meant(said):
+    for way in ("So {}.", "The answer is D; {}.", "Answer: {}"):
+        found = Choice()(way.format(said), {"choices": LETTERS, "answer": "B"}).parsed
+        assert found == ("D" if "D" in way else None)
+    assert Choice()(f"Answer: {said}; D", {"choices": LETTERS, "answer": "D"}).correct
