@@ -21,7 +21,7 @@ ATTENTION = {"gpt_oss": "eager"}
 CONFIGS = {
     "llama": lambda: hf.LlamaConfig(**SIZE),
     "vocabulary": lambda: hf.LlamaConfig(
-        **{**SIZE, "vocab_size": 65536, "hidden_size": 48, "num_hidden_layers": 2}
+        **{**SIZE, "vocab_size": 262144, "hidden_size": 48, "num_hidden_layers": 2}
     ),
     "gemma3": lambda: hf.Gemma3TextConfig(
         **SIZE, head_dim=32, sliding_window=16, layer_types=WINDOWED
