@@ -25,7 +25,7 @@ from typing import Any
 
 from talr_cli.errors import UserError, install_command, reason_of
 from talr_cli.models.config import ModelConfig
-from talr_cli.models.other_formats import suggest_hub_id, why_no_checkpoint
+from talr_cli.models.other_formats import instead_of_file, suggest_hub_id, why_no_checkpoint
 from talr_cli.runs import manifest
 from talr_cli.runs.atomic import ANOTHER, made_whole, read_packed, write_packed
 from talr_cli.runs.identity import LARGE, file_digest
@@ -102,18 +102,10 @@ def _in_folder(named: str) -> ModelSource | None:
     if path.is_dir():
         return directory_source(path)
     if path.is_absolute() or named.startswith((".", "~")) or path.is_file():
-        raise UserError(f"model.path={named} is not a directory{_instead_of_file(path)}")
+        raise UserError(f"model.path={named} is not a directory{instead_of_file(path)}")
     if (instead := suggest_hub_id(named)) is not None:
         raise UserError(f"model.path={named} is no id of the hub: type {instead}")
     return None
-
-
-def _instead_of_file(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    if path.suffix == ".gguf":
-        return ": GGUF files are not opened; give the folder of the model that it was made of"
-    return f": give the folder that holds it, {path.parent}"
 
 
 @cache  # warned once, although a model is resolved several times
