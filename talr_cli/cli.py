@@ -78,8 +78,9 @@ def main() -> int:
     for ending in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) is not signal.SIG_IGN:  # as nohup does
             signal.signal(ending, interrupt)
-    arguments = [one for one in sys.argv[1:] if one != "-v"]
-    verbose = "-v" in sys.argv[1:]
+    typed = sys.argv[1:]  # Hydra replaces sys.argv
+    arguments = [one for one in typed if one != "-v"]
+    verbose = "-v" in typed
     try:
         code = _dispatch(arguments)
     except UserError as error:
@@ -89,7 +90,7 @@ def main() -> int:
         return error.exit_code
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") == "0":
-            print(f"talr: interrupted{_resume_hint(sys.argv[1:])}", file=sys.stderr)
+            print(f"talr: interrupted{_resume_hint(typed)}", file=sys.stderr)
         return 130
     except Exception as error:  # a bug of ours or of a library
         where = "above"

@@ -223,3 +223,17 @@ def test_what_is_interrupted_says_how_to_go_on():
     assert cli._resume_hint(["sweep", "lr=1e-6", "--dry-run"]) == ""
     assert cli._resume_hint(["report", "study=s"]) == ""
     assert cli._resume_hint([]) == ""
+
+
+def test_it_says_so_behind_the_composition_too(monkeypatch, capsys):
+    """Hydra reads sys.argv, which is replaced for it."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("talr_cli.commands.train.make_runs", interrupted)
+    monkeypatch.setattr("sys.argv", ["talr", "train", "model=tiny", "lr=1e-5"])
+    assert cli.main() == 130
+    assert capsys.readouterr().err == (
+        "talr: interrupted; to go on: talr train model=tiny lr=1e-5\n"
+    )

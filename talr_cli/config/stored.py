@@ -137,5 +137,5 @@ def _refuse_own_scorer(run: RunDirectory, scorer: Any) -> None:
     if isinstance(scorer, dict) or (isinstance(own, str) and "." in own):
         raise UserError(
             f"{run.config} names a scorer that is not talr's, {own}: if you trust it, type "
-            "dataset.scorer again"
+            f"{f'dataset.scorer={own}' if own is scorer else 'dataset.scorer again'}"
         )

@@ -6,7 +6,6 @@ Knows file endings, encodings and separators; does not know what a row means.
 from __future__ import annotations
 
 import csv
-import difflib
 import gzip
 import io
 import itertools
@@ -19,7 +18,7 @@ from typing import IO, Any
 
 from talr_cli.data.rows import Row
 from talr_cli.errors import UserError, reason_of
-from talr_cli.runs.places import files_at
+from talr_cli.runs.places import files_at, named_nearly
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +49,8 @@ def find_files(where: str | Sequence[str]) -> list[Path]:
     for pattern in [where] if isinstance(where, str) else where:
         found, is_folder = files_at(pattern), Path(pattern).expanduser().is_dir()
         if not found and not is_folder:
-            raise UserError(
-                f"{pattern} does not exist{_beside(pattern)}: give the path of a file, {_endings()}"
-            )
+            near, known = named_nearly(pattern), _endings()
+            raise UserError(f"{pattern} does not exist{near}: give the path of a file, {known}")
         if is_folder:
             found = [file for file in found if _ending(file) in _READERS]
             if not found:
@@ -66,17 +64,6 @@ def find_files(where: str | Sequence[str]) -> list[Path]:
     if not files:
         raise UserError("an empty list of files: name at least one")
     return files
-
-
-def _beside(pattern: str) -> str:
-    """The file that was meant, if one of its folder is called nearly so."""
-    path = Path(pattern.replace("\\", "/")).expanduser()
-    try:
-        names = [one.name for one in path.parent.iterdir() if one.is_file()]
-    except (OSError, ValueError):
-        return ""
-    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
-    return f" (did you mean {path.parent / near[0]}?)" if near else ""
 
 
 def read_files(where: str | Sequence[str], columns: Sequence[str] = ()) -> Iterator[Row]:

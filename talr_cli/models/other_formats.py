@@ -52,6 +52,15 @@ def why_no_checkpoint(folder: Path) -> str | None:
     return lacks + way_out
 
 
+def instead_of_file(path: Path) -> str:
+    """How a message goes on about a path that is no folder; empty if there is no file either."""
+    if not path.is_file():
+        return ""
+    if path.suffix == ".gguf":
+        return ": GGUF files are not opened; give the folder of the model that it was made of"
+    return f": give the folder that holds it, {path.parent}"
+
+
 def suggest_hub_id(path: str) -> str | None:
     """What to type for a model that is given by its address on the hub; None for a plain id."""
     named = re.fullmatch(

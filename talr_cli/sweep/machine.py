@@ -111,7 +111,10 @@ def _missing_downloads(
     """The model and the rows of a run, if they have to be downloaded and cannot be."""
     config = point.config
     if models[model_key(config)] is None and not reachable and not _is_packaged(point):
-        yield f"{config.model.path} is not in the cache, and the hub cannot be reached"
+        yield (
+            f"{config.model.path} is not in the cache, and the hub cannot be reached: run "
+            "`talr fetch` where there is a network, or give model.path=FOLDER"
+        )
     yield from _missing_data(config, reachable)
 
 

@@ -11,11 +11,12 @@ from talr_cli.models.device_memory import gib
 from talr_cli.printable import printable
 from talr_cli.run.config import TrainConfig
 from talr_cli.run.execute import is_done
+from talr_cli.runs.names import matches_without_identity
 from talr_cli.runs.next_command import study_command
 from talr_cli.statistics.power import power_text
 from talr_cli.streams import fold_line
 from talr_cli.sweep.detached import Submission
-from talr_cli.sweep.jobs import Job, Outcome
+from talr_cli.sweep.jobs import Job, State, Outcome
 from talr_cli.sweep.needs import remaining_work
 from talr_cli.sweep.plan import Plan
 
@@ -85,7 +86,8 @@ def _totals(plan: Plan) -> Iterator[str]:
     if plan.seconds is None:
         yield "time: unknown until a run of each model and dataset of the study is finished"
     else:
-        yield f"time: about {_duration(plan.seconds)}, by the finished runs of the study"
+        basis = "of training and scoring, by the finished runs of the study"
+        yield f"time: about {_duration(plan.seconds)} {basis}"
     if plan.disk is None:
         yield f"disk: unknown until the weights are here; {gib(plan.free)} are free"
     else:
@@ -96,8 +98,24 @@ def _totals(plan: Plan) -> Iterator[str]:
         results = job.directory.read_results() if job.command == "eval" else None
         if results is not None and (power := power_text(results)):
             yield f"power: {job.config.model.name} on {job.config.dataset.name}: {power}"
-    for note in plan.notes:
+    for note in (*plan.notes, *_namesakes(plan.jobs, plan.states)):
         yield f"note: {note}"
+
+
+def _namesakes(jobs: Sequence[Job], states: Sequence[State]) -> list[str]:
+    """A note if finished runs have the names of runs that are to do, but another identity."""
+    found = []
+    for job, state in zip(jobs, states, strict=True):
+        folder, name = job.directory.path.parent, job.directory.path.name.rpartition("-")[0]
+        if state == "to do" and name and folder.is_dir():
+            others = (one for one in folder.iterdir() if matches_without_identity(one.name, name))
+            found += sorted(one for one in others if (one / "results.json").is_file())[:1]
+    if not found:
+        return []
+    return [
+        f"{len(found)} of the runs to do have the names of finished ones, which were made with "
+        f"other values or other rows: `talr show {found[0]}` shows with which"
+    ]
 
 
 def _duration(seconds: float) -> str:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from talr_cli.errors import UserError
+from talr_cli.methods.adapters import Lora
 from talr_cli.methods.method import Method
 from talr_cli.models.device_memory import gib
 from talr_cli.models.shape import Shape
@@ -23,6 +25,7 @@ from talr_cli.training.memory import Memory, minimum_bytes, step_memory
 # The fixed cost of a micro-batch (weights are read and cast, gradients accumulated), in the time of
 # so many tokens. Computed from the specifications of an H100 and of two CPU cores, not measured.
 TOKENS_OF_A_PASS = {"cuda": 500, "cpu": 50}
+LOW_RANK = 8  # of adapters, suggested where a higher one does not fit
 # Floating-point operations per weight and token.
 FORWARD, BACKWARD = 2, 4
 
@@ -192,8 +195,8 @@ def overrun_warning(plan: Plan, shape: Shape, method: Method, how: Arithmetic, l
 def _remedies(shape: Shape, method: Method, how: Arithmetic, there: float) -> str:
     """What the user can do to make weights, gradient and optimizer fit into `there` bytes."""
     found = ["take a smaller model"]
-    if method.adapter is None:
-        found.insert(0, "take adapter=lora")
+    if (lighter := _lighter_adapter(shape, method, how, there)) is not None:
+        found.insert(0, f"take {lighter}")
     if not how.sharded:
         parts = next(
             (
@@ -208,6 +211,23 @@ def _remedies(shape: Shape, method: Method, how: Arithmetic, there: float) -> st
     if getattr(method.regulariser, "theta0_device", "cpu") != "cpu" and how.device != "cpu":
         found.insert(0, "set regulariser.theta0_device=cpu")
     return ", ".join(found)
+
+
+def _lighter_adapter(shape: Shape, method: Method, how: Arithmetic, there: float) -> str | None:
+    """What to type for an adapter that fits: LoRA, QLoRA (on a GPU), or that of a lower rank."""
+    if not isinstance(method.adapter, Lora | None):
+        return None
+    now = method.adapter or Lora()
+    four_bits = {"base_dtype": "nf4"} if how.device == "cuda" else {}
+    for changes in ({}, four_bits, {**four_bits, "rank": min(now.rank, LOW_RANK)}):
+        words = [f"adapter.{key}={new}" for key, new in changes.items() if getattr(now, key) != new]
+        if method.adapter is None:
+            words.insert(0, "adapter=lora")
+        with suppress(UserError):  # the method's other parts do not go with it
+            lighter = replace(method, adapter=replace(now, **changes))
+            if words and minimum_bytes(shape, lighter, how) < there:
+                return " ".join(words)
+    return None
 
 
 def _with_fsdp2(how: Arithmetic, ranks: int) -> Arithmetic:

@@ -134,7 +134,7 @@ def test_the_plan_of_a_finished_study_knows_its_time(study):
     plan = sweep(*GRID, "seed=0,1", "--dry-run", cwd=folder)
     assert plan.returncode == 0, plan.stderr
     assert "runs: 3 done, 5 to do, 1 failed" in plan.stdout
-    assert "by the finished runs of the study" in plan.stdout
+    assert "of training and scoring, by the finished runs" in plan.stdout
     assert "failed (retry_failed=true)" in plan.stdout
     assert "weights of sft-lr1e-3-s1-" in plan.stdout
 

@@ -209,7 +209,7 @@ def test_with_the_wheel_alone(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     walk = Walk("wheel", tmp_path, {"model=smollm2-135m": "model=tiny"})
     assert walk.left.pop(0)[:3] == ["python3", "-m", "venv"]
-    assert walk.left.pop(0) == ["pip", "install", wheel.name]
+    assert walk.left.pop(0) == ["pip", "install", f"{wheel.name}[demo]"]
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", "env"]
     subprocess.run([*install, wheel.name], cwd=tmp_path, check=True)
 

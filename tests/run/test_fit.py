@@ -47,7 +47,7 @@ def test_a_batch_that_fits_is_whole_and_the_reason_is_logged_once(tmp_path, capl
 
 
 def test_with_too_little_memory_it_warns_and_says_what_to_change(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(device_memory, "free_memory", lambda device: 2**20)
+    monkeypatch.setattr(device_memory, "free_memory", lambda device: 30 * 2**20)
     chosen(begun(tmp_path))
     warnings = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
     assert any("trainer.max_length" in one and "adapter=lora" in one for one in warnings)

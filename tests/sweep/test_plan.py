@@ -15,7 +15,7 @@ from talr_cli.models import sources
 from talr_cli.report.tables.screen import fitted
 from talr_cli.sweep.grid import expand_grid
 from talr_cli.sweep.plan import find_models, job_state, make_jobs, make_plan
-from talr_cli.sweep.show import plan_cells
+from talr_cli.sweep.show import _namesakes, plan_cells
 
 
 def test_a_model_is_found_as_it_is_resolved(tiny_config, tiny_source):
@@ -116,6 +116,25 @@ def test_a_run_has_the_state_that_its_files_say(tiny_source):
     assert found == ["to do", "to resume", "failed", "failed", "done", "done"]
     run.directory.model.rmdir()
     assert job_state(run) == "to resume"
+
+
+def test_a_finished_run_of_other_values_is_told_from_the_one_that_is_to_do(tiny_source):
+    """Else who edited a row wonders why everything is to be made again."""
+
+    def notes(*overrides):
+        grid = expand_grid(["model=tiny", "lr=1e-3,1e-4", "eval=false", *overrides], None)
+        jobs = make_jobs(grid, find_models(grid, fetch=False), None)
+        return jobs, _namesakes(jobs, [job_state(job) for job in jobs])
+
+    (first, _), told = notes()
+    assert told == []
+    first.directory.model.mkdir(parents=True)
+    first.directory.results.write_text("{}")
+    first.directory.write_status("evaluated")
+    assert notes()[1] == []
+    (line,) = notes("trainer.epochs=5")[1]
+    assert line.startswith("1 of the runs to do have the names of finished ones")
+    assert f"`talr show {first.directory.path}`" in line
 
 
 def test_a_run_that_is_asked_for_and_averaged_is_one(tiny_source):

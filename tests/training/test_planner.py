@@ -174,6 +174,29 @@ def test_a_state_that_cannot_fit_is_refused_with_a_way_out(config):
     planner.check_minimum("m", QWEN, lora, GPU, 24 * GIB, "of it are free")
 
 
+@pytest.mark.parametrize(
+    ("method", "free", "way"),
+    [  # full fine-tuning takes 46.0 GiB, LoRA 8.1, QLoRA 4.3, of rank 8 2.7
+        ("sft", 24, "take adapter=lora, take"),
+        ("sft", 6, "take adapter=lora adapter.base_dtype=nf4, take"),
+        ("sft", 3, "take adapter=lora adapter.base_dtype=nf4 adapter.rank=8, take"),
+        ("sft", 1, "free: take a smaller model"),
+        ("lora", 6, "free: take adapter.base_dtype=nf4, take"),
+        ("lora", 1, "free: take a smaller model"),
+        ("oft", 2, "free: take a smaller model"),
+    ],
+)
+def test_an_adapter_is_a_way_out_only_where_it_fits(method, free, way):
+    parts = composition.load("train", [f"method={method}"]).parts
+    with pytest.raises(UserError) as error:
+        planner.check_minimum("m", QWEN, parts, GPU, free * GIB, "of it are free")
+    assert way in str(error.value)
+    needed = planner.minimum_bytes(QWEN, parts, CPU)
+    with pytest.raises(UserError) as error:  # 4 bits are for a GPU
+        planner.check_minimum("m", QWEN, parts, CPU, needed - 1, "are free")
+    assert "nf4" not in str(error.value)
+
+
 def test_memory_is_shared_by_the_runs_of_a_sweep(monkeypatch):
     monkeypatch.delenv(device_memory.WORKERS, raising=False)
     alone = device_memory.free_memory("cpu")
