@@ -17,16 +17,14 @@ from typing import Any, TypeVar
 
 from talr_cli import progress
 from talr_cli.data.base import Dataset, Example
-from talr_cli.data.rendering import Rendered, Renderer, RowError, Written
+from talr_cli.data.rendering import Rendered, Renderer, RowError, RowText
 from talr_cli.data.rows import to_leave_out
 from talr_cli.errors import UserError
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-TOGETHER = (
-    1 << 18
-)  # the most characters that are tokenized in one call, if they are of several rows
+BATCH_CHARACTERS = 1 << 18  # the most that are tokenized in one call, unless one row has more
 NAMED = 20  # the most rows that a message names
 SHOWN = 60  # the most characters of a text in a message
 
@@ -80,7 +78,7 @@ class Encoded:
         added: Ids of rows to whose answers the template adds text, with that text.
         tokenized_apart: How many rows have a token that would span the end of the prompt.
         special: Ids of rows whose texts have a token that only a template should write, with it.
-        unseen: Ids of rows of whose context the template drops a part, with that part.
+        dropped: Ids of rows of whose context the template drops a part, with that part.
     """
 
     rows: TokenRows
@@ -90,7 +88,7 @@ class Encoded:
     added: list[str]
     tokenized_apart: int
     special: list[str]
-    unseen: list[str]
+    dropped: list[str]
 
 
 def encode_each(examples: Iterable[Example], renderer: Renderer) -> Iterator[Rendered | RowError]:
@@ -98,12 +96,12 @@ def encode_each(examples: Iterable[Example], renderer: Renderer) -> Iterator[Ren
 
     The texts of many rows are tokenized in one call, which uses all cores.
     """
-    waiting: list[Written | RowError] = []
+    waiting: list[RowText | RowError] = []
     size = 0
     for example in examples:
-        row = _or_error(renderer.written, example)
-        own = 0 if isinstance(row, RowError) else sum(map(len, row.texts))
-        if size + own > TOGETHER:
+        row = _result_or_error(renderer.render, example)
+        own = 0 if isinstance(row, RowError) else sum(map(len, row.prefixes))
+        if size + own > BATCH_CHARACTERS:
             yield from _encode_together(waiting, renderer)
             waiting, size = [], 0
         waiting.append(row)
@@ -112,19 +110,22 @@ def encode_each(examples: Iterable[Example], renderer: Renderer) -> Iterator[Ren
 
 
 def _encode_together(
-    rows: Sequence[Written | RowError], renderer: Renderer
+    rows: Sequence[RowText | RowError], renderer: Renderer
 ) -> Iterator[Rendered | RowError]:
-    texts = [text for row in rows if isinstance(row, Written) for text in row.texts]
+    texts = [text for row in rows if isinstance(row, RowText) for text in row.prefixes]
     known: dict[str, list[int]] = {}
     if texts and len(rows) > 1:
         # If they cannot be tokenized together, each row shows whether it can be alone.
         with suppress(RowError):
             known = dict(zip(texts, renderer.tokenize(texts), strict=True))
     for row in rows:
-        yield row if isinstance(row, RowError) else _or_error(renderer.encoded, row, known)
+        if isinstance(row, RowError):
+            yield row
+        else:
+            yield _result_or_error(renderer.encode_text, row, known)
 
 
-def _or_error(make: Callable[..., T], *given: Any) -> T | RowError:
+def _result_or_error(make: Callable[..., T], *given: Any) -> T | RowError:
     try:
         return make(*given)
     except RowError as error:
@@ -135,7 +136,7 @@ def encode_all(examples: Sequence[Example], renderer: Renderer, max_length: int)
     """Render rows and cut them to `max_length` tokens."""
     rows = TokenRows()
     cut = apart = 0
-    without_target, refused, added, special, unseen = [], [], [], [], []
+    without_target, refused, added, special, dropped = [], [], [], [], []
     encoded = encode_each(examples, renderer)
     for example in progress.each("rendering rows", examples):
         rendered = next(encoded)
@@ -155,11 +156,11 @@ def encode_all(examples: Sequence[Example], renderer: Renderer, max_length: int)
         apart += rendered.tokenized_apart
         if rendered.special:
             special.append(f"{example.id}: {_short(rendered.special)}")
-        if rendered.unseen:
-            unseen.append(f"{example.id}: {_short(rendered.unseen)}")
+        if rendered.dropped:
+            dropped.append(f"{example.id}: {_short(rendered.dropped)}")
         if rendered.added:
             added.append(f"{example.id}: {_short(rendered.added)}")
-    return Encoded(rows, cut, without_target, refused, added, apart, special, unseen)
+    return Encoded(rows, cut, without_target, refused, added, apart, special, dropped)
 
 
 def _short(text: str) -> str:
@@ -261,11 +262,11 @@ def _warn(encoded: Encoded, total: int, what: str, limit: str) -> None:
             "tokenized apart there, as they are in generation",
             *(encoded.tokenized_apart, total, what),
         )
-    if encoded.unseen:
+    if encoded.dropped:
         log.warning(
-            "the chat template leaves out a part of %d of %d %s, which no model sees; the first is "
-            "%s. A template that knows tools and roles is given by model.chat_template=FILE",
-            *(len(encoded.unseen), total, what, encoded.unseen[0]),
+            "the chat template drops a part of %d of %d %s, so the model does not see it; the first "
+            "is %s. model.chat_template=FILE gives a template that knows tools and roles",
+            *(len(encoded.dropped), total, what, encoded.dropped[0]),
         )
     if encoded.special:
         log.warning(

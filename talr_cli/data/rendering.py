@@ -17,7 +17,12 @@ from itertools import cycle, groupby, takewhile
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.data.base import Example, Message
-from talr_cli.data.texts import end_of_first_run, end_of_last, unseen_in, without_space
+from talr_cli.data.template_text import (
+    end_of_first_run,
+    end_of_last,
+    find_dropped_context,
+    without_space,
+)
 from talr_cli.errors import UserError, reason_of
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.sources import ModelSource
@@ -51,7 +56,7 @@ class Rendered:
         tokenized_apart: Whether prompt and answer were tokenized separately, because a token would
             have spanned the end of the prompt.
         special: A token in the row's texts that only a template should write.
-        unseen: The first part of the row's context that the template drops.
+        dropped: The first part of the row's context that the template drops.
     """
 
     input_ids: list[int]
@@ -60,7 +65,7 @@ class Rendered:
     added: str = ""
     tokenized_apart: bool = False
     special: str = ""
-    unseen: str = ""
+    dropped: str = ""
 
     @property
     def targets(self) -> list[int]:
@@ -73,17 +78,17 @@ class Rendered:
 
 
 @dataclass(frozen=True)
-class Written:
+class RowText:
     """A row's text, and (start, end) of each trained turn with its end token."""
 
     example: Example
-    whole: str
+    text: str
     spans: Sequence[tuple[int, int]]
 
     @property
-    def texts(self) -> list[str]:
+    def prefixes(self) -> list[str]:
         """The text up to each start and each end, in turn."""
-        return [self.whole[:cut] for span in self.spans for cut in span]
+        return [self.text[:cut] for span in self.spans for cut in span]
 
 
 class Renderer:
@@ -173,14 +178,14 @@ class Renderer:
         Raises:
             RowError: The template cannot render this row.
         """
-        return self.encoded(self.written(example), {})
+        return self.encode_text(self.render(example), {})
 
-    def encoded(self, row: Written, known: Mapping[str, list[int]]) -> Rendered:
+    def encode_text(self, row: RowText, known: Mapping[str, list[int]]) -> Rendered:
         """As `encode`; `known` has the tokens of some texts."""
         ids: list[int] = []
         labels: list[int] = []
         apart, read = False, 0
-        for text, is_target in zip(row.texts, cycle((False, True)), strict=False):
+        for text, is_target in zip(row.prefixes, cycle((False, True)), strict=False):
             longer = known[text] if text in known else self.tokenize(text)
             if longer[: len(ids)] != ids:
                 longer = ids + self.tokenize(text[read:])
@@ -190,9 +195,10 @@ class Renderer:
             ids, read = longer, len(text)
         ids, labels = ids + self._appended, labels + self._appended
         start, end = row.spans[-1]
-        lost, added = self._find_changes(row.example, row.whole[start:end])
-        special, unseen = self._special_in(row.example), unseen_in(row.example, row.whole)
-        return Rendered(ids, labels, lost, added, apart, special, unseen)
+        lost, added = self._find_changes(row.example, row.text[start:end])
+        special = self._special_in(row.example)
+        dropped = find_dropped_context(row.example, row.text)
+        return Rendered(ids, labels, lost, added, apart, special, dropped)
 
     def _special_in(self, example: Example) -> str:
         """The first token in a row's texts that only a template should write."""
@@ -200,7 +206,7 @@ class Renderer:
         found = (token for text in texts for token in _LOOKS_SPECIAL.findall(text))
         return next((token for token in found if token in self._special_texts), "")
 
-    def written(self, example: Example) -> Written:
+    def render(self, example: Example) -> RowText:
         """The row as the template writes it."""
         conversation = example.conversation
         whole = self._render(conversation, example.tools)
@@ -219,7 +225,7 @@ class Renderer:
             else:  # the template may end a tool call differently
                 end = end_of_last(self._special_tokens(), whole, len(prompt))
             spans.append((len(prompt), end))
-        return Written(example, whole, spans)
+        return RowText(example, whole, spans)
 
     def _earlier_turn_end(self, whole: str, start: int, example: Example, turn: int) -> int:
         """Where an earlier turn ends, after its end token.

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from talr_cli.errors import InUseError
 from talr_cli.runs.atomic import BUILDING
+from talr_cli.runs.damage import DAMAGED
 from talr_cli.runs.disk import explain_write_errors
 from talr_cli.runs.lease import hold
 from talr_cli.runs.listing import FoundRun, size_on_disk
-from talr_cli.runs.run_directory import DAMAGED, LOCK, UNFINISHED
+from talr_cli.runs.run_directory import LOCK, UNFINISHED
 from talr_cli.runs.study import SCORES
 
 DAY = 86400.0  # seconds

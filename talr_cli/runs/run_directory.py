@@ -29,8 +29,8 @@ from talr_cli.runs.atomic import (
     write_json,
     write_text,
 )
-from talr_cli.runs.damage import warn_once
-from talr_cli.runs.disk import explain_write_errors, make_folder
+from talr_cli.runs.damage import put_aside, warn_once
+from talr_cli.runs.disk import make_folder
 from talr_cli.runs.environment import collect_environment
 from talr_cli.runs.lease import Owner, hold, owner
 from talr_cli.runs.manifest import MANIFEST
@@ -51,7 +51,6 @@ MODEL_REMEDY = (
 )
 # Patterns of the files that a killed process leaves in a run.
 UNFINISHED = (f"{BUILDING}*", ".*.tmp", "samples/.*.tmp")
-DAMAGED = ".damaged"  # suffix of damaged files and folders that were put aside
 _IDENTITY = re.compile(r"# run identity: ([0-9a-f]{64})$")
 log = logging.getLogger(__name__)
 
@@ -257,7 +256,7 @@ class RunDirectory:
         if damage is not None:
             log.warning(
                 "%s is damaged: %s; it is kept as %s, and made again",
-                *(self.model, damage, _put_aside(self.model).name),
+                *(self.model, damage, put_aside(self.model).name),
             )
 
     # Results
@@ -314,10 +313,10 @@ class RunDirectory:
             if self.results.exists():
                 read_results(self.results)
         except UserError as error:
-            log.warning("%s; it is kept as %s", error, _put_aside(self.results).name)
+            log.warning("%s; it is kept as %s", error, put_aside(self.results).name)
         if self._written_status() is None:
             if self.status.is_dir():
-                _put_aside(self.status)
+                put_aside(self.status)
             else:
                 self.status.unlink()
             self.write_status(self._state_of_files())
@@ -342,13 +341,3 @@ def study_path(runs_dir: Path, study: str) -> Path:
 def pair_name(model: str, dataset: str) -> str:
     """The name of the folder for the runs of one model on one dataset."""
     return f"{safe_name(model)}__{safe_name(dataset)}"
-
-
-def _put_aside(path: Path) -> Path:
-    """Rename a damaged file or folder, so that it can be made again; returns the new path."""
-    aside = path.with_name(path.name + DAMAGED)
-    with explain_write_errors(path):
-        if aside.is_dir() and not aside.is_symlink():
-            shutil.rmtree(aside)
-        path.rename(aside)
-    return aside

@@ -16,7 +16,7 @@ from talr_cli.runs.next_command import study_command
 from talr_cli.statistics.power import power_text
 from talr_cli.streams import fold_line
 from talr_cli.sweep.detached import Submission
-from talr_cli.sweep.jobs import Job, State, Outcome
+from talr_cli.sweep.jobs import Job, Outcome, State
 from talr_cli.sweep.needs import remaining_work
 from talr_cli.sweep.plan import Plan
 

@@ -66,7 +66,7 @@ def test_rows_are_encoded_together_as_they_are_alone(renderer, monkeypatch):
     expected = [*map(alone, examples)]
     assert [type(one).__name__[0] for one in expected] == [*"RRsRsRR"]
     for characters in (0, 400, 1 << 18):
-        monkeypatch.setattr(encoding, "TOGETHER", characters)
+        monkeypatch.setattr(encoding, "BATCH_CHARACTERS", characters)
         for some in (slice(None), slice(0, 2), slice(3, None), slice(4, 5), slice(0, 0)):
             found = encode_each(examples[some], renderer)
             together = [str(one) if isinstance(one, RowError) else one for one in found]
@@ -154,7 +154,7 @@ def test_what_a_template_leaves_out_of_a_context_is_said_with_the_first_row(rend
         Example("tools", (asked,), "5", tools=(tool,)),
     ]
     encode_training_rows(rows, renderer, 200)
-    assert "leaves out a part of 2 of 3 training rows, which no model sees" in caplog.text
+    assert "drops a part of 2 of 3 training rows, so the model does not see it" in caplog.text
     assert "the first is called: 'look_up'" in caplog.text
     caplog.clear()
     encode_training_rows(rows[:1], renderer, 200)

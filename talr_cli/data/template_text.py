@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from talr_cli.data.base import Example
 
 
-def unseen_in(example: Example, text: str) -> str:
+def find_dropped_context(example: Example, text: str) -> str:
     """The first of a row's tools, of the calls before its answer, and texts that `text` lacks.
 
     What tools answered is not looked for, as templates quote it in many ways, nor what the
