@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 
 from talr_cli import progress
 from talr_cli.data.base import Dataset, Example
-from talr_cli.data.rendering import Rendered, Renderer, RowError, RowText
+from talr_cli.data.rendering import Rendered, Renderer, RowError
 from talr_cli.data.rows import to_leave_out
+from talr_cli.data.template_text import RowText
 from talr_cli.errors import UserError
 
 T = TypeVar("T")
@@ -100,7 +101,7 @@ def encode_each(examples: Iterable[Example], renderer: Renderer) -> Iterator[Ren
     size = 0
     for example in examples:
         row = _result_or_error(renderer.render, example)
-        own = 0 if isinstance(row, RowError) else sum(map(len, row.prefixes))
+        own = 0 if isinstance(row, RowError) else sum(map(len, row.parts))
         if size + own > BATCH_CHARACTERS:
             yield from _encode_together(waiting, renderer)
             waiting, size = [], 0
@@ -112,7 +113,7 @@ def encode_each(examples: Iterable[Example], renderer: Renderer) -> Iterator[Ren
 def _encode_together(
     rows: Sequence[RowText | RowError], renderer: Renderer
 ) -> Iterator[Rendered | RowError]:
-    texts = [text for row in rows if isinstance(row, RowText) for text in row.prefixes]
+    texts = [text for row in rows if isinstance(row, RowText) for text in row.parts]
     known: dict[str, list[int]] = {}
     if texts and len(rows) > 1:
         # If they cannot be tokenized together, each row shows whether it can be alone.
@@ -264,8 +265,8 @@ def _warn(encoded: Encoded, total: int, what: str, limit: str) -> None:
         )
     if encoded.dropped:
         log.warning(
-            "the chat template drops a part of %d of %d %s, so the model does not see it; the first "
-            "is %s. model.chat_template=FILE gives a template that knows tools and roles",
+            "the chat template drops a part of %d of %d %s, which the model thus does not see; the "
+            "first is %s. model.chat_template=FILE gives a template that knows tools and roles",
             *(len(encoded.dropped), total, what, encoded.dropped[0]),
         )
     if encoded.special:

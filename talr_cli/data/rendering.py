@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import inspect
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle, groupby, takewhile
+from itertools import groupby, takewhile
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.data.base import Example, Message
 from talr_cli.data.template_text import (
+    RowText,
     end_of_first_run,
     end_of_last,
+    find_answer_changes,
     find_dropped_context,
-    without_space,
+    find_special_token,
 )
 from talr_cli.errors import UserError, reason_of
 from talr_cli.models.config import ModelConfig
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_LOOKS_SPECIAL = re.compile(r"<[^\s<>]{1,60}>|\[/?[A-Z_]{1,30}\]")
 _SETTING = (
     "set model.template_arguments (e.g. {enable_thinking: false}) or model.chat_template=FILE"
 )
@@ -75,20 +75,6 @@ class Rendered:
     def cut(self, length: int) -> Rendered:
         """The row cut to its first `length` tokens."""
         return replace(self, input_ids=self.input_ids[:length], labels=self.labels[:length])
-
-
-@dataclass(frozen=True)
-class RowText:
-    """A row's text, and (start, end) of each trained turn with its end token."""
-
-    example: Example
-    text: str
-    spans: Sequence[tuple[int, int]]
-
-    @property
-    def prefixes(self) -> list[str]:
-        """The text up to each start and each end, in turn."""
-        return [self.text[:cut] for span in self.spans for cut in span]
 
 
 class Renderer:
@@ -182,29 +168,46 @@ class Renderer:
 
     def encode_text(self, row: RowText, known: Mapping[str, list[int]]) -> Rendered:
         """As `encode`; `known` has the tokens of some texts."""
-        ids: list[int] = []
-        labels: list[int] = []
-        apart, read = False, 0
-        for text, is_target in zip(row.prefixes, cycle((False, True)), strict=False):
-            longer = known[text] if text in known else self.tokenize(text)
-            if longer[: len(ids)] != ids:
-                longer = ids + self.tokenize(text[read:])
-                apart = True
-            new = longer[len(ids) :]
-            labels += new if is_target else [IGNORED] * len(new)
-            ids, read = longer, len(text)
+        by_turns = self._encode_turns(row, known)
+        ids, labels, apart = by_turns or self._encode_prefixes(row)
         ids, labels = ids + self._appended, labels + self._appended
         start, end = row.spans[-1]
-        lost, added = self._find_changes(row.example, row.text[start:end])
-        special = self._special_in(row.example)
+        answer = row.text[start:end].removesuffix(self._ending)
+        lost, added = find_answer_changes(row.example, answer)
+        special = find_special_token(row.example, self._special_texts)
         dropped = find_dropped_context(row.example, row.text)
         return Rendered(ids, labels, lost, added, apart, special, dropped)
 
-    def _special_in(self, example: Example) -> str:
-        """The first token in a row's texts that only a template should write."""
-        texts = (str(message["content"]) for message in example.conversation)
-        found = (token for text in texts for token in _LOOKS_SPECIAL.findall(text))
-        return next((token for token in found if token in self._special_texts), "")
+    def _encode_turns(
+        self, row: RowText, known: Mapping[str, list[int]]
+    ) -> tuple[list[int], list[int], bool] | None:
+        """As `_encode_prefixes`, in linear time; None if tokens reach over the end of a text."""
+        ids: list[int] = []
+        labels: list[int] = []
+        tokens = {**known, **{text: self.tokenize(text) for text in row.parts if text not in known}}
+        for prompt, turn in row.turns:
+            before, both = tokens[prompt], tokens[turn]
+            if both[: len(before)] != before:
+                return None
+            ids += both
+            labels += [IGNORED] * len(before) + both[len(before) :]
+        return (ids, labels, False) if ids == tokens[row.parts[-1]] else None
+
+    def _encode_prefixes(self, row: RowText) -> tuple[list[int], list[int], bool]:
+        """(ids, labels, whether a text was tokenized apart from the texts before it)."""
+        ids: list[int] = []
+        labels: list[int] = []
+        apart, read = False, 0
+        for start, end in row.spans:
+            for cut, is_target in ((start, False), (end, True)):
+                longer = self.tokenize(row.text[:cut])
+                if longer[: len(ids)] != ids:
+                    longer = ids + self.tokenize(row.text[read:cut])
+                    apart = True
+                new = longer[len(ids) :]
+                labels += new if is_target else [IGNORED] * len(new)
+                ids, read = longer, cut
+        return ids, labels, apart
 
     def render(self, example: Example) -> RowText:
         """The row as the template writes it."""
@@ -295,22 +298,6 @@ class Renderer:
         added = self.tokenizer.added_tokens_decoder.values()
         named = {str(token) for token in added if token.special and str(token).strip()}
         return sorted(named | set(self.tokenizer.all_special_tokens))
-
-    def _find_changes(self, example: Example, target: str) -> tuple[str, str]:
-        """(lost, added) of `Rendered`; white space is ignored."""
-        if self._ending:
-            target = target.removesuffix(self._ending)
-        rendered = without_space(target)
-        reply = example.reply_fields
-        parts = [example.completion, reply.get("reasoning_content") or reply.get("thinking") or ""]
-        for call in reply.get("tool_calls") or ():
-            parts.append(call["function"]["name"])
-        for part in parts:
-            if without_space(part) not in rendered:
-                return part.strip(), ""
-        if reply or rendered == without_space(example.completion):
-            return "", ""
-        return "", target.replace(example.completion.strip(), " ... ").strip()
 
     def decode_answer(self, tokens: Sequence[int]) -> str:
         """Decode generated tokens, up to the end of the turn."""

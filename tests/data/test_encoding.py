@@ -1,5 +1,6 @@
 """Rows that cannot be trained are named, refused or left out; what the template does is said."""
 
+import itertools
 import random
 import tracemalloc
 
@@ -82,6 +83,29 @@ def test_many_rows_are_tokenized_in_few_calls(renderer, monkeypatch):
     assert len(calls) == 1
 
 
+def test_a_row_of_many_turns_is_tokenized_in_linear_time(renderer, monkeypatch):
+    """Each of its trained turns begins where the tokens of its prompt end."""
+    messages = [
+        {"role": role, "content": f" {role}  says {n}\n"}
+        for n in range(20)
+        for role in ("user", "assistant")
+    ]
+    messages.pop()
+    answers = range(1, len(messages), 2)
+    seen, tokenize = [], renderer.tokenize
+    monkeypatch.setattr(renderer, "tokenize", lambda text: seen.append(text) or tokenize(text))
+    row = renderer.encode(Example("x", tuple(messages), "bye", turns=tuple(answers)))
+    monkeypatch.undo()
+    assert sum(map(len, seen)) < 4 * len(renderer.tokenizer.decode(row.input_ids))
+    for turn in (*answers, len(messages)):
+        prompt = renderer.prompt_ids(messages[:turn])
+        assert row.input_ids[: len(prompt)] == prompt
+        assert row.labels[len(prompt) - 1] == -100 != row.labels[len(prompt)]
+    is_trained = [label != -100 for label in row.labels]
+    assert [*itertools.pairwise(is_trained)].count((False, True)) == 20
+    assert not row.tokenized_apart
+
+
 @pytest.fixture
 def strict(tokenizer):
     """A renderer whose template refuses system messages and drops thoughts."""
@@ -154,7 +178,7 @@ def test_what_a_template_leaves_out_of_a_context_is_said_with_the_first_row(rend
         Example("tools", (asked,), "5", tools=(tool,)),
     ]
     encode_training_rows(rows, renderer, 200)
-    assert "drops a part of 2 of 3 training rows, so the model does not see it" in caplog.text
+    assert "drops a part of 2 of 3 training rows, which the model thus does not see" in caplog.text
     assert "the first is called: 'look_up'" in caplog.text
     caplog.clear()
     encode_training_rows(rows[:1], renderer, 200)
