@@ -77,7 +77,7 @@ def make_folder(path: Path) -> None:
 
 def _errno(path: Path, error: Exception) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
-        named = error.filename
+        named = error.filename2 or error.filename  # of a copy: where it goes
         # Another file, which was read while this one was written.
         if isinstance(named, str | os.PathLike) and not _is_near(Path(named), path):
             return None
