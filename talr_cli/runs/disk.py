@@ -76,7 +76,7 @@ def make_folder(path: Path) -> None:
 
 def _errno(path: Path, error: Exception) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
-        failed = error.filename
+        failed = error.filename2 or error.filename  # filename2 is the target of a copy
         # The error may be about another file, which was read while this one was written.
         if isinstance(failed, str | os.PathLike) and not _is_near(Path(failed), path):
             return None

@@ -12,6 +12,7 @@ from namespaces import run_inside
 
 from talr_cli.errors import UserError
 from talr_cli.runs.atomic import append_json_line, atomic_folder, write_json
+from talr_cli.runs.disk import explain_write_errors
 from talr_cli.runs.lease import hold
 from talr_cli.runs.manifest import find_damage, seal
 
@@ -157,6 +158,16 @@ def test_what_a_file_system_of_others_may_say(tmp_path, monkeypatch, number, sai
         write_json(tmp_path / "a.json", {"new": 1})
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert json.loads((tmp_path / "a.json").read_text()) == {"old": 1}
+
+
+def test_a_copy_that_cannot_be_written_is_named_by_where_it_goes(tmp_path):
+    (tmp_path / "from").mkdir()
+    source, copy = tmp_path / "from" / "rows", tmp_path / "to" / "rows"
+    source.write_text("rows")
+    full = OSError(errno.ENOSPC, "full", str(source), None, str(copy))  # as shutil.copyfile's is
+    copy.parent.mkdir()
+    with pytest.raises(UserError, match=f"cannot write {copy}: the disk is full"), writing(copy):
+        raise full
 
 
 def test_an_error_of_something_else_stays_what_it_is(tmp_path):

@@ -45,7 +45,7 @@ def test_a_job_that_fails_leaves_the_others_alone(launcher, settings, tmp_path):
     sweep = ("sweep", *FEW, *steps, "eval=false", rates, f"launcher={launcher}", *settings)
     done = talr(*sweep, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
-    assert states(tmp_path) == [("sft-lr1e-3", "trained"), ("sft-lr1e+30", "diverged")]
+    assert states(tmp_path) == [("sft-lr1e+30", "diverged"), ("sft-lr1e-3", "trained")]
     again = talr(*sweep, cwd=tmp_path)
     assert "found done" in again.stdout + again.stderr
 
