@@ -71,7 +71,7 @@ class EvalConfig:
 class TrainConfig:
     """`talr train`."""
 
-    lr: float = value("peak learning rate", above=0, at_most=10)
+    lr: float = value("peak learning rate", above=0)
     seed: int = value(
         "random seed for the order of rows, initialisation and dropout",
         at_least=0,

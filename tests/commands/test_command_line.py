@@ -65,7 +65,7 @@ MISTAKES = {
     "option": (("train", "--confg-dir", "x"), "(did you mean --config-dir?)"),
     "no value": (("train", "lr"), "'lr' is not of the form key=value"),
     "type": (("train", "lr=fast"), "lr=fast is not a number"),
-    "range": (("train", "lr=0"), "lr=0 is outside (0, 10]"),
+    "range": (("train", "lr=0"), "lr=0 is outside (0, infinity)"),
     "negative": (("train", "lr=-1e-6"), "lr=-1e-6 is outside"),
     "two at once": (("train", "lr=0", "schedule.warmup_share=2"), "schedule.warmup_share=2.0"),
     "w_min": (("train", "method=talr", "objective.w_min=1.5"), "objective.w_min=1.5 is outside"),

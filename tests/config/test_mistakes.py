@@ -66,7 +66,6 @@ TYPED = {
     ("train", "limit=10%"): "limit=10% is not a whole number; see",
     ("train", "quiet=maybe"): "quiet=maybe is not true or false; see",
     ("train", "seed=null"): "seed cannot be null; see",
-    ("train", "lr=1e6"): "lr=1000000.0 is outside (0, 10]",
     ("train", "model=tiny", "study=my/study"): "study='my/study' must be a folder name",
     # names of others
     ("train", "lr:1e-5"): "(did you mean lr=1e-5?)",

@@ -166,7 +166,10 @@ def test_a_copy_that_cannot_be_written_is_named_by_where_it_goes(tmp_path):
     source.write_text("rows")
     full = OSError(errno.ENOSPC, "full", str(source), None, str(copy))  # as shutil.copyfile's is
     copy.parent.mkdir()
-    with pytest.raises(UserError, match=f"cannot write {copy}: the disk is full"), writing(copy):
+    with (
+        pytest.raises(UserError, match=f"cannot write {copy}: the disk is full"),
+        explain_write_errors(copy),
+    ):
         raise full
 
 
