@@ -1,7 +1,8 @@
 """Handles Ctrl-C, SIGTERM and SIGHUP: the first asks for a clean stop, the second stops at once.
 
-They mean the same everywhere, but that a terminal that is closed may say so twice: a second SIGHUP
-stops nothing. Outside of `stop_requests` the first also stops at once.
+All mean the same everywhere, except that a second SIGHUP is ignored: a closed terminal may send
+two.
+Outside of `stop_requests` the first signal also stops at once.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ class Stop:
 
 
 def killed_by(number: int) -> str:
-    """That a signal has ended a process, in words."""
+    """A phrase for a process that a signal has ended."""
     if number == signal.SIGKILL:
-        return "killed by SIGKILL, as the system does where memory has run out"
+        return "killed by SIGKILL, as the system does when memory has run out"
     try:
         return f"killed by {signal.Signals(number).name}"
-    except ValueError:  # no name, as of real-time signals
+    except ValueError:  # real-time signals have no name
         return f"killed by signal {number}"
 
 

@@ -9,10 +9,14 @@ from talr_cli.interruption import stop_requests
 
 @pytest.fixture
 def heard():
-    """SIGHUP is heard even where it is ignored for these tests, as under nohup."""
-    usual = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    """Signals are heard even if these tests ignore them, as in the background of a shell."""
+    usual = {
+        one: signal.signal(one, signal.SIG_DFL)
+        for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     yield
-    signal.signal(signal.SIGHUP, usual)
+    for one, handler in usual.items():
+        signal.signal(one, handler)
 
 
 def finishes_its_step(*signals):

@@ -204,6 +204,10 @@ def _plot_tradeoff(config: TrainConfig, groups: Sequence[Group]) -> Path | None:
     from talr_cli.report.figures.tradeoff import plot_tradeoff
 
     folder = study_path(Path(config.runs_dir), config.study) / "report"
-    make_folder(folder)
-    pictures = plot_tradeoff(groups, folder)
+    try:
+        make_folder(folder)
+        pictures = plot_tradeoff(groups, folder)
+    except UnwritableError as error:  # the scores are written: they need not be made again
+        log.warning("the tracker gets no picture: %s", error)
+        return None
     return next((picture for picture in pictures if picture.suffix == ".png"), None)

@@ -187,8 +187,8 @@ class Ends(Sft):
 @pytest.mark.parametrize(
     ("rank", "kills", "code", "said"),
     [
-        (0, True, 2, "talr: rank 0 was killed by SIGKILL, as the system does where memory has"),
-        (1, True, 2, "talr: rank 1 was killed by SIGKILL, as the system does where memory has"),
+        (0, True, 2, "talr: rank 0 was killed by SIGKILL, as the system does when memory has"),
+        (1, True, 2, "talr: rank 1 was killed by SIGKILL, as the system does when memory has"),
         (1, False, 1, "talr: rank 1: ValueError: this row is bad at "),
     ],
 )

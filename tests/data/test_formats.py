@@ -31,7 +31,7 @@ def refusal(tmp_path, row, **values):
     with pytest.raises(UserError) as error:
         loaded(tmp_path, row, {"prompt": "fine", "completion": "fine"}, **values)
     message = str(error.value)
-    assert message.startswith("1 of 2 rows are bad: ")
+    assert message.startswith("1 of 2 rows are bad")
     assert "\n" not in message
     return message
 

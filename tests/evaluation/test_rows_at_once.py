@@ -39,7 +39,8 @@ def test_a_row_takes_more_than_its_cache_and_the_tensors_of_a_layer():
     assert pairs == 4 * 7 * 4 * 1000**2
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+# Not "vocabulary": room is made for logits, of which it has many, and reading takes none.
+@pytest.mark.parametrize("kind", [kind for kind in CONFIGS if kind != "vocabulary"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_reading_rows_takes_no_more_than_was_said(kind, dtype):
     """Too many at once would end the process on a CPU; a third too few are no loss."""

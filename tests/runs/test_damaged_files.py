@@ -309,7 +309,7 @@ def test_what_may_not_be_read_is_named(run, monkeypatch, caplog):
     assert run.read_results() is None
     for name in ("status.json", "domain.jsonl", "metrics.jsonl", "results.json"):
         assert name in caplog.text
-    cut = partial(run.cut_metrics, 1)
+    cut = partial(run.drop_metrics_after, 1)
     for read in (run.read_config, run.read_overrides, run.read_identity, run.read_training, cut):
         with pytest.raises(UserError, match=r"Permission denied|its permissions forbid it"):
             read()

@@ -10,7 +10,7 @@ from synthetic_study import results
 from talr_cli.errors import UserError
 from talr_cli.runs.leftovers import remove
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.study import load_pair
+from talr_cli.runs.study import load_results
 from talr_cli.sweep.jobs import Job
 from talr_cli.sweep.prune import prune
 
@@ -70,9 +70,9 @@ def test_a_study_is_read_once_for_all_of_its_models(study, monkeypatch):
 
     def noted(*pair):
         read.append(pair)
-        return load_pair(*pair)
+        return load_results(*pair)
 
-    monkeypatch.setattr("talr_cli.sweep.prune.load_pair", noted)
+    monkeypatch.setattr("talr_cli.sweep.prune.load_results", noted)
     assert left(study, "best") == {*study} - {"beaten"}
     assert len(read) == 1
     for job in study.values():
