@@ -3,10 +3,11 @@
 import hashlib
 import json
 import re
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlsplit
+
+from local_server import Quiet, serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _API = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(.*))?")
@@ -42,27 +43,11 @@ class Hub:
 def hub(root):
     """Inside, the yielded hub answers at its `url`."""
     served = Hub(root)
-
-    class Handler(_Handler):
-        hub = served
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving(_Handler, hub=served) as served.url:
         yield served
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
+class _Handler(Quiet, BaseHTTPRequestHandler):
     def do_HEAD(self):
         self._answer()
 

@@ -7,9 +7,10 @@ how many it has: the client goes on from there.
 import gzip
 import json
 import re
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from local_server import Quiet, serving
 
 KEPT = ("config", "displayName", "groupName", "jobType", "tags")
 
@@ -74,27 +75,11 @@ def _project(told):
 def wandb_server():
     """Inside, the yielded server answers at its `url`."""
     served = Server()
-
-    class Handler(_Handler):
-        state = served
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.handle_error = lambda *_: None  # clients hang up
-    served.url = f"http://127.0.0.1:{server.server_address[1]}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with serving(_Handler, state=served) as served.url:
         yield served
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
+class _Handler(Quiet, BaseHTTPRequestHandler):
     def do_PUT(self):
         self._body()
         self._json({})
