@@ -28,6 +28,7 @@ from talr_cli.sweep import jobs
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["preloaded"])
 TIMEOUT = 600  # seconds
+ENVIRONMENT = dict(os.environ)  # as the tests find it
 
 SMALL = (
     "model=tiny",
@@ -48,7 +49,8 @@ LONG_ROWS = "dataset.target=explanation"
 @cache
 def _start_server():
     """The process that all are forked from finds `preloaded` where the tests are."""
-    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
+    found = {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with mock.patch.dict(os.environ, found, clear=True):
         forkserver.ensure_running()
 
 
@@ -80,16 +82,20 @@ def _run(arguments, cwd, environment, out, err, leads=False):
 
     from talr_cli import cli
 
-    assert "preloaded" in sys.modules  # a fork server goes on without what it cannot import
+    preloaded = sys.modules["preloaded"]  # a fork server goes on without what it cannot import
     if leads:
         os.setsid()
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
-    sys.path.insert(0, str(cwd))
-    sys.argv = ["talr", *arguments]
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    if {name: text for name, text in environment.items() if name.startswith("HF_")} != (
+        preloaded.OF_HUB
+    ):  # it has to import the hub's client anew
+        os.execl(sys.executable, sys.executable, "-m", "talr_cli.cli", *arguments)
+    sys.path.insert(0, str(cwd))
+    sys.argv = ["talr", *arguments]
     # The jobs and ranks that it starts are forked from the same process as it was.
     forkserver._forkserver.ensure_running = lambda: None
     Forked.out, Forked.err = out, err

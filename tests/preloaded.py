@@ -5,6 +5,7 @@ Imported by the process that commands are forked from, before the first of them.
 # ruff: noqa: F401
 
 import gc
+import os
 
 import lm_eval.evaluator
 import torch.distributed.launcher.api
@@ -17,6 +18,9 @@ import talr_cli.evaluation.general.tasks
 import talr_cli.report.study_report
 import talr_cli.sweep.jobs
 import talr_cli.training.loop
+
+# The hub's client and `datasets` read these when they are imported.
+OF_HUB = {name: text for name, text in os.environ.items() if name.startswith("HF_")}
 
 get_checkpoint_conversion_mapping("llama")  # compiles a thousand patterns, of all models
 # What is here stays: no command looks through it again, and they share its memory.

@@ -341,6 +341,7 @@ def test_a_hub_that_refuses_for_now_is_not_said_to_lack_the_name(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with hub(tmp_path) as served:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", served.url)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
         served.refused["lab/tiny"] = [status]
         with pytest.raises(UserError, match=rf"model\.path=lab/tiny is neither .*{said}"):
             sources.resolve_model(config_for("lab/tiny"))
