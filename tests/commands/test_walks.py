@@ -228,7 +228,7 @@ def test_with_the_wheel_alone(tmp_path):
     assert "complete -o nospace" in typed("completion", "bash")
     expected = {
         "doctor": "ok ",
-        "train": "for the missing changes (–), score the base model: talr eval model=",
+        "train": "score the base model: talr eval model=",
         "eval": "run directory: runs/default/",
         "list": "default: 2 runs",
         "show": "made by  talr train",

@@ -235,7 +235,7 @@ _KINDS = {
         ((*SWEEP, "seed=range(0,0)"), "seed=range(0,0)"),
         ((*SWEEP, "method=glob(zz*)"), "zz*"),
         ((*SWEEP, "seed=range(0,100)", f"lr={_MANY}"), "10000"),
-        ((*SWEEP, "seed=range(0,1000000000)"), "1000 at most"),
+        ((*SWEEP, "seed=range(0,1000000000)"), "may have 1000"),
         ((*SWEEP, "lr=1e-6,0"), "lr"),
         ((*SWEEP, "method=sft,tlar"), "tlar"),
         ((*SWEEP, "hydra.launcher.partition=a"), "hydra.launcher.partition"),

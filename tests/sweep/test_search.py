@@ -247,5 +247,5 @@ def test_a_search_of_real_runs_is_pruned_and_gone_on_with(tmp_path):
     # A training that was asked to stop at its point goes on near it, and is made once.
     for log in tmp_path.glob("runs/*/*/sft-*/train.log"):
         if "-at0.5-" not in log.parent.name:
-            ends_early = "ends here" in again.stderr + done.stderr
+            ends_early = "is pruned" in again.stderr + done.stderr
             assert re.search("going on from step [678]", log.read_text()) or ends_early
