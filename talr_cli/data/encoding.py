@@ -138,9 +138,8 @@ def encode_all(examples: Sequence[Example], renderer: Renderer, max_length: int)
     rows = TokenRows()
     cut = apart = 0
     without_target, refused, added, special, dropped = [], [], [], [], []
-    encoded = encode_each(examples, renderer)
-    for example in progress.each("rendering rows", examples):
-        rendered = next(encoded)
+    shown = progress.each("rendering rows", examples)
+    for example, rendered in zip(shown, encode_each(examples, renderer), strict=True):
         if isinstance(rendered, RowError):
             refused.append(f"{example.id}: {rendered}")
             continue

@@ -184,7 +184,7 @@ class Renderer:
         """As `_encode_prefixes`, in linear time; None if tokens reach over the end of a text."""
         ids: list[int] = []
         labels: list[int] = []
-        tokens = {**known, **{text: self.tokenize(text) for text in row.parts if text not in known}}
+        tokens = {text: known.get(text) or self.tokenize(text) for text in row.parts}
         for prompt, turn in row.turns:
             before, both = tokens[prompt], tokens[turn]
             if both[: len(before)] != before:

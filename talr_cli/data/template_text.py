@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 
 from talr_cli.data.base import Example
@@ -23,7 +24,7 @@ class RowText:
     text: str
     spans: Sequence[tuple[int, int]]
 
-    @property
+    @cached_property
     def turns(self) -> list[tuple[str, str]]:
         """(prompt, prompt and answer) of each trained turn, from the end of the one before."""
         begins = [0, *(end for _, end in self.spans)]
@@ -32,7 +33,7 @@ class RowText:
             for begin, (start, end) in zip(begins, self.spans, strict=False)
         ]
 
-    @property
+    @cached_property
     def parts(self) -> list[str]:
         """The texts that have to be tokenized: those of `turns`, and all of them as one."""
         return [*dict.fromkeys([*chain(*self.turns), self.text[: self.spans[-1][1]]])]
