@@ -30,7 +30,7 @@ def imported_by(*arguments, cwd):
     [("--help",), ("train", "--cfg", "job"), ("train", "--help"), ("eval", "--cfg", "job")],
     ids=" ".join,
 )
-def test_answers_without_importing_anything_heavy(arguments, tmp_path):
+def test_help_and_cfg_import_nothing_heavy(arguments, tmp_path):
     assert imported_by(*arguments, cwd=tmp_path) == []
 
 

@@ -51,7 +51,7 @@ def lines(done):
     return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
 
 
-def test_two_runs_part_by_part(study):
+def test_the_table_compares_two_runs_part_by_part(study):
     done = compare(study, "base", "sft", "study=s")
     table = lines(done)
     assert list(table) == ["domain", "general", "sums", "words"]
@@ -136,7 +136,7 @@ def test_a_mistake_is_one_line(study, arguments, expected):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_a_name_that_several_begin_with(study):
+def test_an_ambiguous_run_name_is_refused(study):
     write_study(study / "runs", [results("sft", lr=1e-5, id="c" * 8)])
     done = compare(study, "base", "sft", "study=s")
     assert "2 runs begin with sft in runs/s" in done.stderr

@@ -40,7 +40,7 @@ PATIENCE = 120.0  # seconds
         "talr nothing x": [],
     }.items(),
 )
-def test_words(line, expected, tmp_path, monkeypatch):
+def test_words_that_complete_a_line(line, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "runs/demo/m__d/talr-lr1e-5-s0-ab"
     run.mkdir(parents=True)
@@ -89,7 +89,7 @@ class Terminal:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_tab_in_a_real_shell(shell, tmp_path):
+def test_tab_completes_in_a_real_shell(shell, tmp_path):
     command, install = SHELLS[shell]
     if shutil.which(command[0]) is None:
         pytest.skip(f"{shell} is not here")

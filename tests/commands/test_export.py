@@ -29,7 +29,7 @@ def export(run, out, cwd):
     return talr("export", f"run={run}", f"out={out}", cwd=cwd, logger=None)
 
 
-def test_it_is_a_plain_checkpoint_with_its_template_and_a_card(study, tmp_path):
+def test_an_export_is_a_plain_checkpoint_with_its_template_and_a_card(study, tmp_path):
     done = export(study, "shipped", tmp_path)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "shipped"
@@ -63,7 +63,7 @@ def test_the_base_model_is_named_where_it_has_a_name(tmp_path):
     assert "base_model" not in _front_matter(plain(config("train", f"model.path={tmp_path}")))
 
 
-def test_it_is_refused_without_a_model_and_comes_back_by_the_command_named(study, tmp_path):
+def test_an_export_without_a_model_names_the_command_that_makes_it_again(study, tmp_path):
     shutil.copytree(study.parents[2], tmp_path / "runs")
     run = tmp_path / study.relative_to(study.parents[3])
     before = load_file(run / "model/model.safetensors")
@@ -78,7 +78,7 @@ def test_it_is_refused_without_a_model_and_comes_back_by_the_command_named(study
     assert same(before, load_file(tmp_path / "shipped/model.safetensors"))
 
 
-def test_nothing_is_overwritten(study, tmp_path):
+def test_an_export_overwrites_nothing(study, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
     done = export(study, "mine", tmp_path)
@@ -87,7 +87,7 @@ def test_nothing_is_overwritten(study, tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "mine"
 
 
-def test_what_is_no_trained_run_is_named(study, tmp_path):
+def test_exporting_what_is_no_trained_run_is_refused(study, tmp_path):
     base = next(study.parent.glob("base-*"))
     assert "not a trained model" in export(base, "shipped", tmp_path).stderr
     assert "there is no run in runs" in export("nowhere", "shipped", tmp_path).stderr

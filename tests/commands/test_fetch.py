@@ -64,7 +64,7 @@ def weights(served):
 
 
 @pytest.mark.slow
-def test_what_was_fetched_is_all_that_a_sweep_reads(lab, monkeypatch):
+def test_a_sweep_runs_offline_on_what_was_fetched(lab, monkeypatch):
     served, at = lab
     fetch = ("fetch", "folder=share", *ARGUMENTS)
     size = (served.root / "models/lab/tiny/model.safetensors").stat().st_size
@@ -94,7 +94,7 @@ def test_what_was_fetched_is_all_that_a_sweep_reads(lab, monkeypatch):
 
 
 @pytest.mark.slow
-def test_what_cannot_be_had_is_one_line(lab):
+def test_missing_data_of_a_task_is_one_line(lab):
     served, at = lab
     shutil.rmtree(served.root / "datasets/lab/questions")
     done = talr("fetch", "folder=share", *ARGUMENTS, cwd=at, logger=None)
@@ -105,7 +105,7 @@ def test_what_cannot_be_had_is_one_line(lab):
 
 
 @pytest.mark.slow
-def test_a_gated_model_is_said_to_be_one(lab):
+def test_a_gated_model_is_refused_with_where_to_ask(lab):
     served, at = lab
     served.gated.add("lab/tiny")
     done = talr("fetch", "folder=share", *ARGUMENTS, cwd=at, logger=None)
@@ -141,7 +141,7 @@ def test_arguments_of_a_sweep_are_taken_and_offline_is_refused(monkeypatch, tmp_
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_to_be_typed_next_has_the_folder_of_ones_own_choices(tmp_path, capsys, monkeypatch):
+def test_the_next_command_keeps_the_config_dir(tmp_path, capsys, monkeypatch):
     """Without it there would be no such model."""
     folder = tmp_path / "my conf"
     (folder / "model").mkdir(parents=True)

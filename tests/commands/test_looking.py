@@ -102,7 +102,7 @@ def test_list_has_every_run_scored_or_not(study, capsys):
     assert done["bytes"] == sum(path.stat().st_size for path in files)
 
 
-def test_an_empty_place_is_one_line(tmp_path, monkeypatch):
+def test_a_folder_without_runs_gives_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     none = "there is no run in runs: `talr train` makes one"
     with pytest.raises(UserError, match=f"^{none}"):
@@ -127,7 +127,7 @@ def test_a_name_may_be_typed_without_its_identity(study):
     ]
 
 
-def test_words_are_folded_to_a_terminal_and_paths_are_not_broken(monkeypatch):
+def test_fold_line_wraps_words_and_never_breaks_paths(monkeypatch):
     path = "runs/demo/" + "x" * 60
     line = f"  why      {'a word and ' * 9}{path}"
     assert streams.fold_line(line) == line  # where there is no terminal
@@ -154,7 +154,7 @@ def test_show_says_what_was_chosen_and_what_came_out(study, capsys):
     assert [one["id"] for one in answer["samples"]] == ["bmi-1"]
 
 
-def test_a_run_that_is_set_beside_no_other_is_shown_with_the_reason(study, capsys):
+def test_show_works_for_a_run_that_cannot_be_compared_with_its_base(study, capsys):
     run = study["talr"]
     scores = json.loads(run.results.read_text())
     scores["domain"]["answer_by"] = "likelihood"
@@ -197,7 +197,7 @@ def test_clean_deletes_what_nothing_needs_and_no_more(study, capsys):
     assert not study["talr"].checkpoints.exists()
 
 
-def test_models_go_only_where_that_is_asked_for(study, capsys):
+def test_clean_deletes_models_only_when_asked(study, capsys):
     said(clean, capsys)
     assert study["talr"].model.exists()
     said(clean, capsys, "models=true", "study=s")
@@ -206,19 +206,19 @@ def test_models_go_only_where_that_is_asked_for(study, capsys):
     assert "evaluated" in said(list_command, capsys)
 
 
-def test_where_all_is_needed_it_says_so(study, capsys):
+def test_clean_says_when_there_is_nothing_to_delete(study, capsys):
     said(clean, capsys)
     assert said(clean, capsys, "--dry-run") == "there is nothing to delete: all files are needed\n"
 
 
-def test_a_run_in_use_is_left_alone(study, capsys):
+def test_clean_leaves_a_run_in_use_alone(study, capsys):
     with hold(study["talr"].path / LOCK):
         items = as_json(clean, capsys, "models=true")["items"]
     assert [Path(one["path"]).name for one in items] == ["results.json.damaged"]
     assert study["talr"].model.exists()
 
 
-def test_of_the_cache_what_nobody_has_read_for_long(study, tmp_path, capsys):
+def test_clean_deletes_cache_entries_that_were_not_read_for_long(study, tmp_path, capsys):
     days = {"digests/old": 40, "digests/new": 1, "models/random-2": 40, "base_losses/old": 31}
     for name, age in days.items():
         path = tmp_path / "cache" / name
@@ -267,7 +267,7 @@ def test_doctor_names_what_would_stop_an_experiment(study, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("address", ["http://two words", "http://hub:port", "hub", "http://[::1"])
-def test_an_address_that_is_none_is_a_hub_that_is_not_reached(address, monkeypatch):
+def test_an_invalid_address_of_the_hub_is_reported_as_unreachable(address, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
     found = machine.check_hub()
@@ -280,6 +280,6 @@ def test_sizes_have_two_digits_at_least():
     assert {size: format_size(size) for size in sizes} == sizes
 
 
-def test_where_a_study_has_no_scores_those_that_have_are_named(study):
+def test_a_study_without_scores_names_those_that_have_some(study):
     with pytest.raises(UserError, match="` first; studies with scores: s"):
         scored_runs(Path("runs"), "default")

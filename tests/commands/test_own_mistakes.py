@@ -203,7 +203,7 @@ def schedule(share):
     return f"@dataclass\nclass Own(Schedule):\n    def share(self, step, steps):\n        {share}"
 
 
-def test_a_schedule_is_not_asked_behind_the_last_step_and_its_answers_are_looked_at(part):
+def test_a_schedule_is_not_asked_after_the_last_step_and_its_shares_are_checked(part):
     weight = torch.nn.Parameter(torch.ones(1))
     table = part("schedule", schedule("return [1.0, 0.5, 0.25, 0.125][:steps][step]"))
     optimizer = torch.optim.SGD([weight], lr=1.0)
@@ -261,7 +261,7 @@ MERGES = {
 
 
 @pytest.mark.parametrize("mistake", MERGES)
-def test_a_merge_is_looked_at_before_anything_is_trained_for_it(mistake, part):
+def test_a_merge_is_checked_before_anything_is_trained_for_it(mistake, part):
     text, expected = MERGES[mistake]
     with pytest.raises(UserError, match=expected):
         part("merge", text)
@@ -298,13 +298,13 @@ DATASETS = {
 
 
 @pytest.mark.parametrize("mistake", DATASETS)
-def test_rows_of_the_users_own_are_looked_at(mistake, part):
+def test_datasets_of_the_users_own_are_checked(mistake, part):
     text, expected = DATASETS[mistake]
     with pytest.raises(UserError, match=expected):
         load(part("dataset", text))
 
 
-def test_rows_may_be_generated_and_their_ids_are_told_apart(part):
+def test_own_rows_may_be_generators_and_repeated_ids_are_numbered(part):
     rows = dataset(end="Splits((r for r in rows), [], (r for r in rows), None)")
     found = load(part("dataset", rows.replace("id=str(n)", "id='x'")))
     assert [row.id for row in found.test] == ["x", "x#2", "x#3", "x#4"]
@@ -322,7 +322,7 @@ def test_rows_may_be_generated_and_their_ids_are_told_apart(part):
         ("Verdict(True, output, {'x': torch.ones(1)})", "gave a detail that JSON cannot hold"),
     ],
 )
-def test_what_the_scorer_of_own_rows_says_is_looked_at(answer, expected, part):
+def test_verdicts_of_the_scorer_of_own_rows_are_checked(answer, expected, part):
     text = dataset().replace("Verdict(True, output)", answer)
     scorer = load(part("dataset", text)).scorer
     with pytest.raises(UserError, match=f"the scorer mine.Judge {expected}"):
@@ -336,7 +336,7 @@ def test_a_scorer_of_own_rows_may_answer_as_a_function_does(part):
         assert judged(scorer, "4", {"answer": "4"}).correct == correct
 
 
-def test_processes_that_read_rows_in_another_order_do_not_train_them(monkeypatch):
+def test_ranks_that_read_rows_in_another_order_are_refused(monkeypatch):
     """The order of a set differs between processes; ranks would take rows twice, and others not."""
     one, other = Rendered([1, 2, 3], [-100, 2, 3]), Rendered([1, 2], [-100, 2])
     assert digest([one, other]) == digest([replace(one), replace(other)])

@@ -192,7 +192,7 @@ class Ends(Sft):
         (1, False, 1, "talr: rank 1: ValueError: this row is bad at "),
     ],
 )
-def test_a_rank_that_ends_is_told_in_a_line(rank, kills, code, said, tmp_path):
+def test_a_rank_that_dies_is_reported_in_one_line(rank, kills, code, said, tmp_path):
     (tmp_path / "ends.py").write_text(ENDS)
     (tmp_path / "mine/objective").mkdir(parents=True)
     keys = f"_target_: ends.Ends\nrank: {rank}\nkills: {kills}\n"
@@ -224,7 +224,7 @@ def test_a_rank_that_ends_is_told_in_a_line(rank, kills, code, said, tmp_path):
         ({0: 130, 1: 130}, SystemExit, "130"),
     ],
 )
-def test_how_a_rank_ended_is_how_the_run_ends(codes, error, match, monkeypatch):
+def test_the_run_ends_as_its_failed_rank_did(codes, error, match, monkeypatch):
     failures = {rank: ProcessFailure(rank, 1, code, "none") for rank, code in codes.items()}
 
     def fail(*command):
@@ -247,7 +247,7 @@ def test_how_a_rank_ended_is_how_the_run_ends(codes, error, match, monkeypatch):
     ],
     ids=["train", "eval"],
 )
-def test_a_mistake_is_one_line(command, said, tmp_path):
+def test_a_mistake_under_ddp_is_one_line(command, said, tmp_path):
     done = talr(*command, *TWO, cwd=tmp_path)
     assert done.returncode == 2
     (line,) = (one for one in done.stderr.splitlines() if one.startswith("talr:"))
@@ -315,7 +315,7 @@ def test_one_process_never_spreads_over_the_gpus_it_sees(monkeypatch, tmp_path):
     assert arguments.train_batch_size == 4
 
 
-def test_the_number_of_processes_is_no_part_of_a_run():
+def test_the_number_of_processes_does_not_count_for_the_identity():
     shared = ("experiment=demo", "method=talr")
     assert identity(config("train", *shared), "x") == identity(
         config("train", *shared, "distributed=fsdp2", "distributed.processes=8"), "x"

@@ -248,7 +248,7 @@ def test_two_sweeps_on_one_study_train_each_run_once(uninterrupted, tmp_path):
         pytest.param([signal.SIGHUP, signal.SIGHUP], marks=pytest.mark.slow),
     ],
 )
-def test_a_stop_ends_the_step_and_the_sweep_and_is_gone_on_from(uninterrupted, tmp_path, signals):
+def test_a_stopped_sweep_finishes_its_step_and_can_be_resumed(uninterrupted, tmp_path, signals):
     process = start(*TRAINED, cwd=tmp_path)
     wait_for("runs/*/*/*/metrics.jsonl", tmp_path, process)
     for one in signals:
@@ -282,7 +282,7 @@ def test_a_second_stop_ends_all_at_once(tmp_path):
 
 
 @pytest.mark.slow
-def test_several_workers_make_what_one_makes(uninterrupted, tmp_path):
+def test_several_workers_make_the_runs_that_one_makes(uninterrupted, tmp_path):
     done = sweep(*TRAINED, "workers=2", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_like(uninterrupted, tmp_path)
