@@ -154,7 +154,7 @@ def test_what_changes_the_weights_changes_the_identity(override, usual):
     assert identity(config("train", override), "x") != identity(usual, "x")
 
 
-def test_seed_rate_and_share_of_the_steps_are_no_setting_of_their_own(usual):
+def test_seed_rate_and_points_do_not_count_for_the_setting(usual):
     own = setting_identity(usual, "x")
     for override in ("lr=2e-5", "seed=1", "at=0.5", "score_at=[0.5]", "dataset.data_seed=1"):
         assert setting_identity(config("train", override), "x") == own, override

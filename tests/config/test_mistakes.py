@@ -105,7 +105,7 @@ def test_a_command_is_written_as_it_may_be_typed():
     )
 
 
-def test_a_script_is_told_the_same():
+def test_the_api_gives_the_same_hints():
     with pytest.raises(UserError, match="did you mean lr=1e-5"):
         api.train("lr", "1e-5")
     with pytest.raises(UserError, match="is not a text of the form key=value"):

@@ -30,7 +30,7 @@ def test_paths_patterns_and_lists_are_read_as_typed(typed, read):
     ("command", "typed"),
     [("export", "out=a,b"), ("eval", "runs_dir=/new/a,b"), ("report", "json=a,b.json")],
 )
-def test_a_comma_is_one_of_the_path_where_there_are_no_lists(command, typed):
+def test_a_comma_belongs_to_the_path_where_there_are_no_lists(command, typed):
     (override,) = with_quoted_paths(command, [typed])
     parsed = OverridesParser.create().parse_override(override)
     assert not parsed.is_sweep_override()

@@ -51,7 +51,7 @@ def composed(*overrides):
         return Composed(typed, typed_ones, typed_ones, OmegaConf.to_container(values))
 
 
-def test_a_run_is_asked_by_the_template_that_was_saved_with_it(run, tmp_path):
+def test_a_run_is_scored_with_the_template_that_was_saved_with_it(run, tmp_path):
     """The file that it was given may say something else by now, or have gone."""
     template = tmp_path / "own.jinja"
     template.write_text("{{ messages }}")
@@ -142,7 +142,7 @@ def test_a_damaged_config_is_one_line(run, sections):
         run_config("eval", composed(), run(**sections))
 
 
-def test_yaml_that_makes_objects_is_not_read_as_such(run, tmp_path):
+def test_yaml_that_makes_python_objects_is_refused(run, tmp_path):
     stored = run()
     text = stored.config.read_text()
     stored.config.write_text(f"{text}x: !!python/object/apply:os.system ['touch EXECUTED']\n")
@@ -151,7 +151,7 @@ def test_yaml_that_makes_objects_is_not_read_as_such(run, tmp_path):
     assert not Path("EXECUTED").exists()
 
 
-def test_what_is_typed_goes_before_what_is_stored(run):
+def test_typed_values_override_stored_ones(run):
     stored = run("dataset.test_rows=5")
     found = run_config("eval", composed(), stored)
     assert found.is_own

@@ -17,7 +17,7 @@ def example(name, prompt="a", **values):
     return Example(name, ({"role": "user", "content": prompt},), "x", **values)
 
 
-def test_ids_that_occur_twice_are_numbered_and_said(caplog):
+def test_ids_that_occur_twice_are_numbered_and_warned_of(caplog):
     ids = ["a", "b", "a", "a#2", "a", "b"]
     rows = unique_ids([example(name) for name in ids], "test")
     assert [row.id for row in rows] == ["a", "b", "a#3", "a#2", "a#4", "b#2"]
@@ -34,11 +34,11 @@ def test_ids_that_occur_twice_are_numbered_and_said(caplog):
         ("What is 2 + 3?", "What is 2 + 4?", False),
     ],
 )
-def test_prompts_are_the_same_but_for_how_they_are_written(train, test, same):
+def test_overlap_ignores_case_space_and_unicode_forms(train, test, same):
     assert count_overlap([example("one", train)], [example("two", test)]) == same
 
 
-def test_every_trained_turn_counts_and_no_other():
+def test_overlap_counts_every_trained_turn_and_no_other():
     first = {"role": "user", "content": "first"}
     answer = {"role": "assistant", "content": "yes"}
     second = {"role": "user", "content": "second"}

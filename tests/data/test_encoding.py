@@ -139,7 +139,7 @@ def test_rows_that_cannot_be_rendered_whole_are_refused_or_left_out(strict, capl
     assert "Left out" in caplog.text
 
 
-def test_text_that_the_template_adds_is_said_with_the_first_row(tokenizer, caplog):
+def test_text_that_the_template_adds_is_warned_of_with_the_first_row(tokenizer, caplog):
     before = tokenizer.chat_template
     tokenizer.chat_template = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
@@ -152,7 +152,7 @@ def test_text_that_the_template_adds_is_said_with_the_first_row(tokenizer, caplo
     assert "one: '<think></think> ...'" in caplog.text
 
 
-def test_tokens_of_templates_in_the_texts_of_rows_are_said_with_the_first_row(renderer, caplog):
+def test_template_tokens_in_the_texts_of_rows_are_warned_of_with_the_first_row(renderer, caplog):
     """Rows that were exported with a template in them would be given a second one."""
     asked = {"role": "user", "content": "<|im_start|>user\nWhat is 2 + 3?<|im_end|>"}
     rows = [EXAMPLE, Example("two", (asked,), "5"), Example("x", EXAMPLE.messages, "5<|im_end|>")]
@@ -164,7 +164,7 @@ def test_tokens_of_templates_in_the_texts_of_rows_are_said_with_the_first_row(re
     assert not caplog.text
 
 
-def test_what_a_template_leaves_out_of_a_context_is_said_with_the_first_row(renderer, caplog):
+def test_context_that_the_template_drops_is_warned_of_with_the_first_row(renderer, caplog):
     """The template of the test's model, as many, writes texts alone: no tools and no calls."""
     call = {"type": "function", "function": {"name": "look_up", "arguments": {"id": 7}}}
     called = {"role": "assistant", "content": "", "tool_calls": [call]}

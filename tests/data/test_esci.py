@@ -79,7 +79,7 @@ def test_a_query_written_otherwise_goes_into_the_same_split(tmp_path):
     assert loaded.test
 
 
-def test_the_order_of_the_file_does_not_move_a_row(tmp_path):
+def test_the_order_of_the_file_does_not_change_the_splits(tmp_path):
     rows = [row(n) for n in range(80)]
     one = Esci(path=write(tmp_path / "a.jsonl", rows)).load()
     other = Esci(path=write(tmp_path / "a.jsonl", rows[::-1])).load()
@@ -234,7 +234,7 @@ def test_the_drawn_rows_depend_on_data_seed_alone_and_grow_by_addition(tmp_path)
     assert len(drawn("validation", validation_rows=1)) == 1
 
 
-def test_the_drawn_rows_do_not_move_a_query(tmp_path):
+def test_drawing_fewer_rows_moves_no_query_to_another_split(tmp_path):
     path = write(tmp_path / "a.jsonl", [row(n) for n in range(400)])
     few, all_of_it = Esci(path=path, train_rows=10).load(), Esci(path=path).load()
     assert few.test == all_of_it.test

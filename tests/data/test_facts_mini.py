@@ -112,7 +112,7 @@ GUESSERS = {
 
 @pytest.mark.parametrize("guess", GUESSERS.values(), ids=GUESSERS)
 @pytest.mark.parametrize("rows", [None, 48, 20])
-def test_who_does_not_know_the_facts_has_one_in_four_right(guess, rows):
+def test_guessing_gets_one_in_four_right(guess, rows):
     splits = FactsMini(test_rows=rows).load()
     right = []
     for row in splits.test:

@@ -119,7 +119,7 @@ def test_a_line_without_an_end_is_not_read_to_its_end(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("where", ["~nobody-of-this-name/a.jsonl", "a" * 5000, "a/" * 3000])
-def test_a_path_that_no_system_knows_is_one_line(where):
+def test_an_impossible_path_is_one_line(where):
     with pytest.raises(UserError, match="cannot look for"):
         list(read_files(where))
 
@@ -165,7 +165,7 @@ def test_rows_of_parquet_are_not_all_in_memory_at_once(tmp_path):
     assert most < 12 << 20
 
 
-def test_what_a_folder_or_a_pattern_reads_is_said(tmp_path, caplog):
+def test_the_files_of_a_folder_or_a_pattern_are_logged(tmp_path, caplog):
     for name in ("train.jsonl", "test.jsonl", "more.ndjson"):
         (tmp_path / name).write_bytes(lines())
     assert len(list(read_files(str(tmp_path)))) == 6
@@ -186,7 +186,7 @@ WHOLE = {
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
-def test_any_damage_is_one_line_or_none(tmp_path, data):
+def test_any_damage_to_a_file_gives_one_line_at_most(tmp_path, data):
     name = data.draw(st.sampled_from([*WHOLE, "a.parquet"]))
     if name not in WHOLE:
         parquet.write_table(pa.Table.from_pylist(ROWS), tmp_path / name)
@@ -219,7 +219,7 @@ def test_what_is_read_is_what_was_written(tmp_path, rows):
         assert said == [(row["prompt"], row["completion"]) for row in rows], kind
 
 
-def test_half_a_character_is_a_bad_row_and_may_be_skipped(tmp_path):
+def test_a_lone_surrogate_is_a_bad_row_and_may_be_skipped(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"prompt": "cut \\ud83d", "completion": "x"}\n' + lines())
     assert "1 of 4 rows are bad" in refusal(path)
@@ -235,7 +235,7 @@ def test_half_a_character_is_a_bad_row_and_may_be_skipped(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_blank_cells_are_columns_that_are_not_there(tmp_path, kind):
+def test_blank_cells_count_as_missing(tmp_path, kind):
     columns = ("id", "answer", "group", "system", "choices", "tools")
     blank = dict.fromkeys(columns, "" if kind == "csv" else None)
     rows = [{**blank, **ROWS[0]}, {**blank, **ROWS[1], "id": "seven", "answer": "7"}]
@@ -252,7 +252,7 @@ def test_blank_cells_are_columns_that_are_not_there(tmp_path, kind):
     assert [part["role"] for part in first.messages] == ["user"]
 
 
-def test_parquet_fills_up_nothing(tmp_path):
+def test_keys_that_parquet_fills_up_are_left_out(tmp_path):
     """Arrow gives every message all keys that any has."""
     call = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
     other = {"type": "function", "function": {"name": "g", "arguments": {"y": 2}}}

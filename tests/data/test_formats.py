@@ -191,7 +191,7 @@ def test_which_answers_of_several_are_trained_is_chosen_and_said(tmp_path, caplo
     assert "dataset.train_on=all trains all of each" in caplog.text
 
 
-def test_a_greeting_is_not_trained(tmp_path):
+def test_a_message_that_answers_nothing_is_not_trained(tmp_path):
     row = {"messages": [{"role": "assistant", "content": "Hello!"}, *THREE, SANTIAGO]}
     assert one(tmp_path, row, train_on="all").turns == (2,)
 
@@ -207,7 +207,9 @@ def test_a_greeting_is_not_trained(tmp_path):
         ({"loss": True}, {}, "Santiago.", (1,)),
     ],
 )
-def test_flags_of_messages_decide(tmp_path, train_on, first, second, completion, turns):
+def test_flags_of_messages_decide_what_is_trained(
+    tmp_path, train_on, first, second, completion, turns
+):
     row = {"messages": [ASKED, {**ANSWERED, **first}, THREE[2], {**SANTIAGO, **second}]}
     example = one(tmp_path, row, train_on=train_on)
     assert (example.completion, example.turns) == (completion, turns)
@@ -268,7 +270,7 @@ def message(**values):
         ),
     ],
 )
-def test_what_would_be_lost_is_refused_by_name(tmp_path, row, reason):
+def test_columns_and_keys_that_would_be_lost_are_refused_by_name(tmp_path, row, reason):
     assert reason in refusal(tmp_path, row)
 
 
@@ -278,7 +280,7 @@ def test_a_prompt_with_brackets_is_a_text(tmp_path, text):
     assert example.messages == ({"role": "user", "content": text},)
 
 
-def test_a_file_of_another_kind_is_one_line(tmp_path):
+def test_rows_of_an_unknown_format_give_one_line(tmp_path):
     with pytest.raises(UserError) as error:
         loaded(tmp_path, *[{"text": "a"}] * 30)
     message = str(error.value)

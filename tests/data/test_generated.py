@@ -71,7 +71,7 @@ def test_values_out_of_range_are_refused(dataset, values, expected):
 
 
 @DRAWN
-def test_the_number_that_can_be_had_is_named(dataset, monkeypatch):
+def test_too_many_rows_are_refused_with_the_number_there_is(dataset, monkeypatch):
     monkeypatch.setattr(f"{dataset.__module__}._MOST_DRAWS", 500)  # for the test's sake
     with pytest.raises(UserError, match=r"dataset\.validation_rows=10000 is more than") as error:
         dataset(validation_rows=10**4).load()

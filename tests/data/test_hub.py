@@ -53,14 +53,14 @@ def test_without_a_network_rows_are_of_the_revision_that_was_asked_for(qa, monke
     ("status", "said"),
     [(429, "wait some minutes .* or log in by `hf auth login`"), (503, "the hub has a fault")],
 )
-def test_a_hub_that_refuses_for_now_is_not_said_to_lack_the_name(qa, status, said, monkeypatch):
+def test_a_busy_or_failing_hub_is_told_from_a_missing_name(qa, status, said, monkeypatch):
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     qa.refused["lab/qa"] = [status]
     with pytest.raises(UserError, match=rf"lab/qa cannot be loaded .*{said}.*; or give files"):
         questions()
 
 
-def test_a_gated_data_set_is_said_to_be_one(qa):
+def test_a_gated_data_set_is_refused_with_where_to_ask(qa):
     qa.gated.add("lab/qa")
     page = rf"ask for access at {qa.url}/datasets/lab/qa, then `hf auth login`; or give files"
     with pytest.raises(UserError, match=page):

@@ -66,7 +66,7 @@ CASES = {
 }
 
 
-def test_a_tokenizer_that_gives_up_or_knows_nothing_is_one_line():
+def test_a_tokenizer_that_fails_or_has_no_tokens_is_one_line():
     """A pattern runs into the library's limit, which Rust says by no exception of Python's."""
     tokenizer = chatml("qwen3.jinja")
     renderer = Renderer(tokenizer, {"enable_thinking": False})
@@ -194,7 +194,7 @@ def test_a_template_that_leaves_out_texts_is_refused():
         Renderer(tokenizer, {})
 
 
-def test_what_prompts_lack_at_their_beginning_or_end_is_said(caplog):
+def test_a_missing_bos_or_generation_prompt_is_warned_of(caplog):
     tokenizer = chatml("qwen2_5.jinja")
     tokenizer.chat_template = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -242,7 +242,7 @@ def test_a_template_that_contradicts_its_prompt_is_refused():
         Renderer(tokenizer, {})
 
 
-def test_the_mark_shows_what_is_trained(renderer):
+def test_mark_targets_shows_the_trained_part(renderer):
     shown = renderer.mark_targets(renderer.encode(EXAMPLE))
     assert shown.endswith("⟦Two and three make five.\nAnswer: 5<|im_end|>⟧")
 
@@ -283,7 +283,9 @@ THOUGHT = "<think>Two, three.</think>\n\nFive."
         ("{{ m.content | upper }}", "Five.", "Five.", ""),
     ],
 )
-def test_a_template_that_rewrites_the_answer_is_found_out(change, answer, lost, added):
+def test_what_a_template_drops_from_an_answer_or_adds_to_it_is_reported(
+    change, answer, lost, added
+):
     tokenizer = chatml("qwen2_5.jinja")
     tokenizer.chat_template = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
@@ -313,7 +315,7 @@ def metaspace(*merges):
     return tokenizer
 
 
-def test_the_tokens_are_those_of_the_whole_text():
+def test_tokens_equal_those_of_the_whole_text():
     tokenizer = metaspace()
     renderer = Renderer(tokenizer, {})
     rendered = renderer.encode(Example("x", ({"role": "user", "content": "Hi"},), "A."))

@@ -26,7 +26,7 @@ def write(path, *lines):
     return str(path)
 
 
-def test_both_forms_of_a_row(tmp_path):
+def test_a_row_of_a_prompt_and_a_row_of_messages_are_read(tmp_path):
     path = write(tmp_path / "a.jsonl", GOOD, CONVERSATION)
     first, second = Jsonl(train=path).load().train
     assert Jsonl(train=path).name == Jsonl(train=[path, "b.csv"]).name == "a"
@@ -115,7 +115,7 @@ def test_bad_rows_may_be_skipped_up_to_a_share(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(("good", "share"), [(9, 0.1), (14, 0.07), (19, None)])
-def test_what_is_said_to_leave_out_bad_rows_does_it(tmp_path, good, share):
+def test_the_suggested_values_leave_out_the_bad_rows(tmp_path, good, share):
     """Both values at once, and the second only where the default does not do."""
     path = write(tmp_path / "a.jsonl", *[GOOD] * good, {"prompt": "x"})
     values = {} if share is None else {"max_bad_share": share}
