@@ -165,9 +165,7 @@ def test_prompts_answers_and_scores_are_those_of_the_harness(chat, folder, token
     assert ours.results["tasks"]["writing"]["prompts_cut"] > 0
 
 
-def test_a_stop_string_that_is_no_token_ends_an_answer_where_unknown_ones_end_it_too(
-    folder, tokenizer
-):
+def test_stop_strings_are_looked_for_where_the_end_token_is_also_the_unknown_one(folder, tokenizer):
     """What follows it would be thrown away: only the end's own text needs no looking for."""
     model = LlamaForCausalLM.from_pretrained(folder / "model").eval()
     asked = []

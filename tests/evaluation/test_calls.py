@@ -39,7 +39,7 @@ def answer(code, architecture, number, *arguments):
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_answers(machine):
+def test_the_filter_answers_each_system_call_as_intended(machine):
     code, architecture = call_filter(machine), MACHINES[machine]
     openat, clone, socket, ioctl, keyctl, unshare, clone3 = NUMBERS[machine]
 
@@ -65,7 +65,7 @@ def test_answers(machine):
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_numbers_are_the_kernels(machine):
+def test_call_numbers_are_those_of_the_kernels_headers(machine):
     if not HEADERS[machine].exists():
         pytest.skip("no headers of the kernel here")
     found = re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)\s", HEADERS[machine].read_text())

@@ -121,7 +121,7 @@ def test_an_attack_fails_and_the_others_are_scored(humaneval, attack, monkeypatc
 
 
 @needs_sandbox
-def test_every_answer_is_there_before_a_program_runs(humaneval, monkeypatch):
+def test_all_answers_are_generated_before_a_program_runs(humaneval, monkeypatch):
     task, suite = humaneval
     model = Scripted({row["entry_point"]: row["canonical_solution"] for row in PROBLEMS})
     run_all, seen = code_eval.run_all, []

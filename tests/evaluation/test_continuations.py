@@ -51,7 +51,7 @@ def plain(model, text, tokens):
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("most_rows", [1, 4, 64])
 @pytest.mark.parametrize("beginning", [0, 1, 6])
-def test_as_each_alone(name, most_rows, beginning):
+def test_likelihoods_equal_those_of_each_choice_alone(name, most_rows, beginning):
     model = made(name)
     draw = torch.Generator().manual_seed(1)
 
@@ -76,7 +76,7 @@ def test_as_each_alone(name, most_rows, beginning):
             assert likeliest is is_likeliest
 
 
-def test_a_model_with_a_state_reads_each_text_itself(renderer):
+def test_a_recurrent_model_reads_each_text_itself(renderer):
     torch.manual_seed(0)
     size = {"vocab_size": len(renderer.tokenizer), "hidden_size": 16, "state_size": 4}
     model = MambaForCausalLM(MambaConfig(**{**SMALL, **size})).eval()

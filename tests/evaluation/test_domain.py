@@ -132,12 +132,12 @@ def test_the_likelihood_of_the_truth_is_the_loss_of_training(model, renderer):
         ([question(0), question(1, "no", "Hence: no")], "those of q0 and q1 differ before it"),
     ],
 )
-def test_rows_that_cannot_be_chosen_are_refused(rows, expected):
+def test_rows_that_cannot_be_answered_by_choosing_are_refused(rows, expected):
     with pytest.raises(UserError, match=expected):
         possible_completions(rows)
 
 
-def test_what_cannot_be_chosen_is_refused_before_the_training():
+def test_likelihood_without_choices_is_refused_before_the_training():
     with pytest.raises(UserError, match=r"domain\.answer_by=likelihood .* test-body-mass-index-0"):
         prepare(config("train", "model=tiny", "domain.answer_by=likelihood"))
 
@@ -157,7 +157,7 @@ class Counting:
         }
 
 
-def test_any_scorer_may_sum_up_and_none_must(renderer, monkeypatch):
+def test_the_summary_of_a_scorer_is_optional(renderer, monkeypatch):
     examples = [question(number, answer) for number, answer in enumerate(CHOICES)]
     monkeypatch.setattr(
         "talr_cli.evaluation.domain.generate",

@@ -74,7 +74,7 @@ def plain_kl(base, tuned, sequences, starts):
     return total / count
 
 
-def test_it_is_the_divergence_of_each_prediction_that_makes_an_answer(
+def test_domain_kl_is_over_the_predictions_that_make_the_answers(
     base, tuned, answered, renderer, tiny_source, tmp_path
 ):
     (sequences, starts), _ = answered()
@@ -106,7 +106,7 @@ def test_it_is_the_divergence_of_each_prediction_that_makes_an_answer(
         ("llama", torch.bfloat16),
     ],
 )
-def test_from_its_kept_states_a_base_predicts_what_it_does(kind, dtype, tmp_path):
+def test_kl_from_cached_states_equals_that_from_the_model(kind, dtype, tmp_path):
     """Logits that are scaled, capped, have a bias; a model saved in fewer bits than its base."""
     base = made(kind)
     with torch.no_grad():
@@ -130,7 +130,7 @@ def test_from_its_kept_states_a_base_predicts_what_it_does(kind, dtype, tmp_path
 
 
 @pytest.mark.parametrize("harm", ["flipped", "of another kind", "without a digest", "a pipe"])
-def test_kept_states_that_were_damaged_give_no_other_drift(harm, tmp_path, caplog):
+def test_damaged_cached_states_are_made_again_with_the_same_drift(harm, tmp_path, caplog):
     base = made("llama")
     base.save_pretrained(tmp_path / "base")
     tuned = copy.deepcopy(base)
@@ -174,7 +174,7 @@ class OnGpu(torch.nn.Linear):
     ("free", "events"),
     [(23, ["cpu", "loaded", "asked", "gone", "cuda"]), (100, ["loaded", "asked"])],
 )
-def test_a_gpu_that_does_not_hold_both_holds_the_base_alone(free, events, monkeypatch):
+def test_the_tuned_model_waits_on_the_cpu_where_a_gpu_cannot_hold_both(free, events, monkeypatch):
     seen = []
     monkeypatch.setattr(memory, "free_memory", lambda device: free)
 
@@ -193,14 +193,14 @@ def test_a_gpu_that_does_not_hold_both_holds_the_base_alone(free, events, monkey
     assert seen.count("gone") == 1
 
 
-def test_weights_that_were_moved_can_be_trained():
+def test_moved_weights_can_still_be_trained():
     model = torch.nn.Linear(2, 2)
     with torch.inference_mode():
         memory._move(model, "meta")
     assert not model.weight.is_inference()
 
 
-def test_an_end_is_a_prediction_like_the_others(base, tuned, answered, renderer, monkeypatch):
+def test_the_end_of_an_answer_counts_as_a_prediction(base, tuned, answered, renderer, monkeypatch):
     """Where the base ends an answer, the prediction after its last token counts too."""
     end = renderer.end_of_turn
 
@@ -232,7 +232,7 @@ def test_an_end_is_a_prediction_like_the_others(base, tuned, answered, renderer,
     ],
     ids=["torn", "too few", "no ids", "too long", "cut at nothing"],
 )
-def test_the_answers_are_kept_and_made_again_where_they_are_damaged(
+def test_answers_of_the_base_are_cached_and_made_again_when_damaged(
     answered, harm, tmp_path, caplog
 ):
     first, loads = answered()
@@ -250,9 +250,7 @@ def test_the_answers_are_kept_and_made_again_where_they_are_damaged(
     assert len(others[0]) == 2
 
 
-def test_prompts_are_spread_over_all_rows_where_these_are_a_few_more(
-    answered, renderer, monkeypatch
-):
+def test_the_prompts_of_drift_are_spread_over_all_rows(answered, renderer, monkeypatch):
     monkeypatch.setattr(domain_drift, "PROMPTS", 4)
     monkeypatch.setattr(evaluate, "DRIFT_PROMPTS", 4)
     asked = [
@@ -267,7 +265,7 @@ def test_prompts_are_spread_over_all_rows_where_these_are_a_few_more(
     assert evaluate._drift_prompts(texts, renderer, None) == expected
 
 
-def test_answers_are_drawn_by_their_probabilities():
+def test_tokens_are_drawn_by_their_probabilities():
     logits = torch.tensor([0.0, 1.0, 2.0, -30.0])
     tokens = sampler(0)(logits.expand(20_000, 4))
     shares = tokens.bincount(minlength=4) / len(tokens)

@@ -131,12 +131,12 @@ def test_every_metric_of_ifeval_has_an_error():
 
 
 @pytest.mark.parametrize("value", [True, np.float64(1), np.bool_(True), 1])
-def test_verdicts_of_any_type_are_numbers(value):
+def test_item_scores_of_any_type_become_numbers(value):
     assert scored_items([3], [value], ["q"], 1.0)["items"] == {"3": 1.0}
 
 
 @pytest.mark.parametrize("values", [[[1, 0], [1]], [None, None], [1, 1], [("a", "b"), 0]])
-def test_a_score_that_is_no_mean_of_items_has_none(values):
+def test_a_score_that_is_no_mean_of_items_has_no_items(values):
     assert scored_items([0, 1], values, ["q", "r"], 0.3)["items"] is None
     assert scored_items([0, 0], [1, 0], ["q", "r"], 0.5)["items"] is None
 
@@ -311,7 +311,7 @@ def test_a_task_is_scored_once_for_a_checkpoint(model, renderer, tmp_path, caplo
     "changed",
     ["suite.limit=3", "suite.max_length=512", "suite.chat_template=false", "another checkpoint"],
 )
-def test_what_changes_a_score_is_scored_again(model, renderer, tmp_path, changed):
+def test_a_changed_setting_scores_the_task_again(model, renderer, tmp_path, changed):
     def scored(name, *overrides):
         suite = config("eval", "suite.tasks=[mini_python]", "suite.limit=2", *overrides).suite
         evaluate_general(model, renderer, suite, cache=ScoreCache(tmp_path, name))
@@ -321,7 +321,7 @@ def test_what_changes_a_score_is_scored_again(model, renderer, tmp_path, changed
     assert (scored("b") if changed == "another checkpoint" else scored("a", changed)) == 2
 
 
-def test_what_another_template_asks_is_scored_again(model, tokenizer, tmp_path):
+def test_another_chat_template_scores_the_task_again(model, tokenizer, tmp_path):
     suite = config("eval", "suite.tasks=[mini_python]", "suite.limit=2").suite
     other = copy.deepcopy(tokenizer)
     other.chat_template = "{{ 'Read. ' }}" + tokenizer.chat_template
@@ -375,7 +375,7 @@ def test_batches_are_halved_until_they_fit(small_memory, renderer, caplog):
 
 
 @pytest.mark.parametrize("answer_by", ["generation", "likelihood"])
-def test_so_are_those_of_the_domain(small_memory, renderer, answer_by):
+def test_batches_of_the_domain_are_halved_until_they_fit(small_memory, renderer, answer_by):
     rows = EsciMini(target="label", test_rows=10).load()
     score = [
         evaluate_domain(small_memory, renderer, rows.test, rows.scorer, 4, size, answer_by)
@@ -395,7 +395,7 @@ def test_so_are_those_of_the_domain(small_memory, renderer, answer_by):
         ("CUDA error: an illegal memory access was encountered", None),
     ],
 )
-def test_memory_that_runs_out_is_known_by_what_torch_says(said, answered):
+def test_out_of_memory_is_recognised_by_its_message(said, answered):
     def work(rows):
         if rows > 1:
             raise RuntimeError(said)

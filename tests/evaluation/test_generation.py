@@ -132,7 +132,7 @@ WISHES = {
 }
 
 
-def test_what_a_generation_config_asks_for_changes_no_answer(model, renderer, caplog):
+def test_settings_of_a_generation_config_change_no_answer(model, renderer, caplog):
     examples = questions()
     suite = config("eval", "suite.tasks=[mini_instructions]", "suite.limit=6").suite
     stop = alone(model, renderer, examples[3])[4]
@@ -214,7 +214,7 @@ def test_rows_of_other_lengths_change_no_likelihood(kind):
             assert total == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_model_whose_state_is_no_cache_of_tokens_keeps_its_rows(renderer):
+def test_a_recurrent_model_keeps_ended_rows_in_the_batch(renderer):
     """Recurrent layers: no row leaves the batch, and those that have ended grow no more."""
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}
@@ -232,7 +232,7 @@ def test_a_model_whose_state_is_no_cache_of_tokens_keeps_its_rows(renderer):
 
 
 @pytest.mark.parametrize(("longest", "budget"), [(3, 128), (90, 180), (800, 1024), (1500, 1500)])
-def test_an_answer_may_be_longer_than_the_references(longest, budget):
+def test_the_default_budget_is_twice_the_longest_reference_within_limits(longest, budget):
     class Words:
         def encode(self, example):
             return Rendered([], [1] * len(example.completion.split()))
@@ -271,7 +271,7 @@ def test_a_budget_is_cut_to_what_a_prompt_leaves_of_the_positions(renderer, capl
             evaluate_domain(model, renderer, rows, ExactMatch(), NEW_TOKENS, 3, answer_by)
 
 
-def test_a_budget_that_was_named_has_to_fit(model, renderer):
+def test_a_typed_budget_has_to_fit(model, renderer):
     settings, rows = model.config.to_dict(), questions()
     longest = max(len(renderer.prompt_ids(example.messages)) for example in rows)
     fits = 2048 - longest
@@ -281,7 +281,7 @@ def test_a_budget_that_was_named_has_to_fit(model, renderer):
         check_prompts(settings, renderer, rows, DomainEvalConfig("generation", fits + 1))
 
 
-def test_what_was_cut_is_counted_and_a_large_share_said(model, renderer, caplog):
+def test_cut_answers_are_counted_and_a_large_share_is_warned_of(model, renderer, caplog):
     examples = [replace(one, reference={"answer": "Yes."}) for one in questions()]
     score = evaluate_domain(model, renderer, examples, ExactMatch(), 3, 4)
     assert score.results["cut"] == sum(sample["cut"] for sample in score.samples) > 1

@@ -119,7 +119,7 @@ argparse.ArgumentParser().parse_args()
 
 @pytest.mark.parametrize("how", KINDS)
 @pytest.mark.parametrize("program", HONEST.values(), ids=HONEST)
-def test_it_passes(program, how, monkeypatch):
+def test_a_harmless_program_passes_in_every_sandbox(program, how, monkeypatch):
     if not sandbox.is_available(how):
         pytest.skip(f"no {how} here")
     monkeypatch.setattr(sandbox, "available_sandbox", lambda: how)

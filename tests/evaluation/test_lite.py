@@ -69,7 +69,9 @@ def suite(tmp_path):
     return config("eval", "suite=lite", f"suite.data_dir={tmp_path}").suite
 
 
-def test_all_tasks_score_as_a_loop_over_their_choices(suite, tiny_source, tiny_config, renderer):
+def test_tasks_of_lite_score_as_a_loop_over_their_choices(
+    suite, tiny_source, tiny_config, renderer
+):
     model = loading.load_model(tiny_source, tiny_config, torch.float32, "cpu").eval()
     tokenizer = renderer.tokenizer
 

@@ -74,7 +74,7 @@ def test_a_task_without_shots_needs_only_the_split_that_is_scored(tmp_path):
     assert doc["goal"] == "Open a jar."
 
 
-def test_what_is_missing_is_named_and_the_others_go_on(folder, caplog):
+def test_a_task_without_data_is_named_and_the_others_are_loaded(folder, caplog):
     tasks = load_tasks(paper(folder, "gsm8k", "humaneval_instruct"))
     assert list(tasks.loaded) == ["gsm8k"]
     (reason,) = tasks.missing.values()
@@ -88,7 +88,7 @@ def test_no_task_left_is_an_error(tmp_path):
         load_tasks(paper(tmp_path, "gsm8k"))
 
 
-def test_files_that_cannot_be_told_apart_or_read_are_named(folder):
+def test_ambiguous_or_unreadable_data_files_are_named(folder):
     (folder / "gsm8k_old_test.jsonl").write_text("")
     with pytest.raises(UserError, match=r"gsm8k_old_test.jsonl, gsm8k_test.jsonl .* could each be"):
         load_tasks(paper(folder, "gsm8k"))
@@ -99,7 +99,7 @@ def test_files_that_cannot_be_told_apart_or_read_are_named(folder):
         load_tasks(paper(folder, "gsm8k", gsm8k=chosen))
 
 
-def test_the_content_of_the_files_is_part_of_what_was_scored(folder, tmp_path_factory):
+def test_the_content_of_data_files_counts_for_the_identity_of_scores(folder, tmp_path_factory):
     def identity(where):
         return record.scoring_identity(config("eval", "suite=paper", f"suite.data_dir={where}"))
 
@@ -112,7 +112,7 @@ def test_the_content_of_the_files_is_part_of_what_was_scored(folder, tmp_path_fa
     assert identity(moved) != before
 
 
-def test_a_helper_of_a_task_is_part_of_what_the_task_is(tmp_path):
+def test_files_that_help_a_task_are_part_of_its_definition(tmp_path):
     (tmp_path / "mine.yaml").write_text(
         "task: mine\ncustom_dataset: !function judge.items\ntest_split: test\n"
         "output_type: generate_until\ndoc_to_text: q\ndoc_to_target: ''\n"
@@ -149,7 +149,7 @@ def test_a_helper_of_a_task_is_part_of_what_the_task_is(tmp_path):
         ("multiple_choice", "{'liked': max(results)[0], 'n': len(results)}", "m", "liked,none"),
     ],
 )
-def test_a_metric_that_a_function_of_ones_own_does_not_give_is_refused_before_any_answer(
+def test_a_metric_that_process_results_does_not_give_is_refused_before_any_answer(
     kind, judge, metric, known, tmp_path
 ):
     (tmp_path / "mine.yaml").write_text(
@@ -174,7 +174,7 @@ def test_a_metric_that_a_function_of_ones_own_does_not_give_is_refused_before_an
 
 @pytest.mark.parametrize(("sampler", "most"), [("default", 2), ("first_n", 2)])
 @pytest.mark.parametrize("split", ["test", "dev"])
-def test_more_examples_than_there_are_to_show_are_refused(sampler, most, split, tmp_path):
+def test_more_shots_than_there_are_examples_are_refused(sampler, most, split, tmp_path):
     """Of three rows; an item of the rows that are scored is not shown its own answer."""
     most += split == "dev"
     (tmp_path / "mine.yaml").write_text(
@@ -204,7 +204,7 @@ def test_more_examples_than_there_are_to_show_are_refused(sampler, most, split, 
         load(most + 1)
 
 
-def test_so_is_the_content_of_a_folder_of_tasks(tmp_path):
+def test_the_content_of_a_task_folder_counts_for_the_identity_of_scores(tmp_path):
     (tmp_path / "mine.yaml").write_text("task: mine\n")
     own = config("eval", f"suite.task_dir={tmp_path}")
     before = record.scoring_identity(own)
@@ -212,7 +212,7 @@ def test_so_is_the_content_of_a_folder_of_tasks(tmp_path):
     assert record.scoring_identity(own) != before
 
 
-def test_how_fast_and_where_is_no_part_of_it():
+def test_batch_size_and_sandbox_do_not_count_for_the_identity_of_scores():
     plain = record.scoring_identity(config("eval", "suite=paper"))
     for override in ("suite.batch_size=4", "suite.allow_unsafe_code=true", "domain.batch_size=4"):
         assert record.scoring_identity(config("eval", "suite=paper", override)) == plain
@@ -220,7 +220,7 @@ def test_how_fast_and_where_is_no_part_of_it():
         assert record.scoring_identity(config("eval", "suite=paper", override)) != plain
 
 
-def test_a_mean_without_a_task_is_not_set_beside_a_whole_one():
+def test_a_mean_without_a_task_is_not_compared_with_a_whole_one():
     gsm8k = {"metric": "exact_match,flexible-extract", "n": 3, "definition": "a"}
     ifeval = {"metric": "prompt_level_strict_acc,none", "n": 3, "definition": "b"}
 

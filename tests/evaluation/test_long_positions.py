@@ -48,7 +48,7 @@ def alone(model):
         return [model(torch.tensor([row])).logits[0].log_softmax(-1) for row in ROWS]
 
 
-def test_a_batch_would_change_the_short_row(model, alone):
+def test_a_padded_batch_would_change_the_short_row(model, alone):
     padded = torch.zeros(2, 60, dtype=torch.long)
     for place, row in enumerate(ROWS):
         padded[place, : len(row)] = torch.tensor(row)
@@ -58,7 +58,7 @@ def test_a_batch_would_change_the_short_row(model, alone):
     assert (together[0, :20] - alone[0]).abs().max() > 1e-3
 
 
-def test_drift_and_losses_are_of_each_row_alone(model, alone):
+def test_drift_and_losses_are_computed_for_each_row_alone(model, alone):
     with torch.inference_mode():
         found = torch.cat(list(predictions(model, ROWS).log_probs()))
     torch.testing.assert_close(found, torch.cat(alone), rtol=1e-4, atol=1e-5)
@@ -68,7 +68,7 @@ def test_drift_and_losses_are_of_each_row_alone(model, alone):
         torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_answers_are_of_each_row_alone(model):
+def test_answers_are_generated_for_each_row_alone(model):
     rows = [Request(tuple(row), 6) for row in ROWS]
     assert generate_batch(model, rows, ()) == [generate_batch(model, [row], ())[0] for row in rows]
     assert ignores_padding(model, SWITCH)
@@ -99,7 +99,7 @@ def test_choices_are_judged_each_alone(model, alone):
         ({"model_type": "bloom"}, None),
     ],
 )
-def test_the_length_is_read_from_the_config(settings, switch):
+def test_the_length_at_which_rope_switches_is_read_from_the_config(settings, switch):
     assert rope_switch_length(settings) == switch
 
 

@@ -161,7 +161,7 @@ def shared(folder):
 
 
 @pytest.mark.parametrize("share", [1, pytest.param(0.5, marks=pytest.mark.slow)])
-def test_a_run_trains_on_them(base, share, tmp_path):
+def test_a_run_trains_on_the_right_answers_of_its_base(base, share, tmp_path):
     run = made(tmp_path, f"replay.share={share}")
     run = replace(run, splits=replace(run.splits, scorer=Even()))
     own, facts = with_own_rows(run)
@@ -213,7 +213,7 @@ def test_two_ranks_train_on_what_the_first_one_has_kept(base, tmp_path):
         assert float((found[name] - tensor).norm() / tensor.norm()) < 1e-4, name
 
 
-def test_nothing_right_and_no_scorer_are_said_in_a_line(base, tmp_path):
+def test_no_right_answer_or_no_scorer_is_refused_in_one_line(base, tmp_path):
     run = made(tmp_path)
     wrong = replace(run.splits, scorer=lambda output, reference: Verdict(False, None))
     with pytest.raises(UserError, match=r"none of 6 answers of the base is right.*replay\.samples"):
@@ -225,7 +225,7 @@ def test_nothing_right_and_no_scorer_are_said_in_a_line(base, tmp_path):
         prepare(config("train", "model=tiny", "device=cpu", "dataset=jsonl", *rows, "replay=self"))
 
 
-def test_the_scorer_counts_for_the_run_where_it_chooses_the_rows(tmp_path, monkeypatch):
+def test_the_scorer_counts_for_the_identity_where_it_chooses_the_rows(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     row = json.dumps({"prompt": "What is 2 + 2?", "completion": "4"})
     (tmp_path / "rows.jsonl").write_text(f"{row}\n" * 6)

@@ -22,7 +22,7 @@ def scored(directory):
     return results["general"]["n"], results["domain"]["n"], results["run"]["method"]
 
 
-def test_a_look_at_the_first_items_has_a_place_of_its_own(tmp_path):
+def test_scores_of_fewer_items_get_a_folder_of_their_own(tmp_path):
     def score(*overrides):
         made = config("eval", *TINY, f"runs_dir={tmp_path}", *overrides)
         return score_checkpoint(made, overrides)

@@ -18,7 +18,7 @@ ROWS, TOKENS = 3, 40
     [("llama", True), ("qwen3", True), ("qwen3_moe", True), ("gemma3", False)],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_keys_and_values_take_what_the_formula_says(kind, exact, dtype):
+def test_the_cache_has_the_size_of_the_formula(kind, exact, dtype):
     model = made(kind, dtype)
     shape = memory.shape_of_model(model)
     texts = token_ids(ROWS, TOKENS).tolist()
@@ -42,7 +42,7 @@ def test_a_row_takes_more_than_its_cache_and_the_tensors_of_a_layer():
 # Not "vocabulary": room is made for logits, of which it has many, and reading takes none.
 @pytest.mark.parametrize("kind", [kind for kind in CONFIGS if kind != "vocabulary"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_reading_rows_takes_no_more_than_was_said(kind, dtype):
+def test_reading_rows_stays_within_the_estimate(kind, dtype):
     """Too many at once would end the process on a CPU; a third too few are no loss."""
     torch.manual_seed(0)
     settings = CONFIGS[kind]()
@@ -83,7 +83,7 @@ def test_rows_at_once_follow_free_memory(free_gib, tokens, rows, monkeypatch):
     assert memory.BatchSize.of(7, model, tokens).current == 7
 
 
-def test_a_cpu_takes_no_more_rows_than_its_cores_are_good_for(monkeypatch):
+def test_a_cpu_takes_at_most_32_rows_at_once(monkeypatch):
     assert memory.BatchSize.of("auto", made("llama"), 100).current == 32
     monkeypatch.setattr(memory, "free_memory", lambda device: 2**20)
     assert memory.BatchSize.of("auto", made("llama"), 200).current < 32

@@ -103,7 +103,7 @@ def how(request, monkeypatch):
     return request.param
 
 
-def test_a_program_passes_when_it_comes_to_its_end():
+def test_only_a_program_that_comes_to_its_end_passes():
     programs = ["import math, json, random, hashlib", "assert 1 + 1 == 3", "open('/tmp/a', 'w')"]
     outcomes = run_all(programs, LIMITS, allow_unsafe=False)
     assert [outcome.passed for outcome in outcomes] == [True, False, True]
@@ -113,7 +113,7 @@ def test_a_program_passes_when_it_comes_to_its_end():
 @pytest.mark.parametrize(
     "leave", ["import sys; sys.exit(0)", "import os; os._exit(0)", "exit()", "raise SystemExit"]
 )
-def test_leaving_early_is_no_pass(leave):
+def test_exiting_early_does_not_pass(leave):
     assert not run_program(f"{leave}\nassert False", LIMITS).passed
 
 
@@ -136,13 +136,13 @@ def test_leaving_early_is_no_pass(leave):
         ("import os; os.kill(-1, 9)", "No such process"),
     ],
 )
-def test_contained(attack, said):
+def test_an_attack_is_contained(attack, said):
     outcome = run_program(attack, LIMITS)
     assert not outcome.passed
     assert re.search(said, outcome.reason)
 
 
-def test_calls_that_open_other_parts_of_the_kernel():
+def test_dangerous_system_calls_are_refused():
     place = {"x86_64": 0, "aarch64": 1}[platform.machine()]
     named = {name: numbers[place] for name, numbers in CALLS.items()}
     # The kernel filters neither uretprobe nor uprobe; both are for a tracer's code alone.
@@ -177,7 +177,7 @@ def test_calls_that_open_other_parts_of_the_kernel():
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other machines have one interface")
-def test_calls_of_the_32_bit_interface():
+def test_system_calls_of_the_32_bit_interface_are_refused():
     free = subprocess.run([sys.executable, "-c", INTERRUPT], capture_output=True, text=True)
     if "said" not in free.stderr:
         pytest.skip("this kernel has none")
@@ -185,12 +185,12 @@ def test_calls_of_the_32_bit_interface():
     assert run_program(INTERRUPT, LIMITS).reason == "SystemExit: said -38"
 
 
-def test_a_machine_whose_calls_are_not_known_has_no_sandbox(how, monkeypatch):
+def test_an_unknown_architecture_has_no_sandbox(how, monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
     assert not sandbox.is_available.__wrapped__(how)
 
 
-def test_root_of_a_namespace_that_knows_no_other_user(how):
+def test_as_root_of_a_user_namespace_there_is_a_sandbox_only_where_limits_bind(how):
     """As in many a container. The limit on processes binds it unless it is root outside too."""
     ask = f"from talr_cli.evaluation.sandbox import outside; print(outside.is_available({how!r}))"
     command = ["unshare", "--user", "--map-root-user", sys.executable, "-c", ask]
@@ -202,7 +202,7 @@ def test_root_of_a_namespace_that_knows_no_other_user(how):
     assert asked.stdout.strip() == str(os.getuid() != 0 or users[1] != "0")
 
 
-def test_secrets_of_the_environment_and_of_the_home_folder(tmp_path, monkeypatch):
+def test_secrets_of_the_environment_and_of_the_home_folder_are_not_seen(tmp_path, monkeypatch):
     secret = tmp_path / "secret"
     secret.write_text("key")
     monkeypatch.setenv("SECRET", "key")
@@ -257,7 +257,7 @@ def test_nothing_is_left_behind(tmp_path, monkeypatch, ended_by):
 
 
 @pytest.mark.parametrize("killed", ["the caller", "the outer process"])
-def test_nothing_outlives_those_who_watch_it(how, killed):
+def test_no_process_outlives_its_caller_or_the_outer_process(how, killed):
     call = (
         "import sys; from talr_cli.evaluation.sandbox import outside;"
         f"outside._run(sys.stdin.read(), outside.Limits(seconds=600), {how!r})"

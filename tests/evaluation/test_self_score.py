@@ -42,7 +42,7 @@ def test_a_completion_that_its_scorer_fails_is_found(scorer, completion, answer,
     assert "two:" in found.finding
 
 
-def test_it_stops_or_warns(renderer, caplog):
+def test_a_self_score_of_0_stops_or_warns_as_configured(renderer, caplog):
     rows = [row("five", "six")]
     with pytest.raises(UserError, match=r"domain\.self_score=warn"):
         check_test_rows(SETTINGS, renderer, rows, ExactMatch(), DomainEvalConfig())
@@ -50,7 +50,7 @@ def test_it_stops_or_warns(renderer, caplog):
     assert "1 of 1 test rows score 0" in caplog.text
 
 
-def test_test_rows_that_the_model_cannot_be_asked_are_refused(renderer):
+def test_test_rows_beyond_the_models_positions_are_refused(renderer):
     long = Example("long", ({"role": "user", "content": "word " * 600},), "5", {"answer": "5"})
     with pytest.raises(UserError, match="512 positions"):
         check_test_rows(SETTINGS, renderer, [long], ExactMatch(), DomainEvalConfig())

@@ -247,7 +247,9 @@ def test_both_backends_are_asked_the_same(
     assert len(runs(standin)) == before + 1
 
 
-def test_what_the_engine_is_told(model, renderer, tiny_source, standin, tmp_path, monkeypatch):
+def test_the_engine_gets_requests_settings_and_a_clean_environment(
+    model, renderer, tiny_source, standin, tmp_path, monkeypatch
+):
     for name, text in {
         "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "host", "HF_TOKEN": "x",
         "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1", "TORCHELASTIC_RUN_ID": "r",
@@ -327,7 +329,7 @@ def test_ctrl_c_ends_the_process_too(model, renderer, tiny_source, standin, tmp_
         os.kill(told(runs(standin)[-1], "process.json"), 0)
 
 
-def test_other_ranks_let_go_of_their_model(model, renderer, tiny_source, tiny_config):
+def test_other_ranks_free_their_model(model, renderer, tiny_source, tiny_config):
     loaded = []
 
     def load(source, made):
@@ -358,7 +360,7 @@ def test_the_engine_runs_on_the_device_of_the_model(
         ask([Request((5, 6), 3)])
 
 
-def test_an_interpreter_that_will_not_do_is_named_before_anything_is_loaded(tmp_path, monkeypatch):
+def test_an_unusable_interpreter_is_named_before_anything_is_loaded(tmp_path, monkeypatch):
     monkeypatch.delenv(PYTHON, raising=False)
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "env"))
     text = tmp_path / "text"
@@ -388,7 +390,7 @@ def test_vllm_scores_whole_models_only(model, renderer, tmp_path, standin):
         Vllm(model, renderer, suite, tmp_path, tmp_path / "vllm.log")
 
 
-def test_vllm_would_tie_a_head_that_is_not_the_embedding(model, renderer, tmp_path, standin):
+def test_a_head_that_vllm_would_tie_is_refused(model, renderer, tmp_path, standin):
     """It goes by the config.json alone; transformers by what the files hold."""
     (tmp_path / "config.json").write_text('{"tie_word_embeddings": true}')
     apart = SimpleNamespace(config=SimpleNamespace(tie_word_embeddings=False))
@@ -407,7 +409,7 @@ def test_vllm_would_tie_a_head_that_is_not_the_embedding(model, renderer, tmp_pa
         ({"until": [], "num_beams": 4}, False),
     ],
 )
-def test_only_greedy_tasks_are_asked_elsewhere(settings, expected):
+def test_only_greedy_tasks_are_answered_by_vllm(settings, expected):
     assert answering.is_greedy(settings) is expected
 
 

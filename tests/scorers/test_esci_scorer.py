@@ -89,7 +89,7 @@ def test_the_label_of_the_answer_counts_and_not_one_in_its_reason(output, label)
         "exact1",
     ],
 )
-def test_what_is_no_label_as_a_word_is_none(output):
+def test_words_that_resemble_a_label_are_no_answer(output):
     verdict = score(output, {"answer": "Exact"})
     assert verdict.parsed is None
     assert not verdict.correct

@@ -163,7 +163,7 @@ def test_dates_and_weeks_score_1_as_models_write_them(real_rows):
             assert score(as_json([weeks, days]), truth).correct
 
 
-def test_it_agrees_with_the_benchmarks_own_rule(real_rows):
+def test_verdicts_agree_with_the_benchmarks_own_rule(real_rows):
     """On the truth, its limits, and on both sides of each of them, however close."""
     undecided = 0
     for row in real_rows:

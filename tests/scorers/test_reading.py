@@ -61,7 +61,7 @@ def test_words_that_state_an_answer(words):
         "previous answer:", "above answer:", "your answer:", "wrong answer:",
     ],
 )  # fmt: skip
-def test_words_that_state_none(words):
+def test_words_that_state_no_answer(words):
     assert stated_answer("##### 5") is None
     assert stated_answer("#### Step 1\nIt is 7") is None
     assert stated_answer(f"Answer: 5\n{words} 42") == "5"
@@ -97,7 +97,7 @@ def test_remarks_after_is_state_nothing(remark):
     assert stated_answer(f"Answer: 5\nThe answer is {remark}") == "5"
 
 
-def test_the_table_of_the_docs_is_long():
+def test_the_table_of_the_docs_was_found():
     assert len(FORMS) > 30
 
 
@@ -231,7 +231,7 @@ def test_bounds_and_refusals_are_no_number(bound):
         "= about", "(~",
     ],
 )  # fmt: skip
-def test_neither_of_two_numbers_is_the_answer_behind_such_words(about):
+def test_two_numbers_after_about_are_no_answer(about):
     assert read_number(f"{about} 4 or 5 kg") is None
     assert read_number(f"{about} 4 kg of 5") == 4
 
@@ -244,7 +244,7 @@ def test_neither_of_two_numbers_is_the_answer_behind_such_words(about):
         "conditions", "met",
     ],
 )  # fmt: skip
-def test_of_things_that_are_counted_the_first_number_is_the_answer(what):
+def test_of_a_fraction_of_counted_things_the_first_number_counts(what):
     assert read_number(f"4/5 {what}") == 4
     assert read_number("4/5 metres") == 0.8
 
@@ -258,7 +258,7 @@ def test_of_things_that_are_counted_the_first_number_is_the_answer(what):
         "giving", "yields", "yielding", "gets", "we get", "comes to", "totals", "for a total of",
     ],
 )  # fmt: skip
-def test_what_a_sentence_says_is_its_number(said):
+def test_the_number_after_a_verb_of_result_counts(said):
     assert by_medcalc(f"With 3 of them it {said} 7 kg for 9 people.") == 7
     assert by_medcalc("With 3 of the total cholesterol it has 7 for 9 people.") == 9
 
@@ -286,7 +286,7 @@ def test_a_result_is_no_remark(verb):
 @pytest.mark.parametrize(
     "unit", ["/1.73 m\u00b2", "/1.73m2", "/ 1.73 m^2", " per 1.73 m\u00b2", "/1.73 m"]
 )
-def test_the_surface_of_a_rate_is_no_number(unit):
+def test_the_body_surface_in_a_unit_is_no_number(unit):
     assert by_medcalc(f"They had 3 of them, and a rate of 7 mL/min{unit}.") == 7
     assert by_gsm8k(f"They had 3 of them, and a rate of 7 mL/min{unit}.") == 7
 
@@ -374,7 +374,7 @@ def test_what_stands_behind_the_hashes_at_the_end_is_the_answer(read, output, va
         ("Rs 12,34,567", 1234567),
     ],
 )
-def test_without_a_statement_the_last_number_is_a_whole_one(output, value):
+def test_without_a_statement_the_last_complete_number_counts(output, value):
     for read in (by_gsm8k, by_numeric):
         assert read(output) == (None if value is None else pytest.approx(value, rel=1e-5))
 
@@ -432,12 +432,12 @@ def test_without_a_statement_the_last_number_is_a_whole_one(output, value):
         ("6 groups\n\nAll in all 42", 42),
     ],
 )
-def test_what_others_write_otherwise(said, value):
+def test_other_notations_and_languages_are_read(said, value):
     for read in (by_gsm8k, by_numeric):
         assert read(said) == value
 
 
-def test_what_another_number_says_is_not_equal():
+def test_numbers_with_words_and_signs_are_compared_by_value():
     for output, answer in (("3 million", "3 billion"), ("200", "1 200"), ("minus 5", "5")):
         assert not Numeric()(output, {"answer": answer}).correct
         assert not Numeric()(answer, {"answer": output}).correct
@@ -476,7 +476,7 @@ def test_a_percent_sign_counts_only_at_the_number(output, is_right):
         "October 22, 2021\n(LMP: 01/15/2021)", "10/22/2021 (period was on 01/15/2021)",
     ],
 )  # fmt: skip
-def test_days_as_models_write_them(form):
+def test_dates_as_models_write_them(form):
     truth = {"form": "date", "answer": "10/22/2021", "lower": "", "upper": ""}
     for way in ("Answer: {}", '{{"answer": "{}"}}', "The final answer: {}.\nNot 10/23/2021."):
         assert medcalc(way.format(form), truth).correct, way
@@ -493,7 +493,7 @@ def test_days_as_models_write_them(form):
         ("weeks_days", "17 weeks 6 days {} 18 weeks 0 days"),
     ],
 )
-def test_of_two_days_that_are_offered_none_is_the_answer(form, truth):
+def test_two_offered_dates_are_no_answer(form, truth):
     said, another = (part.strip() for part in truth.split("{}"))
     for both in ("or", "to", "until"):
         for offered in (truth.format(both), f'"{said}" {both} "{another}"'):
@@ -514,7 +514,7 @@ def test_of_two_days_that_are_offered_none_is_the_answer(form, truth):
         "Dismay 1, 2021", "Mayor 1, 2021", "1 Mayor 2021",
     ],
 )  # fmt: skip
-def test_what_is_no_day(text):
+def test_texts_that_are_no_date(text):
     assert read_date(text) is None
 
 

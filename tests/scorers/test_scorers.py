@@ -30,7 +30,7 @@ def test_expressions_agree_with_python(text):
 
 
 @pytest.mark.parametrize("text", ["9^9^9^9", "((((1", "__import__('os')", "1 +", "2 ** 3 **", "()"])
-def test_what_is_no_small_expression_is_none(text):
+def test_text_that_is_no_small_expression_is_not_computed(text):
     assert parse_expression(text) is None
 
 
@@ -40,14 +40,14 @@ def test_exact_match_folds_case_space_and_a_full_stop():
     assert ExactMatch()("", {"answer": "x"}).parsed is None
 
 
-def test_exact_match_knows_letters_by_what_they_are():
+def test_exact_match_normalises_the_encoding_of_accents():
     """An accent of its own and a letter with one look alike."""
     assert ExactMatch()("Cafe\u0301", {"answer": "Caf\u00e9"}).correct
     assert not ExactMatch()("Cafe", {"answer": "Caf\u00e9"}).correct
 
 
 @given(st.integers(10**6, 10**15), st.integers(1, 9))
-def test_whole_numbers_are_equal_or_they_are_not(number, more):
+def test_numeric_compares_whole_numbers_exactly(number, more):
     assert Numeric()(f"{number:,}", {"answer": str(number)}).correct
     assert Numeric()(f"{number}.0", {"answer": number}).correct
     assert not Numeric()(str(number + more), {"answer": str(number)}).correct
@@ -59,12 +59,12 @@ def test_whole_numbers_are_equal_or_they_are_not(number, more):
     [("3.1415926", "3.14159", True), ("3.1416", "3.14159", False), ("1000000", "1000000.9", True),
      ("1000000", "1000001.5", False), ("1000000.9", "1000000", True)],
 )  # fmt: skip
-def test_other_numbers_are_equal_to_a_millionth(output, answer, correct):
+def test_numeric_compares_other_numbers_to_a_millionth(output, answer, correct):
     assert Numeric()(output, {"answer": answer}).correct == correct
 
 
 @pytest.mark.parametrize("answer", ["5 ft 3 in", "1e400", "5-6", "0x10"])
-def test_what_is_no_number_is_never_right(answer):
+def test_numeric_accepts_nothing_for_a_reference_that_is_no_number(answer):
     for output in (answer, "5", "3", "inf", "0", f"Answer: {answer}"):
         assert not Numeric()(output, {"answer": answer}).correct
 
@@ -220,7 +220,7 @@ def test_a_choice_is_the_one_stated_and_not_one_in_its_reason(output, choices, n
         "B, and C aren't right", '"B" and "C" are ruled out',
     ],
 )  # fmt: skip
-def test_a_choice_that_is_denied_is_not_meant(said):
+def test_a_denied_choice_does_not_count(said):
     for way in ("So {}.", "The answer is D; {}.", "Answer: {}"):
         found = Choice()(way.format(said), {"choices": LETTERS, "answer": "B"}).parsed
         assert found == ("D" if "D" in way else None)

@@ -28,7 +28,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("start", "end"), PAIRS)
-def test_every_mark(start, end):
+def test_thoughts_within_every_pair_of_marks_are_removed(start, end):
     assert without_thoughts(f"{start}Is it 4? No.{end}\n\n5") == "5"
     assert without_thoughts(f"Is it 4? No.{end} 5") == "5"  # opened by the prompt
     assert without_thoughts(f"{start}Is it 4? No, 5") == ""
@@ -71,7 +71,7 @@ def test_every_mark(start, end):
         ("<|channel|>final<|message|>4<|end|><|start|>a<|channel|>analysis<|message|>5", ""),
     ],
 )  # fmt: skip
-def test_what_is_left(output, answer):
+def test_the_answer_that_is_left_without_thoughts(output, answer):
     assert without_thoughts(output) == answer
 
 

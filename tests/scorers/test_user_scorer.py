@@ -205,7 +205,7 @@ def test_partial_credit_is_any_number_from_0_to_1(answer, score):
         Verdict("1", None), np.str_("1"),
     ],
 )  # fmt: skip
-def test_anything_else_is_refused_in_one_line(answer):
+def test_a_return_value_of_another_kind_is_refused_in_one_line(answer):
     with pytest.raises(UserError) as error:
         UserScorer(lambda *_: answer, "mine.judge")("", {})
     message = str(error.value)
@@ -221,7 +221,7 @@ def test_the_answer_that_a_verdict_names_is_kept_as_text():
     assert UserScorer(lambda *_: Verdict(1, 7), "a.b")("", {}) == Verdict(1.0, "7")
 
 
-def test_a_scorer_of_a_notebook_stands_in_no_file(monkeypatch):
+def test_a_scorer_of_a_notebook_has_no_definition(monkeypatch):
     notebook = ModuleType("__main__")
     notebook.judge = lambda output, reference: output == reference["answer"]
     monkeypatch.setitem(sys.modules, "__main__", notebook)
@@ -283,7 +283,7 @@ def test_a_score_of_partial_credit_is_the_mean_with_the_error_of_a_mean(folder, 
 
 
 @pytest.mark.parametrize("right", [0, 1, 3, 7, 10])
-def test_the_error_of_a_share_is_that_of_a_share(right):
+def test_the_standard_error_of_a_share_follows_its_formula(right):
     found = domain.proportion([True] * right + [False] * (10 - right))
     share = right / 10
     assert found["score"] == share
