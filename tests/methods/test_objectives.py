@@ -60,7 +60,7 @@ def test_talr_weights_are_finite_and_bounded(batch):
 
 
 @given(batches)
-def test_even_counts_take_the_median_asked_for(batch):
+def test_talr_takes_the_configured_median(batch):
     means = targets(batch).sequence_losses()
     rows = [float(np.mean(row)) for row in batch]
     lower, mean = Talr(median="lower"), Talr(median="mean")
@@ -111,7 +111,7 @@ def test_dft_is_talr_at_temperature_one_without_a_floor(batch):
 
 
 @given(batches, st.data())
-def test_later_objectives_follow_their_formulas(batch, data):
+def test_eaft_deft_and_infosft_weights_follow_their_formulas(batch, data):
     """p = 1 and p near 0 included: weights stay finite, and are what the formula's limit is."""
     tokens = targets(batch)
     n = len(tokens.log_probs)
@@ -147,7 +147,7 @@ def test_flow_weighs_rows_by_their_base_loss(batch):
 
 
 @given(batches, st.floats(1.01, 1e3))
-def test_stm_keeps_what_does_not_surprise_the_base(batch, threshold):
+def test_stm_keeps_targets_up_to_the_perplexity_threshold(batch, threshold):
     flat = torch.tensor([loss for row in batch for loss in row], dtype=torch.float64)
     kept = Stm(threshold=threshold).target_mask(flat).tolist()
     with np.errstate(over="ignore"):
@@ -189,7 +189,7 @@ def test_tailsft_leaves_out_more_and_more_rows_along_the_training():
     assert out == [round(10 * 0.5 * number / 10) for number in range(11)]
 
 
-def test_tailsft_counts_what_rounding_can_do_as_alike():
+def test_tailsft_ignores_differences_that_rounding_can_make():
     """In the first step no row has changed: which ones are left out is not left to noise."""
     one, other = (targets([[2.0 + noise * row] for row in range(6)]) for noise in (1e-6, -1e-6))
     for tokens in (one, other):
@@ -201,7 +201,7 @@ def test_tailsft_counts_what_rounding_can_do_as_alike():
 
 
 @given(batches)
-def test_the_base_alone_makes_the_weights_of_the_first_control(batch):
+def test_talr_base_takes_its_weights_from_the_base_model_alone(batch):
     tokens = TargetTokens(torch.zeros(sum(map(len, batch))).double(), targets(batch).sequence)
     tokens.base_log_probs = targets(batch).log_probs
     control, talr = Talr(probabilities="base"), Talr()
@@ -211,7 +211,7 @@ def test_the_base_alone_makes_the_weights_of_the_first_control(batch):
     assert torch.equal(control.weights(tokens, tau), expected)
 
 
-def test_the_second_control_deals_the_same_weights_to_other_targets():
+def test_talr_shuffled_gives_the_same_weights_to_other_targets():
     objective, weights = Talr(shuffle_weights=True), torch.rand(200)
 
     def dealt(number, seed):

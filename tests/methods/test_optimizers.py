@@ -32,7 +32,7 @@ NEEDS_AO = pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reaso
     ],
     ids=lambda one: type(one).__name__,
 )
-def test_a_run_that_goes_on_ends_with_the_same_weights(optimizer, tmp_path):
+def test_a_resumed_run_ends_with_the_same_weights(optimizer, tmp_path):
     whole, cut = (RunDirectory(tmp_path / name) for name in ("whole", "cut"))
     model, training = trained(whole, optimizer)
     assert training["steps"] == STEPS
@@ -55,7 +55,7 @@ def test_a_run_that_goes_on_ends_with_the_same_weights(optimizer, tmp_path):
     ],
     ids=lambda one: type(one).__name__,
 )
-def test_its_state_takes_what_the_estimate_of_memory_says(optimizer, tied, tmp_path):
+def test_optimizer_state_has_the_estimated_size(optimizer, tied, tmp_path):
     settings = LlamaConfig(
         vocab_size=1024, hidden_size=64, intermediate_size=256, num_hidden_layers=2,
         num_attention_heads=2, tie_word_embeddings=tied,
@@ -121,7 +121,7 @@ def test_the_default_is_the_adamw_of_the_study():
 @pytest.mark.parametrize(
     "name", ["adamw", "adamw-bf16", "adamw-8bit", "paged-adamw-8bit", "adafactor", "muon", "sgd"]
 )
-def test_every_optimizer_is_a_choice_that_counts_for_the_identity(name):
+def test_values_of_every_optimizer_count_for_the_identity(name):
     from talr_cli.run.identity import identity
 
     chosen = config("train", f"optimizer={name}", "optimizer.weight_decay=0.01")
@@ -129,7 +129,7 @@ def test_every_optimizer_is_a_choice_that_counts_for_the_identity(name):
     assert identity(chosen, "model") != identity(config("train", f"optimizer={name}"), "model")
 
 
-def test_what_an_optimizer_lacks_is_said_in_a_line(monkeypatch):
+def test_a_missing_package_or_fsdp2_is_refused_in_one_line(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         UserError, match=r"adamw-8bit needs bitsandbytes: pip install -e '.\[bnb\]'"
@@ -169,7 +169,7 @@ def test_an_update_of_1e_6_survives_in_bf16_on_average(tmp_path):
 
 
 @NEEDS_AO
-def test_a_run_in_bf16_goes_on_with_the_same_weights(tmp_path, monkeypatch):
+def test_a_resumed_run_in_bf16_ends_with_the_same_weights(tmp_path, monkeypatch):
     monkeypatch.setattr("faults.tiny_training.toy", lambda: toy().bfloat16())
     with torch.compiler.set_stance("force_eager"):
-        test_a_run_that_goes_on_ends_with_the_same_weights(AdamWBf16(), tmp_path)
+        test_a_resumed_run_ends_with_the_same_weights(AdamWBf16(), tmp_path)

@@ -91,14 +91,14 @@ def loaded(folder):
 
 
 @pytest.mark.parametrize("alpha", [0, 1])
-def test_the_ends_are_bitwise(endpoints, alpha):
+def test_averaging_at_alpha_0_and_1_gives_the_two_models_bit_for_bit(endpoints, alpha):
     base, tuned, into, theta0, theta = endpoints
     interpolate(base, tuned, into, lambda tensor: alpha)
     expected = theta if alpha else theta0
     assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded(into).items())
 
 
-def test_between_the_ends_it_is_linear_in_fp32(endpoints):
+def test_averaging_is_linear_in_fp32(endpoints):
     base, tuned, into, theta0, theta = endpoints
     interpolate(base, tuned, into, lambda tensor: 0.3)
     result = loaded(into)
@@ -109,7 +109,7 @@ def test_between_the_ends_it_is_linear_in_fp32(endpoints):
     assert result["count"].tolist() == [5]
 
 
-def test_other_tensors_are_refused(endpoints):
+def test_averaging_models_of_different_tensors_is_refused(endpoints):
     base, tuned, into, _, _ = endpoints
     save_file({"a": torch.zeros(4, 3)}, base / "model.safetensors")
     with pytest.raises(ValueError, match="different tensors, such as b"):
@@ -157,7 +157,7 @@ def test_lines_keeps_more_of_the_change_the_deeper_the_layer(tmp_path):
     st.lists(st.integers(1, 90), min_size=1, max_size=20),
     st.floats(0.01, 0.5),
 )
-def test_the_share_of_general_tokens_is_met_to_within_a_row(domain, general, share):
+def test_the_replay_share_is_met_to_within_one_row(domain, general, share):
     owed = share / (1 - share) * sum(domain)
     try:
         taken = assign_replayed_rows(domain, general, share)
@@ -186,7 +186,7 @@ def test_the_share_of_general_tokens_is_met_to_within_a_row(domain, general, sha
     ],
     ids=["lora", "rslora", "dora", "oft", "oft-series"],
 )
-def test_the_merged_model_computes_what_the_adapted_one_did(adapter):
+def test_a_merged_adapter_gives_the_logits_of_the_adapted_model(adapter):
     base = toy()
     start = copy.deepcopy(base.state_dict())
     adapted = adapter.wrap(base, "some/base")
@@ -207,7 +207,7 @@ def test_the_merged_model_computes_what_the_adapted_one_did(adapter):
     )
 
 
-def test_what_is_merged_is_the_formula_of_each_adapter():
+def test_merged_weights_follow_the_formula_of_each_adapter():
     """Written anew in float64, of one matrix W: LoRA, rsLoRA, DoRA and OFT."""
     name, rank, alpha, block = "model.layers.1.mlp.down_proj", 4, 6.0, 8
     before = toy().get_submodule(name).weight.detach().double()  # [16, 32]

@@ -25,7 +25,7 @@ from talr_cli.training.rates import StepRates
     [(Cosine, "cosine"), (Linear, "linear"), (Constant, "constant_with_warmup")],
 )
 @pytest.mark.parametrize(("warmup_share", "steps"), [(0.03, 100), (0.0, 7), (0.25, 13), (1.0, 5)])
-def test_rates_are_those_of_transformers_bit_by_bit(schedule, name, warmup_share, steps):
+def test_rates_equal_those_of_transformers_bit_for_bit(schedule, name, warmup_share, steps):
     def rates(make):
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-5)
         scheduler = make(optimizer)
@@ -56,7 +56,7 @@ def finch_rates(losses, lr, kappa, decay, eps):
     return rates
 
 
-def test_finch_is_the_formula():
+def test_finch_rates_follow_the_formula():
     finch, losses = Finch(), [2.5, 0.3, 4.0, 0.01, 0.002, 0.0, *[0.001] * 60]
     shares = []
     for step, loss in enumerate(losses):
@@ -68,7 +68,7 @@ def test_finch_is_the_formula():
     assert shares[-1] == 1
 
 
-def test_finch_at_a_loss_that_rounding_has_left_below_zero_and_at_one_that_is_no_number():
+def test_finch_takes_losses_below_zero_and_nan():
     learned, diverged = Finch(), Finch()
     learned.observe(-1e-6)
     assert learned.share(0, 10) == 1
@@ -93,7 +93,7 @@ def steps_of(run):
     ],
     ids=["finch", "cosine", "linear", "constant"],
 )
-def test_a_run_that_goes_on_ends_with_the_same_weights(schedule, tmp_path):
+def test_a_resumed_run_ends_with_the_same_weights(schedule, tmp_path):
     whole, cut = (RunDirectory(tmp_path / name) for name in ("whole", "cut"))
 
     def make():
@@ -118,7 +118,7 @@ def test_a_run_that_goes_on_ends_with_the_same_weights(schedule, tmp_path):
 
 @pytest.mark.parametrize("micro", [16, 1])
 @pytest.mark.parametrize("name", ["sft", "talr"])
-def test_the_loss_that_is_followed_is_the_objectives_however_it_is_cut(name, micro, tmp_path):
+def test_finch_observes_the_objectives_loss_however_the_batch_is_split(name, micro, tmp_path):
     objective, weigh = OBJECTIVES[name]
     _, expected = reference_gradient(toy(torch.float64), rows(), weigh)
     finch = Finch()
@@ -150,7 +150,7 @@ def test_a_method_names_its_schedule_and_the_identity_tells_them_apart():
     ],
     ids=["negative", "nan", "none", "raises"],
 )
-def test_what_is_no_share_of_a_rate_is_refused_before_anything_is_loaded(share, message):
+def test_an_invalid_share_is_refused_before_anything_is_loaded(share, message):
     @dataclasses.dataclass
     class Own(Schedule):
         def share(self, step, steps):
@@ -160,7 +160,7 @@ def test_what_is_no_share_of_a_rate_is_refused_before_anything_is_loaded(share, 
         check_schedule(Own())
 
 
-def test_a_schedule_that_is_tried_out_remembers_nothing_of_it():
+def test_checking_a_schedule_leaves_its_state_empty():
     finch = Finch()
     check_schedule(finch)
     assert finch.state() == {}

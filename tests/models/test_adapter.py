@@ -86,7 +86,7 @@ def logits(model):
         ("tied", {"target_modules": ["q_proj"], "trainable_token_indices": [5, 6]}),
     ],
 )
-def test_merged_it_computes_what_it_did(base, options, bases, tmp_path):
+def test_a_merged_adapter_gives_the_logits_it_was_trained_with(base, options, bases, tmp_path):
     trained = adapted(bases / base, **options)
     trained.save_pretrained(tmp_path)
     here = config_for(tmp_path)
@@ -98,7 +98,7 @@ def test_merged_it_computes_what_it_did(base, options, bases, tmp_path):
 
 
 @pytest.mark.filterwarnings("error::FutureWarning")
-def test_by_which_name_peft_asks_transformers_is_nothing_for_its_user(bases, tmp_path):
+def test_loading_an_adapter_raises_no_future_warning(bases, tmp_path):
     base = AutoModelForCausalLM.from_pretrained(bases / "own")
     Lora().wrap(base, str(bases / "own")).save_pretrained(tmp_path)
     here = config_for(tmp_path)
@@ -107,7 +107,7 @@ def test_by_which_name_peft_asks_transformers_is_nothing_for_its_user(bases, tmp
     loading.load_model(source, here, torch.float32, "cpu")
 
 
-def test_what_is_trained_here_is_merged_alike(bases):
+def test_merging_after_training_unties_the_embedding(bases):
     trained = adapted(bases / "tied", target_modules=["q_proj", "embed_tokens"])
     expected = logits(trained)
     model = merge_adapter(trained)
@@ -115,7 +115,7 @@ def test_what_is_trained_here_is_merged_alike(bases):
     torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_rows_that_an_adapter_does_not_bring_are_asked_for(bases, tmp_path):
+def test_an_adapter_without_its_new_embedding_rows_is_refused(bases, tmp_path):
     trained = adapted(
         bases / "own", target_modules=["q_proj"], modules_to_save=["lm_head"], rows=GROWN
     )
@@ -126,7 +126,7 @@ def test_rows_that_an_adapter_does_not_bring_are_asked_for(bases, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_what_changes_no_weight_is_not_scored(bases, tmp_path):
+def test_a_prompt_tuning_adapter_is_refused(bases, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(bases / "own")
     prompt = get_peft_model(model, PromptTuningConfig("CAUSAL_LM", num_virtual_tokens=3))
     prompt.peft_config["default"].base_model_name_or_path = str(bases / "own")
@@ -136,7 +136,7 @@ def test_what_changes_no_weight_is_not_scored(bases, tmp_path):
         loading.load_without_weights(sources.resolve_model(here), here)
 
 
-def test_where_its_base_is_not_what_to_write_is_said(bases, tmp_path, no_hub):
+def test_a_base_that_cannot_be_found_is_refused_with_what_to_write(bases, tmp_path, no_hub):
     adapted(bases / "own", target_modules=["q_proj"]).save_pretrained(tmp_path / "one")
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     file = tmp_path / "two/adapter_config.json"
@@ -153,7 +153,7 @@ def test_where_its_base_is_not_what_to_write_is_said(bases, tmp_path, no_hub):
             resolve_base(source, config_for(tmp_path / "two"))
 
 
-def test_on_a_quantised_base_nothing_is_merged(tmp_path):
+def test_an_adapter_on_a_quantised_base_is_refused(tmp_path):
     settings = {**CONFIGS["llama"]().to_dict(), "quantization_config": {"quant_method": "awq"}}
     for folder in ("base", "adapter"):
         (tmp_path / folder).mkdir()

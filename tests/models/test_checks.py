@@ -36,7 +36,7 @@ def source_of(folder, config, **more):
         ("llama", "sdpaa", "sdpa"),
     ],
 )
-def test_a_kernel_that_the_model_lacks_is_named_with_one_that_it_has(
+def test_a_missing_attention_kernel_is_refused_with_one_that_exists(
     kind, attention, instead, tiny_config, tmp_path
 ):
     source = source_of(tmp_path, CONFIGS[kind]())
@@ -57,7 +57,7 @@ def test_quantised_weights_whose_library_is_missing_are_refused(tiny_config, tmp
             check_loads(source, tiny_config, to_train=to_train)
 
 
-def test_weights_that_are_made_whole_as_they_are_read_are_not_trained(tiny_config, tmp_path):
+def test_mxfp4_weights_are_scored_but_not_trained(tiny_config, tmp_path):
     """gpt-oss's own: what was trained would not be what is saved."""
     source = source_of(
         tmp_path, CONFIGS["gpt_oss"](), quantization_config={"quant_method": "mxfp4"}
@@ -68,7 +68,7 @@ def test_weights_that_are_made_whole_as_they_are_read_are_not_trained(tiny_confi
         check_loads(source, config, to_train=True)
 
 
-def test_nothing_is_trained_on_an_adapter(tiny_config, tiny_source, tmp_path):
+def test_training_on_an_adapter_is_refused(tiny_config, tiny_source, tmp_path):
     named = {"base_model_name_or_path": str(tiny_source.directory)}
     (tmp_path / "adapter_config.json").write_text(json.dumps(named))
     source = ModelSource(tmp_path, "", "adapter")
@@ -90,7 +90,7 @@ def test_the_text_part_of_a_vision_model_is_checked_as_such(tiny_config, tmp_pat
         )
 
 
-def test_a_model_of_more_than_text_is_told_how_it_is_loaded(tiny_config, tmp_path):
+def test_a_vision_language_model_is_refused_with_its_architecture(tiny_config, tmp_path):
     from transformers import Mistral3Config, MistralConfig
 
     settings = Mistral3Config(text_config=MistralConfig(**SIZE, head_dim=8))
@@ -101,13 +101,13 @@ def test_a_model_of_more_than_text_is_told_how_it_is_loaded(tiny_config, tmp_pat
     assert check_loads(source, whole, to_train=True)["model_type"] == "mistral3"
 
 
-def test_a_dtype_that_is_none_is_one_line(tiny_config, tmp_path):
+def test_an_unknown_dtype_in_config_json_is_one_line(tiny_config, tmp_path):
     source = source_of(tmp_path, CONFIGS["llama"](), dtype="bf16")
     with pytest.raises(UserError, match="no attribute 'bf16'"):
         check_loads(source, tiny_config, to_train=True)
 
 
-def test_only_models_of_the_same_tokens_are_compared(tokenizer, tiny_source):
+def test_models_share_a_vocabulary_only_with_the_same_tokens(tokenizer, tiny_source):
     settings = json.loads((tiny_source.directory / "config.json").read_text())
     assert share_vocabulary(settings, tokenizer, tiny_source)
     assert not share_vocabulary({**settings, "vocab_size": 7}, tokenizer, tiny_source)
@@ -147,7 +147,7 @@ def test_every_token_of_the_rows_has_a_row_in_the_embedding(tokenizer):
         ),
     ],
 )
-def test_how_far_a_model_looks(settings, expected):
+def test_max_positions_are_read_from_the_config(settings, expected):
     assert max_positions(settings) == expected
 
 

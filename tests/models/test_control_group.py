@@ -30,7 +30,7 @@ def of_version_1(most, taken, files=0):
     }
 
 
-def test_a_clusters_job_is_limited_above_its_task(tmp_path):
+def test_limits_of_a_slurm_job_above_its_task_are_found(tmp_path):
     """What it has read from files is free again as soon as it is needed."""
     job = "system.slice/slurmstepd.scope/job_7"
     files = {
@@ -48,7 +48,7 @@ def test_a_container_sees_its_own_group_as_the_root(tmp_path):
 
 
 @pytest.mark.parametrize("group", ["slurm/uid_0/job_7/step_batch/task_0", ""])
-def test_the_first_version_has_a_tree_for_memory(tmp_path, group):
+def test_limits_of_version_1_are_in_the_tree_for_memory(tmp_path, group):
     """Where its path is that of the host, and not to be seen, the root is the container's."""
     groups = (
         "9:name=systemd:/\n5:cpu,cpuacct:/\n4:memory:/slurm/uid_0/job_7/step_batch/task_0\n0::/\n"
@@ -60,6 +60,6 @@ def test_the_first_version_has_a_tree_for_memory(tmp_path, group):
     assert all(most > 2**60 for most, _ in found[1:])
 
 
-def test_nothing_is_known_where_there_are_no_groups(tmp_path):
+def test_there_are_no_limits_without_control_groups(tmp_path):
     assert list(memory_limits(tmp_path / "none", tmp_path)) == []
     assert tree(tmp_path, "0::/a\n", {"a": {"memory.max": "max\n"}}) == []

@@ -53,7 +53,7 @@ def test_a_base_in_half_precision_gives_the_adapters_the_gradient_of_fp32(kind, 
     assert torch.equal(*gradients)
 
 
-def test_in_fp32_the_base_is_fp32(stored):
+def test_without_autocast_the_base_is_fp32(stored):
     source, named = stored("llama")
     assert is_fp32(load_frozen(source, named, "auto", None, "cpu"))
 
@@ -91,7 +91,7 @@ def test_the_dtype_of_the_base_counts_for_the_identity():
     assert len(set(of.values())) == 3
 
 
-def test_what_nf4_lacks_is_said_in_a_line(monkeypatch):
+def test_nf4_without_bitsandbytes_or_under_fsdp2_is_refused(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install -e '.\[bnb\]'"):
         check_base_dtype("nf4", sharded=False)
@@ -117,7 +117,7 @@ def test_qlora_saves_the_checkpoints_own_weights_and_the_adapters(tiny_config, t
     assert not same(weights(plain), weights(run))
 
 
-def test_a_rate_of_full_fine_tuning_is_warned_of(caplog):
+def test_a_learning_rate_too_low_for_lora_is_warned_of(caplog):
     warn_of_low_lr(2e-4)
     assert not caplog.text
     warn_of_low_lr(2e-5)

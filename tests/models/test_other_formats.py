@@ -33,7 +33,7 @@ from talr_cli.models.tokenizer import load_tokenizer
         ([], "not a Hugging Face checkpoint"),
     ],
 )
-def test_a_folder_is_told_by_its_names(files, said, tiny_config, tmp_path):
+def test_other_checkpoint_formats_are_refused_by_name(files, said, tiny_config, tmp_path):
     for name in files:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("raise SystemExit('it was run')")
@@ -58,11 +58,11 @@ def test_a_folder_is_told_by_its_names(files, said, tiny_config, tmp_path):
         ("Qwen/Qwen3-0.6B@abc123", "model.path=Qwen/Qwen3-0.6B model.revision=abc123"),
     ],
 )
-def test_an_address_is_told_from_an_id(typed, meant):
+def test_an_address_of_the_hub_suggests_the_model_id(typed, meant):
     assert suggest_hub_id(typed) == meant
 
 
-def test_what_was_typed_is_named(tiny_config, tmp_path, no_hub):
+def test_a_wrong_model_names_the_option_that_was_typed(tiny_config, tmp_path, no_hub):
     for path in (str(tmp_path / "none"), "lab/none@1", "lab/no model", str(__file__)):
         with pytest.raises(UserError, match=r"^ckpt="):
             resolve_checkpoint(path, None, tiny_config)
@@ -83,7 +83,7 @@ def test_what_was_typed_is_named(tiny_config, tmp_path, no_hub):
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2", "gemma"])
-def test_without_a_tokenizer_none_is_made_up(kind, tiny_config, tmp_path):
+def test_a_folder_without_a_tokenizer_is_refused(kind, tiny_config, tmp_path):
     """transformers makes an empty one for some models, and a template of ours would fit it."""
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))

@@ -71,7 +71,7 @@ def test_a_preset_loads_and_trains_a_model_of_its_architecture(preset, tmp_path)
     assert gradient.norm() > 0
 
 
-def test_of_a_qwen35_with_its_vision_tower_the_text_model_is_loaded(tmp_path):
+def test_the_text_model_of_qwen35_is_loaded_without_its_vision_tower(tmp_path):
     """As its checkpoints on the hub are laid out."""
     torch.manual_seed(0)
     vision = hf.Qwen3_5VisionConfig(

@@ -29,7 +29,7 @@ KINDS = ["llama", "qwen3", "gemma2", "gemma3", "gpt_neox", "phi", "granite", "qw
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_cast_model_computes_what_is_loaded_again(kind, tiny_config, tmp_path):
+def test_a_cast_model_gives_the_same_logits_after_saving_and_loading(kind, tiny_config, tmp_path):
     """Bit for bit; positions up to 200, where rounded rotary frequencies are far off."""
     model = made(kind)
     exact = logits(model)
@@ -44,7 +44,9 @@ def test_the_cast_model_computes_what_is_loaded_again(kind, tiny_config, tmp_pat
 
 
 @pytest.mark.parametrize("options", [{}, {"dora": True}])
-def test_a_merged_adapter_computes_what_is_loaded_again(options, tiny_config, tmp_path):
+def test_a_merged_adapter_gives_the_same_logits_after_saving_and_loading(
+    options, tiny_config, tmp_path
+):
     adapted = Lora(rank=4, **options).wrap(made("llama"), "some/base")
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
@@ -73,7 +75,9 @@ def test_the_ends_of_an_average_are_the_two_models(tiny_config, tmp_path):
 @pytest.mark.parametrize(
     ("own", "expected"), [(None, [49]), (2, [2, 49]), ([2, 49], [2, 49]), (49, [49])]
 )
-def test_the_saved_model_ends_where_it_was_taught_to(own, expected, tiny_config, tmp_path):
+def test_the_saved_generation_config_has_the_trained_end_token(
+    own, expected, tiny_config, tmp_path
+):
     model = made("llama")
     model.generation_config.eos_token_id = own
     saving.save_model(model, stub_tokenizer(), 49, tmp_path / "model")
@@ -100,7 +104,7 @@ def test_published_settings_that_transformers_does_not_save_are_kept(tiny_config
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers_are_not_saved(value, tmp_path):
+def test_nan_or_infinite_weights_are_not_saved(value, tmp_path):
     model = made("llama")
     with torch.no_grad():
         model.model.norm.weight[3] = value
@@ -110,7 +114,7 @@ def test_weights_that_are_no_numbers_are_not_saved(value, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_real_small_model_computes_what_is_loaded_again(tmp_path):
+def test_smollm2_gives_the_same_logits_after_saving_and_loading(tmp_path):
     from talr_cli.config import composition
 
     config = composition.load("eval", []).model

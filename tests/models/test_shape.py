@@ -27,7 +27,7 @@ LINEAR = {
         ({"mamba_n_heads": 8, "layer_types": ["attention"] * 12}, 0, 0),
     ],
 )
-def test_layers_are_of_the_kinds_that_are_named(more, windowed, linear):
+def test_layer_kinds_are_read_from_the_config(more, windowed, linear):
     found = shape_from_config({**PLAIN, **more}, TENSORS)
     assert found.windowed == windowed
     assert found.attending == 12 - linear
@@ -45,11 +45,11 @@ def test_layers_are_of_the_kinds_that_are_named(more, windowed, linear):
         {"num_attention_heads": None},  # Mamba
     ],
 )
-def test_layers_that_are_not_known_have_no_shape(more):
+def test_a_model_of_unknown_layers_has_no_shape(more):
     assert shape_from_config({**PLAIN, **more}, TENSORS) is None
 
 
-def test_experts_are_counted_and_no_experts_of_other_layers_are_taken_for_the_first():
+def test_experts_and_shared_experts_are_counted():
     matrices = {
         f"model.layers.{layer}.mlp.experts.{expert}.{name}.weight": (ends, 2)
         for layer in range(12)

@@ -30,7 +30,9 @@ def changed(config, **changes):
     return OmegaConf.merge(config, changes)
 
 
-def test_a_base_model_is_given_a_template(tokenizer, tiny_source, tiny_config, tmp_path):
+def test_a_model_without_a_template_takes_the_users_file(
+    tokenizer, tiny_source, tiny_config, tmp_path
+):
     source = saved(tokenizer, tiny_source, tmp_path)
     with pytest.raises(UserError, match=r"model\.chat_template=FILE"):
         load_tokenizer(source, tiny_config)
@@ -45,7 +47,7 @@ def test_a_base_model_is_given_a_template(tokenizer, tiny_source, tiny_config, t
     assert Renderer(load_tokenizer(source, config), {}).prompt(MESSAGES) == "user: Hi assistant: "
 
 
-def test_a_template_in_the_older_file_is_read(tokenizer, tiny_source, tiny_config, tmp_path):
+def test_a_template_in_chat_template_json_is_read(tokenizer, tiny_source, tiny_config, tmp_path):
     """As models that read pictures too have it."""
     source = saved(tokenizer, tiny_source, tmp_path)
     template = "{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}bot: "
@@ -56,15 +58,13 @@ def test_a_template_in_the_older_file_is_read(tokenizer, tiny_source, tiny_confi
         load_tokenizer(source, tiny_config)
 
 
-def test_without_an_end_token_it_is_refused(tokenizer, tiny_source, tiny_config, tmp_path):
+def test_a_tokenizer_without_an_end_token_is_refused(tokenizer, tiny_source, tiny_config, tmp_path):
     source = saved(tokenizer, tiny_source, tmp_path, "{{ messages }}", eos_token=None)
     with pytest.raises(UserError, match="no end token"):
         load_tokenizer(source, tiny_config)
 
 
-def test_a_template_that_prints_the_date_prints_the_stated_one(
-    tokenizer, tiny_source, tiny_config, tmp_path
-):
+def test_a_template_prints_the_configured_date(tokenizer, tiny_source, tiny_config, tmp_path):
     template = (
         "{% macro head() %}{{ strftime_now('%A, %d %B %Y, %Y-%m-%d %H:%M') }}{% endmacro %}"
         "{% if strftime_now is defined %}{{ head() }}{% endif %}|"

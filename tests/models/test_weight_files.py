@@ -42,7 +42,7 @@ def an_older_save(folder):
 
 
 @pytest.mark.parametrize("change", [lambda folder: None, a_name_twice, an_older_save])
-def test_they_are_those_that_transformers_loads(shards, change, tmp_path):
+def test_weight_files_are_those_that_transformers_loads(shards, change, tmp_path):
     change(shards)
     loaded = AutoModelForCausalLM.from_pretrained(shards).state_dict()
     found = files_of_tensors(shards)
@@ -61,7 +61,7 @@ def test_they_are_those_that_transformers_loads(shards, change, tmp_path):
     assert all(torch.equal(t, loaded[n]) for n, t in load_file(into / SINGLE).items())
 
 
-def test_a_folder_without_an_index_has_none(shards):
+def test_shards_without_an_index_are_no_weights(shards):
     (shards / INDEX).unlink()
     assert weight_files(shards) == []
     shutil.copy(shards / "consolidated.safetensors", shards / SINGLE)
