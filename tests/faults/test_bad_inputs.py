@@ -15,11 +15,11 @@ def inputs(tmp_path_factory, tiny_source):
 
 
 @pytest.mark.parametrize("row", FIRST, ids=lambda row: row.kind)
-def test_one_of_each_kind(row, inputs):
+def test_the_first_bad_input_of_each_kind_is_refused_in_one_line(row, inputs):
     assert fault(row, talr_here, inputs) is None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("row", [row for row in ROWS if row not in FIRST], ids=lambda row: row.name)
-def test_all_of_them(row, inputs):
+def test_every_other_bad_input_is_refused_in_one_line(row, inputs):
     assert fault(row, talr_here, inputs) is None

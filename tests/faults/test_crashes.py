@@ -53,7 +53,7 @@ def test_a_run_keeps_the_traceback_until_it_is_begun_again(failing, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["before", "among"])
-def test_v_shows_it(failing, place, tmp_path):
+def test_v_shows_the_traceback(failing, place, tmp_path):
     command, *rest = failing
     words = ("-v", command, *rest) if place == "before" else (command, "-v", *rest)
     code, said = talr_here(*words, cwd=tmp_path)
@@ -63,14 +63,14 @@ def test_v_shows_it(failing, place, tmp_path):
     assert said.splitlines()[-1].endswith("(where it comes from: above)")
 
 
-def test_v_shows_what_is_behind_a_mistake_too(tmp_path):
+def test_v_shows_the_traceback_of_a_mistake_too(tmp_path):
     code, said = talr_here("train", "-v", "lr=0", cwd=tmp_path)
     assert code == 2
     assert "Traceback" in said
     assert "outside" in said.splitlines()[-1]
 
 
-def test_without_a_run_it_lies_among_temporary_files(tmp_path, monkeypatch):
+def test_without_a_run_the_traceback_is_a_temporary_file(tmp_path, monkeypatch):
     def fails(command, arguments):
         raise ZeroDivisionError("a\nb" + "c" * 1000)
 
@@ -85,7 +85,7 @@ def test_without_a_run_it_lies_among_temporary_files(tmp_path, monkeypatch):
     file.unlink()
 
 
-def test_where_no_file_can_be_made_it_is_shown(tmp_path, monkeypatch):
+def test_where_no_file_can_be_made_the_traceback_is_printed(tmp_path, monkeypatch):
     def fails(command, arguments):
         raise ZeroDivisionError
 

@@ -47,7 +47,7 @@ def packed(value):
     ],
     ids=["empty", "torn", "flipped", "other type", "too few", "a text", "a null"],
 )
-def test_base_losses(cached, harm, caplog):
+def test_damaged_losses_of_rows_are_made_again(cached, harm, caplog):
     content = cached.read_bytes()
     caplog.clear()
     cached.write_bytes(harm(content))
@@ -76,7 +76,7 @@ def test_base_losses(cached, harm, caplog):
     ],
     ids=["empty", "torn", "flipped", "no tensors", "other tensors", "too few", "no numbers"],
 )
-def test_base_losses_of_targets(tmp_path, monkeypatch, harm, caplog):
+def test_damaged_losses_of_targets_are_made_again(tmp_path, monkeypatch, harm, caplog):
     monkeypatch.setenv("TALR_CACHE", str(tmp_path))
     rendered = [Rendered(row["input_ids"], row["labels"]) for row in ROWS]
     model = toy()
@@ -106,7 +106,7 @@ def test_base_losses_of_targets(tmp_path, monkeypatch, harm, caplog):
     assert len(list(tmp_path.glob("base_losses/*.safetensors.gz"))) == 2
 
 
-def test_scores(tmp_path, caplog):
+def test_damaged_scores_are_ignored_with_a_warning(tmp_path, caplog):
     file = tmp_path / "scores" / "task-0.json.gz"
     record = dict.fromkeys(RECORD, 0.5)
     write_record(file, record)

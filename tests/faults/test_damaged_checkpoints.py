@@ -105,7 +105,7 @@ def test_the_weights_are_those_of_an_undamaged_run(run, whole, name, how):
     assert [row["step"] for row in run.read_metrics() if "loss" in row][:4] == [1, 2, 3, 4]
 
 
-def test_without_a_whole_one_it_starts_again_and_says_so(run, whole, caplog):
+def test_without_a_whole_checkpoint_the_training_starts_again_and_says_so(run, whole, caplog):
     for checkpoint in run.checkpoints.glob("checkpoint-*"):
         change(checkpoint / "optimizer.pt", "flipped")
     state, training = gone_on(run)
@@ -116,7 +116,7 @@ def test_without_a_whole_one_it_starts_again_and_says_so(run, whole, caplog):
     assert "starts from the beginning" in caplog.text
 
 
-def test_a_training_counts_on_over_an_interruption(run, whole):
+def test_time_tokens_and_memory_include_the_steps_before_an_interruption(run, whole):
     """Tokens by the rows themselves; time and memory of before by what the checkpoint says."""
     _, _, training = whole
     tokens = EPOCHS * sum(len(row["input_ids"]) for row in rows())

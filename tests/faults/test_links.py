@@ -99,7 +99,7 @@ def test_a_part_of_the_run_that_lies_elsewhere_is_refused(name, run, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_what_is_no_file_is_refused(run, tmp_path):
+def test_a_pipe_in_the_model_is_refused(run, tmp_path):
     os.mkfifo(run.model / "pipe")
     code, said = export(run, tmp_path)
     assert code == 2

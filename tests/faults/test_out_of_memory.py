@@ -99,7 +99,7 @@ def advice(error, *overrides):
         (("method=l2", "regulariser.theta0_device=cpu"), "max_length", "theta0_device"),
     ],
 )
-def test_only_what_applies_is_named(overrides, named, unnamed):
+def test_the_advice_names_only_what_helps(overrides, named, unnamed):
     error = advice(
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB."), *overrides
     )
@@ -109,7 +109,7 @@ def test_only_what_applies_is_named(overrides, named, unnamed):
     assert unnamed not in str(error)
 
 
-def test_each_way_of_saying_so_is_known_and_no_other():
+def test_out_of_memory_errors_of_every_device_are_recognised():
     of_cpu = (
         "[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried"
     )
@@ -122,7 +122,7 @@ def test_each_way_of_saying_so_is_known_and_no_other():
     assert type(advice(RuntimeError("shapes differ"))) is RuntimeError
 
 
-def test_what_is_changed_for_memory_is_of_the_same_run():
+def test_options_that_save_memory_do_not_count_for_the_identity():
     one = identity_of(config("train", "method=l2"))
     changes = (
         *("trainer.micro_batch_size=1", "trainer.gradient_checkpointing=true"),

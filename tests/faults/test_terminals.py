@@ -48,7 +48,7 @@ GONE = "exec 3> >(true); sleep 0.2; {} >&3"
     ],
     ids=["pipe", "pipe of a command", "full", "closed", "error closed", "error full", "all closed"],
 )
-def test_what_is_printed_and_lost(line, code, said, tmp_path):
+def test_lost_output_gives_an_exit_code_and_no_traceback(line, code, said, tmp_path):
     found, _, errors = shell(line, tmp_path)
     assert found == code, errors
     assert "Traceback" not in errors
@@ -64,7 +64,7 @@ def test_a_report_is_written_though_nobody_reads_it(study):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_characters_that_the_output_lacks_are_spelt(encoding, study):
+def test_characters_that_the_output_lacks_are_escaped(encoding, study):
     code, said, errors = shell(f"{TALR} report study=s", study, PYTHONIOENCODING=encoding)
     assert code == 0, errors
     assert b"gr\\xf6\\xdfe" in said or "größe".encode("latin-1") in said

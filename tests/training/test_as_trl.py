@@ -45,7 +45,9 @@ def conversations(count=12):
 
 
 @pytest.mark.parametrize("adapter", ["none", "lora"])
-def test_losses_gradients_and_weights_are_those_of_trl(adapter, tiny_source, tiny_config, tmp_path):
+def test_sft_has_the_losses_gradient_norms_and_weights_of_trl(
+    adapter, tiny_source, tiny_config, tmp_path
+):
     tokenizer = load_tokenizer(tiny_source, tiny_config)
     tokenizer.chat_template = TEMPLATE
 

@@ -49,7 +49,7 @@ def test_stm_trains_the_mean_over_the_targets_that_are_kept(base, tmp_path, capl
     assert len(batch) == len(ROWS) - gone
 
 
-def test_the_trainers_rows_are_the_memory_of_the_rendered_ones(base):
+def test_the_trainers_rows_share_memory_with_the_rendered_ones(base):
     """A copy of a million rows, or a digest of one, is gigabytes in each process."""
     rendered = TokenRows(ROWS)
     made = dataset_of(make_columns(Method(Sft()), rendered, [], base).rows)
@@ -68,7 +68,7 @@ def test_an_objective_that_masks_all_is_refused_in_a_line(base):
 
 
 @pytest.mark.parametrize(("share", "rows", "level"), [(0.4, 1, "WARNING"), (0.8, 3, "INFO")])
-def test_the_share_that_whole_rows_come_to_is_said(share, rows, level, base, caplog):
+def test_the_share_that_whole_replay_rows_reach_is_logged(share, rows, level, base, caplog):
     """Beside 24 targets in short rows a general row of 30 is more than half of all."""
     made = make_columns(Method(Sft(), replay=Replay(share=share)), SHORT, LONG, base)
     assert sum(map(len, made.rows["replay"])) == rows
@@ -77,13 +77,13 @@ def test_the_share_that_whole_rows_come_to_is_said(share, rows, level, base, cap
     assert record.levelname == level
 
 
-def test_a_replay_of_no_row_is_refused(base):
+def test_a_replay_share_too_small_for_one_row_is_refused(base):
     """It was sft under the name of replay."""
     with pytest.raises(UserError, match=r"0.25 beside the 24 target .* row to replay \(30 tokens"):
         make_columns(Method(Sft(), replay=Replay(share=0.25)), SHORT, LONG, base)
 
 
-def test_what_the_base_said_of_each_target_stands_where_the_target_does(base, caplog):
+def test_base_log_probs_stay_aligned_with_their_targets_in_every_batch(base, caplog):
     """In every batch, with general rows behind those that take them along."""
     general = [Rendered(row["input_ids"], row["labels"]) for row in rows(3, seed=7)]
     method = Method(TailSft(), replay=Replay(share=0.4))

@@ -42,7 +42,7 @@ def trained(folder, compile_layers, checkpointing=False, joined=True):
         pytest.param("inductor", False, False, marks=pytest.mark.slow),
     ],
 )
-def test_compiled_layers_learn_the_same_and_go_on(
+def test_compiled_layers_train_the_same_weights_and_resume_bit_for_bit(
     backend, checkpointing, joined, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(compiled, "BACKEND", backend)
@@ -67,11 +67,11 @@ def test_compiled_layers_learn_the_same_and_go_on(
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3", "qwen3_moe", "gpt_neox", "phi"])
-def test_the_layers_of_a_model_are_found(kind):
+def test_decoder_layers_are_found_in_every_architecture(kind):
     assert len(compiled._layers(made(kind))) == 2
 
 
-def test_what_cannot_be_compiled_is_one_line(monkeypatch):
+def test_compile_on_mps_under_fsdp2_or_without_a_compiler_is_refused(monkeypatch):
     for device, sharded, said in (
         ("mps", False, "not for mps"),
         ("cpu", True, "distributed=ddp"),

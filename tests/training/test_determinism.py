@@ -57,7 +57,7 @@ def trained(folder, *typed):
 
 
 @pytest.mark.usefixtures("cpu_as_gpu")
-def test_it_is_on_in_every_step_of_a_training_and_off_after_it(tmp_path, monkeypatch):
+def test_deterministic_sums_are_on_in_every_step_and_off_after_training(tmp_path, monkeypatch):
     seen, step = [], MethodTrainer.training_step
 
     def watched(self, *args, **kwargs):
@@ -71,7 +71,7 @@ def test_it_is_on_in_every_step_of_a_training_and_off_after_it(tmp_path, monkeyp
     assert switches() == OFF
 
 
-def test_nothing_is_switched_on_a_cpu_nor_where_it_is_not_wanted(monkeypatch):
+def test_switches_stay_off_on_a_cpu_and_with_deterministic_false(monkeypatch):
     with deterministic_sums(True, toy(), "cpu"):
         assert switches() == OFF
     monkeypatch.setattr(determinism, "DEVICES", ("cpu",))
@@ -81,7 +81,7 @@ def test_nothing_is_switched_on_a_cpu_nor_where_it_is_not_wanted(monkeypatch):
 
 @pytest.mark.usefixtures("cpu_as_gpu")
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_it_is_off_after_an_exception_too(error):
+def test_switches_are_restored_after_an_exception(error):
     @deterministic_sums(True, toy(), "cpu")
     def step():
         set_seed(3)  # as transformers does before the first step: it leaves the switch as it is
@@ -94,7 +94,7 @@ def test_it_is_off_after_an_exception_too(error):
 
 
 @pytest.mark.usefixtures("cpu_as_gpu")
-def test_what_the_user_has_switched_on_stays_on(monkeypatch):
+def test_switches_that_the_user_had_on_are_restored(monkeypatch):
     monkeypatch.setenv(determinism.FLASH, "0")
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
@@ -106,7 +106,9 @@ def test_what_the_user_has_switched_on_stays_on(monkeypatch):
 
 
 @pytest.mark.usefixtures("cpu_as_gpu")
-def test_an_operation_without_an_order_does_not_end_a_training(tmp_path, monkeypatch, caplog):
+def test_an_operation_without_a_fixed_order_restarts_the_training_without_one(
+    tmp_path, monkeypatch, caplog
+):
     """It begins again without one; by an operation that has no such form on a CPU either."""
     seen, step = [], MethodTrainer.training_step
 
@@ -135,7 +137,7 @@ def metrics(folder):
 
 @pytest.mark.usefixtures("cpu_as_gpu")
 @pytest.mark.parametrize("ruled_out_by", ["the model", "the process"])
-def test_where_it_is_ruled_out_a_line_says_so(ruled_out_by, monkeypatch, caplog):
+def test_a_warning_says_when_a_fixed_order_is_ruled_out(ruled_out_by, monkeypatch, caplog):
     model = toy()
     if ruled_out_by == "the model":
         monkeypatch.setattr(type(model), "_is_stateful", True)
@@ -188,7 +190,7 @@ def test_no_method_needs_an_operation_that_cuda_would_refuse(method, tmp_path):
     assert not seen.refused
 
 
-def test_such_an_operation_would_be_found():
+def test_an_operation_that_cuda_would_refuse_is_found():
     with Operations() as seen:
         torch.arange(3).cumsum(0)
         torch.rand(3).median()
@@ -199,7 +201,7 @@ def test_such_an_operation_would_be_found():
 
 
 @pytest.mark.parametrize("given", [None, ":16:8"])
-def test_cublas_is_told_before_anything_can_use_it(given):
+def test_the_cublas_workspace_is_set_before_torch_is_imported(given):
     environment = {name: value for name, value in os.environ.items() if "CUBLAS" not in name}
     environment |= {} if given is None else {"CUBLAS_WORKSPACE_CONFIG": given}
     code = (

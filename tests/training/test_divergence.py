@@ -30,11 +30,11 @@ def stopped_at(folder, losses, name="loss"):
 
 @pytest.mark.parametrize("name", ["loss", "weighted_loss", "grad_norm"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_no_number_stops_at_once(tmp_path, name, value):
+def test_nan_or_infinity_stops_the_run_at_once(tmp_path, name, value):
     assert stopped_at(tmp_path, [1.0, 2.0, value, 1.0], name) == 3
 
 
-def test_worse_than_knowing_nothing_three_times_in_a_row_stops(tmp_path):
+def test_three_steps_in_a_row_above_the_loss_bound_stop_the_run(tmp_path):
     high = 1.6 * UNIFORM
     assert stopped_at(tmp_path, [1.0, high, high, high, high]) == 4
 
@@ -47,5 +47,5 @@ def test_worse_than_knowing_nothing_three_times_in_a_row_stops(tmp_path):
         [0.5, 1.0, 2.0, 3.0, 3.5, 4.0, 4.0],  # bad, but a result
     ],
 )
-def test_what_only_learns_badly_goes_on(tmp_path, losses):
+def test_a_run_that_only_learns_badly_is_not_stopped(tmp_path, losses):
     assert stopped_at(tmp_path, losses) is None

@@ -10,7 +10,7 @@ from talr_cli.methods.objectives import Sft
 
 @pytest.mark.parametrize("kind", ["qwen3_moe", "granitemoe", "gpt_oss"])
 @pytest.mark.parametrize("asked", [False, True])
-def test_the_gradient_is_that_of_the_plain_loss(kind, asked, tmp_path):
+def test_the_gradient_of_experts_has_no_router_loss(kind, asked, tmp_path):
     model, batch = made(kind), rows(4)
     model.config.output_router_logits = asked
     model.config.router_aux_loss_coef = 0.5

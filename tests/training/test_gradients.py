@@ -44,7 +44,9 @@ PADDED = [(*cut, False) for cut in CUTS if cut[1] != 1 and not OBJECTIVES[cut[0]
 
 
 @pytest.mark.parametrize(("name", "micro", "padding_free"), JOINED + PADDED)
-def test_gradient_is_the_formula_however_the_batch_is_cut(name, micro, padding_free, tmp_path):
+def test_gradient_matches_the_formula_however_the_batch_is_split(
+    name, micro, padding_free, tmp_path
+):
     objective, weigh = OBJECTIVES[name]
     model, batch = toy(), rows()
     expected, expected_loss = reference_gradient(model, batch, weigh)
@@ -68,7 +70,9 @@ def plain_float64_head(model, outputs):
 
 
 @pytest.mark.parametrize("name", ["sft", "dft", "flow", "l2"])
-def test_gradient_is_the_same_to_ten_digits_in_float64(name, tmp_path, monkeypatch):
+def test_splitting_the_batch_changes_no_gradient_to_ten_digits_in_float64(
+    name, tmp_path, monkeypatch
+):
     monkeypatch.setattr("talr_cli.training.trainer.add_token_scores", plain_float64_head)
     model, batch = toy(torch.float64), rows()
     objective = OBJECTIVES["sft" if name == "l2" else name][0]
@@ -184,7 +188,7 @@ def test_first_lagged_step_is_exact(tmp_path):
     assert relative(actual, expected) < 1e-5
 
 
-def test_microbatch_scope_depends_on_the_cut(tmp_path):
+def test_microbatch_scope_depends_on_the_split(tmp_path):
     """The reason why it is not the default."""
     whole, _ = trainer_gradient(toy(), rows(), Talr(tau_scope="microbatch"), tmp_path, 16)
     cut, _ = trainer_gradient(toy(), rows(), Talr(tau_scope="microbatch"), tmp_path, 4)

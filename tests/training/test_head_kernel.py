@@ -23,13 +23,13 @@ def on_a_cpu_too(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_torchs_operations_compute_what_the_kernel_is_held_against(dtype):
+def test_torch_operations_pass_the_check_of_the_kernel(dtype):
     assert (
         head_kernel.max_error(CPU, dtype) < head_kernel.BOUND.get(dtype, head_kernel.BOUND_HALF) / 2
     )
 
 
-def test_a_kernel_that_cannot_be_built_is_left_out(on_a_cpu_too, monkeypatch, caplog):
+def test_a_kernel_that_cannot_be_built_is_not_used(on_a_cpu_too, monkeypatch, caplog):
     class NoCompiler:
         def __getitem__(self, grid):
             raise RuntimeError("Failed to find C compiler.\nPlease specify via CC")
@@ -62,14 +62,14 @@ def stand_in(monkeypatch, **changed):
 
 
 @pytest.mark.parametrize("forgotten", [{"HAS_SOFTCAP": False}, {"logit_scale": 1.0}])
-def test_a_kernel_that_is_wrong_is_left_out(on_a_cpu_too, monkeypatch, caplog, forgotten):
+def test_a_wrong_kernel_is_not_used(on_a_cpu_too, monkeypatch, caplog, forgotten):
     stand_in(monkeypatch, **forgotten)
     assert head_kernel.columns_at_once(STATES) == head_kernel.COLUMNS_BY_TORCH
     assert "cannot be used here" in caplog.text
     assert "it is off by" in caplog.text
 
 
-def test_a_kernel_that_is_right_is_used(on_a_cpu_too, monkeypatch, caplog):
+def test_a_right_kernel_is_used(on_a_cpu_too, monkeypatch, caplog):
     stand_in(monkeypatch)
     with torch.autocast("cpu", torch.bfloat16):
         assert head_kernel.columns_at_once(STATES) == head_kernel.COLUMNS

@@ -154,7 +154,7 @@ READ = {"aten::_local_scalar_dense in trainer.py": 1, "tolist in step_statistics
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_step_waits_twice_however_it_is_cut_up(method, tmp_path, monkeypatch):
+def test_the_host_waits_twice_in_a_step_however_the_batch_is_split(method, tmp_path, monkeypatch):
     assert waits(monkeypatch, tmp_path, method, micro=1, layers=3) == READ
 
 

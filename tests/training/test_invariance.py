@@ -19,7 +19,7 @@ SAME = {
         *("stm", "tailsft", "talr-base", "talr-shuffled", "finch", "ema", "dora", "rslora", "oft"),
     ],
 )
-def test_what_only_saves_memory_changes_no_step(method, tmp_path):
+def test_options_that_save_memory_change_no_step(method, tmp_path):
     common = (f"method={method}", "eval=false", "lr=1e-3", "trainer.precision=fp32")
     if method.startswith("talr"):
         common += ("objective.tau_estimator=exact",)

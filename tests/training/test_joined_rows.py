@@ -62,7 +62,7 @@ def gradients(model):
 
 @pytest.mark.parametrize("by", ["row by row", "all rows at once"])
 @pytest.mark.parametrize("name", MODELS)
-def test_each_row_sees_itself_alone(name, by, monkeypatch):
+def test_joined_rows_attend_to_themselves_alone(name, by, monkeypatch):
     if by == "all rows at once":  # as on a GPU, by a kernel of the same signature
         monkeypatch.setattr(varlen, "can_attend", lambda *args: True)
         monkeypatch.setattr(varlen, "find_kernel", lambda: kernel)
@@ -83,7 +83,7 @@ def test_each_row_sees_itself_alone(name, by, monkeypatch):
         torch.testing.assert_close(ours, theirs[parameter], rtol=1e-4, atol=1e-3)
 
 
-def test_after_training_the_model_attends_as_it_was_loaded():
+def test_restore_attention_gives_back_the_original_logits():
     model = made("llama")
     tokens = torch.tensor([[1, 2, 3], [4, 5, 0]])
     mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
@@ -92,7 +92,7 @@ def test_after_training_the_model_attends_as_it_was_loaded():
     assert torch.equal(model(tokens, attention_mask=mask).logits, before)
 
 
-def test_joins_where_it_is_right_and_faster():
+def test_a_cpu_joins_rows_unless_one_at_a_time_or_switched_off():
     model = made("llama")
     assert should_join_rows(None, model, "cpu", 4)
     assert not should_join_rows(None, model, "cpu", 1)
@@ -100,7 +100,7 @@ def test_joins_where_it_is_right_and_faster():
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 4])
-def test_a_gpu_joins_where_it_has_a_kernel(rows_at_once, monkeypatch):
+def test_a_gpu_joins_rows_where_it_has_a_kernel(rows_at_once, monkeypatch):
     model = made("llama")
     half = torch.bfloat16
     monkeypatch.setattr(joined_rows, "_has_kernel", lambda *args: False)
@@ -125,7 +125,7 @@ def test_a_gpu_joins_where_it_has_a_kernel(rows_at_once, monkeypatch):
         ("phimoe", False),  # its sliding window is in its masks only
     ],
 )
-def test_whether_rows_stay_apart_is_tried_on_the_model(kind, apart):
+def test_rows_are_joined_only_by_models_that_keep_them_apart(kind, apart):
     model = small_models.made(kind)
     model.train()
     assert should_join_rows(None, model, "cpu", 4) == apart
@@ -134,7 +134,7 @@ def test_whether_rows_stay_apart_is_tried_on_the_model(kind, apart):
 
 
 @pytest.mark.parametrize("strength", [1.0, 1e-3])
-def test_a_model_that_mixes_neighbours_is_found_out(strength):
+def test_a_model_that_mixes_neighbouring_tokens_is_not_joined(strength):
     """Which takes joined rows without a word, and where the weights carry next to nothing."""
     model = made("llama")
     layer = model.model.layers[0].mlp

@@ -130,7 +130,9 @@ SLOW = pytest.mark.slow
         pytest.param("qwen3_moe", 2, False, ("method=sft",), marks=SLOW),
     ],
 )
-def test_a_step_takes_what_the_formula_says(source, tmp_path, kind, micro, again, typed):
+def test_memory_of_a_step_is_within_a_tenth_of_the_formula(
+    source, tmp_path, kind, micro, again, typed
+):
     source = source(kind)
     given = (
         "trainer.precision=fp32", *typed, "model=tiny", "logger=none", "trainer.max_steps=2",
@@ -148,7 +150,7 @@ def test_a_step_takes_what_the_formula_says(source, tmp_path, kind, micro, again
     assert expected.total > minimum_bytes(shape_of(source), config.parts, how)
 
 
-def test_a_tied_embedding_and_early_state_change_no_step():
+def test_sparse_embedding_gradients_and_early_optimizer_state_change_no_step():
     """An embedding that is the head, with repeated tokens: gradients and AdamW's second step."""
     torch.manual_seed(0)
     plain = LlamaForCausalLM(LlamaConfig(**{**SIZE, "vocab_size": 64, "num_hidden_layers": 1}))

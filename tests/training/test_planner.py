@@ -55,7 +55,7 @@ def _as_shipped(config):
     ("tokens", "again", "simulated"),
     [(4096, True, 49.46), (4096, False, 73.41), (1024, False, 57.77)],
 )
-def test_a_model_of_3b_takes_what_a_simulation_with_fake_tensors_found(
+def test_memory_of_a_3b_model_matches_a_simulation_with_fake_tensors(
     config, tokens, again, simulated
 ):
     """GiB; AdamW, bf16 autocast, the second of two passes, a quarter of the tokens targets."""
@@ -75,7 +75,7 @@ def test_less_memory_means_fewer_rows_at_once_then_layers_computed_again(config)
     assert not plan(config, 40).fits
 
 
-def test_what_is_typed_is_kept_whether_it_fits_or_not(config):
+def test_typed_values_are_kept_whether_they_fit_or_not(config):
     one = plan(config, 10, micro_batch_size=8, gradient_checkpointing=False)
     assert (one.rows, one.checkpointing, one.fits) == (8, False, False)
     again = plan(config, 500, micro_batch_size="auto", gradient_checkpointing=True)
@@ -122,7 +122,7 @@ def test_the_largest_pass_is_padded_or_joined():
     )
 
 
-def test_rows_that_are_taken_along_count_one_by_one():
+def test_replay_rows_taken_along_count_one_by_one():
     """In tokens, and where rows are padded to the longest, whichever that is."""
     along = [[20, 4], [], [7]]
     joined = RowLengths([3, 9, 5], [1, 2, 4], joined=True, along=along)
@@ -149,7 +149,7 @@ def test_sums_in_a_fixed_order_take_more_where_few_heads_share_a_gpu(config):
     assert free < fixed / 2
 
 
-def test_several_processes_hold_what_a_measurement_found(config):
+def test_memory_of_ddp_and_fsdp2_is_as_measured(config):
     """Of two on a CPU by their resident memory: DDP's second step; FSDP2's copies in bf16."""
     one = MicroBatch(512, 128, 256, checkpointing=True, accumulates=False)
     alone = step_memory(QWEN, config.parts, CPU, one)
@@ -205,7 +205,7 @@ def test_memory_is_shared_by_the_runs_of_a_sweep(monkeypatch):
     assert device_memory.free_memory("cpu") < alone / 10
 
 
-def test_what_a_run_holds_of_a_gpu_is_part_of_its_share(monkeypatch):
+def test_memory_that_a_run_holds_already_counts_in_its_share_of_the_gpu(monkeypatch):
     """Beside three others on 80 GiB it has 20; 6 of them are its model, and 1 lies with torch."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (50 * GIB, 80 * GIB))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 7 * GIB)

@@ -25,7 +25,7 @@ HALVES = [(True, torch.bfloat16), (False, torch.float32)]
 
 
 @pytest.mark.parametrize("bf16", [True, False])
-def test_a_fresh_adapter_diverges_from_its_base_by_nothing(bf16, tmp_path):
+def test_the_kl_of_a_fresh_adapter_is_zero(bf16, tmp_path):
     """The base's pass is computed as the model's: in another precision the two would differ."""
 
     def step(regulariser):
@@ -91,7 +91,7 @@ class WeightCopies(TorchDispatchMode):
         return out
 
 
-def test_autocast_keeps_no_copies_of_weights_that_are_computed_again(tmp_path):
+def test_autocast_keeps_no_weight_copies_of_recomputed_layers(tmp_path):
     """With checkpointing a layer's bf16 weights are dead when the next one runs."""
     copies, alive = WeightCopies(), []
     model = toy()
@@ -192,7 +192,7 @@ def test_a_step_whose_scale_is_too_large_is_left_out_and_is_no_divergence(tmp_pa
         ("mps", False, "fp32"),
     ],
 )
-def test_auto_takes_what_the_device_is_made_for(device, has_bf16, expected, monkeypatch):
+def test_auto_precision_follows_the_device(device, has_bf16, expected, monkeypatch):
     monkeypatch.setattr("talr_cli.models.loading.bf16_is_fast", lambda device: has_bf16)
     precision, reason = choose_precision("auto", device)
     assert precision == expected

@@ -132,7 +132,7 @@ def refused():
         return said, numbers, waits, product.dtype, before, late.tolist()
 
 
-def test_what_cuda_refuses_the_device_refuses():
+def test_the_simulated_device_refuses_what_cuda_refuses():
     said, numbers, waits, dtype, before, late = in_process(refused)
     assert said == {
         "two devices": "Expected all tensors to",

@@ -30,7 +30,7 @@ def gpu(monkeypatch):
     return peak
 
 
-def test_the_peak_is_that_of_this_training(gpu):
+def test_peak_memory_leaves_out_earlier_trainings(gpu):
     accelerator = SimpleNamespace(
         device=torch.device("cuda"), num_processes=1, gather=lambda values: values
     )

@@ -46,7 +46,7 @@ def expected():
 
 @pytest.mark.parametrize("padding_free", [False, True])
 @pytest.mark.parametrize("micro", [1, 3, 8])
-def test_every_target_counts_once(tmp_path, micro, padding_free):
+def test_the_validation_loss_counts_every_target_once(tmp_path, micro, padding_free):
     assert validated(tmp_path, micro, padding_free) == pytest.approx([expected()] * 2, rel=1e-5)
 
 

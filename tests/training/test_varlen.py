@@ -12,7 +12,7 @@ HEADS = [(4, 4, 16), (6, 2, 8), (4, 1, 24)]
 
 @pytest.mark.parametrize(("heads", "keys", "width"), HEADS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_right_kernel_is_taken_for_right(heads, keys, width, dtype):
+def test_a_right_kernel_passes_the_check(heads, keys, width, dtype):
     off = varlen.max_error(kernel, CPU, dtype, heads, keys, width)
     assert off < (1e-5 if dtype == torch.float32 else varlen.BOUND)
 
@@ -24,7 +24,7 @@ def without_gqa(query, key, value, first, second, most, other, *, scale=None, wi
     return kernel(query, key, value, *bounds, scale=scale, window_size=window_size)
 
 
-def test_shared_keys_are_repeated_where_the_kernel_cannot():
+def test_shared_keys_are_repeated_for_a_kernel_without_gqa():
     assert varlen.max_error(without_gqa, CPU, torch.float32, 6, 2, 8) < 1e-5
 
 
@@ -65,11 +65,11 @@ def other(change):
         pytest.param({"joined": True}, id="rows that see each other"),
     ],
 )
-def test_a_wrong_kernel_is_found_out(change):
+def test_a_wrong_kernel_fails_the_check(change):
     assert varlen.max_error(other(change), CPU, torch.bfloat16, 6, 2, 8) > 2 * varlen.BOUND
 
 
-def test_no_kernel_is_used_where_there_is_none():
+def test_no_kernel_is_used_on_a_cpu():
     states = torch.zeros(1, 2, 4, 8, dtype=torch.bfloat16)
     assert not varlen.can_attend(states, states, states, 0.0)
     assert not varlen.works(CPU, torch.bfloat16, 2, 2, 8)

@@ -30,7 +30,7 @@ def same(one, other):
     return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-def test_it_is_the_formula_beside_a_training_that_goes_on_with_the_same_bits(tmp_path):
+def test_the_moving_average_follows_its_formula_and_resumes_bit_for_bit(tmp_path):
     alone, beside = Watch(), Watch()
     trained(RunDirectory(tmp_path / "alone"), AdamW(), callbacks=[alone])
     whole = RunDirectory(tmp_path / "whole")
@@ -52,7 +52,7 @@ def test_it_is_the_formula_beside_a_training_that_goes_on_with_the_same_bits(tmp
     assert same(found, dict(again.named_parameters()))
 
 
-def test_for_a_copy_the_weights_are_exchanged_and_come_back_bit_for_bit():
+def test_weights_return_bit_for_bit_after_the_average_took_their_place():
     model, mean = toy(), WeightMean(0.5)
     first = {name: one.detach().clone() for name, one in model.named_parameters()}
     mean.update(model)
@@ -68,7 +68,7 @@ def test_for_a_copy_the_weights_are_exchanged_and_come_back_bit_for_bit():
 
 
 @pytest.mark.slow
-def test_split_up_over_two_ranks_it_is_the_same_and_comes_back_from_a_checkpoint(tmp_path):
+def test_the_average_under_fsdp2_is_that_of_one_process_and_survives_a_checkpoint(tmp_path):
     in_two_ranks(split_up, tmp_path)
 
 
