@@ -91,7 +91,7 @@ def test_the_table_has_the_numbers_of_a_count_by_hand(tmp_path):
     assert float(rows["general/pick"]["lost_seen"]) == pytest.approx(2 / 6)
 
 
-def test_an_answer_that_was_scored_a_second_time_is_chosen_by_the_first(tmp_path):
+def test_the_first_scoring_decides_which_answer_was_chosen(tmp_path):
     group, runs = write(tmp_path)
     for path, one in runs.items():
         place = int(one["run"]["method"] == "sft")
@@ -116,7 +116,7 @@ def test_without_samples_nothing_is_subtracted_and_chance_is_not_known(tmp_path)
     assert "| 0.333 [" in line
 
 
-def test_damaged_samples_cost_what_they_would_have_told(tmp_path):
+def test_damaged_samples_are_left_out(tmp_path):
     group, runs = write(
         tmp_path, damage=lambda lines: [*lines[:2], "{\n", '{"id": 3}\n', *lines[2:]]
     )

@@ -131,7 +131,7 @@ def test_one_rate_more_on_the_front_is_enough_for_claim_2(tmp_path, words, answe
     assert found[2, "medcalc-label"].answers == (answer, "yes")
 
 
-def test_few_items_leave_it_undecided(tmp_path):
+def test_few_items_leave_a_claim_undecided(tmp_path):
     """Two dozen items tell a gain of the domain, and no difference between methods."""
     found = verdicts(tmp_path, world(n=24))
     assert found[3, "medcalc"].verdict == "undecided"

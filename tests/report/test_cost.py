@@ -87,11 +87,11 @@ def test_points_along_a_training_cost_nothing_beside_its_end():
     assert float(line["hours"]) == pytest.approx(1 / 3, abs=5e-4)
 
 
-def test_runs_from_before_the_device_was_recorded():
+def test_runs_without_a_recorded_device_have_a_dash():
     old = trained()
     del old["training"]["device"], old["training"]["processes"]
     assert "| sft | – | 1 | 0.500 | 0.500 |" in as_markdown(cost_cells(comparable([old])))
 
 
-def test_nothing_was_trained_here():
+def test_a_study_without_trainings_has_no_cost_table():
     assert cost_cells(comparable([BASE])) is None

@@ -49,7 +49,7 @@ def test_choices_that_stand_in_the_prompts_are_told_by_these(tmp_path):
 
 
 @pytest.mark.parametrize(("metric", "second"), [("acc", " no"), ("acc_mutual_info", ANSWERS[1][1])])
-def test_an_answer_without_its_question_is_none(tmp_path, metric, second):
+def test_answers_weighed_without_their_question_are_no_choices(tmp_path, metric, second):
     """`acc_mutual_info` weighs every answer a second time, alone, and counts the difference."""
     arguments = [*ANSWERS, ["", ANSWERS[0][1]], ["", ANSWERS[1][1]]]
     alone = (-1.0, -20.0)

@@ -31,13 +31,13 @@ def test_numbers_are_typeset_as_numbers():
     assert "–" not in text
 
 
-def test_a_method_that_looks_like_an_option_of_the_line_before():
+def test_a_cell_is_not_read_as_an_option_of_the_line_before():
     text = as_latex(Cells([Column("a", "a")], [[Cell("x")], [Cell("[1cm]")], [Cell("*")]]))
     assert not re.search(r"\\\\\s*[\[*]", text)
 
 
 @pytest.mark.parametrize("runs", [0, 3, 200])
-def test_it_compiles(tmp_path, runs):
+def test_the_table_compiles(tmp_path, runs):
     engine = shutil.which("tectonic") or shutil.which("pdflatex")
     if engine is None:
         pytest.skip("no LaTeX engine")

@@ -73,7 +73,7 @@ def test_of_many_settings_the_best_of_each_method_is_kept():
     assert fewer_cells(groups, 7) == (methods_cells(groups), "")
 
 
-def test_noise_is_marked_and_what_is_none_is_not():
+def test_only_changes_within_noise_are_marked():
     runs = runs_with_items()
     same = scored("l2", [*runs[0]["domain"]["items"].values()], {
         task: [*section["items"].values()] for task, section in runs[0]["general"]["tasks"].items()

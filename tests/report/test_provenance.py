@@ -44,7 +44,7 @@ def test_a_whole_grid_is_one_sweep_in_the_order_of_its_values(tmp_path):
     ]
 
 
-def test_what_is_no_grid_is_told_method_by_method(tmp_path):
+def test_runs_that_are_no_grid_are_told_method_by_method(tmp_path):
     points = [("sft", "1e-5", 0), ("sft", "1e-4", 0), ("talr", "1e-4", 0), ("l2", "1e-4", 1)]
     points.append(("l2", "1e-5", 0))
     assert sorted(commands(study(tmp_path, points))[1:]) == [
@@ -64,7 +64,7 @@ def test_rates_with_the_same_seeds_are_one_command(tmp_path):
     ]
 
 
-def test_quotes_that_say_nothing_are_left_out(tmp_path):
+def test_needless_quotes_are_left_out(tmp_path):
     base = ("study='facts'", "suite.tasks=['a','null']", "x='1'", "y='a b'")
     (line,) = commands(study(tmp_path, [], base))
     typed = ["talr", "eval", "study=facts", "suite.tasks=[a,'null']", "x='1'", "y='a b'"]
@@ -107,7 +107,7 @@ def test_runs_of_which_nothing_is_known_are_no_error(tmp_path):
     assert len(data_cells(comparable(runs.values()), runs).rows) == 2
 
 
-def test_what_is_no_file_is_not_waited_for(tmp_path):
+def test_pipes_in_the_place_of_files_are_not_waited_for(tmp_path):
     write_study(tmp_path, [results("sft")])
     runs = load_runs(tmp_path, "s")
     (path,) = runs

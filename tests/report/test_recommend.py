@@ -240,7 +240,7 @@ def test_the_command_says_what_to_ship_and_what_is_missing(tmp_path):
     assert done.stdout.count("costs    nothing") == 2
 
 
-def test_a_bound_that_is_none_is_refused(tmp_path):
+def test_an_invalid_bound_is_refused(tmp_path):
     done = talr("recommend", "max_general_loss=-1", cwd=tmp_path, logger=None)
     assert done.returncode == 2
     assert "max_general_loss=-1.0 is outside" in done.stderr

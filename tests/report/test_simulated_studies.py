@@ -29,13 +29,13 @@ def test_without_an_effect_few_studies_come_to_a_verdict(script, world):
         assert holds + denied <= 0.1, claim  # 2 of 20
 
 
-def test_one_seed_comes_to_none(script):
+def test_one_seed_gives_no_verdict(script):
     for world in script.WORLDS:
         found = rates(script, world, script.Study(1, 60, [60, 40], 0.02), 2)
         assert all(each == (0, 0) for each in found.values())
 
 
-def test_what_is_true_and_large_is_found(script):
+def test_a_large_true_effect_is_found(script):
     found = rates(script, "published", script.Study(4, 1000, [500, 500], 0.01), 3)
     assert found[1] == (1.0, 0.0)
 

@@ -162,7 +162,7 @@ def test_no_change_against_a_base_measured_otherwise():
     assert sorted(by_change) == [(False, True), (True, False), (True, False), (True, True)]
 
 
-def test_markdown():
+def test_markdown_has_a_line_for_each_run():
     lines = markdown_table([results(), BASE]).splitlines()
     assert lines[0].startswith("| method | lr | seed | domain | Δ domain |")
     assert len({line.count("|") for line in lines}) == 1
@@ -247,12 +247,12 @@ def test_several_pairs_are_named():
     assert header.startswith("| model | dataset | method |")
 
 
-def test_empty_study():
+def test_an_empty_study_is_a_header_alone():
     assert markdown_table([]).count("\n") == 2
     assert csv_table([]).count("\n") == 1
 
 
-def test_nothing_is_minus_nothing():
+def test_zero_is_written_without_a_minus_sign():
     """-0.0004 is written 0.000, as it is told from noise or not, with a sign as others have it."""
     same = (-0.0004, -0.00049999, 0.0)
     assert with_interval(*same) == "+0.000 [+0.000, +0.000]"

@@ -167,7 +167,7 @@ def test_a_run_without_lr_and_one_without_stderr(tmp_path):
     plot_tradeoff(comparable([BASE, odd, results("sft", 1e-6, 0.3, 0.4)]), tmp_path)
 
 
-def test_a_caller_that_plots_is_left_alone(tmp_path):
+def test_plotting_changes_no_global_state_of_matplotlib(tmp_path):
     before = dict(matplotlib.rcParams)
     plot_tradeoff(comparable(study(3)), tmp_path)
     assert dict(matplotlib.rcParams) == before

@@ -130,7 +130,7 @@ def test_the_same_model_under_two_names_is_shown_twice():
         ("general", "prompts_cut", (0, 7), "general/a had the beginnings of other prompts cut off"),
     ],
 )
-def test_what_was_asked_in_other_words_is_not_compared(where, key, values, why):
+def test_runs_with_other_prompts_or_budgets_are_not_compared(where, key, values, why):
     """As with other `model.template_arguments`, or a smaller `domain.max_new_tokens`."""
     base, same, other, older = run("base"), run("sft"), run("talr", id="odd"), run("l2")
     for one, value in ((base, values[0]), (same, values[0]), (other, values[1])):

@@ -78,7 +78,7 @@ def test_a_method_that_only_learns_less_is_not_said_to_forget_less():
     assert float(p.text) == pytest.approx(one.p, abs=5e-4)
 
 
-def test_between_runs_it_is_numpys_interpolation():
+def test_general_at_agrees_with_numpys_interpolation():
     draw = numpy.random.default_rng(0)
     domain = numpy.cumsum(draw.random((50, 4)), axis=1)
     general = draw.random((50, 4))
@@ -180,7 +180,7 @@ def test_the_interval_has_the_runs_and_the_items_in_it():
     assert one.over_runs
 
 
-def test_one_seed_is_of_checkpoints():
+def test_one_seed_leaves_the_verdict_undecided():
     runs = [*straight("sft", 0.5, (0.2, 0.3), 1), *straight("talr", 0.1, (0.2, 0.3), 1)]
     (one,) = found(*runs)
     assert one.verdict == "undecided: one seed"

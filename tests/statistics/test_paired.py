@@ -199,7 +199,7 @@ def test_the_same_ids_of_other_rows_are_refused():
 @pytest.mark.parametrize(
     ("part", "key"), [("domain", "scorer"), ("domain", "answer_by"), ("general", "limit")]
 )
-def test_what_was_measured_otherwise_is_refused(part, key):
+def test_scores_that_were_measured_otherwise_are_refused(part, key):
     one, other = runs()
     other[part][key] = "other"
     with pytest.raises(UnpairedError, match=f"{key}=other"):

@@ -14,7 +14,7 @@ from talr_cli.statistics.power import detectable_difference, detectable_differen
 @pytest.mark.parametrize(
     ("score", "n"), [(0.1, 300), (0.4, 150), (0.65, 400), (0.26, 72), (0.5, 24), (0.05, 48)]
 )
-def test_it_is_seen_in_80_of_100_studies(score, n):
+def test_the_detectable_difference_is_seen_in_80_of_100_studies(score, n):
     """Pairs of answers with the correlation that is assumed, judged as `talr compare` does."""
     size = detectable_difference([(score, n)])
     after = score + size if score <= 0.5 else score - size
@@ -26,7 +26,7 @@ def test_it_is_seen_in_80_of_100_studies(score, n):
     assert numpy.mean(seen) == pytest.approx(0.8, abs=0.02)
 
 
-def test_the_mean_of_several_tasks_is_seen_in_80_of_100_studies():
+def test_the_detectable_difference_of_a_mean_is_seen_in_80_of_100_studies():
     """By the error of the mean of two tasks."""
     tasks = [(0.3, 120), (0.5, 60)]
     size, draw = detectable_difference(tasks), numpy.random.default_rng(0)
@@ -60,7 +60,7 @@ def test_partial_credit_has_the_error_of_its_own_items(spread, n):
 
 
 @pytest.mark.parametrize("n", [7, 12, 24, 72, 343])
-def test_at_a_score_of_0_the_exact_test_sees_it_in_80_of_100_studies(n):
+def test_at_a_score_of_0_the_exact_test_sees_the_difference_in_80_of_100_studies(n):
     """Nothing is lost there: an item flips with the change's probability, and six are enough."""
     size = detectable_difference([(0.0, n)])
     assert size == pytest.approx(detectable_difference([(1.0, n)]))
@@ -109,7 +109,7 @@ def test_six_items_of_several_tasks_can_show_something(sizes):
         *([(score, n)] for score in (0.0, 0.17, 0.5, 0.83, 1.0) for n in (1, 2, 6, 24)),
     ],
 )
-def test_it_is_found_or_there_is_none_whatever_the_scores(tasks):
+def test_the_detectable_difference_is_found_or_none_whatever_the_scores(tasks):
     """The change that is found is just as large as its own error asks for."""
     size = detectable_difference(tasks)
     if size is not None:
@@ -117,7 +117,7 @@ def test_it_is_found_or_there_is_none_whatever_the_scores(tasks):
         assert detectable_difference([(score, 4 * n) for score, n in tasks]) < size
 
 
-def test_the_parts_of_a_base_model():
+def test_each_part_of_a_base_model_has_a_detectable_difference():
     base = scored("base", [1, 0] * 36, {"a": [1] * 30 + [0] * 30, "b": [1, 0, 0] * 20})
     assert detectable_difference_of(base["domain"]) == detectable_difference([(0.5, 72)])
     general = detectable_difference_of(base["general"])
@@ -125,7 +125,7 @@ def test_the_parts_of_a_base_model():
     assert f"{general:.3f} of the general score (120 items)" in power_text(base)
 
 
-def test_a_score_that_is_no_accuracy_has_none():
+def test_a_score_that_is_no_accuracy_has_no_detectable_difference():
     base = results("base", domain=(12.5, 1.0), general=None)
     assert detectable_difference_of(base["domain"]) is None
     assert power_text(base) == ""

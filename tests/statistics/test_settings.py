@@ -253,7 +253,7 @@ def test_counting_proven_statements_keeps_its_level():
 
 
 @pytest.mark.parametrize("df", [1, 2, 5, 30])
-def test_without_items_the_error_is_students(df):
+def test_without_items_the_error_is_students_t(df):
     found = Contrast(1.0, 1e-12, 0.04, df, 100)
     low, high = found.interval()
     assert high - 1 == pytest.approx(0.2 * stats.t.ppf(0.975, df), rel=1e-3)
@@ -269,7 +269,7 @@ def test_without_any_error_a_lead_is_sure():
     assert found.interval() == (0.1, 0.1)
 
 
-def test_with_both_it_is_the_sum_of_a_normal_and_students_error():
+def test_the_error_over_items_and_runs_is_a_normal_plus_a_t():
     found = Contrast(0.0, 0.03, 0.02, 3, 100)
     draw = numpy.random.default_rng(0)
     both = 0.03**0.5 * draw.normal(size=400_000) + 0.02**0.5 * draw.standard_t(3, size=400_000)
