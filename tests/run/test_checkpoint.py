@@ -25,7 +25,7 @@ from talr_cli.runs.run_directory import RunDirectory
         (["suite.name=other", "domain.answer_by=generation"], ["suite=s", "domain.answer_by=l"]),
     ],
 )
-def test_what_is_measured_otherwise_is_said_to_be_replaced(typed, said, tmp_path, caplog):
+def test_replacing_scores_of_another_suite_or_answer_by_is_warned_of(typed, said, tmp_path, caplog):
     results = scored("sft", [1, 0], {"one": [1, 0]}, id="1")
     results["general"]["suite"], results["domain"]["answer_by"] = "s", "likelihood"
     directory = RunDirectory(tmp_path)

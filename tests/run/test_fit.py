@@ -62,7 +62,7 @@ def test_general_rows_longer_than_the_domains_are_counted(tmp_path, monkeypatch)
     assert chosen(replace(run, general=[long])) == (1, True)
 
 
-def test_a_run_that_goes_on_does_so_as_it_was_begun(tmp_path, monkeypatch):
+def test_a_resumed_run_keeps_its_rows_at_once_and_checkpointing(tmp_path, monkeypatch):
     """Else a machine with more memory would round otherwise than the one that began."""
     run = begun(tmp_path)
     folder = checkpoint(run, rows_at_once=2, checkpointing=True)

@@ -108,7 +108,7 @@ def test_a_domain_score_is_not_dropped_for_want_of_rows_to_score(lacking, tmp_pa
     assert run.directory.read_status().state == "evaluated"
 
 
-def test_what_needs_saying_once_is_not_said_at_every_save(tmp_path, caplog, recwarn):
+def test_warnings_of_the_hub_are_not_repeated_at_every_save(tmp_path, caplog, recwarn):
     """Where the hub is not reached, by PEFT and by us."""
     typed = ("eval=false", "trainer.epochs=2", "trainer.batch_size=4", "method=lora")
     run_to_end(ready(tmp_path, *typed), make_by_training())
@@ -118,7 +118,7 @@ def test_what_needs_saying_once_is_not_said_at_every_save(tmp_path, caplog, recw
 
 
 @pytest.mark.parametrize("merge", ["averaging", "lines"])
-def test_what_an_adapter_on_a_tied_embedding_has_made_is_averaged_with_its_base(merge, tmp_path):
+def test_a_run_untied_by_its_adapter_is_averaged_with_its_tied_base(merge, tmp_path):
     """The run has a head of its own: the base's is its embedding."""
     typed = ("eval=false", "trainer.max_steps=2", "lr=1e-2", "adapter=lora", "adapter.rank=2")
     typed = (*typed, "adapter.target_modules=[embed_tokens,q_proj]", "trainer.save_dtype=float32")
@@ -139,7 +139,7 @@ def test_what_an_adapter_on_a_tied_embedding_has_made_is_averaged_with_its_base(
         torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-7)
 
 
-def test_rows_whose_loss_is_asked_for_are_there_and_whole(tmp_path, caplog):
+def test_missing_or_too_long_validation_and_replay_rows_are_refused(tmp_path, caplog):
     """Known before anything is written, and left out as bad training rows are."""
 
     def rows(name, *lengths):
@@ -197,7 +197,9 @@ def test_no_row_goes_beyond_the_positions_of_the_model(tmp_path):
         ("objective.normalise=true", True),
     ],
 )
-def test_how_a_batch_is_cut_up_is_another_run_where_weights_depend_on_it(objective, is_other):
+def test_micro_batch_size_counts_for_the_identity_only_where_weights_depend_on_it(
+    objective, is_other
+):
     method = ["method=talr", objective] if objective.startswith("objective.") else [objective]
 
     def named(*typed):

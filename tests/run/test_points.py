@@ -193,6 +193,6 @@ def test_points_are_scored_while_the_training_waits_and_by_a_suite_of_their_own(
         (["at=0"], "at=0 is outside"),
     ],
 )
-def test_what_is_no_point_is_refused(typed, message, train):
+def test_invalid_points_are_refused(typed, message, train):
     with pytest.raises(UserError, match=message):
         train(*typed)

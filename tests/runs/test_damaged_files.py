@@ -47,7 +47,7 @@ def run(tmp_path):
         (("metrics.jsonl", "results.json"), "evaluated"),
     ],
 )
-def test_status(run, content, there, state, caplog):
+def test_a_damaged_status_follows_from_the_other_files(run, content, there, state, caplog):
     for name in there:
         if name == "model":
             run.model.mkdir()
@@ -70,7 +70,7 @@ def test_status(run, content, there, state, caplog):
 @pytest.mark.parametrize(
     "changed", [{"state": "done"}, {"pid": "7"}, {"times": []}, {"reason": 7}, {"host": ["a"]}]
 )
-def test_a_status_with_a_value_of_another_kind(run, changed):
+def test_a_status_with_a_wrong_value_counts_as_pending(run, changed):
     run.write_status("failed", "reason")
     run.status.write_text(json.dumps({**json.loads(run.status.read_text()), **changed}))
     assert run.read_status().state == "pending"
@@ -142,7 +142,7 @@ def test_a_model_of_another_run_is_not_taken_for_its_own(tmp_path):
 
 
 @damaged
-def test_training_is_refused(run, content):
+def test_a_damaged_training_json_is_refused(run, content):
     assert run.read_training() is None
     run.training.write_bytes(content)
     with pytest.raises(UserError, match=r"training\.json .*train this run again"):
@@ -150,7 +150,7 @@ def test_training_is_refused(run, content):
 
 
 @damaged
-def test_the_owner_of_a_lock(run, content):
+def test_a_damaged_owner_file_names_nobody(run, content):
     with run.lock():
         holder = json.loads((run.path / ".lock.owner").read_text())
     assert not (run.path / ".lock.owner").exists()
@@ -162,7 +162,7 @@ def test_the_owner_of_a_lock(run, content):
 
 
 @damaged
-def test_the_owner_of_a_lock_that_is_held(run, content):
+def test_a_held_lock_with_a_damaged_owner_file_is_in_use(run, content):
     with run.lock():
         (run.path / ".lock.owner").write_bytes(content)
         with pytest.raises(UserError, match="in use by another process"), run.lock():
@@ -207,7 +207,7 @@ def test_a_config_that_lost_its_first_line_is_written_again(run, tmp_path, caplo
         run.prepare({"lr": 1e-5}, [], "f" * 64)
 
 
-def test_what_kills_left_goes_with_the_next_owner(run):
+def test_leftovers_of_killed_processes_go_with_the_next_owner(run):
     left = [
         run.path / f"{BUILDING}model-1" / "half.txt",
         run.path / ".status.json.1.tmp",
@@ -262,7 +262,7 @@ def device(path):
 
 
 @pytest.mark.parametrize("make", [pipe, circle, folder, device])
-def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(run, make, caplog):
+def test_pipes_links_folders_and_devices_in_the_place_of_files_are_named(run, make, caplog):
     for path in (run.status, run.metrics, run.results, run.config, run.overrides, run.training):
         make(path)
     run.samples.mkdir()
@@ -288,7 +288,7 @@ def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(run, make, c
         assert run.read_status().state == ("pending" if make is circle else "trained")
 
 
-def test_what_may_not_be_read_is_named(run, monkeypatch, caplog):
+def test_files_without_the_right_to_read_are_named(run, monkeypatch, caplog):
     """Of another user's run, in a folder that is shared."""
     files = (run.status, run.metrics, run.results, run.config, run.overrides, run.training)
     samples = run.samples / "domain.jsonl"
@@ -329,13 +329,13 @@ BOMB = "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in r
     ],
     ids=["values of values", "a value of itself", "no truth", "no number", "no time"],
 )
-def test_what_no_run_has_written_as_yaml_is_damage(run, text):
+def test_yaml_that_no_run_writes_is_damage(run, text):
     run.config.write_text(text)
     with pytest.raises(UserError, match=r"config\.yaml cannot be read .*restore or delete"):
         run.read_config()
 
 
-def test_a_list_that_is_there_twice_is_written_twice(run):
+def test_a_shared_list_is_written_without_aliases_of_yaml(run):
     twice = [1, 2]
     run.prepare({"a": twice, "b": {"c": twice}}, [], IDENTITY)
     assert run.read_config() == {"a": [1, 2], "b": {"c": [1, 2]}}
@@ -348,7 +348,7 @@ RECORD = {"id": "1", "messages": [{"role": "user", "content": "2+2?"}], "output"
     "changed",
     [{"messages": {"role": "user"}}, {"messages": "2+2?"}, {"messages": [7]}],
 )
-def test_answers_that_nobody_could_read_are_left_out_with_one_warning(run, changed, caplog):
+def test_samples_of_another_shape_are_left_out_with_one_warning(run, changed, caplog):
     run.samples.mkdir(parents=True)
     lines = [json.dumps(one) for one in (RECORD, {**RECORD, **changed}, RECORD)]
     (run.samples / "domain.jsonl").write_text("\n".join(lines))
@@ -356,7 +356,7 @@ def test_answers_that_nobody_could_read_are_left_out_with_one_warning(run, chang
     assert "domain.jsonl: line 2 damaged, left out" in caplog.text
 
 
-def test_a_number_that_no_process_can_have_is_that_of_none(run):
+def test_an_impossible_process_number_counts_as_interrupted(run):
     run.write_status("training")
     status = json.loads(run.status.read_text())
     run.status.write_text(json.dumps({**status, "pid": 10**400}))
@@ -364,7 +364,7 @@ def test_a_number_that_no_process_can_have_is_that_of_none(run):
 
 
 @damaged
-def test_which_rows_checkpoints_were_trained_on(run, content):
+def test_checkpoints_of_other_rows_or_with_a_damaged_digest_are_refused(run, content):
     digest, other = "a" * 64, "b" * 64
     check_same_rows(run.checkpoints, digest)
     with atomic_folder(run.checkpoints / "checkpoint-2") as building:

@@ -107,7 +107,7 @@ def test_files_are_as_readable_as_the_umask_says(tmp_path, umask, mode):
     }
 
 
-def test_a_file_system_without_modes_that_cannot_fsync_folders_will_do(tmp_path, monkeypatch):
+def test_folders_are_written_without_modes_and_fsync_of_folders(tmp_path, monkeypatch):
     """As FAT and SMB have none, and some of networks and in user space cannot."""
     fsync, seen = os.fsync, []
 
@@ -140,7 +140,9 @@ def test_an_old_folder_is_replaced_and_kept_where_the_new_one_fails(tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.ENOSPC])
-def test_a_new_folder_that_cannot_take_its_place_gives_it_back(tmp_path, monkeypatch, number):
+def test_the_old_folder_returns_where_the_new_one_cannot_take_its_place(
+    tmp_path, monkeypatch, number
+):
     with atomic_folder(tmp_path / "model") as building:
         (building / "1.txt").write_text("x")
     rename = Path.rename

@@ -72,7 +72,7 @@ print("again:", sorted(path.name for path in Path("full/model").iterdir()))
 """
 
 
-def test_full_and_read_only_disks(tmp_path):
+def test_full_and_read_only_disks_are_named_and_keep_nothing_half_written(tmp_path):
     told = run_inside("sh", "-c", MOUNT, sys.executable, TRY, cwd=tmp_path, timeout=120)
     said = dict(line.split(": ", 1) for line in told.splitlines())
     for name, path in {
@@ -106,7 +106,7 @@ def test_full_and_read_only_disks(tmp_path):
     ],
     ids=["json", "line", "folder", "deep", "lock"],
 )
-def test_a_file_where_a_folder_should_be(tmp_path, write):
+def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path, write):
     path = tmp_path / "taken"
     path.write_text("mine")
     with pytest.raises(UserError, match=r"cannot write .*taken: it is a file, not a folder"):
@@ -115,7 +115,7 @@ def test_a_file_where_a_folder_should_be(tmp_path, write):
     assert [entry.name for entry in tmp_path.iterdir()] == ["taken"]
 
 
-def test_a_folder_where_a_file_should_be(tmp_path):
+def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path):
     (tmp_path / "a.json").mkdir()
     with pytest.raises(UserError, match=r"a\.json: it is a folder, not a file"):
         write_json(tmp_path / "a.json", {})
@@ -147,7 +147,7 @@ def test_forgotten_temporary_files_go_with_the_next_writing(tmp_path):
         (errno.EDQUOT, "your disk quota"),
     ],
 )
-def test_what_a_file_system_of_others_may_say(tmp_path, monkeypatch, number, said):
+def test_errors_of_network_file_systems_are_explained(tmp_path, monkeypatch, number, said):
     write_json(tmp_path / "a.json", {"old": 1})
 
     def refuse(self, target):
@@ -173,7 +173,7 @@ def test_a_copy_that_cannot_be_written_is_named_by_where_it_goes(tmp_path):
         raise full
 
 
-def test_an_error_of_something_else_stays_what_it_is(tmp_path):
+def test_an_error_elsewhere_is_not_explained_as_one_of_writing(tmp_path):
     with (
         tempfile.TemporaryDirectory() as other,
         pytest.raises(IsADirectoryError),
@@ -237,7 +237,7 @@ def test_two_users_of_a_group_share_a_study(shared):
         assert "InUseError" in as_another_user(other, group)
 
 
-def test_what_may_not_be_read_or_written_is_said_and_is_no_damage(shared):
+def test_missing_rights_are_named_and_are_no_damage(shared):
     folder, group = shared
     folder.chmod(0o2755)
     made = folder / "checkpoint-1"

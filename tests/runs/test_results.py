@@ -111,7 +111,7 @@ def test_a_value_of_the_wrong_kind_is_named(study, caplog, path, value, said):
         b"NaN",
     ],
 )
-def test_what_is_no_json_of_ours_is_left_out_with_one_line(study, caplog, content):
+def test_content_that_is_no_results_json_is_left_out_with_one_line(study, caplog, content):
     folder, file = study
     file.write_bytes(content)
     assert methods(folder) == ["talr"]
@@ -145,7 +145,7 @@ def test_a_flipped_byte_changes_no_score(study):
             assert found[part]["score"] == pytest.approx(whole()[part]["score"], abs=2e-6)
 
 
-def test_what_to_type_is_said(study):
+def test_results_of_another_schema_say_what_to_type(study):
     _, file = study
     file.write_text(json.dumps(changed("schema", 1)))
     with pytest.raises(UserError, match=r"schema 1, not 2.*arguments are in .*overrides\.yaml"):

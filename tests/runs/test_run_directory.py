@@ -164,7 +164,7 @@ def test_values_come_back_as_they_were_written(run):
 
 
 @pytest.mark.parametrize("content", ["", "- a", "a: [", "!!python/object/apply:os.getcwd []"])
-def test_a_config_that_is_none_is_named_in_one_line(run, content):
+def test_an_invalid_config_yaml_is_named_in_one_line(run, content):
     run.path.mkdir(parents=True)
     run.config.write_text(content)
     with pytest.raises(UserError, match=r"config\.yaml cannot be read") as error:
@@ -297,7 +297,7 @@ def test_line_torn_inside_a_number_is_not_read_as_a_smaller_number(run):
     assert run.read_metrics() == [{"step": 1, "loss": 2.5}]
 
 
-def test_cutting_a_run_that_has_no_metrics(run):
+def test_dropping_metrics_of_a_run_without_any_does_nothing(run):
     run.drop_metrics_after(0)
     assert run.read_metrics() == []
 
@@ -364,7 +364,7 @@ with RunDirectory(Path(sys.argv[1])).lock():
         (("s", "/nowhere/runs"), "runs/t", ["study=t", "runs_dir={root}/runs"]),
     ],
 )
-def test_what_was_typed_finds_the_run_where_its_study_lies_now(made, there, now, tmp_path):
+def test_current_overrides_follow_a_moved_or_renamed_study(made, there, now, tmp_path):
     study, runs_dir = (one.format(root=tmp_path) for one in made)
     typed = ["lr=1e-3", f"study={study}", f"runs_dir={runs_dir}"]
     run = RunDirectory(tmp_path / there / "m__d" / "sft-01234567")

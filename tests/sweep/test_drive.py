@@ -60,7 +60,7 @@ def job(tmp_path):
         (Ends(0, "run directory: another"), "failed", "has made another run", "to do"),
     ],
 )
-def test_a_job_that_ends_without_its_run(launcher, word, reason, next_time, job):
+def test_outcome_of_a_job_that_ends_without_its_run(launcher, word, reason, next_time, job):
     (outcome,) = run_jobs([job], launcher, False, "final", Stop()).values()
     assert outcome.result == word
     assert reason in outcome.reason.splitlines()[-1] if reason else not outcome.reason

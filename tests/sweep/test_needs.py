@@ -137,7 +137,7 @@ def test_memory_is_stated_for_the_run_that_takes_the_most(tmp_path):
     assert needs.describe_memory([small], ["to do"], {small.directory.path: None}) is None
 
 
-def test_memory_of_another_machine_is_that_which_was_said(tmp_path):
+def test_memory_of_another_machine_is_the_configured_one(tmp_path):
     one = job(tmp_path, "sft-lr1", "trainer.batch_size=8")
     shapes = {one.directory.path: model(10**9)}
     unknown, small = needs.Cluster(1, None), needs.Cluster(1, 15e9)

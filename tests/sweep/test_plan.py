@@ -93,7 +93,7 @@ def test_the_base_is_scored_as_points_are_too_where_they_have_a_suite_of_their_o
     assert (composed.suite, composed.apart) == (early.suite, True)
 
 
-def test_what_is_taken_along_a_training_is_made_with_it_and_averaged(tiny_source):
+def test_points_along_a_training_are_made_with_it_and_averaged(tiny_source):
     grid = expand_grid(["model=tiny", "method=averaging", "lr=1e-3", "score_at=[0.25]"], None)
     base, tuned, *averaged = make_jobs(grid, find_models(grid, fetch=False), None)
     (early, place), (whole, _) = tuned.runs

@@ -59,7 +59,7 @@ def test_ends_keeps_no_point_of_a_training(study, tmp_path):
     assert not early.model.exists()
 
 
-def test_only_what_is_beaten_by_its_like_is_deleted(study):
+def test_best_deletes_only_models_that_a_comparable_run_beats(study):
     assert left(study, "final") == {*study}
     assert left(study, "best") == {*study} - {"beaten"}
     assert left(study, "none") == set()

@@ -166,7 +166,7 @@ def test_a_run_that_is_killed_is_submitted_again_and_one_submitted_by_hand_is_se
     assert wait_for(trains).job == number
 
 
-def test_what_needs_a_run_that_failed_leaves_the_queue(folder):
+def test_jobs_that_need_a_failed_run_leave_the_queue(folder):
     rate = ("lr=1e30", "trainer.max_grad_norm=1e30", "method=averaging", "eval=false")
     sweep(folder, *rate)
     wait_for(lambda one: one.state == "diverged")

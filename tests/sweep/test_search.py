@@ -162,9 +162,7 @@ def test_several_processes_share_the_trials(found_here, tmp_path):
     assert len(made(tmp_path)) == 4, "a search that is done makes nothing"
 
 
-def test_a_trial_that_is_worse_than_the_usual_one_at_a_point_is_not_trained_on(
-    found_here, tmp_path, monkeypatch
-):
+def test_a_trial_below_the_median_at_a_point_is_pruned(found_here, tmp_path, monkeypatch):
     def train_until(job, point, stop):
         point.model.mkdir(parents=True)
 

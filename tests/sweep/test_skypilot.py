@@ -13,7 +13,7 @@ from talr_cli.sweep.grid import expand_grid
 TASK = yaml.safe_load((Path(__file__).parents[2] / "scripts/skypilot.yaml").read_text("utf-8"))
 
 
-def test_its_command_is_a_sweep_that_goes_on_in_the_bucket():
+def test_the_command_is_a_sweep_into_the_bucket():
     program, command, *typed = shlex.split(
         TASK["run"].strip().replace("$ARGUMENTS", TASK["envs"]["ARGUMENTS"])
     )
@@ -24,7 +24,7 @@ def test_its_command_is_a_sweep_that_goes_on_in_the_bucket():
     assert {one.config.runs_dir for one in grid} == set(TASK["file_mounts"])
 
 
-def test_it_is_a_task_of_skypilot():
+def test_the_file_is_a_valid_task_of_skypilot():
     sky = pytest.importorskip("sky", reason="SkyPilot is not installed")
     task = sky.Task.from_yaml_config(TASK)  # its schema, without asking a cloud
     assert {next(iter(one.accelerators)) for one in task.resources} == {

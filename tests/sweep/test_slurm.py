@@ -212,7 +212,7 @@ def test_a_plan_is_submitted_once_and_in_its_order(cluster, capsys):
     assert "--dependency=afterok:2 " in typed(cluster, "sbatch")[-1]
 
 
-def test_a_job_that_was_submitted_by_hand_is_one(cluster, capsys):
+def test_a_job_that_was_submitted_by_hand_is_recognised(cluster, capsys):
     run = planned()[1].directory.path.resolve()
     (cluster / "queue").write_text(f"99|RUNNING|None|n7|{run}\n8|PENDING|None||/other/place\n")
     assert submit() == 0
@@ -220,7 +220,7 @@ def test_a_job_that_was_submitted_by_hand_is_one(cluster, capsys):
     assert "--dependency=afterok:99 " in typed(cluster, "sbatch")[-1]
 
 
-def test_what_failed_is_left_alone_and_so_is_what_needs_it(cluster, capsys):
+def test_failed_runs_and_what_needs_them_are_not_submitted(cluster, capsys):
     tuned = planned()[1].directory
     tuned.path.mkdir(parents=True)
     tuned.write_status("diverged", "the loss is nan")
@@ -266,7 +266,7 @@ def test_a_dry_run_says_what_the_start_would_say(overrides, expected, cluster, m
     assert not Path("runs").exists()
 
 
-def test_a_suite_whose_data_may_be_here_is_a_doubt(cluster, capsys, no_hub):
+def test_a_suite_whose_data_cannot_be_checked_is_noted(cluster, capsys, no_hub):
     assert submit("suite=paper", "--dry-run") == 0
     assert "note: suite=paper: the hub cannot be reached" in capsys.readouterr().out
 
@@ -292,7 +292,7 @@ def test_a_dry_run_shows_the_script_and_leaves_nothing(cluster, capsys):
         (("slurm.minutes=61",), "61 minutes are more than the 60 that the partition main allows"),
     ],
 )
-def test_what_cannot_be_is_one_line(overrides, expected, cluster):
+def test_impossible_values_are_refused_in_one_line(overrides, expected, cluster):
     with pytest.raises(UserError, match=expected.replace("'", ".")):
         submit(*overrides)
     assert not Path("runs").exists()
@@ -394,7 +394,7 @@ def test_status_of_a_study_without_slurm_is_that_of_its_files(cluster, monkeypat
     assert found.notes == []
 
 
-def test_stop_takes_out_what_waits_and_asks_what_runs(cluster, capsys):
+def test_stop_cancels_waiting_jobs_and_signals_running_ones(cluster, capsys):
     submit()
     set_states(cluster, "RUNNING", "RUNNING", "PENDING")
     stop.main(["study=default"])
@@ -446,7 +446,7 @@ def test_a_job_that_may_not_be_stopped_does_not_keep_the_others(cluster):
     assert typed(cluster, "scancel") == ["scancel --signal=TERM 1 2 3"]
 
 
-def test_what_waits_and_may_not_be_cancelled_does_not_keep_what_runs(cluster):
+def test_a_waiting_job_that_may_not_be_cancelled_does_not_keep_those_that_run(cluster):
     submit()
     set_states(cluster, "PENDING", "RUNNING", "RUNNING")
     denied = "Kill job error on job id 1: Access/permission denied"
@@ -459,7 +459,7 @@ def test_what_waits_and_may_not_be_cancelled_does_not_keep_what_runs(cluster):
     stop.main(["study=default"])
 
 
-def test_a_site_that_says_more_than_the_number(cluster):
+def test_the_job_number_is_found_in_other_output_of_sbatch(cluster):
     put(cluster, "sbatch", "echo '--> Verifying your allocation: OK'; echo; echo '17;one'")
     assert slurm.submit("#!/bin/bash") == "17"
     put(cluster, "sbatch", "echo 'Submitted, thank you'")
@@ -470,7 +470,7 @@ def test_a_site_that_says_more_than_the_number(cluster):
         slurm.submit("#!/bin/bash")
 
 
-def test_what_a_queue_and_an_accounting_say_amiss_is_left_out(cluster):
+def test_malformed_lines_of_squeue_and_sacct_are_left_out(cluster):
     submit()
     run = next(iter(queued_jobs(STUDY)))
     with (cluster / "queue").open("a") as queue:
@@ -484,7 +484,7 @@ def test_what_a_queue_and_an_accounting_say_amiss_is_left_out(cluster):
     assert states()["sft"] == ("never started", "no job or process is working on it")
 
 
-def test_what_others_write_into_the_queue_is_no_error(cluster):
+def test_other_states_and_encodings_in_the_queue_are_no_error(cluster):
     submit()
     set_states(cluster, "REQUEUE_HOLD", "CONFIGURING", "RUNNING")
     with (cluster / "queue").open("ab") as queue:

@@ -33,7 +33,7 @@ def queue_is(cluster, *lines):
     (cluster / "queue").write_text("".join(f"{line}\n" for line in lines))
 
 
-def test_what_can_never_start_is_refused_in_the_words_of_its_launcher(cluster):
+def test_impossible_requests_are_refused_with_values_of_the_launcher(cluster):
     put(cluster, "sbatch", "cat > asked")
     assert refusal(SETTINGS) is None
     asked = (cluster.parent / "asked").read_text().splitlines()
@@ -53,7 +53,7 @@ def test_what_can_never_start_is_refused_in_the_words_of_its_launcher(cluster):
     assert "hydra.launcher.gpus_per_node=null asks for none" in refusal(SETTINGS)
 
 
-def test_submitit_hears_of_its_jobs_from_the_queue(cluster, caplog):
+def test_states_of_jobs_come_from_squeue_and_changes_are_logged_once(cluster, caplog):
     """And so does the user, once each time that something changes."""
     caplog.set_level(logging.INFO)
     clock = Clock()
@@ -83,7 +83,7 @@ def test_submitit_hears_of_its_jobs_from_the_queue(cluster, caplog):
     ]
 
 
-def test_a_stop_takes_out_what_waits_and_asks_what_runs_once(cluster):
+def test_a_stop_cancels_waiting_jobs_and_signals_running_ones_once(cluster):
     clock, stop = Clock(), Stop()
     queue = SlurmWatcher("talr", stop, clock)
     queue_is(cluster, "7_0|RUNNING|None", "7_1|PENDING|None", "7_2|COMPLETED|None")

@@ -30,6 +30,6 @@ def test_an_interrupt_ends_the_call_and_not_only_the_waiting_for_it(tmp_path):
     assert not set(multiprocessing.active_children()) - others
 
 
-def test_a_process_that_is_killed_is_said_in_one_line():
+def test_a_killed_process_is_reported_in_one_line():
     with pytest.raises(UserError, match="was killed"), worker_process() as ask:
         ask(os._exit, 9)
