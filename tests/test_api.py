@@ -71,7 +71,7 @@ def test_the_page_runs_as_it_stands(here, monkeypatch, caplog):
     assert f"by suite=mini in {made.path} are replaced by those by suite=another" in caplog.text
 
 
-def test_mistakes_are_of_one_kind(tmp_path, monkeypatch):
+def test_every_mistake_is_a_user_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"did you mean lr\?"):
         api.train("lrr=1")
@@ -79,7 +79,7 @@ def test_mistakes_are_of_one_kind(tmp_path, monkeypatch):
         api.study("none")
 
 
-def test_threads_wait_for_one_another(tmp_path, monkeypatch):
+def test_calls_from_several_threads_run_one_at_a_time(tmp_path, monkeypatch):
     """Else they would draw from the same random generators: other weights for the same run."""
     monkeypatch.chdir(tmp_path)
     inside, most = [], []

@@ -3,7 +3,7 @@
 from talr_cli import errors
 
 
-def test_an_extra_is_named_where_talrs_files_are_and_its_packages_elsewhere(monkeypatch):
+def test_install_command_names_the_extra_in_a_checkout_and_its_packages_elsewhere(monkeypatch):
     assert errors.install_command("math") == "pip install -e '.[math]'"
     monkeypatch.setattr(errors, "__file__", "/site-packages/talr_cli/errors.py")
     monkeypatch.setattr(
@@ -14,7 +14,7 @@ def test_an_extra_is_named_where_talrs_files_are_and_its_packages_elsewhere(monk
     assert errors.install_command("math") == "pip install 'math-verify<0.10,>=0.9'"
 
 
-def test_an_exception_is_one_line_and_never_nothing():
+def test_an_exception_becomes_one_line_that_is_not_empty():
     assert errors.reason_of(KeyError()) == "KeyError"
     assert errors.kind_and_reason(AssertionError()) == "AssertionError"
     assert errors.kind_and_reason(ValueError(" one\n  two ")) == "ValueError: one two"

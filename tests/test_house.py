@@ -65,7 +65,7 @@ def test_every_room_has_its_floor():
     assert rooms == set(FLOOR)
 
 
-def test_hydra_is_known_where_configs_are_composed_and_nowhere_else():
+def test_only_config_and_the_grid_know_hydra():
     """Beside the room: the grid of a sweep, and the launchers of Hydra that a sweep may use."""
     known = {
         str(path.relative_to(ROOT))
@@ -78,7 +78,7 @@ def test_hydra_is_known_where_configs_are_composed_and_nowhere_else():
     }
 
 
-def test_no_config_is_of_any_type():
+def test_every_config_parameter_has_a_type():
     wrong = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in SOURCES
@@ -90,7 +90,7 @@ def test_no_config_is_of_any_type():
     assert not wrong
 
 
-def test_no_file_is_longer_than_it_can_be_read():
+def test_no_file_is_longer_than_the_limit():
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
     long = {path.name for path, count in lines.items() if count > LONGEST}
     assert long <= DATA_FILES

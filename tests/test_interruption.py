@@ -33,7 +33,7 @@ def finishes_its_step(*signals):
     raise AssertionError("it goes on after its end")
 
 
-def test_a_terminal_that_is_closed_says_so_twice_and_asks_once(heard):
+def test_two_hangups_of_a_closed_terminal_ask_for_one_stop(heard):
     assert finishes_its_step(signal.SIGHUP)
     assert finishes_its_step(signal.SIGHUP, signal.SIGHUP)  # from the kernel, and from the shell
     assert finishes_its_step(signal.SIGTERM, signal.SIGHUP)  # as systemd ends a session
@@ -44,7 +44,7 @@ def test_any_other_second_signal_ends_at_once(heard, second):
     assert not finishes_its_step(signal.SIGHUP, second)
 
 
-def test_what_is_ignored_stays_ignored(heard):
+def test_an_ignored_hangup_stays_ignored(heard):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
     with stop_requests("the step is finished") as stop:
         signal.raise_signal(signal.SIGHUP)

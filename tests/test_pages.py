@@ -226,7 +226,7 @@ def test_files_modules_and_targets_that_are_named_exist():
     assert not missing
 
 
-def test_runs_are_named_as_they_are_on_disk():
+def test_learning_rates_in_run_names_are_written_as_on_disk():
     rates = {
         (page.name, rate)
         for page in PAGES
@@ -236,7 +236,7 @@ def test_runs_are_named_as_they_are_on_disk():
     assert not {(page, rate) for page, rate in rates if rate_text(float(rate)) != rate}
 
 
-def test_the_version_is_one():
+def test_citation_and_changelog_have_the_version_of_the_package():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == __version__
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -26,7 +26,7 @@ def shown(monkeypatch):
     return progress._shown
 
 
-def test_shares_of_shares_add_up_to_the_whole(shown):
+def test_nested_shares_add_up_to_the_whole_work(shown):
     with progress.work("evaluation", total=40) as work:
         with progress.share(10, label="arithmetic"):
             for batch in (2, 4, 4):
@@ -48,7 +48,7 @@ def test_shares_of_shares_add_up_to_the_whole(shown):
         progress.reach(0.5)
 
 
-def test_work_that_an_error_left_open_ends_with_what_it_is_part_of(shown):
+def test_work_left_open_by_an_error_ends_with_its_parent(shown):
     def rows():
         yield from progress.each("rendering rows", [1, 2, 3])
 
@@ -61,7 +61,7 @@ def test_work_that_an_error_left_open_ends_with_what_it_is_part_of(shown):
     left.close()
 
 
-def test_another_process_may_have_the_terminal_meanwhile(shown, monkeypatch):
+def test_nothing_is_drawn_while_another_process_has_the_terminal(shown, monkeypatch):
     drawn = []
     monkeypatch.setattr(progress, "is_live", lambda: True)
     monkeypatch.setattr(shown, "draw", drawn.append)
@@ -78,7 +78,7 @@ def test_another_process_may_have_the_terminal_meanwhile(shown, monkeypatch):
             time.sleep(0.01)
 
 
-def test_the_time_left_is_by_what_was_made_here():
+def test_time_left_is_estimated_from_the_steps_of_this_process():
     work = progress.Work("training", total=100, done=60.0)  # gone on from step 60
     work.started -= 1000
     assert work.left is None
@@ -113,7 +113,9 @@ def test_a_log_has_a_line_at_each_tenth_and_after_a_silence(shown, caplog, monke
     assert not work.plain_is_due(), "the pauses grow"
 
 
-def test_quiet_says_nothing_and_those_outside_still_see_it(shown, caplog, tmp_path, monkeypatch):
+def test_quiet_logs_nothing_but_still_writes_the_progress_file(
+    shown, caplog, tmp_path, monkeypatch
+):
     monkeypatch.setenv("TQDM_DISABLE", "0")
     logger = logging.getLogger("talr_cli")
     level = logger.level
@@ -134,7 +136,7 @@ def test_quiet_says_nothing_and_those_outside_still_see_it(shown, caplog, tmp_pa
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"what": 3}', '{"what": "a"}', "\0"])
-def test_what_was_written_by_others_is_checked(content, tmp_path):
+def test_a_malformed_progress_file_is_ignored(content, tmp_path):
     (tmp_path / progress.FILE).write_text(content)
     assert progress.read(tmp_path) is None
     good = {"what": "a", "label": "", "done": 1, "total": 2, "left": "soon"}
@@ -211,13 +213,13 @@ def test_a_terminal_has_one_live_line_and_messages_stand_above_it():
     assert lines[2:] == ["done", ""]
 
 
-def test_a_terminal_that_cannot_go_back_gets_plain_lines():
+def test_a_dumb_terminal_gets_plain_lines():
     said = in_a_terminal(WORK, "dumb")
     assert not re.search(r"\x1b|\r(?!\n)", said)
     assert said.count("evaluation: ") > 1
 
 
-def test_what_is_interrupted_says_how_to_go_on():
+def test_an_interrupted_command_says_how_to_resume():
     said = cli._resume_hint(["sweep", "lr=1e-6,2e-5", "study=my study"])
     assert said == "; to go on: talr sweep lr=1e-6,2e-5 'study=my study'"
     assert cli._resume_hint(["sweep", "lr=1e-6", "--dry-run"]) == ""
@@ -225,7 +227,7 @@ def test_what_is_interrupted_says_how_to_go_on():
     assert cli._resume_hint([]) == ""
 
 
-def test_it_says_so_behind_the_composition_too(monkeypatch, capsys):
+def test_the_resume_hint_survives_hydra_replacing_sys_argv(monkeypatch, capsys):
     """Hydra reads sys.argv, which is replaced for it."""
 
     def interrupted(*_):

@@ -59,7 +59,7 @@ def test_the_papers_grid_states_its_cost_and_is_refused_with_every_reason(tmp_pa
 
 
 @pytest.mark.parametrize(("checkpointing", "operations"), [(False, 6), (True, 8)])
-def test_the_hours_are_those_of_the_operations(script, checkpointing, operations):
+def test_training_hours_follow_from_the_operations(script, checkpointing, operations):
     """A model of a billion, a million tokens, each in 20 epochs."""
     size = script.Size(train_rows=1000, tokens_per_row=1000, domain_answers=0)
     one = replace(script.plan("qwen2.5-3b"), checkpointing=checkpointing)

@@ -275,7 +275,7 @@ def sync(folder, server):
 
 @pytest.mark.slow  # processes of the client, and of its own service
 @pytest.mark.parametrize("between", [False, True], ids=["at last", "between"])
-def test_what_was_made_offline_in_parts_is_one_run_after_a_sync(tmp_path, between):
+def test_offline_parts_of_a_resumed_run_become_one_run_after_a_sync(tmp_path, between):
     with wandb_server() as server:
         track(tmp_path, scored=False)
         if between:
@@ -316,7 +316,7 @@ def test_online_without_a_login_does_not_ask(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["offline", "disabled"])
-def test_mode_of_the_environment_is_respected(tmp_path, mode):
+def test_wandb_mode_of_the_environment_is_respected(tmp_path, mode):
     # With a key, so that nothing but WANDB_MODE keeps it from the server.
     track(
         tmp_path,
@@ -371,7 +371,7 @@ assert not {"wandb", "tensorboard", "mlflow"} & set(sys.modules)
     subprocess.run([sys.executable, "-c", code], check=True, timeout=HANG, cwd=Path.cwd())
 
 
-def test_unfinished_evaluation_has_no_scores():
+def test_an_unfinished_evaluation_has_no_flat_scores():
     empty = dict.fromkeys(("general", "domain", "drift", "weights", "training"))
     assert flat_scores(empty) == {}
     assert flat_scores({**empty, "domain": {"items": {"bmi-1": 1.0}}}) == {}
@@ -467,7 +467,7 @@ def test_a_tracker_that_is_not_installed_is_one_line_before_anything_is_made(log
     check_installed(LoggerConfig())
 
 
-def test_scores_of_a_runs_model_leave_it_the_training_that_it_was(tmp_path, monkeypatch):
+def test_scoring_a_run_again_keeps_its_training_tags_and_config(tmp_path, monkeypatch):
     monkeypatch.setattr("talr_cli.tracking.start.start_tracking", lambda about: about)
     made = config("train", "model=tiny", "method=talr", "lr=3e-5", "seed=2", "suite=lite")
     again = config("eval", "model=tiny", "suite.name=quick")
@@ -482,7 +482,7 @@ def test_scores_of_a_runs_model_leave_it_the_training_that_it_was(tmp_path, monk
     assert start_tracker(again, own, "deadbeef").job_type == "eval"
 
 
-def test_changes_are_paired_and_there_are_none_where_runs_are_unlike():
+def test_score_changes_are_paired_and_absent_between_unlike_runs():
     def scored(method, right, suite="mini"):
         score = sum(right) / len(right)
         items = {str(number): float(one) for number, one in enumerate(right)}
