@@ -1,6 +1,6 @@
 """Reads which of a row's choices an output names: a letter, a word or a phrase.
 
-Knows texts and choices; does not know the question. docs/evaluation.md has the rules.
+Knows texts and choices; does not know the question. docs/scorers.md has the rules.
 """
 
 from __future__ import annotations

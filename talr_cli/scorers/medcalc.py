@@ -2,7 +2,7 @@
 
 The rule depends on the form of the true answer and its limits. A record's category and output type
 are not used, as their names differ between the splits. How an answer is read is our own
-(docs/evaluation.md has the forms). The benchmark's own reading is in `medcalc_official`, and its
+(docs/scorers.md has the forms). The benchmark's own reading is in `medcalc_official`, and its
 verdict is recorded beside ours.
 """
 

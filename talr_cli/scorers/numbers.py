@@ -1,7 +1,7 @@
 r"""Reads numbers in text written by a model; they are parsed, never run as code.
 
 Knows how numbers are written in plain text, in LaTeX and in different countries; does not know
-which of them is the answer. docs/evaluation.md has a table of the forms.
+which of them is the answer. docs/scorers.md has a table of the forms.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from talr_cli.scorers.text import Numeric
 from talr_cli.scorers.values import final_number, read_number
 
 medcalc = MedCalcScorer()
-DOCS = Path(__file__).parents[2] / "docs" / "evaluation.md"
+DOCS = Path(__file__).parents[2] / "docs" / "scorers.md"
 TABLE = DOCS.read_text(encoding="utf-8").partition("| answer | read as |")[2].partition("\n\n")[0]
 FORMS = [
     (form, None if value.startswith("none") else float(re.match(r"-?[\d.]*\d", value)[0]))

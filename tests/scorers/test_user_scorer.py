@@ -292,9 +292,9 @@ def test_the_standard_error_of_a_share_follows_its_formula(right):
     assert domain.proportion([0.3] * 7)["stderr"] == 0
 
 
-# The examples of docs/evaluation.md
+# The examples of docs/scorers.md
 
-DOCS = Path(__file__).parents[2] / "docs" / "evaluation.md"
+DOCS = Path(__file__).parents[2] / "docs" / "scorers.md"
 
 
 @pytest.fixture
