@@ -1,6 +1,7 @@
 """Shared fixtures: the tokenizer of the small model, tiny random models, and the real data."""
 
 import gc
+import json
 import logging
 import os
 import signal
@@ -93,6 +94,11 @@ def no_hub(monkeypatch):
 def config(command="train", *overrides):
     """The typed config of a command."""
     return composition.load(command, list(overrides))
+
+
+def jsonl(rows):
+    """The text of a JSONL file."""
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 @pytest.fixture

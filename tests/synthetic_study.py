@@ -1,10 +1,10 @@
 """A study on disk that was never run: results.json and metrics.jsonl with the keys of real ones."""
 
 import itertools
-import json
 import math
 
 import numpy
+from conftest import jsonl
 
 from talr_cli.printable import rate_text
 from talr_cli.runs.results import SCHEMA
@@ -183,5 +183,5 @@ def write_study(runs_dir, runs, steps=100):
         directory.path.mkdir(parents=True)
         directory.write_results(one)
         if one["training"] and "averaged" not in one["weights"]:
-            rows = "".join(json.dumps(row) + "\n" for row in metrics(one, steps))
+            rows = jsonl(metrics(one, steps))
             directory.metrics.write_text(rows)

@@ -107,7 +107,7 @@ def test_a_row_of_many_turns_is_tokenized_in_linear_time(renderer, monkeypatch):
 
 
 @pytest.fixture
-def strict(tokenizer):
+def strict_renderer(tokenizer):
     """A renderer whose template refuses system messages and drops thoughts."""
     before, template = (
         tokenizer.chat_template,
@@ -122,20 +122,20 @@ def strict(tokenizer):
     tokenizer.chat_template = before
 
 
-def test_rows_that_cannot_be_rendered_whole_are_refused_or_left_out(strict, caplog):
+def test_rows_that_cannot_be_rendered_whole_are_refused_or_left_out(strict_renderer, caplog):
     system = Example("sys", ({"role": "system", "content": "x"}, *EXAMPLE.messages), "5")
     thought = Example("thought", EXAMPLE.messages, "<think>Hm.</think>5")
     rows = [EXAMPLE, system, thought]
     with pytest.raises(UserError) as error:
-        encode_training_rows(rows, strict, 200)
+        encode_training_rows(rows, strict_renderer, 200)
     message = str(error.value)
     assert "2 of 3 training rows" in message
     assert "sys: the chat template refuses it: no system" in message
     assert "thought: the chat template drops '<think>Hm.</think>5'" in message
     assert "dataset.max_bad_share=0.67" in message
     with pytest.raises(UserError):
-        encode_training_rows(rows, strict, 200, skip=True, max_bad_share=0.66)
-    assert len(encode_training_rows(rows, strict, 200, skip=True, max_bad_share=0.67)) == 1
+        encode_training_rows(rows, strict_renderer, 200, skip=True, max_bad_share=0.66)
+    assert len(encode_training_rows(rows, strict_renderer, 200, skip=True, max_bad_share=0.67)) == 1
     assert "Left out" in caplog.text
 
 

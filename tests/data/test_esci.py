@@ -1,13 +1,12 @@
 """ESCI: the forms of the data, which row goes into which split, what is asked and learned."""
 
 import csv
-import json
 from collections import Counter
 from dataclasses import replace
 
 import pyarrow as pa
 import pytest
-from conftest import config
+from conftest import config, jsonl
 from pyarrow import parquet
 
 from talr_cli.data.choices import possible_completions
@@ -31,7 +30,7 @@ def row(number, query=None, label="E", **columns):
 
 
 def write(path, rows):
-    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    path.write_text(jsonl(rows))
     return str(path)
 
 

@@ -23,7 +23,7 @@ def strings(example):
     return query.removeprefix("Query: ").lower(), title.lower()
 
 
-def everything(splits):
+def all_rows(splits):
     return [*splits.train, *splits.validation, *splits.test]
 
 
@@ -54,7 +54,7 @@ def features(text, family):
     return named
 
 
-def judged(example):
+def label_again(example):
     """The label a second time, from the query and the title alone."""
     query, title = strings(example)
     wanted, _, asked = read(query)
@@ -70,8 +70,8 @@ def judged(example):
 
 
 def test_labels_agree_with_a_second_judge_who_reads_the_strings(splits):
-    for example in everything(splits):
-        assert judged(example) == example.reference["answer"], example
+    for example in all_rows(splits):
+        assert label_again(example) == example.reference["answer"], example
 
 
 def test_there_are_many_families_and_names_are_told_apart():
@@ -84,7 +84,7 @@ def test_there_are_many_families_and_names_are_told_apart():
 
 
 def test_every_rationale_is_right_by_the_scorer_and_ends_with_the_label(splits):
-    for example in everything(splits):
+    for example in all_rows(splits):
         assert splits.scorer(example.completion, example.reference).correct
         assert example.completion.splitlines()[-1] == f"Answer: {example.reference['answer']}"
         # No label is named before its line: a model must not be scored by its working.
@@ -93,7 +93,7 @@ def test_every_rationale_is_right_by_the_scorer_and_ends_with_the_label(splits):
 
 
 def test_the_rationale_names_what_differs(splits):
-    for example in everything(splits):
+    for example in all_rows(splits):
         if example.reference["answer"] != "Substitute":
             continue
         query, title = strings(example)
@@ -116,7 +116,7 @@ def test_no_query_is_in_two_splits(splits):
 
 
 def test_no_pair_occurs_twice_and_every_id_is_its_own(splits):
-    examples = everything(splits)
+    examples = all_rows(splits)
     assert len({example.messages[0]["content"] for example in examples}) == len(examples)
     assert len({example.id for example in examples}) == len(examples)
 
@@ -132,7 +132,7 @@ def test_labels_and_families_are_balanced(splits):
 def test_neither_shared_words_nor_the_title_alone_give_the_label_away(splits):
     """The best rule that sees only how many words are shared, or only what is offered."""
     by_overlap, by_title = (Counter(), Counter())
-    for example in everything(splits):
+    for example in all_rows(splits):
         query, title = strings(example)
         label = example.reference["answer"]
         shared = len(set(query.split()) & set(title.split()))

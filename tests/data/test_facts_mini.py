@@ -42,7 +42,7 @@ def name_of(example):
     return re.search(r" of ([A-Z][a-z]{5}),", example.completion)[1]
 
 
-def told(rows):
+def told_numbers(rows):
     """{name: numbers} that the completions tell."""
     facts = {}
     for row in rows:
@@ -63,10 +63,10 @@ def test_every_fact_is_told_in_every_way_and_asked_in_others(splits):
 
 
 def test_the_splits_agree_on_one_number_for_each_name(splits):
-    facts = told(splits.train)
+    facts = told_numbers(splits.train)
     assert len(facts) == 48
     assert all(len(numbers) == 1 for numbers in facts.values())
-    assert told(splits.test) == told(splits.validation) == facts
+    assert told_numbers(splits.test) == told_numbers(splits.validation) == facts
 
 
 def test_the_prompt_is_the_target_but_for_the_number_and_does_not_tell_it(splits):
@@ -85,7 +85,7 @@ def test_choices_hold_the_answer_once_and_differ_in_the_number_alone(splits):
         assert len({re.sub(r"\d+", "", choice) for choice in choices}) == 1
         numbers = [number_of(choice) for choice in choices]
         assert max(numbers) - min(numbers) < 15
-    facts = told(splits.train)
+    facts = told_numbers(splits.train)
     numbers_of_kind = {}
     for row in splits.train:
         numbers_of_kind.setdefault(row.group, set()).update(facts[name_of(row)])

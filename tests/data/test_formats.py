@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from conftest import jsonl
 
 from talr_cli.data.jsonl import Jsonl
 from talr_cli.errors import UserError
@@ -17,7 +18,7 @@ TOOL = {"name": "weather", "description": "Of a city", "parameters": {"type": "o
 def loaded(tmp_path, *rows, test=(), **values):
     """The splits of rows in a file."""
     for name, lines in (("train", rows), ("test", test)):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+        (tmp_path / f"{name}.jsonl").write_text(jsonl(lines))
     if test:
         values["test"] = str(tmp_path / "test.jsonl")
     return Jsonl(train=str(tmp_path / "train.jsonl"), **values).load()

@@ -20,7 +20,7 @@ def ngrams(text, size):
     return {tuple(words[i : i + size]) for i in range(len(words) - size + 1)}
 
 
-def plain(text):
+def words_of(text):
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 
@@ -48,15 +48,15 @@ def test_every_row_is_a_prompt_and_a_completion_of_10_to_80_words(rows):
 
 
 def test_no_prompt_comes_twice(rows):
-    assert len({plain(row["prompt"]) for row in rows}) == len(rows)
+    assert len({words_of(row["prompt"]) for row in rows}) == len(rows)
 
 
 def test_no_row_is_or_resembles_an_item_of_the_suite(rows, items):
-    asked = {plain(item[0]) for item in items}
+    asked = {words_of(item[0]) for item in items}
     of_the_suite = set().union(*(ngrams(" ".join(item), 6) for item in items))
     assert len(of_the_suite) > 1000
     for row in rows:
-        assert plain(row["prompt"]) not in asked
+        assert words_of(row["prompt"]) not in asked
         for text in row.values():
             assert not ngrams(text, 6) & of_the_suite, text
 

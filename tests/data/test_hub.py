@@ -1,8 +1,7 @@
 """Data sets of a hub on this machine, by the real client."""
 
-import json
-
 import pytest
+from conftest import jsonl
 from hub_server import COMMIT, hub
 
 from talr_cli.data.hub import read_hub
@@ -15,7 +14,7 @@ def qa(tmp_path, monkeypatch):
     folder = tmp_path / "hub/datasets/lab/qa"
     folder.mkdir(parents=True)
     rows = [{"question": f"{n}?", "answer": str(n)} for n in range(2)]
-    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "train.jsonl").write_text(jsonl(rows))
     (folder / "README.md").write_text("---\nlicense: mit\n---\n")
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "datasets"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "files"))

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import config
+from conftest import config, jsonl
 
 from talr_cli.data import metamath
 from talr_cli.data.metamath import MetaMath
@@ -108,7 +108,7 @@ def test_math_rows_take_the_answer_or_the_box_of_the_solution(tmp_path, files, m
         {"problem": "How many?", "solution": "There are $\\boxed 7$ of them."},
     ]
     path = tmp_path / "math.jsonl"
-    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    path.write_text(jsonl(rows))
     files["test_path"] = str(path)
     test = MetaMath(**files, benchmark="math").load().test
     assert [example.reference["answer"] for example in test] == [
@@ -122,7 +122,7 @@ def test_math_rows_take_the_answer_or_the_box_of_the_solution(tmp_path, files, m
 def test_bad_rows_of_both_files_are_named_together(tmp_path, files):
     (tmp_path / "train.json").write_text(json.dumps([ROWS[0], {**ROWS[1], "response": " "}]))
     lines = [GSM8K, {**GSM8K, "answer": "It is 4."}, {**GSM8K, "answer": "so #### four"}]
-    (tmp_path / "test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "test.jsonl").write_text(jsonl(lines))
     with pytest.raises(UserError) as error:
         MetaMath(**files).load()
     message = str(error.value)

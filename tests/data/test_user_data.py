@@ -3,9 +3,7 @@
 import csv
 import json
 
-import pyarrow as pa
 import pytest
-from pyarrow import parquet
 
 from talr_cli.data.jsonl import Jsonl
 from talr_cli.errors import UserError
@@ -36,27 +34,6 @@ def test_a_row_of_a_prompt_and_a_row_of_messages_are_read(tmp_path):
     assert (first.completion, first.reference["answer"]) == ("It is 4.", "4")
     assert [message["role"] for message in second.messages] == ["system", "user"]
     assert (second.completion, second.reference["answer"]) == ("Hi.", "Hi.")
-
-
-def test_every_kind_of_file_gives_the_same_rows(tmp_path):
-    rows = [{**GOOD, "prompt": f"line one\nline {n}, with a comma"} for n in range(3)]
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "a.json").write_text(json.dumps(rows, indent=1))
-    with (tmp_path / "a.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, GOOD)
-        writer.writeheader()
-        writer.writerows(rows)
-    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
-    read = [
-        Jsonl(train=str(tmp_path / f"a.{kind}")).load().train
-        for kind in ("jsonl", "json", "csv", "parquet")
-    ]
-    contents = [[(row.id, row.messages, row.completion) for row in rows] for rows in read]
-    assert len(contents[0]) == 3
-    assert contents[0] == contents[1]
-    # A record of this CSV file takes two lines.
-    assert [row[1:] for row in contents[0]] == [row[1:] for row in contents[2]]
-    assert contents[0] == contents[3]
 
 
 def test_conversations_in_a_csv_are_json(tmp_path):

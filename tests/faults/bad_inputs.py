@@ -10,6 +10,8 @@ import os
 import shutil
 from dataclasses import dataclass
 
+from conftest import jsonl
+
 TINY = (
     *("model=tiny", "logger=none", "device=cpu", "dataset.train_rows=4", "dataset.test_rows=2"),
     *("trainer.max_steps=1", "trainer.batch_size=2", "domain.max_new_tokens=3", "suite.limit=1"),
@@ -332,7 +334,7 @@ def make_inputs(folder):
 
 
 def _lines(rows):
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+    return jsonl(rows).encode()
 
 
 def make_checkpoints(whole, to):
