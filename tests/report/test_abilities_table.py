@@ -5,6 +5,7 @@ import io
 import json
 
 import pytest
+from conftest import jsonl
 from synthetic_study import scored, write_study
 
 from talr_cli.config.composition import load
@@ -97,7 +98,7 @@ def test_the_first_scoring_decides_which_answer_was_chosen(tmp_path):
         place = int(one["run"]["method"] == "sft")
         one["general"]["tasks"]["pick"]["all"] = {"acc_mutual_info,none": 0.5}
         rows = [choice_of(key, pair[place], twice=True) for key, pair in TASK.items()]
-        text = "".join(json.dumps(row) + "\n" for row in rows)
+        text = jsonl(rows)
         (path / "samples" / "general-pick.jsonl").write_text(text)
     found = guesses_of(group, runs)
     assert set(found.choices["general/pick"].values()) == {3}

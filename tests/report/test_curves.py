@@ -4,6 +4,7 @@ import json
 
 import numpy
 import pytest
+from conftest import jsonl
 from synthetic_study import BASE, metrics, results, study, write_study
 
 from talr_cli.report.figures import curves
@@ -100,7 +101,7 @@ def test_a_number_that_was_not_finite_is_a_gap(tmp_path):
     (path,) = tmp_path.glob("*/*/sft*/metrics.jsonl")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     next(row for row in rows if row.get("loss"))["loss"] = None
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text(jsonl(rows))
     (line,) = lines(runs, "loss")
     assert line.steps.tolist() == [2, 3, 4]
 

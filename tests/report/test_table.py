@@ -5,6 +5,7 @@ import io
 import math
 
 import pytest
+import synthetic_study
 from rich.console import Console
 from scipy import stats
 from synthetic_study import scored
@@ -33,19 +34,9 @@ def csv_table(runs):
 
 
 def results(method="talr", lr=1e-6, seed=0, domain=(0.3, 0.03), general=(0.4, 0.04), **changes):
-    if method == "base":
-        lr = seed = None
-    run = {"id": "00000000", "model": "m", "dataset": "d", "base": "ab12", "method": method}
-    run |= {"lr": lr, "seed": seed}
-    one = {
-        "run": run,
-        "general": general and {"score": general[0], "stderr": general[1], "suite": "mini"},
-        "domain": domain and {"score": domain[0], "stderr": domain[1], "scorer": "medcalc"},
-        "drift": {
-            "cross_entropy": {"score": 2.5, "stderr": 0.01},
-            "kl_from_base": {"score": 0.00123, "stderr": 0.0001},
-        },
-    }
+    """Those of a study with `changes` in them: `run__model="m"` is run.model."""
+    one = synthetic_study.results(method, lr, seed, domain, general, model="m")
+    one["drift"]["kl_from_base"].update(score=0.00123, stderr=0.0001)
     for path, value in changes.items():
         section, key = path.split("__")
         one[section][key] = value

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ElementTree
 import matplotlib
 import numpy
 import pytest
+import synthetic_study
 from matplotlib.collections import PathCollection
 from matplotlib.text import Annotation
 from PIL import Image
@@ -22,21 +23,7 @@ METHODS = ["sft", "talr", "flow", "dft", "eaft", "l2"]
 
 
 def results(method, lr, domain, general, seed=0):
-    run = {
-        "id": "00000000",
-        "model": "small",
-        "dataset": "medcalc",
-        "base": "ab12",
-        "method": method,
-        "lr": lr,
-        "seed": seed,
-    }
-    error = {"stderr": 0.02, "n": 100}
-    return {
-        "run": run,
-        "domain": {"score": domain, "metric": "accuracy", "scorer": "medcalc", **error},
-        "general": {"score": general, "suite": "mini", "formula": "mean of tasks", **error},
-    }
+    return synthetic_study.results(method, lr, seed, (domain, 0.02), (general, 0.02))
 
 
 BASE = results("base", None, 0.21, 0.46, seed=None)
