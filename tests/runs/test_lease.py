@@ -51,7 +51,7 @@ def as_of_another_machine(path, age):
     os.utime(file, (time.time() - age, time.time() - age))
 
 
-def until(condition):
+def wait_until(condition):
     deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
@@ -186,7 +186,7 @@ def test_an_owner_that_was_taken_for_dead_ends(path):
     )
     assert child.stdout.readline()
     touched = owner_file(path).stat().st_mtime_ns
-    until(lambda: owner_file(path).stat().st_mtime_ns > touched)
+    wait_until(lambda: owner_file(path).stat().st_mtime_ns > touched)
     as_of_another_machine(path, age=0)
     assert child.wait(timeout=60) == 75
     assert b"taken over" in child.stderr.read()

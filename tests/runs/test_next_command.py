@@ -13,7 +13,7 @@ from talr_cli.runs.run_directory import RunDirectory
 FOLDERS = ["runs", "my runs", "/data/it's here", "a=b,c", "$HOME/x", "äö", "(1)"]
 
 
-def typed(line):
+def config_of(line):
     """The config that a line of a shell comes to."""
     program, command, *arguments = shlex.split(line)
     assert program == "talr"
@@ -24,7 +24,7 @@ def typed(line):
 @pytest.mark.parametrize("folder", FOLDERS)
 @pytest.mark.parametrize("command", ["report", "recommend", "status", "stop", "list", "train"])
 def test_a_command_on_a_study_finds_it_wherever_it_lies(command, folder):
-    config = typed(study_command(command, folder, "s-1"))
+    config = config_of(study_command(command, folder, "s-1"))
     assert (config.runs_dir, config.study) == (folder, "s-1")
 
 
@@ -34,7 +34,7 @@ def test_a_command_on_a_run_finds_it_wherever_it_lies(folder, tmp_path, monkeypa
     folder = folder.lstrip("/")
     run = RunDirectory(tmp_path / folder / "s" / "m__d" / "sft-01234567")
     run.prepare({}, [], "01234567" + "0" * 56)
-    config = typed(study_command("logs", folder, "s", "sft"))
+    config = config_of(study_command("logs", folder, "s", "sft"))
     assert find_run(config.run, Path(config.runs_dir), config.study).path.resolve() == run.path
-    assert typed(score_command(run.path)).ckpt == str(run.path)
-    assert typed(study_command("list", folder, None)).runs_dir == folder
+    assert config_of(score_command(run.path)).ckpt == str(run.path)
+    assert config_of(study_command("list", folder, None)).runs_dir == folder

@@ -13,15 +13,15 @@ from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.study import load_results, scored_runs
 
 
-def whole():
+def whole_result():
     one = scored("sft", [1, 0, 1, 1], {"sums": [1, 0], "words": [0, 0, 1]}, id="a" * 8)
     one["domain"]["categories"] = {"lab": {"score": 0.5, "stderr": 0.1, "n": 2}}
     return one
 
 
-def changed(path, value):
+def with_value(path, value):
     """`whole` with one value in place of another; `...` takes the key away."""
-    one = copy.deepcopy(whole())
+    one = copy.deepcopy(whole_result())
     *place, last = path.split(".")
     section = one
     for key in place:
@@ -35,7 +35,7 @@ def changed(path, value):
 
 @pytest.fixture
 def study(tmp_path):
-    write_study(tmp_path, [results("talr", id="b" * 8), whole()])
+    write_study(tmp_path, [results("talr", id="b" * 8), whole_result()])
     (path,) = tmp_path.glob("*/*/sft-*/results.json")
     return tmp_path, path
 
@@ -46,10 +46,10 @@ def methods(folder):
 
 def test_what_was_written_is_read(study):
     folder, path = study
-    assert read_results(path) == whole()
+    assert read_results(path) == whole_result()
     assert methods(folder) == ["sft", "talr"]
     for part in ("domain", "general", "drift", "training", "weights"):
-        path.write_text(json.dumps(changed(part, None)))
+        path.write_text(json.dumps(with_value(part, None)))
         assert read_results(path)[part] is None
 
 
@@ -87,7 +87,7 @@ def test_what_was_written_is_read(study):
 )
 def test_a_value_of_the_wrong_kind_is_named(study, caplog, path, value, said):
     folder, file = study
-    file.write_text(json.dumps(changed(path, value)))
+    file.write_text(json.dumps(with_value(path, value)))
     with pytest.raises(UserError) as error:
         read_results(file)
     assert said in str(error.value)
@@ -142,12 +142,12 @@ def test_a_flipped_byte_changes_no_score(study):
         except UserError:
             continue
         for part in ("domain", "general"):
-            assert found[part]["score"] == pytest.approx(whole()[part]["score"], abs=2e-6)
+            assert found[part]["score"] == pytest.approx(whole_result()[part]["score"], abs=2e-6)
 
 
 def test_results_of_another_schema_say_what_to_type(study):
     _, file = study
-    file.write_text(json.dumps(changed("schema", 1)))
+    file.write_text(json.dumps(with_value("schema", 1)))
     with pytest.raises(UserError, match=r"schema 1, not 2.*arguments are in .*overrides\.yaml"):
         read_results(file)
     (file.parent / "model").mkdir()

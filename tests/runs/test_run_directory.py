@@ -210,7 +210,6 @@ TRAIN_FOREVER = """
 import sys, time
 from pathlib import Path
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.stored_overrides import current_overrides
 run = RunDirectory(Path(sys.argv[1]))
 with run.lock():
     run.write_status("training")
@@ -330,7 +329,6 @@ def test_forked_worker_that_outlives_a_killed_trainer_does_not_hold_the_lock(run
 import os, sys, time
 from pathlib import Path
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.stored_overrides import current_overrides
 with RunDirectory(Path(sys.argv[1])).lock():
     if os.fork() == 0:
         print(os.getpid(), flush=True)

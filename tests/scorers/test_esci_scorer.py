@@ -106,7 +106,7 @@ def summary(truth, answers):
     return score.summary(verdicts, references)
 
 
-def drawn(seed, n, weights):
+def draw_labels_and_answers(seed, n, weights):
     """Truth by `weights`; answers that are right more often than not, some of them none."""
     draw = random.Random(seed)
     truth = draw.choices(LABELS, weights, k=n)
@@ -119,7 +119,7 @@ def drawn(seed, n, weights):
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("weights", [(1, 1, 1, 1), (52, 36, 3, 9), (5, 0, 1, 1), (1, 0, 0, 0)])
 def test_the_metrics_are_those_of_scikit_learn(seed, weights):
-    truth, answers = drawn(seed, 60, weights)
+    truth, answers = draw_labels_and_answers(seed, 60, weights)
     named = [answer or "none" for answer in answers]
     result = summary(truth, answers)
     present = sorted(set(truth))
@@ -135,7 +135,7 @@ def test_the_metrics_are_those_of_scikit_learn(seed, weights):
 
 
 def test_standard_errors_agree_with_resampled_rows_and_with_the_delta_method():
-    truth, answers = drawn(0, 400, (3, 2, 1, 1))
+    truth, answers = draw_labels_and_answers(0, 400, (3, 2, 1, 1))
     named = [answer or "none" for answer in answers]
     result = summary(truth, answers)
     # Var of a mean of independent recalls.
@@ -156,7 +156,7 @@ def test_standard_errors_agree_with_resampled_rows_and_with_the_delta_method():
 
 
 def test_the_same_verdicts_give_the_same_errors_and_one_row_gives_none():
-    truth, answers = drawn(3, 50, (1, 1, 1, 1))
+    truth, answers = draw_labels_and_answers(3, 50, (1, 1, 1, 1))
     assert summary(truth, answers) == summary(truth, answers)
     alone = summary(["Exact"], ["Exact"])
     assert alone["macro_f1"] == {"score": 1.0, "stderr": None, "n": 1}

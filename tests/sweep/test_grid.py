@@ -43,7 +43,7 @@ def test_each_config_is_the_one_that_its_overrides_compose_to():
 
 
 @pytest.fixture
-def mine(tmp_path):
+def experiment_folder(tmp_path):
     """A folder with an experiment that brings a grid."""
     folder = tmp_path / "mine" / "experiment"
     folder.mkdir(parents=True)
@@ -56,19 +56,19 @@ def mine(tmp_path):
     return tmp_path / "mine"
 
 
-def test_an_experiment_brings_its_grid_and_typed_values_go_before_it(mine):
-    found = expand_grid(["experiment=grid"], mine)
+def test_an_experiment_brings_its_grid_and_typed_values_go_before_it(experiment_folder):
+    found = expand_grid(["experiment=grid"], experiment_folder)
     assert len(found) == 8
     assert {one.config.trainer.epochs for one in found} == {7}
     assert {one.config.lr for one in found} == {1e-6, 5e-6}
-    found = expand_grid(["experiment=grid", "lr=1e-2", "seed=4,5,6"], mine)
+    found = expand_grid(["experiment=grid", "lr=1e-2", "seed=4,5,6"], experiment_folder)
     assert {(one.config.lr, one.config.seed) for one in found} == {(1e-2, s) for s in (4, 5, 6)}
     assert len(found) == 6
 
 
-def test_several_experiments_at_once_are_refused(mine):
+def test_several_experiments_at_once_are_refused(experiment_folder):
     with pytest.raises(UserError, match="experiment takes one value"):
-        expand_grid(["experiment=grid,demo"], mine)
+        expand_grid(["experiment=grid,demo"], experiment_folder)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_the_size_of_a_model_is_read_from_its_files(tiny_source):
     assert {tensor.element_size() for tensor in tensors} == {found.bytes_each}
 
 
-def disk(jobs, keep, workers=1, states=None):
+def needed_disk(jobs, keep, workers=1, states=None):
     size = ModelSize(1000, 2)
     sizes = {one.directory.path: size for one in jobs}
     return needs.estimate_disk(jobs, states or ["to do"] * len(jobs), sizes, keep, workers)
@@ -39,14 +39,14 @@ def disk(jobs, keep, workers=1, states=None):
 def test_disk_counts_what_is_kept_and_what_is_written_meanwhile(tmp_path):
     sft, talr = job(tmp_path, "sft-lr1"), job(tmp_path, "talr-lr1", "method=talr")
     meanwhile = 2000 + 3 * 12 * 1000  # a model of 1000 numbers in 2 bytes; checkpoints
-    assert disk([sft, talr], "final") == 2 * 2000 + meanwhile
-    assert disk([sft, talr], "final", states=["done", "to do"]) == 2000 + meanwhile
-    assert disk([sft, talr], "none") == meanwhile
-    assert disk([sft, talr], "none", workers=2) == 2 * meanwhile
+    assert needed_disk([sft, talr], "final") == 2 * 2000 + meanwhile
+    assert needed_disk([sft, talr], "final", states=["done", "to do"]) == 2000 + meanwhile
+    assert needed_disk([sft, talr], "none") == meanwhile
+    assert needed_disk([sft, talr], "none", workers=2) == 2 * meanwhile
     average = job(tmp_path, "averaging-lr1", "method=averaging", depends_on=sft.directory)
-    assert disk([sft, talr, average], "none") == 2000 + meanwhile
+    assert needed_disk([sft, talr, average], "none") == 2000 + meanwhile
     lora = job(tmp_path, "lora-lr1", "method=lora", "trainer.save_dtype=float32")
-    assert disk([lora], "final") == 4000 + 4000
+    assert needed_disk([lora], "final") == 4000 + 4000
     assert needs.estimate_disk([sft], ["to do"], {sft.directory.path: None}, "final", 1) is None
 
 

@@ -43,7 +43,7 @@ def study(tmp_path):
     return jobs
 
 
-def left(jobs, keep):
+def kept_after(jobs, keep):
     done = {job.directory.path for job in jobs.values()}
     prune(list(jobs.values()), done, done, keep)
     return {name for name, job in jobs.items() if job.directory.model.exists()}
@@ -55,14 +55,14 @@ def test_ends_keeps_no_point_of_a_training(study, tmp_path):
     early.model.mkdir(parents=True)
     whole, part = (SimpleNamespace(**vars(job.config), at=at) for at in (1.0, 0.5))
     both = Job("train", (), whole, job.directory, ((part, early),))
-    assert left({"strong": both}, "ends") == {"strong"}
+    assert kept_after({"strong": both}, "ends") == {"strong"}
     assert not early.model.exists()
 
 
 def test_best_deletes_only_models_that_a_comparable_run_beats(study):
-    assert left(study, "final") == {*study}
-    assert left(study, "best") == {*study} - {"beaten"}
-    assert left(study, "none") == set()
+    assert kept_after(study, "final") == {*study}
+    assert kept_after(study, "best") == {*study} - {"beaten"}
+    assert kept_after(study, "none") == set()
 
 
 def test_a_study_is_read_once_for_all_of_its_models(study, monkeypatch):
@@ -73,11 +73,11 @@ def test_a_study_is_read_once_for_all_of_its_models(study, monkeypatch):
         return load_results(*pair)
 
     monkeypatch.setattr("talr_cli.sweep.prune.load_results", noted)
-    assert left(study, "best") == {*study} - {"beaten"}
+    assert kept_after(study, "best") == {*study} - {"beaten"}
     assert len(read) == 1
     for job in study.values():
         shutil.rmtree(job.directory.model, ignore_errors=True)
-    assert left(study, "best") == set()
+    assert kept_after(study, "best") == set()
     assert len(read) == 1  # no model is left to be decided on
 
 
@@ -106,7 +106,7 @@ def test_two_sweeps_of_a_study_may_delete_the_same_model(study, monkeypatch):
             yield
 
     monkeypatch.setattr(RunDirectory, "lock", after_another_sweep)
-    assert left(study, "none") == set()
+    assert kept_after(study, "none") == set()
 
 
 def test_a_model_that_cannot_be_deleted_does_not_end_the_sweep(study, monkeypatch, caplog):
@@ -118,5 +118,5 @@ def test_a_model_that_cannot_be_deleted_does_not_end_the_sweep(study, monkeypatc
         remove(path)
 
     monkeypatch.setattr("talr_cli.sweep.prune.remove", read_only)
-    assert left(study, "none") == {"beaten"}
+    assert kept_after(study, "none") == {"beaten"}
     assert f"keep=none: cannot write {kept}: permission denied" in caplog.text

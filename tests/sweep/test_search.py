@@ -91,7 +91,7 @@ def searched(launcher, n_trials, study="s", **options):
     return own.run(Stop()).study
 
 
-def made(folder):
+def runs_made(folder):
     """[(process, run)] of all that was made, the base model aside."""
     lines = (folder / "made.txt").read_text().splitlines()
     return [tuple(line.split(" ")) for line in lines if "/base-" not in line]
@@ -116,19 +116,19 @@ def test_a_killed_search_asks_for_no_trial_twice_and_tries_what_an_unkilled_one_
     assert [one.params for one in study.trials] == [one.params for one in whole.trials]
     assert [one.value for one in study.trials] == [one.value for one in whole.trials]
     assert len({tuple(one.params.values()) for one in study.trials}) == 4
-    runs = [run for _, run in made(tmp_path)]
+    runs = [run for _, run in runs_made(tmp_path)]
     assert len(runs) == len(set(runs)) == 4
     journal = tmp_path / "runs" / "s" / "search" / "journal.jsonl"
     with journal.open("ab") as file:
         file.write(b'{"op_code": 4, "worker_i')  # by a process that was killed while it wrote
     tried = [one.params for one in searched(Scores(tmp_path), 5).trials]
     assert tried[:4] == [one.params for one in whole.trials]
-    assert len(made(tmp_path)) == len(tried) == 5, "it goes on where more is asked for"
+    assert len(runs_made(tmp_path)) == len(tried) == 5, "it goes on where more is asked for"
 
 
 def test_a_damaged_journal_is_named_and_made_again_with_the_same_trials(found_here, tmp_path):
     tried = [one.params for one in searched(Scores(tmp_path), 2).trials]
-    runs = made(tmp_path)
+    runs = runs_made(tmp_path)
     journal = tmp_path / "runs" / "s" / "search" / "journal.jsonl"
     content = journal.read_bytes()
     for harm in (
@@ -143,7 +143,7 @@ def test_a_damaged_journal_is_named_and_made_again_with_the_same_trials(found_he
             searched(Scores(tmp_path), 2)
     journal.unlink()
     assert [one.params for one in searched(Scores(tmp_path), 2).trials] == tried
-    assert made(tmp_path) == runs
+    assert runs_made(tmp_path) == runs
 
 
 def test_several_processes_share_the_trials(found_here, tmp_path):
@@ -154,12 +154,12 @@ def test_several_processes_share_the_trials(found_here, tmp_path):
     for process in both:
         process.join(120)
         assert process.exitcode == 0
-    found = made(tmp_path)
+    found = runs_made(tmp_path)
     assert len(found) == len({run for _, run in found}) == 4
     assert {process for process, _ in found} == {str(one.pid) for one in both}
     study = searched(Scores(tmp_path), 4)
     assert [one.state.name for one in study.trials] == ["COMPLETE"] * 4
-    assert len(made(tmp_path)) == 4, "a search that is done makes nothing"
+    assert len(runs_made(tmp_path)) == 4, "a search that is done makes nothing"
 
 
 def test_a_trial_below_the_median_at_a_point_is_pruned(found_here, tmp_path, monkeypatch):
@@ -189,7 +189,7 @@ def test_a_trial_below_the_median_at_a_point_is_pruned(found_here, tmp_path, mon
     assert pruned
     assert all(one.intermediate_values.keys() == {250, 500} for one in done)
     assert all(one.intermediate_values.keys() == {250} for one in pruned)
-    trained = {run for _, run in made(tmp_path)}
+    trained = {run for _, run in runs_made(tmp_path)}
     assert len(trained) == len(done)
 
 
