@@ -93,7 +93,7 @@ def test_commands_that_are_shown_exist():
     assert COMMANDS.keys() == CONFIGS.keys() | {"completion"}
 
 
-def typed():
+def typed_commands():
     """(command, its words) of the pages, a command of several lines as one; comments left out."""
     line = re.compile(r"^ {4}(?:[A-Z_]+=\S+ )?(talr (?:.*\\\n)*.*)$", re.MULTILINE)
     for page in PAGES:
@@ -150,7 +150,7 @@ def test_commands_that_are_shown_compose(command, tmp_path, monkeypatch):
     """Those of files that a page brings along are run by the page's own test."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    for name, *words in sorted(set(typed())):
+    for name, *words in sorted(set(typed_commands())):
         if name == command and not set(words) & set(FILES_OF_A_PAGE):
             own = [word for word in words if not word.lstrip("+").startswith("hydra.launcher")]
             composed(
@@ -161,7 +161,7 @@ def test_commands_that_are_shown_compose(command, tmp_path, monkeypatch):
             )
 
 
-def named(*left_out):
+def names_in_code(*left_out):
     """(page, word) of all that is set in code within a line of the pages."""
     for page in PAGES:
         if page.name in left_out:
@@ -192,7 +192,7 @@ def test_values_and_choices_that_are_named_exist():
     # What begins so is a config value; `domain.` and `model.` begin keys and files of runs too.
     parts = {value.partition(".")[0] for value in values if "." in value} - {"domain", "model"}
     unknown = []
-    for page, word in named("config.md", "CHANGELOG.md"):
+    for page, word in names_in_code("config.md", "CHANGELOG.md"):
         key, equals, value = word.lstrip("+").partition("=")
         if not re.fullmatch(r"[a-z_]+(\.[a-z_0-9]+)*", key) or value.startswith('"'):
             continue
@@ -209,7 +209,7 @@ def test_files_modules_and_targets_that_are_named_exist():
     rooms = ("tests", "scripts", "talr_cli", "conf", "docs")
     house = {path.name for path in (ROOT / "talr_cli").iterdir() if path.is_dir()}
     missing = []
-    for page, word in named():
+    for page, word in names_in_code():
         path = re.split(r"[:,]", word)[0]
         first = path.partition("/")[0]
         if "/" not in path or re.search(r"[*{<]|NAME", path):

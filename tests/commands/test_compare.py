@@ -11,15 +11,19 @@ from synthetic_study import results, scored, write_study
 from talr_cli.statistics.power import detectable_difference
 
 
-def right(*numbers, n=40):
+def right_at(*numbers, n=40):
     return [number in numbers for number in range(n)]
 
 
 @pytest.fixture
 def study(tmp_path):
     """The base answers 8 rows, the run 20 of them and one fewer; the tasks differ by one item."""
-    base = scored("base", right(*range(8)), {"sums": right(1, 2), "words": right(3)}, id="b" * 8)
-    run = scored("sft", right(*range(1, 20)), {"sums": right(1), "words": right(3)}, id="a" * 8)
+    base = scored(
+        "base", right_at(*range(8)), {"sums": right_at(1, 2), "words": right_at(3)}, id="b" * 8
+    )
+    run = scored(
+        "sft", right_at(*range(1, 20)), {"sums": right_at(1), "words": right_at(3)}, id="a" * 8
+    )
     write_study(tmp_path / "runs", [base, run])
     for path in (tmp_path / "runs").glob("*/*/*"):
         scores = json.loads((path / "results.json").read_text())
@@ -44,7 +48,7 @@ def compare(cwd, *arguments):
     return talr("compare", *arguments, cwd=cwd, logger=None)
 
 
-def lines(done):
+def table_rows(done):
     """{part: cells} of the printed table."""
     assert done.returncode == 0, done.stderr
     rows = [line.strip("│").split("│") for line in done.stdout.splitlines() if "│" in line]
@@ -53,7 +57,7 @@ def lines(done):
 
 def test_the_table_compares_two_runs_part_by_part(study):
     done = compare(study, "base", "sft", "study=s")
-    table = lines(done)
+    table = table_rows(done)
     assert list(table) == ["domain", "general", "sums", "words"]
     domain = table["domain"]
     assert [cell.split()[0] for cell in domain[:3]] == ["0.200", "0.475", "+0.275"]
@@ -90,8 +94,8 @@ def test_the_items_that_flipped_and_their_texts(study):
 def test_runs_by_path_and_the_other_way_round(study):
     (base,) = study.glob("runs/s/*/base*")
     (run,) = study.glob("runs/s/*/sft*")
-    forward = lines(compare(study, base, run / "model"))
-    backward = lines(compare(study, "examples=0", run, base))
+    forward = table_rows(compare(study, base, run / "model"))
+    backward = table_rows(compare(study, "examples=0", run, base))
     assert forward["domain"][2] == "+0.275"
     assert backward["domain"][2] == "-0.275"
     assert backward["domain"][4:6] == forward["domain"][4:6]
@@ -114,7 +118,7 @@ def test_runs_without_samples_or_items_still_say_what_they_can(study):
     (run / "results.json").write_text(json.dumps(results("sft", id=run.name[-8:])))
     done = compare(study, "base", "sft", "study=s")
     assert "not comparable: the scores of the items of domain" in done.stdout
-    assert lines(done)["domain"][:3] == ["0.200 ± 0.064", "0.300 ± 0.030", "–"]
+    assert table_rows(done)["domain"][:3] == ["0.200 ± 0.064", "0.300 ± 0.030", "–"]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
 """`talr fetch` from a hub of this machine, and the same arguments after that hub has gone."""
 
-import json
 import shlex
 import shutil
 
 import pytest
 from command_line import talr
+from conftest import jsonl
 from hub_server import hub
 
 from talr_cli.commands import fetch
@@ -48,7 +48,7 @@ def lab(tmp_path, monkeypatch, tiny_source):
         text = "\n".join(["query,product_title,esci_label", *rows])
         (pairs / f"{split}.csv").write_text(text + "\n")
     asked = [{"question": f"{n}?", "choices": ["yes", "no"], "answer": n % 2} for n in range(4)]
-    (questions / "test.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked))
+    (questions / "test.jsonl").write_text(jsonl(asked))
     at = tmp_path / "work"
     (at / "tasks").mkdir(parents=True)
     (at / "tasks/lab.yaml").write_text(TASK)

@@ -173,7 +173,7 @@ def test_a_run_without_scores_or_config_is_shown_too(study, capsys):
         show.main(["/nope"])  # a place is no name, wherever runs lie
 
 
-def left(study):
+def files_left(study):
     return {
         path.relative_to(run.path).as_posix()
         for run in study.values()
@@ -182,9 +182,9 @@ def left(study):
 
 
 def test_clean_deletes_what_nothing_needs_and_no_more(study, capsys):
-    before = left(study)
+    before = files_left(study)
     items = as_json(clean, capsys, "--dry-run")["items"]
-    assert left(study) == before
+    assert files_left(study) == before
     assert {Path(one["path"]).name: one["bytes"] for one in items} == {
         "checkpoints": 2000,
         "results.json.damaged": 100,
@@ -193,7 +193,7 @@ def test_clean_deletes_what_nothing_needs_and_no_more(study, capsys):
     gone = {"checkpoints", "checkpoints/checkpoint-9", "checkpoints/checkpoint-9/content"}
     # The failed run goes on from its own.
     assert study["sft"].checkpoints.exists()
-    assert before - left(study) == {*gone, "results.json.damaged"} - {"checkpoints"}
+    assert before - files_left(study) == {*gone, "results.json.damaged"} - {"checkpoints"}
     assert not study["talr"].checkpoints.exists()
 
 

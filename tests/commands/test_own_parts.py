@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import jsonl
 
 from talr_cli import api
 from talr_cli.config.composition import compose_config
@@ -39,7 +40,7 @@ def here(tmp_path, monkeypatch):
     row = {"prompt": "Where to?", "completion": "billing", "answer": "billing"}
     for name in ("tickets", "tickets-test"):
         rows = ({**row, "prompt": f"{name} {n}?"} for n in range(4))
-        Path(f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+        Path(f"{name}.jsonl").write_text(jsonl(rows))
     yield
     for name in NAMES:
         sys.modules.pop(name, None)

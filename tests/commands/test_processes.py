@@ -291,7 +291,6 @@ def test_a_batch_is_shared_out(overrides, expected):
 
 def test_one_process_never_spreads_over_the_gpus_it_sees(monkeypatch, tmp_path):
     """transformers would make it DataParallel, with a batch for each GPU."""
-    from talr_cli.runs.run_directory import RunDirectory
     from talr_cli.training import loop
 
     class EightGpus(loop.SFTConfig):

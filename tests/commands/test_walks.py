@@ -94,7 +94,7 @@ class Walk:
         return found
 
 
-def as_json(path):
+def read_json(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -121,7 +121,7 @@ def test_rows_of_your_own(whole, tmp_path):
     (trial,) = tmp_path.glob("runs/trial/*/sft-*")
     answers = (trial / "samples/domain.jsonl").read_text(encoding="utf-8").splitlines()
     assert {"messages", "output", "correct"} <= json.loads(answers[0]).keys()
-    assert as_json(trial / "results.json")["domain"]["scorer"] == "team.judge"
+    assert read_json(trial / "results.json")["domain"]["scorer"] == "team.judge"
     if not whole:
         return
     walk.make(["lr=1e-5"], ["lr=1e-4"])

@@ -22,7 +22,7 @@ from talr_cli.training.points import gather_model
 
 
 @pytest.fixture
-def stored(tiny_config, tmp_path):
+def stored_in_bf16(tiny_config, tmp_path):
     """(source, config) of a model that is stored in bf16."""
 
     def store(kind):
@@ -36,8 +36,10 @@ def stored(tiny_config, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3", "granite"])
-def test_a_base_in_half_precision_gives_the_adapters_the_gradient_of_fp32(kind, stored, tmp_path):
-    source, named = stored(kind)
+def test_a_base_in_half_precision_gives_the_adapters_the_gradient_of_fp32(
+    kind, stored_in_bf16, tmp_path
+):
+    source, named = stored_in_bf16(kind)
     gradients = []
     for base_dtype in ("auto", "float32"):
         base = load_frozen(source, named, base_dtype, torch.bfloat16, "cpu")
@@ -53,13 +55,13 @@ def test_a_base_in_half_precision_gives_the_adapters_the_gradient_of_fp32(kind, 
     assert torch.equal(*gradients)
 
 
-def test_without_autocast_the_base_is_fp32(stored):
-    source, named = stored("llama")
+def test_without_autocast_the_base_is_fp32(stored_in_bf16):
+    source, named = stored_in_bf16("llama")
     assert is_fp32(load_frozen(source, named, "auto", None, "cpu"))
 
 
-def test_an_adapter_is_merged_in_fp32_whatever_its_base_was_held_in(stored):
-    source, named = stored("llama")
+def test_an_adapter_is_merged_in_fp32_whatever_its_base_was_held_in(stored_in_bf16):
+    source, named = stored_in_bf16("llama")
     whole, held = (
         Lora(rank=4).wrap(load_frozen(source, named, kind, torch.bfloat16, "cpu"), "some/base")
         for kind in ("float32", "auto")

@@ -1,9 +1,7 @@
 """The base model is scored once, whatever is trained beside it on other rows."""
 
-import json
-
 import pytest
-from conftest import config
+from conftest import config, jsonl
 
 from talr_cli.data.loading import load_test
 from talr_cli.run.identity import data_identity, identity
@@ -13,25 +11,25 @@ from talr_cli.sweep.grid import expand_grid, scoring_key
 ROW = {"prompt": "2 + 2?", "completion": "4"}
 
 
-def of_base(*overrides):
+def base_identities(*overrides):
     """(identity of the base's directory, that of its scores)."""
     composed = config("eval", *overrides)
     return identity(composed, "x"), scoring_identity(composed)
 
 
-def written(path, *rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def write_rows(path, *rows):
+    path.write_text(jsonl(rows))
     return path
 
 
 def test_an_edited_training_file_leaves_the_base_and_its_scores_where_they_are(tmp_path):
-    train, test = (written(tmp_path / f"{name}.jsonl", ROW) for name in ("train", "test"))
+    train, test = (write_rows(tmp_path / f"{name}.jsonl", ROW) for name in ("train", "test"))
     given = ("dataset=jsonl", f"dataset.train={train}", f"dataset.test={test}")
-    before = of_base(*given)
-    written(train, ROW, {"prompt": "3 + 3?", "completion": "6"})
-    assert of_base(*given, f"dataset.validation={test}", "dataset.train_on=all") == before
-    written(test, {"prompt": "3 + 3?", "completion": "6"})
-    assert not {*of_base(*given)} & {*before}
+    before = base_identities(*given)
+    write_rows(train, ROW, {"prompt": "3 + 3?", "completion": "6"})
+    assert base_identities(*given, f"dataset.validation={test}", "dataset.train_on=all") == before
+    write_rows(test, {"prompt": "3 + 3?", "completion": "6"})
+    assert not {*base_identities(*given)} & {*before}
 
 
 @pytest.mark.parametrize(
@@ -46,8 +44,8 @@ def test_what_changes_no_test_row_is_no_part_of_the_bases_identity(dataset, over
     given = [f"dataset={dataset}", *(f"dataset.{one}" for one in overrides)]
     usual, other = config("eval", given[0]), config("eval", *given)
     assert load_test(other.dataset).test == load_test(usual.dataset).test
-    assert of_base(*given) == of_base(given[0])
-    assert of_base(given[0], "dataset.data_seed=1")[0] != of_base(given[0])[0]
+    assert base_identities(*given) == base_identities(given[0])
+    assert base_identities(given[0], "dataset.data_seed=1")[0] != base_identities(given[0])[0]
 
 
 @pytest.mark.parametrize("dataset", ["medcalc", "esci"])
@@ -58,7 +56,9 @@ def test_a_file_that_test_rows_are_a_share_of_counts(tmp_path, dataset):
     for text in ("one", "other"):
         path.write_text(text)
         test.write_text("test")
-        bases.append((of_base(*given), of_base(*given, f"dataset.test_path={test}")))
+        bases.append(
+            (base_identities(*given), base_identities(*given, f"dataset.test_path={test}"))
+        )
     assert bases[0][0] != bases[1][0]
     assert bases[0][1] == bases[1][1]
 
@@ -70,9 +70,9 @@ def test_a_sweep_over_the_number_of_training_rows_scores_its_base_once():
 
 
 def test_trainings_on_other_data_are_told_apart_whatever_else_is_alike(tmp_path):
-    train = written(tmp_path / "train.jsonl", ROW)
+    train = write_rows(tmp_path / "train.jsonl", ROW)
     given = ("dataset=jsonl", f"dataset.train={train}")
     first = data_identity(config("train", *given))
     assert data_identity(config("train", *given, "lr=1e-3", "trainer.epochs=9")) == first
-    written(train, ROW, ROW)
+    write_rows(train, ROW, ROW)
     assert data_identity(config("train", *given)) != first

@@ -18,7 +18,7 @@ from talr_cli.training.trainer import STATE
 GIB = 2**30
 
 
-def begun(tmp_path, *overrides):
+def begun_run(tmp_path, *overrides):
     config = composition.load(
         "train",
         ["model=tiny", "logger=none", "eval=false", "dataset.train_rows=8", "device=cpu",
@@ -27,7 +27,7 @@ def begun(tmp_path, *overrides):
     return prepare(config)
 
 
-def chosen(run):
+def planned_trainer(run):
     trainer = fit.plan_batches(run, half=False)
     return trainer.micro_batch_size, trainer.gradient_checkpointing
 
@@ -40,7 +40,7 @@ def checkpoint(run, **state):
 
 
 def test_a_batch_that_fits_is_whole_and_the_reason_is_logged_once(tmp_path, caplog):
-    assert chosen(begun(tmp_path)) == (4, False)
+    assert planned_trainer(begun_run(tmp_path)) == (4, False)
     lines = [one.getMessage() for one in caplog.records if "memory:" in one.getMessage()]
     assert len(lines) == 1
     assert "4 of 4 rows at once" in lines[0]
@@ -48,7 +48,7 @@ def test_a_batch_that_fits_is_whole_and_the_reason_is_logged_once(tmp_path, capl
 
 def test_with_too_little_memory_it_warns_and_says_what_to_change(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(device_memory, "free_memory", lambda device: 30 * 2**20)
-    chosen(begun(tmp_path))
+    planned_trainer(begun_run(tmp_path))
     warnings = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
     assert any("trainer.max_length" in one and "adapter=lora" in one for one in warnings)
 
@@ -56,27 +56,29 @@ def test_with_too_little_memory_it_warns_and_says_what_to_change(tmp_path, caplo
 def test_general_rows_longer_than_the_domains_are_counted(tmp_path, monkeypatch):
     """What the domain's rows alone fit into does not hold one of 40,000 tokens that comes along."""
     monkeypatch.setattr(device_memory, "free_memory", lambda device: 80 * 2**20)
-    run = begun(tmp_path, "method=replay")
-    assert chosen(replace(run, general=run.rows[:1])) == (4, False)
+    run = begun_run(tmp_path, "method=replay")
+    assert planned_trainer(replace(run, general=run.rows[:1])) == (4, False)
     long = Rendered([5] * 40_000, [-100] * 39_990 + [5] * 10)
-    assert chosen(replace(run, general=[long])) == (1, True)
+    assert planned_trainer(replace(run, general=[long])) == (1, True)
 
 
 def test_a_resumed_run_keeps_its_rows_at_once_and_checkpointing(tmp_path, monkeypatch):
     """Else a machine with more memory would round otherwise than the one that began."""
-    run = begun(tmp_path)
+    run = begun_run(tmp_path)
     folder = checkpoint(run, rows_at_once=2, checkpointing=True)
     monkeypatch.setattr(type(run.directory), "last_checkpoint", lambda self: (1, folder))
-    assert chosen(run) == (2, True)
-    typed = begun(tmp_path, "trainer.micro_batch_size=1", "trainer.gradient_checkpointing=false")
-    assert chosen(typed) == (1, False)
+    assert planned_trainer(run) == (2, True)
+    typed = begun_run(
+        tmp_path, "trainer.micro_batch_size=1", "trainer.gradient_checkpointing=false"
+    )
+    assert planned_trainer(typed) == (1, False)
     (folder / STATE).write_text("{}")  # of a version that did not write it down
-    assert chosen(run) == (4, False)
+    assert planned_trainer(run) == (4, False)
 
 
 def test_a_model_that_is_too_large_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(device_memory, "machine_memory", lambda: 2**20)
-    run = begun(tmp_path)
+    run = begun_run(tmp_path)
     with pytest.raises(UserError, match=r"weights, gradient and optimizer alone.*this machine"):
         fit.check_fits(run)
     assert not list(Path(tmp_path).iterdir())
@@ -84,11 +86,11 @@ def test_a_model_that_is_too_large_is_refused_before_anything_is_written(tmp_pat
 
 def test_the_rank_with_the_least_memory_decides_whether_a_training_fits(tmp_path, monkeypatch):
     """The first rank has room enough: the state of a training is whole on every rank of DDP."""
-    run = begun(tmp_path)
+    run = begun_run(tmp_path)
     fit.check_fits(run)
     monkeypatch.setattr(ranks, "world_size", lambda: 2)
     monkeypatch.setattr(ranks, "gather", lambda values: [*values, 2**30])
-    assert chosen(run) == (2, False)
+    assert planned_trainer(run) == (2, False)
     monkeypatch.setattr(ranks, "gather", lambda values: [*values, 2**20])
     with pytest.raises(UserError, match=r"optimizer alone, 0\.0 GiB is what this machine has"):
-        chosen(run)
+        planned_trainer(run)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import jsonl
 from synthetic_study import scored
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
@@ -20,13 +21,13 @@ from talr_cli.tracking.base import Tracker
 from talr_cli.training.trainer import MethodTrainer
 
 
-def alive():
+def live_objects():
     """Models, optimizers and trainers of this process."""
     kinds = (PreTrainedModel, torch.optim.Optimizer, MethodTrainer)
     return {id(one) for one in gc.get_objects() if isinstance(one, kinds)}
 
 
-def ready(tmp_path, *typed):
+def prepared_run(tmp_path, *typed):
     """A run of few rows on a CPU that can be made."""
     always = ["model=tiny", "logger=none", "dataset.train_rows=4", "device=cpu"]
     return prepare(composition.load("train", [*always, f"runs_dir={tmp_path}", *typed]))
@@ -34,19 +35,19 @@ def ready(tmp_path, *typed):
 
 def test_model_and_optimizer_are_gone_when_the_training_is_saved(tmp_path):
     """What is scored next needs their memory."""
-    run = ready(tmp_path, "method=kl", "trainer.max_steps=1")
+    run = prepared_run(tmp_path, "method=kl", "trainer.max_steps=1")
     gc.collect()
-    before = alive()
+    before = live_objects()
     with run.directory.lock():
         run.directory.prepare({}, [], run.identity)
         make_by_training()(run, Tracker())
     assert (run.directory.model / "model.safetensors").exists()
-    assert alive() <= before
+    assert live_objects() <= before
 
 
 def test_an_adapter_names_the_revision_of_its_base(tmp_path):
     """By which PEFT's readers load that base, and not what it is by then."""
-    run = ready(
+    run = prepared_run(
         tmp_path,
         "adapter=lora",
         "model.revision=v1",
@@ -62,7 +63,7 @@ def test_an_adapter_names_the_revision_of_its_base(tmp_path):
 
 def test_steps_count_once_where_a_kill_came_before_the_record_of_the_training(tmp_path):
     """model/ is there and training.json is not: the training is made again, from its start here."""
-    run = ready(tmp_path, "eval=false", "trainer.max_steps=2")
+    run = prepared_run(tmp_path, "eval=false", "trainer.max_steps=2")
     first = run_to_end(run, make_by_training())
     rows, weights = first.read_metrics(), (first.model / "model.safetensors").read_bytes()
     first.training.unlink()
@@ -82,7 +83,7 @@ def test_a_killed_training_goes_on_with_its_own_rows_alone(tmp_path):
             if step == 2:
                 raise KeyboardInterrupt
 
-    run = ready(tmp_path, "eval=false", "trainer.epochs=3", "trainer.batch_size=4")
+    run = prepared_run(tmp_path, "eval=false", "trainer.epochs=3", "trainer.batch_size=4")
     with run.directory.lock():
         run.directory.prepare({}, [], run.identity)
         with pytest.raises(KeyboardInterrupt):
@@ -96,7 +97,7 @@ def test_a_killed_training_goes_on_with_its_own_rows_alone(tmp_path):
 
 @pytest.mark.parametrize("lacking", [{"test": []}, {"scorer": None}], ids=str)
 def test_a_domain_score_is_not_dropped_for_want_of_rows_to_score(lacking, tmp_path, caplog):
-    run = ready(tmp_path, "suite.drift=false")
+    run = prepared_run(tmp_path, "suite.drift=false")
     run.directory.prepare({}, [], run.identity)
     before = scored("sft", [1, 0], {"one": [1, 0]}, id=run.identity[:8])
     run.directory.write_results(before)
@@ -111,8 +112,8 @@ def test_a_domain_score_is_not_dropped_for_want_of_rows_to_score(lacking, tmp_pa
 def test_warnings_of_the_hub_are_not_repeated_at_every_save(tmp_path, caplog, recwarn):
     """Where the hub is not reached, by PEFT and by us."""
     typed = ("eval=false", "trainer.epochs=2", "trainer.batch_size=4", "method=lora")
-    run_to_end(ready(tmp_path, *typed), make_by_training())
-    ready(tmp_path, *typed)
+    run_to_end(prepared_run(tmp_path, *typed), make_by_training())
+    prepared_run(tmp_path, *typed)
     assert not [one for one in recwarn if "Could not find a config file" in str(one.message)]
     assert caplog.text.count("cannot be reached, using") <= 1
 
@@ -122,8 +123,8 @@ def test_a_run_untied_by_its_adapter_is_averaged_with_its_tied_base(merge, tmp_p
     """The run has a head of its own: the base's is its embedding."""
     typed = ("eval=false", "trainer.max_steps=2", "lr=1e-2", "adapter=lora", "adapter.rank=2")
     typed = (*typed, "adapter.target_modules=[embed_tokens,q_proj]", "trainer.save_dtype=float32")
-    tuned = run_to_end(ready(tmp_path, *typed), make_by_training())
-    run = ready(tmp_path, *typed, f"merge={merge}")
+    tuned = run_to_end(prepared_run(tmp_path, *typed), make_by_training())
+    run = prepared_run(tmp_path, *typed, f"merge={merge}")
     merged = run_to_end(run, make_by_averaging(tuned, 0.5))
     base, theta, found = (
         {
@@ -144,7 +145,7 @@ def test_missing_or_too_long_validation_and_replay_rows_are_refused(tmp_path, ca
 
     def rows(name, *lengths):
         texts = [{"prompt": "word " * length, "completion": "yes"} for length in lengths]
-        (tmp_path / name).write_text("".join(json.dumps(one) + "\n" for one in texts))
+        (tmp_path / name).write_text(jsonl(texts))
         return str(tmp_path / name)
 
     def own(*typed):
@@ -156,7 +157,7 @@ def test_missing_or_too_long_validation_and_replay_rows_are_refused(tmp_path, ca
     with pytest.raises(UserError, match=r"no validation rows: dataset\.validation=FILE"):
         own("trainer.validate=true")
     with pytest.raises(UserError, match=r"no validation rows$"):
-        ready(tmp_path, "trainer.validate=true", "dataset.validation_rows=0")
+        prepared_run(tmp_path, "trainer.validate=true", "dataset.validation_rows=0")
     with pytest.raises(UserError, match="1 of 2 validation rows have no target token"):
         own("trainer.validate=true", validation)
     assert own(validation).validation == []
@@ -217,4 +218,4 @@ def test_an_adapter_that_cannot_be_put_on_a_kind_of_layer_is_one_line(tmp_path, 
     tokenizer.save_pretrained(tmp_path / "m")
     typed = [f"model.path={tmp_path}/m", "model.name=m", "model.random_init=null", "adapter=oft"]
     with pytest.raises(UserError, match=r"the adapter cannot be put on m: .*Conv1D"):
-        ready(tmp_path, *typed)
+        prepared_run(tmp_path, *typed)

@@ -36,11 +36,11 @@ def train(tmp_path, capsys, monkeypatch):
     return run
 
 
-def when(run):
+def weights_written_at(run):
     return (run.model / "model.safetensors").stat().st_mtime_ns
 
 
-def trained(run):
+def training_results(run):
     return json.loads(run.training.read_text())
 
 
@@ -53,9 +53,13 @@ LATER = ("lora", "oft", "finch", "tailsft", "talr-shuffled")
 def test_a_point_is_the_training_that_ends_there(method, train):
     typed = (f"method={method}", "eval=false")
     early, late, whole = train(*typed, "score_at=[0.5,0.1]", "study=together")
-    assert [trained(run)["training"]["steps"] for run in (early, late, whole)] == [1, 6, 12]
-    assert trained(early)["weights"]["taken"] == {"at": 0.1, "of": whole.path.name}
-    assert len({trained(run)["setting"] for run in (early, late, whole)}) == 1
+    assert [training_results(run)["training"]["steps"] for run in (early, late, whole)] == [
+        1,
+        6,
+        12,
+    ]
+    assert training_results(early)["weights"]["taken"] == {"at": 0.1, "of": whole.path.name}
+    assert len({training_results(run)["setting"] for run in (early, late, whole)}) == 1
     (alone,) = train(*typed, "at=0.1", "study=alone")
     assert alone.path.name == early.path.name
     assert same(weights(alone.path), weights(early.path))
@@ -78,7 +82,7 @@ def test_an_epoch_ends_with_its_last_step_however_many_epochs_there_are(train):
     """8 rows, 4 a step: 2 steps an epoch, and 2.05 epochs are 5 steps, the begun one counted."""
     short = ("dataset.train_rows=8", "trainer.epochs=2.05")
     runs = train("eval=false", "score_at=epoch", *short)
-    assert [trained(run)["training"]["steps"] for run in runs] == [2, 4, 5]
+    assert [training_results(run)["training"]["steps"] for run in runs] == [2, 4, 5]
 
 
 @pytest.mark.parametrize("epochs", [1.1, 2, 2.05, 2.1, 2.5, 3, 7.001, 9.99])
@@ -107,14 +111,14 @@ def test_values_of_points_are_said_to_be_unused_where_there_is_none(train, caplo
 
 def test_points_of_a_finished_run_are_trained_to_the_last_of_them_only(train):
     (whole,) = train("eval=false")
-    before = when(whole)
+    before = weights_written_at(whole)
     early, late, again = train("eval=false", "score_at=[0.25,0.5]")
-    assert (again.path, when(again)) == (whole.path, before)
-    assert trained(late)["training"]["steps"] == 6
+    assert (again.path, weights_written_at(again)) == (whole.path, before)
+    assert training_results(late)["training"]["steps"] == 6
     assert not late.checkpoints.exists()
-    kept = when(early), when(late)
+    kept = weights_written_at(early), weights_written_at(late)
     early, late, _ = train("eval=false", "score_at=[0.25,0.5]")
-    assert (when(early), when(late)) == kept
+    assert (weights_written_at(early), weights_written_at(late)) == kept
 
 
 @pytest.mark.slow
@@ -131,11 +135,11 @@ def test_a_killed_training_goes_on_with_the_points_that_are_left(train, tmp_path
     with pytest.raises(ZeroDivisionError):
         train(*typed, "study=killed")
     (first,) = map(RunDirectory, (tmp_path / "runs/killed").glob("*/*-at0.25-*"))
-    kept = when(first)
+    kept = weights_written_at(first)
     monkeypatch.setattr(make, "_keep_point", keep)
     early, late, whole = train(*typed, "study=killed")
-    assert (early.path, when(early)) == (first.path, kept)
-    assert trained(late)["training"]["resumed_from_step"] == 6
+    assert (early.path, weights_written_at(early)) == (first.path, kept)
+    assert training_results(late)["training"]["resumed_from_step"] == 6
     for run in train(*typed, "study=undisturbed"):
         (own,) = [one for one in (early, late, whole) if one.path.name == run.path.name]
         assert same(weights(own.path), weights(run.path))
@@ -172,7 +176,7 @@ def test_points_are_scored_while_the_training_waits_and_by_a_suite_of_their_own(
     early, whole = train("score_at=[0.5]", "score_during=true", "score_suite=mini", "study=during")
     assert early.path.name.startswith("sft-lr1e-3-s0-at0.5-")
     # It was scored before the training ended, and the training did not feel it.
-    assert early.results.stat().st_mtime_ns < when(whole)
+    assert early.results.stat().st_mtime_ns < weights_written_at(whole)
     assert "evaluation: suite mini" in (early.path / "eval.log").read_text()
     assert same(weights(alone.path), weights(whole.path))
     # What was asked differs, so the two are never set side by side.
