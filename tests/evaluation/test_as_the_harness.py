@@ -4,12 +4,10 @@ The model begins every text with a token of its own, has few positions, and pads
 also ends a text and stands for unknown ones.
 """
 
-import json
-
 import lm_eval
 import pytest
 import torch
-from conftest import config
+from conftest import config, jsonl
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -116,7 +114,7 @@ def folder(tokenizer, tmp_path_factory):
             }
             for n in range(count)
         ]
-        (found / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (found / f"{name}.jsonl").write_text(jsonl(rows))
     for name, text in TASKS.items():
         data = DATA.replace("FOLDER", str(found))
         (found / f"{name}.yaml").write_text(f"task: {name}{data}{text}")

@@ -2,12 +2,11 @@
 
 import copy
 import itertools
-import json
 import os
 import time
 
 import pytest
-from conftest import config
+from conftest import config, jsonl
 from lm_eval.api.model import LM
 
 from talr_cli.errors import UserError
@@ -73,7 +72,7 @@ class Scripted(LM):
 def humaneval(tmp_path_factory):
     """humaneval_instruct as lm-eval defines it, on problems of ours, and its suite."""
     folder = tmp_path_factory.mktemp("data")
-    (folder / "HumanEval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PROBLEMS))
+    (folder / "HumanEval.jsonl").write_text(jsonl(PROBLEMS))
     suite = config("eval", "suite=paper", f"suite.data_dir={folder}").suite
     suite.tasks = ["humaneval_instruct"]
     return load_tasks(suite).loaded["humaneval_instruct"], suite

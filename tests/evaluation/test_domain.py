@@ -54,7 +54,7 @@ def model(request, tiny_source, tiny_config, tokenizer):
     return GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **shape)).eval()
 
 
-def plain(model, renderer, example, completion):
+def unpadded_log_probability(model, renderer, example, completion):
     """The log-probability of one completion and of the turn's end, alone and unpadded."""
     prompt = renderer.prompt_ids(example.messages)
     ids = renderer.tokenizer(completion, add_special_tokens=False).input_ids
@@ -74,7 +74,7 @@ def test_likelihoods_agree_with_a_loop_over_the_choices(model, renderer, batch_s
         assert list(values) == CHOICES
         for choice, completion in completions.items():
             assert completion == f"I say: {choice}"
-            expected = plain(model, renderer, example, completion)
+            expected = unpadded_log_probability(model, renderer, example, completion)
             assert values[choice] == pytest.approx(expected, rel=1e-4)
 
 
@@ -90,7 +90,9 @@ def test_the_likeliest_choice_is_the_output_and_the_scorer_judges_it(model, rend
     score = evaluate_domain(model, renderer, examples, Choice(), 99, 4, "likelihood")
     correct = []
     for example, sample in zip(examples, score.samples, strict=True):
-        expected = max(CHOICES, key=lambda c: plain(model, renderer, example, f"I say: {c}"))
+        expected = max(
+            CHOICES, key=lambda c: unpadded_log_probability(model, renderer, example, f"I say: {c}")
+        )
         assert sample["output"] == f"I say: {expected}"
         assert sample["parsed"] == expected
         assert set(sample["log_probabilities"]) == set(CHOICES)

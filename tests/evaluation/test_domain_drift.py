@@ -200,7 +200,9 @@ def test_moved_weights_can_still_be_trained():
     assert not model.weight.is_inference()
 
 
-def test_the_end_of_an_answer_counts_as_a_prediction(base, tuned, answered, renderer, monkeypatch):
+def test_the_end_of_an_answer_counts_as_a_prediction(
+    base, tuned, answered, renderer, tmp_path, monkeypatch
+):
     """Where the base ends an answer, the prediction after its last token counts too."""
     end = renderer.end_of_turn
 
@@ -211,13 +213,8 @@ def test_the_end_of_an_answer_counts_as_a_prediction(base, tuned, answered, rend
     (sequences, starts), _ = answered()
     assert sequences == [renderer.prompt_ids(one.messages) for one in EXAMPLES]
     assert [len(ids) - start for ids, start in zip(sequences, starts, strict=True)] == [1] * 5
-    states = CachedStates(
-        domain_drift.Path("/none"), domain_drift.Path("/none"), lambda work: work(base)
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("talr_cli.evaluation.drift.write_bytes", lambda *_: None)
-        patch.setattr("talr_cli.evaluation.drift.make_folder", lambda *_: None)
-        measured = kl_from_base(tuned, states, sequences, starts)
+    states = CachedStates(tmp_path / "states", tmp_path / "base", lambda work: work(base))
+    measured = kl_from_base(tuned, states, sequences, starts)
     assert measured["score"] == pytest.approx(plain_kl(base, tuned, sequences, starts), rel=1e-4)
 
 

@@ -55,7 +55,7 @@ def questions():
     ]
 
 
-def alone(model, renderer, example, stops=()):
+def generated_alone(model, renderer, example, stops=()):
     """The answer's token ids, by transformers' generate on one row without padding."""
     prompt = torch.tensor([renderer.prompt_ids(example.messages)])
     ids = model.generate(
@@ -75,11 +75,11 @@ def test_answers_do_not_depend_on_the_batch(model, renderer, monkeypatch, batch_
     monkeypatch.setattr(generation, "_most_cached_tokens", lambda model: most_tokens)
     examples = questions()
     # Some rows end early: by a token that a row of the middle says.
-    stop = alone(model, renderer, examples[3])[4]
+    stop = generated_alone(model, renderer, examples[3])[4]
     model.generation_config.eos_token_id = stop
     expected = [
         renderer.tokenizer.decode(
-            alone(model, renderer, example, (stop,)), skip_special_tokens=True
+            generated_alone(model, renderer, example, (stop,)), skip_special_tokens=True
         )
         for example in examples
     ]
@@ -135,7 +135,7 @@ WISHES = {
 def test_settings_of_a_generation_config_change_no_answer(model, renderer, caplog):
     examples = questions()
     suite = config("eval", "suite.tasks=[mini_instructions]", "suite.limit=6").suite
-    stop = alone(model, renderer, examples[3])[4]
+    stop = generated_alone(model, renderer, examples[3])[4]
     model.generation_config.eos_token_id = stop
 
     def answers():
@@ -145,7 +145,11 @@ def test_settings_of_a_generation_config_change_no_answer(model, renderer, caplo
 
     expected = answers()
     own = model.generation_config
-    first = {token for example in examples for token in alone(model, renderer, example, (stop,))}
+    first = {
+        token
+        for example in examples
+        for token in generated_alone(model, renderer, example, (stop,))
+    }
     banned = {"suppress_tokens": list(first), "begin_suppress_tokens": list(first)}
     biased = {"sequence_bias": [[[token], -50.0] for token in first]}
     asked = GenerationConfig(**WISHES, **banned, **biased, eos_token_id=stop)
@@ -161,7 +165,7 @@ def test_settings_of_a_generation_config_change_no_answer(model, renderer, caplo
 
 def test_an_answer_is_cut_where_the_budget_ends_before_it(model, renderer):
     examples = questions()
-    ids = alone(model, renderer, examples[3])
+    ids = generated_alone(model, renderer, examples[3])
     model.generation_config.eos_token_id = ids[4]
     for budget, cut in ((4, True), (5, False)):
         (answer,) = generation.generate(model, renderer, examples[3:4], budget, BatchSize(1))

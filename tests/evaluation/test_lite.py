@@ -1,10 +1,8 @@
 """suite=lite, all ten tasks, from files with the columns of the hub's datasets."""
 
-import json
-
 import pytest
 import torch
-from conftest import config
+from conftest import config, jsonl
 
 from talr_cli.evaluation.general.suite import evaluate_general
 from talr_cli.models import loading
@@ -65,7 +63,7 @@ def suite(tmp_path):
         **{f"{subject}_test": MMLU for subject in MMLU_SUBJECTS},
     }
     for name, rows in files.items():
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (tmp_path / f"{name}.jsonl").write_text(jsonl(rows))
     return config("eval", "suite=lite", f"suite.data_dir={tmp_path}").suite
 
 

@@ -6,7 +6,7 @@ import zipfile
 
 import pandas
 import pytest
-from conftest import config
+from conftest import config, jsonl
 
 from talr_cli.commands import eval as command
 from talr_cli.errors import UserError
@@ -18,10 +18,6 @@ ROWS = [
     {"question": f"What is {n} + {n}?", "answer": f"{n} + {n} = {2 * n}\n#### {2 * n}"}
     for n in range(8)
 ]
-
-
-def jsonl(rows):
-    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 @pytest.fixture

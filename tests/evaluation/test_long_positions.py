@@ -42,28 +42,28 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def alone(model):
+def log_probabilities_alone(model):
     """The log-probabilities of each row by itself."""
     with torch.no_grad():
         return [model(torch.tensor([row])).logits[0].log_softmax(-1) for row in ROWS]
 
 
-def test_a_padded_batch_would_change_the_short_row(model, alone):
+def test_a_padded_batch_would_change_the_short_row(model, log_probabilities_alone):
     padded = torch.zeros(2, 60, dtype=torch.long)
     for place, row in enumerate(ROWS):
         padded[place, : len(row)] = torch.tensor(row)
     with torch.no_grad():
         together = model(padded).logits.log_softmax(-1)
-    torch.testing.assert_close(together[1], alone[1])
-    assert (together[0, :20] - alone[0]).abs().max() > 1e-3
+    torch.testing.assert_close(together[1], log_probabilities_alone[1])
+    assert (together[0, :20] - log_probabilities_alone[0]).abs().max() > 1e-3
 
 
-def test_drift_and_losses_are_computed_for_each_row_alone(model, alone):
+def test_drift_and_losses_are_computed_for_each_row_alone(model, log_probabilities_alone):
     with torch.inference_mode():
         found = torch.cat(list(predictions(model, ROWS).log_probs()))
-    torch.testing.assert_close(found, torch.cat(alone), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found, torch.cat(log_probabilities_alone), rtol=1e-4, atol=1e-5)
     losses = target_losses(model, [Rendered(row, [-100, *row[1:]]) for row in ROWS], None)
-    for own, row, log_probs in zip(losses, ROWS, alone, strict=True):
+    for own, row, log_probs in zip(losses, ROWS, log_probabilities_alone, strict=True):
         expected = -log_probs[:-1].gather(1, torch.tensor(row[1:])[:, None])[:, 0]
         torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-5)
 
@@ -79,10 +79,10 @@ def test_answers_are_generated_for_each_row_alone(model):
     )
 
 
-def test_choices_are_judged_each_alone(model, alone):
+def test_choices_are_judged_each_alone(model, log_probabilities_alone):
     rows = [Rendered(row, [-100] * 5 + row[5:]) for row in ROWS]
     found = _read_separately(model, [[row] for row in rows], 0, BatchSize(8))
-    for (total,), row, log_probs in zip(found, ROWS, alone, strict=True):
+    for (total,), row, log_probs in zip(found, ROWS, log_probabilities_alone, strict=True):
         expected = log_probs[4:-1].gather(1, torch.tensor(row[5:])[:, None]).sum()
         assert total == pytest.approx(float(expected), rel=1e-4)
 

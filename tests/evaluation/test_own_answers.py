@@ -59,7 +59,7 @@ def base(tiny_source, tiny_config, tmp_path, monkeypatch):
     return model, load, loads
 
 
-def right(base, renderer, examples=EXAMPLES, **changes):
+def right_answers(base, renderer, examples=EXAMPLES, **changes):
     model, load, _ = base
     asked = {"scorer": Even(), "max_new_tokens": 5, "samples": 1, "temperature": 0.0}
     return own_answers.correct_answers(
@@ -82,7 +82,7 @@ def test_right_answers_take_the_place_of_the_completions(base, renderer, caplog)
         for tokens, _ in generate_tokens(model, renderer, piece, BatchSize(3), sampler(start, 1.0))
     ]
     assert all(text.strip() for text in texts)
-    kept = right(base, renderer, temperature=1.0)
+    kept = right_answers(base, renderer, temperature=1.0)
     assert [(one.id, one.completion) for one in kept] == [
         ("0/0", texts[0]),
         ("2/0", texts[2]),
@@ -94,15 +94,15 @@ def test_right_answers_take_the_place_of_the_completions(base, renderer, caplog)
 
 def test_each_answer_counts_once_and_only_where_it_ended(base, renderer, monkeypatch):
     drawn = {"temperature": 1.0, "max_new_tokens": 1}
-    kept = right(base, renderer, samples=5, **drawn)
+    kept = right_answers(base, renderer, samples=5, **drawn)
     for example in EXAMPLES:
         own = [one.completion for one in kept if one.id.split("/")[0] == example.id]
         assert len(own) == len(set(own))
-    assert len(kept) > len(right(base, renderer, **drawn))
+    assert len(kept) > len(right_answers(base, renderer, **drawn))
     monkeypatch.setattr(
         own_answers, "generate_tokens", lambda *given: [([5], True)] * len(given[2])
     )
-    assert right(base, renderer, max_new_tokens=2) == []
+    assert right_answers(base, renderer, max_new_tokens=2) == []
 
 
 @pytest.mark.parametrize(
@@ -119,30 +119,30 @@ def test_a_killed_or_damaged_stage_makes_only_what_is_missing(
     base, renderer, harm, tmp_path, caplog
 ):
     loads, drawn = base[2], {"temperature": 1.0}
-    first = right(base, renderer, **drawn)
-    assert (right(base, renderer, **drawn), len(loads)) == (first, 1)
+    first = right_answers(base, renderer, **drawn)
+    assert (right_answers(base, renderer, **drawn), len(loads)) == (first, 1)
     files = sorted(tmp_path.glob("cache/own_answers/*.json.gz"))
     prompts = {len(json.loads(gzip.decompress(file.read_bytes()))): file for file in files}
     assert prompts.keys() == {4, 2}
     content = prompts[4].read_bytes()
     prompts[4].unlink()  # as after a kill
     caplog.clear()
-    assert right(base, renderer, **drawn) == first
+    assert right_answers(base, renderer, **drawn) == first
     assert "the base answers 4 prompts" in caplog.text
     assert "the base answers 2 prompts" not in caplog.text
     assert prompts[4].read_bytes() == content
     prompts[4].write_bytes(harm(content))
-    assert right(base, renderer, **drawn) == first
+    assert right_answers(base, renderer, **drawn) == first
     assert str(prompts[4]) in caplog.text
     # Another scorer judges the same answers; another budget has others.
     before = len(loads)
-    right(base, renderer, scorer=lambda output, reference: Verdict(True, None), **drawn)
+    right_answers(base, renderer, scorer=lambda output, reference: Verdict(True, None), **drawn)
     assert len(loads) == before
-    right(base, renderer, max_new_tokens=4, **drawn)
+    right_answers(base, renderer, max_new_tokens=4, **drawn)
     assert len(loads) == before + 1
 
 
-def made(tmp_path, *more):
+def prepared_run(tmp_path, *more):
     return prepare(
         config(
             "train",
@@ -153,16 +153,16 @@ def made(tmp_path, *more):
     )
 
 
-def shared(folder):
+def replaying_run(folder):
     """A run that mixes them in, in fp32, judged by `Even`."""
     fp32 = ("trainer.precision=fp32", "trainer.save_dtype=float32")
-    run = made(folder, "replay.share=0.5", "lr=1e-3", *fp32)
+    run = prepared_run(folder, "replay.share=0.5", "lr=1e-3", *fp32)
     return replace(run, splits=replace(run.splits, scorer=Even()))
 
 
 @pytest.mark.parametrize("share", [1, pytest.param(0.5, marks=pytest.mark.slow)])
 def test_a_run_trains_on_the_right_answers_of_its_base(base, share, tmp_path):
-    run = made(tmp_path, f"replay.share={share}")
+    run = prepared_run(tmp_path, f"replay.share={share}")
     run = replace(run, splits=replace(run.splits, scorer=Even()))
     own, facts = with_own_rows(run)
     assert facts["own_answers"] == 6
@@ -185,7 +185,7 @@ def test_a_run_trains_on_the_right_answers_of_its_base(base, share, tmp_path):
 
 def test_rows_that_the_template_refuses_are_not_asked(base, tmp_path):
     """As dataset.on_bad_row=skip leaves them out of the training."""
-    run = made(tmp_path)
+    run = prepared_run(tmp_path)
     refused = Example("refused", ({"role": "user", "content": "\ud800"},), "1", {"number": 2})
     splits = replace(run.splits, train=[refused, *run.splits.train], scorer=Even())
     own, facts = with_own_rows(replace(run, splits=splits))
@@ -195,7 +195,7 @@ def test_rows_that_the_template_refuses_are_not_asked(base, tmp_path):
 
 @pytest.mark.slow
 def test_two_ranks_train_on_what_the_first_one_has_kept(base, tmp_path):
-    alone = shared(tmp_path / "alone")
+    alone = replaying_run(tmp_path / "alone")
     with alone.directory.lock():
         alone.directory.prepare({}, [], alone.identity)
         make_by_training()(alone, Tracker())
@@ -214,7 +214,7 @@ def test_two_ranks_train_on_what_the_first_one_has_kept(base, tmp_path):
 
 
 def test_no_right_answer_or_no_scorer_is_refused_in_one_line(base, tmp_path):
-    run = made(tmp_path)
+    run = prepared_run(tmp_path)
     wrong = replace(run.splits, scorer=lambda output, reference: Verdict(False, None))
     with pytest.raises(UserError, match=r"none of 6 answers of the base is right.*replay\.samples"):
         with_own_rows(replace(run, splits=wrong))
@@ -253,7 +253,7 @@ def as_rank(folder):
     ranks.connect("cpu")
     own_answers.cache_dir, own_answers.PIECE = (lambda: folder / "cache"), 4
     own_answers.generate_tokens = ended if ranks.is_main() else None
-    run = shared(folder)
+    run = replaying_run(folder)
     if not ranks.is_main():
         follow_training([run])
     else:

@@ -1,12 +1,11 @@
 """The shipped suites on files of the hub's format: what is asked, and what counts."""
 
-import json
 import zipfile
 from collections import ChainMap
 
 import pytest
 import torch
-from conftest import config
+from conftest import config, jsonl
 from lm_eval.api.model import LM
 
 from talr_cli.errors import UserError
@@ -56,10 +55,6 @@ class Told(LM):
         return [(0.0 if one else -50.0, one) for one in liked]
 
     loglikelihood_rolling = loglikelihood
-
-
-def jsonl(rows):
-    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def scored(model, suite):
@@ -420,7 +415,7 @@ def test_every_suite_names_tasks_that_there_are_and_a_metric_of_each():
     assert (sizes["mmlu"], sizes["mmlu_pro"]) == (57, 14)
 
 
-def shot(kind, number, **fields):
+def shot_columns(kind, number, **fields):
     return {f"{kind}_{key}_shot_{number}": value for key, value in fields.items()}
 
 
@@ -440,16 +435,18 @@ def metabench_rows():
         **{"option1": "cup", "option2": "box", "answer": "1"},
     }
     for number in range(1, 26):
-        arc |= shot("arc", number, question="A?", answerKey="B", choices=labels, idx=number)
+        arc |= shot_columns("arc", number, question="A?", answerKey="B", choices=labels, idx=number)
     for number in range(1, 11):
-        hellaswag |= shot(
+        hellaswag |= shot_columns(
             "hellaswag", number, ctx_a="A cat", ctx_b="sits", ctx="", activity_labels="Cats",
             endings=["down.", "up."], label="0", ind=1, source_id="s", split="t", split_type="u",
         )  # fmt: skip
     for number in range(1, 6):
-        gsm8k |= shot("gsm8k", number, prompt="2 + 2?", answer="#### 4", idx=number)
-        mmlu |= shot("mmlu", number, question="3?", choices=list("3456"), answers=0, ind=number)
-        grande |= shot(
+        gsm8k |= shot_columns("gsm8k", number, prompt="2 + 2?", answer="#### 4", idx=number)
+        mmlu |= shot_columns(
+            "mmlu", number, question="3?", choices=list("3456"), answers=0, ind=number
+        )
+        grande |= shot_columns(
             "winogrande", number, prompt="The _ is red.", answer="1", option1="hat",
             option2="coat", idx=number,
         )  # fmt: skip
