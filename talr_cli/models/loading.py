@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -206,7 +207,7 @@ def choose_device(device: str) -> str:
     """Resolve `auto`: a CUDA GPU if there is one, else an Apple GPU, else the CPU.
 
     Raises:
-        UserError: torch does not see the device that was typed.
+        UserError: torch does not see the device that was typed, or that the environment names.
     """
     import torch
 
@@ -214,6 +215,9 @@ def choose_device(device: str) -> str:
     if device == "auto":
         device = next((name for name, found in there.items() if found), "cpu")
         if device == "cpu" and (why := unusable_gpu()) is not None:
+            # As in a job of a cluster or of a sweep; perhaps its GPU was lost in the night.
+            if named := os.environ.get("CUDA_VISIBLE_DEVICES"):
+                raise UserError(f"CUDA_VISIBLE_DEVICES={named}, but {why}; device=cpu does without")
             log.warning("the CPU is used, though there is a GPU: %s", why)
     if not there.get(device, True):
         why = unusable_gpu() if device == "cuda" else None

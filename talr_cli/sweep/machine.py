@@ -102,7 +102,8 @@ def find_obstacles(
     if launcher == "local":
         certain += dict.fromkeys(reason for one in grid for reason in _missing_gpus(one.config))
         if any(one.config.device == "auto" for one in grid) and (why := unusable_gpu()) is not None:
-            notes.append(f"runs use the CPU, though there is a GPU: {why}")
+            said = f"there is a GPU, but {why}; device=cpu does without"
+            (certain if gpu_names() else notes).append(said)  # as `choose_device` will
     return certain, notes
 
 

@@ -49,6 +49,14 @@ def test_auto_takes_the_cpu_and_says_why(driver, caplog):
         choose_device("cuda")
 
 
+def test_a_job_that_was_given_a_gpu_does_not_take_the_cpu(driver, monkeypatch):
+    """As the runs of a sweep whose GPU is lost in the night."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    with pytest.raises(UserError, match=r"CUDA_VISIBLE_DEVICES=1, but .* too old .*; device=cpu"):
+        choose_device("auto")
+    assert choose_device("cpu") == "cpu"
+
+
 def test_a_torch_for_cpus_is_named(driver, monkeypatch, caplog):
     monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(torch.version, "hip", None)
@@ -71,6 +79,7 @@ def test_doctor_and_the_plan_of_a_sweep_say_it(driver, monkeypatch):
     assert check.state == "problem"
     assert TOO_OLD in check.detail
     monkeypatch.setattr(machine, "_missing_downloads", lambda *args: [])
+    monkeypatch.setattr(machine, "gpu_names", lambda: [])
     monkeypatch.setattr(machine, "check_hub", lambda: SimpleNamespace(state="ok"))
 
     def obstacles(device):
@@ -83,6 +92,10 @@ def test_doctor_and_the_plan_of_a_sweep_say_it(driver, monkeypatch):
     assert certain == []
     assert TOO_OLD in notes[0]
     assert TOO_OLD in obstacles("cuda")[0][0]
+    monkeypatch.setattr(machine, "gpu_names", lambda: ["0"])  # each run will be given it
+    certain, notes = obstacles("auto")
+    assert TOO_OLD in certain[0]
+    assert notes == []
     assert obstacles("cpu") == ([], [])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     gpu_driver.unusable_gpu.cache_clear()
