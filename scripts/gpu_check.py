@@ -173,6 +173,7 @@ def begin(name: str, section: Section, given: argparse.Namespace, deadline: floa
     if Lines(given.out, given.work, needed_by).ended(asked):
         print(f"== {name}: measured before", flush=True)
         return None
+    in_vain = 0
     for _ in range(ATTEMPTS):
         left = deadline - time.monotonic()
         if left < section.least and not given.small:
@@ -193,11 +194,12 @@ def begin(name: str, section: Section, given: argparse.Namespace, deadline: floa
             lines.end(asked)
         if code in (0, None, NO_GPU):
             return code
-        if code == HANGS:
-            lines.died(f"measured nothing for {section.each:.0f} s")
-        elif code != AGAIN:
-            lines.died(f"died: exit {code}")
-    print(f"== {name}: given up after {ATTEMPTS} processes", flush=True)
+        if code != AGAIN:
+            hung = f"measured nothing for {section.each:.0f} s"
+            in_vain += not lines.died(hung if code == HANGS else f"died: exit {code}")
+        if in_vain == 2:  # as of an import that fails: it will again
+            break
+    print(f"== {name}: given up, see log.txt", flush=True)
     return code
 
 

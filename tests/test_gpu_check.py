@@ -196,7 +196,16 @@ def test_a_section_that_loses_the_gpu_each_time_is_given_up_and_says_so(
     monkeypatch.setenv("PYTHONPATH", str(SCRIPTS))
     check.begin("env", check.SECTIONS["env"], asked(options), time.monotonic() + 60)
     assert [line["name"] for line in check.lines_in(options.work)] == list("012345")
-    assert "given up after 6 processes" in capsys.readouterr().out
+    assert "given up" in capsys.readouterr().out
+
+
+def test_a_section_that_cannot_begin_is_tried_twice(check, options, monkeypatch, capsys):
+    monkeypatch.setattr(check, "command", lambda name: [sys.executable, "-c", "import no_such"])
+    check.begin("env", check.SECTIONS["env"], asked(options), time.monotonic() + 60)
+    errors = [(line["name"], line["error"]) for line in check.lines_in(options.work)]
+    assert errors == [("before it measured", "the process died: exit 1")] * 2
+    assert "given up" in capsys.readouterr().out
+    assert "No module named 'no_such'" in (options.work / "log.txt").read_text()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
