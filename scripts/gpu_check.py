@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class Section:
 
 # First come those with a bar to meet: numbers, the same bits after a kill, the time of steps.
 SECTIONS = {
-    "env": Section("machine:run", 40, 15, 40),
+    "env": Section("machine:run", 100, 15, 40),
     "reference": Section("numerics:reference", 60, 20, 40),
     "numerics": Section("numerics:run", 100, 30, 50),
     "resume": Section("programs:resume", 80, 40, 80),
@@ -63,6 +64,9 @@ SECTIONS = {
 NEEDS = {"numerics": "reference"}
 ATTEMPTS = 6  # a process that dies or hangs is started again, after the measurement it was at
 HANGS = 124  # instead of an exit code
+NO_GPU = 76  # exit code of a section that finds no GPU to measure
+# Seconds more for what a process prints first: imports, perhaps from a cold disk.
+STARTING = 60
 
 
 def main() -> int:
@@ -97,7 +101,8 @@ def main() -> int:
     try:
         for name, section in SECTIONS.items():
             if name in wanted:
-                begin(name, section, given, started + given.budget)
+                if begin(name, section, given, started + given.budget) == NO_GPU:
+                    return 2
                 write_page(given.out)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here")
@@ -133,26 +138,47 @@ def run(given: argparse.Namespace) -> None:
     if given.model is None:  # else the model may lie in the cache
         os.environ.setdefault("TALR_CACHE", tempfile.mkdtemp())
     module, function = SECTIONS[given.section].place.split(":")
+    if given.device == "cuda" and module != "programs":  # which import no torch of their own
+        require_gpu()
     methods = tuple(filter(None, given.methods.split(",")))
     options = Options(given.work.resolve(), given.device, given.small, methods, given.model)
     work = getattr(importlib.import_module(f"gpu.{module}"), function)
     work(options, Lines(given.out, given.work, given.section))
 
 
-def begin(name: str, section: Section, given: argparse.Namespace, deadline: float) -> None:
-    """Run a section in another process, again if that dies; not if it was completed before."""
+def require_gpu() -> None:
+    """End this process if torch can use no GPU: each measurement would fail for the same reason."""
+    import torch
+
+    if not torch.cuda.is_available():
+        reason = "it sees none"
+        try:
+            torch.cuda.init()
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error)
+        print(f"torch {torch.__version__} can use no GPU: {reason}", flush=True)
+        sys.exit(NO_GPU)
+
+
+def begin(name: str, section: Section, given: argparse.Namespace, deadline: float) -> int | None:
+    """Run a section in another process, again if that dies; not if it was completed before.
+
+    Returns:
+        The exit code of the last process; None if it was stopped at its limit, or none was started.
+    """
     asked = f"{given.device} {given.small} {given.methods} {given.model}"
     lines = Lines(given.out, given.work, name)
     needed_by = next((one for one, needed in NEEDS.items() if needed == name), name)
     # Starting a process only to find this out would take seconds.
     if Lines(given.out, given.work, needed_by).ended(asked):
         print(f"== {name}: measured before", flush=True)
-        return
+        return None
+    in_vain = 0
     for _ in range(ATTEMPTS):
         left = deadline - time.monotonic()
         if left < section.least and not given.small:
             print(f"== {name}: left out, {left:.0f} s are left", flush=True)
-            return
+            return None
         limit = left if given.small else min(left, section.most)
         print(f"== {name}: at most {limit:.0f} s", flush=True)
         lines.start()
@@ -161,18 +187,20 @@ def begin(name: str, section: Section, given: argparse.Namespace, deadline: floa
                 command(name),
                 stdout=subprocess.PIPE,
                 stderr=log,
-                text=True,
                 start_new_session=True,
             )
             code = watch(process, limit, limit if given.small else section.each)
         if code == 0 and any(line["section"] == name for line in lines.read()):
             lines.end(asked)
-        if code in (0, None):
-            return
-        if code == HANGS:
-            lines.died(f"measured nothing for {section.each:.0f} s")
-        elif code != AGAIN:
-            lines.died(f"died: exit {code}")
+        if code in (0, None, NO_GPU):
+            return code
+        if code != AGAIN:
+            hung = f"measured nothing for {section.each:.0f} s"
+            in_vain += not lines.died(hung if code == HANGS else f"died: exit {code}")
+        if in_vain == 2:  # as of an import that fails: it will again
+            break
+    print(f"== {name}: given up, see log.txt", flush=True)
+    return code
 
 
 def command(section: str) -> list[str]:
@@ -180,14 +208,14 @@ def command(section: str) -> list[str]:
     return [sys.executable, "-u", __file__, *sys.argv[1:], "--section", section]
 
 
-def watch(process: subprocess.Popen[str], limit: float, each: float) -> int | None:
+def watch(process: subprocess.Popen[bytes], limit: float, each: float) -> int | None:
     """Print what the process prints; its exit code, None if it was stopped at the limit.
 
-    HANGS if it has printed nothing for `each` seconds.
+    HANGS if it has printed nothing for `each` seconds, and STARTING more at first.
     """
     assert process.stdout is not None
     deadline = time.monotonic() + limit
-    said = time.monotonic()
+    said = time.monotonic() + STARTING
     try:
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
@@ -197,15 +225,17 @@ def watch(process: subprocess.Popen[str], limit: float, each: float) -> int | No
                         print(f"   nothing for {each:.0f} s: ended", flush=True)
                         return HANGS
                     continue
-                line = process.stdout.readline()
-                if not line:
+                # Not readline(), which waits for the end of a line that has only begun.
+                text = os.read(process.stdout.fileno(), 2**16)
+                if not text:
                     return process.wait()
                 said = time.monotonic()
-                print(line, end="", flush=True)
+                print(text.decode(errors="replace"), end="", flush=True)
     finally:  # at its limit, and where we are interrupted
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)  # and what it has started
-            process.wait()
+            with suppress(subprocess.TimeoutExpired):  # a driver that hangs keeps it
+                process.wait(timeout=10)
     print("   stopped at its limit", flush=True)
     return None
 

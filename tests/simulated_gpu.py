@@ -65,8 +65,9 @@ def _make_device():
     guards = (ctypes.c_void_p * 2).in_dll(
         ctypes.CDLL(str(folder / "libc10.so")), "_ZN3c104impl26device_guard_impl_registryE"
     )
-    if guards[CUDA_TYPE] is not None:
+    if _KEPT:
         return
+    guards[CUDA_TYPE] = None  # a build for CUDA has one, of the real device
     numbers = [ctypes.CFUNCTYPE(ctypes.c_int)(lambda number=number: number) for number in (0, 1)]
     zero, one = (ctypes.cast(number, ctypes.c_void_p).value for number in numbers)
     methods = (ctypes.c_void_p * 64)(*[zero] * 64)

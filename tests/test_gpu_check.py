@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -132,6 +133,7 @@ def test_a_process_that_dies_is_started_again_behind_what_it_died_in(check, opti
     assert ended["name"] == "ended"
 
 
+# Half a line is under way, as of a library that shows its progress.
 HANGS = """
 import sys, time
 from pathlib import Path
@@ -139,7 +141,7 @@ from gpu.measuring import Lines
 
 lines = Lines(Path(sys.argv[1]), Path(sys.argv[1]), "env")
 lines.measure("first", dict)
-lines.measure("hangs", lambda: time.sleep(60))
+lines.measure("hangs", lambda: (print("half", end="", flush=True), time.sleep(60)))
 lines.measure("next", lambda: {"value": 3})
 """
 
@@ -151,6 +153,7 @@ def test_a_measurement_that_hangs_is_ended_and_the_section_goes_on_behind_it(
         check, "command", lambda name: [sys.executable, "-c", HANGS, str(options.work)]
     )
     monkeypatch.setenv("PYTHONPATH", str(SCRIPTS))
+    monkeypatch.setattr(check, "STARTING", 0)
     section = check.Section("", most=50, least=1, each=1.5)
     check.begin("env", section, asked(options, small=False), time.monotonic() + 60)
     first, hung, after = check.lines_in(options.work)
@@ -168,6 +171,56 @@ def test_a_section_that_is_stopped_at_its_limit_is_gone_on_with(check, options, 
     section = check.Section("", most=1.5, least=1, each=50)
     check.begin("env", section, asked(options, small=False), time.monotonic() + 60)
     assert [line["name"] for line in check.lines_in(options.work)] == ["first"]
+
+
+LOSES = """
+import sys
+from pathlib import Path
+from gpu.measuring import Lines
+
+def lose():
+    raise RuntimeError("CUDA error: unspecified launch failure")
+
+lines = Lines(Path(sys.argv[1]), Path(sys.argv[1]), "env")
+for number in range(9):
+    lines.measure(str(number), lose)
+"""
+
+
+def test_a_section_that_loses_the_gpu_each_time_is_given_up_and_says_so(
+    check, options, monkeypatch, capsys
+):
+    monkeypatch.setattr(
+        check, "command", lambda name: [sys.executable, "-c", LOSES, str(options.work)]
+    )
+    monkeypatch.setenv("PYTHONPATH", str(SCRIPTS))
+    check.begin("env", check.SECTIONS["env"], asked(options), time.monotonic() + 60)
+    assert [line["name"] for line in check.lines_in(options.work)] == list("012345")
+    assert "given up" in capsys.readouterr().out
+
+
+def test_a_section_that_cannot_begin_is_tried_twice(check, options, monkeypatch, capsys):
+    monkeypatch.setattr(check, "command", lambda name: [sys.executable, "-c", "import no_such"])
+    check.begin("env", check.SECTIONS["env"], asked(options), time.monotonic() + 60)
+    errors = [(line["name"], line["error"]) for line in check.lines_in(options.work)]
+    assert errors == [("before it measured", "the process died: exit 1")] * 2
+    assert "given up" in capsys.readouterr().out
+    assert "No module named 'no_such'" in (options.work / "log.txt").read_text()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_one_line_says_why_and_nothing_is_measured(check, options, monkeypatch):
+    """Not an error for each measurement, section after section, until the time is spent."""
+    out = options.work / "out"
+    said = subprocess.run(
+        [sys.executable, SCRIPTS / "gpu_check.py", "--out", out, "--only", "env,steps"],
+        capture_output=True,
+        text=True,
+    )
+    assert said.returncode == 2
+    assert "can use no GPU: " in said.stdout
+    assert "steps" not in said.stdout
+    assert not check.lines_in(out)
 
 
 def test_lines_that_were_kept_are_gone_on_from_with_nothing_else(check, options, monkeypatch):

@@ -1,10 +1,12 @@
-"""Section env: the machine, versions, and the best rates of arithmetic and memory."""
+"""Section env: the machine, versions, the best rates of arithmetic and memory, imports."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
+import time
 from importlib import metadata
 from typing import Any
 
@@ -49,8 +51,16 @@ def run(options: Options, lines: Lines) -> None:
         moved = 2 * one.nbytes / seconds_of(lambda: other.copy_(one), device)
         return {"tb_per_second": round(moved / 1e12, 3)}
 
+    def imports() -> dict[str, Any]:
+        # From a cold disk it may take a minute: here, so that the sections after it need not.
+        started = time.perf_counter()
+        for name in ("talr_cli.training.loop", "talr_cli.evaluation.evaluate"):
+            importlib.import_module(name)
+        return {"seconds": round(time.perf_counter() - started, 1)}
+
     lines.measure("versions", versions)
     if device == "cuda":
         lines.measure("gpu", gpu)
     lines.measure("product of bf16 matrices", product)
     lines.measure("copy", copy)
+    lines.measure("imports", imports)

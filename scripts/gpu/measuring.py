@@ -106,12 +106,17 @@ class Lines:
         """The section has measured all that was asked for."""
         self.add(ENDED, asked=asked)
 
-    def died(self, how: str) -> None:
-        """A process has ended during a measurement, which is not tried again."""
+    def died(self, how: str) -> bool:
+        """A process has ended during a measurement, which is not tried again.
+
+        Returns:
+            Whether it was during one; else it was before.
+        """
         there = self._under_way.exists()
         name = self._under_way.read_text(encoding="utf-8") if there else "before it measured"
         self.add(name, error=f"the process {how}")
         self._under_way.unlink(missing_ok=True)
+        return there
 
 
 def _computes() -> bool:

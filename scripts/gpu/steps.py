@@ -67,6 +67,8 @@ def variants() -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def run(options: Options, lines: Lines) -> None:
+    import torch
+
     model, settings = shape_for(options)
     lines.measure("model", lambda: {"model": model, "rows_a_step": _batch(options)[1]})
     for name, typed in variants():
@@ -75,9 +77,12 @@ def run(options: Options, lines: Lines) -> None:
 
         def measure(typed: Sequence[str] = typed) -> dict[str, Any]:
             forget(options.device)
-            found = in_some_order(partial(_measure, options, settings), typed)
-            forget(options.device)
-            return found
+            try:
+                return in_some_order(partial(_measure, options, settings), typed)
+            finally:
+                if COMPILED in typed:
+                    torch._dynamo.reset()  # it keeps the model, also of a step that failed
+                forget(options.device)
 
         lines.measure(name, measure)
 
@@ -148,8 +153,6 @@ def _measure(options: Options, settings: dict[str, Any], typed: Sequence[str]) -
         "where": dict(seen.waits.most_common(5)),
     }
     trainer.accelerator.free_memory()
-    if COMPILED in typed:
-        torch._dynamo.reset()  # it keeps the model
     return found
 
 

@@ -12,11 +12,9 @@ from talr_cli.models.control_group import memory_limits
 # The share of the free memory that may be used. The rest is for what the allocator wastes and, on a
 # CPU, for other processes and the file cache.
 USABLE = {"cuda": 0.92, "cpu": 0.8}
-# Messages of errors that are not torch.OutOfMemoryError: on CPUs, Apple GPUs, in CUDA's libraries.
-_NO_MEMORY = (
-    *("DefaultCPUAllocator: can't allocate memory", "MPS backend out of memory"),
-    *("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"),
-)
+# Parts of the messages of errors that are not torch.OutOfMemoryError: of CPUs, Apple's GPUs, CUDA,
+# its driver, HIP, NCCL and Triton; of the libraries, such as cuBLAS's.
+_NO_MEMORY = ("out of memory", "can't allocate memory", "_ALLOC_FAILED")
 WORKERS = "TALR_WORKERS"  # environment variable: how many runs share the memory of this device
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from talr_cli.errors import UserError, reason_of
 from talr_cli.models.adapter import check_adapter, full_model_source, load_and_merge, mark_untied
 from talr_cli.models.config import ModelConfig
+from talr_cli.models.gpu_driver import unusable_gpu
 from talr_cli.models.saving import cast_weights
 from talr_cli.models.sources import ModelSource
 from talr_cli.models.weight_files import stored_dtype_name
@@ -205,15 +207,22 @@ def choose_device(device: str) -> str:
     """Resolve `auto`: a CUDA GPU if there is one, else an Apple GPU, else the CPU.
 
     Raises:
-        UserError: torch does not see the device that was typed.
+        UserError: torch does not see the device that was typed, or that the environment names.
     """
     import torch
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         device = next((name for name, found in there.items() if found), "cpu")
+        if device == "cpu" and (why := unusable_gpu()) is not None:
+            # As in a job of a cluster or of a sweep; perhaps its GPU was lost in the night.
+            if named := os.environ.get("CUDA_VISIBLE_DEVICES"):
+                raise UserError(f"CUDA_VISIBLE_DEVICES={named}, but {why}; device=cpu does without")
+            log.warning("the CPU is used, though there is a GPU: %s", why)
     if not there.get(device, True):
-        raise UserError(f"device={device}, but torch sees no such device: use device=cpu or auto")
+        why = unusable_gpu() if device == "cuda" else None
+        seen = "torch sees no such device" if why is None else why
+        raise UserError(f"device={device}, but {seen}: use device=cpu or auto")
     if device == "cuda" and torch.cuda.device_count() > 1:
         log.info(
             "%d GPUs are visible, each process uses one; distributed=ddp trains on all",

@@ -24,6 +24,7 @@ from talr_cli.config.help import choices_of
 from talr_cli.errors import UserError
 from talr_cli.evaluation.config import SuiteConfig
 from talr_cli.models.device_memory import machine_memory
+from talr_cli.models.gpu_driver import has_driver, hidden_by, unusable_gpu
 from talr_cli.models.sources import ModelSource, cache_dir
 from talr_cli.run.config import TrainConfig
 from talr_cli.runs.listing import format_size
@@ -36,8 +37,6 @@ from talr_cli.tracking.wandb import is_logged_in
 
 TIMEOUT = 5.0  # seconds for an answer of the hub
 LOW_DISK = 10 * 2**30  # bytes; a model with 3 billion weights takes 6 GB
-# Device files of GPU drivers: NVIDIA's, on a Jetson, in WSL; AMD's.
-_DRIVERS = ("nvidiactl", "nvmap", "dxg", "kfd")
 # One run for each model and dataset of an experiment needs what all of its runs need.
 _ONE_RUN = ("method=sft", "lr=1e-5", "seed=0")
 
@@ -84,25 +83,28 @@ def experiment_checks(reachable: bool) -> Iterator[Check]:
 def find_obstacles(
     grid: Sequence[Point], models: Mapping[str, ModelSource | None], launcher: str
 ) -> tuple[list[str], list[str]]:
-    """(what will stop runs of a grid, what may stop them): downloads without a hub, missing GPUs.
+    """(what will stop runs of a grid, what else to know): downloads without a hub, missing GPUs.
 
     The hub is contacted only if something has to be downloaded.
     """
     downloads = dict.fromkeys(
         reason for point in grid for reason in _missing_downloads(point, models, False)
     )
-    suites = dict.fromkeys(
+    possible = dict.fromkeys(
         f"suite={suite.name}: the hub cannot be reached: its tasks are read from the cache, where "
         "`talr fetch` or an earlier run has put them"
         for suite in (point.config.suite for point in grid if point.config.eval)
         if suite.task_dir != "mini" and suite.data_dir is None
     )
-    if (downloads or suites) and check_hub().state == "ok":
-        downloads, suites = {}, {}
-    certain = list(downloads)
+    if (downloads or possible) and check_hub().state == "ok":
+        downloads, possible = {}, {}
+    certain, notes = list(downloads), list(possible)
     if launcher == "local":
         certain += dict.fromkeys(reason for one in grid for reason in _missing_gpus(one.config))
-    return certain, list(suites)
+        if any(one.config.device == "auto" for one in grid) and (why := unusable_gpu()) is not None:
+            said = f"there is a GPU, but {why}; device=cpu does without"
+            (certain if gpu_names() else notes).append(said)  # as `choose_device` will
+    return certain, notes
 
 
 def _missing_downloads(
@@ -121,9 +123,10 @@ def _missing_downloads(
 def _missing_gpus(config: TrainConfig) -> Iterator[str]:
     """Which GPUs a run asks for that this machine does not have."""
     gpus, wanted = len(gpu_names()), config.distributed.processes
-    has_driver = any(Path("/dev", name).exists() for name in _DRIVERS)  # perhaps no nvidia-smi
-    if config.device == "cuda" and not gpus and not has_driver:
+    if config.device == "cuda" and not gpus and not has_driver():
         yield "device=cuda, and nvidia-smi shows no GPU: device=auto takes what there is"
+    if config.device == "cuda" and (why := unusable_gpu()) is not None:
+        yield f"device=cuda, but {why}"
     if wanted is not None and config.device != "cpu" and wanted > gpus > 0:
         yield f"distributed.processes={wanted}, but {gpus} GPUs are visible"
 
@@ -203,19 +206,26 @@ def _version(package: str) -> str | None:
 
 
 def _check_gpu() -> Check:
-    if not gpu_names():
-        return Check("GPU", "note", "none shown by the driver: runs use the CPU")
+    if not gpu_names() and not has_driver():
+        return _check_apple_gpu()
+    if (hidden := hidden_by()) is not None:
+        return Check("GPU", "note", f"{hidden} hides it: runs use the CPU")
     memory = ", ".join(format_size(one) for one in gpu_memory()) or "memory unknown"
     import torch  # takes seconds, so only if there is a GPU
 
     if not torch.cuda.is_available():
-        return Check(
-            "GPU",
-            "problem",
-            f"{memory}: the driver shows it, but torch {torch.__version__} cannot use it: "
-            "install a torch that is built for this driver's CUDA",
-        )
+        why = unusable_gpu() or f"torch {torch.__version__} cannot use it"
+        return Check("GPU", "problem", f"{memory}: the driver is there, but {why}")
     return Check("GPU", "ok", f"{torch.cuda.get_device_name(0)}: {memory}")
+
+
+def _check_apple_gpu() -> Check:
+    if platform.system() == "Darwin":
+        import torch
+
+        if torch.backends.mps.is_available():
+            return Check("GPU", "ok", "Apple's (mps), which shares the machine's memory")
+    return Check("GPU", "note", "no driver of one: runs use the CPU")
 
 
 def _check_tracking() -> Check:

@@ -392,6 +392,8 @@ def test_batches_of_the_domain_are_halved_until_they_fit(small_memory, renderer,
     [
         ("MPS backend out of memory (MPS allocated: 9.00 GB)", 1),
         ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", 1),
+        ("CUDA driver error: out of memory", 1),  # with expandable segments
+        ("Triton Error [CUDA]: out of memory", 1),
         ("CUDA error: an illegal memory access was encountered", None),
     ],
 )

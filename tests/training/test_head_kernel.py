@@ -69,6 +69,19 @@ def test_a_wrong_kernel_is_not_used(on_a_cpu_too, monkeypatch, caplog, forgotten
     assert "it is off by" in caplog.text
 
 
+def test_a_kernel_that_folds_only_the_first_block_of_a_tile_is_left_out(on_a_cpu_too, monkeypatch):
+    class FirstBlock:
+        def __getitem__(self, grid):
+            return lambda tile, *args, **kwargs: fold(
+                tile[:, :1024], *args[:-1], min(args[-1], 1024), **kwargs
+            )
+
+    stand_in(monkeypatch)
+    fold = chunked_logprob._forward_tile
+    monkeypatch.setattr(chunked_logprob, "_forward_kernel", FirstBlock())
+    assert head_kernel.columns_at_once(STATES) == head_kernel.COLUMNS_BY_TORCH
+
+
 def test_a_right_kernel_is_used(on_a_cpu_too, monkeypatch, caplog):
     stand_in(monkeypatch)
     with torch.autocast("cpu", torch.bfloat16):

@@ -1,5 +1,7 @@
 """torch's kernel for joined rows: what it is called with, and that a wrong one is not used."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from varlen_kernel import kernel
@@ -43,6 +45,9 @@ def other(change):
             given["enable_gqa"] = False
         if given.pop("flat", None):
             states[2] = states[2].detach() + 0 * states[2]
+        if (tile := given.pop("tile", None)) and most > tile:  # as if rows ended with their tile
+            cuts = [at for a, b in pairwise(starts.tolist()) for at in range(a, b, tile)]
+            starts, most = torch.tensor([*cuts, len(query)], dtype=torch.int32), tile
         if given.pop("joined", None):
             starts = torch.stack([starts[0], starts[-1]])
             most = int(starts[-1])
@@ -63,6 +68,7 @@ def other(change):
         pytest.param({"tiled": True}, id="the keys of other heads"),
         pytest.param({"flat": True}, id="no gradient of the values"),
         pytest.param({"joined": True}, id="rows that see each other"),
+        pytest.param({"tile": 128}, id="tokens that see their own tile alone"),
     ],
 )
 def test_a_wrong_kernel_fails_the_check(change):
