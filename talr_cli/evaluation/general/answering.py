@@ -16,7 +16,8 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from talr_cli import progress
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.continuations import Choices, continuation_likelihoods
-from talr_cli.evaluation.generation import Request, generate_batch, without_generation_config
+from talr_cli.evaluation.decoding import Request, without_generation_config
+from talr_cli.evaluation.generation import generate_batch
 from talr_cli.models.row_batches import can_batch_lengths
 from talr_cli.models.saving import end_tokens
 
