@@ -106,7 +106,9 @@ class Batch:
             ended = len(self.rows) - len(self._unended)
             progress.reach((ended + len(self._unended) * step / self.most) / len(self.rows))
             output = model(**inputs, return_dict=True)
-            state = model._update_model_kwargs_for_generation(output, state)
+            state = model._update_model_kwargs_for_generation(
+                output, state, is_encoder_decoder=False
+            )
             chosen = self._choose(output.logits[:, -1].float())
             self._append(left, chosen.tolist())
             if not self._unended:

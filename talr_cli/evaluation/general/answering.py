@@ -55,7 +55,14 @@ class Answering(HFLM):
         generate: Generate | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(model, tokenizer=renderer.tokenizer, batch_size=rows, **settings)
+        # By itself HFLM takes the decoder of a BART alone for an encoder with a decoder.
+        super().__init__(
+            model,
+            backend="causal",
+            tokenizer=renderer.tokenizer,
+            batch_size=rows,
+            **settings,
+        )
         self._ends = set(end_tokens(model, renderer.end_of_turn))
         # By their text: a text that is no token has the id of <unk>, which may be an end token.
         self._end_texts = set(renderer.tokenizer.convert_ids_to_tokens([*self._ends]))
