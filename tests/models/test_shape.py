@@ -43,6 +43,8 @@ def test_layers_are_of_the_kinds_that_are_named(more, windowed, linear):
         {"layer_types": ["linear_attention", "full_attention"] * 6},  # MiniMax, of its own kind
         {"layer_types": ["full_attention", "something_new"] * 6},
         {"num_attention_heads": None},  # Mamba
+        {"num_attention_heads": None, "num_heads": 4, "state_size": 16},  # Mamba 2
+        {"num_attention_heads": None, "num_heads": 4, "chunkwise_kernel": "native"},  # xLSTM
     ],
 )
 def test_layers_that_are_not_known_have_no_shape(more):
