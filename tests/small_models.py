@@ -50,6 +50,34 @@ CONFIGS = {
         **SIZE, lru_width=32, attention_window_size=8, logits_soft_cap=2.0,
         block_types=["recurrent", "attention"],
     ),
+    "laguna": lambda: hf.LagunaConfig(
+        **SIZE, **EXPERTS, head_dim=8, layer_types=["full_attention"] * 2,
+        mlp_layer_types=["dense", "sparse"], num_attention_heads_per_layer=[4, 4],
+        shared_expert_intermediate_size=16,
+    ),
+    "mamba": lambda: hf.MambaConfig(
+        vocab_size=60, hidden_size=32, state_size=4, num_hidden_layers=2, pad_token_id=0
+    ),
+    "zamba": lambda: hf.ZambaConfig(
+        **{**SIZE, "num_hidden_layers": 3, "num_key_value_heads": 4},
+        layers_block_type=["linear_attention", "hybrid", "hybrid"],
+        attention_hidden_size=64, attention_head_dim=16, use_mamba_kernels=False,
+    ),
+    "youtu": lambda: hf.YoutuConfig(
+        **{**SIZE, "pad_token_id": None, "num_key_value_heads": 4},
+        kv_lora_rank=16, q_lora_rank=16, qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=8,
+    ),
+    "xglm": lambda: hf.XGLMConfig(
+        vocab_size=60, d_model=32, ffn_dim=32, num_layers=2, attention_heads=4, pad_token_id=0,
+        max_position_embeddings=256,
+    ),
+    "moshi": lambda: hf.MoshiConfig(**SIZE, ffn_dim=32, head_dim=8, sliding_window=8),
+    "neox_japanese": lambda: hf.GPTNeoXJapaneseConfig(**SIZE),
+    "reformer": lambda: hf.ReformerConfig(
+        vocab_size=60, hidden_size=32, feed_forward_size=32, num_attention_heads=4,
+        attention_head_size=8, attn_layers=["local", "lsh"], is_decoder=True,
+        axial_pos_shape=[16, 16], axial_pos_embds_dim=[16, 16], max_position_embeddings=256,
+    ),
     "rwkv": lambda: hf.RwkvConfig(vocab_size=60, hidden_size=32, num_hidden_layers=2),
     "modernbert": lambda: hf.ModernBertDecoderConfig(**SIZE, local_attention=8),
     "bert": lambda: hf.BertLMHeadModel.config_class(**SIZE),

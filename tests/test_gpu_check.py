@@ -380,7 +380,7 @@ def test_transformers_ways_answer_as_our_own_loop_does(check):
     import torch
     from small_models import made
 
-    from talr_cli.evaluation.generation import Request
+    from talr_cli.evaluation.decoding import Request
 
     answering = importlib.import_module("gpu.answering")
     model, end = made("qwen3"), 2

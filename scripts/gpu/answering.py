@@ -23,7 +23,7 @@ Way = Callable[[Any, Sequence[Any], Collection[int]], Answers]
 def run(options: Options, lines: Lines) -> None:
     import torch
 
-    from talr_cli.evaluation.generation import Request
+    from talr_cli.evaluation.decoding import Request
     from talr_cli.evaluation.memory import rows_that_fit
 
     device, (_, settings) = options.device, shape_for(options)
@@ -106,7 +106,7 @@ def generated(model: Any, asked: Sequence[Any], ends: Collection[int], **how: An
 
     With a static cache it compiles the steps after the first, on a GPU, into CUDA graphs.
     """
-    from talr_cli.evaluation.generation import without_generation_config
+    from talr_cli.evaluation.decoding import without_generation_config
     from talr_cli.evaluation.reading import pad_left
 
     ids, mask = pad_left([one.prompt for one in asked], pad_id=0)

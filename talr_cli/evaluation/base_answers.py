@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from talr_cli.evaluation.generation import Request
+from talr_cli.evaluation.decoding import Request
 from talr_cli.runs.atomic import read_gzip_json, write_gzip_json
 from talr_cli.runs.lease import hold
 

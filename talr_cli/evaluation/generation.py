@@ -1,9 +1,8 @@
 """Generates answers greedily, ignoring the model's generation_config.
 
 From that file transformers' `generate` takes everything that its caller leaves out: beams,
-penalties, bans, forced tokens, lengths. Here only the tokens that end an answer come from it. A row
-that has ended leaves the batch, so that no further step is spent on it. Answers can also be sampled
-(`sampler`).
+penalties, bans, forced tokens, lengths. Here only the tokens that end an answer come from it.
+Answers can also be sampled (`sampler`).
 
 Knows how tokens are chosen; does not know what is asked, nor how an answer is judged.
 """
@@ -11,38 +10,34 @@ Knows how tokens are chosen; does not know what is asked, nor how an answer is j
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from talr_cli import progress
 from talr_cli.data.base import Example
 from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
+from talr_cli.evaluation.decoding import (
+    ENDS,
+    Batch,
+    Choose,
+    Request,
+    Together,
+    answer_together,
+    choose_likeliest,
+    rows_together,
+)
 from talr_cli.evaluation.memory import BatchSize
-from talr_cli.evaluation.reading import cache_name, ignores_padding, is_plain_cache, pad_left
 from talr_cli.models.checks import max_positions
 from talr_cli.models.row_batches import make_batches
 from talr_cli.models.saving import end_tokens
 
-# logits[B, V] in fp32 -> tokens[B], the next token of each row.
-Choose = Callable[[torch.Tensor], torch.Tensor]
-ENDS = ("eos_token_id", "bos_token_id", "pad_token_id")
 # Prefixes of settings of a generation_config that are not worth reporting as ignored.
 _ABOUT_ITSELF = ("transformers_version", "_", "output_", "return_", "use_cache", "do_sample")
-
-
-@dataclass(frozen=True)
-class Request:
-    """A prompt as token ids, the most new tokens, and strings that end the answer."""
-
-    prompt: tuple[int, ...]
-    max_new_tokens: int
-    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,11 +124,6 @@ def generate(
     return decode_answers(renderer, rows, found, max_new_tokens)
 
 
-def choose_likeliest(logits: torch.Tensor) -> torch.Tensor:
-    """tokens[B]: the likeliest token of each row of logits[B, V]."""
-    return logits.argmax(-1)
-
-
 # The batch size of sampled answers. Samples depend on the batches, so it must be the same however
 # much memory is free.
 SAMPLED_AT_ONCE = 32
@@ -190,116 +180,18 @@ def generate_batch(
         stopped: Whether an answer has ended for another reason, such as a stop string.
         choose: Chooses the next tokens.
     """
-    lengths = {len(row.prompt) for row in rows}
     longest = max(len(row.prompt) + row.max_new_tokens for row in rows)
-    if len(lengths) == 1 or ignores_padding(model, longest):
-        return _generate_together(model, _Batch(rows, ends, stopped, choose))
+    together = rows_together(model, longest)
+    groups: dict[int, list[int]] = {}
+    for place, row in enumerate(rows):
+        kind = {Together.ANY: 0, Together.SAME_LENGTH: len(row.prompt)}.get(together, place)
+        groups.setdefault(kind, []).append(place)
     found: dict[int, tuple[list[int], bool]] = {}
-    for length in sorted(lengths):
-        places = [place for place, row in enumerate(rows) if len(row.prompt) == length]
-        alike = _Batch([rows[place] for place in places], ends, stopped, choose)
-        found |= dict(zip(places, _generate_together(model, alike), strict=True))
+    for _, places in sorted(groups.items()):
+        batch = Batch([rows[place] for place in places], ends, stopped, choose)
+        answers = answer_together(model, batch, cached=together > Together.UNCACHED)
+        found |= dict(zip(places, answers, strict=True))
     return [found[place] for place in range(len(rows))]
-
-
-def _generate_together(model: Any, batch: _Batch) -> list[tuple[list[int], bool]]:
-    """Answer a batch of rows of one length, or of a model for which padding changes nothing.
-
-    transformers' `generate` prepares the inputs and then calls `batch.search`.
-    """
-    ids, mask = pad_left([row.prompt for row in batch.rows], pad_id=0)
-    with without_generation_config(model):
-        model.generate(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            max_new_tokens=batch.most,
-            do_sample=False,
-            use_cache=True,
-            pad_token_id=0,  # `generate` wants one; the mask says what is padding
-            custom_generate=batch.search,
-        )
-    return [(answer, place in batch.cut) for place, answer in enumerate(batch.answers)]
-
-
-class _Batch:
-    """Rows that are answered together.
-
-    Attributes:
-        answers: The new tokens of each row so far.
-        cut: The indices of rows that used up their budget before an end.
-        most: The largest budget, which is the most steps.
-    """
-
-    def __init__(
-        self,
-        rows: Sequence[Request],
-        ends: Container[int],
-        stopped: Callable[[list[int]], bool],
-        choose: Choose,
-    ) -> None:
-        self.rows, self._ends, self._stopped, self._choose = rows, ends, stopped, choose
-        self.answers: list[list[int]] = [[] for _ in rows]
-        self.cut: set[int] = set()
-        self.most = max(row.max_new_tokens for row in rows)
-        self._unended = set(range(len(rows)))
-
-    def search(
-        self,
-        model: Any,
-        input_ids: torch.Tensor,
-        logits_processor: Any,
-        stopping_criteria: Any,
-        generation_config: GenerationConfig,
-        **state: Any,
-    ) -> torch.Tensor:
-        """The decoding loop that `generate` calls instead of its own.
-
-        Args:
-            state: What `generate` passes from step to step: the cache, the mask, the positions.
-        """
-        left = list(range(len(input_ids)))  # for each row of the batch its index in `rows`
-        inputs = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **state)
-        for step in range(self.most):
-            ended = len(self.rows) - len(self._unended)
-            progress.reach((ended + len(self._unended) * step / self.most) / len(self.rows))
-            output = model(**inputs, return_dict=True)
-            state = model._update_model_kwargs_for_generation(output, state)
-            chosen = self._choose(output.logits[:, -1].float())
-            self._append(left, chosen.tolist())
-            if not self._unended:
-                break
-            input_ids = torch.cat([input_ids, chosen[:, None]], dim=-1)
-            if len(self._unended) < len(left) and _rows_can_leave(state):
-                kept = [row for row, place in enumerate(left) if place in self._unended]
-                left = [left[row] for row in kept]
-                indices = torch.tensor(kept, device=input_ids.device)
-                input_ids, state = input_ids[indices], _select_rows(state, indices)
-            inputs = model.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **state)
-        return input_ids
-
-    def _append(self, left: Sequence[int], tokens: Sequence[int]) -> None:
-        """Add a token to each answer that has not ended, and note those that end with it."""
-        for place, token in zip(left, tokens, strict=True):
-            if place not in self._unended:
-                continue
-            if token not in self._ends:
-                self.answers[place].append(token)
-            if token in self._ends or self._stopped(self.answers[place]):
-                self._unended.remove(place)
-            elif len(self.answers[place]) == self.rows[place].max_new_tokens:
-                self._unended.remove(place)
-                self.cut.add(place)
-
-
-@contextmanager
-def without_generation_config(model: Any) -> Iterator[None]:
-    """Within this context `model.generate` uses only the end tokens of generation_config."""
-    own = model.generation_config
-    model.generation_config = GenerationConfig(**{name: getattr(own, name) for name in ENDS})
-    try:
-        yield
-    finally:
-        model.generation_config = own
 
 
 def ignored_settings(model: PreTrainedModel) -> str:
@@ -310,22 +202,6 @@ def ignored_settings(model: PreTrainedModel) -> str:
         for name, value in sorted(asked.items())
         if value and name not in ENDS and not name.startswith(_ABOUT_ITSELF)
     )
-
-
-def _rows_can_leave(state: dict[str, Any]) -> bool:
-    tensors = [value for value in state.values() if isinstance(value, torch.Tensor)]
-    return is_plain_cache(state.get(cache_name(state))) and all(
-        value.dim() == 2 for value in tensors
-    )
-
-
-def _select_rows(state: dict[str, Any], rows: torch.Tensor) -> dict[str, Any]:
-    """What `generate` passes from step to step, for some rows only."""
-    state[cache_name(state)].batch_select_indices(rows)
-    return {
-        name: value[rows] if isinstance(value, torch.Tensor) else value
-        for name, value in state.items()
-    }
 
 
 def _most_cached_tokens(model: PreTrainedModel) -> int:

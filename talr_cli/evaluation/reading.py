@@ -109,19 +109,31 @@ def ignores_padding(model: Any, longest: int = 0) -> bool:
     if not can_batch_lengths(model, longest):
         return False
     if model not in _TAKES_PADDING:
-        vocabulary = model.config.get_text_config(decoder=True).vocab_size
-        long, short = ([(7 * i + 3) % vocabulary for i in range(length)] for length in (14, 5))
-        found = []
-        for rows in ([long, short], [short]):
-            ids, mask = (one.to(model.device) for one in pad_left(rows, pad_id=0))
-            where = position_arguments(model, mask, ids.shape[1])
-            logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **where).logits
-            found.append(logits[-1, -1].float())
-        close = 1e-3 if model.dtype == torch.float32 else 0.1
-        _TAKES_PADDING[model] = logit_distance(*found) <= close
+        _TAKES_PADDING[model] = _try_padding(model)
         if not _TAKES_PADDING[model]:
-            log.info("rows of different lengths are read one by one: this model counts padding")
+            log.info(
+                "rows of different lengths are read one by one: this model counts padding, or its "
+                "cache changes its predictions"
+            )
     return _TAKES_PADDING[model]
+
+
+def _try_padding(model: Any) -> bool:
+    """Whether a short row's last logits stay the same behind padding, read at once or in two."""
+    vocabulary = model.config.get_text_config(decoder=True).vocab_size
+    long, short = ([(7 * i + 3) % vocabulary for i in range(length)] for length in (14, 5))
+    found = []
+    for rows in ([short], [long, short]):
+        ids, mask = (one.to(model.device) for one in pad_left(rows, pad_id=0))
+        where = position_arguments(model, mask, ids.shape[1])
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **where).logits
+        found.append(logits[-1, -1].float())
+    if not model._is_stateful:
+        begun = read_texts(model, [long[:-2], short[:-2]])
+        if is_plain_cache(begun.cache):
+            found.append(read_texts(model, [long[-2:], short[-2:]], begun).logits[-1, -1].float())
+    close = 1e-3 if model.dtype == torch.float32 else 0.1
+    return all(logit_distance(one, found[0]) <= close for one in found[1:])
 
 
 def common_prefix_length(texts: Sequence[Sequence[int]]) -> int:

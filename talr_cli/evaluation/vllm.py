@@ -30,7 +30,7 @@ from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError, in_checkout
 from talr_cli.evaluation.config import SuiteConfig
 from talr_cli.evaluation.data_parallel import free_other_ranks
-from talr_cli.evaluation.generation import Request
+from talr_cli.evaluation.decoding import Request
 from talr_cli.evaluation.memory import moved_to_cpu
 from talr_cli.models.saving import end_tokens
 from talr_cli.runs.atomic import NEW_COPY, read_json_object

@@ -6,15 +6,17 @@ Merging them into the model afterwards is done in `models/adapter.py`.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from talr_cli.errors import UserError
 from talr_cli.fields import value
 from talr_cli.models.adapter import quiet_peft
 from talr_cli.printable import rate_text
 
 if TYPE_CHECKING:
-    from peft import PeftConfig, PeftModel
+    from peft import LoraConfig, OFTConfig, PeftConfig, PeftModel
     from transformers import PreTrainedModel
 
 
@@ -112,14 +114,48 @@ class Oft:
         return _add_adapter(model, config, base_path)
 
 
-def _add_adapter(model: PreTrainedModel, config: PeftConfig, base_path: str) -> Any:
+def _add_adapter(model: PreTrainedModel, config: LoraConfig | OFTConfig, base_path: str) -> Any:
     from peft import get_peft_model
+    from peft.tuners.tuners_utils import check_target_module_exists
 
+    unfit = _unfit_layers(model, config)
+    if unfit and config.target_modules == "all-linear":
+        config.exclude_modules = sorted(unfit)
+        for reason in sorted(set(unfit.values())):
+            left_out = {name.rpartition(".")[2] for name in unfit if unfit[name] == reason}
+            log.info("no adapter on %s: %s", ", ".join(sorted(left_out)), reason)
+    for name, reason in unfit.items():
+        if config.target_modules != "all-linear" and check_target_module_exists(config, name):
+            module = name.rpartition(".")[2]
+            raise UserError(f"adapter.target_modules: no adapter can be on {module}: {reason}")
     with quiet_peft():
         adapted: Any = get_peft_model(model, config)
     # By itself PEFT names the folder that the model was loaded from, such as one of a cache.
     adapted.peft_config["default"].base_model_name_or_path = base_path
     return adapted
+
+
+def _unfit_layers(model: PreTrainedModel, config: PeftConfig) -> dict[str, str]:
+    """{name of a linear layer on which an adapter would be wrong: the reason}."""
+    import torch
+    from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
+
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    head = model.get_output_embeddings()
+    uses = Counter(id(layer.weight) for layer in layers.values() if layer is not head)
+    unfit = {}
+    for name, layer in layers.items():
+        of_model = type(layer).__module__.startswith("transformers")  # and not of a quantiser
+        if uses[id(layer.weight)] > 1:  # each adapter would be merged into it
+            unfit[name] = "several layers share its matrix"
+        elif of_model and type(layer).forward is not torch.nn.Linear.forward:
+            unfit[name] = "it does more than multiply by its matrix"
+        else:
+            try:
+                _check_lora_target_modules_mamba(config, model, name.rpartition(".")[2])
+            except ValueError:
+                unfit[name] = "Mamba's kernels would pass over it"
+    return unfit
 
 
 def warn_of_low_lr(lr: float) -> None:

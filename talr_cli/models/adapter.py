@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from talr_cli.errors import UserError
@@ -78,7 +79,24 @@ def load_and_merge(model: Any, adapter: ModelSource) -> Any:
     with quiet_peft():
         adapted = PeftModel.from_pretrained(model, str(adapter.directory))
     _check_names(adapted, adapter)
+    read_weights(adapted, adapter.directory)
     return merge_adapter(adapted)
+
+
+def read_weights(adapted: Any, folder: Path) -> None:
+    """Copy the weights of the adapter in `folder` into `adapted`, by their names.
+
+    PEFT 0.21 also loads them, but first renames them as transformers renames a model's weights, and
+    passes in silence over those that it then does not find (Laguna's shared experts).
+    """
+    import torch
+    from peft.utils import get_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    held = get_peft_model_state_dict(adapted, save_embedding_layers=True)
+    with torch.no_grad():
+        for name, stored in load_file(folder / "adapter_model.safetensors").items():
+            held[name].copy_(stored)
 
 
 def merge_adapter(adapted: Any) -> Any:
@@ -222,8 +240,18 @@ def _shapes(adapter: ModelSource) -> dict[str, list[int]]:
 
 
 def _check_names(adapted: Any, adapter: ModelSource) -> None:
+    import torch
     from peft.utils import get_peft_model_state_dict
 
+    layers = [one.base_layer for one in adapted.modules() if has_adapter(one)]
+    ends = [getattr(one, "base_layer", one) for one in _embedding_and_head(adapted)]
+    matrices = [one.weight for one in layers if isinstance(one, torch.nn.Linear)]
+    own = [id(one) for one in matrices if all(one is not end.weight for end in ends)]
+    if len(set(own)) < len(own):
+        raise UserError(
+            f"the adapter {adapter.origin} changes layers of its base that share a matrix, each in "
+            "a way of its own: it cannot be merged, and is not scored here"
+        )
     stored = _shapes(adapter).keys()
     # PEFT decides by rules of its own whether it saves the embedding, too.
     made = [

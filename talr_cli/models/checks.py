@@ -30,8 +30,9 @@ def check_loads(source: ModelSource, config: ModelConfig, *, to_train: bool) -> 
         to_train: Whether it is to be trained, not only scored.
 
     Raises:
-        UserError: It is an adapter and is to be trained, a library for quantised weights is
-            missing, or the model lacks the attention kernel (the error names one that it has).
+        UserError: It is an adapter and is to be trained, or no causal language model, a library for
+            quantised weights is missing, or the model lacks the attention kernel (the error names
+            one that it has).
     """
     adapter = source if is_adapter(source) else None
     if adapter is not None:
@@ -42,6 +43,11 @@ def check_loads(source: ModelSource, config: ModelConfig, *, to_train: bool) -> 
             )
         source = resolve_base(source, config)
     settings = _load_config(source, config)
+    if config.architecture is None and getattr(settings, "is_encoder_decoder", False):
+        raise UserError(
+            f"{source.origin} is a {settings.model_type} model of an encoder and a decoder: only "
+            "causal language models are trained and scored here"
+        )
     _check_quantised(source, settings, to_train, adapter)
     reason = _why_not_made(settings, config, config.attention)
     if reason is not None:
@@ -53,6 +59,11 @@ def check_loads(source: ModelSource, config: ModelConfig, *, to_train: bool) -> 
                 raise UserError(
                     f"{settings.model_type} models are of more than text: model.architecture="
                     f"{whole} loads the whole model, of which text is trained and asked"
+                )
+            if "Unrecognized configuration class" in reason:
+                raise UserError(
+                    f"{source.origin} is a {settings.model_type} model: transformers has no causal "
+                    "language model of that kind, and no other is trained or scored here"
                 )
             raise UserError(f"cannot make the model of {source.origin}: {reason}")
         raise UserError(

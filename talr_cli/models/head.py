@@ -17,7 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils.generic import is_flash_attention_requested
 
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,8 @@ def check_head(model: PreTrainedModel) -> None:
     that does not run on this device.
 
     Raises:
-        UserError: The model's own logits differ, or depend on later tokens.
+        UserError: The model's own logits differ, or depend on later tokens, or the model does not
+            take such rows in training.
     """
     training, text = model.training, model.config.get_text_config()
     # With weights of several dtypes, or flash attention in fp32, only autocast works.
@@ -95,9 +96,16 @@ def check_head(model: PreTrainedModel) -> None:
             row = _trial_row(model)
             own, made = _logits_both_ways(model, row)
             begun = model(input_ids=row[:, :4], use_cache=False).logits[0].float()
+            model.train()
+            model(input_ids=row[:, :5], use_cache=False)
     except (RuntimeError, ImportError) as error:
         log.info("the model's head is not tried (%s)", type(error).__name__)
         return
+    except Exception as error:  # each class raises its own
+        raise UserError(
+            f"{text.model_type} models cannot be trained here, as they do not take rows of any "
+            f"length: {reason_of(error, max_chars=200)}"
+        ) from error
     finally:
         model.train(training)
     close = _largest_rounding(torch.bfloat16 if mixed else next(model.parameters()).dtype)

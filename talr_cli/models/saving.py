@@ -6,7 +6,10 @@ saved model.
 
 from __future__ import annotations
 
+import copy
 import shutil
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +22,26 @@ if TYPE_CHECKING:
 
 
 def cast_weights(model: Any, dtype: torch.dtype) -> Any:
-    """Cast the weights to `dtype` in place, but not the buffers.
+    """Give weights and buffers, in place, the dtypes that a model loaded in `dtype` has.
 
-    The rotary frequencies of a loaded model are buffers in fp32; rounded ones would give other
-    answers. Weights that transformers always keeps in fp32 stay in fp32.
+    Rotary frequencies, and the routers of some experts, are always in fp32. Rounded ones would give
+    other answers, and so would buffers that are not rounded as those of the loaded model.
     """
     import torch
 
     kept = {name for name, to in model._get_dtype_plan(dtype).items() if to == torch.float32}
-    for name, parameter in model.named_parameters():
-        if parameter.is_floating_point() and not any(part in name for part in kept):
-            parameter.data = parameter.data.to(dtype)
+    with torch.device("meta"):
+        loaded = type(model)._from_config(copy.deepcopy(model.config), dtype=dtype)
+    dtypes = {name: one.dtype for name, one in _tensors(loaded)}
+    for name, tensor in _tensors(model):
+        if tensor.is_floating_point() and not any(part in name for part in kept):
+            tensor.data = tensor.data.to(dtypes.get(name, dtype))
     model.config.dtype = dtype
     return model
+
+
+def _tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    return chain(model.named_parameters(), model.named_buffers())
 
 
 def _check_finite(model: PreTrainedModel) -> None:

@@ -28,7 +28,15 @@ _BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
 _OTHER_PARTS = ("vision", "visual", "audio", "multi_modal", "mm_", "mtp.")
 # The names of attention layers in configs, and parts of the names of values about recurrent layers.
 _ATTENTION = ("full_attention", "sliding_attention", "chunked_attention", "attention")
-_STATES = ("mamba", "ssm", "rwkv", "lru_width", "hybrid_override_pattern")
+_STATES = (
+    "mamba",
+    "ssm",
+    "state_size",
+    "chunkwise",
+    "rwkv",
+    "lru_width",
+    "hybrid_override_pattern",
+)
 _SHARED = re.compile(r"\bshared_(?:experts?|mlp)\.(?:down_proj|output_linear)\.weight$")
 _OF_A_LAYER = re.compile(r"(?:^|\.)(\d+)\.(.+)$")
 

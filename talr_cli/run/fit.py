@@ -15,6 +15,7 @@ from talr_cli import ranks
 from talr_cli.methods.replay import assign_replayed_rows
 from talr_cli.models import device_memory
 from talr_cli.models.checks import rope_switch_length
+from talr_cli.models.loading import load_without_weights
 from talr_cli.models.shape import Shape, shape_of
 from talr_cli.run.prepare import Run
 from talr_cli.runs.atomic import NEW_COPY, read_json_object
@@ -72,6 +73,11 @@ def plan_batches(run: Run, half: bool) -> TrainerConfig:
         return replace(trainer, gradient_checkpointing=trainer.gradient_checkpointing is True)
     if ranks.world_size() > 1:  # only the first rank was checked before
         _check_state(run, shape, min(ranks.gather([_memory_for_state(run.device)])))
+    if not (
+        isinstance(trainer.gradient_checkpointing, bool)
+        or load_without_weights(run.source, run.config.model).supports_gradient_checkpointing
+    ):
+        trainer = replace(trainer, gradient_checkpointing=False)
     how = _arithmetic(run, half)
     free = min(ranks.gather([device_memory.free_memory(how.device)]))
     plan = _plan(run, shape, how, _with_checkpoint_choices(run, trainer), free)

@@ -191,10 +191,15 @@ def make_trainer(
         base_path: The hub id or path of the base, for an adapter's config.
 
     Raises:
-        UserError: The head does something that the losses here would miss, or a part of the method
-            cannot be made for this model.
+        UserError: The head does something that the losses here would miss, or gradient
+            checkpointing or a part of the method cannot be made for this model.
     """
     check_head(model)
+    if setting.trainer.gradient_checkpointing is True and not model.supports_gradient_checkpointing:
+        raise UserError(
+            f"{model.config.model_type} models cannot compute layers again in the backward pass: "
+            "set trainer.gradient_checkpointing=false"
+        )
     set_seed(setting.seed)  # the adapter's initialisation depends on it
     device = setting.device
     with one_per_node_first():

@@ -28,6 +28,7 @@ from trl import SFTTrainer
 
 from talr_cli.methods.base import Objective, Regulariser, Step, TargetTokens
 from talr_cli.methods.schedules import Schedule
+from talr_cli.models.adapter import read_weights
 from talr_cli.models.head import causal_lm
 from talr_cli.models.settings import loaded_settings, restore_settings, without_router_loss
 from talr_cli.runs.atomic import write_json
@@ -166,9 +167,11 @@ class MethodTrainer(SFTTrainer):
             lower_peak(causal_lm(self.model), self.optimizer)
         return prepared
 
-    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self._start_regulariser()  # the weights are still the base's
-        super()._load_from_checkpoint(*args, **kwargs)
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if isinstance(self.model, PeftModel) and not self.is_fsdp_enabled:
+            read_weights(self.model, Path(resume_from_checkpoint))
 
     def _start_regulariser(self) -> None:
         """Start it after FSDP2 has sharded the model, but before a checkpoint is loaded."""

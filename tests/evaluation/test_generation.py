@@ -23,9 +23,10 @@ from talr_cli.errors import UserError
 from talr_cli.evaluation import generation
 from talr_cli.evaluation.choosing import _read_separately
 from talr_cli.evaluation.config import DomainEvalConfig
+from talr_cli.evaluation.decoding import Request, Together, rows_together
 from talr_cli.evaluation.domain import answer_budget, evaluate_domain
 from talr_cli.evaluation.general.suite import evaluate_general
-from talr_cli.evaluation.generation import Request, generate_batch
+from talr_cli.evaluation.generation import generate_batch
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.reading import cache_name, ignores_padding
 from talr_cli.evaluation.self_score import check_prompts
@@ -175,6 +176,7 @@ def test_an_answer_is_cut_where_the_budget_ends_before_it(model, renderer):
 
 def test_a_row_that_has_ended_leaves_the_batch():
     model, read = small_models.made("llama"), []
+    assert rows_together(model, 10) is Together.ANY
     model.register_forward_pre_hook(
         lambda module, args, kwargs: read.append(len(kwargs["input_ids"])), with_kwargs=True
     )
@@ -182,13 +184,21 @@ def test_a_row_that_has_ended_leaves_the_batch():
     assert read == [3, 2, 2, 1, 1]
 
 
-@pytest.mark.parametrize("kind", ["recurrent_gemma", "llama"])
-def test_rows_of_other_lengths_change_no_answer(kind):
-    """Some models count the padding on the left: a row of theirs is read as it is alone."""
+@pytest.mark.parametrize(
+    ("kind", "together"),
+    [
+        ("llama", Together.ANY),
+        ("recurrent_gemma", Together.SAME_LENGTH),  # it counts the padding on the left
+        ("rwkv", Together.ALONE),  # its state mixes the rows of a batch
+        ("moshi", Together.UNCACHED),  # its cache forgets what it wrote
+    ],
+)
+def test_rows_of_other_lengths_change_no_answer(kind, together):
     model, lengths = small_models.made(kind), (20, 7, 12, 7)
     ids = small_models.token_ids(rows=4, length=20).tolist()
     rows = [Request(tuple(row[:length]), 6) for row, length in zip(ids, lengths, strict=True)]
-    assert ignores_padding(model) == (kind == "llama")
+    assert rows_together(model, 30) is together
+    assert ignores_padding(model) == (kind in ("llama", "moshi"))
     for row, (answer, cut) in zip(rows, generate_batch(model, rows, ends=()), strict=True):
         tokens = list(row.prompt)
         for _ in range(6):

@@ -13,8 +13,9 @@ from small_models import SIZE
 from talr_cli.data.rendering import Rendered
 from talr_cli.evaluation.choosing import _read_separately
 from talr_cli.evaluation.continuations import Choices, continuation_likelihoods
+from talr_cli.evaluation.decoding import Request
 from talr_cli.evaluation.drift import predictions
-from talr_cli.evaluation.generation import Request, generate_batch
+from talr_cli.evaluation.generation import generate_batch
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.reading import ignores_padding
 from talr_cli.models.checks import rope_switch_length

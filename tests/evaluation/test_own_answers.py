@@ -12,8 +12,9 @@ from talr_cli import ranks
 from talr_cli.data.base import Example
 from talr_cli.errors import UserError
 from talr_cli.evaluation import own_answers
+from talr_cli.evaluation.decoding import Request
 from talr_cli.evaluation.evaluate import load_to_score
-from talr_cli.evaluation.generation import Request, generate_tokens, sampler
+from talr_cli.evaluation.generation import generate_tokens, sampler
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.run.make import follow_training, make_by_training
 from talr_cli.run.own_rows import with_own_rows

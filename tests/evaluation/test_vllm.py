@@ -23,10 +23,10 @@ from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
 from talr_cli.evaluation import generation
 from talr_cli.evaluation.data_parallel import FREE, Follower, Order
+from talr_cli.evaluation.decoding import Request
 from talr_cli.evaluation.evaluate import evaluate
 from talr_cli.evaluation.general import answering
 from talr_cli.evaluation.general.tasks import load_tasks
-from talr_cli.evaluation.generation import Request
 from talr_cli.evaluation.vllm import PYTHON, Vllm, find_vllm, worker_environment
 from talr_cli.models import loading, sources
 from talr_cli.models.tokenizer import load_tokenizer

@@ -10,12 +10,14 @@ from conftest import config
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from small_models import CONFIGS, SIZE, made, token_ids
 from transformers import AutoModelForCausalLM, LlamaConfig
+from trl import SFTConfig
 
 from talr_cli.errors import UserError
 from talr_cli.methods.adapters import Lora
 from talr_cli.models import loading, sources
 from talr_cli.models.adapter import merge_adapter, resolve_base
 from talr_cli.models.checks import check_loads
+from talr_cli.training.trainer import MethodTrainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
 
@@ -113,6 +115,61 @@ def test_merging_after_training_unties_the_embedding(bases):
     model = merge_adapter(trained)
     assert model.config.tie_word_embeddings is False
     torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["zamba", "laguna", "mamba", "llama4"])
+def test_every_architecture_computes_merged_what_it_computed_adapted(kind, tmp_path):
+    """Zamba's layers share matrices, PEFT renames weights of Laguna and refuses some of Mamba's,
+
+    and the router of Llama 4 is a linear layer with two outputs.
+    """
+    made(kind).save_pretrained(tmp_path / "base")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    trained = Lora(rank=2).wrap(model, str(tmp_path / "base")).eval()
+    trained(token_ids(length=20)).logits.square().sum().backward()
+    moved = [one for one in trained.parameters() if one.grad is not None and one.grad.any()]
+    assert len(moved) >= 4
+    with torch.no_grad():
+        for parameter in moved:
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    trained.save_pretrained(tmp_path / "adapter")
+    alone, base = logits(trained), logits(made(kind))
+    source = sources.directory_source(tmp_path / "adapter")
+    here = replace(config_for(tmp_path / "adapter"), attention="eager")
+    loaded = loading.load_model(source, here, torch.float32, "cpu")
+    assert (alone - base).abs().max() > 0.1
+    for merged in (merge_adapter(trained), loaded):
+        torch.testing.assert_close(logits(merged.eval()), alone, rtol=1e-3, atol=1e-3)
+
+
+def test_layers_that_share_their_matrix_get_no_adapter(tmp_path, caplog):
+    made("zamba").save_pretrained(tmp_path / "base")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    with pytest.raises(UserError, match=r"no adapter can be on q_proj: several layers share"):
+        Lora(rank=2, target_modules=["in_proj", "q_proj"]).wrap(model, "base")
+    Lora(rank=2).wrap(model, "base")
+    assert "no adapter on down_proj" in caplog.text
+    adapted(tmp_path / "base", target_modules=["q_proj"]).save_pretrained(tmp_path / "adapter")
+    source = sources.directory_source(tmp_path / "adapter")
+    with pytest.raises(UserError, match="share a matrix"):
+        loading.load_without_weights(source, config_for(tmp_path / "adapter"))
+
+
+def test_a_training_goes_on_with_the_adapter_that_its_checkpoint_holds(tmp_path):
+    """Laguna's shared experts, over which PEFT passes when it loads them."""
+    first, second = (Lora(rank=2).wrap(made("laguna"), "base") for _ in range(2))
+    with torch.no_grad():
+        for name, parameter in first.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.5)
+    first.save_pretrained(tmp_path)
+    trainer = object.__new__(MethodTrainer)
+    trainer.model, trainer.regulariser, trainer.is_fsdp_enabled = second, None, False
+    trainer.is_deepspeed_enabled, trainer.args = False, SFTConfig(str(tmp_path), use_cpu=True)
+    trainer._load_from_checkpoint(str(tmp_path))
+    weights = dict(second.named_parameters())
+    for name, parameter in first.named_parameters():
+        assert torch.equal(weights[name], parameter)
 
 
 def test_an_adapter_without_its_new_embedding_rows_is_refused(bases, tmp_path):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from small_models import CONFIGS, SIZE
+from transformers import BartConfig, CLIPConfig
 
 from talr_cli.errors import UserError
 from talr_cli.models.checks import (
@@ -99,6 +100,18 @@ def test_a_vision_language_model_is_refused_with_its_architecture(tiny_config, t
         check_loads(source, tiny_config, to_train=True)
     whole = replace(tiny_config, architecture="Mistral3ForConditionalGeneration")
     assert check_loads(source, whole, to_train=True)["model_type"] == "mistral3"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (BartConfig(), "is a bart model of an encoder and a decoder"),
+        (CLIPConfig(), "is a clip model: transformers has no causal language model"),
+    ],
+)
+def test_what_is_no_causal_language_model_is_called_so(settings, message, tiny_config, tmp_path):
+    with pytest.raises(UserError, match=message):
+        check_loads(source_of(tmp_path, settings), tiny_config, to_train=True)
 
 
 def test_an_unknown_dtype_in_config_json_is_one_line(tiny_config, tmp_path):

@@ -34,6 +34,13 @@ def test_a_head_that_is_more_than_a_matrix_is_refused(kind):
         check_head(made(kind))
 
 
+def test_a_model_that_takes_rows_of_some_lengths_only_is_refused():
+    model = made("reformer")
+    with pytest.raises(UserError, match=r"reformer models cannot be trained here.*any length"):
+        check_head(model)
+    assert not model.training
+
+
 def test_a_model_that_looks_ahead_is_refused():
     model = made("llama")
 

@@ -43,6 +43,8 @@ def test_layer_kinds_are_read_from_the_config(more, windowed, linear):
         {"layer_types": ["linear_attention", "full_attention"] * 6},  # MiniMax, of its own kind
         {"layer_types": ["full_attention", "something_new"] * 6},
         {"num_attention_heads": None},  # Mamba
+        {"num_attention_heads": None, "num_heads": 4, "state_size": 16},  # Mamba 2
+        {"num_attention_heads": None, "num_heads": 4, "chunkwise_kernel": "native"},  # xLSTM
     ],
 )
 def test_a_model_of_unknown_layers_has_no_shape(more):

@@ -62,6 +62,14 @@ def test_general_rows_longer_than_the_domains_are_counted(tmp_path, monkeypatch)
     assert planned_trainer(replace(run, general=[long])) == (1, True)
 
 
+def test_layers_that_cannot_be_computed_again_are_not(tmp_path, monkeypatch):
+    run = begun_run(tmp_path)
+    monkeypatch.setattr(device_memory, "free_memory", lambda device: 2**20)
+    assert planned_trainer(run)[1]
+    monkeypatch.setattr("transformers.LlamaForCausalLM.supports_gradient_checkpointing", False)
+    assert not planned_trainer(run)[1]
+
+
 def test_a_resumed_run_keeps_its_rows_at_once_and_checkpointing(tmp_path, monkeypatch):
     """Else a machine with more memory would round otherwise than the one that began."""
     run = begun_run(tmp_path)

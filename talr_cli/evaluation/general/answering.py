@@ -16,7 +16,8 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from talr_cli import progress
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.continuations import Choices, continuation_likelihoods
-from talr_cli.evaluation.generation import Request, generate_batch, without_generation_config
+from talr_cli.evaluation.decoding import Request, without_generation_config
+from talr_cli.evaluation.generation import generate_batch
 from talr_cli.models.row_batches import can_batch_lengths
 from talr_cli.models.saving import end_tokens
 
@@ -54,7 +55,14 @@ class Answering(HFLM):
         generate: Generate | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(model, tokenizer=renderer.tokenizer, batch_size=rows, **settings)
+        # By itself HFLM takes the decoder of a BART alone for an encoder with a decoder.
+        super().__init__(
+            model,
+            backend="causal",
+            tokenizer=renderer.tokenizer,
+            batch_size=rows,
+            **settings,
+        )
         self._ends = set(end_tokens(model, renderer.end_of_turn))
         # By their text: a text that is no token has the id of <unk>, which may be an end token.
         self._end_texts = set(renderer.tokenizer.convert_ids_to_tokens([*self._ends]))

@@ -31,9 +31,9 @@ from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
 from talr_cli.evaluation.config import SuiteConfig
 from talr_cli.evaluation.data_parallel import Distribute
+from talr_cli.evaluation.decoding import Request
 from talr_cli.evaluation.general.answering import Answering, Generate
 from talr_cli.evaluation.general.tasks import definition_hash, preserve_rng_state
-from talr_cli.evaluation.generation import Request
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.sandbox.code_eval import sandboxed_code_eval
 

@@ -1,0 +1,147 @@
+"""Every causal architecture of transformers as a tiny random model: right, or refused.
+
+Losses, drift, answers, adapters and saved models are held to plain logits of each row alone.
+"""
+
+import copy
+
+import pytest
+import torch
+import transformers as hf
+from optimizer_step import stub_tokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from talr_cli.data.rendering import Rendered
+from talr_cli.errors import UserError
+from talr_cli.evaluation.decoding import Request
+from talr_cli.evaluation.drift import predictions
+from talr_cli.evaluation.generation import generate_batch
+from talr_cli.methods.adapters import Lora
+from talr_cli.models import saving, sources
+from talr_cli.models.adapter import load_and_merge, merge_adapter
+from talr_cli.models.head import check_head
+from talr_cli.training.base_losses import target_losses
+from talr_cli.training.collator import Collator, token_row
+from talr_cli.training.joined_rows import attend_by_row, restore_attention, should_join_rows
+from talr_cli.training.token_scores import add_token_scores, score_targets
+
+pytestmark = pytest.mark.slow
+
+# What a config calls its sizes. Windows and chunks are shorter than the rows.
+SIZES = {
+    60: "vocab_size vocab_size_per_layer_input",
+    256: "max_position_embeddings n_positions n_ctx max_seq_len context_length",
+    32: "hidden_size n_embd d_model embedding_size word_embed_proj_dim lru_width",
+    48: "intermediate_size ffn_dim decoder_ffn_dim n_inner ffn_hidden_size d_inner dff"
+    " intermediate_size_mlp",
+    16: "moe_intermediate_size shared_expert_intermediate_size shared_intermediate_size qk_head_dim"
+    " kv_lora_rank q_lora_rank index_head_dim expert_ffn_hidden_size index_n_heads",
+    8: "head_dim swa_head_dim v_head_dim qk_nope_head_dim qk_rope_head_dim sliding_window d_head"
+    " linear_key_head_dim linear_value_head_dim mamba_d_state mamba_n_heads mamba_d_head state_size"
+    " mamba_chunk_size chunk_size ssm_state_size mamba_num_heads mamba_head_dim"
+    " attention_chunk_size attention_window_size window_size hidden_size_per_layer_input"
+    " query_pre_attn_scalar router_hidden_size",
+    4: "num_attention_heads n_head n_heads attention_heads num_heads decoder_attention_heads"
+    " num_experts num_local_experts n_routed_experts moe_num_experts linear_num_value_heads"
+    " time_step_rank mamba_dt_rank rotary_dim laurel_rank index_topk",
+    2: "num_key_value_heads num_kv_heads num_hidden_layers n_layer n_layers num_layers"
+    " decoder_layers num_experts_per_tok moe_topk moe_k linear_num_key_heads n_groups",
+    1: "n_group topk_group first_k_dense_replace num_dense_layers",
+    0: "num_kv_shared_layers attention_dropout hidden_dropout resid_pdrop embd_pdrop attn_pdrop"
+    " dropout activation_dropout hidden_dropout_prob attention_probs_dropout_prob"
+    " router_jitter_noise input_jitter_noise pad_token_id",
+}
+NAMED = {name: size for size, names in SIZES.items() for name in names.split()}
+LENGTHS = (5, 31, 12)
+
+
+def tiny(kind):
+    """A random model; skips a kind that needs more than these sizes."""
+    made_by = hf.CONFIG_MAPPING[kind]
+    try:
+        default = made_by().to_dict()
+        sizes = {one: NAMED[one] for one in default if one in NAMED and default[one] is not None}
+        if "kv_lora_rank" in sizes:
+            sizes["num_key_value_heads"] = sizes["num_attention_heads"]
+        lists = [one for one in ("layer_types", "mlp_layer_types") if default.get(one)]
+        kinds = list(dict.fromkeys(zip(*(default[one] for one in lists), strict=False))) or [()]
+        kinds = kinds * (1 if len(kinds) > 1 else 2)
+        if lists:
+            sizes["num_hidden_layers"] = len(kinds)
+            sizes |= dict(zip(lists, map(list, zip(*kinds, strict=True)), strict=True))
+        settings = made_by(**sizes)
+        torch.manual_seed(0)
+        by = hf.AutoModelForCausalLM.from_config
+        try:
+            model = by(copy.deepcopy(settings), attn_implementation="sdpa")
+        except ValueError:
+            model = by(settings, attn_implementation="eager")
+        assert model.num_parameters() < 10**6
+        with torch.no_grad():
+            model.float().eval()(torch.tensor([[7, 8, 9]]))
+    except Exception as error:
+        pytest.skip(f"{type(error).__name__}: {error}"[:200])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.08 * torch.randn_like(parameter))
+    return model
+
+
+def plain(model, ids):
+    """log_probs[T, V] of a row alone."""
+    with torch.no_grad():
+        return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].log_softmax(-1)
+
+
+def close(one, other):
+    torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+def test_it_is_right_or_refused(kind, tmp_path):
+    model = tiny(kind)
+    attention = model.config._attn_implementation
+    try:
+        check_head(model)
+    except UserError:
+        return
+    draw = torch.Generator().manual_seed(0)
+    ids = [torch.randint(7, 60, (length,), generator=draw).tolist() for length in LENGTHS]
+    rows = [Rendered(one, [-100, -100, *one[2:]]) for one in ids]
+    alone = [plain(model, one) for one in ids]
+    losses = torch.cat(
+        [
+            -p[1:-1].gather(1, torch.tensor(i)[2:, None])[:, 0]
+            for p, i in zip(alone, ids, strict=True)
+        ]
+    )
+    close(torch.cat(target_losses(model, rows, None)), losses)
+    with torch.inference_mode():
+        close(torch.cat(list(predictions(model, ids).log_probs())), torch.cat(alone))
+    asked = [Request(tuple(one), 5) for one in ids]
+    for one, (answer, _) in zip(ids, generate_batch(model, asked, ()), strict=True):
+        for at in range(5):
+            assert answer[at] == plain(model, [*one, *answer[:at]])[-1].argmax()
+    model.save_pretrained(tmp_path / "base")
+    by = hf.AutoModelForCausalLM.from_pretrained
+    fresh = [by(tmp_path / "base", attn_implementation=attention).eval() for _ in range(2)]
+    close(plain(fresh[1], ids[1]), alone[1])
+    trained = Lora(rank=2).wrap(fresh[0], str(tmp_path / "base")).eval()
+    trained(input_ids=torch.tensor(ids[1:2]), use_cache=False).logits.square().sum().backward()
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            if parameter.grad is not None and parameter.grad.any():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    trained.save_pretrained(tmp_path / "adapter")
+    adapted = plain(trained, ids[1])
+    merged = load_and_merge(fresh[1], sources.directory_source(tmp_path / "adapter"))
+    close(plain(merged, ids[1]), adapted)
+    merged = merge_adapter(trained)
+    saving.save_model(merged, stub_tokenizer(), 49, tmp_path / "saved")
+    close(plain(by(tmp_path / "saved", attn_implementation=attention).eval(), ids[1]), adapted)
+    if should_join_rows(None, model, "cpu", len(rows)):
+        add_token_scores(model, ())
+        attend_by_row(model)
+        batch = Collator(0, padding_free=True)([token_row(row) for row in rows])
+        close(-score_targets(model, model, batch)[0].log_probs.detach(), losses)
+        restore_attention(model)
