@@ -181,6 +181,15 @@ def test_without_flock_an_owner_that_cannot_be_read_may_be_writing(run, monkeypa
         pass
 
 
+def test_a_row_that_another_process_has_written_too_counts_once(run):
+    """A suspended one, as it woke; the row of the validation has the step of a training's."""
+    rows = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}, {"step": 2, "validation_loss": 3.0}]
+    rows += [{"step": 3, "loss": 0.5}]
+    late = [{"step": 2, "loss": 1.5}, rows[0]]
+    run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows + late))
+    assert run.read_metrics() == rows
+
+
 def test_damaged_rows_of_metrics_are_left_out_with_one_warning(run, caplog):
     rows = [{"step": step, "loss": 1 / step} for step in range(1, 5)]
     lines = [json.dumps(row) for row in rows]
