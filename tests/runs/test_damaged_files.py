@@ -273,6 +273,7 @@ def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(run, make, c
     assert read_samples(run.samples, "domain") == run.read_metrics() == []
     assert run.read_results() is run.owner() is None
     run.read_status()
+    assert digest(run.model) is None
     for read in (run.read_config, run.read_overrides, run.check_model):
         if make is not circle or read != run.check_model:
             with pytest.raises(UserError, match="cannot be"):
