@@ -115,7 +115,7 @@ def test_a_folder_that_appears_during_an_export_is_not_replaced(run, tmp_path, m
     code, said = export(run, tmp_path)
     assert code == 2
     assert "new: something was put there meanwhile" in said
-    assert os.listdir(tmp_path / "new") == ["thesis.tex"]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["thesis.tex"]
 
 
 def test_what_is_no_file_is_refused(run, tmp_path):
