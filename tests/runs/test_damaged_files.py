@@ -327,8 +327,16 @@ BOMB = "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in r
         "a: !!bool perhaps",
         "a: !!int ''",
         "a: !!timestamp x",
+        "a: 2025-01-01",
+        "a: [!!binary aGk=]",
+        "a: {!!set {x}: b}",
+        "a: !!set {x}",
+        f"a: 0x{'f' * 20_000}",
     ],
-    ids=["values of values", "a value of itself", "no truth", "no number", "no time"],
+    ids=[
+        *("values of values", "a value of itself", "no truth", "no number", "no time"),
+        *("a time", "bytes", "a set as a name", "a set", "a number too long to print"),
+    ],
 )
 def test_what_no_run_has_written_as_yaml_is_damage(run, text):
     run.config.write_text(text)
