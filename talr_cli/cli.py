@@ -146,8 +146,10 @@ def _save_traceback(error: Exception) -> Path | None:
     text = _traceback(error)
     with suppress(OSError):
         if (run := attached_run(error)) is not None:
-            (run / TRACEBACK).write_text(text, encoding="utf-8", errors="backslashreplace")
-            return run / TRACEBACK
+            file = run / TRACEBACK
+            file.unlink(missing_ok=True)  # it may be a link to another file
+            file.write_text(text, encoding="utf-8", errors="backslashreplace")
+            return file
     with suppress(OSError):
         with tempfile.NamedTemporaryFile(
             "w",
@@ -156,9 +158,9 @@ def _save_traceback(error: Exception) -> Path | None:
             delete=False,
             encoding="utf-8",
             errors="backslashreplace",
-        ) as file:
-            file.write(text)
-        return Path(file.name)
+        ) as temporary:
+            temporary.write(text)
+        return Path(temporary.name)
     return None
 
 

@@ -56,7 +56,7 @@ def export(composed: Composed[ExportConfig]) -> None:
             f"{run.config} does not fit {run.results} ({kind_and_reason(error)}): it is damaged, "
             "so restore a copy"
         ) from error
-    with atomic_folder(out) as building:
+    with atomic_folder(out, replace=False) as building:
         for file in filter(Path.is_file, run.model.rglob("*")):
             copy = building / file.relative_to(run.model)
             copy.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from talr_cli.errors import UserError, reason_of
 from talr_cli.fields import expand_home, identity_of
 from talr_cli.models.checkpoints import find_run
 from talr_cli.models.config import ModelConfig
+from talr_cli.runs.reading import read_text
 from talr_cli.runs.run_directory import RunDirectory
 
 Config = TypeVar("Config")
@@ -103,9 +104,9 @@ def _same_prompts(run: RunDirectory, model: Mapping[str, Any], stored: Mapping[s
 def _is_saved(run: RunDirectory, template: Path) -> bool:
     """Whether the run's model has this template, perhaps with a date before it."""
     try:
-        saved = (run.model / "chat_template.jinja").read_text(encoding="utf-8")
-        return saved.endswith(template.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
+        saved = read_text(run.model / "chat_template.jinja")
+        return saved.endswith(read_text(template))
+    except (OSError, ValueError):
         return False
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,9 @@ def _literal(value: Any) -> str:
 def _usage(config: Mapping[str, Any], title: str) -> str:
     arguments = "".join(
         f", {name}={_literal(value)}"
+        if name.isidentifier() and not iskeyword(name)
+        # The name of a variable may be any text, which must not become code.
+        else f", **{{{_literal(name)}: {_literal(value)}}}"
         for name, value in config["model"]["template_arguments"].items()
     )
     return f"""```python

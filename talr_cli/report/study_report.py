@@ -6,6 +6,7 @@ other modules of this package, which read the files of each run.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +138,11 @@ def _write(
     tested: Sequence[Finding],
 ) -> None:
     known = {group.title: abilities(group, guesses_of(group, runs)) for group in groups}
+    if not Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(folder.parent)):
+        raise UnwritableError(
+            f"cannot write {folder}: it is a link out of the study, where files of the same names "
+            "would be replaced: move it away"
+        )
     make_folder(folder)
     _write_tables(groups, known, folder)
     figures = _draw(groups, runs, folder)

@@ -98,7 +98,7 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
     """Append one line of JSON in a single write; NaN and infinities become null."""
     line = (json.dumps(nan_to_null(value), allow_nan=False) + "\n").encode()
     with explain_write_errors(path):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        file = open_to_append(path)
         try:
             if os.write(file, line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
@@ -106,11 +106,24 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
             os.close(file)
 
 
+def open_to_append(path: Path) -> int:
+    """Open a file at its end, or create it.
+
+    Raises:
+        OSError: The system refuses, or it is a link, which may lead anywhere, or a pipe.
+    """
+    never_through = os.O_NOFOLLOW | os.O_NONBLOCK
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | never_through, 0o666)
+
+
 @contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path, replace: bool = True) -> Iterator[Path]:
     """Yields a temporary folder, which is sealed (see `manifest`) and then renamed to `folder`.
 
     An existing folder is replaced by two renames; a kill between them leaves neither version.
+
+    Args:
+        replace: If false, an existing folder that is not empty is an error.
     """
     building = folder.with_name(f"{BUILDING}{folder.name}-{uuid.uuid4().hex}")
     aside = folder.with_name(f"{BUILDING}{folder.name}-{uuid.uuid4().hex}")
@@ -131,7 +144,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         with explain_write_errors(folder):
             yield building
             seal(building)
-            if folder.exists():
+            if replace and folder.exists():
                 folder.rename(aside)
             try:
                 building.rename(folder)

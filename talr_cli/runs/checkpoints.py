@@ -38,6 +38,8 @@ def remove_unusable(folder: Path) -> None:
     """
     candidates = finished(folder)
     unfinished = set(folder.glob("checkpoint-*")) - {path for _, path in candidates}
+    if folder.is_symlink():  # they may be those of another program, and are never used
+        unfinished.clear()
     unusable = dict.fromkeys(unfinished, "is incomplete")
     fallback = "there is no other, so the training starts from the beginning"
     for step, path in candidates:

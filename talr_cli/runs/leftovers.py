@@ -19,7 +19,7 @@ from talr_cli.runs.damage import DAMAGED
 from talr_cli.runs.disk import explain_write_errors
 from talr_cli.runs.lease import hold
 from talr_cli.runs.listing import FoundRun, size_on_disk
-from talr_cli.runs.run_directory import LOCK, UNFINISHED
+from talr_cli.runs.run_directory import LOCK
 from talr_cli.runs.study import SCORES
 
 DAY = 86400.0  # seconds
@@ -42,7 +42,7 @@ def run_leftovers(found: FoundRun, models: bool) -> Iterator[Leftover]:
         models: Whether to include the weights of scored runs.
     """
     run = found.directory
-    if run.owner() is not None:
+    if run.owner() is not None or _leads_out(run.path, of=run.path.parents[1]):
         return
     is_scored = run.results.exists() and run.read_results() is not None
     is_trained = run.training.exists() and (run.model.exists() or is_scored)
@@ -50,8 +50,7 @@ def run_leftovers(found: FoundRun, models: bool) -> Iterator[Leftover]:
     if run.checkpoints.exists() and is_trained:
         reasons[run.checkpoints] = "checkpoints of finished runs"
     reasons |= dict.fromkeys(run.path.glob(f"*{DAMAGED}"), "damaged, and put aside")
-    for pattern in UNFINISHED:
-        reasons |= dict.fromkeys(run.path.glob(pattern), "left by a process that was killed")
+    reasons |= dict.fromkeys(run.unfinished(), "left by a process that was killed")
     if models and is_trained and is_scored:
         for weights in (run.model, run.adapter):
             if weights.exists():
@@ -62,7 +61,8 @@ def run_leftovers(found: FoundRun, models: bool) -> Iterator[Leftover]:
 
 def unused_scores(study: Path, days: float) -> Iterator[Leftover]:
     """The cached scores of a study that were not read for so many days."""
-    yield from _unused(study / SCORES, days, "cached scores that nobody reads")
+    if not _leads_out(study / SCORES, of=study):
+        yield from _unused(study / SCORES, days, "cached scores that nobody reads")
 
 
 def cache_leftovers(cache: Path, days: float, models: bool) -> Iterator[Leftover]:
@@ -108,6 +108,11 @@ def remove(path: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def _leads_out(path: Path, of: Path) -> bool:
+    """Whether it is, or lies behind, a link out of a folder: what is there is not the folder's."""
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(of))
 
 
 def _unused(folder: Path, days: float, why: str) -> Iterator[Leftover]:

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import xxhash
 
 from talr_cli.errors import UserError
-from talr_cli.runs.reading import read_text
+from talr_cli.runs.reading import read_file, read_text
 
 MANIFEST = "talr.manifest"
 DIGEST = "xxh3_128"
@@ -63,7 +64,10 @@ def find_damage(folder: Path) -> str | None:
     try:
         files = _listed_files(folder / MANIFEST)
         for name, written in files.items():
-            size = (folder / name).stat().st_size
+            found = (folder / name).stat()
+            if not stat.S_ISREG(found.st_mode):  # reading a pipe or a device would not end
+                return f"{name} is no file"
+            size = found.st_size
             if size != written["bytes"]:
                 return f"{name} has {size} bytes instead of {written['bytes']}"
         for name, written in files.items():
@@ -84,8 +88,8 @@ def find_damage(folder: Path) -> str | None:
 def digest(folder: Path) -> str | None:
     """A hash of the content of a sealed folder; None if it has no manifest."""
     try:
-        return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
-    except OSError:
+        return hashlib.sha256(read_file(folder / MANIFEST)).hexdigest()
+    except (OSError, ValueError):
         return None
 
 

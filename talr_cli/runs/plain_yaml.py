@@ -15,6 +15,7 @@ from talr_cli.runs.reading import read_text
 
 # What PyYAML raises if a value does not fit its tag, as in `!!bool perhaps`.
 _BAD_VALUE = (ValueError, LookupError, TypeError, AttributeError)
+_LARGEST = 2**64  # Python refuses to print numbers of thousands of digits
 
 
 def to_yaml(value: Any) -> str:
@@ -32,10 +33,22 @@ def read_yaml(path: Path, kind: type) -> tuple[str, Any]:
         content = yaml.load(text, _Loader)
         if not isinstance(content, kind):
             raise ValueError("its content has the wrong type")
+        _check_plain(content)
     except (*_BAD_VALUE, OSError, RecursionError, yaml.YAMLError) as error:
         reason = reason_of(error)
         raise UserError(f"{path} cannot be read ({reason}): restore or delete its run") from error
     return text, content
+
+
+def _check_plain(value: Any) -> None:
+    """Raise ValueError for what talr never writes and JSON cannot hold, such as a date."""
+    if isinstance(value, dict | list):
+        for one in (*value, *value.values()) if isinstance(value, dict) else value:
+            _check_plain(one)
+    elif not (value is None or isinstance(value, str | int | float)):
+        raise ValueError(f"it holds a {type(value).__name__}")
+    elif isinstance(value, int) and abs(value) > _LARGEST:
+        raise ValueError("it holds a number of too many digits")
 
 
 class _Dumper(yaml.SafeDumper):

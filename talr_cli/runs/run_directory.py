@@ -50,7 +50,7 @@ MODEL_REMEDY = (
     f"{MANIFEST} to use it as it is"
 )
 # Patterns of the files that a killed process leaves in a run.
-UNFINISHED = (f"{BUILDING}*", ".*.tmp", "samples/.*.tmp")
+_UNFINISHED = (f"{BUILDING}*", ".*.tmp", "samples/.*.tmp")
 _IDENTITY = re.compile(r"# run identity: ([0-9a-f]{64})$")
 log = logging.getLogger(__name__)
 
@@ -300,13 +300,17 @@ class RunDirectory:
             self._clean_up()
             yield
 
+    def unfinished(self) -> list[Path]:
+        """What killed processes have left in it, and not where a link in it leads to."""
+        found = [path for pattern in _UNFINISHED for path in self.path.glob(pattern)]
+        return [path for path in found if path.parent == self.path or not self.samples.is_symlink()]
+
     def _clean_up(self) -> None:
-        for pattern in (*UNFINISHED, TRACEBACK):
-            for path in self.path.glob(pattern):
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
+        for path in (*self.unfinished(), self.path / TRACEBACK):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
         if self.model.exists() and self.training.exists():
             shutil.rmtree(self.checkpoints, ignore_errors=True)
         try:

@@ -42,12 +42,19 @@ def _moved_to(run: RunDirectory) -> dict[str, str]:
     moved = {}
     if stored.get("study", study) != study:
         moved["study"] = study
-    before = Path(stored.get("runs_dir", runs_dir)).expanduser()
-    # A relative runs_dir has not changed if the whole project was moved.
-    now = runs_dir if before.is_absolute() else Path(*runs_dir.parts[-len(before.parts) :])
-    if now != before and before.resolve() != runs_dir:
+    if _is_elsewhere(runs_dir, Path(stored.get("runs_dir", runs_dir))):
         moved["runs_dir"] = str(runs_dir)
     return moved
+
+
+def _is_elsewhere(runs_dir: Path, stored: Path) -> bool:
+    try:
+        before = stored.expanduser()
+        # A relative runs_dir has not changed if the whole project was moved.
+        now = runs_dir if before.is_absolute() else Path(*runs_dir.parts[-len(before.parts) :])
+        return now != before and before.resolve() != runs_dir
+    except (OSError, ValueError, RuntimeError):  # the home of a user who is not here, or no path
+        return True
 
 
 def _unquoted(quoted: re.Match[str]) -> str:

@@ -16,6 +16,7 @@ from typing import Literal, Protocol, cast
 
 from talr_cli.interruption import Stop
 from talr_cli.run.config import EvalConfig, TrainConfig
+from talr_cli.runs.atomic import open_to_append
 from talr_cli.runs.disk import explain_write_errors, make_folder
 from talr_cli.runs.run_directory import REASON_LINES, RunDirectory
 
@@ -66,7 +67,7 @@ class Job:
         make_folder(self.directory.path)
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
         try:
-            with explain_write_errors(self.log), self.log.open("ab") as log:
+            with explain_write_errors(self.log), os.fdopen(open_to_append(self.log), "ab") as log:
                 return subprocess.Popen(
                     [sys.executable, "-m", "talr_cli.cli", self.command, *self.overrides],
                     stdin=subprocess.DEVNULL,

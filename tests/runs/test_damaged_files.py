@@ -282,6 +282,7 @@ def test_pipes_links_folders_and_devices_in_the_place_of_files_are_named(run, ma
     assert read_samples(run.samples, "domain") == run.read_metrics() == []
     assert run.read_results() is run.owner() is None
     run.read_status()
+    assert digest(run.model) is None
     for read in (run.read_config, run.read_overrides, run.check_model):
         if make is not circle or read != run.check_model:
             with pytest.raises(UserError, match="cannot be"):
@@ -335,8 +336,16 @@ BOMB = "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in r
         "a: !!bool perhaps",
         "a: !!int ''",
         "a: !!timestamp x",
+        "a: 2025-01-01",
+        "a: [!!binary aGk=]",
+        "a: {!!set {x}: b}",
+        "a: !!set {x}",
+        f"a: 0x{'f' * 20_000}",
     ],
-    ids=["values of values", "a value of itself", "no truth", "no number", "no time"],
+    ids=[
+        *("values of values", "a value of itself", "no truth", "no number", "no time"),
+        *("a time", "bytes", "a set as a name", "a set", "a number too long to print"),
+    ],
 )
 def test_yaml_that_no_run_writes_is_damage(run, text):
     run.config.write_text(text)

@@ -83,6 +83,13 @@ def test_a_manifest_does_not_lead_out_of_its_folder(folder):
     assert "cannot be parsed" in find_damage(folder)
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_damage_and_is_not_read(folder, make):
+    (folder / "scheduler.pt").unlink()  # it had no bytes, as a pipe and a device have
+    make(folder / "scheduler.pt")
+    assert find_damage(folder) == "scheduler.pt is no file"
+
+
 def test_a_folder_without_a_manifest_is_unfinished_but_not_refused(folder):
     (folder / MANIFEST).unlink()
     assert MANIFEST in find_damage(folder)

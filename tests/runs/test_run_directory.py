@@ -360,10 +360,13 @@ with RunDirectory(Path(sys.argv[1])).lock():
         (("s", "my runs"), "my runs/s", []),
         (("s", "{root}/runs"), "runs/s", []),
         (("s", "/nowhere/runs"), "runs/t", ["study=t", "runs_dir={root}/runs"]),
+        (("s", "~no-such-user/runs"), "runs/s", ["runs_dir={root}/runs"]),
+        (("s", "{root}/circle/runs"), "runs/s", ["runs_dir={root}/runs"]),
     ],
 )
 def test_current_overrides_follow_a_moved_or_renamed_study(made, there, now, tmp_path):
     study, runs_dir = (one.format(root=tmp_path) for one in made)
+    (tmp_path / "circle").symlink_to("circle")
     typed = ["lr=1e-3", f"study={study}", f"runs_dir={runs_dir}"]
     run = RunDirectory(tmp_path / there / "m__d" / "sft-01234567")
     values = {"lr": 1e-3, "study": study, "runs_dir": runs_dir, "model": {"name": "study: x"}}
