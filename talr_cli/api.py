@@ -112,9 +112,10 @@ def study(name: str = "default", runs_dir: str | Path = "runs") -> pd.DataFrame:
 
     runs = scored_runs(Path(runs_dir), name)
     groups = comparable(runs.values())
-    frame = pd.DataFrame(rows_of(results_cells(groups)))
+    rows = study_rows(groups)
+    frame = pd.DataFrame(rows_of(results_cells(rows)))
     paths = {id(results["run"]): path for path, results in runs.items()}
-    frame["path"] = [str(paths[id(row.run)]) for row in study_rows(groups)]
+    frame["path"] = [str(paths[id(row.run)]) for row in rows]
     return frame
 
 

@@ -64,15 +64,15 @@ def show_report(
     groups = comparable(runs.values())
     tested = asks_for_claims(runs) if claims is None else claims
     with progress.work("writing the report"):
-        cells = results_cells(groups)
         left_out = [*left_out_lines(groups), *unscored_lines(runs)]
         written = write_report(runs, study, study_path(runs_dir, study) / "report", tested)
-    headlines, lost = _headlines(groups), _lost_abilities(written)
+        cells = results_cells(written.rows)
+    headlines, lost = _headlines(groups, written), _lost_abilities(written)
 
     def show() -> None:
         for line in headlines:
             print(fold_line(printable(line)))
-        _print_runs(groups, cells, None if written.error else written.page.parent / "table.md")
+        _print_runs(cells, written)
         for line in [*left_out, *stale_lines(runs)]:
             print(line)
         for title, of_one in lost.items():
@@ -107,31 +107,32 @@ def _lost_abilities(written: Report) -> dict[str, Cells]:
     return {title: cells for title, cells in lost.items() if cells is not None}
 
 
-def _headlines(groups: Sequence[Group]) -> list[str]:
+def _headlines(groups: Sequence[Group], written: Report) -> list[str]:
     """For each group, how methods compare at an equal domain score, and how rates compare."""
-    from talr_cli.statistics.matched import headline, matched
+    from talr_cli.statistics.matched import headline
     from talr_cli.statistics.rates import rates_line
 
     return [
         f"{group.title}: {text}"
         for group in groups
-        for text in (headline(matched(group)), rates_line(group))
+        for text in (headline(written.matched[group.title]), rates_line(group))
         if text
     ]
 
 
-def _print_runs(groups: Sequence[Group], cells: Cells, file: Path | None) -> None:
-    """Print all runs, or methods and rates if there are too many runs; `file` has all of them."""
+def _print_runs(cells: Cells, written: Report) -> None:
+    """Print all runs, or methods and rates if there are too many runs for a screen."""
     from talr_cli.report.tables.methods import fewer_cells
     from talr_cli.report.tables.screen import print_cells
 
     if len(cells.rows) <= MAX_ROWS:
         print_cells(cells)
         return
-    fewer, note = fewer_cells(groups, MAX_ROWS)
+    fewer, note = fewer_cells(written.lines, MAX_ROWS)
     print_cells(fewer)
     note = f"; {note}" if note else ""
-    place = f"; all {len(cells.rows)} runs: {file}" if file else ""
+    place = f"; all {len(cells.rows)} runs: {written.page.parent / 'table.md'}"
+    place = "" if written.error else place
     print(fold_line(f"seeds averaged{note}{place}"))
 
 

@@ -74,7 +74,7 @@ def _print(
 ) -> None:
     from talr_cli.report.show import task_lines
     from talr_cli.report.tables.screen import print_cells
-    from talr_cli.report.tables.table import results_cells
+    from talr_cli.report.tables.table import results_cells, study_rows
 
     print(f"run      {printable(str(one.path))}")
     since = found.directory.read_status().times.get(one.state)
@@ -89,7 +89,7 @@ def _print(
         print(fold_line(f"  {printable(f'{key}={shown(value)}')}  ({printable(shown(usual))})"))
     print("\nscores" + ("" if one.results else ": none yet"))
     if one.results is not None:
-        print_cells(results_cells(_beside_base(one)))
+        print_cells(results_cells(study_rows(_beside_base(one))))
         for line in task_lines(one.results["general"] or {}):
             print(printable(line))
     for line in _answer_lines(answers):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from itertools import chain
 
 from talr_cli import progress, ranks
 from talr_cli.config import composition
@@ -56,8 +55,7 @@ def make_runs(composed: Composed[TrainConfig]) -> list[RunDirectory]:
             run = prepare(tuned[-1], composed.arguments)
         ranks.require_agreement(run.identity, "what they train")
         if ranks.world_size() > 1:
-            rows = chain(run.rows, run.general, run.validation)
-            ranks.require_agreement(digest(rows), _ROWS)
+            ranks.require_agreement(digest(run.rows, run.general, run.validation), _ROWS)
         runs = [*(prepare_variant(run, point) for point in tuned[:-1]), run]
         if ranks.is_main():
             directories = _finish_runs(runs, points_along(config))

@@ -46,12 +46,17 @@ def count_overlap(train: Iterable[Example], test: Sequence[Example]) -> int:
 
     Prompts are compared without regard to case, white space and Unicode's compatibility forms.
     """
+    asked = Counter(_key(example.messages) for example in test)
+    if not asked:
+        return 0
+    # Only what is asked is kept: the prompts of all training rows would be a copy of their texts.
     taught = {
-        _key(example.messages[:turn])
+        key
         for example in train
         for turn in (*example.turns, len(example.messages))
+        if (key := _key(example.messages[:turn])) in asked
     }
-    return sum(_key(example.messages) in taught for example in test)
+    return sum(asked[key] for key in taught)
 
 
 def check_overlap(splits: Splits, most: float = MOST_OVERLAP) -> None:

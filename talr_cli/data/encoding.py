@@ -7,6 +7,7 @@ Does not know how a row is rendered (`rendering.py`).
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import random
 from array import array
@@ -21,6 +22,7 @@ from talr_cli.data.rendering import Rendered, Renderer, RowError
 from talr_cli.data.rows import to_leave_out
 from talr_cli.data.template_text import RowText
 from talr_cli.errors import UserError
+from talr_cli.models.tokenizer import IGNORED
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -56,15 +58,34 @@ class TokenRows(Sequence[Rendered]):
     def __getitem__(self, index: Any) -> Any:
         place = range(len(self))[index]
         if isinstance(place, range):
-            return [self[one] for one in place]
+            return TokenRows(self[one] for one in place)
         row = slice(self.bounds[place], self.bounds[place + 1])
         return Rendered(self.ids[row].tolist(), self.labels[row].tolist())
+
+    @property
+    def lengths(self) -> list[int]:
+        """The number of tokens of each row."""
+        return [end - begin for begin, end in itertools.pairwise(self.bounds)]
+
+    @property
+    def target_counts(self) -> list[int]:
+        """The number of targets of each row."""
+        import numpy as np
+
+        targets = np.flatnonzero(np.frombuffer(self.labels, np.int32) != IGNORED)
+        before = np.searchsorted(targets, np.frombuffer(self.bounds, np.int64))
+        return np.diff(before).tolist()
 
     def shuffled(self, seed: int) -> TokenRows:
         """The rows in an order by `seed`."""
         order = [*range(len(self))]
         random.Random(seed).shuffle(order)
         return TokenRows(self[one] for one in order)
+
+
+def as_token_rows(rows: Sequence[Rendered]) -> TokenRows:
+    """The rows as `TokenRows`, which they mostly are."""
+    return rows if isinstance(rows, TokenRows) else TokenRows(rows)
 
 
 @dataclass(frozen=True)
@@ -234,11 +255,16 @@ def encode_dataset_rows(
     )
 
 
-def digest(rows: Iterable[Rendered]) -> str:
+def digest(*parts: TokenRows) -> str:
     """SHA-256 (hex) of the tokens and labels of the rows, in their order."""
+    import numpy as np
+
     found = hashlib.sha256()
-    for row in rows:
-        found.update(array("q", (len(row.labels), *row.input_ids, *row.labels)))
+    for rows in parts:
+        ids, labels = (np.frombuffer(one, np.int32) for one in (rows.ids, rows.labels))
+        for begin, end in itertools.pairwise(rows.bounds):
+            row = ([end - begin], ids[begin:end], labels[begin:end])
+            found.update(np.concatenate(row, dtype=np.int64).tobytes())
     return found.hexdigest()
 
 

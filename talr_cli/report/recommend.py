@@ -31,7 +31,7 @@ from talr_cli.statistics.pairs import (
     tasks_of,
 )
 from talr_cli.statistics.seeds import seed_groups
-from talr_cli.statistics.settings import run_variance
+from talr_cli.statistics.settings import run_variances
 
 RESAMPLES = 4000
 TOLERANCE = 1e-9  # a loss equal to the bound, up to rounding, is within it
@@ -194,7 +194,7 @@ def _again(
         chosen: The index of the recommended run.
         domain, general: As from `resampled`, for the compared runs and the base model.
     """
-    of_domain, of_general = (run_variance(group.runs, part) for part in PARTS)
+    of_domain, of_general = run_variances(group.runs, PARTS).values()
     if of_domain is None or of_general is None:
         return None
     index = {id(one): number for number, one in enumerate(compared)}

@@ -23,10 +23,10 @@ def show(directories: Sequence[RunDirectory], score_base: Callable[[], str] | No
         # Imported here, as rich and matplotlib are slow to import.
         from talr_cli.report.tables.categories import category_cells
         from talr_cli.report.tables.screen import print_cells
-        from talr_cli.report.tables.table import results_cells
+        from talr_cli.report.tables.table import results_cells, study_rows
 
         groups = _with_their_base(directories[-1], found)
-        print_cells(results_cells(groups))
+        print_cells(results_cells(study_rows(groups)))
         if score_base is not None and any(group.base is None for group in groups):
             print(f"for the missing changes (–), score the base model: {printable(score_base())}")
         for line in task_lines(found[-1]["general"] or {}):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from talr_cli.errors import UnwritableError
@@ -33,15 +33,17 @@ from talr_cli.report.tables.cost import cost_cells
 from talr_cli.report.tables.latex import as_latex
 from talr_cli.report.tables.matched import LEGEND as MATCHED
 from talr_cli.report.tables.matched import matched_cells
+from talr_cli.report.tables.methods import Line
 from talr_cli.report.tables.published import published_cells
 from talr_cli.report.tables.seeds import seeds_cells
-from talr_cli.report.tables.table import results_cells
+from talr_cli.report.tables.table import Row, results_cells, study_rows
 from talr_cli.report.unscored import unscored_lines
 from talr_cli.runs.atomic import write_text
 from talr_cli.runs.disk import make_folder
 from talr_cli.runs.next_command import study_command
 from talr_cli.statistics.abilities import Ability, abilities
 from talr_cli.statistics.groups import Group, comparable, left_out_lines
+from talr_cli.statistics.matched import Matched, matched
 from talr_cli.statistics.pairs import Results, RunsByPath, is_base
 from talr_cli.statistics.power import power_text
 
@@ -95,12 +97,18 @@ class Report:
     """What was written, and the results that it shows.
 
     Attributes:
+        rows: Each run with its changes from the base model.
+        lines: The base models and the settings.
+        matched: The methods at an equal domain score, by the title of the group.
         error: Why not everything could be written; None if it was.
         shipped: By the title of the group, if there is something to compare.
         findings: On the published claims, if they are tested.
     """
 
     page: Path
+    rows: Sequence[Row]
+    lines: Sequence[Line]
+    matched: Mapping[str, Sequence[Matched]]
     error: UnwritableError | None
     shipped: Mapping[str, Shipping]
     findings: Sequence[Finding]
@@ -121,21 +129,19 @@ def write_report(runs: RunsByPath, study: str, folder: Path, claims: bool = Fals
         group.title: chosen for group in groups if (chosen := shipping(group, runs)) is not None
     }
     tested = findings(runs) if claims else []
-    failure = None
+    rows = study_rows(groups)
+    lines = [line for group in groups for line in methods_table.method_lines(group)]
+    at_equal = {group.title: matched(group) for group in groups}
+    report = Report(folder / _PAGE, rows, lines, at_equal, None, shipped, tested)
     try:
-        _write(groups, runs, study, folder, shipped, tested)
+        _write(report, groups, runs, study, folder)
     except UnwritableError as error:
-        failure = error
-    return Report(folder / _PAGE, failure, shipped, tested)
+        return replace(report, error=error)
+    return report
 
 
 def _write(
-    groups: Sequence[Group],
-    runs: RunsByPath,
-    study: str,
-    folder: Path,
-    shipped: Mapping[str, Shipping],
-    tested: Sequence[Finding],
+    report: Report, groups: Sequence[Group], runs: RunsByPath, study: str, folder: Path
 ) -> None:
     known = {group.title: abilities(group, guesses_of(group, runs)) for group in groups}
     if not Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(folder.parent)):
@@ -144,20 +150,20 @@ def _write(
             "would be replaced: move it away"
         )
     make_folder(folder)
-    _write_tables(groups, known, folder)
-    figures = _draw(groups, runs, folder)
+    _write_tables(report, groups, known, folder)
+    figures = _draw(report, groups, runs, folder)
     recommend = study_command("recommend", next(iter(runs)).parents[2], study)
     sections = {
-        group.title: _group(group, shipped.get(group.title), figures, known[group.title], recommend)
+        group.title: _group(report, group, figures, known[group.title], recommend)
         for group in groups
     }
     sections[_MADE] = _made(groups, runs)
     page = [html.section(title, body) for title, body in sections.items()]
     titles = [*sections]
-    if tested:
+    if report.findings:
         published = published_cells(groups)
-        write_text(folder / "claims.md", claims_text.as_document(tested, published))
-        page.append(claims_text.as_section(tested, published))
+        write_text(folder / "claims.md", claims_text.as_document(report.findings, published))
+        page.append(claims_text.as_section(report.findings, published))
         titles.append(claims_text.TITLE)
     summary = _summary(list(runs.values()))
     without_scores = map(html.note, unscored_lines(runs))
@@ -166,17 +172,17 @@ def _write(
 
 
 def _write_tables(
-    groups: Sequence[Group], known: Mapping[str, Sequence[Ability]], folder: Path
+    report: Report, groups: Sequence[Group], known: Mapping[str, Sequence[Ability]], folder: Path
 ) -> None:
     """Write every table that is not empty, in each format."""
     tables = {
-        "table": results_cells(groups),
-        "matched": matched_cells(groups),
+        "table": results_cells(report.rows),
+        "matched": matched_cells(_at_equal(report, groups)),
         "categories": categories_cells(groups),
-        "seeds": seeds_cells(groups),
+        "seeds": seeds_cells(report.rows),
         "cost": cost_cells(groups),
         "published": published_cells(groups),
-        "methods": methods_table.methods_cells(groups),
+        "methods": methods_table.methods_cells(report.lines),
         "abilities": ability_tables.abilities_cells(
             [(group, known[group.title]) for group in groups]
         ),
@@ -187,12 +193,18 @@ def _write_tables(
                 write_text(folder / f"{name}{suffix}", render(cells))
 
 
-def _draw(groups: Sequence[Group], runs: RunsByPath, folder: Path) -> dict[str, Path]:
+def _at_equal(report: Report, groups: Sequence[Group]) -> list[tuple[Group, Sequence[Matched]]]:
+    return [(group, report.matched[group.title]) for group in groups]
+
+
+def _draw(
+    report: Report, groups: Sequence[Group], runs: RunsByPath, folder: Path
+) -> dict[str, Path]:
     """Draw all figures; {name: SVG file}."""
     files = [
         *plot_tradeoff(groups, folder),
         *plot_along(groups, folder),
-        *plot_matched(groups, folder),
+        *plot_matched(_at_equal(report, groups), folder),
         *plot_score_by_lr(groups, folder),
         *plot_curves(groups, runs, folder),
     ]
@@ -200,20 +212,21 @@ def _draw(groups: Sequence[Group], runs: RunsByPath, folder: Path) -> dict[str, 
 
 
 def _group(
+    report: Report,
     group: Group,
-    chosen: Shipping | None,
     figures: Mapping[str, Path],
     known: Sequence[Ability],
     recommend: str,
 ) -> Iterator[str]:
     """The sections of one group."""
+    chosen = report.shipped.get(group.title)
     yield from _ship(group, chosen, recommend)
     gained = list(_figures(group, figures, _TRADEOFF))
-    if (matched := matched_cells([group])) is not None:
-        gained += [html.table(matched), html.note(MATCHED)]
+    if (at_equal := matched_cells(_at_equal(report, [group]))) is not None:
+        gained += [html.table(at_equal), html.note(MATCHED)]
     if gained:
         yield html.section("What is gained and what is lost", gained, 3)
-    yield html.section("Methods by learning rate", _methods(group, figures), 3)
+    yield html.section("Methods by learning rate", _methods(report, group, figures), 3)
     if lost := list(_abilities(group, chosen, known)):
         yield html.section("Which abilities were lost", lost, 3)
     if chosen is not None and (flips := flipped_items(chosen.base, chosen.run)):
@@ -235,13 +248,15 @@ def _ship(group: Group, chosen: Shipping | None, recommend: str) -> Iterator[str
         yield html.section("Which run to ship", body, 3)
 
 
-def _methods(group: Group, figures: Mapping[str, Path]) -> Iterator[str]:
-    yield html.table(methods_table.methods_cells([group]))
+def _methods(report: Report, group: Group, figures: Mapping[str, Path]) -> Iterator[str]:
+    lines = [line for line in report.lines if line.group is group]
+    yield html.table(methods_table.methods_cells(lines))
     yield html.note(methods_table.LEGEND)
     if group.base is not None and (power := power_text(group.base)):
         yield html.note(f"≈ 0 does not mean that nothing changed: {power}.")
     yield from _figures(group, figures, _BY_RATE)
-    yield html.folded("Every run", [html.table(results_cells([group])), html.note(_RESULTS)])
+    rows = [row for row in report.rows if row.group is group]
+    yield html.folded("Every run", [html.table(results_cells(rows)), html.note(_RESULTS)])
     yield from map(html.note, left_out_lines([group]))
 
 

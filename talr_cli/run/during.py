@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from talr_cli import ranks
+from talr_cli.data.encoding import TokenRows
 from talr_cli.interruption import Stop, interrupt
 from talr_cli.models import device_memory
 from talr_cli.run.prepare import Run
@@ -32,9 +33,11 @@ def score_in_own_process(point: Run, stop: Stop) -> None:
         return
     device_memory.release_memory()  # for the other process
     log_file = point.directory.path / "eval.log"
+    none = TokenRows()
     # Spawned, as forking a process that uses a GPU or threads is not safe.
     process = multiprocessing.get_context("spawn").Process(
-        target=_score, args=(replace(point, rows=[], general=[], validation=[]), log_file)
+        target=_score,
+        args=(replace(point, rows=none, general=none, validation=none), log_file),
     )
     try:
         process.start()

@@ -85,7 +85,7 @@ def plan_batches(run: Run, half: bool) -> TrainerConfig:
         plan = _plan(run, shape, how, trainer, free)
     log.info("%s", plan.line(max(1, trainer.batch_size // how.ranks)))
     if not plan.fits:
-        longest = max(len(row.input_ids) for row in chain(run.rows, run.general))
+        longest = max(chain(run.rows.lengths, run.general.lengths))
         log.warning("%s", planner.overrun_warning(plan, shape, run.method, how, longest))
     return replace(trainer, micro_batch_size=plan.rows, gradient_checkpointing=plan.checkpointing)
 
@@ -95,7 +95,7 @@ def _single_rows_if_needed(run: Run) -> TrainerConfig:
     trainer = run.config.trainer
     settings = read_json_object(run.source.directory / "config.json", NEW_COPY)
     switch = rope_switch_length(settings)
-    longest = max(len(row.input_ids) for row in chain(run.rows, run.general))
+    longest = max(chain(run.rows.lengths, run.general.lengths))
     if switch is None or longest <= switch or trainer.micro_batch_size == 1:
         return trainer
     log.info(
@@ -113,8 +113,8 @@ def _plan(
     joined, varlen = expected_kernel(shape, trainer, attention, how.half, run.device)
     replay_lengths, replay_targets = _replay_lengths(run)
     rows = planner.RowLengths(
-        [len(row.input_ids) for row in run.rows],
-        [len(row.targets) + more for row, more in zip(run.rows, replay_targets, strict=True)],
+        run.rows.lengths,
+        [own + more for own, more in zip(run.rows.target_counts, replay_targets, strict=True)],
         joined=joined,
         along=replay_lengths,
         varlen=varlen,
@@ -144,12 +144,10 @@ def _replay_lengths(run: Run) -> tuple[list[list[int]], list[int]]:
     """For each training row ([lengths of the replayed rows with it], [number of their targets])."""
     if run.method.replay is None or not run.general:
         return [[] for _ in run.rows], [0] * len(run.rows)
-    targets = [len(row.targets) for row in run.general]
-    assigned = assign_replayed_rows(
-        [len(row.targets) for row in run.rows], targets, run.method.replay.share
-    )
+    lengths, targets = run.general.lengths, run.general.target_counts
+    assigned = assign_replayed_rows(run.rows.target_counts, targets, run.method.replay.share)
     return (
-        [[len(run.general[index].input_ids) for index in some] for some in assigned],
+        [[lengths[index] for index in some] for some in assigned],
         [sum(targets[index] for index in some) for some in assigned],
     )
 

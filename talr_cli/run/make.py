@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +59,7 @@ def make_by_training(points: Sequence[Run] = ()) -> MakeModel:
     """
 
     def make(run: Run, tracker: Tracker) -> None:
-        check_same_rows(run.directory.checkpoints, digest(chain(run.rows, run.general)))
+        check_same_rows(run.directory.checkpoints, digest(run.rows, run.general))
         ranks.broadcast((TRAIN, run.identity, [one.identity for one in points]))
         with stop_requests(STOPPING) as stop, warnings.catch_warnings():
             # PEFT gives this warning whenever an adapter is saved; the vocabulary was checked.

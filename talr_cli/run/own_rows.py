@@ -8,7 +8,7 @@ from functools import partial
 
 from talr_cli import ranks
 from talr_cli.data.base import Example
-from talr_cli.data.encoding import encode_training_rows
+from talr_cli.data.encoding import TokenRows, encode_training_rows
 from talr_cli.data.rendering import Renderer, RowError
 from talr_cli.errors import UserError
 from talr_cli.methods.replay import SelfReplay
@@ -43,7 +43,7 @@ def with_own_rows(run: Run) -> tuple[Run, dict[str, int]]:
     ).shuffled(run.config.seed)
     facts = {"own_answers": asked, "own_rows": len(rows)}
     if replay.share == 1:
-        return replace(run, rows=rows, general=[]), facts
+        return replace(run, rows=rows, general=TokenRows()), facts
     log.info("one of them, trained tokens between ⟦ and ⟧:\n%s", run.renderer.mark_targets(rows[0]))
     return replace(run, general=rows), facts
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from talr_cli import ranks
 from talr_cli.data.base import Splits
 from talr_cli.data.duplicates import check_overlap
-from talr_cli.data.encoding import encode_dataset_rows, encode_training_rows
+from talr_cli.data.encoding import TokenRows, encode_dataset_rows, encode_training_rows
 from talr_cli.data.loading import load
-from talr_cli.data.rendering import Rendered, Renderer, load_renderer
+from talr_cli.data.rendering import Renderer, load_renderer
 from talr_cli.errors import UserError, failure_of, location_in_user_code, reason_of
 from talr_cli.evaluation.self_score import check_test_rows
 from talr_cli.fields import target_of
@@ -64,14 +64,14 @@ class Run:
     config: TrainConfig
     overrides: Sequence[str]
     splits: Splits
-    rows: Sequence[Rendered]
-    general: Sequence[Rendered]
+    rows: TokenRows
+    general: TokenRows
     renderer: Renderer
     source: ModelSource
     directory: RunDirectory
     identity: str
     device: str
-    validation: Sequence[Rendered] = ()
+    validation: TokenRows = field(default_factory=TokenRows)
 
     @property
     def method(self) -> Method:
@@ -110,12 +110,12 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     general = _replay_rows(config, splits, renderer)
     validation = _validation_rows(config, splits, renderer)
     for some, what in ((rows, "training"), (general, "replay"), (validation, "validation")):
-        check_vocabulary(settings, renderer.tokenizer, (row.input_ids for row in some))
-        longest = max((len(row.input_ids) for row in some), default=0)
+        check_vocabulary(settings, renderer.tokenizer, [some.ids])
+        longest = max(some.lengths, default=0)
         check_length(settings, longest, f"{what} rows", "set trainer.max_length={positions}")
     if config.replay is not None and general:
-        own, others = ([len(row.targets) for row in some] for some in (rows, general))
-        assign_replayed_rows(own, others, config.replay.share)  # refuses a share that is no row
+        # It refuses a share that is no row.
+        assign_replayed_rows(rows.target_counts, general.target_counts, config.replay.share)
     if config.eval and (splits.scorer is None or not tests):
         lacks = "scorer" if splits.scorer is None else "test rows: dataset.test=FILE gives them"
         log.warning("there will be no domain score: the dataset has no %s", lacks)
@@ -214,7 +214,7 @@ def _check_adapter(config: TrainConfig, source: ModelSource) -> None:
         )
 
 
-def _replay_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> Sequence[Rendered]:
+def _replay_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> TokenRows:
     """The general rows to mix in, in the order in which they are taken."""
     if isinstance(config.replay, SelfReplay) and splits.scorer is None:
         raise UserError(
@@ -223,7 +223,7 @@ def _replay_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> Seq
             "another replay"
         )
     if not isinstance(config.replay, Replay):
-        return []
+        return TokenRows()
     rows = encode_training_rows(
         config.replay.examples(), renderer, config.trainer.max_length, "replay rows", skip=None
     )
@@ -232,7 +232,7 @@ def _replay_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> Seq
     return rows.shuffled(config.seed)  # they are taken in order, often not all
 
 
-def _training_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> Sequence[Rendered]:
+def _training_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> TokenRows:
     rows = encode_dataset_rows(config.dataset, splits.train, renderer, config.trainer.max_length)
     if not rows:
         raise UserError(f"dataset={config.dataset.name} has no training row")
@@ -241,7 +241,7 @@ def _training_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> S
     return rows
 
 
-def _validation_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> Sequence[Rendered]:
+def _validation_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> TokenRows:
     """The rows for the validation loss, if the config asks for it."""
     dataset, limit = config.dataset, config.trainer.max_length
     if config.trainer.validate:
@@ -254,4 +254,4 @@ def _validation_rows(config: TrainConfig, splits: Splits, renderer: Renderer) ->
         return rows
     if splits.validation and getattr(dataset, "validation", None) is not None:
         log.info("the validation rows are not used: trainer.validate=true computes their loss")
-    return []
+    return TokenRows()

@@ -171,7 +171,7 @@ def _transitions(
 def _run_variances(settings: Sequence[_Transitions]) -> dict[str, tuple[float, int]] | None:
     """{quantity: (variance between runs, degrees of freedom)}; None with one seed per setting.
 
-    Estimated as in `settings.run_variance`, so that a change has the same error in all tables.
+    Estimated as in `settings.run_variances`, so that a change has the same error in all tables.
     """
     used = [settings[index] for index in informative([one.after for one in settings])]
     keys = used[0].values if used else ()

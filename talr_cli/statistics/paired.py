@@ -8,6 +8,7 @@ possible questions. The two models are fixed: another seed is another model. Kno
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -218,5 +219,11 @@ def _bootstrap(
 def mcnemar(won: int, lost: int) -> float:
     """Two-sided p of McNemar's exact test: by chance, items flip equally often either way."""
     flipped = won + lost
-    tail = sum(math.comb(flipped, count) for count in range(min(won, lost) + 1))
+    # Each binomial coefficient from the one before: anew, those of 16,000 flips take 10 seconds.
+    coefficients = itertools.accumulate(
+        range(min(won, lost)),
+        lambda before, count: before * (flipped - count) // (count + 1),
+        initial=1,
+    )
+    tail = sum(coefficients)
     return min(1.0, 2 * tail / 2**flipped)

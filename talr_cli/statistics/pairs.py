@@ -112,6 +112,20 @@ def measured_alike(one: Results, other: Results, part: str) -> bool:
     return mismatch(one, other, part) is None
 
 
+def measure(results: Results, part: str) -> tuple | None:
+    """All that `mismatch` looks at, so that runs of the same are measured alike; None if unscored.
+
+    Most runs of a study have the same, and many comparisons of each pair are saved.
+    """
+    section = section_of(results, part)
+    if not section:
+        return None
+    run, tasks = results["run"], section.get("tasks", {})
+    values = (section.get(key) for key in (*_MEASURE, *_OF_MODEL, "items_hash"))
+    of_tasks = ((task, measure(results, f"{part}/{task}")) for task in tasks)
+    return (run["base"], run["dataset"], *map(repr, values), *of_tasks)
+
+
 def mismatch(one: Results, other: Results, part: str) -> str | None:
     """Why the scores of a part cannot be compared; None if they can.
 

@@ -17,6 +17,7 @@ from talr_cli.statistics.pairs import (
     PARTS,
     Results,
     is_base,
+    measure,
     measured_alike,
     method_label,
     run_label,
@@ -55,17 +56,20 @@ def seed_groups(runs: Sequence[Results]) -> list[SeedGroup]:
     becomes a group of its own.
     """
     groups: list[list[Results]] = []
-    named: dict[tuple[str, float | None], list[list[Results]]] = {}
+    # Of each group the kinds of its runs: only one of a kind has to be compared.
+    named: dict[tuple[str, float | None], list[tuple[list[Results], dict[tuple, Results]]]] = {}
     for one in runs:
         if not is_base(one):
+            kind = one.get("setting"), *(measure(one, part) for part in PARTS)
             namesakes = named.setdefault((run_label(one), _rounded_rate(one)), [])
-            for group in namesakes:
-                if all(_is_same_setting(one, other) for other in group):
+            for group, kinds in namesakes:
+                if all(kind == own or _is_same_setting(one, other) for own, other in kinds.items()):
                     group.append(one)
+                    kinds.setdefault(kind, one)
                     break
             else:
-                namesakes.append([one])
-                groups.append(namesakes[-1])
+                groups.append([one])
+                namesakes.append((groups[-1], {kind: one}))
     found = []
     for group in groups:
         first = group[0]

@@ -132,14 +132,19 @@ def scores_of(
         item_covariance=covariance,
         extra_item=extra_item,
         item_counts=item_counts,
-        run_variances={part: run_variance(everything, part) for part in weights},
+        run_variances=run_variances(everything, [*weights]),
         left_out=left_out,
     )
 
 
-def run_variance(runs: Sequence[Results], part: Part) -> RunVariance | None:
+def run_variances(runs: Sequence[Results], parts: Sequence[Part]) -> dict[Part, RunVariance | None]:
     """The variance between runs, pooled over the settings with several seeds; None without any."""
     several, kind = replicated(seed_groups([one for one in runs if has_both_scores(one)]))
+    return {part: _run_variance(several, kind, part) for part in parts}
+
+
+def _run_variance(several: Sequence[SeedGroup], kind: str, part: Part) -> RunVariance | None:
+    """That of one part; the other arguments are what `replicated` returns."""
     sections = PARTS if part == "both" else (part,)
     scores = [
         [sum(one[section]["score"] for section in sections) / len(sections) for one in group.runs]

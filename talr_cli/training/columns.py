@@ -18,7 +18,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from talr_cli.data.encoding import TokenRows
+from talr_cli.data.encoding import TokenRows, as_token_rows
 from talr_cli.data.rendering import Rendered
 from talr_cli.errors import UserError
 from talr_cli.methods.base import Objective
@@ -115,7 +115,7 @@ def _replay(
     share: float, rows: Sequence[Rendered], general: Sequence[Rendered]
 ) -> tuple[list[list[int]], float]:
     """(the general rows that each row takes along, the share of the targets that they make up)."""
-    targets, of_general = ([len(row.targets) for row in some] for some in (rows, general))
+    targets, of_general = (as_token_rows(some).target_counts for some in (rows, general))
     assigned = assign_replayed_rows(targets, of_general, share)
     taken = [of_general[index] for some in assigned for index in some]
     actual = sum(taken) / (sum(taken) + sum(targets))
@@ -131,7 +131,7 @@ def _replay(
 
 def token_columns(rows: Sequence[Rendered]) -> dict[str, Any]:
     """The columns of a dataset of these rows, in the memory in which `TokenRows` has them."""
-    rows = rows if isinstance(rows, TokenRows) else TokenRows(rows)
+    rows = as_token_rows(rows)
     bounds = pyarrow.array(np.frombuffer(rows.bounds, np.int64))
     return {
         name: pyarrow.LargeListArray.from_arrays(bounds, np.frombuffer(values, np.int32))

@@ -55,27 +55,37 @@ class RowLengths:
 
     def largest_micro_batch(self, rows: int, checkpointing: bool, accumulates: bool) -> MicroBatch:
         """The largest micro-batch that `rows` of these rows can make."""
-        sequences, targets = self._sequences, sum(sorted(self.targets, reverse=True)[:rows])
-        longest = max(map(max, sequences))
-        if self.joined:
-            tokens = sum(sorted(map(sum, sequences), reverse=True)[:rows])
-        else:
-            tokens = longest * sum(sorted(map(len, sequences), reverse=True)[:rows])
+        targets, longest = sum(self._most_targets[:rows]), self._longest[-1]
+        tokens = sum(self._sizes[:rows]) * (1 if self.joined else longest)
         return MicroBatch(tokens, targets, longest, checkpointing, accumulates, self.varlen)
 
     def mean_tokens(self, rows: int) -> float:
         """The mean tokens of a row, padding included, in a random micro-batch of so many rows."""
-        sequences, count = self._sequences, len(self.tokens)
+        count = len(self.tokens)
         if self.joined:
-            return sum(map(sum, sequences)) / count
+            return sum(self._sizes) / count
         # The longest of `rows` draws is at most the k-th shortest with probability (k / count)^rows
         below = [(k / count) ** rows for k in range(count + 1)]
         chances = (high - low for low, high in itertools.pairwise(below))
         longest = sum(
-            length * chance
-            for length, chance in zip(sorted(map(max, sequences)), chances, strict=True)
+            length * chance for length, chance in zip(self._longest, chances, strict=True)
         )
-        return longest * sum(map(len, sequences)) / count
+        return longest * sum(self._sizes) / count
+
+    @cached_property
+    def _most_targets(self) -> list[int]:
+        """The targets of each row, most first."""
+        return sorted(self.targets, reverse=True)
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        """The tokens of each row if rows are joined, else its number of sequences; most first."""
+        return sorted(map(sum if self.joined else len, self._sequences), reverse=True)
+
+    @cached_property
+    def _longest(self) -> list[int]:
+        """The tokens of the longest sequence of each row, fewest first."""
+        return sorted(map(max, self._sequences))
 
     @cached_property
     def _sequences(self) -> list[list[int]]:

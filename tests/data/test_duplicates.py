@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import tracemalloc
 from collections import Counter
 
 import pytest
@@ -36,6 +37,22 @@ def test_ids_that_occur_twice_are_numbered_and_warned_of(caplog):
 )
 def test_overlap_ignores_case_space_and_unicode_forms(train, test, same):
     assert count_overlap([example("one", train)], [example("two", test)]) == same
+
+
+def test_each_test_row_that_was_trained_on_counts_once():
+    train = [example(str(n), prompt) for n, prompt in enumerate("aab")]
+    assert count_overlap(train, [example(str(n), prompt) for n, prompt in enumerate("aAcb")]) == 3
+    assert count_overlap(train, []) == count_overlap([], [example("t", "a")]) == 0
+
+
+def test_prompts_of_training_rows_are_compared_without_a_copy_of_all():
+    """Of two gigabytes of text it would take two more."""
+    train = [example(str(n), f"{n:07} " + "word " * 200) for n in range(1000)]
+    tracemalloc.start()
+    assert count_overlap(train, [example("t", train[5].messages[0]["content"])]) == 1
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 100_000  # bytes; the prompts have a million
 
 
 def test_overlap_counts_every_trained_turn_and_no_other():

@@ -1,14 +1,22 @@
 """Rows that cannot be trained are named, refused or left out; what the template does is said."""
 
+import hashlib
 import itertools
 import random
+import struct
 import tracemalloc
 
 import pytest
 
 from talr_cli.data import encoding
 from talr_cli.data.base import Example
-from talr_cli.data.encoding import encode_all, encode_each, encode_training_rows
+from talr_cli.data.encoding import (
+    TokenRows,
+    digest,
+    encode_all,
+    encode_each,
+    encode_training_rows,
+)
 from talr_cli.data.rendering import Rendered, Renderer, RowError
 from talr_cli.errors import UserError
 
@@ -43,6 +51,25 @@ def test_rows_take_few_bytes_a_token_and_are_what_was_rendered(renderer):
     order = [*range(50)]
     random.Random(3).shuffle(order)
     assert [*rows.shuffled(3)] == [rows[index] for index in order]
+
+
+def test_what_is_counted_of_all_rows_at_once_is_what_each_row_says():
+    """The digest is that of every checkpoint that was written before."""
+    rows = [
+        Rendered([5, 70_000, 3], [-100, 70_000, 3]),
+        Rendered([], []),
+        Rendered([8, 9], [-100, -100]),
+        Rendered([1], [1]),
+        Rendered([], []),
+    ]
+    tokens = TokenRows(rows)
+    assert tokens.lengths == [3, 0, 2, 1, 0]
+    assert tokens.target_counts == [len(row.targets) for row in rows] == [2, 0, 0, 1, 0]
+    assert TokenRows().lengths == TokenRows().target_counts == []
+    assert [*tokens[2:]] == rows[2:]
+    numbers = [one for row in rows for one in (len(row.labels), *row.input_ids, *row.labels)]
+    expected = hashlib.sha256(struct.pack(f"<{len(numbers)}q", *numbers)).hexdigest()
+    assert digest(tokens) == digest(tokens[:2], TokenRows(), tokens[2:]) == expected
 
 
 def test_rows_are_encoded_together_as_they_are_alone(renderer, monkeypatch):

@@ -10,6 +10,7 @@ import torch
 import transformers as hf
 from small_models import SIZE
 
+from talr_cli.data.encoding import TokenRows
 from talr_cli.data.rendering import Rendered
 from talr_cli.evaluation.choosing import _read_separately
 from talr_cli.evaluation.continuations import Choices, continuation_likelihoods
@@ -111,7 +112,7 @@ def test_longer_rows_are_trained_one_by_one(model, tmp_path):
         run = SimpleNamespace(
             config=SimpleNamespace(trainer=trainer),
             source=SimpleNamespace(directory=tmp_path),
-            rows=[SimpleNamespace(input_ids=row)],
-            general=[],
+            rows=TokenRows([Rendered(row, row)]),
+            general=TokenRows(),
         )
         assert _single_rows_if_needed(run).micro_batch_size == at_once

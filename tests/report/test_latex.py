@@ -9,7 +9,7 @@ from synthetic_study import BASE, results, study
 
 from talr_cli.report.tables.cells import Cell, Cells, Column
 from talr_cli.report.tables.latex import as_latex
-from talr_cli.report.tables.table import results_cells
+from talr_cli.report.tables.table import results_cells, study_rows
 from talr_cli.statistics.groups import comparable
 
 NASTY = r"a_b%c&d#e$f{g}h~i^j\k<l>m|n[o]*p"
@@ -17,7 +17,7 @@ PREAMBLE = r"\documentclass{article}\usepackage{booktabs}\usepackage{longtable}\
 
 
 def test_special_characters_are_escaped():
-    text = as_latex(results_cells(comparable([BASE, results(NASTY)])))
+    text = as_latex(results_cells(study_rows(comparable([BASE, results(NASTY)]))))
     line = next(line for line in text.splitlines() if "a" in line and r"\_b" in line)
     bare = re.sub(r"\\[_%&#${}]|\\text\w+\{\}|\$[^$]*\$|\\\\$", "", line)
     assert not re.search(r"[_%#$~^\\|<>]", bare)
@@ -25,7 +25,9 @@ def test_special_characters_are_escaped():
 
 
 def test_numbers_are_typeset_as_numbers():
-    text = as_latex(results_cells(comparable([BASE, results("sft", lr=5e-6, general=(0.4, 0.04))])))
+    text = as_latex(
+        results_cells(study_rows(comparable([BASE, results("sft", lr=5e-6, general=(0.4, 0.04))])))
+    )
     assert r"sft & $5 \times 10^{-6}$ & $0$ & $0.300 \pm 0.030$ & $+0.090 \pm 0.042$ & " in text
     assert r"$-0.060 \pm 0.050 \approx 0$" in text
     assert "–" not in text
@@ -41,7 +43,7 @@ def test_the_table_compiles(tmp_path, runs):
     engine = shutil.which("tectonic") or shutil.which("pdflatex")
     if engine is None:
         pytest.skip("no LaTeX engine")
-    table = as_latex(results_cells(comparable([*study(runs, 4), results(NASTY)])))
+    table = as_latex(results_cells(study_rows(comparable([*study(runs, 4), results(NASTY)]))))
     (tmp_path / "table.tex").write_text(table, encoding="utf-8")
     page = tmp_path / "page.tex"
     page.write_text(rf"{PREAMBLE}\input{{table}}\end{{document}}")

@@ -84,14 +84,18 @@ def test_the_front_is_each_models_own():
 
 def test_seeds_of_two_models_are_not_averaged():
     more = [run("sft", 0.4, 0.5, seed=1, id="a1"), run("sft", 0.8, 0.8, "bbbb", seed=1, id="b1")]
-    lines = list(csv.DictReader(io.StringIO(as_csv(seeds_cells(comparable([*TWO_BASES, *more]))))))
+    lines = list(
+        csv.DictReader(
+            io.StringIO(as_csv(seeds_cells(study_rows(comparable([*TWO_BASES, *more])))))
+        )
+    )
     assert [line["seeds"] for line in lines] == ["2", "2"]
     assert [float(line["domain"]) for line in lines] == pytest.approx([0.4, 0.8])
-    table = as_markdown(seeds_cells(comparable([*TWO_BASES, *more])))
+    table = as_markdown(seeds_cells(study_rows(comparable([*TWO_BASES, *more]))))
     assert "small (aaaa)" in table
     assert "small (bbbb)" in table
     twin = run("sft", 0.9, 0.5, asked="other", seed=1, id="easy")
-    assert seeds_cells(comparable([*TWO_SETS[:2], twin])) is None
+    assert seeds_cells(study_rows(comparable([*TWO_SETS[:2], twin]))) is None
 
 
 def test_costs_are_of_one_model_and_test_set_each():

@@ -11,7 +11,7 @@ from synthetic_study import scored, study
 from talr_cli.report.tables.cells import Cell, Cells, Column
 from talr_cli.report.tables.comparison import comparison_cells
 from talr_cli.report.tables.screen import fitted
-from talr_cli.report.tables.table import results_cells
+from talr_cli.report.tables.table import results_cells, study_rows
 from talr_cli.statistics.groups import comparable
 
 ROWS = [[True] * 40 + [False] * 20, [True] * 25 + [False] * 35]
@@ -25,7 +25,7 @@ def printed(cells, width):
 
 
 def of_study():
-    return results_cells(comparable(study(12)))
+    return results_cells(study_rows(comparable(study(12))))
 
 
 def of_two_runs():

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import random
 
 import numpy
 import pytest
@@ -11,8 +12,10 @@ from talr_cli.report.figures import score_by_lr
 from talr_cli.report.figures.tradeoff import draw_tradeoff
 from talr_cli.report.tables.cells import as_csv, as_markdown
 from talr_cli.report.tables.seeds import seeds_cells
+from talr_cli.report.tables.table import study_rows
 from talr_cli.statistics import seeds as statistics_of_seeds
 from talr_cli.statistics.groups import comparable, left_out_lines
+from talr_cli.statistics.pairs import measured_alike
 from talr_cli.statistics.seeds import (
     ambiguous_lines,
     curves,
@@ -33,7 +36,7 @@ def seeds(**changes):
 
 def test_mean_and_sample_standard_deviation():
     runs = [BASE, *seeds(), results("sft")]
-    talr = list(csv.DictReader(io.StringIO(as_csv(seeds_cells(comparable(runs))))))[1]
+    talr = list(csv.DictReader(io.StringIO(as_csv(seeds_cells(study_rows(comparable(runs)))))))[1]
     assert (talr["method"], talr["seeds"]) == ("talr", "3")
     assert float(talr["domain"]) == pytest.approx(numpy.mean(DOMAIN))
     assert float(talr["domain_sd"]) == pytest.approx(numpy.std(DOMAIN, ddof=1))
@@ -42,8 +45,10 @@ def test_mean_and_sample_standard_deviation():
 
 def test_one_seed_has_no_deviation_and_no_table():
     runs = [BASE, results("sft"), results("talr")]
-    assert seeds_cells(comparable(runs)) is None
-    lines = as_markdown(seeds_cells(comparable([*runs, results("talr", seed=1)]))).splitlines()
+    assert seeds_cells(study_rows(comparable(runs))) is None
+    lines = as_markdown(
+        seeds_cells(study_rows(comparable([*runs, results("talr", seed=1)])))
+    ).splitlines()
     assert lines[2].startswith("| sft | 1e-6 | 1 | 0.300 | +0.090 |")
     assert lines[3].startswith("| talr | 1e-6 | 2 | 0.300 ± 0.000 |")
 
@@ -67,10 +72,48 @@ def test_runs_of_many_rates_are_not_each_compared_with_all(monkeypatch):
     assert len(asked) <= 2 * len(runs)
 
 
+def test_seeds_of_a_setting_are_not_each_compared_with_all(monkeypatch):
+    """Yet each that does not go with one of them stays out, as if all had been compared."""
+    draw, runs = random.Random(0), []
+    for seed in range(300):
+        one = results("sft", seed=seed)
+        one["setting"] = draw.choice(["a", "b", None])
+        one["domain"] = draw.choice([None, one["domain"], {**one["domain"], "items_hash": "other"}])
+        one["general"]["tasks"] = draw.choice(
+            [{}, {"t": {"metric": "acc"}}, {"t": {"metric": "f"}}]
+        )
+        runs.append(one)
+
+    def goes_with(one, other):
+        settings = {one["setting"], other["setting"]} - {None}
+        return len(settings) < 2 and all(
+            not one[part] or not other[part] or measured_alike(one, other, part)
+            for part in ("domain", "general")
+        )
+
+    expected = []
+    for one in runs:
+        for group in expected:
+            if all(goes_with(one, other) for other in group):
+                group.append(one)
+                break
+        else:
+            expected.append([one])
+    asked = []
+    monkeypatch.setattr(
+        statistics_of_seeds,
+        "measured_alike",
+        lambda *given: asked.append(given) or measured_alike(*given),
+    )
+    assert [one.runs for one in seed_groups(runs)] == expected
+    assert 5 < len(expected) < 30
+    assert len(asked) < 10 * len(runs)
+
+
 def test_a_seed_that_was_not_scored_is_left_out_and_said():
     runs = seeds()
     runs[2]["domain"] = None
-    line = as_markdown(seeds_cells(comparable([BASE, *runs]))).splitlines()[2]
+    line = as_markdown(seeds_cells(study_rows(comparable([BASE, *runs])))).splitlines()[2]
     assert "| talr | 1e-6 | 3 | 0.330 ± 0.028 (of 2) |" in line
 
 

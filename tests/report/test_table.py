@@ -26,11 +26,11 @@ def study_rows(runs):
 
 
 def markdown_table(runs):
-    return as_markdown(results_cells(comparable(runs)))
+    return as_markdown(results_cells(rows_of_groups(comparable(runs))))
 
 
 def csv_table(runs):
-    return as_csv(results_cells(comparable(runs)))
+    return as_csv(results_cells(rows_of_groups(comparable(runs))))
 
 
 def results(method="talr", lr=1e-6, seed=0, domain=(0.3, 0.03), general=(0.4, 0.04), **changes):
@@ -193,14 +193,14 @@ def test_csv_keeps_every_digit():
 
 def test_terminal_table_has_the_same_cells():
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(fitted(results_cells(comparable([BASE, results()])), 200))
+    console.print(fitted(results_cells(rows_of_groups(comparable([BASE, results()]))), 200))
     text = console.export_text()
     assert "0.300 ± 0.030" in text
     assert "+0.100 ± 0.036" in text
 
 
 def test_printed_into_a_pipe_no_cell_is_folded(capsys):
-    print_cells(results_cells(comparable([BASE, results()])))
+    print_cells(results_cells(rows_of_groups(comparable([BASE, results()]))))
     assert "│ 0.300 ± 0.030 │ +0.100 ± 0.036 │" in capsys.readouterr().out
 
 
@@ -229,7 +229,9 @@ def test_averages_of_one_run_are_told_apart():
 
 def test_a_name_is_no_markup_in_the_terminal():
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(fitted(results_cells(comparable([BASE, results("[red]x[/red]")])), 200))
+    console.print(
+        fitted(results_cells(rows_of_groups(comparable([BASE, results("[red]x[/red]")]))), 200)
+    )
     assert "[red]x[/red]" in console.export_text()
 
 

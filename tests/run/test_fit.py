@@ -8,6 +8,7 @@ import pytest
 
 from talr_cli import ranks
 from talr_cli.config import composition
+from talr_cli.data.encoding import TokenRows
 from talr_cli.data.rendering import Rendered
 from talr_cli.errors import UserError
 from talr_cli.models import device_memory
@@ -59,7 +60,7 @@ def test_general_rows_longer_than_the_domains_are_counted(tmp_path, monkeypatch)
     run = begun_run(tmp_path, "method=replay")
     assert planned_trainer(replace(run, general=run.rows[:1])) == (4, False)
     long = Rendered([5] * 40_000, [-100] * 39_990 + [5] * 10)
-    assert planned_trainer(replace(run, general=[long])) == (1, True)
+    assert planned_trainer(replace(run, general=TokenRows([long]))) == (1, True)
 
 
 def test_layers_that_cannot_be_computed_again_are_not(tmp_path, monkeypatch):

@@ -42,6 +42,10 @@ def straight(method, slope, gains, seeds=2, n=400, spread=0.0, draw=None, rates=
     return runs
 
 
+def cells_of(groups):
+    return matched_cells([(group, matched(group)) for group in groups])
+
+
 def found(*runs):
     (group,) = comparable([run("base", None, BASE), *runs])
     return matched(group)
@@ -74,7 +78,7 @@ def test_a_method_that_only_learns_less_is_not_said_to_forget_less():
     (one,) = found(*runs)
     assert one.difference == pytest.approx(0, abs=0.003)
     assert one.verdict == "not distinguishable"
-    ((*_, p, _, _),) = matched_cells(comparable([run("base", None, BASE), *runs])).rows
+    ((*_, p, _, _),) = cells_of(comparable([run("base", None, BASE), *runs])).rows
     assert float(p.text) == pytest.approx(one.p, abs=5e-4)
 
 
@@ -259,7 +263,7 @@ def test_the_table_names_each_method_and_the_headline_the_best():
     for method, slope in (("l2", 0.6), ("talr", 0.1)):
         runs += straight(method, slope, (0.2, 0.3, 0.4))
     groups = comparable([run("base", None, BASE), *runs])
-    lines = as_markdown(matched_cells(groups)).splitlines()
+    lines = as_markdown(cells_of(groups)).splitlines()
     assert lines[2].startswith("| talr | 0.500 |")
     assert "forgets less" in lines[2]
     assert lines[3].startswith("| l2 | 0.500 |")
@@ -276,5 +280,5 @@ def test_without_rates_a_base_or_a_gain_there_is_nothing():
     none = [*straight("sft", 0.5, (0.0, 0.0)), *straight("talr", 0.5, (0.2, 0.3))]
     assert found(*none) == []
     no_items = [results("base"), results("sft"), results("sft", lr=1e-5), results("talr")]
-    assert matched_cells(comparable(no_items)) is None
+    assert cells_of(comparable(no_items)) is None
     assert headline([]) == ""

@@ -17,7 +17,7 @@ from talr_cli.statistics.contrasts import (
 )
 from talr_cli.statistics.paired import difference
 from talr_cli.statistics.seeds import SeedGroup, final_settings
-from talr_cli.statistics.settings import run_variance, scores_of
+from talr_cli.statistics.settings import run_variances, scores_of
 
 
 def right(draw, easy, score):
@@ -123,7 +123,7 @@ def test_one_seed_speaks_of_checkpoints_and_has_no_p():
 
 def test_a_pooled_deviation_is_the_mean_of_the_variances_and_says_whose():
     runs, _ = study(5, 3, 0.05)
-    found = run_variance(runs, "general")
+    found = run_variances(runs, ["general"])["general"]
     by_method = [
         [one["general"]["score"] for one in runs if one["run"]["method"] == method]
         for method in ("one", "two")
@@ -136,15 +136,17 @@ def test_a_pooled_deviation_is_the_mean_of_the_variances_and_says_whose():
 def test_settings_without_room_to_deviate_do_not_dilute_the_deviation():
     """All right with every seed: as in a study whose domain is learned at most rates."""
     runs, _ = study(5, 3, 0.05)
-    alone = run_variance(runs, "domain")
+    alone = run_variances(runs, ["domain"])["domain"]
     for method in ("three", "four"):
         for seed in range(3):
             one = scored(method, [1] * 90, {"a": [1] * 60, "b": [1] * 40}, seed=seed)
             one["run"]["id"] = f"{method}{seed}"
             runs.append(one)
-    found = run_variance(runs, "domain")
+    found = run_variances(runs, ["domain"])["domain"]
     assert (found.variance, found.df) == (pytest.approx(alone.variance), alone.df)
-    assert run_variance(runs[6:], "domain").variance == 0  # there is nothing else to know it from
+    assert (
+        run_variances(runs[6:], ["domain"])["domain"].variance == 0
+    )  # there is nothing else to know it from
 
 
 def test_rates_that_differ_in_the_last_bit_are_one():
@@ -192,20 +194,20 @@ def test_points_along_trainings_are_asked_where_no_training_was_repeated():
     for one in early:
         one["weights"]["taken"] = {"at": 0.5, "of": one["run"]["id"]}
     runs = [one for one in runs if one["run"]["method"] == "one" or one["run"]["seed"] == 0]
-    found = run_variance(runs, "domain")
+    found = run_variances(runs, ["domain"])["domain"]
     assert found.df == 1
     assert "points along trainings" in found.source
     sooner = copy.deepcopy(early)  # of a training the last point counts, wherever it stands
     for one, score in zip(sooner, (0.1, 0.9), strict=True):
         one["weights"]["taken"]["at"], one["domain"]["score"] = 0.25, score
-    assert run_variance([*runs, *sooner], "domain") == found
+    assert run_variances([*runs, *sooner], ["domain"])["domain"] == found
 
 
 def test_averages_say_nothing_of_the_deviation():
     runs, _ = study(7, 2, 0.05)
     for one in runs:
         one["weights"]["averaged"] = {"alpha": 0.5, "of": one["run"]["id"]}
-    assert run_variance(runs, "domain") is None
+    assert run_variances(runs, ["domain"])["domain"] is None
 
 
 def test_a_few_items_that_all_went_one_way_are_not_sure():

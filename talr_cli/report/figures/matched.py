@@ -9,16 +9,19 @@ from matplotlib.figure import Figure
 
 from talr_cli.report.figures.looks import EDGE, faint_grid, look_of, new_figure, save, wrapped
 from talr_cli.statistics.groups import Group
-from talr_cli.statistics.matched import REFERENCE, Matched, matched
+from talr_cli.statistics.matched import REFERENCE, Matched
 
 
-def plot_matched(groups: Sequence[Group], folder: Path) -> list[Path]:
-    """Draw each group whose methods can be compared; returns the files written."""
+def plot_matched(found: Sequence[tuple[Group, Sequence[Matched]]], folder: Path) -> list[Path]:
+    """Draw each group whose methods can be compared; returns the files written.
+
+    Args:
+        found: Each group with what `matched` returns for it.
+    """
     files = []
-    for group in groups:
-        found = matched(group)
-        if found:
-            files += save(draw_matched(found, group.title), folder, f"matched-{group.file_name}")
+    for group, methods in found:
+        if methods:
+            files += save(draw_matched(methods, group.title), folder, f"matched-{group.file_name}")
     return files
 
 

@@ -14,7 +14,7 @@ from talr_cli.report.tables.cells import (
     pair_columns,
 )
 from talr_cli.statistics.groups import Group
-from talr_cli.statistics.matched import GAIN_SHARE, REFERENCE, Matched, matched
+from talr_cli.statistics.matched import GAIN_SHARE, REFERENCE, Matched
 
 LEGEND = (
     f"Each method against {REFERENCE} where both first reach the same gain on the domain "
@@ -39,10 +39,14 @@ _COLUMNS = (
 )
 
 
-def matched_cells(groups: Sequence[Group]) -> Cells | None:
-    """A row for each method; None if none can be compared."""
-    rows = [[*pair_cells(group), *_line(one)] for group in groups for one in matched(group)]
-    return Cells([*pair_columns(len(groups)), *_COLUMNS], rows) if rows else None
+def matched_cells(found: Sequence[tuple[Group, Sequence[Matched]]]) -> Cells | None:
+    """A row for each method; None if none can be compared.
+
+    Args:
+        found: Each group with what `matched` returns for it.
+    """
+    rows = [[*pair_cells(group), *_line(one)] for group, methods in found for one in methods]
+    return Cells([*pair_columns(len(found)), *_COLUMNS], rows) if rows else None
 
 
 def _line(one: Matched) -> list[Cell]:

@@ -61,26 +61,20 @@ def method_lines(group: Group) -> list[Line]:
     return lines
 
 
-def methods_cells(groups: Sequence[Group]) -> Cells:
-    """A row for the base model and for each setting."""
-    return _cells(groups, [one for group in groups for one in method_lines(group)])
-
-
-def fewer_cells(groups: Sequence[Group], most: int) -> tuple[Cells, str]:
+def fewer_cells(every: Sequence[Line], most: int) -> tuple[Cells, str]:
     """As `methods_cells`, but if there are more than `most` rows, only the best one per method.
 
     Best is the setting with the highest domain score. The text says what is shown, if not all.
     """
-    every = [one for group in groups for one in method_lines(group)]
     if len(every) <= most:
-        return _cells(groups, every), ""
+        return methods_cells(every), ""
     of_method: dict[tuple[str, str], list[Line]] = {}
     for one in every:
         of_method.setdefault((one.group.title, one.label.partition(" @")[0]), []).append(one)
     best = [max(lines, key=_domain) for lines in of_method.values()]
     kept = [one for one in every if any(one is each for each in best)]
     shown = f"for each method the setting with the best domain score, of {len(every)} settings"
-    return _cells(groups, kept), shown
+    return methods_cells(kept), shown
 
 
 def _domain(line: Line) -> float:
@@ -88,7 +82,8 @@ def _domain(line: Line) -> float:
     return _mean(known) if known else -math.inf
 
 
-def _cells(groups: Sequence[Group], lines_of: Sequence[Line]) -> Cells:
+def methods_cells(lines_of: Sequence[Line]) -> Cells:
+    """The table of the `method_lines` of some groups, or of some of their lines."""
     lines = [
         [
             *pair_cells(one.group),
@@ -112,7 +107,7 @@ def _cells(groups: Sequence[Group], lines_of: Sequence[Line]) -> Cells:
         )
     ]
     columns = [
-        *pair_columns(len(groups)),
+        *pair_columns(len({id(one.group) for one in lines_of})),
         Column("method", "method"),
         Column("lr", "lr"),
         Column("seeds", "seeds", number=True),

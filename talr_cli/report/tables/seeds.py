@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_cells, pair_columns
-from talr_cli.report.tables.table import COLUMNS, Row, estimate_cell, study_rows
+from talr_cli.report.tables.table import COLUMNS, Row, estimate_cell
 from talr_cli.statistics.estimates import mean_and_deviation
-from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import run_label
 from talr_cli.statistics.seeds import seed_groups
 
 
-def seeds_cells(groups: Sequence[Group]) -> Cells | None:
-    """A row for each setting; None if none has several seeds."""
+def seeds_cells(rows: Sequence[Row]) -> Cells | None:
+    """A row for each setting of `study_rows`; None if none has several seeds."""
     lines, several = [], False
-    for group in groups:
-        rows = dict(zip(map(id, group.runs), study_rows([group]), strict=False))
+    groups = {id(row.group): row.group for row in rows}
+    by_run = {id(row.results): row for row in rows}
+    for group in groups.values():
         for seeds in seed_groups(group.runs):
             several = several or len(seeds.runs) > 1
-            members = [rows[id(one)] for one in seeds.runs]
+            members = [by_run[id(one)] for one in seeds.runs]
             lines.append(
                 [
                     *pair_cells(group),

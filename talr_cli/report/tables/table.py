@@ -84,15 +84,14 @@ def study_rows(groups: Sequence[Group]) -> list[Row]:
     return rows
 
 
-def results_cells(groups: Sequence[Group]) -> Cells:
-    """A row for each run; model, dataset and front are shown only if there are several."""
-    rows = study_rows(groups)
+def results_cells(rows: Sequence[Row]) -> Cells:
+    """The table of `study_rows`; model, dataset and front are shown only if there are several."""
     titles = dict(COLUMNS)
     if not any(row.estimates["domain_kl_from_base"] for row in rows):
         titles["domain_kl_from_base"] = ""  # earlier versions did not measure it
     columns = [
         Column("id"),
-        *pair_columns(len(groups)),
+        *pair_columns(len({id(row.group) for row in rows})),
         Column("base"),
         Column("method", "method"),
         Column("alpha"),
