@@ -32,9 +32,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from talr_cli import progress
+from talr_cli.config import mistakes
 from talr_cli.config.commands import COMMANDS, OF_GRIDS, conf_dir
 from talr_cli.config.help import groups_of, help_text
-from talr_cli.config.mistakes import check_choices, explain, guess_key, guess_option
 from talr_cli.config.quoting import quoted, with_quoted_paths
 from talr_cli.config.typed import schema, typed_config
 from talr_cli.errors import UserError, reason_of
@@ -103,7 +103,7 @@ def run(
 
     decorate = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
     with _as_user_errors(command):
-        check_choices(_parsed(own), config_dir)
+        mistakes.check_choices(_parsed(own), config_dir)
         decorate(guarded)()
         if failures:
             raise failures[0]
@@ -157,6 +157,7 @@ def split_grid_arguments(
         run(command, lambda composed: None, arguments)
         return None
     _require_keys(command, overrides)
+    mistakes.warn_of_repeated(command, overrides)
     keys = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     own = tuple(one for one in overrides if one.partition("=")[0].partition(".")[0] in keys)
     with composing(command, config_dir) as also:
@@ -193,7 +194,7 @@ def compose_untyped(
     config_dir: Path | None = None,
 ) -> DictConfig:
     """A command's config as Hydra composes it. Call it inside `composing`, which yields `also`."""
-    check_choices(_parsed(overrides), config_dir)
+    mistakes.check_choices(_parsed(overrides), config_dir)
     return compose(command, [*also, *overrides])
 
 
@@ -281,7 +282,7 @@ def _as_user_errors(command: str) -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
-        raise UserError(explain(error, command, lambda: _known_keys(command))) from error
+        raise UserError(mistakes.explain(error, command, lambda: _known_keys(command))) from error
 
 
 def _checked(
@@ -292,7 +293,7 @@ def _checked(
 
     def fail(message: str) -> NoReturn:
         match = re.search(r"unrecognized arguments: (\S+)", message)
-        guess = guess_option(match[1], arguments, _known_keys(command)) if match else ""
+        guess = mistakes.guess_option(match[1], arguments, _known_keys(command)) if match else ""
         raise UserError(f"{message}{guess}; see `talr {command} --help`")
 
     parser.error = fail  # type: ignore[method-assign]
@@ -306,6 +307,7 @@ def _checked(
                 raise _without_key(command, namespace.overrides, at)
             override = f"{key}={quoted(override)}"
         overrides.append(override)
+    mistakes.warn_of_repeated(command, overrides)
     options = [one for one in arguments if one not in namespace.overrides]
     return options, with_quoted_paths(command, overrides)
 
@@ -321,7 +323,7 @@ def _has_key(override: str) -> bool:
 
 
 def _without_key(command: str, words: Sequence[str], at: int) -> UserError:
-    guess = guess_key(words, at, _known_keys(command))
+    guess = mistakes.guess_key(words, at, _known_keys(command))
     see = f"see `talr {command} --help`"
     return UserError(f"{words[at]!r} is not of the form key=value{guess}; {see}")
 

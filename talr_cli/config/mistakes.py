@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from talr_cli.config.commands import COMMANDS, OF_GRIDS, conf_dir
 from talr_cli.config.help import choices_of
 from talr_cli.errors import UserError
+
+log = logging.getLogger(__name__)
 
 _TYPES = {"Float": "a number", "Integer": "a whole number", "bool": "true or false"}
 # The options that are suggested for a mistyped one.
@@ -92,6 +95,18 @@ def check_choices(overrides: Iterable[Override], config_dir: Path | None) -> Non
                     f"{one.input_line}: {group} takes one of its choices: {', '.join(choices)}"
                     f"{'; a sweep takes several without brackets' if several else ''}"
                 )
+
+
+def warn_of_repeated(command: str, overrides: Iterable[str]) -> None:
+    """Warn of keys that are typed twice with different values, of which Hydra takes the last."""
+    last: dict[str, str] = {}
+    for key, equals, value in (one.partition("=") for one in overrides):
+        if equals and last.get(key, value) != value:
+            both = f"; for both, type {key}={last[key]},{value}" if command in OF_GRIDS else ""
+            log.warning(
+                "%s=%s counts, as it is typed after %s=%s%s", key, value, key, last[key], both
+            )
+        last[key] = value
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -266,6 +281,8 @@ _ALIASES = {  # keys as other programs name them
     "lora_alpha": "adapter.alpha",
     "lora_dropout": "adapter.dropout",
     "load_in_4bit": "adapter.base_dtype",
+    "quantize": "adapter.base_dtype",
+    "quantization": "adapter.base_dtype",
     "bf16": "trainer.precision",
     "fp16": "trainer.precision",
     "report_to": "logger",

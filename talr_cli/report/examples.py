@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from talr_cli.data.rows import has_text
 from talr_cli.report import html
 
 MOST = 10
@@ -40,11 +41,10 @@ def as_section(flips: Sequence[dict[str, Any]], before: str, after: str) -> str:
     """
     won, lost = (sum((one["b"] - one["a"]) * sign > 0 for one in flips) for sign in (1, -1))
     shown = chosen(flips)
-    selection = f"Shown are {len(shown)}, taken from each task in turn. " if shown else ""
+    shows = f" Shown are {len(shown)}, taken from each task in turn, with the scores of the item."
     intro = (
         f"{after} against {before}. Items that score lower now (lost): {lost}; higher (won): "
-        f"{won}. {selection}`talr compare A B flips=FILE` writes all of them. Numbers are the "
-        "scores of the item."
+        f"{won}.{shows if shown else ''} All of them: talr compare A B flips=FILE"
     )
     body = [html.paragraph(intro), *(_article(one, before, after) for one in shown)]
     return html.section("Answers that changed", body, 3)
@@ -68,4 +68,6 @@ def _cut(text: str | None) -> str:
     """The end of the text, where a prompt has its question and an answer its result."""
     if text is None:
         return "(not in samples/)"
+    if not has_text(text):
+        return "(blank)"
     return text if len(text) <= LONGEST else f"… {text[-LONGEST:]}"

@@ -129,8 +129,8 @@ def _about_scores(results: Results, base: Results) -> str:
 def _limit_notes(results: Results) -> list[str]:
     """A sentence for each score that covers only some of the items."""
     notes = {
-        "domain": "Only {} of the test rows were scored.",
-        "general": "Only the first {} items of each task were scored.",
+        "domain": "At most {} of the test rows were scored.",
+        "general": "At most the first {} items of each task were scored.",
     }
     limits = {part: (results[part] or {}).get("limit") for part in notes}
     return [notes[part].format(limit) for part, limit in limits.items() if limit is not None]
@@ -144,7 +144,7 @@ def _scores(results: Results, base: Results | None) -> Cells:
     if general is not None:
         parts[f"general: {general['suite']}"] = "general"
         for task, section in general["tasks"].items():
-            parts[f"general: {task}, {section['metric']}"] = f"general/{task}"
+            parts[f"general: {task}, {section['metric'].removesuffix(',none')}"] = f"general/{task}"
     columns = [
         Column("score", "score"),
         Column("base", "base model", number=True),

@@ -21,6 +21,7 @@ _MATCHERS: tuple[Callable[[str, str], bool], ...] = (
     matches_without_identity,
     begins_with,
 )
+_MOST_NAMED = 20  # runs in an error message
 _RUN_FILES = ("config.yaml", "status.json", "results.json")  # any of them makes a folder a run's
 
 
@@ -87,8 +88,13 @@ def find_run(name: str, runs_dir: Path, study: str | None) -> FoundRun:
         found = found or [run for run in runs if matches(run.path.name, name)]
     if len(found) != 1:
         what = f"{len(found)} runs begin" if found else "no run begins"
-        names = ", ".join(str(run.path.relative_to(where)) for run in found or runs)
+        among = found or [run for run in runs if run.study == name] or runs
+        names = ", ".join(str(run.path.relative_to(where)) for run in among[:_MOST_NAMED])
+        if len(among) > _MOST_NAMED:
+            names += f" and {len(among) - _MOST_NAMED} more"
         which = "choose one of" if found else "there are"
+        if among[0].study == name:
+            which = f"{name} is a study, of the runs"
         base = "; `talr eval` scores a base model" if name == "base" and not found else ""
         raise UserError(f"{what} with {name} in {where}: {which} {names}{base}")
     return found[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from talr_cli.statistics.pairs import Results, mismatch, score_of, section_of, t
 
 RESAMPLES = 10_000
 LEVEL = 0.05
+_NORMAL = statistics.NormalDist().inv_cdf(1 - LEVEL / 2)
 _MAX_COUNTS = 10_000_000  # numbers in memory at once
 
 
@@ -31,8 +33,9 @@ class Difference:
 
     Attributes:
         difference: The second score minus the first.
-        low, high: The 95% percentile interval of the bootstrap over items. It is widened for a task
-            with a single item, which says nothing about others.
+        low, high: The 95% percentile interval of the bootstrap over items. It is widened for tasks
+            whose items all changed alike, as then the bootstrap sees no error: by the error of one
+            more item that does not, and by the whole range for a single item.
         p: Two-sided, from the same bootstrap: twice the share of resamples on the rarer side of 0.
         n, won, lost: Number of items, and of items on which the second scored higher, and lower.
         stderr: Standard error of the difference; None if a task has a single item.
@@ -158,12 +161,17 @@ def paired_difference(tasks: Sequence[Sequence[tuple[float, float]]]) -> Differe
     low, high, p, sign_flip = _bootstrap(
         tuple((tuple(v.tolist()), tuple(n.tolist())) for v, n in counted)
     )
-    single = sum(span(np.array(task)) for task in tasks if len(task) == 1) / len(tasks)
+    alike = [
+        np.array(task) for task, change in zip(tasks, changes, strict=True) if not np.ptp(change)
+    ]
+    single = sum(span(task) for task in alike if len(task) == 1)
+    unseen = sum(span(task) ** 2 / len(task) / (len(task) - 1) for task in alike if len(task) > 1)
+    margin = (single + _NORMAL * math.sqrt(unseen)) / len(tasks)
     is_accuracy = len(tasks) == 1 and all({*pair} <= {0, 1} for pair in tasks[0])
     return Difference(
         difference=float(np.mean([change.mean() for change in changes])),
-        low=low - single,
-        high=high + single,
+        low=low - margin,
+        high=high + margin,
         p=p,
         n=sum(sizes),
         won=won,

@@ -69,8 +69,10 @@ def test_the_table_compares_two_runs_part_by_part(study):
     assert domain[5:] == [f"{mcnemar:.3f}", "40", "12", "1", shows, "differs"]
     assert table["sums"][2] == "-0.025"
     assert table["sums"][-5:-2] == ["40", "0", "1"]
-    assert table["words"][2:5] == ["+0.000", "+0.000 .. +0.000", "1.000"]
+    margin = f"{1.96 / numpy.sqrt(40 * 39):.3f}"
+    assert table["words"][2:5] == ["+0.000", f"-{margin} .. +{margin}", "1.000"]
     assert (table["general"][2], table["general"][-1]) == ("-0.013", "≈ 0")
+    assert table["general"][5] == "1.000"  # one item flipped: of its two signs both are as far out
 
 
 def test_the_items_that_flipped_and_their_texts(study):

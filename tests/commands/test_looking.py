@@ -173,6 +173,23 @@ def test_a_run_without_scores_or_config_is_shown_too(study, capsys):
         show.main(["/nope"])  # a place is no name, wherever runs lie
 
 
+def test_of_many_runs_some_are_named_and_of_a_study_its_own(tmp_path):
+    for place in [f"a/m__d/sft-lr1e-{n}-s0-0" for n in range(30)] + ["tickets/m__d/talr-0"]:
+        folder = tmp_path / "runs" / place
+        folder.mkdir(parents=True)
+        (folder / "status.json").write_text("{}")
+    for name, expected in (
+        (
+            "x",
+            r"no run begins with x in \S+: there are (a/m__d/\S+, ){19}\S+ and 11 more",
+        ),
+        ("sft", r"30 runs begin with sft in \S+: choose one of .* and 10 more"),
+        ("tickets", r"tickets is a study, of the runs tickets/m__d/talr-0"),
+    ):
+        with pytest.raises(UserError, match=f"{expected}$"):
+            find_run(name, tmp_path / "runs", None)
+
+
 def files_left(study):
     return {
         path.relative_to(run.path).as_posix()

@@ -75,6 +75,7 @@ TYPED = {
     ("sweep", "rank=8"): "adapter.rank",
     ("eval", "lora_rank=8"): "lora_rank is not a config value; see",
     ("report", "learning_rate=1"): "learning_rate is not a config value; see",
+    ("train", "model.quantize=nf4"): "(did you mean adapter.base_dtype?)",
     ("train", "adapter=qlora"): "(that is adapter=lora adapter.base_dtype=nf4)",
     ("train", "model=llama"): "(did you mean llama3.2-1b?)",
     ("train", "model=own"): "for a folder or a hub model, type model.path=own",
@@ -96,6 +97,19 @@ def test_a_beginners_mistake_names_what_to_type(typed, tmp_path, monkeypatch):
         importlib.import_module(f"talr_cli.commands.{command}").main(arguments)
     assert TYPED[typed] in str(error.value)
     assert "hydra" not in str(error.value).lower()
+
+
+def test_of_a_key_typed_twice_it_is_said_which_value_counts(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    for command, typed in (
+        ("sweep", ["lr=1e-6", "lr=2e-6", "method=nosuch", "--dry-run"]),
+        ("train", ["lr=1e-6", "seed=1", "lr=2e-6", "seed=1", "method=nosuch"]),
+    ):
+        with pytest.raises(UserError, match="method=nosuch does not exist"):
+            importlib.import_module(f"talr_cli.commands.{command}").main(typed)
+    grid, run = [record.getMessage() for record in caplog.records]
+    assert run == "lr=2e-6 counts, as it is typed after lr=1e-6"
+    assert grid == f"{run}; for both, type lr=1e-6,2e-6"
 
 
 def test_a_command_is_written_as_it_may_be_typed():

@@ -34,4 +34,6 @@ def test_texts_of_others_stand_there_as_they_are():
     assert "Items that score lower now (lost): 1; higher (won): 0." in text
     counted = as_section([flip("domain", 1, 1, 0, text=None)], "a", "b")
     assert "<article" not in counted  # an item without its texts is no example
-    assert "(lost): 1; higher (won): 0. `talr compare A B flips=FILE` writes all" in counted
+    assert "(lost): 1; higher (won): 0. All of them: talr compare A B flips=FILE<" in counted
+    blank = as_section([flip("domain", 1, 1, 0, text="\n \u200b\n")], "a", "b")
+    assert blank.count("(blank)") == 3

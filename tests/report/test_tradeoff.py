@@ -114,6 +114,18 @@ def test_labels_of_twelve_runs_do_not_overlap(spread):
     boxes = [tradeoff._text_box(label) for label in labels]
     overlapping = [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
     assert not overlapping
+    frame = axes.get_window_extent().padded(-3)  # nor touch it
+    assert all(frame.contains(*corner) for box in boxes for corner in box.corners())
+
+
+def test_a_label_does_not_touch_the_frame():
+    """The name of the point that is farthest to the right has no room there."""
+    for domain in (0.5, 0.52, 0.54, 0.56, 0.58, 0.6):
+        runs = [results("sft", lr, x, 0.4) for lr, x in ((1e-3, 0.3), (1e-2, domain))]
+        axes = drawn([BASE, *runs])
+        frame = axes.get_window_extent().padded(-3)
+        for label in axes.texts:
+            assert all(frame.contains(*one) for one in tradeoff._text_box(label).corners())
 
 
 def test_many_runs_have_no_labels_but_a_legend():

@@ -147,16 +147,31 @@ def test_a_single_item_is_no_sample():
     assert (small.low, small.high) == (0, 1.5)
 
 
+def test_items_that_all_changed_alike_leave_the_error_of_one_more_that_does_not():
+    before, _ = answers(50)
+    same = compared((before, before))
+    stderr = 1 / math.sqrt(50 * 49)
+    assert (same.low, same.high) == pytest.approx((-1.96 * stderr, 1.96 * stderr), rel=1e-4)
+    won = compared((numpy.zeros(50), numpy.ones(50)))
+    assert (won.low, won.high) == pytest.approx((1 + same.low, 1 + same.high))
+    # Of two tasks each has half the weight, and errors of both add up as variances.
+    both = compared((before, before), (before, before))
+    assert both.high == pytest.approx(same.high / math.sqrt(2))
+    beside = compared((before, before), answers(400))
+    alone = compared(answers(400))
+    assert beside.high == pytest.approx((alone.high + same.high) / 2, rel=0.1)
+
+
 def test_equal_answers_differ_by_nothing():
     before, _ = answers(50)
     found = compared((before, before))
-    assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
+    assert (found.difference, found.p) == (0, 1)
     assert (found.won, found.lost, found.mcnemar) == (0, 0, 1)
     opposite = compared(([0.0] * 3, [1.0] * 3), ([1.0] * 3, [0.0] * 3))
     assert (opposite.difference, opposite.p) == (0, 1)
     # But for rounding: 0.1 + 0.2 is not 0.3.
     rounded = compared(*(([0.0] * 3, [change] * 3) for change in (0.1, 0.2, -0.3)))
-    assert (rounded.low, rounded.high, rounded.p, rounded.sign_flip) == (0, 0, 1, 1)
+    assert (round(rounded.difference, 12), rounded.p, rounded.sign_flip) == (0, 1, 1)
 
 
 def runs():

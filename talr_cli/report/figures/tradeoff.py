@@ -224,7 +224,7 @@ def _label_points(axes: Axes, ends: Sequence[SeedGroup], blocked: Sequence[Point
         Bbox.from_bounds(x - radius, y - radius, 2 * radius, 2 * radius)
         for x, y in axes.transData.transform(blocked)
     ]
-    inside = axes.get_window_extent()
+    inside = axes.get_window_extent().padded(-radius / 2)
     # Diagonals first, as error bars are horizontal and vertical.
     directions = [(1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)]
     for one in ends:

@@ -10,13 +10,13 @@ from talr_cli.statistics.pairs import PARTS, Results, section_of, tasks_of
 from talr_cli.statistics.power import CORRELATION, detectable_difference_of
 
 LEGEND = (
-    "B - A on the same items, with the 95% interval and the two-sided p of a paired bootstrap; for "
-    "accuracies also the p of McNemar's exact test. won: items on which B scored higher; lost: "
-    "lower. ≈ 0: not distinguishable from noise at the 5% level, by the bootstrap or by McNemar's "
-    "test (for several tasks and for partial credit, a permutation test of signs). general: the "
-    "unweighted mean of the tasks. shows: the smallest difference that this many items detect "
-    f"with 80% power, at A's score and a correlation of answers of {CORRELATION:g}. A and B are "
-    "these checkpoints: another seed of the same method is another model."
+    "B - A on the same items, with the 95% interval and the two-sided p of a paired bootstrap. "
+    "exact p: of McNemar's exact test; for several tasks and for partial credit, of a permutation "
+    "test of signs. won: items on which B scored higher; lost: lower. ≈ 0: not distinguishable "
+    "from noise at the 5% level, which takes both p. general: the unweighted mean of the tasks. "
+    "shows: the smallest difference that this many items detect with 80% power, at A's score and "
+    f"a correlation of answers of {CORRELATION:g}. A and B are these checkpoints: another seed of "
+    "the same method is another model."
 )
 _COLUMNS = (
     Column("part", "part"),
@@ -25,7 +25,7 @@ _COLUMNS = (
     Column("difference", "B - A", number=True),
     Column("interval", "95% interval", number=True),
     Column("p", "p", number=True),
-    Column("mcnemar", "McNemar p", number=True, spare=True),
+    Column("mcnemar", "exact p", number=True, spare=True),
     Column("n", "items", number=True, spare=True),
     Column("won", "won", number=True, spare=True),
     Column("lost", "lost", number=True, spare=True),
@@ -55,11 +55,12 @@ def _line(before: Results, after: Results, part: str) -> list[Cell]:
 
 
 def _difference_cells(found: Difference) -> list[Cell]:
+    exact = found.sign_flip if found.mcnemar is None else found.mcnemar
     return [
         Cell(f"{found.difference:+z.3f}", found.difference),
         Cell(f"{found.low:+z.3f} .. {found.high:+z.3f}", [found.low, found.high]),
         p_cell(found.p),
-        p_cell(found.mcnemar),
+        Cell(p_cell(exact).text, found.mcnemar),
         *(Cell(str(count), count) for count in (found.n, found.won, found.lost)),
     ]
 
