@@ -172,6 +172,22 @@ OBJECTIVES = {
 }
 
 
+def sft_config(folder, **given):
+    """TRL's arguments for rows that come as token ids, in fp32 on the CPU; `given` wins."""
+    usual = {
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "max_length": None,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "pad_token": "<pad>",
+    }
+    return SFTConfig(output_dir=str(folder), **{**usual, **given})
+
+
 def trainer_gradient(
     model,
     batch,
@@ -185,22 +201,15 @@ def trainer_gradient(
     **arguments,
 ):
     """Gradient and loss that the trainer accumulates in one optimizer step over `batch`."""
-    arguments = SFTConfig(
-        output_dir=str(folder),
+    arguments = sft_config(
+        folder,
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=len(batch) // micro // ranks,
         max_steps=1,
         learning_rate=0.0,
         max_grad_norm=0.0,
-        use_cpu=True,
-        **{"bf16": False, "gradient_checkpointing": False, **arguments},
         padding_free=padding_free,
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        pad_token="<pad>",
+        **arguments,
     )
     seen = {}
 

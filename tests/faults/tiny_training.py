@@ -3,14 +3,14 @@
 import shutil
 
 from datasets import Dataset
-from optimizer_step import rows, stub_tokenizer, toy
+from optimizer_step import rows, sft_config, stub_tokenizer, toy
 from safetensors.torch import load_file
-from trl import SFTConfig
 
 from talr_cli.interruption import Stop
 from talr_cli.methods.objectives import Sft
 from talr_cli.methods.optimizers import AdamW
 from talr_cli.runs.atomic import atomic_folder, write_json
+from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking.base import Tracker
 from talr_cli.training.loop import train
 from talr_cli.training.trainer import MethodTrainer
@@ -36,25 +36,17 @@ def trained(
     """
     optimizer = optimizer or AdamW()
     arguments = dict(
-        output_dir=str(run.checkpoints),
         per_device_train_batch_size=8 // accumulation,
         gradient_accumulation_steps=accumulation,
         num_train_epochs=EPOCHS,
         learning_rate=1e-2,
         **optimizer.arguments(),
-        bf16=False,
-        use_cpu=True,
-        gradient_checkpointing=False,
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
         logging_steps=1,
         save_strategy="epoch",
-        report_to="none",
-        disable_tqdm=True,
     )
     trainer = MethodTrainer(
         model=model or toy(),
-        args=SFTConfig(**{**arguments, **(given or {})}),
+        args=sft_config(run.checkpoints, **{**arguments, **(given or {})}),
         optimizer_cls_and_kwargs=optimizer.class_and_arguments(1e-2),
         objective=objective or Sft(),
         processing_class=stub_tokenizer(),
@@ -63,6 +55,15 @@ def trained(
         **parts,
     )
     return train(trainer, run, Tracker(), Stop(), toy)
+
+
+def cut_before_the_last_checkpoint(whole, folder):
+    """A run in `folder` with the checkpoints of the run `whole` but its newest: one cut short."""
+    cut = RunDirectory(folder)
+    shutil.copytree(whole.checkpoints, cut.checkpoints)
+    _, newest = cut.last_checkpoint()
+    shutil.rmtree(newest)
+    return cut
 
 
 def command(run):

@@ -1,12 +1,11 @@
 """The optimizers: against formulas, and killed and resumed with the same weights."""
 
 import importlib.util
-import shutil
 
 import pytest
 import torch
 from conftest import config
-from faults.tiny_training import STEPS, trained
+from faults.tiny_training import STEPS, cut_before_the_last_checkpoint, trained
 from optimizer_step import toy
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
@@ -33,11 +32,10 @@ NEEDS_AO = pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reaso
     ids=lambda one: type(one).__name__,
 )
 def test_a_resumed_run_ends_with_the_same_weights(optimizer, tmp_path):
-    whole, cut = (RunDirectory(tmp_path / name) for name in ("whole", "cut"))
+    whole = RunDirectory(tmp_path / "whole")
     model, training = trained(whole, optimizer)
     assert training["steps"] == STEPS
-    shutil.copytree(whole.checkpoints, cut.checkpoints)
-    shutil.rmtree(cut.checkpoints / f"checkpoint-{STEPS}")
+    cut = cut_before_the_last_checkpoint(whole, tmp_path / "cut")
     again, training = trained(cut, optimizer)
     assert 0 < training["resumed_from_step"] < STEPS
     for (name, one), other in zip(model.named_parameters(), again.parameters(), strict=True):
@@ -112,10 +110,8 @@ def test_muon_orthogonalises_hidden_matrices_and_leaves_the_rest_to_adamw():
 
 
 def test_the_default_is_the_adamw_of_the_study():
-    from talr_cli.methods.optimizers import AdamW as Default
-
     for overrides in ([], ["trainer=paper"]):
-        assert config("train", *overrides).optimizer == Default(0.0, 0.9, 0.999)
+        assert config("train", *overrides).optimizer == AdamW(0.0, 0.9, 0.999)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,11 @@
 import dataclasses
 import json
 import math
-import shutil
 
 import pytest
 import torch
 from conftest import config
-from faults.tiny_training import STEPS, trained
+from faults.tiny_training import STEPS, cut_before_the_last_checkpoint, trained
 from optimizer_step import OBJECTIVES, reference_gradient, rows, toy, trainer_gradient
 from transformers import get_scheduler
 
@@ -94,7 +93,7 @@ def steps_of(run):
     ids=["finch", "cosine", "linear", "constant"],
 )
 def test_a_resumed_run_ends_with_the_same_weights(schedule, tmp_path):
-    whole, cut = (RunDirectory(tmp_path / name) for name in ("whole", "cut"))
+    whole = RunDirectory(tmp_path / "whole")
 
     def make():
         return dataclasses.replace(schedule)
@@ -106,8 +105,7 @@ def test_a_resumed_run_ends_with_the_same_weights(schedule, tmp_path):
         expected = finch_rates(losses, 1e-2, 0.5e-2, 0.9, 1e-8)
         assert [one["lr"] for one in logged] == pytest.approx(expected, rel=1e-6)
         assert len({*expected}) == STEPS
-    shutil.copytree(whole.checkpoints, cut.checkpoints)
-    shutil.rmtree(cut.checkpoints / f"checkpoint-{STEPS}")
+    cut = cut_before_the_last_checkpoint(whole, tmp_path / "cut")
     again, training = trained(cut, schedule=make())
     assert 0 < training["resumed_from_step"] < STEPS
     assert all(map(torch.equal, model.parameters(), again.parameters()))

@@ -24,7 +24,7 @@ TEMPLATE = (
 LONGEST = 40
 
 
-def said(role, words):
+def message(role, words):
     return {
         "role": role,
         "content": " ".join(["oak", "iron", "seven", "river"][n % 4] for n in words),
@@ -35,12 +35,12 @@ def conversations(count=12):
     """Rows with a system prompt, with earlier turns, longer than LONGEST; one by its prompt."""
     found = []
     for n in range(count):
-        prompt = [said("user", range(n, 2 * n + 3))]
+        prompt = [message("user", range(n, 2 * n + 3))]
         if n % 3 == 0:
-            prompt.insert(0, said("system", range(n, n + 4)))
+            prompt.insert(0, message("system", range(n, n + 4)))
         if n % 4 == 1:
-            prompt += [said("assistant", range(2)), said("user", range(1, 5))]
-        found.append((prompt, said("assistant", range(0, 1 + n * n, 2))))
+            prompt += [message("assistant", range(2)), message("user", range(1, 5))]
+        found.append((prompt, message("assistant", range(0, 1 + n * n, 2))))
     return found
 
 

@@ -1,10 +1,9 @@
 """trainer.compile: the same training, by compiled layers, that goes on where it was cut."""
 
-import shutil
-
 import pytest
 import torch
 from faults import tiny_training
+from faults.tiny_training import cut_before_the_last_checkpoint
 from optimizer_step import toy
 from small_models import made
 
@@ -56,10 +55,8 @@ def test_compiled_layers_train_the_same_weights_and_resume_bit_for_bit(
     for ours, theirs, by in zip(whole.parameters(), plain.parameters(), moved, strict=True):
         assert float(((ours - theirs).norm() / by.norm()).detach()) < 1e-3
 
-    folder = tmp_path / "cut"
-    shutil.copytree(tmp_path / "whole" / "checkpoints", folder / "checkpoints")
-    shutil.rmtree(folder / "checkpoints" / "checkpoint-4")
-    again, _, training = trained(folder, True, checkpointing, joined)
+    cut = cut_before_the_last_checkpoint(RunDirectory(tmp_path / "whole"), tmp_path / "cut")
+    again, _, training = trained(cut.path, True, checkpointing, joined)
     assert training["resumed_from_step"] == 2
     for ours, theirs in zip(again.parameters(), whole.parameters(), strict=True):
         assert torch.equal(ours, theirs)

@@ -1,8 +1,7 @@
 """Mixture-of-experts models are trained on the plain loss, and their config stays as it was."""
 
 import pytest
-import torch
-from optimizer_step import relative, rows, trainer_gradient
+from optimizer_step import OBJECTIVES, reference_gradient, relative, rows, trainer_gradient
 from small_models import made
 
 from talr_cli.methods.objectives import Sft
@@ -19,13 +18,5 @@ def test_the_gradient_of_experts_has_no_router_loss(kind, asked, tmp_path):
     assert model.config.router_aux_loss_coef == 0.5
     assert model.config.use_cache
     model.config.output_router_logits = False
-    model.zero_grad()
-    losses = []
-    for row in batch:
-        ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
-        logits = model(ids).logits[0, :-1]
-        losses.append(torch.nn.functional.cross_entropy(logits, labels[0, 1:], reduction="sum"))
-    targets = sum(label != -100 for row in batch for label in row["labels"][1:])
-    (sum(losses) / targets).backward()
-    expected = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    expected, _ = reference_gradient(model, batch, OBJECTIVES["sft"][1])
     assert relative(ours, expected) < 1e-4

@@ -27,7 +27,7 @@ from talr_cli.training.collator import Collator
 from talr_cli.training.token_scores import add_token_scores, score_targets
 
 
-def moved(model, seed=1):
+def perturbed(model, seed=1):
     """A copy of the model with other weights nearby."""
     torch.manual_seed(seed)
     other = copy.deepcopy(model)
@@ -57,7 +57,7 @@ def test_gradient_matches_the_formula_however_the_batch_is_split(
 
 def plain_float64_head(model, outputs):
     """In place of TRL's fused head, which computes in fp32."""
-    original = model.forward
+    assert not outputs
 
     def forward(*args, targets=None, **kwargs):
         hidden = at_targets(model.base_model(*args, **kwargs).last_hidden_state, targets["at"])
@@ -65,8 +65,7 @@ def plain_float64_head(model, outputs):
         nothing = dict.fromkeys(("entropy", "log_sum_sq_probs"))
         return {"hidden": hidden, "log_probs": picked, **nothing}
 
-    assert not outputs
-    model.forward = forward if original else None
+    model.forward = forward
 
 
 @pytest.mark.parametrize("name", ["sft", "dft", "flow", "l2"])
@@ -81,7 +80,7 @@ def test_splitting_the_batch_changes_no_gradient_to_ten_digits_in_float64(
         regulariser = None
         if name == "l2":
             regulariser = L2(strength=0.3, reduction="sum")
-            regulariser.start(moved(model), lambda: model)
+            regulariser.start(perturbed(model), lambda: model)
         return trainer_gradient(
             model, batch, objective, tmp_path, micro, padding_free, regulariser
         )[0]
@@ -97,7 +96,7 @@ def test_splitting_the_batch_changes_no_gradient_to_ten_digits_in_float64(
 @pytest.mark.parametrize("direction", ["forward", "reverse"])
 def test_kl_is_that_of_the_full_distributions(direction, micro, padding_free, tmp_path):
     base, batch = toy(), rows()
-    model = moved(base)
+    model = perturbed(base)
 
     def penalty(model, batch, scored, count):
         total = 0.0
@@ -127,7 +126,7 @@ def test_l2_is_added_once_per_step_with_its_exact_gradient(reduction, micro, tmp
         regularisers.CHUNK_SIZE, "cpu", 100
     )  # weights of many chunks, the last not full
     base, batch = toy(), rows()
-    model = moved(base)
+    model = perturbed(base)
     start = {name: parameter.detach().clone() for name, parameter in base.named_parameters()}
     count = sum(parameter.numel() for parameter in start.values())
 
@@ -241,9 +240,8 @@ def test_only_targets_are_projected(toy_model, monkeypatch):
         seen.append((a.shape[0], b.shape[-1]))
         return original(a, b, **kwargs)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "mm", counting)
-        tokens, _ = score_targets(toy_model, toy_model, batch)
+    monkeypatch.setattr(torch, "mm", counting)
+    tokens, _ = score_targets(toy_model, toy_model, batch)
     targets = int((batch["labels"][:, 1:] != -100).sum())
     assert len(tokens.log_probs) == targets
     assert seen == [(targets, 20), (targets, 20), (targets, 10)]

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from optimizer_step import OBJECTIVES, rows, stub_tokenizer, toy
+from optimizer_step import OBJECTIVES, rows, sft_config, stub_tokenizer, toy
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from trl import SFTConfig
 from varlen_kernel import kernel
 
 from talr_cli.methods.objectives import Talr
@@ -119,23 +118,15 @@ def waits(monkeypatch, folder, method, micro, layers=2, joined=True):
 
     trainer = Counting(
         model=model(),
-        args=SFTConfig(
-            output_dir=str(folder),
+        args=sft_config(
+            folder,
             per_device_train_batch_size=micro,
             gradient_accumulation_steps=4 // micro,
             max_steps=STEPS,
-            use_cpu=True,
-            bf16=False,
             activation_checkpointing=layers > 2,
             padding_free=joined,
-            max_length=None,
-            dataset_kwargs={"skip_prepare_dataset": True},
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
             logging_steps=1,
             logging_nan_inf_filter=False,
-            pad_token="<pad>",
             optim="adamw_torch_fused",
         ),
         objective=objective,

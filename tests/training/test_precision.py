@@ -5,12 +5,19 @@ import weakref
 import pytest
 import torch
 from datasets import Dataset
-from optimizer_step import gradient, relative, rows, stub_tokenizer, toy, trainer_gradient
+from optimizer_step import (
+    gradient,
+    relative,
+    rows,
+    sft_config,
+    stub_tokenizer,
+    toy,
+    trainer_gradient,
+)
 from peft import LoraConfig, get_peft_model
 from small_models import made, token_ids
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TrainerCallback
-from trl import SFTConfig
 
 from talr_cli.errors import UserError
 from talr_cli.methods.objectives import Eaft, Sft
@@ -112,11 +119,9 @@ def scaled_training(folder, scale, steps=1, mean=None):
 
     accelerate scales losses on GPUs only, so the parts are put in by hand; all of them are real.
     """
-    arguments = SFTConfig(
-        output_dir=str(folder), per_device_train_batch_size=4, max_steps=steps, learning_rate=1e-3,
-        max_grad_norm=1e9, bf16=False, use_cpu=True, gradient_checkpointing=False, max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True}, save_strategy="no", report_to="none",
-        logging_steps=1, disable_tqdm=True, lr_scheduler_type="constant",
+    arguments = sft_config(
+        folder, per_device_train_batch_size=4, max_steps=steps, learning_rate=1e-3,
+        max_grad_norm=1e9, logging_steps=1, lr_scheduler_type="constant",
     )  # fmt: skip
     regulariser = L2(strength=0.3, reduction="sum")
     base = toy()

@@ -6,8 +6,7 @@ import pytest
 import torch
 from command_line import in_two_ranks
 from datasets import Dataset
-from optimizer_step import reference, rows, stub_tokenizer, toy
-from trl import SFTConfig
+from optimizer_step import reference, rows, sft_config, stub_tokenizer, toy
 
 from talr_cli.methods.objectives import Talr
 from talr_cli.training.trainer import MethodTrainer
@@ -15,7 +14,7 @@ from talr_cli.training.trainer import MethodTrainer
 ROWS = rows(7)  # of 1 to 11 targets
 
 
-def sure():
+def confident_model():
     """A model that expects some tokens and not others: losses lie far apart."""
     model = toy()
     with torch.no_grad():
@@ -25,21 +24,18 @@ def sure():
 
 def validated(folder, micro, padding_free=False):
     """What the trainer finds before its first step: of TALR, whose weights are no part of it."""
-    arguments = SFTConfig(
-        output_dir=str(folder), per_device_eval_batch_size=micro, use_cpu=True, bf16=False,
-        padding_free=padding_free, max_length=None, dataset_kwargs={"skip_prepare_dataset": True},
-        report_to="none", disable_tqdm=True, pad_token="<pad>",
-    )  # fmt: skip
+    arguments = sft_config(folder, per_device_eval_batch_size=micro, padding_free=padding_free)
     plain = [{key: row[key] for key in ("input_ids", "labels")} for row in ROWS]
     trainer = MethodTrainer(
-        model=sure(), args=arguments, objective=Talr(), processing_class=stub_tokenizer(),
+        model=confident_model(), args=arguments, objective=Talr(),
+        processing_class=stub_tokenizer(),
         train_dataset=Dataset.from_list(plain), eval_dataset=Dataset.from_list(plain),
     )  # fmt: skip
     return [trainer.evaluate()["eval_loss"] for _ in range(2)]
 
 
 def expected():
-    model = sure()
+    model = confident_model()
     with torch.no_grad():
         return float(torch.cat([reference(model, row)[0] for row in ROWS]).mean())
 

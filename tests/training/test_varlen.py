@@ -30,7 +30,7 @@ def test_shared_keys_are_repeated_for_a_kernel_without_gqa():
     assert varlen.max_error(without_gqa, CPU, torch.float32, 6, 2, 8) < 1e-5
 
 
-def other(change):
+def changed_kernel(change):
     """The kernel with other arguments than it was given."""
 
     def wrong(query, key, value, starts, _, most, __, *, scale, window_size, enable_gqa=False):
@@ -72,7 +72,7 @@ def other(change):
     ],
 )
 def test_a_wrong_kernel_fails_the_check(change):
-    assert varlen.max_error(other(change), CPU, torch.bfloat16, 6, 2, 8) > 2 * varlen.BOUND
+    assert varlen.max_error(changed_kernel(change), CPU, torch.bfloat16, 6, 2, 8) > 2 * varlen.BOUND
 
 
 def test_no_kernel_is_used_on_a_cpu():

@@ -1,11 +1,9 @@
 """The moving average of the weights: its formula, a training that feels nothing, a kill."""
 
-import shutil
-
 import pytest
 import torch
-from command_line import in_two_ranks
-from faults.tiny_training import STEPS, trained
+from command_line import in_two_ranks, same
+from faults.tiny_training import STEPS, cut_before_the_last_checkpoint, trained
 from optimizer_step import toy
 from transformers import TrainerCallback
 
@@ -26,10 +24,6 @@ class Watch(TrainerCallback):
         self.seen.append({name: one.detach().clone() for name, one in model.named_parameters()})
 
 
-def same(one, other):
-    return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
-
-
 def test_the_moving_average_follows_its_formula_and_resumes_bit_for_bit(tmp_path):
     alone, beside = Watch(), Watch()
     trained(RunDirectory(tmp_path / "alone"), AdamW(), callbacks=[alone])
@@ -44,9 +38,7 @@ def test_the_moving_average_follows_its_formula_and_resumes_bit_for_bit(tmp_path
             DECAY ** (STEPS - 1 - step) * after[step] for step in range(1, STEPS)
         )
         torch.testing.assert_close(tensor.double(), expected, rtol=1e-5, atol=1e-7)
-    cut = RunDirectory(tmp_path / "cut")
-    shutil.copytree(whole.checkpoints, cut.checkpoints)
-    shutil.rmtree(cut.checkpoints / f"checkpoint-{STEPS}")
+    cut = cut_before_the_last_checkpoint(whole, tmp_path / "cut")
     again, training = trained(cut, AdamW(), mean=WeightMean(DECAY))
     assert 0 < training["resumed_from_step"] < STEPS
     assert same(found, dict(again.named_parameters()))
