@@ -171,7 +171,7 @@ def _read_json(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[
         content += piece
         if len(content) > LARGEST:  # a compressed file may be larger than the memory
             raise UserError(
-                f"{path} is larger than {LARGEST >> 30} GiB and is read as a whole: write JSON lines"
+                f"{path} is larger than {LARGEST >> 30} GiB, as a whole: write JSON lines"
             )
     try:
         rows = _parse_json(content.decode("utf-8"))

@@ -286,7 +286,7 @@ def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(run, make, c
                 read()
     if make is not circle:  # a link to nothing is nothing
         for read in (run.read_identity, run.read_training):
-            with pytest.raises(UserError, match="it is not a regular file|it has 1048576 MiB"):
+            with pytest.raises(UserError, match=r"it is not a regular file|it has 1048576 MiB"):
                 read()
     if make is not folder:
         with run.lock():
