@@ -14,16 +14,16 @@ import logging
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 from talr_cli.data.rows import Row
 from talr_cli.errors import UserError, reason_of
 from talr_cli.runs.places import files_at, named_nearly
+from talr_cli.runs.reading import LARGEST, LONGEST_LINE
 
 log = logging.getLogger(__name__)
 
 _SEPARATORS = (",", ";", "\t")
-_LONGEST_LINE = 1 << 26  # bytes
 _ROWS_AT_ONCE = 1024  # of Parquet; the usual 65536 of long texts take gigabytes
 # {first bytes of a file: the message, if its name promises another kind of file}.
 _OTHER_KINDS = {
@@ -137,10 +137,10 @@ def _open(path: Path) -> IO[bytes]:
 
 def _read_jsonl(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
     is_first = True
-    lines = iter(lambda: file.readline(_LONGEST_LINE + 1), b"")
+    lines = iter(lambda: file.readline(LONGEST_LINE + 1), b"")
     for line, raw in enumerate(lines, start=1):
-        if len(raw) > _LONGEST_LINE:  # a compressed line may be larger than the memory
-            most = _LONGEST_LINE >> 20
+        if len(raw) > LONGEST_LINE:  # a compressed line may be larger than the memory
+            most = LONGEST_LINE >> 20
             raise UserError(f"{path}:{line} is longer than {most} MiB: a row is a line of its own")
         if not raw.strip():
             continue
@@ -166,8 +166,15 @@ def _read_jsonl(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator
 
 
 def _read_json(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
+    content = bytearray()
+    while piece := file.read(1 << 20):
+        content += piece
+        if len(content) > LARGEST:  # a compressed file may be larger than the memory
+            raise UserError(
+                f"{path} is larger than {LARGEST >> 30} GiB, as a whole: write JSON lines"
+            )
     try:
-        rows = _parse_json(file.read().decode("utf-8"))
+        rows = _parse_json(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path} is not JSON ({error}): name a file of JSON lines .jsonl"
@@ -224,12 +231,12 @@ def _json_row(path: Path, line: int, values: Any) -> Row:
 
 
 def _read_csv(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
-    csv.field_size_limit(2**31 - 1)
+    csv.field_size_limit(LONGEST_LINE)
     # Bytes that are not UTF-8 must not stop the reading; `_is_escaped` finds them as surrogates.
     text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
     start = 1
     try:
-        lines = iter(text)
+        lines = _text_lines(path, text)
         first = next(lines, "")
         separator = _separator(path, first)
         named = next(csv.reader([first], delimiter=separator), [])
@@ -261,6 +268,13 @@ def _read_csv(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[R
             f"{path}:{start} cannot be read as CSV ({error}): a cell that begins with a quote ends "
             "with one, and quotes in it are written twice"
         ) from error
+
+
+def _text_lines(path: Path, text: TextIO) -> Iterator[str]:
+    for number, line in enumerate(iter(lambda: text.readline(LONGEST_LINE + 1), ""), start=1):
+        if len(line) > LONGEST_LINE:
+            raise UserError(f"{path}:{number} is longer than {LONGEST_LINE >> 20} MiB")
+        yield line
 
 
 def _is_escaped(cells: Sequence[str]) -> bool:

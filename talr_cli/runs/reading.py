@@ -10,11 +10,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+LARGEST = 1 << 32  # bytes of a file that is read as a whole
+LARGEST_TEXT = 1 << 28  # bytes; the largest is a results.json, of some MiB
+LONGEST_LINE = 1 << 26  # bytes
 
-def read_file(path: Path) -> bytes:
-    """The content of a file; raises the same as `open_regular_file`."""
+
+def read_file(path: Path, most: int = LARGEST) -> bytes:
+    """The content of a file; raises the same as `open_regular_file`.
+
+    ValueError also if it has more than `most` bytes.
+    """
     with open_regular_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:  # a file of holes takes no room on the disk
+            raise ValueError(f"it has {size >> 20} MiB")
         return file.read()
+
+
+def read_lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file; ValueError if one is longer than any that talr writes."""
+    for line in iter(lambda: file.readline(LONGEST_LINE + 1), b""):
+        if len(line) > LONGEST_LINE:
+            raise ValueError(f"a line is longer than {LONGEST_LINE >> 20} MiB")
+        yield line
 
 
 @contextmanager
@@ -42,4 +60,4 @@ def open_regular_file(path: Path) -> Iterator[BinaryIO]:
 
 def read_text(path: Path, errors: str = "strict") -> str:
     """The content of a file as UTF-8 text; ValueError if it is not UTF-8."""
-    return read_file(path).decode("utf-8", errors).replace("\r\n", "\n")
+    return read_file(path, LARGEST_TEXT).decode("utf-8", errors).replace("\r\n", "\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from talr_cli.runs.damage import warn_of_damaged_lines, warn_once
-from talr_cli.runs.reading import open_regular_file
+from talr_cli.runs.reading import open_regular_file, read_lines
 
 T = TypeVar("T")
 _DOC_ID = re.compile(rb'\{"doc_id": (\d+)[,}]')
@@ -72,7 +72,7 @@ def _for_each_record(
     damaged = []
     try:
         with open_regular_file(file) as lines:
-            for number, line in enumerate(lines, 1):
+            for number, line in enumerate(read_lines(lines), 1):
                 if is_left_out(line):
                     continue
                 try:

@@ -110,12 +110,22 @@ def test_files_that_cannot_be_used(tmp_path, name, content, expected):
 
 def test_a_line_without_an_end_is_not_read_to_its_end(tmp_path, monkeypatch):
     """Of a packed file one line may be more than the memory holds."""
-    monkeypatch.setattr(files, "_LONGEST_LINE", 100)
+    monkeypatch.setattr(files, "LONGEST_LINE", 100)
     row = b'{"prompt": "a", "completion": "b"}\n'
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(row + b"a" * 5000 + b"\n" + row))
     assert "a.jsonl.gz:2 is longer than" in refusal(tmp_path / "a.jsonl.gz")
     (tmp_path / "b.jsonl").write_bytes(row * 9)
     assert len(list(read_files(str(tmp_path / "b.jsonl")))) == 9
+    for name, content in {
+        "c.csv.gz": b"a" * 5000,
+        "d.csv.gz": b"prompt,completion\nb,c\n" + b"a" * 5000,
+        "e.csv.gz": b'prompt,completion\n"' + b"a\n" * 5000,
+    }.items():
+        (tmp_path / name).write_bytes(gzip.compress(content))
+        assert f"{name}:" in refusal(tmp_path / name)
+    monkeypatch.setattr(files, "LARGEST", 1000)
+    (tmp_path / "f.json.gz").write_bytes(gzip.compress(b"[" + b" " * 5000))
+    assert "f.json.gz is larger than" in refusal(tmp_path / "f.json.gz")
 
 
 @pytest.mark.parametrize("where", ["~nobody-of-this-name/a.jsonl", "a" * 5000, "a/" * 3000])
