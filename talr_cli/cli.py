@@ -124,6 +124,10 @@ def _dispatch(arguments: list[str]) -> int:
     if command == "--version":
         print(f"talr {__version__}")
         return 0
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UserError("the current folder has been deleted: cd to another one") from None
     if command not in COMMANDS:
         matches = difflib.get_close_matches(command, COMMANDS, n=1)
         guess = f" (did you mean {matches[0]}?)" if matches else ""

@@ -52,9 +52,12 @@ class ModelSource:
 
 
 def cache_dir() -> Path:
-    """$TALR_CACHE, by default ~/.cache/talr."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "talr"
-    return Path(os.environ.get("TALR_CACHE", default))
+    """$TALR_CACHE, by default ~/.cache/talr; UserError if the user has no home."""
+    default = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    own = os.environ.get("TALR_CACHE") or f"{default}/talr"
+    if own.startswith("~"):  # no HOME, and a user whom the system does not know
+        raise UserError("there is no home folder, where caches are: set HOME to one")
+    return Path(own)
 
 
 def resolve_model(config: ModelConfig) -> ModelSource:
@@ -208,8 +211,7 @@ def _package(package: str) -> ModelSource:
     marker = folder / "source.json"
     if not _is_cached(folder):
         if importlib.util.find_spec("gguf") is None:
-            install = install_command("demo")
-            raise UserError(f"reading a GGUF model needs the package gguf: {install}")
+            raise UserError(f"a GGUF model needs the package gguf: {install_command('demo')}")
         with _locked(folder), tempfile.TemporaryDirectory() as download:
             if not _is_cached(folder):
                 gguf, version = _package_file(package, Path(download))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from talr_cli import ranks
 from talr_cli.data.encoding import TokenRows
-from talr_cli.interruption import Stop, interrupt
+from talr_cli.interruption import Stop, interrupt, killed_by
 from talr_cli.models import device_memory
 from talr_cli.run.prepare import Run
 from talr_cli.tracking.base import Tracker
@@ -54,7 +54,9 @@ def score_in_own_process(point: Run, stop: Stop) -> None:
         return
     results = point.directory.read_results()
     if process.exitcode != 0 or results is None:
-        log.warning("not scored during the training, but after it; why: %s", log_file)
+        code = process.exitcode or 0
+        why = f"it was {killed_by(-code)}" if code < 0 else log_file
+        log.warning("not scored during the training, but after it; why: %s", why)
         return
     scores = [
         f"{part} {results[part]['score']:.3f}" for part in ("domain", "general") if results[part]

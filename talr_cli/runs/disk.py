@@ -12,6 +12,7 @@ from talr_cli.errors import UnwritableError, UserError
 
 _ELSEWHERE = "get write permission or choose another folder, and repeat the command"
 _ROOM = "free some space and repeat the command"
+_NAMES = "the disk has room, but none for more files (`df -i`): delete some and repeat the command"
 _SERVER = "its file server does not answer: repeat the command when it does"
 _FILES = "too many files are open: close other programs, or raise the limit with `ulimit -n`"
 _REASONS = {
@@ -62,7 +63,8 @@ def explain_write_errors(path: Path) -> Iterator[None]:
             raise
         if number in (errno.EEXIST, errno.ENOTDIR):
             path = _not_a_folder(path)
-        raise UnwritableError(f"cannot write {path}: {_REASONS[number]}") from error
+        reason = _NAMES if number == errno.ENOSPC and _lacks_inodes(path) else _REASONS[number]
+        raise UnwritableError(f"cannot write {path}: {reason}") from error
 
 
 def make_folder(path: Path) -> None:
@@ -89,6 +91,13 @@ def _errno(path: Path, error: Exception) -> int | None:
         is_full = shutil.disk_usage(path.parent).free < _NEARLY_FULL
         return errno.ENOSPC if is_full else errno.EIO
     return None
+
+
+def _lacks_inodes(path: Path) -> bool:
+    """Whether the file system of `path` has room, but can have no more files."""
+    folder = next(part for part in (path, *path.absolute().parents) if part.exists())
+    found = os.statvfs(folder)
+    return found.f_files > 0 and found.f_favail == 0 and found.f_bavail > 0
 
 
 def _is_near(other: Path, path: Path) -> bool:

@@ -121,6 +121,8 @@ def _outcome(ended: EndedJob) -> Outcome | None:
     # The process ended before the run began, for example because a data file is missing; or it
     # never started, as when a cluster refuses a job; or the disk is full.
     state: State = "interrupted" if code == UserError.exit_code else "failed"
+    if state == "interrupted" and not last_lines:
+        last_lines = f"{job.log} is empty: is the disk full?"
     with suppress(UnwritableError):
         make_folder(job.directory.path)
         job.directory.write_status(state, last_lines)

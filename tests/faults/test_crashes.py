@@ -8,6 +8,8 @@ from bad_inputs import TINY
 from in_process import talr_here
 
 from talr_cli import cli
+from talr_cli.errors import UserError
+from talr_cli.models.sources import cache_dir
 
 PENALTY = """
 from dataclasses import dataclass
@@ -98,3 +100,23 @@ def test_where_no_file_can_be_made_the_traceback_is_printed(tmp_path, monkeypatc
     assert said.splitlines()[-1] == (
         f"talr: ZeroDivisionError at {place} (where it comes from: above)"
     )
+
+
+def test_a_folder_that_was_deleted_and_a_user_without_a_home_are_one_line(
+    tmp_path, monkeypatch, capsys
+):
+    for name in ("TALR_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, "")
+    assert cache_dir() == Path.home() / ".cache" / "talr"
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as without HOME
+    with pytest.raises(UserError, match="set HOME"):
+        cache_dir()
+
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setattr("sys.argv", ["talr", "list"])
+    assert cli.main() == 2
+    said = capsys.readouterr().err
+    assert said == "talr: the current folder has been deleted: cd to another one\n"

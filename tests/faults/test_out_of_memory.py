@@ -1,6 +1,10 @@
 """Memory that runs out in the training loop: one line, and the run goes on with what it names."""
 
+import multiprocessing
+import os
 import re
+import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,8 +14,11 @@ from conftest import config
 from in_process import talr_here
 
 from talr_cli.fields import identity_of
+from talr_cli.interruption import Stop
+from talr_cli.run import during
 from talr_cli.run.out_of_memory import explain_out_of_memory
 from talr_cli.run.prepare import Run
+from talr_cli.runs.run_directory import RunDirectory
 
 HUNGRY = """
 from dataclasses import dataclass
@@ -75,6 +82,15 @@ def test_the_run_goes_on_from_its_checkpoint_with_what_the_line_names(tmp_path):
     assert not same(whole, base)
     for name, one in whole.items():
         torch.testing.assert_close(cut[name], one, rtol=0, atol=2e-5, msg=name)
+
+
+def test_a_killed_process_that_scores_a_point_is_said_to_be(tmp_path, monkeypatch, caplog):
+    point = Run(config("train", "model=tiny"), *[None] * 8, device="cpu")
+    forks = multiprocessing.get_context("fork")  # in which `_score` is the one below
+    monkeypatch.setattr(multiprocessing, "get_context", lambda kind: forks)
+    monkeypatch.setattr(during, "_score", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    during.score_in_own_process(replace(point, directory=RunDirectory(tmp_path)), Stop())
+    assert "after it; why: it was killed by SIGKILL, as the system does when" in caplog.text
 
 
 def advice(error, *overrides):

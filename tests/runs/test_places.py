@@ -16,10 +16,11 @@ from talr_cli.runs.disk import explain_write_errors
 from talr_cli.runs.lease import hold
 from talr_cli.runs.manifest import find_damage, seal
 
-# In a namespace of its own: a disk of 1 MiB, and one that cannot be written.
+# In a namespace of its own: a disk of 1 MiB, one that cannot be written, one without an inode left.
 MOUNT = """
 set -e
-mkdir -p full fixed
+mkdir -p full fixed crowded
+mount -t tmpfs -o nr_inodes=1 tmpfs crowded
 mount -t tmpfs -o size=1m tmpfs full
 mount -t tmpfs tmpfs fixed
 echo '{"host": "h", "kernel": "k", "processes": "p", "pid": 1, "start": "1", "token": "t"}' \
@@ -60,6 +61,7 @@ attempt("safetensors", lambda: made(lambda to: save_file({"a": large}, to / "a.s
 attempt("torch", checkpoint)
 Path("full/optimizer.pt").unlink(missing_ok=True)
 attempt("bytes", lambda: write_bytes(Path("full/a.bin"), bytes(2**21)))
+attempt("crowded", lambda: write_json(Path("crowded/status.json"), {}))
 attempt("fixed", lambda: write_json(Path("fixed/status.json"), {}))
 attempt("fixed made", lambda: atomic_folder(Path("fixed/model")).__enter__())
 attempt("line", lambda: append_json_line(Path("fixed/metrics.jsonl"), {}))
@@ -90,6 +92,8 @@ def test_full_and_read_only_disks_are_named_and_keep_nothing_half_written(tmp_pa
         "lock": "fixed/run/.lock",
     }.items():
         assert said[name].startswith(f"cannot write {path}: its file system is read-only"), name
+    crowded = "cannot write crowded/status.json: the disk has room, but none for more files"
+    assert said["crowded"].startswith(crowded)
     assert said["owner"] == "pid 1 on h"  # of another machine, which touched it a moment ago
     assert said["left"] == "[]"
     assert said["again"] == "['a.safetensors', 'talr.manifest']"

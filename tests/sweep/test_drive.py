@@ -53,6 +53,7 @@ def job(tmp_path):
         (Ends(1, "it broke"), "failed", "it broke", "failed"),
         # What can be put right is tried again with the same command.
         (Ends(2, "the disk is full"), "interrupted", "the disk is full", "to resume"),
+        (Ends(2), "interrupted", "train.log is empty: is the disk full?", "to resume"),
         (Ends(-signal.SIGKILL, "step 3"), "failed", "SIGKILL, as the system does", "to do"),
         (Ends(-signal.SIGSEGV), "failed", "killed by SIGSEGV; goes on", "to do"),
         (Ends(-37), "failed", "killed by signal 37; goes on", "to do"),

@@ -131,8 +131,9 @@ def test_a_run_out_of_time_is_queued_again_and_goes_on_and_stops_when_it_is_told
     assert json.loads((first.path / "status.json").read_text())["state"] == "interrupted"
     steps = len(metrics(first.path))
     assert (first.path / f"checkpoints/checkpoint-{steps}").is_dir()
-    # SLURM lets a job that is queued again wait for two minutes. Some seconds have to remain: if it
-    # starts before the node has reported how its script ended, that counts for the new start.
+    # SLURM lets a job that is queued again wait for two minutes. Some have to remain: in the second
+    # in which its end was reported, the node refuses a new start ("Job credential revoked" in
+    # slurmctld's log), and the job counts as failed with exit code 1.
     time.sleep(5)
     subprocess.run(["scontrol", "update", f"JobId={first.job}", "StartTime=now"], check=True)
     wait_for(lambda one: one.state == "running" and len(metrics(one.path)) > steps + 2)

@@ -129,7 +129,7 @@ def test_a_template_of_ones_own_has_the_same_marks(cluster):
 # srun is the run: it ends with 130 when it is asked to. scancel asks it, as SLURM does, and is back
 # before it ends or after.
 LIVING = {
-    "srun": "echo $$ > step; trap 'exit 130' TERM; for i in $(seq 400); do sleep 0.05; done",
+    "srun": "trap 'exit 130' TERM; echo $$ > step; for i in $(seq 400); do sleep 0.05; done",
     "scancel": """kill -TERM "$(cat step)"
 [ -z "$SLOW" ] || while kill -0 "$(cat step)" 2>&-; do sleep 0.01; done""",
     "scontrol": "",
