@@ -51,7 +51,8 @@ def test_it_is_a_plain_checkpoint_with_its_template_and_a_card(study, tmp_path):
     assert card.count("| general: ") == 5  # the mean and four tasks
     assert "base model was not scored" not in card
     assert "At most the first 2 items of each task were scored." in card  # a quick look says so
-    assert "mini_arithmetic, acc |" in card and ",none" not in card
+    assert "mini_arithmetic, acc |" in card
+    assert ",none" not in card
     assert "Of the test rows only" not in card
     # The whole code of the card runs, from the folder it names.
     code = card.split("```python\n")[1].split("```")[0].replace("512", "2")
