@@ -2,8 +2,8 @@
 
 On one machine flock decides: the system releases it when the process dies. Some network file
 systems do not share flock between machines, so the owner also writes a file that says who it is,
-and touches it as long as it lives. The file of another machine is stale if its last touch is
-`STALE` seconds away by the clock of the file system. So is a file that cannot be parsed, unless
+and touches it as long as it lives. The file of another machine is stale if nobody has touched it
+for `STALE` seconds by the clock of the file system. So is a file that cannot be parsed, unless
 there is no flock: then it may be half written.
 """
 
@@ -31,7 +31,6 @@ from talr_cli.runs.reading import read_text
 HEARTBEAT = 10.0  # seconds between two touches
 STALE = 120.0  # seconds; NFS may show a time that is a minute old
 POLL = 1.0  # seconds between two attempts while another process holds the lock
-INSTANT = 0.1  # seconds within which a file that is moved aside is moved back
 
 log = logging.getLogger(__name__)
 _held: set[int] = set()  # open files with a flock
@@ -151,26 +150,10 @@ def _keep_alive(path: Path, me: Owner, done: threading.Event) -> None:
         if found == me:
             with suppress(OSError):
                 os.utime(_owner_file(path))
-        elif (found is not None or _is_gone(path)) and not done.is_set():
-            # We were suspended for so long that others took us for dead, and may have ended by now.
-            # Two must not write.
-            by = found or "another process, which has ended"
-            log.error("%s: taken over by %s while this process was suspended", path.parent, by)
+        elif found is not None and not done.is_set():
+            # We were suspended for so long that others took us for dead. Two must not write.
+            log.error("%s: taken over by %s while this process was suspended", path.parent, found)
             os._exit(IN_USE)
-
-
-def _is_gone(path: Path) -> bool:
-    """Whether there is no owner's file any more; `_claim` may move it away and back."""
-    for _ in range(2):
-        try:
-            _owner_file(path).stat()
-        except FileNotFoundError:
-            time.sleep(INSTANT)
-        except OSError:
-            return False
-        else:
-            return False
-    return True
 
 
 def _is_alive(path: Path, found: Owner | None, has_flock: bool = False) -> bool:
@@ -194,8 +177,7 @@ def _is_alive(path: Path, found: Owner | None, has_flock: bool = False) -> bool:
     try:
         # Opening the file makes NFS ask the server.
         with _owner_file(path).open("rb") as file:
-            age = _file_system_time(path.parent) - os.fstat(file.fileno()).st_mtime
-            return abs(age) < STALE  # the clock may have been set back since a dead owner's touch
+            return _file_system_time(path.parent) - os.fstat(file.fileno()).st_mtime < STALE
     except FileNotFoundError:
         return False
 

@@ -10,11 +10,7 @@ from talr_cli.runs.reading import read_file
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """The intact rows; a last line cut off by a crash is left out, damaged ones with a warning.
-
-    Repeated rows are left out: a process that was suspended and taken for dead may write one when
-    it wakes, before it sees that the run has another owner.
-    """
+    """The intact rows; a last line cut off by a crash is left out, damaged ones with a warning."""
     if not file.exists():
         return []
     # Without its newline the last line was cut off, even if it happens to parse.
@@ -26,12 +22,7 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     rows = [_parse_row(line) for line in complete.split(b"\n")] if newline else []
     damaged = [number for number, row in enumerate(rows, start=1) if row is None]
     warn_of_damaged_lines(file, damaged)
-    # A step may have two rows, of the training and of the validation, which have other names.
-    first: dict[tuple[object, ...], dict[str, Any]] = {}
-    for row in rows:
-        if row is not None:
-            first.setdefault((row["step"], *row), row)
-    return list(first.values())
+    return [row for row in rows if row is not None]
 
 
 def _parse_row(line: bytes) -> dict[str, Any] | None:
