@@ -152,8 +152,8 @@ def _refuse_objects(key: str, given: Mapping[str, Any]) -> None:
     for name, value in given.items():
         if name != "scorer" and _names_a_class(value):
             raise UserError(
-                f"{key}.{name}: the run's stored config names {value['_target_']}, but nothing that "
-                "a file names is run: its config.yaml is damaged"
+                f"{key}.{name}: the run's stored config names {value['_target_']}, but nothing "
+                "that a file names is run: its config.yaml is damaged"
             )
 
 
