@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 
 # Weights as safetensors only, the tokenizer in any of its forms.
 WANTED = ("*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab.txt")
-_PACKAGE = re.compile("[A-Za-z0-9]+([-_][A-Za-z0-9]+)*")
 
 
 @dataclass(frozen=True)
@@ -202,8 +201,6 @@ def _snapshot(hub_id: str, folder: Path) -> ModelSource:
 
 
 def _package_folder(package: str) -> Path:
-    if not _PACKAGE.fullmatch(package):  # pip also takes options, folders, files and addresses
-        raise UserError(f"model.package={package} is no name of a package: give another, or null")
     return cache_dir() / "models" / package
 
 
