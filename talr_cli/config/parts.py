@@ -55,7 +55,10 @@ def make(key: str, values: Mapping[str, Any], is_stored: bool) -> tuple[Any, lis
         return None, []
     try:
         kind = _class(key, values.get("_target_"), is_stored)
-        return _made(key, kind, {k: v for k, v in values.items() if k != "_target_"})
+        given = {k: v for k, v in values.items() if k != "_target_"}
+        if is_stored:
+            _refuse_objects(key, given)
+        return _made(key, kind, given)
     except UserError as error:
         return None, [str(error)]
 
@@ -142,6 +145,16 @@ def _class(key: str, target: Any, is_stored: bool) -> type:
     if not isinstance(found, type) or not dataclasses.is_dataclass(found):
         raise UserError(f"{key}: {target} is not a dataclass: decorate the class with @dataclass")
     return found
+
+
+def _refuse_objects(key: str, given: Mapping[str, Any]) -> None:
+    """Refuse values of a stored config that name a class; a scorer that does was typed by now."""
+    for name, value in given.items():
+        if name != "scorer" and _names_a_class(value):
+            raise UserError(
+                f"{key}.{name}: the run's stored config names {value['_target_']}, but nothing "
+                "that a file names is run: its config.yaml is damaged"
+            )
 
 
 def _names_a_class(value: Any) -> bool:

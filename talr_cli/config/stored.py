@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from talr_cli.config.composition import Composed
@@ -68,7 +68,9 @@ def run_config(command: str, composed: Composed[Config], run: RunDirectory) -> S
     for group in GROUPS:
         if group in given:
             continue
-        section = OmegaConf.create(stored[group])
+        section = _section(run, stored[group])
+        if f"{group}.scorer" in given:
+            section.pop("scorer", None)  # what is typed would be merged into it
         for override in typed:
             if override.key_or_group.startswith(f"{group}."):
                 key = override.key_or_group.removeprefix(f"{group}.")
@@ -78,6 +80,8 @@ def run_config(command: str, composed: Composed[Config], run: RunDirectory) -> S
             _refuse_own_scorer(run, values[group].get("scorer"))
     if "model" not in given:
         values["model"] = _checked_model(run, values["model"], "model.trust_remote_code" in given)
+        if "model.attention" not in given:
+            _refuse_hub_kernel(run, values["model"])
         if "model.chat_template" not in given:
             # It is saved in model/; its file may have changed.
             values["model"]["chat_template"] = None
@@ -117,6 +121,14 @@ def _read(run: RunDirectory) -> dict[str, Any]:
     return stored
 
 
+def _section(run: RunDirectory, stored: dict[str, Any]) -> DictConfig:
+    try:
+        return OmegaConf.create(stored)
+    except OmegaConfBaseException as error:  # a date, `${`, or the like
+        reason = reason_of(error).partition(" full_key:")[0]
+        raise UserError(f"{run.config}: {reason}: the run is damaged") from error
+
+
 def _checked_model(run: RunDirectory, values: dict[str, Any], trusted: bool) -> dict[str, Any]:
     """The stored values of the model, after a check of their names and types."""
     try:
@@ -131,6 +143,15 @@ def _checked_model(run: RunDirectory, values: dict[str, Any], trusted: bool) -> 
             "type model.trust_remote_code=true"
         )
     return checked
+
+
+def _refuse_hub_kernel(run: RunDirectory, model: Mapping[str, Any]) -> None:
+    attention = str(model["attention"])
+    if "/" in attention:  # transformers would load and run what that repository holds
+        raise UserError(
+            f"{run.config} would run code of the hub, model.attention={attention}: if you trust "
+            "it, type that"
+        )
 
 
 def _refuse_own_scorer(run: RunDirectory, scorer: Any) -> None:

