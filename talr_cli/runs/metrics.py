@@ -1,12 +1,13 @@
 """Reads metrics.jsonl, which has a row for each step; some rows may be damaged."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from talr_cli.runs.damage import warn_of_damaged_lines, warn_once
 from talr_cli.runs.reading import read_file
+
+LARGEST = 1e100  # the largest number that is read; far larger ones overflow in sums and in figures
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
@@ -39,7 +40,7 @@ def _parse_row(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line.decode("utf-8"))
         if type(row["step"]) is int and all(
-            value is None or math.isfinite(value) for value in row.values()
+            value is None or abs(value) < LARGEST for value in row.values()
         ):
             return row
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):

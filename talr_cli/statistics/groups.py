@@ -30,6 +30,7 @@ from talr_cli.statistics.seeds import ambiguous_lines
 
 # The kinds of drift that are measured on prompts of the suite and of the domain.
 _OVER_PROMPTS = ("kl_from_base", "domain_kl_from_base")
+_LONGEST_NAME = 200  # characters of a model and a dataset in a file's name, of 255 in all
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,8 @@ def _named(groups: Sequence[Group]) -> list[Group]:
         twins = [one for one in namesakes if one.fingerprint == group.fingerprint]
         known = short_hash(group.fingerprint) if len(bases[group.model]) > 1 else ""
         asked = _what_differs(group, twins) if len(twins) > 1 else ""
-        file_name = "-".join(filter(None, [pair_name(group.model, group.dataset), known]))
+        pair = pair_name(group.model, group.dataset)[:_LONGEST_NAME]
+        file_name = "-".join(filter(None, [pair, known]))
         taken[file_name] += 1
         if taken[file_name] > 1:
             file_name += f"-{taken[file_name]}"

@@ -194,10 +194,11 @@ def test_damaged_rows_of_metrics_are_left_out_with_one_warning(run, caplog):
     rows = [{"step": step, "loss": 1 / step} for step in range(1, 5)]
     lines = [json.dumps(row) for row in rows]
     lines[1:1] = ["", '{"step": 9, "lo', "[1]", '{"loss": 1}', '{"step": "2"}', "\x00\ufffd"]
+    lines[3:3] = ['{"step": 2, "loss": -1e308}', '{"step": 2, "loss": NaN}']
     run.metrics.write_text("\n".join(lines) + '\n{"step": 5')
     assert run.read_metrics() == rows
     (warning,) = caplog.records
-    assert warning.getMessage() == f"{run.metrics}: line 2 and 5 more damaged, left out"
+    assert warning.getMessage() == f"{run.metrics}: line 2 and 7 more damaged, left out"
     run.drop_metrics_after(3)
     assert [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()] == [1, 2, 3]
 

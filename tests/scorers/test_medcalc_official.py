@@ -28,8 +28,8 @@ def number(calculator, answer, lower=None, upper=None):
 DECIMAL = number(2, "23.5", "22.325", "24.675")
 SHARE = number(3, "0.235", "0.22325", "0.24675")
 SCORE = number(4, "3")
-DATE = number(13, "10/22/2021")
-WEEKS = number(69, "('17 weeks', '6 days')")
+DATE = {**number(13, "10/22/2021"), "form": "date"}
+WEEKS = {**number(69, "('17 weeks', '6 days')"), "form": "weeks_days"}
 
 
 @pytest.mark.parametrize(
@@ -125,9 +125,10 @@ PIECES = [
 ]  # fmt: skip
 
 
-@given(st.lists(st.sampled_from(PIECES)).map("".join))
-def test_any_output_is_judged_without_an_error(text):
-    for reference in (DECIMAL, SCORE, DATE, WEEKS):
+@given(st.lists(st.sampled_from(PIECES)).map("".join), st.sampled_from(["", "2", "4", "13", "69"]))
+def test_any_output_is_judged_without_an_error(text, calculator):
+    for row in (DECIMAL, SCORE, DATE, WEEKS):
+        reference = {**row, "calculator": calculator or row.get("calculator")}
         for output in (text, f'{{"answer": "{text}"}}', f"Answer: {text}"):
             for is_json in (True, False):
                 judge(output, reference, is_json)

@@ -114,6 +114,9 @@ def test_names_that_make_the_same_file_name_do_not_overwrite_each_other():
     groups = comparable([run("sft", model="org/x"), run("sft", model="org-x")])
     assert [group.model for group in groups] == ["org-x", "org/x"]
     assert len({group.file_name for group in groups}) == 2
+    long = comparable([run("sft", model="m" * 250 + end) for end in "xy"])
+    assert len({group.file_name for group in long}) == 2
+    assert all(len(f"{group.file_name}-validation-loss.png") < 255 for group in long)
 
 
 def test_the_same_model_under_two_names_is_shown_twice():
