@@ -106,14 +106,14 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
             os.close(file)
 
 
-def open_to_append(path: Path) -> int:
-    """Open a file at its end, or create it.
+def open_to_append(path: Path | str, flags: int = os.O_WRONLY | os.O_CREAT | os.O_APPEND) -> int:
+    """Open a file at its end, or create it; also an opener for `open(path, "ab")`.
 
     Raises:
         OSError: The system refuses, or it is a link, which may lead anywhere, or a pipe.
     """
     never_through = os.O_NOFOLLOW | os.O_NONBLOCK
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | never_through, 0o666)
+    return os.open(path, flags | never_through, 0o666)
 
 
 @contextmanager

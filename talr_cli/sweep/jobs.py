@@ -67,7 +67,7 @@ class Job:
         make_folder(self.directory.path)
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
         try:
-            with explain_write_errors(self.log), os.fdopen(open_to_append(self.log), "ab") as log:
+            with explain_write_errors(self.log), open(self.log, "ab", opener=open_to_append) as log:
                 return subprocess.Popen(
                     [sys.executable, "-m", "talr_cli.cli", self.command, *self.overrides],
                     stdin=subprocess.DEVNULL,

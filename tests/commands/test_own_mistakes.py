@@ -12,7 +12,7 @@ from command_line import SMALL
 
 from talr_cli import api, ranks
 from talr_cli.config.parts import make
-from talr_cli.data.encoding import digest
+from talr_cli.data.encoding import TokenRows, digest
 from talr_cli.data.loading import load
 from talr_cli.data.rendering import Rendered
 from talr_cli.errors import UserError
@@ -339,9 +339,9 @@ def test_a_scorer_of_own_rows_may_answer_as_a_function_does(part):
 def test_ranks_that_read_rows_in_another_order_are_refused(monkeypatch):
     """The order of a set differs between processes; ranks would take rows twice, and others not."""
     one, other = Rendered([1, 2, 3], [-100, 2, 3]), Rendered([1, 2], [-100, 2])
-    assert digest([one, other]) == digest([replace(one), replace(other)])
-    assert digest([one, other]) != digest([other, one])
-    assert digest([one]) != digest([replace(one, labels=[1, 2, 3])])
-    monkeypatch.setattr(ranks, "gather", lambda values: [*values, digest([other, one])])
+    there, here = digest(TokenRows([other, one])), digest(TokenRows([one, other]))
+    assert here == digest(TokenRows([one]), TokenRows([other])) != there
+    assert digest(TokenRows([one])) != digest(TokenRows([replace(one, labels=[1, 2, 3])]))
+    monkeypatch.setattr(ranks, "gather", lambda values: [*values, there])
     with pytest.raises(UserError, match="differ in the rows"):
-        ranks.require_agreement(digest([one, other]), "the rows")
+        ranks.require_agreement(here, "the rows")
