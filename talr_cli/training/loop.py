@@ -48,6 +48,7 @@ from talr_cli.training.columns import BaseModel, dataset_of, make_columns, token
 from talr_cli.training.config import TrainerConfig
 from talr_cli.training.joined_rows import should_join_rows
 from talr_cli.training.points import Keep, KeepWeights, gather_model
+from talr_cli.training.sharded_checkpoint import read_as_data
 from talr_cli.training.trainer import MethodTrainer
 from talr_cli.training.weight_mean import WeightMean
 
@@ -132,7 +133,7 @@ def train(
     if points:
         results = partial(_training_results, trainer, step)
         trainer.add_callback(KeepWeights(trainer, points, load_plain, results))
-    with progress_bar.shown:
+    with progress_bar.shown, read_as_data(checkpoint):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if not stopping.is_last(trainer.args, trainer.state):
         raise KeyboardInterrupt
