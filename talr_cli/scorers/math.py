@@ -20,6 +20,8 @@ from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
+import psutil
+
 from talr_cli.errors import UserError, install_command
 from talr_cli.scorers.base import Verdict
 from talr_cli.scorers.numbers import find_numbers, normalise
@@ -27,8 +29,8 @@ from talr_cli.scorers.values import final_number
 
 log = logging.getLogger(__name__)
 
-DEADLINE = 10.0  # seconds for a comparison; nearly all take hundredths of a second
-_START = 300.0  # seconds until the process is ready: imports may take long on a slow disk
+DEADLINE = 10.0  # seconds of CPU time of a comparison; nearly all take hundredths of a second
+_WAITS = 300  # seconds until the process is ready, or another makes way for it
 _MEMORY = 4 << 30  # bytes of address space of the process
 _LONGEST = 500  # the most characters of an answer
 
@@ -102,13 +104,13 @@ class MathScorer:
     def _is_same(self, truth: str, found: str) -> bool:
         return "".join(found.split()) == "".join(truth.split()) or self._is_equal(truth, found)
 
-    def _is_equal(self, truth: str, found: str) -> bool:
+    def _is_equal(self, truth: str, found: str, is_second: bool = False) -> bool:
         if len(found) > _LONGEST:
             return False
         if self._comparer is None:
             self._comparer = _Comparer()
             try:
-                self._comparer.is_equal("1", "1", _START)
+                self._comparer.is_equal("1", "1", _WAITS)
             except (TimeoutError, EOFError, OSError) as error:
                 raise UserError(
                     "the process that compares formulas does not start: a script of your own has "
@@ -118,6 +120,10 @@ class MathScorer:
         try:
             return self._comparer.is_equal(truth, found, DEADLINE)
         except (TimeoutError, EOFError, OSError) as error:
+            late = isinstance(error, TimeoutError)
+            if not late and not is_second and self._comparer.was_killed():
+                self._comparer = None
+                return self._is_equal(truth, found, is_second=True)
             reason = str(error) or "the process died"
             log.warning("not compared with %s (%s), so wrong: %s", truth, reason, found)
             self._comparer.kill()
@@ -139,14 +145,32 @@ class _Comparer:
     def is_equal(self, truth: str, found: str, seconds: float) -> bool:
         """Whether two formulas are equal by math-verify.
 
+        CPU time counts, for the score must not depend on what else the machine does.
+
         Raises:
-            TimeoutError: It takes more than `seconds`.
+            TimeoutError: It takes more than `seconds` of CPU time.
             EOFError, OSError: The process is dead.
         """
+        before = self._cpu_time()
         self._pipe.send((truth, found))
-        if not self._pipe.poll(seconds):
-            raise TimeoutError(f"not done in {seconds:g} s")
-        return self._pipe.recv()
+        for _ in range(_WAITS):
+            if self._pipe.poll(1.0):
+                return self._pipe.recv()
+            if self._cpu_time() - before >= seconds:
+                break
+        raise TimeoutError(f"not done in {seconds:g} s")
+
+    def _cpu_time(self) -> float:
+        try:
+            times = psutil.Process(self._process.pid).cpu_times()
+        except psutil.Error as error:
+            raise EOFError from error
+        return times.user + times.system
+
+    def was_killed(self) -> bool:
+        """Whether another process killed it, or the system, to which memory was short."""
+        self._process.join(timeout=1)
+        return self._process.exitcode == -signal.SIGKILL
 
     def kill(self) -> None:
         self._process.kill()

@@ -1,7 +1,10 @@
 """Final answers: GSM8K's on its own rows, MATH's in the forms models really use, and attacks."""
 
 import json
+import os
+import signal
 import sys
+from threading import Timer
 
 import pytest
 from hypothesis import given
@@ -213,6 +216,19 @@ def test_a_comparison_that_hangs_is_ended_and_the_next_one_works(score, monkeypa
     assert "not compared with \\frac{1}{2} (not done in 2 s)" in caplog.text
     monkeypatch.setattr(math_scorers, "DEADLINE", 60.0)
     assert score("\\boxed{0.5}", "\\frac{1}{2}").correct
+
+
+def test_what_else_the_machine_does_changes_no_score(monkeypatch):
+    scorer = MathScorer()
+    assert scorer("\\boxed{0.5}", {"answer": "\\frac{1}{2}"}).correct
+    monkeypatch.setattr(math_scorers, "DEADLINE", 1.0)
+    process = scorer._comparer._process
+    os.kill(process.pid, signal.SIGSTOP)  # as if it got no time for longer than the deadline
+    Timer(3.0, os.kill, (process.pid, signal.SIGCONT)).start()
+    assert scorer("\\boxed{0.25}", {"answer": "\\frac{1}{4}"}).correct
+    os.kill(process.pid, signal.SIGKILL)  # as if the memory was short
+    assert scorer("\\boxed{0.2}", {"answer": "\\frac{1}{5}"}).correct
+    assert scorer._comparer._process.pid != process.pid
 
 
 @pytest.mark.parametrize(
