@@ -81,6 +81,10 @@ CONFIGS = {
     "rwkv": lambda: hf.RwkvConfig(vocab_size=60, hidden_size=32, num_hidden_layers=2),
     "modernbert": lambda: hf.ModernBertDecoderConfig(**SIZE, local_attention=8),
     "bert": lambda: hf.BertLMHeadModel.config_class(**SIZE),
+    "rembert": lambda: hf.RemBertConfig(
+        **SIZE, is_decoder=True, input_embedding_size=16, output_embedding_size=48
+    ),
+    "falcon": lambda: hf.FalconConfig(**SIZE),
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from talr_cli.models.adapter import quiet_peft
 from talr_cli.printable import rate_text
 
 if TYPE_CHECKING:
+    import torch
     from peft import LoraConfig, OFTConfig, PeftConfig, PeftModel
     from transformers import PreTrainedModel
 
@@ -148,7 +149,7 @@ def _unfit_layers(model: PreTrainedModel, config: PeftConfig) -> dict[str, str]:
         of_model = type(layer).__module__.startswith("transformers")  # and not of a quantiser
         if uses[id(layer.weight)] > 1:  # each adapter would be merged into it
             unfit[name] = "several layers share its matrix"
-        elif of_model and type(layer).forward is not torch.nn.Linear.forward:
+        elif of_model and not _only_multiplies(layer):
             unfit[name] = "it does more than multiply by its matrix"
         else:
             try:
@@ -156,6 +157,24 @@ def _unfit_layers(model: PreTrainedModel, config: PeftConfig) -> dict[str, str]:
             except ValueError:
                 unfit[name] = "Mamba's kernels would pass over it"
     return unfit
+
+
+def _only_multiplies(layer: torch.nn.Linear) -> bool:
+    """Whether a layer, perhaps of a class of its own, computes what a linear layer computes."""
+    import torch
+
+    if type(layer).forward is torch.nn.Linear.forward:
+        return True
+    states = torch.linspace(-1, 1, 2 * layer.in_features).reshape(2, -1).to(layer.weight)
+    try:
+        with torch.no_grad():
+            made = layer(states)
+            torch.testing.assert_close(
+                made, torch.nn.functional.linear(states, layer.weight, layer.bias)
+            )
+    except Exception:  # it takes or gives something else: each class fails in its own way
+        return False
+    return True
 
 
 def warn_of_low_lr(lr: float) -> None:

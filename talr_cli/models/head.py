@@ -140,6 +140,8 @@ def _logits_both_ways(
     """(the model's own logits[T, V], those by `head_logits`) for ids[1, T], in fp32."""
     own = model(input_ids=row, use_cache=False).logits[0].float()
     hidden = backbone(model)(input_ids=row, use_cache=False).last_hidden_state
+    if getattr(model.get_output_embeddings(), "in_features", hidden.shape[-1]) != hidden.shape[-1]:
+        return own, own[:0]  # something lies between them, as in RemBERT
     return own, head_logits(model, hidden[0])
 
 

@@ -117,11 +117,12 @@ def test_merging_after_training_unties_the_embedding(bases):
     torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["zamba", "laguna", "mamba", "llama4"])
+@pytest.mark.parametrize("kind", ["zamba", "laguna", "mamba", "llama4", "falcon"])
 def test_every_architecture_computes_merged_what_it_computed_adapted(kind, tmp_path):
     """Zamba's layers share matrices, PEFT renames weights of Laguna and refuses some of Mamba's,
 
-    and the router of Llama 4 is a linear layer with two outputs.
+    the router of Llama 4 is a linear layer with two outputs, and Falcon has a class of its own for
+    what is a linear layer.
     """
     made(kind).save_pretrained(tmp_path / "base")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")

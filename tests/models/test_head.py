@@ -28,7 +28,7 @@ def test_the_heads_logits_are_the_models_own_and_trls(kind):
     torch.testing.assert_close(picked[:, 0], tokens.log_probs, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["modernbert", "bert"])
+@pytest.mark.parametrize("kind", ["modernbert", "bert", "rembert"])
 def test_a_head_that_is_more_than_a_matrix_is_refused(kind):
     with pytest.raises(UserError, match="in a way of their own"):
         check_head(made(kind))
