@@ -131,8 +131,8 @@ def _print_runs(cells: Cells, written: Report) -> None:
     fewer, note = fewer_cells(written.lines, MAX_ROWS)
     print_cells(fewer)
     note = f"; {note}" if note else ""
-    place = f"; all {len(cells.rows)} runs: {written.page.parent / 'table.md'}"
-    place = "" if written.error else place
+    file = written.page.parent / "table.md"
+    place = "" if written.error else f"; all {len(cells.rows)} runs: {file}"
     print(fold_line(f"seeds averaged{note}{place}"))
 
 

@@ -14,7 +14,7 @@ import logging
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import IO, Any, AnyStr
 
 from talr_cli.data.rows import Row
 from talr_cli.errors import UserError, reason_of
@@ -137,11 +137,8 @@ def _open(path: Path) -> IO[bytes]:
 
 def _read_jsonl(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
     is_first = True
-    lines = iter(lambda: file.readline(LONGEST_LINE + 1), b"")
+    lines = _lines(path, file, ": a row is a line of its own")
     for line, raw in enumerate(lines, start=1):
-        if len(raw) > LONGEST_LINE:  # a compressed line may be larger than the memory
-            most = LONGEST_LINE >> 20
-            raise UserError(f"{path}:{line} is longer than {most} MiB: a row is a line of its own")
         if not raw.strip():
             continue
         if is_first and raw.lstrip().startswith(b"["):
@@ -236,7 +233,7 @@ def _read_csv(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[R
     text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
     start = 1
     try:
-        lines = _text_lines(path, text)
+        lines = _lines(path, text)
         first = next(lines, "")
         separator = _separator(path, first)
         named = next(csv.reader([first], delimiter=separator), [])
@@ -270,10 +267,13 @@ def _read_csv(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[R
         ) from error
 
 
-def _text_lines(path: Path, text: TextIO) -> Iterator[str]:
-    for number, line in enumerate(iter(lambda: text.readline(LONGEST_LINE + 1), ""), start=1):
-        if len(line) > LONGEST_LINE:
-            raise UserError(f"{path}:{number} is longer than {LONGEST_LINE >> 20} MiB")
+def _lines(path: Path, file: IO[AnyStr], hint: str = "") -> Iterator[AnyStr]:
+    """The lines of a file; UserError, with the hint, if one is too long."""
+    number = 0
+    while line := file.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:  # a compressed line may be larger than the memory
+            raise UserError(f"{path}:{number} is longer than {LONGEST_LINE >> 20} MiB{hint}")
         yield line
 
 
