@@ -1,6 +1,6 @@
 """The config values of an evaluation: what a model is asked, and how it answers.
 
-Scoring changes no weights, so none of these values belongs to a run's identity.
+Scoring changes no weights: the configs of runs declare these parts with `identity=False`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ _ROWS_AT_ONCE: dict[str, Any] = {
     "default": "auto",
     "or_auto": True,
     "at_least": 1,
-    "identity": False,
 }
 
 
@@ -24,93 +23,71 @@ _ROWS_AT_ONCE: dict[str, Any] = {
 class SuiteConfig:
     """General ability: lm-evaluation-harness tasks, and the model's drift from the base."""
 
-    name: str = value("the suite's name in tables", identity=False, may_be_empty=False)
+    name: str = value("the suite's name in tables", may_be_empty=False)
     tasks: list[str] = value(
         "names of lm-evaluation-harness tasks; `lm-eval ls subtasks` lists them. A group "
-        "whose score is the mean of all its items, such as mmlu, counts as one task",
-        identity=False,
+        "whose score is the mean of all its items, such as mmlu, counts as one task"
     )
     metrics: dict[str, str] = value(
-        "the metric of each task: {task: metric} or {task: 'metric,filter'}",
-        identity=False,
+        "the metric of each task: {task: metric} or {task: 'metric,filter'}"
     )
     formula: str = value(
         "how the tasks' scores make the general score: their unweighted mean",
         "mean of tasks",
         choices=("mean of tasks",),
-        identity=False,
     )
     task_dir: str | None = value(
         "a folder of task YAMLs; `mini` and `ours` come with talr; null: lm-eval's own tasks only",
         None,
         is_path=True,
-        identity=False,
     )
     data_dir: str | None = value(
-        "a folder with the tasks' data, read instead of the hub",
-        None,
-        is_path=True,
-        identity=False,
+        "a folder with the tasks' data, read instead of the hub", None, is_path=True
     )
     data_files: dict[str, dict[str, str]] = value(
         "{task: {split: pattern of its file in data_dir}}, for files not called TASK_SPLIT with an "
         "ending; an entry for a group applies to each of its tasks",
         factory=dict,
-        identity=False,
     )
     shots: dict[str, int] = value(
         "{task: number of solved examples before each question}, instead of the task's own number",
         factory=dict,
-        identity=False,
     )
     limit: int | None = value(
         "score only the first N items of each task: a quick look, noted in the results and "
         "never compared with full scores",
         None,
         at_least=1,
-        identity=False,
     )
     batch_size: Any = value(**_ROWS_AT_ONCE)
     max_length: int | None = value(
         "maximum number of tokens of a prompt and its answer together; null: that of the model",
         None,
         at_least=2,
-        identity=False,
     )
-    chat_template: bool = value(
-        "whether prompts go through the model's chat template", True, identity=False
-    )
-    plain_text: list[str] = value(
-        "tasks that never use the chat template", factory=list, identity=False
-    )
+    chat_template: bool = value("whether prompts go through the model's chat template", True)
+    plain_text: list[str] = value("tasks that never use the chat template", factory=list)
     backend: str = value(
         "what generates the answers: transformers (hf) or vLLM; likelihoods are always "
         "computed by hf",
         "hf",
         choices=("hf", "vllm"),
-        identity=False,
     )
     vllm_python: str | None = value(
         "the Python interpreter that has vLLM; null: $TALR_VLLM_PYTHON, or .venv-vllm beside "
         "the environment of talr",
         None,
         is_path=True,
-        identity=False,
     )
-    tensor_parallel: int = value(
-        "how many GPUs vLLM spreads the model over", 1, at_least=1, identity=False
-    )
+    tensor_parallel: int = value("how many GPUs vLLM spreads the model over", 1, at_least=1)
     allow_unsafe_code: bool = value(
-        "run programs that the model wrote even where this machine has no sandbox for them",
-        False,
-        identity=False,
+        "run programs that the model wrote even where this machine has no sandbox for them", False
     )
     drift: bool = value(
         "also measure drift from the base model, in nats per token: the cross-entropy on a "
         "fixed text, and the KL on the suite's prompts and along the base's answers to the "
         "domain's prompts",
         True,
-        identity=False,
     )
 
     def __post_init__(self) -> None:
@@ -136,14 +113,12 @@ class DomainEvalConfig:
         "`generation`: greedy decoding; `likelihood`: the likeliest of a row's choices",
         "generation",
         choices=("generation", "likelihood"),
-        identity=False,
     )
     max_new_tokens: int | None = value(
         "maximum number of tokens of a generated answer; null: twice the longest reference, at "
         "least 128",
         None,
         at_least=1,
-        identity=False,
     )
     batch_size: Any = value(**_ROWS_AT_ONCE)
     limit: int | None = value(
@@ -151,11 +126,9 @@ class DomainEvalConfig:
         "never compared with full scores",
         None,
         at_least=1,
-        identity=False,
     )
     self_score: str = value(
         "what to do before training if a test row's own completion would score 0",
         "stop",
         choices=("stop", "warn"),
-        identity=False,
     )

@@ -79,9 +79,26 @@ def evaluate_domain(
     """
     started = time.perf_counter()
     size = BatchSize(batch_size)
-    outputs, details = _answer_rows(
-        model, renderer, examples, max_new_tokens, size, answer_by, distribute, vllm
-    )
+    details: list[dict[str, Any]]
+    if answer_by == "likelihood":
+        choices = possible_completions(examples)
+        choose = partial(choice_likelihoods, batch_size=size)
+        rows = list(zip(examples, choices, strict=True))
+        likelihoods = distribute(choose, model, renderer, rows)
+        outputs = [
+            completions[max(values, key=values.__getitem__)]
+            for completions, values in zip(choices, likelihoods, strict=True)
+        ]
+        details = [{"log_probabilities": values} for values in likelihoods]
+    else:
+        if vllm is not None:
+            asked = make_requests(model, renderer, examples, max_new_tokens)
+            answers = decode_answers(renderer, asked, vllm(asked), max_new_tokens)
+        else:
+            answer = partial(generate, max_new_tokens=max_new_tokens, batch_size=size)
+            answers = distribute(answer, model, renderer, examples)
+        outputs = [one.text for one in answers]
+        details = [{"cut": one.cut, "shortened": one.shortened} for one in answers]
     verdicts = [
         judged(scorer, without_thoughts(output), example.reference)
         for example, output in zip(examples, outputs, strict=True)
@@ -149,39 +166,6 @@ def _sample(
         "reference": dict(example.reference),
         **detail,
     }
-
-
-def _answer_rows(
-    model: PreTrainedModel,
-    renderer: Renderer,
-    examples: Sequence[Example],
-    max_new_tokens: int,
-    size: BatchSize,
-    answer_by: str,
-    distribute: Distribute,
-    vllm: Vllm | None,
-) -> tuple[list[str], list[dict[str, Any]]]:
-    """The answer to each row, and what its sample says about how it was made."""
-    if answer_by == "likelihood":
-        choices = possible_completions(examples)
-        rows = list(zip(examples, choices, strict=True))
-        likelihoods = distribute(
-            partial(choice_likelihoods, batch_size=size), model, renderer, rows
-        )
-        chosen = [
-            completions[max(values, key=values.__getitem__)]
-            for completions, values in zip(choices, likelihoods, strict=True)
-        ]
-        return chosen, [{"log_probabilities": values} for values in likelihoods]
-    if vllm is not None:
-        asked = make_requests(model, renderer, examples, max_new_tokens)
-        answers = decode_answers(renderer, asked, vllm(asked), max_new_tokens)
-    else:
-        answer = partial(generate, max_new_tokens=max_new_tokens, batch_size=size)
-        answers = distribute(answer, model, renderer, examples)
-    return [one.text for one in answers], [
-        {"cut": one.cut, "shortened": one.shortened} for one in answers
-    ]
 
 
 def _budget_results(

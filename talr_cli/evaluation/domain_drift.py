@@ -20,7 +20,7 @@ from talr_cli.data.rendering import Renderer
 from talr_cli.data.splitting import spread_evenly
 from talr_cli.evaluation.base_answers import Tokens, cached_answers
 from talr_cli.evaluation.drift import AskBase
-from talr_cli.evaluation.generation import generate_tokens, make_request, sampler
+from talr_cli.evaluation.generation import SAMPLED_AT_ONCE, generate_tokens, make_request, sampler
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.models.checks import max_positions
 from talr_cli.runs.identity import run_identity
@@ -40,7 +40,6 @@ def prompts_with_base_answers(
     fingerprint: str,
     folder: Path,
     ask_base: AskBase,
-    batch_size: BatchSize,
 ) -> tuple[list[list[int]], list[int]]:
     """(prompts with the base's answers as token ids, the index of each one's first prediction).
 
@@ -62,7 +61,9 @@ def prompts_with_base_answers(
     def answer() -> Tokens:
         log.info("drift: the base answers %d prompts of the domain, once", len(rows))
         found: Tokens = ask_base(
-            lambda base: generate_tokens(base, renderer, rows, batch_size, sampler(SEED))
+            lambda base: generate_tokens(
+                base, renderer, rows, BatchSize(SAMPLED_AT_ONCE), sampler(SEED)
+            )
         )
         return found
 

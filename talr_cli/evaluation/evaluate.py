@@ -25,12 +25,12 @@ from talr_cli.data.splitting import spread_evenly
 from talr_cli.evaluation import drift
 from talr_cli.evaluation.config import DomainEvalConfig, SuiteConfig
 from talr_cli.evaluation.data_parallel import AllRanks
-from talr_cli.evaluation.domain import DomainScore, answer_budget, evaluate_domain
+from talr_cli.evaluation.domain import answer_budget, evaluate_domain
 from talr_cli.evaluation.domain_drift import prompts_with_base_answers
 from talr_cli.evaluation.general.score_cache import ScoreCache
 from talr_cli.evaluation.general.suite import count_items, evaluate_general
 from talr_cli.evaluation.general.tasks import Tasks
-from talr_cli.evaluation.generation import SAMPLED_AT_ONCE, ignored_settings, make_requests
+from talr_cli.evaluation.generation import ignored_settings, make_requests
 from talr_cli.evaluation.memory import BatchSize, has_room_for_another, moved_to_cpu
 from talr_cli.evaluation.vllm import Vllm
 from talr_cli.models.adapter import weights_identity
@@ -103,7 +103,12 @@ def evaluate(
 
         if scorer is not None and rows:
             log.info("evaluation: %d rows of the domain", len(rows))
-            found = _score_domain(model, renderer, domain, rows, scorer, budget, distribute, vllm)
+            longest = max(len(renderer.prompt_ids(one.messages, one.tools)) for one in rows)
+            size = BatchSize.of(domain.batch_size, model, longest + budget).current
+            with progress.share(len(rows), label="domain"):
+                found = evaluate_domain(
+                    model, renderer, rows, scorer, budget, size, domain.answer_by, distribute, vllm
+                )
             results["domain"] = {**found.results, "limit": domain.limit, "processes": processes}
             _write_samples(samples, "domain", found.samples)
         else:
@@ -111,33 +116,13 @@ def evaluate(
 
         if suite.drift:
             is_base = weights == weights_identity(base, model_config)
-            from_base = _Base(base, model_config, scores, is_base)
-            prompts = _drift_prompts(
-                general.prompts, renderer, max_positions(model.config.to_dict())
-            )
-            along = from_base.answers(model, renderer, rows, budget)
+            from_base = _Base(model, base, model_config, scores, is_base)
+            most = max_positions(model.config.to_dict())
+            prompts = _drift_prompts(general.prompts, renderer, most)
+            along = from_base.answers(renderer, rows, budget)
             with progress.share(drifted, label="drift"):
-                results["drift"] = _measure_drift(model, renderer, from_base, prompts, along)
+                results["drift"] = _measure_drift(renderer, from_base, prompts, along)
     return results
-
-
-def _score_domain(
-    model: PreTrainedModel,
-    renderer: Renderer,
-    domain: DomainEvalConfig,
-    rows: Sequence[Example],
-    scorer: Scorer,
-    budget: int,
-    distribute: AllRanks,
-    vllm: Vllm | None,
-) -> DomainScore:
-    """Answer and score the domain's rows, with as many at once as fit into memory."""
-    asked_tokens = (len(renderer.prompt_ids(one.messages, one.tools)) for one in rows)
-    size = BatchSize.of(domain.batch_size, model, max(asked_tokens) + budget)
-    with progress.share(len(rows), label="domain"):
-        return evaluate_domain(
-            model, renderer, rows, scorer, budget, size.current, domain.answer_by, distribute, vllm
-        )
 
 
 @dataclass(frozen=True)
@@ -145,56 +130,55 @@ class _Base:
     """The model that drift is measured from; its answers and states are cached in `scores`.
 
     Attributes:
-        is_scored: Whether it is itself the model that is scored, and in memory already.
+        scored: The model that is scored, which makes room for it in memory.
+        is_scored: Whether it is itself that model.
     """
 
+    scored: PreTrainedModel
     source: ModelSource
     model_config: ModelConfig
     scores: Path
     is_scored: bool
 
-    def _ask(self, model: PreTrainedModel) -> drift.AskBase:
-        """Calls functions with the base; `model`, the one that is scored, makes room for it."""
+    @property
+    def _ask(self) -> drift.AskBase:
+        """Calls functions with the base."""
         if self.is_scored:
-            return lambda work: work(model)
-        load = partial(load_to_score, self.source, self.model_config, model.device.type)
-        return partial(_run_with_other_model, model, load)
+            return lambda work: work(self.scored)
+        load = partial(load_to_score, self.source, self.model_config, self.scored.device.type)
+        return partial(_run_with_other_model, self.scored, load)
 
     def answers(
-        self, model: PreTrainedModel, renderer: Renderer, rows: Sequence[Example], budget: int
+        self, renderer: Renderer, rows: Sequence[Example], budget: int
     ) -> tuple[list[list[int]], list[int]]:
         """Its answers to the domain's prompts; see `prompts_with_base_answers`."""
         with progress.share(0, label="drift"):
             return prompts_with_base_answers(
                 rows,
                 renderer,
-                model.config.to_dict(),
+                self.scored.config.to_dict(),
                 budget,
                 self.source.fingerprint,
                 self.scores,
-                self._ask(model),
-                BatchSize(SAMPLED_AT_ONCE),
+                self._ask,
             )
 
     def states(
-        self,
-        model: PreTrainedModel,
-        prompts: Sequence[Sequence[int]],
-        starts: Sequence[int] | None = None,
+        self, prompts: Sequence[Sequence[int]], starts: Sequence[int] | None = None
     ) -> drift.CachedStates | None:
         """Its hidden states on the prompts from `starts` on; None if it is the scored model."""
         if self.is_scored:
             return None
         read_by: dict[str, Any] = {
             "prompts": prompts,
-            "dtype": str(model.dtype),
-            "device": model.device.type,
+            "dtype": str(self.scored.dtype),
+            "device": self.scored.device.type,
         }
         if starts is not None:
             read_by["starts"] = starts
         identified = {"base": self.source.fingerprint, **read_by, "versions": package_versions()}
         file = self.scores / f"base-states-{run_identity(identified, {})[:16]}.safetensors"
-        return drift.CachedStates(file, self.source.directory, self._ask(model))
+        return drift.CachedStates(file, self.source.directory, self._ask)
 
 
 def _drift_prompts(
@@ -212,7 +196,6 @@ def _drift_prompts(
 
 
 def _measure_drift(
-    model: PreTrainedModel,
     renderer: Renderer,
     base: _Base,
     prompts: Sequence[Sequence[int]],
@@ -227,10 +210,11 @@ def _measure_drift(
 
     def from_base(*over: Any) -> dict[str, Any]:
         with progress.share(1, of=2):
-            return drift.kl_from_base(model, base.states(model, *over), *over)
+            return drift.kl_from_base(base.scored, base.states(*over), *over)
 
+    passages = drift.general_passages()
     found = {
-        "cross_entropy": drift.cross_entropy(model, renderer.tokenizer, drift.general_passages()),
+        "cross_entropy": drift.cross_entropy(base.scored, renderer.tokenizer, passages),
         "kl_from_base": from_base(prompts),
     }
     if along[0]:

@@ -18,6 +18,7 @@ from talr_cli.data.base import Example
 from talr_cli.data.rendering import Renderer
 from talr_cli.evaluation.base_answers import Tokens, cached_answers
 from talr_cli.evaluation.generation import (
+    SAMPLED_AT_ONCE,
     Request,
     choose_likeliest,
     generate_tokens,
@@ -47,7 +48,6 @@ def correct_answers(
     max_new_tokens: int,
     samples: int,
     temperature: float,
-    batch_size: BatchSize,
 ) -> list[Example]:
     """A copy of a row for each correct answer of the base to it, with that answer as completion.
 
@@ -69,9 +69,7 @@ def correct_answers(
     kept, unjudged = [], []
     for start in range(0, len(asked), PIECE):
         rows, requests = zip(*asked[start : start + PIECE], strict=True)
-        answers = _answer_piece(
-            start, model, fingerprint, renderer, requests, samples, temperature, batch_size
-        )
+        answers = _answer_piece(start, model, fingerprint, renderer, requests, samples, temperature)
         for example, own in zip(rows, answers, strict=True):
             ended = dict.fromkeys(text for text, cut in own if not cut and text.strip())
             for number, text in enumerate(ended):
@@ -99,7 +97,6 @@ def _answer_piece(
     requests: Sequence[Request],
     samples: int,
     temperature: float,
-    batch_size: BatchSize,
 ) -> list[list[tuple[str, bool]]]:
     """For each prompt its answers as (text, whether it was cut off), cached or generated."""
     repeated = [one for one in requests for _ in range(samples)]
@@ -116,7 +113,8 @@ def _answer_piece(
         log.info("own answers: the base answers %d prompts", len(requests))
         # The seed is the piece's, as samples must not depend on which earlier ones were cached.
         choose = choose_likeliest if temperature == 0 else sampler(start, temperature)
-        return generate_tokens(model(), renderer, repeated, batch_size, choose)
+        size = BatchSize(SAMPLED_AT_ONCE)
+        return generate_tokens(model(), renderer, repeated, size, choose)
 
     file = cache_dir() / "own_answers" / f"{key}.json.gz"
     texts = [

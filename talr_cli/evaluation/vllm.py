@@ -18,8 +18,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -98,27 +98,18 @@ def _remedy() -> str:
 def _installation(python: str) -> Installation:
     if not Path(python).is_file():
         raise UserError(f"suite.backend=vllm: there is no interpreter {python}: {_remedy()}")
+    command, environment = [python, "-I", "-c", _PROBE], worker_environment(os.environ)
     try:
-        done = subprocess.run(
-            [python, "-I", "-c", _PROBE],
-            env=worker_environment(os.environ),
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        if "KeyError: 'vllm'" in done.stderr:
+            raise UserError(f"suite.backend=vllm: {python} has no vllm: {_remedy()}")
+        if done.returncode or not done.stdout.strip():
+            raise OSError((done.stderr.strip().splitlines() or [f"code {done.returncode}"])[-1])
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(
             f"suite.backend=vllm: {python} does not run as a Python interpreter ({error}): "
             f"{_remedy()}"
         ) from error
-    if "KeyError: 'vllm'" in done.stderr:
-        raise UserError(f"suite.backend=vllm: {python} has no vllm: {_remedy()}")
-    if done.returncode or not done.stdout.strip():
-        last = (done.stderr.strip().splitlines() or [f"code {done.returncode}"])[-1]
-        raise UserError(
-            f"suite.backend=vllm: {python} does not run as a Python interpreter ({last}): "
-            f"{_remedy()}"
-        )
     return Installation(Path(python), done.stdout.strip())
 
 
@@ -209,7 +200,8 @@ class Vllm:
             "vLLM %s answers %d prompts; its log is %s",
             *(self.installation.version, len(requests), self._log_file),
         )
-        with tempfile.TemporaryDirectory() as name, _gpu_memory_freed(self._model):
+        free_other_ranks()
+        with tempfile.TemporaryDirectory() as name, moved_to_cpu(self._model):
             folder = Path(name)
             if device == "cuda":
                 free, total = torch.cuda.mem_get_info()
@@ -278,11 +270,3 @@ def _read_answers(file: Path, ends: Collection[int]) -> list[tuple[list[int], bo
         end = next((place for place, token in enumerate(tokens) if token in ends), None)
         answers.append((tokens[:end], cut and end is None))
     return answers
-
-
-@contextmanager
-def _gpu_memory_freed(model: Any) -> Iterator[None]:
-    """Within this context no process of this run has a model on a GPU; `model` is on the CPU."""
-    free_other_ranks()
-    with moved_to_cpu(model):
-        yield

@@ -6,7 +6,7 @@ Knows where the scores go and when they exist already; `score.py` scores.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,6 @@ from talr_cli.run.track import start_tracker
 from talr_cli.runs.listing import study_location
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.samples import read_samples
-from talr_cli.statistics.pairs import Results
 from talr_cli.tracking.base import check_installed
 
 log = logging.getLogger(__name__)
@@ -108,42 +107,34 @@ def score_checkpoint(
     suite = config.suite
     if suite.drift and config.ckpt is not None:
         suite = replace(suite, drift=_has_base(config, base, source, settings, renderer))
-    scoring = partial(
-        score,
-        config,
-        info,
-        directory,
-        source=source,
-        base=base,
-        renderer=renderer,
-        splits=splits,
-        suite=suite,
-        tasks=tasks,
-        device=device,
-    )
     with directory.lock(), progress.in_folder(directory.path):
-        if not _has_scores(config, directory, base):  # by another process, meanwhile
-            log.info("checkpoint: %s", source.origin)
-            if is_own:
-                directory.prepare(plain(config), overrides, info.identity)
-            results = _score_or_record_failure(scoring, directory, is_own)
-            answers = read_samples(directory.samples, "domain")
-            start_tracker(config, directory, info.identity).finish(results, samples=answers)
-    return directory
-
-
-def _score_or_record_failure(
-    scoring: Callable[[], Results], directory: RunDirectory, is_own: bool
-) -> Results:
-    """Score; a failure is recorded if the directory is the scores' own, not a trained run's."""
-    try:
-        return scoring()
-    except Exception as error:
+        if _has_scores(config, directory, base):  # by another process, meanwhile
+            return directory
+        log.info("checkpoint: %s", source.origin)
         if is_own:
-            record_failure(directory, error)
-        else:
-            attach_run(error, directory.path)
-        raise
+            directory.prepare(plain(config), overrides, info.identity)
+        try:
+            results = score(
+                config,
+                info,
+                directory,
+                source=source,
+                base=base,
+                renderer=renderer,
+                splits=splits,
+                suite=suite,
+                tasks=tasks,
+                device=device,
+            )
+        except Exception as error:
+            if is_own:
+                record_failure(directory, error)
+            else:  # the training of the run has not failed
+                attach_run(error, directory.path)
+            raise
+        answers = read_samples(directory.samples, "domain")
+        start_tracker(config, directory, info.identity).finish(results, samples=answers)
+    return directory
 
 
 def _choose_directory(

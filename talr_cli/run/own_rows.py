@@ -52,8 +52,6 @@ def _correct_answers(run: Run, replay: SelfReplay) -> tuple[list[Example], int]:
     """(rows with the correct answers, how many answers were generated)."""
     from talr_cli.evaluation.domain import answer_budget
     from talr_cli.evaluation.evaluate import load_to_score
-    from talr_cli.evaluation.generation import SAMPLED_AT_ONCE
-    from talr_cli.evaluation.memory import BatchSize
     from talr_cli.evaluation.own_answers import correct_answers
     from talr_cli.models.checks import check_loads
 
@@ -72,7 +70,6 @@ def _correct_answers(run: Run, replay: SelfReplay) -> tuple[list[Example], int]:
         replay.max_new_tokens or answer_budget(asked, renderer),
         replay.samples,
         replay.temperature,
-        BatchSize(SAMPLED_AT_ONCE),
     )
     release_memory()  # the base, before another copy of it is loaded
     return found, len(asked) * replay.samples

@@ -15,7 +15,6 @@ from talr_cli.evaluation import domain_drift, evaluate, memory
 from talr_cli.evaluation.domain_drift import prompts_with_base_answers
 from talr_cli.evaluation.drift import CachedStates, kl_from_base
 from talr_cli.evaluation.generation import sampler
-from talr_cli.evaluation.memory import BatchSize
 from talr_cli.models import loading
 
 EXAMPLES = [
@@ -53,7 +52,7 @@ def answered(base, renderer, tmp_path, monkeypatch):
         settings = base.config.to_dict()
         folder = tmp_path / "scores"
         return prompts_with_base_answers(
-            examples, renderer, settings, 1024, "base", folder, ask, BatchSize(2)
+            examples, renderer, settings, 1024, "base", folder, ask
         ), len(loads)
 
     return answer

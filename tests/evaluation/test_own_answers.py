@@ -14,7 +14,7 @@ from talr_cli.errors import UserError
 from talr_cli.evaluation import own_answers
 from talr_cli.evaluation.decoding import Request
 from talr_cli.evaluation.evaluate import load_to_score
-from talr_cli.evaluation.generation import generate_tokens, sampler
+from talr_cli.evaluation.generation import SAMPLED_AT_ONCE, generate_tokens, sampler
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.run.make import follow_training, make_by_training
 from talr_cli.run.own_rows import with_own_rows
@@ -69,7 +69,6 @@ def right_answers(base, renderer, examples=EXAMPLES, **changes):
         model.config.to_dict(),
         renderer,
         examples,
-        batch_size=BatchSize(3),
         **{**asked, **changes},
     )
 
@@ -80,7 +79,9 @@ def test_right_answers_take_the_place_of_the_completions(base, renderer, caplog)
     texts = [
         renderer.tokenizer.decode(tokens, skip_special_tokens=True)
         for start, piece in ((0, requests[:4]), (4, requests[4:]))
-        for tokens, _ in generate_tokens(model, renderer, piece, BatchSize(3), sampler(start, 1.0))
+        for tokens, _ in generate_tokens(
+            model, renderer, piece, BatchSize(SAMPLED_AT_ONCE), sampler(start, 1.0)
+        )
     ]
     assert all(text.strip() for text in texts)
     kept = right_answers(base, renderer, temperature=1.0)

@@ -85,6 +85,7 @@ def join_records(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     out; they are computed from the items later.
     """
     parts = list(records.values())
+    definitions = [[name, one["definition"]] for name, one in records.items()]
     n = sum(part["n"] for part in parts)
     metrics = [
         key
@@ -93,7 +94,7 @@ def join_records(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         and all(isinstance(part["values"].get(key), int | float) for part in parts)
     ]
     return {
-        "definition": _hash([[name, one["definition"]] for name, one in records.items()]),
+        "definition": hashlib.sha256(repr(definitions).encode()).hexdigest()[:16],
         "version": _common_version([part["version"] for part in parts]),
         "n": n,
         "values": {
@@ -115,7 +116,3 @@ def _common_version(versions: Sequence[Any]) -> Any:
     """The version that all tasks have; if they differ, all versions as text."""
     different = list(dict.fromkeys(versions))
     return different[0] if len(different) == 1 else ", ".join(map(str, different))
-
-
-def _hash(content: Any) -> str:
-    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]

@@ -79,7 +79,22 @@ def evaluate_general(
     started = time.perf_counter()
     tasks = tasks or load_tasks(suite)
     backends = {name: _backend(task, vllm) for name, task in tasks.loaded.items()}
-    records = _score_tasks(model, renderer, suite, tasks, backends, cache, distribute, vllm)
+    files: dict[str, Path] = {}
+    if cache is not None:
+        for name, task in tasks.loaded.items():
+            shared = _score_settings(model, renderer, tasks.settings_of(name, suite))
+            own = {**backends[name], "task": definition_hash(task, suite.limit)}
+            files[name] = cache.file(name, {**shared, **own})
+    records = _cached_records(files, tasks, suite)
+    left = {
+        name: (task, tasks.settings_of(name, suite))
+        for name, task in tasks.loaded.items()
+        if name not in records
+    }
+    for name, record in _run_tasks(model, renderer, left, distribute, vllm):
+        records[name] = record
+        if cache is not None:
+            write_record(files[name], record)
     by_name = {
         name: join_records({member: records[member] for member in members})
         if members != [name]
@@ -110,39 +125,10 @@ def evaluate_general(
     prompts = [
         (sample["arguments"][0][0], scores[name]["chat_template"])
         for name, rows in samples.items()
-        for sample in _one_per_document(rows)
+        # lm-eval lists a document once per filter.
+        for sample in {row["doc_id"]: row for row in rows}.values()
     ]
     return GeneralScore(results, samples, prompts)
-
-
-def _score_tasks(
-    model: PreTrainedModel,
-    renderer: Renderer,
-    suite: SuiteConfig,
-    tasks: Tasks,
-    backends: Mapping[str, Mapping[str, str]],
-    cache: ScoreCache | None,
-    distribute: Distribute,
-    vllm: Vllm | None,
-) -> dict[str, dict[str, Any]]:
-    """{task: its record}, from the cache or scored now and written there."""
-    files: dict[str, Path] = {}
-    if cache is not None:
-        for name, task in tasks.loaded.items():
-            shared = _score_settings(model, renderer, tasks.settings_of(name, suite))
-            own = {**backends[name], "task": definition_hash(task, suite.limit)}
-            files[name] = cache.file(name, {**shared, **own})
-    records = _cached_records(files, tasks, suite)
-    left = {
-        name: (task, tasks.settings_of(name, suite))
-        for name, task in tasks.loaded.items()
-        if name not in records
-    }
-    for name, record in _run_tasks(model, renderer, left, distribute, vllm):
-        records[name] = record
-        if cache is not None:
-            write_record(files[name], record)
-    return records
 
 
 def _cached_records(
@@ -181,11 +167,6 @@ def mean_of_tasks(tasks: list[dict[str, Any]]) -> dict[str, Any]:
     if all(error is not None for error in errors):
         stderr = math.sqrt(sum(error**2 for error in errors)) / len(errors)
     return {"score": score, "stderr": stderr, "n": sum(task["n"] for task in tasks)}
-
-
-def _one_per_document(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One sample per document, since lm-eval lists a document once per filter."""
-    return list({row["doc_id"]: row for row in rows}.values())
 
 
 def _backend(task: Task, vllm: Vllm | None) -> dict[str, str]:
@@ -233,21 +214,11 @@ def _run_tasks(
             yield name, {**record, "batch_size": None}
     for name, (task, suite) in tasks.items():
         if name not in by_vllm:
-            yield name, _run_here(model, renderer, suite, task, distribute)
-
-
-def _run_here(
-    model: PreTrainedModel,
-    renderer: Renderer,
-    suite: SuiteConfig,
-    task: Task,
-    distribute: Distribute,
-) -> dict[str, Any]:
-    size = BatchSize.of(suite.batch_size, model, suite.max_length or TOKENS)
-    with preserve_state(model, renderer), _progress(task.task_name, task, suite):
-        harness_model = SharedModel(model, renderer, suite, size, distribute)
-        record = run_task(harness_model, task, suite)
-    return {**record, "batch_size": size.current}
+            size = BatchSize.of(suite.batch_size, model, suite.max_length or TOKENS)
+            with preserve_state(model, renderer), _progress(name, task, suite):
+                shared = SharedModel(model, renderer, suite, size, distribute)
+                record = run_task(shared, task, suite)
+            yield name, {**record, "batch_size": size.current}
 
 
 def _score_settings(
