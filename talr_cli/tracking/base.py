@@ -33,6 +33,11 @@ EXTRAS = {"tensorboard": "tensorboard", "mlflow": "mlflow"}
 
 log = logging.getLogger(__name__)
 
+# What a tracker gets at a run's end: scores by path, general tasks, answers to the domain's rows.
+Scores = Mapping[str, float]
+Tasks = Mapping[str, Any]
+Samples = Sequence[Mapping[str, Any]]
+
 
 @dataclass
 class LoggerConfig:
@@ -96,13 +101,7 @@ class Backend(Protocol):
         """Add one point to each curve."""
         ...
 
-    def finish(
-        self,
-        scores: Mapping[str, float],
-        tasks: Mapping[str, Any],
-        samples: Sequence[Mapping[str, Any]],
-        plot: Path | None,
-    ) -> None:
+    def finish(self, scores: Scores, tasks: Tasks, samples: Samples, plot: Path | None) -> None:
         """Log scores by path, general tasks, answers to the domain's rows and the plot; close."""
         ...
 
@@ -138,8 +137,8 @@ class Tracker:
         self,
         results: Mapping[str, Any] | None = None,
         plot: Path | None = None,
-        changes: Mapping[str, float] | None = None,
-        samples: Sequence[Mapping[str, Any]] = (),
+        changes: Scores | None = None,
+        samples: Samples = (),
     ) -> None:
         """Log the final scores, the tables of tasks and answers and the plot; close the run.
 

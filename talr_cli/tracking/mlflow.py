@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from talr_cli.tracking.base import RunInfo
+from talr_cli.tracking.base import RunInfo, Samples, Scores, Tasks
 
 STORE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"
@@ -35,13 +35,7 @@ class Mlflow:
         self._step = step
         self._log_all([(step, metrics)])
 
-    def finish(
-        self,
-        scores: Mapping[str, float],
-        tasks: Mapping[str, Any],
-        samples: Sequence[Mapping[str, Any]],
-        plot: Path | None,
-    ) -> None:
+    def finish(self, scores: Scores, tasks: Tasks, samples: Samples, plot: Path | None) -> None:
         self._log_all([(self._step, scores)])
         if tasks:
             self._client.log_dict(self._run_id, dict(tasks), "tasks.json")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from talr_cli.tracking.base import RunInfo
+from talr_cli.tracking.base import RunInfo, Samples, Scores, Tasks
 
 FOLDER = "tensorboard"
 
@@ -33,13 +33,7 @@ class TensorBoard:
                 self._writer.add_scalar(name, number, step)
         self._writer.flush()
 
-    def finish(
-        self,
-        scores: Mapping[str, float],
-        tasks: Mapping[str, Any],
-        samples: Sequence[Mapping[str, Any]],
-        plot: Path | None,
-    ) -> None:
+    def finish(self, scores: Scores, tasks: Tasks, samples: Samples, plot: Path | None) -> None:
         for name, number in scores.items():
             self._writer.add_scalar(f"scores/{name}", number, self._step)
         if tasks:
@@ -69,7 +63,7 @@ def start(info: RunInfo) -> TensorBoard:
     return backend
 
 
-def _as_table(tasks: Mapping[str, Any]) -> str:
+def _as_table(tasks: Tasks) -> str:
     """A Markdown table, which TensorBoard renders."""
     columns = ("metric", "score", "stderr", "n")
     rows = [[name, *(str(task.get(column)) for column in columns)] for name, task in tasks.items()]

@@ -8,14 +8,14 @@ import netrc
 import os
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from talr_cli.errors import kind_and_reason
 from talr_cli.runs.atomic import read_json_object
-from talr_cli.tracking.base import TRAINING, RunInfo
+from talr_cli.tracking.base import TRAINING, RunInfo, Samples, Scores, Tasks
 
 INIT_TIMEOUT = 10.0  # seconds, after which an unreachable server means offline
 LONGEST_TAG = 64  # characters
@@ -41,13 +41,7 @@ class Wandb:
         # The step is a metric, as W&B's own counter only grows and drops points of earlier steps.
         self._run.log({"step": step, **metrics})
 
-    def finish(
-        self,
-        scores: Mapping[str, float],
-        tasks: Mapping[str, Any],
-        samples: Sequence[Mapping[str, Any]],
-        plot: Path | None,
-    ) -> None:
+    def finish(self, scores: Scores, tasks: Tasks, samples: Samples, plot: Path | None) -> None:
         if scores:
             self._run.summary.update(dict(scores))
         if samples:
@@ -172,7 +166,7 @@ def _choose_mode(wanted: str) -> tuple[str, str]:
     return "offline", "not logged in"
 
 
-def _task_table(tasks: Mapping[str, Mapping[str, Any]]) -> Any:
+def _task_table(tasks: Tasks) -> Any:
     import wandb
 
     columns = ["metric", "score", "stderr", "n", "version"]
@@ -180,7 +174,7 @@ def _task_table(tasks: Mapping[str, Mapping[str, Any]]) -> Any:
     return wandb.Table(columns=["task", *columns], data=rows)
 
 
-def _sample_table(samples: Sequence[Mapping[str, Any]]) -> Any:
+def _sample_table(samples: Samples) -> Any:
     import wandb
 
     columns: list[str | int] = ["id", "prompt", "answer", "read as", "score", "reference"]
