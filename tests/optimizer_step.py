@@ -10,6 +10,7 @@ from trl import SFTConfig
 
 from talr_cli.methods.base import Step
 from talr_cli.methods.objectives import Deft, Dft, Eaft, Flow, InfoSft, Sft, TailSft, Talr
+from talr_cli.methods.schedules import Constant
 from talr_cli.training.trainer import MethodTrainer
 
 PAD = 0
@@ -226,7 +227,7 @@ def trainer_gradient(
         args=arguments,
         objective=objective,
         regulariser=regulariser,
-        schedule=schedule,
+        schedule=schedule or Constant(),
         processing_class=stub_tokenizer(),
         train_dataset=Dataset.from_list(batch),
     )

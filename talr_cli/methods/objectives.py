@@ -112,8 +112,7 @@ class Talr(Objective):
 
     def _log_probs(self, tokens: TargetTokens) -> torch.Tensor:
         log_probs = tokens.base_log_probs if self.sees_base else tokens.log_probs
-        if log_probs is None:
-            raise ValueError("Talr.weights needs the base's log-probabilities")
+        assert log_probs is not None
         return log_probs.detach()
 
     def temperature(self, sequence_losses: torch.Tensor) -> torch.Tensor:
@@ -121,8 +120,7 @@ class Talr(Objective):
 
     def weights(self, tokens: TargetTokens, tau: torch.Tensor | None) -> torch.Tensor:
         temperature = self.tau if tau is None else tau.to(tokens.log_probs)
-        if temperature is None:
-            raise ValueError("Talr.weights needs tau, fixed or measured")
+        assert temperature is not None
         temperature = (
             max(temperature, self.tau_min)
             if isinstance(temperature, float)
@@ -167,8 +165,7 @@ class Flow(Objective):
         return (-base_losses / max(tau, 1e-6)).exp()
 
     def weights(self, tokens: TargetTokens, tau: torch.Tensor | None) -> torch.Tensor:
-        if tokens.sequence_weights is None:
-            raise ValueError("Flow.weights needs the rows' weights")
+        assert tokens.sequence_weights is not None
         return tokens.sequence_weights.to(tokens.log_probs)
 
 
@@ -217,8 +214,7 @@ class TailSft(Sft):
     looks_at_step = True
 
     def step_weights(self, weights: torch.Tensor, tokens: TargetTokens, step: Step) -> torch.Tensor:
-        if tokens.base_log_probs is None:
-            raise ValueError("TailSft.step_weights needs the base's log-probabilities")
+        assert tokens.base_log_probs is not None
         gains = tokens.sequence_losses(tokens.base_log_probs) - tokens.sequence_losses()
         fraction = self.fraction
         if self.schedule == "ramp":
@@ -267,8 +263,8 @@ class Eaft(Objective):
 
     def weights(self, tokens: TargetTokens, tau: torch.Tensor | None) -> torch.Tensor:
         entropy = tokens.entropy if self.top_k is None else tokens.topk_entropy
-        if entropy is None or self.scale is None:
-            raise ValueError("Eaft.weights needs the predictions' entropy")
+        assert entropy is not None
+        assert self.scale is not None
         # Rounding may make the entropy of a confident prediction slightly negative.
         return (entropy.detach().clamp(min=0) / self.scale) ** self.exponent
 
@@ -303,8 +299,7 @@ class Deft(Objective):
     outputs = ("log_sum_sq_probs",)
 
     def weights(self, tokens: TargetTokens, tau: torch.Tensor | None) -> torch.Tensor:
-        if tokens.log_sum_sq_probs is None:
-            raise ValueError("Deft.weights needs the sum of the squared probabilities")
+        assert tokens.log_sum_sq_probs is not None
         return (tokens.log_sum_sq_probs.detach().exp() * tokens.log_probs.detach()).exp()
 
 

@@ -52,7 +52,7 @@ class L2(Regulariser):
 
     def start(self, model: Any, load_base: Callable[[], PreTrainedModel]) -> None:
         self._theta0 = {
-            name: self._copy_of_base(_local_part(parameter.detach()))
+            name: self._copy_of_base(local_part(parameter.detach()))
             for name, parameter in model.named_parameters()
             if parameter.requires_grad
         }
@@ -82,9 +82,9 @@ class L2(Regulariser):
             for parameter in trained.values():
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
-            first = _local_part(next(iter(trained.values())))
+            first = local_part(next(iter(trained.values())))
             most = CHUNK_SIZE.get(first.device.type, CHUNK_SIZE["cpu"])
-            held = sum(_local_part(parameter).numel() for parameter in trained.values())
+            held = sum(local_part(parameter).numel() for parameter in trained.values())
             buffer = first.new_empty(min(most, held))
             for weights, gradients, theta0 in self._chunks(trained, most):
                 lengths = [len(one) for one in weights]
@@ -106,7 +106,7 @@ class L2(Regulariser):
         """
         group: list[tuple[torch.Tensor, ...]] = []
         for name, parameter in trained.items():
-            parts = (_local_part(parameter), _local_part(parameter.grad), self._theta0[name])
+            parts = (local_part(parameter), local_part(parameter.grad), self._theta0[name])
             for chunk in zip(*(part.view(-1).split(most) for part in parts), strict=True):
                 if sum(len(one[0]) for one in group) + len(chunk[0]) > most:
                     yield [list(tensors) for tensors in zip(*group, strict=True)]
@@ -127,7 +127,7 @@ def _without_adapter(model: Any) -> Iterator[None]:
             model.train(training)
 
 
-def _local_part(tensor: torch.Tensor) -> torch.Tensor:
+def local_part(tensor: torch.Tensor) -> torch.Tensor:
     """What this rank holds of a tensor, without a copy: all of it, unless FSDP2 shards it."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 

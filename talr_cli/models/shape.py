@@ -156,7 +156,11 @@ def shape_of(source: ModelSource | None) -> Shape | None:
     if source is None or not (source.directory / "config.json").is_file():
         return None
     settings = read_json_object(source.directory / "config.json", NEW_COPY)
-    tensors = _language_model_tensors(source)
+    tensors = {
+        name: tensor
+        for name, tensor in tensors_of(source)
+        if not any(part in name for part in _OTHER_PARTS)
+    }
     try:
         return shape_from_config(settings.get("text_config") or settings, tensors)
     except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -282,14 +286,6 @@ def _linear_attention(
     )
     count = 0 if kinds is None else list(kinds).count("linear_attention")
     return LinearAttention(count, keys, values) if count and values else None
-
-
-def _language_model_tensors(source: ModelSource) -> dict[str, Tensor]:
-    return {
-        name: tensor
-        for name, tensor in tensors_of(source)
-        if not any(part in name for part in _OTHER_PARTS)
-    }
 
 
 def tensors_of(source: ModelSource) -> Iterator[tuple[str, Tensor]]:

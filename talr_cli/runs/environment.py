@@ -25,11 +25,14 @@ PACKAGES = (
 
 def collect_environment() -> dict[str, Any]:
     """The content of `env.json`."""
+    import torch  # heavy: not at module import
+
+    cuda = torch.cuda
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu_name(),
-        "gpus": _gpu_names(),
+        "gpus": [cuda.get_device_name(index) for index in range(cuda.device_count())],
         "packages": package_versions(),
         "git_commit": _git_commit(),
     }
@@ -55,12 +58,6 @@ def _cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _gpu_names() -> list[str]:
-    import torch  # heavy: not at module import
-
-    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
 
 
 def _git_commit() -> str | None:

@@ -11,7 +11,9 @@ import hashlib
 import json
 import logging
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -35,65 +37,71 @@ log = logging.getLogger(__name__)
 TOKENS_AT_ONCE = 4096  # the most tokens of a batch, padding included
 
 
-def base_losses(
-    model: PreTrainedModel,
-    fingerprint: str,
-    rows: Sequence[Rendered],
-    autocast_dtype: torch.dtype | None,
-) -> torch.Tensor:
-    """losses[R]: mean -log p over the targets of each row, in nats, under the base `model`.
+@dataclass(frozen=True)
+class BaseModel:
+    """The base model, before it is trained, and the arithmetic of the training.
 
     The key of the cache covers the model, the arithmetic and the rows as tokens (hence the data and
     the chat template), but neither learning rate nor seed.
 
-    Args:
+    Attributes:
         fingerprint: Identifies the model's weights.
         autocast_dtype: The dtype under autocast, as in the training; None: no autocast.
+        device: Where the losses are computed.
     """
 
-    def compute() -> torch.Tensor:
-        losses = torch.stack([row.mean() for row in target_losses(model, rows, autocast_dtype)])
-        write_gzip_json(cached, losses.tolist())
-        return losses
+    model: PreTrainedModel
+    fingerprint: str
+    autocast_dtype: torch.dtype | None
+    device: str
 
-    cached = _cache_path(model, fingerprint, rows, autocast_dtype, "json.gz")
-    return _load_or_compute(cached, lambda: _read_row_losses(cached, len(rows)), compute)
+    def losses(self, rows: Sequence[Rendered]) -> torch.Tensor:
+        """losses[R]: mean -log p over the targets of each row, in nats."""
 
+        def compute() -> torch.Tensor:
+            of_targets = target_losses(self.model, rows, self.autocast_dtype)
+            losses = torch.stack([row.mean() for row in of_targets])
+            write_gzip_json(cached, losses.tolist())
+            return losses
 
-def base_target_losses(
-    model: PreTrainedModel,
-    fingerprint: str,
-    rows: Sequence[Rendered],
-    autocast_dtype: torch.dtype | None,
-) -> list[torch.Tensor]:
-    """For each row the -log p of its targets, in nats, under the base; see `base_losses`."""
-    counts = [len(row.targets) for row in rows]
+        with self._on_device():
+            cached = self._cache_path(rows, "json.gz")
+            return _load_or_compute(cached, lambda: _read_row_losses(cached, len(rows)), compute)
 
-    def compute() -> torch.Tensor:
-        losses = torch.cat(target_losses(model, rows, autocast_dtype))
-        content = safetensors.torch.save({"losses": losses})
-        write_bytes(cached, gzip.compress(content, compresslevel=1, mtime=0))
-        return losses
+    def target_losses(self, rows: Sequence[Rendered]) -> list[torch.Tensor]:
+        """For each row the -log p of its targets, in nats."""
+        counts = [len(row.targets) for row in rows]
 
-    cached = _cache_path(model, fingerprint, rows, autocast_dtype, "safetensors.gz")
-    losses = _load_or_compute(cached, lambda: _read_target_losses(cached, counts), compute)
-    return list(losses.split(counts))
+        def compute() -> torch.Tensor:
+            losses = torch.cat(target_losses(self.model, rows, self.autocast_dtype))
+            content = safetensors.torch.save({"losses": losses})
+            write_bytes(cached, gzip.compress(content, compresslevel=1, mtime=0))
+            return losses
 
+        with self._on_device():
+            cached = self._cache_path(rows, "safetensors.gz")
+            losses = _load_or_compute(cached, lambda: _read_target_losses(cached, counts), compute)
+        return list(losses.split(counts))
 
-def _cache_path(
-    model: PreTrainedModel,
-    fingerprint: str,
-    rows: Sequence[Rendered],
-    autocast_dtype: torch.dtype | None,
-    ending: str,
-) -> Path:
-    autocast = {None: "", torch.bfloat16: " bf16", torch.float16: " fp16"}[autocast_dtype]
-    dtypes = "/".join(sorted({str(parameter.dtype) for parameter in model.parameters()}))
-    arithmetic = f"{model.device.type} {dtypes}{autocast}"
-    key = hashlib.sha256(f"{fingerprint} {arithmetic}".encode())
-    for row in rows:
-        key.update(json.dumps([row.input_ids, row.labels]).encode())
-    return cache_dir() / "base_losses" / f"{key.hexdigest()}.{ending}"
+    @contextmanager
+    def _on_device(self) -> Iterator[None]:
+        """Move the model to the device for a while: before FSDP2 shards it, it is on the CPU."""
+        home = self.model.device
+        moves = home.type != self.device
+        if moves:
+            self.model.to(self.device)  # type: ignore[arg-type]
+        yield
+        if moves:
+            self.model.to(home)  # type: ignore[arg-type]
+
+    def _cache_path(self, rows: Sequence[Rendered], ending: str) -> Path:
+        autocast = {None: "", torch.bfloat16: " bf16", torch.float16: " fp16"}[self.autocast_dtype]
+        dtypes = "/".join(sorted({str(parameter.dtype) for parameter in self.model.parameters()}))
+        arithmetic = f"{self.model.device.type} {dtypes}{autocast}"
+        key = hashlib.sha256(f"{self.fingerprint} {arithmetic}".encode())
+        for row in rows:
+            key.update(json.dumps([row.input_ids, row.labels]).encode())
+        return cache_dir() / "base_losses" / f"{key.hexdigest()}.{ending}"
 
 
 def _load_or_compute(

@@ -44,14 +44,10 @@ class RecordSteps(TrainerCallback):
         self._above = 0  # how many of the last steps had a loss above the limit
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if not state.is_world_process_zero or not logs or "train_runtime" in logs:
+        logs = kwargs["logs"]
+        if not state.is_world_process_zero or "train_runtime" in logs:
             return
         metrics = {
             _NAMES.get(key, key): value
@@ -93,9 +89,8 @@ class StopOnRequest(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.is_last(args, state) or ranks.any_of(
-            self._stop.requested
-        ):  # all after the same step
+        # All ranks stop after the same step.
+        if self.is_last(args, state) or ranks.any_of(self._stop.requested):
             control.should_training_stop = True
 
     def is_last(self, args: TrainingArguments, state: TrainerState) -> bool:
@@ -133,13 +128,9 @@ class ShowProgress(TrainerCallback):
         )
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if not state.is_world_process_zero or not logs or "weighted_loss" not in logs:
+        logs = kwargs["logs"]
+        if not state.is_world_process_zero or "weighted_loss" not in logs:
             return
         self._work.done, self._work.label = state.global_step, f"loss {logs['loss']:.3f}"

@@ -6,8 +6,7 @@ Knows replay and what the base model computes before training; does not know the
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -16,7 +15,6 @@ import numpy as np
 import pyarrow
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel
 
 from talr_cli.data.encoding import TokenRows, as_token_rows
 from talr_cli.data.rendering import Rendered
@@ -26,43 +24,12 @@ from talr_cli.methods.checks import checked
 from talr_cli.methods.method import Method
 from talr_cli.methods.replay import assign_replayed_rows
 from talr_cli.models.tokenizer import IGNORED
-from talr_cli.training.base_losses import base_losses, base_target_losses
+from talr_cli.training.base_losses import BaseModel
 from talr_cli.training.collator import token_row
 
 log = logging.getLogger(__name__)
 
 FAR_OFF = 0.25  # of replay.share: few whole rows cannot come closer, which is worth a warning
-
-
-@dataclass(frozen=True)
-class BaseModel:
-    """The base model, before it is trained, and the arithmetic of the training."""
-
-    model: PreTrainedModel
-    fingerprint: str
-    autocast_dtype: torch.dtype | None
-    device: str
-
-    def losses(self, rows: Sequence[Rendered]) -> torch.Tensor:
-        """losses[R]: the mean loss of each row's targets, in nats."""
-        with self._on_device():
-            return base_losses(self.model, self.fingerprint, rows, self.autocast_dtype)
-
-    def target_losses(self, rows: Sequence[Rendered]) -> list[torch.Tensor]:
-        """For each row the losses of its targets, in nats."""
-        with self._on_device():
-            return base_target_losses(self.model, self.fingerprint, rows, self.autocast_dtype)
-
-    @contextmanager
-    def _on_device(self) -> Iterator[None]:
-        """Move the model to the device for a while: before FSDP2 shards it, it is on the CPU."""
-        home = self.model.device
-        moves = home.type != self.device
-        if moves:
-            self.model.to(self.device)  # type: ignore[arg-type]
-        yield
-        if moves:
-            self.model.to(home)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ deterministic version is an error.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from accelerate.utils import patch_environment
 
 log = logging.getLogger(__name__)
 
@@ -67,19 +67,15 @@ def _deterministic_torch() -> Iterator[None]:
     utilities: Any = torch.utils.deterministic
     mode = torch.are_deterministic_algorithms_enabled()
     warns = torch.is_deterministic_algorithms_warn_only_enabled()
-    filled, flash = utilities.fill_uninitialized_memory, os.environ.get(FLASH)
+    filled = utilities.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
     utilities.fill_uninitialized_memory = False  # it costs time, and nothing here reads such memory
-    os.environ[FLASH] = "1"
     try:
-        yield
+        with patch_environment(**{FLASH: "1"}):
+            yield
     finally:
         torch.use_deterministic_algorithms(mode, warn_only=warns)
         utilities.fill_uninitialized_memory = filled
-        if flash is None:
-            del os.environ[FLASH]
-        else:
-            os.environ[FLASH] = flash
 
 
 def _obstacle(model: Any, device: str) -> str | None:

@@ -43,8 +43,9 @@ from talr_cli.ranks import (
 )
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking.base import Tracker
+from talr_cli.training.base_losses import BaseModel
 from talr_cli.training.callbacks import RecordSteps, ShowProgress, StopOnRequest
-from talr_cli.training.columns import BaseModel, dataset_of, make_columns, token_columns
+from talr_cli.training.columns import dataset_of, make_columns, token_columns
 from talr_cli.training.config import TrainerConfig
 from talr_cli.training.joined_rows import should_join_rows
 from talr_cli.training.points import Keep, KeepWeights, gather_model

@@ -208,16 +208,11 @@ def _remedies(shape: Shape, method: Method, how: Arithmetic, there: float) -> st
     if (lighter := _lighter_adapter(shape, method, how, there)) is not None:
         found.insert(0, f"take {lighter}")
     if not how.sharded:
-        parts = next(
-            (
-                n
-                for n in (2, 4, 8, 16)
-                if minimum_bytes(shape, method, _with_fsdp2(how, n)) < 0.8 * there
-            ),
-            None,
-        )
-        if parts:
-            found.append(f"use {parts} GPUs with distributed=fsdp2")
+        for ranks in (2, 4, 8, 16):
+            split = replace(how, ranks=ranks, sharded=True)
+            if minimum_bytes(shape, method, split) < 0.8 * there:
+                found.append(f"use {ranks} GPUs with distributed=fsdp2")
+                break
     if getattr(method.regulariser, "theta0_device", "cpu") != "cpu" and how.device != "cpu":
         found.insert(0, "set regulariser.theta0_device=cpu")
     return ", ".join(found)
@@ -238,7 +233,3 @@ def _lighter_adapter(shape: Shape, method: Method, how: Arithmetic, there: float
             if words and minimum_bytes(shape, lighter, how) < there:
                 return " ".join(words)
     return None
-
-
-def _with_fsdp2(how: Arithmetic, ranks: int) -> Arithmetic:
-    return replace(how, ranks=ranks, sharded=True)

@@ -6,7 +6,6 @@ pickle can name any function, which is then called: nothing but what torch write
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import patch_environment
 from torch.distributed.checkpoint.api import CheckpointException
 
 from talr_cli.errors import UserError
@@ -47,10 +47,9 @@ def read_as_data(checkpoint: Path | None) -> Iterator[None]:
             raise UserError(
                 f"{file} is not what torch writes ({error}): delete {checkpoint}"
             ) from error
-    before = os.environ.get(ONLY_WEIGHTS)
-    os.environ[ONLY_WEIGHTS] = "1"
     try:
-        yield
+        with patch_environment(**{ONLY_WEIGHTS: "1"}):
+            yield
     except CheckpointException as failed:
         causes = [error for error, _ in failed.failures.values()]
         if not any(isinstance(error, pickle.UnpicklingError) for error in causes):
@@ -58,11 +57,6 @@ def read_as_data(checkpoint: Path | None) -> Iterator[None]:
         raise UserError(
             f"{checkpoint} holds more than tensors and plain values: delete it"
         ) from failed
-    finally:
-        if before is None:
-            del os.environ[ONLY_WEIGHTS]
-        else:
-            os.environ[ONLY_WEIGHTS] = before
 
 
 class _Metadata(pickle.Unpickler):

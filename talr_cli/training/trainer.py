@@ -65,7 +65,7 @@ class MethodTrainer(SFTTrainer):
         self,
         *args: Any,
         objective: Objective,
-        schedule: Schedule | None = None,
+        schedule: Schedule,
         regulariser: Regulariser | None = None,
         mean: WeightMean | None = None,
         load_base: Callable[[], Any] | None = None,
@@ -77,7 +77,6 @@ class MethodTrainer(SFTTrainer):
         """The arguments that are not SFTTrainer's own.
 
         Args:
-            schedule: Of the learning rate; None: the one that SFTTrainer's arguments name.
             mean: The moving average of the weights; updated here and saved in checkpoints.
             load_base: Loads another copy of the base. With it, the trainer starts the regulariser
                 as soon as the weights are where they will be trained; without it, the regulariser
@@ -134,9 +133,8 @@ class MethodTrainer(SFTTrainer):
         return RankLoader(rows, batches, self.data_collator, pin_memory=args.dataloader_pin_memory)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        if self.schedule is not None:
-            scheduled: Any = self.optimizer if optimizer is None else optimizer
-            self.lr_scheduler = StepRates(scheduled, self.schedule, num_training_steps)
+        scheduled: Any = self.optimizer if optimizer is None else optimizer
+        self.lr_scheduler = StepRates(scheduled, self.schedule, num_training_steps)
         return super().create_scheduler(num_training_steps, optimizer)
 
     def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
@@ -238,7 +236,7 @@ class MethodTrainer(SFTTrainer):
         # all ranks and DDP averages over them, hence the factor num_processes below.
         targets = torch.as_tensor(num_items_in_batch).clamp(min=1)
         total = (weights * losses).sum()
-        if self.schedule is not None and self.schedule.follows_loss:
+        if self.schedule.follows_loss:
             self._step_loss = self._step_loss + total.detach() / targets
         if self.regulariser is not None:
             with autocast():
@@ -267,17 +265,12 @@ class MethodTrainer(SFTTrainer):
             self._scale_gradients(divide=False)
             if penalty is not None:
                 self.statistics.add_penalty(penalty, self.args.world_size, "add_gradient")
-        if self.schedule is not None and self.schedule.follows_loss:
-            self._follow_loss(self.schedule)
-        return loss
-
-    def _follow_loss(self, schedule: Schedule) -> None:
-        """Let the schedule observe the loss of the step once it is complete."""
-        if self.accelerator.sync_gradients:
-            schedule.observe(float(self.accelerator.reduce(self._step_loss, "sum")))
+        if self.schedule.follows_loss and self.accelerator.sync_gradients:
+            self.schedule.observe(float(self.accelerator.reduce(self._step_loss, "sum")))
             self._step_loss = 0.0
             rates: Any = self.lr_scheduler
             rates.refresh()
+        return loss
 
     def _scale_gradients(self, divide: bool) -> None:
         """Divide the gradients by fp16's loss scale, a power of two, or multiply them by it."""
@@ -317,7 +310,7 @@ class MethodTrainer(SFTTrainer):
                 (folder / MANIFEST).unlink(missing_ok=True)  # if one exists, it is rewritten
             super()._save_checkpoint(model, trial)
             state = {
-                "schedule": {} if self.schedule is None else self.schedule.state(),
+                "schedule": self.schedule.state(),
                 "tau": self.weights.temperature.state(),
                 "target_tokens": self.target_tokens,
                 "spent": asdict(self.meter.read()),
@@ -337,8 +330,7 @@ class MethodTrainer(SFTTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             state = json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))
-            if self.schedule is not None:
-                self.schedule.restore(state["schedule"])
+            self.schedule.restore(state["schedule"])
             if self.mean is not None:
                 self.mean.load(Path(checkpoint), self.model)
             self.weights.temperature.restore(state["tau"])

@@ -15,6 +15,8 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from talr_cli.methods.regularisers import local_part
+
 FILE_NAME = "weight_mean"  # in a checkpoint: a file, or a folder if FSDP2 shards the weights
 
 
@@ -32,7 +34,7 @@ class WeightMean:
             if name not in self._mean:
                 self._mean[name] = weight.detach().to(torch.float32, copy=True)
             else:
-                _local_part(self._mean[name]).lerp_(_local_part(weight).float(), 1 - self._decay)
+                local_part(self._mean[name]).lerp_(local_part(weight).float(), 1 - self._decay)
 
     @contextmanager
     def in_place_of_weights(self, model: torch.nn.Module) -> Iterator[None]:
@@ -52,9 +54,9 @@ class WeightMean:
         for name, weight in _trained_weights(model) if self._mean else ():
             mean = self._mean[name]
             if isinstance(weight, DTensor):  # FSDP2 keeps references to its memory
-                before = _local_part(weight).clone()
-                _local_part(weight).copy_(_local_part(mean))
-                _local_part(mean).copy_(before)
+                before = local_part(weight).clone()
+                local_part(weight).copy_(local_part(mean))
+                local_part(mean).copy_(before)
             else:
                 self._mean[name], weight.data = weight.data, mean
 
@@ -118,8 +120,3 @@ class UpdateMean(TrainerCallback):
 
 def _trained_weights(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
     return ((name, one) for name, one in model.named_parameters() if one.requires_grad)
-
-
-def _local_part(weight: torch.Tensor) -> torch.Tensor:
-    """What this rank holds of a weight that FSDP2 shards, without a copy; else all of it."""
-    return weight.to_local() if isinstance(weight, DTensor) else weight

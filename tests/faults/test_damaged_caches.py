@@ -10,7 +10,7 @@ from safetensors.torch import save
 
 from talr_cli.data.rendering import Rendered
 from talr_cli.evaluation.general.score_cache import RECORD, read_record, write_record
-from talr_cli.training.base_losses import base_losses, base_target_losses
+from talr_cli.training.base_losses import BaseModel
 
 ROWS = rows(6)
 TARGETS = sum(label != -100 for row in ROWS for label in row["labels"])
@@ -27,7 +27,7 @@ def cached(tmp_path, monkeypatch):
 
 def losses():
     rendered = [Rendered(row["input_ids"], row["labels"]) for row in ROWS]
-    return base_losses(toy(), "toy", rendered, None)
+    return BaseModel(toy(), "toy", None, "cpu").losses(rendered)
 
 
 def packed(value):
@@ -83,7 +83,7 @@ def test_damaged_losses_of_targets_are_made_again(tmp_path, monkeypatch, harm, c
     expected = torch.cat([reference(model, row)[0].float() for row in ROWS])
 
     def found():
-        losses = base_target_losses(model, "toy", rendered, None)
+        losses = BaseModel(model, "toy", None, "cpu").target_losses(rendered)
         assert [len(one) for one in losses] == [len(row.targets) for row in rendered]
         return torch.cat(losses)
 
@@ -102,7 +102,7 @@ def test_damaged_losses_of_targets_are_made_again(tmp_path, monkeypatch, harm, c
     assert [one.getMessage() for one in caplog.records] == [said]
     # Rows that differ in what is masked only are other rows.
     fewer = [Rendered(row.input_ids, [-100, *row.labels[1:-1], -100]) for row in rendered[1:5]]
-    assert sum(map(len, base_target_losses(model, "toy", fewer, None))) < TARGETS
+    assert sum(map(len, BaseModel(model, "toy", None, "cpu").target_losses(fewer))) < TARGETS
     assert len(list(tmp_path.glob("base_losses/*.safetensors.gz"))) == 2
 
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from talr_cli.interruption import Stop
 from talr_cli.methods.objectives import Sft
 from talr_cli.methods.optimizers import AdamW
+from talr_cli.methods.schedules import Linear
 from talr_cli.runs.atomic import atomic_folder, write_json
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking.base import Tracker
@@ -28,6 +29,7 @@ def trained(
     callbacks=(),
     model=None,
     given=None,
+    schedule=None,
     **parts,
 ):
     """(model, training results) of `run`, which goes on from its newest checkpoint.
@@ -49,6 +51,7 @@ def trained(
         args=sft_config(run.checkpoints, **{**arguments, **(given or {})}),
         optimizer_cls_and_kwargs=optimizer.class_and_arguments(1e-2),
         objective=objective or Sft(),
+        schedule=schedule or Linear(warmup_share=0.0),
         processing_class=stub_tokenizer(),
         train_dataset=Dataset.from_list(rows()),
         callbacks=list(callbacks),

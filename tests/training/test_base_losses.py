@@ -7,7 +7,7 @@ from optimizer_step import reference, rows, toy
 
 from talr_cli.data.rendering import Rendered
 from talr_cli.run.prepare import prepare
-from talr_cli.training.base_losses import base_losses
+from talr_cli.training.base_losses import BaseModel
 from talr_cli.training.loop import Setting, TrainingData, make_trainer
 
 ROWS = rows(6)
@@ -21,9 +21,9 @@ def test_base_losses_follow_the_precision_and_are_kept_apart(tmp_path, monkeypat
     with torch.autocast("cpu", torch.bfloat16):
         rounded = torch.stack([reference(model, row)[0].detach().float().mean() for row in ROWS])
     for half, expected, other in ((None, plain, rounded), (torch.bfloat16, rounded, plain)):
-        losses = base_losses(model, "toy", RENDERED, half)
+        losses = BaseModel(model, "toy", half, "cpu").losses(RENDERED)
         assert (losses - expected).abs().max() < 0.1 * (losses - other).abs().max()
-    torch.testing.assert_close(base_losses(model, "toy", RENDERED, None), plain.float())
+    torch.testing.assert_close(BaseModel(model, "toy", None, "cpu").losses(RENDERED), plain.float())
     assert len(list(tmp_path.glob("base_losses/*.json.gz"))) == 2
 
 

@@ -13,8 +13,9 @@ from talr_cli.methods.method import Method
 from talr_cli.methods.objectives import Sft, Stm, TailSft
 from talr_cli.methods.replay import Replay
 from talr_cli.models.tokenizer import IGNORED
+from talr_cli.training.base_losses import BaseModel
 from talr_cli.training.collator import Collator
-from talr_cli.training.columns import BaseModel, dataset_of, make_columns
+from talr_cli.training.columns import dataset_of, make_columns
 
 ROWS = [Rendered(row["input_ids"], row["labels"]) for row in rows()]
 SHORT = [Rendered([3] * 5, [IGNORED] * 3 + [3] * 2)] * 12

@@ -19,7 +19,7 @@ def stopped_at(folder, losses, name="loss"):
     for step, loss in enumerate(losses, start=1):
         state.global_step = step
         try:
-            recorder.on_log(None, state, TrainerControl(), {name: loss, "lr": 1e-6})
+            recorder.on_log(None, state, TrainerControl(), logs={name: loss, "lr": 1e-6})
         except DivergedError as error:
             message = str(error)
             assert f"step {step}" in message

@@ -9,6 +9,7 @@ from datasets import Dataset
 from optimizer_step import reference, rows, sft_config, stub_tokenizer, toy
 
 from talr_cli.methods.objectives import Talr
+from talr_cli.methods.schedules import Cosine
 from talr_cli.training.trainer import MethodTrainer
 
 ROWS = rows(7)  # of 1 to 11 targets
@@ -27,7 +28,7 @@ def validated(folder, micro, padding_free=False):
     arguments = sft_config(folder, per_device_eval_batch_size=micro, padding_free=padding_free)
     plain = [{key: row[key] for key in ("input_ids", "labels")} for row in ROWS]
     trainer = MethodTrainer(
-        model=confident_model(), args=arguments, objective=Talr(),
+        model=confident_model(), args=arguments, objective=Talr(), schedule=Cosine(),
         processing_class=stub_tokenizer(),
         train_dataset=Dataset.from_list(plain), eval_dataset=Dataset.from_list(plain),
     )  # fmt: skip
