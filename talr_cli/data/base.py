@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from talr_cli.errors import UserError
 from talr_cli.scorers.base import Scorer
 
 # It has `role` (system, user, assistant or tool) and `content`, a text. It may have more keys that
@@ -81,9 +80,3 @@ def scored_values(dataset: Dataset, values: Mapping[str, Any]) -> dict[str, Any]
     """
     others = getattr(dataset, "unscored", ())
     return {key: one for key, one in values.items() if key not in others}
-
-
-def check_target(target: str) -> None:
-    """Raise UserError unless `target`, the kind of completion, is `explanation` or `label`."""
-    if target not in ("explanation", "label"):
-        raise UserError(f"dataset.target={target} is not explanation or label")

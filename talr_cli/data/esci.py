@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from talr_cli.data.base import Example, Splits, check_target
+from talr_cli.data.base import Example, Splits
 from talr_cli.data.duplicates import unique_ids
 from talr_cli.data.files import read_files
 from talr_cli.data.hub import read_hub
@@ -113,7 +113,6 @@ class Esci:
         Raises:
             UserError: The hub or a file cannot be read, rows are bad, or a value is out of range.
         """
-        check_target(self.target)
         check_shares(self.validation_share, self.test_share)
         check_paths(self.path, self.test_path)
         return self._load(self._sources())

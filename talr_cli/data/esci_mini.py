@@ -14,7 +14,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from talr_cli.data.base import Example, Splits, check_target
+from talr_cli.data.base import Example, Splits
 from talr_cli.data.esci import Pair, example
 from talr_cli.data.esci_mini_products import BRANDS, COLORS, EXTRAS, FAMILIES, Family
 from talr_cli.data.generated import each_once, in_turns
@@ -58,9 +58,8 @@ class EsciMini:
         """Generate the rows.
 
         Raises:
-            UserError: `target` is unknown, or more rows are asked for than there are.
+            UserError: More rows are asked for than there are.
         """
-        check_target(self.target)
         return Splits(
             train=self._rows("train", self.train_rows),
             validation=self._rows("validation", self.validation_rows),
@@ -75,10 +74,12 @@ class EsciMini:
             for family in FAMILIES
             for label in LABELS
         ]
-        return [
-            self._example(f"{split}-{name.replace(' ', '-')}", index, made)
-            for name, index, made in in_turns(streams, f"{split}_rows", count, "pairs of a label")
-        ]
+        examples = []
+        for name, index, made in in_turns(streams, f"{split}_rows", count, "pairs of a label"):
+            row_id = f"{split}-{name.replace(' ', '-')}-{made.label.lower()}-{index}"
+            pair = Pair(row_id, made.query, made.title, made.label)
+            examples.append(example(pair, made.rationale, self.target))
+        return examples
 
     def _pairs(self, family: Family, label: str, split: str) -> Iterator[GeneratedPair]:
         return each_once(
@@ -88,10 +89,6 @@ class EsciMini:
             f"{self.data_seed} {family.names[0]} {label}",
             _MOST_DRAWS,
         )
-
-    def _example(self, place: str, index: int, made: GeneratedPair) -> Example:
-        pair = Pair(f"{place}-{made.label.lower()}-{index}", made.query, made.title, made.label)
-        return example(pair, made.rationale, self.target)
 
 
 @dataclass(frozen=True)

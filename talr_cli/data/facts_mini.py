@@ -20,7 +20,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from talr_cli import fields
 from talr_cli.data.base import Example, Splits
 from talr_cli.errors import UserError
 from talr_cli.fields import value
@@ -123,16 +122,13 @@ class FactsMini:
         """Generate the rows.
 
         Raises:
-            UserError: A value is out of range, or more rows are asked for than there are.
+            UserError: The facts are not of this number, or more rows are asked for than there are.
         """
-        problems = list(fields.problems(FactsMini, vars(self), "dataset."))
         if self.facts % CHOICES:
-            problems.append(
+            raise UserError(
                 f"dataset.facts={self.facts} is not a multiple of {CHOICES}, the number of choices "
                 "that facts share"
             )
-        if problems:
-            raise UserError("; ".join(problems))
         facts = make_facts(self.facts, self.data_seed)
         train = TRAIN_PHRASINGS[: self.train_phrasings]
         test = TEST_PHRASINGS[: self.test_phrasings]

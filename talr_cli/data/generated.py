@@ -55,10 +55,8 @@ def in_turns(
         things: What the objects are called in the error.
 
     Raises:
-        UserError: The count is negative, or a stream ends too early.
+        UserError: A stream ends too early.
     """
-    if count < 0:
-        raise UserError(f"dataset.{option}={count} is negative")
     for number in range(count):
         index, place = divmod(number, len(streams))
         name, stream = streams[place]

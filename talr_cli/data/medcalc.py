@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from talr_cli.data.base import Example, Message, Splits, check_target
+from talr_cli.data.base import Example, Message, Splits
 from talr_cli.data.duplicates import unique_ids
 from talr_cli.data.files import read_files
 from talr_cli.data.hub import read_hub
@@ -25,7 +25,6 @@ from talr_cli.data.options import (
 )
 from talr_cli.data.rows import BadRows, Row, check_paths
 from talr_cli.data.splitting import check_shares, split_by_key
-from talr_cli.errors import UserError
 from talr_cli.fields import value
 from talr_cli.scorers.medcalc import MedCalcScorer, answer_form
 
@@ -106,9 +105,6 @@ class MedCalc:
         Raises:
             UserError: The hub or a file cannot be read, rows are bad, or a value is out of range.
         """
-        check_target(self.target)
-        if self.prompt not in ("plain", "official"):
-            raise UserError(f"dataset.prompt={self.prompt} is not plain or official")
         check_shares(self.validation_share, self.test_share)
         check_paths(self.path, self.test_path)
         bad = BadRows(self.on_bad_row, self.max_bad_share)

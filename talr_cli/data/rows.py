@@ -87,14 +87,10 @@ def check_paths(path: str | None, test_path: str | None) -> None:
 class BadRows:
     """Collects the rows that cannot be used, to report them together, grouped by reason."""
 
-    on_bad_row: str = "stop"
-    max_bad_share: float = 0.05
+    on_bad_row: str
+    max_bad_share: float
     _found: dict[tuple[Path, str], list[int]] = field(default_factory=dict)
     _totals: dict[Path, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.on_bad_row not in ("stop", "skip"):
-            raise UserError(f"dataset.on_bad_row={self.on_bad_row} is not stop or skip")
 
     def sift(self, rows: Iterable[Row], make: Callable[[Row], T]) -> Iterator[T]:
         """What `make` makes of each row; rows for which it raises ValueError are noted as bad."""

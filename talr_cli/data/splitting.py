@@ -17,8 +17,8 @@ T = TypeVar("T")
 
 
 def check_shares(validation_share: float, test_share: float) -> None:
-    """Raise UserError unless both are shares that leave something to train on."""
-    if min(validation_share, test_share) < 0 or validation_share + test_share >= 1:
+    """Raise UserError unless both shares leave something to train on."""
+    if validation_share + test_share >= 1:
         raise UserError(
             f"dataset.validation_share={validation_share} and dataset.test_share={test_share} must "
             "be at least 0 and leave something to train on"

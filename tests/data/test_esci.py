@@ -265,7 +265,6 @@ def test_the_explanation_does_not_depend_on_the_label(tmp_path):
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"target": "both"}, "dataset.target=both is not explanation or label"),
         ({"validation_share": 0.9}, "leave something to train on"),
         ({"test_path": "x.csv", "path": None}, "dataset.test_path needs dataset.path"),
         ({"locale": "xx"}, "dataset.locale=xx dataset.small_version=False leave no row of"),

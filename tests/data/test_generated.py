@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import config
 
 from talr_cli.data.esci_mini import EsciMini
 from talr_cli.data.facts_mini import FactsMini
@@ -57,17 +58,25 @@ def test_rows_do_not_depend_on_the_process(dataset):
     assert json.loads(other.stdout) == here
 
 
-@DRAWN
 @pytest.mark.parametrize(
-    ("values", "expected"),
+    ("dataset", "value", "expected"),
     [
-        ({"test_rows": -1}, "dataset.test_rows=-1 is negative"),
-        ({"target": "both"}, "dataset.target=both"),
+        ("medcalc-mini", "test_rows=-1", "is outside"),
+        ("medcalc-mini", "target=both", "is not one of explanation, label"),
+        ("esci-mini", "train_rows=-1", "is outside"),
+        ("esci", "target=both", "is not one of explanation, label"),
+        ("esci", "test_share=-0.1", "is outside"),
+        ("medcalc", "prompt=ours", "is not one of plain, official"),
+        ("medcalc", "on_bad_row=ignore", "is not one of stop, skip"),
+        ("facts-mini", "facts=100", r"is outside \[4, 96\]"),
+        ("facts-mini", "train_phrasings=9", r"is outside \[1, 8\]"),
+        ("facts-mini", "test_phrasings=0", r"is outside \[1, 8\]"),
+        ("facts-mini", "test_rows=-1", "is outside"),
     ],
 )
-def test_values_out_of_range_are_refused(dataset, values, expected):
-    with pytest.raises(UserError, match=expected):
-        dataset(**values).load()
+def test_values_out_of_range_are_refused(dataset, value, expected):
+    with pytest.raises(UserError, match=f"dataset.{value} {expected}"):
+        config("train", f"dataset={dataset}", f"dataset.{value}")
 
 
 @DRAWN

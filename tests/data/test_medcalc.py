@@ -101,11 +101,6 @@ def test_a_share_of_the_file_counts_for_scores_where_test_rows_are_one(real_data
         assert (one != other) == (given == {"path": path})
 
 
-def test_an_unknown_prompt_is_refused():
-    with pytest.raises(UserError, match=r"dataset\.prompt=ours is not plain or official"):
-        MedCalc(prompt="ours").load()
-
-
 def test_a_broken_record_is_named(tmp_path, real_data):
     with (real_data / "medcalc_dev.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))[:3]
