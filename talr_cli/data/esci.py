@@ -121,7 +121,7 @@ class Esci:
         """Read only the test rows, if they have a file or a split of their own."""
         check_paths(self.path, self.test_path)
         others_unread = replace(self, train_rows=None, validation_rows=None)
-        return others_unread._load(self._test_sources())
+        return others_unread._load([one for one in self._sources() if one[0] != "train"])
 
     @property
     def unscored(self) -> tuple[str, ...]:
@@ -153,27 +153,21 @@ class Esci:
         )
 
     def _sources(self) -> list[tuple[str | None, Iterable[Row]]]:
-        """(split, rows) of each source; split is None if the rows are to be divided."""
+        """(split, rows) of each source; split is None if the rows are to be divided.
+
+        A source is read only when its rows are asked for.
+        """
         if self.path is None:
-            return [("train", self._hub_rows("train")), *self._test_sources()]
+            instead = "give a file in its columns by dataset.path=FILE"
+            return [
+                (split, read_hub(self.hub_id, None, split, instead, self.revision))
+                for split in ("train", "test")
+            ]
+        columns = (*_COLUMNS, "small_version") if self.small_version else _COLUMNS
         if self.test_path is None:
-            return self._test_sources()
-        return [("train", read_files(self.path, self._columns())), *self._test_sources()]
-
-    def _test_sources(self) -> list[tuple[str | None, Iterable[Row]]]:
-        """Those of `_sources` that have test rows."""
-        if self.path is None:
-            return [("test", self._hub_rows("test"))]
-        if self.test_path is None:
-            return [(None, read_files(self.path, self._columns()))]
-        return [("test", read_files(self.test_path, self._columns()))]
-
-    def _hub_rows(self, split: str) -> Iterable[Row]:
-        instead = "give a file in its columns by dataset.path=FILE"
-        return read_hub(self.hub_id, None, split, instead, self.revision)
-
-    def _columns(self) -> tuple[str, ...]:
-        return (*_COLUMNS, "small_version") if self.small_version else _COLUMNS
+            return [(None, read_files(self.path, columns))]
+        paths = {"train": self.path, "test": self.test_path}
+        return [(split, read_files(path, columns)) for split, path in paths.items()]
 
     def _record(self, row: Row) -> tuple[Pair, str | None] | None:
         """(the pair, the value of its column `split`); None if it is filtered out."""

@@ -107,27 +107,22 @@ class MedCalc:
         """
         check_shares(self.validation_share, self.test_share)
         check_paths(self.path, self.test_path)
-        bad = BadRows(self.on_bad_row, self.max_bad_share)
-        rows = self._hub_rows("train") if self.path is None else read_files(self.path, _COLUMNS)
-        held_out = self.test_share if self._shares_its_file else 0.0
-        training = bad.sift(rows, self._example)
-        splits = split_by_key(training, self.validation_share, held_out)
-        if not self._shares_its_file:
-            splits["test"] = self._own_test(bad)
-        bad.settle()
-        unique = {split: unique_ids(rows, split) for split, rows in splits.items()}
-        return Splits(
-            unique["train"], unique["validation"], unique["test"], MedCalcScorer(self.prompt)
-        )
+        return self._load(self._rows("train", self.path))
 
     def load_test(self) -> Splits:
         """Read only the test rows, unless they are a share of `path`."""
-        if self._shares_its_file:
-            return self.load()
+        return self.load() if self._shares_its_file else self._load(())
+
+    def _load(self, training: Iterable[Row]) -> Splits:
         bad = BadRows(self.on_bad_row, self.max_bad_share)
-        test = self._own_test(bad)
+        held_out = self.test_share if self._shares_its_file else 0.0
+        splits = split_by_key(bad.sift(training, self._example), self.validation_share, held_out)
+        if not self._shares_its_file:
+            test = bad.sift(self._rows("test", self.test_path), self._example)
+            splits["test"] = [example for _, example in test]
         bad.settle()
-        return Splits([], [], unique_ids(test, "test"), MedCalcScorer(self.prompt))
+        unique = {split: unique_ids(rows, split) for split, rows in splits.items()}
+        return Splits(**unique, scorer=MedCalcScorer(self.prompt))
 
     @property
     def unscored(self) -> tuple[str, ...]:
@@ -140,13 +135,10 @@ class MedCalc:
         """Whether the test rows are a share of `path`."""
         return self.path is not None and self.test_path is None
 
-    def _own_test(self, bad: BadRows) -> list[Example]:
-        """The test rows of `test_path` or of the hub."""
-        given = self.test_path
-        rows = self._hub_rows("test") if given is None else read_files(given, _COLUMNS)
-        return [example for _, example in bad.sift(rows, self._example)]
-
-    def _hub_rows(self, split: str) -> Iterable[Row]:
+    def _rows(self, split: str, path: str | None) -> Iterable[Row]:
+        """The rows of a file; without one those of a split on the hub."""
+        if path is not None:
+            return read_files(path, _COLUMNS)
         instead = (
             "give a CSV file in its columns by dataset.path=FILE, and dataset.test_path=FILE for "
             "the test rows"

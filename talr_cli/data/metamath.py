@@ -80,21 +80,21 @@ class MetaMath:
             UserError: The hub or a file cannot be read, rows are bad, a value is out of range, or
                 the benchmark's scorer needs a package that is not installed.
         """
-        scorer = _SCORERS[self.benchmark]()
-        bad = BadRows(self.on_bad_row, self.max_bad_share)
-        questions = bad.sift(self._train_source(), _train_example)
-        splits = split_by_key(questions, self.validation_share, 0.0)
-        test = list(bad.sift(self._test_source(), _TEST_EXAMPLES[self.benchmark]))
-        bad.settle()
-        train = sample_rows(splits["train"], "train_rows", self.train_rows, self.data_seed)
-        return Splits(train, splits["validation"], test, scorer)
+        return self._load(self._train_source(), self.train_rows)
 
     def load_test(self) -> Splits:
         """Read only the benchmark's rows."""
+        return self._load((), None)
+
+    def _load(self, training: Iterable[Row], train_rows: int | None) -> Splits:
+        scorer = _SCORERS[self.benchmark]()
         bad = BadRows(self.on_bad_row, self.max_bad_share)
+        questions = bad.sift(training, _train_example)
+        splits = split_by_key(questions, self.validation_share, 0.0)
         test = list(bad.sift(self._test_source(), _TEST_EXAMPLES[self.benchmark]))
         bad.settle()
-        return Splits([], [], test, _SCORERS[self.benchmark]())
+        train = sample_rows(splits["train"], "train_rows", train_rows, self.data_seed)
+        return Splits(train, splits["validation"], test, scorer)
 
     def _train_source(self) -> Iterable[Row]:
         if self.path is not None:

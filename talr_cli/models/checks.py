@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from talr_cli.errors import UserError, reason_of
 from talr_cli.models.adapter import is_adapter, resolve_base
 from talr_cli.models.config import ModelConfig
-from talr_cli.models.loading import load_without_weights
+from talr_cli.models.loading import load_without_weights, one_line_errors
 from talr_cli.models.sources import ModelSource
 from talr_cli.runs.atomic import NEW_COPY, read_json_object
 
@@ -91,15 +91,10 @@ def check_weights(source: ModelSource, settings: Mapping[str, Any], config: Mode
 def _load_config(source: ModelSource, config: ModelConfig) -> Any:
     from transformers import AutoConfig
 
-    try:
+    with one_line_errors(source):
         return AutoConfig.from_pretrained(
             source.directory, trust_remote_code=config.trust_remote_code
         )
-    except Exception as error:  # a wrong value in the file may make any class raise anything
-        reason = reason_of(error, max_chars=200)
-        if "custom code" in reason:
-            reason += " If you trust it, set model.trust_remote_code=true."
-        raise UserError(f"cannot load {source.origin}: {reason}") from error
 
 
 def _check_quantised(

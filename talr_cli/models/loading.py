@@ -51,7 +51,7 @@ def load_model(
     quantized: dict[str, Any] = {}
     if quantization is not None:
         quantized = {"quantization_config": quantization, "device_map": {"": device}}
-    with _one_line_errors(source):
+    with one_line_errors(source):
         base = full_model_source(source, config)
         if base is not source:
             target = stored_dtype(base) if isinstance(dtype, str) else dtype
@@ -69,7 +69,7 @@ def load_without_weights(source: ModelSource, config: ModelConfig) -> PreTrained
     Raises:
         UserError: The same as by `load_model`.
     """
-    with _one_line_errors(source):
+    with one_line_errors(source):
         base = full_model_source(source, config)
         model = _load(base, config, "auto", device_map="meta")
         if base is not source:
@@ -78,7 +78,7 @@ def load_without_weights(source: ModelSource, config: ModelConfig) -> PreTrained
 
 
 @contextmanager
-def _one_line_errors(source: ModelSource) -> Iterator[None]:
+def one_line_errors(source: ModelSource) -> Iterator[None]:
     """Turn any error of transformers, PEFT or safetensors into a UserError of one line.
 
     Their warnings are suppressed: they are about what is either refused here or intended.

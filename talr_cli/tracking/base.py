@@ -16,7 +16,6 @@ from typing import Any, Protocol
 from talr_cli.errors import UserError, install_command, kind_and_reason
 from talr_cli.fields import value
 
-SCORE_SECTIONS = ("general", "domain", "drift", "weights", "training")
 TRAINING = "train/"  # the prefix of the training's curves
 SAMPLES = 50  # answers in a tracker's table
 # Metrics that are renamed so that a tracker's curves show their unit.
@@ -210,6 +209,6 @@ def flat_scores(results: Mapping[str, Any]) -> dict[str, float]:
 
     return {
         key: number
-        for section in SCORE_SECTIONS
+        for section in ("general", "domain", "drift", "weights", "training")
         for key, number in numbers(section, results[section])
     }
