@@ -7,7 +7,7 @@ that the allocator wastes, or that a process takes without any tensor, comes on 
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 from talr_cli.methods.averaging import Ema
 from talr_cli.methods.method import Method
@@ -37,25 +37,19 @@ KL_TILES, TOPK_TILES = 6, 3
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one process at the peak of an optimizer step, by purpose."""
+    """Bytes of one process at the peak of an optimizer step.
 
-    weights: float
-    optimizer: float
-    theta_0: float
-    base: float
-    mean: float
-    gradient: float
-    activations: float
-    logits: float
+    Attributes:
+        state: What does not depend on the batch: weights, optimizer, and what the method keeps.
+        varying: Gradient, activations and logits, when they are most together.
+    """
+
+    state: float
+    varying: float
 
     @property
     def total(self) -> float:
-        return sum(astuple(self))
-
-    @property
-    def state(self) -> float:
-        """The bytes that do not depend on the size of the batch."""
-        return self.weights + self.optimizer + self.theta_0 + self.base + self.mean
+        return self.state + self.varying
 
 
 def minimum_bytes(shape: Shape, method: Method, how: Arithmetic) -> float:
@@ -69,27 +63,20 @@ def minimum_bytes(shape: Shape, method: Method, how: Arithmetic) -> float:
 
 def step_memory(shape: Shape, method: Method, how: Arithmetic, batch: MicroBatch) -> Memory:
     """The peak of an optimizer step whose micro-batches are like `batch`."""
-    trained = count_trained(shape, method)
-    gradient = bytes_per_trained_weight(how) * trained / _shards(how)
-    theta_0 = base = 0.0
+    trained, shards = count_trained(shape, method), _shards(how)
+    gradient = bytes_per_trained_weight(how) * trained / shards
+    state = _weight_bytes(shape, method, how) / shards + _unsharded_bytes(shape, how)
+    state += _optimizer_bytes(shape, method, how) / shards
     if isinstance(method.regulariser, L2) and method.regulariser.theta0_device != "cpu":
         kept = {"float32": FP32, "bfloat16": 2}.get(
             method.regulariser.theta0_dtype, shape.stored_bytes
         )
-        theta_0 = kept * trained / _shards(how)
-        theta_0 += FP32 * min(CHUNK_SIZE[how.device], trained)
-    if isinstance(method.regulariser, Kl) and method.adapter is None:
-        base = (shape.stored_bytes if how.half else FP32) * shape.weights
-    # Gradient, activations and logits vary within a step; everything else is constant.
-    peak = max(_candidate_peaks(shape, method, how, batch, gradient), key=sum)
-    return Memory(
-        _weight_bytes(shape, method, how) / _shards(how) + _unsharded_bytes(shape, how),
-        _optimizer_bytes(shape, method, how) / _shards(how),
-        theta_0,
-        base,
-        FP32 * trained / _shards(how) if isinstance(method.merge, Ema) else 0.0,
-        *peak,
-    )
+        state += kept * trained / shards + FP32 * min(CHUNK_SIZE[how.device], trained)
+    if isinstance(method.regulariser, Kl) and method.adapter is None:  # a copy of the base
+        state += (shape.stored_bytes if how.half else FP32) * shape.weights
+    if isinstance(method.merge, Ema):
+        state += FP32 * trained / shards
+    return Memory(state, max(map(sum, _candidate_peaks(shape, method, how, batch, gradient))))
 
 
 def _candidate_peaks(
