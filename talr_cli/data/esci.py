@@ -11,22 +11,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from talr_cli.data import options
 from talr_cli.data.base import Example, Splits
 from talr_cli.data.duplicates import unique_ids
 from talr_cli.data.files import read_files
 from talr_cli.data.hub import read_hub
-from talr_cli.data.options import (
-    A_FILE,
-    DATA_SEED,
-    HUB_ID,
-    MAX_BAD_SHARE,
-    MAX_OVERLAP,
-    NAME,
-    ON_BAD_ROW,
-    REVISION,
-    SHARE,
-    SOME_ROWS,
-)
 from talr_cli.data.rows import BadRows, Row, check_paths
 from talr_cli.data.splitting import check_shares, hashed_split, sample_rows
 from talr_cli.errors import UserError
@@ -73,13 +62,16 @@ class Esci:
     a smaller one. `target` is the label, or a comparison followed by the label (`explanation`).
     """
 
-    name: str = value(**NAME, default="esci")
-    hub_id: str = value(**HUB_ID, default="tasksource/esci")
-    revision: str | None = value(**REVISION)
-    path: str | None = value("a file with the same columns, read instead of the hub", **A_FILE)
+    name: str = value(**options.NAME, default="esci")
+    hub_id: str = value(**options.HUB_ID, default="tasksource/esci")
+    revision: str | None = value(**options.REVISION)
+    path: str | None = value(
+        "a file with the same columns, read instead of the hub", **options.A_FILE
+    )
     # It counts for the identity, as it decides which rows of `path` are trained on.
     test_path: str | None = value(
-        "the rows to score; null: by the column `split` of `path`, or a share of it", **A_FILE
+        "the rows to score; null: by the column `split` of `path`, or a share of it",
+        **options.A_FILE,
     )
     target: str = value(
         "what a completion holds: an explanation that compares words, and the label; or the "
@@ -89,23 +81,27 @@ class Esci:
     )
     locale: str | None = value("only rows of this locale (us, es or jp); null: all", "us")
     small_version: bool = value("use only the reduced version, with harder queries", False)
-    train_rows: int | None = value("rows to train on, drawn by data_seed; null: all", **SOME_ROWS)
+    train_rows: int | None = value(
+        "rows to train on, drawn by data_seed; null: all", **options.SOME_ROWS
+    )
     validation_rows: int | None = value(
-        "rows for the validation loss, drawn by data_seed; null: all", **SOME_ROWS
+        "rows for the validation loss, drawn by data_seed; null: all", **options.SOME_ROWS
     )
     test_rows: int | None = value(
-        "rows to score, drawn by data_seed; null: all", **SOME_ROWS, identity=False
+        "rows to score, drawn by data_seed; null: all", **options.SOME_ROWS, identity=False
     )
-    data_seed: int = value(**DATA_SEED)
+    data_seed: int = value(**options.DATA_SEED)
     validation_share: float = value(
-        "share of the training queries that is used for validation", 0.05, **SHARE
+        "share of the training queries that is used for validation", 0.05, **options.SHARE
     )
     test_share: float = value(
-        "share of the queries of `path` to score, if no other value selects them", 0.2, **SHARE
+        "share of the queries of `path` to score, if no other value selects them",
+        0.2,
+        **options.SHARE,
     )
-    max_overlap: float = value(**MAX_OVERLAP)
-    on_bad_row: str = value(**ON_BAD_ROW)
-    max_bad_share: float = value(**MAX_BAD_SHARE)
+    max_overlap: float = value(**options.MAX_OVERLAP)
+    on_bad_row: str = value(**options.ON_BAD_ROW)
+    max_bad_share: float = value(**options.MAX_BAD_SHARE)
 
     def load(self) -> Splits:
         """Read the rows.

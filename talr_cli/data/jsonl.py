@@ -13,20 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from talr_cli.data import formats
+from talr_cli.data import formats, options
 from talr_cli.data.base import Example, Splits
 from talr_cli.data.duplicates import unique_ids
 from talr_cli.data.files import find_files, read_files
 from talr_cli.data.hub import read_hub
 from talr_cli.data.messages import parse_json_column
-from talr_cli.data.options import (
-    A_FILE,
-    MAX_BAD_SHARE,
-    MAX_OVERLAP,
-    ON_BAD_ROW,
-    REVISION,
-    SCORED_FILE,
-)
 from talr_cli.data.rows import BadRows, Row
 from talr_cli.errors import UserError
 from talr_cli.fields import value
@@ -60,9 +52,9 @@ class Jsonl:
         "",
         identity=False,
     )
-    train: Any = value(f"training rows: {_WHERE}", **A_FILE)
-    test: Any = value(f"rows to score: {_WHERE}", **SCORED_FILE)
-    validation: Any = value(f"rows for the validation loss: {_WHERE}", **A_FILE)
+    train: Any = value(f"training rows: {_WHERE}", **options.A_FILE)
+    test: Any = value(f"rows to score: {_WHERE}", **options.SCORED_FILE)
+    validation: Any = value(f"rows for the validation loss: {_WHERE}", **options.A_FILE)
     hub_id: str | None = value(
         "a data set on the hub, for the splits without a file",
         None,
@@ -71,7 +63,7 @@ class Jsonl:
     hub_config: str | None = value(
         "the configuration (subset) of that data set, if it has several", None
     )
-    revision: str | None = value(**REVISION)
+    revision: str | None = value(**options.REVISION)
     train_split: str = value("the split of it that holds the training rows", "train")
     test_split: str | None = value(
         "the split of it that holds the rows to score, such as test; null: none",
@@ -91,9 +83,9 @@ class Jsonl:
         "exact_match",
         identity=False,
     )
-    max_overlap: float = value(**MAX_OVERLAP)
-    on_bad_row: str = value(**ON_BAD_ROW)
-    max_bad_share: float = value(**MAX_BAD_SHARE)
+    max_overlap: float = value(**options.MAX_OVERLAP)
+    on_bad_row: str = value(**options.ON_BAD_ROW)
+    max_bad_share: float = value(**options.MAX_BAD_SHARE)
 
     unscored = ("train", "validation", "train_split", "validation_split", "train_on", "max_overlap")
 

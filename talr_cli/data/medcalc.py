@@ -9,20 +9,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from talr_cli.data import options
 from talr_cli.data.base import Example, Message, Splits
 from talr_cli.data.duplicates import unique_ids
 from talr_cli.data.files import read_files
 from talr_cli.data.hub import read_hub
-from talr_cli.data.options import (
-    A_FILE,
-    HUB_ID,
-    MAX_BAD_SHARE,
-    MAX_OVERLAP,
-    NAME,
-    ON_BAD_ROW,
-    REVISION,
-    SHARE,
-)
 from talr_cli.data.rows import BadRows, Row, check_paths
 from talr_cli.data.splitting import check_shares, split_by_key
 from talr_cli.fields import value
@@ -71,13 +62,15 @@ class MedCalc:
     benchmark's own (`official`), which is answered by JSON.
     """
 
-    name: str = value(**NAME, default="medcalc")
-    hub_id: str = value(**HUB_ID, default="ncbi/MedCalc-Bench-v1.0")
-    revision: str | None = value(**REVISION)
-    path: str | None = value("a file with the same columns, read instead of the hub", **A_FILE)
+    name: str = value(**options.NAME, default="medcalc")
+    hub_id: str = value(**options.HUB_ID, default="ncbi/MedCalc-Bench-v1.0")
+    revision: str | None = value(**options.REVISION)
+    path: str | None = value(
+        "a file with the same columns, read instead of the hub", **options.A_FILE
+    )
     # It counts for the identity, as it decides which rows of `path` are trained on.
     test_path: str | None = value(
-        "the rows to score, with the same columns; null: a share of `path`", **A_FILE
+        "the rows to score, with the same columns; null: a share of `path`", **options.A_FILE
     )
     target: str = value(
         "what a completion holds: the explanation and the answer, or the answer only",
@@ -90,14 +83,14 @@ class MedCalc:
         choices=("plain", "official"),
     )
     validation_share: float = value(
-        "share of the training notes that is used for validation", 0.05, **SHARE
+        "share of the training notes that is used for validation", 0.05, **options.SHARE
     )
     test_share: float = value(
-        "share of the notes of `path` to score, if there is no `test_path`", 0.2, **SHARE
+        "share of the notes of `path` to score, if there is no `test_path`", 0.2, **options.SHARE
     )
-    max_overlap: float = value(**MAX_OVERLAP)
-    on_bad_row: str = value(**ON_BAD_ROW)
-    max_bad_share: float = value(**MAX_BAD_SHARE)
+    max_overlap: float = value(**options.MAX_OVERLAP)
+    on_bad_row: str = value(**options.ON_BAD_ROW)
+    max_bad_share: float = value(**options.MAX_BAD_SHARE)
 
     def load(self) -> Splits:
         """Read the rows.

@@ -8,21 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from talr_cli.data import options
 from talr_cli.data.base import Example, Message, Splits
 from talr_cli.data.files import read_files
 from talr_cli.data.hub import read_hub
-from talr_cli.data.options import (
-    A_FILE,
-    DATA_SEED,
-    HUB_ID,
-    MAX_BAD_SHARE,
-    MAX_OVERLAP,
-    NAME,
-    ON_BAD_ROW,
-    REVISION,
-    SCORED_FILE,
-    SOME_ROWS,
-)
 from talr_cli.data.rows import BadRows, Row
 from talr_cli.data.splitting import sample_rows, split_by_key
 from talr_cli.fields import value
@@ -49,12 +38,16 @@ class MetaMath:
     (gsm8k: question, answer; math: problem, solution and, unless the solution boxes it, answer).
     """
 
-    name: str = value(**NAME, default="metamath")
-    hub_id: str = value(**HUB_ID, default="meta-math/MetaMathQA")
-    revision: str | None = value(**REVISION)
-    path: str | None = value("a file with the same columns, read instead of the hub", **A_FILE)
-    train_rows: int | None = value("rows to train on, drawn by data_seed; null: all", **SOME_ROWS)
-    data_seed: int = value(**DATA_SEED)
+    name: str = value(**options.NAME, default="metamath")
+    hub_id: str = value(**options.HUB_ID, default="meta-math/MetaMathQA")
+    revision: str | None = value(**options.REVISION)
+    path: str | None = value(
+        "a file with the same columns, read instead of the hub", **options.A_FILE
+    )
+    train_rows: int | None = value(
+        "rows to train on, drawn by data_seed; null: all", **options.SOME_ROWS
+    )
+    data_seed: int = value(**options.DATA_SEED)
     validation_share: float = value(
         "share of the original questions that is used for validation", 0.01, at_least=0, below=1
     )
@@ -62,11 +55,11 @@ class MetaMath:
         "the benchmark that is scored", "gsm8k", choices=tuple(_BENCHMARKS), identity=False
     )
     test_path: str | None = value(
-        "a file with the benchmark's columns, read instead of the hub", **SCORED_FILE
+        "a file with the benchmark's columns, read instead of the hub", **options.SCORED_FILE
     )
-    max_overlap: float = value(**MAX_OVERLAP)
-    on_bad_row: str = value(**ON_BAD_ROW)
-    max_bad_share: float = value(**MAX_BAD_SHARE)
+    max_overlap: float = value(**options.MAX_OVERLAP)
+    on_bad_row: str = value(**options.ON_BAD_ROW)
+    max_bad_share: float = value(**options.MAX_BAD_SHARE)
 
     unscored = (
         *("hub_id", "revision", "path", "train_rows", "data_seed"),
