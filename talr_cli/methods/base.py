@@ -32,8 +32,8 @@ class TargetTokens:
         log_sum_sq_probs[N]: Log of the sum over the vocabulary of the squared probabilities.
         sequence_weights[N]: The weight of each target's sequence, computed before training.
         base_log_probs[N]: Like log_probs, but under the base model; computed before training.
-        counts[S]: How many targets each sequence has, if the collator has counted them. Counting
-            them here would make the host wait for the device.
+        counts[S]: How many targets each sequence has. The collator counts them: if it is left out,
+            they are counted here, which makes the host wait for the device.
     """
 
     log_probs: torch.Tensor
@@ -43,7 +43,13 @@ class TargetTokens:
     log_sum_sq_probs: torch.Tensor | None = None
     sequence_weights: torch.Tensor | None = None
     base_log_probs: torch.Tensor | None = None
-    counts: torch.Tensor | None = None
+    counts: Any = None
+
+    def __post_init__(self) -> None:
+        if self.counts is None:
+            _, self.sequence, self.counts = self.sequence.unique_consecutive(
+                return_inverse=True, return_counts=True
+            )
 
     def sequence_losses(self, log_probs: torch.Tensor | None = None) -> torch.Tensor:
         """losses[S]: the mean negative log-likelihood of each sequence, in nats per target.
@@ -52,20 +58,8 @@ class TargetTokens:
             log_probs[N]: Of the targets; by default those under the current model.
         """
         values = (self.log_probs if log_probs is None else log_probs).detach()
-        counts = self.target_counts()
-        return values.new_zeros(len(counts)).index_add(0, self.sequence_index(), -values) / counts
-
-    def target_counts(self) -> torch.Tensor:
-        """counts[S]: how many targets each sequence has."""
-        if self.counts is not None:
-            return self.counts
-        return self.sequence.unique_consecutive(return_counts=True)[1]
-
-    def sequence_index(self) -> torch.Tensor:
-        """index[N]: the index of each target's sequence in `sequence_losses`."""
-        if self.counts is not None:
-            return self.sequence
-        return self.sequence.unique_consecutive(return_inverse=True)[1]
+        sums = values.new_zeros(len(self.counts)).index_add(0, self.sequence, -values)
+        return sums / self.counts
 
 
 @dataclass(frozen=True)

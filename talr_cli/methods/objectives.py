@@ -221,7 +221,7 @@ class TailSft(Sft):
             fraction *= step.number / max(step.total - 1, 1)
         count = min(round(len(gains) * fraction), max(len(gains) - 1, 0))
         learned = (-gains / ROUNDING).round().argsort(stable=True)[:count]
-        stays = weights.new_ones(len(gains)).index_fill(0, learned, 0)[tokens.sequence_index()]
+        stays = weights.new_ones(len(gains)).index_fill(0, learned, 0)[tokens.sequence]
         return stays * (len(stays) / stays.sum())  # rescaled to the mean over what stays
 
 

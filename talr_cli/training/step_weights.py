@@ -74,10 +74,10 @@ class StepWeights:
         own: list[int] = []  # the indices of this rank's shares
         for tokens, weight in zip(batches, weights, strict=True):
             known = [tokens.log_probs.detach(), *(getattr(tokens, name) for name in names)]
-            columns = [weight, tokens.sequence_index(), *known]
+            columns = [weight, tokens.sequence, *known]
             values = torch.stack([one.to(weight) for one in columns], dim=1)
             own.append(len(shares) + self._accelerator.process_index)
-            for share, count in self._gather(values, len(tokens.target_counts())):
+            for share, count in self._gather(values, len(tokens.counts)):
                 shares.append(share)
                 sequences.append(count)
         # Each share counts its sequences from 0; in the step they are numbered consecutively.

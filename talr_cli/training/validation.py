@@ -21,7 +21,7 @@ class ValidationLoss:
 
     def add(self, tokens: TargetTokens) -> None:
         """Add a batch of this rank. All ranks must call."""
-        counts = tokens.target_counts()
+        counts = tokens.counts
         rows = torch.stack([tokens.sequence_losses().float() * counts, counts.float()], dim=1)
         if self._accelerator.num_processes > 1:
             # accelerate repeats rows so that all ranks have the same number, and drops them here.
