@@ -468,7 +468,7 @@ def test_a_tracker_that_is_not_installed_is_one_line_before_anything_is_made(log
 
 
 def test_scoring_a_run_again_keeps_its_training_tags_and_config(tmp_path, monkeypatch):
-    monkeypatch.setattr("talr_cli.tracking.start.start_tracking", lambda about: about)
+    monkeypatch.setattr("talr_cli.run.track.start_tracking", lambda about: about)
     made = config("train", "model=tiny", "method=talr", "lr=3e-5", "seed=2", "suite=lite")
     again = config("eval", "model=tiny", "suite.name=quick")
     run, own = RunDirectory(tmp_path / "talr-deadbeef"), RunDirectory(tmp_path / "hub-deadbeef")

@@ -143,8 +143,3 @@ def interpolate(base: Path, tuned: Path, into: Path, share_of: Callable[[str], f
                 else:
                     tensors[name] = torch.lerp(theta0.float(), theta.float(), alpha).to(theta.dtype)
         save_file(tensors, into / shard.name, metadata={"format": "pt"})
-
-
-def have_same_tensor_names(base: Path, tuned: Path) -> bool:
-    """Whether two directories of safetensors have tensors of the same names."""
-    return files_of_tensors(base).keys() == files_of_tensors(tuned).keys()

@@ -166,10 +166,5 @@ class TrainConfig:
     def parts(self) -> Method:
         """The parts as a method."""
         return Method(
-            self.objective,
-            self.adapter,
-            self.regulariser,
-            self.merge,
-            self.replay,
-            schedule=self.schedule,
+            self.objective, self.adapter, self.regulariser, self.merge, self.replay, self.schedule
         )

@@ -32,10 +32,10 @@ from talr_cli.runs.samples import read_samples
 from talr_cli.runs.study import load_results
 from talr_cli.statistics.groups import Group, comparable
 from talr_cli.statistics.pairs import Results
+from talr_cli.tracking.base import Tracker
 
 if TYPE_CHECKING:
     from talr_cli.evaluation.general.tasks import Tasks
-    from talr_cli.tracking.base import Tracker
 
 log = logging.getLogger(__name__)
 

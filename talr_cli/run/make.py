@@ -20,9 +20,12 @@ from talr_cli.data.encoding import digest
 from talr_cli.errors import UserError
 from talr_cli.fields import plain
 from talr_cli.interruption import Stop, stop_requests
-from talr_cli.methods.averaging import have_same_tensor_names, interpolate
+from talr_cli.methods.averaging import interpolate
 from talr_cli.methods.checks import share_of_weight
-from talr_cli.models import device_memory
+from talr_cli.models import device_memory, loading, saving, sources
+from talr_cli.models.adapter import is_tied, merge_adapter, untie
+from talr_cli.models.frozen import load_frozen
+from talr_cli.models.weight_files import files_of_tensors
 from talr_cli.run import out_of_memory
 from talr_cli.run.config import TrainConfig
 from talr_cli.run.during import score_in_own_process
@@ -69,8 +72,7 @@ def make_by_training(points: Sequence[Run] = ()) -> MakeModel:
             warnings.filterwarnings("ignore", "Input and output embeddings are no longer tied")
             with out_of_memory.explain_out_of_memory(run):
                 trained = _train(run, tracker, stop, points)
-            if trained is None:
-                raise RuntimeError("only the first rank owns a run")
+            assert trained is not None  # only the first rank owns a run
             _save(run, *trained)
         del trained
         device_memory.release_memory()  # another process may score the model
@@ -108,8 +110,6 @@ def make_by_averaging(tuned: RunDirectory, alpha: float) -> MakeModel:
     """
 
     def make(run: Run, tracker: Tracker) -> None:
-        from talr_cli.models import loading, sources
-        from talr_cli.models.adapter import is_tied, untie
         from talr_cli.training.loop import weight_changes
 
         log.info("averaging: %g of %s", alpha, tuned.path)
@@ -119,7 +119,7 @@ def make_by_averaging(tuned: RunDirectory, alpha: float) -> MakeModel:
             raise UserError(f"{tuned.training} is missing: delete {tuned.model} to train it again")
         base, config = run.source.directory, run.config.model
         with tempfile.TemporaryDirectory() as exported, atomic_folder(run.directory.model) as into:
-            if not have_same_tensor_names(base, tuned.model):
+            if files_of_tensors(base).keys() != files_of_tensors(tuned.model).keys():
                 # Names on disk may differ from those that transformers saves, and an adapter on the
                 # embedding unties the head.
                 base, model = Path(exported), run.load_base()
@@ -143,8 +143,6 @@ def make_by_averaging(tuned: RunDirectory, alpha: float) -> MakeModel:
 
 def _share_function(run: Run, alpha: float) -> Callable[[str], float]:
     """A function that gives the alpha of a tensor, from its name."""
-    from talr_cli.models import loading
-
     merge: Any = run.config.merge
     if not hasattr(merge, "share_of"):
         return lambda tensor: alpha
@@ -238,9 +236,6 @@ def _load_to_train(run: Run, half: torch.dtype | None) -> Any:
     """
     import torch
 
-    from talr_cli.models import saving
-    from talr_cli.models.frozen import load_frozen
-
     config = run.config
     base_dtype = getattr(run.method.adapter, "base_dtype", "float32")
     if ranks.is_sharded(config.distributed):
@@ -254,8 +249,6 @@ def _load_to_train(run: Run, half: torch.dtype | None) -> Any:
 
 def _load_fp32(run: Run, device: str) -> Any:
     import torch
-
-    from talr_cli.models import loading
 
     return loading.load_model(run.source, run.config.model, torch.float32, device)
 
@@ -279,8 +272,6 @@ def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
     """Write model/, training.json and perhaps adapter/; `trained` must not be used afterwards."""
     import torch
 
-    from talr_cli.models import loading, saving
-    from talr_cli.models.adapter import merge_adapter
     from talr_cli.models.head import causal_lm
     from talr_cli.training.loop import weight_changes
 

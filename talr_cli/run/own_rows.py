@@ -12,6 +12,7 @@ from talr_cli.data.encoding import TokenRows, encode_training_rows
 from talr_cli.data.rendering import Renderer, RowError
 from talr_cli.errors import UserError
 from talr_cli.methods.replay import SelfReplay
+from talr_cli.models.checks import check_loads
 from talr_cli.models.device_memory import release_memory
 from talr_cli.run.prepare import Run
 
@@ -53,11 +54,9 @@ def _correct_answers(run: Run, replay: SelfReplay) -> tuple[list[Example], int]:
     from talr_cli.evaluation.domain import answer_budget
     from talr_cli.evaluation.evaluate import load_to_score
     from talr_cli.evaluation.own_answers import correct_answers
-    from talr_cli.models.checks import check_loads
 
     scorer = run.splits.scorer
-    if scorer is None:
-        raise ValueError("replay=self without a scorer")
+    assert scorer is not None  # `prepare` refuses replay=self without one
     config, renderer = run.config, run.renderer
     asked = [one for one in run.splits.train if _is_rendered(renderer, one)]
     found = correct_answers(

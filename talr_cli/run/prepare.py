@@ -24,6 +24,7 @@ from talr_cli.fields import target_of
 from talr_cli.methods.checks import check_objective, check_schedule
 from talr_cli.methods.method import Method
 from talr_cli.methods.replay import Replay, SelfReplay, assign_replayed_rows
+from talr_cli.models import loading
 from talr_cli.models.adapter import has_adapter
 from talr_cli.models.checks import (
     check_length,
@@ -79,8 +80,6 @@ class Run:
 
     def load_base(self, dtype: torch.dtype | None = None) -> PreTrainedModel:
         """The base model; by default in the dtype of its checkpoint."""
-        from talr_cli.models import loading
-
         return loading.load_model(self.source, self.config.model, dtype or "auto", self.device)
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from talr_cli.fields import plain
 from talr_cli.printable import rate_text
 from talr_cli.run.config import EvalConfig, TrainConfig
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.statistics.paired import compare_part
 from talr_cli.statistics.pairs import PARTS, Results, is_base
-
-if TYPE_CHECKING:
-    from talr_cli.tracking.base import Tracker
+from talr_cli.tracking.base import RunInfo, Tracker
+from talr_cli.tracking.start import start_tracking
 
 
 def score_changes(base: Results | None, results: Results) -> dict[str, float]:
@@ -40,9 +37,6 @@ def start_tracker(
     Raises:
         UserError: The config in `directory` cannot be read.
     """
-    from talr_cli.tracking.base import RunInfo
-    from talr_cli.tracking.start import start_tracking
-
     made = directory.read_config()
     is_trained = "trainer" in made
     tags = [config.model.name, config.dataset.name, f"suite {config.suite.name}"]

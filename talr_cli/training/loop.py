@@ -21,6 +21,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
 from trl import SFTConfig
 
+from talr_cli import ranks
 from talr_cli.data.rendering import Rendered
 from talr_cli.errors import UserError
 from talr_cli.interruption import Stop
@@ -33,14 +34,7 @@ from talr_cli.models.frozen import is_fp32
 from talr_cli.models.head import causal_lm, check_head
 from talr_cli.models.loading import choose_precision
 from talr_cli.models.sources import ModelSource
-from talr_cli.ranks import (
-    DistributedConfig,
-    broadcast,
-    is_sharded,
-    one_per_node_first,
-    per_rank,
-    world_size,
-)
+from talr_cli.ranks import DistributedConfig
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking.base import Tracker
 from talr_cli.training.base_losses import BaseModel
@@ -127,7 +121,7 @@ def train(
     trainer.add_callback(stopping)
     trainer.remove_callback(PrinterCallback)
     # Only the first rank looks: on a shared file system others may still see removed files.
-    step, checkpoint = broadcast(directory.last_checkpoint()) or (0, None)
+    step, checkpoint = ranks.broadcast(directory.last_checkpoint()) or (0, None)
     if checkpoint is not None:
         _check_strategy(checkpoint, trainer.is_fsdp_enabled)
         log.info("training: going on from step %d", step)
@@ -204,7 +198,7 @@ def make_trainer(
         )
     set_seed(setting.seed)  # the adapter's initialisation depends on it
     device = setting.device
-    with one_per_node_first():
+    with ranks.one_per_node_first():
         of_base = BaseModel(model, base.fingerprint, setting.autocast_dtype, device)
         columns = make_columns(method, data.rows, data.general, of_base)
     adapted: Any = model
@@ -246,8 +240,10 @@ def make_trainer(
 def trainer_arguments(setting: Setting, directory: RunDirectory) -> SFTConfig:
     """The settings as TRL's SFTConfig."""
     trainer, device = setting.trainer, setting.device
-    sharded = is_sharded(setting.distributed)
-    micro, accumulation = per_rank(trainer.batch_size, trainer.rows_at_once, world_size())
+    sharded = ranks.is_sharded(setting.distributed)
+    micro, accumulation = ranks.per_rank(
+        trainer.batch_size, trainer.rows_at_once, ranks.world_size()
+    )
     arguments = SFTConfig(
         output_dir=str(directory.checkpoints),
         seed=setting.seed,
