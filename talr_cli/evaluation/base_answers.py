@@ -12,7 +12,7 @@ from typing import Any
 
 from talr_cli.evaluation.decoding import Request
 from talr_cli.runs.atomic import read_gzip_json, write_gzip_json
-from talr_cli.runs.lease import hold
+from talr_cli.runs.lease import read_or_make
 
 Tokens = list[tuple[list[int], bool]]  # of each answer its tokens, and whether it was cut off
 
@@ -22,19 +22,14 @@ log = logging.getLogger(__name__)
 def cached_answers(
     file: Path, requests: Sequence[Request], generate: Callable[[], Tokens]
 ) -> Tokens:
-    """The answers to `requests` in `file`; if there are none, generates and writes them.
+    """The answers to `requests` in `file`; if there are none, generates and writes them."""
 
-    Of several processes that ask for the same file, one generates and the others wait.
-    """
-    answers = _read_cached(file, requests)
-    if answers is not None:
+    def make() -> Tokens:
+        answers = generate()
+        write_gzip_json(file, answers)
         return answers
-    with hold(file.with_suffix(".lock"), wait=True):
-        answers = _read_cached(file, requests)
-        if answers is None:
-            answers = generate()
-            write_gzip_json(file, answers)
-    return answers
+
+    return read_or_make(file, lambda: _read_cached(file, requests), make)
 
 
 def _read_cached(file: Path, requests: Sequence[Request]) -> Tokens | None:

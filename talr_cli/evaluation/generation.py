@@ -97,11 +97,7 @@ def decode_answers(
 ) -> list[Answer]:
     """Decode answers; `found` are their tokens, as `generate_batch` returns them."""
     return [
-        Answer(
-            renderer.decode(tokens),
-            cut,
-            row.max_new_tokens < max_new_tokens,
-        )
+        Answer(renderer.decode(tokens), cut, row.max_new_tokens < max_new_tokens)
         for row, (tokens, cut) in zip(rows, found, strict=True)
     ]
 

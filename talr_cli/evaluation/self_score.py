@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from talr_cli.data.base import Example
@@ -25,28 +24,15 @@ log = logging.getLogger(__name__)
 SHOWN = 80  # the most characters of a text in a message
 
 
-@dataclass(frozen=True)
-class SelfScore:
-    """How many rows were scored, and for each that does not score 1 its id and the reason."""
-
-    rows: int
-    failed: list[str]
-
-    @property
-    def finding(self) -> str | None:
-        """One line about the failed rows, with an example; None if every row scores 1."""
-        if not self.failed:
-            return None
-        return (
-            f"{len(self.failed)} of {self.rows} test rows score 0 when they are answered with "
-            f"their own completion: {self.failed[0]}"
-        )
-
-
-def self_score(renderer: Renderer, examples: Sequence[Example], scorer: Scorer) -> SelfScore:
+def self_score(
+    renderer: Renderer, examples: Sequence[Example], scorer: Scorer
+) -> tuple[int, list[str]]:
     """Score the completion of each row, after rendering, tokenizing and decoding it.
 
     Rows whose reply is a tool call without text are left out.
+
+    Returns:
+        How many rows were scored, and for each that does not score 1 its id and the reason.
 
     Raises:
         UserError: The template does not render a row.
@@ -68,7 +54,7 @@ def self_score(renderer: Renderer, examples: Sequence[Example], scorer: Scorer) 
                 f"{example.id}: {_short(output)} is read as {_short(str(verdict.parsed))}, the "
                 f"reference is {_short(str(dict(example.reference)))}"
             )
-    return SelfScore(rows, failed)
+    return rows, failed
 
 
 def check_test_rows(
@@ -97,9 +83,13 @@ def check_test_rows(
     check_vocabulary(settings, renderer.tokenizer, (row.input_ids for row in rows))
     prompts = (len(renderer.prompt_ids(one.messages, one.tools)) for one in examples)
     check_budget(settings, prompts, config)
-    finding = self_score(renderer, examples, scorer).finding
-    if finding is None:
+    scored, failed = self_score(renderer, examples, scorer)
+    if not failed:
         return
+    finding = (
+        f"{len(failed)} of {scored} test rows score 0 when they are answered with their own "
+        f"completion: {failed[0]}"
+    )
     if config.self_score == "stop":
         raise UserError(
             f"{finding}. Mend the rows, the scorer or the template; to train all the same: "

@@ -158,12 +158,7 @@ class Kl(Regulariser):
         import torch
         from torch.utils.checkpoint import checkpoint
 
-        from talr_cli.models.head import (
-            TARGETS_AT_ONCE,
-            causal_lm,
-            head_logits,
-            target_hidden,
-        )
+        from talr_cli.models.head import TARGETS_AT_ONCE, causal_lm, head_logits, target_hidden
 
         own = causal_lm(model)
         base = own if self._base is None else self._base

@@ -18,10 +18,11 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from talr_cli.errors import IN_USE, InUseError
 from talr_cli.runs.disk import explain_write_errors
@@ -33,6 +34,7 @@ STALE = 120.0  # seconds; NFS may show a time that is a minute old
 POLL = 1.0  # seconds between two attempts while another process holds the lock
 INSTANT = 0.1  # seconds within which a file that is moved aside is moved back
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 _held: set[int] = set()  # open files with a flock
 _tokens: set[str] = set()  # of the leases that this process holds
@@ -99,6 +101,25 @@ def owner(path: Path) -> Owner | None:
     """The living process that holds `path`, or None; the lock is not taken for it."""
     found = _read_owner(path)
     return found if found is not None and _is_alive(path, found) else None
+
+
+def read_or_make(path: Path, read: Callable[[], T | None], make: Callable[[], T]) -> T:
+    """What `read` reads from the file `path`; if that is None, what `make` makes and writes there.
+
+    Of several processes that ask for the same file, one makes it and the others wait.
+    """
+    modified = _modified(path)
+    found = read()
+    if found is not None:
+        return found
+    with hold(path.with_suffix(".lock"), wait=True):
+        if _modified(path) != modified:  # unchanged, it would only be warned of a second time
+            found = read()
+        return make() if found is None else found
+
+
+def _modified(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 def _open(path: Path) -> int:

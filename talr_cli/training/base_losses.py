@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from talr_cli.models.head import TARGETS_AT_ONCE, head_logits, target_hidden
 from talr_cli.models.row_batches import make_batches_for
 from talr_cli.models.sources import cache_dir
 from talr_cli.runs.atomic import read_gzip_json, write_bytes, write_gzip_json
-from talr_cli.runs.lease import hold
+from talr_cli.runs.lease import read_or_make
 from talr_cli.runs.reading import read_file
 from talr_cli.training.collator import Collator, token_row
 
@@ -66,7 +66,7 @@ class BaseModel:
 
         with self._on_device():
             cached = self._cache_path(rows, "json.gz")
-            return _load_or_compute(cached, lambda: _read_row_losses(cached, len(rows)), compute)
+            return read_or_make(cached, lambda: _read_row_losses(cached, len(rows)), compute)
 
     def target_losses(self, rows: Sequence[Rendered]) -> list[torch.Tensor]:
         """For each row the -log p of its targets, in nats."""
@@ -80,7 +80,7 @@ class BaseModel:
 
         with self._on_device():
             cached = self._cache_path(rows, "safetensors.gz")
-            losses = _load_or_compute(cached, lambda: _read_target_losses(cached, counts), compute)
+            losses = read_or_make(cached, lambda: _read_target_losses(cached, counts), compute)
         return list(losses.split(counts))
 
     @contextmanager
@@ -102,25 +102,6 @@ class BaseModel:
         for row in rows:
             key.update(json.dumps([row.input_ids, row.labels]).encode())
         return cache_dir() / "base_losses" / f"{key.hexdigest()}.{ending}"
-
-
-def _load_or_compute(
-    cached: Path, load: Callable[[], torch.Tensor | None], compute: Callable[[], torch.Tensor]
-) -> torch.Tensor:
-    """What `load` reads from the file `cached`, else what `compute` computes and writes there."""
-    modified = _modified(cached)
-    loaded = load()
-    if loaded is not None:
-        return loaded
-    # Runs that start together wait for the first of them.
-    with hold(cached.with_suffix(".lock"), wait=True):
-        if _modified(cached) != modified:  # unchanged, it would only be warned of a second time
-            loaded = load()
-        return compute() if loaded is None else loaded
-
-
-def _modified(cached: Path) -> int | None:
-    return cached.stat().st_mtime_ns if cached.exists() else None
 
 
 def _read_row_losses(cached: Path, rows: int) -> torch.Tensor | None:

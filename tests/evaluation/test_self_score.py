@@ -20,8 +20,7 @@ def row(completion, answer, number="one"):
 @pytest.mark.parametrize("name", ["esci-mini", "medcalc-mini"])
 def test_shipped_rows_score_themselves(name, renderer):
     splits = composition.load("train", ["model=tiny", f"dataset={name}"]).dataset.load()
-    found = self_score(renderer, splits.test[:40], splits.scorer)
-    assert (found.rows, found.failed, found.finding) == (40, [], None)
+    assert self_score(renderer, splits.test[:40], splits.scorer) == (40, [])
 
 
 @pytest.mark.parametrize(
@@ -35,11 +34,8 @@ def test_shipped_rows_score_themselves(name, renderer):
 )
 def test_a_completion_that_its_scorer_fails_is_found(scorer, completion, answer, renderer):
     rows = [row("5", "5"), row(completion, answer, "two")]
-    found = self_score(renderer, rows, scorer)
-    assert found.rows == 2
-    assert len(found.failed) == 1
-    assert found.finding.startswith("1 of 2 test rows score 0")
-    assert "two:" in found.finding
+    with pytest.raises(UserError, match=r"^1 of 2 test rows score 0 .* completion: two:"):
+        check_test_rows(SETTINGS, renderer, rows, scorer, DomainEvalConfig())
 
 
 def test_a_self_score_of_0_stops_or_warns_as_configured(renderer, caplog):
