@@ -118,6 +118,7 @@ def _load(
         use_safetensors=True,
         key_mapping=dict(config.key_mapping) or None,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # `_check_fit` refuses them, and names one
         **where,
     )
     if config.key_mapping:
