@@ -10,46 +10,102 @@ from talr_cli.data.medcalc import MedCalc
 from talr_cli.errors import UserError
 from talr_cli.run.identity import identity, scored_data
 
+# Answer, lower and upper limit and category, in the four forms that the benchmark has.
+FORMS = [
+    ("141.042", "133.9899", "148.0941", "lab"),
+    ("4", "4", "4", "risk"),
+    ("08/31/2023", "08/31/2023", "08/31/2023", "date"),
+    ("('17 weeks', '4 days')", "('17 weeks', '4 days')", "('17 weeks', '4 days')", "date"),
+]
 
-def test_every_real_row_is_read_and_its_own_answer_is_right(real_data):
-    own = MedCalc(
-        path=str(real_data / "medcalc_train.csv"), test_path=str(real_data / "medcalc_dev.csv")
-    )
+
+def write(path, rows):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def read(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def made_row(number):
+    answer, lower, upper, category = FORMS[number % 4]
+    return {
+        "Row Number": number,
+        "Calculator ID": number % 4,
+        "Calculator Name": f"Calculator {number % 4}",
+        "Category": category,
+        "Note ID": f"note-{number // 3}",
+        "Patient Note": f'Fall {number}: "39 °C",\n{100 + number} bpm, a man of {number} years.',
+        "Question": f"What is the value of calculator {number % 4}?",
+        "Ground Truth Answer": answer,
+        "Lower Limit": lower,
+        "Upper Limit": upper,
+        "Ground Truth Explanation": f"From {number} µg follows {answer}.",
+    }
+
+
+@pytest.fixture(params=["made", "real"])
+def files(request, tmp_path):
+    """A file to train on and one of other notes."""
+    if request.param == "real":
+        folder = request.getfixturevalue("real_data")
+        return folder / "medcalc_train.csv", folder / "medcalc_dev.csv"
+    rows = [made_row(number) for number in range(240)]
+    return write(tmp_path / "train.csv", rows[:120]), write(tmp_path / "dev.csv", rows[120:])
+
+
+def test_every_row_is_read_and_its_own_answer_is_right(files):
+    train, test = files
+    own = MedCalc(path=str(train), test_path=str(test))
     loaded = own.load()
     assert own.load_test().test == loaded.test
-    assert len(loaded.train) + len(loaded.validation) == 1006
-    assert len(loaded.test) == 419
+    assert len(loaded.train) + len(loaded.validation) == len(read(train))
+    given = {f"{test.stem}:{row['Row Number']}": row for row in read(test)}
+    assert [example.id for example in loaded.test] == list(given)
     for example in (*loaded.train, *loaded.test):
         assert loaded.scorer(example.completion, example.reference).correct, example.id
+    for example in loaded.test:
+        row = given[example.id]
+        (message,) = example.messages
+        assert row["Patient Note"].strip() in message["content"]
+        assert row["Question"].strip() in message["content"]
+        answer = row["Ground Truth Answer"].strip()
+        assert example.completion.endswith(f"\nAnswer: {answer}")
+        assert example.completion.startswith(row["Ground Truth Explanation"].strip())
 
 
-def test_one_file_is_split_by_patient_note(real_data):
-    path = real_data / "medcalc_dev.csv"
+def test_one_file_is_split_by_patient_note(files):
+    path = files[1]
     own = MedCalc(path=str(path))
     loaded = own.load()
     assert own.load_test().test == loaded.test, "a share of its only file"
-    with path.open(newline="") as file:
-        note = {row["Row Number"]: row["Note ID"] for row in csv.DictReader(file)}
+    rows = read(path)
+    note = {row["Row Number"]: row["Note ID"] for row in rows}
     notes = [
-        {note[example.id.rpartition(":")[2]] for example in rows}
-        for rows in (loaded.train, loaded.validation, loaded.test)
+        {note[example.id.rpartition(":")[2]] for example in split}
+        for split in (loaded.train, loaded.validation, loaded.test)
     ]
     assert not notes[0] & notes[1]
     assert not notes[0] & notes[2]
     assert not notes[1] & notes[2]
-    assert sum(map(len, (loaded.train, loaded.validation, loaded.test))) == 419
-    assert 0.1 < len(loaded.test) / 419 < 0.3
+    assert sum(map(len, (loaded.train, loaded.validation, loaded.test))) == len(rows)
+    assert 0.1 < len(loaded.test) / len(rows) < 0.3
 
 
-def test_label_targets_hold_the_answer_alone(real_data):
-    loaded = MedCalc(path=str(real_data / "medcalc_dev.csv"), target="label").load()
-    example = loaded.train[0]
-    assert example.completion == f"Answer: {example.reference['answer']}"
+def test_label_targets_hold_the_answer_alone(files):
+    loaded = MedCalc(path=str(files[1]), target="label").load()
+    for example in loaded.train:
+        assert example.completion == f"Answer: {example.reference['answer']}"
 
 
 @pytest.mark.parametrize("target", ["explanation", "label"])
-def test_the_benchmarks_own_prompt_asks_for_json_and_the_target_is_that_json(real_data, target):
-    path = str(real_data / "medcalc_dev.csv")
+def test_the_benchmarks_own_prompt_asks_for_json_and_the_target_is_that_json(files, target):
+    path = str(files[1])
     loaded = MedCalc(path=path, prompt="official", target=target).load()
     plain = MedCalc(path=path).load()
     for example, other in zip(loaded.train, plain.train, strict=True):
@@ -71,19 +127,14 @@ def test_the_benchmarks_own_prompt_asks_for_json_and_the_target_is_that_json(rea
         assert loaded.scorer(example.completion, example.reference).correct, example.id
 
 
-def test_rows_know_their_category_and_do_without(tmp_path, real_data):
-    with (real_data / "medcalc_dev.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    loaded = MedCalc(path=str(real_data / "medcalc_dev.csv"), test_share=0).load()
+def test_rows_know_their_category_and_do_without(tmp_path, files):
+    rows = read(files[1])
+    loaded = MedCalc(path=str(files[1]), test_share=0).load()
     category = {row["Calculator Name"]: row["Category"] for row in rows}
     assert all(one.category == category[one.group] for one in loaded.train)
     for row in rows:
         del row["Category"]
-    with (tmp_path / "without.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    loaded = MedCalc(path=str(tmp_path / "without.csv"), test_share=0).load()
+    loaded = MedCalc(path=str(write(tmp_path / "without.csv", rows)), test_share=0).load()
     assert {one.category for one in loaded.train} == {""}
 
 
@@ -94,24 +145,20 @@ def test_another_prompt_and_another_version_are_other_runs():
     assert len({identity(one, "m") for one in (base, *changed)}) == 5
 
 
-def test_a_share_of_the_file_counts_for_scores_where_test_rows_are_one(real_data):
-    path, test = (str(real_data / f"medcalc_{name}.csv") for name in ("train", "dev"))
+def test_a_share_of_the_file_counts_for_scores_where_test_rows_are_one(files):
+    path, test = map(str, files)
     for given in ({}, {"path": path}, {"path": path, "test_path": test}):
         one, other = (scored_data(MedCalc(**given, test_share=share)) for share in (0.2, 0.3))
         assert (one != other) == (given == {"path": path})
 
 
-def test_a_broken_record_is_named(tmp_path, real_data):
-    with (real_data / "medcalc_dev.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))[:3]
-    for name in ("good", "broken"):
-        with (tmp_path / f"{name}.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-        rows[1]["Ground Truth Answer"] = "rather high"
-        rows[2]["Ground Truth Explanation"] = ""
-    own = MedCalc(path=str(tmp_path / "good.csv"), test_path=str(tmp_path / "broken.csv"))
+def test_a_broken_record_is_named(tmp_path):
+    rows = [made_row(number) for number in range(3)]
+    good = write(tmp_path / "good.csv", rows)
+    rows[1]["Ground Truth Answer"] = "rather high"
+    rows[2]["Ground Truth Explanation"] = ""
+    broken = write(tmp_path / "broken.csv", rows)
+    own = MedCalc(path=str(good), test_path=str(broken))
     for load in (MedCalc(path=own.test_path).load, own.load, own.load_test):
         with pytest.raises(UserError) as error:
             load()
