@@ -9,11 +9,13 @@ refused, with all reasons at once, if the machine lacks something. The same comm
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -117,7 +119,26 @@ def main() -> int:
 
 
 def talr(*arguments: str) -> int:
-    return subprocess.call([sys.executable, "-m", "talr_cli.cli", *arguments])
+    """Run a command to its end, however it is stopped; returns its exit code.
+
+    Ctrl-C reaches the command too, other signals are passed on. It then ends in good order, for
+    which `subprocess.call` would leave it a quarter of a second.
+    """
+    process = subprocess.Popen([sys.executable, "-m", "talr_cli.cli", *arguments])
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        if number != signal.SIGINT:
+            process.send_signal(number)
+
+    # What is ignored, as in the background of a shell, stays so.
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heard = [one for one in signals if signal.getsignal(one) is not signal.SIG_IGN]
+    previous = {one: signal.signal(one, pass_on) for one in heard}
+    try:
+        return process.wait()
+    finally:
+        for one, handler in previous.items():
+            signal.signal(one, handler)
 
 
 def cost(keep: str) -> Iterator[str]:
