@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -101,7 +100,7 @@ def test_a_stopped_sweep_is_waited_for(number, script, own_folder, monkeypatch, 
     sweep, begun = own_folder / "sweep", own_folder / "begun"
     sweep.write_text(SWEEP)
     sweep.chmod(0o755)
-    monkeypatch.setattr(script, "sys", SimpleNamespace(executable=str(sweep)))
+    monkeypatch.setattr("sys.executable", str(sweep))
 
     def stop():
         while not begun.exists():
@@ -115,3 +114,13 @@ def test_a_stopped_sweep_is_waited_for(number, script, own_folder, monkeypatch, 
     with pytest.raises(ProcessLookupError):
         os.kill(int(begun.read_text()), 0)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_killed_sweep_is_not_one_that_is_done(script, own_folder, monkeypatch, capfd):
+    sweep = own_folder / "sweep"
+    sweep.write_text("#!/bin/sh\nkill -9 $$\n")
+    sweep.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(sweep))
+    monkeypatch.setattr("sys.argv", ["reproduce.py", "--profile", "cpu"])
+    assert script.main() == 137
+    assert "the sweep was killed by SIGKILL" in capfd.readouterr().err
