@@ -75,10 +75,26 @@ def main() -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # else libraries' bars print a line per update
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(ending) is not signal.SIG_IGN:  # as nohup does
-            signal.signal(ending, interrupt)
+    previous = {
+        ending: signal.signal(ending, interrupt)
+        for ending in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(ending) is not signal.SIG_IGN  # as nohup does
+    }
     typed = sys.argv[1:]  # Hydra replaces sys.argv
+    try:
+        return _exit_code(typed)
+    except KeyboardInterrupt:  # perhaps while an error was printed
+        if os.environ.get("RANK", "0") == "0":
+            print(f"talr: interrupted{_resume_hint(typed)}", file=sys.stderr)
+        return 130
+    finally:
+        # All that is left is the interpreter's own end, where an exception would be a traceback.
+        for ending, handler in previous.items():
+            signal.signal(ending, handler)
+
+
+def _exit_code(typed: list[str]) -> int:
+    """Run the subcommand; prints errors, but for KeyboardInterrupt."""
     arguments = [one for one in typed if one != "-v"]
     verbose = "-v" in typed
     try:
@@ -88,10 +104,6 @@ def main() -> int:
             print(_traceback(error), file=sys.stderr)
         _print_error(str(error))
         return error.exit_code
-    except KeyboardInterrupt:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"talr: interrupted{_resume_hint(typed)}", file=sys.stderr)
-        return 130
     except Exception as error:  # a bug of ours or of a library
         where = "above"
         if verbose or (file := _save_traceback(error)) is None:

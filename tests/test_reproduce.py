@@ -1,8 +1,11 @@
 """`make reproduce` picks what the machine can carry, and refuses the rest with every reason."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -81,3 +84,43 @@ def test_the_models_fit_a_gpu_of_80_gb(script):
         one = script.plan(model)
         assert one.fits
         assert 16 * shape.weights < one.memory.total < 80 * 2**30
+
+
+# Stands for a sweep, which lets its runs finish their step.
+SWEEP = """#!/bin/sh
+trap 'sleep 1; exit 130' INT TERM
+echo $$ > begun.new && mv begun.new begun
+while :; do sleep 0.05; done
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_sweep_is_waited_for(number, script, own_folder, monkeypatch, ctrl_c):
+    """Ctrl-C reaches both processes, `kill` this one."""
+    sweep, begun = own_folder / "sweep", own_folder / "begun"
+    sweep.write_text(SWEEP)
+    sweep.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(sweep))
+
+    def stop():
+        while not begun.exists():
+            time.sleep(0.01)
+        if number == signal.SIGINT:
+            os.kill(int(begun.read_text()), number)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=stop).start()
+    assert script.talr("sweep") == 130
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(begun.read_text()), 0)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_killed_sweep_is_not_one_that_is_done(script, own_folder, monkeypatch, capfd):
+    sweep = own_folder / "sweep"
+    sweep.write_text("#!/bin/sh\nkill -9 $$\n")
+    sweep.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(sweep))
+    monkeypatch.setattr("sys.argv", ["reproduce.py", "--profile", "cpu"])
+    assert script.main() == 137
+    assert "the sweep was killed by SIGKILL" in capfd.readouterr().err

@@ -2,12 +2,15 @@
 
 import json
 import os
+import posixpath
+import re
 import shlex
 import struct
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +23,7 @@ from talr_cli.fields import plain
 from talr_cli.run.track import score_changes, start_tracker
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking.base import LoggerConfig, RunInfo, Tracker, check_installed, flat_scores
+from talr_cli.tracking.mlflow import Mlflow
 from talr_cli.tracking.start import start_tracking
 
 LOSS = "train/loss_nats_per_token"
@@ -43,10 +47,12 @@ RESULTS: dict[str, Any] = {
                 "stderr": 0.031,
                 "n": 60,
                 "version": 1,
+                "chat_template": True,
+                "all": {"acc,none": 0.4125},
             }
         },
     },
-    "domain": {"score": 0.7, "groups": {"BMI": {"score": 0.5}}},
+    "domain": {"score": 0.7, "groups": {"BMI (kg/m²) < 18": {"score": 0.5}}},
     "drift": None,
     "weights": None,
     "training": None,
@@ -420,7 +426,7 @@ def test_tensorboard_has_the_whole_curve_of_a_resumed_run_once(tmp_path):
     assert dict(points) == pytest.approx(WHOLE)
     for name, number in flat_scores(RESULTS).items():
         (score,) = found.Scalars(f"scores/{name}")
-        assert (score.step, score.value) == (35, pytest.approx(number))
+        assert (score.step, score.value) == (35, pytest.approx(float(number)))
     (picture,) = found.Images("trade-off")
     assert (picture.width, picture.height) == (40, 20)
     (text,) = found.Tensors("tasks/text_summary")
@@ -441,7 +447,9 @@ def test_mlflow_has_one_run_of_a_resumed_run_in_the_studys_own_store(tmp_path, m
     points = [(one.step, one.value) for one in found.get_metric_history(run.info.run_id, LOSS)]
     assert len(points) == len(WHOLE)
     assert dict(points) == pytest.approx(WHOLE)
-    assert flat_scores(RESULTS).items() <= run.data.metrics.items()
+    written = str.maketrans(",()<", "____")  # MLflow refuses these in a name
+    scores = {name.translate(written): one for name, one in flat_scores(RESULTS).items()}
+    assert scores.items() <= run.data.metrics.items()
     files = {file.path for file in found.list_artifacts(run.info.run_id)}
     assert files == {"tasks.json", "trade-off.png"}
     assert not list(tmp_path.rglob("mlruns"))
@@ -505,3 +513,80 @@ def test_score_changes_are_paired_and_absent_between_unlike_runs():
         "change/general/sums",
         "change/general/sums_stderr",
     }
+
+
+@pytest.mark.slow  # each makes a data base
+def test_mlflow_has_both_of_two_runs_that_begin_at_once(tmp_path, monkeypatch):
+    client = pytest.importorskip("mlflow").MlflowClient
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    script = """
+import sys
+from pathlib import Path
+from talr_cli.tracking.base import LoggerConfig, RunInfo
+from talr_cli.tracking.start import start_tracking
+folder = Path(sys.argv[1], "m__d", sys.argv[2])
+tracker = start_tracking(
+    RunInfo(LoggerConfig("mlflow"), sys.argv[2], sys.argv[2], "x", "train", [], {}, folder)
+)
+assert tracker.is_on
+"""
+    starts = [
+        subprocess.Popen([sys.executable, "-c", script, str(tmp_path), name]) for name in "ab"
+    ]
+    assert [one.wait(HANG) for one in starts] == [0, 0]
+    found = client(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    runs = found.search_runs([found.get_experiment_by_name("x").experiment_id])
+    assert sorted(run.info.run_name for run in runs) == ["a", "b"]
+
+
+NAMES = (
+    *("general/tasks/gsm8k/all/exact_match,strict-match", "domain/groups/age < 5/score"),
+    *("domain/groups/age > 5/score", "domain/groups/age _ 5/score", "domain/groups//score"),
+    *("domain/groups/../score", "domain/groups/./score", "/x", "x/", "", "é" * 300, "é" * 301),
+)
+
+
+def test_names_of_metrics_are_such_as_mlflow_takes_and_stay_different():
+    """As MLflow says: some characters only, a path in its normal form, at most 250 characters."""
+    backend = Mlflow(None, "run")
+    names = [backend.name(one) for one in NAMES]
+    assert len(set(names)) == len(NAMES)
+    for name in names:
+        assert re.fullmatch(r"[\w.\- :/]{1,250}", name)
+        assert posixpath.normpath(name) == name
+        assert not name.startswith((".", "/"))
+    assert names[0] == backend.name(NAMES[0]) == "general/tasks/gsm8k/all/exact_match_strict-match"
+    assert backend.name("domain/score") == "domain/score"
+
+
+@pytest.mark.parametrize("fails", [0, 3])
+def test_mlflow_takes_a_twentieth_of_the_time_and_misses_nothing(fails, monkeypatch, caplog):
+    """A server that answers after a second, or is away for some calls, in a training of seconds."""
+    now, calls, taken = [0.0], [], []
+
+    class Client:
+        def log_batch(self, run, metrics):
+            now[0] += 1.0
+            calls.append(now[0])
+            if len(calls) <= fails:
+                raise ConnectionError("no route")
+            taken.extend(metrics)
+
+        def set_terminated(self, run):
+            taken.append("ended")
+
+    clock = SimpleNamespace(monotonic=lambda: now[0], time=lambda: now[0])
+    monkeypatch.setattr("talr_cli.tracking.mlflow.time", clock)
+    made = SimpleNamespace(Metric=lambda name, number, when, step: (step, name, number))
+    monkeypatch.setitem(sys.modules, "mlflow.entities", made)
+    tracker = Tracker(Mlflow(Client(), "run"))
+    for step in range(1, 101):
+        now[0] += 1.0
+        tracker.log(step, {"loss": 1 / step, "note": "text"})
+    assert len(calls) <= 1 + now[0] / 20
+    tracker.finish({**RESULTS, "general": None})
+    points = [(step, number) for step, name, number in taken[:-1] if name == LOSS]
+    assert points == [(step, 1 / step) for step in range(1, 101)]
+    assert (100, "domain/score", 0.7) in taken
+    assert taken[-1] == "ended"
+    assert len(caplog.records) == (fails > 0)

@@ -52,7 +52,7 @@ class Journal:
             with suppress(FileNotFoundError):
                 read_file(file)  # refuses a pipe, on which Optuna would block
             with explain_write_errors(file):
-                backend = JournalFileBackend(str(file), lock_obj=lock)
+                backend = _File(str(file), lock_obj=lock)
             self.study = optuna.create_study(
                 study_name=self.name,
                 storage=JournalStorage(backend),
@@ -104,6 +104,14 @@ class Journal:
 
     def _trial_lock(self, number: int) -> AbstractContextManager[None]:
         return hold(self.folder / f"{self.name}-{number}.lock")
+
+
+class _File(JournalFileBackend):
+    """The file of the journal; that it cannot be written is one line for the user."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        with explain_write_errors(Path(self._file_path)):
+            super().append_logs(logs)
 
 
 class _Lock:

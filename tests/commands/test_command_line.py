@@ -40,6 +40,25 @@ def test_looking_at_a_study_imports_nothing_heavy(arguments, tmp_path):
     assert imported_by(*arguments, cwd=tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("when", "code", "said"),
+    [
+        # A rank that has lost another one is told to end while it ends: torch sends it SIGTERM.
+        ("atexit.register(signal.raise_signal, signal.SIGTERM)", -15, "talr: unknown command"),
+        ("cli._print_error = lambda text: signal.raise_signal(15)", 130, "talr: interrupted"),
+    ],
+    ids=["at its end", "while it prints"],
+)
+def test_a_signal_to_a_process_that_ends_is_no_traceback(when, code, said):
+    script = (
+        "import atexit, signal, sys; from talr_cli import cli; sys.argv = ['talr', 'trian']\n"
+        f"{when}; sys.exit(cli.main())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, len(done.stderr.splitlines())) == (code, 1), done.stderr
+    assert done.stderr.startswith(said)
+
+
 def test_version_and_help(tmp_path):
     assert talr("--version", cwd=tmp_path, logger=None).stdout.startswith("talr 0.")
     shown = talr("--help", cwd=tmp_path, logger=None).stdout

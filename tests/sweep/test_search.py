@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import re
+import resource
 import subprocess
 import time
 from pathlib import Path
@@ -28,6 +29,7 @@ from talr_cli.sweep.space import Categories, Interval, OrderedValues, parse_spac
 pytest.importorskip("optuna")
 
 from talr_cli.sweep import search as module
+from talr_cli.sweep.journal import Journal
 from talr_cli.sweep.search import BOUND, RUN, Search
 
 SPACE = [Interval("lr", 1e-5, 1e-2, log=True), Categories("method", ("sft", "l2"))]
@@ -144,6 +146,26 @@ def test_a_damaged_journal_is_named_and_made_again_with_the_same_trials(found_he
     journal.unlink()
     assert [one.params for one in searched(Scores(tmp_path), 2).trials] == tried
     assert runs_made(tmp_path) == runs
+
+
+def test_a_journal_that_cannot_grow_is_one_line_and_goes_on(tmp_path):
+    """No file may become larger than the limit: as on a full disk, half a line is written."""
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Journal(tmp_path, SPACE, FIXED, 0).next_trial(1) as trial:
+        file = tmp_path / "search" / "journal.jsonl"
+        limit = max(1000, file.stat().st_size + 20)  # the files about the lock are smaller
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, usual[1]))
+        try:
+            with pytest.raises(UserError, match=r"cannot write .*/journal\.jsonl: the file would"):
+                trial.set_user_attr(RUN, "x" * 2000)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+        assert file.stat().st_size == limit
+    journal = Journal(tmp_path, SPACE, FIXED, 0)
+    with journal.next_trial(1) as again:
+        assert again.number == trial.number
+        journal.study.tell(again, 0.5)
+    assert [(one.value, one.user_attrs) for one in journal.study.trials] == [(0.5, {})]
 
 
 def test_several_processes_share_the_trials(found_here, tmp_path):
