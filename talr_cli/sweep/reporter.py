@@ -16,7 +16,7 @@ from talr_cli import progress
 from talr_cli.progress import clock
 from talr_cli.statistics.pairs import PARTS, measured_alike, score_of
 from talr_cli.sweep import needs
-from talr_cli.sweep.jobs import Job, Outcome, State
+from talr_cli.sweep.jobs import Job, Outcome
 
 Kind = tuple[str, bool]
 log = logging.getLogger(__name__)
@@ -40,14 +40,12 @@ class Reporter:
         if self._estimated_at and len(outcomes) == len(self._ended):
             return
         self._ended = set(outcomes)
-        states: list[State] = [
-            "done" if job.directory.path in outcomes else "to do" for job in self._jobs
-        ]
-        left = [_kind(job) for job in self._jobs if job.directory.path not in outcomes]
-        if all(kind in self._durations for kind in left):
-            self._estimate = sum(mean(self._durations[kind]) for kind in left) / self._workers
+        left = [job for job in self._jobs if job.directory.path not in outcomes]
+        kinds = [_kind(job) for job in left]
+        if all(kind in self._durations for kind in kinds):
+            self._estimate = sum(mean(self._durations[kind]) for kind in kinds) / self._workers
         else:
-            self._estimate = needs.estimate_seconds(self._jobs, states, self._workers)
+            self._estimate = needs.estimate_seconds(left, self._workers)
         self._estimated_at = time.monotonic()
 
     def job_started(self, job: Job, outcomes: Mapping[Path, Outcome]) -> None:
