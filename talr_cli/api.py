@@ -139,14 +139,10 @@ def pictures(name: str = "default", runs_dir: str | Path = "runs") -> dict[str, 
     """
     from talr_cli.report.figures.tradeoff import draw_tradeoff
     from talr_cli.statistics.groups import comparable
-    from talr_cli.statistics.pairs import has_both_scores
 
     groups = comparable(scored_runs(Path(runs_dir), name).values())
-    return {
-        group.title: draw_tradeoff(group)
-        for group in groups
-        if any(map(has_both_scores, group.runs))
-    }
+    drawn = {group.title: draw_tradeoff(group) for group in groups}
+    return {title: figure for title, figure in drawn.items() if figure is not None}
 
 
 def train(*overrides: str, config_dir: str | Path | None = None) -> list[Run]:

@@ -15,11 +15,12 @@ from talr_cli.errors import UnwritableError
 from talr_cli.report import examples, html
 from talr_cli.report.claims import text as claims_text
 from talr_cli.report.claims.verdicts import Finding, findings
-from talr_cli.report.figures.along import plot_along
-from talr_cli.report.figures.curves import plot_curves
-from talr_cli.report.figures.matched import plot_matched
-from talr_cli.report.figures.score_by_lr import plot_score_by_lr
-from talr_cli.report.figures.tradeoff import plot_tradeoff
+from talr_cli.report.figures.along import draw_along
+from talr_cli.report.figures.curves import draw_curves
+from talr_cli.report.figures.looks import save
+from talr_cli.report.figures.matched import draw_matched
+from talr_cli.report.figures.score_by_lr import draw_score_by_lr
+from talr_cli.report.figures.tradeoff import draw_tradeoff
 from talr_cli.report.flips import flipped_items
 from talr_cli.report.guesses import guesses_of
 from talr_cli.report.provenance import commands, data_cells, made_with
@@ -201,14 +202,20 @@ def _draw(
     report: Report, groups: Sequence[Group], runs: RunsByPath, folder: Path
 ) -> dict[str, Path]:
     """Draw all figures; {name: SVG file}."""
-    files = [
-        *plot_tradeoff(groups, folder),
-        *plot_along(groups, folder),
-        *plot_matched(_at_equal(report, groups), folder),
-        *plot_score_by_lr(groups, folder),
-        *plot_curves(groups, runs, folder),
-    ]
-    return {path.stem: path for path in files if path.suffix == ".svg"}
+    files = {}
+    for group in groups:
+        figures = {
+            "tradeoff": draw_tradeoff(group),
+            "along": draw_along(group),
+            "matched": draw_matched(report.matched[group.title], group.title),
+            "score-by-lr": draw_score_by_lr(group),
+            **draw_curves(group, runs),
+        }
+        for kind, figure in figures.items():
+            if figure is not None:
+                name = f"{kind}-{group.file_name}"
+                files[name] = save(figure, folder, name)[1]
+    return files
 
 
 def _group(

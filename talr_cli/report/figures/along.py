@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -23,7 +22,6 @@ from talr_cli.report.figures.looks import (
     legend_below,
     method_looks,
     new_figure,
-    save,
     wrapped,
 )
 from talr_cli.statistics.estimates import estimate_of
@@ -40,31 +38,19 @@ PANELS = {
 Curve = list[tuple[int, float, float]]  # (step, score, error)
 
 
-def plot_along(groups: Sequence[Group], folder: Path) -> list[Path]:
-    """Draw the groups that have points along a training; returns the files written."""
-    files = []
-    for group in groups:
-        trainings = _trainings(group.runs)
-        if trainings:
-            files += save(draw_along(group, trainings), folder, f"along-{group.file_name}")
-    return files
-
-
-def _trainings(runs: Sequence[Results]) -> list[list[Results]]:
-    """The points of each training in their order, without runs of an unknown number of steps."""
-    return trajectories(one for one in runs if (one.get("training") or {}).get("steps"))
-
-
-def draw_along(group: Group, trainings: Sequence[Sequence[Results]]) -> Figure:
+def draw_along(group: Group) -> Figure | None:
     """Three panels, with a line from the base model at step 0 for each method and rate.
 
-    Args:
-        trainings: The points along each training.
+    None if the group has no points along a training.
     """
+    # Without runs of an unknown number of steps.
+    timed = (one for one in group.runs if (one.get("training") or {}).get("steps"))
     seeds: dict[tuple[str, float, str], list[Sequence[Results]]] = {}
-    for path in trainings:
+    for path in trajectories(timed):
         key = method_label(path[0]), path[0]["run"]["lr"], setting_of(path) or ""
         seeds.setdefault(key, []).append(path)
+    if not seeds:
+        return None
     looks = method_looks(group.runs)
     legend = [*looks]
     settings = sorted(seeds, key=lambda one: (legend.index(one[0]), *one[1:]))
@@ -96,10 +82,9 @@ def draw_along(group: Group, trainings: Sequence[Sequence[Results]]) -> Figure:
             for (label, lr), style in styles.items()
         ],
         columns=3,
-        fontsize=8,
+        size=8,
         handlelength=3.5,
         title=None if crowded else error_bar_note(any(len(each) > 1 for each in seeds.values())),
-        title_fontsize=8,
     )
     return figure
 

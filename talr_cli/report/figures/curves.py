@@ -26,7 +26,6 @@ from talr_cli.report.figures.looks import (
     new_figure,
     ordered,
     panel_grid,
-    save,
     shades,
     wrapped,
 )
@@ -77,18 +76,12 @@ class Line:
     values: np.ndarray
 
 
-def plot_curves(groups: Sequence[Group], runs: RunsByPath, folder: Path) -> list[Path]:
-    """Draw each recorded statistic of each group; returns the files written."""
-    files = []
-    for group in groups:
-        metrics = {id(results): _read(path) for path, results in group.by_path(runs).items()}
-        settings = final_settings(group.runs)
-        for statistic in STATISTICS:
-            lines = _lines(settings, metrics, statistic)
-            if lines:
-                name = f"{statistic.file}-{group.file_name}"
-                files += save(_draw(lines, statistic, group.title), folder, name)
-    return files
+def draw_curves(group: Group, runs: RunsByPath) -> dict[str, Figure]:
+    """{`file` of a statistic: its figure} of each statistic that the group's runs recorded."""
+    metrics = {id(results): _read(path) for path, results in group.by_path(runs).items()}
+    settings = final_settings(group.runs)
+    lines = {statistic: _lines(settings, metrics, statistic) for statistic in STATISTICS}
+    return {one.file: _draw(own, one, group.title) for one, own in lines.items() if own}
 
 
 def binned(
@@ -176,7 +169,7 @@ def _draw(lines: Sequence[Line], statistic: Statistic, pair: str) -> Figure:
         Line2D([], [], color=grey, linestyle=styles[lr], label=f"lr {rate_text(lr)}")
         for lr, grey in zip(rates, shades((0.4, 0.4, 0.4), len(rates)), strict=True)
     ]
-    legend_below(figure, handles, columns=4, fontsize=8, handlelength=3.5)
+    legend_below(figure, handles, columns=4, size=8, handlelength=3.5)
     return figure
 
 

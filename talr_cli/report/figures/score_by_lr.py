@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,14 +15,13 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from talr_cli.printable import rate_text
 from talr_cli.report.figures.looks import (
-    EDGE,
+    OUTLINED,
     error_bar_note,
     faint_grid,
     legend_below,
     look_of,
     new_figure,
     ordered,
-    save,
     wrapped,
 )
 from talr_cli.statistics.groups import Group
@@ -34,34 +32,20 @@ SPREAD = 0.5  # the share of the gap between two rates over which methods are sp
 MOST_TICKS = 8
 
 
-def plot_score_by_lr(groups: Sequence[Group], folder: Path) -> list[Path]:
-    """Draw domain and general score against lr for each group; returns the files written."""
-    files = []
-    for group in groups:
-        settings = [one for one in final_settings(group.runs) if one.lr is not None]
-        parts = [part for part in PARTS if any(one.estimate(part) for one in settings)]
-        if parts:
-            files += save(_draw(group, settings, parts), folder, f"score-by-lr-{group.file_name}")
-    return files
-
-
-def _draw(group: Group, settings: Sequence[SeedGroup], parts: Sequence[str]) -> Figure:
+def draw_score_by_lr(group: Group) -> Figure | None:
+    """Domain and general score against lr, a panel each; None if no run with an lr has either."""
+    settings = [one for one in final_settings(group.runs) if one.lr is not None]
+    parts = [part for part in PARTS if any(one.estimate(part) for one in settings)]
+    if not parts:
+        return None
     lrs = sorted({one.lr for one in settings if one.lr is not None})
     figure = new_figure(6.4, 3.0 * len(parts) + 1.3)
     panels = figure.subplots(len(parts), 1, squeeze=False)[:, 0]
     for axes, part in zip(panels, parts, strict=True):
         _draw_part(axes, part, group.runs, settings, lrs)
     handles, _ = panels[0].get_legend_handles_labels()
-    legend_below(
-        figure,
-        handles,
-        columns=4,
-        title=error_bar_note(any(len(one.runs) > 1 for one in settings)),
-        columnspacing=1.2,
-        handlelength=3.0,
-        fontsize=9,
-        title_fontsize=9,
-    )
+    note = error_bar_note(any(len(one.runs) > 1 for one in settings))
+    legend_below(figure, handles, columns=4, size=9, title=note, columnspacing=1.2, handlelength=3)
     figure.suptitle(wrapped(group.title, 65), fontsize=10)
     return figure
 
@@ -102,10 +86,9 @@ def _draw_part(
                 linewidth=1.2,
                 marker=look.marker,
                 markersize=6.5,
-                markeredgecolor=EDGE,
-                markeredgewidth=0.8,
                 ecolor="0.45",
                 elinewidth=0.8,
+                **OUTLINED,
             )
     _set_lr_axis(axes, lrs)
     section = next(one[part] for one in runs if score_of(one, part) is not None)

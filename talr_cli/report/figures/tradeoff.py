@@ -9,7 +9,6 @@ import logging
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -22,6 +21,7 @@ from matplotlib.transforms import Bbox
 from talr_cli.printable import rate_text
 from talr_cli.report.figures.looks import (
     EDGE,
+    OUTLINED,
     Look,
     error_bar_note,
     faint_grid,
@@ -29,7 +29,6 @@ from talr_cli.report.figures.looks import (
     look_of,
     method_looks,
     new_figure,
-    save,
     wrapped,
 )
 from talr_cli.report.pareto import dominates
@@ -47,20 +46,12 @@ log = logging.getLogger(__name__)
 Point = tuple[float, float]  # domain and general score
 
 
-def plot_tradeoff(groups: Sequence[Group], folder: Path) -> list[Path]:
-    """Draw domain (x) against general score (y) for each group; returns the files written."""
-    files = []
-    for group in groups:
-        if not any(has_both_scores(one) for one in group.runs):
-            log.warning("no plot of %s: no run has both scores", group.title)
-            continue
-        files += save(draw_tradeoff(group), folder, f"tradeoff-{group.file_name}")
-    return files
-
-
-def draw_tradeoff(group: Group) -> Figure:
-    """The figure of a group, at least one of whose runs has both scores."""
+def draw_tradeoff(group: Group) -> Figure | None:
+    """Domain (x) against general score (y); None if no run has both scores."""
     results = [one for one in group.runs if has_both_scores(one)]
+    if not results:
+        log.warning("no plot of %s: no run has both scores", group.title)
+        return None
     base = next((one for one in results if is_base(one)), None)
     settings = seed_groups(results)
     figure = new_figure(6.4, 6.2)
@@ -99,11 +90,10 @@ def draw_tradeoff(group: Group) -> Figure:
         figure,
         handles,
         columns=4,
+        size=9,
         title=error_bar_note(any(len(one.runs) > 1 for one in settings)),
         columnspacing=1.2,
         handletextpad=0.4,
-        fontsize=9,
-        title_fontsize=9,
     )
     if not crowded:
         figure.canvas.draw()  # fixes the layout: labels are placed in pixels
@@ -131,9 +121,7 @@ def _draw_point(
         yerr=yerr,
         ecolor=(0.3, 0.3, 0.3, 0.15 if crowded else 0.5),
         elinewidth=0.8,
-        markeredgecolor=EDGE,
-        markeredgewidth=0.8,
-        **look,
+        **(OUTLINED | look),
     )
 
 
@@ -200,21 +188,18 @@ def _sizes(settings: Sequence[SeedGroup]) -> dict[float | None, float]:
 def _legend_handles(
     looks: dict[str, Look], sizes: dict[float | None, float], with_base: bool
 ) -> list[Line2D]:
-    edge: dict[str, Any] = {"markeredgecolor": EDGE, "markeredgewidth": 0.8}
-    handles = []
-    if with_base:
-        star: dict[str, Any] = {"marker": "*", "color": "black", "markersize": 13, **edge}
-        handles.append(Line2D([], [], linestyle="", label="base model", **star))
+
+    def handle(label: str, marker: str, color: Any, size: float, line: Any = "") -> Line2D:
+        look = {"marker": marker, "color": color, "markersize": size, "linestyle": line, **OUTLINED}
+        return Line2D([], [], label=label, **look)
+
+    handles = [handle("base model", "*", "black", 13)] if with_base else []
     for label, look in looks.items():
-        own: dict[str, Any] = {"marker": look.marker, "color": look.color, "markersize": 8, **edge}
-        handles.append(Line2D([], [], linestyle=look.line, label=wrapped(label), **own))
+        handles.append(handle(wrapped(label), look.marker, look.color, 8, look.line))
     lrs = sorted(lr for lr in sizes if lr is not None)
     if len(lrs) > 5:
         lrs = [lrs[0], lrs[len(lrs) // 2], lrs[-1]]
-    for lr in lrs:
-        size: dict[str, Any] = {"marker": "o", "color": "white", "markersize": sizes[lr], **edge}
-        handles.append(Line2D([], [], linestyle="", label=f"lr {rate_text(lr)}", **size))
-    return handles
+    return handles + [handle(f"lr {rate_text(lr)}", "o", "white", sizes[lr]) for lr in lrs]
 
 
 def _label_points(axes: Axes, ends: Sequence[SeedGroup], blocked: Sequence[Point]) -> None:
