@@ -36,10 +36,9 @@ def show(composed: Composed[ShowConfig]) -> None:
     if config.run is None:
         list_command = study_command("list", config.runs_dir, config.study)
         raise UserError(f"a run is needed: talr show RUN; `{list_command}` lists them")
-    from talr_cli.report.as_json import check_target, emit, rows_of
+    from talr_cli.report.as_json import emit, rows_of
     from talr_cli.report.tables.listing import list_cells, listed
 
-    check_target(config.json)
     found = find_run(config.run, Path(config.runs_dir), config.study)
     one, values = listed(found), _values(found)
     answers = read_samples(found.directory.samples, "domain")[: config.samples]

@@ -14,7 +14,7 @@ from talr_cli.models.config import ModelConfig
 from talr_cli.ranks import DEVICE, DEVICES
 from talr_cli.run.config import QUIET, EvalConfig, TrainConfig
 
-A_PATH = {"may_be_empty": False, "is_path": True}
+A_PATH: dict[str, Any] = {"may_be_empty": False, "is_path": True}
 RUNS_DIR: dict[str, Any] = {"doc": "the folder that holds the studies", **A_PATH}
 RUN: dict[str, Any] = {"doc": "the run: its directory, or the beginning of its name", **A_PATH}
 JSON: dict[str, Any] = {
@@ -87,9 +87,7 @@ class CleanConfig(ReadingAnyConfig):
 class DoctorConfig:
     """`talr doctor`."""
 
-    runs_dir: str = value(
-        "the folder that holds the studies; its disk is checked", may_be_empty=False, is_path=True
-    )
+    runs_dir: str = value("the folder that holds the studies; its disk is checked", **A_PATH)
     json: str | None = value(**JSON)
 
 
@@ -98,10 +96,7 @@ class FetchConfig:
     """`talr fetch`, in addition to the values of `talr train`."""
 
     folder: str | None = value(
-        "the folder for all downloads; null: the usual caches",
-        None,
-        is_path=True,
-        may_be_empty=False,
+        "the folder for all downloads; null: the usual caches", None, **A_PATH
     )
 
 
@@ -178,7 +173,7 @@ class ExportConfig(AnyStudyConfig):
     """`talr export`."""
 
     run: str = value(**RUN)
-    out: str = value("the folder to create", may_be_empty=False, is_path=True)
+    out: str = value("the folder to create", **A_PATH)
 
 
 @dataclass(kw_only=True)
@@ -219,10 +214,7 @@ class SlurmConfig:
         "more options for sbatch, such as [--qos=high,--exclusive]", factory=list
     )
     template: str | None = value(
-        "your own batch script instead of talr's: docs/clusters.md",
-        None,
-        is_path=True,
-        may_be_empty=False,
+        "your own batch script instead of talr's: docs/clusters.md", None, **A_PATH
     )
 
     def __post_init__(self) -> None:
@@ -293,7 +285,7 @@ class CompareConfig(ReadingAnyConfig):
     """`talr compare A B`."""
 
     a: str | None = value(**RUN, default=None)
-    b: str | None = value("the run to compare with it", None, is_path=True, may_be_empty=False)
+    b: str | None = value("the run to compare with it", None, **A_PATH)
     examples: int = value(
         "how many flipped items to show for the domain and for each task", 2, at_least=0
     )

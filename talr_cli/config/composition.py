@@ -38,6 +38,7 @@ from talr_cli.config.help import groups_of, help_text
 from talr_cli.config.quoting import quoted, with_quoted_paths
 from talr_cli.config.typed import schema, typed_config
 from talr_cli.errors import UserError, reason_of
+from talr_cli.report.as_json import check_target
 from talr_cli.scorers.user import look_in_current_folder
 
 Config = TypeVar("Config")
@@ -67,8 +68,10 @@ def run(
     arguments: Sequence[str],
     positional: Sequence[str] = (),
     hold: Callable[[Sequence[str]], Sequence[str]] = lambda overrides: (),
-) -> None:
+) -> Any:
     """Compose conf/<command>.yaml with the arguments and pass the config to `task`.
+
+    Returns what `task` returns; None after an option such as --help.
 
     Args:
         positional: The keys of arguments that are typed without a key, in order.
@@ -78,7 +81,7 @@ def run(
         UserError: An option, group, name or value is wrong.
     """
     if show_help(command, arguments):
-        return
+        return None
     if {"-sc", "--shell-completion"} & set(arguments):
         raise UserError("`talr completion bash` prints the script for bash; or zsh, fish")
     _register_schemas()
@@ -90,14 +93,17 @@ def run(
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"talr {command}", *options, *own]
     failures: list[Exception] = []
+    returned: list[Any] = []
 
     # Exceptions bypass Hydra, which would print a line of its own for them.
-    def guarded(config: DictConfig) -> Any:
+    def guarded(config: DictConfig) -> None:
         try:
             composed = _composed(command, config, own, held, config_dir)
             if getattr(composed.config, "quiet", False):
                 progress.be_quiet()
-            return task(composed)
+            if (target := getattr(composed.config, "json", None)) is not None:
+                check_target(target)
+            returned.append(task(composed))
         except Exception as error:  # raised again below
             failures.append(error)
 
@@ -107,6 +113,7 @@ def run(
         decorate(guarded)()
         if failures:
             raise failures[0]
+    return returned[0] if returned else None
 
 
 def show_help(command: str, arguments: Sequence[str]) -> bool:

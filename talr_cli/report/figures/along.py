@@ -14,16 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from talr_cli.printable import rate_text
-from talr_cli.report.figures.looks import (
-    EDGE,
-    LINES,
-    error_bar_note,
-    faint_grid,
-    legend_below,
-    method_looks,
-    new_figure,
-    wrapped,
-)
+from talr_cli.report.figures import looks
 from talr_cli.statistics.estimates import estimate_of
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import Results, method_label, trajectories
@@ -51,17 +42,17 @@ def draw_along(group: Group) -> Figure | None:
         seeds.setdefault(key, []).append(path)
     if not seeds:
         return None
-    looks = method_looks(group.runs)
-    legend = [*looks]
+    known = looks.method_looks(group.runs)
+    legend = [*known]
     settings = sorted(seeds, key=lambda one: (legend.index(one[0]), *one[1:]))
     rates = sorted({lr for _, lr, _ in settings})
-    lines = {lr: LINES[index % len(LINES)] for index, lr in enumerate(rates)}
+    lines = {lr: looks.LINES[index % len(looks.LINES)] for index, lr in enumerate(rates)}
     styles: dict[tuple[str, float], dict[str, Any]] = {}
     for label, lr, _ in settings:
-        look = looks[label]
+        look = known[label]
         styles[label, lr] = {"color": look.color, "marker": look.marker, "linestyle": lines[lr]}
     crowded = len(settings) > FEW
-    figure = new_figure(6.4, 7.4)
+    figure = looks.new_figure(6.4, 7.4)
     drawn = figure.subplots(len(PANELS), 1, sharex=True)
     for axes, (part, title) in zip(drawn, PANELS.items(), strict=True):
         for one in settings:
@@ -72,19 +63,23 @@ def draw_along(group: Group) -> Figure | None:
             axes.axhline(before[0], color="0.4", linestyle=":", linewidth=1, zorder=1)
         axes.set_ylabel(title, fontsize=9)
         axes.tick_params(labelsize=8)
-        faint_grid(axes)
+        looks.faint_grid(axes)
     drawn[-1].set_xlabel("optimizer step", fontsize=9)
-    figure.suptitle(wrapped(group.title, 65), fontsize=10)
-    legend_below(
+    figure.suptitle(looks.wrapped(group.title, 65), fontsize=10)
+    looks.legend_below(
         figure,
         [
-            Line2D([], [], markersize=5, label=wrapped(f"{label}, lr {rate_text(lr)}"), **style)
+            Line2D(
+                [], [], markersize=5, label=looks.wrapped(f"{label}, lr {rate_text(lr)}"), **style
+            )
             for (label, lr), style in styles.items()
         ],
         columns=3,
         size=8,
         handlelength=3.5,
-        title=None if crowded else error_bar_note(any(len(each) > 1 for each in seeds.values())),
+        title=None
+        if crowded
+        else looks.error_bar_note(any(len(each) > 1 for each in seeds.values())),
     )
     return figure
 
@@ -131,7 +126,7 @@ def _draw_line(axes: Axes, curve: Curve, style: dict[str, Any], crowded: bool) -
         scores,
         yerr=None if crowded else errors,
         markersize=2.5 if crowded else 4.5,
-        markeredgecolor=EDGE,
+        markeredgecolor=looks.EDGE,
         markeredgewidth=0.2 if crowded else 0.5,
         linewidth=0.7 if crowded else 1.3,
         alpha=0.8 if crowded else 1.0,

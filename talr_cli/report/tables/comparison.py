@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from talr_cli.report.tables.cells import Cell, Cells, Column, p_cell
+from talr_cli.report.tables.cells import Cell, Cells, Column, number_cell, p_cell
 from talr_cli.report.tables.table import estimate_cell
 from talr_cli.statistics.estimates import estimate_of
 from talr_cli.statistics.paired import Difference, UnpairedError, difference
@@ -50,8 +50,9 @@ def _line(before: Results, after: Results, part: str) -> list[Cell]:
     except UnpairedError as reason:
         why = f"not comparable: {reason}"
         return [name, *scores, *[Cell()] * 8, Cell(why, why)]
+    shows = number_cell(detectable_difference_of(section_of(before, part)))
     verdict = ("differs", "differs") if found.is_distinguishable else ("≈ 0", "noise")
-    return [name, *scores, *_difference_cells(found), _shows(before, part), Cell(*verdict)]
+    return [name, *scores, *_difference_cells(found), shows, Cell(*verdict)]
 
 
 def _difference_cells(found: Difference) -> list[Cell]:
@@ -63,8 +64,3 @@ def _difference_cells(found: Difference) -> list[Cell]:
         Cell(p_cell(exact).text, found.mcnemar),
         *(Cell(str(count), count) for count in (found.n, found.won, found.lost)),
     ]
-
-
-def _shows(before: Results, part: str) -> Cell:
-    size = detectable_difference_of(section_of(before, part))
-    return Cell() if size is None else Cell(f"{size:.3f}", size)
