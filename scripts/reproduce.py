@@ -6,8 +6,6 @@ The paper's grid takes weeks. So its cost is stated first, from the constants be
 refused, with all reasons at once, if the machine lacks something. The same command again goes on.
 """
 
-from __future__ import annotations
-
 import argparse
 import subprocess
 import sys

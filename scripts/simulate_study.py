@@ -13,8 +13,6 @@ Answers are drawn from a normal copula: whether an item is easy is shared by all
 of a setting, or neither. A run's true score deviates from its setting's by `--deviation`.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import tempfile

@@ -3,8 +3,6 @@
 Imports nothing heavy, so that `talr --help` is instant.
 """
 
-from __future__ import annotations
-
 import difflib
 import errno
 import importlib

@@ -4,8 +4,6 @@ The bars to meet, the expectations, and every figure. A line that is missing bec
 and one that failed says so: nothing is left out in silence.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

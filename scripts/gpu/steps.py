@@ -5,8 +5,6 @@ measured peak stands beside the planner's estimate for the largest pass. Variant
 cut up by the planner of `talr train`, as for users.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 import warnings

@@ -1,7 +1,5 @@
 """`talr clean`: delete files that are not needed; models only if asked for, scores never."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`talr compare A B`: whether two runs differ by more than noise, and on which items."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`talr doctor`: this machine, and what would stop each of the experiments that come with talr."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """`talr list`: the runs of each study, their states, scores and sizes on disk."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

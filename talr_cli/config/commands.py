@@ -1,7 +1,5 @@
 """The config class of every command; those of `train` and `eval` are in run/."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

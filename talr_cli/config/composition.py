@@ -5,8 +5,6 @@ dataclass with its parts as objects, whose problems are all reported together. N
 torch, so that a config is checked before anything is loaded.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

@@ -4,8 +4,6 @@ This module assembles the page from top to bottom. Its parts come from tables/, 
 other modules of this package, which read the files of each run.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -12,8 +12,6 @@ Formulas may have + - * / **, brackets, min, pow, round, abs, int, float, sqrt a
 formulas (with numpy or comparisons), and those of more than 300 characters, count as no answer.
 """
 
-from __future__ import annotations
-
 import ast
 import math
 import operator

@@ -3,8 +3,6 @@
 Knows text that went through `numbers.normalise`; `statements.py` finds where an answer is stated.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from typing import NamedTuple

@@ -2,8 +2,6 @@
 procedures that combine the p-values of several tests. Knows numbers only.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ Base models and questions are compared by content, as two models may share a nam
 datasets. Code that compares runs gets its groups from `comparable`. Knows results only.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

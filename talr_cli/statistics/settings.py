@@ -7,8 +7,6 @@ that of a bootstrap over runs and items (Owen 2007). All settings of a group are
 same variance between runs. Knows results of one group.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal

@@ -4,8 +4,6 @@ The estimates come from the headers of weight files, from finished runs and from
 unknown is None. Memory is estimated as in `talr train`.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import shutil

@@ -4,8 +4,6 @@ The files show what has finished or failed, the queue what waits or runs, and a 
 runs without a queue.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial

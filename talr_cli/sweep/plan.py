@@ -1,7 +1,5 @@
 """The plan of a sweep: its jobs, each once and after those that it depends on."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

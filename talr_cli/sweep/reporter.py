@@ -3,8 +3,6 @@
 Reads run directories; does not decide which jobs run, nor where.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Mapping, Sequence

@@ -4,8 +4,6 @@ Hydra's launcher submits them through submitit, which reads their states from SL
 Not every cluster has accounting, so the queue is read instead.
 """
 
-from __future__ import annotations
-
 import logging
 import shlex
 import time

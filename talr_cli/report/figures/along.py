@@ -3,8 +3,6 @@
 One figure for each group of comparable runs with points along a training; seeds are averaged.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from typing import Any

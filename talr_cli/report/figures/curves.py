@@ -3,8 +3,6 @@
 Reads metrics.jsonl of the run directories.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The figure of methods at an equal domain score, each against sft; see `statistics.matched`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure

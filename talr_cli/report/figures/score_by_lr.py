@@ -3,8 +3,6 @@
 One figure for each group of comparable runs.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Sequence

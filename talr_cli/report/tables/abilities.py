@@ -1,7 +1,5 @@
 """The tables of lost abilities: a row for each task, for every setting or for a single run."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from talr_cli.report.figures.looks import ordered

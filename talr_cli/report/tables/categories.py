@@ -3,8 +3,6 @@
 Scores by calculator are only in results.json, as there are too many for a table.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from talr_cli.report.tables.cells import Cells, Column, named, pair_cells, pair_columns

@@ -3,8 +3,6 @@
 Knows text and numbers; does not know what they mean.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The table of two runs: both scores of each part, and whether they differ by more than noise."""
 
-from __future__ import annotations
-
 from talr_cli.report.tables.cells import Cell, Cells, Column, number_cell, p_cell
 from talr_cli.report.tables.table import estimate_cell
 from talr_cli.statistics.estimates import estimate_of

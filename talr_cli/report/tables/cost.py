@@ -3,8 +3,6 @@
 The cost of a training counts once, also if averages and points along it are runs too.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from typing import Any

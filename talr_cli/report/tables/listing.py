@@ -1,7 +1,5 @@
 """The table of `talr list`: every run directory, with or without scores."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The table of methods at an equal domain score, as `statistics.matched` compares them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from talr_cli.report.tables.cells import (

@@ -4,8 +4,6 @@ If the scores of the items are known, changes are contrasts over items and runs.
 differences of independent means, whose error is an upper bound if answers are correlated.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Iterable, Sequence

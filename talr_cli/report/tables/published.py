@@ -3,8 +3,6 @@
 Methods and models have their names of conf/. The differences are not judged.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
