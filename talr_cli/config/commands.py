@@ -15,6 +15,10 @@ from talr_cli.run.config import QUIET, EvalConfig, TrainConfig
 A_PATH: dict[str, Any] = {"may_be_empty": False, "is_path": True}
 RUNS_DIR: dict[str, Any] = {"doc": "the folder that holds the studies", **A_PATH}
 RUN: dict[str, Any] = {"doc": "the run: its directory, or the beginning of its name", **A_PATH}
+MAX_GENERAL_LOSS: dict[str, Any] = {
+    "doc": "the largest acceptable loss of general score against the base model",
+    **{"at_least": 0, "at_most": 1},
+}
 JSON: dict[str, Any] = {
     "doc": "also write the result to this file as JSON (docs/json.md); - prints it instead of the "
     "text",
@@ -159,11 +163,7 @@ class ReportConfig(ReadingConfig):
 class RecommendConfig(ReadingConfig):
     """`talr recommend`."""
 
-    max_general_loss: float = value(
-        "the largest acceptable loss of general score against the base model",
-        at_least=0,
-        at_most=1,
-    )
+    max_general_loss: float = value(**MAX_GENERAL_LOSS)
 
 
 @dataclass(kw_only=True)
@@ -265,12 +265,7 @@ class SearchConfig:
     n_trials: int = value(
         "how many trials in all, over all processes that share the search", 20, at_least=1
     )
-    max_general_loss: float = value(
-        "the largest acceptable loss of general score against the base model",
-        0.02,
-        at_least=0,
-        at_most=1,
-    )
+    max_general_loss: float = value(**MAX_GENERAL_LOSS, default=0.02)
     prune: bool = value(
         "stop a trial at a point of score_at if it is worse than the median trial", True
     )

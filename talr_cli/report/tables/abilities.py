@@ -3,15 +3,7 @@
 from collections.abc import Sequence
 
 from talr_cli.report.figures.looks import ordered
-from talr_cli.report.tables.cells import (
-    Cell,
-    Cells,
-    Column,
-    named,
-    number_cell,
-    pair_cells,
-    pair_columns,
-)
+from talr_cli.report.tables.cells import Cell, Cells, Column, fixed, named, pair_cells, pair_columns
 from talr_cli.statistics.abilities import Ability
 from talr_cli.statistics.contrasts import Contrast
 from talr_cli.statistics.groups import Group
@@ -104,13 +96,13 @@ def _task(one: Ability) -> Cell:
 
 def _line(one: Ability) -> list[Cell]:
     return [
-        number_cell(one.before),
-        number_cell(one.after),
+        fixed(one.before),
+        fixed(one.after),
         *contrast_cells(one.change),
         *contrast_cells(one.lost, signed=False),
         *contrast_cells(one.won, signed=False),
         named(one.n),
-        number_cell(one.chance, digits=2),
+        fixed(one.chance, digits=2),
         Cell(value=one.lost_seen),
         Cell(value=one.won_seen),
     ]

@@ -83,7 +83,7 @@ def named(value: Any) -> Cell:
     return Cell(rate_text(value) if isinstance(value, float) else str(value), value)
 
 
-def number_cell(number: float | None, digits: int = 3) -> Cell:
+def fixed(number: float | None, digits: int = 3) -> Cell:
     """The cell of a number that is shown with so many digits after the point."""
     return Cell() if number is None else Cell(f"{number:z.{digits}f}", number)
 

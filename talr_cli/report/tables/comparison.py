@@ -1,6 +1,6 @@
 """The table of two runs: both scores of each part, and whether they differ by more than noise."""
 
-from talr_cli.report.tables.cells import Cell, Cells, Column, number_cell, p_cell
+from talr_cli.report.tables.cells import Cell, Cells, Column, fixed, p_cell
 from talr_cli.report.tables.table import estimate_cell
 from talr_cli.statistics.estimates import estimate_of
 from talr_cli.statistics.paired import Difference, UnpairedError, difference
@@ -48,7 +48,7 @@ def _line(before: Results, after: Results, part: str) -> list[Cell]:
     except UnpairedError as reason:
         why = f"not comparable: {reason}"
         return [name, *scores, *[Cell()] * 8, Cell(why, why)]
-    shows = number_cell(detectable_difference_of(section_of(before, part)))
+    shows = fixed(detectable_difference_of(section_of(before, part)))
     verdict = ("differs", "differs") if found.is_distinguishable else ("≈ 0", "noise")
     return [name, *scores, *_difference_cells(found), shows, Cell(*verdict)]
 

@@ -7,15 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from talr_cli.report.tables.cells import (
-    Cell,
-    Cells,
-    Column,
-    named,
-    number_cell,
-    pair_cells,
-    pair_columns,
-)
+from talr_cli.report.tables.cells import Cell, Cells, Column, fixed, named, pair_cells, pair_columns
 from talr_cli.statistics.durations import evaluation_hours, training_hours
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import Results, share_trained, training_of
@@ -55,11 +47,11 @@ def _line(method: str, device: str, runs: Sequence[Results]) -> list[Cell]:
         named(method),
         named(device or None),
         named(len(trainings)),
-        number_cell(statistics.fmean(hours) if hours else None),
-        number_cell(sum(hours) if hours else None),
-        number_cell(statistics.fmean(speeds) if speeds else None, digits=0),
-        number_cell(max(_values(trainings, "peak_memory_gib"), default=None), digits=2),
-        number_cell(sum(map(evaluation_hours, runs))),
+        fixed(statistics.fmean(hours) if hours else None),
+        fixed(sum(hours) if hours else None),
+        fixed(statistics.fmean(speeds) if speeds else None, digits=0),
+        fixed(max(_values(trainings, "peak_memory_gib"), default=None), digits=2),
+        fixed(sum(map(evaluation_hours, runs))),
     ]
 
 

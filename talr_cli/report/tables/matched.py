@@ -6,8 +6,8 @@ from talr_cli.report.tables.cells import (
     Cell,
     Cells,
     Column,
+    fixed,
     named,
-    number_cell,
     p_cell,
     pair_cells,
     pair_columns,
@@ -51,7 +51,7 @@ def matched_cells(found: Sequence[tuple[Group, Sequence[Matched]]]) -> Cells | N
 def _line(one: Matched) -> list[Cell]:
     return [
         named(one.method),
-        *map(number_cell, (one.domain, one.reference, one.general)),
+        *map(fixed, (one.domain, one.reference, one.general)),
         Cell(one.text, one.difference),
         Cell(value=one.low),
         Cell(value=one.high),

@@ -12,15 +12,7 @@ from typing import Any
 
 from talr_cli.report.figures.looks import ordered
 from talr_cli.report.tables.abilities import contrast_cells, contrast_columns
-from talr_cli.report.tables.cells import (
-    Cell,
-    Cells,
-    Column,
-    named,
-    number_cell,
-    pair_cells,
-    pair_columns,
-)
+from talr_cli.report.tables.cells import Cell, Cells, Column, fixed, named, pair_cells, pair_columns
 from talr_cli.statistics.contrasts import Contrast
 from talr_cli.statistics.estimates import estimate_of
 from talr_cli.statistics.groups import Group
@@ -99,7 +91,7 @@ def methods_cells(lines_of: Sequence[Line]) -> Cells:
             named(len(one.runs)),
             *_score_cells(one, "domain"),
             *_score_cells(one, "general"),
-            number_cell(_mean((run["drift"] or {}).get("kl_from_base") for run in one.runs)),
+            fixed(_mean((run["drift"] or {}).get("kl_from_base") for run in one.runs)),
         ]
         for one in lines_of
     ]
@@ -152,7 +144,7 @@ def _change(
 def _score_cells(line: Line, part: Part) -> list[Cell]:
     change = line.changes.get(part)
     changes = [Cell()] * 3 if change is None else contrast_cells(change)
-    return [number_cell(_mean(one[part] for one in line.runs)), *changes]
+    return [fixed(_mean(one[part] for one in line.runs)), *changes]
 
 
 def _mean(sections: Iterable[dict[str, Any] | None]) -> float | None:

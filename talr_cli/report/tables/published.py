@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from talr_cli.report.tables.cells import Cell, Cells, Column, named, number_cell
+from talr_cli.report.tables.cells import Cell, Cells, Column, fixed, named
 from talr_cli.report.tables.table import estimate_cell
 from talr_cli.statistics.estimates import Estimate
 from talr_cli.statistics.groups import Group
@@ -70,9 +70,9 @@ def published_cells(groups: Sequence[Group]) -> Cells | None:
             Cell(title, name),
             named(one.method),
             named(one.lr),
-            number_cell(one.domain),
+            fixed(one.domain),
             estimate_cell("domain", estimates["domain"]),
-            number_cell(one.general),
+            fixed(one.general),
             estimate_cell("general", estimates["general"]),
         ]
         for one in PUBLISHED
