@@ -5,7 +5,6 @@ dataclass with its parts as objects, whose problems are all reported together. N
 torch, so that a config is checked before anything is loaded.
 """
 
-import argparse
 import os
 import re
 import sys
@@ -282,8 +281,7 @@ def _as_user_errors(command: str) -> Iterator[None]:
     try:
         yield
     except yaml.YAMLError as error:
-        reason = reason_of(error)
-        raise UserError(f"a file is not YAML: {reason}") from error
+        raise UserError(f"a file is not YAML: {reason_of(error)}") from error
     except (HydraException, OmegaConfBaseException) as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
@@ -291,7 +289,7 @@ def _as_user_errors(command: str) -> Iterator[None]:
 
 
 def _checked(
-    command: str, arguments: Sequence[str], positional: Sequence[str] = ()
+    command: str, arguments: Sequence[str], positional: Sequence[str]
 ) -> tuple[list[str], list[str]]:
     """(options, overrides) of the arguments, as Hydra takes options only before overrides."""
     parser = get_args_parser()
@@ -302,18 +300,18 @@ def _checked(
         raise UserError(f"{message}{guess}; see `talr {command} --help`")
 
     parser.error = fail  # type: ignore[method-assign]
-    namespace: argparse.Namespace = parser.parse_intermixed_args(list(arguments))
+    typed = parser.parse_intermixed_args(list(arguments)).overrides
     keys = iter(positional)
     overrides = []
-    for at, override in enumerate(namespace.overrides):
+    for at, override in enumerate(typed):
         if not _has_key(override):
             key = next(keys, None)
             if key is None:
-                raise _without_key(command, namespace.overrides, at)
+                raise _without_key(command, typed, at)
             override = f"{key}={quoted(override)}"
         overrides.append(override)
     mistakes.warn_of_repeated(command, overrides)
-    options = [one for one in arguments if one not in namespace.overrides]
+    options = [one for one in arguments if one not in typed]
     return options, with_quoted_paths(command, overrides)
 
 
