@@ -58,10 +58,5 @@ def _cells(runs: Sequence[RunState]) -> Cells:
         Column("job", "job"),
         Column("detail", "where, or why", spare=True),
     ]
-    return Cells(
-        columns,
-        [
-            [named(one.path.name), named(one.state), named(one.job), named(one.detail)]
-            for one in runs
-        ],
-    )
+    rows = [(one.path.name, one.state, one.job, one.detail) for one in runs]
+    return Cells(columns, [list(map(named, row)) for row in rows])

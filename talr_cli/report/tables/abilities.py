@@ -43,14 +43,7 @@ _COLUMNS = (
 def abilities_cells(found: Sequence[tuple[Group, Sequence[Ability]]]) -> Cells | None:
     """A row for each task and setting; None if there are none."""
     lines = [
-        [
-            *pair_cells(group),
-            _task(one),
-            named(one.label),
-            named(one.lr),
-            named(one.seeds),
-            *_line(one),
-        ]
+        [*pair_cells(group), _task(one), *map(named, (one.label, one.lr, one.seeds)), *_line(one)]
         for group, known in found
         for one in _in_order(known)
     ]

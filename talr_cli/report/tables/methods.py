@@ -86,9 +86,7 @@ def methods_cells(lines_of: Sequence[Line]) -> Cells:
     lines = [
         [
             *pair_cells(one.group),
-            named(one.label),
-            named(one.lr),
-            named(len(one.runs)),
+            *map(named, (one.label, one.lr, len(one.runs))),
             *_score_cells(one, "domain"),
             *_score_cells(one, "general"),
             fixed(_mean((run["drift"] or {}).get("kl_from_base") for run in one.runs)),

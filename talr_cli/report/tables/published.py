@@ -68,8 +68,7 @@ def published_cells(groups: Sequence[Group]) -> Cells | None:
     lines = [
         [
             Cell(title, name),
-            named(one.method),
-            named(one.lr),
+            *map(named, (one.method, one.lr)),
             fixed(one.domain),
             estimate_cell("domain", estimates["domain"]),
             fixed(one.general),
