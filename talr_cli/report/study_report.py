@@ -176,7 +176,7 @@ def _write_tables(
     """Write every table that is not empty, in each format."""
     tables = {
         "table": results_cells(report.rows),
-        "matched": matched_cells(_at_equal(report, groups)),
+        "matched": matched_cells([(group, report.matched[group.title]) for group in groups]),
         "categories": categories_cells(groups),
         "seeds": seeds_cells(report.rows),
         "cost": cost_cells(groups),
@@ -190,10 +190,6 @@ def _write_tables(
         if cells is not None:
             for suffix, render in ((".md", as_markdown), (".csv", as_csv), (".tex", as_latex)):
                 write_text(folder / f"{name}{suffix}", render(cells))
-
-
-def _at_equal(report: Report, groups: Sequence[Group]) -> list[tuple[Group, Sequence[Matched]]]:
-    return [(group, report.matched[group.title]) for group in groups]
 
 
 def _draw(
@@ -227,7 +223,7 @@ def _group(
     chosen = report.shipped.get(group.title)
     yield from _ship(group, chosen, recommend)
     gained = list(_figures(group, figures, _TRADEOFF))
-    if (at_equal := matched_cells(_at_equal(report, [group]))) is not None:
+    if (at_equal := matched_cells([(group, report.matched[group.title])])) is not None:
         gained += [html.table(at_equal), html.note(MATCHED)]
     if gained:
         yield html.section("What is gained and what is lost", gained, 3)
