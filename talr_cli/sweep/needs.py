@@ -133,15 +133,12 @@ def _seconds(job: Job, finished: Sequence[dict[str, Any]]) -> float | None:
     trained = [one for one in similar if one["training"] and share_trained(one) == 1]
     same_method = [one for one in trained if one["run"]["method"] == method]
     training = [training_seconds(one["training"]) for one in same_method or trained]
-    training_times = [seconds for seconds in training if seconds is not None]
-    if trains and not training_times:
+    known = [seconds for seconds in training if seconds is not None]
+    if trains and not known:
         return None
-    share, scored = 1.0, 1
-    if trains:
-        share, scored = remaining_work(job)
-    return (share * statistics.mean(training_times) if trains else 0.0) + (
-        scored * statistics.mean(evaluation) if evaluates else 0.0
-    )
+    share, scored = remaining_work(job) if trains else (0.0, 1)
+    of_training = share * statistics.mean(known) if trains else 0.0
+    return of_training + (scored * statistics.mean(evaluation) if evaluates else 0.0)
 
 
 def remaining_work(job: Job) -> tuple[float, int]:

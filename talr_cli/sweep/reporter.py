@@ -75,20 +75,15 @@ class Reporter:
     def line(self) -> str:
         """One line with the progress of the sweep and of the run that started first."""
         parts = [f"sweep {len(self._ended)}/{len(self._jobs)} done"]
-        left = self._seconds_left()
-        if left is not None and left > 0:
-            parts.append(f"{clock(left)} left")
+        if self._estimate is not None:
+            left = self._estimate - (time.monotonic() - self._estimated_at)
+            parts += [f"{clock(left)} left"] if left > 0 else []
         running = list(self._running.values())
         for job, since in running[:1]:
             parts.append(f"{_short_name(job)} {self._activity(job, since)}")
         if len(running) > 1:
             parts.append(f"and {len(running) - 1} more")
         return ", ".join(parts)
-
-    def _seconds_left(self) -> float | None:
-        if self._estimate is None:
-            return None
-        return self._estimate - (time.monotonic() - self._estimated_at)
 
     def _activity(self, job: Job, since: float) -> str:
         """What the job is doing, by the latest progress file of its runs."""
