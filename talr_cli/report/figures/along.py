@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -50,12 +49,19 @@ def draw_along(group: Group) -> Figure | None:
         look = known[label]
         styles[label, lr] = {"color": look.color, "marker": look.marker, "linestyle": lines[lr]}
     crowded = len(settings) > FEW
+    sizes: dict[str, Any] = {"markeredgecolor": looks.EDGE, "markersize": 4.5, "linewidth": 1.3}
+    sizes |= {"markeredgewidth": 0.5, "alpha": 1.0}
+    if crowded:
+        sizes |= {"markersize": 2.5, "linewidth": 0.7, "markeredgewidth": 0.2, "alpha": 0.8}
     figure = looks.new_figure(6.4, 7.4)
     drawn = figure.subplots(len(PANELS), 1, sharex=True)
     for axes, (part, title) in zip(drawn, PANELS.items(), strict=True):
         for one in settings:
-            curves = [_curve(group.base, path, part) for path in seeds[one]]
-            _draw_line(axes, _averaged(curves), styles[one[:2]], crowded)
+            curve = _averaged([_curve(group.base, path, part) for path in seeds[one]])
+            if len(curve) > 1:
+                steps, scores, errors = zip(*curve, strict=True)
+                bars = None if crowded else errors
+                axes.errorbar(steps, scores, yerr=bars, elinewidth=0.8, **(sizes | styles[one[:2]]))
         before = _measured(group.base, part) if group.base else None
         if before is not None and part != "kl_from_base":
             axes.axhline(before[0], color="0.4", linestyle=":", linewidth=1, zorder=1)
@@ -113,21 +119,3 @@ def _measured(results: Results, part: str) -> tuple[float, float] | None:
     section = (results["drift"] or {}).get(part) if part == "kl_from_base" else results[part]
     found = estimate_of(section)
     return None if found is None else (found.score, found.stderr or 0.0)
-
-
-def _draw_line(axes: Axes, curve: Curve, style: dict[str, Any], crowded: bool) -> None:
-    if len(curve) < 2:
-        return
-    steps, scores, errors = zip(*curve, strict=True)
-    axes.errorbar(
-        steps,
-        scores,
-        yerr=None if crowded else errors,
-        markersize=2.5 if crowded else 4.5,
-        markeredgecolor=looks.EDGE,
-        markeredgewidth=0.2 if crowded else 0.5,
-        linewidth=0.7 if crowded else 1.3,
-        alpha=0.8 if crowded else 1.0,
-        elinewidth=0.8,
-        **style,
-    )
