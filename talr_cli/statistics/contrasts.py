@@ -124,9 +124,10 @@ def partial_conjunction(count: int, p: Sequence[float]) -> float:
 
     To count the statements that are significant one by one would not control the error of the
     count.
+
+    Args:
+        count: From 1 to the number of statements.
     """
-    if count > len(p):
-        return 1.0
     return min(1.0, (len(p) - count + 1) * sorted(p)[count - 1])
 
 

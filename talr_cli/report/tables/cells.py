@@ -88,10 +88,8 @@ def fixed(number: float | None, digits: int = 3) -> Cell:
     return Cell() if number is None else Cell(f"{number:z.{digits}f}", number)
 
 
-def p_cell(p: float | None) -> Cell:
+def p_cell(p: float) -> Cell:
     """The cell of a p-value."""
-    if p is None:
-        return Cell()
     return Cell("< 0.001" if p < 0.001 else f"{p:.3f}", p)
 
 
