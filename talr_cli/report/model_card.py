@@ -111,11 +111,7 @@ def _base_of(run: RunDirectory) -> tuple[Results | None, str]:
     """The base model's results from the same study, or None and the reason why there are none."""
     found = load_siblings(run.path)
     own = found[run.path.resolve()]
-    group = next(
-        group
-        for group in comparable(found.values())
-        if any(one is own for one in [*group.runs, *(one for one, _ in group.left_out)])
-    )
+    group = next(group for group in comparable(found.values()) if group.has(own))
     return group.base, f"The base model is left out: {group.note}." if group.note else NO_BASE
 
 

@@ -67,6 +67,10 @@ class Group:
         """The hash of the base model's weights, whether it was scored or not."""
         return self.runs[0]["run"]["base"]
 
+    def has(self, results: Results) -> bool:
+        """Whether this run is in the group, perhaps left out."""
+        return any(one is results for one in [*self.runs, *(one for one, _ in self.left_out)])
+
     def by_path(self, runs: RunsByPath) -> dict[Path, Results]:
         """{run directory: results} of the group, in its order."""
         paths = {id(results): path for path, results in runs.items()}
